@@ -1,0 +1,115 @@
+//! `Checks::judge(payload) -> Verdict`: all checks side by side under one deadline.
+
+use std::sync::Arc;
+
+use crate::expression::{Expression, JsonTemplate};
+use crate::kratos::{Field, Flow};
+use crate::message::Wording;
+use crate::request;
+
+/// One check as the settings describe it.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// How settings, logs and metrics name it.
+    pub name: String,
+    /// The flows in which it runs.
+    pub flows: Vec<Flow>,
+    /// The field it is about.
+    pub field: Option<Field>,
+    /// Whether an absent field is refused.
+    pub required: bool,
+    /// Narrows when it runs.
+    pub when: Option<Expression>,
+    /// The question, if one is asked.
+    pub ask: Option<request::Plan>,
+    /// What happens when there is no usable answer.
+    pub unavailable: Unavailable,
+    /// Reasons to refuse, in order.
+    pub refuse: Vec<Refusal>,
+    /// What makes an answer a yes; by default a 2xx.
+    pub accept: Option<Condition>,
+    /// The words for a value that no question can be made of; by default the built-in `not_valid`.
+    pub invalid: Option<Arc<Wording>>,
+    /// What is written into the identity when it accepts.
+    pub set: Vec<Set>,
+    /// Whether it decides, or only watches.
+    pub mode: Mode,
+    /// Checks that must have accepted before it runs.
+    pub after: Vec<String>,
+}
+
+/// One entry of `refuse`.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// When it holds.
+    pub when: Condition,
+    /// The words; by default the built-in `not_valid`.
+    pub message: Option<Arc<Wording>>,
+}
+
+/// An expression, or a status number.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// The answer has this status.
+    Status(u16),
+    /// The expression is true.
+    Expression(Expression),
+}
+
+/// Whether a check decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Its outcome counts.
+    Enforce,
+    /// Its outcome is only recorded.
+    Observe,
+}
+
+/// What an unavailable service means, kind by kind.
+#[derive(Clone, Debug, Default)]
+pub struct Unavailable {
+    /// An answer for which this holds is none (`declared`).
+    pub when: Option<Expression>,
+    /// What the operator chose for a kind by name.
+    pub chosen: std::collections::BTreeMap<Kind, Policy>,
+    /// `default:`, for what the service did.
+    pub default: Policy,
+}
+
+/// In what way there was no usable answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Not in time.
+    Timeout,
+    /// Not reached, or cut off.
+    Connection,
+    /// A 5xx.
+    Status5xx,
+    /// A 429.
+    RateLimited,
+    /// `unavailable.when` holds.
+    Declared,
+    /// Neither refused nor accepted, or an expression failed on it.
+    UnexpectedAnswer,
+    /// An expression without a field failed.
+    Expression,
+}
+
+/// What is done then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// The person is told to try again later.
+    #[default]
+    Refuse,
+    /// They pass, and it is counted.
+    Accept,
+}
+
+/// One entry of `set`.
+#[derive(Clone, Debug)]
+pub struct Set {
+    /// `["traits", "company"]` or `["metadata_public", "company", "name"]`.
+    pub path: Vec<String>,
+    /// What is put there.
+    pub value: JsonTemplate,
+}

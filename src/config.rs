@@ -1,0 +1,3 @@
+//! `load(path) -> Settings`: the only way in.
+
+pub mod settings;

@@ -1,0 +1,109 @@
+//! What the program runs on: values of the modules that use them, nothing left to doubt.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::check::Check;
+use crate::delivery;
+use crate::expression::Lists;
+use crate::message::Wording;
+use crate::secret::Secret;
+use crate::service::Service;
+
+/// Everything, in order of the settings file.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where hooks are answered.
+    pub hooks_address: Address,
+    /// Where health, version and metrics are answered.
+    pub admin_address: Address,
+    /// How hooks are answered.
+    pub hooks: Hooks,
+    /// Where everything is stored.
+    pub dsn: Dsn,
+    /// What is logged.
+    pub log: Log,
+    /// The Kratos beside us.
+    pub kratos: Kratos,
+    /// Named, and those made of whole URLs.
+    pub services: Vec<Service>,
+    /// The built-in messages by name, as they are or replaced by the operator.
+    pub builtin: Builtin,
+    /// The lists, ready for expressions.
+    pub lists: Arc<Lists>,
+    /// In order of the file.
+    pub checks: Vec<Check>,
+    /// In order of the file.
+    pub deliveries: Vec<delivery::Plan>,
+}
+
+/// A host and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Of a network interface.
+    pub host: IpAddr,
+    /// 0 takes a free one.
+    pub port: u16,
+}
+
+/// `hooks:`
+#[derive(Clone, Debug)]
+pub struct Hooks {
+    /// Any of them opens the door.
+    pub keys: Vec<Secret>,
+    /// By when `pre` has answered.
+    pub deadline: Duration,
+    /// For visitors whose language we do not have.
+    pub default_language: String,
+    /// The header of the visitor's request that holds their address.
+    pub client_ip_header: Option<String>,
+}
+
+/// `dsn:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dsn {
+    /// `sqlite:///var/lib/vestibule/vestibule.db`
+    Sqlite(PathBuf),
+}
+
+/// `log:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: tracing::Level,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Human,
+}
+
+/// `kratos:`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kratos {
+    /// Its admin API; used by later versions.
+    pub admin_url: Option<Url>,
+}
+
+/// The words that Vestibule has of its own; each may be replaced under `messages:`.
+#[derive(Clone, Debug)]
+pub struct Builtin {
+    /// `try_again`: no usable answer.
+    pub try_again: Arc<Wording>,
+    /// `not_valid`: no question can be made of the value, or a refusal without words.
+    pub not_valid: Arc<Wording>,
+    /// `required`: the field is absent.
+    pub required: Arc<Wording>,
+    /// `not_possible`: the call itself is wrong (key, wiring, body); nothing the person can mend.
+    pub not_possible: Arc<Wording>,
+}

@@ -1,0 +1,44 @@
+//! What was decided about a sign-up and why, without any value: "why was this person refused?"
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::kratos::Hook;
+
+/// One `pre` call's outcome.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The call.
+    pub hook: Hook,
+    /// The flow's id.
+    pub flow_id: Uuid,
+    /// When the call came.
+    pub at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// `admitted`, `changed` or `refused`.
+    pub outcome: &'static str,
+    /// In the order of the settings file.
+    pub checks: Vec<CheckRecord>,
+}
+
+/// One check's part in it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CheckRecord {
+    /// The check's name.
+    pub check: String,
+    /// `accepted`, `refused`, `unavailable`, `not_applicable`, `skipped`.
+    pub outcome: &'static str,
+    /// In what way unavailable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    /// The number of the message, if it refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<u32>,
+    /// Whether it only watched.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub observed: bool,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}

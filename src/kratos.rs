@@ -1,0 +1,16 @@
+//! The language Kratos speaks, and nothing of ours.
+
+pub mod field;
+pub mod form;
+pub mod hook;
+pub mod language;
+pub mod message;
+pub mod payload;
+pub mod reply;
+
+pub use field::Field;
+pub use form::Form;
+pub use hook::{Flow, Hook, Stage};
+pub use message::Message;
+pub use payload::Payload;
+pub use reply::Reply;

@@ -1,0 +1,136 @@
+//! Where on the form a message is seen.
+
+use serde_json::Value;
+
+use super::field::Field;
+use super::message::Message;
+use super::payload::Node;
+use super::reply::Placed;
+
+/// The form level: shown above or below all fields.
+pub const FORM_LEVEL: &str = "#/";
+
+/// The nodes of the form that the person has before them.
+#[derive(Clone, Copy, Debug)]
+pub struct Form<'a>(Option<&'a [Node]>);
+
+impl<'a> Form<'a> {
+    /// The form with these nodes; `None` if they are not known.
+    #[must_use]
+    pub fn new(nodes: Option<&'a [Node]>) -> Self {
+        Self(nodes)
+    }
+
+    /// Where `message` about `field` must stand so that the person sees it.
+    ///
+    /// A pointer to a node that is not there would make Kratos add an input of that name to the form,
+    /// so such a message goes to form level alone. A hidden node keeps its message (the person may go
+    /// back to it) and form level has it as well, led by the field's title. A visible node has it alone.
+    #[must_use]
+    pub fn place(&self, field: Option<&Field>, message: Message) -> Vec<Placed> {
+        let node =
+            field.and_then(|field| self.0?.iter().find(|node| node.name == field.node_name()));
+        match (field, node) {
+            (Some(field), Some(node)) if node.hidden => {
+                let above = titled(node, message.clone());
+                vec![
+                    Placed::new(&field.pointer(), message),
+                    Placed::new(FORM_LEVEL, above),
+                ]
+            }
+            (Some(field), Some(_)) => vec![Placed::new(&field.pointer(), message)],
+            _ => vec![Placed::new(FORM_LEVEL, message)],
+        }
+    }
+}
+
+fn titled(node: &Node, message: Message) -> Message {
+    match node.title.as_deref() {
+        Some(title) if !title.is_empty() => Message::new(
+            message.id,
+            &format!("{title}: {}", message.text),
+            message.context,
+        ),
+        _ => message,
+    }
+}
+
+/// Puts messages of the same place together, in the order of their first mention.
+#[must_use]
+pub fn gather(placed: Vec<Placed>) -> Vec<Placed> {
+    let mut gathered: Vec<Placed> = Vec::new();
+    for one in placed {
+        match gathered
+            .iter_mut()
+            .find(|other| other.instance_ptr == one.instance_ptr)
+        {
+            Some(same) => same.messages.extend(one.messages),
+            None => gathered.push(one),
+        }
+    }
+    gathered
+}
+
+/// A message without a context, for when nothing is known of the form.
+#[must_use]
+pub fn at_form_level(id: u32, text: &str) -> Vec<Placed> {
+    vec![Placed::new(FORM_LEVEL, Message::new(id, text, Value::Null))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, hidden: bool, title: Option<&str>) -> Node {
+        Node {
+            name: name.to_owned(),
+            hidden,
+            title: title.map(ToOwned::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_message_stands_where_the_person_sees_it() {
+        let nodes = [
+            node("traits.visible", false, Some("Visible")),
+            node("traits.hidden", true, Some("VAT <number>")),
+            node("traits.untitled", true, None),
+        ];
+        let cases: [(Option<&str>, &[(&str, &str)]); 5] = [
+            (Some("traits.visible"), &[("#/traits/visible", "No.")]),
+            (
+                Some("traits.hidden"),
+                &[("#/traits/hidden", "No."), ("#/", "VAT ‹number>: No.")],
+            ),
+            (
+                Some("traits.untitled"),
+                &[("#/traits/untitled", "No."), ("#/", "No.")],
+            ),
+            (Some("traits.missing"), &[("#/", "No.")]),
+            (None, &[("#/", "No.")]),
+        ];
+        for (field, expected) in cases {
+            let field = field.map(|name| Field::parse(name).unwrap());
+            let placed =
+                Form::new(Some(&nodes)).place(field.as_ref(), Message::new(1, "No.", Value::Null));
+            let seen: Vec<_> = placed
+                .iter()
+                .map(|placed| {
+                    (
+                        placed.instance_ptr.as_str(),
+                        placed.messages[0].text.as_str(),
+                    )
+                })
+                .collect();
+            assert_eq!(seen, expected, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn when_the_nodes_are_not_known_no_field_is_pointed_at() {
+        let field = Field::parse("traits.visible").unwrap();
+        let placed = Form::new(None).place(Some(&field), Message::new(1, "No.", Value::Null));
+        assert_eq!(placed.len(), 1);
+        assert_eq!(placed[0].instance_ptr, "#/");
+    }
+}

@@ -1,0 +1,83 @@
+//! Which of Kratos's hooks is calling: the flow, the stage and the method, as they stand in the URL.
+
+use std::fmt;
+
+/// The self-service flow that a person goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Flow {
+    /// Somebody signs up.
+    Registration,
+    /// Somebody changes their account.
+    Settings,
+}
+
+/// Before the identity is saved, or after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Kratos waits for our yes or no.
+    Pre,
+    /// The identity is saved, nothing is rolled back.
+    Post,
+}
+
+/// One call, as its URL names it: `/hooks/registration/pre?method=password`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The flow in the path.
+    pub flow: Flow,
+    /// The stage in the path.
+    pub stage: Stage,
+    /// `?method=`; empty if the URL in kratos.yml lacks it.
+    pub method: String,
+}
+
+impl Flow {
+    /// Every flow with hooks of ours.
+    pub const ALL: [Self; 2] = [Self::Registration, Self::Settings];
+
+    /// As it stands in the path and in the settings file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Registration => "registration",
+            Self::Settings => "settings",
+        }
+    }
+
+    /// The flow of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|flow| flow.as_str() == name)
+    }
+}
+
+impl Stage {
+    /// As it stands in the path.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pre => "pre",
+            Self::Post => "post",
+        }
+    }
+
+    /// The stage of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Pre, Self::Post]
+            .into_iter()
+            .find(|stage| stage.as_str() == name)
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}

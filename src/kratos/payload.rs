@@ -1,0 +1,260 @@
+//! What arrives: the body that our template makes of Kratos's `ctx`.
+
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+/// The version of the body that this program reads.
+pub const VERSION: u32 = 1;
+
+/// One call's body, checked so far that every part has the type it should have.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    /// Id, type, times and `transient_payload` of the flow; an object.
+    pub flow: Value,
+    /// The flow's id, the one name that `pre` and `post` share.
+    pub flow_id: Uuid,
+    /// The identity as it shall be saved (`pre`) or was saved (`post`); missing in `before` hooks.
+    pub identity: Option<Value>,
+    /// The identity's id: all zeros until Kratos has saved it.
+    pub identity_id: Uuid,
+    /// In settings, what the identity was before.
+    pub previous: Option<Value>,
+    /// The form's nodes; `None` if Kratos handed over none.
+    pub nodes: Option<Vec<Node>>,
+    /// What is known of the visitor's request: `headers`, and `client_ip` once we put it there.
+    pub request: Value,
+}
+
+/// One node of the form.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Node {
+    /// Its name, `traits.vat_number`.
+    pub name: String,
+    /// Whether the person cannot see it (two-step registration).
+    #[serde(default)]
+    pub hidden: bool,
+    /// The label beside it.
+    #[serde(default)]
+    pub title: Option<String>,
+}
+
+/// Why a body cannot be read. Never holds any of its values.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Kratos sends this when its Jsonnet worker gave up.
+    #[error("the body is empty")]
+    Empty,
+    /// Not JSON, or cut off.
+    #[error("the body is not JSON (line {line}, column {column})")]
+    NotJson {
+        /// Line of the first thing that is not JSON, counted from 1.
+        line: usize,
+        /// Column of it, counted from 1.
+        column: usize,
+    },
+    /// JSON, but not as our template makes it.
+    #[error("`{key}` is missing or not {expected}")]
+    WrongType {
+        /// The key in question.
+        key: &'static str,
+        /// What should be there.
+        expected: &'static str,
+    },
+    /// Made by a template of another version.
+    #[error(
+        "the body has version {0}, this program reads version {VERSION}; print its template with `vestibule kratos hooks`"
+    )]
+    Version(u64),
+}
+
+impl Payload {
+    /// Reads a body.
+    pub fn parse(body: &[u8]) -> Result<Self, Error> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Err(Error::Empty);
+        }
+        let mut root: Value = serde_json::from_slice(body).map_err(|error| Error::NotJson {
+            line: error.line(),
+            column: error.column(),
+        })?;
+        let wrong = |key, expected| Error::WrongType { key, expected };
+        if !root.is_object() {
+            return Err(wrong("the body", "an object"));
+        }
+        let version = root["version"]
+            .as_u64()
+            .ok_or(wrong("version", "a number"))?;
+        if version != u64::from(VERSION) {
+            return Err(Error::Version(version));
+        }
+        let flow = root["flow"].take();
+        if !flow.is_object() {
+            return Err(wrong("flow", "an object"));
+        }
+        let flow_id = uuid_at(&flow, "id").ok_or(wrong("flow.id", "a UUID"))?;
+        let identity = optional_object(root["identity"].take(), wrong("identity", "an object"))?;
+        let identity_id = match &identity {
+            None => Uuid::nil(),
+            Some(identity) => {
+                if !identity["traits"].is_object() {
+                    return Err(wrong("identity.traits", "an object"));
+                }
+                if !matches!(identity["metadata_public"], Value::Null | Value::Object(_)) {
+                    return Err(wrong("identity.metadata_public", "an object or null"));
+                }
+                uuid_at(identity, "id").ok_or(wrong("identity.id", "a UUID"))?
+            }
+        };
+        let previous = optional_object(root["previous"].take(), wrong("previous", "an object"))?;
+        let nodes = match root["nodes"].take() {
+            Value::Null => None,
+            nodes => {
+                Some(serde_json::from_value(nodes).map_err(|_| wrong("nodes", "a list of nodes"))?)
+            }
+        };
+        let request = match root["request"].take() {
+            Value::Null => serde_json::json!({"headers": {}}),
+            request
+                if request.is_object()
+                    && matches!(request["headers"], Value::Null | Value::Object(_)) =>
+            {
+                request
+            }
+            _ => return Err(wrong("request", "an object")),
+        };
+        Ok(Self {
+            flow,
+            flow_id,
+            identity,
+            identity_id,
+            previous,
+            nodes,
+            request,
+        })
+    }
+
+    /// A header of the visitor's request, whatever the case of its name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.request
+            .get("headers")?
+            .as_object()?
+            .iter()
+            .find_map(|(known, value)| {
+                known
+                    .eq_ignore_ascii_case(name)
+                    .then(|| value.as_str())
+                    .flatten()
+            })
+    }
+}
+
+fn uuid_at(object: &Value, key: &str) -> Option<Uuid> {
+    object[key]
+        .as_str()
+        .and_then(|text| Uuid::parse_str(text).ok())
+}
+
+fn optional_object(value: Value, error: Error) -> Result<Option<Value>, Error> {
+    match value {
+        Value::Null => Ok(None),
+        Value::Object(_) => Ok(Some(value)),
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn good() -> Value {
+        json!({
+            "version": 1,
+            "flow": {"id": "16796416-e4ae-4463-99a6-be78d13a634a"},
+            "identity": {"id": Uuid::nil(), "traits": {"email": "a@example.org"}, "metadata_public": null},
+            "nodes": [{"name": "traits.email", "hidden": true, "title": "E-mail"}],
+            "request": {"headers": {"Accept-Language": "de"}},
+        })
+    }
+
+    #[test]
+    fn a_good_body_is_read() {
+        let payload = Payload::parse(good().to_string().as_bytes()).unwrap();
+        assert!(payload.identity_id.is_nil());
+        assert_eq!(payload.header("accept-language"), Some("de"));
+        assert_eq!(payload.nodes.unwrap()[0].title.as_deref(), Some("E-mail"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_told_without_its_values() {
+        let cases: [(&str, Value, &str); 9] = [
+            (
+                "/version",
+                json!("1"),
+                "`version` is missing or not a number",
+            ),
+            (
+                "/flow",
+                json!("canary"),
+                "`flow` is missing or not an object",
+            ),
+            (
+                "/flow/id",
+                json!("canary"),
+                "`flow.id` is missing or not a UUID",
+            ),
+            (
+                "/identity",
+                json!([]),
+                "`identity` is missing or not an object",
+            ),
+            (
+                "/identity/id",
+                json!(7),
+                "`identity.id` is missing or not a UUID",
+            ),
+            (
+                "/identity/traits",
+                json!("canary"),
+                "`identity.traits` is missing or not an object",
+            ),
+            (
+                "/identity/metadata_public",
+                json!("canary"),
+                "`identity.metadata_public` is missing or not an object or null",
+            ),
+            (
+                "/nodes",
+                json!({"canary": 1}),
+                "`nodes` is missing or not a list of nodes",
+            ),
+            (
+                "/request",
+                json!("canary"),
+                "`request` is missing or not an object",
+            ),
+        ];
+        for (pointer, value, expected) in cases {
+            let mut body = good();
+            *body.pointer_mut(pointer).unwrap() = value;
+            let error = Payload::parse(body.to_string().as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        for (body, expected) in [
+            ("", "the body is empty"),
+            (" \n", "the body is empty"),
+            (
+                "{\"version\": 1, \"fl",
+                "the body is not JSON (line 1, column 18)",
+            ),
+            ("[]", "`the body` is missing or not an object"),
+        ] {
+            assert_eq!(
+                Payload::parse(body.as_bytes()).unwrap_err().to_string(),
+                expected
+            );
+        }
+    }
+}

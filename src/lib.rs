@@ -1,0 +1,22 @@
+//! Vestibule stands between Ory Kratos and the systems around it. Before an identity exists it checks
+//! sign-up fields with external services; once the identity exists it delivers it to external services
+//! and keeps trying until it arrives.
+//!
+//! Imports follow this line from left to right and never back, so a part may be read knowing only what
+//! stands to its right:
+//!
+//! `main → cli → app → config → server, worker → check → service, store → decision, delivery → request,
+//! message → expression → kratos → telemetry, secret, clock`
+
+pub mod check;
+pub mod clock;
+pub mod config;
+pub mod decision;
+pub mod delivery;
+pub mod expression;
+pub mod kratos;
+pub mod message;
+pub mod request;
+pub mod secret;
+pub mod service;
+pub mod store;

@@ -1,0 +1,155 @@
+//! What is sent to a service: planned in the settings, built for one sign-up, kept for a delivery.
+
+use serde::{Deserialize, Serialize};
+
+use crate::expression::{EvaluationError, JsonTemplate, Names, Template};
+
+/// The verbs that a request may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    /// `get`
+    Get,
+    /// `post`
+    Post,
+    /// `put`
+    Put,
+    /// `patch`
+    Patch,
+    /// `delete`
+    Delete,
+}
+
+/// A request as the settings describe it; expressions are filled in by [`Plan::build`].
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The name of the service. A whole URL in place of a named service makes a service named by its origin.
+    pub service: String,
+    /// The verb.
+    pub method: Method,
+    /// Behind the service's URL; starts with `/`.
+    pub path: Template,
+    /// In the order of the file.
+    pub query: Vec<(String, Template)>,
+    /// Beside the service's own.
+    pub headers: Vec<(String, Template)>,
+    /// What is sent.
+    pub body: Content,
+}
+
+/// The planned body.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// None.
+    Empty,
+    /// `json:`
+    Json(JsonTemplate),
+    /// `form:`
+    Form(Vec<(String, Template)>),
+}
+
+/// A request for one sign-up, without the service's address and credentials, so that it may be stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The verb.
+    pub method: Method,
+    /// Path and query, to be put behind the service's URL.
+    pub path: String,
+    /// Names and values.
+    pub headers: Vec<(String, String)>,
+    /// The body, if there is one.
+    pub body: Option<Body>,
+}
+
+/// A body and its kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Body {
+    /// `Content-Type`.
+    pub content_type: String,
+    /// JSON or form, always UTF-8.
+    pub text: String,
+}
+
+impl Method {
+    /// As HTTP writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+impl Plan {
+    /// Fills in the expressions.
+    pub fn build(&self, names: &Names<'_>) -> Result<Request, EvaluationError> {
+        let mut path = self.path.render_path(names)?;
+        if !self.query.is_empty() {
+            path.push(if path.contains('?') { '&' } else { '?' });
+            path.push_str(&form(&self.query, names)?);
+        }
+        let mut headers = Vec::with_capacity(self.headers.len());
+        for (name, template) in &self.headers {
+            let value = template.render_text(names)?;
+            if http::HeaderValue::from_str(&value).is_err() {
+                return Err(EvaluationError::new(format!(
+                    "the header `{name}` came out with a character that a header cannot hold"
+                )));
+            }
+            headers.push((name.clone(), value));
+        }
+        let body = match &self.body {
+            Content::Empty => None,
+            Content::Json(template) => Some(Body {
+                content_type: "application/json".to_owned(),
+                text: template.render(names)?.to_string(),
+            }),
+            Content::Form(pairs) => Some(Body {
+                content_type: "application/x-www-form-urlencoded".to_owned(),
+                text: form(pairs, names)?,
+            }),
+        };
+        Ok(Request {
+            method: self.method,
+            path,
+            headers,
+            body,
+        })
+    }
+
+    /// The checks whose responses the request needs.
+    #[must_use]
+    pub fn checks_read(&self) -> Vec<String> {
+        let body = match &self.body {
+            Content::Empty => Vec::new(),
+            Content::Json(template) => template.checks_read(),
+            Content::Form(pairs) => read_by(pairs),
+        };
+        [
+            self.path.checks_read(),
+            read_by(&self.query),
+            read_by(&self.headers),
+            body,
+        ]
+        .concat()
+    }
+}
+
+fn form(pairs: &[(String, Template)], names: &Names<'_>) -> Result<String, EvaluationError> {
+    let mut serializer = url::form_urlencoded::Serializer::new(String::new());
+    for (name, template) in pairs {
+        serializer.append_pair(name, &template.render_text(names)?);
+    }
+    Ok(serializer.finish())
+}
+
+fn read_by(pairs: &[(String, Template)]) -> Vec<String> {
+    pairs
+        .iter()
+        .flat_map(|(_, template)| template.checks_read())
+        .collect()
+}

@@ -1,0 +1,47 @@
+//! A value that never prints itself.
+
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+
+/// A key, token or password. `Debug` hides it, dropping it wipes it, and it cannot be serialised.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Takes a value into custody.
+    #[must_use]
+    pub fn new(value: String) -> Self {
+        Self(SecretString::from(value))
+    }
+
+    /// The value itself, for the one place that must send or compare it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// Whether `other` is the same value, in a time that does not tell where they differ.
+    #[must_use]
+    pub fn matches(&self, other: &[u8]) -> bool {
+        self.expose().as_bytes().ct_eq(other).into()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_matches_only_itself_and_never_prints() {
+        let secret = Secret::new("hush".to_owned());
+        assert!(secret.matches(b"hush"));
+        assert!(!secret.matches(b"hus") && !secret.matches(b"hush!") && !secret.matches(b""));
+        assert_eq!(format!("{secret:?}"), "Secret(…)");
+    }
+}

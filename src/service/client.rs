@@ -1,0 +1,1 @@
+//! One exchange, bounded in time and size, to an allowed address.
