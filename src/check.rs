@@ -1,11 +1,20 @@
 //! `Checks::judge(payload) -> Verdict`: all checks side by side under one deadline.
 
+pub mod ask;
+mod judge;
+pub mod set;
+pub mod words;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::expression::{Expression, JsonTemplate};
 use crate::kratos::{Field, Flow};
 use crate::message::Wording;
 use crate::request;
+
+pub use judge::{Call, Checks, Judgement};
+pub use words::{Builtin, Reader};
 
 /// One check as the settings describe it.
 #[derive(Clone, Debug)]
@@ -71,7 +80,7 @@ pub struct Unavailable {
     /// An answer for which this holds is none (`declared`).
     pub when: Option<Expression>,
     /// What the operator chose for a kind by name.
-    pub chosen: std::collections::BTreeMap<Kind, Policy>,
+    pub chosen: BTreeMap<Kind, Policy>,
     /// `default:`, for what the service did.
     pub default: Policy,
 }
@@ -93,6 +102,58 @@ pub enum Kind {
     UnexpectedAnswer,
     /// An expression without a field failed.
     Expression,
+}
+
+impl Kind {
+    /// As the settings, logs and metrics write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Connection => "connection",
+            Self::Status5xx => "status_5xx",
+            Self::RateLimited => "rate_limited",
+            Self::Declared => "declared",
+            Self::UnexpectedAnswer => "unexpected_answer",
+            Self::Expression => "expression",
+        }
+    }
+}
+
+impl Unavailable {
+    /// What the operator chose for this kind. `default` covers what the service did; a failed expression
+    /// refuses unless it is named, because a visitor can bring it about.
+    #[must_use]
+    pub fn policy(&self, kind: Kind) -> Policy {
+        match (self.chosen.get(&kind), kind) {
+            (Some(policy), _) => *policy,
+            (None, Kind::Expression) => Policy::Refuse,
+            (None, _) => self.default,
+        }
+    }
+}
+
+impl Check {
+    /// The checks that must be done before this one begins: named by `after`, or read as `checks.<name>`.
+    #[must_use]
+    pub fn waits_for(&self) -> Vec<String> {
+        let mut names = self.after.clone();
+        let expressions = [&self.when, &self.unavailable.when];
+        names.extend(expressions.into_iter().flatten().flat_map(|one| one.checks_read().to_vec()));
+        let conditions = self.refuse.iter().map(|refusal| &refusal.when).chain(&self.accept);
+        for condition in conditions {
+            if let Condition::Expression(expression) = condition {
+                names.extend(expression.checks_read().to_vec());
+            }
+        }
+        names.extend(self.ask.iter().flat_map(request::Plan::checks_read));
+        names.extend(self.set.iter().flat_map(|set| set.value.checks_read()));
+        let wordings = self.refuse.iter().filter_map(|refusal| refusal.message.as_ref()).chain(&self.invalid);
+        names.extend(wordings.flat_map(|wording| wording.checks_read()));
+        names.sort();
+        names.dedup();
+        names
+    }
 }
 
 /// What is done then.

@@ -20,3 +20,5 @@ pub mod request;
 pub mod secret;
 pub mod service;
 pub mod store;
+pub mod telemetry;
+pub mod verdict;

@@ -15,3 +15,11 @@ pub struct Wording {
 
 /// The id of inline words that name none.
 pub const INLINE_ID: u32 = 4_900_000;
+
+impl Wording {
+    /// The checks whose responses its texts read.
+    #[must_use]
+    pub fn checks_read(&self) -> Vec<String> {
+        self.texts.iter().flat_map(|(_, template)| template.checks_read()).collect()
+    }
+}

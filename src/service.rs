@@ -1,5 +1,6 @@
 //! An external system: name, address, credentials, patience.
 
+pub mod address;
 pub mod client;
 
 use std::time::Duration;

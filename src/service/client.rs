@@ -1,1 +1,303 @@
 //! One exchange, bounded in time and size, to an allowed address.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt as _;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use serde_json::{Map, Value};
+
+use super::address::is_forbidden;
+use super::{ApiKeyPlace, Auth, Service};
+use crate::clock::{Clock, Timestamp, later, milliseconds};
+use crate::request::Request;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{ServiceLabels, ServiceName};
+
+/// The longest answer that is read, in bytes.
+pub const MAX_ANSWER: usize = 1024 * 1024;
+
+/// What a service answered, understood as far as HTTP goes.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// `{"status": …, "headers": {…}, "body": …}` for expressions: header names in lower case; a body that
+    /// is not JSON is a string, an empty one null.
+    pub response: Value,
+    /// The header `Retry-After`.
+    pub retry_after: Option<String>,
+}
+
+/// Why there is no answer. Never holds a URL: a path may hold what somebody typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// Not in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// Not reached, or cut off.
+    #[error("the connection failed")]
+    Connection,
+    /// The host is an address that we never call.
+    #[error("the address is link-local or a cloud's metadata service, which is never called")]
+    ForbiddenAddress,
+    /// Longer than [`MAX_ANSWER`].
+    #[error("the answer is longer than {MAX_ANSWER} bytes")]
+    TooLarge,
+    /// The settings name no such service any more.
+    #[error("the settings have no such service")]
+    UnknownService,
+}
+
+impl NoAnswer {
+    /// In one word, for metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Connection => "connection",
+            Self::ForbiddenAddress => "forbidden_address",
+            Self::TooLarge => "too_large",
+            Self::UnknownService => "unknown_service",
+        }
+    }
+}
+
+/// All services of the settings and the way to them.
+#[derive(Debug)]
+pub struct Services {
+    services: BTreeMap<String, Service>,
+    http: reqwest::Client,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+impl Services {
+    /// Makes ready to call these services.
+    #[expect(clippy::disallowed_methods, reason = "the one place where an HTTP client is built")]
+    pub fn new(services: Vec<Service>, clock: Clock, metrics: Arc<Metrics>) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .dns_resolver(Arc::new(AllowedAddresses))
+            .user_agent(concat!("vestibule/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        let services = services.into_iter().map(|service| (service.name.clone(), service)).collect();
+        Ok(Self { services, http, clock, metrics })
+    }
+
+    /// Sends `request` to the service of that name and waits for the answer: as long as the service's
+    /// patience lasts, and never past `until`. `extra` headers go along.
+    pub async fn exchange(
+        &self,
+        name: &str,
+        request: &Request,
+        extra: &[(&'static str, String)],
+        until: Timestamp,
+    ) -> Result<Answer, NoAnswer> {
+        let service = self.services.get(name).ok_or(NoAnswer::UnknownService)?;
+        let started = self.clock.now();
+        let until = until.min(later(started, service.timeout));
+        let answer = if started >= until {
+            None
+        } else {
+            self.clock.before(until, self.send(service, request, extra)).await
+        };
+        let answer = answer.unwrap_or(Err(NoAnswer::Timeout));
+        let outcome = match &answer {
+            Ok(answer) => format!("{}xx", answer.status / 100),
+            Err(none) => none.as_str().to_owned(),
+        };
+        let service = service.name.clone();
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of one exchange")]
+        let seconds = milliseconds(started, self.clock.now()) as f64 / 1000.0;
+        self.metrics.service_seconds.get_or_create(&ServiceName { service: service.clone() }).observe(seconds);
+        self.metrics.service_requests.get_or_create(&ServiceLabels { service, outcome }).inc();
+        answer
+    }
+
+    async fn send(
+        &self,
+        service: &Service,
+        request: &Request,
+        extra: &[(&'static str, String)],
+    ) -> Result<Answer, NoAnswer> {
+        let outgoing = outgoing(service, request, extra)?;
+        let answer = self.http.execute(outgoing).await.map_err(|error| told(&error))?;
+        let status = answer.status().as_u16();
+        let headers = answer.headers().clone();
+        let mut body = Vec::new();
+        let mut chunks = answer.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| told(&error))?;
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(NoAnswer::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        Ok(Answer { status, response: understood(status, &headers, &body), retry_after })
+    }
+}
+
+/// The request as it goes out, with the service's address and credentials.
+fn outgoing(
+    service: &Service,
+    request: &Request,
+    extra: &[(&'static str, String)],
+) -> Result<reqwest::Request, NoAnswer> {
+        let mut url = service.url.clone();
+        if url.host().is_none_or(|host| host_is_forbidden(&host)) {
+            return Err(NoAnswer::ForbiddenAddress);
+        }
+        let (path, query) = match request.path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (request.path.as_str(), None),
+        };
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}{path}"));
+        url.set_query(query);
+        let mut headers = HeaderMap::new();
+        for (name, value) in &service.headers {
+            put(&mut headers, name, value.expose(), true);
+        }
+        if let Some(auth) = &service.auth {
+            prove(auth, &mut headers, &mut url);
+        }
+        for (name, value) in &request.headers {
+            put(&mut headers, name, value, false);
+        }
+        for (name, value) in extra {
+            put(&mut headers, name, value, false);
+        }
+        let method = reqwest::Method::from_bytes(request.method.as_str().as_bytes())
+            .map_err(|_| NoAnswer::Connection)?;
+        let mut outgoing = reqwest::Request::new(method, url);
+        if let Some(body) = &request.body {
+            if !headers.contains_key(CONTENT_TYPE) {
+                put(&mut headers, CONTENT_TYPE.as_str(), &body.content_type, false);
+            }
+            *outgoing.body_mut() = Some(body.text.clone().into());
+        }
+        *outgoing.headers_mut() = headers;
+        Ok(outgoing)
+    }
+
+fn put(headers: &mut HeaderMap, name: &str, value: &str, sensitive: bool) {
+    // Names and values were checked when the settings were read and when the request was built.
+    if let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+        value.set_sensitive(sensitive);
+        headers.insert(name, value);
+    }
+}
+
+fn prove(auth: &Auth, headers: &mut HeaderMap, url: &mut url::Url) {
+    match auth {
+        Auth::Bearer { token } => {
+            put(headers, AUTHORIZATION.as_str(), &format!("Bearer {}", token.expose()), true);
+        }
+        Auth::BasicAuth { user, password } => {
+            let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
+            put(headers, AUTHORIZATION.as_str(), &format!("Basic {pair}"), true);
+        }
+        Auth::ApiKey { name, value, place: ApiKeyPlace::Header } => put(headers, name, value.expose(), true),
+        Auth::ApiKey { name, value, place: ApiKeyPlace::Cookie } => {
+            put(headers, COOKIE.as_str(), &format!("{name}={}", value.expose()), true);
+        }
+        Auth::ApiKey { name, value, place: ApiKeyPlace::Query } => {
+            url.query_pairs_mut().append_pair(name, value.expose());
+        }
+    }
+}
+
+fn told(error: &reqwest::Error) -> NoAnswer {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if cause.is::<Forbidden>() {
+            return NoAnswer::ForbiddenAddress;
+        }
+        source = cause.source();
+    }
+    NoAnswer::Connection
+}
+
+fn understood(status: u16, headers: &HeaderMap, body: &[u8]) -> Value {
+    let mut named = Map::new();
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let joined = match named.get(name.as_str()).and_then(Value::as_str) {
+            Some(earlier) => format!("{earlier}, {value}"),
+            None => value.into_owned(),
+        };
+        named.insert(name.as_str().to_owned(), Value::String(joined));
+    }
+    let body = if body.iter().all(u8::is_ascii_whitespace) {
+        Value::Null
+    } else {
+        serde_json::from_slice(body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
+    };
+    let mut response = Map::new();
+    response.insert("status".to_owned(), status.into());
+    response.insert("headers".to_owned(), Value::Object(named));
+    response.insert("body".to_owned(), body);
+    Value::Object(response)
+}
+
+/// Looks names up as the system does and keeps back the addresses that we never call.
+#[derive(Debug)]
+struct AllowedAddresses;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the name leads to an address that is never called")]
+struct Forbidden;
+
+impl Resolve for AllowedAddresses {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let allowed: Vec<SocketAddr> =
+                found.iter().copied().filter(|address| !is_forbidden(address.ip())).collect();
+            if allowed.is_empty() && !found.is_empty() {
+                return Err(Box::new(Forbidden) as Box<dyn std::error::Error + Send + Sync>);
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn host_is_forbidden(host: &url::Host<&str>) -> bool {
+    match host {
+        url::Host::Domain(_) => false,
+        url::Host::Ipv4(address) => is_forbidden((*address).into()),
+        url::Host::Ipv6(address) => is_forbidden((*address).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_answer_is_understood_as_far_as_http_goes() {
+        let mut headers = HeaderMap::new();
+        headers.append("X-Two", HeaderValue::from_static("a"));
+        headers.append("X-Two", HeaderValue::from_static("b"));
+        let cases: [(&[u8], Value); 5] = [
+            (b"{\"valid\": true}", json!({"valid": true})),
+            (b"<html>", json!("<html>")),
+            (b"", Value::Null),
+            (b" \r\n", Value::Null),
+            (b"{\"cut\": ", json!("{\"cut\": ")),
+        ];
+        for (body, expected) in cases {
+            let response = understood(200, &headers, body);
+            assert_eq!(response, json!({"status": 200, "headers": {"x-two": "a, b"}, "body": expected}));
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Build every part from the settings, in order; start them, stop them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::web::Data;
+use actix_web::{App as Web, HttpServer};
+use anyhow::Context as _;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use crate::check::Checks;
+use crate::clock::Clock;
+use crate::config::settings::{Address, Dsn, Settings};
+use crate::decision::Recorder;
+use crate::server::answers::Answers;
+use crate::server::{Door, Health, admin, hooks};
+use crate::service::client::Services;
+use crate::store::Store;
+use crate::store::sqlite::Sqlite;
+use crate::telemetry::Metrics;
+use crate::worker::{Carrier, Jitter, Worker};
+
+/// Kratos gives one attempt 30 s; after that nobody reads what the web framework says of a slow head.
+const HEAD_IN: Duration = Duration::from_secs(35);
+/// Longer than Kratos keeps an idle connection (90 s), so that never we are the one who closes it under a call.
+const KEEP_ALIVE: Duration = Duration::from_secs(120);
+/// How long calls and attempts under way may still take when we stop.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What the program takes from its surroundings, so that a test may give it something else.
+pub struct Surroundings {
+    /// The time.
+    pub clock: Clock,
+    /// Chance, for the times of retries.
+    pub jitter: Jitter,
+    /// A store in place of the one that the settings name.
+    pub store: Option<Arc<dyn Store>>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { clock: Clock::system(), jitter: Jitter::random(), store: None }
+    }
+}
+
+/// The program while it runs.
+pub struct App {
+    /// Where hooks are answered.
+    pub hooks_address: SocketAddr,
+    /// Where health, version and metrics are answered.
+    pub admin_address: SocketAddr,
+    /// Where deliveries are kept.
+    pub store: Arc<dyn Store>,
+    health: Data<Health>,
+    door: Data<Door>,
+    servers: Vec<ServerHandle>,
+    serving: Vec<JoinHandle<std::io::Result<()>>>,
+    worker: JoinHandle<()>,
+    stop_worker: watch::Sender<bool>,
+    shutdown_delay: Duration,
+    clock: Clock,
+}
+
+/// Opens the store that the settings name.
+pub async fn open_store(dsn: &Dsn) -> anyhow::Result<Arc<dyn Store>> {
+    match dsn {
+        Dsn::Sqlite(path) => {
+            let store = Sqlite::open(path)
+                .await
+                .with_context(|| format!("`dsn`: the database {} could not be opened", path.display()))?;
+            Ok(Arc::new(store))
+        }
+    }
+}
+
+impl App {
+    /// Builds and starts everything. Returns once calls are answered.
+    pub async fn start(settings: Settings, surroundings: Surroundings) -> anyhow::Result<Self> {
+        let Surroundings { clock, jitter, store } = surroundings;
+        let metrics = Arc::new(Metrics::new());
+        let store = match store {
+            Some(store) => store,
+            None => open_store(&settings.dsn).await?,
+        };
+        let services = Arc::new(
+            Services::new(settings.services, clock.clone(), Arc::clone(&metrics))
+                .context("the HTTP client could not be built")?,
+        );
+        let stored = Arc::new(Notify::new());
+        let recorder = Recorder::start(Arc::clone(&store), Arc::clone(&metrics));
+        let carrier = Carrier::new(&settings.deliveries, Arc::clone(&services), clock.clone());
+        let worker = Worker::new(Arc::clone(&store), Arc::new(carrier), clock.clone(), jitter, Arc::clone(&stored), Arc::clone(&metrics));
+        let checks = Checks::new(
+            settings.checks,
+            Arc::clone(&services),
+            Arc::clone(&settings.lists),
+            settings.builtin.clone(),
+            settings.hooks.default_language.clone(),
+            clock.clone(),
+            Arc::clone(&metrics),
+        );
+        let door = Data::new(Door {
+            keys: settings.hooks.keys,
+            deadline: settings.hooks.deadline,
+            client_ip_header: settings.hooks.client_ip_header,
+            checks,
+            plans: settings.deliveries,
+            lists: settings.lists,
+            store: Arc::clone(&store),
+            stored,
+            recorder,
+            answers: Arc::new(Answers::new(clock.clone())),
+            builtin: settings.builtin,
+            default_language: settings.hooks.default_language,
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+        });
+        let health = Data::new(Health::new(metrics, Arc::clone(&store), clock.clone()));
+
+        let hooks_listener = listen(settings.hooks_address, "serve.hooks")?;
+        let admin_listener = listen(settings.admin_address, "serve.admin")?;
+        let hooks_address = hooks_listener.local_addr()?;
+        let admin_address = admin_listener.local_addr()?;
+        let hooks_server = {
+            let (door, health) = (door.clone(), health.clone());
+            HttpServer::new(move || Web::new().configure(hooks(door.clone(), health.clone())))
+                .listen(hooks_listener)?
+                .client_request_timeout(HEAD_IN)
+                .keep_alive(KEEP_ALIVE)
+                .shutdown_timeout(GRACE.as_secs())
+                .disable_signals()
+                .run()
+        };
+        let admin_server = {
+            let health = health.clone();
+            HttpServer::new(move || Web::new().configure(admin(health.clone())))
+                .workers(1)
+                .listen(admin_listener)?
+                .shutdown_timeout(1)
+                .disable_signals()
+                .run()
+        };
+        let servers = vec![hooks_server.handle(), admin_server.handle()];
+        let serving = vec![tokio::spawn(hooks_server), tokio::spawn(admin_server)];
+        let (stop_worker, stopped) = watch::channel(false);
+        let worker = tokio::spawn(worker.run(stopped));
+        tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule is open");
+        Ok(Self {
+            hooks_address,
+            admin_address,
+            store,
+            health,
+            door,
+            servers,
+            serving,
+            worker,
+            stop_worker,
+            shutdown_delay: settings.shutdown_delay,
+            clock,
+        })
+    }
+
+    /// Stops accepting, finishes what runs, gives leases back, closes the store.
+    pub async fn stop(self) {
+        self.health.leaving.store(true, Ordering::Relaxed);
+        if !self.shutdown_delay.is_zero() {
+            tracing::info!(delay_ms = self.shutdown_delay.as_millis(), "Not ready any more; stopping after `serve.shutdown_delay`");
+            self.clock.sleep(self.shutdown_delay).await;
+        }
+        tracing::info!("Stopping: calls under way are finished");
+        // The worker cannot be gone before it is told.
+        let _ = self.stop_worker.send(true);
+        for server in &self.servers {
+            server.stop(true).await;
+        }
+        for serving in self.serving {
+            let _ = serving.await;
+        }
+        let _ = self.worker.await;
+        self.door.recorder.finish().await;
+        self.store.close().await;
+        tracing::info!("Stopped");
+    }
+}
+
+fn listen(address: Address, key: &str) -> anyhow::Result<TcpListener> {
+    let address = SocketAddr::new(address.host, address.port);
+    TcpListener::bind(address).with_context(|| {
+        format!("`{key}`: {address} cannot be listened on; is something else running there? Choose another port")
+    })
+}

@@ -1,0 +1,429 @@
+//! Running the checks of one sign-up: what can begin begins, what must wait waits, and at the deadline
+//! whatever is still open has had its time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use serde_json::Value;
+
+use super::ask::{Conclusion, conclude, without_answer};
+use super::set::Changes;
+use super::words::{Builtin, Reader};
+use super::{Check, Condition, Kind, Mode, Policy};
+use crate::clock::{Clock, Timestamp, milliseconds};
+use crate::decision::CheckRecord;
+use crate::expression::{EvaluationError, Lists, Names};
+use crate::kratos::{Hook, Message, Payload};
+use crate::message::Wording;
+use crate::request::Request;
+use crate::service::client::{Answer, NoAnswer, Services};
+use crate::telemetry::metrics::{CheckLabels, CheckName, KindLabels};
+use crate::telemetry::{Metrics, Trace};
+use crate::verdict::{Finding, Verdict};
+
+/// All checks of the settings.
+#[derive(Debug)]
+pub struct Checks {
+    checks: Vec<Wired>,
+    services: Arc<Services>,
+    lists: Arc<Lists>,
+    builtin: Builtin,
+    default_language: String,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+/// A check and the places of those it waits for.
+#[derive(Debug)]
+struct Wired {
+    check: Check,
+    after: Vec<usize>,
+    waits_for: Vec<usize>,
+}
+
+/// One call to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Which hook it came through.
+    pub hook: &'a Hook,
+    /// What it carries; has an identity.
+    pub payload: &'a Payload,
+    /// By when there must be a verdict.
+    pub until: Timestamp,
+    /// The trace it belongs to.
+    pub trace: Trace,
+}
+
+/// A verdict, and how it came about.
+#[derive(Debug)]
+pub struct Judgement {
+    /// What Kratos is told.
+    pub verdict: Verdict,
+    /// One for each check of the flow, in order of the settings.
+    pub records: Vec<CheckRecord>,
+}
+
+/// What a check came to.
+#[derive(Debug)]
+enum Outcome {
+    Accepted,
+    Refused(Message),
+    Unavailable { kind: Kind, policy: Policy, words: Message },
+    NotApplicable,
+    Skipped,
+}
+
+#[derive(Debug)]
+struct Done {
+    outcome: Outcome,
+    duration_ms: u64,
+}
+
+/// How a check begins.
+enum Begun {
+    Done(Outcome),
+    Asks(Request),
+}
+
+impl Checks {
+    /// Makes ready to judge. The checks wait for each other in no circle; the settings saw to that.
+    #[must_use]
+    pub fn new(
+        checks: Vec<Check>,
+        services: Arc<Services>,
+        lists: Arc<Lists>,
+        builtin: Builtin,
+        default_language: String,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let places: BTreeMap<String, usize> =
+            checks.iter().enumerate().map(|(place, check)| (check.name.clone(), place)).collect();
+        let placed = |names: &[String]| names.iter().filter_map(|name| places.get(name).copied()).collect();
+        let checks = checks
+            .into_iter()
+            .map(|check| Wired { after: placed(&check.after), waits_for: placed(&check.waits_for()), check })
+            .collect();
+        Self { checks, services, lists, builtin, default_language, clock, metrics }
+    }
+
+    /// Runs the checks of the call's flow side by side and sums them up.
+    pub async fn judge(&self, call: Call<'_>) -> Judgement {
+        let mut round = Round {
+            checks: self,
+            call,
+            identity: call.payload.identity.as_ref().unwrap_or(&Value::Null),
+            started: self.clock.now(),
+            done: self.checks.iter().map(|_| None).collect(),
+            begun: vec![false; self.checks.len()],
+            responses: BTreeMap::new(),
+        };
+        round.run().await;
+        round.sum_up()
+    }
+}
+
+/// One call on its way through the checks.
+struct Round<'a> {
+    checks: &'a Checks,
+    call: Call<'a>,
+    identity: &'a Value,
+    started: Timestamp,
+    done: Vec<Option<Done>>,
+    begun: Vec<bool>,
+    responses: BTreeMap<String, Arc<Value>>,
+}
+
+impl<'a> Round<'a> {
+    async fn run(&mut self) {
+        let checks = self.checks;
+        let call = self.call;
+        let mut asking = FuturesUnordered::new();
+        loop {
+            while let Some(place) = self.next_ready() {
+                self.begun[place] = true;
+                match self.begin(place) {
+                    Begun::Done(outcome) => self.finish(place, outcome),
+                    Begun::Asks(request) => asking.push(async move {
+                        let plan = checks.checks[place].check.ask.as_ref();
+                        let service = plan.map(|plan| plan.service.as_str()).unwrap_or_default();
+                        let extra = [("traceparent", call.trace.child())];
+                        (place, checks.services.exchange(service, &request, &extra, call.until).await)
+                    }),
+                }
+            }
+            match asking.next().await {
+                Some((place, exchange)) => self.conclude(place, exchange),
+                None => break,
+            }
+        }
+    }
+
+    /// A check that has not begun and waits for nothing more.
+    fn next_ready(&self) -> Option<usize> {
+        let checks = &self.checks.checks;
+        (0..checks.len()).find(|place| {
+            !self.begun[*place] && checks[*place].waits_for.iter().all(|other| self.done[*other].is_some())
+        })
+    }
+
+    fn begin(&mut self, place: usize) -> Begun {
+        let Wired { check, after, .. } = &self.checks.checks[place];
+        if !check.flows.contains(&self.call.hook.flow) {
+            return Begun::Done(Outcome::NotApplicable);
+        }
+        let let_pass = |other: &usize| {
+            let observed = self.checks.checks[*other].check.mode == Mode::Observe;
+            let outcome = self.done[*other].as_ref().map(|done| &done.outcome);
+            observed
+                || matches!(
+                    outcome,
+                    Some(Outcome::Accepted | Outcome::NotApplicable | Outcome::Unavailable { policy: Policy::Accept, .. })
+                )
+        };
+        if !after.iter().all(let_pass) {
+            return Begun::Done(Outcome::Skipped);
+        }
+        if let Some(field) = &check.field {
+            let value = field.value_in(self.identity).filter(|value| !is_empty(value));
+            let before = self.call.payload.previous.as_ref();
+            let earlier = before.map(|before| field.value_in(before).filter(|value| !is_empty(value)));
+            if earlier == Some(value) {
+                return Begun::Done(Outcome::NotApplicable);
+            }
+            if value.is_none() {
+                return Begun::Done(if check.required {
+                    Outcome::Refused(self.words(check, &self.checks.builtin.required, None))
+                } else {
+                    Outcome::NotApplicable
+                });
+            }
+        }
+        let names = self.names(check, None);
+        match check.when.as_ref().map(|when| when.holds(&names)) {
+            Some(Err(error)) => return Begun::Done(self.failed(check, "when", &error)),
+            Some(Ok(false)) => return Begun::Done(Outcome::NotApplicable),
+            Some(Ok(true)) | None => {}
+        }
+        match check.ask.as_ref().map(|plan| plan.build(&names)) {
+            Some(Ok(request)) => Begun::Asks(request),
+            Some(Err(error)) => Begun::Done(self.failed(check, "ask", &error)),
+            None => Begun::Done(self.without_question(check, &names)),
+        }
+    }
+
+    /// A check that asks nobody: the first `refuse` that holds, else `accept`.
+    fn without_question(&self, check: &Check, names: &Names<'_>) -> Outcome {
+        let holds = |condition: &Condition| match condition {
+            Condition::Expression(expression) => expression.holds(names),
+            Condition::Status(_) => Ok(false),
+        };
+        if let Some(when) = &check.unavailable.when {
+            match when.holds(names) {
+                Ok(false) => {}
+                Ok(true) => return self.unavailable(check, Kind::Declared, "`unavailable.when` holds"),
+                Err(error) => return self.failed(check, "unavailable.when", &error),
+            }
+        }
+        for (index, refusal) in check.refuse.iter().enumerate() {
+            match holds(&refusal.when) {
+                Ok(true) => return Outcome::Refused(self.refusal_words(check, index, None)),
+                Ok(false) => {}
+                Err(error) => return self.failed(check, &format!("refuse[{index}].when"), &error),
+            }
+        }
+        match check.accept.as_ref().map(holds) {
+            None | Some(Ok(true)) => Outcome::Accepted,
+            Some(Ok(false)) => {
+                self.unavailable(check, Kind::UnexpectedAnswer, "neither refused nor accepted")
+            }
+            Some(Err(error)) => self.failed(check, "accept", &error),
+        }
+    }
+
+    fn conclude(&mut self, place: usize, exchange: Result<Answer, NoAnswer>) {
+        let check = &self.checks.checks[place].check;
+        let mut response = None;
+        let conclusion = match exchange {
+            Err(none) => without_answer(none),
+            Ok(answer) => {
+                let own = Arc::new(answer.response);
+                response = Some(Arc::clone(&own));
+                let reachable = Value::Object([("response".to_owned(), (*own).clone())].into_iter().collect());
+                self.responses.insert(check.name.clone(), Arc::new(reachable));
+                conclude(check, answer.status, &self.names(check, Some(&own)))
+            }
+        };
+        let outcome = match conclusion {
+            Conclusion::Accepted => Outcome::Accepted,
+            Conclusion::Refused(index) => {
+                Outcome::Refused(self.refusal_words(check, index, response.as_deref()))
+            }
+            Conclusion::Unavailable(kind, because) => self.unavailable(check, kind, &because),
+        };
+        self.finish(place, outcome);
+    }
+
+    /// An expression failed before anybody was asked. What the person typed is to blame if the check has a
+    /// field, unless it read the answer of another check that has none.
+    fn failed(&self, check: &Check, place: &str, error: &EvaluationError) -> Outcome {
+        if check.field.is_none() || error.missing_check {
+            return self.unavailable(check, Kind::Expression, &format!("`{place}`: {error}"));
+        }
+        tracing::info!(
+            check = check.name, place, %error, flow.id = %self.call.payload.flow_id,
+            "The value is not valid: an expression of the check failed on it"
+        );
+        let wording = check.invalid.as_ref().unwrap_or(&self.checks.builtin.not_valid);
+        Outcome::Refused(self.words(check, wording, None))
+    }
+
+    fn unavailable(&self, check: &Check, kind: Kind, because: &str) -> Outcome {
+        let policy = check.unavailable.policy(kind);
+        tracing::warn!(
+            check = check.name, kind = kind.as_str(), because, flow.id = %self.call.payload.flow_id,
+            passes = policy == Policy::Accept, observed = check.mode == Mode::Observe,
+            "Check `{}` has no usable answer", check.name
+        );
+        Outcome::Unavailable { kind, policy, words: self.words(check, &self.checks.builtin.try_again, None) }
+    }
+
+    fn refusal_words(&self, check: &Check, index: usize, response: Option<&Value>) -> Message {
+        let wording = check.refuse.get(index).and_then(|refusal| refusal.message.as_ref());
+        self.words(check, wording.unwrap_or(&self.checks.builtin.not_valid), response)
+    }
+
+    fn words(&self, check: &Check, wording: &Wording, response: Option<&Value>) -> Message {
+        let reader = Reader {
+            accept_language: self.call.payload.header("Accept-Language"),
+            default_language: &self.checks.default_language,
+        };
+        let names = self.names(check, response);
+        reader.message(wording, &self.checks.builtin.not_valid, &names, Some(&check.name), check.field.as_ref())
+    }
+
+    fn names<'n>(&'n self, check: &Check, response: Option<&'n Value>) -> Names<'n> {
+        Names {
+            identity: Some(self.identity),
+            previous: self.call.payload.previous.as_ref(),
+            value: check.field.as_ref().and_then(|field| field.value_in(self.identity)),
+            flow: Some(&self.call.payload.flow),
+            request: Some(&self.call.payload.request),
+            method: &self.call.hook.method,
+            now: self.started,
+            response,
+            checks: Some(&self.responses),
+            lists: &self.checks.lists,
+        }
+    }
+
+    fn finish(&mut self, place: usize, outcome: Outcome) {
+        let duration_ms = milliseconds(self.started, self.checks.clock.now());
+        self.done[place] = Some(Done { outcome, duration_ms });
+    }
+
+    fn sum_up(self) -> Judgement {
+        let mut findings = Vec::new();
+        let mut records = Vec::new();
+        for (wired, done) in self.checks.checks.iter().zip(&self.done) {
+            let check = &wired.check;
+            // Every check is done: none waits in a circle, and each exchange ends by the deadline.
+            let Some(done) = done else { continue };
+            if !check.flows.contains(&self.call.hook.flow) {
+                continue;
+            }
+            let observed = check.mode == Mode::Observe;
+            records.push(record(check, done));
+            self.count(check, &done.outcome);
+            let message = match &done.outcome {
+                Outcome::Refused(message) => message,
+                Outcome::Unavailable { policy: Policy::Refuse, words, .. } => words,
+                _ => continue,
+            };
+            if !observed {
+                findings.push(Finding { field: check.field.clone(), message: message.clone() });
+            }
+        }
+        let verdict = if findings.is_empty() { self.admit() } else { Verdict::Refuse(findings) };
+        Judgement { verdict, records }
+    }
+
+    fn admit(&self) -> Verdict {
+        let mut changes = Changes::to(self.identity);
+        for (wired, done) in self.checks.checks.iter().zip(&self.done) {
+            let check = &wired.check;
+            let accepted = matches!(done, Some(Done { outcome: Outcome::Accepted, .. }));
+            if !accepted || check.mode == Mode::Observe {
+                continue;
+            }
+            let response = self.responses.get(&check.name).and_then(|reachable| reachable.get("response"));
+            let names = self.names(check, response);
+            for set in &check.set {
+                match set.value.render(&names) {
+                    Ok(value) => changes.set(&set.path, value),
+                    Err(error) => {
+                        let path = set.path.join(".");
+                        tracing::warn!(check = check.name, path, %error, "A value of `set` was left out");
+                        self.checks.metrics.set_failures.get_or_create(&CheckName { check: check.name.clone() }).inc();
+                    }
+                }
+            }
+        }
+        let changes = changes.finish();
+        if changes.is_empty() { Verdict::Admit } else { Verdict::AdmitWith(changes) }
+    }
+
+    fn count(&self, check: &Check, outcome: &Outcome) {
+        let metrics = &self.checks.metrics;
+        let observed = check.mode == Mode::Observe;
+        let outcomes = if observed { &metrics.observed_outcomes } else { &metrics.check_outcomes };
+        outcomes.get_or_create(&CheckLabels { check: check.name.clone(), outcome: outcome.as_str() }).inc();
+        if let Outcome::Unavailable { kind, policy, .. } = outcome {
+            let labels = KindLabels { check: check.name.clone(), kind: kind.as_str() };
+            metrics.unavailable.get_or_create(&labels).inc();
+            if *policy == Policy::Accept && !observed {
+                metrics.fail_open.get_or_create(&labels).inc();
+            }
+        }
+    }
+}
+
+impl Outcome {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused(_) => "refused",
+            Self::Unavailable { .. } => "unavailable",
+            Self::NotApplicable => "not_applicable",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+fn record(check: &Check, done: &Done) -> CheckRecord {
+    let (kind, message_id) = match &done.outcome {
+        Outcome::Refused(message) => (None, Some(message.id)),
+        Outcome::Unavailable { kind, .. } => (Some(kind.as_str()), None),
+        _ => (None, None),
+    };
+    CheckRecord {
+        check: check.name.clone(),
+        outcome: done.outcome.as_str(),
+        kind,
+        message_id,
+        observed: check.mode == Mode::Observe,
+        duration_ms: done.duration_ms,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}

@@ -1,0 +1,74 @@
+//! Choosing the words for a person: their language, with expressions filled in.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::expression::{Names, Template};
+use crate::kratos::{Field, Message, language};
+use crate::message::Wording;
+
+/// What decides about the words.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    /// The visitor's `Accept-Language`.
+    pub accept_language: Option<&'a str>,
+    /// For visitors whose language we do not have.
+    pub default_language: &'a str,
+}
+
+impl Reader<'_> {
+    /// The wording in the reader's language. If an expression in it fails, `fallback` is said instead, under
+    /// the wording's own number.
+    #[must_use]
+    pub fn message(
+        &self,
+        wording: &Wording,
+        fallback: &Wording,
+        names: &Names<'_>,
+        check: Option<&str>,
+        field: Option<&Field>,
+    ) -> Message {
+        let text = self.text(wording).and_then(|template| match template.render_text(names) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                tracing::warn!(check, message.id = wording.id, %error, "The text of a message could not be filled in");
+                None
+            }
+        });
+        let text = text.or_else(|| self.text(fallback)?.render_text(names).ok()).unwrap_or_default();
+        let mut context = json!({});
+        for (key, value) in [
+            ("message", wording.name.as_deref()),
+            ("check", check),
+            ("field", field.map(Field::node_name)),
+        ] {
+            if let Some(value) = value {
+                context[key] = value.into();
+            }
+        }
+        Message::new(wording.id, &text, context)
+    }
+
+    fn text<'w>(&self, wording: &'w Wording) -> Option<&'w Template> {
+        let tags: Vec<&str> = wording.texts.iter().map(|(tag, _)| tag.as_str()).collect();
+        let wanted = self.accept_language.and_then(|header| language::lookup(header, &tags));
+        let tag = wanted
+            .or_else(|| language::lookup(self.default_language, &tags))
+            .or_else(|| tags.first().copied())?;
+        wording.texts.iter().find(|(known, _)| known == tag).map(|(_, template)| template)
+    }
+}
+
+/// The words that Vestibule has of its own; each may be replaced under `messages:`.
+#[derive(Clone, Debug)]
+pub struct Builtin {
+    /// `try_again`: no usable answer.
+    pub try_again: Arc<Wording>,
+    /// `not_valid`: no question can be made of the value, or a refusal without words.
+    pub not_valid: Arc<Wording>,
+    /// `required`: the field is absent.
+    pub required: Arc<Wording>,
+    /// `not_possible`: the call itself is wrong (key, wiring, body); nothing the person can mend.
+    pub not_possible: Arc<Wording>,
+}

@@ -1,0 +1,42 @@
+//! The front door: the table of every URL and its handler.
+
+pub mod answer;
+pub mod answers;
+pub mod door;
+mod from_kratos;
+mod health;
+mod hook;
+mod post;
+mod pre;
+
+use actix_web::web::{self, Data, ServiceConfig};
+
+pub use door::Door;
+pub use health::Health;
+
+/// What Kratos calls, and the health of it.
+pub fn hooks(door: Data<Door>, health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {
+    move |config| {
+        config
+            .app_data(door)
+            .app_data(health)
+            .route("/hooks/{flow}/{stage}", web::post().to(hook::answer))
+            .route("/hooks/{flow}/{stage}", web::route().to(hook::wrong_verb))
+            .route("/health/alive", web::get().to(health::alive))
+            .route("/health/ready", web::get().to(health::ready))
+            .default_service(web::route().to(hook::unknown));
+    }
+}
+
+/// What operators and their monitoring call.
+pub fn admin(health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {
+    move |config| {
+        config
+            .app_data(health)
+            .route("/health/alive", web::get().to(health::alive))
+            .route("/health/ready", web::get().to(health::ready))
+            .route("/version", web::get().to(health::version))
+            .route("/metrics", web::get().to(health::metrics))
+            .route("/metrics/prometheus", web::get().to(health::metrics));
+    }
+}

@@ -1,0 +1,50 @@
+//! A reply, ready to be written: the one place where a reply becomes HTTP.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use bytes::Bytes;
+
+use crate::kratos::Reply;
+
+/// Status and body of an answer to Kratos.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// JSON, if there is a body.
+    pub body: Option<Bytes>,
+    /// What came of the call, in one word, for metrics.
+    pub outcome: &'static str,
+}
+
+impl Answer {
+    /// A reply, written down.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "a reply is given once")]
+    pub fn new(reply: Reply, outcome: &'static str) -> Self {
+        Self { status: reply.status(), body: reply.body().map(|body| Bytes::from(body.to_string())), outcome }
+    }
+
+    /// Whether a repeated call shall get it again: not if it asks for that call.
+    #[must_use]
+    pub fn may_be_repeated(&self) -> bool {
+        self.status != 503
+    }
+
+    /// How many bytes it takes to remember it.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        256 + self.body.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+impl From<Answer> for HttpResponse {
+    fn from(answer: Answer) -> Self {
+        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let mut response = HttpResponse::build(status);
+        match answer.body {
+            Some(body) => response.content_type("application/json").body(body),
+            None => response.finish(),
+        }
+    }
+}

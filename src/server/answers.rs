@@ -1,0 +1,279 @@
+//! The same call gets the same answer, and no service is asked twice for it.
+//!
+//! Kratos repeats a call whose connection broke, with the same trigger id and the same body. The first call's
+//! work goes on by itself (nobody who leaves can cut it); who calls again waits for it, or gets the answer that
+//! is remembered.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use sha2::{Digest as _, Sha256};
+
+use super::answer::Answer;
+use crate::clock::{Clock, Timestamp, later};
+use crate::kratos::Hook;
+
+/// How long an answer is remembered.
+pub const REMEMBERED_FOR: Duration = Duration::from_secs(120);
+/// The most answers that are remembered; beyond it the oldest is forgotten.
+pub const MOST_ANSWERS: usize = 10_000;
+/// The most bytes of answers that are remembered.
+pub const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// What makes two calls the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    hook: [u8; 32],
+    body: [u8; 32],
+    trigger: Option<String>,
+}
+
+impl Key {
+    /// The same hook, trigger id and body make the same key.
+    #[must_use]
+    pub fn new(hook: &Hook, trigger: Option<&str>, body: &[u8]) -> Self {
+        let hook = format!("{}/{}?{}", hook.flow, hook.stage, hook.method);
+        Self {
+            hook: Sha256::digest(hook).into(),
+            body: Sha256::digest(body).into(),
+            trigger: trigger.map(ToOwned::to_owned),
+        }
+    }
+
+    /// The trigger id, or if Kratos sends none, a name for this very body.
+    #[must_use]
+    pub fn trigger_or_body(&self) -> String {
+        use std::fmt::Write as _;
+        self.trigger.clone().unwrap_or_else(|| {
+            self.body.iter().fold(String::from("body-"), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            })
+        })
+    }
+}
+
+type Work = Shared<BoxFuture<'static, Option<Answer>>>;
+
+/// The calls that are being worked on and the answers of the last two minutes.
+#[derive(Debug)]
+pub struct Answers {
+    kept: Mutex<Kept>,
+    clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    works: HashMap<Key, (u64, Work)>,
+    /// Done, oldest first: key, number, when to forget it, size.
+    done: VecDeque<(Key, u64, Timestamp, usize)>,
+    bytes: usize,
+    next: u64,
+}
+
+impl Answers {
+    /// Nothing remembered yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { kept: Mutex::default(), clock }
+    }
+
+    /// The answer to the call `key`: of the work that is under way or done, else of `work`, which then runs
+    /// to its end even if nobody waits any more. `None` if the work panicked.
+    pub async fn once<F>(self: &Arc<Self>, key: Key, work: F) -> Option<Answer>
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let work = {
+            let mut kept = self.kept();
+            kept.forget_before(self.clock.now());
+            match kept.works.get(&key) {
+                Some((_, work)) => work.clone(),
+                None => {
+                    let number = kept.next;
+                    kept.next += 1;
+                    let work = self.begin(key.clone(), number, work);
+                    kept.works.insert(key, (number, work.clone()));
+                    work
+                }
+            }
+        };
+        work.await
+    }
+
+    fn begin<F>(self: &Arc<Self>, key: Key, number: u64, work: F) -> Work
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let answers = Arc::clone(self);
+        let running = tokio::spawn(async move {
+            let answer = AssertUnwindSafe(work).catch_unwind().await.ok();
+            answers.finish(key, number, answer.as_ref());
+            answer
+        });
+        async move { running.await.ok().flatten() }.boxed().shared()
+    }
+
+    fn finish(&self, key: Key, number: u64, answer: Option<&Answer>) {
+        let mut kept = self.kept();
+        let size = answer.filter(|answer| answer.may_be_repeated()).map(Answer::size);
+        match (size, &key.trigger) {
+            (Some(size), Some(_)) => {
+                kept.bytes += size;
+                let until = later(self.clock.now(), REMEMBERED_FOR);
+                kept.done.push_back((key, number, until, size));
+                while kept.done.len() > MOST_ANSWERS || kept.bytes > MOST_BYTES {
+                    kept.forget_oldest();
+                }
+            }
+            // Without a trigger id, an equal call later on is another person's or another try.
+            _ => {
+                kept.works.remove(&key);
+            }
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Nothing in here can panic half-way, so a poisoned lock holds nothing broken.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many answers are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.kept().done.len()
+    }
+
+    /// Whether none is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Kept {
+    fn forget_before(&mut self, now: Timestamp) {
+        while self.done.front().is_some_and(|(_, _, until, _)| *until <= now) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((key, number, _, size)) = self.done.pop_front() {
+            self.bytes -= size;
+            if self.works.get(&key).is_some_and(|(known, _)| *known == number) {
+                self.works.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::kratos::{Flow, Reply, Stage};
+
+    fn key(trigger: Option<&str>, body: &str) -> Key {
+        let hook = Hook { flow: Flow::Registration, stage: Stage::Pre, method: "password".to_owned() };
+        Key::new(&hook, trigger, body.as_bytes())
+    }
+
+    struct Scene {
+        answers: Arc<Answers>,
+        hand: crate::clock::Hand,
+        works: Arc<AtomicUsize>,
+    }
+
+    fn scene() -> Scene {
+        let (clock, hand) = Clock::by_hand(Timestamp::UNIX_EPOCH);
+        Scene { answers: Arc::new(Answers::new(clock)), hand, works: Arc::default() }
+    }
+
+    impl Scene {
+        async fn call(&self, key: Key, reply: Reply) -> Option<Answer> {
+            let works = Arc::clone(&self.works);
+            self.answers
+                .once(key, async move {
+                    works.fetch_add(1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                    Answer::new(reply, "test")
+                })
+                .await
+        }
+
+        fn works(&self) -> usize {
+            self.works.load(Ordering::SeqCst)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_call_is_worked_on_once_also_at_the_same_moment() {
+        let scene = scene();
+        let one = key(Some("t"), "b");
+        let (first, second) = tokio::join!(scene.call(one.clone(), Reply::Yes), scene.call(one.clone(), Reply::AskAgain));
+        assert_eq!(first.unwrap().status, 204);
+        assert_eq!(second.unwrap().status, 204);
+        assert_eq!(scene.call(one.clone(), Reply::AskAgain).await.unwrap().status, 204);
+        assert_eq!(scene.works(), 1);
+        scene.call(key(Some("t"), "other body"), Reply::Yes).await;
+        scene.call(key(Some("other trigger"), "b"), Reply::Yes).await;
+        assert_eq!(scene.works(), 3);
+        scene.hand.advance(REMEMBERED_FOR);
+        scene.call(one, Reply::Yes).await;
+        assert_eq!(scene.works(), 4);
+        assert_eq!(scene.answers.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn without_a_trigger_id_only_calls_at_the_same_moment_are_joined() {
+        let scene = scene();
+        let one = key(None, "b");
+        tokio::join!(scene.call(one.clone(), Reply::Yes), scene.call(one.clone(), Reply::Yes));
+        assert_eq!(scene.works(), 1);
+        scene.call(one, Reply::Yes).await;
+        assert_eq!(scene.works(), 2);
+        assert!(scene.answers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_asks_for_another_call_is_not_remembered() {
+        let scene = scene();
+        let one = key(Some("t"), "b");
+        assert_eq!(scene.call(one.clone(), Reply::AskAgain).await.unwrap().status, 503);
+        assert_eq!(scene.call(one, Reply::Yes).await.unwrap().status, 204);
+    }
+
+    #[tokio::test]
+    async fn work_goes_on_when_the_caller_leaves_and_a_panic_is_no_answer() {
+        let scene = scene();
+        let one = key(Some("t"), "b");
+        let mut left = Box::pin(scene.call(one.clone(), Reply::Yes));
+        assert!(futures_util::poll!(&mut left).is_pending());
+        drop(left);
+        assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 204);
+        assert_eq!(scene.works(), 1);
+        let panicked = scene.answers.once(key(Some("p"), "b"), async { panic!("on purpose") }).await;
+        assert!(panicked.is_none());
+        assert!(scene.call(key(Some("p"), "b"), Reply::Yes).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn the_oldest_answers_are_forgotten_when_there_are_too_many() {
+        let scene = scene();
+        for number in 0..=MOST_ANSWERS {
+            scene.call(key(Some(&number.to_string()), "b"), Reply::Yes).await;
+        }
+        assert_eq!(scene.answers.len(), MOST_ANSWERS);
+        let before = scene.works();
+        scene.call(key(Some("1"), "b"), Reply::Yes).await;
+        assert_eq!(scene.works(), before);
+        scene.call(key(Some("0"), "b"), Reply::Yes).await;
+        assert_eq!(scene.works(), before + 1);
+    }
+}

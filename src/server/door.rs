@@ -1,0 +1,119 @@
+//! What stands behind the hooks: everything that answering them needs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::answer::Answer;
+use super::answers::Answers;
+use crate::check::{Builtin, Checks, Reader};
+use crate::clock::Clock;
+use crate::decision::Recorder;
+use crate::delivery;
+use crate::expression::{Lists, Names};
+use crate::kratos::form::FORM_LEVEL;
+use crate::kratos::reply::{Placed, RefusalStatus};
+use crate::kratos::{Hook, Reply};
+use crate::message::Wording;
+use crate::secret::Secret;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{HookLabels, ReasonLabels};
+
+/// What answering a hook needs.
+pub struct Door {
+    /// Any of them proves that Kratos is calling.
+    pub keys: Vec<Secret>,
+    /// By when `pre` has answered.
+    pub deadline: Duration,
+    /// The header of the visitor's request that holds their address.
+    pub client_ip_header: Option<String>,
+    /// What a sign-up must pass.
+    pub checks: Checks,
+    /// What an identity calls for.
+    pub plans: Vec<delivery::Plan>,
+    /// For the expressions of the plans.
+    pub lists: Arc<Lists>,
+    /// Where deliveries are kept.
+    pub store: Arc<dyn Store>,
+    /// Wakes the worker when something was stored.
+    pub stored: Arc<Notify>,
+    /// Where decisions go.
+    pub recorder: Recorder,
+    /// The calls under way and just answered.
+    pub answers: Arc<Answers>,
+    /// Our own words.
+    pub builtin: Builtin,
+    /// For visitors whose language we do not have, or do not know.
+    pub default_language: String,
+    /// The time.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Door {
+    /// A refusal at form level, for when the call itself is at fault and nothing is known of the visitor.
+    #[must_use]
+    pub fn refuse(&self, status: RefusalStatus, wording: &Wording) -> Reply {
+        let reader = Reader { accept_language: None, default_language: &self.default_language };
+        let names = Names {
+            identity: None,
+            previous: None,
+            value: None,
+            flow: None,
+            request: None,
+            method: "",
+            now: self.clock.now(),
+            response: None,
+            checks: None,
+            lists: &self.lists,
+        };
+        let message = reader.message(wording, &self.builtin.not_possible, &names, None, None);
+        Reply::Refused { status, messages: vec![Placed::new(FORM_LEVEL, message)] }
+    }
+
+    /// The answer if something in us broke: words to `pre`, "call again" to `post`.
+    #[must_use]
+    pub fn broken(&self, hook: &Hook) -> Answer {
+        let reply = match hook.stage {
+            crate::kratos::Stage::Pre => self.refuse(RefusalStatus::BadRequest, &self.builtin.try_again),
+            crate::kratos::Stage::Post => Reply::AskAgain,
+        };
+        Answer::new(reply, "broken")
+    }
+
+    /// Tells the operator that kratos.yml is wired wrongly, and what to change.
+    pub fn tell_wiring(&self, hook: &Hook, reason: &'static str, mend: &str) {
+        self.metrics.wiring_problems.get_or_create(&ReasonLabels { reason }).inc();
+        tracing::error!(
+            reason, hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
+            "kratos.yml is wired wrongly: {mend}"
+        );
+    }
+
+    /// Counts an answer.
+    pub fn count(&self, hook: &Hook, outcome: &'static str, seconds: f64) {
+        let (flow, stage) = (hook.flow.as_str(), hook.stage.as_str());
+        self.metrics.hook_requests.get_or_create(&HookLabels { flow, stage, outcome }).inc();
+        let labels = crate::telemetry::metrics::StageLabels { flow, stage };
+        self.metrics.hook_seconds.get_or_create(&labels).observe(seconds);
+    }
+
+    /// The visitor's request as expressions see it: with `client_ip`, if the configured header holds an address.
+    #[must_use]
+    pub fn request_with_client_ip(&self, payload: &crate::kratos::Payload) -> Value {
+        let mut request = payload.request.clone();
+        let address = self
+            .client_ip_header
+            .as_deref()
+            .and_then(|name| payload.header(name))
+            .and_then(|text| text.trim().parse::<std::net::IpAddr>().ok());
+        if let (Some(address), Some(request)) = (address, request.as_object_mut()) {
+            request.insert("client_ip".to_owned(), address.to_string().into());
+        }
+        request
+    }
+}

@@ -1,0 +1,151 @@
+//! What every hook shares: the key, the body in time and size, one answer for one call.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::{Data, Path, Payload, Query};
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use tracing::Instrument as _;
+
+use super::answer::Answer;
+use super::answers::Key;
+use super::door::Door;
+use super::{from_kratos, post, pre};
+use crate::clock::{Timestamp, later, milliseconds};
+use crate::kratos::reply::RefusalStatus;
+use crate::kratos::{Flow, Hook, Stage};
+use crate::telemetry::Trace;
+
+/// The longest body that is read, in bytes. What Kratos sends is at most 64 KiB.
+pub const MAX_BODY: usize = 256 * 1024;
+
+/// Kept back from the deadline, so that the answer is written by then.
+const TO_WRITE_THE_ANSWER: Duration = Duration::from_millis(50);
+
+/// One call, as far as it is the same for both stages.
+#[derive(Clone)]
+pub struct Call {
+    /// Which hook it came through.
+    pub hook: Hook,
+    /// What it carries, or why it could not be read.
+    pub body: Result<Bytes, Unread>,
+    /// When it came.
+    pub at: Timestamp,
+    /// By when it must be answered.
+    pub until: Timestamp,
+    /// The trace it belongs to.
+    pub trace: Trace,
+    /// What makes a repeated call the same.
+    pub key: Key,
+}
+
+/// Why a body could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    /// More than [`MAX_BODY`].
+    #[error("the body is longer than {MAX_BODY} bytes")]
+    TooLarge,
+    /// The connection ended, or time ran out, before all of it was there.
+    #[error("the body did not arrive whole")]
+    Incomplete,
+}
+
+/// `POST /hooks/{flow}/{stage}?method={method}`
+pub async fn answer(
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    query: Query<HashMap<String, String>>,
+    payload: Payload,
+    door: Data<Door>,
+) -> HttpResponse {
+    let at = door.clock.now();
+    let until = later(at, door.deadline.saturating_sub(TO_WRITE_THE_ANSWER));
+    let (flow, stage) = path.into_inner();
+    let (Some(flow), Some(stage)) = (Flow::named(&flow), Stage::named(&stage)) else {
+        return unknown(request, payload, door).await;
+    };
+    let hook = Hook { flow, stage, method: method(query.into_inner()) };
+    let body = read(payload, &door, until).await;
+    if !from_kratos::proves(&request, &door.keys) {
+        tracing::error!(
+            hook.flow = %flow, hook.stage = %stage, hook.method = hook.method,
+            "A call without a valid key was refused; `auth.config.value` of this hook in kratos.yml must be one of `hooks.keys`"
+        );
+        let reply = door.refuse(RefusalStatus::Unauthorized, &door.builtin.not_possible);
+        return counted(&door, &hook, at, Answer::new(reply, "unauthorized"));
+    }
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let key = Key::new(&hook, header("Ory-Webhook-Trigger-ID"), body.as_deref().unwrap_or_default());
+    let trace = header("traceparent").and_then(Trace::parse).unwrap_or_else(Trace::begin);
+    let call = Call { hook: hook.clone(), body, at, until, trace, key: key.clone() };
+    let span = tracing::info_span!(
+        "hook", trace.id = %trace, hook.flow = %flow, hook.stage = %stage, hook.method = hook.method
+    );
+    let work = {
+        let door = Arc::clone(&door);
+        async move {
+            match stage {
+                Stage::Pre => pre::answer(&door, &call).await,
+                Stage::Post => post::answer(&door, &call).await,
+            }
+        }
+    };
+    let answer = door.answers.once(key, work.instrument(span)).await;
+    let answer = answer.unwrap_or_else(|| door.broken(&hook));
+    counted(&door, &hook, at, answer)
+}
+
+/// A hook's URL called with another verb than POST.
+pub async fn wrong_verb(payload: Payload, door: Data<Door>) -> HttpResponse {
+    let _ = read(payload, &door, later(door.clock.now(), door.deadline)).await;
+    tracing::error!("A hook was called with another verb than POST; write `method: POST` at this hook in kratos.yml");
+    let reply = door.refuse(RefusalStatus::MethodNotAllowed, &door.builtin.not_possible);
+    HttpResponse::from(Answer::new(reply, "wrong_verb"))
+}
+
+/// Any other URL.
+pub async fn unknown(request: HttpRequest, payload: Payload, door: Data<Door>) -> HttpResponse {
+    let _ = read(payload, &door, later(door.clock.now(), door.deadline)).await;
+    if request.path().starts_with("/hooks") {
+        tracing::error!(
+            "A hook was called that is not there; the URLs are /hooks/registration/pre, /hooks/registration/post, \
+             /hooks/settings/pre and /hooks/settings/post, each with ?method="
+        );
+    }
+    let reply = door.refuse(RefusalStatus::NotFound, &door.builtin.not_possible);
+    HttpResponse::from(Answer::new(reply, "unknown"))
+}
+
+fn method(mut query: HashMap<String, String>) -> String {
+    let method = query.remove("method").unwrap_or_default();
+    let plain = method.len() <= 32 && method.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if plain { method } else { String::new() }
+}
+
+fn counted(door: &Door, hook: &Hook, at: Timestamp, answer: Answer) -> HttpResponse {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of one call")]
+    let seconds = milliseconds(at, door.clock.now()) as f64 / 1000.0;
+    door.count(hook, answer.outcome, seconds);
+    HttpResponse::from(answer)
+}
+
+/// Reads the body to its end, also when it is too long to be kept: who is still writing would not see our
+/// answer.
+async fn read(mut payload: Payload, door: &Door, until: Timestamp) -> Result<Bytes, Unread> {
+    let all = async {
+        let mut body = BytesMut::new();
+        let mut length = 0;
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|_| Unread::Incomplete)?;
+            length += chunk.len();
+            if length <= MAX_BODY {
+                body.extend_from_slice(&chunk);
+            }
+        }
+        if length <= MAX_BODY { Ok(body.freeze()) } else { Err(Unread::TooLarge) }
+    };
+    door.clock.before(until, all).await.unwrap_or(Err(Unread::Incomplete))
+}

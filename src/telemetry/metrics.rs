@@ -1,0 +1,216 @@
+//! The numbers that tell an operator how it goes. `pre` never answers 5xx, so alerts go by these.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// The content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A call from Kratos.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HookLabels {
+    /// `registration`, `settings`.
+    pub flow: &'static str,
+    /// `pre`, `post`.
+    pub stage: &'static str,
+    /// What came of it.
+    pub outcome: &'static str,
+}
+
+/// A check's outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CheckLabels {
+    /// The check's name.
+    pub check: String,
+    /// `accepted`, `refused`, `unavailable`, `not_applicable`, `skipped`.
+    pub outcome: &'static str,
+}
+
+/// Something about a check, by kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabels {
+    /// The check's name.
+    pub check: String,
+    /// In what way the service was unavailable.
+    pub kind: &'static str,
+}
+
+/// An exchange with a service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ServiceLabels {
+    /// The service's name.
+    pub service: String,
+    /// `2xx` … `5xx`, `timeout`, `connection`, `too_large`.
+    pub outcome: String,
+}
+
+/// Only a service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ServiceName {
+    /// The service's name.
+    pub service: String,
+}
+
+/// A try at a delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DeliveryLabels {
+    /// The plan's name.
+    pub plan: String,
+    /// `delivered`, `retried`, `abandoned`.
+    pub outcome: &'static str,
+}
+
+/// Why something needs a person's attention.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabels {
+    /// In one word.
+    pub reason: &'static str,
+}
+
+/// Only a check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CheckName {
+    /// The check's name.
+    pub check: String,
+}
+
+/// Seconds, with fractions.
+pub type Seconds = Gauge<f64, AtomicU64>;
+
+/// All metrics of the program.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Calls from Kratos by what came of them.
+    pub hook_requests: Family<HookLabels, Counter>,
+    /// How long they took.
+    pub hook_seconds: Family<StageLabels, Histogram>,
+    /// Hooks wired wrongly in kratos.yml, by what is wrong.
+    pub wiring_problems: Family<ReasonLabels, Counter>,
+    /// `post` calls that we could not read: accounts were made of which we were not told.
+    pub unread_posts: Family<ReasonLabels, Counter>,
+    /// What checks came to.
+    pub check_outcomes: Family<CheckLabels, Counter>,
+    /// The same of checks that only observe.
+    pub observed_outcomes: Family<CheckLabels, Counter>,
+    /// Sign-ups that passed unchecked because the operator chose so.
+    pub fail_open: Family<KindLabels, Counter>,
+    /// No usable answer, by kind.
+    pub unavailable: Family<KindLabels, Counter>,
+    /// Values of `set` that could not be made.
+    pub set_failures: Family<CheckName, Counter>,
+    /// Exchanges with services.
+    pub service_requests: Family<ServiceLabels, Counter>,
+    /// How long they took.
+    pub service_seconds: Family<ServiceName, Histogram>,
+    /// Deliveries stored.
+    pub deliveries_stored: Counter,
+    /// Tries at deliveries.
+    pub delivery_attempts: Family<DeliveryLabels, Counter>,
+    /// How long the oldest pending delivery has waited.
+    pub oldest_pending: Seconds,
+    /// Deliveries waiting.
+    pub pending: Gauge,
+    /// Deliveries given up.
+    pub abandoned: Gauge,
+    /// 1 while the database can be reached.
+    pub database_up: Gauge,
+    /// Decisions that could not be written down.
+    pub decisions_dropped: Counter,
+    /// 1 if the settings now in force are those of the file.
+    pub settings_loaded: Gauge,
+}
+
+/// A flow and a stage.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StageLabels {
+    /// `registration`, `settings`.
+    pub flow: &'static str,
+    /// `pre`, `post`.
+    pub stage: &'static str,
+}
+
+fn duration_histogram() -> Histogram {
+    // 1 ms … 16 s
+    Histogram::new(exponential_buckets(0.001, 2.0, 15))
+}
+
+impl Metrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("vestibule"),
+            hook_requests: Family::default(),
+            hook_seconds: Family::new_with_constructor(duration_histogram),
+            wiring_problems: Family::default(),
+            unread_posts: Family::default(),
+            check_outcomes: Family::default(),
+            observed_outcomes: Family::default(),
+            fail_open: Family::default(),
+            unavailable: Family::default(),
+            set_failures: Family::default(),
+            service_requests: Family::default(),
+            service_seconds: Family::new_with_constructor(duration_histogram),
+            deliveries_stored: Counter::default(),
+            delivery_attempts: Family::default(),
+            oldest_pending: Seconds::default(),
+            pending: Gauge::default(),
+            abandoned: Gauge::default(),
+            database_up: Gauge::default(),
+            decisions_dropped: Counter::default(),
+            settings_loaded: Gauge::default(),
+        };
+        metrics.register();
+        metrics.settings_loaded.set(1);
+        metrics
+    }
+
+    fn register(&mut self) {
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        let registry = &mut self.registry;
+        registry.register("build", "Which Vestibule this is", build);
+        registry.register("hook_requests", "Calls from Kratos by flow, stage and what came of them", self.hook_requests.clone());
+        registry.register("hook_duration_seconds", "Time from a call's first byte to its answer", self.hook_seconds.clone());
+        registry.register("wiring_problems", "Calls from hooks that are wired wrongly in kratos.yml", self.wiring_problems.clone());
+        registry.register("unread_posts", "post calls that could not be read: an account was made of which nothing is known", self.unread_posts.clone());
+        registry.register("check_outcomes", "What the checks came to", self.check_outcomes.clone());
+        registry.register("check_observed_outcomes", "What checks in mode observe would have come to", self.observed_outcomes.clone());
+        registry.register("fail_open", "Sign-ups let pass without an answer, as the settings say", self.fail_open.clone());
+        registry.register("check_unavailable", "Checks without a usable answer, by kind", self.unavailable.clone());
+        registry.register("set_failures", "Values of set that could not be made and were left out", self.set_failures.clone());
+        registry.register("service_requests", "Exchanges with services by outcome", self.service_requests.clone());
+        registry.register("service_duration_seconds", "Time of one exchange with a service", self.service_seconds.clone());
+        registry.register("deliveries_stored", "Deliveries stored", self.deliveries_stored.clone());
+        registry.register("delivery_attempts", "Tries at deliveries by outcome", self.delivery_attempts.clone());
+        registry.register("delivery_oldest_pending_seconds", "How long the oldest pending delivery has waited", self.oldest_pending.clone());
+        registry.register("deliveries_pending", "Deliveries waiting to be carried", self.pending.clone());
+        registry.register("deliveries_abandoned", "Deliveries given up, kept to be looked at", self.abandoned.clone());
+        registry.register("database_up", "1 while the database can be reached and written to", self.database_up.clone());
+        registry.register("decisions_dropped", "Decisions that could not be written down", self.decisions_dropped.clone());
+        registry.register("config_last_reload_successful", "1 if the settings in force are those of the file", self.settings_loaded.clone());
+    }
+
+    /// All of them as `OpenMetrics` text.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
