@@ -1,5 +1,7 @@
 //! Build every part from the settings, in order; start them, stop them.
 
+mod courier;
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,14 +17,16 @@ use tokio::task::JoinHandle;
 use crate::check::Checks;
 use crate::clock::Clock;
 use crate::config::settings::{Address, Dsn, Settings};
-use crate::decision::Recorder;
+use crate::delivery::backoff::random_jitter;
 use crate::server::answers::Answers;
 use crate::server::{Door, Health, admin, hooks};
 use crate::service::client::Services;
 use crate::store::Store;
+use crate::store::recorder::recorder;
 use crate::store::sqlite::Sqlite;
 use crate::telemetry::Metrics;
-use crate::worker::{Carrier, Jitter, Worker};
+use crate::worker::{Jitter, Pace, Worker};
+use courier::{Counter, Porter};
 
 /// Kratos gives one attempt 30 s; after that nobody reads what the web framework says of a slow head.
 const HEAD_IN: Duration = Duration::from_secs(35);
@@ -43,7 +47,7 @@ pub struct Surroundings {
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { clock: Clock::system(), jitter: Jitter::random(), store: None }
+        Self { clock: Clock::system(), jitter: Arc::new(random_jitter), store: None }
     }
 }
 
@@ -56,11 +60,11 @@ pub struct App {
     /// Where deliveries are kept.
     pub store: Arc<dyn Store>,
     health: Data<Health>,
-    door: Data<Door>,
     servers: Vec<ServerHandle>,
     serving: Vec<JoinHandle<std::io::Result<()>>>,
     worker: JoinHandle<()>,
-    stop_worker: watch::Sender<bool>,
+    writer: JoinHandle<()>,
+    stop_work: watch::Sender<Phase>,
     shutdown_delay: Duration,
     clock: Clock,
 }
@@ -91,9 +95,19 @@ impl App {
                 .context("the HTTP client could not be built")?,
         );
         let stored = Arc::new(Notify::new());
-        let recorder = Recorder::start(Arc::clone(&store), Arc::clone(&metrics));
-        let carrier = Carrier::new(&settings.deliveries, Arc::clone(&services), clock.clone());
-        let worker = Worker::new(Arc::clone(&store), Arc::new(carrier), clock.clone(), jitter, Arc::clone(&stored), Arc::clone(&metrics));
+        let dropped = metrics.decisions_dropped.clone();
+        let (recorder, writer) = recorder(Arc::clone(&store), Arc::new(move |lost| {
+            dropped.inc_by(lost);
+        }));
+        let worker = Worker::new(
+            Arc::clone(&store),
+            Arc::new(Porter::new(&settings.deliveries, Arc::clone(&services), clock.clone())),
+            Arc::new(Counter(Arc::clone(&metrics))),
+            Arc::clone(&stored),
+            clock.clone(),
+            jitter,
+            Pace::default(),
+        );
         let checks = Checks::new(
             settings.checks,
             Arc::clone(&services),
@@ -126,7 +140,7 @@ impl App {
         let hooks_address = hooks_listener.local_addr()?;
         let admin_address = admin_listener.local_addr()?;
         let hooks_server = {
-            let (door, health) = (door.clone(), health.clone());
+            let health = health.clone();
             HttpServer::new(move || Web::new().configure(hooks(door.clone(), health.clone())))
                 .listen(hooks_listener)?
                 .client_request_timeout(HEAD_IN)
@@ -146,19 +160,20 @@ impl App {
         };
         let servers = vec![hooks_server.handle(), admin_server.handle()];
         let serving = vec![tokio::spawn(hooks_server), tokio::spawn(admin_server)];
-        let (stop_worker, stopped) = watch::channel(false);
-        let worker = tokio::spawn(worker.run(stopped));
+        let (stop_work, stopped) = watch::channel(Phase::Running);
+        let worker = tokio::spawn(worker.run(reached(stopped.clone(), Phase::Carrying), GRACE));
+        let writer = tokio::spawn(writer.run(reached(stopped, Phase::Writing)));
         tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule is open");
         Ok(Self {
             hooks_address,
             admin_address,
             store,
             health,
-            door,
             servers,
             serving,
             worker,
-            stop_worker,
+            writer,
+            stop_work,
             shutdown_delay: settings.shutdown_delay,
             clock,
         })
@@ -172,8 +187,7 @@ impl App {
             self.clock.sleep(self.shutdown_delay).await;
         }
         tracing::info!("Stopping: calls under way are finished");
-        // The worker cannot be gone before it is told.
-        let _ = self.stop_worker.send(true);
+        self.stop_work.send_replace(Phase::Carrying);
         for server in &self.servers {
             server.stop(true).await;
         }
@@ -181,10 +195,25 @@ impl App {
             let _ = serving.await;
         }
         let _ = self.worker.await;
-        self.door.recorder.finish().await;
+        // Every call has been answered, so every decision has been handed in.
+        self.stop_work.send_replace(Phase::Writing);
+        let _ = self.writer.await;
         self.store.close().await;
         tracing::info!("Stopped");
     }
+}
+
+/// How far stopping has come: what is to stop next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Running,
+    Carrying,
+    Writing,
+}
+
+async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
+    // An error means that the app is gone without being stopped, which is a stop as well.
+    let _ = phases.wait_for(|now| *now >= phase).await;
 }
 
 fn listen(address: Address, key: &str) -> anyhow::Result<TcpListener> {

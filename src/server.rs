@@ -12,6 +12,7 @@ mod pre;
 use actix_web::web::{self, Data, ServiceConfig};
 
 pub use door::Door;
+pub use from_kratos::KEY_HEADER;
 pub use health::Health;
 
 /// What Kratos calls, and the health of it.

@@ -22,18 +22,6 @@ pub enum Error {
     Migration(#[from] sqlx::migrate::MigrateError),
 }
 
-/// The error and its causes in one line.
-#[must_use]
-pub fn in_words(error: &Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        words = format!("{words}: {inner}");
-        cause = inner.source();
-    }
-    words
-}
-
 /// What a try taught, for the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptRecord {

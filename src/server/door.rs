@@ -10,7 +10,6 @@ use super::answer::Answer;
 use super::answers::Answers;
 use crate::check::{Builtin, Checks, Reader};
 use crate::clock::Clock;
-use crate::decision::Recorder;
 use crate::delivery;
 use crate::expression::{Lists, Names};
 use crate::kratos::form::FORM_LEVEL;
@@ -19,6 +18,7 @@ use crate::kratos::{Hook, Reply};
 use crate::message::Wording;
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::store::recorder::Recorder;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{HookLabels, ReasonLabels};
 

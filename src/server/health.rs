@@ -2,19 +2,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Json};
 use serde_json::{Value, json};
 
+use crate::clock::{Clock, later, milliseconds};
+use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::CONTENT_TYPE;
 
+/// How long the database may take to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What health is told from.
-#[derive(Debug)]
 pub struct Health {
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    store: Arc<dyn Store>,
+    clock: Clock,
     /// Set while shutting down, so that no new calls are sent to us.
     pub leaving: AtomicBool,
 }
@@ -22,8 +29,28 @@ pub struct Health {
 impl Health {
     /// In good health.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, leaving: AtomicBool::new(false) }
+    pub fn new(metrics: Arc<Metrics>, store: Arc<dyn Store>, clock: Clock) -> Self {
+        Self { metrics, store, clock, leaving: AtomicBool::new(false) }
+    }
+
+    /// Asks the database, but not for long.
+    async fn database_is_up(&self) -> bool {
+        let until = later(self.clock.now(), PATIENCE);
+        let up = matches!(self.clock.before(until, self.store.ping()).await, Some(Ok(())));
+        self.metrics.database_up.set(i64::from(up));
+        up
+    }
+
+    async fn count_backlog(&self) {
+        let until = later(self.clock.now(), PATIENCE);
+        if let Some(Ok(backlog)) = self.clock.before(until, self.store.backlog()).await {
+            let now = self.clock.now();
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds of some days")]
+            let oldest = backlog.oldest_pending.map_or(0.0, |since| milliseconds(since, now) as f64 / 1000.0);
+            self.metrics.oldest_pending.set(oldest);
+            self.metrics.pending.set(i64::try_from(backlog.pending).unwrap_or(i64::MAX));
+            self.metrics.abandoned.set(i64::try_from(backlog.abandoned).unwrap_or(i64::MAX));
+        }
     }
 }
 
@@ -38,7 +65,7 @@ pub async fn ready(health: Data<Health>) -> HttpResponse {
     if health.leaving.load(Ordering::Relaxed) {
         return HttpResponse::ServiceUnavailable().json(json!({"status": "shutting down"}));
     }
-    let database = if health.metrics.database_up.get() == 1 { "ok" } else { "down" };
+    let database = if health.database_is_up().await { "ok" } else { "down" };
     HttpResponse::Ok().json(json!({"status": "ok", "database": database}))
 }
 
@@ -49,5 +76,7 @@ pub async fn version() -> Json<Value> {
 
 /// All metrics.
 pub async fn metrics(health: Data<Health>) -> HttpResponse {
+    health.database_is_up().await;
+    health.count_backlog().await;
     HttpResponse::Ok().content_type(CONTENT_TYPE).body(health.metrics.encode())
 }

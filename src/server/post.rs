@@ -9,7 +9,6 @@ use crate::delivery::plan::{Occasion, deliveries_for};
 use crate::delivery::{self, Event};
 use crate::expression::Names;
 use crate::kratos::{Flow, Hook, Payload, Reply};
-use crate::store;
 use crate::telemetry::metrics::ReasonLabels;
 
 /// Stores what the saved identity calls for, and says yes once it is stored.
@@ -87,12 +86,8 @@ fn planned(door: &Door, call: &Call, payload: &Payload, event: Event) -> Vec<del
         checks: None,
         lists: &door.lists,
     };
-    let occasion = Occasion {
-        event,
-        identity_id: payload.identity_id,
-        trigger: call.key.trigger_or_body(),
-        at: call.at,
-    };
+    let trigger_id = call.key.trigger_or_body();
+    let occasion = Occasion { event, identity_id: payload.identity_id, trigger_id: &trigger_id };
     deliveries_for(&door.plans, &occasion, &names)
 }
 
@@ -102,7 +97,7 @@ async fn store(door: &Door, call: &Call, deliveries: Vec<delivery::New>) -> Resu
     }
     let stored = door.clock.before(call.until, door.store.accept(deliveries)).await;
     let stored = stored.ok_or_else(|| "the database did not answer in time".to_owned())?;
-    let stored = stored.map_err(|error| store::in_words(&error))?;
+    let stored = stored.map_err(|error| error.in_full())?;
     door.metrics.deliveries_stored.inc_by(stored as u64);
     door.stored.notify_one();
     Ok(stored)

@@ -1,0 +1,309 @@
+//! How a check ends: design §3's list, in its order, as a table.
+
+use serde_json::{Value, json};
+
+use crate::support::service::{Behaviour, nobody};
+use crate::support::{FakeService, TestApp, payload};
+
+/// What becomes of the sign-up.
+#[derive(Debug, PartialEq)]
+enum Ends {
+    /// 204
+    Passes,
+    /// The refusal's own words, beside the field.
+    Refused,
+    /// "This value is not valid."
+    NotValid,
+    /// "Please try again later", for this reason.
+    TryAgain(&'static str),
+}
+
+use Ends::{NotValid, Passes, Refused, TryAgain};
+
+async fn outcome(app: &TestApp) -> Ends {
+    let reply = app.pre(&payload()).await;
+    if reply.status == 204 {
+        return Passes;
+    }
+    let refused = reply.refused();
+    assert_eq!(refused.len(), 1);
+    match refused[0].1 {
+        4_900_101 => Refused,
+        4_900_002 => NotValid,
+        4_900_001 => {
+            let kinds = ["timeout", "connection", "status_5xx", "rate_limited", "declared", "unexpected_answer", "expression"];
+            for kind in kinds {
+                if app.metric(&format!("vestibule_check_unavailable_total{{check=\"c\",kind=\"{kind}\"}}")).await > 0.5 {
+                    return TryAgain(kind);
+                }
+            }
+            panic!("a kind is counted")
+        }
+        other => panic!("message {other}"),
+    }
+}
+
+#[tokio::test]
+async fn an_exchange_is_read_in_the_order_unavailable_refused_accepted_else_unavailable() {
+    let body = |body: Value| body.to_string();
+    let no = "messages: {no: {id: 4900101, en: \"No.\"}}\nchecks:\n  c:\n    field: traits.invite\n    ask: {get: \"${env:SERVICE}/{value}\"}\n";
+    #[rustfmt::skip]
+    let table: Vec<(&str, u16, String, &str, Ends)> = vec![
+        // 1. Unavailable
+        ("a 500", 500, body(json!({})), "", TryAgain("status_5xx")),
+        ("a 503 with a body that would refuse", 503, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("status_5xx")),
+        ("a 501", 501, body(json!({})), "", TryAgain("status_5xx")),
+        ("a 429", 429, body(json!({})), "", TryAgain("rate_limited")),
+        ("a 500 that refuse names", 500, body(json!({})), "refuse: [{when: 500, message: no}]", Refused),
+        ("a 429 that refuse names", 429, body(json!({})), "refuse: [{when: 429, message: no}]", Refused),
+        ("a 503 while refuse names 500", 503, body(json!({})), "refuse: [{when: 500, message: no}]", TryAgain("status_5xx")),
+        ("a 500 that an expression would refuse", 500, body(json!({})), "refuse: [{when: response.status == 500, message: no}]", TryAgain("status_5xx")),
+        ("declared", 200, body(json!({"busy": true})), "unavailable: {when: response.body.busy}", TryAgain("declared")),
+        ("declared before refused", 200, body(json!({"busy": true, "valid": false})), "unavailable: {when: response.body.busy}\n    refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("declared")),
+        ("not declared", 200, body(json!({"busy": false})), "unavailable: {when: response.body.busy}", Passes),
+        // 2. Refused
+        ("refused by status", 404, body(json!({})), "refuse: [{when: 404, message: no}]", Refused),
+        ("refused by expression", 200, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}]", Refused),
+        ("refused before accepted", 200, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}]\n    accept: response.status == 200", Refused),
+        ("refused by the second entry", 410, body(json!({})), "refuse: [{when: 404, message: \"Other.\"}, {when: 410, message: no}]", Refused),
+        ("refused by the first entry that holds", 404, body(json!({})), "refuse: [{when: 404, message: no}, {when: response.status == 404, message: \"Other.\"}]", Refused),
+        ("refused without words of its own", 404, body(json!({})), "refuse: [{when: 404}]", NotValid),
+        // 3. Accepted
+        ("a 200", 200, body(json!({})), "", Passes),
+        ("a 204", 204, String::new(), "", Passes),
+        ("accepted by status", 404, body(json!({})), "accept: 404", Passes),
+        ("accepted by expression", 200, body(json!({"ok": true})), "accept: response.body.ok", Passes),
+        ("a body in words", 200, "fine".to_owned(), "accept: response.body == 'fine'", Passes),
+        ("a header", 200, body(json!({})), "accept: response.headers['content-type'].startsWith('application/json')", Passes),
+        // 4. Otherwise
+        ("a 404 that nothing names", 404, body(json!({})), "", TryAgain("unexpected_answer")),
+        ("a 302", 302, String::new(), "", TryAgain("unexpected_answer")),
+        ("not accepted", 200, body(json!({"ok": false})), "accept: response.body.ok", TryAgain("unexpected_answer")),
+        ("a gateway's page where JSON is expected", 200, "<html>canary</html>".to_owned(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
+        ("JSON without the field", 200, body(json!({"other": 1})), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
+        ("a field of the wrong type", 200, body(json!({"valid": "canary"})), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
+        ("no body where one is expected", 200, String::new(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
+        ("`accept` fails", 200, body(json!({})), "accept: response.body.ok", TryAgain("unexpected_answer")),
+        ("`unavailable.when` fails", 200, "<html>".to_owned(), "unavailable: {when: response.body.busy}", TryAgain("unexpected_answer")),
+        ("a refusal that is not bool", 200, body(json!({"valid": 1})), "refuse: [{when: response.body.valid, message: no}]", TryAgain("unexpected_answer")),
+        ("too long", 200, "x".repeat(1024 * 1024 + 1), "", TryAgain("unexpected_answer")),
+    ];
+    for (name, status, answer, rest, expected) in table {
+        let service = FakeService::start();
+        service.does(Behaviour::Answers(status, answer));
+        let app = TestApp::with(&format!("{no}    {rest}\n")).service("SERVICE", &service).start().await;
+        assert_eq!(outcome(&app).await, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn no_answer_at_all_is_unavailable() {
+    let yaml = "checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/{value}\"}}}";
+    let app = TestApp::with(yaml).env("SERVICE", &nobody()).start().await;
+    assert_eq!(outcome(&app).await, TryAgain("connection"));
+    let service = FakeService::start();
+    service.does(Behaviour::Breaks);
+    let app = TestApp::with(yaml).service("SERVICE", &service).start().await;
+    assert_eq!(outcome(&app).await, TryAgain("connection"));
+    let app = TestApp::with(yaml).env("SERVICE", "http://169.254.169.254").start().await;
+    assert_eq!(outcome(&app).await, TryAgain("connection"));
+}
+
+#[tokio::test]
+async fn what_the_person_typed_is_to_blame_when_no_question_can_be_made_of_it() {
+    let table = [
+        ("field: traits.invite\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}", NotValid),
+        ("field: traits.invite\n    ask: {get: \"${env:SERVICE}/a\", query: {q: \"{identity.traits.none}\"}}", NotValid),
+        ("field: traits.invite\n    when: value.substring(90) == ''\n    ask: {get: \"${env:SERVICE}/a\"}", NotValid),
+        ("field: traits.invite\n    refuse: [{when: value.substring(90) == '', message: \"No.\"}]", NotValid),
+        ("field: traits.invite\n    invalid: {id: 4900101, en: \"Odd.\"}\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}", Refused),
+        ("ask: {get: \"${env:SERVICE}/{identity.traits.none}\"}", TryAgain("expression")),
+        ("when: identity.traits.none == 1\n    ask: {get: \"${env:SERVICE}/a\"}", TryAgain("expression")),
+        ("refuse: [{when: identity.traits.none == 1, message: \"No.\"}]", TryAgain("expression")),
+    ];
+    for (rest, expected) in table {
+        let service = FakeService::start();
+        let app = TestApp::with(&format!("checks:\n  c:\n    {rest}\n")).service("SERVICE", &service).start().await;
+        assert_eq!(outcome(&app).await, expected, "{rest}");
+        assert!(service.received().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_path_value_can_never_change_the_path() {
+    let service = FakeService::start();
+    let yaml = "checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/invites/{value}/hold\"}}}";
+    let app = TestApp::with(yaml).service("SERVICE", &service).start().await;
+    for (value, path) in [
+        ("a/../b", "/invites/a%2F..%2Fb/hold"),
+        ("a?b#c", "/invites/a%3Fb%23c/hold"),
+        ("50%", "/invites/50%25/hold"),
+        ("%2e%2e", "/invites/%252e%252e/hold"),
+        ("ä b", "/invites/%C3%A4%20b/hold"),
+        ("a\\b;c", "/invites/a%5Cb%3Bc/hold"),
+    ] {
+        assert_eq!(app.pre(&payload().with_trait("invite", value)).await.status, 204, "{value}");
+        assert_eq!(service.next().await.target, path);
+    }
+    for value in [".", ".."] {
+        let reply = app.pre(&payload().with_trait("invite", value)).await;
+        assert_eq!(reply.refused(), [("#/traits/invite".to_owned(), 4_900_002)], "{value}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_is_asked_as_the_settings_say() {
+    let service = FakeService::start();
+    let app = TestApp::with(
+        r#"
+services:
+  register:
+    url: "${env:SERVICE}/v1/"
+    headers: {X-Fixed: "a ${env:BRACES}"}
+    auth: {type: basic_auth, config: {user: me, password: "${env:PASSWORD}"}}
+checks:
+  json:
+    field: traits.vat_number
+    ask:
+      service: register
+      post: /check
+      query: {flow: "{flow.id}", braces: "{{}}"}
+      headers: {X-Method: "{method}"}
+      json: {country: "{value.substring(0, 2)}", n: "{1 + 1}", list: ["{[1, 2]}", "a{2}"], deep: {t: true, x: null}, env: "${env:BRACES}"}
+  form:
+    field: traits.invite
+    after: [json]
+    ask: {service: register, put: /form, form: {a: "{value}", b: "1 & 2"}}
+"#,
+    )
+    .service("SERVICE", &service)
+    .env("BRACES", "{value}")
+    .env("PASSWORD", "canary-password")
+    .start()
+    .await;
+    let body = payload().with_trait("vat_number", "DE811115368").with_trait("invite", "a b&c");
+    assert_eq!(app.pre(&body).await.status, 204);
+    let question = service.next().await;
+    let flow = body.0["flow"]["id"].as_str().unwrap();
+    assert_eq!((question.method.as_str(), question.target), ("POST", format!("/v1/check?flow={flow}&braces=%7B%7D")));
+    assert_eq!(question.header("X-Fixed"), Some("a {value}"));
+    assert_eq!(question.header("X-Method"), Some("password"));
+    assert_eq!(question.header("Authorization"), Some("Basic bWU6Y2FuYXJ5LXBhc3N3b3Jk"));
+    assert_eq!(question.header("Content-Type"), Some("application/json"));
+    assert!(question.header("traceparent").is_some());
+    assert_eq!(
+        question.json(),
+        json!({"country": "DE", "n": 2, "list": [[1, 2], "a2"], "deep": {"t": true, "x": null}, "env": "{value}"})
+    );
+    let question = service.next().await;
+    assert_eq!((question.method.as_str(), question.target.as_str()), ("PUT", "/v1/form"));
+    assert_eq!(question.header("Content-Type"), Some("application/x-www-form-urlencoded"));
+    assert_eq!(question.body, "a=a+b%26c&b=1+%26+2");
+}
+
+#[tokio::test]
+async fn credentials_go_where_the_service_wants_them() {
+    for (auth, header, value) in [
+        ("{type: bearer, config: {token: \"${env:TOKEN}\"}}", "Authorization", "Bearer canary-token"),
+        ("{type: api_key, config: {name: X-Api-Key, value: \"${env:TOKEN}\", in: header}}", "X-Api-Key", "canary-token"),
+        ("{type: api_key, config: {name: sid, value: \"${env:TOKEN}\", in: cookie}}", "Cookie", "sid=canary-token"),
+    ] {
+        let service = FakeService::start();
+        let yaml = format!("services: {{s: {{url: \"${{env:SERVICE}}\", auth: {auth}}}}}\nchecks: {{c: {{ask: {{service: s, get: /a}}}}}}");
+        let app = TestApp::with(&yaml).service("SERVICE", &service).env("TOKEN", "canary-token").start().await;
+        assert_eq!(app.pre(&payload()).await.status, 204);
+        assert_eq!(service.next().await.header(header), Some(value));
+    }
+    let service = FakeService::start();
+    let yaml = "services: {s: {url: \"${env:SERVICE}\", auth: {type: api_key, config: {name: key, value: \"${env:TOKEN}\", in: query}}}}\nchecks: {c: {ask: {service: s, get: \"/a?b=1\"}}}";
+    let app = TestApp::with(yaml).service("SERVICE", &service).env("TOKEN", "canary-token").start().await;
+    assert_eq!(app.pre(&payload()).await.status, 204);
+    assert_eq!(service.next().await.target, "/a?b=1&key=canary-token");
+}
+
+#[tokio::test]
+async fn a_trace_is_taken_over_and_handed_on() {
+    let service = FakeService::start();
+    let app = TestApp::with("checks: {c: {ask: {get: \"${env:SERVICE}/a\"}}}").service("SERVICE", &service).start().await;
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [("X-Vestibule-Key", crate::support::app::KEY), ("traceparent", parent)];
+    let path = "/hooks/registration/pre?method=password";
+    assert_eq!(app.call_with(path, payload().to_string(), &headers).await.status, 204);
+    let question = service.next().await;
+    let child = question.header("traceparent").unwrap();
+    assert!(child.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && child.ends_with("-01") && child != parent);
+    assert!(!crate::support::logs::lines_with("0af7651916cd43dd8448eb211c80319c").is_empty());
+}
+
+#[tokio::test]
+async fn what_unavailable_means_is_chosen_per_kind() {
+    let table = [
+        ("unavailable: accept", 503, Passes),
+        ("unavailable: refuse", 503, TryAgain("status_5xx")),
+        ("unavailable: {default: accept}", 503, Passes),
+        ("unavailable: {status_5xx: accept}", 503, Passes),
+        ("unavailable: {rate_limited: accept}", 503, TryAgain("status_5xx")),
+        ("unavailable: {status_5xx: refuse, default: accept}", 503, TryAgain("status_5xx")),
+        ("unavailable: {rate_limited: accept}", 429, Passes),
+        ("unavailable: {unexpected_answer: accept}", 404, Passes),
+        ("unavailable: {declared: accept, when: response.status == 200}", 200, Passes),
+    ];
+    for (rest, status, expected) in table {
+        let service = FakeService::start();
+        service.answers(status, &json!({}));
+        let yaml = format!("checks:\n  c:\n    field: traits.invite\n    ask: {{get: \"${{env:SERVICE}}/a\"}}\n    {rest}\n");
+        let app = TestApp::with(&yaml).service("SERVICE", &service).start().await;
+        assert_eq!(outcome(&app).await, expected, "{rest}");
+        if expected == Passes {
+            let metrics = app.admin("/metrics").await.text;
+            assert!(metrics.contains("vestibule_fail_open_total{check=\"c\""), "{rest}");
+        }
+    }
+    // `default` covers what the service did; a visitor can bring about a failed expression, so it is named or refused.
+    for (unavailable, expected) in [("accept", TryAgain("expression")), ("{expression: accept}", Passes)] {
+        let yaml = format!("checks: {{c: {{unavailable: {unavailable}, refuse: [{{when: identity.traits.none == 1}}]}}}}");
+        let app = TestApp::with(&yaml).start().await;
+        assert_eq!(outcome(&app).await, expected, "{unavailable}");
+    }
+}
+
+#[tokio::test]
+async fn an_absent_field_has_nothing_to_do_unless_it_is_required() {
+    for absent in [json!(null), json!(""), json!([]), json!({})] {
+        for (required, expected) in [("false", None), ("true", Some(4_900_003))] {
+            let yaml = format!("checks: {{c: {{field: traits.invite, required: {required}, refuse: [{{when: \"true\", message: \"No.\"}}]}}}}");
+            let app = TestApp::with(&yaml).start().await;
+            let reply = app.pre(&payload().with_trait("invite", absent.clone())).await;
+            match expected {
+                None => assert_eq!(reply.status, 204),
+                Some(id) => assert_eq!(reply.refused(), [("#/traits/invite".to_owned(), id)]),
+            }
+        }
+    }
+    let app = TestApp::with("checks: {c: {field: traits.invite, required: true}}").start().await;
+    assert_eq!(app.pre(&payload().without("/identity/traits/invite")).await.refused(), [("#/traits/invite".to_owned(), 4_900_003)]);
+    for present in [json!(0), json!(false), json!("0"), json!([""])] {
+        assert_eq!(app.pre(&payload().with_trait("invite", present)).await.status, 204);
+    }
+}
+
+#[tokio::test]
+async fn throwaway_addresses_are_known_by_domain_subdomains_and_idn_included() {
+    let app = TestApp::with(
+        "lists: {throwaway: [trash.example, \"müll.example\"]}\nchecks: {email: {field: traits.email, refuse: [{when: \"in_domains(value, lists.throwaway)\", message: \"No.\"}]}}",
+    )
+    .start()
+    .await;
+    for (address, refused) in [
+        ("a@trash.example", true),
+        ("a@mail.TRASH.example", true),
+        ("a@müll.example", true),
+        ("a@xn--mll-hoa.example", true),
+        ("a@nottrash.example", false),
+        ("a@example", false),
+        ("trash.example@good.example", false),
+    ] {
+        let reply = app.pre(&payload().with_trait("email", address)).await;
+        assert_eq!(reply.status == 400, refused, "{address}");
+    }
+}

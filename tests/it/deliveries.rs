@@ -1,0 +1,154 @@
+//! From `post` to the other system, however long that takes.
+
+use std::time::Duration;
+
+use serde_json::json;
+use vestibule::delivery::State;
+use vestibule::store::Filter;
+
+use crate::support::service::Behaviour;
+use crate::support::{FakeService, TestApp, payload};
+
+const CRM: &str = r#"
+services: {crm: {url: "${env:CRM}", auth: {type: bearer, config: {token: "${env:TOKEN}"}}}}
+deliveries:
+  contact: {events: [identity.created], keep_trying_for: 2d, send: {service: crm, post: /contacts}}
+"#;
+
+#[tokio::test]
+async fn a_new_account_is_delivered_with_the_default_body_and_a_stable_key() {
+    let crm = FakeService::start();
+    crm.answers(503, &json!({}));
+    let app = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").start().await;
+    let body = payload().saved();
+    assert_eq!(app.post(&body).await.status, 204);
+    let first = crm.next().await;
+    assert_eq!((first.method.as_str(), first.target.as_str()), ("POST", "/contacts"));
+    assert_eq!(first.header("Authorization"), Some("Bearer canary-token"));
+    let sent = first.json();
+    assert_eq!(sent["type"], "identity.created");
+    assert_eq!(sent["data"]["identity"], body.0["identity"]);
+    assert!(sent["timestamp"].as_str().unwrap().starts_with("2026-11-23T14:32:53"));
+
+    crm.answers(201, &json!({}));
+    let second = next_after(&app, &crm, Duration::from_secs(30)).await;
+    assert_eq!(second.header("Idempotency-Key"), first.header("Idempotency-Key"));
+    assert!(first.header("Idempotency-Key").is_some());
+    assert_eq!(second.body, first.body);
+    let one = settled(&app).await;
+    assert_eq!((one.state, one.attempts), (State::Delivered, 2));
+}
+
+#[tokio::test]
+async fn retries_go_on_after_a_restart() {
+    let crm = FakeService::start();
+    crm.answers(503, &json!({}));
+    let app = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").start().await;
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    let first = crm.next().await;
+    while app.app.store.list(&Filter::default(), 1).await.unwrap()[0].last_error.is_none() {
+        tokio::task::yield_now().await;
+    }
+    let (folder, time) = (app.folder.clone(), app.hand.now());
+    app.app.stop().await;
+
+    crm.answers(200, &json!({}));
+    let later = time + chrono::TimeDelta::seconds(60);
+    let again = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").after(&folder, later).start().await;
+    let second = crm.next().await;
+    assert_eq!(second.header("Idempotency-Key"), first.header("Idempotency-Key"));
+    assert_eq!(settled(&again).await.state, State::Delivered);
+}
+
+#[tokio::test]
+async fn what_does_not_arrive_is_abandoned_in_the_end_and_can_be_tried_again_by_hand() {
+    let crm = FakeService::start();
+    crm.answers(500, &json!({}));
+    let app = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").start().await;
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    crm.next().await;
+    next_after(&app, &crm, Duration::from_secs(2 * 24 * 3600)).await;
+    let one = settled(&app).await;
+    assert_eq!(one.state, State::Abandoned);
+    assert_eq!(one.last_error.as_deref(), Some("status 500"));
+    assert!((app.metric("vestibule_deliveries_abandoned").await - 1.0).abs() < 0.1);
+
+    crm.answers(200, &json!({}));
+    let two_days = Duration::from_secs(2 * 24 * 3600);
+    assert_eq!(app.app.store.retry(&Filter::default(), app.hand.now(), two_days).await.unwrap(), 1);
+    next_after(&app, &crm, Duration::from_secs(60)).await;
+    assert_eq!(settled(&app).await.state, State::Delivered);
+}
+
+#[tokio::test]
+async fn a_receiver_that_says_410_is_not_asked_again() {
+    let crm = FakeService::start();
+    crm.answers(410, &json!({}));
+    let app = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").start().await;
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    crm.next().await;
+    assert_eq!(settled(&app).await.state, State::Abandoned);
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_is_given_up_after_its_timeout_and_tried_again() {
+    let crm = FakeService::start();
+    crm.does(Behaviour::Hangs);
+    let app = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").start().await;
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    crm.next().await;
+    app.hand.advance(Duration::from_secs(10));
+    crm.let_go();
+    next_after(&app, &crm, Duration::from_secs(30)).await;
+    assert_eq!(settled(&app).await.state, State::Delivered);
+}
+
+#[tokio::test]
+async fn settings_changes_are_delivered_with_what_was_before() {
+    let crm = FakeService::start();
+    let app = TestApp::with(
+        "deliveries: {crm: {events: [identity.updated], when: identity.traits.email != previous.traits.email, send: {post: \"${env:CRM}/x\"}}}",
+    )
+    .service("CRM", &crm)
+    .start()
+    .await;
+    let path = "/hooks/settings/post?method=profile";
+    let same = payload().changed_from(json!({"email": "canary@example.org"}));
+    assert_eq!(app.call(path, same.to_string()).await.status, 204);
+    let changed = payload().changed_from(json!({"email": "canary-before@example.org"}));
+    assert_eq!(app.call(path, changed.to_string()).await.status, 204);
+    let sent = crm.next().await.json();
+    assert_eq!(sent["type"], "identity.updated");
+    assert_eq!(sent["data"]["previous"]["traits"]["email"], "canary-before@example.org");
+    assert_eq!(crm.received().len(), 1);
+}
+
+/// Lets time pass until the service is called again.
+async fn next_after(app: &TestApp, crm: &FakeService, pass: Duration) -> crate::support::service::Received {
+    let next = crm.next();
+    tokio::pin!(next);
+    loop {
+        tokio::select! {
+            biased;
+            received = &mut next => return received,
+            () = tokio::task::yield_now() => {
+                // Time moves only when nothing is under way, as it would: not before the last try is written down.
+                if !app.app.store.next_due().await.unwrap().is_empty() {
+                    app.hand.advance(pass / 4);
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the one delivery is delivered or abandoned.
+async fn settled(app: &TestApp) -> vestibule::store::Listed {
+    loop {
+        let all = app.app.store.list(&Filter::default(), 10).await.unwrap();
+        assert_eq!(all.len(), 1);
+        if all[0].state != State::Pending {
+            return all[0].clone();
+        }
+        tokio::task::yield_now().await;
+    }
+}

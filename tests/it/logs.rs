@@ -1,0 +1,49 @@
+//! No trait value, body, key or token in any log line.
+
+use serde_json::json;
+
+use crate::support::{FakeService, TestApp, logs, payload};
+
+#[test]
+fn the_watch_on_the_logs_sees_a_canary_in_any_case() {
+    assert!(logs::gives_away("{\"message\":\"asked about DE-CANARY-1\"}"));
+    assert!(!logs::gives_away("{\"message\":\"asked about a VAT number\"}"));
+}
+
+/// Whatever could slip out is on its way here; `support::logs` reads every line and ends the run if one slips.
+#[tokio::test]
+async fn what_people_type_and_what_services_say_is_not_logged() {
+    let service = FakeService::start();
+    let app = TestApp::with(
+        r#"
+services:
+  register:
+    url: "${env:REGISTER}"
+    headers: {X-Extra: "${env:TOKEN}"}
+    auth: {type: bearer, config: {token: "${env:TOKEN}"}}
+checks:
+  odd: {field: traits.vat_number, ask: {service: register, get: "/{value}"}, refuse: [{when: "response.body.size() > value", message: "{response.body.none}"}]}
+  short: {field: traits.invite, refuse: [{when: "value.substring(100) == identity.traits.email", message: "No."}]}
+  open: {when: "identity.traits.company + 1 == 2", refuse: [{when: "true", message: "No."}]}
+deliveries:
+  crm: {events: [identity.created], send: {service: register, post: "/{identity.traits.email}", json: {a: "{identity.traits.none}"}}}
+  good: {events: [identity.created], send: {service: register, post: "/{identity.traits.email}"}}
+"#,
+    )
+    .service("REGISTER", &service)
+    .env("TOKEN", "canary-token-0123456789")
+    .start()
+    .await;
+    let before = logs::lines_read();
+    for body in [json!({"secret": "canary"}), json!("canary"), json!(["canary"])] {
+        service.answers(200, &body);
+        app.pre(&payload()).await.refused();
+    }
+    service.answers(500, &json!({"error": "canary"}));
+    app.pre(&payload()).await.refused();
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    while service.next().await.method != "POST" {}
+    app.call("/hooks/registration/pre?method=password", "{\"version\": \"canary\"").await.refused();
+    assert!(logs::lines_read() > before, "something was logged");
+    assert!(!logs::lines_with("has no usable answer").is_empty());
+}

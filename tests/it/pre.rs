@@ -1,0 +1,228 @@
+//! `pre`: whatever goes wrong, Kratos gets an answer it understands.
+
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::app::{KEY, OTHER_KEY};
+use crate::support::{FakeService, TestApp, payload};
+
+const PATH: &str = "/hooks/registration/pre?method=password";
+
+/// One check that asks a register.
+const REGISTER: &str = r#"
+checks:
+  vat_number:
+    field: traits.vat_number
+    ask: {get: "${env:REGISTER}/vat/{value}"}
+    refuse: [{when: 404, message: "Nobody has this number."}]
+"#;
+
+#[tokio::test]
+async fn a_good_sign_up_gets_204_without_a_body() {
+    let register = FakeService::start();
+    let app = TestApp::with(REGISTER).service("REGISTER", &register).start().await;
+    let reply = app.pre(&payload()).await;
+    assert_eq!((reply.status, reply.text.as_str()), (204, ""));
+    let question = register.next().await;
+    assert_eq!((question.method.as_str(), question.target.as_str()), ("GET", "/vat/DE-canary-1"));
+}
+
+#[tokio::test]
+async fn a_refusal_is_400_with_the_message_on_the_field() {
+    let register = FakeService::start();
+    register.answers(404, &json!({}));
+    let app = TestApp::with(REGISTER).service("REGISTER", &register).start().await;
+    let reply = app.pre(&payload()).await;
+    assert_eq!(reply.status, 400);
+    assert_eq!(reply.headers["content-type"], "application/json");
+    insta::assert_json_snapshot!(reply.json(), @r#"
+    {
+      "messages": [
+        {
+          "instance_ptr": "#/traits/vat_number",
+          "messages": [
+            {
+              "context": {
+                "check": "vat_number",
+                "field": "traits.vat_number"
+              },
+              "id": 4900000,
+              "text": "Nobody has this number.",
+              "type": "error"
+            }
+          ]
+        }
+      ]
+    }
+    "#);
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_read_is_refused_with_words() {
+    let app = TestApp::with("").start().await;
+    let good = payload().to_string();
+    let cut = good[..good.len() / 2].to_owned();
+    let bodies = [
+        ("empty", String::new()),
+        ("white space", " \r\n".to_owned()),
+        ("truncated", cut),
+        ("not JSON", "canary".to_owned()),
+        ("null", "null".to_owned()),
+        ("a list", "[]".to_owned()),
+        ("an empty object", "{}".to_owned()),
+        ("another version", payload().with("/version", 2).to_string()),
+        ("a version in words", payload().with("/version", "canary").to_string()),
+        ("a flow that is none", payload().with("/flow", "canary").to_string()),
+        ("a flow without id", payload().without("/flow/id").to_string()),
+        ("an identity that is a list", payload().with("/identity", json!([])).to_string()),
+        ("traits that are a text", payload().with("/identity/traits", "canary").to_string()),
+        ("no traits", payload().without("/identity/traits").to_string()),
+        ("metadata that is a list", payload().with("/identity/metadata_public", json!(["canary"])).to_string()),
+        ("nodes that are a text", payload().with("/nodes", "canary").to_string()),
+        ("headers that are a list", payload().with("/request/headers", json!(["canary"])).to_string()),
+        ("too deep", "[".repeat(100_000)),
+    ];
+    for (name, body) in bodies {
+        let reply = app.call(PATH, body).await;
+        assert_eq!(reply.status, 400, "{name}");
+        assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_001)], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_256_kib_is_read_and_one_byte_more_is_refused() {
+    let app = TestApp::with("").start().await;
+    let sized = |size: usize| {
+        let short = payload().with("/flow/transient_payload/filler", "").to_string();
+        payload().with("/flow/transient_payload/filler", "x".repeat(size - short.len())).to_string()
+    };
+    let most = sized(256 * 1024);
+    assert_eq!(most.len(), 262_144);
+    assert_eq!(app.call(PATH, most).await.status, 204);
+    let reply = app.call(PATH, sized(256 * 1024 + 1)).await;
+    assert_eq!(reply.status, 413);
+    assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_001)]);
+    let reply = app.call(PATH, sized(8 * 1024 * 1024)).await;
+    assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_001)]);
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_refused_at_the_deadline() {
+    let app = TestApp::with("").start().await;
+    let address = app.app.hooks_address;
+    let (sent, is_sent) = tokio::sync::oneshot::channel();
+    let caller = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        write!(stream, "POST {PATH} HTTP/1.1\r\nHost: vestibule\r\nX-Vestibule-Key: {KEY}\r\nContent-Length: 1000\r\n\r\n{{\"vers").unwrap();
+        sent.send(()).unwrap();
+        let mut answer = [0; 2048];
+        let length = stream.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    });
+    is_sent.await.unwrap();
+    // The call is counted from its head on, so the clock is moved until the answer is there.
+    let answer = loop {
+        if caller.is_finished() {
+            break caller.await.unwrap();
+        }
+        app.hand.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    };
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("4900001"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_wrong_or_missing_key_is_401_with_words_and_nobody_is_asked() {
+    let register = FakeService::start();
+    let app = TestApp::with(REGISTER).service("REGISTER", &register).start().await;
+    let body = payload().to_string();
+    let wrong: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("X-Vestibule-Key", "")],
+        &[("X-Vestibule-Key", "canary-key-one-012345678")],
+        &[("X-Vestibule-Key", "canary-key-one-01234567890")],
+        &[("Authorization", KEY)],
+    ];
+    for headers in wrong {
+        for path in [PATH, "/hooks/registration/post?method=password", "/hooks/settings/pre?method=profile"] {
+            let reply = app.call_with(path, body.clone(), headers).await;
+            assert_eq!(reply.status, 401, "{headers:?}");
+            assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_004)], "{headers:?}");
+        }
+    }
+    assert!(register.received().is_empty());
+}
+
+#[tokio::test]
+async fn two_keys_open_the_door_at_once() {
+    let app = TestApp::with("hooks: {keys: [\"${env:VESTIBULE_KEY}\", \"${env:OTHER}\"]}").env("OTHER", OTHER_KEY).start().await;
+    for key in [KEY, OTHER_KEY] {
+        let reply = app.call_with(PATH, payload().to_string(), &[("X-Vestibule-Key", key)]).await;
+        assert_eq!(reply.status, 204);
+    }
+    let reply = app.call_with(PATH, payload().to_string(), &[("X-Vestibule-Key", "canary-key-three-456789")]).await;
+    assert_eq!(reply.status, 401);
+}
+
+#[tokio::test]
+async fn a_url_or_verb_that_is_not_there_is_refused_with_words() {
+    let app = TestApp::with("").start().await;
+    for (path, status) in [
+        ("/hooks/registration/during?method=password", 404),
+        ("/hooks/login/pre?method=password", 404),
+        ("/hooks/registration", 404),
+        ("/hooks/registration/pre/password", 404),
+        ("/", 404),
+        ("/metrics", 404),
+    ] {
+        let reply = app.call(path, payload().to_string()).await;
+        assert_eq!(reply.status, status, "{path}");
+        assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_004)], "{path}");
+    }
+    for verb in [reqwest::Method::GET, reqwest::Method::PUT, reqwest::Method::DELETE] {
+        let request = app.http.request(verb.clone(), app.url(PATH)).header("X-Vestibule-Key", KEY);
+        let reply = request.body(payload().to_string()).send().await.unwrap();
+        assert_eq!(reply.status(), 405, "{verb}");
+        assert!(reply.text().await.unwrap().contains("4900004"), "{verb}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_is_odd_does_not_matter() {
+    let app = TestApp::with("").start().await;
+    for query in ["", "?", "?method=", "?method=Password%20%7B", "?method=password&method=oidc", "?%ff=%ff", "?method"] {
+        let reply = app.call(&format!("/hooks/registration/pre{query}"), payload().to_string()).await;
+        assert_eq!(reply.status, 204, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_has_no_braces_and_no_angle_bracket() {
+    let app = TestApp::with(
+        "checks: {never: {field: traits.invite, refuse: [{when: \"true\", message: \"{value} is {{not}} <b>ours\"}]}}",
+    )
+    .start()
+    .await;
+    let reply = app.pre(&payload().with_trait("invite", "canary{x}<script>")).await;
+    let messages = reply.messages();
+    assert_eq!(messages[0].2, "canary(x)‹script> is (not) ‹b>ours");
+}
+
+#[tokio::test]
+async fn a_panic_while_judging_is_a_refusal_with_words() {
+    let register = FakeService::start();
+    register.answers(503, &json!({}));
+    let app = TestApp::with("checks: {panic_on_purpose: {ask: {get: \"${env:REGISTER}/a\"}}}")
+        .service("REGISTER", &register)
+        .start()
+        .await;
+    let reply = app.pre(&payload()).await;
+    assert_eq!(reply.status, 400);
+    assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_001)]);
+    let broken = app.metric("vestibule_hook_requests_total{flow=\"registration\",stage=\"pre\",outcome=\"broken\"}").await;
+    assert!((broken - 1.0).abs() < 0.1);
+}

@@ -1,0 +1,203 @@
+//! The program, started for one test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use vestibule::app::{App, Surroundings};
+use vestibule::clock::{Clock, Hand, Timestamp};
+use vestibule::config::{self, Environment};
+use vestibule::store::Store;
+
+use super::payload::Payload;
+use super::{FakeService, logs};
+
+/// The key that the tests call with.
+pub const KEY: &str = "canary-key-one-0123456789";
+/// A second key, valid too.
+pub const OTHER_KEY: &str = "canary-key-two-0123456789";
+
+/// A running program and all that belongs to it.
+pub struct TestApp {
+    pub app: App,
+    pub hand: Hand,
+    pub http: reqwest::Client,
+    pub folder: Arc<TempDir>,
+}
+
+/// Settings on their way to a [`TestApp`].
+pub struct Builder {
+    yaml: String,
+    environment: Vec<(String, String)>,
+    store: Option<Arc<dyn Store>>,
+    folder: Arc<TempDir>,
+    start: Timestamp,
+}
+
+/// An answer to a hook.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("JSON, not {:?} ({})", self.text, self.status))
+    }
+
+    /// `(instance_ptr, id, text)` of every message.
+    pub fn messages(&self) -> Vec<(String, u64, String)> {
+        let body = self.json();
+        let mut found = Vec::new();
+        for placed in body["messages"].as_array().unwrap_or_else(|| panic!("messages in {body}")) {
+            for message in placed["messages"].as_array().expect("inner messages") {
+                assert_eq!(message["type"], "error");
+                found.push((
+                    placed["instance_ptr"].as_str().expect("a pointer").to_owned(),
+                    message["id"].as_u64().expect("an id"),
+                    message["text"].as_str().expect("a text").to_owned(),
+                ));
+            }
+        }
+        assert!(!found.is_empty(), "a refusal has words: {body}");
+        found
+    }
+
+    /// Asserts that Kratos would read this as a refusal with words, and returns the places and ids.
+    pub fn refused(&self) -> Vec<(String, u64)> {
+        assert!((400..500).contains(&self.status) && self.status != 429, "{self:?}");
+        assert!(self.headers.get("retry-after").is_none());
+        self.messages().into_iter().map(|(place, id, _)| (place, id)).collect()
+    }
+}
+
+impl TestApp {
+    /// Prepares settings: the YAML as an operator writes it; services are named by `${env:…}`.
+    pub fn with(yaml: &str) -> Builder {
+        logs::start();
+        Builder {
+            yaml: yaml.to_owned(),
+            environment: Vec::new(),
+            store: None,
+            folder: Arc::new(tempfile::tempdir().expect("a folder")),
+            start: "2026-11-23T14:32:53Z".parse().expect("a moment"),
+        }
+    }
+
+    /// Calls a hook with this body as Kratos would.
+    pub async fn call(&self, path: &str, body: impl Into<reqwest::Body>) -> Reply {
+        self.call_with(path, body, &[("X-Vestibule-Key", KEY), ("Ory-Webhook-Trigger-ID", &uuid())]).await
+    }
+
+    /// The same with these headers.
+    pub async fn call_with(&self, path: &str, body: impl Into<reqwest::Body>, headers: &[(&str, &str)]) -> Reply {
+        let mut request = self.http.post(self.url(path)).header("Content-Type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        reply(request.body(body).send().await.expect("an answer")).await
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app.hooks_address)
+    }
+
+    pub async fn admin(&self, path: &str) -> Reply {
+        let url = format!("http://{}{path}", self.app.admin_address);
+        reply(self.http.get(url).send().await.expect("an answer")).await
+    }
+
+    /// A sign-up by password, before it is saved.
+    pub async fn pre(&self, payload: &Payload) -> Reply {
+        self.call("/hooks/registration/pre?method=password", payload.to_string()).await
+    }
+
+    /// A sign-up by password, after it was saved.
+    pub async fn post(&self, payload: &Payload) -> Reply {
+        self.call("/hooks/registration/post?method=password", payload.to_string()).await
+    }
+
+    /// A change of the profile, before it is saved.
+    pub async fn settings(&self, payload: &Payload) -> Reply {
+        self.call("/hooks/settings/pre?method=profile", payload.to_string()).await
+    }
+
+    /// The value of a metric line that starts with `name`.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.admin("/metrics").await.text;
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+            .unwrap_or(0.0)
+    }
+}
+
+async fn reply(response: reqwest::Response) -> Reply {
+    Reply {
+        status: response.status().as_u16(),
+        headers: response.headers().clone(),
+        text: response.text().await.expect("a body"),
+    }
+}
+
+/// A new UUID as text.
+pub fn uuid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+impl Builder {
+    /// `${env:name}` is `value`.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// `${env:name}` is the address of `service`.
+    pub fn service(self, name: &str, service: &FakeService) -> Self {
+        let url = service.url();
+        self.env(name, &url)
+    }
+
+    /// In place of SQLite.
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// In the folder of an app that ran before, at a later time.
+    pub fn after(mut self, folder: &Arc<TempDir>, start: Timestamp) -> Self {
+        self.folder = Arc::clone(folder);
+        self.start = start;
+        self
+    }
+
+    pub async fn start(mut self) -> TestApp {
+        self.environment.push(("VESTIBULE_KEY".to_owned(), KEY.to_owned()));
+        let database = self.folder.path().join("vestibule.db");
+        let head = format!(
+            "serve: {{hooks: {{host: 127.0.0.1, port: 0}}, admin: {{host: 127.0.0.1, port: 0}}}}\ndsn: sqlite://{}\n",
+            database.display()
+        );
+        let environment = Environment::of(self.environment);
+        let settings = config::read(&format!("{head}{}", self.yaml), &self.folder.path().join("vestibule.yaml"), &environment)
+            .unwrap_or_else(|problems| panic!("{problems}"));
+        let (clock, hand) = Clock::by_hand(self.start);
+        let surroundings = Surroundings { clock, jitter: Arc::new(|| 0.5), store: self.store };
+        let app = App::start(settings, surroundings).await.expect("a start");
+        let http = client();
+        TestApp { app, hand, http, folder: self.folder }
+    }
+}
+
+/// An HTTP client that gives up in the end.
+#[expect(clippy::disallowed_methods, reason = "the tests' own client")]
+pub fn client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(30))
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .expect("a client")
+}

@@ -1,0 +1,10 @@
+//! What the tests stand on.
+
+pub mod app;
+pub mod logs;
+pub mod payload;
+pub mod service;
+
+pub use app::TestApp;
+pub use payload::payload;
+pub use service::FakeService;

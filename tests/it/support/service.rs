@@ -1,0 +1,165 @@
+//! An external system that does as it is told, and remembers what it was asked.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix_web::web::{Bytes, Data};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+
+/// What a service does when it is called.
+#[derive(Clone, Debug)]
+pub enum Behaviour {
+    /// Answers with a status and a body.
+    Answers(u16, String),
+    /// Answers with a status, a body and a header.
+    AnswersWith(u16, String, (&'static str, String)),
+    /// Takes the call and says nothing until it is let go.
+    Hangs,
+    /// Breaks the connection in the middle of its answer.
+    Breaks,
+}
+
+/// One call as it arrived.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub method: String,
+    /// Path and query as written on the wire.
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Received {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("a JSON body")
+    }
+}
+
+struct State {
+    behaviour: Mutex<Behaviour>,
+    let_go: Notify,
+    received: Mutex<Vec<Received>>,
+    arrivals: mpsc::UnboundedSender<Received>,
+}
+
+/// A running service.
+pub struct FakeService {
+    address: SocketAddr,
+    state: Data<State>,
+    arrivals: tokio::sync::Mutex<mpsc::UnboundedReceiver<Received>>,
+}
+
+impl FakeService {
+    /// Starts one that answers `200 {}`.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let state = Data::new(State {
+            behaviour: Mutex::new(Behaviour::Answers(200, "{}".to_owned())),
+            let_go: Notify::new(),
+            received: Mutex::default(),
+            arrivals: sender,
+        });
+        let shared = state.clone();
+        let server = HttpServer::new(move || App::new().app_data(shared.clone()).default_service(web::route().to(serve)))
+            .workers(1)
+            .disable_signals()
+            .shutdown_timeout(0)
+            .listen(listener)
+            .expect("listening")
+            .run();
+        tokio::spawn(server);
+        Self { address, state, arrivals: tokio::sync::Mutex::new(receiver) }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn does(&self, behaviour: Behaviour) {
+        *self.state.behaviour.lock().expect("a lock") = behaviour;
+    }
+
+    pub fn answers(&self, status: u16, body: &Value) {
+        self.does(Behaviour::Answers(status, body.to_string()));
+    }
+
+    /// Lets a call go that hangs.
+    pub fn let_go(&self) {
+        self.does(Behaviour::Answers(200, "{}".to_owned()));
+        self.state.let_go.notify_waiters();
+    }
+
+    /// Everything that has arrived so far.
+    pub fn received(&self) -> Vec<Received> {
+        self.state.received.lock().expect("a lock").clone()
+    }
+
+    /// Waits for the next call that was not waited for yet.
+    #[expect(clippy::disallowed_methods, reason = "a bound on a test that would otherwise hang for ever")]
+    pub async fn next(&self) -> Received {
+        let mut arrivals = self.arrivals.lock().await;
+        let arrival = tokio::time::timeout(Duration::from_secs(30), arrivals.recv());
+        arrival.await.expect("a call within 30 s").expect("the service runs")
+    }
+}
+
+async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpResponse {
+    let received = Received {
+        method: request.method().to_string(),
+        target: request.uri().to_string(),
+        headers: request
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect(),
+        body: String::from_utf8_lossy(&body).into_owned(),
+    };
+    let let_go = state.let_go.notified();
+    state.received.lock().expect("a lock").push(received.clone());
+    let behaviour = state.behaviour.lock().expect("a lock").clone();
+    let _ = state.arrivals.send(received);
+    match behaviour {
+        Behaviour::Answers(status, body) => answer(status, body, None),
+        Behaviour::AnswersWith(status, body, header) => answer(status, body, Some(header)),
+        Behaviour::Hangs => {
+            let_go.await;
+            answer(200, json!({}).to_string(), None)
+        }
+        Behaviour::Breaks => {
+            let broken = futures_util::stream::iter([
+                Ok(Bytes::from_static(b"{\"half\": ")),
+                Err(std::io::Error::other("broken on purpose")),
+            ]);
+            HttpResponse::Ok().content_type("application/json").streaming(broken)
+        }
+    }
+}
+
+fn answer(status: u16, body: String, header: Option<(&'static str, String)>) -> HttpResponse {
+    let status = actix_web::http::StatusCode::from_u16(status).expect("a status");
+    let mut response = HttpResponse::build(status);
+    if let Some(header) = header {
+        response.insert_header(header);
+    }
+    response.content_type("application/json").body(body)
+}
+
+/// An address at which nobody listens.
+pub fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    format!("http://{address}")
+}
+
+/// Shared by tests that need to hand a service to another task.
+pub type Shared = Arc<FakeService>;
