@@ -1,7 +1,10 @@
 //! pending -> leased -> delivered or abandoned.
 
+pub mod attempt;
 pub mod backoff;
+pub mod plan;
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +13,8 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::expression::Expression;
 use crate::request::{self, Request};
+
+pub use attempt::{Attempt, Unanswered};
 
 /// What became of an identity, and calls for deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,4 +103,57 @@ pub enum State {
     Delivered,
     /// Given up; kept until somebody retries it.
     Abandoned,
+}
+
+impl Event {
+    /// Every event there is.
+    pub const ALL: [Self; 2] = [Self::IdentityCreated, Self::IdentityUpdated];
+
+    /// As the settings file, the default body and the store write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::IdentityCreated => "identity.created",
+            Self::IdentityUpdated => "identity.updated",
+        }
+    }
+
+    /// The event of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.as_str() == name)
+    }
+}
+
+impl State {
+    /// Every state there is.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Delivered, Self::Abandoned];
+
+    /// As the command line and the store write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
+    /// The state of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
 }

@@ -1,1 +1,112 @@
 //! When to try again.
+
+use std::time::Duration;
+
+use crate::clock::{Timestamp, later};
+
+/// How pauses between tries grow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// The pause after the first try; each further one is twice as long.
+    pub first: Duration,
+    /// No pause is longer, but for its jitter.
+    pub longest: Duration,
+    /// By which part of itself a pause may be shorter or longer, so that deliveries which failed together
+    /// do not come back together: 0.2 for a fifth.
+    pub spread: f64,
+}
+
+impl Schedule {
+    /// Of deliveries: ten tries within the first hour and a half, then one about every hour, which makes
+    /// some two hundred in eight days.
+    pub const DELIVERIES: Self = Self {
+        first: Duration::from_secs(5),
+        longest: Duration::from_hours(1),
+        spread: 0.2,
+    };
+
+    /// Of our own database, when it does not do as asked.
+    pub const DATABASE: Self = Self {
+        first: Duration::from_millis(200),
+        longest: Duration::from_secs(30),
+        spread: 0.2,
+    };
+
+    /// How long to wait after so many tries. `jitter` is a number from 0 (shortest) to 1 (longest).
+    #[must_use]
+    pub fn pause(&self, tries: u32, jitter: f64) -> Duration {
+        let doublings = tries.saturating_sub(1).min(31);
+        let pause = self.first.saturating_mul(1 << doublings).min(self.longest);
+        pause.mul_f64(1.0 - self.spread + 2.0 * self.spread * jitter.clamp(0.0, 1.0))
+    }
+}
+
+/// When the next try is due, after so many that ended `now`.
+#[must_use]
+pub fn next_try(schedule: &Schedule, tries: u32, now: Timestamp, jitter: f64) -> Timestamp {
+    later(now, schedule.pause(tries, jitter))
+}
+
+/// A fresh number from 0 to 1 for `jitter`.
+#[must_use]
+pub fn random_jitter() -> f64 {
+    // Without a source of chance everybody waits the middle of the range, which is no harm.
+    getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DAY: u64 = 24 * 60 * 60;
+
+    #[test]
+    fn pauses_double_up_to_an_hour() {
+        let seconds = |tries| Schedule::DELIVERIES.pause(tries, 0.5).as_secs();
+        assert_eq!(
+            [1, 2, 3, 4, 10, 11, 12, 200].map(seconds),
+            [5, 10, 20, 40, 2560, 3600, 3600, 3600]
+        );
+    }
+
+    #[test]
+    fn eight_days_hold_a_good_two_hundred_tries() {
+        let mut tries = 0;
+        let mut waited = Duration::ZERO;
+        while waited.as_secs() < 8 * DAY {
+            tries += 1;
+            waited += Schedule::DELIVERIES.pause(tries, 0.5);
+        }
+        assert_eq!(tries, 201);
+    }
+
+    proptest! {
+        #[test]
+        fn a_pause_stays_within_its_bounds(tries: u32, jitter: f64) {
+            let schedule = Schedule::DELIVERIES;
+            let pause = schedule.pause(tries, jitter);
+            prop_assert!(pause >= schedule.first.mul_f64(0.8));
+            prop_assert!(pause <= schedule.longest.mul_f64(1.2));
+        }
+
+        #[test]
+        fn a_later_try_never_waits_less(tries in 0..u32::MAX, jitter in 0.0..=1.0) {
+            let schedule = Schedule::DELIVERIES;
+            prop_assert!(schedule.pause(tries, jitter) <= schedule.pause(tries + 1, jitter));
+        }
+
+        #[test]
+        fn the_next_try_is_in_the_future(tries: u32, jitter in 0.0..=1.0) {
+            let now = Timestamp::UNIX_EPOCH;
+            prop_assert!(next_try(&Schedule::DATABASE, tries, now, jitter) > now);
+        }
+    }
+
+    #[test]
+    fn a_fresh_number_is_between_0_and_1() {
+        for _ in 0..100 {
+            assert!((0.0..=1.0).contains(&random_jitter()));
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One try, and what it teaches.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Outcome;
+use super::backoff::{Schedule, next_try};
+use crate::clock::{Timestamp, later};
+
+/// `Retry-After` is obeyed up to this long.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
+
+const GONE: u16 = 410;
+
+/// What came of one exchange with a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It answered.
+    Answered {
+        /// With this status.
+        status: u16,
+        /// `Retry-After`, if the answer held a readable one.
+        retry_after: Option<Duration>,
+    },
+    /// It did not.
+    Unanswered(Unanswered),
+}
+
+/// In what way there was no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Not in time.
+    Timeout,
+    /// Not reached, or cut off.
+    Connection,
+    /// It could not be sent: the plan has gone from the settings, or its service's address is not allowed.
+    NotSent,
+}
+
+impl Attempt {
+    /// An answer of that status, without `Retry-After`.
+    #[must_use]
+    pub fn answered(status: u16) -> Self {
+        Self::Answered {
+            status,
+            retry_after: None,
+        }
+    }
+
+    /// The status, if there was an answer.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Answered { status, .. } => Some(*status),
+            Self::Unanswered(_) => None,
+        }
+    }
+
+    /// Whether the service has taken it over: any 2xx, and nothing else.
+    #[must_use]
+    pub fn arrived(&self) -> bool {
+        matches!(self, Self::Answered { status, .. } if (200..300).contains(status))
+    }
+
+    /// What went wrong, in words without values; `None` if nothing did.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        (!self.arrived()).then(|| self.to_string())
+    }
+
+    /// What follows from it, when it was the `tries`th and ended `now`.
+    #[must_use]
+    pub fn outcome(
+        &self,
+        schedule: &Schedule,
+        tries: u32,
+        keep_trying_until: Timestamp,
+        now: Timestamp,
+        jitter: f64,
+    ) -> Outcome {
+        if self.arrived() {
+            return Outcome::Delivered;
+        }
+        if self.status() == Some(GONE) || now >= keep_trying_until {
+            return Outcome::Abandoned;
+        }
+        let retry_after = match self {
+            Self::Answered { retry_after, .. } => retry_after.unwrap_or_default(),
+            Self::Unanswered(_) => Duration::ZERO,
+        };
+        let next = next_try(schedule, tries, now, jitter)
+            .max(later(now, retry_after.min(LONGEST_RETRY_AFTER)));
+        // The last try is at the very end, however long the pause would have been.
+        Outcome::RetryAt(next.min(keep_trying_until))
+    }
+}
+
+impl Unanswered {
+    /// As logs, metrics and the list of deliveries write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Connection => "connection",
+            Self::NotSent => "not_sent",
+        }
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered { status, .. } => write!(formatter, "status {status}"),
+            Self::Unanswered(unanswered) => formatter.write_str(unanswered.as_str()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn after(duration: Duration) -> Timestamp {
+        later(Timestamp::UNIX_EPOCH, duration)
+    }
+
+    fn outcome(attempt: Attempt, tries: u32, keep_trying_for: Duration) -> Outcome {
+        let now = Timestamp::UNIX_EPOCH;
+        attempt.outcome(
+            &Schedule::DELIVERIES,
+            tries,
+            after(keep_trying_for),
+            now,
+            0.5,
+        )
+    }
+
+    #[test]
+    fn only_a_2xx_has_arrived_and_only_a_410_stops_at_once() {
+        let in_five_seconds = Outcome::RetryAt(after(Duration::from_secs(5)));
+        let table = [
+            (Attempt::answered(200), Outcome::Delivered),
+            (Attempt::answered(202), Outcome::Delivered),
+            (Attempt::answered(204), Outcome::Delivered),
+            (Attempt::answered(299), Outcome::Delivered),
+            (Attempt::answered(410), Outcome::Abandoned),
+            (Attempt::answered(101), in_five_seconds.clone()),
+            (Attempt::answered(302), in_five_seconds.clone()),
+            (Attempt::answered(400), in_five_seconds.clone()),
+            (Attempt::answered(404), in_five_seconds.clone()),
+            (Attempt::answered(409), in_five_seconds.clone()),
+            (Attempt::answered(429), in_five_seconds.clone()),
+            (Attempt::answered(500), in_five_seconds.clone()),
+            (Attempt::answered(503), in_five_seconds.clone()),
+            (
+                Attempt::Unanswered(Unanswered::Timeout),
+                in_five_seconds.clone(),
+            ),
+            (
+                Attempt::Unanswered(Unanswered::Connection),
+                in_five_seconds.clone(),
+            ),
+            (Attempt::Unanswered(Unanswered::NotSent), in_five_seconds),
+        ];
+        for (attempt, expected) in table {
+            assert_eq!(outcome(attempt, 1, DAY), expected, "{attempt}");
+        }
+    }
+
+    #[test]
+    fn the_last_try_is_at_the_very_end_and_a_failure_there_is_the_last() {
+        let failed = Attempt::answered(503);
+        let table = [
+            // tries so far, time left, what follows
+            (12, 2 * DAY, Outcome::RetryAt(after(60 * MINUTE))),
+            (12, 59 * MINUTE, Outcome::RetryAt(after(59 * MINUTE))),
+            (
+                12,
+                Duration::from_millis(1),
+                Outcome::RetryAt(after(Duration::from_millis(1))),
+            ),
+            (12, Duration::ZERO, Outcome::Abandoned),
+            (1, Duration::ZERO, Outcome::Abandoned),
+        ];
+        for (tries, left, expected) in table {
+            assert_eq!(outcome(failed, tries, left), expected, "{left:?}");
+        }
+        assert_eq!(
+            outcome(Attempt::answered(204), 12, Duration::ZERO),
+            Outcome::Delivered
+        );
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_within_bounds() {
+        let table = [
+            // Retry-After, the pause that follows
+            (Duration::from_secs(1), Duration::from_secs(5)),
+            (10 * MINUTE, 10 * MINUTE),
+            (30 * DAY, DAY),
+        ];
+        for (asked, expected) in table {
+            let attempt = Attempt::Answered {
+                status: 429,
+                retry_after: Some(asked),
+            };
+            assert_eq!(
+                outcome(attempt, 1, 8 * DAY),
+                Outcome::RetryAt(after(expected)),
+                "{asked:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failure_is_told_in_words_without_values() {
+        assert_eq!(Attempt::answered(204).error(), None);
+        assert_eq!(
+            Attempt::answered(503).error().as_deref(),
+            Some("status 503")
+        );
+        assert_eq!(
+            Attempt::Unanswered(Unanswered::Timeout).error().as_deref(),
+            Some("timeout")
+        );
+    }
+}
