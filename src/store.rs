@@ -1,7 +1,10 @@
 //! The promises a database must keep.
 
+pub mod recorder;
 pub mod sqlite;
 
+use std::error::Error as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,13 +23,57 @@ pub enum Error {
     /// Its shape could not be made.
     #[error("the database could not be brought to this version's shape")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// Its file could not be made.
+    #[error("the database file {} could not be created", path.display())]
+    File {
+        /// Of the file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The folder in which its file should be made is not there.
+    #[error("the folder {} does not exist; create it, the database is kept in there", folder.display())]
+    NoFolder {
+        /// Of the file.
+        folder: PathBuf,
+    },
+}
+
+impl Error {
+    /// Itself and its causes in one line, for a log.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let words = error.to_string();
+            // Some say their cause themselves.
+            if !line.ends_with(&words) {
+                line = format!("{line}: {words}");
+            }
+            cause = error.source();
+        }
+        line
+    }
+}
+
+/// When something of a plan falls due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextDue {
+    /// The plan's name.
+    pub plan: String,
+    /// The earliest time at which one of its deliveries is tried, or a lease on one ends.
+    pub at: Timestamp,
 }
 
 /// What a try taught, for the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptRecord {
     /// When it began.
-    pub at: Timestamp,
+    pub began_at: Timestamp,
+    /// When it was over.
+    pub ended_at: Timestamp,
     /// The status, if there was an answer.
     pub status: Option<u16>,
     /// What went wrong, in words without values: `timeout`, `connection`, `status 503`.
@@ -86,10 +133,11 @@ pub trait Store: Send + Sync {
     /// Stores all of them in one transaction, durably, before it returns. One that is there already
     /// (same plan and unique key) is passed over. Returns how many were new.
     async fn accept(&self, deliveries: Vec<New>) -> Result<usize, Error>;
-    /// Takes up to `limit` deliveries that are due and gives them to the caller for `lease`; a lease that
-    /// ran out makes its delivery due again. Counts the attempt.
+    /// Takes up to `limit` deliveries of the plan that are due, the longest waiting first, and gives them to
+    /// the caller for `lease`; a lease that ran out makes its delivery due again. Counts the attempt.
     async fn claim(
         &self,
+        plan: &str,
         now: Timestamp,
         lease: Duration,
         limit: u32,
@@ -103,12 +151,13 @@ pub trait Store: Send + Sync {
     ) -> Result<bool, Error>;
     /// Gives leases back untried, so that another worker may take them at once.
     async fn give_back(&self, held: &[Claimed], now: Timestamp) -> Result<(), Error>;
-    /// When the next delivery falls due.
-    async fn next_due(&self) -> Result<Option<Timestamp>, Error>;
+    /// When each plan that has something pending falls due next. (Plan by plan, so that one whose service is
+    /// busy can be left out.)
+    async fn next_due(&self) -> Result<Vec<NextDue>, Error>;
     /// Newest first.
     async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<Listed>, Error>;
     /// Makes pending or abandoned deliveries due now, and lets abandoned ones be tried for `keep_trying_for`
-    /// anew. Returns how many.
+    /// anew. Leaves alone what a worker holds, and what could never be built. Returns how many.
     async fn retry(
         &self,
         filter: &Filter,

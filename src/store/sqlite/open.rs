@@ -1,0 +1,123 @@
+//! How the file is made and opened.
+
+use std::borrow::Cow;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqlitePool};
+
+use crate::store::Error;
+
+/// Number, name and statements of each change, oldest first. One that was released is never touched again.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "deliveries and decisions",
+    include_str!("../../../migrations/sqlite/0001_deliveries_and_decisions.sql"),
+)];
+
+const READERS: u32 = 4;
+
+/// Makes an empty database that only this user may read; SQLite gives its two files beside it the same rights.
+///
+/// It gets its name only when it is in WAL mode, because that step is the one that SQLite does not let two
+/// programs wait for each other with.
+pub(super) async fn create_if_missing(path: &Path, patience: Duration) -> Result<(), Error> {
+    if path.exists() {
+        return Ok(());
+    }
+    let folder = path
+        .parent()
+        .filter(|folder| *folder != Path::new(""))
+        .unwrap_or(Path::new("."));
+    let not_created = |source| Error::File {
+        path: path.to_owned(),
+        source,
+    };
+    let unnamed = tempfile::NamedTempFile::new_in(folder).map_err(|error| {
+        if folder.exists() {
+            not_created(error)
+        } else {
+            Error::NoFolder {
+                folder: folder.to_owned(),
+            }
+        }
+    })?;
+    let options = options(unnamed.path(), patience).journal_mode(SqliteJournalMode::Wal);
+    options.connect().await?.close().await?;
+    match unnamed.persist_noclobber(path) {
+        Ok(_) => Ok(()),
+        // Another program was faster.
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(not_created(error.error)),
+    }
+}
+
+/// The one connection through which everything is written; the file has its shape when this returns.
+pub(super) async fn writer(path: &Path, patience: Duration) -> Result<SqlitePool, Error> {
+    let options = options(path, patience)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        // What was personal is overwritten, not only unlinked.
+        .pragma("secure_delete", "ON");
+    let writer = pool(1, patience).connect_with(options).await?;
+    migrate(&writer).await?;
+    Ok(writer)
+}
+
+/// Connections that cannot write. They come after the writer, who has made the file what it is.
+pub(super) async fn readers(path: &Path, patience: Duration) -> Result<SqlitePool, Error> {
+    let options = options(path, patience).pragma("query_only", "ON");
+    Ok(pool(READERS, patience).connect_with(options).await?)
+}
+
+fn options(path: &Path, patience: Duration) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(patience)
+        .foreign_keys(true)
+        .log_statements(tracing::log::LevelFilter::Trace)
+}
+
+fn pool(connections: u32, patience: Duration) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(patience)
+        // A file does not hang up.
+        .idle_timeout(None)
+        .max_lifetime(None)
+}
+
+/// In one transaction, so that of two programs started together one waits for the other.
+async fn migrate(writer: &SqlitePool) -> Result<(), Error> {
+    let migrations = MIGRATIONS.map(|(number, name, statements)| {
+        sqlx::migrate::Migration::new(
+            number,
+            Cow::Borrowed(name),
+            MigrationType::Simple,
+            statements.into_sql_str(),
+            false,
+        )
+    });
+    let mut connection = writer.acquire().await?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    Migrator::with_migrations(migrations.to_vec())
+        .run(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_one_by_one() {
+        let numbers = MIGRATIONS.map(|(number, _, _)| number).to_vec();
+        let expected: Vec<i64> = (1..).take(numbers.len()).collect();
+        assert_eq!(numbers, expected);
+    }
+}

@@ -1,0 +1,435 @@
+//! What every database has to keep, whichever it is. [`ask`] makes a test of each promise.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+use vestibule::delivery::{Claimed, Event, Outcome, State};
+use vestibule::store::{Backlog, Filter, Listed, NextDue, Store};
+
+use crate::scenes::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
+
+/// Asks a database for every promise. `$fresh` is an expression for an empty one and what must outlive it.
+macro_rules! ask {
+    ($fresh:expr) => {
+        $crate::contract::ask!($fresh;
+            what_was_accepted_is_handed_out_as_it_was,
+            nothing_is_accepted_without_deliveries,
+            a_second_yes_is_harmless,
+            of_many_who_say_the_same_one_is_first,
+            what_could_not_be_built_is_kept,
+            a_lease_keeps_others_away_until_it_ends,
+            nobody_gets_what_another_has,
+            a_delivery_that_failed_comes_back_at_its_time,
+            a_delivery_that_arrived_is_kept_but_never_carried_again,
+            only_the_holder_of_the_lease_settles_and_only_once,
+            what_is_given_back_is_due_at_once_and_untried,
+            the_longest_waiting_is_handed_out_first,
+            each_plan_falls_due_by_itself,
+            an_abandoned_delivery_is_tried_for_longer_when_asked,
+            a_pending_delivery_is_tried_at_once_when_asked,
+            the_list_is_newest_first_and_can_be_narrowed,
+            the_backlog_is_counted,
+            decisions_are_recorded,
+            it_tells_that_it_is_there,
+        );
+    };
+    ($fresh:expr; $($promise:ident,)+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                let (store, _kept) = $fresh.await;
+                $crate::contract::$promise(store).await;
+            }
+        )+
+    };
+}
+pub(crate) use ask;
+
+const LEASE: Duration = MINUTE;
+
+async fn claim(store: &Arc<dyn Store>, plan: &str, since_the_beginning: Duration) -> Vec<Claimed> {
+    let now = at(since_the_beginning);
+    store.claim(plan, now, LEASE, 10).await.unwrap()
+}
+
+async fn listed(store: &Arc<dyn Store>, plan: &str, identity: u128) -> Listed {
+    let filter = Filter {
+        ids: vec![id_of(plan, identity)],
+        ..Filter::default()
+    };
+    store.list(&filter, 10).await.unwrap().pop().unwrap()
+}
+
+pub async fn what_was_accepted_is_handed_out_as_it_was(store: Arc<dyn Store>) {
+    let new = delivery("crm", 1);
+    assert_eq!(store.accept(vec![new.clone()]).await.unwrap(), 1);
+    assert_eq!(
+        claim(&store, "crm", Duration::ZERO).await,
+        [Claimed {
+            id: new.id,
+            plan: new.plan,
+            event: new.event,
+            request: new.request.unwrap(),
+            attempt: 1,
+            created_at: new.created_at,
+            keep_trying_until: new.keep_trying_until,
+        }]
+    );
+}
+
+pub async fn nothing_is_accepted_without_deliveries(store: Arc<dyn Store>) {
+    assert_eq!(store.accept(vec![]).await.unwrap(), 0);
+    assert_eq!(store.next_due().await.unwrap(), []);
+}
+
+pub async fn a_second_yes_is_harmless(store: Arc<dyn Store>) {
+    let batch = |identities: &[u128]| identities.iter().map(|id| delivery("crm", *id)).collect();
+    assert_eq!(store.accept(batch(&[1, 2])).await.unwrap(), 2);
+    // Kratos asks again: other ids, the same keys.
+    let mut again = delivery("crm", 1);
+    again.id = Uuid::from_u128(99);
+    again.request = Err("of the second yes".to_owned());
+    assert_eq!(store.accept(vec![again]).await.unwrap(), 0);
+    assert_eq!(listed(&store, "crm", 1).await.state, State::Pending);
+    assert_eq!(store.accept(batch(&[2, 3, 3, 4])).await.unwrap(), 2);
+    // Another plan has keys of its own.
+    assert_eq!(store.accept(vec![delivery("erp", 1)]).await.unwrap(), 1);
+    assert_eq!(store.backlog().await.unwrap().pending, 5);
+}
+
+pub async fn of_many_who_say_the_same_one_is_first(store: Arc<dyn Store>) {
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..20 {
+        let store = Arc::clone(&store);
+        callers.spawn(async move {
+            let mut same = delivery("crm", 1);
+            same.id = Uuid::from_u128(caller);
+            store.accept(vec![same]).await.unwrap()
+        });
+    }
+    assert_eq!(callers.join_all().await.iter().sum::<usize>(), 1);
+    assert_eq!(store.backlog().await.unwrap().pending, 1);
+}
+
+pub async fn what_could_not_be_built_is_kept(store: Arc<dyn Store>) {
+    let mut broken = delivery("crm", 1);
+    broken.request = Err("`when` failed: no such key".to_owned());
+    store
+        .accept(vec![broken, delivery("crm", 2)])
+        .await
+        .unwrap();
+    assert_eq!(
+        ids(&claim(&store, "crm", Duration::ZERO).await),
+        [id_of("crm", 2)]
+    );
+    let kept = listed(&store, "crm", 1).await;
+    assert_eq!((kept.state, kept.attempts), (State::Abandoned, 0));
+    assert_eq!(kept.settled_at, Some(start()));
+    assert_eq!(
+        kept.last_error.as_deref(),
+        Some("`when` failed: no such key")
+    );
+    let only_it = Filter {
+        ids: vec![kept.id],
+        ..Filter::default()
+    };
+    assert_eq!(store.retry(&only_it, start(), DAY).await.unwrap(), 0);
+}
+
+pub async fn a_lease_keeps_others_away_until_it_ends(store: Arc<dyn Store>) {
+    store.accept(vec![delivery("crm", 1)]).await.unwrap();
+    assert_eq!(claim(&store, "crm", Duration::ZERO).await[0].attempt, 1);
+    assert_eq!(claim(&store, "crm", 59 * SECOND).await, []);
+    let after_a_crash = claim(&store, "crm", LEASE).await;
+    assert_eq!(after_a_crash[0].attempt, 2);
+}
+
+pub async fn nobody_gets_what_another_has(store: Arc<dyn Store>) {
+    let deliveries: Vec<_> = (0..50).map(|number| delivery("crm", number)).collect();
+    store.accept(deliveries).await.unwrap();
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let store = Arc::clone(&store);
+        workers.spawn(async move { ids(&store.claim("crm", start(), LEASE, 7).await.unwrap()) });
+    }
+    let mut claimed = workers.join_all().await.concat();
+    claimed.sort();
+    claimed.dedup();
+    assert_eq!(claimed.len(), 50);
+}
+
+pub async fn a_delivery_that_failed_comes_back_at_its_time(store: Arc<dyn Store>) {
+    store.accept(vec![delivery("crm", 1)]).await.unwrap();
+    let held = claim(&store, "crm", Duration::ZERO).await.remove(0);
+    let again = Outcome::RetryAt(at(5 * SECOND));
+    assert!(
+        store
+            .settle(&held, &tried(503, at(SECOND)), &again)
+            .await
+            .unwrap()
+    );
+    let waiting = listed(&store, "crm", 1).await;
+    assert_eq!((waiting.state, waiting.attempts), (State::Pending, 1));
+    assert_eq!(waiting.next_attempt_at, Some(at(5 * SECOND)));
+    assert_eq!(waiting.last_error.as_deref(), Some("status 503"));
+    assert_eq!(claim(&store, "crm", 4 * SECOND).await, []);
+    let second = claim(&store, "crm", 5 * SECOND).await.remove(0);
+    assert_eq!((second.attempt, second.request), (2, held.request));
+}
+
+pub async fn a_delivery_that_arrived_is_kept_but_never_carried_again(store: Arc<dyn Store>) {
+    store.accept(vec![delivery("crm", 1)]).await.unwrap();
+    let held = claim(&store, "crm", Duration::ZERO).await.remove(0);
+    let failed = Outcome::RetryAt(start());
+    store
+        .settle(&held, &tried(503, start()), &failed)
+        .await
+        .unwrap();
+    let held = claim(&store, "crm", Duration::ZERO).await.remove(0);
+    let arrived = tried(204, at(SECOND));
+    assert!(
+        store
+            .settle(&held, &arrived, &Outcome::Delivered)
+            .await
+            .unwrap()
+    );
+    let kept = listed(&store, "crm", 1).await;
+    assert_eq!((kept.state, kept.attempts), (State::Delivered, 2));
+    assert_eq!((kept.last_error, kept.next_attempt_at), (None, None));
+    assert_eq!(kept.settled_at, Some(at(SECOND)));
+    assert_eq!(claim(&store, "crm", DAY).await, []);
+    assert_eq!(
+        store.retry(&Filter::default(), at(DAY), DAY).await.unwrap(),
+        0
+    );
+    // Nor does Kratos, asking again, bring it back.
+    assert_eq!(store.accept(vec![delivery("crm", 1)]).await.unwrap(), 0);
+}
+
+pub async fn only_the_holder_of_the_lease_settles_and_only_once(store: Arc<dyn Store>) {
+    store.accept(vec![delivery("crm", 1)]).await.unwrap();
+    let first = claim(&store, "crm", Duration::ZERO).await.remove(0);
+    let second = claim(&store, "crm", LEASE).await.remove(0);
+    let settle = |held: Claimed, status, outcome| {
+        let store = Arc::clone(&store);
+        async move {
+            let attempt = tried(status, at(LEASE));
+            store.settle(&held, &attempt, &outcome).await.unwrap()
+        }
+    };
+    assert!(!settle(first.clone(), 204, Outcome::Delivered).await);
+    store.give_back(&[first], at(LEASE)).await.unwrap();
+    assert_eq!(claim(&store, "crm", LEASE).await, []);
+    let again = Outcome::RetryAt(at(DAY));
+    assert!(settle(second.clone(), 503, again).await);
+    assert!(!settle(second.clone(), 204, Outcome::Delivered).await);
+    store.give_back(&[second], at(LEASE)).await.unwrap();
+    let kept = listed(&store, "crm", 1).await;
+    assert_eq!((kept.state, kept.attempts), (State::Pending, 2));
+    assert_eq!(kept.next_attempt_at, Some(at(DAY)));
+}
+
+pub async fn what_is_given_back_is_due_at_once_and_untried(store: Arc<dyn Store>) {
+    store
+        .accept(vec![
+            delivery("crm", 1),
+            delivery("crm", 2),
+            delivery("crm", 3),
+        ])
+        .await
+        .unwrap();
+    let held = claim(&store, "crm", Duration::ZERO).await;
+    store.give_back(&held[..2], at(SECOND)).await.unwrap();
+    store.give_back(&[], at(SECOND)).await.unwrap();
+    let again = claim(&store, "crm", SECOND).await;
+    assert_eq!(ids(&again), [id_of("crm", 1), id_of("crm", 2)]);
+    assert!(again.iter().all(|claimed| claimed.attempt == 1));
+}
+
+pub async fn the_longest_waiting_is_handed_out_first(store: Arc<dyn Store>) {
+    let made = |identity, seconds| {
+        let mut new = delivery("crm", identity);
+        new.created_at = at(seconds * SECOND);
+        new
+    };
+    store
+        .accept(vec![made(1, 3), made(2, 1), made(3, 2), made(4, 9)])
+        .await
+        .unwrap();
+    let take = async |limit| {
+        ids(&store
+            .claim("crm", at(5 * SECOND), LEASE, limit)
+            .await
+            .unwrap())
+    };
+    assert_eq!(take(1).await, [id_of("crm", 2)]);
+    assert_eq!(take(1).await, [id_of("crm", 3)]);
+    assert_eq!(take(0).await, [] as [Uuid; 0]);
+    assert_eq!(take(9).await, [id_of("crm", 1)]);
+}
+
+pub async fn each_plan_falls_due_by_itself(store: Arc<dyn Store>) {
+    let mut later = delivery("erp", 1);
+    later.created_at = at(MINUTE);
+    let mut latest = delivery("erp", 2);
+    latest.created_at = at(DAY);
+    store
+        .accept(vec![delivery("crm", 1), latest, later, delivery("tax", 1)])
+        .await
+        .unwrap();
+    let held = claim(&store, "tax", Duration::ZERO).await.remove(0);
+    store
+        .settle(&held, &tried(410, start()), &Outcome::Abandoned)
+        .await
+        .unwrap();
+    let due = |plan: &str, at| NextDue {
+        plan: plan.to_owned(),
+        at,
+    };
+    assert_eq!(
+        store.next_due().await.unwrap(),
+        [due("crm", start()), due("erp", at(MINUTE))]
+    );
+    assert_eq!(claim(&store, "erp", Duration::ZERO).await, []);
+    claim(&store, "crm", SECOND).await;
+    assert_eq!(
+        store.next_due().await.unwrap(),
+        [due("crm", at(SECOND + LEASE)), due("erp", at(MINUTE))]
+    );
+}
+
+pub async fn an_abandoned_delivery_is_tried_for_longer_when_asked(store: Arc<dyn Store>) {
+    store.accept(vec![delivery("crm", 1)]).await.unwrap();
+    let held = claim(&store, "crm", DAY).await.remove(0);
+    store
+        .settle(&held, &tried(500, at(DAY)), &Outcome::Abandoned)
+        .await
+        .unwrap();
+    assert_eq!(listed(&store, "crm", 1).await.settled_at, Some(at(DAY)));
+    let now = at(2 * DAY);
+    assert_eq!(
+        store.retry(&Filter::default(), now, 3 * DAY).await.unwrap(),
+        1
+    );
+    let waiting = listed(&store, "crm", 1).await;
+    assert_eq!((waiting.state, waiting.settled_at), (State::Pending, None));
+    assert_eq!(waiting.next_attempt_at, Some(now));
+    let held = claim(&store, "crm", 2 * DAY).await.remove(0);
+    assert_eq!(held.attempt, 2);
+    assert_eq!(held.keep_trying_until, at(5 * DAY));
+}
+
+pub async fn a_pending_delivery_is_tried_at_once_when_asked(store: Arc<dyn Store>) {
+    store
+        .accept(vec![delivery("crm", 1), delivery("crm", 2)])
+        .await
+        .unwrap();
+    let held = claim(&store, "crm", Duration::ZERO).await;
+    let again = Outcome::RetryAt(at(DAY));
+    store
+        .settle(&held[0], &tried(503, start()), &again)
+        .await
+        .unwrap();
+    // The other is under way, and asking twice would only send it twice.
+    let everything = Filter::default();
+    assert_eq!(store.retry(&everything, at(SECOND), DAY).await.unwrap(), 1);
+    let again = claim(&store, "crm", SECOND).await;
+    assert_eq!(ids(&again), [held[0].id]);
+    assert_eq!(again[0].keep_trying_until, at(DAY));
+    assert!(
+        store
+            .settle(&held[1], &tried(204, at(SECOND)), &Outcome::Delivered)
+            .await
+            .unwrap()
+    );
+}
+
+pub async fn the_list_is_newest_first_and_can_be_narrowed(store: Arc<dyn Store>) {
+    let mut updated = delivery("crm", 3);
+    updated.event = Event::IdentityUpdated;
+    store
+        .accept(vec![
+            delivery("erp", 2),
+            delivery("crm", 1),
+            updated,
+            delivery("tax", 4),
+        ])
+        .await
+        .unwrap();
+    let held = claim(&store, "tax", Duration::ZERO).await.remove(0);
+    store
+        .settle(&held, &tried(204, start()), &Outcome::Delivered)
+        .await
+        .unwrap();
+    let list = async |filter: Filter, limit| {
+        let listed = store.list(&filter, limit).await.unwrap();
+        listed.into_iter().map(|one| one.id).collect::<Vec<_>>()
+    };
+    let [one, two, three, four] = [("crm", 1), ("erp", 2), ("crm", 3), ("tax", 4)]
+        .map(|(plan, identity)| id_of(plan, identity));
+    let all = Filter::default;
+    assert_eq!(list(all(), 9).await, [four, three, two, one]);
+    assert_eq!(list(all(), 2).await, [four, three]);
+    let plan = Some("crm".to_owned());
+    let of_a_plan = Filter { plan, ..all() };
+    assert_eq!(list(of_a_plan.clone(), 9).await, [three, one]);
+    let state = Some(State::Delivered);
+    assert_eq!(list(Filter { state, ..all() }, 9).await, [four]);
+    let ids = vec![two, three, Uuid::from_u128(404)];
+    let by_id = Filter { ids, ..all() };
+    assert_eq!(list(by_id.clone(), 9).await, [three, two]);
+    let both = Filter {
+        ids: by_id.ids,
+        ..of_a_plan
+    };
+    assert_eq!(list(both, 9).await, [three]);
+    let newest = store.list(&all(), 2).await.unwrap();
+    assert_eq!(newest[1].event, Event::IdentityUpdated);
+    assert_eq!(newest[1].identity_id, Uuid::from_u128(3));
+    assert_eq!(newest[1].created_at, start());
+}
+
+pub async fn the_backlog_is_counted(store: Arc<dyn Store>) {
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    let mut younger = delivery("crm", 2);
+    younger.created_at = at(SECOND);
+    let mut broken = delivery("crm", 3);
+    broken.request = Err("broken".to_owned());
+    store
+        .accept(vec![
+            younger,
+            delivery("crm", 1),
+            delivery("erp", 1),
+            broken,
+        ])
+        .await
+        .unwrap();
+    let held = claim(&store, "erp", Duration::ZERO).await.remove(0);
+    store
+        .settle(&held, &tried(204, start()), &Outcome::Delivered)
+        .await
+        .unwrap();
+    assert_eq!(
+        store.backlog().await.unwrap(),
+        Backlog {
+            pending: 2,
+            abandoned: 1,
+            oldest_pending: Some(start()),
+        }
+    );
+}
+
+pub async fn decisions_are_recorded(store: Arc<dyn Store>) {
+    store.record(&[]).await.unwrap();
+    store.record(&[decision(1), decision(2)]).await.unwrap();
+    // One flow has a decision for each time its form was sent.
+    store.record(&[decision(1)]).await.unwrap();
+}
+
+pub async fn it_tells_that_it_is_there(store: Arc<dyn Store>) {
+    store.ping().await.unwrap();
+    store.close().await;
+    assert!(store.ping().await.is_err());
+    assert!(store.accept(vec![delivery("crm", 1)]).await.is_err());
+}

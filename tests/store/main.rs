@@ -1,0 +1,10 @@
+//! The promises of `Store`, asked of each database, and what the worker makes of them.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod contract;
+mod recorder;
+mod scenes;
+mod sqlite;

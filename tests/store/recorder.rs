@@ -1,0 +1,65 @@
+//! Decisions reach the database, and never hold anybody up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+use tokio::sync::oneshot;
+use vestibule::store::Store;
+use vestibule::store::recorder::{OnLoss, recorder};
+use vestibule::store::sqlite::Sqlite;
+
+use crate::scenes::{Home, decision};
+
+fn counter() -> (OnLoss, Arc<AtomicU64>) {
+    let lost = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&lost);
+    let on_loss = Arc::new(move |number| {
+        count.fetch_add(number, Ordering::Relaxed);
+    });
+    (on_loss, lost)
+}
+
+async fn recorded(home: &Home) -> i64 {
+    let options = SqliteConnectOptions::new().filename(home.database());
+    let mut connection = options.connect().await.unwrap();
+    sqlx::query_scalar("SELECT count(*) FROM decisions")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_was_handed_in_before_the_stop_is_written() {
+    let home = Home::new();
+    let store = Arc::new(Sqlite::open(&home.database()).await.unwrap());
+    let (on_loss, lost) = counter();
+    let (recorder, writer) = recorder(store, on_loss);
+    let (stop, stopped) = oneshot::channel::<()>();
+    for number in 0..1000 {
+        recorder.record(decision(number));
+    }
+    let writing = tokio::spawn(writer.run(async { drop(stopped.await) }));
+    stop.send(()).unwrap();
+    writing.await.unwrap();
+    assert_eq!(recorded(&home).await, 1000);
+    assert_eq!(lost.load(Ordering::Relaxed), 0);
+    recorder.record(decision(1000));
+    assert_eq!(lost.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn what_nobody_writes_is_counted_as_lost_and_holds_nobody_up() {
+    let home = Home::new();
+    let store = Arc::new(Sqlite::open(&home.database()).await.unwrap());
+    let (on_loss, lost) = counter();
+    let (recorder, writer) = recorder(store.clone(), on_loss);
+    for number in 0..5000 {
+        recorder.record(decision(number));
+    }
+    assert_eq!(lost.load(Ordering::Relaxed), 904);
+    store.close().await;
+    writer.run(std::future::ready(())).await;
+    assert_eq!(lost.load(Ordering::Relaxed), 5000);
+}

@@ -1,0 +1,108 @@
+//! What the tests have in common: deliveries, decisions and moments.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use uuid::Uuid;
+use vestibule::clock::{Timestamp, later};
+use vestibule::decision::{CheckRecord, Decision};
+use vestibule::delivery::{Claimed, Event, New};
+use vestibule::kratos::{Flow, Hook, Stage};
+use vestibule::request::{Body, Method, Request};
+use vestibule::store::AttemptRecord;
+
+pub const SECOND: Duration = Duration::from_secs(1);
+pub const MINUTE: Duration = Duration::from_mins(1);
+pub const DAY: Duration = Duration::from_hours(24);
+
+/// A moment of the story, counted from its beginning.
+pub fn at(since_the_beginning: Duration) -> Timestamp {
+    later(Timestamp::UNIX_EPOCH + 20_000 * DAY, since_the_beginning)
+}
+
+/// The beginning.
+pub fn start() -> Timestamp {
+    at(Duration::ZERO)
+}
+
+/// A delivery about this identity, made at the beginning and tried for a day. Its id grows with the identity's.
+pub fn delivery(plan: &str, identity: u128) -> New {
+    New {
+        id: id_of(plan, identity),
+        plan: plan.to_owned(),
+        event: Event::IdentityCreated,
+        unique_key: Uuid::from_u128(identity).to_string(),
+        identity_id: Uuid::from_u128(identity),
+        request: Ok(Request {
+            method: Method::Post,
+            path: "/contacts?a=1".to_owned(),
+            headers: vec![("X-Source".to_owned(), "sign-up".to_owned())],
+            body: Some(Body {
+                content_type: "application/json".to_owned(),
+                text: format!(r#"{{"identity":"{identity}","quote":"\"\\ \u0000 ü"}}"#),
+            }),
+        }),
+        created_at: start(),
+        keep_trying_until: at(DAY),
+    }
+}
+
+/// A try that began and ended at this moment.
+pub fn tried(status: u16, moment: Timestamp) -> AttemptRecord {
+    AttemptRecord {
+        began_at: moment,
+        ended_at: moment,
+        status: Some(status),
+        error: (status >= 300).then(|| format!("status {status}")),
+    }
+}
+
+pub fn ids(held: &[Claimed]) -> Vec<Uuid> {
+    held.iter().map(|claimed| claimed.id).collect()
+}
+
+pub fn decision(number: u128) -> Decision {
+    Decision {
+        hook: Hook {
+            flow: Flow::Registration,
+            stage: Stage::Pre,
+            method: "password".to_owned(),
+        },
+        flow_id: Uuid::from_u128(number),
+        at: start(),
+        duration_ms: 12,
+        outcome: "refused",
+        checks: vec![CheckRecord {
+            check: "vat_number".to_owned(),
+            outcome: "refused",
+            kind: None,
+            message_id: Some(4_900_101),
+            observed: false,
+            duration_ms: 11,
+        }],
+    }
+}
+
+/// A folder of its own for a database.
+pub struct Home(TempDir);
+
+impl Home {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.0.path().join("vestibule.db")
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.0.path().to_owned()
+    }
+}
+
+/// Of the delivery about this identity by this plan.
+pub fn id_of(plan: &str, identity: u128) -> Uuid {
+    let plan = plan.bytes().fold(0, |sum, byte| sum + u128::from(byte));
+    Uuid::from_u128((identity << 64) + plan)
+}
