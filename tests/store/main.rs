@@ -8,3 +8,4 @@ mod contract;
 mod recorder;
 mod scenes;
 mod sqlite;
+mod worker;
