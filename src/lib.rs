@@ -9,6 +9,7 @@
 //! message → expression → kratos → telemetry, secret, clock`
 
 pub mod check;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decision;
