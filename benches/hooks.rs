@@ -46,7 +46,10 @@ fn main() {
         return;
     }
     log_to(std::io::sink, tracing::Level::INFO, LogFormat::Json).expect("logging");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(measure());
 }
 
@@ -56,11 +59,17 @@ async fn measure() {
     let environment = Environment::of([("DSN".to_owned(), dsn)]);
     let settings = config::read(TEN_CHECKS, Path::new("bench.yaml"), &environment)
         .unwrap_or_else(|problems| panic!("{problems}"));
-    let app = App::start(settings, Surroundings::default()).await.expect("a start");
+    let app = App::start(settings, Surroundings::default())
+        .await
+        .expect("a start");
     let bare = start_bare();
 
     let body = payload().to_string();
-    println!("payload {} bytes, {IN_FLIGHT} in flight, {ROUNDS} rounds of {} s each", body.len(), ROUND.as_secs());
+    println!(
+        "payload {} bytes, {IN_FLIGHT} in flight, {ROUNDS} rounds of {} s each",
+        body.len(),
+        ROUND.as_secs()
+    );
     let mut ratios = Vec::new();
     // One round each to warm up.
     round(bare, &body).await;
@@ -69,7 +78,10 @@ async fn measure() {
         let least = round(bare, &body).await;
         let ours = round(app.hooks_address, &body).await;
         ratios.push(ours / least);
-        println!("round {number}: bare {least:>8.0} /s   pre {ours:>8.0} /s   ratio {:.2}", ours / least);
+        println!(
+            "round {number}: bare {least:>8.0} /s   pre {ours:>8.0} /s   ratio {:.2}",
+            ours / least
+        );
     }
     ratios.sort_by(f64::total_cmp);
     println!("ratio, median of {ROUNDS}: {:.2}", ratios[ROUNDS / 2]);
@@ -79,11 +91,12 @@ async fn measure() {
 fn start_bare() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    let server = HttpServer::new(|| Web::new().route("/hooks/registration/pre", web::post().to(bare)))
-        .listen(listener)
-        .expect("listening")
-        .disable_signals()
-        .run();
+    let server =
+        HttpServer::new(|| Web::new().route("/hooks/registration/pre", web::post().to(bare)))
+            .listen(listener)
+            .expect("listening")
+            .disable_signals()
+            .run();
     tokio::spawn(server);
     address
 }
@@ -101,7 +114,14 @@ async fn round(address: SocketAddr, body: &str) -> f64 {
     let calls = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
     let callers: Vec<_> = (0..IN_FLIGHT)
-        .map(|_| tokio::spawn(call(address, body.to_owned(), Arc::clone(&running), Arc::clone(&calls))))
+        .map(|_| {
+            tokio::spawn(call(
+                address,
+                body.to_owned(),
+                Arc::clone(&running),
+                Arc::clone(&calls),
+            ))
+        })
         .collect();
     tokio::time::sleep(ROUND).await;
     running.store(false, Ordering::Relaxed);
@@ -132,7 +152,11 @@ async fn call(address: SocketAddr, body: String, running: Arc<AtomicBool>, calls
             assert!(read > 0, "the connection was closed");
             length += read;
         }
-        assert!(buffer.starts_with(b"HTTP/1.1 204"), "{}", String::from_utf8_lossy(&buffer[..length]));
+        assert!(
+            buffer.starts_with(b"HTTP/1.1 204"),
+            "{}",
+            String::from_utf8_lossy(&buffer[..length])
+        );
         calls.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -139,8 +139,17 @@ impl Check {
     pub fn waits_for(&self) -> Vec<String> {
         let mut names = self.after.clone();
         let expressions = [&self.when, &self.unavailable.when];
-        names.extend(expressions.into_iter().flatten().flat_map(|one| one.checks_read().to_vec()));
-        let conditions = self.refuse.iter().map(|refusal| &refusal.when).chain(&self.accept);
+        names.extend(
+            expressions
+                .into_iter()
+                .flatten()
+                .flat_map(|one| one.checks_read().to_vec()),
+        );
+        let conditions = self
+            .refuse
+            .iter()
+            .map(|refusal| &refusal.when)
+            .chain(&self.accept);
         for condition in conditions {
             if let Condition::Expression(expression) = condition {
                 names.extend(expression.checks_read().to_vec());
@@ -148,7 +157,11 @@ impl Check {
         }
         names.extend(self.ask.iter().flat_map(request::Plan::checks_read));
         names.extend(self.set.iter().flat_map(|set| set.value.checks_read()));
-        let wordings = self.refuse.iter().filter_map(|refusal| refusal.message.as_ref()).chain(&self.invalid);
+        let wordings = self
+            .refuse
+            .iter()
+            .filter_map(|refusal| refusal.message.as_ref())
+            .chain(&self.invalid);
         names.extend(wordings.flat_map(|wording| wording.checks_read()));
         names.sort();
         names.dedup();

@@ -1,6 +1,7 @@
 //! The command tree; `--help` is the manual.
 
 pub mod deliveries;
+pub mod demo;
 pub mod keygen;
 pub mod kratos;
 pub mod schema;
@@ -25,6 +26,8 @@ pub struct Cli {
 enum Command {
     /// Answer Kratos's hooks and carry deliveries, until SIGTERM or Ctrl-C
     Serve(ConfigFile),
+    /// Show everything on one machine in one process, with example services
+    Demo(demo::Options),
     /// Read a settings file and print every problem in it; exit code 1 if there is one
     Validate {
         /// The settings file
@@ -60,6 +63,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(file) => serve::serve(&file.config).await,
+            Command::Demo(options) => demo::run(&options).await,
             Command::Validate { file } => validate::run(&file),
             Command::Schema { markdown } => schema::run(markdown),
             Command::Kratos(command) => command.run(),

@@ -20,6 +20,9 @@ impl Wording {
     /// The checks whose responses its texts read.
     #[must_use]
     pub fn checks_read(&self) -> Vec<String> {
-        self.texts.iter().flat_map(|(_, template)| template.checks_read()).collect()
+        self.texts
+            .iter()
+            .flat_map(|(_, template)| template.checks_read())
+            .collect()
     }
 }

@@ -21,14 +21,24 @@ pub enum LogFormat {
 
 /// Starts logging to `writer`. Other crates are heard from `warn` on, because some of them log what
 /// they send and receive. Fails if logging was started before.
-pub fn log_to<W>(writer: W, level: Level, format: LogFormat) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+pub fn log_to<W>(
+    writer: W,
+    level: Level,
+    format: LogFormat,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::new(format!("warn,vestibule={level}"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
     match format {
-        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .try_init(),
         LogFormat::Human => builder.with_target(false).try_init(),
     }
 }
@@ -36,7 +46,13 @@ where
 /// Logs a panic by its place alone: its words could hold what somebody typed.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "Panicked; this is a defect of Vestibule, please report it with its place");
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        tracing::error!(
+            place,
+            "Panicked; this is a defect of Vestibule, please report it with its place"
+        );
     }));
 }

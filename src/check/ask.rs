@@ -21,7 +21,10 @@ pub enum Conclusion {
 #[must_use]
 pub fn conclude(check: &Check, status: u16, names: &Names<'_>) -> Conclusion {
     let named = |number: u16| {
-        check.refuse.iter().any(|refusal| matches!(refusal.when, Condition::Status(status) if status == number))
+        check
+            .refuse
+            .iter()
+            .any(|refusal| matches!(refusal.when, Condition::Status(status) if status == number))
     };
     if !named(status) {
         if status == 429 {
@@ -33,31 +36,48 @@ pub fn conclude(check: &Check, status: u16, names: &Names<'_>) -> Conclusion {
     }
     match read(check, status, names) {
         Ok(conclusion) => conclusion,
-        Err((place, error)) => {
-            Conclusion::Unavailable(Kind::UnexpectedAnswer, format!("`{place}`, status {status}: {error}"))
-        }
+        Err((place, error)) => Conclusion::Unavailable(
+            Kind::UnexpectedAnswer,
+            format!("`{place}`, status {status}: {error}"),
+        ),
     }
 }
 
-fn read(check: &Check, status: u16, names: &Names<'_>) -> Result<Conclusion, (String, EvaluationError)> {
+fn read(
+    check: &Check,
+    status: u16,
+    names: &Names<'_>,
+) -> Result<Conclusion, (String, EvaluationError)> {
     if let Some(when) = &check.unavailable.when
-        && when.holds(names).map_err(|error| ("unavailable.when".to_owned(), error))?
+        && when
+            .holds(names)
+            .map_err(|error| ("unavailable.when".to_owned(), error))?
     {
-        return Ok(Conclusion::Unavailable(Kind::Declared, "`unavailable.when` holds".to_owned()));
+        return Ok(Conclusion::Unavailable(
+            Kind::Declared,
+            "`unavailable.when` holds".to_owned(),
+        ));
     }
     for (index, refusal) in check.refuse.iter().enumerate() {
-        if holds(&refusal.when, status, names).map_err(|error| (format!("refuse[{index}].when"), error))? {
+        if holds(&refusal.when, status, names)
+            .map_err(|error| (format!("refuse[{index}].when"), error))?
+        {
             return Ok(Conclusion::Refused(index));
         }
     }
     let accepted = match &check.accept {
         None => (200..300).contains(&status),
-        Some(accept) => holds(accept, status, names).map_err(|error| ("accept".to_owned(), error))?,
+        Some(accept) => {
+            holds(accept, status, names).map_err(|error| ("accept".to_owned(), error))?
+        }
     };
     Ok(if accepted {
         Conclusion::Accepted
     } else {
-        Conclusion::Unavailable(Kind::UnexpectedAnswer, format!("neither refused nor accepted, status {status}"))
+        Conclusion::Unavailable(
+            Kind::UnexpectedAnswer,
+            format!("neither refused nor accepted, status {status}"),
+        )
     })
 }
 
@@ -73,7 +93,9 @@ fn holds(condition: &Condition, status: u16, names: &Names<'_>) -> Result<bool, 
 pub fn without_answer(none: NoAnswer) -> Conclusion {
     let kind = match none {
         NoAnswer::Timeout => Kind::Timeout,
-        NoAnswer::Connection | NoAnswer::ForbiddenAddress | NoAnswer::UnknownService => Kind::Connection,
+        NoAnswer::Connection | NoAnswer::ForbiddenAddress | NoAnswer::UnknownService => {
+            Kind::Connection
+        }
         NoAnswer::TooLarge => Kind::UnexpectedAnswer,
     };
     Conclusion::Unavailable(kind, none.to_string())

@@ -70,7 +70,11 @@ pub struct Judgement {
 enum Outcome {
     Accepted,
     Refused(Message),
-    Unavailable { kind: Kind, policy: Policy, words: Message },
+    Unavailable {
+        kind: Kind,
+        policy: Policy,
+        words: Message,
+    },
     NotApplicable,
     Skipped,
 }
@@ -99,14 +103,34 @@ impl Checks {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let places: BTreeMap<String, usize> =
-            checks.iter().enumerate().map(|(place, check)| (check.name.clone(), place)).collect();
-        let placed = |names: &[String]| names.iter().filter_map(|name| places.get(name).copied()).collect();
+        let places: BTreeMap<String, usize> = checks
+            .iter()
+            .enumerate()
+            .map(|(place, check)| (check.name.clone(), place))
+            .collect();
+        let placed = |names: &[String]| {
+            names
+                .iter()
+                .filter_map(|name| places.get(name).copied())
+                .collect()
+        };
         let checks = checks
             .into_iter()
-            .map(|check| Wired { after: placed(&check.after), waits_for: placed(&check.waits_for()), check })
+            .map(|check| Wired {
+                after: placed(&check.after),
+                waits_for: placed(&check.waits_for()),
+                check,
+            })
             .collect();
-        Self { checks, services, lists, builtin, default_language, clock, metrics }
+        Self {
+            checks,
+            services,
+            lists,
+            builtin,
+            default_language,
+            clock,
+            metrics,
+        }
     }
 
     /// Runs the checks of the call's flow side by side and sums them up.
@@ -150,7 +174,13 @@ impl<'a> Round<'a> {
                         let plan = checks.checks[place].check.ask.as_ref();
                         let service = plan.map(|plan| plan.service.as_str()).unwrap_or_default();
                         let extra = [("traceparent", call.trace.child())];
-                        (place, checks.services.exchange(service, &request, &extra, call.until).await)
+                        (
+                            place,
+                            checks
+                                .services
+                                .exchange(service, &request, &extra, call.until)
+                                .await,
+                        )
                     }),
                 }
             }
@@ -165,7 +195,11 @@ impl<'a> Round<'a> {
     fn next_ready(&self) -> Option<usize> {
         let checks = &self.checks.checks;
         (0..checks.len()).find(|place| {
-            !self.begun[*place] && checks[*place].waits_for.iter().all(|other| self.done[*other].is_some())
+            !self.begun[*place]
+                && checks[*place]
+                    .waits_for
+                    .iter()
+                    .all(|other| self.done[*other].is_some())
         })
     }
 
@@ -180,16 +214,26 @@ impl<'a> Round<'a> {
             observed
                 || matches!(
                     outcome,
-                    Some(Outcome::Accepted | Outcome::NotApplicable | Outcome::Unavailable { policy: Policy::Accept, .. })
+                    Some(
+                        Outcome::Accepted
+                            | Outcome::NotApplicable
+                            | Outcome::Unavailable {
+                                policy: Policy::Accept,
+                                ..
+                            }
+                    )
                 )
         };
         if !after.iter().all(let_pass) {
             return Begun::Done(Outcome::Skipped);
         }
         if let Some(field) = &check.field {
-            let value = field.value_in(self.identity).filter(|value| !is_empty(value));
+            let value = field
+                .value_in(self.identity)
+                .filter(|value| !is_empty(value));
             let before = self.call.payload.previous.as_ref();
-            let earlier = before.map(|before| field.value_in(before).filter(|value| !is_empty(value)));
+            let earlier =
+                before.map(|before| field.value_in(before).filter(|value| !is_empty(value)));
             if earlier == Some(value) {
                 return Begun::Done(Outcome::NotApplicable);
             }
@@ -223,7 +267,9 @@ impl<'a> Round<'a> {
         if let Some(when) = &check.unavailable.when {
             match when.holds(names) {
                 Ok(false) => {}
-                Ok(true) => return self.unavailable(check, Kind::Declared, "`unavailable.when` holds"),
+                Ok(true) => {
+                    return self.unavailable(check, Kind::Declared, "`unavailable.when` holds");
+                }
                 Err(error) => return self.failed(check, "unavailable.when", &error),
             }
         }
@@ -236,9 +282,11 @@ impl<'a> Round<'a> {
         }
         match check.accept.as_ref().map(holds) {
             None | Some(Ok(true)) => Outcome::Accepted,
-            Some(Ok(false)) => {
-                self.unavailable(check, Kind::UnexpectedAnswer, "neither refused nor accepted")
-            }
+            Some(Ok(false)) => self.unavailable(
+                check,
+                Kind::UnexpectedAnswer,
+                "neither refused nor accepted",
+            ),
             Some(Err(error)) => self.failed(check, "accept", &error),
         }
     }
@@ -251,8 +299,13 @@ impl<'a> Round<'a> {
             Ok(answer) => {
                 let own = Arc::new(answer.response);
                 response = Some(Arc::clone(&own));
-                let reachable = Value::Object([("response".to_owned(), (*own).clone())].into_iter().collect());
-                self.responses.insert(check.name.clone(), Arc::new(reachable));
+                let reachable = Value::Object(
+                    [("response".to_owned(), (*own).clone())]
+                        .into_iter()
+                        .collect(),
+                );
+                self.responses
+                    .insert(check.name.clone(), Arc::new(reachable));
                 conclude(check, answer.status, &self.names(check, Some(&own)))
             }
         };
@@ -276,7 +329,10 @@ impl<'a> Round<'a> {
             check = check.name, place, %error, flow.id = %self.call.payload.flow_id,
             "The value is not valid: an expression of the check failed on it"
         );
-        let wording = check.invalid.as_ref().unwrap_or(&self.checks.builtin.not_valid);
+        let wording = check
+            .invalid
+            .as_ref()
+            .unwrap_or(&self.checks.builtin.not_valid);
         Outcome::Refused(self.words(check, wording, None))
     }
 
@@ -287,12 +343,23 @@ impl<'a> Round<'a> {
             passes = policy == Policy::Accept, observed = check.mode == Mode::Observe,
             "Check `{}` has no usable answer", check.name
         );
-        Outcome::Unavailable { kind, policy, words: self.words(check, &self.checks.builtin.try_again, None) }
+        Outcome::Unavailable {
+            kind,
+            policy,
+            words: self.words(check, &self.checks.builtin.try_again, None),
+        }
     }
 
     fn refusal_words(&self, check: &Check, index: usize, response: Option<&Value>) -> Message {
-        let wording = check.refuse.get(index).and_then(|refusal| refusal.message.as_ref());
-        self.words(check, wording.unwrap_or(&self.checks.builtin.not_valid), response)
+        let wording = check
+            .refuse
+            .get(index)
+            .and_then(|refusal| refusal.message.as_ref());
+        self.words(
+            check,
+            wording.unwrap_or(&self.checks.builtin.not_valid),
+            response,
+        )
     }
 
     fn words(&self, check: &Check, wording: &Wording, response: Option<&Value>) -> Message {
@@ -301,14 +368,23 @@ impl<'a> Round<'a> {
             default_language: &self.checks.default_language,
         };
         let names = self.names(check, response);
-        reader.message(wording, &self.checks.builtin.not_valid, &names, Some(&check.name), check.field.as_ref())
+        reader.message(
+            wording,
+            &self.checks.builtin.not_valid,
+            &names,
+            Some(&check.name),
+            check.field.as_ref(),
+        )
     }
 
     fn names<'n>(&'n self, check: &Check, response: Option<&'n Value>) -> Names<'n> {
         Names {
             identity: Some(self.identity),
             previous: self.call.payload.previous.as_ref(),
-            value: check.field.as_ref().and_then(|field| field.value_in(self.identity)),
+            value: check
+                .field
+                .as_ref()
+                .and_then(|field| field.value_in(self.identity)),
             flow: Some(&self.call.payload.flow),
             request: Some(&self.call.payload.request),
             method: &self.call.hook.method,
@@ -321,7 +397,10 @@ impl<'a> Round<'a> {
 
     fn finish(&mut self, place: usize, outcome: Outcome) {
         let duration_ms = milliseconds(self.started, self.checks.clock.now());
-        self.done[place] = Some(Done { outcome, duration_ms });
+        self.done[place] = Some(Done {
+            outcome,
+            duration_ms,
+        });
     }
 
     fn sum_up(self) -> Judgement {
@@ -339,14 +418,25 @@ impl<'a> Round<'a> {
             self.count(check, &done.outcome);
             let message = match &done.outcome {
                 Outcome::Refused(message) => message,
-                Outcome::Unavailable { policy: Policy::Refuse, words, .. } => words,
+                Outcome::Unavailable {
+                    policy: Policy::Refuse,
+                    words,
+                    ..
+                } => words,
                 _ => continue,
             };
             if !observed {
-                findings.push(Finding { field: check.field.clone(), message: message.clone() });
+                findings.push(Finding {
+                    field: check.field.clone(),
+                    message: message.clone(),
+                });
             }
         }
-        let verdict = if findings.is_empty() { self.admit() } else { Verdict::Refuse(findings) };
+        let verdict = if findings.is_empty() {
+            self.admit()
+        } else {
+            Verdict::Refuse(findings)
+        };
         Judgement { verdict, records }
     }
 
@@ -354,11 +444,20 @@ impl<'a> Round<'a> {
         let mut changes = Changes::to(self.identity);
         for (wired, done) in self.checks.checks.iter().zip(&self.done) {
             let check = &wired.check;
-            let accepted = matches!(done, Some(Done { outcome: Outcome::Accepted, .. }));
+            let accepted = matches!(
+                done,
+                Some(Done {
+                    outcome: Outcome::Accepted,
+                    ..
+                })
+            );
             if !accepted || check.mode == Mode::Observe {
                 continue;
             }
-            let response = self.responses.get(&check.name).and_then(|reachable| reachable.get("response"));
+            let response = self
+                .responses
+                .get(&check.name)
+                .and_then(|reachable| reachable.get("response"));
             let names = self.names(check, response);
             for set in &check.set {
                 match set.value.render(&names) {
@@ -366,22 +465,44 @@ impl<'a> Round<'a> {
                     Err(error) => {
                         let path = set.path.join(".");
                         tracing::warn!(check = check.name, path, %error, "A value of `set` was left out");
-                        self.checks.metrics.set_failures.get_or_create(&CheckName { check: check.name.clone() }).inc();
+                        self.checks
+                            .metrics
+                            .set_failures
+                            .get_or_create(&CheckName {
+                                check: check.name.clone(),
+                            })
+                            .inc();
                     }
                 }
             }
         }
         let changes = changes.finish();
-        if changes.is_empty() { Verdict::Admit } else { Verdict::AdmitWith(changes) }
+        if changes.is_empty() {
+            Verdict::Admit
+        } else {
+            Verdict::AdmitWith(changes)
+        }
     }
 
     fn count(&self, check: &Check, outcome: &Outcome) {
         let metrics = &self.checks.metrics;
         let observed = check.mode == Mode::Observe;
-        let outcomes = if observed { &metrics.observed_outcomes } else { &metrics.check_outcomes };
-        outcomes.get_or_create(&CheckLabels { check: check.name.clone(), outcome: outcome.as_str() }).inc();
+        let outcomes = if observed {
+            &metrics.observed_outcomes
+        } else {
+            &metrics.check_outcomes
+        };
+        outcomes
+            .get_or_create(&CheckLabels {
+                check: check.name.clone(),
+                outcome: outcome.as_str(),
+            })
+            .inc();
         if let Outcome::Unavailable { kind, policy, .. } = outcome {
-            let labels = KindLabels { check: check.name.clone(), kind: kind.as_str() };
+            let labels = KindLabels {
+                check: check.name.clone(),
+                kind: kind.as_str(),
+            };
             metrics.unavailable.get_or_create(&labels).inc();
             if *policy == Policy::Accept && !observed {
                 metrics.fail_open.get_or_create(&labels).inc();

@@ -13,13 +13,18 @@ impl<'a> Changes<'a> {
     /// None yet.
     #[must_use]
     pub fn to(identity: &'a Value) -> Self {
-        Self { identity, changed: Map::new() }
+        Self {
+            identity,
+            changed: Map::new(),
+        }
     }
 
     /// Puts `value` at `path` (`traits`, `company`, `name`): objects are merged, nulls skipped, all else
     /// is replaced. What stands in the way of the path (a text where an object should be) is replaced too.
     pub fn set(&mut self, path: &[String], value: Value) {
-        let Some((root, rest)) = path.split_first() else { return };
+        let Some((root, rest)) = path.split_first() else {
+            return;
+        };
         if value.is_null() {
             return;
         }
@@ -36,7 +41,8 @@ impl<'a> Changes<'a> {
     /// What differs from what Kratos sent, each field whole, because Kratos replaces whole fields.
     #[must_use]
     pub fn finish(mut self) -> Map<String, Value> {
-        self.changed.retain(|root, value| self.identity.get(root).unwrap_or(&Value::Null) != value);
+        self.changed
+            .retain(|root, value| self.identity.get(root).unwrap_or(&Value::Null) != value);
         self.changed
     }
 }
@@ -76,14 +82,38 @@ mod tests {
             "metadata_public": null,
         });
         let cases = [
-            ("traits.company.name", json!("new"), json!({"traits": {"email": "a@example.org", "company": {"name": "new", "vat": "DE1"}, "tags": ["a", "b"]}})),
-            ("traits.company", json!({"city": "Bonn", "name": null}), json!({"traits": {"email": "a@example.org", "company": {"name": "old", "vat": "DE1", "city": "Bonn"}, "tags": ["a", "b"]}})),
-            ("traits.tags", json!(["c"]), json!({"traits": {"email": "a@example.org", "company": {"name": "old", "vat": "DE1"}, "tags": ["c"]}})),
-            ("metadata_public.a.b", json!(1), json!({"metadata_public": {"a": {"b": 1}}})),
+            (
+                "traits.company.name",
+                json!("new"),
+                json!({"traits": {"email": "a@example.org", "company": {"name": "new", "vat": "DE1"}, "tags": ["a", "b"]}}),
+            ),
+            (
+                "traits.company",
+                json!({"city": "Bonn", "name": null}),
+                json!({"traits": {"email": "a@example.org", "company": {"name": "old", "vat": "DE1", "city": "Bonn"}, "tags": ["a", "b"]}}),
+            ),
+            (
+                "traits.tags",
+                json!(["c"]),
+                json!({"traits": {"email": "a@example.org", "company": {"name": "old", "vat": "DE1"}, "tags": ["c"]}}),
+            ),
+            (
+                "metadata_public.a.b",
+                json!(1),
+                json!({"metadata_public": {"a": {"b": 1}}}),
+            ),
             ("metadata_public.a", json!(null), json!({})),
-            ("metadata_public", json!({"a": null}), json!({"metadata_public": {}})),
+            (
+                "metadata_public",
+                json!({"a": null}),
+                json!({"metadata_public": {}}),
+            ),
             ("traits.email", json!("a@example.org"), json!({})),
-            ("traits.email.part", json!(1), json!({"traits": {"email": {"part": 1}, "company": {"name": "old", "vat": "DE1"}, "tags": ["a", "b"]}})),
+            (
+                "traits.email.part",
+                json!(1),
+                json!({"traits": {"email": {"part": 1}, "company": {"name": "old", "vat": "DE1"}, "tags": ["a", "b"]}}),
+            ),
         ];
         for (at, value, expected) in cases {
             let mut changes = Changes::to(&identity);

@@ -36,7 +36,9 @@ impl Reader<'_> {
                 None
             }
         });
-        let text = text.or_else(|| self.text(fallback)?.render_text(names).ok()).unwrap_or_default();
+        let text = text
+            .or_else(|| self.text(fallback)?.render_text(names).ok())
+            .unwrap_or_default();
         let mut context = json!({});
         for (key, value) in [
             ("message", wording.name.as_deref()),
@@ -52,11 +54,17 @@ impl Reader<'_> {
 
     fn text<'w>(&self, wording: &'w Wording) -> Option<&'w Template> {
         let tags: Vec<&str> = wording.texts.iter().map(|(tag, _)| tag.as_str()).collect();
-        let wanted = self.accept_language.and_then(|header| language::lookup(header, &tags));
+        let wanted = self
+            .accept_language
+            .and_then(|header| language::lookup(header, &tags));
         let tag = wanted
             .or_else(|| language::lookup(self.default_language, &tags))
             .or_else(|| tags.first().copied())?;
-        wording.texts.iter().find(|(known, _)| known == tag).map(|(_, template)| template)
+        wording
+            .texts
+            .iter()
+            .find(|(known, _)| known == tag)
+            .map(|(_, template)| template)
     }
 }
 

@@ -3,13 +3,99 @@
 use std::io::Write;
 use std::time::Duration;
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use chrono::SecondsFormat;
+use clap::{Args, Subcommand};
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 
-use crate::clock::Timestamp;
+use super::ConfigFile;
+use crate::app::open_store;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Environment};
+use crate::delivery::State;
 use crate::store::{Filter, Listed, Store};
+use uuid::Uuid;
+
+/// `vestibule deliveries …`
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List deliveries, newest first
+    List {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        which: Which,
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make deliveries due now: pending ones, and abandoned ones for another while. A running `serve` takes
+    /// them up within a minute
+    Retry {
+        #[command(flatten)]
+        file: ConfigFile,
+        #[command(flatten)]
+        which: Which,
+        /// All that --plan and --state leave, instead of those named by id
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+    },
+}
+
+/// Which deliveries are meant.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Only these ids
+    #[arg(value_name = "ID")]
+    ids: Vec<Uuid>,
+    /// Only of this plan, a name under `deliveries`
+    #[arg(long)]
+    plan: Option<String>,
+    /// Only in this state: pending, delivered or abandoned
+    #[arg(long, value_parser = state)]
+    state: Option<State>,
+}
+
+/// How long abandoned deliveries are tried anew.
+const KEEP_TRYING_FOR: Duration = Duration::from_secs(8 * 24 * 3600);
+
+impl Command {
+    /// Runs it on the database that the settings name.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let (file, which) = match &self {
+            Self::List { file, which, .. } | Self::Retry { file, which, .. } => (file, which),
+        };
+        let settings = match config::load(&file.config, &Environment::of_process()) {
+            Ok(settings) => settings,
+            Err(problems) => {
+                eprintln!("{problems}");
+                return Ok(ExitCode::FAILURE);
+            }
+        };
+        let filter = Filter { ids: which.ids.clone(), plan: which.plan.clone(), state: which.state };
+        let store = open_store(&settings.dsn).await?;
+        let mut out = std::io::stdout();
+        let done = match self {
+            Self::List { limit, json, .. } => list(&*store, &filter, limit, json, &mut out).await,
+            Self::Retry { all, .. } if filter.ids.is_empty() && !all => {
+                Err(anyhow::anyhow!("name the deliveries by id, or say --all (with --plan or --state to narrow it)"))
+            }
+            Self::Retry { .. } => retry(&*store, &filter, Clock::system().now(), KEEP_TRYING_FOR, &mut out).await,
+        };
+        store.close().await;
+        done.map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn state(name: &str) -> Result<State, String> {
+    State::named(name).ok_or_else(|| "it is one of: pending, delivered, abandoned".to_owned())
+}
 
 /// Prints deliveries, newest first: for people, or as a JSON list.
 pub async fn list(

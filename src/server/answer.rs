@@ -22,7 +22,11 @@ impl Answer {
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "a reply is given once")]
     pub fn new(reply: Reply, outcome: &'static str) -> Self {
-        Self { status: reply.status(), body: reply.body().map(|body| Bytes::from(body.to_string())), outcome }
+        Self {
+            status: reply.status(),
+            body: reply.body().map(|body| Bytes::from(body.to_string())),
+            outcome,
+        }
     }
 
     /// Whether a repeated call shall get it again: not if it asks for that call.

@@ -49,10 +49,12 @@ impl Key {
     pub fn trigger_or_body(&self) -> String {
         use std::fmt::Write as _;
         self.trigger.clone().unwrap_or_else(|| {
-            self.body.iter().fold(String::from("body-"), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
+            self.body
+                .iter()
+                .fold(String::from("body-"), |mut text, byte| {
+                    let _ = write!(text, "{byte:02x}");
+                    text
+                })
         })
     }
 }
@@ -79,7 +81,10 @@ impl Answers {
     /// Nothing remembered yet.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { kept: Mutex::default(), clock }
+        Self {
+            kept: Mutex::default(),
+            clock,
+        }
     }
 
     /// The answer to the call `key`: of the work that is under way or done, else of `work`, which then runs
@@ -120,7 +125,9 @@ impl Answers {
 
     fn finish(&self, key: Key, number: u64, answer: Option<&Answer>) {
         let mut kept = self.kept();
-        let size = answer.filter(|answer| answer.may_be_repeated()).map(Answer::size);
+        let size = answer
+            .filter(|answer| answer.may_be_repeated())
+            .map(Answer::size);
         match (size, &key.trigger) {
             (Some(size), Some(_)) => {
                 kept.bytes += size;
@@ -157,7 +164,11 @@ impl Answers {
 
 impl Kept {
     fn forget_before(&mut self, now: Timestamp) {
-        while self.done.front().is_some_and(|(_, _, until, _)| *until <= now) {
+        while self
+            .done
+            .front()
+            .is_some_and(|(_, _, until, _)| *until <= now)
+        {
             self.forget_oldest();
         }
     }
@@ -165,7 +176,11 @@ impl Kept {
     fn forget_oldest(&mut self) {
         if let Some((key, number, _, size)) = self.done.pop_front() {
             self.bytes -= size;
-            if self.works.get(&key).is_some_and(|(known, _)| *known == number) {
+            if self
+                .works
+                .get(&key)
+                .is_some_and(|(known, _)| *known == number)
+            {
                 self.works.remove(&key);
             }
         }
@@ -180,7 +195,11 @@ mod tests {
     use crate::kratos::{Flow, Reply, Stage};
 
     fn key(trigger: Option<&str>, body: &str) -> Key {
-        let hook = Hook { flow: Flow::Registration, stage: Stage::Pre, method: "password".to_owned() };
+        let hook = Hook {
+            flow: Flow::Registration,
+            stage: Stage::Pre,
+            method: "password".to_owned(),
+        };
         Key::new(&hook, trigger, body.as_bytes())
     }
 
@@ -192,7 +211,11 @@ mod tests {
 
     fn scene() -> Scene {
         let (clock, hand) = Clock::by_hand(Timestamp::UNIX_EPOCH);
-        Scene { answers: Arc::new(Answers::new(clock)), hand, works: Arc::default() }
+        Scene {
+            answers: Arc::new(Answers::new(clock)),
+            hand,
+            works: Arc::default(),
+        }
     }
 
     impl Scene {
@@ -216,13 +239,25 @@ mod tests {
     async fn the_same_call_is_worked_on_once_also_at_the_same_moment() {
         let scene = scene();
         let one = key(Some("t"), "b");
-        let (first, second) = tokio::join!(scene.call(one.clone(), Reply::Yes), scene.call(one.clone(), Reply::AskAgain));
+        let (first, second) = tokio::join!(
+            scene.call(one.clone(), Reply::Yes),
+            scene.call(one.clone(), Reply::AskAgain)
+        );
         assert_eq!(first.unwrap().status, 204);
         assert_eq!(second.unwrap().status, 204);
-        assert_eq!(scene.call(one.clone(), Reply::AskAgain).await.unwrap().status, 204);
+        assert_eq!(
+            scene
+                .call(one.clone(), Reply::AskAgain)
+                .await
+                .unwrap()
+                .status,
+            204
+        );
         assert_eq!(scene.works(), 1);
         scene.call(key(Some("t"), "other body"), Reply::Yes).await;
-        scene.call(key(Some("other trigger"), "b"), Reply::Yes).await;
+        scene
+            .call(key(Some("other trigger"), "b"), Reply::Yes)
+            .await;
         assert_eq!(scene.works(), 3);
         scene.hand.advance(REMEMBERED_FOR);
         scene.call(one, Reply::Yes).await;
@@ -234,7 +269,10 @@ mod tests {
     async fn without_a_trigger_id_only_calls_at_the_same_moment_are_joined() {
         let scene = scene();
         let one = key(None, "b");
-        tokio::join!(scene.call(one.clone(), Reply::Yes), scene.call(one.clone(), Reply::Yes));
+        tokio::join!(
+            scene.call(one.clone(), Reply::Yes),
+            scene.call(one.clone(), Reply::Yes)
+        );
         assert_eq!(scene.works(), 1);
         scene.call(one, Reply::Yes).await;
         assert_eq!(scene.works(), 2);
@@ -245,7 +283,14 @@ mod tests {
     async fn an_answer_that_asks_for_another_call_is_not_remembered() {
         let scene = scene();
         let one = key(Some("t"), "b");
-        assert_eq!(scene.call(one.clone(), Reply::AskAgain).await.unwrap().status, 503);
+        assert_eq!(
+            scene
+                .call(one.clone(), Reply::AskAgain)
+                .await
+                .unwrap()
+                .status,
+            503
+        );
         assert_eq!(scene.call(one, Reply::Yes).await.unwrap().status, 204);
     }
 
@@ -258,7 +303,10 @@ mod tests {
         drop(left);
         assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 204);
         assert_eq!(scene.works(), 1);
-        let panicked = scene.answers.once(key(Some("p"), "b"), async { panic!("on purpose") }).await;
+        let panicked = scene
+            .answers
+            .once(key(Some("p"), "b"), async { panic!("on purpose") })
+            .await;
         assert!(panicked.is_none());
         assert!(scene.call(key(Some("p"), "b"), Reply::Yes).await.is_some());
     }
@@ -267,7 +315,9 @@ mod tests {
     async fn the_oldest_answers_are_forgotten_when_there_are_too_many() {
         let scene = scene();
         for number in 0..=MOST_ANSWERS {
-            scene.call(key(Some(&number.to_string()), "b"), Reply::Yes).await;
+            scene
+                .call(key(Some(&number.to_string()), "b"), Reply::Yes)
+                .await;
         }
         assert_eq!(scene.answers.len(), MOST_ANSWERS);
         let before = scene.works();

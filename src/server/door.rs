@@ -58,7 +58,10 @@ impl Door {
     /// A refusal at form level, for when the call itself is at fault and nothing is known of the visitor.
     #[must_use]
     pub fn refuse(&self, status: RefusalStatus, wording: &Wording) -> Reply {
-        let reader = Reader { accept_language: None, default_language: &self.default_language };
+        let reader = Reader {
+            accept_language: None,
+            default_language: &self.default_language,
+        };
         let names = Names {
             identity: None,
             previous: None,
@@ -72,14 +75,19 @@ impl Door {
             lists: &self.lists,
         };
         let message = reader.message(wording, &self.builtin.not_possible, &names, None, None);
-        Reply::Refused { status, messages: vec![Placed::new(FORM_LEVEL, message)] }
+        Reply::Refused {
+            status,
+            messages: vec![Placed::new(FORM_LEVEL, message)],
+        }
     }
 
     /// The answer if something in us broke: words to `pre`, "call again" to `post`.
     #[must_use]
     pub fn broken(&self, hook: &Hook) -> Answer {
         let reply = match hook.stage {
-            crate::kratos::Stage::Pre => self.refuse(RefusalStatus::BadRequest, &self.builtin.try_again),
+            crate::kratos::Stage::Pre => {
+                self.refuse(RefusalStatus::BadRequest, &self.builtin.try_again)
+            }
             crate::kratos::Stage::Post => Reply::AskAgain,
         };
         Answer::new(reply, "broken")
@@ -87,7 +95,10 @@ impl Door {
 
     /// Tells the operator that kratos.yml is wired wrongly, and what to change.
     pub fn tell_wiring(&self, hook: &Hook, reason: &'static str, mend: &str) {
-        self.metrics.wiring_problems.get_or_create(&ReasonLabels { reason }).inc();
+        self.metrics
+            .wiring_problems
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
         tracing::error!(
             reason, hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
             "kratos.yml is wired wrongly: {mend}"
@@ -97,9 +108,19 @@ impl Door {
     /// Counts an answer.
     pub fn count(&self, hook: &Hook, outcome: &'static str, seconds: f64) {
         let (flow, stage) = (hook.flow.as_str(), hook.stage.as_str());
-        self.metrics.hook_requests.get_or_create(&HookLabels { flow, stage, outcome }).inc();
+        self.metrics
+            .hook_requests
+            .get_or_create(&HookLabels {
+                flow,
+                stage,
+                outcome,
+            })
+            .inc();
         let labels = crate::telemetry::metrics::StageLabels { flow, stage };
-        self.metrics.hook_seconds.get_or_create(&labels).observe(seconds);
+        self.metrics
+            .hook_seconds
+            .get_or_create(&labels)
+            .observe(seconds);
     }
 
     /// The visitor's request as expressions see it: with `client_ip`, if the configured header holds an address.

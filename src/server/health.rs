@@ -30,13 +30,21 @@ impl Health {
     /// In good health.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, store: Arc<dyn Store>, clock: Clock) -> Self {
-        Self { metrics, store, clock, leaving: AtomicBool::new(false) }
+        Self {
+            metrics,
+            store,
+            clock,
+            leaving: AtomicBool::new(false),
+        }
     }
 
     /// Asks the database, but not for long.
     async fn database_is_up(&self) -> bool {
         let until = later(self.clock.now(), PATIENCE);
-        let up = matches!(self.clock.before(until, self.store.ping()).await, Some(Ok(())));
+        let up = matches!(
+            self.clock.before(until, self.store.ping()).await,
+            Some(Ok(()))
+        );
         self.metrics.database_up.set(i64::from(up));
         up
     }
@@ -46,10 +54,16 @@ impl Health {
         if let Some(Ok(backlog)) = self.clock.before(until, self.store.backlog()).await {
             let now = self.clock.now();
             #[expect(clippy::cast_precision_loss, reason = "milliseconds of some days")]
-            let oldest = backlog.oldest_pending.map_or(0.0, |since| milliseconds(since, now) as f64 / 1000.0);
+            let oldest = backlog
+                .oldest_pending
+                .map_or(0.0, |since| milliseconds(since, now) as f64 / 1000.0);
             self.metrics.oldest_pending.set(oldest);
-            self.metrics.pending.set(i64::try_from(backlog.pending).unwrap_or(i64::MAX));
-            self.metrics.abandoned.set(i64::try_from(backlog.abandoned).unwrap_or(i64::MAX));
+            self.metrics
+                .pending
+                .set(i64::try_from(backlog.pending).unwrap_or(i64::MAX));
+            self.metrics
+                .abandoned
+                .set(i64::try_from(backlog.abandoned).unwrap_or(i64::MAX));
         }
     }
 }
@@ -65,7 +79,11 @@ pub async fn ready(health: Data<Health>) -> HttpResponse {
     if health.leaving.load(Ordering::Relaxed) {
         return HttpResponse::ServiceUnavailable().json(json!({"status": "shutting down"}));
     }
-    let database = if health.database_is_up().await { "ok" } else { "down" };
+    let database = if health.database_is_up().await {
+        "ok"
+    } else {
+        "down"
+    };
     HttpResponse::Ok().json(json!({"status": "ok", "database": database}))
 }
 
@@ -78,5 +96,7 @@ pub async fn version() -> Json<Value> {
 pub async fn metrics(health: Data<Health>) -> HttpResponse {
     health.database_is_up().await;
     health.count_backlog().await;
-    HttpResponse::Ok().content_type(CONTENT_TYPE).body(health.metrics.encode())
+    HttpResponse::Ok()
+        .content_type(CONTENT_TYPE)
+        .body(health.metrics.encode())
 }

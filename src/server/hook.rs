@@ -67,7 +67,11 @@ pub async fn answer(
     let (Some(flow), Some(stage)) = (Flow::named(&flow), Stage::named(&stage)) else {
         return unknown(request, payload, door).await;
     };
-    let hook = Hook { flow, stage, method: method(query.into_inner()) };
+    let hook = Hook {
+        flow,
+        stage,
+        method: method(query.into_inner()),
+    };
     let body = read(payload, &door, until).await;
     if !from_kratos::proves(&request, &door.keys) {
         tracing::error!(
@@ -77,10 +81,28 @@ pub async fn answer(
         let reply = door.refuse(RefusalStatus::Unauthorized, &door.builtin.not_possible);
         return counted(&door, &hook, at, Answer::new(reply, "unauthorized"));
     }
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let key = Key::new(&hook, header("Ory-Webhook-Trigger-ID"), body.as_deref().unwrap_or_default());
-    let trace = header("traceparent").and_then(Trace::parse).unwrap_or_else(Trace::begin);
-    let call = Call { hook: hook.clone(), body, at, until, trace, key: key.clone() };
+    let header = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let key = Key::new(
+        &hook,
+        header("Ory-Webhook-Trigger-ID"),
+        body.as_deref().unwrap_or_default(),
+    );
+    let trace = header("traceparent")
+        .and_then(Trace::parse)
+        .unwrap_or_else(Trace::begin);
+    let call = Call {
+        hook: hook.clone(),
+        body,
+        at,
+        until,
+        trace,
+        key: key.clone(),
+    };
     let span = tracing::info_span!(
         "hook", trace.id = %trace, hook.flow = %flow, hook.stage = %stage, hook.method = hook.method
     );
@@ -101,7 +123,9 @@ pub async fn answer(
 /// A hook's URL called with another verb than POST.
 pub async fn wrong_verb(payload: Payload, door: Data<Door>) -> HttpResponse {
     let _ = read(payload, &door, later(door.clock.now(), door.deadline)).await;
-    tracing::error!("A hook was called with another verb than POST; write `method: POST` at this hook in kratos.yml");
+    tracing::error!(
+        "A hook was called with another verb than POST; write `method: POST` at this hook in kratos.yml"
+    );
     let reply = door.refuse(RefusalStatus::MethodNotAllowed, &door.builtin.not_possible);
     HttpResponse::from(Answer::new(reply, "wrong_verb"))
 }
@@ -121,7 +145,10 @@ pub async fn unknown(request: HttpRequest, payload: Payload, door: Data<Door>) -
 
 fn method(mut query: HashMap<String, String>) -> String {
     let method = query.remove("method").unwrap_or_default();
-    let plain = method.len() <= 32 && method.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let plain = method.len() <= 32
+        && method
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     if plain { method } else { String::new() }
 }
 
@@ -145,7 +172,14 @@ async fn read(mut payload: Payload, door: &Door, until: Timestamp) -> Result<Byt
                 body.extend_from_slice(&chunk);
             }
         }
-        if length <= MAX_BODY { Ok(body.freeze()) } else { Err(Unread::TooLarge) }
+        if length <= MAX_BODY {
+            Ok(body.freeze())
+        } else {
+            Err(Unread::TooLarge)
+        }
     };
-    door.clock.before(until, all).await.unwrap_or(Err(Unread::Incomplete))
+    door.clock
+        .before(until, all)
+        .await
+        .unwrap_or(Err(Unread::Incomplete))
 }

@@ -13,9 +13,12 @@ use crate::telemetry::metrics::ReasonLabels;
 
 /// Stores what the saved identity calls for, and says yes once it is stored.
 pub async fn answer(door: &Door, call: &Call) -> Answer {
-    let payload = match call.body.as_ref().map_err(ToString::to_string).and_then(|body| {
-        Payload::parse(body).map_err(|error| error.to_string())
-    }) {
+    let payload = match call
+        .body
+        .as_ref()
+        .map_err(ToString::to_string)
+        .and_then(|body| Payload::parse(body).map_err(|error| error.to_string()))
+    {
         Ok(payload) => payload,
         Err(error) => return unread(door, &error),
     };
@@ -54,7 +57,12 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
 /// An account was made of which we were not told. A refusal would show an error page to somebody who has
 /// an account, so it is a yes, and an alarm.
 fn unread(door: &Door, error: &str) -> Answer {
-    door.metrics.unread_posts.get_or_create(&ReasonLabels { reason: "unreadable" }).inc();
+    door.metrics
+        .unread_posts
+        .get_or_create(&ReasonLabels {
+            reason: "unreadable",
+        })
+        .inc();
     tracing::error!(
         error,
         "ALARM: a `post` could not be read: an account was made or changed of which nothing is known, and nothing is \
@@ -87,7 +95,11 @@ fn planned(door: &Door, call: &Call, payload: &Payload, event: Event) -> Vec<del
         lists: &door.lists,
     };
     let trigger_id = call.key.trigger_or_body();
-    let occasion = Occasion { event, identity_id: payload.identity_id, trigger_id: &trigger_id };
+    let occasion = Occasion {
+        event,
+        identity_id: payload.identity_id,
+        trigger_id: &trigger_id,
+    };
     deliveries_for(&door.plans, &occasion, &names)
 }
 
@@ -95,7 +107,10 @@ async fn store(door: &Door, call: &Call, deliveries: Vec<delivery::New>) -> Resu
     if deliveries.is_empty() {
         return Ok(0);
     }
-    let stored = door.clock.before(call.until, door.store.accept(deliveries)).await;
+    let stored = door
+        .clock
+        .before(call.until, door.store.accept(deliveries))
+        .await;
     let stored = stored.ok_or_else(|| "the database did not answer in time".to_owned())?;
     let stored = stored.map_err(|error| error.in_full())?;
     door.metrics.deliveries_stored.inc_by(stored as u64);

@@ -41,7 +41,12 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
     payload.request = door.request_with_client_ip(&payload);
     let judgement = door
         .checks
-        .judge(check::Call { hook, payload: &payload, until: call.until, trace: call.trace })
+        .judge(check::Call {
+            hook,
+            payload: &payload,
+            until: call.until,
+            trace: call.trace,
+        })
         .await;
     let outcome = judgement.verdict.as_str();
     let duration_ms = milliseconds(call.at, door.clock.now());
@@ -54,7 +59,12 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         outcome,
         checks: judgement.records,
     });
-    Answer::new(judgement.verdict.into_reply(Form::new(payload.nodes.as_deref())), outcome)
+    Answer::new(
+        judgement
+            .verdict
+            .into_reply(Form::new(payload.nodes.as_deref())),
+        outcome,
+    )
 }
 
 fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {
@@ -67,6 +77,13 @@ fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {
 
 /// The place in kratos.yml at which this hook stands.
 pub fn place(call: &Call) -> String {
-    let method = if call.hook.method.is_empty() { "<method>" } else { &call.hook.method };
-    format!("`selfservice.flows.{}.after.{method}.hooks`", call.hook.flow)
+    let method = if call.hook.method.is_empty() {
+        "<method>"
+    } else {
+        &call.hook.method
+    };
+    format!(
+        "`selfservice.flows.{}.after.{method}.hooks`",
+        call.hook.flow
+    )
 }

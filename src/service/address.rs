@@ -6,7 +6,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Metadata services outside the link-local ranges.
-const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+const METADATA_V4: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254);
 
 /// Whether `address` is never called.
@@ -14,11 +17,16 @@ const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x025
 pub fn is_forbidden(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
-            address.is_link_local() || address.is_multicast() || address.is_broadcast() || METADATA_V4.contains(&address)
+            address.is_link_local()
+                || address.is_multicast()
+                || address.is_broadcast()
+                || METADATA_V4.contains(&address)
         }
         IpAddr::V6(address) => match embedded(address) {
             Some(inner) => is_forbidden(IpAddr::V4(inner)),
-            None => address.is_unicast_link_local() || address.is_multicast() || address == METADATA_V6,
+            None => {
+                address.is_unicast_link_local() || address.is_multicast() || address == METADATA_V6
+            }
         },
     }
 }
@@ -46,13 +54,33 @@ mod tests {
     #[test]
     fn link_local_and_metadata_addresses_are_never_called() {
         for forbidden in [
-            "169.254.169.254", "169.254.0.1", "100.100.100.200", "192.0.0.192", "224.0.0.1", "255.255.255.255",
-            "fe80::1", "fd00:ec2::254", "ff02::1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe",
-            "2002:a9fe:a9fe::1", "::169.254.169.254",
+            "169.254.169.254",
+            "169.254.0.1",
+            "100.100.100.200",
+            "192.0.0.192",
+            "224.0.0.1",
+            "255.255.255.255",
+            "fe80::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "::169.254.169.254",
         ] {
             assert!(is_forbidden(forbidden.parse().unwrap()), "{forbidden}");
         }
-        for allowed in ["127.0.0.1", "::1", "10.1.2.3", "192.168.0.1", "100.64.0.1", "93.184.216.34", "fd12::1", "2001:db8::1", "::ffff:10.0.0.1"] {
+        for allowed in [
+            "127.0.0.1",
+            "::1",
+            "10.1.2.3",
+            "192.168.0.1",
+            "100.64.0.1",
+            "93.184.216.34",
+            "fd12::1",
+            "2001:db8::1",
+            "::ffff:10.0.0.1",
+        ] {
             assert!(!is_forbidden(allowed.parse().unwrap()), "{allowed}");
         }
     }

@@ -8,7 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use serde_json::{Map, Value};
 
 use super::address::is_forbidden;
@@ -78,16 +80,31 @@ pub struct Services {
 
 impl Services {
     /// Makes ready to call these services.
-    #[expect(clippy::disallowed_methods, reason = "the one place where an HTTP client is built")]
-    pub fn new(services: Vec<Service>, clock: Clock, metrics: Arc<Metrics>) -> Result<Self, reqwest::Error> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where an HTTP client is built"
+    )]
+    pub fn new(
+        services: Vec<Service>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .dns_resolver(Arc::new(AllowedAddresses))
             .user_agent(concat!("vestibule/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        let services = services.into_iter().map(|service| (service.name.clone(), service)).collect();
-        Ok(Self { services, http, clock, metrics })
+        let services = services
+            .into_iter()
+            .map(|service| (service.name.clone(), service))
+            .collect();
+        Ok(Self {
+            services,
+            http,
+            clock,
+            metrics,
+        })
     }
 
     /// Sends `request` to the service of that name and waits for the answer: as long as the service's
@@ -105,7 +122,9 @@ impl Services {
         let answer = if started >= until {
             None
         } else {
-            self.clock.before(until, self.send(service, request, extra)).await
+            self.clock
+                .before(until, self.send(service, request, extra))
+                .await
         };
         let answer = answer.unwrap_or(Err(NoAnswer::Timeout));
         let outcome = match &answer {
@@ -115,8 +134,16 @@ impl Services {
         let service = service.name.clone();
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of one exchange")]
         let seconds = milliseconds(started, self.clock.now()) as f64 / 1000.0;
-        self.metrics.service_seconds.get_or_create(&ServiceName { service: service.clone() }).observe(seconds);
-        self.metrics.service_requests.get_or_create(&ServiceLabels { service, outcome }).inc();
+        self.metrics
+            .service_seconds
+            .get_or_create(&ServiceName {
+                service: service.clone(),
+            })
+            .observe(seconds);
+        self.metrics
+            .service_requests
+            .get_or_create(&ServiceLabels { service, outcome })
+            .inc();
         answer
     }
 
@@ -127,7 +154,11 @@ impl Services {
         extra: &[(&'static str, String)],
     ) -> Result<Answer, NoAnswer> {
         let outgoing = outgoing(service, request, extra)?;
-        let answer = self.http.execute(outgoing).await.map_err(|error| told(&error))?;
+        let answer = self
+            .http
+            .execute(outgoing)
+            .await
+            .map_err(|error| told(&error))?;
         let status = answer.status().as_u16();
         let headers = answer.headers().clone();
         let mut body = Vec::new();
@@ -139,8 +170,15 @@ impl Services {
             }
             body.extend_from_slice(&chunk);
         }
-        let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
-        Ok(Answer { status, response: understood(status, &headers, &body), retry_after })
+        let retry_after = headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .map(ToOwned::to_owned);
+        Ok(Answer {
+            status,
+            response: understood(status, &headers, &body),
+            retry_after,
+        })
     }
 }
 
@@ -150,42 +188,47 @@ fn outgoing(
     request: &Request,
     extra: &[(&'static str, String)],
 ) -> Result<reqwest::Request, NoAnswer> {
-        let mut url = service.url.clone();
-        if url.host().is_none_or(|host| host_is_forbidden(&host)) {
-            return Err(NoAnswer::ForbiddenAddress);
-        }
-        let (path, query) = match request.path.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (request.path.as_str(), None),
-        };
-        let base = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&format!("{base}{path}"));
-        url.set_query(query);
-        let mut headers = HeaderMap::new();
-        for (name, value) in &service.headers {
-            put(&mut headers, name, value.expose(), true);
-        }
-        if let Some(auth) = &service.auth {
-            prove(auth, &mut headers, &mut url);
-        }
-        for (name, value) in &request.headers {
-            put(&mut headers, name, value, false);
-        }
-        for (name, value) in extra {
-            put(&mut headers, name, value, false);
-        }
-        let method = reqwest::Method::from_bytes(request.method.as_str().as_bytes())
-            .map_err(|_| NoAnswer::Connection)?;
-        let mut outgoing = reqwest::Request::new(method, url);
-        if let Some(body) = &request.body {
-            if !headers.contains_key(CONTENT_TYPE) {
-                put(&mut headers, CONTENT_TYPE.as_str(), &body.content_type, false);
-            }
-            *outgoing.body_mut() = Some(body.text.clone().into());
-        }
-        *outgoing.headers_mut() = headers;
-        Ok(outgoing)
+    let mut url = service.url.clone();
+    if url.host().is_none_or(|host| host_is_forbidden(&host)) {
+        return Err(NoAnswer::ForbiddenAddress);
     }
+    let (path, query) = match request.path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (request.path.as_str(), None),
+    };
+    let base = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&format!("{base}{path}"));
+    url.set_query(query);
+    let mut headers = HeaderMap::new();
+    for (name, value) in &service.headers {
+        put(&mut headers, name, value.expose(), true);
+    }
+    if let Some(auth) = &service.auth {
+        prove(auth, &mut headers, &mut url);
+    }
+    for (name, value) in &request.headers {
+        put(&mut headers, name, value, false);
+    }
+    for (name, value) in extra {
+        put(&mut headers, name, value, false);
+    }
+    let method = reqwest::Method::from_bytes(request.method.as_str().as_bytes())
+        .map_err(|_| NoAnswer::Connection)?;
+    let mut outgoing = reqwest::Request::new(method, url);
+    if let Some(body) = &request.body {
+        if !headers.contains_key(CONTENT_TYPE) {
+            put(
+                &mut headers,
+                CONTENT_TYPE.as_str(),
+                &body.content_type,
+                false,
+            );
+        }
+        *outgoing.body_mut() = Some(body.text.clone().into());
+    }
+    *outgoing.headers_mut() = headers;
+    Ok(outgoing)
+}
 
 fn put(headers: &mut HeaderMap, name: &str, value: &str, sensitive: bool) {
     // Names and values were checked when the settings were read and when the request was built.
@@ -198,17 +241,44 @@ fn put(headers: &mut HeaderMap, name: &str, value: &str, sensitive: bool) {
 fn prove(auth: &Auth, headers: &mut HeaderMap, url: &mut url::Url) {
     match auth {
         Auth::Bearer { token } => {
-            put(headers, AUTHORIZATION.as_str(), &format!("Bearer {}", token.expose()), true);
+            put(
+                headers,
+                AUTHORIZATION.as_str(),
+                &format!("Bearer {}", token.expose()),
+                true,
+            );
         }
         Auth::BasicAuth { user, password } => {
             let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
-            put(headers, AUTHORIZATION.as_str(), &format!("Basic {pair}"), true);
+            put(
+                headers,
+                AUTHORIZATION.as_str(),
+                &format!("Basic {pair}"),
+                true,
+            );
         }
-        Auth::ApiKey { name, value, place: ApiKeyPlace::Header } => put(headers, name, value.expose(), true),
-        Auth::ApiKey { name, value, place: ApiKeyPlace::Cookie } => {
-            put(headers, COOKIE.as_str(), &format!("{name}={}", value.expose()), true);
+        Auth::ApiKey {
+            name,
+            value,
+            place: ApiKeyPlace::Header,
+        } => put(headers, name, value.expose(), true),
+        Auth::ApiKey {
+            name,
+            value,
+            place: ApiKeyPlace::Cookie,
+        } => {
+            put(
+                headers,
+                COOKIE.as_str(),
+                &format!("{name}={}", value.expose()),
+                true,
+            );
         }
-        Auth::ApiKey { name, value, place: ApiKeyPlace::Query } => {
+        Auth::ApiKey {
+            name,
+            value,
+            place: ApiKeyPlace::Query,
+        } => {
             url.query_pairs_mut().append_pair(name, value.expose());
         }
     }
@@ -259,9 +329,13 @@ struct Forbidden;
 impl Resolve for AllowedAddresses {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let allowed: Vec<SocketAddr> =
-                found.iter().copied().filter(|address| !is_forbidden(address.ip())).collect();
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let allowed: Vec<SocketAddr> = found
+                .iter()
+                .copied()
+                .filter(|address| !is_forbidden(address.ip()))
+                .collect();
             if allowed.is_empty() && !found.is_empty() {
                 return Err(Box::new(Forbidden) as Box<dyn std::error::Error + Send + Sync>);
             }
@@ -297,7 +371,10 @@ mod tests {
         ];
         for (body, expected) in cases {
             let response = understood(200, &headers, body);
-            assert_eq!(response, json!({"status": 200, "headers": {"x-two": "a, b"}, "body": expected}));
+            assert_eq!(
+                response,
+                json!({"status": 200, "headers": {"x-two": "a, b"}, "body": expected})
+            );
         }
     }
 }

@@ -178,25 +178,101 @@ impl Metrics {
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         let registry = &mut self.registry;
         registry.register("build", "Which Vestibule this is", build);
-        registry.register("hook_requests", "Calls from Kratos by flow, stage and what came of them", self.hook_requests.clone());
-        registry.register("hook_duration_seconds", "Time from a call's first byte to its answer", self.hook_seconds.clone());
-        registry.register("wiring_problems", "Calls from hooks that are wired wrongly in kratos.yml", self.wiring_problems.clone());
-        registry.register("unread_posts", "post calls that could not be read: an account was made of which nothing is known", self.unread_posts.clone());
-        registry.register("check_outcomes", "What the checks came to", self.check_outcomes.clone());
-        registry.register("check_observed_outcomes", "What checks in mode observe would have come to", self.observed_outcomes.clone());
-        registry.register("fail_open", "Sign-ups let pass without an answer, as the settings say", self.fail_open.clone());
-        registry.register("check_unavailable", "Checks without a usable answer, by kind", self.unavailable.clone());
-        registry.register("set_failures", "Values of set that could not be made and were left out", self.set_failures.clone());
-        registry.register("service_requests", "Exchanges with services by outcome", self.service_requests.clone());
-        registry.register("service_duration_seconds", "Time of one exchange with a service", self.service_seconds.clone());
-        registry.register("deliveries_stored", "Deliveries stored", self.deliveries_stored.clone());
-        registry.register("delivery_attempts", "Tries at deliveries by outcome", self.delivery_attempts.clone());
-        registry.register("delivery_oldest_pending_seconds", "How long the oldest pending delivery has waited", self.oldest_pending.clone());
-        registry.register("deliveries_pending", "Deliveries waiting to be carried", self.pending.clone());
-        registry.register("deliveries_abandoned", "Deliveries given up, kept to be looked at", self.abandoned.clone());
-        registry.register("database_up", "1 while the database can be reached and written to", self.database_up.clone());
-        registry.register("decisions_dropped", "Decisions that could not be written down", self.decisions_dropped.clone());
-        registry.register("config_last_reload_successful", "1 if the settings in force are those of the file", self.settings_loaded.clone());
+        registry.register(
+            "hook_requests",
+            "Calls from Kratos by flow, stage and what came of them",
+            self.hook_requests.clone(),
+        );
+        registry.register(
+            "hook_duration_seconds",
+            "Time from a call's first byte to its answer",
+            self.hook_seconds.clone(),
+        );
+        registry.register(
+            "wiring_problems",
+            "Calls from hooks that are wired wrongly in kratos.yml",
+            self.wiring_problems.clone(),
+        );
+        registry.register(
+            "unread_posts",
+            "post calls that could not be read: an account was made of which nothing is known",
+            self.unread_posts.clone(),
+        );
+        registry.register(
+            "check_outcomes",
+            "What the checks came to",
+            self.check_outcomes.clone(),
+        );
+        registry.register(
+            "check_observed_outcomes",
+            "What checks in mode observe would have come to",
+            self.observed_outcomes.clone(),
+        );
+        registry.register(
+            "fail_open",
+            "Sign-ups let pass without an answer, as the settings say",
+            self.fail_open.clone(),
+        );
+        registry.register(
+            "check_unavailable",
+            "Checks without a usable answer, by kind",
+            self.unavailable.clone(),
+        );
+        registry.register(
+            "set_failures",
+            "Values of set that could not be made and were left out",
+            self.set_failures.clone(),
+        );
+        registry.register(
+            "service_requests",
+            "Exchanges with services by outcome",
+            self.service_requests.clone(),
+        );
+        registry.register(
+            "service_duration_seconds",
+            "Time of one exchange with a service",
+            self.service_seconds.clone(),
+        );
+        registry.register(
+            "deliveries_stored",
+            "Deliveries stored",
+            self.deliveries_stored.clone(),
+        );
+        registry.register(
+            "delivery_attempts",
+            "Tries at deliveries by outcome",
+            self.delivery_attempts.clone(),
+        );
+        registry.register(
+            "delivery_oldest_pending_seconds",
+            "How long the oldest pending delivery has waited",
+            self.oldest_pending.clone(),
+        );
+        registry.register(
+            "deliveries_pending",
+            "Deliveries waiting to be carried",
+            self.pending.clone(),
+        );
+        registry.register(
+            "deliveries_abandoned",
+            "Deliveries given up, kept to be looked at",
+            self.abandoned.clone(),
+        );
+        registry.register(
+            "database_up",
+            "1 while the database can be reached and written to",
+            self.database_up.clone(),
+        );
+        registry.register(
+            "decisions_dropped",
+            "Decisions that could not be written down",
+            self.decisions_dropped.clone(),
+        );
+        registry.register(
+            "config_last_reload_successful",
+            "1 if the settings in force are those of the file",
+            self.settings_loaded.clone(),
+        );
     }
 
     /// All of them as `OpenMetrics` text.

@@ -28,7 +28,10 @@ impl Trace {
     /// A trace that begins with us.
     #[must_use]
     pub fn begin() -> Self {
-        Self { id: uuid::Uuid::new_v4().into_bytes(), flags: 0 }
+        Self {
+            id: uuid::Uuid::new_v4().into_bytes(),
+            flags: 0,
+        }
     }
 
     /// `traceparent` for a call of ours: the same trace, a new span.
@@ -71,10 +74,14 @@ mod tests {
         let trace = Trace::parse(good).unwrap();
         assert_eq!(trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
         let child = trace.child();
-        assert!(child.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && child.ends_with("-01"));
+        assert!(
+            child.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && child.ends_with("-01")
+        );
         assert_ne!(child, good);
         assert!(Trace::parse(&child).is_some());
-        assert!(Trace::parse("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-later").is_some());
+        assert!(
+            Trace::parse("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-later").is_some()
+        );
         for bad in [
             "",
             "00",

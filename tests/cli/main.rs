@@ -9,12 +9,20 @@ const KEY: &str = "canary-key-one-0123456789";
 
 fn vestibule(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
-    command.args(arguments).current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::null());
     command
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    vestibule(folder, arguments).env("VESTIBULE_KEY", KEY).output().expect("the program runs")
+    vestibule(folder, arguments)
+        .env("VESTIBULE_KEY", KEY)
+        .output()
+        .expect("the program runs")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -47,14 +55,22 @@ impl Serving {
         let mut log = String::new();
         let hooks = loop {
             let mut line = String::new();
-            assert!(lines.read_line(&mut line).expect("a line") > 0, "it ended: {log}");
+            assert!(
+                lines.read_line(&mut line).expect("a line") > 0,
+                "it ended: {log}"
+            );
             log.push_str(&line);
             let line: serde_json::Value = serde_json::from_str(&line).expect("JSON lines");
             if let Some(address) = line["hooks_address"].as_str() {
                 break address.to_owned();
             }
         };
-        Self { process, lines, hooks, log }
+        Self {
+            process,
+            lines,
+            hooks,
+            log,
+        }
     }
 
     fn call(&self, path: &str, body: &str) -> String {
@@ -72,9 +88,14 @@ impl Serving {
 
     /// Told to stop as an orchestrator does; returns the exit code and all lines.
     fn stop(mut self) -> (Option<i32>, String) {
-        let killed = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().expect("kill");
+        let killed = Command::new("kill")
+            .args(["-TERM", &self.process.id().to_string()])
+            .status()
+            .expect("kill");
         assert!(killed.success());
-        self.lines.read_to_string(&mut self.log).expect("the last lines");
+        self.lines
+            .read_to_string(&mut self.log)
+            .expect("the last lines");
         (self.process.wait().expect("an end").code(), self.log)
     }
 }
@@ -97,11 +118,23 @@ fn serve_answers_logs_without_values_and_stops_when_told() {
     };
     let nil = "00000000-0000-0000-0000-000000000000";
     let pre = "/hooks/registration/pre?method=password";
-    assert!(serving.call(pre, &body(nil, "canary-good")).starts_with("HTTP/1.1 204"));
-    assert!(serving.call(pre, &body(nil, "canary-bad")).starts_with("HTTP/1.1 400"));
+    assert!(
+        serving
+            .call(pre, &body(nil, "canary-good"))
+            .starts_with("HTTP/1.1 204")
+    );
+    assert!(
+        serving
+            .call(pre, &body(nil, "canary-bad"))
+            .starts_with("HTTP/1.1 400")
+    );
     assert!(serving.call(pre, "canary").starts_with("HTTP/1.1 400"));
     let saved = body("7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b11", "canary-good");
-    assert!(serving.call("/hooks/registration/post?method=password", &saved).starts_with("HTTP/1.1 204"));
+    assert!(
+        serving
+            .call("/hooks/registration/post?method=password", &saved)
+            .starts_with("HTTP/1.1 204")
+    );
 
     // The command line sees the same database while the program runs.
     let listed = run(folder.path(), &["deliveries", "list", "--json"]);
@@ -117,43 +150,79 @@ fn serve_answers_logs_without_values_and_stops_when_told() {
     assert!(!log.to_lowercase().contains("canary"), "{log}");
     for line in log.lines() {
         let line: serde_json::Value = serde_json::from_str(line).expect("JSON lines");
-        assert!(line["message"].is_string() && line["timestamp"].is_string() && line["level"].is_string(), "{line}");
+        assert!(
+            line["message"].is_string()
+                && line["timestamp"].is_string()
+                && line["level"].is_string(),
+            "{line}"
+        );
     }
 
     let retried = run(folder.path(), &["deliveries", "retry", &id]);
-    assert_eq!((retried.status.code(), text(&retried.stdout)), (Some(0), "1 delivery is due now.\n".to_owned()));
+    assert_eq!(
+        (retried.status.code(), text(&retried.stdout)),
+        (Some(0), "1 delivery is due now.\n".to_owned())
+    );
     let table = text(&run(folder.path(), &["deliveries", "list", "--state", "pending"]).stdout);
-    assert!(table.contains(&id) && table.contains("identity.created"), "{table}");
-    let none = text(&run(folder.path(), &["deliveries", "list", "--state", "delivered"]).stdout);
+    assert!(
+        table.contains(&id) && table.contains("identity.created"),
+        "{table}"
+    );
+    let none = text(
+        &run(
+            folder.path(),
+            &["deliveries", "list", "--state", "delivered"],
+        )
+        .stdout,
+    );
     assert_eq!(none, "No deliveries.\n");
 }
 
 #[test]
 fn nothing_half_valid_starts() {
     for (settings, expected) in [
-        ("checks: {a: {refuse: [{when: \"1 +\"}]}}", "checks.a.refuse"),
+        (
+            "checks: {a: {refuse: [{when: \"1 +\"}]}}",
+            "checks.a.refuse",
+        ),
         ("hooks: {deadline: 5}", "`5` has no unit"),
         ("dsn: sqlite:///nowhere/at/all.db", "/nowhere/at"),
     ] {
         let folder = folder_with(settings);
         let output = run(folder.path(), &["serve"]);
         assert_eq!(output.status.code(), Some(1), "{settings}");
-        assert!(text(&output.stderr).contains(expected), "{expected} in {}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains(expected),
+            "{expected} in {}",
+            text(&output.stderr)
+        );
     }
     let folder = folder_with("{}");
-    let output = vestibule(folder.path(), &["serve"]).output().expect("the program runs");
+    let output = vestibule(folder.path(), &["serve"])
+        .output()
+        .expect("the program runs");
     assert_eq!(output.status.code(), Some(1), "no key");
-    assert!(text(&output.stderr).contains("VESTIBULE_KEY"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("VESTIBULE_KEY"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
 fn a_port_that_is_taken_is_told_with_its_key() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
-    let folder = folder_with(&format!("dsn: sqlite://v.db\nserve: {{hooks: {{host: 127.0.0.1, port: {port}}}}}\n"));
+    let folder = folder_with(&format!(
+        "dsn: sqlite://v.db\nserve: {{hooks: {{host: 127.0.0.1, port: {port}}}}}\n"
+    ));
     let output = run(folder.path(), &["serve"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("`serve.hooks`"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("`serve.hooks`"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
@@ -161,14 +230,23 @@ fn validate_says_so_when_all_is_well_and_fails_when_it_is_not() {
     let folder = folder_with(SERVED);
     let good = run(folder.path(), &["validate", "vestibule.yaml"]);
     assert_eq!(good.status.code(), Some(0), "{}", text(&good.stderr));
-    std::fs::write(folder.path().join("bad.yaml"), "chekcs: {}\nhooks: {deadline: 1}\n").expect("a file");
+    std::fs::write(
+        folder.path().join("bad.yaml"),
+        "chekcs: {}\nhooks: {deadline: 1}\n",
+    )
+    .expect("a file");
     let bad = run(folder.path(), &["validate", "bad.yaml"]);
     assert_eq!(bad.status.code(), Some(1));
     let words = format!("{}{}", text(&bad.stdout), text(&bad.stderr));
-    assert!(words.contains("2 problems") && words.contains("`checks`"), "{words}");
+    assert!(
+        words.contains("2 problems") && words.contains("`checks`"),
+        "{words}"
+    );
     let missing = run(folder.path(), &["validate", "none.yaml"]);
     assert_eq!(missing.status.code(), Some(1));
-    assert!(text(&missing.stderr).contains("none.yaml") || text(&missing.stdout).contains("none.yaml"));
+    assert!(
+        text(&missing.stderr).contains("none.yaml") || text(&missing.stdout).contains("none.yaml")
+    );
 }
 
 #[test]
@@ -176,12 +254,19 @@ fn the_small_commands_print_what_they_promise() {
     let folder = tempfile::tempdir().expect("a folder");
     let key = text(&run(folder.path(), &["keygen"]).stdout);
     assert_eq!(key.trim().len(), 43);
-    let schema: serde_json::Value = serde_json::from_slice(&run(folder.path(), &["schema"]).stdout).expect("JSON");
+    let schema: serde_json::Value =
+        serde_json::from_slice(&run(folder.path(), &["schema"]).stdout).expect("JSON");
     assert!(schema["properties"]["checks"].is_object());
     let hooks = text(&run(folder.path(), &["kratos", "hooks", "--inline"]).stdout);
-    assert!(hooks.contains("base64://") && hooks.contains("passkey"), "{hooks}");
+    assert!(
+        hooks.contains("base64://") && hooks.contains("passkey"),
+        "{hooks}"
+    );
     let version = text(&run(folder.path(), &["--version"]).stdout);
-    assert_eq!(version, format!("vestibule {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        version,
+        format!("vestibule {}\n", env!("CARGO_PKG_VERSION"))
+    );
     let nothing = run(folder.path(), &[]);
     assert_eq!(nothing.status.code(), Some(2));
 }
@@ -191,7 +276,12 @@ fn the_demo_tells_its_story() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = run(folder.path(), &["demo", "--once"]);
     let told = text(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{told}\n{}", text(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{told}\n{}",
+        text(&output.stderr)
+    );
     for line in [
         "asks     VAT register  POST /check-vat-number {\"countryCode\":\"DE\",\"vatNumber\":\"811115368\"}",
         "yes, with changes",
