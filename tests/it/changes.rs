@@ -18,8 +18,16 @@ checks:
 async fn changed_fields_are_returned_whole() {
     let register = FakeService::start();
     register.answers(200, &json!({"name": "Muster AG"}));
-    let app = TestApp::with(SETS).service("REGISTER", &register).start().await;
-    let reply = app.pre(&payload().with("/identity/metadata_public", json!({"plan": "free", "company": {"vat": 1}}))).await;
+    let app = TestApp::with(SETS)
+        .service("REGISTER", &register)
+        .start()
+        .await;
+    let reply = app
+        .pre(&payload().with(
+            "/identity/metadata_public",
+            json!({"plan": "free", "company": {"vat": 1}}),
+        ))
+        .await;
     assert_eq!(reply.status, 200);
     assert_eq!(
         reply.json(),
@@ -34,9 +42,14 @@ async fn changed_fields_are_returned_whole() {
 async fn a_change_that_changes_nothing_is_a_plain_yes() {
     let register = FakeService::start();
     register.answers(200, &json!({"name": "Canary GmbH"}));
-    let app = TestApp::with(SETS).service("REGISTER", &register).start().await;
+    let app = TestApp::with(SETS)
+        .service("REGISTER", &register)
+        .start()
+        .await;
     let metadata = json!({"company": {"name": "Canary GmbH", "checked": true}});
-    let reply = app.pre(&payload().with("/identity/metadata_public", metadata)).await;
+    let reply = app
+        .pre(&payload().with("/identity/metadata_public", metadata))
+        .await;
     assert_eq!((reply.status, reply.text.as_str()), (204, ""));
 }
 
@@ -44,9 +57,14 @@ async fn a_change_that_changes_nothing_is_a_plain_yes() {
 async fn a_value_that_cannot_be_made_is_left_out_and_counted() {
     let register = FakeService::start();
     register.answers(200, &json!({"no_name": true}));
-    let app = TestApp::with(SETS).service("REGISTER", &register).start().await;
+    let app = TestApp::with(SETS)
+        .service("REGISTER", &register)
+        .start()
+        .await;
     assert_eq!(app.pre(&payload()).await.status, 204);
-    let counted = app.metric("vestibule_set_failures_total{check=\"vat_number\"}").await;
+    let counted = app
+        .metric("vestibule_set_failures_total{check=\"vat_number\"}")
+        .await;
     assert!((counted - 2.0).abs() < 0.1, "{counted}");
 }
 
@@ -54,8 +72,13 @@ async fn a_value_that_cannot_be_made_is_left_out_and_counted() {
 async fn nothing_is_changed_by_a_sign_up_that_is_refused() {
     let register = FakeService::start();
     register.answers(200, &json!({"name": "Muster AG"}));
-    let yaml = format!("{SETS}  invite: {{field: traits.invite, refuse: [{{when: \"true\", message: \"No.\"}}]}}\n");
-    let app = TestApp::with(&yaml).service("REGISTER", &register).start().await;
+    let yaml = format!(
+        "{SETS}  invite: {{field: traits.invite, refuse: [{{when: \"true\", message: \"No.\"}}]}}\n"
+    );
+    let app = TestApp::with(&yaml)
+        .service("REGISTER", &register)
+        .start()
+        .await;
     let reply = app.pre(&payload()).await;
     assert_eq!(reply.refused(), [("#/traits/invite".to_owned(), 4_900_000)]);
     assert!(reply.json().get("identity").is_none());
@@ -73,6 +96,9 @@ checks:
     .start()
     .await;
     let body = app.pre(&payload()).await.json();
-    assert_eq!(body["identity"]["metadata_public"], json!({"one": "Canary GmbH", "two": "Canary GmbH"}));
+    assert_eq!(
+        body["identity"]["metadata_public"],
+        json!({"one": "Canary GmbH", "two": "Canary GmbH"})
+    );
     assert_eq!(body["identity"]["traits"]["company"], "changed");
 }

@@ -25,8 +25,14 @@ async fn a_check_runs_after_another_only_if_that_let_pass() {
     ] {
         let (first, second) = (FakeService::start(), FakeService::start());
         first.answers(status, &json!({}));
-        let yaml = AFTER.replace("FIRST}\n", &format!("{extra}}}\n")).replace("${env:FIRST}/{value}", "${env:ONE}/{value}");
-        let app = TestApp::with(&yaml).service("ONE", &first).service("SECOND", &second).start().await;
+        let yaml = AFTER
+            .replace("FIRST}\n", &format!("{extra}}}\n"))
+            .replace("${env:FIRST}/{value}", "${env:ONE}/{value}");
+        let app = TestApp::with(&yaml)
+            .service("ONE", &first)
+            .service("SECOND", &second)
+            .start()
+            .await;
         app.pre(&payload()).await;
         assert_eq!(!second.received().is_empty(), asked, "{status} {extra}");
     }
@@ -91,7 +97,10 @@ checks:
     )
     .start()
     .await;
-    assert_eq!(app.pre(&payload()).await.refused(), [("#/traits/invite".to_owned(), 4_900_001)]);
+    assert_eq!(
+        app.pre(&payload()).await.refused(),
+        [("#/traits/invite".to_owned(), 4_900_001)]
+    );
 }
 
 #[tokio::test]
@@ -106,9 +115,15 @@ async fn an_observing_check_asks_for_real_and_decides_nothing() {
     .await;
     assert_eq!(app.pre(&payload()).await.status, 204);
     assert_eq!(service.received().len(), 1);
-    let observed = app.metric("vestibule_check_observed_outcomes_total{check=\"c\",outcome=\"refused\"}").await;
+    let observed = app
+        .metric("vestibule_check_observed_outcomes_total{check=\"c\",outcome=\"refused\"}")
+        .await;
     assert!((observed - 1.0).abs() < 0.1);
-    assert!(app.metric("vestibule_check_outcomes_total{check=\"c\",outcome=\"refused\"}").await < 0.1);
+    assert!(
+        app.metric("vestibule_check_outcomes_total{check=\"c\",outcome=\"refused\"}")
+            .await
+            < 0.1
+    );
 }
 
 #[tokio::test]
@@ -123,7 +138,16 @@ checks:
     )
     .start()
     .await;
-    let texts = |reply: &crate::support::app::Reply| reply.messages().into_iter().map(|(_, _, text)| text).collect::<Vec<_>>();
+    let texts = |reply: &crate::support::app::Reply| {
+        reply
+            .messages()
+            .into_iter()
+            .map(|(_, _, text)| text)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(texts(&app.pre(&payload()).await), ["Both.", "Sign-up."]);
-    assert_eq!(texts(&app.settings(&payload().saved()).await), ["Both.", "Profile."]);
+    assert_eq!(
+        texts(&app.settings(&payload().saved()).await),
+        ["Both.", "Profile."]
+    );
 }

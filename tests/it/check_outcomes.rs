@@ -31,9 +31,23 @@ async fn outcome(app: &TestApp) -> Ends {
         4_900_101 => Refused,
         4_900_002 => NotValid,
         4_900_001 => {
-            let kinds = ["timeout", "connection", "status_5xx", "rate_limited", "declared", "unexpected_answer", "expression"];
+            let kinds = [
+                "timeout",
+                "connection",
+                "status_5xx",
+                "rate_limited",
+                "declared",
+                "unexpected_answer",
+                "expression",
+            ];
             for kind in kinds {
-                if app.metric(&format!("vestibule_check_unavailable_total{{check=\"c\",kind=\"{kind}\"}}")).await > 0.5 {
+                if app
+                    .metric(&format!(
+                        "vestibule_check_unavailable_total{{check=\"c\",kind=\"{kind}\"}}"
+                    ))
+                    .await
+                    > 0.5
+                {
                     return TryAgain(kind);
                 }
             }
@@ -91,7 +105,10 @@ async fn an_exchange_is_read_in_the_order_unavailable_refused_accepted_else_unav
     for (name, status, answer, rest, expected) in table {
         let service = FakeService::start();
         service.does(Behaviour::Answers(status, answer));
-        let app = TestApp::with(&format!("{no}    {rest}\n")).service("SERVICE", &service).start().await;
+        let app = TestApp::with(&format!("{no}    {rest}\n"))
+            .service("SERVICE", &service)
+            .start()
+            .await;
         assert_eq!(outcome(&app).await, expected, "{name}");
     }
 }
@@ -103,27 +120,60 @@ async fn no_answer_at_all_is_unavailable() {
     assert_eq!(outcome(&app).await, TryAgain("connection"));
     let service = FakeService::start();
     service.does(Behaviour::Breaks);
-    let app = TestApp::with(yaml).service("SERVICE", &service).start().await;
+    let app = TestApp::with(yaml)
+        .service("SERVICE", &service)
+        .start()
+        .await;
     assert_eq!(outcome(&app).await, TryAgain("connection"));
-    let app = TestApp::with(yaml).env("SERVICE", "http://169.254.169.254").start().await;
+    let app = TestApp::with(yaml)
+        .env("SERVICE", "http://169.254.169.254")
+        .start()
+        .await;
     assert_eq!(outcome(&app).await, TryAgain("connection"));
 }
 
 #[tokio::test]
 async fn what_the_person_typed_is_to_blame_when_no_question_can_be_made_of_it() {
     let table = [
-        ("field: traits.invite\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}", NotValid),
-        ("field: traits.invite\n    ask: {get: \"${env:SERVICE}/a\", query: {q: \"{identity.traits.none}\"}}", NotValid),
-        ("field: traits.invite\n    when: value.substring(90) == ''\n    ask: {get: \"${env:SERVICE}/a\"}", NotValid),
-        ("field: traits.invite\n    refuse: [{when: value.substring(90) == '', message: \"No.\"}]", NotValid),
-        ("field: traits.invite\n    invalid: {id: 4900101, en: \"Odd.\"}\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}", Refused),
-        ("ask: {get: \"${env:SERVICE}/{identity.traits.none}\"}", TryAgain("expression")),
-        ("when: identity.traits.none == 1\n    ask: {get: \"${env:SERVICE}/a\"}", TryAgain("expression")),
-        ("refuse: [{when: identity.traits.none == 1, message: \"No.\"}]", TryAgain("expression")),
+        (
+            "field: traits.invite\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}",
+            NotValid,
+        ),
+        (
+            "field: traits.invite\n    ask: {get: \"${env:SERVICE}/a\", query: {q: \"{identity.traits.none}\"}}",
+            NotValid,
+        ),
+        (
+            "field: traits.invite\n    when: value.substring(90) == ''\n    ask: {get: \"${env:SERVICE}/a\"}",
+            NotValid,
+        ),
+        (
+            "field: traits.invite\n    refuse: [{when: value.substring(90) == '', message: \"No.\"}]",
+            NotValid,
+        ),
+        (
+            "field: traits.invite\n    invalid: {id: 4900101, en: \"Odd.\"}\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}",
+            Refused,
+        ),
+        (
+            "ask: {get: \"${env:SERVICE}/{identity.traits.none}\"}",
+            TryAgain("expression"),
+        ),
+        (
+            "when: identity.traits.none == 1\n    ask: {get: \"${env:SERVICE}/a\"}",
+            TryAgain("expression"),
+        ),
+        (
+            "refuse: [{when: identity.traits.none == 1, message: \"No.\"}]",
+            TryAgain("expression"),
+        ),
     ];
     for (rest, expected) in table {
         let service = FakeService::start();
-        let app = TestApp::with(&format!("checks:\n  c:\n    {rest}\n")).service("SERVICE", &service).start().await;
+        let app = TestApp::with(&format!("checks:\n  c:\n    {rest}\n"))
+            .service("SERVICE", &service)
+            .start()
+            .await;
         assert_eq!(outcome(&app).await, expected, "{rest}");
         assert!(service.received().is_empty());
     }
@@ -132,8 +182,12 @@ async fn what_the_person_typed_is_to_blame_when_no_question_can_be_made_of_it() 
 #[tokio::test]
 async fn a_path_value_can_never_change_the_path() {
     let service = FakeService::start();
-    let yaml = "checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/invites/{value}/hold\"}}}";
-    let app = TestApp::with(yaml).service("SERVICE", &service).start().await;
+    let yaml =
+        "checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/invites/{value}/hold\"}}}";
+    let app = TestApp::with(yaml)
+        .service("SERVICE", &service)
+        .start()
+        .await;
     for (value, path) in [
         ("a/../b", "/invites/a%2F..%2Fb/hold"),
         ("a?b#c", "/invites/a%3Fb%23c/hold"),
@@ -142,12 +196,20 @@ async fn a_path_value_can_never_change_the_path() {
         ("ä b", "/invites/%C3%A4%20b/hold"),
         ("a\\b;c", "/invites/a%5Cb%3Bc/hold"),
     ] {
-        assert_eq!(app.pre(&payload().with_trait("invite", value)).await.status, 204, "{value}");
+        assert_eq!(
+            app.pre(&payload().with_trait("invite", value)).await.status,
+            204,
+            "{value}"
+        );
         assert_eq!(service.next().await.target, path);
     }
     for value in [".", ".."] {
         let reply = app.pre(&payload().with_trait("invite", value)).await;
-        assert_eq!(reply.refused(), [("#/traits/invite".to_owned(), 4_900_002)], "{value}");
+        assert_eq!(
+            reply.refused(),
+            [("#/traits/invite".to_owned(), 4_900_002)],
+            "{value}"
+        );
     }
 }
 
@@ -181,14 +243,22 @@ checks:
     .env("PASSWORD", "canary-password")
     .start()
     .await;
-    let body = payload().with_trait("vat_number", "DE811115368").with_trait("invite", "a b&c");
+    let body = payload()
+        .with_trait("vat_number", "DE811115368")
+        .with_trait("invite", "a b&c");
     assert_eq!(app.pre(&body).await.status, 204);
     let question = service.next().await;
     let flow = body.0["flow"]["id"].as_str().unwrap();
-    assert_eq!((question.method.as_str(), question.target), ("POST", format!("/v1/check?flow={flow}&braces=%7B%7D")));
+    assert_eq!(
+        (question.method.as_str(), question.target),
+        ("POST", format!("/v1/check?flow={flow}&braces=%7B%7D"))
+    );
     assert_eq!(question.header("X-Fixed"), Some("a {value}"));
     assert_eq!(question.header("X-Method"), Some("password"));
-    assert_eq!(question.header("Authorization"), Some("Basic bWU6Y2FuYXJ5LXBhc3N3b3Jk"));
+    assert_eq!(
+        question.header("Authorization"),
+        Some("Basic bWU6Y2FuYXJ5LXBhc3N3b3Jk")
+    );
     assert_eq!(question.header("Content-Type"), Some("application/json"));
     assert!(question.header("traceparent").is_some());
     assert_eq!(
@@ -196,27 +266,55 @@ checks:
         json!({"country": "DE", "n": 2, "list": [[1, 2], "a2"], "deep": {"t": true, "x": null}, "env": "{value}"})
     );
     let question = service.next().await;
-    assert_eq!((question.method.as_str(), question.target.as_str()), ("PUT", "/v1/form"));
-    assert_eq!(question.header("Content-Type"), Some("application/x-www-form-urlencoded"));
+    assert_eq!(
+        (question.method.as_str(), question.target.as_str()),
+        ("PUT", "/v1/form")
+    );
+    assert_eq!(
+        question.header("Content-Type"),
+        Some("application/x-www-form-urlencoded")
+    );
     assert_eq!(question.body, "a=a+b%26c&b=1+%26+2");
 }
 
 #[tokio::test]
 async fn credentials_go_where_the_service_wants_them() {
     for (auth, header, value) in [
-        ("{type: bearer, config: {token: \"${env:TOKEN}\"}}", "Authorization", "Bearer canary-token"),
-        ("{type: api_key, config: {name: X-Api-Key, value: \"${env:TOKEN}\", in: header}}", "X-Api-Key", "canary-token"),
-        ("{type: api_key, config: {name: sid, value: \"${env:TOKEN}\", in: cookie}}", "Cookie", "sid=canary-token"),
+        (
+            "{type: bearer, config: {token: \"${env:TOKEN}\"}}",
+            "Authorization",
+            "Bearer canary-token",
+        ),
+        (
+            "{type: api_key, config: {name: X-Api-Key, value: \"${env:TOKEN}\", in: header}}",
+            "X-Api-Key",
+            "canary-token",
+        ),
+        (
+            "{type: api_key, config: {name: sid, value: \"${env:TOKEN}\", in: cookie}}",
+            "Cookie",
+            "sid=canary-token",
+        ),
     ] {
         let service = FakeService::start();
-        let yaml = format!("services: {{s: {{url: \"${{env:SERVICE}}\", auth: {auth}}}}}\nchecks: {{c: {{ask: {{service: s, get: /a}}}}}}");
-        let app = TestApp::with(&yaml).service("SERVICE", &service).env("TOKEN", "canary-token").start().await;
+        let yaml = format!(
+            "services: {{s: {{url: \"${{env:SERVICE}}\", auth: {auth}}}}}\nchecks: {{c: {{ask: {{service: s, get: /a}}}}}}"
+        );
+        let app = TestApp::with(&yaml)
+            .service("SERVICE", &service)
+            .env("TOKEN", "canary-token")
+            .start()
+            .await;
         assert_eq!(app.pre(&payload()).await.status, 204);
         assert_eq!(service.next().await.header(header), Some(value));
     }
     let service = FakeService::start();
     let yaml = "services: {s: {url: \"${env:SERVICE}\", auth: {type: api_key, config: {name: key, value: \"${env:TOKEN}\", in: query}}}}\nchecks: {c: {ask: {service: s, get: \"/a?b=1\"}}}";
-    let app = TestApp::with(yaml).service("SERVICE", &service).env("TOKEN", "canary-token").start().await;
+    let app = TestApp::with(yaml)
+        .service("SERVICE", &service)
+        .env("TOKEN", "canary-token")
+        .start()
+        .await;
     assert_eq!(app.pre(&payload()).await.status, 204);
     assert_eq!(service.next().await.target, "/a?b=1&key=canary-token");
 }
@@ -224,14 +322,29 @@ async fn credentials_go_where_the_service_wants_them() {
 #[tokio::test]
 async fn a_trace_is_taken_over_and_handed_on() {
     let service = FakeService::start();
-    let app = TestApp::with("checks: {c: {ask: {get: \"${env:SERVICE}/a\"}}}").service("SERVICE", &service).start().await;
+    let app = TestApp::with("checks: {c: {ask: {get: \"${env:SERVICE}/a\"}}}")
+        .service("SERVICE", &service)
+        .start()
+        .await;
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let headers = [("X-Vestibule-Key", crate::support::app::KEY), ("traceparent", parent)];
+    let headers = [
+        ("X-Vestibule-Key", crate::support::app::KEY),
+        ("traceparent", parent),
+    ];
     let path = "/hooks/registration/pre?method=password";
-    assert_eq!(app.call_with(path, payload().to_string(), &headers).await.status, 204);
+    assert_eq!(
+        app.call_with(path, payload().to_string(), &headers)
+            .await
+            .status,
+        204
+    );
     let question = service.next().await;
     let child = question.header("traceparent").unwrap();
-    assert!(child.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && child.ends_with("-01") && child != parent);
+    assert!(
+        child.starts_with("00-0af7651916cd43dd8448eb211c80319c-")
+            && child.ends_with("-01")
+            && child != parent
+    );
     assert!(!crate::support::logs::lines_with("0af7651916cd43dd8448eb211c80319c").is_empty());
 }
 
@@ -242,26 +355,51 @@ async fn what_unavailable_means_is_chosen_per_kind() {
         ("unavailable: refuse", 503, TryAgain("status_5xx")),
         ("unavailable: {default: accept}", 503, Passes),
         ("unavailable: {status_5xx: accept}", 503, Passes),
-        ("unavailable: {rate_limited: accept}", 503, TryAgain("status_5xx")),
-        ("unavailable: {status_5xx: refuse, default: accept}", 503, TryAgain("status_5xx")),
+        (
+            "unavailable: {rate_limited: accept}",
+            503,
+            TryAgain("status_5xx"),
+        ),
+        (
+            "unavailable: {status_5xx: refuse, default: accept}",
+            503,
+            TryAgain("status_5xx"),
+        ),
         ("unavailable: {rate_limited: accept}", 429, Passes),
         ("unavailable: {unexpected_answer: accept}", 404, Passes),
-        ("unavailable: {declared: accept, when: response.status == 200}", 200, Passes),
+        (
+            "unavailable: {declared: accept, when: response.status == 200}",
+            200,
+            Passes,
+        ),
     ];
     for (rest, status, expected) in table {
         let service = FakeService::start();
         service.answers(status, &json!({}));
-        let yaml = format!("checks:\n  c:\n    field: traits.invite\n    ask: {{get: \"${{env:SERVICE}}/a\"}}\n    {rest}\n");
-        let app = TestApp::with(&yaml).service("SERVICE", &service).start().await;
+        let yaml = format!(
+            "checks:\n  c:\n    field: traits.invite\n    ask: {{get: \"${{env:SERVICE}}/a\"}}\n    {rest}\n"
+        );
+        let app = TestApp::with(&yaml)
+            .service("SERVICE", &service)
+            .start()
+            .await;
         assert_eq!(outcome(&app).await, expected, "{rest}");
         if expected == Passes {
             let metrics = app.admin("/metrics").await.text;
-            assert!(metrics.contains("vestibule_fail_open_total{check=\"c\""), "{rest}");
+            assert!(
+                metrics.contains("vestibule_fail_open_total{check=\"c\""),
+                "{rest}"
+            );
         }
     }
     // `default` covers what the service did; a visitor can bring about a failed expression, so it is named or refused.
-    for (unavailable, expected) in [("accept", TryAgain("expression")), ("{expression: accept}", Passes)] {
-        let yaml = format!("checks: {{c: {{unavailable: {unavailable}, refuse: [{{when: identity.traits.none == 1}}]}}}}");
+    for (unavailable, expected) in [
+        ("accept", TryAgain("expression")),
+        ("{expression: accept}", Passes),
+    ] {
+        let yaml = format!(
+            "checks: {{c: {{unavailable: {unavailable}, refuse: [{{when: identity.traits.none == 1}}]}}}}"
+        );
         let app = TestApp::with(&yaml).start().await;
         assert_eq!(outcome(&app).await, expected, "{unavailable}");
     }
@@ -271,19 +409,35 @@ async fn what_unavailable_means_is_chosen_per_kind() {
 async fn an_absent_field_has_nothing_to_do_unless_it_is_required() {
     for absent in [json!(null), json!(""), json!([]), json!({})] {
         for (required, expected) in [("false", None), ("true", Some(4_900_003))] {
-            let yaml = format!("checks: {{c: {{field: traits.invite, required: {required}, refuse: [{{when: \"true\", message: \"No.\"}}]}}}}");
+            let yaml = format!(
+                "checks: {{c: {{field: traits.invite, required: {required}, refuse: [{{when: \"true\", message: \"No.\"}}]}}}}"
+            );
             let app = TestApp::with(&yaml).start().await;
-            let reply = app.pre(&payload().with_trait("invite", absent.clone())).await;
+            let reply = app
+                .pre(&payload().with_trait("invite", absent.clone()))
+                .await;
             match expected {
                 None => assert_eq!(reply.status, 204),
                 Some(id) => assert_eq!(reply.refused(), [("#/traits/invite".to_owned(), id)]),
             }
         }
     }
-    let app = TestApp::with("checks: {c: {field: traits.invite, required: true}}").start().await;
-    assert_eq!(app.pre(&payload().without("/identity/traits/invite")).await.refused(), [("#/traits/invite".to_owned(), 4_900_003)]);
+    let app = TestApp::with("checks: {c: {field: traits.invite, required: true}}")
+        .start()
+        .await;
+    assert_eq!(
+        app.pre(&payload().without("/identity/traits/invite"))
+            .await
+            .refused(),
+        [("#/traits/invite".to_owned(), 4_900_003)]
+    );
     for present in [json!(0), json!(false), json!("0"), json!([""])] {
-        assert_eq!(app.pre(&payload().with_trait("invite", present)).await.status, 204);
+        assert_eq!(
+            app.pre(&payload().with_trait("invite", present))
+                .await
+                .status,
+            204
+        );
     }
 }
 

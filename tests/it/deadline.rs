@@ -27,7 +27,11 @@ async fn a_service_that_says_nothing_ends_with_the_deadline_and_the_others_are_h
     let (quick, slow) = (FakeService::start(), FakeService::start());
     quick.answers(404, &json!({}));
     slow.does(Behaviour::Hangs);
-    let app = TestApp::with(TWO).service("QUICK", &quick).service("SLOW", &slow).start().await;
+    let app = TestApp::with(TWO)
+        .service("QUICK", &quick)
+        .service("SLOW", &slow)
+        .start()
+        .await;
     let body = payload();
     let (reply, ()) = tokio::join!(app.pre(&body), async {
         slow.next().await;
@@ -36,15 +40,31 @@ async fn a_service_that_says_nothing_ends_with_the_deadline_and_the_others_are_h
     });
     let mut refused = reply.refused();
     refused.sort();
-    assert_eq!(refused, [("#/traits/invite".to_owned(), 4_900_101), ("#/traits/vat_number".to_owned(), 4_900_001)]);
-    assert!((app.metric("vestibule_check_unavailable_total{check=\"vat_number\",kind=\"timeout\"}").await - 1.0).abs() < 0.1);
+    assert_eq!(
+        refused,
+        [
+            ("#/traits/invite".to_owned(), 4_900_101),
+            ("#/traits/vat_number".to_owned(), 4_900_001)
+        ]
+    );
+    assert!(
+        (app.metric("vestibule_check_unavailable_total{check=\"vat_number\",kind=\"timeout\"}")
+            .await
+            - 1.0)
+            .abs()
+            < 0.1
+    );
 }
 
 #[tokio::test]
 async fn a_service_has_no_longer_than_its_own_timeout() {
     let (quick, slow) = (FakeService::start(), FakeService::start());
     quick.does(Behaviour::Hangs);
-    let app = TestApp::with(TWO).service("QUICK", &quick).service("SLOW", &slow).start().await;
+    let app = TestApp::with(TWO)
+        .service("QUICK", &quick)
+        .service("SLOW", &slow)
+        .start()
+        .await;
     let body = payload();
     let (reply, ()) = tokio::join!(app.pre(&body), async {
         slow.next().await;
@@ -81,10 +101,17 @@ checks:
 
 #[tokio::test]
 async fn a_service_that_is_not_there_is_told_at_once() {
-    let app = TestApp::with(TWO).env("QUICK", &nobody()).env("SLOW", &nobody()).start().await;
+    let app = TestApp::with(TWO)
+        .env("QUICK", &nobody())
+        .env("SLOW", &nobody())
+        .start()
+        .await;
     let reply = app.pre(&payload()).await;
     assert_eq!(
         reply.refused(),
-        [("#/traits/vat_number".to_owned(), 4_900_001), ("#/traits/invite".to_owned(), 4_900_001)]
+        [
+            ("#/traits/vat_number".to_owned(), 4_900_001),
+            ("#/traits/invite".to_owned(), 4_900_001)
+        ]
     );
 }

@@ -19,20 +19,35 @@ deliveries:
 async fn a_new_account_is_delivered_with_the_default_body_and_a_stable_key() {
     let crm = FakeService::start();
     crm.answers(503, &json!({}));
-    let app = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").start().await;
+    let app = TestApp::with(CRM)
+        .service("CRM", &crm)
+        .env("TOKEN", "canary-token")
+        .start()
+        .await;
     let body = payload().saved();
     assert_eq!(app.post(&body).await.status, 204);
     let first = crm.next().await;
-    assert_eq!((first.method.as_str(), first.target.as_str()), ("POST", "/contacts"));
+    assert_eq!(
+        (first.method.as_str(), first.target.as_str()),
+        ("POST", "/contacts")
+    );
     assert_eq!(first.header("Authorization"), Some("Bearer canary-token"));
     let sent = first.json();
     assert_eq!(sent["type"], "identity.created");
     assert_eq!(sent["data"]["identity"], body.0["identity"]);
-    assert!(sent["timestamp"].as_str().unwrap().starts_with("2026-11-23T14:32:53"));
+    assert!(
+        sent["timestamp"]
+            .as_str()
+            .unwrap()
+            .starts_with("2026-11-23T14:32:53")
+    );
 
     crm.answers(201, &json!({}));
     let second = next_after(&app, &crm, Duration::from_secs(30)).await;
-    assert_eq!(second.header("Idempotency-Key"), first.header("Idempotency-Key"));
+    assert_eq!(
+        second.header("Idempotency-Key"),
+        first.header("Idempotency-Key")
+    );
     assert!(first.header("Idempotency-Key").is_some());
     assert_eq!(second.body, first.body);
     let one = settled(&app).await;
@@ -43,10 +58,17 @@ async fn a_new_account_is_delivered_with_the_default_body_and_a_stable_key() {
 async fn retries_go_on_after_a_restart() {
     let crm = FakeService::start();
     crm.answers(503, &json!({}));
-    let app = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").start().await;
+    let app = TestApp::with(CRM)
+        .service("CRM", &crm)
+        .env("TOKEN", "canary-token")
+        .start()
+        .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     let first = crm.next().await;
-    while app.app.store.list(&Filter::default(), 1).await.unwrap()[0].last_error.is_none() {
+    while app.app.store.list(&Filter::default(), 1).await.unwrap()[0]
+        .last_error
+        .is_none()
+    {
         tokio::task::yield_now().await;
     }
     let (folder, time) = (app.folder.clone(), app.hand.now());
@@ -54,9 +76,17 @@ async fn retries_go_on_after_a_restart() {
 
     crm.answers(200, &json!({}));
     let later = time + chrono::TimeDelta::seconds(60);
-    let again = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").after(&folder, later).start().await;
+    let again = TestApp::with(CRM)
+        .service("CRM", &crm)
+        .env("TOKEN", "canary-token")
+        .after(&folder, later)
+        .start()
+        .await;
     let second = crm.next().await;
-    assert_eq!(second.header("Idempotency-Key"), first.header("Idempotency-Key"));
+    assert_eq!(
+        second.header("Idempotency-Key"),
+        first.header("Idempotency-Key")
+    );
     assert_eq!(settled(&again).await.state, State::Delivered);
 }
 
@@ -64,7 +94,11 @@ async fn retries_go_on_after_a_restart() {
 async fn what_does_not_arrive_is_abandoned_in_the_end_and_can_be_tried_again_by_hand() {
     let crm = FakeService::start();
     crm.answers(500, &json!({}));
-    let app = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").start().await;
+    let app = TestApp::with(CRM)
+        .service("CRM", &crm)
+        .env("TOKEN", "canary-token")
+        .start()
+        .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     crm.next().await;
     next_after(&app, &crm, Duration::from_secs(2 * 24 * 3600)).await;
@@ -75,7 +109,14 @@ async fn what_does_not_arrive_is_abandoned_in_the_end_and_can_be_tried_again_by_
 
     crm.answers(200, &json!({}));
     let two_days = Duration::from_secs(2 * 24 * 3600);
-    assert_eq!(app.app.store.retry(&Filter::default(), app.hand.now(), two_days).await.unwrap(), 1);
+    assert_eq!(
+        app.app
+            .store
+            .retry(&Filter::default(), app.hand.now(), two_days)
+            .await
+            .unwrap(),
+        1
+    );
     next_after(&app, &crm, Duration::from_secs(60)).await;
     assert_eq!(settled(&app).await.state, State::Delivered);
 }
@@ -84,7 +125,11 @@ async fn what_does_not_arrive_is_abandoned_in_the_end_and_can_be_tried_again_by_
 async fn a_receiver_that_says_410_is_not_asked_again() {
     let crm = FakeService::start();
     crm.answers(410, &json!({}));
-    let app = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").start().await;
+    let app = TestApp::with(CRM)
+        .service("CRM", &crm)
+        .env("TOKEN", "canary-token")
+        .start()
+        .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     crm.next().await;
     assert_eq!(settled(&app).await.state, State::Abandoned);
@@ -94,7 +139,11 @@ async fn a_receiver_that_says_410_is_not_asked_again() {
 async fn a_receiver_that_hangs_is_given_up_after_its_timeout_and_tried_again() {
     let crm = FakeService::start();
     crm.does(Behaviour::Hangs);
-    let app = TestApp::with(CRM).service("CRM", &crm).env("TOKEN", "canary-token").start().await;
+    let app = TestApp::with(CRM)
+        .service("CRM", &crm)
+        .env("TOKEN", "canary-token")
+        .start()
+        .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     crm.next().await;
     app.hand.advance(Duration::from_secs(10));
@@ -119,12 +168,19 @@ async fn settings_changes_are_delivered_with_what_was_before() {
     assert_eq!(app.call(path, changed.to_string()).await.status, 204);
     let sent = crm.next().await.json();
     assert_eq!(sent["type"], "identity.updated");
-    assert_eq!(sent["data"]["previous"]["traits"]["email"], "canary-before@example.org");
+    assert_eq!(
+        sent["data"]["previous"]["traits"]["email"],
+        "canary-before@example.org"
+    );
     assert_eq!(crm.received().len(), 1);
 }
 
 /// Lets time pass until the service is called again.
-async fn next_after(app: &TestApp, crm: &FakeService, pass: Duration) -> crate::support::service::Received {
+async fn next_after(
+    app: &TestApp,
+    crm: &FakeService,
+    pass: Duration,
+) -> crate::support::service::Received {
     let next = crm.next();
     tokio::pin!(next);
     loop {

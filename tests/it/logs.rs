@@ -6,8 +6,12 @@ use crate::support::{FakeService, TestApp, logs, payload};
 
 #[test]
 fn the_watch_on_the_logs_sees_a_canary_in_any_case() {
-    assert!(logs::gives_away("{\"message\":\"asked about DE-CANARY-1\"}"));
-    assert!(!logs::gives_away("{\"message\":\"asked about a VAT number\"}"));
+    assert!(logs::gives_away(
+        "{\"message\":\"asked about DE-CANARY-1\"}"
+    ));
+    assert!(!logs::gives_away(
+        "{\"message\":\"asked about a VAT number\"}"
+    ));
 }
 
 /// Whatever could slip out is on its way here; `support::logs` reads every line and ends the run if one slips.
@@ -35,7 +39,11 @@ deliveries:
     .start()
     .await;
     let before = logs::lines_read();
-    for body in [json!({"secret": "canary"}), json!("canary"), json!(["canary"])] {
+    for body in [
+        json!({"secret": "canary"}),
+        json!("canary"),
+        json!(["canary"]),
+    ] {
         service.answers(200, &body);
         app.pre(&payload()).await.refused();
     }
@@ -43,7 +51,12 @@ deliveries:
     app.pre(&payload()).await.refused();
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     while service.next().await.method != "POST" {}
-    app.call("/hooks/registration/pre?method=password", "{\"version\": \"canary\"").await.refused();
+    app.call(
+        "/hooks/registration/pre?method=password",
+        "{\"version\": \"canary\"",
+    )
+    .await
+    .refused();
     assert!(logs::lines_read() > before, "something was logged");
     assert!(!logs::lines_with("has no usable answer").is_empty());
 }

@@ -5,8 +5,8 @@
 mod support;
 
 mod changes;
-mod check_outcomes;
 mod check_order;
+mod check_outcomes;
 mod deadline;
 mod deliveries;
 mod logs;

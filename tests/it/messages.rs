@@ -19,9 +19,21 @@ async fn a_message_stands_where_the_person_sees_it() {
     let at = |place: &str, text: &str| (place.to_owned(), 4_900_101, text.to_owned());
     let visible = app.pre(&payload()).await.messages();
     assert_eq!(visible, [at("#/traits/vat_number", "Keine 11 Zeichen.")]);
-    let hidden = app.pre(&payload().hiding("traits.vat_number")).await.messages();
-    assert_eq!(hidden, [at("#/traits/vat_number", "Keine 11 Zeichen."), at("#/", "VAT number: Keine 11 Zeichen.")]);
-    let missing = app.pre(&payload().with("/nodes", json!([{"name": "traits.email"}]))).await.messages();
+    let hidden = app
+        .pre(&payload().hiding("traits.vat_number"))
+        .await
+        .messages();
+    assert_eq!(
+        hidden,
+        [
+            at("#/traits/vat_number", "Keine 11 Zeichen."),
+            at("#/", "VAT number: Keine 11 Zeichen.")
+        ]
+    );
+    let missing = app
+        .pre(&payload().with("/nodes", json!([{"name": "traits.email"}])))
+        .await
+        .messages();
     assert_eq!(missing, [at("#/", "Keine 11 Zeichen.")]);
     for nodes in [json!(null), json!([])] {
         let unknown = app.pre(&payload().with("/nodes", nodes)).await.messages();
@@ -49,8 +61,13 @@ async fn the_language_is_the_persons_else_the_default() {
 #[tokio::test]
 async fn our_own_words_can_be_replaced_and_keep_their_number() {
     let app = TestApp::with(WORDS).start().await;
-    let reply = app.call("/hooks/registration/pre?method=password", "").await;
-    assert_eq!(reply.messages(), [("#/".to_owned(), 4_900_001, "Später.".to_owned())]);
+    let reply = app
+        .call("/hooks/registration/pre?method=password", "")
+        .await;
+    assert_eq!(
+        reply.messages(),
+        [("#/".to_owned(), 4_900_001, "Später.".to_owned())]
+    );
 }
 
 #[tokio::test]
@@ -71,7 +88,14 @@ async fn words_that_cannot_be_filled_in_are_replaced_by_our_own() {
     .start()
     .await;
     let messages = app.pre(&payload().in_language("en")).await.messages();
-    assert_eq!(messages, [("#/traits/invite".to_owned(), 4_900_102, "This value is not valid.".to_owned())]);
+    assert_eq!(
+        messages,
+        [(
+            "#/traits/invite".to_owned(),
+            4_900_102,
+            "This value is not valid.".to_owned()
+        )]
+    );
 }
 
 #[tokio::test]
@@ -86,7 +110,20 @@ checks:
     )
     .start()
     .await;
-    let messages: Vec<_> = app.pre(&payload()).await.messages().into_iter().map(|(place, _, text)| (place, text)).collect();
-    let expected = [("#/traits/vat_number", "One."), ("#/traits/invite", "Two."), ("#/", "Three.")];
-    assert_eq!(messages, expected.map(|(place, text)| (place.to_owned(), text.to_owned())));
+    let messages: Vec<_> = app
+        .pre(&payload())
+        .await
+        .messages()
+        .into_iter()
+        .map(|(place, _, text)| (place, text))
+        .collect();
+    let expected = [
+        ("#/traits/vat_number", "One."),
+        ("#/traits/invite", "Two."),
+        ("#/", "Three."),
+    ];
+    assert_eq!(
+        messages,
+        expected.map(|(place, text)| (place.to_owned(), text.to_owned()))
+    );
 }

@@ -38,12 +38,21 @@ async fn what_an_account_calls_for_is_stored_before_the_204_once_each() {
     all.sort_by(|one, other| one.plan.cmp(&other.plan));
     let plans: Vec<_> = all.iter().map(|one| one.plan.as_str()).collect();
     assert_eq!(plans, ["broken", "crm", "rich"]);
-    assert_eq!(all[0].state, State::Abandoned, "a delivery that cannot be made is kept");
+    assert_eq!(
+        all[0].state,
+        State::Abandoned,
+        "a delivery that cannot be made is kept"
+    );
     // Kratos may knock again, with another trigger id: the account is still the same.
     assert_eq!(app.post(&body).await.status, 204);
     assert_eq!(stored(&app).await.len(), 3);
     // Another account is another.
-    assert_eq!(app.post(&payload().saved().without("/identity/traits/company")).await.status, 204);
+    assert_eq!(
+        app.post(&payload().saved().without("/identity/traits/company"))
+            .await
+            .status,
+        204
+    );
     assert_eq!(stored(&app).await.len(), 5);
 }
 
@@ -56,13 +65,24 @@ async fn two_changes_of_one_account_are_two_deliveries_and_a_repeated_call_is_no
     let body = payload().saved_as(id).to_string();
     let (first, second) = (uuid(), uuid());
     for trigger in [&first, &second, &first] {
-        let headers = [("X-Vestibule-Key", KEY), ("Ory-Webhook-Trigger-ID", trigger.as_str())];
-        assert_eq!(app.call_with(path, body.clone(), &headers).await.status, 204);
+        let headers = [
+            ("X-Vestibule-Key", KEY),
+            ("Ory-Webhook-Trigger-ID", trigger.as_str()),
+        ];
+        assert_eq!(
+            app.call_with(path, body.clone(), &headers).await.status,
+            204
+        );
         app.hand.advance(Duration::from_secs(300));
     }
     assert_eq!(stored(&app).await.len(), 2);
     // A change of the password changes no trait.
-    assert_eq!(app.call("/hooks/settings/post?method=password", body).await.status, 204);
+    assert_eq!(
+        app.call("/hooks/settings/post?method=password", body)
+            .await
+            .status,
+        204
+    );
     assert_eq!(stored(&app).await.len(), 2);
 }
 
@@ -70,13 +90,21 @@ async fn two_changes_of_one_account_are_two_deliveries_and_a_repeated_call_is_no
 async fn a_post_that_cannot_be_read_is_a_yes_and_an_alarm() {
     let app = TestApp::with("").start().await;
     let good = payload().saved().to_string();
-    let bodies = [String::new(), "canary".to_owned(), good[..100].to_owned(), "x".repeat(256 * 1024 + 1), "{}".to_owned()];
+    let bodies = [
+        String::new(),
+        "canary".to_owned(),
+        good[..100].to_owned(),
+        "x".repeat(256 * 1024 + 1),
+        "{}".to_owned(),
+    ];
     let count = bodies.len();
     for body in bodies {
         let reply = app.call(PATH, body).await;
         assert_eq!((reply.status, reply.text.as_str()), (204, ""));
     }
-    let alarms = app.metric("vestibule_unread_posts_total{reason=\"unreadable\"}").await;
+    let alarms = app
+        .metric("vestibule_unread_posts_total{reason=\"unreadable\"}")
+        .await;
     #[expect(clippy::cast_precision_loss, reason = "a handful")]
     let expected = count as f64;
     assert!((alarms - expected).abs() < 0.1, "{alarms}");
@@ -92,16 +120,30 @@ struct Failing {
 #[async_trait]
 impl Store for Failing {
     async fn accept(&self, deliveries: Vec<New>) -> Result<usize, Error> {
-        assert!(!self.panics.load(Ordering::SeqCst), "panics on purpose, about a canary");
+        assert!(
+            !self.panics.load(Ordering::SeqCst),
+            "panics on purpose, about a canary"
+        );
         if self.fails.load(Ordering::SeqCst) {
             return Err(Error::Database(sqlx::Error::PoolTimedOut));
         }
         self.store.accept(deliveries).await
     }
-    async fn claim(&self, plan: &str, now: Timestamp, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
+    async fn claim(
+        &self,
+        plan: &str,
+        now: Timestamp,
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<Claimed>, Error> {
         self.store.claim(plan, now, lease, limit).await
     }
-    async fn settle(&self, held: &Claimed, attempt: &AttemptRecord, outcome: &Outcome) -> Result<bool, Error> {
+    async fn settle(
+        &self,
+        held: &Claimed,
+        attempt: &AttemptRecord,
+        outcome: &Outcome,
+    ) -> Result<bool, Error> {
         self.store.settle(held, attempt, outcome).await
     }
     async fn give_back(&self, held: &[Claimed], now: Timestamp) -> Result<(), Error> {
@@ -113,7 +155,12 @@ impl Store for Failing {
     async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<Listed>, Error> {
         self.store.list(filter, limit).await
     }
-    async fn retry(&self, filter: &Filter, now: Timestamp, keep_trying_for: Duration) -> Result<u64, Error> {
+    async fn retry(
+        &self,
+        filter: &Filter,
+        now: Timestamp,
+        keep_trying_for: Duration,
+    ) -> Result<u64, Error> {
         self.store.retry(filter, now, keep_trying_for).await
     }
     async fn backlog(&self) -> Result<Backlog, Error> {
@@ -145,16 +192,29 @@ async fn while_the_store_fails_kratos_is_asked_to_call_again_and_pre_goes_on() {
         panics: AtomicBool::new(false),
     });
     let crm = FakeService::start();
-    let app = TestApp::with(CRM).service("CRM", &crm).store(store.clone()).start().await;
+    let app = TestApp::with(CRM)
+        .service("CRM", &crm)
+        .store(store.clone())
+        .start()
+        .await;
     let body = payload().saved().to_string();
-    let headers = [("X-Vestibule-Key", KEY), ("Ory-Webhook-Trigger-ID", "8474962b-9285-4104-9ac4-1b5ec4ac6aa3")];
+    let headers = [
+        ("X-Vestibule-Key", KEY),
+        (
+            "Ory-Webhook-Trigger-ID",
+            "8474962b-9285-4104-9ac4-1b5ec4ac6aa3",
+        ),
+    ];
     let reply = app.call_with(PATH, body.clone(), &headers).await;
     assert_eq!(reply.status, 503);
     assert!(reply.headers.get("retry-after").is_none());
     assert_eq!(app.pre(&payload()).await.status, 204);
     let ready = app.http.get(app.url("/health/ready")).send().await.unwrap();
     assert_eq!(ready.status(), 200);
-    assert_eq!(ready.json::<serde_json::Value>().await.unwrap(), json!({"status": "ok", "database": "down"}));
+    assert_eq!(
+        ready.json::<serde_json::Value>().await.unwrap(),
+        json!({"status": "ok", "database": "down"})
+    );
 
     // The same call, by the same trigger id, is worked on anew.
     store.fails.store(false, Ordering::SeqCst);
@@ -172,10 +232,23 @@ async fn a_panic_in_post_asks_kratos_to_call_again() {
         panics: AtomicBool::new(true),
     });
     let crm = FakeService::start();
-    let app = TestApp::with(CRM).service("CRM", &crm).store(store.clone()).start().await;
+    let app = TestApp::with(CRM)
+        .service("CRM", &crm)
+        .store(store.clone())
+        .start()
+        .await;
     let body = payload().saved().to_string();
-    let headers = [("X-Vestibule-Key", KEY), ("Ory-Webhook-Trigger-ID", "8474962b-9285-4104-9ac4-1b5ec4ac6aa3")];
-    assert_eq!(app.call_with(PATH, body.clone(), &headers).await.status, 503);
+    let headers = [
+        ("X-Vestibule-Key", KEY),
+        (
+            "Ory-Webhook-Trigger-ID",
+            "8474962b-9285-4104-9ac4-1b5ec4ac6aa3",
+        ),
+    ];
+    assert_eq!(
+        app.call_with(PATH, body.clone(), &headers).await.status,
+        503
+    );
     store.panics.store(false, Ordering::SeqCst);
     assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
 }

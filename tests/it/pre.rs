@@ -22,22 +22,31 @@ checks:
 #[tokio::test]
 async fn a_good_sign_up_gets_204_without_a_body() {
     let register = FakeService::start();
-    let app = TestApp::with(REGISTER).service("REGISTER", &register).start().await;
+    let app = TestApp::with(REGISTER)
+        .service("REGISTER", &register)
+        .start()
+        .await;
     let reply = app.pre(&payload()).await;
     assert_eq!((reply.status, reply.text.as_str()), (204, ""));
     let question = register.next().await;
-    assert_eq!((question.method.as_str(), question.target.as_str()), ("GET", "/vat/DE-canary-1"));
+    assert_eq!(
+        (question.method.as_str(), question.target.as_str()),
+        ("GET", "/vat/DE-canary-1")
+    );
 }
 
 #[tokio::test]
 async fn a_refusal_is_400_with_the_message_on_the_field() {
     let register = FakeService::start();
     register.answers(404, &json!({}));
-    let app = TestApp::with(REGISTER).service("REGISTER", &register).start().await;
+    let app = TestApp::with(REGISTER)
+        .service("REGISTER", &register)
+        .start()
+        .await;
     let reply = app.pre(&payload()).await;
     assert_eq!(reply.status, 400);
     assert_eq!(reply.headers["content-type"], "application/json");
-    insta::assert_json_snapshot!(reply.json(), @r#"
+    insta::assert_json_snapshot!(reply.json(), @r###"
     {
       "messages": [
         {
@@ -56,7 +65,7 @@ async fn a_refusal_is_400_with_the_message_on_the_field() {
         }
       ]
     }
-    "#);
+    "###);
 }
 
 #[tokio::test]
@@ -73,15 +82,46 @@ async fn a_body_that_cannot_be_read_is_refused_with_words() {
         ("a list", "[]".to_owned()),
         ("an empty object", "{}".to_owned()),
         ("another version", payload().with("/version", 2).to_string()),
-        ("a version in words", payload().with("/version", "canary").to_string()),
-        ("a flow that is none", payload().with("/flow", "canary").to_string()),
-        ("a flow without id", payload().without("/flow/id").to_string()),
-        ("an identity that is a list", payload().with("/identity", json!([])).to_string()),
-        ("traits that are a text", payload().with("/identity/traits", "canary").to_string()),
-        ("no traits", payload().without("/identity/traits").to_string()),
-        ("metadata that is a list", payload().with("/identity/metadata_public", json!(["canary"])).to_string()),
-        ("nodes that are a text", payload().with("/nodes", "canary").to_string()),
-        ("headers that are a list", payload().with("/request/headers", json!(["canary"])).to_string()),
+        (
+            "a version in words",
+            payload().with("/version", "canary").to_string(),
+        ),
+        (
+            "a flow that is none",
+            payload().with("/flow", "canary").to_string(),
+        ),
+        (
+            "a flow without id",
+            payload().without("/flow/id").to_string(),
+        ),
+        (
+            "an identity that is a list",
+            payload().with("/identity", json!([])).to_string(),
+        ),
+        (
+            "traits that are a text",
+            payload().with("/identity/traits", "canary").to_string(),
+        ),
+        (
+            "no traits",
+            payload().without("/identity/traits").to_string(),
+        ),
+        (
+            "metadata that is a list",
+            payload()
+                .with("/identity/metadata_public", json!(["canary"]))
+                .to_string(),
+        ),
+        (
+            "nodes that are a text",
+            payload().with("/nodes", "canary").to_string(),
+        ),
+        (
+            "headers that are a list",
+            payload()
+                .with("/request/headers", json!(["canary"]))
+                .to_string(),
+        ),
         ("too deep", "[".repeat(100_000)),
     ];
     for (name, body) in bodies {
@@ -95,8 +135,15 @@ async fn a_body_that_cannot_be_read_is_refused_with_words() {
 async fn a_body_of_256_kib_is_read_and_one_byte_more_is_refused() {
     let app = TestApp::with("").start().await;
     let sized = |size: usize| {
-        let short = payload().with("/flow/transient_payload/filler", "").to_string();
-        payload().with("/flow/transient_payload/filler", "x".repeat(size - short.len())).to_string()
+        let short = payload()
+            .with("/flow/transient_payload/filler", "")
+            .to_string();
+        payload()
+            .with(
+                "/flow/transient_payload/filler",
+                "x".repeat(size - short.len()),
+            )
+            .to_string()
     };
     let most = sized(256 * 1024);
     assert_eq!(most.len(), 262_144);
@@ -115,7 +162,9 @@ async fn a_body_that_never_ends_is_refused_at_the_deadline() {
     let (sent, is_sent) = tokio::sync::oneshot::channel();
     let caller = tokio::task::spawn_blocking(move || {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
         write!(stream, "POST {PATH} HTTP/1.1\r\nHost: vestibule\r\nX-Vestibule-Key: {KEY}\r\nContent-Length: 1000\r\n\r\n{{\"vers").unwrap();
         sent.send(()).unwrap();
         let mut answer = [0; 2048];
@@ -138,7 +187,10 @@ async fn a_body_that_never_ends_is_refused_at_the_deadline() {
 #[tokio::test]
 async fn a_wrong_or_missing_key_is_401_with_words_and_nobody_is_asked() {
     let register = FakeService::start();
-    let app = TestApp::with(REGISTER).service("REGISTER", &register).start().await;
+    let app = TestApp::with(REGISTER)
+        .service("REGISTER", &register)
+        .start()
+        .await;
     let body = payload().to_string();
     let wrong: [&[(&str, &str)]; 5] = [
         &[],
@@ -148,10 +200,18 @@ async fn a_wrong_or_missing_key_is_401_with_words_and_nobody_is_asked() {
         &[("Authorization", KEY)],
     ];
     for headers in wrong {
-        for path in [PATH, "/hooks/registration/post?method=password", "/hooks/settings/pre?method=profile"] {
+        for path in [
+            PATH,
+            "/hooks/registration/post?method=password",
+            "/hooks/settings/pre?method=profile",
+        ] {
             let reply = app.call_with(path, body.clone(), headers).await;
             assert_eq!(reply.status, 401, "{headers:?}");
-            assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_004)], "{headers:?}");
+            assert_eq!(
+                reply.refused(),
+                [("#/".to_owned(), 4_900_004)],
+                "{headers:?}"
+            );
         }
     }
     assert!(register.received().is_empty());
@@ -159,12 +219,23 @@ async fn a_wrong_or_missing_key_is_401_with_words_and_nobody_is_asked() {
 
 #[tokio::test]
 async fn two_keys_open_the_door_at_once() {
-    let app = TestApp::with("hooks: {keys: [\"${env:VESTIBULE_KEY}\", \"${env:OTHER}\"]}").env("OTHER", OTHER_KEY).start().await;
+    let app = TestApp::with("hooks: {keys: [\"${env:VESTIBULE_KEY}\", \"${env:OTHER}\"]}")
+        .env("OTHER", OTHER_KEY)
+        .start()
+        .await;
     for key in [KEY, OTHER_KEY] {
-        let reply = app.call_with(PATH, payload().to_string(), &[("X-Vestibule-Key", key)]).await;
+        let reply = app
+            .call_with(PATH, payload().to_string(), &[("X-Vestibule-Key", key)])
+            .await;
         assert_eq!(reply.status, 204);
     }
-    let reply = app.call_with(PATH, payload().to_string(), &[("X-Vestibule-Key", "canary-key-three-456789")]).await;
+    let reply = app
+        .call_with(
+            PATH,
+            payload().to_string(),
+            &[("X-Vestibule-Key", "canary-key-three-456789")],
+        )
+        .await;
     assert_eq!(reply.status, 401);
 }
 
@@ -183,8 +254,15 @@ async fn a_url_or_verb_that_is_not_there_is_refused_with_words() {
         assert_eq!(reply.status, status, "{path}");
         assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_004)], "{path}");
     }
-    for verb in [reqwest::Method::GET, reqwest::Method::PUT, reqwest::Method::DELETE] {
-        let request = app.http.request(verb.clone(), app.url(PATH)).header("X-Vestibule-Key", KEY);
+    for verb in [
+        reqwest::Method::GET,
+        reqwest::Method::PUT,
+        reqwest::Method::DELETE,
+    ] {
+        let request = app
+            .http
+            .request(verb.clone(), app.url(PATH))
+            .header("X-Vestibule-Key", KEY);
         let reply = request.body(payload().to_string()).send().await.unwrap();
         assert_eq!(reply.status(), 405, "{verb}");
         assert!(reply.text().await.unwrap().contains("4900004"), "{verb}");
@@ -194,8 +272,21 @@ async fn a_url_or_verb_that_is_not_there_is_refused_with_words() {
 #[tokio::test]
 async fn a_query_that_is_odd_does_not_matter() {
     let app = TestApp::with("").start().await;
-    for query in ["", "?", "?method=", "?method=Password%20%7B", "?method=password&method=oidc", "?%ff=%ff", "?method"] {
-        let reply = app.call(&format!("/hooks/registration/pre{query}"), payload().to_string()).await;
+    for query in [
+        "",
+        "?",
+        "?method=",
+        "?method=Password%20%7B",
+        "?method=password&method=oidc",
+        "?%ff=%ff",
+        "?method",
+    ] {
+        let reply = app
+            .call(
+                &format!("/hooks/registration/pre{query}"),
+                payload().to_string(),
+            )
+            .await;
         assert_eq!(reply.status, 204, "{query}");
     }
 }
@@ -207,7 +298,9 @@ async fn what_is_said_has_no_braces_and_no_angle_bracket() {
     )
     .start()
     .await;
-    let reply = app.pre(&payload().with_trait("invite", "canary{x}<script>")).await;
+    let reply = app
+        .pre(&payload().with_trait("invite", "canary{x}<script>"))
+        .await;
     let messages = reply.messages();
     assert_eq!(messages[0].2, "canary(x)‹script> is (not) ‹b>ours");
 }
@@ -223,6 +316,10 @@ async fn a_panic_while_judging_is_a_refusal_with_words() {
     let reply = app.pre(&payload()).await;
     assert_eq!(reply.status, 400);
     assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_001)]);
-    let broken = app.metric("vestibule_hook_requests_total{flow=\"registration\",stage=\"pre\",outcome=\"broken\"}").await;
+    let broken = app
+        .metric(
+            "vestibule_hook_requests_total{flow=\"registration\",stage=\"pre\",outcome=\"broken\"}",
+        )
+        .await;
     assert!((broken - 1.0).abs() < 0.1);
 }

@@ -15,8 +15,17 @@ const ASKS: &str = "checks: {invite: {field: traits.invite, ask: {get: \"${env:I
 async fn the_same_trigger_id_is_asked_once_and_answered_the_same() {
     let invites = FakeService::start();
     invites.answers(404, &json!({}));
-    let app = TestApp::with(ASKS).service("INVITES", &invites).start().await;
-    let headers = [("X-Vestibule-Key", KEY), ("Ory-Webhook-Trigger-ID", "8474962b-9285-4104-9ac4-1b5ec4ac6aa3")];
+    let app = TestApp::with(ASKS)
+        .service("INVITES", &invites)
+        .start()
+        .await;
+    let headers = [
+        ("X-Vestibule-Key", KEY),
+        (
+            "Ory-Webhook-Trigger-ID",
+            "8474962b-9285-4104-9ac4-1b5ec4ac6aa3",
+        ),
+    ];
     let body = payload().to_string();
     let first = app.call_with(PATH, body.clone(), &headers).await;
     invites.answers(200, &json!({}));
@@ -25,8 +34,22 @@ async fn the_same_trigger_id_is_asked_once_and_answered_the_same() {
     assert_eq!(invites.received().len(), 1);
 
     // Another body, another hook: not the same call.
-    assert_eq!(app.call_with(PATH, payload().to_string(), &headers).await.status, 204);
-    assert_eq!(app.call_with("/hooks/registration/pre?method=oidc", body.clone(), &headers).await.status, 204);
+    assert_eq!(
+        app.call_with(PATH, payload().to_string(), &headers)
+            .await
+            .status,
+        204
+    );
+    assert_eq!(
+        app.call_with(
+            "/hooks/registration/pre?method=oidc",
+            body.clone(),
+            &headers
+        )
+        .await
+        .status,
+        204
+    );
     assert_eq!(invites.received().len(), 3);
 
     app.hand.advance(Duration::from_secs(120));
@@ -38,8 +61,17 @@ async fn the_same_trigger_id_is_asked_once_and_answered_the_same() {
 async fn the_same_trigger_id_at_the_same_moment_is_asked_once_also_when_the_first_caller_leaves() {
     let invites = FakeService::start();
     invites.does(Behaviour::Hangs);
-    let app = TestApp::with(ASKS).service("INVITES", &invites).start().await;
-    let headers = [("X-Vestibule-Key", KEY), ("Ory-Webhook-Trigger-ID", "8474962b-9285-4104-9ac4-1b5ec4ac6aa3")];
+    let app = TestApp::with(ASKS)
+        .service("INVITES", &invites)
+        .start()
+        .await;
+    let headers = [
+        ("X-Vestibule-Key", KEY),
+        (
+            "Ory-Webhook-Trigger-ID",
+            "8474962b-9285-4104-9ac4-1b5ec4ac6aa3",
+        ),
+    ];
     let body = payload().to_string();
     {
         let first = app.call_with(PATH, body.clone(), &headers);
@@ -52,7 +84,12 @@ async fn the_same_trigger_id_at_the_same_moment_is_asked_once_also_when_the_firs
         }
     }
     let ((second, third), ()) = tokio::join!(
-        async { tokio::join!(app.call_with(PATH, body.clone(), &headers), app.call_with(PATH, body.clone(), &headers)) },
+        async {
+            tokio::join!(
+                app.call_with(PATH, body.clone(), &headers),
+                app.call_with(PATH, body.clone(), &headers)
+            )
+        },
         async {
             // Both are on their way, or will find the answer remembered: either way no second question.
             tokio::task::yield_now().await;
@@ -66,10 +103,18 @@ async fn the_same_trigger_id_at_the_same_moment_is_asked_once_also_when_the_firs
 #[tokio::test]
 async fn without_a_trigger_id_nothing_is_remembered() {
     let invites = FakeService::start();
-    let app = TestApp::with(ASKS).service("INVITES", &invites).start().await;
+    let app = TestApp::with(ASKS)
+        .service("INVITES", &invites)
+        .start()
+        .await;
     let body = payload().to_string();
     for _ in 0..2 {
-        assert_eq!(app.call_with(PATH, body.clone(), &[("X-Vestibule-Key", KEY)]).await.status, 204);
+        assert_eq!(
+            app.call_with(PATH, body.clone(), &[("X-Vestibule-Key", KEY)])
+                .await
+                .status,
+            204
+        );
     }
     assert_eq!(invites.received().len(), 2);
 }

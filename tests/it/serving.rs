@@ -12,16 +12,31 @@ async fn health_is_told_on_both_ports_and_the_rest_on_the_admin_port() {
         assert_eq!(app.admin(path).await.status, 200);
         let reply = app.http.get(app.url(path)).send().await.unwrap();
         assert_eq!(reply.status(), 200);
-        assert_eq!(reply.json::<serde_json::Value>().await.unwrap()["status"], "ok");
+        assert_eq!(
+            reply.json::<serde_json::Value>().await.unwrap()["status"],
+            "ok"
+        );
     }
-    assert_eq!(app.admin("/version").await.json(), json!({"version": env!("CARGO_PKG_VERSION")}));
+    assert_eq!(
+        app.admin("/version").await.json(),
+        json!({"version": env!("CARGO_PKG_VERSION")})
+    );
     for path in ["/metrics", "/metrics/prometheus"] {
         let reply = app.admin(path).await;
         assert_eq!(reply.status, 200);
-        assert!(reply.headers["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+        assert!(
+            reply.headers["content-type"]
+                .to_str()
+                .unwrap()
+                .starts_with("application/openmetrics-text")
+        );
     }
     for path in ["/version", "/metrics", "/metrics/prometheus"] {
-        assert_eq!(app.http.get(app.url(path)).send().await.unwrap().status(), 404, "{path} is not for the hooks' port");
+        assert_eq!(
+            app.http.get(app.url(path)).send().await.unwrap().status(),
+            404,
+            "{path} is not for the hooks' port"
+        );
     }
 }
 
@@ -50,7 +65,10 @@ async fn the_metrics_of_the_design_are_there() {
         "vestibule_config_last_reload_successful 1",
         "# EOF",
     ] {
-        assert!(metrics.lines().any(|known| known == line), "{line} in\n{metrics}");
+        assert!(
+            metrics.lines().any(|known| known == line),
+            "{line} in\n{metrics}"
+        );
     }
 }
 
@@ -61,10 +79,14 @@ async fn a_decision_is_recorded_without_values() {
     app.pre(&body).await.refused();
     let folder = app.folder.clone();
     app.app.stop().await;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.path().join("vestibule.db"));
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(folder.path().join("vestibule.db"));
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
     let (flow_id, outcome, checks): (String, String, String) =
-        sqlx::query_as("SELECT flow_id, outcome, checks FROM decisions").fetch_one(&pool).await.unwrap();
+        sqlx::query_as("SELECT flow_id, outcome, checks FROM decisions")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
     assert_eq!(flow_id, body.0["flow"]["id"].as_str().unwrap());
     assert_eq!(outcome, "refused");
     let checks: serde_json::Value = serde_json::from_str(&checks).unwrap();
@@ -78,9 +100,16 @@ async fn a_decision_is_recorded_without_values() {
 async fn stopping_finishes_the_calls_under_way() {
     let service = FakeService::start();
     service.does(Behaviour::Hangs);
-    let app = TestApp::with("checks: {c: {ask: {get: \"${env:SERVICE}/a\"}}}").service("SERVICE", &service).start().await;
+    let app = TestApp::with("checks: {c: {ask: {get: \"${env:SERVICE}/a\"}}}")
+        .service("SERVICE", &service)
+        .start()
+        .await;
     let url = app.url("/hooks/registration/pre?method=password");
-    let request = app.http.post(&url).header("X-Vestibule-Key", crate::support::app::KEY).body(payload().to_string());
+    let request = app
+        .http
+        .post(&url)
+        .header("X-Vestibule-Key", crate::support::app::KEY)
+        .body(payload().to_string());
     let call = tokio::spawn(request.send());
     service.next().await;
     let stopping = tokio::spawn(app.app.stop());

@@ -6,14 +6,22 @@ const REFUSES: &str = "checks: {never: {refuse: [{when: \"true\", message: \"No.
     deliveries: {crm: {events: [identity.created, identity.updated], send: {post: \"http://127.0.0.1:9/x\"}}}";
 
 async fn problems(app: &TestApp, reason: &str) -> f64 {
-    app.metric(&format!("vestibule_wiring_problems_total{{reason=\"{reason}\"}}")).await
+    app.metric(&format!(
+        "vestibule_wiring_problems_total{{reason=\"{reason}\"}}"
+    ))
+    .await
 }
 
 #[tokio::test]
 async fn a_pre_without_identity_is_refused_and_told() {
     let app = TestApp::with("").start().await;
-    for path in ["/hooks/registration/pre?method=password", "/hooks/settings/pre?method=profile"] {
-        let reply = app.call(path, payload().without("/identity").to_string()).await;
+    for path in [
+        "/hooks/registration/pre?method=password",
+        "/hooks/settings/pre?method=profile",
+    ] {
+        let reply = app
+            .call(path, payload().without("/identity").to_string())
+            .await;
         assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_004)]);
     }
     assert!((problems(&app, "pre_without_identity").await - 2.0).abs() < 0.1);
@@ -23,7 +31,12 @@ async fn a_pre_without_identity_is_refused_and_told() {
 #[tokio::test]
 async fn a_registration_pre_after_saving_is_a_yes_and_told() {
     let app = TestApp::with(REFUSES).start().await;
-    let reply = app.call("/hooks/registration/pre?method=oidc", payload().saved().to_string()).await;
+    let reply = app
+        .call(
+            "/hooks/registration/pre?method=oidc",
+            payload().saved().to_string(),
+        )
+        .await;
     assert_eq!(reply.status, 204);
     assert!((problems(&app, "pre_after_saving").await - 1.0).abs() < 0.1);
     assert!(!logs::lines_with("selfservice.flows.registration.after.oidc.hooks").is_empty());
@@ -33,11 +46,18 @@ async fn a_registration_pre_after_saving_is_a_yes_and_told() {
 async fn a_post_before_saving_stores_nothing_is_a_yes_and_told() {
     let app = TestApp::with(REFUSES).start().await;
     for body in [payload(), payload().without("/identity")] {
-        let reply = app.call("/hooks/registration/post?method=code", body.to_string()).await;
+        let reply = app
+            .call("/hooks/registration/post?method=code", body.to_string())
+            .await;
         assert_eq!(reply.status, 204);
     }
     assert!((problems(&app, "post_before_saving").await - 2.0).abs() < 0.1);
     assert!(!logs::lines_with("selfservice.flows.registration.after.code.hooks").is_empty());
-    let stored = app.app.store.list(&vestibule::store::Filter::default(), 10).await.unwrap();
+    let stored = app
+        .app
+        .store
+        .list(&vestibule::store::Filter::default(), 10)
+        .await
+        .unwrap();
     assert!(stored.is_empty());
 }

@@ -45,18 +45,25 @@ pub struct Reply {
 
 impl Reply {
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("JSON, not {:?} ({})", self.text, self.status))
+        serde_json::from_str(&self.text)
+            .unwrap_or_else(|_| panic!("JSON, not {:?} ({})", self.text, self.status))
     }
 
     /// `(instance_ptr, id, text)` of every message.
     pub fn messages(&self) -> Vec<(String, u64, String)> {
         let body = self.json();
         let mut found = Vec::new();
-        for placed in body["messages"].as_array().unwrap_or_else(|| panic!("messages in {body}")) {
+        for placed in body["messages"]
+            .as_array()
+            .unwrap_or_else(|| panic!("messages in {body}"))
+        {
             for message in placed["messages"].as_array().expect("inner messages") {
                 assert_eq!(message["type"], "error");
                 found.push((
-                    placed["instance_ptr"].as_str().expect("a pointer").to_owned(),
+                    placed["instance_ptr"]
+                        .as_str()
+                        .expect("a pointer")
+                        .to_owned(),
                     message["id"].as_u64().expect("an id"),
                     message["text"].as_str().expect("a text").to_owned(),
                 ));
@@ -68,9 +75,15 @@ impl Reply {
 
     /// Asserts that Kratos would read this as a refusal with words, and returns the places and ids.
     pub fn refused(&self) -> Vec<(String, u64)> {
-        assert!((400..500).contains(&self.status) && self.status != 429, "{self:?}");
+        assert!(
+            (400..500).contains(&self.status) && self.status != 429,
+            "{self:?}"
+        );
         assert!(self.headers.get("retry-after").is_none());
-        self.messages().into_iter().map(|(place, id, _)| (place, id)).collect()
+        self.messages()
+            .into_iter()
+            .map(|(place, id, _)| (place, id))
+            .collect()
     }
 }
 
@@ -89,12 +102,28 @@ impl TestApp {
 
     /// Calls a hook with this body as Kratos would.
     pub async fn call(&self, path: &str, body: impl Into<reqwest::Body>) -> Reply {
-        self.call_with(path, body, &[("X-Vestibule-Key", KEY), ("Ory-Webhook-Trigger-ID", &uuid())]).await
+        self.call_with(
+            path,
+            body,
+            &[
+                ("X-Vestibule-Key", KEY),
+                ("Ory-Webhook-Trigger-ID", &uuid()),
+            ],
+        )
+        .await
     }
 
     /// The same with these headers.
-    pub async fn call_with(&self, path: &str, body: impl Into<reqwest::Body>, headers: &[(&str, &str)]) -> Reply {
-        let mut request = self.http.post(self.url(path)).header("Content-Type", "application/json");
+    pub async fn call_with(
+        &self,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+        headers: &[(&str, &str)],
+    ) -> Reply {
+        let mut request = self
+            .http
+            .post(self.url(path))
+            .header("Content-Type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -112,17 +141,26 @@ impl TestApp {
 
     /// A sign-up by password, before it is saved.
     pub async fn pre(&self, payload: &Payload) -> Reply {
-        self.call("/hooks/registration/pre?method=password", payload.to_string()).await
+        self.call(
+            "/hooks/registration/pre?method=password",
+            payload.to_string(),
+        )
+        .await
     }
 
     /// A sign-up by password, after it was saved.
     pub async fn post(&self, payload: &Payload) -> Reply {
-        self.call("/hooks/registration/post?method=password", payload.to_string()).await
+        self.call(
+            "/hooks/registration/post?method=password",
+            payload.to_string(),
+        )
+        .await
     }
 
     /// A change of the profile, before it is saved.
     pub async fn settings(&self, payload: &Payload) -> Reply {
-        self.call("/hooks/settings/pre?method=profile", payload.to_string()).await
+        self.call("/hooks/settings/pre?method=profile", payload.to_string())
+            .await
     }
 
     /// The value of a metric line that starts with `name`.
@@ -174,20 +212,34 @@ impl Builder {
     }
 
     pub async fn start(mut self) -> TestApp {
-        self.environment.push(("VESTIBULE_KEY".to_owned(), KEY.to_owned()));
+        self.environment
+            .push(("VESTIBULE_KEY".to_owned(), KEY.to_owned()));
         let database = self.folder.path().join("vestibule.db");
         let head = format!(
             "serve: {{hooks: {{host: 127.0.0.1, port: 0}}, admin: {{host: 127.0.0.1, port: 0}}}}\ndsn: sqlite://{}\n",
             database.display()
         );
         let environment = Environment::of(self.environment);
-        let settings = config::read(&format!("{head}{}", self.yaml), &self.folder.path().join("vestibule.yaml"), &environment)
-            .unwrap_or_else(|problems| panic!("{problems}"));
+        let settings = config::read(
+            &format!("{head}{}", self.yaml),
+            &self.folder.path().join("vestibule.yaml"),
+            &environment,
+        )
+        .unwrap_or_else(|problems| panic!("{problems}"));
         let (clock, hand) = Clock::by_hand(self.start);
-        let surroundings = Surroundings { clock, jitter: Arc::new(|| 0.5), store: self.store };
+        let surroundings = Surroundings {
+            clock,
+            jitter: Arc::new(|| 0.5),
+            store: self.store,
+        };
         let app = App::start(settings, surroundings).await.expect("a start");
         let http = client();
-        TestApp { app, hand, http, folder: self.folder }
+        TestApp {
+            app,
+            hand,
+            http,
+            folder: self.folder,
+        }
     }
 }
 

@@ -35,7 +35,10 @@ pub fn lines_read() -> usize {
 /// The lines that hold `text`.
 pub fn lines_with(text: &str) -> Vec<String> {
     let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    kept.iter().filter(|line| line.contains(text)).cloned().collect()
+    kept.iter()
+        .filter(|line| line.contains(text))
+        .cloned()
+        .collect()
 }
 
 #[derive(Clone, Copy)]
@@ -54,12 +57,20 @@ impl Write for Watch {
         LINES.fetch_add(1, Ordering::SeqCst);
         if gives_away(&line) {
             // Not a panic: a panic in here would only fail whichever test happened to log.
-            let _ = writeln!(std::io::stderr(), "A LOG LINE GIVES AWAY WHAT SOMEBODY TYPED, OR A KEY:\n{line}");
+            let _ = writeln!(
+                std::io::stderr(),
+                "A LOG LINE GIVES AWAY WHAT SOMEBODY TYPED, OR A KEY:\n{line}"
+            );
             std::process::exit(101);
         }
         // A defect in the middle of judging, brought about by a check of this name that has no answer.
-        assert!(!line.contains("panic_on_purpose") || line.contains("Panicked"), "on purpose");
-        KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(line.into_owned());
+        assert!(
+            !line.contains("panic_on_purpose") || line.contains("Panicked"),
+            "on purpose"
+        );
+        KEPT.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(line.into_owned());
         Ok(bytes.len())
     }
 

@@ -50,7 +50,11 @@ impl Payload {
     /// Takes out what a JSON pointer names.
     pub fn without(mut self, pointer: &str) -> Self {
         let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
-        self.0.pointer_mut(parent).and_then(Value::as_object_mut).expect("an object").remove(name);
+        self.0
+            .pointer_mut(parent)
+            .and_then(Value::as_object_mut)
+            .expect("an object")
+            .remove(name);
         self
     }
 
@@ -86,7 +90,10 @@ impl Payload {
 
     /// In settings: saved, and what it was before.
     pub fn changed_from(self, traits: Value) -> Self {
-        self.saved().with("/previous", json!({"traits": traits, "metadata_public": null}))
+        self.saved().with(
+            "/previous",
+            json!({"traits": traits, "metadata_public": null}),
+        )
     }
 }
 

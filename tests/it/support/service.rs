@@ -34,7 +34,10 @@ pub struct Received {
 
 impl Received {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn json(&self) -> Value {
@@ -69,15 +72,23 @@ impl FakeService {
             arrivals: sender,
         });
         let shared = state.clone();
-        let server = HttpServer::new(move || App::new().app_data(shared.clone()).default_service(web::route().to(serve)))
-            .workers(1)
-            .disable_signals()
-            .shutdown_timeout(0)
-            .listen(listener)
-            .expect("listening")
-            .run();
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(shared.clone())
+                .default_service(web::route().to(serve))
+        })
+        .workers(1)
+        .disable_signals()
+        .shutdown_timeout(0)
+        .listen(listener)
+        .expect("listening")
+        .run();
         tokio::spawn(server);
-        Self { address, state, arrivals: tokio::sync::Mutex::new(receiver) }
+        Self {
+            address,
+            state,
+            arrivals: tokio::sync::Mutex::new(receiver),
+        }
     }
 
     pub fn url(&self) -> String {
@@ -104,11 +115,17 @@ impl FakeService {
     }
 
     /// Waits for the next call that was not waited for yet.
-    #[expect(clippy::disallowed_methods, reason = "a bound on a test that would otherwise hang for ever")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a bound on a test that would otherwise hang for ever"
+    )]
     pub async fn next(&self) -> Received {
         let mut arrivals = self.arrivals.lock().await;
         let arrival = tokio::time::timeout(Duration::from_secs(30), arrivals.recv());
-        arrival.await.expect("a call within 30 s").expect("the service runs")
+        arrival
+            .await
+            .expect("a call within 30 s")
+            .expect("the service runs")
     }
 }
 
@@ -119,12 +136,21 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
         headers: request
             .headers()
             .iter()
-            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .map(|(name, value)| {
+                (
+                    name.to_string(),
+                    String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                )
+            })
             .collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
     let let_go = state.let_go.notified();
-    state.received.lock().expect("a lock").push(received.clone());
+    state
+        .received
+        .lock()
+        .expect("a lock")
+        .push(received.clone());
     let behaviour = state.behaviour.lock().expect("a lock").clone();
     let _ = state.arrivals.send(received);
     match behaviour {
@@ -139,7 +165,9 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
                 Ok(Bytes::from_static(b"{\"half\": ")),
                 Err(std::io::Error::other("broken on purpose")),
             ]);
-            HttpResponse::Ok().content_type("application/json").streaming(broken)
+            HttpResponse::Ok()
+                .content_type("application/json")
+                .streaming(broken)
         }
     }
 }
