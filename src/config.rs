@@ -1,3 +1,44 @@
 //! `load(path) -> Settings`: the only way in.
 
+pub mod file;
+pub mod interpolation;
+pub mod problem;
+mod resolve;
+pub mod schema;
 pub mod settings;
+mod shape;
+pub mod tree;
+
+use std::path::Path;
+
+pub use interpolation::Environment;
+pub use problem::{Problem, Problems};
+pub use settings::Settings;
+
+use tree::Position;
+
+/// Reads the settings file at `path`. `Err` holds every problem of it.
+pub fn load(path: &Path, environment: &Environment) -> Result<Settings, Problems> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => read(&text, path, environment),
+        Err(cause) => {
+            let problem = Problem::new(
+                String::new(),
+                Position::default(),
+                format!("the file cannot be read: {cause}"),
+            );
+            Err(Problems::new(path.display().to_string(), "", vec![problem]))
+        }
+    }
+}
+
+/// Reads settings from a text; `path` is how they are named, and what files in them lie beside.
+pub fn read(text: &str, path: &Path, environment: &Environment) -> Result<Settings, Problems> {
+    let mut problems = Vec::new();
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let resolved = match tree::read(text, &mut problems) {
+        Some(node) => resolve::resolve(&node, text, folder, environment, problems),
+        None => Err(problems),
+    };
+    resolved.map_err(|problems| Problems::new(path.display().to_string(), text, problems))
+}

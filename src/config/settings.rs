@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::check::Check;
+use crate::check::{Builtin, Check};
 use crate::delivery;
 use crate::expression::Lists;
-use crate::message::Wording;
 use crate::secret::Secret;
 use crate::service::Service;
+use crate::telemetry::LogFormat;
 
 /// Everything, in order of the settings file.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Settings {
     pub hooks_address: Address,
     /// Where health, version and metrics are answered.
     pub admin_address: Address,
+    /// How long to go on, not ready any more, before stopping.
+    pub shutdown_delay: Duration,
     /// How hooks are answered.
     pub hooks: Hooks,
     /// Where everything is stored.
@@ -79,31 +81,9 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Human,
-}
-
 /// `kratos:`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kratos {
     /// Its admin API; used by later versions.
     pub admin_url: Option<Url>,
-}
-
-/// The words that Vestibule has of its own; each may be replaced under `messages:`.
-#[derive(Clone, Debug)]
-pub struct Builtin {
-    /// `try_again`: no usable answer.
-    pub try_again: Arc<Wording>,
-    /// `not_valid`: no question can be made of the value, or a refusal without words.
-    pub not_valid: Arc<Wording>,
-    /// `required`: the field is absent.
-    pub required: Arc<Wording>,
-    /// `not_possible`: the call itself is wrong (key, wiring, body); nothing the person can mend.
-    pub not_possible: Arc<Wording>,
 }

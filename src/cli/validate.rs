@@ -1,0 +1,32 @@
+//! The settings are right, or every problem there is.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::{self, Environment};
+
+/// Reads the file, compiles every expression, and prints what is wrong.
+pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
+    match config::load(file, &Environment::of_process()) {
+        Ok(settings) => {
+            println!(
+                "{} is right: {}, {}",
+                file.display(),
+                counted(settings.checks.len(), "check"),
+                counted(settings.deliveries.len(), "delivery").replace("deliverys", "deliveries"),
+            );
+            if settings.hooks.keys.is_empty() {
+                println!("note: there is no key yet; `serve` needs `hooks.keys`, or the environment variable VESTIBULE_KEY");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(problems) => {
+            eprint!("{problems}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,412 @@
+//! What an operator may write, section by section, nothing resolved yet. The comments become the descriptions in the
+//! JSON Schema and in docs/configuration.md.
+
+pub mod text;
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+pub use text::{Duration, Expression, Number, Template, Text};
+
+/// The settings of Vestibule.
+///
+/// One YAML file. Every text may hold `${env:NAME}`, `${env:NAME:-default}` and `${file:/path}`, quoted or not; `$${` stands
+/// for `${`. Durations carry a unit: `500ms`, `5s`, `2m`, `24h`, `8d`. Conditions are CEL expressions. In templates
+/// `{expression}` is filled in and `{{` and `}}` are braces; a template that is nothing but one expression keeps the
+/// expression's type. Quote a value that begins with `{`, `!`, `*` or `&`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Vestibule settings")]
+pub struct File {
+    /// Where Vestibule listens.
+    pub serve: Serve,
+    /// How Kratos's hooks are answered.
+    pub hooks: Hooks,
+    /// The database. `sqlite:///absolute/path.db`, or `sqlite://path.db` beside the working directory. Default:
+    /// `sqlite://vestibule.db`.
+    pub dsn: Option<Text>,
+    /// What is logged.
+    pub log: Log,
+    /// The Kratos beside Vestibule.
+    pub kratos: Kratos,
+    /// External systems by name, where they need more than an address.
+    pub services: IndexMap<String, Service>,
+    /// What people read, by name. A name of Vestibule's own words (`try_again`, `not_valid`, `required`, `not_possible`)
+    /// replaces those.
+    pub messages: IndexMap<String, NamedMessage>,
+    /// Lists by name, read in expressions as `lists.<name>`.
+    pub lists: IndexMap<String, List>,
+    /// What a sign-up must pass, by name. All run side by side; all findings come back in one answer.
+    pub checks: IndexMap<String, Check>,
+    /// Who is told of new and changed identities, by name.
+    pub deliveries: IndexMap<String, Delivery>,
+}
+
+/// Where Vestibule listens.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Serve {
+    /// Where Kratos calls. Default: `0.0.0.0`, port 4480. Keep it on a private network.
+    pub hooks: Address,
+    /// Where operators and their monitoring call: health, version, metrics. Default: `127.0.0.1`, port 4481.
+    pub admin: Address,
+    /// How long to go on after SIGTERM, not ready any more, before stopping: time for a load balancer to notice.
+    /// Default: `0s`. At most `5m`.
+    pub shutdown_delay: Option<Duration>,
+}
+
+/// A network address.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Address {
+    /// The IP address of a network interface.
+    pub host: Option<Text>,
+    /// The port; 0 takes a free one.
+    pub port: Option<Number>,
+}
+
+/// How Kratos's hooks are answered.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hooks {
+    /// The keys that Kratos may call with, in the header `X-Vestibule-Key`; each has at least 16 characters, any of them
+    /// opens. Two at once are for rotation. Default: the environment variable `VESTIBULE_KEY`.
+    pub keys: Option<Vec<Text>>,
+    /// By when `pre` has answered, however services behave. Default: `5s`. From `100ms` to `20s`.
+    pub deadline: Option<Duration>,
+    /// The language for visitors whose own is not there: a BCP 47 tag. Default: `en`.
+    pub default_language: Option<Text>,
+    /// The header of the visitor's request that holds their address, for `request.client_ip`; Kratos must pass it on
+    /// (`True-Client-Ip` it does by itself) and your proxy must set it. Default: none.
+    pub client_ip_header: Option<Text>,
+}
+
+/// What is logged.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// How much. Default: `info`.
+    pub level: Option<Level>,
+    /// `json`, one object a line, or `human`. Default: `json`.
+    pub format: Option<Format>,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "their names in the file say it")]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "their names in the file say it")]
+pub enum Format {
+    Json,
+    Human,
+}
+
+/// The Kratos beside Vestibule.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kratos {
+    /// The address of its admin API, `http://kratos:4434`. Not used yet.
+    pub admin_url: Option<Text>,
+}
+
+/// An external system.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its address, `http` or `https`; the paths of requests are put behind it.
+    pub url: Text,
+    /// The longest that one exchange may take. Default: `3s`. At most `60s`; before saving, `hooks.deadline` ends it too.
+    #[serde(default)]
+    pub timeout: Option<Duration>,
+    /// Headers sent with every request.
+    #[serde(default)]
+    pub headers: IndexMap<String, Text>,
+    /// How Vestibule proves who it is.
+    #[serde(default)]
+    pub auth: Option<Auth>,
+}
+
+/// How Vestibule proves who it is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(
+    tag = "type",
+    content = "config",
+    rename_all = "snake_case",
+    deny_unknown_fields
+)]
+pub enum Auth {
+    /// `Authorization: Bearer …`
+    Bearer(Bearer),
+    /// `Authorization: Basic …`
+    BasicAuth(BasicAuth),
+    /// A header, query parameter or cookie of the service's own.
+    ApiKey(ApiKey),
+}
+
+/// `type: bearer`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Bearer {
+    /// The token.
+    pub token: Text,
+}
+
+/// `type: basic_auth`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BasicAuth {
+    /// The user.
+    pub user: Text,
+    /// The password.
+    pub password: Text,
+}
+
+/// `type: api_key`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// The name of the header, parameter or cookie.
+    pub name: Text,
+    /// The key.
+    pub value: Text,
+    /// Where it goes.
+    #[serde(rename = "in")]
+    pub place: ApiKeyPlace,
+}
+
+/// Where an API key goes.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "their names in the file say it")]
+pub enum ApiKeyPlace {
+    Header,
+    Query,
+    Cookie,
+}
+
+/// What people read: an id, and a text for each language.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct NamedMessage {
+    /// A number of your own from 4900100 to 4999999, by which a front-end may find its own translation. Needed, unless
+    /// the message replaces words of Vestibule's own.
+    #[serde(default)]
+    pub id: Option<u32>,
+    /// A text for each language, under its BCP 47 tag; `{expression}` is filled in.
+    #[serde(flatten)]
+    #[schemars(with = "IndexMap<String, Template>")]
+    pub texts: IndexMap<String, Value>,
+}
+
+/// A list, written down here or in a file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum List {
+    /// The entries.
+    Inline(Vec<Text>),
+    /// The file they stand in.
+    File(ListFile),
+}
+
+/// A list in a file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListFile {
+    /// The file, beside the settings file if the path is not absolute. One entry a line; empty lines and those that begin
+    /// with `#` are passed over.
+    pub file: Text,
+}
+
+/// One question about a sign-up, settled before the identity is saved.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Check {
+    /// The flows in which it runs. Default: both with a `field`, else `[registration]`.
+    pub flows: Option<Vec<Flow>>,
+    /// The trait it is about, `traits.vat_number`: absent (missing, null or empty), or unchanged in settings, and the check
+    /// is not run. Its value is `value`; messages stand beside it.
+    pub field: Option<Text>,
+    /// Whether an absent field is refused. Default: `false`.
+    pub required: bool,
+    /// Runs only if this holds.
+    pub when: Option<Expression>,
+    /// The question that is put to a service. Without it the check is pure expression.
+    pub ask: Option<Request>,
+    /// What it means when the service gives no usable answer: `refuse` ("please try again later"), `accept` (pass, and
+    /// count it), or a section with a choice per kind. Default: `refuse`.
+    pub unavailable: Option<Unavailable>,
+    /// Reasons to refuse, looked at in order.
+    pub refuse: Vec<Refusal>,
+    /// What makes an answer a yes: an expression, or a status. Default: a status 2xx; without `ask`, always.
+    pub accept: Option<Condition>,
+    /// The words for a value that no question can be made of. Default: `not_valid`.
+    pub invalid: Option<Message>,
+    /// What is written into the identity when the check accepts, by path: `traits.company`, `metadata_public.company`.
+    /// Objects are merged, nulls skipped.
+    #[schemars(with = "IndexMap<String, Value>")]
+    pub set: IndexMap<String, Value>,
+    /// `enforce`, or `observe`: run for real, decide nothing, count what it would have done. Default: `enforce`.
+    pub mode: Mode,
+    /// Checks that must have accepted before this one runs.
+    pub after: Vec<Text>,
+}
+
+/// A flow of Kratos.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "their names in the file say it")]
+pub enum Flow {
+    Registration,
+    Settings,
+}
+
+/// Whether a check decides.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "their names in the file say it")]
+pub enum Mode {
+    #[default]
+    Enforce,
+    Observe,
+}
+
+/// One reason to refuse.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// When it holds: an expression, or a status of the answer.
+    pub when: Condition,
+    /// The words. Default: `not_valid`.
+    #[serde(default)]
+    pub message: Option<Message>,
+}
+
+/// An expression, or a status of the answer.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Condition {
+    /// The answer has this status.
+    Status(u16),
+    /// This holds.
+    Expression(Expression),
+}
+
+/// Words: a name under `messages` (one word in lower case), a text, or an id and a text for each language.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Message {
+    /// A name under `messages`, or the text itself.
+    Text(Template),
+    /// An id and a text for each language.
+    Inline(NamedMessage),
+}
+
+/// What it means when there is no usable answer.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Unavailable {
+    /// The same for every kind.
+    Always(Policy),
+    /// A choice per kind.
+    PerKind(PerKind),
+}
+
+/// What is done without a usable answer.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "their names in the file say it")]
+pub enum Policy {
+    Refuse,
+    Accept,
+}
+
+/// What is done without a usable answer, per kind.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PerKind {
+    /// An answer for which this holds is none.
+    pub when: Option<Expression>,
+    /// No answer in time.
+    pub timeout: Option<Policy>,
+    /// The service was not reached, or the connection broke.
+    pub connection: Option<Policy>,
+    /// A status of 500 or more, unless `refuse` names that very number.
+    pub status_5xx: Option<Policy>,
+    /// The status 429, unless `refuse` names it.
+    pub rate_limited: Option<Policy>,
+    /// `when` holds.
+    pub declared: Option<Policy>,
+    /// Neither refused nor accepted, or an expression failed on the answer.
+    pub unexpected_answer: Option<Policy>,
+    /// An expression failed in a check without a field. A visitor can bring that about, so `default` does not cover it.
+    /// Default: `refuse`.
+    pub expression: Option<Policy>,
+    /// For every kind that is not named. Default: `refuse`.
+    pub default: Option<Policy>,
+}
+
+/// A request: one of `get`, `post`, `put`, `patch` and `delete`, and what goes with it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Request {
+    /// The name of the service that the path belongs to. Without it the path is a whole URL.
+    pub service: Option<Text>,
+    /// GET this path of the service, `/members/{value}`, or this whole URL. What is filled in is percent-encoded; the host is
+    /// never an expression.
+    pub get: Option<Template>,
+    /// POST, likewise.
+    pub post: Option<Template>,
+    /// PUT, likewise.
+    pub put: Option<Template>,
+    /// PATCH, likewise.
+    pub patch: Option<Template>,
+    /// DELETE, likewise.
+    pub delete: Option<Template>,
+    /// Query parameters.
+    pub query: IndexMap<String, Template>,
+    /// Headers, beside the service's own.
+    pub headers: IndexMap<String, Template>,
+    /// A JSON body; its texts are templates.
+    #[schemars(with = "Value")]
+    pub json: Option<Value>,
+    /// A form body (`application/x-www-form-urlencoded`).
+    pub form: Option<IndexMap<String, Template>>,
+}
+
+/// Who is told of which identities, and how.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Delivery {
+    /// What calls for it: `identity.created` (a registration), `identity.updated` (a change of the profile).
+    pub events: Vec<Event>,
+    /// Only for identities for which this holds.
+    #[serde(default)]
+    pub when: Option<Expression>,
+    /// The request. Without `json` and `form` the body is `{type, timestamp, data: {identity, previous}}`.
+    pub send: Request,
+    /// How long it is tried before it is set aside as abandoned. Default: `8d`. From `1m` to `30d`.
+    #[serde(default)]
+    pub keep_trying_for: Option<Duration>,
+}
+
+/// What happened to an identity.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "their names in the file say it")]
+pub enum Event {
+    #[serde(rename = "identity.created")]
+    IdentityCreated,
+    #[serde(rename = "identity.updated")]
+    IdentityUpdated,
+}

@@ -1,0 +1,205 @@
+//! `${env:NAME}`, `${env:NAME:-default}` and `${file:/path}` in a text: put in after the YAML is read, as they are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::expression::Piece;
+
+/// Where `${env:…}` is looked up.
+#[derive(Clone, Debug)]
+pub struct Environment(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Process,
+    Given(Arc<BTreeMap<String, String>>),
+}
+
+impl Environment {
+    /// The process's own.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self(Source::Process)
+    }
+
+    /// These names and no others.
+    #[must_use]
+    pub fn of(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(Source::Given(Arc::new(variables.into_iter().collect())))
+    }
+
+    /// The value of a name, if it is set and not empty.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment"
+    )]
+    pub fn value(&self, name: &str) -> Option<String> {
+        let value = match &self.0 {
+            Source::Process => std::env::var(name).ok(),
+            Source::Given(variables) => variables.get(name).cloned(),
+        };
+        value.filter(|value| !value.is_empty())
+    }
+}
+
+/// Why a text cannot be put together. Never holds a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The byte in the text at which it stands.
+    pub offset: usize,
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub hint: Option<String>,
+}
+
+/// The text in pieces: what the operator wrote, and what was put in. `$${` stands for `${` itself.
+pub fn pieces(text: &str, environment: &Environment) -> Result<Vec<Piece>, Error> {
+    let mut pieces = Vec::new();
+    let mut written = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let offset = text.len() - rest.len() + start;
+        if rest[..start].ends_with('$') {
+            written.push_str(&rest[..start]);
+            written.push('{');
+            rest = &rest[start + 2..];
+            continue;
+        }
+        written.push_str(&rest[..start]);
+        let inside = &rest[start + 2..];
+        let Some(end) = inside.find('}') else {
+            return Err(Error {
+                offset,
+                message: "`${` has no `}`".to_owned(),
+                hint: None,
+            });
+        };
+        let value = looked_up(&inside[..end], environment, offset)?;
+        if !written.is_empty() {
+            pieces.push(Piece::Written(std::mem::take(&mut written)));
+        }
+        pieces.push(Piece::Inserted(value));
+        rest = &inside[end + 1..];
+    }
+    written.push_str(rest);
+    if !written.is_empty() || pieces.is_empty() {
+        pieces.push(Piece::Written(written));
+    }
+    Ok(pieces)
+}
+
+/// The pieces as one text.
+#[must_use]
+pub fn joined(pieces: &[Piece]) -> String {
+    pieces
+        .iter()
+        .map(|piece| match piece {
+            Piece::Written(text) | Piece::Inserted(text) => text.as_str(),
+        })
+        .collect()
+}
+
+fn looked_up(inside: &str, environment: &Environment, offset: usize) -> Result<String, Error> {
+    let error = |message: String, hint: Option<String>| Error {
+        offset,
+        message,
+        hint,
+    };
+    if let Some(variable) = inside.strip_prefix("env:") {
+        let (name, default) = match variable.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (variable, None),
+        };
+        let usable = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        if name.is_empty() || !name.chars().all(usable) {
+            return Err(error(
+                format!("`{name}` is no name of an environment variable"),
+                None,
+            ));
+        }
+        return environment
+            .value(name)
+            .or_else(|| default.map(ToOwned::to_owned))
+            .ok_or_else(|| {
+                error(
+                    format!("the environment variable `{name}` is not set, or empty"),
+                    Some(format!("set it, or give a default: ${{env:{name}:-…}}")),
+                )
+            });
+    }
+    if let Some(path) = inside.strip_prefix("file:") {
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| error(format!("the file `{path}` cannot be read: {cause}"), None))?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
+        return if text.is_empty() {
+            Err(error(format!("the file `{path}` is empty"), None))
+        } else {
+            Ok(text.to_owned())
+        };
+    }
+    Err(error(
+        format!("`${{{inside}}}` is neither `${{env:NAME}}` nor `${{file:/path}}`"),
+        Some(format!("to say `${{` itself, write `$${{{inside}}}`")),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_in_is_kept_apart_from_what_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, "top\nsecret\r\n").unwrap();
+        let environment = Environment::of([
+            ("NAME".to_owned(), "{value} ${env:OTHER}".to_owned()),
+            ("EMPTY".to_owned(), String::new()),
+        ]);
+        let from_file = format!("${{file:{}}}", file.display());
+        let show = |text: &str| match pieces(text, &environment) {
+            Ok(pieces) => pieces
+                .iter()
+                .map(|piece| match piece {
+                    Piece::Written(text) => format!("w({text})"),
+                    Piece::Inserted(text) => format!("i({text})"),
+                })
+                .collect::<String>(),
+            Err(error) => format!("{}: {}", error.offset, error.message),
+        };
+        for (text, expected) in [
+            ("plain", "w(plain)"),
+            ("", "w()"),
+            ("a ${env:NAME} b", "w(a )i({value} ${env:OTHER})w( b)"),
+            ("${env:NAME}", "i({value} ${env:OTHER})"),
+            ("${env:UNSET:-x:-y}", "i(x:-y)"),
+            ("${env:EMPTY:-}", "i()"),
+            (&from_file, "i(top\nsecret)"),
+            ("$${env:NAME}", "w(${env:NAME})"),
+            ("{value} $5 $ {", "w({value} $5 $ {)"),
+            (
+                "ab${env:UNSET}",
+                "2: the environment variable `UNSET` is not set, or empty",
+            ),
+            (
+                "${env:EMPTY}",
+                "0: the environment variable `EMPTY` is not set, or empty",
+            ),
+            (
+                "${env:A-B}",
+                "0: `A-B` is no name of an environment variable",
+            ),
+            (
+                "${NAME}",
+                "0: `${NAME}` is neither `${env:NAME}` nor `${file:/path}`",
+            ),
+            ("${env:NAME", "0: `${` has no `}`"),
+        ] {
+            assert_eq!(show(text), expected, "{text}");
+        }
+        assert!(show("${file:/nowhere}").starts_with("0: the file `/nowhere` cannot be read"));
+    }
+}

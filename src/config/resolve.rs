@@ -1,0 +1,361 @@
+//! file -> settings: names matched, secrets read, expressions compiled, every problem gathered.
+
+mod basics;
+mod checks;
+mod deliveries;
+pub mod durations;
+mod messages;
+mod order;
+mod requests;
+mod services;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::interpolation::{Environment, joined, pieces};
+use super::problem::Problem;
+use super::settings::Settings;
+use super::tree::{Entry, Kind, Node, Position, join};
+use super::{file, schema, shape};
+use crate::expression::{CompileError, Expression, Lists, Piece, Scope, Template};
+use crate::service::Service;
+
+/// A value of the file and the keys that lead to it.
+#[derive(Clone, Debug)]
+pub(super) struct Place<'a> {
+    node: Option<&'a Node>,
+    at: Position,
+    path: String,
+}
+
+impl<'a> Place<'a> {
+    fn root(node: &'a Node) -> Self {
+        Self {
+            node: Some(node),
+            at: node.at,
+            path: String::new(),
+        }
+    }
+
+    /// Behind this key; if it is not there, the place of the section.
+    fn key(&self, key: &str) -> Self {
+        let node = self.node.and_then(|node| node.get(key));
+        Self {
+            node,
+            at: node.map_or(self.at, |node| node.at),
+            path: join(&self.path, key),
+        }
+    }
+
+    /// The item of a list.
+    fn item(&self, index: usize) -> Self {
+        let node = match self.node.map(|node| &node.kind) {
+            Some(Kind::List(items)) => items.get(index),
+            _ => None,
+        };
+        Self {
+            node,
+            at: node.map_or(self.at, |node| node.at),
+            path: format!("{}[{index}]", self.path),
+        }
+    }
+
+    fn entries(&self) -> &'a [Entry] {
+        self.node.map_or(&[], Node::entries)
+    }
+
+    fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem::new(self.path.clone(), self.at, message.into())
+    }
+}
+
+/// Resolves a file bit by bit and gathers what is wrong with it.
+pub(super) struct Resolver<'a> {
+    root: Place<'a>,
+    lines: Vec<&'a str>,
+    folder: &'a Path,
+    environment: &'a Environment,
+    problems: Vec<Problem>,
+    services: BTreeMap<String, Service>,
+    lists: Arc<Lists>,
+    client_ip: bool,
+}
+
+/// Resolves everything. `Err` holds every problem there is.
+pub(super) fn resolve(
+    node: &Node,
+    text: &str,
+    folder: &Path,
+    environment: &Environment,
+    mut problems: Vec<Problem>,
+) -> Result<Settings, Vec<Problem>> {
+    let schema = schema::schema();
+    shape::Shape {
+        root: &schema,
+        problems: &mut problems,
+    }
+    .check(node, &schema, "");
+    let mut resolver = Resolver {
+        root: Place::root(node),
+        lines: text.lines().collect(),
+        folder,
+        environment,
+        problems,
+        services: BTreeMap::new(),
+        lists: Arc::default(),
+        client_ip: false,
+    };
+    let root = resolver.root.clone();
+    resolver.look_up_everything(&root);
+    let settings = resolver.settings();
+    match settings {
+        Some(settings) if resolver.problems.is_empty() => Ok(settings),
+        _ => Err(resolver.problems),
+    }
+}
+
+impl<'a> Resolver<'a> {
+    fn settings(&mut self) -> Option<Settings> {
+        let basics = self.basics();
+        self.client_ip = basics.hooks.client_ip_header.is_some();
+        self.lists = Arc::new(self.lists());
+        self.named_services();
+        let messages = self.messages();
+        let checks = self.checks(&messages);
+        let deliveries = self.deliveries();
+        self.order(&checks);
+        Some(Settings {
+            hooks_address: basics.hooks_address?,
+            admin_address: basics.admin_address?,
+            shutdown_delay: basics.shutdown_delay,
+            hooks: basics.hooks,
+            dsn: basics.dsn?,
+            log: basics.log,
+            kratos: basics.kratos,
+            services: std::mem::take(&mut self.services).into_values().collect(),
+            builtin: messages.builtin?,
+            lists: Arc::clone(&self.lists),
+            checks: checks.into_iter().map(|(check, _)| check).collect(),
+            deliveries,
+        })
+    }
+
+    /// Reports every `${…}` that leads nowhere, also in entries that are broken otherwise.
+    fn look_up_everything(&mut self, place: &Place<'a>) {
+        match place.node.map(|node| &node.kind) {
+            Some(Kind::Text { text, .. }) => {
+                if let Err(error) = pieces(text, self.environment) {
+                    let at = self.inside(place, text, error.offset);
+                    self.problems.push(
+                        Problem::new(place.path.clone(), at, error.message).with_hint(error.hint),
+                    );
+                }
+            }
+            Some(Kind::List(items)) => {
+                for index in 0..items.len() {
+                    self.look_up_everything(&place.item(index));
+                }
+            }
+            Some(Kind::Map(entries)) => {
+                for entry in entries {
+                    self.look_up_everything(&place.key(&entry.key));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The entry as the file's structure has it, if nothing is wrong with its shape.
+    fn decoded<T: DeserializeOwned>(&mut self, place: &Place<'_>) -> Option<T> {
+        let inside = |problem: &Problem| {
+            problem
+                .path
+                .strip_prefix(&place.path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        if self.problems.iter().any(inside) {
+            return None;
+        }
+        let value = place.node.map(Node::to_value).unwrap_or_default();
+        // A section that is begun and left empty holds nothing.
+        let value = if value.is_null() {
+            serde_json::Value::Object(serde_json::Map::new())
+        } else {
+            value
+        };
+        serde_json::from_value(value)
+            .map_err(|error| {
+                self.problems
+                    .push(place.problem(format!("this cannot be understood: {error}")))
+            })
+            .ok()
+    }
+
+    fn tell(&mut self, place: &Place<'_>, message: impl Into<String>, hint: Option<String>) {
+        self.problems.push(place.problem(message).with_hint(hint));
+    }
+
+    /// A text with everything put in. `None` if something cannot be looked up, which is told already.
+    fn text(&self, text: &file::Text) -> Option<String> {
+        pieces(&text.0, self.environment)
+            .ok()
+            .map(|pieces| joined(&pieces))
+    }
+
+    fn pieces(&self, text: &str) -> Option<Vec<Piece>> {
+        pieces(text, self.environment).ok()
+    }
+
+    fn expression(
+        &mut self,
+        place: &Place<'_>,
+        source: &file::Expression,
+        scope: &Scope,
+    ) -> Option<Expression> {
+        if self
+            .pieces(&source.0)?
+            .iter()
+            .any(|piece| matches!(piece, Piece::Inserted(_)))
+        {
+            self.tell(
+                place,
+                "`${…}` cannot stand in an expression",
+                Some("put the value into a list and read `lists.<name>`".to_owned()),
+            );
+            return None;
+        }
+        match Expression::compile(&source.0, scope) {
+            Ok(expression) => Some(expression),
+            Err(error) => {
+                self.compile_error(place, &source.0, 0, &error);
+                None
+            }
+        }
+    }
+
+    fn template(&mut self, place: &Place<'_>, text: &str, scope: &Scope) -> Option<Template> {
+        let pieces = self.pieces(text)?;
+        self.compiled(place, text, &pieces, scope)
+    }
+
+    fn compiled(
+        &mut self,
+        place: &Place<'_>,
+        text: &str,
+        pieces: &[Piece],
+        scope: &Scope,
+    ) -> Option<Template> {
+        match Template::compile(pieces, scope) {
+            Ok(template) => Some(template),
+            Err(error) => {
+                let before = match pieces.get(error.piece) {
+                    Some(Piece::Written(written)) => text.find(written.as_str()).unwrap_or(0),
+                    _ => 0,
+                };
+                self.compile_error(place, text, before, &error);
+                None
+            }
+        }
+    }
+
+    fn compile_error(
+        &mut self,
+        place: &Place<'_>,
+        text: &str,
+        before: usize,
+        error: &CompileError,
+    ) {
+        let at = self.inside(place, text, before + error.offset.unwrap_or(0));
+        let problem = Problem::new(place.path.clone(), at, error.message.clone());
+        self.problems.push(problem.with_hint(error.hint.clone()));
+    }
+
+    /// The position of a byte inside a text, if the text stands on its line as it is.
+    fn inside(&self, place: &Place<'_>, text: &str, offset: usize) -> Position {
+        let line: &str = self
+            .lines
+            .get(place.at.line.saturating_sub(1))
+            .copied()
+            .unwrap_or_default();
+        let start: String = line
+            .chars()
+            .skip(place.at.column.saturating_sub(1))
+            .collect();
+        let characters = text
+            .get(..offset)
+            .map_or(0, |before| before.chars().count());
+        let quote = usize::from(start.starts_with(['"', '\'']));
+        let stands = start
+            .chars()
+            .skip(quote)
+            .collect::<String>()
+            .starts_with(text);
+        if stands {
+            Position {
+                column: place.at.column + quote + characters,
+                ..place.at
+            }
+        } else {
+            place.at
+        }
+    }
+
+    fn lists(&mut self) -> Lists {
+        let place = self.root.key("lists");
+        let mut lists = BTreeMap::new();
+        for entry in place.entries() {
+            let place = place.key(&entry.key);
+            self.name(&place, entry, "a list");
+            // A broken list is still a list that expressions may name.
+            let entries = self.list(&place).unwrap_or_default();
+            lists.insert(entry.key.clone(), entries);
+        }
+        Lists::new(lists)
+    }
+
+    fn list(&mut self, place: &Place<'_>) -> Option<Vec<String>> {
+        match self.decoded(place)? {
+            file::List::Inline(entries) => entries.iter().map(|entry| self.text(entry)).collect(),
+            file::List::File(file::ListFile { file }) => {
+                let path = self.folder.join(self.text(&file)?);
+                match std::fs::read_to_string(&path) {
+                    Ok(text) => Some(
+                        text.lines()
+                            .map(str::trim)
+                            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+                            .map(ToOwned::to_owned)
+                            .collect(),
+                    ),
+                    Err(cause) => {
+                        self.tell(
+                            &place.key("file"),
+                            format!("the file {} cannot be read: {cause}", path.display()),
+                            None,
+                        );
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    /// A name stands in expressions, metrics and logs.
+    fn name(&mut self, place: &Place<'_>, entry: &Entry, what: &str) {
+        let plain = |character: char| {
+            character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_'
+        };
+        let starts = entry
+            .key
+            .starts_with(|first: char| first.is_ascii_lowercase());
+        if !starts || !entry.key.chars().all(plain) {
+            let message = format!("`{}` is no name for {what}", entry.key);
+            let hint = "a name is made of small letters, digits and `_`, and begins with a letter"
+                .to_owned();
+            self.problems
+                .push(Problem::new(place.path.clone(), entry.at, message).with_hint(Some(hint)));
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! serve, hooks, dsn, log, kratos.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oxilangtag::LanguageTag;
+use url::Url;
+
+use super::durations::{self, written};
+use super::{Place, Resolver};
+use crate::config::file;
+use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log};
+use crate::secret::Secret;
+use crate::telemetry::LogFormat;
+
+/// The environment variable that holds the key if the file names none.
+const KEY_VARIABLE: &str = "VESTIBULE_KEY";
+/// Shorter keys could be guessed.
+const SHORTEST_KEY: usize = 16;
+
+/// The sections that hold no expressions.
+pub(super) struct Basics {
+    pub hooks_address: Option<Address>,
+    pub admin_address: Option<Address>,
+    pub shutdown_delay: Duration,
+    pub hooks: Hooks,
+    pub dsn: Option<Dsn>,
+    pub log: Log,
+    pub kratos: Kratos,
+}
+
+impl Resolver<'_> {
+    pub(super) fn basics(&mut self) -> Basics {
+        let serve = self.root.key("serve");
+        let file: file::Serve = self.decoded(&serve).unwrap_or_default();
+        let hooks_address = self.address(
+            &serve.key("hooks"),
+            &file.hooks,
+            IpAddr::from([0, 0, 0, 0]),
+            4480,
+        );
+        let admin_address = self.address(
+            &serve.key("admin"),
+            &file.admin,
+            IpAddr::from([127, 0, 0, 1]),
+            4481,
+        );
+        let shutdown_delay = self.duration(
+            &serve.key("shutdown_delay"),
+            file.shutdown_delay.as_ref(),
+            "0s",
+            ("0s", "5m"),
+        );
+        Basics {
+            hooks_address,
+            admin_address,
+            shutdown_delay,
+            hooks: self.hooks(),
+            dsn: self.dsn(),
+            log: self.log(),
+            kratos: self.kratos(),
+        }
+    }
+
+    fn address(
+        &mut self,
+        place: &Place<'_>,
+        file: &file::Address,
+        host: IpAddr,
+        port: u16,
+    ) -> Option<Address> {
+        let host = match &file.host {
+            None => Some(host),
+            Some(text) => {
+                let text = self.text(text)?;
+                let parsed = if text == "localhost" {
+                    Ok(IpAddr::from([127, 0, 0, 1]))
+                } else {
+                    text.parse()
+                };
+                if parsed.is_err() {
+                    let hint =
+                        "as in 0.0.0.0 (every interface), 127.0.0.1 (this machine alone) or [::]"
+                            .replace(['[', ']'], "");
+                    self.tell(
+                        &place.key("host"),
+                        "expected the IP address of a network interface",
+                        Some(hint),
+                    );
+                }
+                parsed.ok()
+            }
+        };
+        let port = match &file.port {
+            None => Some(port),
+            Some(file::Number(value)) => {
+                let text = match value {
+                    serde_json::Value::String(text) => self.text(&file::Text(text.clone()))?,
+                    other => other.to_string(),
+                };
+                let parsed = text.parse().ok();
+                if parsed.is_none() {
+                    self.tell(
+                        &place.key("port"),
+                        "expected a port, a number from 0 to 65535",
+                        None,
+                    );
+                }
+                parsed
+            }
+        };
+        Some(Address {
+            host: host?,
+            port: port?,
+        })
+    }
+
+    /// A duration within bounds; the default if the key is missing, or wrong, which is told.
+    pub(super) fn duration(
+        &mut self,
+        place: &Place<'_>,
+        duration: Option<&file::Duration>,
+        default: &str,
+        (least, most): (&str, &str),
+    ) -> Duration {
+        let known = |text: &str| {
+            durations::parse(&serde_json::Value::String(text.to_owned())).unwrap_or_default()
+        };
+        let Some(file::Duration(value)) = duration else {
+            return known(default);
+        };
+        let value = match value {
+            serde_json::Value::String(text) => match self.text(&file::Text(text.clone())) {
+                Some(text) => serde_json::Value::String(text),
+                None => return known(default),
+            },
+            other => other.clone(),
+        };
+        match durations::parse(&value) {
+            Ok(duration) if (known(least)..=known(most)).contains(&duration) => duration,
+            Ok(duration) => {
+                self.tell(
+                    place,
+                    format!("`{}` is not from {least} to {most}", written(duration)),
+                    None,
+                );
+                known(default)
+            }
+            Err((message, hint)) => {
+                self.tell(place, message, hint);
+                known(default)
+            }
+        }
+    }
+
+    fn hooks(&mut self) -> Hooks {
+        let place = self.root.key("hooks");
+        let file: file::Hooks = self.decoded(&place).unwrap_or_default();
+        let keys = match file.keys {
+            // Whether there is one at all is asked where the program starts, so that a file without keys can be checked
+            // anywhere.
+            None => self
+                .environment
+                .value(KEY_VARIABLE)
+                .into_iter()
+                .map(Secret::new)
+                .collect(),
+            Some(keys) => {
+                if keys.is_empty() {
+                    let hint = "`vestibule keygen` makes one".to_owned();
+                    self.tell(
+                        &place.key("keys"),
+                        "there must be at least one key",
+                        Some(hint),
+                    );
+                }
+                let mut read = Vec::new();
+                for (index, key) in keys.iter().enumerate() {
+                    let Some(key) = self.text(key) else { continue };
+                    if key.chars().count() < SHORTEST_KEY
+                        || !key.bytes().all(|byte| (0x21..0x7f).contains(&byte))
+                    {
+                        let message = format!(
+                            "a key has at least {SHORTEST_KEY} characters, letters, digits and signs without spaces"
+                        );
+                        let hint = "`vestibule keygen` makes one".to_owned();
+                        self.tell(&place.key("keys").item(index), message, Some(hint));
+                    }
+                    read.push(Secret::new(key));
+                }
+                read
+            }
+        };
+        let default_language = file
+            .default_language
+            .and_then(|text| self.text(&text))
+            .unwrap_or_else(|| "en".to_owned());
+        if LanguageTag::parse(default_language.as_str()).is_err() {
+            let hint = "as in `en`, `de` or `pt-BR`".to_owned();
+            self.tell(
+                &place.key("default_language"),
+                format!("`{default_language}` is no BCP 47 language tag"),
+                Some(hint),
+            );
+        }
+        let client_ip_header = file.client_ip_header.and_then(|text| self.text(&text));
+        if let Some(name) = &client_ip_header
+            && http::HeaderName::try_from(name.as_str()).is_err()
+        {
+            self.tell(
+                &place.key("client_ip_header"),
+                format!("`{name}` is no name of a header"),
+                None,
+            );
+        }
+        let deadline = self.duration(
+            &place.key("deadline"),
+            file.deadline.as_ref(),
+            "5s",
+            ("100ms", "20s"),
+        );
+        Hooks {
+            keys,
+            deadline,
+            default_language,
+            client_ip_header,
+        }
+    }
+
+    fn dsn(&mut self) -> Option<Dsn> {
+        let place = self.root.key("dsn");
+        let Some(node) = place.node else {
+            return Some(Dsn::Sqlite(PathBuf::from("vestibule.db")));
+        };
+        let serde_json::Value::String(text) = node.to_value() else {
+            return None;
+        };
+        let text = self.text(&file::Text(text))?;
+        let Some((scheme, path)) = text.split_once("://") else {
+            let hint = "as in sqlite:///var/lib/vestibule/vestibule.db".to_owned();
+            self.tell(&place, "expected the address of a database", Some(hint));
+            return None;
+        };
+        match scheme {
+            "sqlite" if !path.is_empty() && !path.ends_with('/') && !path.contains('?') => {
+                Some(Dsn::Sqlite(PathBuf::from(path)))
+            }
+            "sqlite" => {
+                let hint = "as in sqlite:///var/lib/vestibule/vestibule.db".to_owned();
+                self.tell(
+                    &place,
+                    "expected the path of a file behind `sqlite://`, and nothing else",
+                    Some(hint),
+                );
+                None
+            }
+            "postgres" | "postgresql" | "cockroach" | "cockroachdb" => {
+                self.tell(
+                    &place,
+                    format!("`{scheme}://` is not in this version"),
+                    Some("use sqlite://".to_owned()),
+                );
+                None
+            }
+            _ => {
+                let hint = "as in sqlite:///var/lib/vestibule/vestibule.db".to_owned();
+                self.tell(&place, "the database must be `sqlite://`", Some(hint));
+                None
+            }
+        }
+    }
+
+    fn log(&mut self) -> Log {
+        let place = self.root.key("log");
+        let file: file::Log = self.decoded(&place).unwrap_or_default();
+        let level = match file.level {
+            Some(file::Level::Error) => tracing::Level::ERROR,
+            Some(file::Level::Warn) => tracing::Level::WARN,
+            Some(file::Level::Debug) => tracing::Level::DEBUG,
+            Some(file::Level::Trace) => tracing::Level::TRACE,
+            Some(file::Level::Info) | None => tracing::Level::INFO,
+        };
+        let format = match file.format {
+            Some(file::Format::Human) => LogFormat::Human,
+            Some(file::Format::Json) | None => LogFormat::Json,
+        };
+        Log { level, format }
+    }
+
+    fn kratos(&mut self) -> Kratos {
+        let place = self.root.key("kratos");
+        let file: file::Kratos = self.decoded(&place).unwrap_or_default();
+        let admin_url = file
+            .admin_url
+            .and_then(|text| self.text(&text))
+            .and_then(|text| {
+                let url = Url::parse(&text)
+                    .ok()
+                    .filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+                if url.is_none() {
+                    self.tell(
+                        &place.key("admin_url"),
+                        "expected an http or https URL",
+                        None,
+                    );
+                }
+                url
+            });
+        Kratos { admin_url }
+    }
+}

@@ -1,0 +1,307 @@
+//! Checks.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::messages::Messages;
+use super::{Place, Resolver};
+use crate::check::{Check, Condition, Kind, Mode, Policy, Refusal, Set, Unavailable};
+use crate::config::file;
+use crate::config::problem::{did_you_mean, listed};
+use crate::expression::{Root, Scope};
+use crate::kratos::{Field, Flow};
+
+/// The names before a question, and after its answer.
+struct Scopes {
+    before: Scope,
+    after: Scope,
+}
+
+impl<'a> Resolver<'a> {
+    /// Each check with its place.
+    pub(super) fn checks(&mut self, messages: &Messages<'a>) -> Vec<(Check, Place<'a>)> {
+        let place = self.root.key("checks");
+        let mut checks = Vec::new();
+        for entry in place.entries() {
+            let place = place.key(&entry.key);
+            self.name(&place, entry, "a check");
+            let Some(file) = self.decoded::<file::Check>(&place) else {
+                continue;
+            };
+            if let Some(check) = self.check(&entry.key, &place, &file, messages) {
+                checks.push((check, place));
+            }
+        }
+        checks
+    }
+
+    fn check(
+        &mut self,
+        name: &str,
+        place: &Place<'a>,
+        file: &file::Check,
+        messages: &Messages<'a>,
+    ) -> Option<Check> {
+        let before = self.problems.len();
+        let field = file
+            .field
+            .as_ref()
+            .and_then(|field| self.field(&place.key("field"), field));
+        if file.required && file.field.is_none() {
+            self.tell(&place.key("required"), "`required` needs a `field`", None);
+        }
+        let scopes = self.scopes(name, file);
+        let when = file
+            .when
+            .as_ref()
+            .and_then(|when| self.expression(&place.key("when"), when, &scopes.before));
+        let ask = file
+            .ask
+            .as_ref()
+            .and_then(|ask| self.request(&place.key("ask"), ask, &scopes.before));
+        let unavailable = self.unavailable(
+            &place.key("unavailable"),
+            file.unavailable.as_ref(),
+            &scopes.after,
+        );
+        let asks = file.ask.is_some();
+        let mut refuse = Vec::new();
+        for (index, refusal) in file.refuse.iter().enumerate() {
+            let place = place.key("refuse").item(index);
+            let when = self.condition(&place.key("when"), &refusal.when, asks, &scopes.after);
+            let message = refusal.message.as_ref().and_then(|message| {
+                self.wording(&place.key("message"), message, &scopes.after, messages)
+            });
+            refuse.extend(when.map(|when| Refusal { when, message }));
+        }
+        let accept = file
+            .accept
+            .as_ref()
+            .and_then(|accept| self.condition(&place.key("accept"), accept, asks, &scopes.after));
+        let invalid = file.invalid.as_ref().and_then(|invalid| {
+            self.wording(&place.key("invalid"), invalid, &scopes.before, messages)
+        });
+        let mode = match file.mode {
+            file::Mode::Enforce => Mode::Enforce,
+            file::Mode::Observe => Mode::Observe,
+        };
+        if mode == Mode::Observe && !file.set.is_empty() {
+            let hint = "take out `set`, or let it `enforce`".to_owned();
+            self.tell(
+                &place.key("set"),
+                "a check that only observes changes nothing",
+                Some(hint),
+            );
+        }
+        let set = self.sets(&place.key("set"), &file.set, &scopes.after);
+        let after = self.after(name, &place.key("after"), &file.after);
+        let flows = match &file.flows {
+            Some(flows) => flows
+                .iter()
+                .map(|flow| match flow {
+                    file::Flow::Registration => Flow::Registration,
+                    file::Flow::Settings => Flow::Settings,
+                })
+                .collect(),
+            None if field.is_some() => Flow::ALL.to_vec(),
+            None => vec![Flow::Registration],
+        };
+        if flows.is_empty() {
+            self.tell(
+                &place.key("flows"),
+                "a check without flows never runs",
+                Some("name `registration`, `settings` or both".to_owned()),
+            );
+        }
+        (self.problems.len() == before).then(|| Check {
+            name: name.to_owned(),
+            flows,
+            field,
+            required: file.required,
+            when,
+            ask,
+            unavailable,
+            refuse,
+            accept,
+            invalid,
+            set,
+            mode,
+            after,
+        })
+    }
+
+    fn scopes(&self, name: &str, file: &file::Check) -> Scopes {
+        let mut roots = vec![
+            Root::Identity,
+            Root::Previous,
+            Root::Flow,
+            Root::Request,
+            Root::Method,
+            Root::Now,
+            Root::Lists,
+            Root::Checks,
+        ];
+        if file.field.is_some() {
+            roots.push(Root::Value);
+        }
+        let section = self.root.key("checks");
+        let others = section
+            .entries()
+            .iter()
+            .filter(|entry| entry.key != name && entry.value.get("ask").is_some());
+        let others: Vec<String> = others.map(|entry| entry.key.clone()).collect();
+        let before = self.scope(&roots, others.clone());
+        if file.ask.is_some() {
+            roots.push(Root::Response);
+        }
+        Scopes {
+            before,
+            after: self.scope(&roots, others),
+        }
+    }
+
+    fn field(&mut self, place: &Place<'_>, field: &file::Text) -> Option<Field> {
+        let text = self.text(field)?;
+        match Field::parse(&text) {
+            Ok(field) => Some(field),
+            Err(error) => {
+                self.tell(place, error.to_string(), None);
+                None
+            }
+        }
+    }
+
+    fn condition(
+        &mut self,
+        place: &Place<'_>,
+        condition: &file::Condition,
+        asks: bool,
+        scope: &Scope,
+    ) -> Option<Condition> {
+        match condition {
+            file::Condition::Status(_) if !asks => {
+                self.tell(
+                    place,
+                    "a status is that of an answer, and nobody is asked",
+                    Some("add `ask`, or write an expression".to_owned()),
+                );
+                None
+            }
+            file::Condition::Status(status) if !(100..=599).contains(status) => {
+                self.tell(place, format!("{status} is no HTTP status"), None);
+                None
+            }
+            file::Condition::Status(status) => Some(Condition::Status(*status)),
+            file::Condition::Expression(expression) => self
+                .expression(place, expression, scope)
+                .map(Condition::Expression),
+        }
+    }
+
+    fn unavailable(
+        &mut self,
+        place: &Place<'_>,
+        file: Option<&file::Unavailable>,
+        scope: &Scope,
+    ) -> Unavailable {
+        let policy = |policy: file::Policy| match policy {
+            file::Policy::Refuse => Policy::Refuse,
+            file::Policy::Accept => Policy::Accept,
+        };
+        match file {
+            None => Unavailable::default(),
+            Some(file::Unavailable::Always(always)) => Unavailable {
+                default: policy(*always),
+                ..Unavailable::default()
+            },
+            Some(file::Unavailable::PerKind(kinds)) => {
+                let when = kinds
+                    .when
+                    .as_ref()
+                    .and_then(|when| self.expression(&place.key("when"), when, scope));
+                let named = [
+                    (Kind::Timeout, kinds.timeout),
+                    (Kind::Connection, kinds.connection),
+                    (Kind::Status5xx, kinds.status_5xx),
+                    (Kind::RateLimited, kinds.rate_limited),
+                    (Kind::Declared, kinds.declared),
+                    (Kind::UnexpectedAnswer, kinds.unexpected_answer),
+                    (Kind::Expression, kinds.expression),
+                ];
+                let chosen: BTreeMap<Kind, Policy> = named
+                    .into_iter()
+                    .filter_map(|(kind, chosen)| chosen.map(|chosen| (kind, policy(chosen))))
+                    .collect();
+                Unavailable {
+                    when,
+                    chosen,
+                    default: kinds.default.map(policy).unwrap_or_default(),
+                }
+            }
+        }
+    }
+
+    fn sets(
+        &mut self,
+        place: &Place<'a>,
+        file: &indexmap::IndexMap<String, Value>,
+        scope: &Scope,
+    ) -> Vec<Set> {
+        let mut sets = Vec::new();
+        for (path, value) in file {
+            let place = place.key(path);
+            let names: Vec<String> = path.split('.').map(ToOwned::to_owned).collect();
+            let value = self.json(&place, value, scope);
+            match names.first().map(String::as_str) {
+                _ if names.iter().any(String::is_empty) => {
+                    self.tell(&place, format!("`{path}` has an empty name in it"), None)
+                }
+                Some("traits" | "metadata_public") => {
+                    sets.extend(value.map(|value| Set { path: names, value }))
+                }
+                Some("metadata_admin") => {
+                    let message = "`metadata_admin` cannot be set before saving: Kratos does not show it to hooks, so it would be wiped";
+                    self.tell(&place, message, Some("use `metadata_public`".to_owned()));
+                }
+                first => {
+                    let hint =
+                        did_you_mean(first.unwrap_or_default(), ["traits", "metadata_public"]);
+                    self.tell(
+                        &place,
+                        format!("`{path}` is neither in `traits` nor in `metadata_public`"),
+                        hint,
+                    );
+                }
+            }
+        }
+        sets
+    }
+
+    fn after(&mut self, name: &str, place: &Place<'_>, file: &[file::Text]) -> Vec<String> {
+        let known = self.names_of("checks");
+        let mut after = Vec::new();
+        for (index, other) in file.iter().enumerate() {
+            let Some(other) = self.text(other) else {
+                continue;
+            };
+            let place = place.item(index);
+            if other == name {
+                self.tell(&place, format!("`{name}` waits for itself"), None);
+            } else if known.contains(&other) {
+                after.push(other);
+            } else {
+                let names = || {
+                    known
+                        .iter()
+                        .map(String::as_str)
+                        .filter(|known| *known != name)
+                };
+                let hint = did_you_mean(&other, names())
+                    .unwrap_or_else(|| format!("the other checks are {}", listed(names())));
+                self.tell(&place, format!("no check is named `{other}`"), Some(hint));
+            }
+        }
+        after
+    }
+}

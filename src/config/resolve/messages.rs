@@ -1,0 +1,341 @@
+//! Messages: named ones, words beside a check, and our own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use oxilangtag::LanguageTag;
+use serde_json::Value;
+
+use super::{Place, Resolver};
+use crate::check::Builtin;
+use crate::config::file;
+use crate::config::problem::{Problem, did_you_mean, listed};
+use crate::config::tree::Position;
+use crate::expression::{Root, Scope, Template};
+use crate::message::{INLINE_ID, Wording};
+
+/// Our own words: name, number, English, German.
+const OWN: [(&str, u32, &str, &str); 4] = [
+    (
+        "try_again",
+        4_900_001,
+        "This could not be checked just now. Please try again in a few minutes.",
+        "Das konnte gerade nicht geprüft werden. Bitte versuchen Sie es in einigen Minuten noch einmal.",
+    ),
+    (
+        "not_valid",
+        4_900_002,
+        "This value is not valid.",
+        "Dieser Wert ist nicht gültig.",
+    ),
+    (
+        "required",
+        4_900_003,
+        "This field is required.",
+        "Dieses Feld wird benötigt.",
+    ),
+    (
+        "not_possible",
+        4_900_004,
+        "This is not possible at the moment. Please try again later.",
+        "Das ist im Moment nicht möglich. Bitte versuchen Sie es später noch einmal.",
+    ),
+];
+
+/// The block of numbers that is the operators'.
+const THEIRS: std::ops::RangeInclusive<u32> = 4_900_100..=4_999_999;
+
+/// The messages of the file.
+pub(super) struct Messages<'a> {
+    pub builtin: Option<Builtin>,
+    named: BTreeMap<String, Named<'a>>,
+}
+
+struct Named<'a> {
+    place: Place<'a>,
+    id: u32,
+    texts: Vec<(String, String)>,
+}
+
+impl<'a> Resolver<'a> {
+    pub(super) fn messages(&mut self) -> Messages<'a> {
+        let place = self.root.key("messages");
+        let mut named = BTreeMap::new();
+        let mut numbers: BTreeMap<u32, (String, Position)> = BTreeMap::new();
+        for entry in place.entries() {
+            let place = place.key(&entry.key);
+            self.name(&place, entry, "a message");
+            let own = OWN
+                .iter()
+                .find(|(name, ..)| *name == entry.key)
+                .map(|(_, id, ..)| *id);
+            self.number(&place, own, &mut numbers);
+            let Some(file) = self.decoded::<file::NamedMessage>(&place) else {
+                continue;
+            };
+            if file.id.is_none() && own.is_none() {
+                self.tell(
+                    &place,
+                    "`id` is missing",
+                    Some(format!(
+                        "give it a number from {} to {}",
+                        THEIRS.start(),
+                        THEIRS.end()
+                    )),
+                );
+            }
+            let id = file.id.or(own).unwrap_or(INLINE_ID);
+            if let Some(texts) = self.texts(&place, &file) {
+                named.insert(entry.key.clone(), Named { place, id, texts });
+            }
+        }
+        let builtin = self.builtin(&named);
+        // Also those that nobody uses yet, so that they are right when somebody does.
+        let everything = self.scope(&Root::ALL, self.names_of("checks"));
+        for message in named.values() {
+            for (tag, text) in &message.texts {
+                self.template(&message.place.key(tag), text, &everything);
+            }
+        }
+        Messages { builtin, named }
+    }
+
+    /// Tells of a number that is not the operator's, or is taken.
+    fn number(
+        &mut self,
+        place: &Place<'_>,
+        own: Option<u32>,
+        numbers: &mut BTreeMap<u32, (String, Position)>,
+    ) {
+        let at = place.key("id");
+        let Some(id) = at
+            .node
+            .and_then(|node| node.to_value().as_u64())
+            .and_then(|id| u32::try_from(id).ok())
+        else {
+            return;
+        };
+        if Some(id) == own {
+            return;
+        }
+        if !THEIRS.contains(&id) {
+            let message = format!("{id} is not from {} to {}", THEIRS.start(), THEIRS.end());
+            self.tell(
+                &at,
+                message,
+                Some("Kratos's own numbers and Vestibule's lie outside".to_owned()),
+            );
+        } else if let Some((other, first)) = numbers.get(&id) {
+            let message = format!("{id} is the id of `{other}` already (line {})", first.line);
+            self.tell(
+                &at,
+                message,
+                Some("each message has a number of its own".to_owned()),
+            );
+        } else {
+            numbers.insert(id, (place.path.clone(), at.at));
+        }
+    }
+
+    fn texts(
+        &mut self,
+        place: &Place<'_>,
+        file: &file::NamedMessage,
+    ) -> Option<Vec<(String, String)>> {
+        let mut texts = Vec::new();
+        for (tag, text) in &file.texts {
+            let place = place.key(tag);
+            if LanguageTag::parse(tag.as_str()).is_err() {
+                let hint =
+                    "a text stands under its language, as in `en`, `de` or `pt-BR`".to_owned();
+                self.tell(
+                    &place,
+                    format!("`{tag}` is no BCP 47 language tag"),
+                    Some(hint),
+                );
+                continue;
+            }
+            match text {
+                Value::String(text) => texts.push((tag.clone(), text.clone())),
+                _ => self.tell(&place, "expected a text", None),
+            }
+        }
+        if texts.is_empty() {
+            self.tell(
+                place,
+                "there is no text in any language",
+                Some("as in {id: 4900101, en: \"…\"}".to_owned()),
+            );
+            return None;
+        }
+        Some(texts)
+    }
+
+    fn builtin(&mut self, named: &BTreeMap<String, Named<'a>>) -> Option<Builtin> {
+        let mut words = BTreeMap::new();
+        // Some of them are said when nothing is known, so they read nothing.
+        let nothing = self.scope(&[], Vec::new());
+        for (name, id, english, german) in OWN {
+            let (id, texts, place) = match named.get(name) {
+                Some(own) => (own.id, own.texts.clone(), own.place.clone()),
+                None => {
+                    let texts = [("en", english), ("de", german)]
+                        .map(|(tag, text)| (tag.to_owned(), text.to_owned()));
+                    (id, texts.to_vec(), self.root.clone())
+                }
+            };
+            let texts = self.compile_texts(&place, &texts, &nothing)?;
+            words.insert(
+                name,
+                Arc::new(Wording {
+                    name: Some(name.to_owned()),
+                    id,
+                    texts,
+                }),
+            );
+        }
+        Some(Builtin {
+            try_again: words.remove("try_again")?,
+            not_valid: words.remove("not_valid")?,
+            required: words.remove("required")?,
+            not_possible: words.remove("not_possible")?,
+        })
+    }
+
+    fn compile_texts(
+        &mut self,
+        place: &Place<'_>,
+        texts: &[(String, String)],
+        scope: &Scope,
+    ) -> Option<Vec<(String, Template)>> {
+        texts
+            .iter()
+            .map(|(tag, text)| {
+                self.template(&place.key(tag), text, scope)
+                    .map(|template| (tag.clone(), template))
+            })
+            .collect()
+    }
+
+    /// The words beside a check.
+    pub(super) fn wording(
+        &mut self,
+        place: &Place<'a>,
+        message: &file::Message,
+        scope: &Scope,
+        messages: &Messages<'a>,
+    ) -> Option<Arc<Wording>> {
+        let wording = match message {
+            file::Message::Text(file::Template(text)) if is_name(text) => {
+                match messages.named.get(text) {
+                    Some(named) => {
+                        let texts = self.compile_texts(&named.place, &named.texts, scope)?;
+                        Wording {
+                            name: Some(text.clone()),
+                            id: named.id,
+                            texts,
+                        }
+                    }
+                    None => return self.unnamed(place, text, messages),
+                }
+            }
+            file::Message::Text(file::Template(text)) => {
+                let template = self.template(place, text, scope)?;
+                Wording {
+                    name: None,
+                    id: INLINE_ID,
+                    texts: vec![(String::new(), template)],
+                }
+            }
+            file::Message::Inline(file) => {
+                if let Some(id) = file.id.filter(|id| !THEIRS.contains(id)) {
+                    let message =
+                        format!("{id} is not from {} to {}", THEIRS.start(), THEIRS.end());
+                    self.tell(
+                        &place.key("id"),
+                        message,
+                        Some("Kratos's own numbers and Vestibule's lie outside".to_owned()),
+                    );
+                }
+                let texts = self.texts(place, file)?;
+                let texts = self.compile_texts(place, &texts, scope)?;
+                Wording {
+                    name: None,
+                    id: file.id.unwrap_or(INLINE_ID),
+                    texts,
+                }
+            }
+        };
+        Some(Arc::new(wording))
+    }
+
+    fn unnamed(
+        &mut self,
+        place: &Place<'_>,
+        name: &str,
+        messages: &Messages<'_>,
+    ) -> Option<Arc<Wording>> {
+        let own = OWN.map(|(own, ..)| own);
+        if let (Some(builtin), true) = (&messages.builtin, own.contains(&name)) {
+            return Some(Arc::clone(match name {
+                "try_again" => &builtin.try_again,
+                "not_valid" => &builtin.not_valid,
+                "required" => &builtin.required,
+                _ => &builtin.not_possible,
+            }));
+        }
+        let section = self.root.key("messages");
+        let written: Vec<&str> = section
+            .entries()
+            .iter()
+            .map(|entry| entry.key.as_str())
+            .collect();
+        if written.contains(&name) {
+            // Its own problem is told where it stands.
+            return None;
+        }
+        let known = || written.iter().copied().chain(own);
+        let hint = did_you_mean(name, known()).unwrap_or_else(|| {
+            format!(
+                "one word is a name; the names are {}; a text has more than one word",
+                listed(known())
+            )
+        });
+        self.problems.push(
+            Problem::new(
+                place.path.clone(),
+                place.at,
+                format!("no message is named `{name}`"),
+            )
+            .with_hint(Some(hint)),
+        );
+        None
+    }
+
+    /// The names at some place, for expressions.
+    pub(super) fn scope(&self, roots: &[Root], checks: Vec<String>) -> Scope {
+        Scope {
+            roots: roots.to_vec(),
+            checks,
+            lists: Arc::clone(&self.lists),
+            client_ip: self.client_ip,
+        }
+    }
+
+    /// The keys of a section.
+    pub(super) fn names_of(&self, section: &str) -> Vec<String> {
+        self.root
+            .key(section)
+            .entries()
+            .iter()
+            .map(|entry| entry.key.clone())
+            .collect()
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}

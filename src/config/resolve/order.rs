@@ -1,0 +1,102 @@
+//! What no check can tell alone: circles, and two that write at the same place.
+
+use std::collections::BTreeMap;
+
+use super::{Place, Resolver};
+use crate::check::Check;
+
+impl<'a> Resolver<'a> {
+    pub(super) fn order(&mut self, checks: &[(Check, Place<'a>)]) {
+        self.circles(checks);
+        self.same_places(checks);
+    }
+
+    fn circles(&mut self, checks: &[(Check, Place<'a>)]) {
+        let waits: BTreeMap<&str, Vec<String>> = checks
+            .iter()
+            .map(|(check, _)| (check.name.as_str(), check.waits_for()))
+            .collect();
+        let mut told: Vec<&str> = Vec::new();
+        for (check, place) in checks {
+            if told.contains(&check.name.as_str()) {
+                continue;
+            }
+            if let Some(circle) = circle(&check.name, &waits) {
+                let names: Vec<String> = circle.iter().map(|name| format!("`{name}`")).collect();
+                self.tell(
+                    place,
+                    format!(
+                        "checks wait for each other in a circle: {}",
+                        names.join(" → ")
+                    ),
+                    None,
+                );
+                told.extend(
+                    waits
+                        .keys()
+                        .filter(|name| circle.iter().any(|in_circle| in_circle == *name)),
+                );
+            }
+        }
+    }
+
+    fn same_places(&mut self, checks: &[(Check, Place<'a>)]) {
+        let sets: Vec<(&Check, &Place<'a>, &Vec<String>)> = checks
+            .iter()
+            .flat_map(|(check, place)| check.set.iter().map(move |set| (check, place, &set.path)))
+            .collect();
+        for (index, (check, place, path)) in sets.iter().enumerate() {
+            for (earlier, _, other) in &sets[..index] {
+                let shorter = path.len().min(other.len());
+                if path[..shorter] == other[..shorter] {
+                    let written = path.join(".");
+                    let message = if path == other {
+                        format!("`{written}` is set by `{}` already", earlier.name)
+                    } else {
+                        format!(
+                            "`{written}` and `{}`, set by `{}`, lie one inside the other",
+                            other.join("."),
+                            earlier.name
+                        )
+                    };
+                    let place = place.key("set").key(&written);
+                    let hint = (check.name != earlier.name)
+                        .then(|| "one of them would be lost; choose another path".to_owned());
+                    self.tell(&place, message, hint);
+                }
+            }
+        }
+    }
+}
+
+/// The way from `start` back to itself, if there is one.
+fn circle(start: &str, waits: &BTreeMap<&str, Vec<String>>) -> Option<Vec<String>> {
+    let mut way = vec![start.to_owned()];
+    let mut seen = Vec::new();
+    search(start, start, waits, &mut way, &mut seen).then_some(way)
+}
+
+fn search<'w>(
+    at: &str,
+    start: &str,
+    waits: &'w BTreeMap<&str, Vec<String>>,
+    way: &mut Vec<String>,
+    seen: &mut Vec<&'w str>,
+) -> bool {
+    for next in waits.get(at).into_iter().flatten() {
+        if next == start {
+            way.push(next.clone());
+            return true;
+        }
+        if seen.contains(&next.as_str()) {
+            continue;
+        }
+        seen.push(next);
+        way.push(next.clone());
+        if search(next, start, waits, way, seen) {
+            return true;
+        }
+        way.pop();
+    }
+    false
+}

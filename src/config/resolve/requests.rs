@@ -1,0 +1,302 @@
+//! Requests: which service, which path, what goes along.
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::{Place, Resolver};
+use crate::config::file;
+use crate::config::problem::{did_you_mean, listed};
+use crate::expression::{JsonTemplate, Piece, Scope, Template};
+use crate::request::{Content, Method, Plan};
+
+const VERBS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+
+impl<'a> Resolver<'a> {
+    pub(super) fn request(
+        &mut self,
+        place: &Place<'a>,
+        file: &file::Request,
+        scope: &Scope,
+    ) -> Option<Plan> {
+        let verbs = [
+            (Method::Get, &file.get),
+            (Method::Post, &file.post),
+            (Method::Put, &file.put),
+            (Method::Patch, &file.patch),
+            (Method::Delete, &file.delete),
+        ];
+        let named: Vec<(Method, &str, &file::Template)> = verbs
+            .into_iter()
+            .zip(VERBS)
+            .filter_map(|((method, template), verb)| {
+                template.as_ref().map(|template| (method, verb, template))
+            })
+            .collect();
+        let target = match named.as_slice() {
+            [(method, verb, template)] => Some((*method, place.key(verb), *template)),
+            [] => {
+                let hint = format!("name a path under one of {}", listed(VERBS));
+                self.tell(place, "it is not said what to ask for", Some(hint));
+                None
+            }
+            several => {
+                let message = format!(
+                    "{} stand beside each other",
+                    listed(several.iter().map(|(_, verb, _)| *verb))
+                );
+                self.tell(place, message, Some("a request is one of them".to_owned()));
+                None
+            }
+        };
+        let query = self.templates(&place.key("query"), &file.query, scope);
+        let headers = self.headers(&place.key("headers"), &file.headers, scope);
+        let body = self.body(
+            place,
+            file,
+            target.as_ref().map(|(method, ..)| *method),
+            scope,
+        );
+        let (method, target_place, path) = target?;
+        let (service, path) = match &file.service {
+            Some(service) => (
+                self.service_named(&place.key("service"), service),
+                self.path(&target_place, path, scope),
+            ),
+            None => self.whole_url(&target_place, path, scope)?,
+        };
+        Some(Plan {
+            service: service?,
+            method,
+            path: path?,
+            query: query?,
+            headers: headers?,
+            body: body?,
+        })
+    }
+
+    fn service_named(&mut self, place: &Place<'_>, service: &file::Text) -> Option<String> {
+        let name = self.text(service)?;
+        let services = self.root.key("services");
+        let known = services.entries().iter().map(|entry| entry.key.as_str());
+        if known.clone().any(|known| known == name) {
+            return Some(name);
+        }
+        let hint = did_you_mean(&name, known.clone())
+            .unwrap_or_else(|| format!("the services are {}", listed(known)));
+        self.tell(place, format!("no service is named `{name}`"), Some(hint));
+        None
+    }
+
+    /// A path behind a named service's address.
+    fn path(
+        &mut self,
+        place: &Place<'_>,
+        template: &file::Template,
+        scope: &Scope,
+    ) -> Option<Template> {
+        let pieces = self.pieces(&template.0)?;
+        let begins_with_slash = match pieces.first() {
+            Some(Piece::Written(text) | Piece::Inserted(text)) => text.starts_with('/'),
+            None => false,
+        };
+        if !begins_with_slash {
+            let message = if template.0.starts_with("http") {
+                "a path of a named service is expected, not a whole URL"
+            } else {
+                "a path begins with `/`"
+            };
+            let hint = "write the path alone, or take out `service`".to_owned();
+            self.tell(
+                place,
+                message,
+                Some(hint).filter(|_| template.0.starts_with("http")),
+            );
+            return None;
+        }
+        self.compiled(place, &template.0, &pieces, scope)
+    }
+
+    /// A whole URL: the host is the operator's own words, what comes behind is a path.
+    fn whole_url(
+        &mut self,
+        place: &Place<'_>,
+        template: &file::Template,
+        scope: &Scope,
+    ) -> Option<(Option<String>, Option<Template>)> {
+        let pieces = self.pieces(&template.0)?;
+        let (address, rest) = match split_url(&pieces) {
+            Ok(split) => split,
+            Err(message) => {
+                let hint = "write http://host/path, or name a `service` for the path".to_owned();
+                self.tell(place, message, Some(hint));
+                return None;
+            }
+        };
+        let service = self.service_of_url(place, &address);
+        Some((service, self.compiled(place, &template.0, &rest, scope)))
+    }
+
+    fn headers(
+        &mut self,
+        place: &Place<'_>,
+        headers: &IndexMap<String, file::Template>,
+        scope: &Scope,
+    ) -> Option<Vec<(String, Template)>> {
+        for name in headers.keys() {
+            self.header_name(&place.key(name), name);
+        }
+        self.templates(place, headers, scope)
+    }
+
+    pub(super) fn templates(
+        &mut self,
+        place: &Place<'_>,
+        templates: &IndexMap<String, file::Template>,
+        scope: &Scope,
+    ) -> Option<Vec<(String, Template)>> {
+        let compiled: Vec<Option<(String, Template)>> = templates
+            .iter()
+            .map(|(name, template)| {
+                self.template(&place.key(name), &template.0, scope)
+                    .map(|template| (name.clone(), template))
+            })
+            .collect();
+        compiled.into_iter().collect()
+    }
+
+    fn body(
+        &mut self,
+        place: &Place<'a>,
+        file: &file::Request,
+        method: Option<Method>,
+        scope: &Scope,
+    ) -> Option<Content> {
+        let has_body = file.json.is_some() || file.form.is_some();
+        if file.json.is_some() && file.form.is_some() {
+            let hint = "a body is one or the other".to_owned();
+            self.tell(
+                &place.key("form"),
+                "`json` and `form` stand beside each other",
+                Some(hint),
+            );
+            return None;
+        }
+        if has_body && method == Some(Method::Get) {
+            let key = if file.json.is_some() { "json" } else { "form" };
+            self.tell(
+                &place.key(key),
+                "a `get` has no body",
+                Some("use `query`, or `post`".to_owned()),
+            );
+            return None;
+        }
+        match (&file.json, &file.form) {
+            (Some(json), _) => self
+                .json(&place.key("json"), json, scope)
+                .map(Content::Json),
+            (None, Some(form)) => self
+                .templates(&place.key("form"), form, scope)
+                .map(Content::Form),
+            (None, None) => Some(Content::Empty),
+        }
+    }
+
+    /// A JSON value whose texts are templates.
+    pub(super) fn json(
+        &mut self,
+        place: &Place<'a>,
+        value: &Value,
+        scope: &Scope,
+    ) -> Option<JsonTemplate> {
+        Some(match value {
+            Value::Null => JsonTemplate::Null,
+            Value::Bool(truth) => JsonTemplate::Bool(*truth),
+            Value::Number(number) => JsonTemplate::Number(number.clone()),
+            Value::String(text) => JsonTemplate::Text(self.template(place, text, scope)?),
+            Value::Array(items) => {
+                let items: Vec<Option<JsonTemplate>> = items
+                    .iter()
+                    .enumerate()
+                    .map(|(index, item)| self.json(&place.item(index), item, scope))
+                    .collect();
+                JsonTemplate::List(items.into_iter().collect::<Option<_>>()?)
+            }
+            Value::Object(members) => {
+                let mut read = Vec::new();
+                let mut whole = true;
+                for (name, member) in members {
+                    // `{value}` without quotes is a section with one empty key to YAML.
+                    if member.is_null() && members.len() == 1 && looks_like_expression(name) {
+                        let hint = format!("quote it: \"{{{name}}}\"");
+                        self.tell(
+                            place,
+                            "a value that begins with `{` is a section of keys in YAML",
+                            Some(hint),
+                        );
+                        whole = false;
+                    }
+                    match self.json(&place.key(name), member, scope) {
+                        Some(member) => read.push((name.clone(), member)),
+                        None => whole = false,
+                    }
+                }
+                if !whole {
+                    return None;
+                }
+                JsonTemplate::Map(read)
+            }
+        })
+    }
+}
+
+fn looks_like_expression(name: &str) -> bool {
+    let roots = crate::expression::Root::ALL.map(crate::expression::Root::name);
+    let first: String = name
+        .chars()
+        .take_while(|character| character.is_ascii_alphanumeric() || *character == '_')
+        .collect();
+    roots.contains(&first.as_str())
+}
+
+/// What stands before the path, and the path.
+fn split_url(pieces: &[Piece]) -> Result<(String, Vec<Piece>), &'static str> {
+    let mut address = String::new();
+    for (index, piece) in pieces.iter().enumerate() {
+        let (Piece::Written(text) | Piece::Inserted(text)) = piece;
+        let behind_scheme = match (address.contains("://"), text.find("://")) {
+            (true, _) => 0,
+            (false, Some(start)) => start + 3,
+            (false, None) => text.len(),
+        };
+        let end = text[behind_scheme..]
+            .find(['/', '?', '#'])
+            .map(|end| behind_scheme + end);
+        let (before, behind) = text.split_at(end.unwrap_or(text.len()));
+        if matches!(piece, Piece::Written(_)) && before.contains(['{', '}']) {
+            return Err("the host must be your own words, never an expression");
+        }
+        address.push_str(before);
+        if end.is_some() {
+            let path = if behind.starts_with('/') {
+                behind.to_owned()
+            } else {
+                format!("/{behind}")
+            };
+            let mut rest = vec![match piece {
+                Piece::Written(_) => Piece::Written(path),
+                Piece::Inserted(_) => Piece::Inserted(path),
+            }];
+            rest.extend_from_slice(&pieces[index + 1..]);
+            return checked(address, rest);
+        }
+    }
+    checked(address, vec![Piece::Written("/".to_owned())])
+}
+
+fn checked(address: String, rest: Vec<Piece>) -> Result<(String, Vec<Piece>), &'static str> {
+    if address.starts_with("http://") || address.starts_with("https://") {
+        Ok((address, rest))
+    } else {
+        Err("without `service` a whole http or https URL is expected")
+    }
+}

@@ -1,0 +1,192 @@
+//! Services: named ones, and those that a whole URL makes.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::{Place, Resolver};
+use crate::config::file;
+use crate::config::problem::Problem;
+use crate::secret::Secret;
+use crate::service::{ApiKeyPlace, Auth, Service};
+
+/// How long one exchange may take with a service that says nothing else.
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl Resolver<'_> {
+    pub(super) fn named_services(&mut self) {
+        let place = self.root.key("services");
+        for entry in place.entries() {
+            let place = place.key(&entry.key);
+            self.name(&place, entry, "a service");
+            let Some(file) = self.decoded::<file::Service>(&place) else {
+                continue;
+            };
+            let url = self.service_url(&place.key("url"), &file.url);
+            let timeout = self.duration(
+                &place.key("timeout"),
+                file.timeout.as_ref(),
+                "3s",
+                ("1ms", "60s"),
+            );
+            let headers = self.service_headers(&place.key("headers"), &file.headers);
+            let auth = file
+                .auth
+                .as_ref()
+                .and_then(|auth| self.auth(&place.key("auth").key("config"), auth));
+            let Some(url) = url else { continue };
+            let service = Service {
+                name: entry.key.clone(),
+                url,
+                timeout,
+                headers,
+                auth,
+            };
+            self.services.insert(entry.key.clone(), service);
+        }
+    }
+
+    fn service_url(&mut self, place: &Place<'_>, text: &file::Text) -> Option<Url> {
+        let text = self.text(text)?;
+        match service_url(&text) {
+            Ok(url) => Some(url),
+            Err((message, hint)) => {
+                self.tell(place, message, hint);
+                None
+            }
+        }
+    }
+
+    fn service_headers(
+        &mut self,
+        place: &Place<'_>,
+        headers: &indexmap::IndexMap<String, file::Text>,
+    ) -> Vec<(String, Secret)> {
+        let mut read = Vec::new();
+        for (name, value) in headers {
+            let place = place.key(name);
+            self.header_name(&place, name);
+            let Some(value) = self.text(value) else {
+                continue;
+            };
+            self.header_value(&place, &value);
+            read.push((name.clone(), Secret::new(value)));
+        }
+        read
+    }
+
+    pub(super) fn header_name(&mut self, place: &Place<'_>, name: &str) {
+        if http::HeaderName::try_from(name).is_err() {
+            self.tell(place, format!("`{name}` is no name of a header"), None);
+        }
+    }
+
+    fn header_value(&mut self, place: &Place<'_>, value: &str) {
+        if http::HeaderValue::try_from(value).is_err() {
+            self.tell(
+                place,
+                "the value has a character that a header cannot hold",
+                None,
+            );
+        }
+    }
+
+    fn auth(&mut self, place: &Place<'_>, auth: &file::Auth) -> Option<Auth> {
+        match auth {
+            file::Auth::Bearer(file::Bearer { token }) => {
+                let token = self.text(token)?;
+                self.header_value(&place.key("token"), &token);
+                Some(Auth::Bearer {
+                    token: Secret::new(token),
+                })
+            }
+            file::Auth::BasicAuth(file::BasicAuth { user, password }) => {
+                let (user, password) = (self.text(user)?, self.text(password)?);
+                if user.contains(':') {
+                    self.tell(
+                        &place.key("user"),
+                        "a user's name in basic auth holds no `:`",
+                        None,
+                    );
+                }
+                Some(Auth::BasicAuth {
+                    user,
+                    password: Secret::new(password),
+                })
+            }
+            file::Auth::ApiKey(file::ApiKey {
+                name,
+                value,
+                place: goes,
+            }) => {
+                let (name, value) = (self.text(name)?, self.text(value)?);
+                let goes = match goes {
+                    file::ApiKeyPlace::Header => ApiKeyPlace::Header,
+                    file::ApiKeyPlace::Query => ApiKeyPlace::Query,
+                    file::ApiKeyPlace::Cookie => ApiKeyPlace::Cookie,
+                };
+                if goes == ApiKeyPlace::Header {
+                    self.header_name(&place.key("name"), &name);
+                }
+                if goes != ApiKeyPlace::Query {
+                    self.header_value(&place.key("value"), &value);
+                }
+                Some(Auth::ApiKey {
+                    name,
+                    value: Secret::new(value),
+                    place: goes,
+                })
+            }
+        }
+    }
+
+    /// The service that the host of a whole URL makes, by its origin. `address` is what stands before the path.
+    pub(super) fn service_of_url(&mut self, place: &Place<'_>, address: &str) -> Option<String> {
+        let url = match service_url(address) {
+            Ok(url) => url,
+            Err((message, hint)) => {
+                self.problems
+                    .push(Problem::new(place.path.clone(), place.at, message).with_hint(hint));
+                return None;
+            }
+        };
+        let name = address.trim_end_matches('/').to_owned();
+        let service = Service {
+            name: name.clone(),
+            url,
+            timeout: DEFAULT_TIMEOUT,
+            headers: Vec::new(),
+            auth: None,
+        };
+        self.services.entry(name.clone()).or_insert(service);
+        Some(name)
+    }
+}
+
+/// The address of a service. What is told of a wrong one never holds it: it may have come from a secret.
+fn service_url(text: &str) -> Result<Url, (String, Option<String>)> {
+    let example = || Some("as in https://crm.example.com/api".to_owned());
+    let url = Url::parse(text).map_err(|error| (format!("this is no URL: {error}"), example()))?;
+    if !["http", "https"].contains(&url.scheme()) || !url.has_host() {
+        return Err((
+            "expected an http or https URL with a host".to_owned(),
+            example(),
+        ));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err((
+            "credentials do not belong into a URL, where logs would show them".to_owned(),
+            Some(
+                "name a service with `auth: {type: basic_auth, config: {user: …, password: …}}`"
+                    .to_owned(),
+            ),
+        ));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err((
+            "the address of a service has no `?` and no `#`".to_owned(),
+            Some("put parameters into `query` of the request".to_owned()),
+        ));
+    }
+    Ok(url)
+}

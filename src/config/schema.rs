@@ -1,0 +1,185 @@
+//! The JSON Schema of the settings file, and the manual made of it.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::file::File;
+
+/// The schema (draft 2020-12) that editors use, and that a file is checked against.
+#[must_use]
+pub fn schema() -> Value {
+    schemars::schema_for!(File).to_value()
+}
+
+/// docs/configuration.md
+#[must_use]
+pub fn markdown() -> String {
+    let schema = schema();
+    let mut text = String::from("# The settings file\n\n");
+    text.push_str(
+        "<!-- Made from src/config/file.rs by `vestibule schema --markdown`; a test fails when it is stale. -->\n\n",
+    );
+    text.push_str(&described(&schema));
+    text.push_str("\n\n[vestibule.example.yaml](../vestibule.example.yaml) shows every key. `vestibule validate` tells every problem of a file at once; `vestibule schema` prints the JSON Schema for editors.\n");
+    section(&mut text, &schema, &schema, "");
+    text.push_str(NAMES);
+    text
+}
+
+/// What expressions may read, which no schema tells.
+const NAMES: &str = "
+## Names in expressions
+
+| name | what it is | where |
+|---|---|---|
+| `identity` | the identity as it shall be saved, or was saved: `identity.traits`, `identity.metadata_public`, … | everywhere |
+| `previous` | the identity before the change: `traits`, `metadata_public` | settings |
+| `value` | the value of the check's `field` | checks with a `field` |
+| `flow` | `id`, `type`, `issued_at`, `expires_at`, `return_to`, `transient_payload` | everywhere |
+| `request` | the visitor's request: `headers`, and `client_ip` with `hooks.client_ip_header` | everywhere |
+| `method` | `password`, `oidc`, `code`, `passkey`, `webauthn`, `profile`, … | everywhere |
+| `now` | the moment of the call | everywhere |
+| `lists.<name>` | a list | everywhere |
+| `response` | the answer: `status`, `headers` (names in lower case), `body` (JSON; else a text; null if empty) | after an `ask` |
+| `checks.<name>.response` | the answer to another check, which is waited for | checks |
+
+Beside CEL's own functions and the string functions of its extension there are `domain(address)`, the part behind the `@` in lower
+case and ASCII, and `in_domains(address, list)`, true if that domain or one above it is in the list.
+";
+
+fn section(text: &mut String, root: &Value, schema: &Value, path: &str) {
+    let schema = resolved(root, schema);
+    let Some(properties) = schema["properties"].as_object() else {
+        return;
+    };
+    if !path.is_empty() {
+        let _ = write!(text, "\n## `{path}`\n\n{}\n", described(schema));
+    }
+    text.push_str("\n| key | is | what it does |\n|---|---|---|\n");
+    let required = |key: &str| {
+        schema["required"]
+            .as_array()
+            .is_some_and(|keys| keys.iter().any(|known| known == key))
+    };
+    for (key, property) in properties {
+        let needed = if required(key) { " **Required.**" } else { "" };
+        let description = described(property).replace('\n', " ").replace('|', "\\|");
+        let _ = writeln!(
+            text,
+            "| `{key}` | {} | {description}{needed} |",
+            kind(root, property)
+        );
+    }
+    for (key, property) in properties {
+        for (suffix, inner) in sections(root, property) {
+            section(
+                text,
+                root,
+                inner,
+                &format!("{}{suffix}", super::tree::join(path, key)),
+            );
+        }
+    }
+}
+
+/// The sections that a property holds, with what stands between its key and theirs.
+fn sections<'a>(root: &'a Value, property: &'a Value) -> Vec<(&'static str, &'a Value)> {
+    let property = resolved(root, property);
+    if let Some(choices) = property["oneOf"]
+        .as_array()
+        .or_else(|| property["anyOf"].as_array())
+    {
+        return choices
+            .iter()
+            .flat_map(|choice| sections(root, choice))
+            .collect();
+    }
+    if property["properties"].is_object() {
+        return vec![("", property)];
+    }
+    if property["additionalProperties"].is_object() {
+        let inner = &property["additionalProperties"];
+        return sections(root, inner)
+            .into_iter()
+            .map(|(_, inner)| (".<name>", inner))
+            .collect();
+    }
+    if property["items"].is_object() {
+        return sections(root, &property["items"])
+            .into_iter()
+            .map(|(_, inner)| ("[]", inner))
+            .collect();
+    }
+    Vec::new()
+}
+
+/// What a property is, in one or two words.
+fn kind(root: &Value, property: &Value) -> String {
+    let property = resolved(root, property);
+    if let Some(names) = property["enum"].as_array() {
+        return names
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
+    }
+    if let Some(name) = property["const"].as_str() {
+        return format!("`{name}`");
+    }
+    if let Some(choices) = property["oneOf"]
+        .as_array()
+        .or_else(|| property["anyOf"].as_array())
+    {
+        let mut kinds: Vec<String> = choices
+            .iter()
+            .filter(|choice| choice["type"] != "null")
+            .map(|choice| kind(root, choice))
+            .collect();
+        kinds.dedup();
+        return kinds.join(" or ");
+    }
+    let types: Vec<&str> = match &property["type"] {
+        Value::String(one) => vec![one],
+        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        _ => return "anything".to_owned(),
+    };
+    let of = |inner: &Value| kind(root, inner);
+    match types.first().copied() {
+        Some("object")
+            if property["additionalProperties"].is_object()
+                && !property["properties"].is_object() =>
+        {
+            format!("names, each {}", of(&property["additionalProperties"]))
+        }
+        Some("object") => "section".to_owned(),
+        Some("array") => format!("list of {}", of(&property["items"])),
+        Some("boolean") => "`true`, `false`".to_owned(),
+        Some("integer") => "number".to_owned(),
+        _ => match property["format"].as_str() {
+            Some("duration-with-unit") => "duration".to_owned(),
+            Some(format) => format.to_owned(),
+            None => "text".to_owned(),
+        },
+    }
+}
+
+fn described(schema: &Value) -> String {
+    schema["description"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// The schema behind a `$ref`.
+#[must_use]
+pub fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"]
+        .as_str()
+        .and_then(|reference| reference.strip_prefix('#'))
+    {
+        Some(pointer) => root.pointer(pointer).unwrap_or(schema),
+        None => schema,
+    }
+}

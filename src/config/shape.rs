@@ -1,0 +1,378 @@
+//! Whether a file has the shape that the schema asks for: every unknown key, every wrong type, every missing key.
+
+use serde_json::Value;
+
+use super::problem::{Problem, did_you_mean, listed};
+use super::schema::resolved;
+use super::tree::{Entry, Kind, Node, join};
+
+/// Keys that are planned and not built, by the end of the path of the section they stand in.
+const LATER: [(&str, &[&str]); 8] = [
+    ("", &["reconcile", "console", "retention"]),
+    ("hooks", &["concurrent"]),
+    ("kratos", &["identity_schema"]),
+    (
+        "services.*",
+        &["retries", "cache", "limit", "breaker", "sign"],
+    ),
+    ("lists.*", &["url", "refresh"]),
+    ("checks.*", &["limit", "reserve", "cache", "late_refusal"]),
+    ("checks.*.unavailable", &["breaker_open", "overloaded"]),
+    (
+        "deliveries.*",
+        &["save", "schedule", "delivered", "give_up", "sign"],
+    ),
+];
+
+/// Events and policies that are planned and not built.
+const LATER_WORDS: [&str; 4] = [
+    "credentials.changed",
+    "identity.verified",
+    "registration.failed",
+    "defer",
+];
+
+/// Compares a node with its schema.
+pub struct Shape<'a> {
+    /// The whole schema, for references.
+    pub root: &'a Value,
+    /// Where problems go.
+    pub problems: &'a mut Vec<Problem>,
+}
+
+impl Shape<'_> {
+    /// Adds every problem of `node` against `schema`.
+    pub fn check(&mut self, node: &Node, schema: &Value, path: &str) {
+        let root = self.root;
+        let schema = resolved(root, schema);
+        if let Some(choices) = schema["oneOf"]
+            .as_array()
+            .or_else(|| schema["anyOf"].as_array())
+        {
+            return self.choose(node, choices, schema, path);
+        }
+        if let Some(names) = words(schema) {
+            return self.word(node, &names, path);
+        }
+        let types = types(schema);
+        if types.is_empty() {
+            return;
+        }
+        match &node.kind {
+            Kind::Null if types.contains(&"null") => {}
+            // A section that is begun and left empty holds nothing; that is no mistake.
+            Kind::Null
+                if types.contains(&"object")
+                    && schema["required"].as_array().is_none_or(Vec::is_empty) => {}
+            Kind::Map(entries) if types.contains(&"object") => {
+                self.section(node, entries, schema, path)
+            }
+            Kind::List(items) if types.contains(&"array") => {
+                for (index, item) in items.iter().enumerate() {
+                    self.check(item, &schema["items"], &format!("{path}[{index}]"));
+                }
+            }
+            Kind::Bool(_) if types.contains(&"boolean") => {}
+            Kind::Number(number, _) if types.contains(&"integer") && !number.is_f64() => {
+                self.range(node, number, schema, path)
+            }
+            Kind::Text { .. } if types.contains(&"string") => {}
+            // The unit is asked for where durations are read.
+            Kind::Number(..) if schema["format"] == "duration-with-unit" => {}
+            _ => self.wrong(node, schema, &types, path),
+        }
+    }
+
+    fn section(&mut self, node: &Node, entries: &[Entry], schema: &Value, path: &str) {
+        let nothing = serde_json::Map::new();
+        let properties = schema["properties"].as_object().unwrap_or(&nothing);
+        for entry in entries {
+            let inner = join(path, &entry.key);
+            if let Some(property) = properties.get(&entry.key) {
+                self.check(&entry.value, property, &inner);
+            } else if schema["additionalProperties"].is_object() {
+                self.check(&entry.value, &schema["additionalProperties"], &inner);
+            } else if schema["additionalProperties"] == false {
+                self.unknown(entry, properties.keys().map(String::as_str), path);
+            }
+        }
+        for key in schema["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
+            if !entries.iter().any(|entry| entry.key == key) {
+                self.problems.push(Problem::new(
+                    path.to_owned(),
+                    node.at,
+                    format!("`{key}` is missing"),
+                ));
+            }
+        }
+    }
+
+    fn unknown<'k>(
+        &mut self,
+        entry: &Entry,
+        known: impl Iterator<Item = &'k str> + Clone,
+        path: &str,
+    ) {
+        let key = &entry.key;
+        let message = if is_later(path, key) {
+            format!("`{key}` is not in this version")
+        } else {
+            format!("there is no key `{key}` here")
+        };
+        let hint = if is_later(path, key) {
+            Some("take it out".to_owned())
+        } else {
+            did_you_mean(key, known.clone())
+                .or_else(|| Some(format!("the keys here are {}", listed(known))))
+        };
+        self.problems
+            .push(Problem::new(join(path, key), entry.at, message).with_hint(hint));
+    }
+
+    /// One of several shapes: the one whose type fits is what the operator meant.
+    fn choose(&mut self, node: &Node, choices: &[Value], schema: &Value, path: &str) {
+        let root = self.root;
+        if matches!(node.kind, Kind::Null) && choices.iter().any(|choice| choice["type"] == "null")
+        {
+            return;
+        }
+        let all_words: Option<Vec<Vec<&str>>> = choices
+            .iter()
+            .map(|choice| words(resolved(root, choice)))
+            .collect();
+        if let Some(names) = all_words {
+            return self.word(node, &names.concat(), path);
+        }
+        // `{type: …, config: {…}}`: the type decides.
+        if let Some(kinds) = tags(root, choices) {
+            return self.tagged(node, &kinds, path);
+        }
+        let fits = |choice: &&Value| {
+            let choice = resolved(root, choice);
+            let types = types(choice);
+            match &node.kind {
+                Kind::Map(_) => types.contains(&"object"),
+                Kind::List(_) => types.contains(&"array"),
+                Kind::Bool(_) => types.contains(&"boolean"),
+                Kind::Number(number, _) => types.contains(&"integer") && !number.is_f64(),
+                Kind::Text { .. } => types.contains(&"string") || words(choice).is_some(),
+                Kind::Null => false,
+            }
+        };
+        match choices.iter().find(fits) {
+            Some(choice) => self.check(node, choice, path),
+            None => {
+                let expected: Vec<&str> = choices
+                    .iter()
+                    .map(|choice| resolved(root, choice))
+                    .flat_map(|choice| {
+                        if words(choice).is_some() {
+                            vec!["string"]
+                        } else {
+                            types(choice)
+                        }
+                    })
+                    .filter(|name| *name != "null")
+                    .collect();
+                self.wrong(node, schema, &expected, path);
+            }
+        }
+    }
+
+    fn tagged(&mut self, node: &Node, kinds: &[(&str, &Value)], path: &str) {
+        let Kind::Map(_) = &node.kind else {
+            return self.wrong(node, &Value::Null, &["object"], path);
+        };
+        match node.get("type") {
+            None => self.problems.push(
+                Problem::new(path.to_owned(), node.at, "`type` is missing".to_owned()).with_hint(
+                    Some(format!(
+                        "it is one of {}",
+                        listed(kinds.iter().map(|(name, _)| *name))
+                    )),
+                ),
+            ),
+            Some(tag) => {
+                let known = kinds
+                    .iter()
+                    .find(|(name, _)| matches!(&tag.kind, Kind::Text { text, .. } if text == name));
+                match known {
+                    Some((_, schema)) => self.section(node, node.entries(), schema, path),
+                    None => {
+                        let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
+                        self.word(tag, &names, &join(path, "type"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn word(&mut self, node: &Node, names: &[&str], path: &str) {
+        match &node.kind {
+            Kind::Text { text, .. } if names.contains(&text.as_str()) => {}
+            Kind::Text { text, .. } if LATER_WORDS.contains(&text.as_str()) => {
+                let hint = format!(
+                    "use {}",
+                    listed(names.iter().copied()).replace(" and ", " or ")
+                );
+                let message = format!("`{text}` is not in this version");
+                self.problems
+                    .push(Problem::new(path.to_owned(), node.at, message).with_hint(Some(hint)));
+            }
+            other => {
+                let message = format!(
+                    "expected one of {}, found {}",
+                    listed(names.iter().copied()),
+                    node.in_words()
+                );
+                let hint = match other {
+                    Kind::Text { text, .. } => did_you_mean(text, names.iter().copied()),
+                    _ => None,
+                };
+                self.problems
+                    .push(Problem::new(path.to_owned(), node.at, message).with_hint(hint));
+            }
+        }
+    }
+
+    fn range(&mut self, node: &Node, number: &serde_json::Number, schema: &Value, path: &str) {
+        let value = number.as_i64().map_or(f64::INFINITY, |value| {
+            #[expect(clippy::cast_precision_loss, reason = "compared with small bounds")]
+            let value = value as f64;
+            value
+        });
+        let most = match schema["format"].as_str() {
+            Some("uint16") => Some(f64::from(u16::MAX)),
+            Some("uint32") => Some(f64::from(u32::MAX)),
+            _ => schema["maximum"].as_f64(),
+        };
+        let least = schema["minimum"].as_f64();
+        if least.is_some_and(|least| value < least) || most.is_some_and(|most| value > most) {
+            let bounds = format!(
+                "from {} to {}",
+                least.unwrap_or(0.0),
+                most.unwrap_or(f64::INFINITY)
+            );
+            let message = format!("expected a number {bounds}, found {}", node.in_words());
+            self.problems
+                .push(Problem::new(path.to_owned(), node.at, message));
+        }
+    }
+
+    fn wrong(&mut self, node: &Node, schema: &Value, types: &[&str], path: &str) {
+        let mut expected: Vec<&str> = types
+            .iter()
+            .filter(|name| **name != "null")
+            .map(|name| in_words(name, schema))
+            .collect();
+        expected.dedup();
+        let message = format!(
+            "expected {}, found {}",
+            expected.join(" or "),
+            node.in_words()
+        );
+        let wants_text = types.contains(&"string");
+        let hint = match &node.kind {
+            Kind::Map(entries)
+                if wants_text
+                    && entries
+                        .iter()
+                        .all(|entry| matches!(entry.value.kind, Kind::Null)) =>
+            {
+                Some("a value that begins with `{` must be quoted: \"{…}\"".to_owned())
+            }
+            Kind::Number(_, written) if wants_text => Some(format!("quote it: \"{written}\"")),
+            Kind::Bool(truth) if wants_text => Some(format!("quote it: \"{truth}\"")),
+            Kind::Text { .. } if types.contains(&"array") => {
+                Some("put it in brackets: [ … ]".to_owned())
+            }
+            Kind::Text { text, .. }
+                if types.contains(&"boolean")
+                    && ["yes", "no", "on", "off"].contains(&text.as_str()) =>
+            {
+                Some("write `true` or `false`".to_owned())
+            }
+            _ => None,
+        };
+        self.problems
+            .push(Problem::new(path.to_owned(), node.at, message).with_hint(hint));
+    }
+}
+
+fn in_words<'a>(name: &'a str, schema: &Value) -> &'a str {
+    match (name, schema["format"].as_str()) {
+        ("string", Some("duration-with-unit")) => "a time with a unit (5s)",
+        ("string", Some("expression")) => "an expression",
+        ("string", _) => "a text",
+        ("integer", _) => "a whole number",
+        ("boolean", _) => "`true` or `false`",
+        ("array", _) => "a list",
+        ("object", _) => "a section of keys",
+        (other, _) => other,
+    }
+}
+
+fn types(schema: &Value) -> Vec<&str> {
+    match &schema["type"] {
+        Value::String(one) => vec![one],
+        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The names of an enumeration, however the schema writes it.
+fn words(schema: &Value) -> Option<Vec<&str>> {
+    if let Some(names) = schema["enum"].as_array() {
+        return Some(names.iter().filter_map(Value::as_str).collect());
+    }
+    schema["const"].as_str().map(|name| vec![name])
+}
+
+/// The choices of `{type, config}` by type; `None` if these are something else.
+fn tags<'a>(root: &'a Value, choices: &'a [Value]) -> Option<Vec<(&'a str, &'a Value)>> {
+    let choices = choices
+        .iter()
+        .map(|choice| resolved(root, choice))
+        .filter(|choice| choice["type"] != "null");
+    let choices: Vec<&Value> = choices
+        .flat_map(|choice| match choice["oneOf"].as_array() {
+            Some(inner) => inner.iter().collect(),
+            None => vec![choice],
+        })
+        .collect();
+    choices
+        .into_iter()
+        .map(|choice| {
+            choice["properties"]["type"]["const"]
+                .as_str()
+                .map(|name| (name, choice))
+        })
+        .collect()
+}
+
+fn is_later(path: &str, key: &str) -> bool {
+    let generic: Vec<&str> = path
+        .split('.')
+        .enumerate()
+        .map(|(depth, name)| {
+            if depth == 1
+                && LATER.iter().any(|(known, _)| {
+                    known.starts_with(&format!("{}.*", path.split('.').next().unwrap_or_default()))
+                })
+            {
+                "*"
+            } else {
+                name
+            }
+        })
+        .collect();
+    let generic = generic.join(".");
+    LATER
+        .iter()
+        .any(|(section, keys)| *section == generic && keys.contains(&key))
+}

@@ -1,0 +1,453 @@
+//! What the operator wrote, with the place of each thing. A YAML reader that fills structures stops at its first error;
+//! a tree lets every problem be found.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
+use serde_json::{Map, Number, Value};
+
+use super::problem::Problem;
+
+/// Deeper than any settings need, and far from what could exhaust the stack.
+const DEEPEST: usize = 64;
+/// More than any settings need; aliases can multiply what was written.
+const MOST_NODES: usize = 200_000;
+
+/// A place in the file, counted from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Line.
+    pub line: usize,
+    /// Column, in characters.
+    pub column: usize,
+}
+
+/// A value and where it begins.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where it begins.
+    pub at: Position,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a value is.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// Nothing, or `null`.
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number, as it was written.
+    Number(Number, String),
+    /// A text; quoted or not.
+    Text {
+        /// What it says.
+        text: String,
+        /// Whether it stands in quotes.
+        quoted: bool,
+    },
+    /// A list.
+    List(Vec<Node>),
+    /// Keys and values, in order.
+    Map(Vec<Entry>),
+}
+
+/// A key and its value.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where it stands.
+    pub at: Position,
+    /// Its value.
+    pub value: Node,
+}
+
+impl Node {
+    /// The value behind a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.entries()
+            .iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| &entry.value)
+    }
+
+    /// The entries of a map; none if it is something else.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        match &self.kind {
+            Kind::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The same without places.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        match &self.kind {
+            Kind::Null => Value::Null,
+            Kind::Bool(truth) => Value::Bool(*truth),
+            Kind::Number(number, _) => Value::Number(number.clone()),
+            Kind::Text { text, .. } => Value::String(text.clone()),
+            Kind::List(items) => items.iter().map(Node::to_value).collect(),
+            Kind::Map(entries) => {
+                let pairs = entries
+                    .iter()
+                    .map(|entry| (entry.key.clone(), entry.value.to_value()));
+                Value::Object(pairs.collect::<Map<_, _>>())
+            }
+        }
+    }
+
+    /// In words, for "found …".
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match &self.kind {
+            Kind::Null => "nothing".to_owned(),
+            Kind::Bool(truth) => format!("`{truth}`"),
+            Kind::Number(_, written) => format!("the number `{written}`"),
+            Kind::Text { text, .. } if text.chars().count() <= 40 && !text.contains('\n') => {
+                format!("the text `{text}`")
+            }
+            Kind::Text { .. } => "a text".to_owned(),
+            Kind::List(_) => "a list".to_owned(),
+            Kind::Map(_) => "a section of keys".to_owned(),
+        }
+    }
+}
+
+/// A container that is not yet closed.
+struct Open {
+    at: Position,
+    anchor: usize,
+    kind: OpenKind,
+    path: String,
+}
+
+enum OpenKind {
+    List(Vec<Node>),
+    Map {
+        entries: Vec<Entry>,
+        key: Option<(String, Position)>,
+    },
+}
+
+struct Builder<'a> {
+    problems: &'a mut Vec<Problem>,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Node>,
+    nodes: usize,
+    root: Option<Node>,
+    documents: usize,
+}
+
+/// Reads YAML. What is wrong is added to `problems`; without a root there is nothing to go on with.
+pub fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
+    let mut builder = Builder {
+        problems,
+        open: Vec::new(),
+        anchors: HashMap::new(),
+        nodes: 0,
+        root: None,
+        documents: 0,
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    for event in Parser::new_from_str(text) {
+        match event {
+            Ok((event, span)) => {
+                let at = Position {
+                    line: span.start.line(),
+                    column: span.start.col() + 1,
+                };
+                if !builder.take(event, at) {
+                    return None;
+                }
+            }
+            Err(error) => {
+                let mark = error.marker();
+                let at = Position {
+                    line: mark.line().max(1),
+                    column: mark.col() + 1,
+                };
+                let (message, hint) = syntax(
+                    error.info(),
+                    lines.get(at.line - 1).copied().unwrap_or_default(),
+                );
+                let path = builder.path();
+                builder
+                    .problems
+                    .push(Problem::new(path, at, message).with_hint(hint));
+                return None;
+            }
+        }
+    }
+    let start = Position { line: 1, column: 1 };
+    Some(builder.root.unwrap_or(Node {
+        at: start,
+        kind: Kind::Map(Vec::new()),
+    }))
+}
+
+/// YAML's own traps, named.
+fn syntax(info: &str, line: &str) -> (String, Option<String>) {
+    let value = line
+        .split_once(": ")
+        .map_or(line, |(_, value)| value)
+        .trim_start_matches(['-', ' ']);
+    let hint = match value.chars().next() {
+        Some(first) if "!&*%@`{[>|".contains(first) => Some(format!(
+            "a value that begins with `{first}` means something in YAML; quote it: \"{}\"",
+            value.trim_end().replace('"', "'")
+        )),
+        _ if value.contains(": ") => Some("a value with `: ` in it must be quoted".to_owned()),
+        _ if line.contains('\t') => Some("YAML is indented with spaces, not with tabs".to_owned()),
+        _ => None,
+    };
+    (format!("this is not YAML: {info}"), hint)
+}
+
+impl Builder<'_> {
+    /// `false` if it makes no sense to go on.
+    fn take(&mut self, event: Event<'_>, at: Position) -> bool {
+        match event {
+            Event::DocumentStart(_) => {
+                self.documents += 1;
+                if self.documents > 1 {
+                    self.problems.push(
+                        Problem::new(
+                            String::new(),
+                            at,
+                            "a second document begins here".to_owned(),
+                        )
+                        .with_hint(Some(
+                            "one file holds one set of settings; take out the line `---`"
+                                .to_owned(),
+                        )),
+                    );
+                    return false;
+                }
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let kind = self.scalar(&text, style, tag.as_deref(), at);
+                return self.place(Node { at, kind }, anchor);
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.tagged(tag.as_deref(), "", at);
+                return self.begin(at, anchor, OpenKind::List(Vec::new()));
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.tagged(tag.as_deref(), "", at);
+                return self.begin(
+                    at,
+                    anchor,
+                    OpenKind::Map {
+                        entries: Vec::new(),
+                        key: None,
+                    },
+                );
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some(open) = self.open.pop() {
+                    let kind = match open.kind {
+                        OpenKind::List(items) => Kind::List(items),
+                        OpenKind::Map { entries, .. } => Kind::Map(entries),
+                    };
+                    return self.place(Node { at: open.at, kind }, open.anchor);
+                }
+            }
+            Event::Alias(anchor) => {
+                let node = match self.anchors.get(&anchor) {
+                    Some(node) => Node {
+                        at,
+                        kind: node.kind.clone(),
+                    },
+                    None => Node {
+                        at,
+                        kind: Kind::Null,
+                    },
+                };
+                self.nodes += size(&node);
+                return self.place(node, 0);
+            }
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+        }
+        true
+    }
+
+    fn begin(&mut self, at: Position, anchor: usize, kind: OpenKind) -> bool {
+        let path = self.path();
+        if self.open.len() >= DEEPEST {
+            self.problems.push(Problem::new(
+                path,
+                at,
+                format!("this is nested more than {DEEPEST} deep"),
+            ));
+            return false;
+        }
+        self.open.push(Open {
+            at,
+            anchor,
+            kind,
+            path,
+        });
+        true
+    }
+
+    fn place(&mut self, node: Node, anchor: usize) -> bool {
+        self.nodes += 1;
+        if self.nodes > MOST_NODES {
+            let path = self.path();
+            self.problems.push(Problem::new(
+                path,
+                node.at,
+                format!("there are more than {MOST_NODES} values here"),
+            ));
+            return false;
+        }
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        let path = self.path();
+        match self.open.last_mut().map(|open| &mut open.kind) {
+            None => self.root = Some(node),
+            Some(OpenKind::List(items)) => items.push(node),
+            Some(OpenKind::Map { entries, key }) => match key.take() {
+                Some((key, at)) => {
+                    if let Some(first) = entries.iter().find(|entry| entry.key == key) {
+                        let message =
+                            format!("`{key}` stands here twice; first in line {}", first.at.line);
+                        self.problems.push(Problem::new(path, at, message));
+                    } else {
+                        entries.push(Entry {
+                            key,
+                            at,
+                            value: node,
+                        });
+                    }
+                }
+                None => match key_text(&node) {
+                    Some(text) => *key = Some((text, node.at)),
+                    None => {
+                        let message = format!("a key must be a text, this is {}", node.in_words());
+                        let hint =
+                            "is this a text with `{expression}` in it? Then quote it".to_owned();
+                        self.problems
+                            .push(Problem::new(path, node.at, message).with_hint(Some(hint)));
+                        *key = Some((String::new(), node.at));
+                    }
+                },
+            },
+        }
+        true
+    }
+
+    /// The keys that lead to where we are.
+    fn path(&self) -> String {
+        let Some(open) = self.open.last() else {
+            return String::new();
+        };
+        match &open.kind {
+            OpenKind::List(items) => format!("{}[{}]", open.path, items.len()),
+            OpenKind::Map {
+                key: Some((key, _)),
+                ..
+            } => join(&open.path, key),
+            OpenKind::Map { key: None, .. } => open.path.clone(),
+        }
+    }
+
+    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Kind {
+        let quoted = style != ScalarStyle::Plain;
+        let known = self.tagged(tag, text, at);
+        if quoted || known == Some("str") {
+            return Kind::Text {
+                text: text.to_owned(),
+                quoted: true,
+            };
+        }
+        plain(text)
+    }
+
+    /// Tells of a tag that is none of YAML's own: somebody meant `!` as "not".
+    fn tagged<'t>(&mut self, tag: Option<&'t Tag>, text: &str, at: Position) -> Option<&'t str> {
+        let tag = tag?;
+        if tag.is_yaml_core_schema() {
+            return Some(&tag.suffix);
+        }
+        let written = format!("{tag} {text}");
+        let path = self.path();
+        self.problems.push(
+            Problem::new(
+                path,
+                at,
+                "a value that begins with `!` is a tag in YAML".to_owned(),
+            )
+            .with_hint(Some(format!("quote it: \"{}\"", written.trim_end()))),
+        );
+        None
+    }
+}
+
+/// The path of `key` behind `path`.
+#[must_use]
+pub fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+fn size(node: &Node) -> usize {
+    match &node.kind {
+        Kind::List(items) => 1 + items.iter().map(size).sum::<usize>(),
+        Kind::Map(entries) => {
+            1 + entries
+                .iter()
+                .map(|entry| size(&entry.value))
+                .sum::<usize>()
+        }
+        _ => 1,
+    }
+}
+
+fn key_text(node: &Node) -> Option<String> {
+    match &node.kind {
+        Kind::Text { text, .. } => Some(text.clone()),
+        Kind::Number(_, written) => Some(written.clone()),
+        Kind::Bool(truth) => Some(truth.to_string()),
+        Kind::Null => Some("null".to_owned()),
+        Kind::List(_) | Kind::Map(_) => None,
+    }
+}
+
+/// A value without quotes, by YAML's core schema.
+fn plain(text: &str) -> Kind {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Kind::Null,
+        "true" | "True" | "TRUE" => return Kind::Bool(true),
+        "false" | "False" | "FALSE" => return Kind::Bool(false),
+        _ => {}
+    }
+    let digits = text.trim_start_matches(['-', '+']);
+    let number = if digits.starts_with(|first: char| first.is_ascii_digit() || first == '.') {
+        let unsigned = text.trim_start_matches('+');
+        unsigned
+            .parse::<i64>()
+            .map(Number::from)
+            .ok()
+            .or_else(|| unsigned.parse::<u64>().map(Number::from).ok())
+            .or_else(|| unsigned.parse::<f64>().ok().and_then(Number::from_f64))
+    } else {
+        None
+    };
+    match number {
+        Some(number) => Kind::Number(number, text.to_owned()),
+        None => Kind::Text {
+            text: text.to_owned(),
+            quoted: false,
+        },
+    }
+}
