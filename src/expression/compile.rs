@@ -1,0 +1,782 @@
+//! From a source to a tree that is safe to evaluate: read with guards, names checked and resolved.
+//!
+//! The library reads and evaluates by recursion without a limit, so everything here happens on a
+//! thread with a large stack, and only a tree of bounded depth leaves it. Each name of ours, with
+//! the steps behind it, becomes one variable (`@0`, `@1`, …), which [`super::resolve`] answers for.
+
+use std::collections::BTreeSet;
+use std::thread;
+
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, SelectExpr,
+    SourceInfo, operators,
+};
+use cel::{Env, ParseError};
+
+use super::functions::{DISTINCT, FUNCTIONS, MACROS, Pattern, Style, environment};
+use super::lists::Entries;
+use super::path::{Key, Path, Step};
+use super::resolve::{BUDGET, Slot};
+use super::{CompileError, Root, Scope};
+
+/// The longest source, in bytes.
+const LONGEST: usize = 2 * 1024;
+/// The deepest tree. Without a limit, evaluating overflows a stack of 2 MB at a depth of about 1,000.
+const DEEPEST: usize = 200;
+/// How many loops may stand inside one another.
+const LOOPS: usize = 2;
+/// The stack of the thread that compiles; reading 2 KB of `a.a.a…` takes a few MB of it.
+const STACK: usize = 64 * 1024 * 1024;
+
+/// An expression that is ready to be evaluated.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub tree: IdedExpr,
+    pub slots: Vec<Slot>,
+    /// The checks that it reads, each once.
+    pub checks: Vec<String>,
+    /// The keys that the operator wrote; others must not be printed.
+    pub keys: BTreeSet<String>,
+}
+
+pub(super) fn compile(source: &str, scope: &Scope) -> Result<Compiled, CompileError> {
+    if source.len() > LONGEST {
+        return Err(error(format!(
+            "the expression is {} bytes long, at most {LONGEST} are read",
+            source.len()
+        )));
+    }
+    if source.trim().is_empty() {
+        return Err(error("an expression is missing here"));
+    }
+    let env = environment().map_err(|cause| error(cause.to_string()))?;
+    thread::scope(|threads| {
+        thread::Builder::new()
+            .name("compile".to_owned())
+            .stack_size(STACK)
+            .spawn_scoped(threads, || read(source, scope, env))
+            .map_err(|cause| error(format!("no thread to read the expression: {cause}")))?
+            .join()
+            .unwrap_or_else(|_| Err(error("the expression cannot be read")))
+    })
+}
+
+fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError> {
+    let (mut tree, info) = env
+        .parser()
+        .parse_with_source_info(source)
+        .map_err(|errors| unreadable(source, errors.errors.first()))?;
+    let mut walk = Walk {
+        scope,
+        env,
+        source,
+        info: &info,
+        locals: Vec::new(),
+        loops: 0,
+        slots: Vec::new(),
+        checks: Vec::new(),
+        keys: BTreeSet::new(),
+    };
+    walk.visit(&mut tree, 1)?;
+    let Walk {
+        slots,
+        checks,
+        keys,
+        ..
+    } = walk;
+    Ok(Compiled {
+        tree,
+        slots,
+        checks,
+        keys,
+    })
+}
+
+/// One way through the tree, checking and rewriting.
+struct Walk<'s> {
+    scope: &'s Scope,
+    env: &'s Env,
+    source: &'s str,
+    info: &'s SourceInfo,
+    /// The variables of the loops around the place.
+    locals: Vec<String>,
+    /// How many loops stand around the place.
+    loops: usize,
+    slots: Vec<Slot>,
+    checks: Vec<String>,
+    keys: BTreeSet<String>,
+}
+
+/// A name with the steps behind it, as found in the tree.
+struct Chain<'t> {
+    name: &'t str,
+    id: u64,
+    steps: Vec<Step>,
+    /// `has(…)` of it.
+    test: bool,
+}
+
+/// What a chain turned out to be.
+enum Meaning {
+    /// One of our names.
+    Slot(Slot),
+    /// The name of a type.
+    Type,
+    /// Nothing of the kind, or only the beginning of it is.
+    Other,
+}
+
+impl<'t> Chain<'t> {
+    fn of(node: &'t IdedExpr) -> Option<Self> {
+        let test = matches!(&node.expr, Expr::Select(select) if select.test);
+        let mut steps = Vec::new();
+        let mut at = node;
+        loop {
+            at = match &at.expr {
+                Expr::Ident(name) => {
+                    steps.reverse();
+                    return Some(Self {
+                        name,
+                        id: at.id,
+                        steps,
+                        test,
+                    });
+                }
+                Expr::Select(SelectExpr {
+                    operand,
+                    field,
+                    test: inner,
+                }) if !*inner || std::ptr::eq(at, node) => {
+                    steps.push(Step {
+                        key: Key::Field(field.clone()),
+                        optional: false,
+                    });
+                    operand
+                }
+                Expr::Call(CallExpr {
+                    func_name,
+                    target: None,
+                    args,
+                }) => {
+                    let [operand, index] = args.as_slice() else {
+                        return None;
+                    };
+                    let Expr::Literal(literal) = &index.expr else {
+                        return None;
+                    };
+                    let key = match (func_name.as_str(), literal) {
+                        (operators::OPT_SELECT, LiteralValue::String(name)) => {
+                            Key::Field(name.inner().to_owned())
+                        }
+                        (operators::INDEX | operators::OPT_INDEX, LiteralValue::String(name)) => {
+                            Key::Text(name.inner().to_owned())
+                        }
+                        (operators::INDEX | operators::OPT_INDEX, LiteralValue::Int(index)) => {
+                            Key::Index(*index.inner())
+                        }
+                        _ => return None,
+                    };
+                    steps.push(Step {
+                        key,
+                        optional: func_name != operators::INDEX,
+                    });
+                    operand
+                }
+                _ => return None,
+            };
+        }
+    }
+
+    /// `a.b.c`, if it is nothing but that.
+    fn dotted(&self) -> Option<String> {
+        let mut dotted = self.name.to_owned();
+        for step in &self.steps {
+            match &step.key {
+                Key::Field(name) if !step.optional => {
+                    dotted.push('.');
+                    dotted.push_str(name);
+                }
+                _ => return None,
+            }
+        }
+        (!self.test).then_some(dotted)
+    }
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, node: &mut IdedExpr, depth: usize) -> Result<(), CompileError> {
+        if depth > DEEPEST {
+            return Err(self.error(
+                node.id,
+                format!("the expression is nested more than {DEEPEST} deep"),
+            ));
+        }
+        match self.name(node, depth)? {
+            Meaning::Slot(slot) => {
+                node.expr = self.variable(slot);
+                return Ok(());
+            }
+            Meaning::Type => return Ok(()),
+            Meaning::Other => {}
+        }
+        let id = node.id;
+        match &mut node.expr {
+            Expr::Ident(_) => Ok(()),
+            Expr::Literal(literal) => {
+                if let LiteralValue::String(text) = literal {
+                    self.keys.insert(text.inner().to_owned());
+                }
+                Ok(())
+            }
+            Expr::Select(select) => {
+                self.keys.insert(select.field.clone());
+                self.visit(&mut select.operand, depth + 1)
+            }
+            Expr::Call(call) => self.call(id, call, depth),
+            Expr::List(list) => {
+                let mut elements = list.elements.iter_mut();
+                elements.try_for_each(|element| self.visit(element, depth + 1))
+            }
+            Expr::Map(map) => {
+                for entry in &mut map.entries {
+                    let EntryExpr::MapEntry(entry) = &mut entry.expr else {
+                        return Err(self.error(id, "the map cannot be read"));
+                    };
+                    self.visit(&mut entry.key, depth + 1)?;
+                    self.visit(&mut entry.value, depth + 1)?;
+                }
+                Ok(())
+            }
+            Expr::Comprehension(comprehension) => self.comprehension(id, comprehension, depth),
+            Expr::Struct(message) => Err(self
+                .error(id, format!("there is no type `{}`", message.type_name))
+                .with_hint("a map is written `{\"key\": value}`")),
+            Expr::Unspecified => Err(self.error(id, "the expression cannot be read")),
+        }
+    }
+
+    /// What a name and the steps behind it mean.
+    fn name(&mut self, node: &IdedExpr, depth: usize) -> Result<Meaning, CompileError> {
+        let Some(chain) = Chain::of(node) else {
+            return Ok(Meaning::Other);
+        };
+        if depth + chain.steps.len() > DEEPEST {
+            return Err(self.error(
+                node.id,
+                format!("the expression is nested more than {DEEPEST} deep"),
+            ));
+        }
+        // The language's own: an accumulator, or the variable of a binding.
+        if chain.name.starts_with(['@', '#']) {
+            return Ok(Meaning::Other);
+        }
+        let name = chain.name.trim_start_matches('.');
+        if name == chain.name && self.locals.iter().any(|local| local == name) {
+            return Ok(Meaning::Other);
+        }
+        let Some(root) = Root::named(name) else {
+            let types = self.env.types();
+            let is_type = |name: &str| types.find_type(name).is_some();
+            return if chain.dotted().is_some_and(|dotted| is_type(&dotted)) {
+                Ok(Meaning::Type)
+            } else if is_type(name) {
+                Ok(Meaning::Other)
+            } else {
+                Err(self.unknown_name(chain.id, name))
+            };
+        };
+        if !self.scope.roots.contains(&root) {
+            return Err(self
+                .error(chain.id, format!("`{name}` does not exist here"))
+                .with_hint(root.where_it_exists()));
+        }
+        match root {
+            // These are no JSON; whatever is done with them, the language does.
+            Root::Method | Root::Now if !chain.steps.is_empty() => return Ok(Meaning::Other),
+            Root::Lists => {
+                self.list(&chain)?;
+                if chain.steps.len() > 1 {
+                    return Ok(Meaning::Other);
+                }
+            }
+            Root::Checks => self.check(&chain)?,
+            Root::Request => self.request(&chain)?,
+            Root::Response => self.part(&chain, 0, &["status", "headers", "body"])?,
+            _ => {}
+        }
+        let path = Path {
+            root,
+            steps: chain.steps,
+        };
+        Ok(Meaning::Slot(if chain.test {
+            Slot::Has(path)
+        } else {
+            Slot::Path(path)
+        }))
+    }
+
+    /// `lists` is nothing by itself, only `lists.name`.
+    fn list(&self, chain: &Chain<'_>) -> Result<(), CompileError> {
+        let lists = self.scope.lists.names();
+        let Some(Step {
+            key: Key::Field(name),
+            optional: false,
+        }) = chain.steps.first()
+        else {
+            return Err(self
+                .error(chain.id, "`lists` is only the first part of a name")
+                .with_hint("write `lists.name`"));
+        };
+        if lists.contains(&name.as_str()) {
+            return Ok(());
+        }
+        let hint = did_you_mean(name, lists.iter().copied())
+            .unwrap_or_else(|| "lists are named under `lists:`".to_owned());
+        Err(self
+            .error(chain.id, format!("no list is named `{name}`"))
+            .with_hint(hint))
+    }
+
+    /// `checks` is nothing by itself, only `checks.name.response`.
+    fn check(&mut self, chain: &Chain<'_>) -> Result<(), CompileError> {
+        let Some(name) = chain.steps.first().and_then(Step::name) else {
+            return Err(self
+                .error(chain.id, "`checks` is only the first part of a name")
+                .with_hint("write `checks.name.response`"));
+        };
+        if !self.scope.checks.iter().any(|check| check == name) {
+            let checks = self.scope.checks.iter().map(String::as_str);
+            let hint = did_you_mean(name, checks)
+                .unwrap_or_else(|| "only the response of another check can be read".to_owned());
+            return Err(self
+                .error(chain.id, format!("no check `{name}` can be read here"))
+                .with_hint(hint));
+        }
+        self.part(chain, 1, &["response"])?;
+        if chain.steps.get(1).is_some() {
+            self.part(chain, 2, &["status", "headers", "body"])?;
+        }
+        if !self.checks.iter().any(|check| check == name) {
+            self.checks.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    fn request(&self, chain: &Chain<'_>) -> Result<(), CompileError> {
+        self.part(chain, 0, &["headers", "client_ip"])?;
+        let first = chain.steps.first().and_then(Step::name);
+        if first == Some("client_ip") && !self.scope.client_ip {
+            return Err(self
+                .error(chain.id, "`request.client_ip` is not known")
+                .with_hint("set hooks.client_ip_header"));
+        }
+        Ok(())
+    }
+
+    /// A step into something whose parts are ours must be one of them.
+    fn part(&self, chain: &Chain<'_>, at: usize, parts: &[&str]) -> Result<(), CompileError> {
+        let Some(step) = chain.steps.get(at) else {
+            return Ok(());
+        };
+        if step.name().is_some_and(|name| parts.contains(&name)) {
+            return Ok(());
+        }
+        let mut whole = chain.name.to_owned();
+        for step in &chain.steps[..at] {
+            whole.push('.');
+            whole.push_str(step.name().unwrap_or_default());
+        }
+        let hint = did_you_mean(step.name().unwrap_or_default(), parts.iter().copied())
+            .unwrap_or_else(|| format!("it has {}", listed(parts)));
+        let message = match step.name() {
+            Some(name) => format!("`{whole}` has no `{name}`"),
+            None => format!("`{whole}` is no list"),
+        };
+        Err(self.error(chain.id, message).with_hint(hint))
+    }
+
+    fn call(&mut self, id: u64, call: &mut CallExpr, depth: usize) -> Result<(), CompileError> {
+        if OPERATORS.contains(&call.func_name.as_str()) && call.target.is_none() {
+            if let (operators::IN, [_, list]) = (call.func_name.as_str(), call.args.as_mut_slice())
+            {
+                self.look_up(list, |entries| {
+                    entries.words();
+                });
+            }
+            let mut operands = call.args.iter_mut();
+            return operands.try_for_each(|operand| self.visit(operand, depth + 1));
+        }
+        let qualified = call.target.as_deref().and_then(|target| {
+            let name = format!("{}.{}", Chain::of(target)?.dotted()?, call.func_name);
+            FUNCTIONS.iter().find(|function| function.name == name)
+        });
+        if qualified.is_none()
+            && let Some(target) = &mut call.target
+        {
+            // The object first: `foo.bar()` of an unknown `foo` is about `foo`.
+            self.visit(target, depth + 1)?;
+        }
+        let style = if qualified.is_none() && call.target.is_some() {
+            Style::Member
+        } else {
+            Style::Global
+        };
+        let name = qualified.map_or(call.func_name.trim_start_matches('.'), |known| known.name);
+        let Some(function) = FUNCTIONS
+            .iter()
+            .find(|known| known.name == name && known.style == style)
+        else {
+            return Err(self.at_name(self.unknown_function(id, name, style), &call.func_name));
+        };
+        let given = call.args.len();
+        if given < function.fewest || given > function.most {
+            let wanted = match (function.fewest, function.most) {
+                (fewest, most) if fewest == most => fewest.to_string(),
+                (fewest, most) => format!("{fewest} or {most}"),
+            };
+            let message = format!("`{name}` takes {wanted} in its brackets, not {given}");
+            return Err(self.at_name(self.error(id, message), &call.func_name));
+        }
+        match (name, call.args.as_mut_slice()) {
+            ("matches", [.., pattern]) => self.pattern(pattern)?,
+            ("in_domains", [_, list]) => self.look_up(list, |entries| {
+                entries.domains();
+            }),
+            ("distinct", []) => DISTINCT.clone_into(&mut call.func_name),
+            _ => {}
+        }
+        let mut arguments = call.args.iter_mut();
+        arguments.try_for_each(|argument| self.visit(argument, depth + 1))
+    }
+
+    /// Where `lists.name` is only looked up in, it need not be a list of the language.
+    fn look_up(&mut self, node: &mut IdedExpr, prepare: impl FnOnce(&Entries)) {
+        let Some(chain) = Chain::of(node) else {
+            return;
+        };
+        let list = match (chain.name, chain.steps.as_slice()) {
+            (
+                "lists",
+                [
+                    Step {
+                        key: Key::Field(name),
+                        optional: false,
+                    },
+                ],
+            ) if !chain.test
+                && self.scope.roots.contains(&Root::Lists)
+                && !self.locals.iter().any(|local| local == "lists") =>
+            {
+                name.clone()
+            }
+            _ => return,
+        };
+        // An unknown list is left to be found by the visit.
+        if let Some(entries) = self.scope.lists.get(&list) {
+            // Now rather than in the first sign-up.
+            prepare(entries);
+            node.expr = self.variable(Slot::List(list));
+        }
+    }
+
+    /// A pattern is compiled here and now, so it must be written out.
+    fn pattern(&mut self, node: &mut IdedExpr) -> Result<(), CompileError> {
+        let Expr::Literal(LiteralValue::String(source)) = &node.expr else {
+            return Err(self
+                .error(node.id, "the pattern of `matches` is not written out")
+                .with_hint(
+                    "write it as a text in quotes, such as `value.matches(\"^[A-Z]{2}\")`",
+                ));
+        };
+        let pattern = Pattern::new(source.inner()).map_err(|reason| {
+            self.error(
+                node.id,
+                format!("`{}` is no pattern: {reason}", source.inner()),
+            )
+        })?;
+        node.expr = self.variable(Slot::Pattern(pattern));
+        Ok(())
+    }
+
+    fn comprehension(
+        &mut self,
+        id: u64,
+        comprehension: &mut ComprehensionExpr,
+        depth: usize,
+    ) -> Result<(), CompileError> {
+        self.visit(&mut comprehension.iter_range, depth + 1)?;
+        self.visit(&mut comprehension.accu_init, depth + 1)?;
+        // `optMap` and `sortBy` bind a variable by a loop over nothing.
+        let binding =
+            matches!(&comprehension.iter_range.expr, Expr::List(list) if list.elements.is_empty());
+        let outer = self.locals.len();
+        self.locals.push(comprehension.accu_var.clone());
+        if !binding {
+            self.loops += 1;
+            if self.loops > LOOPS {
+                return Err(self.error(
+                    id,
+                    format!(
+                        "more than {LOOPS} loops (`all`, `exists`, `map`, `filter`) in one another"
+                    ),
+                ));
+            }
+            self.locals.push(comprehension.iter_var.clone());
+            self.locals.extend(comprehension.iter_var2.clone());
+        }
+        self.visit(&mut comprehension.loop_cond, depth + 1)?;
+        self.visit(&mut comprehension.loop_step, depth + 1)?;
+        if !binding {
+            count_rounds(comprehension);
+            self.loops -= 1;
+        }
+        self.visit(&mut comprehension.result, depth + 1)?;
+        self.locals.truncate(outer);
+        Ok(())
+    }
+
+    /// The variable that stands for the slot. One path has one slot, so that it is converted once.
+    fn variable(&mut self, slot: Slot) -> Expr {
+        let same = self.slots.iter().position(|known| match (known, &slot) {
+            (Slot::Path(one), Slot::Path(other)) | (Slot::Has(one), Slot::Has(other)) => {
+                one == other
+            }
+            (Slot::List(one), Slot::List(other)) => one == other,
+            (Slot::Pattern(one), Slot::Pattern(other)) => one.as_str() == other.as_str(),
+            _ => false,
+        });
+        let index = same.unwrap_or_else(|| {
+            self.slots.push(slot);
+            self.slots.len() - 1
+        });
+        Expr::Ident(format!("@{index}"))
+    }
+
+    fn unknown_name(&self, id: u64, name: &str) -> CompileError {
+        let known = self.scope.roots.iter().map(|root| root.name());
+        let locals = self.locals.iter().map(String::as_str);
+        let known = known.chain(locals.filter(|local| !local.starts_with(['@', '#'])));
+        let error = self.error(id, format!("there is no name `{name}`"));
+        let hint = did_you_mean(name, known.clone()).unwrap_or_else(|| {
+            let known = listed(&known.collect::<Vec<_>>());
+            format!("here exist {known}; a text is written in quotes")
+        });
+        error.with_hint(hint)
+    }
+
+    fn unknown_function(&self, id: u64, name: &str, style: Style) -> CompileError {
+        if let Some((_, way)) = MACROS.iter().find(|(known, _)| *known == name) {
+            return self
+                .error(id, format!("`{name}` is written otherwise"))
+                .with_hint(format!("write `{way}`"));
+        }
+        if FUNCTIONS.iter().any(|known| known.name == name) {
+            let (message, hint) = match style {
+                Style::Global => ("is called on a value", format!("write `x.{name}(…)`")),
+                Style::Member => ("is not called on a value", format!("write `{name}(…)`")),
+            };
+            return self
+                .error(id, format!("`{name}` {message}"))
+                .with_hint(hint);
+        }
+        let known = FUNCTIONS.iter().map(|known| known.name);
+        let macros = MACROS.iter().map(|(name, _)| *name);
+        let error = self.error(id, format!("there is no function `{name}`"));
+        match did_you_mean(
+            name,
+            known.chain(macros).filter(|name| !name.starts_with('@')),
+        ) {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+
+    /// The library places a call at its bracket; the name before it is where one looks.
+    fn at_name(&self, error: CompileError, name: &str) -> CompileError {
+        let before = error.offset.and_then(|offset| self.source.get(..offset));
+        let start = before.and_then(|before| before.trim_end().strip_suffix(name));
+        CompileError {
+            offset: start.map(str::len).or(error.offset),
+            ..error
+        }
+    }
+
+    fn error(&self, id: u64, message: impl Into<String>) -> CompileError {
+        let start = self.info.offset_for(id).map(|(start, _)| start);
+        let offset = start
+            .and_then(|start| usize::try_from(start).ok())
+            .filter(|start| self.source.is_char_boundary(*start));
+        CompileError {
+            offset,
+            ..error(message)
+        }
+    }
+}
+
+/// Makes each round of a loop read [`BUDGET`]. A conditional does it, because an error in its
+/// condition ends a loop at once, while `&&` and `||` may swallow it.
+fn count_rounds(comprehension: &mut ComprehensionExpr) {
+    let plain = Expr::Literal(LiteralValue::Null);
+    let no = Expr::Literal(LiteralValue::Boolean(false.into()));
+    // The library runs `map` and `filter` fast if their condition is a literal, so there it is the
+    // element, or the condition of the step, that is wrapped.
+    let step = match &mut comprehension.loop_step.expr {
+        Expr::Call(step) if matches!(comprehension.loop_cond.expr, Expr::Literal(_)) => step,
+        _ => return counted(&mut comprehension.loop_cond, no),
+    };
+    match (step.func_name.as_str(), step.args.as_mut_slice()) {
+        (operators::CONDITIONAL, [condition, ..]) => counted(condition, no),
+        (operators::ADD, [_, added]) => match &mut added.expr {
+            Expr::List(ListExpr { elements, .. }) if elements.len() == 1 => {
+                counted(&mut elements[0], plain);
+            }
+            _ => counted(&mut comprehension.loop_cond, no),
+        },
+        _ => counted(&mut comprehension.loop_cond, no),
+    }
+}
+
+/// `x` becomes `@budget ? x : otherwise`.
+fn counted(node: &mut IdedExpr, otherwise: Expr) {
+    let inner = std::mem::take(node);
+    let id = inner.id;
+    let budget = Expr::Ident(BUDGET.to_owned());
+    node.id = id;
+    node.expr = Expr::Call(CallExpr {
+        func_name: operators::CONDITIONAL.to_owned(),
+        target: None,
+        args: vec![
+            IdedExpr { id, expr: budget },
+            inner,
+            IdedExpr {
+                id,
+                expr: otherwise,
+            },
+        ],
+    });
+}
+
+const OPERATORS: &[&str] = &[
+    operators::CONDITIONAL,
+    operators::LOGICAL_AND,
+    operators::LOGICAL_OR,
+    operators::LOGICAL_NOT,
+    operators::SUBSTRACT,
+    operators::ADD,
+    operators::MULTIPLY,
+    operators::DIVIDE,
+    operators::MODULO,
+    operators::EQUALS,
+    operators::NOT_EQUALS,
+    operators::GREATER_EQUALS,
+    operators::LESS_EQUALS,
+    operators::GREATER,
+    operators::LESS,
+    operators::NEGATE,
+    operators::INDEX,
+    operators::OPT_INDEX,
+    operators::OPT_SELECT,
+    operators::NOT_STRICTLY_FALSE,
+    operators::IN,
+];
+
+/// The parser's first complaint, in words for somebody who does not know its grammar.
+fn unreadable(source: &str, first: Option<&ParseError>) -> CompileError {
+    let Some(first) = first else {
+        return error("the expression cannot be read");
+    };
+    let offset = offset(source, first.pos);
+    let text = first
+        .msg
+        .strip_prefix("Syntax error: ")
+        .unwrap_or(&first.msg);
+    let text = text.split(" expecting ").next().unwrap_or(text);
+    let (found, message) = if text.contains("<EOF>") {
+        ("", "the expression ends too early".to_owned())
+    } else if let Some(found) = quoted(text, "token recognition error at: ") {
+        (found, format!("`{found}` means nothing in an expression"))
+    } else if let Some(found) = quoted(text, "mismatched input ")
+        .or_else(|| quoted(text, "extraneous input "))
+        .or_else(|| quoted(text, "no viable alternative at input "))
+    {
+        (found, format!("`{found}` is not expected here"))
+    } else if text.to_lowercase().contains("recursion") {
+        ("", "the expression is nested too deeply".to_owned())
+    } else {
+        let mut characters = text.chars();
+        let lower = characters
+            .next()
+            .map(|first| first.to_lowercase().to_string());
+        ("", lower.unwrap_or_default() + characters.as_str())
+    };
+    let hint = match found.trim() {
+        "and" => Some("write `&&`"),
+        "or" => Some("write `||`"),
+        "not" => Some("write `!`"),
+        found if found.starts_with('=') => Some("equality is written `==`"),
+        found if found.starts_with('&') => Some("write `&&`"),
+        found if found.starts_with('|') => Some("write `||`"),
+        found if found.starts_with(['"', '\'']) => Some("the text has no closing quote"),
+        _ => None,
+    };
+    CompileError {
+        offset,
+        hint: hint.map(str::to_owned),
+        ..error(message)
+    }
+}
+
+/// What stands in quotes behind the prefix.
+fn quoted<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
+    let found = text.strip_prefix(prefix)?.trim();
+    let found = found.strip_prefix('\'').unwrap_or(found);
+    Some(found.strip_suffix('\'').unwrap_or(found))
+}
+
+/// The byte at a line (from 1) and a column (in characters, from 1).
+fn offset(source: &str, (line, column): (isize, isize)) -> Option<usize> {
+    let line = usize::try_from(line).ok()?.checked_sub(1)?;
+    let column = usize::try_from(column).ok()?.checked_sub(1)?;
+    let lines = source.split_inclusive('\n');
+    let start: usize = lines.clone().take(line).map(str::len).sum();
+    let text = lines.clone().nth(line)?;
+    let within = text.char_indices().map(|(offset, _)| offset).nth(column);
+    Some(start + within.unwrap_or(text.len()))
+}
+
+/// The known name that is nearest, if one is near.
+fn did_you_mean<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
+    let lower = name.to_lowercase();
+    known
+        .map(|known| {
+            (
+                strsim::damerau_levenshtein(&lower, &known.to_lowercase()),
+                known,
+            )
+        })
+        .filter(|(distance, known)| *distance <= (known.len().max(name.len()) / 3).max(1))
+        .min()
+        .map(|(_, known)| format!("did you mean `{known}`?"))
+}
+
+/// `a`, `b` and `c`
+fn listed(names: &[&str]) -> String {
+    let names = names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>();
+    match names.as_slice() {
+        [] => "nothing".to_owned(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+fn error(message: impl Into<String>) -> CompileError {
+    CompileError {
+        message: message.into(),
+        offset: None,
+        hint: None,
+        piece: 0,
+    }
+}

@@ -1,0 +1,144 @@
+//! The operator's lists, made ready to be looked up.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use cel::ExecutionError;
+use cel::common::traits::Container;
+use cel::common::types::{CelList, CelString, LIST_TYPE, Type};
+use cel::common::value::{StaticVal, Val};
+
+use super::functions;
+
+/// The operator's lists, made ready for expressions.
+///
+/// `x in lists.name` and `in_domains(x, lists.name)` are look-ups, however long the list is.
+#[derive(Clone, Debug, Default)]
+pub struct Lists {
+    by_name: BTreeMap<String, Entries>,
+}
+
+/// The entries of one list. Each form is made when the first expression that needs it is compiled.
+#[derive(Clone)]
+pub(super) struct Entries(Arc<Forms>);
+
+struct Forms {
+    written: Vec<String>,
+    list: OnceLock<CelList<'static>>,
+    words: OnceLock<HashSet<Box<str>>>,
+    domains: OnceLock<HashSet<Box<str>>>,
+}
+
+impl Lists {
+    /// Lists by name, their entries as written.
+    #[must_use]
+    pub fn new(lists: BTreeMap<String, Vec<String>>) -> Self {
+        let by_name = lists
+            .into_iter()
+            .map(|(name, written)| {
+                let forms = Forms {
+                    written,
+                    list: OnceLock::new(),
+                    words: OnceLock::new(),
+                    domains: OnceLock::new(),
+                };
+                (name, Entries(Arc::new(forms)))
+            })
+            .collect();
+        Self { by_name }
+    }
+
+    /// The names, in order.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.by_name.keys().map(String::as_str).collect()
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Entries> {
+        self.by_name.get(name)
+    }
+}
+
+impl Entries {
+    /// As the language sees it.
+    pub fn as_list(&self) -> &CelList<'static> {
+        self.0.list.get_or_init(|| {
+            let entries = self.0.written.iter();
+            CelList::from(
+                entries
+                    .map(|entry| Box::new(CelString::from(entry.clone())) as Box<dyn Val>)
+                    .collect::<Vec<_>>(),
+            )
+        })
+    }
+
+    /// For `in`: the entries to the letter.
+    pub fn words(&self) -> &HashSet<Box<str>> {
+        self.0.words.get_or_init(|| {
+            self.0
+                .written
+                .iter()
+                .map(|entry| entry.as_str().into())
+                .collect()
+        })
+    }
+
+    /// For `in_domains`: the entries that are domains, in the form that the DNS knows.
+    pub fn domains(&self) -> &HashSet<Box<str>> {
+        self.0.domains.get_or_init(|| {
+            let entries = self.0.written.iter();
+            entries
+                .filter_map(|entry| functions::listed_domain(entry))
+                .map(|domain| domain.into_owned().into_boxed_str())
+                .collect()
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.written.len()
+    }
+}
+
+impl fmt::Debug for Entries {
+    /// The number of entries; who is on a list is nobody's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Entries({})", self.len())
+    }
+}
+
+// Seen by `in` and `in_domains` only, which the compiler hands it to in place of the list; it never
+// meets an operator of the language, which would not know it.
+impl Val for Entries {
+    fn get_type(&self) -> &Type {
+        Self::cel_type()
+    }
+
+    fn cel_type() -> &'static Type {
+        static LIST: Type = LIST_TYPE;
+        &LIST
+    }
+
+    fn as_container(&self) -> Option<&dyn Container> {
+        Some(self)
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+}
+
+impl StaticVal for Entries {}
+
+impl Container for Entries {
+    fn contains(&self, value: &dyn Val) -> Result<bool, ExecutionError> {
+        Ok(value
+            .downcast_ref::<CelString>()
+            .is_some_and(|word| self.words().contains(word.inner())))
+    }
+}

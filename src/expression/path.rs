@@ -1,0 +1,202 @@
+//! Where a name of an expression leads: `identity.traits.vat_id` as steps into a JSON value.
+//!
+//! A path is found when an expression is compiled and walked when it is evaluated, so that only
+//! the value at its end is converted, however large the payload is.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::{Names, Root};
+
+/// A name and the steps behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Path {
+    pub root: Root,
+    pub steps: Vec<Step>,
+}
+
+/// One step into a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub key: Key,
+    /// Written `.?key` or `[?key]`: what is missing is an empty optional, not an error.
+    pub optional: bool,
+}
+
+/// What a step asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    /// `.key`
+    Field(String),
+    /// `["key"]`
+    Text(String),
+    /// `[3]`
+    Index(i64),
+}
+
+/// What stands at the end of a path.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found<'v> {
+    /// A value; `optional` if the expression sees it as an optional one.
+    Value { value: &'v Value, optional: bool },
+    /// An empty optional.
+    Nothing,
+}
+
+/// Why a path leads nowhere. Steps are counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Miss {
+    /// The name itself has no value in this evaluation.
+    Root,
+    /// The check has had no exchange.
+    Check,
+    /// The map has no such key.
+    Key(usize),
+    /// The list is shorter.
+    Bounds(usize),
+    /// What stands before this step has no parts of this kind.
+    Parts(usize, &'static str),
+}
+
+impl Path {
+    /// Walks the path.
+    pub fn walk<'v>(&self, names: &Names<'v>) -> Result<Found<'v>, Miss> {
+        let (mut value, done) = match self.start(names) {
+            Ok(start) => start,
+            Err(_) if self.steps.first().is_some_and(|step| step.optional) => {
+                return Ok(Found::Nothing);
+            }
+            Err(miss) => return Err(miss),
+        };
+        let mut optional = self.steps[..done].iter().any(|step| step.optional);
+        for (at, step) in self.steps.iter().enumerate().skip(done) {
+            // As in the language: behind an optional step a field may be missing, but something
+            // that has no fields at all is still an error.
+            let index = !matches!(step.key, Key::Field(_));
+            match step.of(value, at) {
+                Ok(part) => value = part,
+                Err(Miss::Parts(..)) if optional && !step.optional && !index && !holds(value) => {
+                    return Err(Miss::Parts(at, kind(value)));
+                }
+                Err(_) if optional || step.optional => return Ok(Found::Nothing),
+                Err(miss) => return Err(miss),
+            }
+            optional |= step.optional;
+        }
+        Ok(Found::Value { value, optional })
+    }
+
+    /// `has(…)` of the path: whether its last step leads somewhere.
+    ///
+    /// In what Kratos sends, a part that is missing or null has no fields and that is no error:
+    /// `has(previous.traits.x)` is false in a registration, and `metadata_public` is often null.
+    /// In an answer only the last step may be missing, because an answer of another shape than
+    /// expected must not pass for one without the field.
+    pub fn exists(&self, names: &Names<'_>) -> Result<bool, Miss> {
+        let lenient = !matches!(self.root, Root::Response | Root::Checks);
+        match self.walk(names) {
+            Ok(found) => Ok(matches!(found, Found::Value { .. })),
+            Err(Miss::Root | Miss::Check) => Ok(false),
+            Err(Miss::Key(_) | Miss::Bounds(_) | Miss::Parts(_, "null")) if lenient => Ok(false),
+            Err(Miss::Key(at)) if at + 1 == self.steps.len() => Ok(false),
+            Err(miss) => Err(miss),
+        }
+    }
+
+    /// The value of the root, and how many steps led there.
+    fn start<'v>(&self, names: &Names<'v>) -> Result<(&'v Value, usize), Miss> {
+        let value = match self.root {
+            Root::Identity => names.identity,
+            Root::Previous => names.previous,
+            Root::Value => names.value,
+            Root::Flow => names.flow,
+            Root::Request => names.request,
+            Root::Response => names.response,
+            Root::Checks => {
+                let name = self.steps.first().and_then(Step::name);
+                let check = names
+                    .checks
+                    .zip(name)
+                    .and_then(|(checks, name)| checks.get(name));
+                return check.map(|check| (check.as_ref(), 1)).ok_or(Miss::Check);
+            }
+            Root::Method | Root::Now | Root::Lists => None,
+        };
+        value.map(|value| (value, 0)).ok_or(Miss::Root)
+    }
+
+    /// The path as it is written, up to but without step `end`.
+    pub fn written(&self, end: usize) -> String {
+        let mut text = self.root.name().to_owned();
+        for step in &self.steps[..end.min(self.steps.len())] {
+            let mark = if step.optional { "?" } else { "" };
+            let _ = match &step.key {
+                Key::Field(name) => write!(text, ".{mark}{name}"),
+                Key::Text(name) => write!(text, "[{mark}{name:?}]"),
+                Key::Index(index) => write!(text, "[{mark}{index}]"),
+            };
+        }
+        text
+    }
+
+    /// What went wrong, in words; with nothing in them but what the operator wrote.
+    pub fn explain(&self, miss: Miss) -> String {
+        match miss {
+            Miss::Root => format!("`{}` has no value here", self.root.name()),
+            Miss::Check => format!("`{}` has no response", self.written(1)),
+            Miss::Key(at) | Miss::Bounds(at) if self.steps[at].name().is_none() => {
+                format!("index out of range: `{}`", self.written(at + 1))
+            }
+            Miss::Key(at) | Miss::Bounds(at) => format!(
+                "no such key `{}` in `{}`",
+                self.steps[at].name().unwrap_or_default(),
+                self.written(at)
+            ),
+            Miss::Parts(at, kind) => format!(
+                "`{}` is {kind}, so there is no `{}`",
+                self.written(at),
+                self.written(at + 1)
+            ),
+        }
+    }
+}
+
+impl Step {
+    /// The key, if it is a name.
+    pub fn name(&self) -> Option<&str> {
+        match &self.key {
+            Key::Field(name) | Key::Text(name) => Some(name),
+            Key::Index(_) => None,
+        }
+    }
+
+    fn of<'v>(&self, value: &'v Value, at: usize) -> Result<&'v Value, Miss> {
+        match (value, &self.key) {
+            (Value::Object(map), Key::Field(name) | Key::Text(name)) => {
+                map.get(name).ok_or(Miss::Key(at))
+            }
+            (Value::Object(_), Key::Index(_)) => Err(Miss::Key(at)),
+            (Value::Array(list), Key::Index(index)) => usize::try_from(*index)
+                .ok()
+                .and_then(|index| list.get(index))
+                .ok_or(Miss::Bounds(at)),
+            _ => Err(Miss::Parts(at, kind(value))),
+        }
+    }
+}
+
+fn holds(value: &Value) -> bool {
+    matches!(value, Value::Object(_) | Value::Array(_))
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a bool",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a map",
+    }
+}

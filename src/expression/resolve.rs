@@ -1,0 +1,180 @@
+//! The names of an expression in one evaluation, and how much work it may do.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cel::common::types::{
+    CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelOptional, CelString,
+    CelTimestamp,
+};
+use cel::common::value::{CowVal, Val};
+use cel::context::VariableResolver;
+use serde_json::Value;
+
+use super::functions::Pattern;
+use super::path::{Found, Miss, Path};
+use super::{Names, Root};
+
+/// The variable that each round of a loop reads; it has a value as long as the evaluation may go on.
+pub(super) const BUDGET: &str = "@budget";
+
+/// How many rounds of loops an evaluation may make. One round takes about half a microsecond.
+///
+/// The language has no limit of its own, and a person decides how long the lists are that they
+/// send: 256 KiB hold a list over which two nested loops would run for hours.
+const ROUNDS: u64 = 1_000_000;
+
+/// So many elements of a list are looked through in the time of one round.
+const ELEMENTS_PER_ROUND: usize = 64;
+
+/// What a variable `@0`, `@1`, … of a compiled expression stands for.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// The value at the end of a path.
+    Path(Path),
+    /// `has(path)`
+    Has(Path),
+    /// A list to be looked up in.
+    List(String),
+    /// A constant regular expression.
+    Pattern(Pattern),
+}
+
+/// Answers for the variables of one evaluation.
+pub(super) struct Resolver<'a> {
+    names: Names<'a>,
+    slots: &'a [Slot],
+    /// Lists and maps, each converted once.
+    converted: Vec<OnceLock<Box<dyn Val + 'a>>>,
+    rounds: AtomicU64,
+}
+
+impl<'a> Resolver<'a> {
+    pub fn new(names: Names<'a>, slots: &'a [Slot]) -> Self {
+        Self {
+            names,
+            slots,
+            converted: slots.iter().map(|_| OnceLock::new()).collect(),
+            rounds: AtomicU64::new(ROUNDS),
+        }
+    }
+
+    /// Whether the evaluation was ended because it took too long.
+    pub fn exhausted(&self) -> bool {
+        self.rounds.load(Ordering::Relaxed) == 0
+    }
+
+    /// Why the variable has no value, if it is one of ours.
+    pub fn miss(&self, variable: &str) -> Option<(&'a Path, Miss)> {
+        match self.slot(variable)?.1 {
+            Slot::Path(path) => path.walk(&self.names).err().map(|miss| (path, miss)),
+            Slot::Has(path) => path.exists(&self.names).err().map(|miss| (path, miss)),
+            Slot::List(_) | Slot::Pattern(_) => None,
+        }
+    }
+
+    fn slot(&self, variable: &str) -> Option<(usize, &'a Slot)> {
+        let index = variable.strip_prefix('@')?.parse().ok()?;
+        self.slots.get(index).map(|slot| (index, slot))
+    }
+
+    /// Takes the work from what is left; false if there is not so much.
+    fn spend(&self, rounds: u64) -> bool {
+        // One evaluation stays on one thread, so there is nobody to race with.
+        let left = self.rounds.load(Ordering::Relaxed).saturating_sub(rounds);
+        self.rounds.store(left, Ordering::Relaxed);
+        left > 0
+    }
+
+    fn spend_on(&self, elements: usize) -> bool {
+        self.spend(u64::try_from(elements / ELEMENTS_PER_ROUND).unwrap_or(ROUNDS))
+    }
+
+    fn path<'b>(&'b self, index: usize, path: &'b Path) -> Option<CowVal<'b, 'b>> {
+        match path.root {
+            Root::Method => return Some(CowVal::owned(CelString::from(self.names.method))),
+            Root::Now => {
+                let now = CelTimestamp::from(self.names.now.fixed_offset());
+                return Some(CowVal::owned(now));
+            }
+            Root::Lists => {
+                let name = path.steps.first()?.name()?;
+                let entries = self.names.lists.get(name)?;
+                return self
+                    .spend_on(entries.len())
+                    .then(|| CowVal::Borrowed(entries.as_list()));
+            }
+            _ => {}
+        }
+        let (value, optional) = match path.walk(&self.names).ok()? {
+            Found::Value { value, optional } => (value, optional),
+            Found::Nothing => return Some(CowVal::owned(CelOptional::none())),
+        };
+        let elements = match value {
+            Value::Array(list) => list.len(),
+            Value::Object(map) => map.len(),
+            _ => 0,
+        };
+        let wrap = |value: Box<dyn Val + 'a>| -> Box<dyn Val + 'a> {
+            if optional {
+                Box::new(CelOptional::of(value))
+            } else {
+                value
+            }
+        };
+        if !value.is_array() && !value.is_object() {
+            return Some(CowVal::Owned(wrap(to_cel(value))));
+        }
+        if !self.spend_on(elements) {
+            return None;
+        }
+        let converted = self
+            .converted
+            .get(index)?
+            .get_or_init(|| wrap(to_cel(value)));
+        Some(CowVal::Borrowed(converted.as_ref()))
+    }
+}
+
+impl VariableResolver for Resolver<'_> {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        static TRUE: CelBool = CelBool::TRUE;
+        static FALSE: CelBool = CelBool::FALSE;
+        if variable == BUDGET {
+            return self.spend(1).then_some(CowVal::Borrowed(&TRUE));
+        }
+        let (index, slot) = self.slot(variable)?;
+        match slot {
+            Slot::Path(path) => self.path(index, path),
+            Slot::Has(path) => {
+                let exists = match path.root {
+                    Root::Lists => true,
+                    _ => path.exists(&self.names).ok()?,
+                };
+                Some(CowVal::Borrowed(if exists { &TRUE } else { &FALSE }))
+            }
+            Slot::List(name) => Some(CowVal::Borrowed(self.names.lists.get(name)?)),
+            Slot::Pattern(pattern) => Some(CowVal::Borrowed(pattern)),
+        }
+    }
+}
+
+/// A JSON value as the language's own values, because those only know each other: texts are
+/// borrowed, whole numbers that fit are `int`, all others `double`.
+fn to_cel<'v>(value: &'v Value) -> Box<dyn Val + 'v> {
+    match value {
+        Value::Null => Box::new(CelNull),
+        Value::Bool(bool) => Box::new(CelBool::from(*bool)),
+        Value::Number(number) => match number.as_i64() {
+            Some(int) => Box::new(CelInt::from(int)),
+            None => Box::new(CelDouble::from(number.as_f64().unwrap_or(f64::NAN))),
+        },
+        Value::String(text) => Box::new(CelString::from(text.as_str())),
+        Value::Array(list) => Box::new(CelList::from(list.iter().map(to_cel).collect::<Vec<_>>())),
+        Value::Object(map) => Box::new(CelMap::from(
+            map.iter()
+                .map(|(key, value)| (CelMapKey::String(key.as_str().into()), to_cel(value)))
+                .collect::<std::collections::HashMap<_, _>>(),
+        )),
+    }
+}
