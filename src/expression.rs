@@ -12,6 +12,7 @@ mod functions;
 mod lists;
 mod path;
 mod resolve;
+mod scan;
 pub mod template;
 
 #[cfg(test)]

@@ -1,66 +1,622 @@
 //! Texts with `{expression}` in them.
+//!
+//! `{{` and `}}` are braces. So an expression that begins with a brace of its own is written with a
+//! space before it: `{ {"a": 1}.a }`.
 
-use super::{CompileError, EvaluationError, Names, Scope};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+
+use super::scan::{self, Unended};
+use super::{CompileError, EvaluationError, Expression, Names, Scope, convert};
 
 /// One piece of a text as the operator wrote it: read as a template, or put in from the environment as it is.
 #[derive(Clone, Debug)]
 pub enum Piece {
+    /// By the operator, in the file.
     Written(String),
+    /// By `${env:…}` or `${file:…}`; a brace in it is a brace.
     Inserted(String),
 }
 
 /// A text with `{expression}` filled in; `{{` and `}}` are braces.
 #[derive(Clone, Debug)]
-pub struct Template {}
+pub struct Template {
+    /// No two texts stand side by side, and none is empty.
+    parts: Vec<Part>,
+}
 
-impl Template {
-    pub fn compile(pieces: &[Piece], scope: &Scope) -> Result<Self, CompileError> {
-        let _ = (pieces, scope);
-        unimplemented!()
-    }
-    /// A template that is nothing but one expression keeps the expression's type; else a string.
-    pub fn render(&self, names: &Names<'_>) -> Result<Value, EvaluationError> {
-        let _ = names;
-        unimplemented!()
-    }
-    /// Always text: strings as they are, numbers and bools as written, null/lists/maps are an error.
-    pub fn render_text(&self, names: &Names<'_>) -> Result<String, EvaluationError> {
-        let _ = names;
-        unimplemented!()
-    }
-    /// As a URL path: what the operator wrote stays, each filled-in value is percent-encoded as one segment part;
-    /// a *path segment* that comes out as empty (because of a filled-in value), `.` or `..` is an error.
-    pub fn render_path(&self, names: &Names<'_>) -> Result<String, EvaluationError> {
-        let _ = names;
-        unimplemented!()
-    }
-    /// The text if it holds no expression at all.
-    pub fn constant(&self) -> Option<&str> {
-        None
-    }
-    pub fn checks_read(&self) -> Vec<String> {
-        Vec::new()
-    }
+#[derive(Clone, Debug)]
+enum Part {
+    Text(String),
+    Filled(Expression),
 }
 
 /// A JSON value with templates in its strings.
 #[derive(Clone, Debug)]
 pub enum JsonTemplate {
+    /// `null`
     Null,
+    /// `true`, `false`
     Bool(bool),
+    /// A number as written.
     Number(serde_json::Number),
+    /// A text, or the value of the one expression that it is.
     Text(Template),
+    /// A list.
     List(Vec<JsonTemplate>),
+    /// A map; its keys are no templates.
     Map(Vec<(String, JsonTemplate)>),
 }
 
-impl JsonTemplate {
-    pub fn render(&self, names: &Names<'_>) -> Result<Value, EvaluationError> {
-        let _ = names;
-        unimplemented!()
+/// All but the characters that mean nothing anywhere in a URL.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+impl Template {
+    /// Reads the pieces of a text and compiles the expressions in it.
+    ///
+    /// An expression stands within one written piece. The [`CompileError::offset`] counts from the
+    /// start of the text of the piece [`CompileError::piece`].
+    pub fn compile(pieces: &[Piece], scope: &Scope) -> Result<Self, CompileError> {
+        let mut template = Self { parts: Vec::new() };
+        for (index, piece) in pieces.iter().enumerate() {
+            match piece {
+                Piece::Inserted(text) => template.push(text),
+                Piece::Written(text) => {
+                    let inserted_next = matches!(pieces.get(index + 1), Some(Piece::Inserted(_)));
+                    template
+                        .read(text, inserted_next, scope)
+                        .map_err(|error| CompileError {
+                            piece: index,
+                            ..error
+                        })?;
+                }
+            }
+        }
+        Ok(template)
     }
+
+    /// A template that is nothing but one expression keeps the expression's type; else a string.
+    pub fn render(&self, names: &Names<'_>) -> Result<Value, EvaluationError> {
+        match self.parts.as_slice() {
+            [Part::Filled(expression)] => expression.evaluate(names),
+            _ => self.render_text(names).map(Value::String),
+        }
+    }
+
+    /// Always text: strings as they are, numbers and bools as written, null/lists/maps are an error.
+    pub fn render_text(&self, names: &Names<'_>) -> Result<String, EvaluationError> {
+        let mut rendered = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => rendered.push_str(text),
+                Part::Filled(expression) => rendered.push_str(&filled(expression, names)?),
+            }
+        }
+        Ok(rendered)
+    }
+
+    /// As a URL path: what the operator wrote stays, each filled-in value is percent-encoded.
+    ///
+    /// A segment of the path that holds a filled-in value and comes out empty, `.` or `..` is an
+    /// error, because the path would lead elsewhere. Behind a `?` of the operator's there are no
+    /// segments.
+    pub fn render_path(&self, names: &Names<'_>) -> Result<String, EvaluationError> {
+        let mut path = String::new();
+        let mut segment = Segment::default();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => {
+                    for character in text.chars() {
+                        match character {
+                            '/' | '?' if !segment.query => {
+                                segment.end(&path)?;
+                                path.push(character);
+                                segment = Segment {
+                                    start: path.len(),
+                                    query: character == '?',
+                                    filled: false,
+                                };
+                            }
+                            _ => path.push(character),
+                        }
+                    }
+                }
+                Part::Filled(expression) => {
+                    let value = filled(expression, names)?;
+                    path.extend(utf8_percent_encode(&value, ENCODED));
+                    segment.filled = true;
+                }
+            }
+        }
+        segment.end(&path)?;
+        Ok(path)
+    }
+
+    /// The text if it holds no expression at all.
+    #[must_use]
+    pub fn constant(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The checks whose responses it reads.
+    #[must_use]
     pub fn checks_read(&self) -> Vec<String> {
-        Vec::new()
+        let mut checks: Vec<String> = Vec::new();
+        for part in &self.parts {
+            if let Part::Filled(expression) = part {
+                checks.extend_from_slice(expression.checks_read());
+            }
+        }
+        checks.sort();
+        checks.dedup();
+        checks
+    }
+
+    fn push(&mut self, text: &str) {
+        match self.parts.last_mut() {
+            _ if text.is_empty() => {}
+            Some(Part::Text(last)) => last.push_str(text),
+            _ => self.parts.push(Part::Text(text.to_owned())),
+        }
+    }
+
+    fn read(&mut self, text: &str, inserted_next: bool, scope: &Scope) -> Result<(), CompileError> {
+        let mut at = 0;
+        while let Some(brace) = text[at..].find(['{', '}']).map(|found| at + found) {
+            self.push(&text[at..brace]);
+            let rest = &text[brace..];
+            if rest.starts_with("{{") || rest.starts_with("}}") {
+                self.push(&rest[..1]);
+                at = brace + 2;
+                continue;
+            }
+            if rest.starts_with('}') {
+                return Err(
+                    error("`}` closes nothing", brace).with_hint("a brace as text is written `}}`")
+                );
+            }
+            let start = brace + 1;
+            let source = match scan::end(&text[start..]) {
+                Ok(end) => &text[start..start + end],
+                Err(Unended::Stray(stray)) => {
+                    let message =
+                        format!("`{}` closes nothing", &text[start + stray..=start + stray]);
+                    return Err(error(message, start + stray));
+                }
+                Err(_) if inserted_next => {
+                    return Err(error(
+                        "an environment value cannot stand inside an expression",
+                        brace,
+                    )
+                    .with_hint("put it beside the expression, or write `{{` for a brace"));
+                }
+                Err(Unended::Quote(quote)) => {
+                    return Err(error("the text in quotes is not closed", start + quote));
+                }
+                Err(Unended::Open(Some(open))) => {
+                    let message = format!("`{}` is not closed", &text[start + open..=start + open]);
+                    return Err(error(message, start + open));
+                }
+                Err(Unended::Open(None)) => {
+                    return Err(error("`{` is not closed", brace)
+                        .with_hint("a brace as text is written `{{`"));
+                }
+            };
+            if source.trim().is_empty() {
+                return Err(error("there is no expression between `{` and `}`", brace)
+                    .with_hint("braces as text are written `{{` and `}}`"));
+            }
+            let expression = Expression::compile(source, scope).map_err(|error| CompileError {
+                offset: Some(start + error.offset.unwrap_or(0)),
+                ..error
+            })?;
+            self.parts.push(Part::Filled(expression));
+            at = start + source.len() + 1;
+        }
+        self.push(&text[at..]);
+        Ok(())
+    }
+}
+
+/// The stretch of a path since the operator's last slash.
+#[derive(Default)]
+struct Segment {
+    start: usize,
+    /// Whether it is no segment of the path but the query behind it.
+    query: bool,
+    /// Whether a value was filled in.
+    filled: bool,
+}
+
+impl Segment {
+    fn end(&self, path: &str) -> Result<(), EvaluationError> {
+        if !self.filled || self.query {
+            return Ok(());
+        }
+        // The operator's own `%2e` is a dot to whoever reads the URL.
+        let segment = path[self.start..].to_ascii_lowercase().replace("%2e", ".");
+        match segment.as_str() {
+            "" => Err(EvaluationError::new(
+                "a path segment came out empty".to_owned(),
+            )),
+            "." | ".." => Err(EvaluationError::new(
+                "a path segment came out as dots, which would lead elsewhere".to_owned(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn filled(expression: &Expression, names: &Names<'_>) -> Result<String, EvaluationError> {
+    convert::text(&expression.evaluate(names)?)
+}
+
+fn error(message: impl Into<String>, offset: usize) -> CompileError {
+    CompileError {
+        message: message.into(),
+        offset: Some(offset),
+        hint: None,
+        piece: 0,
+    }
+}
+
+impl JsonTemplate {
+    /// The value with all expressions filled in.
+    pub fn render(&self, names: &Names<'_>) -> Result<Value, EvaluationError> {
+        Ok(match self {
+            Self::Null => Value::Null,
+            Self::Bool(bool) => Value::Bool(*bool),
+            Self::Number(number) => Value::Number(number.clone()),
+            Self::Text(template) => template.render(names)?,
+            Self::List(list) => Value::Array(
+                list.iter()
+                    .map(|element| element.render(names))
+                    .collect::<Result<_, _>>()?,
+            ),
+            Self::Map(map) => Value::Object(
+                map.iter()
+                    .map(|(key, value)| Ok((key.clone(), value.render(names)?)))
+                    .collect::<Result<_, EvaluationError>>()?,
+            ),
+        })
+    }
+
+    /// The checks whose responses it reads.
+    #[must_use]
+    pub fn checks_read(&self) -> Vec<String> {
+        let mut checks: Vec<String> = match self {
+            Self::Null | Self::Bool(_) | Self::Number(_) => Vec::new(),
+            Self::Text(template) => template.checks_read(),
+            Self::List(list) => list.iter().flat_map(Self::checks_read).collect(),
+            Self::Map(map) => map
+                .iter()
+                .flat_map(|(_, value)| value.checks_read())
+                .collect(),
+        };
+        checks.sort();
+        checks.dedup();
+        checks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::conformance::Scene;
+    use super::*;
+
+    fn written(text: &str) -> Vec<Piece> {
+        vec![Piece::Written(text.to_owned())]
+    }
+
+    fn inserted(before: &str, text: &str, after: &str) -> Vec<Piece> {
+        vec![
+            Piece::Written(before.to_owned()),
+            Piece::Inserted(text.to_owned()),
+            Piece::Written(after.to_owned()),
+        ]
+    }
+
+    #[test]
+    fn expressions_are_filled_in_and_all_else_stays() {
+        let scene = Scene::new();
+        for (text, expected) in [
+            ("", json!("")),
+            ("plain", json!("plain")),
+            ("{value}", json!("NL123")),
+            ("<{value}>", json!("<NL123>")),
+            ("{value}{value}", json!("NL123NL123")),
+            ("{{value}}", json!("{value}")),
+            ("{{{value}}}", json!("{NL123}")),
+            ("}}{{", json!("}{")),
+            ("{{\"a\": \"{value}\"}}", json!("{\"a\": \"NL123\"}")),
+            ("{ value }", json!("NL123")),
+            ("{identity.traits.born}", json!(1815)),
+            (" {identity.traits.born}", json!(" 1815")),
+            ("{identity.traits.height} m", json!("1.65 m")),
+            ("{value == 'NL123'}!", json!("true!")),
+            ("at {now}", json!("at 1970-01-01T00:00:00Z")),
+            ("{identity.traits.tags}", json!(["a", "b", "b"])),
+            ("{identity.traits.nick}", Value::Null),
+            ("{identity.traits.?x}", Value::Null),
+            ("{{'a': 1}}", json!("{'a': 1}")),
+            ("{ {'a': 1} }", json!({"a": 1})),
+            ("{[1].map(x, {'a': x})[0].a}", json!(1)),
+            ("{'}' + \"}\"}", json!("}}")),
+            ("{r'\\' + '\\'}'}", json!("\\'}")),
+            ("{\"\"\"a}\"b\"\"\"}", json!("a}\"b")),
+            ("ä{value}ö", json!("äNL123ö")),
+        ] {
+            let template = Template::compile(&written(text), &scene.scope());
+            let template = template.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+            assert_eq!(template.render(&scene.names()), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_comes_from_the_environment_is_never_read() {
+        let scene = Scene::new();
+        let pieces = inserted("a{value}", "{value}{{}}", "b{value}");
+        let template = Template::compile(&pieces, &scene.scope()).expect("compiles");
+        assert_eq!(
+            template.render_text(&scene.names()).as_deref(),
+            Ok("aNL123{value}{{}}bNL123")
+        );
+        let constant = Template::compile(&inserted("a", "{", "b}}"), &scene.scope());
+        assert_eq!(constant.expect("compiles").constant(), Some("a{b}"));
+    }
+
+    #[test]
+    fn a_text_without_expressions_is_constant() {
+        let scene = Scene::new();
+        for (text, constant) in [
+            ("", Some("")),
+            ("a{{b}}", Some("a{b}")),
+            ("a{value}", None),
+            ("{value}", None),
+        ] {
+            let template = Template::compile(&written(text), &scene.scope()).expect(text);
+            assert_eq!(template.constant(), constant, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_broken_template_is_told_by_its_place() {
+        let scene = Scene::new();
+        let stray = "`}` closes nothing";
+        let inside = "an environment value cannot stand inside an expression";
+        for (pieces, piece, at, message, hint) in [
+            (
+                written("ä {value"),
+                0,
+                3,
+                "`{` is not closed",
+                Some("a brace as text is written `{{`"),
+            ),
+            (
+                written("a } b"),
+                0,
+                2,
+                stray,
+                Some("a brace as text is written `}}`"),
+            ),
+            (
+                written("{value}}"),
+                0,
+                7,
+                stray,
+                Some("a brace as text is written `}}`"),
+            ),
+            (
+                written("a {} b"),
+                0,
+                2,
+                "there is no expression between `{` and `}`",
+                Some("braces as text are written `{{` and `}}`"),
+            ),
+            (
+                written("{'a}"),
+                0,
+                1,
+                "the text in quotes is not closed",
+                None,
+            ),
+            (written("{f(a}"), 0, 4, stray, None),
+            (written("{f(a"), 0, 2, "`(` is not closed", None),
+            (
+                written("ä {valeu}"),
+                0,
+                4,
+                "there is no name `valeu`",
+                Some("did you mean `value`?"),
+            ),
+            (
+                written("a {1 + valeu}"),
+                0,
+                7,
+                "there is no name `valeu`",
+                Some("did you mean `value`?"),
+            ),
+            (
+                inserted("{", "value", "}"),
+                0,
+                0,
+                inside,
+                Some("put it beside the expression, or write `{{` for a brace"),
+            ),
+            (
+                inserted("a {value == '", "x", "'}"),
+                0,
+                2,
+                inside,
+                Some("put it beside the expression, or write `{{` for a brace"),
+            ),
+            (
+                inserted("a", "b", "c{x}"),
+                2,
+                2,
+                "there is no name `x`",
+                None,
+            ),
+            (
+                inserted("a", "b", "}"),
+                2,
+                0,
+                stray,
+                Some("a brace as text is written `}}`"),
+            ),
+        ] {
+            let error = Template::compile(&pieces, &scene.scope()).expect_err(message);
+            assert_eq!(error.message, message, "{pieces:?}");
+            assert_eq!((error.piece, error.offset), (piece, Some(at)), "{pieces:?}");
+            if hint.is_some() {
+                assert_eq!(error.hint.as_deref(), hint, "{pieces:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_a_text_gets_into_a_text() {
+        let scene = Scene::new();
+        for (text, expected) in [
+            ("a{identity.traits.nick}", "null cannot be put into a text"),
+            (
+                "a{identity.traits.tags}",
+                "a list cannot be put into a text",
+            ),
+            ("{identity.traits.name}", "a map cannot be put into a text"),
+            (
+                "a{identity.traits.x}",
+                "no such key `x` in `identity.traits`",
+            ),
+        ] {
+            let template = Template::compile(&written(text), &scene.scope()).expect(text);
+            let error = template.render_text(&scene.names()).expect_err(text);
+            assert_eq!(error.message, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_cannot_change_the_path_that_it_stands_in() {
+        let scene = Scene::new();
+        let empty = Err("a path segment came out empty");
+        let dots = Err("a path segment came out as dots, which would lead elsewhere");
+        for (text, value, expected) in [
+            ("/m/{value}", "ada", Ok("/m/ada")),
+            ("/m/{value}", "a/b?c#d%e", Ok("/m/a%2Fb%3Fc%23d%25e")),
+            ("/m/{value}", "ä \\\n\0", Ok("/m/%C3%A4%20%5C%0A%00")),
+            ("/m/{value}", "a-b._~", Ok("/m/a-b._~")),
+            ("/m/{value}", ";=&+@:", Ok("/m/%3B%3D%26%2B%40%3A")),
+            ("/m/{value}", "", empty),
+            ("/m/{value}/x", "", empty),
+            ("/{value}?a=b", "", empty),
+            ("{value}", "", empty),
+            ("/m/{value}{value}", "", empty),
+            ("/m/{value}", ".", dots),
+            ("/m/{value}", "..", dots),
+            ("/m/{value}/x", "..", dots),
+            ("/m/.{value}", ".", dots),
+            ("/m/{value}{value}/x", ".", dots),
+            ("/m/%2e{value}", ".", dots),
+            ("/m/{value}%2E", ".", dots),
+            ("/m/.{value}", "", dots),
+            ("/m/{value}", "...", Ok("/m/...")),
+            ("/m/{value}", "%2e%2e", Ok("/m/%252e%252e")),
+            ("/m/x{value}", "", Ok("/m/x")),
+            ("/m/x{value}", "..", Ok("/m/x..")),
+            ("/m/{value}.json", ".", Ok("/m/..json")),
+            ("/m/{value}.json", "", Ok("/m/.json")),
+            // What the operator wrote stays, right or wrong.
+            ("/a//b/../c d?e={{}}", "", Ok("/a//b/../c d?e={}")),
+            ("/a?b={value}", "", Ok("/a?b=")),
+            ("/a?b={value}", "..", Ok("/a?b=..")),
+            (
+                "/a?b={value}&c=/{value}/",
+                "x&y=z +",
+                Ok("/a?b=x%26y%3Dz%20%2B&c=/x%26y%3Dz%20%2B/"),
+            ),
+        ] {
+            let template = Template::compile(&written(text), &scene.scope()).expect(text);
+            let value = json!(value);
+            let names = Names {
+                value: Some(&value),
+                ..scene.names()
+            };
+            let path = template.render_path(&names).map_err(|error| error.message);
+            assert_eq!(
+                path.as_deref().map_err(String::as_str),
+                expected,
+                "{text} {value}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_from_the_environment_is_the_operators() {
+        let scene = Scene::new();
+        let template =
+            Template::compile(&inserted("", "/base?k=%2F&v=", "{value}"), &scene.scope());
+        let path = template.expect("compiles").render_path(&scene.names());
+        assert_eq!(path.as_deref(), Ok("/base?k=%2F&v=NL123"));
+    }
+
+    #[test]
+    fn json_is_filled_in_at_every_depth() {
+        let scene = Scene::new();
+        let text = |text: &str| {
+            JsonTemplate::Text(Template::compile(&written(text), &scene.scope()).expect(text))
+        };
+        let template = JsonTemplate::Map(vec![
+            ("{value}".to_owned(), text("{value.substring(2)}")),
+            ("born".to_owned(), text("{identity.traits.born}")),
+            (
+                "list".to_owned(),
+                JsonTemplate::List(vec![
+                    JsonTemplate::Null,
+                    JsonTemplate::Bool(true),
+                    JsonTemplate::Number(7.into()),
+                    text("{checks.email.response.status} {checks.vat.?response.hasValue()}"),
+                ]),
+            ),
+            ("again".to_owned(), text("{checks.email.response.status}")),
+        ]);
+        assert_eq!(template.checks_read(), ["email", "vat"]);
+        let error = template.render(&scene.names()).expect_err("no response");
+        assert!(error.missing_check);
+
+        let JsonTemplate::Map(mut entries) = template else {
+            unreachable!("it is a map")
+        };
+        entries.truncate(2);
+        assert_eq!(
+            JsonTemplate::Map(entries).render(&scene.names()),
+            Ok(json!({"{value}": "123", "born": 1815}))
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_a_template_or_an_error(text in "[ -~{}'\"\\\\ü\n]{0,40}") {
+            let scene = Scene::new();
+            if let Ok(template) = Template::compile(&[Piece::Written(text.clone())], &scene.scope()) {
+                let _ = template.render(&scene.names());
+                let _ = template.render_path(&scene.names());
+                if !text.contains(['{', '}']) {
+                    prop_assert_eq!(template.constant(), Some(text.as_str()));
+                }
+            }
+        }
     }
 }
