@@ -136,15 +136,18 @@ fn loops_over_what_a_person_sent_come_to_an_end() {
         "value.exists_one(x, value.exists_one(y, false))",
         "value.all(x, !(-1 in value))",
         "value.map(x, value).size() > 0",
+        "value.map(x, identity.traits.bio).size() > 0",
         "value.map(x, size(value) > 0, x).all(x, value.all(y, true))",
         "value.sortBy(x, value.all(y, true)).size() > 0",
         "true || value.all(x, value.all(y, true)) && value.all(x, value.all(y, true))",
     ] {
         let names = Scene::new();
         let value = serde_json::Value::Array((0..20_000).map(Into::into).collect());
+        let identity = json!({"traits": {"bio": "a".repeat(100_000)}});
         let expression = names.compile(source).expect(source);
         let result = expression.evaluate(&Names {
             value: Some(&value),
+            identity: Some(&identity),
             ..names.names()
         });
         match result {

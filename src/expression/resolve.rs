@@ -1,5 +1,6 @@
 //! The names of an expression in one evaluation, and how much work it may do.
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,8 +25,12 @@ pub(super) const BUDGET: &str = "@budget";
 /// send: 256 KiB hold a list over which two nested loops would run for hours.
 const ROUNDS: u64 = 1_000_000;
 
-/// So many elements of a list are looked through in the time of one round.
-const ELEMENTS_PER_ROUND: usize = 64;
+/// To read a list or a map of so many parts costs as much as one round. It may be searched or
+/// copied in each round of a loop, so this bounds the memory, too.
+const PARTS_PER_ROUND: usize = 8;
+
+/// To read a text of so many bytes costs as much as one round.
+const BYTES_PER_ROUND: usize = 256;
 
 /// What a variable `@0`, `@1`, … of a compiled expression stands for.
 #[derive(Debug)]
@@ -44,8 +49,8 @@ pub(super) enum Slot {
 pub(super) struct Resolver<'a> {
     names: Names<'a>,
     slots: &'a [Slot],
-    /// Lists and maps, each converted once.
-    converted: Vec<OnceLock<Box<dyn Val + 'a>>>,
+    /// Lists and maps, each converted once, and of how many parts they are.
+    converted: Vec<OnceLock<(Box<dyn Val + 'a>, usize)>>,
     rounds: AtomicU64,
 }
 
@@ -86,8 +91,9 @@ impl<'a> Resolver<'a> {
         left > 0
     }
 
-    fn spend_on(&self, elements: usize) -> bool {
-        self.spend(u64::try_from(elements / ELEMENTS_PER_ROUND).unwrap_or(ROUNDS))
+    /// As [`Self::spend`], for something of a size.
+    fn spend_on(&self, size: usize, per_round: usize) -> bool {
+        self.spend(u64::try_from(size / per_round).unwrap_or(ROUNDS))
     }
 
     fn path<'b>(&'b self, index: usize, path: &'b Path) -> Option<CowVal<'b, 'b>> {
@@ -101,7 +107,7 @@ impl<'a> Resolver<'a> {
                 let name = path.steps.first()?.name()?;
                 let entries = self.names.lists.get(name)?;
                 return self
-                    .spend_on(entries.len())
+                    .spend_on(entries.len(), PARTS_PER_ROUND)
                     .then(|| CowVal::Borrowed(entries.as_list()));
             }
             _ => {}
@@ -110,29 +116,25 @@ impl<'a> Resolver<'a> {
             Found::Value { value, optional } => (value, optional),
             Found::Nothing => return Some(CowVal::owned(CelOptional::none())),
         };
-        let elements = match value {
-            Value::Array(list) => list.len(),
-            Value::Object(map) => map.len(),
-            _ => 0,
-        };
-        let wrap = |value: Box<dyn Val + 'a>| -> Box<dyn Val + 'a> {
-            if optional {
+        let convert = || {
+            let mut parts = 0;
+            let value = to_cel(value, &mut parts);
+            let value: Box<dyn Val + 'a> = if optional {
                 Box::new(CelOptional::of(value))
             } else {
                 value
-            }
+            };
+            (value, parts)
         };
-        if !value.is_array() && !value.is_object() {
-            return Some(CowVal::Owned(wrap(to_cel(value))));
+        match value {
+            Value::Array(_) | Value::Object(_) => {
+                let (converted, parts) = self.converted.get(index)?.get_or_init(convert);
+                self.spend_on(*parts, PARTS_PER_ROUND)
+                    .then(|| CowVal::Borrowed(converted.as_ref()))
+            }
+            Value::String(text) if !self.spend_on(text.len(), BYTES_PER_ROUND) => None,
+            _ => Some(CowVal::Owned(convert().0)),
         }
-        if !self.spend_on(elements) {
-            return None;
-        }
-        let converted = self
-            .converted
-            .get(index)?
-            .get_or_init(|| wrap(to_cel(value)));
-        Some(CowVal::Borrowed(converted.as_ref()))
     }
 }
 
@@ -160,8 +162,9 @@ impl VariableResolver for Resolver<'_> {
 }
 
 /// A JSON value as the language's own values, because those only know each other: texts are
-/// borrowed, whole numbers that fit are `int`, all others `double`.
-fn to_cel<'v>(value: &'v Value) -> Box<dyn Val + 'v> {
+/// borrowed, whole numbers that fit are `int`, all others `double`. Counts its parts.
+fn to_cel<'v>(value: &'v Value, parts: &mut usize) -> Box<dyn Val + 'v> {
+    *parts += 1;
     match value {
         Value::Null => Box::new(CelNull),
         Value::Bool(bool) => Box::new(CelBool::from(*bool)),
@@ -170,11 +173,16 @@ fn to_cel<'v>(value: &'v Value) -> Box<dyn Val + 'v> {
             None => Box::new(CelDouble::from(number.as_f64().unwrap_or(f64::NAN))),
         },
         Value::String(text) => Box::new(CelString::from(text.as_str())),
-        Value::Array(list) => Box::new(CelList::from(list.iter().map(to_cel).collect::<Vec<_>>())),
-        Value::Object(map) => Box::new(CelMap::from(
-            map.iter()
-                .map(|(key, value)| (CelMapKey::String(key.as_str().into()), to_cel(value)))
-                .collect::<std::collections::HashMap<_, _>>(),
-        )),
+        Value::Array(list) => {
+            let elements = list.iter().map(|element| to_cel(element, parts));
+            Box::new(CelList::from(elements.collect::<Vec<_>>()))
+        }
+        Value::Object(map) => {
+            let entries = map.iter().map(|(key, value)| {
+                let key = CelMapKey::String(key.as_str().into());
+                (key, to_cel(value, parts))
+            });
+            Box::new(CelMap::from(entries.collect::<HashMap<_, _>>()))
+        }
     }
 }
