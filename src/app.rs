@@ -47,7 +47,11 @@ pub struct Surroundings {
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { clock: Clock::system(), jitter: Arc::new(random_jitter), store: None }
+        Self {
+            clock: Clock::system(),
+            jitter: Arc::new(random_jitter),
+            store: None,
+        }
     }
 }
 
@@ -73,9 +77,9 @@ pub struct App {
 pub async fn open_store(dsn: &Dsn) -> anyhow::Result<Arc<dyn Store>> {
     match dsn {
         Dsn::Sqlite(path) => {
-            let store = Sqlite::open(path)
-                .await
-                .with_context(|| format!("`dsn`: the database {} could not be opened", path.display()))?;
+            let store = Sqlite::open(path).await.with_context(|| {
+                format!("`dsn`: the database {} could not be opened", path.display())
+            })?;
             Ok(Arc::new(store))
         }
     }
@@ -84,7 +88,11 @@ pub async fn open_store(dsn: &Dsn) -> anyhow::Result<Arc<dyn Store>> {
 impl App {
     /// Builds and starts everything. Returns once calls are answered.
     pub async fn start(settings: Settings, surroundings: Surroundings) -> anyhow::Result<Self> {
-        let Surroundings { clock, jitter, store } = surroundings;
+        let Surroundings {
+            clock,
+            jitter,
+            store,
+        } = surroundings;
         let metrics = Arc::new(Metrics::new());
         let store = match store {
             Some(store) => store,
@@ -96,12 +104,19 @@ impl App {
         );
         let stored = Arc::new(Notify::new());
         let dropped = metrics.decisions_dropped.clone();
-        let (recorder, writer) = recorder(Arc::clone(&store), Arc::new(move |lost| {
-            dropped.inc_by(lost);
-        }));
+        let (recorder, writer) = recorder(
+            Arc::clone(&store),
+            Arc::new(move |lost| {
+                dropped.inc_by(lost);
+            }),
+        );
         let worker = Worker::new(
             Arc::clone(&store),
-            Arc::new(Porter::new(&settings.deliveries, Arc::clone(&services), clock.clone())),
+            Arc::new(Porter::new(
+                &settings.deliveries,
+                Arc::clone(&services),
+                clock.clone(),
+            )),
             Arc::new(Counter(Arc::clone(&metrics))),
             Arc::clone(&stored),
             clock.clone(),
@@ -183,7 +198,10 @@ impl App {
     pub async fn stop(self) {
         self.health.leaving.store(true, Ordering::Relaxed);
         if !self.shutdown_delay.is_zero() {
-            tracing::info!(delay_ms = self.shutdown_delay.as_millis(), "Not ready any more; stopping after `serve.shutdown_delay`");
+            tracing::info!(
+                delay_ms = self.shutdown_delay.as_millis(),
+                "Not ready any more; stopping after `serve.shutdown_delay`"
+            );
             self.clock.sleep(self.shutdown_delay).await;
         }
         tracing::info!("Stopping: calls under way are finished");

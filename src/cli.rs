@@ -54,7 +54,13 @@ enum Command {
 #[derive(Debug, Args)]
 pub struct ConfigFile {
     /// The settings file
-    #[arg(short, long, value_name = "FILE", env = "VESTIBULE_CONFIG", default_value = "vestibule.yaml")]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "VESTIBULE_CONFIG",
+        default_value = "vestibule.yaml"
+    )]
     pub config: PathBuf,
 }
 

@@ -3,6 +3,7 @@
 pub mod field;
 pub mod form;
 pub mod hook;
+pub mod hooks;
 pub mod language;
 pub mod message;
 pub mod payload;

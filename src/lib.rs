@@ -8,8 +8,9 @@
 //! `main → cli → app → config → server, worker → check → service, store → decision, delivery → verdict,
 //! request, message → expression → kratos → telemetry, secret, clock`
 
+pub mod app;
 pub mod check;
-//pub mod cli;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decision;

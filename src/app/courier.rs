@@ -27,9 +27,15 @@ impl Porter {
     /// For the deliveries of these plans.
     #[must_use]
     pub fn new(plans: &[Plan], services: Arc<Services>, clock: Clock) -> Self {
-        let services_of_plans =
-            plans.iter().map(|plan| (plan.name.clone(), plan.send.service.clone())).collect();
-        Self { services_of_plans, services, clock }
+        let services_of_plans = plans
+            .iter()
+            .map(|plan| (plan.name.clone(), plan.send.service.clone()))
+            .collect();
+        Self {
+            services_of_plans,
+            services,
+            clock,
+        }
     }
 }
 
@@ -43,16 +49,30 @@ impl Courier for Porter {
         let Some(service) = self.services_of_plans.get(&delivery.plan) else {
             return Attempt::Unanswered(Unanswered::NotSent);
         };
-        let extra = [("idempotency-key", delivery.id.to_string()), ("traceparent", Trace::begin().child())];
+        let extra = [
+            ("idempotency-key", delivery.id.to_string()),
+            ("traceparent", Trace::begin().child()),
+        ];
         let until = later(self.clock.now(), LONGEST);
-        match self.services.exchange(service, &delivery.request, &extra, until).await {
+        match self
+            .services
+            .exchange(service, &delivery.request, &extra, until)
+            .await
+        {
             Ok(answer) => Attempt::Answered {
                 status: answer.status,
-                retry_after: answer.retry_after.as_deref().and_then(|header| pause(header, self.clock.now())),
+                retry_after: answer
+                    .retry_after
+                    .as_deref()
+                    .and_then(|header| pause(header, self.clock.now())),
             },
             Err(NoAnswer::Timeout) => Attempt::Unanswered(Unanswered::Timeout),
-            Err(NoAnswer::UnknownService | NoAnswer::ForbiddenAddress) => Attempt::Unanswered(Unanswered::NotSent),
-            Err(NoAnswer::Connection | NoAnswer::TooLarge) => Attempt::Unanswered(Unanswered::Connection),
+            Err(NoAnswer::UnknownService | NoAnswer::ForbiddenAddress) => {
+                Attempt::Unanswered(Unanswered::NotSent)
+            }
+            Err(NoAnswer::Connection | NoAnswer::TooLarge) => {
+                Attempt::Unanswered(Unanswered::Connection)
+            }
         }
     }
 }
@@ -79,7 +99,10 @@ impl Observer for Counter {
             Outcome::RetryAt(_) => "retried",
             Outcome::Abandoned => "abandoned",
         };
-        let labels = DeliveryLabels { plan: delivery.plan.clone(), outcome };
+        let labels = DeliveryLabels {
+            plan: delivery.plan.clone(),
+            outcome,
+        };
         self.0.delivery_attempts.get_or_create(&labels).inc();
     }
 }
@@ -100,7 +123,11 @@ mod tests {
             ("-1", None),
             ("", None),
         ] {
-            assert_eq!(pause(header, now), expected.map(Duration::from_secs), "{header}");
+            assert_eq!(
+                pause(header, now),
+                expected.map(Duration::from_secs),
+                "{header}"
+            );
         }
     }
 }

@@ -78,15 +78,28 @@ impl Command {
                 return Ok(ExitCode::FAILURE);
             }
         };
-        let filter = Filter { ids: which.ids.clone(), plan: which.plan.clone(), state: which.state };
+        let filter = Filter {
+            ids: which.ids.clone(),
+            plan: which.plan.clone(),
+            state: which.state,
+        };
         let store = open_store(&settings.dsn).await?;
         let mut out = std::io::stdout();
         let done = match self {
             Self::List { limit, json, .. } => list(&*store, &filter, limit, json, &mut out).await,
-            Self::Retry { all, .. } if filter.ids.is_empty() && !all => {
-                Err(anyhow::anyhow!("name the deliveries by id, or say --all (with --plan or --state to narrow it)"))
+            Self::Retry { all, .. } if filter.ids.is_empty() && !all => Err(anyhow::anyhow!(
+                "name the deliveries by id, or say --all (with --plan or --state to narrow it)"
+            )),
+            Self::Retry { .. } => {
+                retry(
+                    &*store,
+                    &filter,
+                    Clock::system().now(),
+                    KEEP_TRYING_FOR,
+                    &mut out,
+                )
+                .await
             }
-            Self::Retry { .. } => retry(&*store, &filter, Clock::system().now(), KEEP_TRYING_FOR, &mut out).await,
         };
         store.close().await;
         done.map(|()| ExitCode::SUCCESS)

@@ -11,7 +11,10 @@ pub fn run(as_markdown: bool) -> anyhow::Result<ExitCode> {
     if as_markdown {
         print!("{}", markdown());
     } else {
-        println!("{}", serde_json::to_string_pretty(&schema()).context("the schema cannot be written")?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&schema()).context("the schema cannot be written")?
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

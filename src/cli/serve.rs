@@ -30,7 +30,8 @@ pub async fn serve(file: &Path) -> anyhow::Result<ExitCode> {
 
 /// Waits for SIGTERM or SIGINT.
 pub async fn told_to_stop() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?;
+    let mut terminate =
+        signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened for")?;
     tokio::select! {
         _ = terminate.recv() => {}

@@ -16,7 +16,9 @@ pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
                 counted(settings.deliveries.len(), "delivery").replace("deliverys", "deliveries"),
             );
             if settings.hooks.keys.is_empty() {
-                println!("note: there is no key yet; `serve` needs `hooks.keys`, or the environment variable VESTIBULE_KEY");
+                println!(
+                    "note: there is no key yet; `serve` needs `hooks.keys`, or the environment variable VESTIBULE_KEY"
+                );
             }
             Ok(ExitCode::SUCCESS)
         }

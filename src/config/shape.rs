@@ -136,24 +136,25 @@ impl Shape<'_> {
 
     /// One of several shapes: the one whose type fits is what the operator meant.
     fn choose(&mut self, node: &Node, choices: &[Value], schema: &Value, path: &str) {
-        let root = self.root;
-        if matches!(node.kind, Kind::Null) && choices.iter().any(|choice| choice["type"] == "null")
-        {
+        let choices = flat(self.root, choices);
+        let may_be_null = choices.iter().any(|choice| choice["type"] == "null");
+        if matches!(node.kind, Kind::Null) && may_be_null {
             return;
         }
-        let all_words: Option<Vec<Vec<&str>>> = choices
-            .iter()
-            .map(|choice| words(resolved(root, choice)))
+        let choices: Vec<&Value> = choices
+            .into_iter()
+            .filter(|choice| choice["type"] != "null")
             .collect();
+        let all_words: Option<Vec<Vec<&str>>> =
+            choices.iter().map(|choice| words(choice)).collect();
         if let Some(names) = all_words {
             return self.word(node, &names.concat(), path);
         }
         // `{type: …, config: {…}}`: the type decides.
-        if let Some(kinds) = tags(root, choices) {
+        if let Some(kinds) = tags(&choices) {
             return self.tagged(node, &kinds, path);
         }
-        let fits = |choice: &&Value| {
-            let choice = resolved(root, choice);
+        let fits = |choice: &&&Value| {
             let types = types(choice);
             match &node.kind {
                 Kind::Map(_) => types.contains(&"object"),
@@ -169,7 +170,6 @@ impl Shape<'_> {
             None => {
                 let expected: Vec<&str> = choices
                     .iter()
-                    .map(|choice| resolved(root, choice))
                     .flat_map(|choice| {
                         if words(choice).is_some() {
                             vec!["string"]
@@ -177,7 +177,6 @@ impl Shape<'_> {
                             types(choice)
                         }
                     })
-                    .filter(|name| *name != "null")
                     .collect();
                 self.wrong(node, schema, &expected, path);
             }
@@ -334,27 +333,35 @@ fn words(schema: &Value) -> Option<Vec<&str>> {
 }
 
 /// The choices of `{type, config}` by type; `None` if these are something else.
-fn tags<'a>(root: &'a Value, choices: &'a [Value]) -> Option<Vec<(&'a str, &'a Value)>> {
-    let choices = choices
-        .iter()
-        .map(|choice| resolved(root, choice))
-        .filter(|choice| choice["type"] != "null");
-    let choices: Vec<&Value> = choices
-        .flat_map(|choice| match choice["oneOf"].as_array() {
-            Some(inner) => inner.iter().collect(),
-            None => vec![choice],
-        })
-        .collect();
+fn tags<'a>(choices: &[&'a Value]) -> Option<Vec<(&'a str, &'a Value)>> {
     choices
-        .into_iter()
+        .iter()
         .map(|choice| {
             choice["properties"]["type"]["const"]
                 .as_str()
-                .map(|name| (name, choice))
+                .map(|name| (name, *choice))
         })
         .collect()
 }
 
+/// Choices of choices, as one list.
+fn flat<'a>(root: &'a Value, choices: &'a [Value]) -> Vec<&'a Value> {
+    choices
+        .iter()
+        .map(|choice| resolved(root, choice))
+        .flat_map(|choice| {
+            match choice["oneOf"]
+                .as_array()
+                .or_else(|| choice["anyOf"].as_array())
+            {
+                Some(inner) => flat(root, inner),
+                None => vec![choice],
+            }
+        })
+        .collect()
+}
+
+/// Whether a key is planned and not built.
 fn is_later(path: &str, key: &str) -> bool {
     let generic: Vec<&str> = path
         .split('.')

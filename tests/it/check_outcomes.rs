@@ -250,7 +250,7 @@ checks:
     let question = service.next().await;
     let flow = body.0["flow"]["id"].as_str().unwrap();
     assert_eq!(
-        (question.method.as_str(), question.target),
+        (question.method.as_str(), question.target.clone()),
         ("POST", format!("/v1/check?flow={flow}&braces=%7B%7D"))
     );
     assert_eq!(question.header("X-Fixed"), Some("a {value}"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use vestibule::delivery::State;
-use vestibule::store::Filter;
+use vestibule::store::{Filter, Listed};
 
 use crate::support::service::Behaviour;
 use crate::support::{FakeService, TestApp, payload};
@@ -43,7 +43,7 @@ async fn a_new_account_is_delivered_with_the_default_body_and_a_stable_key() {
     );
 
     crm.answers(201, &json!({}));
-    let second = next_after(&app, &crm, Duration::from_secs(30)).await;
+    let second = try_after(&app, &crm, 1).await;
     assert_eq!(
         second.header("Idempotency-Key"),
         first.header("Idempotency-Key")
@@ -65,12 +65,7 @@ async fn retries_go_on_after_a_restart() {
         .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     let first = crm.next().await;
-    while app.app.store.list(&Filter::default(), 1).await.unwrap()[0]
-        .last_error
-        .is_none()
-    {
-        tokio::task::yield_now().await;
-    }
+    written_down(&app, 1).await;
     let (folder, time) = (app.folder.clone(), app.hand.now());
     app.app.stop().await;
 
@@ -100,10 +95,21 @@ async fn what_does_not_arrive_is_abandoned_in_the_end_and_can_be_tried_again_by_
         .start()
         .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
+    let began = app.hand.now();
     crm.next().await;
-    next_after(&app, &crm, Duration::from_secs(2 * 24 * 3600)).await;
+    let mut tries = 1;
+    while written_down(&app, tries).await.state == State::Pending {
+        try_after(&app, &crm, tries).await;
+        tries += 1;
+    }
     let one = settled(&app).await;
     assert_eq!(one.state, State::Abandoned);
+    assert_eq!(
+        (app.hand.now() - began).num_hours(),
+        48,
+        "the last try is at the end of `keep_trying_for`"
+    );
+    assert!(tries > 48, "{tries} tries");
     assert_eq!(one.last_error.as_deref(), Some("status 500"));
     assert!((app.metric("vestibule_deliveries_abandoned").await - 1.0).abs() < 0.1);
 
@@ -117,7 +123,8 @@ async fn what_does_not_arrive_is_abandoned_in_the_end_and_can_be_tried_again_by_
             .unwrap(),
         1
     );
-    next_after(&app, &crm, Duration::from_secs(60)).await;
+    app.hand.advance(Duration::from_secs(60));
+    crm.next().await;
     assert_eq!(settled(&app).await.state, State::Delivered);
 }
 
@@ -146,9 +153,11 @@ async fn a_receiver_that_hangs_is_given_up_after_its_timeout_and_tried_again() {
         .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     crm.next().await;
-    app.hand.advance(Duration::from_secs(10));
+    app.hand.advance(Duration::from_secs(3));
+    let one = written_down(&app, 1).await;
+    assert_eq!(one.last_error.as_deref(), Some("timeout"));
     crm.let_go();
-    next_after(&app, &crm, Duration::from_secs(30)).await;
+    try_after(&app, &crm, 1).await;
     assert_eq!(settled(&app).await.state, State::Delivered);
 }
 
@@ -175,30 +184,39 @@ async fn settings_changes_are_delivered_with_what_was_before() {
     assert_eq!(crm.received().len(), 1);
 }
 
-/// Lets time pass until the service is called again.
-async fn next_after(
+/// Waits until so many tries are written down, lets time pass until the next is due, and waits for it.
+async fn try_after(
     app: &TestApp,
     crm: &FakeService,
-    pass: Duration,
+    tries: u32,
 ) -> crate::support::service::Received {
-    let next = crm.next();
-    tokio::pin!(next);
+    let due = written_down(app, tries)
+        .await
+        .next_attempt_at
+        .expect("another try");
+    app.hand
+        .advance((due - app.hand.now()).to_std().unwrap_or_default());
+    crm.next().await
+}
+
+/// The one delivery, once so many tries of it are written down.
+async fn written_down(app: &TestApp, tries: u32) -> Listed {
     loop {
-        tokio::select! {
-            biased;
-            received = &mut next => return received,
-            () = tokio::task::yield_now() => {
-                // Time moves only when nothing is under way, as it would: not before the last try is written down.
-                if !app.app.store.next_due().await.unwrap().is_empty() {
-                    app.hand.advance(pass / 4);
-                }
-            }
+        let mut done = 0.0;
+        for outcome in ["delivered", "retried", "abandoned"] {
+            let plan = format!(
+                "vestibule_delivery_attempts_total{{plan=\"contact\",outcome=\"{outcome}\"}}"
+            );
+            done += app.metric(&plan).await;
+        }
+        if done + 0.5 > f64::from(tries) {
+            return app.app.store.list(&Filter::default(), 1).await.unwrap()[0].clone();
         }
     }
 }
 
 /// Waits until the one delivery is delivered or abandoned.
-async fn settled(app: &TestApp) -> vestibule::store::Listed {
+async fn settled(app: &TestApp) -> Listed {
     loop {
         let all = app.app.store.list(&Filter::default(), 10).await.unwrap();
         assert_eq!(all.len(), 1);

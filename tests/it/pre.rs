@@ -53,13 +53,13 @@ async fn a_refusal_is_400_with_the_message_on_the_field() {
           "instance_ptr": "#/traits/vat_number",
           "messages": [
             {
+              "id": 4900000,
+              "text": "Nobody has this number.",
+              "type": "error",
               "context": {
                 "check": "vat_number",
                 "field": "traits.vat_number"
-              },
-              "id": 4900000,
-              "text": "Nobody has this number.",
-              "type": "error"
+              }
             }
           ]
         }

@@ -24,14 +24,17 @@ pub struct Kratos {
 pub async fn start(folder: &Path, hooks: &str, key: &str) -> anyhow::Result<Kratos> {
     let write = |name: &str, text: &str| -> anyhow::Result<PathBuf> {
         let path = folder.join(name);
-        std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+        std::fs::write(&path, text)
+            .with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(path)
     };
     write("identity.schema.json", IDENTITY_SCHEMA)?;
     write("vestibule.jsonnet", TEMPLATE)?;
     let file = write("kratos.yml", &adapted(folder, hooks, key))?;
     let log = std::fs::File::create(folder.join("kratos.log")).context("no log file for Kratos")?;
-    let program = crate::config::Environment::of_process().value("KRATOS_BIN").unwrap_or_else(|| "kratos".to_owned());
+    let program = crate::config::Environment::of_process()
+        .value("KRATOS_BIN")
+        .unwrap_or_else(|| "kratos".to_owned());
     let process = Command::new(&program)
         .args(["serve", "--dev", "--sqa-opt-out", "-c"])
         .arg(&file)
@@ -41,7 +44,10 @@ pub async fn start(folder: &Path, hooks: &str, key: &str) -> anyhow::Result<Krat
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("`{program}` cannot be started; put Ory Kratos v26.2.0 on PATH, or its path in KRATOS_BIN"))?;
-    let mut kratos = Kratos { public_url: "http://127.0.0.1:4433".to_owned(), process };
+    let mut kratos = Kratos {
+        public_url: "http://127.0.0.1:4433".to_owned(),
+        process,
+    };
     kratos.ready(folder).await?;
     Ok(kratos)
 }
@@ -51,7 +57,10 @@ fn adapted(folder: &Path, hooks: &str, key: &str) -> String {
     KRATOS_YML
         .replace(crate::kratos::hooks::EXAMPLE_URL, hooks)
         .replace(crate::kratos::hooks::EXAMPLE_KEY, key)
-        .replace("file://kratos-config", &format!("file://{}", folder.display()))
+        .replace(
+            "file://kratos-config",
+            &format!("file://{}", folder.display()),
+        )
 }
 
 impl Kratos {
@@ -60,14 +69,20 @@ impl Kratos {
         let address = self.public_url.trim_start_matches("http://").to_owned();
         for _ in 0..300 {
             if let Some(status) = self.process.try_wait()? {
-                anyhow::bail!("Kratos ended at once ({status}); it says:\n{}", last_lines(&folder.join("kratos.log")));
+                anyhow::bail!(
+                    "Kratos ended at once ({status}); it says:\n{}",
+                    last_lines(&folder.join("kratos.log"))
+                );
             }
             if tokio::net::TcpStream::connect(&address).await.is_ok() {
                 return Ok(());
             }
             clock.sleep(Duration::from_millis(100)).await;
         }
-        anyhow::bail!("Kratos was not ready within 30 s; it says:\n{}", last_lines(&folder.join("kratos.log")))
+        anyhow::bail!(
+            "Kratos was not ready within 30 s; it says:\n{}",
+            last_lines(&folder.join("kratos.log"))
+        )
     }
 
     /// Ends it.

@@ -19,12 +19,22 @@ struct Kratos {
 }
 
 /// Starts the page for the Kratos at `url` and returns its own address.
-#[expect(clippy::disallowed_methods, reason = "asks Kratos, which is no service of ours")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "asks Kratos, which is no service of ours"
+)]
 pub fn start(url: &str) -> anyhow::Result<String> {
-    let listener = TcpListener::bind(ADDRESS)
-        .with_context(|| format!("the page to sign up on needs {ADDRESS}; is something else running there?"))?;
-    let http = reqwest::Client::builder().no_proxy().build().context("no HTTP client")?;
-    let kratos = Data::new(Kratos { url: url.to_owned(), http });
+    let listener = TcpListener::bind(ADDRESS).with_context(|| {
+        format!("the page to sign up on needs {ADDRESS}; is something else running there?")
+    })?;
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .context("no HTTP client")?;
+    let kratos = Data::new(Kratos {
+        url: url.to_owned(),
+        http,
+    });
     let server = HttpServer::new(move || {
         App::new()
             .app_data(kratos.clone())
@@ -45,8 +55,15 @@ pub fn start(url: &str) -> anyhow::Result<String> {
 impl Kratos {
     /// What Kratos says at `path`, asked with the visitor's cookies.
     async fn get(&self, path: &str, visitor: &HttpRequest) -> Option<(u16, Value)> {
-        let mut request = self.http.get(format!("{}{path}", self.url)).header("Accept", "application/json");
-        if let Some(cookies) = visitor.headers().get(COOKIE).and_then(|cookies| cookies.to_str().ok()) {
+        let mut request = self
+            .http
+            .get(format!("{}{path}", self.url))
+            .header("Accept", "application/json");
+        if let Some(cookies) = visitor
+            .headers()
+            .get(COOKIE)
+            .and_then(|cookies| cookies.to_str().ok())
+        {
             request = request.header("Cookie", cookies);
         }
         let answer = request.send().await.ok()?;
@@ -62,14 +79,28 @@ async fn form(
     query: Query<HashMap<String, String>>,
     kratos: Data<Kratos>,
 ) -> HttpResponse {
-    if !["registration", "login", "settings", "verification", "recovery"].contains(&flow.as_str()) {
+    if ![
+        "registration",
+        "login",
+        "settings",
+        "verification",
+        "recovery",
+    ]
+    .contains(&flow.as_str())
+    {
         return HttpResponse::NotFound().finish();
     }
     let begin = format!("{}/self-service/{flow}/browser", kratos.url);
-    let Some(id) = query.get("flow").and_then(|id| uuid::Uuid::parse_str(id).ok()) else {
+    let Some(id) = query
+        .get("flow")
+        .and_then(|id| uuid::Uuid::parse_str(id).ok())
+    else {
         return elsewhere(&begin);
     };
-    match kratos.get(&format!("/self-service/{flow}/flows?id={id}"), &request).await {
+    match kratos
+        .get(&format!("/self-service/{flow}/flows?id={id}"), &request)
+        .await
+    {
         Some((200, body)) => page(&flow, &written(&body["ui"])),
         Some(_) => elsewhere(&begin),
         None => page("Kratos cannot be reached", "<p>Is it still running?</p>"),
@@ -84,22 +115,43 @@ async fn welcome(request: HttpRequest, kratos: Data<Kratos>) -> HttpResponse {
             let shown = serde_json::to_string_pretty(&shown).unwrap_or_default();
             page(
                 "You are logged in",
-                &format!("<pre>{}</pre><p><a href=\"/settings\">Change your profile</a></p>", escaped(&shown)),
+                &format!(
+                    "<pre>{}</pre><p><a href=\"/settings\">Change your profile</a></p>",
+                    escaped(&shown)
+                ),
             )
         }
-        _ => page("Nobody is logged in", "<p><a href=\"/registration\">Sign up</a> or <a href=\"/login\">log in</a></p>"),
+        _ => page(
+            "Nobody is logged in",
+            "<p><a href=\"/registration\">Sign up</a> or <a href=\"/login\">log in</a></p>",
+        ),
     }
 }
 
-async fn error(request: HttpRequest, query: Query<HashMap<String, String>>, kratos: Data<Kratos>) -> HttpResponse {
-    let id = query.get("id").and_then(|id| uuid::Uuid::parse_str(id).ok()).unwrap_or_default();
-    let error = kratos.get(&format!("/self-service/errors?id={id}"), &request).await.map(|(_, body)| body);
+async fn error(
+    request: HttpRequest,
+    query: Query<HashMap<String, String>>,
+    kratos: Data<Kratos>,
+) -> HttpResponse {
+    let id = query
+        .get("id")
+        .and_then(|id| uuid::Uuid::parse_str(id).ok())
+        .unwrap_or_default();
+    let error = kratos
+        .get(&format!("/self-service/errors?id={id}"), &request)
+        .await
+        .map(|(_, body)| body);
     let shown = serde_json::to_string_pretty(&error).unwrap_or_default();
-    page("Kratos shows an error", &format!("<pre>{}</pre>", escaped(&shown)))
+    page(
+        "Kratos shows an error",
+        &format!("<pre>{}</pre>", escaped(&shown)),
+    )
 }
 
 fn elsewhere(url: &str) -> HttpResponse {
-    HttpResponse::SeeOther().insert_header((LOCATION, url)).finish()
+    HttpResponse::SeeOther()
+        .insert_header((LOCATION, url))
+        .finish()
 }
 
 fn page(title: &str, body: &str) -> HttpResponse {
@@ -137,12 +189,20 @@ fn input(node: &Value) -> String {
     };
     let label = escaped(node["meta"]["label"]["text"].as_str().unwrap_or_default());
     let (name, kind) = (text("name"), text("type"));
-    let required = if attributes["required"] == true { " required" } else { "" };
+    let required = if attributes["required"] == true {
+        " required"
+    } else {
+        ""
+    };
     match (node["type"].as_str(), kind.as_str()) {
-        (Some("input"), "hidden") => format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">"),
+        (Some("input"), "hidden") => {
+            format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">")
+        }
         // A step back and the other ways to sign up need not what this one requires.
         (Some("input"), "submit" | "button") => {
-            format!("<button type=\"submit\" formnovalidate name=\"{name}\" value=\"{value}\">{label}</button>")
+            format!(
+                "<button type=\"submit\" formnovalidate name=\"{name}\" value=\"{value}\">{label}</button>"
+            )
         }
         (Some("input"), _) => format!(
             "<label for=\"{name}\">{label}</label><input id=\"{name}\" type=\"{kind}\" name=\"{name}\" value=\"{value}\" autocomplete=\"{}\"{required}>{}",
@@ -156,14 +216,25 @@ fn input(node: &Value) -> String {
 fn messages(messages: &Value) -> String {
     let mut html = String::new();
     for message in messages.as_array().into_iter().flatten() {
-        let kind = if message["type"] == "error" { "message" } else { "message info" };
-        html.push_str(&format!("<p class=\"{kind}\">{}</p>", escaped(message["text"].as_str().unwrap_or_default())));
+        let kind = if message["type"] == "error" {
+            "message"
+        } else {
+            "message info"
+        };
+        html.push_str(&format!(
+            "<p class=\"{kind}\">{}</p>",
+            escaped(message["text"].as_str().unwrap_or_default())
+        ));
     }
     html
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 #[cfg(test)]

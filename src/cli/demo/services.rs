@@ -11,8 +11,11 @@ use serde_json::{Value, json};
 use super::story::say;
 
 /// The VAT numbers that the register knows, and whose they are.
-pub const REGISTERED: [(&str, &str); 3] =
-    [("DE811115368", "Muster GmbH"), ("FR40303265045", "Exemple SA"), ("NL123456782B12", "Voorbeeld BV")];
+pub const REGISTERED: [(&str, &str); 3] = [
+    ("DE811115368", "Muster GmbH"),
+    ("FR40303265045", "Exemple SA"),
+    ("NL123456782B12", "Voorbeeld BV"),
+];
 
 /// A running example service.
 pub struct Example {
@@ -37,7 +40,8 @@ pub fn crm() -> anyhow::Result<Example> {
 }
 
 fn start(name: &str, routes: fn(&mut web::ServiceConfig)) -> anyhow::Result<Example> {
-    let listener = TcpListener::bind("127.0.0.1:0").with_context(|| format!("the example {name} has no port"))?;
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .with_context(|| format!("the example {name} has no port"))?;
     let address = listener.local_addr()?;
     let server = HttpServer::new(move || App::new().configure(routes))
         .workers(1)
@@ -53,15 +57,24 @@ fn start(name: &str, routes: fn(&mut web::ServiceConfig)) -> anyhow::Result<Exam
 async fn check_vat_number(question: Json<Value>) -> HttpResponse {
     let part = |name: &str| question[name].as_str().unwrap_or_default().to_owned();
     let number = format!("{}{}", part("countryCode"), part("vatNumber"));
-    let holder = REGISTERED.iter().find(|(known, _)| *known == number).map(|(_, name)| *name);
+    let holder = REGISTERED
+        .iter()
+        .find(|(known, _)| *known == number)
+        .map(|(_, name)| *name);
     let answer = json!({"valid": holder.is_some(), "name": holder});
-    say(&format!("      asks     VAT register  POST /check-vat-number {}", question.0));
+    say(&format!(
+        "      asks     VAT register  POST /check-vat-number {}",
+        question.0
+    ));
     say(&format!("      answers  VAT register  200 {answer}"));
     HttpResponse::Ok().json(answer)
 }
 
 async fn take_contact(contact: Json<Value>) -> HttpResponse {
-    say(&format!("      delivers CRM           POST /contacts {}", contact.0));
+    say(&format!(
+        "      delivers CRM           POST /contacts {}",
+        contact.0
+    ));
     say("      answers  CRM           201");
     HttpResponse::Created().json(json!({"id": "c-1"}))
 }

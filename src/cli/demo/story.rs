@@ -22,21 +22,32 @@ pub struct Sender {
 
 impl Sender {
     /// To the hooks at `url`, with this key.
-    #[expect(clippy::disallowed_methods, reason = "stands for Kratos, which is no service of ours")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "stands for Kratos, which is no service of ours"
+    )]
     pub fn new(url: String, key: String) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .user_agent("Go-http-client/1.1")
             .build()
             .context("no HTTP client")?;
-        Ok(Self { http, url, key, clock: Clock::system() })
+        Ok(Self {
+            http,
+            url,
+            key,
+            clock: Clock::system(),
+        })
     }
 
     /// Calls one hook and tells what was sent and answered.
     pub async fn call(&self, stage: &str, body: &Value) -> anyhow::Result<u16> {
         let path = format!("/hooks/registration/{stage}?method=password");
         say(&format!("   -> {stage:<4}     Kratos        POST {path}"));
-        say(&format!("               traits        {}", body["identity"]["traits"]));
+        say(&format!(
+            "               traits        {}",
+            body["identity"]["traits"]
+        ));
         let started = self.clock.now();
         let answer = self
             .http
@@ -59,7 +70,9 @@ impl Sender {
             (_, 204) => "stored, will be delivered",
             _ => "not stored, Kratos calls again",
         };
-        say(&format!("   <- {status}      Vestibule     {verdict} ({took} ms)"));
+        say(&format!(
+            "   <- {status}      Vestibule     {verdict} ({took} ms)"
+        ));
         if let Ok(body) = serde_json::from_str::<Value>(&text) {
             for placed in body["messages"].as_array().into_iter().flatten() {
                 for message in placed["messages"].as_array().into_iter().flatten() {

@@ -1,0 +1,5 @@
+//! stub
+/// stub
+pub const EXAMPLE_URL: &str = "x";
+/// stub
+pub const EXAMPLE_KEY: &str = "y";
