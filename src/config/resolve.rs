@@ -79,6 +79,8 @@ pub(super) struct Resolver<'a> {
     folder: &'a Path,
     environment: &'a Environment,
     problems: Vec<Problem>,
+    /// Where the shape is wrong, so that nothing can be made of it.
+    misshapen: Vec<String>,
     services: BTreeMap<String, Service>,
     lists: Arc<Lists>,
     client_ip: bool,
@@ -98,12 +100,17 @@ pub(super) fn resolve(
         problems: &mut problems,
     }
     .check(node, &schema, "");
+    let misshapen = problems
+        .iter()
+        .map(|problem| problem.path.clone())
+        .collect();
     let mut resolver = Resolver {
         root: Place::root(node),
         lines: text.lines().collect(),
         folder,
         environment,
         problems,
+        misshapen,
         services: BTreeMap::new(),
         lists: Arc::default(),
         client_ip: false,
@@ -170,13 +177,11 @@ impl<'a> Resolver<'a> {
 
     /// The entry as the file's structure has it, if nothing is wrong with its shape.
     fn decoded<T: DeserializeOwned>(&mut self, place: &Place<'_>) -> Option<T> {
-        let inside = |problem: &Problem| {
-            problem
-                .path
-                .strip_prefix(&place.path)
+        let inside = |path: &String| {
+            path.strip_prefix(&place.path)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
-        if self.problems.iter().any(inside) {
+        if self.misshapen.iter().any(inside) {
             return None;
         }
         let value = place.node.map(Node::to_value).unwrap_or_default();
@@ -195,7 +200,32 @@ impl<'a> Resolver<'a> {
     }
 
     fn tell(&mut self, place: &Place<'_>, message: impl Into<String>, hint: Option<String>) {
+        let message = self.without_inserted(place, message.into());
+        let hint = hint.map(|hint| self.without_inserted(place, hint));
         self.problems.push(place.problem(message).with_hint(hint));
+    }
+
+    /// What is said of a text never shows what was put into it.
+    fn without_inserted(&self, place: &Place<'_>, words: String) -> String {
+        let Some(Kind::Text { text, .. }) = place.node.map(|node| &node.kind) else {
+            return words;
+        };
+        let Some(pieces) = self.pieces(text) else {
+            return words;
+        };
+        if !pieces
+            .iter()
+            .any(|piece| matches!(piece, Piece::Inserted(_)))
+        {
+            return words;
+        }
+        let inserted = pieces.iter().filter_map(|piece| match piece {
+            Piece::Inserted(value) if value.len() > 2 => Some(value.clone()),
+            _ => None,
+        });
+        std::iter::once(joined(&pieces))
+            .chain(inserted)
+            .fold(words, |words, value| words.replace(&value, "…"))
     }
 
     /// A text with everything put in. `None` if something cannot be looked up, which is told already.

@@ -264,6 +264,10 @@ impl Shape<'_> {
     }
 
     fn wrong(&mut self, node: &Node, schema: &Value, types: &[&str], path: &str) {
+        // One reason is enough: a tag, or a key that is there twice, has been told of.
+        if self.problems.iter().any(|problem| problem.path == path) {
+            return;
+        }
         let mut expected: Vec<&str> = types
             .iter()
             .filter(|name| **name != "null")
@@ -287,7 +291,7 @@ impl Shape<'_> {
             }
             Kind::Number(_, written) if wants_text => Some(format!("quote it: \"{written}\"")),
             Kind::Bool(truth) if wants_text => Some(format!("quote it: \"{truth}\"")),
-            Kind::Text { .. } if types.contains(&"array") => {
+            Kind::Text { .. } | Kind::Map(_) if types.contains(&"array") && types.len() == 1 => {
                 Some("put it in brackets: [ … ]".to_owned())
             }
             Kind::Text { text, .. }

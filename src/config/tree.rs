@@ -171,10 +171,8 @@ pub fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
                     line: mark.line().max(1),
                     column: mark.col() + 1,
                 };
-                let (message, hint) = syntax(
-                    error.info(),
-                    lines.get(at.line - 1).copied().unwrap_or_default(),
-                );
+                let line = lines.get(at.line - 1).copied().unwrap_or_default();
+                let (message, hint) = syntax(error.info(), line, at.column);
                 let path = builder.path();
                 builder
                     .problems
@@ -191,19 +189,38 @@ pub fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
 }
 
 /// YAML's own traps, named.
-fn syntax(info: &str, line: &str) -> (String, Option<String>) {
-    let value = line
-        .split_once(": ")
-        .map_or(line, |(_, value)| value)
-        .trim_start_matches(['-', ' ']);
-    let hint = match value.chars().next() {
-        Some(first) if "!&*%@`{[>|".contains(first) => Some(format!(
-            "a value that begins with `{first}` means something in YAML; quote it: \"{}\"",
-            value.trim_end().replace('"', "'")
-        )),
-        _ if value.contains(": ") => Some("a value with `: ` in it must be quoted".to_owned()),
-        _ if line.contains('\t') => Some("YAML is indented with spaces, not with tabs".to_owned()),
-        _ => None,
+fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
+    let rest: String = line.chars().skip(column - 1).collect();
+    let trap = rest
+        .chars()
+        .next()
+        .filter(|first| "!&*%@`|>".contains(*first));
+    let hint = match trap {
+        Some(first) => {
+            let value = rest
+                .split([',', '}', ']', '#'])
+                .next()
+                .unwrap_or_default()
+                .trim_end();
+            Some(format!(
+                "a value that begins with `{first}` means something in YAML; quote it: \"{value}\""
+            ))
+        }
+        None if line
+            .trim_end()
+            .chars()
+            .take_while(|character| character.is_whitespace())
+            .any(|character| character == '\t') =>
+        {
+            Some("YAML is indented with spaces, not with tabs".to_owned())
+        }
+        None if line.matches(": ").count() > 1 && !line.contains('{') => {
+            Some("a value with `: ` in it must be quoted".to_owned())
+        }
+        None if info.contains("flow") => {
+            Some("is a `}`, a `]` or a comma missing in or above this line?".to_owned())
+        }
+        None => None,
     };
     (format!("this is not YAML: {info}"), hint)
 }

@@ -1,0 +1,31 @@
+//! The settings file as an operator meets it: what is wrong is told, all at once, with its place and how to mend it.
+
+mod manual;
+mod problems;
+mod right;
+
+use std::path::{Path, PathBuf};
+
+use vestibule::config::{self, Environment, Settings};
+
+/// A file of this repository.
+pub fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// An environment in which one secret is set.
+pub fn environment() -> Environment {
+    Environment::of(
+        [
+            ("VESTIBULE_KEY", "a-key-for-tests-only"),
+            ("SECRET", "hush-hush"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    )
+}
+
+/// Settings read from a text, or the words about it.
+pub fn read(text: &str) -> Result<Settings, String> {
+    config::read(text, Path::new("vestibule.yaml"), &environment())
+        .map_err(|problems| problems.to_string())
+}

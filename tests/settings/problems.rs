@@ -1,0 +1,112 @@
+//! What is wrong, in the exact words.
+
+use std::fs;
+
+use proptest::prelude::*;
+
+use crate::{environment, file, read};
+
+#[test]
+fn seven_problems_are_told_at_once() {
+    let text = fs::read_to_string(file("tests/fixtures/config/seven-problems.yaml")).unwrap();
+    let words = read(&text).unwrap_err();
+    insta::assert_snapshot!(words);
+    assert!(
+        words.starts_with("vestibule.yaml has 7 problems"),
+        "{words}"
+    );
+}
+
+/// Each broken file lies beside the exact words about it. `UPDATE=1 cargo test --test settings` writes them anew.
+#[test]
+fn every_kind_of_problem_has_its_words() {
+    let folder = file("tests/fixtures/config/broken");
+    let mut seen = 0;
+    let mut stale = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        seen += 1;
+        let words = read(&fs::read_to_string(&path).unwrap())
+            .err()
+            .unwrap_or_else(|| panic!("{} is right", path.display()));
+        let expected = path.with_extension("txt");
+        if updating() {
+            fs::write(&expected, &words).unwrap();
+        }
+        let known = fs::read_to_string(&expected).unwrap_or_default();
+        if known != words {
+            stale.push(format!(
+                "{}\n--- expected\n{known}\n--- said\n{words}",
+                path.display()
+            ));
+        }
+    }
+    assert!(seen >= 30, "{seen} files");
+    assert!(
+        stale.is_empty(),
+        "{}\nIf the new words are right: UPDATE=1 cargo test --test settings",
+        stale.join("\n")
+    );
+}
+
+#[expect(clippy::disallowed_methods, reason = "asks whoever runs the tests")]
+pub fn updating() -> bool {
+    std::env::var("UPDATE").is_ok()
+}
+
+#[test]
+fn a_value_from_the_environment_is_never_shown() {
+    for text in [
+        "dsn: \"${env:SECRET}\"",
+        "services: {crm: {url: \"${env:SECRET}\"}}",
+        "services: {crm: {url: \"http://x/${env:SECRET}?a=1\"}}",
+        "hooks: {keys: [\"${env:SECRET}\"]}",
+        "hooks: {deadline: \"${env:SECRET}\"}",
+        "serve: {hooks: {host: \"${env:SECRET}\", port: \"${env:SECRET}\"}}",
+        "checks: {a: {ask: {get: \"${env:SECRET}/x\"}}}",
+        "checks: {a: {ask: {get: \"http://x/{${env:SECRET}}\"}}}",
+        "checks: {a: {when: \"${env:SECRET}\"}}",
+        "checks: {a: {field: \"${env:SECRET}\"}}",
+        "checks: {a: {ask: {service: \"${env:SECRET}\", get: /}}}",
+        "kratos: {admin_url: \"${env:SECRET}\"}",
+        "hooks: {default_language: \"${env:SECRET}\", client_ip_header: \"a b ${env:SECRET}\"}",
+        "lists: {a: {file: \"${env:SECRET}\"}}",
+    ] {
+        let words = read(text).unwrap_err();
+        assert!(!words.contains("hush-hush"), "{text}\n{words}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told() {
+    let words = vestibule::config::load(&file("nowhere.yaml"), &environment())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        words.contains("nowhere.yaml has 1 problem") && words.contains("cannot be read"),
+        "{words}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// Whatever is written, there are settings or problems, and never a crash.
+    #[test]
+    fn nothing_that_is_written_crashes(
+        parts in prop::collection::vec(
+            prop::sample::select(vec![
+                "checks", "services", "messages", "deliveries", "hooks", "lists", "serve", "dsn", "a", "b", "field", "ask", "get", "refuse",
+                "when", "set", "after", "url", "id", "en", ":", ": ", "\n", "\n  ", "\n    ", "- ", "{", "}", "[", "]", ",", "\"", "'", "!",
+                "&x ", "*x", "|", ">", "%", "@", "${env:", "${", "}", "traits.a", "http://h/", "{value}", "404", "5s", "null", "true", "\t", "---",
+                "é", "? ", "<<", "#",
+            ]),
+            0..40,
+        )
+    ) {
+        let _ = read(&parts.concat());
+    }
+}
