@@ -109,6 +109,10 @@ async fn bare(body: web::Bytes) -> HttpResponse {
 }
 
 /// Calls per second over one round.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a measurement is about the system's own time"
+)]
 async fn round(address: SocketAddr, body: &str) -> f64 {
     let running = Arc::new(AtomicBool::new(true));
     let calls = Arc::new(AtomicU64::new(0));

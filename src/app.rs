@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
+use actix_web::dev::{Server, ServerHandle};
 use actix_web::web::Data;
 use actix_web::{App as Web, HttpServer};
 use anyhow::Context as _;
@@ -31,7 +31,7 @@ use courier::{Counter, Porter};
 /// Kratos gives one attempt 30 s; after that nobody reads what the web framework says of a slow head.
 const HEAD_IN: Duration = Duration::from_secs(35);
 /// Longer than Kratos keeps an idle connection (90 s), so that never we are the one who closes it under a call.
-const KEEP_ALIVE: Duration = Duration::from_secs(120);
+const KEEP_ALIVE: Duration = Duration::from_mins(2);
 /// How long calls and attempts under way may still take when we stop.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -93,6 +93,11 @@ impl App {
             jitter,
             store,
         } = surroundings;
+        anyhow::ensure!(
+            !settings.hooks.keys.is_empty(),
+            "there is no key for Kratos to call with; set the environment variable VESTIBULE_KEY or `hooks.keys` \
+             (`vestibule keygen` makes one)"
+        );
         let metrics = Arc::new(Metrics::new());
         let store = match store {
             Some(store) => store,
@@ -154,25 +159,8 @@ impl App {
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;
         let admin_address = admin_listener.local_addr()?;
-        let hooks_server = {
-            let health = health.clone();
-            HttpServer::new(move || Web::new().configure(hooks(door.clone(), health.clone())))
-                .listen(hooks_listener)?
-                .client_request_timeout(HEAD_IN)
-                .keep_alive(KEEP_ALIVE)
-                .shutdown_timeout(GRACE.as_secs())
-                .disable_signals()
-                .run()
-        };
-        let admin_server = {
-            let health = health.clone();
-            HttpServer::new(move || Web::new().configure(admin(health.clone())))
-                .workers(1)
-                .listen(admin_listener)?
-                .shutdown_timeout(1)
-                .disable_signals()
-                .run()
-        };
+        let hooks_server = serve_hooks(hooks_listener, door, health.clone())?;
+        let admin_server = serve_admin(admin_listener, health.clone())?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];
         let serving = vec![tokio::spawn(hooks_server), tokio::spawn(admin_server)];
         let (stop_work, stopped) = watch::channel(Phase::Running);
@@ -232,6 +220,31 @@ enum Phase {
 async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
     // An error means that the app is gone without being stopped, which is a stop as well.
     let _ = phases.wait_for(|now| *now >= phase).await;
+}
+
+fn serve_hooks(
+    listener: TcpListener,
+    door: Data<Door>,
+    health: Data<Health>,
+) -> std::io::Result<Server> {
+    let server = HttpServer::new(move || Web::new().configure(hooks(door.clone(), health.clone())))
+        .listen(listener)?
+        .client_request_timeout(HEAD_IN)
+        .keep_alive(KEEP_ALIVE)
+        .shutdown_timeout(GRACE.as_secs())
+        .disable_signals()
+        .run();
+    Ok(server)
+}
+
+fn serve_admin(listener: TcpListener, health: Data<Health>) -> std::io::Result<Server> {
+    let server = HttpServer::new(move || Web::new().configure(admin(health.clone())))
+        .workers(1)
+        .listen(listener)?
+        .shutdown_timeout(1)
+        .disable_signals()
+        .run();
+    Ok(server)
 }
 
 fn listen(address: Address, key: &str) -> anyhow::Result<TcpListener> {

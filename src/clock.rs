@@ -125,7 +125,7 @@ mod tests {
         let (clock, hand) = Clock::by_hand(Timestamp::UNIX_EPOCH);
         let sleeper = tokio::spawn({
             let clock = clock.clone();
-            async move { clock.sleep(Duration::from_secs(60)).await }
+            async move { clock.sleep(Duration::from_mins(1)).await }
         });
         tokio::task::yield_now().await;
         hand.advance(Duration::from_secs(59));

@@ -14,7 +14,7 @@ use crate::telemetry::{Metrics, Trace};
 use crate::worker::{Courier, Observer};
 
 /// The longest that a receiver may take, whatever its service's timeout.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// Carries deliveries over HTTP.
 pub struct Porter {
@@ -80,12 +80,11 @@ impl Courier for Porter {
 /// `Retry-After`: seconds, or a date.
 fn pause(header: &str, now: Timestamp) -> Option<Duration> {
     let header = header.trim();
-    match header.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let date = chrono::DateTime::parse_from_rfc2822(header).ok()?;
-            (date.to_utc() - now).to_std().ok()
-        }
+    if let Ok(seconds) = header.parse() {
+        Some(Duration::from_secs(seconds))
+    } else {
+        let date = chrono::DateTime::parse_from_rfc2822(header).ok()?;
+        (date.to_utc() - now).to_std().ok()
     }
 }
 

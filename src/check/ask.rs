@@ -20,13 +20,13 @@ pub enum Conclusion {
 /// `names.response` is the answer.
 #[must_use]
 pub fn conclude(check: &Check, status: u16, names: &Names<'_>) -> Conclusion {
-    let named = |number: u16| {
+    let refuses = |number: u16| {
         check
             .refuse
             .iter()
             .any(|refusal| matches!(refusal.when, Condition::Status(status) if status == number))
     };
-    if !named(status) {
+    if !refuses(status) {
         if status == 429 {
             return Conclusion::Unavailable(Kind::RateLimited, "status 429".to_owned());
         }

@@ -26,7 +26,7 @@ use crate::verdict::{Finding, Verdict};
 /// All checks of the settings.
 #[derive(Debug)]
 pub struct Checks {
-    checks: Vec<Wired>,
+    all: Vec<Wired>,
     services: Arc<Services>,
     lists: Arc<Lists>,
     builtin: Builtin,
@@ -108,22 +108,22 @@ impl Checks {
             .enumerate()
             .map(|(place, check)| (check.name.clone(), place))
             .collect();
-        let placed = |names: &[String]| {
+        let found = |names: &[String]| {
             names
                 .iter()
                 .filter_map(|name| places.get(name).copied())
                 .collect()
         };
-        let checks = checks
+        let all = checks
             .into_iter()
             .map(|check| Wired {
-                after: placed(&check.after),
-                waits_for: placed(&check.waits_for()),
+                after: found(&check.after),
+                waits_for: found(&check.waits_for()),
                 check,
             })
             .collect();
         Self {
-            checks,
+            all,
             services,
             lists,
             builtin,
@@ -140,8 +140,8 @@ impl Checks {
             call,
             identity: call.payload.identity.as_ref().unwrap_or(&Value::Null),
             started: self.clock.now(),
-            done: self.checks.iter().map(|_| None).collect(),
-            begun: vec![false; self.checks.len()],
+            done: self.all.iter().map(|_| None).collect(),
+            begun: vec![false; self.all.len()],
             responses: BTreeMap::new(),
         };
         round.run().await;
@@ -160,7 +160,7 @@ struct Round<'a> {
     responses: BTreeMap<String, Arc<Value>>,
 }
 
-impl<'a> Round<'a> {
+impl Round<'_> {
     async fn run(&mut self) {
         let checks = self.checks;
         let call = self.call;
@@ -171,7 +171,7 @@ impl<'a> Round<'a> {
                 match self.begin(place) {
                     Begun::Done(outcome) => self.finish(place, outcome),
                     Begun::Asks(request) => asking.push(async move {
-                        let plan = checks.checks[place].check.ask.as_ref();
+                        let plan = checks.all[place].check.ask.as_ref();
                         let service = plan.map(|plan| plan.service.as_str()).unwrap_or_default();
                         let extra = [("traceparent", call.trace.child())];
                         (
@@ -193,7 +193,7 @@ impl<'a> Round<'a> {
 
     /// A check that has not begun and waits for nothing more.
     fn next_ready(&self) -> Option<usize> {
-        let checks = &self.checks.checks;
+        let checks = &self.checks.all;
         (0..checks.len()).find(|place| {
             !self.begun[*place]
                 && checks[*place]
@@ -204,12 +204,12 @@ impl<'a> Round<'a> {
     }
 
     fn begin(&mut self, place: usize) -> Begun {
-        let Wired { check, after, .. } = &self.checks.checks[place];
+        let Wired { check, after, .. } = &self.checks.all[place];
         if !check.flows.contains(&self.call.hook.flow) {
             return Begun::Done(Outcome::NotApplicable);
         }
         let let_pass = |other: &usize| {
-            let observed = self.checks.checks[*other].check.mode == Mode::Observe;
+            let observed = self.checks.all[*other].check.mode == Mode::Observe;
             let outcome = self.done[*other].as_ref().map(|done| &done.outcome);
             observed
                 || matches!(
@@ -292,7 +292,7 @@ impl<'a> Round<'a> {
     }
 
     fn conclude(&mut self, place: usize, exchange: Result<Answer, NoAnswer>) {
-        let check = &self.checks.checks[place].check;
+        let check = &self.checks.all[place].check;
         let mut response = None;
         let conclusion = match exchange {
             Err(none) => without_answer(none),
@@ -406,7 +406,7 @@ impl<'a> Round<'a> {
     fn sum_up(self) -> Judgement {
         let mut findings = Vec::new();
         let mut records = Vec::new();
-        for (wired, done) in self.checks.checks.iter().zip(&self.done) {
+        for (wired, done) in self.checks.all.iter().zip(&self.done) {
             let check = &wired.check;
             // Every check is done: none waits in a circle, and each exchange ends by the deadline.
             let Some(done) = done else { continue };
@@ -442,7 +442,7 @@ impl<'a> Round<'a> {
 
     fn admit(&self) -> Verdict {
         let mut changes = Changes::to(self.identity);
-        for (wired, done) in self.checks.checks.iter().zip(&self.done) {
+        for (wired, done) in self.checks.all.iter().zip(&self.done) {
             let check = &wired.check;
             let accepted = matches!(
                 done,

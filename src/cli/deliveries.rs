@@ -24,8 +24,10 @@ use uuid::Uuid;
 pub enum Command {
     /// List deliveries, newest first
     List {
+        /// The settings, which name the database
         #[command(flatten)]
         file: ConfigFile,
+        /// Which of them
         #[command(flatten)]
         which: Which,
         /// At most so many
@@ -38,8 +40,10 @@ pub enum Command {
     /// Make deliveries due now: pending ones, and abandoned ones for another while. A running `serve` takes
     /// them up within a minute
     Retry {
+        /// The settings, which name the database
         #[command(flatten)]
         file: ConfigFile,
+        /// Which of them
         #[command(flatten)]
         which: Which,
         /// All that --plan and --state leave, instead of those named by id
@@ -63,7 +67,7 @@ pub struct Which {
 }
 
 /// How long abandoned deliveries are tried anew.
-const KEEP_TRYING_FOR: Duration = Duration::from_secs(8 * 24 * 3600);
+const KEEP_TRYING_FOR: Duration = Duration::from_hours(192);
 
 impl Command {
     /// Runs it on the database that the settings name.

@@ -41,7 +41,7 @@ impl Problem {
 pub struct Problems {
     file: String,
     lines: Vec<String>,
-    problems: Vec<Problem>,
+    all: Vec<Problem>,
 }
 
 impl Problems {
@@ -54,33 +54,33 @@ impl Problems {
         Self {
             file,
             lines: text.lines().map(ToOwned::to_owned).collect(),
-            problems,
+            all: problems,
         }
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.problems.len()
+        self.all.len()
     }
 
     /// Whether there is none, which is never so when they are handed out.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.problems.is_empty()
+        self.all.is_empty()
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.problems.len();
+        let count = self.all.len();
         writeln!(
             formatter,
             "{} has {count} problem{}",
             self.file,
             if count == 1 { "" } else { "s" }
         )?;
-        for problem in &self.problems {
+        for problem in &self.all {
             writeln!(formatter)?;
             let Position { line, column } = problem.at;
             if problem.path.is_empty() {

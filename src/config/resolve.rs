@@ -194,7 +194,7 @@ impl<'a> Resolver<'a> {
         serde_json::from_value(value)
             .map_err(|error| {
                 self.problems
-                    .push(place.problem(format!("this cannot be understood: {error}")))
+                    .push(place.problem(format!("this cannot be understood: {error}")));
             })
             .ok()
     }

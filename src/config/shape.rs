@@ -65,7 +65,7 @@ impl Shape<'_> {
                 if types.contains(&"object")
                     && schema["required"].as_array().is_none_or(Vec::is_empty) => {}
             Kind::Map(entries) if types.contains(&"object") => {
-                self.section(node, entries, schema, path)
+                self.section(node, entries, schema, path);
             }
             Kind::List(items) if types.contains(&"array") => {
                 for (index, item) in items.iter().enumerate() {
@@ -74,7 +74,7 @@ impl Shape<'_> {
             }
             Kind::Bool(_) if types.contains(&"boolean") => {}
             Kind::Number(number, _) if types.contains(&"integer") && !number.is_f64() => {
-                self.range(node, number, schema, path)
+                self.range(node, number, schema, path);
             }
             Kind::Text { .. } if types.contains(&"string") => {}
             // The unit is asked for where durations are read.
@@ -165,21 +165,20 @@ impl Shape<'_> {
                 Kind::Null => false,
             }
         };
-        match choices.iter().find(fits) {
-            Some(choice) => self.check(node, choice, path),
-            None => {
-                let expected: Vec<&str> = choices
-                    .iter()
-                    .flat_map(|choice| {
-                        if words(choice).is_some() {
-                            vec!["string"]
-                        } else {
-                            types(choice)
-                        }
-                    })
-                    .collect();
-                self.wrong(node, schema, &expected, path);
-            }
+        if let Some(choice) = choices.iter().find(fits) {
+            self.check(node, choice, path);
+        } else {
+            let expected: Vec<&str> = choices
+                .iter()
+                .flat_map(|choice| {
+                    if words(choice).is_some() {
+                        vec!["string"]
+                    } else {
+                        types(choice)
+                    }
+                })
+                .collect();
+            self.wrong(node, schema, &expected, path);
         }
     }
 
@@ -200,12 +199,11 @@ impl Shape<'_> {
                 let known = kinds
                     .iter()
                     .find(|(name, _)| matches!(&tag.kind, Kind::Text { text, .. } if text == name));
-                match known {
-                    Some((_, schema)) => self.section(node, node.entries(), schema, path),
-                    None => {
-                        let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
-                        self.word(tag, &names, &join(path, "type"));
-                    }
+                if let Some((_, schema)) = known {
+                    self.section(node, node.entries(), schema, path);
+                } else {
+                    let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
+                    self.word(tag, &names, &join(path, "type"));
                 }
             }
         }

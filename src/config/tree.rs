@@ -344,9 +344,10 @@ impl Builder<'_> {
                         });
                     }
                 }
-                None => match key_text(&node) {
-                    Some(text) => *key = Some((text, node.at)),
-                    None => {
+                None => {
+                    if let Some(text) = key_text(&node) {
+                        *key = Some((text, node.at));
+                    } else {
                         let message = format!("a key must be a text, this is {}", node.in_words());
                         let hint =
                             "is this a text with `{expression}` in it? Then quote it".to_owned();
@@ -354,7 +355,7 @@ impl Builder<'_> {
                             .push(Problem::new(path, node.at, message).with_hint(Some(hint)));
                         *key = Some((String::new(), node.at));
                     }
-                },
+                }
             },
         }
         true

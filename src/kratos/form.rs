@@ -89,6 +89,11 @@ mod tests {
         }
     }
 
+    type Case = (
+        Option<&'static str>,
+        &'static [(&'static str, &'static str)],
+    );
+
     #[test]
     fn a_message_stands_where_the_person_sees_it() {
         let nodes = [
@@ -96,7 +101,7 @@ mod tests {
             node("traits.hidden", true, Some("VAT <number>")),
             node("traits.untitled", true, None),
         ];
-        let cases: [(Option<&str>, &[(&str, &str)]); 5] = [
+        let cases: [Case; 5] = [
             (Some("traits.visible"), &[("#/traits/visible", "No.")]),
             (
                 Some("traits.hidden"),

@@ -18,7 +18,7 @@ use crate::clock::{Clock, Timestamp, later};
 use crate::kratos::Hook;
 
 /// How long an answer is remembered.
-pub const REMEMBERED_FOR: Duration = Duration::from_secs(120);
+pub const REMEMBERED_FOR: Duration = Duration::from_mins(2);
 /// The most answers that are remembered; beyond it the oldest is forgotten.
 pub const MOST_ANSWERS: usize = 10_000;
 /// The most bytes of answers that are remembered.
@@ -96,15 +96,14 @@ impl Answers {
         let work = {
             let mut kept = self.kept();
             kept.forget_before(self.clock.now());
-            match kept.works.get(&key) {
-                Some((_, work)) => work.clone(),
-                None => {
-                    let number = kept.next;
-                    kept.next += 1;
-                    let work = self.begin(key.clone(), number, work);
-                    kept.works.insert(key, (number, work.clone()));
-                    work
-                }
+            if let Some((_, work)) = kept.works.get(&key) {
+                work.clone()
+            } else {
+                let number = kept.next;
+                kept.next += 1;
+                let work = self.begin(key.clone(), number, work);
+                kept.works.insert(key, (number, work.clone()));
+                work
             }
         };
         work.await

@@ -33,15 +33,18 @@ pub fn is_forbidden(address: IpAddr) -> bool {
 
 /// The IPv4 address inside a mapped, compatible, NAT64 or 6to4 address.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = address.segments();
+    let segments = address.segments();
     let inner = |high: u16, low: u16| {
         let [one, two] = high.to_be_bytes();
         let [three, four] = low.to_be_bytes();
         Ipv4Addr::new(one, two, three, four)
     };
-    match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0xffff | 0] if (g, h) != (0, 0) && (g, h) != (0, 1) => Some(inner(g, h)),
-        [0x64, 0xff9b, 0, 0, 0, 0] => Some(inner(g, h)),
+    match segments {
+        // `::` and `::1` are addresses of their own.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            Some(inner(high, low))
+        }
         [0x2002, high, low, ..] => Some(inner(high, low)),
         _ => None,
     }

@@ -72,7 +72,7 @@ impl NoAnswer {
 /// All services of the settings and the way to them.
 #[derive(Debug)]
 pub struct Services {
-    services: BTreeMap<String, Service>,
+    named: BTreeMap<String, Service>,
     http: reqwest::Client,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -95,12 +95,12 @@ impl Services {
             .dns_resolver(Arc::new(AllowedAddresses))
             .user_agent(concat!("vestibule/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        let services = services
+        let named = services
             .into_iter()
             .map(|service| (service.name.clone(), service))
             .collect();
         Ok(Self {
-            services,
+            named,
             http,
             clock,
             metrics,
@@ -116,7 +116,7 @@ impl Services {
         extra: &[(&'static str, String)],
         until: Timestamp,
     ) -> Result<Answer, NoAnswer> {
-        let service = self.services.get(name).ok_or(NoAnswer::UnknownService)?;
+        let service = self.named.get(name).ok_or(NoAnswer::UnknownService)?;
         let started = self.clock.now();
         let until = until.min(later(started, service.timeout));
         let answer = if started >= until {

@@ -114,7 +114,7 @@ async fn what_does_not_arrive_is_abandoned_in_the_end_and_can_be_tried_again_by_
     assert!((app.metric("vestibule_deliveries_abandoned").await - 1.0).abs() < 0.1);
 
     crm.answers(200, &json!({}));
-    let two_days = Duration::from_secs(2 * 24 * 3600);
+    let two_days = Duration::from_hours(48);
     assert_eq!(
         app.app
             .store
@@ -123,7 +123,7 @@ async fn what_does_not_arrive_is_abandoned_in_the_end_and_can_be_tried_again_by_
             .unwrap(),
         1
     );
-    app.hand.advance(Duration::from_secs(60));
+    app.hand.advance(Duration::from_mins(1));
     crm.next().await;
     assert_eq!(settled(&app).await.state, State::Delivered);
 }
@@ -140,6 +140,26 @@ async fn a_receiver_that_says_410_is_not_asked_again() {
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     crm.next().await;
     assert_eq!(settled(&app).await.state, State::Abandoned);
+}
+
+#[tokio::test]
+async fn a_receiver_that_asks_for_patience_gets_it() {
+    let crm = FakeService::start();
+    crm.does(Behaviour::AnswersWith(
+        503,
+        String::new(),
+        ("Retry-After", "1800".to_owned()),
+    ));
+    let app = TestApp::with(CRM)
+        .service("CRM", &crm)
+        .env("TOKEN", "canary-token")
+        .start()
+        .await;
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    let began = app.hand.now();
+    crm.next().await;
+    let due = written_down(&app, 1).await.next_attempt_at.unwrap();
+    assert!((due - began).num_seconds() >= 1800, "{due}");
 }
 
 #[tokio::test]
@@ -171,9 +191,9 @@ async fn settings_changes_are_delivered_with_what_was_before() {
     .start()
     .await;
     let path = "/hooks/settings/post?method=profile";
-    let same = payload().changed_from(json!({"email": "canary@example.org"}));
+    let same = payload().changed_from(&json!({"email": "canary@example.org"}));
     assert_eq!(app.call(path, same.to_string()).await.status, 204);
-    let changed = payload().changed_from(json!({"email": "canary-before@example.org"}));
+    let changed = payload().changed_from(&json!({"email": "canary-before@example.org"}));
     assert_eq!(app.call(path, changed.to_string()).await.status, 204);
     let sent = crm.next().await.json();
     assert_eq!(sent["type"], "identity.updated");
@@ -210,15 +230,23 @@ async fn written_down(app: &TestApp, tries: u32) -> Listed {
             done += app.metric(&plan).await;
         }
         if done + 0.5 > f64::from(tries) {
-            return app.app.store.list(&Filter::default(), 1).await.unwrap()[0].clone();
+            return listed(app).await[0].clone();
         }
     }
+}
+
+async fn listed(app: &TestApp) -> Vec<Listed> {
+    app.app
+        .store
+        .list(&Filter::default(), 10)
+        .await
+        .expect("a list")
 }
 
 /// Waits until the one delivery is delivered or abandoned.
 async fn settled(app: &TestApp) -> Listed {
     loop {
-        let all = app.app.store.list(&Filter::default(), 10).await.unwrap();
+        let all = listed(app).await;
         assert_eq!(all.len(), 1);
         if all[0].state != State::Pending {
             return all[0].clone();

@@ -25,7 +25,11 @@ deliveries:
 "#;
 
 async fn stored(app: &TestApp) -> Vec<Listed> {
-    app.app.store.list(&Filter::default(), 100).await.unwrap()
+    app.app
+        .store
+        .list(&Filter::default(), 100)
+        .await
+        .expect("a list")
 }
 
 #[tokio::test]
@@ -73,7 +77,7 @@ async fn two_changes_of_one_account_are_two_deliveries_and_a_repeated_call_is_no
             app.call_with(path, body.clone(), &headers).await.status,
             204
         );
-        app.hand.advance(Duration::from_secs(300));
+        app.hand.advance(Duration::from_mins(5));
     }
     assert_eq!(stored(&app).await.len(), 2);
     // A change of the password changes no trait.

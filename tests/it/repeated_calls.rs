@@ -52,7 +52,7 @@ async fn the_same_trigger_id_is_asked_once_and_answered_the_same() {
     );
     assert_eq!(invites.received().len(), 3);
 
-    app.hand.advance(Duration::from_secs(120));
+    app.hand.advance(Duration::from_mins(2));
     assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
     assert_eq!(invites.received().len(), 4);
 }

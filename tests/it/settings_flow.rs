@@ -27,7 +27,7 @@ async fn an_unchanged_field_is_not_asked_about() {
         .await;
     let same = json!({"email": "canary@example.org", "vat_number": "DE-canary-1"});
     assert_eq!(
-        app.settings(&payload().changed_from(same)).await.status,
+        app.settings(&payload().changed_from(&same)).await.status,
         204
     );
     assert!(register.received().is_empty());
@@ -46,7 +46,7 @@ async fn a_changed_field_is_asked_about_and_refused_beside_the_field() {
         json!({"email": "canary@example.org"}),
         json!({"email": "canary@example.org", "vat_number": null}),
     ] {
-        let reply = app.settings(&payload().changed_from(before)).await;
+        let reply = app.settings(&payload().changed_from(&before)).await;
         assert_eq!(
             reply.refused(),
             [("#/traits/vat_number".to_owned(), 4_900_000)]
@@ -65,12 +65,12 @@ async fn a_field_that_was_and_stays_absent_is_no_reason_to_refuse_but_one_that_i
     let was_absent = json!({"email": "canary@example.org"});
     let stays = payload()
         .with_trait("vat_number", "")
-        .changed_from(was_absent);
+        .changed_from(&was_absent);
     assert_eq!(app.settings(&stays).await.status, 204);
     let was_there = json!({"email": "canary@example.org", "vat_number": "DE-canary-1"});
     let emptied = payload()
         .with_trait("vat_number", "")
-        .changed_from(was_there);
+        .changed_from(&was_there);
     assert_eq!(
         app.settings(&emptied).await.refused(),
         [("#/traits/vat_number".to_owned(), 4_900_003)]
@@ -102,7 +102,7 @@ async fn an_expression_may_read_what_the_identity_was() {
         .await;
     let before = json!({"email": "canary-before@example.org", "vat_number": "DE-canary-1"});
     let messages = app
-        .settings(&payload().changed_from(before))
+        .settings(&payload().changed_from(&before))
         .await
         .messages();
     assert_eq!(

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use vestibule::config::{self, Environment, Settings};
 
 /// A file of this repository.
+#[must_use]
 pub fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 /// An environment in which one secret is set.
+#[must_use]
 pub fn environment() -> Environment {
     Environment::of(
         [

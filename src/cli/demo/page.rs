@@ -2,6 +2,7 @@
 //! flow with the visitor's cookies and writes down each node; the form itself goes straight to Kratos.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::TcpListener;
 
 use actix_web::http::header::{COOKIE, LOCATION};
@@ -168,11 +169,12 @@ fn page(title: &str, body: &str) -> HttpResponse {
 /// A form's nodes and messages as HTML.
 fn written(ui: &Value) -> String {
     let mut html = messages(&ui["messages"]);
-    html.push_str(&format!(
+    let _ = write!(
+        html,
         "<form action=\"{}\" method=\"{}\">",
         escaped(ui["action"].as_str().unwrap_or_default()),
         escaped(ui["method"].as_str().unwrap_or("post"))
-    ));
+    );
     for node in ui["nodes"].as_array().into_iter().flatten() {
         html.push_str(&input(node));
     }
@@ -221,10 +223,11 @@ fn messages(messages: &Value) -> String {
         } else {
             "message info"
         };
-        html.push_str(&format!(
+        let _ = write!(
+            html,
             "<p class=\"{kind}\">{}</p>",
             escaped(message["text"].as_str().unwrap_or_default())
-        ));
+        );
     }
     html
 }

@@ -96,7 +96,7 @@ impl Sender {
 #[must_use]
 pub fn sign_up(vat_number: &str, invite: &str, identity_id: Uuid) -> Value {
     let now = Clock::system().now();
-    let expires = crate::clock::later(now, std::time::Duration::from_secs(3600));
+    let expires = crate::clock::later(now, std::time::Duration::from_hours(1));
     let node = |name: &str, title: &str| json!({"name": format!("traits.{name}"), "hidden": false, "title": title});
     json!({
         "version": 1,

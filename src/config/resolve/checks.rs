@@ -255,10 +255,10 @@ impl<'a> Resolver<'a> {
             let value = self.json(&place, value, scope);
             match names.first().map(String::as_str) {
                 _ if names.iter().any(String::is_empty) => {
-                    self.tell(&place, format!("`{path}` has an empty name in it"), None)
+                    self.tell(&place, format!("`{path}` has an empty name in it"), None);
                 }
                 Some("traits" | "metadata_public") => {
-                    sets.extend(value.map(|value| Set { path: names, value }))
+                    sets.extend(value.map(|value| Set { path: names, value }));
                 }
                 Some("metadata_admin") => {
                     let message = "`metadata_admin` cannot be set before saving: Kratos does not show it to hooks, so it would be wiped";

@@ -176,13 +176,12 @@ impl<'a> Resolver<'a> {
         // Some of them are said when nothing is known, so they read nothing.
         let nothing = self.scope(&[], Vec::new());
         for (name, id, english, german) in OWN {
-            let (id, texts, place) = match named.get(name) {
-                Some(own) => (own.id, own.texts.clone(), own.place.clone()),
-                None => {
-                    let texts = [("en", english), ("de", german)]
-                        .map(|(tag, text)| (tag.to_owned(), text.to_owned()));
-                    (id, texts.to_vec(), self.root.clone())
-                }
+            let (id, texts, place) = if let Some(own) = named.get(name) {
+                (own.id, own.texts.clone(), own.place.clone())
+            } else {
+                let texts = [("en", english), ("de", german)]
+                    .map(|(tag, text)| (tag.to_owned(), text.to_owned()));
+                (id, texts.to_vec(), self.root.clone())
             };
             let texts = self.compile_texts(&place, &texts, &nothing)?;
             words.insert(

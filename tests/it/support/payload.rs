@@ -89,7 +89,7 @@ impl Payload {
     }
 
     /// In settings: saved, and what it was before.
-    pub fn changed_from(self, traits: Value) -> Self {
+    pub fn changed_from(self, traits: &Value) -> Self {
         self.saved().with(
             "/previous",
             json!({"traits": traits, "metadata_public": null}),

@@ -1,7 +1,7 @@
 //! An external system that does as it is told, and remembers what it was asked.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use actix_web::web::{Bytes, Data};
@@ -188,6 +188,3 @@ pub fn nobody() -> String {
     drop(listener);
     format!("http://{address}")
 }
-
-/// Shared by tests that need to hand a service to another task.
-pub type Shared = Arc<FakeService>;
