@@ -1,0 +1,129 @@
+//! The whole way: people sign up through a real Ory Kratos v26.2.0, which calls the real program.
+//!
+//! Every scene starts its own Kratos (in memory, with the files of kratos-config/), its own Vestibule and
+//! its own external services on free ports. They need `kratos` on PATH or its path in `KRATOS_BIN`;
+//! without it they are left out, loudly.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these tests stand outside the program: real time, real clients"
+)]
+
+mod code;
+mod data;
+mod flows;
+mod keys;
+mod lost_calls;
+mod registration;
+mod services;
+mod settings;
+mod support;
+
+use std::any::type_name_of_val;
+use std::pin::pin;
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Trial};
+
+use support::visitor::Client;
+
+/// Longer than any scene takes on a busy machine.
+const BOUND: Duration = Duration::from_mins(3);
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(2);
+    let with_kratos = support::kratos::program().is_some();
+    if !with_kratos {
+        eprintln!("{}", support::LEFT_OUT);
+    }
+
+    let mut scenes = Scenes {
+        with_kratos,
+        trials: Vec::new(),
+    };
+    scenes.each(registration::a_refused_field_is_corrected_in_the_same_flow);
+    scenes.each(registration::two_fields_are_refused_at_once);
+    scenes.each(registration::a_hidden_field_is_refused_where_the_person_sees_it);
+    scenes.once(registration::the_words_are_in_the_language_of_the_person);
+    scenes.each(data::what_the_register_knows_is_stored_beside_what_the_person_typed);
+    scenes.each(data::the_crm_learns_of_the_account_that_kratos_made);
+    scenes.each(services::a_service_that_is_down_is_asked_again_in_the_same_flow);
+    scenes.each(services::a_service_that_hangs_is_not_waited_for);
+    scenes.each(code::a_sign_up_by_code_is_refused_and_corrected);
+    scenes.each(settings::a_bad_change_is_refused_and_a_good_one_delivered);
+    scenes.each(settings::an_unchanged_field_is_not_asked_about_again);
+    scenes.each(flows::an_expired_flow_goes_on_in_a_new_one);
+    scenes.once(flows::an_api_flow_sent_by_a_browser_is_refused_by_kratos);
+    scenes.once(keys::keys_are_rotated_without_a_failed_sign_up);
+    scenes.once(lost_calls::a_lost_answer_is_given_again_without_a_second_question);
+    scenes.once(lost_calls::nobody_gets_in_unchecked_behind_a_huge_form);
+
+    let conclusion = libtest_mimic::run(&arguments, scenes.trials);
+    if !with_kratos && conclusion.num_ignored > 0 {
+        eprintln!(
+            "{} tests with a real Kratos were LEFT OUT.\n{}",
+            conclusion.num_ignored,
+            support::LEFT_OUT
+        );
+    }
+    conclusion.exit();
+}
+
+/// What is to be played.
+struct Scenes {
+    with_kratos: bool,
+    trials: Vec<Trial>,
+}
+
+impl Scenes {
+    /// A scene of its own.
+    fn once<S, F>(&mut self, scene: S)
+    where
+        S: FnOnce() -> F + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        self.add(name_of(&scene), scene);
+    }
+
+    /// A scene that every kind of client plays.
+    fn each<S, F>(&mut self, scene: S)
+    where
+        S: Fn(Client) -> F + Copy + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        for client in [Client::BrowserForm, Client::BrowserJson, Client::Api] {
+            self.add(format!("{}::{client}", name_of(&scene)), move || {
+                scene(client)
+            });
+        }
+    }
+
+    fn add<F: Future<Output = ()>>(
+        &mut self,
+        name: String,
+        scene: impl FnOnce() -> F + Send + 'static,
+    ) {
+        let trial = Trial::test(name, move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?;
+            runtime.block_on(async {
+                let mut scene = pin!(scene());
+                tokio::time::timeout(BOUND, &mut scene)
+                    .await
+                    .expect("the scene ends");
+            });
+            Ok(())
+        });
+        self.trials.push(trial.with_ignored_flag(!self.with_kratos));
+    }
+}
+
+fn name_of<S>(scene: &S) -> String {
+    let path = type_name_of_val(scene);
+    path.split_once("::")
+        .map_or(path, |(_, name)| name)
+        .to_owned()
+}

@@ -1,0 +1,70 @@
+//! Somebody who has an account changes it.
+
+use crate::support::fields::{COMPANY, EMAIL, INVITE, VAT_NUMBER};
+use crate::support::message::VAT_UNKNOWN;
+use crate::support::service::{KNOWN_INVITE, UNKNOWN_VAT_NUMBER};
+use crate::support::visitor::at;
+use crate::support::{Client, House, company};
+
+pub async fn a_bad_change_is_refused_and_a_good_one_delivered(client: Client) {
+    let house = House::open().await;
+    let mut visitor = house.visitor(client);
+    let typed = company();
+    let identity = visitor.signs_up(&typed.clone().by_password()).await;
+    let id = identity["id"].as_str().expect("an id");
+    assert_eq!(house.crm.next().await.body["type"], "identity.created");
+
+    let mut flow = visitor.settings().await;
+    let changed = typed.by_profile();
+    for _ in 0..2 {
+        let answer = flow
+            .submit(&changed.clone().with(VAT_NUMBER, UNKNOWN_VAT_NUMBER))
+            .await;
+        assert_eq!(
+            answer.refused(),
+            [at(VAT_NUMBER, VAT_UNKNOWN)],
+            "beside the field, and no pile"
+        );
+    }
+    let stored = house.kratos.identity(id).await;
+    assert_eq!(stored["traits"]["vat_number"], changed.text(VAT_NUMBER));
+
+    let another = company();
+    let changed = changed.with(VAT_NUMBER, another.text(VAT_NUMBER));
+    flow.submit(&changed).await.saved();
+    let stored = house.kratos.identity(id).await;
+    assert_eq!(stored["traits"]["vat_number"], another.text(VAT_NUMBER));
+
+    let contact = house.crm.next().await;
+    assert_eq!(contact.body["type"], "identity.updated");
+    let data = &contact.body["data"];
+    assert_eq!(data["identity"]["id"], id);
+    assert_eq!(
+        data["identity"]["traits"]["vat_number"],
+        another.text(VAT_NUMBER)
+    );
+    assert_eq!(
+        data["previous"]["traits"]["vat_number"],
+        identity["traits"]["vat_number"]
+    );
+}
+
+pub async fn an_unchanged_field_is_not_asked_about_again(client: Client) {
+    let house = House::open().await;
+    let mut visitor = house.visitor(client);
+    let typed = company().with(INVITE, KNOWN_INVITE);
+    visitor.signs_up(&typed.clone().by_password()).await;
+    assert_eq!(house.vat_numbers_asked(), [typed.text(VAT_NUMBER)]);
+    let invites = house.invites.received().len();
+
+    let mut flow = visitor.settings().await;
+    flow.submit(&typed.clone().with(COMPANY, "By another name").by_profile())
+        .await
+        .saved();
+
+    assert_eq!(house.vat_numbers_asked(), [typed.text(VAT_NUMBER)]);
+    assert_eq!(house.invites.received().len(), invites);
+    let stored = &house.kratos.identities().await[0];
+    assert_eq!(stored["traits"]["company"], "By another name");
+    assert_eq!(stored["traits"]["email"], typed.text(EMAIL));
+}

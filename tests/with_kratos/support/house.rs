@@ -1,0 +1,127 @@
+//! Everything that one scene needs, running.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::kratos::{Kratos, Wishes};
+use super::proxy::Proxy;
+use super::service::Service;
+use super::vestibule::Vestibule;
+use super::visitor::{Client, Visitor};
+
+/// The key that Kratos calls with at first.
+pub const KEY: &str = "the-first-key-0123456789";
+/// The key that it may call with, too.
+pub const NEXT_KEY: &str = "the-second-key-9876543210";
+
+/// Vestibule, its Kratos, and the services around them.
+pub struct House {
+    pub kratos: Kratos,
+    pub vestibule: Vestibule,
+    pub vat_register: Service,
+    pub invites: Service,
+    pub crm: Service,
+    _folder: Arc<TempDir>,
+}
+
+/// A house that is not built yet.
+#[derive(Default)]
+pub struct Plan {
+    wishes: Wishes,
+    deadline: Option<&'static str>,
+}
+
+impl House {
+    /// With everything on one form.
+    pub async fn open() -> Self {
+        Self::plan().open().await
+    }
+
+    /// To be changed before it opens.
+    pub fn plan() -> Plan {
+        Plan::default()
+    }
+
+    /// Somebody with this kind of client.
+    pub fn visitor(&self, client: Client) -> Visitor {
+        Visitor::new(&self.kratos.public, client)
+    }
+
+    /// What the register was asked so far.
+    pub fn vat_numbers_asked(&self) -> Vec<String> {
+        self.vat_register
+            .received()
+            .iter()
+            .map(super::service::vat_number)
+            .collect()
+    }
+}
+
+impl Plan {
+    /// Kratos asks for the traits first, and for the password on a second form.
+    #[must_use]
+    pub fn in_two_steps(mut self) -> Self {
+        self.wishes.style = "profile_first";
+        self
+    }
+
+    /// A registration may take this long.
+    #[must_use]
+    pub fn expiring_after(mut self, lifespan: &'static str) -> Self {
+        self.wishes.lifespan = lifespan;
+        self
+    }
+
+    /// Vestibule answers by then.
+    #[must_use]
+    pub fn answering_within(mut self, deadline: &'static str) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Starts everything.
+    pub async fn open(self) -> House {
+        self.build(async |hooks| (hooks.to_owned(), ())).await.0
+    }
+
+    /// Starts everything, with a network between Kratos and Vestibule that loses the first answer.
+    pub async fn open_behind_a_bad_network(self) -> (House, Proxy) {
+        self.build(async |hooks| {
+            let address = hooks
+                .trim_start_matches("http://")
+                .parse()
+                .expect("an address");
+            let proxy = Proxy::start(address).await;
+            (proxy.url.clone(), proxy)
+        })
+        .await
+    }
+
+    async fn build<T>(self, between: impl AsyncFnOnce(&str) -> (String, T)) -> (House, T) {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        let (vat_register, invites, crm) = (
+            Service::vat_register().await,
+            Service::invites().await,
+            Service::crm().await,
+        );
+        let environment = vec![
+            ("DEADLINE", self.deadline.unwrap_or("5s").to_owned()),
+            ("VAT_REGISTER", vat_register.url()),
+            ("INVITES", invites.url()),
+            ("CRM", crm.url()),
+        ];
+        let vestibule = Vestibule::start(folder.path(), [NEXT_KEY, KEY], environment).await;
+        let (hooks, between) = between(&vestibule.hooks).await;
+        let kratos = Kratos::start(folder.path(), &self.wishes, &hooks, KEY).await;
+        let house = House {
+            kratos,
+            vestibule,
+            vat_register,
+            invites,
+            crm,
+            _folder: folder,
+        };
+        (house, between)
+    }
+}

@@ -1,0 +1,192 @@
+//! A Kratos of its own for one scene, with the files of kratos-config/.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use regex::Regex;
+use serde_json::{Value, json};
+
+use super::program::Program;
+use super::{eventually, port};
+
+/// Where browsers go after a sign-up; nobody answers there.
+pub const RETURN_TO: &str = "http://127.0.0.1:4455/after";
+
+/// Where Kratos is, if it is anywhere.
+pub fn program() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("KRATOS_BIN").filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join("kratos"))
+        .find(|file| file.is_file())
+}
+
+/// What a scene wants of kratos.yml.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// `profile_first` asks in two steps, `unified` in one.
+    pub style: &'static str,
+    /// How long a registration may take.
+    pub lifespan: &'static str,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            style: "unified",
+            lifespan: "1h",
+        }
+    }
+}
+
+/// A running Kratos.
+pub struct Kratos {
+    pub public: String,
+    admin: String,
+    http: reqwest::Client,
+    file: PathBuf,
+    _program: Program,
+}
+
+impl Kratos {
+    /// Starts one that calls its hooks at `hooks`, with this key.
+    pub async fn start(folder: &Path, wishes: &Wishes, hooks: &str, key: &str) -> Self {
+        let (public_port, admin_port) = (port::free(), port::free());
+        let public = format!("http://127.0.0.1:{public_port}");
+        let admin = format!("http://127.0.0.1:{admin_port}");
+
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("kratos-config");
+        for name in ["identity.schema.json", "vestibule.jsonnet"] {
+            std::fs::copy(checkout.join(name), folder.join(name))
+                .unwrap_or_else(|error| panic!("kratos-config/{name}: {error}"));
+        }
+        let text =
+            std::fs::read_to_string(checkout.join("kratos.yml")).expect("kratos-config/kratos.yml");
+        let mut settings: Value = serde_saphyr::from_str(&text).expect("kratos.yml is YAML");
+        at_home(&mut settings, folder, hooks, key);
+        settings["dsn"] = json!("memory");
+        settings["serve"]["public"]["port"] = json!(public_port);
+        settings["serve"]["public"]["base_url"] = json!(format!("{public}/"));
+        settings["serve"]["admin"]["port"] = json!(admin_port);
+        settings["serve"]["admin"]["base_url"] = json!(format!("{admin}/"));
+        for server in ["public", "admin"] {
+            settings["serve"][server]["host"] = json!("127.0.0.1");
+        }
+        settings["hashers"] = json!({"algorithm": "bcrypt", "bcrypt": {"cost": 4}});
+        settings["secrets"] = json!({
+            "cookie": ["a-cookie-secret-for-tests-only"],
+            "cipher": ["a-cipher-secret-for-tests-only-0"],
+        });
+        let selfservice = &mut settings["selfservice"];
+        selfservice["allowed_return_urls"] = json!([RETURN_TO]);
+        selfservice["flows"]["registration"]["style"] = json!(wishes.style);
+        selfservice["flows"]["registration"]["lifespan"] = json!(wishes.lifespan);
+        selfservice["methods"]["code"] = json!({"enabled": true, "passwordless_enabled": true});
+        selfservice["methods"]["password"]["config"]["haveibeenpwned_enabled"] = json!(false);
+        let file = folder.join("kratos.json");
+        std::fs::write(&file, settings.to_string()).expect("kratos.json is written");
+
+        let mut command = Command::new(program().expect("kratos on PATH, or KRATOS_BIN"));
+        command
+            .args(["serve", "--dev", "--sqa-opt-out", "-c"])
+            .arg(&file)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", folder)
+            .current_dir(folder);
+        let mut program = Program::start("kratos", &mut command, folder.join("kratos.log"));
+        program.ready(&format!("{public}/health/ready")).await;
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client");
+        Self {
+            public,
+            admin,
+            http,
+            file,
+            _program: program,
+        }
+    }
+
+    /// Writes another key into kratos.yml, which Kratos reads again by itself, and lets a registration
+    /// take longer from then on, so that one can see when it has.
+    pub fn calls_with_key(&self, old: &str, new: &str) {
+        let text = std::fs::read_to_string(&self.file).expect("kratos.json");
+        assert!(text.contains(old));
+        let mut settings: Value = serde_json::from_str(&text.replace(old, new)).expect("JSON");
+        settings["selfservice"]["flows"]["registration"]["lifespan"] = json!("2h");
+        let beside = self.file.with_extension("new");
+        std::fs::write(&beside, settings.to_string()).expect("kratos.json is written");
+        std::fs::rename(beside, &self.file).expect("kratos.json is replaced");
+    }
+
+    /// An account as it is stored.
+    pub async fn identity(&self, id: &str) -> Value {
+        self.admin(&format!("/admin/identities/{id}")).await
+    }
+
+    /// All accounts.
+    pub async fn identities(&self) -> Vec<Value> {
+        let identities = self.admin("/admin/identities?page_size=250").await;
+        identities.as_array().expect("a list").clone()
+    }
+
+    /// The code that was mailed to this address last, after `seen` earlier ones.
+    pub async fn code_mailed_to(&self, address: &str, seen: usize) -> String {
+        let digits = Regex::new(r"\b\d{6}\b").expect("a pattern");
+        eventually(&format!("code {} for {address}", seen + 1), async || {
+            let messages = self.admin("/admin/courier/messages?page_size=250").await;
+            let mut mine: Vec<&Value> = messages
+                .as_array()?
+                .iter()
+                .filter(|message| message["recipient"] == address)
+                .collect();
+            mine.sort_by_key(|message| message["created_at"].as_str().map(str::to_owned));
+            let body = mine.get(seen)?["body"].as_str()?;
+            Some(digits.find(body)?.as_str().to_owned())
+        })
+        .await
+    }
+
+    async fn admin(&self, path: &str) -> Value {
+        let answer = self
+            .http
+            .get(format!("{}{path}", self.admin))
+            .send()
+            .await
+            .expect("an answer");
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        answer.json().await.expect("JSON")
+    }
+}
+
+/// Puts our addresses, files and key in place of those of kratos-config/.
+fn at_home(settings: &mut Value, folder: &Path, hooks: &str, key: &str) {
+    match settings {
+        Value::Object(map) => {
+            if map.get("hook").is_some_and(|kind| kind == "web_hook") {
+                let config = &mut map["config"];
+                let url = config["url"].as_str().expect("a hook has a url");
+                let path = url
+                    .find("/hooks/")
+                    .map(|at| &url[at..])
+                    .expect("a hook of Vestibule");
+                config["url"] = json!(format!("{hooks}{path}"));
+                config["auth"]["config"]["value"] = json!(key);
+            }
+            map.values_mut()
+                .for_each(|value| at_home(value, folder, hooks, key));
+        }
+        Value::Array(list) => list
+            .iter_mut()
+            .for_each(|value| at_home(value, folder, hooks, key)),
+        Value::String(text) if text.starts_with("file://") => {
+            let name = text.rsplit('/').next().unwrap_or_default();
+            *text = format!("file://{}", folder.join(name).display());
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,41 @@
+//! What the scenes stand on.
+
+pub mod fields;
+pub mod house;
+pub mod kratos;
+pub mod message;
+pub mod port;
+pub mod program;
+pub mod proxy;
+pub mod service;
+pub mod vestibule;
+pub mod visitor;
+
+pub use fields::company;
+pub use house::House;
+pub use visitor::Client;
+
+use std::time::{Duration, Instant};
+
+/// Said when there is no Kratos.
+pub const LEFT_OUT: &str = "
+**************************************************************************************
+*  NO KRATOS: THE TESTS WITH A REAL KRATOS ARE LEFT OUT.                             *
+*                                                                                    *
+*  Put `kratos` v26.2.0 on PATH, or its path into KRATOS_BIN, and run again:         *
+*                                                                                    *
+*      KRATOS_BIN=/path/to/kratos cargo test --test with_kratos                      *
+**************************************************************************************
+";
+
+/// Looks again and again until `look` finds something, for at most half a minute.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}: not within 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,67 @@
+//! The program itself, as it is shipped.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::port;
+use super::program::Program;
+
+/// A running Vestibule.
+pub struct Vestibule {
+    pub hooks: String,
+    ports: (u16, u16),
+    folder: PathBuf,
+    environment: Vec<(&'static str, String)>,
+    program: Program,
+}
+
+impl Vestibule {
+    /// Starts it on vestibule.yaml; `environment` fills in the rest.
+    pub async fn start(
+        folder: &Path,
+        keys: [&str; 2],
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
+        let ports = (port::free(), port::free());
+        let program = open(folder, ports, keys, &environment).await;
+        Self {
+            hooks: format!("http://127.0.0.1:{}", ports.0),
+            ports,
+            folder: folder.to_owned(),
+            environment,
+            program,
+        }
+    }
+
+    /// Stops it and starts it again on the same addresses, with other keys.
+    pub async fn restart(&mut self, keys: [&str; 2]) {
+        self.program.stop().await;
+        self.program = open(&self.folder, self.ports, keys, &self.environment).await;
+    }
+}
+
+async fn open(
+    folder: &Path,
+    ports: (u16, u16),
+    keys: [&str; 2],
+    environment: &[(&'static str, String)],
+) -> Program {
+    let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/with_kratos/vestibule.yaml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
+    command
+        .args(["serve", "--config"])
+        .arg(settings)
+        .env_clear()
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .env("FOLDER", folder)
+        .env("HOOKS_PORT", ports.0.to_string())
+        .env("ADMIN_PORT", ports.1.to_string())
+        .env("KEY", keys[0])
+        .env("OLD_KEY", keys[1])
+        .current_dir(folder);
+    let mut program = Program::start("vestibule", &mut command, folder.join("vestibule.log"));
+    program
+        .ready(&format!("http://127.0.0.1:{}/health/ready", ports.0))
+        .await;
+    program
+}
