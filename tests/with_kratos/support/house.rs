@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::kratos::{Kratos, Wishes};
 use super::proxy::Proxy;
-use super::service::Service;
+use super::service::{KNOWN_INVITE, Service, UNKNOWN_VAT_NUMBER};
 use super::vestibule::Vestibule;
 use super::visitor::{Client, Visitor};
 
@@ -55,6 +55,31 @@ impl House {
             .iter()
             .map(super::service::vat_number)
             .collect()
+    }
+}
+
+impl Drop for House {
+    /// Vestibule has logged nothing of what anybody typed, and no key.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let said = self.vestibule.said();
+        assert!(
+            said.contains("hooks_address"),
+            "it says where it is open: {said}"
+        );
+        for secret in [
+            "@example.org",
+            "DE8111",
+            UNKNOWN_VAT_NUMBER,
+            KNOWN_INVITE,
+            KEY,
+            NEXT_KEY,
+        ] {
+            let line = said.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "a log line gives away {secret}");
+        }
     }
 }
 

@@ -38,6 +38,11 @@ impl Vestibule {
         self.program.stop().await;
         self.program = open(&self.folder, self.ports, keys, &self.environment).await;
     }
+
+    /// Everything that it has logged.
+    pub fn said(&self) -> String {
+        self.program.said()
+    }
 }
 
 async fn open(
