@@ -1,5 +1,326 @@
-//! stub
-/// stub
-pub const EXAMPLE_URL: &str = "x";
-/// stub
-pub const EXAMPLE_KEY: &str = "y";
+//! What kratos.yml needs so that Kratos calls us: its hooks, and the template of the body.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::hook::{Flow, Stage};
+
+/// The template of the body: Jsonnet, a function of Kratos's `ctx`.
+pub const TEMPLATE: &str = include_str!("../../kratos-config/vestibule.jsonnet");
+
+/// The header that holds the key.
+pub const KEY_HEADER: &str = "X-Vestibule-Key";
+
+/// Where kratos-config/kratos.yml calls us.
+pub const EXAMPLE_URL: &str = "http://127.0.0.1:4480";
+
+/// The key in kratos-config/kratos.yml.
+pub const EXAMPLE_KEY: &str = "a-key-for-development-only";
+
+/// Where kratos-config/kratos.yml finds the template: in the folder that Kratos is started in.
+pub const EXAMPLE_BODY: &str = "file://kratos-config/vestibule.jsonnet";
+
+/// A way to sign up; Kratos has hooks of its own for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// With a password.
+    Password,
+    /// Through a social provider, whichever it is.
+    Oidc,
+    /// With a code sent by e-mail or text message.
+    Code,
+    /// With a passkey.
+    Passkey,
+    /// With a security key.
+    Webauthn,
+}
+
+impl Method {
+    /// Every method that can have hooks. One without is a way around all checks.
+    pub const ALL: [Self; 5] = [
+        Self::Password,
+        Self::Oidc,
+        Self::Code,
+        Self::Passkey,
+        Self::Webauthn,
+    ];
+
+    /// Its name in kratos.yml.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Oidc => "oidc",
+            Self::Code => "code",
+            Self::Passkey => "passkey",
+            Self::Webauthn => "webauthn",
+        }
+    }
+
+    /// The method of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.as_str() == name)
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// Where Kratos finds the template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// In the hooks themselves, nothing else to copy.
+    Inline,
+    /// At this address, `file:///etc/config/kratos/vestibule.jsonnet`.
+    At(String),
+}
+
+/// How Kratos calls us.
+#[derive(Clone, Debug)]
+pub struct Calls {
+    /// Where it reaches us, without a slash at the end.
+    pub url: String,
+    /// The key, or what stands in its place.
+    pub key: String,
+    /// Where it finds the template.
+    pub body: Body,
+}
+
+/// Key and template are written out where they are mentioned first; from then on YAML aliases point there.
+#[derive(Clone, Copy)]
+enum Mention {
+    First,
+    Again,
+}
+
+impl Calls {
+    /// The part of kratos.yml from `selfservice:` down: sign-ups by these methods, and changes of the profile.
+    #[must_use]
+    pub fn hooks(&self, methods: &[Method]) -> String {
+        let mut yaml = "selfservice:\n  flows:\n".to_owned();
+        if !methods.is_empty() {
+            yaml.push_str("    registration:\n");
+            yaml.push_str(&self.registration(methods));
+        }
+        yaml.push_str("    settings:\n");
+        yaml.push_str(&self.settings(if methods.is_empty() {
+            Mention::First
+        } else {
+            Mention::Again
+        }));
+        yaml
+    }
+
+    /// What stands under `registration:`.
+    fn registration(&self, methods: &[Method]) -> String {
+        let mut yaml = "      after:\n".to_owned();
+        let mut mention = Mention::First;
+        for method in methods {
+            yaml.push_str(&self.pair(Flow::Registration, method.as_str(), mention));
+            // Signs the person in. Kratos runs it last, wherever it stands.
+            yaml.push_str("            - hook: session\n");
+            mention = Mention::Again;
+        }
+        yaml
+    }
+
+    /// What stands under `settings:`.
+    fn settings(&self, mention: Mention) -> String {
+        format!(
+            "      after:\n{}",
+            self.pair(Flow::Settings, "profile", mention)
+        )
+    }
+
+    fn pair(&self, flow: Flow, method: &str, mention: Mention) -> String {
+        let pre = self.call(flow, Stage::Pre, method, mention);
+        let post = self.call(flow, Stage::Post, method, Mention::Again);
+        format!("        {method}:\n          hooks:\n{pre}{post}")
+    }
+
+    fn call(&self, flow: Flow, stage: Stage, method: &str, mention: Mention) -> String {
+        let url = quoted(&format!(
+            "{}/hooks/{flow}/{stage}?method={method}",
+            self.url
+        ));
+        let (body, auth) = match mention {
+            Mention::First => (
+                format!("&vestibule_body {}", quoted(&self.body.address())),
+                format!(
+                    "&vestibule_key {{type: api_key, config: {{in: header, name: {KEY_HEADER}, value: {}}}}}",
+                    quoted(&self.key)
+                ),
+            ),
+            Mention::Again => ("*vestibule_body".to_owned(), "*vestibule_key".to_owned()),
+        };
+        let mut yaml = format!(
+            "            - hook: web_hook\n\
+             \x20             config:\n\
+             \x20               url: {url}\n\
+             \x20               method: POST\n\
+             \x20               body: {body}\n\
+             \x20               auth: {auth}\n"
+        );
+        if stage == Stage::Pre {
+            yaml.push_str("                response: {parse: true}\n");
+        }
+        yaml
+    }
+
+    /// The environment variables that hold the key instead of the file, one for each call.
+    #[must_use]
+    pub fn key_variables(&self, methods: &[Method]) -> Vec<String> {
+        let variable = |flow: Flow, method: &str, place: usize| {
+            format!(
+                "SELFSERVICE_FLOWS_{flow}_AFTER_{method}_HOOKS_{place}_CONFIG_AUTH_CONFIG_VALUE"
+            )
+            .to_uppercase()
+        };
+        methods
+            .iter()
+            .map(|method| (Flow::Registration, method.as_str()))
+            .chain([(Flow::Settings, "profile")])
+            .flat_map(|(flow, method)| [0, 1].map(|place| variable(flow, method, place)))
+            .collect()
+    }
+}
+
+impl Body {
+    fn address(&self) -> String {
+        match self {
+            Self::Inline => format!("base64://{}", STANDARD.encode(TEMPLATE)),
+            Self::At(address) => address.clone(),
+        }
+    }
+}
+
+/// A text in YAML's double quotes, which know all escapes of JSON.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const KRATOS_YML: &str = include_str!("../../kratos-config/kratos.yml");
+
+    fn example() -> Calls {
+        Calls {
+            url: EXAMPLE_URL.to_owned(),
+            key: EXAMPLE_KEY.to_owned(),
+            body: Body::At(EXAMPLE_BODY.to_owned()),
+        }
+    }
+
+    fn read(yaml: &str) -> Value {
+        serde_saphyr::from_str(yaml).expect("YAML")
+    }
+
+    #[test]
+    fn the_kratos_yml_of_this_repository_has_exactly_these_hooks() {
+        for part in [
+            example().registration(&Method::ALL),
+            example().settings(Mention::Again),
+        ] {
+            assert!(KRATOS_YML.contains(&part), "write this into it:\n{part}");
+        }
+        let (ours, printed) = (read(KRATOS_YML), read(&example().hooks(&Method::ALL)));
+        for flow in Flow::ALL.map(Flow::as_str) {
+            let after = |file: &Value| file["selfservice"]["flows"][flow]["after"].clone();
+            assert_eq!(after(&ours), after(&printed));
+        }
+        let enabled = &ours["selfservice"]["methods"];
+        for method in enabled.as_object().expect("methods").keys() {
+            assert!(Method::named(method).is_some(), "{method} has no hooks");
+        }
+    }
+
+    #[test]
+    fn each_call_has_its_own_address_the_key_and_the_template() {
+        let yaml = read(&example().hooks(&[Method::Password, Method::Code]));
+        let flows = &yaml["selfservice"]["flows"];
+        for (flow, method) in [
+            ("registration", "password"),
+            ("registration", "code"),
+            ("settings", "profile"),
+        ] {
+            let hooks = &flows[flow]["after"][method]["hooks"];
+            for (place, stage) in ["pre", "post"].into_iter().enumerate() {
+                let mut config = json!({
+                    "url": format!("{EXAMPLE_URL}/hooks/{flow}/{stage}?method={method}"),
+                    "method": "POST",
+                    "body": EXAMPLE_BODY,
+                    "auth": {
+                        "type": "api_key",
+                        "config": {"in": "header", "name": "X-Vestibule-Key", "value": EXAMPLE_KEY},
+                    },
+                });
+                if stage == "pre" {
+                    config["response"] = json!({"parse": true});
+                }
+                assert_eq!(
+                    hooks[place],
+                    json!({"hook": "web_hook", "config": config}),
+                    "{flow} {stage} {method}"
+                );
+            }
+            let signs_in = (flow == "registration").then(|| json!({"hook": "session"}));
+            assert_eq!(hooks.get(2), signs_in.as_ref());
+        }
+        assert_eq!(
+            flows["registration"]["after"]
+                .as_object()
+                .map(serde_json::Map::len),
+            Some(2)
+        );
+        assert_eq!(
+            yaml["selfservice"]["flows"]
+                .as_object()
+                .map(serde_json::Map::len),
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn inline_the_template_stands_in_it_once() {
+        let calls = Calls {
+            body: Body::Inline,
+            ..example()
+        };
+        for methods in [&Method::ALL[..], &[]] {
+            let yaml = calls.hooks(methods);
+            assert_eq!(yaml.matches("base64://").count(), 1);
+            let body = read(&yaml)["selfservice"]["flows"]["settings"]["after"]["profile"]["hooks"]
+                [1]["config"]["body"]
+                .clone();
+            let encoded = body
+                .as_str()
+                .and_then(|body| body.strip_prefix("base64://"));
+            let template = STANDARD.decode(encoded.expect("base64")).expect("base64");
+            assert_eq!(template, TEMPLATE.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_variable_for_each_call_holds_the_key() {
+        let variables = example().key_variables(&[Method::Password]);
+        assert_eq!(
+            variables,
+            [
+                "SELFSERVICE_FLOWS_REGISTRATION_AFTER_PASSWORD_HOOKS_0_CONFIG_AUTH_CONFIG_VALUE",
+                "SELFSERVICE_FLOWS_REGISTRATION_AFTER_PASSWORD_HOOKS_1_CONFIG_AUTH_CONFIG_VALUE",
+                "SELFSERVICE_FLOWS_SETTINGS_AFTER_PROFILE_HOOKS_0_CONFIG_AUTH_CONFIG_VALUE",
+                "SELFSERVICE_FLOWS_SETTINGS_AFTER_PROFILE_HOOKS_1_CONFIG_AUTH_CONFIG_VALUE",
+            ]
+        );
+        assert_eq!(example().key_variables(&Method::ALL).len(), 12);
+    }
+}

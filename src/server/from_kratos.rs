@@ -2,10 +2,8 @@
 
 use actix_web::HttpRequest;
 
+pub use crate::kratos::hooks::KEY_HEADER;
 use crate::secret::Secret;
-
-/// The header that holds the key.
-pub const KEY_HEADER: &str = "X-Vestibule-Key";
 
 /// Whether the request carries one of the keys. All keys are compared, so that the time taken does not tell
 /// which one was right.
