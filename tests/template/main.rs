@@ -1,0 +1,332 @@
+//! The template of the body, on calls that a real Kratos made (`tests/fixtures/kratos/`; `ctx` is what it gets).
+
+mod jsonnet;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::{Value, json};
+use vestibule::kratos::Payload;
+use vestibule::kratos::hooks::TEMPLATE;
+use vestibule::kratos::payload::Node;
+
+/// Every key that is in every body, where its parent is.
+const ALWAYS: &[&str] = &[
+    "version",
+    "flow",
+    "flow.id",
+    "flow.type",
+    "flow.issued_at",
+    "flow.expires_at",
+    "flow.transient_payload",
+    "identity.id",
+    "identity.schema_id",
+    "identity.state",
+    "identity.traits",
+    "identity.metadata_public",
+    "identity.verifiable_addresses",
+    "identity.verifiable_addresses.value",
+    "identity.verifiable_addresses.via",
+    "identity.verifiable_addresses.verified",
+    "identity.verifiable_addresses.status",
+    "identity.recovery_addresses",
+    "identity.recovery_addresses.value",
+    "identity.recovery_addresses.via",
+    "identity.created_at",
+    "identity.updated_at",
+    "previous.traits",
+    "previous.metadata_public",
+    "nodes",
+    "nodes.name",
+    "nodes.hidden",
+    "request",
+    "request.headers",
+];
+
+/// Every key that may be missing.
+const SOMETIMES: &[&str] = &[
+    "flow.return_to",
+    "identity",
+    "identity.external_id",
+    "previous",
+    "nodes.title",
+    "request.headers.Accept-Language",
+    "request.headers.User-Agent",
+    "request.headers.True-Client-Ip",
+];
+
+/// What is the operator's or the person's own inside.
+const OPAQUE: &[&str] = &["traits", "metadata_public", "transient_payload"];
+
+/// The recorded calls by file name, in its order.
+fn recorded() -> BTreeMap<String, Value> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kratos/v26.2.0");
+    let calls: BTreeMap<String, Value> = folder
+        .read_dir()
+        .expect("recorded calls")
+        .map(|file| {
+            let path = file.expect("a file").path();
+            let name = path.file_stem().expect("a name").to_string_lossy();
+            let text = std::fs::read_to_string(&path).expect("text");
+            (
+                name.into_owned(),
+                serde_json::from_str(&text).expect("JSON"),
+            )
+        })
+        .collect();
+    assert!(
+        calls.len() >= 26,
+        "there are {} recorded calls",
+        calls.len()
+    );
+    calls
+}
+
+/// The body that Kratos sends for this call.
+fn body(ctx: &Value) -> String {
+    jsonnet::call(TEMPLATE, ctx).unwrap_or_else(|error| panic!("{error} on {ctx}"))
+}
+
+fn json(body: &str) -> Value {
+    serde_json::from_str(body).expect("JSON")
+}
+
+/// A recorded call, to be changed.
+fn call(name: &str) -> Value {
+    recorded().remove(name).expect("recorded")["ctx"].take()
+}
+
+/// The paths of all keys, those of list entries without their number.
+fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                if !OPAQUE.contains(&key.as_str()) {
+                    keys(value, &path, found);
+                }
+                found.insert(path);
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|value| keys(value, path, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_recorded_call_becomes_a_body_that_is_read() {
+    for (name, call) in recorded() {
+        let ctx = &call["ctx"];
+        let payload = Payload::parse(body(ctx).as_bytes()).expect(&name);
+        assert_eq!(payload.flow["id"], ctx["flow"]["id"], "{name}");
+        let identity = &ctx["identity"];
+        assert_eq!(payload.identity.is_some(), identity.is_object(), "{name}");
+        if let Some(seen) = &payload.identity {
+            assert_eq!(seen["id"], identity["id"], "{name}");
+            assert_eq!(seen["traits"], identity["traits"], "{name}");
+            assert_eq!(seen["created_at"], identity["created_at"], "{name}");
+        }
+        let before = &ctx["flow"]["identity"];
+        assert_eq!(payload.previous.is_some(), before.is_object(), "{name}");
+        assert_eq!(before.is_object(), name.starts_with("settings"), "{name}");
+        if let Some(previous) = &payload.previous {
+            assert_eq!(previous["traits"], before["traits"], "{name}");
+        }
+        let sent = ctx["request_headers"]["Accept-Language"][0].as_str();
+        assert_eq!(payload.header("accept-language"), sent, "{name}");
+    }
+}
+
+#[test]
+fn every_body_has_the_documented_keys_and_no_other() {
+    for (name, call) in recorded() {
+        let mut found = BTreeSet::new();
+        keys(&json(&body(&call["ctx"])), "", &mut found);
+        for key in &found {
+            let known = ALWAYS.contains(&key.as_str()) || SOMETIMES.contains(&key.as_str());
+            assert!(known, "{name} has `{key}`");
+        }
+        let empty = |parent: &str| {
+            json(&body(&call["ctx"]))
+                .pointer(&format!("/{}", parent.replace('.', "/")))
+                .is_none_or(|value| value.is_null() || *value == json!([]))
+        };
+        for key in ALWAYS {
+            let there = match key.rsplit_once('.') {
+                Some((parent, _)) => found.contains(parent) && !empty(parent),
+                None => true,
+            };
+            assert_eq!(found.contains(*key), there, "{name}: `{key}`");
+        }
+    }
+}
+
+#[test]
+fn no_body_holds_a_cookie_a_token_or_an_oauth_code() {
+    for (name, mut call) in recorded() {
+        let ctx = &mut call["ctx"];
+        // Told apart from all that is there, also where the recorded call has none.
+        ctx["request_cookies"]["ory_kratos_session"] = json!("canary-session");
+        ctx["request_url"] = json!("http://kratos/callback?code=canary-code&state=canary-state");
+        ctx["flow"]["request_url"] = ctx["request_url"].clone();
+        ctx["flow"]["session_token_exchange_code"] = json!("canary-exchange");
+        ctx["flow"]["oauth2_login_challenge"] = json!("canary-challenge");
+        ctx["request_headers"]["Cookie"] = json!(["canary-cookie"]);
+        ctx["request_headers"]["Authorization"] = json!(["canary-authorization"]);
+        for node in ctx["flow"]["ui"]["nodes"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+        {
+            node["attributes"]["value"] = json!("canary-value");
+        }
+        let body = body(ctx).to_lowercase();
+        for word in ["canary", "csrf", "cookie", "code=", "state=", "password"] {
+            assert!(!body.contains(word), "{name} has `{word}`: {body}");
+        }
+    }
+}
+
+#[test]
+fn the_nodes_tell_whether_the_person_sees_them() {
+    let fields = [
+        ("traits.email", "E-mail"),
+        ("traits.company", "Company"),
+        ("traits.vat_number", "VAT number"),
+        ("traits.invite", "Invite code"),
+    ];
+    for (name, call) in recorded() {
+        let nodes = Payload::parse(body(&call["ctx"]).as_bytes())
+            .expect(&name)
+            .nodes;
+        if name.starts_with("settings-before") {
+            assert_eq!(nodes, None, "{name}: Kratos hands over none");
+            continue;
+        }
+        if name.starts_with("login") {
+            assert_eq!(nodes, Some(vec![]), "{name}: no field of an account");
+            continue;
+        }
+        let second_step =
+            (name.ends_with("two-step") && !name.contains("-before-")) || name.contains("-code-");
+        let expected = fields.map(|(name, title)| Node {
+            name: name.to_owned(),
+            hidden: second_step,
+            title: Some(title.to_owned()),
+        });
+        assert_eq!(nodes.as_deref(), Some(&expected[..]), "{name}");
+    }
+}
+
+#[test]
+fn what_kratos_may_leave_out_is_not_missed() {
+    let whole = call("registration-pre-password-browser-form-two-step");
+    let bare = json!({"flow": {"id": whole["flow"]["id"]}});
+    let read = json(&body(&bare));
+    assert_eq!(
+        read,
+        json!({
+            "version": 1,
+            "flow": {"id": whole["flow"]["id"], "transient_payload": {}},
+            "nodes": null,
+            "request": {"headers": {}},
+        })
+    );
+    Payload::parse(read.to_string().as_bytes()).expect("it is read");
+
+    // One after the other is missing or null, at every depth.
+    let mut places = BTreeSet::new();
+    keys(&whole, "", &mut places);
+    for place in places {
+        if place == "flow" || place == "flow.id" || place.contains("nodes.") {
+            continue;
+        }
+        let (parent, key) = place.rsplit_once('.').unwrap_or(("", &place));
+        let parent = match parent {
+            "" => String::new(),
+            parent => format!("/{}", parent.replace('.', "/")),
+        };
+        for gone in [None, Some(Value::Null)] {
+            let mut ctx = whole.clone();
+            let Some(Value::Object(object)) = ctx.pointer_mut(&parent) else {
+                continue;
+            };
+            match &gone {
+                None => object.remove(key),
+                Some(null) => object.insert(key.to_owned(), null.clone()),
+            };
+            let body = body(&ctx);
+            if place != "identity.id" {
+                Payload::parse(body.as_bytes()).unwrap_or_else(|error| panic!("{place}: {error}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn nodes_of_any_shape_are_passed_over_or_read() {
+    let mut ctx = call("registration-pre-password-browser-form-one-step");
+    ctx["flow"]["ui"]["nodes"] = json!([
+        {"type": "text", "attributes": {"node_type": "text", "id": "x", "text": {}}},
+        {"type": "script", "attributes": null, "meta": null},
+        {"type": "input"},
+        {"type": "input", "attributes": {"name": "transient_payload.x", "type": "text"}},
+        {"type": "input", "attributes": {"name": "traits.a", "type": "text"}, "meta": {}},
+        {"type": "input", "attributes": {"name": "traits.b.c", "type": "hidden"}, "meta": {"label": null}},
+        {"type": "input", "attributes": {"name": "traits.d"}, "meta": {"label": {"text": "D"}}},
+    ]);
+    assert_eq!(
+        json(&body(&ctx))["nodes"],
+        json!([
+            {"name": "traits.a", "hidden": false},
+            {"name": "traits.b.c", "hidden": true},
+            {"name": "traits.d", "hidden": false, "title": "D"},
+        ])
+    );
+}
+
+#[test]
+fn a_header_sent_twice_is_one_text() {
+    let mut ctx = call("registration-pre-password-browser-form-one-step");
+    ctx["request_headers"] = json!({
+        "Accept-Language": ["de", "en;q=0.5"],
+        "True-Client-Ip": ["192.0.2.7"],
+        "X-Forwarded-For": ["192.0.2.8"],
+    });
+    assert_eq!(
+        json(&body(&ctx))["request"]["headers"],
+        json!({"Accept-Language": "de, en;q=0.5", "True-Client-Ip": "192.0.2.7"})
+    );
+}
+
+#[test]
+fn what_the_person_sends_along_and_the_account_s_own_data_arrive_as_they_are() {
+    let mut ctx = call("registration-pre-password-browser-json-one-step");
+    let data = json!({"text": "\u{0}<ü>\"{x}", "list": [1, null, {"deep": 1.5}], "nothing": null, "yes": true});
+    ctx["flow"]["transient_payload"] = data.clone();
+    ctx["identity"]["traits"] = data.clone();
+    ctx["identity"]["metadata_public"] = data.clone();
+    ctx["identity"]["external_id"] = json!("hold-1");
+    let body = json(&body(&ctx));
+    assert_eq!(body["flow"]["transient_payload"], data);
+    assert_eq!(body["identity"]["traits"], data);
+    assert_eq!(body["identity"]["metadata_public"], data);
+    assert_eq!(body["identity"]["external_id"], "hold-1");
+}
+
+#[test]
+fn bodies_look_like_this() {
+    for name in [
+        "registration-pre-password-browser-form-two-step",
+        "registration-post-code-api",
+        "registration-pre-oidc-browser",
+        "settings-pre-profile-browser-form",
+        "settings-before-api",
+    ] {
+        insta::assert_json_snapshot!(name, json(&body(&call(name))));
+    }
+}
