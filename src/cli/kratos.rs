@@ -1,13 +1,185 @@
-//! stub
-/// stub
-#[derive(Debug, clap::Subcommand)]
+//! What kratos.yml needs.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, Subcommand};
+use url::Url;
+
+use crate::kratos::hooks::{Body, Calls, EXAMPLE_URL, Method, TEMPLATE};
+
+/// What stands in place of the key.
+const NO_KEY: &str = "PUT-YOUR-KEY-HERE";
+
+/// What is printed for Kratos.
+#[derive(Debug, Subcommand)]
 pub enum Command {
-    /// stub
-    Hooks,
+    /// Print the hooks for kratos.yml, for every way to sign up and for changes of the profile
+    Hooks(Hooks),
 }
+
+/// How the hooks shall be.
+#[derive(Debug, Args)]
+pub struct Hooks {
+    /// Where Kratos reaches Vestibule
+    #[arg(long, default_value = EXAMPLE_URL, value_parser = base)]
+    url: String,
+    /// Only these ways to sign up; all others must then be off in kratos.yml
+    #[arg(
+        long = "method",
+        value_name = "METHOD",
+        value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(Method::ALL.map(Method::as_str))
+            .try_map(|name| Method::named(&name).ok_or("it has no hooks")),
+        default_values = Method::ALL.map(Method::as_str),
+    )]
+    methods: Vec<Method>,
+    /// Put the body's template into the hooks, so that Kratos needs no other file
+    #[arg(long)]
+    inline: bool,
+    /// Where Kratos finds the body's template
+    #[arg(
+        long,
+        value_name = "URI",
+        default_value = "file:///etc/config/kratos/vestibule.jsonnet",
+        conflicts_with = "inline"
+    )]
+    body: String,
+    /// Print the body's template alone
+    #[arg(long, exclusive = true)]
+    template: bool,
+}
+
 impl Command {
-    /// stub
-    pub fn run(self) -> anyhow::Result<std::process::ExitCode> {
-        Ok(std::process::ExitCode::SUCCESS)
+    /// Prints it.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let Self::Hooks(hooks) = self;
+        hooks.print(&mut io::stdout().lock())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Hooks {
+    /// Prints the hooks, or the template.
+    pub fn print(&self, to: &mut impl Write) -> io::Result<()> {
+        if self.template {
+            return to.write_all(TEMPLATE.as_bytes());
+        }
+        let (hooked, open): (Vec<Method>, Vec<Method>) = Method::ALL
+            .into_iter()
+            .partition(|method| self.methods.contains(method));
+        let body = if self.inline {
+            Body::Inline
+        } else {
+            Body::At(self.body.clone())
+        };
+        let calls = Calls {
+            url: self.url.clone(),
+            key: NO_KEY.to_owned(),
+            body,
+        };
+
+        writeln!(to, "# For kratos.yml: put it together with what is there.")?;
+        if !open.is_empty() {
+            writeln!(
+                to,
+                "#\n# These ways to sign up get around every check unless they are off:"
+            )?;
+            for method in open {
+                writeln!(to, "#   selfservice.methods.{method}.enabled: false")?;
+            }
+        }
+        if let Body::At(address) = &calls.body {
+            writeln!(
+                to,
+                "#\n# The body's template belongs at {address}\n\
+                 #   vestibule kratos hooks --template > vestibule.jsonnet"
+            )?;
+        }
+        writeln!(
+            to,
+            "#\n# The key is one of `hooks.keys` in vestibule.yaml (`vestibule keygen` makes one). Write it in once, in\n\
+             # place of {NO_KEY}; or leave that there and give it to Kratos in each of these variables:"
+        )?;
+        for variable in calls.key_variables(&hooked) {
+            writeln!(to, "#   {variable}")?;
+        }
+        write!(to, "{}", calls.hooks(&hooked))
+    }
+}
+
+/// An address that paths can be put behind.
+fn base(text: &str) -> Result<String, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("it must begin with http:// or https://".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("it must end with the host, the port or a path".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        // Kratos shows the address to people when a call fails.
+        return Err("it must not hold credentials".to_owned());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        hooks: Hooks,
+    }
+
+    fn printed(arguments: &[&str]) -> String {
+        let program = Program::parse_from([&["hooks"], arguments].concat());
+        let mut printed = Vec::new();
+        program.hooks.print(&mut printed).expect("it is printed");
+        String::from_utf8(printed).expect("text")
+    }
+
+    #[test]
+    fn what_belongs_into_kratos_yml_is_printed() {
+        insta::assert_snapshot!(printed(&[
+            "--url",
+            "https://vestibule.example.com/",
+            "--method",
+            "code,password"
+        ]));
+    }
+
+    #[test]
+    fn all_ways_to_sign_up_are_hooked_by_default_and_the_template_can_be_in_it() {
+        let printed = printed(&["--inline"]);
+        for method in Method::ALL {
+            assert!(printed.contains(&format!("/hooks/registration/pre?method={method}")));
+        }
+        assert!(printed.contains("body: &vestibule_body \"base64://"));
+        assert!(!printed.contains("file://") && !printed.contains("enabled: false"));
+    }
+
+    #[test]
+    fn the_template_is_printed_alone() {
+        assert_eq!(printed(&["--template"]), TEMPLATE);
+    }
+
+    #[test]
+    fn an_address_that_no_path_can_follow_is_refused() {
+        assert_eq!(base("http://v:4480/in/").as_deref(), Ok("http://v:4480/in"));
+        for wrong in [
+            "vestibule:4480",
+            "ftp://v",
+            "http://v/?a=b",
+            "http://v/#a",
+            "http://key@v",
+            "http://",
+        ] {
+            assert!(base(wrong).is_err(), "{wrong}");
+        }
     }
 }
