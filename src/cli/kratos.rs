@@ -100,7 +100,8 @@ impl Hooks {
         writeln!(
             to,
             "#\n# The key is one of `hooks.keys` in vestibule.yaml (`vestibule keygen` makes one). Write it in once, in\n\
-             # place of {NO_KEY}; or leave that there and give it to Kratos in each of these variables:"
+             # place of {NO_KEY}; or take `value` out and give it to Kratos in each of these variables,\n\
+             # without which it then does not start:"
         )?;
         for variable in calls.key_variables(&hooked) {
             writeln!(to, "#   {variable}")?;
