@@ -18,6 +18,7 @@ use crate::check::Checks;
 use crate::clock::Clock;
 use crate::config::settings::{Address, Dsn, Settings};
 use crate::delivery::backoff::random_jitter;
+use crate::kratos::hooks::EXAMPLE_KEY;
 use crate::server::answers::Answers;
 use crate::server::{Door, Health, admin, hooks};
 use crate::service::client::Services;
@@ -98,6 +99,16 @@ impl App {
             "there is no key for Kratos to call with; set the environment variable VESTIBULE_KEY or `hooks.keys` \
              (`vestibule keygen` makes one)"
         );
+        if settings
+            .hooks
+            .keys
+            .iter()
+            .any(|key| key.matches(EXAMPLE_KEY.as_bytes()))
+        {
+            tracing::warn!(
+                "`hooks.keys` holds the key of kratos-config/kratos.yml, which everybody knows; `vestibule keygen` makes one"
+            );
+        }
         let metrics = Arc::new(Metrics::new());
         let store = match store {
             Some(store) => store,

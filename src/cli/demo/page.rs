@@ -102,9 +102,19 @@ async fn form(
         .get(&format!("/self-service/{flow}/flows?id={id}"), &request)
         .await
     {
-        Some((200, body)) => page(&flow, &written(&body["ui"])),
+        Some((200, body)) => page(title(&flow), &written(&body["ui"])),
         Some(_) => elsewhere(&begin),
         None => page("Kratos cannot be reached", "<p>Is it still running?</p>"),
+    }
+}
+
+fn title(flow: &str) -> &'static str {
+    match flow {
+        "registration" => "Sign up",
+        "login" => "Log in",
+        "settings" => "Your profile",
+        "verification" => "Verify your address",
+        _ => "Recover your account",
     }
 }
 

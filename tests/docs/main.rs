@@ -1,0 +1,148 @@
+//! What the documents name is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|_| panic!("{path} is there"))
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// docs/contract.md names a test for each promise: `it/pre::a_test`, `server::answers::tests::a_test`, `it/deadline::*`.
+#[test]
+fn each_promise_names_tests_that_exist() {
+    let mut named = 0;
+    let text = read("docs/contract.md");
+    for line in text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| promise"))
+    {
+        let proof = line.split('|').nth(2).unwrap_or_default();
+        let mut proofs = 0;
+        for name in proof.split('`').skip(1).step_by(2) {
+            proofs += 1;
+            named += 1;
+            let (module, test) = name
+                .rsplit_once("::")
+                .unwrap_or_else(|| panic!("{name} in {line}"));
+            let (folder, module) = match module.split_once('/') {
+                Some((target, module)) => (format!("tests/{target}"), module.to_owned()),
+                None => (
+                    "src".to_owned(),
+                    module.trim_end_matches("::tests").to_owned(),
+                ),
+            };
+            let source = read(&format!("{folder}/{}.rs", module.replace("::", "/")));
+            let function = format!("fn {test}(");
+            assert!(
+                test == "*" && source.contains("fn ") || source.contains(&function),
+                "docs/contract.md names `{name}`, which is not there"
+            );
+        }
+        assert!(proofs > 0, "no test is named for: {line}");
+    }
+    assert!(named > 30, "{named} tests are named");
+}
+
+/// Links between the documents lead somewhere.
+#[test]
+fn links_lead_to_files_that_exist() {
+    let documents = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/contract.md",
+        "docs/kratos.md",
+        "docs/configuration.md",
+    ];
+    for document in documents {
+        let text = read(document);
+        let folder = root().join(document).parent().expect("a folder").to_owned();
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let path = link.split('#').next().unwrap_or_default();
+            if !path.is_empty() && !path.contains("://") {
+                assert!(folder.join(path).exists(), "{document} links to {link}");
+            }
+        }
+    }
+}
+
+/// Imports follow the line in ARCHITECTURE.md and never go back.
+#[test]
+fn imports_follow_the_line() {
+    let line = [
+        "cli",
+        "app",
+        "config",
+        "server",
+        "worker",
+        "check",
+        "service",
+        "store",
+        "decision",
+        "delivery",
+        "verdict",
+        "request",
+        "message",
+        "expression",
+        "kratos",
+        "telemetry",
+        "secret",
+        "clock",
+    ];
+    let text = read("ARCHITECTURE.md")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert!(text.contains("main → cli → app → config → server, worker → check → service, store → decision, delivery → verdict, request, message → expression → kratos → telemetry, secret, clock"));
+    let mut files = Vec::new();
+    sources(&root().join("src"), &mut files);
+    assert!(files.len() > 50);
+    for file in files {
+        let relative = file
+            .strip_prefix(root().join("src"))
+            .expect("in src")
+            .to_string_lossy()
+            .into_owned();
+        let module = relative
+            .split(['/', '.'])
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let Some(here) = line.iter().position(|name| *name == module) else {
+            continue;
+        };
+        let source = fs::read_to_string(&file).expect("a source");
+        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+        for used in source.split("crate::").skip(1) {
+            let used: String = used
+                .chars()
+                .take_while(|character| character.is_alphanumeric() || *character == '_')
+                .collect();
+            if let Some(there) = line.iter().position(|name| *name == used) {
+                assert!(
+                    there >= here,
+                    "{relative} imports `{used}`, which stands to its left"
+                );
+            }
+        }
+    }
+}
