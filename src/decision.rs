@@ -1,6 +1,8 @@
 //! What was decided about a sign-up and why, without any value: "why was this person refused?"
 
-use serde::Serialize;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -27,7 +29,8 @@ pub struct Decision {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CheckRecord {
     /// The check's name.
-    pub check: String,
+    #[serde(serialize_with = "as_text")]
+    pub check: Arc<str>,
     /// `accepted`, `refused`, `unavailable`, `not_applicable`, `skipped`.
     pub outcome: &'static str,
     /// In what way unavailable.
@@ -41,4 +44,8 @@ pub struct CheckRecord {
     pub observed: bool,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
+}
+
+fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
 }

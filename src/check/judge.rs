@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 
 use super::ask::{Conclusion, conclude, without_answer};
@@ -39,6 +40,10 @@ pub struct Checks {
 #[derive(Debug)]
 struct Wired {
     check: Check,
+    /// The check's name, for records.
+    name: Arc<str>,
+    /// How often it came to each of [`OUTCOMES`], whether it decides or observes.
+    counters: [Counter; OUTCOMES.len()],
     after: Vec<usize>,
     waits_for: Vec<usize>,
 }
@@ -64,6 +69,15 @@ pub struct Judgement {
     /// One for each check of the flow, in order of the settings.
     pub records: Vec<CheckRecord>,
 }
+
+/// What a check can come to, as [`Outcome::as_str`] says it.
+const OUTCOMES: [&str; 5] = [
+    "accepted",
+    "refused",
+    "unavailable",
+    "not_applicable",
+    "skipped",
+];
 
 /// What a check came to.
 #[derive(Debug)]
@@ -117,6 +131,8 @@ impl Checks {
         let all = checks
             .into_iter()
             .map(|check| Wired {
+                name: check.name.as_str().into(),
+                counters: counters(&check, &metrics),
                 after: found(&check.after),
                 waits_for: found(&check.waits_for()),
                 check,
@@ -414,8 +430,8 @@ impl Round<'_> {
                 continue;
             }
             let observed = check.mode == Mode::Observe;
-            records.push(record(check, done));
-            self.count(check, &done.outcome);
+            records.push(record(wired, done));
+            self.count(wired, &done.outcome);
             let message = match &done.outcome {
                 Outcome::Refused(message) => message,
                 Outcome::Unavailable {
@@ -484,20 +500,18 @@ impl Round<'_> {
         }
     }
 
-    fn count(&self, check: &Check, outcome: &Outcome) {
+    fn count(
+        &self,
+        Wired {
+            check, counters, ..
+        }: &Wired,
+        outcome: &Outcome,
+    ) {
         let metrics = &self.checks.metrics;
         let observed = check.mode == Mode::Observe;
-        let outcomes = if observed {
-            &metrics.observed_outcomes
-        } else {
-            &metrics.check_outcomes
-        };
-        outcomes
-            .get_or_create(&CheckLabels {
-                check: check.name.clone(),
-                outcome: outcome.as_str(),
-            })
-            .inc();
+        if let Some(place) = OUTCOMES.iter().position(|name| *name == outcome.as_str()) {
+            counters[place].inc();
+        }
         if let Outcome::Unavailable { kind, policy, .. } = outcome {
             let labels = KindLabels {
                 check: check.name.clone(),
@@ -523,14 +537,31 @@ impl Outcome {
     }
 }
 
-fn record(check: &Check, done: &Done) -> CheckRecord {
+/// The counters of a check, looked up once instead of with every sign-up.
+fn counters(check: &Check, metrics: &Metrics) -> [Counter; OUTCOMES.len()] {
+    let family = if check.mode == Mode::Observe {
+        &metrics.observed_outcomes
+    } else {
+        &metrics.check_outcomes
+    };
+    OUTCOMES.map(|outcome| {
+        family
+            .get_or_create(&CheckLabels {
+                check: check.name.clone(),
+                outcome,
+            })
+            .clone()
+    })
+}
+
+fn record(Wired { check, name, .. }: &Wired, done: &Done) -> CheckRecord {
     let (kind, message_id) = match &done.outcome {
         Outcome::Refused(message) => (None, Some(message.id)),
         Outcome::Unavailable { kind, .. } => (Some(kind.as_str()), None),
         _ => (None, None),
     };
     CheckRecord {
-        check: check.name.clone(),
+        check: Arc::clone(name),
         outcome: done.outcome.as_str(),
         kind,
         message_id,

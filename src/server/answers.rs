@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::answer::Answer;
 use crate::clock::{Clock, Timestamp, later};
-use crate::kratos::Hook;
+use crate::kratos::{Flow, Hook, Stage};
 
 /// How long an answer is remembered.
 pub const REMEMBERED_FOR: Duration = Duration::from_mins(2);
@@ -27,7 +27,9 @@ pub const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// What makes two calls the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    hook: [u8; 32],
+    flow: Flow,
+    stage: Stage,
+    method: String,
     body: [u8; 32],
     trigger: Option<String>,
 }
@@ -36,9 +38,10 @@ impl Key {
     /// The same hook, trigger id and body make the same key.
     #[must_use]
     pub fn new(hook: &Hook, trigger: Option<&str>, body: &[u8]) -> Self {
-        let hook = format!("{}/{}?{}", hook.flow, hook.stage, hook.method);
         Self {
-            hook: Sha256::digest(hook).into(),
+            flow: hook.flow,
+            stage: hook.stage,
+            method: hook.method.clone(),
             body: Sha256::digest(body).into(),
             trigger: trigger.map(ToOwned::to_owned),
         }
@@ -191,7 +194,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::kratos::{Flow, Reply, Stage};
+    use crate::kratos::Reply;
 
     fn key(trigger: Option<&str>, body: &str) -> Key {
         let hook = Hook {

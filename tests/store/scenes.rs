@@ -74,7 +74,7 @@ pub fn decision(number: u128) -> Decision {
         duration_ms: 12,
         outcome: "refused",
         checks: vec![CheckRecord {
-            check: "vat_number".to_owned(),
+            check: "vat_number".into(),
             outcome: "refused",
             kind: None,
             message_id: Some(4_900_101),

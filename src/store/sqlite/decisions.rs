@@ -1,37 +1,30 @@
 //! What was decided, written down.
 
-use serde_json::{Value, json};
-use sqlx::SqlitePool;
+use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
 use super::row;
 use crate::decision::Decision;
 use crate::store::Error;
 
-const RECORD: &str = "
-INSERT INTO decisions (at, flow_id, flow, method, outcome, duration_ms, checks)
-SELECT
-    value ->> 'at', value ->> 'flow_id', value ->> 'flow', value ->> 'method', value ->> 'outcome',
-    value ->> 'duration_ms', value -> 'checks'
-FROM json_each(?1)";
+const RECORD: &str =
+    "INSERT INTO decisions (at, flow_id, flow, method, outcome, duration_ms, checks) ";
 
+/// One statement for all of them, so that it is one transaction.
 pub(super) async fn record(writer: &SqlitePool, decisions: &[Decision]) -> Result<(), Error> {
     if decisions.is_empty() {
         return Ok(());
     }
-    let rows: Value = decisions.iter().map(decision_row).collect();
-    let statement = sqlx::query(RECORD).bind(rows.to_string());
-    statement.execute(writer).await?;
+    let mut statement = QueryBuilder::<Sqlite>::new(RECORD);
+    statement.push_values(decisions, |mut row, decision| {
+        row.push_bind(row::moment(decision.at))
+            .push_bind(decision.flow_id.to_string())
+            .push_bind(decision.hook.flow.as_str())
+            .push_bind(&decision.hook.method)
+            .push_bind(decision.outcome)
+            .push_bind(i64::try_from(decision.duration_ms).unwrap_or(i64::MAX))
+            .push_bind(serde_json::to_string(&decision.checks).unwrap_or_default());
+    });
+    // The text differs with the number of rows; a cached statement for each would only take memory.
+    statement.build().persistent(false).execute(writer).await?;
     Ok(())
-}
-
-fn decision_row(decision: &Decision) -> Value {
-    json!({
-        "at": row::moment(decision.at),
-        "flow_id": decision.flow_id,
-        "flow": decision.hook.flow.as_str(),
-        "method": decision.hook.method,
-        "outcome": decision.outcome,
-        "duration_ms": decision.duration_ms,
-        "checks": decision.checks,
-    })
 }
