@@ -17,6 +17,10 @@ use vestibule::app::{App, Surroundings};
 use vestibule::config::{self, Environment};
 use vestibule::telemetry::{LogFormat, log_to};
 
+/// The program's own, for both sides.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const IN_FLIGHT: usize = 64;
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_secs(3);

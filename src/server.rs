@@ -11,6 +11,8 @@ mod pre;
 
 use actix_web::web::{self, Data, ServiceConfig};
 
+use crate::kratos::{Flow, Stage};
+
 pub use door::Door;
 pub use from_kratos::KEY_HEADER;
 pub use health::Health;
@@ -18,11 +20,22 @@ pub use health::Health;
 /// What Kratos calls, and the health of it.
 pub fn hooks(door: Data<Door>, health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {
     move |config| {
+        config.app_data(door).app_data(health);
+        for flow in Flow::ALL {
+            for stage in Stage::ALL {
+                // A path without parameters is found without a regular expression.
+                let path = format!("/hooks/{flow}/{stage}");
+                config
+                    .route(
+                        &path,
+                        web::post().to(move |request, payload, door| {
+                            hook::answer(flow, stage, request, payload, door)
+                        }),
+                    )
+                    .route(&path, web::route().to(hook::wrong_verb));
+            }
+        }
         config
-            .app_data(door)
-            .app_data(health)
-            .route("/hooks/{flow}/{stage}", web::post().to(hook::answer))
-            .route("/hooks/{flow}/{stage}", web::route().to(hook::wrong_verb))
             .route("/health/alive", web::get().to(health::alive))
             .route("/health/ready", web::get().to(health::ready))
             .default_service(web::route().to(hook::unknown));

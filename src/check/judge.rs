@@ -342,7 +342,7 @@ impl Round<'_> {
             return self.unavailable(check, Kind::Expression, &format!("`{place}`: {error}"));
         }
         tracing::info!(
-            check = check.name, place, %error, flow.id = %self.call.payload.flow_id,
+            check = check.name, place, %error, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
             "The value is not valid: an expression of the check failed on it"
         );
         let wording = check
@@ -355,7 +355,7 @@ impl Round<'_> {
     fn unavailable(&self, check: &Check, kind: Kind, because: &str) -> Outcome {
         let policy = check.unavailable.policy(kind);
         tracing::warn!(
-            check = check.name, kind = kind.as_str(), because, flow.id = %self.call.payload.flow_id,
+            check = check.name, kind = kind.as_str(), because, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
             passes = policy == Policy::Accept, observed = check.mode == Mode::Observe,
             "Check `{}` has no usable answer", check.name
         );

@@ -4,7 +4,10 @@ use serde_json::Value;
 
 /// A path to one trait. It has at least one name behind `traits`, and no empty one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Field(String);
+pub struct Field {
+    text: String,
+    names: Vec<String>,
+}
 
 /// Why a text is not a [`Field`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +33,11 @@ impl Field {
                     .all(|character| character.is_alphanumeric() || "_-".contains(character))
         };
         if path.split('.').all(usable) {
-            Ok(Self(text.to_owned()))
+            let names = text.split('.').map(ToOwned::to_owned).collect();
+            Ok(Self {
+                text: text.to_owned(),
+                names,
+            })
         } else {
             Err(Error::BadName(text.to_owned()))
         }
@@ -39,20 +46,20 @@ impl Field {
     /// The name of the form's node for this field: `traits.vat_number`.
     #[must_use]
     pub fn node_name(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The same as Kratos wants it in `instance_ptr`: `#/traits/vat_number`.
     #[must_use]
     pub fn pointer(&self) -> String {
-        format!("#/{}", self.0.replace('.', "/"))
+        format!("#/{}", self.text.replace('.', "/"))
     }
 
     /// The value in an identity, or in what it was before; `None` if it is missing or null.
     #[must_use]
     pub fn value_in<'a>(&self, identity: &'a Value) -> Option<&'a Value> {
-        self.0
-            .split('.')
+        self.names
+            .iter()
             .try_fold(identity, |value, name| value.get(name))
             .filter(|value| !value.is_null())
     }
@@ -60,7 +67,7 @@ impl Field {
 
 impl std::fmt::Display for Field {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.write_str(&self.text)
     }
 }
 

@@ -43,15 +43,12 @@ impl Flow {
             Self::Settings => "settings",
         }
     }
-
-    /// The flow of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|flow| flow.as_str() == name)
-    }
 }
 
 impl Stage {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Pre, Self::Post];
+
     /// As it stands in the path.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -59,14 +56,6 @@ impl Stage {
             Self::Pre => "pre",
             Self::Post => "post",
         }
-    }
-
-    /// The stage of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        [Self::Pre, Self::Post]
-            .into_iter()
-            .find(|stage| stage.as_str() == name)
     }
 }
 

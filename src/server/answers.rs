@@ -5,6 +5,7 @@
 //! is remembered.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::answer::Answer;
 use crate::clock::{Clock, Timestamp, later};
-use crate::kratos::{Flow, Hook, Stage};
+use crate::kratos::Hook;
 
 /// How long an answer is remembered.
 pub const REMEMBERED_FOR: Duration = Duration::from_mins(2);
@@ -24,41 +25,41 @@ pub const MOST_ANSWERS: usize = 10_000;
 /// The most bytes of answers that are remembered.
 pub const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// What makes two calls the same.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// What makes two calls the same: a hash of the hook, the trigger id and the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    flow: Flow,
-    stage: Stage,
-    method: String,
-    body: [u8; 32],
-    trigger: Option<String>,
+    hash: [u8; 32],
+    has_trigger: bool,
 }
 
 impl Key {
     /// The same hook, trigger id and body make the same key.
     #[must_use]
     pub fn new(hook: &Hook, trigger: Option<&str>, body: &[u8]) -> Self {
+        let mut hash = Sha256::new();
+        // A zero byte stands in none of these, so nothing can pass for its neighbour.
+        for part in [
+            hook.flow.as_str(),
+            hook.stage.as_str(),
+            &hook.method,
+            trigger.unwrap_or_default(),
+        ] {
+            hash.update(part);
+            hash.update([0]);
+        }
+        hash.update(body);
         Self {
-            flow: hook.flow,
-            stage: hook.stage,
-            method: hook.method.clone(),
-            body: Sha256::digest(body).into(),
-            trigger: trigger.map(ToOwned::to_owned),
+            hash: hash.finalize().into(),
+            has_trigger: trigger.is_some(),
         }
     }
+}
 
-    /// The trigger id, or if Kratos sends none, a name for this very body.
-    #[must_use]
-    pub fn trigger_or_body(&self) -> String {
-        use std::fmt::Write as _;
-        self.trigger.clone().unwrap_or_else(|| {
-            self.body
-                .iter()
-                .fold(String::from("body-"), |mut text, byte| {
-                    let _ = write!(text, "{byte:02x}");
-                    text
-                })
-        })
+impl fmt::Display for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.hash
+            .iter()
+            .try_for_each(|byte| write!(formatter, "{byte:02x}"))
     }
 }
 
@@ -104,7 +105,7 @@ impl Answers {
             } else {
                 let number = kept.next;
                 kept.next += 1;
-                let work = self.begin(key.clone(), number, work);
+                let work = self.begin(key, number, work);
                 kept.works.insert(key, (number, work.clone()));
                 work
             }
@@ -130,8 +131,8 @@ impl Answers {
         let size = answer
             .filter(|answer| answer.may_be_repeated())
             .map(Answer::size);
-        match (size, &key.trigger) {
-            (Some(size), Some(_)) => {
+        match (size, key.has_trigger) {
+            (Some(size), true) => {
                 kept.bytes += size;
                 let until = later(self.clock.now(), REMEMBERED_FOR);
                 kept.done.push_back((key, number, until, size));
@@ -194,7 +195,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::kratos::Reply;
+    use crate::kratos::{Flow, Reply, Stage};
 
     fn key(trigger: Option<&str>, body: &str) -> Key {
         let hook = Hook {
@@ -242,19 +243,12 @@ mod tests {
         let scene = scene();
         let one = key(Some("t"), "b");
         let (first, second) = tokio::join!(
-            scene.call(one.clone(), Reply::Yes),
-            scene.call(one.clone(), Reply::AskAgain)
+            scene.call(one, Reply::Yes),
+            scene.call(one, Reply::AskAgain)
         );
         assert_eq!(first.unwrap().status, 204);
         assert_eq!(second.unwrap().status, 204);
-        assert_eq!(
-            scene
-                .call(one.clone(), Reply::AskAgain)
-                .await
-                .unwrap()
-                .status,
-            204
-        );
+        assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 204);
         assert_eq!(scene.works(), 1);
         scene.call(key(Some("t"), "other body"), Reply::Yes).await;
         scene
@@ -271,10 +265,7 @@ mod tests {
     async fn without_a_trigger_id_only_calls_at_the_same_moment_are_joined() {
         let scene = scene();
         let one = key(None, "b");
-        tokio::join!(
-            scene.call(one.clone(), Reply::Yes),
-            scene.call(one.clone(), Reply::Yes)
-        );
+        tokio::join!(scene.call(one, Reply::Yes), scene.call(one, Reply::Yes));
         assert_eq!(scene.works(), 1);
         scene.call(one, Reply::Yes).await;
         assert_eq!(scene.works(), 2);
@@ -285,14 +276,7 @@ mod tests {
     async fn an_answer_that_asks_for_another_call_is_not_remembered() {
         let scene = scene();
         let one = key(Some("t"), "b");
-        assert_eq!(
-            scene
-                .call(one.clone(), Reply::AskAgain)
-                .await
-                .unwrap()
-                .status,
-            503
-        );
+        assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 503);
         assert_eq!(scene.call(one, Reply::Yes).await.unwrap().status, 204);
     }
 
@@ -300,7 +284,7 @@ mod tests {
     async fn work_goes_on_when_the_caller_leaves_and_a_panic_is_no_answer() {
         let scene = scene();
         let one = key(Some("t"), "b");
-        let mut left = Box::pin(scene.call(one.clone(), Reply::Yes));
+        let mut left = Box::pin(scene.call(one, Reply::Yes));
         assert!(futures_util::poll!(&mut left).is_pending());
         drop(left);
         assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 204);

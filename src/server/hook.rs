@@ -1,14 +1,12 @@
 //! What every hook shares: the key, the body in time and size, one answer for one call.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::web::{Data, Path, Payload, Query};
+use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use tracing::Instrument as _;
 
 use super::answer::Answer;
 use super::answers::Key;
@@ -38,8 +36,8 @@ pub struct Call {
     pub until: Timestamp,
     /// The trace it belongs to.
     pub trace: Trace,
-    /// What makes a repeated call the same.
-    pub key: Key,
+    /// The same for every repetition of the same call: the trigger id, or what stands in for one.
+    pub trigger: String,
 }
 
 /// Why a body could not be read.
@@ -55,25 +53,22 @@ pub enum Unread {
 
 /// `POST /hooks/{flow}/{stage}?method={method}`
 pub async fn answer(
+    flow: Flow,
+    stage: Stage,
     request: HttpRequest,
-    path: Path<(String, String)>,
-    query: Query<HashMap<String, String>>,
     payload: Payload,
     door: Data<Door>,
 ) -> HttpResponse {
     let at = door.clock.now();
     let until = later(at, door.deadline.saturating_sub(TO_WRITE_THE_ANSWER));
-    let (flow, stage) = path.into_inner();
-    let (Some(flow), Some(stage)) = (Flow::named(&flow), Stage::named(&stage)) else {
-        return unknown(request, payload, door).await;
-    };
     let hook = Hook {
         flow,
         stage,
-        method: method(query.into_inner()),
+        method: method(request.query_string()),
     };
+    let proved = from_kratos::proves(&request, &door.keys);
     let body = read(payload, &door, until).await;
-    if !from_kratos::proves(&request, &door.keys) {
+    if !proved {
         tracing::error!(
             hook.flow = %flow, hook.stage = %stage, hook.method = hook.method,
             "A call without a valid key was refused; `auth.config.value` of this hook in kratos.yml must be one of `hooks.keys`"
@@ -87,25 +82,20 @@ pub async fn answer(
             .get(name)
             .and_then(|value| value.to_str().ok())
     };
-    let key = Key::new(
-        &hook,
-        header("Ory-Webhook-Trigger-ID"),
-        body.as_deref().unwrap_or_default(),
-    );
+    let trigger = header("Ory-Webhook-Trigger-ID");
+    let key = Key::new(&hook, trigger, body.as_deref().unwrap_or_default());
     let trace = header("traceparent")
         .and_then(Trace::parse)
         .unwrap_or_else(Trace::begin);
+    let trigger = trigger.map_or_else(|| key.to_string(), ToOwned::to_owned);
     let call = Call {
         hook: hook.clone(),
         body,
         at,
         until,
         trace,
-        key: key.clone(),
+        trigger,
     };
-    let span = tracing::info_span!(
-        "hook", trace.id = %trace, hook.flow = %flow, hook.stage = %stage, hook.method = hook.method
-    );
     let work = {
         let door = Arc::clone(&door);
         async move {
@@ -115,7 +105,7 @@ pub async fn answer(
             }
         }
     };
-    let answer = door.answers.once(key, work.instrument(span)).await;
+    let answer = door.answers.once(key, work).await;
     let answer = answer.unwrap_or_else(|| door.broken(&hook));
     counted(&door, &hook, at, answer)
 }
@@ -143,13 +133,21 @@ pub async fn unknown(request: HttpRequest, payload: Payload, door: Data<Door>) -
     HttpResponse::from(Answer::new(reply, "unknown"))
 }
 
-fn method(mut query: HashMap<String, String>) -> String {
-    let method = query.remove("method").unwrap_or_default();
+/// `method=` of a query. What is no name of a method is taken as missing.
+fn method(query: &str) -> String {
+    let method = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("method="))
+        .unwrap_or_default();
     let plain = method.len() <= 32
         && method
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    if plain { method } else { String::new() }
+    if plain {
+        method.to_owned()
+    } else {
+        String::new()
+    }
 }
 
 fn counted(door: &Door, hook: &Hook, at: Timestamp, answer: Answer) -> HttpResponse {

@@ -39,14 +39,14 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         Ok(stored) => {
             let duration_ms = milliseconds(call.at, door.clock.now());
             tracing::info!(
-                flow.id = %payload.flow_id, identity.id = %payload.identity_id, stored, duration_ms,
+                trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, stored, duration_ms,
                 "Stored {stored} deliveries of a {} by `{}`", call.hook.flow, call.hook.method
             );
             Answer::new(Reply::Yes, "stored")
         }
         Err(error) => {
             tracing::error!(
-                flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
+                trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
                 "Deliveries could not be stored; Kratos is asked to call again"
             );
             Answer::new(Reply::AskAgain, "not_stored")
@@ -94,11 +94,10 @@ fn planned(door: &Door, call: &Call, payload: &Payload, event: Event) -> Vec<del
         checks: None,
         lists: &door.lists,
     };
-    let trigger_id = call.key.trigger_or_body();
     let occasion = Occasion {
         event,
         identity_id: payload.identity_id,
-        trigger_id: &trigger_id,
+        trigger_id: &call.trigger,
     };
     deliveries_for(&door.plans, &occasion, &names)
 }

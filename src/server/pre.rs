@@ -15,7 +15,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
     let mut payload = match read(call) {
         Ok(payload) => payload,
         Err((status, error)) => {
-            tracing::warn!(error, "`pre` refused a call that it could not read");
+            tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "`pre` refused a call that it could not read");
             return Answer::new(door.refuse(status, &door.builtin.try_again), "unreadable");
         }
     };
@@ -50,7 +50,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         .await;
     let outcome = judgement.verdict.as_str();
     let duration_ms = milliseconds(call.at, door.clock.now());
-    tracing::info!(flow.id = %payload.flow_id, outcome, duration_ms, "Judged a {} by `{}`: {outcome}", hook.flow, hook.method);
+    tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, outcome, duration_ms, "Judged a {} by `{}`: {outcome}", hook.flow, hook.method);
     door.recorder.record(Decision {
         hook: hook.clone(),
         flow_id: payload.flow_id,

@@ -232,6 +232,6 @@ async fn a_decision_is_kept_with_its_checks() {
     assert_eq!(row.get::<i64, _>("at"), start().timestamp_millis());
     assert_eq!(
         row.get::<&str, _>("checks"),
-        r#"[{"check":"vat_number","duration_ms":11,"message_id":4900101,"outcome":"refused"}]"#
+        r#"[{"check":"vat_number","outcome":"refused","message_id":4900101,"duration_ms":11}]"#
     );
 }
