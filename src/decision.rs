@@ -42,8 +42,17 @@ pub struct CheckRecord {
     /// Whether it only watched.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub observed: bool,
-    /// How long it took, in milliseconds.
+    /// How long it took, in milliseconds; left out if it was less than one.
+    #[serde(skip_serializing_if = "is_zero")]
     pub duration_ms: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,9 +1,9 @@
 //! What stands behind the hooks: everything that answering them needs.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::answer::Answer;
@@ -14,7 +14,7 @@ use crate::delivery;
 use crate::expression::{Lists, Names};
 use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{Placed, RefusalStatus};
-use crate::kratos::{Hook, Reply};
+use crate::kratos::{Hook, Payload, Reply, Stage};
 use crate::message::Wording;
 use crate::secret::Secret;
 use crate::store::Store;
@@ -85,10 +85,8 @@ impl Door {
     #[must_use]
     pub fn broken(&self, hook: &Hook) -> Answer {
         let reply = match hook.stage {
-            crate::kratos::Stage::Pre => {
-                self.refuse(RefusalStatus::BadRequest, &self.builtin.try_again)
-            }
-            crate::kratos::Stage::Post => Reply::AskAgain,
+            Stage::Pre => self.refuse(RefusalStatus::BadRequest, &self.builtin.try_again),
+            Stage::Post => Reply::AskAgain,
         };
         Answer::new(reply, "broken")
     }
@@ -123,18 +121,15 @@ impl Door {
             .observe(seconds);
     }
 
-    /// The visitor's request as expressions see it: with `client_ip`, if the configured header holds an address.
-    #[must_use]
-    pub fn request_with_client_ip(&self, payload: &crate::kratos::Payload) -> Value {
-        let mut request = payload.request.clone();
+    /// Adds `client_ip` to the visitor's request, if the configured header holds an address.
+    pub fn add_client_ip(&self, payload: &mut Payload) {
         let address = self
             .client_ip_header
             .as_deref()
             .and_then(|name| payload.header(name))
-            .and_then(|text| text.trim().parse::<std::net::IpAddr>().ok());
-        if let (Some(address), Some(request)) = (address, request.as_object_mut()) {
+            .and_then(|text| text.trim().parse::<IpAddr>().ok());
+        if let (Some(address), Some(request)) = (address, payload.request.as_object_mut()) {
             request.insert("client_ip".to_owned(), address.to_string().into());
         }
-        request
     }
 }

@@ -19,7 +19,10 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         .map_err(ToString::to_string)
         .and_then(|body| Payload::parse(body).map_err(|error| error.to_string()))
     {
-        Ok(payload) => payload,
+        Ok(mut payload) => {
+            door.add_client_ip(&mut payload);
+            payload
+        }
         Err(error) => return unread(door, &error),
     };
     if payload.identity_id.is_nil() {
@@ -81,13 +84,12 @@ fn event(hook: &Hook) -> Option<Event> {
 }
 
 fn planned(door: &Door, call: &Call, payload: &Payload, event: Event) -> Vec<delivery::New> {
-    let request = door.request_with_client_ip(payload);
     let names = Names {
         identity: payload.identity.as_ref(),
         previous: payload.previous.as_ref(),
         value: None,
         flow: Some(&payload.flow),
-        request: Some(&request),
+        request: Some(&payload.request),
         method: &call.hook.method,
         now: call.at,
         response: None,

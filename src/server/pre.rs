@@ -38,7 +38,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         door.tell_wiring(hook, "pre_after_saving", &mend);
         return Answer::new(Reply::Yes, "miswired");
     }
-    payload.request = door.request_with_client_ip(&payload);
+    door.add_client_ip(&mut payload);
     let judgement = door
         .checks
         .judge(check::Call {
