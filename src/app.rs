@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::settings::{Address, Dsn, Settings};
 use crate::delivery::backoff::random_jitter;
 use crate::kratos::hooks::EXAMPLE_KEY;
+use crate::secret::Secret;
 use crate::server::answers::Answers;
 use crate::server::{Door, Health, admin, hooks};
 use crate::service::client::Services;
@@ -94,21 +95,7 @@ impl App {
             jitter,
             store,
         } = surroundings;
-        anyhow::ensure!(
-            !settings.hooks.keys.is_empty(),
-            "there is no key for Kratos to call with; set the environment variable VESTIBULE_KEY or `hooks.keys` \
-             (`vestibule keygen` makes one)"
-        );
-        if settings
-            .hooks
-            .keys
-            .iter()
-            .any(|key| key.matches(EXAMPLE_KEY.as_bytes()))
-        {
-            tracing::warn!(
-                "`hooks.keys` holds the key of kratos-config/kratos.yml, which everybody knows; `vestibule keygen` makes one"
-            );
-        }
+        look_at_keys(&settings.hooks.keys)?;
         let metrics = Arc::new(Metrics::new());
         let store = match store {
             Some(store) => store,
@@ -231,6 +218,21 @@ enum Phase {
 async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
     // An error means that the app is gone without being stopped, which is a stop as well.
     let _ = phases.wait_for(|now| *now >= phase).await;
+}
+
+/// There must be a key, and it should not be the one that stands in our example.
+fn look_at_keys(keys: &[Secret]) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !keys.is_empty(),
+        "there is no key for Kratos to call with; set the environment variable VESTIBULE_KEY or `hooks.keys` \
+         (`vestibule keygen` makes one)"
+    );
+    if keys.iter().any(|key| key.matches(EXAMPLE_KEY.as_bytes())) {
+        tracing::warn!(
+            "`hooks.keys` holds the key of kratos-config/kratos.yml, which everybody knows; `vestibule keygen` makes one"
+        );
+    }
+    Ok(())
 }
 
 fn serve_hooks(
