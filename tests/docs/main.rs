@@ -26,8 +26,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn each_promise_names_tests_that_exist() {
     let mut named = 0;
-    let text = read("docs/contract.md");
-    for line in text
+    let contract = read("docs/contract.md");
+    for line in contract
         .lines()
         .filter(|line| line.starts_with("| ") && !line.starts_with("| promise"))
     {
