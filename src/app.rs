@@ -35,7 +35,7 @@ const HEAD_IN: Duration = Duration::from_secs(35);
 /// Longer than Kratos keeps an idle connection (90 s), so that never we are the one who closes it under a call.
 const KEEP_ALIVE: Duration = Duration::from_mins(2);
 /// How long calls and attempts under way may still take when we stop.
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(20);
 
 /// What the program takes from its surroundings, so that a test may give it something else.
 pub struct Surroundings {

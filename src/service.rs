@@ -39,7 +39,7 @@ pub enum Auth {
         /// The password.
         password: Secret,
     },
-    /// A header or a query parameter of the service's own.
+    /// A header, a query parameter or a cookie of the service's own.
     ApiKey {
         /// Its name.
         name: String,

@@ -4,6 +4,7 @@ pub mod metrics;
 pub mod trace;
 
 use tracing::Level;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -41,6 +42,19 @@ where
             .try_init(),
         LogFormat::Human => builder.with_target(false).try_init(),
     }
+}
+
+/// How many lines may wait to be written. What comes beyond is lost: a sign-up is worth more than its line.
+const LINES_WAITING: usize = 8192;
+
+/// The standard output behind a thread of its own, so that a reader who stalls holds up no sign-up. What waits is
+/// written when the guard is dropped.
+#[must_use]
+pub fn standard_output() -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LINES_WAITING)
+        .finish(std::io::stdout())
 }
 
 /// Logs a panic by its place alone: its words could hold what somebody typed.

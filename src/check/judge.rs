@@ -476,19 +476,24 @@ impl Round<'_> {
                 .and_then(|reachable| reachable.get("response"));
             let names = self.names(check, response);
             for set in &check.set {
-                match set.value.render(&names) {
-                    Ok(value) => changes.set(&set.path, value),
-                    Err(error) => {
-                        let path = set.path.join(".");
-                        tracing::warn!(check = check.name, path, %error, "A value of `set` was left out");
-                        self.checks
-                            .metrics
-                            .set_failures
-                            .get_or_create(&CheckName {
-                                check: check.name.clone(),
-                            })
-                            .inc();
-                    }
+                let value = set.value.render(&names).map_err(|error| error.to_string());
+                let done = value.and_then(|value| {
+                    changes
+                        .set(&set.path, value)
+                        .map_err(|unfit| unfit.to_string())
+                });
+                if let Err(error) = done {
+                    let path = set.path.join(".");
+                    tracing::warn!(
+                        check = check.name,
+                        path,
+                        error,
+                        "A value of `set` was left out"
+                    );
+                    let label = CheckName {
+                        check: check.name.clone(),
+                    };
+                    self.checks.metrics.set_failures.get_or_create(&label).inc();
                 }
             }
         }

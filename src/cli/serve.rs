@@ -19,7 +19,8 @@ pub async fn serve(file: &Path) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    telemetry::log_to(std::io::stdout, settings.log.level, settings.log.format)
+    let (lines, _written_at_the_end) = telemetry::standard_output();
+    telemetry::log_to(lines, settings.log.level, settings.log.format)
         .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
     telemetry::log_panics();
     let app = App::start(settings, Surroundings::default()).await?;

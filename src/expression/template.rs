@@ -101,8 +101,8 @@ impl Template {
 
     /// As a URL path: what the operator wrote stays, each filled-in value is percent-encoded.
     ///
-    /// A segment of the path that holds a filled-in value and comes out empty, `.` or `..` is an
-    /// error, because the path would lead elsewhere. Behind a `?` of the operator's there are no
+    /// A filled-in value that is empty, and a segment of the path that comes out empty, `.` or `..` because
+    /// of one, are errors, because the path would lead elsewhere. Behind a `?` of the operator's there are no
     /// segments.
     pub fn render_path(&self, names: &Names<'_>) -> Result<String, EvaluationError> {
         let mut path = String::new();
@@ -127,6 +127,11 @@ impl Template {
                 }
                 Part::Filled(expression) => {
                     let value = filled(expression, names)?;
+                    if !segment.query && value.is_empty() {
+                        return Err(EvaluationError::new(
+                            "a value in the path came out empty".to_owned(),
+                        ));
+                    }
                     path.extend(utf8_percent_encode(&value, ENCODED));
                     segment.filled = true;
                 }
@@ -509,7 +514,7 @@ mod tests {
     #[test]
     fn a_value_cannot_change_the_path_that_it_stands_in() {
         let scene = Scene::new();
-        let empty = Err("a path segment came out empty");
+        let empty = Err("a value in the path came out empty");
         let dots = Err("a path segment came out as dots, which would lead elsewhere");
         for (text, value, expected) in [
             ("/m/{value}", "ada", Ok("/m/ada")),

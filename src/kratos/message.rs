@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// The longest text, in characters. An answer of a service may be part of it, and all of it is stored with the flow.
+pub const MOST_CHARACTERS: usize = 1000;
+
 /// One message as Kratos stores it in the form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
@@ -31,6 +34,7 @@ impl Message {
     /// `{`, `}` and `<` are replaced by characters that look alike.
     #[must_use]
     pub fn new(id: u32, text: &str, context: Value) -> Self {
+        let text: String = text.chars().take(MOST_CHARACTERS).collect();
         let text = text.replace('{', "(").replace('}', ")").replace('<', "‹");
         Self {
             id,

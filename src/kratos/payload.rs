@@ -100,9 +100,6 @@ impl Payload {
                 if !identity["traits"].is_object() {
                     return Err(wrong("identity.traits", "an object"));
                 }
-                if !matches!(identity["metadata_public"], Value::Null | Value::Object(_)) {
-                    return Err(wrong("identity.metadata_public", "an object or null"));
-                }
                 uuid_at(identity, "id").ok_or(wrong("identity.id", "a UUID"))?
             }
         };
@@ -189,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_body_is_told_without_its_values() {
-        let cases: [(&str, Value, &str); 9] = [
+        let cases: [(&str, Value, &str); 8] = [
             (
                 "/version",
                 json!("1"),
@@ -219,11 +216,6 @@ mod tests {
                 "/identity/traits",
                 json!("canary"),
                 "`identity.traits` is missing or not an object",
-            ),
-            (
-                "/identity/metadata_public",
-                json!("canary"),
-                "`identity.metadata_public` is missing or not an object or null",
             ),
             (
                 "/nodes",

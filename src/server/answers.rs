@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
 
 use super::answer::Answer;
 use crate::clock::{Clock, Timestamp, later};
@@ -69,6 +70,8 @@ type Work = Shared<BoxFuture<'static, Option<Answer>>>;
 #[derive(Debug)]
 pub struct Answers {
     kept: Mutex<Kept>,
+    /// Where the work is done: not on the threads that read and write HTTP, which an expression could hold up.
+    runtime: Handle,
     clock: Clock,
 }
 
@@ -82,11 +85,12 @@ struct Kept {
 }
 
 impl Answers {
-    /// Nothing remembered yet.
+    /// Nothing remembered yet. Work is done by the runtime in which this is called.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
             kept: Mutex::default(),
+            runtime: Handle::current(),
             clock,
         }
     }
@@ -118,7 +122,7 @@ impl Answers {
         F: Future<Output = Answer> + Send + 'static,
     {
         let answers = Arc::clone(self);
-        let running = tokio::spawn(async move {
+        let running = self.runtime.spawn(async move {
             let answer = AssertUnwindSafe(work).catch_unwind().await.ok();
             answers.finish(key, number, answer.as_ref());
             answer
@@ -311,5 +315,26 @@ mod tests {
         assert_eq!(scene.works(), before);
         scene.call(key(Some("0"), "b"), Reply::Yes).await;
         assert_eq!(scene.works(), before + 1);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_answers_are_forgotten_when_they_are_too_large() {
+        let scene = scene();
+        let many = Reply::refused(
+            std::iter::repeat_n(
+                crate::kratos::form::at_form_level(1, &"x".repeat(1000)),
+                100,
+            )
+            .flatten()
+            .collect(),
+        );
+        let most = MOST_BYTES / Answer::new(many.clone(), "test").size();
+        assert!(most < 500, "{most}");
+        for number in 0..most + 5 {
+            scene
+                .call(key(Some(&number.to_string()), "b"), many.clone())
+                .await;
+        }
+        assert_eq!(scene.answers.len(), most);
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Json};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
-use crate::clock::{Clock, later, milliseconds};
+use crate::clock::{Clock, Timestamp, later, milliseconds};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::CONTENT_TYPE;
@@ -22,6 +23,8 @@ pub struct Health {
     pub metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
     clock: Clock,
+    /// When the database was last asked whether it is there.
+    asked: Mutex<Option<Timestamp>>,
     /// Set while shutting down, so that no new calls are sent to us.
     pub leaving: AtomicBool,
 }
@@ -34,13 +37,21 @@ impl Health {
             metrics,
             store,
             clock,
+            asked: Mutex::default(),
             leaving: AtomicBool::new(false),
         }
     }
 
     /// Asks the database, but not for long.
     async fn database_is_up(&self) -> bool {
-        let until = later(self.clock.now(), PATIENCE);
+        // Whoever asks often, asks us and not the database.
+        let now = self.clock.now();
+        let mut asked = self.asked.lock().await;
+        if asked.is_some_and(|asked| now < later(asked, PATIENCE)) {
+            return self.metrics.database_up.get() == 1;
+        }
+        *asked = Some(now);
+        let until = later(now, PATIENCE);
         let up = matches!(
             self.clock.before(until, self.store.ping()).await,
             Some(Ok(()))

@@ -16,6 +16,7 @@ use crate::clock::{Timestamp, later, milliseconds};
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Hook, Stage};
 use crate::telemetry::Trace;
+use crate::telemetry::metrics::ReasonLabels;
 
 /// The longest body that is read, in bytes. What Kratos sends is at most 64 KiB.
 pub const MAX_BODY: usize = 256 * 1024;
@@ -67,12 +68,20 @@ pub async fn answer(
         method: method(request.query_string()),
     };
     let proved = from_kratos::proves(&request, &door.keys);
-    let body = read(payload, &door, until).await;
+    let body = read(payload, &door, until, if proved { MAX_BODY } else { 0 }).await;
     if !proved {
         tracing::error!(
             hook.flow = %flow, hook.stage = %stage, hook.method = hook.method,
             "A call without a valid key was refused; `auth.config.value` of this hook in kratos.yml must be one of `hooks.keys`"
         );
+        if stage == Stage::Post {
+            door.metrics
+                .unread_posts
+                .get_or_create(&ReasonLabels {
+                    reason: "unauthorized",
+                })
+                .inc();
+        }
         let reply = door.refuse(RefusalStatus::Unauthorized, &door.builtin.not_possible);
         return counted(&door, &hook, at, Answer::new(reply, "unauthorized"));
     }
@@ -105,14 +114,19 @@ pub async fn answer(
             }
         }
     };
-    let answer = door.answers.once(key, work).await;
-    let answer = answer.unwrap_or_else(|| door.broken(&hook));
+    // The work ends by itself in time, unless an expression takes too long or something in us broke.
+    let latest = later(at, door.deadline.saturating_sub(TO_WRITE_THE_ANSWER / 5));
+    let answer = door
+        .clock
+        .before(latest, door.answers.once(key, work))
+        .await;
+    let answer = answer.flatten().unwrap_or_else(|| door.broken(&hook));
     counted(&door, &hook, at, answer)
 }
 
 /// A hook's URL called with another verb than POST.
 pub async fn wrong_verb(payload: Payload, door: Data<Door>) -> HttpResponse {
-    let _ = read(payload, &door, later(door.clock.now(), door.deadline)).await;
+    let _ = read(payload, &door, later(door.clock.now(), door.deadline), 0).await;
     tracing::error!(
         "A hook was called with another verb than POST; write `method: POST` at this hook in kratos.yml"
     );
@@ -122,7 +136,7 @@ pub async fn wrong_verb(payload: Payload, door: Data<Door>) -> HttpResponse {
 
 /// Any other URL.
 pub async fn unknown(request: HttpRequest, payload: Payload, door: Data<Door>) -> HttpResponse {
-    let _ = read(payload, &door, later(door.clock.now(), door.deadline)).await;
+    let _ = read(payload, &door, later(door.clock.now(), door.deadline), 0).await;
     if request.path().starts_with("/hooks") {
         tracing::error!(
             "A hook was called that is not there; the URLs are /hooks/registration/pre, /hooks/registration/post, \
@@ -157,20 +171,27 @@ fn counted(door: &Door, hook: &Hook, at: Timestamp, answer: Answer) -> HttpRespo
     HttpResponse::from(answer)
 }
 
-/// Reads the body to its end, also when it is too long to be kept: who is still writing would not see our
-/// answer.
-async fn read(mut payload: Payload, door: &Door, until: Timestamp) -> Result<Bytes, Unread> {
+/// Reads the body to its end, also when it is longer than `most` and not kept: who is still writing would not see
+/// our answer.
+async fn read(
+    mut payload: Payload,
+    door: &Door,
+    until: Timestamp,
+    most: usize,
+) -> Result<Bytes, Unread> {
     let all = async {
         let mut body = BytesMut::new();
         let mut length = 0;
         while let Some(chunk) = payload.next().await {
             let chunk = chunk.map_err(|_| Unread::Incomplete)?;
             length += chunk.len();
-            if length <= MAX_BODY {
+            if length <= most {
                 body.extend_from_slice(&chunk);
+            } else {
+                body = BytesMut::new();
             }
         }
-        if length <= MAX_BODY {
+        if length <= most {
             Ok(body.freeze())
         } else {
             Err(Unread::TooLarge)

@@ -10,7 +10,11 @@ const METADATA_V4: [Ipv4Addr; 2] = [
     Ipv4Addr::new(100, 100, 100, 200),
     Ipv4Addr::new(192, 0, 0, 192),
 ];
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254);
+const METADATA_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254),
+    Ipv6Addr::new(0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254),
+    Ipv6Addr::new(0xfd00, 0x0042, 0, 0, 0, 0, 0, 0x0042),
+];
 
 /// Whether `address` is never called.
 #[must_use]
@@ -25,7 +29,9 @@ pub fn is_forbidden(address: IpAddr) -> bool {
         IpAddr::V6(address) => match embedded(address) {
             Some(inner) => is_forbidden(IpAddr::V4(inner)),
             None => {
-                address.is_unicast_link_local() || address.is_multicast() || address == METADATA_V6
+                address.is_unicast_link_local()
+                    || address.is_multicast()
+                    || METADATA_V6.contains(&address)
             }
         },
     }
@@ -42,9 +48,9 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match segments {
         // `::` and `::1` are addresses of their own.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            Some(inner(high, low))
-        }
+        [0, 0, 0, 0, 0, 0xffff | 0, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0 | 1, .., high, low] => Some(inner(high, low)),
         [0x2002, high, low, ..] => Some(inner(high, low)),
         _ => None,
     }
@@ -70,6 +76,10 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "2002:a9fe:a9fe::1",
             "::169.254.169.254",
+            "fd20:ce::254",
+            "fd00:42::42",
+            "64:ff9b:1::a9fe:a9fe",
+            "::ffff:0:a9fe:a9fe",
         ] {
             assert!(is_forbidden(forbidden.parse().unwrap()), "{forbidden}");
         }

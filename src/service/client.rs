@@ -12,6 +12,8 @@ use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use serde_json::{Map, Value};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::address::is_forbidden;
 use super::{ApiKeyPlace, Auth, Service};
@@ -73,13 +75,16 @@ impl NoAnswer {
 #[derive(Debug)]
 pub struct Services {
     named: BTreeMap<String, Service>,
+    /// Where exchanges run. A connection is driven by the runtime that opened it, and ends with it; so all are opened
+    /// by the one that ends last.
+    runtime: Handle,
     http: reqwest::Client,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
 
 impl Services {
-    /// Makes ready to call these services.
+    /// Makes ready to call these services, from within the runtime that shall do it.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place where an HTTP client is built"
@@ -101,6 +106,7 @@ impl Services {
             .collect();
         Ok(Self {
             named,
+            runtime: Handle::current(),
             http,
             clock,
             metrics,
@@ -154,32 +160,47 @@ impl Services {
         extra: &[(&'static str, String)],
     ) -> Result<Answer, NoAnswer> {
         let outgoing = outgoing(service, request, extra)?;
-        let answer = self
-            .http
-            .execute(outgoing)
-            .await
-            .map_err(|error| told(&error))?;
-        let status = answer.status().as_u16();
-        let headers = answer.headers().clone();
-        let mut body = Vec::new();
-        let mut chunks = answer.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| told(&error))?;
-            if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(NoAnswer::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let retry_after = headers
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok())
-            .map(ToOwned::to_owned);
-        Ok(Answer {
-            status,
-            response: understood(status, &headers, &body),
-            retry_after,
-        })
+        let http = self.http.clone();
+        let mut exchange = EndsWithUs(
+            self.runtime
+                .spawn(async move { receive(http.execute(outgoing).await).await }),
+        );
+        (&mut exchange.0).await.unwrap_or(Err(NoAnswer::Connection))
     }
+}
+
+/// An exchange that is given up when nobody waits for it any more.
+struct EndsWithUs(JoinHandle<Result<Answer, NoAnswer>>);
+
+impl Drop for EndsWithUs {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Reads an answer, as far as it may be long.
+async fn receive(answer: Result<reqwest::Response, reqwest::Error>) -> Result<Answer, NoAnswer> {
+    let answer = answer.map_err(|error| told(&error))?;
+    let status = answer.status().as_u16();
+    let headers = answer.headers().clone();
+    let mut body = Vec::new();
+    let mut chunks = answer.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| told(&error))?;
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(NoAnswer::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let retry_after = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .map(ToOwned::to_owned);
+    Ok(Answer {
+        status,
+        response: understood(status, &headers, &body),
+        retry_after,
+    })
 }
 
 /// The request as it goes out, with the service's address and credentials.

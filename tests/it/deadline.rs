@@ -41,7 +41,7 @@ async fn a_service_that_says_nothing_ends_with_the_deadline_and_the_others_are_h
             .await
             < 0.5
         {}
-        app.hand.advance(Duration::from_secs(4));
+        app.hand.advance(Duration::from_millis(3960));
     });
     let mut refused = reply.refused();
     refused.sort();
@@ -98,7 +98,7 @@ checks:
     let body = payload();
     let (reply, ()) = tokio::join!(app.pre(&body), async {
         first.next().await;
-        app.hand.advance(Duration::from_secs(5));
+        app.hand.advance(Duration::from_millis(4960));
     });
     assert_eq!(reply.refused(), [("#/traits/invite".to_owned(), 4_900_001)]);
     assert!(second.received().is_empty());

@@ -48,7 +48,8 @@ deliveries:
         app.pre(&payload()).await.refused();
     }
     service.answers(500, &json!({"error": "canary"}));
-    app.pre(&payload()).await.refused();
+    let last = payload();
+    app.pre(&last).await.refused();
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     while service.next().await.method != "POST" {}
     app.call(
@@ -58,5 +59,10 @@ deliveries:
     .await
     .refused();
     assert!(logs::lines_read() > before, "something was logged");
-    assert!(!logs::lines_with("has no usable answer").is_empty());
+    let flow_id = last.0["flow"]["id"].as_str().unwrap();
+    assert!(
+        logs::lines_with(flow_id)
+            .iter()
+            .any(|line| line.contains("has no usable answer"))
+    );
 }

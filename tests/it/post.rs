@@ -224,6 +224,7 @@ async fn while_the_store_fails_kratos_is_asked_to_call_again_and_pre_goes_on() {
     store.fails.store(false, Ordering::SeqCst);
     assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
     assert_eq!(stored(&app).await.len(), 3);
+    app.hand.advance(Duration::from_secs(1));
     assert_eq!(app.admin("/health/ready").await.json()["database"], "ok");
 }
 

@@ -107,12 +107,6 @@ async fn a_body_that_cannot_be_read_is_refused_with_words() {
             payload().without("/identity/traits").to_string(),
         ),
         (
-            "metadata that is a list",
-            payload()
-                .with("/identity/metadata_public", json!(["canary"]))
-                .to_string(),
-        ),
-        (
             "nodes that are a text",
             payload().with("/nodes", "canary").to_string(),
         ),

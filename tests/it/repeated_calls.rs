@@ -118,3 +118,33 @@ async fn without_a_trigger_id_nothing_is_remembered() {
     }
     assert_eq!(invites.received().len(), 2);
 }
+
+#[tokio::test]
+async fn the_work_goes_on_when_its_only_caller_leaves() {
+    let invites = FakeService::start();
+    invites.does(Behaviour::Hangs);
+    let app = TestApp::with(ASKS)
+        .service("INVITES", &invites)
+        .start()
+        .await;
+    let address = app.app.hooks_address;
+    let body = payload().to_string();
+    let mut caller = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nHost: v\r\nX-Vestibule-Key: {KEY}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut caller, format!("{head}{body}").as_bytes())
+        .await
+        .unwrap();
+    invites.next().await;
+    // Gone for good: the connection is reset, not only closed for writing.
+    caller.set_zero_linger().unwrap();
+    drop(caller);
+    invites.let_go();
+    while app
+        .metric("vestibule_check_outcomes_total{check=\"invite\",outcome=\"accepted\"}")
+        .await
+        < 0.5
+    {}
+}

@@ -160,12 +160,17 @@ impl Resolver<'_> {
         let keys = match file.keys {
             // Whether there is one at all is asked where the program starts, so that a file without keys can be checked
             // anywhere.
-            None => self
-                .environment
-                .value(KEY_VARIABLE)
-                .into_iter()
-                .map(Secret::new)
-                .collect(),
+            None => {
+                let key = self.environment.value(KEY_VARIABLE);
+                if let Some(key) = &key {
+                    self.look_at_key(
+                        &self.root.key("hooks"),
+                        key,
+                        &format!("the environment variable `{KEY_VARIABLE}`: "),
+                    );
+                }
+                key.into_iter().map(Secret::new).collect()
+            }
             Some(keys) => {
                 if keys.is_empty() {
                     let hint = "`vestibule keygen` makes one".to_owned();
@@ -178,15 +183,7 @@ impl Resolver<'_> {
                 let mut read = Vec::new();
                 for (index, key) in keys.iter().enumerate() {
                     let Some(key) = self.text(key) else { continue };
-                    if key.chars().count() < SHORTEST_KEY
-                        || !key.bytes().all(|byte| (0x21..0x7f).contains(&byte))
-                    {
-                        let message = format!(
-                            "a key has at least {SHORTEST_KEY} characters, letters, digits and signs without spaces"
-                        );
-                        let hint = "`vestibule keygen` makes one".to_owned();
-                        self.tell(&place.key("keys").item(index), message, Some(hint));
-                    }
+                    self.look_at_key(&place.key("keys").item(index), &key, "");
                     read.push(Secret::new(key));
                 }
                 read
@@ -225,6 +222,20 @@ impl Resolver<'_> {
             deadline,
             default_language,
             client_ip_header,
+        }
+    }
+
+    fn look_at_key(&mut self, place: &Place<'_>, key: &str, which: &str) {
+        let plain = key.bytes().all(|byte| (0x21..0x7f).contains(&byte));
+        if key.chars().count() < SHORTEST_KEY || !plain {
+            let message = format!(
+                "{which}a key has at least {SHORTEST_KEY} characters, letters, digits and signs without spaces"
+            );
+            self.tell(
+                place,
+                message,
+                Some("`vestibule keygen` makes one".to_owned()),
+            );
         }
     }
 

@@ -13,6 +13,19 @@ use crate::service::{ApiKeyPlace, Auth, Service};
 /// How long one exchange may take with a service that says nothing else.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Headers that say where a request goes and how long it is.
+const OURS: [&str; 9] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "keep-alive",
+    "proxy-connection",
+];
+
 impl Resolver<'_> {
     pub(super) fn named_services(&mut self) {
         let place = self.root.key("services");
@@ -78,6 +91,12 @@ impl Resolver<'_> {
     pub(super) fn header_name(&mut self, place: &Place<'_>, name: &str) {
         if http::HeaderName::try_from(name).is_err() {
             self.tell(place, format!("`{name}` is no name of a header"), None);
+        } else if OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
+            self.tell(
+                place,
+                format!("`{name}` is made by Vestibule itself"),
+                Some("take it out".to_owned()),
+            );
         }
     }
 
