@@ -29,6 +29,13 @@ impl Problem {
         }
     }
 
+    /// A key with nothing behind it.
+    #[must_use]
+    pub fn nothing(path: String, at: Position) -> Self {
+        let hint = "say what it shall be, or take the key out".to_owned();
+        Self::new(path, at, "nothing stands here".to_owned()).with_hint(Some(hint))
+    }
+
     /// The same with a hint, if there is one.
     #[must_use]
     pub fn with_hint(self, hint: Option<String>) -> Self {
@@ -83,24 +90,17 @@ impl fmt::Display for Problems {
         for problem in &self.all {
             writeln!(formatter)?;
             let Position { line, column } = problem.at;
-            if problem.path.is_empty() {
-                write!(formatter, "  line {line}, column {column}: ")?;
-            } else {
-                write!(
-                    formatter,
-                    "  {} (line {line}, column {column}): ",
-                    problem.path
-                )?;
+            match (problem.path.as_str(), line) {
+                ("", 0) => write!(formatter, "  ")?,
+                (path, 0) => write!(formatter, "  {path}: ")?,
+                ("", _) => write!(formatter, "  line {line}, column {column}: ")?,
+                (path, _) => write!(formatter, "  {path} (line {line}, column {column}): ")?,
             }
             writeln!(formatter, "{}", problem.message)?;
             if let Some(source) = line.checked_sub(1).and_then(|index| self.lines.get(index)) {
-                let source = source.trim_end().replace('\t', " ");
+                let (source, before) = excerpt(source, column);
                 writeln!(formatter, "    {line:>4} | {source}")?;
-                writeln!(
-                    formatter,
-                    "         | {}^",
-                    " ".repeat(column.saturating_sub(1))
-                )?;
+                writeln!(formatter, "         | {}^", " ".repeat(before))?;
             }
             if let Some(hint) = &problem.hint {
                 writeln!(formatter, "    mend it: {hint}")?;
@@ -111,6 +111,42 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// As much of a line as fits on a screen, and how many characters of it stand before the column.
+fn excerpt(line: &str, column: usize) -> (String, usize) {
+    const WIDTH: usize = 160;
+    const BEFORE: usize = 80;
+    let characters: Vec<char> = line
+        .trim_end()
+        .chars()
+        .map(|character| {
+            if character.is_control() {
+                ' '
+            } else {
+                character
+            }
+        })
+        .collect();
+    let before = column.saturating_sub(1);
+    let start = if characters.len() > WIDTH {
+        before.saturating_sub(BEFORE)
+    } else {
+        0
+    };
+    let end = characters.len().min(start + WIDTH);
+    let shown: String = characters
+        .get(start..end)
+        .unwrap_or_default()
+        .iter()
+        .collect();
+    let (left, right) = (start > 0, end < characters.len());
+    let source = format!(
+        "{}{shown}{}",
+        if left { "…" } else { "" },
+        if right { "…" } else { "" }
+    );
+    (source, before - start + usize::from(left))
+}
 
 /// The nearest of `known` to `written`, as "did you mean".
 #[must_use]

@@ -94,7 +94,7 @@ pub(super) fn resolve(
     environment: &Environment,
     mut problems: Vec<Problem>,
 ) -> Result<Settings, Vec<Problem>> {
-    let schema = schema::schema();
+    let schema = schema::of_the_file();
     shape::Shape {
         root: &schema,
         problems: &mut problems,

@@ -6,10 +6,48 @@ use serde_json::Value;
 
 use super::file::File;
 
-/// The schema (draft 2020-12) that editors use, and that a file is checked against.
+/// The schema (draft 2020-12) that editors use.
 #[must_use]
 pub fn schema() -> Value {
+    let mut schema = of_the_file();
+    without_null(&mut schema);
+    schema
+}
+
+/// The schema that a file is checked against: what may be left out is also null.
+#[must_use]
+pub fn of_the_file() -> Value {
     schemars::schema_for!(File).to_value()
+}
+
+/// A key that may be left out may not be left empty: `ask:` with nothing behind it would be a check that asks nobody.
+fn without_null(schema: &mut Value) {
+    let members = match schema {
+        Value::Array(items) => return items.iter_mut().for_each(without_null),
+        Value::Object(members) => members,
+        _ => return,
+    };
+    if members.get("default").is_some_and(Value::is_null) {
+        members.remove("default");
+    }
+    if let Some(Value::Array(types)) = members.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            members.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Value::Array(choices)) = members.get_mut("anyOf") {
+        choices.retain(|choice| choice["type"] != "null");
+        if let [Value::Object(only)] = choices.as_slice() {
+            let only = only.clone();
+            members.remove("anyOf");
+            for (key, value) in only {
+                members.entry(key).or_insert(value);
+            }
+        }
+    }
+    members.values_mut().for_each(without_null);
 }
 
 /// docs/configuration.md
@@ -132,11 +170,7 @@ fn kind(root: &Value, property: &Value) -> String {
         .as_array()
         .or_else(|| property["anyOf"].as_array())
     {
-        let mut kinds: Vec<String> = choices
-            .iter()
-            .filter(|choice| choice["type"] != "null")
-            .map(|choice| kind(root, choice))
-            .collect();
+        let mut kinds: Vec<String> = choices.iter().map(|choice| kind(root, choice)).collect();
         kinds.dedup();
         return kinds.join(" or ");
     }

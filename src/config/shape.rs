@@ -59,11 +59,7 @@ impl Shape<'_> {
             return;
         }
         match &node.kind {
-            Kind::Null if types.contains(&"null") => {}
-            // A section that is begun and left empty holds nothing; that is no mistake.
-            Kind::Null
-                if types.contains(&"object")
-                    && schema["required"].as_array().is_none_or(Vec::is_empty) => {}
+            Kind::Null => self.nothing(node, path),
             Kind::Map(entries) if types.contains(&"object") => {
                 self.section(node, entries, schema, path);
             }
@@ -89,7 +85,9 @@ impl Shape<'_> {
         for entry in entries {
             let inner = join(path, &entry.key);
             if let Some(property) = properties.get(&entry.key) {
-                self.check(&entry.value, property, &inner);
+                if !self.may_be_left_empty(&entry.value, property) {
+                    self.check(&entry.value, property, &inner);
+                }
             } else if schema["additionalProperties"].is_object() {
                 self.check(&entry.value, &schema["additionalProperties"], &inner);
             } else if schema["additionalProperties"] == false {
@@ -134,17 +132,34 @@ impl Shape<'_> {
             .push(Problem::new(join(path, key), entry.at, message).with_hint(hint));
     }
 
+    /// A section that is begun and left empty holds nothing: `checks:` without any check is no mistake. But a check, an
+    /// `ask` or a `when` that says nothing would let everybody in.
+    fn may_be_left_empty(&self, node: &Node, property: &Value) -> bool {
+        let schema = resolved(self.root, property);
+        // What may be left out altogether is an object or null to the schema, and not left empty.
+        matches!(node.kind, Kind::Null)
+            && schema["type"] == "object"
+            && schema["required"].as_array().is_none_or(Vec::is_empty)
+    }
+
+    fn nothing(&mut self, node: &Node, path: &str) {
+        if !self.is_told(path) {
+            self.problems
+                .push(Problem::nothing(path.to_owned(), node.at));
+        }
+    }
+
+    /// One reason is enough: a tag, or a key that is there twice, has been told of.
+    fn is_told(&self, path: &str) -> bool {
+        self.problems.iter().any(|problem| problem.path == path)
+    }
+
     /// One of several shapes: the one whose type fits is what the operator meant.
     fn choose(&mut self, node: &Node, choices: &[Value], schema: &Value, path: &str) {
-        let choices = flat(self.root, choices);
-        let may_be_null = choices.iter().any(|choice| choice["type"] == "null");
-        if matches!(node.kind, Kind::Null) && may_be_null {
-            return;
+        if matches!(node.kind, Kind::Null) {
+            return self.nothing(node, path);
         }
-        let choices: Vec<&Value> = choices
-            .into_iter()
-            .filter(|choice| choice["type"] != "null")
-            .collect();
+        let choices = flat(self.root, choices);
         let all_words: Option<Vec<Vec<&str>>> =
             choices.iter().map(|choice| words(choice)).collect();
         if let Some(names) = all_words {
@@ -211,6 +226,7 @@ impl Shape<'_> {
 
     fn word(&mut self, node: &Node, names: &[&str], path: &str) {
         match &node.kind {
+            Kind::Null => self.nothing(node, path),
             Kind::Text { text, .. } if names.contains(&text.as_str()) => {}
             Kind::Text { text, .. } if LATER_WORDS.contains(&text.as_str()) => {
                 let hint = format!(
@@ -262,15 +278,10 @@ impl Shape<'_> {
     }
 
     fn wrong(&mut self, node: &Node, schema: &Value, types: &[&str], path: &str) {
-        // One reason is enough: a tag, or a key that is there twice, has been told of.
-        if self.problems.iter().any(|problem| problem.path == path) {
+        if self.is_told(path) {
             return;
         }
-        let mut expected: Vec<&str> = types
-            .iter()
-            .filter(|name| **name != "null")
-            .map(|name| in_words(name, schema))
-            .collect();
+        let mut expected: Vec<&str> = types.iter().map(|name| in_words(name, schema)).collect();
         expected.dedup();
         let message = format!(
             "expected {}, found {}",
@@ -318,10 +329,15 @@ fn in_words<'a>(name: &'a str, schema: &Value) -> &'a str {
     }
 }
 
+/// The types of a schema. Null is none: a key that may be left out may not be left empty.
 fn types(schema: &Value) -> Vec<&str> {
     match &schema["type"] {
         Value::String(one) => vec![one],
-        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        Value::Array(several) => several
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|name| *name != "null")
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -360,6 +376,7 @@ fn flat<'a>(root: &'a Value, choices: &'a [Value]) -> Vec<&'a Value> {
                 None => vec![choice],
             }
         })
+        .filter(|choice| choice["type"] != "null")
         .collect()
 }
 

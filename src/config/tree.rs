@@ -130,7 +130,8 @@ enum OpenKind {
     List(Vec<Node>),
     Map {
         entries: Vec<Entry>,
-        key: Option<(String, Position)>,
+        /// `None` in it is a key that is no text, which is told of.
+        key: Option<(Option<String>, Position)>,
     },
 }
 
@@ -181,11 +182,18 @@ pub fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
             }
         }
     }
-    let start = Position { line: 1, column: 1 };
-    Some(builder.root.unwrap_or(Node {
-        at: start,
-        kind: Kind::Map(Vec::new()),
-    }))
+    let root = builder.root.filter(|root| !matches!(root.kind, Kind::Null));
+    if root.is_none() {
+        // A file that was cut off or never filled would let everybody in.
+        let hint = "vestibule.example.yaml shows what can be said; `{}` would mean: check nothing, tell nobody";
+        let problem = Problem::new(
+            String::new(),
+            Position::default(),
+            "the file is empty".to_owned(),
+        );
+        problems.push(problem.with_hint(Some(hint.to_owned())));
+    }
+    root
 }
 
 /// YAML's own traps, named.
@@ -247,7 +255,7 @@ impl Builder<'_> {
                 }
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let kind = self.scalar(&text, style, tag.as_deref(), at);
+                let kind = self.scalar(&text, style, anchor, tag.as_deref(), at);
                 return self.place(Node { at, kind }, anchor);
             }
             Event::SequenceStart(anchor, tag) => {
@@ -331,7 +339,8 @@ impl Builder<'_> {
             None => self.root = Some(node),
             Some(OpenKind::List(items)) => items.push(node),
             Some(OpenKind::Map { entries, key }) => match key.take() {
-                Some((key, at)) => {
+                Some((None, _)) => {}
+                Some((Some(key), at)) => {
                     if let Some(first) = entries.iter().find(|entry| entry.key == key) {
                         let message =
                             format!("`{key}` stands here twice; first in line {}", first.at.line);
@@ -346,14 +355,14 @@ impl Builder<'_> {
                 }
                 None => {
                     if let Some(text) = key_text(&node) {
-                        *key = Some((text, node.at));
+                        *key = Some((Some(text), node.at));
                     } else {
                         let message = format!("a key must be a text, this is {}", node.in_words());
                         let hint =
                             "is this a text with `{expression}` in it? Then quote it".to_owned();
                         self.problems
                             .push(Problem::new(path, node.at, message).with_hint(Some(hint)));
-                        *key = Some((String::new(), node.at));
+                        *key = Some((None, node.at));
                     }
                 }
             },
@@ -369,16 +378,29 @@ impl Builder<'_> {
         match &open.kind {
             OpenKind::List(items) => format!("{}[{}]", open.path, items.len()),
             OpenKind::Map {
-                key: Some((key, _)),
+                key: Some((Some(key), _)),
                 ..
             } => join(&open.path, key),
-            OpenKind::Map { key: None, .. } => open.path.clone(),
+            OpenKind::Map { .. } => open.path.clone(),
         }
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Kind {
+    fn scalar(
+        &mut self,
+        text: &str,
+        style: ScalarStyle,
+        anchor: usize,
+        tag: Option<&Tag>,
+        at: Position,
+    ) -> Kind {
         let quoted = style != ScalarStyle::Plain;
         let known = self.tagged(tag, text, at);
+        if anchor > 0 && text.is_empty() && !quoted {
+            let message = "a value that begins with `&` is a mark in YAML".to_owned();
+            let path = self.path();
+            self.problems
+                .push(Problem::new(path, at, message).with_hint(Some("quote it".to_owned())));
+        }
         if quoted || known == Some("str") {
             return Kind::Text {
                 text: text.to_owned(),

@@ -86,9 +86,20 @@ fn a_file_that_is_not_there_is_told() {
         .unwrap_err()
         .to_string();
     assert!(
-        words.contains("nowhere.yaml has 1 problem") && words.contains("cannot be read"),
+        words.contains("nowhere.yaml has 1 problem\n\n  the file cannot be read: No such file"),
         "{words}"
     );
+}
+
+#[test]
+fn a_file_that_was_cut_off_or_never_filled_is_told() {
+    for text in ["", "\n\n", "# nothing\n", "---\n", "---\n...\n", "null\n"] {
+        let words = read(text).unwrap_err();
+        assert!(
+            words.starts_with("vestibule.yaml has 1 problem\n\n  the file is empty\n"),
+            "{text:?}: {words}"
+        );
+    }
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use super::messages::Messages;
 use super::{Place, Resolver};
 use crate::check::{Check, Condition, Kind, Mode, Policy, Refusal, Set, Unavailable};
 use crate::config::file;
-use crate::config::problem::{did_you_mean, listed};
+use crate::config::problem::{Problem, did_you_mean, listed};
 use crate::expression::{Root, Scope};
 use crate::kratos::{Field, Flow};
 
@@ -251,6 +251,11 @@ impl<'a> Resolver<'a> {
         let mut sets = Vec::new();
         for (path, value) in file {
             let place = place.key(path);
+            if value.is_null() {
+                self.problems
+                    .push(Problem::nothing(place.path.clone(), place.at));
+                continue;
+            }
             let names: Vec<String> = path.split('.').map(ToOwned::to_owned).collect();
             let value = self.json(&place, value, scope);
             match names.first().map(String::as_str) {

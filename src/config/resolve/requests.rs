@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::{Place, Resolver};
 use crate::config::file;
-use crate::config::problem::{did_you_mean, listed};
+use crate::config::problem::{Problem, did_you_mean, listed};
+use crate::config::tree::Kind;
 use crate::expression::{JsonTemplate, Piece, Scope, Template};
 use crate::request::{Content, Method, Plan};
 
@@ -171,6 +172,11 @@ impl<'a> Resolver<'a> {
         method: Option<Method>,
         scope: &Scope,
     ) -> Option<Content> {
+        let json = place.key("json");
+        if matches!(json.node.map(|node| &node.kind), Some(Kind::Null)) {
+            self.problems.push(Problem::nothing(json.path, json.at));
+            return None;
+        }
         let has_body = file.json.is_some() || file.form.is_some();
         if file.json.is_some() && file.form.is_some() {
             let hint = "a body is one or the other".to_owned();
