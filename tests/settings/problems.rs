@@ -1,8 +1,10 @@
 //! What is wrong, in the exact words.
 
 use std::fs;
+use std::path::Path;
 
 use proptest::prelude::*;
+use vestibule::config::{self, Environment};
 
 use crate::{environment, file, read};
 
@@ -100,6 +102,19 @@ fn a_file_that_was_cut_off_or_never_filled_is_told() {
             "{text:?}: {words}"
         );
     }
+}
+
+#[test]
+fn a_key_that_is_only_in_the_environment_is_a_key_too() {
+    let environment = Environment::of([("VESTIBULE_KEY".to_owned(), "hush-hush".to_owned())]);
+    let words = config::read("{}", Path::new("vestibule.yaml"), &environment)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        words,
+        "vestibule.yaml has 1 problem\n\n  hooks.keys: the environment variable `VESTIBULE_KEY` is no key: a key has at \
+         least 16 characters, letters, digits and signs without spaces\n    mend it: `vestibule keygen` makes one\n"
+    );
 }
 
 proptest! {

@@ -10,7 +10,9 @@ use url::Url;
 use super::durations::{self, written};
 use super::{Place, Resolver};
 use crate::config::file;
+use crate::config::problem::Problem;
 use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log};
+use crate::config::tree::Position;
 use crate::secret::Secret;
 use crate::telemetry::LogFormat;
 
@@ -18,6 +20,9 @@ use crate::telemetry::LogFormat;
 const KEY_VARIABLE: &str = "VESTIBULE_KEY";
 /// Shorter keys could be guessed.
 const SHORTEST_KEY: usize = 16;
+const WHAT_A_KEY_IS: &str =
+    "a key has at least 16 characters, letters, digits and signs without spaces";
+const KEYGEN: &str = "`vestibule keygen` makes one";
 
 /// The sections that hold no expressions.
 pub(super) struct Basics {
@@ -160,30 +165,39 @@ impl Resolver<'_> {
         let keys = match file.keys {
             // Whether there is one at all is asked where the program starts, so that a file without keys can be checked
             // anywhere.
-            None => {
-                let key = self.environment.value(KEY_VARIABLE);
-                if let Some(key) = &key {
-                    self.look_at_key(
-                        &self.root.key("hooks"),
-                        key,
-                        &format!("the environment variable `{KEY_VARIABLE}`: "),
-                    );
+            None => match self.environment.value(KEY_VARIABLE) {
+                Some(key) => {
+                    if !is_key(&key) {
+                        let message = format!(
+                            "the environment variable `{KEY_VARIABLE}` is no key: {WHAT_A_KEY_IS}"
+                        );
+                        self.problems.push(
+                            Problem::new(place.key("keys").path, Position::default(), message)
+                                .with_hint(Some(KEYGEN.to_owned())),
+                        );
+                    }
+                    vec![Secret::new(key)]
                 }
-                key.into_iter().map(Secret::new).collect()
-            }
+                None => Vec::new(),
+            },
             Some(keys) => {
                 if keys.is_empty() {
-                    let hint = "`vestibule keygen` makes one".to_owned();
                     self.tell(
                         &place.key("keys"),
                         "there must be at least one key",
-                        Some(hint),
+                        Some(KEYGEN.to_owned()),
                     );
                 }
                 let mut read = Vec::new();
                 for (index, key) in keys.iter().enumerate() {
                     let Some(key) = self.text(key) else { continue };
-                    self.look_at_key(&place.key("keys").item(index), &key, "");
+                    if !is_key(&key) {
+                        self.tell(
+                            &place.key("keys").item(index),
+                            WHAT_A_KEY_IS,
+                            Some(KEYGEN.to_owned()),
+                        );
+                    }
                     read.push(Secret::new(key));
                 }
                 read
@@ -222,20 +236,6 @@ impl Resolver<'_> {
             deadline,
             default_language,
             client_ip_header,
-        }
-    }
-
-    fn look_at_key(&mut self, place: &Place<'_>, key: &str, which: &str) {
-        let plain = key.bytes().all(|byte| (0x21..0x7f).contains(&byte));
-        if key.chars().count() < SHORTEST_KEY || !plain {
-            let message = format!(
-                "{which}a key has at least {SHORTEST_KEY} characters, letters, digits and signs without spaces"
-            );
-            self.tell(
-                place,
-                message,
-                Some("`vestibule keygen` makes one".to_owned()),
-            );
         }
     }
 
@@ -320,4 +320,8 @@ impl Resolver<'_> {
             });
         Kratos { admin_url }
     }
+}
+
+fn is_key(text: &str) -> bool {
+    text.len() >= SHORTEST_KEY && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
