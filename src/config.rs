@@ -1,6 +1,7 @@
 //! `load(path) -> Settings`: the only way in.
 
 pub mod file;
+mod filled;
 pub mod interpolation;
 pub mod problem;
 mod resolve;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::filled::Filling;
 use super::interpolation::{Environment, joined, pieces};
 use super::problem::Problem;
 use super::settings::Settings;
@@ -95,17 +96,23 @@ pub(super) fn resolve(
     mut problems: Vec<Problem>,
 ) -> Result<Settings, Vec<Problem>> {
     let schema = schema::of_the_file();
+    let mut filled = node.clone();
+    let mut filling = Filling {
+        root: &schema,
+        environment,
+        unknown: Vec::new(),
+    };
+    filling.fill(&mut filled, &schema, "");
+    let mut misshapen = filling.unknown;
     shape::Shape {
         root: &schema,
         problems: &mut problems,
+        unknown: &misshapen,
     }
-    .check(node, &schema, "");
-    let misshapen = problems
-        .iter()
-        .map(|problem| problem.path.clone())
-        .collect();
+    .check(&filled, &schema, "");
+    misshapen.extend(problems.iter().map(|problem| problem.path.clone()));
     let mut resolver = Resolver {
-        root: Place::root(node),
+        root: Place::root(&filled),
         lines: text.lines().collect(),
         folder,
         environment,
@@ -153,7 +160,10 @@ impl<'a> Resolver<'a> {
     /// Reports every `${…}` that leads nowhere, also in entries that are broken otherwise.
     fn look_up_everything(&mut self, place: &Place<'a>) {
         match place.node.map(|node| &node.kind) {
-            Some(Kind::Text { text, .. }) => {
+            // What is filled already may hold anything.
+            Some(Kind::Text { text, .. })
+                if place.node.is_some_and(|node| node.written.is_none()) =>
+            {
                 if let Err(error) = pieces(text, self.environment) {
                     let at = self.inside(place, text, error.offset);
                     self.problems.push(
@@ -207,7 +217,15 @@ impl<'a> Resolver<'a> {
 
     /// What is said of a text never shows what was put into it.
     fn without_inserted(&self, place: &Place<'_>, words: String) -> String {
-        let Some(Kind::Text { text, .. }) = place.node.map(|node| &node.kind) else {
+        let Some(node) = place.node else { return words };
+        if node.written.is_some() {
+            let inserted = match &node.kind {
+                Kind::Text { text, .. } | Kind::Number(_, text) => text,
+                _ => return words,
+            };
+            return words.replace(inserted, "…");
+        }
+        let Kind::Text { text, .. } = &node.kind else {
             return words;
         };
         let Some(pieces) = self.pieces(text) else {

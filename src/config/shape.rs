@@ -38,11 +38,16 @@ pub struct Shape<'a> {
     pub root: &'a Value,
     /// Where problems go.
     pub problems: &'a mut Vec<Problem>,
+    /// The paths at which a value could not be looked up, so that nothing can be said of it.
+    pub unknown: &'a [String],
 }
 
 impl Shape<'_> {
     /// Adds every problem of `node` against `schema`.
     pub fn check(&mut self, node: &Node, schema: &Value, path: &str) {
+        if self.unknown.iter().any(|unknown| unknown == path) {
+            return;
+        }
         let root = self.root;
         let schema = resolved(root, schema);
         if let Some(choices) = schema["oneOf"]
@@ -228,7 +233,9 @@ impl Shape<'_> {
         match &node.kind {
             Kind::Null => self.nothing(node, path),
             Kind::Text { text, .. } if names.contains(&text.as_str()) => {}
-            Kind::Text { text, .. } if LATER_WORDS.contains(&text.as_str()) => {
+            Kind::Text { text, .. }
+                if LATER_WORDS.contains(&text.as_str()) && node.written.is_none() =>
+            {
                 let hint = format!(
                     "use {}",
                     listed(names.iter().copied()).replace(" and ", " or ")
@@ -244,7 +251,9 @@ impl Shape<'_> {
                     node.in_words()
                 );
                 let hint = match other {
-                    Kind::Text { text, .. } => did_you_mean(text, names.iter().copied()),
+                    Kind::Text { text, .. } if node.written.is_none() => {
+                        did_you_mean(text, names.iter().copied())
+                    }
                     _ => None,
                 };
                 self.problems
@@ -290,6 +299,7 @@ impl Shape<'_> {
         );
         let wants_text = types.contains(&"string");
         let hint = match &node.kind {
+            _ if node.written.is_some() => None,
             Kind::Map(entries)
                 if wants_text
                     && entries
@@ -330,7 +340,7 @@ fn in_words<'a>(name: &'a str, schema: &Value) -> &'a str {
 }
 
 /// The types of a schema. Null is none: a key that may be left out may not be left empty.
-fn types(schema: &Value) -> Vec<&str> {
+pub(super) fn types(schema: &Value) -> Vec<&str> {
     match &schema["type"] {
         Value::String(one) => vec![one],
         Value::Array(several) => several
@@ -343,7 +353,7 @@ fn types(schema: &Value) -> Vec<&str> {
 }
 
 /// The names of an enumeration, however the schema writes it.
-fn words(schema: &Value) -> Option<Vec<&str>> {
+pub(super) fn words(schema: &Value) -> Option<Vec<&str>> {
     if let Some(names) = schema["enum"].as_array() {
         return Some(names.iter().filter_map(Value::as_str).collect());
     }
@@ -363,7 +373,7 @@ fn tags<'a>(choices: &[&'a Value]) -> Option<Vec<(&'a str, &'a Value)>> {
 }
 
 /// Choices of choices, as one list.
-fn flat<'a>(root: &'a Value, choices: &'a [Value]) -> Vec<&'a Value> {
+pub(super) fn flat<'a>(root: &'a Value, choices: &'a [Value]) -> Vec<&'a Value> {
     choices
         .iter()
         .map(|choice| resolved(root, choice))

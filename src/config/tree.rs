@@ -29,6 +29,8 @@ pub struct Node {
     pub at: Position,
     /// What it is.
     pub kind: Kind,
+    /// What the operator wrote, if a value was put in for it that is not to be shown.
+    pub written: Option<String>,
 }
 
 /// What a value is.
@@ -65,6 +67,14 @@ pub struct Entry {
 }
 
 impl Node {
+    fn new(at: Position, kind: Kind) -> Self {
+        Self {
+            at,
+            kind,
+            written: None,
+        }
+    }
+
     /// The value behind a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Node> {
@@ -104,6 +114,9 @@ impl Node {
     /// In words, for "found …".
     #[must_use]
     pub fn in_words(&self) -> String {
+        if let Some(written) = &self.written {
+            return format!("what `{written}` stands for");
+        }
         match &self.kind {
             Kind::Null => "nothing".to_owned(),
             Kind::Bool(truth) => format!("`{truth}`"),
@@ -256,7 +269,7 @@ impl Builder<'_> {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let kind = self.scalar(&text, style, anchor, tag.as_deref(), at);
-                return self.place(Node { at, kind }, anchor);
+                return self.place(Node::new(at, kind), anchor);
             }
             Event::SequenceStart(anchor, tag) => {
                 self.tagged(tag.as_deref(), "", at);
@@ -279,20 +292,12 @@ impl Builder<'_> {
                         OpenKind::List(items) => Kind::List(items),
                         OpenKind::Map { entries, .. } => Kind::Map(entries),
                     };
-                    return self.place(Node { at: open.at, kind }, open.anchor);
+                    return self.place(Node::new(open.at, kind), open.anchor);
                 }
             }
             Event::Alias(anchor) => {
-                let node = match self.anchors.get(&anchor) {
-                    Some(node) => Node {
-                        at,
-                        kind: node.kind.clone(),
-                    },
-                    None => Node {
-                        at,
-                        kind: Kind::Null,
-                    },
-                };
+                let anchored = self.anchors.get(&anchor);
+                let node = Node::new(at, anchored.map_or(Kind::Null, |node| node.kind.clone()));
                 self.nodes += size(&node);
                 return self.place(node, 0);
             }
@@ -464,7 +469,7 @@ fn key_text(node: &Node) -> Option<String> {
 }
 
 /// A value without quotes, by YAML's core schema.
-fn plain(text: &str) -> Kind {
+pub(super) fn plain(text: &str) -> Kind {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Kind::Null,
         "true" | "True" | "TRUE" => return Kind::Bool(true),

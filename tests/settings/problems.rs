@@ -76,6 +76,10 @@ fn a_value_from_the_environment_is_never_shown() {
         "kratos: {admin_url: \"${env:SECRET}\"}",
         "hooks: {default_language: \"${env:SECRET}\", client_ip_header: \"a b ${env:SECRET}\"}",
         "lists: {a: {file: \"${env:SECRET}\"}}",
+        "log: {level: \"${env:SECRET}\"}",
+        "checks: {a: {field: traits.a, required: \"${env:SECRET}\", mode: \"${env:SECRET}\", flows: [\"${env:SECRET}\"]}}",
+        "services: {a: {url: \"http://a\", auth: {type: \"${env:SECRET}\", config: {token: a}}}}",
+        "messages: {a: {id: \"${env:SECRET}\", en: A.}}",
     ] {
         let words = read(text).unwrap_err();
         assert!(!words.contains("hush-hush"), "{text}\n{words}");

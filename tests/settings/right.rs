@@ -3,8 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
+use vestibule::check::{Mode, Policy};
 use vestibule::config::settings::Dsn;
 use vestibule::config::{self, Environment};
+use vestibule::kratos::Flow;
 
 use crate::{environment, file, read};
 
@@ -88,6 +90,34 @@ fn a_text_may_be_put_together_from_the_environment_and_files() {
     );
     assert_eq!(settings.dsn, Dsn::Sqlite("/tmp/vestibule.db".into()));
     assert_eq!(settings.hooks_address.port, 4499);
+}
+
+#[test]
+fn words_numbers_and_truths_may_come_from_the_environment() {
+    let settings = read(
+        "log: {level: \"${env:LEVEL:-debug}\"}
+services: {s: {url: \"http://s\", auth: {type: \"${env:AUTH:-bearer}\", config: {token: \"${env:SECRET}\"}}}}
+messages: {m: {id: \"${env:NUMBER:-4900123}\", en: \"No.\"}}
+checks:
+  a:
+    field: traits.a
+    required: ${env:STRICT:-true}
+    flows: [\"${env:FLOW:-settings}\"]
+    mode: ${env:MODE:-observe}
+    unavailable: ${env:OPEN:-accept}
+    refuse: [{when: \"value == ''\", message: m}]
+",
+    )
+    .unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(settings.log.level, tracing::Level::DEBUG);
+    let check = &settings.checks[0];
+    assert!(check.required);
+    assert_eq!(check.flows, [Flow::Settings]);
+    assert_eq!(check.mode, Mode::Observe);
+    assert_eq!(check.unavailable.default, Policy::Accept);
+    let wording = check.refuse[0].message.as_ref().unwrap();
+    assert_eq!(wording.id, 4_900_123);
+    assert!(settings.services[0].auth.is_some());
 }
 
 #[test]
