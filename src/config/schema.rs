@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::file::File;
 
 /// The schema (draft 2020-12) that editors use.
 #[must_use]
 pub fn schema() -> Value {
-    let mut schema = of_the_file();
-    without_null(&mut schema);
+    let mut schema = of_the_manual();
+    with_inserted(&mut schema);
     schema
 }
 
@@ -18,6 +18,54 @@ pub fn schema() -> Value {
 #[must_use]
 pub fn of_the_file() -> Value {
     schemars::schema_for!(File).to_value()
+}
+
+/// The schema without what is the same everywhere.
+fn of_the_manual() -> Value {
+    let mut schema = of_the_file();
+    without_null(&mut schema);
+    with_kinds_described(&mut schema);
+    schema
+}
+
+/// Instead of a word, a number or a truth there may stand `${env:NAME}`.
+fn with_inserted(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(with_inserted),
+        Value::Object(members) => {
+            members.values_mut().for_each(with_inserted);
+            let kind = members.get("type").and_then(Value::as_str);
+            if kind == Some("boolean") || kind == Some("integer") || members.contains_key("enum") {
+                let description = members.remove("description");
+                let inserted = json!({"type": "string", "pattern": r"^\$\{(env|file):"});
+                let choices = json!([std::mem::take(members), inserted]);
+                members.insert("anyOf".to_owned(), choices);
+                members.extend(description.map(|text| ("description".to_owned(), text)));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// `type` and `config` of `{type, config}` come from an enumeration, where no comment reaches them.
+fn with_kinds_described(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(with_kinds_described),
+        Value::Object(members) => {
+            let kind = members
+                .get("properties")
+                .and_then(|properties| properties["type"]["const"].as_str())
+                .map(ToOwned::to_owned);
+            if let Some(kind) = kind {
+                let meaning = members.get("description").cloned().unwrap_or_default();
+                members["properties"]["type"]["description"] = meaning;
+                members["properties"]["config"]["description"] =
+                    format!("What `{kind}` needs.").into();
+            }
+            members.values_mut().for_each(with_kinds_described);
+        }
+        _ => {}
+    }
 }
 
 /// A key that may be left out may not be left empty: `ask:` with nothing behind it would be a check that asks nobody.
@@ -53,7 +101,7 @@ fn without_null(schema: &mut Value) {
 /// docs/configuration.md
 #[must_use]
 pub fn markdown() -> String {
-    let schema = schema();
+    let schema = of_the_manual();
     let mut text = String::from("# The settings file\n\n");
     text.push_str(
         "<!-- Made from src/config/file.rs by `vestibule schema --markdown`; a test fails when it is stale. -->\n\n",

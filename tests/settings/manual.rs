@@ -85,10 +85,7 @@ fn walk(root: &Value, schema: &Value, path: &str, found: &mut Vec<(String, bool)
         } else {
             format!("{path}.{key}")
         };
-        // `type` of `{type, config}` is told by its choices.
-        let described =
-            property["description"].is_string() || property["const"].is_string() || key == "config";
-        found.push((path.clone(), described));
+        found.push((path.clone(), property["description"].is_string()));
         walk(root, property, &path, found);
     }
     for key in ["additionalProperties", "items"] {
