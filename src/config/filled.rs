@@ -24,7 +24,9 @@ impl Filling<'_> {
         let root = self.root;
         let choices = choices(root, schema);
         match &mut node.kind {
-            Kind::Text { text, .. } if text.contains("${") && !choices.iter().any(takes_text) => {
+            Kind::Text { text, .. }
+                if text.contains("${") && !choices.iter().copied().any(takes_text) =>
+            {
                 match pieces(text, self.environment) {
                     Ok(pieces) => {
                         node.written = Some(std::mem::take(text));
@@ -74,7 +76,7 @@ fn choices<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
     flat(root, std::slice::from_ref(resolved(root, schema)))
 }
 
-fn takes_text(choice: &&Value) -> bool {
+fn takes_text(choice: &Value) -> bool {
     let types = types(choice);
     words(choice).is_none() && (types.is_empty() || types.contains(&"string"))
 }

@@ -148,6 +148,16 @@ fn excerpt(line: &str, column: usize) -> (String, usize) {
     (source, before - start + usize::from(left))
 }
 
+/// A text in the quotes that suit it.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    if text.contains(['"', '\\']) {
+        format!("'{}'", text.replace('\'', "''"))
+    } else {
+        format!("\"{text}\"")
+    }
+}
+
 /// The nearest of `known` to `written`, as "did you mean".
 #[must_use]
 pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {

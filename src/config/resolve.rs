@@ -219,11 +219,10 @@ impl<'a> Resolver<'a> {
     fn without_inserted(&self, place: &Place<'_>, words: String) -> String {
         let Some(node) = place.node else { return words };
         if node.written.is_some() {
-            let inserted = match &node.kind {
-                Kind::Text { text, .. } | Kind::Number(_, text) => text,
-                _ => return words,
+            return match &node.kind {
+                Kind::Text { text, .. } | Kind::Number(_, text) => words.replace(text, "…"),
+                _ => words,
             };
-            return words.replace(inserted, "…");
         }
         let Kind::Text { text, .. } = &node.kind else {
             return words;

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::problem::{Problem, did_you_mean, listed};
+use super::problem::{Problem, did_you_mean, listed, quoted};
 use super::schema::resolved;
-use super::tree::{Entry, Kind, Node, join};
+use super::tree::{Entry, Kind, Node, join, plain};
 
 /// Keys that are planned and not built, by the end of the path of the section they stand in.
 const LATER: [(&str, &[&str]); 8] = [
@@ -24,8 +24,11 @@ const LATER: [(&str, &[&str]); 8] = [
     ),
 ];
 
-/// Events and policies that are planned and not built.
-const LATER_WORDS: [&str; 4] = [
+/// Flows, events and policies that are planned and not built.
+const LATER_WORDS: [&str; 7] = [
+    "login",
+    "verification",
+    "recovery",
     "credentials.changed",
     "identity.verified",
     "registration.failed",
@@ -127,14 +130,17 @@ impl Shape<'_> {
         } else {
             format!("there is no key `{key}` here")
         };
-        let hint = if is_later(path, key) {
-            Some("take it out".to_owned())
-        } else {
-            did_you_mean(key, known.clone())
-                .or_else(|| Some(format!("the keys here are {}", listed(known))))
+        let hint = match key.as_str() {
+            _ if is_later(path, key) => "take it out".to_owned(),
+            "on" if known.clone().any(|known| known == "flows") => {
+                "did you mean `flows`?".to_owned()
+            }
+            "<<" => "sections are not merged; write the keys out".to_owned(),
+            _ => did_you_mean(key, known.clone())
+                .unwrap_or_else(|| format!("the keys here are {}", listed(known))),
         };
         self.problems
-            .push(Problem::new(join(path, key), entry.at, message).with_hint(hint));
+            .push(Problem::new(join(path, key), entry.at, message).with_hint(Some(hint)));
     }
 
     /// A section that is begun and left empty holds nothing: `checks:` without any check is no mistake. But a check, an
@@ -297,19 +303,34 @@ impl Shape<'_> {
             expected.join(" or "),
             node.in_words()
         );
-        let wants_text = types.contains(&"string");
+        let wants_number = types.contains(&"integer");
+        let wants_text = types.contains(&"string") && !wants_number;
         let hint = match &node.kind {
             _ if node.written.is_some() => None,
             Kind::Map(entries)
-                if wants_text
+                if types.contains(&"string")
                     && entries
                         .iter()
                         .all(|entry| matches!(entry.value.kind, Kind::Null)) =>
             {
-                Some("a value that begins with `{` must be quoted: \"{…}\"".to_owned())
+                let keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+                Some(format!(
+                    "a value that begins with `{{` must be quoted: {}",
+                    quoted(&format!("{{{}}}", keys.join(", ")))
+                ))
             }
             Kind::Number(_, written) if wants_text => Some(format!("quote it: \"{written}\"")),
-            Kind::Bool(truth) if wants_text => Some(format!("quote it: \"{truth}\"")),
+            Kind::Bool(truth) if types.contains(&"string") => {
+                Some(format!("quote it: \"{truth}\""))
+            }
+            Kind::Text { text, quoted: true }
+                if matches!(
+                    (plain(text), types.contains(&"boolean")),
+                    (Kind::Bool(_), true)
+                ) || matches!((plain(text), wants_number), (Kind::Number(..), true)) =>
+            {
+                Some(format!("take the quotes away: {text}"))
+            }
             Kind::Text { .. } | Kind::Map(_) if types.contains(&"array") && types.len() == 1 => {
                 Some("put it in brackets: [ … ]".to_owned())
             }
@@ -330,8 +351,8 @@ fn in_words<'a>(name: &'a str, schema: &Value) -> &'a str {
     match (name, schema["format"].as_str()) {
         ("string", Some("duration-with-unit")) => "a time with a unit (5s)",
         ("string", Some("expression")) => "an expression",
+        ("integer", _) | ("string", Some("number")) => "a whole number",
         ("string", _) => "a text",
-        ("integer", _) => "a whole number",
         ("boolean", _) => "`true` or `false`",
         ("array", _) => "a list",
         ("object", _) => "a section of keys",

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Number, Value};
 
-use super::problem::Problem;
+use super::problem::{Problem, quoted};
 
 /// Deeper than any settings need, and far from what could exhaust the stack.
 const DEEPEST: usize = 64;
@@ -211,6 +211,7 @@ pub fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
 
 /// YAML's own traps, named.
 fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
+    let before: String = line.chars().take(column - 1).collect();
     let rest: String = line.chars().skip(column - 1).collect();
     let trap = rest
         .chars()
@@ -224,8 +225,30 @@ fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
                 .unwrap_or_default()
                 .trim_end();
             Some(format!(
-                "a value that begins with `{first}` means something in YAML; quote it: \"{value}\""
+                "a value that begins with `{first}` means something in YAML; quote it: {}",
+                quoted(value)
             ))
+        }
+        // `{get: http://host/{value}}`, `{port: ${env:PORT}}`
+        None if rest.starts_with('{') && begun(&before).is_some() => {
+            let end = rest
+                .find('}')
+                .and_then(|close| Some(close + 1 + rest[close + 1..].find([',', '}', ']'])?));
+            let value = format!(
+                "{}{}",
+                begun(&before).unwrap_or_default(),
+                &rest[..end.unwrap_or(rest.len())]
+            );
+            Some(format!(
+                "a value with `{{` in it must be quoted here: {}",
+                quoted(value.trim_end())
+            ))
+        }
+        None if info.starts_with("mapping values are not allowed") => {
+            let value = line.split_once(": ").map(|(_, value)| value.trim());
+            value
+                .filter(|value| !value.starts_with(['"', '\'', '{', '[']))
+                .map(|value| format!("a value with `:` in it must be quoted: {}", quoted(value)))
         }
         None if line
             .trim_end()
@@ -235,7 +258,7 @@ fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
         {
             Some("YAML is indented with spaces, not with tabs".to_owned())
         }
-        None if line.matches(": ").count() > 1 && !line.contains('{') => {
+        None if rest.starts_with(": ") && before.contains(": ") => {
             Some("a value with `: ` in it must be quoted".to_owned())
         }
         None if info.contains("flow") => {
@@ -244,6 +267,15 @@ fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
         None => None,
     };
     (format!("this is not YAML: {info}"), hint)
+}
+
+/// What has been written of a value without quotes, if one is begun.
+fn begun(before: &str) -> Option<&str> {
+    let start = before
+        .rfind([' ', '{', '[', ','])
+        .map_or(0, |last| last + 1);
+    let value = &before[start..];
+    (!value.is_empty() && !value.ends_with(':') && !value.starts_with(['"', '\''])).then_some(value)
 }
 
 impl Builder<'_> {
@@ -422,6 +454,13 @@ impl Builder<'_> {
             return Some(&tag.suffix);
         }
         let written = format!("{tag} {text}");
+        let count = |sign: char| written.matches(sign).count();
+        // Inside braces a comma or a bracket has cut it off.
+        let hint = if count('(') == count(')') && count('"') % 2 == 0 {
+            format!("quote it: {}", quoted(written.trim_end()))
+        } else {
+            "quote the whole of it".to_owned()
+        };
         let path = self.path();
         self.problems.push(
             Problem::new(
@@ -429,7 +468,7 @@ impl Builder<'_> {
                 at,
                 "a value that begins with `!` is a tag in YAML".to_owned(),
             )
-            .with_hint(Some(format!("quote it: \"{}\"", written.trim_end()))),
+            .with_hint(Some(hint)),
         );
         None
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Place, Resolver};
 use crate::config::file;
-use crate::config::problem::{Problem, did_you_mean, listed};
+use crate::config::problem::{Problem, did_you_mean, listed, quoted};
 use crate::config::tree::Kind;
 use crate::expression::{JsonTemplate, Piece, Scope, Template};
 use crate::request::{Content, Method, Plan};
@@ -233,7 +233,7 @@ impl<'a> Resolver<'a> {
                 for (name, member) in members {
                     // `{value}` without quotes is a section with one empty key to YAML.
                     if member.is_null() && members.len() == 1 && looks_like_expression(name) {
-                        let hint = format!("quote it: \"{{{name}}}\"");
+                        let hint = format!("quote it: {}", quoted(&format!("{{{name}}}")));
                         self.tell(
                             place,
                             "a value that begins with `{` is a section of keys in YAML",
