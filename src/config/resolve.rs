@@ -24,6 +24,9 @@ use super::{file, schema, shape};
 use crate::expression::{CompileError, Expression, Lists, Piece, Scope, Template};
 use crate::service::Service;
 
+/// Words of the expressions' own, which cannot stand behind `lists.` and `checks.`.
+const RESERVED: [&str; 4] = ["false", "in", "null", "true"];
+
 /// A value of the file and the keys that lead to it.
 #[derive(Clone, Debug)]
 pub(super) struct Place<'a> {
@@ -85,6 +88,8 @@ pub(super) struct Resolver<'a> {
     services: BTreeMap<String, Service>,
     lists: Arc<Lists>,
     client_ip: bool,
+    /// The numbers of messages.
+    numbers: BTreeMap<u32, messages::Numbered>,
 }
 
 /// Resolves everything. `Err` holds every problem there is.
@@ -121,6 +126,7 @@ pub(super) fn resolve(
         services: BTreeMap::new(),
         lists: Arc::default(),
         client_ip: false,
+        numbers: BTreeMap::new(),
     };
     let root = resolver.root.clone();
     resolver.look_up_everything(&root);
@@ -341,12 +347,30 @@ impl<'a> Resolver<'a> {
             .collect::<String>()
             .starts_with(text);
         if stands {
-            Position {
+            return Position {
                 column: place.at.column + quote + characters,
                 ..place.at
+            };
+        }
+        // A text behind `|` stands there line by line, indented.
+        let before = text.get(..offset).unwrap_or_default();
+        let within = before.matches('\n').count();
+        let number = place.at.line + within;
+        let source = self.lines.get(number.saturating_sub(1)).copied();
+        let indented = source.map(|line| (line, line.trim_start()));
+        match (indented, text.split('\n').nth(within)) {
+            (Some((line, words)), Some(written))
+                if within > 0 && words.trim_end() == written.trim() =>
+            {
+                let last = before.rsplit('\n').next().unwrap_or_default();
+                let indent = line.chars().count() - words.chars().count();
+                let skipped = written.chars().count() - written.trim_start().chars().count();
+                Position {
+                    line: number,
+                    column: 1 + indent + last.chars().count().saturating_sub(skipped),
+                }
             }
-        } else {
-            place.at
+            _ => place.at,
         }
     }
 
@@ -397,7 +421,14 @@ impl<'a> Resolver<'a> {
         let starts = entry
             .key
             .starts_with(|first: char| first.is_ascii_lowercase());
-        if !starts || !entry.key.chars().all(plain) {
+        if RESERVED.contains(&entry.key.as_str()) {
+            let message = format!(
+                "`{}` means something in expressions and is no name",
+                entry.key
+            );
+            self.problems
+                .push(Problem::new(place.path.clone(), entry.at, message));
+        } else if !starts || !entry.key.chars().all(plain) {
             let message = format!("`{}` is no name for {what}", entry.key);
             let hint = "a name is made of small letters, digits and `_`, and begins with a letter"
                 .to_owned();

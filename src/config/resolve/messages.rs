@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use oxilangtag::LanguageTag;
 use serde_json::Value;
 
@@ -51,6 +52,14 @@ pub(super) struct Messages<'a> {
     named: BTreeMap<String, Named<'a>>,
 }
 
+/// Where a number stands.
+pub(super) struct Numbered {
+    path: String,
+    at: Position,
+    /// The words, if they stand beside a check.
+    beside: Option<IndexMap<String, Value>>,
+}
+
 struct Named<'a> {
     place: Place<'a>,
     id: u32,
@@ -61,7 +70,6 @@ impl<'a> Resolver<'a> {
     pub(super) fn messages(&mut self) -> Messages<'a> {
         let place = self.root.key("messages");
         let mut named = BTreeMap::new();
-        let mut numbers: BTreeMap<u32, (String, Position)> = BTreeMap::new();
         for entry in place.entries() {
             let place = place.key(&entry.key);
             self.name(&place, entry, "a message");
@@ -69,7 +77,7 @@ impl<'a> Resolver<'a> {
                 .iter()
                 .find(|(name, ..)| *name == entry.key)
                 .map(|(_, id, ..)| *id);
-            self.number(&place, own, &mut numbers);
+            self.number(&place, own, None);
             let Some(file) = self.decoded::<file::NamedMessage>(&place) else {
                 continue;
             };
@@ -89,7 +97,6 @@ impl<'a> Resolver<'a> {
                 named.insert(entry.key.clone(), Named { place, id, texts });
             }
         }
-        let builtin = self.builtin(&named);
         // Also those that nobody uses yet, so that they are right when somebody does.
         let everything = self.scope(&Root::ALL, self.names_of("checks"));
         for message in named.values() {
@@ -97,15 +104,17 @@ impl<'a> Resolver<'a> {
                 self.template(&message.place.key(tag), text, &everything);
             }
         }
+        let builtin = self.builtin(&named);
         Messages { builtin, named }
     }
 
-    /// Tells of a number that is not the operator's, or is taken.
+    /// Tells of a number that is not the operator's, or is taken. Words beside a check may stand at several, with the
+    /// same number.
     fn number(
         &mut self,
         place: &Place<'_>,
         own: Option<u32>,
-        numbers: &mut BTreeMap<u32, (String, Position)>,
+        beside: Option<&IndexMap<String, Value>>,
     ) {
         let at = place.key("id");
         let Some(id) = at
@@ -125,15 +134,26 @@ impl<'a> Resolver<'a> {
                 message,
                 Some("Kratos's own numbers and Vestibule's lie outside".to_owned()),
             );
-        } else if let Some((other, first)) = numbers.get(&id) {
-            let message = format!("{id} is the id of `{other}` already (line {})", first.line);
+        } else if let Some(first) = self.numbers.get(&id) {
+            if beside.is_some() && beside == first.beside.as_ref() {
+                return;
+            }
+            let message = format!(
+                "{id} is the id of `{}` already (line {})",
+                first.path, first.at.line
+            );
             self.tell(
                 &at,
                 message,
                 Some("each message has a number of its own".to_owned()),
             );
         } else {
-            numbers.insert(id, (place.path.clone(), at.at));
+            let numbered = Numbered {
+                path: place.path.clone(),
+                at: at.at,
+                beside: beside.cloned(),
+            };
+            self.numbers.insert(id, numbered);
         }
     }
 
@@ -142,7 +162,7 @@ impl<'a> Resolver<'a> {
         place: &Place<'_>,
         file: &file::NamedMessage,
     ) -> Option<Vec<(String, String)>> {
-        let mut texts = Vec::new();
+        let mut texts: Vec<(String, String)> = Vec::new();
         for (tag, text) in &file.texts {
             let place = place.key(tag);
             if LanguageTag::parse(tag.as_str()).is_err() {
@@ -155,20 +175,39 @@ impl<'a> Resolver<'a> {
                 );
                 continue;
             }
+            if let Some((other, _)) = texts
+                .iter()
+                .find(|(other, _)| other.eq_ignore_ascii_case(tag))
+            {
+                self.tell(
+                    &place,
+                    format!("`{tag}` and `{other}` are the same language"),
+                    None,
+                );
+                continue;
+            }
             match text {
+                Value::String(text) if text.trim().is_empty() => self.no_words(&place),
                 Value::String(text) => texts.push((tag.clone(), text.clone())),
                 _ => self.tell(&place, "expected a text", None),
             }
         }
-        if texts.is_empty() {
+        if file.texts.is_empty() {
             self.tell(
                 place,
                 "there is no text in any language",
                 Some("as in {id: 4900101, en: \"…\"}".to_owned()),
             );
-            return None;
         }
-        Some(texts)
+        (!texts.is_empty()).then_some(texts)
+    }
+
+    fn no_words(&mut self, place: &Place<'_>) {
+        self.tell(
+            place,
+            "there are no words here",
+            Some("the person is to know what is wrong".to_owned()),
+        );
     }
 
     fn builtin(&mut self, named: &BTreeMap<String, Named<'a>>) -> Option<Builtin> {
@@ -183,7 +222,13 @@ impl<'a> Resolver<'a> {
                     .map(|(tag, text)| (tag.to_owned(), text.to_owned()));
                 (id, texts.to_vec(), self.root.clone())
             };
-            let texts = self.compile_texts(&place, &texts, &nothing)?;
+            let before = self.problems.len();
+            let compiled = self.compile_texts(&place, &texts, &nothing);
+            self.explain(
+                before,
+                "these words are also said when nothing is known of the person",
+            );
+            let texts = compiled?;
             words.insert(
                 name,
                 Arc::new(Wording {
@@ -216,6 +261,23 @@ impl<'a> Resolver<'a> {
             .collect()
     }
 
+    /// What is told since `before` of words that stand elsewhere: why they are wrong, once.
+    fn explain(&mut self, before: usize, why: &str) {
+        for problem in self.problems.split_off(before) {
+            let told = self.problems.iter().any(|told| {
+                (&told.path, told.at, &told.message)
+                    == (&problem.path, problem.at, &problem.message)
+            });
+            if !told {
+                let hint = match &problem.hint {
+                    Some(hint) => format!("{hint}; {why}"),
+                    None => why.to_owned(),
+                };
+                self.problems.push(problem.with_hint(Some(hint)));
+            }
+        }
+    }
+
     /// The words beside a check.
     pub(super) fn wording(
         &mut self,
@@ -228,7 +290,10 @@ impl<'a> Resolver<'a> {
             file::Message::Text(file::Template(text)) if is_name(text) => {
                 match messages.named.get(text) {
                     Some(named) => {
-                        let texts = self.compile_texts(&named.place, &named.texts, scope)?;
+                        let before = self.problems.len();
+                        let compiled = self.compile_texts(&named.place, &named.texts, scope);
+                        self.explain(before, &format!("`{}` says it", place.path));
+                        let texts = compiled?;
                         Wording {
                             name: Some(text.clone()),
                             id: named.id,
@@ -237,6 +302,10 @@ impl<'a> Resolver<'a> {
                     }
                     None => return self.unnamed(place, text, messages),
                 }
+            }
+            file::Message::Text(file::Template(text)) if text.trim().is_empty() => {
+                self.no_words(place);
+                return None;
             }
             file::Message::Text(file::Template(text)) => {
                 let template = self.template(place, text, scope)?;
@@ -247,15 +316,7 @@ impl<'a> Resolver<'a> {
                 }
             }
             file::Message::Inline(file) => {
-                if let Some(id) = file.id.filter(|id| !THEIRS.contains(id)) {
-                    let message =
-                        format!("{id} is not from {} to {}", THEIRS.start(), THEIRS.end());
-                    self.tell(
-                        &place.key("id"),
-                        message,
-                        Some("Kratos's own numbers and Vestibule's lie outside".to_owned()),
-                    );
-                }
+                self.number(place, None, Some(&file.texts));
                 let texts = self.texts(place, file)?;
                 let texts = self.compile_texts(place, &texts, scope)?;
                 Wording {
