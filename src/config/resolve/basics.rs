@@ -51,6 +51,19 @@ impl Resolver<'_> {
             IpAddr::from([127, 0, 0, 1]),
             4481,
         );
+        if let (Some(hooks), Some(admin)) = (&hooks_address, &admin_address)
+            && hooks.port == admin.port
+            && hooks.port != 0
+            && (hooks.host == admin.host
+                || hooks.host.is_unspecified()
+                || admin.host.is_unspecified())
+        {
+            self.tell(
+                &serve.key("admin"),
+                "the port is that of `serve.hooks`",
+                Some("each has a port of its own".to_owned()),
+            );
+        }
         let shutdown_delay = self.duration(
             &serve.key("shutdown_delay"),
             file.shutdown_delay.as_ref(),
@@ -254,6 +267,15 @@ impl Resolver<'_> {
             return None;
         };
         match scheme {
+            "sqlite" if path.starts_with(":memory:") || path.starts_with("file:") => {
+                let hint = "as in sqlite:///var/lib/vestibule/vestibule.db".to_owned();
+                self.tell(
+                    &place,
+                    "the database must be a file: what is accepted must be there after a restart",
+                    Some(hint),
+                );
+                None
+            }
             "sqlite" if !path.is_empty() && !path.ends_with('/') && !path.contains('?') => {
                 Some(Dsn::Sqlite(PathBuf::from(path)))
             }

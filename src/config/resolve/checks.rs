@@ -51,7 +51,8 @@ impl<'a> Resolver<'a> {
         if file.required && file.field.is_none() {
             self.tell(&place.key("required"), "`required` needs a `field`", None);
         }
-        let scopes = self.scopes(name, file);
+        let flows = flows(file);
+        let scopes = self.scopes(name, file, &flows);
         let when = file
             .when
             .as_ref()
@@ -96,17 +97,6 @@ impl<'a> Resolver<'a> {
         }
         let set = self.sets(&place.key("set"), &file.set, &scopes.after);
         let after = self.after(name, &place.key("after"), &file.after);
-        let flows = match &file.flows {
-            Some(flows) => flows
-                .iter()
-                .map(|flow| match flow {
-                    file::Flow::Registration => Flow::Registration,
-                    file::Flow::Settings => Flow::Settings,
-                })
-                .collect(),
-            None if field.is_some() => Flow::ALL.to_vec(),
-            None => vec![Flow::Registration],
-        };
         if flows.is_empty() {
             self.tell(
                 &place.key("flows"),
@@ -131,10 +121,9 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn scopes(&self, name: &str, file: &file::Check) -> Scopes {
+    fn scopes(&self, name: &str, file: &file::Check, flows: &[Flow]) -> Scopes {
         let mut roots = vec![
             Root::Identity,
-            Root::Previous,
             Root::Flow,
             Root::Request,
             Root::Method,
@@ -144,6 +133,9 @@ impl<'a> Resolver<'a> {
         ];
         if file.field.is_some() {
             roots.push(Root::Value);
+        }
+        if flows.contains(&Flow::Settings) {
+            roots.push(Root::Previous);
         }
         let section = self.root.key("checks");
         let others = section
@@ -193,6 +185,13 @@ impl<'a> Resolver<'a> {
                 None
             }
             file::Condition::Status(status) => Some(Condition::Status(*status)),
+            file::Condition::Expression(file::Expression(text))
+                if text.trim().parse::<u16>().is_ok() =>
+            {
+                let hint = format!("take the quotes away: {}", text.trim());
+                self.tell(place, "a status is a number, not a text", Some(hint));
+                None
+            }
             file::Condition::Expression(expression) => self
                 .expression(place, expression, scope)
                 .map(Condition::Expression),
@@ -262,6 +261,10 @@ impl<'a> Resolver<'a> {
                 _ if names.iter().any(String::is_empty) => {
                     self.tell(&place, format!("`{path}` has an empty name in it"), None);
                 }
+                Some(whole @ ("traits" | "metadata_public")) if names.len() == 1 => {
+                    let hint = format!("name what is set, as in `{whole}.company`");
+                    self.tell(&place, format!("all of `{whole}` would be set"), Some(hint));
+                }
                 Some("traits" | "metadata_public") => {
                     sets.extend(value.map(|value| Set { path: names, value }));
                 }
@@ -308,5 +311,20 @@ impl<'a> Resolver<'a> {
             }
         }
         after
+    }
+}
+
+/// Where it runs; by default both with a field, which in settings is looked at only if it changed.
+fn flows(file: &file::Check) -> Vec<Flow> {
+    match &file.flows {
+        Some(flows) => flows
+            .iter()
+            .map(|flow| match flow {
+                file::Flow::Registration => Flow::Registration,
+                file::Flow::Settings => Flow::Settings,
+            })
+            .collect(),
+        None if file.field.is_some() => Flow::ALL.to_vec(),
+        None => vec![Flow::Registration],
     }
 }

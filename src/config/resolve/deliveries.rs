@@ -5,10 +5,9 @@ use crate::config::file;
 use crate::delivery::{Event, Plan};
 use crate::expression::Root;
 
-/// The names in a delivery's expressions.
-const ROOTS: [Root; 7] = [
+/// The names in a delivery's expressions; where something is updated, `previous` too.
+const ROOTS: [Root; 6] = [
     Root::Identity,
-    Root::Previous,
     Root::Flow,
     Root::Request,
     Root::Method,
@@ -33,7 +32,10 @@ impl<'a> Resolver<'a> {
 
     fn delivery(&mut self, name: &str, place: &Place<'a>, file: &file::Delivery) -> Option<Plan> {
         let before = self.problems.len();
-        let scope = self.scope(&ROOTS, Vec::new());
+        let updates = |event: &file::Event| matches!(event, file::Event::IdentityUpdated);
+        let previous = file.events.iter().any(updates).then_some(Root::Previous);
+        let roots: Vec<Root> = ROOTS.into_iter().chain(previous).collect();
+        let scope = self.scope(&roots, Vec::new());
         if file.events.is_empty() {
             let hint = "name `identity.created`, `identity.updated` or both".to_owned();
             self.tell(

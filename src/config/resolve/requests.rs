@@ -58,6 +58,14 @@ impl<'a> Resolver<'a> {
             scope,
         );
         let (method, target_place, path) = target?;
+        if has_fragment(&path.0) {
+            let hint = "a `#` in a path is written `%23`".to_owned();
+            self.tell(
+                &target_place,
+                "what is behind `#` is never sent",
+                Some(hint),
+            );
+        }
         let (service, path) = match &file.service {
             Some(service) => (
                 self.service_named(&place.key("service"), service),
@@ -146,7 +154,13 @@ impl<'a> Resolver<'a> {
         for name in headers.keys() {
             self.header_name(&place.key(name), name);
         }
-        self.templates(place, headers, scope)
+        let headers = self.templates(place, headers, scope)?;
+        for (name, template) in &headers {
+            if let Some(value) = template.constant() {
+                self.header_value(&place.key(name), value);
+            }
+        }
+        Some(headers)
     }
 
     pub(super) fn templates(
@@ -253,6 +267,19 @@ impl<'a> Resolver<'a> {
             }
         })
     }
+}
+
+/// Whether a `#` stands outside the expressions.
+fn has_fragment(template: &str) -> bool {
+    let mut depth = 0_u32;
+    template.chars().any(|character| {
+        match character {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        character == '#' && depth == 0
+    })
 }
 
 fn looks_like_expression(name: &str) -> bool {

@@ -100,7 +100,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn header_value(&mut self, place: &Place<'_>, value: &str) {
+    pub(super) fn header_value(&mut self, place: &Place<'_>, value: &str) {
         if http::HeaderValue::try_from(value).is_err() {
             self.tell(
                 place,
