@@ -49,7 +49,6 @@ const LINES_WAITING: usize = 8192;
 
 /// The standard output behind a thread of its own, so that a reader who stalls holds up no sign-up. What waits is
 /// written when the guard is dropped.
-#[must_use]
 pub fn standard_output() -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .lossy(true)

@@ -50,8 +50,8 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         [0, 0, 0, 0, 0, 0xffff | 0, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0x64, 0xff9b, 0 | 1, .., high, low] => Some(inner(high, low)),
-        [0x2002, high, low, ..] => Some(inner(high, low)),
+        | [0x64, 0xff9b, 0 | 1, .., high, low]
+        | [0x2002, high, low, ..] => Some(inner(high, low)),
         _ => None,
     }
 }

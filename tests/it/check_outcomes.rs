@@ -203,6 +203,20 @@ async fn a_path_value_can_never_change_the_path() {
         );
         assert_eq!(service.next().await.target, path);
     }
+    let behind_a_word = TestApp::with("checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/DE{value.substring(2)}\"}}}")
+        .service("SERVICE", &service)
+        .start()
+        .await;
+    let before = service.received().len();
+    let reply = behind_a_word
+        .pre(&payload().with_trait("invite", "DE"))
+        .await;
+    assert_eq!(
+        reply.refused(),
+        [("#/traits/invite".to_owned(), 4_900_002)],
+        "an empty value leads to the whole collection"
+    );
+    assert_eq!(service.received().len(), before);
     for value in [".", ".."] {
         let reply = app.pre(&payload().with_trait("invite", value)).await;
         assert_eq!(

@@ -254,3 +254,54 @@ async fn settled(app: &TestApp) -> Listed {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn stopping_finishes_the_deliveries_under_way_over_a_connection_that_a_check_opened() {
+    let crm = FakeService::start();
+    let yaml = format!("{CRM}checks: {{known: {{ask: {{service: crm, get: /known}}}}}}\n");
+    let app = TestApp::with(&yaml)
+        .service("CRM", &crm)
+        .env("TOKEN", "canary-token")
+        .start()
+        .await;
+    assert_eq!(app.pre(&payload()).await.status, 204);
+    crm.next().await;
+    crm.does(Behaviour::Hangs);
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    crm.next().await;
+    let (folder, now, url) = (app.folder.clone(), app.hand.now(), app.url(""));
+    let stopping = tokio::spawn(app.app.stop());
+    let address = url.trim_start_matches("http://").to_owned();
+    while tokio::net::TcpStream::connect(&address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    crm.let_go();
+    stopping.await.unwrap();
+    let again = TestApp::with(&yaml)
+        .service("CRM", &crm)
+        .env("TOKEN", "canary-token")
+        .after(&folder, now)
+        .start()
+        .await;
+    let one = settled(&again).await;
+    assert_eq!((one.state, one.attempts), (State::Delivered, 1));
+}
+
+#[tokio::test]
+async fn an_account_whose_metadata_is_no_object_is_delivered_too() {
+    let crm = FakeService::start();
+    let app = TestApp::with(CRM)
+        .service("CRM", &crm)
+        .env("TOKEN", "canary-token")
+        .start()
+        .await;
+    let body = payload()
+        .saved()
+        .with("/identity/metadata_public", json!(["canary"]));
+    assert_eq!(app.post(&body).await.status, 204);
+    assert_eq!(
+        crm.next().await.json()["data"]["identity"]["metadata_public"],
+        json!(["canary"])
+    );
+    assert_eq!(app.settings(&body).await.status, 204);
+}
