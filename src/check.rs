@@ -137,35 +137,41 @@ impl Check {
     /// The checks that must be done before this one begins: named by `after`, or read as `checks.<name>`.
     #[must_use]
     pub fn waits_for(&self) -> Vec<String> {
-        let mut names = self.after.clone();
-        let expressions = [&self.when, &self.unavailable.when];
-        names.extend(
-            expressions
-                .into_iter()
-                .flatten()
-                .flat_map(|one| one.checks_read().to_vec()),
-        );
-        let conditions = self
-            .refuse
-            .iter()
-            .map(|refusal| &refusal.when)
-            .chain(&self.accept);
-        for condition in conditions {
-            if let Condition::Expression(expression) = condition {
-                names.extend(expression.checks_read().to_vec());
-            }
-        }
-        names.extend(self.ask.iter().flat_map(request::Plan::checks_read));
-        names.extend(self.set.iter().flat_map(|set| set.value.checks_read()));
-        let wordings = self
-            .refuse
-            .iter()
-            .filter_map(|refusal| refusal.message.as_ref())
-            .chain(&self.invalid);
-        names.extend(wordings.flat_map(|wording| wording.checks_read()));
+        let read = self
+            .expressions()
+            .into_iter()
+            .flat_map(Expression::checks_read);
+        let mut names: Vec<String> = self.after.iter().chain(read).cloned().collect();
         names.sort();
         names.dedup();
         names
+    }
+
+    /// Whether it asks nobody and has no loop, so that it takes some microseconds whatever the person sent.
+    #[must_use]
+    pub fn is_quick(&self) -> bool {
+        self.ask.is_none() && !self.expressions().into_iter().any(Expression::loops)
+    }
+
+    /// Every expression in it.
+    fn expressions(&self) -> Vec<&Expression> {
+        let conditions = self.refuse.iter().map(|refusal| &refusal.when);
+        let conditions = conditions
+            .chain(&self.accept)
+            .filter_map(|condition| match condition {
+                Condition::Expression(expression) => Some(expression),
+                Condition::Status(_) => None,
+            });
+        let wordings = self.refuse.iter().filter_map(|one| one.message.as_ref());
+        let wordings = wordings.chain(&self.invalid);
+        self.when
+            .iter()
+            .chain(&self.unavailable.when)
+            .chain(conditions)
+            .chain(wordings.flat_map(|wording| wording.expressions()))
+            .chain(self.ask.iter().flat_map(request::Plan::expressions))
+            .chain(self.set.iter().flat_map(|set| set.value.expressions()))
+            .collect()
     }
 }
 

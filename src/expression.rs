@@ -242,6 +242,12 @@ impl Expression {
         &self.compiled.checks
     }
 
+    /// Whether it goes through a list or a map (`all`, `exists`, `map`, `filter`), and so may take long.
+    #[must_use]
+    pub fn loops(&self) -> bool {
+        self.compiled.loops
+    }
+
     fn with_result<T>(
         &self,
         names: &Names<'_>,

@@ -1,6 +1,6 @@
 //! The words that the operator has for a finding, in every language they wrote.
 
-use crate::expression::Template;
+use crate::expression::{Expression, Template};
 
 /// A message of the settings: named under `messages`, written beside a check, or one of our own.
 #[derive(Clone, Debug)]
@@ -17,12 +17,10 @@ pub struct Wording {
 pub const INLINE_ID: u32 = 4_900_000;
 
 impl Wording {
-    /// The checks whose responses its texts read.
-    #[must_use]
-    pub fn checks_read(&self) -> Vec<String> {
+    /// What is filled into its texts.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.texts
             .iter()
-            .flat_map(|(_, template)| template.checks_read())
-            .collect()
+            .flat_map(|(_, template)| template.expressions())
     }
 }

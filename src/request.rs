@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::expression::{EvaluationError, JsonTemplate, Names, Template};
+use crate::expression::{EvaluationError, Expression, JsonTemplate, Names, Template};
 
 /// The verbs that a request may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,21 +121,24 @@ impl Plan {
         })
     }
 
-    /// The checks whose responses the request needs.
+    /// What is filled in.
     #[must_use]
-    pub fn checks_read(&self) -> Vec<String> {
-        let body = match &self.body {
-            Content::Empty => Vec::new(),
-            Content::Json(template) => template.checks_read(),
-            Content::Form(pairs) => read_by(pairs),
+    pub fn expressions(&self) -> Vec<&Expression> {
+        let (json, form) = match &self.body {
+            Content::Empty => (Vec::new(), None),
+            Content::Json(template) => (template.expressions(), None),
+            Content::Form(pairs) => (Vec::new(), Some(pairs)),
         };
-        [
-            self.path.checks_read(),
-            read_by(&self.query),
-            read_by(&self.headers),
-            body,
-        ]
-        .concat()
+        let pairs = self
+            .query
+            .iter()
+            .chain(&self.headers)
+            .chain(form.into_iter().flatten());
+        self.path
+            .expressions()
+            .chain(pairs.flat_map(|(_, template)| template.expressions()))
+            .chain(json)
+            .collect()
     }
 }
 
@@ -145,11 +148,4 @@ fn form(pairs: &[(String, Template)], names: &Names<'_>) -> Result<String, Evalu
         serializer.append_pair(name, &template.render_text(names)?);
     }
     Ok(serializer.finish())
-}
-
-fn read_by(pairs: &[(String, Template)]) -> Vec<String> {
-    pairs
-        .iter()
-        .flat_map(|(_, template)| template.checks_read())
-        .collect()
 }

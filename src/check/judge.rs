@@ -28,6 +28,7 @@ use crate::verdict::{Finding, Verdict};
 #[derive(Debug)]
 pub struct Checks {
     all: Vec<Wired>,
+    quick: bool,
     services: Arc<Services>,
     lists: Arc<Lists>,
     builtin: Builtin,
@@ -117,6 +118,7 @@ impl Checks {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let quick = checks.iter().all(Check::is_quick);
         let places: BTreeMap<String, usize> = checks
             .iter()
             .enumerate()
@@ -140,6 +142,7 @@ impl Checks {
             .collect();
         Self {
             all,
+            quick,
             services,
             lists,
             builtin,
@@ -147,6 +150,12 @@ impl Checks {
             clock,
             metrics,
         }
+    }
+
+    /// Whether every one of them takes some microseconds, whatever the person sent.
+    #[must_use]
+    pub fn are_quick(&self) -> bool {
+        self.quick
     }
 
     /// Runs the checks of the call's flow side by side and sums them up.

@@ -35,6 +35,8 @@ pub(super) struct Compiled {
     pub slots: Vec<Slot>,
     /// The checks that it reads, each once.
     pub checks: Vec<String>,
+    /// Whether there is a loop in it.
+    pub loops: bool,
     /// The keys that the operator wrote; others must not be printed.
     pub keys: BTreeSet<String>,
 }
@@ -73,6 +75,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         info: &info,
         locals: Vec::new(),
         loops: 0,
+        has_loops: false,
         slots: Vec::new(),
         checks: Vec::new(),
         keys: BTreeSet::new(),
@@ -81,6 +84,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
     let Walk {
         slots,
         checks,
+        has_loops: loops,
         keys,
         ..
     } = walk;
@@ -88,6 +92,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         tree,
         slots,
         checks,
+        loops,
         keys,
     })
 }
@@ -102,6 +107,8 @@ struct Walk<'s> {
     locals: Vec<String>,
     /// How many loops stand around the place.
     loops: usize,
+    /// Whether there is one anywhere.
+    has_loops: bool,
     slots: Vec<Slot>,
     checks: Vec<String>,
     keys: BTreeSet<String>,
@@ -513,6 +520,7 @@ impl Walk<'_> {
         self.locals.push(comprehension.accu_var.clone());
         if !binding {
             self.loops += 1;
+            self.has_loops = true;
             if self.loops > LOOPS {
                 return Err(self.error(
                     id,

@@ -151,18 +151,12 @@ impl Template {
         }
     }
 
-    /// The checks whose responses it reads.
-    #[must_use]
-    pub fn checks_read(&self) -> Vec<String> {
-        let mut checks: Vec<String> = Vec::new();
-        for part in &self.parts {
-            if let Part::Filled(expression) = part {
-                checks.extend_from_slice(expression.checks_read());
-            }
-        }
-        checks.sort();
-        checks.dedup();
-        checks
+    /// What is filled in, in order.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Filled(expression) => Some(expression),
+            Part::Text(_) => None,
+        })
     }
 
     fn push(&mut self, text: &str) {
@@ -294,21 +288,18 @@ impl JsonTemplate {
         })
     }
 
-    /// The checks whose responses it reads.
+    /// What is filled in, in order.
     #[must_use]
-    pub fn checks_read(&self) -> Vec<String> {
-        let mut checks: Vec<String> = match self {
+    pub fn expressions(&self) -> Vec<&Expression> {
+        match self {
             Self::Null | Self::Bool(_) | Self::Number(_) => Vec::new(),
-            Self::Text(template) => template.checks_read(),
-            Self::List(list) => list.iter().flat_map(Self::checks_read).collect(),
+            Self::Text(template) => template.expressions().collect(),
+            Self::List(list) => list.iter().flat_map(Self::expressions).collect(),
             Self::Map(map) => map
                 .iter()
-                .flat_map(|(_, value)| value.checks_read())
+                .flat_map(|(_, value)| value.expressions())
                 .collect(),
-        };
-        checks.sort();
-        checks.dedup();
-        checks
+        }
     }
 }
 
@@ -595,7 +586,13 @@ mod tests {
             ),
             ("again".to_owned(), text("{checks.email.response.status}")),
         ]);
-        assert_eq!(template.checks_read(), ["email", "vat"]);
+        let read: Vec<&str> = template
+            .expressions()
+            .into_iter()
+            .flat_map(Expression::checks_read)
+            .map(String::as_str)
+            .collect();
+        assert_eq!(read, ["email", "vat", "email"]);
         let error = template.render(&scene.names()).expect_err("no response");
         assert!(error.missing_check);
 

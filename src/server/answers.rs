@@ -8,12 +8,15 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::Shared;
+use futures_util::poll;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::answer::Answer;
 use crate::clock::{Clock, Timestamp, later};
@@ -64,13 +67,24 @@ impl fmt::Display for Key {
     }
 }
 
-type Work = Shared<BoxFuture<'static, Option<Answer>>>;
+/// What comes of a work; an error if it panicked.
+type Work = Shared<oneshot::Receiver<Answer>>;
+
+/// Where a work is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// On the thread that reads the call. Only for what takes some microseconds.
+    Here,
+    /// On the program's own runtime: an expression that takes long holds up nobody, and a caller who leaves
+    /// cuts nothing off.
+    Aside,
+}
 
 /// The calls that are being worked on and the answers of the last two minutes.
 #[derive(Debug)]
 pub struct Answers {
     kept: Mutex<Kept>,
-    /// Where the work is done: not on the threads that read and write HTTP, which an expression could hold up.
+    /// Where work is done that is not done at once: not on the threads that read and write HTTP.
     runtime: Handle,
     clock: Clock,
 }
@@ -97,42 +111,52 @@ impl Answers {
 
     /// The answer to the call `key`: of the work that is under way or done, else of `work`, which then runs
     /// to its end even if nobody waits any more. `None` if the work panicked.
-    pub async fn once<F>(self: &Arc<Self>, key: Key, work: F) -> Option<Answer>
+    pub async fn once<F>(self: &Arc<Self>, key: Key, place: Where, work: F) -> Option<Answer>
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        let work = {
-            let mut kept = self.kept();
-            kept.forget_before(self.clock.now());
-            if let Some((_, work)) = kept.works.get(&key) {
-                work.clone()
-            } else {
-                let number = kept.next;
-                kept.next += 1;
-                let work = self.begin(key, number, work);
-                kept.works.insert(key, (number, work.clone()));
-                work
-            }
+        let (tell, number, told) = match self.join(key) {
+            Ok(told) => return told.await.ok(),
+            Err(begun) => begun,
         };
-        work.await
-    }
-
-    fn begin<F>(self: &Arc<Self>, key: Key, number: u64, work: F) -> Work
-    where
-        F: Future<Output = Answer> + Send + 'static,
-    {
+        let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+        if place == Where::Here
+            && let Poll::Ready(answer) = poll!(&mut work)
+        {
+            return self.finish(key, number, answer.ok(), tell);
+        }
         let answers = Arc::clone(self);
-        let running = self.runtime.spawn(async move {
-            let answer = AssertUnwindSafe(work).catch_unwind().await.ok();
-            answers.finish(key, number, answer.as_ref());
-            answer
+        self.runtime.spawn(async move {
+            answers.finish(key, number, work.await.ok(), tell);
         });
-        async move { running.await.ok().flatten() }.boxed().shared()
+        told.await.ok()
     }
 
-    fn finish(&self, key: Key, number: u64, answer: Option<&Answer>) {
+    /// The work that is under way or done; or a new one, to be told of when it is done, and its number.
+    fn join(&self, key: Key) -> Result<Work, (oneshot::Sender<Answer>, u64, Work)> {
+        let mut kept = self.kept();
+        kept.forget_before(self.clock.now());
+        if let Some((_, work)) = kept.works.get(&key) {
+            return Ok(work.clone());
+        }
+        let (tell, told) = oneshot::channel();
+        let told = told.shared();
+        let number = kept.next;
+        kept.next += 1;
+        kept.works.insert(key, (number, told.clone()));
+        Err((tell, number, told))
+    }
+
+    fn finish(
+        &self,
+        key: Key,
+        number: u64,
+        answer: Option<Answer>,
+        tell: oneshot::Sender<Answer>,
+    ) -> Option<Answer> {
         let mut kept = self.kept();
         let size = answer
+            .as_ref()
             .filter(|answer| answer.may_be_repeated())
             .map(Answer::size);
         match (size, key.has_trigger) {
@@ -149,6 +173,12 @@ impl Answers {
                 kept.works.remove(&key);
             }
         }
+        drop(kept);
+        // Nobody may be waiting; and who waits for a panic is told so by the sender's end.
+        if let Some(answer) = answer.clone() {
+            let _ = tell.send(answer);
+        }
+        answer
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -229,7 +259,7 @@ mod tests {
         async fn call(&self, key: Key, reply: Reply) -> Option<Answer> {
             let works = Arc::clone(&self.works);
             self.answers
-                .once(key, async move {
+                .once(key, Where::Here, async move {
                     works.fetch_add(1, Ordering::SeqCst);
                     tokio::task::yield_now().await;
                     Answer::new(reply, "test")
@@ -285,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_goes_on_when_the_caller_leaves_and_a_panic_is_no_answer() {
+    async fn work_goes_on_when_the_caller_leaves() {
         let scene = scene();
         let one = key(Some("t"), "b");
         let mut left = Box::pin(scene.call(one, Reply::Yes));
@@ -293,12 +323,35 @@ mod tests {
         drop(left);
         assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 204);
         assert_eq!(scene.works(), 1);
-        let panicked = scene
-            .answers
-            .once(key(Some("p"), "b"), async { panic!("on purpose") })
-            .await;
-        assert!(panicked.is_none());
-        assert!(scene.call(key(Some("p"), "b"), Reply::Yes).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_no_answer_and_is_not_remembered() {
+        let scene = scene();
+        for place in [Where::Here, Where::Aside] {
+            let one = key(Some("p"), "b");
+            let panicking = scene
+                .answers
+                .once(one, place, async { panic!("on purpose") });
+            assert!(panicking.await.is_none(), "{place:?}");
+            let answer = scene
+                .answers
+                .once(one, place, async { Answer::new(Reply::Yes, "test") });
+            assert_eq!(answer.await.unwrap().status, 204, "{place:?}");
+            scene.hand.advance(REMEMBERED_FOR);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_done_here_is_remembered_as_well() {
+        let scene = scene();
+        for reply in [Reply::Yes, Reply::AskAgain] {
+            let one = key(Some("t"), "b");
+            let work = async { Answer::new(reply, "test") };
+            let answer = scene.answers.once(one, Where::Here, work).await;
+            assert_eq!(answer.unwrap().status, 204);
+        }
+        assert_eq!(scene.answers.len(), 1);
     }
 
     #[tokio::test]
