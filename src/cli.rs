@@ -47,7 +47,7 @@ enum Command {
     #[command(subcommand)]
     Deliveries(deliveries::Command),
     /// Print a new random key for `hooks.keys` and kratos.yml
-    Keygen,
+    Keygen(keygen::Options),
 }
 
 /// Which settings file.
@@ -74,7 +74,7 @@ impl Cli {
             Command::Schema { markdown } => schema::run(markdown),
             Command::Kratos(command) => command.run(),
             Command::Deliveries(command) => command.run().await,
-            Command::Keygen => keygen::run(),
+            Command::Keygen(options) => keygen::run(&options),
         }
     }
 }

@@ -2,12 +2,15 @@
 
 pub mod address;
 pub mod client;
+pub mod sign;
 
 use std::time::Duration;
 
 use url::Url;
 
 use crate::secret::Secret;
+
+pub use sign::SigningKey;
 
 /// A service as the settings describe it.
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub struct Service {
     pub headers: Vec<(String, Secret)>,
     /// How we prove who we are.
     pub auth: Option<Auth>,
+    /// What deliveries to it are signed with; several during a rotation, none if they are not signed.
+    pub signing_keys: Vec<SigningKey>,
 }
 
 /// Credentials.

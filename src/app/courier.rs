@@ -49,11 +49,18 @@ impl Courier for Porter {
         let Some(service) = self.services_of_plans.get(&delivery.plan) else {
             return Attempt::Unanswered(Unanswered::NotSent);
         };
-        let extra = [
-            ("idempotency-key", delivery.id.to_string()),
+        let (now, id) = (self.clock.now(), delivery.id.to_string());
+        let signature = self
+            .services
+            .signature(service, &id, now, &delivery.request);
+        let mut extra = vec![
+            ("idempotency-key", id.clone()),
+            ("webhook-id", id),
+            ("webhook-timestamp", now.timestamp().to_string()),
             ("traceparent", Trace::begin().child()),
         ];
-        let until = later(self.clock.now(), LONGEST);
+        extra.extend(signature.map(|signature| ("webhook-signature", signature)));
+        let until = later(now, LONGEST);
         match self
             .services
             .exchange(service, &delivery.request, &extra, until)

@@ -137,6 +137,19 @@ pub struct Service {
     /// How Vestibule proves who it is.
     #[serde(default)]
     pub auth: Option<Auth>,
+    /// How deliveries to it are signed, by Standard Webhooks. What is asked before saving is not signed.
+    #[serde(default)]
+    pub sign: Option<Sign>,
+}
+
+/// How deliveries are signed: with `secret`, or during a rotation with several `secrets`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sign {
+    /// The signing secret, `whsec_…`. `vestibule keygen --signing` makes one.
+    pub secret: Option<Text>,
+    /// Several at once, in place of `secret`: each signs, and the receiver takes what it knows.
+    pub secrets: Option<Vec<Text>>,
 }
 
 /// How Vestibule proves who it is.

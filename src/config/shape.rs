@@ -11,16 +11,13 @@ const LATER: [(&str, &[&str]); 8] = [
     ("", &["reconcile", "console", "retention"]),
     ("hooks", &["concurrent"]),
     ("kratos", &["identity_schema"]),
-    (
-        "services.*",
-        &["retries", "cache", "limit", "breaker", "sign"],
-    ),
+    ("services.*", &["retries", "cache", "limit", "breaker"]),
     ("lists.*", &["url", "refresh"]),
     ("checks.*", &["limit", "reserve", "cache", "late_refusal"]),
     ("checks.*.unavailable", &["breaker_open", "overloaded"]),
     (
         "deliveries.*",
-        &["save", "schedule", "delivered", "give_up", "sign"],
+        &["save", "schedule", "delivered", "give_up"],
     ),
 ];
 

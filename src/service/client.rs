@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::address::is_forbidden;
+use super::sign::signature;
 use super::{ApiKeyPlace, Auth, Service};
 use crate::clock::{Clock, Timestamp, later, milliseconds};
 use crate::request::Request;
@@ -151,6 +152,20 @@ impl Services {
             .get_or_create(&ServiceLabels { service, outcome })
             .inc();
         answer
+    }
+
+    /// The header `webhook-signature` for a delivery to the service of that name, if it is to be signed.
+    #[must_use]
+    pub fn signature(
+        &self,
+        name: &str,
+        id: &str,
+        at: Timestamp,
+        request: &Request,
+    ) -> Option<String> {
+        let keys = &self.named.get(name)?.signing_keys;
+        let body = request.body.as_ref().map_or("", |body| &body.text);
+        (!keys.is_empty()).then(|| signature(keys, id, at, body))
     }
 
     async fn send(

@@ -55,6 +55,58 @@ async fn a_new_account_is_delivered_with_the_default_body_and_a_stable_key() {
 }
 
 #[tokio::test]
+async fn a_delivery_is_signed_with_every_key_of_a_rotation_and_keeps_its_id() {
+    let secrets = [
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+    ];
+    let crm = FakeService::start();
+    crm.answers(503, &json!({}));
+    let app = TestApp::with(
+        r#"
+services: {crm: {url: "${env:CRM}", sign: {secrets: ["${env:NEW}", "${env:OLD}"]}}}
+checks: {free: {field: traits.email, ask: {service: crm, get: "/free"}}}
+deliveries:
+  contact: {events: [identity.created], send: {service: crm, post: /contacts}}
+"#,
+    )
+    .service("CRM", &crm)
+    .env("NEW", secrets[0])
+    .env("OLD", secrets[1])
+    .start()
+    .await;
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    let first = crm.next().await;
+    crm.answers(204, &json!({}));
+    let second = try_after(&app, &crm, 1).await;
+    assert_eq!(first.header("webhook-id"), second.header("webhook-id"));
+    assert_eq!(first.header("webhook-id"), first.header("Idempotency-Key"));
+    for delivery in [&first, &second] {
+        let signature = delivery.header("webhook-signature").unwrap();
+        assert_eq!(signature.split(' ').count(), 2, "{signature}");
+        let [id, at] =
+            ["webhook-id", "webhook-timestamp"].map(|name| delivery.header(name).unwrap());
+        for (secret, theirs) in secrets.into_iter().zip(signature.split(' ')) {
+            let receiver = standardwebhooks::Webhook::new(secret).unwrap();
+            let at = at.parse().unwrap();
+            assert_eq!(
+                receiver.sign(id, at, delivery.body.as_bytes()).unwrap(),
+                theirs
+            );
+        }
+    }
+    assert_ne!(
+        first.header("webhook-timestamp"),
+        second.header("webhook-timestamp")
+    );
+
+    app.pre(&payload()).await;
+    let asked = crm.next().await;
+    assert_eq!(asked.target, "/free");
+    assert_eq!(asked.header("webhook-signature"), None);
+}
+
+#[tokio::test]
 async fn retries_go_on_after_a_restart() {
     let crm = FakeService::start();
     crm.answers(503, &json!({}));

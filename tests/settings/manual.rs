@@ -51,6 +51,10 @@ fn the_example_shows_every_key_and_is_right() {
         ("VESTIBULE_KEY", "a-key-for-tests-only"),
         ("VIES_TOKEN", "t"),
         ("CRM_PASSWORD", "p"),
+        (
+            "CRM_SIGNING_SECRET",
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        ),
         ("BILLING_KEY", "b"),
     ];
     let environment =

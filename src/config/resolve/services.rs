@@ -8,7 +8,7 @@ use super::{Place, Resolver};
 use crate::config::file;
 use crate::config::problem::Problem;
 use crate::secret::Secret;
-use crate::service::{ApiKeyPlace, Auth, Service};
+use crate::service::{ApiKeyPlace, Auth, Service, SigningKey};
 
 /// How long one exchange may take with a service that says nothing else.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -47,6 +47,11 @@ impl Resolver<'_> {
                 .auth
                 .as_ref()
                 .and_then(|auth| self.auth(&place.key("auth").key("config"), auth));
+            let signing_keys = file
+                .sign
+                .as_ref()
+                .map(|sign| self.signing_keys(&place.key("sign"), sign))
+                .unwrap_or_default();
             let Some(url) = url else { continue };
             let service = Service {
                 name: entry.key.clone(),
@@ -54,6 +59,7 @@ impl Resolver<'_> {
                 timeout,
                 headers,
                 auth,
+                signing_keys,
             };
             self.services.insert(entry.key.clone(), service);
         }
@@ -108,6 +114,41 @@ impl Resolver<'_> {
                 None,
             );
         }
+    }
+
+    fn signing_keys(&mut self, place: &Place<'_>, sign: &file::Sign) -> Vec<SigningKey> {
+        let secrets: Vec<(Place<'_>, &file::Text)> = match (&sign.secret, &sign.secrets) {
+            (Some(secret), None) => vec![(place.key("secret"), secret)],
+            (None, Some(secrets)) if !secrets.is_empty() => {
+                let place = place.key("secrets");
+                secrets
+                    .iter()
+                    .enumerate()
+                    .map(|(index, secret)| (place.item(index), secret))
+                    .collect()
+            }
+            _ => {
+                self.tell(
+                    place,
+                    "expected either `secret`, or `secrets` with at least one",
+                    Some("write `sign: {secret: \"${env:CRM_SECRET}\"}`".to_owned()),
+                );
+                return Vec::new();
+            }
+        };
+        let mut keys = Vec::new();
+        for (place, secret) in secrets {
+            match self.text(secret).map(|text| SigningKey::parse(&text)) {
+                Some(Ok(key)) => keys.push(key),
+                Some(Err(error)) => self.tell(
+                    &place,
+                    error.to_string(),
+                    Some("`vestibule keygen --signing` makes one".to_owned()),
+                ),
+                None => {}
+            }
+        }
+        keys
     }
 
     fn auth(&mut self, place: &Place<'_>, auth: &file::Auth) -> Option<Auth> {
@@ -176,6 +217,7 @@ impl Resolver<'_> {
             timeout: DEFAULT_TIMEOUT,
             headers: Vec::new(),
             auth: None,
+            signing_keys: Vec::new(),
         };
         self.services.entry(name.clone()).or_insert(service);
         Some(name)
