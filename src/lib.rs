@@ -5,8 +5,8 @@
 //! Imports follow this line from left to right and never back, so a part may be read knowing only what
 //! stands to its right:
 //!
-//! `main → cli → app → config → server, worker → check → service, store → decision, delivery → verdict,
-//! request, message → expression → kratos → telemetry, secret, clock`
+//! `main → cli → app → config → server, worker → check, identities → service, store → decision, delivery →
+//! verdict, request, message → expression → kratos → telemetry, secret, clock`
 
 pub mod app;
 pub mod check;
@@ -16,6 +16,7 @@ pub mod config;
 pub mod decision;
 pub mod delivery;
 pub mod expression;
+pub mod identities;
 pub mod kratos;
 pub mod message;
 pub mod request;

@@ -120,6 +120,8 @@ pub enum Format {
 pub struct Kratos {
     /// The address of its admin API, `http://kratos:4434`. Not used yet.
     pub admin_url: Option<Text>,
+    /// How Vestibule proves who it is to the admin API. Default: not at all, as Kratos itself asks for nothing.
+    pub auth: Option<Auth>,
 }
 
 /// An external system.

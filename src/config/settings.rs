@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use url::Url;
-
 use crate::check::{Builtin, Check};
 use crate::delivery;
 use crate::expression::Lists;
@@ -82,8 +80,8 @@ pub struct Log {
 }
 
 /// `kratos:`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Kratos {
     /// Its admin API; used by later versions.
-    pub admin_url: Option<Url>,
+    pub admin: Option<Service>,
 }

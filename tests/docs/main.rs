@@ -95,6 +95,7 @@ fn imports_follow_the_line() {
         "server",
         "worker",
         "check",
+        "identities",
         "service",
         "store",
         "decision",
@@ -112,7 +113,7 @@ fn imports_follow_the_line() {
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ");
-    assert!(text.contains("main → cli → app → config → server, worker → check → service, store → decision, delivery → verdict, request, message → expression → kratos → telemetry, secret, clock"));
+    assert!(text.contains("main → cli → app → config → server, worker → check, identities → service, store → decision, delivery → verdict, request, message → expression → kratos → telemetry, secret, clock"));
     let mut files = Vec::new();
     sources(&root().join("src"), &mut files);
     assert!(files.len() > 50);

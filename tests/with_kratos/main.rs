@@ -9,6 +9,7 @@
     reason = "these tests stand outside the program: real time, real clients"
 )]
 
+mod admin_api;
 mod code;
 mod data;
 mod flows;
@@ -58,6 +59,7 @@ fn main() {
     scenes.once(keys::keys_are_rotated_without_a_failed_sign_up);
     scenes.once(lost_calls::a_lost_answer_is_given_again_without_a_second_question);
     scenes.once(lost_calls::nobody_gets_in_unchecked_behind_a_huge_form);
+    scenes.once(admin_api::identities_are_looked_up_paged_through_and_written_to);
 
     let conclusion = libtest_mimic::run(&arguments, scenes.trials);
     if !with_kratos && conclusion.num_ignored > 0 {

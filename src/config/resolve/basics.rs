@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use oxilangtag::LanguageTag;
-use url::Url;
 
 use super::durations::{self, written};
 use super::{Place, Resolver};
@@ -13,6 +12,7 @@ use crate::config::file;
 use crate::config::problem::Problem;
 use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log};
 use crate::config::tree::Position;
+use crate::identities;
 use crate::secret::Secret;
 use crate::telemetry::LogFormat;
 
@@ -324,23 +324,24 @@ impl Resolver<'_> {
     fn kratos(&mut self) -> Kratos {
         let place = self.root.key("kratos");
         let file: file::Kratos = self.decoded(&place).unwrap_or_default();
-        let admin_url = file
-            .admin_url
-            .and_then(|text| self.text(&text))
-            .and_then(|text| {
-                let url = Url::parse(&text)
-                    .ok()
-                    .filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
-                if url.is_none() {
-                    self.tell(
-                        &place.key("admin_url"),
-                        "expected an http or https URL",
-                        None,
-                    );
-                }
-                url
-            });
-        Kratos { admin_url }
+        let auth = file
+            .auth
+            .as_ref()
+            .and_then(|auth| self.auth(&place.key("auth").key("config"), auth));
+        let Some(text) = &file.admin_url else {
+            if file.auth.is_some() {
+                self.tell(
+                    &place.key("auth"),
+                    "`auth` is for the admin API, and `admin_url` does not say where that is",
+                    None,
+                );
+            }
+            return Kratos { admin: None };
+        };
+        let url = self.service_url(&place.key("admin_url"), text);
+        Kratos {
+            admin: url.map(|url| identities::service(url, auth)),
+        }
     }
 }
 

@@ -65,7 +65,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn service_url(&mut self, place: &Place<'_>, text: &file::Text) -> Option<Url> {
+    pub(super) fn service_url(&mut self, place: &Place<'_>, text: &file::Text) -> Option<Url> {
         let text = self.text(text)?;
         match service_url(&text) {
             Ok(url) => Some(url),
@@ -151,7 +151,7 @@ impl Resolver<'_> {
         keys
     }
 
-    fn auth(&mut self, place: &Place<'_>, auth: &file::Auth) -> Option<Auth> {
+    pub(super) fn auth(&mut self, place: &Place<'_>, auth: &file::Auth) -> Option<Auth> {
         match auth {
             file::Auth::Bearer(file::Bearer { token }) => {
                 let token = self.text(token)?;

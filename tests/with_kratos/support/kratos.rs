@@ -44,7 +44,7 @@ impl Default for Wishes {
 /// A running Kratos.
 pub struct Kratos {
     pub public: String,
-    admin: String,
+    pub admin: String,
     http: reqwest::Client,
     file: PathBuf,
     _program: Program,
@@ -141,6 +141,29 @@ impl Kratos {
             Some(digits.find(body)?.as_str().to_owned())
         })
         .await
+    }
+
+    /// Makes identities by the admin API, past every hook.
+    pub async fn import(&self, identities: &[Value]) {
+        let creations: Vec<Value> = identities
+            .iter()
+            .map(|identity| json!({"create": identity}))
+            .collect();
+        let answer = self
+            .http
+            .patch(format!("{}/admin/identities", self.admin))
+            .json(&json!({"identities": creations}))
+            .send()
+            .await
+            .expect("an answer");
+        assert!(answer.status().is_success(), "{}", answer.status());
+        let made: Value = answer.json().await.expect("JSON");
+        let failed = made["identities"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(|one| one["action"] != "create");
+        assert_eq!(failed, None);
     }
 
     async fn admin(&self, path: &str) -> Value {
