@@ -25,6 +25,12 @@ pub enum Event {
     /// A profile was changed in settings.
     #[serde(rename = "identity.updated")]
     IdentityUpdated,
+    /// A password, a social sign-in or a second factor was set, changed or taken away in settings.
+    #[serde(rename = "credentials.changed")]
+    CredentialsChanged,
+    /// An address was proved.
+    #[serde(rename = "identity.verified")]
+    IdentityVerified,
 }
 
 /// A plan of the settings: such identities go to such a service with such a body.
@@ -107,7 +113,12 @@ pub enum State {
 
 impl Event {
     /// Every event there is.
-    pub const ALL: [Self; 2] = [Self::IdentityCreated, Self::IdentityUpdated];
+    pub const ALL: [Self; 4] = [
+        Self::IdentityCreated,
+        Self::IdentityUpdated,
+        Self::CredentialsChanged,
+        Self::IdentityVerified,
+    ];
 
     /// As the settings file, the default body and the store write it.
     #[must_use]
@@ -115,6 +126,8 @@ impl Event {
         match self {
             Self::IdentityCreated => "identity.created",
             Self::IdentityUpdated => "identity.updated",
+            Self::CredentialsChanged => "credentials.changed",
+            Self::IdentityVerified => "identity.verified",
         }
     }
 

@@ -11,7 +11,7 @@ mod pre;
 
 use actix_web::web::{self, Data, ServiceConfig};
 
-use crate::kratos::{Flow, Stage};
+use crate::kratos::Flow;
 
 pub use door::Door;
 pub use from_kratos::KEY_HEADER;
@@ -22,7 +22,7 @@ pub fn hooks(door: Data<Door>, health: Data<Health>) -> impl FnOnce(&mut Service
     move |config| {
         config.app_data(door).app_data(health);
         for flow in Flow::ALL {
-            for stage in Stage::ALL {
+            for &stage in flow.stages() {
                 // A path without parameters is found without a regular expression.
                 let path = format!("/hooks/{flow}/{stage}");
                 config

@@ -7,7 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 use url::Url;
 
-use crate::kratos::hooks::{Body, Calls, EXAMPLE_URL, Method, TEMPLATE};
+use crate::kratos::hooks::{Besides, Body, Calls, EXAMPLE_URL, Method, TEMPLATE};
 
 /// What stands in place of the key.
 const NO_KEY: &str = "PUT-YOUR-KEY-HERE";
@@ -35,6 +35,15 @@ pub struct Hooks {
         default_values = Method::ALL.map(Method::as_str),
     )]
     methods: Vec<Method>,
+    /// Also what these events need
+    #[arg(
+        long = "event",
+        value_name = "EVENT",
+        value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(Besides::ALL.map(Besides::as_str))
+            .try_map(|name| Besides::named(&name).ok_or("it needs no hooks")),
+    )]
+    events: Vec<Besides>,
     /// Put the body's template into the hooks, so that Kratos needs no other file
     #[arg(long)]
     inline: bool,
@@ -103,10 +112,10 @@ impl Hooks {
              # place of {NO_KEY}; or take `value` out and give it to Kratos in each of these variables,\n\
              # without which it then does not start:"
         )?;
-        for variable in calls.key_variables(&hooked) {
+        for variable in calls.key_variables(&hooked, &self.events) {
             writeln!(to, "#   {variable}")?;
         }
-        write!(to, "{}", calls.hooks(&hooked))
+        write!(to, "{}", calls.hooks(&hooked, &self.events))
     }
 }
 

@@ -404,7 +404,9 @@ pub struct Request {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Delivery {
-    /// What calls for it: `identity.created` (a registration), `identity.updated` (a change of the profile).
+    /// What calls for it: `identity.created` (a registration), `identity.updated` (a change of the profile),
+    /// `credentials.changed` (a change of the password, of social sign-in, of a second factor), `identity.verified` (an
+    /// address was proved). The last two need hooks of their own: `vestibule kratos hooks --event …` prints them.
     pub events: Vec<Event>,
     /// Only for identities for which this holds.
     #[serde(default)]
@@ -424,4 +426,8 @@ pub enum Event {
     IdentityCreated,
     #[serde(rename = "identity.updated")]
     IdentityUpdated,
+    #[serde(rename = "credentials.changed")]
+    CredentialsChanged,
+    #[serde(rename = "identity.verified")]
+    IdentityVerified,
 }

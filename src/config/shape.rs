@@ -22,12 +22,10 @@ const LATER: [(&str, &[&str]); 8] = [
 ];
 
 /// Flows, events and policies that are planned and not built.
-const LATER_WORDS: [&str; 7] = [
+const LATER_WORDS: [&str; 5] = [
     "login",
     "verification",
     "recovery",
-    "credentials.changed",
-    "identity.verified",
     "registration.failed",
     "defer",
 ];

@@ -72,7 +72,9 @@ fn delivery(
 fn unique_key(occasion: &Occasion<'_>) -> String {
     match occasion.event {
         Event::IdentityCreated => occasion.identity_id.to_string(),
-        Event::IdentityUpdated => occasion.trigger_id.to_owned(),
+        Event::IdentityUpdated | Event::CredentialsChanged | Event::IdentityVerified => {
+            occasion.trigger_id.to_owned()
+        }
     }
 }
 

@@ -9,6 +9,8 @@ pub enum Flow {
     Registration,
     /// Somebody changes their account.
     Settings,
+    /// Somebody proves that an address is theirs. Kratos calls when they have: there is nothing to refuse.
+    Verification,
 }
 
 /// Before the identity is saved, or after.
@@ -32,8 +34,20 @@ pub struct Hook {
 }
 
 impl Flow {
+    /// Those in which a person may be refused.
+    pub const CHECKED: [Self; 2] = [Self::Registration, Self::Settings];
+
+    /// The stages at which Kratos calls us in this flow.
+    #[must_use]
+    pub fn stages(self) -> &'static [Stage] {
+        match self {
+            Self::Registration | Self::Settings => &[Stage::Pre, Stage::Post],
+            Self::Verification => &[Stage::Post],
+        }
+    }
+
     /// Every flow with hooks of ours.
-    pub const ALL: [Self; 2] = [Self::Registration, Self::Settings];
+    pub const ALL: [Self; 3] = [Self::Registration, Self::Settings, Self::Verification];
 
     /// As it stands in the path and in the settings file.
     #[must_use]
@@ -41,14 +55,12 @@ impl Flow {
         match self {
             Self::Registration => "registration",
             Self::Settings => "settings",
+            Self::Verification => "verification",
         }
     }
 }
 
 impl Stage {
-    /// Both of them.
-    pub const ALL: [Self; 2] = [Self::Pre, Self::Post];
-
     /// As it stands in the path.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -72,6 +72,47 @@ impl fmt::Display for Method {
     }
 }
 
+/// What Kratos can tell of beside sign-ups and changes of the profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Besides {
+    /// A password, a social sign-in or a second factor was changed.
+    Credentials,
+    /// An address was proved.
+    Verification,
+}
+
+impl Besides {
+    /// All of it.
+    pub const ALL: [Self; 2] = [Self::Credentials, Self::Verification];
+
+    /// The event that comes of it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Credentials => "credentials.changed",
+            Self::Verification => "identity.verified",
+        }
+    }
+
+    /// What brings that event about.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|besides| besides.as_str() == name)
+    }
+}
+
+/// What settings can change beside the profile; Kratos has hooks of its own for each.
+const CREDENTIALS: [&str; 6] = [
+    "password",
+    "oidc",
+    "totp",
+    "webauthn",
+    "passkey",
+    "lookup_secret",
+];
+
 /// Where Kratos finds the template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -100,9 +141,10 @@ enum Mention {
 }
 
 impl Calls {
-    /// The part of kratos.yml from `selfservice:` down: sign-ups by these methods, and changes of the profile.
+    /// The part of kratos.yml from `selfservice:` down: sign-ups by these methods, changes of the profile, and what
+    /// else shall be told of.
     #[must_use]
-    pub fn hooks(&self, methods: &[Method]) -> String {
+    pub fn hooks(&self, methods: &[Method], besides: &[Besides]) -> String {
         let mut yaml = "selfservice:\n  flows:\n".to_owned();
         if !methods.is_empty() {
             yaml.push_str("    registration:\n");
@@ -114,6 +156,16 @@ impl Calls {
         } else {
             Mention::Again
         }));
+        if besides.contains(&Besides::Credentials) {
+            for method in CREDENTIALS {
+                let call = self.call(Flow::Settings, Stage::Post, method, Mention::Again);
+                yaml.extend(["        ", method, ":\n          hooks:\n", &call]);
+            }
+        }
+        if besides.contains(&Besides::Verification) {
+            let call = self.call(Flow::Verification, Stage::Post, "", Mention::Again);
+            yaml.extend(["    verification:\n      after:\n        hooks:\n", &call]);
+        }
         yaml
     }
 
@@ -145,10 +197,12 @@ impl Calls {
     }
 
     fn call(&self, flow: Flow, stage: Stage, method: &str, mention: Mention) -> String {
-        let url = quoted(&format!(
-            "{}/hooks/{flow}/{stage}?method={method}",
-            self.url
-        ));
+        let query = if method.is_empty() {
+            String::new()
+        } else {
+            format!("?method={method}")
+        };
+        let url = quoted(&format!("{}/hooks/{flow}/{stage}{query}", self.url));
         let (body, auth) = match mention {
             Mention::First => (
                 format!("&vestibule_body {}", quoted(&self.body.address())),
@@ -159,35 +213,48 @@ impl Calls {
             ),
             Mention::Again => ("*vestibule_body".to_owned(), "*vestibule_key".to_owned()),
         };
-        let mut yaml = format!(
-            "            - hook: web_hook\n\
-             \x20             config:\n\
-             \x20               url: {url}\n\
-             \x20               method: POST\n\
-             \x20               body: {body}\n\
-             \x20               auth: {auth}\n"
-        );
+        let mut lines = vec![
+            "- hook: web_hook".to_owned(),
+            "  config:".to_owned(),
+            format!("    url: {url}"),
+            "    method: POST".to_owned(),
+            format!("    body: {body}"),
+            format!("    auth: {auth}"),
+        ];
         if stage == Stage::Pre {
-            yaml.push_str("                response: {parse: true}\n");
+            lines.push("    response: {parse: true}".to_owned());
         }
-        yaml
+        // Verification has one list for all its methods, which stands further left.
+        let margin = " ".repeat(if flow == Flow::Verification { 10 } else { 12 });
+        lines
+            .into_iter()
+            .flat_map(|line| [margin.clone(), line, "\n".to_owned()])
+            .collect()
     }
 
     /// The environment variables that hold the key instead of the file, one for each call.
     #[must_use]
-    pub fn key_variables(&self, methods: &[Method]) -> Vec<String> {
-        let variable = |flow: Flow, method: &str, place: usize| {
-            format!(
-                "SELFSERVICE_FLOWS_{flow}_AFTER_{method}_HOOKS_{place}_CONFIG_AUTH_CONFIG_VALUE"
-            )
-            .to_uppercase()
+    pub fn key_variables(&self, methods: &[Method], besides: &[Besides]) -> Vec<String> {
+        let variable = |flow: Flow, after: &str, place: usize| {
+            format!("SELFSERVICE_FLOWS_{flow}_{after}_HOOKS_{place}_CONFIG_AUTH_CONFIG_VALUE")
+                .to_uppercase()
         };
-        methods
+        let after = |method: &str| format!("after_{method}");
+        let pairs = methods
             .iter()
             .map(|method| (Flow::Registration, method.as_str()))
-            .chain([(Flow::Settings, "profile")])
-            .flat_map(|(flow, method)| [0, 1].map(|place| variable(flow, method, place)))
-            .collect()
+            .chain([(Flow::Settings, "profile")]);
+        let mut variables: Vec<String> = pairs
+            .flat_map(|(flow, method)| [0, 1].map(|place| variable(flow, &after(method), place)))
+            .collect();
+        if besides.contains(&Besides::Credentials) {
+            let settings = CREDENTIALS.map(|method| variable(Flow::Settings, &after(method), 0));
+            variables.extend(settings);
+        }
+        if besides.contains(&Besides::Verification) {
+            variables.push(variable(Flow::Verification, "after", 0));
+        }
+        variables
     }
 }
 
@@ -232,8 +299,8 @@ mod tests {
         ] {
             assert!(KRATOS_YML.contains(&part), "write this into it:\n{part}");
         }
-        let (ours, printed) = (read(KRATOS_YML), read(&example().hooks(&Method::ALL)));
-        for flow in Flow::ALL.map(Flow::as_str) {
+        let (ours, printed) = (read(KRATOS_YML), read(&example().hooks(&Method::ALL, &[])));
+        for flow in Flow::CHECKED.map(Flow::as_str) {
             let after = |file: &Value| file["selfservice"]["flows"][flow]["after"].clone();
             assert_eq!(after(&ours), after(&printed));
         }
@@ -245,7 +312,7 @@ mod tests {
 
     #[test]
     fn each_call_has_its_own_address_the_key_and_the_template() {
-        let yaml = read(&example().hooks(&[Method::Password, Method::Code]));
+        let yaml = read(&example().hooks(&[Method::Password, Method::Code], &[]));
         let flows = &yaml["selfservice"]["flows"];
         for (flow, method) in [
             ("registration", "password"),
@@ -290,13 +357,40 @@ mod tests {
     }
 
     #[test]
+    fn what_else_is_told_of_has_calls_after_saving_only() {
+        let yaml = read(&example().hooks(&[Method::Password], &Besides::ALL));
+        let flows = &yaml["selfservice"]["flows"];
+        let post = |path: &str| {
+            json!([{"hook": "web_hook", "config": {
+                "url": format!("{EXAMPLE_URL}/hooks/{path}"),
+                "method": "POST",
+                "body": EXAMPLE_BODY,
+                "auth": {
+                    "type": "api_key",
+                    "config": {"in": "header", "name": "X-Vestibule-Key", "value": EXAMPLE_KEY},
+                },
+            }}])
+        };
+        for method in CREDENTIALS {
+            assert_eq!(
+                flows["settings"]["after"][method]["hooks"],
+                post(&format!("settings/post?method={method}"))
+            );
+        }
+        assert_eq!(
+            flows["verification"]["after"]["hooks"],
+            post("verification/post")
+        );
+    }
+
+    #[test]
     fn inline_the_template_stands_in_it_once() {
         let calls = Calls {
             body: Body::Inline,
             ..example()
         };
         for methods in [&Method::ALL[..], &[]] {
-            let yaml = calls.hooks(methods);
+            let yaml = calls.hooks(methods, &Besides::ALL);
             assert_eq!(yaml.matches("base64://").count(), 1);
             let body = read(&yaml)["selfservice"]["flows"]["settings"]["after"]["profile"]["hooks"]
                 [1]["config"]["body"]
@@ -311,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_variable_for_each_call_holds_the_key() {
-        let variables = example().key_variables(&[Method::Password]);
+        let variables = example().key_variables(&[Method::Password], &[]);
         assert_eq!(
             variables,
             [
@@ -321,6 +415,11 @@ mod tests {
                 "SELFSERVICE_FLOWS_SETTINGS_AFTER_PROFILE_HOOKS_1_CONFIG_AUTH_CONFIG_VALUE",
             ]
         );
-        assert_eq!(example().key_variables(&Method::ALL).len(), 12);
+        let all = example().key_variables(&Method::ALL, &Besides::ALL);
+        assert_eq!(all.len(), 12 + 7);
+        assert_eq!(
+            all.last().map(String::as_str),
+            Some("SELFSERVICE_FLOWS_VERIFICATION_AFTER_HOOKS_0_CONFIG_AUTH_CONFIG_VALUE")
+        );
     }
 }

@@ -144,7 +144,7 @@ pub async fn unknown(request: HttpRequest, payload: Payload, door: Data<Door>) -
     if request.path().starts_with("/hooks") {
         tracing::error!(
             "A hook was called that is not there; the URLs are /hooks/registration/pre, /hooks/registration/post, \
-             /hooks/settings/pre and /hooks/settings/post, each with ?method="
+             /hooks/settings/pre and /hooks/settings/post, each with ?method=, and /hooks/verification/post"
         );
     }
     let reply = door.refuse(RefusalStatus::NotFound, &door.builtin.not_possible);

@@ -34,10 +34,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         door.tell_wiring(&call.hook, "post_before_saving", &mend);
         return Answer::new(Reply::Yes, "miswired");
     }
-    let deliveries = match event(&call.hook) {
-        Some(event) => planned(door, call, &payload, event),
-        None => Vec::new(),
-    };
+    let deliveries = planned(door, call, &payload, event(&call.hook));
     match store(door, call, deliveries).await {
         Ok(stored) => {
             let duration_ms = milliseconds(call.at, door.clock.now());
@@ -74,12 +71,13 @@ fn unread(door: &Door, error: &str) -> Answer {
     Answer::new(Reply::Yes, "unreadable")
 }
 
-/// What the call tells of; settings changes other than of the profile leave the traits as they are.
-fn event(hook: &Hook) -> Option<Event> {
+/// What the call tells of. Of all that settings can change, only the profile holds the traits.
+fn event(hook: &Hook) -> Event {
     match (hook.flow, hook.method.as_str()) {
-        (Flow::Registration, _) => Some(Event::IdentityCreated),
-        (Flow::Settings, "profile" | "") => Some(Event::IdentityUpdated),
-        (Flow::Settings, _) => None,
+        (Flow::Registration, _) => Event::IdentityCreated,
+        (Flow::Settings, "profile" | "") => Event::IdentityUpdated,
+        (Flow::Settings, _) => Event::CredentialsChanged,
+        (Flow::Verification, _) => Event::IdentityVerified,
     }
 }
 

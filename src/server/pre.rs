@@ -77,13 +77,11 @@ fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {
 
 /// The place in kratos.yml at which this hook stands.
 pub fn place(call: &Call) -> String {
-    let method = if call.hook.method.is_empty() {
-        "<method>"
-    } else {
-        &call.hook.method
+    let method = match (call.hook.flow, call.hook.method.as_str()) {
+        // Kratos has one list for all its methods.
+        (Flow::Verification, _) => String::new(),
+        (_, "") => ".<method>".to_owned(),
+        (_, method) => format!(".{method}"),
     };
-    format!(
-        "`selfservice.flows.{}.after.{method}.hooks`",
-        call.hook.flow
-    )
+    format!("`selfservice.flows.{}.after{method}.hooks`", call.hook.flow)
 }

@@ -357,3 +357,57 @@ async fn an_account_whose_metadata_is_no_object_is_delivered_too() {
     );
     assert_eq!(app.settings(&body).await.status, 204);
 }
+
+#[tokio::test]
+async fn each_kind_of_change_is_an_event_of_its_own() {
+    let crm = FakeService::start();
+    let app = TestApp::with(
+        r#"
+deliveries:
+  all:
+    events: [identity.created, identity.updated, credentials.changed, identity.verified]
+    send: {post: "${env:CRM}/told"}
+"#,
+    )
+    .service("CRM", &crm)
+    .start()
+    .await;
+    let changed = payload().changed_from(&json!({"email": "before@example.org"}));
+    for (path, body, event) in [
+        (
+            "/hooks/registration/post?method=password",
+            payload().saved(),
+            "identity.created",
+        ),
+        (
+            "/hooks/settings/post?method=profile",
+            changed.clone(),
+            "identity.updated",
+        ),
+        (
+            "/hooks/settings/post?method=password",
+            changed.clone(),
+            "credentials.changed",
+        ),
+        (
+            "/hooks/settings/post?method=totp",
+            changed,
+            "credentials.changed",
+        ),
+        (
+            "/hooks/verification/post",
+            payload().saved(),
+            "identity.verified",
+        ),
+    ] {
+        let reply = app.call(path, body.0.to_string()).await;
+        assert_eq!(reply.status, 204, "{path}");
+        assert_eq!(crm.next().await.json()["type"], event, "{path}");
+    }
+    // There is nothing to refuse in a verification.
+    let reply = app
+        .call("/hooks/verification/pre", payload().0.to_string())
+        .await;
+    assert_eq!(reply.status, 404);
+    assert!(!reply.messages().is_empty());
+}

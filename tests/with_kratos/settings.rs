@@ -1,6 +1,8 @@
 //! Somebody who has an account changes it.
 
-use crate::support::fields::{COMPANY, EMAIL, INVITE, VAT_NUMBER};
+use vestibule::kratos::hooks::Besides;
+
+use crate::support::fields::{COMPANY, EMAIL, Fields, INVITE, VAT_NUMBER};
 use crate::support::message::VAT_UNKNOWN;
 use crate::support::service::{KNOWN_INVITE, UNKNOWN_VAT_NUMBER};
 use crate::support::visitor::at;
@@ -67,4 +69,36 @@ pub async fn an_unchanged_field_is_not_asked_about_again(client: Client) {
     let stored = &house.kratos.identities().await[0];
     assert_eq!(stored["traits"]["company"], "By another name");
     assert_eq!(stored["traits"]["email"], typed.text(EMAIL));
+}
+
+pub async fn other_changes_and_a_proved_address_are_told_of(client: Client) {
+    let house = House::plan().telling_of(&Besides::ALL).open().await;
+    let mut visitor = house.visitor(client);
+    let typed = company();
+    let address = typed.text(EMAIL);
+    let identity = visitor.signs_up(&typed.clone().by_password()).await;
+    assert_eq!(house.crm.next().await.body["type"], "identity.created");
+
+    let mut flow = visitor.settings().await;
+    let password = Fields::default()
+        .with("method", "password")
+        .with("password", "another-long-Pa55phrase");
+    flow.submit(&password).await.saved();
+    let told = house.crm.next().await.body;
+    assert_eq!(told["type"], "credentials.changed");
+    assert_eq!(told["data"]["identity"]["id"], identity["id"]);
+    assert_eq!(told["data"]["identity"]["traits"]["email"], address);
+
+    // The first code came with the registration, this is another one.
+    let mut flow = visitor.verification().await;
+    let by_code = Fields::default().with("method", "code");
+    flow.submit(&by_code.clone().with("email", address)).await;
+    let code = house.kratos.code_mailed_to(address, 1).await;
+    flow.submit(&by_code.with("code", code)).await;
+    let told = house.crm.next().await.body;
+    assert_eq!(told["type"], "identity.verified");
+    assert_eq!(told["data"]["identity"]["id"], identity["id"]);
+    let verified = &told["data"]["identity"]["verifiable_addresses"][0];
+    assert_eq!(verified["value"], address);
+    assert_eq!(verified["verified"], true);
 }

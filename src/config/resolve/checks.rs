@@ -324,7 +324,7 @@ fn flows(file: &file::Check) -> Vec<Flow> {
                 file::Flow::Settings => Flow::Settings,
             })
             .collect(),
-        None if file.field.is_some() => Flow::ALL.to_vec(),
+        None if file.field.is_some() => Flow::CHECKED.to_vec(),
         None => vec![Flow::Registration],
     }
 }

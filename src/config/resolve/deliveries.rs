@@ -32,7 +32,12 @@ impl<'a> Resolver<'a> {
 
     fn delivery(&mut self, name: &str, place: &Place<'a>, file: &file::Delivery) -> Option<Plan> {
         let before = self.problems.len();
-        let updates = |event: &file::Event| matches!(event, file::Event::IdentityUpdated);
+        let updates = |event: &file::Event| {
+            matches!(
+                event,
+                file::Event::IdentityUpdated | file::Event::CredentialsChanged
+            )
+        };
         let previous = file.events.iter().any(updates).then_some(Root::Previous);
         let roots: Vec<Root> = ROOTS.into_iter().chain(previous).collect();
         let scope = self.scope(&roots, Vec::new());
@@ -47,6 +52,8 @@ impl<'a> Resolver<'a> {
         let events = file.events.iter().map(|event| match event {
             file::Event::IdentityCreated => Event::IdentityCreated,
             file::Event::IdentityUpdated => Event::IdentityUpdated,
+            file::Event::CredentialsChanged => Event::CredentialsChanged,
+            file::Event::IdentityVerified => Event::IdentityVerified,
         });
         let when = file
             .when

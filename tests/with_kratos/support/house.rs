@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use vestibule::kratos::hooks::Besides;
 
 use super::kratos::{Kratos, Wishes};
 use super::proxy::Proxy;
@@ -95,6 +96,13 @@ impl Plan {
     #[must_use]
     pub fn expiring_after(mut self, lifespan: &'static str) -> Self {
         self.wishes.lifespan = lifespan;
+        self
+    }
+
+    /// Kratos tells of this as well.
+    #[must_use]
+    pub fn telling_of(mut self, besides: &'static [Besides]) -> Self {
+        self.wishes.besides = besides;
         self
     }
 

@@ -5,6 +5,9 @@ use std::process::Command;
 
 use regex::Regex;
 use serde_json::{Value, json};
+use vestibule::kratos::hooks::{
+    Besides, Body, Calls, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, Method,
+};
 
 use super::program::Program;
 use super::{eventually, port};
@@ -30,6 +33,8 @@ pub struct Wishes {
     pub style: &'static str,
     /// How long a registration may take.
     pub lifespan: &'static str,
+    /// What else it shall tell of.
+    pub besides: &'static [Besides],
 }
 
 impl Default for Wishes {
@@ -37,6 +42,7 @@ impl Default for Wishes {
         Self {
             style: "unified",
             lifespan: "1h",
+            besides: &[],
         }
     }
 }
@@ -65,6 +71,7 @@ impl Kratos {
         let text =
             std::fs::read_to_string(checkout.join("kratos.yml")).expect("kratos-config/kratos.yml");
         let mut settings: Value = serde_saphyr::from_str(&text).expect("kratos.yml is YAML");
+        tells_besides(&mut settings, wishes.besides);
         at_home(&mut settings, folder, hooks, key);
         settings["dsn"] = json!("memory");
         settings["serve"]["public"]["port"] = json!(public_port);
@@ -176,6 +183,23 @@ impl Kratos {
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
         answer.json().await.expect("JSON")
     }
+}
+
+/// Adds what `vestibule kratos hooks --event …` prints, beside the hooks that are there.
+fn tells_besides(settings: &mut Value, besides: &[Besides]) {
+    let calls = Calls {
+        url: EXAMPLE_URL.to_owned(),
+        key: EXAMPLE_KEY.to_owned(),
+        body: Body::At(EXAMPLE_BODY.to_owned()),
+    };
+    let printed = calls.hooks(&Method::ALL, besides);
+    let printed: Value = serde_saphyr::from_str(&printed).expect("YAML");
+    let flows = printed["selfservice"]["flows"].as_object().expect("flows");
+    for (flow, hooks) in flows {
+        settings["selfservice"]["flows"][flow]["after"] = hooks["after"].clone();
+    }
+    let verification = besides.contains(&Besides::Verification);
+    settings["selfservice"]["flows"]["verification"]["enabled"] = json!(verification);
 }
 
 /// Puts our addresses, files and key in place of those of kratos-config/.

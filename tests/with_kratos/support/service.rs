@@ -126,7 +126,11 @@ impl Service {
 
     /// Answers on its address, at first or again.
     pub async fn comes_up(&self) {
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).expect("its port is free");
+        // A program that another scene starts at this moment holds copies of our sockets until it is itself.
+        let listener = eventually("its port is free", async || {
+            TcpListener::bind(("127.0.0.1", self.port)).ok()
+        })
+        .await;
         let state = self.state.clone();
         let server = HttpServer::new(move || {
             App::new()

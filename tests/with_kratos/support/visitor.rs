@@ -47,6 +47,7 @@ pub struct Visitor {
 pub enum Page {
     Registration,
     Settings,
+    Verification,
 }
 
 /// A form that somebody has before them.
@@ -83,6 +84,7 @@ impl Page {
         match self {
             Page::Registration => "/self-service/registration",
             Page::Settings => "/self-service/settings",
+            Page::Verification => "/self-service/verification",
         }
     }
 }
@@ -121,6 +123,11 @@ impl Visitor {
     /// Opens the settings page of the account.
     pub async fn settings(&self) -> Flow<'_> {
         self.open(Page::Settings).await
+    }
+
+    /// Opens the page on which an address is proved.
+    pub async fn verification(&self) -> Flow<'_> {
+        self.open(Page::Verification).await
     }
 
     async fn open(&self, page: Page) -> Flow<'_> {
