@@ -14,6 +14,7 @@ use comfy_table::{ContentArrangement, Table};
 use super::ConfigFile;
 use crate::app::open_store;
 use crate::clock::{Clock, Timestamp};
+use crate::config::settings::Dsn;
 use crate::config::{self, Environment};
 use crate::delivery::State;
 use crate::store::{Filter, Listed, Store};
@@ -87,6 +88,12 @@ impl Command {
             plan: which.plan.clone(),
             state: which.state,
         };
+        let Dsn::Sqlite(path) = &settings.dsn;
+        anyhow::ensure!(
+            path.exists(),
+            "there is no database at {}; `vestibule serve` makes it when it starts",
+            path.display()
+        );
         let store = open_store(&settings.dsn).await?;
         let mut out = std::io::stdout();
         let done = match self {

@@ -108,6 +108,32 @@ deliveries: {crm: {events: [identity.created], send: {post: "http://127.0.0.1:9/
 "#;
 
 #[test]
+fn who_has_read_enough_of_the_output_is_told_nothing() {
+    let folder = folder_with("{}");
+    let mut hooks = vestibule(folder.path(), &["kratos", "hooks"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(hooks.stdout.take());
+    let output = hooks.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn looking_at_deliveries_makes_no_database() {
+    let folder = folder_with("{}");
+    let output = run(folder.path(), &["deliveries", "list"]);
+    assert!(!output.status.success());
+    assert_eq!(
+        text(&output.stderr),
+        "error: there is no database at vestibule.db; `vestibule serve` makes it when it starts\n"
+    );
+    assert!(!folder.path().join("vestibule.db").exists());
+}
+
+#[test]
 fn serve_answers_logs_without_values_and_stops_when_told() {
     let folder = folder_with(SERVED);
     let serving = Serving::start(folder.path());
