@@ -2,6 +2,7 @@
 
 pub mod deliveries;
 pub mod demo;
+pub mod health;
 pub mod keygen;
 pub mod kratos;
 pub mod schema;
@@ -46,6 +47,8 @@ enum Command {
     /// Look at deliveries, and try them again
     #[command(subcommand)]
     Deliveries(deliveries::Command),
+    /// Ask whether something is well: exit code 0 if it is, 1 and why if not
+    Health(health::Options),
     /// Print a new random key for `hooks.keys` and kratos.yml
     Keygen(keygen::Options),
 }
@@ -74,6 +77,7 @@ impl Cli {
             Command::Schema { markdown } => schema::run(markdown),
             Command::Kratos(command) => command.run(),
             Command::Deliveries(command) => command.run().await,
+            Command::Health(options) => health::run(&options).await,
             Command::Keygen(options) => keygen::run(&options),
         }
     }

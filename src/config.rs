@@ -33,6 +33,14 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Settings, Problems
     }
 }
 
+/// Reads a duration as it is written in the settings: `500ms`, `5s`, `2m`, `24h`, `8d`.
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    resolve::durations::parse(&text.into()).map_err(|(message, hint)| match hint {
+        Some(hint) => format!("{message}; {hint}"),
+        None => message,
+    })
+}
+
 /// Reads settings from a text; `path` is how they are named, and what files in them lie beside.
 pub fn read(text: &str, path: &Path, environment: &Environment) -> Result<Settings, Problems> {
     let mut problems = Vec::new();

@@ -87,7 +87,7 @@ impl Serving {
     }
 
     /// Told to stop as an orchestrator does; returns the exit code and all lines.
-    fn stop(mut self) -> (Option<i32>, String) {
+    fn stop(&mut self) -> (Option<i32>, String) {
         let killed = Command::new("kill")
             .args(["-TERM", &self.process.id().to_string()])
             .status()
@@ -96,7 +96,16 @@ impl Serving {
         self.lines
             .read_to_string(&mut self.log)
             .expect("the last lines");
-        (self.process.wait().expect("an end").code(), self.log)
+        let code = self.process.wait().expect("an end").code();
+        (code, std::mem::take(&mut self.log))
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // Also of a test that failed; one that has ended already is left alone.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -106,6 +115,34 @@ dsn: sqlite://vestibule.db
 checks: {invite: {field: traits.invite, refuse: [{when: "value != 'canary-good'", message: "No."}]}}
 deliveries: {crm: {events: [identity.created], send: {post: "http://127.0.0.1:9/contacts"}}}
 "#;
+
+#[test]
+fn health_tells_whether_and_why() {
+    let folder = folder_with(
+        "serve: {hooks: {host: 127.0.0.1, port: 0}, admin: {host: 127.0.0.1, port: 0}}",
+    );
+    let serving = Serving::start(folder.path());
+    let url = |path: &str| format!("http://{}{path}", serving.hooks);
+    let (ready, missing) = (url("/health/ready"), url("/health/nothing"));
+    let output = run(
+        folder.path(),
+        &["health", "--url", &ready, "--wait", "20s", "--say", "open"],
+    );
+    assert_eq!(
+        (output.status.code(), text(&output.stdout).as_str()),
+        (Some(0), "open\n")
+    );
+    for (url, expected) in [
+        (missing.as_str(), "status 404 Not Found"),
+        ("http://127.0.0.1:1/", "not reached"),
+    ] {
+        let output = run(folder.path(), &["health", "--url", &ready, "--url", url]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(text(&output.stderr), format!("error: {url}: {expected}\n"));
+    }
+    let output = run(folder.path(), &["health", "--wait", "5"]);
+    assert!(text(&output.stderr).contains("`5` has no unit; write `5s` for seconds"));
+}
 
 #[test]
 fn who_has_read_enough_of_the_output_is_told_nothing() {
@@ -136,7 +173,7 @@ fn looking_at_deliveries_makes_no_database() {
 #[test]
 fn serve_answers_logs_without_values_and_stops_when_told() {
     let folder = folder_with(SERVED);
-    let serving = Serving::start(folder.path());
+    let mut serving = Serving::start(folder.path());
     let body = |id: &str, invite: &str| {
         format!(
             r#"{{"version":1,"flow":{{"id":"16796416-e4ae-4463-99a6-be78d13a634a"}},"identity":{{"id":"{id}","traits":{{"invite":"{invite}","email":"canary@example.org"}}}}}}"#

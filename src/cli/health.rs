@@ -1,0 +1,62 @@
+//! Is something well? For images that have neither a shell nor `curl`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use url::Url;
+
+use crate::clock::{Clock, later};
+use crate::config::parse_duration;
+
+/// One look takes at most so long.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// From one look to the next.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// `vestibule health …`
+#[derive(Debug, Args)]
+pub struct Options {
+    /// What to ask; may be given several times
+    #[arg(long = "url", default_value = "http://127.0.0.1:4480/health/ready")]
+    urls: Vec<Url>,
+    /// How long to wait for all of them to be well, as in 30s
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+    wait: Duration,
+    /// What to say when all are well
+    #[arg(long, value_name = "TEXT", default_value = "well")]
+    say: String,
+}
+
+/// Asks all of them; well is a 2xx.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "asks for a person or a container, not for a sign-up"
+)]
+pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(PATIENCE)
+        .build()?;
+    let clock = Clock::system();
+    let end = later(clock.now(), options.wait);
+    for url in &options.urls {
+        while let Err(ill) = look(&http, url).await {
+            if clock.now() >= end {
+                anyhow::bail!("{url}: {ill}");
+            }
+            clock.sleep(PAUSE).await;
+        }
+    }
+    println!("{}", options.say);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn look(http: &reqwest::Client, url: &Url) -> Result<(), String> {
+    match http.get(url.clone()).send().await {
+        Ok(answer) if answer.status().is_success() => Ok(()),
+        Ok(answer) => Err(format!("status {}", answer.status())),
+        Err(error) if error.is_timeout() => Err(format!("no answer within {PATIENCE:?}")),
+        Err(_) => Err("not reached".to_owned()),
+    }
+}
