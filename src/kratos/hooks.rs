@@ -310,6 +310,27 @@ mod tests {
         }
     }
 
+    /// The second file of the Kratos in docker-compose.yml: its lists take the place of those in kratos.yml.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "asks whoever runs the tests")]
+    fn the_hooks_of_docker_compose_are_not_stale() {
+        let hooks = Calls {
+            url: "http://vestibule:4480".to_owned(),
+            ..example()
+        }
+        .hooks(&Method::ALL, &[]);
+        let expected = format!(
+            "# Made by `UPDATE=1 cargo test --lib`: the hooks of kratos-config/kratos.yml with Vestibule's address in docker-compose.yml.\n\
+             # For your own: vestibule kratos hooks --url http://vestibule:4480\n{hooks}"
+        );
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/compose/kratos-hooks.yml");
+        if std::env::var("UPDATE").is_ok() {
+            std::fs::write(path, &expected).expect("it is written");
+        }
+        let known = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(known, expected, "UPDATE=1 cargo test --lib");
+    }
+
     #[test]
     fn each_call_has_its_own_address_the_key_and_the_template() {
         let yaml = read(&example().hooks(&[Method::Password, Method::Code], &[]));
