@@ -1,0 +1,80 @@
+// From the address bar to a flow: the one it names if it still lives, else a new one.
+
+import { ResponseError } from "@ory/client-fetch"
+import { useEffect, useState } from "react"
+
+/** How one kind of flow is had from Kratos. */
+export interface Kind<F> {
+  get: (id: string) => Promise<F>
+  begin: (returnTo: string | undefined) => Promise<F>
+}
+
+/** What an answer of Kratos means for somebody who wanted a form. */
+export type Next =
+  | { go: string }
+  | { begin: true; returnTo?: string }
+  | { fail: string }
+
+interface Said {
+  error?: { id?: string; reason?: string; message?: string; details?: { return_to?: string } }
+  redirect_browser_to?: string
+}
+
+/** Kratos's answers, as its documentation calls them by `error.id`. */
+export function next(status: number, said: Said, where: { path: string; returnTo?: string }): Next {
+  const { error, redirect_browser_to: elsewhere } = said
+  if (elsewhere) return { go: elsewhere }
+  if (error?.id === "session_already_available") return { go: where.returnTo ?? "/welcome" }
+  if (status === 401) return { go: `/login?return_to=${encodeURIComponent(where.path)}` }
+  // Expired, replaced, unknown, somebody else's, or without its CSRF cookie: a new one will do.
+  if ([403, 404, 410].includes(status)) return { begin: true, returnTo: error?.details?.return_to }
+  return { fail: error?.reason ?? error?.message ?? `status ${status}` }
+}
+
+async function nextOf(failure: unknown, returnTo: string | undefined): Promise<Next> {
+  if (!(failure instanceof ResponseError)) return { fail: "" }
+  const said = (await failure.response.json().catch(() => ({}))) as Said
+  return next(failure.response.status, said, { path: window.location.href, returnTo })
+}
+
+export type Found<F> = { flow: F } | { fail: string } | { loading: true }
+
+export function useFlow<F extends { id: string }>(kind: Kind<F>): Found<F> {
+  const [found, setFound] = useState<Found<F>>({ loading: true })
+  useEffect(() => {
+    let left = false
+    async function find() {
+      const query = new URLSearchParams(window.location.search)
+      const id = query.get("flow")
+      let returnTo = query.get("return_to") ?? undefined
+      let attempt = id ? () => kind.get(id) : () => kind.begin(returnTo)
+      for (let tries = 0; tries < 2; tries++) {
+        try {
+          const flow = await attempt()
+          if (left) return
+          window.history.replaceState(null, "", `?flow=${flow.id}`)
+          setFound({ flow })
+          return
+        } catch (failure) {
+          const what = await nextOf(failure, returnTo)
+          if (left) return
+          if ("go" in what) {
+            window.location.replace(what.go)
+            return
+          }
+          if ("fail" in what || tries === 1) {
+            setFound({ fail: "fail" in what ? what.fail : "" })
+            return
+          }
+          returnTo = what.returnTo ?? returnTo
+          attempt = () => kind.begin(returnTo)
+        }
+      }
+    }
+    void find()
+    return () => {
+      left = true
+    }
+  }, [kind])
+  return found
+}

@@ -1,0 +1,68 @@
+// What every page stands in: the firm's name, the choice of language, and words for a breakdown.
+
+import { useEffect, useState, type PropsWithChildren } from "react"
+import { chooseLanguage, LANGUAGES, words, type Language } from "../language"
+
+export function Frame({ language, children }: PropsWithChildren<{ language: Language }>) {
+  const say = words(language)
+  const [broken, setBroken] = useState(false)
+  useEffect(() => {
+    document.documentElement.lang = language
+    // Elements throws what it cannot show: no answer at all, a 5xx, an answer of something that is no Kratos.
+    const onBroken = () => {
+      setBroken(true)
+    }
+    window.addEventListener("unhandledrejection", onBroken)
+    return () => {
+      window.removeEventListener("unhandledrejection", onBroken)
+    }
+  }, [language])
+  return (
+    <>
+      <header className="bar">
+        <h1>{say.brand}</h1>
+        <div className="languages" role="group" aria-label={say.language}>
+          {LANGUAGES.map((one) => (
+            <button
+              key={one}
+              type="button"
+              lang={one}
+              aria-pressed={one === language}
+              onClick={() => {
+                chooseLanguage(one)
+                window.location.reload()
+              }}
+            >
+              {one === "de" ? "Deutsch" : "English"}
+            </button>
+          ))}
+        </div>
+      </header>
+      <main>
+        {broken && (
+          <p className="broken" role="alert">
+            {say.unreachable}
+          </p>
+        )}
+        {children}
+      </main>
+    </>
+  )
+}
+
+export function Waiting({ language }: { language: Language }) {
+  return <p className="waiting">{words(language).loading}</p>
+}
+
+export function Failure({ language, reason }: { language: Language; reason: string }) {
+  const say = words(language)
+  return (
+    <section className="card" role="alert">
+      <h2>{say.error}</h2>
+      <p>{reason || say.unreachable}</p>
+      <p>
+        <a href="/registration">{say.again}</a>
+      </p>
+    </section>
+  )
+}
