@@ -1,0 +1,131 @@
+#!/usr/bin/env node
+// Signs up as a native app does: by the API flow, without a browser, a cookie or an SDK. Node 20 and nothing else.
+//
+//   node examples/native-client/sign-up.mjs --email ada@example.org --company Muster --vat-number DE811115368
+//
+// Exit code 0: signed up. 1: refused. 2: wrong use, or Kratos cannot be reached.
+
+import { parseArgs } from 'node:util'
+
+const usage = `node sign-up.mjs --email ADDRESS --company NAME --vat-number NUMBER [--invite CODE]
+    [--password WORDS] [--language de] [--kratos http://127.0.0.1:4433]   sign up
+node sign-up.mjs --mix [--kratos …]   see what Kratos answers to a mix of browser and API flow`
+
+class WrongUse extends Error {}
+class NotReached extends Error {}
+
+const options = {
+  kratos: { type: 'string', default: 'http://127.0.0.1:4433' },
+  language: { type: 'string', default: 'en' },
+  email: { type: 'string' },
+  company: { type: 'string' },
+  'vat-number': { type: 'string' },
+  invite: { type: 'string' },
+  password: { type: 'string', default: 'a-long-Pa55phrase-of-ours' },
+  mix: { type: 'boolean', default: false },
+}
+
+function read(argv) {
+  try {
+    const { values } = parseArgs({ args: argv, options })
+    const missing = ['email', 'company', 'vat-number'].filter((name) => !values[name])
+    if (!values.mix && missing.length > 0) throw new Error(`--${missing.join(', --')} missing`)
+    if (!URL.canParse(values.kratos)) throw new Error(`--kratos: ${values.kratos} is no URL, as in http://127.0.0.1:4433`)
+    return { ...values, kratos: values.kratos.replace(/\/+$/, '') }
+  } catch (error) {
+    throw new WrongUse(error.message)
+  }
+}
+
+/** One exchange. Never an Origin or a cookie: with either Kratos takes us for a web page and refuses. */
+async function call(method, url, { body, headers = {} } = {}) {
+  let answer
+  try {
+    answer = await fetch(url, {
+      method,
+      headers: { Accept: 'application/json', 'Content-Type': 'application/json', ...headers },
+      body: body && JSON.stringify(body),
+      redirect: 'manual',
+    })
+  } catch (error) {
+    throw new NotReached(`${new URL(url).origin} cannot be reached (${error.cause?.code ?? error.message}); is Kratos running, is --kratos its public address?`)
+  }
+  const text = await answer.text()
+  try {
+    return { status: answer.status, headers: answer.headers, body: JSON.parse(text) }
+  } catch {
+    throw new NotReached(`${new URL(url).origin} answers, but not as Kratos does (status ${answer.status})`)
+  }
+}
+
+/** What is wrong with a form, field by field. */
+function messages(flow) {
+  const above = flow.ui.messages ?? []
+  const beside = flow.ui.nodes.flatMap((node) => node.messages.map((message) => ({ ...message, field: node.attributes.name })))
+  return [...above, ...beside].filter((message) => message.type === 'error')
+}
+
+async function signUp({ kratos, language, email, company, 'vat-number': vatNumber, invite, password }) {
+  const headers = { 'Accept-Language': language }
+  const { body: flow } = await call('GET', `${kratos}/self-service/registration/api`, { headers })
+  console.log(`API flow ${flow.id}, good until ${flow.expires_at}`)
+
+  // Whether Kratos asks in one step or in two, traits and password may be sent at once; checks run then.
+  const traits = { email, company, vat_number: vatNumber, ...(invite && { invite }) }
+  const answer = await call('POST', flow.ui.action, { headers, body: { method: 'password', password, traits } })
+  if (answer.status === 400 && answer.body.ui) {
+    console.log('Refused. The same flow can be sent again:')
+    // In two steps the fields are hidden by now, and each message stands above the form as well, with the field's title.
+    for (const { field, id, text } of messages(answer.body)) console.log(`  ${field ?? '(form)'}: ${text} (${id})`)
+    return 1
+  }
+  if (answer.status === 410) {
+    console.log(`The flow expired; go on with ${answer.body.use_flow_id}`)
+    return 1
+  }
+  if (answer.status !== 200) throw new NotReached(`Kratos answered ${answer.status}: ${answer.body.error?.reason ?? answer.body.error?.message}`)
+
+  const { identity, session_token: token } = answer.body
+  console.log(`Signed up: identity ${identity.id}`)
+  if (!token) {
+    console.log('No session token: the hook `session` is missing after this method in kratos.yml.')
+    return 0
+  }
+  // The token is a secret: a native app keeps it in the keychain, and never prints it.
+  console.log(`session_token: ${token.slice(0, 7)}… (${token.length} characters)`)
+  for (const [name, value] of [['X-Session-Token', token], ['Authorization', `Bearer ${token}`]]) {
+    const who = await call('GET', `${kratos}/sessions/whoami`, { headers: { [name]: value } })
+    console.log(`whoami with ${name}: ${who.status} ${who.body.identity?.traits.email ?? who.body.error?.reason}`)
+  }
+  const nobody = await call('GET', `${kratos}/sessions/whoami`)
+  console.log(`whoami with neither: ${nobody.status} ${nobody.body.error?.status}`)
+  return 0
+}
+
+/** An API flow sent by a web page, and a browser flow sent without its cookie. */
+async function mix({ kratos }) {
+  const body = { method: 'password', password: 'not-to-be-used-1', traits: { email: 'nobody@example.org', company: '-', vat_number: '-' } }
+  const tell = (what, { status, body: said }) => {
+    const why = said.ui ? messages(said).map(({ text, id }) => `${text} (${id})`) : [said.error?.id, said.error?.reason ?? said.error?.message]
+    console.log(`${what}\n  ${status} ${why.filter(Boolean).join(': ')}\n`)
+  }
+
+  const { body: api } = await call('GET', `${kratos}/self-service/registration/api`)
+  tell('An API flow, sent with an Origin as a web page does:', await call('POST', api.ui.action, { body, headers: { Origin: 'https://example.org' } }))
+  tell('An API flow, sent with a cookie:', await call('POST', api.ui.action, { body, headers: { Cookie: 'any=thing' } }))
+
+  const { body: browser } = await call('GET', `${kratos}/self-service/registration/browser`)
+  tell('A browser flow, fetched without its CSRF cookie:', await call('GET', `${kratos}/self-service/registration/flows?id=${browser.id}`))
+  tell('A browser flow, sent without its CSRF cookie:', await call('POST', browser.ui.action, { body }))
+  return 0
+}
+
+try {
+  const asked = read(process.argv.slice(2))
+  process.exitCode = await (asked.mix ? mix(asked) : signUp(asked))
+} catch (error) {
+  console.error(`error: ${error.message}`)
+  if (error instanceof WrongUse) console.error(`\n${usage}`)
+  process.exitCode = 2
+  if (!(error instanceof WrongUse || error instanceof NotReached)) throw error
+}

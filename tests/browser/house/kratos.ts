@@ -1,0 +1,84 @@
+// A real Kratos of its own, with the files of kratos-config/.
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { parse } from 'yaml'
+import type { Place } from './house'
+import { freePort } from './port'
+import * as places from './places'
+import { Program } from './program'
+import { key } from './vestibule'
+
+type Settings = Record<string, any>
+
+export class Kratos {
+  private constructor(
+    private readonly admin: string,
+    private readonly program: Program,
+  ) {}
+
+  static async start(place: Place): Promise<Kratos> {
+    if (!places.kratos) throw new Error('no `kratos` on PATH and no KRATOS_BIN')
+    const adminPort = await freePort()
+    const file = join(place.folder, 'kratos.json')
+    await writeFile(file, JSON.stringify(await settings(place, adminPort), null, 2))
+    const program = Program.start(
+      'kratos',
+      places.kratos,
+      ['serve', '--dev', '--sqa-opt-out', '-c', file],
+      {},
+      join(place.folder, 'kratos.log'),
+    )
+    await program.ready(`${place.kratos}/health/ready`)
+    return new Kratos(`http://127.0.0.1:${adminPort}`, program)
+  }
+
+  /** The account with this address, as it is stored. */
+  async identity(email: string): Promise<{ id: string; traits: Record<string, string> } | undefined> {
+    const answer = await fetch(`${this.admin}/admin/identities?credentials_identifier=${encodeURIComponent(email)}`)
+    return ((await answer.json()) as { id: string; traits: Record<string, string> }[])[0]
+  }
+
+  stop(): Promise<void> {
+    return this.program.stop()
+  }
+}
+
+/** kratos-config/kratos.yml, moved to the addresses and folders of one house. */
+async function settings(place: Place, adminPort: number): Promise<Settings> {
+  const folder = join(places.repository, 'kratos-config')
+  const text = (await readFile(join(folder, 'kratos.yml'), 'utf8'))
+    .replaceAll('file://kratos-config/', `file://${folder}/`)
+    .replaceAll(/http:\/\/(?:127\.0\.0\.1|localhost):4455/g, place.frontEnd)
+    .replaceAll(/http:\/\/127\.0\.0\.1:4480/g, place.hooks)
+    .replaceAll('a-key-for-development-only', key)
+  const settings = parse(text) as Settings
+  settings.serve.public = {
+    ...settings.serve.public,
+    host: '127.0.0.1',
+    port: Number(new URL(place.kratos).port),
+    base_url: `${place.kratos}/`,
+    cors: { enabled: true, allowed_origins: [place.frontEnd], allow_credentials: true, ...settings.serve.public.cors },
+  }
+  settings.serve.admin = { host: '127.0.0.1', port: adminPort, base_url: `http://127.0.0.1:${adminPort}/` }
+  const { flows, methods } = settings.selfservice
+  flows.registration.style = place.wishes.style
+  flows.registration.lifespan = place.wishes.lifespan
+  if (place.provider) {
+    methods.oidc = { enabled: true, config: { providers: [await provider(place.provider)] } }
+  }
+  return settings
+}
+
+async function provider(url: string): Promise<Settings> {
+  const mapper = await readFile(new URL('./provider.jsonnet', import.meta.url))
+  return {
+    id: 'directory',
+    provider: 'generic',
+    label: 'Company directory',
+    client_id: 'kratos',
+    client_secret: 'a-secret-for-the-tests',
+    issuer_url: url,
+    scope: ['openid', 'email'],
+    mapper_url: `base64://${mapper.toString('base64')}`,
+  }
+}
