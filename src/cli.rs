@@ -27,7 +27,7 @@ pub struct Cli {
 enum Command {
     /// Answer Kratos's hooks and carry deliveries, until SIGTERM or Ctrl-C
     Serve(ConfigFile),
-    /// Show everything on one machine in one process, with example services
+    /// Show everything on one machine in one process, with example services and a page to try it on
     Demo(demo::Options),
     /// Read a settings file and print every problem in it; exit code 1 if there is one
     Validate {

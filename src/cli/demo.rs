@@ -1,19 +1,27 @@
 //! Everything on one machine in one process, with example services.
 
+mod call;
 mod kratos;
 mod page;
 mod services;
+mod sign_up;
+pub mod stand_in;
 mod story;
+mod ui;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use clap::Args;
-use uuid::Uuid;
 
-use self::story::{Sender, say, sign_up};
+use self::call::Sender;
+use self::services::{Book, Example, Service};
+use self::sign_up::SignUps;
+use self::story::say;
 use super::keygen;
 use super::serve::told_to_stop;
 use crate::app::{App, Surroundings};
@@ -30,15 +38,31 @@ pub struct Options {
     #[arg(long)]
     kratos: bool,
     /// Stop after the example sign-ups instead of staying up
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kratos")]
     once: bool,
+    /// Run the example services alone, for a Vestibule that runs elsewhere
+    #[arg(long, conflicts_with_all = ["kratos", "once"])]
+    services_only: bool,
+    /// Where the example services listen
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        requires = "services_only",
+        default_value = "127.0.0.1:9400"
+    )]
+    listen: SocketAddr,
 }
 
 /// Runs the demo until it is told to stop.
 pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    if options.services_only {
+        services::serve_together(options.listen).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let folder = tempfile::tempdir().context("no temporary folder")?;
-    let register = services::vat_register()?;
-    let crm = services::crm()?;
+    let book = Book::new();
+    let register = Arc::new(Example::start(Service::register(&book))?);
+    let crm = Arc::new(Example::start(Service::crm(&book))?);
     let key = keygen::key()?;
     let app = start(
         folder.path(),
@@ -48,58 +72,71 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     )
     .await?;
     let hooks = format!("http://{}", app.hooks_address);
+    introduce(&app, &hooks, &register, &crm, folder.path());
+
+    book.at_length.store(true, Ordering::Relaxed);
+    story::tell(&app, &Sender::new(hooks.clone(), key.clone())?).await?;
+    book.at_length.store(false, Ordering::Relaxed);
+
+    if !options.once {
+        let kratos = if options.kratos {
+            Some(kratos::start(folder.path(), &hooks, &key).await?)
+        } else {
+            None
+        };
+        let sign_up_page = kratos
+            .as_ref()
+            .map(|kratos| page::start(&kratos.public_url))
+            .transpose()?;
+        let real = sign_up_page.map(|page| format!("{page}/registration"));
+        let sender = Sender::new(hooks.clone(), key.clone())?;
+        let page = ui::start(ui::Desk {
+            sign_ups: SignUps::new(sender, Arc::clone(&book), Arc::clone(&app.store)),
+            book,
+            register: Arc::clone(&register),
+            crm: Arc::clone(&crm),
+            kratos: real.clone(),
+        })?;
+        try_more(&hooks, &key);
+        say(&format!(
+            "\nNow sign up yourself, and see all that comes of it. Open this page:\n\n   http://{}/\n",
+            page.address
+        ));
+        if let (Some(kratos), Some(real)) = (&kratos, &real) {
+            say(&format!(
+                "A real Kratos runs at {}. Sign up with it: {real}",
+                kratos.public_url
+            ));
+        }
+        say("Ctrl-C ends it.\n");
+        told_to_stop().await?;
+        page.handle.stop(false).await;
+        if let Some(kratos) = kratos {
+            kratos.stop().await;
+        }
+    }
+    app.stop().await;
+    register.stop().await;
+    crm.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn introduce(app: &App, hooks: &str, register: &Example, crm: &Example, folder: &Path) {
     say("Vestibule demo: a company signs up with a VAT number and an invite code.\n");
     say(&format!(
         "   Vestibule     {hooks}  (metrics: http://{}/metrics)",
         app.admin_address
     ));
-    say(&format!(
-        "   VAT register  http://{}  (an example service, in this process)",
-        register.address
-    ));
-    say(&format!(
-        "   CRM           http://{}  (an example service, in this process)",
-        crm.address
-    ));
+    for example in [register, crm] {
+        say(&format!(
+            "   {:<12}  http://{}  (an example service, in this process)",
+            example.service.name, example.address
+        ));
+    }
     say(&format!(
         "   database      {}\n",
-        folder.path().join("vestibule.db").display()
+        folder.join("vestibule.db").display()
     ));
-
-    let sender = Sender::new(hooks.clone(), key.clone())?;
-    tell(&app, &sender).await?;
-
-    if !options.once {
-        let running = if options.kratos {
-            Some(kratos::start(folder.path(), &hooks, &key).await?)
-        } else {
-            None
-        };
-        match &running {
-            Some(kratos) => {
-                let page = page::start(&kratos.public_url)?;
-                say(&format!(
-                    "\nA real Kratos runs at {}. Sign up here:\n\n   {page}/registration\n",
-                    kratos.public_url
-                ));
-                say(&format!(
-                    "VAT numbers that are registered: {}",
-                    registered()
-                ));
-                say("Invite codes: WELCOME-2026, FRIENDS-2026, or none.");
-            }
-            None => try_more(&hooks, &key),
-        }
-        say("\nCtrl-C ends it.");
-        told_to_stop().await?;
-        if let Some(kratos) = running {
-            kratos.stop().await;
-        }
-    }
-    app.stop().await;
-    register.handle.stop(false).await;
-    crm.handle.stop(false).await;
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn start(folder: &Path, key: &str, register: &str, crm: &str) -> anyhow::Result<App> {
@@ -136,62 +173,25 @@ async fn start(folder: &Path, key: &str, register: &str, crm: &str) -> anyhow::R
     App::start(settings, Surroundings::default()).await
 }
 
-/// Two sign-ups, one good and one bad.
-async fn tell(app: &App, sender: &Sender) -> anyhow::Result<()> {
-    say("1. A good sign-up. Before Kratos saves the account, it asks:\n");
-    sender
-        .call("pre", &sign_up("DE811115368", "WELCOME-2026", Uuid::nil()))
-        .await?;
-    say("\n   Kratos saves the account and tells:\n");
-    sender
-        .call(
-            "post",
-            &sign_up("DE811115368", "WELCOME-2026", Uuid::new_v4()),
-        )
-        .await?;
-    delivered(app).await?;
-    say("\n2. A bad sign-up: a VAT number that nobody has, an invite code that is none.\n");
-    sender
-        .call("pre", &sign_up("DE000000000", "LET-ME-IN", Uuid::nil()))
-        .await?;
-    say("\n   Kratos shows these words beside the fields and saves nothing.");
-    say("\n3. Not even a VAT number: nobody is asked.\n");
-    sender
-        .call("pre", &sign_up("D", "FRIENDS-2026", Uuid::nil()))
-        .await?;
-    Ok(())
-}
-
-/// Waits until nothing is pending.
-async fn delivered(app: &App) -> anyhow::Result<()> {
-    let clock = crate::clock::Clock::system();
-    for _ in 0..100 {
-        if app.store.backlog().await?.pending == 0 {
-            say("               delivered     nothing is left to do");
-            return Ok(());
-        }
-        clock.sleep(std::time::Duration::from_millis(50)).await;
-    }
-    anyhow::bail!("the delivery did not arrive within 5 s")
-}
-
 fn registered() -> String {
     services::REGISTERED.map(|(number, _)| number).join(", ")
 }
 
-/// Lines to be pasted into a shell.
+/// A line to be pasted into a shell, and what may be typed.
 fn try_more(hooks: &str, key: &str) {
-    let curl = |vat_number: &str, invite: &str| {
-        let body = sign_up(vat_number, invite, Uuid::nil()).to_string();
-        format!(
-            "   curl -i '{hooks}/hooks/registration/pre?method=password' \\\n     -H 'X-Vestibule-Key: {key}' -H 'Content-Type: application/json' \\\n     -d '{body}'\n"
-        )
-    };
+    let visit = story::visit("FR40303265045", "FRIENDS-2026");
+    let now = crate::clock::Clock::system().now();
+    let account = stand_in::Account::new(&visit.traits, visit.method, now);
+    let ctx = stand_in::Flow::of(&visit, None, now).ctx(&account, &visit);
+    let body = stand_in::body::body(&ctx);
+    say("\n4. The same from a shell:\n");
     say(&format!(
-        "\nTry more. VAT numbers that are registered: {}\n",
+        "   curl -i '{hooks}/hooks/registration/pre?method=password' \\\n     -H 'X-Vestibule-Key: {key}' -H 'Content-Type: application/json' \\\n     -d '{body}'\n"
+    ));
+    say(&format!("   curl -i '{hooks}/health/ready'\n"));
+    say(&format!(
+        "   VAT numbers that are registered: {}",
         registered()
     ));
-    say(&curl("FR40303265045", "FRIENDS-2026"));
-    say(&curl("XX1", ""));
-    say(&format!("   curl -i '{hooks}/health/ready'"));
+    say("   Invite codes: WELCOME-2026, FRIENDS-2026, or none.");
 }

@@ -1,5 +1,12 @@
 //! The program as a person at a shell sees it.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these tests stand outside the program: clients of their own"
+)]
+
+mod demo;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -332,30 +339,4 @@ fn the_small_commands_print_what_they_promise() {
     );
     let nothing = run(folder.path(), &[]);
     assert_eq!(nothing.status.code(), Some(2));
-}
-
-#[test]
-fn the_demo_tells_its_story() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let output = run(folder.path(), &["demo", "--once"]);
-    let told = text(&output.stdout);
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{told}\n{}",
-        text(&output.stderr)
-    );
-    for line in [
-        "asks     VAT register  POST /check-vat-number {\"countryCode\":\"DE\",\"vatNumber\":\"811115368\"}",
-        "yes, with changes",
-        "\"company\":\"Muster GmbH\"",
-        "stored, will be delivered",
-        "delivers CRM           POST /contacts",
-        "no, with words for the person",
-        "#/traits/vat_number    This VAT number is not registered. (message 4900101)",
-        "#/traits/invite        We do not know this invite code. (message 4900103)",
-        "A VAT number begins with the two letters of a country",
-    ] {
-        assert!(told.contains(line), "{line} in\n{told}");
-    }
 }

@@ -1,5 +1,6 @@
 //! The template of the body, on calls that a real Kratos made (`tests/fixtures/kratos/`; `ctx` is what it gets).
 
+mod demo;
 mod jsonnet;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,80 +1,190 @@
 //! The example services of the demo: a VAT register and a CRM. They say aloud what they are asked.
 
+pub mod book;
+mod crm;
+mod register;
+mod switch;
+mod together;
+
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use actix_web::dev::ServerHandle;
-use actix_web::web::{self, Json};
-use actix_web::{App, HttpResponse, HttpServer};
+use actix_web::http::StatusCode;
+use actix_web::web::{self, Bytes, Data};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
-use super::story::say;
+pub use self::book::Book;
+pub use self::crm::Crm;
+pub use self::register::REGISTERED;
+pub use self::switch::{Behaviour, Switch};
+pub use self::together::serve as serve_together;
+use crate::clock::Clock;
 
-/// The VAT numbers that the register knows, and whose they are.
-pub const REGISTERED: [(&str, &str); 3] = [
-    ("DE811115368", "Muster GmbH"),
-    ("FR40303265045", "Exemple SA"),
-    ("NL123456782B12", "Voorbeeld BV"),
-];
+/// What an example service knows.
+pub enum Knowledge {
+    /// Which VAT numbers are registered.
+    Register,
+    /// The contacts that arrived.
+    Crm(Crm),
+}
 
-/// A running example service.
+/// An example service as all its threads see it.
+pub struct Service {
+    /// How people name it.
+    pub name: &'static str,
+    /// How it behaves.
+    pub switch: Switch,
+    knowledge: Knowledge,
+    book: Arc<Book>,
+    clock: Clock,
+}
+
+impl Service {
+    /// A VAT register that answers as VIES does.
+    pub fn register(book: &Arc<Book>) -> Data<Self> {
+        Self::new("VAT register", Knowledge::Register, book)
+    }
+
+    /// A CRM that takes contacts.
+    pub fn crm(book: &Arc<Book>) -> Data<Self> {
+        Self::new("CRM", Knowledge::Crm(Crm::default()), book)
+    }
+
+    fn new(name: &'static str, knowledge: Knowledge, book: &Arc<Book>) -> Data<Self> {
+        Data::new(Self {
+            name,
+            switch: Switch::default(),
+            knowledge,
+            book: Arc::clone(book),
+            clock: Clock::system(),
+        })
+    }
+
+    /// The answer of a service that works.
+    fn answer(&self, method: &str, path: &str, request: &HttpRequest, body: &[u8]) -> (u16, Value) {
+        match &self.knowledge {
+            Knowledge::Register => register::answer(method, path, body),
+            Knowledge::Crm(crm) => crm.answer(method, path, request, body),
+        }
+    }
+}
+
+/// Any request to an example service. `path` is without what the service is mounted under.
+async fn serve(
+    service: Data<Service>,
+    path: String,
+    request: HttpRequest,
+    body: Bytes,
+) -> HttpResponse {
+    let method = request.method().as_str().to_owned();
+    if method == "GET" {
+        // Somebody looks at it; that is no exchange of Vestibule's.
+        let (status, answer) = service.answer(&method, &path, &request, &body);
+        return http(status).json(answer);
+    }
+    // If the caller hangs up, this handler is dropped, and the entry tells so.
+    let entry = service
+        .book
+        .arrived(service.name, &method, &path, &request, &body);
+    match service.switch.behaviour() {
+        Behaviour::Works => {}
+        Behaviour::Slow => service.clock.sleep(switch::SLOW).await,
+        Behaviour::Busy => {
+            let answer = register::busy();
+            entry.answered(200, &answer);
+            return HttpResponse::Ok().json(answer);
+        }
+        Behaviour::Broken => {
+            let page = "<!doctype html><title>500</title><h1>Internal Server Error</h1>";
+            entry.answered(500, &json!(page));
+            return HttpResponse::InternalServerError()
+                .content_type("text/html")
+                .body(page);
+        }
+        Behaviour::Down => {
+            drop(entry);
+            return switch::cut_off();
+        }
+    }
+    let (status, answer) = service.answer(&method, &path, &request, &body);
+    entry.answered(status, &answer);
+    http(status).json(answer)
+}
+
+fn http(status: u16) -> actix_web::HttpResponseBuilder {
+    HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// An example service with a port of its own. While it is down, nobody listens there.
 pub struct Example {
     /// Where it listens.
     pub address: SocketAddr,
-    /// To stop it.
-    pub handle: ServerHandle,
+    /// What it is.
+    pub service: Data<Service>,
+    server: Mutex<Option<ServerHandle>>,
 }
 
-/// A register that answers as VIES does.
-pub fn vat_register() -> anyhow::Result<Example> {
-    start("VAT register", |config| {
-        config.route("/check-vat-number", web::post().to(check_vat_number));
+impl Example {
+    /// Starts it on a free port of this machine.
+    pub fn start(service: Data<Service>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .with_context(|| format!("the example {} has no port", service.name))?;
+        let address = listener.local_addr()?;
+        let server = listen(listener, service.clone())?;
+        Ok(Self {
+            address,
+            service,
+            server: Mutex::new(Some(server)),
+        })
+    }
+
+    /// Makes it behave so from now on.
+    pub async fn switch(&self, to: Behaviour) -> anyhow::Result<()> {
+        let mut server = self.server.lock().await;
+        if to == Behaviour::Down {
+            if let Some(server) = server.take() {
+                server.stop(false).await;
+            }
+        } else if server.is_none() {
+            let listener = TcpListener::bind(self.address)
+                .with_context(|| format!("somebody took the port {} meanwhile", self.address))?;
+            *server = Some(listen(listener, self.service.clone())?);
+        }
+        self.service.switch.set(to);
+        Ok(())
+    }
+
+    /// Ends it.
+    pub async fn stop(&self) {
+        if let Some(server) = self.server.lock().await.take() {
+            server.stop(false).await;
+        }
+    }
+}
+
+fn listen(listener: TcpListener, service: Data<Service>) -> anyhow::Result<ServerHandle> {
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(service.clone())
+            .default_service(web::to(
+                |request: HttpRequest, body: Bytes, service: Data<Service>| {
+                    let path = request.path().to_owned();
+                    serve(service, path, request, body)
+                },
+            ))
     })
-}
-
-/// A CRM that takes contacts.
-pub fn crm() -> anyhow::Result<Example> {
-    start("CRM", |config| {
-        config.route("/contacts", web::post().to(take_contact));
-    })
-}
-
-fn start(name: &str, routes: fn(&mut web::ServiceConfig)) -> anyhow::Result<Example> {
-    let listener = TcpListener::bind("127.0.0.1:0")
-        .with_context(|| format!("the example {name} has no port"))?;
-    let address = listener.local_addr()?;
-    let server = HttpServer::new(move || App::new().configure(routes))
-        .workers(1)
-        .shutdown_timeout(1)
-        .disable_signals()
-        .listen(listener)?
-        .run();
+    .workers(1)
+    .shutdown_timeout(1)
+    // A caller who waits no longer is noticed at once, and written down.
+    .h1_allow_half_closed(false)
+    .disable_signals()
+    .listen(listener)?
+    .run();
     let handle = server.handle();
     tokio::spawn(server);
-    Ok(Example { address, handle })
-}
-
-async fn check_vat_number(question: Json<Value>) -> HttpResponse {
-    let part = |name: &str| question[name].as_str().unwrap_or_default().to_owned();
-    let number = format!("{}{}", part("countryCode"), part("vatNumber"));
-    let holder = REGISTERED
-        .iter()
-        .find(|(known, _)| *known == number)
-        .map(|(_, name)| *name);
-    let answer = json!({"valid": holder.is_some(), "name": holder});
-    say(&format!(
-        "      asks     VAT register  POST /check-vat-number {}",
-        question.0
-    ));
-    say(&format!("      answers  VAT register  200 {answer}"));
-    HttpResponse::Ok().json(answer)
-}
-
-async fn take_contact(contact: Json<Value>) -> HttpResponse {
-    say(&format!(
-        "      delivers CRM           POST /contacts {}",
-        contact.0
-    ));
-    say("      answers  CRM           201");
-    HttpResponse::Created().json(json!({"id": "c-1"}))
+    Ok(handle)
 }

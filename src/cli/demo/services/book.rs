@@ -1,0 +1,220 @@
+//! What the example services saw, written down as it happened.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use actix_web::HttpRequest;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::cli::demo::call::duration_ms;
+use crate::cli::demo::story::say;
+use crate::clock::{Clock, Timestamp};
+use crate::telemetry::Trace;
+
+/// How many exchanges are kept.
+const MOST: usize = 1000;
+
+/// One request to an example service, and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Exchange {
+    #[serde(skip)]
+    number: u64,
+    /// The service's name.
+    pub service: &'static str,
+    /// The request's method.
+    pub method: String,
+    /// Its path.
+    pub path: String,
+    /// Its headers.
+    pub headers: Vec<(String, String)>,
+    /// Its body: JSON, or else text.
+    pub body: Value,
+    /// When it came.
+    pub arrived_at: Timestamp,
+    /// `under_way`, `answered`, or `cut_off`: the caller waited no longer, or the service went down.
+    pub state: &'static str,
+    /// The answer's status.
+    pub status: Option<u16>,
+    /// The answer.
+    pub answer: Value,
+    /// Until the answer was ready or the connection ended, in milliseconds.
+    pub duration_ms: Option<f64>,
+}
+
+impl Exchange {
+    /// A header of the request.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(known, _)| known == name)?;
+        Some(value)
+    }
+
+    /// The trace that the request belongs to.
+    #[must_use]
+    pub fn trace(&self) -> Option<String> {
+        Trace::parse(self.header("traceparent")?).map(|trace| trace.to_string())
+    }
+}
+
+/// All exchanges, the latest last.
+pub struct Book {
+    pages: Mutex<(u64, VecDeque<Exchange>)>,
+    changed: watch::Sender<u64>,
+    /// Tell exchanges at length, as part of the story, instead of in one line.
+    pub at_length: AtomicBool,
+    clock: Clock,
+}
+
+impl Book {
+    /// An empty one.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            pages: Mutex::default(),
+            changed: watch::Sender::new(0),
+            at_length: AtomicBool::new(false),
+            clock: Clock::system(),
+        })
+    }
+
+    /// Tells whenever something is written, here or with [`Book::touch`].
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Wakes those who watch.
+    pub fn touch(&self) {
+        self.changed.send_modify(|number| *number += 1);
+    }
+
+    /// Those exchanges that fit, in order.
+    pub fn find(&self, fits: impl Fn(&Exchange) -> bool) -> Vec<Exchange> {
+        self.lock()
+            .1
+            .iter()
+            .filter(|one| fits(one))
+            .cloned()
+            .collect()
+    }
+
+    /// Writes down that a request came.
+    pub fn arrived(
+        self: &Arc<Self>,
+        service: &'static str,
+        method: &str,
+        path: &str,
+        request: &HttpRequest,
+        body: &[u8],
+    ) -> Entry {
+        let headers = request.headers().iter().map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.as_str().to_owned(), value)
+        });
+        let mut exchange = Exchange {
+            number: 0,
+            service,
+            method: method.to_owned(),
+            path: path.to_owned(),
+            headers: headers.collect(),
+            body: serde_json::from_slice(body)
+                .unwrap_or_else(|_| json!(String::from_utf8_lossy(body))),
+            arrived_at: self.clock.now(),
+            state: "under_way",
+            status: None,
+            answer: Value::Null,
+            duration_ms: None,
+        };
+        if self.at_length.load(Ordering::Relaxed) {
+            let does = if service == "CRM" { "delivers" } else { "asks" };
+            say(&format!(
+                "      {does:<8} {service:<13} {method} {path} {}",
+                exchange.body
+            ));
+        }
+        let mut pages = self.lock();
+        pages.0 += 1;
+        exchange.number = pages.0;
+        let number = exchange.number;
+        pages.1.push_back(exchange);
+        if pages.1.len() > MOST {
+            pages.1.pop_front();
+        }
+        drop(pages);
+        self.touch();
+        Entry {
+            book: Arc::clone(self),
+            number,
+            open: true,
+        }
+    }
+
+    fn close(&self, number: u64, answer: Option<(u16, &Value)>) {
+        let mut pages = self.lock();
+        let Some(exchange) = pages.1.iter_mut().find(|one| one.number == number) else {
+            return;
+        };
+        exchange.duration_ms = Some(duration_ms(exchange.arrived_at, self.clock.now()));
+        if let Some((status, answer)) = answer {
+            exchange.state = "answered";
+            exchange.status = Some(status);
+            exchange.answer = answer.clone();
+        } else {
+            exchange.state = "cut_off";
+        }
+        self.tell(exchange);
+        drop(pages);
+        self.touch();
+    }
+
+    fn tell(&self, exchange: &Exchange) {
+        let Exchange {
+            service,
+            method,
+            path,
+            body,
+            ..
+        } = exchange;
+        let answer = match exchange.status {
+            Some(status) if exchange.answer.is_string() => format!("{status} (a page)"),
+            Some(status) => format!("{status} {}", exchange.answer),
+            None => "no answer, the connection ended".to_owned(),
+        };
+        if self.at_length.load(Ordering::Relaxed) {
+            say(&format!("      answers  {service:<13} {answer}"));
+        } else {
+            let took = exchange.duration_ms.unwrap_or_default();
+            say(&format!(
+                "{service:<12}  {method} {path} {body} -> {answer} ({took} ms)"
+            ));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, VecDeque<Exchange>)> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An exchange under way. If it is dropped, there was no answer.
+pub struct Entry {
+    book: Arc<Book>,
+    number: u64,
+    open: bool,
+}
+
+impl Entry {
+    /// Writes the answer down.
+    pub fn answered(mut self, status: u16, answer: &Value) {
+        self.open = false;
+        self.book.close(self.number, Some((status, answer)));
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if self.open {
+            self.book.close(self.number, None);
+        }
+    }
+}

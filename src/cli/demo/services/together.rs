@@ -1,0 +1,115 @@
+//! Both example services at one address, without Vestibule: for a composition of containers.
+
+use std::net::{SocketAddr, TcpListener};
+
+use actix_web::web::{self, Bytes, Data, Json};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use anyhow::Context as _;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Behaviour, Book, Service};
+use crate::cli::demo::story::say;
+use crate::cli::serve::told_to_stop;
+
+struct Both {
+    register: Data<Service>,
+    crm: Data<Service>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    register: Option<Behaviour>,
+    crm: Option<Behaviour>,
+}
+
+/// Serves them until the program is told to stop.
+pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
+    let book = Book::new();
+    let both = Data::new(Both {
+        register: Service::register(&book),
+        crm: Service::crm(&book),
+    });
+    let listener = TcpListener::bind(address).with_context(|| {
+        format!("`--listen`: {address} cannot be listened on; is something else running there?")
+    })?;
+    let at = listener.local_addr()?;
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(both.clone())
+            .route("/health/alive", web::get().to(alive))
+            .route("/switch", web::get().to(shown))
+            .route("/switch", web::put().to(switched))
+            .route("/vat/{path:.*}", web::to(register))
+            .route("/crm/{path:.*}", web::to(crm))
+            .default_service(web::to(nowhere))
+    })
+    .workers(2)
+    .shutdown_timeout(1)
+    // A caller who waits no longer is noticed at once, and written down.
+    .h1_allow_half_closed(false)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    let handle = server.handle();
+    let serving = tokio::spawn(server);
+    say(&format!("Example services at http://{at}"));
+    say("  POST /vat/check-vat-number   the VAT register");
+    say("  POST /crm/contacts           the CRM; GET lists what arrived");
+    say(
+        "  PUT  /switch                 {\"register\": \"works|slow|busy|broken|down\"}, the same for \"crm\"",
+    );
+    told_to_stop().await?;
+    handle.stop(false).await;
+    let _ = serving.await;
+    Ok(())
+}
+
+async fn register(
+    request: HttpRequest,
+    body: Bytes,
+    path: web::Path<String>,
+    both: Data<Both>,
+) -> HttpResponse {
+    super::serve(both.register.clone(), format!("/{path}"), request, body).await
+}
+
+async fn crm(
+    request: HttpRequest,
+    body: Bytes,
+    path: web::Path<String>,
+    both: Data<Both>,
+) -> HttpResponse {
+    super::serve(both.crm.clone(), format!("/{path}"), request, body).await
+}
+
+async fn switched(wanted: Json<Wanted>, both: Data<Both>) -> HttpResponse {
+    for (service, wanted) in [(&both.register, wanted.register), (&both.crm, wanted.crm)] {
+        if let Some(wanted) = wanted {
+            service.switch.set(wanted);
+            say(&format!(
+                "{:<12}  switched to {}",
+                service.name,
+                json!(wanted)
+            ));
+        }
+    }
+    shown(both).await
+}
+
+async fn shown(both: Data<Both>) -> HttpResponse {
+    HttpResponse::Ok().json(json!({
+        "register": both.register.switch.behaviour(),
+        "crm": both.crm.switch.behaviour(),
+    }))
+}
+
+async fn alive() -> HttpResponse {
+    HttpResponse::Ok().json(json!({"status": "ok"}))
+}
+
+async fn nowhere() -> HttpResponse {
+    HttpResponse::NotFound()
+        .json(json!({"error": "there is /vat/check-vat-number, /crm/contacts and /switch"}))
+}

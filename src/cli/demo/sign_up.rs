@@ -1,0 +1,282 @@
+//! One sign-up from the page, from the form to the deliveries: Kratos's part is played, all others are real.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::call::{Call, Sender};
+use super::services::Book;
+use super::stand_in::{Account, Flow, Method, Visit};
+use super::story::{meaning, say};
+use crate::clock::{Clock, Timestamp};
+use crate::delivery::Event;
+use crate::kratos::reply::Placed;
+use crate::kratos::{Flow as Kind, Stage};
+use crate::store::{Filter, Listed, Store};
+use crate::telemetry::Trace;
+
+/// How many sign-ups, and accounts, are kept.
+const MOST: usize = 100;
+
+/// How a sign-up ended, as Kratos would have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// Saved.
+    Saved,
+    /// Not saved; the form is shown again.
+    Refused,
+    /// Vestibule said yes, but Kratos has an account with this address.
+    Taken,
+    /// Not saved; Kratos shows its page for errors.
+    Failed,
+}
+
+/// What is known of a sign-up so far.
+#[derive(Clone, Debug, Serialize)]
+pub struct SignUp {
+    id: Uuid,
+    flow: &'static str,
+    began_at: Timestamp,
+    #[serde(skip)]
+    trace: Trace,
+    pre: Option<Call>,
+    end: Option<End>,
+    form: Value,
+    account: Option<Value>,
+    post: Option<Call>,
+    /// Nothing more is called.
+    over: bool,
+}
+
+/// All sign-ups of the page, and the accounts that came of them.
+pub struct SignUps {
+    kept: Mutex<VecDeque<SignUp>>,
+    accounts: Mutex<VecDeque<Account>>,
+    sender: Sender,
+    book: Arc<Book>,
+    store: Arc<dyn Store>,
+    clock: Clock,
+}
+
+impl SignUps {
+    /// None yet.
+    pub fn new(sender: Sender, book: Arc<Book>, store: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self {
+            kept: Mutex::default(),
+            accounts: Mutex::default(),
+            sender,
+            book,
+            store,
+            clock: Clock::system(),
+        })
+    }
+
+    /// The accounts that were saved, the latest first.
+    pub fn accounts(&self) -> Vec<Value> {
+        lock(&self.accounts)
+            .iter()
+            .rev()
+            .map(|account| json!({"id": account.id(), "traits": account.as_json()["traits"]}))
+            .collect()
+    }
+
+    /// Begins one. `Err` is what Kratos itself would not take, in words.
+    pub fn begin(self: &Arc<Self>, visit: Visit) -> Result<Uuid, String> {
+        if let Some(problem) = visit.traits.against_the_schema() {
+            return Err(problem);
+        }
+        let now = self.clock.now();
+        let before = match visit.changes {
+            None => None,
+            Some(id) => Some(self.account(id).ok_or("there is no such account here")?),
+        };
+        let account = match &before {
+            Some(before) => before.changed(&visit.traits),
+            None => Account::new(&visit.traits, visit.method, now),
+        };
+        let flow = Flow::of(&visit, before, now);
+        let sign_up = SignUp {
+            id: Uuid::new_v4(),
+            flow: flow.kind.as_str(),
+            began_at: now,
+            trace: Trace::begin(),
+            pre: None,
+            end: None,
+            form: json!(flow.form),
+            account: None,
+            post: None,
+            over: false,
+        };
+        let (id, trace) = (sign_up.id, sign_up.trace);
+        let mut kept = lock(&self.kept);
+        kept.push_back(sign_up);
+        if kept.len() > MOST {
+            kept.pop_front();
+        }
+        drop(kept);
+        let all = Arc::clone(self);
+        tokio::spawn(async move { all.run(id, trace, flow, account, visit).await });
+        Ok(id)
+    }
+
+    async fn run(
+        &self,
+        id: Uuid,
+        trace: Trace,
+        mut flow: Flow,
+        mut account: Account,
+        visit: Visit,
+    ) {
+        let ctx = flow.ctx(&account, &visit);
+        let mut pre =
+            self.sender
+                .prepare(flow.kind, Stage::Pre, flow.method(), &ctx, &trace.child());
+        self.change(id, |one| one.pre = Some(pre.clone()));
+        let answer = self.sender.answer(&pre).await;
+        pre.answer = Some(answer.clone());
+        let end = self.apply(answer.status, &answer.body, &mut flow, &mut account);
+        say(&format!(
+            "page          {} of {}: {} ({} ms)",
+            if flow.kind == Kind::Registration {
+                "sign-up"
+            } else {
+                "change"
+            },
+            account.email(),
+            meaning(Stage::Pre, answer.status),
+            answer.duration_ms,
+        ));
+        self.change(id, |one| {
+            one.pre = Some(pre);
+            one.end = Some(end);
+            one.form = if end == End::Taken && flow.method() == Method::Oidc.as_str() {
+                // Kratos goes on with a login, to link the two.
+                Value::Null
+            } else {
+                json!(flow.form)
+            };
+            one.over = end != End::Saved;
+            if end == End::Saved {
+                one.account = Some(account.as_json().clone());
+            }
+        });
+        if end != End::Saved {
+            return;
+        }
+        let ctx = flow.ctx(&account, &visit);
+        let mut post =
+            self.sender
+                .prepare(flow.kind, Stage::Post, flow.method(), &ctx, &trace.child());
+        self.change(id, |one| one.post = Some(post.clone()));
+        post.answer = Some(self.sender.answer(&post).await);
+        self.change(id, |one| {
+            one.post = Some(post);
+            one.over = true;
+        });
+    }
+
+    /// What an answer to `pre` does.
+    fn apply(
+        &self,
+        status: Option<u16>,
+        body: &Value,
+        flow: &mut Flow,
+        account: &mut Account,
+    ) -> End {
+        match status {
+            Some(200) => match body["identity"].as_object() {
+                Some(changes) => account.take(changes),
+                None => return End::Failed,
+            },
+            Some(204) => {}
+            Some(400..=499) => {
+                let Ok(placed) = serde_json::from_value::<Vec<Placed>>(body["messages"].clone())
+                else {
+                    return End::Failed;
+                };
+                flow.form.take(&placed);
+                return End::Refused;
+            }
+            _ => return End::Failed,
+        }
+        let mut accounts = lock(&self.accounts);
+        let taken = accounts
+            .iter()
+            .any(|other| other.id() != account.id() && other.email() == account.email());
+        if taken {
+            flow.form.tell_taken();
+            return End::Taken;
+        }
+        account.save(self.clock.now());
+        accounts.retain(|other| other.id() != account.id());
+        accounts.push_back(account.clone());
+        if accounts.len() > MOST {
+            accounts.pop_front();
+        }
+        End::Saved
+    }
+
+    /// All that is known of one: its calls, the questions of its trace, the deliveries of its account.
+    pub async fn shown(&self, id: Uuid) -> Option<Value> {
+        let sign_up = lock(&self.kept).iter().find(|one| one.id == id)?.clone();
+        let trace = sign_up.trace.to_string();
+        let questions = self
+            .book
+            .find(|exchange| exchange.trace().as_ref() == Some(&trace));
+        let mut deliveries = Vec::new();
+        if let Some(account) = &sign_up.account {
+            for delivery in self.deliveries(&sign_up, &account["id"]).await {
+                let id = delivery.id.to_string();
+                let tries = self
+                    .book
+                    .find(|exchange| exchange.header("idempotency-key") == Some(&id));
+                let mut told = json!(delivery);
+                told["tries"] = json!(tries);
+                deliveries.push(told);
+            }
+        }
+        let mut shown = json!(sign_up);
+        shown["questions"] = json!(questions);
+        shown["deliveries"] = deliveries.into();
+        Some(shown)
+    }
+
+    async fn deliveries(&self, of: &SignUp, account: &Value) -> Vec<Listed> {
+        let event = if of.flow == Kind::Registration.as_str() {
+            Event::IdentityCreated
+        } else {
+            Event::IdentityUpdated
+        };
+        let listed = self.store.list(&Filter::default(), 1000).await;
+        let mut listed = listed.unwrap_or_else(|error| {
+            tracing::warn!(error = error.in_full(), "The deliveries cannot be listed");
+            Vec::new()
+        });
+        listed.retain(|delivery| {
+            json!(delivery.identity_id) == *account
+                && delivery.event == event
+                && delivery.created_at >= of.began_at
+        });
+        listed
+    }
+
+    fn account(&self, id: Uuid) -> Option<Account> {
+        let accounts = lock(&self.accounts);
+        accounts.iter().find(|account| account.id() == id).cloned()
+    }
+
+    fn change(&self, id: Uuid, change: impl FnOnce(&mut SignUp)) {
+        if let Some(one) = lock(&self.kept).iter_mut().find(|one| one.id == id) {
+            change(one);
+        }
+        self.book.touch();
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

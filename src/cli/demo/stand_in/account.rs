@@ -1,0 +1,111 @@
+//! The account, from the form to the database: Kratos's `identity`.
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::visit::{Method, Traits};
+use crate::clock::Timestamp;
+
+/// What Kratos's clock shows where there is no time yet.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// An identity.
+#[derive(Clone, Debug)]
+pub struct Account(Value);
+
+impl Account {
+    /// One that is not saved yet.
+    #[must_use]
+    pub fn new(traits: &Traits, method: Method, now: Timestamp) -> Self {
+        let verified = method == Method::Code;
+        let mut account = Self(json!({
+            "id": Uuid::nil(), "schema_id": "company", "schema_url": "",
+            "state": "active", "state_changed_at": now,
+            "traits": traits.held(), "metadata_public": null, "organization_id": null,
+            "created_at": NEVER, "updated_at": NEVER,
+        }));
+        account.derive_addresses(verified);
+        account
+    }
+
+    /// The same with other traits.
+    #[must_use]
+    pub fn changed(&self, traits: &Traits) -> Self {
+        let mut account = self.clone();
+        account.0["traits"] = traits.held();
+        account.derive_addresses(false);
+        account
+    }
+
+    /// As `ctx` and the database hold it.
+    #[must_use]
+    pub fn as_json(&self) -> &Value {
+        &self.0
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.0["id"]
+            .as_str()
+            .and_then(|id| Uuid::parse_str(id).ok())
+            .unwrap_or_default()
+    }
+
+    /// What nobody else may log in with.
+    #[must_use]
+    pub fn email(&self) -> &str {
+        self.0["traits"]["email"].as_str().unwrap_or_default()
+    }
+
+    /// Takes what a yes with changes says: each given field replaces the whole field, and one that is empty is passed
+    /// over; `null` is a value for traits and metadata alone.
+    pub fn take(&mut self, changes: &Map<String, Value>) {
+        for (key, value) in changes {
+            let counts = match key.as_str() {
+                "traits" | "metadata_public" => true,
+                "external_id" => value.is_string(),
+                "schema_id" | "state" => value.as_str().is_some_and(|text| !text.is_empty()),
+                _ => false,
+            };
+            if counts {
+                self.0[key] = value.clone();
+            }
+        }
+        let verified = self.0["verifiable_addresses"][0]["verified"] == true;
+        self.derive_addresses(verified);
+    }
+
+    /// Kratos saves it: now it has an id, and its times.
+    pub fn save(&mut self, now: Timestamp) {
+        if self.id().is_nil() {
+            self.0["id"] = json!(Uuid::new_v4());
+            self.0["schema_url"] = json!("http://127.0.0.1:4433/schemas/Y29tcGFueQ");
+            self.0["created_at"] = json!(now);
+            for list in ["verifiable_addresses", "recovery_addresses"] {
+                for address in self.0[list].as_array_mut().into_iter().flatten() {
+                    address["id"] = json!(Uuid::new_v4());
+                    address["created_at"] = json!(now);
+                    address["updated_at"] = json!(now);
+                }
+            }
+        }
+        self.0["updated_at"] = json!(now);
+    }
+
+    /// The addresses follow the traits.
+    fn derive_addresses(&mut self, verified: bool) {
+        let email = json!(self.email());
+        if self.0["verifiable_addresses"][0]["value"] == email {
+            return;
+        }
+        let address = json!({
+            "id": Uuid::nil(), "value": email, "via": "email", "created_at": NEVER, "updated_at": NEVER,
+        });
+        let mut verifiable = address.clone();
+        verifiable["verified"] = json!(verified);
+        verifiable["status"] = json!(if verified { "completed" } else { "pending" });
+        self.0["verifiable_addresses"] = json!([verifiable]);
+        self.0["recovery_addresses"] = json!([address]);
+    }
+}

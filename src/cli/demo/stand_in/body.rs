@@ -1,0 +1,153 @@
+//! What kratos-config/vestibule.jsonnet makes of a call, without a Jsonnet: `tests/template` holds it to the template.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+/// The body for Kratos's `ctx`.
+#[must_use]
+pub fn body(ctx: &Value) -> Value {
+    let flow = &ctx["flow"];
+    let mut body = Map::new();
+    body.insert("version".into(), json!(crate::kratos::payload::VERSION));
+    let mut told = picked(
+        flow,
+        &["id", "type", "issued_at", "expires_at", "return_to"],
+    );
+    told.insert(
+        "transient_payload".into(),
+        or_empty(&flow["transient_payload"]),
+    );
+    body.insert("flow".into(), told.into());
+    let identity = &ctx["identity"];
+    if !identity.is_null() {
+        let mut told = picked(
+            identity,
+            &[
+                "id",
+                "schema_id",
+                "external_id",
+                "state",
+                "created_at",
+                "updated_at",
+            ],
+        );
+        told.append(&mut data(identity));
+        for (list, keys) in [
+            (
+                "verifiable_addresses",
+                &["value", "via", "verified", "status"][..],
+            ),
+            ("recovery_addresses", &["value", "via"][..]),
+        ] {
+            let addresses: Vec<Value> = list_at(identity, list)
+                .map(|address| picked(address, keys).into())
+                .collect();
+            told.insert(list.into(), addresses.into());
+        }
+        body.insert("identity".into(), told.into());
+    }
+    if !flow["identity"].is_null() {
+        body.insert("previous".into(), data(&flow["identity"]).into());
+    }
+    body.insert(
+        "nodes".into(),
+        match &flow["ui"]["nodes"] {
+            Value::Array(nodes) => nodes.iter().filter_map(node).collect(),
+            _ => Value::Null,
+        },
+    );
+    let mut headers = Map::new();
+    for name in ["Accept-Language", "User-Agent", "True-Client-Ip"] {
+        match &ctx["request_headers"][name] {
+            Value::Null => {}
+            Value::Array(values) => {
+                let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+                headers.insert(name.into(), values.join(", ").into());
+            }
+            other => {
+                headers.insert(name.into(), other.clone());
+            }
+        }
+    }
+    body.insert("request".into(), json!({ "headers": headers }));
+    body.into()
+}
+
+fn picked(object: &Value, keys: &[&str]) -> Map<String, Value> {
+    keys.iter()
+        .filter(|key| !object[**key].is_null())
+        .map(|key| ((*key).to_owned(), object[*key].clone()))
+        .collect()
+}
+
+fn or_empty(value: &Value) -> Value {
+    if value.is_null() {
+        json!({})
+    } else {
+        value.clone()
+    }
+}
+
+fn data(identity: &Value) -> Map<String, Value> {
+    ["traits", "metadata_public"]
+        .into_iter()
+        .map(|key| (key.to_owned(), or_empty(&identity[key])))
+        .collect()
+}
+
+fn list_at<'a>(object: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    object[key].as_array().into_iter().flatten()
+}
+
+fn node(node: &Value) -> Option<Value> {
+    let attributes = &node["attributes"];
+    let name = attributes["name"]
+        .as_str()
+        .filter(|name| name.starts_with("traits."))?;
+    let mut told = json!({"name": name, "hidden": attributes["type"] == "hidden"});
+    let title = &node["meta"]["label"]["text"];
+    if !title.is_null() {
+        told["title"] = title.clone();
+    }
+    Some(told)
+}
+
+/// A body as Jsonnet writes it down: keys in order, three spaces deep, a line end behind it.
+#[must_use]
+pub fn written(body: &Value) -> String {
+    let mut text = String::new();
+    write_value(body, 0, &mut text);
+    text.push('\n');
+    text
+}
+
+fn write_value(value: &Value, depth: usize, text: &mut String) {
+    let inner = "   ".repeat(depth + 1);
+    let outer = "   ".repeat(depth);
+    match value {
+        Value::Object(object) if object.is_empty() => text.push_str("{ }"),
+        Value::Array(list) if list.is_empty() => text.push_str("[ ]"),
+        Value::Object(object) => {
+            let mut keys: Vec<&String> = object.keys().collect();
+            keys.sort();
+            for (number, key) in keys.into_iter().enumerate() {
+                text.push_str(if number == 0 { "{\n" } else { ",\n" });
+                let _ = write!(text, "{inner}{}: ", json!(key));
+                write_value(&object[key], depth + 1, text);
+            }
+            let _ = write!(text, "\n{outer}}}");
+        }
+        Value::Array(list) => {
+            for (number, value) in list.iter().enumerate() {
+                text.push_str(if number == 0 { "[\n" } else { ",\n" });
+                text.push_str(&inner);
+                write_value(value, depth + 1, text);
+            }
+            let _ = write!(text, "\n{outer}]");
+        }
+        other => {
+            let _ = write!(text, "{other}");
+        }
+    }
+}

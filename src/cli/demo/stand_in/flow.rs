@@ -1,0 +1,94 @@
+//! One flow of Kratos: what it hands to the template at each of its two calls.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::account::Account;
+use super::form::Form;
+use super::visit::{Method, Visit};
+use crate::clock::{Timestamp, later};
+use crate::kratos::Flow as Kind;
+
+/// Kratos's public address in kratos-config/kratos.yml.
+const KRATOS: &str = "http://127.0.0.1:4433";
+
+/// A flow with its form.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Registration or settings.
+    pub kind: Kind,
+    /// The form.
+    pub form: Form,
+    id: Uuid,
+    issued_at: Timestamp,
+    method: Method,
+    before: Option<Account>,
+}
+
+impl Flow {
+    /// The flow of somebody who sends off a form now. `before` is whose profile they change.
+    #[must_use]
+    pub fn of(visit: &Visit, before: Option<Account>, now: Timestamp) -> Self {
+        let traits = visit.traits.held();
+        let (kind, form) = if before.is_some() {
+            (Kind::Settings, Form::of_settings(&traits))
+        } else {
+            let form = Form::of_registration(visit.method, visit.steps, &traits);
+            (Kind::Registration, form)
+        };
+        Self {
+            kind,
+            form,
+            id: Uuid::new_v4(),
+            issued_at: now,
+            method: visit.method,
+            before,
+        }
+    }
+
+    /// Under `?method=` of the hooks.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        match self.kind {
+            Kind::Registration => self.method.as_str(),
+            Kind::Settings => "profile",
+        }
+    }
+
+    /// `ctx` of a call about `account`.
+    #[must_use]
+    pub fn ctx(&self, account: &Account, visit: &Visit) -> Value {
+        let kind = self.kind.as_str();
+        let action = format!("{KRATOS}/self-service/{kind}?flow={}", self.id);
+        let mut flow = json!({
+            "id": self.id, "type": "browser",
+            "issued_at": self.issued_at, "expires_at": later(self.issued_at, Duration::from_hours(1)),
+            "request_url": format!("{KRATOS}/self-service/{kind}/browser"),
+            "state": "choose_method", "organization_id": null,
+            "ui": {"action": action, "method": "POST", "nodes": self.form.nodes, "messages": self.form.messages},
+        });
+        if let Some(before) = &self.before {
+            flow["identity"] = before.as_json().clone();
+            flow["state"] = json!("show_form");
+        } else {
+            // Kratos drops it in settings.
+            flow["transient_payload"] = json!({});
+        }
+        let mut headers =
+            json!({"Accept": ["text/html"], "Content-Type": ["application/x-www-form-urlencoded"]});
+        for (name, value) in [
+            ("Accept-Language", &visit.language),
+            ("User-Agent", &visit.browser),
+        ] {
+            if let Some(value) = value {
+                headers[name] = json!([value]);
+            }
+        }
+        json!({
+            "flow": flow, "identity": account.as_json(), "request_method": "POST", "request_url": action,
+            "request_headers": headers, "request_cookies": {},
+        })
+    }
+}

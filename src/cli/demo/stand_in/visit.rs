@@ -1,0 +1,125 @@
+//! Somebody before the form: what they typed, and the form they have.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+/// What a person sends off.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Visit {
+    /// What they typed.
+    pub traits: Traits,
+    /// How they sign up.
+    #[serde(default)]
+    pub method: Method,
+    /// Whether the form asks for all at once.
+    #[serde(default)]
+    pub steps: Steps,
+    /// The browser's `Accept-Language`.
+    #[serde(default)]
+    pub language: Option<String>,
+    /// Whose profile is changed; nobody's in a sign-up.
+    #[serde(default)]
+    pub changes: Option<Uuid>,
+    /// The browser's `User-Agent`.
+    #[serde(skip)]
+    pub browser: Option<String>,
+}
+
+/// The fields of kratos-config/identity.schema.json.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traits {
+    /// The address they log in with.
+    pub email: String,
+    /// What the company is called.
+    pub company: String,
+    /// Its VAT number.
+    pub vat_number: String,
+    /// An invite code, if they have one.
+    pub invite: String,
+}
+
+/// The methods whose form the demo knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// A password.
+    #[default]
+    Password,
+    /// A code by e-mail. It is used up before the hook is called.
+    Code,
+    /// Another company's account.
+    Oidc,
+}
+
+/// `style:` of the registration in kratos.yml.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Steps {
+    /// `unified`: all fields at once.
+    One,
+    /// `profile_first`: the fields are hidden by the time the hook is called.
+    #[default]
+    Two,
+}
+
+impl Method {
+    /// As it stands in the hook's URL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Code => "code",
+            Self::Oidc => "oidc",
+        }
+    }
+}
+
+impl Traits {
+    /// Names, labels, and what the schema demands: the shortest and the longest, in characters.
+    pub const FIELDS: [(&'static str, &'static str, usize, usize); 4] = [
+        ("email", "E-mail", 3, 320),
+        ("company", "Company", 1, 200),
+        ("vat_number", "VAT number", 1, 20),
+        ("invite", "Invite code", 0, 64),
+    ];
+
+    /// As Kratos holds them: what was left empty is not there.
+    #[must_use]
+    pub fn held(&self) -> Value {
+        let mut held = Map::new();
+        for ((name, ..), value) in Self::FIELDS.into_iter().zip(self.values()) {
+            if !value.is_empty() {
+                held.insert(name.to_owned(), json!(value));
+            }
+        }
+        held.into()
+    }
+
+    /// Why Kratos itself turns them down, before it calls anybody.
+    #[must_use]
+    pub fn against_the_schema(&self) -> Option<String> {
+        for ((name, title, shortest, longest), value) in Self::FIELDS.into_iter().zip(self.values())
+        {
+            let length = value.chars().count();
+            if length < shortest {
+                return Some(format!("{title}: at least {shortest} characters"));
+            }
+            if length > longest {
+                return Some(format!("{title}: at most {longest} characters"));
+            }
+            let part = |part: Option<&str>| part.is_some_and(|part| !part.is_empty());
+            let mut parts = value.rsplitn(2, '@');
+            if name == "email" && !(part(parts.next()) && part(parts.next())) {
+                return Some(format!("{title}: not an e-mail address"));
+            }
+        }
+        None
+    }
+
+    fn values(&self) -> [&str; 4] {
+        [&self.email, &self.company, &self.vat_number, &self.invite]
+    }
+}

@@ -1,0 +1,191 @@
+//! The page of the demo: one fills in a sign-up and sees all that comes of it.
+
+mod guard;
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::http::header::USER_AGENT;
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, Data, Json, JsonConfig, Path, Query};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use anyhow::Context as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::services::{Behaviour, Book, Example, REGISTERED};
+use super::sign_up::SignUps;
+use super::stand_in::Visit;
+use crate::clock::{Clock, later};
+
+/// Where the page is, unless somebody else is there.
+const PORT: u16 = 4470;
+/// The longest that one request for news waits.
+const NEWS_WITHIN: Duration = Duration::from_secs(20);
+/// Nobody tells us that a delivery is settled, so we look.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// The most that a request may hold, in bytes.
+const MOST: usize = 16 * 1024;
+
+/// What the page is made of.
+pub struct Desk {
+    /// The sign-ups.
+    pub sign_ups: Arc<SignUps>,
+    /// What the example services saw.
+    pub book: Arc<Book>,
+    /// The VAT register.
+    pub register: Arc<Example>,
+    /// The CRM.
+    pub crm: Arc<Example>,
+    /// Where to sign up with a real Kratos, if one runs.
+    pub kratos: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    register: Option<Behaviour>,
+    crm: Option<Behaviour>,
+}
+
+#[derive(Deserialize)]
+struct Seen {
+    seen: Option<String>,
+}
+
+/// The page while it is served.
+pub struct Page {
+    /// Where.
+    pub address: SocketAddr,
+    /// To stop it.
+    pub handle: ServerHandle,
+}
+
+/// Serves it.
+pub fn start(desk: Desk) -> anyhow::Result<Page> {
+    let listener = TcpListener::bind(("127.0.0.1", PORT))
+        .or_else(|_| TcpListener::bind("127.0.0.1:0"))
+        .context("there is no port for the page of the demo")?;
+    let address = listener.local_addr()?;
+    let desk = Data::new(desk);
+    let hosts = Data::new(guard::Hosts::of(address));
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(desk.clone())
+            .app_data(hosts.clone())
+            .app_data(
+                JsonConfig::default()
+                    .limit(MOST)
+                    .error_handler(not_understood),
+            )
+            .wrap(from_fn(guard::same_origin))
+            .route(
+                "/",
+                web::get().to(async || file("text/html", include_str!("ui/page.html"))),
+            )
+            .route(
+                "/page.css",
+                web::get().to(async || file("text/css", include_str!("ui/page.css"))),
+            )
+            .route(
+                "/page.js",
+                web::get().to(async || file("text/javascript", include_str!("ui/page.js"))),
+            )
+            .route(
+                "/shown.js",
+                web::get().to(async || file("text/javascript", include_str!("ui/shown.js"))),
+            )
+            .route(
+                "/icon.svg",
+                web::get().to(async || file("image/svg+xml", include_str!("ui/icon.svg"))),
+            )
+            .route("/api/state", web::get().to(state))
+            .route("/api/switch", web::put().to(switch))
+            .route("/api/sign-ups", web::post().to(begin))
+            .route("/api/sign-ups/{id}", web::get().to(news))
+    })
+    .workers(2)
+    .shutdown_timeout(1)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    let handle = server.handle();
+    tokio::spawn(server);
+    Ok(Page { address, handle })
+}
+
+fn file(kind: &'static str, text: &'static str) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type(format!("{kind}; charset=utf-8"))
+        .body(text)
+}
+
+async fn state(desk: Data<Desk>) -> HttpResponse {
+    HttpResponse::Ok().json(json!({
+        "register": desk.register.service.switch.behaviour(),
+        "crm": desk.crm.service.switch.behaviour(),
+        "registered": REGISTERED.map(|(number, holder)| json!({"number": number, "holder": holder})),
+        "accounts": desk.sign_ups.accounts(),
+        "kratos": desk.kratos,
+    }))
+}
+
+async fn switch(wanted: Json<Wanted>, desk: Data<Desk>) -> HttpResponse {
+    for (example, wanted) in [(&desk.register, wanted.register), (&desk.crm, wanted.crm)] {
+        if let Some(wanted) = wanted
+            && let Err(error) = example.switch(wanted).await
+        {
+            return HttpResponse::InternalServerError()
+                .json(json!({"problem": format!("{error:#}")}));
+        }
+    }
+    state(desk).await
+}
+
+async fn begin(request: HttpRequest, visit: Json<Visit>, desk: Data<Desk>) -> HttpResponse {
+    let mut visit = visit.into_inner();
+    visit.browser = request
+        .headers()
+        .get(USER_AGENT)
+        .and_then(|agent| agent.to_str().ok())
+        .map(ToOwned::to_owned);
+    match desk.sign_ups.begin(visit) {
+        Ok(id) => HttpResponse::Accepted().json(json!({"id": id})),
+        Err(problem) => HttpResponse::UnprocessableEntity().json(json!({"problem": problem})),
+    }
+}
+
+/// What is known of a sign-up, once it differs from what the asker has seen.
+async fn news(id: Path<Uuid>, seen: Query<Seen>, desk: Data<Desk>) -> HttpResponse {
+    let clock = Clock::system();
+    let until = later(clock.now(), NEWS_WITHIN);
+    let mut changed = desk.book.watch();
+    loop {
+        changed.mark_unchanged();
+        let Some(shown) = desk.sign_ups.shown(*id).await else {
+            return HttpResponse::NotFound().json(json!({"problem": "there is no such sign-up"}));
+        };
+        let state = fingerprint(&shown);
+        if seen.seen.as_ref() != Some(&state) || clock.now() >= until {
+            return HttpResponse::Ok().json(json!({"seen": state, "sign_up": shown}));
+        }
+        let look_again = later(clock.now(), LOOK_AGAIN);
+        // An error would mean that nobody writes any more.
+        let _ = clock.before(look_again, changed.changed()).await;
+    }
+}
+
+fn fingerprint(shown: &Value) -> String {
+    let mut hasher = DefaultHasher::new();
+    shown.to_string().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+fn not_understood(error: actix_web::error::JsonPayloadError, _: &HttpRequest) -> actix_web::Error {
+    let answer = HttpResponse::BadRequest().json(json!({"problem": error.to_string()}));
+    actix_web::error::InternalError::from_response(error, answer).into()
+}

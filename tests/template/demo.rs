@@ -1,0 +1,184 @@
+//! The demo plays Kratos; here it is held to what a real Kratos did.
+
+use serde_json::{Value, json};
+use vestibule::cli::demo::stand_in::{Account, Flow, Form, Method, Steps, Traits, Visit, body};
+use vestibule::clock::Clock;
+
+use super::{call, jsonnet, recorded};
+use vestibule::kratos::hooks::TEMPLATE;
+
+#[test]
+fn the_demo_sends_what_the_template_makes_to_the_letter() {
+    for (name, call) in recorded() {
+        let made = jsonnet::call(TEMPLATE, &call["ctx"]).expect(&name);
+        assert_eq!(
+            body::written(&body::body(&call["ctx"])).trim_end(),
+            made.trim_end(),
+            "{name}"
+        );
+    }
+    for visit in visits() {
+        let (flow, account) = begun(&visit);
+        let ctx = flow.ctx(&account, &visit);
+        let made = jsonnet::call(TEMPLATE, &ctx).expect("a body");
+        assert_eq!(
+            body::written(&body::body(&ctx)).trim_end(),
+            made.trim_end(),
+            "{visit:?}"
+        );
+    }
+}
+
+#[test]
+fn the_demo_has_the_form_that_kratos_has() {
+    for (file, method, steps) in [
+        (
+            "password-browser-form-one-step",
+            Method::Password,
+            Steps::One,
+        ),
+        (
+            "password-browser-form-two-step",
+            Method::Password,
+            Steps::Two,
+        ),
+        ("code-api", Method::Code, Steps::Two),
+        ("oidc-browser", Method::Oidc, Steps::One),
+    ] {
+        let ctx = call(&format!("registration-pre-{file}"));
+        let form = Form::of_registration(method, steps, &ctx["identity"]["traits"]);
+        let mut ui = ctx["flow"]["ui"].clone();
+        for node in ui["nodes"].as_array_mut().expect("nodes") {
+            // The demo signs up anew, so no message of an earlier try is there.
+            node["messages"] = json!([]);
+            // Kratos puts in what was typed when it shows the form again; the demo has it there from the start.
+            let name = node["attributes"]["name"].as_str().unwrap_or_default();
+            let field = name.strip_prefix("traits.").unwrap_or_default();
+            if let Some(typed) = ctx["identity"]["traits"].get(field) {
+                node["attributes"]["value"] = typed.clone();
+            }
+        }
+        assert_eq!(
+            comparable(&json!(form.nodes)),
+            comparable(&ui["nodes"]),
+            "{file}"
+        );
+        let messages = ui.get("messages").cloned().unwrap_or(json!([]));
+        assert_eq!(json!(form.messages), messages, "{file}");
+    }
+    let ctx = call("settings-pre-profile-browser-form");
+    let form = Form::of_settings(&ctx["identity"]["traits"]);
+    assert_eq!(
+        comparable(&json!(form.nodes)),
+        comparable(&ctx["flow"]["ui"]["nodes"])
+    );
+}
+
+#[test]
+fn the_demo_has_the_account_that_kratos_has() {
+    let ctx = call("registration-pre-password-browser-form-two-step");
+    let recorded = &ctx["identity"];
+    let text = |name: &str| {
+        recorded["traits"][name]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let traits = Traits {
+        email: text("email"),
+        company: text("company"),
+        vat_number: text("vat_number"),
+        invite: text("invite"),
+    };
+    let account = Account::new(&traits, Method::Password, Clock::system().now());
+    let mut account = account.as_json().clone();
+    account["schema_id"] = recorded["schema_id"].clone();
+    account["state_changed_at"] = recorded["state_changed_at"].clone();
+    assert_eq!(&account, recorded);
+}
+
+#[test]
+fn a_refusal_stands_in_the_form_as_kratos_puts_it() {
+    let mut form =
+        Form::of_registration(Method::Password, Steps::Two, &json!({"vat_number": "DE1"}));
+    let message = |text: &str| json!([{"id": 4_900_001, "text": text, "type": "error"}]);
+    let placed = json!([
+        {"instance_ptr": "#/traits/vat_number", "messages": message("beside")},
+        {"instance_ptr": "#/", "messages": message("above")},
+        {"instance_ptr": "", "messages": message("above, too")},
+        {"instance_ptr": "#/traits/a~1b/c.d", "messages": message("new")},
+        {"instance_ptr": "/traits/vat_number", "messages": message("literal")},
+    ]);
+    form.take(&serde_json::from_value::<Vec<_>>(placed).expect("messages"));
+    let above: Vec<_> = form
+        .messages
+        .iter()
+        .map(|message| &message["text"])
+        .collect();
+    assert_eq!(above, ["above", "above, too"]);
+    let beside: Vec<_> = form
+        .nodes
+        .iter()
+        .filter(|node| node["messages"] != json!([]))
+        .map(|node| {
+            (
+                node["attributes"]["name"].as_str().unwrap_or_default(),
+                node["attributes"]["type"].as_str().unwrap_or_default(),
+                node["messages"][0]["text"].as_str().unwrap_or_default(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        beside,
+        [
+            ("traits.vat_number", "hidden", "beside"),
+            ("traits.a/b.c\\.d", "text", "new"),
+            ("/traits/vat_number", "text", "literal"),
+        ]
+    );
+}
+
+fn visits() -> Vec<Visit> {
+    let mut visits = Vec::new();
+    for method in [Method::Password, Method::Code, Method::Oidc] {
+        for steps in [Steps::One, Steps::Two] {
+            for language in [None, Some("de-DE,de;q=0.9".to_owned())] {
+                visits.push(Visit {
+                    traits: Traits {
+                        email: "a\"ü@example.org".to_owned(),
+                        company: "A\tB \\ C".to_owned(),
+                        vat_number: "DE1".to_owned(),
+                        invite: String::new(),
+                    },
+                    method,
+                    steps,
+                    language,
+                    changes: None,
+                    browser: Some("Mozilla/5.0".to_owned()),
+                });
+            }
+        }
+    }
+    visits
+}
+
+fn begun(visit: &Visit) -> (Flow, Account) {
+    let now = Clock::system().now();
+    let account = Account::new(&visit.traits, visit.method, now);
+    let mut before = account.clone();
+    before.save(now);
+    let before = (visit.method == Method::Oidc).then_some(before);
+    (Flow::of(visit, before, now), account)
+}
+
+/// Nodes without what differs from flow to flow: the token, and the provider's name.
+fn comparable(nodes: &Value) -> Value {
+    let mut nodes = nodes.clone();
+    for node in nodes.as_array_mut().expect("nodes") {
+        let attributes = &mut node["attributes"];
+        if attributes["name"] == "csrf_token" || attributes["name"] == "provider" {
+            attributes["value"] = json!("");
+        }
+    }
+    nodes
+}
