@@ -468,41 +468,6 @@ async fn the_example_services_run_alone() {
     }
 }
 
-#[tokio::test]
-async fn health_tells_whether_a_vestibule_is_ready() {
-    let demo = Demo::with_page();
-    let hooks = demo
-        .said
-        .split("Vestibule     http://")
-        .nth(1)
-        .expect("its address");
-    let hooks = hooks.split_whitespace().next().expect("its address");
-    let folder = tempfile::tempdir().expect("a folder");
-    let health = |url: &str| {
-        let output = run(folder.path(), &["health", "--url", url]);
-        let words = text(&output.stdout) + &text(&output.stderr);
-        (output.status.code(), words)
-    };
-    let url = format!("http://{hooks}/health/ready");
-    let (code, words) = health(&url);
-    assert_eq!(code, Some(0), "{words}");
-    assert!(
-        words.starts_with(&format!("ok: {url} answers 200 ")),
-        "{words}"
-    );
-    let (code, words) = health(&format!("http://{hooks}/nowhere"));
-    assert_eq!(code, Some(1), "{words}");
-    assert!(
-        words.starts_with("not ok: ") && words.contains(" answers 404 "),
-        "{words}"
-    );
-    drop(demo);
-    let (code, words) = health(&url);
-    assert_eq!(code, Some(1), "{words}");
-    assert!(words.contains("cannot be reached"), "{words}");
-    assert_eq!(health("not a URL").0, Some(2));
-}
-
 #[test]
 fn the_demo_tells_its_story() {
     let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);

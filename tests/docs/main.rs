@@ -67,12 +67,11 @@ fn links_lead_to_files_that_exist() {
         .map(ToOwned::to_owned)
         .to_vec();
     for entry in fs::read_dir(root().join("docs")).expect("docs") {
-        let name = entry.expect("an entry").file_name();
-        documents.extend(
-            name.to_str()
-                .filter(|name| name.ends_with(".md"))
-                .map(|name| format!("docs/{name}")),
-        );
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let name = path.file_name().expect("a name").to_string_lossy();
+            documents.push(format!("docs/{name}"));
+        }
     }
     assert!(documents.len() > 8);
     for document in documents {

@@ -52,8 +52,8 @@ impl Flow {
     #[must_use]
     pub fn method(&self) -> &'static str {
         match self.kind {
-            Kind::Registration => self.method.as_str(),
             Kind::Settings => "profile",
+            Kind::Registration | Kind::Verification => self.method.as_str(),
         }
     }
 
