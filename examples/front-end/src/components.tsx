@@ -10,6 +10,7 @@ import {
 } from "@ory/elements-react"
 import type { PropsWithChildren } from "react"
 import { useIntl } from "react-intl"
+import { currentLanguage, words } from "./language"
 
 const messagesId = (name: string) => `${name}-messages`
 
@@ -67,8 +68,12 @@ function Messages({ children }: PropsWithChildren) {
   )
 }
 
+/** "The registration flow expired": the form has been filled in again, all but the password. */
+const EXPIRED = [4010001, 4040001]
+
 function Message({ message }: OryMessageContentProps) {
   const text = useText()
+  if (EXPIRED.includes(message.id)) return <p className="info">{words(currentLanguage()).passwordAgain}</p>
   return (
     <p className={message.type} data-message={message.id}>
       {text(message)}

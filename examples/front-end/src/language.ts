@@ -42,7 +42,7 @@ const WORDS = {
     error: "Something went wrong",
     again: "Start again",
     unreachable: "The account service cannot be reached. Please try again later.",
-    tooLarge: "The form is too large.",
+    passwordAgain: "Please enter your password once more.",
   },
   de: {
     brand: "Beispielfirma",
@@ -62,7 +62,7 @@ const WORDS = {
     error: "Etwas ist schiefgegangen",
     again: "Neu beginnen",
     unreachable: "Der Konto-Dienst ist nicht erreichbar. Bitte versuchen Sie es später noch einmal.",
-    tooLarge: "Das Formular ist zu groß.",
+    passwordAgain: "Bitte geben Sie Ihr Passwort noch einmal ein.",
   },
 } as const
 

@@ -18,6 +18,7 @@ test('an expired flow is replaced silently and what was typed is kept', async ({
   await expect(person.field('email')).toHaveValue(typed.email)
   expect(await person.typed()).toEqual(typed)
   await expect(page.locator('input[name=password]')).toHaveValue('')
+  await expect(page.getByText(/expired/i)).toHaveCount(0)
   await picture(page)
 
   // The new one is as short; this time they are quick.
