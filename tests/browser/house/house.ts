@@ -23,6 +23,8 @@ export interface Wishes {
   lifespan: string
   /** Whether people may sign up with the provider. */
   socialSignUp: boolean
+  /** Whether people prove their address after the sign-up. */
+  verification: boolean
 }
 
 /** The addresses of one house. */
@@ -79,6 +81,11 @@ export class House {
   /** A page of the front-end. */
   page(path: string): string {
     return `${this.place.frontEnd}${path}`
+  }
+
+  /** The code that was mailed to this address. */
+  code(email: string): Promise<string> {
+    return this.identities.code(email)
   }
 
   /** The account with this address. */

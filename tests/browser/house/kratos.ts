@@ -2,6 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parse } from 'yaml'
+import { eventually } from './eventually'
 import type { Place } from './house'
 import { freePort } from './port'
 import * as places from './places'
@@ -38,6 +39,15 @@ export class Kratos {
     return ((await answer.json()) as { id: string; traits: Record<string, string> }[])[0]
   }
 
+  /** The code that was mailed to this address. */
+  code(email: string): Promise<string> {
+    return eventually(`a code for ${email}`, async () => {
+      const answer = await fetch(`${this.admin}/admin/courier/messages?recipient=${encodeURIComponent(email)}`)
+      const [message] = (await answer.json()) as { body: string }[]
+      return message?.body.match(/\b\d{6}\b/)?.[0]
+    })
+  }
+
   stop(): Promise<void> {
     return this.program.stop()
   }
@@ -63,6 +73,10 @@ async function settings(place: Place, adminPort: number): Promise<Settings> {
   const { flows, methods } = settings.selfservice
   flows.registration.style = place.wishes.style
   flows.registration.lifespan = place.wishes.lifespan
+  if (place.wishes.verification) {
+    flows.verification = { ...flows.verification, enabled: true, use: 'code' }
+    flows.registration.after.password.hooks.push({ hook: 'show_verification_ui' })
+  }
   if (place.provider) {
     methods.oidc = { enabled: true, config: { providers: [await provider(place.provider)] } }
   }

@@ -22,7 +22,7 @@ interface Worker {
   houses: (wishes: Wishes) => Promise<House>
 }
 
-export const oneStep: Wishes = { style: 'unified', lifespan: '1h', socialSignUp: false }
+export const oneStep: Wishes = { style: 'unified', lifespan: '1h', socialSignUp: false, verification: false }
 export const twoSteps: Wishes = { ...oneStep, style: 'profile_first' }
 
 export const test = base.extend<Scene, Worker>({

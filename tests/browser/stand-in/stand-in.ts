@@ -57,6 +57,10 @@ export class StandIn {
     return this.server.down()
   }
 
+  code(_email: string): Promise<string> {
+    return Promise.reject(new Error('the stand-in sends no codes'))
+  }
+
   identity(email: string): Promise<{ id: string; traits: Record<string, string> } | undefined> {
     return Promise.resolve(this.accounts.find(({ traits }) => traits.email === email))
   }
