@@ -24,6 +24,7 @@ use crate::server::answers::Answers;
 use crate::server::{Door, Health, admin, hooks};
 use crate::service::client::Services;
 use crate::store::Store;
+use crate::store::postgres::Postgres;
 use crate::store::recorder::recorder;
 use crate::store::sqlite::Sqlite;
 use crate::telemetry::Metrics;
@@ -82,6 +83,12 @@ pub async fn open_store(dsn: &Dsn) -> anyhow::Result<Arc<dyn Store>> {
             let store = Sqlite::open(path).await.with_context(|| {
                 format!("`dsn`: the database {} could not be opened", path.display())
             })?;
+            Ok(Arc::new(store))
+        }
+        Dsn::Postgres(url) => {
+            let store = Postgres::open(url.expose())
+                .await
+                .context("`dsn`: the PostgreSQL database could not be opened")?;
             Ok(Arc::new(store))
         }
     }

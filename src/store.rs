@@ -1,5 +1,6 @@
 //! The promises a database must keep.
 
+pub mod postgres;
 pub mod recorder;
 pub mod sqlite;
 

@@ -88,12 +88,13 @@ impl Command {
             plan: which.plan.clone(),
             state: which.state,
         };
-        let Dsn::Sqlite(path) = &settings.dsn;
-        anyhow::ensure!(
-            path.exists(),
-            "there is no database at {}; `vestibule serve` makes it when it starts",
-            path.display()
-        );
+        if let Dsn::Sqlite(path) = &settings.dsn {
+            anyhow::ensure!(
+                path.exists(),
+                "there is no database at {}; `vestibule serve` makes it when it starts",
+                path.display()
+            );
+        }
         let store = open_store(&settings.dsn).await?;
         let mut out = std::io::stdout();
         let done = match self {

@@ -24,8 +24,8 @@ pub struct File {
     pub serve: Serve,
     /// How Kratos's hooks are answered.
     pub hooks: Hooks,
-    /// The database. `sqlite:///absolute/path.db`, or `sqlite://path.db` beside the working directory. Default:
-    /// `sqlite://vestibule.db`.
+    /// The database. `sqlite:///absolute/path.db`, or `sqlite://path.db` beside the working directory; for several instances
+    /// `postgres://user:password@host:5432/database`, with `?sslmode=verify-full` and the like. Default: `sqlite://vestibule.db`.
     pub dsn: Option<Text>,
     /// What is logged.
     pub log: Log,

@@ -68,6 +68,8 @@ pub struct Hooks {
 pub enum Dsn {
     /// `sqlite:///var/lib/vestibule/vestibule.db`
     Sqlite(PathBuf),
+    /// `postgres://user:password@host:5432/database`
+    Postgres(Secret),
 }
 
 /// `log:`

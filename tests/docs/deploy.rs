@@ -90,7 +90,9 @@ fn the_settings_of_fly_listen_on_the_private_network_only() {
         check["port"].as_integer(),
         Some(settings.hooks_address.port.into())
     );
-    let config::settings::Dsn::Sqlite(database) = settings.dsn;
+    let config::settings::Dsn::Sqlite(database) = settings.dsn else {
+        panic!("a file")
+    };
     let volume = fly["mounts"]["destination"].as_str().expect("a path");
     assert!(
         database.starts_with(volume),

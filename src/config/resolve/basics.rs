@@ -14,6 +14,7 @@ use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log};
 use crate::config::tree::Position;
 use crate::identities;
 use crate::secret::Secret;
+use crate::store::postgres::is_address as is_postgres_address;
 use crate::telemetry::LogFormat;
 
 /// The environment variable that holds the key if the file names none.
@@ -288,17 +289,25 @@ impl Resolver<'_> {
                 );
                 None
             }
-            "postgres" | "postgresql" | "cockroach" | "cockroachdb" => {
+            "postgres" | "postgresql" if is_postgres_address(&text) => {
+                Some(Dsn::Postgres(Secret::new(text)))
+            }
+            "postgres" | "postgresql" => {
+                let hint = "as in postgres://user:password@host:5432/database".to_owned();
                 self.tell(
                     &place,
-                    format!("`{scheme}://` is not in this version"),
-                    Some("use sqlite://".to_owned()),
+                    "this is no address of a PostgreSQL database",
+                    Some(hint),
                 );
                 None
             }
             _ => {
                 let hint = "as in sqlite:///var/lib/vestibule/vestibule.db".to_owned();
-                self.tell(&place, "the database must be `sqlite://`", Some(hint));
+                self.tell(
+                    &place,
+                    "the database must be `sqlite://` or `postgres://`",
+                    Some(hint),
+                );
                 None
             }
         }

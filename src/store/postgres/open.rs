@@ -1,0 +1,77 @@
+//! How it is reached and brought to its shape.
+
+use std::borrow::Cow;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool, SqlSafeStr};
+
+use crate::clock::Clock;
+use crate::store::Error;
+
+/// Number, name and statements of each change, oldest first. One that was released is never touched again.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "deliveries and decisions",
+    include_str!("../../../migrations/postgres/0001_deliveries_and_decisions.sql"),
+)];
+
+const CONNECTIONS: u32 = 10;
+/// How long to wait for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often to try to make the shape: an instance that is started at the same moment may be making it.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(200);
+
+pub(super) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(url)?
+        .application_name("vestibule")
+        .log_statements(tracing::log::LevelFilter::Trace))
+}
+
+pub(super) async fn pool(url: &str) -> Result<PgPool, Error> {
+    let pool = PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(PATIENCE)
+        .connect_with(options(url)?)
+        .await?;
+    Ok(pool)
+}
+
+/// Without an advisory lock, which not every database of this kind has: who comes second fails, looks again and finds
+/// it done.
+pub(super) async fn migrate(pool: &PgPool) -> Result<(), Error> {
+    let migrations = MIGRATIONS.map(|(number, name, statements)| {
+        Migration::new(
+            number,
+            Cow::Borrowed(name),
+            MigrationType::Simple,
+            statements.into_sql_str(),
+            false,
+        )
+    });
+    let mut migrator = Migrator::with_migrations(migrations.to_vec());
+    migrator.set_locking(false);
+    let clock = Clock::system();
+    for _ in 1..TRIES {
+        if migrator.run(pool).await.is_ok() {
+            return Ok(());
+        }
+        clock.sleep(PAUSE).await;
+    }
+    Ok(migrator.run(pool).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_one_by_one() {
+        let numbers = MIGRATIONS.map(|(number, _, _)| number).to_vec();
+        let expected: Vec<i64> = (1..).take(numbers.len()).collect();
+        assert_eq!(numbers, expected);
+    }
+}
