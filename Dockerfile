@@ -8,7 +8,7 @@ ENV RUSTUP_TOOLCHAIN=1.95.0
 # The dependencies alone first: they change seldom, and are kept as a layer of their own.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches tests/with_kratos \
-    && echo 'fn main() {}' | tee src/main.rs benches/hooks.rs tests/with_kratos/main.rs > /dev/null \
+    && echo 'fn main() {}' | tee src/main.rs benches/hooks.rs benches/store.rs tests/with_kratos/main.rs > /dev/null \
     && touch src/lib.rs \
     && cargo build --release --locked
 COPY . .

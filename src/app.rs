@@ -24,6 +24,7 @@ use crate::server::answers::Answers;
 use crate::server::{Door, Health, admin, hooks};
 use crate::service::client::Services;
 use crate::store::Store;
+use crate::store::intake::intake;
 use crate::store::postgres::Postgres;
 use crate::store::recorder::recorder;
 use crate::store::sqlite::Sqlite;
@@ -142,6 +143,9 @@ impl App {
             clock.clone(),
             Arc::clone(&metrics),
         );
+        // Ends when the last call has been answered and the door is gone.
+        let (intake, intake_writer) = intake(Arc::clone(&store));
+        tokio::spawn(intake_writer.run());
         let door = Data::new(Door {
             keys: settings.hooks.keys,
             deadline: settings.hooks.deadline,
@@ -149,7 +153,7 @@ impl App {
             checks,
             plans: settings.deliveries,
             lists: settings.lists,
-            store: Arc::clone(&store),
+            intake,
             stored,
             recorder,
             answers: Arc::new(Answers::new(clock.clone())),

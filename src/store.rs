@@ -1,9 +1,11 @@
 //! The promises a database must keep.
 
+pub mod intake;
 pub mod postgres;
 pub mod recorder;
 pub mod sqlite;
 
+use std::collections::HashSet;
 use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -132,8 +134,12 @@ pub struct Backlog {
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Stores all of them in one transaction, durably, before it returns. One that is there already
-    /// (same plan and unique key) is passed over. Returns how many were new.
-    async fn accept(&self, deliveries: Vec<New>) -> Result<usize, Error>;
+    /// (same plan and unique key) is passed over. Returns the ids of those that were new.
+    async fn accept_all(&self, deliveries: &[New]) -> Result<HashSet<Uuid>, Error>;
+    /// The same; returns how many were new.
+    async fn accept(&self, deliveries: Vec<New>) -> Result<usize, Error> {
+        Ok(self.accept_all(&deliveries).await?.len())
+    }
     /// Takes up to `limit` deliveries of the plan that are due, the longest waiting first, and gives them to
     /// the caller for `lease`; a lease that ran out makes its delivery due again. Counts the attempt.
     async fn claim(

@@ -17,7 +17,7 @@ use crate::kratos::reply::{Placed, RefusalStatus};
 use crate::kratos::{Hook, Payload, Reply, Stage};
 use crate::message::Wording;
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::intake::Intake;
 use crate::store::recorder::Recorder;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{HookLabels, ReasonLabels};
@@ -37,7 +37,7 @@ pub struct Door {
     /// For the expressions of the plans.
     pub lists: Arc<Lists>,
     /// Where deliveries are kept.
-    pub store: Arc<dyn Store>,
+    pub intake: Intake,
     /// Wakes the worker when something was stored.
     pub stored: Arc<Notify>,
     /// Where decisions go.

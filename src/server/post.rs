@@ -108,7 +108,7 @@ async fn store(door: &Door, call: &Call, deliveries: Vec<delivery::New>) -> Resu
     }
     let stored = door
         .clock
-        .before(call.until, door.store.accept(deliveries))
+        .before(call.until, door.intake.accept(deliveries))
         .await;
     let stored = stored.ok_or_else(|| "the database did not answer in time".to_owned())?;
     let stored = stored.map_err(|error| error.in_full())?;

@@ -10,11 +10,13 @@ mod operation;
 mod outbox;
 mod row;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use super::{AttemptRecord, Backlog, Error, Filter, Listed, NextDue, Store};
 use crate::clock::Timestamp;
@@ -46,8 +48,8 @@ pub fn is_address(url: &str) -> bool {
 
 #[async_trait]
 impl Store for Postgres {
-    async fn accept(&self, deliveries: Vec<New>) -> Result<usize, Error> {
-        again(|| outbox::accept(&self.pool, &deliveries).boxed()).await
+    async fn accept_all(&self, deliveries: &[New]) -> Result<HashSet<Uuid>, Error> {
+        again(|| outbox::accept(&self.pool, deliveries).boxed()).await
     }
 
     async fn claim(

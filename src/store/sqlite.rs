@@ -10,12 +10,14 @@ mod operation;
 mod outbox;
 mod row;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::Connection;
 use sqlx::SqlitePool;
+use uuid::Uuid;
 
 use super::{AttemptRecord, Backlog, Error, Filter, Listed, NextDue, Store};
 use crate::clock::Timestamp;
@@ -49,8 +51,8 @@ impl Sqlite {
 
 #[async_trait]
 impl Store for Sqlite {
-    async fn accept(&self, deliveries: Vec<New>) -> Result<usize, Error> {
-        outbox::accept(&self.writer, &deliveries).await
+    async fn accept_all(&self, deliveries: &[New]) -> Result<HashSet<Uuid>, Error> {
+        outbox::accept(&self.writer, deliveries).await
     }
 
     async fn claim(

@@ -1,5 +1,6 @@
 //! `post`: 204 only after everything is stored.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -123,7 +124,7 @@ struct Failing {
 
 #[async_trait]
 impl Store for Failing {
-    async fn accept(&self, deliveries: Vec<New>) -> Result<usize, Error> {
+    async fn accept_all(&self, deliveries: &[New]) -> Result<HashSet<Uuid>, Error> {
         assert!(
             !self.panics.load(Ordering::SeqCst),
             "panics on purpose, about a canary"
@@ -131,7 +132,7 @@ impl Store for Failing {
         if self.fails.load(Ordering::SeqCst) {
             return Err(Error::Database(sqlx::Error::PoolTimedOut));
         }
-        self.store.accept(deliveries).await
+        self.store.accept_all(deliveries).await
     }
     async fn claim(
         &self,

@@ -1,10 +1,12 @@
 //! The way of a delivery: accepted, claimed, settled or given back.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
+use uuid::Uuid;
 
 use super::row;
 use crate::clock::{Timestamp, later};
@@ -21,18 +23,22 @@ FROM jsonb_to_recordset($1::JSONB) AS new (
     id TEXT, plan TEXT, event TEXT, unique_key TEXT, identity_id TEXT, request TEXT, state TEXT,
     keep_trying_until BIGINT, created_at BIGINT, settled_at BIGINT, last_error TEXT
 )
-ON CONFLICT (plan, unique_key) DO NOTHING";
+ON CONFLICT (plan, unique_key) DO NOTHING
+RETURNING id";
 
-pub(super) async fn accept(pool: &PgPool, deliveries: &[New]) -> Result<usize, Error> {
+pub(super) async fn accept(pool: &PgPool, deliveries: &[New]) -> Result<HashSet<Uuid>, Error> {
     if deliveries.is_empty() {
-        return Ok(0);
+        return Ok(HashSet::new());
     }
     let rows: Value = deliveries.iter().map(new_row).collect();
-    let done = sqlx::query(ACCEPT)
+    let new = sqlx::query(ACCEPT)
         .bind(rows.to_string())
-        .execute(pool)
+        .fetch_all(pool)
         .await?;
-    Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+    Ok(new
+        .iter()
+        .map(|row| row::uuid(row, "id"))
+        .collect::<Result<_, _>>()?)
 }
 
 fn new_row(new: &New) -> Value {

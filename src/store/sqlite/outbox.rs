@@ -1,10 +1,12 @@
 //! The way of a delivery: accepted, claimed, settled or given back.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqlitePool};
+use uuid::Uuid;
 
 use super::row;
 use crate::clock::{Timestamp, later};
@@ -22,18 +24,25 @@ SELECT
     value ->> 'keep_trying_until', value ->> 'created_at', value ->> 'settled_at', value ->> 'last_error'
 FROM json_each(?1)
 WHERE true
-ON CONFLICT (plan, unique_key) DO NOTHING";
+ON CONFLICT (plan, unique_key) DO NOTHING
+RETURNING id";
 
-pub(super) async fn accept(writer: &SqlitePool, deliveries: &[New]) -> Result<usize, Error> {
+pub(super) async fn accept(
+    writer: &SqlitePool,
+    deliveries: &[New],
+) -> Result<HashSet<Uuid>, Error> {
     if deliveries.is_empty() {
-        return Ok(0);
+        return Ok(HashSet::new());
     }
     let rows: Value = deliveries.iter().map(new_row).collect();
-    let done = sqlx::query(ACCEPT)
+    let new = sqlx::query(ACCEPT)
         .bind(rows.to_string())
-        .execute(writer)
+        .fetch_all(writer)
         .await?;
-    Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+    Ok(new
+        .iter()
+        .map(|row| row::uuid(row, "id"))
+        .collect::<Result<_, _>>()?)
 }
 
 fn new_row(new: &New) -> Value {

@@ -1,0 +1,108 @@
+//! Calls that come at the same moment share a transaction, and one another's luck as little as possible.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+use vestibule::delivery::New;
+use vestibule::store::intake::intake;
+use vestibule::store::sqlite::Sqlite;
+use vestibule::store::{Filter, Store};
+
+use crate::scenes::{Home, delivery};
+
+async fn stored(store: &Arc<dyn Store>) -> usize {
+    store.list(&Filter::default(), 10_000).await.unwrap().len()
+}
+
+async fn home() -> (Home, Arc<dyn Store>) {
+    let home = Home::new();
+    let store = Sqlite::open(&home.database()).await.unwrap();
+    (home, Arc::new(store))
+}
+
+#[tokio::test]
+async fn each_is_told_how_many_of_its_own_were_new() {
+    let (_home, store) = home().await;
+    let (intake, writer) = intake(Arc::clone(&store));
+    // Nothing is written yet, so all of them will be written together.
+    let calls = [
+        vec![delivery("crm", 1), delivery("erp", 1)],
+        vec![],
+        vec![delivery("crm", 2)],
+        vec![
+            New {
+                id: Uuid::from_u128(77),
+                ..delivery("crm", 1)
+            },
+            delivery("crm", 3),
+        ],
+    ];
+    let accepting = calls.map(|call| {
+        let intake = intake.clone();
+        tokio::spawn(async move { intake.accept(call).await })
+    });
+    tokio::task::yield_now().await;
+    let writing = tokio::spawn(writer.run());
+    let mut told = Vec::new();
+    for one in accepting {
+        told.push(one.await.unwrap().unwrap());
+    }
+    assert_eq!(told, [2, 0, 1, 1]);
+    assert_eq!(stored(&store).await, 4);
+    drop(intake);
+    writing.await.unwrap();
+}
+
+#[tokio::test]
+async fn one_that_the_database_refuses_fails_alone() {
+    let (_home, store) = home().await;
+    store.accept(vec![delivery("crm", 1)]).await.unwrap();
+    let (intake, writer) = intake(Arc::clone(&store));
+    // Another delivery with an id that is there already.
+    let wrong = New {
+        unique_key: "another".to_owned(),
+        ..delivery("crm", 1)
+    };
+    let calls = [
+        vec![delivery("crm", 2)],
+        vec![wrong],
+        vec![delivery("crm", 3)],
+    ];
+    let accepting = calls.map(|call| {
+        let intake = intake.clone();
+        tokio::spawn(async move { intake.accept(call).await })
+    });
+    tokio::task::yield_now().await;
+    tokio::spawn(writer.run());
+    let mut told = Vec::new();
+    for one in accepting {
+        told.push(one.await.unwrap().ok());
+    }
+    assert_eq!(told, [Some(1), None, Some(1)]);
+    assert_eq!(stored(&store).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_at_once_are_all_stored() {
+    let (_home, store) = home().await;
+    let (intake, writer) = intake(Arc::clone(&store));
+    tokio::spawn(writer.run());
+    let accepting: Vec<_> = (0..1000)
+        .map(|identity| {
+            let intake = intake.clone();
+            tokio::spawn(async move { intake.accept(vec![delivery("crm", identity)]).await })
+        })
+        .collect();
+    for one in accepting {
+        assert_eq!(one.await.unwrap().unwrap(), 1);
+    }
+    assert_eq!(stored(&store).await, 1000);
+}
+
+#[tokio::test]
+async fn without_a_writer_nothing_is_promised() {
+    let (_home, store) = home().await;
+    let (intake, writer) = intake(store);
+    drop(writer);
+    assert!(intake.accept(vec![delivery("crm", 1)]).await.is_err());
+}
