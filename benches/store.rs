@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 use vestibule::clock::Timestamp;
-use vestibule::delivery::{Event, New};
+use vestibule::delivery::{Event, New, Work};
 use vestibule::request::{Body, Method, Request};
 use vestibule::store::Store;
 use vestibule::store::intake::intake;
@@ -47,7 +47,7 @@ async fn measure() {
                 .expect("a file"),
         ),
     };
-    let (intake, writer) = intake(Arc::clone(&store));
+    let (intake, writer) = intake(Arc::clone(&store), Arc::new(|_| {}));
     tokio::spawn(writer.run());
 
     println!(
@@ -130,7 +130,7 @@ fn delivery() -> New {
         event: Event::IdentityCreated,
         unique_key: id.to_string(),
         identity_id: id,
-        request: Ok(Request {
+        work: Ok(Work::Send(Request {
             method: Method::Post,
             path: "/contacts".to_owned(),
             headers: Vec::new(),
@@ -138,8 +138,10 @@ fn delivery() -> New {
                 content_type: "application/json".to_owned(),
                 text: "x".repeat(1000),
             }),
-        }),
+        })),
+        scene: None,
         created_at: Timestamp::UNIX_EPOCH,
+        due_at: Timestamp::UNIX_EPOCH,
         keep_trying_until: Timestamp::UNIX_EPOCH,
     }
 }

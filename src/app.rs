@@ -1,6 +1,6 @@
 //! Build every part from the settings, in order; start them, stop them.
 
-mod courier;
+mod counter;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -17,7 +17,9 @@ use tokio::task::JoinHandle;
 use crate::check::Checks;
 use crate::clock::Clock;
 use crate::config::settings::{Address, Dsn, Settings};
+use crate::courier::{Knows, Porter};
 use crate::delivery::backoff::random_jitter;
+use crate::identities::Identities;
 use crate::kratos::hooks::EXAMPLE_KEY;
 use crate::secret::Secret;
 use crate::server::answers::Answers;
@@ -30,7 +32,7 @@ use crate::store::recorder::recorder;
 use crate::store::sqlite::Sqlite;
 use crate::telemetry::Metrics;
 use crate::worker::{Jitter, Pace, Worker};
-use courier::{Counter, Porter};
+use counter::Counter;
 
 /// Kratos gives one attempt 30 s; after that nobody reads what the web framework says of a slow head.
 const HEAD_IN: Duration = Duration::from_secs(35);
@@ -109,10 +111,19 @@ impl App {
             Some(store) => store,
             None => open_store(&settings.dsn).await?,
         };
+        let named = settings
+            .services
+            .into_iter()
+            .chain(settings.kratos.admin.clone());
         let services = Arc::new(
-            Services::new(settings.services, clock.clone(), Arc::clone(&metrics))
+            Services::new(named.collect(), clock.clone(), Arc::clone(&metrics))
                 .context("the HTTP client could not be built")?,
         );
+        let identities = settings
+            .kratos
+            .admin
+            .is_some()
+            .then(|| Identities::new(Arc::clone(&services), clock.clone()));
         let stored = Arc::new(Notify::new());
         let dropped = metrics.decisions_dropped.clone();
         let (recorder, writer) = recorder(
@@ -123,11 +134,15 @@ impl App {
         );
         let worker = Worker::new(
             Arc::clone(&store),
-            Arc::new(Porter::new(
-                &settings.deliveries,
-                Arc::clone(&services),
-                clock.clone(),
-            )),
+            Arc::new(Porter::new(Knows {
+                plans: settings.deliveries.clone(),
+                checks: settings.checks.clone(),
+                lists: Arc::clone(&settings.lists),
+                services: Arc::clone(&services),
+                identities: identities.clone(),
+                store: Arc::clone(&store),
+                clock: clock.clone(),
+            })),
             Arc::new(Counter(Arc::clone(&metrics))),
             Arc::clone(&stored),
             clock.clone(),
@@ -144,7 +159,13 @@ impl App {
             Arc::clone(&metrics),
         );
         // Ends when the last call has been answered and the door is gone.
-        let (intake, intake_writer) = intake(Arc::clone(&store));
+        let lost = metrics.journal_dropped.clone();
+        let (intake, intake_writer) = intake(
+            Arc::clone(&store),
+            Arc::new(move |number| {
+                lost.inc_by(number);
+            }),
+        );
         tokio::spawn(intake_writer.run());
         let door = Data::new(Door {
             keys: settings.hooks.keys,

@@ -2,6 +2,8 @@
 
 pub mod ask;
 mod judge;
+pub mod late;
+pub mod reserve;
 pub mod set;
 pub mod words;
 
@@ -31,8 +33,12 @@ pub struct Check {
     pub when: Option<Expression>,
     /// The question, if one is asked.
     pub ask: Option<request::Plan>,
+    /// What is taken for the flow, in place of a question.
+    pub reserve: Option<Reserve>,
     /// What happens when there is no usable answer.
     pub unavailable: Unavailable,
+    /// What happens if it refuses when the account is there already.
+    pub late_refusal: LateRefusal,
     /// Reasons to refuse, in order.
     pub refuse: Vec<Refusal>,
     /// What makes an answer a yes; by default a 2xx.
@@ -45,6 +51,29 @@ pub struct Check {
     pub mode: Mode,
     /// Checks that must have accepted before it runs.
     pub after: Vec<String>,
+}
+
+/// `reserve:`
+#[derive(Clone, Debug)]
+pub struct Reserve {
+    /// Takes it; its answer is judged as that of a question.
+    pub take: request::Plan,
+    /// Tells the service that the account exists.
+    pub confirm: Option<request::Plan>,
+    /// Gives it back.
+    pub release: request::Plan,
+}
+
+/// What a deferred check does when it refuses at last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LateRefusal {
+    /// The identity is made inactive, and marked.
+    #[default]
+    Deactivate,
+    /// It is written into the identity's `metadata_admin`.
+    Mark,
+    /// Only the deliveries of `check.refused` are made.
+    Notify,
 }
 
 /// One entry of `refuse`.
@@ -102,6 +131,8 @@ pub enum Kind {
     UnexpectedAnswer,
     /// An expression without a field failed.
     Expression,
+    /// What must be written down before the answer could not be.
+    NotStored,
 }
 
 impl Kind {
@@ -116,6 +147,7 @@ impl Kind {
             Self::Declared => "declared",
             Self::UnexpectedAnswer => "unexpected_answer",
             Self::Expression => "expression",
+            Self::NotStored => "not_stored",
         }
     }
 }
@@ -127,7 +159,7 @@ impl Unavailable {
     pub fn policy(&self, kind: Kind) -> Policy {
         match (self.chosen.get(&kind), kind) {
             (Some(policy), _) => *policy,
-            (None, Kind::Expression) => Policy::Refuse,
+            (None, Kind::Expression | Kind::NotStored) => Policy::Refuse,
             (None, _) => self.default,
         }
     }
@@ -150,11 +182,54 @@ impl Check {
     /// Whether it asks nobody and has no loop, so that it takes some microseconds whatever the person sent.
     #[must_use]
     pub fn is_quick(&self) -> bool {
-        self.ask.is_none() && !self.expressions().into_iter().any(Expression::loops)
+        self.asks().is_none() && !self.expressions().into_iter().any(Expression::loops)
+    }
+
+    /// What is put to a service: a question, or taking something.
+    #[must_use]
+    pub fn asks(&self) -> Option<&request::Plan> {
+        self.ask
+            .as_ref()
+            .or_else(|| self.reserve.as_ref().map(|reserve| &reserve.take))
+    }
+
+    /// Whether it may pass without an answer, to be asked again.
+    #[must_use]
+    pub fn defers(&self) -> bool {
+        self.unavailable.default == Policy::Defer
+            || self
+                .unavailable
+                .chosen
+                .values()
+                .any(|policy| *policy == Policy::Defer)
+    }
+
+    /// The other checks whose answers are read together with its own.
+    #[must_use]
+    pub fn reads_late(&self) -> Vec<String> {
+        self.read_with_the_answer()
+            .into_iter()
+            .flat_map(Expression::checks_read)
+            .cloned()
+            .collect()
     }
 
     /// Every expression in it.
     fn expressions(&self) -> Vec<&Expression> {
+        self.when
+            .iter()
+            .chain(
+                self.invalid
+                    .iter()
+                    .flat_map(|wording| wording.expressions()),
+            )
+            .chain(self.asks().into_iter().flat_map(request::Plan::expressions))
+            .chain(self.read_with_the_answer())
+            .collect()
+    }
+
+    /// The expressions that are evaluated on an answer.
+    fn read_with_the_answer(&self) -> Vec<&Expression> {
         let conditions = self.refuse.iter().map(|refusal| &refusal.when);
         let conditions = conditions
             .chain(&self.accept)
@@ -163,13 +238,11 @@ impl Check {
                 Condition::Status(_) => None,
             });
         let wordings = self.refuse.iter().filter_map(|one| one.message.as_ref());
-        let wordings = wordings.chain(&self.invalid);
-        self.when
+        self.unavailable
+            .when
             .iter()
-            .chain(&self.unavailable.when)
             .chain(conditions)
             .chain(wordings.flat_map(|wording| wording.expressions()))
-            .chain(self.ask.iter().flat_map(request::Plan::expressions))
             .chain(self.set.iter().flat_map(|set| set.value.expressions()))
             .collect()
     }
@@ -183,6 +256,8 @@ pub enum Policy {
     Refuse,
     /// They pass, and it is counted.
     Accept,
+    /// They pass, and the question is put again once the account exists.
+    Defer,
 }
 
 /// One entry of `set`.

@@ -41,6 +41,13 @@ pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     })
 }
 
+/// Reads a moment as it is written in the settings: `2026-11-01` or `2026-11-01T12:00:00Z`.
+pub fn parse_moment(text: &str) -> Result<crate::clock::Timestamp, String> {
+    resolve::moment(text).ok_or_else(|| {
+        "expected a day or a moment, as in 2026-11-01 or 2026-11-01T12:00:00Z".to_owned()
+    })
+}
+
 /// Reads settings from a text; `path` is how they are named, and what files in them lie beside.
 pub fn read(text: &str, path: &Path, environment: &Environment) -> Result<Settings, Problems> {
     let mut problems = Vec::new();

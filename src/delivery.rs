@@ -3,21 +3,31 @@
 pub mod attempt;
 pub mod backoff;
 pub mod plan;
+mod queue;
+mod scene;
+mod work;
 
 use std::fmt;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::expression::Expression;
-use crate::request::{self, Request};
+use crate::expression::{Expression, JsonTemplate};
+use crate::request;
+use backoff::Schedule;
 
-pub use attempt::{Attempt, Unanswered};
+pub use attempt::{Attempt, Judged, Unanswered};
+pub use queue::Queue;
+pub use scene::Scene;
+pub use work::{Put, Work};
 
 /// What became of an identity, and calls for deliveries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Event {
     /// A registration was saved.
     #[serde(rename = "identity.created")]
@@ -31,6 +41,12 @@ pub enum Event {
     /// An address was proved.
     #[serde(rename = "identity.verified")]
     IdentityVerified,
+    /// We said yes to a registration, and no account came of it.
+    #[serde(rename = "registration.failed")]
+    RegistrationFailed,
+    /// A check that was deferred has refused, when the account was there already.
+    #[serde(rename = "check.refused")]
+    CheckRefused,
 }
 
 /// A plan of the settings: such identities go to such a service with such a body.
@@ -44,8 +60,33 @@ pub struct Plan {
     pub when: Option<Expression>,
     /// The request. An empty body of a verb that may have one is the default `{type, timestamp, data}`.
     pub send: request::Plan,
+    /// When it is tried again.
+    pub schedule: Schedule,
     /// How long it is tried before it is abandoned.
     pub keep_trying_for: Duration,
+    /// What makes an answer an arrival; by default any 2xx.
+    pub delivered: Option<Expression>,
+    /// After which answers it is not tried again; 410 always is one.
+    pub give_up: Option<Expression>,
+    /// What of the answer is written into the identity.
+    pub save: Vec<Save>,
+}
+
+/// One entry of `save`.
+#[derive(Clone, Debug)]
+pub struct Save {
+    /// `["metadata_admin", "crm_id"]`.
+    pub path: Vec<String>,
+    /// What is put there.
+    pub value: JsonTemplate,
+}
+
+impl Plan {
+    /// Whether the answer is read by an expression, for which a [`Scene`] must be kept.
+    #[must_use]
+    pub fn reads_the_answer(&self) -> bool {
+        self.delivered.is_some() || self.give_up.is_some() || !self.save.is_empty()
+    }
 }
 
 /// A delivery on its way into the store.
@@ -53,18 +94,22 @@ pub struct Plan {
 pub struct New {
     /// Time-ordered (UUID v7); also the `Idempotency-Key` of every attempt.
     pub id: Uuid,
-    /// The plan's name.
+    /// The plan's name, or another [`Queue`].
     pub plan: String,
     /// What happened.
     pub event: Event,
     /// Unique together with the plan: the identity's id for `identity.created`, the trigger id for all others.
     pub unique_key: String,
-    /// Whom it is about.
+    /// Whom it is about; all zeros if no identity came of it.
     pub identity_id: Uuid,
-    /// What is sent; `Err` holds why it could not be built (then it is stored as abandoned).
-    pub request: Result<Request, String>,
+    /// What is to be done; `Err` holds why it could not be built (then it is stored as abandoned).
+    pub work: Result<Work, String>,
+    /// What expressions about the answer may read.
+    pub scene: Option<Scene>,
     /// When it came into being.
     pub created_at: Timestamp,
+    /// When it is tried first.
+    pub due_at: Timestamp,
     /// When it is abandoned if it has not arrived.
     pub keep_trying_until: Timestamp,
 }
@@ -74,12 +119,16 @@ pub struct New {
 pub struct Claimed {
     /// Its id.
     pub id: Uuid,
-    /// Its plan's name.
+    /// Its plan's name, or another [`Queue`].
     pub plan: String,
     /// What happened.
     pub event: Event,
-    /// What is sent.
-    pub request: Request,
+    /// Whom it is about; all zeros if no identity came of it.
+    pub identity_id: Uuid,
+    /// What is to be done.
+    pub work: Work,
+    /// What expressions about the answer may read.
+    pub scene: Option<Scene>,
     /// Which try this is, counted from 1; only the holder of this try may settle it.
     pub attempt: u32,
     /// When it came into being.
@@ -100,24 +149,28 @@ pub enum Outcome {
 }
 
 /// Where a delivery stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Waiting for its time, or held by a worker.
     Pending,
     /// Arrived.
     Delivered,
-    /// Given up; kept until somebody retries it.
+    /// Given up; kept until somebody retries or discards it.
     Abandoned,
+    /// Not to be delivered any more: somebody said so, or the identity is gone.
+    Discarded,
 }
 
 impl Event {
     /// Every event there is.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::IdentityCreated,
         Self::IdentityUpdated,
         Self::CredentialsChanged,
         Self::IdentityVerified,
+        Self::RegistrationFailed,
+        Self::CheckRefused,
     ];
 
     /// As the settings file, the default body and the store write it.
@@ -128,6 +181,8 @@ impl Event {
             Self::IdentityUpdated => "identity.updated",
             Self::CredentialsChanged => "credentials.changed",
             Self::IdentityVerified => "identity.verified",
+            Self::RegistrationFailed => "registration.failed",
+            Self::CheckRefused => "check.refused",
         }
     }
 
@@ -140,7 +195,12 @@ impl Event {
 
 impl State {
     /// Every state there is.
-    pub const ALL: [Self; 3] = [Self::Pending, Self::Delivered, Self::Abandoned];
+    pub const ALL: [Self; 4] = [
+        Self::Pending,
+        Self::Delivered,
+        Self::Abandoned,
+        Self::Discarded,
+    ];
 
     /// As the command line and the store write it.
     #[must_use]
@@ -149,6 +209,7 @@ impl State {
             Self::Pending => "pending",
             Self::Delivered => "delivered",
             Self::Abandoned => "abandoned",
+            Self::Discarded => "discarded",
         }
     }
 
@@ -169,4 +230,19 @@ impl fmt::Display for State {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
     }
+}
+
+/// An id that is larger than all earlier ones.
+#[must_use]
+pub fn time_ordered_id(now: Timestamp) -> Uuid {
+    let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
+    let moment = uuid::Timestamp::from_unix(uuid::NoContext, seconds, now.timestamp_subsec_nanos());
+    Uuid::new_v7(moment)
+}
+
+/// Larger than every id of an earlier millisecond, and smaller than all others.
+#[must_use]
+pub fn first_id_of(moment: Timestamp) -> Uuid {
+    let milliseconds = u64::try_from(moment.timestamp_millis()).unwrap_or(0);
+    Uuid::from_u128(u128::from(milliseconds) << 80)
 }

@@ -66,6 +66,8 @@ pub enum Root {
     Response,
     /// What services answered to other checks: `checks.<name>.response`.
     Checks,
+    /// What a service answered when something was taken from it: `status`, `headers`, `body`, and the `key`.
+    Taken,
     /// The operator's lists: `lists.<name>`.
     Lists,
 }
@@ -91,6 +93,8 @@ pub struct Names<'a> {
     pub response: Option<&'a Value>,
     /// By check name, `{"response": {…}}`; a check without an exchange is missing.
     pub checks: Option<&'a BTreeMap<String, Arc<Value>>>,
+    /// `{"status": 200, "headers": {…}, "body": …, "key": "…"}`; only the key if there was no answer.
+    pub taken: Option<&'a Value>,
     /// `lists`
     pub lists: &'a Lists,
 }
@@ -130,7 +134,7 @@ pub struct EvaluationError {
 
 impl Root {
     /// Every one of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Identity,
         Self::Previous,
         Self::Value,
@@ -140,6 +144,7 @@ impl Root {
         Self::Now,
         Self::Response,
         Self::Checks,
+        Self::Taken,
         Self::Lists,
     ];
 
@@ -156,6 +161,7 @@ impl Root {
             Self::Now => "now",
             Self::Response => "response",
             Self::Checks => "checks",
+            Self::Taken => "taken",
             Self::Lists => "lists",
         }
     }
@@ -169,6 +175,7 @@ impl Root {
             Self::Previous => "`previous` exists only in the flow `settings`",
             Self::Value => "`value` exists only in a check with `field`",
             Self::Response => "`response` exists only after an `ask`",
+            Self::Taken => "`taken` exists only in `confirm` and `release` of a reservation",
             Self::Checks => "the response of another check cannot be read at this place",
             _ => "it has no value at this place",
         }

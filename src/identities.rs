@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::clock::{Clock, later};
 use crate::request::{Body, Method, Request};
 use crate::service::client::{Answer, NoAnswer, Services};
-use crate::service::{Auth, Service};
+use crate::service::{Auth, Limit, Service};
 
 /// The name of the admin API among the services; no operator can give this name to one of theirs.
 pub const SERVICE: &str = "kratos admin api";
@@ -64,6 +64,7 @@ pub fn service(url: Url, auth: Option<Auth>) -> Service {
         timeout: TIMEOUT,
         headers: Vec::new(),
         auth,
+        limit: Limit::default(),
         signing_keys: Vec::new(),
     }
 }

@@ -5,21 +5,24 @@
 //! Imports follow this line from left to right and never back, so a part may be read knowing only what
 //! stands to its right:
 //!
-//! `main → cli → app → config → server, worker → check, identities → service, store → decision, delivery →
-//! verdict, request, message → expression → kratos → telemetry, secret, clock`
+//! `main → cli → app → config → server, courier → worker → check, identities → service, store → decision, journal,
+//! reservation → delivery → verdict, request, message → expression → kratos → telemetry, secret, clock`
 
 pub mod app;
 pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod courier;
 pub mod decision;
 pub mod delivery;
 pub mod expression;
 pub mod identities;
+pub mod journal;
 pub mod kratos;
 pub mod message;
 pub mod request;
+pub mod reservation;
 pub mod secret;
 pub mod server;
 pub mod service;

@@ -25,8 +25,19 @@ pub struct Service {
     pub headers: Vec<(String, Secret)>,
     /// How we prove who we are.
     pub auth: Option<Auth>,
+    /// How many deliveries it takes.
+    pub limit: Limit,
     /// What deliveries to it are signed with; several during a rotation, none if they are not signed.
     pub signing_keys: Vec<SigningKey>,
+}
+
+/// How many deliveries a service takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limit {
+    /// So many at once.
+    pub concurrent: Option<usize>,
+    /// So many begin in a second.
+    pub per_second: Option<f64>,
 }
 
 /// Credentials.

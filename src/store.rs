@@ -1,9 +1,12 @@
 //! The promises a database must keep.
 
+mod batch;
 pub mod intake;
 pub mod postgres;
 pub mod recorder;
+pub mod settler;
 pub mod sqlite;
+pub mod together;
 
 use std::collections::HashSet;
 use std::error::Error as _;
@@ -15,7 +18,11 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::decision::Decision;
-use crate::delivery::{Claimed, Event, New, Outcome, State};
+use crate::delivery::{Claimed, Event, New, Outcome, State, Work};
+use crate::journal::Entry;
+use crate::reservation::{self, Reservation};
+
+pub use batch::Batch;
 
 /// Why the database did not do as asked. Never holds a value of ours.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +42,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A reservation is not in the state that it was in a moment ago.
+    #[error("a reservation has changed meanwhile")]
+    Changed,
     /// The folder in which its file should be made is not there.
     #[error("the folder {} does not exist; create it, the database is kept in there", folder.display())]
     NoFolder {
@@ -79,20 +89,91 @@ pub struct AttemptRecord {
     pub ended_at: Timestamp,
     /// The status, if there was an answer.
     pub status: Option<u16>,
-    /// What went wrong, in words without values: `timeout`, `connection`, `status 503`.
+    /// What went wrong, in words without values: `timeout`, `connection`, `status 503`, and the first words of the answer.
     pub error: Option<String>,
 }
 
-/// A delivery as the operator sees it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Listed {
-    /// Its id.
+/// What became of a try, to be written down.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The delivery's id.
     pub id: Uuid,
-    /// Its plan's name.
+    /// The number of the try; only its holder may settle it.
+    pub attempt: u32,
+    /// What it taught.
+    pub record: AttemptRecord,
+    /// What follows.
+    pub outcome: Outcome,
+    /// What is to be delivered because of it.
+    pub followers: Vec<New>,
+}
+
+impl Settlement {
+    /// Of a delivery that is held.
+    #[must_use]
+    pub fn of(held: &Claimed, record: AttemptRecord, outcome: Outcome) -> Self {
+        Self {
+            id: held.id,
+            attempt: held.attempt,
+            record,
+            outcome,
+            followers: Vec::new(),
+        }
+    }
+}
+
+/// A try that is over, as the operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+pub struct ListedAttempt {
+    /// Its number, from 1.
+    pub attempt: u32,
+    /// When it began.
+    #[schemars(with = "String")]
+    pub began_at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The status, if there was an answer.
+    pub status: Option<u16>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+/// A delivery with all that is kept of it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Shown {
+    /// As it is listed.
+    #[serde(flatten)]
+    pub listed: Listed,
+    /// When it is abandoned if it has not arrived.
+    pub keep_trying_until: Timestamp,
+    /// The tries that are over, oldest first.
+    pub tries: Vec<ListedAttempt>,
+    /// What is to be done; holds personal data, so it is shown only to who asks for it.
+    #[serde(skip)]
+    pub work: Option<Work>,
+}
+
+/// What is known of a flow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FlowState {
+    /// Its open yes.
+    pub entry: Option<Entry>,
+    /// All that was taken for it, oldest first.
+    pub reservations: Vec<Reservation>,
+}
+
+/// A delivery as the operator sees it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
+pub struct Listed {
+    /// Its id, which is also the `webhook-id` and the `Idempotency-Key`.
+    #[schemars(with = "String")]
+    pub id: Uuid,
+    /// Its plan's name, or what else it is: `save:crm`, `check:vat`, `confirm:invite`, `release:invite`.
     pub plan: String,
     /// What happened.
     pub event: Event,
-    /// Whom it is about.
+    /// Whom it is about; all zeros if no identity came of it.
+    #[schemars(with = "String")]
     pub identity_id: Uuid,
     /// Where it stands.
     pub state: State,
@@ -101,15 +182,18 @@ pub struct Listed {
     /// What the last try said, if it failed.
     pub last_error: Option<String>,
     /// When it came into being.
+    #[schemars(with = "String")]
     pub created_at: Timestamp,
     /// When it is tried next; `None` unless pending.
+    #[schemars(with = "Option<String>")]
     pub next_attempt_at: Option<Timestamp>,
     /// When it was delivered or abandoned.
+    #[schemars(with = "Option<String>")]
     pub settled_at: Option<Timestamp>,
 }
 
-/// Which deliveries to list or retry.
-#[derive(Clone, Debug, Default)]
+/// Which deliveries to list, retry or discard.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     /// Only these; all if empty.
     pub ids: Vec<Uuid>,
@@ -117,6 +201,14 @@ pub struct Filter {
     pub plan: Option<String>,
     /// Only in this state.
     pub state: Option<State>,
+    /// Only about this identity.
+    pub identity: Option<Uuid>,
+    /// Only made then or later.
+    pub since: Option<Timestamp>,
+    /// Only made before then.
+    pub until: Option<Timestamp>,
+    /// Only those listed behind this one.
+    pub after: Option<Uuid>,
 }
 
 /// Numbers for metrics and health.
@@ -133,12 +225,11 @@ pub struct Backlog {
 /// A database that loses nothing it said yes to.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Stores all of them in one transaction, durably, before it returns. One that is there already
-    /// (same plan and unique key) is passed over. Returns the ids of those that were new.
-    async fn accept_all(&self, deliveries: &[New]) -> Result<HashSet<Uuid>, Error>;
-    /// The same; returns how many were new.
+    /// Stores all of it in one transaction, durably, before it returns. Returns the ids of the deliveries that were new.
+    async fn write(&self, batch: &Batch) -> Result<HashSet<Uuid>, Error>;
+    /// Stores these deliveries; returns how many were new.
     async fn accept(&self, deliveries: Vec<New>) -> Result<usize, Error> {
-        Ok(self.accept_all(&deliveries).await?.len())
+        Ok(self.write(&Batch::of(deliveries)).await?.len())
     }
     /// Takes up to `limit` deliveries of the plan that are due, the longest waiting first, and gives them to
     /// the caller for `lease`; a lease that ran out makes its delivery due again. Counts the attempt.
@@ -149,20 +240,28 @@ pub trait Store: Send + Sync {
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<Claimed>, Error>;
-    /// Writes down what became of a try. `false` if the lease is no longer the caller's.
+    /// Writes down what became of tries, in one transaction. Returns those that counted: the lease was still the caller's.
+    async fn settle_all(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error>;
+    /// Writes down what became of one try. `false` if the lease is no longer the caller's.
     async fn settle(
         &self,
         held: &Claimed,
         attempt: &AttemptRecord,
         outcome: &Outcome,
-    ) -> Result<bool, Error>;
-    /// Gives leases back untried, so that another worker may take them at once.
-    async fn give_back(&self, held: &[Claimed], now: Timestamp) -> Result<(), Error>;
+    ) -> Result<bool, Error> {
+        let settlement = Settlement::of(held, attempt.clone(), outcome.clone());
+        Ok(self.settle_all(&[settlement]).await?.contains(&held.id))
+    }
+    /// Gives leases back untried; another worker may take them from `due_at` on.
+    async fn give_back(&self, held: &[Claimed], due_at: Timestamp) -> Result<(), Error>;
     /// When each plan that has something pending falls due next. (Plan by plan, so that one whose service is
     /// busy can be left out.)
     async fn next_due(&self) -> Result<Vec<NextDue>, Error>;
+
     /// Newest first.
     async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<Listed>, Error>;
+    /// One of them with its tries.
+    async fn show(&self, id: Uuid) -> Result<Option<Shown>, Error>;
     /// Makes pending or abandoned deliveries due now, and lets abandoned ones be tried for `keep_trying_for`
     /// anew. Leaves alone what a worker holds, and what could never be built. Returns how many.
     async fn retry(
@@ -171,10 +270,73 @@ pub trait Store: Send + Sync {
         now: Timestamp,
         keep_trying_for: Duration,
     ) -> Result<u64, Error>;
+    /// Ends pending or abandoned deliveries and forgets what they held. Leaves alone what a worker holds. Returns how many.
+    async fn discard(&self, filter: &Filter, now: Timestamp) -> Result<u64, Error>;
+    /// How many [`Store::discard`] would end, or [`Store::retry`] would look at.
+    async fn unfinished(&self, filter: &Filter) -> Result<u64, Error>;
     /// Numbers for metrics and health.
     async fn backlog(&self) -> Result<Backlog, Error>;
+    /// Of these plans and unique keys, those that are there.
+    async fn known(&self, keys: &[(String, String)]) -> Result<HashSet<(String, String)>, Error>;
+
     /// Writes decisions down, all in one transaction.
     async fn record(&self, decisions: &[Decision]) -> Result<(), Error>;
+
+    /// What is known of a flow.
+    async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error>;
+    /// Takes up to `limit` open entries of the journal that are to be looked at, and gives them to the caller for `lease`.
+    /// Counts the look.
+    async fn take_entries(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<Entry>, Error>;
+    /// An open entry is looked at again then.
+    async fn look_again(&self, flow_id: Uuid, at: Timestamp) -> Result<(), Error>;
+    /// All open entries that were opened before `now` are looked at now. Returns how many.
+    async fn look_at_all(&self, now: Timestamp) -> Result<u64, Error>;
+    /// When the next open entry is looked at.
+    async fn next_look(&self) -> Result<Option<Timestamp>, Error>;
+
+    /// A reservation in taking was taken. `false` if it is in taking no more.
+    async fn taken(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error>;
+    /// A reservation in taking was refused, so there is nothing to release.
+    async fn not_taken(&self, id: Uuid) -> Result<(), Error>;
+    /// Up to `limit` open reservations whose flow's life has ended, and of which no open entry of the journal tells more.
+    async fn expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Reservation>, Error>;
+
+    /// Gives `holder` the turn of that name until then, unless somebody else has it.
+    async fn take_turn(
+        &self,
+        name: &str,
+        holder: Uuid,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, Error>;
+    /// Ends it, if it is `holder`'s.
+    async fn end_turn(&self, name: &str, holder: Uuid) -> Result<(), Error>;
+
+    /// What was written down under this name.
+    async fn fact(&self, name: &str) -> Result<Option<String>, Error>;
+    /// Writes something down, over what was there; `None` strikes it out.
+    async fn set_fact(&self, name: &str, value: Option<&str>) -> Result<(), Error>;
+    /// Writes something down unless there is something already, and tells what is there now.
+    async fn first_fact(&self, name: &str, value: &str) -> Result<String, Error>;
+
+    /// Deletes up to `limit` deliveries that were delivered or discarded before then, with their attempts.
+    async fn delete_settled(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
+    /// Deletes up to `limit` decisions that were made before then.
+    async fn delete_decisions(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
+    /// Deletes up to `limit` each of reservations and entries of the journal that ended, and whose flow's life ended before
+    /// then.
+    async fn delete_ended(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
+    /// The next `limit` identities behind `after` about which something personal is stored, in the order of their ids.
+    async fn identities_kept(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error>;
+    /// Forgets what is stored about an identity; what was pending or abandoned is discarded. Returns how many deliveries
+    /// held something.
+    async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error>;
+
     /// Whether it can be reached and written to.
     async fn ping(&self) -> Result<(), Error>;
     /// Finishes what is under way and closes.

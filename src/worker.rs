@@ -1,6 +1,7 @@
 //! Claim what is due, attempt it, settle it; let go on shutdown.
 
 mod carrier;
+mod room;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -8,22 +9,61 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::{Clock, Timestamp, later};
 use crate::delivery::backoff::{Schedule, next_try};
-use crate::delivery::{Attempt, Claimed, Outcome};
+use crate::delivery::{Attempt, Claimed, New, Outcome};
+use crate::store::settler::settler;
 use crate::store::{self, Store};
 use carrier::Carrier;
+use room::Room;
 
-/// Carries a delivery to its service.
+/// Carries a delivery to where it goes.
 #[async_trait]
 pub trait Courier: Send + Sync {
-    /// The name of the service that this plan's deliveries go to; `None` if the plan has gone from the settings.
-    fn service(&self, plan: &str) -> Option<String>;
-    /// One exchange.
-    async fn carry(&self, delivery: &Claimed) -> Attempt;
+    /// Where this plan's deliveries go; `None` if the plan has gone from the settings.
+    fn destination(&self, plan: &str) -> Option<Destination>;
+    /// When this plan's deliveries are tried again; `None` leaves it to the [`Pace`].
+    fn schedule(&self, plan: &str) -> Option<Schedule> {
+        let _ = plan;
+        None
+    }
+    /// One try.
+    async fn carry(&self, delivery: &Claimed) -> Carried;
+}
+
+/// Where deliveries go, and how many it takes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Destination {
+    /// Of the service.
+    pub name: String,
+    /// How many are under way to it at once; `None` leaves it to the [`Pace`].
+    pub at_once: Option<usize>,
+    /// How many begin in a second.
+    pub per_second: Option<f64>,
+}
+
+/// What came of a try.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Carried {
+    /// What it taught.
+    pub attempt: Attempt,
+    /// The first words of what went wrong, without values.
+    pub words: Option<String>,
+    /// What is to be delivered because of it, if it has arrived.
+    pub followers: Vec<New>,
+}
+
+impl From<Attempt> for Carried {
+    fn from(attempt: Attempt) -> Self {
+        Self {
+            attempt,
+            words: None,
+            followers: Vec::new(),
+        }
+    }
 }
 
 /// Is told of every attempt, to count it.
@@ -69,7 +109,7 @@ impl Default for Pace {
 pub struct Worker {
     carrier: Arc<Carrier>,
     stored: Arc<Notify>,
-    rooms: HashMap<Option<String>, Arc<Semaphore>>,
+    rooms: HashMap<Option<String>, Room>,
     under_way: JoinSet<()>,
     cut: watch::Sender<bool>,
 }
@@ -87,9 +127,13 @@ impl Worker {
         jitter: Jitter,
         pace: Pace,
     ) -> Self {
+        let (settler, writer) = settler(Arc::clone(&store));
+        // Ends with the carrier, after everybody has an answer.
+        tokio::spawn(writer.run());
         Self {
             carrier: Arc::new(Carrier {
                 store,
+                settler,
                 courier,
                 observer,
                 clock,
@@ -117,7 +161,13 @@ impl Worker {
                     tokio::select! {
                         biased;
                         () = &mut stop => break,
-                        Some(ended) = self.under_way.join_next() => report(ended),
+                        Some(ended) = self.under_way.join_next() => {
+                            report(ended);
+                            // Who arrived meanwhile makes room as well.
+                            while let Some(ended) = self.under_way.try_join_next() {
+                                report(ended);
+                            }
+                        }
                         () = self.stored.notified() => {}
                         () = clock.until(next_look) => {}
                     }
@@ -150,7 +200,10 @@ impl Worker {
                 next_look = next_look.min(due.at);
                 continue;
             }
-            let places = self.free_places(&due.plan);
+            let (mut places, more_at) = self.free_places(&due.plan, now);
+            if let Some(more_at) = more_at {
+                next_look = next_look.min(more_at);
+            }
             let Some(limit) = u32::try_from(places.len()).ok().filter(|limit| *limit > 0) else {
                 // Whoever arrives makes room, and that wakes us.
                 continue;
@@ -161,6 +214,8 @@ impl Worker {
                 .store
                 .claim(&due.plan, now, lease, limit)
                 .await?;
+            let unused = places.split_off(held.len().min(places.len()));
+            self.room(&due.plan, now).give_back(unused);
             for (delivery, place) in held.into_iter().zip(places) {
                 self.send_off(delivery, place);
             }
@@ -170,12 +225,28 @@ impl Worker {
         Ok(next_look)
     }
 
-    fn free_places(&mut self, plan: &str) -> Vec<OwnedSemaphorePermit> {
-        let room = self
-            .rooms
-            .entry(self.carrier.courier.service(plan))
-            .or_insert_with(|| Arc::new(Semaphore::new(self.carrier.pace.at_once)));
-        std::iter::from_fn(|| Arc::clone(room).try_acquire_owned().ok()).collect()
+    fn room(&mut self, plan: &str, now: Timestamp) -> &mut Room {
+        let destination = self.carrier.courier.destination(plan);
+        let at_once = self.carrier.pace.at_once;
+        self.rooms
+            .entry(destination.as_ref().map(|to| to.name.clone()))
+            .or_insert_with(|| {
+                let destination = destination.unwrap_or_default();
+                Room::new(
+                    destination.at_once.unwrap_or(at_once),
+                    destination.per_second,
+                    now,
+                )
+            })
+    }
+
+    /// The places that may be taken now, and when there are more if it is the rate that keeps them.
+    fn free_places(
+        &mut self,
+        plan: &str,
+        now: Timestamp,
+    ) -> (Vec<OwnedSemaphorePermit>, Option<Timestamp>) {
+        self.room(plan, now).free_places(now)
     }
 
     fn send_off(&mut self, delivery: Claimed, place: OwnedSemaphorePermit) {

@@ -416,6 +416,7 @@ impl Round<'_> {
             now: self.started,
             response,
             checks: Some(&self.responses),
+            taken: None,
             lists: &self.checks.lists,
         }
     }

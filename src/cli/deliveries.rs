@@ -87,6 +87,7 @@ impl Command {
             ids: which.ids.clone(),
             plan: which.plan.clone(),
             state: which.state,
+            ..Filter::default()
         };
         if let Dsn::Sqlite(path) = &settings.dsn {
             anyhow::ensure!(

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-pub use text::{Duration, Expression, Number, Template, Text};
+pub use text::{Decimal, Duration, Expression, Number, Template, Text};
 
 /// The settings of Vestibule.
 ///
@@ -42,6 +42,35 @@ pub struct File {
     pub checks: IndexMap<String, Check>,
     /// Who is told of new and changed identities, by name.
     pub deliveries: IndexMap<String, Delivery>,
+    /// Looking for accounts that nobody told Vestibule of, and for those that are gone.
+    pub reconcile: Reconcile,
+    /// How long is kept what is settled.
+    pub retention: Retention,
+}
+
+/// Looking for accounts that nobody told Vestibule of (made by the admin API, imported, made by a method without hooks), and
+/// for those that are gone from Kratos. `vestibule reconcile` does the same once.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reconcile {
+    /// How often. Default: never by itself. From `1m` to `30d`; needs `kratos.admin_url`.
+    pub every: Option<Duration>,
+    /// Accounts made before that moment are left alone: `2026-11-01` or `2026-11-01T12:00:00Z`. Default: the moment at which
+    /// this database was made, and for a delivery that was added later, the moment at which it was added.
+    pub since: Option<Text>,
+    /// So many identities are looked at in a second, at most. Default: 500. From 1 to 100000.
+    pub per_second: Option<Number>,
+}
+
+/// How long is kept what is settled. What is pending or abandoned is kept until it is settled, retried or discarded.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Deliveries that arrived or were discarded, with their attempts; their payload is forgotten at once. Accounts older than
+    /// this are not reconciled. Default: `90d`. From `1d` to `3650d`.
+    pub deliveries: Option<Duration>,
+    /// Decisions about sign-ups. Default: `30d`. From `1h` to `3650d`.
+    pub decisions: Option<Duration>,
 }
 
 /// Where Vestibule listens.
@@ -118,8 +147,15 @@ pub enum Format {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Kratos {
-    /// The address of its admin API, `http://kratos:4434`. Not used yet.
+    /// The address of its admin API, `http://kratos:4434`. With it, sign-ups of which `post` never told are looked up, answers
+    /// are written back (`save`), and checks may be deferred.
     pub admin_url: Option<Text>,
+    /// The identity schema, `file://identity.schema.json` beside the settings file or `file:///absolute/path`: tells by which
+    /// traits people sign in, so that a sign-up can be looked up by its user name. Default: only addresses are known.
+    pub identity_schema: Option<Text>,
+    /// Whether social sign-ups, passkeys and security keys, whose identifier Kratos does not tell hooks, are given the
+    /// `external_id` `vestibule:<flow id>`, so that they can be looked up. Needs Kratos v25.4.0. Default: `false`.
+    pub use_external_id: bool,
     /// How Vestibule proves who it is to the admin API. Default: not at all, as Kratos itself asks for nothing.
     pub auth: Option<Auth>,
 }
@@ -139,9 +175,22 @@ pub struct Service {
     /// How Vestibule proves who it is.
     #[serde(default)]
     pub auth: Option<Auth>,
+    /// How many deliveries it takes. Default: 8 at once.
+    #[serde(default)]
+    pub limit: Option<Limit>,
     /// How deliveries to it are signed, by Standard Webhooks. What is asked before saving is not signed.
     #[serde(default)]
     pub sign: Option<Sign>,
+}
+
+/// How many deliveries a service takes. What is asked before saving is not limited by it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limit {
+    /// So many are under way at once, from each instance. Default: 8. From 1 to 1000.
+    pub concurrent: Option<Number>,
+    /// So many begin in a second, from each instance; `0.5` is one every two seconds. Default: no limit.
+    pub per_second: Option<Decimal>,
 }
 
 /// How deliveries are signed: with `secret`, or during a rotation with several `secrets`.
@@ -259,9 +308,16 @@ pub struct Check {
     pub when: Option<Expression>,
     /// The question that is put to a service. Without it the check is pure expression.
     pub ask: Option<Request>,
+    /// What is taken from a service for this sign-up, in place of `ask`: an invite, a seat, a number.
+    pub reserve: Option<Reserve>,
     /// What it means when the service gives no usable answer: `refuse` ("please try again later"), `accept` (pass, and
-    /// count it), or a section with a choice per kind. Default: `refuse`.
+    /// count it), `defer` (pass, and ask again once the account exists), or a section with a choice per kind. Default:
+    /// `refuse`.
     pub unavailable: Option<Unavailable>,
+    /// What a deferred check does if it refuses at last: `deactivate` the identity (and mark it), `mark` it in
+    /// `metadata_admin.vestibule.refused`, or only `notify` by the deliveries of `check.refused`, which are made in any case.
+    /// Default: `deactivate`.
+    pub late_refusal: Option<LateRefusal>,
     /// Reasons to refuse, looked at in order.
     pub refuse: Vec<Refusal>,
     /// What makes an answer a yes: an expression, or a status. Default: a status 2xx; without `ask`, always.
@@ -276,6 +332,31 @@ pub struct Check {
     pub mode: Mode,
     /// Checks that must have accepted before this one runs.
     pub after: Vec<Text>,
+}
+
+/// What is taken from a service for a sign-up. Kratos may fail after our yes, so it is confirmed when the account exists, and
+/// released when none came of it. Each request carries an `Idempotency-Key`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reserve {
+    /// Takes it. The answer is judged as that of `ask`, and is `taken` in the other two: `{taken.body.hold_id}`; the key of
+    /// this request is `{taken.key}`.
+    pub take: Request,
+    /// Tells the service that the account exists. Default: it is not told.
+    #[serde(default)]
+    pub confirm: Option<Request>,
+    /// Gives it back: the values were changed, no account came of the sign-up, or it is not clear whether it was taken.
+    pub release: Request,
+}
+
+/// What a deferred check does if it refuses at last.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "their names in the file say it")]
+pub enum LateRefusal {
+    Deactivate,
+    Mark,
+    Notify,
 }
 
 /// A flow of Kratos.
@@ -345,6 +426,7 @@ pub enum Unavailable {
 pub enum Policy {
     Refuse,
     Accept,
+    Defer,
 }
 
 /// What is done without a usable answer, per kind.
@@ -406,16 +488,42 @@ pub struct Request {
 pub struct Delivery {
     /// What calls for it: `identity.created` (a registration), `identity.updated` (a change of the profile),
     /// `credentials.changed` (a change of the password, of social sign-in, of a second factor), `identity.verified` (an
-    /// address was proved). The last two need hooks of their own: `vestibule kratos hooks --event …` prints them.
+    /// address was proved), `registration.failed` (a sign-up that passed, and no account came of it; needs
+    /// `kratos.admin_url`), `check.refused` (a deferred check has refused). `credentials.changed` and `identity.verified` need
+    /// hooks of their own: `vestibule kratos hooks --event …` prints them.
     pub events: Vec<Event>,
     /// Only for identities for which this holds.
     #[serde(default)]
     pub when: Option<Expression>,
     /// The request. Without `json` and `form` the body is `{type, timestamp, data: {identity, previous}}`.
     pub send: Request,
+    /// When it is tried again.
+    #[serde(default)]
+    pub retry: Option<Retry>,
     /// How long it is tried before it is set aside as abandoned. Default: `8d`. From `1m` to `30d`.
     #[serde(default)]
     pub keep_trying_for: Option<Duration>,
+    /// What makes an answer an arrival. Default: any status 2xx.
+    #[serde(default)]
+    pub delivered: Option<Expression>,
+    /// After which answers it is not tried again, but abandoned at once: `response.status == 422`. A 410 always is one.
+    #[serde(default)]
+    pub give_up: Option<Expression>,
+    /// What of the answer is written into the identity, by path: `metadata_admin.crm_id`, `metadata_public.…`, `traits.…`.
+    /// Nulls are skipped. Needs `kratos.admin_url`.
+    #[serde(default)]
+    #[schemars(with = "IndexMap<String, Value>")]
+    pub save: IndexMap<String, Value>,
+}
+
+/// When a delivery is tried again: each pause is twice as long as the one before, give or take a fifth.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// The pause after the first try. Default: `5s`. From `1s` to `1h`.
+    pub first_pause: Option<Duration>,
+    /// The longest pause. Default: `1h`. From `1s` to `1d`.
+    pub longest_pause: Option<Duration>,
 }
 
 /// What happened to an identity.
@@ -430,4 +538,8 @@ pub enum Event {
     CredentialsChanged,
     #[serde(rename = "identity.verified")]
     IdentityVerified,
+    #[serde(rename = "registration.failed")]
+    RegistrationFailed,
+    #[serde(rename = "check.refused")]
+    CheckRefused,
 }

@@ -9,6 +9,8 @@ mod order;
 mod requests;
 mod services;
 
+pub(super) use basics::moment;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -147,6 +149,7 @@ impl<'a> Resolver<'a> {
         let checks = self.checks(&messages);
         let deliveries = self.deliveries();
         self.order(&checks);
+        self.late_refusals(&checks, &deliveries);
         Some(Settings {
             hooks_address: basics.hooks_address?,
             admin_address: basics.admin_address?,
@@ -160,6 +163,8 @@ impl<'a> Resolver<'a> {
             lists: Arc::clone(&self.lists),
             checks: checks.into_iter().map(|(check, _)| check).collect(),
             deliveries,
+            reconcile: basics.reconcile,
+            retention: basics.retention,
         })
     }
 

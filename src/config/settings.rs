@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::check::{Builtin, Check};
+use crate::clock::Timestamp;
 use crate::delivery;
 use crate::expression::Lists;
+use crate::kratos::Identifiers;
 use crate::secret::Secret;
 use crate::service::Service;
 use crate::telemetry::LogFormat;
@@ -39,6 +41,30 @@ pub struct Settings {
     pub checks: Vec<Check>,
     /// In order of the file.
     pub deliveries: Vec<delivery::Plan>,
+    /// Looking for accounts that nobody told of.
+    pub reconcile: Reconcile,
+    /// How long is kept what is settled.
+    pub retention: Retention,
+}
+
+/// `reconcile:`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reconcile {
+    /// How often; `None` is never by itself.
+    pub every: Option<Duration>,
+    /// Accounts made before are left alone.
+    pub since: Option<Timestamp>,
+    /// So many identities are looked at in a second.
+    pub per_second: u32,
+}
+
+/// `retention:`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Of deliveries that arrived or were discarded.
+    pub deliveries: Duration,
+    /// Of decisions.
+    pub decisions: Duration,
 }
 
 /// A host and a port.
@@ -84,6 +110,10 @@ pub struct Log {
 /// `kratos:`
 #[derive(Clone, Debug)]
 pub struct Kratos {
-    /// Its admin API; used by later versions.
+    /// Its admin API.
     pub admin: Option<Service>,
+    /// The traits by which people sign in, as the identity schema says.
+    pub identifiers: Identifiers,
+    /// Whether sign-ups whose identifier is not told are given an `external_id`.
+    pub use_external_id: bool,
 }

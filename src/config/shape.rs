@@ -7,28 +7,17 @@ use super::schema::resolved;
 use super::tree::{Entry, Kind, Node, join, plain};
 
 /// Keys that are planned and not built, by the end of the path of the section they stand in.
-const LATER: [(&str, &[&str]); 8] = [
-    ("", &["reconcile", "console", "retention"]),
+const LATER: [(&str, &[&str]); 6] = [
+    ("", &["console"]),
     ("hooks", &["concurrent"]),
-    ("kratos", &["identity_schema"]),
-    ("services.*", &["retries", "cache", "limit", "breaker"]),
+    ("services.*", &["retries", "cache", "breaker"]),
     ("lists.*", &["url", "refresh"]),
-    ("checks.*", &["limit", "reserve", "cache", "late_refusal"]),
+    ("checks.*", &["limit", "cache"]),
     ("checks.*.unavailable", &["breaker_open", "overloaded"]),
-    (
-        "deliveries.*",
-        &["save", "schedule", "delivered", "give_up"],
-    ),
 ];
 
 /// Flows, events and policies that are planned and not built.
-const LATER_WORDS: [&str; 5] = [
-    "login",
-    "verification",
-    "recovery",
-    "registration.failed",
-    "defer",
-];
+const LATER_WORDS: [&str; 3] = ["login", "verification", "recovery"];
 
 /// Compares a node with its schema.
 pub struct Shape<'a> {
@@ -75,6 +64,7 @@ impl Shape<'_> {
             Kind::Number(number, _) if types.contains(&"integer") && !number.is_f64() => {
                 self.range(node, number, schema, path);
             }
+            Kind::Number(..) if types.contains(&"number") => {}
             Kind::Text { .. } if types.contains(&"string") => {}
             // The unit is asked for where durations are read.
             Kind::Number(..) if schema["format"] == "duration-with-unit" => {}
@@ -181,7 +171,9 @@ impl Shape<'_> {
                 Kind::Map(_) => types.contains(&"object"),
                 Kind::List(_) => types.contains(&"array"),
                 Kind::Bool(_) => types.contains(&"boolean"),
-                Kind::Number(number, _) => types.contains(&"integer") && !number.is_f64(),
+                Kind::Number(number, _) => {
+                    types.contains(&"number") || types.contains(&"integer") && !number.is_f64()
+                }
                 Kind::Text { .. } => types.contains(&"string") || words(choice).is_some(),
                 Kind::Null => false,
             }

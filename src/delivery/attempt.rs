@@ -21,9 +21,25 @@ pub enum Attempt {
         status: u16,
         /// `Retry-After`, if the answer held a readable one.
         retry_after: Option<Duration>,
+        /// What the settings make of it.
+        judged: Judged,
     },
     /// It did not.
     Unanswered(Unanswered),
+}
+
+/// What expressions of the settings make of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Judged {
+    /// There are none: the status tells.
+    #[default]
+    ByStatus,
+    /// It has arrived.
+    Delivered,
+    /// It has not arrived, and is tried again.
+    NotDelivered,
+    /// It has not arrived and never will.
+    GiveUp,
 }
 
 /// In what way there was no answer.
@@ -35,6 +51,8 @@ pub enum Unanswered {
     Connection,
     /// It could not be sent: the plan has gone from the settings, or its service's address is not allowed.
     NotSent,
+    /// Somebody else is writing into the same identity; this was no try.
+    Busy,
 }
 
 impl Attempt {
@@ -44,6 +62,7 @@ impl Attempt {
         Self::Answered {
             status,
             retry_after: None,
+            judged: Judged::ByStatus,
         }
     }
 
@@ -56,10 +75,25 @@ impl Attempt {
         }
     }
 
-    /// Whether the service has taken it over: any 2xx, and nothing else.
+    /// Whether the service has taken it over: any 2xx and nothing else, unless the settings judge otherwise.
     #[must_use]
     pub fn arrived(&self) -> bool {
-        matches!(self, Self::Answered { status, .. } if (200..300).contains(status))
+        match self {
+            Self::Answered { status, judged, .. } => match judged {
+                Judged::ByStatus => (200..300).contains(status),
+                Judged::Delivered => true,
+                Judged::NotDelivered | Judged::GiveUp => false,
+            },
+            Self::Unanswered(_) => false,
+        }
+    }
+
+    /// Whether it makes no sense to try again.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Answered { status, judged, .. } => *judged == Judged::GiveUp || *status == GONE,
+            Self::Unanswered(_) => false,
+        }
     }
 
     /// What went wrong, in words without values; `None` if nothing did.
@@ -81,7 +115,7 @@ impl Attempt {
         if self.arrived() {
             return Outcome::Delivered;
         }
-        if self.status() == Some(GONE) || now >= keep_trying_until {
+        if self.is_final() || now >= keep_trying_until {
             return Outcome::Abandoned;
         }
         let retry_after = match self {
@@ -103,6 +137,7 @@ impl Unanswered {
             Self::Timeout => "timeout",
             Self::Connection => "connection",
             Self::NotSent => "not_sent",
+            Self::Busy => "busy",
         }
     }
 }
@@ -110,7 +145,14 @@ impl Unanswered {
 impl fmt::Display for Attempt {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answered { status, .. } => write!(formatter, "status {status}"),
+            Self::Answered { status, judged, .. } => {
+                write!(formatter, "status {status}")?;
+                match judged {
+                    Judged::NotDelivered => formatter.write_str(", not delivered"),
+                    Judged::GiveUp => formatter.write_str(", given up"),
+                    Judged::ByStatus | Judged::Delivered => Ok(()),
+                }
+            }
             Self::Unanswered(unanswered) => formatter.write_str(unanswered.as_str()),
         }
     }
@@ -171,6 +213,26 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_may_judge_otherwise() {
+        let judged = |status, judged| Attempt::Answered {
+            status,
+            retry_after: None,
+            judged,
+        };
+        let in_five_seconds = Outcome::RetryAt(after(Duration::from_secs(5)));
+        let table = [
+            (judged(409, Judged::Delivered), Outcome::Delivered),
+            (judged(200, Judged::NotDelivered), in_five_seconds),
+            (judged(422, Judged::GiveUp), Outcome::Abandoned),
+            (judged(200, Judged::GiveUp), Outcome::Abandoned),
+            (judged(410, Judged::NotDelivered), Outcome::Abandoned),
+        ];
+        for (attempt, expected) in table {
+            assert_eq!(outcome(attempt, 1, DAY), expected, "{attempt}");
+        }
+    }
+
+    #[test]
     fn the_last_try_is_at_the_very_end_and_a_failure_there_is_the_last() {
         let failed = Attempt::answered(503);
         let table = [
@@ -206,6 +268,7 @@ mod tests {
             let attempt = Attempt::Answered {
                 status: 429,
                 retry_after: Some(asked),
+                judged: Judged::ByStatus,
             };
             assert_eq!(
                 outcome(attempt, 1, 8 * DAY),

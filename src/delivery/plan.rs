@@ -4,8 +4,8 @@ use chrono::SecondsFormat;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Event, New, Plan};
-use crate::clock::{Timestamp, later};
+use super::{Event, New, Plan, Scene, Work, time_ordered_id};
+use crate::clock::later;
 use crate::expression::Names;
 use crate::request::{Body, Content, Method, Request};
 
@@ -16,8 +16,10 @@ pub struct Occasion<'a> {
     pub event: Event,
     /// To whom; never all zeros.
     pub identity_id: Uuid,
-    /// The same for every repetition of the same call.
+    /// The same for every repetition of the same call; what tells one occasion of an identity from another.
     pub trigger_id: &'a str,
+    /// The check that has refused late.
+    pub check: Option<&'a str>,
 }
 
 /// The deliveries that the plans make of an occasion. One whose expressions fail is among them, with the
@@ -28,14 +30,18 @@ pub fn deliveries_for(plans: &[Plan], occasion: &Occasion<'_>, names: &Names<'_>
         .iter()
         .filter(|plan| plan.events.contains(&occasion.event))
         .filter_map(|plan| {
-            let request = request(plan, occasion.event, names)?;
-            Some(delivery(plan, occasion, names.now, request))
+            let request = request(plan, occasion, names)?;
+            Some(delivery(plan, occasion, names, request))
         })
         .collect()
 }
 
 /// `None` if the plan's `when` does not hold.
-fn request(plan: &Plan, event: Event, names: &Names<'_>) -> Option<Result<Request, String>> {
+fn request(
+    plan: &Plan,
+    occasion: &Occasion<'_>,
+    names: &Names<'_>,
+) -> Option<Result<Request, String>> {
     match plan.when.as_ref().map(|when| when.holds(names)) {
         Some(Ok(false)) => return None,
         Some(Err(error)) => return Some(Err(format!("`when` failed: {error}"))),
@@ -43,7 +49,7 @@ fn request(plan: &Plan, event: Event, names: &Names<'_>) -> Option<Result<Reques
     }
     let built = plan.send.build(names).map(|mut request| {
         if matches!(plan.send.body, Content::Empty) && may_have_body(request.method) {
-            request.body = Some(default_body(event, names));
+            request.body = Some(default_body(occasion.event, occasion.check, names));
         }
         request
     });
@@ -53,17 +59,20 @@ fn request(plan: &Plan, event: Event, names: &Names<'_>) -> Option<Result<Reques
 fn delivery(
     plan: &Plan,
     occasion: &Occasion<'_>,
-    now: Timestamp,
+    names: &Names<'_>,
     request: Result<Request, String>,
 ) -> New {
+    let now = names.now;
     New {
         id: time_ordered_id(now),
         plan: plan.name.clone(),
         event: occasion.event,
         unique_key: unique_key(occasion),
         identity_id: occasion.identity_id,
-        request,
+        work: request.map(Work::Send),
+        scene: plan.reads_the_answer().then(|| Scene::of(names)),
         created_at: now,
+        due_at: now,
         keep_trying_until: later(now, plan.keep_trying_for),
     }
 }
@@ -72,9 +81,11 @@ fn delivery(
 fn unique_key(occasion: &Occasion<'_>) -> String {
     match occasion.event {
         Event::IdentityCreated => occasion.identity_id.to_string(),
-        Event::IdentityUpdated | Event::CredentialsChanged | Event::IdentityVerified => {
-            occasion.trigger_id.to_owned()
-        }
+        Event::IdentityUpdated
+        | Event::CredentialsChanged
+        | Event::IdentityVerified
+        | Event::RegistrationFailed
+        | Event::CheckRefused => occasion.trigger_id.to_owned(),
     }
 }
 
@@ -86,27 +97,25 @@ fn may_have_body(method: Method) -> bool {
 }
 
 /// The body for plans that name none.
-fn default_body(event: Event, names: &Names<'_>) -> Body {
-    let body = json!({
+fn default_body(event: Event, check: Option<&str>, names: &Names<'_>) -> Body {
+    let mut body = json!({
         "type": event,
         "timestamp": names.now.to_rfc3339_opts(SecondsFormat::Millis, true),
         "data": {"identity": names.identity, "previous": names.previous},
     });
+    if let Some(check) = check {
+        body["data"]["check"] = check.into();
+    }
     Body {
         content_type: "application/json".to_owned(),
         text: body.to_string(),
     }
 }
 
-fn time_ordered_id(now: Timestamp) -> Uuid {
-    let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
-    let moment = uuid::Timestamp::from_unix(uuid::NoContext, seconds, now.timestamp_subsec_nanos());
-    Uuid::new_v7(moment)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
     use crate::expression::Lists;
     use serde_json::Value;
     use std::time::Duration;
@@ -125,6 +134,7 @@ mod tests {
             ),
             response: None,
             checks: None,
+            taken: None,
             lists,
         }
     }
@@ -135,7 +145,7 @@ mod tests {
         let previous = json!({"traits": {"email": "ada@example.com"}});
         let lists = Lists::default();
         let body = |event, previous| {
-            let body = default_body(event, &names(&identity, previous, &lists));
+            let body = default_body(event, None, &names(&identity, previous, &lists));
             assert_eq!(body.content_type, "application/json");
             serde_json::from_str::<Value>(&body.text).unwrap()
         };
@@ -159,6 +169,7 @@ mod tests {
             event,
             identity_id: Uuid::from_u128(7),
             trigger_id: "call-1",
+            check: None,
         };
         assert_eq!(
             unique_key(&occasion(Event::IdentityCreated)),

@@ -309,6 +309,7 @@ impl Walk<'_> {
             Root::Checks => self.check(&chain)?,
             Root::Request => self.request(&chain)?,
             Root::Response => self.part(&chain, 0, &["status", "headers", "body"])?,
+            Root::Taken => self.part(&chain, 0, &["status", "headers", "body", "key"])?,
             _ => {}
         }
         let path = Path {

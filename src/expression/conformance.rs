@@ -89,6 +89,7 @@ impl Scene {
             now: Timestamp::UNIX_EPOCH,
             response: self.response.as_ref(),
             checks: Some(&self.checks),
+            taken: None,
             lists: &self.lists,
         }
     }

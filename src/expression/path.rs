@@ -94,7 +94,7 @@ impl Path {
     /// In an answer only the last step may be missing, because an answer of another shape than
     /// expected must not pass for one without the field.
     pub fn exists(&self, names: &Names<'_>) -> Result<bool, Miss> {
-        let lenient = !matches!(self.root, Root::Response | Root::Checks);
+        let lenient = !matches!(self.root, Root::Response | Root::Checks | Root::Taken);
         match self.walk(names) {
             Ok(found) => Ok(matches!(found, Found::Value { .. })),
             Err(Miss::Root | Miss::Check) => Ok(false),
@@ -113,6 +113,7 @@ impl Path {
             Root::Flow => names.flow,
             Root::Request => names.request,
             Root::Response => names.response,
+            Root::Taken => names.taken,
             Root::Checks => {
                 let name = self.steps.first().and_then(Step::name);
                 let check = names

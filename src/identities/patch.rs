@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 pub struct Operation {
     op: &'static str,
     path: String,
-    value: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Value>,
 }
 
 impl Operation {
@@ -19,8 +20,70 @@ impl Operation {
             // On a member of an object, `add` replaces as well.
             op: "add",
             path: pointer(path),
-            value,
+            value: Some(value),
         }
+    }
+
+    /// Takes away what is at `path`. It must be there.
+    #[must_use]
+    pub fn remove(path: &[&str]) -> Self {
+        Self {
+            op: "remove",
+            path: pointer(path),
+            value: None,
+        }
+    }
+}
+
+/// The patch that takes away what is at `path` of `identity`. `None` if there is nothing.
+#[must_use]
+pub fn removing(identity: &Value, path: &[&str]) -> Option<Operation> {
+    let there = path.iter().try_fold(identity, |there, key| there.get(key));
+    there.map(|_| Operation::remove(path))
+}
+
+/// The patch that puts all of these values (or takes away what is there, for `None`), one after the other. Empty if all of
+/// it is so already.
+#[must_use]
+pub fn all<'a>(
+    identity: &Value,
+    puts: impl Iterator<Item = (Vec<&'a str>, Option<&'a Value>)>,
+) -> Vec<Operation> {
+    // As it becomes, so that a second value does not make anew what the first has made.
+    let mut becoming = identity.clone();
+    let mut operations = Vec::new();
+    for (path, value) in puts {
+        if let Some(value) = value {
+            operations.extend(putting(&becoming, &path, value));
+            put(&mut becoming, &path, value);
+        } else {
+            operations.extend(removing(&becoming, &path));
+            take_away(&mut becoming, &path);
+        }
+    }
+    operations
+}
+
+fn put(becoming: &mut Value, path: &[&str], value: &Value) {
+    let mut there = becoming;
+    for key in path {
+        if !there.is_object() {
+            *there = Value::Object(Map::new());
+        }
+        there = &mut there[*key];
+    }
+    *there = value.clone();
+}
+
+fn take_away(becoming: &mut Value, path: &[&str]) {
+    let Some((last, way)) = path.split_last() else {
+        return;
+    };
+    let there = way
+        .iter()
+        .try_fold(becoming, |there, key| there.get_mut(*key));
+    if let Some(Value::Object(map)) = there {
+        map.remove(*last);
     }
 }
 
@@ -115,7 +178,7 @@ mod tests {
             let expected = expected.map(|(path, value)| Operation {
                 op: "add",
                 path: path.to_owned(),
-                value,
+                value: Some(value),
             });
             assert_eq!(
                 putting(&identity, &steps, &json!(7)),
@@ -123,5 +186,35 @@ mod tests {
                 "{identity}"
             );
         }
+    }
+
+    #[test]
+    fn several_values_do_not_stand_in_each_others_way() {
+        let identity = json!({"id": "i", "metadata_admin": null, "state": "active"});
+        let (one, two, inactive) = (json!(1), json!(2), json!("inactive"));
+        let puts = [
+            (vec!["metadata_admin", "v", "one"], Some(&one)),
+            (vec!["metadata_admin", "v", "two"], Some(&two)),
+            (vec!["metadata_admin", "v", "none"], None),
+            (vec!["metadata_admin", "v", "one"], None),
+            (vec!["state"], Some(&inactive)),
+        ];
+        let operations = all(&identity, puts.into_iter());
+        assert_eq!(
+            serde_json::to_value(&operations).unwrap(),
+            json!([
+                {"op": "add", "path": "/metadata_admin", "value": {"v": {"one": 1}}},
+                {"op": "add", "path": "/metadata_admin/v/two", "value": 2},
+                {"op": "remove", "path": "/metadata_admin/v/one"},
+                {"op": "add", "path": "/state", "value": "inactive"},
+            ])
+        );
+        assert!(
+            all(
+                &identity,
+                [(vec!["state"], Some(&json!("active")))].into_iter()
+            )
+            .is_empty()
+        );
     }
 }

@@ -60,6 +60,14 @@ impl Flow {
     }
 }
 
+impl Flow {
+    /// The flow of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|flow| flow.as_str() == name)
+    }
+}
+
 impl Stage {
     /// As it stands in the path.
     #[must_use]

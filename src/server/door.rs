@@ -72,6 +72,7 @@ impl Door {
             now: self.clock.now(),
             response: None,
             checks: None,
+            taken: None,
             lists: &self.lists,
         };
         let message = reader.message(wording, &self.builtin.not_possible, &names, None, None);

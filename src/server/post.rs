@@ -92,12 +92,14 @@ fn planned(door: &Door, call: &Call, payload: &Payload, event: Event) -> Vec<del
         now: call.at,
         response: None,
         checks: None,
+        taken: None,
         lists: &door.lists,
     };
     let occasion = Occasion {
         event,
         identity_id: payload.identity_id,
         trigger_id: &call.trigger,
+        check: None,
     };
     deliveries_for(&door.plans, &occasion, &names)
 }

@@ -154,6 +154,12 @@ impl Services {
         answer
     }
 
+    /// The service of that name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Service> {
+        self.named.get(name)
+    }
+
     /// The header `webhook-signature` for a delivery to the service of that name, if it is to be signed.
     #[must_use]
     pub fn signature(

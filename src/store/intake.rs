@@ -1,98 +1,156 @@
-//! Deliveries on their way into the database. Calls that come while one transaction is being written share the next.
-//!
-//! A transaction costs a sync of the disk, whatever is in it. Nobody waits for company: who comes alone is written alone.
+//! Deliveries and the yeses of `pre` on their way into the database.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
-use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
-use super::{Error, Store};
+use super::together::{Said, Together, together};
+use super::{Batch, Error, Store};
 use crate::delivery::New;
+use crate::journal::Entry;
 
-/// How many calls may wait to be written; beyond it they wait to wait.
-const WAITING: usize = 1024;
-/// How many share a transaction.
-const TOGETHER: usize = 256;
+pub use super::together::Writer;
 
-/// What the database said. An error is shared by all whom it concerns.
-pub type Accepted = Result<usize, Arc<Error>>;
+/// Of how many flows it is remembered that their yes is in the journal.
+const REMEMBERED: usize = 65_536;
 
-struct Call {
-    deliveries: Vec<New>,
-    answer: oneshot::Sender<Accepted>,
-}
+/// Told how many yeses could not be written down.
+pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Where deliveries are handed in.
-#[derive(Clone, Debug)]
-pub struct Intake(mpsc::Sender<Call>);
-
-/// The other end, which writes them down.
-pub struct Writer {
-    waiting: mpsc::Receiver<Call>,
-    store: Arc<dyn Store>,
+/// Where what must not be lost is handed in.
+#[derive(Clone)]
+pub struct Intake {
+    together: Together<Batch, usize>,
+    opened: Arc<Mutex<Opened>>,
+    on_loss: OnLoss,
 }
 
 /// Both ends. Nothing is written before [`Writer::run`].
 #[must_use]
-pub fn intake(store: Arc<dyn Store>) -> (Intake, Writer) {
-    let (sender, waiting) = mpsc::channel(WAITING);
-    (Intake(sender), Writer { waiting, store })
+pub fn intake(store: Arc<dyn Store>, on_loss: OnLoss) -> (Intake, Writer<Batch, usize>) {
+    let opened = Arc::new(Mutex::new(Opened::default()));
+    let (memory, lost) = (Arc::clone(&opened), Arc::clone(&on_loss));
+    let (together, writer) = together(move |batches| {
+        let store = Arc::clone(&store);
+        let (memory, lost) = (Arc::clone(&memory), Arc::clone(&lost));
+        async move { write(&*store, batches, &memory, &lost).await }.boxed()
+    });
+    let intake = Intake {
+        together,
+        opened,
+        on_loss,
+    };
+    (intake, writer)
 }
 
 impl Intake {
     /// Stores all of them in one transaction, durably, before it returns. Returns how many were new.
-    pub async fn accept(&self, deliveries: Vec<New>) -> Accepted {
-        let (answer, answered) = oneshot::channel();
-        let call = Call { deliveries, answer };
-        let closed = || Arc::new(Error::Database(sqlx::Error::PoolClosed));
-        self.0.send(call).await.map_err(|_| closed())?;
-        answered.await.unwrap_or_else(|_| Err(closed()))
+    pub async fn accept(&self, deliveries: Vec<New>) -> Said<usize> {
+        self.write(Batch::of(deliveries)).await
+    }
+
+    /// Stores all of it in one transaction, durably, before it returns. Returns how many deliveries were new.
+    pub async fn write(&self, batch: Batch) -> Said<usize> {
+        self.together.write(batch).await
+    }
+
+    /// Hands in a yes of `pre`, at once. It is lost if too much is waiting already, or if the database fails.
+    pub fn open(&self, entry: Entry) {
+        let batch = Batch {
+            opened: vec![entry],
+            ..Batch::default()
+        };
+        if !self.together.hand_in(batch) {
+            (self.on_loss)(1);
+        }
+    }
+
+    /// Whether the yes to this flow is safely in the journal, as far as this instance knows.
+    #[must_use]
+    pub fn has_opened(&self, flow_id: Uuid) -> bool {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.known.contains(&flow_id)
     }
 }
 
-impl Writer {
-    /// Writes until every [`Intake`] is gone and everybody has an answer.
-    pub async fn run(mut self) {
-        let mut calls = Vec::with_capacity(TOGETHER);
-        while self.waiting.recv_many(&mut calls, TOGETHER).await > 0 {
-            let written = self.write(std::mem::take(&mut calls));
-            if AssertUnwindSafe(written).catch_unwind().await.is_err() {
-                // Who was waiting is told that nothing was stored; the next are written as ever.
-                tracing::error!("Storing deliveries broke down");
+/// The flows whose yes was written down, the latest.
+#[derive(Debug, Default)]
+struct Opened {
+    known: HashSet<Uuid>,
+    in_order: VecDeque<Uuid>,
+}
+
+impl Opened {
+    fn remember(&mut self, flow_id: Uuid) {
+        if !self.known.insert(flow_id) {
+            return;
+        }
+        self.in_order.push_back(flow_id);
+        if self.in_order.len() > REMEMBERED
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
+async fn write(
+    store: &dyn Store,
+    batches: Vec<Batch>,
+    memory: &Mutex<Opened>,
+    on_loss: &OnLoss,
+) -> Vec<Said<usize>> {
+    let mut all = Batch::default();
+    for batch in &batches {
+        all.extend(batch);
+    }
+    let said = match store.write(&all).await {
+        Ok(new) => batches
+            .iter()
+            .map(|batch| {
+                let own = batch.deliveries.iter().filter(|one| new.contains(&one.id));
+                Ok(own.count())
+            })
+            .collect(),
+        // One of them may be to blame, and the others are not.
+        Err(error) if batches.len() > 1 && is_about_the_data(&error) => {
+            let mut said = Vec::with_capacity(batches.len());
+            for batch in &batches {
+                let alone = store.write(batch).await;
+                said.push(alone.map(|new| new.len()).map_err(Arc::new));
+            }
+            said
+        }
+        Err(error) => {
+            let error = Arc::new(error);
+            batches.iter().map(|_| Err(Arc::clone(&error))).collect()
+        }
+    };
+    tell_of_yeses(&batches, &said, memory, on_loss);
+    said
+}
+
+fn tell_of_yeses(
+    batches: &[Batch],
+    said: &[Said<usize>],
+    memory: &Mutex<Opened>,
+    on_loss: &OnLoss,
+) {
+    let mut lost = 0;
+    let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+    for (batch, said) in batches.iter().zip(said) {
+        for entry in &batch.opened {
+            match said {
+                Ok(_) => memory.remember(entry.flow_id),
+                Err(_) => lost += 1,
             }
         }
     }
-
-    async fn write(&self, calls: Vec<Call>) {
-        let all: Vec<New> = calls
-            .iter()
-            .flat_map(|call| call.deliveries.iter().cloned())
-            .collect();
-        match self.store.accept_all(&all).await {
-            Ok(new) => {
-                for call in calls {
-                    let own = call.deliveries.iter().filter(|one| new.contains(&one.id));
-                    let _ = call.answer.send(Ok(own.count()));
-                }
-            }
-            // One of them may be to blame, and the others are not.
-            Err(error) if calls.len() > 1 && is_about_the_data(&error) => {
-                for call in calls {
-                    let alone = self.store.accept_all(&call.deliveries).await;
-                    let _ = call
-                        .answer
-                        .send(alone.map(|new| new.len()).map_err(Arc::new));
-                }
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                for call in calls {
-                    let _ = call.answer.send(Err(Arc::clone(&error)));
-                }
-            }
-        }
+    drop(memory);
+    if lost > 0 {
+        on_loss(lost);
     }
 }
 
@@ -101,17 +159,18 @@ fn is_about_the_data(error: &Error) -> bool {
     use sqlx::error::ErrorKind::{
         CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation,
     };
-    let Error::Database(error) = error else {
-        return false;
-    };
-    error.as_database_error().is_some_and(|error| {
-        // PostgreSQL's class 22: data exceptions.
-        error
-            .code()
-            .is_some_and(|code| code.starts_with("22") && code.len() == 5)
-            || matches!(
-                error.kind(),
-                UniqueViolation | NotNullViolation | CheckViolation | ForeignKeyViolation
-            )
-    })
+    match error {
+        Error::Changed => true,
+        Error::Database(error) => error.as_database_error().is_some_and(|error| {
+            // PostgreSQL's class 22: data exceptions.
+            error
+                .code()
+                .is_some_and(|code| code.starts_with("22") && code.len() == 5)
+                || matches!(
+                    error.kind(),
+                    UniqueViolation | NotNullViolation | CheckViolation | ForeignKeyViolation
+                )
+        }),
+        _ => false,
+    }
 }

@@ -3,26 +3,67 @@
 //! Each change is one statement, so that it is whole by itself and no transaction is ever open while something else is
 //! awaited. Nothing in here is PostgreSQL's alone (no LISTEN, no advisory lock), so that CockroachDB can stand in its place.
 
-mod again;
-mod decisions;
+/// The objects of the JSON list `$1` as rows of a table `new`.
+macro_rules! rows {
+    ($name:literal $kind:literal $(, $names:literal $kinds:literal)*) => {
+        concat!(
+            "jsonb_to_recordset(CAST($1 AS JSONB)) AS new (", $name, " ", $kind,
+            $(", ", $names, " ", $kinds,)*
+            ")"
+        )
+    };
+}
+
+/// The texts of a JSON list, to be looked up in.
+macro_rules! texts {
+    ($list:literal) => {
+        concat!(
+            "(SELECT jsonb_array_elements_text(CAST(",
+            $list,
+            " AS JSONB)))"
+        )
+    };
+}
+
+/// What another instance is just taking is left to it.
+macro_rules! skip_locked {
+    () => {
+        " FOR UPDATE SKIP LOCKED"
+    };
+}
+
 mod open;
+
+#[path = "sql/again.rs"]
+mod again;
+#[path = "sql/decisions.rs"]
+mod decisions;
+#[path = "sql/journal.rs"]
+mod journal;
+#[path = "sql/operation.rs"]
 mod operation;
+#[path = "sql/outbox.rs"]
 mod outbox;
+#[path = "sql/promises.rs"]
+mod promises;
+#[path = "sql/reservations.rs"]
+mod reservations;
+#[path = "sql/row.rs"]
 mod row;
+#[path = "sql/upkeep.rs"]
+mod upkeep;
 
-use std::collections::HashSet;
-use std::time::Duration;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{PgConnection, PgPool, Transaction};
 
-use async_trait::async_trait;
-use futures_util::FutureExt as _;
-use sqlx::PgPool;
-use uuid::Uuid;
+use super::Error;
 
-use super::{AttemptRecord, Backlog, Error, Filter, Listed, NextDue, Store};
-use crate::clock::Timestamp;
-use crate::decision::Decision;
-use crate::delivery::{Claimed, New, Outcome};
-use again::again;
+type Db = sqlx::Postgres;
+type Pool = PgPool;
+type Connection = PgConnection;
+type Arguments = PgArguments;
+type DbRow = PgRow;
+type Database = Postgres;
 
 /// A database that instances share.
 #[derive(Debug)]
@@ -46,61 +87,20 @@ pub fn is_address(url: &str) -> bool {
     open::options(url).is_ok()
 }
 
-#[async_trait]
-impl Store for Postgres {
-    async fn accept_all(&self, deliveries: &[New]) -> Result<HashSet<Uuid>, Error> {
-        again(|| outbox::accept(&self.pool, deliveries).boxed()).await
+impl Postgres {
+    fn writer(&self) -> &Pool {
+        &self.pool
     }
 
-    async fn claim(
-        &self,
-        plan: &str,
-        now: Timestamp,
-        lease: Duration,
-        limit: u32,
-    ) -> Result<Vec<Claimed>, Error> {
-        again(|| outbox::claim(&self.pool, plan, now, lease, limit).boxed()).await
+    fn readers(&self) -> &Pool {
+        &self.pool
     }
 
-    async fn settle(
-        &self,
-        held: &Claimed,
-        attempt: &AttemptRecord,
-        outcome: &Outcome,
-    ) -> Result<bool, Error> {
-        again(|| outbox::settle(&self.pool, held, attempt, outcome).boxed()).await
+    async fn begin(&self) -> Result<Transaction<'static, Db>, Error> {
+        Ok(self.pool.begin().await?)
     }
 
-    async fn give_back(&self, held: &[Claimed], now: Timestamp) -> Result<(), Error> {
-        again(|| outbox::give_back(&self.pool, held, now).boxed()).await
-    }
-
-    async fn next_due(&self) -> Result<Vec<NextDue>, Error> {
-        again(|| outbox::next_due(&self.pool).boxed()).await
-    }
-
-    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<Listed>, Error> {
-        again(|| operation::list(&self.pool, filter, limit).boxed()).await
-    }
-
-    async fn retry(
-        &self,
-        filter: &Filter,
-        now: Timestamp,
-        keep_trying_for: Duration,
-    ) -> Result<u64, Error> {
-        again(|| operation::retry(&self.pool, filter, now, keep_trying_for).boxed()).await
-    }
-
-    async fn backlog(&self) -> Result<Backlog, Error> {
-        again(|| operation::backlog(&self.pool).boxed()).await
-    }
-
-    async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
-        again(|| decisions::record(&self.pool, decisions).boxed()).await
-    }
-
-    async fn ping(&self) -> Result<(), Error> {
+    async fn reach(&self) -> Result<(), Error> {
         let read_only: String = sqlx::query_scalar("SHOW transaction_read_only")
             .fetch_one(&self.pool)
             .await?;
@@ -112,7 +112,7 @@ impl Store for Postgres {
         Ok(())
     }
 
-    async fn close(&self) {
+    async fn shut(&self) {
         self.pool.close().await;
     }
 }

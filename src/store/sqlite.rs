@@ -4,25 +4,66 @@
 //! something else is awaited. Changes go through one connection, one after the other, because SQLite has
 //! one writer; reads have connections of their own.
 
-mod decisions;
-mod open;
-mod operation;
-mod outbox;
-mod row;
+/// The objects of the JSON list `$1` as rows of a table `new`.
+macro_rules! rows {
+    ($name:literal $kind:literal $(, $names:literal $kinds:literal)*) => {
+        concat!(
+            "(SELECT value ->> '", $name, "' AS ", $name,
+            $(", value ->> '", $names, "' AS ", $names,)*
+            " FROM json_each($1)) AS new"
+        )
+    };
+}
 
-use std::collections::HashSet;
+/// The texts of a JSON list, to be looked up in.
+macro_rules! texts {
+    ($list:literal) => {
+        concat!("(SELECT value FROM json_each(", $list, "))")
+    };
+}
+
+/// There is one writer, so nothing is ever locked by another.
+macro_rules! skip_locked {
+    () => {
+        ""
+    };
+}
+
+mod open;
+
+#[path = "sql/again.rs"]
+mod again;
+#[path = "sql/decisions.rs"]
+mod decisions;
+#[path = "sql/journal.rs"]
+mod journal;
+#[path = "sql/operation.rs"]
+mod operation;
+#[path = "sql/outbox.rs"]
+mod outbox;
+#[path = "sql/promises.rs"]
+mod promises;
+#[path = "sql/reservations.rs"]
+mod reservations;
+#[path = "sql/row.rs"]
+mod row;
+#[path = "sql/upkeep.rs"]
+mod upkeep;
+
 use std::path::Path;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use sqlx::Connection;
-use sqlx::SqlitePool;
-use uuid::Uuid;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{SqliteConnection, SqlitePool, Transaction};
 
-use super::{AttemptRecord, Backlog, Error, Filter, Listed, NextDue, Store};
-use crate::clock::Timestamp;
-use crate::decision::Decision;
-use crate::delivery::{Claimed, New, Outcome};
+use super::Error;
+
+type Db = sqlx::Sqlite;
+type Pool = SqlitePool;
+type Connection = SqliteConnection;
+type Arguments = SqliteArguments;
+type DbRow = SqliteRow;
+type Database = Sqlite;
 
 /// A database in a file.
 #[derive(Debug)]
@@ -49,68 +90,26 @@ impl Sqlite {
     }
 }
 
-#[async_trait]
-impl Store for Sqlite {
-    async fn accept_all(&self, deliveries: &[New]) -> Result<HashSet<Uuid>, Error> {
-        outbox::accept(&self.writer, deliveries).await
+impl Sqlite {
+    fn writer(&self) -> &Pool {
+        &self.writer
     }
 
-    async fn claim(
-        &self,
-        plan: &str,
-        now: Timestamp,
-        lease: Duration,
-        limit: u32,
-    ) -> Result<Vec<Claimed>, Error> {
-        outbox::claim(&self.writer, plan, now, lease, limit).await
+    fn readers(&self) -> &Pool {
+        &self.readers
     }
 
-    async fn settle(
-        &self,
-        held: &Claimed,
-        attempt: &AttemptRecord,
-        outcome: &Outcome,
-    ) -> Result<bool, Error> {
-        outbox::settle(&self.writer, held, attempt, outcome).await
+    /// Begins to write at once: a transaction that reads first could not wait for another program's.
+    async fn begin(&self) -> Result<Transaction<'static, Db>, Error> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 
-    async fn give_back(&self, held: &[Claimed], now: Timestamp) -> Result<(), Error> {
-        outbox::give_back(&self.writer, held, now).await
-    }
-
-    async fn next_due(&self) -> Result<Vec<NextDue>, Error> {
-        outbox::next_due(&self.readers).await
-    }
-
-    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<Listed>, Error> {
-        operation::list(&self.readers, filter, limit).await
-    }
-
-    async fn retry(
-        &self,
-        filter: &Filter,
-        now: Timestamp,
-        keep_trying_for: Duration,
-    ) -> Result<u64, Error> {
-        operation::retry(&self.writer, filter, now, keep_trying_for).await
-    }
-
-    async fn backlog(&self) -> Result<Backlog, Error> {
-        operation::backlog(&self.readers).await
-    }
-
-    async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
-        decisions::record(&self.writer, decisions).await
-    }
-
-    async fn ping(&self) -> Result<(), Error> {
-        let mut connection = self.writer.acquire().await?;
-        let transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        transaction.rollback().await?;
+    async fn reach(&self) -> Result<(), Error> {
+        self.begin().await?.rollback().await?;
         Ok(())
     }
 
-    async fn close(&self) {
+    async fn shut(&self) {
         // The writer last: whoever closes last folds the write-ahead log into the file.
         self.readers.close().await;
         self.writer.close().await;
@@ -120,7 +119,9 @@ impl Store for Sqlite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::Event;
+    use crate::clock::Timestamp;
+    use crate::delivery::{Event, New};
+    use crate::store::{Backlog, Store as _};
     use sqlx::AssertSqlSafe;
     use uuid::Uuid;
 
@@ -136,8 +137,10 @@ mod tests {
             event: Event::IdentityCreated,
             unique_key: number.to_string(),
             identity_id: Uuid::from_u128(number),
-            request: Err(reason),
+            work: Err(reason),
+            scene: None,
             created_at: Timestamp::UNIX_EPOCH,
+            due_at: Timestamp::UNIX_EPOCH,
             keep_trying_until: Timestamp::UNIX_EPOCH,
         }
     }

@@ -125,6 +125,16 @@ pub struct Metrics {
     pub database_up: Gauge,
     /// Decisions that could not be written down.
     pub decisions_dropped: Counter,
+    /// Yeses of `pre` that could not be written into the journal.
+    pub journal_dropped: Counter,
+    /// Entries of the journal by what became of them.
+    pub journal_ended: Family<ReasonLabels, Counter>,
+    /// Reservations by what happened to them.
+    pub reservations: Family<ReasonLabels, Counter>,
+    /// `post` calls that came after what was taken had been released.
+    pub late_posts: Counter,
+    /// What reconciliation found.
+    pub reconciled: Family<ReasonLabels, Counter>,
     /// 1 if the settings now in force are those of the file.
     pub settings_loaded: Gauge,
 }
@@ -167,6 +177,11 @@ impl Metrics {
             abandoned: Gauge::default(),
             database_up: Gauge::default(),
             decisions_dropped: Counter::default(),
+            journal_dropped: Counter::default(),
+            journal_ended: Family::default(),
+            reservations: Family::default(),
+            late_posts: Counter::default(),
+            reconciled: Family::default(),
             settings_loaded: Gauge::default(),
         };
         metrics.register();
@@ -176,8 +191,14 @@ impl Metrics {
 
     fn register(&mut self) {
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        self.registry
+            .register("build", "Which Vestibule this is", build);
+        self.register_hooks();
+        self.register_deliveries();
+    }
+
+    fn register_hooks(&mut self) {
         let registry = &mut self.registry;
-        registry.register("build", "Which Vestibule this is", build);
         registry.register(
             "hook_requests",
             "Calls from Kratos by flow, stage and what came of them",
@@ -233,6 +254,10 @@ impl Metrics {
             "Time of one exchange with a service",
             self.service_seconds.clone(),
         );
+    }
+
+    fn register_deliveries(&mut self) {
+        let registry = &mut self.registry;
         registry.register(
             "deliveries_stored",
             "Deliveries stored",
@@ -267,6 +292,31 @@ impl Metrics {
             "decisions_dropped",
             "Decisions that could not be written down",
             self.decisions_dropped.clone(),
+        );
+        registry.register(
+            "journal_dropped",
+            "Sign-ups that passed and could not be written into the journal in time",
+            self.journal_dropped.clone(),
+        );
+        registry.register(
+            "journal_ended",
+            "Sign-ups of which no post told, by what a look at Kratos's identities showed",
+            self.journal_ended.clone(),
+        );
+        registry.register(
+            "reservations",
+            "Reservations by what happened to them",
+            self.reservations.clone(),
+        );
+        registry.register(
+            "late_posts",
+            "post calls that came after what was taken for the account had been released",
+            self.late_posts.clone(),
+        );
+        registry.register(
+            "reconciled",
+            "Identities looked at by reconciliation, by what was found",
+            self.reconciled.clone(),
         );
         registry.register(
             "config_last_reload_successful",

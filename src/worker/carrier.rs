@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Courier, Jitter, Observer, Pace};
+use super::{Carried, Courier, Jitter, Observer, Pace};
 use crate::clock::{Clock, Timestamp, later, milliseconds};
 use crate::delivery::backoff::{Schedule, next_try};
 use crate::delivery::{Attempt, Claimed, Outcome, Unanswered};
-use crate::store::{AttemptRecord, Store};
+use crate::store::settler::Settler;
+use crate::store::{AttemptRecord, Settlement, Store};
+
+/// When to come again if somebody else is writing into the same identity.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// What is left of a lease when the longest attempt has ended, to write down what came of it.
 const SETTLING: Duration = Duration::from_mins(1);
@@ -17,6 +21,7 @@ const SETTLING: Duration = Duration::from_mins(1);
 /// Everything that one delivery needs on its way.
 pub(super) struct Carrier {
     pub(super) store: Arc<dyn Store>,
+    pub(super) settler: Settler,
     pub(super) courier: Arc<dyn Courier>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) clock: Clock,
@@ -35,14 +40,25 @@ impl Carrier {
         let began_at = self.clock.now();
         let end = later(began_at, self.pace.longest_attempt);
         let carried = self.clock.before(end, self.courier.carry(&delivery));
-        let attempt = tokio::select! {
+        let carried = tokio::select! {
             biased;
-            attempt = carried => attempt.unwrap_or(Attempt::Unanswered(Unanswered::Timeout)),
-            () = given(&mut cut) => return self.give_back(delivery).await,
+            carried = carried => {
+                carried.unwrap_or_else(|| Attempt::Unanswered(Unanswered::Timeout).into())
+            }
+            () = given(&mut cut) => return self.give_back(delivery, self.clock.now()).await,
         };
+        let Carried {
+            attempt,
+            words,
+            followers,
+        } = carried;
         let ended_at = self.clock.now();
+        if attempt == Attempt::Unanswered(Unanswered::Busy) {
+            return self.give_back(delivery, later(ended_at, BUSY)).await;
+        }
+        let schedule = self.courier.schedule(&delivery.plan);
         let outcome = attempt.outcome(
-            &self.pace.schedule,
+            &schedule.unwrap_or(self.pace.schedule),
             delivery.attempt,
             delivery.keep_trying_until,
             ended_at,
@@ -52,12 +68,22 @@ impl Carrier {
             began_at,
             ended_at,
             status: attempt.status(),
-            error: attempt.error(),
+            error: attempt.error().map(|error| match words {
+                Some(words) => format!("{error}: {words}"),
+                None => error,
+            }),
         };
         self.tell(&delivery, &attempt, &record, &outcome);
         let lease_ends = later(began_at, self.lease());
-        self.settle(&delivery, &record, &outcome, lease_ends, cut)
-            .await;
+        let settlement = Settlement {
+            followers: if outcome == Outcome::Delivered {
+                followers
+            } else {
+                Vec::new()
+            },
+            ..Settlement::of(&delivery, record, outcome.clone())
+        };
+        self.settle(&delivery, settlement, lease_ends, cut).await;
         self.observer.attempted(&delivery, &attempt, &outcome);
     }
 
@@ -66,13 +92,12 @@ impl Carrier {
     async fn settle(
         &self,
         delivery: &Claimed,
-        record: &AttemptRecord,
-        outcome: &Outcome,
+        settlement: Settlement,
         lease_ends: Timestamp,
         mut cut: watch::Receiver<bool>,
     ) {
         for tries in 1.. {
-            let error = match self.store.settle(delivery, record, outcome).await {
+            let error = match self.settler.write(settlement.clone()).await {
                 Ok(true) => return,
                 Ok(false) => {
                     tracing::warn!(
@@ -104,9 +129,9 @@ impl Carrier {
         }
     }
 
-    async fn give_back(&self, delivery: Claimed) {
+    async fn give_back(&self, delivery: Claimed, due_at: Timestamp) {
         let id = delivery.id;
-        if let Err(error) = self.store.give_back(&[delivery], self.clock.now()).await {
+        if let Err(error) = self.store.give_back(&[delivery], due_at).await {
             tracing::warn!(
                 delivery.id = %id, error = %error.in_full(),
                 "A delivery could not be given back; it is due again when its lease ends",
@@ -121,8 +146,8 @@ impl Carrier {
         record: &AttemptRecord,
         outcome: &Outcome,
     ) {
-        let name = self.courier.service(&delivery.plan);
-        let name = name.as_deref().unwrap_or("?");
+        let destination = self.courier.destination(&delivery.plan);
+        let name = destination.as_ref().map_or("?", |to| to.name.as_str());
         let duration_ms = milliseconds(record.began_at, record.ended_at);
         let tries = delivery.attempt;
         macro_rules! line {

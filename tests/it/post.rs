@@ -1,20 +1,14 @@
 //! `post`: 204 only after everything is stored.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use serde_json::json;
 use uuid::Uuid;
-use vestibule::clock::Timestamp;
-use vestibule::decision::Decision;
-use vestibule::delivery::{Claimed, New, Outcome, State};
-use vestibule::store::sqlite::Sqlite;
-use vestibule::store::{AttemptRecord, Backlog, Error, Filter, Listed, NextDue, Store};
+use vestibule::delivery::State;
+use vestibule::store::{Filter, Listed};
 
 use crate::support::app::{KEY, uuid};
+use crate::support::failing::Failing;
 use crate::support::{FakeService, TestApp, payload};
 
 const PATH: &str = "/hooks/registration/post?method=password";
@@ -115,87 +109,11 @@ async fn a_post_that_cannot_be_read_is_a_yes_and_an_alarm() {
     assert!((alarms - expected).abs() < 0.1, "{alarms}");
 }
 
-/// A store that fails while it is told to, and otherwise is SQLite.
-struct Failing {
-    store: Sqlite,
-    fails: AtomicBool,
-    panics: AtomicBool,
-}
-
-#[async_trait]
-impl Store for Failing {
-    async fn accept_all(&self, deliveries: &[New]) -> Result<HashSet<Uuid>, Error> {
-        assert!(
-            !self.panics.load(Ordering::SeqCst),
-            "panics on purpose, about a canary"
-        );
-        if self.fails.load(Ordering::SeqCst) {
-            return Err(Error::Database(sqlx::Error::PoolTimedOut));
-        }
-        self.store.accept_all(deliveries).await
-    }
-    async fn claim(
-        &self,
-        plan: &str,
-        now: Timestamp,
-        lease: Duration,
-        limit: u32,
-    ) -> Result<Vec<Claimed>, Error> {
-        self.store.claim(plan, now, lease, limit).await
-    }
-    async fn settle(
-        &self,
-        held: &Claimed,
-        attempt: &AttemptRecord,
-        outcome: &Outcome,
-    ) -> Result<bool, Error> {
-        self.store.settle(held, attempt, outcome).await
-    }
-    async fn give_back(&self, held: &[Claimed], now: Timestamp) -> Result<(), Error> {
-        self.store.give_back(held, now).await
-    }
-    async fn next_due(&self) -> Result<Vec<NextDue>, Error> {
-        self.store.next_due().await
-    }
-    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<Listed>, Error> {
-        self.store.list(filter, limit).await
-    }
-    async fn retry(
-        &self,
-        filter: &Filter,
-        now: Timestamp,
-        keep_trying_for: Duration,
-    ) -> Result<u64, Error> {
-        self.store.retry(filter, now, keep_trying_for).await
-    }
-    async fn backlog(&self) -> Result<Backlog, Error> {
-        self.store.backlog().await
-    }
-    async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
-        if self.fails.load(Ordering::SeqCst) {
-            return Err(Error::Database(sqlx::Error::PoolTimedOut));
-        }
-        self.store.record(decisions).await
-    }
-    async fn ping(&self) -> Result<(), Error> {
-        if self.fails.load(Ordering::SeqCst) {
-            return Err(Error::Database(sqlx::Error::PoolTimedOut));
-        }
-        self.store.ping().await
-    }
-    async fn close(&self) {
-        self.store.close().await;
-    }
-}
-
 #[tokio::test]
 async fn while_the_store_fails_kratos_is_asked_to_call_again_and_pre_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(Failing {
-        store: Sqlite::open(&folder.path().join("v.db")).await.unwrap(),
-        fails: AtomicBool::new(true),
-        panics: AtomicBool::new(false),
-    });
+    let store = Failing::in_folder(folder.path()).await;
+    store.fails(true);
     let crm = FakeService::start();
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
@@ -222,7 +140,7 @@ async fn while_the_store_fails_kratos_is_asked_to_call_again_and_pre_goes_on() {
     );
 
     // The same call, by the same trigger id, is worked on anew.
-    store.fails.store(false, Ordering::SeqCst);
+    store.fails(false);
     assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
     assert_eq!(stored(&app).await.len(), 3);
     app.hand.advance(Duration::from_secs(1));
@@ -232,11 +150,8 @@ async fn while_the_store_fails_kratos_is_asked_to_call_again_and_pre_goes_on() {
 #[tokio::test]
 async fn a_panic_in_post_asks_kratos_to_call_again() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(Failing {
-        store: Sqlite::open(&folder.path().join("v.db")).await.unwrap(),
-        fails: AtomicBool::new(false),
-        panics: AtomicBool::new(true),
-    });
+    let store = Failing::in_folder(folder.path()).await;
+    store.panics(true);
     let crm = FakeService::start();
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
@@ -255,6 +170,6 @@ async fn a_panic_in_post_asks_kratos_to_call_again() {
         app.call_with(PATH, body.clone(), &headers).await.status,
         503
     );
-    store.panics.store(false, Ordering::SeqCst);
+    store.panics(false);
     assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
 }

@@ -79,7 +79,9 @@ pub async fn what_was_accepted_is_handed_out_as_it_was(store: Arc<dyn Store>) {
             id: new.id,
             plan: new.plan,
             event: new.event,
-            request: new.request.unwrap(),
+            identity_id: new.identity_id,
+            work: new.work.unwrap(),
+            scene: None,
             attempt: 1,
             created_at: new.created_at,
             keep_trying_until: new.keep_trying_until,
@@ -98,7 +100,7 @@ pub async fn a_second_yes_is_harmless(store: Arc<dyn Store>) {
     // Kratos asks again: other ids, the same keys.
     let mut again = delivery("crm", 1);
     again.id = Uuid::from_u128(99);
-    again.request = Err("of the second yes".to_owned());
+    again.work = Err("of the second yes".to_owned());
     assert_eq!(store.accept(vec![again]).await.unwrap(), 0);
     assert_eq!(listed(&store, "crm", 1).await.state, State::Pending);
     assert_eq!(store.accept(batch(&[2, 3, 3, 4])).await.unwrap(), 2);
@@ -123,7 +125,7 @@ pub async fn of_many_who_say_the_same_one_is_first(store: Arc<dyn Store>) {
 
 pub async fn what_could_not_be_built_is_kept(store: Arc<dyn Store>) {
     let mut broken = delivery("crm", 1);
-    broken.request = Err("`when` failed: no such key".to_owned());
+    broken.work = Err("`when` failed: no such key".to_owned());
     store
         .accept(vec![broken, delivery("crm", 2)])
         .await
@@ -184,7 +186,7 @@ pub async fn a_delivery_that_failed_comes_back_at_its_time(store: Arc<dyn Store>
     assert_eq!(waiting.last_error.as_deref(), Some("status 503"));
     assert_eq!(claim(&store, "crm", 4 * SECOND).await, []);
     let second = claim(&store, "crm", 5 * SECOND).await.remove(0);
-    assert_eq!((second.attempt, second.request), (2, held.request));
+    assert_eq!((second.attempt, second.work), (2, held.work));
 }
 
 pub async fn a_delivery_that_arrived_is_kept_but_never_carried_again(store: Arc<dyn Store>) {
@@ -259,7 +261,7 @@ pub async fn what_is_given_back_is_due_at_once_and_untried(store: Arc<dyn Store>
 pub async fn the_longest_waiting_is_handed_out_first(store: Arc<dyn Store>) {
     let made = |identity, seconds| {
         let mut new = delivery("crm", identity);
-        new.created_at = at(seconds * SECOND);
+        new.due_at = at(seconds * SECOND);
         new
     };
     store
@@ -280,9 +282,9 @@ pub async fn the_longest_waiting_is_handed_out_first(store: Arc<dyn Store>) {
 
 pub async fn each_plan_falls_due_by_itself(store: Arc<dyn Store>) {
     let mut later = delivery("erp", 1);
-    later.created_at = at(MINUTE);
+    later.due_at = at(MINUTE);
     let mut latest = delivery("erp", 2);
-    latest.created_at = at(DAY);
+    latest.due_at = at(DAY);
     store
         .accept(vec![delivery("crm", 1), latest, later, delivery("tax", 1)])
         .await
@@ -404,7 +406,7 @@ pub async fn the_backlog_is_counted(store: Arc<dyn Store>) {
     let mut younger = delivery("crm", 2);
     younger.created_at = at(SECOND);
     let mut broken = delivery("crm", 3);
-    broken.request = Err("broken".to_owned());
+    broken.work = Err("broken".to_owned());
     store
         .accept(vec![
             younger,

@@ -23,7 +23,7 @@ async fn home() -> (Home, Arc<dyn Store>) {
 #[tokio::test]
 async fn each_is_told_how_many_of_its_own_were_new() {
     let (_home, store) = home().await;
-    let (intake, writer) = intake(Arc::clone(&store));
+    let (intake, writer) = intake(Arc::clone(&store), Arc::new(|_| {}));
     // Nothing is written yet, so all of them will be written together.
     let calls = [
         vec![delivery("crm", 1), delivery("erp", 1)],
@@ -57,7 +57,7 @@ async fn each_is_told_how_many_of_its_own_were_new() {
 async fn one_that_the_database_refuses_fails_alone() {
     let (_home, store) = home().await;
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
-    let (intake, writer) = intake(Arc::clone(&store));
+    let (intake, writer) = intake(Arc::clone(&store), Arc::new(|_| {}));
     // Another delivery with an id that is there already.
     let wrong = New {
         unique_key: "another".to_owned(),
@@ -85,7 +85,7 @@ async fn one_that_the_database_refuses_fails_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_at_once_are_all_stored() {
     let (_home, store) = home().await;
-    let (intake, writer) = intake(Arc::clone(&store));
+    let (intake, writer) = intake(Arc::clone(&store), Arc::new(|_| {}));
     tokio::spawn(writer.run());
     let accepting: Vec<_> = (0..1000)
         .map(|identity| {
@@ -102,7 +102,7 @@ async fn a_thousand_at_once_are_all_stored() {
 #[tokio::test]
 async fn without_a_writer_nothing_is_promised() {
     let (_home, store) = home().await;
-    let (intake, writer) = intake(store);
+    let (intake, writer) = intake(store, Arc::new(|_| {}));
     drop(writer);
     assert!(intake.accept(vec![delivery("crm", 1)]).await.is_err());
 }

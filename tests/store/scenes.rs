@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 use vestibule::clock::{Timestamp, later};
 use vestibule::decision::{CheckRecord, Decision};
-use vestibule::delivery::{Claimed, Event, New};
+use vestibule::delivery::{Claimed, Event, New, Work};
 use vestibule::kratos::{Flow, Hook, Stage};
 use vestibule::request::{Body, Method, Request};
 use vestibule::store::AttemptRecord;
@@ -34,7 +34,7 @@ pub fn delivery(plan: &str, identity: u128) -> New {
         event: Event::IdentityCreated,
         unique_key: Uuid::from_u128(identity).to_string(),
         identity_id: Uuid::from_u128(identity),
-        request: Ok(Request {
+        work: Ok(Work::Send(Request {
             method: Method::Post,
             path: "/contacts?a=1".to_owned(),
             headers: vec![("X-Source".to_owned(), "sign-up".to_owned())],
@@ -42,8 +42,10 @@ pub fn delivery(plan: &str, identity: u128) -> New {
                 content_type: "application/json".to_owned(),
                 text: format!(r#"{{"identity":"{identity}","quote":"\"\\ \u0000 ü"}}"#),
             }),
-        }),
+        })),
+        scene: None,
         created_at: start(),
+        due_at: start(),
         keep_trying_until: at(DAY),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row};
-use vestibule::delivery::Outcome;
+use vestibule::delivery::{Outcome, Work};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Error, Filter, Store};
 
@@ -173,7 +173,10 @@ async fn nothing_personal_stays_in_the_file_of_what_has_arrived() {
     let store = Sqlite::open(&home.database()).await.unwrap();
     let mut new = delivery("crm", 1);
     let secret = "ada.lovelace@example.org";
-    new.request.as_mut().unwrap().body.as_mut().unwrap().text = secret.repeat(1000);
+    let Ok(Work::Send(request)) = &mut new.work else {
+        panic!("a request");
+    };
+    request.body.as_mut().unwrap().text = secret.repeat(1000);
     store.accept(vec![new]).await.unwrap();
     let held = store
         .claim("crm", start(), MINUTE, 1)
@@ -204,7 +207,7 @@ async fn a_delivery_of_another_version_is_put_aside_and_holds_up_nobody() {
         .await
         .unwrap();
     let mut other = beside(&home.database()).await;
-    sqlx::query("UPDATE deliveries SET request = '{\"verb\": \"BREW\"}' WHERE id = ?1")
+    sqlx::query("UPDATE deliveries SET work = '{\"verb\": \"BREW\"}' WHERE id = ?1")
         .bind(delivery("crm", 1).id.to_string())
         .execute(&mut other)
         .await

@@ -11,7 +11,7 @@ use vestibule::clock::{Clock, Hand};
 use vestibule::delivery::{Attempt, Claimed, Event, Outcome, State, Unanswered};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Listed, Store};
-use vestibule::worker::{Courier, Jitter, Observer, Pace, Worker};
+use vestibule::worker::{Carried, Courier, Destination, Jitter, Observer, Pace, Worker};
 
 use crate::scenes::{DAY, Home, MINUTE, SECOND, at, delivery, start};
 use crate::sqlite;
@@ -51,15 +51,19 @@ struct Running {
 #[async_trait]
 impl Courier for FakeCourier {
     /// `crm_contact` goes to `crm`.
-    fn service(&self, plan: &str) -> Option<String> {
-        plan.split('_').next().map(ToOwned::to_owned)
+    fn destination(&self, plan: &str) -> Option<Destination> {
+        let name = plan.split('_').next()?.to_owned();
+        Some(Destination {
+            name,
+            ..Destination::default()
+        })
     }
 
-    async fn carry(&self, delivery: &Claimed) -> Attempt {
+    async fn carry(&self, delivery: &Claimed) -> Carried {
         let (answer, answered) = oneshot::channel();
         let delivery = delivery.clone();
         self.0.send(Call { delivery, answer }).ok().unwrap();
-        answered.await.expect("the courier broke down")
+        answered.await.expect("the courier broke down").into()
     }
 }
 

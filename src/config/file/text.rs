@@ -64,3 +64,20 @@ impl JsonSchema for Number {
         json_schema!({"type": ["integer", "string"], "format": "number"})
     }
 }
+
+/// A number, whole or not, or a text that gives one (`${env:RATE}`).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Decimal(pub Value);
+
+impl JsonSchema for Decimal {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Decimal".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["number", "string"], "format": "number"})
+    }
+}

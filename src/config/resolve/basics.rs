@@ -8,11 +8,13 @@ use oxilangtag::LanguageTag;
 
 use super::durations::{self, written};
 use super::{Place, Resolver};
+use crate::clock::Timestamp;
 use crate::config::file;
 use crate::config::problem::Problem;
-use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log};
+use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log, Reconcile, Retention};
 use crate::config::tree::Position;
 use crate::identities;
+use crate::kratos::Identifiers;
 use crate::secret::Secret;
 use crate::store::postgres::is_address as is_postgres_address;
 use crate::telemetry::LogFormat;
@@ -34,6 +36,8 @@ pub(super) struct Basics {
     pub dsn: Option<Dsn>,
     pub log: Log,
     pub kratos: Kratos,
+    pub reconcile: Reconcile,
+    pub retention: Retention,
 }
 
 impl Resolver<'_> {
@@ -79,6 +83,8 @@ impl Resolver<'_> {
             dsn: self.dsn(),
             log: self.log(),
             kratos: self.kratos(),
+            reconcile: self.reconcile(),
+            retention: self.retention(),
         }
     }
 
@@ -337,6 +343,11 @@ impl Resolver<'_> {
             .auth
             .as_ref()
             .and_then(|auth| self.auth(&place.key("auth").key("config"), auth));
+        let identifiers = file
+            .identity_schema
+            .as_ref()
+            .and_then(|schema| self.identifiers(&place.key("identity_schema"), schema))
+            .unwrap_or_default();
         let Some(text) = &file.admin_url else {
             if file.auth.is_some() {
                 self.tell(
@@ -345,13 +356,162 @@ impl Resolver<'_> {
                     None,
                 );
             }
-            return Kratos { admin: None };
+            if file.use_external_id {
+                self.needs_admin_url(&place.key("use_external_id"), "`use_external_id`");
+            }
+            return Kratos {
+                admin: None,
+                identifiers,
+                use_external_id: false,
+            };
         };
         let url = self.service_url(&place.key("admin_url"), text);
         Kratos {
             admin: url.map(|url| identities::service(url, auth)),
+            identifiers,
+            use_external_id: file.use_external_id,
         }
     }
+
+    /// Tells that something cannot be done without Kratos's admin API.
+    pub(super) fn needs_admin_url(&mut self, place: &Place<'_>, what: &str) {
+        self.tell(
+            place,
+            format!("{what} needs Kratos's admin API"),
+            Some("name its address: `kratos: {admin_url: \"http://kratos:4434\"}`".to_owned()),
+        );
+    }
+
+    /// Whether the file names Kratos's admin API, rightly or wrongly.
+    pub(super) fn has_admin_url(&self) -> bool {
+        self.root.key("kratos").key("admin_url").node.is_some()
+    }
+
+    fn identifiers(&mut self, place: &Place<'_>, schema: &file::Text) -> Option<Identifiers> {
+        let text = self.text(schema)?;
+        let Some(path) = text.strip_prefix("file://") else {
+            self.tell(
+                place,
+                "expected the address of a file",
+                Some("as in file:///etc/config/kratos/identity.schema.json".to_owned()),
+            );
+            return None;
+        };
+        let path = self.folder.join(path);
+        let read = std::fs::read_to_string(&path)
+            .map_err(|cause| format!("the file {} cannot be read: {cause}", path.display()))
+            .and_then(|text| {
+                serde_json::from_str(&text)
+                    .map_err(|error| format!("the file {} is not JSON: {error}", path.display()))
+            });
+        match read {
+            Ok(schema) => Some(Identifiers::of(&schema)),
+            Err(message) => {
+                self.tell(place, message, None);
+                None
+            }
+        }
+    }
+
+    fn reconcile(&mut self) -> Reconcile {
+        let place = self.root.key("reconcile");
+        let file: file::Reconcile = self.decoded(&place).unwrap_or_default();
+        let every = file
+            .every
+            .as_ref()
+            .map(|every| self.duration(&place.key("every"), Some(every), "1d", ("1m", "30d")));
+        if every.is_some() && !self.has_admin_url() {
+            self.needs_admin_url(&place.key("every"), "`reconcile`");
+        }
+        let since = file.since.as_ref().and_then(|since| {
+            let text = self.text(since)?;
+            let moment = moment(&text);
+            if moment.is_none() {
+                self.tell(
+                    &place.key("since"),
+                    "expected a day or a moment",
+                    Some("as in 2026-11-01 or 2026-11-01T12:00:00Z".to_owned()),
+                );
+            }
+            moment
+        });
+        let per_second = file.per_second.map(|number| file::Decimal(number.0));
+        let per_second = self.amount(
+            &place.key("per_second"),
+            per_second.as_ref(),
+            500.0,
+            (1.0, 100_000.0),
+        );
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 1 and 100000"
+        )]
+        Reconcile {
+            every,
+            since,
+            per_second: per_second as u32,
+        }
+    }
+
+    fn retention(&mut self) -> Retention {
+        let place = self.root.key("retention");
+        let file: file::Retention = self.decoded(&place).unwrap_or_default();
+        Retention {
+            deliveries: self.duration(
+                &place.key("deliveries"),
+                file.deliveries.as_ref(),
+                "90d",
+                ("1d", "3650d"),
+            ),
+            decisions: self.duration(
+                &place.key("decisions"),
+                file.decisions.as_ref(),
+                "30d",
+                ("1h", "3650d"),
+            ),
+        }
+    }
+
+    /// A number within bounds; the default if the key is missing, or wrong, which is told.
+    pub(super) fn amount(
+        &mut self,
+        place: &Place<'_>,
+        number: Option<&file::Decimal>,
+        default: f64,
+        (least, most): (f64, f64),
+    ) -> f64 {
+        let Some(file::Decimal(value)) = number else {
+            return default;
+        };
+        let text = match value {
+            serde_json::Value::String(text) => match self.text(&file::Text(text.clone())) {
+                Some(text) => text,
+                None => return default,
+            },
+            other => other.to_string(),
+        };
+        match text.trim().parse::<f64>() {
+            Ok(number) if (least..=most).contains(&number) => number,
+            _ => {
+                self.tell(
+                    place,
+                    format!("expected a number from {least} to {most}"),
+                    None,
+                );
+                default
+            }
+        }
+    }
+}
+
+/// A day, or a moment.
+pub(crate) fn moment(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    text.parse::<Timestamp>().ok().or_else(|| {
+        let day = text.parse::<chrono::NaiveDate>().ok()?;
+        Some(day.and_hms_opt(0, 0, 0)?.and_utc())
+    })
 }
 
 fn is_key(text: &str) -> bool {

@@ -6,9 +6,12 @@ use serde_json::Value;
 
 use super::messages::Messages;
 use super::{Place, Resolver};
-use crate::check::{Check, Condition, Kind, Mode, Policy, Refusal, Set, Unavailable};
+use crate::check::{
+    Check, Condition, Kind, LateRefusal, Mode, Policy, Refusal, Reserve, Set, Unavailable,
+};
 use crate::config::file;
 use crate::config::problem::{Problem, did_you_mean, listed};
+use crate::delivery::{Event, Plan};
 use crate::expression::{Root, Scope};
 use crate::kratos::{Field, Flow};
 
@@ -61,12 +64,16 @@ impl<'a> Resolver<'a> {
             .ask
             .as_ref()
             .and_then(|ask| self.request(&place.key("ask"), ask, &scopes.before));
+        let reserve = file
+            .reserve
+            .as_ref()
+            .and_then(|reserve| self.reserve(&place.key("reserve"), file, reserve, &scopes.before));
         let unavailable = self.unavailable(
             &place.key("unavailable"),
             file.unavailable.as_ref(),
             &scopes.after,
         );
-        let asks = file.ask.is_some();
+        let asks = file.ask.is_some() || file.reserve.is_some();
         let mut refuse = Vec::new();
         for (index, refusal) in file.refuse.iter().enumerate() {
             let place = place.key("refuse").item(index);
@@ -104,6 +111,7 @@ impl<'a> Resolver<'a> {
                 Some("name `registration`, `settings` or both".to_owned()),
             );
         }
+        self.deferral(place, file, &unavailable);
         (self.problems.len() == before).then(|| Check {
             name: name.to_owned(),
             flows,
@@ -111,7 +119,13 @@ impl<'a> Resolver<'a> {
             required: file.required,
             when,
             ask,
+            reserve,
             unavailable,
+            late_refusal: match file.late_refusal {
+                Some(file::LateRefusal::Deactivate) | None => LateRefusal::Deactivate,
+                Some(file::LateRefusal::Mark) => LateRefusal::Mark,
+                Some(file::LateRefusal::Notify) => LateRefusal::Notify,
+            },
             refuse,
             accept,
             invalid,
@@ -138,18 +152,137 @@ impl<'a> Resolver<'a> {
             roots.push(Root::Previous);
         }
         let section = self.root.key("checks");
-        let others = section
-            .entries()
-            .iter()
-            .filter(|entry| entry.key != name && entry.value.get("ask").is_some());
+        let others = section.entries().iter().filter(|entry| {
+            let asks = ["ask", "reserve"].map(|key| entry.value.get(key).is_some());
+            entry.key != name && asks.contains(&true)
+        });
         let others: Vec<String> = others.map(|entry| entry.key.clone()).collect();
         let before = self.scope(&roots, others.clone());
-        if file.ask.is_some() {
+        if file.ask.is_some() || file.reserve.is_some() {
             roots.push(Root::Response);
         }
         Scopes {
             before,
             after: self.scope(&roots, others),
+        }
+    }
+
+    fn reserve(
+        &mut self,
+        place: &Place<'a>,
+        check: &file::Check,
+        file: &file::Reserve,
+        before: &Scope,
+    ) -> Option<Reserve> {
+        if check.ask.is_some() {
+            self.tell(
+                place,
+                "`ask` and `reserve` stand beside each other",
+                Some("a check does one or the other; make two of it".to_owned()),
+            );
+        }
+        if matches!(check.mode, file::Mode::Observe) {
+            self.tell(
+                place,
+                "a check that only observes takes nothing",
+                Some("let it `enforce`".to_owned()),
+            );
+        }
+        // Whose answers another check got is not kept.
+        let roots: Vec<Root> = before
+            .roots
+            .iter()
+            .copied()
+            .filter(|root| *root != Root::Checks)
+            .chain([Root::Taken])
+            .collect();
+        let later = self.scope(&roots, Vec::new());
+        let take = self.request(&place.key("take"), &file.take, before);
+        let confirm = file
+            .confirm
+            .as_ref()
+            .and_then(|confirm| self.request(&place.key("confirm"), confirm, &later));
+        let release = self.request(&place.key("release"), &file.release, &later);
+        Some(Reserve {
+            take: take?,
+            confirm,
+            release: release?,
+        })
+    }
+
+    /// What passes without an answer is asked again when nobody is there, and changes the account.
+    fn deferral(&mut self, place: &Place<'a>, file: &file::Check, unavailable: &Unavailable) {
+        let defers = |policy: &Policy| *policy == Policy::Defer;
+        if !defers(&unavailable.default) && !unavailable.chosen.values().any(defers) {
+            if file.late_refusal.is_some() {
+                self.tell(
+                    &place.key("late_refusal"),
+                    "nothing of this check is ever late",
+                    Some("it goes with `unavailable: defer`".to_owned()),
+                );
+            }
+            return;
+        }
+        let place = place.key("unavailable");
+        if file.reserve.is_some() {
+            let hint = "choose `refuse` or `accept`".to_owned();
+            self.tell(&place, "what is reserved cannot be deferred", Some(hint));
+        } else if file.ask.is_none() {
+            let hint = "add `ask`, or choose `refuse` or `accept`".to_owned();
+            self.tell(
+                &place,
+                "a check that asks nobody cannot be deferred",
+                Some(hint),
+            );
+        }
+        let expression = [Kind::Expression]
+            .iter()
+            .any(|kind| unavailable.chosen.get(kind).is_some_and(defers));
+        if expression {
+            let hint = "choose `refuse` or `accept`".to_owned();
+            self.tell(
+                &place.key("expression"),
+                "a question that cannot be built cannot be put later",
+                Some(hint),
+            );
+        }
+        if matches!(file.mode, file::Mode::Observe) {
+            self.tell(
+                &place,
+                "a check that only observes defers nothing",
+                Some("choose `refuse` or `accept`".to_owned()),
+            );
+        }
+        if !self.has_admin_url() {
+            self.needs_admin_url(&place, "`defer`");
+        }
+    }
+
+    /// Whether somebody hears what a check says late.
+    pub(super) fn late_refusals(&mut self, checks: &[(Check, Place<'a>)], plans: &[Plan]) {
+        let heard = plans
+            .iter()
+            .any(|plan| plan.events.contains(&Event::CheckRefused));
+        for (check, place) in checks {
+            if !check.defers() {
+                continue;
+            }
+            if check.late_refusal == LateRefusal::Notify && !heard {
+                self.tell(
+                    &place.key("late_refusal"),
+                    "nobody is notified",
+                    Some("add a delivery with `events: [check.refused]`".to_owned()),
+                );
+            }
+            if let Some(other) = check.reads_late().first() {
+                self.tell(
+                    place,
+                    format!(
+                        "the answer to `{other}` is not there any more when a deferred check is asked again"
+                    ),
+                    Some("read it in `when` or `ask` only, or choose `refuse` or `accept`".to_owned()),
+                );
+            }
         }
     }
 
@@ -207,6 +340,7 @@ impl<'a> Resolver<'a> {
         let policy = |policy: file::Policy| match policy {
             file::Policy::Refuse => Policy::Refuse,
             file::Policy::Accept => Policy::Accept,
+            file::Policy::Defer => Policy::Defer,
         };
         match file {
             None => Unavailable::default(),
@@ -270,7 +404,11 @@ impl<'a> Resolver<'a> {
                 }
                 Some("metadata_admin") => {
                     let message = "`metadata_admin` cannot be set before saving: Kratos does not show it to hooks, so it would be wiped";
-                    self.tell(&place, message, Some("use `metadata_public`".to_owned()));
+                    self.tell(
+                        &place,
+                        message,
+                        Some("use `metadata_public`, or `save` in a delivery".to_owned()),
+                    );
                 }
                 first => {
                     let hint =

@@ -8,7 +8,7 @@ use super::{Place, Resolver};
 use crate::config::file;
 use crate::config::problem::Problem;
 use crate::secret::Secret;
-use crate::service::{ApiKeyPlace, Auth, Service, SigningKey};
+use crate::service::{ApiKeyPlace, Auth, Limit, Service, SigningKey};
 
 /// How long one exchange may take with a service that says nothing else.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -52,6 +52,11 @@ impl Resolver<'_> {
                 .as_ref()
                 .map(|sign| self.signing_keys(&place.key("sign"), sign))
                 .unwrap_or_default();
+            let limit = file
+                .limit
+                .as_ref()
+                .map(|limit| self.limit(&place.key("limit"), limit))
+                .unwrap_or_default();
             let Some(url) = url else { continue };
             let service = Service {
                 name: entry.key.clone(),
@@ -59,6 +64,7 @@ impl Resolver<'_> {
                 timeout,
                 headers,
                 auth,
+                limit,
                 signing_keys,
             };
             self.services.insert(entry.key.clone(), service);
@@ -113,6 +119,30 @@ impl Resolver<'_> {
                 "the value has a character that a header cannot hold",
                 None,
             );
+        }
+    }
+
+    fn limit(&mut self, place: &Place<'_>, file: &file::Limit) -> Limit {
+        let concurrent = file.concurrent.as_ref().map(|number| {
+            let number = file::Decimal(number.0.clone());
+            self.amount(&place.key("concurrent"), Some(&number), 8.0, (1.0, 1000.0))
+        });
+        let per_second = file.per_second.as_ref().map(|number| {
+            self.amount(
+                &place.key("per_second"),
+                Some(number),
+                1.0,
+                (0.001, 10_000.0),
+            )
+        });
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 1 and 1000"
+        )]
+        Limit {
+            concurrent: concurrent.map(|number| number as usize),
+            per_second,
         }
     }
 
@@ -217,6 +247,7 @@ impl Resolver<'_> {
             timeout: DEFAULT_TIMEOUT,
             headers: Vec::new(),
             auth: None,
+            limit: Limit::default(),
             signing_keys: Vec::new(),
         };
         self.services.entry(name.clone()).or_insert(service);

@@ -12,11 +12,18 @@ use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqlitePool};
 use crate::store::Error;
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "deliveries and decisions",
-    include_str!("../../../migrations/sqlite/0001_deliveries_and_decisions.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "deliveries and decisions",
+        include_str!("../../../migrations/sqlite/0001_deliveries_and_decisions.sql"),
+    ),
+    (
+        2,
+        "nothing is lost",
+        include_str!("../../../migrations/sqlite/0002_nothing_is_lost.sql"),
+    ),
+];
 
 const READERS: u32 = 4;
 

@@ -1,6 +1,7 @@
 //! What the tests stand on.
 
 pub mod app;
+pub mod failing;
 pub mod logs;
 pub mod payload;
 pub mod service;

@@ -1,4 +1,4 @@
-//! What two transactions did to each other is tried again.
+//! What two transactions did to each other is tried again. SQLite has one writer, and never says so.
 
 use futures_util::future::BoxFuture;
 use sqlx::error::DatabaseError;

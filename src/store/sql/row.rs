@@ -1,18 +1,20 @@
 //! How our values look in a column.
 
 use sqlx::Row;
-use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::delivery::{Event, State};
+use crate::kratos::Flow;
+
+pub(super) use super::DbRow;
 
 /// What stands in a column is not what this version writes there. Never holds it.
 #[derive(Debug, thiserror::Error)]
 #[error("the column `{0}` holds something that this version does not know")]
 struct Unknown(&'static str);
 
-fn unknown(column: &'static str) -> sqlx::Error {
+pub(super) fn unknown(column: &'static str) -> sqlx::Error {
     sqlx::Error::ColumnDecode {
         index: column.to_owned(),
         source: Box::new(Unknown(column)),
@@ -24,12 +26,12 @@ pub(super) fn moment(timestamp: Timestamp) -> i64 {
     timestamp.timestamp_millis()
 }
 
-pub(super) fn timestamp(row: &PgRow, column: &'static str) -> Result<Timestamp, sqlx::Error> {
+pub(super) fn timestamp(row: &DbRow, column: &'static str) -> Result<Timestamp, sqlx::Error> {
     optional_timestamp(row, column)?.ok_or_else(|| unknown(column))
 }
 
 pub(super) fn optional_timestamp(
-    row: &PgRow,
+    row: &DbRow,
     column: &'static str,
 ) -> Result<Option<Timestamp>, sqlx::Error> {
     row.try_get::<Option<i64>, _>(column)?
@@ -37,27 +39,46 @@ pub(super) fn optional_timestamp(
         .transpose()
 }
 
-pub(super) fn uuid(row: &PgRow, column: &'static str) -> Result<Uuid, sqlx::Error> {
+pub(super) fn uuid(row: &DbRow, column: &'static str) -> Result<Uuid, sqlx::Error> {
     Uuid::parse_str(row.try_get(column)?).map_err(|_| unknown(column))
 }
 
-pub(super) fn event(row: &PgRow) -> Result<Event, sqlx::Error> {
+pub(super) fn event(row: &DbRow) -> Result<Event, sqlx::Error> {
     Event::named(row.try_get("event")?).ok_or_else(|| unknown("event"))
 }
 
-pub(super) fn state(row: &PgRow) -> Result<State, sqlx::Error> {
+pub(super) fn state(row: &DbRow) -> Result<State, sqlx::Error> {
     State::named(row.try_get("state")?).ok_or_else(|| unknown("state"))
 }
 
 /// A value that is kept as JSON.
 pub(super) fn json<T: serde::de::DeserializeOwned>(
-    row: &PgRow,
+    row: &DbRow,
     column: &'static str,
 ) -> Result<T, sqlx::Error> {
     serde_json::from_str(row.try_get(column)?).map_err(|_| unknown(column))
 }
 
-/// A number that is never negative; PostgreSQL has none without a sign.
-pub(super) fn count(row: &PgRow, column: &'static str) -> Result<u32, sqlx::Error> {
+/// The same, if there is one.
+pub(super) fn optional_json<T: serde::de::DeserializeOwned>(
+    row: &DbRow,
+    column: &'static str,
+) -> Result<Option<T>, sqlx::Error> {
+    row.try_get::<Option<&str>, _>(column)?
+        .map(|text| serde_json::from_str(text).map_err(|_| unknown(column)))
+        .transpose()
+}
+
+pub(super) fn flow(row: &DbRow) -> Result<Flow, sqlx::Error> {
+    Flow::named(row.try_get("flow")?).ok_or_else(|| unknown("flow"))
+}
+
+/// A small number that is never negative; PostgreSQL has none without a sign.
+pub(super) fn count(row: &DbRow, column: &'static str) -> Result<u32, sqlx::Error> {
     u32::try_from(row.try_get::<i32, _>(column)?).map_err(|_| unknown(column))
+}
+
+/// How many there are.
+pub(super) fn number(row: &DbRow, column: &'static str) -> Result<u64, sqlx::Error> {
+    u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| unknown(column))
 }

@@ -1,8 +1,9 @@
 //! What was decided, written down.
 
-use sqlx::{QueryBuilder, Sqlite, SqlitePool};
+use sqlx::QueryBuilder;
 
 use super::row;
+use super::{Db, Pool};
 use crate::decision::Decision;
 use crate::store::Error;
 
@@ -10,11 +11,11 @@ const RECORD: &str =
     "INSERT INTO decisions (at, flow_id, flow, method, outcome, duration_ms, checks) ";
 
 /// One statement for all of them, so that it is one transaction.
-pub(super) async fn record(writer: &SqlitePool, decisions: &[Decision]) -> Result<(), Error> {
+pub(super) async fn record(writer: &Pool, decisions: &[Decision]) -> Result<(), Error> {
     if decisions.is_empty() {
         return Ok(());
     }
-    let mut statement = QueryBuilder::<Sqlite>::new(RECORD);
+    let mut statement = QueryBuilder::<Db>::new(RECORD);
     statement.push_values(decisions, |mut row, decision| {
         row.push_bind(row::moment(decision.at))
             .push_bind(decision.flow_id.to_string())

@@ -1,0 +1,26 @@
+//! Counts what the worker does.
+
+use std::sync::Arc;
+
+use crate::delivery::{Attempt, Claimed, Outcome};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::DeliveryLabels;
+use crate::worker::Observer;
+
+/// Counts attempts.
+pub struct Counter(pub Arc<Metrics>);
+
+impl Observer for Counter {
+    fn attempted(&self, delivery: &Claimed, _: &Attempt, outcome: &Outcome) {
+        let outcome = match outcome {
+            Outcome::Delivered => "delivered",
+            Outcome::RetryAt(_) => "retried",
+            Outcome::Abandoned => "abandoned",
+        };
+        let labels = DeliveryLabels {
+            plan: delivery.plan.clone(),
+            outcome,
+        };
+        self.0.delivery_attempts.get_or_create(&labels).inc();
+    }
+}

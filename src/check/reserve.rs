@@ -1,0 +1,124 @@
+//! take now; confirm or release later
+//!
+//! Kratos may fail after our yes and never tells, so what was taken for a sign-up is confirmed when `post` comes, and
+//! released when it is known that it will not.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Reserve;
+use crate::clock::{Timestamp, later};
+use crate::delivery::{Event, New, Queue, Scene, Work, time_ordered_id};
+use crate::expression::Lists;
+use crate::request;
+use crate::reservation::{Because, Reservation};
+
+/// How long it is tried to confirm or to release.
+const KEEP_TRYING_FOR: Duration = Duration::from_hours(24 * 8);
+
+/// What `taken` stands for: the answer if there was one, and the key that it was taken with.
+#[must_use]
+pub fn taken(reservation: Uuid, answer: Option<&Value>) -> Value {
+    let mut taken = answer.cloned().unwrap_or_else(|| json!({}));
+    taken["key"] = reservation.to_string().into();
+    taken
+}
+
+/// The delivery that confirms it for this identity. `None` if the service need not be told.
+#[must_use]
+pub fn confirmation(
+    reserve: &Reserve,
+    reservation: &Reservation,
+    (identity_id, identity): (Uuid, &Value),
+    event: Event,
+    lists: &Lists,
+    now: Timestamp,
+) -> Option<New> {
+    let plan = reserve.confirm.as_ref()?;
+    let work = match &reservation.details {
+        Some(details) => {
+            let scene = Scene {
+                identity: Some(identity.clone()),
+                ..details.scene.clone()
+            };
+            built(plan, &scene, lists, "confirm")
+        }
+        None => Err("what was taken is not known any more".to_owned()),
+    };
+    let queue = Queue::Confirm(&reservation.check);
+    Some(delivery(&queue, reservation, identity_id, event, work, now))
+}
+
+/// The dead letter for an account whose reservation was given back before we knew of it.
+#[must_use]
+pub fn too_late(reservation: &Reservation, identity_id: Uuid, event: Event, now: Timestamp) -> New {
+    let because = reservation.because.map_or("released", Because::as_str);
+    let work = Err(format!(
+        "the account exists, but what was taken for it had been released already ({because})"
+    ));
+    let queue = Queue::Confirm(&reservation.check);
+    delivery(&queue, reservation, identity_id, event, work, now)
+}
+
+/// The delivery that gives it back. If its answer is not known and `release` needs it, taking is asked for once more, with
+/// the same key.
+#[must_use]
+pub fn release(reserve: &Reserve, reservation: &Reservation, lists: &Lists, now: Timestamp) -> New {
+    let work = match &reservation.details {
+        Some(details) => {
+            let direct = built(&reserve.release, &details.scene, lists, "release");
+            let answered = details
+                .scene
+                .taken
+                .as_ref()
+                .is_some_and(|taken| taken.get("status").is_some());
+            match direct {
+                Err(_) if !answered => Ok(Work::Undo {
+                    take: details.take.clone(),
+                    key: reservation.id.to_string(),
+                }),
+                direct => direct,
+            }
+        }
+        None => Err("what was taken is not known any more".to_owned()),
+    };
+    let scene = reservation
+        .details
+        .as_ref()
+        .map(|details| details.scene.clone());
+    let queue = Queue::Release(&reservation.check);
+    let event = Event::RegistrationFailed;
+    let mut new = delivery(&queue, reservation, Uuid::nil(), event, work, now);
+    new.scene = scene.filter(|_| matches!(new.work, Ok(Work::Undo { .. })));
+    new
+}
+
+fn built(plan: &request::Plan, scene: &Scene, lists: &Lists, what: &str) -> Result<Work, String> {
+    plan.build(&scene.names(lists, None))
+        .map(Work::Send)
+        .map_err(|error| format!("`{what}` could not be built: {error}"))
+}
+
+fn delivery(
+    queue: &Queue<'_>,
+    reservation: &Reservation,
+    identity_id: Uuid,
+    event: Event,
+    work: Result<Work, String>,
+    now: Timestamp,
+) -> New {
+    New {
+        id: time_ordered_id(now),
+        plan: queue.to_string(),
+        event,
+        unique_key: reservation.id.to_string(),
+        identity_id,
+        work,
+        scene: None,
+        created_at: now,
+        due_at: now,
+        keep_trying_until: later(now, KEEP_TRYING_FOR),
+    }
+}

@@ -1,0 +1,74 @@
+//! What was true when a delivery came into being, for the expressions that read its answer later.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::expression::{Lists, Names};
+
+/// The names of an expression, kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scene {
+    /// `identity`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Value>,
+    /// `previous`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Value>,
+    /// `value`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// `flow`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow: Option<Value>,
+    /// `request`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Value>,
+    /// `method`
+    pub method: String,
+    /// `now`
+    pub now: Timestamp,
+    /// `taken`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken: Option<Value>,
+    /// The check that has refused late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+}
+
+impl Scene {
+    /// Keeps what these names stand for.
+    #[must_use]
+    pub fn of(names: &Names<'_>) -> Self {
+        Self {
+            identity: names.identity.cloned(),
+            previous: names.previous.cloned(),
+            value: names.value.cloned(),
+            flow: names.flow.cloned(),
+            request: names.request.cloned(),
+            method: names.method.to_owned(),
+            now: names.now,
+            taken: names.taken.cloned(),
+            check: None,
+        }
+    }
+
+    /// The names, with this answer.
+    #[must_use]
+    pub fn names<'a>(&'a self, lists: &'a Lists, response: Option<&'a Value>) -> Names<'a> {
+        Names {
+            identity: self.identity.as_ref(),
+            previous: self.previous.as_ref(),
+            value: self.value.as_ref(),
+            flow: self.flow.as_ref(),
+            request: self.request.as_ref(),
+            method: &self.method,
+            now: self.now,
+            response,
+            checks: None,
+            taken: self.taken.as_ref(),
+            lists,
+        }
+    }
+}

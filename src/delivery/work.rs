@@ -1,0 +1,78 @@
+//! What a delivery does when its time has come.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::request::Request;
+
+/// What is to be done. Stored as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Put the question of a deferred check again.
+    Ask(Request),
+    /// Write into the identity, through Kratos's admin API.
+    Write(Vec<Put>),
+    /// Release what an unclear taking may have taken. Who cannot say what that was is asked once more, with the key of
+    /// the first time, and then releases what the answer names.
+    Undo {
+        /// The request that took, or did not.
+        take: Request,
+        /// Its Idempotency-Key.
+        key: String,
+    },
+    /// Send this. (It stands in the database as it is: the first version knew nothing else.)
+    #[serde(untagged)]
+    Send(Request),
+}
+
+/// One value that is written into an identity.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Put {
+    /// `["metadata_admin", "crm_id"]`.
+    pub path: Vec<String>,
+    /// What shall stand there; `None` takes away what does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+}
+
+impl From<Request> for Work {
+    fn from(request: Request) -> Self {
+        Self::Send(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Method;
+    use serde_json::json;
+
+    #[test]
+    fn a_request_of_the_first_version_is_still_read() {
+        let stored = json!({"method": "POST", "path": "/a", "headers": [], "body": null});
+        let request = Request {
+            method: Method::Post,
+            path: "/a".to_owned(),
+            headers: Vec::new(),
+            body: None,
+        };
+        let works = [
+            Work::Send(request.clone()),
+            Work::Ask(request.clone()),
+            Work::Write(vec![Put {
+                path: vec!["state".to_owned()],
+                value: Some(json!("inactive")),
+            }]),
+            Work::Undo {
+                take: request,
+                key: "k".to_owned(),
+            },
+        ];
+        assert_eq!(serde_json::to_value(&works[0]).unwrap(), stored);
+        for work in works {
+            let stored = serde_json::to_value(&work).unwrap();
+            assert_eq!(serde_json::from_value::<Work>(stored).unwrap(), work);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What an operator sees of the deliveries, and does with them.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::row::{self, DbRow};
+use super::{Arguments, Db, Pool};
+use crate::clock::{Timestamp, later};
+use crate::delivery::State;
+use crate::store::{Backlog, Error, Filter, Listed, ListedAttempt, Shown};
+
+/// The parameters 1 to 6 are a [`Filter`]'s.
+macro_rules! filter {
+    () => {
+        concat!(
+            " (CAST($1 AS TEXT) IS NULL OR id IN ",
+            texts!("$1"),
+            ")
+    AND (CAST($2 AS TEXT) IS NULL OR plan = $2)
+    AND (CAST($3 AS TEXT) IS NULL OR state = $3)
+    AND (CAST($4 AS TEXT) IS NULL OR identity_id = $4)
+    AND (CAST($5 AS BIGINT) IS NULL OR created_at >= $5)
+    AND (CAST($6 AS BIGINT) IS NULL OR created_at < $6)"
+        )
+    };
+}
+
+/// A statement whose first six parameters are the filter's.
+fn filtered(
+    statement: &'static str,
+    filter: &Filter,
+) -> sqlx::query::Query<'static, Db, Arguments> {
+    sqlx::query(statement)
+        .bind((!filter.ids.is_empty()).then(|| json!(filter.ids).to_string()))
+        .bind(filter.plan.clone())
+        .bind(filter.state.map(State::as_str))
+        .bind(filter.identity.map(|id| id.to_string()))
+        .bind(filter.since.map(row::moment))
+        .bind(filter.until.map(row::moment))
+}
+
+// Ids are ordered by time.
+const LIST: &str = concat!(
+    "
+SELECT id, plan, event, identity_id, state, attempts, last_error, created_at, run_at, settled_at
+FROM deliveries WHERE",
+    filter!(),
+    "
+    AND (CAST($7 AS TEXT) IS NULL OR id < $7)
+ORDER BY id DESC
+LIMIT $8"
+);
+
+pub(super) async fn list(
+    readers: &Pool,
+    filter: &Filter,
+    limit: u32,
+) -> Result<Vec<Listed>, Error> {
+    let rows = filtered(LIST, filter)
+        .bind(filter.after.map(|id| id.to_string()))
+        .bind(i64::from(limit))
+        .fetch_all(readers)
+        .await?;
+    Ok(rows.iter().map(listed).collect::<Result<_, _>>()?)
+}
+
+fn listed(row: &DbRow) -> Result<Listed, sqlx::Error> {
+    let state = row::state(row)?;
+    let run_at = row::timestamp(row, "run_at")?;
+    Ok(Listed {
+        id: row::uuid(row, "id")?,
+        plan: row.try_get("plan")?,
+        event: row::event(row)?,
+        identity_id: row::uuid(row, "identity_id")?,
+        state,
+        attempts: row::count(row, "attempts")?,
+        last_error: row.try_get("last_error")?,
+        created_at: row::timestamp(row, "created_at")?,
+        next_attempt_at: (state == State::Pending).then_some(run_at),
+        settled_at: row::optional_timestamp(row, "settled_at")?,
+    })
+}
+
+const SHOW: &str = "
+SELECT id, plan, event, identity_id, state, attempts, last_error, created_at, run_at, settled_at, keep_trying_until, work
+FROM deliveries WHERE id = $1";
+
+const TRIES: &str = "
+SELECT attempt, began_at, duration_ms, status, error FROM attempts WHERE delivery_id = $1 ORDER BY attempt";
+
+pub(super) async fn show(readers: &Pool, id: Uuid) -> Result<Option<Shown>, Error> {
+    let id = id.to_string();
+    let Some(row) = sqlx::query(SHOW).bind(&id).fetch_optional(readers).await? else {
+        return Ok(None);
+    };
+    let tries = sqlx::query(TRIES).bind(&id).fetch_all(readers).await?;
+    Ok(Some(Shown {
+        listed: listed(&row)?,
+        keep_trying_until: row::timestamp(&row, "keep_trying_until")?,
+        tries: tries.iter().map(tried).collect::<Result<_, _>>()?,
+        work: row::optional_json(&row, "work").unwrap_or_default(),
+    }))
+}
+
+fn tried(row: &DbRow) -> Result<ListedAttempt, sqlx::Error> {
+    let whole = |column| row.try_get::<i64, _>(column);
+    let status: Option<i64> = row.try_get("status")?;
+    Ok(ListedAttempt {
+        attempt: u32::try_from(whole("attempt")?).unwrap_or(u32::MAX),
+        began_at: row::timestamp(row, "began_at")?,
+        duration_ms: u64::try_from(whole("duration_ms")?).unwrap_or_default(),
+        status: status.and_then(|status| u16::try_from(status).ok()),
+        error: row.try_get("error")?,
+    })
+}
+
+const RETRY: &str = concat!(
+    "
+UPDATE deliveries
+SET state = 'pending', leased = 0, run_at = $7, settled_at = NULL,
+    keep_trying_until = CASE state WHEN 'abandoned' THEN $8 ELSE keep_trying_until END
+WHERE",
+    filter!(),
+    "
+    AND state IN ('pending', 'abandoned')
+    AND NOT (leased = 1 AND run_at > $7)
+    AND work IS NOT NULL"
+);
+
+pub(super) async fn retry(
+    writer: &Pool,
+    filter: &Filter,
+    now: Timestamp,
+    keep_trying_for: Duration,
+) -> Result<u64, Error> {
+    let done = filtered(RETRY, filter)
+        .bind(row::moment(now))
+        .bind(row::moment(later(now, keep_trying_for)))
+        .execute(writer)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+const DISCARD: &str = concat!(
+    "
+UPDATE deliveries
+SET state = 'discarded', leased = 0, settled_at = $7, work = NULL, scene = NULL
+WHERE",
+    filter!(),
+    "
+    AND state IN ('pending', 'abandoned')
+    AND NOT (leased = 1 AND run_at > $7)"
+);
+
+pub(super) async fn discard(writer: &Pool, filter: &Filter, now: Timestamp) -> Result<u64, Error> {
+    let done = filtered(DISCARD, filter)
+        .bind(row::moment(now))
+        .execute(writer)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+const UNFINISHED: &str = concat!(
+    "SELECT count(*) AS number FROM deliveries WHERE",
+    filter!(),
+    " AND state IN ('pending', 'abandoned')"
+);
+
+pub(super) async fn unfinished(readers: &Pool, filter: &Filter) -> Result<u64, Error> {
+    let row = filtered(UNFINISHED, filter).fetch_one(readers).await?;
+    Ok(row::number(&row, "number")?)
+}
+
+pub(super) const BACKLOG: &str = "
+SELECT state, count(*) AS number, min(created_at) AS oldest
+FROM deliveries WHERE state IN ('pending', 'abandoned') GROUP BY state";
+
+pub(super) async fn backlog(readers: &Pool) -> Result<Backlog, Error> {
+    let mut backlog = Backlog::default();
+    for row in &sqlx::query(BACKLOG).fetch_all(readers).await? {
+        match row::state(row)? {
+            State::Pending => {
+                backlog.pending = row::number(row, "number")?;
+                backlog.oldest_pending = row::optional_timestamp(row, "oldest")?;
+            }
+            State::Abandoned => backlog.abandoned = row::number(row, "number")?,
+            State::Delivered | State::Discarded => {}
+        }
+    }
+    Ok(backlog)
+}
+
+const KNOWN: &str = concat!(
+    "SELECT deliveries.plan AS plan, deliveries.unique_key AS unique_key FROM ",
+    rows!("of_plan" "TEXT", "of_key" "TEXT"),
+    " JOIN deliveries ON deliveries.plan = new.of_plan AND deliveries.unique_key = new.of_key"
+);
+
+pub(super) async fn known(
+    readers: &Pool,
+    keys: &[(String, String)],
+) -> Result<HashSet<(String, String)>, Error> {
+    let rows: Value = keys
+        .iter()
+        .map(|(plan, key)| json!({"of_plan": plan, "of_key": key}))
+        .collect();
+    let known = sqlx::query(KNOWN)
+        .bind(rows.to_string())
+        .fetch_all(readers)
+        .await?;
+    let pair =
+        |row: &DbRow| Ok::<_, sqlx::Error>((row.try_get("plan")?, row.try_get("unique_key")?));
+    Ok(known.iter().map(pair).collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,273 @@
+//! The way of a delivery: accepted, claimed, settled or given back.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::row::{self, DbRow};
+use super::{Connection, Pool};
+use crate::clock::{Timestamp, later, milliseconds};
+use crate::delivery::{Claimed, New, Outcome, State};
+use crate::store::{Error, NextDue, Settlement};
+
+// `WHERE true` tells SQLite that `ON` does not belong to a join.
+const ACCEPT: &str = concat!(
+    "
+INSERT INTO deliveries
+    (id, plan, event, unique_key, identity_id, work, scene, state, leased, run_at, attempts,
+     keep_trying_until, created_at, settled_at, last_error)
+SELECT id, plan, event, unique_key, identity_id, work, scene, state, 0, run_at, 0,
+    keep_trying_until, created_at, settled_at, last_error
+FROM ",
+    rows!(
+        "id" "TEXT", "plan" "TEXT", "event" "TEXT", "unique_key" "TEXT", "identity_id" "TEXT", "work" "TEXT",
+        "scene" "TEXT", "state" "TEXT", "run_at" "BIGINT", "keep_trying_until" "BIGINT", "created_at" "BIGINT",
+        "settled_at" "BIGINT", "last_error" "TEXT"
+    ),
+    " WHERE true ON CONFLICT (plan, unique_key) DO NOTHING RETURNING id"
+);
+
+pub(super) async fn accept(
+    connection: &mut Connection,
+    deliveries: &[New],
+) -> Result<HashSet<Uuid>, Error> {
+    if deliveries.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows: Value = deliveries.iter().map(new_row).collect();
+    let new = sqlx::query(ACCEPT)
+        .bind(rows.to_string())
+        .fetch_all(connection)
+        .await?;
+    ids(&new)
+}
+
+fn ids(rows: &[DbRow]) -> Result<HashSet<Uuid>, Error> {
+    Ok(rows
+        .iter()
+        .map(|row| row::uuid(row, "id"))
+        .collect::<Result<_, _>>()?)
+}
+
+fn new_row(new: &New) -> Value {
+    let (work, state, error) = match &new.work {
+        Ok(work) => (Some(json!(work).to_string()), State::Pending, None),
+        Err(reason) => (None, State::Abandoned, Some(reason)),
+    };
+    let scene = new.scene.as_ref().filter(|_| work.is_some());
+    json!({
+        "id": new.id,
+        "plan": new.plan,
+        "event": new.event,
+        "unique_key": new.unique_key,
+        "identity_id": new.identity_id,
+        "work": work,
+        "scene": scene.map(|scene| json!(scene).to_string()),
+        "state": state,
+        "run_at": row::moment(new.due_at),
+        "keep_trying_until": row::moment(new.keep_trying_until),
+        "created_at": row::moment(new.created_at),
+        "settled_at": error.is_some().then(|| row::moment(new.created_at)),
+        "last_error": error,
+    })
+}
+
+// Leaps from plan to plan along the index, however many deliveries each has.
+pub(super) const NEXT_DUE: &str = "
+WITH RECURSIVE plans (plan) AS (
+    SELECT min(plan) FROM deliveries WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(plan) FROM deliveries WHERE state = 'pending' AND plan > plans.plan)
+    FROM plans WHERE plan IS NOT NULL
+)
+SELECT plan, (SELECT min(run_at) FROM deliveries WHERE state = 'pending' AND plan = plans.plan) AS run_at
+FROM plans WHERE plan IS NOT NULL";
+
+pub(super) async fn next_due(readers: &Pool) -> Result<Vec<NextDue>, Error> {
+    let rows = sqlx::query(NEXT_DUE).fetch_all(readers).await?;
+    // A plan whose last delivery was settled between the two looks has no time.
+    let mut due = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if let Some(at) = row::optional_timestamp(row, "run_at")? {
+            due.push(NextDue {
+                plan: row.try_get("plan")?,
+                at,
+            });
+        }
+    }
+    Ok(due)
+}
+
+pub(super) const CLAIM: &str = concat!(
+    "
+UPDATE deliveries SET leased = 1, run_at = $1, attempts = attempts + 1
+WHERE id IN (
+    SELECT id FROM deliveries WHERE state = 'pending' AND plan = $2 AND run_at <= $3
+    ORDER BY run_at, id LIMIT $4",
+    skip_locked!(),
+    ")
+RETURNING id, plan, event, identity_id, work, scene, attempts, created_at, keep_trying_until"
+);
+
+pub(super) async fn claim(
+    writer: &Pool,
+    plan: &str,
+    now: Timestamp,
+    lease: Duration,
+    limit: u32,
+) -> Result<Vec<Claimed>, Error> {
+    let rows = sqlx::query(CLAIM)
+        .bind(row::moment(later(now, lease)))
+        .bind(plan)
+        .bind(row::moment(now))
+        .bind(i64::from(limit))
+        .fetch_all(writer)
+        .await?;
+    let mut held = Vec::with_capacity(rows.len());
+    for row in &rows {
+        match claimed(row) {
+            Ok(claimed) => held.push(claimed),
+            Err(error) => {
+                abandon_unreadable(writer, row.try_get("id")?, now).await?;
+                tracing::error!(plan, %error, "A stored delivery cannot be read; it is kept as abandoned");
+            }
+        }
+    }
+    held.sort_by_key(|claimed| claimed.id);
+    Ok(held)
+}
+
+fn claimed(row: &DbRow) -> Result<Claimed, sqlx::Error> {
+    Ok(Claimed {
+        id: row::uuid(row, "id")?,
+        plan: row.try_get("plan")?,
+        event: row::event(row)?,
+        identity_id: row::uuid(row, "identity_id")?,
+        work: row::json(row, "work")?,
+        scene: row::optional_json(row, "scene")?,
+        attempt: row::count(row, "attempts")?,
+        created_at: row::timestamp(row, "created_at")?,
+        keep_trying_until: row::timestamp(row, "keep_trying_until")?,
+    })
+}
+
+const ABANDON_UNREADABLE: &str = "
+UPDATE deliveries
+SET state = 'abandoned', leased = 0, settled_at = $2, last_error = 'this version cannot read the stored delivery'
+WHERE id = $1";
+
+/// Takes a delivery that another version wrote out of the others' way.
+async fn abandon_unreadable(writer: &Pool, id: &str, now: Timestamp) -> Result<(), sqlx::Error> {
+    let statement = sqlx::query(ABANDON_UNREADABLE)
+        .bind(id)
+        .bind(row::moment(now));
+    statement.execute(writer).await.map(drop)
+}
+
+const SETTLE: &str = concat!(
+    "
+UPDATE deliveries
+SET state = new.new_state, leased = 0, run_at = coalesce(new.next_at, deliveries.run_at), settled_at = new.ended_at,
+    last_status = new.status, last_error = new.error,
+    work = CASE new.new_state WHEN 'delivered' THEN NULL ELSE deliveries.work END,
+    scene = CASE new.new_state WHEN 'delivered' THEN NULL ELSE deliveries.scene END
+FROM ",
+    rows!(
+        "delivery" "TEXT", "attempt" "BIGINT", "new_state" "TEXT", "next_at" "BIGINT", "ended_at" "BIGINT",
+        "status" "INT4", "error" "TEXT"
+    ),
+    " WHERE deliveries.id = new.delivery AND deliveries.attempts = new.attempt AND deliveries.leased = 1
+RETURNING id"
+);
+
+const KEEP_ATTEMPTS: &str = concat!(
+    "
+INSERT INTO attempts (delivery_id, attempt, began_at, duration_ms, status, error)
+SELECT delivery, attempt, began_at, duration_ms, status, error FROM ",
+    rows!(
+        "delivery" "TEXT", "attempt" "BIGINT", "began_at" "BIGINT", "duration_ms" "BIGINT", "status" "BIGINT",
+        "error" "TEXT"
+    ),
+    " WHERE true ON CONFLICT (delivery_id, attempt) DO NOTHING"
+);
+
+/// Within a transaction.
+pub(super) async fn settle(
+    connection: &mut Connection,
+    settlements: &[Settlement],
+) -> Result<HashSet<Uuid>, Error> {
+    let rows: Value = settlements.iter().map(settled_row).collect();
+    let settled = sqlx::query(SETTLE)
+        .bind(rows.to_string())
+        .fetch_all(&mut *connection)
+        .await?;
+    let settled = ids(&settled)?;
+    let counted = || settlements.iter().filter(|one| settled.contains(&one.id));
+    let attempts: Value = counted().map(attempt_row).collect();
+    sqlx::query(KEEP_ATTEMPTS)
+        .bind(attempts.to_string())
+        .execute(&mut *connection)
+        .await?;
+    let followers: Vec<New> = counted()
+        .flat_map(|one| one.followers.iter().cloned())
+        .collect();
+    accept(connection, &followers).await?;
+    Ok(settled)
+}
+
+fn settled_row(settlement: &Settlement) -> Value {
+    let ended_at = row::moment(settlement.record.ended_at);
+    let (state, next_at, ended_at) = match &settlement.outcome {
+        Outcome::Delivered => (State::Delivered, None, Some(ended_at)),
+        Outcome::RetryAt(next) => (State::Pending, Some(row::moment(*next)), None),
+        Outcome::Abandoned => (State::Abandoned, None, Some(ended_at)),
+    };
+    json!({
+        "delivery": settlement.id,
+        "attempt": settlement.attempt,
+        "new_state": state,
+        "next_at": next_at,
+        "ended_at": ended_at,
+        "status": settlement.record.status,
+        "error": settlement.record.error,
+    })
+}
+
+fn attempt_row(settlement: &Settlement) -> Value {
+    let record = &settlement.record;
+    json!({
+        "delivery": settlement.id,
+        "attempt": settlement.attempt,
+        "began_at": row::moment(record.began_at),
+        "duration_ms": milliseconds(record.began_at, record.ended_at),
+        "status": record.status,
+        "error": record.error,
+    })
+}
+
+const GIVE_BACK: &str = concat!(
+    "
+UPDATE deliveries SET leased = 0, run_at = $2, attempts = deliveries.attempts - 1
+FROM ",
+    rows!("delivery" "TEXT", "attempt" "BIGINT"),
+    " WHERE deliveries.id = new.delivery AND deliveries.attempts = new.attempt AND deliveries.leased = 1"
+);
+
+pub(super) async fn give_back(
+    writer: &Pool,
+    held: &[Claimed],
+    due_at: Timestamp,
+) -> Result<(), Error> {
+    let rows: Value = held
+        .iter()
+        .map(|claimed| json!({"delivery": claimed.id, "attempt": claimed.attempt}))
+        .collect();
+    let statement = sqlx::query(GIVE_BACK)
+        .bind(rows.to_string())
+        .bind(row::moment(due_at));
+    statement.execute(writer).await?;
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! The promises, kept by statements that both databases understand.
+//!
+//! This file and those beside it are compiled once for each database, with its dialect: `rows!`, `texts!`,
+//! `skip_locked!`, and the types of its connections.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use uuid::Uuid;
+
+use super::again::again;
+use super::{Database, decisions, journal, operation, outbox, reservations, upkeep};
+use crate::clock::Timestamp;
+use crate::decision::Decision;
+use crate::delivery::Claimed;
+use crate::journal::Entry;
+use crate::reservation::{Details, Reservation};
+use crate::store::{
+    Backlog, Batch, Error, Filter, FlowState, Listed, NextDue, Settlement, Shown, Store,
+};
+
+impl Database {
+    async fn write_once(&self, batch: &Batch) -> Result<HashSet<Uuid>, Error> {
+        if batch.is_only_deliveries() {
+            let mut connection = self.writer().acquire().await?;
+            return outbox::accept(&mut connection, &batch.deliveries).await;
+        }
+        let mut transaction = self.begin().await?;
+        journal::open(&mut transaction, &batch.opened).await?;
+        journal::close(&mut transaction, &batch.closed).await?;
+        journal::end(&mut transaction, &batch.ended).await?;
+        reservations::confirm(&mut transaction, &batch.confirmed).await?;
+        reservations::release(&mut transaction, &batch.released).await?;
+        reservations::reserve(&mut transaction, &batch.reserved).await?;
+        let new = outbox::accept(&mut transaction, &batch.deliveries).await?;
+        transaction.commit().await?;
+        Ok(new)
+    }
+
+    async fn settle_once(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error> {
+        let mut transaction = self.begin().await?;
+        let settled = outbox::settle(&mut transaction, settlements).await?;
+        transaction.commit().await?;
+        Ok(settled)
+    }
+
+    async fn delete_settled_once(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        let mut transaction = self.begin().await?;
+        let deleted = upkeep::delete_settled(&mut transaction, before, limit).await?;
+        transaction.commit().await?;
+        Ok(deleted)
+    }
+
+    async fn delete_ended_once(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        let mut transaction = self.begin().await?;
+        let deleted = upkeep::delete_ended(&mut transaction, before, limit).await?;
+        transaction.commit().await?;
+        Ok(deleted)
+    }
+
+    async fn forget_once(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error> {
+        let mut transaction = self.begin().await?;
+        let forgotten = upkeep::forget(&mut transaction, identity_id, now).await?;
+        transaction.commit().await?;
+        Ok(forgotten)
+    }
+}
+
+#[async_trait]
+impl Store for Database {
+    async fn write(&self, batch: &Batch) -> Result<HashSet<Uuid>, Error> {
+        again(|| self.write_once(batch).boxed()).await
+    }
+
+    async fn claim(
+        &self,
+        plan: &str,
+        now: Timestamp,
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<Claimed>, Error> {
+        again(|| outbox::claim(self.writer(), plan, now, lease, limit).boxed()).await
+    }
+
+    async fn settle_all(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error> {
+        again(|| self.settle_once(settlements).boxed()).await
+    }
+
+    async fn give_back(&self, held: &[Claimed], due_at: Timestamp) -> Result<(), Error> {
+        again(|| outbox::give_back(self.writer(), held, due_at).boxed()).await
+    }
+
+    async fn next_due(&self) -> Result<Vec<NextDue>, Error> {
+        again(|| outbox::next_due(self.readers()).boxed()).await
+    }
+
+    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<Listed>, Error> {
+        again(|| operation::list(self.readers(), filter, limit).boxed()).await
+    }
+
+    async fn show(&self, id: Uuid) -> Result<Option<Shown>, Error> {
+        again(|| operation::show(self.readers(), id).boxed()).await
+    }
+
+    async fn retry(
+        &self,
+        filter: &Filter,
+        now: Timestamp,
+        keep_trying_for: Duration,
+    ) -> Result<u64, Error> {
+        again(|| operation::retry(self.writer(), filter, now, keep_trying_for).boxed()).await
+    }
+
+    async fn discard(&self, filter: &Filter, now: Timestamp) -> Result<u64, Error> {
+        again(|| operation::discard(self.writer(), filter, now).boxed()).await
+    }
+
+    async fn unfinished(&self, filter: &Filter) -> Result<u64, Error> {
+        again(|| operation::unfinished(self.readers(), filter).boxed()).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, Error> {
+        again(|| operation::backlog(self.readers()).boxed()).await
+    }
+
+    async fn known(&self, keys: &[(String, String)]) -> Result<HashSet<(String, String)>, Error> {
+        again(|| operation::known(self.readers(), keys).boxed()).await
+    }
+
+    async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
+        again(|| decisions::record(self.writer(), decisions).boxed()).await
+    }
+
+    async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error> {
+        Ok(FlowState {
+            entry: again(|| journal::get(self.readers(), flow_id).boxed()).await?,
+            reservations: again(|| reservations::of_flow(self.readers(), flow_id).boxed()).await?,
+        })
+    }
+
+    async fn take_entries(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<Entry>, Error> {
+        again(|| journal::take(self.writer(), now, lease, limit).boxed()).await
+    }
+
+    async fn look_again(&self, flow_id: Uuid, at: Timestamp) -> Result<(), Error> {
+        again(|| journal::look_again(self.writer(), flow_id, at).boxed()).await
+    }
+
+    async fn look_at_all(&self, now: Timestamp) -> Result<u64, Error> {
+        again(|| journal::look_at_all(self.writer(), now).boxed()).await
+    }
+
+    async fn next_look(&self) -> Result<Option<Timestamp>, Error> {
+        again(|| journal::next_look(self.readers()).boxed()).await
+    }
+
+    async fn taken(&self, id: Uuid, details: &Details) -> Result<bool, Error> {
+        again(|| reservations::taken(self.writer(), id, details).boxed()).await
+    }
+
+    async fn not_taken(&self, id: Uuid) -> Result<(), Error> {
+        again(|| reservations::not_taken(self.writer(), id).boxed()).await
+    }
+
+    async fn expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Reservation>, Error> {
+        again(|| reservations::expired(self.readers(), now, limit).boxed()).await
+    }
+
+    async fn take_turn(
+        &self,
+        name: &str,
+        holder: Uuid,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, Error> {
+        again(|| upkeep::take_turn(self.writer(), name, holder, now, until).boxed()).await
+    }
+
+    async fn end_turn(&self, name: &str, holder: Uuid) -> Result<(), Error> {
+        again(|| upkeep::end_turn(self.writer(), name, holder).boxed()).await
+    }
+
+    async fn fact(&self, name: &str) -> Result<Option<String>, Error> {
+        again(|| upkeep::fact(self.readers(), name).boxed()).await
+    }
+
+    async fn set_fact(&self, name: &str, value: Option<&str>) -> Result<(), Error> {
+        again(|| upkeep::set_fact(self.writer(), name, value).boxed()).await
+    }
+
+    async fn first_fact(&self, name: &str, value: &str) -> Result<String, Error> {
+        again(|| upkeep::first_fact(self.writer(), name, value).boxed()).await
+    }
+
+    async fn delete_settled(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        again(|| self.delete_settled_once(before, limit).boxed()).await
+    }
+
+    async fn delete_decisions(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        again(|| upkeep::delete_decisions(self.writer(), before, limit).boxed()).await
+    }
+
+    async fn delete_ended(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        again(|| self.delete_ended_once(before, limit).boxed()).await
+    }
+
+    async fn identities_kept(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error> {
+        again(|| upkeep::identities_kept(self.readers(), after, limit).boxed()).await
+    }
+
+    async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error> {
+        again(|| self.forget_once(identity_id, now).boxed()).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.reach().await
+    }
+
+    async fn close(&self) {
+        self.shut().await;
+    }
+}

@@ -1,0 +1,218 @@
+//! Turns, facts, and what is deleted when its time has come.
+
+use serde_json::json;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::row;
+use super::{Connection, Pool};
+use crate::clock::Timestamp;
+use crate::store::Error;
+
+const TAKE_TURN: &str = "
+INSERT INTO turns (name, holder, until) VALUES ($1, $2, $3)
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
+WHERE turns.until <= $4 OR turns.holder = excluded.holder";
+
+pub(super) async fn take_turn(
+    writer: &Pool,
+    name: &str,
+    holder: Uuid,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<bool, Error> {
+    let done = sqlx::query(TAKE_TURN)
+        .bind(name)
+        .bind(holder.to_string())
+        .bind(row::moment(until))
+        .bind(row::moment(now))
+        .execute(writer)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn end_turn(writer: &Pool, name: &str, holder: Uuid) -> Result<(), Error> {
+    sqlx::query("DELETE FROM turns WHERE name = $1 AND holder = $2")
+        .bind(name)
+        .bind(holder.to_string())
+        .execute(writer)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn fact(readers: &Pool, name: &str) -> Result<Option<String>, Error> {
+    let row = sqlx::query("SELECT value FROM facts WHERE name = $1")
+        .bind(name)
+        .fetch_optional(readers)
+        .await?;
+    Ok(row.map(|row| row.try_get("value")).transpose()?)
+}
+
+const SET_FACT: &str = "
+INSERT INTO facts (name, value) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
+pub(super) async fn set_fact(writer: &Pool, name: &str, value: Option<&str>) -> Result<(), Error> {
+    let statement = match value {
+        Some(value) => sqlx::query(SET_FACT).bind(name).bind(value),
+        None => sqlx::query("DELETE FROM facts WHERE name = $1").bind(name),
+    };
+    statement.execute(writer).await?;
+    Ok(())
+}
+
+const FIRST_FACT: &str = "
+INSERT INTO facts (name, value) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET value = facts.value
+RETURNING value";
+
+pub(super) async fn first_fact(writer: &Pool, name: &str, value: &str) -> Result<String, Error> {
+    let row = sqlx::query(FIRST_FACT)
+        .bind(name)
+        .bind(value)
+        .fetch_one(writer)
+        .await?;
+    Ok(row.try_get("value")?)
+}
+
+// Ids begin with the time, so what was settled long ago stands at the beginning.
+const OLD_DELIVERIES: &str = "
+SELECT id FROM deliveries
+WHERE id < $1 AND state IN ('delivered', 'discarded') AND settled_at < $2
+ORDER BY id LIMIT $3";
+const DELETE_ATTEMPTS: &str = concat!("DELETE FROM attempts WHERE delivery_id IN ", texts!("$1"));
+const DELETE_DELIVERIES: &str = concat!("DELETE FROM deliveries WHERE id IN ", texts!("$1"));
+
+/// Within a transaction.
+pub(super) async fn delete_settled(
+    connection: &mut Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<u64, Error> {
+    let rows = sqlx::query(OLD_DELIVERIES)
+        .bind(crate::delivery::first_id_of(before).to_string())
+        .bind(row::moment(before))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *connection)
+        .await?;
+    let ids = rows
+        .iter()
+        .map(|row| row.try_get::<String, _>("id"))
+        .collect::<Result<Vec<_>, _>>()?;
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let ids = json!(ids).to_string();
+    sqlx::query(DELETE_ATTEMPTS)
+        .bind(&ids)
+        .execute(&mut *connection)
+        .await?;
+    let done = sqlx::query(DELETE_DELIVERIES)
+        .bind(&ids)
+        .execute(&mut *connection)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+// Looks at the oldest alone, however many there are.
+const DELETE_DECISIONS: &str = "
+DELETE FROM decisions WHERE id IN (
+    SELECT id FROM (SELECT id, at FROM decisions ORDER BY id LIMIT $2) AS oldest WHERE at < $1
+)";
+
+pub(super) async fn delete_decisions(
+    writer: &Pool,
+    before: Timestamp,
+    limit: u32,
+) -> Result<u64, Error> {
+    let done = sqlx::query(DELETE_DECISIONS)
+        .bind(row::moment(before))
+        .bind(i64::from(limit))
+        .execute(writer)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+const DELETE_ENTRIES: &str = "
+DELETE FROM journal WHERE flow_id IN (
+    SELECT flow_id FROM journal WHERE state <> 'open' AND expires_at < $1 ORDER BY expires_at LIMIT $2
+)";
+const DELETE_RESERVATIONS: &str = "
+DELETE FROM reservations WHERE id IN (
+    SELECT id FROM reservations WHERE state IN ('confirmed', 'released') AND expires_at < $1 ORDER BY expires_at LIMIT $2
+)";
+
+pub(super) async fn delete_ended(
+    connection: &mut Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<u64, Error> {
+    let mut deleted = 0;
+    for statement in [DELETE_ENTRIES, DELETE_RESERVATIONS] {
+        let done = sqlx::query(statement)
+            .bind(row::moment(before))
+            .bind(i64::from(limit))
+            .execute(&mut *connection)
+            .await?;
+        deleted += done.rows_affected();
+    }
+    Ok(deleted)
+}
+
+const KEPT: &str = "
+SELECT DISTINCT identity_id FROM deliveries
+WHERE work IS NOT NULL AND identity_id > $1
+ORDER BY identity_id LIMIT $2";
+
+pub(super) async fn identities_kept(
+    readers: &Pool,
+    after: Uuid,
+    limit: u32,
+) -> Result<Vec<Uuid>, Error> {
+    let rows = sqlx::query(KEPT)
+        .bind(after.to_string())
+        .bind(i64::from(limit))
+        .fetch_all(readers)
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| row::uuid(row, "identity_id"))
+        .collect::<Result<_, _>>()?)
+}
+
+const FORGET: &str = "
+UPDATE deliveries
+SET work = NULL, scene = NULL, leased = 0, settled_at = coalesce(settled_at, $2), state = 'discarded',
+    last_error = 'the identity was deleted'
+WHERE identity_id = $1 AND work IS NOT NULL";
+// What a receiver said of somebody.
+const FORGET_ATTEMPTS: &str = "
+DELETE FROM attempts WHERE delivery_id IN (SELECT id FROM deliveries WHERE identity_id = $1)";
+// What could not be built held no payload, but is pending on nobody any more.
+const FORGET_UNBUILT: &str = "
+UPDATE deliveries SET state = 'discarded', settled_at = coalesce(settled_at, $2)
+WHERE identity_id = $1 AND state = 'abandoned'";
+
+/// Within a transaction.
+pub(super) async fn forget(
+    connection: &mut Connection,
+    identity_id: Uuid,
+    now: Timestamp,
+) -> Result<u64, Error> {
+    let id = identity_id.to_string();
+    let done = sqlx::query(FORGET)
+        .bind(&id)
+        .bind(row::moment(now))
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(FORGET_UNBUILT)
+        .bind(&id)
+        .bind(row::moment(now))
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(FORGET_ATTEMPTS)
+        .bind(&id)
+        .execute(&mut *connection)
+        .await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,214 @@
+//! A store that fails while it is told to, and otherwise is SQLite.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+use vestibule::clock::Timestamp;
+use vestibule::decision::Decision;
+use vestibule::delivery::Claimed;
+use vestibule::journal::Entry;
+use vestibule::reservation::{self, Reservation};
+use vestibule::store::sqlite::Sqlite;
+use vestibule::store::{
+    Backlog, Batch, Error, Filter, FlowState, Listed, NextDue, Settlement, Shown, Store,
+};
+
+/// A database that can be taken away.
+pub struct Failing {
+    store: Sqlite,
+    fails: AtomicBool,
+    panics: AtomicBool,
+}
+
+impl Failing {
+    pub async fn in_folder(folder: &Path) -> Arc<Self> {
+        Arc::new(Self {
+            store: Sqlite::open(&folder.join("v.db")).await.expect("a file"),
+            fails: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
+        })
+    }
+
+    /// From now on every call is an error, or none is.
+    pub fn fails(&self, fails: bool) {
+        self.fails.store(fails, Ordering::SeqCst);
+    }
+
+    /// From now on every call breaks down, or none does.
+    pub fn panics(&self, panics: bool) {
+        self.panics.store(panics, Ordering::SeqCst);
+    }
+
+    fn may_fail(&self) -> Result<(), Error> {
+        assert!(
+            !self.panics.load(Ordering::SeqCst),
+            "panics on purpose, about a canary"
+        );
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(Error::Database(sqlx::Error::PoolTimedOut));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for Failing {
+    async fn write(&self, batch: &Batch) -> Result<HashSet<Uuid>, Error> {
+        self.may_fail()?;
+        self.store.write(batch).await
+    }
+    async fn claim(
+        &self,
+        plan: &str,
+        now: Timestamp,
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<Claimed>, Error> {
+        self.may_fail()?;
+        self.store.claim(plan, now, lease, limit).await
+    }
+    async fn settle_all(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error> {
+        self.may_fail()?;
+        self.store.settle_all(settlements).await
+    }
+    async fn give_back(&self, held: &[Claimed], due_at: Timestamp) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.give_back(held, due_at).await
+    }
+    async fn next_due(&self) -> Result<Vec<NextDue>, Error> {
+        self.may_fail()?;
+        self.store.next_due().await
+    }
+    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<Listed>, Error> {
+        self.may_fail()?;
+        self.store.list(filter, limit).await
+    }
+    async fn show(&self, id: Uuid) -> Result<Option<Shown>, Error> {
+        self.may_fail()?;
+        self.store.show(id).await
+    }
+    async fn retry(
+        &self,
+        filter: &Filter,
+        now: Timestamp,
+        keep_trying_for: Duration,
+    ) -> Result<u64, Error> {
+        self.may_fail()?;
+        self.store.retry(filter, now, keep_trying_for).await
+    }
+    async fn discard(&self, filter: &Filter, now: Timestamp) -> Result<u64, Error> {
+        self.may_fail()?;
+        self.store.discard(filter, now).await
+    }
+    async fn unfinished(&self, filter: &Filter) -> Result<u64, Error> {
+        self.may_fail()?;
+        self.store.unfinished(filter).await
+    }
+    async fn backlog(&self) -> Result<Backlog, Error> {
+        self.may_fail()?;
+        self.store.backlog().await
+    }
+    async fn known(&self, keys: &[(String, String)]) -> Result<HashSet<(String, String)>, Error> {
+        self.may_fail()?;
+        self.store.known(keys).await
+    }
+    async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.record(decisions).await
+    }
+    async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error> {
+        self.may_fail()?;
+        self.store.flow(flow_id).await
+    }
+    async fn take_entries(
+        &self,
+        now: Timestamp,
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<Entry>, Error> {
+        self.may_fail()?;
+        self.store.take_entries(now, lease, limit).await
+    }
+    async fn look_again(&self, flow_id: Uuid, at: Timestamp) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.look_again(flow_id, at).await
+    }
+    async fn look_at_all(&self, now: Timestamp) -> Result<u64, Error> {
+        self.may_fail()?;
+        self.store.look_at_all(now).await
+    }
+    async fn next_look(&self) -> Result<Option<Timestamp>, Error> {
+        self.may_fail()?;
+        self.store.next_look().await
+    }
+    async fn taken(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error> {
+        self.may_fail()?;
+        self.store.taken(id, details).await
+    }
+    async fn not_taken(&self, id: Uuid) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.not_taken(id).await
+    }
+    async fn expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Reservation>, Error> {
+        self.may_fail()?;
+        self.store.expired(now, limit).await
+    }
+    async fn take_turn(
+        &self,
+        name: &str,
+        holder: Uuid,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, Error> {
+        self.may_fail()?;
+        self.store.take_turn(name, holder, now, until).await
+    }
+    async fn end_turn(&self, name: &str, holder: Uuid) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.end_turn(name, holder).await
+    }
+    async fn fact(&self, name: &str) -> Result<Option<String>, Error> {
+        self.may_fail()?;
+        self.store.fact(name).await
+    }
+    async fn set_fact(&self, name: &str, value: Option<&str>) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.set_fact(name, value).await
+    }
+    async fn first_fact(&self, name: &str, value: &str) -> Result<String, Error> {
+        self.may_fail()?;
+        self.store.first_fact(name, value).await
+    }
+    async fn delete_settled(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        self.may_fail()?;
+        self.store.delete_settled(before, limit).await
+    }
+    async fn delete_decisions(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        self.may_fail()?;
+        self.store.delete_decisions(before, limit).await
+    }
+    async fn delete_ended(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        self.may_fail()?;
+        self.store.delete_ended(before, limit).await
+    }
+    async fn identities_kept(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error> {
+        self.may_fail()?;
+        self.store.identities_kept(after, limit).await
+    }
+    async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error> {
+        self.may_fail()?;
+        self.store.forget(identity_id, now).await
+    }
+    async fn ping(&self) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.ping().await
+    }
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
