@@ -23,7 +23,7 @@ function(ctx)
       transient_payload: get(flow, 'transient_payload', {}),
     },
     [if identity != null then 'identity']:
-      pick(identity, ['id', 'schema_id', 'external_id', 'state', 'created_at', 'updated_at']) + data(identity) + {
+      pick(identity, ['id', 'schema_id', 'external_id', 'state', 'state_changed_at', 'created_at', 'updated_at']) + data(identity) + {
         verifiable_addresses: addresses(get(identity, 'verifiable_addresses', []), ['value', 'via', 'verified', 'status']),
         recovery_addresses: addresses(get(identity, 'recovery_addresses', []), ['value', 'via']),
       },

@@ -1,6 +1,7 @@
 //! Build every part from the settings, in order; start them, stop them.
 
 mod counter;
+mod parts;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -11,28 +12,20 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::web::Data;
 use actix_web::{App as Web, HttpServer};
 use anyhow::Context as _;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::check::Checks;
 use crate::clock::Clock;
 use crate::config::settings::{Address, Dsn, Settings};
-use crate::courier::{Knows, Porter};
 use crate::delivery::backoff::random_jitter;
-use crate::identities::Identities;
 use crate::kratos::hooks::EXAMPLE_KEY;
 use crate::secret::Secret;
-use crate::server::answers::Answers;
 use crate::server::{Door, Health, admin, hooks};
-use crate::service::client::Services;
 use crate::store::Store;
-use crate::store::intake::intake;
 use crate::store::postgres::Postgres;
-use crate::store::recorder::recorder;
 use crate::store::sqlite::Sqlite;
-use crate::telemetry::Metrics;
-use crate::worker::{Jitter, Pace, Worker};
-use counter::Counter;
+use crate::worker::Jitter;
+use parts::Parts;
 
 /// Kratos gives one attempt 30 s; after that nobody reads what the web framework says of a slow head.
 const HEAD_IN: Duration = Duration::from_secs(35);
@@ -73,6 +66,7 @@ pub struct App {
     servers: Vec<ServerHandle>,
     serving: Vec<JoinHandle<std::io::Result<()>>>,
     worker: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
     writer: JoinHandle<()>,
     stop_work: watch::Sender<Phase>,
     shutdown_delay: Duration,
@@ -106,105 +100,43 @@ impl App {
             store,
         } = surroundings;
         look_at_keys(&settings.hooks.keys)?;
-        let metrics = Arc::new(Metrics::new());
         let store = match store {
             Some(store) => store,
             None => open_store(&settings.dsn).await?,
         };
-        let named = settings
-            .services
-            .into_iter()
-            .chain(settings.kratos.admin.clone());
-        let services = Arc::new(
-            Services::new(named.collect(), clock.clone(), Arc::clone(&metrics))
-                .context("the HTTP client could not be built")?,
-        );
-        let identities = settings
-            .kratos
-            .admin
-            .is_some()
-            .then(|| Identities::new(Arc::clone(&services), clock.clone()));
-        let stored = Arc::new(Notify::new());
-        let dropped = metrics.decisions_dropped.clone();
-        let (recorder, writer) = recorder(
-            Arc::clone(&store),
-            Arc::new(move |lost| {
-                dropped.inc_by(lost);
-            }),
-        );
-        let worker = Worker::new(
-            Arc::clone(&store),
-            Arc::new(Porter::new(Knows {
-                plans: settings.deliveries.clone(),
-                checks: settings.checks.clone(),
-                lists: Arc::clone(&settings.lists),
-                services: Arc::clone(&services),
-                identities: identities.clone(),
-                store: Arc::clone(&store),
-                clock: clock.clone(),
-            })),
-            Arc::new(Counter(Arc::clone(&metrics))),
-            Arc::clone(&stored),
-            clock.clone(),
-            jitter,
-            Pace::default(),
-        );
-        let checks = Checks::new(
-            settings.checks,
-            Arc::clone(&services),
-            Arc::clone(&settings.lists),
-            settings.builtin.clone(),
-            settings.hooks.default_language.clone(),
-            clock.clone(),
-            Arc::clone(&metrics),
-        );
-        // Ends when the last call has been answered and the door is gone.
-        let lost = metrics.journal_dropped.clone();
-        let (intake, intake_writer) = intake(
-            Arc::clone(&store),
-            Arc::new(move |number| {
-                lost.inc_by(number);
-            }),
-        );
-        tokio::spawn(intake_writer.run());
-        let door = Data::new(Door {
-            keys: settings.hooks.keys,
-            deadline: settings.hooks.deadline,
-            client_ip_header: settings.hooks.client_ip_header,
-            checks,
-            plans: settings.deliveries,
-            lists: settings.lists,
-            intake,
-            stored,
-            recorder,
-            answers: Arc::new(Answers::new(clock.clone())),
-            builtin: settings.builtin,
-            default_language: settings.hooks.default_language,
-            clock: clock.clone(),
-            metrics: Arc::clone(&metrics),
-        });
-        let health = Data::new(Health::new(metrics, Arc::clone(&store), clock.clone()));
-
+        let parts = Parts::new(&settings, store, clock.clone())?;
         let hooks_listener = listen(settings.hooks_address, "serve.hooks")?;
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;
         let admin_address = admin_listener.local_addr()?;
-        let hooks_server = serve_hooks(hooks_listener, door, health.clone())?;
+        let worker = parts.worker(&settings, jitter);
+        let sweeper = parts.sweeper();
+        let (door, writer) = parts.door(&settings);
+        let health = Data::new(Health::new(
+            Arc::clone(&parts.metrics),
+            Arc::clone(&parts.store),
+            clock.clone(),
+        ));
+        let hooks_server = serve_hooks(hooks_listener, Data::new(door), health.clone())?;
         let admin_server = serve_admin(admin_listener, health.clone())?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];
         let serving = vec![tokio::spawn(hooks_server), tokio::spawn(admin_server)];
         let (stop_work, stopped) = watch::channel(Phase::Running);
-        let worker = tokio::spawn(worker.run(reached(stopped.clone(), Phase::Carrying), GRACE));
+        let carrying = reached(stopped.clone(), Phase::Carrying);
+        let worker = tokio::spawn(worker.run(carrying, GRACE));
+        let sweeping = reached(stopped.clone(), Phase::Carrying);
+        let background = vec![tokio::spawn(sweeper.run(sweeping))];
         let writer = tokio::spawn(writer.run(reached(stopped, Phase::Writing)));
         tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule is open");
         Ok(Self {
             hooks_address,
             admin_address,
-            store,
+            store: parts.store,
             health,
             servers,
             serving,
             worker,
+            background,
             writer,
             stop_work,
             shutdown_delay: settings.shutdown_delay,
@@ -231,6 +163,9 @@ impl App {
             let _ = serving.await;
         }
         let _ = self.worker.await;
+        for task in self.background {
+            let _ = task.await;
+        }
         // Every call has been answered, so every decision has been handed in.
         self.stop_work.send_replace(Phase::Writing);
         let _ = self.writer.await;

@@ -5,6 +5,7 @@ mod judge;
 pub mod late;
 pub mod reserve;
 pub mod set;
+mod take;
 pub mod words;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ use crate::kratos::{Field, Flow};
 use crate::message::Wording;
 use crate::request;
 
-pub use judge::{Call, Checks, Judgement};
-pub use words::{Builtin, Reader};
+pub use judge::{Call, Checks, Judgement, Postponed};
+pub use words::{Builtin, Reader, Speech};
 
 /// One check as the settings describe it.
 #[derive(Clone, Debug)]
@@ -258,6 +259,18 @@ pub enum Policy {
     Accept,
     /// They pass, and the question is put again once the account exists.
     Defer,
+}
+
+impl Policy {
+    /// As the settings and logs write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Accept => "accept",
+            Self::Defer => "defer",
+        }
+    }
 }
 
 /// One entry of `set`.

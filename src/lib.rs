@@ -5,7 +5,7 @@
 //! Imports follow this line from left to right and never back, so a part may be read knowing only what
 //! stands to its right:
 //!
-//! `main → cli → app → config → server, courier → worker → check, identities → service, store → decision, journal,
+//! `main → cli → app → config → server, courier, sweeper → worker, resolution → check, identities → service, store → decision, journal,
 //! reservation → delivery → verdict, request, message → expression → kratos → telemetry, secret, clock`
 
 pub mod app;
@@ -23,10 +23,12 @@ pub mod kratos;
 pub mod message;
 pub mod request;
 pub mod reservation;
+pub mod resolution;
 pub mod secret;
 pub mod server;
 pub mod service;
 pub mod store;
+pub mod sweeper;
 pub mod telemetry;
 pub mod verdict;
 pub mod worker;

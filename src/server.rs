@@ -6,6 +6,7 @@ pub mod door;
 mod from_kratos;
 mod health;
 mod hook;
+mod journal;
 mod post;
 mod pre;
 
@@ -16,6 +17,7 @@ use crate::kratos::Flow;
 pub use door::Door;
 pub use from_kratos::KEY_HEADER;
 pub use health::Health;
+pub use journal::Journal;
 
 /// What Kratos calls, and the health of it.
 pub fn hooks(door: Data<Door>, health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {

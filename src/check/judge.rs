@@ -3,32 +3,39 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 
 use super::ask::{Conclusion, conclude, without_answer};
 use super::set::Changes;
-use super::words::{Builtin, Reader};
-use super::{Check, Condition, Kind, Mode, Policy};
+use super::take::{Judged, Taken, Taker, Wanted};
+use super::words::{Builtin, Reader, Speech};
+use super::{Check, Condition, Kind, Mode, Policy, Reserve};
 use crate::clock::{Clock, Timestamp, milliseconds};
 use crate::decision::CheckRecord;
+use crate::delivery::Scene;
 use crate::expression::{EvaluationError, Lists, Names};
+use crate::journal::Deferred;
 use crate::kratos::{Hook, Message, Payload};
 use crate::message::Wording;
 use crate::request::Request;
+use crate::reservation::Reservation;
 use crate::service::client::{Answer, NoAnswer, Services};
-use crate::telemetry::metrics::{CheckLabels, CheckName, KindLabels};
+use crate::store::Store;
+use crate::telemetry::metrics::{CheckLabels, CheckName, KindLabels, ReasonLabels};
 use crate::telemetry::{Metrics, Trace};
 use crate::verdict::{Finding, Verdict};
 
 /// All checks of the settings.
-#[derive(Debug)]
 pub struct Checks {
     all: Vec<Wired>,
     quick: bool,
+    taker: Taker,
     services: Arc<Services>,
     lists: Arc<Lists>,
     builtin: Builtin,
@@ -69,6 +76,17 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// One for each check of the flow, in order of the settings.
     pub records: Vec<CheckRecord>,
+    /// The checks that passed without an answer, to be asked again. The verdict holds only once they are written down.
+    pub postponed: Vec<Postponed>,
+}
+
+/// A check that passed without an answer.
+#[derive(Clone, Debug)]
+pub struct Postponed {
+    /// What is asked again.
+    pub deferred: Deferred,
+    /// What the person is told if that cannot be promised.
+    pub otherwise: Finding,
 }
 
 /// What a check can come to, as [`Outcome::as_str`] says it.
@@ -104,7 +122,23 @@ struct Done {
 enum Begun {
     Done(Outcome),
     Asks(Request),
+    Takes(Box<(Request, Scene)>),
 }
+
+/// What has come of something that takes time.
+enum Step {
+    Answered(usize, Result<Answer, NoAnswer>),
+    Taken(usize, Taken),
+    /// What came of taking is written down, or could not be.
+    Kept {
+        place: usize,
+        outcome: Outcome,
+        kept: bool,
+    },
+}
+
+/// Of the time to take something, this much is left to write down what came of it.
+const TO_WRITE_IT_DOWN: Duration = Duration::from_millis(200);
 
 impl Checks {
     /// Makes ready to judge. The checks wait for each other in no circle; the settings saw to that.
@@ -113,11 +147,17 @@ impl Checks {
         checks: Vec<Check>,
         services: Arc<Services>,
         lists: Arc<Lists>,
-        builtin: Builtin,
-        default_language: String,
+        speech: Speech,
+        store: Arc<dyn Store>,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let taker = Taker {
+            store,
+            services: Arc::clone(&services),
+            lists: Arc::clone(&lists),
+            clock: clock.clone(),
+        };
         let quick = checks.iter().all(Check::is_quick);
         let places: BTreeMap<String, usize> = checks
             .iter()
@@ -143,10 +183,11 @@ impl Checks {
         Self {
             all,
             quick,
+            taker,
             services,
             lists,
-            builtin,
-            default_language,
+            builtin: speech.builtin,
+            default_language: speech.default_language,
             clock,
             metrics,
         }
@@ -167,6 +208,7 @@ impl Checks {
             started: self.clock.now(),
             done: self.all.iter().map(|_| None).collect(),
             begun: vec![false; self.all.len()],
+            questions: self.all.iter().map(|_| None).collect(),
             responses: BTreeMap::new(),
         };
         round.run().await;
@@ -182,38 +224,152 @@ struct Round<'a> {
     started: Timestamp,
     done: Vec<Option<Done>>,
     begun: Vec<bool>,
+    /// What may have to be asked again.
+    questions: Vec<Option<Request>>,
     responses: BTreeMap<String, Arc<Value>>,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
     async fn run(&mut self) {
-        let checks = self.checks;
-        let call = self.call;
-        let mut asking = FuturesUnordered::new();
+        let mut under_way: FuturesUnordered<BoxFuture<'a, Step>> = FuturesUnordered::new();
         loop {
             while let Some(place) = self.next_ready() {
                 self.begun[place] = true;
                 match self.begin(place) {
                     Begun::Done(outcome) => self.finish(place, outcome),
-                    Begun::Asks(request) => asking.push(async move {
-                        let plan = checks.all[place].check.ask.as_ref();
-                        let service = plan.map(|plan| plan.service.as_str()).unwrap_or_default();
-                        let extra = [("traceparent", call.trace.child())];
-                        (
-                            place,
-                            checks
-                                .services
-                                .exchange(service, &request, &extra, call.until)
-                                .await,
-                        )
-                    }),
+                    Begun::Asks(request) => under_way.push(self.ask(place, request)),
+                    Begun::Takes(wanted) => {
+                        let (request, scene) = *wanted;
+                        under_way.extend(self.take(place, request, scene));
+                    }
                 }
             }
-            match asking.next().await {
-                Some((place, exchange)) => self.conclude(place, exchange),
+            match under_way.next().await {
+                Some(Step::Answered(place, exchange)) => {
+                    let (outcome, _) = self.conclude(place, exchange);
+                    self.finish(place, outcome);
+                }
+                Some(Step::Taken(place, taken)) => {
+                    under_way.extend(self.conclude_taking(place, taken));
+                }
+                Some(Step::Kept {
+                    place,
+                    outcome,
+                    kept,
+                }) => {
+                    let outcome = match outcome {
+                        Outcome::Accepted if !kept => self.not_stored(place, "it was not kept"),
+                        outcome => outcome,
+                    };
+                    self.finish(place, outcome);
+                }
                 None => break,
             }
         }
+    }
+
+    fn ask(&mut self, place: usize, request: Request) -> BoxFuture<'a, Step> {
+        let (checks, call) = (self.checks, self.call);
+        let check = &checks.all[place].check;
+        if check.defers() {
+            self.questions[place] = Some(request.clone());
+        }
+        async move {
+            let service = check.ask.as_ref().map(|plan| plan.service.as_str());
+            let extra = [("traceparent", call.trace.child())];
+            let exchange =
+                checks
+                    .services
+                    .exchange(service.unwrap_or_default(), &request, &extra, call.until);
+            Step::Answered(place, exchange.await)
+        }
+        .boxed()
+    }
+
+    fn take(&self, place: usize, take: Request, scene: Scene) -> Option<BoxFuture<'a, Step>> {
+        let (checks, call) = (self.checks, self.call);
+        let check = &checks.all[place].check;
+        let reserve: &Reserve = check.reserve.as_ref()?;
+        let wanted = Wanted {
+            check,
+            reserve,
+            flow_id: call.payload.flow_id,
+            take,
+            scene,
+            expires_at: call.payload.expires_at(self.started),
+            until: call.until - TO_WRITE_IT_DOWN,
+            traceparent: call.trace.child(),
+        };
+        Some(async move { Step::Taken(place, checks.taker.take(wanted).await) }.boxed())
+    }
+
+    /// What the check makes of taking; if the service was asked, it must be written down.
+    fn conclude_taking(&mut self, place: usize, taken: Taken) -> Option<BoxFuture<'a, Step>> {
+        let (reservation, exchange) = match taken {
+            Taken::NotStored(error) => {
+                let outcome = self.not_stored(place, &error);
+                self.finish(place, outcome);
+                return None;
+            }
+            Taken::Before(response) => {
+                let answer = Answer {
+                    status: response["status"]
+                        .as_u64()
+                        .and_then(|status| u16::try_from(status).ok())
+                        .unwrap_or_default(),
+                    response,
+                    retry_after: None,
+                };
+                let (outcome, _) = self.conclude(place, Ok(answer));
+                self.finish(place, outcome);
+                return None;
+            }
+            Taken::Now(reservation, exchange) => (*reservation, exchange),
+        };
+        let (outcome, response) = self.conclude(place, exchange);
+        let judged = match &outcome {
+            Outcome::Accepted => Judged::Yes,
+            Outcome::Refused(_) => Judged::No,
+            _ => Judged::Unclear,
+        };
+        Some(self.keep(place, reservation, response, judged, outcome))
+    }
+
+    fn keep(
+        &self,
+        place: usize,
+        reservation: Reservation,
+        response: Option<Arc<Value>>,
+        judged: Judged,
+        outcome: Outcome,
+    ) -> BoxFuture<'a, Step> {
+        let (checks, until) = (self.checks, self.call.until);
+        let check = &checks.all[place].check;
+        let metrics = &checks.metrics.reservations;
+        let reason = match judged {
+            Judged::Yes => "taken",
+            Judged::No => "refused",
+            Judged::Unclear => "unclear",
+        };
+        metrics.get_or_create(&ReasonLabels { reason }).inc();
+        async move {
+            let kept = checks
+                .taker
+                .keep(check, reservation, response.as_deref(), judged, until)
+                .await;
+            Step::Kept {
+                place,
+                outcome,
+                kept,
+            }
+        }
+        .boxed()
+    }
+
+    /// What must be given back some day, and cannot be written down, is not taken.
+    fn not_stored(&self, place: usize, because: &str) -> Outcome {
+        let check = &self.checks.all[place].check;
+        self.unavailable(check, Kind::NotStored, because)
     }
 
     /// A check that has not begun and waits for nothing more.
@@ -243,7 +399,7 @@ impl Round<'_> {
                         Outcome::Accepted
                             | Outcome::NotApplicable
                             | Outcome::Unavailable {
-                                policy: Policy::Accept,
+                                policy: Policy::Accept | Policy::Defer,
                                 ..
                             }
                     )
@@ -276,9 +432,19 @@ impl Round<'_> {
             Some(Ok(false)) => return Begun::Done(Outcome::NotApplicable),
             Some(Ok(true)) | None => {}
         }
-        match check.ask.as_ref().map(|plan| plan.build(&names)) {
+        match check.asks().map(|plan| plan.build(&names)) {
+            Some(Ok(request)) if check.reserve.is_some() => {
+                Begun::Takes(Box::new((request, Scene::of(&names))))
+            }
             Some(Ok(request)) => Begun::Asks(request),
-            Some(Err(error)) => Begun::Done(self.failed(check, "ask", &error)),
+            Some(Err(error)) => {
+                let place = if check.ask.is_some() {
+                    "ask"
+                } else {
+                    "reserve.take"
+                };
+                Begun::Done(self.failed(check, place, &error))
+            }
             None => Begun::Done(self.without_question(check, &names)),
         }
     }
@@ -316,7 +482,12 @@ impl Round<'_> {
         }
     }
 
-    fn conclude(&mut self, place: usize, exchange: Result<Answer, NoAnswer>) {
+    /// What the check makes of an answer, and the answer.
+    fn conclude(
+        &mut self,
+        place: usize,
+        exchange: Result<Answer, NoAnswer>,
+    ) -> (Outcome, Option<Arc<Value>>) {
         let check = &self.checks.all[place].check;
         let mut response = None;
         let conclusion = match exchange {
@@ -341,7 +512,7 @@ impl Round<'_> {
             }
             Conclusion::Unavailable(kind, because) => self.unavailable(check, kind, &because),
         };
-        self.finish(place, outcome);
+        (outcome, response)
     }
 
     /// An expression failed before anybody was asked. What the person typed is to blame if the check has a
@@ -365,7 +536,7 @@ impl Round<'_> {
         let policy = check.unavailable.policy(kind);
         tracing::warn!(
             check = check.name, kind = kind.as_str(), because, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
-            passes = policy == Policy::Accept, observed = check.mode == Mode::Observe,
+            policy = policy.as_str(), observed = check.mode == Mode::Observe,
             "Check `{}` has no usable answer", check.name
         );
         Outcome::Unavailable {
@@ -432,7 +603,8 @@ impl Round<'_> {
     fn sum_up(self) -> Judgement {
         let mut findings = Vec::new();
         let mut records = Vec::new();
-        for (wired, done) in self.checks.all.iter().zip(&self.done) {
+        let mut postponed = Vec::new();
+        for (place, (wired, done)) in self.checks.all.iter().zip(&self.done).enumerate() {
             let check = &wired.check;
             // Every check is done: none waits in a circle, and each exchange ends by the deadline.
             let Some(done) = done else { continue };
@@ -445,17 +617,25 @@ impl Round<'_> {
             let message = match &done.outcome {
                 Outcome::Refused(message) => message,
                 Outcome::Unavailable {
-                    policy: Policy::Refuse,
+                    policy: Policy::Refuse | Policy::Defer,
                     words,
                     ..
                 } => words,
                 _ => continue,
             };
-            if !observed {
-                findings.push(Finding {
-                    field: check.field.clone(),
-                    message: message.clone(),
-                });
+            if observed {
+                continue;
+            }
+            let finding = Finding {
+                field: check.field.clone(),
+                message: message.clone(),
+            };
+            match self.deferred(place, &done.outcome) {
+                Some(deferred) => postponed.push(Postponed {
+                    deferred,
+                    otherwise: finding,
+                }),
+                None => findings.push(finding),
             }
         }
         let verdict = if findings.is_empty() {
@@ -463,7 +643,32 @@ impl Round<'_> {
         } else {
             Verdict::Refuse(findings)
         };
-        Judgement { verdict, records }
+        Judgement {
+            verdict,
+            records,
+            postponed,
+        }
+    }
+
+    /// What is asked again, if the check is deferred. Without a question it cannot be.
+    fn deferred(&self, place: usize, outcome: &Outcome) -> Option<Deferred> {
+        let Outcome::Unavailable {
+            policy: Policy::Defer,
+            ..
+        } = outcome
+        else {
+            return None;
+        };
+        let check = &self.checks.all[place].check;
+        let request = self.questions[place].clone()?;
+        let value = check.field.as_ref();
+        Some(Deferred {
+            check: check.name.clone(),
+            request,
+            value: value
+                .and_then(|field| field.value_in(self.identity))
+                .cloned(),
+        })
     }
 
     fn admit(&self) -> Verdict {
@@ -533,8 +738,14 @@ impl Round<'_> {
                 kind: kind.as_str(),
             };
             metrics.unavailable.get_or_create(&labels).inc();
-            if *policy == Policy::Accept && !observed {
-                metrics.fail_open.get_or_create(&labels).inc();
+            match policy {
+                Policy::Accept if !observed => {
+                    metrics.fail_open.get_or_create(&labels).inc();
+                }
+                Policy::Defer if !observed => {
+                    metrics.deferred.get_or_create(&labels).inc();
+                }
+                _ => {}
             }
         }
     }

@@ -28,14 +28,13 @@ fn written(moment: Timestamp) -> Value {
     moment.to_rfc3339_opts(SecondsFormat::Secs, true).into()
 }
 
-/// The question, to be put until there is an answer, and the note of it in the identity. `scene` has the identity as
-/// it was saved.
+/// The question, to be put until there is an answer, and the note of it in the identity. `yes` tells the yes that it
+/// belongs to from others; `scene` has the identity as it was saved.
 #[must_use]
 pub fn question(
     deferred: &Deferred,
-    flow_id: Uuid,
-    identity_id: Uuid,
-    event: Event,
+    yes: &str,
+    (identity_id, event): (Uuid, Event),
     scene: &Scene,
     now: Timestamp,
 ) -> Vec<New> {
@@ -43,7 +42,7 @@ pub fn question(
         value: deferred.value.clone(),
         ..scene.clone()
     };
-    let key = format!("{flow_id}:{}", deferred.check);
+    let key = format!("{yes}:{}", deferred.check);
     let put = Put {
         path: place("deferred", &deferred.check),
         value: Some(json!({"since": written(now)})),

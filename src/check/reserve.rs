@@ -68,13 +68,18 @@ pub fn too_late(reservation: &Reservation, identity_id: Uuid, event: Event, now:
 pub fn release(reserve: &Reserve, reservation: &Reservation, lists: &Lists, now: Timestamp) -> New {
     let work = match &reservation.details {
         Some(details) => {
-            let direct = built(&reserve.release, &details.scene, lists, "release");
-            let answered = details
-                .scene
-                .taken
-                .as_ref()
-                .is_some_and(|taken| taken.get("status").is_some());
-            match direct {
+            let answered = details.scene.taken.is_some();
+            let scene = Scene {
+                taken: Some(
+                    details
+                        .scene
+                        .taken
+                        .clone()
+                        .unwrap_or_else(|| taken(reservation.id, None)),
+                ),
+                ..details.scene.clone()
+            };
+            match built(&reserve.release, &scene, lists, "release") {
                 Err(_) if !answered => Ok(Work::Undo {
                     take: details.take.clone(),
                     key: reservation.id.to_string(),

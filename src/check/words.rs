@@ -68,6 +68,15 @@ impl Reader<'_> {
     }
 }
 
+/// What is said where the settings name no words, and in which language.
+#[derive(Clone, Debug)]
+pub struct Speech {
+    /// Our own words.
+    pub builtin: Builtin,
+    /// For visitors whose language we do not have.
+    pub default_language: String,
+}
+
 /// The words that Vestibule has of its own; each may be replaced under `messages:`.
 #[derive(Clone, Debug)]
 pub struct Builtin {

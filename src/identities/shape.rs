@@ -3,11 +3,12 @@
 use serde_json::{Map, Value};
 
 /// What is told as it is.
-const SCALARS: [&str; 6] = [
+const SCALARS: [&str; 7] = [
     "id",
     "schema_id",
     "external_id",
     "state",
+    "state_changed_at",
     "created_at",
     "updated_at",
 ];
@@ -74,6 +75,7 @@ mod tests {
                 "id": "f43f639b-6b33-4b0f-8924-e8c9183d6695",
                 "schema_id": "default",
                 "state": "active",
+                "state_changed_at": "2026-11-23T14:32:52.500957928Z",
                 "created_at": "2026-11-23T14:32:52.501764Z",
                 "updated_at": "2026-11-23T14:32:52.501764Z",
                 "traits": {

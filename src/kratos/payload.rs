@@ -1,8 +1,12 @@
 //! What arrives: the body that our template makes of Kratos's `ctx`.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
+
+use crate::clock::{Timestamp, later};
 
 /// The version of the body that this program reads.
 pub const VERSION: u32 = 1;
@@ -131,6 +135,21 @@ impl Payload {
         })
     }
 
+    /// When the flow's life ends; an hour after `now` if Kratos did not say.
+    #[must_use]
+    pub fn expires_at(&self, now: Timestamp) -> Timestamp {
+        moment_at(&self.flow, "expires_at").unwrap_or_else(|| later(now, Duration::from_hours(1)))
+    }
+
+    /// The last moment on Kratos's clock of which we know that there was no account yet.
+    #[must_use]
+    pub fn asked_at(&self) -> Option<Timestamp> {
+        let identity = self.identity.as_ref();
+        identity
+            .and_then(|identity| moment_at(identity, "state_changed_at"))
+            .or_else(|| moment_at(&self.flow, "issued_at"))
+    }
+
     /// A header of the visitor's request, whatever the case of its name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -145,6 +164,10 @@ impl Payload {
                     .flatten()
             })
     }
+}
+
+fn moment_at(object: &Value, key: &str) -> Option<Timestamp> {
+    object[key].as_str().and_then(|text| text.parse().ok())
 }
 
 fn uuid_at(object: &Value, key: &str) -> Option<Uuid> {

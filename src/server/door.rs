@@ -8,15 +8,17 @@ use tokio::sync::Notify;
 
 use super::answer::Answer;
 use super::answers::Answers;
+use super::journal::Journal;
 use crate::check::{Builtin, Checks, Reader};
 use crate::clock::Clock;
-use crate::delivery;
 use crate::expression::{Lists, Names};
 use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{Placed, RefusalStatus};
 use crate::kratos::{Hook, Payload, Reply, Stage};
 use crate::message::Wording;
+use crate::resolution::Resolution;
 use crate::secret::Secret;
+use crate::store::Store;
 use crate::store::intake::Intake;
 use crate::store::recorder::Recorder;
 use crate::telemetry::Metrics;
@@ -32,12 +34,18 @@ pub struct Door {
     pub client_ip_header: Option<String>,
     /// What a sign-up must pass.
     pub checks: Checks,
-    /// What an identity calls for.
-    pub plans: Vec<delivery::Plan>,
-    /// For the expressions of the plans.
+    /// What follows once an account is made.
+    pub resolution: Arc<Resolution>,
+    /// For expressions.
     pub lists: Arc<Lists>,
-    /// Where deliveries are kept.
+    /// How yeses are written down.
+    pub journal: Journal,
+    /// Where deliveries are handed in.
     pub intake: Intake,
+    /// Where it stands what was taken and deferred.
+    pub store: Arc<dyn Store>,
+    /// Asks for a look at every yes of which no `post` has told.
+    pub hurry: Arc<Notify>,
     /// Wakes the worker when something was stored.
     pub stored: Arc<Notify>,
     /// Where decisions go.
@@ -102,6 +110,14 @@ impl Door {
             reason, hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
             "kratos.yml is wired wrongly: {mend}"
         );
+    }
+
+    /// Counts a `post` of which nothing could be stored.
+    pub fn alarm(&self, reason: &'static str) {
+        self.metrics
+            .unread_posts
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
     }
 
     /// Counts an answer.

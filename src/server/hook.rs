@@ -16,7 +16,6 @@ use crate::clock::{Timestamp, later, milliseconds};
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Hook, Stage};
 use crate::telemetry::Trace;
-use crate::telemetry::metrics::ReasonLabels;
 
 /// The longest body that is read, in bytes. What Kratos sends is at most 64 KiB.
 pub const MAX_BODY: usize = 256 * 1024;
@@ -75,12 +74,7 @@ pub async fn answer(
             "A call without a valid key was refused; `auth.config.value` of this hook in kratos.yml must be one of `hooks.keys`"
         );
         if stage == Stage::Post {
-            door.metrics
-                .unread_posts
-                .get_or_create(&ReasonLabels {
-                    reason: "unauthorized",
-                })
-                .inc();
+            door.alarm("unauthorized");
         }
         let reply = door.refuse(RefusalStatus::Unauthorized, &door.builtin.not_possible);
         return counted(&door, &hook, at, Answer::new(reply, "unauthorized"));
@@ -109,8 +103,9 @@ pub async fn answer(
         let door = Arc::clone(&door);
         async move {
             match stage {
-                Stage::Pre => pre::answer(&door, &call).await,
-                Stage::Post => post::answer(&door, &call).await,
+                // On the heap, for what they hold on their way is large.
+                Stage::Pre => Box::pin(pre::answer(&door, &call)).await,
+                Stage::Post => Box::pin(post::answer(&door, &call)).await,
             }
         }
     };

@@ -5,11 +5,10 @@ use super::door::Door;
 use super::hook::Call;
 use super::pre::place;
 use crate::clock::milliseconds;
-use crate::delivery::plan::{Occasion, deliveries_for};
-use crate::delivery::{self, Event};
 use crate::expression::Names;
-use crate::kratos::{Flow, Hook, Payload, Reply};
-use crate::telemetry::metrics::ReasonLabels;
+use crate::kratos::{Flow, Payload, Reply};
+use crate::resolution::{Made, Resolved, event};
+use crate::store::{self, FlowState};
 
 /// Stores what the saved identity calls for, and says yes once it is stored.
 pub async fn answer(door: &Door, call: &Call) -> Answer {
@@ -34,8 +33,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         door.tell_wiring(&call.hook, "post_before_saving", &mend);
         return Answer::new(Reply::Yes, "miswired");
     }
-    let deliveries = planned(door, call, &payload, event(&call.hook));
-    match store(door, call, deliveries).await {
+    match store(door, call, &payload).await {
         Ok(stored) => {
             let duration_ms = milliseconds(call.at, door.clock.now());
             tracing::info!(
@@ -43,6 +41,15 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
                 "Stored {stored} deliveries of a {} by `{}`", call.hook.flow, call.hook.method
             );
             Answer::new(Reply::Yes, "stored")
+        }
+        // The person has an account; no need to show them an error page.
+        Err(error) if door.journal.looks_up && door.intake.has_opened(payload.flow_id) => {
+            door.alarm("not_stored");
+            tracing::error!(
+                trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
+                "ALARM: deliveries could not be stored; they are made from the journal as soon as the database is back"
+            );
+            Answer::new(Reply::Yes, "journalled")
         }
         Err(error) => {
             tracing::error!(
@@ -57,31 +64,68 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
 /// An account was made of which we were not told. A refusal would show an error page to somebody who has
 /// an account, so it is a yes, and an alarm.
 fn unread(door: &Door, error: &str) -> Answer {
-    door.metrics
-        .unread_posts
-        .get_or_create(&ReasonLabels {
-            reason: "unreadable",
-        })
-        .inc();
-    tracing::error!(
-        error,
-        "ALARM: a `post` could not be read: an account was made or changed of which nothing is known, and nothing is \
-         delivered for it; compare the newest identities of Kratos with `vestibule deliveries list`"
-    );
+    door.alarm("unreadable");
+    door.hurry.notify_one();
+    if door.journal.looks_up {
+        tracing::error!(
+            error,
+            "ALARM: a `post` could not be read: an account was made or changed of which nothing is known; it is looked for \
+             among the sign-ups that had passed"
+        );
+    } else {
+        tracing::error!(
+            error,
+            "ALARM: a `post` could not be read: an account was made or changed of which nothing is known, and nothing is \
+             delivered for it; compare the newest identities of Kratos with `vestibule deliveries list`, and set \
+             `kratos.admin_url`, so that such accounts are found"
+        );
+    }
     Answer::new(Reply::Yes, "unreadable")
 }
 
-/// What the call tells of. Of all that settings can change, only the profile holds the traits.
-fn event(hook: &Hook) -> Event {
-    match (hook.flow, hook.method.as_str()) {
-        (Flow::Registration, _) => Event::IdentityCreated,
-        (Flow::Settings, "profile" | "") => Event::IdentityUpdated,
-        (Flow::Settings, _) => Event::CredentialsChanged,
-        (Flow::Verification, _) => Event::IdentityVerified,
+async fn store(door: &Door, call: &Call, payload: &Payload) -> Result<usize, String> {
+    let stored = door.clock.before(call.until, resolve(door, call, payload));
+    let stored = stored
+        .await
+        .ok_or_else(|| "the database did not answer in time".to_owned())??;
+    if stored > 0 {
+        door.metrics.deliveries_stored.inc_by(stored as u64);
+        door.stored.notify_one();
     }
+    Ok(stored)
 }
 
-fn planned(door: &Door, call: &Call, payload: &Payload, event: Event) -> Vec<delivery::New> {
+/// Everything that follows, in one transaction. Twice, because what was taken may just have been released.
+async fn resolve(door: &Door, call: &Call, payload: &Payload) -> Result<usize, String> {
+    let mut last = String::new();
+    for _ in 0..2 {
+        let state = if door.resolution.looks_back() {
+            let state = door.store.flow(payload.flow_id).await;
+            state.map_err(|error| error.in_full())?
+        } else {
+            FlowState::default()
+        };
+        let resolved = resolved(door, call, payload, &state);
+        if resolved.batch.is_empty() {
+            return Ok(0);
+        }
+        for check in &resolved.too_late {
+            door.metrics.late_posts.inc();
+            tracing::error!(
+                flow.id = %payload.flow_id, identity.id = %payload.identity_id, check,
+                "ALARM: a `post` came after what check `{check}` had taken was released; see `vestibule deliveries list --state abandoned`"
+            );
+        }
+        match door.intake.write(resolved.batch).await {
+            Ok(stored) => return Ok(stored),
+            Err(error) if matches!(*error, store::Error::Changed) => last = error.in_full(),
+            Err(error) => return Err(error.in_full()),
+        }
+    }
+    Err(last)
+}
+
+fn resolved(door: &Door, call: &Call, payload: &Payload, state: &FlowState) -> Resolved {
     let names = Names {
         identity: payload.identity.as_ref(),
         previous: payload.previous.as_ref(),
@@ -95,26 +139,18 @@ fn planned(door: &Door, call: &Call, payload: &Payload, event: Event) -> Vec<del
         taken: None,
         lists: &door.lists,
     };
-    let occasion = Occasion {
-        event,
+    let made = Made {
+        event: event(&call.hook),
         identity_id: payload.identity_id,
+        flow_id: payload.flow_id,
         trigger_id: &call.trigger,
-        check: None,
+        names,
     };
-    deliveries_for(&door.plans, &occasion, &names)
-}
-
-async fn store(door: &Door, call: &Call, deliveries: Vec<delivery::New>) -> Result<usize, String> {
-    if deliveries.is_empty() {
-        return Ok(0);
+    let entry = state.entry.as_ref();
+    let mut resolved = door.resolution.made(&made, entry, &state.reservations);
+    if entry.is_none() && !(door.journal.looks_up && call.hook.flow == Flow::Registration) {
+        // There was nothing to close.
+        resolved.batch.closed.clear();
     }
-    let stored = door
-        .clock
-        .before(call.until, door.intake.accept(deliveries))
-        .await;
-    let stored = stored.ok_or_else(|| "the database did not answer in time".to_owned())?;
-    let stored = stored.map_err(|error| error.in_full())?;
-    door.metrics.deliveries_stored.inc_by(stored as u64);
-    door.stored.notify_one();
-    Ok(stored)
+    resolved
 }

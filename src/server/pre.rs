@@ -3,11 +3,13 @@
 use super::answer::Answer;
 use super::door::Door;
 use super::hook::{Call, Unread};
-use crate::check;
+use crate::check::{self, Judgement};
 use crate::clock::milliseconds;
-use crate::decision::Decision;
+use crate::decision::{CheckRecord, Decision};
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Form, Payload, Reply};
+use crate::store::Batch;
+use crate::verdict::Verdict;
 
 /// Judges a sign-up or a change of settings. Always a yes, or a refusal with words.
 pub async fn answer(door: &Door, call: &Call) -> Answer {
@@ -48,7 +50,8 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
             trace: call.trace,
         })
         .await;
-    let outcome = judgement.verdict.as_str();
+    let (verdict, records) = write_down(door, call, &payload, judgement).await;
+    let outcome = verdict.as_str();
     let duration_ms = milliseconds(call.at, door.clock.now());
     tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, outcome, duration_ms, "Judged a {} by `{}`: {outcome}", hook.flow, hook.method);
     door.recorder.record(Decision {
@@ -57,14 +60,68 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         at: call.at,
         duration_ms,
         outcome,
-        checks: judgement.records,
+        checks: records,
     });
     Answer::new(
-        judgement
-            .verdict
-            .into_reply(Form::new(payload.nodes.as_deref())),
+        verdict.into_reply(Form::new(payload.nodes.as_deref())),
         outcome,
     )
+}
+
+/// A yes goes into the journal, which holds nobody up; unless something was deferred: then the yes holds only once that is
+/// written down.
+async fn write_down(
+    door: &Door,
+    call: &Call,
+    payload: &Payload,
+    judgement: Judgement,
+) -> (Verdict, Vec<CheckRecord>) {
+    let Judgement {
+        verdict,
+        records,
+        postponed,
+    } = judgement;
+    if matches!(verdict, Verdict::Refuse(_)) {
+        return (verdict, records);
+    }
+    let external_id = door.journal.external_id(&call.hook, payload);
+    let deferred = postponed.iter().map(|one| one.deferred.clone()).collect();
+    let entry = door
+        .journal
+        .entry(&call.hook, payload, external_id.clone(), deferred, call.at);
+    match entry {
+        Some(entry) if postponed.is_empty() => door.intake.open(entry),
+        Some(entry) => {
+            let batch = Batch {
+                opened: vec![entry],
+                ..Batch::default()
+            };
+            let stored = door
+                .clock
+                .before(call.until, door.intake.write(batch))
+                .await;
+            if !matches!(stored, Some(Ok(_))) {
+                tracing::error!(trace.id = %call.trace, flow.id = %payload.flow_id, "A check cannot be deferred, because that could not be written down; the sign-up is refused");
+                let findings = postponed.into_iter().map(|one| one.otherwise);
+                return (Verdict::Refuse(findings.collect()), records);
+            }
+        }
+        None => {}
+    }
+    (with_external_id(verdict, external_id), records)
+}
+
+fn with_external_id(verdict: Verdict, external_id: Option<String>) -> Verdict {
+    let Some(external_id) = external_id else {
+        return verdict;
+    };
+    let mut changes = match verdict {
+        Verdict::Admit => serde_json::Map::new(),
+        Verdict::AdmitWith(changes) => changes,
+        refusal @ Verdict::Refuse(_) => return refusal,
+    };
+    changes.insert("external_id".to_owned(), external_id.into());
+    Verdict::AdmitWith(changes)
 }
 
 fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {

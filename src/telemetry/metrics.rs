@@ -103,6 +103,8 @@ pub struct Metrics {
     pub observed_outcomes: Family<CheckLabels, Counter>,
     /// Sign-ups that passed unchecked because the operator chose so.
     pub fail_open: Family<KindLabels, Counter>,
+    /// Sign-ups that passed without an answer, and are asked about again.
+    pub deferred: Family<KindLabels, Counter>,
     /// No usable answer, by kind.
     pub unavailable: Family<KindLabels, Counter>,
     /// Values of `set` that could not be made.
@@ -166,6 +168,7 @@ impl Metrics {
             check_outcomes: Family::default(),
             observed_outcomes: Family::default(),
             fail_open: Family::default(),
+            deferred: Family::default(),
             unavailable: Family::default(),
             set_failures: Family::default(),
             service_requests: Family::default(),
@@ -233,6 +236,11 @@ impl Metrics {
             "fail_open",
             "Sign-ups let pass without an answer, as the settings say",
             self.fail_open.clone(),
+        );
+        registry.register(
+            "deferred",
+            "Checks without an answer that are asked again once the account exists",
+            self.deferred.clone(),
         );
         registry.register(
             "check_unavailable",

@@ -34,6 +34,7 @@ const ALWAYS: &[&str] = &[
     "identity.recovery_addresses.value",
     "identity.recovery_addresses.via",
     "identity.created_at",
+    "identity.state_changed_at",
     "identity.updated_at",
     "previous.traits",
     "previous.metadata_public",

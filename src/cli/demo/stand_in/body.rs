@@ -28,6 +28,7 @@ pub fn body(ctx: &Value) -> Value {
                 "schema_id",
                 "external_id",
                 "state",
+                "state_changed_at",
                 "created_at",
                 "updated_at",
             ],

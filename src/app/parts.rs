@@ -1,0 +1,159 @@
+//! The parts of the program, each given what it uses.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::sync::Notify;
+
+use super::counter::Counter;
+use crate::check::{Checks, Speech};
+use crate::clock::Clock;
+use crate::config::settings::Settings;
+use crate::courier::{Knows, Porter};
+use crate::identities::Identities;
+use crate::resolution::Resolution;
+use crate::server::answers::Answers;
+use crate::server::{Door, Journal};
+use crate::service::client::Services;
+use crate::store::Store;
+use crate::store::intake::intake;
+use crate::store::recorder::{self, recorder};
+use crate::sweeper::Sweeper;
+use crate::telemetry::Metrics;
+use crate::worker::{Jitter, Pace, Worker};
+
+/// What several parts share.
+pub(super) struct Parts {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) store: Arc<dyn Store>,
+    services: Arc<Services>,
+    identities: Option<Identities>,
+    resolution: Arc<Resolution>,
+    stored: Arc<Notify>,
+    hurry: Arc<Notify>,
+    clock: Clock,
+}
+
+impl Parts {
+    pub(super) fn new(
+        settings: &Settings,
+        store: Arc<dyn Store>,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        let named = settings.services.iter().chain(&settings.kratos.admin);
+        let services = Services::new(
+            named.cloned().collect(),
+            clock.clone(),
+            Arc::clone(&metrics),
+        )
+        .context("the HTTP client could not be built")?;
+        let services = Arc::new(services);
+        let identities = settings
+            .kratos
+            .admin
+            .is_some()
+            .then(|| Identities::new(Arc::clone(&services), clock.clone()));
+        let resolution = Resolution::new(
+            &settings.deliveries,
+            &settings.checks,
+            Arc::clone(&settings.lists),
+        );
+        Ok(Self {
+            metrics,
+            store,
+            services,
+            identities,
+            resolution: Arc::new(resolution),
+            stored: Arc::new(Notify::new()),
+            hurry: Arc::new(Notify::new()),
+            clock,
+        })
+    }
+
+    pub(super) fn worker(&self, settings: &Settings, jitter: Jitter) -> Worker {
+        let porter = Porter::new(Knows {
+            plans: settings.deliveries.clone(),
+            checks: settings.checks.clone(),
+            lists: Arc::clone(&settings.lists),
+            services: Arc::clone(&self.services),
+            identities: self.identities.clone(),
+            store: Arc::clone(&self.store),
+            clock: self.clock.clone(),
+        });
+        Worker::new(
+            Arc::clone(&self.store),
+            Arc::new(porter),
+            Arc::new(Counter(Arc::clone(&self.metrics))),
+            Arc::clone(&self.stored),
+            self.clock.clone(),
+            jitter,
+            Pace::default(),
+        )
+    }
+
+    pub(super) fn sweeper(&self) -> Sweeper {
+        Sweeper {
+            store: Arc::clone(&self.store),
+            identities: self.identities.clone(),
+            resolution: Arc::clone(&self.resolution),
+            stored: Arc::clone(&self.stored),
+            hurry: Arc::clone(&self.hurry),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// What answers hooks, and what writes decisions down.
+    pub(super) fn door(&self, settings: &Settings) -> (Door, recorder::Writer) {
+        let dropped = self.metrics.decisions_dropped.clone();
+        let on_loss = Arc::new(move |lost| {
+            dropped.inc_by(lost);
+        });
+        let (recorder, writer) = recorder(Arc::clone(&self.store), on_loss);
+        let lost = self.metrics.journal_dropped.clone();
+        let on_loss = Arc::new(move |number| {
+            lost.inc_by(number);
+        });
+        let (intake, intake_writer) = intake(Arc::clone(&self.store), on_loss);
+        // Ends when the last call has been answered and the door is gone.
+        tokio::spawn(intake_writer.run());
+        let checks = Checks::new(
+            settings.checks.clone(),
+            Arc::clone(&self.services),
+            Arc::clone(&settings.lists),
+            Speech {
+                builtin: settings.builtin.clone(),
+                default_language: settings.hooks.default_language.clone(),
+            },
+            Arc::clone(&self.store),
+            self.clock.clone(),
+            Arc::clone(&self.metrics),
+        );
+        let door = Door {
+            keys: settings.hooks.keys.clone(),
+            deadline: settings.hooks.deadline,
+            client_ip_header: settings.hooks.client_ip_header.clone(),
+            checks,
+            resolution: Arc::clone(&self.resolution),
+            lists: Arc::clone(&settings.lists),
+            journal: Journal {
+                looks_up: self.identities.is_some(),
+                identifiers: settings.kratos.identifiers.clone(),
+                use_external_id: settings.kratos.use_external_id,
+                tells_of_failures: self.resolution.tells_of_failures(),
+            },
+            intake,
+            store: Arc::clone(&self.store),
+            hurry: Arc::clone(&self.hurry),
+            stored: Arc::clone(&self.stored),
+            recorder,
+            answers: Arc::new(Answers::new(self.clock.clone())),
+            builtin: settings.builtin.clone(),
+            default_language: settings.hooks.default_language.clone(),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        (door, writer)
+    }
+}
