@@ -17,6 +17,7 @@ use crate::message::Wording;
 use crate::request;
 
 pub use judge::{Call, Checks, Judgement, Postponed};
+pub use take::Book;
 pub use words::{Builtin, Reader, Speech};
 
 /// One check as the settings describe it.

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::sync::Notify;
 
 use super::counter::Counter;
-use crate::check::{Checks, Speech};
+use crate::check::{Book, Checks, Speech};
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::courier::{Knows, Porter};
@@ -126,7 +126,10 @@ impl Parts {
                 builtin: settings.builtin.clone(),
                 default_language: settings.hooks.default_language.clone(),
             },
-            Arc::clone(&self.store),
+            Book {
+                store: Arc::clone(&self.store),
+                stored: Arc::clone(&self.stored),
+            },
             self.clock.clone(),
             Arc::clone(&self.metrics),
         );

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::ask::{Conclusion, conclude, without_answer};
 use super::set::Changes;
-use super::take::{Judged, Taken, Taker, Wanted};
+use super::take::{Book, Judged, Taken, Taker, Wanted};
 use super::words::{Builtin, Reader, Speech};
 use super::{Check, Condition, Kind, Mode, Policy, Reserve};
 use crate::clock::{Clock, Timestamp, milliseconds};
@@ -26,7 +26,6 @@ use crate::message::Wording;
 use crate::request::Request;
 use crate::reservation::Reservation;
 use crate::service::client::{Answer, NoAnswer, Services};
-use crate::store::Store;
 use crate::telemetry::metrics::{CheckLabels, CheckName, KindLabels, ReasonLabels};
 use crate::telemetry::{Metrics, Trace};
 use crate::verdict::{Finding, Verdict};
@@ -148,12 +147,12 @@ impl Checks {
         services: Arc<Services>,
         lists: Arc<Lists>,
         speech: Speech,
-        store: Arc<dyn Store>,
+        book: Book,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
         let taker = Taker {
-            store,
+            book,
             services: Arc::clone(&services),
             lists: Arc::clone(&lists),
             clock: clock.clone(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{Check, Reserve, reserve};
@@ -14,9 +15,17 @@ use crate::reservation::{Because, Details, Reservation, State, asked};
 use crate::service::client::{Answer, NoAnswer, Services};
 use crate::store::{self, Batch, Store};
 
+/// Where it is written down.
+pub struct Book {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// Wakes the worker, for what is to be released.
+    pub stored: Arc<Notify>,
+}
+
 /// Takes, and writes down what came of it.
 pub(super) struct Taker {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) book: Book,
     pub(super) services: Arc<Services>,
     pub(super) lists: Arc<Lists>,
     pub(super) clock: Clock,
@@ -94,7 +103,12 @@ impl Taker {
         let asked = asked(&wanted.take);
         // Twice, because a call at the same moment may have begun.
         for _ in 0..2 {
-            let state = self.store.flow(wanted.flow_id).await.map_err(in_full)?;
+            let state = self
+                .book
+                .store
+                .flow(wanted.flow_id)
+                .await
+                .map_err(in_full)?;
             let open = state.reservations.into_iter().find(|one| {
                 one.check == wanted.check.name && matches!(one.state, State::Taking | State::Taken)
             });
@@ -120,8 +134,8 @@ impl Taker {
                 expires_at: wanted.expires_at,
             };
             batch.reserved.push(new.clone());
-            match self.store.write(&batch).await {
-                Ok(_) => return Ok(new),
+            match self.write(&batch).await {
+                Ok(()) => return Ok(new),
                 Err(error) if is_too_late(&error) => {}
                 Err(error) => return Err(in_full(error)),
             }
@@ -143,12 +157,19 @@ impl Taker {
         }
         let kept = async {
             match (judged, &reservation.details, &check.reserve) {
-                (Judged::Yes, Some(details), _) => self.store.taken(reservation.id, details).await,
-                (Judged::No, ..) => self.store.not_taken(reservation.id).await.map(|()| true),
+                (Judged::Yes, Some(details), _) => {
+                    self.book.store.taken(reservation.id, details).await
+                }
+                (Judged::No, ..) => self
+                    .book
+                    .store
+                    .not_taken(reservation.id)
+                    .await
+                    .map(|()| true),
                 (Judged::Unclear, _, Some(plans)) => {
                     let mut batch = Batch::default();
                     self.give_back(&mut batch, plans, &reservation, Because::Unclear);
-                    self.store.write(&batch).await.map(|_| true)
+                    self.write(&batch).await.map(|()| true)
                 }
                 _ => Ok(false),
             }
@@ -171,6 +192,14 @@ impl Taker {
             }
             None => false,
         }
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<(), store::Error> {
+        self.book.store.write(batch).await?;
+        if !batch.deliveries.is_empty() {
+            self.book.stored.notify_one();
+        }
+        Ok(())
     }
 
     fn give_back(

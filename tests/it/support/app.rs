@@ -8,10 +8,11 @@ use tempfile::TempDir;
 use vestibule::app::{App, Surroundings};
 use vestibule::clock::{Clock, Hand, Timestamp};
 use vestibule::config::{self, Environment};
-use vestibule::store::Store;
+use vestibule::delivery::State;
+use vestibule::store::{Filter, Listed, Store};
 
 use super::payload::Payload;
-use super::{FakeService, logs};
+use super::{FakeKratos, FakeService, logs};
 
 /// The key that the tests call with.
 pub const KEY: &str = "canary-key-one-0123456789";
@@ -163,6 +164,80 @@ impl TestApp {
             .await
     }
 
+    /// Looks again and again until `look` finds something; every look asks the program or its database.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a bound on a test that would otherwise hang for ever"
+    )]
+    pub async fn eventually<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+        let end = std::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            assert!(std::time::Instant::now() < end, "{what}: not within 30 s");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// All deliveries of this plan or other queue, newest first.
+    pub async fn deliveries(&self, plan: &str) -> Vec<Listed> {
+        let filter = Filter {
+            plan: Some(plan.to_owned()),
+            ..Filter::default()
+        };
+        self.app.store.list(&filter, 100).await.expect("a list")
+    }
+
+    /// The only delivery of this plan, once it is in this state.
+    pub async fn delivery_in(&self, plan: &str, state: State) -> Listed {
+        let what = format!("one delivery of {plan} is {state}");
+        self.eventually(&what, async || {
+            let all = self.deliveries(plan).await;
+            assert!(all.len() <= 1, "one of {plan}");
+            all.into_iter().find(|one| one.state == state)
+        })
+        .await
+    }
+
+    /// Waits until no try of the only delivery of this plan is under way, and moves the time to the next one, if there is one.
+    pub async fn to_the_next_try(&self, plan: &str) {
+        let due = self
+            .eventually("it waits for its next try", async || {
+                let one = self.deliveries(plan).await.pop()?;
+                let shown = self.app.store.show(one.id).await.expect("told")?;
+                let again = self.deliveries(plan).await.pop()?;
+                let waits = shown.tries.len() == one.attempts as usize && one.attempts > 0;
+                (waits && again == one).then_some(one.next_attempt_at)
+            })
+            .await;
+        let wait = due.map(|due| (due - self.hand.now()).to_std().unwrap_or_default());
+        self.hand.advance(wait.unwrap_or_default());
+    }
+
+    /// Waits until no open entry of the journal is being looked at.
+    pub async fn looked(&self) {
+        self.eventually("nobody looks", async || {
+            let next = self.app.store.next_look().await.expect("told");
+            let now = self.hand.now();
+            // Whoever looks has a lease of five minutes.
+            let rests =
+                next.is_none_or(|next| next > now && next - now != chrono::TimeDelta::minutes(5));
+            rests.then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the yes to this flow is in the journal.
+    pub async fn journalled(&self, payload: &Payload) {
+        let flow_id = payload.flow_id();
+        self.eventually("it is in the journal", async || {
+            let state = self.app.store.flow(flow_id).await.expect("told");
+            state.entry
+        })
+        .await;
+    }
+
     /// The value of a metric line that starts with `name`.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.admin("/metrics").await.text;
@@ -195,6 +270,12 @@ impl Builder {
     /// `${env:name}` is the address of `service`.
     pub fn service(self, name: &str, service: &FakeService) -> Self {
         let url = service.url();
+        self.env(name, &url)
+    }
+
+    /// `${env:name}` is the address of this Kratos's admin API.
+    pub fn kratos(self, name: &str, kratos: &FakeKratos) -> Self {
+        let url = kratos.url();
         self.env(name, &url)
     }
 

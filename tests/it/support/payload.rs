@@ -88,6 +88,12 @@ impl Payload {
         self.with("/identity/id", id.to_string())
     }
 
+    /// Of its flow.
+    pub fn flow_id(&self) -> Uuid {
+        let id = self.0["flow"]["id"].as_str().expect("an id");
+        Uuid::parse_str(id).expect("a UUID")
+    }
+
     /// In settings: saved, and what it was before.
     pub fn changed_from(self, traits: &Value) -> Self {
         self.saved().with(

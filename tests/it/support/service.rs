@@ -47,6 +47,8 @@ impl Received {
 
 struct State {
     behaviour: Mutex<Behaviour>,
+    /// Beginnings of verb and target, and what is done then.
+    special: Mutex<Vec<(String, Behaviour)>>,
     let_go: Notify,
     received: Mutex<Vec<Received>>,
     arrivals: mpsc::UnboundedSender<Received>,
@@ -67,6 +69,7 @@ impl FakeService {
         let (sender, receiver) = mpsc::unbounded_channel();
         let state = Data::new(State {
             behaviour: Mutex::new(Behaviour::Answers(200, "{}".to_owned())),
+            special: Mutex::default(),
             let_go: Notify::new(),
             received: Mutex::default(),
             arrivals: sender,
@@ -97,6 +100,22 @@ impl FakeService {
 
     pub fn does(&self, behaviour: Behaviour) {
         *self.state.behaviour.lock().expect("a lock") = behaviour;
+    }
+
+    /// Does this when verb and target begin so: `POST /holds`.
+    pub fn on(&self, beginning: &str, behaviour: Behaviour) {
+        let mut special = self.state.special.lock().expect("a lock");
+        special.retain(|(known, _)| known != beginning);
+        special.push((beginning.to_owned(), behaviour));
+    }
+
+    /// Verbs and targets of everything that has arrived so far.
+    pub fn targets(&self) -> Vec<String> {
+        let received = self.received();
+        received
+            .iter()
+            .map(|one| format!("{} {}", one.method, one.target))
+            .collect()
     }
 
     pub fn answers(&self, status: u16, body: &Value) {
@@ -151,7 +170,15 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
         .lock()
         .expect("a lock")
         .push(received.clone());
-    let behaviour = state.behaviour.lock().expect("a lock").clone();
+    let called = format!("{} {}", received.method, received.target);
+    let special = state.special.lock().expect("a lock").clone();
+    let special = special
+        .into_iter()
+        .find(|(beginning, _)| called.starts_with(beginning.as_str()));
+    let behaviour = special.map_or_else(
+        || state.behaviour.lock().expect("a lock").clone(),
+        |(_, behaviour)| behaviour,
+    );
     let _ = state.arrivals.send(received);
     match behaviour {
         Behaviour::Answers(status, body) => answer(status, body, None),

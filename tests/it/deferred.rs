@@ -1,0 +1,253 @@
+//! A service that gives no answer does not keep anybody out: it is asked again once the account exists.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+use vestibule::delivery::State;
+
+use crate::support::failing::Failing;
+use crate::support::payload::Payload;
+use crate::support::{FakeKratos, FakeService, TestApp, payload};
+
+const SETTINGS: &str = r#"
+kratos: {admin_url: "${env:KRATOS}"}
+checks:
+  vat_number:
+    field: traits.vat_number
+    ask: {post: "${env:VIES}/check", json: {number: "{value}"}}
+    unavailable: defer
+    late_refusal: LATE
+    refuse: [{when: "!response.body.valid", message: {id: 4900101, en: "This VAT number is not registered."}}]
+    set: {metadata_public.company: "{response.body.name}"}
+deliveries:
+  support: {events: [check.refused], send: {post: "${env:CRM}/refused"}}
+"#;
+
+struct House {
+    app: TestApp,
+    kratos: FakeKratos,
+    vies: FakeService,
+    crm: FakeService,
+}
+
+async fn house(late_refusal: &str) -> House {
+    let (kratos, vies, crm) = (
+        FakeKratos::start(),
+        FakeService::start(),
+        FakeService::start(),
+    );
+    vies.answers(503, &json!({}));
+    let app = TestApp::with(&SETTINGS.replace("LATE", late_refusal))
+        .kratos("KRATOS", &kratos)
+        .service("VIES", &vies)
+        .service("CRM", &crm)
+        .start()
+        .await;
+    House {
+        app,
+        kratos,
+        vies,
+        crm,
+    }
+}
+
+impl House {
+    /// Signs up while the register is away; the account is noted as not checked yet.
+    async fn sign_up(&self) -> (Uuid, Payload) {
+        let person = payload();
+        assert_eq!(self.app.pre(&person).await.status, 204);
+        self.vies.next().await;
+        let id = self
+            .kratos
+            .has("canary@example.org", "2026-11-23T14:32:54Z");
+        assert_eq!(
+            self.app.post(&person.clone().saved_as(id)).await.status,
+            204
+        );
+        let admin = self
+            .app
+            .eventually("the note is there", async || {
+                let admin = self.kratos.identity(id)["metadata_admin"].clone();
+                admin.is_object().then_some(admin)
+            })
+            .await;
+        assert_eq!(
+            admin,
+            json!({"vestibule": {"deferred": {"vat_number": {"since": "2026-11-23T14:32:53Z"}}}})
+        );
+        (id, person)
+    }
+
+    /// Lets the register be asked again until it has answered.
+    async fn asked_again(&self) {
+        self.app.hand.advance(Duration::from_secs(5));
+        self.app
+            .delivery_in("check:vat_number", State::Delivered)
+            .await;
+    }
+
+    async fn admin_is(&self, id: Uuid, expected: Value) {
+        let what = format!("metadata_admin is {expected}");
+        self.app
+            .eventually(&what, async || {
+                (self.kratos.identity(id)["metadata_admin"]["vestibule"] == expected).then_some(())
+            })
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_is_accepted_late_gets_what_the_check_sets() {
+    let house = house("deactivate").await;
+    let (id, _) = house.sign_up().await;
+    house
+        .vies
+        .answers(200, &json!({"valid": true, "name": "Canary GmbH"}));
+    house.asked_again().await;
+    house.admin_is(id, json!({"deferred": {}})).await;
+    let identity = house.kratos.identity(id);
+    assert_eq!(identity["state"], "active");
+    assert_eq!(
+        identity["metadata_public"],
+        json!({"company": "Canary GmbH"})
+    );
+    assert_eq!(house.crm.received().len(), 0);
+}
+
+#[tokio::test]
+async fn an_account_that_is_refused_late_is_made_inactive_and_somebody_is_told() {
+    let house = house("deactivate").await;
+    let (id, _) = house.sign_up().await;
+    house.vies.answers(200, &json!({"valid": false}));
+    house.asked_again().await;
+    let told = house.crm.next().await.json();
+    assert_eq!(
+        (
+            &told["type"],
+            &told["data"]["check"],
+            &told["data"]["identity"]["id"]
+        ),
+        (&json!("check.refused"), &json!("vat_number"), &json!(id))
+    );
+    let identity = house
+        .app
+        .eventually("it is inactive", async || {
+            let identity = house.kratos.identity(id);
+            (identity["state"] == "inactive").then_some(identity)
+        })
+        .await;
+    let refused = &identity["metadata_admin"]["vestibule"]["refused"]["vat_number"];
+    assert_eq!(refused["message_id"], 4_900_101);
+    assert_eq!(
+        identity["metadata_admin"]["vestibule"]["deferred"],
+        json!({})
+    );
+}
+
+#[tokio::test]
+async fn a_late_refusal_may_only_mark_or_only_notify() {
+    for (late_refusal, marked) in [("mark", true), ("notify", false)] {
+        let house = house(late_refusal).await;
+        let (id, _) = house.sign_up().await;
+        house.vies.answers(200, &json!({"valid": false}));
+        house.asked_again().await;
+        house.crm.next().await;
+        house
+            .app
+            .eventually("the note is gone", async || {
+                let admin = house.kratos.identity(id)["metadata_admin"]["vestibule"].clone();
+                (admin["deferred"] == json!({})).then_some(())
+            })
+            .await;
+        let identity = house.kratos.identity(id);
+        let admin = &identity["metadata_admin"]["vestibule"];
+        assert_eq!(admin["refused"].is_object(), marked, "{late_refusal}");
+        assert_eq!(identity["state"], "active", "{late_refusal}");
+    }
+}
+
+#[tokio::test]
+async fn it_is_asked_with_longer_and_longer_pauses_as_long_as_there_is_no_answer() {
+    let house = house("deactivate").await;
+    house.sign_up().await;
+    let before = house.vies.received().len();
+    let mut asked_at = house.app.hand.now();
+    house.app.hand.advance(Duration::from_secs(5));
+    let mut pauses = Vec::new();
+    for _ in 0..4 {
+        house.vies.next().await;
+        pauses.push((house.app.hand.now() - asked_at).num_seconds());
+        asked_at = house.app.hand.now();
+        house.app.to_the_next_try("check:vat_number").await;
+    }
+    assert_eq!(pauses, [5, 5, 10, 20]);
+    assert!(house.vies.received().len() >= before + 4);
+    let question = house
+        .app
+        .delivery_in("check:vat_number", State::Pending)
+        .await;
+    assert!(question.attempts >= 3);
+    let shown = house
+        .app
+        .app
+        .store
+        .show(question.id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(shown.tries[0].status, Some(503));
+    assert!(
+        house
+            .app
+            .metric("vestibule_deferred_total{check=\"vat_number\",kind=\"status_5xx\"}")
+            .await
+            > 0.5
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_deferred_that_is_not_written_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Failing::in_folder(folder.path()).await;
+    let (kratos, vies) = (FakeKratos::start(), FakeService::start());
+    vies.answers(503, &json!({}));
+    let app = TestApp::with(&SETTINGS.replace("LATE", "mark"))
+        .kratos("KRATOS", &kratos)
+        .service("VIES", &vies)
+        .service("CRM", &vies)
+        .store(store.clone())
+        .start()
+        .await;
+    store.fails(true);
+    assert_eq!(
+        app.pre(&payload()).await.refused(),
+        [("#/traits/vat_number".to_owned(), 4_900_001)]
+    );
+    store.fails(false);
+    assert_eq!(app.pre(&payload()).await.status, 204);
+}
+
+#[tokio::test]
+async fn what_was_deferred_is_asked_although_post_never_came() {
+    let house = house("deactivate").await;
+    let email = json!([{"value": "canary@example.org", "via": "email"}]);
+    let person = payload().with("/identity/verifiable_addresses", email);
+    assert_eq!(house.app.pre(&person).await.status, 204);
+    let id = house
+        .kratos
+        .has("canary@example.org", "2026-11-23T14:32:54Z");
+    house.vies.answers(200, &json!({"valid": false}));
+    house.app.hand.advance(Duration::from_secs(61));
+    house
+        .app
+        .delivery_in("save:vat_number", State::Delivered)
+        .await;
+    house.app.hand.advance(Duration::from_secs(5));
+    house
+        .app
+        .eventually("it is inactive", async || {
+            (house.kratos.identity(id)["state"] == "inactive").then_some(())
+        })
+        .await;
+}

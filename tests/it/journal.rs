@@ -1,0 +1,251 @@
+//! Each yes is written down until it is known what became of it.
+
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+use vestibule::delivery::State;
+
+use crate::support::app::{KEY, uuid};
+use crate::support::failing::Failing;
+use crate::support::payload::Payload;
+use crate::support::{FakeKratos, FakeService, TestApp, payload};
+
+const SETTINGS: &str = r#"
+kratos: {admin_url: "${env:KRATOS}"}
+deliveries:
+  crm: {events: [identity.created], send: {post: "${env:CRM}/made"}}
+  sad: {events: [registration.failed], send: {post: "${env:CRM}/failed"}}
+"#;
+const EMPTY_POST: &str = "/hooks/registration/post?method=password";
+
+async fn house() -> (TestApp, FakeKratos, FakeService) {
+    house_with(SETTINGS).await
+}
+
+async fn house_with(yaml: &str) -> (TestApp, FakeKratos, FakeService) {
+    let (kratos, crm) = (FakeKratos::start(), FakeService::start());
+    let app = TestApp::with(yaml)
+        .kratos("KRATOS", &kratos)
+        .service("CRM", &crm)
+        .start()
+        .await;
+    (app, kratos, crm)
+}
+
+fn person(email: &str) -> Payload {
+    payload()
+        .with_trait("email", email)
+        .with("/identity/state_changed_at", "2026-11-23T14:32:53.1Z")
+        .with(
+            "/identity/verifiable_addresses",
+            json!([{"value": email, "via": "email"}]),
+        )
+}
+
+#[tokio::test]
+async fn an_account_of_which_no_post_told_is_delivered_once_all_the_same() {
+    let (app, kratos, crm) = house().await;
+    let person = person("lost@example.org");
+    assert_eq!(app.pre(&person).await.status, 204);
+    app.journalled(&person).await;
+    let id = kratos.has("lost@example.org", "2026-11-23T14:32:53.2Z");
+    app.hand.advance(Duration::from_secs(61));
+    let told = crm.next().await.json();
+    assert_eq!(told["type"], "identity.created");
+    assert_eq!(told["data"]["identity"]["id"], json!(id));
+    assert_eq!(told["data"]["identity"]["metadata_public"], json!({}));
+    assert_eq!(told["data"]["identity"].get("metadata_admin"), None);
+    app.delivery_in("crm", State::Delivered).await;
+    assert!(
+        (app.metric("vestibule_journal_ended_total{reason=\"created\"}")
+            .await
+            - 1.0)
+            .abs()
+            < 0.1
+    );
+    // It comes after all: the account is still the same.
+    assert_eq!(app.post(&person.saved_as(id)).await.status, 204);
+    assert_eq!(app.deliveries("crm").await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_post_has_closed_is_looked_for_no_more() {
+    let (app, kratos, crm) = house().await;
+    let person = person("told@example.org");
+    app.pre(&person).await;
+    app.journalled(&person).await;
+    assert_eq!(app.post(&person.saved()).await.status, 204);
+    crm.next().await;
+    // Another's look would be the first call.
+    let other = self::person("other@example.org");
+    app.pre(&other).await;
+    app.journalled(&other).await;
+    app.hand.advance(Duration::from_secs(61));
+    assert!(kratos.next().await.contains("other"));
+}
+
+#[tokio::test]
+async fn a_sign_up_of_which_no_account_came_is_told_at_the_end_of_its_flow() {
+    let (app, kratos, crm) = house().await;
+    // Somebody had this address before.
+    kratos.has("taken@example.org", "2026-11-23T14:32:53Z");
+    let person = person("taken@example.org");
+    assert_eq!(app.pre(&person).await.status, 204);
+    app.journalled(&person).await;
+    app.hand.advance(Duration::from_secs(61));
+    kratos.next().await;
+    app.looked().await;
+    assert_eq!(app.deliveries("crm").await, []);
+    // The flow may still bring forth an account; its last look is after its end.
+    app.hand.advance(Duration::from_mins(61));
+    let told = crm.next().await;
+    assert_eq!(told.target, "/failed");
+    let told = told.json();
+    assert_eq!(told["type"], "registration.failed");
+    assert_eq!(
+        told["data"]["identity"]["traits"]["email"],
+        "taken@example.org"
+    );
+    app.delivery_in("sad", State::Delivered).await;
+    assert_eq!(app.deliveries("crm").await, []);
+    let state = app.app.store.flow(person.flow_id()).await.unwrap();
+    assert_eq!(state.entry, None);
+}
+
+#[tokio::test]
+async fn an_empty_post_has_everybody_looked_for_at_once() {
+    let (app, kratos, crm) = house().await;
+    let person = person("silent@example.org");
+    app.pre(&person).await;
+    app.journalled(&person).await;
+    let id = kratos.has("silent@example.org", "2026-11-23T14:32:53.2Z");
+    assert_eq!(app.call(EMPTY_POST, "").await.status, 204);
+    // No time has passed.
+    assert_eq!(crm.next().await.json()["data"]["identity"]["id"], json!(id));
+}
+
+#[tokio::test]
+async fn while_kratos_cannot_be_asked_nothing_is_concluded() {
+    let (app, kratos, crm) = house().await;
+    kratos.is_down(true);
+    let person = person("later@example.org");
+    app.pre(&person).await;
+    app.journalled(&person).await;
+    let id = kratos.has("later@example.org", "2026-11-23T14:32:53.2Z");
+    app.hand.advance(Duration::from_hours(3));
+    kratos.next().await;
+    app.looked().await;
+    kratos.is_down(false);
+    app.hand.advance(Duration::from_mins(17));
+    assert_eq!(crm.next().await.json()["data"]["identity"]["id"], json!(id));
+    assert_eq!(app.deliveries("sad").await, []);
+}
+
+#[tokio::test]
+async fn a_database_that_fails_after_the_yes_shows_nobody_an_error_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Failing::in_folder(folder.path()).await;
+    let (kratos, crm) = (FakeKratos::start(), FakeService::start());
+    let app = TestApp::with(SETTINGS)
+        .kratos("KRATOS", &kratos)
+        .service("CRM", &crm)
+        .store(store.clone())
+        .start()
+        .await;
+    let (known, unknown) = (person("known@example.org"), person("unknown@example.org"));
+    app.pre(&known).await;
+    app.journalled(&known).await;
+    store.fails(true);
+    // Its yes could not be written down, and that held nobody up.
+    assert_eq!(app.pre(&unknown).await.status, 204);
+    let id = kratos.has("known@example.org", "2026-11-23T14:32:53.2Z");
+    assert_eq!(app.post(&known.clone().saved_as(id)).await.status, 204);
+    assert_eq!(app.post(&unknown.saved()).await.status, 503);
+    store.fails(false);
+    let alarms = "vestibule_unread_posts_total{reason=\"not_stored\"}";
+    assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
+    assert!((app.metric("vestibule_journal_dropped_total").await - 1.0).abs() < 0.1);
+    app.hand.advance(Duration::from_mins(2));
+    assert_eq!(crm.next().await.json()["data"]["identity"]["id"], json!(id));
+}
+
+#[tokio::test]
+async fn social_sign_ups_are_found_by_an_external_id_if_the_operator_allows_it() {
+    let yaml = SETTINGS.replace(
+        "\"${env:KRATOS}\"",
+        "\"${env:KRATOS}\", use_external_id: true",
+    );
+    let (app, kratos, crm) = house_with(&yaml).await;
+    let person = person("social@example.org");
+    let pre = "/hooks/registration/pre?method=oidc";
+    let reply = app.call(pre, person.to_string()).await;
+    assert_eq!(reply.status, 200);
+    let external_id = format!("vestibule:{}", person.flow_id());
+    assert_eq!(
+        reply.json(),
+        json!({"identity": {"external_id": external_id}})
+    );
+    app.journalled(&person).await;
+    let id = kratos.has("other-identifier", "2026-11-23T14:32:53.2Z");
+    kratos.change(id, "/external_id", json!(external_id));
+    app.hand.advance(Duration::from_secs(61));
+    assert_eq!(crm.next().await.json()["data"]["identity"]["id"], json!(id));
+    // Who signs up with a password is known by their address.
+    assert_eq!(app.pre(&self::person("a@example.org")).await.status, 204);
+}
+
+#[tokio::test]
+async fn of_a_social_sign_up_that_is_not_found_nobody_says_that_it_failed() {
+    let (app, kratos, crm) = house().await;
+    let person = person("social@example.org");
+    let headers = [
+        ("X-Vestibule-Key", KEY),
+        ("Ory-Webhook-Trigger-ID", &uuid()),
+    ];
+    let pre = "/hooks/registration/pre?method=oidc";
+    assert_eq!(
+        app.call_with(pre, person.to_string(), &headers)
+            .await
+            .status,
+        204
+    );
+    app.journalled(&person).await;
+    app.hand.advance(Duration::from_hours(2));
+    kratos.next().await;
+    let undecided = "vestibule_journal_ended_total{reason=\"undecided\"}";
+    app.eventually("it is undecided", async || {
+        (app.metric(undecided).await > 0.5).then_some(())
+    })
+    .await;
+    assert_eq!(app.deliveries("sad").await, []);
+    assert_eq!(crm.received().len(), 0);
+}
+
+#[tokio::test]
+async fn a_user_name_is_known_from_the_identity_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = json!({"properties": {"traits": {"properties": {
+        "name": {"ory.sh/kratos": {"credentials": {"password": {"identifier": true}}}},
+    }}}});
+    let file = folder.path().join("schema.json");
+    std::fs::write(&file, schema.to_string()).unwrap();
+    let setting = format!(
+        "\"${{env:KRATOS}}\", identity_schema: \"file://{}\"",
+        file.display()
+    );
+    let (app, kratos, crm) = house_with(&SETTINGS.replace("\"${env:KRATOS}\"", &setting)).await;
+    let person = payload().with_trait("name", "ada l.");
+    app.pre(&person).await;
+    app.journalled(&person).await;
+    let id = kratos.has("ada l.", "2026-11-23T15:00:00Z");
+    app.hand.advance(Duration::from_secs(61));
+    assert!(
+        kratos
+            .next()
+            .await
+            .contains("credentials_identifier=ada%20l%2E")
+    );
+    assert_eq!(crm.next().await.json()["data"]["identity"]["id"], json!(id));
+    let _: Uuid = id;
+}

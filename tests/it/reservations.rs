@@ -1,0 +1,219 @@
+//! Something is taken for a sign-up; it is confirmed when the account exists, and released when none came of it.
+
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+use vestibule::delivery::State;
+use vestibule::store::Filter;
+
+use crate::support::failing::Failing;
+use crate::support::service::Behaviour;
+use crate::support::{FakeKratos, FakeService, TestApp, payload};
+
+const INVITES: &str = r#"
+checks:
+  invite:
+    field: traits.invite
+    reserve:
+      take: {post: "${env:INVITES}/invites/{value}/hold"}
+      confirm: {post: "${env:INVITES}/holds/{taken.body.hold_id}/confirm", json: {account: "{identity.id}"}}
+      release: {delete: "${env:INVITES}/holds/{taken.body.hold_id}"}
+    refuse: [{when: 409, message: "This invite is used up."}]
+"#;
+const HOUR: Duration = Duration::from_hours(1);
+
+fn holds(hold_id: &str) -> Behaviour {
+    Behaviour::Answers(201, json!({"hold_id": hold_id}).to_string())
+}
+
+async fn house() -> (TestApp, FakeService) {
+    let invites = FakeService::start();
+    invites.on("POST /invites/", holds("h1"));
+    let app = TestApp::with(INVITES).service("INVITES", &invites).start();
+    (app.await, invites)
+}
+
+#[tokio::test]
+async fn what_was_taken_is_kept_when_the_form_is_sent_again_and_confirmed_with_the_account() {
+    let (app, invites) = house().await;
+    let person = payload().with_trait("invite", "gold");
+    assert_eq!(app.pre(&person).await.status, 204);
+    let take = invites.next().await;
+    assert_eq!(take.target, "/invites/gold/hold");
+    assert!(take.header("Idempotency-Key").is_some());
+    // Kratos failed for another reason, and the person sends the form again.
+    assert_eq!(app.pre(&person).await.status, 204);
+
+    let id = Uuid::new_v4();
+    let saved = person.saved_as(id);
+    assert_eq!(app.post(&saved).await.status, 204);
+    let confirm = invites.next().await;
+    assert_eq!(confirm.target, "/holds/h1/confirm");
+    assert_eq!(confirm.json(), json!({"account": id}));
+    assert!(confirm.header("Idempotency-Key").is_some());
+    assert_eq!(app.post(&saved).await.status, 204);
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    app.hand.advance(3 * HOUR);
+    assert_eq!(app.deliveries("release:invite").await, []);
+    assert_eq!(invites.received().len(), 2);
+}
+
+#[tokio::test]
+async fn another_value_is_taken_anew_and_the_first_released() {
+    let (app, invites) = house().await;
+    let person = payload().with_trait("invite", "gold");
+    app.pre(&person).await;
+    invites.next().await;
+    invites.on("POST /invites/", holds("h2"));
+    app.pre(&person.clone().with_trait("invite", "silver"))
+        .await;
+    let mut both = [invites.next().await, invites.next().await];
+    both.sort_by(|one, other| one.target.cmp(&other.target));
+    assert_eq!(both[0].target, "/holds/h1");
+    assert_eq!(both[0].method, "DELETE");
+    assert_eq!(both[1].target, "/invites/silver/hold");
+    app.post(&person.saved()).await;
+    assert_eq!(invites.next().await.target, "/holds/h2/confirm");
+}
+
+#[tokio::test]
+async fn a_refused_taking_leaves_nothing_to_release() {
+    let (app, invites) = house().await;
+    invites.on("POST /invites/", Behaviour::Answers(409, String::new()));
+    let person = payload();
+    let reply = app.pre(&person).await;
+    assert_eq!(reply.messages()[0].2, "This invite is used up.");
+    app.hand.advance(3 * HOUR);
+    let state = app.app.store.flow(person.flow_id()).await.unwrap();
+    assert_eq!(state.reservations, []);
+    assert_eq!(app.deliveries("release:invite").await, []);
+}
+
+#[tokio::test]
+async fn the_end_of_the_flow_releases_and_a_post_after_that_says_so() {
+    let (app, invites) = house().await;
+    let person = payload();
+    app.pre(&person).await;
+    invites.next().await;
+    app.hand.advance(HOUR + Duration::from_secs(31));
+    let release = invites.next().await;
+    assert_eq!(
+        (release.method.as_str(), release.target.as_str()),
+        ("DELETE", "/holds/h1")
+    );
+    app.delivery_in("release:invite", State::Delivered).await;
+
+    assert_eq!(app.post(&person.saved()).await.status, 204);
+    let dead = app.delivery_in("confirm:invite", State::Abandoned).await;
+    assert!(
+        dead.last_error
+            .as_deref()
+            .unwrap()
+            .contains("released already"),
+        "{dead:?}"
+    );
+    assert!((app.metric("vestibule_late_posts_total").await - 1.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn an_unclear_taking_is_asked_for_once_more_with_its_key_and_released() {
+    let (app, invites) = house().await;
+    invites.on("POST /invites/", Behaviour::Breaks);
+    let person = payload();
+    assert!(!app.pre(&person).await.refused().is_empty());
+    let take = invites.next().await;
+    // The worker asks again, with the same key, and gives back what it is told.
+    invites.on("POST /invites/", holds("h9"));
+    app.eventually("it is given back", async || {
+        let waiting = app.deliveries("release:invite").await;
+        if waiting
+            .iter()
+            .any(|one| one.attempts > 0 && one.state == State::Pending)
+        {
+            app.to_the_next_try("release:invite").await;
+        }
+        let targets = invites.targets();
+        targets
+            .contains(&"DELETE /holds/h9".to_owned())
+            .then_some(())
+    })
+    .await;
+    let again = invites.received();
+    let keys: Vec<_> = again
+        .iter()
+        .filter(|call| call.method == "POST")
+        .map(|call| call.header("Idempotency-Key").map(str::to_owned))
+        .collect();
+    assert!(keys.len() >= 2);
+    assert!(
+        keys.iter()
+            .all(|key| key.as_deref() == take.header("Idempotency-Key"))
+    );
+    app.delivery_in("release:invite", State::Delivered).await;
+}
+
+#[tokio::test]
+async fn nothing_is_taken_that_could_not_be_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Failing::in_folder(folder.path()).await;
+    let invites = FakeService::start();
+    let app = TestApp::with(INVITES)
+        .service("INVITES", &invites)
+        .store(store.clone())
+        .start()
+        .await;
+    store.fails(true);
+    assert!(!app.pre(&payload()).await.refused().is_empty());
+    assert_eq!(invites.received().len(), 0);
+    store.fails(false);
+    invites.on("POST /invites/", holds("h1"));
+    assert_eq!(app.pre(&payload()).await.status, 204);
+}
+
+#[tokio::test]
+async fn while_it_can_be_looked_up_the_journal_decides_and_not_the_clock() {
+    let (invites, kratos) = (FakeService::start(), FakeKratos::start());
+    invites.on("POST /invites/", holds("h1"));
+    let yaml = format!("kratos: {{admin_url: \"${{env:KRATOS}}\"}}\n{INVITES}");
+    let app = TestApp::with(&yaml)
+        .service("INVITES", &invites)
+        .kratos("KRATOS", &kratos)
+        .start()
+        .await;
+    let (made, failed) = (
+        payload().with_trait("email", "made@example.org"),
+        payload().with_trait("email", "failed@example.org"),
+    );
+    for person in [&made, &failed] {
+        let email = person.0["identity"]["traits"]["email"].clone();
+        let person = person.clone().with(
+            "/identity/verifiable_addresses",
+            json!([{"value": email, "via": "email"}]),
+        );
+        assert_eq!(app.pre(&person).await.status, 204);
+        invites.next().await;
+        app.journalled(&person).await;
+    }
+    // The account was made, and no `post` came.
+    kratos.has("made@example.org", "2026-11-23T14:32:54Z");
+    app.hand.advance(Duration::from_secs(61));
+    assert_eq!(invites.next().await.target, "/holds/h1/confirm");
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    app.looked().await;
+    // Kratos is away when the flow ends: nobody knows yet.
+    kratos.is_down(true);
+    let start = app.hand.now();
+    while app.app.store.next_look().await.unwrap().unwrap() < app.hand.now() + 2 * HOUR {
+        app.hand.advance(HOUR);
+        app.looked().await;
+        if app.hand.now() > start + 4 * HOUR {
+            break;
+        }
+    }
+    let all = Filter::default();
+    assert_eq!(app.app.store.list(&all, 100).await.unwrap().len(), 1);
+    kratos.is_down(false);
+    app.hand.advance(HOUR);
+    assert_eq!(invites.next().await.method, "DELETE");
+}
