@@ -15,6 +15,7 @@ mod data;
 mod flows;
 mod keys;
 mod lost_calls;
+mod nothing_is_lost;
 mod registration;
 mod services;
 mod settings;
@@ -60,6 +61,11 @@ fn main() {
     scenes.once(keys::keys_are_rotated_without_a_failed_sign_up);
     scenes.once(lost_calls::a_lost_answer_is_given_again_without_a_second_question);
     scenes.once(lost_calls::nobody_gets_in_unchecked_behind_a_huge_form);
+    scenes.once(nothing_is_lost::an_account_whose_post_came_empty_is_delivered_within_seconds);
+    scenes.once(nothing_is_lost::accounts_of_which_no_post_tells_are_delivered_once_by_the_journal);
+    scenes.once(nothing_is_lost::an_invite_is_released_when_kratos_made_no_account_after_all);
+    scenes.once(nothing_is_lost::an_account_is_made_while_the_register_is_away_and_refused_later);
+    scenes.once(nothing_is_lost::what_the_crm_answers_is_written_into_the_identity);
     scenes.once(admin_api::identities_are_looked_up_paged_through_and_written_to);
 
     let conclusion = libtest_mimic::run(&arguments, scenes.trials);

@@ -31,6 +31,7 @@ pub struct House {
 pub struct Plan {
     wishes: Wishes,
     deadline: Option<&'static str>,
+    settings: Option<&'static str>,
 }
 
 impl House {
@@ -106,6 +107,20 @@ impl Plan {
         self
     }
 
+    /// Vestibule runs on this file beside the tests.
+    #[must_use]
+    pub fn on(mut self, settings: &'static str) -> Self {
+        self.settings = Some(settings);
+        self
+    }
+
+    /// Nobody tells Vestibule of an account that was made.
+    #[must_use]
+    pub fn without_post_hooks(mut self) -> Self {
+        self.wishes.without_post = true;
+        self
+    }
+
     /// Vestibule answers by then.
     #[must_use]
     pub fn answering_within(mut self, deadline: &'static str) -> Self {
@@ -146,7 +161,13 @@ impl Plan {
             ("CRM", crm.url()),
             ("KRATOS_ADMIN", ports.admin_url()),
         ];
-        let vestibule = Vestibule::start(folder.path(), [NEXT_KEY, KEY], environment).await;
+        let vestibule = Vestibule::start(
+            folder.path(),
+            self.settings.unwrap_or("vestibule.yaml"),
+            [NEXT_KEY, KEY],
+            environment,
+        )
+        .await;
         let (hooks, between) = between(&vestibule.hooks).await;
         let kratos = Kratos::start(folder.path(), &self.wishes, ports, &hooks, KEY).await;
         let house = House {

@@ -35,6 +35,8 @@ pub struct Wishes {
     pub lifespan: &'static str,
     /// What else it shall tell of.
     pub besides: &'static [Besides],
+    /// Whether the `post` hooks of registration are taken out.
+    pub without_post: bool,
 }
 
 impl Default for Wishes {
@@ -43,6 +45,7 @@ impl Default for Wishes {
             style: "unified",
             lifespan: "1h",
             besides: &[],
+            without_post: false,
         }
     }
 }
@@ -100,6 +103,9 @@ impl Kratos {
         let mut settings: Value = serde_saphyr::from_str(&text).expect("kratos.yml is YAML");
         tells_besides(&mut settings, wishes.besides);
         at_home(&mut settings, folder, hooks, key);
+        if wishes.without_post {
+            takes_out_post(&mut settings);
+        }
         settings["dsn"] = json!("memory");
         settings["serve"]["public"]["port"] = json!(ports.public);
         settings["serve"]["public"]["base_url"] = json!(format!("{public}/"));
@@ -227,6 +233,20 @@ fn tells_besides(settings: &mut Value, besides: &[Besides]) {
     }
     let verification = besides.contains(&Besides::Verification);
     settings["selfservice"]["flows"]["verification"]["enabled"] = json!(verification);
+}
+
+/// Takes out what tells Vestibule of an account.
+fn takes_out_post(settings: &mut Value) {
+    let after = &mut settings["selfservice"]["flows"]["registration"]["after"];
+    for method in after.as_object_mut().expect("methods").values_mut() {
+        let Some(hooks) = method["hooks"].as_array_mut() else {
+            continue;
+        };
+        hooks.retain(|hook| {
+            let url = hook["config"]["url"].as_str().unwrap_or_default();
+            !url.contains("/registration/post")
+        });
+    }
 }
 
 /// Puts our addresses, files and key in place of those of kratos-config/.

@@ -29,13 +29,22 @@ pub const LEFT_OUT: &str = "
 ";
 
 /// Looks again and again until `look` finds something, for at most half a minute.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(30);
+pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    within(Duration::from_secs(30), what, look).await
+}
+
+/// The same for as long as this.
+pub async fn within<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let end = Instant::now() + patience;
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < end, "{what}: not within 30 s");
+        assert!(Instant::now() < end, "{what}: not within {patience:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

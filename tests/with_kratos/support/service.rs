@@ -33,6 +33,7 @@ pub enum Behaviour {
 /// One call as it arrived.
 #[derive(Clone, Debug)]
 pub struct Received {
+    pub method: String,
     pub path: String,
     pub idempotency_key: Option<String>,
     pub body: Value,
@@ -72,18 +73,22 @@ impl Service {
         .await
     }
 
-    /// Knows one invite code.
+    /// Knows one invite code, and holds it for whoever asks.
     pub async fn invites() -> Self {
-        Self::start(|received| match received.path.strip_prefix("/invites/") {
-            Some(KNOWN_INVITE) => (200, json!({})),
-            _ => (404, json!({})),
+        Self::start(|received| {
+            let (known, held) = (format!("/invites/{KNOWN_INVITE}"), "/holds/hold-1");
+            match received.path.as_str() {
+                path if path == known || path.starts_with(held) => (200, json!({})),
+                path if path == format!("{known}/hold") => (201, json!({"hold_id": "hold-1"})),
+                _ => (404, json!({})),
+            }
         })
         .await
     }
 
     /// Takes every contact.
     pub async fn crm() -> Self {
-        Self::start(|_| (201, json!({}))).await
+        Self::start(|_| (201, json!({"id": "contact-1"}))).await
     }
 
     async fn start(work: Work) -> Self {
@@ -176,6 +181,7 @@ pub fn registered_name(vat_number: &str) -> String {
 
 async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpResponse {
     let received = Received {
+        method: request.method().to_string(),
         path: request.path().to_owned(),
         idempotency_key: request
             .headers()

@@ -11,23 +11,26 @@ pub struct Vestibule {
     pub hooks: String,
     ports: (u16, u16),
     folder: PathBuf,
+    settings: &'static str,
     environment: Vec<(&'static str, String)>,
     program: Program,
 }
 
 impl Vestibule {
-    /// Starts it on vestibule.yaml; `environment` fills in the rest.
+    /// Starts it on this file beside the tests; `environment` fills in the rest.
     pub async fn start(
         folder: &Path,
+        settings: &'static str,
         keys: [&str; 2],
         environment: Vec<(&'static str, String)>,
     ) -> Self {
         let ports = (port::free(), port::free());
-        let program = open(folder, ports, keys, &environment).await;
+        let program = open(folder, settings, ports, keys, &environment).await;
         Self {
             hooks: format!("http://127.0.0.1:{}", ports.0),
             ports,
             folder: folder.to_owned(),
+            settings,
             environment,
             program,
         }
@@ -36,7 +39,24 @@ impl Vestibule {
     /// Stops it and starts it again on the same addresses, with other keys.
     pub async fn restart(&mut self, keys: [&str; 2]) {
         self.program.stop().await;
-        self.program = open(&self.folder, self.ports, keys, &self.environment).await;
+        self.program = open(
+            &self.folder,
+            self.settings,
+            self.ports,
+            keys,
+            &self.environment,
+        )
+        .await;
+    }
+
+    /// The value of a metric, 0 if there is none of that name yet.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let url = format!("http://127.0.0.1:{}/metrics", self.ports.1);
+        let answer = reqwest::get(url).await.expect("metrics");
+        let text = answer.text().await.expect("metrics");
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+            .unwrap_or(0.0)
     }
 
     /// Everything that it has logged.
@@ -47,11 +67,14 @@ impl Vestibule {
 
 async fn open(
     folder: &Path,
+    settings: &str,
     ports: (u16, u16),
     keys: [&str; 2],
     environment: &[(&'static str, String)],
 ) -> Program {
-    let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/with_kratos/vestibule.yaml");
+    let settings = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/with_kratos")
+        .join(settings);
     let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
     command
         .args(["serve", "--config"])
