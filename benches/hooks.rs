@@ -3,28 +3,27 @@
 //!
 //! `cargo bench --bench hooks`
 
+#[path = "support/caller.rs"]
+mod caller;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_web::{App as Web, HttpResponse, HttpServer, web};
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use serde_json::Value;
 use vestibule::app::{App, Surroundings};
 use vestibule::config::{self, Environment};
 use vestibule::telemetry::{LogFormat, log_to};
+
+use caller::{IN_FLIGHT, payload};
 
 /// The program's own, for both sides.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const IN_FLIGHT: usize = 64;
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_secs(3);
-const KEY: &str = "a-key-for-the-bench-only";
 
 const TEN_CHECKS: &str = r#"
 hooks: {keys: [a-key-for-the-bench-only]}
@@ -113,85 +112,10 @@ async fn bare(body: web::Bytes) -> HttpResponse {
 }
 
 /// Calls per second over one round.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a measurement is about the system's own time"
-)]
 async fn round(address: SocketAddr, body: &str) -> f64 {
-    let running = Arc::new(AtomicBool::new(true));
-    let calls = Arc::new(AtomicU64::new(0));
-    let started = Instant::now();
-    let callers: Vec<_> = (0..IN_FLIGHT)
-        .map(|_| {
-            tokio::spawn(call(
-                address,
-                body.to_owned(),
-                Arc::clone(&running),
-                Arc::clone(&calls),
-            ))
-        })
-        .collect();
-    tokio::time::sleep(ROUND).await;
-    running.store(false, Ordering::Relaxed);
-    for caller in callers {
-        caller.await.expect("a caller");
-    }
+    let body = body.to_owned();
+    let took = caller::round(address, ROUND, move || body.clone()).await;
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-    let calls = calls.load(Ordering::Relaxed) as f64;
-    calls / started.elapsed().as_secs_f64()
-}
-
-/// One kept-alive connection, as Kratos keeps them: a call, its answer, the next.
-async fn call(address: SocketAddr, body: String, running: Arc<AtomicBool>, calls: Arc<AtomicU64>) {
-    let mut stream = TcpStream::connect(address).await.expect("a connection");
-    stream.set_nodelay(true).expect("nodelay");
-    let mut buffer = vec![0; 4096];
-    while running.load(Ordering::Relaxed) {
-        let request = format!(
-            "POST /hooks/registration/pre?method=password HTTP/1.1\r\nHost: vestibule\r\nUser-Agent: Go-http-client/1.1\r\n\
-             Content-Type: application/json\r\nX-Vestibule-Key: {KEY}\r\nOry-Webhook-Trigger-Id: {}\r\nContent-Length: {}\r\n\r\n{body}",
-            uuid::Uuid::new_v4(),
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).await.expect("a call");
-        let mut length = 0;
-        while !buffer[..length].ends_with(b"\r\n\r\n") {
-            let read = stream.read(&mut buffer[length..]).await.expect("an answer");
-            assert!(read > 0, "the connection was closed");
-            length += read;
-        }
-        assert!(
-            buffer.starts_with(b"HTTP/1.1 204"),
-            "{}",
-            String::from_utf8_lossy(&buffer[..length])
-        );
-        calls.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-fn payload() -> Value {
-    json!({
-        "version": 1,
-        "flow": {
-            "id": "16796416-e4ae-4463-99a6-be78d13a634a", "type": "browser", "issued_at": "2026-11-23T14:32:52.964673909Z",
-            "expires_at": "2026-11-23T15:32:52.964673909Z", "return_to": "http://127.0.0.1:4455/after", "transient_payload": {}
-        },
-        "identity": {
-            "id": "00000000-0000-0000-0000-000000000000", "schema_id": "default", "state": "active",
-            "traits": {"company": "Muster GmbH", "email": "p8e40b229@example.org", "vat_number": "DE811115368"},
-            "metadata_public": null,
-            "recovery_addresses": [{"id": "00000000-0000-0000-0000-000000000000", "value": "p8e40b229@example.org", "via": "email",
-                "created_at": "0001-01-01T00:00:00Z", "updated_at": "0001-01-01T00:00:00Z"}],
-            "verifiable_addresses": [{"id": "00000000-0000-0000-0000-000000000000", "value": "p8e40b229@example.org", "via": "email",
-                "status": "pending", "verified": false, "created_at": "0001-01-01T00:00:00Z", "updated_at": "0001-01-01T00:00:00Z"}],
-            "created_at": "0001-01-01T00:00:00Z", "updated_at": "0001-01-01T00:00:00Z"
-        },
-        "nodes": [
-            {"name": "traits.email", "hidden": true, "title": "E-mail"},
-            {"name": "traits.company", "hidden": true, "title": "Company"},
-            {"name": "traits.vat_number", "hidden": true, "title": "VAT number"},
-            {"name": "traits.invite", "hidden": true, "title": "Invite code"}
-        ],
-        "request": {"headers": {"Accept-Language": "de-DE,de;q=0.9,en;q=0.5", "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"}}
-    })
+    let calls = took.len() as f64;
+    calls / ROUND.as_secs_f64()
 }

@@ -8,6 +8,7 @@ use vestibule::delivery::State;
 use vestibule::store::Filter;
 
 use crate::support::failing::Failing;
+use crate::support::invites::Invites;
 use crate::support::service::Behaviour;
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
@@ -216,4 +217,35 @@ async fn while_it_can_be_looked_up_the_journal_decides_and_not_the_clock() {
     kratos.is_down(false);
     app.hand.advance(HOUR);
     assert_eq!(invites.next().await.method, "DELETE");
+}
+
+#[tokio::test]
+async fn the_example_lets_no_more_people_in_than_there_are_uses() {
+    let invites = Invites::with_uses(2);
+    let yaml = include_str!("../../examples/settings/invites.yaml");
+    let app = TestApp::with(yaml)
+        .env("INVITES", &invites.url())
+        .start()
+        .await;
+    let people: Vec<_> = (0..3)
+        .map(|_| payload().with_trait("invite", "gold"))
+        .collect();
+    assert_eq!(app.pre(&people[0]).await.status, 204);
+    assert_eq!(app.pre(&people[1]).await.status, 204);
+    let refused = app.pre(&people[2]).await.messages();
+    assert_eq!(refused[0].2, "This invite code is used up.");
+    let unknown = app.pre(&payload().with_trait("invite", "brass")).await;
+    assert_eq!(unknown.messages()[0].2, "We do not know this invite code.");
+
+    // The first becomes an account, of the second none comes.
+    assert_eq!(app.post(&people[0].clone().saved()).await.status, 204);
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    app.hand.advance(HOUR + Duration::from_secs(31));
+    app.delivery_in("release:invite", State::Delivered).await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+    let late = payload()
+        .with_trait("invite", "gold")
+        .with("/flow/expires_at", "2026-11-24T00:00:00Z");
+    assert_eq!(app.pre(&late).await.status, 204);
+    assert_eq!(invites.held_and_confirmed(), (2, 1));
 }

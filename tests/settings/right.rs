@@ -40,6 +40,7 @@ fn every_example_is_right() {
         "VAT_REGISTER",
         "CRM",
         "CRM_TOKEN",
+        "INVITES",
         "VIES_TOKEN",
     ];
     let environment = Environment::of(

@@ -1,0 +1,128 @@
+//! What the journal adds to a sign-up: the time of `pre` with 64 calls in flight, with the journal and without. Both ask the
+//! same service, which takes 5 ms, as every check that is worth a hook does. Same database server, same run; rounds take turns.
+//!
+//! `cargo bench --bench journal`; on PostgreSQL with the address of an empty database in `BENCH_DSN`.
+
+#[path = "support/caller.rs"]
+mod caller;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use actix_web::{App as Web, HttpResponse, HttpServer, web};
+use vestibule::app::{App, Surroundings};
+use vestibule::config::{self, Environment};
+use vestibule::telemetry::{LogFormat, log_to};
+
+use caller::{IN_FLIGHT, payload};
+
+/// The program's own, for both sides.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ROUNDS: usize = 9;
+const ROUND: Duration = Duration::from_secs(4);
+/// What the service takes to answer.
+const SERVICE: Duration = Duration::from_millis(5);
+
+const SETTINGS: &str = r#"
+hooks: {keys: [a-key-for-the-bench-only]}
+serve: {hooks: {host: 127.0.0.1, port: 0}, admin: {host: 127.0.0.1, port: 0}}
+dsn: ${env:DSN}
+checks:
+  vat_number: {field: traits.vat_number, ask: {get: "${env:SERVICE}/{value}"}}
+deliveries:
+  crm: {events: [identity.created], send: {post: "${env:SERVICE}/contacts"}}
+"#;
+
+fn main() {
+    // `cargo test --benches` passes this; a measurement is no test.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    log_to(std::io::sink, tracing::Level::INFO, LogFormat::Json).expect("logging");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(measure());
+}
+
+async fn measure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let service = start_service();
+    let without = start(folder.path(), "without.db", service, "").await;
+    // Nobody is there: nothing is looked up within the minutes of a measurement but in vain.
+    let admin = "kratos: {admin_url: \"http://127.0.0.1:9\"}\n";
+    let with = start(folder.path(), "with.db", service, admin).await;
+    println!(
+        "{IN_FLIGHT} in flight, {ROUNDS} rounds of {} s each",
+        ROUND.as_secs()
+    );
+    let mut ratios = Vec::new();
+    median(without.hooks_address).await;
+    median(with.hooks_address).await;
+    for number in 1..=ROUNDS {
+        let least = median(without.hooks_address).await;
+        let ours = median(with.hooks_address).await;
+        let ratio = ours.as_secs_f64() / least.as_secs_f64();
+        ratios.push(ratio);
+        println!(
+            "round {number}: p50 without {least:>8.2?}   with {ours:>8.2?}   ratio {ratio:.3}"
+        );
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("ratio, median of {ROUNDS}: {:.3}", ratios[ROUNDS / 2]);
+    without.stop().await;
+    with.stop().await;
+}
+
+async fn median(address: SocketAddr) -> Duration {
+    let template = payload().to_string();
+    let body = move || {
+        let flow = uuid::Uuid::new_v4().to_string();
+        template.replace("16796416-e4ae-4463-99a6-be78d13a634a", &flow)
+    };
+    let mut took = caller::round(address, ROUND, body).await;
+    took.sort();
+    took[took.len() / 2]
+}
+
+#[expect(clippy::disallowed_methods, reason = "asks whoever measures")]
+async fn start(folder: &Path, database: &str, service: SocketAddr, head: &str) -> App {
+    let file = format!("sqlite://{}", folder.join(database).display());
+    let dsn = std::env::var("BENCH_DSN").unwrap_or(file);
+    let environment = Environment::of([
+        ("DSN".to_owned(), dsn),
+        ("SERVICE".to_owned(), format!("http://{service}")),
+    ]);
+    let settings = config::read(
+        &format!("{head}{SETTINGS}"),
+        Path::new("bench.yaml"),
+        &environment,
+    )
+    .unwrap_or_else(|problems| panic!("{problems}"));
+    App::start(settings, Surroundings::default())
+        .await
+        .expect("a start")
+}
+
+fn start_service() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = HttpServer::new(|| Web::new().default_service(web::route().to(answer)))
+        .listen(listener)
+        .expect("listening")
+        .workers(1)
+        .disable_signals()
+        .run();
+    tokio::spawn(server);
+    address
+}
+
+#[expect(clippy::disallowed_methods, reason = "a service takes its own time")]
+async fn answer() -> HttpResponse {
+    tokio::time::sleep(SERVICE).await;
+    HttpResponse::Ok().json(serde_json::json!({"valid": true}))
+}
