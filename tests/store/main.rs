@@ -6,6 +6,7 @@
 
 mod commands;
 mod contract;
+mod flows;
 mod intake;
 mod postgres;
 mod recorder;

@@ -25,6 +25,7 @@ static SERVER: OnceLock<Option<Server>> = OnceLock::new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 contract::ask_if_there!(fresh());
+crate::flows::ask!(fresh());
 
 /// The folder with `initdb` and `postgres`.
 fn programs() -> Option<PathBuf> {
