@@ -23,9 +23,10 @@ use crate::identities::Identities;
 use crate::kratos::hooks::EXAMPLE_KEY;
 use crate::secret::Secret;
 use crate::server::answers::Answers;
-use crate::server::{Door, Health, admin, hooks};
+use crate::server::{Door, Health, Operator, admin, hooks};
 use crate::service::client::Services;
 use crate::store::Store;
+use crate::store::by_hand::KeepTrying;
 use crate::store::intake::intake;
 use crate::store::postgres::Postgres;
 use crate::store::recorder::recorder;
@@ -65,7 +66,7 @@ impl Default for Surroundings {
 pub struct App {
     /// Where hooks are answered.
     pub hooks_address: SocketAddr,
-    /// Where health, version and metrics are answered.
+    /// Where operators and their monitoring call.
     pub admin_address: SocketAddr,
     /// Where deliveries are kept.
     pub store: Arc<dyn Store>,
@@ -167,6 +168,12 @@ impl App {
             }),
         );
         tokio::spawn(intake_writer.run());
+        let operator = Data::new(Operator {
+            store: Arc::clone(&store),
+            clock: clock.clone(),
+            keep_trying: KeepTrying::of(&settings.deliveries),
+            stored: Arc::clone(&stored),
+        });
         let door = Data::new(Door {
             keys: settings.hooks.keys,
             deadline: settings.hooks.deadline,
@@ -190,7 +197,7 @@ impl App {
         let hooks_address = hooks_listener.local_addr()?;
         let admin_address = admin_listener.local_addr()?;
         let hooks_server = serve_hooks(hooks_listener, door, health.clone())?;
-        let admin_server = serve_admin(admin_listener, health.clone())?;
+        let admin_server = serve_admin(admin_listener, health.clone(), operator)?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];
         let serving = vec![tokio::spawn(hooks_server), tokio::spawn(admin_server)];
         let (stop_work, stopped) = watch::channel(Phase::Running);
@@ -282,13 +289,18 @@ fn serve_hooks(
     Ok(server)
 }
 
-fn serve_admin(listener: TcpListener, health: Data<Health>) -> std::io::Result<Server> {
-    let server = HttpServer::new(move || Web::new().configure(admin(health.clone())))
-        .workers(1)
-        .listen(listener)?
-        .shutdown_timeout(1)
-        .disable_signals()
-        .run();
+fn serve_admin(
+    listener: TcpListener,
+    health: Data<Health>,
+    operator: Data<Operator>,
+) -> std::io::Result<Server> {
+    let server =
+        HttpServer::new(move || Web::new().configure(admin(health.clone(), operator.clone())))
+            .workers(1)
+            .listen(listener)?
+            .shutdown_timeout(1)
+            .disable_signals()
+            .run();
     Ok(server)
 }
 
