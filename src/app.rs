@@ -20,7 +20,7 @@ use crate::config::settings::{Address, Dsn, Settings};
 use crate::delivery::backoff::random_jitter;
 use crate::kratos::hooks::EXAMPLE_KEY;
 use crate::secret::Secret;
-use crate::server::{Door, Health, admin, hooks};
+use crate::server::{Door, Health, Operator, admin, hooks};
 use crate::store::Store;
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
@@ -58,7 +58,7 @@ impl Default for Surroundings {
 pub struct App {
     /// Where hooks are answered.
     pub hooks_address: SocketAddr,
-    /// Where health, version and metrics are answered.
+    /// Where operators and their monitoring call.
     pub admin_address: SocketAddr,
     /// Where deliveries are kept.
     pub store: Arc<dyn Store>,
@@ -118,7 +118,8 @@ impl App {
             clock.clone(),
         ));
         let hooks_server = serve_hooks(hooks_listener, Data::new(door), health.clone())?;
-        let admin_server = serve_admin(admin_listener, health.clone())?;
+        let operator = Data::new(parts.operator(&settings));
+        let admin_server = serve_admin(admin_listener, health.clone(), operator)?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];
         let serving = vec![tokio::spawn(hooks_server), tokio::spawn(admin_server)];
         let (stop_work, stopped) = watch::channel(Phase::Running);
@@ -217,13 +218,18 @@ fn serve_hooks(
     Ok(server)
 }
 
-fn serve_admin(listener: TcpListener, health: Data<Health>) -> std::io::Result<Server> {
-    let server = HttpServer::new(move || Web::new().configure(admin(health.clone())))
-        .workers(1)
-        .listen(listener)?
-        .shutdown_timeout(1)
-        .disable_signals()
-        .run();
+fn serve_admin(
+    listener: TcpListener,
+    health: Data<Health>,
+    operator: Data<Operator>,
+) -> std::io::Result<Server> {
+    let server =
+        HttpServer::new(move || Web::new().configure(admin(health.clone(), operator.clone())))
+            .workers(1)
+            .listen(listener)?
+            .shutdown_timeout(1)
+            .disable_signals()
+            .run();
     Ok(server)
 }
 

@@ -2,17 +2,26 @@
 
 pub mod deliveries;
 pub mod demo;
+pub mod forget;
 pub mod health;
 pub mod keygen;
 pub mod kratos;
+pub mod migrate;
 pub mod schema;
 pub mod serve;
 pub mod validate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
+
+use crate::app::open_store;
+use crate::config::settings::Dsn;
+use crate::config::{self, Environment, Settings};
+use crate::store::Store;
 
 /// Checks sign-up fields for Ory Kratos before an account is saved, and delivers the account to other
 /// systems after.
@@ -36,17 +45,17 @@ enum Command {
         file: PathBuf,
     },
     /// Print the JSON Schema of the settings file, for editors
-    Schema {
-        /// Print docs/configuration.md instead
-        #[arg(long)]
-        markdown: bool,
-    },
+    Schema(schema::Options),
     /// Print what kratos.yml needs
     #[command(subcommand)]
     Kratos(kratos::Command),
-    /// Look at deliveries, and try them again
+    /// Look at deliveries, have them tried again, discard them
     #[command(subcommand)]
     Deliveries(deliveries::Command),
+    /// Bring the database to this version's shape, and say what was done; `serve` does the same when it starts
+    Migrate(ConfigFile),
+    /// Forget what is stored about identities: payloads of deliveries, and what receivers said of them
+    Forget(forget::Options),
     /// Ask whether something is well: exit code 0 if it is, 1 and why if not
     Health(health::Options),
     /// Print a new random key for `hooks.keys` and kratos.yml
@@ -67,6 +76,32 @@ pub struct ConfigFile {
     pub config: PathBuf,
 }
 
+impl ConfigFile {
+    /// The settings; `None` once every problem in them has been printed.
+    fn settings(&self) -> Option<Settings> {
+        config::load(&self.config, &Environment::of_process())
+            .inspect_err(|problems| eprintln!("{problems}"))
+            .ok()
+    }
+}
+
+/// Opens the database that the settings name, if it is there.
+async fn open_database(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    if let Dsn::Sqlite(path) = &settings.dsn {
+        ensure!(
+            path.exists(),
+            "there is no database at {}; `vestibule serve` makes it when it starts",
+            path.display()
+        );
+    }
+    open_store(&settings.dsn).await
+}
+
+/// `1 delivery`, `2 deliveries`
+fn counted(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
 impl Cli {
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
@@ -74,9 +109,11 @@ impl Cli {
             Command::Serve(file) => serve::serve(&file.config).await,
             Command::Demo(options) => demo::run(&options).await,
             Command::Validate { file } => validate::run(&file),
-            Command::Schema { markdown } => schema::run(markdown),
+            Command::Schema(options) => schema::run(&options),
             Command::Kratos(command) => command.run(),
             Command::Deliveries(command) => command.run().await,
+            Command::Migrate(file) => migrate::run(&file).await,
+            Command::Forget(options) => forget::run(&options).await,
             Command::Health(options) => health::run(&options).await,
             Command::Keygen(options) => keygen::run(&options),
         }

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use tokio::sync::watch;
 
 /// A moment, in UTC.
@@ -108,6 +108,25 @@ pub fn later(moment: Timestamp, duration: Duration) -> Timestamp {
         .ok()
         .and_then(|delta| moment.checked_add_signed(delta))
         .unwrap_or(Timestamp::MAX_UTC)
+}
+
+/// The moment `duration` before `moment`.
+#[must_use]
+pub fn earlier(moment: Timestamp, duration: Duration) -> Timestamp {
+    TimeDelta::from_std(duration)
+        .ok()
+        .and_then(|delta| moment.checked_sub_signed(delta))
+        .unwrap_or(Timestamp::MIN_UTC)
+}
+
+/// Reads a day (its beginning, in UTC) or a moment: `2026-11-01` or `2026-11-01T12:00:00Z`.
+#[must_use]
+pub fn moment(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    text.parse::<Timestamp>().ok().or_else(|| {
+        let day = text.parse::<NaiveDate>().ok()?;
+        Some(day.and_hms_opt(0, 0, 0)?.and_utc())
+    })
 }
 
 /// The time from `start` to `end` in whole milliseconds; 0 if `end` is earlier.

@@ -43,7 +43,7 @@ pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
 
 /// Reads a moment as it is written in the settings: `2026-11-01` or `2026-11-01T12:00:00Z`.
 pub fn parse_moment(text: &str) -> Result<crate::clock::Timestamp, String> {
-    resolve::moment(text).ok_or_else(|| {
+    crate::clock::moment(text).ok_or_else(|| {
         "expected a day or a moment, as in 2026-11-01 or 2026-11-01T12:00:00Z".to_owned()
     })
 }

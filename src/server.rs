@@ -1,5 +1,6 @@
 //! The front door: the table of every URL and its handler.
 
+pub mod admin;
 pub mod answer;
 pub mod answers;
 pub mod door;
@@ -14,6 +15,7 @@ use actix_web::web::{self, Data, ServiceConfig};
 
 use crate::kratos::Flow;
 
+pub use admin::{Operator, admin};
 pub use door::Door;
 pub use from_kratos::KEY_HEADER;
 pub use health::Health;
@@ -41,18 +43,5 @@ pub fn hooks(door: Data<Door>, health: Data<Health>) -> impl FnOnce(&mut Service
             .route("/health/alive", web::get().to(health::alive))
             .route("/health/ready", web::get().to(health::ready))
             .default_service(web::route().to(hook::unknown));
-    }
-}
-
-/// What operators and their monitoring call.
-pub fn admin(health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {
-    move |config| {
-        config
-            .app_data(health)
-            .route("/health/alive", web::get().to(health::alive))
-            .route("/health/ready", web::get().to(health::ready))
-            .route("/version", web::get().to(health::version))
-            .route("/metrics", web::get().to(health::metrics))
-            .route("/metrics/prometheus", web::get().to(health::metrics));
     }
 }

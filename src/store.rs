@@ -1,10 +1,12 @@
 //! The promises a database must keep.
 
 mod batch;
+pub mod by_hand;
 pub mod intake;
 pub mod postgres;
 pub mod recorder;
 pub mod settler;
+mod shape;
 pub mod sqlite;
 pub mod together;
 
@@ -23,6 +25,7 @@ use crate::journal::Entry;
 use crate::reservation::{self, Reservation};
 
 pub use batch::Batch;
+pub use shape::Change;
 
 /// Why the database did not do as asked. Never holds a value of ours.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +131,7 @@ pub struct ListedAttempt {
     /// Its number, from 1.
     pub attempt: u32,
     /// When it began.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub began_at: Timestamp,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
@@ -139,18 +142,26 @@ pub struct ListedAttempt {
 }
 
 /// A delivery with all that is kept of it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct Shown {
     /// As it is listed.
     #[serde(flatten)]
     pub listed: Listed,
     /// When it is abandoned if it has not arrived.
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub keep_trying_until: Timestamp,
     /// The tries that are over, oldest first.
     pub tries: Vec<ListedAttempt>,
-    /// What is to be done; holds personal data, so it is shown only to who asks for it.
-    #[serde(skip)]
+    /// Whether a payload is kept: what is to be done. It holds personal data, so it is shown only to who asks for it on
+    /// the command line.
+    #[serde(rename = "payload_kept", serialize_with = "whether")]
+    #[schemars(with = "bool")]
     pub work: Option<Work>,
+}
+
+#[expect(clippy::ref_option, reason = "serde hands it over so")]
+fn whether<S: serde::Serializer>(work: &Option<Work>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(work.is_some())
 }
 
 /// What is known of a flow.
@@ -166,14 +177,14 @@ pub struct FlowState {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct Listed {
     /// Its id, which is also the `webhook-id` and the `Idempotency-Key`.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "uuid"))]
     pub id: Uuid,
     /// Its plan's name, or what else it is: `save:crm`, `check:vat`, `confirm:invite`, `release:invite`.
     pub plan: String,
     /// What happened.
     pub event: Event,
     /// Whom it is about; all zeros if no identity came of it.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "uuid"))]
     pub identity_id: Uuid,
     /// Where it stands.
     pub state: State,
@@ -182,13 +193,13 @@ pub struct Listed {
     /// What the last try said, if it failed.
     pub last_error: Option<String>,
     /// When it came into being.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: Timestamp,
     /// When it is tried next; `None` unless pending.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub next_attempt_at: Option<Timestamp>,
     /// When it was delivered or abandoned.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub settled_at: Option<Timestamp>,
 }
 
@@ -199,6 +210,8 @@ pub struct Filter {
     pub ids: Vec<Uuid>,
     /// Only of this plan.
     pub plan: Option<String>,
+    /// Not of these plans.
+    pub other_than: Vec<String>,
     /// Only in this state.
     pub state: Option<State>,
     /// Only about this identity.
@@ -337,6 +350,10 @@ pub trait Store: Send + Sync {
     /// held something.
     async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error>;
 
+    /// What was changed of its shape when it was opened.
+    fn changes(&self) -> &[Change] {
+        &[]
+    }
     /// Whether it can be reached and written to.
     async fn ping(&self) -> Result<(), Error>;
     /// Finishes what is under way and closes.

@@ -13,9 +13,10 @@ use crate::courier::{Knows, Porter};
 use crate::identities::Identities;
 use crate::resolution::Resolution;
 use crate::server::answers::Answers;
-use crate::server::{Door, Journal};
+use crate::server::{Door, Journal, Operator};
 use crate::service::client::Services;
 use crate::store::Store;
+use crate::store::by_hand::KeepTrying;
 use crate::store::intake::intake;
 use crate::store::recorder::{self, recorder};
 use crate::sweeper::Sweeper;
@@ -101,6 +102,16 @@ impl Parts {
             hurry: Arc::clone(&self.hurry),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// What operators are answered from.
+    pub(super) fn operator(&self, settings: &Settings) -> Operator {
+        Operator {
+            store: Arc::clone(&self.store),
+            clock: self.clock.clone(),
+            keep_trying: KeepTrying::of(&settings.deliveries),
+            stored: Arc::clone(&self.stored),
         }
     }
 

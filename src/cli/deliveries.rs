@@ -1,24 +1,27 @@
-//! `vestibule deliveries`: look at them, try them again.
+//! `vestibule deliveries`: look at them, have them tried again, discard them.
 
-use std::io::Write;
-use std::time::Duration;
+mod change;
+mod list;
+mod show;
+mod which;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::ensure;
 use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
-
-use super::ConfigFile;
-use crate::app::open_store;
-use crate::clock::{Clock, Timestamp};
-use crate::config::settings::Dsn;
-use crate::config::{self, Environment};
-use crate::delivery::State;
-use crate::store::{Filter, Listed, Store};
 use uuid::Uuid;
+
+use super::{ConfigFile, open_database};
+use crate::clock::{Clock, Timestamp};
+use crate::store::by_hand::KeepTrying;
+
+pub use change::{Sure, agreed, discard, retry};
+pub use list::list;
+pub use show::show;
+use which::Which;
 
 /// `vestibule deliveries …`
 #[derive(Debug, Subcommand)]
@@ -32,168 +35,140 @@ pub enum Command {
         #[command(flatten)]
         which: Which,
         /// At most so many
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
+        /// Only those behind this one: the last id of the page before
+        #[arg(long, value_name = "ID")]
+        after: Option<Uuid>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Make deliveries due now: pending ones, and abandoned ones for another while. A running `serve` takes
-    /// them up within a minute
+    /// Show one delivery with its tries
+    Show {
+        /// The settings, which name the database
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Its id
+        id: Uuid,
+        /// Also print what is to be sent; it holds personal data
+        #[arg(long)]
+        payload: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make deliveries due now: pending ones, and abandoned ones for another `keep_trying_for` of their plan. A
+    /// running `serve` takes them up within a minute. Exit code 1 if one named by its id is left alone
     Retry {
         /// The settings, which name the database
         #[command(flatten)]
         file: ConfigFile,
         /// Which of them
         #[command(flatten)]
-        which: Which,
-        /// All that --plan and --state leave, instead of those named by id
-        #[arg(long, conflicts_with = "ids")]
-        all: bool,
+        chosen: Chosen,
+    },
+    /// End pending and abandoned deliveries for good, and forget what they held. Exit code 1 if one named by its
+    /// id is left alone
+    Discard {
+        /// The settings, which name the database
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Which of them
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Do not ask, whatever the number
+        #[arg(long)]
+        yes: bool,
+        /// Only count them
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
-/// Which deliveries are meant.
+/// Which deliveries are to be changed: never all of them by leaving something out.
 #[derive(Debug, Args)]
-pub struct Which {
-    /// Only these ids
-    #[arg(value_name = "ID")]
-    ids: Vec<Uuid>,
-    /// Only of this plan, a name under `deliveries`
-    #[arg(long)]
-    plan: Option<String>,
-    /// Only in this state: pending, delivered or abandoned
-    #[arg(long, value_parser = state)]
-    state: Option<State>,
+pub struct Chosen {
+    #[command(flatten)]
+    which: Which,
+    /// All that the other options leave, instead of those named by id
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
 }
 
-/// How long abandoned deliveries are tried anew.
-const KEEP_TRYING_FOR: Duration = Duration::from_hours(192);
+impl Chosen {
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.all || !self.which.ids.is_empty(),
+            "name the deliveries by id, or say --all (with --plan, --state, --identity, --since or --until to narrow it)"
+        );
+        Ok(())
+    }
+}
 
 impl Command {
     /// Runs it on the database that the settings name.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let (file, which) = match &self {
-            Self::List { file, which, .. } | Self::Retry { file, which, .. } => (file, which),
-        };
-        let settings = match config::load(&file.config, &Environment::of_process()) {
-            Ok(settings) => settings,
-            Err(problems) => {
-                eprintln!("{problems}");
-                return Ok(ExitCode::FAILURE);
+        let now = Clock::system().now();
+        let filter = match &self {
+            Self::List { which, after, .. } => which.filter(*after, now)?,
+            Self::Show { id, .. } => Which::only(*id),
+            Self::Retry { chosen, .. } | Self::Discard { chosen, .. } => {
+                chosen.check()?;
+                let filter = chosen.which.filter(None, now)?;
+                filter.check_for_change()?;
+                filter
             }
         };
-        let filter = Filter {
-            ids: which.ids.clone(),
-            plan: which.plan.clone(),
-            state: which.state,
-            ..Filter::default()
+        let Some(settings) = self.file().settings() else {
+            return Ok(ExitCode::FAILURE);
         };
-        if let Dsn::Sqlite(path) = &settings.dsn {
-            anyhow::ensure!(
-                path.exists(),
-                "there is no database at {}; `vestibule serve` makes it when it starts",
-                path.display()
-            );
-        }
-        let store = open_store(&settings.dsn).await?;
+        let opened = open_database(&settings).await?;
+        let store = &*opened;
         let mut out = std::io::stdout();
         let done = match self {
-            Self::List { limit, json, .. } => list(&*store, &filter, limit, json, &mut out).await,
-            Self::Retry { all, .. } if filter.ids.is_empty() && !all => Err(anyhow::anyhow!(
-                "name the deliveries by id, or say --all (with --plan or --state to narrow it)"
-            )),
-            Self::Retry { .. } => {
-                retry(
-                    &*store,
-                    &filter,
-                    Clock::system().now(),
-                    KEEP_TRYING_FOR,
-                    &mut out,
-                )
+            Self::List { limit, json, .. } => list(store, &filter, limit, json, &mut out)
                 .await
+                .map(|()| true),
+            Self::Show {
+                id, payload, json, ..
+            } => show(store, id, payload, json, &mut out)
+                .await
+                .map(|()| true),
+            Self::Retry { .. } => {
+                let keep_trying = KeepTrying::of(&settings.deliveries);
+                retry(store, &filter, now, &keep_trying, &mut out).await
+            }
+            Self::Discard { yes, dry_run, .. } => {
+                let sure = Sure::said(yes, dry_run);
+                discard(store, &filter, now, sure, &mut out).await
             }
         };
-        store.close().await;
-        done.map(|()| ExitCode::SUCCESS)
+        opened.close().await;
+        done.map(|all| {
+            if all {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        })
+    }
+
+    fn file(&self) -> &ConfigFile {
+        match self {
+            Self::List { file, .. }
+            | Self::Show { file, .. }
+            | Self::Retry { file, .. }
+            | Self::Discard { file, .. } => file,
+        }
     }
 }
 
-fn state(name: &str) -> Result<State, String> {
-    State::named(name).ok_or_else(|| "it is one of: pending, delivered, abandoned".to_owned())
-}
-
-/// Prints deliveries, newest first: for people, or as a JSON list.
-pub async fn list(
-    store: &dyn Store,
-    filter: &Filter,
-    limit: u32,
-    json: bool,
-    out: &mut (dyn Write + Send),
-) -> anyhow::Result<()> {
-    let deliveries = store
-        .list(filter, limit)
-        .await
-        .context("the deliveries cannot be listed")?;
-    if json {
-        serde_json::to_writer_pretty(&mut *out, &deliveries)?;
-        writeln!(out)?;
-    } else if deliveries.is_empty() {
-        writeln!(out, "No deliveries.")?;
-    } else {
-        writeln!(out, "{}", table(&deliveries))?;
-    }
-    Ok(())
-}
-
-/// Makes pending or abandoned deliveries due now, and tells how many.
-pub async fn retry(
-    store: &dyn Store,
-    filter: &Filter,
-    now: Timestamp,
-    keep_trying_for: Duration,
-    out: &mut (dyn Write + Send),
-) -> anyhow::Result<()> {
-    let count = store
-        .retry(filter, now, keep_trying_for)
-        .await
-        .context("the deliveries cannot be retried")?;
-    let deliveries = if count == 1 {
-        "delivery is"
-    } else {
-        "deliveries are"
-    };
-    writeln!(out, "{count} {deliveries} due now.")?;
-    Ok(())
-}
-
-fn table(deliveries: &[Listed]) -> Table {
+fn table() -> Table {
     let mut table = Table::new();
     table
         .load_style(NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header([
-            "ID",
-            "PLAN",
-            "EVENT",
-            "STATE",
-            "ATTEMPTS",
-            "NEXT ATTEMPT",
-            "LAST ERROR",
-            "CREATED",
-        ]);
-    for delivery in deliveries {
-        table.add_row([
-            delivery.id.to_string(),
-            delivery.plan.clone(),
-            delivery.event.to_string(),
-            delivery.state.to_string(),
-            delivery.attempts.to_string(),
-            delivery.next_attempt_at.map_or_else(nothing, time),
-            delivery.last_error.clone().unwrap_or_else(nothing),
-            time(delivery.created_at),
-        ]);
-    }
+        .set_content_arrangement(ContentArrangement::Disabled);
     table
 }
 

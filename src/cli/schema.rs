@@ -1,16 +1,31 @@
-//! The JSON Schema of the settings file.
+//! The JSON Schema of the settings file, and the document of the admin API.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::Args;
 
 use crate::config::schema::{markdown, schema};
+use crate::server::admin::openapi;
 
-/// Prints the schema, or the manual made of it.
-pub fn run(as_markdown: bool) -> anyhow::Result<ExitCode> {
-    let text = if as_markdown {
+/// `vestibule schema …`
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Print docs/configuration.md instead
+    #[arg(long, conflicts_with = "openapi")]
+    markdown: bool,
+    /// Print docs/openapi.json instead: the admin API (OpenAPI 3.1)
+    #[arg(long)]
+    openapi: bool,
+}
+
+/// Prints the schema, the manual made of it, or the document of the admin API.
+pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let text = if options.markdown {
         markdown()
+    } else if options.openapi {
+        openapi::text()
     } else {
         let schema = serde_json::to_string_pretty(&schema());
         format!("{}\n", schema.context("the schema cannot be written")?)

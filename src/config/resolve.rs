@@ -9,8 +9,6 @@ mod order;
 mod requests;
 mod services;
 
-pub(super) use basics::moment;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

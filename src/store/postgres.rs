@@ -56,7 +56,7 @@ mod upkeep;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{PgConnection, PgPool, Transaction};
 
-use super::Error;
+use super::{Change, Error};
 
 type Db = sqlx::Postgres;
 type Pool = PgPool;
@@ -69,6 +69,7 @@ type Database = Postgres;
 #[derive(Debug)]
 pub struct Postgres {
     pool: PgPool,
+    changes: Vec<Change>,
 }
 
 impl Postgres {
@@ -76,8 +77,8 @@ impl Postgres {
     /// instances may do so at once.
     pub async fn open(url: &str) -> Result<Self, Error> {
         let pool = open::pool(url).await?;
-        open::migrate(&pool).await?;
-        Ok(Self { pool })
+        let changes = open::migrate(&pool).await?;
+        Ok(Self { pool, changes })
     }
 }
 

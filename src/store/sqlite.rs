@@ -56,7 +56,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{SqliteConnection, SqlitePool, Transaction};
 
-use super::Error;
+use super::{Change, Error};
 
 type Db = sqlx::Sqlite;
 type Pool = SqlitePool;
@@ -70,6 +70,7 @@ type Database = Sqlite;
 pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
+    changes: Vec<Change>,
 }
 
 impl Sqlite {
@@ -84,9 +85,13 @@ impl Sqlite {
     /// The same with another patience.
     pub async fn open_with(path: &Path, patience: Duration) -> Result<Self, Error> {
         open::create_if_missing(path, patience).await?;
-        let writer = open::writer(path, patience).await?;
+        let (writer, changes) = open::writer(path, patience).await?;
         let readers = open::readers(path, patience).await?;
-        Ok(Self { writer, readers })
+        Ok(Self {
+            writer,
+            readers,
+            changes,
+        })
     }
 }
 

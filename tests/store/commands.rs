@@ -1,11 +1,16 @@
 //! `vestibule deliveries`, from the operator's side.
 
-use vestibule::cli::deliveries;
-use vestibule::delivery::Outcome;
+use std::path::Path;
+
+use uuid::Uuid;
+use vestibule::cli::deliveries::{self, Sure};
+use vestibule::config::{self, Environment};
+use vestibule::delivery::{Outcome, State};
+use vestibule::store::by_hand::{self, KeepTrying};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Store};
 
-use crate::scenes::{DAY, Home, MINUTE, SECOND, at, delivery, start, tried};
+use crate::scenes::{DAY, Home, MINUTE, SECOND, at, delivery, id_of, start, tried};
 
 /// A delivery that waits for its second try, and one that was abandoned.
 async fn two_that_failed(home: &Home) -> Sqlite {
@@ -23,57 +28,336 @@ async fn two_that_failed(home: &Home) -> Sqlite {
     store
 }
 
-async fn printed(store: &Sqlite, filter: &Filter, json: bool) -> String {
+/// One for each reason for which a delivery is left alone, and one that is abandoned.
+async fn one_of_each(home: &Home) -> (Sqlite, [Uuid; 6]) {
+    let store = Sqlite::open(&home.database()).await.unwrap();
+    let mut unbuilt = delivery("unbuilt", 4);
+    unbuilt.work = Err("the request could not be built: no such key".to_owned());
+    let others = ["arrived", "gone", "held", "lost"];
+    let mut all: Vec<_> = (1..)
+        .zip(others)
+        .map(|(number, plan)| delivery(plan, number))
+        .collect();
+    all.push(unbuilt);
+    store.accept(all).await.unwrap();
+    for (plan, status, outcome) in [
+        ("arrived", 204, Outcome::Delivered),
+        ("lost", 410, Outcome::Abandoned),
+    ] {
+        let held = store.claim(plan, start(), MINUTE, 1).await.unwrap();
+        let attempt = tried(status, start());
+        store.settle(&held[0], &attempt, &outcome).await.unwrap();
+    }
+    let gone = by_ids([id_of("gone", 2)]);
+    assert_eq!(store.discard(&gone, start()).await.unwrap(), 1);
+    store.claim("held", start(), MINUTE, 1).await.unwrap();
+    let ids = [
+        id_of("arrived", 1),
+        id_of("gone", 2),
+        id_of("held", 3),
+        id_of("unbuilt", 4),
+        id_of("lost", 4),
+        Uuid::from_u128(404),
+    ];
+    (store, ids)
+}
+
+fn by_ids<const N: usize>(ids: [Uuid; N]) -> Filter {
+    Filter {
+        ids: ids.to_vec(),
+        ..Filter::default()
+    }
+}
+
+fn of_plan(plan: &str) -> Filter {
+    Filter {
+        plan: Some(plan.to_owned()),
+        ..Filter::default()
+    }
+}
+
+/// Of two plans of the settings.
+fn keep_trying() -> KeepTrying {
+    let yaml = r#"
+deliveries:
+  crm: {events: [identity.created], keep_trying_for: 2d, send: {post: "http://crm.svc/contacts"}}
+  erp: {events: [identity.created], keep_trying_for: 30d, send: {post: "http://erp.svc/debtors"}}
+"#;
+    let settings = config::read(
+        yaml,
+        Path::new("vestibule.yaml"),
+        &Environment::of(Vec::new()),
+    );
+    KeepTrying::of(&settings.unwrap().deliveries)
+}
+
+async fn printed(store: &Sqlite, filter: &Filter, limit: u32, json: bool) -> String {
     let mut out = Vec::new();
-    deliveries::list(store, filter, 100, json, &mut out)
+    deliveries::list(store, filter, limit, json, &mut out)
         .await
         .unwrap();
     String::from_utf8(out).unwrap()
+}
+
+async fn shown(store: &Sqlite, id: Uuid, payload: bool, json: bool) -> String {
+    let mut out = Vec::new();
+    deliveries::show(store, id, payload, json, &mut out)
+        .await
+        .unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+async fn retried(store: &Sqlite, filter: &Filter) -> (bool, String) {
+    let mut out = Vec::new();
+    let all = deliveries::retry(store, filter, at(SECOND), &KeepTrying::default(), &mut out)
+        .await
+        .unwrap();
+    (all, String::from_utf8(out).unwrap())
+}
+
+async fn discarded(store: &Sqlite, filter: &Filter, sure: Sure) -> (anyhow::Result<bool>, String) {
+    let mut out = Vec::new();
+    let done = deliveries::discard(store, filter, at(SECOND), sure, &mut out).await;
+    (done, String::from_utf8(out).unwrap())
 }
 
 #[tokio::test]
 async fn deliveries_are_listed_for_people() {
     let home = Home::new();
     let store = two_that_failed(&home).await;
-    insta::assert_snapshot!(printed(&store, &Filter::default(), false).await);
+    insta::assert_snapshot!(printed(&store, &Filter::default(), 100, false).await);
 }
 
 #[tokio::test]
 async fn deliveries_are_listed_for_programs() {
     let home = Home::new();
     let store = two_that_failed(&home).await;
-    insta::assert_snapshot!(printed(&store, &Filter::default(), true).await);
+    insta::assert_snapshot!(printed(&store, &Filter::default(), 100, true).await);
 }
 
 #[tokio::test]
 async fn an_empty_list_says_so() {
     let home = Home::new();
     let store = two_that_failed(&home).await;
-    let plan = Some("tax".to_owned());
-    let none = Filter {
-        plan,
+    let none = of_plan("tax");
+    assert_eq!(printed(&store, &none, 100, false).await, "No deliveries.\n");
+    assert_eq!(printed(&store, &none, 100, true).await, "[]\n");
+}
+
+#[tokio::test]
+async fn a_long_list_tells_where_it_goes_on_and_goes_on_there() {
+    let home = Home::new();
+    let store = two_that_failed(&home).await;
+    let first = printed(&store, &Filter::default(), 1, false).await;
+    let (newer, older) = (id_of("erp", 2), id_of("crm_contact", 1));
+    assert!(
+        first.ends_with(&format!("\nThere are more: --after {newer}\n")),
+        "{first}"
+    );
+    assert!(!first.contains(&older.to_string()), "{first}");
+    let behind = Filter {
+        after: Some(newer),
         ..Filter::default()
     };
-    assert_eq!(printed(&store, &none, false).await, "No deliveries.\n");
-    assert_eq!(printed(&store, &none, true).await, "[]\n");
+    let second = printed(&store, &behind, 1, false).await;
+    assert!(
+        second.contains(&older.to_string()) && !second.contains("--after"),
+        "{second}"
+    );
+}
+
+#[tokio::test]
+async fn a_delivery_is_shown_with_its_tries_and_without_what_it_holds() {
+    let home = Home::new();
+    let store = two_that_failed(&home).await;
+    insta::assert_snapshot!(shown(&store, id_of("erp", 2), false, false).await);
+}
+
+#[tokio::test]
+async fn a_delivery_is_shown_for_programs() {
+    let home = Home::new();
+    let store = two_that_failed(&home).await;
+    insta::assert_snapshot!(shown(&store, id_of("crm_contact", 1), false, true).await);
+}
+
+#[tokio::test]
+async fn what_a_delivery_holds_is_printed_to_who_asks_for_it() {
+    let home = Home::new();
+    let store = two_that_failed(&home).await;
+    let id = id_of("crm_contact", 1);
+    insta::assert_snapshot!(shown(&store, id, true, false).await);
+    let json: serde_json::Value =
+        serde_json::from_str(&shown(&store, id, true, true).await).unwrap();
+    assert_eq!(json["payload"]["path"], "/contacts?a=1");
+}
+
+#[tokio::test]
+async fn a_delivery_without_a_payload_says_why() {
+    let home = Home::new();
+    let (store, [arrived, gone, _, unbuilt, ..]) = one_of_each(&home).await;
+    for (id, expected) in [
+        (
+            arrived,
+            "No payload is kept: what has arrived is forgotten.",
+        ),
+        (gone, "No payload is kept: what is discarded is forgotten."),
+        (unbuilt, "No payload is kept: it could not be built."),
+    ] {
+        for payload in [false, true] {
+            let shown = shown(&store, id, payload, false).await;
+            assert!(shown.contains(expected), "{expected} in {shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_not_there_cannot_be_shown() {
+    let home = Home::new();
+    let store = two_that_failed(&home).await;
+    let id = Uuid::from_u128(404);
+    let error = deliveries::show(&store, id, false, false, &mut Vec::new())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("there is no delivery {id}; `vestibule deliveries list` lists them")
+    );
 }
 
 #[tokio::test]
 async fn a_retry_tells_how_many_are_due() {
     let home = Home::new();
     let store = two_that_failed(&home).await;
-    let mut out = Vec::new();
-    let erp = Filter {
-        plan: Some("erp".to_owned()),
-        ..Filter::default()
-    };
-    for filter in [erp, Filter::default()] {
-        deliveries::retry(&store, &filter, start(), DAY, &mut out)
-            .await
-            .unwrap();
+    for (filter, expected) in [
+        (of_plan("erp"), "1 delivery is due now.\n"),
+        (Filter::default(), "2 deliveries are due now.\n"),
+        (of_plan("tax"), "0 deliveries are due now.\n"),
+    ] {
+        assert_eq!(retried(&store, &filter).await, (true, expected.to_owned()));
     }
-    assert_eq!(
-        String::from_utf8(out).unwrap(),
-        "1 delivery is due now.\n2 deliveries are due now.\n"
+}
+
+#[tokio::test]
+async fn deliveries_that_were_named_and_are_left_alone_are_told_with_the_reason() {
+    let home = Home::new();
+    let (store, ids) = one_of_each(&home).await;
+    let (all, told) = retried(&store, &by_ids(ids)).await;
+    assert!(!all);
+    insta::assert_snapshot!(told);
+    // The one that was retried may be discarded as well as the one that has nothing to send.
+    let (all, told) = discarded(&store, &by_ids(ids), Sure::NobodyThere).await;
+    assert!(!all.unwrap());
+    insta::assert_snapshot!(told);
+    let wrong_plan = Filter {
+        plan: Some("erp".to_owned()),
+        ..by_ids([ids[2]])
+    };
+    let (_, told) = retried(&store, &wrong_plan).await;
+    assert!(
+        told.contains("of the plan `held`") && told.contains("does not fit"),
+        "{told}"
     );
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_named_twice_is_done_once() {
+    let home = Home::new();
+    let store = two_that_failed(&home).await;
+    let id = id_of("erp", 2);
+    let done = retried(&store, &by_ids([id, id])).await;
+    assert_eq!(done, (true, "1 delivery is due now.\n".to_owned()));
+}
+
+#[tokio::test]
+async fn abandoned_deliveries_are_tried_as_long_as_their_plan_says_and_others_for_eight_days() {
+    let keep_trying = keep_trying();
+    let expected = [
+        ("crm", 2),
+        ("erp", 30),
+        ("save:crm", 8),
+        ("confirm:invite", 8),
+    ];
+    let named = by_ids(expected.map(|(plan, _)| id_of(plan, 1)));
+    let by_plan = expected.map(|(plan, _)| of_plan(plan));
+    for filters in [vec![Filter::default()], vec![named], by_plan.to_vec()] {
+        let home = Home::new();
+        let store = Sqlite::open(&home.database()).await.unwrap();
+        let new = expected.map(|(plan, _)| delivery(plan, 1));
+        store.accept(new.to_vec()).await.unwrap();
+        for (plan, _) in expected {
+            let held = store.claim(plan, start(), MINUTE, 1).await.unwrap();
+            let attempt = tried(410, start());
+            let abandoned = Outcome::Abandoned;
+            store.settle(&held[0], &attempt, &abandoned).await.unwrap();
+        }
+        let mut count = 0;
+        for filter in &filters {
+            let done = by_hand::retry(&store, filter, at(DAY), &keep_trying).await;
+            count += done.unwrap().count;
+        }
+        assert_eq!(count, 4, "each is counted once: {filters:?}");
+        for (plan, days) in expected {
+            let shown = store.show(id_of(plan, 1)).await.unwrap().unwrap();
+            assert_eq!(shown.listed.state, State::Pending, "{plan}");
+            assert_eq!(shown.keep_trying_until, at((1 + days) * DAY), "{plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_retry_leaves_a_pending_delivery_its_time() {
+    let home = Home::new();
+    let store = two_that_failed(&home).await;
+    retried(&store, &Filter::default()).await;
+    let pending = store.show(id_of("crm_contact", 1)).await.unwrap().unwrap();
+    assert_eq!(pending.listed.next_attempt_at, Some(at(SECOND)));
+    assert_eq!(pending.keep_trying_until, at(DAY));
+}
+
+#[tokio::test]
+async fn a_bulk_discard_is_not_done_where_nobody_can_be_asked() {
+    let home = Home::new();
+    let store = two_that_failed(&home).await;
+    let all = Filter::default();
+    let (refused, told) = discarded(&store, &all, Sure::NobodyThere).await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "this would discard 2 deliveries for good, and there is no terminal to ask at; say --yes if that is meant"
+    );
+    assert_eq!(told, "");
+    let (_, told) = discarded(&store, &all, Sure::OnlyCount).await;
+    assert_eq!(told, "2 deliveries would be discarded.\n");
+    assert_eq!(store.unfinished(&all).await.unwrap(), 2);
+
+    let (done, told) = discarded(&store, &all, Sure::Yes).await;
+    assert_eq!(
+        (done.unwrap(), told.as_str()),
+        (true, "2 deliveries were discarded.\n")
+    );
+    assert_eq!(store.unfinished(&all).await.unwrap(), 0);
+    // With nothing to lose there is nothing to ask.
+    let (done, told) = discarded(&store, &all, Sure::NobodyThere).await;
+    assert_eq!(
+        (done.unwrap(), told.as_str()),
+        (true, "0 deliveries were discarded.\n")
+    );
+}
+
+#[test]
+fn anything_but_a_yes_is_a_no() {
+    for (answer, expected) in [
+        ("y\n", true),
+        ("Y\n", true),
+        ("yes\r\n", true),
+        ("n\n", false),
+        ("\n", false),
+        ("", false),
+        ("yess\n", false),
+    ] {
+        let mut asked = Vec::new();
+        let question = "Discard 2 deliveries for good? [y/N] ";
+        let agreed = deliveries::agreed(question, &mut answer.as_bytes(), &mut asked).unwrap();
+        assert_eq!(agreed, expected, "{answer:?}");
+        assert_eq!(asked, question.as_bytes());
+    }
 }

@@ -395,6 +395,16 @@ pub async fn the_list_is_newest_first_and_can_be_narrowed(store: Arc<dyn Store>)
         ..of_a_plan
     };
     assert_eq!(list(both, 9).await, [three]);
+    let other_than = vec!["crm".to_owned(), "tax".to_owned()];
+    let of_others = Filter {
+        other_than,
+        ..all()
+    };
+    assert_eq!(list(of_others.clone(), 9).await, [two]);
+    assert_eq!(store.unfinished(&of_others).await.unwrap(), 1);
+    assert_eq!(store.retry(&of_others, at(SECOND), DAY).await.unwrap(), 1);
+    assert_eq!(store.discard(&of_others, at(SECOND)).await.unwrap(), 1);
+    assert_eq!(store.unfinished(&all()).await.unwrap(), 2);
     let newest = store.list(&all(), 2).await.unwrap();
     assert_eq!(newest[1].event, Event::IdentityUpdated);
     assert_eq!(newest[1].identity_id, Uuid::from_u128(3));

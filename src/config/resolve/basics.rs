@@ -8,7 +8,7 @@ use oxilangtag::LanguageTag;
 
 use super::durations::{self, written};
 use super::{Place, Resolver};
-use crate::clock::Timestamp;
+use crate::clock::moment;
 use crate::config::file;
 use crate::config::problem::Problem;
 use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log, Reconcile, Retention};
@@ -503,15 +503,6 @@ impl Resolver<'_> {
             }
         }
     }
-}
-
-/// A day, or a moment.
-pub(crate) fn moment(text: &str) -> Option<Timestamp> {
-    let text = text.trim();
-    text.parse::<Timestamp>().ok().or_else(|| {
-        let day = text.parse::<chrono::NaiveDate>().ok()?;
-        Some(day.and_hms_opt(0, 0, 0)?.and_utc())
-    })
 }
 
 fn is_key(text: &str) -> bool {

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool, SqlSafeStr};
 
 use crate::clock::Clock;
-use crate::store::Error;
+use crate::store::{Change, Error, shape};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
 const MIGRATIONS: [(i64, &str, &str); 2] = [
@@ -49,7 +49,7 @@ pub(super) async fn pool(url: &str) -> Result<PgPool, Error> {
 
 /// Without an advisory lock, which not every database of this kind has: who comes second fails, looks again and finds
 /// it done.
-pub(super) async fn migrate(pool: &PgPool) -> Result<(), Error> {
+pub(super) async fn migrate(pool: &PgPool) -> Result<Vec<Change>, Error> {
     let migrations = MIGRATIONS.map(|(number, name, statements)| {
         Migration::new(
             number,
@@ -63,12 +63,18 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<(), Error> {
     migrator.set_locking(false);
     let clock = Clock::system();
     for _ in 1..TRIES {
-        if migrator.run(pool).await.is_ok() {
-            return Ok(());
+        if let Ok(made) = migrate_once(pool, &migrator).await {
+            return Ok(made);
         }
         clock.sleep(PAUSE).await;
     }
-    Ok(migrator.run(pool).await?)
+    migrate_once(pool, &migrator).await
+}
+
+async fn migrate_once(pool: &PgPool, migrator: &Migrator) -> Result<Vec<Change>, Error> {
+    let missing = shape::missing(&mut *pool.acquire().await?, &MIGRATIONS).await?;
+    migrator.run(pool).await?;
+    Ok(missing)
 }
 
 #[cfg(test)]

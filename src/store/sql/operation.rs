@@ -13,7 +13,7 @@ use crate::clock::{Timestamp, later};
 use crate::delivery::State;
 use crate::store::{Backlog, Error, Filter, Listed, ListedAttempt, Shown};
 
-/// The parameters 1 to 6 are a [`Filter`]'s.
+/// The parameters 1 to 7 are a [`Filter`]'s.
 macro_rules! filter {
     () => {
         concat!(
@@ -24,12 +24,15 @@ macro_rules! filter {
     AND (CAST($3 AS TEXT) IS NULL OR state = $3)
     AND (CAST($4 AS TEXT) IS NULL OR identity_id = $4)
     AND (CAST($5 AS BIGINT) IS NULL OR created_at >= $5)
-    AND (CAST($6 AS BIGINT) IS NULL OR created_at < $6)"
+    AND (CAST($6 AS BIGINT) IS NULL OR created_at < $6)
+    AND (CAST($7 AS TEXT) IS NULL OR plan NOT IN ",
+            texts!("$7"),
+            ")"
         )
     };
 }
 
-/// A statement whose first six parameters are the filter's.
+/// A statement whose first seven parameters are the filter's.
 fn filtered(
     statement: &'static str,
     filter: &Filter,
@@ -41,6 +44,7 @@ fn filtered(
         .bind(filter.identity.map(|id| id.to_string()))
         .bind(filter.since.map(row::moment))
         .bind(filter.until.map(row::moment))
+        .bind((!filter.other_than.is_empty()).then(|| json!(filter.other_than).to_string()))
 }
 
 // Ids are ordered by time.
@@ -50,9 +54,9 @@ SELECT id, plan, event, identity_id, state, attempts, last_error, created_at, ru
 FROM deliveries WHERE",
     filter!(),
     "
-    AND (CAST($7 AS TEXT) IS NULL OR id < $7)
+    AND (CAST($8 AS TEXT) IS NULL OR id < $8)
 ORDER BY id DESC
-LIMIT $8"
+LIMIT $9"
 );
 
 pub(super) async fn list(
@@ -121,13 +125,13 @@ fn tried(row: &DbRow) -> Result<ListedAttempt, sqlx::Error> {
 const RETRY: &str = concat!(
     "
 UPDATE deliveries
-SET state = 'pending', leased = 0, run_at = $7, settled_at = NULL,
-    keep_trying_until = CASE state WHEN 'abandoned' THEN $8 ELSE keep_trying_until END
+SET state = 'pending', leased = 0, run_at = $8, settled_at = NULL,
+    keep_trying_until = CASE state WHEN 'abandoned' THEN $9 ELSE keep_trying_until END
 WHERE",
     filter!(),
     "
     AND state IN ('pending', 'abandoned')
-    AND NOT (leased = 1 AND run_at > $7)
+    AND NOT (leased = 1 AND run_at > $8)
     AND work IS NOT NULL"
 );
 
@@ -148,12 +152,12 @@ pub(super) async fn retry(
 const DISCARD: &str = concat!(
     "
 UPDATE deliveries
-SET state = 'discarded', leased = 0, settled_at = $7, work = NULL, scene = NULL
+SET state = 'discarded', leased = 0, settled_at = $8, work = NULL, scene = NULL
 WHERE",
     filter!(),
     "
     AND state IN ('pending', 'abandoned')
-    AND NOT (leased = 1 AND run_at > $7)"
+    AND NOT (leased = 1 AND run_at > $8)"
 );
 
 pub(super) async fn discard(writer: &Pool, filter: &Filter, now: Timestamp) -> Result<u64, Error> {

@@ -18,7 +18,7 @@ use crate::delivery::Claimed;
 use crate::journal::Entry;
 use crate::reservation::{Details, Reservation};
 use crate::store::{
-    Backlog, Batch, Error, Filter, FlowState, Listed, NextDue, Settlement, Shown, Store,
+    Backlog, Batch, Change, Error, Filter, FlowState, Listed, NextDue, Settlement, Shown, Store,
 };
 
 impl Database {
@@ -219,6 +219,9 @@ impl Store for Database {
         again(|| self.forget_once(identity_id, now).boxed()).await
     }
 
+    fn changes(&self) -> &[Change] {
+        &self.changes
+    }
     async fn ping(&self) -> Result<(), Error> {
         self.reach().await
     }

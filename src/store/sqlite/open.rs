@@ -9,7 +9,7 @@ use sqlx::migrate::{MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqlitePool};
 
-use crate::store::Error;
+use crate::store::{Change, Error, shape};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
 const MIGRATIONS: [(i64, &str, &str); 2] = [
@@ -63,15 +63,18 @@ pub(super) async fn create_if_missing(path: &Path, patience: Duration) -> Result
 }
 
 /// The one connection through which everything is written; the file has its shape when this returns.
-pub(super) async fn writer(path: &Path, patience: Duration) -> Result<SqlitePool, Error> {
+pub(super) async fn writer(
+    path: &Path,
+    patience: Duration,
+) -> Result<(SqlitePool, Vec<Change>), Error> {
     let options = options(path, patience)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         // What was personal is overwritten, not only unlinked.
         .pragma("secure_delete", "ON");
     let writer = pool(1, patience).connect_with(options).await?;
-    migrate(&writer).await?;
-    Ok(writer)
+    let changes = migrate(&writer).await?;
+    Ok((writer, changes))
 }
 
 /// Connections that cannot write. They come after the writer, who has made the file what it is.
@@ -98,7 +101,7 @@ fn pool(connections: u32, patience: Duration) -> SqlitePoolOptions {
 }
 
 /// In one transaction, so that of two programs started together one waits for the other.
-async fn migrate(writer: &SqlitePool) -> Result<(), Error> {
+async fn migrate(writer: &SqlitePool) -> Result<Vec<Change>, Error> {
     let migrations = MIGRATIONS.map(|(number, name, statements)| {
         sqlx::migrate::Migration::new(
             number,
@@ -110,11 +113,12 @@ async fn migrate(writer: &SqlitePool) -> Result<(), Error> {
     });
     let mut connection = writer.acquire().await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let missing = shape::missing(&mut *transaction, &MIGRATIONS).await?;
     Migrator::with_migrations(migrations.to_vec())
         .run(&mut *transaction)
         .await?;
     transaction.commit().await?;
-    Ok(())
+    Ok(missing)
 }
 
 #[cfg(test)]

@@ -1,0 +1,62 @@
+//! Many deliveries, a line for each.
+
+use std::io::Write;
+
+use anyhow::Context as _;
+use comfy_table::Table;
+
+use super::{nothing, time};
+use crate::store::by_hand::page;
+use crate::store::{Filter, Listed, Store};
+
+/// Prints deliveries, newest first: for people, or as a JSON list.
+pub async fn list(
+    store: &dyn Store,
+    filter: &Filter,
+    limit: u32,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> anyhow::Result<()> {
+    let page = page(store, filter, limit)
+        .await
+        .context("the deliveries cannot be listed")?;
+    if json {
+        serde_json::to_writer_pretty(&mut *out, &page.deliveries)?;
+        writeln!(out)?;
+    } else if page.deliveries.is_empty() {
+        writeln!(out, "No deliveries.")?;
+    } else {
+        writeln!(out, "{}", table(&page.deliveries))?;
+        if let Some(last) = page.next {
+            writeln!(out, "There are more: --after {last}")?;
+        }
+    }
+    Ok(())
+}
+
+fn table(deliveries: &[Listed]) -> Table {
+    let mut table = super::table();
+    table.set_header([
+        "ID",
+        "PLAN",
+        "EVENT",
+        "STATE",
+        "ATTEMPTS",
+        "NEXT ATTEMPT",
+        "LAST ERROR",
+        "CREATED",
+    ]);
+    for delivery in deliveries {
+        table.add_row([
+            delivery.id.to_string(),
+            delivery.plan.clone(),
+            delivery.event.to_string(),
+            delivery.state.to_string(),
+            delivery.attempts.to_string(),
+            delivery.next_attempt_at.map_or_else(nothing, time),
+            delivery.last_error.clone().unwrap_or_else(nothing),
+            time(delivery.created_at),
+        ]);
+    }
+    table
+}

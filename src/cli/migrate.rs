@@ -1,0 +1,34 @@
+//! Bring the database to this version's shape.
+
+use std::process::ExitCode;
+
+use super::ConfigFile;
+use crate::app::open_store;
+use crate::config::settings::Dsn;
+
+/// Opens the database that the settings name, which brings it to its shape, and says what was done.
+pub async fn run(file: &ConfigFile) -> anyhow::Result<ExitCode> {
+    let Some(settings) = file.settings() else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let new_file = match &settings.dsn {
+        Dsn::Sqlite(path) if !path.exists() => Some(path.display()),
+        Dsn::Sqlite(_) | Dsn::Postgres(_) => None,
+    };
+    let store = open_store(&settings.dsn).await?;
+    let changes = store.changes().to_vec();
+    store.close().await;
+    if let Some(path) = new_file {
+        println!("Made the database {path}.");
+    }
+    for change in &changes {
+        println!("Made change {}: {}.", change.number, change.name);
+    }
+    let note = if changes.is_empty() {
+        "Nothing was to do: the"
+    } else {
+        "The"
+    };
+    println!("{note} database has this version's shape.");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,193 @@
+//! Everything that can be called on the admin port: what is served and what the document tells come from here.
+
+use actix_web::Route;
+use actix_web::web::{get, post};
+use schemars::SchemaGenerator;
+use serde_json::{Value, json};
+
+use super::asked::Asked;
+use super::query::{PARAMETERS, Parameter};
+use super::{deliveries, document};
+use crate::server::health;
+use crate::store::Shown;
+use crate::store::by_hand::{Done, Page};
+use crate::telemetry::metrics::CONTENT_TYPE;
+
+/// Something that can be called.
+pub(super) struct Operation {
+    /// Its URL, behind the address.
+    pub(super) path: &'static str,
+    /// With which it is called.
+    pub(super) verb: Verb,
+    /// How programs made of the document call it.
+    pub(super) name: &'static str,
+    /// What it is for, in one line.
+    pub(super) is: &'static str,
+    /// What may stand behind the `?`.
+    pub(super) query: &'static [Parameter],
+    /// What comes back with 200.
+    pub(super) answer: Answer,
+    /// What else may come back, beside what any call may come to.
+    pub(super) otherwise: &'static [(u16, &'static str)],
+    /// Calls its handler.
+    pub(super) route: fn() -> Route,
+}
+
+/// The verbs of the admin port. What is changed is posted, with a body that says which deliveries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Post,
+}
+
+/// What comes back.
+pub(super) enum Answer {
+    /// JSON of this shape.
+    Json(fn(&mut SchemaGenerator) -> Value),
+    /// Text of this kind.
+    Text(&'static str),
+}
+
+impl Verb {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+
+    /// The shape of the body.
+    pub(super) fn body(self, schemas: &mut SchemaGenerator) -> Option<Value> {
+        match self {
+            Self::Get => None,
+            Self::Post => Some(schemas.subschema_for::<Asked>().to_value()),
+        }
+    }
+}
+
+const AWAY: (u16, &str) = (503, "The database is away.");
+const ASKED_WRONGLY: (u16, &str) = (400, "What was asked for cannot be understood.");
+const CHANGE: [(u16, &str); 4] = [
+    ASKED_WRONGLY,
+    (413, "The body is too long."),
+    (415, "The body is not said to be JSON."),
+    AWAY,
+];
+
+/// Paths without parameters before those with, which would catch them.
+pub(super) const OPERATIONS: [Operation; 10] = [
+    Operation {
+        path: "/deliveries",
+        verb: Verb::Get,
+        name: "listDeliveries",
+        is: "Lists deliveries, newest first",
+        query: &PARAMETERS,
+        answer: Answer::Json(|schemas| schemas.subschema_for::<Page>().to_value()),
+        otherwise: &[ASKED_WRONGLY, AWAY],
+        route: || get().to(deliveries::list),
+    },
+    Operation {
+        path: "/deliveries/retry",
+        verb: Verb::Post,
+        name: "retryDeliveries",
+        is: "Makes pending and abandoned deliveries due now; abandoned ones are tried for their plan's `keep_trying_for` anew",
+        query: &[],
+        answer: Answer::Json(|schemas| schemas.subschema_for::<Done>().to_value()),
+        otherwise: &CHANGE,
+        route: || post().to(deliveries::retry),
+    },
+    Operation {
+        path: "/deliveries/discard",
+        verb: Verb::Post,
+        name: "discardDeliveries",
+        is: "Ends pending and abandoned deliveries for good and forgets what they held",
+        query: &[],
+        answer: Answer::Json(|schemas| schemas.subschema_for::<Done>().to_value()),
+        otherwise: &CHANGE,
+        route: || post().to(deliveries::discard),
+    },
+    Operation {
+        path: "/deliveries/{id}",
+        verb: Verb::Get,
+        name: "showDelivery",
+        is: "Shows one delivery with its tries, without what it holds",
+        query: &[],
+        answer: Answer::Json(|schemas| schemas.subschema_for::<Shown>().to_value()),
+        otherwise: &[ASKED_WRONGLY, (404, "There is no such delivery."), AWAY],
+        route: || get().to(deliveries::show),
+    },
+    Operation {
+        path: "/health/alive",
+        verb: Verb::Get,
+        name: "isAlive",
+        is: "Tells that the program runs",
+        query: &[],
+        answer: Answer::Json(|_| status(&["ok"])),
+        otherwise: &[],
+        route: || get().to(health::alive),
+    },
+    Operation {
+        path: "/health/ready",
+        verb: Verb::Get,
+        name: "isReady",
+        is: "Tells whether hooks are answered, and whether the database is there",
+        query: &[],
+        answer: Answer::Json(|_| {
+            let mut schema = status(&["ok", "shutting down"]);
+            schema["properties"]["database"] = json!({"type": "string", "enum": ["ok", "down"]});
+            schema
+        }),
+        otherwise: &[(503, "It is shutting down.")],
+        route: || get().to(health::ready),
+    },
+    Operation {
+        path: "/version",
+        verb: Verb::Get,
+        name: "getVersion",
+        is: "Tells which Vestibule this is",
+        query: &[],
+        answer: Answer::Json(
+            |_| json!({"type": "object", "properties": {"version": {"type": "string"}}, "required": ["version"]}),
+        ),
+        otherwise: &[],
+        route: || get().to(health::version),
+    },
+    Operation {
+        path: "/metrics",
+        verb: Verb::Get,
+        name: "getMetrics",
+        is: "All metrics, as Prometheus reads them",
+        query: &[],
+        answer: Answer::Text(CONTENT_TYPE),
+        otherwise: &[],
+        route: || get().to(health::metrics),
+    },
+    Operation {
+        path: "/metrics/prometheus",
+        verb: Verb::Get,
+        name: "getMetricsAsInKratos",
+        is: "The same under the path that Kratos has",
+        query: &[],
+        answer: Answer::Text(CONTENT_TYPE),
+        otherwise: &[],
+        route: || get().to(health::metrics),
+    },
+    Operation {
+        path: "/openapi.json",
+        verb: Verb::Get,
+        name: "getDocument",
+        is: "This document",
+        query: &[],
+        answer: Answer::Json(|_| json!({"type": "object"})),
+        otherwise: &[],
+        route: || get().to(document),
+    },
+];
+
+fn status(words: &[&str]) -> Value {
+    json!({
+        "type": "object",
+        "properties": {"status": {"type": "string", "enum": words}},
+        "required": ["status"],
+    })
+}
