@@ -1,6 +1,7 @@
 //! The identities that Kratos keeps, through its admin API: looked up, paged through, written to.
 
 pub mod patch;
+pub mod shape;
 
 use std::sync::Arc;
 use std::time::Duration;

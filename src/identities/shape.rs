@@ -1,0 +1,123 @@
+//! An identity of the admin API, as hooks tell of it.
+
+use serde_json::{Map, Value};
+
+/// What is told as it is.
+const SCALARS: [&str; 6] = [
+    "id",
+    "schema_id",
+    "external_id",
+    "state",
+    "created_at",
+    "updated_at",
+];
+/// The account's own data.
+const DATA: [&str; 2] = ["traits", "metadata_public"];
+/// Addresses, and what is told of each.
+const ADDRESSES: [(&str, &[&str]); 2] = [
+    (
+        "verifiable_addresses",
+        &["value", "via", "verified", "status"],
+    ),
+    ("recovery_addresses", &["value", "via"]),
+];
+
+/// The identity in the shape of `identity` in a body that kratos-config/vestibule.jsonnet makes, so that plans read the
+/// same whoever told of it. No credentials, and nothing of `metadata_admin`.
+#[must_use]
+pub fn as_told_to_hooks(identity: &Value) -> Value {
+    let mut told = picked(identity, &SCALARS);
+    for key in DATA {
+        let data = present(identity, key).cloned();
+        told.insert(
+            key.to_owned(),
+            data.unwrap_or_else(|| Value::Object(Map::new())),
+        );
+    }
+    for (key, keys) in ADDRESSES {
+        let list = identity[key].as_array().into_iter().flatten();
+        let list = list.map(|address| Value::Object(picked(address, keys)));
+        told.insert(key.to_owned(), list.collect());
+    }
+    Value::Object(told)
+}
+
+fn picked(value: &Value, keys: &[&str]) -> Map<String, Value> {
+    keys.iter()
+        .filter_map(|key| Some(((*key).to_owned(), present(value, key)?.clone())))
+        .collect()
+}
+
+/// What is there and not null.
+fn present<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    value.get(key).filter(|value| !value.is_null())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_identity_is_told_as_the_template_tells_it() {
+        let call: Value = serde_json::from_str(include_str!(
+            "../../tests/fixtures/kratos/v26.2.0/registration-post-password-api-one-step.json"
+        ))
+        .unwrap();
+        let mut identity = call["ctx"]["identity"].clone();
+        // Only the admin API has these.
+        identity["credentials"] = json!({"password": {"identifiers": ["ada@example.org"]}});
+        identity["metadata_admin"] = json!({"secret": true});
+        assert_eq!(
+            as_told_to_hooks(&identity),
+            json!({
+                "id": "f43f639b-6b33-4b0f-8924-e8c9183d6695",
+                "schema_id": "default",
+                "state": "active",
+                "created_at": "2026-11-23T14:32:52.501764Z",
+                "updated_at": "2026-11-23T14:32:52.501764Z",
+                "traits": {
+                    "company": "Muster GmbH",
+                    "email": "p3aaf26d5@example.org",
+                    "vat_number": "DE811115368",
+                },
+                "metadata_public": {},
+                "verifiable_addresses": [
+                    {"value": "p3aaf26d5@example.org", "via": "email", "verified": false, "status": "pending"},
+                ],
+                "recovery_addresses": [{"value": "p3aaf26d5@example.org", "via": "email"}],
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_told_as_the_template_tells_it() {
+        let nothing = json!({
+            "id": "1", "traits": {}, "metadata_public": {},
+            "verifiable_addresses": [], "recovery_addresses": [],
+        });
+        for (identity, expected) in [
+            (json!({"id": "1"}), nothing.clone()),
+            (
+                json!({"id": "1", "external_id": null, "traits": null, "verifiable_addresses": null}),
+                nothing.clone(),
+            ),
+            (
+                json!({"id": "1", "external_id": "crm/7", "metadata_public": {"company": "A"}}),
+                json!({
+                    "id": "1", "external_id": "crm/7", "traits": {}, "metadata_public": {"company": "A"},
+                    "verifiable_addresses": [], "recovery_addresses": [],
+                }),
+            ),
+            (
+                json!({"id": "1", "metadata_public": ["odd"]}),
+                json!({
+                    "id": "1", "traits": {}, "metadata_public": ["odd"],
+                    "verifiable_addresses": [], "recovery_addresses": [],
+                }),
+            ),
+        ] {
+            assert_eq!(as_told_to_hooks(&identity), expected, "{identity}");
+        }
+    }
+}
