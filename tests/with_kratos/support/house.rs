@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use vestibule::kratos::hooks::Besides;
 
-use super::kratos::{Kratos, Wishes};
+use super::kratos::{Kratos, Ports, Wishes};
 use super::proxy::Proxy;
 use super::service::{KNOWN_INVITE, Service, UNKNOWN_VAT_NUMBER};
 use super::vestibule::Vestibule;
@@ -138,15 +138,17 @@ impl Plan {
             Service::invites().await,
             Service::crm().await,
         );
+        let ports = Ports::free();
         let environment = vec![
             ("DEADLINE", self.deadline.unwrap_or("5s").to_owned()),
             ("VAT_REGISTER", vat_register.url()),
             ("INVITES", invites.url()),
             ("CRM", crm.url()),
+            ("KRATOS_ADMIN", ports.admin_url()),
         ];
         let vestibule = Vestibule::start(folder.path(), [NEXT_KEY, KEY], environment).await;
         let (hooks, between) = between(&vestibule.hooks).await;
-        let kratos = Kratos::start(folder.path(), &self.wishes, &hooks, KEY).await;
+        let kratos = Kratos::start(folder.path(), &self.wishes, ports, &hooks, KEY).await;
         let house = House {
             kratos,
             vestibule,

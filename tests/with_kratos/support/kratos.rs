@@ -56,12 +56,39 @@ pub struct Kratos {
     _program: Program,
 }
 
+/// Where a Kratos will be: Vestibule, which starts first, is to know its admin API.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    public: u16,
+    admin: u16,
+}
+
+impl Ports {
+    /// Free ones.
+    pub fn free() -> Self {
+        Self {
+            public: port::free(),
+            admin: port::free(),
+        }
+    }
+
+    /// The address of the admin API.
+    pub fn admin_url(self) -> String {
+        format!("http://127.0.0.1:{}", self.admin)
+    }
+}
+
 impl Kratos {
     /// Starts one that calls its hooks at `hooks`, with this key.
-    pub async fn start(folder: &Path, wishes: &Wishes, hooks: &str, key: &str) -> Self {
-        let (public_port, admin_port) = (port::free(), port::free());
-        let public = format!("http://127.0.0.1:{public_port}");
-        let admin = format!("http://127.0.0.1:{admin_port}");
+    pub async fn start(
+        folder: &Path,
+        wishes: &Wishes,
+        ports: Ports,
+        hooks: &str,
+        key: &str,
+    ) -> Self {
+        let public = format!("http://127.0.0.1:{}", ports.public);
+        let admin = ports.admin_url();
 
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("kratos-config");
         for name in ["identity.schema.json", "vestibule.jsonnet"] {
@@ -74,9 +101,9 @@ impl Kratos {
         tells_besides(&mut settings, wishes.besides);
         at_home(&mut settings, folder, hooks, key);
         settings["dsn"] = json!("memory");
-        settings["serve"]["public"]["port"] = json!(public_port);
+        settings["serve"]["public"]["port"] = json!(ports.public);
         settings["serve"]["public"]["base_url"] = json!(format!("{public}/"));
-        settings["serve"]["admin"]["port"] = json!(admin_port);
+        settings["serve"]["admin"]["port"] = json!(ports.admin);
         settings["serve"]["admin"]["base_url"] = json!(format!("{admin}/"));
         for server in ["public", "admin"] {
             settings["serve"][server]["host"] = json!("127.0.0.1");
