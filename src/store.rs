@@ -7,6 +7,7 @@ pub mod recorder;
 pub mod settler;
 pub mod sqlite;
 pub mod together;
+pub mod turn;
 
 use std::collections::HashSet;
 use std::error::Error as _;
