@@ -1,6 +1,7 @@
 //! Build every part from the settings, in order; start them, stop them.
 
 mod counter;
+mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::courier::{Knows, Porter};
 use crate::delivery::backoff::random_jitter;
 use crate::identities::Identities;
 use crate::kratos::hooks::EXAMPLE_KEY;
+use crate::reconcile;
 use crate::secret::Secret;
 use crate::server::answers::Answers;
 use crate::server::{Door, Health, admin, hooks};
@@ -74,6 +76,7 @@ pub struct App {
     serving: Vec<JoinHandle<std::io::Result<()>>>,
     worker: JoinHandle<()>,
     writer: JoinHandle<()>,
+    upkeep: Vec<JoinHandle<()>>,
     stop_work: watch::Sender<Phase>,
     shutdown_delay: Duration,
     clock: Clock,
@@ -149,6 +152,16 @@ impl App {
             jitter,
             Pace::default(),
         );
+        upkeep::note_the_start(&*store, &clock, &settings.deliveries).await;
+        let knows = identities.map(|identities| reconcile::Knows {
+            store: Arc::clone(&store),
+            identities,
+            plans: settings.deliveries.clone(),
+            lists: Arc::clone(&settings.lists),
+            stored: Arc::clone(&stored),
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+        });
         let checks = Checks::new(
             settings.checks,
             Arc::clone(&services),
@@ -195,6 +208,15 @@ impl App {
         let serving = vec![tokio::spawn(hooks_server), tokio::spawn(admin_server)];
         let (stop_work, stopped) = watch::channel(Phase::Running);
         let worker = tokio::spawn(worker.run(reached(stopped.clone(), Phase::Carrying), GRACE));
+        let carrying = || reached(stopped.clone(), Phase::Carrying);
+        let retained = upkeep::retain(
+            Arc::clone(&store),
+            settings.retention,
+            clock.clone(),
+            carrying(),
+        );
+        let reconciled = upkeep::reconcile(knows, settings.reconcile, carrying());
+        let upkeep = [retained].into_iter().chain(reconciled).collect();
         let writer = tokio::spawn(writer.run(reached(stopped, Phase::Writing)));
         tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule is open");
         Ok(Self {
@@ -206,6 +228,7 @@ impl App {
             serving,
             worker,
             writer,
+            upkeep,
             stop_work,
             shutdown_delay: settings.shutdown_delay,
             clock,
@@ -231,6 +254,9 @@ impl App {
             let _ = serving.await;
         }
         let _ = self.worker.await;
+        for upkeep in self.upkeep {
+            let _ = upkeep.await;
+        }
         // Every call has been answered, so every decision has been handed in.
         self.stop_work.send_replace(Phase::Writing);
         let _ = self.writer.await;

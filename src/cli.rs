@@ -5,6 +5,7 @@ pub mod demo;
 pub mod health;
 pub mod keygen;
 pub mod kratos;
+pub mod reconcile;
 pub mod schema;
 pub mod serve;
 pub mod validate;
@@ -47,6 +48,8 @@ enum Command {
     /// Look at deliveries, and try them again
     #[command(subcommand)]
     Deliveries(deliveries::Command),
+    /// Look for accounts that nobody told of, and for those that are gone from Kratos
+    Reconcile(reconcile::Options),
     /// Ask whether something is well: exit code 0 if it is, 1 and why if not
     Health(health::Options),
     /// Print a new random key for `hooks.keys` and kratos.yml
@@ -77,6 +80,7 @@ impl Cli {
             Command::Schema { markdown } => schema::run(markdown),
             Command::Kratos(command) => command.run(),
             Command::Deliveries(command) => command.run().await,
+            Command::Reconcile(options) => options.run().await,
             Command::Health(options) => health::run(&options).await,
             Command::Keygen(options) => keygen::run(&options),
         }

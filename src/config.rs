@@ -14,6 +14,7 @@ use std::path::Path;
 
 pub use interpolation::Environment;
 pub use problem::{Problem, Problems};
+pub(crate) use resolve::moment;
 pub use settings::Settings;
 
 use tree::Position;

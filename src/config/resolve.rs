@@ -9,7 +9,7 @@ mod order;
 mod requests;
 mod services;
 
-pub(super) use basics::moment;
+pub(crate) use basics::moment;
 
 use std::collections::BTreeMap;
 use std::path::Path;
