@@ -2,6 +2,7 @@
 
 mod counter;
 mod parts;
+mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -109,6 +110,7 @@ impl App {
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;
         let admin_address = admin_listener.local_addr()?;
+        upkeep::note_the_start(&*parts.store, &clock, &settings.deliveries).await;
         let worker = parts.worker(&settings, jitter);
         let sweeper = parts.sweeper();
         let (door, writer) = parts.door(&settings);
@@ -125,8 +127,13 @@ impl App {
         let (stop_work, stopped) = watch::channel(Phase::Running);
         let carrying = reached(stopped.clone(), Phase::Carrying);
         let worker = tokio::spawn(worker.run(carrying, GRACE));
-        let sweeping = reached(stopped.clone(), Phase::Carrying);
-        let background = vec![tokio::spawn(sweeper.run(sweeping))];
+        let carrying = || reached(stopped.clone(), Phase::Carrying);
+        let swept = tokio::spawn(sweeper.run(carrying()));
+        let store = Arc::clone(&parts.store);
+        let retained = upkeep::retain(store, settings.retention, clock.clone(), carrying());
+        let knows = parts.reconciles(&settings);
+        let reconciled = upkeep::reconcile(knows, settings.reconcile, carrying());
+        let background = [swept, retained].into_iter().chain(reconciled).collect();
         let writer = tokio::spawn(writer.run(reached(stopped, Phase::Writing)));
         tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule is open");
         Ok(Self {

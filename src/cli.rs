@@ -7,6 +7,7 @@ pub mod health;
 pub mod keygen;
 pub mod kratos;
 pub mod migrate;
+pub mod reconcile;
 pub mod schema;
 pub mod serve;
 pub mod validate;
@@ -56,6 +57,8 @@ enum Command {
     Migrate(ConfigFile),
     /// Forget what is stored about identities: payloads of deliveries, and what receivers said of them
     Forget(forget::Options),
+    /// Look for accounts that nobody told of, and for those that are gone from Kratos
+    Reconcile(reconcile::Options),
     /// Ask whether something is well: exit code 0 if it is, 1 and why if not
     Health(health::Options),
     /// Print a new random key for `hooks.keys` and kratos.yml
@@ -114,6 +117,7 @@ impl Cli {
             Command::Deliveries(command) => command.run().await,
             Command::Migrate(file) => migrate::run(&file).await,
             Command::Forget(options) => forget::run(&options).await,
+            Command::Reconcile(options) => options.run().await,
             Command::Health(options) => health::run(&options).await,
             Command::Keygen(options) => keygen::run(&options),
         }

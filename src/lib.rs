@@ -5,8 +5,9 @@
 //! Imports follow this line from left to right and never back, so a part may be read knowing only what
 //! stands to its right:
 //!
-//! `main → cli → app → config → server, courier, sweeper → worker, resolution → check, identities → service, store → decision, journal,
-//! reservation → delivery → verdict, request, message → expression → kratos → telemetry, secret, clock`
+//! `main → cli → app → config → server, courier, sweeper, reconcile → worker, resolution, retention → check, identities →
+//! service, store → decision, journal, reservation → delivery → verdict, request, message → expression → kratos →
+//! telemetry, secret, clock`
 
 pub mod app;
 pub mod check;
@@ -21,9 +22,11 @@ pub mod identities;
 pub mod journal;
 pub mod kratos;
 pub mod message;
+pub mod reconcile;
 pub mod request;
 pub mod reservation;
 pub mod resolution;
+pub mod retention;
 pub mod secret;
 pub mod server;
 pub mod service;

@@ -9,6 +9,7 @@ pub mod settler;
 mod shape;
 pub mod sqlite;
 pub mod together;
+pub mod turn;
 
 use std::collections::HashSet;
 use std::error::Error as _;

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::courier::{Knows, Porter};
 use crate::identities::Identities;
+use crate::reconcile;
 use crate::resolution::Resolution;
 use crate::server::answers::Answers;
 use crate::server::{Door, Journal, Operator};
@@ -103,6 +104,19 @@ impl Parts {
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
         }
+    }
+
+    /// What reconciling needs, if Kratos's identities can be looked at.
+    pub(super) fn reconciles(&self, settings: &Settings) -> Option<reconcile::Knows> {
+        Some(reconcile::Knows {
+            store: Arc::clone(&self.store),
+            identities: self.identities.clone()?,
+            plans: settings.deliveries.clone(),
+            lists: Arc::clone(&settings.lists),
+            stored: Arc::clone(&self.stored),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+        })
     }
 
     /// What operators are answered from.

@@ -1,0 +1,176 @@
+//! Kratos's identities beside what we have seen: whom nobody told of, and who is gone.
+
+mod by_interval;
+mod checkpoint;
+mod error;
+mod gone;
+mod past;
+mod report;
+mod told;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::clock::{Clock, Timestamp, later};
+use crate::delivery::{Event, Plan};
+use crate::expression::Lists;
+use crate::identities::Identities;
+use crate::store::turn::Turn;
+use crate::store::{self, Store};
+use crate::telemetry::Metrics;
+use checkpoint::Place;
+use past::Past;
+
+pub use error::Error;
+pub use past::note_births;
+pub use report::{Report, Witness};
+
+/// The name of the turn.
+const TURN: &str = "reconcile";
+
+/// What reconciling needs.
+pub struct Knows {
+    /// Where deliveries are kept.
+    pub store: Arc<dyn Store>,
+    /// The way to Kratos's identities.
+    pub identities: Identities,
+    /// The plans of the settings.
+    pub plans: Vec<Plan>,
+    /// The lists of the settings.
+    pub lists: Arc<Lists>,
+    /// Wakes the worker.
+    pub stored: Arc<Notify>,
+    /// The time.
+    pub clock: Clock,
+    /// Where findings are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// How it is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    /// Accounts made from then on are delivered to all plans; `None` leaves the past alone.
+    pub since: Option<Timestamp>,
+    /// So many identities are looked at in a second.
+    pub per_second: u32,
+    /// Only look.
+    pub dry_run: bool,
+    /// Believe Kratos even if it knows none of many that we know.
+    pub believe_all_gone: bool,
+}
+
+/// Reconciles.
+pub struct Reconciler {
+    store: Arc<dyn Store>,
+    identities: Identities,
+    plans: Vec<Plan>,
+    lists: Arc<Lists>,
+    stored: Arc<Notify>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    wishes: Wishes,
+    holder: Uuid,
+}
+
+/// One round under way.
+struct Round<'a> {
+    reconciler: &'a Reconciler,
+    witness: &'a dyn Witness,
+    began_at: Timestamp,
+    past: Past,
+    turn: Option<Turn<'a>>,
+    report: Report,
+    /// Whether this is the Kratos that we know: it has an identity of which we have heard before.
+    is_familiar: bool,
+}
+
+impl Reconciler {
+    /// Reconciles for those of the plans that new identities are for.
+    #[must_use]
+    pub fn new(knows: Knows, wishes: Wishes) -> Self {
+        let mut plans = knows.plans;
+        plans.retain(|plan| plan.events.contains(&Event::IdentityCreated));
+        Self {
+            store: knows.store,
+            identities: knows.identities,
+            plans,
+            lists: knows.lists,
+            stored: knows.stored,
+            clock: knows.clock,
+            metrics: knows.metrics,
+            wishes,
+            holder: Uuid::new_v4(),
+        }
+    }
+
+    /// Looks at every identity once. A round that was interrupted goes on where it was.
+    pub async fn round(&self, witness: &dyn Witness) -> Result<Report, Error> {
+        let turn = if self.wishes.dry_run {
+            None
+        } else {
+            let turn = Turn::take(&*self.store, &self.clock, TURN, self.holder).await?;
+            Some(turn.ok_or(Error::Busy)?)
+        };
+        let past = Past::of(&*self.store, &self.clock, &self.plans, self.wishes.since).await?;
+        let mut round = Round {
+            reconciler: self,
+            witness,
+            began_at: self.clock.now(),
+            past,
+            turn,
+            report: Report::default(),
+            is_familiar: false,
+        };
+        let done = round.go().await;
+        let report = round.report;
+        if !self.wishes.dry_run {
+            report.count(&self.metrics);
+            // If it cannot be ended, the turn ends by itself.
+            let _ = self.let_go().await;
+        }
+        done.map(|()| report)
+    }
+
+    /// Ends the turn of a round that was cut off, so that the next need not wait.
+    pub async fn let_go(&self) -> Result<(), store::Error> {
+        self.store.end_turn(TURN, self.holder).await
+    }
+
+    /// Waits as long as looking at `number` identities takes, since it began.
+    async fn pause(&self, began: Timestamp, number: usize) {
+        let pause = Duration::from_secs(number as u64) / self.wishes.per_second.max(1);
+        self.clock.until(later(began, pause)).await;
+    }
+}
+
+impl Round<'_> {
+    async fn go(&mut self) -> Result<(), Error> {
+        let place = self.interrupted().await?.map(|checkpoint| {
+            self.began_at = checkpoint.began_at;
+            tracing::info!(
+                began_at = %self.began_at,
+                "A reconciliation that was interrupted goes on"
+            );
+            checkpoint.place
+        });
+        let kept_after = match place {
+            Some(Place::Kept(after)) => after,
+            Some(Place::Page(token)) => self.pages(Some(token)).await?,
+            None => self.pages(None).await?,
+        };
+        self.those_we_keep(kept_after).await?;
+        self.is_done().await?;
+        Ok(())
+    }
+
+    /// Goes on only while it is our turn.
+    async fn hold(&mut self) -> Result<(), Error> {
+        match &mut self.turn {
+            Some(turn) => turn.hold().await?.then_some(()).ok_or(Error::Busy),
+            None => Ok(()),
+        }
+    }
+}

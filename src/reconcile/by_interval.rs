@@ -1,0 +1,105 @@
+//! A round every so often, however many instances there are and however often they start.
+
+use std::future::Future;
+use std::time::Duration;
+
+use super::checkpoint::LAST_ROUND;
+use super::{Error, Reconciler, Report};
+use crate::clock::{Timestamp, later};
+
+/// How long after the first failure it is tried again; then twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_mins(1);
+/// How often it is looked whether another instance is done.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+
+impl Reconciler {
+    /// Reconciles whenever the last round is longer ago than `every`, until `stop` is done, which ends it at once. The next
+    /// one goes on where it was.
+    pub async fn run(self, every: Duration, stop: impl Future<Output = ()> + Send) {
+        tokio::select! {
+            biased;
+            () = stop => {}
+            () = self.for_ever(every) => {}
+        }
+        // If it cannot be ended, the turn ends by itself.
+        let _ = self.let_go().await;
+    }
+
+    async fn for_ever(&self, every: Duration) {
+        let mut failures = 0;
+        loop {
+            let next = match self.if_due(every).await {
+                Ok(next) => {
+                    failures = 0;
+                    next
+                }
+                // Its round is ours as well.
+                Err(Error::Busy) => later(self.clock.now(), LOOK_AGAIN.min(every)),
+                Err(error) => {
+                    let next = later(self.clock.now(), pause(failures, every));
+                    failures += 1;
+                    tracing::error!(
+                        error = %error.in_full(), failures,
+                        "The reconciliation was not finished; next try at {next}"
+                    );
+                    next
+                }
+            };
+            self.clock.until(next).await;
+        }
+    }
+
+    /// A round, if it is time; and when it is time to look again.
+    async fn if_due(&self, every: Duration) -> Result<Timestamp, Error> {
+        let last = self.store.fact(LAST_ROUND).await?;
+        let last: Option<Timestamp> = last.and_then(|last| last.parse().ok());
+        if let Some(last) = last {
+            let due = later(last, every);
+            if due > self.clock.now() {
+                return Ok(due);
+            }
+        }
+        let Report {
+            looked_at,
+            missing,
+            stored,
+            unbuilt,
+            gone,
+            forgotten,
+        } = self.round(&()).await?;
+        tracing::info!(
+            looked_at,
+            missing,
+            stored,
+            unbuilt,
+            gone,
+            forgotten,
+            "Reconciled: looked at {looked_at} identities, stored {stored} deliveries that were missing; {gone} are gone"
+        );
+        Ok(later(self.clock.now(), every))
+    }
+}
+
+fn pause(failures: u32, every: Duration) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(every)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_the_interval() {
+        let minutes = |minutes| Duration::from_mins(minutes);
+        for (failures, every, expected) in [
+            (0, minutes(60), minutes(1)),
+            (1, minutes(60), minutes(2)),
+            (5, minutes(60), minutes(32)),
+            (6, minutes(60), minutes(60)),
+            (99, minutes(60), minutes(60)),
+            (0, Duration::from_secs(30), Duration::from_secs(30)),
+        ] {
+            assert_eq!(pause(failures, every), expected, "{failures}");
+        }
+    }
+}

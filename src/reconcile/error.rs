@@ -1,0 +1,103 @@
+//! Why a round stopped, and how to mend it.
+
+use uuid::Uuid;
+
+use crate::identities;
+use crate::store;
+
+/// Why a round stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Only one may do it at a time.
+    #[error(
+        "another reconciliation of this database is under way; wait until it is done (one that died lets go after five minutes)"
+    )]
+    Busy,
+    /// A page could not be read.
+    #[error(
+        "stopped after {looked_at} identities, because the next page of them could not be read; {}",
+        mend(source)
+    )]
+    Page {
+        /// How many were looked at before.
+        looked_at: u64,
+        /// Why.
+        #[source]
+        source: identities::Error,
+    },
+    /// It could not be seen whether somebody is still there.
+    #[error(
+        "stopped at the identity {id}, because it could not be seen whether it is still there; {}",
+        mend(source)
+    )]
+    Identity {
+        /// Whom it is about.
+        id: Uuid,
+        /// Why.
+        #[source]
+        source: identities::Error,
+    },
+    /// Rather another Kratos than that everybody is gone.
+    #[error(
+        "Kratos knows none of {asked} identities of which deliveries are stored, so nothing was forgotten: \
+         `kratos.admin_url` seems to be the address of another Kratos; mend it, or say `vestibule reconcile --all-gone` if \
+         they were all deleted"
+    )]
+    Unfamiliar {
+        /// How many it was asked for.
+        asked: usize,
+    },
+    /// The database did not do it.
+    #[error("the database did not do its part; what was done until then stays done")]
+    Store(#[from] store::Error),
+}
+
+impl Error {
+    /// Itself and its causes in one line, for a log.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Page { source, .. } | Self::Identity { source, .. } => {
+                format!("{self}: {source}")
+            }
+            Self::Store(source) => format!("{self}: {}", source.in_full()),
+            Self::Busy | Self::Unfamiliar { .. } => self.to_string(),
+        }
+    }
+}
+
+fn mend(source: &identities::Error) -> &'static str {
+    match source {
+        identities::Error::NoAnswer(_) => {
+            "see that Kratos runs and that `kratos.admin_url` can be reached from here; the next round goes on where this one stopped"
+        }
+        identities::Error::Status(401 | 403) => {
+            "see that `kratos.auth` holds what the admin API wants; the next round goes on where this one stopped"
+        }
+        identities::Error::Status(_) => {
+            "see the log of Kratos; the next round goes on where this one stopped"
+        }
+        identities::Error::NotUnderstood => {
+            "see that `kratos.admin_url` is the admin API and not another address"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_what_happened_and_how_to_mend_it() {
+        let error = Error::Page {
+            looked_at: 300,
+            source: identities::Error::Status(401),
+        };
+        assert_eq!(
+            error.in_full(),
+            "stopped after 300 identities, because the next page of them could not be read; see that `kratos.auth` holds \
+             what the admin API wants; the next round goes on where this one stopped: Kratos's admin API answered with \
+             status 401"
+        );
+    }
+}

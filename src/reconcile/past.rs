@@ -1,0 +1,156 @@
+//! From when on somebody counts who was not delivered.
+
+use chrono::TimeDelta;
+
+use crate::clock::{Clock, Timestamp};
+use crate::delivery::{Event, Plan};
+use crate::retention::forgotten_before;
+use crate::store::{Error, Filter, Store};
+
+/// The fact: when this database was made.
+const BORN_AT: &str = "born_at";
+/// As much as Kratos's clock may be ahead of ours.
+const SKEW: TimeDelta = TimeDelta::hours(1);
+
+/// What is delivered of the past: nothing, unless told to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Past {
+    since: Option<Timestamp>,
+    born_at: Timestamp,
+    /// When each plan was first seen.
+    plans: Vec<Timestamp>,
+    forgotten_before: Option<Timestamp>,
+}
+
+/// Writes down, unless it stands there, when this database and the plans of new identities were first seen.
+pub async fn note_births(store: &dyn Store, clock: &Clock, plans: &[Plan]) -> Result<(), Error> {
+    store.first_fact(BORN_AT, &clock.now().to_rfc3339()).await?;
+    for plan in plans {
+        if plan.events.contains(&Event::IdentityCreated) {
+            born(store, clock, &plan.name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// When a plan was first seen.
+async fn born(store: &dyn Store, clock: &Clock, plan: &str) -> Result<Timestamp, Error> {
+    let name = format!("plan:{plan}:since");
+    let there = match store.fact(&name).await? {
+        Some(there) => there,
+        None => {
+            // Of one that has deliveries already, nobody wrote down when it began.
+            let of_it = Filter {
+                plan: Some(plan.to_owned()),
+                ..Filter::default()
+            };
+            let was_there = !store.list(&of_it, 1).await?.is_empty();
+            let since = if was_there {
+                Timestamp::UNIX_EPOCH
+            } else {
+                clock.now()
+            };
+            store.first_fact(&name, &since.to_rfc3339()).await?
+        }
+    };
+    Ok(moment(&there))
+}
+
+/// What cannot be read, because somebody wrote it by hand, is the past.
+fn moment(text: &str) -> Timestamp {
+    text.parse().unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+impl Past {
+    /// As the database knows it, or from `since` on.
+    pub(super) async fn of(
+        store: &dyn Store,
+        clock: &Clock,
+        plans: &[Plan],
+        since: Option<Timestamp>,
+    ) -> Result<Self, Error> {
+        let now = clock.now().to_rfc3339();
+        let born_at = moment(&store.first_fact(BORN_AT, &now).await?);
+        let mut first_seen = Vec::new();
+        for plan in plans {
+            first_seen.push(born(store, clock, &plan.name).await?);
+        }
+        Ok(Self {
+            since,
+            born_at,
+            plans: first_seen,
+            forgotten_before: forgotten_before(store).await?,
+        })
+    }
+
+    /// Retention goes on meanwhile.
+    pub(super) async fn look_again(&mut self, store: &dyn Store) -> Result<(), Error> {
+        self.forgotten_before = forgotten_before(store).await?;
+        Ok(())
+    }
+
+    /// Whether an identity that was made then, and was not delivered by the plan of this number, should have been.
+    pub(super) fn counts(&self, plan: usize, created_at: Timestamp) -> bool {
+        let first_seen = self.plans[plan];
+        let from = self.since.unwrap_or(self.born_at.max(first_seen));
+        created_at >= from && self.is_remembered(first_seen, created_at)
+    }
+
+    /// Whether it would be known if it had been delivered. Retention forgets what came into being before a moment; a plan
+    /// that was not there at that moment has lost nothing.
+    fn is_remembered(&self, first_seen: Timestamp, created_at: Timestamp) -> bool {
+        self.forgotten_before
+            .is_none_or(|before| first_seen >= before || created_at >= before + SKEW)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn day(day: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + TimeDelta::days(day)
+    }
+
+    #[test]
+    fn the_past_is_left_alone_unless_told_to_and_what_is_forgotten_always() {
+        for (since, first_seen, forgotten_before, created, expected) in [
+            // A new database on day 100.
+            (None, 100, None, 99, false),
+            (None, 100, None, 100, true),
+            (None, 100, None, 101, true),
+            // Kept for 90 days from the first hour on: nothing of it can be forgotten yet.
+            (Some(50), 100, Some(10), 49, false),
+            (Some(50), 100, Some(10), 50, true),
+            (Some(5), 100, Some(10), 5, true),
+            (Some(5), 100, Some(100), 5, true),
+            // Later it may have been.
+            (Some(5), 100, Some(101), 5, false),
+            (Some(5), 100, Some(101), 101, false),
+            (Some(5), 100, Some(101), 102, true),
+            (None, 100, Some(150), 149, false),
+            (None, 100, Some(150), 151, true),
+            // A plan that came on day 200.
+            (None, 200, Some(150), 199, false),
+            (None, 200, Some(150), 200, true),
+            (Some(5), 200, Some(150), 5, true),
+            // One that was there before anybody wrote down when it began.
+            (None, 0, None, 99, false),
+            (None, 0, None, 100, true),
+            (Some(5), 0, Some(50), 49, false),
+            (Some(5), 0, Some(50), 51, true),
+        ] {
+            let past = Past {
+                since: since.map(day),
+                born_at: day(100),
+                plans: vec![day(first_seen)],
+                forgotten_before: forgotten_before.map(day),
+            };
+            assert_eq!(
+                past.counts(0, day(created)),
+                expected,
+                "made on day {created}: {past:?}"
+            );
+        }
+    }
+}

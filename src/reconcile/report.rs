@@ -1,0 +1,59 @@
+//! What a round came to.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::ReasonLabels;
+
+/// What a round came to. Of one that goes on where another was interrupted, only what it did itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Report {
+    /// Identities of Kratos that were looked at.
+    pub looked_at: u64,
+    /// Deliveries that were missing.
+    pub missing: u64,
+    /// Of these, those that were stored now.
+    pub stored: u64,
+    /// Of these, those that could not be built: they are stored as abandoned.
+    pub unbuilt: u64,
+    /// Identities of which we keep something, and which are gone from Kratos.
+    pub gone: u64,
+    /// Deliveries of theirs that were forgotten.
+    pub forgotten: u64,
+}
+
+/// Sees the findings as they come. Nothing of them is kept.
+pub trait Witness: Send + Sync {
+    /// A delivery is missing; `unbuilt` says why it cannot be built, if it cannot.
+    fn missing(&self, identity: Uuid, plan: &str, unbuilt: Option<&str>) {
+        let _ = (identity, plan, unbuilt);
+    }
+    /// An identity of which we keep something is gone from Kratos.
+    fn gone(&self, identity: Uuid) {
+        let _ = identity;
+    }
+    /// So many identities were looked at so far.
+    fn looked_at(&self, number: u64) {
+        let _ = number;
+    }
+}
+
+impl Witness for () {}
+
+impl Report {
+    pub(super) fn count(&self, metrics: &Metrics) {
+        for (reason, number) in [
+            ("looked_at", self.looked_at),
+            ("stored", self.stored),
+            ("unbuilt", self.unbuilt),
+            ("gone", self.gone),
+            ("forgotten", self.forgotten),
+        ] {
+            let labels = ReasonLabels { reason };
+            metrics.reconciled.get_or_create(&labels).inc_by(number);
+        }
+        metrics.deliveries_stored.inc_by(self.stored);
+    }
+}

@@ -1,0 +1,192 @@
+//! What is settled is deleted after a while, in small steps.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use uuid::Uuid;
+
+use crate::clock::{Clock, Timestamp};
+use crate::store::turn::Turn;
+use crate::store::{Error, Store};
+
+/// Not while everything starts.
+const FIRST_AFTER: Duration = Duration::from_mins(1);
+/// The pause between two rounds.
+const EVERY: Duration = Duration::from_hours(1);
+/// So much is deleted by one statement, so that nobody waits long for it.
+const STEP: u32 = 500;
+/// Between two steps others write.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long the journal's ended entries and reservations can still be told to a late `post`.
+const AFTER_A_FLOW: Duration = Duration::from_hours(24);
+/// The fact: of accounts that were made before, it is not known any more what was delivered.
+const FORGOTTEN_BEFORE: &str = "forgotten_before";
+
+/// Deletes what has been kept long enough.
+pub struct Retention {
+    store: Arc<dyn Store>,
+    deliveries: Duration,
+    decisions: Duration,
+    clock: Clock,
+    holder: Uuid,
+}
+
+/// What one round has deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Deliveries that had arrived or were discarded.
+    pub deliveries: u64,
+    /// Decisions.
+    pub decisions: u64,
+    /// Ended entries of the journal, and reservations.
+    pub ended: u64,
+}
+
+/// What is deleted.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Deliveries,
+    Decisions,
+    Ended,
+}
+
+impl Retention {
+    /// Keeps deliveries and decisions for so long.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        deliveries: Duration,
+        decisions: Duration,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            store,
+            deliveries,
+            decisions,
+            clock,
+            holder: Uuid::new_v4(),
+        }
+    }
+
+    /// Deletes every hour until `stop` is done, which ends it at once.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) {
+        tokio::select! {
+            biased;
+            () = stop => {}
+            () = self.for_ever() => {}
+        }
+        // Of a round that was cut off. If it cannot be ended, it ends by itself.
+        let _ = self.store.end_turn(TURN, self.holder).await;
+    }
+
+    async fn for_ever(&self) {
+        self.clock.sleep(FIRST_AFTER).await;
+        loop {
+            match self.round().await {
+                Ok(Some(deleted)) if deleted != Deleted::default() => {
+                    let Deleted {
+                        deliveries,
+                        decisions,
+                        ended,
+                    } = deleted;
+                    tracing::info!(
+                        deliveries,
+                        decisions,
+                        ended,
+                        "Deleted what has been kept long enough"
+                    );
+                }
+                Ok(_) => {}
+                Err(error) => tracing::error!(
+                    error = %error.in_full(),
+                    "What has been kept long enough could not be deleted; it is tried again in an hour"
+                ),
+            }
+            self.clock.sleep(EVERY).await;
+        }
+    }
+
+    /// Deletes all that has been kept long enough by now. `None` if another instance is at it.
+    pub async fn round(&self) -> Result<Option<Deleted>, Error> {
+        let turn = Turn::take(&*self.store, &self.clock, TURN, self.holder).await?;
+        let Some(mut turn) = turn else {
+            return Ok(None);
+        };
+        let now = self.clock.now();
+        let deliveries_before = earlier(now, self.deliveries);
+        move_forgotten_before(&*self.store, deliveries_before).await?;
+        let mut deleted = Deleted::default();
+        for (kind, before, count) in [
+            (Kind::Deliveries, deliveries_before, &mut deleted.deliveries),
+            (
+                Kind::Decisions,
+                earlier(now, self.decisions),
+                &mut deleted.decisions,
+            ),
+            (Kind::Ended, earlier(now, AFTER_A_FLOW), &mut deleted.ended),
+        ] {
+            loop {
+                let step = self.step(kind, before).await?;
+                *count += step;
+                if step < u64::from(STEP) || !turn.hold().await? {
+                    break;
+                }
+                self.clock.sleep(PAUSE).await;
+            }
+        }
+        turn.end().await?;
+        Ok(Some(deleted))
+    }
+
+    async fn step(&self, kind: Kind, before: Timestamp) -> Result<u64, Error> {
+        match kind {
+            Kind::Deliveries => self.store.delete_settled(before, STEP).await,
+            Kind::Decisions => self.store.delete_decisions(before, STEP).await,
+            Kind::Ended => self.store.delete_ended(before, STEP).await,
+        }
+    }
+}
+
+const TURN: &str = "retention";
+
+/// Of accounts that were made before, it is not known any more what was delivered.
+pub async fn forgotten_before(store: &dyn Store) -> Result<Option<Timestamp>, Error> {
+    let fact = store.fact(FORGOTTEN_BEFORE).await?;
+    Ok(fact.and_then(|fact| fact.parse().ok()))
+}
+
+/// Moves that moment, only ever forwards: what was once forgotten stays so, however long things are kept from now on. It
+/// stands there before anything is deleted, so that nobody takes what is deleted for missing.
+async fn move_forgotten_before(store: &dyn Store, before: Timestamp) -> Result<(), Error> {
+    let there = forgotten_before(store).await?;
+    if there.is_none_or(|there| there < before) {
+        let before = before.to_rfc3339();
+        store.set_fact(FORGOTTEN_BEFORE, Some(&before)).await?;
+    }
+    Ok(())
+}
+
+fn earlier(now: Timestamp, duration: Duration) -> Timestamp {
+    TimeDelta::from_std(duration)
+        .ok()
+        .and_then(|delta| now.checked_sub_signed(delta))
+        .unwrap_or(Timestamp::MIN_UTC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::later;
+
+    #[test]
+    fn a_moment_before_the_beginning_is_the_beginning() {
+        let now = later(Timestamp::UNIX_EPOCH, Duration::from_hours(24));
+        assert_eq!(
+            earlier(now, Duration::from_hours(24)),
+            Timestamp::UNIX_EPOCH
+        );
+        assert_eq!(earlier(now, Duration::MAX), Timestamp::MIN_UTC);
+    }
+}

@@ -1,0 +1,63 @@
+//! Whose turn it is, where only one instance may do something at a time.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Error, Store};
+use crate::clock::{Clock, Timestamp, later};
+
+/// Longer than anything that is done between two [`Turn::hold`]s. An instance that dies leaves a turn that ends by itself.
+const LENGTH: Duration = Duration::from_mins(5);
+/// How much of it may be left before it is taken anew.
+const LEFT: Duration = Duration::from_mins(3);
+
+/// A turn that was taken.
+pub struct Turn<'a> {
+    store: &'a dyn Store,
+    clock: &'a Clock,
+    name: &'static str,
+    holder: Uuid,
+    until: Timestamp,
+}
+
+impl<'a> Turn<'a> {
+    /// Takes the turn of that name; `None` if somebody else has it.
+    pub async fn take(
+        store: &'a dyn Store,
+        clock: &'a Clock,
+        name: &'static str,
+        holder: Uuid,
+    ) -> Result<Option<Self>, Error> {
+        let mut turn = Self {
+            store,
+            clock,
+            name,
+            holder,
+            until: Timestamp::UNIX_EPOCH,
+        };
+        Ok(turn.hold().await?.then_some(turn))
+    }
+
+    /// Makes it last. `false` if it is somebody else's by now.
+    pub async fn hold(&mut self) -> Result<bool, Error> {
+        let now = self.clock.now();
+        if later(now, LEFT) < self.until {
+            return Ok(true);
+        }
+        let until = later(now, LENGTH);
+        let ours = self
+            .store
+            .take_turn(self.name, self.holder, now, until)
+            .await?;
+        if ours {
+            self.until = until;
+        }
+        Ok(ours)
+    }
+
+    /// Lets others have theirs.
+    pub async fn end(self) -> Result<(), Error> {
+        self.store.end_turn(self.name, self.holder).await
+    }
+}
