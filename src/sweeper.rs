@@ -3,10 +3,11 @@
 //! Any number of instances may sweep one database: an entry is leased to whoever looks.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -58,22 +59,25 @@ impl Sweeper {
         let mut failures = 0;
         let mut hurried_at = None;
         loop {
+            // A defect in looking at one entry must not end the looking at all others.
+            let sweep = AssertUnwindSafe(self.sweep()).catch_unwind();
             let swept = tokio::select! {
                 biased;
                 () = &mut stop => return,
-                swept = self.sweep() => swept,
+                swept = sweep => swept,
             };
             let now = self.clock.now();
-            let next = match swept {
-                Ok(next) => {
-                    failures = 0;
-                    next
-                }
-                Err(error) => {
-                    failures += 1;
-                    tracing::error!(error = %error.in_full(), "The journal cannot be looked through");
-                    next_try(&Schedule::DATABASE, failures, now, 0.5)
-                }
+            let next = if let Ok(Ok(next)) = swept {
+                failures = 0;
+                next
+            } else {
+                let error = match swept {
+                    Ok(Err(error)) => error.in_full(),
+                    _ => "it broke down".to_owned(),
+                };
+                failures += 1;
+                tracing::error!(error, "The journal cannot be looked through");
+                next_try(&Schedule::DATABASE, failures, now, 0.5)
             };
             let may_hurry = hurried_at.map_or(now, |at| later(at, HURRY_NO_MORE_OFTEN_THAN));
             tokio::select! {

@@ -102,12 +102,19 @@ fn imports_follow_the_line() {
         "app",
         "config",
         "server",
+        "courier",
+        "sweeper",
+        "reconcile",
         "worker",
+        "resolution",
+        "retention",
         "check",
         "identities",
         "service",
         "store",
         "decision",
+        "journal",
+        "reservation",
         "delivery",
         "verdict",
         "request",
@@ -122,7 +129,7 @@ fn imports_follow_the_line() {
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ");
-    assert!(text.contains("main → cli → app → config → server, worker → check, identities → service, store → decision, delivery → verdict, request, message → expression → kratos → telemetry, secret, clock"));
+    assert!(text.contains("main → cli → app → config → server, courier, sweeper, reconcile → worker, resolution, retention → check, identities → service, store → decision, journal, reservation → delivery → verdict, request, message → expression → kratos → telemetry, secret, clock"));
     let mut files = Vec::new();
     sources(&root().join("src"), &mut files);
     assert!(files.len() > 50);

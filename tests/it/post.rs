@@ -151,13 +151,13 @@ async fn while_the_store_fails_kratos_is_asked_to_call_again_and_pre_goes_on() {
 async fn a_panic_in_post_asks_kratos_to_call_again() {
     let folder = tempfile::tempdir().unwrap();
     let store = Failing::in_folder(folder.path()).await;
-    store.panics(true);
     let crm = FakeService::start();
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
         .store(store.clone())
         .start()
         .await;
+    store.panics(true);
     let body = payload().saved().to_string();
     let headers = [
         ("X-Vestibule-Key", KEY),
