@@ -57,8 +57,12 @@ impl Sweeper {
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
         tokio::pin!(stop);
         let mut failures = 0;
-        let mut hurried_at = None;
+        let (mut hurries, mut may_hurry) = (false, self.clock.now());
         loop {
+            if hurries && self.clock.now() >= may_hurry {
+                may_hurry = later(self.clock.now(), HURRY_NO_MORE_OFTEN_THAN);
+                hurries = !self.look_at_all().await;
+            }
             // A defect in looking at one entry must not end the looking at all others.
             let sweep = AssertUnwindSafe(self.sweep()).catch_unwind();
             let swept = tokio::select! {
@@ -79,30 +83,29 @@ impl Sweeper {
                 tracing::error!(error, "The journal cannot be looked through");
                 next_try(&Schedule::DATABASE, failures, now, 0.5)
             };
-            let may_hurry = hurried_at.map_or(now, |at| later(at, HURRY_NO_MORE_OFTEN_THAN));
+            let next = if hurries { next.min(may_hurry) } else { next };
             tokio::select! {
                 biased;
                 () = &mut stop => return,
-                () = async { self.hurry.notified().await; self.clock.until(may_hurry).await } => {
-                    hurried_at = Some(self.clock.now());
-                    self.look_at_all().await;
-                }
+                () = self.hurry.notified(), if !hurries => hurries = true,
                 () = self.clock.until(next) => {}
             }
         }
     }
 
     /// An account was made of which we were not told: whoever it was is among the open entries.
-    async fn look_at_all(&self) {
+    async fn look_at_all(&self) -> bool {
         match self.store.look_at_all(self.clock.now()).await {
             Ok(entries) => {
                 tracing::warn!(
                     entries,
                     "Looking at {entries} sign-ups of which no `post` has told"
                 );
+                true
             }
             Err(error) => {
                 tracing::error!(error = %error.in_full(), "The journal cannot be looked through");
+                false
             }
         }
     }

@@ -63,6 +63,7 @@ fn main() {
     scenes.once(lost_calls::nobody_gets_in_unchecked_behind_a_huge_form);
     scenes.once(nothing_is_lost::an_account_whose_post_came_empty_is_delivered_within_seconds);
     scenes.once(nothing_is_lost::accounts_of_which_no_post_tells_are_delivered_once_by_the_journal);
+    scenes.once(nothing_is_lost::an_account_without_a_known_identifier_is_found_by_its_external_id);
     scenes.once(nothing_is_lost::an_invite_is_released_when_kratos_made_no_account_after_all);
     scenes.once(nothing_is_lost::an_account_is_made_while_the_register_is_away_and_refused_later);
     scenes.once(nothing_is_lost::what_the_crm_answers_is_written_into_the_identity);

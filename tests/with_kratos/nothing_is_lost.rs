@@ -88,6 +88,28 @@ pub async fn accounts_of_which_no_post_tells_are_delivered_once_by_the_journal()
     assert_eq!(known, made, "each once");
 }
 
+/// The same for methods whose identifier hooks are not told: the account is given an id of ours, and found by that.
+pub async fn an_account_without_a_known_identifier_is_found_by_its_external_id() {
+    let house = house().without_post_hooks().disguised().open().await;
+    let identity = house
+        .visitor(Client::Api)
+        .signs_up(&company().by_password())
+        .await;
+    let id = identity["id"].as_str().expect("an id");
+    let external_id = house.kratos.identity(id).await["external_id"].clone();
+    assert!(
+        external_id
+            .as_str()
+            .is_some_and(|id| id.starts_with("vestibule:"))
+    );
+    let known = within(Duration::from_mins(2), "it is delivered", async || {
+        let known = told(&house.crm.received(), "identity.created");
+        (!known.is_empty()).then_some(known)
+    })
+    .await;
+    assert_eq!(known, [json!(id)]);
+}
+
 pub async fn an_invite_is_released_when_kratos_made_no_account_after_all() {
     let house = house().expiring_after("5s").open().await;
     let first = company().by_password();

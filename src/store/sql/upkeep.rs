@@ -142,13 +142,17 @@ DELETE FROM reservations WHERE id IN (
     SELECT id FROM reservations WHERE state IN ('confirmed', 'released') AND expires_at < $1 ORDER BY expires_at LIMIT $2
 )";
 
+// Whoever had them died.
+const DELETE_TURNS: &str = "
+DELETE FROM turns WHERE name IN (SELECT name FROM turns WHERE until < $1 LIMIT $2)";
+
 pub(super) async fn delete_ended(
     connection: &mut Connection,
     before: Timestamp,
     limit: u32,
 ) -> Result<u64, Error> {
     let mut deleted = 0;
-    for statement in [DELETE_ENTRIES, DELETE_RESERVATIONS] {
+    for statement in [DELETE_ENTRIES, DELETE_RESERVATIONS, DELETE_TURNS] {
         let done = sqlx::query(statement)
             .bind(row::moment(before))
             .bind(i64::from(limit))

@@ -114,6 +114,13 @@ impl Plan {
         self
     }
 
+    /// Sign-ups by password are told of as if by a passkey, of which hooks are not told the identifier.
+    #[must_use]
+    pub fn disguised(mut self) -> Self {
+        self.wishes.disguised = true;
+        self
+    }
+
     /// Nobody tells Vestibule of an account that was made.
     #[must_use]
     pub fn without_post_hooks(mut self) -> Self {

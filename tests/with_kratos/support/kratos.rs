@@ -37,6 +37,8 @@ pub struct Wishes {
     pub besides: &'static [Besides],
     /// Whether the `post` hooks of registration are taken out.
     pub without_post: bool,
+    /// Whether sign-ups by password are told of as if by a passkey, of which hooks are not told the identifier.
+    pub disguised: bool,
 }
 
 impl Default for Wishes {
@@ -46,6 +48,7 @@ impl Default for Wishes {
             lifespan: "1h",
             besides: &[],
             without_post: false,
+            disguised: false,
         }
     }
 }
@@ -105,6 +108,13 @@ impl Kratos {
         at_home(&mut settings, folder, hooks, key);
         if wishes.without_post {
             takes_out_post(&mut settings);
+        }
+        if wishes.disguised {
+            let hooks = &mut settings["selfservice"]["flows"]["registration"]["after"]["password"];
+            let told = hooks
+                .to_string()
+                .replace("method=password", "method=passkey");
+            *hooks = serde_json::from_str(&told).expect("JSON");
         }
         settings["dsn"] = json!("memory");
         settings["serve"]["public"]["port"] = json!(ports.public);
