@@ -35,7 +35,7 @@ pub struct Hooks {
         default_values = Method::ALL.map(Method::as_str),
     )]
     methods: Vec<Method>,
-    /// Also what these events need
+    /// Also what these events need; `identity.created`, `identity.updated`, `registration.failed` and `check.refused` need nothing more
     #[arg(
         long = "event",
         value_name = "EVENT",
