@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::migrate::{MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqlitePool};
+use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqliteConnection, SqlitePool};
 
 use crate::store::Error;
 
@@ -69,9 +69,22 @@ pub(super) async fn writer(path: &Path, patience: Duration) -> Result<SqlitePool
         .synchronous(SqliteSynchronous::Full)
         // What was personal is overwritten, not only unlinked.
         .pragma("secure_delete", "ON");
-    let writer = pool(1, patience).connect_with(options).await?;
+    let writer = pool(1, patience)
+        .after_release(|connection, _| Box::pin(is_outside_a_transaction(connection)))
+        .connect_with(options)
+        .await?;
     migrate(&writer).await?;
     Ok(writer)
+}
+
+/// Whether a connection may be used again. When the disk fails or is full, SQLite takes a transaction back by itself; rolling it
+/// back fails then, and the driver would take the connection to be within it for ever.
+async fn is_outside_a_transaction(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        // The rollback may still be on its way.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
 }
 
 /// Connections that cannot write. They come after the writer, who has made the file what it is.
