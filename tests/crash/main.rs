@@ -11,6 +11,7 @@
 mod kills;
 mod outage;
 mod support;
+mod trouble;
 
 use std::pin::pin;
 use std::time::Duration;
@@ -34,6 +35,22 @@ fn main() {
         short("outage::postgres_is_away_and_comes_back_under_load", || {
             outage::postgres_is_away_and_comes_back_under_load(outage::SHORT)
         }),
+        short(
+            "trouble::a_full_disk_is_told_and_survived",
+            trouble::a_full_disk_is_told_and_survived,
+        ),
+        short(
+            "trouble::a_file_that_becomes_read_only_is_told_and_survived",
+            trouble::a_file_that_becomes_read_only_is_told_and_survived,
+        ),
+        short(
+            "trouble::a_server_that_becomes_read_only_is_told_and_survived",
+            trouble::a_server_that_becomes_read_only_is_told_and_survived,
+        ),
+        short(
+            "trouble::a_database_that_another_program_holds_is_told_and_survived",
+            trouble::a_database_that_another_program_holds_is_told_and_survived,
+        ),
         long("kills::nothing_acknowledged_is_lost_on_sqlite", || {
             kills::nothing_acknowledged_is_lost_on_sqlite(kills::LONG)
         }),
