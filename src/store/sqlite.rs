@@ -202,6 +202,18 @@ mod tests {
         assert_eq!(store.accept(small).await.unwrap(), 1);
     }
 
+    /// As SQLite does when the disk fails or is full; then there is nothing left to roll back.
+    #[tokio::test]
+    async fn a_transaction_that_the_database_took_back_spoils_none_of_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = fresh(&folder).await;
+        let mut transaction = store.begin().await.unwrap();
+        let taken_back = sqlx::query("ROLLBACK").execute(&mut *transaction);
+        taken_back.await.unwrap();
+        assert!(transaction.commit().await.is_err());
+        store.ping().await.unwrap();
+    }
+
     #[tokio::test]
     async fn what_is_asked_all_the_time_is_found_by_an_index() {
         let folder = tempfile::tempdir().unwrap();

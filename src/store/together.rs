@@ -85,8 +85,17 @@ impl<I, O> Writer<I, O> {
                 tracing::error!("Writing to the database broke down");
                 continue;
             };
-            for (answer, said) in answers.into_iter().zip(said) {
-                let _ = answer.send(said);
+            let unheard = answers
+                .into_iter()
+                .zip(said)
+                .filter_map(|(answer, said)| answer.send(said).err()?.err())
+                .last();
+            // Whoever waited has left by now, or never did.
+            if let Some(error) = unheard {
+                tracing::error!(
+                    error = %error.in_full(),
+                    "The database did not do what nobody waits for any more",
+                );
             }
         }
     }

@@ -11,5 +11,7 @@ mod intake;
 mod postgres;
 mod recorder;
 mod scenes;
+#[path = "../support/postgres.rs"]
+mod server;
 mod sqlite;
 mod worker;

@@ -3,11 +3,14 @@
 use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqlitePool};
+use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqliteConnection, SqlitePool};
 
 use crate::store::{Change, Error, shape};
 
@@ -72,9 +75,47 @@ pub(super) async fn writer(
         .synchronous(SqliteSynchronous::Full)
         // What was personal is overwritten, not only unlinked.
         .pragma("secure_delete", "ON");
-    let writer = pool(1, patience).connect_with(options).await?;
+    // Of the one connection. SQLite opens a file that is read-only at this moment for reading, and would never write through it.
+    let read_only = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&read_only);
+    let writer = pool(1, patience)
+        .after_connect(move |connection, _| {
+            let read_only = Arc::clone(&read_only);
+            Box::pin(async move {
+                read_only.store(is_read_only(connection).await?, Ordering::Relaxed);
+                Ok(())
+            })
+        })
+        .after_release(move |connection, _| {
+            let read_only = seen.load(Ordering::Relaxed);
+            Box::pin(async move { Ok(!read_only && is_outside_a_transaction(connection).await?) })
+        })
+        .connect_with(options)
+        .await?;
     let changes = migrate(&writer).await?;
     Ok((writer, changes))
+}
+
+async fn is_read_only(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    match connection.begin_with("BEGIN IMMEDIATE").await {
+        Ok(transaction) => transaction.rollback().await.map(|()| false),
+        // SQLITE_READONLY, whose variants stand in the higher bytes. Whatever else there is, those who write are told.
+        Err(error) => Ok(error
+            .as_database_error()
+            .and_then(DatabaseError::code)
+            .and_then(|code| code.parse::<u32>().ok())
+            .is_some_and(|code| code & 0xff == 8)),
+    }
+}
+
+/// When the disk fails or is full, SQLite takes a transaction back by itself; rolling it
+/// back fails then, and the driver would take the connection to be within it for ever.
+async fn is_outside_a_transaction(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    if connection.is_in_transaction() {
+        // The rollback may still be on its way.
+        connection.ping().await?;
+    }
+    Ok(!connection.is_in_transaction())
 }
 
 /// Connections that cannot write. They come after the writer, who has made the file what it is.

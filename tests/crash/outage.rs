@@ -1,0 +1,42 @@
+//! PostgreSQL goes away under load and comes back.
+
+use std::time::Duration;
+
+use crate::support::House;
+use crate::support::load::{Answer, Callers};
+use crate::support::postgres::Server;
+
+const CALLERS: Callers = Callers { post: 8, pre: 4 };
+
+/// How long it is away.
+pub const SHORT: Duration = Duration::from_secs(3);
+pub const LONG: Duration = Duration::from_secs(30);
+
+/// Longer than a lease, and than the longest pause of a worker whose database was away.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+pub async fn postgres_is_away_and_comes_back_under_load(away: Duration) {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let house = House::with(1, Some(server.database().await)).await;
+    let load = house.load(CALLERS);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.stop();
+    let before = load.posts(Answer::Status(204));
+    tokio::time::sleep(away).await;
+    server.start_again();
+    crate::support::eventually("`post` is answered with 204 again", PATIENCE, async || {
+        (load.posts(Answer::Status(204)) > before + 50).then_some(())
+    })
+    .await;
+    let noted = load.stop().await;
+    house.all_has_arrived(&noted, PATIENCE).await;
+    let longest = noted.longest_pre;
+    house.account(
+        &format!("PostgreSQL away for {away:?}, longest `pre` {longest:?}"),
+        &noted,
+    );
+    noted.is_as_promised();
+    assert!(before > 0, "something was acknowledged before");
+}

@@ -1,0 +1,48 @@
+//! Chance that can be had again: the same seed, the same numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Numbers as SplitMix64 makes them.
+pub struct Chance {
+    pub seed: u64,
+    state: AtomicU64,
+}
+
+impl Chance {
+    /// Of the seed in `CRASH_SEED`, or of a new one.
+    pub fn new() -> Self {
+        let seed = match std::env::var("CRASH_SEED") {
+            Ok(seed) => seed.parse().expect("CRASH_SEED is a number"),
+            Err(_) => u64::from(getrandom::u32().expect("chance")),
+        };
+        Self {
+            seed,
+            state: AtomicU64::new(seed),
+        }
+    }
+
+    fn next(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let state = self.state.fetch_add(STEP, Ordering::Relaxed);
+        let mut mixed = state.wrapping_add(STEP);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `most`.
+    pub fn below(&self, most: u64) -> u64 {
+        self.next() % most
+    }
+
+    /// One time in so many.
+    pub fn once_in(&self, many: u64) -> bool {
+        self.below(many) == 0
+    }
+
+    /// From `shortest` to `longest` milliseconds.
+    pub fn milliseconds(&self, shortest: u64, longest: u64) -> Duration {
+        Duration::from_millis(shortest + self.below(longest - shortest + 1))
+    }
+}
