@@ -4,6 +4,7 @@
 
 mod support;
 
+mod admin;
 mod changes;
 mod check_order;
 mod check_outcomes;
@@ -11,6 +12,7 @@ mod deadline;
 mod deliveries;
 mod logs;
 mod messages;
+mod openapi;
 mod post;
 mod pre;
 mod repeated_calls;
