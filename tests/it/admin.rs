@@ -39,7 +39,7 @@ async fn keeping<const N: usize>(made: [(&str, Uuid); N]) -> (TestApp, [Uuid; N]
         }
     });
     let store = &app.app.store;
-    assert_eq!(store.accept(ids.to_vec()).await.unwrap(), N);
+    assert_eq!(store.accept(ids.to_vec()).await.expect("they are stored"), N);
     (app, ids.map(|new| new.id))
 }
 
@@ -55,7 +55,7 @@ async fn abandoned(crm: &FakeService) -> (TestApp, Uuid) {
 
 async fn reaches(app: &TestApp, state: State) -> Uuid {
     loop {
-        let all = app.app.store.list(&Filter::default(), 10).await.unwrap();
+        let all = app.app.store.list(&Filter::default(), 10).await.expect("a list");
         if all[0].state == state {
             return all[0].id;
         }
