@@ -79,7 +79,8 @@ pub struct Retention {
 pub struct Serve {
     /// Where Kratos calls. Default: `0.0.0.0`, port 4480. Keep it on a private network.
     pub hooks: Address,
-    /// Where operators and their monitoring call: health, version, metrics. Default: `127.0.0.1`, port 4481.
+    /// Where operators and their monitoring call: deliveries, health, version, metrics. It asks nobody who they are: keep it on a
+    /// private network. Default: `127.0.0.1`, port 4481.
     pub admin: Address,
     /// How long to go on after SIGTERM, not ready any more, before stopping: time for a load balancer to notice.
     /// Default: `0s`. At most `5m`.

@@ -9,6 +9,7 @@ pub mod openapi;
 mod query;
 mod table;
 
+use std::future::ready;
 use std::sync::Arc;
 
 use actix_web::http::header::{ALLOW, HeaderValue};
@@ -52,17 +53,17 @@ pub fn admin(health: Data<Health>, operator: Data<Operator>) -> impl FnOnce(&mut
             }
             let verbs = verbs.join(", ");
             config.service(resource.default_service(
-                web::route().to(move |request| wrong_verb(request, verbs.clone())),
+                web::route().to(move |request: HttpRequest| ready(wrong_verb(&request, &verbs))),
             ));
         }
         config.default_service(web::route().to(unknown));
     }
 }
 
-async fn wrong_verb(request: HttpRequest, verbs: String) -> HttpResponse {
-    let failure = Failure::wrong_verb(request.method().as_str(), request.path(), &verbs);
+fn wrong_verb(request: &HttpRequest, verbs: &str) -> HttpResponse {
+    let failure = Failure::wrong_verb(request.method().as_str(), request.path(), verbs);
     let mut response = failure.error_response();
-    if let Ok(verbs) = HeaderValue::from_str(&verbs) {
+    if let Ok(verbs) = HeaderValue::from_str(verbs) {
         response.headers_mut().insert(ALLOW, verbs);
     }
     response

@@ -132,18 +132,19 @@ pub async fn retry(
     now: Timestamp,
     keep_trying: &KeepTrying,
 ) -> Result<Done, Error> {
-    let all = || retry_all(store, filter, now, keep_trying);
-    match filter.ids.is_empty() {
-        true => Ok(Done::to(all().await?)),
-        false => one_by_one(store, filter, now, Deed::Retry(keep_trying)).await,
+    if filter.ids.is_empty() {
+        Ok(Done::to(retry_all(store, filter, now, keep_trying).await?))
+    } else {
+        one_by_one(store, filter, now, Deed::Retry(keep_trying)).await
     }
 }
 
 /// Ends pending or abandoned deliveries for good.
 pub async fn discard(store: &dyn Store, filter: &Filter, now: Timestamp) -> Result<Done, Error> {
-    match filter.ids.is_empty() {
-        true => Ok(Done::to(store.discard(filter, now).await?)),
-        false => one_by_one(store, filter, now, Deed::Discard).await,
+    if filter.ids.is_empty() {
+        Ok(Done::to(store.discard(filter, now).await?))
+    } else {
+        one_by_one(store, filter, now, Deed::Discard).await
     }
 }
 

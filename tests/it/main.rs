@@ -4,6 +4,7 @@
 
 mod support;
 
+mod admin;
 mod changes;
 mod check_order;
 mod check_outcomes;
@@ -14,6 +15,7 @@ mod journal;
 mod judged_answers;
 mod logs;
 mod messages;
+mod openapi;
 mod post;
 mod pre;
 mod repeated_calls;

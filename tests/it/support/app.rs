@@ -140,6 +140,16 @@ impl TestApp {
         reply(self.http.get(url).send().await.expect("an answer")).await
     }
 
+    /// What an operator posts to the admin port.
+    pub async fn operate(&self, path: &str, body: impl Into<reqwest::Body>) -> Reply {
+        let url = format!("http://{}{path}", self.app.admin_address);
+        let request = self
+            .http
+            .post(url)
+            .header("Content-Type", "application/json");
+        reply(request.body(body).send().await.expect("an answer")).await
+    }
+
     /// A sign-up by password, before it is saved.
     pub async fn pre(&self, payload: &Payload) -> Reply {
         self.call(

@@ -1,0 +1,175 @@
+//! The document of the admin API says what is served.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use vestibule::server::admin::openapi::{document, text};
+
+use crate::support::{FakeService, TestApp, payload};
+
+/// `UPDATE=1 cargo test --test it openapi` writes it anew.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a switch for who runs the tests")]
+fn the_document_is_not_stale() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
+    if std::env::var("UPDATE").is_ok() {
+        std::fs::write(&path, text()).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(path).unwrap_or_default() == text(),
+        "docs/openapi.json is stale: UPDATE=1 cargo test --test it openapi"
+    );
+}
+
+/// `GET /deliveries`, and so on.
+fn operations(document: &Value) -> BTreeSet<String> {
+    let paths = document["paths"].as_object().expect("paths");
+    paths
+        .iter()
+        .flat_map(|(path, verbs)| {
+            let verbs = verbs.as_object().expect("verbs").keys();
+            verbs.map(move |verb| format!("{} {path}", verb.to_uppercase()))
+        })
+        .collect()
+}
+
+/// Calls it with something in place of what stands in braces.
+async fn call(app: &TestApp, verb: &str, path: &str) -> reqwest::Response {
+    let path = path.replace("{id}", &uuid::Uuid::nil().to_string());
+    let url = format!("http://{}{path}", app.app.admin_address);
+    app.http
+        .request(verb.parse().expect("a verb"), url)
+        .header("Content-Type", "application/json")
+        .body(if verb == "GET" {
+            ""
+        } else {
+            r#"{"all": true}"#
+        })
+        .send()
+        .await
+        .expect("an answer")
+}
+
+#[tokio::test]
+async fn all_that_is_served_is_in_the_document() {
+    let expected = [
+        "GET /deliveries",
+        "GET /deliveries/{id}",
+        "GET /health/alive",
+        "GET /health/ready",
+        "GET /metrics",
+        "GET /metrics/prometheus",
+        "GET /openapi.json",
+        "GET /version",
+        "POST /deliveries/discard",
+        "POST /deliveries/retry",
+    ];
+    assert_eq!(
+        operations(&document()),
+        expected.map(ToOwned::to_owned).into()
+    );
+    // Whatever else is tried on its paths is not served.
+    let app = TestApp::with("").start().await;
+    let mut refused = 0;
+    for path in document()["paths"].as_object().unwrap().keys() {
+        for verb in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            let response = call(&app, verb, path).await;
+            if !expected.contains(&format!("{verb} {path}").as_str()) {
+                assert_eq!(response.status(), 405, "{verb} {path}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, 40);
+}
+
+#[tokio::test]
+async fn all_that_is_in_the_document_is_served_as_it_says() {
+    let app = TestApp::with("").start().await;
+    let served = app.admin("/openapi.json").await;
+    assert_eq!(served.json(), document());
+    for operation in operations(&document()) {
+        let (verb, path) = operation.split_once(' ').unwrap();
+        let response = call(&app, verb, path).await;
+        // There is no delivery of zeros.
+        let expected = if path.contains("{id}") { 404 } else { 200 };
+        assert_eq!(response.status(), expected, "{operation}");
+        let kind = response.headers()["content-type"].to_str().unwrap();
+        let described = &document()["paths"][path][verb.to_lowercase()]["responses"];
+        assert!(
+            described[expected.to_string()]["content"][kind].is_object(),
+            "{operation}: {kind} in {described}"
+        );
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_everything_is_described() {
+    let document = document();
+    let text = document.to_string();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let mut references = 0;
+    for rest in text.split("\"$ref\":\"").skip(1) {
+        let reference = rest.split('"').next().unwrap();
+        let pointer = reference.strip_prefix('#').expect("a place in here");
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+        references += 1;
+    }
+    assert!(references > 20, "{references} references");
+    for (name, schema) in schemas {
+        assert!(schema["description"].is_string(), "{name}");
+        assert!(
+            text.contains(&format!("#/components/schemas/{name}\"")),
+            "{name} is used"
+        );
+        for (key, member) in schema["properties"].as_object().into_iter().flatten() {
+            let described = member["description"].is_string() || member["$ref"].is_string();
+            assert!(described, "{name}.{key}");
+        }
+    }
+    assert_eq!(document["openapi"], json!("3.1.0"));
+}
+
+#[tokio::test]
+async fn what_is_answered_has_the_members_that_the_document_tells() {
+    let crm = FakeService::start();
+    let app = TestApp::with(
+        "deliveries: {crm: {events: [identity.created], send: {post: \"${env:CRM}/x\"}}}",
+    )
+    .service("CRM", &crm)
+    .start()
+    .await;
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    let document = document();
+    let members = |schema: &str| -> BTreeSet<String> {
+        let required = document["components"]["schemas"][schema]["required"].as_array();
+        let names = required.expect("members").iter();
+        names
+            .map(|name| name.as_str().unwrap().to_owned())
+            .collect()
+    };
+    let keys = |value: &Value| -> BTreeSet<String> {
+        value
+            .as_object()
+            .expect("an object")
+            .keys()
+            .cloned()
+            .collect()
+    };
+    let page = app.admin("/deliveries").await.json();
+    let id = page["deliveries"][0]["id"].as_str().expect("an id");
+    let shown = app.admin(&format!("/deliveries/{id}")).await.json();
+    let done = app.operate("/deliveries/retry", r#"{"all": true}"#).await;
+    let wrong = app.admin("/deliveries?limit=x").await.json();
+    for (schema, value) in [
+        ("Page", &page),
+        ("Listed", &page["deliveries"][0]),
+        ("Shown", &shown),
+        ("Done", &done.json()),
+        ("Error", &wrong),
+        ("ErrorWords", &wrong["error"]),
+    ] {
+        assert_eq!(keys(value), members(schema), "{schema}");
+    }
+}
