@@ -34,7 +34,6 @@ const ALWAYS: &[&str] = &[
     "identity.recovery_addresses.value",
     "identity.recovery_addresses.via",
     "identity.created_at",
-    "identity.state_changed_at",
     "identity.updated_at",
     "previous.traits",
     "previous.metadata_public",
@@ -47,6 +46,7 @@ const ALWAYS: &[&str] = &[
 
 /// Every key that may be missing.
 const SOMETIMES: &[&str] = &[
+    "identity.state_changed_at",
     "flow.return_to",
     "identity",
     "identity.external_id",
