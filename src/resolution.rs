@@ -9,10 +9,10 @@ use uuid::Uuid;
 use crate::check::{Check, Reserve, late, reserve};
 use crate::clock::Timestamp;
 use crate::delivery::plan::{Occasion, deliveries_for};
-use crate::delivery::{Event, Plan, Scene};
+use crate::delivery::{Event, Plan, Queue, Scene};
 use crate::expression::{Lists, Names};
 use crate::journal::{End, Entry};
-use crate::kratos::{Flow, Hook};
+use crate::kratos::{Field, Flow, Hook};
 use crate::reservation::{Because, Reservation, State};
 use crate::store::Batch;
 
@@ -20,6 +20,7 @@ use crate::store::Batch;
 pub struct Resolution {
     plans: Vec<Plan>,
     reserves: BTreeMap<String, Reserve>,
+    fields: BTreeMap<String, Field>,
     defers: bool,
     lists: Arc<Lists>,
 }
@@ -75,9 +76,13 @@ impl Resolution {
         let reserves = checks
             .iter()
             .filter_map(|check| Some((check.name.clone(), check.reserve.clone()?)));
+        let fields = checks
+            .iter()
+            .filter_map(|check| Some((check.name.clone(), check.field.clone()?)));
         Self {
             plans: plans.to_vec(),
             reserves: reserves.collect(),
+            fields: fields.collect(),
             defers: checks.iter().any(Check::defers),
             lists,
         }
@@ -87,6 +92,12 @@ impl Resolution {
     #[must_use]
     pub fn looks_back(&self) -> bool {
         self.defers || !self.reserves.is_empty()
+    }
+
+    /// Whether it matters which of two sign-ups an account came of.
+    #[must_use]
+    pub fn tells_flows_apart(&self) -> bool {
+        self.looks_back() || self.tells_of_failures()
     }
 
     /// Whether somebody is told of sign-ups of which no account came.
@@ -118,17 +129,26 @@ impl Resolution {
         let batch = &mut resolved.batch;
         batch.closed.push(made.flow_id);
         batch.deliveries = deliveries_for(&self.plans, &occasion, &made.names);
+        // A form of settings may be sent again with other values, or by another method, after a yes that came to nothing.
+        let entry = entry.filter(|entry| entry.method == made.names.method);
         if let Some(entry) = entry.filter(|entry| !entry.details.deferred.is_empty()) {
             let scene = Scene::of(&made.names);
             let yes = occasion_of(entry);
-            let questions = entry.details.deferred.iter().flat_map(|one| {
+            let saved = entry
+                .details
+                .deferred
+                .iter()
+                .filter(|one| self.was_saved(&one.check, one.value.as_ref(), made));
+            let questions = saved.flat_map(|one| {
                 late::question(one, &yes, (made.identity_id, made.event), &scene, now)
             });
             batch.deliveries.extend(questions);
         }
         for reservation in reservations {
             match (reservation.state, reservation.because) {
-                (State::Taken, _) => self.confirm(&mut resolved.batch, reservation, made),
+                (State::Taken, _) if self.is_for(reservation, made) => {
+                    self.confirm(&mut resolved.batch, reservation, made);
+                }
                 (State::Released, Some(Because::Expired | Because::NeverCreated)) => {
                     let dead = reserve::too_late(reservation, made.identity_id, made.event, now);
                     resolved.batch.deliveries.push(dead);
@@ -140,13 +160,30 @@ impl Resolution {
         resolved
     }
 
+    /// Whether the account has the value that a check was about.
+    fn was_saved(&self, check: &str, value: Option<&Value>, made: &Made<'_>) -> bool {
+        let nobody = Value::Null;
+        let identity = made.names.identity.unwrap_or(&nobody);
+        self.fields
+            .get(check)
+            .is_none_or(|field| field.value_in(identity) == value)
+    }
+
+    /// Whether something was taken for what was saved. If not, it is released when its flow has expired.
+    fn is_for(&self, reservation: &Reservation, made: &Made<'_>) -> bool {
+        reservation.details.as_ref().is_none_or(|details| {
+            details.scene.method == made.names.method
+                && self.was_saved(&reservation.check, details.scene.value.as_ref(), made)
+        })
+    }
+
     fn confirm(&self, batch: &mut Batch, reservation: &Reservation, made: &Made<'_>) {
         batch.confirmed.push(reservation.id);
         let Some(plans) = self.reserves.get(&reservation.check) else {
-            tracing::warn!(
-                check = reservation.check,
-                "A check whose reservation is to be confirmed has gone from the settings"
-            );
+            let queue = Queue::Confirm(&reservation.check);
+            let (id, event, now) = (made.identity_id, made.event, made.names.now);
+            let dead = reserve::gone(&queue, reservation, id, event, now);
+            batch.deliveries.push(dead);
             return;
         };
         let nobody = Value::Null;
@@ -241,10 +278,10 @@ impl Resolution {
             let release = reserve::release(plans, reservation, &self.lists, now);
             batch.deliveries.push(release);
         } else {
-            tracing::warn!(
-                check = reservation.check,
-                "A check whose reservation is to be released has gone from the settings"
-            );
+            let queue = Queue::Release(&reservation.check);
+            let event = Event::RegistrationFailed;
+            let dead = reserve::gone(&queue, reservation, Uuid::nil(), event, now);
+            batch.deliveries.push(dead);
         }
     }
 }

@@ -3,6 +3,7 @@
 mod batch;
 pub mod by_hand;
 pub mod intake;
+pub mod journal;
 pub mod postgres;
 pub mod recorder;
 pub mod settler;
@@ -313,7 +314,7 @@ pub trait Store: Send + Sync {
     /// When the next open entry is looked at.
     async fn next_look(&self) -> Result<Option<Timestamp>, Error>;
 
-    /// A reservation in taking was taken. `false` if it is in taking no more.
+    /// A reservation in taking was taken, maybe by two calls at once. `false` if it is open no more.
     async fn taken(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error>;
     /// A reservation in taking was refused, so there is nothing to release.
     async fn not_taken(&self, id: Uuid) -> Result<(), Error>;

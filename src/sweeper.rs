@@ -16,9 +16,11 @@ use crate::clock::{Clock, Timestamp, later};
 use crate::delivery::backoff::{Schedule, next_try};
 use crate::identities::shape::as_told_to_hooks;
 use crate::identities::{self, Identities};
-use crate::journal::{End, Entry};
+use crate::journal::{AFTER_THE_END, End, Entry};
+use crate::kratos::Flow;
 use crate::reservation::Because;
 use crate::resolution::Resolution;
+use crate::store::journal::claim;
 use crate::store::{self, Batch, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReasonLabels;
@@ -112,19 +114,14 @@ impl Sweeper {
 
     /// Does what is due, and tells when to come again.
     async fn sweep(&self) -> Result<Timestamp, store::Error> {
-        if let Some(identities) = &self.identities {
-            self.look(identities).await?;
-        }
+        self.look().await?;
         self.expire().await?;
         let again = later(self.clock.now(), LOOK_AGAIN);
-        let next = match &self.identities {
-            Some(_) => self.store.next_look().await?,
-            None => None,
-        };
+        let next = self.store.next_look().await?;
         Ok(next.map_or(again, |next| next.min(again)))
     }
 
-    async fn look(&self, identities: &Identities) -> Result<(), store::Error> {
+    async fn look(&self) -> Result<(), store::Error> {
         loop {
             let now = self.clock.now();
             let entries = self.store.take_entries(now, LEASE, PAGE).await?;
@@ -132,7 +129,7 @@ impl Sweeper {
                 return Ok(());
             }
             let looks = futures_util::stream::iter(entries)
-                .map(|entry| self.look_at(identities, entry))
+                .map(|entry| self.look_at(entry))
                 .buffer_unordered(AT_ONCE);
             let failed: Vec<store::Error> =
                 looks.filter_map(async |look| look.err()).collect().await;
@@ -142,13 +139,19 @@ impl Sweeper {
         }
     }
 
-    async fn look_at(&self, identities: &Identities, entry: Entry) -> Result<(), store::Error> {
-        let found = find(identities, &entry).await;
+    async fn look_at(&self, entry: Entry) -> Result<(), store::Error> {
+        let found = match &self.identities {
+            Some(identities) => find(identities, &entry).await,
+            // Nobody can be asked any more.
+            None => Ok(None),
+        };
         let now = self.clock.now();
         match found {
-            Ok(Some((id, identity))) => self.made(&entry, id, &identity, now).await,
-            Ok(None) if entry.is_over(now) => self.ended(&entry, now).await,
-            Ok(None) => {
+            Ok(Some((id, identity))) if self.came_of(&entry, id, now).await? => {
+                self.made(&entry, id, &identity, now).await
+            }
+            Ok(_) if entry.is_over(now) => self.ended(&entry, now).await,
+            Ok(_) => {
                 self.store
                     .look_again(entry.flow_id, entry.next_look(now))
                     .await
@@ -160,6 +163,14 @@ impl Sweeper {
                     .await
             }
         }
+    }
+
+    /// Whether the account came of this sign-up, and not of another of the same person.
+    async fn came_of(&self, entry: &Entry, id: Uuid, now: Timestamp) -> Result<bool, store::Error> {
+        if entry.flow != Flow::Registration || !self.resolution.tells_flows_apart() {
+            return Ok(true);
+        }
+        claim(&*self.store, id, entry.flow_id, now).await
     }
 
     async fn made(
@@ -187,7 +198,7 @@ impl Sweeper {
     }
 
     async fn ended(&self, entry: &Entry, now: Timestamp) -> Result<(), store::Error> {
-        let end = if entry.is_conclusive() {
+        let end = if entry.is_conclusive() && self.identities.is_some() {
             End::NeverCreated
         } else {
             End::Undecided
@@ -215,7 +226,8 @@ impl Sweeper {
     async fn expire(&self) -> Result<(), store::Error> {
         loop {
             let now = self.clock.now();
-            let expired = self.store.expired(now, PAGE).await?;
+            // Kratos may have begun to save at the very end of a flow's life.
+            let expired = self.store.expired(now - AFTER_THE_END, PAGE).await?;
             if expired.is_empty() {
                 return Ok(());
             }

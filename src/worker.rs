@@ -195,7 +195,10 @@ impl Worker {
     async fn take_up(&mut self) -> Result<Timestamp, store::Error> {
         let now = self.carrier.clock.now();
         let mut next_look = later(now, self.carrier.pace.look_again);
-        for due in self.carrier.store.next_due().await? {
+        let mut due_plans = self.carrier.store.next_due().await?;
+        // Who waits longest goes first, so that plans which share a destination share its room.
+        due_plans.sort_by_key(|due| due.at);
+        for due in due_plans {
             if due.at > now {
                 next_look = next_look.min(due.at);
                 continue;

@@ -304,7 +304,7 @@ impl<'a> Round<'a> {
 
     /// What the check makes of taking; if the service was asked, it must be written down.
     fn conclude_taking(&mut self, place: usize, taken: Taken) -> Option<BoxFuture<'a, Step>> {
-        let (reservation, exchange) = match taken {
+        let (reservation, is_ours, exchange) = match taken {
             Taken::NotStored(error) => {
                 let outcome = self.not_stored(place, &error);
                 self.finish(place, outcome);
@@ -323,7 +323,11 @@ impl<'a> Round<'a> {
                 self.finish(place, outcome);
                 return None;
             }
-            Taken::Now(reservation, exchange) => (*reservation, exchange),
+            Taken::Now {
+                reservation,
+                is_ours,
+                answer,
+            } => (*reservation, is_ours, answer),
         };
         let (outcome, response) = self.conclude(place, exchange);
         let judged = match &outcome {
@@ -331,6 +335,10 @@ impl<'a> Round<'a> {
             Outcome::Refused(_) => Judged::No,
             _ => Judged::Unclear,
         };
+        if !is_ours && judged != Judged::Yes {
+            self.finish(place, outcome);
+            return None;
+        }
         Some(self.keep(place, reservation, response, judged, outcome))
     }
 

@@ -24,6 +24,12 @@ fn place(what: &str, check: &str) -> Vec<String> {
         .to_vec()
 }
 
+/// Where it is noted that this check is deferred.
+#[must_use]
+pub fn note(check: &str) -> Vec<String> {
+    place("deferred", check)
+}
+
 fn written(moment: Timestamp) -> Value {
     moment.to_rfc3339_opts(SecondsFormat::Secs, true).into()
 }
@@ -44,7 +50,7 @@ pub fn question(
     };
     let key = format!("{yes}:{}", deferred.check);
     let put = Put {
-        path: place("deferred", &deferred.check),
+        path: note(&deferred.check),
         value: Some(json!({"since": written(now)})),
     };
     vec![
@@ -137,9 +143,11 @@ pub fn refused(check: &Check, refusal: usize, now: Timestamp) -> Vec<Put> {
     puts
 }
 
-fn note_goes(check: &Check) -> Put {
+/// The note that the check is deferred goes.
+#[must_use]
+pub fn note_goes(check: &Check) -> Put {
     Put {
-        path: place("deferred", &check.name),
+        path: note(&check.name),
         value: None,
     }
 }

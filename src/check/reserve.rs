@@ -62,6 +62,20 @@ pub fn too_late(reservation: &Reservation, identity_id: Uuid, event: Event, now:
     delivery(&queue, reservation, identity_id, event, work, now)
 }
 
+/// The dead letter for a check that has gone from the settings, so that nobody knows how to tell its service.
+#[must_use]
+pub fn gone(
+    queue: &Queue<'_>,
+    reservation: &Reservation,
+    identity_id: Uuid,
+    event: Event,
+    now: Timestamp,
+) -> New {
+    let work =
+        Err("the check has gone from the settings, and with it how to tell its service".to_owned());
+    delivery(queue, reservation, identity_id, event, work, now)
+}
+
 /// The delivery that gives it back. If its answer is not known and `release` needs it, taking is asked for once more, with
 /// the same key.
 #[must_use]

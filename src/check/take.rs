@@ -49,8 +49,13 @@ pub(super) struct Wanted<'a> {
 pub(super) enum Taken {
     /// It was taken for this flow before, and this was the answer.
     Before(Value),
-    /// The service was asked just now, under this reservation.
-    Now(Box<Reservation>, Result<Answer, NoAnswer>),
+    /// The service was asked just now, under this reservation. Only whose it is may give it back: somebody else may be
+    /// asking for the same flow at the same moment.
+    Now {
+        reservation: Box<Reservation>,
+        is_ours: bool,
+        answer: Result<Answer, NoAnswer>,
+    },
     /// It could not be written down, so nobody was asked.
     NotStored(String),
 }
@@ -73,8 +78,8 @@ impl Taker {
             .before(wanted.until, self.begin(&wanted))
             .await
             .unwrap_or_else(|| Err("the database did not answer in time".to_owned()));
-        let reservation = match begun {
-            Ok(reservation) => reservation,
+        let (reservation, is_ours) = match begun {
+            Ok(begun) => begun,
             Err(error) => return Taken::NotStored(error),
         };
         let answered = reservation.details.as_ref().and_then(|details| {
@@ -94,12 +99,16 @@ impl Taker {
             .services
             .exchange(service, &wanted.take, &extra, wanted.until)
             .await;
-        Taken::Now(Box::new(reservation), answer)
+        Taken::Now {
+            reservation: Box::new(reservation),
+            is_ours,
+            answer,
+        }
     }
 
-    /// The reservation under which it is taken: an open one for the very same, else a new one. What was taken for other
-    /// values is released.
-    async fn begin(&self, wanted: &Wanted<'_>) -> Result<Reservation, String> {
+    /// The reservation under which it is taken: an open one for the very same, else a new one, which is ours. What was taken
+    /// for other values is released.
+    async fn begin(&self, wanted: &Wanted<'_>) -> Result<(Reservation, bool), String> {
         let asked = asked(&wanted.take);
         // Twice, because a call at the same moment may have begun.
         for _ in 0..2 {
@@ -114,7 +123,7 @@ impl Taker {
             });
             let mut batch = Batch::default();
             match open {
-                Some(same) if same.asked == asked => return Ok(same),
+                Some(same) if same.asked == asked => return Ok((same, false)),
                 Some(other) => self.give_back(&mut batch, wanted.reserve, &other, Because::Changed),
                 None => {}
             }
@@ -135,7 +144,7 @@ impl Taker {
             };
             batch.reserved.push(new.clone());
             match self.write(&batch).await {
-                Ok(()) => return Ok(new),
+                Ok(()) => return Ok((new, true)),
                 Err(error) if is_too_late(&error) => {}
                 Err(error) => return Err(in_full(error)),
             }
@@ -152,7 +161,10 @@ impl Taker {
         judged: Judged,
         until: Timestamp,
     ) -> bool {
-        if let Some(details) = &mut reservation.details {
+        // What was said instead of a yes tells nothing of what is held.
+        if let Some(details) = &mut reservation.details
+            && judged == Judged::Yes
+        {
             details.scene.taken = answer.map(|answer| reserve::taken(reservation.id, Some(answer)));
         }
         let kept = async {

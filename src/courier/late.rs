@@ -22,8 +22,21 @@ impl Porter {
             Ok(answer) => answer,
             Err(none) => return without_answer(none).into(),
         };
+        let still = match self.is_still_so(check, scene, delivery).await {
+            Ok(still) => still,
+            Err(unanswered) => return Attempt::Unanswered(unanswered).into(),
+        };
         let names = scene.names(&self.knows.lists, Some(&answer.response));
         let (judged, words, followers) = match conclude(check, answer.status, &names) {
+            Conclusion::Accepted | Conclusion::Refused(_) if !still => {
+                tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The value that a deferred check was about is not there any more");
+                let puts = vec![late::note_goes(check)];
+                (
+                    Judged::Delivered,
+                    None,
+                    vec![self.written(check, delivery, puts)],
+                )
+            }
             Conclusion::Accepted => {
                 tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted");
                 let puts = late::accepted(check, scene, &answer.response, &self.knows.lists);
@@ -46,6 +59,25 @@ impl Porter {
             attempt: self.answered(&answer, judged),
             words,
             followers,
+        }
+    }
+
+    /// Whether the account still has the value that the question is about: it may have been changed since, and then another
+    /// check has looked at it.
+    async fn is_still_so(
+        &self,
+        check: &Check,
+        scene: &Scene,
+        delivery: &Claimed,
+    ) -> Result<bool, Unanswered> {
+        let (Some(field), Some(identities)) = (&check.field, &self.knows.identities) else {
+            return Ok(true);
+        };
+        match identities.get(delivery.identity_id).await {
+            Ok(Some(identity)) => Ok(field.value_in(&identity) == scene.value.as_ref()),
+            // Nobody is there to be refused any more.
+            Ok(None) => Ok(false),
+            Err(_) => Err(Unanswered::Connection),
         }
     }
 

@@ -18,21 +18,24 @@ static ADDRESS: LazyLock<Option<Regex>> =
 
 /// `None` if the answer says nothing.
 pub(super) fn of(body: &Value, request: &Request) -> Option<String> {
-    let text = match body {
-        Value::Null => return None,
-        Value::String(text) => text.clone(),
-        Value::Array(items) if items.is_empty() => return None,
-        Value::Object(members) if members.is_empty() => return None,
-        other => other.to_string(),
-    };
     let mut values = Vec::new();
     values_of(request, &mut values);
     // The longest first, so that one which holds another goes whole.
     values.sort_by_key(|value| std::cmp::Reverse(value.len()));
-    let hidden = values
-        .iter()
-        .filter(|value| value.chars().count() >= SHORTEST_VALUE)
-        .fold(text, |text, value| without(&text, value));
+    values.retain(|value| value.chars().count() >= SHORTEST_VALUE);
+    let hide = |text: &str| {
+        values
+            .iter()
+            .fold(text.to_owned(), |text, value| without(&text, value))
+    };
+    let hidden = match body {
+        Value::Null => return None,
+        Value::String(text) => hide(text),
+        Value::Array(items) if items.is_empty() => return None,
+        Value::Object(members) if members.is_empty() => return None,
+        // Text by text, because JSON writes some signs in another way; and then numbers and names.
+        other => hide(&hidden_within(other, &hide).to_string()),
+    };
     let hidden = match &*ADDRESS {
         Some(address) => address.replace_all(&hidden, "…").into_owned(),
         None => return None,
@@ -48,6 +51,18 @@ pub(super) fn of(body: &Value, request: &Request) -> Option<String> {
     (!words.is_empty()).then_some(words)
 }
 
+fn hidden_within(value: &Value, hide: &impl Fn(&str) -> String) -> Value {
+    match value {
+        Value::String(text) => hide(text).into(),
+        Value::Array(items) => items.iter().map(|item| hidden_within(item, hide)).collect(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, member)| (name.clone(), hidden_within(member, hide)))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
 /// Whatever its case.
 fn without(text: &str, value: &str) -> String {
     match Regex::new(&format!("(?i){}", regex::escape(value))) {
@@ -60,7 +75,14 @@ fn values_of(request: &Request, values: &mut Vec<String>) {
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
     for segment in path.split('/') {
         values.push(percent_decode_str(segment).decode_utf8_lossy().into_owned());
+        // As it went over the wire, which some repeat.
+        values.push(segment.to_owned());
     }
+    let raw = |text: &str| -> Vec<String> {
+        let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.map(|(_, value)| value.to_owned()).collect()
+    };
+    values.extend(raw(query));
     let form = |text: &str, values: &mut Vec<String>| {
         let pairs = url::form_urlencoded::parse(text.as_bytes());
         values.extend(pairs.map(|(_, value)| value.into_owned()));
@@ -70,7 +92,10 @@ fn values_of(request: &Request, values: &mut Vec<String>) {
     if let Some(body) = &request.body {
         match serde_json::from_str(&body.text) {
             Ok(json) => leaves(&json, values),
-            Err(_) => form(&body.text, values),
+            Err(_) => {
+                values.extend(raw(&body.text));
+                form(&body.text, values);
+            }
         }
     }
 }
@@ -99,7 +124,7 @@ mod tests {
             headers: vec![("X-Tag".to_owned(), "tag-secret".to_owned())],
             body: Some(Body {
                 content_type: "application/json".to_owned(),
-                text: json!({"email": "ada@example.org", "name": "Ada Secret", "number": 4_711_815, "list": ["in-list"], "ok": true})
+                text: json!({"email": "ada@example.org", "name": "Ada Secret", "quoted": "Quo\"te", "number": 4_711_815, "list": ["in-list"], "ok": true})
                     .to_string(),
             }),
         };
@@ -119,6 +144,11 @@ mod tests {
                 json!("a b-secret, value-secret, TAG-SECRET, in-list"),
                 Some("…, …, …, …"),
             ),
+            (
+                json!("Cannot POST /contacts/a%20b-secret"),
+                Some("Cannot POST /…/…"),
+            ),
+            (json!({"no": "Quo\"te"}), Some(r#"{"no":"…"}"#)),
             (json!("ask bob@example.com\u{0}\n\n now"), Some("ask … now")),
         ] {
             assert_eq!(of(&body, &request).as_deref(), expected, "{body}");

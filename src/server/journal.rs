@@ -6,6 +6,7 @@ use crate::clock::Timestamp;
 use crate::delivery::Scene;
 use crate::journal::{Clues, Deferred, Details, Entry};
 use crate::kratos::{Flow, Hook, Identifiers, Payload};
+use crate::verdict::Verdict;
 
 /// How yeses are written down.
 #[derive(Clone, Debug)]
@@ -44,7 +45,7 @@ impl Journal {
         &self,
         hook: &Hook,
         payload: &Payload,
-        external_id: Option<String>,
+        verdict: &Verdict,
         deferred: Vec<Deferred>,
         now: Timestamp,
     ) -> Option<Entry> {
@@ -52,16 +53,19 @@ impl Journal {
         if !looked_up && deferred.is_empty() {
             return None;
         }
-        let identity = payload.identity.as_ref().unwrap_or(&Value::Null);
+        // As Kratos will save it.
+        let mut identity = payload.identity.clone().unwrap_or_default();
+        if let (Verdict::AdmitWith(changes), Value::Object(identity)) = (verdict, &mut identity) {
+            identity.extend(changes.clone());
+        }
         let is_change = !payload.identity_id.is_nil();
         let clues = Clues {
             identifiers: if is_change {
                 Vec::new()
             } else {
-                self.identifiers.in_identity(identity)
+                self.identifiers.in_identity(&identity)
             },
-            external_id: external_id
-                .or_else(|| identity["external_id"].as_str().map(ToOwned::to_owned)),
+            external_id: identity["external_id"].as_str().map(ToOwned::to_owned),
             identity_id: is_change.then_some(payload.identity_id),
         };
         // No more of a person is kept than somebody will ask for.
@@ -77,7 +81,7 @@ impl Journal {
             details: Details {
                 clues,
                 scene: Scene {
-                    identity: payload.identity.clone().filter(|_| keeps_identity),
+                    identity: keeps_identity.then_some(identity),
                     previous: payload.previous.clone(),
                     flow: Some(payload.flow.clone()),
                     request: Some(payload.request.clone()),

@@ -8,7 +8,7 @@ use crate::clock::milliseconds;
 use crate::expression::Names;
 use crate::kratos::{Flow, Payload, Reply};
 use crate::resolution::{Made, Resolved, event};
-use crate::store::{self, FlowState};
+use crate::store::{self, FlowState, journal};
 
 /// Stores what the saved identity calls for, and says yes once it is stored.
 pub async fn answer(door: &Door, call: &Call) -> Answer {
@@ -43,7 +43,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
             Answer::new(Reply::Yes, "stored")
         }
         // The person has an account; no need to show them an error page.
-        Err(error) if door.journal.looks_up && door.intake.has_opened(payload.flow_id) => {
+        Err(error) if is_journalled(door, call, &payload) => {
             door.alarm("not_stored");
             tracing::error!(
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
@@ -59,6 +59,13 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
             Answer::new(Reply::AskAgain, "not_stored")
         }
     }
+}
+
+/// Whether the sweeper makes up for it.
+fn is_journalled(door: &Door, call: &Call, payload: &Payload) -> bool {
+    door.journal.looks_up
+        && call.hook.flow == Flow::Registration
+        && door.intake.has_opened(payload.flow_id)
 }
 
 /// An account was made of which we were not told. A refusal would show an error page to somebody who has
@@ -97,6 +104,14 @@ async fn store(door: &Door, call: &Call, payload: &Payload) -> Result<usize, Str
 
 /// Everything that follows, in one transaction. Twice, because what was taken may just have been released.
 async fn resolve(door: &Door, call: &Call, payload: &Payload) -> Result<usize, String> {
+    if call.hook.flow == Flow::Registration
+        && door.journal.looks_up
+        && door.resolution.tells_flows_apart()
+    {
+        // So that an earlier sign-up of the same person, of which nothing came, is not taken for this one.
+        let claimed = journal::claim(&*door.store, payload.identity_id, payload.flow_id, call.at);
+        claimed.await.map_err(|error| error.in_full())?;
+    }
     let mut last = String::new();
     for _ in 0..2 {
         let state = if door.resolution.looks_back() {

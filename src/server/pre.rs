@@ -85,10 +85,11 @@ async fn write_down(
         return (verdict, records);
     }
     let external_id = door.journal.external_id(&call.hook, payload);
+    let verdict = with_external_id(verdict, external_id);
     let deferred = postponed.iter().map(|one| one.deferred.clone()).collect();
     let entry = door
         .journal
-        .entry(&call.hook, payload, external_id.clone(), deferred, call.at);
+        .entry(&call.hook, payload, &verdict, deferred, call.at);
     match entry {
         Some(entry) if postponed.is_empty() => door.intake.open(entry),
         Some(entry) => {
@@ -108,7 +109,7 @@ async fn write_down(
         }
         None => {}
     }
-    (with_external_id(verdict, external_id), records)
+    (verdict, records)
 }
 
 fn with_external_id(verdict: Verdict, external_id: Option<String>) -> Verdict {

@@ -15,13 +15,13 @@ pub struct Batch {
     pub opened: Vec<Entry>,
     /// The flows whose account is known.
     pub closed: Vec<Uuid>,
-    /// The flows that ended without an account being known.
+    /// The flows that ended without an account being known. They must be open.
     pub ended: Vec<(Uuid, End)>,
     /// What is about to be taken.
     pub reserved: Vec<Reservation>,
     /// Reservations whose account exists. They must be taken.
     pub confirmed: Vec<Uuid>,
-    /// Reservations that are given back. They must be taken, or in taking.
+    /// Reservations that are given back. They must be in taking, or taken; if it was unclear, in taking.
     pub released: Vec<(Uuid, Because)>,
 }
 

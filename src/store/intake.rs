@@ -58,11 +58,15 @@ impl Intake {
 
     /// Hands in a yes of `pre`, at once. It is lost if too much is waiting already, or if the database fails.
     pub fn open(&self, entry: Entry) {
+        let flow_id = entry.flow_id;
         let batch = Batch {
             opened: vec![entry],
             ..Batch::default()
         };
         if !self.together.hand_in(batch) {
+            // What is known of an earlier yes to the same flow says nothing of this one.
+            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            opened.forget(flow_id);
             (self.on_loss)(1);
         }
     }
@@ -83,10 +87,15 @@ struct Opened {
 }
 
 impl Opened {
+    fn forget(&mut self, flow_id: Uuid) {
+        self.known.remove(&flow_id);
+    }
+
     fn remember(&mut self, flow_id: Uuid) {
         if !self.known.insert(flow_id) {
             return;
         }
+        // One that was forgotten stands in here twice then, and goes a little early.
         self.in_order.push_back(flow_id);
         if self.in_order.len() > REMEMBERED
             && let Some(oldest) = self.in_order.pop_front()
@@ -144,7 +153,15 @@ fn tell_of_yeses(
         for entry in &batch.opened {
             match said {
                 Ok(_) => memory.remember(entry.flow_id),
-                Err(_) => lost += 1,
+                Err(_) => {
+                    memory.forget(entry.flow_id);
+                    lost += 1;
+                }
+            }
+        }
+        if said.is_ok() {
+            for flow_id in &batch.closed {
+                memory.forget(*flow_id);
             }
         }
     }

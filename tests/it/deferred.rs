@@ -251,3 +251,41 @@ async fn what_was_deferred_is_asked_although_post_never_came() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_question_about_a_value_that_was_not_saved_is_not_put() {
+    let house = house("deactivate").await;
+    let id = house
+        .kratos
+        .has("canary@example.org", "2026-11-01T00:00:00Z");
+    let before = json!({"email": "canary@example.org", "vat_number": "old"});
+    let form = payload()
+        .with("/flow/type", "browser")
+        .changed_from(&before);
+    let form = form.saved_as(id);
+    // The register is away, the yes comes to nothing, and another value is sent in the same form.
+    let first = form.clone().with_trait("vat_number", "mistyped-1");
+    assert_eq!(house.app.settings(&first).await.status, 204);
+    house
+        .vies
+        .answers(200, &json!({"valid": true, "name": "Canary GmbH"}));
+    let second = form.with_trait("vat_number", "right-1");
+    assert_eq!(house.app.settings(&second).await.status, 200);
+    let post = "/hooks/settings/post?method=profile";
+    assert_eq!(house.app.call(post, second.to_string()).await.status, 204);
+    assert_eq!(house.app.deliveries("check:vat_number").await, []);
+}
+
+#[tokio::test]
+async fn an_account_that_has_another_value_by_now_is_left_alone() {
+    let house = house("deactivate").await;
+    let (id, _) = house.sign_up().await;
+    house
+        .kratos
+        .change(id, "/traits/vat_number", json!("changed-since"));
+    house.vies.answers(200, &json!({"valid": false}));
+    house.asked_again().await;
+    house.admin_is(id, json!({"deferred": {}})).await;
+    assert_eq!(house.kratos.identity(id)["state"], "active");
+    assert_eq!(house.crm.received().len(), 0);
+}

@@ -249,3 +249,23 @@ async fn a_user_name_is_known_from_the_identity_schema() {
     assert_eq!(crm.next().await.json()["data"]["identity"]["id"], json!(id));
     let _: Uuid = id;
 }
+
+#[tokio::test]
+async fn of_two_sign_ups_of_one_person_the_account_came_of_one() {
+    let (app, kratos, crm) = house().await;
+    let (given_up, sent) = (person("twice@example.org"), person("twice@example.org"));
+    app.pre(&given_up).await;
+    app.journalled(&given_up).await;
+    app.pre(&sent).await;
+    let id = kratos.has("twice@example.org", "2026-11-23T14:32:53.9Z");
+    assert_eq!(app.post(&sent.saved_as(id)).await.status, 204);
+    crm.next().await;
+    app.delivery_in("crm", State::Delivered).await;
+    app.hand.advance(Duration::from_secs(61));
+    kratos.next().await;
+    app.looked().await;
+    app.hand.advance(Duration::from_hours(2));
+    // Of the first nothing came.
+    assert_eq!(crm.next().await.target, "/failed");
+    assert_eq!(app.deliveries("crm").await.len(), 1);
+}

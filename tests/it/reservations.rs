@@ -67,8 +67,8 @@ async fn another_value_is_taken_anew_and_the_first_released() {
     app.pre(&person).await;
     invites.next().await;
     invites.on("POST /invites/", holds("h2"));
-    app.pre(&person.clone().with_trait("invite", "silver"))
-        .await;
+    let person = person.with_trait("invite", "silver");
+    app.pre(&person).await;
     let mut both = [invites.next().await, invites.next().await];
     both.sort_by(|one, other| one.target.cmp(&other.target));
     assert_eq!(both[0].target, "/holds/h1");
@@ -97,7 +97,7 @@ async fn the_end_of_the_flow_releases_and_a_post_after_that_says_so() {
     let person = payload();
     app.pre(&person).await;
     invites.next().await;
-    app.hand.advance(HOUR + Duration::from_secs(31));
+    app.hand.advance(HOUR + Duration::from_secs(121));
     let release = invites.next().await;
     assert_eq!(
         (release.method.as_str(), release.target.as_str()),
@@ -240,7 +240,7 @@ async fn the_example_lets_no_more_people_in_than_there_are_uses() {
     // The first becomes an account, of the second none comes.
     assert_eq!(app.post(&people[0].clone().saved()).await.status, 204);
     app.delivery_in("confirm:invite", State::Delivered).await;
-    app.hand.advance(HOUR + Duration::from_secs(31));
+    app.hand.advance(HOUR + Duration::from_secs(121));
     app.delivery_in("release:invite", State::Delivered).await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
     let late = payload()
@@ -248,4 +248,78 @@ async fn the_example_lets_no_more_people_in_than_there_are_uses() {
         .with("/flow/expires_at", "2026-11-24T00:00:00Z");
     assert_eq!(app.pre(&late).await.status, 204);
     assert_eq!(invites.held_and_confirmed(), (2, 1));
+}
+
+#[tokio::test]
+async fn an_answer_of_a_gateway_says_nothing_of_what_is_held() {
+    let (app, invites) = house().await;
+    let gateway = Behaviour::Answers(502, "<html>bad gateway</html>".to_owned());
+    invites.on("POST /invites/", gateway);
+    assert!(!app.pre(&payload()).await.refused().is_empty());
+    invites.on("POST /invites/", holds("h7"));
+    app.eventually("it is given back", async || {
+        let waiting = app.deliveries("release:invite").await;
+        if waiting.iter().any(|one| one.attempts > 0) {
+            app.to_the_next_try("release:invite").await;
+        }
+        let targets = invites.targets();
+        targets
+            .contains(&"DELETE /holds/h7".to_owned())
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_sends_the_form_twice_at_once_has_one_reservation() {
+    let (app, invites) = house().await;
+    let person = payload();
+    let other = person
+        .clone()
+        .with("/request/headers/User-Agent", "another");
+    invites.on("POST /invites/", Behaviour::Hangs);
+    let (one, two) = tokio::join!(app.pre(&person), async {
+        invites.next().await;
+        let second = app.pre(&other);
+        let let_go = async {
+            invites.next().await;
+            invites.on("POST /invites/", holds("h1"));
+            invites.on(
+                "POST /invites/canary",
+                Behaviour::Answers(200, "{}".to_owned()),
+            );
+            invites.let_go();
+        };
+        tokio::join!(second, let_go).0
+    });
+    assert_eq!((one.status, two.status), (204, 204));
+    let keys: Vec<_> = invites
+        .received()
+        .iter()
+        .map(|call| call.header("Idempotency-Key").map(str::to_owned))
+        .collect();
+    assert_eq!(keys.len(), 2);
+    assert_eq!(keys[0], keys[1]);
+    let state = app.app.store.flow(person.flow_id()).await.unwrap();
+    assert_eq!(state.reservations.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_held_for_a_check_that_has_gone_is_kept_where_it_can_be_seen() {
+    let (app, invites) = house().await;
+    let person = payload();
+    app.pre(&person).await;
+    invites.next().await;
+    let (folder, now) = (app.folder.clone(), app.hand.now());
+    app.app.stop().await;
+    let app = TestApp::with("").after(&folder, now).start().await;
+    assert_eq!(app.post(&person.clone().saved()).await.status, 204);
+    assert_eq!(app.deliveries("confirm:invite").await, []);
+    app.hand.advance(2 * HOUR);
+    let dead = app.delivery_in("release:invite", State::Abandoned).await;
+    assert!(
+        dead.last_error
+            .unwrap()
+            .contains("has gone from the settings")
+    );
 }

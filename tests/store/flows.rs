@@ -223,9 +223,16 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
     assert_eq!(one.reservations, [reserved(1, 1, "invite")]);
     let taken = details(Some(json!({"status": 201, "body": {"hold": "\"h\""}})));
     assert!(store.taken(Uuid::from_u128(1), &taken).await.unwrap());
-    assert!(!store.taken(Uuid::from_u128(1), &taken).await.unwrap());
+    // Two calls of one form at the same moment are told the same.
+    assert!(store.taken(Uuid::from_u128(1), &taken).await.unwrap());
     let kept = store.flow(Uuid::from_u128(1)).await.unwrap().reservations;
-    assert_eq!(kept[0].details, Some(taken));
+    assert_eq!(kept[0].details, Some(taken.clone()));
+    // And what one of them takes to be unclear is the other's.
+    let unclear = Batch {
+        released: vec![(Uuid::from_u128(1), Because::Unclear)],
+        ..Batch::default()
+    };
+    assert!(store.write(&unclear).await.is_err());
     // What is taken cannot be "not taken".
     store.not_taken(Uuid::from_u128(1)).await.unwrap();
     store.not_taken(Uuid::from_u128(2)).await.unwrap();
@@ -240,6 +247,7 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
         state_of(&store, 1).await,
         [(reservation::State::Confirmed, None)]
     );
+    assert!(!store.taken(Uuid::from_u128(1), &taken).await.unwrap());
     let released = Batch {
         released: vec![(Uuid::from_u128(1), Because::Expired)],
         ..Batch::default()

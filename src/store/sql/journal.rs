@@ -75,11 +75,14 @@ const END: &str =
 
 pub(super) async fn end(connection: &mut Connection, ended: &[(Uuid, End)]) -> Result<(), Error> {
     for (flow_id, end) in ended {
-        sqlx::query(END)
+        let done = sqlx::query(END)
             .bind(flow_id.to_string())
             .bind(end.as_str())
             .execute(&mut *connection)
             .await?;
+        if done.rows_affected() == 0 {
+            return Err(Error::Changed);
+        }
     }
     Ok(())
 }
@@ -132,7 +135,17 @@ pub(super) async fn take(
         .bind(i64::from(limit))
         .fetch_all(writer)
         .await?;
-    Ok(rows.iter().map(entry).collect::<Result<_, _>>()?)
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in &rows {
+        match entry(row) {
+            Ok(entry) => entries.push(entry),
+            // It comes again when its lease ends, and holds up nobody.
+            Err(error) => {
+                tracing::error!(%error, "An entry of the journal cannot be read by this version")
+            }
+        }
+    }
+    Ok(entries)
 }
 
 const AGAIN: &str = "UPDATE journal SET look_at = $2 WHERE flow_id = $1 AND state = 'open'";

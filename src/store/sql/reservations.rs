@@ -57,7 +57,7 @@ pub(super) async fn confirm(connection: &mut Connection, ids: &[Uuid]) -> Result
 
 const RELEASE: &str = "
 UPDATE reservations SET state = 'released', details = NULL, because = $2
-WHERE id = $1 AND state IN ('taking', 'taken')";
+WHERE id = $1 AND (state = 'taking' OR state = 'taken' AND CAST($2 AS TEXT) <> 'unclear')";
 
 pub(super) async fn release(
     connection: &mut Connection,
@@ -104,8 +104,7 @@ fn reservation(row: &DbRow) -> Result<Reservation, sqlx::Error> {
     })
 }
 
-const TAKEN: &str =
-    "UPDATE reservations SET state = 'taken', details = $2 WHERE id = $1 AND state = 'taking'";
+const TAKEN: &str = "UPDATE reservations SET state = 'taken', details = $2 WHERE id = $1 AND state IN ('taking', 'taken')";
 
 pub(super) async fn taken(writer: &Pool, id: Uuid, details: &Details) -> Result<bool, Error> {
     let done = sqlx::query(TAKEN)

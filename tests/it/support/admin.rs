@@ -72,7 +72,7 @@ impl FakeKratos {
         let address = json!({"id": Uuid::new_v4(), "value": email, "via": "email", "verified": false, "status": "sent"});
         self.kept().identities.push(json!({
             "id": id, "schema_id": "default", "state": "active", "created_at": created_at, "updated_at": created_at,
-            "traits": {"email": email, "company": "Canary GmbH"}, "metadata_public": null, "metadata_admin": null,
+            "traits": {"email": email, "company": "Canary GmbH", "vat_number": "DE-canary-1", "invite": "canary-invite"}, "metadata_public": null, "metadata_admin": null,
             "verifiable_addresses": [address], "recovery_addresses": [], "credentials": {"password": {"identifiers": [email]}},
         }));
         id
