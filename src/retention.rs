@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use uuid::Uuid;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Timestamp, later};
 use crate::store::turn::Turn;
 use crate::store::{Error, Store};
 
@@ -29,6 +29,7 @@ pub struct Retention {
     store: Arc<dyn Store>,
     deliveries: Duration,
     decisions: Duration,
+    began_at: Timestamp,
     clock: Clock,
     holder: Uuid,
 }
@@ -65,6 +66,7 @@ impl Retention {
             store,
             deliveries,
             decisions,
+            began_at: clock.now(),
             clock,
             holder: Uuid::new_v4(),
         }
@@ -82,8 +84,10 @@ impl Retention {
     }
 
     async fn for_ever(&self) {
-        self.clock.sleep(FIRST_AFTER).await;
+        let mut next = later(self.began_at, FIRST_AFTER);
         loop {
+            self.clock.until(next).await;
+            next = later(self.clock.now(), EVERY);
             match self.round().await {
                 Ok(Some(deleted)) if deleted != Deleted::default() => {
                     let Deleted {
@@ -104,7 +108,6 @@ impl Retention {
                     "What has been kept long enough could not be deleted; it is tried again in an hour"
                 ),
             }
-            self.clock.sleep(EVERY).await;
         }
     }
 
@@ -178,7 +181,6 @@ fn earlier(now: Timestamp, duration: Duration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::later;
 
     #[test]
     fn a_moment_before_the_beginning_is_the_beginning() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::checkpoint::LAST_ROUND;
 use super::{Error, Reconciler, Report};
 use crate::clock::{Timestamp, later};
+use crate::store;
 
 /// How long after the first failure it is tried again; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_mins(1);
@@ -28,15 +29,16 @@ impl Reconciler {
     async fn for_ever(&self, every: Duration) {
         let mut failures = 0;
         loop {
+            let began = self.clock.now();
             let next = match self.if_due(every).await {
                 Ok(next) => {
                     failures = 0;
                     next
                 }
                 // Its round is ours as well.
-                Err(Error::Busy) => later(self.clock.now(), LOOK_AGAIN.min(every)),
+                Err(Error::Busy) => later(began, LOOK_AGAIN.min(every)),
                 Err(error) => {
-                    let next = later(self.clock.now(), pause(failures, every));
+                    let next = later(began, pause(failures, every));
                     failures += 1;
                     tracing::error!(
                         error = %error.in_full(), failures,
@@ -49,15 +51,11 @@ impl Reconciler {
         }
     }
 
-    /// A round, if it is time; and when it is time to look again.
+    /// A round, if it is time; and when it is time for the next.
     async fn if_due(&self, every: Duration) -> Result<Timestamp, Error> {
-        let last = self.store.fact(LAST_ROUND).await?;
-        let last: Option<Timestamp> = last.and_then(|last| last.parse().ok());
-        if let Some(last) = last {
-            let due = later(last, every);
-            if due > self.clock.now() {
-                return Ok(due);
-            }
+        let due = self.due(every).await?;
+        if due > self.clock.now() {
+            return Ok(due);
         }
         let Report {
             looked_at,
@@ -76,7 +74,14 @@ impl Reconciler {
             forgotten,
             "Reconciled: looked at {looked_at} identities, stored {stored} deliveries that were missing; {gone} are gone"
         );
-        Ok(later(self.clock.now(), every))
+        Ok(self.due(every).await?)
+    }
+
+    /// When the next round is due: at once if there was none.
+    async fn due(&self, every: Duration) -> Result<Timestamp, store::Error> {
+        let last = self.store.fact(LAST_ROUND).await?;
+        let last = last.and_then(|last| last.parse::<Timestamp>().ok());
+        Ok(last.map_or(Timestamp::UNIX_EPOCH, |last| later(last, every)))
     }
 }
 

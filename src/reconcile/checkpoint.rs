@@ -73,10 +73,11 @@ impl Round<'_> {
         if self.reconciler.wishes.dry_run {
             return Ok(());
         }
+        // In this order, because the next round must not go on at the end of this one.
+        self.begins_anew().await?;
         let store = &self.reconciler.store;
         let now = self.reconciler.clock.now().to_rfc3339();
-        store.set_fact(LAST_ROUND, Some(&now)).await?;
-        self.begins_anew().await
+        store.set_fact(LAST_ROUND, Some(&now)).await
     }
 
     /// Strikes out how far it has come.

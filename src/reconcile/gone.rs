@@ -39,6 +39,9 @@ impl Round<'_> {
                 }
             }
             after = last;
+            if kept.len() < step as usize {
+                break;
+            }
             if doubted.is_empty() {
                 self.next_is(Place::Kept(after)).await?;
             }

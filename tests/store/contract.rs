@@ -1,5 +1,7 @@
 //! What every database has to keep, whichever it is. [`ask`] makes a test of each promise.
 
+mod upkeep;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use vestibule::delivery::{Claimed, Event, Outcome, State};
 use vestibule::store::{Backlog, Filter, Listed, NextDue, Store};
 
 use crate::scenes::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
+
+pub use upkeep::*;
 
 /// Asks a database for every promise. `$fresh` is an expression for an empty one and what must outlive it.
 macro_rules! ask {
@@ -39,6 +43,16 @@ macro_rules! ask_if_there {
             the_list_is_newest_first_and_can_be_narrowed,
             the_backlog_is_counted,
             decisions_are_recorded,
+            what_is_known_is_told_by_plan_and_key,
+            facts_are_written_over_and_struck_out,
+            of_many_first_facts_one_stays,
+            a_turn_is_one_holders_until_it_ends,
+            of_many_who_want_a_turn_one_gets_it,
+            those_of_whom_something_is_kept_are_listed_in_order,
+            nothing_is_left_of_whoever_is_forgotten,
+            what_is_settled_is_deleted_in_steps_and_nothing_else,
+            decisions_are_deleted_in_steps,
+            what_has_ended_is_deleted_and_what_is_open_stays,
             it_tells_that_it_is_there,
         );
     };
