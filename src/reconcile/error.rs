@@ -1,5 +1,7 @@
 //! Why a round stopped, and how to mend it.
 
+use std::error::Error as _;
+
 use uuid::Uuid;
 
 use crate::identities;
@@ -56,13 +58,17 @@ impl Error {
     /// Itself and its causes in one line, for a log.
     #[must_use]
     pub fn in_full(&self) -> String {
-        match self {
-            Self::Page { source, .. } | Self::Identity { source, .. } => {
-                format!("{self}: {source}")
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let words = error.to_string();
+            // Some say their cause themselves.
+            if !line.ends_with(&words) {
+                line = format!("{line}: {words}");
             }
-            Self::Store(source) => format!("{self}: {}", source.in_full()),
-            Self::Busy | Self::Unfamiliar { .. } => self.to_string(),
+            cause = error.source();
         }
+        line
     }
 }
 
@@ -77,9 +83,7 @@ fn mend(source: &identities::Error) -> &'static str {
         identities::Error::Status(_) => {
             "see the log of Kratos; the next round goes on where this one stopped"
         }
-        identities::Error::NotUnderstood => {
-            "see that `kratos.admin_url` is the admin API and not another address"
-        }
+        identities::Error::NotUnderstood => "see who answers there",
     }
 }
 

@@ -6,6 +6,7 @@
 )]
 
 mod demo;
+mod reconcile;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

@@ -2,10 +2,12 @@
 
 pub mod app;
 pub mod failing;
+pub mod kratos;
 pub mod logs;
 pub mod payload;
 pub mod service;
 
 pub use app::TestApp;
+pub use kratos::FakeKratos;
 pub use payload::payload;
 pub use service::FakeService;

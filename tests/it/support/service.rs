@@ -1,7 +1,7 @@
 //! An external system that does as it is told, and remembers what it was asked.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::web::{Bytes, Data};
@@ -9,9 +9,14 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
+/// The answer to a call: a status, a body and a header.
+pub type Work = dyn Fn(&Received) -> (u16, String, Option<(&'static str, String)>) + Send + Sync;
+
 /// What a service does when it is called.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Behaviour {
+    /// Its work.
+    Works(Arc<Work>),
     /// Answers with a status and a body.
     Answers(u16, String),
     /// Answers with a status, a body and a header.
@@ -152,8 +157,12 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
         .expect("a lock")
         .push(received.clone());
     let behaviour = state.behaviour.lock().expect("a lock").clone();
-    let _ = state.arrivals.send(received);
+    let _ = state.arrivals.send(received.clone());
     match behaviour {
+        Behaviour::Works(work) => {
+            let (status, body, header) = work(&received);
+            answer(status, body, header)
+        }
         Behaviour::Answers(status, body) => answer(status, body, None),
         Behaviour::AnswersWith(status, body, header) => answer(status, body, Some(header)),
         Behaviour::Hangs => {
