@@ -1,5 +1,6 @@
 //! `vestibule reconcile`: look once for accounts that nobody told of, and for those that are gone.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -190,7 +191,8 @@ fn words(report: &Report, dry_run: bool) -> String {
     let mut words = looked;
     if stored > 0 {
         let stored = number(stored, "delivery", "deliveries");
-        words += &format!(
+        let _ = write!(
+            words,
             " Stored {stored} that nobody told of; a running `vestibule serve` takes them up within a minute."
         );
     } else {
@@ -198,14 +200,18 @@ fn words(report: &Report, dry_run: bool) -> String {
     }
     if unbuilt > 0 {
         let unbuilt = number(unbuilt, "delivery", "deliveries");
-        words += &format!(
+        let _ = write!(
+            words,
             " Of these, {unbuilt} could not be built, because their plans ask for what only a hook knows: \
              `vestibule deliveries list --state abandoned` tells which."
         );
     }
     if gone > 0 {
         let forgotten = number(forgotten, "delivery", "deliveries");
-        words += &format!(" Forgot {those_gone} gone from Kratos ({forgotten}).");
+        let _ = write!(
+            words,
+            " Forgot {those_gone} gone from Kratos ({forgotten})."
+        );
     }
     words
 }

@@ -90,12 +90,11 @@ fn values_of(request: &Request, values: &mut Vec<String>) {
     form(query, values);
     values.extend(request.headers.iter().map(|(_, value)| value.clone()));
     if let Some(body) = &request.body {
-        match serde_json::from_str(&body.text) {
-            Ok(json) => leaves(&json, values),
-            Err(_) => {
-                values.extend(raw(&body.text));
-                form(&body.text, values);
-            }
+        if let Ok(json) = serde_json::from_str(&body.text) {
+            leaves(&json, values);
+        } else {
+            values.extend(raw(&body.text));
+            form(&body.text, values);
         }
     }
 }

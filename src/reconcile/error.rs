@@ -1,5 +1,7 @@
 //! Why a round stopped, and how to mend it.
 
+use std::error::Error as _;
+
 use uuid::Uuid;
 
 use crate::identities;
@@ -16,7 +18,7 @@ pub enum Error {
     /// A page could not be read.
     #[error(
         "stopped after {looked_at} identities, because the next page of them could not be read; {}",
-        mend(source)
+        mend(*source)
     )]
     Page {
         /// How many were looked at before.
@@ -28,7 +30,7 @@ pub enum Error {
     /// It could not be seen whether somebody is still there.
     #[error(
         "stopped at the identity {id}, because it could not be seen whether it is still there; {}",
-        mend(source)
+        mend(*source)
     )]
     Identity {
         /// Whom it is about.
@@ -56,17 +58,21 @@ impl Error {
     /// Itself and its causes in one line, for a log.
     #[must_use]
     pub fn in_full(&self) -> String {
-        match self {
-            Self::Page { source, .. } | Self::Identity { source, .. } => {
-                format!("{self}: {source}")
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let words = error.to_string();
+            // Some say their cause themselves.
+            if !line.ends_with(&words) {
+                line = format!("{line}: {words}");
             }
-            Self::Store(source) => format!("{self}: {}", source.in_full()),
-            Self::Busy | Self::Unfamiliar { .. } => self.to_string(),
+            cause = error.source();
         }
+        line
     }
 }
 
-fn mend(source: &identities::Error) -> &'static str {
+fn mend(source: identities::Error) -> &'static str {
     match source {
         identities::Error::NoAnswer(_) => {
             "see that Kratos runs and that `kratos.admin_url` can be reached from here; the next round goes on where this one stopped"
@@ -77,9 +83,7 @@ fn mend(source: &identities::Error) -> &'static str {
         identities::Error::Status(_) => {
             "see the log of Kratos; the next round goes on where this one stopped"
         }
-        identities::Error::NotUnderstood => {
-            "see that `kratos.admin_url` is the admin API and not another address"
-        }
+        identities::Error::NotUnderstood => "see who answers there",
     }
 }
 

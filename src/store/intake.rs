@@ -151,12 +151,11 @@ fn tell_of_yeses(
     let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
     for (batch, said) in batches.iter().zip(said) {
         for entry in &batch.opened {
-            match said {
-                Ok(_) => memory.remember(entry.flow_id),
-                Err(_) => {
-                    memory.forget(entry.flow_id);
-                    lost += 1;
-                }
+            if said.is_ok() {
+                memory.remember(entry.flow_id);
+            } else {
+                memory.forget(entry.flow_id);
+                lost += 1;
             }
         }
         if said.is_ok() {

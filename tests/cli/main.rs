@@ -7,6 +7,7 @@
 
 mod demo;
 mod operator;
+mod reconcile;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

@@ -141,7 +141,7 @@ pub(super) async fn take(
             Ok(entry) => entries.push(entry),
             // It comes again when its lease ends, and holds up nobody.
             Err(error) => {
-                tracing::error!(%error, "An entry of the journal cannot be read by this version")
+                tracing::error!(%error, "An entry of the journal cannot be read by this version");
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Numbers as SplitMix64 makes them.
+/// Numbers as `SplitMix64` makes them.
 pub struct Chance {
     pub seed: u64,
     state: AtomicU64,

@@ -83,7 +83,7 @@ impl Instance {
         let http = http(Duration::from_secs(5));
         let url = self.url() + "/health/ready";
         let log = self.log.clone();
-        eventually("an instance answers", Duration::from_secs(60), async || {
+        eventually("an instance answers", Duration::from_mins(1), async || {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 panic!("it ended: {status}\n{}", tail(&log));
             }

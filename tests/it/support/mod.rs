@@ -4,6 +4,7 @@ pub mod admin;
 pub mod app;
 pub mod failing;
 pub mod invites;
+pub mod kratos;
 pub mod logs;
 pub mod payload;
 pub mod service;

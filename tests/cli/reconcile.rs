@@ -1,0 +1,168 @@
+//! `vestibule reconcile`, as a person at a shell sees it.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::{Serving, folder_with, run, text};
+
+const IDENTITY: &str = "7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b11";
+
+/// The admin API of a Kratos with one identity, made long ago.
+struct Kratos {
+    url: String,
+    asked: Arc<AtomicUsize>,
+    status: Arc<Mutex<&'static str>>,
+}
+
+impl Kratos {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let status = Arc::new(Mutex::new("200 OK"));
+        let (asks, says) = (Arc::clone(&asked), Arc::clone(&status));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut head = [0; 4096];
+                let length = stream.read(&mut head).unwrap_or(0);
+                let is_page = text(&head[..length]).starts_with("GET /admin/identities?");
+                asks.fetch_add(1, Ordering::SeqCst);
+                let body = format!(
+                    r#"{{"id":"{IDENTITY}","schema_id":"default","state":"active","created_at":"2026-11-01T12:00:00Z","traits":{{"email":"canary@example.org"}}}}"#
+                );
+                let body = if is_page { format!("[{body}]") } else { body };
+                let status = says.lock().expect("a lock");
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+            }
+        });
+        Self { url, asked, status }
+    }
+
+    fn settings(&self) -> String {
+        format!(
+            r#"
+serve: {{hooks: {{host: 127.0.0.1, port: 0}}, admin: {{host: 127.0.0.1, port: 0}}}}
+dsn: sqlite://vestibule.db
+kratos: {{admin_url: "{}"}}
+deliveries: {{crm: {{events: [identity.created], send: {{post: "http://127.0.0.1:9/contacts"}}}}}}
+"#,
+            self.url
+        )
+    }
+}
+
+#[test]
+fn it_tells_what_it_would_do_does_it_once_and_says_where_to_look() {
+    let kratos = Kratos::start();
+    let folder = folder_with(&kratos.settings());
+    let reconcile = |arguments: &[&str]| {
+        let output = run(folder.path(), &[&["reconcile"], arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    // Beside a program that runs.
+    let mut serving = Serving::start(folder.path());
+    assert_eq!(
+        reconcile(&[]),
+        "Looked at 1 identity. Nothing was missing.\n",
+        "the past is left alone"
+    );
+    let since = ["--since", "2026-11-01"];
+    assert_eq!(
+        reconcile(&[&since[..], &["--dry-run"]].concat()),
+        format!(
+            "missing  {IDENTITY}  crm\nLooked at 1 identity. Would store 1 delivery that nobody told of, and forget 0 \
+             identities that are gone from Kratos. Nothing was changed.\n"
+        )
+    );
+    let lines = reconcile(&[&since[..], &["--dry-run", "--json"]].concat());
+    let lines: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON lines"))
+        .collect();
+    assert_eq!(lines[0]["missing"]["identity_id"], IDENTITY);
+    assert_eq!(
+        (&lines[1]["missing"], &lines[1]["stored"]),
+        (&1.into(), &0.into())
+    );
+    assert_eq!(
+        reconcile(&["--since", "2026-11-01T12:00:00Z"]),
+        "Looked at 1 identity. Stored 1 delivery that nobody told of; a running `vestibule serve` takes them up within a \
+         minute.\n"
+    );
+    assert_eq!(
+        reconcile(&since),
+        "Looked at 1 identity. Nothing was missing.\n"
+    );
+    let sum: serde_json::Value =
+        serde_json::from_str(&reconcile(&[&since[..], &["--json"]].concat())).expect("JSON");
+    assert_eq!((&sum["looked_at"], &sum["missing"]), (&1.into(), &0.into()));
+    let listed = run(folder.path(), &["deliveries", "list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    assert_eq!(listed.as_array().map(Vec::len), Some(1));
+    let (code, log) = serving.stop();
+    assert_eq!(code, Some(0));
+    assert!(!log.to_lowercase().contains("canary"), "{log}");
+}
+
+#[test]
+fn what_is_wrong_is_told_with_how_to_mend_it() {
+    let kratos = Kratos::start();
+    let settings = kratos.settings();
+    let without = settings.replace("kratos:", "log: {level: info} #");
+    for (settings, arguments, code, expected) in [
+        (
+            without.as_str(),
+            &[][..],
+            1,
+            "error: reconciling needs Kratos's admin API; name its address in vestibule.yaml: `kratos: {admin_url: \
+             \"http://kratos:4434\"}`\n",
+        ),
+        (
+            &settings,
+            &[],
+            1,
+            "error: there is no database at vestibule.db; `vestibule serve` makes it when it starts\n",
+        ),
+        (
+            &settings,
+            &["--since", "yesterday"],
+            2,
+            "error: invalid value 'yesterday' for '--since <MOMENT>': expected a day or a moment, as in 2026-11-01 or \
+             2026-11-01T12:00:00Z\n\nFor more information, try '--help'.\n",
+        ),
+    ] {
+        let folder = folder_with(settings);
+        let output = run(folder.path(), &[&["reconcile"], arguments].concat());
+        assert_eq!(text(&output.stderr), expected);
+        assert_eq!(output.status.code(), Some(code));
+    }
+    assert_eq!(kratos.asked.load(Ordering::SeqCst), 0);
+
+    let folder = folder_with(&settings);
+    Serving::start(folder.path()).stop();
+    let wrong = |expected: &str| {
+        let output = run(folder.path(), &["reconcile"]);
+        assert_eq!(text(&output.stderr), format!("error: {expected}\n"));
+        assert_eq!(output.status.code(), Some(1));
+    };
+    *kratos.status.lock().expect("a lock") = "401 Unauthorized";
+    wrong(
+        "stopped after 0 identities, because the next page of them could not be read; see that `kratos.auth` holds what \
+         the admin API wants; the next round goes on where this one stopped: Kratos's admin API answered with status 401",
+    );
+    let nobody = settings.replace(&kratos.url, "http://127.0.0.1:9");
+    std::fs::write(folder.path().join("vestibule.yaml"), nobody).expect("a file");
+    wrong(
+        "stopped after 0 identities, because the next page of them could not be read; see that Kratos runs and that \
+         `kratos.admin_url` can be reached from here; the next round goes on where this one stopped: Kratos's admin API \
+         gave no answer: the connection failed",
+    );
+}

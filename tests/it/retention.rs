@@ -1,0 +1,183 @@
+//! What is settled is deleted after a while; what is not settled is kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+use vestibule::clock::Timestamp;
+use vestibule::decision::Decision;
+use vestibule::delivery::{Event, New, State, time_ordered_id};
+use vestibule::kratos::{Flow, Hook, Stage};
+use vestibule::store::Filter;
+
+use crate::support::failing::Failing;
+use crate::support::{FakeService, TestApp, logs, payload};
+
+const SETTINGS: &str = r#"
+services: {crm: {url: "${env:CRM}"}}
+retention: {deliveries: 2d, decisions: 1d}
+deliveries:
+  contact: {events: [identity.created], keep_trying_for: 30d, send: {service: crm, post: /contacts}}
+"#;
+const HOUR: Duration = Duration::from_hours(1);
+
+async fn states(app: &TestApp) -> Vec<State> {
+    let all = app.app.store.list(&Filter::default(), 10).await;
+    all.expect("a list")
+        .into_iter()
+        .map(|one| one.state)
+        .collect()
+}
+
+async fn forgotten_before(app: &TestApp) -> Option<Timestamp> {
+    let fact = app.app.store.fact("forgotten_before").await;
+    fact.expect("a database").map(|fact| fact.parse().unwrap())
+}
+
+/// Waits until the moment before which all is forgotten has come so far.
+async fn until_forgotten(app: &TestApp, moment: Timestamp) {
+    while forgotten_before(app).await.is_none_or(|at| at < moment) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// How many decisions are left; they are deleted to count them.
+async fn decisions_left(app: &TestApp) -> u64 {
+    let end = app.hand.now() + chrono::TimeDelta::days(1);
+    let left = app.app.store.delete_decisions(end, 10_000).await;
+    left.expect("a database")
+}
+
+fn decision(at: Timestamp) -> Decision {
+    Decision {
+        hook: Hook {
+            flow: Flow::Registration,
+            stage: Stage::Pre,
+            method: "password".to_owned(),
+        },
+        flow_id: Uuid::new_v4(),
+        at,
+        duration_ms: 1,
+        outcome: "admitted",
+        checks: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn settled_deliveries_are_deleted_in_time_and_pending_ones_kept() {
+    let crm = FakeService::start();
+    let app = TestApp::with(SETTINGS).service("CRM", &crm).start().await;
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    crm.next().await;
+    while states(&app).await != [State::Delivered] {
+        tokio::task::yield_now().await;
+    }
+    crm.answers(503, &json!({}));
+    app.hand.advance(Duration::from_secs(1));
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    crm.next().await;
+
+    let made = app.hand.now();
+    let two_days = chrono::TimeDelta::days(2);
+    app.hand.advance(Duration::from_mins(1));
+    until_forgotten(&app, Timestamp::UNIX_EPOCH).await;
+    assert_eq!(
+        forgotten_before(&app).await,
+        Some(app.hand.now() - two_days)
+    );
+    assert_eq!(
+        states(&app).await,
+        [State::Pending, State::Delivered],
+        "too early"
+    );
+    app.hand.advance(48 * HOUR);
+    until_forgotten(&app, made + chrono::TimeDelta::seconds(1)).await;
+    while states(&app).await != [State::Pending] {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn decisions_are_deleted_in_time_in_small_steps() {
+    let crm = FakeService::start();
+    let app = TestApp::with(SETTINGS).service("CRM", &crm).start().await;
+    let old: Vec<Decision> = (0..1200).map(|_| decision(app.hand.now())).collect();
+    app.app.store.record(&old).await.unwrap();
+    app.hand.advance(24 * HOUR + Duration::from_secs(1));
+    let young: Vec<Decision> = (0..3).map(|_| decision(app.hand.now())).collect();
+    app.app.store.record(&young).await.unwrap();
+    // Between two steps there is a pause.
+    while logs::lines_with("\"decisions\":1200").is_empty() {
+        app.hand.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(decisions_left(&app).await, 3);
+}
+
+#[tokio::test]
+async fn what_could_not_be_deleted_is_deleted_an_hour_later() {
+    let crm = FakeService::start();
+    let folder = tempfile::tempdir().unwrap();
+    let store = Failing::in_folder(folder.path()).await;
+    let app = TestApp::with(SETTINGS)
+        .service("CRM", &crm)
+        .store(Arc::clone(&store) as _)
+        .start()
+        .await;
+    app.app
+        .store
+        .record(&[decision(app.hand.now() - chrono::TimeDelta::days(2))])
+        .await
+        .unwrap();
+    store.fails(true);
+    app.hand.advance(2 * HOUR);
+    while logs::lines_with("could not be deleted; it is tried again").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    store.fails(false);
+    app.hand.advance(HOUR);
+    until_forgotten(&app, Timestamp::UNIX_EPOCH).await;
+    while logs::lines_with("\"decisions\":1,").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(decisions_left(&app).await, 0);
+}
+
+#[tokio::test]
+async fn what_was_forgotten_stays_forgotten_however_long_things_are_kept_later() {
+    let crm = FakeService::start();
+    let app = TestApp::with(SETTINGS).service("CRM", &crm).start().await;
+    app.hand.advance(HOUR);
+    until_forgotten(&app, Timestamp::UNIX_EPOCH).await;
+    let before = forgotten_before(&app).await;
+    let (folder, now) = (app.folder.clone(), app.hand.now());
+    app.app.stop().await;
+    let longer = SETTINGS.replace("deliveries: 2d", "deliveries: 90d");
+    let app = TestApp::with(&longer)
+        .service("CRM", &crm)
+        .after(&folder, now)
+        .start()
+        .await;
+    let long_ago = now - chrono::TimeDelta::days(100);
+    let old = New {
+        id: time_ordered_id(long_ago),
+        plan: "contact".to_owned(),
+        event: Event::IdentityCreated,
+        unique_key: "1".to_owned(),
+        identity_id: Uuid::from_u128(1),
+        work: Err("a canary".to_owned()),
+        scene: None,
+        created_at: long_ago,
+        due_at: long_ago,
+        keep_trying_until: long_ago,
+    };
+    app.app.store.accept(vec![old]).await.unwrap();
+    let all = Filter::default();
+    assert_eq!(app.app.store.discard(&all, long_ago).await.unwrap(), 1);
+    app.hand.advance(HOUR);
+    while !states(&app).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(forgotten_before(&app).await, before);
+}
