@@ -66,6 +66,10 @@ impl Line {
     }
 }
 
+async fn over(now: &mut watch::Receiver<Time>, began: Time) {
+    let _ = now.wait_for(|time| *time != began).await;
+}
+
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
@@ -76,11 +80,12 @@ async fn pass(
     loop {
         let read = tokio::select! {
             biased;
-            _ = now.wait_for(|time| *time != began) => std::future::pending().await,
-            read = from.read(&mut buffer) => read,
+            () = over(&mut now, began) => None,
+            read = from.read(&mut buffer) => Some(read),
         };
         match read {
-            Ok(length) if length > 0 => {
+            None => std::future::pending().await,
+            Some(Ok(length)) if length > 0 => {
                 if to.write_all(&buffer[..length]).await.is_err() {
                     return;
                 }
