@@ -1,0 +1,122 @@
+//! The database that is measured.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
+use tempfile::TempDir;
+use vestibule::store::Store;
+use vestibule::store::postgres::Postgres;
+use vestibule::store::sqlite::Sqlite;
+
+use crate::deliveries::due;
+
+/// A store, and a way to it from behind.
+pub struct Database {
+    pub store: Arc<dyn Store>,
+    place: Place,
+}
+
+enum Place {
+    File(
+        PathBuf,
+        #[expect(dead_code, reason = "it goes with this")] TempDir,
+    ),
+    Address(String),
+}
+
+// Of one that is there, with ids, keys and times of their own. The columns are those of both databases.
+const MULTIPLY: &str = "
+INSERT INTO deliveries
+    (id, plan, event, unique_key, identity_id, work, state, leased, run_at, attempts, keep_trying_until, created_at)
+SELECT NUMBERED, plan, event, NUMBERED, identity_id, work, state, leased, run_at + number, attempts, keep_trying_until, created_at
+FROM deliveries CROSS JOIN NUMBERS WHERE deliveries.id = 'TEMPLATE'";
+
+impl Database {
+    /// The PostgreSQL in `BENCH_DSN`, else a file.
+    pub async fn open() -> Self {
+        match std::env::var("BENCH_DSN") {
+            Ok(address) => Self {
+                store: Arc::new(Postgres::open(&address).await.expect("a PostgreSQL")),
+                place: Place::Address(address),
+            },
+            Err(_) => {
+                let folder = tempfile::tempdir().expect("a folder");
+                let path = folder.path().join("bench.db");
+                Self {
+                    store: Arc::new(Sqlite::open(&path).await.expect("a file")),
+                    place: Place::File(path, folder),
+                }
+            }
+        }
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self.place {
+            Place::File(..) => "SQLite",
+            Place::Address(_) => "PostgreSQL",
+        }
+    }
+
+    /// Nothing is stored any more.
+    pub async fn empty(&self) {
+        self.run("DELETE FROM attempts".to_owned()).await;
+        self.run("DELETE FROM deliveries".to_owned()).await;
+        self.tidy().await;
+    }
+
+    /// Stores so many deliveries, all due, without any of them passing through this process.
+    pub async fn fill(&self, many: u32) {
+        let template = due();
+        let id = template.id;
+        self.store.accept(vec![template]).await.expect("stored");
+        let (numbered, numbers) = match self.place {
+            Place::File(..) => (
+                "substr(deliveries.id, 1, 24) || printf('%012x', number)",
+                format!(
+                    "(WITH RECURSIVE n (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n WHERE number < {many} - 1) \
+                     SELECT number FROM n) AS numbers"
+                ),
+            ),
+            Place::Address(_) => (
+                "substr(deliveries.id, 1, 24) || lpad(to_hex(number), 12, '0')",
+                format!("generate_series(1, {many} - 1) AS numbers (number)"),
+            ),
+        };
+        let statement = MULTIPLY
+            .replace("NUMBERED", numbered)
+            .replace("NUMBERS", &numbers)
+            .replace("TEMPLATE", &id.to_string());
+        self.run(statement).await;
+        self.tidy().await;
+    }
+
+    /// As the database does by itself sooner or later.
+    async fn tidy(&self) {
+        let statement = match self.place {
+            Place::File(..) => "PRAGMA wal_checkpoint(TRUNCATE)",
+            Place::Address(_) => "VACUUM ANALYZE",
+        };
+        self.run(statement.to_owned()).await;
+    }
+
+    async fn run(&self, statement: String) {
+        let statement = AssertSqlSafe(statement);
+        match &self.place {
+            Place::File(path, _) => {
+                let options = SqliteConnectOptions::new().filename(path);
+                let mut connection = options.connect().await.expect("the file");
+                let done = sqlx::raw_sql(statement).execute(&mut connection).await;
+                done.expect("done");
+                connection.close().await.expect("closed");
+            }
+            Place::Address(address) => {
+                let mut connection = PgConnection::connect(address).await.expect("the address");
+                let done = sqlx::raw_sql(statement).execute(&mut connection).await;
+                done.expect("done");
+                connection.close().await.expect("closed");
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What is stored and carried.
+
+use uuid::Uuid;
+use vestibule::clock::Timestamp;
+use vestibule::delivery::{Event, New, Work};
+use vestibule::request::{Body, Method, Request};
+
+/// One of 1 KB, due at once.
+pub fn due() -> New {
+    let id = Uuid::now_v7();
+    New {
+        id,
+        plan: "crm".to_owned(),
+        event: Event::IdentityCreated,
+        unique_key: id.to_string(),
+        identity_id: id,
+        work: Ok(Work::Send(Request {
+            method: Method::Post,
+            path: "/contacts".to_owned(),
+            headers: Vec::new(),
+            body: Some(Body {
+                content_type: "application/json".to_owned(),
+                text: "x".repeat(1000),
+            }),
+        })),
+        scene: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        due_at: Timestamp::UNIX_EPOCH,
+        keep_trying_until: far(),
+    }
+}
+
+/// The same, which no worker takes up.
+pub fn not_due() -> New {
+    New {
+        plan: "erp".to_owned(),
+        due_at: far(),
+        ..due()
+    }
+}
+
+fn far() -> Timestamp {
+    Timestamp::from_timestamp(100_000_000_000, 0).expect("a moment")
+}
