@@ -36,19 +36,17 @@ FROM deliveries CROSS JOIN NUMBERS WHERE deliveries.id = 'TEMPLATE'";
 impl Database {
     /// The PostgreSQL in `BENCH_DSN`, else a file.
     pub async fn open() -> Self {
-        match std::env::var("BENCH_DSN") {
-            Ok(address) => Self {
+        if let Ok(address) = std::env::var("BENCH_DSN") {
+            return Self {
                 store: Arc::new(Postgres::open(&address).await.expect("a PostgreSQL")),
                 place: Place::Address(address),
-            },
-            Err(_) => {
-                let folder = tempfile::tempdir().expect("a folder");
-                let path = folder.path().join("bench.db");
-                Self {
-                    store: Arc::new(Sqlite::open(&path).await.expect("a file")),
-                    place: Place::File(path, folder),
-                }
-            }
+            };
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("bench.db");
+        Self {
+            store: Arc::new(Sqlite::open(&path).await.expect("a file")),
+            place: Place::File(path, folder),
         }
     }
 

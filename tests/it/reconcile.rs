@@ -535,11 +535,11 @@ mod by_hand {
     impl Witness for Notes {
         fn missing(&self, identity: Uuid, plan: &str, _: Option<&str>) {
             let note = format!("missing {} {plan}", identity.as_u128());
-            self.0.lock().unwrap().push(note);
+            self.0.lock().expect("a lock").push(note);
         }
         fn gone(&self, identity: Uuid) {
             let note = format!("gone {}", identity.as_u128());
-            self.0.lock().unwrap().push(note);
+            self.0.lock().expect("a lock").push(note);
         }
     }
 
@@ -547,7 +547,7 @@ mod by_hand {
     fn reconciler(house: &House, app: &TestApp, dry_run: bool) -> Reconciler {
         let (clock, _) = Clock::by_hand(app.hand.now());
         let metrics = Arc::new(Metrics::new());
-        let kratos = house.kratos.service.url().parse().unwrap();
+        let kratos = house.kratos.service.url().parse().expect("a URL");
         let services = Services::new(
             vec![service(kratos, None)],
             clock.clone(),
@@ -570,7 +570,7 @@ mod by_hand {
         let settings = settings.unwrap_or_else(|problems| panic!("{problems}"));
         let knows = Knows {
             store: Arc::clone(&app.app.store),
-            identities: Identities::new(Arc::new(services.unwrap()), clock.clone()),
+            identities: Identities::new(Arc::new(services.expect("a client")), clock.clone()),
             plans: settings.deliveries,
             lists: settings.lists,
             stored: Arc::new(Notify::new()),

@@ -129,7 +129,7 @@ pub async fn an_invite_is_released_when_kratos_made_no_account_after_all() {
         received.iter().map(line).collect::<Vec<_>>()
     };
     let hold = format!("POST /invites/{KNOWN_INVITE}/hold");
-    assert_eq!(calls(), [hold.clone()]);
+    assert_eq!(calls(), std::slice::from_ref(&hold));
 
     within(Duration::from_mins(2), "it is released", async || {
         (calls().len() > 1).then_some(())

@@ -127,8 +127,8 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
         url::form_urlencoded::parse(request.query_string().as_bytes())
             .into_owned()
             .collect();
-    let path = request.path().trim_start_matches("/admin/identities");
-    if let Some(external) = path.strip_prefix("/by/external/") {
+    let named = request.path().trim_start_matches("/admin/identities");
+    if let Some(external) = named.strip_prefix("/by/external/") {
         let external = percent_encoding::percent_decode_str(external).decode_utf8_lossy();
         let found = kept
             .identities
@@ -136,7 +136,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
             .find(|one| one["external_id"] == *external);
         return found.map_or_else(gone, |found| HttpResponse::Ok().json(found));
     }
-    if let Some(id) = path.strip_prefix('/') {
+    if let Some(id) = named.strip_prefix('/') {
         let place = kept.identities.iter().position(|one| one["id"] == id);
         let Some(place) = place else { return gone() };
         if request.method() == "PATCH" {
