@@ -193,27 +193,29 @@ fn words(report: &Report, dry_run: bool) -> String {
              Nothing was changed."
         );
     }
-    let mut words = looked;
+    let mut sentences = vec![looked];
     if stored > 0 {
         let stored = number(stored, "delivery", "deliveries");
-        words += &format!(
-            " Stored {stored} that nobody told of; a running `vestibule serve` takes them up within a minute."
-        );
+        sentences.push(format!(
+            "Stored {stored} that nobody told of; a running `vestibule serve` takes them up within a minute."
+        ));
     } else {
-        words += " Nothing was missing.";
+        sentences.push("Nothing was missing.".to_owned());
     }
     if unbuilt > 0 {
         let unbuilt = number(unbuilt, "delivery", "deliveries");
-        words += &format!(
-            " Of these, {unbuilt} could not be built, because their plans ask for what only a hook knows: \
+        sentences.push(format!(
+            "Of these, {unbuilt} could not be built, because their plans ask for what only a hook knows: \
              `vestibule deliveries list --state abandoned` tells which."
-        );
+        ));
     }
     if gone > 0 {
         let forgotten = number(forgotten, "delivery", "deliveries");
-        words += &format!(" Forgot {those_gone} gone from Kratos ({forgotten}).");
+        sentences.push(format!(
+            "Forgot {those_gone} gone from Kratos ({forgotten})."
+        ));
     }
-    words
+    sentences.join(" ")
 }
 
 fn number(number: u64, one: &str, many: &str) -> String {

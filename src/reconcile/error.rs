@@ -18,7 +18,7 @@ pub enum Error {
     /// A page could not be read.
     #[error(
         "stopped after {looked_at} identities, because the next page of them could not be read; {}",
-        mend(source)
+        mend(*source)
     )]
     Page {
         /// How many were looked at before.
@@ -30,7 +30,7 @@ pub enum Error {
     /// It could not be seen whether somebody is still there.
     #[error(
         "stopped at the identity {id}, because it could not be seen whether it is still there; {}",
-        mend(source)
+        mend(*source)
     )]
     Identity {
         /// Whom it is about.
@@ -72,7 +72,7 @@ impl Error {
     }
 }
 
-fn mend(source: &identities::Error) -> &'static str {
+fn mend(source: identities::Error) -> &'static str {
     match source {
         identities::Error::NoAnswer(_) => {
             "see that Kratos runs and that `kratos.admin_url` can be reached from here; the next round goes on where this one stopped"

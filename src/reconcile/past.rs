@@ -36,23 +36,21 @@ pub async fn note_births(store: &dyn Store, clock: &Clock, plans: &[Plan]) -> Re
 /// When a plan was first seen.
 async fn born(store: &dyn Store, clock: &Clock, plan: &str) -> Result<Timestamp, Error> {
     let name = format!("plan:{plan}:since");
-    let there = match store.fact(&name).await? {
-        Some(there) => there,
-        None => {
-            // Of one that has deliveries already, nobody wrote down when it began.
-            let of_it = Filter {
-                plan: Some(plan.to_owned()),
-                ..Filter::default()
-            };
-            let was_there = !store.list(&of_it, 1).await?.is_empty();
-            let since = if was_there {
-                Timestamp::UNIX_EPOCH
-            } else {
-                clock.now()
-            };
-            store.first_fact(&name, &since.to_rfc3339()).await?
-        }
+    if let Some(there) = store.fact(&name).await? {
+        return Ok(moment(&there));
+    }
+    // Of one that has deliveries already, nobody wrote down when it began.
+    let of_it = Filter {
+        plan: Some(plan.to_owned()),
+        ..Filter::default()
     };
+    let was_there = !store.list(&of_it, 1).await?.is_empty();
+    let since = if was_there {
+        Timestamp::UNIX_EPOCH
+    } else {
+        clock.now()
+    };
+    let there = store.first_fact(&name, &since.to_rfc3339()).await?;
     Ok(moment(&there))
 }
 

@@ -32,7 +32,8 @@ async fn states(app: &TestApp) -> Vec<State> {
 
 async fn forgotten_before(app: &TestApp) -> Option<Timestamp> {
     let fact = app.app.store.fact("forgotten_before").await;
-    fact.expect("a database").map(|fact| fact.parse().unwrap())
+    fact.expect("a database")
+        .map(|fact| fact.parse().expect("a moment"))
 }
 
 /// Waits until the moment before which all is forgotten has come so far.

@@ -15,6 +15,7 @@ mod data;
 mod flows;
 mod keys;
 mod lost_calls;
+mod reconcile;
 mod registration;
 mod services;
 mod settings;
@@ -61,6 +62,7 @@ fn main() {
     scenes.once(lost_calls::a_lost_answer_is_given_again_without_a_second_question);
     scenes.once(lost_calls::nobody_gets_in_unchecked_behind_a_huge_form);
     scenes.once(admin_api::identities_are_looked_up_paged_through_and_written_to);
+    scenes.once(reconcile::imported_accounts_are_delivered_once_and_deleted_ones_forgotten);
 
     let conclusion = libtest_mimic::run(&arguments, scenes.trials);
     if !with_kratos && conclusion.num_ignored > 0 {
