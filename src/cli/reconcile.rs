@@ -1,6 +1,5 @@
 //! `vestibule reconcile`: look once for accounts that nobody told of, and for those that are gone.
 
-use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -188,32 +187,29 @@ fn words(report: &Report, dry_run: bool) -> String {
              Nothing was changed."
         );
     }
-    let mut words = looked;
+    let mut sentences = vec![looked];
     if stored > 0 {
         let stored = number(stored, "delivery", "deliveries");
-        let _ = write!(
-            words,
-            " Stored {stored} that nobody told of; a running `vestibule serve` takes them up within a minute."
-        );
+        sentences.push(format!(
+            "Stored {stored} that nobody told of; a running `vestibule serve` takes them up within a minute."
+        ));
     } else {
-        words += " Nothing was missing.";
+        sentences.push("Nothing was missing.".to_owned());
     }
     if unbuilt > 0 {
         let unbuilt = number(unbuilt, "delivery", "deliveries");
-        let _ = write!(
-            words,
-            " Of these, {unbuilt} could not be built, because their plans ask for what only a hook knows: \
+        sentences.push(format!(
+            "Of these, {unbuilt} could not be built, because their plans ask for what only a hook knows: \
              `vestibule deliveries list --state abandoned` tells which."
-        );
+        ));
     }
     if gone > 0 {
         let forgotten = number(forgotten, "delivery", "deliveries");
-        let _ = write!(
-            words,
-            " Forgot {those_gone} gone from Kratos ({forgotten})."
-        );
+        sentences.push(format!(
+            "Forgot {those_gone} gone from Kratos ({forgotten})."
+        ));
     }
-    words
+    sentences.join(" ")
 }
 
 fn number(number: u64, one: &str, many: &str) -> String {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::clock::Clock;
-use vestibule::identities::{Identities, PAGE, patch, service};
+use vestibule::identities::{Error, Identities, PAGE, patch, service};
 use vestibule::service::client::Services;
 use vestibule::telemetry::Metrics;
 
@@ -59,6 +59,10 @@ pub async fn identities_are_looked_up_paged_through_and_written_to() {
     };
     assert_eq!(seen.len(), number);
     assert_eq!(emails(&seen), emails(&made));
+
+    // A token that it did not make, or does not know any more.
+    let lost = identities.page(Some("of-another-time")).await;
+    assert_eq!(lost, Err(Error::Status(400)));
 
     let external = identities.with_external_id("theirs/1").await.expect("told");
     let one = external.expect("it is there");

@@ -16,6 +16,7 @@ mod flows;
 mod keys;
 mod lost_calls;
 mod nothing_is_lost;
+mod reconcile;
 mod registration;
 mod services;
 mod settings;
@@ -68,6 +69,7 @@ fn main() {
     scenes.once(nothing_is_lost::an_account_is_made_while_the_register_is_away_and_refused_later);
     scenes.once(nothing_is_lost::what_the_crm_answers_is_written_into_the_identity);
     scenes.once(admin_api::identities_are_looked_up_paged_through_and_written_to);
+    scenes.once(reconcile::imported_accounts_are_delivered_once_and_deleted_ones_forgotten);
 
     let conclusion = libtest_mimic::run(&arguments, scenes.trials);
     if !with_kratos && conclusion.num_ignored > 0 {

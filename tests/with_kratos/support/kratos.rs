@@ -216,6 +216,13 @@ impl Kratos {
         assert_eq!(failed, None);
     }
 
+    /// Deletes an account.
+    pub async fn delete(&self, id: &str) {
+        let url = format!("{}/admin/identities/{id}", self.admin);
+        let answer = self.http.delete(url).send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{}", answer.status());
+    }
+
     async fn admin(&self, path: &str) -> Value {
         let answer = self
             .http

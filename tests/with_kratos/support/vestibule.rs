@@ -59,6 +59,24 @@ impl Vestibule {
             .unwrap_or(0.0)
     }
 
+    /// What another command of the program says beside it, on the same settings.
+    pub fn runs(&self, arguments: &[&str]) -> String {
+        let output = command(
+            &self.folder,
+            self.settings,
+            self.ports,
+            ["unused-key-0123456789", "another-key-0123456789"],
+            &self.environment,
+            arguments,
+        )
+        .output()
+        .expect("the program runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}{complained}");
+        said
+    }
+
     /// Everything that it has logged.
     pub fn said(&self) -> String {
         self.program.said()
@@ -72,24 +90,36 @@ async fn open(
     keys: [&str; 2],
     environment: &[(&'static str, String)],
 ) -> Program {
+    let mut command = command(folder, settings, ports, keys, environment, &["serve"]);
+    let mut program = Program::start("vestibule", &mut command, folder.join("vestibule.log"));
+    program
+        .ready(&format!("http://127.0.0.1:{}/health/ready", ports.0))
+        .await;
+    program
+}
+
+fn command(
+    folder: &Path,
+    settings: &str,
+    ports: (u16, u16),
+    keys: [&str; 2],
+    environment: &[(&'static str, String)],
+    arguments: &[&str],
+) -> Command {
     let settings = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/with_kratos")
         .join(settings);
     let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
     command
-        .args(["serve", "--config"])
-        .arg(settings)
+        .args(arguments)
         .env_clear()
         .envs(environment.iter().map(|(name, value)| (name, value)))
+        .env("VESTIBULE_CONFIG", settings)
         .env("FOLDER", folder)
         .env("HOOKS_PORT", ports.0.to_string())
         .env("ADMIN_PORT", ports.1.to_string())
         .env("KEY", keys[0])
         .env("OLD_KEY", keys[1])
         .current_dir(folder);
-    let mut program = Program::start("vestibule", &mut command, folder.join("vestibule.log"));
-    program
-        .ready(&format!("http://127.0.0.1:{}/health/ready", ports.0))
-        .await;
-    program
+    command
 }
