@@ -35,6 +35,14 @@ fn main() {
         short("outage::postgres_is_away_and_comes_back_under_load", || {
             outage::postgres_is_away_and_comes_back_under_load(outage::SHORT)
         }),
+        long(
+            "outage::postgres_falls_silent_under_load_and_new_connections_work_again",
+            || {
+                outage::postgres_falls_silent_under_load_and_new_connections_work_again(
+                    outage::SHORT,
+                )
+            },
+        ),
         short(
             "trouble::a_full_disk_is_told_and_survived",
             trouble::a_full_disk_is_told_and_survived,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::House;
+use crate::support::line::Line;
 use crate::support::load::{Answer, Callers};
 use crate::support::postgres::Server;
 
@@ -35,6 +36,37 @@ pub async fn postgres_is_away_and_comes_back_under_load(away: Duration) {
     let longest = noted.longest_pre;
     house.account(
         &format!("PostgreSQL away for {away:?}, longest `pre` {longest:?}"),
+        &noted,
+    );
+    noted.is_as_promised();
+    assert!(before > 0, "something was acknowledged before");
+}
+
+/// As when its machine is gone, or a firewall has forgotten the connections: nothing says that they are dead.
+pub async fn postgres_falls_silent_under_load_and_new_connections_work_again(silent: Duration) {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let line = Line::to(server.port).await;
+    let address = server.database().await;
+    let through_the_line =
+        address.replace(&format!(":{}/", server.port), &format!(":{}/", line.port));
+    let house = House::with(1, Some(through_the_line)).await;
+    let load = house.load(CALLERS);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    line.goes_dead();
+    let before = load.posts(Answer::Status(204));
+    tokio::time::sleep(silent).await;
+    line.is_mended();
+    crate::support::eventually("`post` is answered with 204 again", PATIENCE, async || {
+        (load.posts(Answer::Status(204)) > before + 50).then_some(())
+    })
+    .await;
+    let noted = load.stop().await;
+    house.all_has_arrived(&noted, PATIENCE).await;
+    let longest = noted.longest_pre;
+    house.account(
+        &format!("PostgreSQL silent for {silent:?}, longest `pre` {longest:?}"),
         &noted,
     );
     noted.is_as_promised();

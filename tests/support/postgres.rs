@@ -19,7 +19,7 @@ pub const LEFT_OUT: &str =
 pub struct Server {
     programs: PathBuf,
     folder: TempDir,
-    port: u16,
+    pub port: u16,
     databases: AtomicU32,
     running: Mutex<Option<Running>>,
 }

@@ -3,6 +3,7 @@
 pub mod chance;
 pub mod house;
 pub mod instance;
+pub mod line;
 pub mod load;
 pub mod receiver;
 
