@@ -35,6 +35,9 @@ pub enum Error {
     /// The database said no, or nothing.
     #[error("the database did not do it")]
     Database(#[from] sqlx::Error),
+    /// It has not answered for longer than any statement takes. Whether it did it is not known.
+    #[error("the database did not answer in time")]
+    Silent,
     /// Its shape could not be made.
     #[error("the database could not be brought to this version's shape")]
     Migration(#[from] sqlx::migrate::MigrateError),

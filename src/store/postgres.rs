@@ -53,6 +53,8 @@ mod row;
 #[path = "sql/upkeep.rs"]
 mod upkeep;
 
+use std::time::Duration;
+
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{PgConnection, PgPool, Transaction};
 
@@ -64,6 +66,9 @@ type Connection = PgConnection;
 type Arguments = PgArguments;
 type DbRow = PgRow;
 type Database = Postgres;
+
+/// How long a statement may take that concerns few rows.
+const LONGEST: Option<Duration> = Some(Duration::from_secs(20));
 
 /// A database that instances share.
 #[derive(Debug)]

@@ -65,6 +65,9 @@ type Arguments = SqliteArguments;
 type DbRow = SqliteRow;
 type Database = Sqlite;
 
+/// A file always answers; what waits for a lock has its patience.
+const LONGEST: Option<Duration> = None;
+
 /// A database in a file.
 #[derive(Debug)]
 pub struct Sqlite {

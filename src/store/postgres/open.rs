@@ -1,14 +1,15 @@
 //! How it is reached and brought to its shape.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgPool, SqlSafeStr};
+use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool, SqlSafeStr};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, later};
 use crate::store::{Change, Error, shape};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
@@ -42,9 +43,36 @@ pub(super) async fn pool(url: &str) -> Result<PgPool, Error> {
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(PATIENCE)
+        .after_connect(|connection, _| Box::pin(without_idle_transactions(connection)))
+        .after_release(|connection, _| Box::pin(still_answers(connection)))
         .connect_with(options(url)?)
         .await?;
     Ok(pool)
+}
+
+/// A transaction whose connection went dead half-way would keep its rows locked until the server notices that, which may take
+/// hours.
+async fn without_idle_transactions(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let set = sqlx::query("SET idle_in_transaction_session_timeout = '20s'")
+        .execute(connection)
+        .await;
+    match set {
+        // One that does not know it goes without.
+        Err(sqlx::Error::Database(_)) => Ok(()),
+        set => set.map(drop),
+    }
+}
+
+/// Who gave up waiting leaves a connection behind on which an answer may never come; it would keep its place among the
+/// connections until the system notices.
+async fn still_answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let clock = Clock::system();
+    let answered = clock
+        .before(later(clock.now(), PATIENCE), connection.ping())
+        .await;
+    // An error ends it at once, without a goodbye.
+    answered.unwrap_or_else(|| Err(std::io::Error::from(ErrorKind::TimedOut).into()))?;
+    Ok(true)
 }
 
 /// Without an advisory lock, which not every database of this kind has: who comes second fails, looks again and finds

@@ -1,8 +1,12 @@
-//! What two transactions did to each other is tried again. SQLite has one writer, and never says so.
+//! What two transactions did to each other is tried again; SQLite has one writer, and never says so. And nobody waits for ever:
+//! a connection to a machine that is gone says nothing at all.
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use sqlx::error::DatabaseError;
 
+use super::LONGEST;
+use crate::clock::{Clock, later};
 use crate::store::Error;
 
 /// How often in all.
@@ -15,6 +19,13 @@ const TRY_AGAIN: [&str; 2] = ["40001", "40P01"];
 pub(super) async fn again<'a, T>(
     ask: impl Fn() -> BoxFuture<'a, Result<T, Error>> + Send,
 ) -> Result<T, Error> {
+    again_and_wait(move || in_time(ask()).boxed()).await
+}
+
+/// The same for what an operator asks for, which may concern everything and take its time.
+pub(super) async fn again_and_wait<'a, T>(
+    ask: impl Fn() -> BoxFuture<'a, Result<T, Error>> + Send,
+) -> Result<T, Error> {
     for _ in 1..TRIES {
         match ask().await {
             Err(Error::Database(error)) if is_to_be_tried_again(&error) => {}
@@ -22,6 +33,15 @@ pub(super) async fn again<'a, T>(
         }
     }
     ask().await
+}
+
+async fn in_time<T>(asked: BoxFuture<'_, Result<T, Error>>) -> Result<T, Error> {
+    let Some(longest) = LONGEST else {
+        return asked.await;
+    };
+    let clock = Clock::system();
+    let answered = clock.before(later(clock.now(), longest), asked).await;
+    answered.unwrap_or(Err(Error::Silent))
 }
 
 fn is_to_be_tried_again(error: &sqlx::Error) -> bool {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 
-use super::again::again;
+use super::again::{again, again_and_wait};
 use super::{Database, decisions, journal, operation, outbox, reservations, upkeep};
 use crate::clock::Timestamp;
 use crate::decision::Decision;
@@ -110,15 +110,16 @@ impl Store for Database {
         now: Timestamp,
         keep_trying_for: Duration,
     ) -> Result<u64, Error> {
-        again(|| operation::retry(self.writer(), filter, now, keep_trying_for).boxed()).await
+        again_and_wait(|| operation::retry(self.writer(), filter, now, keep_trying_for).boxed())
+            .await
     }
 
     async fn discard(&self, filter: &Filter, now: Timestamp) -> Result<u64, Error> {
-        again(|| operation::discard(self.writer(), filter, now).boxed()).await
+        again_and_wait(|| operation::discard(self.writer(), filter, now).boxed()).await
     }
 
     async fn unfinished(&self, filter: &Filter) -> Result<u64, Error> {
-        again(|| operation::unfinished(self.readers(), filter).boxed()).await
+        again_and_wait(|| operation::unfinished(self.readers(), filter).boxed()).await
     }
 
     async fn backlog(&self) -> Result<Backlog, Error> {

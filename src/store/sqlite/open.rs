@@ -108,8 +108,8 @@ async fn is_read_only(connection: &mut SqliteConnection) -> Result<bool, sqlx::E
     }
 }
 
-/// When the disk fails or is full, SQLite takes a transaction back by itself; rolling it
-/// back fails then, and the driver would take the connection to be within it for ever.
+/// Whether a connection may be used again. When the disk fails or is full, SQLite takes a transaction back by itself; rolling
+/// it back fails then, and the driver would take the connection to be within it for ever.
 async fn is_outside_a_transaction(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     if connection.is_in_transaction() {
         // The rollback may still be on its way.
