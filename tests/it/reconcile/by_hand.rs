@@ -29,6 +29,10 @@ impl Witness for Notes {
 /// With the plans of the settings, at this moment.
 fn reconciler(house: &House, app: &TestApp, dry_run: bool) -> Reconciler {
     let (clock, _) = Clock::by_hand(app.hand.now());
+    reconciler_at(clock, house, app, dry_run)
+}
+
+fn reconciler_at(clock: Clock, house: &House, app: &TestApp, dry_run: bool) -> Reconciler {
     let metrics = Arc::new(Metrics::new());
     let kratos = house.kratos.service.url().parse().expect("a URL");
     let services = Services::new(
@@ -134,4 +138,35 @@ async fn two_do_not_reconcile_at_the_same_time() {
         reconciler(&house, &app, false).round(&()).await.is_ok(),
         "the turn was ended"
     );
+}
+
+#[tokio::test]
+async fn pages_come_no_faster_than_wanted() {
+    let house = House::build();
+    let app = house.open().await;
+    house.kratos.has_many(250, a_minute_after(&app));
+    let (clock, hand) = Clock::by_hand(app.hand.now() + TimeDelta::hours(1));
+    let reconciler = reconciler_at(clock, &house, &app, false);
+    let round = tokio::spawn(async move { reconciler.round(&()).await });
+    // 500 in a second: a page of 100 in 200 ms.
+    for pages in 1..=2 {
+        let next = Uuid::from_u128(pages * 100 + 1).to_string();
+        let checkpoint = async || {
+            let fact = app.app.store.fact("reconcile:checkpoint").await;
+            fact.expect("a database").unwrap_or_default()
+        };
+        while !checkpoint().await.contains(&next) {
+            tokio::task::yield_now().await;
+        }
+        for pause in [0, 199] {
+            hand.advance(Duration::from_millis(pause));
+            app.metric("vestibule_reconciled_total").await;
+            assert_eq!(house.kratos.pages_asked().len() as u128, 1 + pages);
+        }
+        hand.advance(Duration::from_millis(1));
+    }
+    while house.kratos.pages_asked() != [0, 0, 101, 201] {
+        tokio::task::yield_now().await;
+    }
+    round.abort();
 }
