@@ -114,9 +114,10 @@ impl Sweeper {
 
     /// Does what is due, and tells when to come again.
     async fn sweep(&self) -> Result<Timestamp, store::Error> {
+        // Time goes on meanwhile, and what becomes due then must not wait for longer.
+        let again = later(self.clock.now(), LOOK_AGAIN);
         self.look().await?;
         self.expire().await?;
-        let again = later(self.clock.now(), LOOK_AGAIN);
         let next = self.store.next_look().await?;
         Ok(next.map_or(again, |next| next.min(again)))
     }

@@ -34,19 +34,34 @@ SELECT NUMBERED, plan, event, NUMBERED, identity_id, work, state, leased, run_at
 FROM deliveries CROSS JOIN NUMBERS WHERE deliveries.id = 'TEMPLATE'";
 
 impl Database {
-    /// The PostgreSQL in `BENCH_DSN`, else a file.
-    pub async fn open() -> Self {
-        if let Ok(address) = std::env::var("BENCH_DSN") {
-            return Self {
-                store: Arc::new(Postgres::open(&address).await.expect("a PostgreSQL")),
-                place: Place::Address(address),
-            };
-        }
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("bench.db");
-        Self {
-            store: Arc::new(Sqlite::open(&path).await.expect("a file")),
-            place: Place::File(path, folder),
+    /// An empty one: of this name on the PostgreSQL in `BENCH_DSN`, else a file.
+    pub async fn open(name: &str) -> Self {
+        match std::env::var("BENCH_DSN") {
+            Ok(server) => {
+                let mut address = url::Url::parse(&server).expect("BENCH_DSN is an address");
+                let mut connection = PgConnection::connect(&server).await.expect("a PostgreSQL");
+                for statement in [
+                    format!("DROP DATABASE IF EXISTS bench_{name}"),
+                    format!("CREATE DATABASE bench_{name}"),
+                ] {
+                    let done = sqlx::raw_sql(AssertSqlSafe(statement));
+                    done.execute(&mut connection).await.expect("a database");
+                }
+                address.set_path(&format!("bench_{name}"));
+                let store = Postgres::open(address.as_str()).await;
+                Self {
+                    store: Arc::new(store.expect("a PostgreSQL")),
+                    place: Place::Address(address.into()),
+                }
+            }
+            Err(_) => {
+                let folder = tempfile::tempdir().expect("a folder");
+                let path = folder.path().join("bench.db");
+                Self {
+                    store: Arc::new(Sqlite::open(&path).await.expect("a file")),
+                    place: Place::File(path, folder),
+                }
+            }
         }
     }
 
@@ -55,13 +70,6 @@ impl Database {
             Place::File(..) => "SQLite",
             Place::Address(_) => "PostgreSQL",
         }
-    }
-
-    /// Nothing is stored any more.
-    pub async fn empty(&self) {
-        self.run("DELETE FROM attempts".to_owned()).await;
-        self.run("DELETE FROM deliveries".to_owned()).await;
-        self.tidy().await;
     }
 
     /// Stores so many deliveries, all due, without any of them passing through this process.

@@ -6,7 +6,8 @@
 //! - **Queue**: the time of a look and a claim, and the memory of the process while a worker runs, with 1,000 and with
 //!   1,000,000 deliveries waiting.
 //!
-//! `cargo bench --bench store`; on PostgreSQL with the address of an empty database in `BENCH_DSN`.
+//! `cargo bench --bench store`; on PostgreSQL with the address of a server in `BENCH_DSN`, on which it makes databases
+//! of its own.
 
 #![expect(
     clippy::disallowed_methods,
@@ -43,7 +44,7 @@ fn main() {
 }
 
 async fn measure() {
-    let database = Database::open().await;
+    let database = Database::open("rounds").await;
     println!(
         "{}: 1 KB each, {} in flight, {ROUNDS} rounds of {} s each",
         database.name(),
@@ -76,8 +77,8 @@ async fn measure() {
         "drain / together, median of {ROUNDS}: {:.2}",
         median(drained)
     );
-    queue::measure(&database).await;
     database.store.close().await;
+    queue::measure().await;
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

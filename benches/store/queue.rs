@@ -14,48 +14,92 @@ const LONG: u32 = 1_000_000;
 const LOOKS: usize = 200;
 /// As many as a service takes at once unless the settings say otherwise.
 const AT_ONCE: u32 = 8;
+const LEASE: Duration = Duration::from_mins(3);
 /// How long a worker runs on it.
 const WORK: Duration = Duration::from_secs(5);
 
-pub async fn measure(database: &Database) {
-    let mut figures = Vec::new();
-    for many in [SHORT, LONG] {
-        database.empty().await;
-        database.fill(many).await;
-        let (look, claim) = looks(database).await;
-        let memory = memory(database).await;
-        println!(
-            "{many:>9} waiting: look {:>6.0} µs   claim of {AT_ONCE} {:>6.0} µs   memory {memory:>6.1} MiB",
-            look * 1e6,
-            claim * 1e6
-        );
-        figures.push((look, claim, memory));
-    }
-    let [short, long] = figures[..] else { return };
-    println!("look, {LONG} / {SHORT}, medians: {:.2}", long.0 / short.0);
-    println!("claim, {LONG} / {SHORT}, medians: {:.2}", long.1 / short.1);
-    println!("memory, {LONG} - {SHORT}: {:+.1} MiB", long.2 - short.2);
+/// A database with so many waiting, and how long each look at it and each claim took, in seconds.
+struct Queue {
+    database: Database,
+    waiting: u32,
+    looks: Vec<f64>,
+    claims: Vec<f64>,
 }
 
-/// Seconds that a look at what is due takes, and a claim; medians.
-async fn looks(database: &Database) -> (f64, f64) {
-    let store = &database.store;
-    let lease = Duration::from_mins(3);
-    let mut looks = Vec::new();
-    let mut claims = Vec::new();
+struct Figures {
+    look: f64,
+    claim: f64,
+    memory: f64,
+}
+
+pub async fn measure() {
+    let mut short = Queue::of("short", SHORT).await;
+    let mut long = Queue::of("long", LONG).await;
+    // They take turns, so that whatever else the machine does concerns both.
     for _ in 0..LOOKS {
+        for queue in [&mut short, &mut long] {
+            queue.look().await;
+        }
+    }
+    let short = short.told().await;
+    let long = long.told().await;
+    println!(
+        "look, {LONG} / {SHORT}, medians: {:.2}",
+        long.look / short.look
+    );
+    println!(
+        "claim, {LONG} / {SHORT}, medians: {:.2}",
+        long.claim / short.claim
+    );
+    println!(
+        "memory, {LONG} - {SHORT}: {:+.1} MiB",
+        long.memory - short.memory
+    );
+}
+
+impl Queue {
+    async fn of(name: &str, waiting: u32) -> Self {
+        let database = Database::open(name).await;
+        database.fill(waiting).await;
+        Self {
+            database,
+            waiting,
+            looks: Vec::new(),
+            claims: Vec::new(),
+        }
+    }
+
+    async fn look(&mut self) {
+        let store = &self.database.store;
         let now = Clock::system().now();
         let started = Instant::now();
         let due = store.next_due().await.expect("a look");
-        looks.push(started.elapsed().as_secs_f64());
+        self.looks.push(started.elapsed().as_secs_f64());
         let started = Instant::now();
-        let held = store.claim(&due[0].plan, now, lease, AT_ONCE).await;
-        claims.push(started.elapsed().as_secs_f64());
+        let held = store.claim(&due[0].plan, now, LEASE, AT_ONCE).await;
+        self.claims.push(started.elapsed().as_secs_f64());
         let held = held.expect("a claim");
         assert_eq!(held.len(), AT_ONCE as usize);
-        store.give_back(&held, due[0].at).await.expect("given back");
+        let given_back = store.give_back(&held, due[0].at).await;
+        given_back.expect("given back");
     }
-    (median(looks), median(claims))
+
+    async fn told(self) -> Figures {
+        let figures = Figures {
+            look: median(self.looks),
+            claim: median(self.claims),
+            memory: memory(&self.database).await,
+        };
+        println!(
+            "{:>9} waiting: look {:>6.0} µs   claim of {AT_ONCE} {:>6.0} µs   memory {:>6.1} MiB",
+            self.waiting,
+            figures.look * 1e6,
+            figures.claim * 1e6,
+            figures.memory
+        );
+        self.database.store.close().await;
+        figures
+    }
 }
 
 /// The most that the process has in memory while a worker works off what is waiting, in MiB.

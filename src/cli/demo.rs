@@ -31,6 +31,9 @@ use crate::telemetry;
 /// The settings that the demo runs on.
 const SETTINGS: &str = include_str!("../../examples/settings/company.yaml");
 
+/// Where nobody answers: the sign-ups of a demo without Kratos are in no Kratos.
+const NO_KRATOS: &str = "http://127.0.0.1:9";
+
 /// Options of the demo.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -69,6 +72,11 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         &key,
         &format!("http://{}", register.address),
         &format!("http://{}", crm.address),
+        if options.kratos {
+            kratos::ADMIN_URL
+        } else {
+            NO_KRATOS
+        },
     )
     .await?;
     let hooks = format!("http://{}", app.hooks_address);
@@ -139,7 +147,13 @@ fn introduce(app: &App, hooks: &str, register: &Example, crm: &Example, folder: 
     ));
 }
 
-async fn start(folder: &Path, key: &str, register: &str, crm: &str) -> anyhow::Result<App> {
+async fn start(
+    folder: &Path,
+    key: &str,
+    register: &str,
+    crm: &str,
+    admin: &str,
+) -> anyhow::Result<App> {
     let port = |wanted: u16| {
         if TcpListener::bind(("127.0.0.1", wanted)).is_ok() {
             wanted
@@ -159,6 +173,7 @@ async fn start(folder: &Path, key: &str, register: &str, crm: &str) -> anyhow::R
             ("VESTIBULE_ADMIN_PORT", port(4481)),
             ("VAT_REGISTER", register.to_owned()),
             ("CRM", crm.to_owned()),
+            ("KRATOS_ADMIN", admin.to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );

@@ -1,11 +1,14 @@
 //! A yes, written down until it is known what became of it.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::delivery::Scene;
+use crate::delivery::{Event, Scene};
 use crate::journal::{Clues, Deferred, Details, Entry};
 use crate::kratos::{Flow, Hook, Identifiers, Payload};
+use crate::resolution::event;
 use crate::verdict::Verdict;
 
 /// How yeses are written down.
@@ -13,6 +16,8 @@ use crate::verdict::Verdict;
 pub struct Journal {
     /// Whether accounts can be looked up; otherwise only what was deferred is written down.
     pub looks_up: bool,
+    /// Whether a change of the profile can have taken something, which must be confirmed if the change was saved.
+    pub changes_take: bool,
     /// By which traits people sign in.
     pub identifiers: Identifiers,
     /// Whether sign-ups whose identifier is not told are given an `external_id`.
@@ -49,15 +54,10 @@ impl Journal {
         deferred: Vec<Deferred>,
         now: Timestamp,
     ) -> Option<Entry> {
-        let looked_up = self.looks_up && hook.flow == Flow::Registration;
-        if !looked_up && deferred.is_empty() {
+        if !self.is_looked_up(hook) && deferred.is_empty() {
             return None;
         }
-        // As Kratos will save it.
-        let mut identity = payload.identity.clone().unwrap_or_default();
-        if let (Verdict::AdmitWith(changes), Value::Object(identity)) = (verdict, &mut identity) {
-            identity.extend(changes.clone());
-        }
+        let identity = as_saved(payload.identity.as_ref()?, verdict);
         let is_change = !payload.identity_id.is_nil();
         let clues = Clues {
             identifiers: if is_change {
@@ -81,7 +81,7 @@ impl Journal {
             details: Details {
                 clues,
                 scene: Scene {
-                    identity: keeps_identity.then_some(identity),
+                    identity: keeps_identity.then(|| identity.into_owned()),
                     previous: payload.previous.clone(),
                     flow: Some(payload.flow.clone()),
                     request: Some(payload.request.clone()),
@@ -93,4 +93,25 @@ impl Journal {
             },
         })
     }
+
+    fn is_looked_up(&self, hook: &Hook) -> bool {
+        self.looks_up
+            && match hook.flow {
+                Flow::Registration => true,
+                Flow::Settings => self.changes_take && event(hook) == Event::IdentityUpdated,
+                Flow::Verification => false,
+            }
+    }
+}
+
+/// The identity as Kratos will save it.
+fn as_saved<'a>(identity: &'a Value, verdict: &Verdict) -> Cow<'a, Value> {
+    let Verdict::AdmitWith(changes) = verdict else {
+        return Cow::Borrowed(identity);
+    };
+    let mut identity = identity.clone();
+    if let Value::Object(identity) = &mut identity {
+        identity.extend(changes.clone());
+    }
+    Cow::Owned(identity)
 }

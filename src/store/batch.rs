@@ -41,11 +41,20 @@ impl Batch {
         self.deliveries.is_empty() && self.is_only_deliveries()
     }
 
-    /// Whether one statement holds all of it.
+    /// Whether one statement holds all of it: that of the deliveries.
     #[must_use]
     pub fn is_only_deliveries(&self) -> bool {
-        self.opened.is_empty()
-            && self.closed.is_empty()
+        self.opened.is_empty() && self.is_only_deliveries_and_opened()
+    }
+
+    /// Whether one statement holds all of it: that of the yeses.
+    #[must_use]
+    pub fn is_only_opened(&self) -> bool {
+        self.deliveries.is_empty() && self.is_only_deliveries_and_opened()
+    }
+
+    fn is_only_deliveries_and_opened(&self) -> bool {
+        self.closed.is_empty()
             && self.ended.is_empty()
             && self.reserved.is_empty()
             && self.confirmed.is_empty()

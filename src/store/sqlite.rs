@@ -233,6 +233,11 @@ mod tests {
             {
                 assert!(step.contains("INDEX"), "{step} in {statement}");
             }
+            // However many are due at one moment, they are not sorted to find the first.
+            assert!(
+                steps.iter().all(|(.., step)| !step.contains("TEMP B-TREE")),
+                "{steps:?} in {statement}"
+            );
         }
     }
 }

@@ -1,32 +1,41 @@
 //! Calls that come while one transaction is being written share the next.
 //!
-//! A transaction costs a sync of the disk, whatever is in it. Nobody waits for company: who comes alone is written alone.
+//! A transaction costs a sync of the disk, whatever is in it. Whoever waits for an answer never waits for company: who comes
+//! alone is written alone. What is handed in without anybody waiting gathers for a moment.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Error;
+use crate::clock::{Clock, later};
 
 /// How many calls may wait to be written; beyond it they wait to wait.
 const WAITING: usize = 1024;
 /// How many share a transaction.
 const TOGETHER: usize = 256;
+/// How long what nobody waits for gathers, unless somebody comes who waits.
+const GATHERS: Duration = Duration::from_millis(5);
 
 /// What the database said to one call. An error is shared by all whom it concerns.
 pub type Said<T> = Result<T, Arc<Error>>;
 
 struct Call<I, O> {
     input: I,
-    answer: oneshot::Sender<Said<O>>,
+    /// `None` if nobody waits.
+    answer: Option<oneshot::Sender<Said<O>>>,
 }
 
 /// Where calls are handed in.
 #[derive(Debug)]
-pub struct Together<I, O>(mpsc::Sender<Call<I, O>>);
+pub struct Together<I, O> {
+    calls: mpsc::Sender<Call<I, O>>,
+    somebody_waits: Arc<Notify>,
+}
 
 /// Says something to each of its inputs, in their order.
 type Write<I, O> = dyn Fn(Vec<I>) -> BoxFuture<'static, Vec<Said<O>>> + Send + Sync;
@@ -34,6 +43,7 @@ type Write<I, O> = dyn Fn(Vec<I>) -> BoxFuture<'static, Vec<Said<O>>> + Send + S
 /// The other end, which writes them down.
 pub struct Writer<I, O> {
     waiting: mpsc::Receiver<Call<I, O>>,
+    somebody_waits: Arc<Notify>,
     write: Box<Write<I, O>>,
 }
 
@@ -41,14 +51,26 @@ pub struct Writer<I, O> {
 pub fn together<I: Send + 'static, O: Send + 'static>(
     write: impl Fn(Vec<I>) -> BoxFuture<'static, Vec<Said<O>>> + Send + Sync + 'static,
 ) -> (Together<I, O>, Writer<I, O>) {
-    let (sender, waiting) = mpsc::channel(WAITING);
-    let write = Box::new(write);
-    (Together(sender), Writer { waiting, write })
+    let (calls, waiting) = mpsc::channel(WAITING);
+    let somebody_waits = Arc::new(Notify::new());
+    let writer = Writer {
+        waiting,
+        somebody_waits: Arc::clone(&somebody_waits),
+        write: Box::new(write),
+    };
+    let together = Together {
+        calls,
+        somebody_waits,
+    };
+    (together, writer)
 }
 
 impl<I, O> Clone for Together<I, O> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self {
+            calls: self.calls.clone(),
+            somebody_waits: Arc::clone(&self.somebody_waits),
+        }
     }
 }
 
@@ -57,16 +79,18 @@ impl<I, O> Together<I, O> {
     pub async fn write(&self, input: I) -> Said<O> {
         let (answer, answered) = oneshot::channel();
         let closed = || Arc::new(Error::Database(sqlx::Error::PoolClosed));
+        let answer = Some(answer);
         let call = Call { input, answer };
-        self.0.send(call).await.map_err(|_| closed())?;
+        self.calls.send(call).await.map_err(|_| closed())?;
+        self.somebody_waits.notify_one();
         answered.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Hands it in at once, for nobody waits for an answer. `false` if too many are waiting already.
     #[must_use]
     pub fn hand_in(&self, input: I) -> bool {
-        let (answer, _) = oneshot::channel();
-        self.0.try_send(Call { input, answer }).is_ok()
+        let answer = None;
+        self.calls.try_send(Call { input, answer }).is_ok()
     }
 }
 
@@ -75,6 +99,7 @@ impl<I, O> Writer<I, O> {
     pub async fn run(mut self) {
         let mut calls = Vec::with_capacity(TOGETHER);
         while self.waiting.recv_many(&mut calls, TOGETHER).await > 0 {
+            self.gather(&mut calls).await;
             let (inputs, answers): (Vec<I>, Vec<_>) = std::mem::take(&mut calls)
                 .into_iter()
                 .map(|Call { input, answer }| (input, answer))
@@ -88,7 +113,10 @@ impl<I, O> Writer<I, O> {
             let unheard = answers
                 .into_iter()
                 .zip(said)
-                .filter_map(|(answer, said)| answer.send(said).err()?.err())
+                .filter_map(|(answer, said)| match answer {
+                    Some(answer) => answer.send(said).err()?.err(),
+                    None => said.err(),
+                })
                 .last();
             // Whoever waited has left by now, or never did.
             if let Some(error) = unheard {
@@ -97,6 +125,20 @@ impl<I, O> Writer<I, O> {
                     "The database did not do what nobody waits for any more",
                 );
             }
+        }
+    }
+
+    async fn gather(&mut self, calls: &mut Vec<Call<I, O>>) {
+        if calls.iter().any(|call| call.answer.is_some()) {
+            return;
+        }
+        let clock = Clock::system();
+        let until = later(clock.now(), GATHERS);
+        clock.before(until, self.somebody_waits.notified()).await;
+        while calls.len() < TOGETHER
+            && let Ok(call) = self.waiting.try_recv()
+        {
+            calls.push(call);
         }
     }
 }

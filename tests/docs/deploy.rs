@@ -35,6 +35,8 @@ fn the_kubernetes_manifest_holds_settings_that_are_right() {
     let settings = config::read(settings, Path::new("vestibule.yaml"), &environment(&[]))
         .unwrap_or_else(|problems| panic!("{problems}"));
 
+    assert!(settings.kratos.admin.is_some(), "lost sign-ups are found");
+
     let pod = &of_kind("StatefulSet")["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     for (name, port) in [
@@ -85,6 +87,10 @@ fn the_settings_of_fly_listen_on_the_private_network_only() {
     let settings = config::read(&read(file), &root().join(file), &environment(&variables))
         .unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(settings.hooks_address.host.to_string(), "::");
+    assert!(
+        variables.iter().any(|(name, _)| *name == "KRATOS_ADMIN"),
+        "lost sign-ups are found"
+    );
     let check = &fly["checks"]["ready"];
     assert_eq!(
         check["port"].as_integer(),
@@ -121,6 +127,9 @@ fn docker_compose_publishes_to_this_machine_only_and_its_settings_are_right() {
         .as_str()
         .and_then(|volume| volume.strip_prefix("./")?.split(':').next())
         .expect("a file");
-    config::read(&read(file), &root().join(file), &environment(&variables))
+    let settings = config::read(&read(file), &root().join(file), &environment(&variables))
         .unwrap_or_else(|problems| panic!("{problems}"));
+    let admin = settings.kratos.admin.expect("Kratos's admin API");
+    assert_eq!(admin.url.host_str(), Some("kratos"), "lost sign-ups are found");
+    assert!(services.contains_key("kratos"));
 }

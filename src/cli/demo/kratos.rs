@@ -13,6 +13,9 @@ const KRATOS_YML: &str = include_str!("../../../kratos-config/kratos.yml");
 const IDENTITY_SCHEMA: &str = include_str!("../../../kratos-config/identity.schema.json");
 const TEMPLATE: &str = include_str!("../../../kratos-config/vestibule.jsonnet");
 
+/// Where kratos.yml puts its admin API.
+pub const ADMIN_URL: &str = "http://127.0.0.1:4434";
+
 /// A running Kratos.
 pub struct Kratos {
     /// Where browsers reach it.

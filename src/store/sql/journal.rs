@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use sqlx::Row as _;
 use uuid::Uuid;
 
@@ -36,25 +37,39 @@ pub(super) async fn open(connection: &mut Connection, entries: &[Entry]) -> Resu
     // A statement may touch each row once.
     let latest: BTreeMap<Uuid, &Entry> =
         entries.iter().map(|entry| (entry.flow_id, entry)).collect();
-    let rows: Value = latest.into_values().map(entry_row).collect();
+    let rows: Vec<Row<'_>> = latest.into_values().map(Row::of).collect();
     sqlx::query(OPEN)
-        .bind(rows.to_string())
+        .bind(row::text(&rows))
         .execute(connection)
         .await?;
     Ok(())
 }
 
-fn entry_row(entry: &Entry) -> Value {
-    json!({
-        "flow_id": entry.flow_id,
-        "flow": entry.flow.as_str(),
-        "method": entry.method,
-        "asked_at": row::moment(entry.asked_at),
-        "opened_at": row::moment(entry.opened_at),
-        "expires_at": row::moment(entry.expires_at),
-        "entry": json!(entry.details).to_string(),
-        "look_at": row::moment(later(entry.opened_at, PATIENCE)),
-    })
+#[derive(Serialize)]
+struct Row<'a> {
+    flow_id: Uuid,
+    flow: &'static str,
+    method: &'a str,
+    asked_at: i64,
+    opened_at: i64,
+    expires_at: i64,
+    entry: String,
+    look_at: i64,
+}
+
+impl<'a> Row<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        Self {
+            flow_id: entry.flow_id,
+            flow: entry.flow.as_str(),
+            method: &entry.method,
+            asked_at: row::moment(entry.asked_at),
+            opened_at: row::moment(entry.opened_at),
+            expires_at: row::moment(entry.expires_at),
+            entry: row::text(&entry.details),
+            look_at: row::moment(later(entry.opened_at, PATIENCE)),
+        }
+    }
 }
 
 const CLOSE: &str = concat!("DELETE FROM journal WHERE flow_id IN ", texts!("$1"));

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::Row as _;
 use uuid::Uuid;
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use super::row::{self, DbRow};
 use super::{Connection, Pool};
 use crate::clock::{Timestamp, later, milliseconds};
-use crate::delivery::{Claimed, New, Outcome, State};
+use crate::delivery::{Claimed, Event, New, Outcome, State};
 use crate::store::{Error, NextDue, Settlement};
 
 // `WHERE true` tells SQLite that `ON` does not belong to a join.
@@ -37,9 +38,9 @@ pub(super) async fn accept(
     if deliveries.is_empty() {
         return Ok(HashSet::new());
     }
-    let rows: Value = deliveries.iter().map(new_row).collect();
+    let rows: Vec<NewRow<'_>> = deliveries.iter().map(NewRow::of).collect();
     let new = sqlx::query(ACCEPT)
-        .bind(rows.to_string())
+        .bind(row::text(&rows))
         .fetch_all(connection)
         .await?;
     ids(&new)
@@ -52,27 +53,47 @@ fn ids(rows: &[DbRow]) -> Result<HashSet<Uuid>, Error> {
         .collect::<Result<_, _>>()?)
 }
 
-fn new_row(new: &New) -> Value {
-    let (work, state, error) = match &new.work {
-        Ok(work) => (Some(json!(work).to_string()), State::Pending, None),
-        Err(reason) => (None, State::Abandoned, Some(reason)),
-    };
-    let scene = new.scene.as_ref().filter(|_| work.is_some());
-    json!({
-        "id": new.id,
-        "plan": new.plan,
-        "event": new.event,
-        "unique_key": new.unique_key,
-        "identity_id": new.identity_id,
-        "work": work,
-        "scene": scene.map(|scene| json!(scene).to_string()),
-        "state": state,
-        "run_at": row::moment(new.due_at),
-        "keep_trying_until": row::moment(new.keep_trying_until),
-        "created_at": row::moment(new.created_at),
-        "settled_at": error.is_some().then(|| row::moment(new.created_at)),
-        "last_error": error,
-    })
+#[derive(Serialize)]
+struct NewRow<'a> {
+    id: Uuid,
+    plan: &'a str,
+    event: Event,
+    unique_key: &'a str,
+    identity_id: Uuid,
+    work: Option<String>,
+    scene: Option<String>,
+    state: State,
+    run_at: i64,
+    keep_trying_until: i64,
+    created_at: i64,
+    settled_at: Option<i64>,
+    last_error: Option<&'a str>,
+}
+
+impl<'a> NewRow<'a> {
+    fn of(new: &'a New) -> Self {
+        let (work, state, last_error) = match &new.work {
+            Ok(work) => (Some(row::text(work)), State::Pending, None),
+            Err(reason) => (None, State::Abandoned, Some(reason.as_str())),
+        };
+        let scene = new.scene.as_ref().filter(|_| work.is_some());
+        let created_at = row::moment(new.created_at);
+        Self {
+            id: new.id,
+            plan: &new.plan,
+            event: new.event,
+            unique_key: &new.unique_key,
+            identity_id: new.identity_id,
+            work,
+            scene: scene.map(row::text),
+            state,
+            run_at: row::moment(new.due_at),
+            keep_trying_until: row::moment(new.keep_trying_until),
+            created_at,
+            settled_at: last_error.map(|_| created_at),
+            last_error,
+        }
+    }
 }
 
 // Leaps from plan to plan along the index, however many deliveries each has.

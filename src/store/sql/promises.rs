@@ -27,6 +27,11 @@ impl Database {
             let mut connection = self.writer().acquire().await?;
             return outbox::accept(&mut connection, &batch.deliveries).await;
         }
+        if batch.is_only_opened() {
+            let mut connection = self.writer().acquire().await?;
+            journal::open(&mut connection, &batch.opened).await?;
+            return Ok(HashSet::new());
+        }
         let mut transaction = self.begin().await?;
         journal::open(&mut transaction, &batch.opened).await?;
         journal::close(&mut transaction, &batch.closed).await?;

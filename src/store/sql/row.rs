@@ -1,5 +1,6 @@
 //! How our values look in a column.
 
+use serde::Serialize;
 use sqlx::Row;
 use uuid::Uuid;
 
@@ -49,6 +50,11 @@ pub(super) fn event(row: &DbRow) -> Result<Event, sqlx::Error> {
 
 pub(super) fn state(row: &DbRow) -> Result<State, sqlx::Error> {
     State::named(row.try_get("state")?).ok_or_else(|| unknown("state"))
+}
+
+/// Something that is kept as JSON. It has texts for keys, so that it can always be written.
+pub(super) fn text(something: &impl Serialize) -> String {
+    serde_json::to_string(something).unwrap_or_default()
 }
 
 /// A value that is kept as JSON.

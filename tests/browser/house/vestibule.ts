@@ -30,6 +30,8 @@ export class Vestibule {
         VESTIBULE_DSN: `sqlite://${join(folder, 'vestibule.db')}`,
         VAT_REGISTER: services.vatRegister,
         CRM: services.crm,
+        // No scene waits for the end of a flow, after which it would be looked up what became of it.
+        KRATOS_ADMIN: 'http://127.0.0.1:9',
       },
       join(folder, 'vestibule.log'),
     )
