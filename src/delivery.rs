@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::expression::{Expression, JsonTemplate};
+use crate::expression::{Expression, JsonTemplate, Root};
 use crate::request;
 use backoff::Schedule;
 
@@ -86,6 +86,29 @@ impl Plan {
     #[must_use]
     pub fn reads_the_answer(&self) -> bool {
         self.delivered.is_some() || self.give_up.is_some() || !self.save.is_empty()
+    }
+
+    /// Whether one of its expressions reads a name that begins with this root.
+    #[must_use]
+    pub fn reads(&self, root: Root) -> bool {
+        let conditions = [&self.when, &self.delivered, &self.give_up];
+        let saved = self.save.iter().flat_map(|save| save.value.expressions());
+        self.send.reads(root)
+            || conditions
+                .into_iter()
+                .flatten()
+                .chain(saved)
+                .any(|one| one.reads(root))
+    }
+
+    /// Whether its `when` can be told from the identity alone, as an identity of Kratos's admin API is: by what flow it came, and
+    /// with which request, is not known there.
+    #[must_use]
+    pub fn is_decided_by_the_identity(&self) -> bool {
+        let untold = [Root::Flow, Root::Request, Root::Method];
+        self.when
+            .as_ref()
+            .is_none_or(|when| !untold.into_iter().any(|root| when.reads(root)))
     }
 }
 

@@ -249,6 +249,12 @@ impl Expression {
         &self.compiled.checks
     }
 
+    /// Whether it reads a name that begins with this root.
+    #[must_use]
+    pub fn reads(&self, root: Root) -> bool {
+        self.compiled.roots.contains(&root)
+    }
+
     /// Whether it goes through a list or a map (`all`, `exists`, `map`, `filter`), and so may take long.
     #[must_use]
     pub fn loops(&self) -> bool {

@@ -102,13 +102,23 @@ impl Identities {
         list(answer)
     }
 
-    /// The page that begins at `from`, a [`Page::next`]; without it the first.
+    /// The page that begins at `from`, a [`Page::next`]; without it the first. Where identities are large it holds fewer.
     pub async fn page(&self, from: Option<&str>) -> Result<Page, Error> {
+        let mut size = PAGE;
+        loop {
+            match self.page_of(size, from).await {
+                Err(Error::NoAnswer(NoAnswer::TooLarge)) if size > 1 => size /= 2,
+                page => return page,
+            }
+        }
+    }
+
+    async fn page_of(&self, size: u32, from: Option<&str>) -> Result<Page, Error> {
         let from = from.map_or(String::new(), |token| {
             format!("&page_token={}", encoded(token))
         });
         let answer = self
-            .ask(get(format!("/admin/identities?page_size={PAGE}{from}")))
+            .ask(get(format!("/admin/identities?page_size={size}{from}")))
             .await?;
         let link = answer.response["headers"]["link"].as_str();
         let next = link.and_then(next_page);

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use chrono::SubsecRound as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -18,6 +19,9 @@ use crate::request::Request;
 pub const PATIENCE: Duration = Duration::from_mins(1);
 /// How long after the end of the flow's life the last look is: Kratos may have begun to save at its very end.
 pub const AFTER_THE_END: Duration = Duration::from_secs(90);
+/// How long Kratos may take from our yes to the account: whatever other hooks stand behind ours. An account that is younger
+/// came of a later sign-up.
+const SAVED_WITHIN: Duration = Duration::from_mins(5);
 /// The longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_mins(16);
 
@@ -77,7 +81,7 @@ pub struct Deferred {
     pub check: String,
     /// The question.
     pub request: Request,
-    /// The value of the check's field.
+    /// The value of the check's field, as it is to be saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
 }
@@ -124,7 +128,11 @@ impl Entry {
         let created = identity["created_at"]
             .as_str()
             .and_then(|text| text.parse::<Timestamp>().ok());
-        created.is_some_and(|created| created >= self.asked_at)
+        // Kratos on MySQL keeps whole seconds.
+        let earliest = self.asked_at.trunc_subsecs(0);
+        // Where the template does not tell when the form was sent, the first is when it was opened.
+        let latest = later(self.asked_at.max(self.opened_at), SAVED_WITHIN);
+        created.is_some_and(|created| earliest <= created && created <= latest)
     }
 
     /// Whether this was the last look: the flow can bring forth nothing more.
@@ -200,9 +208,11 @@ mod tests {
     fn who_was_there_before_is_somebody_else() {
         let entry = entry("password", known_by(&["a@example.org"]));
         for (created_at, expected) in [
-            (json!("2026-11-23T12:00:00.499999Z"), false),
+            (json!("2026-11-23T11:59:59.999999Z"), false),
+            (json!("2026-11-23T12:00:00Z"), true), // by a database that keeps whole seconds
             (json!("2026-11-23T12:00:00.5Z"), true),
-            (json!("2026-11-23T12:40:00Z"), true),
+            (json!("2026-11-23T12:05:01Z"), true),
+            (json!("2026-11-23T12:05:02Z"), false), // of a later sign-up
             (json!("2025-01-01T00:00:00Z"), false),
             (json!(null), false),
         ] {

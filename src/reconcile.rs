@@ -67,6 +67,8 @@ pub struct Reconciler {
     store: Arc<dyn Store>,
     identities: Identities,
     plans: Vec<Plan>,
+    /// The names of those that it cannot decide about.
+    left_out: Vec<String>,
     lists: Arc<Lists>,
     stored: Arc<Notify>,
     clock: Clock,
@@ -91,12 +93,18 @@ impl Reconciler {
     /// Reconciles for those of the plans that new identities are for.
     #[must_use]
     pub fn new(knows: Knows, wishes: Wishes) -> Self {
-        let mut plans = knows.plans;
-        plans.retain(|plan| plan.events.contains(&Event::IdentityCreated));
+        let of_new_identities = knows
+            .plans
+            .into_iter()
+            .filter(|plan| plan.events.contains(&Event::IdentityCreated));
+        // Of an account without a delivery it cannot be told whether its `post` decided against one.
+        let (plans, left_out): (Vec<Plan>, Vec<Plan>) =
+            of_new_identities.partition(Plan::is_decided_by_the_identity);
         Self {
             store: knows.store,
             identities: knows.identities,
             plans,
+            left_out: left_out.into_iter().map(|plan| plan.name).collect(),
             lists: knows.lists,
             stored: knows.stored,
             clock: knows.clock,
@@ -114,6 +122,13 @@ impl Reconciler {
             let turn = Turn::take(&*self.store, &self.clock, TURN, self.holder).await?;
             Some(turn.ok_or(Error::Busy)?)
         };
+        for plan in &self.left_out {
+            tracing::warn!(
+                plan,
+                "Plan `{plan}` is left out of the reconciliation: its `when` reads `flow`, `request` or `method`, which only a hook \
+                 knows, so it cannot be told which identities it is for"
+            );
+        }
         let past = Past::of(&*self.store, &self.clock, &self.plans, self.wishes.since).await?;
         let mut round = Round {
             reconciler: self,

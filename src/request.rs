@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::expression::{EvaluationError, Expression, JsonTemplate, Names, Template};
+use crate::expression::{EvaluationError, Expression, JsonTemplate, Names, Root, Template};
 
 /// The verbs that a request may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,23 @@ pub struct Plan {
     pub headers: Vec<(String, Template)>,
     /// What is sent.
     pub body: Content,
+}
+
+impl Plan {
+    /// Whether one of its expressions reads a name that begins with this root.
+    #[must_use]
+    pub fn reads(&self, root: Root) -> bool {
+        let reads = |template: &Template| template.expressions().any(|one| one.reads(root));
+        let any = |list: &[(String, Template)]| list.iter().any(|(_, template)| reads(template));
+        reads(&self.path)
+            || any(&self.query)
+            || any(&self.headers)
+            || match &self.body {
+                Content::Empty => false,
+                Content::Json(json) => json.expressions().iter().any(|one| one.reads(root)),
+                Content::Form(form) => any(form),
+            }
+    }
 }
 
 /// The planned body.

@@ -1,6 +1,6 @@
 //! What follows once it is known what became of a sign-up: an account was made, or none ever will be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -21,6 +21,8 @@ pub struct Resolution {
     plans: Vec<Plan>,
     reserves: BTreeMap<String, Reserve>,
     fields: BTreeMap<String, Field>,
+    /// The checks whose field is saved otherwise than it was typed, because something is set there.
+    rewritten: BTreeSet<String>,
     defers: bool,
     lists: Arc<Lists>,
 }
@@ -38,6 +40,14 @@ pub struct Made<'a> {
     pub trigger_id: &'a str,
     /// What deliveries may read.
     pub names: Names<'a>,
+}
+
+impl Made<'_> {
+    /// Whether a yes to this method is what it came of. One account comes of a sign-up, by whatever method it was tried
+    /// before; a form of settings may be sent by one method after another.
+    fn is_of(&self, method: &str) -> bool {
+        self.event == Event::IdentityCreated || method == self.names.method
+    }
 }
 
 /// What follows, and what somebody should hear of.
@@ -64,6 +74,18 @@ fn event_of(flow: Flow, method: &str) -> Event {
     }
 }
 
+fn rewritten(checks: &[Check]) -> BTreeSet<String> {
+    let set = || {
+        let all = checks.iter().flat_map(|check| &check.set);
+        all.map(|set| set.path.as_slice())
+    };
+    let is_set = |field: &Field| set().any(|path| field.meets(path));
+    let rewritten = checks
+        .iter()
+        .filter(|check| check.field.as_ref().is_some_and(is_set));
+    rewritten.map(|check| check.name.clone()).collect()
+}
+
 /// What tells one yes to a flow from another: a form of settings may be sent again and again.
 fn occasion_of(entry: &Entry) -> String {
     format!("{}:{}", entry.flow_id, entry.opened_at.timestamp_millis())
@@ -83,6 +105,7 @@ impl Resolution {
             plans: plans.to_vec(),
             reserves: reserves.collect(),
             fields: fields.collect(),
+            rewritten: rewritten(checks),
             defers: checks.iter().any(Check::defers),
             lists,
         }
@@ -127,10 +150,12 @@ impl Resolution {
         };
         let mut resolved = Resolved::default();
         let batch = &mut resolved.batch;
-        batch.closed.push(made.flow_id);
         batch.deliveries = deliveries_for(&self.plans, &occasion, &made.names);
-        // A form of settings may be sent again with other values, or by another method, after a yes that came to nothing.
-        let entry = entry.filter(|entry| entry.method == made.names.method);
+        let is_about_another = entry.is_some_and(|entry| !made.is_of(&entry.method));
+        if !is_about_another {
+            batch.closed.push(made.flow_id);
+        }
+        let entry = entry.filter(|_| !is_about_another);
         if let Some(entry) = entry.filter(|entry| !entry.details.deferred.is_empty()) {
             let scene = Scene::of(&made.names);
             let yes = occasion_of(entry);
@@ -172,8 +197,10 @@ impl Resolution {
     /// Whether something was taken for what was saved. If not, it is released when its flow has expired.
     fn is_for(&self, reservation: &Reservation, made: &Made<'_>) -> bool {
         reservation.details.as_ref().is_none_or(|details| {
-            details.scene.method == made.names.method
-                && self.was_saved(&reservation.check, details.scene.value.as_ref(), made)
+            let check = &reservation.check;
+            made.is_of(&details.scene.method)
+                && (self.rewritten.contains(check)
+                    || self.was_saved(check, details.scene.value.as_ref(), made))
         })
     }
 

@@ -21,7 +21,7 @@ use crate::kratos::Flow;
 use crate::reservation::Because;
 use crate::resolution::Resolution;
 use crate::store::journal::claim;
-use crate::store::{self, Batch, Store};
+use crate::store::{self, Batch, FlowState, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReasonLabels;
 
@@ -182,8 +182,7 @@ impl Sweeper {
         now: Timestamp,
     ) -> Result<(), store::Error> {
         let state = self.store.flow(entry.flow_id).await?;
-        if state.entry.is_none() {
-            // `post` came while we looked.
+        if !is_still(entry, &state) {
             return Ok(());
         }
         let resolved = self
@@ -205,7 +204,7 @@ impl Sweeper {
             End::Undecided
         };
         let state = self.store.flow(entry.flow_id).await?;
-        if state.entry.is_none() {
+        if !is_still(entry, &state) {
             return Ok(());
         }
         let batch = self.resolution.ended(entry, end, &state.reservations, now);
@@ -265,6 +264,13 @@ impl Sweeper {
         let labels = ReasonLabels { reason };
         self.metrics.journal_ended.get_or_create(&labels).inc();
     }
+}
+
+/// Whether it is the entry still: while we looked, `post` may have come, or another yes to the same flow, which will be looked
+/// at in its turn.
+fn is_still(entry: &Entry, state: &FlowState) -> bool {
+    let now = state.entry.as_ref();
+    now.is_some_and(|now| now.opened_at == entry.opened_at)
 }
 
 /// The account that came of it, if there is one, as hooks are told of it.

@@ -36,32 +36,32 @@ FROM deliveries CROSS JOIN NUMBERS WHERE deliveries.id = 'TEMPLATE'";
 impl Database {
     /// An empty one: of this name on the PostgreSQL in `BENCH_DSN`, else a file.
     pub async fn open(name: &str) -> Self {
-        match std::env::var("BENCH_DSN") {
-            Ok(server) => {
-                let mut address = url::Url::parse(&server).expect("BENCH_DSN is an address");
-                let mut connection = PgConnection::connect(&server).await.expect("a PostgreSQL");
-                for statement in [
-                    format!("DROP DATABASE IF EXISTS bench_{name}"),
-                    format!("CREATE DATABASE bench_{name}"),
-                ] {
-                    let done = sqlx::raw_sql(AssertSqlSafe(statement));
-                    done.execute(&mut connection).await.expect("a database");
-                }
-                address.set_path(&format!("bench_{name}"));
-                let store = Postgres::open(address.as_str()).await;
-                Self {
-                    store: Arc::new(store.expect("a PostgreSQL")),
-                    place: Place::Address(address.into()),
-                }
-            }
-            Err(_) => {
-                let folder = tempfile::tempdir().expect("a folder");
-                let path = folder.path().join("bench.db");
-                Self {
-                    store: Arc::new(Sqlite::open(&path).await.expect("a file")),
-                    place: Place::File(path, folder),
-                }
-            }
+        if let Ok(server) = std::env::var("BENCH_DSN") {
+            return Self::on_server(&server, name).await;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("bench.db");
+        Self {
+            store: Arc::new(Sqlite::open(&path).await.expect("a file")),
+            place: Place::File(path, folder),
+        }
+    }
+
+    async fn on_server(server: &str, name: &str) -> Self {
+        let mut address = url::Url::parse(server).expect("BENCH_DSN is an address");
+        let mut connection = PgConnection::connect(server).await.expect("a PostgreSQL");
+        for statement in [
+            format!("DROP DATABASE IF EXISTS bench_{name}"),
+            format!("CREATE DATABASE bench_{name}"),
+        ] {
+            let done = sqlx::raw_sql(AssertSqlSafe(statement));
+            done.execute(&mut connection).await.expect("a database");
+        }
+        address.set_path(&format!("bench_{name}"));
+        let store = Postgres::open(address.as_str()).await;
+        Self {
+            store: Arc::new(store.expect("a PostgreSQL")),
+            place: Place::Address(address.into()),
         }
     }
 

@@ -44,6 +44,8 @@ fn main() {
 }
 
 async fn measure() {
+    // First, while the process holds nothing yet.
+    queue::measure().await;
     let database = Database::open("rounds").await;
     println!(
         "{}: 1 KB each, {} in flight, {ROUNDS} rounds of {} s each",
@@ -78,7 +80,6 @@ async fn measure() {
         median(drained)
     );
     database.store.close().await;
-    queue::measure().await;
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -10,6 +10,7 @@ use crate::check::{Book, Check, Checks, Speech};
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::courier::{Knows, Porter};
+use crate::expression::Root;
 use crate::identities::Identities;
 use crate::reconcile;
 use crate::resolution::Resolution;
@@ -143,6 +144,7 @@ impl Parts {
         let (intake, intake_writer) = intake(Arc::clone(&self.store), on_loss);
         // Ends when the last call has been answered and the door is gone.
         tokio::spawn(intake_writer.run());
+        let reads = |root| settings.deliveries.iter().any(|plan| plan.reads(root));
         let checks = Checks::new(
             settings.checks.clone(),
             Arc::clone(&self.services),
@@ -171,6 +173,8 @@ impl Parts {
                 identifiers: settings.kratos.identifiers.clone(),
                 use_external_id: settings.kratos.use_external_id,
                 tells_of_failures: self.resolution.tells_of_failures(),
+                reads_flow: reads(Root::Flow),
+                reads_request: reads(Root::Request),
             },
             intake,
             store: Arc::clone(&self.store),

@@ -650,6 +650,16 @@ impl<'a> Round<'a> {
         } else {
             Verdict::Refuse(findings)
         };
+        if let Verdict::AdmitWith(changes) = &verdict
+            && changes.contains_key("traits")
+        {
+            let saved = Value::Object(changes.clone());
+            for one in &mut postponed {
+                if let Some(field) = &one.otherwise.field {
+                    one.deferred.value = field.value_in(&saved).cloned();
+                }
+            }
+        }
         Judgement {
             verdict,
             records,

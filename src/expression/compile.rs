@@ -35,6 +35,8 @@ pub(super) struct Compiled {
     pub slots: Vec<Slot>,
     /// The checks that it reads, each once.
     pub checks: Vec<String>,
+    /// The roots of the names that it reads, each once.
+    pub roots: BTreeSet<Root>,
     /// Whether there is a loop in it.
     pub loops: bool,
     /// The keys that the operator wrote; others must not be printed.
@@ -78,12 +80,14 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         has_loops: false,
         slots: Vec::new(),
         checks: Vec::new(),
+        roots: BTreeSet::new(),
         keys: BTreeSet::new(),
     };
     walk.visit(&mut tree, 1)?;
     let Walk {
         slots,
         checks,
+        roots,
         has_loops: loops,
         keys,
         ..
@@ -92,6 +96,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         tree,
         slots,
         checks,
+        roots,
         loops,
         keys,
     })
@@ -111,6 +116,7 @@ struct Walk<'s> {
     has_loops: bool,
     slots: Vec<Slot>,
     checks: Vec<String>,
+    roots: BTreeSet<Root>,
     keys: BTreeSet<String>,
 }
 
@@ -297,6 +303,7 @@ impl Walk<'_> {
                 .error(chain.id, format!("`{name}` does not exist here"))
                 .with_hint(root.where_it_exists()));
         }
+        self.roots.insert(root);
         match root {
             // These are no JSON; whatever is done with them, the language does.
             Root::Method | Root::Now if !chain.steps.is_empty() => return Ok(Meaning::Other),

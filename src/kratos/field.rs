@@ -55,6 +55,12 @@ impl Field {
         format!("#/{}", self.text.replace('.', "/"))
     }
 
+    /// Whether one is the other, or within it.
+    #[must_use]
+    pub fn meets(&self, path: &[String]) -> bool {
+        self.names.iter().zip(path).all(|(one, other)| one == other)
+    }
+
     /// The value in an identity, or in what it was before; `None` if it is missing or null.
     #[must_use]
     pub fn value_in<'a>(&self, identity: &'a Value) -> Option<&'a Value> {

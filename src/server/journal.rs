@@ -12,6 +12,10 @@ use crate::resolution::event;
 use crate::verdict::Verdict;
 
 /// How yeses are written down.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each follows from a setting of its own"
+)]
 #[derive(Clone, Debug)]
 pub struct Journal {
     /// Whether accounts can be looked up; otherwise only what was deferred is written down.
@@ -24,6 +28,10 @@ pub struct Journal {
     pub use_external_id: bool,
     /// Whether somebody is told of sign-ups of which no account came.
     pub tells_of_failures: bool,
+    /// Whether a delivery reads the flow.
+    pub reads_flow: bool,
+    /// Whether a delivery reads the person's request.
+    pub reads_request: bool,
 }
 
 /// The methods whose identifier Kratos does not tell hooks.
@@ -70,6 +78,8 @@ impl Journal {
         };
         // No more of a person is kept than somebody will ask for.
         let keeps_identity = self.tells_of_failures || is_change;
+        let keeps_flow = self.reads_flow || !deferred.is_empty();
+        let keeps_request = self.reads_request || !deferred.is_empty();
         Some(Entry {
             flow_id: payload.flow_id,
             flow: hook.flow,
@@ -83,8 +93,8 @@ impl Journal {
                 scene: Scene {
                     identity: keeps_identity.then(|| identity.into_owned()),
                     previous: payload.previous.clone(),
-                    flow: Some(payload.flow.clone()),
-                    request: Some(payload.request.clone()),
+                    flow: keeps_flow.then(|| payload.flow.clone()),
+                    request: keeps_request.then(|| payload.request.clone()),
                     method: hook.method.clone(),
                     now,
                     ..Scene::default()

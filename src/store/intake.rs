@@ -71,7 +71,7 @@ impl Intake {
         }
     }
 
-    /// Whether the yes to this flow is safely in the journal, as far as this instance knows.
+    /// Whether the yes to this flow is safely in the journal, and its account can be found, as far as this instance knows.
     #[must_use]
     pub fn has_opened(&self, flow_id: Uuid) -> bool {
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +79,7 @@ impl Intake {
     }
 }
 
-/// The flows whose yes was written down, the latest.
+/// The flows whose yes was written down and whose account can be found, the latest.
 #[derive(Debug, Default)]
 struct Opened {
     known: HashSet<Uuid>,
@@ -152,7 +152,12 @@ fn tell_of_yeses(
     for (batch, said) in batches.iter().zip(said) {
         for entry in &batch.opened {
             if said.is_ok() {
-                memory.remember(entry.flow_id);
+                // What cannot be found again makes up for nothing.
+                if entry.is_conclusive() {
+                    memory.remember(entry.flow_id);
+                } else {
+                    memory.forget(entry.flow_id);
+                }
             } else {
                 memory.forget(entry.flow_id);
                 lost += 1;

@@ -221,7 +221,14 @@ mod tests {
     async fn what_is_asked_all_the_time_is_found_by_an_index() {
         let folder = tempfile::tempdir().unwrap();
         let store = fresh(&folder).await;
-        for statement in [outbox::NEXT_DUE, outbox::CLAIM, operation::BACKLOG] {
+        for statement in [
+            outbox::NEXT_DUE,
+            outbox::CLAIM,
+            operation::BACKLOG,
+            upkeep::FORGET,
+            upkeep::FORGET_UNBUILT,
+            upkeep::FORGET_ATTEMPTS,
+        ] {
             let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             let steps: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain)
                 .fetch_all(&store.writer)

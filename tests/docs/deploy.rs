@@ -130,6 +130,10 @@ fn docker_compose_publishes_to_this_machine_only_and_its_settings_are_right() {
     let settings = config::read(&read(file), &root().join(file), &environment(&variables))
         .unwrap_or_else(|problems| panic!("{problems}"));
     let admin = settings.kratos.admin.expect("Kratos's admin API");
-    assert_eq!(admin.url.host_str(), Some("kratos"), "lost sign-ups are found");
+    assert_eq!(
+        admin.url.host_str(),
+        Some("kratos"),
+        "lost sign-ups are found"
+    );
     assert!(services.contains_key("kratos"));
 }

@@ -289,3 +289,66 @@ async fn an_account_that_has_another_value_by_now_is_left_alone() {
     assert_eq!(house.kratos.identity(id)["state"], "active");
     assert_eq!(house.crm.received().len(), 0);
 }
+
+#[tokio::test]
+async fn a_question_about_a_value_that_is_saved_otherwise_is_put() {
+    let (kratos, vies, names) = (
+        FakeKratos::start(),
+        FakeService::start(),
+        FakeService::start(),
+    );
+    vies.answers(503, &json!({}));
+    names.answers(200, &json!({"written": "DE1"}));
+    let tidy = r#"
+  tidy:
+    field: traits.vat_number
+    ask: {get: "${env:NAMES}/{value}"}
+    set: {traits.vat_number: "{response.body.written}"}
+deliveries:"#;
+    let settings = SETTINGS.replace("LATE", "mark").replace(
+        "    set: {metadata_public.company: \"{response.body.name}\"}\n",
+        "",
+    );
+    let app = TestApp::with(&settings.replace("\ndeliveries:", tidy))
+        .kratos("KRATOS", &kratos)
+        .service("VIES", &vies)
+        .service("NAMES", &names)
+        .service("CRM", &names)
+        .start()
+        .await;
+    let person = payload().with_trait("vat_number", "de 1");
+    assert_eq!(app.pre(&person).await.status, 200);
+    let saved = person.with_trait("vat_number", "DE1").saved();
+    assert_eq!(app.post(&saved).await.status, 204);
+    assert_eq!(app.deliveries("check:vat_number").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_post_of_another_method_leaves_what_was_deferred_for_the_profile() {
+    let house = house("deactivate").await;
+    let id = house
+        .kratos
+        .has("canary@example.org", "2026-11-01T00:00:00Z");
+    let before = json!({"email": "canary@example.org", "vat_number": "old"});
+    let change = payload()
+        .with("/flow/type", "browser")
+        .changed_from(&before)
+        .saved_as(id)
+        .with_trait("vat_number", "new-1");
+    assert_eq!(house.app.settings(&change).await.status, 204);
+    let traits = change.0["identity"]["traits"].clone();
+    house.kratos.change(id, "/traits", traits);
+    // Its `post` is lost; in the same form the password is changed.
+    let post = "/hooks/settings/post?method=password";
+    let password = change.to_string();
+    assert_eq!(house.app.call(post, password).await.status, 204);
+    assert_eq!(house.app.deliveries("check:vat_number").await, []);
+    house.app.hand.advance(Duration::from_secs(61));
+    house
+        .app
+        .eventually("it is asked", async || {
+            let asked = house.app.deliveries("check:vat_number").await;
+            (asked.len() == 1).then_some(())
+        })
+        .await;
+}

@@ -89,7 +89,7 @@ async fn what_post_has_closed_is_looked_for_no_more() {
 async fn a_sign_up_of_which_no_account_came_is_told_at_the_end_of_its_flow() {
     let (app, kratos, crm) = house().await;
     // Somebody had this address before.
-    kratos.has("taken@example.org", "2026-11-23T14:32:53Z");
+    kratos.has("taken@example.org", "2026-11-23T14:32:52.9Z");
     let person = person("taken@example.org");
     assert_eq!(app.pre(&person).await.status, 204);
     app.journalled(&person).await;
@@ -242,7 +242,7 @@ async fn a_user_name_is_known_from_the_identity_schema() {
     let person = payload().with_trait("name", "ada l.");
     app.pre(&person).await;
     app.journalled(&person).await;
-    let id = kratos.has("ada l.", "2026-11-23T15:00:00Z");
+    let id = kratos.has("ada l.", "2026-11-23T14:33:00Z");
     app.hand.advance(Duration::from_secs(61));
     assert!(
         kratos
@@ -272,4 +272,41 @@ async fn of_two_sign_ups_of_one_person_the_account_came_of_one() {
     // Of the first nothing came.
     assert_eq!(crm.next().await.target, "/failed");
     assert_eq!(app.deliveries("crm").await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_account_that_cannot_be_found_again_is_not_promised_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Failing::in_folder(folder.path()).await;
+    let (kratos, crm) = (FakeKratos::start(), FakeService::start());
+    let app = TestApp::with(SETTINGS)
+        .kratos("KRATOS", &kratos)
+        .service("CRM", &crm)
+        .store(store.clone())
+        .start()
+        .await;
+    let person = person("social@example.org");
+    let pre = "/hooks/registration/pre?method=oidc";
+    assert_eq!(app.call(pre, person.to_string()).await.status, 204);
+    app.journalled(&person).await;
+    store.fails(true);
+    let post = "/hooks/registration/post?method=oidc";
+    let saved = person.saved().to_string();
+    // Kratos is to call again.
+    assert_eq!(app.call(post, saved.clone()).await.status, 503);
+    store.fails(false);
+    assert_eq!(app.call(post, saved).await.status, 204);
+    assert_eq!(crm.next().await.target, "/made");
+}
+
+#[tokio::test]
+async fn an_account_that_is_younger_than_the_yes_by_far_came_of_another_sign_up() {
+    let (app, kratos, crm) = house().await;
+    let person = person("twice@example.org");
+    app.pre(&person).await;
+    app.journalled(&person).await;
+    kratos.has("twice@example.org", "2026-11-23T14:52:53.2Z");
+    app.hand.advance(Duration::from_mins(63));
+    assert_eq!(crm.next().await.target, "/failed");
+    assert_eq!(app.deliveries("crm").await, []);
 }

@@ -513,3 +513,29 @@ async fn a_plan_that_asks_for_what_only_a_hook_knows_is_kept_to_be_looked_at() {
     assert!(why.contains("could not be built"), "{why}");
     assert_eq!(counted(&app, "unbuilt").await, 1);
 }
+
+#[tokio::test]
+async fn a_plan_that_only_a_hook_can_decide_about_is_left_out() {
+    let house = House::build();
+    let yaml = SETTINGS.replace(
+        "post: /contacts}",
+        "post: /contacts}, when: 'method != \"oidc\"'",
+    );
+    let app = house.settings(&yaml).start().await;
+    first_round(&house, &app).await;
+    house.kratos.has(Uuid::from_u128(1), a_minute_after(&app));
+    next_round(&house, &app).await;
+    assert_eq!(counted(&app, "looked_at").await, 1);
+    assert_eq!(deliveries(&app).await, []);
+}
+
+#[tokio::test]
+async fn large_identities_come_in_smaller_pages() {
+    let house = House::build();
+    let app = house.open().await;
+    house.kratos.has_many(30, a_minute_after(&app));
+    house.kratos.writes_each_of(&"x".repeat(100_000));
+    next_round(&house, &app).await;
+    assert_eq!(counted(&app, "looked_at").await, 30);
+    assert_eq!(settled(&app).await.len(), 30);
+}

@@ -372,3 +372,35 @@ async fn what_was_taken_for_a_change_that_was_never_saved_is_released() {
     app.delivery_in("release:invite", State::Delivered).await;
     assert_eq!(app.deliveries("confirm:invite").await, []);
 }
+
+#[tokio::test]
+async fn whoever_goes_on_by_another_method_has_what_was_taken_confirmed() {
+    let (app, invites) = house().await;
+    let person = payload().with_trait("invite", "gold");
+    assert_eq!(app.pre(&person).await.status, 204);
+    assert_eq!(invites.next().await.target, "/invites/gold/hold");
+    // Kratos refused the password, and the person signs up by a provider in the same flow.
+    let by = |stage: &str| format!("/hooks/registration/{stage}?method=oidc");
+    assert_eq!(app.call(&by("pre"), person.to_string()).await.status, 204);
+    let saved = person.saved().to_string();
+    assert_eq!(app.call(&by("post"), saved).await.status, 204);
+    assert_eq!(invites.next().await.target, "/holds/h1/confirm");
+}
+
+#[tokio::test]
+async fn what_was_taken_for_a_value_that_is_saved_otherwise_is_confirmed() {
+    let invites = FakeService::start();
+    let answer = json!({"hold_id": "h1", "code": "GOLD"}).to_string();
+    invites.on("POST /invites/", Behaviour::Answers(201, answer));
+    let yaml = format!("{INVITES}    set: {{traits.invite: \"{{response.body.code}}\"}}\n");
+    let app = TestApp::with(&yaml)
+        .service("INVITES", &invites)
+        .start()
+        .await;
+    let person = payload().with_trait("invite", "gold");
+    assert_eq!(app.pre(&person).await.status, 200);
+    invites.next().await;
+    let saved = person.with_trait("invite", "GOLD").saved();
+    assert_eq!(app.post(&saved).await.status, 204);
+    assert_eq!(invites.next().await.target, "/holds/h1/confirm");
+}

@@ -30,6 +30,8 @@ macro_rules! ask_if_there {
             a_second_yes_is_harmless,
             of_many_who_say_the_same_one_is_first,
             what_could_not_be_built_is_kept,
+            what_could_not_be_built_gives_way_to_what_could,
+            however_many_are_retried_or_discarded_each_is_once,
             a_lease_keeps_others_away_until_it_ends,
             nobody_gets_what_another_has,
             a_delivery_that_failed_comes_back_at_its_time,
@@ -160,6 +162,38 @@ pub async fn what_could_not_be_built_is_kept(store: Arc<dyn Store>) {
         ..Filter::default()
     };
     assert_eq!(store.retry(&only_it, start(), DAY).await.unwrap(), 0);
+}
+
+pub async fn what_could_not_be_built_gives_way_to_what_could(store: Arc<dyn Store>) {
+    let mut unbuilt = delivery("crm", 1);
+    unbuilt.work = Err("no such key".to_owned());
+    let mut again = unbuilt.clone();
+    again.id = Uuid::from_u128(98);
+    let mut built = delivery("crm", 1);
+    built.id = Uuid::from_u128(99);
+    assert_eq!(store.accept(vec![unbuilt]).await.unwrap(), 1);
+    assert_eq!(store.accept(vec![again]).await.unwrap(), 0);
+    assert_eq!(store.accept(vec![built.clone()]).await.unwrap(), 1);
+    assert_eq!(store.accept(vec![delivery("crm", 1)]).await.unwrap(), 0);
+    let held = claim(&store, "crm", Duration::ZERO).await;
+    assert_eq!(ids(&held), [built.id]);
+    let all = store.list(&Filter::default(), 9).await.unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!(
+        (all[0].last_error.as_deref(), all[0].settled_at),
+        (None, None)
+    );
+}
+
+pub async fn however_many_are_retried_or_discarded_each_is_once(store: Arc<dyn Store>) {
+    let many = (1..=1_203).map(|identity| delivery("crm", identity));
+    assert_eq!(store.accept(many.collect()).await.unwrap(), 1_203);
+    let everything = Filter::default();
+    let retried = store.retry(&everything, at(SECOND), DAY).await.unwrap();
+    assert_eq!(retried, 1_203);
+    assert_eq!(store.discard(&everything, at(SECOND)).await.unwrap(), 1_203);
+    assert_eq!(store.discard(&everything, at(SECOND)).await.unwrap(), 0);
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
 }
 
 pub async fn a_lease_keeps_others_away_until_it_ends(store: Arc<dyn Store>) {

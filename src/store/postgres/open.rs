@@ -13,7 +13,7 @@ use crate::clock::{Clock, later};
 use crate::store::{Change, Error, shape};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "deliveries and decisions",
@@ -23,6 +23,11 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         2,
         "nothing is lost",
         include_str!("../../../migrations/postgres/0002_nothing_is_lost.sql"),
+    ),
+    (
+        3,
+        "all of an identity",
+        include_str!("../../../migrations/postgres/0003_all_of_an_identity.sql"),
     ),
 ];
 

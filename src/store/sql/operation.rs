@@ -122,50 +122,82 @@ fn tried(row: &DbRow) -> Result<ListedAttempt, sqlx::Error> {
     })
 }
 
-const RETRY: &str = concat!(
-    "
-UPDATE deliveries
-SET state = 'pending', leased = 0, run_at = $8, settled_at = NULL,
-    keep_trying_until = CASE state WHEN 'abandoned' THEN $9 ELSE keep_trying_until END
-WHERE",
-    filter!(),
-    "
-    AND state IN ('pending', 'abandoned')
-    AND NOT (leased = 1 AND run_at > $8)
-    AND work IS NOT NULL"
-);
-
-pub(super) async fn retry(
-    writer: &Pool,
-    filter: &Filter,
-    now: Timestamp,
-    keep_trying_for: Duration,
-) -> Result<u64, Error> {
-    let done = filtered(RETRY, filter)
-        .bind(row::moment(now))
-        .bind(row::moment(later(now, keep_trying_for)))
-        .execute(writer)
-        .await?;
-    Ok(done.rows_affected())
+/// What an operator does to deliveries that are pending or abandoned.
+#[derive(Clone, Copy)]
+pub(super) enum Deed {
+    /// They are due now; abandoned ones are tried for so long.
+    Retry(Duration),
+    /// They end for good.
+    Discard,
 }
 
-const DISCARD: &str = concat!(
-    "
-UPDATE deliveries
-SET state = 'discarded', leased = 0, settled_at = $8, work = NULL, scene = NULL
-WHERE",
-    filter!(),
-    "
-    AND state IN ('pending', 'abandoned')
-    AND NOT (leased = 1 AND run_at > $8)"
+/// So many are changed by one statement, so that other writers have their turn between two.
+const STEP: i64 = 500;
+
+macro_rules! changed {
+    ($condition:literal) => {
+        concat!(
+            " AND state IN ('pending', 'abandoned') AND NOT (leased = 1 AND run_at > $8)",
+            $condition
+        )
+    };
+}
+
+/// The parameters 8 to 10 are now, the id behind which to go on, and how many. The condition stands there twice, because a worker
+/// may claim one between its being chosen and its being changed.
+macro_rules! change {
+    ($what:literal, $condition:literal) => {
+        concat!(
+            "UPDATE deliveries SET ",
+            $what,
+            " WHERE id IN (SELECT id FROM deliveries WHERE",
+            filter!(),
+            " AND id > $9",
+            changed!($condition),
+            " ORDER BY id LIMIT $10)",
+            changed!($condition),
+            " RETURNING id"
+        )
+    };
+}
+
+const RETRY: &str = change!(
+    "state = 'pending', leased = 0, run_at = $8, settled_at = NULL,
+    keep_trying_until = CASE state WHEN 'abandoned' THEN $11 ELSE keep_trying_until END",
+    " AND work IS NOT NULL"
 );
 
-pub(super) async fn discard(writer: &Pool, filter: &Filter, now: Timestamp) -> Result<u64, Error> {
-    let done = filtered(DISCARD, filter)
+const DISCARD: &str = change!(
+    "state = 'discarded', leased = 0, settled_at = $8, work = NULL, scene = NULL",
+    ""
+);
+
+/// Does it to the next of them behind the id `after`. Returns how many they were, and the last of them.
+pub(super) async fn step(
+    writer: &Pool,
+    deed: Deed,
+    filter: &Filter,
+    now: Timestamp,
+    after: &str,
+) -> Result<(u64, Option<String>), Error> {
+    let statement = match deed {
+        Deed::Retry(_) => RETRY,
+        Deed::Discard => DISCARD,
+    };
+    let statement = filtered(statement, filter)
         .bind(row::moment(now))
-        .execute(writer)
-        .await?;
-    Ok(done.rows_affected())
+        .bind(after.to_owned())
+        .bind(STEP);
+    let statement = match deed {
+        Deed::Retry(keep_trying_for) => statement.bind(row::moment(later(now, keep_trying_for))),
+        Deed::Discard => statement,
+    };
+    let rows = statement.fetch_all(writer).await?;
+    let ids = rows
+        .iter()
+        .map(|row| row.try_get::<String, _>("id"))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((ids.len() as u64, ids.into_iter().max()))
 }
 
 const UNFINISHED: &str = concat!(

@@ -14,7 +14,8 @@ use crate::clock::{Timestamp, later, milliseconds};
 use crate::delivery::{Claimed, Event, New, Outcome, State};
 use crate::store::{Error, NextDue, Settlement};
 
-// `WHERE true` tells SQLite that `ON` does not belong to a join.
+// `WHERE true` tells SQLite that `ON` does not belong to a join. What is there already stays as it is; only what could not be
+// built gives way to what could, by somebody who knew more.
 const ACCEPT: &str = concat!(
     "
 INSERT INTO deliveries
@@ -28,7 +29,11 @@ FROM ",
         "scene" "TEXT", "state" "TEXT", "run_at" "BIGINT", "keep_trying_until" "BIGINT", "created_at" "BIGINT",
         "settled_at" "BIGINT", "last_error" "TEXT"
     ),
-    " WHERE true ON CONFLICT (plan, unique_key) DO NOTHING RETURNING id"
+    " WHERE true ON CONFLICT (plan, unique_key) DO UPDATE
+SET id = excluded.id, work = excluded.work, scene = excluded.scene, state = excluded.state, run_at = excluded.run_at,
+    keep_trying_until = excluded.keep_trying_until, created_at = excluded.created_at, settled_at = NULL, last_error = NULL
+WHERE deliveries.work IS NULL AND deliveries.state = 'abandoned' AND excluded.work IS NOT NULL
+RETURNING id"
 );
 
 pub(super) async fn accept(
@@ -38,12 +43,20 @@ pub(super) async fn accept(
     if deliveries.is_empty() {
         return Ok(HashSet::new());
     }
-    let rows: Vec<NewRow<'_>> = deliveries.iter().map(NewRow::of).collect();
+    let rows: Vec<NewRow<'_>> = each_once(deliveries).map(NewRow::of).collect();
     let new = sqlx::query(ACCEPT)
         .bind(row::text(&rows))
         .fetch_all(connection)
         .await?;
     ids(&new)
+}
+
+/// A statement may touch each row once.
+fn each_once(deliveries: &[New]) -> impl Iterator<Item = &New> {
+    let mut seen = HashSet::with_capacity(deliveries.len());
+    deliveries
+        .iter()
+        .filter(move |new| seen.insert((&new.plan, &new.unique_key)))
 }
 
 fn ids(rows: &[DbRow]) -> Result<HashSet<Uuid>, Error> {

@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use super::again::{again, again_and_wait};
+use super::operation::Deed;
 use super::{Database, decisions, journal, operation, outbox, reservations, upkeep};
 use crate::clock::Timestamp;
 use crate::decision::Decision;
@@ -42,6 +43,24 @@ impl Database {
         let new = outbox::accept(&mut transaction, &batch.deliveries).await?;
         transaction.commit().await?;
         Ok(new)
+    }
+
+    async fn step_by_step(
+        &self,
+        deed: Deed,
+        filter: &Filter,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let (mut count, mut after) = (0, String::new());
+        loop {
+            let step = again_and_wait(|| {
+                operation::step(self.writer(), deed, filter, now, &after).boxed()
+            });
+            let (done, last) = step.await?;
+            count += done;
+            let Some(last) = last else { return Ok(count) };
+            after = last;
+        }
     }
 
     async fn settle_once(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error> {
@@ -115,12 +134,12 @@ impl Store for Database {
         now: Timestamp,
         keep_trying_for: Duration,
     ) -> Result<u64, Error> {
-        again_and_wait(|| operation::retry(self.writer(), filter, now, keep_trying_for).boxed())
+        self.step_by_step(Deed::Retry(keep_trying_for), filter, now)
             .await
     }
 
     async fn discard(&self, filter: &Filter, now: Timestamp) -> Result<u64, Error> {
-        again_and_wait(|| operation::discard(self.writer(), filter, now).boxed()).await
+        self.step_by_step(Deed::Discard, filter, now).await
     }
 
     async fn unfinished(&self, filter: &Filter) -> Result<u64, Error> {

@@ -75,10 +75,12 @@ pub(super) async fn first_fact(writer: &Pool, name: &str, value: &str) -> Result
     Ok(row.try_get("value")?)
 }
 
-// Ids begin with the time, so what was settled long ago stands at the beginning.
+// Ids begin with the time, so what was settled long ago stands at the beginning. What is abandoned is kept until somebody looks at
+// it, unless it belongs to nobody with whom it could be forgotten.
 const OLD_DELIVERIES: &str = "
 SELECT id FROM deliveries
-WHERE id < $1 AND state IN ('delivered', 'discarded') AND settled_at < $2
+WHERE id < $1 AND settled_at < $2
+    AND (state IN ('delivered', 'discarded') OR (state = 'abandoned' AND identity_id = '00000000-0000-0000-0000-000000000000'))
 ORDER BY id LIMIT $3";
 const DELETE_ATTEMPTS: &str = concat!("DELETE FROM attempts WHERE delivery_id IN ", texts!("$1"));
 const DELETE_DELIVERIES: &str = concat!("DELETE FROM deliveries WHERE id IN ", texts!("$1"));
@@ -163,9 +165,13 @@ pub(super) async fn delete_ended(
     Ok(deleted)
 }
 
+// The words with which a receiver refused somebody may tell of them as well.
 const KEPT: &str = "
 SELECT DISTINCT identity_id FROM deliveries
-WHERE work IS NOT NULL AND identity_id > $1
+WHERE identity_id > $1 AND (
+    work IS NOT NULL
+    OR EXISTS (SELECT 1 FROM attempts WHERE attempts.delivery_id = deliveries.id AND attempts.error IS NOT NULL)
+)
 ORDER BY identity_id LIMIT $2";
 
 pub(super) async fn identities_kept(
@@ -184,18 +190,21 @@ pub(super) async fn identities_kept(
         .collect::<Result<_, _>>()?)
 }
 
-const FORGET: &str = "
+pub(super) const FORGET: &str = "
 UPDATE deliveries
 SET work = NULL, scene = NULL, leased = 0, settled_at = coalesce(settled_at, $2), state = 'discarded',
     last_error = 'the identity was deleted'
 WHERE identity_id = $1 AND work IS NOT NULL";
 // What a receiver said of somebody.
-const FORGET_ATTEMPTS: &str = "
+pub(super) const FORGET_ATTEMPTS: &str = "
 DELETE FROM attempts WHERE delivery_id IN (SELECT id FROM deliveries WHERE identity_id = $1)";
-// What could not be built held no payload, but is pending on nobody any more.
-const FORGET_UNBUILT: &str = "
-UPDATE deliveries SET state = 'discarded', settled_at = coalesce(settled_at, $2)
-WHERE identity_id = $1 AND state = 'abandoned'";
+// What could not be built held no payload, but is pending on nobody any more. Nothing is pending by now, and what stays of the
+// others is that they were there.
+pub(super) const FORGET_UNBUILT: &str = "
+UPDATE deliveries
+SET state = CASE state WHEN 'abandoned' THEN 'discarded' ELSE state END, settled_at = coalesce(settled_at, $2),
+    last_error = 'the identity was deleted'
+WHERE identity_id = $1 AND (state = 'abandoned' OR last_error IS NOT NULL)";
 
 /// Within a transaction.
 pub(super) async fn forget(

@@ -15,7 +15,7 @@ use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqliteConnection, SqlitePool}
 use crate::store::{Change, Error, shape};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (
         1,
         "deliveries and decisions",
@@ -25,6 +25,11 @@ const MIGRATIONS: [(i64, &str, &str); 2] = [
         2,
         "nothing is lost",
         include_str!("../../../migrations/sqlite/0002_nothing_is_lost.sql"),
+    ),
+    (
+        3,
+        "all of an identity",
+        include_str!("../../../migrations/sqlite/0003_all_of_an_identity.sql"),
     ),
 ];
 

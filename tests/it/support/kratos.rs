@@ -67,6 +67,13 @@ impl FakeKratos {
         self.identities.lock().expect("a lock").insert(id, identity);
     }
 
+    /// Each of those that it has is as large as this note of theirs.
+    pub fn writes_each_of(&self, note: &str) {
+        for identity in self.identities.lock().expect("a lock").values_mut() {
+            identity["metadata_admin"]["note"] = note.into();
+        }
+    }
+
     /// So many of them, with ids from 1 on.
     pub fn has_many(&self, number: u128, created_at: Timestamp) {
         for number in 1..=number {

@@ -20,6 +20,13 @@ fn key(plan: &str, identity: u128) -> (String, String) {
     (plan.to_owned(), Uuid::from_u128(identity).to_string())
 }
 
+fn of_plan(plan: &str) -> Filter {
+    Filter {
+        plan: Some(plan.to_owned()),
+        ..Filter::default()
+    }
+}
+
 async fn deliver(store: &Arc<dyn Store>, plan: &str, at: Timestamp) {
     let held = store.claim(plan, at, MINUTE, 1).await.unwrap().remove(0);
     let settled = store
@@ -155,6 +162,17 @@ pub async fn those_of_whom_something_is_kept_are_listed_in_order(store: Arc<dyn 
     assert_eq!(kept(0, 2).await, [1, 3]);
     assert_eq!(kept(3, 2).await, [4]);
     assert_eq!(kept(4, 2).await, [] as [u128; 0]);
+    // With what words a receiver refused somebody, before it took them.
+    let tax = store.list(&of_plan("erp"), 9).await.unwrap().remove(0);
+    let held = claim(&store, "erp", Duration::ZERO).await.remove(0);
+    assert_eq!(held.id, tax.id);
+    let again = Outcome::RetryAt(start());
+    let refused = store.settle(&held, &tried(422, start()), &again).await;
+    assert!(refused.unwrap());
+    deliver(&store, "erp", start()).await;
+    deliver(&store, "crm", start()).await;
+    deliver(&store, "crm", start()).await;
+    assert_eq!(kept(0, 9).await, [3, 4]);
 }
 
 pub async fn nothing_is_left_of_whoever_is_forgotten(store: Arc<dyn Store>) {
@@ -197,6 +215,9 @@ pub async fn nothing_is_left_of_whoever_is_forgotten(store: Arc<dyn Store>) {
         let shown = store.show(id_of(plan, 1)).await.unwrap().unwrap();
         assert_eq!(shown.listed.state, state, "{plan}");
         assert_eq!((shown.work, shown.tries), (None, Vec::new()), "{plan}");
+        let error = shown.listed.last_error;
+        let forgotten = Some("the identity was deleted".to_owned());
+        assert!(error.is_none() || error == forgotten, "{plan}: {error:?}");
     }
     // Who holds one has it no more, and nobody gets it.
     let settled = store
@@ -220,6 +241,8 @@ pub async fn nothing_is_left_of_whoever_is_forgotten(store: Arc<dyn Store>) {
 pub async fn what_is_settled_is_deleted_in_steps_and_nothing_else(store: Arc<dyn Store>) {
     let mut young = delivery("tax", 4);
     young.id = time_ordered_id(at(DAY));
+    let mut about_nobody = delivery("release", 8);
+    about_nobody.identity_id = Uuid::nil();
     store
         .accept(vec![
             delivery("crm", 1),
@@ -229,6 +252,7 @@ pub async fn what_is_settled_is_deleted_in_steps_and_nothing_else(store: Arc<dyn
             delivery("erp", 5),
             delivery("late", 6),
             delivery("abandoned", 7),
+            about_nobody,
         ])
         .await
         .unwrap();
@@ -236,11 +260,14 @@ pub async fn what_is_settled_is_deleted_in_steps_and_nothing_else(store: Arc<dyn
         deliver(&store, plan, start()).await;
     }
     deliver(&store, "late", at(DAY)).await;
-    let held = claim(&store, "abandoned", Duration::ZERO).await.remove(0);
-    store
-        .settle(&held, &tried(410, start()), &Outcome::Abandoned)
-        .await
-        .unwrap();
+    // What is abandoned stays, unless it is about nobody with whom it could be forgotten.
+    for plan in ["abandoned", "release"] {
+        let held = claim(&store, plan, Duration::ZERO).await.remove(0);
+        store
+            .settle(&held, &tried(410, start()), &Outcome::Abandoned)
+            .await
+            .unwrap();
+    }
     let third = Filter {
         ids: vec![id_of("crm", 3)],
         ..Filter::default()
@@ -250,7 +277,7 @@ pub async fn what_is_settled_is_deleted_in_steps_and_nothing_else(store: Arc<dyn
     assert_eq!(store.delete_settled(start(), 9).await.unwrap(), 0);
     let before = at(MINUTE);
     assert_eq!(store.delete_settled(before, 2).await.unwrap(), 2);
-    assert_eq!(store.delete_settled(before, 2).await.unwrap(), 1);
+    assert_eq!(store.delete_settled(before, 2).await.unwrap(), 2);
     assert_eq!(store.delete_settled(before, 2).await.unwrap(), 0);
     for identity in 1..=3 {
         let gone = store.show(id_of("crm", identity)).await.unwrap();
