@@ -13,7 +13,6 @@ use std::time::Duration;
 use actix_web::{App as Web, HttpResponse, HttpServer, web};
 use vestibule::app::{App, Surroundings};
 use vestibule::config::{self, Environment};
-use vestibule::telemetry::{LogFormat, log_to};
 
 use caller::{IN_FLIGHT, payload};
 
@@ -37,16 +36,7 @@ deliveries:
 "#;
 
 fn main() {
-    // `cargo test --benches` passes this; a measurement is no test.
-    if std::env::args().any(|argument| argument == "--test") {
-        return;
-    }
-    log_to(std::io::sink, tracing::Level::INFO, LogFormat::Json).expect("logging");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(measure());
+    caller::run(measure());
 }
 
 async fn measure() {

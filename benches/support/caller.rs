@@ -8,11 +8,26 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use vestibule::telemetry::{LogFormat, log_to};
 
 /// How many calls are under way.
 pub const IN_FLIGHT: usize = 64;
 /// The key that they carry.
 pub const KEY: &str = "a-key-for-the-bench-only";
+
+/// Runs a measurement, with logs as the program writes them, but to nowhere.
+pub fn run(measurement: impl Future<Output = ()>) {
+    // `cargo test --benches` passes this; a measurement is no test.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    log_to(std::io::sink, tracing::Level::INFO, LogFormat::Json).expect("logging");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(measurement);
+}
 
 /// How long each call took, in one round.
 #[expect(

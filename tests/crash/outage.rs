@@ -21,25 +21,8 @@ pub async fn postgres_is_away_and_comes_back_under_load(away: Duration) {
         return;
     };
     let house = House::with(1, Some(server.database().await)).await;
-    let load = house.load(CALLERS);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    server.stop();
-    let before = load.posts(Answer::Status(204));
-    tokio::time::sleep(away).await;
-    server.start_again();
-    crate::support::eventually("`post` is answered with 204 again", PATIENCE, async || {
-        (load.posts(Answer::Status(204)) > before + 50).then_some(())
-    })
-    .await;
-    let noted = load.stop().await;
-    house.all_has_arrived(&noted, PATIENCE).await;
-    let longest = noted.longest_pre;
-    house.account(
-        &format!("PostgreSQL away for {away:?}, longest `pre` {longest:?}"),
-        &noted,
-    );
-    noted.is_as_promised();
-    assert!(before > 0, "something was acknowledged before");
+    let (goes, comes) = (|| server.stop(), || server.start_again());
+    seen_through(&house, "away", away, goes, comes).await;
 }
 
 /// As when its machine is gone, or a firewall has forgotten the connections: nothing says that they are dead.
@@ -52,12 +35,24 @@ pub async fn postgres_falls_silent_under_load_and_new_connections_work_again(sil
     let through_the_line =
         address.replace(&format!(":{}/", server.port), &format!(":{}/", line.port));
     let house = House::with(1, Some(through_the_line)).await;
+    let (goes, comes) = (|| line.goes_dead(), || line.is_mended());
+    seen_through(&house, "silent", silent, goes, comes).await;
+}
+
+/// Under load the database goes, and comes back after so long: nothing that was acknowledged is missing, and `pre` answered.
+async fn seen_through(
+    house: &House,
+    how: &str,
+    lasts: Duration,
+    goes: impl FnOnce(),
+    comes: impl FnOnce(),
+) {
     let load = house.load(CALLERS);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    line.goes_dead();
+    goes();
     let before = load.posts(Answer::Status(204));
-    tokio::time::sleep(silent).await;
-    line.is_mended();
+    tokio::time::sleep(lasts).await;
+    comes();
     crate::support::eventually("`post` is answered with 204 again", PATIENCE, async || {
         (load.posts(Answer::Status(204)) > before + 50).then_some(())
     })
@@ -66,7 +61,7 @@ pub async fn postgres_falls_silent_under_load_and_new_connections_work_again(sil
     house.all_has_arrived(&noted, PATIENCE).await;
     let longest = noted.longest_pre;
     house.account(
-        &format!("PostgreSQL silent for {silent:?}, longest `pre` {longest:?}"),
+        &format!("PostgreSQL {how} for {lasts:?}, longest `pre` {longest:?}"),
         &noted,
     );
     noted.is_as_promised();

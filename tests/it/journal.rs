@@ -1,5 +1,6 @@
 //! Each yes is written down until it is known what became of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -28,6 +29,17 @@ async fn house_with(yaml: &str) -> (TestApp, FakeKratos, FakeService) {
     let app = TestApp::with(yaml)
         .kratos("KRATOS", &kratos)
         .service("CRM", &crm)
+        .start()
+        .await;
+    (app, kratos, crm)
+}
+
+async fn house_on(store: Arc<Failing>) -> (TestApp, FakeKratos, FakeService) {
+    let (kratos, crm) = (FakeKratos::start(), FakeService::start());
+    let app = TestApp::with(SETTINGS)
+        .kratos("KRATOS", &kratos)
+        .service("CRM", &crm)
+        .store(store)
         .start()
         .await;
     (app, kratos, crm)
@@ -146,13 +158,7 @@ async fn while_kratos_cannot_be_asked_nothing_is_concluded() {
 async fn a_database_that_fails_after_the_yes_shows_nobody_an_error_page() {
     let folder = tempfile::tempdir().unwrap();
     let store = Failing::in_folder(folder.path()).await;
-    let (kratos, crm) = (FakeKratos::start(), FakeService::start());
-    let app = TestApp::with(SETTINGS)
-        .kratos("KRATOS", &kratos)
-        .service("CRM", &crm)
-        .store(store.clone())
-        .start()
-        .await;
+    let (app, kratos, crm) = house_on(store.clone()).await;
     let (known, unknown) = (person("known@example.org"), person("unknown@example.org"));
     app.pre(&known).await;
     app.journalled(&known).await;
@@ -278,13 +284,7 @@ async fn of_two_sign_ups_of_one_person_the_account_came_of_one() {
 async fn an_account_that_cannot_be_found_again_is_not_promised_to_be() {
     let folder = tempfile::tempdir().unwrap();
     let store = Failing::in_folder(folder.path()).await;
-    let (kratos, crm) = (FakeKratos::start(), FakeService::start());
-    let app = TestApp::with(SETTINGS)
-        .kratos("KRATOS", &kratos)
-        .service("CRM", &crm)
-        .store(store.clone())
-        .start()
-        .await;
+    let (app, _, crm) = house_on(store.clone()).await;
     let person = person("social@example.org");
     let pre = "/hooks/registration/pre?method=oidc";
     assert_eq!(app.call(pre, person.to_string()).await.status, 204);

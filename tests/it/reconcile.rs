@@ -13,9 +13,8 @@ use vestibule::clock::Timestamp;
 use vestibule::delivery::State;
 use vestibule::store::{Filter, Listed};
 
-use crate::support::kratos::FakeKratos;
 use crate::support::service::Behaviour;
-use crate::support::{FakeService, TestApp, payload};
+use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
 const SETTINGS: &str = r#"
 services: {crm: {url: "${env:CRM}"}, erp: {url: "${env:ERP}"}}
@@ -206,7 +205,7 @@ async fn an_account_is_told_of_in_the_words_of_a_hook() {
     let house = House::build();
     let app = house.open().await;
     let (id, at) = (Uuid::from_u128(1), a_minute_after(&app));
-    house.kratos.has(id, at);
+    house.kratos.has_with_id(id, at);
     next_round(&house, &app).await;
     let address = format!("canary-{id}@example.org");
     let told = house.crm.next().await.json();
@@ -241,13 +240,13 @@ async fn the_past_is_delivered_when_told_to_and_how_far_back() {
     let at = |text: &str| text.parse().unwrap();
     house
         .kratos
-        .has(Uuid::from_u128(1), at("2020-01-01T00:00:00Z"));
+        .has_with_id(Uuid::from_u128(1), at("2020-01-01T00:00:00Z"));
     house
         .kratos
-        .has(Uuid::from_u128(2), at("2026-10-31T23:59:59Z"));
+        .has_with_id(Uuid::from_u128(2), at("2026-10-31T23:59:59Z"));
     house
         .kratos
-        .has(Uuid::from_u128(3), at("2026-11-01T00:00:00Z"));
+        .has_with_id(Uuid::from_u128(3), at("2026-11-01T00:00:00Z"));
     let yaml = SETTINGS.replace("every: 1h", "every: 1h, since: 2026-11-01");
     let app = house.settings(&yaml).start().await;
     first_round(&house, &app).await;
@@ -272,7 +271,9 @@ async fn the_past_is_delivered_when_told_to_and_how_far_back() {
 async fn a_new_plan_does_not_get_the_past() {
     let house = House::build();
     let app = house.open().await;
-    house.kratos.has(Uuid::from_u128(1), a_minute_after(&app));
+    house
+        .kratos
+        .has_with_id(Uuid::from_u128(1), a_minute_after(&app));
     next_round(&house, &app).await;
     settled(&app).await;
     let (folder, now) = (app.folder.clone(), app.hand.now());
@@ -282,7 +283,9 @@ async fn a_new_plan_does_not_get_the_past() {
         "{SETTINGS}  ledger: {{events: [identity.created], send: {{service: erp, post: /accounts}}}}\n"
     );
     let app = house.settings(&both).after(&folder, now).start().await;
-    house.kratos.has(Uuid::from_u128(2), a_minute_after(&app));
+    house
+        .kratos
+        .has_with_id(Uuid::from_u128(2), a_minute_after(&app));
     next_round(&house, &app).await;
     assert_eq!(settled(&app).await.len(), 3);
     assert_eq!(told_of(&house.erp), [Uuid::from_u128(2)]);
@@ -295,10 +298,12 @@ async fn what_was_delivered_is_not_delivered_again_when_it_is_forgotten() {
     let yaml = SETTINGS.replace("every: 1h", "every: 1h, since: 2026-11-01");
     let app = house.settings(&yaml).start().await;
     first_round(&house, &app).await;
-    house.kratos.has(Uuid::from_u128(1), a_minute_after(&app));
     house
         .kratos
-        .has(Uuid::from_u128(2), "2026-11-02T00:00:00Z".parse().unwrap());
+        .has_with_id(Uuid::from_u128(1), a_minute_after(&app));
+    house
+        .kratos
+        .has_with_id(Uuid::from_u128(2), "2026-11-02T00:00:00Z".parse().unwrap());
     next_round(&house, &app).await;
     assert_eq!(settled(&app).await.len(), 2);
 
@@ -313,7 +318,7 @@ async fn what_was_delivered_is_not_delivered_again_when_it_is_forgotten() {
     assert_eq!(deliveries(&app).await, []);
     assert_eq!(house.crm.received().len(), 2);
     // Whoever comes now is delivered as ever.
-    house.kratos.has(Uuid::from_u128(3), app.hand.now());
+    house.kratos.has_with_id(Uuid::from_u128(3), app.hand.now());
     next_round(&house, &app).await;
     settled(&app).await;
     assert_eq!(told_of(&house.crm).last(), Some(&Uuid::from_u128(3)));
@@ -325,7 +330,7 @@ async fn whoever_is_gone_is_forgotten_and_what_was_pending_is_stopped() {
     let app = house.open().await;
     house.crm.answers(503, &json!({"canary": true}));
     let (gone, there) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    house.kratos.has(there, app.hand.now());
+    house.kratos.has_with_id(there, app.hand.now());
     for id in [gone, there] {
         assert_eq!(app.post(&payload().saved_as(id)).await.status, 204);
         house.crm.next().await;
@@ -463,7 +468,9 @@ async fn another_kratos_makes_nobody_forgotten() {
 
     // One of them is enough to know it again.
     for number in [30, 60] {
-        house.kratos.has(Uuid::from_u128(number), app.hand.now());
+        house
+            .kratos
+            .has_with_id(Uuid::from_u128(number), app.hand.now());
     }
     next_round(&house, &app).await;
     assert_eq!(counted(&app, "gone").await, 58);
@@ -488,7 +495,7 @@ async fn somebody_made_just_now_is_left_to_their_hook() {
     let an_hour_later = app.hand.now() + TimeDelta::hours(1);
     house
         .kratos
-        .has(Uuid::from_u128(1), an_hour_later + TimeDelta::seconds(5));
+        .has_with_id(Uuid::from_u128(1), an_hour_later + TimeDelta::seconds(5));
     next_round(&house, &app).await;
     assert_eq!(counted(&app, "looked_at").await, 1);
     assert_eq!(deliveries(&app).await, []);
@@ -505,7 +512,9 @@ async fn a_plan_that_asks_for_what_only_a_hook_knows_is_kept_to_be_looked_at() {
     );
     let app = house.settings(&yaml).start().await;
     first_round(&house, &app).await;
-    house.kratos.has(Uuid::from_u128(1), a_minute_after(&app));
+    house
+        .kratos
+        .has_with_id(Uuid::from_u128(1), a_minute_after(&app));
     next_round(&house, &app).await;
     let all = deliveries(&app).await;
     assert_eq!(all[0].state, State::Abandoned);
@@ -523,7 +532,9 @@ async fn a_plan_that_only_a_hook_can_decide_about_is_left_out() {
     );
     let app = house.settings(&yaml).start().await;
     first_round(&house, &app).await;
-    house.kratos.has(Uuid::from_u128(1), a_minute_after(&app));
+    house
+        .kratos
+        .has_with_id(Uuid::from_u128(1), a_minute_after(&app));
     next_round(&house, &app).await;
     assert_eq!(counted(&app, "looked_at").await, 1);
     assert_eq!(deliveries(&app).await, []);

@@ -1,11 +1,11 @@
 //! An invite service with codes of limited uses, which counts holds, as the example in examples/settings/invites.yaml asks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Mutex;
 
-use actix_web::web::{self, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 
 #[derive(Default)]
@@ -25,25 +25,11 @@ pub struct Invites {
 impl Invites {
     /// With so many uses.
     pub fn with_uses(uses: usize) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address");
         let book = Data::new(Mutex::new(Book {
             uses,
             ..Book::default()
         }));
-        let shared = book.clone();
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(shared.clone())
-                .default_service(web::route().to(serve))
-        })
-        .workers(1)
-        .disable_signals()
-        .shutdown_timeout(0)
-        .listen(listener)
-        .expect("listening")
-        .run();
-        tokio::spawn(server);
+        let address = super::serve::serve(&book, serve);
         Self { address, book }
     }
 

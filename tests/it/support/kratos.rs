@@ -1,4 +1,5 @@
-//! The admin API of a Kratos whose identities a test puts there. Pages come with the `Link` header that Kratos sends.
+//! The admin API of a Kratos whose identities a test puts there: looked up, patched, and listed in pages with the `Link`
+//! header that Kratos sends.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -10,15 +11,16 @@ use vestibule::clock::Timestamp;
 use super::FakeService;
 use super::service::{Behaviour, Received};
 
-type Identities = Arc<Mutex<BTreeMap<Uuid, Value>>>;
+type Identities = BTreeMap<Uuid, Value>;
 
 /// A Kratos as its admin API shows it.
 pub struct FakeKratos {
     pub service: FakeService,
-    identities: Identities,
+    identities: Arc<Mutex<Identities>>,
 }
 
 impl FakeKratos {
+    /// Without any identity.
     pub fn start() -> Self {
         let kratos = Self {
             service: FakeService::start(),
@@ -28,57 +30,100 @@ impl FakeKratos {
         kratos
     }
 
+    pub fn url(&self) -> String {
+        self.service.url()
+    }
+
+    fn identities(&self) -> std::sync::MutexGuard<'_, Identities> {
+        self.identities.lock().expect("a lock")
+    }
+
     /// Does its work, at first or again.
     pub fn works(&self) {
-        let identities = Arc::clone(&self.identities);
-        self.service
-            .does(Behaviour::Works(Arc::new(move |received| {
-                answer(&identities.lock().expect("a lock"), received)
-            })));
+        self.works_unless(|_| None);
     }
 
     /// Does its work until this word is in what it is asked for; then it answers with the status.
     pub fn fails_at(&self, word: &str, status: u16) {
-        let identities = Arc::clone(&self.identities);
         let word = word.to_owned();
+        self.works_unless(move |received| received.target.contains(&word).then_some(status));
+    }
+
+    pub fn is_down(&self, is_down: bool) {
+        self.works_unless(move |_| is_down.then_some(503));
+    }
+
+    fn works_unless(&self, fails: impl Fn(&Received) -> Option<u16> + Send + Sync + 'static) {
+        let identities = Arc::clone(&self.identities);
         self.service
             .does(Behaviour::Works(Arc::new(move |received| {
-                if received.target.contains(&word) {
-                    return (status, json!({"error": {"code": status}}).to_string(), None);
+                if let Some(status) = fails(received) {
+                    return error(status);
                 }
-                answer(&identities.lock().expect("a lock"), received)
+                answer(&mut identities.lock().expect("a lock"), received)
             })));
     }
 
-    /// Somebody whose account was made at this moment, past every hook.
-    pub fn has(&self, id: Uuid, created_at: Timestamp) {
-        let identity = json!({
-            "id": id, "schema_id": "default", "schema_url": "http://127.0.0.1:4433/schemas/ZGVmYXVsdA",
-            "state": "active", "traits": {"email": format!("canary-{id}@example.org")},
-            "metadata_public": null, "metadata_admin": {"note": "canary-admin"},
-            "created_at": created_at, "updated_at": created_at,
-            "verifiable_addresses": [{
-                "id": Uuid::from_u128(1), "value": format!("canary-{id}@example.org"), "via": "email",
-                "verified": false, "status": "pending",
-            }],
-            "recovery_addresses": [],
-            "credentials": {"password": {"identifiers": ["canary-identifier"]}},
-        });
-        self.identities.lock().expect("a lock").insert(id, identity);
+    /// Somebody with this address was saved at that moment.
+    pub fn has(&self, email: &str, created_at: &str) -> Uuid {
+        let id = Uuid::new_v4();
+        let traits = json!({"email": email, "company": "Canary GmbH", "vat_number": "DE-canary-1", "invite": "canary-invite"});
+        self.has_one(id, &json!(created_at), &traits, &Value::Null);
+        id
     }
 
-    /// Each of those that it has is as large as this note of theirs.
-    pub fn writes_each_of(&self, note: &str) {
-        for identity in self.identities.lock().expect("a lock").values_mut() {
-            identity["metadata_admin"]["note"] = note.into();
-        }
+    /// Somebody whose account was made at this moment, past every hook.
+    pub fn has_with_id(&self, id: Uuid, created_at: Timestamp) {
+        let traits = json!({"email": format!("canary-{id}@example.org")});
+        let admin = json!({"note": "canary-admin"});
+        self.has_one(id, &json!(created_at), &traits, &admin);
     }
 
     /// So many of them, with ids from 1 on.
     pub fn has_many(&self, number: u128, created_at: Timestamp) {
         for number in 1..=number {
-            self.has(Uuid::from_u128(number), created_at);
+            self.has_with_id(Uuid::from_u128(number), created_at);
         }
+    }
+
+    fn has_one(&self, id: Uuid, created_at: &Value, traits: &Value, admin: &Value) {
+        let email = &traits["email"];
+        let identity = json!({
+            "id": id, "schema_id": "default", "schema_url": "http://127.0.0.1:4433/schemas/ZGVmYXVsdA",
+            "state": "active", "traits": traits, "metadata_public": null, "metadata_admin": admin,
+            "created_at": created_at, "updated_at": created_at,
+            "verifiable_addresses": [{
+                "id": Uuid::new_v4(), "value": email, "via": "email", "verified": false, "status": "pending",
+            }],
+            "recovery_addresses": [],
+            "credentials": {"password": {"identifiers": [email]}},
+        });
+        self.identities().insert(id, identity);
+    }
+
+    /// Each of those that it has is as large as this note of theirs.
+    pub fn writes_each_of(&self, note: &str) {
+        for identity in self.identities().values_mut() {
+            identity["metadata_admin"]["note"] = note.into();
+        }
+    }
+
+    /// It has this value at that place, too.
+    pub fn change(&self, id: Uuid, pointer: &str, value: Value) {
+        let mut identities = self.identities();
+        let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
+        let identity = identities.get_mut(&id).expect("it is there");
+        identity.pointer_mut(parent).expect("it is there")[name] = value;
+    }
+
+    pub fn identity(&self, id: Uuid) -> Value {
+        self.identities()[&id].clone()
+    }
+
+    /// Waits for the next call that was not waited for yet: verb and target.
+    pub async fn next(&self) -> String {
+        let received = self.service.next().await;
+        format!("{} {}", received.method, received.target)
     }
 
     /// The pages that were asked for, by the id at which they begin; 0 is the first.
@@ -99,21 +144,57 @@ impl FakeKratos {
 
 type Answer = (u16, String, Option<(&'static str, String)>);
 
-fn answer(identities: &BTreeMap<Uuid, Value>, received: &Received) -> Answer {
-    let id = received.target.strip_prefix("/admin/identities/");
-    if let Some(id) = id.and_then(|id| id.parse::<Uuid>().ok()) {
-        return match identities.get(&id) {
-            Some(identity) => (200, identity.to_string(), None),
-            None => (
-                404,
-                json!({"error": {"code": 404, "status": "Not Found"}}).to_string(),
-                None,
-            ),
-        };
+fn answer(identities: &mut Identities, received: &Received) -> Answer {
+    let path = received.target.split('?').next().unwrap_or_default();
+    let named = path.trim_start_matches("/admin/identities");
+    if let Some(external) = named.strip_prefix("/by/external/") {
+        let external = percent_encoding::percent_decode_str(external).decode_utf8_lossy();
+        let found = identities
+            .values()
+            .find(|one| one["external_id"] == *external);
+        return found.map_or_else(|| error(404), told);
     }
-    let size = parameter(&received.target, "page_size")
+    if let Some(id) = named.strip_prefix('/') {
+        let id = id.parse().ok();
+        let Some(identity) = id.and_then(|id: Uuid| identities.get_mut(&id)) else {
+            return error(404);
+        };
+        if received.method == "PATCH" {
+            apply(identity, &received.json());
+        }
+        return told(identity);
+    }
+    match parameter(&received.target, "credentials_identifier") {
+        Some(identifier) => with_identifier(identities, &identifier.to_lowercase()),
+        None => page(identities, &received.target),
+    }
+}
+
+fn told(identity: &Value) -> Answer {
+    (200, identity.to_string(), None)
+}
+
+fn error(status: u16) -> Answer {
+    let body = json!({"error": {"code": status}});
+    (status, body.to_string(), None)
+}
+
+fn with_identifier(identities: &Identities, identifier: &str) -> Answer {
+    let is_theirs = |one: &&Value| {
+        let identifiers = one["credentials"]["password"]["identifiers"].as_array();
+        identifiers
+            .into_iter()
+            .flatten()
+            .any(|one| one == identifier)
+    };
+    let found: Vec<&Value> = identities.values().filter(is_theirs).collect();
+    (200, json!(found).to_string(), None)
+}
+
+fn page(identities: &Identities, target: &str) -> Answer {
+    let size = parameter(target, "page_size")
         .map_or(250, |size| size.parse().expect("a page size is a number"));
-    let from = parameter(&received.target, "page_token");
+    let from = parameter(target, "page_token");
     let from = from.map_or(Uuid::nil(), |token| token.parse().expect("our own token"));
     let mut behind = identities.range(from..).map(|(_, identity)| identity);
     let page: Vec<&Value> = behind.by_ref().take(size).collect();
@@ -125,11 +206,8 @@ fn answer(identities: &BTreeMap<Uuid, Value>, received: &Received) -> Answer {
              </admin/identities?page_size={size}&page_token={next}>; rel=\"next\""
         )
     });
-    (
-        200,
-        json!(page).to_string(),
-        link.map(|link| ("link", link)),
-    )
+    let link = link.map(|link| ("link", link));
+    (200, json!(page).to_string(), link)
 }
 
 fn parameter(target: &str, name: &str) -> Option<String> {
@@ -137,4 +215,20 @@ fn parameter(target: &str, name: &str) -> Option<String> {
     url::form_urlencoded::parse(query.as_bytes())
         .find(|(known, _)| known == name)
         .map(|(_, value)| value.into_owned())
+}
+
+fn apply(identity: &mut Value, patch: &Value) {
+    for step in patch.as_array().expect("steps") {
+        let pointer = step["path"].as_str().expect("a path");
+        let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
+        let parent = identity.pointer_mut(parent).expect("what it stands in");
+        match step["op"].as_str() {
+            Some("add") => parent[name] = step["value"].clone(),
+            Some("remove") => {
+                let gone = parent.as_object_mut().and_then(|map| map.remove(name));
+                assert!(gone.is_some(), "{pointer} is there");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::web::{Bytes, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
@@ -69,8 +69,6 @@ pub struct FakeService {
 impl FakeService {
     /// Starts one that answers `200 {}`.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address");
         let (sender, receiver) = mpsc::unbounded_channel();
         let state = Data::new(State {
             behaviour: Mutex::new(Behaviour::Answers(200, "{}".to_owned())),
@@ -79,19 +77,7 @@ impl FakeService {
             received: Mutex::default(),
             arrivals: sender,
         });
-        let shared = state.clone();
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(shared.clone())
-                .default_service(web::route().to(serve))
-        })
-        .workers(1)
-        .disable_signals()
-        .shutdown_timeout(0)
-        .listen(listener)
-        .expect("listening")
-        .run();
-        tokio::spawn(server);
+        let address = super::serve::serve(&state, serve);
         Self {
             address,
             state,
