@@ -77,6 +77,27 @@ impl Error {
         }
         line
     }
+
+    /// Whether the database is there and refuses what it was given, rather than being gone, locked or full.
+    pub(crate) fn is_about_the_data(&self) -> bool {
+        use sqlx::error::ErrorKind::{
+            CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation,
+        };
+        match self {
+            Self::Changed => true,
+            Self::Database(error) => error.as_database_error().is_some_and(|error| {
+                // PostgreSQL's class 22: data exceptions.
+                error
+                    .code()
+                    .is_some_and(|code| code.starts_with("22") && code.len() == 5)
+                    || matches!(
+                        error.kind(),
+                        UniqueViolation | NotNullViolation | CheckViolation | ForeignKeyViolation
+                    )
+            }),
+            _ => false,
+        }
+    }
 }
 
 /// When something of a plan falls due.

@@ -51,6 +51,8 @@ pub enum Unanswered {
     Connection,
     /// It could not be sent: the plan has gone from the settings, or its service's address is not allowed.
     NotSent,
+    /// A defect of ours.
+    BrokeDown,
     /// Somebody else is writing into the same identity; this was no try.
     Busy,
 }
@@ -137,6 +139,7 @@ impl Unanswered {
             Self::Timeout => "timeout",
             Self::Connection => "connection",
             Self::NotSent => "not_sent",
+            Self::BrokeDown => "broke_down",
             Self::Busy => "busy",
         }
     }

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use super::together::{Said, Together, together};
-use super::{Batch, Error, Store};
+use super::{Batch, Store};
 use crate::delivery::New;
 use crate::journal::Entry;
 
@@ -124,7 +124,7 @@ async fn write(
             })
             .collect(),
         // One of them may be to blame, and the others are not.
-        Err(error) if batches.len() > 1 && is_about_the_data(&error) => {
+        Err(error) if batches.len() > 1 && error.is_about_the_data() => {
             let mut said = Vec::with_capacity(batches.len());
             for batch in &batches {
                 let alone = store.write(batch).await;
@@ -172,26 +172,5 @@ fn tell_of_yeses(
     drop(memory);
     if lost > 0 {
         on_loss(lost);
-    }
-}
-
-/// Whether the database is there and refuses what it was given, rather than being gone, locked or full.
-fn is_about_the_data(error: &Error) -> bool {
-    use sqlx::error::ErrorKind::{
-        CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation,
-    };
-    match error {
-        Error::Changed => true,
-        Error::Database(error) => error.as_database_error().is_some_and(|error| {
-            // PostgreSQL's class 22: data exceptions.
-            error
-                .code()
-                .is_some_and(|code| code.starts_with("22") && code.len() == 5)
-                || matches!(
-                    error.kind(),
-                    UniqueViolation | NotNullViolation | CheckViolation | ForeignKeyViolation
-                )
-        }),
-        _ => false,
     }
 }

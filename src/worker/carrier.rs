@@ -1,8 +1,10 @@
 //! One delivery, carried once.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
 use super::{Carried, Courier, Jitter, Observer, Pace};
@@ -39,12 +41,16 @@ impl Carrier {
     pub(super) async fn carry(&self, delivery: Claimed, mut cut: watch::Receiver<bool>) {
         let began_at = self.clock.now();
         let end = later(began_at, self.pace.longest_attempt);
-        let carried = self.clock.before(end, self.courier.carry(&delivery));
+        // A defect is met again with the next try, so that counts as one, and comes to an end.
+        let carrying = AssertUnwindSafe(self.courier.carry(&delivery)).catch_unwind();
+        let carried = self.clock.before(end, carrying);
         let carried = tokio::select! {
             biased;
-            carried = carried => {
-                carried.unwrap_or_else(|| Attempt::Unanswered(Unanswered::Timeout).into())
-            }
+            carried = carried => match carried {
+                Some(Ok(carried)) => carried,
+                Some(Err(_)) => Attempt::Unanswered(Unanswered::BrokeDown).into(),
+                None => Attempt::Unanswered(Unanswered::Timeout).into(),
+            },
             () = given(&mut cut) => return self.give_back(delivery, self.clock.now()).await,
         };
         let Carried {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use vestibule::delivery::{Claimed, Event, Outcome, State};
-use vestibule::store::{Backlog, Filter, Listed, NextDue, Store};
+use vestibule::store::settler::settler;
+use vestibule::store::{Backlog, Filter, Listed, NextDue, Settlement, Store};
 
 use crate::scenes::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
 
@@ -37,6 +38,7 @@ macro_rules! ask_if_there {
             a_delivery_that_failed_comes_back_at_its_time,
             a_delivery_that_arrived_is_kept_but_never_carried_again,
             only_the_holder_of_the_lease_settles_and_only_once,
+            what_cannot_be_settled_keeps_nobody_else_from_it,
             what_is_given_back_is_due_at_once_and_untried,
             the_longest_waiting_is_handed_out_first,
             each_plan_falls_due_by_itself,
@@ -287,6 +289,36 @@ pub async fn only_the_holder_of_the_lease_settles_and_only_once(store: Arc<dyn S
     let kept = listed(&store, "crm", 1).await;
     assert_eq!((kept.state, kept.attempts), (State::Pending, 2));
     assert_eq!(kept.next_attempt_at, Some(at(DAY)));
+}
+
+pub async fn what_cannot_be_settled_keeps_nobody_else_from_it(store: Arc<dyn Store>) {
+    let three = (1..=3).map(|identity| delivery("crm", identity));
+    store.accept(three.collect()).await.unwrap();
+    let held = claim(&store, "crm", Duration::ZERO).await;
+    let (settler, writer) = settler(Arc::clone(&store));
+    let mut settlements = held
+        .iter()
+        .map(|one| Settlement::of(one, tried(204, start()), Outcome::Delivered));
+    let (first, mut second, third) = (
+        settlements.next().unwrap(),
+        settlements.next().unwrap(),
+        settlements.next().unwrap(),
+    );
+    // No text that PostgreSQL keeps.
+    second.record.error = Some("\0".to_owned());
+    // They are all waiting before the first is written; the writer ends when they have been told.
+    let all = async move {
+        futures_util::future::join3(
+            settler.write(first),
+            settler.write(second),
+            settler.write(third),
+        )
+        .await
+    };
+    let (said, ()) = tokio::join!(all, writer.run());
+    assert!(said.0.unwrap());
+    assert!(said.2.unwrap());
+    assert!(claim(&store, "crm", Duration::ZERO).await.is_empty());
 }
 
 pub async fn what_is_given_back_is_due_at_once_and_untried(store: Arc<dyn Store>) {

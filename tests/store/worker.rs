@@ -324,17 +324,21 @@ async fn when_a_worker_dies_another_takes_over_its_deliveries() {
 }
 
 #[tokio::test]
-async fn a_breakdown_costs_one_lease_and_the_worker_goes_on() {
+async fn a_breakdown_counts_as_a_try_and_the_worker_goes_on() {
     let mut scene = Scene::new().await;
     let running = scene.start();
     scene.store("crm", 1..=1).await;
     drop(scene.call().await.answer);
+    assert_eq!(scene.outcome().await, Outcome::RetryAt(at(5 * SECOND)));
+    let broke_down = Unanswered::BrokeDown.as_str();
+    assert_eq!(scene.only().await.last_error.as_deref(), Some(broke_down));
     scene.store("crm", 2..=2).await;
     scene.call().await.answers(204);
     assert_eq!(scene.outcome().await, Outcome::Delivered);
-    scene.hand.advance(10 * MINUTE);
-    scene.call().await.answers(204);
-    assert_eq!(scene.outcome().await, Outcome::Delivered);
+    // It comes to an end like any other that does not arrive.
+    scene.hand.advance(2 * DAY);
+    drop(scene.call().await.answer);
+    assert_eq!(scene.outcome().await, Outcome::Abandoned);
     running.stop().await;
 }
 
