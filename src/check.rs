@@ -195,12 +195,6 @@ impl Check {
             .or_else(|| self.reserve.as_ref().map(|reserve| &reserve.take))
     }
 
-    /// Whether something may be taken for a change of settings.
-    #[must_use]
-    pub fn can_take_in_settings(&self) -> bool {
-        self.reserve.is_some() && self.flows.contains(&Flow::Settings)
-    }
-
     /// Whether it may pass without an answer, to be asked again.
     #[must_use]
     pub fn defers(&self) -> bool {

@@ -123,7 +123,9 @@ impl Entry {
         if self.details.clues.identity_id.is_some() {
             // A change: it came to pass if the account is as it was to be.
             let wanted = self.details.scene.identity.as_ref();
-            return wanted.is_some_and(|wanted| wanted["traits"] == identity["traits"]);
+            return wanted.is_some_and(|wanted| {
+                wanted["traits"] == identity["traits"] && was_saved_since(wanted, identity)
+            });
         }
         let created = identity["created_at"]
             .as_str()
@@ -149,6 +151,15 @@ impl Entry {
         let last = later(self.expires_at, AFTER_THE_END);
         let next = later(now, pause);
         if now < last { next.min(last) } else { next }
+    }
+}
+
+/// Whether the account was saved after it was handed to us. Unknown where it does not tell.
+fn was_saved_since(handed: &Value, now: &Value) -> bool {
+    let saved_at = |identity: &Value| identity["updated_at"].as_str()?.parse::<Timestamp>().ok();
+    match (saved_at(handed), saved_at(now)) {
+        (Some(before), Some(now)) => before < now,
+        _ => true,
     }
 }
 
@@ -228,6 +239,12 @@ mod tests {
         entry.details.scene.identity = Some(json!({"traits": {"vat": "new"}}));
         assert!(entry.is_about(&json!({"traits": {"vat": "new"}})));
         assert!(!entry.is_about(&json!({"traits": {"vat": "old"}})));
+        // An account that had these traits before was not saved by it.
+        let handed = json!({"traits": {"vat": "new"}, "updated_at": "2026-11-23T12:00:00Z"});
+        entry.details.scene.identity = Some(handed.clone());
+        assert!(!entry.is_about(&handed));
+        let saved = json!({"traits": {"vat": "new"}, "updated_at": "2026-11-23T12:00:02Z"});
+        assert!(entry.is_about(&saved));
     }
 
     #[test]

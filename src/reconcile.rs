@@ -123,6 +123,7 @@ impl Reconciler {
             Some(turn.ok_or(Error::Busy)?)
         };
         for plan in &self.left_out {
+            witness.left_out(plan);
             tracing::warn!(
                 plan,
                 "Plan `{plan}` is left out of the reconciliation: its `when` reads `flow`, `request` or `method`, which only a hook \

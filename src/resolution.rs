@@ -194,13 +194,29 @@ impl Resolution {
             .is_none_or(|field| field.value_in(identity) == value)
     }
 
+    /// Whether the check's field was saved with a value that it had not had before.
+    fn has_another_value(&self, check: &str, made: &Made<'_>) -> bool {
+        let Some(field) = self.fields.get(check) else {
+            return true;
+        };
+        let value_in = |identity: Option<&'_ Value>| {
+            let value = identity.and_then(|identity| field.value_in(identity));
+            value.filter(|value| *value != "").cloned()
+        };
+        let value = value_in(made.names.identity);
+        value.is_some() && value != value_in(made.names.previous)
+    }
+
     /// Whether something was taken for what was saved. If not, it is released when its flow has expired.
     fn is_for(&self, reservation: &Reservation, made: &Made<'_>) -> bool {
         reservation.details.as_ref().is_none_or(|details| {
             let check = &reservation.check;
             made.is_of(&details.scene.method)
-                && (self.rewritten.contains(check)
-                    || self.was_saved(check, details.scene.value.as_ref(), made))
+                && if self.rewritten.contains(check) {
+                    self.has_another_value(check, made)
+                } else {
+                    self.was_saved(check, details.scene.value.as_ref(), made)
+                }
         })
     }
 

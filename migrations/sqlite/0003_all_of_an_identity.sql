@@ -1,3 +1,2 @@
 -- Everything about one identity is found by an index, to be forgotten with it: also what has been delivered.
-DROP INDEX deliveries_of_identity;
-CREATE INDEX deliveries_of_identity ON deliveries (identity_id);
+CREATE INDEX deliveries_all_of_identity ON deliveries (identity_id);

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::sync::Notify;
 
 use super::counter::Counter;
-use crate::check::{Book, Check, Checks, Speech};
+use crate::check::{Book, Checks, Speech};
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::courier::{Knows, Porter};
@@ -169,7 +169,6 @@ impl Parts {
             lists: Arc::clone(&settings.lists),
             journal: Journal {
                 looks_up: self.identities.is_some(),
-                changes_take: settings.checks.iter().any(Check::can_take_in_settings),
                 identifiers: settings.kratos.identifiers.clone(),
                 use_external_id: settings.kratos.use_external_id,
                 tells_of_failures: self.resolution.tells_of_failures(),

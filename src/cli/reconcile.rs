@@ -144,6 +144,16 @@ impl<O: Write> Findings<O> {
 }
 
 impl<O: Write + Send> Witness for Findings<O> {
+    fn left_out(&self, plan: &str) {
+        if self.json {
+            self.print(&json!({"left_out": {"plan": plan}}).to_string());
+        } else {
+            self.print(&format!(
+                "left out {plan}  (its `when` reads `flow`, `request` or `method`, which only a hook knows)"
+            ));
+        }
+    }
+
     fn missing(&self, identity: Uuid, plan: &str, unbuilt: Option<&str>) {
         if self.json {
             let missing = json!({"identity_id": identity, "plan": plan, "unbuilt": unbuilt});
@@ -261,13 +271,15 @@ mod tests {
         for (json, expected) in [
             (
                 false,
-                "missing  00000000-0000-0000-0000-000000000007  crm\n\
+                "left out tax  (its `when` reads `flow`, `request` or `method`, which only a hook knows)\n\
+                 missing  00000000-0000-0000-0000-000000000007  crm\n\
                  missing  00000000-0000-0000-0000-000000000007  erp  (cannot be built: why)\n\
                  gone     00000000-0000-0000-0000-000000000007\n",
             ),
             (
                 true,
-                "{\"missing\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"plan\":\"crm\",\"unbuilt\":null}}\n\
+                "{\"left_out\":{\"plan\":\"tax\"}}\n\
+                 {\"missing\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"plan\":\"crm\",\"unbuilt\":null}}\n\
                  {\"missing\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"plan\":\"erp\",\"unbuilt\":\"why\"}}\n\
                  {\"gone\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\"}}\n",
             ),
@@ -276,6 +288,7 @@ mod tests {
                 out: Mutex::new(Vec::new()),
                 json,
             };
+            findings.left_out("tax");
             findings.missing(id, "crm", None);
             findings.missing(id, "erp", Some("why"));
             findings.gone(id);

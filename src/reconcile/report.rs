@@ -26,6 +26,10 @@ pub struct Report {
 
 /// Sees the findings as they come. Nothing of them is kept.
 pub trait Witness: Send + Sync {
+    /// This plan is left out, because only a hook knows whether an identity is for it.
+    fn left_out(&self, plan: &str) {
+        let _ = plan;
+    }
     /// A delivery is missing; `unbuilt` says why it cannot be built, if it cannot.
     fn missing(&self, identity: Uuid, plan: &str, unbuilt: Option<&str>) {
         let _ = (identity, plan, unbuilt);

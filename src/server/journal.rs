@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::delivery::{Event, Scene};
+use crate::delivery::Scene;
 use crate::journal::{Clues, Deferred, Details, Entry};
 use crate::kratos::{Flow, Hook, Identifiers, Payload};
-use crate::resolution::event;
 use crate::verdict::Verdict;
 
 /// How yeses are written down.
@@ -20,8 +19,6 @@ use crate::verdict::Verdict;
 pub struct Journal {
     /// Whether accounts can be looked up; otherwise only what was deferred is written down.
     pub looks_up: bool,
-    /// Whether a change of the profile can have taken something, which must be confirmed if the change was saved.
-    pub changes_take: bool,
     /// By which traits people sign in.
     pub identifiers: Identifiers,
     /// Whether sign-ups whose identifier is not told are given an `external_id`.
@@ -62,7 +59,8 @@ impl Journal {
         deferred: Vec<Deferred>,
         now: Timestamp,
     ) -> Option<Entry> {
-        if !self.is_looked_up(hook) && deferred.is_empty() {
+        let looked_up = self.looks_up && hook.flow == Flow::Registration;
+        if !looked_up && deferred.is_empty() {
             return None;
         }
         let identity = as_saved(payload.identity.as_ref()?, verdict);
@@ -102,15 +100,6 @@ impl Journal {
                 deferred,
             },
         })
-    }
-
-    fn is_looked_up(&self, hook: &Hook) -> bool {
-        self.looks_up
-            && match hook.flow {
-                Flow::Registration => true,
-                Flow::Settings => self.changes_take && event(hook) == Event::IdentityUpdated,
-                Flow::Verification => false,
-            }
     }
 }
 

@@ -225,6 +225,7 @@ mod tests {
             outbox::NEXT_DUE,
             outbox::CLAIM,
             operation::BACKLOG,
+            upkeep::KEPT,
             upkeep::FORGET,
             upkeep::FORGET_UNBUILT,
             upkeep::FORGET_ATTEMPTS,

@@ -14,6 +14,7 @@ use crate::clock::{Timestamp, later};
 use crate::journal::{Details, End, Entry, PATIENCE};
 use crate::store::Error;
 
+// Of a form that is sent again the account may have come of the first time.
 const OPEN: &str = concat!(
     "
 INSERT INTO journal (flow_id, flow, method, asked_at, opened_at, expires_at, entry, state, look_at, looks)
@@ -25,7 +26,8 @@ FROM ",
     ),
     " WHERE true
 ON CONFLICT (flow_id) DO UPDATE
-SET flow = excluded.flow, method = excluded.method, asked_at = excluded.asked_at, opened_at = excluded.opened_at,
+SET flow = excluded.flow, method = excluded.method,
+    asked_at = CASE journal.state WHEN 'open' THEN journal.asked_at ELSE excluded.asked_at END, opened_at = excluded.opened_at,
     expires_at = excluded.expires_at, entry = excluded.entry, state = excluded.state, look_at = excluded.look_at,
     looks = 0"
 );

@@ -165,13 +165,9 @@ pub(super) async fn delete_ended(
     Ok(deleted)
 }
 
-// The words with which a receiver refused somebody may tell of them as well.
-const KEPT: &str = "
+pub(super) const KEPT: &str = "
 SELECT DISTINCT identity_id FROM deliveries
-WHERE identity_id > $1 AND (
-    work IS NOT NULL
-    OR EXISTS (SELECT 1 FROM attempts WHERE attempts.delivery_id = deliveries.id AND attempts.error IS NOT NULL)
-)
+WHERE work IS NOT NULL AND identity_id > $1
 ORDER BY identity_id LIMIT $2";
 
 pub(super) async fn identities_kept(

@@ -20,13 +20,6 @@ fn key(plan: &str, identity: u128) -> (String, String) {
     (plan.to_owned(), Uuid::from_u128(identity).to_string())
 }
 
-fn of_plan(plan: &str) -> Filter {
-    Filter {
-        plan: Some(plan.to_owned()),
-        ..Filter::default()
-    }
-}
-
 async fn deliver(store: &Arc<dyn Store>, plan: &str, at: Timestamp) {
     let held = store.claim(plan, at, MINUTE, 1).await.unwrap().remove(0);
     let settled = store
@@ -162,17 +155,6 @@ pub async fn those_of_whom_something_is_kept_are_listed_in_order(store: Arc<dyn 
     assert_eq!(kept(0, 2).await, [1, 3]);
     assert_eq!(kept(3, 2).await, [4]);
     assert_eq!(kept(4, 2).await, [] as [u128; 0]);
-    // With what words a receiver refused somebody, before it took them.
-    let tax = store.list(&of_plan("erp"), 9).await.unwrap().remove(0);
-    let held = claim(&store, "erp", Duration::ZERO).await.remove(0);
-    assert_eq!(held.id, tax.id);
-    let again = Outcome::RetryAt(start());
-    let refused = store.settle(&held, &tried(422, start()), &again).await;
-    assert!(refused.unwrap());
-    deliver(&store, "erp", start()).await;
-    deliver(&store, "crm", start()).await;
-    deliver(&store, "crm", start()).await;
-    assert_eq!(kept(0, 9).await, [3, 4]);
 }
 
 pub async fn nothing_is_left_of_whoever_is_forgotten(store: Arc<dyn Store>) {
