@@ -10,9 +10,12 @@ use vestibule::cli::Cli;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
+    let kind = error
         .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+        .map(std::io::Error::kind);
+    // One that was met while JSON was written is wrapped.
+    let within = || error.downcast_ref::<serde_json::Error>()?.io_error_kind();
+    kind.or_else(within) == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 fn main() -> ExitCode {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{SERVED, Serving, folder_with, run, text};
+use crate::{SERVED, Serving, folder_with, run, text, unread};
 
 const ADA: &str = "7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b11";
 const BOB: &str = "7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b12";
@@ -57,6 +57,9 @@ fn ids(folder: &Path, options: &[&str]) -> Vec<String> {
 fn deliveries_are_listed_by_identity_and_time_and_page_by_page() {
     let (folder, all) = waiting(&[ADA, BOB]);
     let folder = folder.path();
+    unread(folder, &["deliveries", "list"]);
+    unread(folder, &["deliveries", "list", "--json"]);
+    unread(folder, &["deliveries", "show", &all[0], "--json"]);
     assert_eq!(ids(folder, &["--identity", ADA]), all[1..]);
     for options in [
         ["--since", "1h"],
