@@ -46,6 +46,15 @@ pub struct Entry {
     pub details: Details,
 }
 
+/// Tells one yes from another to the same flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Yes {
+    /// The flow.
+    pub flow_id: Uuid,
+    /// When it was given.
+    pub opened_at: Timestamp,
+}
+
 /// What is forgotten as soon as it is known what became of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -107,6 +116,15 @@ impl End {
 }
 
 impl Entry {
+    /// Which yes it is.
+    #[must_use]
+    pub fn yes(&self) -> Yes {
+        Yes {
+            flow_id: self.flow_id,
+            opened_at: self.opened_at,
+        }
+    }
+
     /// Whether an account that is not found was never made. Of social sign-ups, passkeys and security keys the identifier
     /// is not told to hooks.
     #[must_use]

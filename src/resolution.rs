@@ -263,7 +263,10 @@ impl Resolution {
             trigger_id: &occasion_of(entry),
             names,
         };
-        self.made(&made, Some(entry), reservations)
+        let mut resolved = self.made(&made, Some(entry), reservations);
+        resolved.batch.closed.clear();
+        resolved.batch.found.push(entry.yes());
+        resolved
     }
 
     /// No account came of it, or nobody can tell: what was taken is released; and if it is certain, it is told.
@@ -276,7 +279,7 @@ impl Resolution {
         now: Timestamp,
     ) -> Batch {
         let mut batch = Batch {
-            ended: vec![(entry.flow_id, end)],
+            ended: vec![(entry.yes(), end)],
             ..Batch::default()
         };
         let because = match end {

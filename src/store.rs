@@ -50,8 +50,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A reservation is not in the state that it was in a moment ago.
-    #[error("a reservation has changed meanwhile")]
+    /// A reservation or a yes is not in the state that it was in a moment ago.
+    #[error("a reservation, or the journal, has changed meanwhile")]
     Changed,
     /// The folder in which its file should be made is not there.
     #[error("the folder {} does not exist; create it, the database is kept in there", folder.display())]

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::delivery::New;
-use crate::journal::{End, Entry};
+use crate::journal::{End, Entry, Yes};
 use crate::reservation::{Because, Reservation};
 
 /// Everything that one transaction holds.
@@ -15,8 +15,10 @@ pub struct Batch {
     pub opened: Vec<Entry>,
     /// The flows whose account is known.
     pub closed: Vec<Uuid>,
-    /// The flows that ended without an account being known. They must be open.
-    pub ended: Vec<(Uuid, End)>,
+    /// Yeses whose account was found by a look. They must be open still, and not given anew meanwhile.
+    pub found: Vec<Yes>,
+    /// Yeses that ended without an account being known. They must be open still, and not given anew meanwhile.
+    pub ended: Vec<(Yes, End)>,
     /// What is about to be taken.
     pub reserved: Vec<Reservation>,
     /// Reservations whose account exists. They must be taken.
@@ -55,6 +57,7 @@ impl Batch {
 
     fn is_only_deliveries_and_opened(&self) -> bool {
         self.closed.is_empty()
+            && self.found.is_empty()
             && self.ended.is_empty()
             && self.reserved.is_empty()
             && self.confirmed.is_empty()
@@ -66,6 +69,7 @@ impl Batch {
         self.deliveries.extend_from_slice(&other.deliveries);
         self.opened.extend_from_slice(&other.opened);
         self.closed.extend_from_slice(&other.closed);
+        self.found.extend_from_slice(&other.found);
         self.ended.extend_from_slice(&other.ended);
         self.reserved.extend_from_slice(&other.reserved);
         self.confirmed.extend_from_slice(&other.confirmed);

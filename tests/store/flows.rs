@@ -22,6 +22,7 @@ macro_rules! ask {
             a_yes_is_looked_at_by_one_after_a_minute,
             everybody_is_looked_at_when_asked,
             an_ended_yes_is_looked_at_no_more_and_forgets_who_it_was,
+            a_yes_that_was_given_anew_is_not_closed_in_place_of_the_older,
             a_reservation_goes_its_way_once,
             two_for_the_same_check_and_flow_are_not_open_at_once,
             what_is_stored_together_is_stored_together_or_not_at_all,
@@ -205,8 +206,8 @@ pub async fn an_ended_yes_is_looked_at_no_more_and_forgets_who_it_was(store: Arc
     open(&store, vec![entry(1), entry(2)]).await;
     let batch = Batch {
         ended: vec![
-            (Uuid::from_u128(1), End::NeverCreated),
-            (Uuid::from_u128(2), End::Undecided),
+            (entry(1).yes(), End::NeverCreated),
+            (entry(2).yes(), End::Undecided),
         ],
         ..Batch::default()
     };
@@ -214,6 +215,32 @@ pub async fn an_ended_yes_is_looked_at_no_more_and_forgets_who_it_was(store: Arc
     assert_eq!(known(&store, 1).await, None);
     assert_eq!(store.next_look().await.unwrap(), None);
     assert_eq!(store.take_entries(at(HOUR), MINUTE, 9).await.unwrap(), []);
+}
+
+pub async fn a_yes_that_was_given_anew_is_not_closed_in_place_of_the_older(store: Arc<dyn Store>) {
+    let mut anew = entry(1);
+    anew.opened_at = at(SECOND);
+    open(&store, vec![entry(1)]).await;
+    open(&store, vec![anew.clone()]).await;
+    let found = Batch {
+        found: vec![entry(1).yes()],
+        ..Batch::default()
+    };
+    let ended = Batch {
+        ended: vec![(entry(1).yes(), End::NeverCreated)],
+        ..Batch::default()
+    };
+    for older in [found, ended] {
+        let error = store.write(&older).await.unwrap_err();
+        assert!(matches!(error, Error::Changed), "{error}");
+    }
+    assert_eq!(known(&store, 1).await, Some(anew.clone()));
+    let found = Batch {
+        found: vec![anew.yes()],
+        ..Batch::default()
+    };
+    store.write(&found).await.unwrap();
+    assert_eq!(known(&store, 1).await, None);
 }
 
 pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {

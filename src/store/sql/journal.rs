@@ -9,9 +9,9 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::row::{self, DbRow};
-use super::{Connection, Pool};
+use super::{Arguments, Connection, Db, Pool};
 use crate::clock::{Timestamp, later};
-use crate::journal::{Details, End, Entry, PATIENCE};
+use crate::journal::{Details, End, Entry, PATIENCE, Yes};
 use crate::store::Error;
 
 // Of a form that is sent again the account may have come of the first time.
@@ -87,19 +87,36 @@ pub(super) async fn close(connection: &mut Connection, flows: &[Uuid]) -> Result
     Ok(())
 }
 
-const END: &str =
-    "UPDATE journal SET state = $2, entry = NULL WHERE flow_id = $1 AND state = 'open'";
+const FOUND: &str = "DELETE FROM journal WHERE flow_id = $1 AND opened_at = $2 AND state = 'open'";
 
-pub(super) async fn end(connection: &mut Connection, ended: &[(Uuid, End)]) -> Result<(), Error> {
-    for (flow_id, end) in ended {
-        let done = sqlx::query(END)
-            .bind(flow_id.to_string())
-            .bind(end.as_str())
-            .execute(&mut *connection)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Err(Error::Changed);
-        }
+pub(super) async fn found(connection: &mut Connection, found: &[Yes]) -> Result<(), Error> {
+    for yes in found {
+        let statement = of_yes(FOUND, yes);
+        must_change(statement.execute(&mut *connection).await?.rows_affected())?;
+    }
+    Ok(())
+}
+
+const END: &str = "
+UPDATE journal SET state = $3, entry = NULL WHERE flow_id = $1 AND opened_at = $2 AND state = 'open'";
+
+pub(super) async fn end(connection: &mut Connection, ended: &[(Yes, End)]) -> Result<(), Error> {
+    for (yes, end) in ended {
+        let statement = of_yes(END, yes).bind(end.as_str());
+        must_change(statement.execute(&mut *connection).await?.rows_affected())?;
+    }
+    Ok(())
+}
+
+fn of_yes(statement: &'static str, yes: &Yes) -> sqlx::query::Query<'static, Db, Arguments> {
+    sqlx::query(statement)
+        .bind(yes.flow_id.to_string())
+        .bind(row::moment(yes.opened_at))
+}
+
+fn must_change(rows: u64) -> Result<(), Error> {
+    if rows == 0 {
+        return Err(Error::Changed);
     }
     Ok(())
 }

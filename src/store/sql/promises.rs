@@ -36,6 +36,7 @@ impl Database {
         let mut transaction = self.begin().await?;
         journal::open(&mut transaction, &batch.opened).await?;
         journal::close(&mut transaction, &batch.closed).await?;
+        journal::found(&mut transaction, &batch.found).await?;
         journal::end(&mut transaction, &batch.ended).await?;
         reservations::confirm(&mut transaction, &batch.confirmed).await?;
         reservations::release(&mut transaction, &batch.released).await?;

@@ -343,9 +343,9 @@ pub async fn what_has_ended_is_deleted_and_what_is_open_stays(store: Arc<dyn Sto
     store
         .write(&Batch {
             ended: vec![
-                (id(1), End::NeverCreated),
-                (id(2), End::Undecided),
-                (id(4), End::NeverCreated),
+                (entry(1, old).yes(), End::NeverCreated),
+                (entry(2, old).yes(), End::Undecided),
+                (entry(4, young).yes(), End::NeverCreated),
             ],
             released: vec![(id(11), Because::Unclear), (id(13), Because::Unclear)],
             ..Batch::default()
