@@ -13,7 +13,6 @@ pub mod together;
 pub mod turn;
 
 use std::collections::HashSet;
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use crate::decision::Decision;
 use crate::delivery::{Claimed, Event, New, Outcome, State, Work};
 use crate::journal::Entry;
 use crate::reservation::{self, Reservation};
+use crate::telemetry;
 
 pub use batch::Batch;
 pub use shape::Change;
@@ -65,17 +65,7 @@ impl Error {
     /// Itself and its causes in one line, for a log.
     #[must_use]
     pub fn in_full(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let words = error.to_string();
-            // Some say their cause themselves.
-            if !line.ends_with(&words) {
-                line = format!("{line}: {words}");
-            }
-            cause = error.source();
-        }
-        line
+        telemetry::in_full(self)
     }
 
     /// Whether the database is there and refuses what it was given, rather than being gone, locked or full.

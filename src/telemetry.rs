@@ -11,6 +11,22 @@ use tracing_subscriber::fmt::MakeWriter;
 pub use metrics::Metrics;
 pub use trace::Trace;
 
+/// An error and its causes in one line, for a log.
+#[must_use]
+pub fn in_full(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Some say their cause themselves.
+        if !line.ends_with(&words) {
+            line = format!("{line}: {words}");
+        }
+        cause = error.source();
+    }
+    line
+}
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

@@ -1,11 +1,10 @@
 //! Why a round stopped, and how to mend it.
 
-use std::error::Error as _;
-
 use uuid::Uuid;
 
 use crate::identities;
 use crate::store;
+use crate::telemetry;
 
 /// Why a round stopped.
 #[derive(Debug, thiserror::Error)]
@@ -58,17 +57,7 @@ impl Error {
     /// Itself and its causes in one line, for a log.
     #[must_use]
     pub fn in_full(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let words = error.to_string();
-            // Some say their cause themselves.
-            if !line.ends_with(&words) {
-                line = format!("{line}: {words}");
-            }
-            cause = error.source();
-        }
-        line
+        telemetry::in_full(self)
     }
 }
 

@@ -248,8 +248,7 @@ async fn the_past_is_delivered_when_told_to_and_how_far_back() {
         .kratos
         .has_with_id(Uuid::from_u128(3), at("2026-11-01T00:00:00Z"));
     let yaml = SETTINGS.replace("every: 1h", "every: 1h, since: 2026-11-01");
-    let app = house.settings(&yaml).start().await;
-    first_round(&house, &app).await;
+    let app = house.open_with(&yaml).await;
     settled(&app).await;
     // Retention has run, and nothing of it can have been forgotten yet.
     app.hand.advance(2 * MINUTE);
@@ -296,8 +295,7 @@ async fn a_new_plan_does_not_get_the_past() {
 async fn what_was_delivered_is_not_delivered_again_when_it_is_forgotten() {
     let house = House::build();
     let yaml = SETTINGS.replace("every: 1h", "every: 1h, since: 2026-11-01");
-    let app = house.settings(&yaml).start().await;
-    first_round(&house, &app).await;
+    let app = house.open_with(&yaml).await;
     house
         .kratos
         .has_with_id(Uuid::from_u128(1), a_minute_after(&app));
@@ -510,8 +508,7 @@ async fn a_plan_that_asks_for_what_only_a_hook_knows_is_kept_to_be_looked_at() {
         "post: /contacts",
         r#"post: /contacts, json: {note: "{flow.transient_payload.note}"}"#,
     );
-    let app = house.settings(&yaml).start().await;
-    first_round(&house, &app).await;
+    let app = house.open_with(&yaml).await;
     house
         .kratos
         .has_with_id(Uuid::from_u128(1), a_minute_after(&app));
@@ -530,8 +527,7 @@ async fn a_plan_that_only_a_hook_can_decide_about_is_left_out() {
         "post: /contacts}",
         "post: /contacts}, when: 'method != \"oidc\"'",
     );
-    let app = house.settings(&yaml).start().await;
-    first_round(&house, &app).await;
+    let app = house.open_with(&yaml).await;
     house
         .kratos
         .has_with_id(Uuid::from_u128(1), a_minute_after(&app));

@@ -9,6 +9,7 @@ use vestibule::store::Filter;
 
 use crate::support::failing::Failing;
 use crate::support::invites::Invites;
+use crate::support::payload::Payload;
 use crate::support::service::Behaviour;
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
@@ -357,10 +358,10 @@ async fn whoever_goes_on_by_another_method_has_what_was_taken_confirmed() {
     assert_eq!(invites.next().await.target, "/holds/h1/confirm");
 }
 
-#[tokio::test]
-async fn what_was_taken_for_a_value_that_is_saved_otherwise_is_confirmed() {
+/// Somebody has typed `gold`, and the check sets what the service makes of it.
+async fn taken_for_a_value_that_is_saved_as(code: &str) -> (TestApp, FakeService, Payload) {
     let invites = FakeService::start();
-    let answer = json!({"hold_id": "h1", "code": "GOLD"}).to_string();
+    let answer = json!({"hold_id": "h1", "code": code}).to_string();
     invites.on("POST /invites/", Behaviour::Answers(201, answer));
     let yaml = format!("{INVITES}    set: {{traits.invite: \"{{response.body.code}}\"}}\n");
     let app = TestApp::with(&yaml)
@@ -370,6 +371,12 @@ async fn what_was_taken_for_a_value_that_is_saved_otherwise_is_confirmed() {
     let person = payload().with_trait("invite", "gold");
     assert_eq!(app.pre(&person).await.status, 200);
     invites.next().await;
+    (app, invites, person)
+}
+
+#[tokio::test]
+async fn what_was_taken_for_a_value_that_is_saved_otherwise_is_confirmed() {
+    let (app, invites, person) = taken_for_a_value_that_is_saved_as("GOLD").await;
     let saved = person.with_trait("invite", "GOLD").saved();
     assert_eq!(app.post(&saved).await.status, 204);
     assert_eq!(invites.next().await.target, "/holds/h1/confirm");
@@ -377,17 +384,7 @@ async fn what_was_taken_for_a_value_that_is_saved_otherwise_is_confirmed() {
 
 #[tokio::test]
 async fn what_was_taken_for_a_value_that_was_left_out_in_the_end_is_released() {
-    let invites = FakeService::start();
-    let answer = json!({"hold_id": "h1", "code": "GOLD"}).to_string();
-    invites.on("POST /invites/", Behaviour::Answers(201, answer));
-    let yaml = format!("{INVITES}    set: {{traits.invite: \"{{response.body.code}}\"}}\n");
-    let app = TestApp::with(&yaml)
-        .service("INVITES", &invites)
-        .start()
-        .await;
-    let person = payload().with_trait("invite", "gold");
-    assert_eq!(app.pre(&person).await.status, 200);
-    invites.next().await;
+    let (app, invites, person) = taken_for_a_value_that_is_saved_as("GOLD").await;
     // Kratos failed for another reason, and the person leaves the invite out.
     let person = person.with_trait("invite", "");
     assert_eq!(app.pre(&person).await.status, 204);
