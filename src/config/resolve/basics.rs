@@ -25,6 +25,9 @@ const KEY_VARIABLE: &str = "VESTIBULE_KEY";
 const SHORTEST_KEY: usize = 16;
 const WHAT_A_KEY_IS: &str =
     "a key has at least 16 characters, letters, digits and signs without spaces";
+const FILE: &str = "as in sqlite:///var/lib/vestibule/vestibule.db";
+const SERVER: &str = "as in postgres://user:password@host:5432/database";
+const DATABASE: &str = "as in sqlite:///var/lib/vestibule/vestibule.db, or postgres://user:password@host:5432/database";
 const KEYGEN: &str = "`vestibule keygen` makes one";
 
 /// The sections that hold no expressions.
@@ -269,13 +272,13 @@ impl Resolver<'_> {
         };
         let text = self.text(&file::Text(text))?;
         let Some((scheme, path)) = text.split_once("://") else {
-            let hint = "as in sqlite:///var/lib/vestibule/vestibule.db".to_owned();
+            let hint = DATABASE.to_owned();
             self.tell(&place, "expected the address of a database", Some(hint));
             return None;
         };
         match scheme {
             "sqlite" if path.starts_with(":memory:") || path.starts_with("file:") => {
-                let hint = "as in sqlite:///var/lib/vestibule/vestibule.db".to_owned();
+                let hint = FILE.to_owned();
                 self.tell(
                     &place,
                     "the database must be a file: what is accepted must be there after a restart",
@@ -287,7 +290,7 @@ impl Resolver<'_> {
                 Some(Dsn::Sqlite(PathBuf::from(path)))
             }
             "sqlite" => {
-                let hint = "as in sqlite:///var/lib/vestibule/vestibule.db".to_owned();
+                let hint = FILE.to_owned();
                 self.tell(
                     &place,
                     "expected the path of a file behind `sqlite://`, and nothing else",
@@ -299,7 +302,7 @@ impl Resolver<'_> {
                 Some(Dsn::Postgres(Secret::new(text)))
             }
             "postgres" | "postgresql" => {
-                let hint = "as in postgres://user:password@host:5432/database".to_owned();
+                let hint = SERVER.to_owned();
                 self.tell(
                     &place,
                     "this is no address of a PostgreSQL database",
@@ -308,7 +311,7 @@ impl Resolver<'_> {
                 None
             }
             _ => {
-                let hint = "as in sqlite:///var/lib/vestibule/vestibule.db".to_owned();
+                let hint = DATABASE.to_owned();
                 self.tell(
                     &place,
                     "the database must be `sqlite://` or `postgres://`",
