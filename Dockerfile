@@ -1,23 +1,24 @@
-# syntax=docker/dockerfile:1
 # One image: `docker build -t vestibule .`, then `docker run --rm -p 127.0.0.1:4480:4480 vestibule demo`.
+# The cache mounts need BuildKit: Docker 23 or later, podman, buildah, or Docker 20.10 with DOCKER_BUILDKIT=1.
 
-FROM rust:1.95-bookworm AS build
+FROM rust:1.95.0-bookworm AS build
 WORKDIR /build
-# The toolchain of the image is the one that rust-toolchain.toml asks for; rustup need not look for another.
+# The toolchain of the base image. rustup would otherwise download the components that rust-toolchain.toml lists.
 ENV RUSTUP_TOOLCHAIN=1.95.0
-# The dependencies alone first: they change seldom, and are kept as a layer of their own.
-COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches tests/with_kratos \
-    && echo 'fn main() {}' | tee src/main.rs benches/hooks.rs benches/store.rs tests/with_kratos/main.rs > /dev/null \
-    && touch src/lib.rs \
-    && cargo build --release --locked
 COPY . .
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked
-# What the program needs of the system, gathered for an image that holds nothing else: the C library and its loader,
-# the certificates of the authorities, a user that is not root, and a folder of its own.
+# The cache mounts keep the registry and the target folder between builds, so a change in src recompiles Vestibule and no
+# dependency. Cargo compares modification times, and the cache can hold the result of another checkout whose files are
+# newer; `touch` makes Cargo compile the sources of this one.
+RUN --mount=type=cache,id=vestibule-registry,target=/usr/local/cargo/registry \
+    --mount=type=cache,id=vestibule-target,target=/build/target,sharing=locked \
+    find . -path ./target -prune -o -type f -exec touch {} + \
+    && cargo build --release --locked --bin vestibule \
+    && cp target/release/vestibule /usr/local/bin/vestibule
+# The program and what it needs of the system: the C library and its loader, the root certificates, a user that is not
+# root, and the data folder.
 RUN set -eu; mkdir -p /image/var/lib/vestibule /image/etc/ssl/certs /image/usr/local/bin; \
-    cp target/release/vestibule /image/usr/local/bin/; \
-    for library in $(ldd target/release/vestibule | grep -oE '/[^ ]+'); do \
+    cp /usr/local/bin/vestibule /image/usr/local/bin/; \
+    for library in $(ldd /usr/local/bin/vestibule | grep -oE '/[^ ]+'); do \
         mkdir -p "/image$(dirname "$library")"; cp -L "$library" "/image$library"; \
     done; \
     cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/; \
@@ -26,7 +27,7 @@ RUN set -eu; mkdir -p /image/var/lib/vestibule /image/etc/ssl/certs /image/usr/l
     mkdir -m 1777 /image/tmp; \
     chown -R 65532:65532 /image/var/lib/vestibule
 
-# From nothing rather than from distroless: the same content, and one registry less to depend on.
+# `scratch` rather than distroless: the same content, and no second registry.
 FROM scratch
 ARG VERSION=unknown
 LABEL org.opencontainers.image.title="Vestibule" \
@@ -34,7 +35,8 @@ LABEL org.opencontainers.image.title="Vestibule" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION"
 COPY --from=build /image /
-ENV PATH=/usr/local/bin
+# With VESTIBULE_CONFIG, `docker exec CONTAINER vestibule deliveries list` finds the settings file.
+ENV PATH=/usr/local/bin VESTIBULE_CONFIG=/etc/vestibule/vestibule.yaml
 WORKDIR /var/lib/vestibule
 USER 65532:65532
 VOLUME /var/lib/vestibule

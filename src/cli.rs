@@ -42,7 +42,7 @@ enum Command {
     /// Read a settings file and print every problem in it; exit code 1 if there is one
     Validate {
         /// The settings file
-        #[arg(default_value = "vestibule.yaml")]
+        #[arg(env = "VESTIBULE_CONFIG", default_value = "vestibule.yaml")]
         file: PathBuf,
     },
     /// Print the JSON Schema of the settings file, for editors

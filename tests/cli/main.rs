@@ -326,6 +326,23 @@ fn validate_says_so_when_all_is_well_and_fails_when_it_is_not() {
     );
 }
 
+/// The image sets it, so that commands in a container need no path.
+#[test]
+fn vestibule_config_names_the_settings_file_for_validate_too() {
+    let folder = folder_with(SERVED);
+    std::fs::rename(
+        folder.path().join("vestibule.yaml"),
+        folder.path().join("other.yaml"),
+    )
+    .expect("the file is renamed");
+    let output = vestibule(folder.path(), &["validate"])
+        .env("VESTIBULE_KEY", KEY)
+        .env("VESTIBULE_CONFIG", "other.yaml")
+        .output()
+        .expect("the program runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
 #[test]
 fn the_small_commands_print_what_they_promise() {
     let folder = tempfile::tempdir().expect("a folder");
