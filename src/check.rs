@@ -11,7 +11,7 @@ pub mod words;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::expression::{Expression, JsonTemplate};
+use crate::expression::{Expression, JsonTemplate, Names};
 use crate::kratos::{Field, Flow};
 use crate::message::Wording;
 use crate::request;
@@ -204,6 +204,24 @@ impl Check {
                 .chosen
                 .values()
                 .any(|policy| *policy == Policy::Defer)
+    }
+
+    /// Whether the check can have run for this sign-up: its field is there, and its condition holds or cannot be evaluated.
+    #[must_use]
+    pub fn could_apply(&self, names: &Names<'_>) -> bool {
+        let nobody = serde_json::Value::Null;
+        let identity = names.identity.unwrap_or(&nobody);
+        let value = self.field.as_ref().map(|field| field.value_in(identity));
+        let is_absent = value.is_some_and(|value| value.is_none_or(judge::is_empty));
+        let names = Names {
+            value: value.flatten(),
+            ..*names
+        };
+        !is_absent
+            && self
+                .when
+                .as_ref()
+                .is_none_or(|when| when.holds(&names).unwrap_or(true))
     }
 
     /// The other checks whose answers are read together with its own.

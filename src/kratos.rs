@@ -1,6 +1,7 @@
 //! The language Kratos speaks, and nothing of ours.
 
 pub mod field;
+pub mod fingerprint;
 pub mod form;
 pub mod hook;
 pub mod hooks;

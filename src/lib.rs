@@ -6,7 +6,7 @@
 //! stands to its right:
 //!
 //! `main → cli → app → config → server, courier, sweeper, reconcile → worker, resolution, retention → check, identities →
-//! service, store → decision, journal, reservation → delivery → verdict, request, message → expression → kratos →
+//! service, store → decision, pending, reservation → delivery → verdict, request, message → expression → kratos →
 //! telemetry, secret, clock`
 
 pub mod app;
@@ -19,9 +19,9 @@ pub mod decision;
 pub mod delivery;
 pub mod expression;
 pub mod identities;
-pub mod journal;
 pub mod kratos;
 pub mod message;
+pub mod pending;
 pub mod reconcile;
 pub mod request;
 pub mod reservation;

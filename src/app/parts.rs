@@ -1,24 +1,29 @@
 //! The parts of the program, each given what it uses.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use tokio::sync::Notify;
 
 use super::counter::Counter;
 use crate::check::{Book, Checks, Speech};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::settings::Settings;
 use crate::courier::{Knows, Porter};
+use crate::delivery::Event;
 use crate::expression::Root;
 use crate::identities::Identities;
+use crate::identities::lookup::Lookup;
+use crate::kratos::Flow;
+use crate::pending::LookupTimes;
 use crate::reconcile;
 use crate::resolution::Resolution;
 use crate::server::answers::Answers;
-use crate::server::{Door, Journal, Operator};
+use crate::server::{Door, Operator, PendingPolicy};
 use crate::service::client::Services;
 use crate::store::Store;
 use crate::store::by_hand::KeepTrying;
+use crate::store::guard::GuardProof;
 use crate::store::intake::intake;
 use crate::store::recorder::{self, recorder};
 use crate::sweeper::Sweeper;
@@ -31,10 +36,13 @@ pub(super) struct Parts {
     pub(super) store: Arc<dyn Store>,
     services: Arc<Services>,
     identities: Option<Identities>,
-    resolution: Arc<Resolution>,
+    pub(super) resolution: Arc<Resolution>,
     stored: Arc<Notify>,
     hurry: Arc<Notify>,
     clock: Clock,
+    proof: Arc<GuardProof>,
+    lookup: Option<Lookup>,
+    lookup_times: LookupTimes,
 }
 
 impl Parts {
@@ -42,6 +50,7 @@ impl Parts {
         settings: &Settings,
         store: Arc<dyn Store>,
         clock: Clock,
+        lookup_times: LookupTimes,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let named = settings.services.iter().chain(&settings.kratos.admin);
@@ -62,8 +71,16 @@ impl Parts {
             &settings.checks,
             Arc::clone(&settings.lists),
         );
+        let proof = Arc::new(GuardProof::new(Arc::clone(&store), clock.clone()));
+        let lookup = identities.clone().map(|identities| Lookup {
+            identities,
+            proof: Arc::clone(&proof),
+        });
         Ok(Self {
             metrics,
+            proof,
+            lookup,
+            lookup_times,
             store,
             services,
             identities,
@@ -98,8 +115,9 @@ impl Parts {
     pub(super) fn sweeper(&self) -> Sweeper {
         Sweeper {
             store: Arc::clone(&self.store),
-            identities: self.identities.clone(),
+            lookup: self.lookup.clone(),
             resolution: Arc::clone(&self.resolution),
+            times: self.lookup_times.clone(),
             stored: Arc::clone(&self.stored),
             hurry: Arc::clone(&self.hurry),
             clock: self.clock.clone(),
@@ -131,7 +149,11 @@ impl Parts {
     }
 
     /// What answers hooks, and what writes decisions down.
-    pub(super) fn door(&self, settings: &Settings) -> (Door, recorder::Writer) {
+    pub(super) fn door(
+        &self,
+        settings: &Settings,
+        holding_checks_count_from: Timestamp,
+    ) -> (Door, recorder::Writer) {
         let dropped = self.metrics.decisions_dropped.clone();
         let on_loss = Arc::new(move |lost| {
             dropped.inc_by(lost);
@@ -156,10 +178,12 @@ impl Parts {
             Book {
                 store: Arc::clone(&self.store),
                 stored: Arc::clone(&self.stored),
+                lookup: self.lookup.clone(),
             },
             self.clock.clone(),
             Arc::clone(&self.metrics),
         );
+        let wants = |event| self.resolution.tells_of(event);
         let door = Door {
             keys: settings.hooks.keys.clone(),
             deadline: settings.hooks.deadline,
@@ -167,14 +191,22 @@ impl Parts {
             checks,
             resolution: Arc::clone(&self.resolution),
             lists: Arc::clone(&settings.lists),
-            journal: Journal {
+            pending: PendingPolicy {
                 looks_up: self.identities.is_some(),
                 identifiers: settings.kratos.identifiers.clone(),
-                use_external_id: settings.kratos.use_external_id,
-                tells_of_failures: self.resolution.tells_of_failures(),
+                external_id: settings.kratos.external_id,
+                holds_registrations: self.resolution.holds(Flow::Registration),
+                wants_registrations: wants(Event::IdentityCreated)
+                    || wants(Event::RegistrationFailed),
+                wants_updates: wants(Event::IdentityUpdated),
+                wants_failures: wants(Event::RegistrationFailed),
                 reads_flow: reads(Root::Flow),
                 reads_request: reads(Root::Request),
+                times: self.lookup_times.clone(),
             },
+            proof: Arc::clone(&self.proof),
+            record_unreadable_until: Mutex::new(None),
+            holding_checks_count_from,
             intake,
             store: Arc::clone(&self.store),
             hurry: Arc::clone(&self.hurry),

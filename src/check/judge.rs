@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::ask::{Conclusion, conclude, without_answer};
 use super::set::Changes;
@@ -20,9 +21,9 @@ use crate::clock::{Clock, Timestamp, milliseconds};
 use crate::decision::CheckRecord;
 use crate::delivery::Scene;
 use crate::expression::{EvaluationError, Lists, Names};
-use crate::journal::Deferred;
 use crate::kratos::{Hook, Message, Payload};
 use crate::message::Wording;
+use crate::pending::Deferred;
 use crate::request::Request;
 use crate::reservation::Reservation;
 use crate::service::client::{Answer, NoAnswer, Services};
@@ -66,6 +67,10 @@ pub struct Call<'a> {
     pub until: Timestamp,
     /// The trace it belongs to.
     pub trace: Trace,
+    /// Which submission of its flow it is.
+    pub submission: &'a str,
+    /// Whether at most one identity can come of the flow.
+    pub is_guarded: bool,
 }
 
 /// A verdict, and how it came about.
@@ -77,6 +82,8 @@ pub struct Judgement {
     pub records: Vec<CheckRecord>,
     /// The checks that passed without an answer, to be asked again. The verdict holds only once they are written down.
     pub postponed: Vec<Postponed>,
+    /// The reservations that accepted checks rely on.
+    pub reservations: Vec<Uuid>,
 }
 
 /// A check that passed without an answer.
@@ -208,6 +215,7 @@ impl Checks {
             done: self.all.iter().map(|_| None).collect(),
             begun: vec![false; self.all.len()],
             questions: self.all.iter().map(|_| None).collect(),
+            reservations: self.all.iter().map(|_| None).collect(),
             responses: BTreeMap::new(),
         };
         round.run().await;
@@ -225,6 +233,8 @@ struct Round<'a> {
     begun: Vec<bool>,
     /// What may have to be asked again.
     questions: Vec<Option<Request>>,
+    /// What is reserved, check by check.
+    reservations: Vec<Option<Uuid>>,
     responses: BTreeMap<String, Arc<Value>>,
 }
 
@@ -293,10 +303,13 @@ impl<'a> Round<'a> {
             check,
             reserve,
             flow_id: call.payload.flow_id,
+            submission: call.submission,
+            is_guarded: call.is_guarded,
             take,
             scene,
             expires_at: call.payload.expires_at(self.started),
             until: call.until - TO_WRITE_IT_DOWN,
+            in_use_until: call.until,
             traceparent: call.trace.child(),
         };
         Some(async move { Step::Taken(place, checks.taker.take(wanted).await) }.boxed())
@@ -310,7 +323,18 @@ impl<'a> Round<'a> {
                 self.finish(place, outcome);
                 return None;
             }
-            Taken::Before(response) => {
+            Taken::InUse => {
+                let check = &self.checks.all[place].check;
+                tracing::info!(
+                    check = check.name, flow.id = %self.call.payload.flow_id, trace.id = %self.call.trace,
+                    "Another submission of the flow has reserved the same and may still become an identity"
+                );
+                let message = self.words(check, &self.checks.builtin.try_again, None);
+                self.finish(place, Outcome::Refused(message));
+                return None;
+            }
+            Taken::Before(id, response) => {
+                self.reservations[place] = Some(id);
                 let answer = Answer {
                     status: response["status"]
                         .as_u64()
@@ -329,6 +353,7 @@ impl<'a> Round<'a> {
                 answer,
             } => (*reservation, is_ours, answer),
         };
+        self.reservations[place] = Some(reservation.id);
         let (outcome, response) = self.conclude(place, exchange);
         let judged = match &outcome {
             Outcome::Accepted => Judged::Yes,
@@ -611,6 +636,7 @@ impl<'a> Round<'a> {
         let mut findings = Vec::new();
         let mut records = Vec::new();
         let mut postponed = Vec::new();
+        let mut reservations = Vec::new();
         for (place, (wired, done)) in self.checks.all.iter().zip(&self.done).enumerate() {
             let check = &wired.check;
             // Every check is done: none waits in a circle, and each exchange ends by the deadline.
@@ -621,6 +647,9 @@ impl<'a> Round<'a> {
             let observed = check.mode == Mode::Observe;
             records.push(record(wired, done));
             self.count(wired, &done.outcome);
+            if matches!(done.outcome, Outcome::Accepted) {
+                reservations.extend(self.reservations[place]);
+            }
             let message = match &done.outcome {
                 Outcome::Refused(message) => message,
                 Outcome::Unavailable {
@@ -664,6 +693,7 @@ impl<'a> Round<'a> {
             verdict,
             records,
             postponed,
+            reservations,
         }
     }
 
@@ -813,7 +843,7 @@ fn record(Wired { check, name, .. }: &Wired, done: &Done) -> CheckRecord {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),

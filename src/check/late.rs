@@ -10,7 +10,7 @@ use super::{Check, LateRefusal};
 use crate::clock::{Timestamp, later};
 use crate::delivery::{Event, New, Put, Queue, Scene, Work, time_ordered_id};
 use crate::expression::Lists;
-use crate::journal::Deferred;
+use crate::pending::Deferred;
 
 /// The first question after the one that had no answer.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);

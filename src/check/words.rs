@@ -88,4 +88,6 @@ pub struct Builtin {
     pub required: Arc<Wording>,
     /// `not_possible`: the call itself is wrong (key, wiring, body); nothing the person can mend.
     pub not_possible: Arc<Wording>,
+    /// `form_used`: the form has brought forth an account already, or was accepted too often.
+    pub form_used: Arc<Wording>,
 }

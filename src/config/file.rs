@@ -33,7 +33,7 @@ pub struct File {
     pub kratos: Kratos,
     /// External systems by name, where they need more than an address.
     pub services: IndexMap<String, Service>,
-    /// What people read, by name. A name of Vestibule's own words (`try_again`, `not_valid`, `required`, `not_possible`)
+    /// What people read, by name. A name of Vestibule's own words (`try_again`, `not_valid`, `required`, `not_possible`, `form_used`)
     /// replaces those.
     pub messages: IndexMap<String, NamedMessage>,
     /// Lists by name, read in expressions as `lists.<name>`.
@@ -154,11 +154,24 @@ pub struct Kratos {
     /// The identity schema, `file://identity.schema.json` beside the settings file or `file:///absolute/path`: tells by which
     /// traits people sign in, so that a sign-up can be looked up by its user name. Default: only addresses are known.
     pub identity_schema: Option<Text>,
-    /// Whether social sign-ups, passkeys and security keys, whose identifier Kratos does not tell hooks, are given the
-    /// `external_id` `vestibule:<flow id>`, so that they can be looked up. Needs Kratos v25.4.0. Default: `false`.
-    pub use_external_id: bool,
+    /// Whether `pre` answers an `external_id`, `vestibule:` and a hash of the flow's id, for sign-ups that have none. Kratos keeps
+    /// external ids unique, so at most one account comes of a form, however often and in parallel it is sent. `auto`: where a
+    /// check reserves or defers, or `admin_url` is set. `always`, `never`. Needs Kratos v25.4.0. The person sees the id in
+    /// `whoami`; a tokenizer with `subject_source: external_id` needs `never`. Default: `auto`.
+    pub use_external_id: UseExternalId,
     /// How Vestibule proves who it is to the admin API. Default: not at all, as Kratos itself asks for nothing.
     pub auth: Option<Auth>,
+}
+
+/// For which sign-ups `pre` answers an `external_id`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "their names in the file say it")]
+pub enum UseExternalId {
+    #[default]
+    Auto,
+    Always,
+    Never,
 }
 
 /// An external system.

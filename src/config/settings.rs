@@ -11,6 +11,7 @@ use crate::delivery;
 use crate::expression::Lists;
 use crate::kratos::Identifiers;
 use crate::secret::Secret;
+use crate::server::ExternalId;
 use crate::service::Service;
 use crate::telemetry::LogFormat;
 
@@ -114,6 +115,6 @@ pub struct Kratos {
     pub admin: Option<Service>,
     /// The traits by which people sign in, as the identity schema says.
     pub identifiers: Identifiers,
-    /// Whether sign-ups whose identifier is not told are given an `external_id`.
-    pub use_external_id: bool,
+    /// Whether sign-ups are given an `external_id`.
+    pub external_id: ExternalId,
 }

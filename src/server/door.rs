@@ -1,24 +1,25 @@
 //! What stands behind the hooks: everything that answering them needs.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::answer::Answer;
 use super::answers::Answers;
-use super::journal::Journal;
+use super::pending::PendingPolicy;
 use crate::check::{Builtin, Checks, Reader};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::expression::{Lists, Names};
 use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{Placed, RefusalStatus};
-use crate::kratos::{Hook, Payload, Reply, Stage};
+use crate::kratos::{Hook, Message, Payload, Reply, Stage};
 use crate::message::Wording;
 use crate::resolution::Resolution;
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::store::guard::GuardProof;
 use crate::store::intake::Intake;
 use crate::store::recorder::Recorder;
 use crate::telemetry::Metrics;
@@ -38,13 +39,19 @@ pub struct Door {
     pub resolution: Arc<Resolution>,
     /// For expressions.
     pub lists: Arc<Lists>,
-    /// How yeses are written down.
-    pub journal: Journal,
+    /// What is recorded of accepted submissions.
+    pub pending: PendingPolicy,
+    /// From when on an account without a recorded sign-up is a fault, if a check could have reserved or deferred.
+    pub holding_checks_count_from: Timestamp,
+    /// Whether Kratos stores our `external_id`.
+    pub proof: Arc<GuardProof>,
+    /// When the record of a flow is read again after the database did not answer.
+    pub record_unreadable_until: Mutex<Option<Timestamp>>,
     /// Where deliveries are handed in.
     pub intake: Intake,
     /// Where it stands what was taken and deferred.
     pub store: Arc<dyn Store>,
-    /// Asks for a look at every yes of which no `post` has told.
+    /// Asks for a look-up of every recent sign-up without a `post`.
     pub hurry: Arc<Notify>,
     /// Wakes the worker when something was stored.
     pub stored: Arc<Notify>,
@@ -66,8 +73,38 @@ impl Door {
     /// A refusal at form level, for when the call itself is at fault and nothing is known of the visitor.
     #[must_use]
     pub fn refuse(&self, status: RefusalStatus, wording: &Wording) -> Reply {
+        self.refuse_in(status, wording, None)
+    }
+
+    /// The same in the visitor's language.
+    #[must_use]
+    pub fn refuse_visitor(&self, payload: &Payload, wording: &Wording) -> Reply {
+        let language = payload.header("Accept-Language");
+        self.refuse_in(RefusalStatus::BadRequest, wording, language)
+    }
+
+    /// A message of our own in the visitor's language.
+    #[must_use]
+    pub fn visitor_message(&self, payload: &Payload, wording: &Wording) -> Message {
+        self.message_in(wording, payload.header("Accept-Language"))
+    }
+
+    fn refuse_in(
+        &self,
+        status: RefusalStatus,
+        wording: &Wording,
+        accept_language: Option<&str>,
+    ) -> Reply {
+        let message = self.message_in(wording, accept_language);
+        Reply::Refused {
+            status,
+            messages: vec![Placed::new(FORM_LEVEL, message)],
+        }
+    }
+
+    fn message_in(&self, wording: &Wording, accept_language: Option<&str>) -> Message {
         let reader = Reader {
-            accept_language: None,
+            accept_language,
             default_language: &self.default_language,
         };
         let names = Names {
@@ -83,11 +120,7 @@ impl Door {
             taken: None,
             lists: &self.lists,
         };
-        let message = reader.message(wording, &self.builtin.not_possible, &names, None, None);
-        Reply::Refused {
-            status,
-            messages: vec![Placed::new(FORM_LEVEL, message)],
-        }
+        reader.message(wording, &self.builtin.not_possible, &names, None, None)
     }
 
     /// The answer if something in us broke: words to `pre`, "call again" to `post`.

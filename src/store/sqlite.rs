@@ -35,12 +35,12 @@ mod open;
 mod again;
 #[path = "sql/decisions.rs"]
 mod decisions;
-#[path = "sql/journal.rs"]
-mod journal;
 #[path = "sql/operation.rs"]
 mod operation;
 #[path = "sql/outbox.rs"]
 mod outbox;
+#[path = "sql/pending.rs"]
+mod pending;
 #[path = "sql/promises.rs"]
 mod promises;
 #[path = "sql/reservations.rs"]

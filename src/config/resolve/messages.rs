@@ -16,7 +16,7 @@ use crate::expression::{Root, Scope, Template};
 use crate::message::{INLINE_ID, Wording};
 
 /// Our own words: name, number, English, German.
-const OWN: [(&str, u32, &str, &str); 4] = [
+const OWN: [(&str, u32, &str, &str); 5] = [
     (
         "try_again",
         4_900_001,
@@ -40,6 +40,12 @@ const OWN: [(&str, u32, &str, &str); 4] = [
         4_900_004,
         "This is not possible at the moment. Please try again later.",
         "Das ist im Moment nicht möglich. Bitte versuchen Sie es später noch einmal.",
+    ),
+    (
+        "form_used",
+        4_900_006,
+        "This form has been used already. Please sign in, or reload the page and start again.",
+        "Dieses Formular wurde bereits verwendet. Bitte melden Sie sich an, oder laden Sie die Seite neu und beginnen Sie noch einmal.",
     ),
 ];
 
@@ -243,6 +249,7 @@ impl<'a> Resolver<'a> {
             not_valid: words.remove("not_valid")?,
             required: words.remove("required")?,
             not_possible: words.remove("not_possible")?,
+            form_used: words.remove("form_used")?,
         })
     }
 
@@ -341,6 +348,7 @@ impl<'a> Resolver<'a> {
                 "try_again" => &builtin.try_again,
                 "not_valid" => &builtin.not_valid,
                 "required" => &builtin.required,
+                "form_used" => &builtin.form_used,
                 _ => &builtin.not_possible,
             }));
         }
