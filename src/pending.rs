@@ -218,6 +218,18 @@ impl Default for LookupTimes {
 }
 
 impl LookupTimes {
+    /// All of it sooner by this factor, for tests.
+    #[must_use]
+    pub fn divided_by(&self, times: u32) -> Self {
+        let times = times.max(1);
+        Self {
+            after_acceptance: self.after_acceptance.map(|after| after / times),
+            conclusive_after: self.conclusive_after / times,
+            after_expiry: self.after_expiry / times,
+            known_for: self.known_for / times,
+        }
+    }
+
     /// The first look-up after an acceptance.
     #[must_use]
     pub fn first(&self, accepted_at: Timestamp) -> Timestamp {

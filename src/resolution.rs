@@ -76,6 +76,8 @@ pub struct Resolved {
     pub doubt: Option<Doubt>,
     /// Whether `pre` had answered our `external_id`, and whether the identity has it.
     pub guard: Option<bool>,
+    /// Whether a submission was accepted while the state was read, so that it must be read again.
+    pub is_stale: bool,
 }
 
 /// What is wrong with the attribution of an identity.
@@ -301,6 +303,8 @@ impl Resolution {
             resolved.batch.deliveries.extend(question);
         }
         let closes = made.closes_its_flow();
+        let is_read = |id: &Uuid| state.reservations.iter().any(|one| one.id == *id);
+        resolved.is_stale = !one.details.reservations.iter().all(is_read);
         for reservation in &state.reservations {
             let is_used = one.details.reservations.contains(&reservation.id);
             let is_its_own = closes || reservation.submission == one.key.submission;

@@ -134,7 +134,8 @@ impl Sweeper {
     /// Does what is due, and returns when to come again.
     async fn sweep(&self) -> Result<Timestamp, store::Error> {
         // Time goes on meanwhile, and what becomes due then must not wait for longer.
-        let again = later(self.clock.now(), SWEEP_AGAIN);
+        let again = self.times.after_acceptance[0].min(SWEEP_AGAIN);
+        let again = later(self.clock.now(), again);
         self.process_due().await?;
         self.release_unused().await?;
         let next = self.store.next_lookup().await?;
@@ -251,10 +252,17 @@ impl Sweeper {
         }
         let now = self.clock.now();
         let resolved = self.resolution.found(one, (id, identity), &state, now);
+        if resolved.is_stale {
+            return Ok(false);
+        }
         let closes = !resolved.batch.closed.is_empty();
         let Some(stored) = self.write(&resolved.batch).await? else {
             return Ok(false);
         };
+        if stored == 0 && resolved.too_late.is_empty() && resolved.doubt.is_none() {
+            // Its `post` has just come.
+            return Ok(closes);
+        }
         self.count("created");
         tracing::warn!(
             flow.id = %flow_id, identity.id = %id, stored,

@@ -13,6 +13,7 @@ mod admin_api;
 mod code;
 mod data;
 mod flows;
+mod gate;
 mod keys;
 mod lost_calls;
 mod nothing_is_lost;
@@ -68,6 +69,13 @@ fn main() {
     scenes.once(nothing_is_lost::an_invite_is_released_when_kratos_made_no_account_after_all);
     scenes.once(nothing_is_lost::an_account_is_made_while_the_register_is_away_and_refused_later);
     scenes.once(nothing_is_lost::what_the_crm_answers_is_written_into_the_identity);
+    scenes.each(gate::one_invite_serves_one_account_of_a_form_that_is_sent_many_times);
+    scenes.each(gate::without_our_external_id_one_invite_serves_one_account_too);
+    scenes.each(gate::a_refused_submission_leaves_the_invite_with_the_accepted_one);
+    scenes.each(gate::every_account_of_a_form_is_asked_about_once_the_register_is_back);
+    scenes.each(gate::a_correction_after_a_taken_address_keeps_the_invite);
+    scenes.once(gate::two_tabs_with_one_invite_take_turns);
+    scenes.once(gate::by_code_one_account_comes_of_a_form);
     scenes.once(admin_api::identities_are_looked_up_paged_through_and_written_to);
     scenes.once(reconcile::imported_accounts_are_delivered_once_and_deleted_ones_forgotten);
 

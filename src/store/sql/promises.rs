@@ -155,10 +155,13 @@ impl Store for Database {
     }
 
     async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error> {
+        // In this order: if a later part shows the flow open, the earlier parts are from before it was closed.
+        let reservations = again(|| reservations::of_flow(self.readers(), flow_id).boxed()).await?;
+        let pending = again(|| pending::of_flow(self.readers(), flow_id).boxed()).await?;
         Ok(FlowState {
             record: self.flow_record(flow_id).await?,
-            pending: again(|| pending::of_flow(self.readers(), flow_id).boxed()).await?,
-            reservations: again(|| reservations::of_flow(self.readers(), flow_id).boxed()).await?,
+            pending,
+            reservations,
         })
     }
 
