@@ -87,7 +87,6 @@ impl Service {
             let parts: Vec<&str> = received.path.trim_matches('/').split('/').collect();
             match (received.method.as_str(), parts.as_slice()) {
                 ("POST", ["invites", KNOWN_INVITE, "hold"]) => (201, json!({"hold_id": "hold-1"})),
-                ("GET", ["invites", KNOWN_INVITE]) => (200, json!({})),
                 ("POST", ["invites", code, "hold"]) if code.starts_with(ONE_USE) => {
                     let hold = format!("{key}.{code}");
                     let known = holds.entry((*code).to_owned()).or_insert(hold.clone());
@@ -101,7 +100,7 @@ impl Service {
                     holds.retain(|_, known| known != hold);
                     (200, json!({}))
                 }
-                (_, ["holds", ..]) => (200, json!({})),
+                ("GET", ["invites", KNOWN_INVITE]) | (_, ["holds", ..]) => (200, json!({})),
                 _ => (404, json!({})),
             }
         })
