@@ -15,13 +15,13 @@ use super::ask::{Conclusion, conclude, without_answer};
 use super::set::Changes;
 use super::take::{Book, Judged, Taken, Taker, Wanted};
 use super::words::{Builtin, Reader, Speech};
-use super::{Check, Condition, Kind, Mode, Policy, Reads, Reserve};
+use super::{Check, Condition, Kind, Mode, Policy, Reads, Reserve, Set};
 use crate::clock::{Clock, Timestamp, milliseconds};
 use crate::decision::CheckRecord;
 use crate::delivery::Scene;
-use crate::expression::{EvaluationError, Lists, Names};
+use crate::expression::{EvaluationError, Expression, Lists, Names};
 use crate::journal::Deferred;
-use crate::kratos::{Flow, Hook, Message, Payload};
+use crate::kratos::{Field, Flow, Hook, Message, Payload};
 use crate::message::Wording;
 use crate::request::Request;
 use crate::reservation::Reservation;
@@ -772,6 +772,14 @@ impl<'a> Round<'a> {
 
     fn admit(&self) -> Verdict {
         let mut changes = Changes::to(self.identity);
+        for (wired, turn) in self.checks.all.iter().zip(&self.turns) {
+            if self.is_stale(&wired.check, *turn) {
+                let paths = wired.check.set.iter().flat_map(Set::leaves);
+                let public =
+                    paths.filter(|path| path.first().is_some_and(|root| root == "metadata_public"));
+                public.for_each(|path| changes.remove(&path));
+            }
+        }
         for (wired, done) in self.checks.all.iter().zip(&self.done) {
             let check = &wired.check;
             let accepted = matches!(
@@ -817,6 +825,44 @@ impl<'a> Round<'a> {
         } else {
             Verdict::AdmitWith(changes)
         }
+    }
+
+    /// Whether what the check had `set` is not true any more: its field has changed or is gone, or its `when` held for what the
+    /// identity was and does not hold now. So it is of a check that runs at registration only, too.
+    fn is_stale(&self, check: &Check, turn: Turn) -> bool {
+        if self.call.hook.flow != Flow::Settings || turn == Turn::Unchanged || check.set.is_empty()
+        {
+            return false;
+        }
+        let previous = self.call.payload.previous.as_ref();
+        let has_changed = |field: &Field| {
+            previous.is_none_or(|previous| {
+                field.present_in(previous) != field.present_in(self.identity)
+            })
+        };
+        check.field.as_ref().is_some_and(has_changed)
+            || check.when.as_ref().is_some_and(|when| {
+                when.holds(&self.names(check, None)) == Ok(false)
+                    && (!when.checks_read().is_empty() || self.may_have_held(check, when))
+            })
+    }
+
+    /// Whether the condition may have held for what the identity was: it did, or that cannot be told.
+    fn may_have_held(&self, check: &Check, when: &Expression) -> bool {
+        let Some(previous) = &self.call.payload.previous else {
+            return true;
+        };
+        let mut identity = self.identity.clone();
+        for part in ["traits", "metadata_public"] {
+            identity[part] = previous.get(part).cloned().unwrap_or_default();
+        }
+        let field = check.field.as_ref();
+        let names = Names {
+            identity: Some(&identity),
+            value: field.and_then(|field| field.value_in(&identity)),
+            ..self.names(check, None)
+        };
+        when.holds(&names) != Ok(false)
     }
 
     fn count(

@@ -544,3 +544,230 @@ checks:
         ["Field.", "Public.", "Through.", "Traits."]
     );
 }
+
+const SETS: &str = r#"
+checks:
+  vat_number:
+    field: traits.vat_number
+    when: identity.traits.kind == 'company'
+    ask: {get: "${env:REGISTER}/{value}"}
+    refuse: [{when: 404, message: "No."}]
+    unavailable: {status_5xx: accept}
+    set:
+      metadata_public.company: {name: "{response.body.name}", vat: {country: "{response.body.?country}"}}
+      traits.company: "{response.body.name}"
+"#;
+
+/// The answer's `metadata_public` and traits; `None` if they stay as they are.
+fn answered(reply: &crate::support::app::Reply) -> (Option<Value>, Option<Value>) {
+    if reply.status == 204 {
+        return (None, None);
+    }
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let identity = reply.json()["identity"].clone();
+    let part = |name: &str| identity.get(name).cloned();
+    (part("metadata_public"), part("traits"))
+}
+
+#[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+async fn what_a_check_had_set_is_removed_with_its_reason() {
+    let company =
+        |number: Value| json!({"kind": "company", "vat_number": number, "company": "Old"});
+    let had = json!({"plan": "free", "company": {"name": "Old", "vat": {"country": "DE"}}});
+    let only = json!({"company": {"name": "Old", "vat": {"country": "DE"}}});
+    let table = [
+        (
+            "the field is emptied",
+            200,
+            json!({}),
+            (company(json!("1")), had.clone()),
+            company(json!("")),
+            Some(json!({"plan": "free"})),
+        ),
+        (
+            "the field is removed",
+            200,
+            json!({}),
+            (company(json!("1")), had.clone()),
+            json!({"kind": "company", "company": "Old"}),
+            Some(json!({"plan": "free"})),
+        ),
+        (
+            "the field holds only white space now, and the last key goes",
+            200,
+            json!({}),
+            (company(json!("1")), only.clone()),
+            company(json!("\u{200b} ")),
+            Some(json!({})),
+        ),
+        (
+            "`when` holds no more",
+            200,
+            json!({}),
+            (company(json!("1")), had.clone()),
+            json!({"kind": "private", "vat_number": "1", "company": "Old"}),
+            Some(json!({"plan": "free"})),
+        ),
+        (
+            "the field has changed and the service is away: nothing true is known of the new value",
+            503,
+            json!({}),
+            (company(json!("1")), had.clone()),
+            company(json!("2")),
+            Some(json!({"plan": "free"})),
+        ),
+        (
+            "the field has changed and the check accepts: what it sets takes the place of what it had set",
+            200,
+            json!({"name": "Old"}),
+            (company(json!("1")), had.clone()),
+            company(json!("2")),
+            Some(json!({"plan": "free", "company": {"name": "Old"}})),
+        ),
+        (
+            "the field has changed and the check sets the very same",
+            200,
+            json!({"name": "Old", "country": "DE"}),
+            (company(json!("1")), had.clone()),
+            company(json!("2")),
+            None,
+        ),
+        (
+            "what others keep beside it stays",
+            200,
+            json!({}),
+            (
+                company(json!("1")),
+                json!({"company": {"name": "Old", "vat": {"country": "DE", "theirs": 1}, "crm": 7}}),
+            ),
+            company(json!(null)),
+            Some(json!({"company": {"vat": {"theirs": 1}, "crm": 7}})),
+        ),
+        (
+            "nothing that the check reads changes",
+            200,
+            json!({}),
+            (company(json!("1")), had.clone()),
+            json!({"kind": "company", "vat_number": "1", "company": "Old", "name": "New"}),
+            None,
+        ),
+        (
+            "there is nothing to remove",
+            200,
+            json!({}),
+            (company(json!("1")), json!({"plan": "free"})),
+            company(json!("")),
+            None,
+        ),
+        (
+            "`when` did not hold before",
+            200,
+            json!({}),
+            (
+                json!({"kind": "private", "vat_number": "", "company": "Old"}),
+                had.clone(),
+            ),
+            json!({"kind": "club", "vat_number": "", "company": "Old"}),
+            None,
+        ),
+        (
+            "the field was absent before",
+            200,
+            json!({}),
+            (company(json!("")), had.clone()),
+            company(json!(null)),
+            None,
+        ),
+    ];
+    for (name, status, answer, (before, public), after, expected) in table {
+        let register = FakeService::start();
+        register.answers(status, &answer);
+        let app = TestApp::with(SETS)
+            .service("REGISTER", &register)
+            .start()
+            .await;
+        let reply = app
+            .settings(&change((before, public.clone()), (after, public)))
+            .await;
+        let (public, traits) = answered(&reply);
+        assert_eq!(public, expected, "{name}");
+        assert_eq!(traits, None, "{name}: traits are never removed");
+    }
+}
+
+#[tokio::test]
+async fn what_a_check_had_set_stays_where_the_change_is_refused_and_at_registration() {
+    let register = FakeService::start();
+    register.answers(404, &json!({}));
+    let app = TestApp::with(SETS)
+        .service("REGISTER", &register)
+        .start()
+        .await;
+    let public = json!({"company": {"name": "Old"}});
+    let traits = |number: &str| json!({"kind": "company", "vat_number": number});
+    let changed = change((traits("1"), public.clone()), (traits("2"), public.clone()));
+    let reply = app.settings(&changed).await;
+    assert!(reply.json().get("identity").is_none());
+    assert_eq!(reply.refused().len(), 1);
+    let signs_up = payload()
+        .with("/identity/traits", json!({"kind": "private"}))
+        .with("/identity/metadata_public", public);
+    assert_eq!(app.pre(&signs_up).await.status, 204);
+}
+
+#[tokio::test]
+async fn what_a_check_of_the_sign_up_had_set_is_removed_too() {
+    let app = TestApp::with(
+        r#"
+checks:
+  number: {flows: [registration], field: traits.vat_number, set: {metadata_public.number: "{value}"}}
+  by_password: {flows: [registration], when: "method == 'password'", set: {metadata_public.by: password}}
+  adult: {when: identity.traits.age >= 18, set: {metadata_public.adult: true}}
+"#,
+    )
+    .start()
+    .await;
+    let public = json!({"number": "1", "by": "password", "adult": true});
+    let traits = |number: &str, age: u32| json!({"vat_number": number, "age": age});
+    for (before, after, expected) in [
+        (
+            traits("1", 20),
+            traits("2", 20),
+            Some(json!({"by": "password", "adult": true})),
+        ),
+        (
+            traits("1", 20),
+            traits("1", 17),
+            Some(json!({"number": "1", "by": "password"})),
+        ),
+        (traits("1", 20), traits("1", 21), None),
+    ] {
+        let changed = change((before, public.clone()), (after, public.clone()));
+        assert_eq!(answered(&app.settings(&changed).await).0, expected);
+    }
+}
+
+#[tokio::test]
+async fn without_previous_what_a_check_had_set_is_removed_unless_it_is_set_again() {
+    let app = TestApp::with(
+        r#"
+checks:
+  vat_number: {field: traits.vat_number, set: {metadata_public.number: "{value}"}}
+  invite: {field: traits.invite, set: {metadata_public.invited: true}}
+"#,
+    )
+    .start()
+    .await;
+    let unknown = payload()
+        .saved()
+        .with("/identity/traits", json!({"invite": "a"}))
+        .with(
+            "/identity/metadata_public",
+            json!({"number": "1", "invited": true, "plan": "free"}),
+        );
+    assert_eq!(
+        answered(&app.settings(&unknown).await).0,
+        Some(json!({"invited": true, "plan": "free"}))
+    );
+}

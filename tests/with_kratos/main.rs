@@ -56,6 +56,7 @@ fn main() {
     scenes.each(code::a_sign_up_by_code_is_refused_and_corrected);
     scenes.each(settings::a_bad_change_is_refused_and_a_good_one_delivered);
     scenes.each(settings::an_unchanged_field_is_not_asked_about_again);
+    scenes.each(settings::what_a_check_had_set_goes_with_the_field);
     scenes.each(flows::an_expired_flow_goes_on_in_a_new_one);
     scenes.each(settings::other_changes_and_a_proved_address_are_told_of);
     scenes.once(flows::an_api_flow_sent_by_a_browser_is_refused_by_kratos);
