@@ -23,6 +23,15 @@ pub async fn serve(file: &Path) -> anyhow::Result<ExitCode> {
     telemetry::log_to(lines, settings.log.level, settings.log.format)
         .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
     telemetry::log_panics();
+    for warning in settings.warnings.iter() {
+        tracing::warn!(
+            settings.key = warning.path,
+            settings.line = warning.at.line,
+            help = warning.hint,
+            "The settings have a warning: {}",
+            warning.message
+        );
+    }
     let app = App::start(settings, Surroundings::default()).await?;
     told_to_stop().await?;
     app.stop().await;

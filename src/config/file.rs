@@ -152,7 +152,8 @@ pub struct Kratos {
     /// are written back (`save`), and checks may be deferred.
     pub admin_url: Option<Text>,
     /// The identity schema, `file://identity.schema.json` beside the settings file or `file:///absolute/path`: tells by which
-    /// traits people sign in, so that a sign-up can be looked up by its user name. Default: only addresses are known.
+    /// traits people sign in, so that a sign-up can be looked up by its user name. `vestibule validate` warns about each checked
+    /// trait to which it gives no type, because a visitor can send a list or an object there. Default: only addresses are known.
     pub identity_schema: Option<Text>,
     /// Whether social sign-ups, passkeys and security keys, whose identifier Kratos does not tell hooks, are given the
     /// `external_id` `vestibule:<flow id>`, so that they can be looked up. Needs Kratos v25.4.0. Default: `false`.
