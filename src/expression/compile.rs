@@ -507,6 +507,19 @@ impl Walk<'_> {
         self.asks_for_type |= name == "type";
         match style {
             Style::Member if OF_TEXTS.contains(&name) => self.note_text(call.target.as_deref()),
+            Style::Member if name == "format" => {
+                if let [
+                    IdedExpr {
+                        expr: Expr::List(values),
+                        ..
+                    },
+                ] = call.args.as_slice()
+                {
+                    for value in &values.elements {
+                        self.note_text(Some(value));
+                    }
+                }
+            }
             Style::Global if WITH_TEXT.contains(&name) => self.note_text(call.args.first()),
             _ => {}
         }

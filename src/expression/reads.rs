@@ -73,6 +73,7 @@ fn a_list_or_a_map_is_found_where_a_text_is_used() {
         ("!(value in lists.plans)", true),
         ("'x' + value == 'x'", true),
         ("value + 'x' == 'x'", true),
+        ("'no. %s'.format([value]) == 'x'", true),
         ("int(value) == 1", true),
         ("string(value) == 'x'", true),
         ("value == 'x' || value.endsWith('y')", true),
