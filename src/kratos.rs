@@ -10,6 +10,7 @@ pub mod language;
 pub mod message;
 pub mod payload;
 pub mod reply;
+pub mod schema;
 
 pub use field::Field;
 pub use form::Form;

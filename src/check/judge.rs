@@ -16,18 +16,18 @@ use super::ask::{Conclusion, conclude, without_answer};
 use super::set::Changes;
 use super::take::{Book, Judged, Taken, Taker, Wanted};
 use super::words::{Builtin, Reader, Speech};
-use super::{Check, Condition, Kind, Mode, Policy, Reserve};
+use super::{Check, Condition, Kind, Mode, Policy, Reads, Reserve, Set};
 use crate::clock::{Clock, Timestamp, milliseconds};
 use crate::decision::CheckRecord;
 use crate::delivery::Scene;
-use crate::expression::{EvaluationError, Lists, Names};
-use crate::kratos::{Hook, Message, Payload};
+use crate::expression::{EvaluationError, Expression, Lists, Names};
+use crate::kratos::{Field, Flow, Hook, Message, Payload};
 use crate::message::Wording;
 use crate::pending::Deferred;
 use crate::request::Request;
 use crate::reservation::Reservation;
 use crate::service::client::{Answer, NoAnswer, Services};
-use crate::telemetry::metrics::{CheckLabels, CheckName, KindLabels, ReasonLabels};
+use crate::telemetry::metrics::{CheckLabels, CheckName, KindLabels, ReasonLabels, ServiceName};
 use crate::telemetry::{Metrics, Trace};
 use crate::verdict::{Finding, Verdict};
 
@@ -54,6 +54,10 @@ struct Wired {
     counters: [Counter; OUTCOMES.len()],
     after: Vec<usize>,
     waits_for: Vec<usize>,
+    /// The checks whose response it reads.
+    reads_checks: Vec<usize>,
+    /// What it reads, also through other checks.
+    reads: Reads,
 }
 
 /// One call to be judged.
@@ -176,13 +180,17 @@ impl Checks {
                 .filter_map(|name| places.get(name).copied())
                 .collect()
         };
+        let reads = Reads::of_all(&checks);
         let all = checks
             .into_iter()
-            .map(|check| Wired {
+            .zip(reads)
+            .map(|(check, reads)| Wired {
                 name: check.name.as_str().into(),
                 counters: counters(&check, &metrics),
                 after: found(&check.after),
                 waits_for: found(&check.waits_for()),
+                reads_checks: found(&check.checks_read()),
+                reads,
                 check,
             })
             .collect();
@@ -207,10 +215,12 @@ impl Checks {
 
     /// Runs the checks of the call's flow side by side and sums them up.
     pub async fn judge(&self, call: Call<'_>) -> Judgement {
+        let identity = call.payload.identity.as_ref().unwrap_or(&Value::Null);
         let mut round = Round {
             checks: self,
             call,
-            identity: call.payload.identity.as_ref().unwrap_or(&Value::Null),
+            identity,
+            turns: self.turns(call, identity),
             started: self.clock.now(),
             done: self.all.iter().map(|_| None).collect(),
             begun: vec![false; self.all.len()],
@@ -221,6 +231,48 @@ impl Checks {
         round.run().await;
         round.sum_up()
     }
+
+    /// Which checks run in this call. In settings those that a change concerns, and those whose response one of these reads.
+    fn turns(&self, call: Call<'_>, identity: &Value) -> Vec<Turn> {
+        let flow = call.hook.flow;
+        let previous = call.payload.previous.as_ref();
+        let is_concerned = |wired: &Wired| {
+            flow != Flow::Settings
+                || wired.reads.nothing_of_the_identity()
+                || previous.is_none_or(|previous| wired.reads.differ(previous, identity))
+        };
+        let mut turns: Vec<Turn> = self
+            .all
+            .iter()
+            .map(|wired| match wired.check.flows.contains(&flow) {
+                false => Turn::NotInThisFlow,
+                true if is_concerned(wired) => Turn::Runs,
+                true => Turn::Unchanged,
+            })
+            .collect();
+        if flow == Flow::Settings {
+            let runs = |(place, turn): (usize, &Turn)| (*turn == Turn::Runs).then_some(place);
+            let mut running: Vec<usize> = turns.iter().enumerate().filter_map(runs).collect();
+            while let Some(place) = running.pop() {
+                for other in &self.all[place].reads_checks {
+                    if turns[*other] != Turn::Runs {
+                        turns[*other] = Turn::Runs;
+                        running.push(*other);
+                    }
+                }
+            }
+        }
+        turns
+    }
+}
+
+/// Whether a check runs in a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Runs,
+    /// Nothing that it reads has changed.
+    Unchanged,
+    NotInThisFlow,
 }
 
 /// One call on its way through the checks.
@@ -228,6 +280,7 @@ struct Round<'a> {
     checks: &'a Checks,
     call: Call<'a>,
     identity: &'a Value,
+    turns: Vec<Turn>,
     started: Timestamp,
     done: Vec<Option<Done>>,
     begun: Vec<bool>,
@@ -418,7 +471,7 @@ impl<'a> Round<'a> {
 
     fn begin(&mut self, place: usize) -> Begun {
         let Wired { check, after, .. } = &self.checks.all[place];
-        if !check.flows.contains(&self.call.hook.flow) {
+        if self.turns[place] != Turn::Runs {
             return Begun::Done(Outcome::NotApplicable);
         }
         let let_pass = |other: &usize| {
@@ -440,29 +493,26 @@ impl<'a> Round<'a> {
         if !after.iter().all(let_pass) {
             return Begun::Done(Outcome::Skipped);
         }
-        if let Some(field) = &check.field {
-            let value = field
-                .value_in(self.identity)
-                .filter(|value| !is_empty(value));
-            let before = self.call.payload.previous.as_ref();
-            let earlier =
-                before.map(|before| field.value_in(before).filter(|value| !is_empty(value)));
-            if earlier == Some(value) {
-                return Begun::Done(Outcome::NotApplicable);
-            }
-            if value.is_none() {
-                return Begun::Done(if check.required {
-                    Outcome::Refused(self.words(check, &self.checks.builtin.required, None))
-                } else {
-                    Outcome::NotApplicable
-                });
-            }
+        let field = check.field.as_ref();
+        let is_absent = field.is_some_and(|field| field.present_in(self.identity).is_none());
+        if is_absent && !check.required {
+            return Begun::Done(Outcome::NotApplicable);
         }
         let names = self.names(check, None);
         match check.when.as_ref().map(|when| when.holds(&names)) {
-            Some(Err(error)) => return Begun::Done(self.failed(check, "when", &error)),
             Some(Ok(false)) => return Begun::Done(Outcome::NotApplicable),
-            Some(Ok(true)) | None => {}
+            // Whatever fails on an absent field, the person is told that it is required.
+            Some(Err(error)) if !is_absent || error.missing_check => {
+                return Begun::Done(self.failed(check, "when", &error));
+            }
+            Some(Ok(true) | Err(_)) | None => {}
+        }
+        if is_absent {
+            let words = self.words(check, &self.checks.builtin.required, None);
+            return Begun::Done(Outcome::Refused(words));
+        }
+        if let Err(error) = check.expects_texts(&names) {
+            return Begun::Done(self.failed(check, "a text", &error));
         }
         match check.asks().map(|plan| plan.build(&names)) {
             Some(Ok(request)) if check.reserve.is_some() => {
@@ -487,21 +537,28 @@ impl<'a> Round<'a> {
             Condition::Expression(expression) => expression.holds(names),
             Condition::Status(_) => Ok(false),
         };
+        let mut failed = None;
         if let Some(when) = &check.unavailable.when {
             match when.holds(names) {
                 Ok(false) => {}
                 Ok(true) => {
                     return self.unavailable(check, Kind::Declared, "`unavailable.when` holds");
                 }
-                Err(error) => return self.failed(check, "unavailable.when", &error),
+                Err(error) => failed = Some(("unavailable.when".to_owned(), error)),
             }
         }
+        // One that fails does not hide another that refuses.
         for (index, refusal) in check.refuse.iter().enumerate() {
             match holds(&refusal.when) {
                 Ok(true) => return Outcome::Refused(self.refusal_words(check, index, None)),
                 Ok(false) => {}
-                Err(error) => return self.failed(check, &format!("refuse[{index}].when"), &error),
+                Err(error) => {
+                    failed.get_or_insert((format!("refuse[{index}].when"), error));
+                }
             }
+        }
+        if let Some((place, error)) = failed {
+            return self.failed(check, &place, &error);
         }
         match check.accept.as_ref().map(holds) {
             None | Some(Ok(true)) => Outcome::Accepted,
@@ -547,35 +604,60 @@ impl<'a> Round<'a> {
         (outcome, response)
     }
 
-    /// An expression failed before anybody was asked. What the person typed is to blame if the check has a
-    /// field, unless it read the answer of another check that has none.
+    /// An expression failed without an answer of the check's own. The visitor chose what it failed on, so the message says that
+    /// the value is not valid; unless the expression read the response of another check that has none.
     fn failed(&self, check: &Check, place: &str, error: &EvaluationError) -> Outcome {
-        if check.field.is_none() || error.missing_check {
+        let policy = check.unavailable.policy(Kind::Expression);
+        if error.missing_check || policy != Policy::Refuse {
             return self.unavailable(check, Kind::Expression, &format!("`{place}`: {error}"));
         }
         tracing::info!(
             check = check.name, place, %error, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
             "The value is not valid: an expression of the check failed on it"
         );
-        let wording = check
-            .invalid
-            .as_ref()
-            .unwrap_or(&self.checks.builtin.not_valid);
-        Outcome::Refused(self.words(check, wording, None))
+        Outcome::Refused(self.words(check, self.invalid(check), None))
+    }
+
+    /// What the person is told of a value that is not valid.
+    fn invalid<'n>(&'n self, check: &'n Check) -> &'n Wording {
+        let own = check.invalid.as_ref();
+        own.unwrap_or(&self.checks.builtin.not_valid)
     }
 
     fn unavailable(&self, check: &Check, kind: Kind, because: &str) -> Outcome {
         let policy = check.unavailable.policy(kind);
+        let observed = check.mode == Mode::Observe;
+        if kind == Kind::RejectedCredentials {
+            self.alarm_of_credentials(check, because);
+        }
         tracing::warn!(
             check = check.name, kind = kind.as_str(), because, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
-            policy = policy.as_str(), observed = check.mode == Mode::Observe,
+            policy = policy.as_str(), observed,
             "Check `{}` has no usable answer", check.name
         );
+        let wording = match kind {
+            Kind::RejectedQuestion => self.invalid(check),
+            _ => &self.checks.builtin.try_again,
+        };
         Outcome::Unavailable {
             kind,
             policy,
-            words: self.words(check, &self.checks.builtin.try_again, None),
+            words: self.words(check, wording, None),
         }
+    }
+
+    /// No visitor can mend that, and no later try: the operator has to.
+    fn alarm_of_credentials(&self, check: &Check, because: &str) {
+        let service = check.asks().map_or("", |plan| plan.service.as_str());
+        let label = ServiceName {
+            service: service.to_owned(),
+        };
+        let counter = &self.checks.metrics.rejected_credentials;
+        counter.get_or_create(&label).inc();
+        tracing::error!(
+            check = check.name, service.name = service, because, trace.id = %self.call.trace,
+            "ALARM: service `{service}` rejects Vestibule's credentials; check `auth` and `headers` of the service in the settings"
+        );
     }
 
     fn refusal_words(&self, check: &Check, index: usize, response: Option<&Value>) -> Message {
@@ -641,7 +723,7 @@ impl<'a> Round<'a> {
             let check = &wired.check;
             // Every check is done: none waits in a circle, and each exchange ends by the deadline.
             let Some(done) = done else { continue };
-            if !check.flows.contains(&self.call.hook.flow) {
+            if self.turns[place] == Turn::NotInThisFlow {
                 continue;
             }
             let observed = check.mode == Mode::Observe;
@@ -720,6 +802,14 @@ impl<'a> Round<'a> {
 
     fn admit(&self) -> Verdict {
         let mut changes = Changes::to(self.identity);
+        for (wired, turn) in self.checks.all.iter().zip(&self.turns) {
+            if self.is_stale(&wired.check, *turn) {
+                let paths = wired.check.set.iter().flat_map(Set::leaves);
+                let public =
+                    paths.filter(|path| path.first().is_some_and(|root| root == "metadata_public"));
+                public.for_each(|path| changes.remove(&path));
+            }
+        }
         for (wired, done) in self.checks.all.iter().zip(&self.done) {
             let check = &wired.check;
             let accepted = matches!(
@@ -765,6 +855,44 @@ impl<'a> Round<'a> {
         } else {
             Verdict::AdmitWith(changes)
         }
+    }
+
+    /// Whether what the check had `set` is not true any more: its field has changed or is gone, or its `when` held for what the
+    /// identity was and does not hold now. So it is of a check that runs at registration only, too.
+    fn is_stale(&self, check: &Check, turn: Turn) -> bool {
+        if self.call.hook.flow != Flow::Settings || turn == Turn::Unchanged || check.set.is_empty()
+        {
+            return false;
+        }
+        let previous = self.call.payload.previous.as_ref();
+        let has_changed = |field: &Field| {
+            previous.is_none_or(|previous| {
+                field.present_in(previous) != field.present_in(self.identity)
+            })
+        };
+        check.field.as_ref().is_some_and(has_changed)
+            || check.when.as_ref().is_some_and(|when| {
+                when.holds(&self.names(check, None)) == Ok(false)
+                    && (!when.checks_read().is_empty() || self.may_have_held(check, when))
+            })
+    }
+
+    /// Whether the condition may have held for what the identity was: it did, or that cannot be told.
+    fn may_have_held(&self, check: &Check, when: &Expression) -> bool {
+        let Some(previous) = &self.call.payload.previous else {
+            return true;
+        };
+        let mut identity = self.identity.clone();
+        for part in ["traits", "metadata_public"] {
+            identity[part] = previous.get(part).cloned().unwrap_or_default();
+        }
+        let field = check.field.as_ref();
+        let names = Names {
+            identity: Some(&identity),
+            value: field.and_then(|field| field.value_in(&identity)),
+            ..self.names(check, None)
+        };
+        when.holds(&names) != Ok(false)
     }
 
     fn count(
@@ -840,15 +968,5 @@ fn record(Wired { check, name, .. }: &Wired, done: &Done) -> CheckRecord {
         message_id,
         observed: check.mode == Mode::Observe,
         duration_ms: done.duration_ms,
-    }
-}
-
-pub(super) fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
     }
 }

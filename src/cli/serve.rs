@@ -43,6 +43,15 @@ pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     telemetry::log_to(lines, settings.log.level, settings.log.format)
         .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
     telemetry::log_panics();
+    for warning in settings.warnings.iter() {
+        tracing::warn!(
+            settings.key = warning.path,
+            settings.line = warning.at.line,
+            help = warning.hint,
+            "The settings have a warning: {}",
+            warning.message
+        );
+    }
     let surroundings = Surroundings {
         lookup_times: LookupTimes::default().divided_by(options.look_up_faster),
         ..Surroundings::default()

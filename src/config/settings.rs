@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::problem::Problems;
 use crate::check::{Builtin, Check};
 use crate::clock::Timestamp;
 use crate::delivery;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub reconcile: Reconcile,
     /// How long is kept what is settled.
     pub retention: Retention,
+    /// What may be meant as it is, and probably is not.
+    pub warnings: Problems,
 }
 
 /// `reconcile:`

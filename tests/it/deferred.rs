@@ -352,3 +352,31 @@ async fn a_post_of_another_method_leaves_what_was_deferred_for_the_profile() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn a_question_that_the_service_rejects_is_not_deferred() {
+    for (status, deferred) in [
+        (400, false),
+        (403, false),
+        (404, false),
+        (401, true),
+        (408, true),
+        (425, true),
+        (429, true),
+        (503, true),
+        (302, true),
+    ] {
+        let house = house("notify").await;
+        house.vies.answers(status, &json!({"valid": true}));
+        let reply = house.app.pre(&payload()).await;
+        if deferred {
+            assert!(reply.is_admitted(), "{status}");
+        } else {
+            assert_eq!(
+                reply.refused(),
+                [("#/traits/vat_number".to_owned(), 4_900_002)],
+                "{status}"
+            );
+        }
+    }
+}

@@ -22,6 +22,7 @@ mod registration;
 mod services;
 mod settings;
 mod support;
+mod what_checks_read;
 
 use std::any::type_name_of_val;
 use std::pin::pin;
@@ -57,6 +58,12 @@ fn main() {
     scenes.each(code::a_sign_up_by_code_is_refused_and_corrected);
     scenes.each(settings::a_bad_change_is_refused_and_a_good_one_delivered);
     scenes.each(settings::an_unchanged_field_is_not_asked_about_again);
+    scenes.each(settings::what_a_check_had_set_goes_with_the_field);
+    scenes.each(what_checks_read::a_bad_number_is_asked_about_when_only_the_kind_changes);
+    scenes.each(
+        what_checks_read::a_check_without_a_field_runs_in_settings_if_a_trait_that_it_reads_changes,
+    );
+    scenes.each(what_checks_read::a_valid_address_that_the_service_rejects_is_not_admitted);
     scenes.each(flows::an_expired_flow_goes_on_in_a_new_one);
     scenes.each(settings::other_changes_and_a_proved_address_are_told_of);
     scenes.once(flows::an_api_flow_sent_by_a_browser_is_refused_by_kratos);

@@ -411,7 +411,11 @@ impl Resolver<'_> {
                     .map_err(|error| format!("the file {} is not JSON: {error}", path.display()))
             });
         match read {
-            Ok(schema) => Some(Identifiers::of(&schema)),
+            Ok(schema) => {
+                let identifiers = Identifiers::of(&schema);
+                self.identity_schema = Some(schema);
+                Some(identifiers)
+            }
             Err(message) => {
                 self.tell(place, message, None);
                 None

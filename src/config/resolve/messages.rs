@@ -59,6 +59,7 @@ pub(super) struct Messages<'a> {
 }
 
 /// Where a number stands.
+#[derive(Clone)]
 pub(super) struct Numbered {
     path: String,
     at: Position,
