@@ -646,7 +646,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// No visitor can mend that, and no later try: the operator has to.
+    /// Neither the visitor nor a later attempt can fix rejected credentials, so the operator is alerted.
     fn alarm_of_credentials(&self, check: &Check, because: &str) {
         let service = check.asks().map_or("", |plan| plan.service.as_str());
         let label = ServiceName {
@@ -857,8 +857,8 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Whether what the check had `set` is not true any more: its field has changed or is gone, or its `when` held for what the
-    /// identity was and does not hold now. So it is of a check that runs at registration only, too.
+    /// Whether what the check had `set` is stale: its field has changed or is gone, or its `when` held for the previous identity
+    /// and no longer holds. A check that runs at registration only is included.
     fn is_stale(&self, check: &Check, turn: Turn) -> bool {
         if self.call.hook.flow != Flow::Settings || turn == Turn::Unchanged || check.set.is_empty()
         {
@@ -877,7 +877,7 @@ impl<'a> Round<'a> {
             })
     }
 
-    /// Whether the condition may have held for what the identity was: it did, or that cannot be told.
+    /// Whether the condition may have held for the previous identity: it held, or its result is unknown.
     fn may_have_held(&self, check: &Check, when: &Expression) -> bool {
         let Some(previous) = &self.call.payload.previous else {
             return true;

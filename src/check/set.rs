@@ -63,7 +63,7 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    /// Takes out what is at `path`, and the objects around it that hold nothing else. The field itself stays an object: Kratos
+    /// Removes the value at `path`, and the objects around it that become empty. The field itself stays an object: Kratos
     /// empties `metadata_public` for a `{}`.
     pub fn remove(&mut self, path: &[String]) {
         let Some((root, rest)) = path.split_first() else {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_goes_with_the_objects_that_held_nothing_else() {
+    fn objects_that_become_empty_are_removed_with_their_last_value() {
         let identity = json!({
             "traits": {"company": "Muster AG"},
             "metadata_public": {"plan": "free", "company": {"name": {"short": "M", "long": "Muster"}, "vat": 1}, "list": [{"a": 1}], "none": null},

@@ -349,7 +349,7 @@ pub struct Check {
     pub invalid: Option<Message>,
     /// What is written into the identity when the check accepts, by path: `traits.company`, `metadata_public.company`.
     /// Objects are merged, nulls skipped. In settings, what was set in `metadata_public` is removed when the field has changed
-    /// or is gone, or `when` holds no more; what the check sets for the new value takes its place. Traits are never removed.
+    /// or is gone, or `when` no longer holds; what the check sets for the new value takes its place. Traits are never removed.
     #[schemars(with = "IndexMap<String, Value>")]
     pub set: IndexMap<String, Value>,
     /// `enforce`, or `observe`: run for real, decide nothing, count what it would have done. Default: `enforce`.

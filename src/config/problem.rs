@@ -60,7 +60,7 @@ impl Problems {
         Self::gathered(file, text, problems, false)
     }
 
-    /// The same of what may be meant as it is, so that the settings are used all the same.
+    /// The same for warnings, with which the settings are used.
     #[must_use]
     pub fn warnings(file: String, text: &str, warnings: Vec<Problem>) -> Self {
         Self::gathered(file, text, warnings, true)

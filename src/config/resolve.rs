@@ -84,7 +84,7 @@ pub(super) struct Resolver<'a> {
     folder: &'a Path,
     environment: &'a Environment,
     problems: Vec<Problem>,
-    /// What may be meant as it is, and probably is not.
+    /// Settings that are valid and probably a mistake.
     warnings: Vec<Problem>,
     /// The identity schema, if it is named and can be read.
     identity_schema: Option<serde_json::Value>,
@@ -233,7 +233,7 @@ impl<'a> Resolver<'a> {
         self.problems.push(place.problem(message).with_hint(hint));
     }
 
-    /// Reports what may be meant as it is. It is no problem: the settings are used.
+    /// Reports a warning. The settings are used all the same.
     fn warn(&mut self, place: &Place<'_>, message: impl Into<String>, hint: impl Into<String>) {
         let message = self.without_inserted(place, message.into());
         let hint = self.without_inserted(place, hint.into());

@@ -47,7 +47,7 @@ pub struct Settings {
     pub reconcile: Reconcile,
     /// How long is kept what is settled.
     pub retention: Retention,
-    /// What may be meant as it is, and probably is not.
+    /// Settings that are valid and probably a mistake.
     pub warnings: Problems,
 }
 

@@ -339,7 +339,7 @@ fn warnings_are_printed_by_validate_and_logged_by_serve_and_are_no_failure() {
     assert!(printed.contains("is right"), "{printed}");
     for expected in [
         "vestibule.yaml has 1 warning\n\n  checks.risky.unavailable (line ",
-        "`accept` admits everybody unchecked",
+        "`accept` admits sign-ups unchecked",
         "write `defer`",
     ] {
         assert!(complained.contains(expected), "{complained}");

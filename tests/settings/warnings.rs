@@ -1,4 +1,4 @@
-//! What may be meant as it is: the settings are used, and the operator is warned.
+//! Warnings: the settings are valid and probably a mistake.
 
 use std::fs;
 

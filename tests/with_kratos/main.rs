@@ -58,7 +58,7 @@ fn main() {
     scenes.each(code::a_sign_up_by_code_is_refused_and_corrected);
     scenes.each(settings::a_bad_change_is_refused_and_a_good_one_delivered);
     scenes.each(settings::an_unchanged_field_is_not_asked_about_again);
-    scenes.each(settings::what_a_check_had_set_goes_with_the_field);
+    scenes.each(settings::what_a_check_had_set_is_removed_with_the_field);
     scenes.each(what_checks_read::a_bad_number_is_asked_about_when_only_the_kind_changes);
     scenes.each(
         what_checks_read::a_check_without_a_field_runs_in_settings_if_a_trait_that_it_reads_changes,

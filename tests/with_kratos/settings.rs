@@ -105,7 +105,7 @@ pub async fn other_changes_and_a_proved_address_are_told_of(client: Client) {
 }
 
 /// Kratos replaces `metadata_public` as a whole, also with one that is empty.
-pub async fn what_a_check_had_set_goes_with_the_field(client: Client) {
+pub async fn what_a_check_had_set_is_removed_with_the_field(client: Client) {
     let house = House::plan().on("what_was_set.yaml").open().await;
     let mut visitor = house.visitor(client);
     let typed = company().with(INVITE, KNOWN_INVITE);

@@ -1,4 +1,4 @@
-//! What may be meant as it is, and probably is not.
+//! Warnings: settings that are valid and probably a mistake.
 
 use super::{Place, Resolver};
 use crate::check::{Check, Mode, Policy, Reads};
@@ -57,7 +57,7 @@ impl<'a> Resolver<'a> {
         {
             self.warn(
                 &place.key("unavailable"),
-                "`accept` admits everybody unchecked while the service is down or slow, and a visitor may be able to bring that about",
+                "`accept` admits sign-ups unchecked while the service is down or slow, and a visitor may be able to cause that",
                 "write `defer` to ask again once the account exists, or name the kinds, as in `{timeout: accept}`",
             );
         }
