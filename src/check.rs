@@ -17,7 +17,7 @@ use crate::kratos::{Field, Flow};
 use crate::message::Wording;
 use crate::request;
 
-pub use judge::{Call, Checks, Judgement, Postponed};
+pub use judge::{Call, Checks, Judgement, OpenDeferrals, Postponed};
 pub use reads::Reads;
 pub use take::Book;
 pub use words::{Builtin, Reader, Speech};

@@ -139,6 +139,9 @@ pub struct Details {
     /// The reservations that the submission uses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reservations: Vec<Uuid>,
+    /// The checks that were deferred before, and have accepted what is saved now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub no_longer_deferred: Vec<String>,
 }
 
 /// By what Kratos knows an identity.

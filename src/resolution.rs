@@ -9,13 +9,13 @@ use uuid::Uuid;
 use crate::check::{Check, Reserve, late, reserve};
 use crate::clock::Timestamp;
 use crate::delivery::plan::{Occasion, deliveries_for};
-use crate::delivery::{Event, New, Plan, Queue, Scene};
+use crate::delivery::{Event, New, Plan, Put, Queue, Scene};
 use crate::expression::{Lists, Names};
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Hook};
 use crate::pending::{Attribution, PendingSignUp, PendingState, SubmissionHash, attribute};
 use crate::reservation::{Because, Reservation, State};
-use crate::store::{Batch, Closing, Ending, FlowState, PendingEnd, Release};
+use crate::store::{Batch, Closing, Ending, FlowState, PendingEnd, Release, SettledQuestion};
 
 /// Knows the settings that decide about it.
 pub struct Resolution {
@@ -187,6 +187,12 @@ impl Resolution {
         self.holding.iter().any(|check| check.flows.contains(&flow))
     }
 
+    /// Whether a check can be deferred.
+    #[must_use]
+    pub fn defers(&self) -> bool {
+        self.holding.iter().any(Check::defers)
+    }
+
     /// What tells these checks from other ones, to know since when they are in force.
     #[must_use]
     pub fn holding_checks(&self) -> String {
@@ -301,6 +307,21 @@ impl Resolution {
             let about = (made.identity_id, made.event);
             let question = late::question(deferred, &occasion, about, &scene, now);
             resolved.batch.deliveries.extend(question);
+        }
+        for check in &one.details.no_longer_deferred {
+            resolved.batch.questions_settled.push(SettledQuestion {
+                plan: Queue::Check(check).to_string(),
+                identity_id: made.identity_id,
+                at: now,
+            });
+            let key = format!("{occasion}:{check}:settled");
+            let put = Put {
+                path: late::note(check),
+                value: None,
+            };
+            let about = (made.identity_id, made.event);
+            let write = late::write(check, about.0, about.1, key, vec![put], now);
+            resolved.batch.deliveries.push(write);
         }
         let closes = made.closes_its_flow();
         let is_read = |id: &Uuid| state.reservations.iter().any(|one| one.id == *id);

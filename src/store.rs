@@ -27,7 +27,7 @@ use crate::pending::{FlowRecord, PendingSignUp};
 use crate::reservation::{self, Reservation};
 use crate::telemetry;
 
-pub use batch::{Acceptance, Batch, Closing, Ending, PendingEnd, Release};
+pub use batch::{Acceptance, Batch, Closing, Ending, PendingEnd, Release, SettledQuestion};
 pub use shape::Change;
 
 /// Why the database did not do as asked. Never holds a value of ours.

@@ -1,7 +1,7 @@
 //! Running the checks of one sign-up: what can begin begins, what must wait waits, and at the deadline
 //! whatever is still open has had its time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +75,23 @@ pub struct Call<'a> {
     pub submission: &'a str,
     /// Whether at most one identity can come of the flow.
     pub is_guarded: bool,
+    /// In settings, the checks that are deferred for this identity.
+    pub deferrals: &'a OpenDeferrals,
+}
+
+/// The checks whose question about an identity is still open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenDeferrals {
+    /// Their names.
+    pub checks: BTreeSet<String>,
+    /// Whether it could not be found out; then every check that can be deferred counts.
+    pub is_unknown: bool,
+}
+
+impl OpenDeferrals {
+    fn has(&self, check: &Check) -> bool {
+        self.checks.contains(&check.name) || self.is_unknown && check.defers()
+    }
 }
 
 /// A verdict, and how it came about.
@@ -88,6 +105,8 @@ pub struct Judgement {
     pub postponed: Vec<Postponed>,
     /// The reservations that accepted checks rely on.
     pub reservations: Vec<Uuid>,
+    /// The deferred checks that have accepted the values that the identity gets now.
+    pub no_longer_deferred: Vec<String>,
 }
 
 /// A check that passed without an answer.
@@ -244,18 +263,23 @@ impl Checks {
         let mut turns: Vec<Turn> = self
             .all
             .iter()
-            .map(|wired| match wired.check.flows.contains(&flow) {
-                false => Turn::NotInThisFlow,
-                true if is_concerned(wired) => Turn::Runs,
-                true => Turn::Unchanged,
+            .map(|wired| {
+                // A change must not evade a check whose question is still open, whatever `flows` says.
+                let is_deferred = flow == Flow::Settings && call.deferrals.has(&wired.check);
+                match wired.check.flows.contains(&flow) || is_deferred {
+                    false => Turn::NotInThisFlow,
+                    true if is_concerned(wired) && is_deferred => Turn::RunsWhileDeferred,
+                    true if is_concerned(wired) => Turn::Runs,
+                    true => Turn::Unchanged,
+                }
             })
             .collect();
         if flow == Flow::Settings {
-            let runs = |(place, turn): (usize, &Turn)| (*turn == Turn::Runs).then_some(place);
+            let runs = |(place, turn): (usize, &Turn)| turn.runs().then_some(place);
             let mut running: Vec<usize> = turns.iter().enumerate().filter_map(runs).collect();
             while let Some(place) = running.pop() {
                 for other in &self.all[place].reads_checks {
-                    if turns[*other] != Turn::Runs {
+                    if !turns[*other].runs() {
                         turns[*other] = Turn::Runs;
                         running.push(*other);
                     }
@@ -270,9 +294,17 @@ impl Checks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     Runs,
+    /// Its question from before is still open: only an acceptance lets the change pass.
+    RunsWhileDeferred,
     /// Nothing that it reads has changed.
     Unchanged,
     NotInThisFlow,
+}
+
+impl Turn {
+    fn runs(self) -> bool {
+        matches!(self, Self::Runs | Self::RunsWhileDeferred)
+    }
 }
 
 /// One call on its way through the checks.
@@ -471,7 +503,7 @@ impl<'a> Round<'a> {
 
     fn begin(&mut self, place: usize) -> Begun {
         let Wired { check, after, .. } = &self.checks.all[place];
-        if self.turns[place] != Turn::Runs {
+        if !self.turns[place].runs() {
             return Begun::Done(Outcome::NotApplicable);
         }
         let let_pass = |other: &usize| {
@@ -708,6 +740,18 @@ impl<'a> Round<'a> {
 
     fn finish(&mut self, place: usize, outcome: Outcome) {
         let duration_ms = milliseconds(self.started, self.checks.clock.now());
+        let outcome = match outcome {
+            Outcome::Accepted | Outcome::Refused(_) => outcome,
+            other if self.turns[place] == Turn::RunsWhileDeferred => {
+                let check = &self.checks.all[place].check;
+                tracing::info!(
+                    check = check.name, outcome = other.as_str(), trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
+                    "The change is refused: it concerns check `{}`, which is deferred and did not accept it", check.name
+                );
+                Outcome::Refused(self.words(check, &self.checks.builtin.try_again, None))
+            }
+            other => other,
+        };
         self.done[place] = Some(Done {
             outcome,
             duration_ms,
@@ -719,6 +763,7 @@ impl<'a> Round<'a> {
         let mut records = Vec::new();
         let mut postponed = Vec::new();
         let mut reservations = Vec::new();
+        let mut no_longer_deferred = Vec::new();
         for (place, (wired, done)) in self.checks.all.iter().zip(&self.done).enumerate() {
             let check = &wired.check;
             // Every check is done: none waits in a circle, and each exchange ends by the deadline.
@@ -731,6 +776,9 @@ impl<'a> Round<'a> {
             self.count(wired, &done.outcome);
             if matches!(done.outcome, Outcome::Accepted) {
                 reservations.extend(self.reservations[place]);
+                if self.turns[place] == Turn::RunsWhileDeferred {
+                    no_longer_deferred.push(check.name.clone());
+                }
             }
             let message = match &done.outcome {
                 Outcome::Refused(message) => message,
@@ -776,6 +824,7 @@ impl<'a> Round<'a> {
             records,
             postponed,
             reservations,
+            no_longer_deferred,
         }
     }
 

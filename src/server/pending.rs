@@ -64,13 +64,17 @@ pub struct Held {
     pub deferred: Vec<Deferred>,
     /// The reservations that it uses.
     pub reservations: Vec<Uuid>,
+    /// The checks that were deferred before, and have accepted now.
+    pub no_longer_deferred: Vec<String>,
 }
 
 impl Held {
     /// Whether the acceptance counts only once it is recorded.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        !self.deferred.is_empty() || !self.reservations.is_empty()
+        !self.deferred.is_empty()
+            || !self.reservations.is_empty()
+            || !self.no_longer_deferred.is_empty()
     }
 }
 
@@ -169,6 +173,7 @@ impl PendingPolicy {
                     },
                     deferred: held.deferred,
                     reservations: held.reservations,
+                    no_longer_deferred: held.no_longer_deferred,
                 },
             },
         })

@@ -7,19 +7,22 @@ use super::answer::Answer;
 use super::door::Door;
 use super::hook::{Call, Unread};
 use super::pending::Held;
-use crate::check::{self, Judgement};
+use crate::check::{self, Judgement, OpenDeferrals};
 use crate::clock::{later, milliseconds};
 use crate::decision::{CheckRecord, Decision};
+use crate::delivery::{Queue, State};
 use crate::kratos::fingerprint::has_nul;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Form, Payload, Reply};
 use crate::message::Wording;
 use crate::pending::{FlowRecord, MAX_SUBMISSIONS};
-use crate::store::{self, Batch};
+use crate::store::{self, Batch, Filter};
 use crate::verdict::{Finding, Verdict};
 
 /// Longer than a database that works takes to read one row.
 const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);
+/// No identity has so much that is undelivered, unless something is very wrong.
+const MOST_OPEN_OF_AN_IDENTITY: u32 = 1000;
 /// While the database is away, no call waits for it.
 const RECORD_UNREADABLE_FOR: Duration = Duration::from_secs(1);
 
@@ -57,6 +60,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
     }
     door.add_client_ip(&mut payload);
     let is_guarded = is_guarded(door, call, &payload).await;
+    let deferrals = open_deferrals(door, call, &payload).await;
     let judgement = door
         .checks
         .judge(check::Call {
@@ -66,6 +70,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
             trace: call.trace,
             submission: &call.trigger,
             is_guarded,
+            deferrals: &deferrals,
         })
         .await;
     let (verdict, records) = match record(door, call, &payload, judgement).await {
@@ -162,6 +167,44 @@ async fn is_guarded(door: &Door, call: &Call, payload: &Payload) -> bool {
     matches!(door.clock.before(until, proven).await, Some(Ok(true)))
 }
 
+/// The checks whose question about this identity is still open.
+async fn open_deferrals(door: &Door, call: &Call, payload: &Payload) -> OpenDeferrals {
+    if call.hook.flow != Flow::Settings || !door.resolution.defers() {
+        return OpenDeferrals::default();
+    }
+    let open = Filter {
+        identity: Some(payload.identity_id),
+        ..Filter::default()
+    };
+    let until = later(door.clock.now(), READ_RECORD_WITHIN).min(call.until);
+    let listed = door
+        .clock
+        .before(until, door.store.list(&open, MOST_OPEN_OF_AN_IDENTITY))
+        .await;
+    let Some(Ok(listed)) = listed else {
+        tracing::warn!(
+            trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id,
+            "It is not known whether a check is deferred for this identity, so every check that can be deferred must accept the change"
+        );
+        return OpenDeferrals {
+            is_unknown: true,
+            ..OpenDeferrals::default()
+        };
+    };
+    let checks = listed
+        .iter()
+        // One that was given up has had no answer either.
+        .filter(|one| matches!(one.state, State::Pending | State::Abandoned))
+        .filter_map(|one| match Queue::named(&one.plan) {
+            Queue::Check(check) => Some(check.to_owned()),
+            _ => None,
+        });
+    OpenDeferrals {
+        checks: checks.collect(),
+        is_unknown: listed.len() >= MOST_OPEN_OF_AN_IDENTITY as usize,
+    }
+}
+
 /// What recording an acceptance came to.
 enum Recorded {
     /// The verdict that counts.
@@ -178,6 +221,7 @@ async fn record(door: &Door, call: &Call, payload: &Payload, judgement: Judgemen
         records,
         postponed,
         reservations,
+        no_longer_deferred,
     } = judgement;
     if matches!(verdict, Verdict::Refuse(_)) {
         return Recorded::Verdict(verdict, records);
@@ -187,6 +231,7 @@ async fn record(door: &Door, call: &Call, payload: &Payload, judgement: Judgemen
     let held = Held {
         deferred: postponed.iter().map(|one| one.deferred.clone()).collect(),
         reservations,
+        no_longer_deferred,
     };
     let used = held.reservations.iter().map(|id| (*id, call.until));
     let used: Vec<_> = used.collect();

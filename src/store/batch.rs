@@ -68,6 +68,17 @@ pub struct Release {
     pub unused_since: Timestamp,
 }
 
+/// Deferred questions about an identity that need no answer any more: what is saved now was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettledQuestion {
+    /// `check:<name>`
+    pub plan: String,
+    /// The identity.
+    pub identity_id: Uuid,
+    /// When that was known.
+    pub at: Timestamp,
+}
+
 /// The outcome of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PendingEnd {
@@ -102,6 +113,8 @@ pub struct Batch {
     pub closed: Vec<Closing>,
     /// Submissions whose outcome is known. They must be as they were when they were read.
     pub ended: Vec<Ending>,
+    /// Deferred questions that need no answer any more.
+    pub questions_settled: Vec<SettledQuestion>,
     /// What is about to be taken.
     pub reserved: Vec<Reservation>,
     /// Reservations that an accepted submission uses, and until when its `pre` runs. They must be taken.
@@ -134,6 +147,7 @@ impl Batch {
         self.accepted.is_empty()
             && self.closed.is_empty()
             && self.ended.is_empty()
+            && self.questions_settled.is_empty()
             && self.reserved.is_empty()
             && self.used.is_empty()
             && self.confirmed.is_empty()
@@ -146,6 +160,8 @@ impl Batch {
         self.accepted.extend_from_slice(&other.accepted);
         self.closed.extend_from_slice(&other.closed);
         self.ended.extend_from_slice(&other.ended);
+        self.questions_settled
+            .extend_from_slice(&other.questions_settled);
         self.reserved.extend_from_slice(&other.reserved);
         self.used.extend_from_slice(&other.used);
         self.confirmed.extend_from_slice(&other.confirmed);

@@ -13,7 +13,7 @@ use crate::clock::{Timestamp, later};
 use crate::pending::{
     Details, FlowRecord, PendingKey, PendingSignUp, PendingState, SubmissionHash,
 };
-use crate::store::batch::{Acceptance, Closing, Ending};
+use crate::store::batch::{Acceptance, Closing, Ending, SettledQuestion};
 use crate::store::{Error, PendingEnd};
 
 // A closed flow stays as it is. The upsert locks the row, so recording an acceptance and closing the flow exclude each other.
@@ -189,6 +189,29 @@ pub(super) async fn end(connection: &mut Connection, endings: &[Ending]) -> Resu
             .bind(row::moment(ending.accepted_at))
             .bind(value);
         must_change(statement.execute(&mut *connection).await?.rows_affected())?;
+    }
+    Ok(())
+}
+
+// An attempt that is under way counts no more: its lease is gone.
+const SETTLE_QUESTIONS: &str = "
+UPDATE deliveries
+SET state = 'discarded', work = NULL, scene = NULL, leased = 0, settled_at = $3,
+    last_error = 'the check has accepted the value that replaced this one'
+WHERE plan = $1 AND identity_id = $2 AND state IN ('pending', 'abandoned')";
+
+/// Within a transaction.
+pub(super) async fn settle_questions(
+    connection: &mut Connection,
+    settled: &[SettledQuestion],
+) -> Result<(), Error> {
+    for question in settled {
+        sqlx::query(SETTLE_QUESTIONS)
+            .bind(&question.plan)
+            .bind(question.identity_id.to_string())
+            .bind(row::moment(question.at))
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(())
 }

@@ -33,6 +33,7 @@ impl Database {
         reservations::use_all(&mut transaction, &batch.used).await?;
         pending::end(&mut transaction, &batch.ended).await?;
         pending::close(&mut transaction, &batch.closed).await?;
+        pending::settle_questions(&mut transaction, &batch.questions_settled).await?;
         reservations::confirm(&mut transaction, &batch.confirmed).await?;
         reservations::release(&mut transaction, &batch.released).await?;
         reservations::reserve(&mut transaction, &batch.reserved).await?;
