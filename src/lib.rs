@@ -6,8 +6,8 @@
 //! stands to its right:
 //!
 //! `main → cli → app → config → server, courier, sweeper, reconcile → worker, resolution, retention → check, identities →
-//! service, store → decision, journal, reservation → delivery → verdict, request, message → expression → kratos →
-//! telemetry, secret, clock`
+//! service, store → decision, journal, reservation, late_refusal, identity_write → delivery → verdict, request, message →
+//! expression → kratos → telemetry, secret, clock`
 
 pub mod app;
 pub mod check;
@@ -19,8 +19,10 @@ pub mod decision;
 pub mod delivery;
 pub mod expression;
 pub mod identities;
+pub mod identity_write;
 pub mod journal;
 pub mod kratos;
+pub mod late_refusal;
 pub mod message;
 pub mod reconcile;
 pub mod request;

@@ -2,8 +2,10 @@
 
 mod batch;
 pub mod by_hand;
+pub mod identity_writes;
 pub mod intake;
 pub mod journal;
+pub mod late_refusals;
 pub mod postgres;
 pub mod recorder;
 pub mod settler;
@@ -23,10 +25,13 @@ use crate::clock::Timestamp;
 use crate::decision::Decision;
 use crate::delivery::{Claimed, Event, New, Outcome, State, Work};
 use crate::journal::Entry;
+use crate::late_refusal::LateRefusal;
 use crate::reservation::{self, Reservation};
 use crate::telemetry;
 
 pub use batch::Batch;
+pub use identity_writes::IdentityWriteStore;
+pub use late_refusals::LateRefusalStore;
 pub use shape::Change;
 
 /// Why the database did not do as asked. Never holds a value of ours.
@@ -125,6 +130,8 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// What is to be delivered because of it.
     pub followers: Vec<New>,
+    /// The refusal that is in force because of it.
+    pub late_refusal: Option<LateRefusal>,
 }
 
 impl Settlement {
@@ -137,6 +144,7 @@ impl Settlement {
             record,
             outcome,
             followers: Vec::new(),
+            late_refusal: None,
         }
     }
 }
@@ -253,7 +261,7 @@ pub struct Backlog {
 
 /// A database that loses nothing it said yes to.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// Stores all of it in one transaction, durably, before it returns. Returns the ids of the deliveries that were new.
     async fn write(&self, batch: &Batch) -> Result<HashSet<Uuid>, Error>;
     /// Stores these deliveries; returns how many were new.
