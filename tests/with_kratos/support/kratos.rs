@@ -6,7 +6,7 @@ use std::process::Command;
 use regex::Regex;
 use serde_json::{Value, json};
 use vestibule::kratos::hooks::{
-    Besides, Body, Calls, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, Method,
+    Besides, Body, Calls, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, LateRefusals, Method,
 };
 
 use super::program::Program;
@@ -35,6 +35,8 @@ pub struct Wishes {
     pub lifespan: &'static str,
     /// What else it shall tell of.
     pub besides: &'static [Besides],
+    /// Whether people are kept out whose account was refused late.
+    pub late_refusals: LateRefusals,
     /// Whether the `post` hooks of registration are taken out.
     pub without_post: bool,
     /// Whether sign-ups by password are told of as if by a passkey, of which hooks are not told the identifier.
@@ -47,6 +49,7 @@ impl Default for Wishes {
             style: "unified",
             lifespan: "1h",
             besides: &[],
+            late_refusals: LateRefusals::None,
             without_post: false,
             disguised: false,
         }
@@ -104,7 +107,7 @@ impl Kratos {
         let text =
             std::fs::read_to_string(checkout.join("kratos.yml")).expect("kratos-config/kratos.yml");
         let mut settings: Value = serde_saphyr::from_str(&text).expect("kratos.yml is YAML");
-        tells_besides(&mut settings, wishes.besides);
+        tells_besides(&mut settings, wishes.besides, wishes.late_refusals);
         at_home(&mut settings, folder, hooks, key);
         if wishes.without_post {
             takes_out_post(&mut settings);
@@ -236,13 +239,13 @@ impl Kratos {
 }
 
 /// Adds what `vestibule kratos hooks --event …` prints, beside the hooks that are there.
-fn tells_besides(settings: &mut Value, besides: &[Besides]) {
+fn tells_besides(settings: &mut Value, besides: &[Besides], late_refusals: LateRefusals) {
     let calls = Calls {
         url: EXAMPLE_URL.to_owned(),
         key: EXAMPLE_KEY.to_owned(),
         body: Body::At(EXAMPLE_BODY.to_owned()),
     };
-    let printed = calls.hooks(&Method::ALL, besides);
+    let printed = calls.hooks(&Method::ALL, besides, late_refusals);
     let printed: Value = serde_saphyr::from_str(&printed).expect("YAML");
     let flows = printed["selfservice"]["flows"].as_object().expect("flows");
     for (flow, hooks) in flows {
