@@ -113,7 +113,14 @@ impl App {
         upkeep::note_the_start(&*parts.store, &clock, &settings.deliveries).await;
         let worker = parts.worker(&settings, jitter);
         let sweeper = parts.sweeper();
-        let (door, writer) = parts.door(&settings);
+        if let Err(error) = parts.refused.reload().await {
+            tracing::error!(
+                error = %error.in_full(),
+                "ALARM: the identities that were refused late cannot be loaded; nobody can sign in until they are"
+            );
+        }
+        let (activity, verifier) = parts.verifier().unzip();
+        let (door, writer) = parts.door(&settings, activity);
         let health = Data::new(Health::new(
             Arc::clone(&parts.metrics),
             Arc::clone(&parts.store),
@@ -133,7 +140,13 @@ impl App {
         let retained = upkeep::retain(store, settings.retention, clock.clone(), carrying());
         let knows = parts.reconciles(&settings);
         let reconciled = upkeep::reconcile(knows, settings.reconcile, carrying());
-        let background = [swept, retained].into_iter().chain(reconciled).collect();
+        let refused = Arc::clone(&parts.refused).run(carrying());
+        let verifying = verifier.map(|verifier| tokio::spawn(verifier.run(carrying())));
+        let background = [swept, retained, tokio::spawn(refused)]
+            .into_iter()
+            .chain(reconciled)
+            .chain(verifying)
+            .collect();
         let writer = tokio::spawn(writer.run(reached(stopped, Phase::Writing)));
         tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule is open");
         Ok(Self {

@@ -12,9 +12,11 @@ use super::journal::Journal;
 use crate::check::{Builtin, Checks, Reader};
 use crate::clock::Clock;
 use crate::expression::{Lists, Names};
+use crate::identities::refused::RefusedIdentities;
+use crate::identities::verifier::ActivityLog;
 use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{Placed, RefusalStatus};
-use crate::kratos::{Hook, Payload, Reply, Stage};
+use crate::kratos::{Hook, Message, Payload, Reply, Stage};
 use crate::message::Wording;
 use crate::resolution::Resolution;
 use crate::secret::Secret;
@@ -44,6 +46,12 @@ pub struct Door {
     pub intake: Intake,
     /// Where it stands what was taken and deferred.
     pub store: Arc<dyn Store>,
+    /// The identities that were refused after they had been created.
+    pub refused: Arc<RefusedIdentities>,
+    /// Where it is noted which identities may have changed; `None` if nothing is ever written into identities.
+    pub activity: Option<ActivityLog>,
+    /// Whether these settings write into identities through the admin API.
+    pub writes_identities: bool,
     /// Asks for a look at every yes of which no `post` has told.
     pub hurry: Arc<Notify>,
     /// Wakes the worker when something was stored.
@@ -66,10 +74,21 @@ impl Door {
     /// A refusal at form level, for when the call itself is at fault and nothing is known of the visitor.
     #[must_use]
     pub fn refuse(&self, status: RefusalStatus, wording: &Wording) -> Reply {
-        let reader = Reader {
-            accept_language: None,
-            default_language: &self.default_language,
-        };
+        let message = self.message(wording, None, None);
+        Reply::Refused {
+            status,
+            messages: vec![Placed::new(FORM_LEVEL, message)],
+        }
+    }
+
+    /// One of our own messages.
+    #[must_use]
+    pub fn message(
+        &self,
+        wording: &Wording,
+        accept_language: Option<&str>,
+        check: Option<&str>,
+    ) -> Message {
         let names = Names {
             identity: None,
             previous: None,
@@ -83,10 +102,16 @@ impl Door {
             taken: None,
             lists: &self.lists,
         };
-        let message = reader.message(wording, &self.builtin.not_possible, &names, None, None);
-        Reply::Refused {
-            status,
-            messages: vec![Placed::new(FORM_LEVEL, message)],
+        let reader = self.reader(accept_language);
+        reader.message(wording, &self.builtin.not_possible, &names, check, None)
+    }
+
+    /// Who reads a message.
+    #[must_use]
+    pub fn reader<'a>(&'a self, accept_language: Option<&'a str>) -> Reader<'a> {
+        Reader {
+            accept_language,
+            default_language: &self.default_language,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::answer::Answer;
 use super::door::Door;
 use super::hook::{Call, Unread};
+use super::{sign_in, writes};
 use crate::check::{self, Judgement};
 use crate::clock::milliseconds;
 use crate::decision::{CheckRecord, Decision};
@@ -40,17 +41,23 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         door.tell_wiring(hook, "pre_after_saving", &mend);
         return Answer::new(Reply::Yes, "miswired");
     }
+    if hook.flow == Flow::Settings
+        && let Some(refusal) = sign_in::refusal(door, call, &payload)
+    {
+        return refusal;
+    }
     door.add_client_ip(&mut payload);
-    let judgement = door
-        .checks
-        .judge(check::Call {
-            hook,
-            payload: &payload,
-            until: call.until,
-            trace: call.trace,
-        })
-        .await;
+    let judged = door.checks.judge(check::Call {
+        hook,
+        payload: &payload,
+        until: call.until,
+        trace: call.trace,
+    });
+    let (judgement, ()) = tokio::join!(judged, writes::settings_begin(door, call, &payload));
     let (verdict, records) = write_down(door, call, &payload, judgement).await;
+    if matches!(verdict, Verdict::Refuse(_)) {
+        writes::settings_refused(door, call, &payload);
+    }
     let outcome = verdict.as_str();
     let duration_ms = milliseconds(call.at, door.clock.now());
     tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, outcome, duration_ms, "Judged a {} by `{}`: {outcome}", hook.flow, hook.method);
@@ -125,7 +132,8 @@ fn with_external_id(verdict: Verdict, external_id: Option<String>) -> Verdict {
     Verdict::AdmitWith(changes)
 }
 
-fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {
+/// Reads the body.
+pub fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {
     let body = call.body.as_ref().map_err(|unread| match unread {
         Unread::TooLarge => (RefusalStatus::TooLarge, unread.to_string()),
         Unread::Incomplete => (RefusalStatus::BadRequest, unread.to_string()),
@@ -137,7 +145,7 @@ fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {
 pub fn place(call: &Call) -> String {
     let method = match (call.hook.flow, call.hook.method.as_str()) {
         // Kratos has one list for all its methods.
-        (Flow::Verification, _) => String::new(),
+        (Flow::Verification | Flow::Recovery, _) | (Flow::Login, "") => String::new(),
         (_, "") => ".<method>".to_owned(),
         (_, method) => format!(".{method}"),
     };

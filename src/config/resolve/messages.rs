@@ -16,7 +16,7 @@ use crate::expression::{Root, Scope, Template};
 use crate::message::{INLINE_ID, Wording};
 
 /// Our own words: name, number, English, German.
-const OWN: [(&str, u32, &str, &str); 4] = [
+const OWN: [(&str, u32, &str, &str); 5] = [
     (
         "try_again",
         4_900_001,
@@ -40,6 +40,12 @@ const OWN: [(&str, u32, &str, &str); 4] = [
         4_900_004,
         "This is not possible at the moment. Please try again later.",
         "Das ist im Moment nicht möglich. Bitte versuchen Sie es später noch einmal.",
+    ),
+    (
+        "account_refused",
+        4_900_006,
+        "This account cannot be used. Please contact support.",
+        "Dieses Konto kann nicht verwendet werden. Bitte wenden Sie sich an den Support.",
     ),
 ];
 
@@ -243,6 +249,7 @@ impl<'a> Resolver<'a> {
             not_valid: words.remove("not_valid")?,
             required: words.remove("required")?,
             not_possible: words.remove("not_possible")?,
+            account_refused: words.remove("account_refused")?,
         })
     }
 
