@@ -9,7 +9,7 @@ use vestibule::delivery::State;
 
 use crate::support::failing::Failing;
 use crate::support::payload::Payload;
-use crate::support::{FakeKratos, FakeService, TestApp, payload};
+use crate::support::{FakeKratos, FakeService, TestApp, logs, payload};
 
 const SETTINGS: &str = r#"
 kratos: {admin_url: "${env:KRATOS}"}
@@ -25,7 +25,7 @@ checks:
 "#;
 
 /// Every hook that keeps a person out.
-const HOOKS: [&str; 15] = [
+const HOOKS: [&str; 16] = [
     "/hooks/login/pre",
     "/hooks/login/pre?method=password",
     "/hooks/login/pre?method=oidc",
@@ -40,6 +40,7 @@ const HOOKS: [&str; 15] = [
     "/hooks/settings/pre?method=oidc",
     "/hooks/settings/pre?method=totp",
     "/hooks/settings/pre?method=webauthn",
+    "/hooks/settings/pre?method=passkey",
     "/hooks/settings/pre?method=lookup_secret",
 ];
 
@@ -177,6 +178,8 @@ async fn sign_in_hooks_are_answered_from_memory_while_the_database_is_away() {
         204,
         "whoever is not refused signs in without a database"
     );
+    let alarm = "ALARM: the identities that were refused late cannot be loaded";
+    assert_eq!(logs::lines_with(alarm).len(), 1, "once, not each second");
     store.fails(false);
 }
 

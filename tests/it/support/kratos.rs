@@ -54,6 +54,14 @@ impl FakeKratos {
         self.works_unless(move |_| is_down.then_some(503));
     }
 
+    /// Its work, to be put at one place again.
+    pub fn behaviour(&self) -> Behaviour {
+        let identities = Arc::clone(&self.identities);
+        Behaviour::Works(Arc::new(move |received| {
+            answer(&mut identities.lock().expect("a lock"), received)
+        }))
+    }
+
     fn works_unless(&self, fails: impl Fn(&Received) -> Option<u16> + Send + Sync + 'static) {
         let identities = Arc::clone(&self.identities);
         self.service

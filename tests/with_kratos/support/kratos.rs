@@ -62,6 +62,7 @@ pub struct Kratos {
     pub admin: String,
     http: reqwest::Client,
     file: PathBuf,
+    folder: PathBuf,
     _program: Program,
 }
 
@@ -127,6 +128,11 @@ impl Kratos {
         for server in ["public", "admin"] {
             settings["serve"][server]["host"] = json!("127.0.0.1");
         }
+        if wishes.late_refusals == LateRefusals::Enforced {
+            let recovery = &mut settings["selfservice"]["flows"]["recovery"];
+            recovery["enabled"] = json!(true);
+            recovery["use"] = json!("code");
+        }
         let registration = &mut settings["selfservice"]["flows"]["registration"];
         registration["style"] = json!(wishes.style);
         registration["lifespan"] = json!(wishes.lifespan);
@@ -152,6 +158,7 @@ impl Kratos {
             admin,
             http,
             file,
+            folder: folder.to_owned(),
             _program: program,
         }
     }
@@ -196,6 +203,16 @@ impl Kratos {
         .await
     }
 
+    /// The code by which this address can recover its account, once it is mailed.
+    pub async fn recovery_code(&self, address: &str) -> Option<String> {
+        let digits = Regex::new(r"\b\d{6}\b").expect("a pattern");
+        let messages = self.admin("/admin/courier/messages?page_size=250").await;
+        let mine = messages.as_array()?.iter().find(|message| {
+            message["recipient"] == address && message["template_type"] == "recovery_code_valid"
+        })?;
+        Some(digits.find(mine["body"].as_str()?)?.as_str().to_owned())
+    }
+
     /// Makes identities by the admin API, past every hook.
     pub async fn import(&self, identities: &[Value]) {
         let creations: Vec<Value> = identities
@@ -217,6 +234,38 @@ impl Kratos {
             .iter()
             .find(|one| one["action"] != "create");
         assert_eq!(failed, None);
+    }
+
+    /// From now on the identity schema forbids the company names that people have. Kratos reads it anew for each request.
+    pub fn forbids_company_names(&self) {
+        let file = self.folder.join("identity.schema.json");
+        let text = std::fs::read_to_string(&file).expect("the schema");
+        let mut schema: Value = serde_json::from_str(&text).expect("JSON");
+        schema["properties"]["traits"]["properties"]["company"]["maxLength"] = json!(1);
+        std::fs::write(&file, schema.to_string()).expect("the schema is written");
+    }
+
+    /// An operator sets the state of an account.
+    pub async fn set_state(&self, id: &str, state: &str) {
+        let answer = self
+            .http
+            .patch(format!("{}/admin/identities/{id}", self.admin))
+            .json(&json!([{"op": "replace", "path": "/state", "value": state}]))
+            .send()
+            .await
+            .expect("an answer");
+        assert!(answer.status().is_success(), "{}", answer.status());
+    }
+
+    /// The sessions of an account that are active.
+    pub async fn active_sessions(&self, id: &str) -> usize {
+        let url = format!("{}/admin/identities/{id}/sessions?active=true", self.admin);
+        let answer = self.http.get(url).send().await.expect("an answer");
+        if answer.status() == 404 {
+            return 0;
+        }
+        let sessions: Value = answer.json().await.expect("JSON");
+        sessions.as_array().map_or(0, Vec::len)
     }
 
     /// Deletes an account.
