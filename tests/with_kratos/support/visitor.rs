@@ -148,8 +148,10 @@ impl Visitor {
     pub async fn saves_company(&self, typed: &Fields, name: &str) -> Option<bool> {
         let url = format!("{}/self-service/settings/api", self.kratos);
         let answer = self.send(self.http.get(url)).await;
-        if answer.status() != 200 {
-            return None;
+        match answer.status().as_u16() {
+            200 => {}
+            401 | 403 => return None,
+            _ => return Some(false),
         }
         let shown: Value = answer.json().await.expect("JSON");
         let action = shown["ui"]["action"].as_str().expect("an action");
