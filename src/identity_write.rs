@@ -30,6 +30,9 @@ pub const MAX_SETTINGS_WAIT: Duration = Duration::from_mins(1);
 /// two limits belongs to writes, whatever a person sends.
 pub const SETTINGS_FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 
+/// Where checks leave their marks.
+const MARKS: [&str; 2] = ["metadata_admin", "vestibule"];
+
 /// All writes into one identity that are still verified.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IdentityWrites {
@@ -57,6 +60,9 @@ pub struct Write {
     pub ended_at: Option<Timestamp>,
     /// What it wrote.
     pub fields: Vec<FieldWrite>,
+    /// Whether it repeats another one, or writes a person's change back.
+    #[serde(default)]
+    pub is_repair: bool,
 }
 
 /// One field of a [`Write`]; `None` stands for "not there".
@@ -111,6 +117,7 @@ impl Write {
             began_at: now,
             ended_at: None,
             fields: fields.collect(),
+            is_repair: false,
         }
     }
 }
@@ -141,6 +148,21 @@ impl IdentityWrites {
     pub fn ended(&mut self, now: Timestamp) {
         if let Some(newest) = self.writes.last_mut() {
             newest.ended_at = Some(now);
+        }
+    }
+
+    /// How many writes repeated others.
+    #[must_use]
+    pub fn repairs(&self) -> usize {
+        self.writes.iter().filter(|write| write.is_repair).count()
+    }
+
+    /// What Vestibule noted about deferred and refused checks is not verified any more.
+    pub fn forget_marks(&mut self) {
+        for write in &mut self.writes {
+            write
+                .fields
+                .retain(|field| !field.path.starts_with(&MARKS.map(str::to_owned)));
         }
     }
 

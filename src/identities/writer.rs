@@ -23,8 +23,10 @@ use crate::telemetry::metrics::ReasonLabels;
 
 /// How long the lock on an identity lasts: longer than the calls to the admin API that are made under it.
 const LOCK: Duration = Duration::from_mins(1);
-/// So many writes of one identity are verified together. More of them mean that somebody undoes each one.
-const MAX_WRITES: usize = 20;
+/// So many writes of one identity are verified together, the newest.
+const MAX_WRITES: usize = 50;
+/// So many of them may repeat others. More of them mean that somebody undoes each one.
+const MAX_REPAIRS: usize = 20;
 /// When to verify again if another write or a settings call is under way.
 const BUSY: Duration = Duration::from_secs(1);
 /// When to verify again if Kratos or the database gives no answer.
@@ -122,7 +124,7 @@ impl IdentityWriter {
     pub async fn write(&self, id: Uuid, puts: &[Put]) -> Result<(), WriteError> {
         self.locked(id, async {
             let identity = self.get(id).await?;
-            self.patch(id, &identity, puts).await
+            self.patch(id, &identity, puts, false).await
         })
         .await
     }
@@ -145,14 +147,20 @@ impl IdentityWriter {
                 return Ok(());
             }
             let identity = self.get(id).await?;
-            self.deactivate(id, &identity, puts).await
+            self.deactivate(id, &identity, puts, false).await
         })
         .await
     }
 
     /// Under the lock of the identity.
-    async fn deactivate(&self, id: Uuid, identity: &Value, puts: &[Put]) -> Result<(), WriteError> {
-        let patched = self.patch(id, identity, puts).await;
+    async fn deactivate(
+        &self,
+        id: Uuid,
+        identity: &Value,
+        puts: &[Put],
+        is_repair: bool,
+    ) -> Result<(), WriteError> {
+        let patched = self.patch(id, identity, puts, is_repair).await;
         // Also if Kratos refused the write: then the hooks alone keep the person out.
         self.identities.delete_sessions(id).await?;
         patched?;
@@ -172,7 +180,13 @@ impl IdentityWriter {
     }
 
     /// One PATCH, recorded before it is sent, so that it is verified whatever happens. Under the lock of the identity.
-    async fn patch(&self, id: Uuid, identity: &Value, puts: &[Put]) -> Result<(), WriteError> {
+    async fn patch(
+        &self,
+        id: Uuid,
+        identity: &Value,
+        puts: &[Put],
+        is_repair: bool,
+    ) -> Result<(), WriteError> {
         let fields = puts.iter().map(|put| {
             let path = put.path.iter().map(String::as_str).collect();
             (path, put.value.as_ref())
@@ -185,7 +199,10 @@ impl IdentityWriter {
         let known = self.store.identity_writes(id).await?;
         let before = known.clone();
         let mut writes = known.unwrap_or_else(|| IdentityWrites::new(id, now));
-        writes.add(Write::new(identity, puts, now));
+        writes.add(Write {
+            is_repair,
+            ..Write::new(identity, puts, now)
+        });
         writes.drop_oldest(MAX_WRITES);
         self.store.store_identity_writes(&writes).await?;
         self.written.notify_one();
@@ -329,7 +346,7 @@ impl IdentityWriter {
         }
         let finding = writes.compare(&identity);
         let is_active_again = is_active_again(&refusals, &identity);
-        if writes.writes.len() >= MAX_WRITES && !is_active_again {
+        if writes.repairs() >= MAX_REPAIRS && !is_active_again {
             self.count("given_up");
             tracing::error!(
                 identity.id = %id,
@@ -364,9 +381,9 @@ impl IdentityWriter {
                 value: Some("inactive".into()),
             });
             self.identities.delete_sessions(id).await?;
-            return self.deactivate(id, &identity, &puts).await;
+            return self.deactivate(id, &identity, &puts, true).await;
         }
-        self.patch(id, &identity, &puts).await
+        self.patch(id, &identity, &puts, true).await
     }
 
     /// Nothing fights an operator.
@@ -381,7 +398,7 @@ impl IdentityWriter {
             );
         }
         if let Some(mut writes) = self.store.identity_writes(id).await? {
-            writes.writes.clear();
+            writes.forget_marks();
             self.store.store_identity_writes(&writes).await?;
         }
         let _ = self.refused.reload().await;

@@ -186,7 +186,7 @@ impl Calls {
         if !stages.is_empty() {
             for method in CREDENTIALS {
                 yaml.extend(["        ", method, ":\n          hooks:\n"]);
-                for stage in &stages {
+                for stage in stages {
                     yaml.push_str(&self.call(Flow::Settings, *stage, method, Mention::Again));
                 }
             }
@@ -307,13 +307,14 @@ impl Calls {
     }
 }
 
-/// The calls for each change of a credential, in their order.
-fn credential_stages(besides: &[Besides], late_refusals: LateRefusals) -> Vec<Stage> {
-    let pre = (late_refusals == LateRefusals::Enforced).then_some(Stage::Pre);
-    let post = besides
-        .contains(&Besides::Credentials)
-        .then_some(Stage::Post);
-    pre.into_iter().chain(post).collect()
+/// The calls for each change of a credential, in their order. With a `pre` there is a `post`, which tells that the change is
+/// over: until then nothing is written into the identity.
+fn credential_stages(besides: &[Besides], late_refusals: LateRefusals) -> &'static [Stage] {
+    match late_refusals {
+        LateRefusals::Enforced => &[Stage::Pre, Stage::Post],
+        LateRefusals::None if besides.contains(&Besides::Credentials) => &[Stage::Post],
+        LateRefusals::None => &[],
+    }
 }
 
 impl Body {
@@ -508,7 +509,7 @@ mod tests {
 
     #[test]
     fn logins_recoveries_and_all_of_settings_are_asked_about_where_a_check_can_deactivate() {
-        let yaml = read(&example().hooks(&[], &[Besides::Credentials], LateRefusals::Enforced));
+        let yaml = read(&example().hooks(&[], &[], LateRefusals::Enforced));
         let flows = &yaml["selfservice"]["flows"];
         let call = |path: &str| {
             let mut call = json!({"hook": "web_hook", "config": {
@@ -542,8 +543,7 @@ mod tests {
             ]);
             assert_eq!(flows["settings"]["after"][method]["hooks"], expected);
         }
-        let variables =
-            example().key_variables(&[], &[Besides::Credentials], LateRefusals::Enforced);
+        let variables = example().key_variables(&[], &[], LateRefusals::Enforced);
         assert_eq!(variables.len(), 14 + 8 + 1);
         assert!(variables.contains(
             &"SELFSERVICE_FLOWS_LOGIN_AFTER_HOOKS_0_CONFIG_AUTH_CONFIG_VALUE".to_owned()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
+use vestibule::clock::later;
 use vestibule::delivery::State;
 use vestibule::identity_write::VERIFY_AFTER;
 
@@ -106,21 +107,24 @@ async fn a_value_that_a_save_wrote_over_is_written_again_at_each_planned_time() 
         let (id, before) = house.sign_up().await;
         house.crm_id_is(id, json!(7)).await;
         for after in &VERIFY_AFTER[..moment] {
-            let wait = *after - (house.app.hand.now() - start()).to_std().unwrap();
-            house.app.hand.advance(wait);
+            house.moves_to(*after);
             house.app.verified().await;
         }
         house.kratos.writes_back(id, before);
-        let wait = VERIFY_AFTER[moment] - (house.app.hand.now() - start()).to_std().unwrap();
-        house.app.hand.advance(wait);
+        house.moves_to(VERIFY_AFTER[moment]);
         house.crm_id_is(id, json!(7)).await;
         assert!(house.counted("repeated").await > 0.5);
         house.all_verified().await;
     }
 }
 
-fn start() -> vestibule::clock::Timestamp {
-    "2026-11-23T14:32:53Z".parse().expect("a moment")
+impl House {
+    /// Moves the time to so long after the start.
+    fn moves_to(&self, after: Duration) {
+        let start = "2026-11-23T14:32:53Z".parse().expect("a moment");
+        let wait = later(start, after) - self.app.hand.now();
+        self.app.hand.advance(wait.to_std().expect("time moves on"));
+    }
 }
 
 #[tokio::test]

@@ -167,7 +167,7 @@ pub async fn a_refusal_after_a_lift_is_in_force_again(store: Arc<dyn Store>) {
         .unwrap();
     let mut again = delivery("check:vat", 1);
     again.id = Uuid::from_u128(77);
-    again.unique_key = "again".to_owned();
+    "again".clone_into(&mut again.unique_key);
     store.accept(vec![again]).await.unwrap();
     let held = store
         .claim("check:vat", start(), MINUTE, 1)
@@ -204,7 +204,7 @@ pub async fn erasure_takes_the_message_and_lifts_nothing(store: Arc<dyn Store>) 
     assert_eq!(store.settings_pending_since(ada()).await.unwrap(), None);
     assert_eq!(
         store.identities_kept(Uuid::nil(), 9).await.unwrap(),
-        [Uuid::nil(); 0]
+        Vec::<Uuid>::new()
     );
 }
 

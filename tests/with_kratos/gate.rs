@@ -71,7 +71,7 @@ async fn lasts(people: usize) {
         persons.push(signs_up(&house).await);
     }
     house.vat_register.does(Behaviour::Works);
-    let saves = persons.iter().map(async |person| {
+    let saving = persons.iter().map(async |person| {
         let mut saved = 0;
         // Until their session ends. A Kratos in memory refuses some saves because of others.
         while let Some(is_saved) = person
@@ -83,7 +83,7 @@ async fn lasts(people: usize) {
         }
         saved
     });
-    let saved = within_two_minutes(join_all(saves)).await;
+    let saved = within_two_minutes(join_all(saving)).await;
     assert!(saved.iter().all(|saved| *saved > 0), "{saved:?}");
     for person in &persons {
         becomes_inactive(&house, &person.id).await;
