@@ -121,7 +121,14 @@ impl App {
         let holding_checks = parts.resolution.holding_checks();
         let count_from =
             upkeep::holding_checks_count_from(&*parts.store, &clock, &holding_checks).await;
-        let (door, writer) = parts.door(&settings, count_from);
+        if let Err(error) = parts.refused.reload().await {
+            tracing::error!(
+                error = %error.in_full(),
+                "ALARM: the identities that were refused late cannot be loaded; nobody can sign in until they are"
+            );
+        }
+        let (activity, verifier) = parts.verifier().unzip();
+        let (door, writer) = parts.door(&settings, count_from, activity);
         let health = Data::new(Health::new(
             Arc::clone(&parts.metrics),
             Arc::clone(&parts.store),
@@ -141,7 +148,13 @@ impl App {
         let retained = upkeep::retain(store, settings.retention, clock.clone(), carrying());
         let knows = parts.reconciles(&settings);
         let reconciled = upkeep::reconcile(knows, settings.reconcile, carrying());
-        let background = [swept, retained].into_iter().chain(reconciled).collect();
+        let refused = Arc::clone(&parts.refused).run(carrying());
+        let verifying = verifier.map(|verifier| tokio::spawn(verifier.run(carrying())));
+        let background = [swept, retained, tokio::spawn(refused)]
+            .into_iter()
+            .chain(reconciled)
+            .chain(verifying)
+            .collect();
         let writer = tokio::spawn(writer.run(reached(stopped, Phase::Writing)));
         tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule is open");
         Ok(Self {

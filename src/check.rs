@@ -12,6 +12,7 @@ pub mod words;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::delivery::Event;
 use crate::expression::{EvaluationError, Expression, JsonTemplate, Names};
 use crate::kratos::{Field, Flow};
 use crate::message::Wording;
@@ -41,8 +42,10 @@ pub struct Check {
     pub reserve: Option<Reserve>,
     /// What happens when there is no usable answer.
     pub unavailable: Unavailable,
-    /// What happens if it refuses when the account is there already.
-    pub late_refusal: LateRefusal,
+    /// What happens if it refuses when the account is there already. `None`: as [`Check::on_late_refusal`] says.
+    pub on_late_refusal: Option<OnLateRefusal>,
+    /// What happens if a deferred question has no answer in time.
+    pub on_expiry: OnExpiry,
     /// Reasons to refuse, in order.
     pub refuse: Vec<Refusal>,
     /// What makes an answer a yes; by default a 2xx.
@@ -70,15 +73,26 @@ pub struct Reserve {
 }
 
 /// What a deferred check does when it refuses at last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum LateRefusal {
-    /// The identity is made inactive, and marked.
-    #[default]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLateRefusal {
+    /// The identity is made inactive and marked, and hooks refuse the person until the refusal is lifted.
     Deactivate,
     /// It is written into the identity's `metadata_admin`.
     Mark,
     /// Only the deliveries of `check.refused` are made.
     Notify,
+}
+
+/// What happens when a deferred question is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnExpiry {
+    /// The question is kept as a dead letter, and the mark stays in the identity.
+    #[default]
+    Keep,
+    /// The check refuses late.
+    Refuse,
+    /// The check accepts, and the mark is removed.
+    Accept,
 }
 
 /// One entry of `refuse`.
@@ -259,6 +273,26 @@ impl Check {
                 .when
                 .as_ref()
                 .is_none_or(|when| when.holds(&names).unwrap_or(true))
+    }
+
+    /// What a late refusal of this check does. Without a choice of the operator, an account that should not have been created is
+    /// deactivated, and a change in settings is only marked.
+    #[must_use]
+    pub fn on_late_refusal(&self, event: Event) -> OnLateRefusal {
+        self.on_late_refusal.unwrap_or(match event {
+            Event::IdentityCreated => OnLateRefusal::Deactivate,
+            _ => OnLateRefusal::Mark,
+        })
+    }
+
+    /// Whether a late refusal of this check can deactivate an account.
+    #[must_use]
+    pub fn can_deactivate(&self) -> bool {
+        self.defers()
+            && match self.on_late_refusal {
+                Some(chosen) => chosen == OnLateRefusal::Deactivate,
+                None => self.flows.contains(&Flow::Registration),
+            }
     }
 
     /// The other checks whose answers are read together with its own.

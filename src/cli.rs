@@ -1,5 +1,6 @@
 //! The command tree; `--help` is the manual.
 
+pub mod deferred;
 pub mod deliveries;
 pub mod demo;
 pub mod forget;
@@ -53,6 +54,9 @@ enum Command {
     /// Look at deliveries, have them tried again, discard them
     #[command(subcommand)]
     Deliveries(deliveries::Command),
+    /// Lift the refusals of deferred checks
+    #[command(subcommand)]
+    Deferred(deferred::Command),
     /// Bring the database to this version's shape, and say what was done; `serve` does the same when it starts
     Migrate(ConfigFile),
     /// Forget what is stored about identities: payloads of deliveries, and what receivers said of them
@@ -115,6 +119,7 @@ impl Cli {
             Command::Schema(options) => schema::run(&options),
             Command::Kratos(command) => command.run(),
             Command::Deliveries(command) => command.run().await,
+            Command::Deferred(command) => command.run().await,
             Command::Migrate(file) => migrate::run(&file).await,
             Command::Forget(options) => forget::run(&options).await,
             Command::Reconcile(options) => options.run().await,

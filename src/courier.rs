@@ -5,23 +5,25 @@ mod late;
 mod undo;
 mod words;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::check::Check;
 use crate::clock::{Clock, Timestamp, later};
 use crate::delivery::backoff::Schedule;
 use crate::delivery::{Attempt, Claimed, Judged, New, Plan, Put, Queue, Unanswered, Work};
 use crate::expression::Lists;
+use crate::identities::writer::IdentityWriter;
 use crate::identities::{self, Identities};
 use crate::request::Request;
 use crate::service::client::{Answer, NoAnswer, Services};
 use crate::store::Store;
-use crate::telemetry::Trace;
+use crate::telemetry::{Metrics, Trace};
 use crate::worker::{Carried, Courier, Destination};
 
 /// The longest that a receiver may take, whatever its service's timeout.
@@ -38,9 +40,11 @@ pub struct Knows {
     /// The way to the services.
     pub services: Arc<Services>,
     /// The way to Kratos's identities, if its admin API is known.
-    pub identities: Option<Identities>,
-    /// Whose turn it is to write into an identity.
+    pub writer: Option<Arc<IdentityWriter>>,
+    /// Where deliveries and refusals are kept.
     pub store: Arc<dyn Store>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Clock,
 }
@@ -50,6 +54,8 @@ pub struct Porter {
     knows: Knows,
     plans: BTreeMap<String, usize>,
     checks: BTreeMap<String, usize>,
+    /// The deferred questions whose half time has been reported.
+    half_time: Mutex<HashSet<Uuid>>,
 }
 
 impl Porter {
@@ -66,8 +72,13 @@ impl Porter {
         Self {
             plans: places(knows.plans.iter().map(|plan| &plan.name).collect()),
             checks: places(knows.checks.iter().map(|check| &check.name).collect()),
+            half_time: Mutex::default(),
             knows,
         }
+    }
+
+    fn identities(&self) -> Option<&Identities> {
+        self.knows.writer.as_deref().map(IdentityWriter::identities)
     }
 
     fn plan(&self, name: &str) -> Option<&Plan> {
@@ -83,7 +94,7 @@ impl Porter {
         let reserve = |name: &str| self.check(name)?.reserve.as_ref();
         Some(match queue {
             Queue::Plan(name) => &self.plan(name)?.send.service,
-            Queue::Save(_) => identities::SERVICE,
+            Queue::Save(_) | Queue::LateRefusal(_) => identities::SERVICE,
             Queue::Check(name) => &self.check(name)?.ask.as_ref()?.service,
             Queue::Confirm(name) => &reserve(name)?.confirm.as_ref()?.service,
             Queue::Release(name) => &reserve(name)?.release.service,
@@ -152,6 +163,7 @@ impl Porter {
             attempt,
             words,
             followers,
+            late_refusal: None,
         }
     }
 
@@ -249,6 +261,7 @@ impl Courier for Porter {
             Work::Send(request) => self.send_off(delivery, request).await,
             Work::Ask(request) => self.ask(delivery, request).await,
             Work::Write(puts) => self.write(delivery, puts).await,
+            Work::Enforce(puts) => self.enforce(delivery, puts).await,
             Work::Undo { take, key } => self.undo(delivery, take, key).await,
         }
     }

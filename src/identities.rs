@@ -2,7 +2,10 @@
 
 pub mod lookup;
 pub mod patch;
+pub mod refused;
 pub mod shape;
+pub mod verifier;
+pub mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,6 +146,24 @@ impl Identities {
             })
             .await?;
         found(answer).map(|identity| identity.is_some())
+    }
+
+    /// Deletes all sessions of an identity. It may have none.
+    pub async fn delete_sessions(&self, id: Uuid) -> Result<(), Error> {
+        let answer = self
+            .ask(Request {
+                method: Method::Delete,
+                path: format!("/admin/identities/{id}/sessions"),
+                headers: Vec::new(),
+                body: None,
+            })
+            .await?;
+        match answer.status {
+            204 => Ok(()),
+            404 if answer.response["body"]["error"].is_object() => Ok(()),
+            200 | 404 => Err(Error::NotUnderstood),
+            status => Err(Error::Status(status)),
+        }
     }
 
     async fn ask(&self, request: Request) -> Result<Answer, Error> {

@@ -6,8 +6,8 @@
 //! stands to its right:
 //!
 //! `main → cli → app → config → server, courier, sweeper, reconcile → worker, resolution, retention → check, identities →
-//! service, store → decision, pending, reservation → delivery → verdict, request, message → expression → kratos →
-//! telemetry, secret, clock`
+//! service, store → decision, pending, reservation, late_refusal, identity_write → delivery → verdict, request, message →
+//! expression → kratos → telemetry, secret, clock`
 
 pub mod app;
 pub mod check;
@@ -19,7 +19,9 @@ pub mod decision;
 pub mod delivery;
 pub mod expression;
 pub mod identities;
+pub mod identity_write;
 pub mod kratos;
+pub mod late_refusal;
 pub mod message;
 pub mod pending;
 pub mod reconcile;

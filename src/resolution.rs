@@ -114,7 +114,8 @@ fn event_of(flow: Flow, method: &str) -> Event {
         (Flow::Registration, _) => Event::IdentityCreated,
         (Flow::Settings, "profile" | "") => Event::IdentityUpdated,
         (Flow::Settings, _) => Event::CredentialsChanged,
-        (Flow::Verification, _) => Event::IdentityVerified,
+        // Login and recovery have no `post`.
+        (Flow::Verification | Flow::Login | Flow::Recovery, _) => Event::IdentityVerified,
     }
 }
 

@@ -10,6 +10,8 @@ mod hook;
 mod pending;
 mod post;
 mod pre;
+mod sign_in;
+mod writes;
 
 use actix_web::web::{self, Data, ServiceConfig};
 

@@ -4,7 +4,9 @@ pub mod attribution;
 mod batch;
 pub mod by_hand;
 pub mod guard;
+pub mod identity_writes;
 pub mod intake;
+pub mod late_refusals;
 pub mod postgres;
 pub mod recorder;
 pub mod settler;
@@ -23,11 +25,14 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::decision::Decision;
 use crate::delivery::{Claimed, Event, New, Outcome, State, Work};
+use crate::late_refusal::LateRefusal;
 use crate::pending::{FlowRecord, PendingSignUp};
 use crate::reservation::{self, Reservation};
 use crate::telemetry;
 
 pub use batch::{Acceptance, Batch, Closing, Ending, PendingEnd, Release, SettledQuestion};
+pub use identity_writes::IdentityWriteStore;
+pub use late_refusals::LateRefusalStore;
 pub use shape::Change;
 
 /// Why the database did not do as asked. Never holds a value of ours.
@@ -126,6 +131,8 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// What is to be delivered because of it.
     pub followers: Vec<New>,
+    /// The refusal that is in force because of it.
+    pub late_refusal: Option<LateRefusal>,
 }
 
 impl Settlement {
@@ -138,6 +145,7 @@ impl Settlement {
             record,
             outcome,
             followers: Vec::new(),
+            late_refusal: None,
         }
     }
 }
@@ -256,7 +264,7 @@ pub struct Backlog {
 
 /// A database that loses nothing it said yes to.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// Stores all of it in one transaction, durably, before it returns. Returns the ids of the deliveries that were new.
     async fn write(&self, batch: &Batch) -> Result<HashSet<Uuid>, Error>;
     /// Stores these deliveries; returns how many were new.

@@ -161,6 +161,8 @@ impl Sweeper {
     }
 
     async fn process(&self, record: FlowRecord) -> Result<(), store::Error> {
+        // What becomes due during the look-up is due after it.
+        let started = self.clock.now();
         let mut is_answered = true;
         let mut sought_by_guard = false;
         let state = self.store.flow(record.flow_id).await?;
@@ -196,14 +198,11 @@ impl Sweeper {
                 break;
             }
         }
-        let now = self.clock.now();
-        if is_answered {
-            self.report_failure(&record).await?;
-        }
         let next = if is_answered {
-            self.times.next(&record, now)
+            self.report_failure(&record).await?;
+            self.times.next(&record, started)
         } else {
-            Some(self.times.retry(&record, now))
+            Some(self.times.retry(&record, self.clock.now()))
         };
         self.store.reschedule_lookup(&record, next).await
     }

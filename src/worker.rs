@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::clock::{Clock, Timestamp, later};
 use crate::delivery::backoff::{Schedule, next_try};
 use crate::delivery::{Attempt, Claimed, New, Outcome};
+use crate::late_refusal::LateRefusal;
 use crate::store::settler::settler;
 use crate::store::{self, Store};
 use carrier::Carrier;
@@ -54,6 +55,8 @@ pub struct Carried {
     pub words: Option<String>,
     /// What is to be delivered because of it, if it has arrived.
     pub followers: Vec<New>,
+    /// The refusal that is in force because of it, if it has arrived.
+    pub late_refusal: Option<LateRefusal>,
 }
 
 impl From<Attempt> for Carried {
@@ -62,6 +65,7 @@ impl From<Attempt> for Carried {
             attempt,
             words: None,
             followers: Vec::new(),
+            late_refusal: None,
         }
     }
 }

@@ -14,6 +14,9 @@ use crate::delivery::Event;
 use crate::expression::Root;
 use crate::identities::Identities;
 use crate::identities::lookup::Lookup;
+use crate::identities::refused::RefusedIdentities;
+use crate::identities::verifier::{ActivityLog, Verifier, verifier};
+use crate::identities::writer::IdentityWriter;
 use crate::kratos::Flow;
 use crate::pending::LookupTimes;
 use crate::reconcile;
@@ -36,6 +39,8 @@ pub(super) struct Parts {
     pub(super) store: Arc<dyn Store>,
     services: Arc<Services>,
     identities: Option<Identities>,
+    pub(super) refused: Arc<RefusedIdentities>,
+    writer: Option<Arc<IdentityWriter>>,
     pub(super) resolution: Arc<Resolution>,
     stored: Arc<Notify>,
     hurry: Arc<Notify>,
@@ -66,6 +71,20 @@ impl Parts {
             .admin
             .is_some()
             .then(|| Identities::new(Arc::clone(&services), clock.clone()));
+        let refused = Arc::new(RefusedIdentities::new(
+            Arc::clone(&store),
+            clock.clone(),
+            Arc::clone(&metrics),
+        ));
+        let writer = identities.clone().map(|identities| {
+            Arc::new(IdentityWriter::new(
+                identities,
+                Arc::clone(&store),
+                Arc::clone(&refused),
+                clock.clone(),
+                Arc::clone(&metrics),
+            ))
+        });
         let resolution = Resolution::new(
             &settings.deliveries,
             &settings.checks,
@@ -84,6 +103,8 @@ impl Parts {
             store,
             services,
             identities,
+            refused,
+            writer,
             resolution: Arc::new(resolution),
             stored: Arc::new(Notify::new()),
             hurry: Arc::new(Notify::new()),
@@ -97,8 +118,9 @@ impl Parts {
             checks: settings.checks.clone(),
             lists: Arc::clone(&settings.lists),
             services: Arc::clone(&self.services),
-            identities: self.identities.clone(),
+            writer: self.writer.clone(),
             store: Arc::clone(&self.store),
+            metrics: Arc::clone(&self.metrics),
             clock: self.clock.clone(),
         });
         Worker::new(
@@ -148,11 +170,22 @@ impl Parts {
         }
     }
 
+    /// What verifies writes into identities, and where hooks note which identities may have changed.
+    pub(super) fn verifier(&self) -> Option<(ActivityLog, Verifier)> {
+        let writer = Arc::clone(self.writer.as_ref()?);
+        Some(verifier(
+            writer,
+            Arc::clone(&self.store),
+            self.clock.clone(),
+        ))
+    }
+
     /// What answers hooks, and what writes decisions down.
     pub(super) fn door(
         &self,
         settings: &Settings,
         holding_checks_count_from: Timestamp,
+        activity: Option<ActivityLog>,
     ) -> (Door, recorder::Writer) {
         let dropped = self.metrics.decisions_dropped.clone();
         let on_loss = Arc::new(move |lost| {
@@ -209,6 +242,9 @@ impl Parts {
             holding_checks_count_from,
             intake,
             store: Arc::clone(&self.store),
+            refused: Arc::clone(&self.refused),
+            activity,
+            writes_identities: settings.writes_identities(),
             hurry: Arc::clone(&self.hurry),
             stored: Arc::clone(&self.stored),
             recorder,

@@ -6,11 +6,14 @@ use chrono::SecondsFormat;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Check, LateRefusal};
+use super::{Check, OnLateRefusal};
 use crate::clock::{Timestamp, later};
 use crate::delivery::{Event, New, Put, Queue, Scene, Work, time_ordered_id};
-use crate::expression::Lists;
+use crate::expression::{EvaluationError, Lists, Names};
+use crate::late_refusal::{LateRefusal, StoredMessage};
+use crate::message::Wording;
 use crate::pending::Deferred;
+use crate::store::{self, Store};
 
 /// The first question after the one that had no answer.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -115,32 +118,144 @@ pub fn accepted(check: &Check, scene: &Scene, response: &Value, lists: &Lists) -
     puts
 }
 
-/// What is written when it refuses at last.
+/// What is written when it refuses at last. `refusal` is the entry of `refuse`; `None` if the question expired.
 #[must_use]
-pub fn refused(check: &Check, refusal: usize, now: Timestamp) -> Vec<Put> {
+pub fn refused(check: &Check, refusal: Option<usize>, event: Event, now: Timestamp) -> Vec<Put> {
     let mut puts = vec![note_goes(check)];
-    if check.late_refusal == LateRefusal::Notify {
+    let on_late_refusal = check.on_late_refusal(event);
+    if on_late_refusal == OnLateRefusal::Notify {
         return puts;
     }
-    let wording = check
-        .refuse
-        .get(refusal)
-        .and_then(|refusal| refusal.message.as_ref());
     let mut mark = json!({"at": written(now)});
-    if let Some(wording) = wording {
+    if let Some(wording) = wording(check, refusal) {
         mark["message_id"] = wording.id.into();
     }
     puts.push(Put {
-        path: place("refused", &check.name),
+        path: refusal_mark(&check.name),
         value: Some(mark),
     });
-    if check.late_refusal == LateRefusal::Deactivate {
+    if on_late_refusal == OnLateRefusal::Deactivate {
         puts.push(Put {
             path: vec!["state".to_owned()],
             value: Some("inactive".into()),
         });
     }
     puts
+}
+
+fn wording(check: &Check, refusal: Option<usize>) -> Option<&Wording> {
+    check.refuse.get(refusal?)?.message.as_deref()
+}
+
+/// Where it is noted that this check has refused late.
+#[must_use]
+pub fn refusal_mark(check: &str) -> Vec<String> {
+    place("refused", check)
+}
+
+/// The refusal as it is stored, with its message in every language, so that hooks can refuse the person.
+#[must_use]
+pub fn stored(
+    check: &Check,
+    refusal: Option<usize>,
+    identity_id: Uuid,
+    names: &Names<'_>,
+) -> LateRefusal {
+    let message = wording(check, refusal).and_then(|wording| {
+        let texts = wording.texts.iter();
+        let texts = texts.map(|(tag, template)| Ok((tag.clone(), template.render_text(names)?)));
+        match texts.collect::<Result<Vec<_>, EvaluationError>>() {
+            Ok(texts) => Some(StoredMessage {
+                id: wording.id,
+                name: wording.name.clone(),
+                field: check.field.as_ref().map(|field| field.node_name().to_owned()),
+                texts,
+            }),
+            Err(error) => {
+                tracing::warn!(check = check.name, message.id = wording.id, %error, "The text of a message could not be filled in; the built-in `account_refused` stands in for it");
+                None
+            }
+        }
+    });
+    LateRefusal {
+        identity_id,
+        check: check.name.clone(),
+        message,
+        refused_at: names.now,
+        deactivated_at: None,
+    }
+}
+
+/// The delivery that deactivates an account.
+#[must_use]
+pub fn enforcement(
+    check: &str,
+    identity_id: Uuid,
+    event: Event,
+    unique_key: String,
+    puts: Vec<Put>,
+    now: Timestamp,
+) -> New {
+    New {
+        plan: Queue::LateRefusal(check).to_string(),
+        work: Ok(Work::Enforce(puts)),
+        ..write(check, identity_id, event, unique_key, Vec::new(), now)
+    }
+}
+
+/// What [`lift`] has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lifted {
+    /// The checks whose refusal was lifted.
+    pub checks: Vec<String>,
+    /// The checks whose refusal stays in force.
+    pub others_in_force: Vec<String>,
+}
+
+/// Lifts the late refusal of this check, or of all checks. A delivery removes the marks and, unless another refusal stays in
+/// force, activates the account.
+pub async fn lift(
+    store: &dyn Store,
+    identity_id: Uuid,
+    check: Option<&str>,
+    now: Timestamp,
+) -> Result<Lifted, store::Error> {
+    let in_force = store.late_refusals_of(identity_id).await?;
+    let (lifted, others): (Vec<LateRefusal>, Vec<LateRefusal>) = in_force
+        .into_iter()
+        .partition(|refusal| check.is_none_or(|check| refusal.check == check));
+    let names = |refusals: Vec<LateRefusal>| -> Vec<String> {
+        refusals.into_iter().map(|refusal| refusal.check).collect()
+    };
+    let (checks, others_in_force) = (names(lifted), names(others));
+    let Some(first) = checks.first() else {
+        return Ok(Lifted {
+            checks,
+            others_in_force,
+        });
+    };
+    let mut puts: Vec<Put> = checks
+        .iter()
+        .map(|check| Put {
+            path: refusal_mark(check),
+            value: None,
+        })
+        .collect();
+    if others_in_force.is_empty() {
+        puts.push(Put {
+            path: vec!["state".to_owned()],
+            value: Some("active".into()),
+        });
+    }
+    let key = format!("lift:{}", time_ordered_id(now));
+    let delivery = write(first, identity_id, Event::CheckRefused, key, puts, now);
+    store
+        .lift_late_refusals(identity_id, check, now, &[delivery])
+        .await?;
+    Ok(Lifted {
+        checks,
+        others_in_force,
+    })
 }
 
 /// The note that the check is deferred goes.

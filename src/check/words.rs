@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::expression::{Names, Template};
 use crate::kratos::{Field, Message, language};
+use crate::late_refusal::StoredMessage;
 use crate::message::Wording;
 
 /// What decides about the words.
@@ -39,33 +40,54 @@ impl Reader<'_> {
         let text = text
             .or_else(|| self.text(fallback)?.render_text(names).ok())
             .unwrap_or_default();
-        let mut context = json!({});
-        for (key, value) in [
+        let entries = [
             ("message", wording.name.as_deref()),
             ("check", check),
             ("field", field.map(Field::node_name)),
-        ] {
-            if let Some(value) = value {
-                context[key] = value.into();
-            }
-        }
-        Message::new(wording.id, &text, context)
+        ];
+        Message::new(wording.id, &text, context(&entries))
+    }
+
+    /// A message that was stored, in the reader's language; `None` if it has no text.
+    #[must_use]
+    pub fn stored_message(&self, stored: &StoredMessage, check: &str) -> Option<Message> {
+        let text = self.pick(&stored.texts)?;
+        let entries = [
+            ("message", stored.name.as_deref()),
+            ("check", Some(check)),
+            ("field", stored.field.as_deref()),
+        ];
+        Some(Message::new(stored.id, text, context(&entries)))
     }
 
     fn text<'w>(&self, wording: &'w Wording) -> Option<&'w Template> {
-        let tags: Vec<&str> = wording.texts.iter().map(|(tag, _)| tag.as_str()).collect();
+        self.pick(&wording.texts)
+    }
+
+    /// The one of these in the reader's language.
+    fn pick<'t, T>(&self, texts: &'t [(String, T)]) -> Option<&'t T> {
+        let tags: Vec<&str> = texts.iter().map(|(tag, _)| tag.as_str()).collect();
         let wanted = self
             .accept_language
             .and_then(|header| language::lookup(header, &tags));
         let tag = wanted
             .or_else(|| language::lookup(self.default_language, &tags))
             .or_else(|| tags.first().copied())?;
-        wording
-            .texts
+        texts
             .iter()
             .find(|(known, _)| known == tag)
-            .map(|(_, template)| template)
+            .map(|(_, text)| text)
     }
+}
+
+fn context(entries: &[(&str, Option<&str>)]) -> Value {
+    let mut context = json!({});
+    for (key, value) in entries {
+        if let Some(value) = value {
+            context[key] = (*value).into();
+        }
+    }
+    context
 }
 
 /// What is said where the settings name no words, and in which language.
@@ -90,4 +112,6 @@ pub struct Builtin {
     pub not_possible: Arc<Wording>,
     /// `form_used`: the form has brought forth an account already, or was accepted too often.
     pub form_used: Arc<Wording>,
+    /// `account_refused`: a check refused the account after it had been created, and has no message of its own.
+    pub account_refused: Arc<Wording>,
 }

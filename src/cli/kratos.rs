@@ -1,13 +1,15 @@
 //! What kratos.yml needs.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 use url::Url;
 
-use crate::kratos::hooks::{Besides, Body, Calls, EXAMPLE_URL, Method, TEMPLATE};
+use crate::config::{self, Environment};
+use crate::kratos::hooks::{Besides, Body, Calls, EXAMPLE_URL, LateRefusals, Method, TEMPLATE};
 
 /// What stands in place of the key.
 const NO_KEY: &str = "PUT-YOUR-KEY-HERE";
@@ -44,6 +46,13 @@ pub struct Hooks {
             .try_map(|name| Besides::named(&name).ok_or("it needs no hooks")),
     )]
     events: Vec<Besides>,
+    /// The settings file. If one of its checks can deactivate an account that exists, the hooks that keep its owner out are
+    /// printed as well: for logins, recoveries and all of settings
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the hooks that keep people out whose account was deactivated by a late refusal, without a settings file
+    #[arg(long)]
+    late_refusals: bool,
     /// Put the body's template into the hooks, so that Kratos needs no other file
     #[arg(long)]
     inline: bool,
@@ -64,14 +73,29 @@ impl Command {
     /// Prints it.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self::Hooks(hooks) = self;
-        hooks.print(&mut io::stdout().lock())?;
+        let can_deactivate = match &hooks.config {
+            None => false,
+            Some(file) => match config::load(file, &Environment::of_process()) {
+                Ok(settings) => settings.can_deactivate(),
+                Err(problems) => {
+                    eprintln!("{problems}");
+                    return Ok(ExitCode::FAILURE);
+                }
+            },
+        };
+        let late_refusals = if can_deactivate || hooks.late_refusals {
+            LateRefusals::Enforced
+        } else {
+            LateRefusals::None
+        };
+        hooks.print(late_refusals, &mut io::stdout().lock())?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 impl Hooks {
     /// Prints the hooks, or the template.
-    pub fn print(&self, to: &mut impl Write) -> io::Result<()> {
+    pub fn print(&self, late_refusals: LateRefusals, to: &mut impl Write) -> io::Result<()> {
         if self.template {
             return to.write_all(TEMPLATE.as_bytes());
         }
@@ -106,16 +130,26 @@ impl Hooks {
                  #   vestibule kratos hooks --template > vestibule.jsonnet"
             )?;
         }
+        if late_refusals == LateRefusals::Enforced {
+            writeln!(
+                to,
+                "#\n# A check can deactivate an account that exists. The hooks under `login`, `recovery` and `settings` refuse its\n\
+                 # owner; with them, nobody can sign in while Vestibule is down.\n\
+                 # Put those under `login` and `recovery` before other hooks. Kratos runs `login.after.<method>.hooks` in place of `login.after.hooks`,\n\
+                 # so repeat under each method what `login.after.hooks` holds, such as `require_verified_address`."
+            )?;
+        }
         writeln!(
             to,
             "#\n# The key is one of `hooks.keys` in vestibule.yaml (`vestibule keygen` makes one). Write it in once, in\n\
              # place of {NO_KEY}; or take `value` out and give it to Kratos in each of these variables,\n\
              # without which it then does not start:"
         )?;
-        for variable in calls.key_variables(&hooked, &self.events) {
+        for variable in calls.key_variables(&hooked, &self.events, late_refusals) {
             writeln!(to, "#   {variable}")?;
         }
-        write!(to, "{}", calls.hooks(&hooked, &self.events))
+        let hooks = calls.hooks(&hooked, &self.events, late_refusals);
+        to.write_all(hooks.as_bytes())
     }
 }
 
@@ -149,7 +183,15 @@ mod tests {
     fn printed(arguments: &[&str]) -> String {
         let program = Program::parse_from([&["hooks"], arguments].concat());
         let mut printed = Vec::new();
-        program.hooks.print(&mut printed).expect("it is printed");
+        let late_refusals = if program.hooks.late_refusals {
+            LateRefusals::Enforced
+        } else {
+            LateRefusals::None
+        };
+        program
+            .hooks
+            .print(late_refusals, &mut printed)
+            .expect("it is printed");
         String::from_utf8(printed).expect("text")
     }
 
@@ -171,6 +213,17 @@ mod tests {
         }
         assert!(printed.contains("body: &vestibule_body \"base64://"));
         assert!(!printed.contains("file://") && !printed.contains("enabled: false"));
+    }
+
+    #[test]
+    fn what_keeps_people_out_is_printed_with_what_an_operator_must_do() {
+        insta::assert_snapshot!(printed(&[
+            "--url",
+            "http://v:4480",
+            "--method",
+            "password",
+            "--late-refusals"
+        ]));
     }
 
     #[test]

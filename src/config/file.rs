@@ -33,8 +33,8 @@ pub struct File {
     pub kratos: Kratos,
     /// External systems by name, where they need more than an address.
     pub services: IndexMap<String, Service>,
-    /// What people read, by name. A name of Vestibule's own words (`try_again`, `not_valid`, `required`, `not_possible`, `form_used`)
-    /// replaces those.
+    /// What people read, by name. A name of Vestibule's own words (`try_again`, `not_valid`, `required`, `not_possible`, `form_used`,
+    /// `account_refused`) replaces those.
     pub messages: IndexMap<String, NamedMessage>,
     /// Lists by name, read in expressions as `lists.<name>`.
     pub lists: IndexMap<String, List>,
@@ -334,10 +334,13 @@ pub struct Check {
     /// only the kinds `timeout`, `connection`, `status_5xx`, `rejected_credentials` and `declared`; `defer` every kind except
     /// `rejected_question` and `expression`; the others refuse. Default: `refuse`.
     pub unavailable: Option<Unavailable>,
-    /// What a deferred check does if it refuses at last: `deactivate` the identity (and mark it), `mark` it in
-    /// `metadata_admin.vestibule.refused`, or only `notify` by the deliveries of `check.refused`, which are made in any case.
-    /// Default: `deactivate`.
+    /// What a deferred check does if it refuses at last: `deactivate` the identity, mark it, and refuse its logins until the
+    /// refusal is lifted; `mark` it in `metadata_admin.vestibule.refused`; or only `notify` by the deliveries of `check.refused`,
+    /// which are made in any case. Default: `deactivate` for a sign-up, `mark` for a change in settings.
     pub late_refusal: Option<LateRefusal>,
+    /// What a deferred check does if it has no answer after eight days: `keep` the question as an abandoned delivery and the
+    /// mark in the identity, `refuse`, or `accept`. Default: `keep`.
+    pub on_expiry: Option<OnExpiry>,
     /// Reasons to refuse: first those that name the status of the answer, then expressions in order. One that fails does not
     /// hide another one.
     pub refuse: Vec<Refusal>,
@@ -381,6 +384,16 @@ pub enum LateRefusal {
     Deactivate,
     Mark,
     Notify,
+}
+
+/// What a deferred check does if it has no answer in time.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "their names in the file say it")]
+pub enum OnExpiry {
+    Keep,
+    Refuse,
+    Accept,
 }
 
 /// A flow of Kratos.

@@ -51,6 +51,21 @@ pub struct Settings {
     pub warnings: Problems,
 }
 
+impl Settings {
+    /// Whether something is written into identities through Kratos's admin API.
+    #[must_use]
+    pub fn writes_identities(&self) -> bool {
+        self.checks.iter().any(Check::defers)
+            || self.deliveries.iter().any(|plan| !plan.save.is_empty())
+    }
+
+    /// Whether a late refusal can deactivate an account, so that logins and recoveries must be refused.
+    #[must_use]
+    pub fn can_deactivate(&self) -> bool {
+        self.checks.iter().any(Check::can_deactivate)
+    }
+}
+
 /// `reconcile:`
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reconcile {

@@ -1,47 +1,34 @@
-//! Writing into an identity. Kratos reads it, changes it and writes it without a lock, so only one of us does at a time.
-
-use std::time::Duration;
-
-use uuid::Uuid;
+//! Writing into an identity.
 
 use super::{Porter, without_answer};
 use crate::check::late;
-use crate::clock::later;
 use crate::delivery::{Attempt, Claimed, Judged, Put, Queue, State, Unanswered};
-use crate::identities::{self, Identities, patch};
+use crate::identities;
+use crate::identities::writer::WriteError;
 use crate::store::Filter;
 use crate::worker::Carried;
 
-/// For how long it is somebody's turn: longer than two calls to the admin API.
-const TURN: Duration = Duration::from_mins(1);
-
 impl Porter {
     pub(super) async fn write(&self, delivery: &Claimed, puts: &[Put]) -> Carried {
-        let Some(identities) = &self.knows.identities else {
+        let Some(writer) = &self.knows.writer else {
             return Attempt::Unanswered(Unanswered::NotSent).into();
         };
         if self.is_outdated(delivery, puts).await {
             return Attempt::answered(200).into();
         }
-        let (turn, holder) = (format!("identity:{}", delivery.identity_id), Uuid::new_v4());
-        let now = self.knows.clock.now();
-        let ours = self
-            .knows
-            .store
-            .take_turn(&turn, holder, now, later(now, TURN))
-            .await;
-        if !matches!(ours, Ok(true)) {
-            return Attempt::Unanswered(Unanswered::Busy).into();
-        }
-        let attempt = put(identities, delivery.identity_id, puts).await;
-        if let Err(error) = self.knows.store.end_turn(&turn, holder).await {
-            tracing::warn!(error = %error.in_full(), "A turn could not be ended; it ends by itself within a minute");
-        }
-        attempt.into()
+        attempt(&writer.write(delivery.identity_id, puts).await).into()
     }
-}
 
-impl Porter {
+    /// Keeps a person out whom a check refused late.
+    pub(super) async fn enforce(&self, delivery: &Claimed, puts: &[Put]) -> Carried {
+        let (Some(writer), Queue::LateRefusal(check)) =
+            (&self.knows.writer, Queue::named(&delivery.plan))
+        else {
+            return Attempt::Unanswered(Unanswered::NotSent).into();
+        };
+        attempt(&writer.enforce(delivery.identity_id, check, puts).await).into()
+    }
+
     /// Whether it notes that a check is deferred, and that has been settled meanwhile. Its end may have been written first.
     async fn is_outdated(&self, delivery: &Claimed, puts: &[Put]) -> bool {
         let Queue::Save(name) = Queue::named(&delivery.plan) else {
@@ -60,44 +47,29 @@ impl Porter {
     }
 }
 
-async fn put(identities: &Identities, id: Uuid, puts: &[Put]) -> Attempt {
-    let gone = Attempt::Answered {
-        status: 404,
-        retry_after: None,
-        judged: Judged::GiveUp,
-    };
-    let identity = match identities.get(id).await {
-        Ok(Some(identity)) => identity,
-        Ok(None) => return gone,
-        Err(error) => return failed(error),
-    };
-    let operations = patch::all(
-        &identity,
-        puts.iter().map(|put| {
-            (
-                put.path.iter().map(String::as_str).collect(),
-                put.value.as_ref(),
-            )
-        }),
-    );
-    if operations.is_empty() {
-        return Attempt::answered(200);
-    }
-    match identities.patch(id, &operations).await {
-        Ok(true) => Attempt::answered(200),
-        Ok(false) => gone,
-        Err(error) => failed(error),
-    }
-}
-
-fn failed(error: identities::Error) -> Attempt {
-    match error {
-        identities::Error::NoAnswer(none) => without_answer(none),
-        identities::Error::Status(status) => Attempt::Answered {
-            status,
+fn attempt(written: &Result<(), WriteError>) -> Attempt {
+    match written {
+        Ok(()) => Attempt::answered(200),
+        Err(WriteError::Gone) => Attempt::Answered {
+            status: 404,
+            retry_after: None,
+            judged: Judged::GiveUp,
+        },
+        // The database cannot tell whether another write is under way.
+        Err(WriteError::Busy | WriteError::Store(_)) => Attempt::Unanswered(Unanswered::Busy),
+        Err(WriteError::Undone) => Attempt::Answered {
+            status: 200,
             retry_after: None,
             judged: Judged::NotDelivered,
         },
-        identities::Error::NotUnderstood => Attempt::Unanswered(Unanswered::Connection),
+        Err(WriteError::Kratos(error)) => match error {
+            identities::Error::NoAnswer(none) => without_answer(*none),
+            identities::Error::Status(status) => Attempt::Answered {
+                status: *status,
+                retry_after: None,
+                judged: Judged::NotDelivered,
+            },
+            identities::Error::NotUnderstood => Attempt::Unanswered(Unanswered::Connection),
+        },
     }
 }

@@ -1,87 +1,248 @@
 //! The question of a deferred check, put again.
 
+use std::sync::PoisonError;
+
+use serde_json::Value;
+
 use super::{Porter, without_answer};
 use crate::check::ask::{Conclusion, conclude};
-use crate::check::{Check, late};
+use crate::check::{Check, OnExpiry, OnLateRefusal, late};
 use crate::delivery::plan::{Occasion, deliveries_for};
-use crate::delivery::{Attempt, Claimed, Event, Judged, New, Scene, Unanswered};
+use crate::delivery::{Attempt, Claimed, Event, Judged, New, Put, Queue, Scene, Unanswered};
+use crate::expression::Names;
+use crate::identities::shape::as_told_to_hooks;
 use crate::request::Request;
-use crate::service::client::Answer;
+use crate::service::client::{Answer, NoAnswer};
+use crate::telemetry::metrics::ReasonLabels;
 use crate::worker::Carried;
+
+/// What the account's present value of the field is, beside the value that the question is about.
+enum Present {
+    /// The same.
+    Same,
+    /// Another one, in this identity.
+    Other(Box<Value>),
+    /// None: the field was emptied.
+    Absent,
+    /// The account was deleted.
+    Gone,
+}
 
 impl Porter {
     pub(super) async fn ask(&self, delivery: &Claimed, request: &Request) -> Carried {
-        let queue = crate::delivery::Queue::named(&delivery.plan);
-        let (crate::delivery::Queue::Check(name), Some(scene)) = (&queue, &delivery.scene) else {
+        let queue = Queue::named(&delivery.plan);
+        let (Queue::Check(name), Some(scene)) = (&queue, &delivery.scene) else {
             return Attempt::Unanswered(Unanswered::NotSent).into();
         };
         let (Some(check), Some(service)) = (self.check(name), self.service(&queue)) else {
             return Attempt::Unanswered(Unanswered::NotSent).into();
         };
-        let answer = match self.send(service, request, &delivery.id.to_string()).await {
+        let id = delivery.id.to_string();
+        let answer = match self.send(service, request, &id).await {
             Ok(answer) => answer,
-            Err(none) => return without_answer(none).into(),
-        };
-        let still = match self.is_still_so(check, scene, delivery).await {
-            Ok(still) => still,
-            Err(unanswered) => return Attempt::Unanswered(unanswered).into(),
+            Err(none) => return self.unanswered(check, delivery, scene, none),
         };
         let names = scene.names(&self.knows.lists, Some(&answer.response));
-        let (judged, words, followers) = match conclude(check, answer.status, &names) {
-            Conclusion::Accepted | Conclusion::Refused(_) if !still => {
-                tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The value that a deferred check was about is not there any more");
-                let puts = vec![late::note_goes(check)];
-                (
-                    Judged::Delivered,
-                    None,
-                    vec![self.written(check, delivery, puts)],
-                )
-            }
-            Conclusion::Accepted => {
-                tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted");
-                let puts = late::accepted(check, scene, &answer.response, &self.knows.lists);
-                (
-                    Judged::Delivered,
-                    None,
-                    vec![self.written(check, delivery, puts)],
-                )
-            }
-            Conclusion::Refused(refusal) => {
-                tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?check.late_refusal, "The deferred check has refused");
-                let followers = self.refused(check, refusal, delivery, scene, &answer);
-                (Judged::Delivered, None, followers)
-            }
+        match conclude(check, answer.status, &names) {
             Conclusion::Unavailable(_, because) => {
-                (Judged::NotDelivered, Some(because), Vec::new())
+                let attempt = self.answered(&answer, Judged::AskAgain);
+                self.no_answer(check, delivery, scene, attempt, Some(because))
             }
-        };
-        Carried {
-            attempt: self.answered(&answer, judged),
-            words,
-            followers,
+            Conclusion::Accepted => match self.present(check, scene, delivery).await {
+                Ok(Present::Same) => {
+                    tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted");
+                    let puts = late::accepted(check, scene, &answer.response, &self.knows.lists);
+                    self.ended(check, delivery, &answer, puts)
+                }
+                Ok(_) => {
+                    tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted a value that the account does not have any more");
+                    self.ended(check, delivery, &answer, vec![late::note_goes(check)])
+                }
+                Err(unanswered) => Attempt::Unanswered(unanswered).into(),
+            },
+            Conclusion::Refused(refusal) => match self.present(check, scene, delivery).await {
+                Ok(Present::Gone) => {
+                    self.ended(check, delivery, &answer, vec![late::note_goes(check)])
+                }
+                Ok(Present::Other(identity)) => {
+                    self.ask_about_present(check, service, delivery, scene, &identity)
+                        .await
+                }
+                // A field that was emptied does not undo the sign-up.
+                Ok(Present::Same | Present::Absent) => Carried {
+                    attempt: self.answered(&answer, Judged::Delivered),
+                    ..self.refused(check, Some(refusal), delivery, scene, &answer.response)
+                },
+                Err(unanswered) => Attempt::Unanswered(unanswered).into(),
+            },
         }
     }
 
-    /// Whether the account still has the value that the question is about: it may have been changed since, and then another
-    /// check has looked at it.
-    async fn is_still_so(
+    /// The original value is refused, and the account has another one by now. It counts if the service accepts that one.
+    async fn ask_about_present(
+        &self,
+        check: &Check,
+        service: &str,
+        delivery: &Claimed,
+        scene: &Scene,
+        identity: &Value,
+    ) -> Carried {
+        let told = as_told_to_hooks(identity);
+        let field = check.field.as_ref();
+        let scene = Scene {
+            value: field.and_then(|field| field.value_in(&told)).cloned(),
+            identity: Some(told.clone()),
+            ..scene.clone()
+        };
+        let names = scene.names(&self.knows.lists, None);
+        let Some(Ok(request)) = check.ask.as_ref().map(|ask| ask.build(&names)) else {
+            return Carried {
+                attempt: Attempt::answered(200),
+                ..self.refused(check, None, delivery, &scene, &Value::Null)
+            };
+        };
+        let id = format!("{}-present", delivery.id);
+        let answer = match self.send(service, &request, &id).await {
+            Ok(answer) => answer,
+            Err(none) => return self.unanswered(check, delivery, &scene, none),
+        };
+        let names = scene.names(&self.knows.lists, Some(&answer.response));
+        match conclude(check, answer.status, &names) {
+            Conclusion::Accepted => {
+                tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted the value that the account has now");
+                let puts = late::accepted(check, &scene, &answer.response, &self.knows.lists);
+                self.ended(check, delivery, &answer, puts)
+            }
+            Conclusion::Refused(refusal) => Carried {
+                attempt: self.answered(&answer, Judged::Delivered),
+                ..self.refused(check, Some(refusal), delivery, &scene, &answer.response)
+            },
+            Conclusion::Unavailable(_, because) => {
+                let attempt = self.answered(&answer, Judged::AskAgain);
+                self.no_answer(check, delivery, &scene, attempt, Some(because))
+            }
+        }
+    }
+
+    async fn present(
         &self,
         check: &Check,
         scene: &Scene,
         delivery: &Claimed,
-    ) -> Result<bool, Unanswered> {
-        let (Some(field), Some(identities)) = (&check.field, &self.knows.identities) else {
-            return Ok(true);
+    ) -> Result<Present, Unanswered> {
+        let Some(identities) = self.identities() else {
+            return Ok(Present::Same);
         };
-        match identities.get(delivery.identity_id).await {
-            Ok(Some(identity)) => Ok(field.value_in(&identity) == scene.value.as_ref()),
-            // Nobody is there to be refused any more.
-            Ok(None) => Ok(false),
-            Err(_) => Err(Unanswered::Connection),
+        let identity = match identities.get(delivery.identity_id).await {
+            Ok(Some(identity)) => identity,
+            Ok(None) => return Ok(Present::Gone),
+            Err(_) => return Err(Unanswered::Connection),
+        };
+        let Some(field) = &check.field else {
+            return Ok(Present::Same);
+        };
+        Ok(match field.value_in(&identity) {
+            value if value == scene.value.as_ref() => Present::Same,
+            None => Present::Absent,
+            Some(Value::String(text)) if text.trim().is_empty() => Present::Absent,
+            Some(_) => Present::Other(Box::new(identity)),
+        })
+    }
+
+    fn unanswered(
+        &self,
+        check: &Check,
+        delivery: &Claimed,
+        scene: &Scene,
+        none: NoAnswer,
+    ) -> Carried {
+        self.no_answer(check, delivery, scene, without_answer(none), None)
+    }
+
+    /// There is no usable answer. At the end of the question's time the operator's choice decides.
+    fn no_answer(
+        &self,
+        check: &Check,
+        delivery: &Claimed,
+        scene: &Scene,
+        attempt: Attempt,
+        words: Option<String>,
+    ) -> Carried {
+        let now = self.knows.clock.now();
+        let carried = Carried {
+            words,
+            ..attempt.into()
+        };
+        if now < delivery.keep_trying_until {
+            self.report_half_time(check, delivery);
+            return carried;
+        }
+        self.forget_half_time(delivery);
+        self.count_unanswered("end");
+        tracing::error!(
+            check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id, on_expiry = ?check.on_expiry,
+            "ALARM: a deferred check has had no answer in all its time; see `vestibule deliveries list --state abandoned`"
+        );
+        match check.on_expiry {
+            OnExpiry::Keep => carried,
+            OnExpiry::Refuse => Carried {
+                attempt: settled(attempt),
+                ..self.refused(check, None, delivery, scene, &Value::Null)
+            },
+            OnExpiry::Accept => Carried {
+                attempt: settled(attempt),
+                followers: vec![self.written(check, delivery, vec![late::note_goes(check)])],
+                ..carried
+            },
         }
     }
 
-    fn written(&self, check: &Check, delivery: &Claimed, puts: Vec<crate::delivery::Put>) -> New {
+    fn report_half_time(&self, check: &Check, delivery: &Claimed) {
+        let now = self.knows.clock.now();
+        let (so_far, left) = (now - delivery.created_at, delivery.keep_trying_until - now);
+        let is_new = || {
+            let mut reported = self
+                .half_time
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            reported.insert(delivery.id)
+        };
+        if so_far >= left && is_new() {
+            self.count_unanswered("half_time");
+            tracing::error!(
+                check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id,
+                "ALARM: a deferred check has had no answer for half of its time; it is given up at {}",
+                delivery.keep_trying_until
+            );
+        }
+    }
+
+    fn forget_half_time(&self, delivery: &Claimed) {
+        let mut reported = self
+            .half_time
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        reported.remove(&delivery.id);
+    }
+
+    fn count_unanswered(&self, reason: &'static str) {
+        self.knows
+            .metrics
+            .deferred_unanswered
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
+    }
+
+    /// The question has its answer, and this is written.
+    fn ended(&self, check: &Check, delivery: &Claimed, answer: &Answer, puts: Vec<Put>) -> Carried {
+        self.forget_half_time(delivery);
+        Carried {
+            followers: vec![self.written(check, delivery, puts)],
+            ..self.answered(answer, Judged::Delivered).into()
+        }
+    }
+
+    fn written(&self, check: &Check, delivery: &Claimed, puts: Vec<Put>) -> New {
         late::write(
             &check.name,
             delivery.identity_id,
@@ -92,27 +253,67 @@ impl Porter {
         )
     }
 
+    /// The refusal, what is written because of it, and what is delivered. `refusal` is the entry of `refuse`; `None` if the
+    /// question expired.
     fn refused(
         &self,
         check: &Check,
-        refusal: usize,
+        refusal: Option<usize>,
         delivery: &Claimed,
         scene: &Scene,
-        answer: &Answer,
-    ) -> Vec<New> {
+        response: &Value,
+    ) -> Carried {
+        self.forget_half_time(delivery);
         let now = self.knows.clock.now();
-        let mut followers = vec![self.written(check, delivery, late::refused(check, refusal, now))];
+        let on_late_refusal = check.on_late_refusal(delivery.event);
+        tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The deferred check has refused");
+        let names = Names {
+            now,
+            ..scene.names(&self.knows.lists, Some(response))
+        };
+        let puts = late::refused(check, refusal, delivery.event, now);
+        let (write, late_refusal) = if on_late_refusal == OnLateRefusal::Deactivate {
+            let enforcement = late::enforcement(
+                &check.name,
+                delivery.identity_id,
+                delivery.event,
+                delivery.id.to_string(),
+                puts,
+                now,
+            );
+            let stored = late::stored(check, refusal, delivery.identity_id, &names);
+            (enforcement, Some(stored))
+        } else {
+            (self.written(check, delivery, puts), None)
+        };
         let occasion = Occasion {
             event: Event::CheckRefused,
             identity_id: delivery.identity_id,
             trigger_id: &delivery.id.to_string(),
             check: Some(&check.name),
         };
-        let names = crate::expression::Names {
-            now,
-            ..scene.names(&self.knows.lists, Some(&answer.response))
-        };
+        let mut followers = vec![write];
         followers.extend(deliveries_for(&self.knows.plans, &occasion, &names));
-        followers
+        Carried {
+            followers,
+            late_refusal,
+            ..Attempt::answered(200).into()
+        }
+    }
+}
+
+/// The same attempt, which ends the question.
+fn settled(attempt: Attempt) -> Attempt {
+    match attempt {
+        Attempt::Answered {
+            status,
+            retry_after,
+            ..
+        } => Attempt::Answered {
+            status,
+            retry_after,
+            judged: Judged::Delivered,
+        },
+        Attempt::Unanswered(_) => Attempt::Unanswered(Unanswered::Expired),
     }
 }

@@ -40,6 +40,8 @@ pub enum Judged {
     NotDelivered,
     /// It has not arrived and never will.
     GiveUp,
+    /// It says nothing about the question, whatever the status, so the question is asked again.
+    AskAgain,
 }
 
 /// In what way there was no answer.
@@ -55,6 +57,8 @@ pub enum Unanswered {
     BrokeDown,
     /// Somebody else is writing into the same identity; this was no try.
     Busy,
+    /// The time for an answer has ended, and the settings say what follows. Nothing more is tried.
+    Expired,
 }
 
 impl Attempt {
@@ -84,16 +88,20 @@ impl Attempt {
             Self::Answered { status, judged, .. } => match judged {
                 Judged::ByStatus => (200..300).contains(status),
                 Judged::Delivered => true,
-                Judged::NotDelivered | Judged::GiveUp => false,
+                Judged::NotDelivered | Judged::GiveUp | Judged::AskAgain => false,
             },
-            Self::Unanswered(_) => false,
+            Self::Unanswered(unanswered) => *unanswered == Unanswered::Expired,
         }
     }
 
     /// Whether it makes no sense to try again.
     fn is_final(&self) -> bool {
         match self {
-            Self::Answered { status, judged, .. } => *judged == Judged::GiveUp || *status == GONE,
+            Self::Answered { status, judged, .. } => match judged {
+                Judged::GiveUp => true,
+                Judged::AskAgain => false,
+                _ => *status == GONE,
+            },
             Self::Unanswered(_) => false,
         }
     }
@@ -141,6 +149,7 @@ impl Unanswered {
             Self::NotSent => "not_sent",
             Self::BrokeDown => "broke_down",
             Self::Busy => "busy",
+            Self::Expired => "expired",
         }
     }
 }
@@ -152,6 +161,7 @@ impl fmt::Display for Attempt {
                 write!(formatter, "status {status}")?;
                 match judged {
                     Judged::NotDelivered => formatter.write_str(", not delivered"),
+                    Judged::AskAgain => formatter.write_str(", no answer to the question"),
                     Judged::GiveUp => formatter.write_str(", given up"),
                     Judged::ByStatus | Judged::Delivered => Ok(()),
                 }
@@ -225,10 +235,11 @@ mod tests {
         let in_five_seconds = Outcome::RetryAt(after(Duration::from_secs(5)));
         let table = [
             (judged(409, Judged::Delivered), Outcome::Delivered),
-            (judged(200, Judged::NotDelivered), in_five_seconds),
+            (judged(200, Judged::NotDelivered), in_five_seconds.clone()),
             (judged(422, Judged::GiveUp), Outcome::Abandoned),
             (judged(200, Judged::GiveUp), Outcome::Abandoned),
             (judged(410, Judged::NotDelivered), Outcome::Abandoned),
+            (judged(410, Judged::AskAgain), in_five_seconds.clone()),
         ];
         for (attempt, expected) in table {
             assert_eq!(outcome(attempt, 1, DAY), expected, "{attempt}");

@@ -15,6 +15,8 @@ pub enum Queue<'a> {
     Confirm(&'a str),
     /// The releases of a check's reservations: `release:invite`.
     Release(&'a str),
+    /// The deactivations of accounts that a check refused late: `late-refusal:vat_number`.
+    LateRefusal(&'a str),
 }
 
 impl<'a> Queue<'a> {
@@ -26,6 +28,7 @@ impl<'a> Queue<'a> {
             Some(("check", name)) => Self::Check(name),
             Some(("confirm", name)) => Self::Confirm(name),
             Some(("release", name)) => Self::Release(name),
+            Some(("late-refusal", name)) => Self::LateRefusal(name),
             _ => Self::Plan(text),
         }
     }
@@ -39,6 +42,7 @@ impl fmt::Display for Queue<'_> {
             Self::Check(name) => write!(formatter, "check:{name}"),
             Self::Confirm(name) => write!(formatter, "confirm:{name}"),
             Self::Release(name) => write!(formatter, "release:{name}"),
+            Self::LateRefusal(name) => write!(formatter, "late-refusal:{name}"),
         }
     }
 }

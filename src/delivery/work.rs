@@ -13,6 +13,9 @@ pub enum Work {
     Ask(Request),
     /// Write into the identity, through Kratos's admin API.
     Write(Vec<Put>),
+    /// Keep a person out whose account was refused late: delete the sessions, write this into the identity, delete the
+    /// sessions again.
+    Enforce(Vec<Put>),
     /// Release what an unclear taking may have taken. Who cannot say what that was is asked once more, with the key of
     /// the first time, and then releases what the answer names.
     Undo {

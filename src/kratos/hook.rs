@@ -11,6 +11,10 @@ pub enum Flow {
     Settings,
     /// Somebody proves that an address is theirs. Kratos calls when they have: there is nothing to refuse.
     Verification,
+    /// Somebody signs in. Kratos asks before the session exists.
+    Login,
+    /// Somebody gets back into their account. Kratos asks before the session exists, and calls no login hook.
+    Recovery,
 }
 
 /// Before the identity is saved, or after.
@@ -43,11 +47,24 @@ impl Flow {
         match self {
             Self::Registration | Self::Settings => &[Stage::Pre, Stage::Post],
             Self::Verification => &[Stage::Post],
+            Self::Login | Self::Recovery => &[Stage::Pre],
         }
     }
 
     /// Every flow with hooks of ours.
-    pub const ALL: [Self; 3] = [Self::Registration, Self::Settings, Self::Verification];
+    pub const ALL: [Self; 5] = [
+        Self::Registration,
+        Self::Settings,
+        Self::Verification,
+        Self::Login,
+        Self::Recovery,
+    ];
+
+    /// Whether the flow begins a session of an account that exists.
+    #[must_use]
+    pub fn signs_in(self) -> bool {
+        matches!(self, Self::Login | Self::Recovery)
+    }
 
     /// As it stands in the path and in the settings file.
     #[must_use]
@@ -56,6 +73,8 @@ impl Flow {
             Self::Registration => "registration",
             Self::Settings => "settings",
             Self::Verification => "verification",
+            Self::Login => "login",
+            Self::Recovery => "recovery",
         }
     }
 }

@@ -113,6 +113,27 @@ const CREDENTIALS: [&str; 6] = [
     "lookup_secret",
 ];
 
+/// The ways to sign in that can have hooks of their own. Kratos runs these in place of `login.after.hooks`.
+const LOGINS: [&str; 7] = [
+    "password",
+    "oidc",
+    "code",
+    "passkey",
+    "webauthn",
+    "totp",
+    "lookup_secret",
+];
+
+/// Whether Kratos asks before a person signs in, gets back into an account or changes a credential.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LateRefusals {
+    /// No check can deactivate an account.
+    #[default]
+    None,
+    /// A check can deactivate an account that exists, so its owner must be kept out.
+    Enforced,
+}
+
 /// Where Kratos finds the template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -141,10 +162,15 @@ enum Mention {
 }
 
 impl Calls {
-    /// The part of kratos.yml from `selfservice:` down: sign-ups by these methods, changes of the profile, and what
-    /// else shall be told of.
+    /// The part of kratos.yml from `selfservice:` down: sign-ups by these methods, changes of the profile, what else shall be
+    /// told of, and what keeps people out whose account was refused late.
     #[must_use]
-    pub fn hooks(&self, methods: &[Method], besides: &[Besides]) -> String {
+    pub fn hooks(
+        &self,
+        methods: &[Method],
+        besides: &[Besides],
+        late_refusals: LateRefusals,
+    ) -> String {
         let mut yaml = "selfservice:\n  flows:\n".to_owned();
         if !methods.is_empty() {
             yaml.push_str("    registration:\n");
@@ -156,15 +182,28 @@ impl Calls {
         } else {
             Mention::Again
         }));
-        if besides.contains(&Besides::Credentials) {
+        let stages = credential_stages(besides, late_refusals);
+        if !stages.is_empty() {
             for method in CREDENTIALS {
-                let call = self.call(Flow::Settings, Stage::Post, method, Mention::Again);
-                yaml.extend(["        ", method, ":\n          hooks:\n", &call]);
+                yaml.extend(["        ", method, ":\n          hooks:\n"]);
+                for stage in stages {
+                    yaml.push_str(&self.call(Flow::Settings, *stage, method, Mention::Again));
+                }
             }
         }
         if besides.contains(&Besides::Verification) {
             let call = self.call(Flow::Verification, Stage::Post, "", Mention::Again);
             yaml.extend(["    verification:\n      after:\n        hooks:\n", &call]);
+        }
+        if late_refusals == LateRefusals::Enforced {
+            let any = self.call(Flow::Login, Stage::Pre, "", Mention::Again);
+            yaml.extend(["    login:\n      after:\n        hooks:\n", &any]);
+            for method in LOGINS {
+                let call = self.call(Flow::Login, Stage::Pre, method, Mention::Again);
+                yaml.extend(["        ", method, ":\n          hooks:\n", &call]);
+            }
+            let call = self.call(Flow::Recovery, Stage::Pre, "", Mention::Again);
+            yaml.extend(["    recovery:\n      after:\n        hooks:\n", &call]);
         }
         yaml
     }
@@ -224,8 +263,8 @@ impl Calls {
         if stage == Stage::Pre {
             lines.push("    response: {parse: true}".to_owned());
         }
-        // Verification has one list for all its methods, which stands further left.
-        let margin = " ".repeat(if flow == Flow::Verification { 10 } else { 12 });
+        // A list for all methods stands further left.
+        let margin = " ".repeat(if method.is_empty() { 10 } else { 12 });
         lines
             .into_iter()
             .flat_map(|line| [margin.clone(), line, "\n".to_owned()])
@@ -234,7 +273,12 @@ impl Calls {
 
     /// The environment variables that hold the key instead of the file, one for each call.
     #[must_use]
-    pub fn key_variables(&self, methods: &[Method], besides: &[Besides]) -> Vec<String> {
+    pub fn key_variables(
+        &self,
+        methods: &[Method],
+        besides: &[Besides],
+        late_refusals: LateRefusals,
+    ) -> Vec<String> {
         let variable = |flow: Flow, after: &str, place: usize| {
             format!("SELFSERVICE_FLOWS_{flow}_{after}_HOOKS_{place}_CONFIG_AUTH_CONFIG_VALUE")
                 .to_uppercase()
@@ -247,14 +291,29 @@ impl Calls {
         let mut variables: Vec<String> = pairs
             .flat_map(|(flow, method)| [0, 1].map(|place| variable(flow, &after(method), place)))
             .collect();
-        if besides.contains(&Besides::Credentials) {
-            let settings = CREDENTIALS.map(|method| variable(Flow::Settings, &after(method), 0));
-            variables.extend(settings);
+        for method in CREDENTIALS {
+            let places = 0..credential_stages(besides, late_refusals).len();
+            variables.extend(places.map(|place| variable(Flow::Settings, &after(method), place)));
         }
         if besides.contains(&Besides::Verification) {
             variables.push(variable(Flow::Verification, "after", 0));
         }
+        if late_refusals == LateRefusals::Enforced {
+            variables.push(variable(Flow::Login, "after", 0));
+            variables.extend(LOGINS.map(|method| variable(Flow::Login, &after(method), 0)));
+            variables.push(variable(Flow::Recovery, "after", 0));
+        }
         variables
+    }
+}
+
+/// The calls for each change of a credential, in their order. With a `pre` there is a `post`, which tells that the change is
+/// over: until then nothing is written into the identity.
+fn credential_stages(besides: &[Besides], late_refusals: LateRefusals) -> &'static [Stage] {
+    match late_refusals {
+        LateRefusals::Enforced => &[Stage::Pre, Stage::Post],
+        LateRefusals::None if besides.contains(&Besides::Credentials) => &[Stage::Post],
+        LateRefusals::None => &[],
     }
 }
 
@@ -299,7 +358,10 @@ mod tests {
         ] {
             assert!(KRATOS_YML.contains(&part), "write this into it:\n{part}");
         }
-        let (ours, printed) = (read(KRATOS_YML), read(&example().hooks(&Method::ALL, &[])));
+        let (ours, printed) = (
+            read(KRATOS_YML),
+            read(&example().hooks(&Method::ALL, &[], LateRefusals::None)),
+        );
         for flow in Flow::CHECKED.map(Flow::as_str) {
             let after = |file: &Value| file["selfservice"]["flows"][flow]["after"].clone();
             assert_eq!(after(&ours), after(&printed));
@@ -318,7 +380,7 @@ mod tests {
             url: "http://vestibule:4480".to_owned(),
             ..example()
         }
-        .hooks(&Method::ALL, &[]);
+        .hooks(&Method::ALL, &[], LateRefusals::None);
         let expected = format!(
             "# Made by `UPDATE=1 cargo test --lib`: the hooks of kratos-config/kratos.yml with Vestibule's address in docker-compose.yml.\n\
              # For your own: vestibule kratos hooks --url http://vestibule:4480\n{hooks}"
@@ -333,7 +395,8 @@ mod tests {
 
     #[test]
     fn each_call_has_its_own_address_the_key_and_the_template() {
-        let yaml = read(&example().hooks(&[Method::Password, Method::Code], &[]));
+        let yaml =
+            read(&example().hooks(&[Method::Password, Method::Code], &[], LateRefusals::None));
         let flows = &yaml["selfservice"]["flows"];
         for (flow, method) in [
             ("registration", "password"),
@@ -379,7 +442,7 @@ mod tests {
 
     #[test]
     fn what_else_is_told_of_has_calls_after_saving_only() {
-        let yaml = read(&example().hooks(&[Method::Password], &Besides::ALL));
+        let yaml = read(&example().hooks(&[Method::Password], &Besides::ALL, LateRefusals::None));
         let flows = &yaml["selfservice"]["flows"];
         let post = |path: &str| {
             json!([{"hook": "web_hook", "config": {
@@ -411,7 +474,7 @@ mod tests {
             ..example()
         };
         for methods in [&Method::ALL[..], &[]] {
-            let yaml = calls.hooks(methods, &Besides::ALL);
+            let yaml = calls.hooks(methods, &Besides::ALL, LateRefusals::Enforced);
             assert_eq!(yaml.matches("base64://").count(), 1);
             let body = read(&yaml)["selfservice"]["flows"]["settings"]["after"]["profile"]["hooks"]
                 [1]["config"]["body"]
@@ -426,7 +489,7 @@ mod tests {
 
     #[test]
     fn a_variable_for_each_call_holds_the_key() {
-        let variables = example().key_variables(&[Method::Password], &[]);
+        let variables = example().key_variables(&[Method::Password], &[], LateRefusals::None);
         assert_eq!(
             variables,
             [
@@ -436,11 +499,54 @@ mod tests {
                 "SELFSERVICE_FLOWS_SETTINGS_AFTER_PROFILE_HOOKS_1_CONFIG_AUTH_CONFIG_VALUE",
             ]
         );
-        let all = example().key_variables(&Method::ALL, &Besides::ALL);
+        let all = example().key_variables(&Method::ALL, &Besides::ALL, LateRefusals::None);
         assert_eq!(all.len(), 12 + 7);
         assert_eq!(
             all.last().map(String::as_str),
             Some("SELFSERVICE_FLOWS_VERIFICATION_AFTER_HOOKS_0_CONFIG_AUTH_CONFIG_VALUE")
         );
+    }
+
+    #[test]
+    fn logins_recoveries_and_all_of_settings_are_asked_about_where_a_check_can_deactivate() {
+        let yaml = read(&example().hooks(&[], &[], LateRefusals::Enforced));
+        let flows = &yaml["selfservice"]["flows"];
+        let call = |path: &str| {
+            let mut call = json!({"hook": "web_hook", "config": {
+                "url": format!("{EXAMPLE_URL}/hooks/{path}"),
+                "method": "POST",
+                "body": EXAMPLE_BODY,
+                "auth": {
+                    "type": "api_key",
+                    "config": {"in": "header", "name": "X-Vestibule-Key", "value": EXAMPLE_KEY},
+                },
+            }});
+            if path.contains("/pre") {
+                call["config"]["response"] = json!({"parse": true});
+            }
+            call
+        };
+        let login = &flows["login"]["after"];
+        assert_eq!(login["hooks"], json!([call("login/pre")]));
+        for method in LOGINS {
+            let expected = json!([call(&format!("login/pre?method={method}"))]);
+            assert_eq!(login[method]["hooks"], expected);
+        }
+        assert_eq!(
+            flows["recovery"]["after"]["hooks"],
+            json!([call("recovery/pre")])
+        );
+        for method in CREDENTIALS.into_iter().chain(["profile"]) {
+            let expected = json!([
+                call(&format!("settings/pre?method={method}")),
+                call(&format!("settings/post?method={method}")),
+            ]);
+            assert_eq!(flows["settings"]["after"][method]["hooks"], expected);
+        }
+        let variables = example().key_variables(&[], &[], LateRefusals::Enforced);
+        assert_eq!(variables.len(), 14 + 8 + 1);
+        assert!(variables.contains(
+            &"SELFSERVICE_FLOWS_LOGIN_AFTER_HOOKS_0_CONFIG_AUTH_CONFIG_VALUE".to_owned()
+        ));
     }
 }

@@ -132,6 +132,11 @@ impl Answers {
         told.await.ok()
     }
 
+    /// Does something for which nobody waits.
+    pub fn aside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
+    }
+
     /// The work that is under way or done; or a new one, to be told of when it is done, and its number.
     fn join(&self, key: Key) -> Result<Work, (oneshot::Sender<Answer>, u64, Work)> {
         let mut kept = self.kept();

@@ -12,6 +12,8 @@ use super::pending::PendingPolicy;
 use crate::check::{Builtin, Checks, Reader};
 use crate::clock::{Clock, Timestamp};
 use crate::expression::{Lists, Names};
+use crate::identities::refused::RefusedIdentities;
+use crate::identities::verifier::ActivityLog;
 use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{Placed, RefusalStatus};
 use crate::kratos::{Hook, Message, Payload, Reply, Stage};
@@ -51,6 +53,12 @@ pub struct Door {
     pub intake: Intake,
     /// Where it stands what was taken and deferred.
     pub store: Arc<dyn Store>,
+    /// The identities that were refused after they had been created.
+    pub refused: Arc<RefusedIdentities>,
+    /// Where it is noted which identities may have changed; `None` if nothing is ever written into identities.
+    pub activity: Option<ActivityLog>,
+    /// Whether these settings write into identities through the admin API.
+    pub writes_identities: bool,
     /// Asks for a look-up of every recent sign-up without a `post`.
     pub hurry: Arc<Notify>,
     /// Wakes the worker when something was stored.
@@ -86,7 +94,7 @@ impl Door {
     /// A message of our own in the visitor's language.
     #[must_use]
     pub fn visitor_message(&self, payload: &Payload, wording: &Wording) -> Message {
-        self.message_in(wording, payload.header("Accept-Language"))
+        self.message(wording, payload.header("Accept-Language"), None)
     }
 
     fn refuse_in(
@@ -95,18 +103,21 @@ impl Door {
         wording: &Wording,
         accept_language: Option<&str>,
     ) -> Reply {
-        let message = self.message_in(wording, accept_language);
+        let message = self.message(wording, accept_language, None);
         Reply::Refused {
             status,
             messages: vec![Placed::new(FORM_LEVEL, message)],
         }
     }
 
-    fn message_in(&self, wording: &Wording, accept_language: Option<&str>) -> Message {
-        let reader = Reader {
-            accept_language,
-            default_language: &self.default_language,
-        };
+    /// One of our own messages.
+    #[must_use]
+    pub fn message(
+        &self,
+        wording: &Wording,
+        accept_language: Option<&str>,
+        check: Option<&str>,
+    ) -> Message {
         let names = Names {
             identity: None,
             previous: None,
@@ -120,7 +131,17 @@ impl Door {
             taken: None,
             lists: &self.lists,
         };
-        reader.message(wording, &self.builtin.not_possible, &names, None, None)
+        let reader = self.reader(accept_language);
+        reader.message(wording, &self.builtin.not_possible, &names, check, None)
+    }
+
+    /// Who reads a message.
+    #[must_use]
+    pub fn reader<'a>(&'a self, accept_language: Option<&'a str>) -> Reader<'a> {
+        Reader {
+            accept_language,
+            default_language: &self.default_language,
+        }
     }
 
     /// The answer if something in us broke: words to `pre`, "call again" to `post`.

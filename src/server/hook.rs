@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use super::answer::Answer;
 use super::answers::{Key, Where};
 use super::door::Door;
-use super::{from_kratos, post, pre};
+use super::{from_kratos, post, pre, sign_in};
 use crate::clock::{Timestamp, later, milliseconds};
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Hook, Stage};
@@ -104,12 +104,14 @@ pub async fn answer(
         async move {
             match stage {
                 // On the heap, for what they hold on their way is large.
+                Stage::Pre if flow.signs_in() => sign_in::answer(&door, &call),
                 Stage::Pre => Box::pin(pre::answer(&door, &call)).await,
                 Stage::Post => Box::pin(post::answer(&door, &call)).await,
             }
         }
     };
     let place = match stage {
+        Stage::Pre if flow.signs_in() => Where::Here,
         // A connection to the database must not belong to a thread that ends before it.
         Stage::Pre if door.checks.are_quick() && !door.pending.reads_record(&hook) => Where::Here,
         _ => Where::Aside,
@@ -140,7 +142,8 @@ pub async fn unknown(request: HttpRequest, payload: Payload, door: Data<Door>) -
     if request.path().starts_with("/hooks") {
         tracing::error!(
             "A hook was called that is not there; the URLs are /hooks/registration/pre, /hooks/registration/post, \
-             /hooks/settings/pre and /hooks/settings/post, each with ?method=, and /hooks/verification/post"
+             /hooks/settings/pre, /hooks/settings/post and /hooks/login/pre, each with ?method=, /hooks/recovery/pre and \
+             /hooks/verification/post"
         );
     }
     let reply = door.refuse(RefusalStatus::NotFound, &door.builtin.not_possible);

@@ -4,6 +4,7 @@ use super::answer::Answer;
 use super::door::Door;
 use super::hook::Call;
 use super::pre::place;
+use super::writes;
 use crate::clock::milliseconds;
 use crate::expression::Names;
 use crate::kratos::fingerprint::guard_id;
@@ -34,6 +35,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         door.tell_wiring(&call.hook, "post_before_saving", &mend);
         return Answer::new(Reply::Yes, "miswired");
     }
+    writes::post(door, call, &payload).await;
     match store(door, call, &payload).await {
         Ok(stored) => {
             let duration_ms = milliseconds(call.at, door.clock.now());
@@ -162,7 +164,7 @@ fn reads_state(door: &Door, call: &Call, payload: &Payload) -> bool {
         Flow::Settings => {
             door.resolution.looks_back() || door.pending.looks_up && door.pending.wants_updates
         }
-        Flow::Verification => false,
+        Flow::Verification | Flow::Login | Flow::Recovery => false,
     }
 }
 

@@ -7,6 +7,7 @@ use super::answer::Answer;
 use super::door::Door;
 use super::hook::{Call, Unread};
 use super::pending::Held;
+use super::{sign_in, writes};
 use crate::check::{self, Judgement, OpenDeferrals};
 use crate::clock::{later, milliseconds};
 use crate::decision::{CheckRecord, Decision};
@@ -55,24 +56,27 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         door.tell_wiring(hook, "pre_after_saving", &mend);
         return Answer::new(Reply::Yes, "miswired");
     }
+    if hook.flow == Flow::Settings
+        && let Some(refusal) = sign_in::refusal(door, call, &payload)
+    {
+        return refusal;
+    }
     if let Some(wording) = refused_before_checks(door, call, &payload).await {
         return Answer::new(door.refuse_visitor(&payload, wording), "refused");
     }
     door.add_client_ip(&mut payload);
     let is_guarded = is_guarded(door, call, &payload).await;
     let deferrals = open_deferrals(door, call, &payload).await;
-    let judgement = door
-        .checks
-        .judge(check::Call {
-            hook,
-            payload: &payload,
-            until: call.until,
-            trace: call.trace,
-            submission: &call.trigger,
-            is_guarded,
-            deferrals: &deferrals,
-        })
-        .await;
+    let judged = door.checks.judge(check::Call {
+        hook,
+        payload: &payload,
+        until: call.until,
+        trace: call.trace,
+        submission: &call.trigger,
+        is_guarded,
+        deferrals: &deferrals,
+    });
+    let (judgement, ()) = tokio::join!(judged, writes::settings_begin(door, call, &payload));
     let (verdict, records) = match record(door, call, &payload, judgement).await {
         Recorded::Verdict(verdict, records) => (verdict, records),
         Recorded::FlowIsClosed => {
@@ -80,6 +84,9 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
             return Answer::new(reply, "refused");
         }
     };
+    if matches!(verdict, Verdict::Refuse(_)) {
+        writes::settings_refused(door, call, &payload);
+    }
     let outcome = verdict.as_str();
     let duration_ms = milliseconds(call.at, door.clock.now());
     tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, outcome, duration_ms, "Judged a {} by `{}`: {outcome}", hook.flow, hook.method);
@@ -295,7 +302,8 @@ fn with_external_id(verdict: Verdict, external_id: Option<String>) -> Verdict {
     Verdict::AdmitWith(changes)
 }
 
-fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {
+/// Reads the body.
+pub fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {
     let body = call.body.as_ref().map_err(|unread| match unread {
         Unread::TooLarge => (RefusalStatus::TooLarge, unread.to_string()),
         Unread::Incomplete => (RefusalStatus::BadRequest, unread.to_string()),
@@ -307,7 +315,7 @@ fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {
 pub fn place(call: &Call) -> String {
     let method = match (call.hook.flow, call.hook.method.as_str()) {
         // Kratos has one list for all its methods.
-        (Flow::Verification, _) => String::new(),
+        (Flow::Verification | Flow::Recovery, _) | (Flow::Login, "") => String::new(),
         (_, "") => ".<method>".to_owned(),
         (_, method) => format!(".{method}"),
     };

@@ -35,6 +35,10 @@ mod open;
 mod again;
 #[path = "sql/decisions.rs"]
 mod decisions;
+#[path = "sql/identity_writes.rs"]
+mod identity_writes;
+#[path = "sql/late_refusals.rs"]
+mod late_refusals;
 #[path = "sql/operation.rs"]
 mod operation;
 #[path = "sql/outbox.rs"]

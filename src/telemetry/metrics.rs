@@ -139,6 +139,16 @@ pub struct Metrics {
     pub late_posts: Counter,
     /// What reconciliation found.
     pub reconciled: Family<ReasonLabels, Counter>,
+    /// Identities that a late refusal keeps out.
+    pub late_refused_identities: Gauge,
+    /// When the set of them was last loaded, in seconds since 1970.
+    pub late_refusals_loaded_at: Seconds,
+    /// How often it could not be loaded.
+    pub late_refusals_load_failures: Counter,
+    /// Writes into identities by what their verification showed.
+    pub identity_writes: Family<ReasonLabels, Counter>,
+    /// Deferred questions that have had no answer for half their time, or for all of it.
+    pub deferred_unanswered: Family<ReasonLabels, Counter>,
     /// 1 if the settings now in force are those of the file.
     pub settings_loaded: Gauge,
 }
@@ -188,6 +198,11 @@ impl Metrics {
             reservations: Family::default(),
             late_posts: Counter::default(),
             reconciled: Family::default(),
+            late_refused_identities: Gauge::default(),
+            late_refusals_loaded_at: Seconds::default(),
+            late_refusals_load_failures: Counter::default(),
+            identity_writes: Family::default(),
+            deferred_unanswered: Family::default(),
             settings_loaded: Gauge::default(),
         };
         metrics.register();
@@ -201,6 +216,36 @@ impl Metrics {
             .register("build", "Which Vestibule this is", build);
         self.register_hooks();
         self.register_deliveries();
+        self.register_late_refusals();
+    }
+
+    fn register_late_refusals(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "late_refused_identities",
+            "Identities that a late refusal keeps out",
+            self.late_refused_identities.clone(),
+        );
+        registry.register(
+            "late_refusals_last_load_timestamp_seconds",
+            "When the identities that were refused late were last loaded from the database",
+            self.late_refusals_loaded_at.clone(),
+        );
+        registry.register(
+            "late_refusals_load_failures",
+            "How often the identities that were refused late could not be loaded",
+            self.late_refusals_load_failures.clone(),
+        );
+        registry.register(
+            "identity_writes",
+            "Verified writes into identities, by what was found",
+            self.identity_writes.clone(),
+        );
+        registry.register(
+            "deferred_unanswered",
+            "Deferred questions without an answer after half of their time, or after all of it",
+            self.deferred_unanswered.clone(),
+        );
     }
 
     fn register_hooks(&mut self) {

@@ -57,6 +57,7 @@ impl Carrier {
             attempt,
             words,
             followers,
+            late_refusal,
         } = carried;
         let ended_at = self.clock.now();
         if attempt == Attempt::Unanswered(Unanswered::Busy) {
@@ -87,6 +88,7 @@ impl Carrier {
             } else {
                 Vec::new()
             },
+            late_refusal: late_refusal.filter(|_| outcome == Outcome::Delivered),
             ..Settlement::of(&delivery, record, outcome.clone())
         };
         self.settle(&delivery, settlement, lease_ends, cut).await;

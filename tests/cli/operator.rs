@@ -314,3 +314,24 @@ fn the_document_of_the_admin_api_is_printed() {
     assert_eq!(code, Some(0));
     assert!(printed == std::fs::read_to_string(kept).expect("a document"));
 }
+
+#[test]
+fn a_refusal_that_is_not_there_cannot_be_lifted() {
+    let id = "00000000-0000-0000-0000-000000000007";
+    let (folder, _) = waiting(&[id]);
+    for (arguments, expected) in [
+        (
+            vec!["deferred", "lift", id],
+            "no late refusal of 00000000-0000-0000-0000-000000000007 is in force",
+        ),
+        (
+            vec!["deferred", "lift", id, "--check", "vat"],
+            "no late refusal by `vat` of",
+        ),
+    ] {
+        let (code, printed, complained) = said(folder.path(), &arguments);
+        assert_eq!(code, Some(1), "{complained}");
+        assert_eq!(printed, "");
+        assert!(complained.contains(expected), "{complained}");
+    }
+}

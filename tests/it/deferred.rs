@@ -1,5 +1,6 @@
 //! A service that gives no answer does not keep anybody out: it is asked again once the account exists.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use vestibule::delivery::State;
 
 use crate::support::failing::Failing;
 use crate::support::payload::Payload;
+use crate::support::service::Behaviour;
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
 const SETTINGS: &str = r#"
@@ -276,18 +278,128 @@ async fn a_question_about_a_value_that_was_not_saved_is_not_put() {
     assert_eq!(house.app.deliveries("check:vat_number").await, []);
 }
 
+/// Accepts this value and refuses all others.
+fn accepts_only(service: &FakeService, value: &'static str) {
+    service.does(Behaviour::Works(Arc::new(move |received| {
+        let valid = received.json()["number"] == value;
+        (
+            200,
+            json!({"valid": valid, "name": "Canary GmbH"}).to_string(),
+            None,
+        )
+    })));
+}
+
 #[tokio::test]
-async fn an_account_that_has_another_value_by_now_is_left_alone() {
+async fn an_account_that_has_a_value_by_now_that_is_accepted_is_left_alone() {
     let house = house("deactivate").await;
     let (id, _) = house.sign_up().await;
     house
         .kratos
-        .change(id, "/traits/vat_number", json!("changed-since"));
-    house.vies.answers(200, &json!({"valid": false}));
+        .change(id, "/traits/vat_number", json!("corrected-1"));
+    accepts_only(&house.vies, "corrected-1");
     house.asked_again().await;
     house.admin_is(id, json!({"deferred": {}})).await;
-    assert_eq!(house.kratos.identity(id)["state"], "active");
+    let identity = house.kratos.identity(id);
+    assert_eq!(identity["state"], "active");
+    assert_eq!(
+        identity["metadata_public"],
+        json!({"company": "Canary GmbH"})
+    );
     assert_eq!(house.crm.received().len(), 0);
+}
+
+#[tokio::test]
+async fn a_deferred_check_is_not_evaded_by_emptying_or_changing_the_field() {
+    for value in [json!(null), json!(" "), json!("another-bad-1")] {
+        let house = house("deactivate").await;
+        let (id, _) = house.sign_up().await;
+        house.kratos.change(id, "/traits/vat_number", value.clone());
+        accepts_only(&house.vies, "corrected-1");
+        house.asked_again().await;
+        house
+            .app
+            .eventually("it is inactive", async || {
+                (house.kratos.identity(id)["state"] == "inactive").then_some(())
+            })
+            .await;
+        let told = house.crm.next().await.json();
+        assert_eq!(told["type"], "check.refused", "{value}");
+    }
+}
+
+#[tokio::test]
+async fn a_4xx_that_no_entry_of_refuse_names_is_asked_again() {
+    for status in [400, 401, 403, 404, 410, 422] {
+        let house = house("deactivate").await;
+        let (id, _) = house.sign_up().await;
+        house.vies.answers(status, &json!({}));
+        house.app.hand.advance(Duration::from_secs(5));
+        house.app.to_the_next_try("check:vat_number").await;
+        let question = house
+            .app
+            .delivery_in("check:vat_number", State::Pending)
+            .await;
+        assert!(question.attempts >= 1, "{status}");
+        assert_eq!(house.kratos.identity(id)["state"], "active", "{status}");
+    }
+}
+
+/// Lets half of the question's time pass without an answer, and then all of it.
+async fn expires(house: &House) {
+    house.app.hand.advance(Duration::from_hours(24 * 4 + 1));
+    house.app.to_the_next_try("check:vat_number").await;
+    let half_time = "vestibule_deferred_unanswered_total{reason=\"half_time\"}";
+    assert!((house.app.metric(half_time).await - 1.0).abs() < 0.1);
+    house.app.hand.advance(Duration::from_hours(24 * 4));
+    let end = "vestibule_deferred_unanswered_total{reason=\"end\"}";
+    house
+        .app
+        .eventually("it has expired", async || {
+            (house.app.metric(end).await > 0.5).then_some(())
+        })
+        .await;
+    assert!(
+        (house.app.metric(half_time).await - 1.0).abs() < 0.1,
+        "once"
+    );
+}
+
+#[tokio::test]
+async fn a_question_that_expires_is_kept_and_stays_marked() {
+    let house = house("deactivate").await;
+    let (id, _) = house.sign_up().await;
+    expires(&house).await;
+    house
+        .app
+        .delivery_in("check:vat_number", State::Abandoned)
+        .await;
+    let identity = house.kratos.identity(id);
+    assert_eq!(identity["state"], "active");
+    assert!(identity["metadata_admin"]["vestibule"]["deferred"]["vat_number"].is_object());
+}
+
+#[tokio::test]
+async fn a_question_that_expires_may_accept_or_refuse() {
+    for (on_expiry, state) in [("accept", "active"), ("refuse", "inactive")] {
+        let house = house(&format!("deactivate\n    on_expiry: {on_expiry}")).await;
+        let (id, _) = house.sign_up().await;
+        expires(&house).await;
+        house
+            .app
+            .eventually("the note is gone", async || {
+                let identity = house.kratos.identity(id);
+                let admin = &identity["metadata_admin"]["vestibule"];
+                (admin["deferred"] == json!({}) && identity["state"] == state).then_some(())
+            })
+            .await;
+        house
+            .app
+            .delivery_in("check:vat_number", State::Delivered)
+            .await;
+        let refused = house.app.deliveries("support").await.len();
+        assert_eq!(refused == 1, on_expiry == "refuse", "{on_expiry}");
+    }
 }
 
 #[tokio::test]

@@ -238,7 +238,7 @@ async fn a_url_or_verb_that_is_not_there_is_refused_with_words() {
     let app = TestApp::with("").start().await;
     for (path, status) in [
         ("/hooks/registration/during?method=password", 404),
-        ("/hooks/login/pre?method=password", 404),
+        ("/hooks/login/post?method=password", 404),
         ("/hooks/registration", 404),
         ("/hooks/registration/pre/password", 404),
         ("/", 404),

@@ -98,6 +98,7 @@ fn sign_up(flow: u128) -> PendingSignUp {
                 value: Some(json!("DE1")),
             }],
             reservations: vec![Uuid::from_u128(77)],
+            no_longer_deferred: Vec::new(),
         },
     }
 }

@@ -7,6 +7,7 @@
 mod commands;
 mod contract;
 mod flows;
+mod identities;
 mod intake;
 mod postgres;
 mod recorder;

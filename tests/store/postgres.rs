@@ -14,6 +14,7 @@ static SERVER: OnceLock<Option<Server>> = OnceLock::new();
 
 contract::ask_if_there!(fresh());
 crate::flows::ask!(fresh());
+crate::identities::ask!(fresh());
 
 /// The address of an empty database.
 async fn database() -> Option<String> {

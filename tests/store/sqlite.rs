@@ -16,6 +16,7 @@ use crate::scenes::{Home, MINUTE, decision, delivery, start, tried};
 
 contract::ask!(fresh());
 crate::flows::ask!(async { Some(fresh().await) });
+crate::identities::ask!(async { Some(fresh().await) });
 
 async fn fresh() -> (Arc<dyn Store>, Home) {
     let home = Home::new();

@@ -34,6 +34,8 @@ use support::visitor::Client;
 
 /// Longer than any scene takes on a busy machine.
 const BOUND: Duration = Duration::from_mins(3);
+/// The same for those that are played only when asked for.
+const LONG_BOUND: Duration = Duration::from_mins(20);
 
 fn main() {
     let mut arguments = Arguments::from_args();
@@ -76,13 +78,23 @@ fn main() {
     scenes.once(nothing_is_lost::an_invite_is_released_when_kratos_made_no_account_after_all);
     scenes.once(nothing_is_lost::an_account_is_made_while_the_register_is_away_and_refused_later);
     scenes.once(nothing_is_lost::what_the_crm_answers_is_written_into_the_identity);
-    scenes.each(gate::one_invite_serves_one_account_of_a_form_that_is_sent_many_times);
-    scenes.each(gate::without_our_external_id_one_invite_serves_one_account_too);
-    scenes.each(gate::a_refused_submission_leaves_the_invite_with_the_accepted_one);
-    scenes.each(gate::every_account_of_a_form_is_asked_about_once_the_register_is_back);
-    scenes.each(gate::a_correction_after_a_taken_address_keeps_the_invite);
-    scenes.once(gate::two_tabs_with_one_invite_take_turns);
-    scenes.once(gate::by_code_one_account_comes_of_a_form);
+    scenes.each(gate::submissions::one_invite_serves_one_account_of_a_form_that_is_sent_many_times);
+    scenes.each(gate::submissions::without_our_external_id_one_invite_serves_one_account_too);
+    scenes.each(gate::submissions::a_refused_submission_leaves_the_invite_with_the_accepted_one);
+    scenes
+        .each(gate::submissions::every_account_of_a_form_is_asked_about_once_the_register_is_back);
+    scenes.each(gate::submissions::a_correction_after_a_taken_address_keeps_the_invite);
+    scenes.once(gate::submissions::two_tabs_with_one_invite_take_turns);
+    scenes.once(gate::submissions::by_code_one_account_comes_of_a_form);
+    scenes.once(gate::late_refusals::a_late_refusal_lasts_although_the_person_saves_in_a_loop);
+    scenes.once(
+        gate::late_refusals::whoever_kratos_cannot_deactivate_is_kept_out_of_login_and_recovery,
+    );
+    scenes.once(gate::late_refusals::an_operator_who_activates_an_account_is_left_alone);
+    scenes.once(gate::late_refusals::a_refusal_is_lifted_by_hand);
+    scenes.once(gate::late_refusals::a_profile_save_beside_a_write_loses_nothing);
+    scenes.long(gate::late_refusals::a_late_refusal_lasts_in_forty_rounds);
+    scenes.long(gate::late_refusals::a_profile_save_beside_a_write_loses_nothing_in_forty_rounds);
     scenes.once(admin_api::identities_are_looked_up_paged_through_and_written_to);
     scenes.once(reconcile::imported_accounts_are_delivered_once_and_deleted_ones_forgotten);
 
@@ -113,6 +125,18 @@ impl Scenes {
         self.add(name_of(&scene), scene);
     }
 
+    /// A scene that takes long, and is played only when asked for (`--ignored`).
+    fn long<S, F>(&mut self, scene: S)
+    where
+        S: FnOnce() -> F + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        self.add_within(LONG_BOUND, name_of(&scene), scene);
+        if let Some(trial) = self.trials.pop() {
+            self.trials.push(trial.with_ignored_flag(true));
+        }
+    }
+
     /// A scene that every kind of client plays.
     fn each<S, F>(&mut self, scene: S)
     where
@@ -131,6 +155,15 @@ impl Scenes {
         name: String,
         scene: impl FnOnce() -> F + Send + 'static,
     ) {
+        self.add_within(BOUND, name, scene);
+    }
+
+    fn add_within<F: Future<Output = ()>>(
+        &mut self,
+        bound: Duration,
+        name: String,
+        scene: impl FnOnce() -> F + Send + 'static,
+    ) {
         let trial = Trial::test(name, move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
@@ -138,7 +171,7 @@ impl Scenes {
                 .build()?;
             runtime.block_on(async {
                 let mut scene = pin!(scene());
-                tokio::time::timeout(BOUND, &mut scene)
+                tokio::time::timeout(bound, &mut scene)
                     .await
                     .expect("the scene ends");
             });

@@ -120,6 +120,11 @@ fn write(work: &Work, out: &mut (dyn Write + Send)) -> std::io::Result<()> {
             "\nTo be written into the identity:\n\n{:#}",
             json!(puts)
         ),
+        Work::Enforce(puts) => writeln!(
+            out,
+            "\nTo be written into the identity, whose sessions are deleted before and after:\n\n{:#}",
+            json!(puts)
+        ),
         Work::Undo { take, .. } => {
             writeln!(out, "\nTo be released if it was taken by:\n")?;
             request_of(take, out)

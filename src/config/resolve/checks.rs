@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::messages::Messages;
 use super::{Place, Resolver};
 use crate::check::{
-    Check, Condition, Kind, LateRefusal, Mode, Policy, Reads, Refusal, Reserve, Set, Unavailable,
+    Check, Condition, Kind, Mode, OnExpiry, OnLateRefusal, Policy, Reads, Refusal, Reserve, Set,
+    Unavailable,
 };
 use crate::config::file;
 use crate::config::problem::{Problem, did_you_mean, listed};
@@ -151,10 +152,15 @@ impl<'a> Resolver<'a> {
             ask,
             reserve,
             unavailable,
-            late_refusal: match file.late_refusal {
-                Some(file::LateRefusal::Deactivate) | None => LateRefusal::Deactivate,
-                Some(file::LateRefusal::Mark) => LateRefusal::Mark,
-                Some(file::LateRefusal::Notify) => LateRefusal::Notify,
+            on_late_refusal: file.late_refusal.map(|chosen| match chosen {
+                file::LateRefusal::Deactivate => OnLateRefusal::Deactivate,
+                file::LateRefusal::Mark => OnLateRefusal::Mark,
+                file::LateRefusal::Notify => OnLateRefusal::Notify,
+            }),
+            on_expiry: match file.on_expiry {
+                Some(file::OnExpiry::Keep) | None => OnExpiry::Keep,
+                Some(file::OnExpiry::Refuse) => OnExpiry::Refuse,
+                Some(file::OnExpiry::Accept) => OnExpiry::Accept,
             },
             refuse,
             accept,
@@ -251,6 +257,13 @@ impl<'a> Resolver<'a> {
                     Some("it goes with `unavailable: defer`".to_owned()),
                 );
             }
+            if file.on_expiry.is_some() {
+                self.tell(
+                    &place.key("on_expiry"),
+                    "no question of this check is ever deferred",
+                    Some("it goes with `unavailable: defer`".to_owned()),
+                );
+            }
             return;
         }
         let place = place.key("unavailable");
@@ -297,7 +310,7 @@ impl<'a> Resolver<'a> {
             if !check.defers() {
                 continue;
             }
-            if check.late_refusal == LateRefusal::Notify && !heard {
+            if check.on_late_refusal == Some(OnLateRefusal::Notify) && !heard {
                 self.tell(
                     &place.key("late_refusal"),
                     "nobody is notified",

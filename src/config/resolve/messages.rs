@@ -16,7 +16,7 @@ use crate::expression::{Root, Scope, Template};
 use crate::message::{INLINE_ID, Wording};
 
 /// Our own words: name, number, English, German.
-const OWN: [(&str, u32, &str, &str); 5] = [
+const OWN: [(&str, u32, &str, &str); 6] = [
     (
         "try_again",
         4_900_001,
@@ -46,6 +46,12 @@ const OWN: [(&str, u32, &str, &str); 5] = [
         4_900_006,
         "This form has been used already. Please sign in, or reload the page and start again.",
         "Dieses Formular wurde bereits verwendet. Bitte melden Sie sich an, oder laden Sie die Seite neu und beginnen Sie noch einmal.",
+    ),
+    (
+        "account_refused",
+        4_900_007,
+        "This account cannot be used. Please contact support.",
+        "Dieses Konto kann nicht verwendet werden. Bitte wenden Sie sich an den Support.",
     ),
 ];
 
@@ -251,6 +257,7 @@ impl<'a> Resolver<'a> {
             required: words.remove("required")?,
             not_possible: words.remove("not_possible")?,
             form_used: words.remove("form_used")?,
+            account_refused: words.remove("account_refused")?,
         })
     }
 
@@ -350,6 +357,7 @@ impl<'a> Resolver<'a> {
                 "not_valid" => &builtin.not_valid,
                 "required" => &builtin.required,
                 "form_used" => &builtin.form_used,
+                "account_refused" => &builtin.account_refused,
                 _ => &builtin.not_possible,
             }));
         }

@@ -9,9 +9,10 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::row::{self, DbRow};
-use super::{Connection, Pool};
+use super::{Connection, Pool, late_refusals};
 use crate::clock::{Timestamp, later, milliseconds};
 use crate::delivery::{Claimed, Event, New, Outcome, State};
+use crate::late_refusal::LateRefusal;
 use crate::store::{Error, NextDue, Settlement};
 
 // `WHERE true` tells SQLite that `ON` does not belong to a join. What is there already stays as it is; only what could not be
@@ -250,7 +251,11 @@ pub(super) async fn settle(
     let followers: Vec<New> = counted()
         .flat_map(|one| one.followers.iter().cloned())
         .collect();
-    accept(connection, &followers).await?;
+    accept(&mut *connection, &followers).await?;
+    let refusals: Vec<&LateRefusal> = counted()
+        .filter_map(|one| one.late_refusal.as_ref())
+        .collect();
+    late_refusals::store(connection, &refusals).await?;
     Ok(settled)
 }
 

@@ -1,11 +1,13 @@
 //! Turns, facts, and what is deleted when its time has come.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::row;
-use super::{Connection, Pool};
+use super::{Connection, Pool, late_refusals};
 use crate::clock::Timestamp;
 use crate::store::Error;
 
@@ -152,6 +154,17 @@ DELETE FROM reservations WHERE id IN (
 const DELETE_TURNS: &str = "
 DELETE FROM turns WHERE name IN (SELECT name FROM turns WHERE until < $1 LIMIT $2)";
 
+const DELETE_LATE_REFUSALS: &str = "
+DELETE FROM late_refusals WHERE identity_id IN (
+    SELECT identity_id FROM late_refusals WHERE lifted_at < $1 ORDER BY lifted_at LIMIT $2
+) AND lifted_at < $1";
+
+// Their `post` was lost.
+const DELETE_PENDING_SETTINGS: &str = "
+DELETE FROM pending_settings WHERE identity_id IN (
+    SELECT identity_id FROM pending_settings WHERE first_at < $1 ORDER BY first_at LIMIT $2
+)";
+
 pub(super) async fn delete_ended(
     connection: &mut Connection,
     before: Timestamp,
@@ -163,6 +176,8 @@ pub(super) async fn delete_ended(
         DELETE_FLOWS,
         DELETE_RESERVATIONS,
         DELETE_TURNS,
+        DELETE_LATE_REFUSALS,
+        DELETE_PENDING_SETTINGS,
     ] {
         let done = sqlx::query(statement)
             .bind(row::moment(before))
@@ -178,21 +193,28 @@ pub(super) const KEPT: &str = "
 SELECT DISTINCT identity_id FROM deliveries
 WHERE work IS NOT NULL AND identity_id > $1
 ORDER BY identity_id LIMIT $2";
+pub(super) const KEPT_LATE_REFUSALS: &str = "
+SELECT DISTINCT identity_id FROM late_refusals
+WHERE message IS NOT NULL AND identity_id > $1
+ORDER BY identity_id LIMIT $2";
 
 pub(super) async fn identities_kept(
     readers: &Pool,
     after: Uuid,
     limit: u32,
 ) -> Result<Vec<Uuid>, Error> {
-    let rows = sqlx::query(KEPT)
-        .bind(after.to_string())
-        .bind(i64::from(limit))
-        .fetch_all(readers)
-        .await?;
-    Ok(rows
-        .iter()
-        .map(|row| row::uuid(row, "identity_id"))
-        .collect::<Result<_, _>>()?)
+    let mut ids = BTreeSet::new();
+    for statement in [KEPT, KEPT_LATE_REFUSALS] {
+        let rows = sqlx::query(statement)
+            .bind(after.to_string())
+            .bind(i64::from(limit))
+            .fetch_all(readers)
+            .await?;
+        for row in &rows {
+            ids.insert(row::uuid(row, "identity_id")?);
+        }
+    }
+    Ok(ids.into_iter().take(limit as usize).collect())
 }
 
 pub(super) const FORGET: &str = "
@@ -211,6 +233,13 @@ SET state = CASE state WHEN 'abandoned' THEN 'discarded' ELSE state END, settled
     last_error = 'the identity was deleted'
 WHERE identity_id = $1 AND (state = 'abandoned' OR last_error IS NOT NULL)";
 
+// The message may hold a value. The refusal itself stays in force: erasure lifts nothing.
+const FORGET_LATE_REFUSALS: &str =
+    "UPDATE late_refusals SET message = NULL WHERE identity_id = $1 AND message IS NOT NULL";
+const FORGET_IDENTITY_WRITES: &str = "DELETE FROM identity_writes WHERE identity_id = $1";
+const FORGET_SAVED_CHANGES: &str = "DELETE FROM saved_changes WHERE identity_id = $1";
+const FORGET_PENDING_SETTINGS: &str = "DELETE FROM pending_settings WHERE identity_id = $1";
+
 /// Within a transaction.
 pub(super) async fn forget(
     connection: &mut Connection,
@@ -228,9 +257,20 @@ pub(super) async fn forget(
         .bind(row::moment(now))
         .execute(&mut *connection)
         .await?;
-    sqlx::query(FORGET_ATTEMPTS)
-        .bind(&id)
-        .execute(&mut *connection)
-        .await?;
+    for statement in [
+        FORGET_ATTEMPTS,
+        FORGET_LATE_REFUSALS,
+        FORGET_IDENTITY_WRITES,
+        FORGET_SAVED_CHANGES,
+        FORGET_PENDING_SETTINGS,
+    ] {
+        let done = sqlx::query(statement)
+            .bind(&id)
+            .execute(&mut *connection)
+            .await?;
+        if statement == FORGET_LATE_REFUSALS && done.rows_affected() > 0 {
+            late_refusals::new_version(&mut *connection).await?;
+        }
+    }
     Ok(done.rows_affected())
 }

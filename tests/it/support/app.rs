@@ -257,6 +257,19 @@ impl TestApp {
         .await;
     }
 
+    /// Waits until no write into an identity is due to be verified.
+    pub async fn verified(&self) {
+        self.eventually("nothing is being verified", async || {
+            let next = self.app.store.next_verification().await.expect("told");
+            let now = self.hand.now();
+            // Whoever verifies has a lease of five minutes.
+            let rests =
+                next.is_none_or(|next| next > now && next - now != chrono::TimeDelta::minutes(5));
+            rests.then_some(())
+        })
+        .await;
+    }
+
     /// Waits until an open submission of this flow is recorded.
     pub async fn recorded(&self, payload: &Payload) {
         let flow_id = payload.flow_id();

@@ -10,12 +10,15 @@ use async_trait::async_trait;
 use uuid::Uuid;
 use vestibule::clock::Timestamp;
 use vestibule::decision::Decision;
-use vestibule::delivery::Claimed;
+use vestibule::delivery::{Claimed, New};
+use vestibule::identity_write::{IdentityWrites, SavedChange};
+use vestibule::late_refusal::LateRefusal;
 use vestibule::pending::FlowRecord;
 use vestibule::reservation::{self, Reservation};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{
-    Backlog, Batch, Error, Filter, FlowState, Listed, NextDue, Settlement, Shown, Store,
+    Backlog, Batch, Error, Filter, FlowState, IdentityWriteStore, LateRefusalStore, Listed,
+    NextDue, Settlement, Shown, Store,
 };
 
 /// A database that can be taken away.
@@ -53,6 +56,108 @@ impl Failing {
             return Err(Error::Database(sqlx::Error::PoolTimedOut));
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl LateRefusalStore for Failing {
+    async fn late_refusals(&self) -> Result<Vec<LateRefusal>, Error> {
+        self.may_fail()?;
+        self.store.late_refusals().await
+    }
+    async fn late_refusals_of(&self, identity_id: Uuid) -> Result<Vec<LateRefusal>, Error> {
+        self.may_fail()?;
+        self.store.late_refusals_of(identity_id).await
+    }
+    async fn lift_late_refusals(
+        &self,
+        identity_id: Uuid,
+        check: Option<&str>,
+        now: Timestamp,
+        deliveries: &[New],
+    ) -> Result<u64, Error> {
+        self.may_fail()?;
+        self.store
+            .lift_late_refusals(identity_id, check, now, deliveries)
+            .await
+    }
+    async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.record_deactivation(identity_id, at).await
+    }
+}
+
+#[async_trait]
+impl IdentityWriteStore for Failing {
+    async fn identity_writes(&self, identity_id: Uuid) -> Result<Option<IdentityWrites>, Error> {
+        self.may_fail()?;
+        self.store.identity_writes(identity_id).await
+    }
+    async fn store_identity_writes(&self, writes: &IdentityWrites) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.store_identity_writes(writes).await
+    }
+    async fn lease_identity_writes(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<IdentityWrites>, Error> {
+        self.may_fail()?;
+        self.store
+            .lease_identity_writes(now, lease_until, limit)
+            .await
+    }
+    async fn reschedule_verification(
+        &self,
+        identity_id: Uuid,
+        verified: usize,
+        lease_until: Timestamp,
+        verify_at: Timestamp,
+    ) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store
+            .reschedule_verification(identity_id, verified, lease_until, verify_at)
+            .await
+    }
+    async fn end_verification(
+        &self,
+        identity_id: Uuid,
+        lease_until: Timestamp,
+    ) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.end_verification(identity_id, lease_until).await
+    }
+    async fn verify_identities(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.verify_identities(ids, at).await
+    }
+    async fn next_verification(&self) -> Result<Option<Timestamp>, Error> {
+        self.may_fail()?;
+        self.store.next_verification().await
+    }
+    async fn begin_settings_call(&self, identity_id: Uuid, now: Timestamp) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.begin_settings_call(identity_id, now).await
+    }
+    async fn end_settings_call(&self, identity_id: Uuid) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store.end_settings_call(identity_id).await
+    }
+    async fn settings_pending_since(&self, identity_id: Uuid) -> Result<Option<Timestamp>, Error> {
+        self.may_fail()?;
+        self.store.settings_pending_since(identity_id).await
+    }
+    async fn store_saved_change(
+        &self,
+        identity_id: Uuid,
+        change: &SavedChange,
+        verify_at: Timestamp,
+    ) -> Result<(), Error> {
+        self.may_fail()?;
+        self.store
+            .store_saved_change(identity_id, change, verify_at)
+            .await
     }
 }
 

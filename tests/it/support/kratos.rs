@@ -2,6 +2,7 @@
 //! header that Kratos sends.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -51,6 +52,14 @@ impl FakeKratos {
 
     pub fn is_down(&self, is_down: bool) {
         self.works_unless(move |_| is_down.then_some(503));
+    }
+
+    /// Its work, to be put at one place again.
+    pub fn behaviour(&self) -> Behaviour {
+        let identities = Arc::clone(&self.identities);
+        Behaviour::Works(Arc::new(move |received| {
+            answer(&mut identities.lock().expect("a lock"), received)
+        }))
     }
 
     fn works_unless(&self, fails: impl Fn(&Received) -> Option<u16> + Send + Sync + 'static) {
@@ -126,6 +135,47 @@ impl FakeKratos {
         format!("{} {}", received.method, received.target)
     }
 
+    /// Kratos refuses every PATCH, as if the traits violated the schema of today; or none again.
+    pub fn refuses_patches(&self, refuses: bool) {
+        self.works_unless(move |received| (refuses && received.method == "PATCH").then_some(400));
+    }
+
+    /// A save writes back the whole row that it read before. A profile save erases `state_changed_at`.
+    pub fn writes_back(&self, id: Uuid, mut row: Value) {
+        if let Some(row) = row.as_object_mut() {
+            row.remove("state_changed_at");
+        }
+        self.identities().insert(id, row);
+    }
+
+    /// An operator sets the state through the admin API, at a later moment.
+    pub fn operator_sets_state(&self, id: Uuid, state: &str) {
+        let mut identities = self.identities();
+        let identity = identities.get_mut(&id).expect("it is there");
+        identity["state"] = state.into();
+        identity["state_changed_at"] = next_moment();
+    }
+
+    /// How often the sessions of this identity were deleted.
+    pub fn sessions_deleted(&self, id: Uuid) -> usize {
+        let target = format!("DELETE /admin/identities/{id}/sessions");
+        self.service
+            .targets()
+            .iter()
+            .filter(|one| **one == target)
+            .count()
+    }
+
+    /// How often this identity was patched.
+    pub fn patches(&self, id: Uuid) -> usize {
+        let target = format!("PATCH /admin/identities/{id}");
+        self.service
+            .targets()
+            .iter()
+            .filter(|one| **one == target)
+            .count()
+    }
+
     /// The pages that were asked for, by the id at which they begin; 0 is the first.
     pub fn pages_asked(&self) -> Vec<u128> {
         let received = self.service.received();
@@ -142,6 +192,14 @@ impl FakeKratos {
     }
 }
 
+/// Later with each call.
+fn next_moment() -> Value {
+    static SECONDS: AtomicI64 = AtomicI64::new(0);
+    let first: Timestamp = "2026-11-23T15:00:00.123456Z".parse().expect("a moment");
+    let seconds = SECONDS.fetch_add(1, Ordering::SeqCst);
+    json!(first + chrono::TimeDelta::seconds(seconds))
+}
+
 type Answer = (u16, String, Option<(&'static str, String)>);
 
 fn answer(identities: &mut Identities, received: &Received) -> Answer {
@@ -153,6 +211,19 @@ fn answer(identities: &mut Identities, received: &Received) -> Answer {
             .values()
             .find(|one| one["external_id"] == *external);
         return found.map_or_else(|| error(404), told);
+    }
+    if let Some(id) = named
+        .strip_suffix("/sessions")
+        .and_then(|id| id.strip_prefix('/'))
+    {
+        let known = id
+            .parse()
+            .is_ok_and(|id: Uuid| identities.contains_key(&id));
+        assert!(
+            received.method == "DELETE" && known,
+            "a session of somebody"
+        );
+        return (204, String::new(), None);
     }
     if let Some(id) = named.strip_prefix('/') {
         let id = id.parse().ok();
@@ -223,7 +294,13 @@ fn apply(identity: &mut Value, patch: &Value) {
         let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
         let parent = identity.pointer_mut(parent).expect("what it stands in");
         match step["op"].as_str() {
-            Some("add") => parent[name] = step["value"].clone(),
+            Some("add") => {
+                let is_state = pointer == "/state" && parent[name] != step["value"];
+                parent[name] = step["value"].clone();
+                if is_state {
+                    parent["state_changed_at"] = next_moment();
+                }
+            }
             Some("remove") => {
                 let gone = parent.as_object_mut().and_then(|map| map.remove(name));
                 assert!(gone.is_some(), "{pointer} is there");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use vestibule::kratos::hooks::Besides;
+use vestibule::kratos::hooks::{Besides, LateRefusals};
 
 use super::kratos::{Kratos, Ports, Wishes};
 use super::proxy::Proxy;
@@ -105,6 +105,13 @@ impl Plan {
     #[must_use]
     pub fn telling_of(mut self, besides: &'static [Besides]) -> Self {
         self.wishes.besides = besides;
+        self
+    }
+
+    /// Kratos asks before it lets anybody in, and lets people recover their accounts.
+    #[must_use]
+    pub fn keeping_people_out(mut self) -> Self {
+        self.wishes.late_refusals = LateRefusals::Enforced;
         self
     }
 

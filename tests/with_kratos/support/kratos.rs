@@ -6,7 +6,7 @@ use std::process::Command;
 use regex::Regex;
 use serde_json::{Value, json};
 use vestibule::kratos::hooks::{
-    Besides, Body, Calls, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, Method,
+    Besides, Body, Calls, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, LateRefusals, Method,
 };
 
 use super::program::Program;
@@ -35,6 +35,8 @@ pub struct Wishes {
     pub lifespan: &'static str,
     /// What else it shall tell of.
     pub besides: &'static [Besides],
+    /// Whether people are kept out whose account was refused late.
+    pub late_refusals: LateRefusals,
     /// Whether the `post` hooks of registration are taken out.
     pub without_post: bool,
     /// Whether sign-ups by password are told of as if by a passkey, of which hooks are not told the identifier.
@@ -47,6 +49,7 @@ impl Default for Wishes {
             style: "unified",
             lifespan: "1h",
             besides: &[],
+            late_refusals: LateRefusals::None,
             without_post: false,
             disguised: false,
         }
@@ -59,6 +62,7 @@ pub struct Kratos {
     pub admin: String,
     http: reqwest::Client,
     file: PathBuf,
+    folder: PathBuf,
     _program: Program,
 }
 
@@ -104,7 +108,7 @@ impl Kratos {
         let text =
             std::fs::read_to_string(checkout.join("kratos.yml")).expect("kratos-config/kratos.yml");
         let mut settings: Value = serde_saphyr::from_str(&text).expect("kratos.yml is YAML");
-        tells_besides(&mut settings, wishes.besides);
+        tells_besides(&mut settings, wishes.besides, wishes.late_refusals);
         at_home(&mut settings, folder, hooks, key);
         if wishes.without_post {
             takes_out_post(&mut settings);
@@ -123,6 +127,11 @@ impl Kratos {
         settings["serve"]["admin"]["base_url"] = json!(format!("{admin}/"));
         for server in ["public", "admin"] {
             settings["serve"][server]["host"] = json!("127.0.0.1");
+        }
+        if wishes.late_refusals == LateRefusals::Enforced {
+            let recovery = &mut settings["selfservice"]["flows"]["recovery"];
+            recovery["enabled"] = json!(true);
+            recovery["use"] = json!("code");
         }
         let registration = &mut settings["selfservice"]["flows"]["registration"];
         registration["style"] = json!(wishes.style);
@@ -149,6 +158,7 @@ impl Kratos {
             admin,
             http,
             file,
+            folder: folder.to_owned(),
             _program: program,
         }
     }
@@ -193,6 +203,16 @@ impl Kratos {
         .await
     }
 
+    /// The code by which this address can recover its account, once it is mailed.
+    pub async fn recovery_code(&self, address: &str) -> Option<String> {
+        let digits = Regex::new(r"\b\d{6}\b").expect("a pattern");
+        let messages = self.admin("/admin/courier/messages?page_size=250").await;
+        let mine = messages.as_array()?.iter().find(|message| {
+            message["recipient"] == address && message["template_type"] == "recovery_code_valid"
+        })?;
+        Some(digits.find(mine["body"].as_str()?)?.as_str().to_owned())
+    }
+
     /// Makes identities by the admin API, past every hook.
     pub async fn import(&self, identities: &[Value]) {
         let creations: Vec<Value> = identities
@@ -216,6 +236,38 @@ impl Kratos {
         assert_eq!(failed, None);
     }
 
+    /// From now on the identity schema forbids the company names that people have. Kratos reads it anew for each request.
+    pub fn forbids_company_names(&self) {
+        let file = self.folder.join("identity.schema.json");
+        let text = std::fs::read_to_string(&file).expect("the schema");
+        let mut schema: Value = serde_json::from_str(&text).expect("JSON");
+        schema["properties"]["traits"]["properties"]["company"]["maxLength"] = json!(1);
+        std::fs::write(&file, schema.to_string()).expect("the schema is written");
+    }
+
+    /// An operator sets the state of an account.
+    pub async fn set_state(&self, id: &str, state: &str) {
+        let answer = self
+            .http
+            .patch(format!("{}/admin/identities/{id}", self.admin))
+            .json(&json!([{"op": "replace", "path": "/state", "value": state}]))
+            .send()
+            .await
+            .expect("an answer");
+        assert!(answer.status().is_success(), "{}", answer.status());
+    }
+
+    /// The sessions of an account that are active.
+    pub async fn active_sessions(&self, id: &str) -> usize {
+        let url = format!("{}/admin/identities/{id}/sessions?active=true", self.admin);
+        let answer = self.http.get(url).send().await.expect("an answer");
+        if answer.status() == 404 {
+            return 0;
+        }
+        let sessions: Value = answer.json().await.expect("JSON");
+        sessions.as_array().map_or(0, Vec::len)
+    }
+
     /// Deletes an account.
     pub async fn delete(&self, id: &str) {
         let url = format!("{}/admin/identities/{id}", self.admin);
@@ -236,13 +288,13 @@ impl Kratos {
 }
 
 /// Adds what `vestibule kratos hooks --event …` prints, beside the hooks that are there.
-fn tells_besides(settings: &mut Value, besides: &[Besides]) {
+fn tells_besides(settings: &mut Value, besides: &[Besides], late_refusals: LateRefusals) {
     let calls = Calls {
         url: EXAMPLE_URL.to_owned(),
         key: EXAMPLE_KEY.to_owned(),
         body: Body::At(EXAMPLE_BODY.to_owned()),
     };
-    let printed = calls.hooks(&Method::ALL, besides);
+    let printed = calls.hooks(&Method::ALL, besides, late_refusals);
     let printed: Value = serde_saphyr::from_str(&printed).expect("YAML");
     let flows = printed["selfservice"]["flows"].as_object().expect("flows");
     for (flow, hooks) in flows {

@@ -48,6 +48,8 @@ pub enum Page {
     Registration,
     Settings,
     Verification,
+    Login,
+    Recovery,
 }
 
 /// A form that somebody has before them.
@@ -85,6 +87,8 @@ impl Page {
             Page::Registration => "/self-service/registration",
             Page::Settings => "/self-service/settings",
             Page::Verification => "/self-service/verification",
+            Page::Login => "/self-service/login",
+            Page::Recovery => "/self-service/recovery",
         }
     }
 }
@@ -128,6 +132,45 @@ impl Visitor {
     /// Opens the page on which an address is proved.
     pub async fn verification(&self) -> Flow<'_> {
         self.open(Page::Verification).await
+    }
+
+    /// Opens the page on which people sign in.
+    pub async fn login(&self) -> Flow<'_> {
+        self.open(Page::Login).await
+    }
+
+    /// Opens the page on which people get back into their account.
+    pub async fn recovery(&self) -> Flow<'_> {
+        self.open(Page::Recovery).await
+    }
+
+    /// Sends another company name by an API flow: whether it was saved; `None` if the person is not signed in any more.
+    pub async fn saves_company(&self, typed: &Fields, name: &str) -> Option<bool> {
+        let url = format!("{}/self-service/settings/api", self.kratos);
+        let answer = self.send(self.http.get(url)).await;
+        match answer.status().as_u16() {
+            200 => {}
+            401 | 403 => return None,
+            _ => return Some(false),
+        }
+        let shown: Value = answer.json().await.expect("JSON");
+        let action = shown["ui"]["action"].as_str().expect("an action");
+        let form = typed.clone().by_profile().with("traits.company", name);
+        let request = self.http.post(action).json(&form.nested());
+        Some(self.send(request).await.status() == 200)
+    }
+
+    /// What Kratos says at this place.
+    pub async fn look_at(&self, location: &str) -> Value {
+        let answer = self.with_token(self.http.get(location)).send().await;
+        let answer = answer.expect("an answer");
+        answer.json().await.expect("JSON")
+    }
+
+    /// Whether the person is signed in.
+    pub async fn is_signed_in(&self) -> bool {
+        let url = format!("{}/sessions/whoami", self.kratos);
+        self.send(self.http.get(url)).await.status() == 200
     }
 
     async fn open(&self, page: Page) -> Flow<'_> {
@@ -180,6 +223,14 @@ impl Visitor {
         let identity = flow.signed_up(&answer).await;
         self.token = answer.body["session_token"].as_str().map(str::to_owned);
         identity
+    }
+
+    /// Signs in and stays signed in.
+    pub async fn signs_in(&mut self, fields: &Fields) {
+        let mut flow = self.login().await;
+        let answer = flow.submit(fields).await;
+        assert!(answer.is_accepted(), "{answer:#?}");
+        self.token = answer.body["session_token"].as_str().map(str::to_owned);
     }
 
     /// Who Kratos says is signed in.

@@ -53,7 +53,7 @@ impl Flow {
     pub fn method(&self) -> &'static str {
         match self.kind {
             Kind::Settings => "profile",
-            Kind::Registration | Kind::Verification => self.method.as_str(),
+            _ => self.method.as_str(),
         }
     }
 

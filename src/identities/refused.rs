@@ -1,0 +1,148 @@
+//! The identities that a deferred check refused after they had been created, in memory.
+//!
+//! Hooks of login and recovery are answered from here, so they never wait for the database. While the database is away, the
+//! last known set counts.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::late_refusal::LateRefusal;
+use crate::store::late_refusals::VERSION;
+use crate::store::{self, Store};
+use crate::telemetry::Metrics;
+
+/// How often the set is loaded.
+const RELOAD_EVERY: Duration = Duration::from_secs(1);
+
+/// The refusals in force, by identity.
+pub struct RefusedIdentities {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    known: RwLock<Option<Known>>,
+}
+
+struct Known {
+    version: Option<String>,
+    by_identity: HashMap<Uuid, Arc<[LateRefusal]>>,
+}
+
+/// What is known of an identity.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    /// No refusal is in force.
+    Free,
+    /// These are in force; at least one.
+    Refused(Arc<[LateRefusal]>),
+    /// The set was never loaded.
+    Unknown,
+}
+
+impl RefusedIdentities {
+    /// Nothing is loaded yet.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Self {
+            store,
+            clock,
+            metrics,
+            known: RwLock::new(None),
+        }
+    }
+
+    /// What is known of this identity.
+    #[must_use]
+    pub fn of(&self, identity_id: Uuid) -> Standing {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            None => Standing::Unknown,
+            Some(known) => known
+                .by_identity
+                .get(&identity_id)
+                .map_or(Standing::Free, |refusals| {
+                    Standing::Refused(Arc::clone(refusals))
+                }),
+        }
+    }
+
+    /// Loads the set, if it has changed.
+    pub async fn reload(&self) -> Result<(), store::Error> {
+        // The version first: what changes while the rows are read has another version, and is loaded next time.
+        let version = self.store.fact(VERSION).await?;
+        let is_current = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            known.as_ref().is_some_and(|known| known.version == version)
+        };
+        if !is_current {
+            let mut by_identity: HashMap<Uuid, Vec<LateRefusal>> = HashMap::new();
+            for refusal in self.store.late_refusals().await? {
+                by_identity
+                    .entry(refusal.identity_id)
+                    .or_default()
+                    .push(refusal);
+            }
+            let identities = i64::try_from(by_identity.len()).unwrap_or(i64::MAX);
+            self.metrics.late_refused_identities.set(identities);
+            let by_identity = by_identity
+                .into_iter()
+                .map(|(id, refusals)| (id, refusals.into()))
+                .collect();
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            *known = Some(Known {
+                version,
+                by_identity,
+            });
+        }
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
+        let now = self.clock.now().timestamp() as f64;
+        self.metrics.late_refusals_loaded_at.set(now);
+        Ok(())
+    }
+
+    /// Loads the set every second until `stop` is done.
+    pub async fn run(self: Arc<Self>, stop: impl Future<Output = ()> + Send) {
+        tokio::pin!(stop);
+        let mut fails = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => return,
+                () = self.clock.sleep(RELOAD_EVERY) => {}
+            }
+            // A defect must not end the reloading.
+            let reload = AssertUnwindSafe(self.reload()).catch_unwind();
+            let reloaded = tokio::select! {
+                biased;
+                () = &mut stop => return,
+                reloaded = reload => reloaded,
+            };
+            let error = match reloaded {
+                Ok(Ok(())) => {
+                    if fails {
+                        tracing::info!("The identities that were refused late are loaded again");
+                    }
+                    fails = false;
+                    continue;
+                }
+                Ok(Err(error)) => error.in_full(),
+                Err(_) => "a defect in loading them".to_owned(),
+            };
+            self.metrics.late_refusals_load_failures.inc();
+            if !fails {
+                tracing::error!(
+                    error,
+                    "ALARM: the identities that were refused late cannot be loaded; logins, recoveries and settings are \
+                     answered by the last known set until the database is back"
+                );
+            }
+            fails = true;
+        }
+    }
+}

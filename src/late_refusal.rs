@@ -1,0 +1,85 @@
+//! An account that a deferred check refused after the account had been created: in force until it is lifted.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+
+/// A check's late refusal of an account. While it is in force, hooks of login, recovery and settings refuse the person.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LateRefusal {
+    /// The account.
+    pub identity_id: Uuid,
+    /// The check's name.
+    pub check: String,
+    /// What the person reads; `None` if the check has no message of its own.
+    pub message: Option<StoredMessage>,
+    /// When the check refused.
+    pub refused_at: Timestamp,
+    /// `state_changed_at` of the identity, on Kratos's clock, after Vestibule deactivated it. `None` until then.
+    pub deactivated_at: Option<Timestamp>,
+}
+
+/// A message whose expressions are evaluated already, in every language that the settings have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredMessage {
+    /// The number that Kratos and front ends see.
+    pub id: u32,
+    /// Its name under `messages`, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The node of the check's field, `traits.vat_number`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Language tag and text, in the order of the settings file.
+    pub texts: Vec<(String, String)>,
+}
+
+impl LateRefusal {
+    /// Whether an operator has activated the account since Vestibule deactivated it. A profile save erases
+    /// `state_changed_at`, and any save can write an old value back, so only a later moment counts.
+    #[must_use]
+    pub fn is_overruled_by(&self, identity: &serde_json::Value) -> bool {
+        let changed_at = identity["state_changed_at"]
+            .as_str()
+            .and_then(|text| text.parse::<Timestamp>().ok());
+        identity["state"] == "active"
+            && matches!((self.deactivated_at, changed_at), (Some(ours), Some(theirs)) if theirs > ours)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_a_later_activation_overrules_a_refusal() {
+        let refusal = |deactivated_at: Option<&str>| LateRefusal {
+            identity_id: Uuid::nil(),
+            check: "vat".to_owned(),
+            message: None,
+            refused_at: "2026-11-23T12:00:00Z".parse().unwrap(),
+            deactivated_at: deactivated_at.map(|text| text.parse().unwrap()),
+        };
+        let ours = Some("2026-11-23T12:00:05Z");
+        for (deactivated_at, state, changed_at, expected) in [
+            (ours, "active", json!("2026-11-23T12:00:06Z"), true),
+            (ours, "active", json!("2026-11-23T12:00:05Z"), false),
+            // A save wrote back what it had read before.
+            (ours, "active", json!("2026-11-23T11:00:00Z"), false),
+            // A profile save erased it.
+            (ours, "active", json!(null), false),
+            (ours, "inactive", json!("2026-11-23T12:00:06Z"), false),
+            // Kratos refused our write: there is nothing to compare with.
+            (None, "active", json!("2026-11-23T12:00:06Z"), false),
+        ] {
+            let identity = json!({"state": state, "state_changed_at": changed_at});
+            assert_eq!(
+                refusal(deactivated_at).is_overruled_by(&identity),
+                expected,
+                "{identity}"
+            );
+        }
+    }
+}
