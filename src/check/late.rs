@@ -120,9 +120,13 @@ pub fn accepted(check: &Check, scene: &Scene, response: &Value, lists: &Lists) -
 
 /// What is written when it refuses at last. `refusal` is the entry of `refuse`; `None` if the question expired.
 #[must_use]
-pub fn refused(check: &Check, refusal: Option<usize>, event: Event, now: Timestamp) -> Vec<Put> {
+pub fn refused(
+    check: &Check,
+    refusal: Option<usize>,
+    on_late_refusal: OnLateRefusal,
+    now: Timestamp,
+) -> Vec<Put> {
     let mut puts = vec![note_goes(check)];
-    let on_late_refusal = check.on_late_refusal(event);
     if on_late_refusal == OnLateRefusal::Notify {
         return puts;
     }

@@ -265,13 +265,17 @@ impl Porter {
     ) -> Carried {
         self.forget_half_time(delivery);
         let now = self.knows.clock.now();
-        let on_late_refusal = check.on_late_refusal(delivery.event);
+        // No account is deactivated for a sign-up that it may not have come of.
+        let on_late_refusal = match check.on_late_refusal(delivery.event) {
+            OnLateRefusal::Deactivate if scene.is_uncertain => OnLateRefusal::Mark,
+            chosen => chosen,
+        };
         tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The deferred check has refused");
         let names = Names {
             now,
             ..scene.names(&self.knows.lists, Some(response))
         };
-        let puts = late::refused(check, refusal, delivery.event, now);
+        let puts = late::refused(check, refusal, on_late_refusal, now);
         let (write, late_refusal) = if on_late_refusal == OnLateRefusal::Deactivate {
             let enforcement = late::enforcement(
                 &check.name,

@@ -642,3 +642,29 @@ async fn while_it_is_not_known_what_is_deferred_every_check_that_can_be_must_acc
     let good = change_of(id, "vat_number", "canary-good");
     assert_eq!(app.settings(&good).await.refused()[0].1, 4_900_001);
 }
+
+#[tokio::test]
+async fn no_account_is_deactivated_for_a_sign_up_that_it_may_not_have_come_of() {
+    let house = house("deactivate").await;
+    house.app.prove_guard().await;
+    let person = payload();
+    assert!(house.app.pre(&person).await.is_admitted());
+    let id = house
+        .kratos
+        .has("canary@example.org", "2026-11-23T14:32:54Z");
+    // A hook behind ours has changed another trait.
+    let changed = person.with_trait("company", "Canary AG").saved_as(id);
+    let status = house.app.post(&changed.guarded()).await.status;
+    assert_eq!(status, 204);
+    house.vies.answers(200, &json!({"valid": false}));
+    house.asked_again().await;
+    house
+        .app
+        .eventually("the account is marked", async || {
+            let admin = house.kratos.identity(id)["metadata_admin"].clone();
+            let mark = &admin["vestibule"]["refused"]["vat_number"];
+            mark.is_object().then_some(())
+        })
+        .await;
+    assert_eq!(house.kratos.identity(id)["state"], "active");
+}
