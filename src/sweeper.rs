@@ -152,11 +152,8 @@ impl Sweeper {
             let looked_up = futures_util::stream::iter(flows)
                 .map(|record| self.process(record))
                 .buffer_unordered(AT_ONCE);
-            let failed: Vec<store::Error> =
-                looked_up.filter_map(async |one| one.err()).collect().await;
-            if let Some(error) = failed.into_iter().next() {
-                return Err(error);
-            }
+            let results: Vec<Result<(), store::Error>> = looked_up.collect().await;
+            results.into_iter().collect::<Result<(), _>>()?;
         }
     }
 
@@ -164,24 +161,27 @@ impl Sweeper {
         // What becomes due during the look-up is due after it.
         let started = self.clock.now();
         let mut is_answered = true;
-        let mut sought_by_guard = false;
         let state = self.store.flow(record.flow_id).await?;
-        for one in state.pending.iter().rev() {
-            if one.state == PendingState::Attributed {
-                continue;
-            }
-            let looked_up = match &self.lookup {
-                // One look-up by our `external_id` is for all submissions of the flow.
-                Some(lookup) if one.guarded && lookup.can_find(one).await => {
-                    if sought_by_guard {
-                        LookedUp::NotFound
-                    } else {
-                        sought_by_guard = true;
-                        Self::look_up(lookup, one).await
-                    }
+        let unattributed = || {
+            let all = state.pending.iter().rev();
+            all.filter(|one| one.state != PendingState::Attributed)
+        };
+        // One look-up by our `external_id` is for all submissions of the flow: the identity is younger than the first.
+        let mut by_guard = None;
+        for one in unattributed() {
+            let looked_up = match (&self.lookup, &by_guard) {
+                (Some(lookup), _) if !(one.guarded && lookup.can_find(one).await) => {
+                    Self::look_up(lookup, one).await
                 }
-                Some(lookup) => Self::look_up(lookup, one).await,
-                None => LookedUp::NotFound,
+                (Some(lookup), None) => {
+                    let first = unattributed()
+                        .filter(|one| one.guarded)
+                        .min_by_key(|one| one.last_known_absent_at)
+                        .unwrap_or(one);
+                    by_guard = Some(());
+                    Self::look_up(lookup, first).await
+                }
+                (Some(_), Some(())) | (None, _) => LookedUp::NotFound,
             };
             match looked_up {
                 LookedUp::Found(id, identity)

@@ -12,6 +12,7 @@ mod deadline;
 mod deferred;
 mod deliveries;
 mod gate;
+mod gate_model;
 mod identity_writes;
 mod journal;
 mod judged_answers;

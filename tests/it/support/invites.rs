@@ -44,6 +44,19 @@ impl Invites {
         self.book.lock().expect("a lock").asked
     }
 
+    /// The same for one code.
+    pub fn of_code(&self, code: &str) -> (usize, usize) {
+        let book = self.book.lock().expect("a lock");
+        let holds: Vec<&String> = book
+            .holds
+            .values()
+            .filter(|(known, _)| known == code)
+            .map(|(_, hold)| hold)
+            .collect();
+        let confirmed = holds.iter().filter(|hold| book.confirmed.contains(**hold));
+        (holds.len(), confirmed.count())
+    }
+
     /// How many are held, and how many of those are used up for good.
     pub fn held_and_confirmed(&self) -> (usize, usize) {
         let book = self.book.lock().expect("a lock");

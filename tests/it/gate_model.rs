@@ -1,0 +1,388 @@
+//! Random interleavings of everything that can happen to three visitors, two forms and two invites, beside a plain model of
+//! invites and accounts.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
+use serde_json::json;
+use uuid::Uuid;
+use vestibule::clock::Timestamp;
+
+use crate::support::app::{KEY, uuid};
+use crate::support::invites::Invites;
+use crate::support::payload::Payload;
+use crate::support::{FakeKratos, TestApp, payload};
+
+const SETTINGS: &str = r#"
+kratos: {admin_url: "${env:KRATOS}", use_external_id: MODE}
+checks:
+  invite:
+    field: traits.invite
+    reserve:
+      take: {post: "${env:INVITES}/invites/{value}/hold"}
+      confirm: {post: "${env:INVITES}/holds/{taken.body.hold_id}/confirm"}
+      release: {delete: "${env:INVITES}/holds/{taken.body.hold_id}"}
+    refuse: [{when: 404}, {when: 409}]
+deliveries:
+  crm: {events: [identity.created], send: {post: "${env:INVITES}/crm"}}
+"#;
+
+/// How long Kratos may take to save an accepted sign-up in this model. Without the guard nothing can be promised for longer.
+const SAVED_WITHIN_UNGUARDED: TimeDelta = TimeDelta::seconds(8);
+const SAVED_WITHIN_GUARDED: TimeDelta = TimeDelta::minutes(9);
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A visitor submits one of the two forms with one of the two invites.
+    Submit {
+        form: usize,
+        visitor: usize,
+        invite: usize,
+    },
+    /// Somebody submits one of the forms with an invite that nobody knows.
+    Garbage { form: usize },
+    /// Kratos repeats a call whose answer was lost.
+    Repeat { submission: usize },
+    /// Kratos saves an accepted submission, unless it refuses it; its `post` comes or is lost.
+    Save { submission: usize, post: bool },
+    /// A `post` comes once more, as after a restart of Kratos.
+    PostAgain { account: usize },
+    /// Time passes.
+    Wait { seconds: u64 },
+    /// Vestibule is restarted.
+    Restart,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => (0..2usize, 0..3usize, 0..2usize)
+            .prop_map(|(form, visitor, invite)| Event::Submit { form, visitor, invite }),
+        1 => (0..2usize).prop_map(|form| Event::Garbage { form }),
+        1 => (0..8usize).prop_map(|submission| Event::Repeat { submission }),
+        5 => (0..8usize, any::<bool>())
+            .prop_map(|(submission, post)| Event::Save { submission, post }),
+        1 => (0..4usize).prop_map(|account| Event::PostAgain { account }),
+        3 => prop_oneof![1..4u64, Just(11), Just(40)].prop_map(|seconds| Event::Wait { seconds }),
+        1 => Just(Event::Restart),
+    ]
+}
+
+/// A submission that Kratos has sent to `pre`.
+struct Submission {
+    payload: Payload,
+    trigger: String,
+    form: usize,
+    invite: usize,
+    at: Timestamp,
+    is_admitted: bool,
+}
+
+struct Account {
+    post: Payload,
+    invite: usize,
+}
+
+/// Vestibule and what surrounds it, used by all runs one after the other.
+struct World {
+    app: Option<TestApp>,
+    kratos: FakeKratos,
+    invites: Invites,
+    yaml: String,
+    is_guarded: bool,
+    runs: usize,
+}
+
+impl World {
+    async fn new(is_guarded: bool) -> Self {
+        let (kratos, invites) = (FakeKratos::start(), Invites::with_uses(1));
+        let yaml = SETTINGS.replace("MODE", if is_guarded { "auto" } else { "never" });
+        let app = TestApp::with(&yaml)
+            .kratos("KRATOS", &kratos)
+            .env("INVITES", &invites.url())
+            .start()
+            .await;
+        if is_guarded {
+            app.prove_guard().await;
+        }
+        Self {
+            app: Some(app),
+            kratos,
+            invites,
+            yaml,
+            is_guarded,
+            runs: 0,
+        }
+    }
+
+    fn app(&self) -> &TestApp {
+        self.app.as_ref().expect("it runs")
+    }
+
+    async fn restart(&mut self) {
+        let app = self.app.take().expect("it runs");
+        let (folder, now) = (Arc::clone(&app.folder), app.hand.now());
+        app.app.stop().await;
+        let app = TestApp::with(&self.yaml)
+            .kratos("KRATOS", &self.kratos)
+            .env("INVITES", &self.invites.url())
+            .after(&folder, now)
+            .start()
+            .await;
+        self.app = Some(app);
+    }
+
+    async fn wait(&self, duration: Duration) {
+        self.app().hand.advance(duration);
+        self.app().looked().await;
+    }
+
+    async fn pre(&self, submission: &Submission) -> bool {
+        let headers = [
+            ("X-Vestibule-Key", KEY),
+            ("Ory-Webhook-Trigger-ID", submission.trigger.as_str()),
+        ];
+        let path = "/hooks/registration/pre?method=password";
+        let body = submission.payload.to_string();
+        self.app()
+            .call_with(path, body, &headers)
+            .await
+            .is_admitted()
+    }
+}
+
+/// One run: what happens, and what must be true whatever happens.
+struct Run<'w> {
+    world: &'w mut World,
+    forms: [Uuid; 2],
+    number: usize,
+    submissions: Vec<Submission>,
+    accounts: Vec<Account>,
+    addresses: HashSet<String>,
+    /// The forms that have brought forth their account, and of those the ones of which Vestibule got a `post`.
+    closed: HashSet<usize>,
+    known_closed: HashSet<usize>,
+}
+
+impl<'w> Run<'w> {
+    fn new(world: &'w mut World) -> Self {
+        world.runs += 1;
+        let number = world.runs;
+        Self {
+            world,
+            forms: [Uuid::new_v4(), Uuid::new_v4()],
+            number,
+            submissions: Vec::new(),
+            accounts: Vec::new(),
+            addresses: HashSet::new(),
+            closed: HashSet::new(),
+            known_closed: HashSet::new(),
+        }
+    }
+
+    fn invite(&self, invite: usize) -> String {
+        format!("invite-{}-{}-{invite}", self.world.is_guarded, self.number)
+    }
+
+    fn payload(&self, form: usize, email: &str, invite: &str) -> Payload {
+        let now = self.world.app().hand.now();
+        payload()
+            .with("/flow/id", self.forms[form].to_string())
+            .with("/flow/issued_at", json!(now))
+            .with("/flow/expires_at", json!(now + TimeDelta::hours(1)))
+            .with("/identity/state_changed_at", json!(now))
+            .with_trait("email", email)
+            .with_trait("invite", invite)
+            .with(
+                "/identity/verifiable_addresses",
+                json!([{"value": email, "via": "email"}]),
+            )
+    }
+
+    async fn happens(&mut self, event: Event) {
+        match event {
+            Event::Submit {
+                form,
+                visitor,
+                invite,
+            } => self.submit(form, visitor, invite).await,
+            Event::Garbage { form } => {
+                let garbage = self.payload(form, "garbage@example.org", "garbage");
+                assert!(!self.world.app().pre(&garbage).await.is_admitted());
+            }
+            Event::Repeat { submission } => {
+                let Some(one) = self.submissions.get(submission) else {
+                    return;
+                };
+                // A flow may have been closed since; no repetition admits what was refused.
+                let again = self.world.pre(one).await;
+                assert!(!again || one.is_admitted, "a refused call is admitted");
+            }
+            Event::Save { submission, post } => self.save(submission, post).await,
+            Event::PostAgain { account } => {
+                if let Some(account) = self.accounts.get(account) {
+                    let status = self.world.app().post(&account.post).await.status;
+                    assert_eq!(status, 204);
+                }
+            }
+            Event::Wait { seconds } => self.world.wait(Duration::from_secs(seconds)).await,
+            Event::Restart => self.world.restart().await,
+        }
+        for invite in 0..2 {
+            let accounts = self.accounts_with(invite);
+            assert!(accounts <= 1, "{accounts} accounts with one invite");
+        }
+    }
+
+    async fn submit(&mut self, form: usize, visitor: usize, invite: usize) {
+        let email = format!(
+            "{}-{}-{visitor}@example.org",
+            self.number, self.world.is_guarded
+        );
+        let mut submission = Submission {
+            payload: self.payload(form, &email, &self.invite(invite)),
+            trigger: uuid(),
+            form,
+            invite,
+            at: self.world.app().hand.now(),
+            is_admitted: false,
+        };
+        submission.is_admitted = self.world.pre(&submission).await;
+        if self.known_closed.contains(&form) {
+            assert!(!submission.is_admitted, "the form is used up");
+        }
+        let is_first = self.submissions.iter().all(|one| one.invite != invite);
+        if is_first && !self.closed.contains(&form) {
+            assert!(submission.is_admitted, "nobody else wants the invite");
+        }
+        self.submissions.push(submission);
+    }
+
+    async fn save(&mut self, submission: usize, post: bool) {
+        let Some(one) = self.submissions.get(submission) else {
+            return;
+        };
+        let now = self.world.app().hand.now();
+        let within = if self.world.is_guarded {
+            SAVED_WITHIN_GUARDED
+        } else {
+            SAVED_WITHIN_UNGUARDED
+        };
+        let email = one.payload.0["identity"]["traits"]["email"]
+            .as_str()
+            .expect("a text")
+            .to_owned();
+        let is_unique = !self.addresses.contains(&email);
+        let is_only = !self.world.is_guarded || !self.closed.contains(&one.form);
+        if !one.is_admitted || now - one.at > within || !is_unique || !is_only {
+            return; // Kratos refuses it, or it was saved already.
+        }
+        let created_at = now.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+        let id = self.world.kratos.has(&email, &created_at);
+        let mut saved = one.payload.clone().saved_as(id);
+        let traits = saved.0["identity"]["traits"].clone();
+        self.world.kratos.change(id, "/traits", traits);
+        if self.world.is_guarded {
+            saved = saved.guarded();
+            let external_id = saved.0["identity"]["external_id"].clone();
+            self.world.kratos.change(id, "/external_id", external_id);
+        }
+        let (form, invite) = (one.form, one.invite);
+        self.addresses.insert(email);
+        if post {
+            assert_eq!(self.world.app().post(&saved).await.status, 204);
+        }
+        if self.world.is_guarded {
+            self.closed.insert(form);
+            if post {
+                self.known_closed.insert(form);
+            }
+        }
+        self.accounts.push(Account {
+            post: saved,
+            invite,
+        });
+    }
+
+    fn accounts_with(&self, invite: usize) -> usize {
+        let with = self.accounts.iter().filter(|one| one.invite == invite);
+        with.count()
+    }
+
+    /// Everything comes to its end: each account has its invite, and no invite is held for nobody.
+    async fn ends(self) {
+        let app = self.world.app();
+        for seconds in [6, 25, 90, 600, 4000] {
+            self.world.wait(Duration::from_secs(seconds)).await;
+        }
+        app.eventually("everything is delivered", async || {
+            let backlog = app.app.store.backlog().await.expect("an answer");
+            if backlog.pending > 0 {
+                app.hand.advance(Duration::from_secs(1));
+            }
+            (backlog.pending == 0).then_some(backlog)
+        })
+        .await;
+        for invite in 0..2 {
+            let accounts = self.accounts_with(invite);
+            let (held, confirmed) = self.world.invites.of_code(&self.invite(invite));
+            assert_eq!(
+                (held, confirmed),
+                (accounts, accounts),
+                "invite {invite} is held and confirmed so often, and has so many accounts"
+            );
+        }
+        let backlog = app.app.store.backlog().await.expect("an answer");
+        assert_eq!(backlog.abandoned, 0, "an honest run leaves no dead letter");
+    }
+}
+
+fn plays(is_guarded: bool) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let world = runtime.block_on(World::new(is_guarded));
+    let world = tokio::sync::Mutex::new(world);
+    let mut runner = TestRunner::new(Config {
+        cases: cases(),
+        max_shrink_iters: 200,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("seeds"))),
+        source_file: Some(file!()),
+        ..Config::default()
+    });
+    let runs = proptest::collection::vec(event(), 1..16);
+    let result = runner.run(&runs, |events| {
+        runtime.block_on(async {
+            let mut world = world.lock().await;
+            let mut run = Run::new(&mut world);
+            for event in events {
+                run.happens(event).await;
+            }
+            run.ends().await;
+        });
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// `PROPTEST_CASES=2000 cargo test --test it gate_model` plays more of them.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|cases| cases.parse().ok()).unwrap_or(60)
+}
+
+#[test]
+fn with_the_guard_no_invite_serves_two_accounts_and_none_is_lost() {
+    plays(true);
+}
+
+#[test]
+fn without_the_guard_no_invite_serves_two_accounts_and_none_is_lost() {
+    plays(false);
+}
