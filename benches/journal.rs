@@ -1,4 +1,4 @@
-//! What the journal adds to a sign-up: the time of `pre` with 64 calls in flight, with the journal and without. Both ask the
+//! What recording accepted sign-ups adds: the time of `pre` with 64 calls in flight, with the record and without. Both ask the
 //! same service, which takes 5 ms, as every check that is worth a hook does. Same database server, same run; rounds take turns.
 //!
 //! `cargo bench --bench journal`; on PostgreSQL with the address of an empty database in `BENCH_DSN`.
@@ -13,6 +13,7 @@ use std::time::Duration;
 use actix_web::{App as Web, HttpResponse, HttpServer, web};
 use vestibule::app::{App, Surroundings};
 use vestibule::config::{self, Environment};
+use vestibule::pending::LookupTimes;
 
 use caller::{IN_FLIGHT, payload};
 
@@ -43,7 +44,7 @@ async fn measure() {
     let folder = tempfile::tempdir().expect("a folder");
     let service = start_service();
     let without = start(folder.path(), "without.db", service, "").await;
-    // Nobody is there: nothing is looked up within the minutes of a measurement but in vain.
+    // Nobody is there, and nothing is looked up within the minutes of a measurement.
     let admin = "kratos: {admin_url: \"http://127.0.0.1:9\"}\n";
     let with = start(folder.path(), "with.db", service, admin).await;
     println!(
@@ -93,9 +94,14 @@ async fn start(folder: &Path, database: &str, service: SocketAddr, head: &str) -
         &environment,
     )
     .unwrap_or_else(|problems| panic!("{problems}"));
-    App::start(settings, Surroundings::default())
-        .await
-        .expect("a start")
+    let surroundings = Surroundings {
+        lookup_times: LookupTimes {
+            after_acceptance: [Duration::from_hours(1); 4],
+            ..LookupTimes::default()
+        },
+        ..Surroundings::default()
+    };
+    App::start(settings, surroundings).await.expect("a start")
 }
 
 fn start_service() -> SocketAddr {

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -17,7 +18,7 @@ use crate::clock::{Clock, Timestamp, later};
 use crate::delivery::backoff::{Schedule, next_try};
 use crate::identities::lookup::Lookup;
 use crate::kratos::Flow;
-use crate::kratos::fingerprint::guard_id;
+use crate::kratos::fingerprint::{fingerprint, guard_id};
 use crate::pending::{FlowRecord, LookupTimes, PendingSignUp, PendingState};
 use crate::reservation::Because;
 use crate::resolution::Resolution;
@@ -58,6 +59,8 @@ pub struct Sweeper {
     pub clock: Clock,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Whether Kratos did not answer the last look-up: its first failure is reported for all.
+    pub is_unanswered: AtomicBool,
 }
 
 /// What a look-up of one submission came to.
@@ -171,7 +174,7 @@ impl Sweeper {
         for one in unattributed() {
             let looked_up = match (&self.lookup, &by_guard) {
                 (Some(lookup), _) if !(one.guarded && lookup.can_find(one).await) => {
-                    Self::look_up(lookup, one).await
+                    self.look_up(lookup, one).await
                 }
                 (Some(lookup), None) => {
                     let first = unattributed()
@@ -179,13 +182,14 @@ impl Sweeper {
                         .min_by_key(|one| one.last_known_absent_at)
                         .unwrap_or(one);
                     by_guard = Some(());
-                    Self::look_up(lookup, first).await
+                    self.look_up(lookup, first).await
                 }
                 (Some(_), Some(())) | (None, _) => LookedUp::NotFound,
             };
             match looked_up {
                 LookedUp::Found(id, identity)
-                    if self.is_attributed_to(one, id, &identity).await? =>
+                    if self.can_be_of(one, &identity)
+                        && self.is_attributed_to(one, id, &identity).await? =>
                 {
                     if self.found(one, id, &identity).await? {
                         return self.store.reschedule_lookup(&record, None).await;
@@ -207,15 +211,39 @@ impl Sweeper {
         self.store.reschedule_lookup(&record, next).await
     }
 
-    async fn look_up(lookup: &Lookup, one: &PendingSignUp) -> LookedUp {
-        match lookup.find(one).await {
-            Ok(Some((id, identity))) => LookedUp::Found(id, identity),
-            Ok(None) => LookedUp::NotFound,
+    async fn look_up(&self, lookup: &Lookup, one: &PendingSignUp) -> LookedUp {
+        let found = lookup.find(one).await;
+        let was_unanswered = self.is_unanswered.swap(found.is_err(), Ordering::Relaxed);
+        match found {
+            Ok(found) => {
+                if was_unanswered {
+                    tracing::info!("Kratos's admin API answers look-ups of sign-ups again");
+                }
+                found.map_or(LookedUp::NotFound, |(id, identity)| {
+                    LookedUp::Found(id, identity)
+                })
+            }
             Err(error) => {
-                tracing::warn!(flow.id = %one.key.flow_id, %error, "A pending sign-up cannot be looked up; it is tried again");
+                if !was_unanswered {
+                    tracing::error!(
+                        flow.id = %one.key.flow_id, %error,
+                        "ALARM: Kratos's admin API does not answer, so nothing is known of accepted sign-ups without a `post`; they \
+                         are looked up again with growing pauses"
+                    );
+                }
                 LookedUp::Unanswered
             }
         }
+    }
+
+    /// Whether the identity can have come of this flow rather than of another one of the same visitor. Without our
+    /// `external_id` it must have the traits of the submission. Traits that a later hook has changed count only once the flow
+    /// is over, when every other flow has had its look-ups.
+    fn can_be_of(&self, one: &PendingSignUp, identity: &Value) -> bool {
+        let has_guard_id = identity["external_id"].as_str() == Some(&guard_id(one.key.flow_id));
+        let has_its_traits = fingerprint(&identity["traits"]) == one.hash.traits;
+        let is_over = self.times.is_over(one.expires_at, self.clock.now());
+        one.flow != Flow::Registration || has_guard_id || has_its_traits || is_over
     }
 
     /// Whether the identity came of this flow, and not of another one of the same visitor.

@@ -1,5 +1,6 @@
 //! The parts of the program, each given what it uses.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
@@ -140,6 +141,7 @@ impl Parts {
             lookup: self.lookup.clone(),
             resolution: Arc::clone(&self.resolution),
             times: self.lookup_times.clone(),
+            is_unanswered: AtomicBool::new(false),
             stored: Arc::clone(&self.stored),
             hurry: Arc::clone(&self.hurry),
             clock: self.clock.clone(),

@@ -237,7 +237,8 @@ async fn an_account_that_is_there_keeps_its_invite_from_the_next_submission() {
     let (app, invites, kratos) = inviting_with_kratos(1).await;
     let first = invited("first@example.org");
     assert!(app.pre(&first).await.is_admitted());
-    kratos.has("first@example.org", "2026-11-23T14:32:53.2Z");
+    let id = kratos.has("first@example.org", "2026-11-23T14:32:53.2Z");
+    kratos.change(id, "/traits/invite", json!("gold"));
     let second = first.clone().with_trait("email", "second@example.org");
     app.hand.advance(Duration::from_secs(11));
     assert_eq!(app.pre(&second).await.status, 400);

@@ -250,6 +250,7 @@ async fn a_user_name_is_known_from_the_identity_schema() {
     app.pre(&person).await;
     app.recorded(&person).await;
     let id = kratos.has("ada l.", "2026-11-23T14:33:00Z");
+    kratos.change(id, "/traits", person.0["identity"]["traits"].clone());
     app.hand.advance(Duration::from_secs(61));
     // Kratos is not known yet to store our `external_id`.
     assert!(kratos.next().await.contains("/by/external/"));
@@ -312,4 +313,22 @@ async fn an_account_that_is_younger_than_the_yes_by_far_came_of_another_sign_up(
     app.hand.advance(Duration::from_mins(63));
     assert_eq!(crm.next().await.target, "/failed");
     assert_eq!(app.deliveries("crm").await, []);
+}
+
+/// Where people sign in by an address and our `external_id` is not used, another sign-up of the same person may be meant.
+#[tokio::test]
+async fn an_account_with_other_traits_is_taken_for_the_sign_up_only_when_its_flow_is_over() {
+    let (app, kratos, crm) = house().await;
+    let person = person("changed@example.org");
+    assert!(app.pre(&person).await.is_admitted());
+    app.recorded(&person).await;
+    let id = kratos.has("changed@example.org", "2026-11-23T14:32:53.2Z");
+    kratos.change(id, "/traits/company", json!("as a later hook wrote it"));
+    app.hand.advance(Duration::from_mins(11));
+    kratos.next().await;
+    app.looked().await;
+    assert_eq!(app.deliveries("crm").await, []);
+    app.hand.advance(Duration::from_mins(52));
+    assert_eq!(crm.next().await.json()["data"]["identity"]["id"], json!(id));
+    assert_eq!(app.deliveries("sad").await, []);
 }
