@@ -64,6 +64,8 @@ impl House {
                 (identity["metadata_admin"]["crm_id"] == expected).then_some(())
             })
             .await;
+        // Time must not move while it is being written down.
+        self.app.delivery_in("save:crm", State::Delivered).await;
         self.app.verified().await;
     }
 
