@@ -139,6 +139,7 @@ impl IdentityWriter {
         if !self.is_in_force(id, check).await? {
             return Ok(());
         }
+        self.refused.warn_if_never_asked();
         self.identities.delete_sessions(id).await?;
         let deactivate = async {
             if !self.is_in_force(id, check).await? {
