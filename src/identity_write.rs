@@ -67,7 +67,7 @@ pub struct Write {
     pub is_repair: bool,
 }
 
-/// One field of a [`Write`]; `None` stands for "not there".
+/// One field of a [`Write`]; `None` means that the field is absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FieldWrite {
     /// `["metadata_admin", "crm_id"]`.
@@ -80,7 +80,7 @@ pub struct FieldWrite {
     pub after: Option<Value>,
 }
 
-/// A change that a person saved in settings, as `post` tells of it.
+/// A change that a person saved in settings, as `post` reports it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedChange {
     /// When `post` arrived.
@@ -94,9 +94,9 @@ pub struct SavedChange {
 /// What a look at the identity shows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Finding {
-    /// To be written again: the identity has the values from before our writes.
+    /// To be written again: the identity has the values from before the writes.
     pub undone: Vec<Put>,
-    /// To be written back: our write undid what the person had saved.
+    /// To be written back: a write undid what the person had saved.
     pub restore: Vec<Put>,
     /// Whether some field has a third value, or only a part is as before. It may be an operator's, so it stays.
     pub left_alone: bool,
@@ -267,7 +267,7 @@ impl IdentityWrites {
         })
     }
 
-    /// What to write back if one of our writes undid a save: the traits are those from before a save whose `post` came
+    /// What to write back if a write undid a save: the traits are those from before a save whose `post` came
     /// while the write was under way.
     fn restore(&self, identity: &Value) -> Vec<Put> {
         let Some(newest) = self.saved.last() else {
@@ -413,7 +413,7 @@ mod tests {
             // A save that had read the row after.
             (json!({"mark": 2}), "new", vec![], true),
             (json!({"mark": 2}), "old", vec![], true),
-            // Somebody took the mark away.
+            // The mark was removed.
             (json!({}), "set", vec![], true),
             (json!({"mark": 3}), "set", vec![], true),
             (json!({"note": 1, "mark": 2}), "set", vec![], true),

@@ -136,7 +136,7 @@ impl Porter {
         let identity = match identities.get(delivery.identity_id).await {
             Ok(Some(identity)) => identity,
             Ok(None) => return Ok(Present::Gone),
-            // Nobody asks again, and the answer must not get lost.
+            // This was the last try, and the answer must not get lost.
             Err(_) if self.knows.clock.now() >= delivery.keep_trying_until => {
                 return Ok(Present::Same);
             }

@@ -28,7 +28,7 @@ pub struct RefusedIdentities {
     clock: Clock,
     metrics: Arc<Metrics>,
     known: RwLock<Option<Known>>,
-    /// Whether a hook of login or recovery was ever called.
+    /// Whether Kratos has ever called a hook of login or recovery.
     was_asked: AtomicBool,
 }
 
@@ -81,7 +81,7 @@ impl RefusedIdentities {
         self.was_asked.store(true, Ordering::Relaxed);
     }
 
-    /// Tells the operator if nobody asks before people sign in.
+    /// Warns the operator if Kratos does not ask before people sign in.
     pub fn warn_if_never_asked(&self) {
         if !self.was_asked.load(Ordering::Relaxed) {
             tracing::warn!(

@@ -27,7 +27,7 @@ use crate::telemetry::metrics::ReasonLabels;
 const LOCK: Duration = Duration::from_mins(1);
 /// So many writes of one identity are verified together, the newest.
 const MAX_WRITES: usize = 50;
-/// So many of them may repeat others. More of them mean that somebody undoes each one.
+/// So many of them may repeat others. More of them mean that each one is undone.
 const MAX_REPAIRS: usize = 20;
 /// When to verify again if another write or a settings call is under way.
 const BUSY: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl OwnLocks {
         let done = work.await;
         drop(held);
         let mut known = self.known();
-        // The map and this function: nobody waits.
+        // Only the map and this function hold it.
         if Arc::strong_count(&lock) == 2 {
             known.remove(&id);
         }
@@ -236,7 +236,7 @@ impl IdentityWriter {
                          today; correct the traits or the schema"
                     );
                 }
-                // Nothing was written.
+                // Kratos wrote nothing.
                 match before {
                     Some(before) => self.store.store_identity_writes(&before).await?,
                     None => self.store.end_verification(id, writes.verify_at).await?,
@@ -346,7 +346,7 @@ impl IdentityWriter {
 
     /// Looks again, as the only writer, and writes again.
     async fn repair(&self, id: Uuid) -> Result<(), WriteError> {
-        // The changes that people saved before the identity, so that it holds them, unless one of our writes undid them.
+        // The changes that people saved before the identity, so that it holds them, unless a write undid them.
         let now = self.clock.now();
         let writes = self.store.identity_writes(id).await?;
         let writes = writes.unwrap_or_else(|| IdentityWrites::new(id, now));
@@ -400,7 +400,7 @@ impl IdentityWriter {
         self.patch(id, &identity, &puts, true).await
     }
 
-    /// Nothing fights an operator.
+    /// The operator decides: the refusal is lifted, and the identity stays as it is.
     async fn lift_for_an_operator(&self, id: Uuid) -> Result<(), WriteError> {
         let now = self.clock.now();
         let lifted = self.store.lift_late_refusals(id, None, now, &[]).await?;

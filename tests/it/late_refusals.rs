@@ -186,7 +186,7 @@ async fn sign_in_hooks_are_answered_from_memory_while_the_database_is_away() {
     assert_eq!(
         house.call(HOOKS[1], &payload().saved()).await.status,
         204,
-        "whoever is not refused signs in without a database"
+        "a person who is not refused signs in without a database"
     );
     let alarm = "ALARM: the identities that were refused late cannot be loaded";
     assert_eq!(logs::lines_with(alarm).len(), 1, "once, not each second");
