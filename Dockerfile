@@ -1,4 +1,4 @@
-# One image: `docker build -t vestibule .`, then `docker run --rm -p 127.0.0.1:4480:4480 vestibule demo`.
+# One image: `docker build -t vestibule .`, then on Linux `docker run --rm --network host vestibule demo`.
 # The cache mounts need BuildKit: Docker 23 or later, podman, buildah, or Docker 20.10 with DOCKER_BUILDKIT=1.
 
 FROM rust:1.95.0-bookworm AS build

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::settings::{Address, Dsn, Settings};
 use crate::delivery::backoff::random_jitter;
 use crate::kratos::hooks::EXAMPLE_KEY;
+use crate::pending::LookupTimes;
 use crate::secret::Secret;
 use crate::server::{Door, Health, Operator, admin, hooks};
 use crate::store::Store;
@@ -43,6 +44,8 @@ pub struct Surroundings {
     pub jitter: Jitter,
     /// A store in place of the one that the settings name.
     pub store: Option<Arc<dyn Store>>,
+    /// When sign-ups without a `post` are looked up.
+    pub lookup_times: LookupTimes,
 }
 
 impl Default for Surroundings {
@@ -51,6 +54,7 @@ impl Default for Surroundings {
             clock: Clock::system(),
             jitter: Arc::new(random_jitter),
             store: None,
+            lookup_times: LookupTimes::default(),
         }
     }
 }
@@ -99,13 +103,14 @@ impl App {
             clock,
             jitter,
             store,
+            lookup_times,
         } = surroundings;
         look_at_keys(&settings.hooks.keys)?;
         let store = match store {
             Some(store) => store,
             None => open_store(&settings.dsn).await?,
         };
-        let parts = Parts::new(&settings, store, clock.clone())?;
+        let parts = Parts::new(&settings, store, clock.clone(), lookup_times)?;
         let hooks_listener = listen(settings.hooks_address, "serve.hooks")?;
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;
@@ -113,6 +118,9 @@ impl App {
         upkeep::note_the_start(&*parts.store, &clock, &settings.deliveries).await;
         let worker = parts.worker(&settings, jitter);
         let sweeper = parts.sweeper();
+        let holding_checks = parts.resolution.holding_checks();
+        let count_from =
+            upkeep::holding_checks_count_from(&*parts.store, &clock, &holding_checks).await;
         if let Err(error) = parts.refused.reload().await {
             tracing::error!(
                 error = %error.in_full(),
@@ -120,7 +128,7 @@ impl App {
             );
         }
         let (activity, verifier) = parts.verifier().unzip();
-        let (door, writer) = parts.door(&settings, activity);
+        let (door, writer) = parts.door(&settings, count_from, activity);
         let health = Data::new(Health::new(
             Arc::clone(&parts.metrics),
             Arc::clone(&parts.store),

@@ -3,6 +3,7 @@
 pub mod ask;
 mod judge;
 pub mod late;
+pub mod reads;
 pub mod reserve;
 pub mod set;
 mod take;
@@ -12,12 +13,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::delivery::Event;
-use crate::expression::{Expression, JsonTemplate};
+use crate::expression::{EvaluationError, Expression, JsonTemplate, Names};
 use crate::kratos::{Field, Flow};
 use crate::message::Wording;
 use crate::request;
 
-pub use judge::{Call, Checks, Judgement, Postponed};
+pub use judge::{Call, Checks, Judgement, OpenDeferrals, Postponed};
+pub use reads::Reads;
 pub use take::Book;
 pub use words::{Builtin, Reader, Speech};
 
@@ -48,7 +50,8 @@ pub struct Check {
     pub refuse: Vec<Refusal>,
     /// What makes an answer a yes; by default a 2xx.
     pub accept: Option<Condition>,
-    /// The words for a value that no question can be made of; by default the built-in `not_valid`.
+    /// The words for a value that no question can be made of, or that the service rejects as a question; by default the
+    /// built-in `not_valid`.
     pub invalid: Option<Arc<Wording>>,
     /// What is written into the identity when it accepts.
     pub set: Vec<Set>,
@@ -110,6 +113,16 @@ pub enum Condition {
     Expression(Expression),
 }
 
+impl Condition {
+    /// The expression, unless it is a status.
+    fn expression(&self) -> Option<&Expression> {
+        match self {
+            Self::Expression(expression) => Some(expression),
+            Self::Status(_) => None,
+        }
+    }
+}
+
 /// Whether a check decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -141,11 +154,15 @@ pub enum Kind {
     Status5xx,
     /// A 429.
     RateLimited,
+    /// A 401 or 407: the service does not take Vestibule's credentials.
+    RejectedCredentials,
     /// `unavailable.when` holds.
     Declared,
+    /// A 4xx that the settings do not name. A gateway or a firewall answers so to a value that the visitor chose.
+    RejectedQuestion,
     /// Neither refused nor accepted, or an expression failed on it.
     UnexpectedAnswer,
-    /// An expression without a field failed.
+    /// The question could not be built, or an expression failed without an answer.
     Expression,
     /// What must be written down before the answer could not be.
     NotStored,
@@ -160,6 +177,8 @@ impl Kind {
             Self::Connection => "connection",
             Self::Status5xx => "status_5xx",
             Self::RateLimited => "rate_limited",
+            Self::RejectedCredentials => "rejected_credentials",
+            Self::RejectedQuestion => "rejected_question",
             Self::Declared => "declared",
             Self::UnexpectedAnswer => "unexpected_answer",
             Self::Expression => "expression",
@@ -169,14 +188,25 @@ impl Kind {
 }
 
 impl Unavailable {
-    /// What the operator chose for this kind. `default` covers what the service did; a failed expression
-    /// refuses unless it is named, because a visitor can bring it about.
+    /// What the operator chose for this kind. What `default` does not cover is refused unless it is named.
+    ///
+    /// With `accept`, `default` covers what only the service or the network can bring about; with `defer`, the question is
+    /// asked again, so that it covers more. A visitor chooses the value that makes a gateway answer 400 or an expression fail,
+    /// so neither covers that.
     #[must_use]
     pub fn policy(&self, kind: Kind) -> Policy {
-        match (self.chosen.get(&kind), kind) {
-            (Some(policy), _) => *policy,
-            (None, Kind::Expression | Kind::NotStored) => Policy::Refuse,
-            (None, _) => self.default,
+        if let Some(policy) = self.chosen.get(&kind) {
+            return *policy;
+        }
+        let only_if_named = matches!(
+            kind,
+            Kind::RejectedQuestion | Kind::Expression | Kind::NotStored
+        );
+        let not_by_accept = matches!(kind, Kind::RateLimited | Kind::UnexpectedAnswer);
+        if only_if_named || (not_by_accept && self.default == Policy::Accept) {
+            Policy::Refuse
+        } else {
+            self.default
         }
     }
 }
@@ -193,6 +223,12 @@ impl Check {
         names.sort();
         names.dedup();
         names
+    }
+
+    /// The checks whose response it reads.
+    #[must_use]
+    pub fn checks_read(&self) -> Vec<String> {
+        Reads::of(self).checks
     }
 
     /// Whether it asks nobody and has no loop, so that it takes some microseconds whatever the person sent.
@@ -218,6 +254,25 @@ impl Check {
                 .chosen
                 .values()
                 .any(|policy| *policy == Policy::Defer)
+    }
+
+    /// Whether the check can have run for this sign-up: its field is there, and its condition holds or cannot be evaluated.
+    #[must_use]
+    pub fn could_apply(&self, names: &Names<'_>) -> bool {
+        let nobody = serde_json::Value::Null;
+        let identity = names.identity.unwrap_or(&nobody);
+        let value = self.field.as_ref().map(|field| field.value_in(identity));
+        let is_absent =
+            value.is_some_and(|value| value.is_none_or(crate::kratos::field::is_absent));
+        let names = Names {
+            value: value.flatten(),
+            ..*names
+        };
+        !is_absent
+            && self
+                .when
+                .as_ref()
+                .is_none_or(|when| when.holds(&names).unwrap_or(true))
     }
 
     /// What a late refusal of this check does. Without a choice of the operator, an account that should not have been created is
@@ -250,6 +305,37 @@ impl Check {
             .collect()
     }
 
+    /// Every expression that is ever evaluated for it, those of `reserve` included.
+    fn everything_read(&self) -> Vec<&Expression> {
+        let afterwards = self.reserve.iter().flat_map(|reserve| {
+            let confirm = reserve.confirm.iter();
+            confirm.chain([&reserve.release])
+        });
+        self.expressions()
+            .into_iter()
+            .chain(afterwards.flat_map(request::Plan::expressions))
+            .collect()
+    }
+
+    /// An error if something that is put into a text, or used as one, is a list or an object. `when` and the messages are left
+    /// out: `when` may be about just that, and a message has other words to fall back on.
+    pub fn expects_texts(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+        let reserve = self.reserve.iter().flat_map(|reserve| {
+            let confirm = reserve.confirm.iter();
+            confirm.chain([&reserve.take, &reserve.release])
+        });
+        let mut requests = self.ask.iter().chain(reserve);
+        requests.try_for_each(|plan| plan.expects_texts(names))?;
+        let conditions = self.refuse.iter().map(|refusal| &refusal.when);
+        let mut conditions = conditions
+            .chain(&self.accept)
+            .filter_map(Condition::expression)
+            .chain(&self.unavailable.when);
+        conditions.try_for_each(|condition| condition.expects_texts(names))?;
+        let mut set = self.set.iter();
+        set.try_for_each(|set| set.value.expects_texts(names))
+    }
+
     /// Every expression in it.
     fn expressions(&self) -> Vec<&Expression> {
         self.when
@@ -269,10 +355,7 @@ impl Check {
         let conditions = self.refuse.iter().map(|refusal| &refusal.when);
         let conditions = conditions
             .chain(&self.accept)
-            .filter_map(|condition| match condition {
-                Condition::Expression(expression) => Some(expression),
-                Condition::Status(_) => None,
-            });
+            .filter_map(Condition::expression);
         let wordings = self.refuse.iter().filter_map(|one| one.message.as_ref());
         self.unavailable
             .when
@@ -315,4 +398,49 @@ pub struct Set {
     pub path: Vec<String>,
     /// What is put there.
     pub value: JsonTemplate,
+}
+
+impl Set {
+    /// The paths that it writes, each as far as the settings write it out.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<Vec<String>> {
+        self.value.leaves(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_covers_no_kind_that_a_visitor_can_bring_about() {
+        use Policy::{Accept, Defer, Refuse};
+        for (kind, by_accept, by_defer) in [
+            (Kind::Timeout, Accept, Defer),
+            (Kind::Connection, Accept, Defer),
+            (Kind::Status5xx, Accept, Defer),
+            (Kind::RejectedCredentials, Accept, Defer),
+            (Kind::Declared, Accept, Defer),
+            (Kind::RateLimited, Refuse, Defer),
+            (Kind::UnexpectedAnswer, Refuse, Defer),
+            (Kind::RejectedQuestion, Refuse, Refuse),
+            (Kind::Expression, Refuse, Refuse),
+            (Kind::NotStored, Refuse, Refuse),
+        ] {
+            for (default, expected) in [(Refuse, Refuse), (Accept, by_accept), (Defer, by_defer)] {
+                let unavailable = Unavailable {
+                    default,
+                    ..Unavailable::default()
+                };
+                assert_eq!(unavailable.policy(kind), expected, "{kind:?} {default:?}");
+                for chosen in [Refuse, Accept, Defer] {
+                    let named = Unavailable {
+                        chosen: BTreeMap::from([(kind, chosen)]),
+                        ..unavailable.clone()
+                    };
+                    assert_eq!(named.policy(kind), chosen, "{kind:?}");
+                }
+            }
+        }
+    }
 }

@@ -37,7 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Answer Kratos's hooks and carry deliveries, until SIGTERM or Ctrl-C
-    Serve(ConfigFile),
+    Serve(serve::Options),
     /// Show everything on one machine in one process, with example services and a page to try it on
     Demo(demo::Options),
     /// Read a settings file and print every problem in it; exit code 1 if there is one
@@ -113,7 +113,7 @@ impl Cli {
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Serve(file) => serve::serve(&file.config).await,
+            Command::Serve(options) => serve::serve(&options).await,
             Command::Demo(options) => demo::run(&options).await,
             Command::Validate { file } => validate::run(&file),
             Command::Schema(options) => schema::run(&options),

@@ -56,5 +56,12 @@ pub fn read(text: &str, path: &Path, environment: &Environment) -> Result<Settin
         Some(node) => resolve::resolve(&node, text, folder, environment, problems),
         None => Err(problems),
     };
-    resolved.map_err(|problems| Problems::new(path.display().to_string(), text, problems))
+    let name = path.display().to_string();
+    match resolved {
+        Ok((settings, warnings)) => Ok(Settings {
+            warnings: Problems::warnings(name, text, warnings),
+            ..settings
+        }),
+        Err(problems) => Err(Problems::new(name, text, problems)),
+    }
 }

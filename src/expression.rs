@@ -19,6 +19,8 @@ pub mod template;
 mod conformance;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod reads;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,6 +32,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 
 pub use lists::Lists;
+pub use path::ReadPath;
 pub use template::{JsonTemplate, Piece, Template};
 
 /// The names that exist at one place of the settings file, for checking an expression against.
@@ -253,6 +256,35 @@ impl Expression {
     #[must_use]
     pub fn reads(&self, root: Root) -> bool {
         self.compiled.roots.contains(&root)
+    }
+
+    /// The constant beginnings of all paths that it reads behind this root. What an expression computes (`x[i]`, a loop) is
+    /// covered by what stands before it.
+    pub fn paths(&self, root: Root) -> impl Iterator<Item = ReadPath> {
+        self.compiled
+            .slots
+            .iter()
+            .filter_map(move |slot| match slot {
+                resolve::Slot::Path(path) | resolve::Slot::Has(path) if path.root == root => {
+                    Some(path.constant())
+                }
+                _ => None,
+            })
+    }
+
+    /// An error if something that it uses as a text (`x.startsWith(…)`, `x in lists.name`) is a list or an object: a visitor can
+    /// send these wherever the identity schema gives a trait no type.
+    pub fn expects_texts(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+        let used = self.compiled.texts.iter();
+        used.filter_map(|index| self.compiled.slots.get(*index))
+            .try_for_each(|slot| slot.expects_text(names))
+    }
+
+    /// The same of an expression that is nothing but a path, where its value is put into a text.
+    pub(crate) fn expects_text_result(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+        self.compiled
+            .only_path()
+            .map_or(Ok(()), |slot| slot.expects_text(names))
     }
 
     /// Whether it goes through a list or a map (`all`, `exists`, `map`, `filter`), and so may take long.

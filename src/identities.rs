@@ -1,5 +1,6 @@
 //! The identities that Kratos keeps, through its admin API: looked up, paged through, written to.
 
+pub mod lookup;
 pub mod patch;
 pub mod refused;
 pub mod shape;

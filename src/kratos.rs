@@ -1,6 +1,7 @@
 //! The language Kratos speaks, and nothing of ours.
 
 pub mod field;
+pub mod fingerprint;
 pub mod form;
 pub mod hook;
 pub mod hooks;
@@ -9,6 +10,7 @@ pub mod language;
 pub mod message;
 pub mod payload;
 pub mod reply;
+pub mod schema;
 
 pub use field::Field;
 pub use form::Form;

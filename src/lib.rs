@@ -6,7 +6,7 @@
 //! stands to its right:
 //!
 //! `main → cli → app → config → server, courier, sweeper, reconcile → worker, resolution, retention → check, identities →
-//! service, store → decision, journal, reservation, late_refusal, identity_write → delivery → verdict, request, message →
+//! service, store → decision, pending, reservation, late_refusal, identity_write → delivery → verdict, request, message →
 //! expression → kratos → telemetry, secret, clock`
 
 pub mod app;
@@ -20,10 +20,10 @@ pub mod delivery;
 pub mod expression;
 pub mod identities;
 pub mod identity_write;
-pub mod journal;
 pub mod kratos;
 pub mod late_refusal;
 pub mod message;
+pub mod pending;
 pub mod reconcile;
 pub mod request;
 pub mod reservation;

@@ -138,6 +138,22 @@ impl Plan {
         })
     }
 
+    /// An error if a list or an object would have to be put into a text of the request.
+    pub fn expects_texts(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+        let all = |pairs: &[(String, Template)]| {
+            let mut pairs = pairs.iter();
+            pairs.try_for_each(|(_, template)| template.expects_texts(names))
+        };
+        self.path.expects_texts(names)?;
+        all(&self.query)?;
+        all(&self.headers)?;
+        match &self.body {
+            Content::Empty => Ok(()),
+            Content::Json(template) => template.expects_texts(names),
+            Content::Form(form) => all(form),
+        }
+    }
+
     /// What is filled in.
     #[must_use]
     pub fn expressions(&self) -> Vec<&Expression> {

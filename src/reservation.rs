@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::delivery::Scene;
 use crate::request::Request;
 
-/// Keeps something of a service (an invite, a seat, a number) for one flow.
+/// Keeps something of a service (an invite, a seat, a number) for the submissions of one flow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reservation {
     /// Also the `Idempotency-Key` of taking it.
@@ -31,6 +31,10 @@ pub struct Reservation {
     pub created_at: Timestamp,
     /// When the flow's life ends.
     pub expires_at: Timestamp,
+    /// The submission that it belongs to, where the one-identity guard is not relied on.
+    pub submission: String,
+    /// Until then a `pre` that uses it may still be running, and it is not released.
+    pub in_use_until: Timestamp,
 }
 
 /// What confirming and releasing need.
@@ -66,6 +70,8 @@ pub enum Because {
     Expired,
     /// No account came of it.
     NeverCreated,
+    /// The flow's identity came of another submission.
+    NotUsed,
 }
 
 impl State {
@@ -92,11 +98,12 @@ impl State {
 
 impl Because {
     /// Every reason there is.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Changed,
         Self::Unclear,
         Self::Expired,
         Self::NeverCreated,
+        Self::NotUsed,
     ];
 
     /// As the store and the log write it.
@@ -107,6 +114,7 @@ impl Because {
             Self::Unclear => "unclear",
             Self::Expired => "expired",
             Self::NeverCreated => "never_created",
+            Self::NotUsed => "not_used",
         }
     }
 

@@ -1,6 +1,6 @@
 //! What follows once it is known what became of a sign-up: an account was made, or none ever will be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -9,21 +9,20 @@ use uuid::Uuid;
 use crate::check::{Check, Reserve, late, reserve};
 use crate::clock::Timestamp;
 use crate::delivery::plan::{Occasion, deliveries_for};
-use crate::delivery::{Event, Plan, Queue, Scene};
+use crate::delivery::{Event, New, Plan, Put, Queue, Scene};
 use crate::expression::{Lists, Names};
-use crate::journal::{End, Entry};
-use crate::kratos::{Field, Flow, Hook};
+use crate::kratos::fingerprint::guard_id;
+use crate::kratos::{Flow, Hook};
+use crate::pending::{Attribution, PendingSignUp, PendingState, SubmissionHash, attribute};
 use crate::reservation::{Because, Reservation, State};
-use crate::store::Batch;
+use crate::store::{Batch, Closing, Ending, FlowState, PendingEnd, Release, SettledQuestion};
 
 /// Knows the settings that decide about it.
 pub struct Resolution {
     plans: Vec<Plan>,
     reserves: BTreeMap<String, Reserve>,
-    fields: BTreeMap<String, Field>,
-    /// The checks whose field is saved otherwise than it was typed, because something is set there.
-    rewritten: BTreeSet<String>,
-    defers: bool,
+    /// The checks that reserve or may be deferred.
+    holding: Vec<Check>,
     lists: Arc<Lists>,
 }
 
@@ -40,23 +39,68 @@ pub struct Made<'a> {
     pub trigger_id: &'a str,
     /// What deliveries may read.
     pub names: Names<'a>,
+    /// When the flow expires.
+    pub expires_at: Timestamp,
+    /// Whether the checks that reserve or defer were in force when the sign-up was evaluated.
+    pub rules_were_in_force: bool,
 }
 
 impl Made<'_> {
-    /// Whether a yes to this method is what it came of. One account comes of a sign-up, by whatever method it was tried
-    /// before; a form of settings may be sent by one method after another.
-    fn is_of(&self, method: &str) -> bool {
-        self.event == Event::IdentityCreated || method == self.names.method
+    /// Whether it can have come of this submission. One account comes of a sign-up, by whatever method it was tried before;
+    /// a form of settings may be sent by one method after another.
+    fn can_be_of(&self, pending: &PendingSignUp) -> bool {
+        match self.event {
+            Event::IdentityCreated => pending.flow == Flow::Registration,
+            _ => pending.flow == Flow::Settings && pending.method == self.names.method,
+        }
+    }
+
+    /// Whether the identity carries the `external_id` of its flow, so that no other identity can come of the flow.
+    fn closes_its_flow(&self) -> bool {
+        let external_id = self
+            .names
+            .identity
+            .and_then(|identity| identity["external_id"].as_str());
+        self.event == Event::IdentityCreated && external_id == Some(&guard_id(self.flow_id))
     }
 }
 
-/// What follows, and what somebody should hear of.
+/// What follows, and what is reported.
 #[derive(Debug, Default)]
 pub struct Resolved {
     /// To be stored together.
     pub batch: Batch,
     /// The checks whose reservation had been released before the account was known.
     pub too_late: Vec<String>,
+    /// What is wrong with the attribution, if something is.
+    pub doubt: Option<Doubt>,
+    /// Whether `pre` had answered our `external_id`, and whether the identity has it.
+    pub guard: Option<bool>,
+    /// Whether a submission was accepted while the state was read, so that it must be read again.
+    pub is_stale: bool,
+}
+
+/// What is wrong with the attribution of an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// The flow has one submission, with other traits.
+    OtherTraits,
+    /// The flow has several submissions, none with these traits.
+    Ambiguous,
+    /// No submission is recorded, although a check could have reserved or deferred.
+    NotRecorded,
+}
+
+impl Doubt {
+    /// As logs and metrics write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OtherTraits => "other_traits",
+            Self::Ambiguous => "ambiguous",
+            Self::NotRecorded => "not_recorded",
+        }
+    }
 }
 
 /// What the call tells of. Of all that settings can change, only the profile holds the traits.
@@ -75,21 +119,43 @@ fn event_of(flow: Flow, method: &str) -> Event {
     }
 }
 
-fn rewritten(checks: &[Check]) -> BTreeSet<String> {
-    let set = || {
-        let all = checks.iter().flat_map(|check| &check.set);
-        all.map(|set| set.path.as_slice())
-    };
-    let is_set = |field: &Field| set().any(|path| field.meets(path));
-    let rewritten = checks
-        .iter()
-        .filter(|check| check.field.as_ref().is_some_and(is_set));
-    rewritten.map(|check| check.name.clone()).collect()
+/// Tells one submission from another: a form of settings may be sent again and again.
+fn occasion_of(pending: &PendingSignUp) -> String {
+    let key = &pending.key;
+    format!("{}:{}", key.flow_id, key.submission)
 }
 
-/// What tells one yes to a flow from another: a form of settings may be sent again and again.
-fn occasion_of(entry: &Entry) -> String {
-    format!("{}:{}", entry.flow_id, entry.opened_at.timestamp_millis())
+/// It is not known which submission the identity came of: everything that was reserved is kept, and an operator decides.
+fn keep_all(batch: &mut Batch, made: &Made<'_>, pending: &[PendingSignUp], state: &FlowState) {
+    let now = made.names.now;
+    let reason = format!(
+        "the account came of one of {} submissions of its flow, and none of them had these traits; look whether what was \
+         reserved or deferred is still right",
+        pending.len()
+    );
+    for reservation in &state.reservations {
+        if reservation.state == State::Taken {
+            batch.confirmed.push(reservation.id);
+            batch.deliveries.push(reserve::dead_letter(
+                &Queue::Confirm(&reservation.check),
+                reservation.id.to_string(),
+                (made.identity_id, made.event),
+                reason.clone(),
+                now,
+            ));
+        }
+    }
+    for one in pending {
+        for deferred in &one.details.deferred {
+            batch.deliveries.push(reserve::dead_letter(
+                &Queue::Check(&deferred.check),
+                format!("{}:{}", occasion_of(one), deferred.check),
+                (made.identity_id, made.event),
+                reason.clone(),
+                now,
+            ));
+        }
+    }
 }
 
 impl Resolution {
@@ -99,15 +165,13 @@ impl Resolution {
         let reserves = checks
             .iter()
             .filter_map(|check| Some((check.name.clone(), check.reserve.clone()?)));
-        let fields = checks
+        let holding = checks
             .iter()
-            .filter_map(|check| Some((check.name.clone(), check.field.clone()?)));
+            .filter(|check| check.reserve.is_some() || check.defers());
         Self {
             plans: plans.to_vec(),
             reserves: reserves.collect(),
-            fields: fields.collect(),
-            rewritten: rewritten(checks),
-            defers: checks.iter().any(Check::defers),
+            holding: holding.cloned().collect(),
             lists,
         }
     }
@@ -115,7 +179,30 @@ impl Resolution {
     /// Whether what was taken or deferred for a flow must be looked up.
     #[must_use]
     pub fn looks_back(&self) -> bool {
-        self.defers || !self.reserves.is_empty()
+        !self.holding.is_empty()
+    }
+
+    /// Whether a check of this flow reserves or defers.
+    #[must_use]
+    pub fn holds(&self, flow: Flow) -> bool {
+        self.holding.iter().any(|check| check.flows.contains(&flow))
+    }
+
+    /// Whether a check can be deferred.
+    #[must_use]
+    pub fn defers(&self) -> bool {
+        self.holding.iter().any(Check::defers)
+    }
+
+    /// What tells these checks from other ones, to know since when they are in force.
+    #[must_use]
+    pub fn holding_checks(&self) -> String {
+        let names: Vec<&str> = self
+            .holding
+            .iter()
+            .map(|check| check.name.as_str())
+            .collect();
+        names.join(",")
     }
 
     /// Whether it matters which of two sign-ups an account came of.
@@ -130,19 +217,16 @@ impl Resolution {
         self.tells_of(Event::RegistrationFailed)
     }
 
-    fn tells_of(&self, event: Event) -> bool {
+    /// Whether a plan wants this event.
+    #[must_use]
+    pub fn tells_of(&self, event: Event) -> bool {
         self.plans.iter().any(|plan| plan.events.contains(&event))
     }
 
-    /// The account exists: it is delivered, what was taken is confirmed, what was deferred is asked.
+    /// The account exists: it is delivered; of the submission that it came of, what was reserved is confirmed and what was
+    /// deferred is asked.
     #[must_use]
-    pub fn made(
-        &self,
-        made: &Made<'_>,
-        entry: Option<&Entry>,
-        reservations: &[Reservation],
-    ) -> Resolved {
-        let now = made.names.now;
+    pub fn made(&self, made: &Made<'_>, state: &FlowState) -> Resolved {
         let occasion = Occasion {
             event: made.event,
             identity_id: made.identity_id,
@@ -150,75 +234,150 @@ impl Resolution {
             check: None,
         };
         let mut resolved = Resolved::default();
-        let batch = &mut resolved.batch;
-        batch.deliveries = deliveries_for(&self.plans, &occasion, &made.names);
-        let is_about_another = entry.is_some_and(|entry| !made.is_of(&entry.method));
-        if !is_about_another {
-            batch.closed.push(made.flow_id);
+        resolved.batch.deliveries = deliveries_for(&self.plans, &occasion, &made.names);
+        let attributed_before = state.record.as_ref().and_then(|record| record.identity_id);
+        if attributed_before == Some(made.identity_id) {
+            return resolved;
         }
-        let entry = entry.filter(|_| !is_about_another);
-        if let Some(entry) = entry.filter(|entry| !entry.details.deferred.is_empty()) {
-            let scene = Scene::of(&made.names);
-            let yes = occasion_of(entry);
-            let saved = entry
-                .details
-                .deferred
-                .iter()
-                .filter(|one| self.was_saved(&one.check, one.value.as_ref(), made));
-            let questions = saved.flat_map(|one| {
-                late::question(one, &yes, (made.identity_id, made.event), &scene, now)
-            });
-            batch.deliveries.extend(questions);
-        }
-        for reservation in reservations {
-            match (reservation.state, reservation.because) {
-                (State::Taken, _) if self.is_for(reservation, made) => {
-                    self.confirm(&mut resolved.batch, reservation, made);
-                }
-                (State::Released, Some(Because::Expired | Because::NeverCreated)) => {
-                    let dead = reserve::too_late(reservation, made.identity_id, made.event, now);
-                    resolved.batch.deliveries.push(dead);
-                    resolved.too_late.push(reservation.check.clone());
-                }
-                _ => {}
+        let closes = made.closes_its_flow();
+        let nobody = Value::Null;
+        let identity = made.names.identity.unwrap_or(&nobody);
+        let hash = SubmissionHash::of(identity, made.names.flow.unwrap_or(&nobody));
+        let pending: Vec<PendingSignUp> = state
+            .pending
+            .iter()
+            .filter(|one| made.can_be_of(one))
+            .cloned()
+            .collect();
+        let knows_payload = made.names.flow.is_some() && made.event == Event::IdentityCreated;
+        let attribution = attribute(&pending, made.identity_id, &hash, knows_payload, closes);
+        resolved.guard = match attribution {
+            Attribution::Exact(one) | Attribution::Only(one) if one.guarded => Some(closes),
+            _ => closes.then_some(true),
+        };
+        match attribution {
+            Attribution::Known => return resolved,
+            Attribution::Exact(one) => self.follow_up(&mut resolved, made, one, state, true),
+            Attribution::Only(one) => {
+                resolved.doubt = Some(Doubt::OtherTraits);
+                self.follow_up(&mut resolved, made, one, state, false);
             }
+            Attribution::Ambiguous => {
+                resolved.doubt = Some(Doubt::Ambiguous);
+                keep_all(&mut resolved.batch, made, &pending, state);
+            }
+            Attribution::Unknown => {
+                let unrecorded = self.unrecorded(made);
+                if !unrecorded.is_empty() {
+                    resolved.doubt = Some(Doubt::NotRecorded);
+                    resolved.batch.deliveries.extend(unrecorded);
+                }
+            }
+        }
+        if closes {
+            resolved.batch.closed.push(Closing {
+                flow_id: made.flow_id,
+                flow: Flow::Registration,
+                identity_id: made.identity_id,
+                expires_at: made.expires_at,
+                at: made.names.now,
+            });
+        } else if let Attribution::Exact(one) = attribution {
+            let end = PendingEnd::Attributed(made.identity_id);
+            resolved.batch.ended.push(Ending::of(one, end));
         }
         resolved
     }
 
-    /// Whether the account has the value that a check was about.
-    fn was_saved(&self, check: &str, value: Option<&Value>, made: &Made<'_>) -> bool {
-        let nobody = Value::Null;
-        let identity = made.names.identity.unwrap_or(&nobody);
-        self.fields
-            .get(check)
-            .is_none_or(|field| field.value_in(identity) == value)
-    }
-
-    /// Whether the check's field was saved with a value that it had not had before.
-    fn has_another_value(&self, check: &str, made: &Made<'_>) -> bool {
-        let Some(field) = self.fields.get(check) else {
-            return true;
+    /// What follows for the submission that the identity came of, and for the others of a flow that is closed now.
+    fn follow_up(
+        &self,
+        resolved: &mut Resolved,
+        made: &Made<'_>,
+        one: &PendingSignUp,
+        state: &FlowState,
+        is_certain: bool,
+    ) {
+        let now = made.names.now;
+        let scene = Scene {
+            is_uncertain: !is_certain,
+            ..Scene::of(&made.names)
         };
-        let value_in = |identity: Option<&'_ Value>| {
-            let value = identity.and_then(|identity| field.value_in(identity));
-            value.filter(|value| *value != "").cloned()
-        };
-        let value = value_in(made.names.identity);
-        value.is_some() && value != value_in(made.names.previous)
-    }
-
-    /// Whether something was taken for what was saved. If not, it is released when its flow has expired.
-    fn is_for(&self, reservation: &Reservation, made: &Made<'_>) -> bool {
-        reservation.details.as_ref().is_none_or(|details| {
-            let check = &reservation.check;
-            made.is_of(&details.scene.method)
-                && if self.rewritten.contains(check) {
-                    self.has_another_value(check, made)
-                } else {
-                    self.was_saved(check, details.scene.value.as_ref(), made)
+        let occasion = occasion_of(one);
+        for deferred in &one.details.deferred {
+            let about = (made.identity_id, made.event);
+            let question = late::question(deferred, &occasion, about, &scene, now);
+            resolved.batch.deliveries.extend(question);
+        }
+        for check in &one.details.no_longer_deferred {
+            resolved.batch.questions_settled.push(SettledQuestion {
+                plan: Queue::Check(check).to_string(),
+                identity_id: made.identity_id,
+                at: now,
+            });
+            let key = format!("{occasion}:{check}:settled");
+            let put = Put {
+                path: late::note(check),
+                value: None,
+            };
+            let about = (made.identity_id, made.event);
+            let write = late::write(check, about.0, about.1, key, vec![put], now);
+            resolved.batch.deliveries.push(write);
+        }
+        let closes = made.closes_its_flow();
+        let is_read = |id: &Uuid| state.reservations.iter().any(|one| one.id == *id);
+        resolved.is_stale = !one.details.reservations.iter().all(is_read);
+        for reservation in &state.reservations {
+            let is_used = one.details.reservations.contains(&reservation.id);
+            let is_its_own = closes || reservation.submission == one.key.submission;
+            match reservation.state {
+                State::Taken if is_used && is_its_own => {
+                    self.confirm(&mut resolved.batch, reservation, made);
                 }
-        })
+                // It was released, or another submission took it over, before the account was known.
+                State::Taken | State::Confirmed | State::Released if is_used => {
+                    let dead = reserve::too_late(reservation, made.identity_id, made.event, now);
+                    resolved.batch.deliveries.push(dead);
+                    resolved.too_late.push(reservation.check.clone());
+                }
+                State::Taking | State::Taken if closes && reservation.in_use_until <= now => {
+                    self.release(&mut resolved.batch, reservation, Because::NotUsed, now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The dead letters for an account of which no accepted submission is recorded, one for each check that could have
+    /// reserved or deferred.
+    fn unrecorded(&self, made: &Made<'_>) -> Vec<New> {
+        if made.event != Event::IdentityCreated || !made.rules_were_in_force {
+            return Vec::new();
+        }
+        let applies = |check: &&Check| {
+            check.flows.contains(&Flow::Registration)
+                && check.could_apply(&Names {
+                    lists: &self.lists,
+                    ..made.names
+                })
+        };
+        let dead = |check: &Check| {
+            let queue = if check.reserve.is_some() {
+                Queue::Confirm(&check.name)
+            } else {
+                Queue::Check(&check.name)
+            };
+            let reason = "the account exists, and no accepted sign-up of its flow is recorded, so this check may not have \
+                          run; look whether the hooks of all methods in kratos.yml call `pre`";
+            reserve::dead_letter(
+                &queue,
+                format!("unrecorded:{}", made.identity_id),
+                (made.identity_id, made.event),
+                reason.to_owned(),
+                made.names.now,
+            )
+        };
+        self.holding.iter().filter(applies).map(dead).collect()
     }
 
     fn confirm(&self, batch: &mut Batch, reservation: &Reservation, made: &Made<'_>) {
@@ -242,71 +401,102 @@ impl Resolution {
         ));
     }
 
-    /// The same, found by a look at Kratos's identities.
+    /// The same, found by a look-up. `sought` is the submission that the look-up was for.
     #[must_use]
     pub fn found(
         &self,
-        entry: &Entry,
+        sought: &PendingSignUp,
         (identity_id, identity): (Uuid, &Value),
-        reservations: &[Reservation],
+        state: &FlowState,
         now: Timestamp,
     ) -> Resolved {
-        let scene = &entry.details.scene;
+        let hash = SubmissionHash::of(identity, &Value::Null);
+        let mut state = state.clone();
+        let is_change = sought.flow != Flow::Registration;
+        let one = match attribute(&state.pending, identity_id, &hash, false, false) {
+            Attribution::Exact(one) if !is_change => one.clone(),
+            _ => sought.clone(),
+        };
+        let is_guarded = identity["external_id"].as_str() == Some(&guard_id(one.key.flow_id));
+        if !is_guarded || is_change {
+            // Only this submission can be meant: it was found by its own keys.
+            state.pending = vec![PendingSignUp {
+                hash: SubmissionHash {
+                    traits: hash.traits,
+                    ..one.hash.clone()
+                },
+                ..one.clone()
+            }];
+        }
+        let scene = &one.details.scene;
         let names = Names {
             identity: Some(identity),
             now,
             ..scene.names(&self.lists, None)
         };
         let made = Made {
-            event: event_of(entry.flow, &entry.method),
+            event: event_of(one.flow, &one.method),
             identity_id,
-            flow_id: entry.flow_id,
-            trigger_id: &occasion_of(entry),
+            flow_id: one.key.flow_id,
+            trigger_id: &occasion_of(&one),
             names,
+            expires_at: one.expires_at,
+            rules_were_in_force: true,
         };
-        let mut resolved = self.made(&made, Some(entry), reservations);
-        resolved.batch.closed.clear();
-        resolved.batch.found.push(entry.yes());
-        resolved
+        self.made(&made, &state)
     }
 
-    /// No account came of it, or nobody can tell: what was taken is released; and if it is certain, it is told.
+    /// No account came of a submission, or it cannot be found out: what it reserved is released, unless another open
+    /// submission uses it.
     #[must_use]
     pub fn ended(
         &self,
-        entry: &Entry,
-        end: End,
-        reservations: &[Reservation],
+        one: &PendingSignUp,
+        end: PendingEnd,
+        state: &FlowState,
         now: Timestamp,
     ) -> Batch {
         let mut batch = Batch {
-            ended: vec![(entry.yes(), end)],
+            ended: vec![Ending::of(one, end)],
             ..Batch::default()
         };
         let because = match end {
-            End::NeverCreated => Because::NeverCreated,
-            End::Undecided => Because::Expired,
+            PendingEnd::NeverCreated => Because::NeverCreated,
+            PendingEnd::Undecided | PendingEnd::Attributed(_) => Because::Expired,
         };
-        for reservation in reservations {
-            self.release(&mut batch, reservation, because, now);
-        }
-        if end == End::NeverCreated && entry.flow == Flow::Registration {
-            let names = Names {
-                now,
-                ..entry.details.scene.names(&self.lists, None)
-            };
-            let flow_id = entry.flow_id.to_string();
-            let occasion = Occasion {
-                event: Event::RegistrationFailed,
-                identity_id: Uuid::nil(),
-                trigger_id: &flow_id,
-                check: None,
-            };
-            batch
-                .deliveries
-                .extend(deliveries_for(&self.plans, &occasion, &names));
+        let others = || {
+            state
+                .pending
+                .iter()
+                .filter(|other| other.state == PendingState::Open && other.key != one.key)
+        };
+        for reservation in &state.reservations {
+            let is_used = one.details.reservations.contains(&reservation.id);
+            let is_shared =
+                others().any(|other| other.details.reservations.contains(&reservation.id));
+            let is_free = reservation.in_use_until <= now;
+            if is_used && !is_shared && is_free {
+                self.release(&mut batch, reservation, because, now);
+            }
         }
         batch
+    }
+
+    /// What is delivered once it is certain that no account came of a registration flow. The newest submission is reported.
+    #[must_use]
+    pub fn failed(&self, newest: &PendingSignUp, now: Timestamp) -> Vec<New> {
+        let names = Names {
+            now,
+            ..newest.details.scene.names(&self.lists, None)
+        };
+        let flow_id = newest.key.flow_id.to_string();
+        let occasion = Occasion {
+            event: Event::RegistrationFailed,
+            identity_id: Uuid::nil(),
+            trigger_id: &flow_id,
+            check: None,
+        };
+        deliveries_for(&self.plans, &occasion, &names)
     }
 
     /// What was taken is given back, if it is open.
@@ -320,7 +510,11 @@ impl Resolution {
         if !matches!(reservation.state, State::Taking | State::Taken) {
             return;
         }
-        batch.released.push((reservation.id, because));
+        batch.released.push(Release {
+            id: reservation.id,
+            because,
+            unused_since: now,
+        });
         if let Some(plans) = self.reserves.get(&reservation.check) {
             let release = reserve::release(plans, reservation, &self.lists, now);
             batch.deliveries.push(release);

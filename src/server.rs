@@ -7,7 +7,7 @@ pub mod door;
 mod from_kratos;
 mod health;
 mod hook;
-mod journal;
+mod pending;
 mod post;
 mod pre;
 mod sign_in;
@@ -21,7 +21,7 @@ pub use admin::{Operator, admin};
 pub use door::Door;
 pub use from_kratos::KEY_HEADER;
 pub use health::Health;
-pub use journal::Journal;
+pub use pending::{ExternalId, PendingPolicy};
 
 /// What Kratos calls, and the health of it.
 pub fn hooks(door: Data<Door>, health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {

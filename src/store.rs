@@ -1,10 +1,11 @@
 //! The promises a database must keep.
 
+pub mod attribution;
 mod batch;
 pub mod by_hand;
+pub mod guard;
 pub mod identity_writes;
 pub mod intake;
-pub mod journal;
 pub mod late_refusals;
 pub mod postgres;
 pub mod recorder;
@@ -24,12 +25,12 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::decision::Decision;
 use crate::delivery::{Claimed, Event, New, Outcome, State, Work};
-use crate::journal::Entry;
 use crate::late_refusal::LateRefusal;
+use crate::pending::{FlowRecord, PendingSignUp};
 use crate::reservation::{self, Reservation};
 use crate::telemetry;
 
-pub use batch::Batch;
+pub use batch::{Acceptance, Batch, Closing, Ending, PendingEnd, Release, SettledQuestion};
 pub use identity_writes::IdentityWriteStore;
 pub use late_refusals::LateRefusalStore;
 pub use shape::Change;
@@ -55,8 +56,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A reservation or a yes is not in the state that it was in a moment ago.
-    #[error("a reservation, or the journal, has changed meanwhile")]
+    /// A reservation, a flow or a submission is not in the state that it was in when it was read.
+    #[error("a reservation or a flow has changed meanwhile")]
     Changed,
     /// The folder in which its file should be made is not there.
     #[error("the folder {} does not exist; create it, the database is kept in there", folder.display())]
@@ -191,8 +192,10 @@ fn whether<S: serde::Serializer>(work: &Option<Work>, serializer: S) -> Result<S
 /// What is known of a flow.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FlowState {
-    /// Its open yes.
-    pub entry: Option<Entry>,
+    /// The flow itself, if a submission was accepted or a `post` has closed it.
+    pub record: Option<FlowRecord>,
+    /// Its accepted submissions that no identity is attributed to, oldest first.
+    pub pending: Vec<PendingSignUp>,
     /// All that was taken for it, oldest first.
     pub reservations: Vec<Reservation>,
 }
@@ -321,27 +324,52 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
 
     /// What is known of a flow.
     async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error>;
-    /// Takes up to `limit` open entries of the journal that are to be looked at, and gives them to the caller for `lease`.
-    /// Counts the look.
-    async fn take_entries(
+    /// The flow alone, which is quicker.
+    async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error>;
+    /// Takes up to `limit` flows whose look-up is due, and leases them to the caller. Counts the look-up.
+    async fn lease_flows(
         &self,
         now: Timestamp,
         lease: Duration,
         limit: u32,
-    ) -> Result<Vec<Entry>, Error>;
-    /// An open entry is looked at again then.
-    async fn look_again(&self, flow_id: Uuid, at: Timestamp) -> Result<(), Error>;
-    /// All open entries that were opened before `now` are looked at now. Returns how many.
-    async fn look_at_all(&self, now: Timestamp) -> Result<u64, Error>;
-    /// When the next open entry is looked at.
-    async fn next_look(&self) -> Result<Option<Timestamp>, Error>;
+    ) -> Result<Vec<FlowRecord>, Error>;
+    /// The flow is looked up again then, unless a newer submission was accepted meanwhile. `None`: never.
+    async fn reschedule_lookup(
+        &self,
+        record: &FlowRecord,
+        at: Option<Timestamp>,
+    ) -> Result<(), Error>;
+    /// All registration flows whose newest submission was accepted since then are looked up now. Returns how many.
+    async fn look_up_all_now(
+        &self,
+        now: Timestamp,
+        accepted_since: Timestamp,
+    ) -> Result<u64, Error>;
+    /// When the next flow is looked up.
+    async fn next_lookup(&self) -> Result<Option<Timestamp>, Error>;
 
+    /// A further `pre` uses an open reservation until then at the latest. `false` if it is open no more.
+    async fn share_reservation(&self, id: Uuid, until: Timestamp) -> Result<bool, Error>;
+    /// Gives an open reservation that no `pre` uses to another submission. `false` if it has changed meanwhile.
+    async fn take_over_reservation(
+        &self,
+        reservation: &Reservation,
+        submission: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, Error>;
     /// A reservation in taking was taken, maybe by two calls at once. `false` if it is open no more.
     async fn taken(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error>;
     /// A reservation in taking was refused, so there is nothing to release.
     async fn not_taken(&self, id: Uuid) -> Result<(), Error>;
-    /// Up to `limit` open reservations whose flow's life has ended, and of which no open entry of the journal tells more.
-    async fn expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Reservation>, Error>;
+    /// Up to `limit` open reservations that no running `pre` uses and nothing will confirm: their flow is closed, or it
+    /// expired by `expired_at` and nothing of it is looked up any more.
+    async fn unused_reservations(
+        &self,
+        now: Timestamp,
+        expired_at: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Reservation>, Error>;
 
     /// Gives `holder` the turn of that name until then, unless somebody else has it.
     async fn take_turn(

@@ -1,12 +1,13 @@
-//! What became of each yes that no `post` has closed, and of what was taken for it.
+//! What became of each sign-up without a `post`, and of what was reserved for it.
 //!
-//! Any number of instances may sweep one database: an entry is leased to whoever looks.
+//! Any number of instances may sweep one database: a flow is leased to the instance that looks it up.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -14,39 +15,44 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp, later};
 use crate::delivery::backoff::{Schedule, next_try};
-use crate::identities::shape::as_told_to_hooks;
-use crate::identities::{self, Identities};
-use crate::journal::{AFTER_THE_END, End, Entry};
+use crate::identities::lookup::Lookup;
 use crate::kratos::Flow;
+use crate::kratos::fingerprint::guard_id;
+use crate::pending::{FlowRecord, LookupTimes, PendingSignUp, PendingState};
 use crate::reservation::Because;
 use crate::resolution::Resolution;
-use crate::store::journal::claim;
-use crate::store::{self, Batch, FlowState, Store};
+use crate::store::attribution::attribute;
+use crate::store::{self, Batch, FlowState, PendingEnd, Store};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ReasonLabels;
 
-/// So many entries are looked at side by side.
+/// So many flows are looked up side by side.
 const AT_ONCE: usize = 8;
-/// So many are taken from the journal at a time.
+/// So many are leased at a time.
 const PAGE: u32 = 64;
-/// Longer than looking at a page of them can take.
+/// Longer than looking up a page of them can take.
 const LEASE: Duration = Duration::from_mins(5);
-/// How often to look for what has expired, and for what other instances have left behind.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Not every unreadable `post` makes us look at everything, because a visitor can bring them about.
-const HURRY_NO_MORE_OFTEN_THAN: Duration = Duration::from_secs(5);
+/// How often to look for new sign-ups, unused reservations, and what other instances have left behind. Not longer than the first
+/// look-up after an acceptance.
+const SWEEP_AGAIN: Duration = Duration::from_secs(5);
+/// Not every unreadable `post` starts look-ups of everything, because a visitor can cause them.
+const MIN_SWEEP_NOW_INTERVAL: Duration = Duration::from_secs(5);
+/// An unreadable `post` is about a sign-up that was accepted since then.
+const UNREADABLE_POST_IS_ABOUT: TimeDelta = TimeDelta::minutes(5);
 
-/// Looks after the journal and the reservations.
+/// Looks pending sign-ups up and releases unused reservations.
 pub struct Sweeper {
     /// Where they are.
     pub store: Arc<dyn Store>,
-    /// Where accounts are looked up; without it only reservations expire.
-    pub identities: Option<Identities>,
+    /// Finds identities; without it reservations are only released by time.
+    pub lookup: Option<Lookup>,
     /// What follows.
     pub resolution: Arc<Resolution>,
+    /// When sign-ups are looked up.
+    pub times: LookupTimes,
     /// Wakes the worker.
     pub stored: Arc<Notify>,
-    /// Asks for a look at everything, at once.
+    /// Asks for a look-up of all recent sign-ups.
     pub hurry: Arc<Notify>,
     /// The time.
     pub clock: Clock,
@@ -54,18 +60,28 @@ pub struct Sweeper {
     pub metrics: Arc<Metrics>,
 }
 
+/// What a look-up of one submission came to.
+enum LookedUp {
+    /// An identity came of it.
+    Found(Uuid, Value),
+    /// There is no identity.
+    NotFound,
+    /// Kratos did not say.
+    Unanswered,
+}
+
 impl Sweeper {
-    /// Sweeps until `stop` is done. What is under way then is done again by whoever comes next.
+    /// Sweeps until `stop` is done. What is under way then is done again by the next instance.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
         tokio::pin!(stop);
         let mut failures = 0;
-        let (mut hurries, mut may_hurry) = (false, self.clock.now());
+        let (mut sweeps_now, mut may_sweep_now) = (false, self.clock.now());
         loop {
-            if hurries && self.clock.now() >= may_hurry {
-                may_hurry = later(self.clock.now(), HURRY_NO_MORE_OFTEN_THAN);
-                hurries = !self.look_at_all().await;
+            if sweeps_now && self.clock.now() >= may_sweep_now {
+                may_sweep_now = later(self.clock.now(), MIN_SWEEP_NOW_INTERVAL);
+                sweeps_now = !self.look_up_all_now().await;
             }
-            // A defect in looking at one entry must not end the looking at all others.
+            // A defect in one flow must not end the sweeping of all others.
             let sweep = AssertUnwindSafe(self.sweep()).catch_unwind();
             let swept = tokio::select! {
                 biased;
@@ -79,177 +95,305 @@ impl Sweeper {
             } else {
                 let error = match swept {
                     Ok(Err(error)) => error.in_full(),
-                    _ => "it broke down".to_owned(),
+                    _ => "it panicked".to_owned(),
                 };
                 failures += 1;
-                tracing::error!(error, "The journal cannot be looked through");
+                tracing::error!(error, "Pending sign-ups cannot be looked through");
                 next_try(&Schedule::DATABASE, failures, now, 0.5)
             };
-            let next = if hurries { next.min(may_hurry) } else { next };
+            let next = if sweeps_now {
+                next.min(may_sweep_now)
+            } else {
+                next
+            };
             tokio::select! {
                 biased;
                 () = &mut stop => return,
-                () = self.hurry.notified(), if !hurries => hurries = true,
+                () = self.hurry.notified(), if !sweeps_now => sweeps_now = true,
                 () = self.clock.until(next) => {}
             }
         }
     }
 
-    /// An account was made of which we were not told: whoever it was is among the open entries.
-    async fn look_at_all(&self) -> bool {
-        match self.store.look_at_all(self.clock.now()).await {
-            Ok(entries) => {
-                tracing::warn!(
-                    entries,
-                    "Looking at {entries} sign-ups of which no `post` has told"
-                );
+    /// An account was made by an unreadable `post`: it came of one of the recent sign-ups.
+    async fn look_up_all_now(&self) -> bool {
+        let now = self.clock.now();
+        let since = now - UNREADABLE_POST_IS_ABOUT;
+        match self.store.look_up_all_now(now, since).await {
+            Ok(flows) => {
+                tracing::warn!(flows, "Looking up {flows} recent sign-ups without a `post`");
                 true
             }
             Err(error) => {
-                tracing::error!(error = %error.in_full(), "The journal cannot be looked through");
+                tracing::error!(error = %error.in_full(), "Pending sign-ups cannot be looked through");
                 false
             }
         }
     }
 
-    /// Does what is due, and tells when to come again.
+    /// Does what is due, and returns when to come again.
     async fn sweep(&self) -> Result<Timestamp, store::Error> {
         // Time goes on meanwhile, and what becomes due then must not wait for longer.
-        let again = later(self.clock.now(), LOOK_AGAIN);
-        self.look().await?;
-        self.expire().await?;
-        let next = self.store.next_look().await?;
+        let again = self.times.after_acceptance[0].min(SWEEP_AGAIN);
+        let again = later(self.clock.now(), again);
+        self.process_due().await?;
+        self.release_unused().await?;
+        let next = self.store.next_lookup().await?;
         Ok(next.map_or(again, |next| next.min(again)))
     }
 
-    async fn look(&self) -> Result<(), store::Error> {
+    async fn process_due(&self) -> Result<(), store::Error> {
         loop {
             let now = self.clock.now();
-            let entries = self.store.take_entries(now, LEASE, PAGE).await?;
-            if entries.is_empty() {
+            let flows = self.store.lease_flows(now, LEASE, PAGE).await?;
+            if flows.is_empty() {
                 return Ok(());
             }
-            let looks = futures_util::stream::iter(entries)
-                .map(|entry| self.look_at(entry))
+            let looked_up = futures_util::stream::iter(flows)
+                .map(|record| self.process(record))
                 .buffer_unordered(AT_ONCE);
             let failed: Vec<store::Error> =
-                looks.filter_map(async |look| look.err()).collect().await;
+                looked_up.filter_map(async |one| one.err()).collect().await;
             if let Some(error) = failed.into_iter().next() {
                 return Err(error);
             }
         }
     }
 
-    async fn look_at(&self, entry: Entry) -> Result<(), store::Error> {
-        let found = match &self.identities {
-            Some(identities) => find(identities, &entry).await,
-            // Nobody can be asked any more.
-            None => Ok(None),
+    async fn process(&self, record: FlowRecord) -> Result<(), store::Error> {
+        // What becomes due during the look-up is due after it.
+        let started = self.clock.now();
+        let mut is_answered = true;
+        let mut sought_by_guard = false;
+        let state = self.store.flow(record.flow_id).await?;
+        for one in state.pending.iter().rev() {
+            if one.state == PendingState::Attributed {
+                continue;
+            }
+            let looked_up = match &self.lookup {
+                // One look-up by our `external_id` is for all submissions of the flow.
+                Some(lookup) if one.guarded && lookup.can_find(one).await => {
+                    if sought_by_guard {
+                        LookedUp::NotFound
+                    } else {
+                        sought_by_guard = true;
+                        Self::look_up(lookup, one).await
+                    }
+                }
+                Some(lookup) => Self::look_up(lookup, one).await,
+                None => LookedUp::NotFound,
+            };
+            match looked_up {
+                LookedUp::Found(id, identity)
+                    if self.is_attributed_to(one, id, &identity).await? =>
+                {
+                    if self.found(one, id, &identity).await? {
+                        return self.store.reschedule_lookup(&record, None).await;
+                    }
+                }
+                LookedUp::Found(..) | LookedUp::NotFound => self.not_found(one).await?,
+                LookedUp::Unanswered => is_answered = false,
+            }
+            if !is_answered {
+                break;
+            }
+        }
+        let next = if is_answered {
+            self.report_failure(&record).await?;
+            self.times.next(&record, started)
+        } else {
+            Some(self.times.retry(&record, self.clock.now()))
         };
-        let now = self.clock.now();
-        match found {
-            Ok(Some((id, identity))) if self.came_of(&entry, id, now).await? => {
-                self.made(&entry, id, &identity, now).await
-            }
-            Ok(_) if entry.is_over(now) => self.ended(&entry, now).await,
-            Ok(_) => {
-                self.store
-                    .look_again(entry.flow_id, entry.next_look(now))
-                    .await
-            }
+        self.store.reschedule_lookup(&record, next).await
+    }
+
+    async fn look_up(lookup: &Lookup, one: &PendingSignUp) -> LookedUp {
+        match lookup.find(one).await {
+            Ok(Some((id, identity))) => LookedUp::Found(id, identity),
+            Ok(None) => LookedUp::NotFound,
             Err(error) => {
-                tracing::warn!(flow.id = %entry.flow_id, %error, "It cannot be looked up what became of a sign-up; it is tried again");
-                self.store
-                    .look_again(entry.flow_id, entry.next_look(now))
-                    .await
+                tracing::warn!(flow.id = %one.key.flow_id, %error, "A pending sign-up cannot be looked up; it is tried again");
+                LookedUp::Unanswered
             }
         }
     }
 
-    /// Whether the account came of this sign-up, and not of another of the same person.
-    async fn came_of(&self, entry: &Entry, id: Uuid, now: Timestamp) -> Result<bool, store::Error> {
-        if entry.flow != Flow::Registration || !self.resolution.tells_flows_apart() {
-            return Ok(true);
-        }
-        claim(&*self.store, id, entry.flow_id, now).await
-    }
-
-    async fn made(
+    /// Whether the identity came of this flow, and not of another one of the same visitor.
+    async fn is_attributed_to(
         &self,
-        entry: &Entry,
+        one: &PendingSignUp,
         id: Uuid,
         identity: &Value,
-        now: Timestamp,
-    ) -> Result<(), store::Error> {
-        let state = self.store.flow(entry.flow_id).await?;
-        if !is_still(entry, &state) {
-            return Ok(());
+    ) -> Result<bool, store::Error> {
+        let flow_id = one.key.flow_id;
+        let has_guard_id = identity["external_id"].as_str() == Some(&guard_id(flow_id));
+        if one.flow != Flow::Registration || has_guard_id || !self.resolution.tells_flows_apart() {
+            return Ok(true);
         }
-        let resolved = self
-            .resolution
-            .found(entry, (id, identity), &state.reservations, now);
-        let stored = self.write(&resolved.batch).await?;
+        attribute(&*self.store, id, flow_id, self.clock.now()).await
+    }
+
+    /// Does what the lost `post` would have done. Returns whether the flow is closed.
+    async fn found(
+        &self,
+        one: &PendingSignUp,
+        id: Uuid,
+        identity: &Value,
+    ) -> Result<bool, store::Error> {
+        let flow_id = one.key.flow_id;
+        let state = self.store.flow(flow_id).await?;
+        let is_closed = |state: &FlowState| {
+            let record = state.record.as_ref();
+            record.is_some_and(|record| record.identity_id.is_some())
+        };
+        if !is_still(one, &state) {
+            return Ok(is_closed(&state));
+        }
+        let now = self.clock.now();
+        let resolved = self.resolution.found(one, (id, identity), &state, now);
+        if resolved.is_stale {
+            return Ok(false);
+        }
+        let closes = !resolved.batch.closed.is_empty();
+        let Some(stored) = self.write(&resolved.batch).await? else {
+            return Ok(false);
+        };
+        if stored == 0 && resolved.too_late.is_empty() && resolved.doubt.is_none() {
+            // Its `post` has just come.
+            return Ok(closes);
+        }
         self.count("created");
         tracing::warn!(
-            flow.id = %entry.flow_id, identity.id = %id, stored,
-            "No `post` told of an account; it was found, and {stored} deliveries are made for it"
+            flow.id = %flow_id, identity.id = %id, stored,
+            "Recovered a lost `post`: stored {stored} deliveries"
         );
-        Ok(())
+        for check in &resolved.too_late {
+            self.metrics.late_posts.inc();
+            tracing::error!(
+                flow.id = %flow_id, identity.id = %id, check,
+                "ALARM: an account was found after what check `{check}` had reserved was released; see \
+                 `vestibule deliveries list --state abandoned`"
+            );
+        }
+        if let Some(doubt) = resolved.doubt {
+            tracing::error!(
+                flow.id = %flow_id, identity.id = %id, doubt = doubt.as_str(),
+                "ALARM: an account was found that has the traits of no accepted submission of its flow; see \
+                 `vestibule deliveries list --state abandoned`"
+            );
+        }
+        Ok(closes)
     }
 
-    async fn ended(&self, entry: &Entry, now: Timestamp) -> Result<(), store::Error> {
-        let end = if entry.is_conclusive() && self.identities.is_some() {
-            End::NeverCreated
-        } else {
-            End::Undecided
-        };
-        let state = self.store.flow(entry.flow_id).await?;
-        if !is_still(entry, &state) {
+    /// Concludes that no account came of a submission, once that is proven.
+    async fn not_found(&self, one: &PendingSignUp) -> Result<(), store::Error> {
+        if one.state != PendingState::Open {
             return Ok(());
         }
-        let batch = self.resolution.ended(entry, end, &state.reservations, now);
-        self.write(&batch).await?;
+        let now = self.clock.now();
+        let is_over = self.times.is_over(one.expires_at, now);
+        let can_be_found = match &self.lookup {
+            Some(lookup) => lookup.can_find(one).await,
+            None => false,
+        };
+        // Without the guard, an identity can still be saved for as long as the flow lives.
+        let is_certain = (one.guarded || one.flow != Flow::Registration)
+            && can_be_found
+            && self.times.is_conclusive(one.accepted_at, now);
+        if !is_over && !is_certain {
+            return Ok(());
+        }
+        let end = if can_be_found {
+            PendingEnd::NeverCreated
+        } else {
+            PendingEnd::Undecided
+        };
+        let state = self.store.flow(one.key.flow_id).await?;
+        if !is_still(one, &state) {
+            return Ok(());
+        }
+        let batch = self.resolution.ended(one, end, &state, now);
+        if self.write(&batch).await?.is_none() {
+            return Ok(());
+        }
         self.count(end.as_str());
-        match end {
-            End::NeverCreated => {
-                tracing::info!(flow.id = %entry.flow_id, "No account came of a sign-up that had passed");
-            }
-            End::Undecided => tracing::warn!(
-                flow.id = %entry.flow_id, method = entry.method,
-                "It cannot be told whether an account came of a sign-up; `vestibule reconcile` finds it if so"
-            ),
+        let flow_id = one.key.flow_id;
+        if end == PendingEnd::Undecided {
+            tracing::warn!(
+                flow.id = %flow_id, method = one.method,
+                "It cannot be found out whether an account came of an accepted sign-up; `vestibule reconcile` finds it if so"
+            );
+        } else {
+            tracing::info!(flow.id = %flow_id, "No account came of an accepted sign-up");
         }
         Ok(())
     }
 
-    /// What was taken for flows that have expired, and of which the journal tells nothing more.
-    async fn expire(&self) -> Result<(), store::Error> {
+    /// Once a registration flow is over and no account came of any of its submissions, `registration.failed` is delivered.
+    async fn report_failure(&self, record: &FlowRecord) -> Result<(), store::Error> {
+        let now = self.clock.now();
+        if record.flow != Flow::Registration
+            || !self.resolution.tells_of_failures()
+            || !self.times.is_over(record.expires_at, now)
+        {
+            return Ok(());
+        }
+        let state = self.store.flow(record.flow_id).await?;
+        let is_closed = state
+            .record
+            .as_ref()
+            .is_none_or(|record| record.identity_id.is_some());
+        let all_failed = state
+            .pending
+            .iter()
+            .all(|one| one.state == PendingState::NeverCreated);
+        let Some(newest) = state.pending.last().filter(|_| all_failed && !is_closed) else {
+            return Ok(());
+        };
+        let batch = Batch::of(self.resolution.failed(newest, now));
+        self.write(&batch).await?;
+        Ok(())
+    }
+
+    /// Releases the reservations that no submission can use any more.
+    async fn release_unused(&self) -> Result<(), store::Error> {
         loop {
             let now = self.clock.now();
-            // Kratos may have begun to save at the very end of a flow's life.
-            let expired = self.store.expired(now - AFTER_THE_END, PAGE).await?;
-            if expired.is_empty() {
+            let expired_at = later(now, Duration::ZERO) - self.times.after_expiry;
+            let unused = self
+                .store
+                .unused_reservations(now, expired_at, PAGE)
+                .await?;
+            if unused.is_empty() {
                 return Ok(());
             }
-            for reservation in &expired {
+            for reservation in &unused {
+                let because = if reservation.expires_at <= expired_at {
+                    Because::Expired
+                } else {
+                    Because::NotUsed
+                };
                 let mut batch = Batch::default();
                 self.resolution
-                    .release(&mut batch, reservation, Because::Expired, now);
+                    .release(&mut batch, reservation, because, now);
                 self.write(&batch).await?;
-                tracing::info!(flow.id = %reservation.flow_id, check = reservation.check, "A flow has expired; what was taken for it is released");
+                tracing::info!(
+                    flow.id = %reservation.flow_id, check = reservation.check, reason = because.as_str(),
+                    "Released a reservation that no submission can use any more"
+                );
             }
         }
     }
 
-    /// Stores it, unless somebody else has done so meanwhile.
-    async fn write(&self, batch: &Batch) -> Result<usize, store::Error> {
+    /// Stores it. `None`: something in it has changed meanwhile.
+    async fn write(&self, batch: &Batch) -> Result<Option<usize>, store::Error> {
         let stored = match self.store.write(batch).await {
             Ok(stored) => stored.len(),
-            Err(store::Error::Changed) => return Ok(0),
+            Err(store::Error::Changed) => return Ok(None),
             Err(error) => return Err(error),
         };
-        for (_, because) in &batch.released {
-            let reason = because.as_str();
+        for release in &batch.released {
+            let reason = release.because.as_str();
             let labels = ReasonLabels { reason };
             self.metrics.reservations.get_or_create(&labels).inc();
         }
@@ -257,7 +401,7 @@ impl Sweeper {
             self.metrics.deliveries_stored.inc_by(stored as u64);
             self.stored.notify_one();
         }
-        Ok(stored)
+        Ok(Some(stored))
     }
 
     fn count(&self, reason: &'static str) {
@@ -266,35 +410,9 @@ impl Sweeper {
     }
 }
 
-/// Whether it is the entry still: while we looked, `post` may have come, or another yes to the same flow, which will be looked
-/// at in its turn.
-fn is_still(entry: &Entry, state: &FlowState) -> bool {
-    let now = state.entry.as_ref();
-    now.is_some_and(|now| now.opened_at == entry.opened_at)
-}
-
-/// The account that came of it, if there is one, as hooks are told of it.
-async fn find(
-    identities: &Identities,
-    entry: &Entry,
-) -> Result<Option<(Uuid, Value)>, identities::Error> {
-    let clues = &entry.details.clues;
-    let mut found = Vec::new();
-    if let Some(id) = clues.identity_id {
-        found.extend(identities.get(id).await?);
-    }
-    if let Some(external_id) = &clues.external_id {
-        found.extend(identities.with_external_id(external_id).await?);
-    }
-    for identifier in &clues.identifiers {
-        if found.iter().any(|identity| entry.is_about(identity)) {
-            break;
-        }
-        found.extend(identities.with_identifier(identifier).await?);
-    }
-    let ours = found.iter().find(|identity| entry.is_about(identity));
-    Ok(ours.and_then(|identity| {
-        let id = Uuid::parse_str(identity["id"].as_str()?).ok()?;
-        Some((id, as_told_to_hooks(identity)))
-    }))
+/// Whether the submission is still as it was read: during the look-up its `post` may have come.
+fn is_still(one: &PendingSignUp, state: &FlowState) -> bool {
+    state.pending.iter().any(|now| {
+        now.key == one.key && now.accepted_at == one.accepted_at && now.state == one.state
+    })
 }

@@ -1,27 +1,32 @@
 //! The parts of the program, each given what it uses.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use tokio::sync::Notify;
 
 use super::counter::Counter;
 use crate::check::{Book, Checks, Speech};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::settings::Settings;
 use crate::courier::{Knows, Porter};
+use crate::delivery::Event;
 use crate::expression::Root;
 use crate::identities::Identities;
+use crate::identities::lookup::Lookup;
 use crate::identities::refused::RefusedIdentities;
 use crate::identities::verifier::{ActivityLog, Verifier, verifier};
 use crate::identities::writer::IdentityWriter;
+use crate::kratos::Flow;
+use crate::pending::LookupTimes;
 use crate::reconcile;
 use crate::resolution::Resolution;
 use crate::server::answers::Answers;
-use crate::server::{Door, Journal, Operator};
+use crate::server::{Door, Operator, PendingPolicy};
 use crate::service::client::Services;
 use crate::store::Store;
 use crate::store::by_hand::KeepTrying;
+use crate::store::guard::GuardProof;
 use crate::store::intake::intake;
 use crate::store::recorder::{self, recorder};
 use crate::sweeper::Sweeper;
@@ -36,10 +41,13 @@ pub(super) struct Parts {
     identities: Option<Identities>,
     pub(super) refused: Arc<RefusedIdentities>,
     writer: Option<Arc<IdentityWriter>>,
-    resolution: Arc<Resolution>,
+    pub(super) resolution: Arc<Resolution>,
     stored: Arc<Notify>,
     hurry: Arc<Notify>,
     clock: Clock,
+    proof: Arc<GuardProof>,
+    lookup: Option<Lookup>,
+    lookup_times: LookupTimes,
 }
 
 impl Parts {
@@ -47,6 +55,7 @@ impl Parts {
         settings: &Settings,
         store: Arc<dyn Store>,
         clock: Clock,
+        lookup_times: LookupTimes,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let named = settings.services.iter().chain(&settings.kratos.admin);
@@ -81,8 +90,16 @@ impl Parts {
             &settings.checks,
             Arc::clone(&settings.lists),
         );
+        let proof = Arc::new(GuardProof::new(Arc::clone(&store), clock.clone()));
+        let lookup = identities.clone().map(|identities| Lookup {
+            identities,
+            proof: Arc::clone(&proof),
+        });
         Ok(Self {
             metrics,
+            proof,
+            lookup,
+            lookup_times,
             store,
             services,
             identities,
@@ -120,8 +137,9 @@ impl Parts {
     pub(super) fn sweeper(&self) -> Sweeper {
         Sweeper {
             store: Arc::clone(&self.store),
-            identities: self.identities.clone(),
+            lookup: self.lookup.clone(),
             resolution: Arc::clone(&self.resolution),
+            times: self.lookup_times.clone(),
             stored: Arc::clone(&self.stored),
             hurry: Arc::clone(&self.hurry),
             clock: self.clock.clone(),
@@ -166,6 +184,7 @@ impl Parts {
     pub(super) fn door(
         &self,
         settings: &Settings,
+        holding_checks_count_from: Timestamp,
         activity: Option<ActivityLog>,
     ) -> (Door, recorder::Writer) {
         let dropped = self.metrics.decisions_dropped.clone();
@@ -192,10 +211,12 @@ impl Parts {
             Book {
                 store: Arc::clone(&self.store),
                 stored: Arc::clone(&self.stored),
+                lookup: self.lookup.clone(),
             },
             self.clock.clone(),
             Arc::clone(&self.metrics),
         );
+        let wants = |event| self.resolution.tells_of(event);
         let door = Door {
             keys: settings.hooks.keys.clone(),
             deadline: settings.hooks.deadline,
@@ -203,14 +224,22 @@ impl Parts {
             checks,
             resolution: Arc::clone(&self.resolution),
             lists: Arc::clone(&settings.lists),
-            journal: Journal {
+            pending: PendingPolicy {
                 looks_up: self.identities.is_some(),
                 identifiers: settings.kratos.identifiers.clone(),
-                use_external_id: settings.kratos.use_external_id,
-                tells_of_failures: self.resolution.tells_of_failures(),
+                external_id: settings.kratos.external_id,
+                holds_registrations: self.resolution.holds(Flow::Registration),
+                wants_registrations: wants(Event::IdentityCreated)
+                    || wants(Event::RegistrationFailed),
+                wants_updates: wants(Event::IdentityUpdated),
+                wants_failures: wants(Event::RegistrationFailed),
                 reads_flow: reads(Root::Flow),
                 reads_request: reads(Root::Request),
+                times: self.lookup_times.clone(),
             },
+            proof: Arc::clone(&self.proof),
+            record_unreadable_until: Mutex::new(None),
+            holding_checks_count_from,
             intake,
             store: Arc::clone(&self.store),
             refused: Arc::clone(&self.refused),

@@ -1,7 +1,7 @@
 //! Running the checks of one sign-up: what can begin begins, what must wait waits, and at the deadline
 //! whatever is still open has had its time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,23 +10,24 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::ask::{Conclusion, conclude, without_answer};
 use super::set::Changes;
 use super::take::{Book, Judged, Taken, Taker, Wanted};
 use super::words::{Builtin, Reader, Speech};
-use super::{Check, Condition, Kind, Mode, Policy, Reserve};
+use super::{Check, Condition, Kind, Mode, Policy, Reads, Reserve, Set};
 use crate::clock::{Clock, Timestamp, milliseconds};
 use crate::decision::CheckRecord;
 use crate::delivery::Scene;
-use crate::expression::{EvaluationError, Lists, Names};
-use crate::journal::Deferred;
-use crate::kratos::{Hook, Message, Payload};
+use crate::expression::{EvaluationError, Expression, Lists, Names};
+use crate::kratos::{Field, Flow, Hook, Message, Payload};
 use crate::message::Wording;
+use crate::pending::Deferred;
 use crate::request::Request;
 use crate::reservation::Reservation;
 use crate::service::client::{Answer, NoAnswer, Services};
-use crate::telemetry::metrics::{CheckLabels, CheckName, KindLabels, ReasonLabels};
+use crate::telemetry::metrics::{CheckLabels, CheckName, KindLabels, ReasonLabels, ServiceName};
 use crate::telemetry::{Metrics, Trace};
 use crate::verdict::{Finding, Verdict};
 
@@ -53,6 +54,10 @@ struct Wired {
     counters: [Counter; OUTCOMES.len()],
     after: Vec<usize>,
     waits_for: Vec<usize>,
+    /// The checks whose response it reads.
+    reads_checks: Vec<usize>,
+    /// What it reads, also through other checks.
+    reads: Reads,
 }
 
 /// One call to be judged.
@@ -66,6 +71,27 @@ pub struct Call<'a> {
     pub until: Timestamp,
     /// The trace it belongs to.
     pub trace: Trace,
+    /// Which submission of its flow it is.
+    pub submission: &'a str,
+    /// Whether at most one identity can come of the flow.
+    pub is_guarded: bool,
+    /// In settings, the checks that are deferred for this identity.
+    pub deferrals: &'a OpenDeferrals,
+}
+
+/// The checks whose question about an identity is still open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenDeferrals {
+    /// Their names.
+    pub checks: BTreeSet<String>,
+    /// Whether it could not be found out; then every check that can be deferred counts.
+    pub is_unknown: bool,
+}
+
+impl OpenDeferrals {
+    fn has(&self, check: &Check) -> bool {
+        self.checks.contains(&check.name) || self.is_unknown && check.defers()
+    }
 }
 
 /// A verdict, and how it came about.
@@ -77,6 +103,10 @@ pub struct Judgement {
     pub records: Vec<CheckRecord>,
     /// The checks that passed without an answer, to be asked again. The verdict holds only once they are written down.
     pub postponed: Vec<Postponed>,
+    /// The reservations that accepted checks rely on.
+    pub reservations: Vec<Uuid>,
+    /// The deferred checks that have accepted the values that the identity gets now.
+    pub no_longer_deferred: Vec<String>,
 }
 
 /// A check that passed without an answer.
@@ -169,13 +199,17 @@ impl Checks {
                 .filter_map(|name| places.get(name).copied())
                 .collect()
         };
+        let reads = Reads::of_all(&checks);
         let all = checks
             .into_iter()
-            .map(|check| Wired {
+            .zip(reads)
+            .map(|(check, reads)| Wired {
                 name: check.name.as_str().into(),
                 counters: counters(&check, &metrics),
                 after: found(&check.after),
                 waits_for: found(&check.waits_for()),
+                reads_checks: found(&check.checks_read()),
+                reads,
                 check,
             })
             .collect();
@@ -200,18 +234,76 @@ impl Checks {
 
     /// Runs the checks of the call's flow side by side and sums them up.
     pub async fn judge(&self, call: Call<'_>) -> Judgement {
+        let identity = call.payload.identity.as_ref().unwrap_or(&Value::Null);
         let mut round = Round {
             checks: self,
             call,
-            identity: call.payload.identity.as_ref().unwrap_or(&Value::Null),
+            identity,
+            turns: self.turns(call, identity),
             started: self.clock.now(),
             done: self.all.iter().map(|_| None).collect(),
             begun: vec![false; self.all.len()],
             questions: self.all.iter().map(|_| None).collect(),
+            reservations: self.all.iter().map(|_| None).collect(),
             responses: BTreeMap::new(),
         };
         round.run().await;
         round.sum_up()
+    }
+
+    /// Which checks run in this call. In settings those that a change concerns, and those whose response one of these reads.
+    fn turns(&self, call: Call<'_>, identity: &Value) -> Vec<Turn> {
+        let flow = call.hook.flow;
+        let previous = call.payload.previous.as_ref();
+        let is_concerned = |wired: &Wired| {
+            flow != Flow::Settings
+                || wired.reads.nothing_of_the_identity()
+                || previous.is_none_or(|previous| wired.reads.differ(previous, identity))
+        };
+        let mut turns: Vec<Turn> = self
+            .all
+            .iter()
+            .map(|wired| {
+                // A change must not evade a check whose question is still open, whatever `flows` says.
+                let is_deferred = flow == Flow::Settings && call.deferrals.has(&wired.check);
+                match wired.check.flows.contains(&flow) || is_deferred {
+                    false => Turn::NotInThisFlow,
+                    true if is_concerned(wired) && is_deferred => Turn::RunsWhileDeferred,
+                    true if is_concerned(wired) => Turn::Runs,
+                    true => Turn::Unchanged,
+                }
+            })
+            .collect();
+        if flow == Flow::Settings {
+            let runs = |(place, turn): (usize, &Turn)| turn.runs().then_some(place);
+            let mut running: Vec<usize> = turns.iter().enumerate().filter_map(runs).collect();
+            while let Some(place) = running.pop() {
+                for other in &self.all[place].reads_checks {
+                    if !turns[*other].runs() {
+                        turns[*other] = Turn::Runs;
+                        running.push(*other);
+                    }
+                }
+            }
+        }
+        turns
+    }
+}
+
+/// Whether a check runs in a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Runs,
+    /// Its question from before is still open: only an acceptance lets the change pass.
+    RunsWhileDeferred,
+    /// Nothing that it reads has changed.
+    Unchanged,
+    NotInThisFlow,
+}
+
+impl Turn {
+    fn runs(self) -> bool {
+        matches!(self, Self::Runs | Self::RunsWhileDeferred)
     }
 }
 
@@ -220,11 +312,14 @@ struct Round<'a> {
     checks: &'a Checks,
     call: Call<'a>,
     identity: &'a Value,
+    turns: Vec<Turn>,
     started: Timestamp,
     done: Vec<Option<Done>>,
     begun: Vec<bool>,
     /// What may have to be asked again.
     questions: Vec<Option<Request>>,
+    /// What is reserved, check by check.
+    reservations: Vec<Option<Uuid>>,
     responses: BTreeMap<String, Arc<Value>>,
 }
 
@@ -293,10 +388,13 @@ impl<'a> Round<'a> {
             check,
             reserve,
             flow_id: call.payload.flow_id,
+            submission: call.submission,
+            is_guarded: call.is_guarded,
             take,
             scene,
             expires_at: call.payload.expires_at(self.started),
             until: call.until - TO_WRITE_IT_DOWN,
+            in_use_until: call.until,
             traceparent: call.trace.child(),
         };
         Some(async move { Step::Taken(place, checks.taker.take(wanted).await) }.boxed())
@@ -310,7 +408,18 @@ impl<'a> Round<'a> {
                 self.finish(place, outcome);
                 return None;
             }
-            Taken::Before(response) => {
+            Taken::InUse => {
+                let check = &self.checks.all[place].check;
+                tracing::info!(
+                    check = check.name, flow.id = %self.call.payload.flow_id, trace.id = %self.call.trace,
+                    "Another submission of the flow has reserved the same and may still become an identity"
+                );
+                let message = self.words(check, &self.checks.builtin.try_again, None);
+                self.finish(place, Outcome::Refused(message));
+                return None;
+            }
+            Taken::Before(id, response) => {
+                self.reservations[place] = Some(id);
                 let answer = Answer {
                     status: response["status"]
                         .as_u64()
@@ -329,6 +438,7 @@ impl<'a> Round<'a> {
                 answer,
             } => (*reservation, is_ours, answer),
         };
+        self.reservations[place] = Some(reservation.id);
         let (outcome, response) = self.conclude(place, exchange);
         let judged = match &outcome {
             Outcome::Accepted => Judged::Yes,
@@ -393,7 +503,7 @@ impl<'a> Round<'a> {
 
     fn begin(&mut self, place: usize) -> Begun {
         let Wired { check, after, .. } = &self.checks.all[place];
-        if !check.flows.contains(&self.call.hook.flow) {
+        if !self.turns[place].runs() {
             return Begun::Done(Outcome::NotApplicable);
         }
         let let_pass = |other: &usize| {
@@ -415,29 +525,26 @@ impl<'a> Round<'a> {
         if !after.iter().all(let_pass) {
             return Begun::Done(Outcome::Skipped);
         }
-        if let Some(field) = &check.field {
-            let value = field
-                .value_in(self.identity)
-                .filter(|value| !is_empty(value));
-            let before = self.call.payload.previous.as_ref();
-            let earlier =
-                before.map(|before| field.value_in(before).filter(|value| !is_empty(value)));
-            if earlier == Some(value) {
-                return Begun::Done(Outcome::NotApplicable);
-            }
-            if value.is_none() {
-                return Begun::Done(if check.required {
-                    Outcome::Refused(self.words(check, &self.checks.builtin.required, None))
-                } else {
-                    Outcome::NotApplicable
-                });
-            }
+        let field = check.field.as_ref();
+        let is_absent = field.is_some_and(|field| field.present_in(self.identity).is_none());
+        if is_absent && !check.required {
+            return Begun::Done(Outcome::NotApplicable);
         }
         let names = self.names(check, None);
         match check.when.as_ref().map(|when| when.holds(&names)) {
-            Some(Err(error)) => return Begun::Done(self.failed(check, "when", &error)),
             Some(Ok(false)) => return Begun::Done(Outcome::NotApplicable),
-            Some(Ok(true)) | None => {}
+            // Whatever fails on an absent field, the person is told that it is required.
+            Some(Err(error)) if !is_absent || error.missing_check => {
+                return Begun::Done(self.failed(check, "when", &error));
+            }
+            Some(Ok(true) | Err(_)) | None => {}
+        }
+        if is_absent {
+            let words = self.words(check, &self.checks.builtin.required, None);
+            return Begun::Done(Outcome::Refused(words));
+        }
+        if let Err(error) = check.expects_texts(&names) {
+            return Begun::Done(self.failed(check, "a text", &error));
         }
         match check.asks().map(|plan| plan.build(&names)) {
             Some(Ok(request)) if check.reserve.is_some() => {
@@ -462,21 +569,28 @@ impl<'a> Round<'a> {
             Condition::Expression(expression) => expression.holds(names),
             Condition::Status(_) => Ok(false),
         };
+        let mut failed = None;
         if let Some(when) = &check.unavailable.when {
             match when.holds(names) {
                 Ok(false) => {}
                 Ok(true) => {
                     return self.unavailable(check, Kind::Declared, "`unavailable.when` holds");
                 }
-                Err(error) => return self.failed(check, "unavailable.when", &error),
+                Err(error) => failed = Some(("unavailable.when".to_owned(), error)),
             }
         }
+        // One that fails does not hide another that refuses.
         for (index, refusal) in check.refuse.iter().enumerate() {
             match holds(&refusal.when) {
                 Ok(true) => return Outcome::Refused(self.refusal_words(check, index, None)),
                 Ok(false) => {}
-                Err(error) => return self.failed(check, &format!("refuse[{index}].when"), &error),
+                Err(error) => {
+                    failed.get_or_insert((format!("refuse[{index}].when"), error));
+                }
             }
+        }
+        if let Some((place, error)) = failed {
+            return self.failed(check, &place, &error);
         }
         match check.accept.as_ref().map(holds) {
             None | Some(Ok(true)) => Outcome::Accepted,
@@ -522,35 +636,60 @@ impl<'a> Round<'a> {
         (outcome, response)
     }
 
-    /// An expression failed before anybody was asked. What the person typed is to blame if the check has a
-    /// field, unless it read the answer of another check that has none.
+    /// An expression failed without an answer of the check's own. The visitor chose what it failed on, so the message says that
+    /// the value is not valid; unless the expression read the response of another check that has none.
     fn failed(&self, check: &Check, place: &str, error: &EvaluationError) -> Outcome {
-        if check.field.is_none() || error.missing_check {
+        let policy = check.unavailable.policy(Kind::Expression);
+        if error.missing_check || policy != Policy::Refuse {
             return self.unavailable(check, Kind::Expression, &format!("`{place}`: {error}"));
         }
         tracing::info!(
             check = check.name, place, %error, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
             "The value is not valid: an expression of the check failed on it"
         );
-        let wording = check
-            .invalid
-            .as_ref()
-            .unwrap_or(&self.checks.builtin.not_valid);
-        Outcome::Refused(self.words(check, wording, None))
+        Outcome::Refused(self.words(check, self.invalid(check), None))
+    }
+
+    /// What the person is told of a value that is not valid.
+    fn invalid<'n>(&'n self, check: &'n Check) -> &'n Wording {
+        let own = check.invalid.as_ref();
+        own.unwrap_or(&self.checks.builtin.not_valid)
     }
 
     fn unavailable(&self, check: &Check, kind: Kind, because: &str) -> Outcome {
         let policy = check.unavailable.policy(kind);
+        let observed = check.mode == Mode::Observe;
+        if kind == Kind::RejectedCredentials {
+            self.alarm_of_credentials(check, because);
+        }
         tracing::warn!(
             check = check.name, kind = kind.as_str(), because, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
-            policy = policy.as_str(), observed = check.mode == Mode::Observe,
+            policy = policy.as_str(), observed,
             "Check `{}` has no usable answer", check.name
         );
+        let wording = match kind {
+            Kind::RejectedQuestion => self.invalid(check),
+            _ => &self.checks.builtin.try_again,
+        };
         Outcome::Unavailable {
             kind,
             policy,
-            words: self.words(check, &self.checks.builtin.try_again, None),
+            words: self.words(check, wording, None),
         }
+    }
+
+    /// Neither the visitor nor a later attempt can fix rejected credentials, so the operator is alerted.
+    fn alarm_of_credentials(&self, check: &Check, because: &str) {
+        let service = check.asks().map_or("", |plan| plan.service.as_str());
+        let label = ServiceName {
+            service: service.to_owned(),
+        };
+        let counter = &self.checks.metrics.rejected_credentials;
+        counter.get_or_create(&label).inc();
+        tracing::error!(
+            check = check.name, service.name = service, because, trace.id = %self.call.trace,
+            "ALARM: service `{service}` rejects Vestibule's credentials; check `auth` and `headers` of the service in the settings"
+        );
     }
 
     fn refusal_words(&self, check: &Check, index: usize, response: Option<&Value>) -> Message {
@@ -601,6 +740,18 @@ impl<'a> Round<'a> {
 
     fn finish(&mut self, place: usize, outcome: Outcome) {
         let duration_ms = milliseconds(self.started, self.checks.clock.now());
+        let outcome = match outcome {
+            Outcome::Accepted | Outcome::Refused(_) => outcome,
+            other if self.turns[place] == Turn::RunsWhileDeferred => {
+                let check = &self.checks.all[place].check;
+                tracing::info!(
+                    check = check.name, outcome = other.as_str(), trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
+                    "The change is refused: it concerns check `{}`, which is deferred and did not accept it", check.name
+                );
+                Outcome::Refused(self.words(check, &self.checks.builtin.try_again, None))
+            }
+            other => other,
+        };
         self.done[place] = Some(Done {
             outcome,
             duration_ms,
@@ -611,16 +762,24 @@ impl<'a> Round<'a> {
         let mut findings = Vec::new();
         let mut records = Vec::new();
         let mut postponed = Vec::new();
+        let mut reservations = Vec::new();
+        let mut no_longer_deferred = Vec::new();
         for (place, (wired, done)) in self.checks.all.iter().zip(&self.done).enumerate() {
             let check = &wired.check;
             // Every check is done: none waits in a circle, and each exchange ends by the deadline.
             let Some(done) = done else { continue };
-            if !check.flows.contains(&self.call.hook.flow) {
+            if self.turns[place] == Turn::NotInThisFlow {
                 continue;
             }
             let observed = check.mode == Mode::Observe;
             records.push(record(wired, done));
             self.count(wired, &done.outcome);
+            if matches!(done.outcome, Outcome::Accepted) {
+                reservations.extend(self.reservations[place]);
+                if self.turns[place] == Turn::RunsWhileDeferred {
+                    no_longer_deferred.push(check.name.clone());
+                }
+            }
             let message = match &done.outcome {
                 Outcome::Refused(message) => message,
                 Outcome::Unavailable {
@@ -664,6 +823,8 @@ impl<'a> Round<'a> {
             verdict,
             records,
             postponed,
+            reservations,
+            no_longer_deferred,
         }
     }
 
@@ -690,6 +851,14 @@ impl<'a> Round<'a> {
 
     fn admit(&self) -> Verdict {
         let mut changes = Changes::to(self.identity);
+        for (wired, turn) in self.checks.all.iter().zip(&self.turns) {
+            if self.is_stale(&wired.check, *turn) {
+                let paths = wired.check.set.iter().flat_map(Set::leaves);
+                let public =
+                    paths.filter(|path| path.first().is_some_and(|root| root == "metadata_public"));
+                public.for_each(|path| changes.remove(&path));
+            }
+        }
         for (wired, done) in self.checks.all.iter().zip(&self.done) {
             let check = &wired.check;
             let accepted = matches!(
@@ -735,6 +904,44 @@ impl<'a> Round<'a> {
         } else {
             Verdict::AdmitWith(changes)
         }
+    }
+
+    /// Whether what the check had `set` is stale: its field has changed or is gone, or its `when` held for the previous identity
+    /// and no longer holds. A check that runs at registration only is included.
+    fn is_stale(&self, check: &Check, turn: Turn) -> bool {
+        if self.call.hook.flow != Flow::Settings || turn == Turn::Unchanged || check.set.is_empty()
+        {
+            return false;
+        }
+        let previous = self.call.payload.previous.as_ref();
+        let has_changed = |field: &Field| {
+            previous.is_none_or(|previous| {
+                field.present_in(previous) != field.present_in(self.identity)
+            })
+        };
+        check.field.as_ref().is_some_and(has_changed)
+            || check.when.as_ref().is_some_and(|when| {
+                when.holds(&self.names(check, None)) == Ok(false)
+                    && (!when.checks_read().is_empty() || self.may_have_held(check, when))
+            })
+    }
+
+    /// Whether the condition may have held for the previous identity: it held, or its result is unknown.
+    fn may_have_held(&self, check: &Check, when: &Expression) -> bool {
+        let Some(previous) = &self.call.payload.previous else {
+            return true;
+        };
+        let mut identity = self.identity.clone();
+        for part in ["traits", "metadata_public"] {
+            identity[part] = previous.get(part).cloned().unwrap_or_default();
+        }
+        let field = check.field.as_ref();
+        let names = Names {
+            identity: Some(&identity),
+            value: field.and_then(|field| field.value_in(&identity)),
+            ..self.names(check, None)
+        };
+        when.holds(&names) != Ok(false)
     }
 
     fn count(
@@ -810,15 +1017,5 @@ fn record(Wired { check, name, .. }: &Wired, done: &Done) -> CheckRecord {
         message_id,
         observed: check.mode == Mode::Observe,
         duration_ms: done.duration_ms,
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
     }
 }

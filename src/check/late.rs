@@ -10,9 +10,9 @@ use super::{Check, OnLateRefusal};
 use crate::clock::{Timestamp, later};
 use crate::delivery::{Event, New, Put, Queue, Scene, Work, time_ordered_id};
 use crate::expression::{EvaluationError, Lists, Names};
-use crate::journal::Deferred;
 use crate::late_refusal::{LateRefusal, StoredMessage};
 use crate::message::Wording;
+use crate::pending::Deferred;
 use crate::store::{self, Store};
 
 /// The first question after the one that had no answer.

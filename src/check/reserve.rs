@@ -120,6 +120,29 @@ fn built(plan: &request::Plan, scene: &Scene, lists: &Lists, what: &str) -> Resu
         .map_err(|error| format!("`{what}` could not be built: {error}"))
 }
 
+/// A delivery that only an operator can settle.
+#[must_use]
+pub fn dead_letter(
+    queue: &Queue<'_>,
+    unique_key: String,
+    (identity_id, event): (Uuid, Event),
+    reason: String,
+    now: Timestamp,
+) -> New {
+    New {
+        id: time_ordered_id(now),
+        plan: queue.to_string(),
+        event,
+        unique_key,
+        identity_id,
+        work: Err(reason),
+        scene: None,
+        created_at: now,
+        due_at: now,
+        keep_trying_until: later(now, KEEP_TRYING_FOR),
+    }
+}
+
 fn delivery(
     queue: &Queue<'_>,
     reservation: &Reservation,

@@ -63,6 +63,29 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
+    /// Removes the value at `path`, and the objects around it that become empty. The field itself stays an object: Kratos
+    /// empties `metadata_public` for a `{}`.
+    pub fn remove(&mut self, path: &[String]) {
+        let Some((root, rest)) = path.split_first() else {
+            return;
+        };
+        let before = self
+            .changed
+            .get(root)
+            .or_else(|| self.identity.get(root))
+            .unwrap_or(&Value::Null);
+        let leads_somewhere = rest
+            .iter()
+            .try_fold(before, |value, name| value.get(name))
+            .is_some();
+        if rest.is_empty() || !leads_somewhere {
+            return;
+        }
+        let mut after = before.clone();
+        take_out(&mut after, rest);
+        self.changed.insert(root.clone(), after);
+    }
+
     /// What differs from what Kratos sent, each field whole, because Kratos replaces whole fields.
     #[must_use]
     pub fn finish(mut self) -> Map<String, Value> {
@@ -70,6 +93,19 @@ impl<'a> Changes<'a> {
             .retain(|root, value| self.identity.get(root).unwrap_or(&Value::Null) != value);
         self.changed
     }
+}
+
+fn take_out(value: &mut Value, path: &[String]) {
+    let (Value::Object(members), Some((name, rest))) = (value, path.split_first()) else {
+        return;
+    };
+    if let Some(inner) = members.get_mut(name).filter(|_| !rest.is_empty()) {
+        take_out(inner, rest);
+        if inner.as_object().is_none_or(|inner| !inner.is_empty()) {
+            return;
+        }
+    }
+    members.shift_remove(name);
 }
 
 fn merge(target: &mut Value, value: Value) {
@@ -148,6 +184,71 @@ mod tests {
             changes.set(&path(at), value).unwrap();
             assert_eq!(Value::Object(changes.finish()), expected, "{at}");
         }
+    }
+
+    #[test]
+    fn objects_that_become_empty_are_removed_with_their_last_value() {
+        let identity = json!({
+            "traits": {"company": "Muster AG"},
+            "metadata_public": {"plan": "free", "company": {"name": {"short": "M", "long": "Muster"}, "vat": 1}, "list": [{"a": 1}], "none": null},
+        });
+        let cases = [
+            (
+                vec!["metadata_public.company.name.short"],
+                json!({"plan": "free", "company": {"name": {"long": "Muster"}, "vat": 1}, "list": [{"a": 1}], "none": null}),
+            ),
+            (
+                vec![
+                    "metadata_public.company.name.short",
+                    "metadata_public.company.name.long",
+                ],
+                json!({"plan": "free", "company": {"vat": 1}, "list": [{"a": 1}], "none": null}),
+            ),
+            (
+                vec!["metadata_public.company", "metadata_public.list"],
+                json!({"plan": "free", "none": null}),
+            ),
+            (
+                vec![
+                    "metadata_public.plan",
+                    "metadata_public.company",
+                    "metadata_public.list",
+                    "metadata_public.none",
+                ],
+                json!({}),
+            ),
+        ];
+        for (paths, expected) in cases {
+            let mut changes = Changes::to(&identity);
+            for at in &paths {
+                changes.remove(&path(at));
+            }
+            assert_eq!(
+                Value::Object(changes.finish()),
+                json!({ "metadata_public": expected }),
+                "{paths:?}"
+            );
+        }
+        for nothing in [
+            "metadata_public",
+            "metadata_public.other",
+            "metadata_public.plan.deeper",
+            "metadata_public.list.0.a",
+            "metadata_admin.a",
+        ] {
+            let mut changes = Changes::to(&identity);
+            changes.remove(&path(nothing));
+            assert!(changes.finish().is_empty(), "{nothing}");
+        }
+        let mut changes = Changes::to(&identity);
+        changes.remove(&path("metadata_public.company"));
+        changes
+            .set(&path("metadata_public.company.name"), json!("New"))
+            .unwrap();
+        assert_eq!(
+            changes.finish()["metadata_public"]["company"],
+            json!({"name": "New"})
+        );
     }
 
     #[test]

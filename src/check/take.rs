@@ -1,19 +1,22 @@
-//! Taking something for a flow: written down before the service is asked, so that it can always be given back.
+//! Reserving something for a submission: recorded before the service is asked, so that it can always be released.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{Check, Reserve, reserve};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Timestamp, later};
 use crate::delivery::{Scene, time_ordered_id};
 use crate::expression::Lists;
+use crate::identities::lookup::Lookup;
+use crate::pending::{PendingSignUp, PendingState};
 use crate::request::Request;
 use crate::reservation::{Because, Details, Reservation, State, asked};
 use crate::service::client::{Answer, NoAnswer, Services};
-use crate::store::{self, Batch, Store};
+use crate::store::{self, Batch, FlowState, Release, Store};
 
 /// Where it is written down.
 pub struct Book {
@@ -21,7 +24,12 @@ pub struct Book {
     pub store: Arc<dyn Store>,
     /// Wakes the worker, for what is to be released.
     pub stored: Arc<Notify>,
+    /// Finds out what came of another submission. `None`: identities cannot be looked up.
+    pub lookup: Option<Lookup>,
 }
+
+/// Before this time after an acceptance a look-up that finds nothing proves nothing.
+const LOOKUP_PROVES_NOTHING_FOR: Duration = Duration::from_secs(10);
 
 /// Takes, and writes down what came of it.
 pub(super) struct Taker {
@@ -36,28 +44,43 @@ pub(super) struct Wanted<'a> {
     pub(super) check: &'a Check,
     pub(super) reserve: &'a Reserve,
     pub(super) flow_id: Uuid,
+    pub(super) submission: &'a str,
+    /// Whether at most one identity can come of the flow, so that its submissions may share a reservation.
+    pub(super) is_guarded: bool,
     pub(super) take: Request,
     pub(super) scene: Scene,
     /// When the flow's life ends.
     pub(super) expires_at: Timestamp,
     /// By when there must be an answer.
     pub(super) until: Timestamp,
+    /// By when the call is answered: until then the reservation is in use.
+    pub(super) in_use_until: Timestamp,
     pub(super) traceparent: String,
 }
 
 /// What came of taking.
 pub(super) enum Taken {
-    /// It was taken for this flow before, and this was the answer.
-    Before(Value),
-    /// The service was asked just now, under this reservation. Only whose it is may give it back: somebody else may be
-    /// asking for the same flow at the same moment.
+    /// The reservation exists already, and this was the answer.
+    Before(Uuid, Value),
+    /// The service was asked just now, under this reservation. Only the call that made it may release it: another call of
+    /// the flow may be asking at the same moment.
     Now {
         reservation: Box<Reservation>,
         is_ours: bool,
         answer: Result<Answer, NoAnswer>,
     },
-    /// It could not be written down, so nobody was asked.
+    /// Another submission of the flow has the reservation, and an identity may still come of it.
+    InUse,
+    /// It could not be recorded, so the service was not asked.
     NotStored(String),
+}
+
+/// The reservation to take something under.
+enum Found {
+    /// This one. `is_ours`: it was made just now.
+    Reservation(Box<Reservation>, bool),
+    /// Another submission has it.
+    InUse,
 }
 
 /// What the check makes of the answer.
@@ -79,7 +102,8 @@ impl Taker {
             .await
             .unwrap_or_else(|| Err("the database did not answer in time".to_owned()));
         let (reservation, is_ours) = match begun {
-            Ok(begun) => begun,
+            Ok(Found::Reservation(reservation, is_ours)) => (reservation, is_ours),
+            Ok(Found::InUse) => return Taken::InUse,
             Err(error) => return Taken::NotStored(error),
         };
         let answered = reservation.details.as_ref().and_then(|details| {
@@ -87,7 +111,7 @@ impl Taker {
             (reservation.state == State::Taken).then_some(taken)
         });
         if let Some(taken) = answered {
-            return Taken::Before(taken);
+            return Taken::Before(reservation.id, taken);
         }
         let key = reservation.id.to_string();
         let extra = [
@@ -100,32 +124,40 @@ impl Taker {
             .exchange(service, &wanted.take, &extra, wanted.until)
             .await;
         Taken::Now {
-            reservation: Box::new(reservation),
+            reservation,
             is_ours,
             answer,
         }
     }
 
-    /// The reservation under which it is taken: an open one for the very same, else a new one, which is ours. What was taken
-    /// for other values is released.
-    async fn begin(&self, wanted: &Wanted<'_>) -> Result<(Reservation, bool), String> {
+    /// An open reservation with the same request if there is one that may be used, else a new one.
+    async fn begin(&self, wanted: &Wanted<'_>) -> Result<Found, String> {
         let asked = asked(&wanted.take);
-        // Twice, because a call at the same moment may have begun.
-        for _ in 0..2 {
+        // Several rounds, because other calls of the flow change reservations at the same moment.
+        for _ in 0..4 {
             let state = self
                 .book
                 .store
                 .flow(wanted.flow_id)
                 .await
                 .map_err(in_full)?;
-            let open = state.reservations.into_iter().find(|one| {
+            let open = state.reservations.iter().filter(|one| {
                 one.check == wanted.check.name && matches!(one.state, State::Taking | State::Taken)
             });
             let mut batch = Batch::default();
-            match open {
-                Some(same) if same.asked == asked => return Ok((same, false)),
-                Some(other) => self.give_back(&mut batch, wanted.reserve, &other, Because::Changed),
-                None => {}
+            let mut same = None;
+            for one in open {
+                if one.asked == asked {
+                    same = Some(one);
+                } else if wanted.is_guarded && self.is_unused(one, &state) {
+                    self.give_back(&mut batch, wanted.reserve, one, Because::Changed);
+                }
+            }
+            if let Some(same) = same {
+                match self.reuse(same, &state, wanted).await.map_err(in_full)? {
+                    Some(found) => return Ok(found),
+                    None => continue,
+                }
             }
             let now = self.clock.now();
             let new = Reservation {
@@ -141,15 +173,76 @@ impl Taker {
                 because: None,
                 created_at: now,
                 expires_at: wanted.expires_at,
+                submission: wanted.submission.to_owned(),
+                in_use_until: wanted.in_use_until,
             };
             batch.reserved.push(new.clone());
             match self.write(&batch).await {
-                Ok(()) => return Ok((new, true)),
+                Ok(()) => return Ok(Found::Reservation(Box::new(new), true)),
                 Err(error) if is_too_late(&error) => {}
                 Err(error) => return Err(in_full(error)),
             }
         }
-        Err("somebody else is taking for the same flow".to_owned())
+        Err("other calls of the flow change its reservations at the same moment".to_owned())
+    }
+
+    /// Whether no submission of the flow that was accepted or is still being checked uses the reservation.
+    fn is_unused(&self, reservation: &Reservation, state: &FlowState) -> bool {
+        reservation.in_use_until <= self.clock.now()
+            && !state.pending.iter().any(|pending| {
+                pending.state == PendingState::Open
+                    && pending.details.reservations.contains(&reservation.id)
+            })
+    }
+
+    /// The reservation, if this submission may use it. `None` if it has changed meanwhile.
+    async fn reuse(
+        &self,
+        same: &Reservation,
+        state: &FlowState,
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Found>, store::Error> {
+        let store = &self.book.store;
+        let until = wanted.in_use_until;
+        let mut found = same.clone();
+        if wanted.is_guarded || same.submission == wanted.submission {
+            let shared = store.share_reservation(same.id, until).await?;
+            found.in_use_until = found.in_use_until.max(until);
+            return Ok(shared.then(|| Found::Reservation(Box::new(found), false)));
+        }
+        let owner = state
+            .pending
+            .iter()
+            .find(|pending| pending.key.submission == same.submission);
+        if same.in_use_until > self.clock.now() || !self.came_to_nothing(owner).await {
+            return Ok(Some(Found::InUse));
+        }
+        let now = self.clock.now();
+        let is_taken_over = store
+            .take_over_reservation(same, wanted.submission, now, until)
+            .await?;
+        wanted.submission.clone_into(&mut found.submission);
+        found.in_use_until = until;
+        Ok(is_taken_over.then(|| Found::Reservation(Box::new(found), false)))
+    }
+
+    /// Whether it is proven that no identity came of a submission. One that was never accepted cannot become one.
+    async fn came_to_nothing(&self, owner: Option<&PendingSignUp>) -> bool {
+        let Some(owner) = owner else { return true };
+        match owner.state {
+            PendingState::NeverCreated => return true,
+            PendingState::Attributed | PendingState::Undecided => return false,
+            PendingState::Open => {}
+        }
+        let Some(lookup) = &self.book.lookup else {
+            return false;
+        };
+        if self.clock.now() < later(owner.accepted_at, LOOKUP_PROVES_NOTHING_FOR)
+            || !lookup.can_find(owner).await
+        {
+            return false;
+        }
+        matches!(lookup.find(owner).await, Ok(None))
     }
 
     /// Writes down what the check makes of the answer. `false` if a yes could not be kept.
@@ -222,7 +315,16 @@ impl Taker {
         because: Because,
     ) {
         let now = self.clock.now();
-        batch.released.push((reservation.id, because));
+        // What is unclear belongs to this call, which is still running.
+        let unused_since = match because {
+            Because::Unclear => later(now, Duration::from_hours(24)),
+            _ => now,
+        };
+        batch.released.push(Release {
+            id: reservation.id,
+            because,
+            unused_since,
+        });
         batch
             .deliveries
             .push(reserve::release(plans, reservation, &self.lists, now));

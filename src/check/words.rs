@@ -110,6 +110,8 @@ pub struct Builtin {
     pub required: Arc<Wording>,
     /// `not_possible`: the call itself is wrong (key, wiring, body); nothing the person can mend.
     pub not_possible: Arc<Wording>,
+    /// `form_used`: the form has brought forth an account already, or was accepted too often.
+    pub form_used: Arc<Wording>,
     /// `account_refused`: a check refused the account after it had been created, and has no message of its own.
     pub account_refused: Arc<Wording>,
 }

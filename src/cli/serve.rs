@@ -1,17 +1,37 @@
 //! Run it.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::ConfigFile;
 use crate::app::{App, Surroundings};
 use crate::config;
+use crate::pending::LookupTimes;
 use crate::telemetry;
 
-/// Runs the program on the settings of `file` until it is told to stop.
-pub async fn serve(file: &Path) -> anyhow::Result<ExitCode> {
+/// `vestibule serve`
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Looks sign-ups without a `post` up this many times faster, for tests
+    #[arg(
+        long,
+        hide = true,
+        value_name = "TIMES",
+        env = "VESTIBULE_LOOK_UP_FASTER",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    look_up_faster: u32,
+}
+
+/// Runs the program on the settings of the file until it is told to stop.
+pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
+    let file = &options.file.config;
     let settings = match config::load(file, &config::Environment::of_process()) {
         Ok(settings) => settings,
         Err(problems) => {
@@ -23,7 +43,20 @@ pub async fn serve(file: &Path) -> anyhow::Result<ExitCode> {
     telemetry::log_to(lines, settings.log.level, settings.log.format)
         .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
     telemetry::log_panics();
-    let app = App::start(settings, Surroundings::default()).await?;
+    for warning in settings.warnings.iter() {
+        tracing::warn!(
+            settings.key = warning.path,
+            settings.line = warning.at.line,
+            help = warning.hint,
+            "The settings have a warning: {}",
+            warning.message
+        );
+    }
+    let surroundings = Surroundings {
+        lookup_times: LookupTimes::default().divided_by(options.look_up_faster),
+        ..Surroundings::default()
+    };
+    let app = App::start(settings, surroundings).await?;
     told_to_stop().await?;
     app.stop().await;
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::config::{self, Environment};
 
-/// Reads the file, compiles every expression, and prints what is wrong.
+/// Reads the file, compiles every expression, and prints what is wrong. Warnings are printed and are no failure.
 pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
     match config::load(file, &Environment::of_process()) {
         Ok(settings) => {
@@ -15,6 +15,9 @@ pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
                 counted(settings.checks.len(), "check"),
                 counted(settings.deliveries.len(), "delivery").replace("deliverys", "deliveries"),
             );
+            if !settings.warnings.is_empty() {
+                eprint!("{}", settings.warnings);
+            }
             if settings.hooks.keys.is_empty() {
                 println!(
                     "note: there is no key yet; `serve` needs `hooks.keys`, or the environment variable VESTIBULE_KEY"

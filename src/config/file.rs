@@ -33,7 +33,7 @@ pub struct File {
     pub kratos: Kratos,
     /// External systems by name, where they need more than an address.
     pub services: IndexMap<String, Service>,
-    /// What people read, by name. A name of Vestibule's own words (`try_again`, `not_valid`, `required`, `not_possible`,
+    /// What people read, by name. A name of Vestibule's own words (`try_again`, `not_valid`, `required`, `not_possible`, `form_used`,
     /// `account_refused`) replaces those.
     pub messages: IndexMap<String, NamedMessage>,
     /// Lists by name, read in expressions as `lists.<name>`.
@@ -152,13 +152,27 @@ pub struct Kratos {
     /// are written back (`save`), and checks may be deferred.
     pub admin_url: Option<Text>,
     /// The identity schema, `file://identity.schema.json` beside the settings file or `file:///absolute/path`: tells by which
-    /// traits people sign in, so that a sign-up can be looked up by its user name. Default: only addresses are known.
+    /// traits people sign in, so that a sign-up can be looked up by its user name. `vestibule validate` warns about each checked
+    /// trait to which it gives no type, because a visitor can send a list or an object there. Default: only addresses are known.
     pub identity_schema: Option<Text>,
-    /// Whether social sign-ups, passkeys and security keys, whose identifier Kratos does not tell hooks, are given the
-    /// `external_id` `vestibule:<flow id>`, so that they can be looked up. Needs Kratos v25.4.0. Default: `false`.
-    pub use_external_id: bool,
+    /// Whether `pre` answers an `external_id`, `vestibule:` and a hash of the flow's id, for sign-ups that have none. Kratos keeps
+    /// external ids unique, so at most one account comes of a form, however often and in parallel it is sent. `auto`: where a
+    /// check reserves or defers, or `admin_url` is set. `always`, `never`. Needs Kratos v25.4.0. The person sees the id in
+    /// `whoami`; a tokenizer with `subject_source: external_id` needs `never`. Default: `auto`.
+    pub use_external_id: UseExternalId,
     /// How Vestibule proves who it is to the admin API. Default: not at all, as Kratos itself asks for nothing.
     pub auth: Option<Auth>,
+}
+
+/// For which sign-ups `pre` answers an `external_id`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "their names in the file say it")]
+pub enum UseExternalId {
+    #[default]
+    Auto,
+    Always,
+    Never,
 }
 
 /// An external system.
@@ -298,22 +312,27 @@ pub struct ListFile {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Check {
-    /// The flows in which it runs. Default: both with a `field`, else `[registration]`.
+    /// The flows in which it runs. In `settings` it runs only if something has changed that it reads of `traits` or
+    /// `metadata_public`, itself or through the response of another check; a check whose response it reads runs with it.
+    /// Default: `[registration, settings]`; `[registration]` if it reads nothing of the two, or reads
+    /// `flow.transient_payload`, which Kratos drops in settings.
     pub flows: Option<Vec<Flow>>,
-    /// The trait it is about, `traits.vat_number`: absent (missing, null or empty), or unchanged in settings, and the check
-    /// is not run. Its value is `value`; messages stand beside it.
+    /// The trait it is about, `traits.vat_number`, or an entry of a list, `traits.emails.0`. If it is absent, the check is not
+    /// run: missing, null, an empty list or object, or a text of nothing but white space and zero-width characters. Its value is
+    /// `value`, not trimmed; messages stand beside it.
     pub field: Option<Text>,
-    /// Whether an absent field is refused. Default: `false`.
+    /// Whether an absent field is refused, if `when` holds. Default: `false`.
     pub required: bool,
-    /// Runs only if this holds.
+    /// Runs only if this holds. If it fails, the value is not valid (`invalid`).
     pub when: Option<Expression>,
     /// The question that is put to a service. Without it the check is pure expression.
     pub ask: Option<Request>,
     /// What is taken from a service for this sign-up, in place of `ask`: an invite, a seat, a number.
     pub reserve: Option<Reserve>,
     /// What it means when the service gives no usable answer: `refuse` ("please try again later"), `accept` (pass, and
-    /// count it), `defer` (pass, and ask again once the account exists), or a section with a choice per kind. Default:
-    /// `refuse`.
+    /// count it), `defer` (pass, and ask again once the account exists), or a section with a choice per kind. `accept` covers
+    /// only the kinds `timeout`, `connection`, `status_5xx`, `rejected_credentials` and `declared`; `defer` every kind except
+    /// `rejected_question` and `expression`; the others refuse. Default: `refuse`.
     pub unavailable: Option<Unavailable>,
     /// What a deferred check does if it refuses at last: `deactivate` the identity, mark it, and refuse its logins until the
     /// refusal is lifted; `mark` it in `metadata_admin.vestibule.refused`; or only `notify` by the deliveries of `check.refused`,
@@ -322,14 +341,18 @@ pub struct Check {
     /// What a deferred check does if it has no answer after eight days: `keep` the question as an abandoned delivery and the
     /// mark in the identity, `refuse`, or `accept`. Default: `keep`.
     pub on_expiry: Option<OnExpiry>,
-    /// Reasons to refuse, looked at in order.
+    /// Reasons to refuse: first those that name the status of the answer, then expressions in order. One that fails does not
+    /// hide another one.
     pub refuse: Vec<Refusal>,
-    /// What makes an answer a yes: an expression, or a status. Default: a status 2xx; without `ask`, always.
+    /// What makes an answer a yes: an expression, or a status, such as 404 for a name that must be free. Default: a status 2xx;
+    /// without `ask`, always.
     pub accept: Option<Condition>,
-    /// The words for a value that no question can be made of. Default: `not_valid`.
+    /// The message for a value that no question can be made of, on which an expression fails, or to which the service answers with
+    /// a 4xx that nothing names (`rejected_question`). Default: `not_valid`.
     pub invalid: Option<Message>,
     /// What is written into the identity when the check accepts, by path: `traits.company`, `metadata_public.company`.
-    /// Objects are merged, nulls skipped.
+    /// Objects are merged, nulls skipped. In settings, what was set in `metadata_public` is removed when the field has changed
+    /// or is gone, or `when` no longer holds; what the check sets for the new value takes its place. Traits are never removed.
     #[schemars(with = "IndexMap<String, Value>")]
     pub set: IndexMap<String, Value>,
     /// `enforce`, or `observe`: run for real, decide nothing, count what it would have done. Default: `enforce`.
@@ -443,28 +466,35 @@ pub enum Policy {
     Defer,
 }
 
-/// What is done without a usable answer, per kind.
+/// What is done without a usable answer, per kind. A status that `refuse` names, or an answer for which one of its expressions
+/// holds, is refused whatever its kind would be.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PerKind {
-    /// An answer for which this holds is none.
+    /// Treat an answer as unavailable if this is true (`declared`). Read before `refuse`; if it fails, it is not true.
     pub when: Option<Expression>,
-    /// No answer in time.
+    /// No answer in time, or a 408.
     pub timeout: Option<Policy>,
-    /// The service was not reached, or the connection broke.
+    /// The service was not reached, the connection broke, or a 425.
     pub connection: Option<Policy>,
-    /// A status of 500 or more, unless `refuse` names that very number.
+    /// A status of 500 or more.
     pub status_5xx: Option<Policy>,
-    /// The status 429, unless `refuse` names it.
+    /// The status 429.
     pub rate_limited: Option<Policy>,
+    /// A 401 or 407: the service rejects Vestibule's credentials. Each raises an alarm.
+    pub rejected_credentials: Option<Policy>,
     /// `when` holds.
     pub declared: Option<Policy>,
-    /// Neither refused nor accepted, or an expression failed on the answer.
+    /// Any other 4xx, 403 included. A gateway or a firewall answers so to a value that the visitor chose, so it is refused with
+    /// the message `invalid` unless it is named here.
+    pub rejected_question: Option<Policy>,
+    /// Neither refused nor accepted, or an expression failed on an answer that would be accepted.
     pub unexpected_answer: Option<Policy>,
-    /// An expression failed in a check without a field. A visitor can bring that about, so `default` does not cover it.
-    /// Default: `refuse`.
+    /// The question could not be built, or an expression failed without an answer. A visitor can bring that about, so it is
+    /// refused unless it is named here: with the message `invalid`, or `try_again` if the response of another check is missing.
     pub expression: Option<Policy>,
-    /// For every kind that is not named. Default: `refuse`.
+    /// For the kinds that are not named. `accept` covers `timeout`, `connection`, `status_5xx`, `rejected_credentials` and
+    /// `declared`; `defer` every kind except `rejected_question` and `expression`. Default: `refuse`.
     pub default: Option<Policy>,
 }
 

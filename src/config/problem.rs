@@ -43,10 +43,11 @@ impl Problem {
     }
 }
 
-/// All that is wrong with a settings file, with the lines it stands in.
-#[derive(Clone, Debug)]
+/// All that is wrong with a settings file, or all warnings about it, with the lines it stands in.
+#[derive(Clone, Debug, Default)]
 pub struct Problems {
     file: String,
+    are_warnings: bool,
     lines: Vec<String>,
     all: Vec<Problem>,
 }
@@ -55,11 +56,22 @@ impl Problems {
     /// In the order of the file. What is shown of it are the operator's own lines: values put in from the environment
     /// are not in them.
     #[must_use]
-    pub fn new(file: String, text: &str, mut problems: Vec<Problem>) -> Self {
+    pub fn new(file: String, text: &str, problems: Vec<Problem>) -> Self {
+        Self::gathered(file, text, problems, false)
+    }
+
+    /// The same for warnings, with which the settings are used.
+    #[must_use]
+    pub fn warnings(file: String, text: &str, warnings: Vec<Problem>) -> Self {
+        Self::gathered(file, text, warnings, true)
+    }
+
+    fn gathered(file: String, text: &str, mut problems: Vec<Problem>, are_warnings: bool) -> Self {
         problems.sort_by(|one, other| (one.at, &one.path).cmp(&(other.at, &other.path)));
         problems.dedup();
         Self {
             file,
+            are_warnings,
             lines: text.lines().map(ToOwned::to_owned).collect(),
             all: problems,
         }
@@ -71,7 +83,12 @@ impl Problems {
         self.all.len()
     }
 
-    /// Whether there is none, which is never so when they are handed out.
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.all.iter()
+    }
+
+    /// Whether there is none, which is never so of problems when they are handed out.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
@@ -83,8 +100,13 @@ impl fmt::Display for Problems {
         let count = self.all.len();
         writeln!(
             formatter,
-            "{} has {count} problem{}",
+            "{} has {count} {}{}",
             self.file,
+            if self.are_warnings {
+                "warning"
+            } else {
+                "problem"
+            },
             if count == 1 { "" } else { "s" }
         )?;
         for problem in &self.all {

@@ -8,6 +8,7 @@ mod messages;
 mod order;
 mod requests;
 mod services;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::filled::Filling;
 use super::interpolation::{Environment, joined, pieces};
-use super::problem::Problem;
+use super::problem::{Problem, Problems};
 use super::settings::Settings;
 use super::tree::{Entry, Kind, Node, Position, join};
 use super::{file, schema, shape};
@@ -83,6 +84,10 @@ pub(super) struct Resolver<'a> {
     folder: &'a Path,
     environment: &'a Environment,
     problems: Vec<Problem>,
+    /// Settings that are valid and probably a mistake.
+    warnings: Vec<Problem>,
+    /// The identity schema, if it is named and can be read.
+    identity_schema: Option<serde_json::Value>,
     /// Where the shape is wrong, so that nothing can be made of it.
     misshapen: Vec<String>,
     services: BTreeMap<String, Service>,
@@ -92,14 +97,14 @@ pub(super) struct Resolver<'a> {
     numbers: BTreeMap<u32, messages::Numbered>,
 }
 
-/// Resolves everything. `Err` holds every problem there is.
+/// Resolves everything, and returns the settings with the warnings about them. `Err` holds every problem there is.
 pub(super) fn resolve(
     node: &Node,
     text: &str,
     folder: &Path,
     environment: &Environment,
     mut problems: Vec<Problem>,
-) -> Result<Settings, Vec<Problem>> {
+) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
     let schema = schema::of_the_file();
     let mut filled = node.clone();
     let mut filling = Filling {
@@ -122,6 +127,8 @@ pub(super) fn resolve(
         folder,
         environment,
         problems,
+        warnings: Vec::new(),
+        identity_schema: None,
         misshapen,
         services: BTreeMap::new(),
         lists: Arc::default(),
@@ -132,7 +139,7 @@ pub(super) fn resolve(
     resolver.look_up_everything(&root);
     let settings = resolver.settings();
     match settings {
-        Some(settings) if resolver.problems.is_empty() => Ok(settings),
+        Some(settings) if resolver.problems.is_empty() => Ok((settings, resolver.warnings)),
         _ => Err(resolver.problems),
     }
 }
@@ -148,6 +155,7 @@ impl<'a> Resolver<'a> {
         let deliveries = self.deliveries();
         self.order(&checks);
         self.late_refusals(&checks, &deliveries);
+        self.warn_about_checks(&checks);
         Some(Settings {
             hooks_address: basics.hooks_address?,
             admin_address: basics.admin_address?,
@@ -163,6 +171,7 @@ impl<'a> Resolver<'a> {
             deliveries,
             reconcile: basics.reconcile,
             retention: basics.retention,
+            warnings: Problems::default(),
         })
     }
 
@@ -222,6 +231,14 @@ impl<'a> Resolver<'a> {
         let message = self.without_inserted(place, message.into());
         let hint = hint.map(|hint| self.without_inserted(place, hint));
         self.problems.push(place.problem(message).with_hint(hint));
+    }
+
+    /// Reports a warning. The settings are used all the same.
+    fn warn(&mut self, place: &Place<'_>, message: impl Into<String>, hint: impl Into<String>) {
+        let message = self.without_inserted(place, message.into());
+        let hint = self.without_inserted(place, hint.into());
+        self.warnings
+            .push(place.problem(message).with_hint(Some(hint)));
     }
 
     /// What is said of a text never shows what was put into it.

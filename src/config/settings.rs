@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::problem::Problems;
 use crate::check::{Builtin, Check};
 use crate::clock::Timestamp;
 use crate::delivery;
 use crate::expression::Lists;
 use crate::kratos::Identifiers;
 use crate::secret::Secret;
+use crate::server::ExternalId;
 use crate::service::Service;
 use crate::telemetry::LogFormat;
 
@@ -45,6 +47,8 @@ pub struct Settings {
     pub reconcile: Reconcile,
     /// How long is kept what is settled.
     pub retention: Retention,
+    /// Settings that are valid and probably a mistake.
+    pub warnings: Problems,
 }
 
 impl Settings {
@@ -129,6 +133,6 @@ pub struct Kratos {
     pub admin: Option<Service>,
     /// The traits by which people sign in, as the identity schema says.
     pub identifiers: Identifiers,
-    /// Whether sign-ups whose identifier is not told are given an `external_id`.
-    pub use_external_id: bool,
+    /// Whether sign-ups are given an `external_id`.
+    pub external_id: ExternalId,
 }

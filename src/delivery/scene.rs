@@ -35,6 +35,9 @@ pub struct Scene {
     /// The check that has refused late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
+    /// Whether it is not certain that the identity came of this submission. Then no identity is deactivated for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_uncertain: bool,
 }
 
 impl Scene {
@@ -51,6 +54,7 @@ impl Scene {
             now: names.now,
             taken: names.taken.cloned(),
             check: None,
+            is_uncertain: false,
         }
     }
 

@@ -39,8 +39,25 @@ pub(super) struct Compiled {
     pub roots: BTreeSet<Root>,
     /// Whether there is a loop in it.
     pub loops: bool,
+    /// The slots of what the visitor sent that are used as a text.
+    pub texts: BTreeSet<usize>,
     /// The keys that the operator wrote; others must not be printed.
     pub keys: BTreeSet<String>,
+}
+
+impl Compiled {
+    /// The path, if the expression is nothing else.
+    pub fn only_path(&self) -> Option<&Slot> {
+        slot_of(&self.tree).and_then(|index| self.slots.get(index))
+    }
+}
+
+/// The number of the variable that a visited node is, if it is one of ours.
+fn slot_of(node: &IdedExpr) -> Option<usize> {
+    match &node.expr {
+        Expr::Ident(name) => name.strip_prefix('@')?.parse().ok(),
+        _ => None,
+    }
 }
 
 pub(super) fn compile(source: &str, scope: &Scope) -> Result<Compiled, CompileError> {
@@ -82,6 +99,9 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         checks: Vec::new(),
         roots: BTreeSet::new(),
         keys: BTreeSet::new(),
+        branches: 0,
+        texts: BTreeSet::new(),
+        asks_for_type: false,
     };
     walk.visit(&mut tree, 1)?;
     let Walk {
@@ -90,6 +110,8 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         roots,
         has_loops: loops,
         keys,
+        texts,
+        asks_for_type,
         ..
     } = walk;
     Ok(Compiled {
@@ -98,6 +120,11 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         checks,
         roots,
         loops,
+        texts: if asks_for_type {
+            BTreeSet::new()
+        } else {
+            texts
+        },
         keys,
     })
 }
@@ -118,6 +145,12 @@ struct Walk<'s> {
     checks: Vec<String>,
     roots: BTreeSet<Root>,
     keys: BTreeSet<String>,
+    /// How many branches of `a ? b : c` stand around the place.
+    branches: usize,
+    /// The slots of what the visitor sent that are used as a text.
+    texts: BTreeSet<usize>,
+    /// Whether `type(…)` is called, so that the operator tells texts from lists.
+    asks_for_type: bool,
 }
 
 /// A name with the steps behind it, as found in the tree.
@@ -418,8 +451,16 @@ impl Walk<'_> {
                     entries.words();
                 });
             }
-            let mut operands = call.args.iter_mut();
-            return operands.try_for_each(|operand| self.visit(operand, depth + 1));
+            let is_choice = call.func_name == operators::CONDITIONAL;
+            for (index, operand) in call.args.iter_mut().enumerate() {
+                let in_branch = usize::from(is_choice && index > 0);
+                self.branches += in_branch;
+                let visited = self.visit(operand, depth + 1);
+                self.branches -= in_branch;
+                visited?;
+            }
+            self.note_operands(call);
+            return Ok(());
         }
         let qualified = call.target.as_deref().and_then(|target| {
             let name = format!("{}.{}", Chain::of(target)?.dotted()?, call.func_name);
@@ -443,6 +484,7 @@ impl Walk<'_> {
         else {
             return Err(self.at_name(self.unknown_function(id, name, style), &call.func_name));
         };
+        let name = function.name;
         let given = call.args.len();
         if given < function.fewest || given > function.most {
             let wanted = match (function.fewest, function.most) {
@@ -461,7 +503,59 @@ impl Walk<'_> {
             _ => {}
         }
         let mut arguments = call.args.iter_mut();
-        arguments.try_for_each(|argument| self.visit(argument, depth + 1))
+        arguments.try_for_each(|argument| self.visit(argument, depth + 1))?;
+        self.asks_for_type |= name == "type";
+        match style {
+            Style::Member if OF_TEXTS.contains(&name) => self.note_text(call.target.as_deref()),
+            Style::Member if name == "format" => {
+                if let [
+                    IdedExpr {
+                        expr: Expr::List(values),
+                        ..
+                    },
+                ] = call.args.as_slice()
+                {
+                    for value in &values.elements {
+                        self.note_text(Some(value));
+                    }
+                }
+            }
+            Style::Global if WITH_TEXT.contains(&name) => self.note_text(call.args.first()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// `x in lists.name` and `x + "…"` are about texts.
+    fn note_operands(&mut self, call: &CallExpr) {
+        let is_list = |node: &IdedExpr| {
+            let slot = slot_of(node).and_then(|index| self.slots.get(index));
+            matches!(slot, Some(Slot::List(_)))
+        };
+        let is_text =
+            |node: &IdedExpr| matches!(&node.expr, Expr::Literal(LiteralValue::String(_)));
+        match (call.func_name.as_str(), call.args.as_slice()) {
+            (operators::IN, [word, list]) if is_list(list) => self.note_text(Some(word)),
+            (operators::ADD, [path, text] | [text, path]) if is_text(text) => {
+                self.note_text(Some(path));
+            }
+            _ => {}
+        }
+    }
+
+    /// A visited node is used as a text. In a branch of `a ? b : c` nothing is noted: the condition may be about just that.
+    fn note_text(&mut self, node: Option<&IdedExpr>) {
+        if self.branches > 0 {
+            return;
+        }
+        let Some(index) = node.and_then(slot_of) else {
+            return;
+        };
+        if let Some(Slot::Path(path)) = self.slots.get(index)
+            && matches!(path.root, Root::Identity | Root::Value)
+        {
+            self.texts.insert(index);
+        }
     }
 
     /// Where `lists.name` is only looked up in, it need not be a list of the language.
@@ -671,6 +765,39 @@ fn counted(node: &mut IdedExpr, otherwise: Expr) {
         ],
     });
 }
+
+/// Functions that are called on a text.
+const OF_TEXTS: &[&str] = &[
+    "charAt",
+    "contains",
+    "endsWith",
+    "indexOf",
+    "lastIndexOf",
+    "lowerAscii",
+    "matches",
+    "replace",
+    "split",
+    "startsWith",
+    "substring",
+    "trim",
+    "upperAscii",
+];
+
+/// Functions whose first argument is a text, or something else that is neither a list nor a map.
+const WITH_TEXT: &[&str] = &[
+    "bool",
+    "bytes",
+    "domain",
+    "double",
+    "duration",
+    "in_domains",
+    "int",
+    "matches",
+    "string",
+    "strings.quote",
+    "timestamp",
+    "uint",
+];
 
 const OPERATORS: &[&str] = &[
     operators::CONDITIONAL,

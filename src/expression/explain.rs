@@ -7,7 +7,7 @@ use cel::ExecutionError;
 
 use super::EvaluationError;
 use super::convert::{kind, named};
-use super::functions::{FUNCTIONS, NO_DOMAIN, TOO_MANY};
+use super::functions::{FUNCTIONS, NO_DOMAIN, NO_TEXT, TOO_MANY};
 use super::path::Miss;
 use super::resolve::{BUDGET, Resolver};
 
@@ -97,7 +97,7 @@ fn unsuited(function: &str, kinds: &[&str]) -> String {
 
 /// What a function that was called rightly says of what it was given.
 fn failed(function: &str, message: &str) -> String {
-    if message == NO_DOMAIN || message == TOO_MANY {
+    if [NO_DOMAIN, NO_TEXT, TOO_MANY].contains(&message) {
         return format!("{}: {message}", symbol(function));
     }
     match function {

@@ -19,6 +19,9 @@ pub(super) const NO_DOMAIN: &str = "it was given something that is not an addres
 /// What `distinct` says of a list that it would take too long over.
 pub(super) const TOO_MANY: &str = "it was given too many lists, maps or fractions";
 
+/// What `in` says of a list or a map that is looked up in the operator's list.
+pub(super) const NO_TEXT: &str = "it was given a list or a map where a text is expected";
+
 /// The name under which our own `distinct` is called; the one of the extension takes time that
 /// grows with the square of a list that a person may have sent.
 pub(super) const DISTINCT: &str = "@distinct";

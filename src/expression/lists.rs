@@ -10,7 +10,7 @@ use cel::common::traits::Container;
 use cel::common::types::{CelList, CelString, LIST_TYPE, Type};
 use cel::common::value::{StaticVal, Val};
 
-use super::functions;
+use super::functions::{self, NO_TEXT};
 
 /// The operator's lists, made ready for expressions.
 ///
@@ -137,6 +137,10 @@ impl StaticVal for Entries {}
 
 impl Container for Entries {
     fn contains(&self, value: &dyn Val) -> Result<bool, ExecutionError> {
+        // It would never be in a list of texts, so that a visitor could get past a list of what is forbidden.
+        if value.as_iterable().is_some() {
+            return Err(ExecutionError::function_error("@in", NO_TEXT));
+        }
         Ok(value
             .downcast_ref::<CelString>()
             .is_some_and(|word| self.words().contains(word.inner())))

@@ -35,6 +35,19 @@ pub(super) enum Key {
     Index(i64),
 }
 
+/// The constant beginning of a path that an expression reads, behind the root: `traits.address.city`.
+///
+/// Two identities between which nothing behind any such path differs give an expression the same result.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReadPath(Vec<Segment>);
+
+/// One step of a [`ReadPath`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Segment {
+    Name(String),
+    Index(i64),
+}
+
 /// What stands at the end of a path.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Found<'v> {
@@ -59,7 +72,88 @@ pub(super) enum Miss {
     Parts(usize, &'static str),
 }
 
+impl ReadPath {
+    /// The path of these names.
+    #[must_use]
+    pub fn of_names(names: &[&str]) -> Self {
+        Self(
+            names
+                .iter()
+                .map(|name| Segment::Name((*name).to_owned()))
+                .collect(),
+        )
+    }
+
+    /// Whether it is the root itself.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first name; `None` for the root itself and for an index.
+    #[must_use]
+    pub fn first_name(&self) -> Option<&str> {
+        match self.0.first() {
+            Some(Segment::Name(name)) => Some(name),
+            Some(Segment::Index(_)) | None => None,
+        }
+    }
+
+    /// The names, if every step is one.
+    #[must_use]
+    pub fn names(&self) -> Option<Vec<&str>> {
+        self.0
+            .iter()
+            .map(|segment| match segment {
+                Segment::Name(name) => Some(name.as_str()),
+                Segment::Index(_) => None,
+            })
+            .collect()
+    }
+
+    /// The value at its end. An index into something that is no list, and a name in something that is no object, lead
+    /// nowhere.
+    #[must_use]
+    pub fn value_in<'v>(&self, root: &'v Value) -> Option<&'v Value> {
+        self.0
+            .iter()
+            .try_fold(root, |value, segment| match (value, segment) {
+                (Value::Object(map), Segment::Name(name)) => map.get(name),
+                (Value::Array(list), Segment::Index(index)) => {
+                    usize::try_from(*index).ok().and_then(|at| list.get(at))
+                }
+                _ => None,
+            })
+    }
+}
+
+impl std::fmt::Display for ReadPath {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (place, segment) in self.0.iter().enumerate() {
+            match segment {
+                Segment::Name(name) if place == 0 => formatter.write_str(name)?,
+                Segment::Name(name) => write!(formatter, ".{name}")?,
+                Segment::Index(index) => write!(formatter, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Path {
+    /// The same without what only matters when it is walked.
+    pub fn constant(&self) -> ReadPath {
+        ReadPath(
+            self.steps
+                .iter()
+                .map(|step| match &step.key {
+                    Key::Field(name) | Key::Text(name) => Segment::Name(name.clone()),
+                    Key::Index(index) => Segment::Index(*index),
+                })
+                .collect(),
+        )
+    }
+
     /// Walks the path.
     pub fn walk<'v>(&self, names: &Names<'v>) -> Result<Found<'v>, Miss> {
         let (mut value, done) = match self.start(names) {

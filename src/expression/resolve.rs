@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::functions::Pattern;
 use super::path::{Found, Miss, Path};
-use super::{Names, Root};
+use super::{EvaluationError, Names, Root};
 
 /// The variable that each round of a loop reads; it has a value as long as the evaluation may go on.
 pub(super) const BUDGET: &str = "@budget";
@@ -43,6 +43,30 @@ pub(super) enum Slot {
     List(String),
     /// A constant regular expression.
     Pattern(Pattern),
+}
+
+impl Slot {
+    /// An error if it is a path that leads to a list or an object.
+    pub fn expects_text(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+        let Self::Path(path) = self else {
+            return Ok(());
+        };
+        let kind = match path.walk(names) {
+            Ok(Found::Value {
+                value: Value::Array(_),
+                ..
+            }) => "a list",
+            Ok(Found::Value {
+                value: Value::Object(_),
+                ..
+            }) => "a map",
+            _ => return Ok(()),
+        };
+        let written = path.written(path.steps.len());
+        Err(EvaluationError::new(format!(
+            "`{written}` is {kind} where a text is expected"
+        )))
+    }
 }
 
 /// Answers for the variables of one evaluation.

@@ -99,6 +99,14 @@ impl Template {
         Ok(rendered)
     }
 
+    /// An error if a list or an object would have to be put into this text, or is used as a text in it.
+    pub fn expects_texts(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+        self.expressions().try_for_each(|expression| {
+            expression.expects_texts(names)?;
+            expression.expects_text_result(names)
+        })
+    }
+
     /// As a URL path: what the operator wrote stays, each filled-in value is percent-encoded.
     ///
     /// A filled-in value that is empty, and a segment of the path that comes out empty, `.` or `..` because
@@ -286,6 +294,37 @@ impl JsonTemplate {
                     .collect::<Result<_, EvaluationError>>()?,
             ),
         })
+    }
+
+    /// An error if a list or an object would have to be put into a text, or is used as a text. A template that is nothing but
+    /// one expression keeps its type, so there any value fits.
+    pub fn expects_texts(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+        match self {
+            Self::Null | Self::Bool(_) | Self::Number(_) => Ok(()),
+            Self::Text(template) => match template.parts.as_slice() {
+                [Part::Filled(expression)] => expression.expects_texts(names),
+                _ => template.expects_texts(names),
+            },
+            Self::List(list) => list.iter().try_for_each(|one| one.expects_texts(names)),
+            Self::Map(map) => map
+                .iter()
+                .try_for_each(|(_, value)| value.expects_texts(names)),
+        }
+    }
+
+    /// The paths of a value that is set at `path`: those of its members where it is a map, each as far as it is written out.
+    #[must_use]
+    pub fn leaves(&self, path: &[String]) -> Vec<Vec<String>> {
+        match self {
+            Self::Map(map) if !map.is_empty() => map
+                .iter()
+                .flat_map(|(name, value)| {
+                    let inner: Vec<String> = path.iter().cloned().chain([name.clone()]).collect();
+                    value.leaves(&inner)
+                })
+                .collect(),
+            _ => vec![path.to_vec()],
+        }
     }
 
     /// What is filled in, in order.

@@ -61,14 +61,71 @@ impl Field {
         self.names.iter().zip(path).all(|(one, other)| one == other)
     }
 
-    /// The value in an identity, or in what it was before; `None` if it is missing or null.
+    /// The value in an identity, or in what it was before; `None` if it is missing or null. In a list a number is the place of
+    /// an entry: `traits.emails.0`.
     #[must_use]
     pub fn value_in<'a>(&self, identity: &'a Value) -> Option<&'a Value> {
         self.names
             .iter()
-            .try_fold(identity, |value, name| value.get(name))
+            .try_fold(identity, |value, name| match value {
+                Value::Array(list) => name.parse::<usize>().ok().and_then(|at| list.get(at)),
+                other => other.get(name),
+            })
             .filter(|value| !value.is_null())
     }
+
+    /// The same; `None` also if the value is absent ([`is_absent`]).
+    #[must_use]
+    pub fn present_in<'a>(&self, identity: &'a Value) -> Option<&'a Value> {
+        self.value_in(identity).filter(|value| !is_absent(value))
+    }
+
+    /// The names that lead to it, `traits` first.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+}
+
+/// Whether a field with this value counts as not filled in: null, an empty list or object, or a text that is empty or holds
+/// nothing that can be seen.
+#[must_use]
+pub fn is_absent(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text
+            .chars()
+            .all(|character| character.is_whitespace() || has_no_width(character)),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Control characters, and those that Unicode lets programs ignore (`Default_Ignorable_Code_Point`): zero-width spaces and
+/// joiners, direction marks, variation selectors, fillers.
+fn has_no_width(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{202a}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fff8}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 impl std::fmt::Display for Field {
@@ -112,5 +169,58 @@ mod tests {
             None
         );
         assert_eq!(field.value_in(&json!({"traits": null})), None);
+    }
+
+    #[test]
+    fn a_number_names_an_entry_of_a_list_and_nothing_in_anything_else() {
+        let identity = json!({"traits": {"emails": ["a@example.org", ""], "map": {"0": "by name"}, "text": "abc"}});
+        for (field, expected) in [
+            ("traits.emails.0", Some(json!("a@example.org"))),
+            ("traits.emails.2", None),
+            ("traits.emails.x", None),
+            ("traits.map.0", Some(json!("by name"))),
+            ("traits.text.0", None),
+        ] {
+            let parsed = Field::parse(field).unwrap();
+            assert_eq!(parsed.value_in(&identity), expected.as_ref(), "{field}");
+        }
+        let empty = Field::parse("traits.emails.1").unwrap();
+        assert_eq!(empty.value_in(&identity), Some(&json!("")));
+        assert_eq!(empty.present_in(&identity), None);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_absent() {
+        for absent in [
+            json!(null),
+            json!([]),
+            json!({}),
+            json!(""),
+            json!("  "),
+            json!("\t\r\n"),
+            json!("\u{a0}\u{2003}\u{3000}"),
+            json!("\u{200b}"),
+            json!("\u{200b} \u{feff}\u{2060}"),
+            json!("\u{200d}\u{200e}\u{202e}"),
+            json!("\u{3164}\u{115f}"),
+            json!("\u{ad}\u{34f}\u{fe0f}"),
+            json!("\u{0}\u{1}\u{85}"),
+        ] {
+            assert!(is_absent(&absent), "{absent}");
+        }
+        for present in [
+            json!(0),
+            json!(false),
+            json!("0"),
+            json!(" x "),
+            json!("\u{200b}x"),
+            json!("."),
+            json!("\u{301}"),
+            json!([""]),
+            json!([null]),
+            json!({"a": null}),
+        ] {
+            assert!(!is_absent(&present), "{present}");
+        }
     }
 }

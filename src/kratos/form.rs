@@ -24,24 +24,38 @@ impl<'a> Form<'a> {
     /// Where `message` about `field` must stand so that the person sees it.
     ///
     /// A pointer to a node that is not there would make Kratos add an input of that name to the form,
-    /// so such a message goes to form level alone. A hidden node keeps its message (the person may go
-    /// back to it) and form level has it as well, led by the field's title. A visible node has it alone.
+    /// so such a message goes to the node of the nearest parent (`traits.emails` for `traits.emails.0`), else to form level
+    /// alone. A hidden node keeps its message (the person may go back to it) and form level has it as well, led by the field's
+    /// title. A visible node has it alone.
     #[must_use]
     pub fn place(&self, field: Option<&Field>, message: Message) -> Vec<Placed> {
-        let node =
-            field.and_then(|field| self.0?.iter().find(|node| node.name == field.node_name()));
-        match (field, node) {
-            (Some(field), Some(node)) if node.hidden => {
+        let node = field.and_then(|field| self.nearest(field.node_name()));
+        match node {
+            Some(node) if node.hidden => {
                 let above = titled(node, message.clone());
                 vec![
-                    Placed::new(&field.pointer(), message),
+                    Placed::new(&pointer(node), message),
                     Placed::new(FORM_LEVEL, above),
                 ]
             }
-            (Some(field), Some(_)) => vec![Placed::new(&field.pointer(), message)],
-            _ => vec![Placed::new(FORM_LEVEL, message)],
+            Some(node) => vec![Placed::new(&pointer(node), message)],
+            None => vec![Placed::new(FORM_LEVEL, message)],
         }
     }
+
+    /// The node of that name, or of the nearest parent.
+    fn nearest(&self, name: &str) -> Option<&'a Node> {
+        let nodes = self.0?;
+        let mut parents = std::iter::successors(Some(name), |name| {
+            name.rsplit_once('.').map(|(parent, _)| parent)
+        });
+        parents.find_map(|name| nodes.iter().find(|node| node.name == name))
+    }
+}
+
+/// The node as Kratos wants it in `instance_ptr`: `#/traits/vat_number`.
+fn pointer(node: &Node) -> String {
+    format!("#/{}", node.name.replace('.', "/"))
 }
 
 fn titled(node: &Node, message: Message) -> Message {
@@ -100,8 +114,17 @@ mod tests {
             node("traits.visible", false, Some("Visible")),
             node("traits.hidden", true, Some("VAT <number>")),
             node("traits.untitled", true, None),
+            node("traits.emails", false, None),
+            node("traits.address.city", false, None),
         ];
-        let cases: [Case; 5] = [
+        let cases: [Case; 9] = [
+            (Some("traits.emails.0"), &[("#/traits/emails", "No.")]),
+            (
+                Some("traits.address.city.part.0"),
+                &[("#/traits/address/city", "No.")],
+            ),
+            (Some("traits.address.street"), &[("#/", "No.")]),
+            (Some("traits.vis"), &[("#/", "No.")]),
             (Some("traits.visible"), &[("#/traits/visible", "No.")]),
             (
                 Some("traits.hidden"),

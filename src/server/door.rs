@@ -1,16 +1,16 @@
 //! What stands behind the hooks: everything that answering them needs.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::answer::Answer;
 use super::answers::Answers;
-use super::journal::Journal;
+use super::pending::PendingPolicy;
 use crate::check::{Builtin, Checks, Reader};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::expression::{Lists, Names};
 use crate::identities::refused::RefusedIdentities;
 use crate::identities::verifier::ActivityLog;
@@ -21,6 +21,7 @@ use crate::message::Wording;
 use crate::resolution::Resolution;
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::store::guard::GuardProof;
 use crate::store::intake::Intake;
 use crate::store::recorder::Recorder;
 use crate::telemetry::Metrics;
@@ -40,8 +41,14 @@ pub struct Door {
     pub resolution: Arc<Resolution>,
     /// For expressions.
     pub lists: Arc<Lists>,
-    /// How yeses are written down.
-    pub journal: Journal,
+    /// What is recorded of accepted submissions.
+    pub pending: PendingPolicy,
+    /// From when on an account without a recorded sign-up is a fault, if a check could have reserved or deferred.
+    pub holding_checks_count_from: Timestamp,
+    /// Whether Kratos stores our `external_id`.
+    pub proof: Arc<GuardProof>,
+    /// When the record of a flow is read again after the database did not answer.
+    pub record_unreadable_until: Mutex<Option<Timestamp>>,
     /// Where deliveries are handed in.
     pub intake: Intake,
     /// Where it stands what was taken and deferred.
@@ -52,7 +59,7 @@ pub struct Door {
     pub activity: Option<ActivityLog>,
     /// Whether these settings write into identities through the admin API.
     pub writes_identities: bool,
-    /// Asks for a look at every yes of which no `post` has told.
+    /// Asks for a look-up of every recent sign-up without a `post`.
     pub hurry: Arc<Notify>,
     /// Wakes the worker when something was stored.
     pub stored: Arc<Notify>,
@@ -74,7 +81,29 @@ impl Door {
     /// A refusal at form level, for when the call itself is at fault and nothing is known of the visitor.
     #[must_use]
     pub fn refuse(&self, status: RefusalStatus, wording: &Wording) -> Reply {
-        let message = self.message(wording, None, None);
+        self.refuse_in(status, wording, None)
+    }
+
+    /// The same in the visitor's language.
+    #[must_use]
+    pub fn refuse_visitor(&self, payload: &Payload, wording: &Wording) -> Reply {
+        let language = payload.header("Accept-Language");
+        self.refuse_in(RefusalStatus::BadRequest, wording, language)
+    }
+
+    /// A message of our own in the visitor's language.
+    #[must_use]
+    pub fn visitor_message(&self, payload: &Payload, wording: &Wording) -> Message {
+        self.message(wording, payload.header("Accept-Language"), None)
+    }
+
+    fn refuse_in(
+        &self,
+        status: RefusalStatus,
+        wording: &Wording,
+        accept_language: Option<&str>,
+    ) -> Reply {
+        let message = self.message(wording, accept_language, None);
         Reply::Refused {
             status,
             messages: vec![Placed::new(FORM_LEVEL, message)],

@@ -111,7 +111,9 @@ pub async fn answer(
         }
     };
     let place = match stage {
-        Stage::Pre if flow.signs_in() || door.checks.are_quick() => Where::Here,
+        Stage::Pre if flow.signs_in() => Where::Here,
+        // A connection to the database must not belong to a thread that ends before it.
+        Stage::Pre if door.checks.are_quick() && !door.pending.reads_record(&hook) => Where::Here,
         _ => Where::Aside,
     };
     // The work ends by itself in time, unless an expression takes too long or something in us broke.

@@ -7,9 +7,10 @@ use super::pre::place;
 use super::writes;
 use crate::clock::milliseconds;
 use crate::expression::Names;
+use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};
-use crate::resolution::{Made, Resolved, event};
-use crate::store::{self, FlowState, journal};
+use crate::resolution::{Doubt, Made, Resolved, event};
+use crate::store::{self, FlowState, attribution};
 
 /// Stores what the saved identity calls for, and says yes once it is stored.
 pub async fn answer(door: &Door, call: &Call) -> Answer {
@@ -45,11 +46,11 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
             Answer::new(Reply::Yes, "stored")
         }
         // The person has an account; no need to show them an error page.
-        Err(error) if is_journalled(door, call, &payload) => {
+        Err(error) if is_looked_up(door, call, &payload) => {
             door.alarm("not_stored");
             tracing::error!(
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
-                "ALARM: deliveries could not be stored; they are made from the journal as soon as the database is back"
+                "ALARM: deliveries could not be stored; they are made when the sign-up is looked up, as soon as the database is back"
             );
             Answer::new(Reply::Yes, "journalled")
         }
@@ -64,10 +65,10 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
 }
 
 /// Whether the sweeper makes up for it.
-fn is_journalled(door: &Door, call: &Call, payload: &Payload) -> bool {
-    door.journal.looks_up
+fn is_looked_up(door: &Door, call: &Call, payload: &Payload) -> bool {
+    door.pending.looks_up
         && call.hook.flow == Flow::Registration
-        && door.intake.has_opened(payload.flow_id)
+        && door.intake.has_pending(payload.flow_id)
 }
 
 /// An account was made of which we were not told. A refusal would show an error page to somebody who has
@@ -75,7 +76,7 @@ fn is_journalled(door: &Door, call: &Call, payload: &Payload) -> bool {
 fn unread(door: &Door, error: &str) -> Answer {
     door.alarm("unreadable");
     door.hurry.notify_one();
-    if door.journal.looks_up {
+    if door.pending.looks_up {
         tracing::error!(
             error,
             "ALARM: a `post` could not be read: an account was made or changed of which nothing is known; it is looked for \
@@ -104,42 +105,119 @@ async fn store(door: &Door, call: &Call, payload: &Payload) -> Result<usize, Str
     Ok(stored)
 }
 
-/// Everything that follows, in one transaction. Twice, because what was taken may just have been released.
+/// Everything that follows, in one transaction. Several rounds, because what was reserved may be released, and another
+/// submission accepted, at the same moment.
 async fn resolve(door: &Door, call: &Call, payload: &Payload) -> Result<usize, String> {
-    if call.hook.flow == Flow::Registration
-        && door.journal.looks_up
+    let is_registration = call.hook.flow == Flow::Registration;
+    if is_registration
+        && door.pending.looks_up
         && door.resolution.tells_flows_apart()
+        && !has_guard_id(payload)
     {
-        // So that an earlier sign-up of the same person, of which nothing came, is not taken for this one.
-        let claimed = journal::claim(&*door.store, payload.identity_id, payload.flow_id, call.at);
-        claimed.await.map_err(|error| error.in_full())?;
+        // So that an earlier sign-up of the same visitor, which came to nothing, is not taken for this one.
+        let attributed =
+            attribution::attribute(&*door.store, payload.identity_id, payload.flow_id, call.at);
+        attributed.await.map_err(|error| error.in_full())?;
     }
     let mut last = String::new();
-    for _ in 0..2 {
-        let state = if door.resolution.looks_back() {
+    for _ in 0..4 {
+        let state = if reads_state(door, call, payload) {
             let state = door.store.flow(payload.flow_id).await;
             state.map_err(|error| error.in_full())?
         } else {
             FlowState::default()
         };
         let resolved = resolved(door, call, payload, &state);
+        if resolved.is_stale {
+            "the flow changes all the time".clone_into(&mut last);
+            continue;
+        }
+        report(door, call, payload, &resolved);
         if resolved.batch.is_empty() {
             return Ok(0);
         }
-        for check in &resolved.too_late {
-            door.metrics.late_posts.inc();
-            tracing::error!(
-                flow.id = %payload.flow_id, identity.id = %payload.identity_id, check,
-                "ALARM: a `post` came after what check `{check}` had taken was released; see `vestibule deliveries list --state abandoned`"
-            );
-        }
         match door.intake.write(resolved.batch).await {
-            Ok(stored) => return Ok(stored),
+            Ok(stored) => {
+                observe_guard(door, call, resolved.guard).await;
+                return Ok(stored);
+            }
             Err(error) if matches!(*error, store::Error::Changed) => last = error.in_full(),
             Err(error) => return Err(error.in_full()),
         }
     }
     Err(last)
+}
+
+fn has_guard_id(payload: &Payload) -> bool {
+    let identity = payload.identity.as_ref();
+    let external_id = identity.and_then(|identity| identity["external_id"].as_str());
+    external_id == Some(&guard_id(payload.flow_id))
+}
+
+/// Whether something recorded of the flow waits for this call.
+fn reads_state(door: &Door, call: &Call, payload: &Payload) -> bool {
+    match call.hook.flow {
+        // The identity's `external_id` says everything about the flow, unless something was reserved or deferred.
+        Flow::Registration => {
+            door.resolution.looks_back() || door.pending.looks_up && !has_guard_id(payload)
+        }
+        Flow::Settings => {
+            door.resolution.looks_back() || door.pending.looks_up && door.pending.wants_updates
+        }
+        Flow::Verification | Flow::Login | Flow::Recovery => false,
+    }
+}
+
+/// Keeps whether Kratos stores our `external_id`.
+async fn observe_guard(door: &Door, call: &Call, returned: Option<bool>) {
+    let Some(returned) = returned else { return };
+    let method = &call.hook.method;
+    match door.proof.observe(method, returned).await {
+        Ok(true) => {
+            tracing::error!(
+                hook.method = method,
+                "A `post` of `{method}` did not return the `external_id` that `pre` had answered: Kratos is older than v25.4.0, or \
+                 another hook replaces it. Without it a form that is sent several times at the same moment can make several \
+                 accounts; what is reserved belongs to one submission until this is fixed (docs/nothing-is-lost.md)"
+            );
+        }
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(error = %error.in_full(), "It could not be stored whether Kratos keeps our `external_id`");
+        }
+    }
+}
+
+fn report(door: &Door, call: &Call, payload: &Payload, resolved: &Resolved) {
+    for check in &resolved.too_late {
+        door.metrics.late_posts.inc();
+        tracing::error!(
+            flow.id = %payload.flow_id, identity.id = %payload.identity_id, check,
+            "ALARM: a `post` came after what check `{check}` had reserved was released; see `vestibule deliveries list --state abandoned`"
+        );
+    }
+    let Some(doubt) = resolved.doubt else { return };
+    if doubt != Doubt::OtherTraits {
+        door.alarm(doubt.as_str());
+    }
+    let (flow_id, identity_id) = (payload.flow_id, payload.identity_id);
+    match doubt {
+        Doubt::OtherTraits => tracing::warn!(
+            flow.id = %flow_id, identity.id = %identity_id, trace.id = %call.trace,
+            "The account has other traits than the accepted sign-up of its flow; put Vestibule's `pre` hook behind the other \
+             blocking hooks in kratos.yml"
+        ),
+        Doubt::Ambiguous => tracing::error!(
+            flow.id = %flow_id, identity.id = %identity_id, trace.id = %call.trace,
+            "ALARM: several submissions of a flow were accepted, and the account has the traits of none; see \
+             `vestibule deliveries list --state abandoned`"
+        ),
+        Doubt::NotRecorded => tracing::error!(
+            flow.id = %flow_id, identity.id = %identity_id, trace.id = %call.trace, hook.method = call.hook.method,
+            "ALARM: an account was made of which no accepted sign-up is recorded, although a check could have reserved or deferred; \
+             see `vestibule deliveries list --state abandoned`"
+        ),
+    }
 }
 
 fn resolved(door: &Door, call: &Call, payload: &Payload, state: &FlowState) -> Resolved {
@@ -162,11 +240,12 @@ fn resolved(door: &Door, call: &Call, payload: &Payload, state: &FlowState) -> R
         flow_id: payload.flow_id,
         trigger_id: &call.trigger,
         names,
+        expires_at: payload.expires_at(call.at),
+        rules_were_in_force: call.at >= door.holding_checks_count_from,
     };
-    let entry = state.entry.as_ref();
-    let mut resolved = door.resolution.made(&made, entry, &state.reservations);
-    if entry.is_none() && !(door.journal.looks_up && call.hook.flow == Flow::Registration) {
-        // There was nothing to close.
+    let mut resolved = door.resolution.made(&made, state);
+    if !door.pending.reads_record(&call.hook) {
+        // No flow is recorded, so there is none to close.
         resolved.batch.closed.clear();
     }
     resolved

@@ -2,29 +2,127 @@
 
 use uuid::Uuid;
 
+use crate::clock::Timestamp;
 use crate::delivery::New;
-use crate::journal::{End, Entry, Yes};
+use crate::kratos::Flow;
+use crate::pending::{PendingKey, PendingSignUp};
 use crate::reservation::{Because, Reservation};
+
+/// An accepted submission that is recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Acceptance {
+    /// The submission.
+    pub sign_up: PendingSignUp,
+    /// When it is looked up for the first time. `None`: identities cannot be looked up.
+    pub look_at: Option<Timestamp>,
+    /// Whether the acceptance is void if the flow is closed: then the whole batch fails.
+    pub must_hold: bool,
+}
+
+/// A registration flow that has brought forth its only identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// The flow.
+    pub flow_id: Uuid,
+    /// Always a registration.
+    pub flow: Flow,
+    /// The identity.
+    pub identity_id: Uuid,
+    /// When the flow expires.
+    pub expires_at: Timestamp,
+    /// When it was closed.
+    pub at: Timestamp,
+}
+
+/// A submission whose outcome is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Which one.
+    pub key: PendingKey,
+    /// When it was accepted: one that was accepted anew meanwhile stays.
+    pub accepted_at: Timestamp,
+    /// The outcome.
+    pub end: PendingEnd,
+}
+
+impl Ending {
+    /// Of a submission as it was read.
+    #[must_use]
+    pub fn of(sign_up: &PendingSignUp, end: PendingEnd) -> Self {
+        Self {
+            key: sign_up.key.clone(),
+            accepted_at: sign_up.accepted_at,
+            end,
+        }
+    }
+}
+
+/// A reservation that is released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The reservation.
+    pub id: Uuid,
+    /// Why.
+    pub because: Because,
+    /// Since then no `pre` uses it; one that began meanwhile keeps it.
+    pub unused_since: Timestamp,
+}
+
+/// Deferred questions about an identity that need no answer any more: what is saved now was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettledQuestion {
+    /// `check:<name>`
+    pub plan: String,
+    /// The identity.
+    pub identity_id: Uuid,
+    /// When that was known.
+    pub at: Timestamp,
+}
+
+/// The outcome of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingEnd {
+    /// This identity came of it.
+    Attributed(Uuid),
+    /// No identity came of it.
+    NeverCreated,
+    /// It cannot be found out.
+    Undecided,
+}
+
+impl PendingEnd {
+    /// As the store and the metrics write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attributed(_) => "created",
+            Self::NeverCreated => "never_created",
+            Self::Undecided => "undecided",
+        }
+    }
+}
 
 /// Everything that one transaction holds.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Deliveries on their way. One that is there already (same plan and unique key) is passed over.
     pub deliveries: Vec<New>,
-    /// Yeses of `pre`. Of one flow the latest counts.
-    pub opened: Vec<Entry>,
-    /// The flows whose account is known.
-    pub closed: Vec<Uuid>,
-    /// Yeses whose account was found by a look. They must be open still, and not given anew meanwhile.
-    pub found: Vec<Yes>,
-    /// Yeses that ended without an account being known. They must be open still, and not given anew meanwhile.
-    pub ended: Vec<(Yes, End)>,
+    /// Accepted submissions.
+    pub accepted: Vec<Acceptance>,
+    /// Registration flows that have brought forth their only identity. All their submissions are deleted.
+    pub closed: Vec<Closing>,
+    /// Submissions whose outcome is known. They must be as they were when they were read.
+    pub ended: Vec<Ending>,
+    /// Deferred questions that need no answer any more.
+    pub questions_settled: Vec<SettledQuestion>,
     /// What is about to be taken.
     pub reserved: Vec<Reservation>,
+    /// Reservations that an accepted submission uses, and until when its `pre` runs. They must be taken.
+    pub used: Vec<(Uuid, Timestamp)>,
     /// Reservations whose account exists. They must be taken.
     pub confirmed: Vec<Uuid>,
-    /// Reservations that are given back. They must be in taking, or taken; if it was unclear, in taking.
-    pub released: Vec<(Uuid, Because)>,
+    /// Reservations that are released. They must be in taking, or taken; if it was unclear, in taking.
+    pub released: Vec<Release>,
 }
 
 impl Batch {
@@ -46,20 +144,12 @@ impl Batch {
     /// Whether one statement holds all of it: that of the deliveries.
     #[must_use]
     pub fn is_only_deliveries(&self) -> bool {
-        self.opened.is_empty() && self.is_only_deliveries_and_opened()
-    }
-
-    /// Whether one statement holds all of it: that of the yeses.
-    #[must_use]
-    pub fn is_only_opened(&self) -> bool {
-        self.deliveries.is_empty() && self.is_only_deliveries_and_opened()
-    }
-
-    fn is_only_deliveries_and_opened(&self) -> bool {
-        self.closed.is_empty()
-            && self.found.is_empty()
+        self.accepted.is_empty()
+            && self.closed.is_empty()
             && self.ended.is_empty()
+            && self.questions_settled.is_empty()
             && self.reserved.is_empty()
+            && self.used.is_empty()
             && self.confirmed.is_empty()
             && self.released.is_empty()
     }
@@ -67,11 +157,13 @@ impl Batch {
     /// Adds all of `other`.
     pub fn extend(&mut self, other: &Self) {
         self.deliveries.extend_from_slice(&other.deliveries);
-        self.opened.extend_from_slice(&other.opened);
+        self.accepted.extend_from_slice(&other.accepted);
         self.closed.extend_from_slice(&other.closed);
-        self.found.extend_from_slice(&other.found);
         self.ended.extend_from_slice(&other.ended);
+        self.questions_settled
+            .extend_from_slice(&other.questions_settled);
         self.reserved.extend_from_slice(&other.reserved);
+        self.used.extend_from_slice(&other.used);
         self.confirmed.extend_from_slice(&other.confirmed);
         self.released.extend_from_slice(&other.released);
     }

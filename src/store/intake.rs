@@ -1,4 +1,4 @@
-//! Deliveries and the yeses of `pre` on their way into the database.
+//! Deliveries and accepted submissions on their way into the database.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,16 +7,15 @@ use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use super::together::{Said, Together, together};
-use super::{Batch, Store};
+use super::{Acceptance, Batch, Store};
 use crate::delivery::New;
-use crate::journal::Entry;
 
 pub use super::together::Writer;
 
-/// Of how many flows it is remembered that their yes is in the journal.
+/// Of how many flows it is remembered that a submission is recorded.
 const REMEMBERED: usize = 65_536;
 
-/// Told how many yeses could not be written down.
+/// Gets the number of submissions that could not be recorded.
 pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Where what must not be lost is handed in.
@@ -56,30 +55,31 @@ impl Intake {
         self.together.write(batch).await
     }
 
-    /// Hands in a yes of `pre`, at once. It is lost if too much is waiting already, or if the database fails.
-    pub fn open(&self, entry: Entry) {
-        let flow_id = entry.flow_id;
+    /// Hands in an accepted submission without waiting for the database. It is lost if too much is waiting already, or if
+    /// the database fails.
+    pub fn record_pending(&self, acceptance: Acceptance) {
+        let flow_id = acceptance.sign_up.key.flow_id;
         let batch = Batch {
-            opened: vec![entry],
+            accepted: vec![acceptance],
             ..Batch::default()
         };
         if !self.together.hand_in(batch) {
-            // What is known of an earlier yes to the same flow says nothing of this one.
+            // What is known of an earlier submission of the flow says nothing of this one.
             let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
             opened.forget(flow_id);
             (self.on_loss)(1);
         }
     }
 
-    /// Whether the yes to this flow is safely in the journal, and its account can be found, as far as this instance knows.
+    /// Whether the newest submission of this flow is recorded and its identity can be found, as far as this instance knows.
     #[must_use]
-    pub fn has_opened(&self, flow_id: Uuid) -> bool {
+    pub fn has_pending(&self, flow_id: Uuid) -> bool {
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         opened.known.contains(&flow_id)
     }
 }
 
-/// The flows whose yes was written down and whose account can be found, the latest.
+/// The latest flows with a recorded submission whose identity can be found.
 #[derive(Debug, Default)]
 struct Opened {
     known: HashSet<Uuid>,
@@ -137,11 +137,11 @@ async fn write(
             batches.iter().map(|_| Err(Arc::clone(&error))).collect()
         }
     };
-    tell_of_yeses(&batches, &said, memory, on_loss);
+    remember_recorded(&batches, &said, memory, on_loss);
     said
 }
 
-fn tell_of_yeses(
+fn remember_recorded(
     batches: &[Batch],
     said: &[Said<usize>],
     memory: &Mutex<Opened>,
@@ -150,22 +150,21 @@ fn tell_of_yeses(
     let mut lost = 0;
     let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
     for (batch, said) in batches.iter().zip(said) {
-        for entry in &batch.opened {
-            if said.is_ok() {
-                // What cannot be found again makes up for nothing.
-                if entry.is_conclusive() {
-                    memory.remember(entry.flow_id);
-                } else {
-                    memory.forget(entry.flow_id);
-                }
+        for acceptance in &batch.accepted {
+            let sign_up = &acceptance.sign_up;
+            let flow_id = sign_up.key.flow_id;
+            // A look-up that may not find the identity makes up for nothing.
+            let can_be_found = acceptance.look_at.is_some() && sign_up.can_be_found(false);
+            if said.is_ok() && can_be_found {
+                memory.remember(flow_id);
             } else {
-                memory.forget(entry.flow_id);
-                lost += 1;
+                memory.forget(flow_id);
             }
+            lost += u64::from(said.is_err());
         }
         if said.is_ok() {
-            for flow_id in &batch.closed {
-                memory.forget(*flow_id);
+            for closing in &batch.closed {
+                memory.forget(closing.flow_id);
             }
         }
     }

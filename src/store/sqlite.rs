@@ -37,14 +37,14 @@ mod again;
 mod decisions;
 #[path = "sql/identity_writes.rs"]
 mod identity_writes;
-#[path = "sql/journal.rs"]
-mod journal;
 #[path = "sql/late_refusals.rs"]
 mod late_refusals;
 #[path = "sql/operation.rs"]
 mod operation;
 #[path = "sql/outbox.rs"]
 mod outbox;
+#[path = "sql/pending.rs"]
+mod pending;
 #[path = "sql/promises.rs"]
 mod promises;
 #[path = "sql/reservations.rs"]

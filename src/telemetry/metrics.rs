@@ -111,6 +111,8 @@ pub struct Metrics {
     pub set_failures: Family<CheckName, Counter>,
     /// Exchanges with services.
     pub service_requests: Family<ServiceLabels, Counter>,
+    /// Answers by which a service did not take Vestibule's credentials.
+    pub rejected_credentials: Family<ServiceName, Counter>,
     /// How long they took.
     pub service_seconds: Family<ServiceName, Histogram>,
     /// Deliveries stored.
@@ -182,6 +184,7 @@ impl Metrics {
             unavailable: Family::default(),
             set_failures: Family::default(),
             service_requests: Family::default(),
+            rejected_credentials: Family::default(),
             service_seconds: Family::new_with_constructor(duration_histogram),
             deliveries_stored: Counter::default(),
             delivery_attempts: Family::default(),
@@ -301,6 +304,11 @@ impl Metrics {
             "service_requests",
             "Exchanges with services by outcome",
             self.service_requests.clone(),
+        );
+        registry.register(
+            "rejected_credentials",
+            "Answers by which a service rejected Vestibule's credentials (401, 407)",
+            self.rejected_credentials.clone(),
         );
         registry.register(
             "service_duration_seconds",

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
+use vestibule::kratos::fingerprint::guard_id;
 
 use super::{run, text, vestibule};
 
@@ -252,9 +253,11 @@ async fn a_good_sign_up_is_shown_from_the_question_to_the_delivery() {
         json!({"hidden": true, "name": "traits.vat_number", "title": "VAT number"})
     );
     assert_eq!(pre["answer"]["status"], 200);
+    let flow_id = body["flow"]["id"].as_str().expect("an id");
+    let guard_id = guard_id(flow_id.parse().expect("a UUID"));
     assert_eq!(
         pre["answer"]["body"],
-        json!({"identity": {"metadata_public": {"company": "Muster GmbH"}}})
+        json!({"identity": {"metadata_public": {"company": "Muster GmbH"}, "external_id": guard_id}})
     );
     let questions = shown["questions"].as_array().expect("questions");
     assert_eq!(questions.len(), 1, "{questions:?}");

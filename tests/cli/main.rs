@@ -326,6 +326,39 @@ fn validate_says_so_when_all_is_well_and_fails_when_it_is_not() {
     );
 }
 
+/// Settings with a warning: what they say is used, and the operator is told once.
+#[test]
+fn warnings_are_printed_by_validate_and_logged_by_serve_and_are_no_failure() {
+    let risky = "checks: {risky: {ask: {get: \"http://127.0.0.1:9/a\"}, unavailable: accept}, ";
+    let settings = SERVED.replace("checks: {", risky);
+    assert_ne!(settings, SERVED);
+    let folder = folder_with(&settings);
+    let validated = run(folder.path(), &["validate", "vestibule.yaml"]);
+    assert_eq!(validated.status.code(), Some(0));
+    let (printed, complained) = (text(&validated.stdout), text(&validated.stderr));
+    assert!(printed.contains("is right"), "{printed}");
+    for expected in [
+        "vestibule.yaml has 1 warning\n\n  checks.risky.unavailable (line ",
+        "`accept` admits sign-ups unchecked",
+        "write `defer`",
+    ] {
+        assert!(complained.contains(expected), "{complained}");
+    }
+    let mut serving = Serving::start(folder.path());
+    let (code, said) = serving.stop();
+    assert_eq!(code, Some(0));
+    let warned: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("The settings have a warning"))
+        .collect();
+    assert_eq!(warned.len(), 1, "{said}");
+    assert!(
+        warned[0].contains("checks.risky.unavailable") && warned[0].contains("write `defer`"),
+        "{}",
+        warned[0]
+    );
+}
+
 /// The image sets it, so that commands in a container need no path.
 #[test]
 fn vestibule_config_names_the_settings_file_for_validate_too() {

@@ -113,7 +113,7 @@ fn imports_follow_the_line() {
         "service",
         "store",
         "decision",
-        "journal",
+        "pending",
         "reservation",
         "late_refusal",
         "identity_write",
@@ -131,7 +131,7 @@ fn imports_follow_the_line() {
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ");
-    assert!(text.contains("main → cli → app → config → server, courier, sweeper, reconcile → worker, resolution, retention → check, identities → service, store → decision, journal, reservation, late_refusal, identity_write → delivery → verdict, request, message → expression → kratos → telemetry, secret, clock"));
+    assert!(text.contains("main → cli → app → config → server, courier, sweeper, reconcile → worker, resolution, retention → check, identities → service, store → decision, pending, reservation, late_refusal, identity_write → delivery → verdict, request, message → expression → kratos → telemetry, secret, clock"));
     let mut files = Vec::new();
     sources(&root().join("src"), &mut files);
     assert!(files.len() > 50);

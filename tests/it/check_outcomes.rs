@@ -1,4 +1,4 @@
-//! How a check ends: design §3's list, in its order, as a table.
+//! How a check ends: design §3's table, in its order.
 
 use serde_json::{Value, json};
 
@@ -14,11 +14,13 @@ enum Ends {
     Refused,
     /// "This value is not valid."
     NotValid,
+    /// The same, because the service answers with a 4xx that nothing names.
+    RejectedQuestion,
     /// "Please try again later", for this reason.
     TryAgain(&'static str),
 }
 
-use Ends::{NotValid, Passes, Refused, TryAgain};
+use Ends::{NotValid, Passes, Refused, RejectedQuestion, TryAgain};
 
 async fn outcome(app: &TestApp) -> Ends {
     let reply = app.pre(&payload()).await;
@@ -29,13 +31,22 @@ async fn outcome(app: &TestApp) -> Ends {
     assert_eq!(refused.len(), 1);
     match refused[0].1 {
         4_900_101 => Refused,
-        4_900_002 => NotValid,
+        4_900_002 => {
+            let rejected =
+                "vestibule_check_unavailable_total{check=\"c\",kind=\"rejected_question\"}";
+            if app.metric(rejected).await > 0.5 {
+                RejectedQuestion
+            } else {
+                NotValid
+            }
+        }
         4_900_001 => {
             let kinds = [
                 "timeout",
                 "connection",
                 "status_5xx",
                 "rate_limited",
+                "rejected_credentials",
                 "declared",
                 "unexpected_answer",
                 "expression",
@@ -58,48 +69,85 @@ async fn outcome(app: &TestApp) -> Ends {
 }
 
 #[tokio::test]
-async fn an_exchange_is_read_in_the_order_unavailable_refused_accepted_else_unavailable() {
+async fn an_answer_is_read_in_the_order_of_the_table() {
     let body = |body: Value| body.to_string();
     let no = "messages: {no: {id: 4900101, en: \"No.\"}}\nchecks:\n  c:\n    field: traits.invite\n    ask: {get: \"${env:SERVICE}/{value}\"}\n";
     #[rustfmt::skip]
     let table: Vec<(&str, u16, String, &str, Ends)> = vec![
-        // 1. Unavailable
-        ("a 500", 500, body(json!({})), "", TryAgain("status_5xx")),
-        ("a 503 with a body that would refuse", 503, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("status_5xx")),
-        ("a 501", 501, body(json!({})), "", TryAgain("status_5xx")),
-        ("a 429", 429, body(json!({})), "", TryAgain("rate_limited")),
-        ("a 500 that refuse names", 500, body(json!({})), "refuse: [{when: 500, message: no}]", Refused),
-        ("a 429 that refuse names", 429, body(json!({})), "refuse: [{when: 429, message: no}]", Refused),
-        ("a 503 while refuse names 500", 503, body(json!({})), "refuse: [{when: 500, message: no}]", TryAgain("status_5xx")),
-        ("a 500 that an expression would refuse", 500, body(json!({})), "refuse: [{when: response.status == 500, message: no}]", TryAgain("status_5xx")),
+        // 1. Declared
         ("declared", 200, body(json!({"busy": true})), "unavailable: {when: response.body.busy}", TryAgain("declared")),
         ("declared before refused", 200, body(json!({"busy": true, "valid": false})), "unavailable: {when: response.body.busy}\n    refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("declared")),
+        ("declared before a status that refuse names", 404, body(json!({"busy": true})), "unavailable: {when: response.body.busy}\n    refuse: [{when: 404, message: no}]", TryAgain("declared")),
+        ("declared before a 503", 503, body(json!({"busy": true})), "unavailable: {when: response.body.busy}", TryAgain("declared")),
         ("not declared", 200, body(json!({"busy": false})), "unavailable: {when: response.body.busy}", Passes),
+        ("`unavailable.when` fails, and the answer is accepted", 200, "<html>".to_owned(), "unavailable: {when: response.body.busy}", Passes),
+        ("`unavailable.when` fails, and the answer refuses", 404, "<html>".to_owned(), "unavailable: {when: response.body.busy}\n    refuse: [{when: 404, message: no}]", Refused),
+        ("`unavailable.when` fails on a 503", 503, "<html>".to_owned(), "unavailable: {when: response.body.busy}", TryAgain("status_5xx")),
         // 2. Refused
         ("refused by status", 404, body(json!({})), "refuse: [{when: 404, message: no}]", Refused),
         ("refused by expression", 200, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}]", Refused),
         ("refused before accepted", 200, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}]\n    accept: response.status == 200", Refused),
         ("refused by the second entry", 410, body(json!({})), "refuse: [{when: 404, message: \"Other.\"}, {when: 410, message: no}]", Refused),
         ("refused by the first entry that holds", 404, body(json!({})), "refuse: [{when: 404, message: no}, {when: response.status == 404, message: \"Other.\"}]", Refused),
+        ("a status refuses before an expression that stands first", 404, body(json!({})), "refuse: [{when: response.status == 404, message: not_possible}, {when: 404, message: no}]", Refused),
         ("refused without words of its own", 404, body(json!({})), "refuse: [{when: 404}]", NotValid),
-        // 3. Accepted
-        ("a 200", 200, body(json!({})), "", Passes),
-        ("a 204", 204, String::new(), "", Passes),
+        ("a 500 that refuse names", 500, body(json!({})), "refuse: [{when: 500, message: no}]", Refused),
+        ("a 429 that refuse names", 429, body(json!({})), "refuse: [{when: 429, message: no}]", Refused),
+        ("a 401 that refuse names", 401, body(json!({})), "refuse: [{when: 401, message: no}]", Refused),
+        ("a 403 that refuse names", 403, body(json!({})), "refuse: [{when: 403, message: no}]", Refused),
+        ("a 408 that refuse names", 408, body(json!({})), "refuse: [{when: 408, message: no}]", Refused),
+        ("a 503 with a body that refuses", 503, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}]", Refused),
+        ("a 500 that an expression refuses", 500, body(json!({})), "refuse: [{when: response.status == 500, message: no}]", Refused),
+        ("a 400 with a body that refuses", 400, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}]", Refused),
+        ("an entry that fails does not hide the next", 200, body(json!({"valid": false})), "refuse: [{when: response.body.none == 1}, {when: \"!response.body.valid\", message: no}]", Refused),
+        ("an entry that fails does not hide the one before", 200, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}, {when: response.body.none == 1}]", Refused),
+        ("an entry that fails does not hide a status", 404, "<html>".to_owned(), "refuse: [{when: response.body.none == 1}, {when: 404, message: no}]", Refused),
+        // 3. No usable answer, whatever `accept` says
+        ("a 408", 408, body(json!({})), "", TryAgain("timeout")),
+        ("a 425", 425, body(json!({})), "", TryAgain("connection")),
+        ("a 500", 500, body(json!({})), "", TryAgain("status_5xx")),
+        ("a 501", 501, body(json!({})), "", TryAgain("status_5xx")),
+        ("a 503 while refuse names 500", 503, body(json!({})), "refuse: [{when: 500, message: no}]", TryAgain("status_5xx")),
+        ("a 503 that `accept` would accept", 503, body(json!({"ok": true})), "accept: response.body.ok", TryAgain("status_5xx")),
+        ("a 429", 429, body(json!({})), "", TryAgain("rate_limited")),
+        ("a 429 that `accept` would accept", 429, body(json!({})), "accept: 429", TryAgain("rate_limited")),
+        ("a 401", 401, body(json!({})), "", TryAgain("rejected_credentials")),
+        ("a 407", 407, body(json!({})), "", TryAgain("rejected_credentials")),
+        ("a 401 that `accept` would accept", 401, body(json!({"ok": true})), "accept: response.body.ok", TryAgain("rejected_credentials")),
+        ("an entry fails on a 503", 503, "<html>".to_owned(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("status_5xx")),
+        ("an entry fails on a 429", 429, "<html>".to_owned(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("rate_limited")),
+        ("an entry fails on a 401", 401, "<html>".to_owned(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("rejected_credentials")),
+        ("an entry fails on a 408", 408, "<html>".to_owned(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("timeout")),
+        // 4. Accepted, because `accept` says so
         ("accepted by status", 404, body(json!({})), "accept: 404", Passes),
+        ("a 403 that `accept` names", 403, body(json!({})), "accept: 403", Passes),
         ("accepted by expression", 200, body(json!({"ok": true})), "accept: response.body.ok", Passes),
         ("a body in words", 200, "fine".to_owned(), "accept: response.body == 'fine'", Passes),
         ("a header", 200, body(json!({})), "accept: response.headers['content-type'].startsWith('application/json')", Passes),
-        // 4. Otherwise
-        ("a 404 that nothing names", 404, body(json!({})), "", TryAgain("unexpected_answer")),
-        ("a 302", 302, String::new(), "", TryAgain("unexpected_answer")),
-        ("not accepted", 200, body(json!({"ok": false})), "accept: response.body.ok", TryAgain("unexpected_answer")),
+        ("accepted while an entry failed", 200, body(json!({"ok": true})), "refuse: [{when: response.body.none == 1}]\n    accept: response.body.ok", TryAgain("unexpected_answer")),
+        ("a 404 accepted while an entry failed", 404, String::new(), "refuse: [{when: response.body.taken}]\n    accept: 404", TryAgain("unexpected_answer")),
+        // 5. Any other 4xx
+        ("a 400", 400, body(json!({})), "", RejectedQuestion),
+        ("a 403", 403, "<html>".to_owned(), "", RejectedQuestion),
+        ("a 404 that nothing names", 404, body(json!({})), "", RejectedQuestion),
+        ("a 404 while `accept` names another", 404, body(json!({})), "accept: 410", RejectedQuestion),
+        ("a 418", 418, body(json!({})), "", RejectedQuestion),
+        ("a 451", 451, body(json!({})), "", RejectedQuestion),
+        ("a firewall's page on which everything fails", 400, "<html>".to_owned(), "unavailable: {when: response.body.busy}\n    refuse: [{when: \"!response.body.valid\", message: no}]\n    accept: response.body.valid", RejectedQuestion),
+        // 6. Accepted, because nothing says otherwise
+        ("a 200", 200, body(json!({})), "", Passes),
+        ("a 204", 204, String::new(), "", Passes),
+        ("a 299", 299, body(json!({})), "", Passes),
         ("a gateway's page where JSON is expected", 200, "<html>canary</html>".to_owned(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
         ("JSON without the field", 200, body(json!({"other": 1})), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
         ("a field of the wrong type", 200, body(json!({"valid": "canary"})), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
         ("no body where one is expected", 200, String::new(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
-        ("`accept` fails", 200, body(json!({})), "accept: response.body.ok", TryAgain("unexpected_answer")),
-        ("`unavailable.when` fails", 200, "<html>".to_owned(), "unavailable: {when: response.body.busy}", TryAgain("unexpected_answer")),
         ("a refusal that is not bool", 200, body(json!({"valid": 1})), "refuse: [{when: response.body.valid, message: no}]", TryAgain("unexpected_answer")),
+        // 7. Otherwise
+        ("a 302", 302, String::new(), "", TryAgain("unexpected_answer")),
+        ("not accepted", 200, body(json!({"ok": false})), "accept: response.body.ok", TryAgain("unexpected_answer")),
+        ("a 200 while `accept` names another", 200, body(json!({})), "accept: 404", TryAgain("unexpected_answer")),
+        ("`accept` fails", 200, body(json!({})), "accept: response.body.ok", TryAgain("unexpected_answer")),
         ("too long", 200, "x".repeat(1024 * 1024 + 1), "", TryAgain("unexpected_answer")),
     ];
     for (name, status, answer, rest, expected) in table {
@@ -155,17 +203,41 @@ async fn what_the_person_typed_is_to_blame_when_no_question_can_be_made_of_it() 
             "field: traits.invite\n    invalid: {id: 4900101, en: \"Odd.\"}\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}",
             Refused,
         ),
+        // Without a field, too.
         (
             "ask: {get: \"${env:SERVICE}/{identity.traits.none}\"}",
-            TryAgain("expression"),
+            NotValid,
         ),
         (
             "when: identity.traits.none == 1\n    ask: {get: \"${env:SERVICE}/a\"}",
-            TryAgain("expression"),
+            NotValid,
         ),
         (
             "refuse: [{when: identity.traits.none == 1, message: \"No.\"}]",
-            TryAgain("expression"),
+            NotValid,
+        ),
+        ("accept: identity.traits.none == 1", NotValid),
+        (
+            "invalid: {id: 4900101, en: \"Odd.\"}\n    refuse: [{when: identity.traits.email.substring(90) == ''}]",
+            Refused,
+        ),
+        // One that fails does not hide another that refuses.
+        (
+            "refuse: [{when: identity.traits.none == 1}, {when: \"true\", message: {id: 4900101, en: \"No.\"}}]",
+            Refused,
+        ),
+        (
+            "unavailable: {expression: accept}\n    refuse: [{when: identity.traits.none == 1}, {when: \"true\", message: {id: 4900101, en: \"No.\"}}]",
+            Refused,
+        ),
+        // The operator may let them pass, with a field and without.
+        (
+            "unavailable: {expression: accept}\n    refuse: [{when: identity.traits.none == 1}]",
+            Passes,
+        ),
+        (
+            "field: traits.invite\n    unavailable: {expression: accept}\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}",
+            Passes,
         ),
     ];
     for (rest, expected) in table {
@@ -365,10 +437,35 @@ async fn a_trace_is_taken_over_and_handed_on() {
 #[tokio::test]
 async fn what_unavailable_means_is_chosen_per_kind() {
     let table = [
+        // The short form and `default` with `accept` cover what only the service or the network can bring about.
         ("unavailable: accept", 503, Passes),
-        ("unavailable: refuse", 503, TryAgain("status_5xx")),
+        ("unavailable: accept", 408, Passes),
+        ("unavailable: accept", 425, Passes),
+        ("unavailable: accept", 401, Passes),
+        ("unavailable: accept", 407, Passes),
+        ("unavailable: accept", 429, TryAgain("rate_limited")),
+        ("unavailable: accept", 302, TryAgain("unexpected_answer")),
+        ("unavailable: accept", 400, RejectedQuestion),
+        ("unavailable: accept", 403, RejectedQuestion),
+        ("unavailable: accept", 404, RejectedQuestion),
         ("unavailable: {default: accept}", 503, Passes),
+        (
+            "unavailable: {default: accept}",
+            429,
+            TryAgain("rate_limited"),
+        ),
+        ("unavailable: {default: accept}", 400, RejectedQuestion),
+        (
+            "unavailable: {default: accept, when: response.status == 200}",
+            200,
+            Passes,
+        ),
+        ("unavailable: refuse", 503, TryAgain("status_5xx")),
+        ("unavailable: refuse", 401, TryAgain("rejected_credentials")),
+        ("unavailable: refuse", 400, RejectedQuestion),
+        // A kind that is named.
         ("unavailable: {status_5xx: accept}", 503, Passes),
+        ("unavailable: {timeout: accept}", 408, Passes),
         (
             "unavailable: {rate_limited: accept}",
             503,
@@ -380,7 +477,19 @@ async fn what_unavailable_means_is_chosen_per_kind() {
             TryAgain("status_5xx"),
         ),
         ("unavailable: {rate_limited: accept}", 429, Passes),
-        ("unavailable: {unexpected_answer: accept}", 404, Passes),
+        ("unavailable: {rejected_credentials: accept}", 401, Passes),
+        (
+            "unavailable: {rejected_credentials: refuse, default: accept}",
+            401,
+            TryAgain("rejected_credentials"),
+        ),
+        ("unavailable: {rejected_question: accept}", 404, Passes),
+        (
+            "unavailable: {unexpected_answer: accept}",
+            404,
+            RejectedQuestion,
+        ),
+        ("unavailable: {unexpected_answer: accept}", 302, Passes),
         (
             "unavailable: {declared: accept, when: response.status == 200}",
             200,
@@ -397,7 +506,7 @@ async fn what_unavailable_means_is_chosen_per_kind() {
             .service("SERVICE", &service)
             .start()
             .await;
-        assert_eq!(outcome(&app).await, expected, "{rest}");
+        assert_eq!(outcome(&app).await, expected, "{rest} {status}");
         if expected == Passes {
             let metrics = app.admin("/metrics").await.text;
             assert!(
@@ -407,10 +516,7 @@ async fn what_unavailable_means_is_chosen_per_kind() {
         }
     }
     // `default` covers what the service did; a visitor can bring about a failed expression, so it is named or refused.
-    for (unavailable, expected) in [
-        ("accept", TryAgain("expression")),
-        ("{expression: accept}", Passes),
-    ] {
+    for (unavailable, expected) in [("accept", NotValid), ("{expression: accept}", Passes)] {
         let yaml = format!(
             "checks: {{c: {{unavailable: {unavailable}, refuse: [{{when: identity.traits.none == 1}}]}}}}"
         );
@@ -420,8 +526,68 @@ async fn what_unavailable_means_is_chosen_per_kind() {
 }
 
 #[tokio::test]
+async fn a_question_that_the_service_rejects_refuses_on_the_field_with_the_message_invalid() {
+    for (rest, expected) in [
+        ("field: traits.invite", ("#/traits/invite", 4_900_002)),
+        (
+            "field: traits.invite\n    invalid: {id: 4900101, en: \"Odd.\"}",
+            ("#/traits/invite", 4_900_101),
+        ),
+        ("when: \"true\"", ("#/", 4_900_002)),
+    ] {
+        for status in [400, 403, 404, 413, 414, 422] {
+            let service = FakeService::start();
+            service.answers(status, &json!({}));
+            let yaml = format!(
+                "checks:\n  c:\n    {rest}\n    ask: {{get: \"${{env:SERVICE}}/{{identity.traits.invite}}\"}}\n    unavailable: accept\n"
+            );
+            let app = TestApp::with(&yaml)
+                .service("SERVICE", &service)
+                .start()
+                .await;
+            let reply = app.pre(&payload().with_trait("invite", "a/b")).await;
+            assert_eq!(service.next().await.target, "/a%2Fb");
+            assert_eq!(
+                reply.refused(),
+                [(expected.0.to_owned(), expected.1)],
+                "{rest} {status}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn rejected_credentials_are_an_alarm() {
+    let service = FakeService::start();
+    service.answers(401, &json!({}));
+    let app = TestApp::with(
+        "services: {tax_register: {url: \"${env:SERVICE}\"}}\nchecks: {c: {ask: {service: tax_register, get: /a}}}",
+    )
+    .service("SERVICE", &service)
+    .start()
+    .await;
+    assert_eq!(outcome(&app).await, TryAgain("rejected_credentials"));
+    let counted = app
+        .metric("vestibule_rejected_credentials_total{service=\"tax_register\"}")
+        .await;
+    assert!((counted - 1.0).abs() < 0.1, "{counted}");
+    let alarms = crate::support::logs::lines_with("ALARM: service `tax_register` rejects");
+    assert_eq!(alarms.len(), 1, "{alarms:?}");
+    assert!(alarms[0].contains("\"ERROR\""), "{}", alarms[0]);
+}
+
+#[tokio::test]
 async fn an_absent_field_has_nothing_to_do_unless_it_is_required() {
-    for absent in [json!(null), json!(""), json!([]), json!({})] {
+    for absent in [
+        json!(null),
+        json!(""),
+        json!([]),
+        json!({}),
+        json!(" \t\n"),
+        json!("\u{200b}"),
+        json!("\u{a0}\u{feff}\u{2060}"),
+        json!("\u{3164}"),
+    ] {
         for (required, expected) in [("false", None), ("true", Some(4_900_003))] {
             let yaml = format!(
                 "checks: {{c: {{field: traits.invite, required: {required}, refuse: [{{when: \"true\", message: \"No.\"}}]}}}}"
@@ -445,7 +611,13 @@ async fn an_absent_field_has_nothing_to_do_unless_it_is_required() {
             .refused(),
         [("#/traits/invite".to_owned(), 4_900_003)]
     );
-    for present in [json!(0), json!(false), json!("0"), json!([""])] {
+    for present in [
+        json!(0),
+        json!(false),
+        json!("0"),
+        json!([""]),
+        json!("\u{200b}."),
+    ] {
         assert_eq!(
             app.pre(&payload().with_trait("invite", present))
                 .await
@@ -473,5 +645,187 @@ async fn throwaway_addresses_are_known_by_domain_subdomains_and_idn_included() {
     ] {
         let reply = app.pre(&payload().with_trait("email", address)).await;
         assert_eq!(reply.status == 400, refused, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn required_applies_only_if_when_holds() {
+    let table = [
+        ("identity.traits.kind == 'company'", "company", true),
+        ("identity.traits.kind == 'company'", "private", false),
+        // What fails on an absent field is no reason for another message.
+        ("value.startsWith('DE')", "company", true),
+    ];
+    for (when, kind, refused) in table {
+        let yaml = format!(
+            "checks: {{c: {{field: traits.vat_number, required: true, when: \"{when}\"}}}}"
+        );
+        let app = TestApp::with(&yaml).start().await;
+        let absent = payload()
+            .without("/identity/traits/vat_number")
+            .with_trait("kind", kind);
+        let reply = app.pre(&absent).await;
+        if refused {
+            assert_eq!(
+                reply.refused(),
+                [("#/traits/vat_number".to_owned(), 4_900_003)],
+                "{when}"
+            );
+        } else {
+            assert_eq!(reply.status, 204, "{when}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_value_is_not_trimmed() {
+    let service = FakeService::start();
+    let app = TestApp::with(
+        "checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/{value}\"}}}",
+    )
+    .service("SERVICE", &service)
+    .start()
+    .await;
+    assert_eq!(
+        app.pre(&payload().with_trait("invite", " a\u{200b} "))
+            .await
+            .status,
+        204
+    );
+    assert_eq!(service.next().await.target, "/%20a%E2%80%8B%20");
+}
+
+#[tokio::test]
+async fn a_list_or_an_object_where_a_text_is_expected_is_refused_before_anybody_is_asked() {
+    let field = "field: traits.invite\n    ";
+    let table = [
+        (true, "ask: {get: \"${env:SERVICE}/{value}\"}"),
+        (
+            true,
+            "ask: {get: \"${env:SERVICE}/a\", query: {code: \"{value}\"}}",
+        ),
+        (
+            true,
+            "ask: {get: \"${env:SERVICE}/a\", headers: {X-Code: \"{value}\"}}",
+        ),
+        (
+            true,
+            "ask: {post: \"${env:SERVICE}/a\", form: {code: \"{value}\"}}",
+        ),
+        (
+            true,
+            "ask: {post: \"${env:SERVICE}/a\", json: {code: \"code {value}\"}}",
+        ),
+        (
+            true,
+            "ask: {post: \"${env:SERVICE}/a\", json: {code: \"{value.lowerAscii()}\"}}",
+        ),
+        // Also where the answer is what decides: nothing is asked, and it is not the service that is unavailable.
+        (
+            true,
+            "ask: {post: \"${env:SERVICE}/a\", json: {code: \"{value}\"}}\n    refuse: [{when: response.body.code != value.upperAscii()}]",
+        ),
+        (
+            true,
+            "ask: {post: \"${env:SERVICE}/a\", json: {code: \"{value}\"}}\n    accept: value.contains(response.body.code)",
+        ),
+        (
+            true,
+            "ask: {post: \"${env:SERVICE}/a\", json: {code: \"{value}\"}}\n    set: {traits.slug: \"{value.trim()}\"}",
+        ),
+        (true, "refuse: [{when: value in lists.bad}]"),
+        (true, "refuse: [{when: \"in_domains(value, lists.bad)\"}]"),
+        (
+            true,
+            "reserve: {take: {post: \"${env:SERVICE}/a\", json: {code: \"{value}\"}}, release: {delete: \"${env:SERVICE}/{value}\"}}",
+        ),
+        (
+            false,
+            "ask: {get: \"${env:SERVICE}/{identity.traits.invite}\"}",
+        ),
+        (
+            false,
+            "ask: {get: \"${env:SERVICE}/a\"}\n    unavailable: {default: accept, unexpected_answer: accept}\n    refuse: [{when: identity.traits.invite.startsWith(response.body.x)}]",
+        ),
+    ];
+    for (has_field, rest) in table {
+        for value in [
+            json!(["canary"]),
+            json!([["canary"]]),
+            json!({"a": "canary"}),
+        ] {
+            let service = FakeService::start();
+            let head = if has_field { field } else { "" };
+            let yaml = format!("lists: {{bad: [canary]}}\nchecks:\n  c:\n    {head}{rest}\n");
+            let app = TestApp::with(&yaml)
+                .service("SERVICE", &service)
+                .start()
+                .await;
+            let place = if has_field { "#/traits/invite" } else { "#/" };
+            let reply = app
+                .pre(&payload().with_trait("invite", value.clone()))
+                .await;
+            assert_eq!(
+                reply.refused(),
+                [(place.to_owned(), 4_900_002)],
+                "{rest} {value}"
+            );
+            assert!(service.received().is_empty(), "{rest} {value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_welcome_where_the_settings_take_lists() {
+    for rest in [
+        "ask: {post: \"${env:SERVICE}/a\", json: {codes: \"{value}\"}}",
+        "refuse: [{when: \"value.exists(code, code in lists.bad)\"}]",
+        "refuse: [{when: size(value) > 2}]",
+        "refuse: [{when: \"type(value) == list ? false : value.startsWith('x')\"}]",
+        "refuse: [{when: \"type(value) == string && value.startsWith('x')\"}]",
+        "when: type(value) == string\n    ask: {get: \"${env:SERVICE}/{value}\"}",
+        "ask: {get: \"${env:SERVICE}/{value[0]}\"}",
+        "ask: {get: \"${env:SERVICE}/{value.join('-')}\"}",
+    ] {
+        let service = FakeService::start();
+        let yaml =
+            format!("lists: {{bad: [bad]}}\nchecks:\n  c:\n    field: traits.invite\n    {rest}\n");
+        let app = TestApp::with(&yaml)
+            .service("SERVICE", &service)
+            .start()
+            .await;
+        let reply = app
+            .pre(&payload().with_trait("invite", json!(["one", "two"])))
+            .await;
+        assert_eq!(reply.status, 204, "{rest}");
+    }
+}
+
+#[tokio::test]
+async fn an_entry_of_a_list_is_a_field() {
+    let service = FakeService::start();
+    service.answers(404, &json!({}));
+    let app = TestApp::with(
+        "checks: {c: {field: traits.emails.1, ask: {get: \"${env:SERVICE}/{value}\"}, refuse: [{when: 404, message: \"No.\"}]}}",
+    )
+    .service("SERVICE", &service)
+    .start()
+    .await;
+    let emails = |list| payload().with_trait("emails", list);
+    let reply = app.pre(&emails(json!(["a", "b"]))).await;
+    assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_000)]);
+    assert_eq!(service.next().await.target, "/b");
+    // The form has one node for the whole list.
+    let with_node = emails(json!(["a", "b"])).with("/nodes/0/name", "traits.emails");
+    assert_eq!(
+        app.pre(&with_node).await.refused(),
+        [("#/traits/emails".to_owned(), 4_900_000)]
+    );
+    for without in [json!(["a"]), json!([]), json!("ab"), json!(null)] {
+        assert_eq!(
+            app.pre(&emails(without.clone())).await.status,
+            204,
+            "{without}"
+        );
     }
 }

@@ -58,7 +58,7 @@ impl House {
     /// Signs up while the register is away; the account is noted as not checked yet.
     async fn sign_up(&self) -> (Uuid, Payload) {
         let person = payload();
-        assert_eq!(self.app.pre(&person).await.status, 204);
+        assert!(self.app.pre(&person).await.is_admitted());
         self.vies.next().await;
         let id = self
             .kratos
@@ -227,7 +227,7 @@ async fn nothing_is_deferred_that_is_not_written_down() {
         [("#/traits/vat_number".to_owned(), 4_900_001)]
     );
     store.fails(false);
-    assert_eq!(app.pre(&payload()).await.status, 204);
+    assert!(app.pre(&payload()).await.is_admitted());
 }
 
 #[tokio::test]
@@ -235,7 +235,7 @@ async fn what_was_deferred_is_asked_although_post_never_came() {
     let house = house("deactivate").await;
     let email = json!([{"value": "canary@example.org", "via": "email"}]);
     let person = payload().with("/identity/verifiable_addresses", email);
-    assert_eq!(house.app.pre(&person).await.status, 204);
+    assert!(house.app.pre(&person).await.is_admitted());
     let id = house
         .kratos
         .has("canary@example.org", "2026-11-23T14:32:54Z");
@@ -463,4 +463,182 @@ async fn a_post_of_another_method_leaves_what_was_deferred_for_the_profile() {
             (asked.len() == 1).then_some(())
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_question_that_the_service_rejects_is_not_deferred() {
+    for (status, deferred) in [
+        (400, false),
+        (403, false),
+        (404, false),
+        (401, true),
+        (408, true),
+        (425, true),
+        (429, true),
+        (503, true),
+        (302, true),
+    ] {
+        let house = house("notify").await;
+        house.vies.answers(status, &json!({"valid": true}));
+        let reply = house.app.pre(&payload()).await;
+        if deferred {
+            assert!(reply.is_admitted(), "{status}");
+        } else {
+            assert_eq!(
+                reply.refused(),
+                [("#/traits/vat_number".to_owned(), 4_900_002)],
+                "{status}"
+            );
+        }
+    }
+}
+
+const SETTINGS_POST: &str = "/hooks/settings/post?method=profile";
+
+/// A change of this account's trait to another value.
+fn change_of(id: Uuid, name: &str, value: impl Into<Value>) -> Payload {
+    let before = payload().0["identity"]["traits"].clone();
+    payload()
+        .changed_from(&before)
+        .with_trait(name, value)
+        .saved_as(id)
+}
+
+#[tokio::test]
+async fn while_a_check_is_deferred_a_change_is_asked_or_refused() {
+    // Also where the check runs at sign-up alone.
+    for flows in ["", "    flows: [registration]\n"] {
+        let (kratos, vies, crm) = (
+            FakeKratos::start(),
+            FakeService::start(),
+            FakeService::start(),
+        );
+        vies.answers(503, &json!({}));
+        let yaml = SETTINGS.replace("LATE", "deactivate").replace(
+            "    field: traits.vat_number\n",
+            &format!("    field: traits.vat_number\n{flows}"),
+        );
+        let app = TestApp::with(&yaml)
+            .kratos("KRATOS", &kratos)
+            .service("VIES", &vies)
+            .service("CRM", &crm)
+            .start()
+            .await;
+        let house = House {
+            app,
+            kratos,
+            vies,
+            crm,
+        };
+        let (id, _) = house.sign_up().await;
+        let asked = |value: &str| {
+            let received = house.vies.received();
+            received.iter().any(|call| call.body.contains(value))
+        };
+        let refused = [("#/traits/vat_number".to_owned(), 4_900_001)];
+        for value in ["", " \u{200b}", "canary-other"] {
+            let reply = house
+                .app
+                .settings(&change_of(id, "vat_number", value))
+                .await;
+            assert_eq!(reply.refused(), refused, "{flows}{value:?}");
+        }
+        assert!(asked("canary-other"), "it is asked, and has no answer");
+        let gone = change_of(id, "vat_number", "x").without("/identity/traits/vat_number");
+        assert_eq!(house.app.settings(&gone).await.refused(), refused);
+        // Whatever the check does not read can be changed.
+        let company = change_of(id, "company", "Canary AG");
+        assert!(house.app.settings(&company).await.is_admitted());
+
+        house.vies.answers(200, &json!({"valid": false}));
+        let bad = change_of(id, "vat_number", "canary-bad");
+        let reply = house.app.settings(&bad).await;
+        assert_eq!(
+            reply.refused(),
+            [("#/traits/vat_number".to_owned(), 4_900_101)]
+        );
+        let question = house.app.deliveries("check:vat_number").await;
+        assert_eq!((question.len(), question[0].state), (1, State::Pending));
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_change_ends_the_deferral_when_it_is_saved() {
+    let house = house("deactivate").await;
+    let (id, _) = house.sign_up().await;
+    house
+        .vies
+        .answers(200, &json!({"valid": true, "name": "Canary GmbH"}));
+    let good = change_of(id, "vat_number", "canary-good");
+    assert_eq!(house.app.settings(&good).await.status, 200);
+    // It is not saved yet: the question stays.
+    let question = house.app.deliveries("check:vat_number").await;
+    assert_eq!(question[0].state, State::Pending);
+    let saved = good.with(
+        "/identity/metadata_public",
+        json!({"company": "Canary GmbH"}),
+    );
+    let status = house
+        .app
+        .call(SETTINGS_POST, saved.to_string())
+        .await
+        .status;
+    assert_eq!(status, 204);
+    house
+        .app
+        .delivery_in("check:vat_number", State::Discarded)
+        .await;
+    house.admin_is(id, json!({"deferred": {}})).await;
+    // The value of the sign-up would be refused now, and nobody asks.
+    house.vies.answers(200, &json!({"valid": false}));
+    let asked = house.vies.received().len();
+    house.app.hand.advance(Duration::from_hours(24 * 9));
+    assert_eq!(house.vies.received().len(), asked);
+    assert_eq!(house.kratos.identity(id)["state"], "active");
+    // A further change is an ordinary one.
+    let emptied = change_of(id, "vat_number", "");
+    assert!(house.app.settings(&emptied).await.is_admitted());
+}
+
+#[tokio::test]
+async fn a_question_that_was_given_up_still_keeps_changes_from_passing() {
+    let house = house("deactivate").await;
+    let (id, _) = house.sign_up().await;
+    expires(&house).await;
+    house
+        .app
+        .delivery_in("check:vat_number", State::Abandoned)
+        .await;
+    let emptied = change_of(id, "vat_number", "");
+    assert_eq!(
+        house.app.settings(&emptied).await.refused(),
+        [("#/traits/vat_number".to_owned(), 4_900_001)]
+    );
+}
+
+#[tokio::test]
+async fn while_it_is_not_known_what_is_deferred_every_check_that_can_be_must_accept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Failing::in_folder(folder.path()).await;
+    let (kratos, vies) = (FakeKratos::start(), FakeService::start());
+    let app = TestApp::with(&SETTINGS.replace("LATE", "deactivate"))
+        .kratos("KRATOS", &kratos)
+        .service("VIES", &vies)
+        .service("CRM", &vies)
+        .store(store.clone())
+        .start()
+        .await;
+    let id = Uuid::new_v4();
+    store.fails(true);
+    vies.answers(503, &json!({}));
+    for value in ["", "canary-other"] {
+        let reply = app.settings(&change_of(id, "vat_number", value)).await;
+        assert_eq!(reply.refused()[0].1, 4_900_001, "{value}");
+    }
+    let company = change_of(id, "company", "Canary AG");
+    assert!(app.settings(&company).await.is_admitted());
+    // What was deferred, and would end with this, cannot be recorded.
+    vies.answers(200, &json!({"valid": true}));
+    let good = change_of(id, "vat_number", "canary-good");
+    assert_eq!(app.settings(&good).await.refused()[0].1, 4_900_001);
 }

@@ -11,6 +11,7 @@ mod check_outcomes;
 mod deadline;
 mod deferred;
 mod deliveries;
+mod gate;
 mod identity_writes;
 mod journal;
 mod judged_answers;

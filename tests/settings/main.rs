@@ -3,6 +3,7 @@
 mod manual;
 mod problems;
 mod right;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 

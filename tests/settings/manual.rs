@@ -62,6 +62,7 @@ fn the_example_shows_every_key_and_is_right() {
     let settings =
         config::load(&path, &environment).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(!settings.checks.is_empty() && !settings.deliveries.is_empty());
+    assert!(settings.warnings.is_empty(), "{}", settings.warnings);
     let words: BTreeSet<&str> = text
         .split(|character: char| !character.is_alphanumeric() && character != '_')
         .collect();

@@ -54,7 +54,9 @@ fn every_example_is_right() {
             .is_some_and(|extension| extension == "yaml")
         {
             seen += 1;
-            config::load(&path, &environment).unwrap_or_else(|problems| panic!("{problems}"));
+            let settings =
+                config::load(&path, &environment).unwrap_or_else(|problems| panic!("{problems}"));
+            assert!(settings.warnings.is_empty(), "{}", settings.warnings);
         }
     }
     assert!(seen >= 4);

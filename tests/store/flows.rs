@@ -1,4 +1,4 @@
-//! What every database has to keep about flows: the journal, reservations, and what follows a try.
+//! What every database has to keep about flows: submissions, reservations, and what follows a try.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,17 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 use vestibule::delivery::{Outcome, Put, Scene, State, Work};
-use vestibule::journal::{Clues, Deferred, Details, End, Entry, PATIENCE};
 use vestibule::kratos::Flow;
+use vestibule::pending::{
+    Deferred, Details, FlowRecord, LookupKeys, PendingKey, PendingSignUp, PendingState,
+    SubmissionHash,
+};
 use vestibule::reservation::{self, Because, Reservation};
-use vestibule::store::{Batch, Error, Settlement, Store};
+use vestibule::store::{
+    Acceptance, Batch, Closing, Ending, Error, PendingEnd, Release, Settlement, Store,
+};
+
+use vestibule::clock::Timestamp;
 
 use crate::scenes::{MINUTE, SECOND, at, delivery, id_of, start, tried};
 
@@ -17,16 +24,20 @@ use crate::scenes::{MINUTE, SECOND, at, delivery, id_of, start, tried};
 macro_rules! ask {
     ($fresh:expr) => {
         $crate::flows::ask!($fresh;
-            a_yes_is_kept_as_it_was_until_it_is_closed,
-            of_one_flow_the_latest_yes_counts,
-            a_yes_is_looked_at_by_one_after_a_minute,
-            everybody_is_looked_at_when_asked,
-            an_ended_yes_is_looked_at_no_more_and_forgets_who_it_was,
-            a_yes_that_was_given_anew_is_not_closed_in_place_of_the_older,
+            a_submission_is_kept_as_it_was_until_its_flow_is_closed,
+            each_submission_of_a_flow_is_kept_and_a_retried_call_is_one,
+            a_closed_flow_accepts_nothing_that_must_hold,
+            recording_an_acceptance_and_closing_the_flow_exclude_each_other,
+            a_flow_is_looked_up_by_one_instance,
+            recent_sign_ups_are_looked_up_now_when_asked,
+            an_outcome_is_stored_once_and_only_for_what_was_read,
+            a_newer_submission_keeps_its_own_look_up,
+            a_reservation_in_use_is_not_released,
+            one_submission_takes_a_reservation_over,
             a_reservation_goes_its_way_once,
-            two_for_the_same_check_and_flow_are_not_open_at_once,
+            the_same_is_not_reserved_twice_for_one_flow,
             what_is_stored_together_is_stored_together_or_not_at_all,
-            only_what_the_journal_leaves_open_expires,
+            only_what_no_submission_can_need_is_unused,
             what_follows_a_try_is_stored_with_it_and_only_if_it_counted,
             tries_are_kept_in_their_order,
         );
@@ -46,17 +57,30 @@ pub(crate) use ask;
 
 const HOUR: Duration = Duration::from_hours(1);
 
-fn entry(flow: u128) -> Entry {
-    Entry {
+fn key(flow: u128, submission: &str) -> PendingKey {
+    PendingKey {
         flow_id: Uuid::from_u128(flow),
+        submission: submission.to_owned(),
+    }
+}
+
+fn sign_up(flow: u128) -> PendingSignUp {
+    PendingSignUp {
+        key: key(flow, "trigger-1"),
         flow: Flow::Registration,
         method: "password".to_owned(),
-        asked_at: start(),
-        opened_at: start(),
+        hash: SubmissionHash {
+            traits: "traits".to_owned(),
+            transient_payload: "payload".to_owned(),
+        },
+        guarded: true,
+        last_known_absent_at: start(),
+        accepted_at: start(),
         expires_at: at(HOUR),
-        looks: 0,
+        state: PendingState::Open,
+        identity_id: None,
         details: Details {
-            clues: Clues {
+            lookup_keys: LookupKeys {
                 identifiers: vec!["ada@example.org".to_owned(), "quote\"'\u{e9}".to_owned()],
                 external_id: Some("vestibule:1".to_owned()),
                 identity_id: None,
@@ -73,9 +97,21 @@ fn entry(flow: u128) -> Entry {
                 request: request("/check"),
                 value: Some(json!("DE1")),
             }],
+            reservations: vec![Uuid::from_u128(77)],
+            no_longer_deferred: Vec::new(),
         },
     }
 }
+
+fn acceptance(sign_up: PendingSignUp) -> Acceptance {
+    Acceptance {
+        look_at: Some(sign_up.accepted_at + FIRST_LOOK_UP),
+        sign_up,
+        must_hold: false,
+    }
+}
+
+const FIRST_LOOK_UP: Duration = Duration::from_secs(5);
 
 fn request(path: &str) -> vestibule::request::Request {
     vestibule::request::Request {
@@ -97,6 +133,16 @@ fn reserved(number: u128, flow: u128, check: &str) -> Reservation {
         because: None,
         created_at: start(),
         expires_at: at(HOUR),
+        submission: "trigger-1".to_owned(),
+        in_use_until: at(5 * SECOND),
+    }
+}
+
+fn released(number: u128, because: Because, unused_since: Timestamp) -> Release {
+    Release {
+        id: Uuid::from_u128(number),
+        because,
+        unused_since,
     }
 }
 
@@ -111,16 +157,30 @@ fn details(taken: Option<serde_json::Value>) -> reservation::Details {
     }
 }
 
-async fn open(store: &Arc<dyn Store>, entries: Vec<Entry>) {
+async fn accept(store: &Arc<dyn Store>, sign_ups: Vec<PendingSignUp>) {
     let batch = Batch {
-        opened: entries,
+        accepted: sign_ups.into_iter().map(acceptance).collect(),
         ..Batch::default()
     };
     store.write(&batch).await.unwrap();
 }
 
-async fn known(store: &Arc<dyn Store>, flow: u128) -> Option<Entry> {
-    store.flow(Uuid::from_u128(flow)).await.unwrap().entry
+async fn pending(store: &Arc<dyn Store>, flow: u128) -> Vec<PendingSignUp> {
+    store.flow(Uuid::from_u128(flow)).await.unwrap().pending
+}
+
+async fn record(store: &Arc<dyn Store>, flow: u128) -> Option<FlowRecord> {
+    store.flow_record(Uuid::from_u128(flow)).await.unwrap()
+}
+
+fn closing(flow: u128, identity: u128) -> Closing {
+    Closing {
+        flow_id: Uuid::from_u128(flow),
+        flow: Flow::Registration,
+        identity_id: Uuid::from_u128(identity),
+        expires_at: at(HOUR),
+        at: at(SECOND),
+    }
 }
 
 async fn state_of(
@@ -132,115 +192,241 @@ async fn state_of(
     all.map(|one| (one.state, one.because)).collect()
 }
 
-pub async fn a_yes_is_kept_as_it_was_until_it_is_closed(store: Arc<dyn Store>) {
-    open(&store, vec![entry(1), entry(2)]).await;
-    assert_eq!(known(&store, 1).await, Some(entry(1)));
+pub async fn a_submission_is_kept_as_it_was_until_its_flow_is_closed(store: Arc<dyn Store>) {
+    accept(&store, vec![sign_up(1), sign_up(2)]).await;
+    assert_eq!(pending(&store, 1).await, [sign_up(1)]);
     let batch = Batch {
-        closed: vec![Uuid::from_u128(1), Uuid::from_u128(9)],
+        // The second was never accepted: its `pre` was lost.
+        closed: vec![closing(1, 71), closing(9, 79)],
         ..Batch::of(vec![delivery("crm", 1)])
     };
     assert_eq!(store.write(&batch).await.unwrap().len(), 1);
-    assert_eq!(known(&store, 1).await, None);
-    assert_eq!(known(&store, 2).await, Some(entry(2)));
-}
-
-pub async fn of_one_flow_the_latest_yes_counts(store: Arc<dyn Store>) {
-    let mut second = entry(1);
-    second.opened_at = at(SECOND);
-    open(&store, vec![entry(1), second.clone()]).await;
-    assert_eq!(known(&store, 1).await, Some(second.clone()));
-    let mut third = second;
-    third.opened_at = at(2 * SECOND);
-    third.details = Details::default();
-    third.asked_at = at(2 * SECOND);
-    open(&store, vec![third.clone()]).await;
-    // The account may have come of the first.
-    third.asked_at = start();
-    assert_eq!(known(&store, 1).await, Some(third));
-}
-
-pub async fn a_yes_is_looked_at_by_one_after_a_minute(store: Arc<dyn Store>) {
-    assert_eq!(store.next_look().await.unwrap(), None);
-    open(&store, (0..20).map(entry).collect()).await;
-    assert_eq!(store.next_look().await.unwrap(), Some(at(PATIENCE)));
-    let take = async |since, limit| {
-        let lease = 5 * MINUTE;
-        store.take_entries(at(since), lease, limit).await.unwrap()
+    assert_eq!(pending(&store, 1).await, []);
+    assert_eq!(pending(&store, 2).await, [sign_up(2)]);
+    for (flow, identity) in [(1, Some(71)), (9, Some(79)), (2, None)] {
+        let record = record(&store, flow).await.unwrap();
+        assert_eq!(record.identity_id, identity.map(Uuid::from_u128));
+    }
+    assert_eq!(record(&store, 404).await, None);
+    // A repeated `post` is fine, one of another identity is not.
+    let again = |identity| Batch {
+        closed: vec![closing(1, identity)],
+        ..Batch::default()
     };
-    assert_eq!(take(59 * SECOND, 100).await, []);
-    let lookers = (0..4).map(|_| {
+    store.write(&again(71)).await.unwrap();
+    let error = store.write(&again(72)).await.unwrap_err();
+    assert!(matches!(error, Error::Changed), "{error}");
+}
+
+pub async fn each_submission_of_a_flow_is_kept_and_a_retried_call_is_one(store: Arc<dyn Store>) {
+    let mut second = sign_up(1);
+    second.key = key(1, "trigger-2");
+    second.accepted_at = at(SECOND);
+    accept(&store, vec![sign_up(1), second.clone()]).await;
+    assert_eq!(pending(&store, 1).await, [sign_up(1), second.clone()]);
+    assert_eq!(record(&store, 1).await.unwrap().submissions, 2);
+    let mut retried = second;
+    retried.accepted_at = at(2 * SECOND);
+    retried.details = Details::default();
+    accept(&store, vec![retried.clone()]).await;
+    assert_eq!(pending(&store, 1).await, [sign_up(1), retried]);
+    let record = record(&store, 1).await.unwrap();
+    assert_eq!((record.submissions, record.newest_at), (2, at(2 * SECOND)));
+}
+
+pub async fn a_closed_flow_accepts_nothing_that_must_hold(store: Arc<dyn Store>) {
+    let close = Batch {
+        closed: vec![closing(1, 71)],
+        ..Batch::default()
+    };
+    store.write(&close).await.unwrap();
+    let must_hold = Batch {
+        accepted: vec![Acceptance {
+            must_hold: true,
+            ..acceptance(sign_up(1))
+        }],
+        ..Batch::of(vec![delivery("crm", 1)])
+    };
+    let error = store.write(&must_hold).await.unwrap_err();
+    assert!(matches!(error, Error::Changed), "{error}");
+    assert_eq!(pending(&store, 1).await, []);
+    assert_eq!(store.backlog().await.unwrap().pending, 0);
+    // One that need not hold neither fails nor opens the flow again.
+    accept(&store, vec![sign_up(1)]).await;
+    let record = record(&store, 1).await.unwrap();
+    assert_eq!(record.identity_id, Some(Uuid::from_u128(71)));
+    assert_eq!(store.next_lookup().await.unwrap(), None);
+}
+
+pub async fn recording_an_acceptance_and_closing_the_flow_exclude_each_other(
+    store: Arc<dyn Store>,
+) {
+    for flow in 1..=12_u128 {
+        let accepting = {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let batch = Batch {
+                    accepted: vec![Acceptance {
+                        must_hold: true,
+                        ..acceptance(sign_up(flow))
+                    }],
+                    ..Batch::default()
+                };
+                store.write(&batch).await.is_ok()
+            })
+        };
+        let batch = Batch {
+            closed: vec![closing(flow, 70 + flow)],
+            ..Batch::default()
+        };
+        store.write(&batch).await.unwrap();
+        accepting.await.unwrap();
+        // Whichever came first: the flow is closed, and nothing of it is pending.
+        let record = record(&store, flow).await.unwrap();
+        assert_eq!(record.identity_id, Some(Uuid::from_u128(70 + flow)));
+        assert_eq!(pending(&store, flow).await, []);
+    }
+    assert_eq!(store.next_lookup().await.unwrap(), None);
+}
+
+pub async fn a_flow_is_looked_up_by_one_instance(store: Arc<dyn Store>) {
+    assert_eq!(store.next_lookup().await.unwrap(), None);
+    accept(&store, (0..20).map(sign_up).collect()).await;
+    assert_eq!(store.next_lookup().await.unwrap(), Some(at(FIRST_LOOK_UP)));
+    let lease = async |since, limit| {
+        let lease = 5 * MINUTE;
+        store.lease_flows(at(since), lease, limit).await.unwrap()
+    };
+    assert_eq!(lease(4 * SECOND, 100).await, []);
+    let instances = (0..4).map(|_| {
         let store = Arc::clone(&store);
         tokio::spawn(async move {
             store
-                .take_entries(at(PATIENCE), 5 * MINUTE, 7)
+                .lease_flows(at(FIRST_LOOK_UP), 5 * MINUTE, 7)
                 .await
                 .unwrap()
         })
     });
-    let mut taken = Vec::new();
-    for looker in lookers.collect::<Vec<_>>() {
-        taken.extend(looker.await.unwrap());
+    let mut leased = Vec::new();
+    for instance in instances.collect::<Vec<_>>() {
+        leased.extend(instance.await.unwrap());
     }
-    taken.extend(take(PATIENCE, 100).await);
-    assert!(taken.iter().all(|entry| entry.looks == 1));
-    taken.sort_by_key(|entry| entry.flow_id);
-    taken.dedup_by_key(|entry| entry.flow_id);
-    assert_eq!(taken.len(), 20, "each by one");
-    // Whoever looked and died leaves them to others.
-    assert_eq!(take(PATIENCE + 5 * MINUTE, 100).await.len(), 20);
-    store
-        .look_again(Uuid::from_u128(3), at(HOUR))
-        .await
-        .unwrap();
-    assert_eq!(take(PATIENCE + 10 * MINUTE, 100).await.len(), 19);
+    leased.extend(lease(FIRST_LOOK_UP, 100).await);
+    assert!(leased.iter().all(|record| record.lookups == 1));
+    leased.sort_by_key(|record| record.flow_id);
+    leased.dedup_by_key(|record| record.flow_id);
+    assert_eq!(leased.len(), 20, "each by one");
+    // An instance that died leaves them to others.
+    let again = lease(FIRST_LOOK_UP + 5 * MINUTE, 100).await;
+    assert_eq!(again.len(), 20);
+    for (record, then) in [(&again[3], Some(at(HOUR))), (&again[4], None)] {
+        store.reschedule_lookup(record, then).await.unwrap();
+    }
+    assert_eq!(lease(FIRST_LOOK_UP + 10 * MINUTE, 100).await.len(), 18);
 }
 
-pub async fn everybody_is_looked_at_when_asked(store: Arc<dyn Store>) {
-    open(&store, vec![entry(1), entry(2)]).await;
-    assert_eq!(store.look_at_all(at(SECOND)).await.unwrap(), 2);
-    let taken = store.take_entries(at(SECOND), MINUTE, 10).await.unwrap();
-    assert_eq!(taken.len(), 2);
+pub async fn recent_sign_ups_are_looked_up_now_when_asked(store: Arc<dyn Store>) {
+    let mut of_settings = sign_up(3);
+    of_settings.flow = Flow::Settings;
+    accept(&store, vec![sign_up(1), sign_up(2), of_settings]).await;
+    let now = |since| store.look_up_all_now(at(SECOND), since);
+    assert_eq!(now(at(SECOND)).await.unwrap(), 0, "they are older");
+    assert_eq!(now(start()).await.unwrap(), 2);
+    let leased = store.lease_flows(at(SECOND), MINUTE, 10).await.unwrap();
+    assert_eq!(leased.len(), 2);
 }
 
-pub async fn an_ended_yes_is_looked_at_no_more_and_forgets_who_it_was(store: Arc<dyn Store>) {
-    open(&store, vec![entry(1), entry(2)]).await;
-    let batch = Batch {
-        ended: vec![
-            (entry(1).yes(), End::NeverCreated),
-            (entry(2).yes(), End::Undecided),
-        ],
+pub async fn an_outcome_is_stored_once_and_only_for_what_was_read(store: Arc<dyn Store>) {
+    let mut anew = sign_up(1);
+    anew.accepted_at = at(SECOND);
+    accept(&store, vec![sign_up(1), sign_up(2)]).await;
+    accept(&store, vec![anew.clone()]).await;
+    let end = |sign_up: &PendingSignUp, end| Batch {
+        ended: vec![Ending::of(sign_up, end)],
         ..Batch::default()
     };
-    store.write(&batch).await.unwrap();
-    assert_eq!(known(&store, 1).await, None);
-    assert_eq!(store.next_look().await.unwrap(), None);
-    assert_eq!(store.take_entries(at(HOUR), MINUTE, 9).await.unwrap(), []);
-}
-
-pub async fn a_yes_that_was_given_anew_is_not_closed_in_place_of_the_older(store: Arc<dyn Store>) {
-    let mut anew = entry(1);
-    anew.opened_at = at(SECOND);
-    open(&store, vec![entry(1)]).await;
-    open(&store, vec![anew.clone()]).await;
-    let found = Batch {
-        found: vec![entry(1).yes()],
-        ..Batch::default()
-    };
-    let ended = Batch {
-        ended: vec![(entry(1).yes(), End::NeverCreated)],
-        ..Batch::default()
-    };
-    for older in [found, ended] {
-        let error = store.write(&older).await.unwrap_err();
+    let made = PendingEnd::Attributed(Uuid::from_u128(71));
+    for outcome in [PendingEnd::NeverCreated, PendingEnd::Undecided, made] {
+        let error = store.write(&end(&sign_up(1), outcome)).await.unwrap_err();
         assert!(matches!(error, Error::Changed), "{error}");
     }
-    assert_eq!(known(&store, 1).await, Some(anew.clone()));
-    let found = Batch {
-        found: vec![anew.yes()],
+    assert_eq!(pending(&store, 1).await, std::slice::from_ref(&anew));
+    // What was looked for in vain can still turn out to be there.
+    store
+        .write(&end(&anew, PendingEnd::NeverCreated))
+        .await
+        .unwrap();
+    let kept = pending(&store, 1).await.remove(0);
+    assert_eq!(kept.state, PendingState::NeverCreated);
+    assert_eq!(kept.details, anew.details);
+    store.write(&end(&anew, made)).await.unwrap();
+    let kept = pending(&store, 1).await.remove(0);
+    assert_eq!(kept.state, PendingState::Attributed);
+    assert_eq!(kept.identity_id, Some(Uuid::from_u128(71)));
+    assert_eq!(kept.details, Details::default(), "who it was is forgotten");
+    for outcome in [PendingEnd::NeverCreated, made] {
+        assert!(store.write(&end(&anew, outcome)).await.is_err());
+    }
+}
+
+pub async fn a_newer_submission_keeps_its_own_look_up(store: Arc<dyn Store>) {
+    accept(&store, vec![sign_up(1)]).await;
+    let leased = store.lease_flows(at(MINUTE), MINUTE, 9).await.unwrap();
+    let mut newer = sign_up(1);
+    newer.key = key(1, "trigger-2");
+    newer.accepted_at = at(MINUTE);
+    accept(&store, vec![newer]).await;
+    store.reschedule_lookup(&leased[0], None).await.unwrap();
+    let expected = at(MINUTE + FIRST_LOOK_UP);
+    assert_eq!(store.next_lookup().await.unwrap(), Some(expected));
+}
+
+pub async fn a_reservation_in_use_is_not_released(store: Arc<dyn Store>) {
+    let reserve = Batch {
+        reserved: vec![reserved(1, 1, "invite")],
         ..Batch::default()
     };
-    store.write(&found).await.unwrap();
-    assert_eq!(known(&store, 1).await, None);
+    store.write(&reserve).await.unwrap();
+    let release = |since| Batch {
+        released: vec![released(1, Because::Changed, since)],
+        ..Batch::default()
+    };
+    assert!(store.write(&release(at(4 * SECOND))).await.is_err());
+    let id = Uuid::from_u128(1);
+    assert!(store.share_reservation(id, at(9 * SECOND)).await.unwrap());
+    assert!(store.write(&release(at(8 * SECOND))).await.is_err());
+    // A submission is accepted with it only while it is reserved.
+    let accept = Batch {
+        used: vec![(id, at(20 * SECOND))],
+        ..Batch::default()
+    };
+    assert!(store.write(&accept).await.is_err(), "not taken yet");
+    store.taken(id, &details(Some(json!({})))).await.unwrap();
+    store.write(&accept).await.unwrap();
+    assert!(store.write(&release(at(19 * SECOND))).await.is_err());
+    store.write(&release(at(20 * SECOND))).await.unwrap();
+    assert!(store.write(&accept).await.is_err());
+    assert!(!store.share_reservation(id, at(HOUR)).await.unwrap());
+}
+
+pub async fn one_submission_takes_a_reservation_over(store: Arc<dyn Store>) {
+    let reserve = Batch {
+        reserved: vec![reserved(1, 1, "invite")],
+        ..Batch::default()
+    };
+    store.write(&reserve).await.unwrap();
+    let read = reserved(1, 1, "invite");
+    let take_over = async |submission: &str, now| {
+        let until = now + 5 * SECOND;
+        let done = store.take_over_reservation(&read, submission, now, until);
+        done.await.unwrap()
+    };
+    assert!(!take_over("trigger-2", at(4 * SECOND)).await, "in use");
+    assert!(take_over("trigger-2", at(5 * SECOND)).await);
+    assert!(!take_over("trigger-3", at(30 * SECOND)).await, "it changed");
+    let now = store.flow(Uuid::from_u128(1)).await.unwrap().reservations;
+    assert_eq!(now[0].submission, "trigger-2");
+    assert_eq!(now[0].in_use_until, at(10 * SECOND));
 }
 
 pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
@@ -259,7 +445,7 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
     assert_eq!(kept[0].details, Some(taken.clone()));
     // And what one of them takes to be unclear is the other's.
     let unclear = Batch {
-        released: vec![(Uuid::from_u128(1), Because::Unclear)],
+        released: vec![released(1, Because::Unclear, at(HOUR))],
         ..Batch::default()
     };
     assert!(store.write(&unclear).await.is_err());
@@ -279,7 +465,7 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
     );
     assert!(!store.taken(Uuid::from_u128(1), &taken).await.unwrap());
     let released = Batch {
-        released: vec![(Uuid::from_u128(1), Because::Expired)],
+        released: vec![released(1, Because::Expired, at(HOUR))],
         ..Batch::default()
     };
     for again in [confirmed, released] {
@@ -288,7 +474,7 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
     }
 }
 
-pub async fn two_for_the_same_check_and_flow_are_not_open_at_once(store: Arc<dyn Store>) {
+pub async fn the_same_is_not_reserved_twice_for_one_flow(store: Arc<dyn Store>) {
     let reserve = |reserved, released| Batch {
         reserved,
         released,
@@ -303,7 +489,7 @@ pub async fn two_for_the_same_check_and_flow_are_not_open_at_once(store: Arc<dyn
         .unwrap();
     let second = vec![reserved(3, 1, "invite")];
     assert!(store.write(&reserve(second.clone(), vec![])).await.is_err());
-    let changed = vec![(Uuid::from_u128(1), Because::Changed)];
+    let changed = vec![released(1, Because::Changed, at(HOUR))];
     store.write(&reserve(second, changed)).await.unwrap();
     assert_eq!(
         state_of(&store, 1).await,
@@ -316,28 +502,46 @@ pub async fn two_for_the_same_check_and_flow_are_not_open_at_once(store: Arc<dyn
 }
 
 pub async fn what_is_stored_together_is_stored_together_or_not_at_all(store: Arc<dyn Store>) {
-    open(&store, vec![entry(1)]).await;
+    accept(&store, vec![sign_up(1)]).await;
     let batch = Batch {
-        closed: vec![Uuid::from_u128(1)],
+        closed: vec![closing(1, 71)],
         // Nobody has taken this.
         confirmed: vec![Uuid::from_u128(404)],
         ..Batch::of(vec![delivery("crm", 1)])
     };
     assert!(store.write(&batch).await.is_err());
-    assert_eq!(known(&store, 1).await, Some(entry(1)));
+    assert_eq!(pending(&store, 1).await, [sign_up(1)]);
     assert_eq!(store.backlog().await.unwrap().pending, 0);
 }
 
-pub async fn only_what_the_journal_leaves_open_expires(store: Arc<dyn Store>) {
+pub async fn only_what_no_submission_can_need_is_unused(store: Arc<dyn Store>) {
+    let mut looked_up = sign_up(2);
+    looked_up.expires_at = at(HOUR);
     let batch = Batch {
-        reserved: vec![reserved(1, 1, "invite"), reserved(2, 2, "invite")],
-        opened: vec![entry(2)],
+        reserved: (1..=4).map(|flow| reserved(flow, flow, "invite")).collect(),
+        accepted: vec![
+            acceptance(looked_up),
+            // Identities cannot be looked up here, so time decides.
+            Acceptance {
+                look_at: None,
+                ..acceptance(sign_up(3))
+            },
+        ],
+        closed: vec![closing(4, 74)],
         ..Batch::default()
     };
     store.write(&batch).await.unwrap();
-    assert_eq!(store.expired(at(59 * MINUTE), 10).await.unwrap(), []);
-    let expired = store.expired(at(HOUR), 10).await.unwrap();
-    assert_eq!(expired, [reserved(1, 1, "invite")]);
+    let unused = async |now, expired_at| {
+        let unused = store.unused_reservations(now, expired_at, 10).await;
+        let ids = unused.unwrap().into_iter().map(|one| one.id.as_u128());
+        let mut ids: Vec<u128> = ids.collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(unused(at(4 * SECOND), start()).await, [0; 0], "in use");
+    assert_eq!(unused(at(5 * SECOND), start()).await, [4], "closed");
+    assert_eq!(unused(at(2 * HOUR), at(59 * MINUTE)).await, [4]);
+    assert_eq!(unused(at(2 * HOUR), at(HOUR)).await, [1, 3, 4]);
 }
 
 pub async fn what_follows_a_try_is_stored_with_it_and_only_if_it_counted(store: Arc<dyn Store>) {

@@ -22,6 +22,7 @@ mod registration;
 mod services;
 mod settings;
 mod support;
+mod what_checks_read;
 
 use std::any::type_name_of_val;
 use std::pin::pin;
@@ -59,6 +60,12 @@ fn main() {
     scenes.each(code::a_sign_up_by_code_is_refused_and_corrected);
     scenes.each(settings::a_bad_change_is_refused_and_a_good_one_delivered);
     scenes.each(settings::an_unchanged_field_is_not_asked_about_again);
+    scenes.each(settings::what_a_check_had_set_is_removed_with_the_field);
+    scenes.each(what_checks_read::a_bad_number_is_asked_about_when_only_the_kind_changes);
+    scenes.each(
+        what_checks_read::a_check_without_a_field_runs_in_settings_if_a_trait_that_it_reads_changes,
+    );
+    scenes.each(what_checks_read::a_valid_address_that_the_service_rejects_is_not_admitted);
     scenes.each(flows::an_expired_flow_goes_on_in_a_new_one);
     scenes.each(settings::other_changes_and_a_proved_address_are_told_of);
     scenes.once(flows::an_api_flow_sent_by_a_browser_is_refused_by_kratos);
@@ -71,13 +78,23 @@ fn main() {
     scenes.once(nothing_is_lost::an_invite_is_released_when_kratos_made_no_account_after_all);
     scenes.once(nothing_is_lost::an_account_is_made_while_the_register_is_away_and_refused_later);
     scenes.once(nothing_is_lost::what_the_crm_answers_is_written_into_the_identity);
-    scenes.once(gate::a_late_refusal_lasts_although_the_person_saves_in_a_loop);
-    scenes.once(gate::whoever_kratos_cannot_deactivate_is_kept_out_of_login_and_recovery);
-    scenes.once(gate::an_operator_who_activates_an_account_is_left_alone);
-    scenes.once(gate::a_refusal_is_lifted_by_hand);
-    scenes.once(gate::a_profile_save_beside_a_write_loses_nothing);
-    scenes.long(gate::a_late_refusal_lasts_in_forty_rounds);
-    scenes.long(gate::a_profile_save_beside_a_write_loses_nothing_in_forty_rounds);
+    scenes.each(gate::submissions::one_invite_serves_one_account_of_a_form_that_is_sent_many_times);
+    scenes.each(gate::submissions::without_our_external_id_one_invite_serves_one_account_too);
+    scenes.each(gate::submissions::a_refused_submission_leaves_the_invite_with_the_accepted_one);
+    scenes
+        .each(gate::submissions::every_account_of_a_form_is_asked_about_once_the_register_is_back);
+    scenes.each(gate::submissions::a_correction_after_a_taken_address_keeps_the_invite);
+    scenes.once(gate::submissions::two_tabs_with_one_invite_take_turns);
+    scenes.once(gate::submissions::by_code_one_account_comes_of_a_form);
+    scenes.once(gate::late_refusals::a_late_refusal_lasts_although_the_person_saves_in_a_loop);
+    scenes.once(
+        gate::late_refusals::whoever_kratos_cannot_deactivate_is_kept_out_of_login_and_recovery,
+    );
+    scenes.once(gate::late_refusals::an_operator_who_activates_an_account_is_left_alone);
+    scenes.once(gate::late_refusals::a_refusal_is_lifted_by_hand);
+    scenes.once(gate::late_refusals::a_profile_save_beside_a_write_loses_nothing);
+    scenes.long(gate::late_refusals::a_late_refusal_lasts_in_forty_rounds);
+    scenes.long(gate::late_refusals::a_profile_save_beside_a_write_loses_nothing_in_forty_rounds);
     scenes.once(admin_api::identities_are_looked_up_paged_through_and_written_to);
     scenes.once(reconcile::imported_accounts_are_delivered_once_and_deleted_ones_forgotten);
 

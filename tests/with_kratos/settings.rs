@@ -1,5 +1,6 @@
 //! Somebody who has an account changes it.
 
+use serde_json::json;
 use vestibule::kratos::hooks::Besides;
 
 use crate::support::fields::{COMPANY, EMAIL, Fields, INVITE, VAT_NUMBER};
@@ -101,4 +102,36 @@ pub async fn other_changes_and_a_proved_address_are_told_of(client: Client) {
     let verified = &told["data"]["identity"]["verifiable_addresses"][0];
     assert_eq!(verified["value"], address);
     assert_eq!(verified["verified"], true);
+}
+
+/// Kratos replaces `metadata_public` as a whole, also with one that is empty.
+pub async fn what_a_check_had_set_is_removed_with_the_field(client: Client) {
+    let house = House::plan().on("what_was_set.yaml").open().await;
+    let mut visitor = house.visitor(client);
+    let typed = company().with(INVITE, KNOWN_INVITE);
+    let identity = visitor.signs_up(&typed.clone().by_password()).await;
+    let id = identity["id"].as_str().expect("an id");
+    let stored = house.kratos.identity(id).await;
+    assert_eq!(
+        stored["metadata_public"],
+        json!({"invited": {"by": "code"}})
+    );
+
+    let mut flow = visitor.settings().await;
+    flow.submit(&typed.clone().with(COMPANY, "By another name").by_profile())
+        .await
+        .saved();
+    let stored = house.kratos.identity(id).await;
+    assert_eq!(
+        stored["metadata_public"],
+        json!({"invited": {"by": "code"}})
+    );
+
+    let mut flow = visitor.settings().await;
+    flow.submit(&typed.with(INVITE, " ").by_profile())
+        .await
+        .saved();
+    let stored = house.kratos.identity(id).await;
+    assert_eq!(stored["metadata_public"], json!({}));
+    assert_eq!(stored["traits"]["invite"], " ", "traits are never removed");
 }

@@ -16,6 +16,7 @@ use crate::config::tree::Position;
 use crate::identities;
 use crate::kratos::Identifiers;
 use crate::secret::Secret;
+use crate::server::ExternalId;
 use crate::store::postgres::is_address as is_postgres_address;
 use crate::telemetry::LogFormat;
 
@@ -351,6 +352,11 @@ impl Resolver<'_> {
             .as_ref()
             .and_then(|schema| self.identifiers(&place.key("identity_schema"), schema))
             .unwrap_or_default();
+        let external_id = match file.use_external_id {
+            file::UseExternalId::Auto => ExternalId::Auto,
+            file::UseExternalId::Always => ExternalId::Always,
+            file::UseExternalId::Never => ExternalId::Never,
+        };
         let Some(text) = &file.admin_url else {
             if file.auth.is_some() {
                 self.tell(
@@ -359,20 +365,17 @@ impl Resolver<'_> {
                     None,
                 );
             }
-            if file.use_external_id {
-                self.needs_admin_url(&place.key("use_external_id"), "`use_external_id`");
-            }
             return Kratos {
                 admin: None,
                 identifiers,
-                use_external_id: false,
+                external_id,
             };
         };
         let url = self.service_url(&place.key("admin_url"), text);
         Kratos {
             admin: url.map(|url| identities::service(url, auth)),
             identifiers,
-            use_external_id: file.use_external_id,
+            external_id,
         }
     }
 
@@ -408,7 +411,11 @@ impl Resolver<'_> {
                     .map_err(|error| format!("the file {} is not JSON: {error}", path.display()))
             });
         match read {
-            Ok(schema) => Some(Identifiers::of(&schema)),
+            Ok(schema) => {
+                let identifiers = Identifiers::of(&schema);
+                self.identity_schema = Some(schema);
+                Some(identifiers)
+            }
             Err(message) => {
                 self.tell(place, message, None);
                 None

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::messages::Messages;
 use super::{Place, Resolver};
 use crate::check::{
-    Check, Condition, Kind, Mode, OnExpiry, OnLateRefusal, Policy, Refusal, Reserve, Set,
+    Check, Condition, Kind, Mode, OnExpiry, OnLateRefusal, Policy, Reads, Refusal, Reserve, Set,
     Unavailable,
 };
 use crate::config::file;
@@ -26,6 +26,7 @@ impl<'a> Resolver<'a> {
     /// Each check with its place.
     pub(super) fn checks(&mut self, messages: &Messages<'a>) -> Vec<(Check, Place<'a>)> {
         let place = self.root.key("checks");
+        let default_flows = self.default_flows(messages);
         let mut checks = Vec::new();
         for entry in place.entries() {
             let place = place.key(&entry.key);
@@ -33,11 +34,40 @@ impl<'a> Resolver<'a> {
             let Some(file) = self.decoded::<file::Check>(&place) else {
                 continue;
             };
-            if let Some(check) = self.check(&entry.key, &place, &file, messages) {
+            let flows = chosen_flows(&file)
+                .or_else(|| default_flows.get(&entry.key).cloned())
+                .unwrap_or_else(|| Flow::CHECKED.to_vec());
+            if let Some(check) = self.check(&entry.key, &place, &file, messages, flows) {
                 checks.push((check, place));
             }
         }
         checks
+    }
+
+    /// The flows of the checks that name none: they follow from what a check reads, itself and through others. So everything
+    /// is compiled once to see what it reads, and once more with the names that exist in its flows, which reports what is wrong.
+    fn default_flows(&mut self, messages: &Messages<'a>) -> BTreeMap<String, Vec<Flow>> {
+        let place = self.root.key("checks");
+        let problems = self.problems.len();
+        let numbers = self.numbers.clone();
+        let mut checks = Vec::new();
+        for entry in place.entries() {
+            let place = place.key(&entry.key);
+            let Some(file) = self.decoded::<file::Check>(&place) else {
+                continue;
+            };
+            let both = Flow::CHECKED.to_vec();
+            checks.extend(self.check(&entry.key, &place, &file, messages, both));
+        }
+        self.problems.truncate(problems);
+        self.numbers = numbers;
+        let reads = Reads::of_all(&checks);
+        let names = checks.into_iter().map(|check| check.name);
+        names
+            .zip(reads)
+            .filter(|(_, reads)| reads.nothing_of_the_identity() || reads.transient_payload)
+            .map(|(name, _)| (name, vec![Flow::Registration]))
+            .collect()
     }
 
     fn check(
@@ -46,6 +76,7 @@ impl<'a> Resolver<'a> {
         place: &Place<'a>,
         file: &file::Check,
         messages: &Messages<'a>,
+        flows: Vec<Flow>,
     ) -> Option<Check> {
         let before = self.problems.len();
         let field = file
@@ -55,7 +86,6 @@ impl<'a> Resolver<'a> {
         if file.required && file.field.is_none() {
             self.tell(&place.key("required"), "`required` needs a `field`", None);
         }
-        let flows = flows(file);
         let scopes = self.scopes(name, file, &flows);
         let when = file
             .when
@@ -371,7 +401,9 @@ impl<'a> Resolver<'a> {
                     (Kind::Connection, kinds.connection),
                     (Kind::Status5xx, kinds.status_5xx),
                     (Kind::RateLimited, kinds.rate_limited),
+                    (Kind::RejectedCredentials, kinds.rejected_credentials),
                     (Kind::Declared, kinds.declared),
+                    (Kind::RejectedQuestion, kinds.rejected_question),
                     (Kind::UnexpectedAnswer, kinds.unexpected_answer),
                     (Kind::Expression, kinds.expression),
                 ];
@@ -465,17 +497,11 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Where it runs; by default both with a field, which in settings is looked at only if it changed.
-fn flows(file: &file::Check) -> Vec<Flow> {
-    match &file.flows {
-        Some(flows) => flows
-            .iter()
-            .map(|flow| match flow {
-                file::Flow::Registration => Flow::Registration,
-                file::Flow::Settings => Flow::Settings,
-            })
-            .collect(),
-        None if file.field.is_some() => Flow::CHECKED.to_vec(),
-        None => vec![Flow::Registration],
-    }
+/// The flows that the operator names.
+fn chosen_flows(file: &file::Check) -> Option<Vec<Flow>> {
+    let flows = file.flows.as_ref()?.iter().map(|flow| match flow {
+        file::Flow::Registration => Flow::Registration,
+        file::Flow::Settings => Flow::Settings,
+    });
+    Some(flows.collect())
 }

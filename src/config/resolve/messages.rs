@@ -16,7 +16,7 @@ use crate::expression::{Root, Scope, Template};
 use crate::message::{INLINE_ID, Wording};
 
 /// Our own words: name, number, English, German.
-const OWN: [(&str, u32, &str, &str); 5] = [
+const OWN: [(&str, u32, &str, &str); 6] = [
     (
         "try_again",
         4_900_001,
@@ -42,8 +42,14 @@ const OWN: [(&str, u32, &str, &str); 5] = [
         "Das ist im Moment nicht möglich. Bitte versuchen Sie es später noch einmal.",
     ),
     (
-        "account_refused",
+        "form_used",
         4_900_006,
+        "This form has been used already. Please sign in, or reload the page and start again.",
+        "Dieses Formular wurde bereits verwendet. Bitte melden Sie sich an, oder laden Sie die Seite neu und beginnen Sie noch einmal.",
+    ),
+    (
+        "account_refused",
+        4_900_007,
         "This account cannot be used. Please contact support.",
         "Dieses Konto kann nicht verwendet werden. Bitte wenden Sie sich an den Support.",
     ),
@@ -59,6 +65,7 @@ pub(super) struct Messages<'a> {
 }
 
 /// Where a number stands.
+#[derive(Clone)]
 pub(super) struct Numbered {
     path: String,
     at: Position,
@@ -249,6 +256,7 @@ impl<'a> Resolver<'a> {
             not_valid: words.remove("not_valid")?,
             required: words.remove("required")?,
             not_possible: words.remove("not_possible")?,
+            form_used: words.remove("form_used")?,
             account_refused: words.remove("account_refused")?,
         })
     }
@@ -348,6 +356,8 @@ impl<'a> Resolver<'a> {
                 "try_again" => &builtin.try_again,
                 "not_valid" => &builtin.not_valid,
                 "required" => &builtin.required,
+                "form_used" => &builtin.form_used,
+                "account_refused" => &builtin.account_refused,
                 _ => &builtin.not_possible,
             }));
         }

@@ -13,7 +13,7 @@ use crate::clock::{Clock, later};
 use crate::store::{Change, Error, shape};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "deliveries and decisions",
@@ -28,6 +28,11 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         3,
         "all of an identity",
         include_str!("../../../migrations/postgres/0003_all_of_an_identity.sql"),
+    ),
+    (
+        4,
+        "submissions",
+        include_str!("../../../migrations/postgres/0004_submissions.sql"),
     ),
     (
         5,

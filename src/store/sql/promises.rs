@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::again::{again, again_and_wait};
 use super::operation::Deed;
-use super::{Database, decisions, journal, operation, outbox, reservations, upkeep};
+use super::{Database, decisions, operation, outbox, pending, reservations, upkeep};
 use crate::clock::Timestamp;
 use crate::decision::Decision;
 use crate::delivery::Claimed;
-use crate::journal::Entry;
+use crate::pending::FlowRecord;
 use crate::reservation::{Details, Reservation};
 use crate::store::{
     Backlog, Batch, Change, Error, Filter, FlowState, Listed, NextDue, Settlement, Shown, Store,
@@ -28,16 +28,12 @@ impl Database {
             let mut connection = self.writer().acquire().await?;
             return outbox::accept(&mut connection, &batch.deliveries).await;
         }
-        if batch.is_only_opened() {
-            let mut connection = self.writer().acquire().await?;
-            journal::open(&mut connection, &batch.opened).await?;
-            return Ok(HashSet::new());
-        }
         let mut transaction = self.begin().await?;
-        journal::open(&mut transaction, &batch.opened).await?;
-        journal::close(&mut transaction, &batch.closed).await?;
-        journal::found(&mut transaction, &batch.found).await?;
-        journal::end(&mut transaction, &batch.ended).await?;
+        pending::accept(&mut transaction, &batch.accepted).await?;
+        reservations::use_all(&mut transaction, &batch.used).await?;
+        pending::end(&mut transaction, &batch.ended).await?;
+        pending::close(&mut transaction, &batch.closed).await?;
+        pending::settle_questions(&mut transaction, &batch.questions_settled).await?;
         reservations::confirm(&mut transaction, &batch.confirmed).await?;
         reservations::release(&mut transaction, &batch.released).await?;
         reservations::reserve(&mut transaction, &batch.reserved).await?;
@@ -160,31 +156,64 @@ impl Store for Database {
     }
 
     async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error> {
+        // In this order: if a later part shows the flow open, the earlier parts are from before it was closed.
+        let reservations = again(|| reservations::of_flow(self.readers(), flow_id).boxed()).await?;
+        let pending = again(|| pending::of_flow(self.readers(), flow_id).boxed()).await?;
         Ok(FlowState {
-            entry: again(|| journal::get(self.readers(), flow_id).boxed()).await?,
-            reservations: again(|| reservations::of_flow(self.readers(), flow_id).boxed()).await?,
+            record: self.flow_record(flow_id).await?,
+            pending,
+            reservations,
         })
     }
 
-    async fn take_entries(
+    async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error> {
+        again(|| pending::record(self.readers(), flow_id).boxed()).await
+    }
+
+    async fn lease_flows(
         &self,
         now: Timestamp,
         lease: Duration,
         limit: u32,
-    ) -> Result<Vec<Entry>, Error> {
-        again(|| journal::take(self.writer(), now, lease, limit).boxed()).await
+    ) -> Result<Vec<FlowRecord>, Error> {
+        again(|| pending::lease(self.writer(), now, lease, limit).boxed()).await
     }
 
-    async fn look_again(&self, flow_id: Uuid, at: Timestamp) -> Result<(), Error> {
-        again(|| journal::look_again(self.writer(), flow_id, at).boxed()).await
+    async fn reschedule_lookup(
+        &self,
+        record: &FlowRecord,
+        at: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        again(|| pending::reschedule(self.writer(), record, at).boxed()).await
     }
 
-    async fn look_at_all(&self, now: Timestamp) -> Result<u64, Error> {
-        again(|| journal::look_at_all(self.writer(), now).boxed()).await
+    async fn look_up_all_now(
+        &self,
+        now: Timestamp,
+        accepted_since: Timestamp,
+    ) -> Result<u64, Error> {
+        again(|| pending::look_up_all_now(self.writer(), now, accepted_since).boxed()).await
     }
 
-    async fn next_look(&self) -> Result<Option<Timestamp>, Error> {
-        again(|| journal::next_look(self.readers()).boxed()).await
+    async fn next_lookup(&self) -> Result<Option<Timestamp>, Error> {
+        again(|| pending::next_lookup(self.readers()).boxed()).await
+    }
+
+    async fn share_reservation(&self, id: Uuid, until: Timestamp) -> Result<bool, Error> {
+        again(|| reservations::share(self.writer(), id, until).boxed()).await
+    }
+
+    async fn take_over_reservation(
+        &self,
+        reservation: &Reservation,
+        submission: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, Error> {
+        again(|| {
+            reservations::take_over(self.writer(), reservation, submission, now, until).boxed()
+        })
+        .await
     }
 
     async fn taken(&self, id: Uuid, details: &Details) -> Result<bool, Error> {
@@ -195,8 +224,13 @@ impl Store for Database {
         again(|| reservations::not_taken(self.writer(), id).boxed()).await
     }
 
-    async fn expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Reservation>, Error> {
-        again(|| reservations::expired(self.readers(), now, limit).boxed()).await
+    async fn unused_reservations(
+        &self,
+        now: Timestamp,
+        expired_at: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Reservation>, Error> {
+        again(|| reservations::unused(self.readers(), now, expired_at, limit).boxed()).await
     }
 
     async fn take_turn(

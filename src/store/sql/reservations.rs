@@ -1,4 +1,4 @@
-//! What was taken from services for flows.
+//! What services keep for sign-ups.
 
 use serde_json::json;
 use sqlx::Row as _;
@@ -9,10 +9,11 @@ use super::{Connection, Pool};
 use crate::clock::Timestamp;
 use crate::reservation::{Because, Details, Reservation, State};
 use crate::store::Error;
+use crate::store::batch::Release;
 
 const RESERVE: &str = "
-INSERT INTO reservations (id, flow_id, check_name, asked, state, details, created_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+INSERT INTO reservations (id, flow_id, check_name, asked, state, details, created_at, expires_at, submission, in_use_until)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 pub(super) async fn reserve(
     connection: &mut Connection,
@@ -33,6 +34,8 @@ pub(super) async fn reserve(
             )
             .bind(row::moment(reservation.created_at))
             .bind(row::moment(reservation.expires_at))
+            .bind(&reservation.submission)
+            .bind(row::moment(reservation.in_use_until))
             .execute(&mut *connection)
             .await?;
     }
@@ -57,16 +60,17 @@ pub(super) async fn confirm(connection: &mut Connection, ids: &[Uuid]) -> Result
 
 const RELEASE: &str = "
 UPDATE reservations SET state = 'released', details = NULL, because = $2
-WHERE id = $1 AND (state = 'taking' OR state = 'taken' AND CAST($2 AS TEXT) <> 'unclear')";
+WHERE id = $1 AND in_use_until <= $3 AND (state = 'taking' OR state = 'taken' AND CAST($2 AS TEXT) <> 'unclear')";
 
 pub(super) async fn release(
     connection: &mut Connection,
-    released: &[(Uuid, Because)],
+    released: &[Release],
 ) -> Result<(), Error> {
-    for (id, because) in released {
+    for release in released {
         let done = sqlx::query(RELEASE)
-            .bind(id.to_string())
-            .bind(because.as_str())
+            .bind(release.id.to_string())
+            .bind(release.because.as_str())
+            .bind(row::moment(release.unused_since))
             .execute(&mut *connection)
             .await?;
         if done.rows_affected() == 0 {
@@ -77,8 +81,8 @@ pub(super) async fn release(
 }
 
 const OF_FLOW: &str = "
-SELECT id, flow_id, check_name, asked, state, details, because, created_at, expires_at FROM reservations
-WHERE flow_id = $1 ORDER BY id";
+SELECT id, flow_id, check_name, asked, state, details, because, created_at, expires_at, submission, in_use_until
+FROM reservations WHERE flow_id = $1 ORDER BY id";
 
 pub(super) async fn of_flow(readers: &Pool, flow_id: Uuid) -> Result<Vec<Reservation>, Error> {
     let rows = sqlx::query(OF_FLOW)
@@ -101,6 +105,8 @@ fn reservation(row: &DbRow) -> Result<Reservation, sqlx::Error> {
         because: because.and_then(Because::named),
         created_at: row::timestamp(row, "created_at")?,
         expires_at: row::timestamp(row, "expires_at")?,
+        submission: row.try_get("submission")?,
+        in_use_until: row::timestamp(row, "in_use_until")?,
     })
 }
 
@@ -125,19 +131,84 @@ pub(super) async fn not_taken(writer: &Pool, id: Uuid) -> Result<(), Error> {
     Ok(())
 }
 
-const EXPIRED: &str = "
-SELECT id, flow_id, check_name, asked, state, details, because, created_at, expires_at FROM reservations
-WHERE expires_at <= $1 AND state IN ('taking', 'taken')
-    AND NOT EXISTS (SELECT 1 FROM journal WHERE journal.flow_id = reservations.flow_id AND journal.state = 'open')
-ORDER BY expires_at LIMIT $2";
+const USE: &str = "
+UPDATE reservations SET in_use_until = CASE WHEN in_use_until < $2 THEN $2 ELSE in_use_until END
+WHERE id = $1 AND state = 'taken'";
 
-pub(super) async fn expired(
+/// Within a transaction.
+pub(super) async fn use_all(
+    connection: &mut Connection,
+    used: &[(Uuid, Timestamp)],
+) -> Result<(), Error> {
+    for (id, until) in used {
+        let done = sqlx::query(USE)
+            .bind(id.to_string())
+            .bind(row::moment(*until))
+            .execute(&mut *connection)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Err(Error::Changed);
+        }
+    }
+    Ok(())
+}
+
+const SHARE: &str = "
+UPDATE reservations SET in_use_until = CASE WHEN in_use_until < $2 THEN $2 ELSE in_use_until END
+WHERE id = $1 AND state IN ('taking', 'taken')";
+
+pub(super) async fn share(writer: &Pool, id: Uuid, until: Timestamp) -> Result<bool, Error> {
+    let done = sqlx::query(SHARE)
+        .bind(id.to_string())
+        .bind(row::moment(until))
+        .execute(writer)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+const TAKE_OVER: &str = "
+UPDATE reservations SET submission = $3, in_use_until = $4
+WHERE id = $1 AND submission = $2 AND in_use_until <= $5 AND state IN ('taking', 'taken')";
+
+pub(super) async fn take_over(
+    writer: &Pool,
+    reservation: &Reservation,
+    submission: &str,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<bool, Error> {
+    let done = sqlx::query(TAKE_OVER)
+        .bind(reservation.id.to_string())
+        .bind(&reservation.submission)
+        .bind(submission)
+        .bind(row::moment(until))
+        .bind(row::moment(now))
+        .execute(writer)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+// Of a closed flow everything that was not confirmed; else what no open submission can need any more.
+const UNUSED: &str = "
+SELECT id, flow_id, check_name, asked, state, details, because, created_at, expires_at, submission, in_use_until
+FROM reservations
+WHERE state IN ('taking', 'taken') AND in_use_until <= $1 AND (
+    EXISTS (SELECT 1 FROM flows WHERE flows.flow_id = reservations.flow_id AND flows.identity_id IS NOT NULL)
+    OR expires_at <= $2 AND NOT EXISTS (
+        SELECT 1 FROM pending_sign_ups
+        WHERE pending_sign_ups.flow_id = reservations.flow_id AND pending_sign_ups.state = 'open'
+            AND EXISTS (SELECT 1 FROM flows WHERE flows.flow_id = reservations.flow_id AND flows.look_at IS NOT NULL)))
+ORDER BY expires_at LIMIT $3";
+
+pub(super) async fn unused(
     readers: &Pool,
     now: Timestamp,
+    expired_at: Timestamp,
     limit: u32,
 ) -> Result<Vec<Reservation>, Error> {
-    let rows = sqlx::query(EXPIRED)
+    let rows = sqlx::query(UNUSED)
         .bind(row::moment(now))
+        .bind(row::moment(expired_at))
         .bind(i64::from(limit))
         .fetch_all(readers)
         .await?;

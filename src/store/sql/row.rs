@@ -44,6 +44,15 @@ pub(super) fn uuid(row: &DbRow, column: &'static str) -> Result<Uuid, sqlx::Erro
     Uuid::parse_str(row.try_get(column)?).map_err(|_| unknown(column))
 }
 
+pub(super) fn optional_uuid(
+    row: &DbRow,
+    column: &'static str,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    row.try_get::<Option<&str>, _>(column)?
+        .map(|text| Uuid::parse_str(text).map_err(|_| unknown(column)))
+        .transpose()
+}
+
 pub(super) fn event(row: &DbRow) -> Result<Event, sqlx::Error> {
     Event::named(row.try_get("event")?).ok_or_else(|| unknown("event"))
 }

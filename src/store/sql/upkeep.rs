@@ -137,9 +137,13 @@ pub(super) async fn delete_decisions(
     Ok(done.rows_affected())
 }
 
-const DELETE_ENTRIES: &str = "
-DELETE FROM journal WHERE flow_id IN (
-    SELECT flow_id FROM journal WHERE state <> 'open' AND expires_at < $1 ORDER BY expires_at LIMIT $2
+const DELETE_SUBMISSIONS: &str = "
+DELETE FROM pending_sign_ups WHERE flow_id IN (
+    SELECT flow_id FROM flows WHERE expires_at < $1 AND look_at IS NULL ORDER BY expires_at LIMIT $2
+)";
+const DELETE_FLOWS: &str = "
+DELETE FROM flows WHERE flow_id IN (
+    SELECT flow_id FROM flows WHERE expires_at < $1 AND look_at IS NULL ORDER BY expires_at LIMIT $2
 )";
 const DELETE_RESERVATIONS: &str = "
 DELETE FROM reservations WHERE id IN (
@@ -168,7 +172,8 @@ pub(super) async fn delete_ended(
 ) -> Result<u64, Error> {
     let mut deleted = 0;
     for statement in [
-        DELETE_ENTRIES,
+        DELETE_SUBMISSIONS,
+        DELETE_FLOWS,
         DELETE_RESERVATIONS,
         DELETE_TURNS,
         DELETE_LATE_REFUSALS,

@@ -15,7 +15,7 @@ use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqliteConnection, SqlitePool}
 use crate::store::{Change, Error, shape};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "deliveries and decisions",
@@ -30,6 +30,11 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         3,
         "all of an identity",
         include_str!("../../../migrations/sqlite/0003_all_of_an_identity.sql"),
+    ),
+    (
+        4,
+        "submissions",
+        include_str!("../../../migrations/sqlite/0004_submissions.sql"),
     ),
     (
         5,

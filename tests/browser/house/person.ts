@@ -22,7 +22,7 @@ export function somebody(): Typed {
 export class Person {
   constructor(
     readonly page: Page,
-    readonly house: House,
+    readonly house: Pick<House, 'page'>,
   ) {}
 
   /** Where they want to be after the sign-up. */

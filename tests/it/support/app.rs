@@ -9,6 +9,7 @@ use vestibule::app::{App, Surroundings};
 use vestibule::clock::{Clock, Hand, Timestamp};
 use vestibule::config::{self, Environment};
 use vestibule::delivery::State;
+use vestibule::pending::{LookupTimes, PendingSignUp, PendingState};
 use vestibule::store::{Filter, Listed, Store};
 
 use super::payload::Payload;
@@ -72,6 +73,11 @@ impl Reply {
         }
         assert!(!found.is_empty(), "a refusal has words: {body}");
         found
+    }
+
+    /// Whether Kratos would save the identity.
+    pub fn is_admitted(&self) -> bool {
+        self.status == 204 || self.status == 200 && self.json()["identity"].is_object()
     }
 
     /// Asserts that Kratos would read this as a refusal with words, and returns the places and ids.
@@ -168,6 +174,19 @@ impl TestApp {
         .await
     }
 
+    /// A sign-up without an invite, saved by a Kratos that stores our `external_id`: from now on Vestibule relies on it.
+    pub async fn prove_guard(&self) {
+        let visitor = super::payload().without("/identity/traits/invite");
+        for method in ["password", "oidc"] {
+            let path = |stage: &str| format!("/hooks/registration/{stage}?method={method}");
+            let visitor = visitor.clone().with("/flow/id", uuid());
+            let reply = self.call(&path("pre"), visitor.to_string()).await;
+            assert_eq!(reply.status, 200, "{reply:?}");
+            let saved = visitor.saved().guarded().to_string();
+            assert_eq!(self.call(&path("post"), saved).await.status, 204);
+        }
+    }
+
     /// A change of the profile, before it is saved.
     pub async fn settings(&self, payload: &Payload) -> Reply {
         self.call("/hooks/settings/pre?method=profile", payload.to_string())
@@ -225,12 +244,12 @@ impl TestApp {
         self.hand.advance(wait.unwrap_or_default());
     }
 
-    /// Waits until no open entry of the journal is being looked at.
+    /// Waits until no flow is being looked up.
     pub async fn looked(&self) {
-        self.eventually("nobody looks", async || {
-            let next = self.app.store.next_look().await.expect("told");
+        self.eventually("no look-up is under way", async || {
+            let next = self.app.store.next_lookup().await.expect("an answer");
             let now = self.hand.now();
-            // Whoever looks has a lease of five minutes.
+            // A look-up has a lease of five minutes.
             let rests =
                 next.is_none_or(|next| next > now && next - now != chrono::TimeDelta::minutes(5));
             rests.then_some(())
@@ -251,12 +270,13 @@ impl TestApp {
         .await;
     }
 
-    /// Waits until the yes to this flow is in the journal.
-    pub async fn journalled(&self, payload: &Payload) {
+    /// Waits until an open submission of this flow is recorded.
+    pub async fn recorded(&self, payload: &Payload) {
         let flow_id = payload.flow_id();
-        self.eventually("it is in the journal", async || {
-            let state = self.app.store.flow(flow_id).await.expect("told");
-            state.entry
+        self.eventually("the submission is recorded", async || {
+            let state = self.app.store.flow(flow_id).await.expect("an answer");
+            let is_open = |one: &PendingSignUp| one.state == PendingState::Open;
+            state.pending.iter().any(is_open).then_some(())
         })
         .await;
     }
@@ -335,6 +355,7 @@ impl Builder {
             clock,
             jitter: Arc::new(|| 0.5),
             store: self.store,
+            lookup_times: LookupTimes::default(),
         };
         let app = App::start(settings, surroundings).await.expect("a start");
         let http = client();

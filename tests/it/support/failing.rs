@@ -12,8 +12,8 @@ use vestibule::clock::Timestamp;
 use vestibule::decision::Decision;
 use vestibule::delivery::{Claimed, New};
 use vestibule::identity_write::{IdentityWrites, SavedChange};
-use vestibule::journal::Entry;
 use vestibule::late_refusal::LateRefusal;
+use vestibule::pending::FlowRecord;
 use vestibule::reservation::{self, Reservation};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{
@@ -230,26 +230,54 @@ impl Store for Failing {
         self.may_fail()?;
         self.store.flow(flow_id).await
     }
-    async fn take_entries(
+    async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error> {
+        self.may_fail()?;
+        self.store.flow_record(flow_id).await
+    }
+    async fn lease_flows(
         &self,
         now: Timestamp,
         lease: Duration,
         limit: u32,
-    ) -> Result<Vec<Entry>, Error> {
+    ) -> Result<Vec<FlowRecord>, Error> {
         self.may_fail()?;
-        self.store.take_entries(now, lease, limit).await
+        self.store.lease_flows(now, lease, limit).await
     }
-    async fn look_again(&self, flow_id: Uuid, at: Timestamp) -> Result<(), Error> {
+    async fn reschedule_lookup(
+        &self,
+        record: &FlowRecord,
+        at: Option<Timestamp>,
+    ) -> Result<(), Error> {
         self.may_fail()?;
-        self.store.look_again(flow_id, at).await
+        self.store.reschedule_lookup(record, at).await
     }
-    async fn look_at_all(&self, now: Timestamp) -> Result<u64, Error> {
+    async fn look_up_all_now(
+        &self,
+        now: Timestamp,
+        accepted_since: Timestamp,
+    ) -> Result<u64, Error> {
         self.may_fail()?;
-        self.store.look_at_all(now).await
+        self.store.look_up_all_now(now, accepted_since).await
     }
-    async fn next_look(&self) -> Result<Option<Timestamp>, Error> {
+    async fn next_lookup(&self) -> Result<Option<Timestamp>, Error> {
         self.may_fail()?;
-        self.store.next_look().await
+        self.store.next_lookup().await
+    }
+    async fn share_reservation(&self, id: Uuid, until: Timestamp) -> Result<bool, Error> {
+        self.may_fail()?;
+        self.store.share_reservation(id, until).await
+    }
+    async fn take_over_reservation(
+        &self,
+        reservation: &Reservation,
+        submission: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, Error> {
+        self.may_fail()?;
+        self.store
+            .take_over_reservation(reservation, submission, now, until)
+            .await
     }
     async fn taken(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error> {
         self.may_fail()?;
@@ -259,9 +287,14 @@ impl Store for Failing {
         self.may_fail()?;
         self.store.not_taken(id).await
     }
-    async fn expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Reservation>, Error> {
+    async fn unused_reservations(
+        &self,
+        now: Timestamp,
+        expired_at: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Reservation>, Error> {
         self.may_fail()?;
-        self.store.expired(now, limit).await
+        self.store.unused_reservations(now, expired_at, limit).await
     }
     async fn take_turn(
         &self,

@@ -11,19 +11,21 @@ use serde_json::json;
 #[derive(Default)]
 struct Book {
     uses: usize,
-    /// By Idempotency-Key: whoever asks twice with the same key has one hold.
-    holds: BTreeMap<String, String>,
+    /// How often a code was asked for.
+    asked: usize,
+    /// By Idempotency-Key, the code and the hold: two requests with the same key have one hold.
+    holds: BTreeMap<String, (String, String)>,
     confirmed: BTreeSet<String>,
 }
 
-/// A service with one code, `gold`.
+/// A service with the codes `gold`, `silver`, `canary-invite` and `invite-…`. Any other path is a receiver of deliveries.
 pub struct Invites {
     address: SocketAddr,
     book: Data<Mutex<Book>>,
 }
 
 impl Invites {
-    /// With so many uses.
+    /// With so many uses of each code.
     pub fn with_uses(uses: usize) -> Self {
         let book = Data::new(Mutex::new(Book {
             uses,
@@ -35,6 +37,11 @@ impl Invites {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// How often a code was asked for.
+    pub fn asked(&self) -> usize {
+        self.book.lock().expect("a lock").asked
     }
 
     /// How many are held, and how many of those are used up for good.
@@ -50,12 +57,17 @@ async fn serve(request: HttpRequest, book: Data<Mutex<Book>>) -> HttpResponse {
     let key = key.and_then(|key| key.to_str().ok()).expect("a key");
     let path: Vec<&str> = request.path().trim_matches('/').split('/').collect();
     match (request.method().as_str(), path.as_slice()) {
-        ("POST", ["invites", "gold", "hold"]) => {
-            if !book.holds.contains_key(key) && book.holds.len() >= book.uses {
+        ("POST", ["invites", code, "hold"]) => {
+            book.asked += 1;
+            if !is_known(code) {
+                return HttpResponse::NotFound().finish();
+            }
+            let of_code = book.holds.values().filter(|(known, _)| known == code);
+            if !book.holds.contains_key(key) && of_code.count() >= book.uses {
                 return HttpResponse::Conflict().json(json!({"error": "used up"}));
             }
-            let next = format!("hold-{}", book.holds.len() + 1);
-            let hold = book.holds.entry(key.to_owned()).or_insert(next).clone();
+            let new = ((*code).to_owned(), format!("hold-{}", book.asked));
+            let (_, hold) = book.holds.entry(key.to_owned()).or_insert(new).clone();
             HttpResponse::Created().json(json!({"hold_id": hold}))
         }
         ("POST", ["holds", hold, "confirm"]) => {
@@ -64,9 +76,13 @@ async fn serve(request: HttpRequest, book: Data<Mutex<Book>>) -> HttpResponse {
             HttpResponse::NoContent().finish()
         }
         ("DELETE", ["holds", hold]) => {
-            book.holds.retain(|_, known| known != hold);
+            book.holds.retain(|_, (_, known)| known != hold);
             HttpResponse::NoContent().finish()
         }
-        _ => HttpResponse::NotFound().finish(),
+        _ => HttpResponse::NoContent().finish(),
     }
+}
+
+fn is_known(code: &str) -> bool {
+    ["gold", "silver", "canary-invite"].contains(&code) || code.starts_with("invite-")
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use uuid::Uuid;
+use vestibule::kratos::fingerprint::guard_id;
 
 /// A sign-up by password in one-step form, before it is saved.
 pub fn payload() -> Payload {
@@ -86,6 +87,12 @@ impl Payload {
     /// Saved with this id.
     pub fn saved_as(self, id: Uuid) -> Self {
         self.with("/identity/id", id.to_string())
+    }
+
+    /// Saved by a Kratos that stores the `external_id` that `pre` answered.
+    pub fn guarded(self) -> Self {
+        let id = guard_id(self.flow_id());
+        self.with("/identity/external_id", id)
     }
 
     /// Of its flow.

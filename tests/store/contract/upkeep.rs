@@ -7,11 +7,11 @@ use std::time::Duration;
 use uuid::Uuid;
 use vestibule::clock::Timestamp;
 use vestibule::delivery::{Outcome, Scene, State, time_ordered_id};
-use vestibule::journal::{Details, End, Entry};
 use vestibule::kratos::Flow;
+use vestibule::pending::{Details, PendingKey, PendingSignUp, PendingState, SubmissionHash};
 use vestibule::request::{Method, Request};
 use vestibule::reservation::{self, Because, Reservation};
-use vestibule::store::{Batch, Filter, Store};
+use vestibule::store::{Acceptance, Batch, Filter, Release, Store};
 
 use super::{claim, listed};
 use crate::scenes::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
@@ -294,16 +294,26 @@ pub async fn decisions_are_deleted_in_steps(store: Arc<dyn Store>) {
     assert_eq!(store.delete_decisions(at(2 * DAY), 9).await.unwrap(), 1);
 }
 
-fn entry(flow: u128, expires_at: Timestamp) -> Entry {
-    Entry {
-        flow_id: Uuid::from_u128(flow),
-        flow: Flow::Registration,
-        method: "password".to_owned(),
-        asked_at: start(),
-        opened_at: start(),
-        expires_at,
-        looks: 0,
-        details: Details::default(),
+fn accepted(flow: u128, expires_at: Timestamp, look_at: Option<Timestamp>) -> Acceptance {
+    Acceptance {
+        sign_up: PendingSignUp {
+            key: PendingKey {
+                flow_id: Uuid::from_u128(flow),
+                submission: "trigger".to_owned(),
+            },
+            flow: Flow::Registration,
+            method: "password".to_owned(),
+            hash: SubmissionHash::default(),
+            guarded: false,
+            last_known_absent_at: start(),
+            accepted_at: start(),
+            expires_at,
+            state: PendingState::Open,
+            identity_id: None,
+            details: Details::default(),
+        },
+        look_at,
+        must_hold: false,
     }
 }
 
@@ -326,6 +336,8 @@ fn taking(id: u128, expires_at: Timestamp) -> Reservation {
         because: None,
         created_at: start(),
         expires_at,
+        submission: String::new(),
+        in_use_until: start(),
     }
 }
 
@@ -333,21 +345,26 @@ pub async fn what_has_ended_is_deleted_and_what_is_open_stays(store: Arc<dyn Sto
     let (old, young) = (at(MINUTE), at(DAY));
     store
         .write(&Batch {
-            opened: vec![entry(1, old), entry(2, old), entry(3, old), entry(4, young)],
+            accepted: vec![
+                accepted(1, old, None),
+                accepted(2, old, None),
+                accepted(3, old, Some(young)),
+                accepted(4, young, None),
+            ],
             reserved: vec![taking(11, old), taking(12, old), taking(13, young)],
             ..Batch::default()
         })
         .await
         .unwrap();
     let id = Uuid::from_u128;
+    let released = [11, 13].map(|number| Release {
+        id: id(number),
+        because: Because::Unclear,
+        unused_since: start(),
+    });
     store
         .write(&Batch {
-            ended: vec![
-                (entry(1, old).yes(), End::NeverCreated),
-                (entry(2, old).yes(), End::Undecided),
-                (entry(4, young).yes(), End::NeverCreated),
-            ],
-            released: vec![(id(11), Because::Unclear), (id(13), Because::Unclear)],
+            released: released.to_vec(),
             ..Batch::default()
         })
         .await
@@ -356,16 +373,17 @@ pub async fn what_has_ended_is_deleted_and_what_is_open_stays(store: Arc<dyn Sto
     let before = at(2 * MINUTE);
     assert_eq!(
         store.delete_ended(before, 1).await.unwrap(),
-        2,
-        "one of each"
+        3,
+        "a flow, its submission and a reservation"
     );
-    assert_eq!(store.delete_ended(before, 9).await.unwrap(), 1);
+    assert_eq!(store.delete_ended(before, 9).await.unwrap(), 2);
     assert_eq!(store.delete_ended(before, 9).await.unwrap(), 0);
-    assert!(store.flow(id(3)).await.unwrap().entry.is_some());
+    // It will be looked up once more.
+    assert_eq!(store.flow(id(3)).await.unwrap().pending.len(), 1);
     assert_eq!(store.flow(id(11)).await.unwrap().reservations, []);
     for open in [12, 13] {
         let flow = store.flow(id(open)).await.unwrap();
         assert_eq!(flow.reservations.len(), 1, "{open}");
     }
-    assert_eq!(store.delete_ended(at(2 * DAY), 9).await.unwrap(), 2);
+    assert_eq!(store.delete_ended(at(2 * DAY), 9).await.unwrap(), 3);
 }

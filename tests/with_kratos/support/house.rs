@@ -32,6 +32,7 @@ pub struct Plan {
     wishes: Wishes,
     deadline: Option<&'static str>,
     settings: Option<&'static str>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl House {
@@ -121,6 +122,21 @@ impl Plan {
         self
     }
 
+    /// Sign-ups get no `external_id`, so a form that is sent many times can make several accounts.
+    #[must_use]
+    pub fn unguarded(mut self) -> Self {
+        self.environment.push(("EXTERNAL_ID", "never".to_owned()));
+        self
+    }
+
+    /// Sign-ups without a `post` are looked up this many times faster.
+    #[must_use]
+    pub fn looking_up_faster(mut self, times: u32) -> Self {
+        let variable = "VESTIBULE_LOOK_UP_FASTER";
+        self.environment.push((variable, times.to_string()));
+        self
+    }
+
     /// Sign-ups by password are told of as if by a passkey, of which hooks are not told the identifier.
     #[must_use]
     pub fn disguised(mut self) -> Self {
@@ -168,13 +184,14 @@ impl Plan {
             Service::crm().await,
         );
         let ports = Ports::free();
-        let environment = vec![
+        let mut environment = vec![
             ("DEADLINE", self.deadline.unwrap_or("5s").to_owned()),
             ("VAT_REGISTER", vat_register.url()),
             ("INVITES", invites.url()),
             ("CRM", crm.url()),
             ("KRATOS_ADMIN", ports.admin_url()),
         ];
+        environment.extend(self.environment);
         let vestibule = Vestibule::start(
             folder.path(),
             self.settings.unwrap_or("vestibule.yaml"),

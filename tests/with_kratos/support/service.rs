@@ -1,5 +1,6 @@
 //! External systems that do as they are told, and remember what they were asked.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -39,7 +40,10 @@ pub struct Received {
     pub body: Value,
 }
 
-type Work = fn(&Received) -> (u16, Value);
+type Work = Box<dyn Fn(&Received) -> (u16, Value) + Send + Sync>;
+
+/// Invites that can be used once begin so.
+pub const ONE_USE: &str = "ONCE-";
 
 struct State {
     work: Work,
@@ -73,13 +77,30 @@ impl Service {
         .await
     }
 
-    /// Knows one invite code, and holds it for whoever asks.
+    /// Knows one invite code, which everybody may use, and those that begin with [`ONE_USE`], which can be used once. A
+    /// repeated Idempotency-Key gets the same hold.
     pub async fn invites() -> Self {
-        Self::start(|received| {
-            let (known, held) = (format!("/invites/{KNOWN_INVITE}"), "/holds/hold-1");
-            match received.path.as_str() {
-                path if path == known || path.starts_with(held) => (200, json!({})),
-                path if path == format!("{known}/hold") => (201, json!({"hold_id": "hold-1"})),
+        let holds: Mutex<BTreeMap<String, String>> = Mutex::default();
+        Self::start(move |received| {
+            let mut holds = holds.lock().expect("a lock");
+            let key = received.idempotency_key.clone().unwrap_or_default();
+            let parts: Vec<&str> = received.path.trim_matches('/').split('/').collect();
+            match (received.method.as_str(), parts.as_slice()) {
+                ("POST", ["invites", KNOWN_INVITE, "hold"]) => (201, json!({"hold_id": "hold-1"})),
+                ("POST", ["invites", code, "hold"]) if code.starts_with(ONE_USE) => {
+                    let hold = format!("{key}.{code}");
+                    let known = holds.entry((*code).to_owned()).or_insert(hold.clone());
+                    if *known == hold {
+                        (201, json!({"hold_id": hold}))
+                    } else {
+                        (409, json!({}))
+                    }
+                }
+                ("DELETE", ["holds", hold]) => {
+                    holds.retain(|_, known| known != hold);
+                    (200, json!({}))
+                }
+                ("GET", ["invites", KNOWN_INVITE]) | (_, ["holds", ..]) => (200, json!({})),
                 _ => (404, json!({})),
             }
         })
@@ -91,12 +112,12 @@ impl Service {
         Self::start(|_| (201, json!({"id": "contact-1"}))).await
     }
 
-    async fn start(work: Work) -> Self {
+    async fn start(work: impl Fn(&Received) -> (u16, Value) + Send + Sync + 'static) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let service = Self {
             port: port::free(),
             state: Data::new(State {
-                work,
+                work: Box::new(work),
                 behaviour: watch::Sender::new(Behaviour::Works),
                 received: Mutex::default(),
                 arrivals: sender,

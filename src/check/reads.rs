@@ -1,0 +1,125 @@
+//! What a check reads of an identity, and so whether a change of it concerns the check.
+
+use serde_json::Value;
+
+use super::Check;
+use crate::expression::{Expression, ReadPath, Root};
+use crate::kratos::Field;
+
+/// The parts of an identity that can be compared before and after a change: hooks see both of both.
+const COMPARED: [&str; 2] = ["traits", "metadata_public"];
+
+/// What a check reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// The fields of checks. Two absent values of a field are the same value.
+    pub fields: Vec<Field>,
+    /// Paths in `identity`, each in `traits` or `metadata_public`.
+    pub identity: Vec<ReadPath>,
+    /// Whether `flow.transient_payload` is among it. Kratos drops it in settings.
+    pub transient_payload: bool,
+    /// The checks whose response is read.
+    pub checks: Vec<String>,
+}
+
+impl Reads {
+    /// What the check itself reads, without what the checks read whose response it reads.
+    #[must_use]
+    pub fn of(check: &Check) -> Self {
+        let mut reads = Self {
+            fields: check.field.iter().cloned().collect(),
+            ..Self::default()
+        };
+        for expression in check.everything_read() {
+            reads.add(expression);
+        }
+        // A path to just the field is compared as the field is.
+        if let Some(field) = &check.field {
+            let names: Vec<&str> = field.names().iter().map(String::as_str).collect();
+            let field = ReadPath::of_names(&names);
+            reads.identity.retain(|path| *path != field);
+        }
+        reads.tidy();
+        reads
+    }
+
+    /// What each check reads, in the same order, with what it reads through `checks.<name>.response`.
+    #[must_use]
+    pub fn of_all<'c>(checks: impl IntoIterator<Item = &'c Check>) -> Vec<Self> {
+        let checks: Vec<&Check> = checks.into_iter().collect();
+        let own: Vec<Self> = checks.iter().map(|check| Self::of(check)).collect();
+        (0..own.len())
+            .map(|start| {
+                let mut sum = Self::default();
+                for place in reachable(start, &checks, &own) {
+                    sum.fields.extend(own[place].fields.iter().cloned());
+                    sum.identity.extend(own[place].identity.iter().cloned());
+                    sum.transient_payload |= own[place].transient_payload;
+                    sum.checks.extend(own[place].checks.iter().cloned());
+                }
+                sum.tidy();
+                sum
+            })
+            .collect()
+    }
+
+    /// Whether it reads nothing that a change of settings can change.
+    #[must_use]
+    pub fn nothing_of_the_identity(&self) -> bool {
+        self.fields.is_empty() && self.identity.is_empty()
+    }
+
+    /// Whether something that is read differs between what the identity was and what it is to be. A removal is a change.
+    #[must_use]
+    pub fn differ(&self, previous: &Value, identity: &Value) -> bool {
+        let field_differs =
+            |field: &Field| field.present_in(previous) != field.present_in(identity);
+        let path_differs = |path: &ReadPath| path.value_in(previous) != path.value_in(identity);
+        self.fields.iter().any(field_differs) || self.identity.iter().any(path_differs)
+    }
+
+    fn add(&mut self, expression: &Expression) {
+        for path in expression.paths(Root::Identity) {
+            if path.is_root() {
+                let whole = COMPARED.map(|name| ReadPath::of_names(&[name]));
+                self.identity.extend(whole);
+            } else if path
+                .first_name()
+                .is_some_and(|name| COMPARED.contains(&name))
+            {
+                self.identity.push(path);
+            }
+        }
+        self.transient_payload |= expression
+            .paths(Root::Flow)
+            .any(|path| path.first_name() == Some("transient_payload"));
+        self.checks.extend(expression.checks_read().iter().cloned());
+    }
+
+    fn tidy(&mut self) {
+        self.fields.sort();
+        self.fields.dedup();
+        self.identity.sort();
+        self.identity.dedup();
+        self.checks.sort();
+        self.checks.dedup();
+    }
+}
+
+/// The check and those that it reads, directly and through others.
+fn reachable(start: usize, checks: &[&Check], own: &[Reads]) -> Vec<usize> {
+    let mut found = vec![start];
+    let mut next = 0;
+    while let Some(place) = found.get(next).copied() {
+        next += 1;
+        for name in &own[place].checks {
+            let other = checks.iter().position(|check| check.name == *name);
+            if let Some(other) = other
+                && !found.contains(&other)
+            {
+                found.push(other);
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,65 @@
+//! Warnings: settings that are valid and probably a mistake.
+
+use super::{Place, Resolver};
+use crate::check::{Check, Mode, Policy, Reads};
+use crate::kratos::schema::{TraitType, trait_type};
+
+impl<'a> Resolver<'a> {
+    pub(super) fn warn_about_checks(&mut self, checks: &[(Check, Place<'a>)]) {
+        for (check, place) in checks {
+            self.warn_about_types(check, place);
+            self.warn_about_accept(check, place);
+        }
+    }
+
+    /// Kratos lets a trait without a type hold anything, so a visitor may send a list where the check expects a text.
+    fn warn_about_types(&mut self, check: &Check, place: &Place<'a>) {
+        let Some(schema) = self.identity_schema.clone() else {
+            return;
+        };
+        let reads = Reads::of(check);
+        let field = check.field.iter().map(|field| {
+            let names = field.names().iter().map(String::as_str).collect::<Vec<_>>();
+            (place.key("field"), names)
+        });
+        let others = reads.identity.iter().filter_map(|path| {
+            let names = path.names()?;
+            (names.len() > 1 && names[0] == "traits").then(|| (place.clone(), names))
+        });
+        for (place, names) in field.chain(others) {
+            let path = names.join(".");
+            let is_field = check
+                .field
+                .as_ref()
+                .is_some_and(|field| field.node_name() == path);
+            match trait_type(&schema, &names) {
+                TraitType::NotGiven => self.warn(
+                    &place,
+                    format!(
+                        "the identity schema gives `{path}` no type, so a visitor can send a list or an object"
+                    ),
+                    "give it a type in the identity schema, as in `\"type\": \"string\"`",
+                ),
+                TraitType::Unknown if is_field => self.warn(
+                    &place,
+                    format!("the identity schema has no `{path}`"),
+                    "add it to the identity schema with a type, as in `\"type\": \"string\"`",
+                ),
+                TraitType::Given | TraitType::Unknown => {}
+            }
+        }
+    }
+
+    fn warn_about_accept(&mut self, check: &Check, place: &Place<'a>) {
+        if check.unavailable.default == Policy::Accept
+            && check.ask.is_some()
+            && check.mode == Mode::Enforce
+        {
+            self.warn(
+                &place.key("unavailable"),
+                "`accept` admits sign-ups unchecked while the service is down or slow, and a visitor may be able to cause that",
+                "write `defer` to ask again once the account exists, or name the kinds, as in `{timeout: accept}`",
+            );
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A hash by which `pre`, `post` and the admin API recognise the same traits.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+/// Enough of SHA-256 that two visitors' traits never meet.
+const HASH_BYTES: usize = 24;
+
+/// The hash of a JSON value in canonical form: keys sorted, numbers as 64-bit floats. Hooks get keys sorted and integers
+/// beyond 2^53 rounded, the admin API neither, so the texts of the two differ for the same traits.
+#[must_use]
+pub fn fingerprint(value: &Value) -> String {
+    let mut hasher = Sha256::new();
+    feed(&mut hasher, value);
+    URL_SAFE_NO_PAD.encode(&hasher.finalize()[..HASH_BYTES])
+}
+
+fn feed(hasher: &mut Sha256, value: &Value) {
+    match value {
+        Value::Null => hasher.update(b"n"),
+        Value::Bool(true) => hasher.update(b"t"),
+        Value::Bool(false) => hasher.update(b"f"),
+        Value::Number(number) => {
+            let number = number.as_f64().unwrap_or(f64::NAN);
+            // -0 and 0 are one number in JSON.
+            let number = if number == 0.0 { 0.0 } else { number };
+            hasher.update(b"d");
+            hasher.update(number.to_be_bytes());
+        }
+        Value::String(text) => feed_text(hasher, text),
+        Value::Array(items) => {
+            hasher.update(b"[");
+            hasher.update((items.len() as u64).to_be_bytes());
+            for item in items {
+                feed(hasher, item);
+            }
+        }
+        Value::Object(members) => {
+            let mut keys: Vec<&String> = members.keys().collect();
+            keys.sort_unstable();
+            hasher.update(b"{");
+            hasher.update((keys.len() as u64).to_be_bytes());
+            for key in keys {
+                feed_text(hasher, key);
+                feed(hasher, &members[key]);
+            }
+        }
+    }
+}
+
+fn feed_text(hasher: &mut Sha256, text: &str) {
+    hasher.update(b"s");
+    hasher.update((text.len() as u64).to_be_bytes());
+    hasher.update(text.as_bytes());
+}
+
+/// The `external_id` that `pre` gives to every submission of a flow. Kratos keeps external ids unique, so at most one
+/// identity comes of the flow. A hash, because whoever has the id of an API flow can read the flow; 58 characters, because
+/// Kratos stores at most 64.
+#[must_use]
+pub fn guard_id(flow_id: Uuid) -> String {
+    use std::fmt::Write as _;
+    let digest = Sha256::digest(flow_id.to_string().as_bytes());
+    digest[..HASH_BYTES]
+        .iter()
+        .fold("vestibule:".to_owned(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// Whether a text in the value holds U+0000. PostgreSQL refuses it, after `pre` has accepted.
+#[must_use]
+pub fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(members) => members
+            .iter()
+            .any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parsed(text: &str) -> Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_same_traits_written_differently_have_one_fingerprint() {
+        for (one, other) in [
+            (r#"{"a": 1, "b": 2}"#, r#"{"b": 2, "a": 1}"#),
+            (r#"{"a": 1.50}"#, r#"{"a": 1.5}"#),
+            (r#"{"a": 1e21}"#, r#"{"a": 1000000000000000000000}"#),
+            (r#"{"a": 9007199254740993}"#, r#"{"a": 9007199254740992}"#),
+            (r#"{"a": 0}"#, r#"{"a": -0.0}"#),
+            (
+                r#"{"a": {"c": [], "b": {}}}"#,
+                r#"{"a": {"b": {}, "c": []}}"#,
+            ),
+        ] {
+            let (one, other) = (parsed(one), parsed(other));
+            assert_eq!(fingerprint(&one), fingerprint(&other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn different_traits_have_different_fingerprints() {
+        let all = [
+            json!({}),
+            json!(null),
+            json!({"a": null}),
+            json!({"a": ""}),
+            json!({"a": "b"}),
+            json!({"a": ["b"]}),
+            json!({"ab": ""}),
+            json!({"a": "1"}),
+            json!({"a": 1}),
+            json!({"a": true}),
+            json!({"a": [1, 2]}),
+            json!({"a": [2, 1]}),
+            json!({"a": {"b": 1}, "c": 1}),
+            json!({"a": {"b": 1, "c": 1}}),
+            json!({"a": "é"}),
+            json!({"a": "e\u{301}"}),
+        ];
+        let mut hashes: Vec<String> = all.iter().map(fingerprint).collect();
+        hashes.sort();
+        hashes.dedup();
+        assert_eq!(hashes.len(), all.len());
+    }
+
+    #[test]
+    fn the_guard_id_is_a_hash_that_kratos_can_store() {
+        let id = guard_id(Uuid::from_u128(1));
+        assert_eq!(id.len(), 58);
+        assert!(id.starts_with("vestibule:"));
+        assert!(!id.contains("00000001"));
+        assert_ne!(id, guard_id(Uuid::from_u128(2)));
+        assert_eq!(id, id.to_lowercase());
+    }
+
+    #[test]
+    fn a_nul_is_found_wherever_it_is() {
+        for (value, expected) in [
+            (json!({"a": "b\u{0}"}), true),
+            (json!({"a": ["x", {"b": "\u{0}"}]}), true),
+            (json!({"a\u{0}": 1}), true),
+            (json!({"a": "0", "b": 0, "c": null, "d": [true]}), false),
+        ] {
+            assert_eq!(has_nul(&value), expected, "{value}");
+        }
+    }
+}

@@ -1,0 +1,622 @@
+//! Sign-ups that `pre` accepted and whose outcome is not known yet.
+//!
+//! One registration flow can be submitted many times, also in parallel, and each submission that Kratos saves makes an
+//! identity. So every accepted submission is recorded, and a `post` is attributed to one of them.
+
+use std::time::Duration;
+
+use chrono::SubsecRound as _;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::clock::{Timestamp, later};
+use crate::delivery::Scene;
+use crate::kratos::Flow;
+use crate::kratos::fingerprint::fingerprint;
+use crate::request::Request;
+
+/// How long Kratos may take from the acceptance to the identity, whatever other hooks come after ours. An identity without
+/// our `external_id` that is younger came of another sign-up.
+const SAVED_WITHIN: Duration = Duration::from_mins(5);
+/// The first and the longest pause after a look-up that Kratos did not answer.
+const PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_mins(16);
+/// So many accepted submissions of one registration flow are recorded; a further one is refused.
+pub const MAX_SUBMISSIONS: u32 = 20;
+
+/// One accepted submission.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PendingSignUp {
+    /// Which one it is.
+    pub key: PendingKey,
+    /// Registration, or a change in settings.
+    pub flow: Flow,
+    /// The method of the hook.
+    pub method: String,
+    /// The hash of the traits as Kratos will save them, and of the transient payload.
+    pub hash: SubmissionHash,
+    /// Whether `pre` answered our `external_id`.
+    pub guarded: bool,
+    /// The last moment on Kratos's clock at which the identity did not exist.
+    pub last_known_absent_at: Timestamp,
+    /// When `pre` accepted it.
+    pub accepted_at: Timestamp,
+    /// When the flow expires.
+    pub expires_at: Timestamp,
+    /// What is known of its outcome.
+    pub state: PendingState,
+    /// The identity that came of it, where it is attributed.
+    pub identity_id: Option<Uuid>,
+    /// What is needed once the outcome is known.
+    pub details: Details,
+}
+
+/// Identifies a submission. Kratos's retries of one call have the same key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PendingKey {
+    /// The flow.
+    pub flow_id: Uuid,
+    /// The trigger id of the call, or a hash of it where Kratos sends none.
+    pub submission: String,
+}
+
+/// By what a submission is recognised in `post` and in the admin API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubmissionHash {
+    /// Of the traits.
+    pub traits: String,
+    /// Of `flow.transient_payload`, which only hooks of the same submission carry.
+    pub transient_payload: String,
+}
+
+impl SubmissionHash {
+    /// Of an identity, and of the flow where it is known.
+    #[must_use]
+    pub fn of(identity: &Value, flow: &Value) -> Self {
+        // Kratos leaves it out, or sends `{}`, where the client sent none.
+        let empty = Value::Object(serde_json::Map::new());
+        let payload = flow.get("transient_payload").unwrap_or(&empty);
+        let payload = if payload.is_null() { &empty } else { payload };
+        Self {
+            traits: fingerprint(&identity["traits"]),
+            transient_payload: fingerprint(payload),
+        }
+    }
+}
+
+/// What is known of the outcome of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingState {
+    /// Nothing.
+    Open,
+    /// No identity came of it when it was looked up; what was reserved is released.
+    NeverCreated,
+    /// It cannot be found out; what was reserved is released.
+    Undecided,
+    /// An identity came of it.
+    Attributed,
+}
+
+impl PendingState {
+    /// As the store writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::NeverCreated => "never_created",
+            Self::Undecided => "undecided",
+            Self::Attributed => "attributed",
+        }
+    }
+
+    /// The state of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [
+            Self::Open,
+            Self::NeverCreated,
+            Self::Undecided,
+            Self::Attributed,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == name)
+    }
+}
+
+/// What is needed once the outcome is known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Details {
+    /// How the identity can be found.
+    #[serde(alias = "clues")]
+    pub lookup_keys: LookupKeys,
+    /// What deliveries may read.
+    pub scene: Scene,
+    /// The checks that were deferred.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deferred: Vec<Deferred>,
+    /// The reservations that the submission uses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reservations: Vec<Uuid>,
+    /// The checks that were deferred before, and have accepted what is saved now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub no_longer_deferred: Vec<String>,
+}
+
+/// By what Kratos knows an identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LookupKeys {
+    /// What the visitor could sign in with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identifiers: Vec<String>,
+    /// The `external_id` that the identity gets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// In settings, the identity itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_id: Option<Uuid>,
+}
+
+/// A question that had no answer before the identity existed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deferred {
+    /// The check's name.
+    pub check: String,
+    /// The question.
+    pub request: Request,
+    /// The value of the check's field, as it is to be saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+}
+
+/// What is recorded about a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowRecord {
+    /// The flow.
+    pub flow_id: Uuid,
+    /// Registration or settings.
+    pub flow: Flow,
+    /// The identity that the sign-up became. `Some` only for registration flows with the one-identity guard: the flow is
+    /// closed, no other submission of it can succeed.
+    pub identity_id: Option<Uuid>,
+    /// When the flow expires.
+    pub expires_at: Timestamp,
+    /// When the newest submission was accepted.
+    pub newest_at: Timestamp,
+    /// How many look-ups there were since then.
+    pub lookups: u32,
+    /// How many submissions were accepted.
+    pub submissions: u32,
+}
+
+/// When submissions without a `post` are looked up.
+#[derive(Clone, Debug)]
+pub struct LookupTimes {
+    /// After the newest submission of a flow.
+    pub after_acceptance: [Duration; 4],
+    /// After this time without an identity, nothing came of a submission.
+    pub conclusive_after: Duration,
+    /// After the end of the flow, because Kratos can begin to save at the very end of it.
+    pub after_expiry: Duration,
+    /// After the end of the flow, for a last look-up; until then a late `post` is attributed.
+    pub known_for: Duration,
+}
+
+impl Default for LookupTimes {
+    fn default() -> Self {
+        Self {
+            after_acceptance: [
+                Duration::from_secs(5),
+                Duration::from_secs(30),
+                Duration::from_mins(2),
+                Duration::from_mins(10),
+            ],
+            conclusive_after: Duration::from_mins(10),
+            after_expiry: Duration::from_secs(90),
+            known_for: Duration::from_hours(24),
+        }
+    }
+}
+
+impl LookupTimes {
+    /// All of it sooner by this factor, for tests.
+    #[must_use]
+    pub fn divided_by(&self, times: u32) -> Self {
+        let times = times.max(1);
+        Self {
+            after_acceptance: self.after_acceptance.map(|after| after / times),
+            conclusive_after: self.conclusive_after / times,
+            after_expiry: self.after_expiry / times,
+            known_for: self.known_for / times,
+        }
+    }
+
+    /// The first look-up after an acceptance.
+    #[must_use]
+    pub fn first(&self, accepted_at: Timestamp) -> Timestamp {
+        later(accepted_at, self.after_acceptance[0])
+    }
+
+    /// The next look-up of a flow of which `now` nothing more is known. `None`: there is none.
+    #[must_use]
+    pub fn next(&self, record: &FlowRecord, now: Timestamp) -> Option<Timestamp> {
+        let after_acceptance = self
+            .after_acceptance
+            .iter()
+            .map(|after| later(record.newest_at, *after));
+        let at_the_end =
+            [self.after_expiry, self.known_for].map(|after| later(record.expires_at, after));
+        after_acceptance
+            .chain(at_the_end)
+            .filter(|at| *at > now)
+            .min()
+    }
+
+    /// The next look-up after one that Kratos did not answer: pauses grow, and the regular times are kept.
+    #[must_use]
+    pub fn retry(&self, record: &FlowRecord, now: Timestamp) -> Timestamp {
+        let pause = PAUSE
+            .saturating_mul(1 << record.lookups.min(8))
+            .min(LONGEST_PAUSE);
+        let retry = later(now, pause);
+        self.next(record, now).map_or(retry, |next| next.min(retry))
+    }
+
+    /// Whether a look-up at `now` that finds no identity proves that none came of the submission.
+    #[must_use]
+    pub fn is_conclusive(&self, accepted_at: Timestamp, now: Timestamp) -> bool {
+        now >= later(accepted_at, self.conclusive_after)
+    }
+
+    /// Whether the flow has expired, and Kratos can save nothing more of it.
+    #[must_use]
+    pub fn is_over(&self, expires_at: Timestamp, now: Timestamp) -> bool {
+        now >= later(expires_at, self.after_expiry)
+    }
+}
+
+impl PendingSignUp {
+    /// Whether an identity that is not found by these keys does not exist. Kratos does not tell hooks the identifier of
+    /// social sign-ups, passkeys and security keys. `guard_is_proven`: Kratos stores our `external_id`.
+    #[must_use]
+    pub fn can_be_found(&self, guard_is_proven: bool) -> bool {
+        let keys = &self.details.lookup_keys;
+        let has_own_id = keys.external_id.is_some() && !self.guarded;
+        (self.guarded && guard_is_proven)
+            || has_own_id
+            || keys.identity_id.is_some()
+            || (matches!(self.method.as_str(), "password" | "code") && !keys.identifiers.is_empty())
+    }
+
+    /// Whether this identity can be the one that came of the submission, rather than one that existed before.
+    #[must_use]
+    pub fn is_about(&self, identity: &Value) -> bool {
+        let keys = &self.details.lookup_keys;
+        if keys.identity_id.is_some() {
+            // A change: it was saved if the identity has the traits that it was to get.
+            let wanted = self.details.scene.identity.as_ref();
+            return fingerprint(&identity["traits"]) == self.hash.traits
+                && wanted.is_none_or(|wanted| was_saved_since(wanted, identity));
+        }
+        let created = identity["created_at"]
+            .as_str()
+            .and_then(|text| text.parse::<Timestamp>().ok());
+        // Kratos on MySQL keeps whole seconds.
+        let earliest = self.last_known_absent_at.trunc_subsecs(0);
+        if created.is_none_or(|created| created < earliest) {
+            return false;
+        }
+        let is_ours = keys.external_id.is_some()
+            && identity["external_id"].as_str() == keys.external_id.as_deref();
+        // Where the template does not send when the form was submitted, the first is when it was opened.
+        let latest = later(
+            self.last_known_absent_at.max(self.accepted_at),
+            SAVED_WITHIN,
+        );
+        is_ours || created.is_some_and(|created| created <= latest)
+    }
+}
+
+/// Whether the identity was saved after `pre` saw it. Where it does not say, it may have been.
+fn was_saved_since(seen: &Value, now: &Value) -> bool {
+    let saved_at = |identity: &Value| identity["updated_at"].as_str()?.parse::<Timestamp>().ok();
+    match (saved_at(seen), saved_at(now)) {
+        (Some(before), Some(now)) => before < now,
+        _ => true,
+    }
+}
+
+/// The submission that an identity came of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Attribution<'a> {
+    /// This one: it has the same hash.
+    Exact(&'a PendingSignUp),
+    /// This one: there is no other of the flow, though the hash differs.
+    Only(&'a PendingSignUp),
+    /// One of several, none of which has the hash.
+    Ambiguous,
+    /// This identity is attributed already: the call is a repeated one.
+    Known,
+    /// None is recorded.
+    Unknown,
+}
+
+/// Attributes an identity to one of the submissions of its flow. Among equal ones, one with a deferred check comes first,
+/// then the newest. `is_closed`: the flow can have brought forth only this identity, so a single submission is the one even
+/// if a later hook changed the traits.
+#[must_use]
+pub fn attribute<'a>(
+    pending: &'a [PendingSignUp],
+    identity_id: Uuid,
+    hash: &SubmissionHash,
+    knows_payload: bool,
+    is_closed: bool,
+) -> Attribution<'a> {
+    // A registration flow makes an identity once, a settings flow changes one many times.
+    let is_repeated = pending
+        .iter()
+        .any(|one| one.identity_id == Some(identity_id) && one.flow == Flow::Registration);
+    if is_repeated {
+        return Attribution::Known;
+    }
+    let free: Vec<&PendingSignUp> = pending
+        .iter()
+        .filter(|one| one.identity_id.is_none())
+        .collect();
+    let same_hash = free
+        .iter()
+        .copied()
+        .filter(|one| one.hash.traits == hash.traits)
+        .max_by_key(|one| {
+            let same_payload =
+                !knows_payload || one.hash.transient_payload == hash.transient_payload;
+            let has_deferred = !one.details.deferred.is_empty();
+            let is_open = one.state == PendingState::Open;
+            (same_payload, has_deferred, is_open, one.accepted_at)
+        });
+    match (same_hash, free.as_slice()) {
+        (Some(one), _) => Attribution::Exact(one),
+        (None, [only]) if is_closed => Attribution::Only(only),
+        (None, [_, ..]) if is_closed => Attribution::Ambiguous,
+        (None, _) if is_attributed(pending, identity_id, hash) => Attribution::Known,
+        (None, _) => Attribution::Unknown,
+    }
+}
+
+fn is_attributed(pending: &[PendingSignUp], identity_id: Uuid, hash: &SubmissionHash) -> bool {
+    pending
+        .iter()
+        .any(|one| one.identity_id == Some(identity_id) && one.hash.traits == hash.traits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn pending(method: &str, lookup_keys: LookupKeys) -> PendingSignUp {
+        PendingSignUp {
+            key: PendingKey {
+                flow_id: Uuid::from_u128(1),
+                submission: "t1".to_owned(),
+            },
+            flow: Flow::Registration,
+            method: method.to_owned(),
+            hash: SubmissionHash::default(),
+            guarded: false,
+            last_known_absent_at: at("2026-11-23T12:00:00.5Z"),
+            accepted_at: at("2026-11-23T12:00:01Z"),
+            expires_at: at("2026-11-23T13:00:00Z"),
+            state: PendingState::Open,
+            identity_id: None,
+            details: Details {
+                lookup_keys,
+                ..Details::default()
+            },
+        }
+    }
+
+    fn known_by(identifiers: &[&str]) -> LookupKeys {
+        LookupKeys {
+            identifiers: identifiers.iter().map(ToString::to_string).collect(),
+            ..LookupKeys::default()
+        }
+    }
+
+    #[test]
+    fn without_the_guard_only_some_methods_can_be_found() {
+        let external = LookupKeys {
+            external_id: Some("crm-1".to_owned()),
+            ..LookupKeys::default()
+        };
+        for (method, keys, expected) in [
+            ("password", known_by(&["a@example.org"]), true),
+            ("code", known_by(&["a@example.org"]), true),
+            ("password", known_by(&[]), false),
+            ("oidc", known_by(&["a@example.org"]), false),
+            ("passkey", known_by(&["a@example.org"]), false),
+            ("webauthn", known_by(&["a@example.org"]), false),
+            ("", known_by(&["a@example.org"]), false),
+            ("oidc", external, true),
+        ] {
+            assert_eq!(
+                pending(method, keys).can_be_found(true),
+                expected,
+                "{method}"
+            );
+        }
+        let mut guarded = pending("oidc", known_by(&[]));
+        guarded.guarded = true;
+        guarded.details.lookup_keys.external_id = Some("vestibule:1".to_owned());
+        assert!(guarded.can_be_found(true));
+        assert!(!guarded.can_be_found(false), "Kratos may ignore the id");
+    }
+
+    #[test]
+    fn an_identity_that_existed_before_came_of_another_sign_up() {
+        let mut one = pending("password", known_by(&["a@example.org"]));
+        for (created_at, expected) in [
+            (json!("2026-11-23T11:59:59.999999Z"), false),
+            (json!("2026-11-23T12:00:00Z"), true), // a database that keeps whole seconds
+            (json!("2026-11-23T12:00:00.5Z"), true),
+            (json!("2026-11-23T12:05:01Z"), true),
+            (json!("2026-11-23T12:05:02Z"), false), // a later sign-up
+            (json!("2025-01-01T00:00:00Z"), false),
+            (json!(null), false),
+        ] {
+            let identity = json!({"created_at": created_at});
+            assert_eq!(one.is_about(&identity), expected, "{created_at}");
+        }
+        // With our id there is no doubt, however long another hook took.
+        one.details.lookup_keys.external_id = Some("vestibule:1".to_owned());
+        let slow = json!({"created_at": "2026-11-23T12:30:00Z", "external_id": "vestibule:1"});
+        assert!(one.is_about(&slow));
+        let before = json!({"created_at": "2026-11-23T11:00:00Z", "external_id": "vestibule:1"});
+        assert!(!one.is_about(&before));
+    }
+
+    #[test]
+    fn a_change_was_saved_if_the_identity_has_its_traits_and_is_newer() {
+        let mut entry = pending("profile", LookupKeys::default());
+        entry.details.lookup_keys.identity_id = Some(Uuid::from_u128(7));
+        let seen = json!({"traits": {"vat": "new"}, "updated_at": "2026-11-23T12:00:00Z"});
+        entry.hash = SubmissionHash::of(&seen, &Value::Null);
+        entry.details.scene.identity = Some(seen.clone());
+        assert!(
+            !entry.is_about(&seen),
+            "the identity had these traits before"
+        );
+        let saved = json!({"traits": {"vat": "new"}, "updated_at": "2026-11-23T12:00:02Z"});
+        assert!(entry.is_about(&saved));
+        let other = json!({"traits": {"vat": "old"}, "updated_at": "2026-11-23T12:00:02Z"});
+        assert!(!entry.is_about(&other));
+    }
+
+    #[test]
+    fn look_ups_come_after_the_newest_submission_and_at_the_end_of_the_flow() {
+        let times = LookupTimes::default();
+        let record = FlowRecord {
+            flow_id: Uuid::from_u128(1),
+            flow: Flow::Registration,
+            identity_id: None,
+            expires_at: at("2026-11-23T13:00:00Z"),
+            newest_at: at("2026-11-23T12:00:00Z"),
+            lookups: 0,
+            submissions: 1,
+        };
+        let mut now = record.newest_at;
+        let mut seen = Vec::new();
+        while let Some(next) = times.next(&record, now) {
+            seen.push(next.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+            now = next;
+        }
+        assert_eq!(
+            seen,
+            [
+                "2026-11-23T12:00:05Z",
+                "2026-11-23T12:00:30Z",
+                "2026-11-23T12:02:00Z",
+                "2026-11-23T12:10:00Z",
+                "2026-11-23T13:01:30Z",
+                "2026-11-24T13:00:00Z",
+            ]
+        );
+        // Kratos does not answer: pauses grow, and there is always another look-up.
+        let mut failing = record.clone();
+        let mut pauses = Vec::new();
+        now = at("2026-11-24T14:00:00Z");
+        for lookups in 0..10 {
+            failing.lookups = lookups;
+            let next = times.retry(&failing, now);
+            pauses.push((next - now).num_seconds());
+        }
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 960, 960]);
+    }
+
+    #[test]
+    fn a_post_is_attributed_by_the_hash_of_its_traits() {
+        let of = |traits: Value, submission: &str, second: u32| {
+            let mut one = pending("password", LookupKeys::default());
+            submission.clone_into(&mut one.key.submission);
+            one.hash = SubmissionHash::of(&json!({ "traits": traits }), &Value::Null);
+            one.accepted_at = at(&format!("2026-11-23T12:00:{second:02}Z"));
+            one
+        };
+        let (a, b) = (of(json!({"e": "a"}), "a", 1), of(json!({"e": "b"}), "b", 2));
+        let mut b_deferred = of(json!({"e": "b"}), "b2", 1);
+        b_deferred.details.deferred = vec![Deferred {
+            check: "vat".to_owned(),
+            request: Request {
+                method: crate::request::Method::Get,
+                path: "/".to_owned(),
+                headers: Vec::new(),
+                body: None,
+            },
+            value: None,
+        }];
+        let hash = |traits: Value| SubmissionHash::of(&json!({ "traits": traits }), &Value::Null);
+        let made = Uuid::from_u128(70);
+        let cases = [
+            (vec![&a, &b], json!({"e": "a"}), true, Some("a")),
+            (vec![&a, &b], json!({"e": "b"}), false, Some("b")),
+            // An open deferral comes first, so that no submission evades it.
+            (
+                vec![&a, &b, &b_deferred],
+                json!({"e": "b"}),
+                true,
+                Some("b2"),
+            ),
+            // A later hook changed the traits; the flow has one submission.
+            (vec![&a], json!({"e": "changed"}), true, Some("a")),
+            (vec![&a], json!({"e": "changed"}), false, None),
+            (vec![&a, &b], json!({"e": "changed"}), true, None),
+            (vec![], json!({"e": "a"}), true, None),
+        ];
+        for (all, traits, is_closed, expected) in cases {
+            let all: Vec<PendingSignUp> = all.into_iter().cloned().collect();
+            let found = attribute(&all, made, &hash(traits.clone()), true, is_closed);
+            let submission = match found {
+                Attribution::Exact(one) | Attribution::Only(one) => {
+                    Some(one.key.submission.as_str())
+                }
+                Attribution::Ambiguous | Attribution::Known | Attribution::Unknown => None,
+            };
+            assert_eq!(submission, expected, "{traits} closed {is_closed}");
+        }
+        let two = [a.clone(), b.clone()];
+        let changed = hash(json!({"e": "c"}));
+        assert_eq!(
+            attribute(&two, made, &changed, true, true),
+            Attribution::Ambiguous
+        );
+        assert_eq!(
+            attribute(&two, made, &changed, true, false),
+            Attribution::Unknown
+        );
+        assert!(matches!(
+            attribute(&two[..1], made, &changed, true, true),
+            Attribution::Only(_)
+        ));
+        // A repeated `post`, and a second identity with the same traits.
+        let mut done = a.clone();
+        done.state = PendingState::Attributed;
+        done.identity_id = Some(made);
+        let hash = done.hash.clone();
+        let done = [done];
+        assert_eq!(
+            attribute(&done, made, &hash, true, true),
+            Attribution::Known
+        );
+        let second = Uuid::from_u128(71);
+        assert_eq!(
+            attribute(&done, second, &hash, true, false),
+            Attribution::Unknown
+        );
+    }
+}

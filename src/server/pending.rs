@@ -1,0 +1,193 @@
+//! Which accepted submissions are recorded, and what `pre` answers so that at most one identity comes of a flow.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::delivery::Scene;
+use crate::kratos::fingerprint::guard_id;
+use crate::kratos::{Flow, Hook, Identifiers, Payload};
+use crate::pending::{
+    Deferred, Details, LookupKeys, LookupTimes, PendingKey, PendingSignUp, PendingState,
+    SubmissionHash,
+};
+use crate::store::Acceptance;
+use crate::verdict::Verdict;
+
+/// Whether `pre` answers an `external_id` of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ExternalId {
+    /// Where a check reserves or defers, or identities can be looked up.
+    #[default]
+    Auto,
+    /// For every sign-up.
+    Always,
+    /// For none.
+    Never,
+}
+
+/// What is recorded of accepted submissions.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each follows from a setting of its own"
+)]
+#[derive(Clone, Debug)]
+pub struct PendingPolicy {
+    /// Whether identities can be looked up.
+    pub looks_up: bool,
+    /// By which traits visitors sign in.
+    pub identifiers: Identifiers,
+    /// Whether sign-ups get an `external_id` of ours.
+    pub external_id: ExternalId,
+    /// Whether a check of a registration reserves or defers.
+    pub holds_registrations: bool,
+    /// Whether a subscription wants `identity.created` or `registration.failed`.
+    pub wants_registrations: bool,
+    /// Whether a subscription wants `identity.updated`.
+    pub wants_updates: bool,
+    /// Whether a subscription wants `registration.failed`.
+    pub wants_failures: bool,
+    /// Whether a delivery reads the flow.
+    pub reads_flow: bool,
+    /// Whether a delivery reads the visitor's request.
+    pub reads_request: bool,
+    /// When submissions are looked up.
+    pub times: LookupTimes,
+}
+
+/// What an accepted submission leaves behind.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// The checks that were deferred.
+    pub deferred: Vec<Deferred>,
+    /// The reservations that it uses.
+    pub reservations: Vec<Uuid>,
+    /// The checks that were deferred before, and have accepted now.
+    pub no_longer_deferred: Vec<String>,
+}
+
+impl Held {
+    /// Whether the acceptance counts only once it is recorded.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        !self.deferred.is_empty()
+            || !self.reservations.is_empty()
+            || !self.no_longer_deferred.is_empty()
+    }
+}
+
+impl PendingPolicy {
+    /// Whether `pre` reads what is recorded of the flow before it evaluates checks.
+    #[must_use]
+    pub fn reads_record(&self, hook: &Hook) -> bool {
+        hook.flow == Flow::Registration && (self.holds_registrations || self.looks_up)
+    }
+
+    /// The `external_id` that the identity gets, so that Kratos makes at most one of the flow.
+    #[must_use]
+    pub fn guard_id(&self, hook: &Hook, payload: &Payload) -> Option<String> {
+        let identity = payload.identity.as_ref()?;
+        let has_one = identity["external_id"]
+            .as_str()
+            .is_some_and(|id| !id.is_empty());
+        let wanted = match self.external_id {
+            ExternalId::Always => true,
+            ExternalId::Never => false,
+            ExternalId::Auto => self.holds_registrations || self.looks_up,
+        };
+        (wanted && hook.flow == Flow::Registration && !has_one).then(|| guard_id(payload.flow_id))
+    }
+
+    /// Whether the response waits until the acceptance is recorded, so that a `post` without a record is a fault for sure.
+    #[must_use]
+    pub fn is_awaited(&self, hook: &Hook) -> bool {
+        hook.flow == Flow::Registration && self.holds_registrations
+    }
+
+    /// What is recorded of an accepted submission. `None` if nothing waits for its outcome.
+    #[must_use]
+    pub fn acceptance(
+        &self,
+        hook: &Hook,
+        payload: &Payload,
+        submission: &str,
+        verdict: &Verdict,
+        held: Held,
+        now: Timestamp,
+    ) -> Option<Acceptance> {
+        let is_change = !payload.identity_id.is_nil();
+        let wanted = if is_change {
+            self.wants_updates && matches!(hook.method.as_str(), "profile" | "")
+        } else {
+            self.wants_registrations
+        };
+        let is_awaited = self.is_awaited(hook);
+        let is_looked_up = self.looks_up && wanted;
+        if !(held.is_durable() || is_awaited || is_looked_up) {
+            return None;
+        }
+        let identity = as_saved(payload.identity.as_ref()?, verdict);
+        let guard = self.guard_id(hook, payload);
+        let lookup_keys = LookupKeys {
+            identifiers: if is_change {
+                Vec::new()
+            } else {
+                self.identifiers.in_identity(&identity)
+            },
+            external_id: identity["external_id"].as_str().map(ToOwned::to_owned),
+            identity_id: is_change.then_some(payload.identity_id),
+        };
+        // No more of a visitor is kept than will be read.
+        let keeps_identity = self.wants_failures || is_change;
+        let keeps_flow = self.reads_flow || !held.deferred.is_empty();
+        let keeps_request = self.reads_request || !held.deferred.is_empty();
+        Some(Acceptance {
+            must_hold: held.is_durable(),
+            look_at: self.looks_up.then(|| self.times.first(now)),
+            sign_up: PendingSignUp {
+                key: PendingKey {
+                    flow_id: payload.flow_id,
+                    submission: submission.to_owned(),
+                },
+                flow: hook.flow,
+                method: hook.method.clone(),
+                hash: SubmissionHash::of(&identity, &payload.flow),
+                guarded: guard.is_some(),
+                last_known_absent_at: payload.asked_at().unwrap_or(now),
+                accepted_at: now,
+                expires_at: payload.expires_at(now),
+                state: PendingState::Open,
+                identity_id: None,
+                details: Details {
+                    lookup_keys,
+                    scene: Scene {
+                        identity: keeps_identity.then(|| identity.into_owned()),
+                        previous: payload.previous.clone(),
+                        flow: keeps_flow.then(|| payload.flow.clone()),
+                        request: keeps_request.then(|| payload.request.clone()),
+                        method: hook.method.clone(),
+                        now,
+                        ..Scene::default()
+                    },
+                    deferred: held.deferred,
+                    reservations: held.reservations,
+                    no_longer_deferred: held.no_longer_deferred,
+                },
+            },
+        })
+    }
+}
+
+/// The identity as Kratos will save it.
+fn as_saved<'a>(identity: &'a Value, verdict: &Verdict) -> Cow<'a, Value> {
+    let Verdict::AdmitWith(changes) = verdict else {
+        return Cow::Borrowed(identity);
+    };
+    let mut identity = identity.clone();
+    if let Value::Object(identity) = &mut identity {
+        identity.extend(changes.clone());
+    }
+    Cow::Owned(identity)
+}

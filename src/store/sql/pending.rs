@@ -1,0 +1,358 @@
+//! Flows and their accepted submissions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::row::{self, DbRow};
+use super::{Connection, Pool};
+use crate::clock::{Timestamp, later};
+use crate::pending::{
+    Details, FlowRecord, PendingKey, PendingSignUp, PendingState, SubmissionHash,
+};
+use crate::store::batch::{Acceptance, Closing, Ending, SettledQuestion};
+use crate::store::{Error, PendingEnd};
+
+// A closed flow stays as it is. The upsert locks the row, so recording an acceptance and closing the flow exclude each other.
+const FLOWS: &str = concat!(
+    "
+INSERT INTO flows (flow_id, flow, expires_at, newest_at, look_at, lookups)
+SELECT flow_id, flow, expires_at, newest_at, look_at, 0
+FROM ",
+    rows!(
+        "flow_id" "TEXT", "flow" "TEXT", "expires_at" "BIGINT", "newest_at" "BIGINT", "look_at" "BIGINT"
+    ),
+    " WHERE true
+ON CONFLICT (flow_id) DO UPDATE
+SET expires_at = excluded.expires_at, newest_at = excluded.newest_at,
+    look_at = CASE WHEN excluded.look_at IS NULL THEN flows.look_at ELSE excluded.look_at END, lookups = 0
+WHERE flows.identity_id IS NULL"
+);
+
+const SUBMISSIONS: &str = concat!(
+    "
+INSERT INTO pending_sign_ups
+    (flow_id, submission, flow, method, traits_hash, transient_payload_hash, guarded, absent_at, accepted_at, expires_at, state,
+     details)
+SELECT flow_id, submission, flow, method, traits_hash, transient_payload_hash, guarded, absent_at, accepted_at, expires_at, 'open',
+    details
+FROM ",
+    rows!(
+        "flow_id" "TEXT", "submission" "TEXT", "flow" "TEXT", "method" "TEXT", "traits_hash" "TEXT",
+        "transient_payload_hash" "TEXT", "guarded" "BIGINT", "absent_at" "BIGINT", "accepted_at" "BIGINT",
+        "expires_at" "BIGINT", "details" "TEXT"
+    ),
+    " WHERE true
+ON CONFLICT (flow_id, submission) DO UPDATE
+SET method = excluded.method, traits_hash = excluded.traits_hash, transient_payload_hash = excluded.transient_payload_hash,
+    guarded = excluded.guarded, accepted_at = excluded.accepted_at, expires_at = excluded.expires_at, state = excluded.state,
+    details = excluded.details"
+);
+
+#[derive(Serialize)]
+struct FlowRow {
+    flow_id: Uuid,
+    flow: &'static str,
+    expires_at: i64,
+    newest_at: i64,
+    look_at: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct SubmissionRow<'a> {
+    flow_id: Uuid,
+    submission: &'a str,
+    flow: &'static str,
+    method: &'a str,
+    traits_hash: &'a str,
+    transient_payload_hash: &'a str,
+    guarded: i64,
+    absent_at: i64,
+    accepted_at: i64,
+    expires_at: i64,
+    details: String,
+}
+
+impl<'a> SubmissionRow<'a> {
+    fn of(one: &'a PendingSignUp) -> Self {
+        Self {
+            flow_id: one.key.flow_id,
+            submission: &one.key.submission,
+            flow: one.flow.as_str(),
+            method: &one.method,
+            traits_hash: &one.hash.traits,
+            transient_payload_hash: &one.hash.transient_payload,
+            guarded: one.guarded.into(),
+            absent_at: row::moment(one.last_known_absent_at),
+            accepted_at: row::moment(one.accepted_at),
+            expires_at: row::moment(one.expires_at),
+            details: row::text(&one.details),
+        }
+    }
+}
+
+/// Within a transaction. Acceptances that must hold fail if their flow is closed; the others change nothing then.
+pub(super) async fn accept(
+    connection: &mut Connection,
+    acceptances: &[Acceptance],
+) -> Result<(), Error> {
+    for must_hold in [true, false] {
+        let some = || acceptances.iter().filter(|one| one.must_hold == must_hold);
+        // A statement may touch each row once, and locks rows in one order.
+        let mut flows: BTreeMap<Uuid, FlowRow> = BTreeMap::new();
+        let mut submissions: BTreeMap<&PendingKey, SubmissionRow<'_>> = BTreeMap::new();
+        for one in some() {
+            let sign_up = &one.sign_up;
+            flows.insert(
+                sign_up.key.flow_id,
+                FlowRow {
+                    flow_id: sign_up.key.flow_id,
+                    flow: sign_up.flow.as_str(),
+                    expires_at: row::moment(sign_up.expires_at),
+                    newest_at: row::moment(sign_up.accepted_at),
+                    look_at: one.look_at.map(row::moment),
+                },
+            );
+            submissions.insert(&sign_up.key, SubmissionRow::of(sign_up));
+        }
+        if flows.is_empty() {
+            continue;
+        }
+        let expected = flows.len() as u64;
+        let rows: Vec<FlowRow> = flows.into_values().collect();
+        let done = sqlx::query(FLOWS)
+            .bind(row::text(&rows))
+            .execute(&mut *connection)
+            .await?;
+        if must_hold && done.rows_affected() < expected {
+            return Err(Error::Changed);
+        }
+        let rows: Vec<SubmissionRow<'_>> = submissions.into_values().collect();
+        sqlx::query(SUBMISSIONS)
+            .bind(row::text(&rows))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+// A `post` can come without any record of a `pre`.
+const CLOSE: &str = "
+INSERT INTO flows (flow_id, flow, identity_id, expires_at, newest_at, look_at, lookups)
+VALUES ($1, $2, $3, $4, $5, NULL, 0)
+ON CONFLICT (flow_id) DO UPDATE SET identity_id = excluded.identity_id, look_at = NULL
+WHERE flows.identity_id IS NULL OR flows.identity_id = excluded.identity_id";
+const DELETE_OF_FLOW: &str = "DELETE FROM pending_sign_ups WHERE flow_id = $1";
+
+/// Within a transaction.
+pub(super) async fn close(connection: &mut Connection, closings: &[Closing]) -> Result<(), Error> {
+    for closing in closings {
+        let flow_id = closing.flow_id.to_string();
+        let done = sqlx::query(CLOSE)
+            .bind(&flow_id)
+            .bind(closing.flow.as_str())
+            .bind(closing.identity_id.to_string())
+            .bind(row::moment(closing.expires_at))
+            .bind(row::moment(closing.at))
+            .execute(&mut *connection)
+            .await?;
+        must_change(done.rows_affected())?;
+        sqlx::query(DELETE_OF_FLOW)
+            .bind(&flow_id)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+const ATTRIBUTED: &str = "
+UPDATE pending_sign_ups SET state = 'attributed', identity_id = $4, details = NULL
+WHERE flow_id = $1 AND submission = $2 AND accepted_at = $3 AND identity_id IS NULL";
+// The details stay until the flow is forgotten: `registration.failed` reads them, and a late `post` may need them.
+const CONCLUDE: &str = "
+UPDATE pending_sign_ups SET state = $4
+WHERE flow_id = $1 AND submission = $2 AND accepted_at = $3 AND state = 'open'";
+
+/// Within a transaction. Each must be as it was when it was read.
+pub(super) async fn end(connection: &mut Connection, endings: &[Ending]) -> Result<(), Error> {
+    for ending in endings {
+        let (statement, value) = match ending.end {
+            PendingEnd::Attributed(identity_id) => (ATTRIBUTED, identity_id.to_string()),
+            end => (CONCLUDE, end.as_str().to_owned()),
+        };
+        let statement = sqlx::query(statement)
+            .bind(ending.key.flow_id.to_string())
+            .bind(&ending.key.submission)
+            .bind(row::moment(ending.accepted_at))
+            .bind(value);
+        must_change(statement.execute(&mut *connection).await?.rows_affected())?;
+    }
+    Ok(())
+}
+
+// An attempt that is under way counts no more: its lease is gone.
+const SETTLE_QUESTIONS: &str = "
+UPDATE deliveries
+SET state = 'discarded', work = NULL, scene = NULL, leased = 0, settled_at = $3,
+    last_error = 'the check has accepted the value that replaced this one'
+WHERE plan = $1 AND identity_id = $2 AND state IN ('pending', 'abandoned')";
+
+/// Within a transaction.
+pub(super) async fn settle_questions(
+    connection: &mut Connection,
+    settled: &[SettledQuestion],
+) -> Result<(), Error> {
+    for question in settled {
+        sqlx::query(SETTLE_QUESTIONS)
+            .bind(&question.plan)
+            .bind(question.identity_id.to_string())
+            .bind(row::moment(question.at))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+fn must_change(rows: u64) -> Result<(), Error> {
+    if rows == 0 {
+        return Err(Error::Changed);
+    }
+    Ok(())
+}
+
+const RECORD: &str = "
+SELECT flow_id, flow, identity_id, expires_at, newest_at, lookups,
+    (SELECT count(*) FROM pending_sign_ups WHERE pending_sign_ups.flow_id = flows.flow_id) AS submissions
+FROM flows WHERE flow_id = $1";
+
+pub(super) async fn record(readers: &Pool, flow_id: Uuid) -> Result<Option<FlowRecord>, Error> {
+    let row = sqlx::query(RECORD)
+        .bind(flow_id.to_string())
+        .fetch_optional(readers)
+        .await?;
+    Ok(row.as_ref().map(flow_record).transpose()?)
+}
+
+fn flow_record(row: &DbRow) -> Result<FlowRecord, sqlx::Error> {
+    let count = |column: &str| {
+        row.try_get::<i64, _>(column)
+            .map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+    };
+    Ok(FlowRecord {
+        flow_id: row::uuid(row, "flow_id")?,
+        flow: row::flow(row)?,
+        identity_id: row::optional_uuid(row, "identity_id")?,
+        expires_at: row::timestamp(row, "expires_at")?,
+        newest_at: row::timestamp(row, "newest_at")?,
+        lookups: count("lookups")?,
+        submissions: count("submissions")?,
+    })
+}
+
+const OF_FLOW: &str = "
+SELECT flow_id, submission, flow, method, traits_hash, transient_payload_hash, guarded, absent_at, accepted_at, expires_at, state,
+    identity_id, details
+FROM pending_sign_ups WHERE flow_id = $1 ORDER BY accepted_at, submission";
+
+pub(super) async fn of_flow(readers: &Pool, flow_id: Uuid) -> Result<Vec<PendingSignUp>, Error> {
+    let rows = sqlx::query(OF_FLOW)
+        .bind(flow_id.to_string())
+        .fetch_all(readers)
+        .await?;
+    Ok(rows.iter().map(sign_up).collect::<Result<_, _>>()?)
+}
+
+fn sign_up(row: &DbRow) -> Result<PendingSignUp, sqlx::Error> {
+    let details: Option<Details> = row::optional_json(row, "details")?;
+    let state: &str = row.try_get("state")?;
+    Ok(PendingSignUp {
+        key: PendingKey {
+            flow_id: row::uuid(row, "flow_id")?,
+            submission: row.try_get("submission")?,
+        },
+        flow: row::flow(row)?,
+        method: row.try_get("method")?,
+        hash: SubmissionHash {
+            traits: row.try_get("traits_hash")?,
+            transient_payload: row.try_get("transient_payload_hash")?,
+        },
+        guarded: row.try_get::<i64, _>("guarded")? == 1,
+        last_known_absent_at: row::timestamp(row, "absent_at")?,
+        accepted_at: row::timestamp(row, "accepted_at")?,
+        expires_at: row::timestamp(row, "expires_at")?,
+        state: PendingState::named(state).ok_or_else(|| row::unknown("state"))?,
+        identity_id: row::optional_uuid(row, "identity_id")?,
+        details: details.unwrap_or_default(),
+    })
+}
+
+const LEASE: &str = concat!(
+    "
+UPDATE flows SET look_at = $1, lookups = lookups + 1
+WHERE flow_id IN (
+    SELECT flow_id FROM flows WHERE look_at IS NOT NULL AND look_at <= $2 ORDER BY look_at LIMIT $3",
+    skip_locked!(),
+    ")
+RETURNING flow_id, flow, identity_id, expires_at, newest_at, lookups, CAST(0 AS BIGINT) AS submissions"
+);
+
+pub(super) async fn lease(
+    writer: &Pool,
+    now: Timestamp,
+    lease: Duration,
+    limit: u32,
+) -> Result<Vec<FlowRecord>, Error> {
+    let rows = sqlx::query(LEASE)
+        .bind(row::moment(later(now, lease)))
+        .bind(row::moment(now))
+        .bind(i64::from(limit))
+        .fetch_all(writer)
+        .await?;
+    Ok(rows.iter().map(flow_record).collect::<Result<_, _>>()?)
+}
+
+// A newer submission has set a time of its own.
+const RESCHEDULE: &str =
+    "UPDATE flows SET look_at = $3 WHERE flow_id = $1 AND newest_at = $2 AND identity_id IS NULL";
+
+pub(super) async fn reschedule(
+    writer: &Pool,
+    record: &FlowRecord,
+    at: Option<Timestamp>,
+) -> Result<(), Error> {
+    sqlx::query(RESCHEDULE)
+        .bind(record.flow_id.to_string())
+        .bind(row::moment(record.newest_at))
+        .bind(at.map(row::moment))
+        .execute(writer)
+        .await?;
+    Ok(())
+}
+
+// A change in settings keeps its time: its own `post` may be under way.
+const ALL_NOW: &str = "
+UPDATE flows SET look_at = $1
+WHERE look_at IS NOT NULL AND look_at > $1 AND newest_at <= $1 AND newest_at >= $2 AND flow = 'registration'";
+
+pub(super) async fn look_up_all_now(
+    writer: &Pool,
+    now: Timestamp,
+    accepted_since: Timestamp,
+) -> Result<u64, Error> {
+    let done = sqlx::query(ALL_NOW)
+        .bind(row::moment(now))
+        .bind(row::moment(accepted_since))
+        .execute(writer)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+const NEXT: &str = "SELECT min(look_at) AS look_at FROM flows WHERE look_at IS NOT NULL";
+
+pub(super) async fn next_lookup(readers: &Pool) -> Result<Option<Timestamp>, Error> {
+    let row = sqlx::query(NEXT).fetch_one(readers).await?;
+    Ok(row::optional_timestamp(&row, "look_at")?)
+}

@@ -1,0 +1,615 @@
+//! One decision, one consequence: a flow that is submitted many times makes no more of a check than one account.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+use vestibule::delivery::State;
+use vestibule::kratos::fingerprint::guard_id;
+use vestibule::pending::PendingState;
+
+use crate::support::failing::Failing;
+use crate::support::invites::Invites;
+use crate::support::logs::lines_with;
+use crate::support::payload::Payload;
+use crate::support::service::Behaviour;
+use crate::support::{FakeKratos, FakeService, TestApp, payload};
+
+const TRY_AGAIN: u64 = 4_900_001;
+const NOT_VALID: u64 = 4_900_002;
+const FORM_USED: u64 = 4_900_006;
+
+const INVITES: &str = r#"
+checks:
+  invite:
+    field: traits.invite
+    reserve:
+      take: {post: "${env:INVITES}/invites/{value}/hold"}
+      confirm: {post: "${env:INVITES}/holds/{taken.body.hold_id}/confirm", json: {account: "{identity.id}"}}
+      release: {delete: "${env:INVITES}/holds/{taken.body.hold_id}"}
+    refuse: [{when: 404, message: "We do not know this invite."}, {when: 409, message: "This invite is used up."}]
+deliveries:
+  crm: {events: [identity.created], send: {post: "${env:INVITES}/crm"}}
+"#;
+
+const DEFERS: &str = r#"
+kratos: {admin_url: "${env:KRATOS}"}
+checks:
+  vat_number:
+    field: traits.vat_number
+    ask: {post: "${env:VIES}/check", json: {number: "{value}"}}
+    unavailable: defer
+    refuse: [{when: "!response.body.valid"}]
+"#;
+
+/// An app that reserves invites, and the service that has this many of each.
+async fn inviting(uses: usize) -> (TestApp, Invites) {
+    let invites = Invites::with_uses(uses);
+    let app = TestApp::with(INVITES)
+        .env("INVITES", &invites.url())
+        .start()
+        .await;
+    (app, invites)
+}
+
+/// The same with Kratos's admin API.
+async fn inviting_with_kratos(uses: usize) -> (TestApp, Invites, FakeKratos) {
+    let (invites, kratos) = (Invites::with_uses(uses), FakeKratos::start());
+    let invites_yaml = INVITES.replace(
+        "[identity.created]",
+        "[identity.created, registration.failed]",
+    );
+    let yaml = format!("kratos: {{admin_url: \"${{env:KRATOS}}\"}}\n{invites_yaml}");
+    let app = TestApp::with(&yaml)
+        .env("INVITES", &invites.url())
+        .kratos("KRATOS", &kratos)
+        .start()
+        .await;
+    (app, invites, kratos)
+}
+
+fn invited(email: &str) -> Payload {
+    payload()
+        .with_trait("invite", "gold")
+        .with_trait("email", email)
+        .with("/identity/state_changed_at", "2026-11-23T14:32:53.1Z")
+        .with(
+            "/identity/verifiable_addresses",
+            json!([{"value": email, "via": "email"}]),
+        )
+}
+
+#[tokio::test]
+async fn every_submission_of_a_flow_gets_the_same_hashed_external_id() {
+    let (app, _) = inviting(9).await;
+    let visitor = invited("a@example.org");
+    for method in ["password", "oidc", "code", "passkey", "webauthn"] {
+        let path = format!("/hooks/registration/pre?method={method}");
+        let reply = app.call(&path, payload().to_string()).await;
+        assert!(reply.is_admitted(), "{method}: {reply:?}");
+        let id = reply.json()["identity"]["external_id"].clone();
+        assert!(id.as_str().unwrap().starts_with("vestibule:"), "{method}");
+    }
+    let expected = json!({"identity": {"external_id": guard_id(visitor.flow_id())}});
+    assert_eq!(app.pre(&visitor).await.json(), expected);
+    // An id that another hook has set stays.
+    let other = payload().with("/identity/external_id", "crm-7");
+    assert_eq!(app.pre(&other).await.status, 204);
+    // Settings change no id.
+    let change = payload().changed_from(&json!({"email": "canary@example.org"}));
+    let reply = app.settings(&change).await;
+    assert_eq!(reply.status, 204, "{reply:?}");
+}
+
+#[tokio::test]
+async fn the_operator_decides_about_the_external_id() {
+    for (setting, holds, expected) in [
+        ("auto", true, true),
+        ("auto", false, false),
+        ("always", false, true),
+        ("never", true, false),
+    ] {
+        let invites = Invites::with_uses(9);
+        let checks = if holds { INVITES } else { "" };
+        let app = TestApp::with(&format!("kratos: {{use_external_id: {setting}}}\n{checks}"))
+            .env("INVITES", &invites.url())
+            .start()
+            .await;
+        let status = app.pre(&payload()).await.status;
+        assert_eq!(status == 200, expected, "{setting} {holds}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn twelve_submissions_of_a_guarded_flow_use_one_invite_and_confirm_it_once() {
+    let (app, invites) = inviting(1).await;
+    app.prove_guard().await;
+    let before = app.deliveries("crm").await.len();
+    let first = invited("taken@example.org");
+    assert!(app.pre(&first).await.is_admitted());
+    // Kratos refused the address, and somebody sends the same form with twelve others at the same moment.
+    let all: Vec<Payload> = (0..12)
+        .map(|number| {
+            first
+                .clone()
+                .with_trait("email", format!("{number}@example.org"))
+        })
+        .collect();
+    let replies = futures_util::future::join_all(all.iter().map(|one| app.pre(one))).await;
+    let admitted = replies.iter().filter(|reply| reply.is_admitted()).count();
+    assert_eq!(admitted, 12, "Kratos makes one account of them");
+    assert_eq!(invites.held_and_confirmed(), (1, 0));
+    // It has made one, and refuses the others.
+    let winner = all[7].clone().saved().guarded();
+    assert_eq!(app.post(&winner).await.status, 204);
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+    assert_eq!(app.deliveries("crm").await.len(), before + 1);
+    // The flow is closed: the next one is refused before the service is asked.
+    let asked = invites.asked();
+    let reply = app.pre(&all[3]).await;
+    assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
+    assert_eq!(invites.asked(), asked);
+    app.hand.advance(Duration::from_hours(30));
+    assert_eq!(app.deliveries("release:invite").await, []);
+}
+
+#[tokio::test]
+async fn a_refused_submission_does_not_release_what_an_accepted_one_uses() {
+    for guarded in [true, false] {
+        let (app, invites) = inviting(1).await;
+        if guarded {
+            app.prove_guard().await;
+        }
+        let visitor = invited("a@example.org");
+        assert!(app.pre(&visitor).await.is_admitted());
+        let garbage = visitor.clone().with_trait("invite", "garbage");
+        assert_eq!(app.pre(&garbage).await.status, 400);
+        let saved = visitor.saved();
+        let saved = if guarded { saved.guarded() } else { saved };
+        assert_eq!(app.post(&saved).await.status, 204);
+        app.delivery_in("confirm:invite", State::Delivered).await;
+        assert_eq!(invites.held_and_confirmed(), (1, 1), "guarded: {guarded}");
+        assert_eq!(app.deliveries("release:invite").await, []);
+    }
+}
+
+#[tokio::test]
+async fn what_the_other_submissions_reserved_is_released_with_the_post() {
+    let (app, invites) = inviting(1).await;
+    app.prove_guard().await;
+    let gold = invited("a@example.org");
+    let silver = gold.clone().with_trait("invite", "silver");
+    assert!(app.pre(&gold).await.is_admitted());
+    assert!(app.pre(&silver).await.is_admitted());
+    assert_eq!(invites.held_and_confirmed(), (2, 0));
+    app.hand.advance(Duration::from_secs(6));
+    assert_eq!(app.post(&silver.saved().guarded()).await.status, 204);
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    app.delivery_in("release:invite", State::Delivered).await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+}
+
+#[tokio::test]
+async fn without_a_proven_guard_an_invite_belongs_to_one_submission() {
+    let (app, invites) = inviting(1).await;
+    let first = invited("a@example.org");
+    let second = first.clone().with_trait("email", "b@example.org");
+    assert!(app.pre(&first).await.is_admitted());
+    // Kratos may or may not refuse the first: both could become accounts.
+    let reply = app.pre(&second).await;
+    assert_eq!(reply.refused()[0].1, TRY_AGAIN);
+    // No look-up is possible here, so nothing is taken over before the flow is over.
+    app.hand.advance(Duration::from_mins(30));
+    assert_eq!(app.pre(&second).await.refused()[0].1, TRY_AGAIN);
+    app.hand.advance(Duration::from_mins(32));
+    app.delivery_in("release:invite", State::Delivered).await;
+    assert_eq!(invites.held_and_confirmed(), (0, 0));
+}
+
+#[tokio::test]
+async fn without_a_proven_guard_a_look_up_lets_the_corrected_form_pass() {
+    let (app, invites, kratos) = inviting_with_kratos(1).await;
+    // Somebody had this address before, so Kratos refuses.
+    kratos.has("taken@example.org", "2025-11-23T14:32:52.9Z");
+    let taken = invited("taken@example.org");
+    assert!(app.pre(&taken).await.is_admitted());
+    let corrected = taken
+        .clone()
+        .with_trait("email", "free@example.org")
+        .with("/identity/verifiable_addresses/0/value", "free@example.org");
+    assert_eq!(app.pre(&corrected).await.refused()[0].1, TRY_AGAIN);
+    app.hand.advance(Duration::from_secs(11));
+    app.looked().await;
+    assert!(app.pre(&corrected).await.is_admitted());
+    assert_eq!(invites.held_and_confirmed(), (1, 0));
+    assert_eq!(app.post(&corrected.saved()).await.status, 204);
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+    app.hand.advance(Duration::from_hours(3));
+    app.looked().await;
+    assert_eq!(app.deliveries("release:invite").await, []);
+}
+
+#[tokio::test]
+async fn an_account_that_is_there_keeps_its_invite_from_the_next_submission() {
+    let (app, invites, kratos) = inviting_with_kratos(1).await;
+    let first = invited("first@example.org");
+    assert!(app.pre(&first).await.is_admitted());
+    kratos.has("first@example.org", "2026-11-23T14:32:53.2Z");
+    let second = first.clone().with_trait("email", "second@example.org");
+    app.hand.advance(Duration::from_secs(11));
+    assert_eq!(app.pre(&second).await.status, 400);
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+}
+
+#[tokio::test]
+async fn each_submission_has_its_own_deferred_question() {
+    let (kratos, vies) = (FakeKratos::start(), FakeService::start());
+    vies.answers(503, &json!({}));
+    let app = TestApp::with(DEFERS)
+        .kratos("KRATOS", &kratos)
+        .service("VIES", &vies)
+        .start()
+        .await;
+    let bad = |number: &str| {
+        payload()
+            .with_trait("vat_number", number)
+            .with("/identity/state_changed_at", "2026-11-23T14:32:53.1Z")
+    };
+    let first = bad("BAD1");
+    let second = Payload(first.0.clone()).with_trait("vat_number", "BAD2");
+    for one in [&first, &second] {
+        assert!(app.pre(one).await.is_admitted());
+    }
+    // Both became accounts: Kratos is old and does not know external ids.
+    for one in [&first, &second] {
+        let id = kratos.has("x@example.org", "2026-11-23T14:32:54Z");
+        let number = one.0["identity"]["traits"]["vat_number"].clone();
+        kratos.change(id, "/traits/vat_number", number);
+        assert_eq!(app.post(&one.clone().saved_as(id)).await.status, 204);
+    }
+    let mut questions = app.deliveries("check:vat_number").await;
+    assert_eq!(questions.len(), 2);
+    questions.dedup_by_key(|one| one.identity_id);
+    assert_eq!(questions.len(), 2, "one for each account");
+}
+
+#[tokio::test]
+async fn each_change_of_a_settings_flow_has_its_own_deferred_question() {
+    let (kratos, vies) = (FakeKratos::start(), FakeService::start());
+    vies.answers(503, &json!({}));
+    let app = TestApp::with(DEFERS)
+        .kratos("KRATOS", &kratos)
+        .service("VIES", &vies)
+        .start()
+        .await;
+    let id = kratos.has("x@example.org", "2026-11-23T14:32:54Z");
+    let before = json!({"email": "canary@example.org", "vat_number": "GOOD"});
+    let first = payload()
+        .changed_from(&before)
+        .with_trait("vat_number", "BAD1")
+        .saved_as(id);
+    let second = Payload(first.0.clone()).with_trait("vat_number", "BAD2");
+    for one in [&first, &second] {
+        assert!(app.settings(one).await.is_admitted());
+    }
+    let post = "/hooks/settings/post?method=profile";
+    for one in [&first, &second] {
+        assert_eq!(app.call(post, one.to_string()).await.status, 204);
+    }
+    assert_eq!(app.deliveries("check:vat_number").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_twenty_first_submission_is_refused() {
+    let (app, _) = inviting(99).await;
+    let visitor = payload();
+    for number in 0..20 {
+        let one = visitor
+            .clone()
+            .with_trait("email", format!("{number}@example.org"))
+            .with_trait("invite", format!("invite-{number}"));
+        assert!(app.pre(&one).await.is_admitted(), "{number}");
+    }
+    let reply = app.pre(&visitor).await;
+    assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
+    // Another form is fine.
+    assert!(app.pre(&payload()).await.is_admitted());
+}
+
+#[tokio::test]
+async fn kratos_retries_of_one_call_count_once() {
+    let (app, _) = inviting(99).await;
+    let visitor = payload();
+    let trigger = Uuid::new_v4().to_string();
+    let headers = [
+        ("X-Vestibule-Key", crate::support::app::KEY),
+        ("Ory-Webhook-Trigger-ID", trigger.as_str()),
+    ];
+    let path = "/hooks/registration/pre?method=password";
+    for _ in 0..3 {
+        let reply = app.call_with(path, visitor.to_string(), &headers).await;
+        assert!(reply.is_admitted(), "{reply:?}");
+    }
+    let state = app.app.store.flow(visitor.flow_id()).await.unwrap();
+    assert_eq!(state.pending.len(), 1);
+}
+
+#[tokio::test]
+async fn traits_with_u_0000_are_refused() {
+    let app = TestApp::with("checks: {}").start().await;
+    for visitor in [
+        payload().with_trait("email", "a\u{0}b@example.org"),
+        payload().with_trait("address", json!({"city": ["\u{0}"]})),
+    ] {
+        let reply = app.pre(&visitor).await;
+        assert_eq!(reply.refused(), [("#/".to_owned(), NOT_VALID)]);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_post_is_made_up_for_within_seconds() {
+    let (app, invites, kratos) = inviting_with_kratos(1).await;
+    let visitor = invited("lost@example.org");
+    assert!(app.pre(&visitor).await.is_admitted());
+    let id = kratos.has("lost@example.org", "2026-11-23T14:32:53.2Z");
+    kratos.change(id, "/external_id", json!(guard_id(visitor.flow_id())));
+    kratos.change(id, "/traits/invite", json!("gold"));
+    app.hand.advance(Duration::from_secs(5));
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+    let made = app.deliveries("crm").await;
+    assert_eq!((made.len(), made[0].identity_id), (1, id));
+    // Its flow is closed, and a `post` that comes after all changes nothing.
+    assert_eq!(app.pre(&visitor).await.refused()[0].1, FORM_USED);
+    let late = visitor.saved_as(id).guarded();
+    assert_eq!(app.post(&late).await.status, 204);
+    assert_eq!(app.deliveries("crm").await.len(), 1);
+    assert_eq!(app.deliveries("confirm:invite").await.len(), 1);
+}
+
+#[tokio::test]
+async fn ten_minutes_without_an_account_release_an_invite_of_a_guarded_flow() {
+    let (app, invites, kratos) = inviting_with_kratos(1).await;
+    app.prove_guard().await;
+    let visitor = invited("nobody@example.org");
+    assert!(app.pre(&visitor).await.is_admitted());
+    for step in [5, 25, 90] {
+        app.hand.advance(Duration::from_secs(step));
+        app.looked().await;
+    }
+    assert_eq!(invites.held_and_confirmed(), (1, 0));
+    kratos.is_down(true);
+    app.hand.advance(Duration::from_mins(9));
+    app.looked().await;
+    assert_eq!(invites.held_and_confirmed(), (1, 0), "Kratos said nothing");
+    kratos.is_down(false);
+    app.hand.advance(Duration::from_mins(2));
+    app.delivery_in("release:invite", State::Delivered).await;
+    assert_eq!(invites.held_and_confirmed(), (0, 0));
+    // The account is made after all: there is no invite for it any more, and an operator hears of it.
+    let late = visitor.saved().guarded();
+    assert_eq!(app.post(&late).await.status, 204);
+    app.delivery_in("confirm:invite", State::Abandoned).await;
+    let late_posts = app.metric("vestibule_late_posts_total").await;
+    assert!((late_posts - 1.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn a_failed_registration_is_reported_once_for_all_its_submissions() {
+    let (app, _invites, _kratos) = inviting_with_kratos(9).await;
+    app.prove_guard().await;
+    let first = invited("a@example.org");
+    for email in ["a@example.org", "b@example.org", "c@example.org"] {
+        let one = first.clone().with_trait("email", email);
+        assert!(app.pre(&one).await.is_admitted());
+    }
+    let crm = app.deliveries("crm").await.len();
+    app.hand.advance(Duration::from_mins(11));
+    app.looked().await;
+    assert_eq!(
+        app.deliveries("crm").await.len(),
+        crm,
+        "the form still works"
+    );
+    app.hand.advance(Duration::from_mins(55));
+    app.eventually("it is reported", async || {
+        (app.deliveries("crm").await.len() > crm).then_some(())
+    })
+    .await;
+    app.hand.advance(Duration::from_hours(25));
+    app.looked().await;
+    assert_eq!(app.deliveries("crm").await.len(), crm + 1);
+}
+
+#[tokio::test]
+async fn a_post_without_our_external_id_ends_the_proof() {
+    let (app, _) = inviting(9).await;
+    app.prove_guard().await;
+    let visitor = invited("a@example.org");
+    assert!(app.pre(&visitor).await.is_admitted());
+    assert_eq!(app.post(&visitor.saved()).await.status, 204);
+    assert!(!lines_with("did not return the `external_id`").is_empty());
+    // Now an invite belongs to one submission again.
+    let (one, other) = (
+        invited("b@example.org"),
+        invited("c@example.org").with_trait("invite", "gold"),
+    );
+    let other = other.with("/flow/id", one.flow_id().to_string());
+    assert!(app.pre(&one).await.is_admitted());
+    assert_eq!(app.pre(&other).await.refused()[0].1, TRY_AGAIN);
+}
+
+#[tokio::test]
+async fn a_submission_whose_flow_closes_while_it_is_checked_gives_up_what_it_took() {
+    let invites = FakeService::start();
+    let hold = |id: &str| Behaviour::Answers(201, json!({ "hold_id": id }).to_string());
+    invites.on("POST /invites/gold", hold("h1"));
+    let yaml = INVITES.replace("/holds/{taken.body.hold_id}\"}", "/invites/{value}/hold\"}");
+    let app = TestApp::with(&yaml)
+        .service("INVITES", &invites)
+        .start()
+        .await;
+    app.prove_guard().await;
+    let first = invited("a@example.org");
+    assert!(app.pre(&first).await.is_admitted());
+    invites.on("POST /invites/silver", Behaviour::Hangs);
+    let second = first
+        .clone()
+        .with_trait("email", "b@example.org")
+        .with_trait("invite", "silver");
+    let (reply, ()) = tokio::join!(app.pre(&second), async {
+        app.eventually("the service is asked", async || {
+            let targets = invites.targets();
+            targets
+                .iter()
+                .any(|one| one.contains("silver"))
+                .then_some(())
+        })
+        .await;
+        assert_eq!(app.post(&first.clone().saved().guarded()).await.status, 204);
+        invites.let_go();
+    });
+    assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    app.eventually("the second is released", async || {
+        app.hand.advance(Duration::from_secs(6));
+        let targets = invites.targets();
+        targets
+            .contains(&"DELETE /invites/silver/hold".to_owned())
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_only_what_must_be_recorded_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Failing::in_folder(folder.path()).await;
+    let invites = Invites::with_uses(9);
+    let app = TestApp::with(INVITES)
+        .env("INVITES", &invites.url())
+        .store(store.clone())
+        .start()
+        .await;
+    store.fails(true);
+    let asked = invites.asked();
+    assert_eq!(
+        app.pre(&invited("a@example.org")).await.refused()[0].1,
+        TRY_AGAIN
+    );
+    assert_eq!(
+        invites.asked(),
+        asked,
+        "what cannot be recorded is not reserved"
+    );
+    // Without an invite nothing has to be recorded.
+    let plain = payload().without("/identity/traits/invite");
+    assert!(app.pre(&plain).await.is_admitted());
+}
+
+#[tokio::test]
+async fn an_account_of_which_no_sign_up_is_recorded_is_an_alarm_and_a_dead_letter() {
+    let (app, _) = inviting(9).await;
+    let alarms = "vestibule_unread_posts_total{reason=\"not_recorded\"}";
+    // A sign-up from before the check came into force is none.
+    assert_eq!(
+        app.post(&invited("old@example.org").saved()).await.status,
+        204
+    );
+    assert!(app.metric(alarms).await < 0.1);
+    app.hand.advance(Duration::from_mins(11));
+    let unseen = invited("unseen@example.org").saved();
+    assert_eq!(app.post(&unseen).await.status, 204);
+    app.delivery_in("confirm:invite", State::Abandoned).await;
+    assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
+    // The check does not apply to this one.
+    let plain = payload().without("/identity/traits/invite").saved();
+    assert_eq!(app.post(&plain).await.status, 204);
+    assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn traits_that_a_later_hook_changed_are_attributed_if_there_is_one_submission() {
+    let (app, invites) = inviting(1).await;
+    app.prove_guard().await;
+    let visitor = invited("a@example.org");
+    assert!(app.pre(&visitor).await.is_admitted());
+    let changed = visitor.with_trait("company", "another").saved().guarded();
+    assert_eq!(app.post(&changed).await.status, 204);
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+}
+
+#[tokio::test]
+async fn of_several_submissions_with_other_traits_nothing_is_released() {
+    let (app, invites) = inviting(1).await;
+    app.prove_guard().await;
+    let gold = invited("a@example.org");
+    let silver = gold.clone().with_trait("invite", "silver");
+    assert!(app.pre(&gold).await.is_admitted());
+    assert!(app.pre(&silver).await.is_admitted());
+    let changed = gold.clone().with_trait("company", "another");
+    assert_eq!(app.post(&changed.saved().guarded()).await.status, 204);
+    let dead = app.deliveries("confirm:invite").await;
+    assert_eq!(dead.len(), 2);
+    assert!(dead.iter().all(|one| one.state == State::Abandoned));
+    app.hand.advance(Duration::from_hours(30));
+    assert_eq!(app.deliveries("release:invite").await, []);
+    assert_eq!(invites.held_and_confirmed(), (2, 0));
+}
+
+#[tokio::test]
+async fn a_post_that_is_repeated_after_a_restart_changes_nothing() {
+    for guarded in [true, false] {
+        let (app, invites) = inviting(1).await;
+        if guarded {
+            app.prove_guard().await;
+        }
+        let visitor = invited("a@example.org");
+        assert!(app.pre(&visitor).await.is_admitted());
+        let saved = visitor.saved();
+        let saved = if guarded { saved.guarded() } else { saved };
+        assert_eq!(app.post(&saved).await.status, 204);
+        app.delivery_in("confirm:invite", State::Delivered).await;
+        let crm = app.deliveries("crm").await.len();
+        let (folder, now) = (Arc::clone(&app.folder), app.hand.now());
+        app.app.stop().await;
+        let app = TestApp::with(INVITES)
+            .env("INVITES", &invites.url())
+            .after(&folder, now + Duration::from_mins(20))
+            .start()
+            .await;
+        assert_eq!(app.post(&saved).await.status, 204);
+        assert_eq!(app.deliveries("crm").await.len(), crm);
+        assert_eq!(app.deliveries("confirm:invite").await.len(), 1);
+        assert_eq!(invites.held_and_confirmed(), (1, 1), "guarded: {guarded}");
+        let alarms = app.admin("/metrics").await.text;
+        let alarms = alarms
+            .lines()
+            .filter(|line| line.starts_with("vestibule_unread_posts_total"));
+        assert_eq!(alarms.count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn two_tabs_with_one_invite_take_turns() {
+    let (app, invites, _kratos) = inviting_with_kratos(1).await;
+    app.prove_guard().await;
+    let (one, other) = (invited("a@example.org"), invited("b@example.org"));
+    assert!(app.pre(&one).await.is_admitted());
+    let reply = app.pre(&other).await;
+    assert_eq!(reply.messages()[0].2, "This invite is used up.");
+    for step in [5, 25, 90, 481] {
+        app.hand.advance(Duration::from_secs(step));
+        app.looked().await;
+    }
+    app.delivery_in("release:invite", State::Delivered).await;
+    let state = app.app.store.flow(one.flow_id()).await.unwrap();
+    assert_eq!(state.pending[0].state, PendingState::NeverCreated);
+    assert!(app.pre(&other).await.is_admitted());
+    assert_eq!(invites.held_and_confirmed(), (1, 0));
+}
