@@ -69,6 +69,7 @@ fn attempt(written: &Result<(), WriteError>) -> Attempt {
                 retry_after: None,
                 judged: Judged::NotDelivered,
             },
+            identities::Error::Concurrent => Attempt::Unanswered(Unanswered::Busy),
             identities::Error::NotUnderstood => Attempt::Unanswered(Unanswered::Connection),
         },
     }

@@ -227,8 +227,8 @@ impl IdentityWriter {
                 Ok(())
             }
             Ok(false) => Err(WriteError::Gone),
-            Err(Error::Status(status @ 400..=499)) => {
-                if status == 400 {
+            Err(error @ (Error::Status(400..=499) | Error::Concurrent)) => {
+                if error == Error::Status(400) {
                     self.count("refused_by_kratos");
                     tracing::error!(
                         identity.id = %id,
@@ -241,7 +241,11 @@ impl IdentityWriter {
                     Some(before) => self.store.store_identity_writes(&before).await?,
                     None => self.store.end_verification(id, writes.verify_at).await?,
                 }
-                Err(Error::Status(status).into())
+                Err(if error == Error::Concurrent {
+                    WriteError::Busy
+                } else {
+                    error.into()
+                })
             }
             Err(error) => Err(error.into()),
         }
