@@ -54,7 +54,7 @@ enum Command {
     /// Look at deliveries, have them tried again, discard them
     #[command(subcommand)]
     Deliveries(deliveries::Command),
-    /// Lift the refusals of deferred checks
+    /// List and lift the late refusals of deferred checks
     #[command(subcommand)]
     Deferred(deferred::Command),
     /// Bring the database to this version's shape, and say what was done; `serve` does the same when it starts

@@ -53,6 +53,9 @@ pub enum Error {
     /// It answered with this status.
     #[error("Kratos's admin API answered with status {0}")]
     Status(u16),
+    /// Something else changed the same rows at that moment. Kratos wrote nothing.
+    #[error("Kratos did not do it, because something else changed the same rows at that moment")]
+    Concurrent,
     /// The answer is none of its own.
     #[error(
         "Kratos's admin API gave an answer that is not understood; is `kratos.admin_url` its address?"
@@ -169,11 +172,21 @@ impl Identities {
     async fn ask(&self, request: Request) -> Result<Answer, Error> {
         let until = later(self.clock.now(), TIMEOUT);
         let headers = [("accept", "application/json".to_owned())];
-        Ok(self
+        let answer = self
             .services
             .exchange(SERVICE, &request, &headers, until)
-            .await?)
+            .await?;
+        if is_concurrent(&answer) {
+            return Err(Error::Concurrent);
+        }
+        Ok(answer)
     }
+}
+
+/// Kratos gives a failed serialization the status of a request that is wrong.
+fn is_concurrent(answer: &Answer) -> bool {
+    let message = answer.response["body"]["error"]["message"].as_str();
+    answer.status == 400 && message.is_some_and(|message| message.contains("serialize access"))
 }
 
 fn get(path: String) -> Request {
@@ -255,6 +268,24 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(next_page(links).as_deref(), expected, "{links}");
+        }
+    }
+
+    #[test]
+    fn a_failed_serialization_is_no_refusal() {
+        let answer = |status: u16, message: &str| Answer {
+            status,
+            response: json!({"body": {"error": {"code": status, "message": message}}}),
+            retry_after: None,
+        };
+        let concurrent = "Unable to serialize access due to a concurrent update in another session";
+        for (status, message, expected) in [
+            (400, concurrent, true),
+            (400, "The request was malformed", false),
+            (409, concurrent, false),
+        ] {
+            let answer = answer(status, message);
+            assert_eq!(is_concurrent(&answer), expected, "{status} {message}");
         }
     }
 

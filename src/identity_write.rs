@@ -24,6 +24,8 @@ pub const VERIFY_AFTER: [Duration; 6] = [
 ];
 /// How long after the end of a write a `post` can still be of a save that the write undid.
 const POST_AFTER_WRITE: Duration = Duration::from_mins(1);
+/// A write without an answer has ended by then.
+const LONGEST_WRITE: Duration = Duration::from_mins(2);
 /// How long a write waits for the `post` of settings calls, counted from the first `pre`.
 pub const MAX_SETTINGS_WAIT: Duration = Duration::from_mins(1);
 /// After so long without a `post`, a settings call is forgotten and the next `pre` counts as the first. The time between the
@@ -65,7 +67,7 @@ pub struct Write {
     pub is_repair: bool,
 }
 
-/// One field of a [`Write`]; `None` stands for "not there".
+/// One field of a [`Write`]; `None` means that the field is absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FieldWrite {
     /// `["metadata_admin", "crm_id"]`.
@@ -78,7 +80,7 @@ pub struct FieldWrite {
     pub after: Option<Value>,
 }
 
-/// A change that a person saved in settings, as `post` tells of it.
+/// A change that a person saved in settings, as `post` reports it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedChange {
     /// When `post` arrived.
@@ -92,9 +94,9 @@ pub struct SavedChange {
 /// What a look at the identity shows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Finding {
-    /// To be written again: the identity has the values from before our writes.
+    /// To be written again: the identity has the values from before the writes.
     pub undone: Vec<Put>,
-    /// To be written back: our write undid what the person had saved.
+    /// To be written back: a write undid what the person had saved.
     pub restore: Vec<Put>,
     /// Whether some field has a third value, or only a part is as before. It may be an operator's, so it stays.
     pub left_alone: bool,
@@ -190,6 +192,10 @@ impl IdentityWrites {
             ..Finding::default()
         };
         for (index, write) in self.writes.iter().enumerate() {
+            // While no answer has come, the delivery itself is tried again.
+            if write.ended_at.is_none() {
+                continue;
+            }
             let later_writes = &self.writes[index + 1..];
             let is_current = |field: &&FieldWrite| {
                 !later_writes
@@ -197,34 +203,51 @@ impl IdentityWrites {
                     .flat_map(|write| &write.fields)
                     .any(|other| overlap(&other.path, &field.path))
             };
-            let fields: Vec<&FieldWrite> = write.fields.iter().filter(is_current).collect();
-            let changed: Vec<&&FieldWrite> = fields
+            // A save sets the traits to what the form held, and writes all else back as it was read: every field of a write,
+            // or none.
+            let (traits, rest): (Vec<&FieldWrite>, Vec<&FieldWrite>) = write
+                .fields
                 .iter()
-                .filter(|field| !self.is_as_written(field, identity))
-                .collect();
-            if changed.is_empty() {
-                continue;
-            }
-            // A save writes the whole row. So it undoes every field of a write, or none.
-            let is_undone = fields.iter().all(|field| {
-                self.was_before(&field.path, value_at(identity, &field.path))
-                    && !self.was_seen_and_changed(field, write)
-            });
-            if is_undone {
-                finding.undone.extend(changed.into_iter().map(|field| Put {
-                    path: field.path.clone(),
-                    value: field.after.clone(),
-                }));
+                .filter(is_current)
+                .partition(|field| field.path.first().is_some_and(|root| root == "traits"));
+            let is_rest_as_written = rest.iter().all(|field| is_as_written(field, identity));
+            let is_rest_undone = !is_rest_as_written
+                && rest
+                    .iter()
+                    .all(|field| self.is_undone(field, write, identity));
+            finding.left_alone |= !is_rest_as_written && !is_rest_undone;
+            let mut undone: Vec<&FieldWrite> = if is_rest_undone {
+                rest.clone()
             } else {
-                finding.left_alone = true;
+                Vec::new()
+            };
+            for field in traits {
+                if is_as_written(field, identity) {
+                    continue;
+                }
+                if (rest.is_empty() || is_rest_undone) && self.is_undone(field, write, identity) {
+                    undone.push(field);
+                } else {
+                    finding.left_alone = true;
+                }
             }
+            finding.undone.extend(
+                undone
+                    .into_iter()
+                    .filter(|field| !is_as_written(field, identity))
+                    .map(|field| Put {
+                        path: field.path.clone(),
+                        value: field.after.clone(),
+                    }),
+            );
         }
         finding
     }
 
-    #[expect(clippy::unused_self, reason = "beside its opposite")]
-    fn is_as_written(&self, field: &FieldWrite, identity: &Value) -> bool {
-        same_option(value_at(identity, &field.path), field.after.as_ref())
+    /// Whether a field is as it was before one of the writes, and not because the person changed what was written.
+    fn is_undone(&self, field: &FieldWrite, write: &Write, identity: &Value) -> bool {
+        self.was_before(&field.path, value_at(identity, &field.path))
+            && !self.was_seen_and_changed(field, write)
     }
 
     /// Whether one of the writes found this value at this place.
@@ -244,7 +267,7 @@ impl IdentityWrites {
         })
     }
 
-    /// What to write back if one of our writes undid a save: the traits are those from before a save whose `post` came
+    /// What to write back if a write undid a save: the traits are those from before a save whose `post` came
     /// while the write was under way.
     fn restore(&self, identity: &Value) -> Vec<Put> {
         let Some(newest) = self.saved.last() else {
@@ -257,16 +280,21 @@ impl IdentityWrites {
         let undone = self.saved.iter().find(|saved| {
             same(traits, &saved.previous["traits"])
                 && self.writes.iter().any(|write| {
+                    let ended_at = write
+                        .ended_at
+                        .unwrap_or(later(write.began_at, LONGEST_WRITE));
                     write.began_at <= saved.saved_at
-                        && write
-                            .ended_at
-                            .is_none_or(|ended| saved.saved_at <= later(ended, POST_AFTER_WRITE))
+                        && saved.saved_at <= later(ended_at, POST_AFTER_WRITE)
                 })
         });
         undone.map_or_else(Vec::new, |_| {
             differences(traits, &newest.identity["traits"])
         })
     }
+}
+
+fn is_as_written(field: &FieldWrite, identity: &Value) -> bool {
+    same_option(value_at(identity, &field.path), field.after.as_ref())
 }
 
 /// The entries of `wanted` that differ, so that numbers that Jsonnet rounded are not written where nothing changed.
@@ -329,5 +357,169 @@ pub fn same(one: &Value, other: &Value) -> bool {
                     .all(|(name, value)| other.get(name).is_some_and(|other| same(value, other)))
         }
         _ => one == other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn at(seconds: u64) -> Timestamp {
+        later(Timestamp::UNIX_EPOCH, Duration::from_secs(seconds))
+    }
+
+    fn put(path: &str, value: Option<Value>) -> Put {
+        Put {
+            path: path.split('.').map(ToOwned::to_owned).collect(),
+            value,
+        }
+    }
+
+    /// A write at the first second that had its answer at the second one.
+    fn written(before: &Value, puts: &[Put]) -> IdentityWrites {
+        let mut writes = IdentityWrites::new(Uuid::nil(), at(1));
+        writes.add(Write::new(before, puts, at(1)));
+        writes.ended(at(2));
+        writes
+    }
+
+    fn saved(seconds: u64, previous: &Value, traits: &Value) -> SavedChange {
+        SavedChange {
+            saved_at: at(seconds),
+            previous: json!({ "traits": previous }),
+            identity: json!({ "traits": traits }),
+        }
+    }
+
+    #[test]
+    fn a_write_is_repeated_only_if_all_of_it_is_as_before() {
+        let before = json!({"metadata_admin": {"note": 1, "other": 5}, "traits": {"name": "old"}});
+        let puts = [
+            put("metadata_admin.note", None),
+            put("metadata_admin.mark", Some(json!(2))),
+            put("traits.name", Some(json!("set"))),
+            put("state", Some(json!("inactive"))),
+        ];
+        let writes = written(&before, &puts);
+        let repeated = |fields: &[usize]| -> Vec<Put> {
+            fields.iter().map(|field| puts[*field].clone()).collect()
+        };
+        for (admin, name, undone, left_alone) in [
+            (json!({"mark": 2}), "set", vec![], false),
+            // A save that had read the row before, with the name as it was or with a new one.
+            (json!({"note": 1, "other": 5}), "old", vec![0, 1, 2], false),
+            (json!({"note": 1, "other": 7}), "new", vec![0, 1], true),
+            // A save that had read the row after.
+            (json!({"mark": 2}), "new", vec![], true),
+            (json!({"mark": 2}), "old", vec![], true),
+            // The mark was removed.
+            (json!({}), "set", vec![], true),
+            (json!({"mark": 3}), "set", vec![], true),
+            (json!({"note": 1, "mark": 2}), "set", vec![], true),
+        ] {
+            let now = json!({"metadata_admin": admin, "traits": {"name": name}, "state": "active"});
+            let finding = writes.compare(&now);
+            assert_eq!(finding.undone, repeated(&undone), "{now}");
+            assert_eq!(finding.left_alone, left_alone, "{now}");
+            assert_eq!(finding.restore, [], "{now}");
+        }
+    }
+
+    #[test]
+    fn of_two_writes_to_one_place_the_later_counts() {
+        let mut writes = written(&json!({}), &[put("metadata_admin.note", Some(json!(1)))]);
+        let between = json!({"metadata_admin": {"note": 1}});
+        writes.add(Write::new(
+            &between,
+            &[put("metadata_admin.note", None)],
+            at(3),
+        ));
+        let undone = |writes: &IdentityWrites, now: Value| writes.compare(&now).undone;
+        assert_eq!(
+            undone(&writes, between.clone()),
+            [],
+            "its answer has not come yet"
+        );
+        writes.ended(at(4));
+        assert_eq!(undone(&writes, json!({"metadata_admin": {}})), []);
+        assert_eq!(undone(&writes, between), [put("metadata_admin.note", None)]);
+    }
+
+    #[test]
+    fn a_change_that_a_write_undid_is_written_back_and_no_other() {
+        let old = json!({"name": "old", "number": 1, "gone": "x"});
+        let new = json!({"name": "new", "number": 1.0, "more": true});
+        let admin = [put("metadata_admin.crm", Some(json!(7)))];
+        let back = [
+            put("traits.more", Some(json!(true))),
+            put("traits.name", Some(json!("new"))),
+            put("traits.gone", None),
+        ];
+        for (posts, now, expected) in [
+            (vec![], &old, &[][..]),
+            (vec![saved(2, &old, &new)], &new, &[]),
+            (vec![saved(2, &old, &new)], &old, &back),
+            (vec![saved(61, &old, &new)], &old, &back),
+            // Before the write began, and long after it had ended.
+            (vec![saved(0, &old, &new)], &old, &[]),
+            (vec![saved(90, &old, &new)], &old, &[]),
+            // The person went back.
+            (vec![saved(2, &old, &new), saved(3, &new, &old)], &old, &[]),
+            // Two changes, of which the write undid both.
+            (
+                vec![
+                    saved(2, &old, &json!({"name": "between"})),
+                    saved(3, &json!({"name": "between"}), &new),
+                ],
+                &old,
+                &back,
+            ),
+            // An operator's value.
+            (
+                vec![saved(2, &old, &new)],
+                &json!({"name": "corrected"}),
+                &[],
+            ),
+        ] {
+            let mut writes = written(&json!({ "traits": old }), &admin);
+            writes.saved = posts;
+            let now = json!({"traits": now, "metadata_admin": {"crm": 7}});
+            let mut restore = writes.compare(&now).restore;
+            restore.sort_by_key(|put| (put.value.is_none(), put.path.clone()));
+            assert_eq!(restore, expected, "{now} {:?}", writes.saved);
+        }
+    }
+
+    #[test]
+    fn verifications_follow_the_plan_until_the_last() {
+        let writes = written(&json!({}), &[]);
+        let mut moments = vec![writes.verify_at];
+        while let Some((_, next)) = writes.next_verification(moments[moments.len() - 1]) {
+            moments.push(next);
+        }
+        assert_eq!(moments, VERIFY_AFTER.map(|after| later(at(1), after)));
+    }
+
+    #[test]
+    fn numbers_are_the_same_however_they_are_written() {
+        for (one, other, expected) in [
+            (json!(1), json!(1.0), true),
+            (
+                json!({"a": [1, {"b": 2.50}]}),
+                json!({"a": [1.0, {"b": 2.5}]}),
+                true,
+            ),
+            (
+                json!(9_007_199_254_740_993_u64),
+                json!(9_007_199_254_740_992_u64),
+                true,
+            ),
+            (json!(1), json!("1"), false),
+            (json!({"a": null}), json!({}), false),
+            (json!([1, 2]), json!([2, 1]), false),
+        ] {
+            assert_eq!(same(&one, &other), expected, "{one} {other}");
+        }
     }
 }

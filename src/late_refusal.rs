@@ -44,7 +44,7 @@ impl LateRefusal {
             .as_str()
             .and_then(|text| text.parse::<Timestamp>().ok());
         identity["state"] == "active"
-            && matches!((self.deactivated_at, changed_at), (Some(ours), Some(theirs)) if theirs > ours)
+            && matches!((self.deactivated_at, changed_at), (Some(deactivated), Some(changed)) if changed > deactivated)
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
             // A profile save erased it.
             (ours, "active", json!(null), false),
             (ours, "inactive", json!("2026-11-23T12:00:06Z"), false),
-            // Kratos refused our write: there is nothing to compare with.
+            // Kratos refused the write: there is nothing to compare with.
             (None, "active", json!("2026-11-23T12:00:06Z"), false),
         ] {
             let identity = json!({"state": state, "state_changed_at": changed_at});

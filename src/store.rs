@@ -206,7 +206,7 @@ pub struct Listed {
     /// Its id, which is also the `webhook-id` and the `Idempotency-Key`.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub id: Uuid,
-    /// Its plan's name, or what else it is: `save:crm`, `check:vat`, `confirm:invite`, `release:invite`.
+    /// Its plan's name, or what else it is: `save:crm`, `check:vat`, `late-refusal:vat`, `confirm:invite`, `release:invite`.
     pub plan: String,
     /// What happened.
     pub event: Event,

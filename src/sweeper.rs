@@ -152,11 +152,12 @@ impl Sweeper {
             if flows.is_empty() {
                 return Ok(());
             }
-            let looked_up = futures_util::stream::iter(flows)
+            let done: Vec<Result<(), store::Error>> = futures_util::stream::iter(flows)
                 .map(|record| self.process(record))
-                .buffer_unordered(AT_ONCE);
-            let results: Vec<Result<(), store::Error>> = looked_up.collect().await;
-            results.into_iter().collect::<Result<(), _>>()?;
+                .buffer_unordered(AT_ONCE)
+                .collect()
+                .await;
+            done.into_iter().collect::<Result<(), _>>()?;
         }
     }
 

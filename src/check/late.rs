@@ -176,7 +176,7 @@ pub fn stored(
                 texts,
             }),
             Err(error) => {
-                tracing::warn!(check = check.name, message.id = wording.id, %error, "The text of a message could not be filled in; the built-in `account_refused` stands in for it");
+                tracing::warn!(check = check.name, message.id = wording.id, %error, "The text of a message could not be filled in; the built-in `account_refused` is used instead");
                 None
             }
         }

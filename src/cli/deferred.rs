@@ -1,14 +1,18 @@
 //! `vestibule deferred`: what checks decided after the account had been created.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
+use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{ConfigFile, open_database};
 use crate::check::late::lift;
 use crate::clock::{Clock, Timestamp};
+use crate::late_refusal::LateRefusal;
 use crate::store::Store;
 
 /// What is done with late refusals.
@@ -19,6 +23,19 @@ pub enum Command {
     /// The refusal is lifted in the database, which hooks see within a second. A running `vestibule serve` then sets the
     /// identity active and removes the mark in `metadata_admin`.
     Lift(Lift),
+    /// List the late refusals in force: identity, check, since when, and whether the identity is deactivated
+    List(List),
+}
+
+/// `vestibule deferred list …`
+#[derive(Debug, Args)]
+pub struct List {
+    /// The settings, which name the database
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    json: bool,
 }
 
 /// `vestibule deferred lift …`
@@ -38,7 +55,10 @@ pub struct Lift {
 impl Command {
     /// Does it, also while `serve` runs.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::Lift(lift) = self;
+        let lift = match self {
+            Self::Lift(lift) => lift,
+            Self::List(list) => return list.run().await,
+        };
         let Some(settings) = lift.file.settings() else {
             return Ok(ExitCode::FAILURE);
         };
@@ -47,6 +67,46 @@ impl Command {
         store.close().await;
         println!("{}", lifted?);
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl List {
+    async fn run(&self) -> anyhow::Result<ExitCode> {
+        let Some(settings) = self.file.settings() else {
+            return Ok(ExitCode::FAILURE);
+        };
+        let store = open_database(&settings).await?;
+        let refusals = store.late_refusals().await;
+        store.close().await;
+        let mut out = std::io::stdout().lock();
+        for refusal in refusals.context("the late refusals could not be read; try again")? {
+            self.print(&refusal, &mut out)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn print(&self, refusal: &LateRefusal, out: &mut impl Write) -> std::io::Result<()> {
+        let LateRefusal {
+            identity_id,
+            check,
+            refused_at,
+            deactivated_at,
+            ..
+        } = refusal;
+        let since = refused_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        if self.json {
+            let refusal = json!({
+                "identity_id": identity_id, "check": check, "refused_at": since,
+                "deactivated": deactivated_at.is_some(),
+            });
+            return writeln!(out, "{refusal}");
+        }
+        let state = if deactivated_at.is_some() {
+            "deactivated"
+        } else {
+            "not deactivated yet"
+        };
+        writeln!(out, "{identity_id}  {check}  {since}  {state}")
     }
 }
 
@@ -74,5 +134,43 @@ impl Lift {
                 lifted.others_in_force.join("`, `")
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    #[test]
+    fn a_refusal_is_a_line_for_people_or_programs() {
+        let refusal = LateRefusal {
+            identity_id: Uuid::from_u128(7),
+            check: "vat".to_owned(),
+            message: None,
+            refused_at: "2026-11-23T12:00:00.5Z".parse().unwrap(),
+            deactivated_at: None,
+        };
+        for (json, expected) in [
+            (
+                false,
+                "00000000-0000-0000-0000-000000000007  vat  2026-11-23T12:00:00Z  not deactivated yet\n",
+            ),
+            (
+                true,
+                "{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"check\":\"vat\",\
+                 \"refused_at\":\"2026-11-23T12:00:00Z\",\"deactivated\":false}\n",
+            ),
+        ] {
+            let list = List {
+                file: ConfigFile {
+                    config: PathBuf::new(),
+                },
+                json,
+            };
+            let mut printed = Vec::new();
+            list.print(&refusal, &mut printed).unwrap();
+            assert_eq!(String::from_utf8(printed).unwrap(), expected);
+        }
     }
 }

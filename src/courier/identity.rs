@@ -55,7 +55,7 @@ fn attempt(written: &Result<(), WriteError>) -> Attempt {
             retry_after: None,
             judged: Judged::GiveUp,
         },
-        // The database cannot tell whether another write is under way.
+        // It is not known whether another write is under way.
         Err(WriteError::Busy | WriteError::Store(_)) => Attempt::Unanswered(Unanswered::Busy),
         Err(WriteError::Undone) => Attempt::Answered {
             status: 200,
@@ -69,6 +69,7 @@ fn attempt(written: &Result<(), WriteError>) -> Attempt {
                 retry_after: None,
                 judged: Judged::NotDelivered,
             },
+            identities::Error::Concurrent => Attempt::Unanswered(Unanswered::Busy),
             identities::Error::NotUnderstood => Attempt::Unanswered(Unanswered::Connection),
         },
     }

@@ -136,6 +136,10 @@ impl Porter {
         let identity = match identities.get(delivery.identity_id).await {
             Ok(Some(identity)) => identity,
             Ok(None) => return Ok(Present::Gone),
+            // This was the last try, and the answer must not get lost.
+            Err(_) if self.knows.clock.now() >= delivery.keep_trying_until => {
+                return Ok(Present::Same);
+            }
             Err(_) => return Err(Unanswered::Connection),
         };
         let Some(field) = &check.field else {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct RefusedIdentities {
     clock: Clock,
     metrics: Arc<Metrics>,
     known: RwLock<Option<Known>>,
+    /// Whether Kratos has ever called a hook of login or recovery.
+    was_asked: AtomicBool,
 }
 
 struct Known {
@@ -54,6 +57,7 @@ impl RefusedIdentities {
             clock,
             metrics,
             known: RwLock::new(None),
+            was_asked: AtomicBool::new(false),
         }
     }
 
@@ -69,6 +73,22 @@ impl RefusedIdentities {
                 .map_or(Standing::Free, |refusals| {
                     Standing::Refused(Arc::clone(refusals))
                 }),
+        }
+    }
+
+    /// A hook of login or recovery was called.
+    pub fn asked(&self) {
+        self.was_asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Warns the operator if Kratos does not ask before people sign in.
+    pub fn warn_if_never_asked(&self) {
+        if !self.was_asked.load(Ordering::Relaxed) {
+            tracing::warn!(
+                "An account was refused late, and Kratos has never called a hook of login or recovery at this instance; without \
+                 these hooks a profile save can set the account active again for some seconds: print them with `vestibule kratos \
+                 hooks --config`"
+            );
         }
     }
 

@@ -112,7 +112,7 @@ impl Verifier {
         }
     }
 
-    /// Verifies what is due, and tells when to come again.
+    /// Verifies what is due, and returns when the next verification is due.
     async fn round(&self, noted: &[Activity]) -> Result<Timestamp, store::Error> {
         self.note(noted).await?;
         let again = later(self.clock.now(), LOOK_AGAIN);

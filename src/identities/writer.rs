@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -25,7 +27,7 @@ use crate::telemetry::metrics::ReasonLabels;
 const LOCK: Duration = Duration::from_mins(1);
 /// So many writes of one identity are verified together, the newest.
 const MAX_WRITES: usize = 50;
-/// So many of them may repeat others. More of them mean that somebody undoes each one.
+/// So many of them may repeat others. More of them mean that each one is undone.
 const MAX_REPAIRS: usize = 20;
 /// When to verify again if another write or a settings call is under way.
 const BUSY: Duration = Duration::from_secs(1);
@@ -50,13 +52,13 @@ pub struct IdentityWriter {
 struct OwnLocks(std::sync::Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>>);
 
 impl OwnLocks {
-    async fn hold<T>(&self, id: Uuid, work: impl Future<Output = T>) -> T {
+    async fn hold<T>(&self, id: Uuid, work: BoxFuture<'_, T>) -> T {
         let lock = Arc::clone(self.known().entry(id).or_default());
         let held = lock.lock().await;
         let done = work.await;
         drop(held);
         let mut known = self.known();
-        // The map and this function: nobody waits.
+        // Only the map and this function hold it.
         if Arc::strong_count(&lock) == 2 {
             known.remove(&id);
         }
@@ -122,11 +124,11 @@ impl IdentityWriter {
 
     /// Writes these values.
     pub async fn write(&self, id: Uuid, puts: &[Put]) -> Result<(), WriteError> {
-        self.locked(id, async {
+        let write = async {
             let identity = self.get(id).await?;
             self.patch(id, &identity, puts, false).await
-        })
-        .await
+        };
+        self.locked(id, write.boxed()).await
     }
 
     /// Keeps a person out whom this check refused late: no session lives on, and the account is inactive. Does nothing if the
@@ -134,22 +136,24 @@ impl IdentityWriter {
     pub async fn enforce(&self, id: Uuid, check: &str, puts: &[Put]) -> Result<(), WriteError> {
         // First the hooks, so that no new session can begin.
         self.refused.reload().await?;
-        let is_in_force = async || -> Result<bool, store::Error> {
-            let refusals = self.store.late_refusals_of(id).await?;
-            Ok(refusals.iter().any(|refusal| refusal.check == check))
-        };
-        if !is_in_force().await? {
+        if !self.is_in_force(id, check).await? {
             return Ok(());
         }
+        self.refused.warn_if_never_asked();
         self.identities.delete_sessions(id).await?;
-        self.locked(id, async {
-            if !is_in_force().await? {
+        let deactivate = async {
+            if !self.is_in_force(id, check).await? {
                 return Ok(());
             }
             let identity = self.get(id).await?;
             self.deactivate(id, &identity, puts, false).await
-        })
-        .await
+        };
+        self.locked(id, deactivate.boxed()).await
+    }
+
+    async fn is_in_force(&self, id: Uuid, check: &str) -> Result<bool, store::Error> {
+        let refusals = self.store.late_refusals_of(id).await?;
+        Ok(refusals.iter().any(|refusal| refusal.check == check))
     }
 
     /// Under the lock of the identity.
@@ -192,11 +196,21 @@ impl IdentityWriter {
             (path, put.value.as_ref())
         });
         let operations = patch::all(identity, fields);
-        if operations.is_empty() {
-            return Ok(());
-        }
         let now = self.clock.now();
         let known = self.store.identity_writes(id).await?;
+        if operations.is_empty() {
+            // The answer to an earlier try may have got lost.
+            if let Some(mut writes) = known
+                && writes
+                    .writes
+                    .last()
+                    .is_some_and(|last| last.ended_at.is_none())
+            {
+                writes.ended(now);
+                self.store.store_identity_writes(&writes).await?;
+            }
+            return Ok(());
+        }
         let before = known.clone();
         let mut writes = known.unwrap_or_else(|| IdentityWrites::new(id, now));
         writes.add(Write {
@@ -213,8 +227,8 @@ impl IdentityWriter {
                 Ok(())
             }
             Ok(false) => Err(WriteError::Gone),
-            Err(Error::Status(status @ 400..=499)) => {
-                if status == 400 {
+            Err(error @ (Error::Status(400..=499) | Error::Concurrent)) => {
+                if error == Error::Status(400) {
                     self.count("refused_by_kratos");
                     tracing::error!(
                         identity.id = %id,
@@ -222,31 +236,35 @@ impl IdentityWriter {
                          today; correct the traits or the schema"
                     );
                 }
-                // Nothing was written.
+                // Kratos wrote nothing.
                 match before {
                     Some(before) => self.store.store_identity_writes(&before).await?,
                     None => self.store.end_verification(id, writes.verify_at).await?,
                 }
-                Err(Error::Status(status).into())
+                Err(if error == Error::Concurrent {
+                    WriteError::Busy
+                } else {
+                    error.into()
+                })
             }
             Err(error) => Err(error.into()),
         }
     }
 
     /// Does something as the only writer into the identity.
-    async fn locked<T>(
+    async fn locked(
         &self,
         id: Uuid,
-        work: impl Future<Output = Result<T, WriteError>>,
-    ) -> Result<T, WriteError> {
-        self.own.hold(id, self.with_lock(id, work)).await
+        work: BoxFuture<'_, Result<(), WriteError>>,
+    ) -> Result<(), WriteError> {
+        self.own.hold(id, self.with_lock(id, work).boxed()).await
     }
 
-    async fn with_lock<T>(
+    async fn with_lock(
         &self,
         id: Uuid,
-        work: impl Future<Output = Result<T, WriteError>>,
-    ) -> Result<T, WriteError> {
+        work: BoxFuture<'_, Result<(), WriteError>>,
+    ) -> Result<(), WriteError> {
         let now = self.clock.now();
         if self.settings_call_is_pending(id, now).await? {
             return Err(WriteError::Busy);
@@ -327,12 +345,12 @@ impl IdentityWriter {
             self.count("verified");
             return Ok(());
         }
-        self.locked(id, async { self.repair(id).await }).await
+        self.locked(id, self.repair(id).boxed()).await
     }
 
     /// Looks again, as the only writer, and writes again.
     async fn repair(&self, id: Uuid) -> Result<(), WriteError> {
-        // The changes that people saved before the identity, so that it holds them, unless one of our writes undid them.
+        // The changes that people saved before the identity, so that it holds them, unless a write undid them.
         let now = self.clock.now();
         let writes = self.store.identity_writes(id).await?;
         let writes = writes.unwrap_or_else(|| IdentityWrites::new(id, now));
@@ -386,7 +404,7 @@ impl IdentityWriter {
         self.patch(id, &identity, &puts, true).await
     }
 
-    /// Nothing fights an operator.
+    /// The operator decides: the refusal is lifted, and the identity stays as it is.
     async fn lift_for_an_operator(&self, id: Uuid) -> Result<(), WriteError> {
         let now = self.clock.now();
         let lifted = self.store.lift_late_refusals(id, None, now, &[]).await?;

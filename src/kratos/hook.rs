@@ -11,9 +11,9 @@ pub enum Flow {
     Settings,
     /// Somebody proves that an address is theirs. Kratos calls when they have: there is nothing to refuse.
     Verification,
-    /// Somebody signs in. Kratos asks before the session exists.
+    /// A person signs in. Kratos asks before the session exists.
     Login,
-    /// Somebody gets back into their account. Kratos asks before the session exists, and calls no login hook.
+    /// A person recovers their account. Kratos asks before the session exists, and calls no login hook.
     Recovery,
 }
 

@@ -162,8 +162,8 @@ enum Mention {
 }
 
 impl Calls {
-    /// The part of kratos.yml from `selfservice:` down: sign-ups by these methods, changes of the profile, what else shall be
-    /// told of, and what keeps people out whose account was refused late.
+    /// The part of kratos.yml from `selfservice:` down: sign-ups by these methods, changes of the profile, these events, and
+    /// what keeps people out whose account was refused late.
     #[must_use]
     pub fn hooks(
         &self,
@@ -263,7 +263,7 @@ impl Calls {
         if stage == Stage::Pre {
             lines.push("    response: {parse: true}".to_owned());
         }
-        // A list for all methods stands further left.
+        // A list for all methods is indented less.
         let margin = " ".repeat(if method.is_empty() { 10 } else { 12 });
         lines
             .into_iter()
@@ -307,7 +307,7 @@ impl Calls {
     }
 }
 
-/// The calls for each change of a credential, in their order. With a `pre` there is a `post`, which tells that the change is
+/// The calls for each change of a credential, in their order. With a `pre` there is a `post`, which shows that the change is
 /// over: until then nothing is written into the identity.
 fn credential_stages(besides: &[Besides], late_refusals: LateRefusals) -> &'static [Stage] {
     match late_refusals {

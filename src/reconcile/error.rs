@@ -69,7 +69,7 @@ fn mend(source: identities::Error) -> &'static str {
         identities::Error::Status(401 | 403) => {
             "see that `kratos.auth` holds what the admin API wants; the next round goes on where this one stopped"
         }
-        identities::Error::Status(_) => {
+        identities::Error::Status(_) | identities::Error::Concurrent => {
             "see the log of Kratos; the next round goes on where this one stopped"
         }
         identities::Error::NotUnderstood => "see who answers there",

@@ -132,7 +132,7 @@ impl Answers {
         told.await.ok()
     }
 
-    /// Does something for which nobody waits.
+    /// Runs something in the background.
     pub fn aside(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(work);
     }

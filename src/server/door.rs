@@ -110,7 +110,7 @@ impl Door {
         }
     }
 
-    /// One of our own messages.
+    /// One of the built-in messages.
     #[must_use]
     pub fn message(
         &self,

@@ -22,6 +22,7 @@ const AFTER_LOGIN: Duration = Duration::from_secs(1);
 /// Lets a person in unless their account was refused late.
 pub fn answer(door: &Door, call: &Call) -> Answer {
     let hook = &call.hook;
+    door.refused.asked();
     let payload = match read(call) {
         Ok(payload) => payload,
         Err((status, error)) => {

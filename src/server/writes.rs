@@ -1,4 +1,4 @@
-//! What hook calls tell of identities that Vestibule writes to through the admin API.
+//! What hook calls show about identities that Vestibule writes to through the admin API.
 
 use super::door::Door;
 use super::hook::Call;
@@ -7,7 +7,7 @@ use crate::identities::verifier::Activity;
 use crate::identity_write::{MAX_SETTINGS_WAIT, SavedChange};
 use crate::kratos::{Flow, Payload};
 
-/// A settings `pre` has come: Kratos has read the identity and will write all of it, so nobody else must write to it.
+/// A settings `pre` has come: Kratos has read the identity and will write all of it, so nothing else may write to it.
 pub async fn settings_begin(door: &Door, call: &Call, payload: &Payload) {
     if !concerns(door, call) {
         return;

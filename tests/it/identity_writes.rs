@@ -64,6 +64,8 @@ impl House {
                 (identity["metadata_admin"]["crm_id"] == expected).then_some(())
             })
             .await;
+        // Time must not move while it is being written down.
+        self.app.delivery_in("save:crm", State::Delivered).await;
         self.app.verified().await;
     }
 
@@ -256,7 +258,7 @@ async fn settings_calls_are_not_noted_where_nothing_is_written_into_identities()
     assert_eq!(since.expect("told"), None);
 }
 
-/// Kratos reads the identity for our PATCH, the person saves, and then Kratos writes what it read and we asked for.
+/// Kratos reads the identity for the PATCH, the person saves, and then Kratos writes what it had read, patched.
 #[tokio::test]
 async fn a_change_that_our_write_undid_is_written_back() {
     let house = house().await;
@@ -278,7 +280,7 @@ async fn a_change_that_our_write_undid_is_written_back() {
         })
         .await;
     house.app.to_the_next_try("save:crm").await;
-    // The person's save came in between: `post` tells of it, and the row is as our write left it.
+    // The person's save came in between: `post` tells of it, and the row is as the PATCH left it.
     let form = house
         .change(id, "Canary GmbH", "Canary AG")
         .with("/identity/traits/canary_new", "canary-new")

@@ -221,7 +221,7 @@ fn answer(identities: &mut Identities, received: &Received) -> Answer {
             .is_ok_and(|id: Uuid| identities.contains_key(&id));
         assert!(
             received.method == "DELETE" && known,
-            "a session of somebody"
+            "the sessions of a known identity"
         );
         return (204, String::new(), None);
     }

@@ -20,7 +20,7 @@ fn house() -> Plan {
         .keeping_people_out()
 }
 
-/// Somebody who signed up with a bad number while the register was away.
+/// A person who signed up with a bad number while the register was away.
 struct Person {
     visitor: Visitor,
     typed: Fields,
@@ -230,7 +230,7 @@ pub async fn a_profile_save_beside_a_write_loses_nothing_in_forty_rounds() {
 async fn loses_nothing(people: usize) {
     let house = house().open().await;
     let mut persons = Vec::new();
-    // One after the other: a Kratos in memory fails where several people do something at once.
+    // One after the other: a Kratos in memory fails under parallel requests.
     for number in 0..people {
         let typed = company();
         let mut visitor = house.visitor(Client::Api);
