@@ -367,6 +367,10 @@ fn plays(is_guarded: bool) {
 }
 
 /// `PROPTEST_CASES=2000 cargo test --test it gate_model` plays more of them.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the number of cases is asked of the environment, as proptest does"
+)]
 fn cases() -> u32 {
     let asked = std::env::var("PROPTEST_CASES").ok();
     asked.and_then(|cases| cases.parse().ok()).unwrap_or(60)
