@@ -189,7 +189,11 @@ impl Sweeper {
             };
             match looked_up {
                 LookedUp::Found(id, identity)
-                    if self.can_be_of(one, &identity)
+                    if !state
+                        .pending
+                        .iter()
+                        .any(|other| other.identity_id == Some(id))
+                        && self.can_be_of(one, &identity)
                         && self.is_attributed_to(one, id, &identity).await? =>
                 {
                     if self.found(one, id, &identity).await? {

@@ -614,3 +614,32 @@ async fn two_tabs_with_one_invite_take_turns() {
     assert!(app.pre(&other).await.is_admitted());
     assert_eq!(invites.held_and_confirmed(), (1, 0));
 }
+
+/// Without our `external_id` a visitor's address leads the look-up of one submission to the account of another.
+#[tokio::test]
+async fn an_account_that_came_of_another_submission_of_the_form_ends_this_one() {
+    let (app, invites, _kratos) = {
+        let (invites, kratos) = (Invites::with_uses(1), FakeKratos::start());
+        let yaml = format!(
+            "kratos: {{admin_url: \"${{env:KRATOS}}\", use_external_id: never}}\n{INVITES}"
+        );
+        let app = TestApp::with(&yaml)
+            .env("INVITES", &invites.url())
+            .kratos("KRATOS", &kratos)
+            .start()
+            .await;
+        let id = kratos.has("a@example.org", "2026-11-23T14:32:53.2Z");
+        kratos.change(id, "/traits/invite", json!("gold"));
+        let gold = invited("a@example.org");
+        let silver = gold.clone().with_trait("invite", "silver");
+        assert!(app.pre(&gold).await.is_admitted());
+        assert!(app.pre(&silver).await.is_admitted());
+        assert_eq!(app.post(&gold.saved_as(id)).await.status, 204);
+        (app, invites, kratos)
+    };
+    assert_eq!(invites.held_and_confirmed().0, 2);
+    app.hand.advance(Duration::from_mins(70));
+    app.delivery_in("release:invite", State::Delivered).await;
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+}
