@@ -230,8 +230,10 @@ async fn while_it_can_be_looked_up_the_journal_decides_and_not_the_clock() {
 async fn the_example_lets_no_more_people_in_than_there_are_uses() {
     let invites = Invites::with_uses(2);
     let yaml = include_str!("../../examples/settings/invites.yaml");
+    let kratos = FakeKratos::start();
     let app = TestApp::with(yaml)
         .env("INVITES", &invites.url())
+        .kratos("KRATOS_ADMIN", &kratos)
         .start()
         .await;
     let people: Vec<_> = (0..3)

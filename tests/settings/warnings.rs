@@ -54,6 +54,16 @@ fn accept_is_a_warning_where_a_service_is_asked() {
 }
 
 #[test]
+fn a_reservation_without_the_admin_api_is_a_warning() {
+    let reserve = r#"checks:
+  invite: {field: traits.invite, reserve: {take: {post: "http://a/{value}"}, release: {delete: "http://a/{value}"}}}
+"#;
+    insta::assert_snapshot!(warnings(reserve, "{}"));
+    let looked_up = format!("kratos: {{admin_url: \"http://kratos:4434\"}}\n{reserve}");
+    assert_eq!(warnings(&looked_up, "{}"), "");
+}
+
+#[test]
 fn without_a_schema_nothing_is_said_of_types() {
     let text = "checks: {a: {field: traits.invite, refuse: [{when: \"value == 'x'\"}]}}";
     assert_eq!(warnings(text, SCHEMA), "");

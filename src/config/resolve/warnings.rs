@@ -9,6 +9,18 @@ impl<'a> Resolver<'a> {
         for (check, place) in checks {
             self.warn_about_types(check, place);
             self.warn_about_accept(check, place);
+            self.warn_about_reserve(check, place);
+        }
+    }
+
+    fn warn_about_reserve(&mut self, check: &Check, place: &Place<'a>) {
+        if check.reserve.is_some() && !self.has_admin_url() {
+            self.warn(
+                &place.key("reserve"),
+                "without Kratos's admin API sign-ups cannot be looked up: a client that hangs up at the right moment keeps its \
+                 account while what was reserved for it is released, and a form that was refused by Kratos may have to wait until it expires",
+                "name its address: `kratos: {admin_url: \"http://kratos:4434\"}`",
+            );
         }
     }
 
