@@ -326,6 +326,8 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error>;
     /// The flow alone, which is quicker.
     async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error>;
+    /// The flow whose submissions got this `external_id`, if no `post` or look-up has closed it yet.
+    async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error>;
     /// Takes up to `limit` flows whose look-up is due, and leases them to the caller. Counts the look-up.
     async fn lease_flows(
         &self,

@@ -3,6 +3,8 @@
 CREATE TABLE flows (
     flow_id     TEXT    NOT NULL PRIMARY KEY,
     flow        TEXT    NOT NULL,
+    -- The external_id that `pre` answered. NULL: none.
+    external_id TEXT,
     -- The identity that the sign-up became: with the one-identity guard no other can come of the flow. NULL while it is open.
     identity_id TEXT,
     expires_at  INTEGER NOT NULL,
@@ -13,6 +15,7 @@ CREATE TABLE flows (
     lookups     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX flows_due ON flows (look_at) WHERE look_at IS NOT NULL;
+CREATE INDEX flows_by_external_id ON flows (external_id) WHERE identity_id IS NULL AND external_id IS NOT NULL;
 CREATE INDEX flows_expiring ON flows (expires_at);
 
 -- Accepted submissions. They go with their flow, and when the flow is closed.

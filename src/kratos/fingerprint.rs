@@ -9,6 +9,9 @@ use uuid::Uuid;
 /// Enough of SHA-256 that two visitors' traits never meet.
 const HASH_BYTES: usize = 24;
 
+/// The external ids that `pre` answers begin so.
+pub const GUARD_PREFIX: &str = "vestibule:";
+
 /// The hash of a JSON value in canonical form: keys sorted, numbers as 64-bit floats. Hooks get keys sorted and integers
 /// beyond 2^53 rounded, the admin API neither, so the texts of the two differ for the same traits.
 #[must_use]
@@ -66,7 +69,7 @@ pub fn guard_id(flow_id: Uuid) -> String {
     let digest = Sha256::digest(flow_id.to_string().as_bytes());
     digest[..HASH_BYTES]
         .iter()
-        .fold("vestibule:".to_owned(), |mut text, byte| {
+        .fold(GUARD_PREFIX.to_owned(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text
         })

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::delivery::State;
+use vestibule::kratos::fingerprint::guard_id;
 
 use crate::support::failing::Failing;
 use crate::support::payload::Payload;
@@ -667,4 +668,29 @@ async fn no_account_is_deactivated_for_a_sign_up_that_it_may_not_have_come_of() 
         })
         .await;
     assert_eq!(house.kratos.identity(id)["state"], "active");
+}
+
+#[tokio::test]
+async fn a_change_before_the_lost_post_is_looked_up_does_not_evade_the_check() {
+    let house = house("deactivate").await;
+    let person = payload();
+    assert!(house.app.pre(&person).await.is_admitted());
+    // The client hung up: the account exists, and no `post` came. The person changes it at the same moment.
+    let id = house
+        .kratos
+        .has("canary@example.org", "2026-11-23T14:32:54Z");
+    let external_id = guard_id(person.flow_id());
+    house.kratos.change(id, "/external_id", json!(external_id));
+    let emptied = change_of(id, "vat_number", "").with("/identity/external_id", external_id);
+    assert_eq!(
+        house.app.settings(&emptied).await.refused(),
+        [("#/traits/vat_number".to_owned(), 4_900_001)]
+    );
+    let question = house.app.deliveries("check:vat_number").await;
+    assert_eq!((question.len(), question[0].identity_id), (1, id));
+    // The look-up and a late `post` find nothing more to do.
+    house.app.hand.advance(Duration::from_secs(6));
+    let late = person.saved_as(id).guarded();
+    assert_eq!(house.app.post(&late).await.status, 204);
+    assert_eq!(house.app.deliveries("check:vat_number").await.len(), 1);
 }

@@ -19,11 +19,11 @@ use crate::store::{Error, PendingEnd};
 // A closed flow stays as it is. The upsert locks the row, so recording an acceptance and closing the flow exclude each other.
 const FLOWS: &str = concat!(
     "
-INSERT INTO flows (flow_id, flow, expires_at, newest_at, look_at, lookups)
-SELECT flow_id, flow, expires_at, newest_at, look_at, 0
+INSERT INTO flows (flow_id, flow, external_id, expires_at, newest_at, look_at, lookups)
+SELECT flow_id, flow, external_id, expires_at, newest_at, look_at, 0
 FROM ",
     rows!(
-        "flow_id" "TEXT", "flow" "TEXT", "expires_at" "BIGINT", "newest_at" "BIGINT", "look_at" "BIGINT"
+        "flow_id" "TEXT", "flow" "TEXT", "external_id" "TEXT", "expires_at" "BIGINT", "newest_at" "BIGINT", "look_at" "BIGINT"
     ),
     " WHERE true
 ON CONFLICT (flow_id) DO UPDATE
@@ -53,9 +53,10 @@ SET method = excluded.method, traits_hash = excluded.traits_hash, transient_payl
 );
 
 #[derive(Serialize)]
-struct FlowRow {
+struct FlowRow<'a> {
     flow_id: Uuid,
     flow: &'static str,
+    external_id: Option<&'a str>,
     expires_at: i64,
     newest_at: i64,
     look_at: Option<i64>,
@@ -102,7 +103,7 @@ pub(super) async fn accept(
     for must_hold in [true, false] {
         let some = || acceptances.iter().filter(|one| one.must_hold == must_hold);
         // A statement may touch each row once, and locks rows in one order.
-        let mut flows: BTreeMap<Uuid, FlowRow> = BTreeMap::new();
+        let mut flows: BTreeMap<Uuid, FlowRow<'_>> = BTreeMap::new();
         let mut submissions: BTreeMap<&PendingKey, SubmissionRow<'_>> = BTreeMap::new();
         for one in some() {
             let sign_up = &one.sign_up;
@@ -111,6 +112,12 @@ pub(super) async fn accept(
                 FlowRow {
                     flow_id: sign_up.key.flow_id,
                     flow: sign_up.flow.as_str(),
+                    external_id: sign_up
+                        .details
+                        .lookup_keys
+                        .external_id
+                        .as_deref()
+                        .filter(|_| sign_up.guarded),
                     expires_at: row::moment(sign_up.expires_at),
                     newest_at: row::moment(sign_up.accepted_at),
                     look_at: one.look_at.map(row::moment),
@@ -122,7 +129,7 @@ pub(super) async fn accept(
             continue;
         }
         let expected = flows.len() as u64;
-        let rows: Vec<FlowRow> = flows.into_values().collect();
+        let rows: Vec<FlowRow<'_>> = flows.into_values().collect();
         let done = sqlx::query(FLOWS)
             .bind(row::text(&rows))
             .execute(&mut *connection)
@@ -234,6 +241,16 @@ pub(super) async fn record(readers: &Pool, flow_id: Uuid) -> Result<Option<FlowR
         .fetch_optional(readers)
         .await?;
     Ok(row.as_ref().map(flow_record).transpose()?)
+}
+
+const OPEN_FLOW: &str = "SELECT flow_id FROM flows WHERE external_id = $1 AND identity_id IS NULL";
+
+pub(super) async fn open_flow(readers: &Pool, external_id: &str) -> Result<Option<Uuid>, Error> {
+    let row = sqlx::query(OPEN_FLOW)
+        .bind(external_id)
+        .fetch_optional(readers)
+        .await?;
+    Ok(row.map(|row| row::uuid(&row, "flow_id")).transpose()?)
 }
 
 fn flow_record(row: &DbRow) -> Result<FlowRecord, sqlx::Error> {

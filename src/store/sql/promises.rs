@@ -170,6 +170,10 @@ impl Store for Database {
         again(|| pending::record(self.readers(), flow_id).boxed()).await
     }
 
+    async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error> {
+        again(|| pending::open_flow(self.readers(), external_id).boxed()).await
+    }
+
     async fn lease_flows(
         &self,
         now: Timestamp,

@@ -234,6 +234,10 @@ impl Store for Failing {
         self.may_fail()?;
         self.store.flow_record(flow_id).await
     }
+    async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error> {
+        self.may_fail()?;
+        self.store.open_flow(external_id).await
+    }
     async fn lease_flows(
         &self,
         now: Timestamp,
