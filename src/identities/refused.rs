@@ -85,9 +85,9 @@ impl RefusedIdentities {
     pub fn warn_if_never_asked(&self) {
         if !self.was_asked.load(Ordering::Relaxed) {
             tracing::warn!(
-                "An account was refused late, and Kratos has never called a hook of login or recovery at this instance; without \
-                 these hooks a profile save can set the account active again for some seconds: print them with `vestibule kratos \
-                 hooks --config`"
+                "An account was refused late, and Kratos has not called a hook of login or recovery at this instance yet. If these \
+                 hooks are missing in kratos.yml, a profile save can set the account active again for some seconds; \
+                 `vestibule kratos hooks --config` prints them"
             );
         }
     }

@@ -124,6 +124,10 @@ impl IdentityWriter {
 
     /// Writes these values.
     pub async fn write(&self, id: Uuid, puts: &[Put]) -> Result<(), WriteError> {
+        if puts.iter().any(|put| put.path == ["state"]) {
+            // A lifted refusal: the hooks let the person in before the account is active.
+            self.refused.reload().await?;
+        }
         let write = async {
             let identity = self.get(id).await?;
             self.patch(id, &identity, puts, false).await

@@ -207,7 +207,10 @@ pub async fn a_refusal_is_lifted_by_hand() {
     let visitor = house.visitor(Client::Api);
     let mut flow = visitor.login().await;
     assert!(flow.submit(&login(&person.typed)).await.is_accepted());
-    assert!(visitor_saves(&house, &person).await);
+    eventually("the person saves", async || {
+        visitor_saves(&house, &person).await.then_some(())
+    })
+    .await;
 }
 
 async fn visitor_saves(house: &House, person: &Person) -> bool {
