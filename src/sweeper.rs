@@ -152,14 +152,12 @@ impl Sweeper {
             if flows.is_empty() {
                 return Ok(());
             }
-            let looked_up = futures_util::stream::iter(flows)
+            let done: Vec<Result<(), store::Error>> = futures_util::stream::iter(flows)
                 .map(|record| self.process(record))
-                .buffer_unordered(AT_ONCE);
-            let failed: Vec<store::Error> =
-                looked_up.filter_map(async |one| one.err()).collect().await;
-            if let Some(error) = failed.into_iter().next() {
-                return Err(error);
-            }
+                .buffer_unordered(AT_ONCE)
+                .collect()
+                .await;
+            done.into_iter().collect::<Result<(), _>>()?;
         }
     }
 
