@@ -1,4 +1,5 @@
 //! Every way by which a check could be evaded.
 
+pub mod hang_ups;
 pub mod late_refusals;
 pub mod submissions;

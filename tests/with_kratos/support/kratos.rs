@@ -41,6 +41,8 @@ pub struct Wishes {
     pub without_post: bool,
     /// Whether sign-ups by password are told of as if by a passkey, of which hooks are not told the identifier.
     pub disguised: bool,
+    /// The database.
+    pub dsn: String,
 }
 
 impl Default for Wishes {
@@ -52,6 +54,7 @@ impl Default for Wishes {
             late_refusals: LateRefusals::None,
             without_post: false,
             disguised: false,
+            dsn: "memory".to_owned(),
         }
     }
 }
@@ -120,7 +123,7 @@ impl Kratos {
                 .replace("method=password", "method=passkey");
             *hooks = serde_json::from_str(&told).expect("JSON");
         }
-        settings["dsn"] = json!("memory");
+        settings["dsn"] = json!(wishes.dsn);
         settings["serve"]["public"]["port"] = json!(ports.public);
         settings["serve"]["public"]["base_url"] = json!(format!("{public}/"));
         settings["serve"]["admin"]["port"] = json!(ports.admin);
@@ -139,6 +142,9 @@ impl Kratos {
         let file = folder.join("kratos.json");
         std::fs::write(&file, settings.to_string()).expect("kratos.json is written");
 
+        if wishes.dsn != "memory" {
+            migrate(folder, &wishes.dsn);
+        }
         let mut command = Command::new(program().expect("kratos on PATH, or KRATOS_BIN"));
         command
             .args(["serve", "--dev", "--sqa-opt-out", "-c"])
@@ -285,6 +291,21 @@ impl Kratos {
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
         answer.json().await.expect("JSON")
     }
+}
+
+/// Creates the tables of Kratos in an empty database.
+fn migrate(folder: &Path, dsn: &str) {
+    let output = Command::new(program().expect("kratos on PATH, or KRATOS_BIN"))
+        .args(["migrate", "sql", "-e", "--yes"])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", folder)
+        .env("DSN", dsn)
+        .current_dir(folder)
+        .output()
+        .expect("kratos migrate");
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kratos migrate: {complained}");
 }
 
 /// Adds what `vestibule kratos hooks --event …` prints, beside the hooks that are there.
