@@ -2,4 +2,5 @@
 
 pub mod hang_ups;
 pub mod late_refusals;
+pub mod social;
 pub mod submissions;

@@ -87,6 +87,7 @@ fn main() {
     scenes.each(gate::submissions::a_correction_after_a_taken_address_keeps_the_invite);
     scenes.once(gate::submissions::two_tabs_with_one_invite_take_turns);
     scenes.once(gate::submissions::by_code_one_account_comes_of_a_form);
+    scenes.once(gate::social::one_invite_serves_one_account_of_parallel_callbacks);
     scenes.once(gate::hang_ups::every_account_is_delivered_although_clients_hang_up);
     scenes.once(gate::hang_ups::every_change_is_delivered_although_clients_hang_up);
     scenes.long(gate::hang_ups::every_account_is_delivered_although_two_hundred_clients_hang_up);

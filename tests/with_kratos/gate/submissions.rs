@@ -52,7 +52,7 @@ async fn race(forms: &mut [Flow<'_>], fields: &[Fields]) -> Vec<Answer> {
 }
 
 /// The accounts that hold this invite.
-async fn accounts_with(house: &House, invite: &str) -> Vec<Value> {
+pub async fn accounts_with(house: &House, invite: &str) -> Vec<Value> {
     let all = house.kratos.identities().await;
     all.into_iter()
         .filter(|one| one["traits"]["invite"] == invite)

@@ -7,6 +7,7 @@ use vestibule::kratos::hooks::{Besides, LateRefusals};
 
 use super::kratos::{Kratos, Ports, Wishes};
 use super::postgres::Server;
+use super::provider::Provider;
 use super::proxy::Proxy;
 use super::relay::Relay;
 use super::service::{KNOWN_INVITE, Service, UNKNOWN_VAT_NUMBER};
@@ -169,6 +170,13 @@ impl Plan {
     #[must_use]
     pub fn on_postgres(mut self, server: Server) -> Self {
         self.postgres = Some(Arc::new(server));
+        self
+    }
+
+    /// People can sign up with this `OpenID` provider.
+    #[must_use]
+    pub fn with_provider(mut self, provider: &Provider) -> Self {
+        self.wishes.provider = Some(provider.url.clone());
         self
     }
 

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use regex::Regex;
 use serde_json::{Value, json};
 use vestibule::kratos::hooks::{
@@ -12,6 +14,9 @@ use vestibule::kratos::hooks::{
 use super::program::Program;
 use super::{eventually, port};
 
+/// What Kratos takes over from the `OpenID` provider.
+const CLAIMS: &str =
+    "local claims = std.extVar('claims'); {identity: {traits: {email: claims.email}}}";
 /// Where browsers go after a sign-up; nobody answers there.
 pub const RETURN_TO: &str = "http://127.0.0.1:4455/after";
 
@@ -43,6 +48,8 @@ pub struct Wishes {
     pub disguised: bool,
     /// The database.
     pub dsn: String,
+    /// The address of an `OpenID` provider.
+    pub provider: Option<String>,
 }
 
 impl Default for Wishes {
@@ -55,6 +62,7 @@ impl Default for Wishes {
             without_post: false,
             disguised: false,
             dsn: "memory".to_owned(),
+            provider: None,
         }
     }
 }
@@ -122,6 +130,16 @@ impl Kratos {
                 .to_string()
                 .replace("method=password", "method=passkey");
             *hooks = serde_json::from_str(&told).expect("JSON");
+        }
+        if let Some(url) = &wishes.provider {
+            settings["selfservice"]["methods"]["oidc"] = json!({
+                "enabled": true,
+                "config": {"providers": [{
+                    "id": "directory", "provider": "generic", "client_id": "kratos", "client_secret": "a-secret-for-the-tests",
+                    "issuer_url": url, "scope": ["openid", "email"],
+                    "mapper_url": format!("base64://{}", BASE64_STANDARD.encode(CLAIMS)),
+                }]},
+            });
         }
         settings["dsn"] = json!(wishes.dsn);
         settings["serve"]["public"]["port"] = json!(ports.public);

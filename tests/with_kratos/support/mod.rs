@@ -6,6 +6,7 @@ pub mod kratos;
 pub mod message;
 pub mod port;
 pub mod program;
+pub mod provider;
 pub mod proxy;
 pub mod relay;
 pub mod service;
