@@ -1,5 +1,6 @@
 //! Every way by which a check could be evaded.
 
+pub mod changes;
 pub mod hang_ups;
 pub mod late_refusals;
 pub mod social;

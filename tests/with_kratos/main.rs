@@ -88,6 +88,7 @@ fn main() {
     scenes.once(gate::submissions::two_tabs_with_one_invite_take_turns);
     scenes.once(gate::submissions::by_code_one_account_comes_of_a_form);
     scenes.once(gate::social::one_invite_serves_one_account_of_parallel_callbacks);
+    scenes.each(gate::changes::an_invite_of_a_change_that_kratos_refuses_is_released);
     scenes.once(gate::hang_ups::every_account_is_delivered_although_clients_hang_up);
     scenes.once(gate::hang_ups::every_change_is_delivered_although_clients_hang_up);
     scenes.long(gate::hang_ups::every_account_is_delivered_although_two_hundred_clients_hang_up);
