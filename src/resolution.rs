@@ -125,6 +125,24 @@ fn occasion_of(pending: &PendingSignUp) -> String {
     format!("{}:{}", key.flow_id, key.submission)
 }
 
+/// The submission that a settings change came of. Of a repeated `post`, or one after a look-up, it is the newest that was
+/// saved. If that one has other values, the call is about a further change, which is not recorded.
+fn change_of<'a>(
+    attribution: &Attribution<'a>,
+    pending: &'a [PendingSignUp],
+    hash: &SubmissionHash,
+) -> Option<&'a PendingSignUp> {
+    match attribution {
+        Attribution::Exact(one) | Attribution::Only(one) => Some(one),
+        Attribution::Known => pending
+            .iter()
+            .filter(|one| one.identity_id.is_some())
+            .max_by_key(|one| one.accepted_at)
+            .filter(|one| one.hash.traits == hash.traits),
+        Attribution::Ambiguous | Attribution::Unknown => None,
+    }
+}
+
 /// It is not known which submission the identity came of: everything that was reserved is kept, and an operator decides.
 fn keep_all(batch: &mut Batch, made: &Made<'_>, pending: &[PendingSignUp], state: &FlowState) {
     let now = made.names.now;
@@ -227,14 +245,8 @@ impl Resolution {
     /// deferred is asked.
     #[must_use]
     pub fn made(&self, made: &Made<'_>, state: &FlowState) -> Resolved {
-        let occasion = Occasion {
-            event: made.event,
-            identity_id: made.identity_id,
-            trigger_id: made.trigger_id,
-            check: None,
-        };
         let mut resolved = Resolved::default();
-        resolved.batch.deliveries = deliveries_for(&self.plans, &occasion, &made.names);
+        resolved.batch.deliveries = self.deliveries(made, made.trigger_id);
         let attributed_before = state.record.as_ref().and_then(|record| record.identity_id);
         if attributed_before == Some(made.identity_id) {
             return resolved;
@@ -251,6 +263,12 @@ impl Resolution {
             .collect();
         let knows_payload = made.names.flow.is_some() && made.event == Event::IdentityCreated;
         let attribution = attribute(&pending, made.identity_id, &hash, knows_payload, closes);
+        if made.event != Event::IdentityCreated
+            && let Some(one) = change_of(&attribution, &pending, &hash)
+        {
+            // `post` and a look-up store the same deliveries.
+            resolved.batch.deliveries = self.deliveries(made, &occasion_of(one));
+        }
         resolved.guard = match attribution {
             Attribution::Exact(one) | Attribution::Only(one) if one.guarded => Some(closes),
             _ => closes.then_some(true),
@@ -287,6 +305,16 @@ impl Resolution {
             resolved.batch.ended.push(Ending::of(one, end));
         }
         resolved
+    }
+
+    fn deliveries(&self, made: &Made<'_>, trigger_id: &str) -> Vec<New> {
+        let occasion = Occasion {
+            event: made.event,
+            identity_id: made.identity_id,
+            trigger_id,
+            check: None,
+        };
+        deliveries_for(&self.plans, &occasion, &made.names)
     }
 
     /// What follows for the submission that the identity came of, and for the others of a flow that is closed now.

@@ -100,10 +100,19 @@ impl PendingPolicy {
         (wanted && hook.flow == Flow::Registration && !has_one).then(|| guard_id(payload.flow_id))
     }
 
-    /// Whether the response waits until the acceptance is recorded, so that a `post` without a record is a fault for sure.
+    /// Whether the response waits until the acceptance is recorded. A `post` of a registration without a record is a fault for
+    /// sure then. A change in settings would be delivered twice, by a `post` that comes before its record and by a look-up.
     #[must_use]
     pub fn is_awaited(&self, hook: &Hook) -> bool {
-        hook.flow == Flow::Registration && self.holds_registrations
+        match hook.flow {
+            Flow::Registration => self.holds_registrations,
+            _ => self.looks_up && self.delivers_change(hook),
+        }
+    }
+
+    fn delivers_change(&self, hook: &Hook) -> bool {
+        let is_profile = matches!(hook.method.as_str(), "profile" | "");
+        hook.flow == Flow::Settings && self.wants_updates && is_profile
     }
 
     /// What is recorded of an accepted submission. `None` if nothing waits for its outcome.
@@ -119,7 +128,7 @@ impl PendingPolicy {
     ) -> Option<Acceptance> {
         let is_change = !payload.identity_id.is_nil();
         let wanted = if is_change {
-            self.wants_updates && matches!(hook.method.as_str(), "profile" | "")
+            self.delivers_change(hook)
         } else {
             self.wants_registrations
         };

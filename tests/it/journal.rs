@@ -84,6 +84,60 @@ async fn an_account_of_which_no_post_told_is_delivered_once_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_change_that_was_looked_up_before_its_post_came_is_delivered_once() {
+    let yaml = SETTINGS.replace("[identity.created]", "[identity.updated]");
+    let (app, kratos, crm) = house_with(&yaml).await;
+    let id = kratos.has("changed@example.org", "2026-11-23T14:32:54Z");
+    let before = json!({"email": "before@example.org"});
+    let change = person("changed@example.org")
+        .changed_from(&before)
+        .saved_as(id);
+    assert!(app.settings(&change).await.is_admitted());
+    app.recorded(&change).await;
+    app.hand.advance(Duration::from_secs(61));
+    crm.next().await;
+    app.delivery_in("crm", State::Delivered).await;
+
+    let post = "/hooks/settings/post?method=profile";
+    for _ in 0..2 {
+        assert_eq!(app.call(post, change.to_string()).await.status, 204);
+    }
+    assert_eq!(app.deliveries("crm").await.len(), 1);
+
+    // The same values again, after other ones: a further change.
+    let other = Payload(change.0.clone()).with_trait("company", "Canary AG");
+    for one in [&other, &change] {
+        assert!(app.settings(one).await.is_admitted());
+        app.recorded(one).await;
+        assert_eq!(app.call(post, one.to_string()).await.status, 204);
+    }
+    assert_eq!(app.deliveries("crm").await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_change_is_recorded_before_its_post_can_come() {
+    let yaml = SETTINGS.replace("[identity.created]", "[identity.updated]");
+    let (app, kratos, _crm) = house_with(&yaml).await;
+    let id = kratos.has("changed@example.org", "2026-11-23T14:32:54Z");
+    let before = json!({"email": "before@example.org"});
+    let change = person("changed@example.org")
+        .changed_from(&before)
+        .saved_as(id);
+    assert!(app.settings(&change).await.is_admitted());
+    let pending = app.app.store.flow(change.flow_id()).await;
+    assert_eq!(pending.expect("an answer").pending.len(), 1);
+    let post = "/hooks/settings/post?method=profile";
+    assert_eq!(app.call(post, change.to_string()).await.status, 204);
+    app.hand.advance(Duration::from_secs(61));
+    // The first look-up is of another change.
+    let other = person("other@example.org").changed_from(&before);
+    app.settings(&other).await;
+    app.hand.advance(Duration::from_secs(61));
+    kratos.next().await;
+    assert_eq!(app.deliveries("crm").await.len(), 1);
+}
+
+#[tokio::test]
 async fn what_post_has_closed_is_looked_for_no_more() {
     let (app, kratos, crm) = house().await;
     let person = person("told@example.org");

@@ -1,4 +1,7 @@
 //! Every way by which a check could be evaded.
 
+pub mod changes;
+pub mod hang_ups;
 pub mod late_refusals;
+pub mod social;
 pub mod submissions;

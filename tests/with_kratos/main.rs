@@ -79,6 +79,7 @@ fn main() {
     scenes.once(nothing_is_lost::an_account_is_made_while_the_register_is_away_and_refused_later);
     scenes.once(nothing_is_lost::what_the_crm_answers_is_written_into_the_identity);
     scenes.each(gate::submissions::one_invite_serves_one_account_of_a_form_that_is_sent_many_times);
+    scenes.once(gate::submissions::on_two_instances_one_invite_serves_one_account_too);
     scenes.each(gate::submissions::without_our_external_id_one_invite_serves_one_account_too);
     scenes.each(gate::submissions::a_refused_submission_leaves_the_invite_with_the_accepted_one);
     scenes
@@ -86,6 +87,12 @@ fn main() {
     scenes.each(gate::submissions::a_correction_after_a_taken_address_keeps_the_invite);
     scenes.once(gate::submissions::two_tabs_with_one_invite_take_turns);
     scenes.once(gate::submissions::by_code_one_account_comes_of_a_form);
+    scenes.once(gate::social::one_invite_serves_one_account_of_parallel_callbacks);
+    scenes.each(gate::changes::an_invite_of_a_change_that_kratos_refuses_is_released);
+    scenes.once(gate::hang_ups::every_account_is_delivered_although_clients_hang_up);
+    scenes.once(gate::hang_ups::every_change_is_delivered_although_clients_hang_up);
+    scenes.long(gate::hang_ups::every_account_is_delivered_although_two_hundred_clients_hang_up);
+    scenes.long(gate::hang_ups::every_change_is_delivered_although_two_hundred_clients_hang_up);
     scenes.once(gate::late_refusals::a_late_refusal_lasts_although_the_person_saves_in_a_loop);
     scenes.once(
         gate::late_refusals::whoever_kratos_cannot_deactivate_is_kept_out_of_login_and_recovery,

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::support::fields::{EMAIL, Fields, INVITE, VAT_NUMBER};
 use crate::support::house::Plan;
 use crate::support::message::{FORM_USED, INVITE_USED};
+use crate::support::postgres::Server;
 use crate::support::service::{Behaviour, ONE_USE, Received, UNKNOWN_VAT_NUMBER};
 use crate::support::visitor::{Answer, Flow, Page, Visitor};
 use crate::support::{Client, House, company, eventually};
@@ -21,7 +22,7 @@ fn rounds() -> usize {
     })
 }
 
-fn plan() -> Plan {
+pub fn plan() -> Plan {
     House::plan()
         .on("nothing_is_lost.yaml")
         .looking_up_faster(60)
@@ -51,7 +52,7 @@ async fn race(forms: &mut [Flow<'_>], fields: &[Fields]) -> Vec<Answer> {
 }
 
 /// The accounts that hold this invite.
-async fn accounts_with(house: &House, invite: &str) -> Vec<Value> {
+pub async fn accounts_with(house: &House, invite: &str) -> Vec<Value> {
     let all = house.kratos.identities().await;
     all.into_iter()
         .filter(|one| one["traits"]["invite"] == invite)
@@ -66,7 +67,7 @@ fn calls(received: &[Received], verb: &str, end: &str) -> usize {
         .count()
 }
 
-fn confirmations(house: &House, invite: &str) -> usize {
+pub fn confirmations(house: &House, invite: &str) -> usize {
     calls(
         &house.invites.received(),
         "POST",
@@ -74,7 +75,7 @@ fn confirmations(house: &House, invite: &str) -> usize {
     )
 }
 
-fn releases(house: &House, invite: &str) -> usize {
+pub fn releases(house: &House, invite: &str) -> usize {
     let received = house.invites.received();
     received
         .iter()
@@ -128,6 +129,24 @@ pub async fn one_invite_serves_one_account_of_a_form_that_is_sent_many_times(cli
         let invite = format!("{ONE_USE}{client}-{round}");
         assert_eq!(accounts_with(&house, &invite).await.len(), 1);
     }
+    no_alarm(&house).await;
+}
+
+/// The same with two instances of Vestibule behind one address, on one database.
+pub async fn on_two_instances_one_invite_serves_one_account_too() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let plan = plan().on_postgres(server).with_other_instances(1);
+    let (house, relay) = plan.open_behind_a_relay().await;
+    prove_guard(&house).await;
+    for round in 0..rounds() {
+        one_invite(&house, Client::Api, round).await;
+        let invite = format!("{ONE_USE}{}-{round}", Client::Api);
+        assert_eq!(accounts_with(&house, &invite).await.len(), 1);
+    }
+    let calls = relay.calls();
+    assert!(calls.iter().all(|calls| *calls > RACERS), "{calls:?}");
     no_alarm(&house).await;
 }
 
@@ -293,10 +312,12 @@ pub async fn by_code_one_account_comes_of_a_form() {
 }
 
 /// Nothing of it is worth an alarm.
-async fn no_alarm(house: &House) {
+pub async fn no_alarm(house: &House) {
     let said = house.vestibule.said();
     let alarm = said.lines().find(|line| line.contains("ALARM"));
     assert_eq!(alarm, None);
-    let late = house.vestibule.metric("vestibule_late_posts_total").await;
-    assert!(late < 0.5, "{late} reservations were released too early");
+    for instance in std::iter::once(&house.vestibule).chain(&house.others) {
+        let late = instance.metric("vestibule_late_posts_total").await;
+        assert!(late < 0.5, "{late} reservations were released too early");
+    }
 }

@@ -6,7 +6,10 @@ use tempfile::TempDir;
 use vestibule::kratos::hooks::{Besides, LateRefusals};
 
 use super::kratos::{Kratos, Ports, Wishes};
+use super::postgres::Server;
+use super::provider::Provider;
 use super::proxy::Proxy;
+use super::relay::Relay;
 use super::service::{KNOWN_INVITE, Service, UNKNOWN_VAT_NUMBER};
 use super::vestibule::Vestibule;
 use super::visitor::{Client, Visitor};
@@ -20,10 +23,13 @@ pub const NEXT_KEY: &str = "the-second-key-9876543210";
 pub struct House {
     pub kratos: Kratos,
     pub vestibule: Vestibule,
+    /// Further instances on the same database.
+    pub others: Vec<Vestibule>,
     pub vat_register: Service,
     pub invites: Service,
     pub crm: Service,
     _folder: Arc<TempDir>,
+    _postgres: Option<Arc<Server>>,
 }
 
 /// A house that is not built yet.
@@ -33,6 +39,8 @@ pub struct Plan {
     deadline: Option<&'static str>,
     settings: Option<&'static str>,
     environment: Vec<(&'static str, String)>,
+    postgres: Option<Arc<Server>>,
+    other_instances: usize,
 }
 
 impl House {
@@ -158,15 +166,45 @@ impl Plan {
         self
     }
 
+    /// Kratos and Vestibule use databases of this PostgreSQL server.
+    #[must_use]
+    pub fn on_postgres(mut self, server: Server) -> Self {
+        self.postgres = Some(Arc::new(server));
+        self
+    }
+
+    /// People can sign up with this `OpenID` provider.
+    #[must_use]
+    pub fn with_provider(mut self, provider: &Provider) -> Self {
+        self.wishes.provider = Some(provider.url.clone());
+        self
+    }
+
+    /// So many further instances of Vestibule run on the same database.
+    #[must_use]
+    pub fn with_other_instances(mut self, number: usize) -> Self {
+        self.other_instances = number;
+        self
+    }
+
     /// Starts everything.
     pub async fn open(self) -> House {
-        self.build(async |hooks| (hooks.to_owned(), ())).await.0
+        self.build(async |hooks| (hooks[0].clone(), ())).await.0
+    }
+
+    /// Starts everything, with a relay between Kratos and the instances of Vestibule.
+    pub async fn open_behind_a_relay(self) -> (House, Relay) {
+        self.build(async |hooks| {
+            let relay = Relay::start(hooks);
+            (relay.url.clone(), relay)
+        })
+        .await
     }
 
     /// Starts everything, with a network between Kratos and Vestibule that loses the first answer.
     pub async fn open_behind_a_bad_network(self) -> (House, Proxy) {
         self.build(async |hooks| {
-            let address = hooks
+            let address = hooks[0]
                 .trim_start_matches("http://")
                 .parse()
                 .expect("an address");
@@ -176,7 +214,10 @@ impl Plan {
         .await
     }
 
-    async fn build<T>(self, between: impl AsyncFnOnce(&str) -> (String, T)) -> (House, T) {
+    async fn build<T>(
+        mut self,
+        between: impl AsyncFnOnce(Vec<String>) -> (String, T),
+    ) -> (House, T) {
         let folder = Arc::new(tempfile::tempdir().expect("a folder"));
         let (vat_register, invites, crm) = (
             Service::vat_register().await,
@@ -191,23 +232,41 @@ impl Plan {
             ("CRM", crm.url()),
             ("KRATOS_ADMIN", ports.admin_url()),
         ];
+        let dsn = match &self.postgres {
+            Some(server) => {
+                self.wishes.dsn = format!("{}?sslmode=disable", server.database().await);
+                server.database().await
+            }
+            None => format!("sqlite://{}/vestibule.db", folder.path().display()),
+        };
+        environment.push(("DSN", dsn));
         environment.extend(self.environment);
-        let vestibule = Vestibule::start(
-            folder.path(),
-            self.settings.unwrap_or("vestibule.yaml"),
-            [NEXT_KEY, KEY],
-            environment,
-        )
-        .await;
-        let (hooks, between) = between(&vestibule.hooks).await;
+        let start = async || {
+            Vestibule::start(
+                folder.path(),
+                self.settings.unwrap_or("vestibule.yaml"),
+                [NEXT_KEY, KEY],
+                environment.clone(),
+            )
+            .await
+        };
+        let vestibule = start().await;
+        let mut others = Vec::new();
+        for _ in 0..self.other_instances {
+            others.push(start().await);
+        }
+        let all = std::iter::once(&vestibule).chain(&others);
+        let (hooks, between) = between(all.map(|one| one.hooks.clone()).collect()).await;
         let kratos = Kratos::start(folder.path(), &self.wishes, ports, &hooks, KEY).await;
         let house = House {
             kratos,
             vestibule,
+            others,
             vat_register,
             invites,
             crm,
             _folder: folder,
+            _postgres: self.postgres,
         };
         (house, between)
     }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use regex::Regex;
 use serde_json::{Value, json};
 use vestibule::kratos::hooks::{
@@ -12,6 +14,9 @@ use vestibule::kratos::hooks::{
 use super::program::Program;
 use super::{eventually, port};
 
+/// What Kratos takes over from the `OpenID` provider.
+const CLAIMS: &str =
+    "local claims = std.extVar('claims'); {identity: {traits: {email: claims.email}}}";
 /// Where browsers go after a sign-up; nobody answers there.
 pub const RETURN_TO: &str = "http://127.0.0.1:4455/after";
 
@@ -41,6 +46,10 @@ pub struct Wishes {
     pub without_post: bool,
     /// Whether sign-ups by password are told of as if by a passkey, of which hooks are not told the identifier.
     pub disguised: bool,
+    /// The database.
+    pub dsn: String,
+    /// The address of an `OpenID` provider.
+    pub provider: Option<String>,
 }
 
 impl Default for Wishes {
@@ -52,6 +61,8 @@ impl Default for Wishes {
             late_refusals: LateRefusals::None,
             without_post: false,
             disguised: false,
+            dsn: "memory".to_owned(),
+            provider: None,
         }
     }
 }
@@ -120,7 +131,17 @@ impl Kratos {
                 .replace("method=password", "method=passkey");
             *hooks = serde_json::from_str(&told).expect("JSON");
         }
-        settings["dsn"] = json!("memory");
+        if let Some(url) = &wishes.provider {
+            settings["selfservice"]["methods"]["oidc"] = json!({
+                "enabled": true,
+                "config": {"providers": [{
+                    "id": "directory", "provider": "generic", "client_id": "kratos", "client_secret": "a-secret-for-the-tests",
+                    "issuer_url": url, "scope": ["openid", "email"],
+                    "mapper_url": format!("base64://{}", BASE64_STANDARD.encode(CLAIMS)),
+                }]},
+            });
+        }
+        settings["dsn"] = json!(wishes.dsn);
         settings["serve"]["public"]["port"] = json!(ports.public);
         settings["serve"]["public"]["base_url"] = json!(format!("{public}/"));
         settings["serve"]["admin"]["port"] = json!(ports.admin);
@@ -139,6 +160,9 @@ impl Kratos {
         let file = folder.join("kratos.json");
         std::fs::write(&file, settings.to_string()).expect("kratos.json is written");
 
+        if wishes.dsn != "memory" {
+            migrate(folder, &wishes.dsn);
+        }
         let mut command = Command::new(program().expect("kratos on PATH, or KRATOS_BIN"));
         command
             .args(["serve", "--dev", "--sqa-opt-out", "-c"])
@@ -285,6 +309,21 @@ impl Kratos {
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
         answer.json().await.expect("JSON")
     }
+}
+
+/// Creates the tables of Kratos in an empty database.
+fn migrate(folder: &Path, dsn: &str) {
+    let output = Command::new(program().expect("kratos on PATH, or KRATOS_BIN"))
+        .args(["migrate", "sql", "-e", "--yes"])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", folder)
+        .env("DSN", dsn)
+        .current_dir(folder)
+        .output()
+        .expect("kratos migrate");
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kratos migrate: {complained}");
 }
 
 /// Adds what `vestibule kratos hooks --event …` prints, beside the hooks that are there.

@@ -6,10 +6,18 @@ pub mod kratos;
 pub mod message;
 pub mod port;
 pub mod program;
+pub mod provider;
 pub mod proxy;
+pub mod relay;
 pub mod service;
 pub mod vestibule;
 pub mod visitor;
+
+#[path = "../../crash/support/chance.rs"]
+#[expect(dead_code, reason = "tests/crash takes chances of more kinds")]
+pub mod chance;
+#[path = "../../support/postgres.rs"]
+pub mod postgres;
 
 pub use fields::company;
 pub use house::House;

@@ -7,6 +7,8 @@ use chrono::{DateTime, TimeDelta};
 use reqwest::header::{ACCEPT, LOCATION};
 use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use url::Url;
 
 use super::fields::Fields;
@@ -270,7 +272,31 @@ impl Flow<'_> {
         self.send(request).await
     }
 
-    /// The same, with a header that this kind of client does not send.
+    /// Sends the form of an API client on a connection of its own, and does not wait for an answer.
+    pub async fn send_without_reading(&self, fields: &Fields) -> TcpStream {
+        let mut all = self.hidden();
+        all.0.extend(fields.0.clone());
+        let body = all.nested().to_string();
+        let action = self.shown["ui"]["action"].as_str().expect("an action");
+        let url = Url::parse(action).expect("a URL");
+        let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
+        let target = &url[url::Position::BeforePath..];
+        let token = self.visitor.token.as_ref();
+        let token = token.map_or(String::new(), |token| {
+            format!("X-Session-Token: {token}\r\n")
+        });
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nContent-Type: application/json\r\n{token}\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut connection = TcpStream::connect(host).await.expect("a connection");
+        let sent = connection.write_all((head + &body).as_bytes()).await;
+        sent.expect("it is sent");
+        connection
+    }
+
+    /// As [`Flow::submit`], with a header that this kind of client does not send.
     pub async fn submit_with(&mut self, fields: &Fields, header: (&str, &str)) -> Answer {
         let request = self.request(fields).header(header.0, header.1);
         self.send(request).await

@@ -1,0 +1,150 @@
+//! A small `OpenID` provider, where whoever comes is signed in already and agrees.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::Mutex;
+
+use actix_web::dev::ServerHandle;
+use actix_web::http::header::LOCATION;
+use actix_web::web::{self, Bytes, Data};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+use serde_json::{Value, json};
+use url::Url;
+use url::form_urlencoded::parse;
+use uuid::Uuid;
+
+/// How long an id token is valid, in seconds.
+const LIFETIME: i64 = 600;
+
+/// Each authorization is of another person, with an address of its own.
+pub struct Provider {
+    pub url: String,
+    server: ServerHandle,
+}
+
+struct State {
+    url: String,
+    key: EcdsaKeyPair,
+    granted: Mutex<BTreeMap<String, Granted>>,
+}
+
+struct Granted {
+    client: String,
+    nonce: Option<String>,
+}
+
+impl Provider {
+    /// Starts one.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let state = Data::new(State {
+            url: url.clone(),
+            key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"),
+            granted: Mutex::default(),
+        });
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(state.clone())
+                .default_service(web::route().to(serve))
+        })
+        .workers(1)
+        .disable_signals()
+        .shutdown_timeout(0)
+        .listen(listener)
+        .expect("listening")
+        .run();
+        let handle = server.handle();
+        tokio::spawn(server);
+        Self {
+            url,
+            server: handle,
+        }
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        drop(self.server.stop(false));
+    }
+}
+
+async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpResponse {
+    let url = &state.url;
+    match request.path() {
+        "/.well-known/openid-configuration" => HttpResponse::Ok().json(json!({
+            "issuer": url,
+            "authorization_endpoint": format!("{url}/authorize"),
+            "token_endpoint": format!("{url}/token"),
+            "jwks_uri": format!("{url}/keys"),
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        })),
+        "/keys" => HttpResponse::Ok().json(json!({"keys": [state.public_key()]})),
+        "/authorize" => state.authorize(request.query_string()),
+        "/token" => state.token(&body),
+        _ => HttpResponse::NotFound().finish(),
+    }
+}
+
+impl State {
+    fn public_key(&self) -> Value {
+        // An uncompressed point: 4, x, y.
+        let (x, y) = self.key.public_key().as_ref()[1..].split_at(32);
+        json!({
+            "kty": "EC", "crv": "P-256", "x": BASE64.encode(x), "y": BASE64.encode(y), "kid": "the-key", "use": "sig",
+            "alg": "ES256",
+        })
+    }
+
+    fn authorize(&self, query: &str) -> HttpResponse {
+        let asked: BTreeMap<String, String> = parse(query.as_bytes()).into_owned().collect();
+        let code = Uuid::new_v4().to_string();
+        let mut back = Url::parse(&asked["redirect_uri"]).expect("a URL");
+        back.query_pairs_mut()
+            .append_pair("code", &code)
+            .append_pair("state", &asked["state"]);
+        let granted = Granted {
+            client: asked["client_id"].clone(),
+            nonce: asked.get("nonce").cloned(),
+        };
+        self.granted.lock().expect("a lock").insert(code, granted);
+        HttpResponse::SeeOther()
+            .insert_header((LOCATION, back.as_str()))
+            .finish()
+    }
+
+    fn token(&self, body: &[u8]) -> HttpResponse {
+        let code = parse(body).find(|(name, _)| name == "code");
+        let code = code.map(|(_, code)| code.into_owned()).unwrap_or_default();
+        let Some(granted) = self.granted.lock().expect("a lock").remove(&code) else {
+            return HttpResponse::BadRequest().json(json!({"error": "invalid_grant"}));
+        };
+        let now = chrono::Utc::now().timestamp();
+        let subject = Uuid::new_v4();
+        let mut claims = json!({
+            "iss": self.url, "aud": granted.client, "sub": subject, "iat": now, "exp": now + LIFETIME,
+            "email": format!("{subject}@example.org"), "email_verified": true,
+        });
+        if let Some(nonce) = granted.nonce {
+            claims["nonce"] = json!(nonce);
+        }
+        HttpResponse::Ok().json(json!({
+            "access_token": Uuid::new_v4(), "token_type": "Bearer", "expires_in": LIFETIME, "id_token": self.signed(&claims),
+        }))
+    }
+
+    fn signed(&self, claims: &Value) -> String {
+        let head = json!({"alg": "ES256", "typ": "JWT", "kid": "the-key"});
+        let part = |value: &Value| BASE64.encode(value.to_string());
+        let text = format!("{}.{}", part(&head), part(claims));
+        let signature = self.key.sign(&SystemRandom::new(), text.as_bytes());
+        let signature = BASE64.encode(signature.expect("a signature"));
+        format!("{text}.{signature}")
+    }
+}
