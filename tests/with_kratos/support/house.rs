@@ -234,7 +234,7 @@ impl Plan {
         ];
         let dsn = match &self.postgres {
             Some(server) => {
-                self.wishes.dsn = format!("{}?sslmode=disable", server.database().await);
+                self.wishes.dsn = Some(format!("{}?sslmode=disable", server.database().await));
                 server.database().await
             }
             None => format!("sqlite://{}/vestibule.db", folder.path().display()),

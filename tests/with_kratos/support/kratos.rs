@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -46,8 +47,8 @@ pub struct Wishes {
     pub without_post: bool,
     /// Whether sign-ups by password are told of as if by a passkey, of which hooks are not told the identifier.
     pub disguised: bool,
-    /// The database.
-    pub dsn: String,
+    /// An empty database; without it a SQLite file of its own.
+    pub dsn: Option<String>,
     /// The address of an `OpenID` provider.
     pub provider: Option<String>,
 }
@@ -61,7 +62,7 @@ impl Default for Wishes {
             late_refusals: LateRefusals::None,
             without_post: false,
             disguised: false,
-            dsn: "memory".to_owned(),
+            dsn: None,
             provider: None,
         }
     }
@@ -141,7 +142,8 @@ impl Kratos {
                 }]},
             });
         }
-        settings["dsn"] = json!(wishes.dsn);
+        let dsn = wishes.dsn.clone();
+        settings["dsn"] = json!(dsn.unwrap_or_else(|| sqlite(folder)));
         settings["serve"]["public"]["port"] = json!(ports.public);
         settings["serve"]["public"]["base_url"] = json!(format!("{public}/"));
         settings["serve"]["admin"]["port"] = json!(ports.admin);
@@ -160,8 +162,8 @@ impl Kratos {
         let file = folder.join("kratos.json");
         std::fs::write(&file, settings.to_string()).expect("kratos.json is written");
 
-        if wishes.dsn != "memory" {
-            migrate(folder, &wishes.dsn);
+        if let Some(dsn) = &wishes.dsn {
+            migrate(folder, dsn);
         }
         let mut command = Command::new(program().expect("kratos on PATH, or KRATOS_BIN"));
         command
@@ -309,6 +311,30 @@ impl Kratos {
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
         answer.json().await.expect("JSON")
     }
+}
+
+/// A SQLite file with the tables of Kratos, a copy of one that is made once. In memory, Kratos answers parallel requests with
+/// errors, because its connections share a cache whose tables they lock.
+fn sqlite(folder: &Path) -> String {
+    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
+    let template = TEMPLATE.get_or_init(|| {
+        let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let file = scratch.join(format!("kratos-{}.db", std::process::id()));
+        let _ = std::fs::remove_file(&file);
+        migrate(
+            scratch,
+            &format!("sqlite://{}?_fk=true&mode=rwc", file.display()),
+        );
+        let template = scratch.join("kratos.db");
+        std::fs::rename(&file, &template).expect("the file is renamed");
+        template
+    });
+    let file = folder.join("kratos.db");
+    std::fs::copy(template, &file).expect("the file is copied");
+    format!(
+        "sqlite://{}?_fk=true&_journal_mode=WAL&_busy_timeout=20000&_txlock=immediate",
+        file.display()
+    )
 }
 
 /// Creates the tables of Kratos in an empty database.
