@@ -282,6 +282,10 @@ impl Sweeper {
         if !is_still(one, &state) {
             return Ok(is_closed(&state));
         }
+        if is_of_another(one, id, &state) {
+            self.not_found(one).await?;
+            return Ok(is_closed(&state));
+        }
         let now = self.clock.now();
         let resolved = self.resolution.found(one, (id, identity), &state, now);
         if resolved.is_stale {
@@ -441,6 +445,15 @@ impl Sweeper {
         let labels = ReasonLabels { reason };
         self.metrics.journal_ended.get_or_create(&labels).inc();
     }
+}
+
+/// Whether the identity came of another submission of the registration flow: nothing came of this one then.
+fn is_of_another(one: &PendingSignUp, id: Uuid, state: &FlowState) -> bool {
+    one.flow == Flow::Registration
+        && state
+            .pending
+            .iter()
+            .any(|other| other.key != one.key && other.identity_id == Some(id))
 }
 
 /// Whether the submission is still as it was read: during the look-up its `post` may have come.
