@@ -15,6 +15,7 @@ export function plain(answer: Json, place: Pick<Place, 'kratos' | 'frontEnd'>): 
     .replaceAll(place.frontEnd, '<front-end>')
     .replaceAll(encodeURIComponent(place.frontEnd), '<front-end>')
     .replaceAll(/[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}/g, '<id>')
+    .replaceAll(/vestibule:[0-9a-f]{48}/g, '<external_id>')
     .replaceAll(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/g, '<time>')
     .replaceAll(/"since":\d+/g, '"since":1')
     .replaceAll(/expired [\d.]+ minutes ago/g, 'expired 0.00 minutes ago')
