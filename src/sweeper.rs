@@ -31,8 +31,8 @@ use crate::telemetry::metrics::ReasonLabels;
 const AT_ONCE: usize = 8;
 /// So many are leased at a time.
 const PAGE: u32 = 64;
-/// Longer than looking up a page of them can take.
-const LEASE: Duration = Duration::from_mins(5);
+/// Longer than looking up a page of them can take. Not whole seconds, so that a lease can be told from a scheduled look-up.
+const LEASE: Duration = Duration::from_millis(300_001);
 /// How often to look for new sign-ups, unused reservations, and what other instances have left behind. Not longer than the first
 /// look-up after an acceptance.
 const SWEEP_AGAIN: Duration = Duration::from_secs(5);
