@@ -445,6 +445,7 @@ impl Resolution {
             Attribution::Exact(one) if !is_change => one.clone(),
             _ => sought.clone(),
         };
+        let is_its_own = one.hash.traits == hash.traits;
         let is_guarded = identity["external_id"].as_str() == Some(&guard_id(one.key.flow_id));
         if !is_guarded || is_change {
             // Only this submission can be meant: it was found by its own keys.
@@ -471,7 +472,18 @@ impl Resolution {
             expires_at: one.expires_at,
             rules_were_in_force: true,
         };
-        self.made(&made, &state)
+        let mut resolved = self.made(&made, &state);
+        if !is_its_own {
+            // A later hook changed the traits, or it is another sign-up of the same visitor: no account is deactivated for it.
+            for delivery in &mut resolved.batch.deliveries {
+                if let (Queue::Check(_), Some(scene)) =
+                    (Queue::named(&delivery.plan), &mut delivery.scene)
+                {
+                    scene.is_uncertain = true;
+                }
+            }
+        }
+        resolved
     }
 
     /// No account came of a submission, or it cannot be found out: what it reserved is released, unless another open

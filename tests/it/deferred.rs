@@ -694,3 +694,29 @@ async fn a_change_before_the_lost_post_is_looked_up_does_not_evade_the_check() {
     assert_eq!(house.app.post(&late).await.status, 204);
     assert_eq!(house.app.deliveries("check:vat_number").await.len(), 1);
 }
+
+#[tokio::test]
+async fn no_account_is_deactivated_that_a_look_up_found_with_other_traits() {
+    let house = house("deactivate").await;
+    let email = json!([{"value": "canary@example.org", "via": "email"}]);
+    let person = payload().with("/identity/verifiable_addresses", email);
+    assert!(house.app.pre(&person).await.is_admitted());
+    let id = house
+        .kratos
+        .has("canary@example.org", "2026-11-23T14:32:54Z");
+    house
+        .kratos
+        .change(id, "/traits/company", json!("as a later hook wrote it"));
+    house.vies.answers(200, &json!({"valid": false}));
+    house.app.hand.advance(Duration::from_mins(62));
+    house
+        .app
+        .eventually("the account is marked", async || {
+            house.app.hand.advance(Duration::from_secs(1));
+            let admin = house.kratos.identity(id)["metadata_admin"].clone();
+            let mark = &admin["vestibule"]["refused"]["vat_number"];
+            mark.is_object().then_some(())
+        })
+        .await;
+    assert_eq!(house.kratos.identity(id)["state"], "active");
+}
