@@ -3,5 +3,7 @@
 pub mod changes;
 pub mod hang_ups;
 pub mod late_refusals;
+pub mod methods;
+pub mod parallel_changes;
 pub mod social;
 pub mod submissions;

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
 
+use gate::methods::Method;
 use support::visitor::Client;
 
 /// Longer than any scene takes on a busy machine.
@@ -87,6 +88,9 @@ fn main() {
     scenes.each(gate::submissions::a_correction_after_a_taken_address_keeps_the_invite);
     scenes.once(gate::submissions::two_tabs_with_one_invite_take_turns);
     scenes.once(gate::submissions::by_code_one_account_comes_of_a_form);
+    scenes.each_method(gate::methods::no_check_is_evaded_on_two_instances);
+    scenes.once(gate::parallel_changes::one_invite_serves_one_of_many_changes);
+    scenes.once(gate::parallel_changes::every_change_is_asked_about_once_the_register_is_back);
     scenes.once(gate::social::one_invite_serves_one_account_of_parallel_callbacks);
     scenes.each(gate::changes::an_invite_of_a_change_that_kratos_refuses_is_released);
     scenes.once(gate::hang_ups::every_account_is_delivered_although_clients_hang_up);
@@ -153,6 +157,19 @@ impl Scenes {
         for client in [Client::BrowserForm, Client::BrowserJson, Client::Api] {
             self.add(format!("{}::{client}", name_of(&scene)), move || {
                 scene(client)
+            });
+        }
+    }
+
+    /// A scene that is played by every method of signing up.
+    fn each_method<S, F>(&mut self, scene: S)
+    where
+        S: Fn(Method) -> F + Copy + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        for method in Method::ALL {
+            self.add(format!("{}::{method}", name_of(&scene)), move || {
+                scene(method)
             });
         }
     }

@@ -42,7 +42,7 @@ async fn signs_up(house: &House) -> Person {
     Person { visitor, typed, id }
 }
 
-fn is_refused(identity: &Value) -> bool {
+pub fn is_refused(identity: &Value) -> bool {
     let mark = &identity["metadata_admin"]["vestibule"]["refused"]["vat_number"];
     identity["state"] == "inactive" && mark.is_object()
 }

@@ -14,9 +14,9 @@ use crate::support::{Client, House, company, eventually};
 /// How often a race is run, unless `GATE_ROUNDS` says otherwise: `GATE_ROUNDS=20 cargo test --test with_kratos gate`.
 const ROUNDS: usize = 3;
 /// How many submissions of one form race.
-const RACERS: usize = 12;
+pub const RACERS: usize = 12;
 
-fn rounds() -> usize {
+pub fn rounds() -> usize {
     std::env::var("GATE_ROUNDS").map_or(ROUNDS, |rounds| {
         rounds.parse().expect("GATE_ROUNDS is a number")
     })
@@ -29,19 +29,19 @@ pub fn plan() -> Plan {
 }
 
 /// A sign-up that shows Vestibule that this Kratos stores external ids.
-async fn prove_guard(house: &House) {
+pub async fn prove_guard(house: &House) {
     let first = company().by_password();
     house.visitor(Client::Api).signs_up(&first).await;
 }
 
 /// The same form as often as this, as copies of one page would send it.
-async fn copies<'v>(visitor: &'v Visitor, id: &str, number: usize) -> Vec<Flow<'v>> {
+pub async fn copies<'v>(visitor: &'v Visitor, id: &str, number: usize) -> Vec<Flow<'v>> {
     let opened = (0..number).map(|_| visitor.again(Page::Registration, id));
     join_all(opened).await
 }
 
 /// Sends each form with fields of its own, at the same moment.
-async fn race(forms: &mut [Flow<'_>], fields: &[Fields]) -> Vec<Answer> {
+pub async fn race(forms: &mut [Flow<'_>], fields: &[Fields]) -> Vec<Answer> {
     join_all(
         forms
             .iter_mut()

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Map, Value};
 
+use super::service::UNKNOWN_VAT_NUMBERS;
+
 pub const EMAIL: &str = "traits.email";
 pub const COMPANY: &str = "traits.company";
 pub const VAT_NUMBER: &str = "traits.vat_number";
@@ -23,6 +25,12 @@ pub fn company() -> Fields {
         .with(EMAIL, format!("company-{number}@example.org"))
         .with(COMPANY, "As typed")
         .with(VAT_NUMBER, format!("DE8111{number:05}"))
+}
+
+/// The same with a VAT number of its own that nobody has.
+pub fn company_without_number() -> Fields {
+    let number = PEOPLE.fetch_add(1, Ordering::SeqCst);
+    company().with(VAT_NUMBER, format!("{UNKNOWN_VAT_NUMBERS}{number:05}"))
 }
 
 impl Fields {
@@ -44,6 +52,12 @@ impl Fields {
     #[must_use]
     pub fn by_code(self) -> Self {
         self.with("method", "code")
+    }
+
+    /// Sent by the button of the passkey method, with the passkey that the browser has made.
+    #[must_use]
+    pub fn by_passkey(self, made: &str) -> Self {
+        self.with("method", "passkey").with("passkey_register", made)
     }
 
     /// Sent by the button of the profile: the first of two steps, or the settings page.

@@ -10,7 +10,7 @@ use super::postgres::Server;
 use super::provider::Provider;
 use super::proxy::Proxy;
 use super::relay::Relay;
-use super::service::{KNOWN_INVITE, Service, UNKNOWN_VAT_NUMBER};
+use super::service::{KNOWN_INVITE, Service, UNKNOWN_VAT_NUMBERS};
 use super::vestibule::Vestibule;
 use super::visitor::{Client, Visitor};
 
@@ -83,7 +83,7 @@ impl Drop for House {
         for secret in [
             "@example.org",
             "DE8111",
-            UNKNOWN_VAT_NUMBER,
+            UNKNOWN_VAT_NUMBERS,
             KNOWN_INVITE,
             KEY,
             NEXT_KEY,
@@ -177,6 +177,13 @@ impl Plan {
     #[must_use]
     pub fn with_provider(mut self, provider: &Provider) -> Self {
         self.wishes.provider = Some(provider.url.clone());
+        self
+    }
+
+    /// People can sign up with a passkey.
+    #[must_use]
+    pub fn with_passkeys(mut self) -> Self {
+        self.wishes.passkeys = true;
         self
     }
 

@@ -12,6 +12,7 @@ use vestibule::kratos::hooks::{
     Besides, Body, Calls, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, LateRefusals, Method,
 };
 
+use super::passkey::{ORIGIN, RELYING_PARTY};
 use super::program::Program;
 use super::{eventually, port};
 
@@ -51,6 +52,8 @@ pub struct Wishes {
     pub dsn: Option<String>,
     /// The address of an `OpenID` provider.
     pub provider: Option<String>,
+    /// Whether people can sign up with a passkey.
+    pub passkeys: bool,
 }
 
 impl Default for Wishes {
@@ -64,6 +67,7 @@ impl Default for Wishes {
             disguised: false,
             dsn: None,
             provider: None,
+            passkeys: false,
         }
     }
 }
@@ -140,6 +144,12 @@ impl Kratos {
                     "issuer_url": url, "scope": ["openid", "email"],
                     "mapper_url": format!("base64://{}", BASE64_STANDARD.encode(CLAIMS)),
                 }]},
+            });
+        }
+        if wishes.passkeys {
+            settings["selfservice"]["methods"]["passkey"] = json!({
+                "enabled": true,
+                "config": {"rp": {"id": RELYING_PARTY, "display_name": "The tests", "origins": [ORIGIN]}},
             });
         }
         let dsn = wishes.dsn.clone();

@@ -1,9 +1,12 @@
 //! What the scenes stand on.
 
+pub mod browser;
 pub mod fields;
+pub mod holds;
 pub mod house;
 pub mod kratos;
 pub mod message;
+pub mod passkey;
 pub mod port;
 pub mod program;
 pub mod provider;

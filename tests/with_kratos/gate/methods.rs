@@ -1,0 +1,272 @@
+//! No check is evaded by any method of signing up, on PostgreSQL and with two instances of Vestibule. Kratos calls them in turn, so
+//! `pre` and `post` of a sign-up go to different instances.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::{join_all, select};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::late_refusals::is_refused;
+use super::social;
+use super::submissions::{
+    RACERS, accounts_with, confirmations, copies, no_alarm, plan, race, rounds,
+};
+use crate::support::fields::{EMAIL, Fields, INVITE, VAT_NUMBER, company_without_number};
+use crate::support::holds::Holds;
+use crate::support::passkey;
+use crate::support::postgres::Server;
+use crate::support::provider::Provider;
+use crate::support::service::{Behaviour, ONE_USE, vat_number};
+use crate::support::visitor::{Answer, Page};
+use crate::support::{Client, House, company, eventually, within};
+
+/// Longer than the last look-up and the pauses between two tries take.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// By what somebody signs up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Password,
+    Code,
+    Oidc,
+    Passkey,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Password => "password",
+            Self::Code => "code",
+            Self::Oidc => "oidc",
+            Self::Passkey => "passkey",
+        })
+    }
+}
+
+impl Method {
+    pub const ALL: [Self; 4] = [Self::Password, Self::Code, Self::Oidc, Self::Passkey];
+
+    fn clients(self) -> &'static [Client] {
+        match self {
+            Self::Oidc => &[Client::BrowserForm],
+            _ => &[Client::BrowserForm, Client::BrowserJson, Client::Api],
+        }
+    }
+
+    /// How many submissions of one form race.
+    fn racers(self) -> usize {
+        match self {
+            Self::Password | Self::Passkey => RACERS,
+            // Each code ends the one before, so each takes some time to get to its race.
+            Self::Code => 4,
+            Self::Oidc => 6,
+        }
+    }
+
+    /// Sends one form with each of these at the same moment, while the register does this. Returns how many are signed up.
+    async fn race(
+        self,
+        house: &House,
+        client: Client,
+        typed: Vec<Fields>,
+        register: Behaviour,
+    ) -> usize {
+        if self == Self::Code {
+            let answers = race_of_codes(house, client, typed, register).await;
+            return accepted(&answers);
+        }
+        house.vat_register.does(register);
+        if self == Self::Oidc {
+            return social::race(house, &typed).await;
+        }
+        let visitor = house.visitor(client);
+        let form = visitor.registration().await;
+        let mut forms = copies(&visitor, &form.id, typed.len()).await;
+        let filled = forms.iter().zip(typed).map(|(form, typed)| match self {
+            Self::Passkey => typed.by_passkey(&passkey::made_for(&form.shown)),
+            _ => typed.by_password(),
+        });
+        let filled: Vec<Fields> = filled.collect();
+        accepted(&race(&mut forms, &filled).await)
+    }
+}
+
+fn accepted(answers: &[Answer]) -> usize {
+    answers.iter().filter(|answer| answer.is_accepted()).count()
+}
+
+/// A code serves once, and a new one ends the one before. So each submission waits in its check until all of them are there.
+async fn race_of_codes(
+    house: &House,
+    client: Client,
+    typed: Vec<Fields>,
+    register: Behaviour,
+) -> Vec<Answer> {
+    house.vat_register.does(Behaviour::Hangs);
+    let visitor = house.visitor(client);
+    let form = visitor.registration().await;
+    let (turn, left) = (Mutex::new(()), Mutex::new(typed.len()));
+    let sent = typed.into_iter().map(async |typed| {
+        let mine = turn.lock().await;
+        let typed = typed.by_code();
+        let mut form = visitor.again(Page::Registration, &form.id).await;
+        let asks_for_code = typed.clone().with("resend", "code");
+        form.submit(&asks_for_code).await.shown_again();
+        let code = house.kratos.code_mailed_to(typed.text(EMAIL), 0).await;
+        let number = typed.text(VAT_NUMBER).to_owned();
+        let typed = typed.with("code", code);
+        let answer = pin!(form.submit(&typed));
+        let is_checked = pin!(eventually("the number is asked about", async || {
+            house.vat_numbers_asked().contains(&number).then_some(())
+        }));
+        let first = select(answer, is_checked).await;
+        drop(mine);
+        let mut left = left.lock().await;
+        *left -= 1;
+        if *left == 0 {
+            house.vat_register.does(register.clone());
+        }
+        drop(left);
+        match first {
+            futures_util::future::Either::Left((answer, _)) => answer,
+            futures_util::future::Either::Right(((), answer)) => answer.await,
+        }
+    });
+    join_all(sent).await
+}
+
+/// What a scene has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    submissions: usize,
+    accounts: usize,
+    invites: Vec<String>,
+    refused_late: Vec<String>,
+}
+
+/// Half of the submissions of a form have one invite, the others have one each: one of all of them serves one account.
+async fn invites(house: &House, method: Method, client: Client, round: usize, seen: &mut Seen) {
+    let shared = format!("{ONE_USE}{method}-{client}-{round}-shared");
+    let typed: Vec<Fields> = (0..method.racers())
+        .map(|racer| match racer % 2 {
+            0 => company().with(INVITE, shared.as_str()),
+            _ => company().with(INVITE, format!("{ONE_USE}{method}-{client}-{round}-{racer}")),
+        })
+        .collect();
+    let codes: BTreeSet<String> = typed
+        .iter()
+        .map(|typed| typed.text(INVITE).to_owned())
+        .collect();
+    seen.submissions += typed.len();
+    let signed_up = method.race(house, client, typed, Behaviour::Works).await;
+    let mut made = Vec::new();
+    for code in &codes {
+        made.extend(accounts_with(house, code).await);
+    }
+    assert_eq!(made.len(), 1, "{client}, round {round}: {made:#?}");
+    assert_eq!(signed_up, 1, "{client}, round {round}");
+    let external_id = made[0]["external_id"].as_str().unwrap_or_default();
+    assert!(external_id.starts_with("vestibule:"), "{made:#?}");
+    seen.accounts += 1;
+    seen.invites.extend(codes);
+}
+
+/// The register is away, and all numbers of the form are bad.
+async fn deferrals(house: &House, method: Method, client: Client, round: usize, seen: &mut Seen) {
+    let typed: Vec<Fields> = (0..method.racers())
+        .map(|_| company_without_number())
+        .collect();
+    let numbers: BTreeSet<String> = typed
+        .iter()
+        .map(|typed| typed.text(VAT_NUMBER).to_owned())
+        .collect();
+    seen.submissions += typed.len();
+    let away = Behaviour::Answers(503);
+    let signed_up = method.race(house, client, typed, away).await;
+    let all = house.kratos.identities().await;
+    let number = |one: &Value| one["traits"]["vat_number"].as_str().map(str::to_owned);
+    let made: Vec<&Value> = all
+        .iter()
+        .filter(|one| number(one).is_some_and(|number| numbers.contains(&number)))
+        .collect();
+    assert_eq!(made.len(), 1, "{client}, round {round}: {made:#?}");
+    assert_eq!(signed_up, 1, "{client}, round {round}");
+    seen.accounts += 1;
+    let id = made[0]["id"].as_str().expect("an id");
+    seen.refused_late.push(id.to_owned());
+}
+
+pub async fn no_check_is_evaded_on_two_instances(method: Method) {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let provider = Provider::start();
+    let plan = plan()
+        .on_postgres(server)
+        .with_other_instances(1)
+        .with_provider(&provider)
+        .with_passkeys()
+        .answering_within("20s");
+    let (house, relay) = plan.open_behind_a_relay().await;
+    // Shows Vestibule that this Kratos stores external ids also for this method.
+    let first = vec![company()];
+    let client = method.clients()[0];
+    let signed_up = method.race(&house, client, first, Behaviour::Works).await;
+    assert_eq!(signed_up, 1, "the first sign-up");
+
+    let mut seen = Seen::default();
+    for client in method.clients() {
+        for round in 0..rounds() {
+            invites(&house, method, *client, round, &mut seen).await;
+        }
+    }
+    for client in method.clients() {
+        for round in 0..rounds() {
+            deferrals(&house, method, *client, round, &mut seen).await;
+        }
+    }
+    house.vat_register.does(Behaviour::Works);
+    let before = house.vat_register.received().len();
+
+    for id in &seen.refused_late {
+        within(PATIENCE, "the account is refused late", async || {
+            is_refused(&house.kratos.identity(id).await).then_some(())
+        })
+        .await;
+    }
+    let asked = house.vat_register.received();
+    let asked: BTreeSet<String> = asked[before..].iter().map(vat_number).collect();
+    within(PATIENCE, "no invite is held for nobody", async || {
+        let holds = Holds::after(&house.invites.received());
+        holds.left().is_empty().then_some(())
+    })
+    .await;
+    let holds = Holds::after(&house.invites.received());
+    assert_eq!(holds.both_ways(), [""; 0]);
+    let mut confirmed = 0;
+    for invite in &seen.invites {
+        let accounts = accounts_with(&house, invite).await.len();
+        assert_eq!(confirmations(&house, invite), accounts, "{invite}");
+        confirmed += accounts;
+    }
+    for one in house.kratos.identities().await {
+        let number = one["traits"]["vat_number"].as_str().expect("a number");
+        let is_unknown = number.starts_with(crate::support::service::UNKNOWN_VAT_NUMBERS);
+        assert!(!is_unknown || asked.contains(number), "{number}");
+    }
+    let calls = relay.calls();
+    let accounts = seen.accounts;
+    eprintln!(
+        "{method} on two instances: {} submissions, {accounts} accounts, {} invites, {confirmed} confirmed, none left; {} refused \
+         late; calls {calls:?}",
+        seen.submissions,
+        seen.invites.len(),
+        seen.refused_late.len()
+    );
+    assert!(calls.iter().all(|calls| *calls > accounts), "{calls:?}");
+    no_alarm(&house).await;
+}

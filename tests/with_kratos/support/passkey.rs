@@ -1,0 +1,77 @@
+//! An authenticator in software: makes passkeys without an attestation.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// The domain that the passkeys are for.
+pub const RELYING_PARTY: &str = "localhost";
+/// The page on which they are made.
+pub const ORIGIN: &str = "http://localhost";
+
+/// Present, verified, and a key follows.
+const FLAGS: u8 = 0b0100_0101;
+/// CBOR: a map of five, with `kty: EC2`, `alg: ES256`, `crv: P-256`, and the head of `x`, a text of 32 bytes.
+const KEY_BEFORE_X: [u8; 10] = [0xa5, 0x01, 0x02, 0x03, 0x26, 0x20, 0x01, 0x21, 0x58, 0x20];
+/// CBOR: the head of `y`, a text of 32 bytes.
+const KEY_BEFORE_Y: [u8; 3] = [0x22, 0x58, 0x20];
+
+/// What a browser answers to a form that offers to make a passkey, for its field `passkey_register`.
+pub fn made_for(form: &Value) -> String {
+    let nodes = form["ui"]["nodes"].as_array().expect("nodes");
+    let asked = nodes
+        .iter()
+        .map(|node| &node["attributes"])
+        .find(|input| input["name"] == "passkey_create_data")
+        .and_then(|input| input["value"].as_str())
+        .expect("the form offers to make a passkey");
+    let asked: Value = serde_json::from_str(asked).expect("JSON");
+    let challenge = &asked["credentialOptions"]["publicKey"]["challenge"];
+    let client_data = json!({
+        "type": "webauthn.create", "challenge": challenge, "origin": ORIGIN, "crossOrigin": false,
+    });
+    let id = Uuid::new_v4();
+    json!({
+        "id": BASE64.encode(id),
+        "rawId": BASE64.encode(id),
+        "type": "public-key",
+        "authenticatorAttachment": "platform",
+        "clientExtensionResults": {},
+        "response": {
+            "clientDataJSON": BASE64.encode(client_data.to_string()),
+            "attestationObject": BASE64.encode(attestation_object(id)),
+            "transports": ["internal"],
+        },
+    })
+    .to_string()
+}
+
+/// The new key with what was asked for, in CBOR.
+fn attestation_object(id: Uuid) -> Vec<u8> {
+    let data = authenticator_data(id);
+    let length = u8::try_from(data.len()).expect("less than 256 bytes");
+    let mut object = b"\xa3\x63fmt\x64none\x67attStmt\xa0\x68authData\x58".to_vec();
+    object.push(length);
+    object.extend(data);
+    object
+}
+
+fn authenticator_data(id: Uuid) -> Vec<u8> {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
+    // An uncompressed point: 4, x, y.
+    let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+    let mut data = digest(&SHA256, RELYING_PARTY.as_bytes()).as_ref().to_vec();
+    data.push(FLAGS);
+    // It was never used, and is of no known make.
+    data.extend([0; 4 + 16]);
+    data.extend([0, 16]);
+    data.extend(id.as_bytes());
+    data.extend(KEY_BEFORE_X);
+    data.extend(x);
+    data.extend(KEY_BEFORE_Y);
+    data.extend(y);
+    data
+}
