@@ -229,8 +229,8 @@ pub async fn no_check_is_evaded_on_two_instances(method: Method) {
             deferrals(&house, method, *client, round, &mut seen).await;
         }
     }
-    house.vat_register.does(Behaviour::Works);
     let before = house.vat_register.received().len();
+    house.vat_register.does(Behaviour::Works);
 
     for id in &seen.refused_late {
         within(PATIENCE, "the account is refused late", async || {
