@@ -5,5 +5,6 @@ pub mod hang_ups;
 pub mod late_refusals;
 pub mod methods;
 pub mod parallel_changes;
+pub mod quiet;
 pub mod social;
 pub mod submissions;

@@ -89,8 +89,14 @@ fn main() {
     scenes.once(gate::submissions::two_tabs_with_one_invite_take_turns);
     scenes.once(gate::submissions::by_code_one_account_comes_of_a_form);
     scenes.each_method(gate::methods::no_check_is_evaded_on_two_instances);
+    scenes.each_method_long(
+        gate::methods::without_our_external_id_no_check_is_evaded_on_two_instances,
+    );
     scenes.once(gate::parallel_changes::one_invite_serves_one_of_many_changes);
     scenes.once(gate::parallel_changes::every_change_is_asked_about_once_the_register_is_back);
+    scenes.each(gate::quiet::a_double_click_makes_one_account);
+    scenes.once(gate::quiet::a_post_that_is_repeated_changes_nothing);
+    scenes.once(gate::quiet::settings_that_change_between_pre_and_post_change_nothing);
     scenes.once(gate::social::one_invite_serves_one_account_of_parallel_callbacks);
     scenes.each(gate::changes::an_invite_of_a_change_that_kratos_refuses_is_released);
     scenes.once(gate::hang_ups::every_account_is_delivered_although_clients_hang_up);
@@ -98,6 +104,7 @@ fn main() {
     scenes.long(gate::hang_ups::every_account_is_delivered_although_two_hundred_clients_hang_up);
     scenes.long(gate::hang_ups::every_change_is_delivered_although_two_hundred_clients_hang_up);
     scenes.once(gate::late_refusals::a_late_refusal_lasts_although_the_person_saves_in_a_loop);
+    scenes.each(gate::late_refusals::a_deferral_is_not_evaded_by_a_change);
     scenes.once(
         gate::late_refusals::whoever_kratos_cannot_deactivate_is_kept_out_of_login_and_recovery,
     );
@@ -142,10 +149,7 @@ impl Scenes {
         S: FnOnce() -> F + Send + 'static,
         F: Future<Output = ()>,
     {
-        self.add_within(LONG_BOUND, name_of(&scene), scene);
-        if let Some(trial) = self.trials.pop() {
-            self.trials.push(trial.with_ignored_flag(true));
-        }
+        self.add_long(name_of(&scene), scene);
     }
 
     /// A scene that every kind of client plays.
@@ -171,6 +175,30 @@ impl Scenes {
             self.add(format!("{}::{method}", name_of(&scene)), move || {
                 scene(method)
             });
+        }
+    }
+
+    /// The same for one that takes long.
+    fn each_method_long<S, F>(&mut self, scene: S)
+    where
+        S: Fn(Method) -> F + Copy + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        for method in Method::ALL {
+            self.add_long(format!("{}::{method}", name_of(&scene)), move || {
+                scene(method)
+            });
+        }
+    }
+
+    fn add_long<F: Future<Output = ()>>(
+        &mut self,
+        name: String,
+        scene: impl FnOnce() -> F + Send + 'static,
+    ) {
+        self.add_within(LONG_BOUND, name, scene);
+        if let Some(trial) = self.trials.pop() {
+            self.trials.push(trial.with_ignored_flag(true));
         }
     }
 

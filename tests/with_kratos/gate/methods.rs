@@ -17,6 +17,7 @@ use super::submissions::{
 };
 use crate::support::fields::{EMAIL, Fields, INVITE, VAT_NUMBER, company_without_number};
 use crate::support::holds::Holds;
+use crate::support::house::Plan;
 use crate::support::passkey;
 use crate::support::postgres::Server;
 use crate::support::provider::Provider;
@@ -142,19 +143,24 @@ async fn race_of_codes(
 /// What a scene has seen.
 #[derive(Debug, Default)]
 struct Seen {
+    is_guarded: bool,
     submissions: usize,
     accounts: usize,
     invites: Vec<String>,
     refused_late: Vec<String>,
 }
 
-/// Half of the submissions of a form have one invite, the others have one each: one of all of them serves one account.
+/// Half of the submissions of a form have one invite, the others have one each. With the one-identity guard one of all of them
+/// serves one account, without it each of them serves at most one.
 async fn invites(house: &House, method: Method, client: Client, round: usize, seen: &mut Seen) {
     let shared = format!("{ONE_USE}{method}-{client}-{round}-shared");
     let typed: Vec<Fields> = (0..method.racers())
         .map(|racer| match racer % 2 {
             0 => company().with(INVITE, shared.as_str()),
-            _ => company().with(INVITE, format!("{ONE_USE}{method}-{client}-{round}-{racer}")),
+            _ => company().with(
+                INVITE,
+                format!("{ONE_USE}{method}-{client}-{round}-{racer}"),
+            ),
         })
         .collect();
     let codes: BTreeSet<String> = typed
@@ -167,11 +173,13 @@ async fn invites(house: &House, method: Method, client: Client, round: usize, se
     for code in &codes {
         made.extend(accounts_with(house, code).await);
     }
-    assert_eq!(made.len(), 1, "{client}, round {round}: {made:#?}");
-    assert_eq!(signed_up, 1, "{client}, round {round}");
-    let external_id = made[0]["external_id"].as_str().unwrap_or_default();
-    assert!(external_id.starts_with("vestibule:"), "{made:#?}");
-    seen.accounts += 1;
+    assert_eq!(signed_up, made.len(), "{client}, round {round}");
+    if seen.is_guarded {
+        assert_eq!(made.len(), 1, "{client}, round {round}: {made:#?}");
+        let external_id = made[0]["external_id"].as_str().unwrap_or_default();
+        assert!(external_id.starts_with("vestibule:"), "{made:#?}");
+    }
+    seen.accounts += made.len();
     seen.invites.extend(codes);
 }
 
@@ -193,19 +201,31 @@ async fn deferrals(house: &House, method: Method, client: Client, round: usize, 
         .iter()
         .filter(|one| number(one).is_some_and(|number| numbers.contains(&number)))
         .collect();
-    assert_eq!(made.len(), 1, "{client}, round {round}: {made:#?}");
-    assert_eq!(signed_up, 1, "{client}, round {round}");
-    seen.accounts += 1;
-    let id = made[0]["id"].as_str().expect("an id");
-    seen.refused_late.push(id.to_owned());
+    assert_eq!(signed_up, made.len(), "{client}, round {round}");
+    assert!(!made.is_empty(), "{client}, round {round}");
+    if seen.is_guarded {
+        assert_eq!(made.len(), 1, "{client}, round {round}: {made:#?}");
+    }
+    seen.accounts += made.len();
+    let ids = made.iter().filter_map(|one| one["id"].as_str());
+    seen.refused_late.extend(ids.map(str::to_owned));
 }
 
 pub async fn no_check_is_evaded_on_two_instances(method: Method) {
+    no_check_is_evaded(method, plan(), true).await;
+}
+
+/// What is reserved for a sign-up that Kratos refuses is released after the end of the form.
+pub async fn without_our_external_id_no_check_is_evaded_on_two_instances(method: Method) {
+    no_check_is_evaded(method, plan().unguarded().expiring_after("20s"), false).await;
+}
+
+async fn no_check_is_evaded(method: Method, plan: Plan, is_guarded: bool) {
     let Some(server) = Server::start() else {
         return;
     };
     let provider = Provider::start();
-    let plan = plan()
+    let plan = plan
         .on_postgres(server)
         .with_other_instances(1)
         .with_provider(&provider)
@@ -218,7 +238,10 @@ pub async fn no_check_is_evaded_on_two_instances(method: Method) {
     let signed_up = method.race(&house, client, first, Behaviour::Works).await;
     assert_eq!(signed_up, 1, "the first sign-up");
 
-    let mut seen = Seen::default();
+    let mut seen = Seen {
+        is_guarded,
+        ..Seen::default()
+    };
     for client in method.clients() {
         for round in 0..rounds() {
             invites(&house, method, *client, round, &mut seen).await;
@@ -261,12 +284,12 @@ pub async fn no_check_is_evaded_on_two_instances(method: Method) {
     let calls = relay.calls();
     let accounts = seen.accounts;
     eprintln!(
-        "{method} on two instances: {} submissions, {accounts} accounts, {} invites, {confirmed} confirmed, none left; {} refused \
+        "{method} on two instances, guarded: {is_guarded}: {} submissions, {accounts} accounts, {} invites, {confirmed} confirmed, none left; {} refused \
          late; calls {calls:?}",
         seen.submissions,
         seen.invites.len(),
         seen.refused_late.len()
     );
-    assert!(calls.iter().all(|calls| *calls > accounts), "{calls:?}");
+    assert!(calls.iter().all(|calls| *calls > 0), "{calls:?}");
     no_alarm(&house).await;
 }

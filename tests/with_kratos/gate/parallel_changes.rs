@@ -100,7 +100,10 @@ pub async fn one_invite_serves_one_of_many_changes() {
         let mut forms = forms(&people).await;
         let saved = race(&mut forms, &typed).await;
         let shared = saved.iter().filter(|saved| saved[0]).count();
-        assert!(shared <= 1, "round {round}: {shared} changes with one invite");
+        assert!(
+            shared <= 1,
+            "round {round}: {shared} changes with one invite"
+        );
         assert!(saved.iter().all(|saved| !saved[2]), "the address is taken");
         rounds_of_changes.push((typed, saved));
     }

@@ -316,6 +316,11 @@ pub async fn no_alarm(house: &House) {
     let said = house.vestibule.said();
     let alarm = said.lines().find(|line| line.contains("ALARM"));
     assert_eq!(alarm, None);
+    no_late_post(house).await;
+}
+
+/// No account was reported after its reservations were released.
+pub async fn no_late_post(house: &House) {
     for instance in std::iter::once(&house.vestibule).chain(&house.others) {
         let late = instance.metric("vestibule_late_posts_total").await;
         assert!(late < 0.5, "{late} reservations were released too early");

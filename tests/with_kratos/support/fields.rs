@@ -57,7 +57,8 @@ impl Fields {
     /// Sent by the button of the passkey method, with the passkey that the browser has made.
     #[must_use]
     pub fn by_passkey(self, made: &str) -> Self {
-        self.with("method", "passkey").with("passkey_register", made)
+        self.with("method", "passkey")
+            .with("passkey_register", made)
     }
 
     /// Sent by the button of the profile: the first of two steps, or the settings page.

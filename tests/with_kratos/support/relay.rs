@@ -1,4 +1,4 @@
-//! One address in front of all instances of Vestibule; reports when `pre` is answered.
+//! One address in front of all instances of Vestibule. It reports when `pre` is answered, and can hold and repeat `post`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
@@ -10,9 +10,11 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Bytes, Data};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
-use reqwest::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use reqwest::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Passes calls to the instances in turn.
 pub struct Relay {
@@ -28,6 +30,17 @@ struct State {
     answered: Mutex<BTreeMap<String, oneshot::Sender<()>>>,
     posts: Mutex<BTreeSet<String>>,
     calls: Vec<AtomicUsize>,
+    last_post: Mutex<Option<Call>>,
+    holds_posts: watch::Sender<bool>,
+    held_posts: AtomicUsize,
+}
+
+/// A call of Kratos.
+#[derive(Clone)]
+pub struct Call {
+    uri: String,
+    headers: HeaderMap,
+    body: Bytes,
 }
 
 impl Relay {
@@ -47,6 +60,9 @@ impl Relay {
             http,
             answered: Mutex::default(),
             posts: Mutex::default(),
+            last_post: Mutex::default(),
+            holds_posts: watch::Sender::new(false),
+            held_posts: AtomicUsize::new(0),
         });
         let of_server = state.clone();
         let server = HttpServer::new(move || {
@@ -83,6 +99,33 @@ impl Relay {
         posts.contains(&format!("{path} {id}"))
     }
 
+    /// From now on each `post` waits until it is let go.
+    pub fn holds_posts(&self) {
+        self.state.holds_posts.send_replace(true);
+    }
+
+    /// Lets all of them go.
+    pub fn lets_posts_go(&self) {
+        self.state.holds_posts.send_replace(false);
+    }
+
+    /// How many had to wait so far.
+    pub fn held_posts(&self) -> usize {
+        self.state.held_posts.load(Ordering::SeqCst)
+    }
+
+    /// The last `post` of Kratos.
+    pub fn last_post(&self) -> Call {
+        let last = self.state.last_post.lock().expect("a lock");
+        last.clone().expect("a `post`")
+    }
+
+    /// Makes the call once more, to this instance; returns the status of the answer.
+    pub async fn repeats(&self, call: &Call, instance: usize) -> u16 {
+        let answer = self.state.call(instance, call).send().await;
+        answer.expect("an answer").status().as_u16()
+    }
+
     /// The number of calls that each instance got.
     pub fn calls(&self) -> Vec<usize> {
         let count = |calls: &AtomicUsize| calls.load(Ordering::SeqCst);
@@ -96,24 +139,65 @@ impl Drop for Relay {
     }
 }
 
+impl Call {
+    fn of(request: &HttpRequest, body: Bytes) -> Self {
+        let own = [HOST, CONTENT_LENGTH, CONNECTION, TRANSFER_ENCODING];
+        let mut headers = HeaderMap::new();
+        for (name, value) in request.headers() {
+            let name = HeaderName::from_bytes(name.as_str().as_bytes()).expect("a name");
+            if !own.contains(&name) {
+                let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
+                headers.append(name, value);
+            }
+        }
+        Self {
+            uri: request.uri().to_string(),
+            headers,
+            body,
+        }
+    }
+
+    /// The same call, as a Kratos makes it that sends no trigger id.
+    #[must_use]
+    pub fn without_trigger_id(mut self) -> Self {
+        let removed = self.headers.remove("Ory-Webhook-Trigger-ID");
+        assert!(removed.is_some(), "Kratos sends a trigger id");
+        self
+    }
+}
+
+impl State {
+    fn call(&self, instance: usize, call: &Call) -> reqwest::RequestBuilder {
+        let url = format!("{}{}", self.instances[instance], call.uri);
+        let request = self.http.post(url).headers(call.headers.clone());
+        request.body(call.body.clone())
+    }
+
+    /// Keeps a `post`, and waits if they are held.
+    async fn keeps(&self, post: &Call) {
+        *self.last_post.lock().expect("a lock") = Some(post.clone());
+        let mut holds = self.holds_posts.subscribe();
+        if *holds.borrow() {
+            self.held_posts.fetch_add(1, Ordering::SeqCst);
+        }
+        let _ = holds.wait_for(|holds| !*holds).await;
+    }
+}
+
 async fn pass_on(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpResponse {
     let turn = state.next.fetch_add(1, Ordering::SeqCst) % state.instances.len();
     state.calls[turn].fetch_add(1, Ordering::SeqCst);
-    let url = format!("{}{}", state.instances[turn], request.uri());
-    let mut call = state.http.post(url).body(body.clone());
-    for (name, value) in request.headers() {
-        let own = [HOST, CONTENT_LENGTH, CONNECTION, TRANSFER_ENCODING];
-        if !own.iter().any(|own| own.as_str() == name.as_str()) {
-            call = call.header(name.as_str(), value.as_bytes());
-        }
-    }
+    let call = Call::of(&request, body.clone());
     let told: Value = serde_json::from_slice(&body).unwrap_or_default();
     let identity = &told["identity"];
     if let (true, Some(id)) = (request.path().ends_with("/post"), identity["id"].as_str()) {
         let mut posts = state.posts.lock().expect("a lock");
         posts.insert(format!("{} {id}", request.path()));
     }
-    let Ok(answer) = call.send().await else {
+    if request.path().ends_with("/post") {
+        state.keeps(&call).await;
+    }
+    let Ok(answer) = state.call(turn, &call).send().await else {
         return HttpResponse::BadGateway().finish();
     };
     let status = StatusCode::from_u16(answer.status().as_u16()).expect("a status");

@@ -49,6 +49,21 @@ impl Vestibule {
         .await;
     }
 
+    /// The same on other settings, with this in the environment.
+    pub async fn restart_on(
+        &mut self,
+        settings: &'static str,
+        keys: [&str; 2],
+        variable: Option<(&'static str, &str)>,
+    ) {
+        self.settings = settings;
+        if let Some((name, value)) = variable {
+            self.environment.retain(|(other, _)| *other != name);
+            self.environment.push((name, value.to_owned()));
+        }
+        self.restart(keys).await;
+    }
+
     /// The value of a metric, 0 if there is none of that name yet.
     pub async fn metric(&self, name: &str) -> f64 {
         let url = format!("http://127.0.0.1:{}/metrics", self.ports.1);

@@ -435,6 +435,17 @@ impl Answer {
             .collect()
     }
 
+    /// Where the form has errors and which, if it is shown again. Kratos does not show a form any more to a browser that was
+    /// signed in meanwhile.
+    pub fn errors(&self) -> Vec<(String, u64)> {
+        let form = self
+            .shown
+            .as_ref()
+            .filter(|shown| shown["ui"]["nodes"].is_array());
+        let errors = form.map(messages).unwrap_or_default().into_iter();
+        errors.map(|error| (error.place, error.id)).collect()
+    }
+
     /// Asserts that a change was saved.
     pub fn saved(&self) {
         let expected = if self.client == Client::BrowserForm {
