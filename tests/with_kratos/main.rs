@@ -172,9 +172,8 @@ impl Scenes {
         F: Future<Output = ()>,
     {
         for method in Method::ALL {
-            self.add(format!("{}::{method}", name_of(&scene)), move || {
-                scene(method)
-            });
+            let name = format!("{}::{method}", name_of(&scene));
+            self.add_within(2 * BOUND, name, move || scene(method));
         }
     }
 
@@ -216,6 +215,8 @@ impl Scenes {
         name: String,
         scene: impl FnOnce() -> F + Send + 'static,
     ) {
+        let is_repeated = std::env::var_os("GATE_ROUNDS").is_some();
+        let bound = if is_repeated { LONG_BOUND } else { bound };
         let trial = Trial::test(name, move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)

@@ -1,11 +1,10 @@
 //! Changes in settings that people send many times at the same moment, on PostgreSQL and with two instances of Vestibule, which
 //! Kratos calls in turn.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 
 use super::late_refusals::is_refused;
+use super::methods::patience;
 use super::submissions::{confirmations, no_alarm, plan, prove_guard, rounds};
 use crate::support::fields::{EMAIL, Fields, INVITE, VAT_NUMBER, company_without_number};
 use crate::support::holds::Holds;
@@ -19,8 +18,6 @@ use crate::support::{Client, House, company, within};
 const PEOPLE: usize = 4;
 /// How often each of them sends the form.
 const COPIES: usize = 3;
-/// Longer than the last look-up and the pauses between two tries take.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Somebody who is signed in.
 struct Person {
@@ -107,7 +104,7 @@ pub async fn one_invite_serves_one_of_many_changes() {
         assert!(saved.iter().all(|saved| !saved[2]), "the address is taken");
         rounds_of_changes.push((typed, saved));
     }
-    within(PATIENCE, "no invite is held for nobody", async || {
+    within(patience(), "no invite is held for nobody", async || {
         let holds = Holds::after(&house.invites.received());
         holds.left().is_empty().then_some(())
     })
@@ -185,12 +182,12 @@ pub async fn every_change_is_asked_about_once_the_register_is_back() {
             continue;
         }
         changed += 1;
-        within(PATIENCE, "the account is refused late", async || {
+        within(patience(), "the account is refused late", async || {
             is_refused(&house.kratos.identity(&person.id).await).then_some(())
         })
         .await;
         // The refusal may be about a number that the person had saved before this one.
-        within(PATIENCE, "the number is asked about", async || {
+        within(patience(), "the number is asked about", async || {
             let asked = house.vat_register.received();
             let mut asked = asked[before..].iter().map(vat_number);
             asked.any(|asked| asked == number).then_some(())

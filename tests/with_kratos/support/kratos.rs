@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use regex::Regex;
+use reqwest::Response;
+use reqwest::header::LINK;
 use serde_json::{Value, json};
 use vestibule::kratos::hooks::{
     Besides, Body, Calls, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, LateRefusals, Method,
@@ -218,20 +220,24 @@ impl Kratos {
 
     /// All accounts.
     pub async fn identities(&self) -> Vec<Value> {
-        let identities = self.admin("/admin/identities?page_size=250").await;
-        identities.as_array().expect("a list").clone()
+        let mut all = Vec::new();
+        let mut path = Some("/admin/identities?page_size=500".to_owned());
+        while let Some(page) = path {
+            let answer = self.get(&page).await;
+            path = next_page(&answer);
+            let identities: Value = answer.json().await.expect("JSON");
+            all.extend_from_slice(identities.as_array().expect("a list"));
+        }
+        all
     }
 
     /// The code that was mailed to this address last, after `seen` earlier ones.
     pub async fn code_mailed_to(&self, address: &str, seen: usize) -> String {
         let digits = Regex::new(r"\b\d{6}\b").expect("a pattern");
         eventually(&format!("code {} for {address}", seen + 1), async || {
-            let messages = self.admin("/admin/courier/messages?page_size=250").await;
-            let mut mine: Vec<&Value> = messages
-                .as_array()?
-                .iter()
-                .filter(|message| message["recipient"] == address)
-                .collect();
+            let path = format!("/admin/courier/messages?page_size=250&recipient={address}");
+            let messages = self.admin(&path).await;
+            let mut mine: Vec<&Value> = messages.as_array()?.iter().collect();
             mine.sort_by_key(|message| message["created_at"].as_str().map(str::to_owned));
             let body = mine.get(seen)?["body"].as_str()?;
             Some(digits.find(body)?.as_str().to_owned())
@@ -312,15 +318,26 @@ impl Kratos {
     }
 
     async fn admin(&self, path: &str) -> Value {
-        let answer = self
-            .http
-            .get(format!("{}{path}", self.admin))
-            .send()
-            .await
-            .expect("an answer");
-        assert!(answer.status().is_success(), "{path}: {}", answer.status());
-        answer.json().await.expect("JSON")
+        self.get(path).await.json().await.expect("JSON")
     }
+
+    async fn get(&self, path: &str) -> Response {
+        let request = self.http.get(format!("{}{path}", self.admin));
+        let answer = request.send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        answer
+    }
+}
+
+/// The path of the page after this one, if there is one.
+fn next_page(answer: &Response) -> Option<String> {
+    let links = answer.headers().get(LINK)?.to_str().expect("a text");
+    let next = links
+        .split(',')
+        .find(|link| link.contains("rel=\"next\""))?;
+    let start = next.find("/admin/identities")?;
+    let end = next.find('>')?;
+    Some(next[start..end].to_owned())
 }
 
 /// A SQLite file with the tables of Kratos, a copy of one that is made once. In memory, Kratos answers parallel requests with

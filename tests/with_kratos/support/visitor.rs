@@ -435,6 +435,12 @@ impl Answer {
             .collect()
     }
 
+    /// Whether the form is shown again.
+    pub fn is_shown_again(&self) -> bool {
+        let shown = self.shown.as_ref();
+        shown.is_some_and(|shown| shown["ui"]["nodes"].is_array())
+    }
+
     /// Where the form has errors and which, if it is shown again. Kratos does not show a form any more to a browser that was
     /// signed in meanwhile.
     pub fn errors(&self) -> Vec<(String, u64)> {
