@@ -10,6 +10,7 @@ mod hook;
 mod pending;
 mod post;
 mod pre;
+mod report;
 mod sign_in;
 mod writes;
 
