@@ -7,6 +7,7 @@ pub mod door;
 mod from_kratos;
 mod health;
 mod hook;
+pub mod open_flow;
 mod pending;
 mod post;
 mod pre;

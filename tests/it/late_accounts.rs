@@ -7,6 +7,7 @@ use uuid::Uuid;
 use vestibule::delivery::State;
 
 use crate::support::app::uuid;
+use crate::support::failing::Failing;
 use crate::support::invites::Invites;
 use crate::support::logs::lines_with;
 use crate::support::payload::Payload;
@@ -257,6 +258,73 @@ async fn a_settings_call_after_the_release_reserves_again() {
 }
 
 #[tokio::test]
+async fn a_login_after_the_release_reserves_again() {
+    let (house, visitor) = House::with_a_released_invite(INVITES).await;
+    let (_, saved) = house.saves_guarded(&visitor);
+    let login = saved.with("/flow/id", uuid());
+    let reply = house.app.call(LOGIN, login.to_string()).await;
+    assert_eq!(reply.status, 204);
+    house.is_reserved_again_and_confirmed().await;
+}
+
+#[tokio::test]
+async fn a_login_closes_the_open_flow_of_its_account() {
+    for hook in [LOGIN, "/hooks/recovery/pre"] {
+        let house = House::with(INVITES, 1).await;
+        let visitor = invited("lost@example.org");
+        assert!(house.app.pre(&visitor).await.is_admitted());
+        // The `post` is lost, and no time passes for a look-up.
+        let (_, saved) = house.saves_guarded(&visitor);
+        let login = saved.with("/flow/id", uuid());
+        assert_eq!(house.app.call(hook, login.to_string()).await.status, 204);
+        house
+            .app
+            .delivery_in("confirm:invite", State::Delivered)
+            .await;
+        assert_eq!(house.invites.held_and_confirmed(), (1, 1));
+        assert!(!house.app.pre(&visitor).await.is_admitted());
+    }
+}
+
+#[tokio::test]
+async fn a_login_does_not_wait_for_a_database_that_is_silent() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Failing::in_folder(folder.path()).await;
+    let invites = Invites::with_uses(1);
+    let kratos = FakeKratos::start();
+    let app = TestApp::with(INVITES)
+        .env("INVITES", &invites.url())
+        .kratos("KRATOS", &kratos)
+        .store(store.clone())
+        .start()
+        .await;
+    store.is_silent(true);
+    let login = invited("a@example.org")
+        .saved()
+        .guarded()
+        .with("/identity/created_at", json!(app.hand.now()));
+    // More than may wait at the same moment.
+    for _ in 0..20 {
+        assert_eq!(app.call(LOGIN, login.to_string()).await.status, 204);
+    }
+    let too_many = lines_with("too many logins wait for the database");
+    assert!(!too_many.is_empty());
+    app.hand.advance(Duration::from_secs(6));
+    let id = login.0["identity"]["id"].as_str().unwrap().to_owned();
+    app.eventually("the failure is logged", async || {
+        let lines = lines_with("It is not known whether a `post` of this account was lost");
+        lines.iter().any(|line| line.contains(&id)).then_some(())
+    })
+    .await;
+    // An old account has no open flow.
+    store.is_silent(false);
+    let asked = store.flows_asked();
+    let old = login.with("/identity/created_at", "2025-11-23T14:32:53Z");
+    assert_eq!(app.call(LOGIN, old.to_string()).await.status, 204);
+    assert_eq!(store.flows_asked(), asked);
+}
+
+#[tokio::test]
 async fn a_second_reservation_waits_for_the_release_of_the_first() {
     let (invites, kratos) = (FakeService::start(), FakeKratos::start());
     let hold = |id: &str| Behaviour::Answers(201, json!({ "hold_id": id }).to_string());
@@ -424,4 +492,94 @@ async fn a_reservation_that_a_refused_submission_took_over_is_still_the_account_
         .await;
     assert_eq!(house.app.deliveries("take:invite").await, []);
     assert_eq!(house.invites.held_and_confirmed(), (1, 1));
+}
+
+/// A change of the invite in settings whose `post` is lost.
+async fn changed_invite(house: &House) -> Payload {
+    let change = payload()
+        .changed_from(&json!({"email": "canary@example.org", "invite": "iron"}))
+        .with_trait("invite", "gold");
+    assert!(house.app.settings(&change).await.is_admitted());
+    assert_eq!(house.invites.held_and_confirmed(), (1, 0));
+    change
+}
+
+/// Without Kratos's admin API nothing but hook calls shows what was saved.
+fn without_admin_api() -> String {
+    INVITES.replace("kratos: {admin_url: \"${env:KRATOS}\"}\n", "")
+}
+
+#[tokio::test]
+async fn a_later_settings_call_proves_that_a_change_was_saved() {
+    let house = House::with(&without_admin_api(), 1).await;
+    let change = changed_invite(&house).await;
+    // Of another identity it proves nothing, and neither does a call in which the invite is as it was before.
+    let other = change_of(&change.clone().saved(), "Another GmbH");
+    assert!(house.app.settings(&other).await.is_admitted());
+    let mut before = change_of(&change, "Another GmbH");
+    before.0["previous"]["traits"]["invite"] = "iron".into();
+    before.0["identity"]["traits"]["invite"] = "iron".into();
+    assert!(house.app.settings(&before).await.is_admitted());
+    assert_eq!(house.app.deliveries("confirm:invite").await, []);
+
+    let next = change_of(&change, "Another GmbH");
+    assert!(house.app.settings(&next).await.is_admitted());
+    house
+        .app
+        .delivery_in("confirm:invite", State::Delivered)
+        .await;
+    assert_eq!(house.invites.held_and_confirmed(), (1, 1));
+    // Its `post` comes after all.
+    let post = "/hooks/settings/post?method=profile";
+    assert_eq!(house.app.call(post, change.to_string()).await.status, 204);
+    assert_eq!(house.app.deliveries("confirm:invite").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_change_that_is_proved_after_the_release_reserves_again() {
+    let house = House::with(&without_admin_api(), 1).await;
+    let change = changed_invite(&house).await;
+    house.app.hand.advance(HOUR + Duration::from_secs(121));
+    house
+        .app
+        .delivery_in("release:invite", State::Delivered)
+        .await;
+    let next = change_of(&change, "Another GmbH");
+    assert!(house.app.settings(&next).await.is_admitted());
+    house.is_reserved_again_and_confirmed().await;
+}
+
+#[tokio::test]
+async fn a_change_that_is_proved_by_a_later_call_is_delivered_once() {
+    let yaml = r#"
+kratos: {admin_url: "${env:KRATOS}"}
+deliveries:
+  crm: {events: [identity.updated], send: {post: "${env:INVITES}/crm"}}
+"#;
+    let house = House::with(yaml, 1).await;
+    let before = json!({"email": "canary@example.org"});
+    let change = payload().changed_from(&before);
+    assert!(house.app.settings(&change).await.is_admitted());
+    let next = change_of(&change, "Another GmbH");
+    assert!(house.app.settings(&next).await.is_admitted());
+    house.app.delivery_in("crm", State::Delivered).await;
+    let post = "/hooks/settings/post?method=profile";
+    assert_eq!(house.app.call(post, change.to_string()).await.status, 204);
+    assert_eq!(house.app.deliveries("crm").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_change_that_left_the_traits_as_they_were_is_not_proved() {
+    let yaml = r#"
+kratos: {admin_url: "${env:KRATOS}"}
+deliveries:
+  crm: {events: [identity.updated], send: {post: "${env:INVITES}/crm"}}
+"#;
+    let house = House::with(yaml, 1).await;
+    let same = payload();
+    let same = same.clone().changed_from(&traits_of(&same));
+    assert!(house.app.settings(&same).await.is_admitted());
+    let next = change_of(&same, "Another GmbH");
+    assert!(house.app.settings(&next).await.is_admitted());
+    assert_eq!(house.app.deliveries("crm").await, []);
 }
