@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::delivery::Event;
-use crate::expression::{EvaluationError, Expression, JsonTemplate, Names};
+use crate::expression::{EvaluationError, Expression, JsonTemplate, Names, Root};
 use crate::kratos::{Field, Flow};
 use crate::message::Wording;
 use crate::request;
@@ -285,10 +285,16 @@ impl Check {
         })
     }
 
+    /// Whether it can refuse an account that exists: its question was deferred, or its reservation is taken again.
+    #[must_use]
+    pub fn can_refuse_late(&self) -> bool {
+        self.defers() || self.reserve.is_some()
+    }
+
     /// Whether a late refusal of this check can deactivate an account.
     #[must_use]
     pub fn can_deactivate(&self) -> bool {
-        self.defers()
+        self.can_refuse_late()
             && match self.on_late_refusal {
                 Some(chosen) => chosen == OnLateRefusal::Deactivate,
                 None => self.flows.contains(&Flow::Registration),
@@ -315,6 +321,14 @@ impl Check {
             .into_iter()
             .chain(afterwards.flat_map(request::Plan::expressions))
             .collect()
+    }
+
+    /// Whether one of its expressions, those of `reserve` included, reads a name that begins with this root.
+    #[must_use]
+    pub fn reads(&self, root: Root) -> bool {
+        self.everything_read()
+            .into_iter()
+            .any(|one| one.reads(root))
     }
 
     /// An error if something that is put into a text, or used as one, is a list or an object. `when` and the messages are left

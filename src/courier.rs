@@ -2,6 +2,7 @@
 
 mod identity;
 mod late;
+mod take;
 mod undo;
 mod words;
 
@@ -96,6 +97,7 @@ impl Porter {
             Queue::Plan(name) => &self.plan(name)?.send.service,
             Queue::Save(_) | Queue::LateRefusal(_) => identities::SERVICE,
             Queue::Check(name) => &self.check(name)?.ask.as_ref()?.service,
+            Queue::Take(name) => &reserve(name)?.take.service,
             Queue::Confirm(name) => &reserve(name)?.confirm.as_ref()?.service,
             Queue::Release(name) => &reserve(name)?.release.service,
         })
@@ -262,6 +264,7 @@ impl Courier for Porter {
             Work::Ask(request) => self.ask(delivery, request).await,
             Work::Write(puts) => self.write(delivery, puts).await,
             Work::Enforce(puts) => self.enforce(delivery, puts).await,
+            Work::Take { take, released } => self.take_again(delivery, take, *released).await,
             Work::Undo { take, key } => self.undo(delivery, take, key).await,
         }
     }

@@ -23,7 +23,7 @@ pub struct Reservation {
     pub asked: String,
     /// Where it stands.
     pub state: State,
-    /// `None` once it is confirmed or released.
+    /// `None` once it is confirmed. Of a released one it is what taking it again needs, if its account may still be found.
     pub details: Option<Details>,
     /// Why it was released.
     pub because: Option<Because>,
@@ -72,6 +72,8 @@ pub enum Because {
     NeverCreated,
     /// The flow's identity came of another submission.
     NotUsed,
+    /// Another submission of the flow has it now. This row is what is kept for the submission that had it before.
+    TakenOver,
 }
 
 impl State {
@@ -98,12 +100,13 @@ impl State {
 
 impl Because {
     /// Every reason there is.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Changed,
         Self::Unclear,
         Self::Expired,
         Self::NeverCreated,
         Self::NotUsed,
+        Self::TakenOver,
     ];
 
     /// As the store and the log write it.
@@ -115,6 +118,7 @@ impl Because {
             Self::Expired => "expired",
             Self::NeverCreated => "never_created",
             Self::NotUsed => "not_used",
+            Self::TakenOver => "taken_over",
         }
     }
 

@@ -70,7 +70,9 @@ impl Made<'_> {
 pub struct Resolved {
     /// To be stored together.
     pub batch: Batch,
-    /// The checks whose reservation had been released before the account was known.
+    /// The checks whose reservation had been released before the account was known, and is taken again.
+    pub taken_again: Vec<String>,
+    /// The checks whose reservation had been released before the account was known, and cannot be taken again.
     pub too_late: Vec<String>,
     /// What is wrong with the attribution, if something is.
     pub doubt: Option<Doubt>,
@@ -141,6 +143,38 @@ fn change_of<'a>(
             .filter(|one| one.hash.traits == hash.traits),
         Attribution::Ambiguous | Attribution::Unknown => None,
     }
+}
+
+/// Whether this one can be confirmed in place of one that was released: another submission of the flow has reserved the same.
+fn replaces(taken: &Reservation, released: &Reservation) -> bool {
+    taken.state == State::Taken
+        && released.state == State::Released
+        && taken.check == released.check
+        && taken.asked == released.asked
+}
+
+/// Whether the submission that took the reservation over was not accepted in the end, or came to nothing.
+fn has_no_owner(reservation: &Reservation, state: &FlowState, now: Timestamp) -> bool {
+    let may_be_saved = |one: &PendingSignUp| {
+        one.key.submission == reservation.submission && one.state != PendingState::NeverCreated
+    };
+    reservation.in_use_until <= now && !state.pending.iter().any(may_be_saved)
+}
+
+/// What is kept to take a reservation again for this submission: where another submission has taken it over, a row of its own.
+fn kept_for<'a>(
+    one: &PendingSignUp,
+    reservation: &'a Reservation,
+    state: &'a FlowState,
+) -> &'a Reservation {
+    let is_former = |other: &&Reservation| {
+        other.because == Some(Because::TakenOver)
+            && other.submission == one.key.submission
+            && other.check == reservation.check
+            && other.asked == reservation.asked
+    };
+    let former = state.reservations.iter().find(is_former);
+    former.unwrap_or(reservation)
 }
 
 /// It is not known which submission the identity came of: everything that was reserved is kept, and an operator decides.
@@ -245,6 +279,16 @@ impl Resolution {
     /// deferred is asked.
     #[must_use]
     pub fn made(&self, made: &Made<'_>, state: &FlowState) -> Resolved {
+        self.made_of(made, &state.pending, state)
+    }
+
+    /// The same. The account can have come of these submissions only.
+    fn made_of(
+        &self,
+        made: &Made<'_>,
+        submissions: &[PendingSignUp],
+        state: &FlowState,
+    ) -> Resolved {
         let mut resolved = Resolved::default();
         resolved.batch.deliveries = self.deliveries(made, made.trigger_id);
         let attributed_before = state.record.as_ref().and_then(|record| record.identity_id);
@@ -255,8 +299,7 @@ impl Resolution {
         let nobody = Value::Null;
         let identity = made.names.identity.unwrap_or(&nobody);
         let hash = SubmissionHash::of(identity, made.names.flow.unwrap_or(&nobody));
-        let pending: Vec<PendingSignUp> = state
-            .pending
+        let pending: Vec<PendingSignUp> = submissions
             .iter()
             .filter(|one| made.can_be_of(one))
             .cloned()
@@ -352,27 +395,77 @@ impl Resolution {
             let write = late::write(check, about.0, about.1, key, vec![put], now);
             resolved.batch.deliveries.push(write);
         }
-        let closes = made.closes_its_flow();
         let is_read = |id: &Uuid| state.reservations.iter().any(|one| one.id == *id);
         resolved.is_stale = !one.details.reservations.iter().all(is_read);
+        self.follow_up_reservations(resolved, made, one, state, is_certain);
+    }
+
+    fn follow_up_reservations(
+        &self,
+        resolved: &mut Resolved,
+        made: &Made<'_>,
+        one: &PendingSignUp,
+        state: &FlowState,
+        is_certain: bool,
+    ) {
+        let now = made.names.now;
+        let closes = made.closes_its_flow();
+        let is_used = |id: &Uuid| one.details.reservations.contains(id);
         for reservation in &state.reservations {
-            let is_used = one.details.reservations.contains(&reservation.id);
-            let is_its_own = closes || reservation.submission == one.key.submission;
+            let is_its_own = closes
+                || reservation.submission == one.key.submission
+                || has_no_owner(reservation, state, now);
+            let is_replacement = state
+                .reservations
+                .iter()
+                .any(|released| closes && is_used(&released.id) && replaces(reservation, released));
             match reservation.state {
-                State::Taken if is_used && is_its_own => {
+                State::Taken if is_used(&reservation.id) && is_its_own => {
+                    self.confirm(&mut resolved.batch, reservation, made);
+                }
+                State::Taken if is_replacement => {
                     self.confirm(&mut resolved.batch, reservation, made);
                 }
                 // It was released, or another submission took it over, before the account was known.
-                State::Taken | State::Confirmed | State::Released if is_used => {
-                    let dead = reserve::too_late(reservation, made.identity_id, made.event, now);
-                    resolved.batch.deliveries.push(dead);
-                    resolved.too_late.push(reservation.check.clone());
+                State::Taken | State::Confirmed | State::Released if is_used(&reservation.id) => {
+                    let mut others = state.reservations.iter();
+                    if !(closes && others.any(|other| replaces(other, reservation))) {
+                        let kept = kept_for(one, reservation, state);
+                        self.take_again(resolved, made, kept, !is_certain);
+                    }
                 }
                 State::Taking | State::Taken if closes && reservation.in_use_until <= now => {
-                    self.release(&mut resolved.batch, reservation, Because::NotUsed, now);
+                    self.release(&mut resolved.batch, reservation, Because::NotUsed, &[], now);
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// The account was found after its reservation had been released, so the reservation is taken again.
+    fn take_again(
+        &self,
+        resolved: &mut Resolved,
+        made: &Made<'_>,
+        reservation: &Reservation,
+        is_uncertain: bool,
+    ) {
+        let now = made.names.now;
+        let nobody = Value::Null;
+        let about = (made.identity_id, made.names.identity.unwrap_or(&nobody));
+        let is_known = self.reserves.contains_key(&reservation.check);
+        let delivery = is_known
+            .then(|| reserve::take_again(reservation, about, made.event, is_uncertain, now))
+            .flatten();
+        let check = reservation.check.clone();
+        if let Some(delivery) = delivery {
+            resolved.batch.taken_again.push(reservation.id);
+            resolved.batch.deliveries.push(delivery);
+            resolved.taken_again.push(check);
+        } else {
+            let dead = reserve::too_late(reservation, made.identity_id, made.event, now);
+            resolved.batch.deliveries.push(dead);
+            resolved.too_late.push(check);
         }
     }
 
@@ -439,7 +532,6 @@ impl Resolution {
         now: Timestamp,
     ) -> Resolved {
         let hash = SubmissionHash::of(identity, &Value::Null);
-        let mut state = state.clone();
         let is_change = sought.flow != Flow::Registration;
         let one = match attribute(&state.pending, identity_id, &hash, false, false) {
             Attribution::Exact(one) if !is_change => one.clone(),
@@ -447,16 +539,19 @@ impl Resolution {
         };
         let is_its_own = one.hash.traits == hash.traits;
         let is_guarded = identity["external_id"].as_str() == Some(&guard_id(one.key.flow_id));
-        if !is_guarded || is_change {
-            // Only this submission can be meant: it was found by its own keys.
-            state.pending = vec![PendingSignUp {
-                hash: SubmissionHash {
-                    traits: hash.traits,
-                    ..one.hash.clone()
-                },
-                ..one.clone()
-            }];
-        }
+        // By its own keys only this submission can be meant.
+        let only = [PendingSignUp {
+            hash: SubmissionHash {
+                traits: hash.traits,
+                ..one.hash.clone()
+            },
+            ..one.clone()
+        }];
+        let submissions = if !is_guarded || is_change {
+            &only[..]
+        } else {
+            &state.pending[..]
+        };
         let scene = &one.details.scene;
         let names = Names {
             identity: Some(identity),
@@ -472,11 +567,11 @@ impl Resolution {
             expires_at: one.expires_at,
             rules_were_in_force: true,
         };
-        let mut resolved = self.made(&made, &state);
+        let mut resolved = self.made_of(&made, submissions, state);
         if !is_its_own {
             // A later hook changed the traits, or it is another sign-up of the same visitor: no account is deactivated for it.
             for delivery in &mut resolved.batch.deliveries {
-                if let (Queue::Check(_), Some(scene)) =
+                if let (Queue::Check(_) | Queue::Take(_), Some(scene)) =
                     (Queue::named(&delivery.plan), &mut delivery.scene)
                 {
                     scene.is_uncertain = true;
@@ -516,7 +611,7 @@ impl Resolution {
                 others().any(|other| other.details.reservations.contains(&reservation.id));
             let is_free = reservation.in_use_until <= now;
             if is_used && !is_shared && is_free {
-                self.release(&mut batch, reservation, because, now);
+                self.release(&mut batch, reservation, because, &state.pending, now);
             }
         }
         batch
@@ -539,21 +634,25 @@ impl Resolution {
         deliveries_for(&self.plans, &occasion, &names)
     }
 
-    /// What was taken is given back, if it is open.
+    /// What was taken is given back, if it is open. What one of these submissions needs to take it again is kept.
     pub fn release(
         &self,
         batch: &mut Batch,
         reservation: &Reservation,
         because: Because,
+        submissions: &[PendingSignUp],
         now: Timestamp,
     ) {
         if !matches!(reservation.state, State::Taking | State::Taken) {
             return;
         }
+        let mut checks = self.holding.iter();
+        let check = checks.find(|check| check.name == reservation.check);
         batch.released.push(Release {
             id: reservation.id,
             because,
             unused_since: now,
+            kept: check.and_then(|check| reserve::kept(check, reservation, submissions)),
         });
         if let Some(plans) = self.reserves.get(&reservation.check) {
             let release = reserve::release(plans, reservation, &self.lists, now);

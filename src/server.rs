@@ -7,9 +7,11 @@ pub mod door;
 mod from_kratos;
 mod health;
 mod hook;
+pub mod open_flow;
 mod pending;
 mod post;
 mod pre;
+mod report;
 mod sign_in;
 mod writes;
 

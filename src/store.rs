@@ -206,7 +206,7 @@ pub struct Listed {
     /// Its id, which is also the `webhook-id` and the `Idempotency-Key`.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub id: Uuid,
-    /// Its plan's name, or what else it is: `save:crm`, `check:vat`, `late-refusal:vat`, `confirm:invite`, `release:invite`.
+    /// Its plan's name, or what else it is: `save:crm`, `check:vat`, `late-refusal:vat`, `take:invite`, `confirm:invite`, `release:invite`.
     pub plan: String,
     /// What happened.
     pub event: Event,
@@ -319,6 +319,9 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// Of these plans and unique keys, those that are there.
     async fn known(&self, keys: &[(String, String)]) -> Result<HashSet<(String, String)>, Error>;
 
+    /// Whether the delivery with this plan and unique key still waits for its arrival.
+    async fn is_pending(&self, plan: &str, unique_key: &str) -> Result<bool, Error>;
+
     /// Writes decisions down, all in one transaction.
     async fn record(&self, decisions: &[Decision]) -> Result<(), Error>;
 
@@ -328,6 +331,13 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error>;
     /// The flow whose submissions got this `external_id`, if no `post` or look-up has closed it yet.
     async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error>;
+    /// The settings flows with a submission that gives this identity traits with this hash, and that no `post` or look-up has
+    /// attributed yet.
+    async fn flows_of_change(
+        &self,
+        identity_id: Uuid,
+        traits_hash: &str,
+    ) -> Result<Vec<Uuid>, Error>;
     /// Takes up to `limit` flows whose look-up is due, and leases them to the caller. Counts the look-up.
     async fn lease_flows(
         &self,
@@ -352,10 +362,12 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
 
     /// A further `pre` uses an open reservation until then at the latest. `false` if it is open no more.
     async fn share_reservation(&self, id: Uuid, until: Timestamp) -> Result<bool, Error>;
-    /// Gives an open reservation that no `pre` uses to another submission. `false` if it has changed meanwhile.
+    /// Gives an open reservation that no `pre` uses to another submission. `former` is stored with it: what is kept for the
+    /// submission that had it. `false` if the reservation has changed meanwhile.
     async fn take_over_reservation(
         &self,
         reservation: &Reservation,
+        former: Option<&Reservation>,
         submission: &str,
         now: Timestamp,
         until: Timestamp,

@@ -304,11 +304,17 @@ impl Sweeper {
             flow.id = %flow_id, identity.id = %id, stored,
             "Recovered a lost `post`: stored {stored} deliveries"
         );
+        for check in &resolved.taken_again {
+            tracing::warn!(
+                flow.id = %flow_id, identity.id = %id, check,
+                "The account was found after what check `{check}` had reserved was released; it is reserved again"
+            );
+        }
         for check in &resolved.too_late {
             self.metrics.late_posts.inc();
             tracing::error!(
                 flow.id = %flow_id, identity.id = %id, check,
-                "ALARM: an account was found after what check `{check}` had reserved was released; see \
+                "ALARM: an account was found after what check `{check}` had reserved was released, and it cannot be reserved again; see \
                  `vestibule deliveries list --state abandoned`"
             );
         }
@@ -411,8 +417,9 @@ impl Sweeper {
                     Because::NotUsed
                 };
                 let mut batch = Batch::default();
+                let state = self.store.flow(reservation.flow_id).await?;
                 self.resolution
-                    .release(&mut batch, reservation, because, now);
+                    .release(&mut batch, reservation, because, &state.pending, now);
                 self.write(&batch).await?;
                 tracing::info!(
                     flow.id = %reservation.flow_id, check = reservation.check, reason = because.as_str(),

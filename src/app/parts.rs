@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::counter::Counter;
 use crate::check::{Book, Checks, Speech};
@@ -23,6 +23,7 @@ use crate::pending::LookupTimes;
 use crate::reconcile;
 use crate::resolution::Resolution;
 use crate::server::answers::Answers;
+use crate::server::open_flow::SIDE_BY_SIDE;
 use crate::server::{Door, Operator, PendingPolicy};
 use crate::service::client::Services;
 use crate::store::Store;
@@ -251,6 +252,7 @@ impl Parts {
             stored: Arc::clone(&self.stored),
             recorder,
             answers: Arc::new(Answers::new(self.clock.clone())),
+            closings: Arc::new(Semaphore::new(SIDE_BY_SIDE)),
             builtin: settings.builtin.clone(),
             default_language: settings.hooks.default_language.clone(),
             clock: self.clock.clone(),

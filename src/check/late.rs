@@ -126,7 +126,9 @@ pub fn refused(
     on_late_refusal: OnLateRefusal,
     now: Timestamp,
 ) -> Vec<Put> {
-    let mut puts = vec![note_goes(check)];
+    // What is reserved is not deferred.
+    let is_deferred = check.reserve.is_none();
+    let mut puts: Vec<Put> = is_deferred.then(|| note_goes(check)).into_iter().collect();
     if on_late_refusal == OnLateRefusal::Notify {
         return puts;
     }

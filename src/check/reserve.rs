@@ -8,12 +8,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Reserve;
+use super::{Check, Reserve};
 use crate::clock::{Timestamp, later};
-use crate::delivery::{Event, New, Queue, Scene, Work, time_ordered_id};
-use crate::expression::Lists;
+use crate::delivery::{Claimed, Event, New, Queue, Scene, Work, time_ordered_id};
+use crate::expression::{Lists, Root};
+use crate::pending::PendingSignUp;
 use crate::request;
-use crate::reservation::{Because, Reservation};
+use crate::reservation::{Because, Details, Reservation};
 
 /// How long it is tried to confirm or to release.
 const KEEP_TRYING_FOR: Duration = Duration::from_hours(24 * 8);
@@ -51,12 +52,89 @@ pub fn confirmation(
     Some(delivery(&queue, reservation, identity_id, event, work, now))
 }
 
+/// What taking a reservation again needs, if an accepted submission uses it: its account may be found after the release. No
+/// more of the visitor is kept than the check reads.
+#[must_use]
+pub fn kept(
+    check: &Check,
+    reservation: &Reservation,
+    submissions: &[PendingSignUp],
+) -> Option<Details> {
+    let is_used = |one: &PendingSignUp| one.details.reservations.contains(&reservation.id);
+    let details = reservation.details.as_ref()?;
+    let scene = &details.scene;
+    let if_read = |root, part: &Option<Value>| part.clone().filter(|_| check.reads(root));
+    submissions.iter().any(is_used).then(|| Details {
+        take: details.take.clone(),
+        scene: Scene {
+            // The identity as it was saved takes its place.
+            identity: None,
+            previous: if_read(Root::Previous, &scene.previous),
+            flow: if_read(Root::Flow, &scene.flow),
+            request: if_read(Root::Request, &scene.request),
+            // What was taken then is not held any more.
+            taken: None,
+            ..scene.clone()
+        },
+    })
+}
+
+/// The delivery that takes a released reservation again for the account that was found. `None` if what it needs is not kept.
+#[must_use]
+pub fn take_again(
+    reservation: &Reservation,
+    (identity_id, identity): (Uuid, &Value),
+    event: Event,
+    is_uncertain: bool,
+    now: Timestamp,
+) -> Option<New> {
+    let details = reservation.details.as_ref()?;
+    let work = Work::Take {
+        take: details.take.clone(),
+        released: reservation.id,
+    };
+    let queue = Queue::Take(&reservation.check);
+    let mut new = delivery(&queue, reservation, identity_id, event, Ok(work), now);
+    new.scene = Some(Scene {
+        identity: Some(identity.clone()),
+        is_uncertain,
+        ..details.scene.clone()
+    });
+    Some(new)
+}
+
+/// The delivery that confirms what a delivery has taken again. `None` if the service need not be notified.
+#[must_use]
+pub fn confirmation_of_taken(
+    reserve: &Reserve,
+    taking: &Claimed,
+    check: &str,
+    scene: &Scene,
+    lists: &Lists,
+    now: Timestamp,
+) -> Option<New> {
+    let plan = reserve.confirm.as_ref()?;
+    Some(New {
+        id: time_ordered_id(now),
+        plan: Queue::Confirm(check).to_string(),
+        event: taking.event,
+        unique_key: taking.id.to_string(),
+        identity_id: taking.identity_id,
+        work: built(plan, scene, lists, "confirm"),
+        scene: None,
+        created_at: now,
+        due_at: now,
+        keep_trying_until: later(now, KEEP_TRYING_FOR),
+    })
+}
+
 /// The dead letter for an account whose reservation was given back before we knew of it.
 #[must_use]
 pub fn too_late(reservation: &Reservation, identity_id: Uuid, event: Event, now: Timestamp) -> New {
     let because = reservation.because.map_or("released", Because::as_str);
     let work = Err(format!(
-        "the account exists, but what was taken for it had been released already ({because})"
+        "the account exists, but what was taken for it had been released already ({because}), and what taking it again needs is \
+         not kept"
     ));
     let queue = Queue::Confirm(&reservation.check);
     delivery(&queue, reservation, identity_id, event, work, now)

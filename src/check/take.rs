@@ -150,7 +150,8 @@ impl Taker {
                 if one.asked == asked {
                     same = Some(one);
                 } else if wanted.is_guarded && self.is_unused(one, &state) {
-                    self.give_back(&mut batch, wanted.reserve, one, Because::Changed);
+                    let kept = reserve::kept(wanted.check, one, &state.pending);
+                    self.give_back(&mut batch, wanted.reserve, one, Because::Changed, kept);
                 }
             }
             if let Some(same) = same {
@@ -218,8 +219,9 @@ impl Taker {
             return Ok(Some(Found::InUse));
         }
         let now = self.clock.now();
+        let former = former(wanted.check, same, &state.pending, now);
         let is_taken_over = store
-            .take_over_reservation(same, wanted.submission, now, until)
+            .take_over_reservation(same, former.as_ref(), wanted.submission, now, until)
             .await?;
         wanted.submission.clone_into(&mut found.submission);
         found.in_use_until = until;
@@ -273,7 +275,7 @@ impl Taker {
                     .map(|()| true),
                 (Judged::Unclear, _, Some(plans)) => {
                     let mut batch = Batch::default();
-                    self.give_back(&mut batch, plans, &reservation, Because::Unclear);
+                    self.give_back(&mut batch, plans, &reservation, Because::Unclear, None);
                     self.write(&batch).await.map(|()| true)
                 }
                 _ => Ok(false),
@@ -313,6 +315,7 @@ impl Taker {
         plans: &Reserve,
         reservation: &Reservation,
         because: Because,
+        kept: Option<Details>,
     ) {
         let now = self.clock.now();
         // What is unclear belongs to this call, which is still running.
@@ -324,11 +327,35 @@ impl Taker {
             id: reservation.id,
             because,
             unused_since,
+            kept,
         });
         batch
             .deliveries
             .push(reserve::release(plans, reservation, &self.lists, now));
     }
+}
+
+/// What is kept for the submission that a reservation is taken from: its account may be found after all, and reserves again
+/// then. `None` if that submission was never accepted.
+fn former(
+    check: &Check,
+    reservation: &Reservation,
+    submissions: &[PendingSignUp],
+    now: Timestamp,
+) -> Option<Reservation> {
+    let mut owner = submissions.iter();
+    let owner = owner.find(|one| one.key.submission == reservation.submission)?;
+    Some(Reservation {
+        id: time_ordered_id(now),
+        state: State::Released,
+        details: Some(reserve::kept(
+            check,
+            reservation,
+            std::slice::from_ref(owner),
+        )?),
+        because: Some(Because::TakenOver),
+        ..reservation.clone()
+    })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]

@@ -334,9 +334,10 @@ pub struct Check {
     /// only the kinds `timeout`, `connection`, `status_5xx`, `rejected_credentials` and `declared`; `defer` every kind except
     /// `rejected_question` and `expression`; the others refuse. Default: `refuse`.
     pub unavailable: Option<Unavailable>,
-    /// What a deferred check does if it refuses at last: `deactivate` the identity, mark it, and refuse its logins until the
-    /// refusal is lifted; `mark` it in `metadata_admin.vestibule.refused`; or only `notify` by the deliveries of `check.refused`,
-    /// which are made in any case. Default: `deactivate` for a sign-up, `mark` for a change in settings.
+    /// What a check does if it refuses an account that exists: a deferred check, or a reservation that is taken again for an
+    /// account that was found after the release. `deactivate` the identity, mark it, and refuse its logins until the refusal is
+    /// lifted; `mark` it in `metadata_admin.vestibule.refused`; or only `notify` by the deliveries of `check.refused`, which are
+    /// made in any case. Default: `deactivate` for a sign-up, `mark` for a change in settings.
     pub late_refusal: Option<LateRefusal>,
     /// What a deferred check does if it has no answer after eight days: `keep` the question as an abandoned delivery and the
     /// mark in the identity, `refuse`, or `accept`. Default: `keep`.
@@ -376,7 +377,7 @@ pub struct Reserve {
     pub release: Request,
 }
 
-/// What a deferred check does if it refuses at last.
+/// What a check does if it refuses an account that exists.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "their names in the file say it")]
@@ -533,7 +534,7 @@ pub struct Delivery {
     /// What calls for it: `identity.created` (a registration), `identity.updated` (a change of the profile),
     /// `credentials.changed` (a change of the password, of social sign-in, of a second factor), `identity.verified` (an
     /// address was proved), `registration.failed` (a sign-up that passed, and no account came of it; needs
-    /// `kratos.admin_url`), `check.refused` (a deferred check has refused). `credentials.changed` and `identity.verified` need
+    /// `kratos.admin_url`), `check.refused` (a check has refused an account that exists). `credentials.changed` and `identity.verified` need
     /// hooks of their own: `vestibule kratos hooks --event …` prints them.
     pub events: Vec<Event>,
     /// Only for identities for which this holds.

@@ -55,7 +55,11 @@ impl Settings {
     /// Whether something is written into identities through Kratos's admin API.
     #[must_use]
     pub fn writes_identities(&self) -> bool {
-        self.checks.iter().any(Check::defers)
+        let refuses_late = |check: &Check| match self.kratos.admin {
+            Some(_) => check.can_refuse_late(),
+            None => check.defers(),
+        };
+        self.checks.iter().any(refuses_late)
             || self.deliveries.iter().any(|plan| !plan.save.is_empty())
     }
 

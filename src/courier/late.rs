@@ -257,9 +257,20 @@ impl Porter {
         )
     }
 
+    /// Without Kratos's admin API nothing can be written: an operator does it, and hooks keep the person out meanwhile.
+    fn written_by_operator(&self, mut write: New) -> New {
+        if self.knows.writer.is_none() {
+            write.work = Err(
+                "the check has refused the account, and without `kratos.admin_url` nothing can be written into the identity"
+                    .to_owned(),
+            );
+        }
+        write
+    }
+
     /// The refusal, what is written because of it, and what is delivered. `refusal` is the entry of `refuse`; `None` if the
     /// question expired.
-    fn refused(
+    pub(super) fn refused(
         &self,
         check: &Check,
         refusal: Option<usize>,
@@ -274,12 +285,13 @@ impl Porter {
             OnLateRefusal::Deactivate if scene.is_uncertain => OnLateRefusal::Mark,
             chosen => chosen,
         };
-        tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The deferred check has refused");
+        tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The check has refused an account that exists");
         let names = Names {
             now,
             ..scene.names(&self.knows.lists, Some(response))
         };
         let puts = late::refused(check, refusal, on_late_refusal, now);
+        let nothing_to_write = puts.is_empty();
         let (write, late_refusal) = if on_late_refusal == OnLateRefusal::Deactivate {
             let enforcement = late::enforcement(
                 &check.name,
@@ -300,7 +312,10 @@ impl Porter {
             trigger_id: &delivery.id.to_string(),
             check: Some(&check.name),
         };
-        let mut followers = vec![write];
+        let mut followers = Vec::new();
+        if !nothing_to_write {
+            followers.push(self.written_by_operator(write));
+        }
         followers.extend(deliveries_for(&self.knows.plans, &occasion, &names));
         Carried {
             followers,

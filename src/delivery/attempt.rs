@@ -57,6 +57,8 @@ pub enum Unanswered {
     BrokeDown,
     /// Somebody else is writing into the same identity; this was no try.
     Busy,
+    /// What is to be taken again has not been released yet, so its service may count it twice.
+    NotReleased,
     /// The time for an answer has ended, and the settings say what follows. Nothing more is tried.
     Expired,
 }
@@ -149,6 +151,7 @@ impl Unanswered {
             Self::NotSent => "not_sent",
             Self::BrokeDown => "broke_down",
             Self::Busy => "busy",
+            Self::NotReleased => "not_released",
             Self::Expired => "expired",
         }
     }

@@ -11,6 +11,8 @@ pub enum Queue<'a> {
     Save(&'a str),
     /// The questions of a deferred check: `check:vat_number`.
     Check(&'a str),
+    /// The reservations of a check that are taken again, because the account was found after their release: `take:invite`.
+    Take(&'a str),
     /// The confirmations of a check's reservations: `confirm:invite`.
     Confirm(&'a str),
     /// The releases of a check's reservations: `release:invite`.
@@ -26,6 +28,7 @@ impl<'a> Queue<'a> {
         match text.split_once(':') {
             Some(("save", name)) => Self::Save(name),
             Some(("check", name)) => Self::Check(name),
+            Some(("take", name)) => Self::Take(name),
             Some(("confirm", name)) => Self::Confirm(name),
             Some(("release", name)) => Self::Release(name),
             Some(("late-refusal", name)) => Self::LateRefusal(name),
@@ -40,6 +43,7 @@ impl fmt::Display for Queue<'_> {
             Self::Plan(name) => formatter.write_str(name),
             Self::Save(name) => write!(formatter, "save:{name}"),
             Self::Check(name) => write!(formatter, "check:{name}"),
+            Self::Take(name) => write!(formatter, "take:{name}"),
             Self::Confirm(name) => write!(formatter, "confirm:{name}"),
             Self::Release(name) => write!(formatter, "release:{name}"),
             Self::LateRefusal(name) => write!(formatter, "late-refusal:{name}"),
@@ -57,6 +61,7 @@ mod tests {
             Queue::Plan("crm"),
             Queue::Save("crm"),
             Queue::Check("vat"),
+            Queue::Take("invite"),
             Queue::Confirm("invite"),
             Queue::Release("invite"),
         ] {

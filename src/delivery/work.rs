@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::request::Request;
 
@@ -23,6 +24,13 @@ pub enum Work {
         take: Request,
         /// Its Idempotency-Key.
         key: String,
+    },
+    /// Take a reservation again whose account was found after its release, and then confirm it.
+    Take {
+        /// The request that takes it.
+        take: Request,
+        /// The reservation that was released.
+        released: Uuid,
     },
     /// Send this. (It stands in the database as it is: the first version knew nothing else.)
     #[serde(untagged)]
@@ -68,8 +76,12 @@ mod tests {
                 value: Some(json!("inactive")),
             }]),
             Work::Undo {
-                take: request,
+                take: request.clone(),
                 key: "k".to_owned(),
+            },
+            Work::Take {
+                take: request,
+                released: Uuid::from_u128(1),
             },
         ];
         assert_eq!(serde_json::to_value(&works[0]).unwrap(), stored);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::answer::Answer;
 use super::answers::Answers;
@@ -67,6 +67,8 @@ pub struct Door {
     pub recorder: Recorder,
     /// The calls under way and just answered.
     pub answers: Arc<Answers>,
+    /// How many logins and recoveries may close flows at the same moment.
+    pub closings: Arc<Semaphore>,
     /// Our own words.
     pub builtin: Builtin,
     /// For visitors whose language we do not have, or do not know.

@@ -4,12 +4,13 @@ use super::answer::Answer;
 use super::door::Door;
 use super::hook::Call;
 use super::pre::place;
+use super::report::{Account, report};
 use super::writes;
 use crate::clock::milliseconds;
 use crate::expression::Names;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};
-use crate::resolution::{Doubt, Made, Resolved, event};
+use crate::resolution::{Made, Resolved, event};
 use crate::store::{self, FlowState, attribution};
 
 /// Stores what the saved identity calls for, and says yes once it is stored.
@@ -132,7 +133,13 @@ async fn resolve(door: &Door, call: &Call, payload: &Payload) -> Result<usize, S
             "the flow changes all the time".clone_into(&mut last);
             continue;
         }
-        report(door, call, payload, &resolved);
+        let account = Account {
+            flow_id: payload.flow_id,
+            identity_id: payload.identity_id,
+            trace: call.trace,
+            method: &call.hook.method,
+        };
+        report(door, &account, &resolved);
         if resolved.batch.is_empty() {
             return Ok(0);
         }
@@ -185,38 +192,6 @@ async fn observe_guard(door: &Door, call: &Call, returned: Option<bool>) {
         Err(error) => {
             tracing::warn!(error = %error.in_full(), "It could not be stored whether Kratos keeps our `external_id`");
         }
-    }
-}
-
-fn report(door: &Door, call: &Call, payload: &Payload, resolved: &Resolved) {
-    for check in &resolved.too_late {
-        door.metrics.late_posts.inc();
-        tracing::error!(
-            flow.id = %payload.flow_id, identity.id = %payload.identity_id, check,
-            "ALARM: a `post` came after what check `{check}` had reserved was released; see `vestibule deliveries list --state abandoned`"
-        );
-    }
-    let Some(doubt) = resolved.doubt else { return };
-    if doubt != Doubt::OtherTraits {
-        door.alarm(doubt.as_str());
-    }
-    let (flow_id, identity_id) = (payload.flow_id, payload.identity_id);
-    match doubt {
-        Doubt::OtherTraits => tracing::warn!(
-            flow.id = %flow_id, identity.id = %identity_id, trace.id = %call.trace,
-            "The account has other traits than the accepted sign-up of its flow; put Vestibule's `pre` hook behind the other \
-             blocking hooks in kratos.yml"
-        ),
-        Doubt::Ambiguous => tracing::error!(
-            flow.id = %flow_id, identity.id = %identity_id, trace.id = %call.trace,
-            "ALARM: several submissions of a flow were accepted, and the account has the traits of none; see \
-             `vestibule deliveries list --state abandoned`"
-        ),
-        Doubt::NotRecorded => tracing::error!(
-            flow.id = %flow_id, identity.id = %identity_id, trace.id = %call.trace, hook.method = call.hook.method,
-            "ALARM: an account was made of which no accepted sign-up is recorded, although a check could have reserved or deferred; \
-             see `vestibule deliveries list --state abandoned`"
-        ),
     }
 }
 

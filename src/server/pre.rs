@@ -3,18 +3,16 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::answer::Answer;
 use super::door::Door;
 use super::hook::{Call, Unread};
 use super::pending::Held;
-use super::{sign_in, writes};
+use super::{open_flow, sign_in, writes};
 use crate::check::{self, Judgement, OpenDeferrals};
 use crate::clock::{later, milliseconds};
 use crate::decision::{CheckRecord, Decision};
 use crate::delivery::{Queue, State};
-use crate::kratos::fingerprint::{GUARD_PREFIX, has_nul};
+use crate::kratos::fingerprint::has_nul;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Form, Payload, Reply};
 use crate::message::Wording;
@@ -23,7 +21,7 @@ use crate::store::{self, Batch, Filter};
 use crate::verdict::{Finding, Verdict};
 
 /// Longer than a database that works takes to read one row.
-const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);
+pub(super) const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);
 /// No identity has so much that is undelivered, unless something is very wrong.
 const MOST_OPEN_OF_AN_IDENTITY: u32 = 1000;
 /// While the database is away, no call waits for it.
@@ -68,7 +66,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
     }
     door.add_client_ip(&mut payload);
     let is_guarded = is_guarded(door, call, &payload).await;
-    close_open_flow(door, call, &payload).await;
+    open_flow::close_before_settings(door, call, &payload).await;
     let deferrals = open_deferrals(door, call, &payload).await;
     let judged = door.checks.judge(check::Call {
         hook,
@@ -175,69 +173,6 @@ async fn is_guarded(door: &Door, call: &Call, payload: &Payload) -> bool {
     let until = later(door.clock.now(), READ_RECORD_WITHIN).min(call.until);
     let proven = door.proof.is_proven(&call.hook.method);
     matches!(door.clock.before(until, proven).await, Some(Ok(true)))
-}
-
-/// A change in settings shows that the account of a sign-up exists, although its `post` has not come: everything that `post`
-/// does is done first, so that no deferred check is evaded in the seconds before the look-up.
-async fn close_open_flow(door: &Door, call: &Call, payload: &Payload) {
-    if call.hook.flow != Flow::Settings || !door.resolution.looks_back() {
-        return;
-    }
-    let Some(identity) = as_it_was(payload) else {
-        return;
-    };
-    let external_id = identity["external_id"].as_str().unwrap_or_default();
-    if !external_id.starts_with(GUARD_PREFIX) {
-        return;
-    }
-    let until = later(door.clock.now(), READ_RECORD_WITHIN).min(call.until);
-    let closed = async {
-        let Some(flow_id) = door.store.open_flow(external_id).await? else {
-            return Ok(None);
-        };
-        let state = door.store.flow(flow_id).await?;
-        let Some(newest) = state.pending.last() else {
-            return Ok(None);
-        };
-        let found = (payload.identity_id, &identity);
-        let resolved = door
-            .resolution
-            .found(newest, found, &state, door.clock.now());
-        if resolved.is_stale {
-            return Ok(None);
-        }
-        let stored = door.store.write(&resolved.batch).await?;
-        Ok::<_, store::Error>(Some((flow_id, stored.len())))
-    };
-    match door.clock.before(until, closed).await {
-        Some(Ok(None)) => {}
-        Some(Ok(Some((flow_id, stored)))) => {
-            door.metrics.deliveries_stored.inc_by(stored as u64);
-            door.stored.notify_one();
-            tracing::warn!(
-                flow.id = %flow_id, identity.id = %payload.identity_id, stored,
-                "Recovered a lost `post` from a change in settings: stored {stored} deliveries"
-            );
-        }
-        // The checks that can be deferred must accept the change, as long as it is not known whether one is.
-        failed => {
-            let error = match failed {
-                Some(Err(error)) => error.in_full(),
-                _ => "the database did not answer in time".to_owned(),
-            };
-            tracing::warn!(identity.id = %payload.identity_id, error, "It is not known whether a `post` of this account was lost");
-        }
-    }
-}
-
-/// The identity before the change.
-fn as_it_was(payload: &Payload) -> Option<Value> {
-    let mut identity = payload.identity.clone()?;
-    let previous = payload.previous.as_ref()?;
-    for part in ["traits", "metadata_public"] {
-        identity[part] = previous[part].clone();
-    }
-    Some(identity)
 }
 
 /// The checks whose question about this identity is still open.

@@ -2,11 +2,13 @@
 //!
 //! The answer comes from memory. It never waits for the database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::Answer;
 use super::door::Door;
 use super::hook::Call;
+use super::open_flow::close_after_sign_in;
 use super::pre::{place, read};
 use crate::clock::{Timestamp, later};
 use crate::identities::refused::Standing;
@@ -20,7 +22,7 @@ use crate::late_refusal::LateRefusal;
 const AFTER_LOGIN: Duration = Duration::from_secs(1);
 
 /// Lets a person in unless their account was refused late.
-pub fn answer(door: &Door, call: &Call) -> Answer {
+pub fn answer(door: &Arc<Door>, call: &Call) -> Answer {
     let hook = &call.hook;
     door.refused.asked();
     let payload = match read(call) {
@@ -39,12 +41,14 @@ pub fn answer(door: &Door, call: &Call) -> Answer {
         let reply = door.refuse(RefusalStatus::BadRequest, &door.builtin.not_possible);
         return Answer::new(reply, "miswired");
     }
-    refusal(door, call, &payload).unwrap_or_else(|| {
-        if door.writes_identities {
-            note(door, &payload, later(door.clock.now(), AFTER_LOGIN), false);
-        }
-        Answer::new(Reply::Yes, "admit")
-    })
+    if let Some(refusal) = refusal(door, call, &payload) {
+        return refusal;
+    }
+    if door.writes_identities {
+        note(door, &payload, later(door.clock.now(), AFTER_LOGIN), false);
+    }
+    close_after_sign_in(door, call, payload);
+    Answer::new(Reply::Yes, "admit")
 }
 
 /// The refusal of a person whose account was refused late; `None` if they may go on.

@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::delivery::New;
 use crate::kratos::Flow;
 use crate::pending::{PendingKey, PendingSignUp};
-use crate::reservation::{Because, Reservation};
+use crate::reservation::{Because, Details, Reservation};
 
 /// An accepted submission that is recorded.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +58,7 @@ impl Ending {
 }
 
 /// A reservation that is released.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Release {
     /// The reservation.
     pub id: Uuid,
@@ -66,6 +66,8 @@ pub struct Release {
     pub because: Because,
     /// Since then no `pre` uses it; one that began meanwhile keeps it.
     pub unused_since: Timestamp,
+    /// What taking it again needs, if an account may still be found for it. It is kept until the flow is forgotten.
+    pub kept: Option<Details>,
 }
 
 /// Deferred questions about an identity that need no answer any more: what is saved now was accepted.
@@ -123,6 +125,8 @@ pub struct Batch {
     pub confirmed: Vec<Uuid>,
     /// Reservations that are released. They must be in taking, or taken; if it was unclear, in taking.
     pub released: Vec<Release>,
+    /// Released reservations that a delivery takes again, so that nothing is kept of them here. Something must be kept.
+    pub taken_again: Vec<Uuid>,
 }
 
 impl Batch {
@@ -152,6 +156,7 @@ impl Batch {
             && self.used.is_empty()
             && self.confirmed.is_empty()
             && self.released.is_empty()
+            && self.taken_again.is_empty()
     }
 
     /// Adds all of `other`.
@@ -166,5 +171,6 @@ impl Batch {
         self.used.extend_from_slice(&other.used);
         self.confirmed.extend_from_slice(&other.confirmed);
         self.released.extend_from_slice(&other.released);
+        self.taken_again.extend_from_slice(&other.taken_again);
     }
 }

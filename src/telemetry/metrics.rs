@@ -135,7 +135,7 @@ pub struct Metrics {
     pub journal_ended: Family<ReasonLabels, Counter>,
     /// Reservations by what happened to them.
     pub reservations: Family<ReasonLabels, Counter>,
-    /// `post` calls that came after what was taken had been released.
+    /// Accounts whose reservation had been released before they were known, and could not be taken again.
     pub late_posts: Counter,
     /// What reconciliation found.
     pub reconciled: Family<ReasonLabels, Counter>,
@@ -371,7 +371,7 @@ impl Metrics {
         );
         registry.register(
             "late_posts",
-            "post calls that came after what was taken for the account had been released",
+            "Accounts whose reservation had been released before the account was known, and that could not be reserved again",
             self.late_posts.clone(),
         );
         registry.register(

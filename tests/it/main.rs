@@ -16,6 +16,7 @@ mod gate_model;
 mod identity_writes;
 mod journal;
 mod judged_answers;
+mod late_accounts;
 mod late_refusals;
 mod logs;
 mod messages;

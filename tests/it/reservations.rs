@@ -99,7 +99,7 @@ async fn a_refused_taking_leaves_nothing_to_release() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_flow_releases_and_a_post_after_that_says_so() {
+async fn the_end_of_the_flow_releases_and_a_post_after_that_reserves_again() {
     let (app, invites) = house().await;
     let person = payload();
     app.pre(&person).await;
@@ -112,16 +112,15 @@ async fn the_end_of_the_flow_releases_and_a_post_after_that_says_so() {
     );
     app.delivery_in("release:invite", State::Delivered).await;
 
+    invites.on("POST /invites/", holds("h2"));
     assert_eq!(app.post(&person.saved()).await.status, 204);
-    let dead = app.delivery_in("confirm:invite", State::Abandoned).await;
-    assert!(
-        dead.last_error
-            .as_deref()
-            .unwrap()
-            .contains("released already"),
-        "{dead:?}"
-    );
-    assert!((app.metric("vestibule_late_posts_total").await - 1.0).abs() < 0.1);
+    let again = invites.next().await;
+    assert_eq!(again.target, "/invites/canary-invite/hold");
+    let taken = app.delivery_in("take:invite", State::Delivered).await;
+    let key = again.header("Idempotency-Key").map(ToOwned::to_owned);
+    assert_eq!(key, Some(taken.id.to_string()));
+    assert_eq!(invites.next().await.target, "/holds/h2/confirm");
+    assert!(app.metric("vestibule_late_posts_total").await < 0.1);
 }
 
 #[tokio::test]

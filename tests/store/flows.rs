@@ -35,6 +35,12 @@ macro_rules! ask {
             a_reservation_in_use_is_not_released,
             one_submission_takes_a_reservation_over,
             a_reservation_goes_its_way_once,
+            what_is_kept_of_a_released_reservation_is_taken_again_once,
+            a_closed_flow_keeps_nothing_of_its_released_reservations,
+            a_flow_that_is_still_looked_up_keeps_its_reservations,
+            erasure_takes_what_is_kept_of_the_reservations_of_an_identity,
+            a_settings_change_is_found_by_its_identity_and_traits,
+            a_delivery_is_pending_until_it_arrives,
             the_same_is_not_reserved_twice_for_one_flow,
             what_is_stored_together_is_stored_together_or_not_at_all,
             only_what_no_submission_can_need_is_unused,
@@ -143,6 +149,7 @@ fn released(number: u128, because: Because, unused_since: Timestamp) -> Release 
         id: Uuid::from_u128(number),
         because,
         unused_since,
+        kept: None,
     }
 }
 
@@ -418,7 +425,8 @@ pub async fn one_submission_takes_a_reservation_over(store: Arc<dyn Store>) {
     let read = reserved(1, 1, "invite");
     let take_over = async |submission: &str, now| {
         let until = now + 5 * SECOND;
-        let done = store.take_over_reservation(&read, submission, now, until);
+        let former = former(&read, if submission == "trigger-2" { 10 } else { 11 });
+        let done = store.take_over_reservation(&read, Some(&former), submission, now, until);
         done.await.unwrap()
     };
     assert!(!take_over("trigger-2", at(4 * SECOND)).await, "in use");
@@ -427,6 +435,18 @@ pub async fn one_submission_takes_a_reservation_over(store: Arc<dyn Store>) {
     let now = store.flow(Uuid::from_u128(1)).await.unwrap().reservations;
     assert_eq!(now[0].submission, "trigger-2");
     assert_eq!(now[0].in_use_until, at(10 * SECOND));
+    // What the first submission needs to take it again is kept for it, once.
+    assert_eq!(now[1..], [former(&read, 10)]);
+}
+
+/// What is kept for the submission that a reservation was taken from.
+fn former(read: &Reservation, number: u128) -> Reservation {
+    Reservation {
+        id: Uuid::from_u128(number),
+        state: reservation::State::Released,
+        because: Some(Because::TakenOver),
+        ..read.clone()
+    }
 }
 
 pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
@@ -472,6 +492,141 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
         let error = store.write(&again).await.unwrap_err();
         assert!(matches!(error, Error::Changed), "{error:?}");
     }
+}
+
+/// A released reservation of which something is kept.
+async fn kept_after_release(store: &Arc<dyn Store>, number: u128, flow: u128) {
+    let reserve = Batch {
+        reserved: vec![reserved(number, flow, "invite")],
+        ..Batch::default()
+    };
+    store.write(&reserve).await.unwrap();
+    let release = Batch {
+        released: vec![Release {
+            kept: Some(details(None)),
+            ..released(number, Because::NeverCreated, at(HOUR))
+        }],
+        ..Batch::default()
+    };
+    store.write(&release).await.unwrap();
+    assert_eq!(kept_of(store, flow).await, [Some(details(None))]);
+}
+
+async fn kept_of(store: &Arc<dyn Store>, flow: u128) -> Vec<Option<reservation::Details>> {
+    let state = store.flow(Uuid::from_u128(flow)).await.unwrap();
+    state
+        .reservations
+        .into_iter()
+        .map(|one| one.details)
+        .collect()
+}
+
+pub async fn what_is_kept_of_a_released_reservation_is_taken_again_once(store: Arc<dyn Store>) {
+    kept_after_release(&store, 1, 1).await;
+    let again = Batch {
+        taken_again: vec![Uuid::from_u128(1)],
+        closed: vec![closing(1, 71)],
+        ..Batch::default()
+    };
+    store.write(&again).await.unwrap();
+    assert_eq!(kept_of(&store, 1).await, [None]);
+    let error = store.write(&again).await.unwrap_err();
+    assert!(matches!(error, Error::Changed), "{error:?}");
+}
+
+pub async fn a_closed_flow_keeps_nothing_of_its_released_reservations(store: Arc<dyn Store>) {
+    kept_after_release(&store, 1, 1).await;
+    kept_after_release(&store, 2, 2).await;
+    let close = Batch {
+        closed: vec![closing(1, 71)],
+        ..Batch::default()
+    };
+    store.write(&close).await.unwrap();
+    assert_eq!(kept_of(&store, 1).await, [None]);
+    assert_eq!(kept_of(&store, 2).await, [Some(details(None))]);
+}
+
+pub async fn a_flow_that_is_still_looked_up_keeps_its_reservations(store: Arc<dyn Store>) {
+    kept_after_release(&store, 1, 1).await;
+    accept(&store, vec![sign_up(1)]).await;
+    store.delete_ended(at(9 * HOUR), 9).await.unwrap();
+    assert_eq!(kept_of(&store, 1).await.len(), 1);
+    let record = record(&store, 1).await.unwrap();
+    store.reschedule_lookup(&record, None).await.unwrap();
+    store.delete_ended(at(9 * HOUR), 9).await.unwrap();
+    assert_eq!(kept_of(&store, 1).await, []);
+}
+
+/// A change in settings of this identity.
+fn change(flow: u128, identity: u128) -> PendingSignUp {
+    let mut change = sign_up(flow);
+    change.flow = Flow::Settings;
+    change.guarded = false;
+    change.details.lookup_keys.identity_id = Some(Uuid::from_u128(identity));
+    change
+}
+
+pub async fn erasure_takes_what_is_kept_of_the_reservations_of_an_identity(store: Arc<dyn Store>) {
+    for flow in 1..=3 {
+        kept_after_release(&store, flow, flow).await;
+    }
+    // A sign-up that became the identity, a change of it, and a change of another one.
+    accept(&store, vec![sign_up(1), change(2, 71), change(3, 72)]).await;
+    let attributed = Batch {
+        ended: vec![Ending::of(
+            &sign_up(1),
+            PendingEnd::Attributed(Uuid::from_u128(71)),
+        )],
+        ..Batch::default()
+    };
+    store.write(&attributed).await.unwrap();
+    store.forget(Uuid::from_u128(71), start()).await.unwrap();
+    for (flow, expected) in [(1, None), (2, None), (3, Some(details(None)))] {
+        assert_eq!(kept_of(&store, flow).await, [expected], "{flow}");
+    }
+    assert_eq!(pending(&store, 2).await[0].details, Details::default());
+    assert_eq!(pending(&store, 3).await, [change(3, 72)]);
+}
+
+pub async fn a_settings_change_is_found_by_its_identity_and_traits(store: Arc<dyn Store>) {
+    accept(&store, vec![sign_up(1), change(2, 71), change(3, 72)]).await;
+    let found = async |identity: u128, hash: &str| {
+        let flows = store.flows_of_change(Uuid::from_u128(identity), hash).await;
+        let flows = flows.unwrap().into_iter().map(|id| id.as_u128());
+        flows.collect::<Vec<_>>()
+    };
+    assert_eq!(found(71, "traits").await, [2]);
+    assert_eq!(found(71, "others").await, [0; 0]);
+    assert_eq!(found(70, "traits").await, [0; 0]);
+    let attributed = Batch {
+        ended: vec![Ending::of(
+            &change(2, 71),
+            PendingEnd::Attributed(Uuid::from_u128(71)),
+        )],
+        ..Batch::default()
+    };
+    store.write(&attributed).await.unwrap();
+    assert_eq!(found(71, "traits").await, [0; 0]);
+}
+
+pub async fn a_delivery_is_pending_until_it_arrives(store: Arc<dyn Store>) {
+    let one = delivery("release:invite", 1);
+    let key = one.unique_key.clone();
+    assert!(!store.is_pending("release:invite", &key).await.unwrap());
+    store.accept(vec![one]).await.unwrap();
+    assert!(store.is_pending("release:invite", &key).await.unwrap());
+    assert!(!store.is_pending("confirm:invite", &key).await.unwrap());
+    let held = store
+        .claim("release:invite", start(), MINUTE, 1)
+        .await
+        .unwrap();
+    assert!(store.is_pending("release:invite", &key).await.unwrap());
+    let record = tried(204, start());
+    store
+        .settle(&held[0], &record, &Outcome::Delivered)
+        .await
+        .unwrap();
+    assert!(!store.is_pending("release:invite", &key).await.unwrap());
 }
 
 pub async fn the_same_is_not_reserved_twice_for_one_flow(store: Arc<dyn Store>) {

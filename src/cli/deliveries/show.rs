@@ -125,6 +125,13 @@ fn write(work: &Work, out: &mut (dyn Write + Send)) -> std::io::Result<()> {
             "\nTo be written into the identity, whose sessions are deleted before and after:\n\n{:#}",
             json!(puts)
         ),
+        Work::Take { take, .. } => {
+            writeln!(
+                out,
+                "\nTo be reserved again, beside the service's address and credentials:\n"
+            )?;
+            request_of(take, out)
+        }
         Work::Undo { take, .. } => {
             writeln!(out, "\nTo be released if it was taken by:\n")?;
             request_of(take, out)

@@ -250,11 +250,11 @@ impl<'a> Resolver<'a> {
     fn deferral(&mut self, place: &Place<'a>, file: &file::Check, unavailable: &Unavailable) {
         let defers = |policy: &Policy| *policy == Policy::Defer;
         if !defers(&unavailable.default) && !unavailable.chosen.values().any(defers) {
-            if file.late_refusal.is_some() {
+            if file.late_refusal.is_some() && file.reserve.is_none() {
                 self.tell(
                     &place.key("late_refusal"),
                     "nothing of this check is ever late",
-                    Some("it goes with `unavailable: defer`".to_owned()),
+                    Some("it goes with `unavailable: defer` or `reserve`".to_owned()),
                 );
             }
             if file.on_expiry.is_some() {
@@ -307,15 +307,16 @@ impl<'a> Resolver<'a> {
             .iter()
             .any(|plan| plan.events.contains(&Event::CheckRefused));
         for (check, place) in checks {
-            if !check.defers() {
-                continue;
-            }
-            if check.on_late_refusal == Some(OnLateRefusal::Notify) && !heard {
+            let notifies = check.on_late_refusal == Some(OnLateRefusal::Notify);
+            if notifies && check.can_refuse_late() && !heard {
                 self.tell(
                     &place.key("late_refusal"),
                     "nobody is notified",
                     Some("add a delivery with `events: [check.refused]`".to_owned()),
                 );
+            }
+            if !check.defers() {
+                continue;
             }
             if let Some(other) = check.reads_late().first() {
                 self.tell(

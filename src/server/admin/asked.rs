@@ -27,7 +27,7 @@ pub(super) struct Asked {
     /// All that the other members leave; must be said where no ids are.
     #[schemars(with = "Option<bool>")]
     all: Option<bool>,
-    /// Only of this plan; or `save:…`, `check:…`, `late-refusal:…`, `confirm:…`, `release:…`.
+    /// Only of this plan; or `save:…`, `check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`.
     #[schemars(with = "Option<String>")]
     plan: Option<String>,
     /// Only in this state: `pending` or `abandoned`.

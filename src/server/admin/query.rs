@@ -27,7 +27,7 @@ pub(super) struct Parameter {
 pub(super) const PARAMETERS: [Parameter; 7] = [
     Parameter {
         name: "plan",
-        is: "Only of this plan; or `save:…`, `check:…`, `late-refusal:…`, `confirm:…`, `release:…`.",
+        is: "Only of this plan; or `save:…`, `check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`.",
         schema: || json!({"type": "string"}),
     },
     Parameter {

@@ -89,6 +89,22 @@ fn listed(row: &DbRow) -> Result<Listed, sqlx::Error> {
     })
 }
 
+const IS_PENDING: &str =
+    "SELECT 1 AS one FROM deliveries WHERE plan = $1 AND unique_key = $2 AND state = 'pending'";
+
+pub(super) async fn is_pending(
+    readers: &Pool,
+    plan: &str,
+    unique_key: &str,
+) -> Result<bool, Error> {
+    let row = sqlx::query(IS_PENDING)
+        .bind(plan)
+        .bind(unique_key)
+        .fetch_optional(readers)
+        .await?;
+    Ok(row.is_some())
+}
+
 const SHOW: &str = "
 SELECT id, plan, event, identity_id, state, attempts, last_error, created_at, run_at, settled_at, keep_trying_until, work
 FROM deliveries WHERE id = $1";

@@ -36,14 +36,14 @@ const SUBMISSIONS: &str = concat!(
     "
 INSERT INTO pending_sign_ups
     (flow_id, submission, flow, method, traits_hash, transient_payload_hash, guarded, absent_at, accepted_at, expires_at, state,
-     details)
+     details, changed_identity_id)
 SELECT flow_id, submission, flow, method, traits_hash, transient_payload_hash, guarded, absent_at, accepted_at, expires_at, 'open',
-    details
+    details, changed_identity_id
 FROM ",
     rows!(
         "flow_id" "TEXT", "submission" "TEXT", "flow" "TEXT", "method" "TEXT", "traits_hash" "TEXT",
         "transient_payload_hash" "TEXT", "guarded" "BIGINT", "absent_at" "BIGINT", "accepted_at" "BIGINT",
-        "expires_at" "BIGINT", "details" "TEXT"
+        "expires_at" "BIGINT", "details" "TEXT", "changed_identity_id" "TEXT"
     ),
     " WHERE true
 ON CONFLICT (flow_id, submission) DO UPDATE
@@ -75,6 +75,7 @@ struct SubmissionRow<'a> {
     accepted_at: i64,
     expires_at: i64,
     details: String,
+    changed_identity_id: Option<Uuid>,
 }
 
 impl<'a> SubmissionRow<'a> {
@@ -91,6 +92,7 @@ impl<'a> SubmissionRow<'a> {
             accepted_at: row::moment(one.accepted_at),
             expires_at: row::moment(one.expires_at),
             details: row::text(&one.details),
+            changed_identity_id: one.details.lookup_keys.identity_id,
         }
     }
 }
@@ -153,6 +155,9 @@ VALUES ($1, $2, $3, $4, $5, NULL, 0)
 ON CONFLICT (flow_id) DO UPDATE SET identity_id = excluded.identity_id, look_at = NULL
 WHERE flows.identity_id IS NULL OR flows.identity_id = excluded.identity_id";
 const DELETE_OF_FLOW: &str = "DELETE FROM pending_sign_ups WHERE flow_id = $1";
+// No other account can come of the flow, so nothing is taken again.
+const FORGET_RELEASED: &str = "
+UPDATE reservations SET details = NULL WHERE flow_id = $1 AND state = 'released' AND details IS NOT NULL";
 
 /// Within a transaction.
 pub(super) async fn close(connection: &mut Connection, closings: &[Closing]) -> Result<(), Error> {
@@ -167,10 +172,12 @@ pub(super) async fn close(connection: &mut Connection, closings: &[Closing]) -> 
             .execute(&mut *connection)
             .await?;
         must_change(done.rows_affected())?;
-        sqlx::query(DELETE_OF_FLOW)
-            .bind(&flow_id)
-            .execute(&mut *connection)
-            .await?;
+        for statement in [DELETE_OF_FLOW, FORGET_RELEASED] {
+            sqlx::query(statement)
+                .bind(&flow_id)
+                .execute(&mut *connection)
+                .await?;
+        }
     }
     Ok(())
 }
@@ -251,6 +258,26 @@ pub(super) async fn open_flow(readers: &Pool, external_id: &str) -> Result<Optio
         .fetch_optional(readers)
         .await?;
     Ok(row.map(|row| row::uuid(&row, "flow_id")).transpose()?)
+}
+
+// A submission that was found to be saved never is of two changes, so a few are enough.
+const FLOWS_OF_CHANGE: &str = "
+SELECT DISTINCT flow_id FROM pending_sign_ups
+WHERE changed_identity_id = $1 AND traits_hash = $2 AND identity_id IS NULL
+LIMIT 20";
+
+pub(super) async fn flows_of_change(
+    readers: &Pool,
+    identity_id: Uuid,
+    traits_hash: &str,
+) -> Result<Vec<Uuid>, Error> {
+    let rows = sqlx::query(FLOWS_OF_CHANGE)
+        .bind(identity_id.to_string())
+        .bind(traits_hash)
+        .fetch_all(readers)
+        .await?;
+    let ids = rows.iter().map(|row| row::uuid(row, "flow_id"));
+    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 fn flow_record(row: &DbRow) -> Result<FlowRecord, sqlx::Error> {

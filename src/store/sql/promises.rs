@@ -32,6 +32,8 @@ impl Database {
         pending::accept(&mut transaction, &batch.accepted).await?;
         reservations::use_all(&mut transaction, &batch.used).await?;
         pending::end(&mut transaction, &batch.ended).await?;
+        // Closing a flow deletes what is kept of its other released reservations.
+        reservations::take_again(&mut transaction, &batch.taken_again).await?;
         pending::close(&mut transaction, &batch.closed).await?;
         pending::settle_questions(&mut transaction, &batch.questions_settled).await?;
         reservations::confirm(&mut transaction, &batch.confirmed).await?;
@@ -65,6 +67,21 @@ impl Database {
         let settled = outbox::settle(&mut transaction, settlements).await?;
         transaction.commit().await?;
         Ok(settled)
+    }
+
+    async fn take_over_once(
+        &self,
+        reservation: &Reservation,
+        former: Option<&Reservation>,
+        submission: &str,
+        times: (Timestamp, Timestamp),
+    ) -> Result<bool, Error> {
+        let mut transaction = self.begin().await?;
+        let done =
+            reservations::take_over(&mut transaction, reservation, former, submission, times)
+                .await?;
+        transaction.commit().await?;
+        Ok(done)
     }
 
     async fn delete_settled_once(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
@@ -151,6 +168,10 @@ impl Store for Database {
         again(|| operation::known(self.readers(), keys).boxed()).await
     }
 
+    async fn is_pending(&self, plan: &str, unique_key: &str) -> Result<bool, Error> {
+        again(|| operation::is_pending(self.readers(), plan, unique_key).boxed()).await
+    }
+
     async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
         again(|| decisions::record(self.writer(), decisions).boxed()).await
     }
@@ -172,6 +193,14 @@ impl Store for Database {
 
     async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error> {
         again(|| pending::open_flow(self.readers(), external_id).boxed()).await
+    }
+
+    async fn flows_of_change(
+        &self,
+        identity_id: Uuid,
+        traits_hash: &str,
+    ) -> Result<Vec<Uuid>, Error> {
+        again(|| pending::flows_of_change(self.readers(), identity_id, traits_hash).boxed()).await
     }
 
     async fn lease_flows(
@@ -210,12 +239,14 @@ impl Store for Database {
     async fn take_over_reservation(
         &self,
         reservation: &Reservation,
+        former: Option<&Reservation>,
         submission: &str,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, Error> {
         again(|| {
-            reservations::take_over(self.writer(), reservation, submission, now, until).boxed()
+            self.take_over_once(reservation, former, submission, (now, until))
+                .boxed()
         })
         .await
     }

@@ -12,8 +12,9 @@ use crate::store::Error;
 use crate::store::batch::Release;
 
 const RESERVE: &str = "
-INSERT INTO reservations (id, flow_id, check_name, asked, state, details, created_at, expires_at, submission, in_use_until)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+INSERT INTO reservations
+    (id, flow_id, check_name, asked, state, details, created_at, expires_at, submission, in_use_until, because)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 pub(super) async fn reserve(
     connection: &mut Connection,
@@ -36,6 +37,7 @@ pub(super) async fn reserve(
             .bind(row::moment(reservation.expires_at))
             .bind(&reservation.submission)
             .bind(row::moment(reservation.in_use_until))
+            .bind(reservation.because.map(Because::as_str))
             .execute(&mut *connection)
             .await?;
     }
@@ -59,7 +61,7 @@ pub(super) async fn confirm(connection: &mut Connection, ids: &[Uuid]) -> Result
 }
 
 const RELEASE: &str = "
-UPDATE reservations SET state = 'released', details = NULL, because = $2
+UPDATE reservations SET state = 'released', details = $4, because = $2
 WHERE id = $1 AND in_use_until <= $3 AND (state = 'taking' OR state = 'taken' AND CAST($2 AS TEXT) <> 'unclear')";
 
 pub(super) async fn release(
@@ -71,6 +73,23 @@ pub(super) async fn release(
             .bind(release.id.to_string())
             .bind(release.because.as_str())
             .bind(row::moment(release.unused_since))
+            .bind(release.kept.as_ref().map(row::text))
+            .execute(&mut *connection)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Err(Error::Changed);
+        }
+    }
+    Ok(())
+}
+
+const TAKE_AGAIN: &str = "UPDATE reservations SET details = NULL WHERE id = $1 AND state = 'released' AND details IS NOT NULL";
+
+/// Within a transaction. What was kept is in a delivery from now on.
+pub(super) async fn take_again(connection: &mut Connection, ids: &[Uuid]) -> Result<(), Error> {
+    for id in ids {
+        let done = sqlx::query(TAKE_AGAIN)
+            .bind(id.to_string())
             .execute(&mut *connection)
             .await?;
         if done.rows_affected() == 0 {
@@ -170,12 +189,13 @@ const TAKE_OVER: &str = "
 UPDATE reservations SET submission = $3, in_use_until = $4
 WHERE id = $1 AND submission = $2 AND in_use_until <= $5 AND state IN ('taking', 'taken')";
 
+/// Within a transaction. `former` is what is kept for the submission that had the reservation.
 pub(super) async fn take_over(
-    writer: &Pool,
+    connection: &mut Connection,
     reservation: &Reservation,
+    former: Option<&Reservation>,
     submission: &str,
-    now: Timestamp,
-    until: Timestamp,
+    (now, until): (Timestamp, Timestamp),
 ) -> Result<bool, Error> {
     let done = sqlx::query(TAKE_OVER)
         .bind(reservation.id.to_string())
@@ -183,9 +203,13 @@ pub(super) async fn take_over(
         .bind(submission)
         .bind(row::moment(until))
         .bind(row::moment(now))
-        .execute(writer)
+        .execute(&mut *connection)
         .await?;
-    Ok(done.rows_affected() == 1)
+    let is_taken_over = done.rows_affected() == 1;
+    if let Some(former) = former.filter(|_| is_taken_over) {
+        reserve(connection, std::slice::from_ref(former)).await?;
+    }
+    Ok(is_taken_over)
 }
 
 // Of a closed flow everything that was not confirmed; else what no open submission can need any more.

@@ -147,7 +147,10 @@ DELETE FROM flows WHERE flow_id IN (
 )";
 const DELETE_RESERVATIONS: &str = "
 DELETE FROM reservations WHERE id IN (
-    SELECT id FROM reservations WHERE state IN ('confirmed', 'released') AND expires_at < $1 ORDER BY expires_at LIMIT $2
+    SELECT id FROM reservations
+    WHERE state IN ('confirmed', 'released') AND expires_at < $1
+        AND NOT EXISTS (SELECT 1 FROM flows WHERE flows.flow_id = reservations.flow_id AND flows.look_at IS NOT NULL)
+    ORDER BY expires_at LIMIT $2
 )";
 
 // Whoever had them died.
@@ -240,6 +243,17 @@ const FORGET_IDENTITY_WRITES: &str = "DELETE FROM identity_writes WHERE identity
 const FORGET_SAVED_CHANGES: &str = "DELETE FROM saved_changes WHERE identity_id = $1";
 const FORGET_PENDING_SETTINGS: &str = "DELETE FROM pending_settings WHERE identity_id = $1";
 
+// What is kept of released reservations of the forms that this identity used.
+const FORGET_RESERVATIONS: &str = "
+UPDATE reservations SET details = NULL
+WHERE state = 'released' AND details IS NOT NULL AND flow_id IN (
+    SELECT flow_id FROM flows WHERE identity_id = $1
+    UNION SELECT flow_id FROM pending_sign_ups WHERE identity_id = $1
+    UNION SELECT flow_id FROM pending_sign_ups WHERE changed_identity_id = $1)";
+
+// The identity as it was to be saved, and how to find it.
+const FORGET_CHANGES: &str = "UPDATE pending_sign_ups SET details = NULL WHERE changed_identity_id = $1 AND details IS NOT NULL";
+
 /// Within a transaction.
 pub(super) async fn forget(
     connection: &mut Connection,
@@ -263,6 +277,8 @@ pub(super) async fn forget(
         FORGET_IDENTITY_WRITES,
         FORGET_SAVED_CHANGES,
         FORGET_PENDING_SETTINGS,
+        FORGET_RESERVATIONS,
+        FORGET_CHANGES,
     ] {
         let done = sqlx::query(statement)
             .bind(&id)

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +26,8 @@ pub struct Failing {
     store: Sqlite,
     fails: AtomicBool,
     panics: AtomicBool,
+    is_silent: AtomicBool,
+    flows_asked: AtomicUsize,
 }
 
 impl Failing {
@@ -34,6 +36,8 @@ impl Failing {
             store: Sqlite::open(&folder.join("v.db")).await.expect("a file"),
             fails: AtomicBool::new(false),
             panics: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
+            flows_asked: AtomicUsize::new(0),
         })
     }
 
@@ -45,6 +49,16 @@ impl Failing {
     /// From now on every call breaks down, or none does.
     pub fn panics(&self, panics: bool) {
         self.panics.store(panics, Ordering::SeqCst);
+    }
+
+    /// From now on nobody is told whether a flow is open, or everybody is.
+    pub fn is_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::SeqCst);
+    }
+
+    /// How often it was asked whether a flow is open.
+    pub fn flows_asked(&self) -> usize {
+        self.flows_asked.load(Ordering::SeqCst)
     }
 
     fn may_fail(&self) -> Result<(), Error> {
@@ -222,6 +236,10 @@ impl Store for Failing {
         self.may_fail()?;
         self.store.known(keys).await
     }
+    async fn is_pending(&self, plan: &str, unique_key: &str) -> Result<bool, Error> {
+        self.may_fail()?;
+        self.store.is_pending(plan, unique_key).await
+    }
     async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
         self.may_fail()?;
         self.store.record(decisions).await
@@ -236,7 +254,19 @@ impl Store for Failing {
     }
     async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error> {
         self.may_fail()?;
+        self.flows_asked.fetch_add(1, Ordering::SeqCst);
+        if self.is_silent.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
         self.store.open_flow(external_id).await
+    }
+    async fn flows_of_change(
+        &self,
+        identity_id: Uuid,
+        traits_hash: &str,
+    ) -> Result<Vec<Uuid>, Error> {
+        self.may_fail()?;
+        self.store.flows_of_change(identity_id, traits_hash).await
     }
     async fn lease_flows(
         &self,
@@ -274,13 +304,14 @@ impl Store for Failing {
     async fn take_over_reservation(
         &self,
         reservation: &Reservation,
+        former: Option<&Reservation>,
         submission: &str,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, Error> {
         self.may_fail()?;
         self.store
-            .take_over_reservation(reservation, submission, now, until)
+            .take_over_reservation(reservation, former, submission, now, until)
             .await
     }
     async fn taken(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error> {

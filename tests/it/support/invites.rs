@@ -11,6 +11,7 @@ use serde_json::json;
 #[derive(Default)]
 struct Book {
     uses: usize,
+    is_down: bool,
     /// How often a code was asked for.
     asked: usize,
     /// By Idempotency-Key, the code and the hold: two requests with the same key have one hold.
@@ -37,6 +38,17 @@ impl Invites {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Nothing can be held while it is down.
+    pub fn is_down(&self, is_down: bool) {
+        self.book.lock().expect("a lock").is_down = is_down;
+    }
+
+    /// The Idempotency-Keys of what is held.
+    pub fn keys(&self) -> Vec<String> {
+        let book = self.book.lock().expect("a lock");
+        book.holds.keys().cloned().collect()
     }
 
     /// How often a code was asked for.
@@ -72,6 +84,9 @@ async fn serve(request: HttpRequest, book: Data<Mutex<Book>>) -> HttpResponse {
     match (request.method().as_str(), path.as_slice()) {
         ("POST", ["invites", code, "hold"]) => {
             book.asked += 1;
+            if book.is_down {
+                return HttpResponse::ServiceUnavailable().finish();
+            }
             if !is_known(code) {
                 return HttpResponse::NotFound().finish();
             }

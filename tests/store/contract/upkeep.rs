@@ -358,6 +358,7 @@ pub async fn what_has_ended_is_deleted_and_what_is_open_stays(store: Arc<dyn Sto
         .unwrap();
     let id = Uuid::from_u128;
     let released = [11, 13].map(|number| Release {
+        kept: None,
         id: id(number),
         because: Because::Unclear,
         unused_since: start(),
