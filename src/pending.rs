@@ -191,6 +191,18 @@ pub struct FlowRecord {
     pub submissions: u32,
 }
 
+/// Why a flow is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupKind {
+    /// Its time has come, by [`LookupTimes`].
+    Planned,
+    /// A `post` could not be read, and it may be about this flow.
+    Urgent,
+}
+
+/// An unreadable `post` has a flow looked up at most so often, so that a flood of them does not multiply the calls.
+pub const URGENT_LOOKUP_INTERVAL: Duration = Duration::from_mins(1);
+
 /// When submissions without a `post` are looked up.
 #[derive(Clone, Debug)]
 pub struct LookupTimes {

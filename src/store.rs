@@ -26,7 +26,7 @@ use crate::clock::Timestamp;
 use crate::decision::Decision;
 use crate::delivery::{Claimed, Event, New, Outcome, State, Work};
 use crate::late_refusal::LateRefusal;
-use crate::pending::{FlowRecord, PendingSignUp};
+use crate::pending::{FlowRecord, LookupKind, PendingSignUp};
 use crate::reservation::{self, Reservation};
 use crate::telemetry;
 
@@ -331,6 +331,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// Takes up to `limit` flows whose look-up is due, and leases them to the caller. Counts the look-up.
     async fn lease_flows(
         &self,
+        kind: LookupKind,
         now: Timestamp,
         lease: Duration,
         limit: u32,
@@ -341,7 +342,9 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         record: &FlowRecord,
         at: Option<Timestamp>,
     ) -> Result<(), Error>;
-    /// All registration flows whose newest submission was accepted since then are looked up now. Returns how many.
+    /// All registration flows whose newest submission was accepted since then are looked up now, or
+    /// [`URGENT_LOOKUP_INTERVAL`](crate::pending::URGENT_LOOKUP_INTERVAL) after the last time that this was asked for. Returns
+    /// how many are looked up earlier because of it.
     async fn look_up_all_now(
         &self,
         now: Timestamp,

@@ -14,6 +14,7 @@ use crate::courier::{Knows, Porter};
 use crate::delivery::Event;
 use crate::expression::Root;
 use crate::identities::Identities;
+use crate::identities::call_limit::CallLimit;
 use crate::identities::lookup::Lookup;
 use crate::identities::refused::RefusedIdentities;
 use crate::identities::verifier::{ActivityLog, Verifier, verifier};
@@ -30,7 +31,7 @@ use crate::store::by_hand::KeepTrying;
 use crate::store::guard::GuardProof;
 use crate::store::intake::intake;
 use crate::store::recorder::{self, recorder};
-use crate::sweeper::Sweeper;
+use crate::sweeper::{Sweeper, URGENT_CALLS_PER_SECOND};
 use crate::telemetry::Metrics;
 use crate::worker::{Jitter, Pace, Worker};
 
@@ -136,9 +137,16 @@ impl Parts {
     }
 
     pub(super) fn sweeper(&self) -> Sweeper {
+        let limit = Arc::new(CallLimit::new(URGENT_CALLS_PER_SECOND, self.clock.clone()));
+        let lookup_by = |identities: Identities| Lookup {
+            identities,
+            proof: Arc::clone(&self.proof),
+        };
+        let identities = self.identities.as_ref();
         Sweeper {
             store: Arc::clone(&self.store),
-            lookup: self.lookup.clone(),
+            lookup: identities.map(|all| lookup_by(all.counted_by(&limit))),
+            urgent_lookup: identities.map(|all| lookup_by(all.limited_by(&limit))),
             resolution: Arc::clone(&self.resolution),
             times: self.lookup_times.clone(),
             is_unanswered: AtomicBool::new(false),

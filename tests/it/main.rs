@@ -18,6 +18,8 @@ mod journal;
 mod judged_answers;
 mod late_refusals;
 mod logs;
+mod lost_posts;
+mod marks;
 mod messages;
 mod openapi;
 mod post;

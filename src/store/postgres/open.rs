@@ -13,7 +13,7 @@ use crate::clock::{Clock, later};
 use crate::store::{Change, Error, shape};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (
         1,
         "deliveries and decisions",
@@ -38,6 +38,11 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
         5,
         "late refusals and identity writes",
         include_str!("../../../migrations/postgres/0005_late_refusals_and_identity_writes.sql"),
+    ),
+    (
+        7,
+        "urgent look-ups and kinds of refusals",
+        include_str!("../../../migrations/postgres/0007_urgent_look_ups_and_kinds_of_refusals.sql"),
     ),
 ];
 

@@ -16,7 +16,7 @@ use super::{Database, decisions, operation, outbox, pending, reservations, upkee
 use crate::clock::Timestamp;
 use crate::decision::Decision;
 use crate::delivery::Claimed;
-use crate::pending::FlowRecord;
+use crate::pending::{FlowRecord, LookupKind};
 use crate::reservation::{Details, Reservation};
 use crate::store::{
     Backlog, Batch, Change, Error, Filter, FlowState, Listed, NextDue, Settlement, Shown, Store,
@@ -176,6 +176,7 @@ impl Store for Database {
 
     async fn lease_flows(
         &self,
+        kind: LookupKind,
         now: Timestamp,
         lease: Duration,
         limit: u32,

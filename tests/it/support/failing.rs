@@ -13,7 +13,7 @@ use vestibule::decision::Decision;
 use vestibule::delivery::{Claimed, New};
 use vestibule::identity_write::{IdentityWrites, SavedChange};
 use vestibule::late_refusal::LateRefusal;
-use vestibule::pending::FlowRecord;
+use vestibule::pending::{FlowRecord, LookupKind};
 use vestibule::reservation::{self, Reservation};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{
@@ -240,6 +240,7 @@ impl Store for Failing {
     }
     async fn lease_flows(
         &self,
+        kind: LookupKind,
         now: Timestamp,
         lease: Duration,
         limit: u32,
