@@ -5,6 +5,7 @@ mod judge;
 pub mod late;
 pub mod reads;
 pub mod reserve;
+pub mod rule;
 pub mod set;
 mod take;
 pub mod words;

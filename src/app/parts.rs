@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::counter::Counter;
 use crate::check::{Book, Checks, Speech};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::courier::{Knows, Porter};
 use crate::delivery::Event;
@@ -22,7 +22,7 @@ use crate::identities::writer::IdentityWriter;
 use crate::kratos::Flow;
 use crate::pending::LookupTimes;
 use crate::reconcile;
-use crate::resolution::Resolution;
+use crate::resolution::{InForce, Resolution};
 use crate::server::answers::Answers;
 use crate::server::{Door, Operator, PendingPolicy};
 use crate::service::client::Services;
@@ -194,7 +194,7 @@ impl Parts {
     pub(super) fn door(
         &self,
         settings: &Settings,
-        holding_checks_count_from: Timestamp,
+        in_force: InForce,
         activity: Option<ActivityLog>,
     ) -> (Door, recorder::Writer) {
         let dropped = self.metrics.decisions_dropped.clone();
@@ -249,7 +249,7 @@ impl Parts {
             },
             proof: Arc::clone(&self.proof),
             record_unreadable_until: Mutex::new(None),
-            holding_checks_count_from,
+            in_force,
             intake,
             store: Arc::clone(&self.store),
             refused: Arc::clone(&self.refused),

@@ -28,6 +28,7 @@ mod reconcile;
 mod repeated_calls;
 mod reservations;
 mod retention;
+mod rules_in_force;
 mod serving;
 mod settings_flow;
 mod wiring;
