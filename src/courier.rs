@@ -164,6 +164,7 @@ impl Porter {
             words,
             followers,
             late_refusal: None,
+            refusal_lift: None,
         }
     }
 

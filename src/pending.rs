@@ -142,6 +142,9 @@ pub struct Details {
     /// The checks that were deferred before, and have accepted what is saved now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub no_longer_deferred: Vec<String>,
+    /// The checks that had refused the identity late, and have accepted what is saved now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub no_longer_refused: Vec<String>,
 }
 
 /// By what Kratos knows an identity.

@@ -355,6 +355,11 @@ impl Resolution {
             let write = late::write(check, about.0, about.1, key, vec![put], now);
             resolved.batch.deliveries.push(write);
         }
+        for check in &one.details.no_longer_refused {
+            let key = format!("{occasion}:{check}:accepted");
+            let lift = late::acceptance_lifts(check, made.identity_id, made.event, key, now);
+            resolved.batch.refusals_lifted.push(lift);
+        }
         let closes = made.closes_its_flow();
         let is_read = |id: &Uuid| state.reservations.iter().any(|one| one.id == *id);
         resolved.is_stale = !one.details.reservations.iter().all(is_read);

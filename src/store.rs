@@ -30,9 +30,11 @@ use crate::pending::{FlowRecord, LookupKind, PendingSignUp};
 use crate::reservation::{self, Reservation};
 use crate::telemetry;
 
-pub use batch::{Acceptance, Batch, Closing, Ending, PendingEnd, Release, SettledQuestion};
+pub use batch::{
+    Acceptance, Batch, Closing, Ending, PendingEnd, RefusalLift, Release, SettledQuestion,
+};
 pub use identity_writes::IdentityWriteStore;
-pub use late_refusals::LateRefusalStore;
+pub use late_refusals::{LateRefusalFilter, LateRefusalStore};
 pub use shape::Change;
 
 /// Why the database did not do as asked. Never holds a value of ours.
@@ -133,6 +135,8 @@ pub struct Settlement {
     pub followers: Vec<New>,
     /// The refusal that is in force because of it.
     pub late_refusal: Option<LateRefusal>,
+    /// The late refusal that ends because of it.
+    pub refusal_lift: Option<RefusalLift>,
 }
 
 impl Settlement {
@@ -146,6 +150,7 @@ impl Settlement {
             outcome,
             followers: Vec::new(),
             late_refusal: None,
+            refusal_lift: None,
         }
     }
 }
@@ -328,7 +333,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error>;
     /// The flow whose submissions got this `external_id`, if no `post` or look-up has closed it yet.
     async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error>;
-    /// Takes up to `limit` flows whose look-up is due, and leases them to the caller. Counts the look-up.
+    /// Takes up to `limit` flows whose look-up of this kind is due, and leases them to the caller. Counts the look-up.
     async fn lease_flows(
         &self,
         kind: LookupKind,

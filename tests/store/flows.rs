@@ -101,6 +101,7 @@ fn sign_up(flow: u128) -> PendingSignUp {
             }],
             reservations: vec![Uuid::from_u128(77)],
             no_longer_deferred: Vec::new(),
+            no_longer_refused: Vec::new(),
         },
     }
 }
