@@ -118,9 +118,8 @@ impl App {
         upkeep::note_the_start(&*parts.store, &clock, &settings.deliveries).await;
         let worker = parts.worker(&settings, jitter);
         let sweeper = parts.sweeper();
-        let holding_checks = parts.resolution.holding_checks();
-        let count_from =
-            upkeep::holding_checks_count_from(&*parts.store, &clock, &holding_checks).await;
+        let rules = parts.resolution.holding_rules();
+        let in_force = upkeep::in_force(&*parts.store, &clock, &rules).await;
         if let Err(error) = parts.refused.reload().await {
             tracing::error!(
                 error = %error.in_full(),
@@ -128,7 +127,7 @@ impl App {
             );
         }
         let (activity, verifier) = parts.verifier().unzip();
-        let (door, writer) = parts.door(&settings, count_from, activity);
+        let (door, writer) = parts.door(&settings, in_force, activity);
         let health = Data::new(Health::new(
             Arc::clone(&parts.metrics),
             Arc::clone(&parts.store),

@@ -5,6 +5,7 @@ mod judge;
 pub mod late;
 pub mod reads;
 pub mod reserve;
+pub mod rule;
 pub mod set;
 mod take;
 pub mod words;
@@ -18,6 +19,7 @@ use crate::kratos::{Field, Flow};
 use crate::message::Wording;
 use crate::request;
 
+pub use crate::late_refusal::OnLateRefusal;
 pub use judge::{Call, Checks, Judgement, OpenDeferrals, Postponed};
 pub use reads::Reads;
 pub use take::Book;
@@ -70,17 +72,6 @@ pub struct Reserve {
     pub confirm: Option<request::Plan>,
     /// Gives it back.
     pub release: request::Plan,
-}
-
-/// What a deferred check does when it refuses at last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnLateRefusal {
-    /// The identity is made inactive and marked, and hooks refuse the person until the refusal is lifted.
-    Deactivate,
-    /// It is written into the identity's `metadata_admin`.
-    Mark,
-    /// Only the deliveries of `check.refused` are made.
-    Notify,
 }
 
 /// What happens when a deferred question is given up.

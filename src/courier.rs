@@ -166,6 +166,7 @@ impl Porter {
             words,
             followers,
             late_refusal: None,
+            refusal_lift: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The identities that Kratos keeps, through its admin API: looked up, paged through, written to.
 
+pub mod call_limit;
 pub mod lookup;
 pub mod patch;
 pub mod refused;
@@ -14,6 +15,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
+
+use call_limit::CallLimit;
 
 use crate::clock::{Clock, later};
 use crate::request::{Body, Method, Request};
@@ -33,6 +36,15 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Identities {
     services: Arc<Services>,
     clock: Clock,
+    limit: Limited,
+}
+
+/// What a call of this handle has to do with a limit.
+#[derive(Clone, Debug)]
+enum Limited {
+    Not,
+    IsCounted(Arc<CallLimit>),
+    Waits(Arc<CallLimit>),
 }
 
 /// Some identities, in the order of their ids.
@@ -81,7 +93,29 @@ impl Identities {
     /// `services` must hold [`service`].
     #[must_use]
     pub fn new(services: Arc<Services>, clock: Clock) -> Self {
-        Self { services, clock }
+        Self {
+            services,
+            clock,
+            limit: Limited::Not,
+        }
+    }
+
+    /// A handle whose calls count for this limit, without waiting.
+    #[must_use]
+    pub fn counted_by(&self, limit: &Arc<CallLimit>) -> Self {
+        Self {
+            limit: Limited::IsCounted(Arc::clone(limit)),
+            ..self.clone()
+        }
+    }
+
+    /// A handle whose calls wait until this limit lets them begin.
+    #[must_use]
+    pub fn limited_by(&self, limit: &Arc<CallLimit>) -> Self {
+        Self {
+            limit: Limited::Waits(Arc::clone(limit)),
+            ..self.clone()
+        }
     }
 
     /// The identity with this id; `None` if there is none.
@@ -170,6 +204,11 @@ impl Identities {
     }
 
     async fn ask(&self, request: Request) -> Result<Answer, Error> {
+        match &self.limit {
+            Limited::Not => {}
+            Limited::IsCounted(limit) => limit.count(),
+            Limited::Waits(limit) => limit.wait().await,
+        }
         let until = later(self.clock.now(), TIMEOUT);
         let headers = [("accept", "application/json".to_owned())];
         let answer = self

@@ -1,18 +1,54 @@
-//! An account that a deferred check refused after the account had been created: in force until it is lifted.
+//! A refusal of a deferred check after the account had been created: in force until it is lifted.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
 
-/// A check's late refusal of an account. While it is in force, hooks of login, recovery and settings refuse the person.
+/// What a late refusal does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLateRefusal {
+    /// The identity is made inactive and marked, and hooks refuse the person until the refusal is lifted.
+    Deactivate,
+    /// It is written into the identity's `metadata_admin`.
+    Mark,
+    /// Only the deliveries of `check.refused` are made.
+    Notify,
+}
+
+impl OnLateRefusal {
+    /// As the settings and the store write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deactivate => "deactivate",
+            Self::Mark => "mark",
+            Self::Notify => "notify",
+        }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Deactivate, Self::Mark, Self::Notify]
+            .into_iter()
+            .find(|effect| effect.as_str() == name)
+    }
+}
+
+/// A check's late refusal of an account. While one that deactivates is in force, hooks of login, recovery and settings refuse
+/// the person. While another one is in force, the check runs in settings, and its acceptance lifts the refusal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LateRefusal {
     /// The account.
     pub identity_id: Uuid,
     /// The check's name.
     pub check: String,
-    /// What the person reads; `None` if the check has no message of its own.
+    /// What it does.
+    pub effect: OnLateRefusal,
+    /// What the person reads; `None` if the check has no message of its own, or the refusal does not keep the person out.
     pub message: Option<StoredMessage>,
     /// When the check refused.
     pub refused_at: Timestamp,
@@ -36,6 +72,12 @@ pub struct StoredMessage {
 }
 
 impl LateRefusal {
+    /// Whether hooks refuse the person.
+    #[must_use]
+    pub fn keeps_out(&self) -> bool {
+        self.effect == OnLateRefusal::Deactivate
+    }
+
     /// Whether an operator has activated the account since Vestibule deactivated it. A profile save erases
     /// `state_changed_at`, and any save can write an old value back, so only a later moment counts.
     #[must_use]
@@ -58,6 +100,7 @@ mod tests {
         let refusal = |deactivated_at: Option<&str>| LateRefusal {
             identity_id: Uuid::nil(),
             check: "vat".to_owned(),
+            effect: OnLateRefusal::Deactivate,
             message: None,
             refused_at: "2026-11-23T12:00:00Z".parse().unwrap(),
             deactivated_at: deactivated_at.map(|text| text.parse().unwrap()),

@@ -142,6 +142,9 @@ pub struct Details {
     /// The checks that were deferred before, and have accepted what is saved now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub no_longer_deferred: Vec<String>,
+    /// The checks that had refused the identity late, and have accepted what is saved now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub no_longer_refused: Vec<String>,
 }
 
 /// By what Kratos knows an identity.
@@ -190,6 +193,18 @@ pub struct FlowRecord {
     /// How many submissions were accepted.
     pub submissions: u32,
 }
+
+/// Why a flow is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupKind {
+    /// Its time has come, by [`LookupTimes`].
+    Planned,
+    /// A `post` could not be read, and it may be about this flow.
+    Urgent,
+}
+
+/// An unreadable `post` has a flow looked up at most so often, so that a flood of them does not multiply the calls.
+pub const URGENT_LOOKUP_INTERVAL: Duration = Duration::from_mins(1);
 
 /// When submissions without a `post` are looked up.
 #[derive(Clone, Debug)]

@@ -1,12 +1,14 @@
 //! What follows once it is known what became of a sign-up: an account was made, or none ever will be.
 
+mod in_force;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::check::{Check, Reserve, late, reserve};
+use crate::check::{Check, Reserve, late, reserve, rule};
 use crate::clock::Timestamp;
 use crate::delivery::plan::{Occasion, deliveries_for};
 use crate::delivery::{Event, New, Plan, Put, Queue, Scene};
@@ -16,6 +18,8 @@ use crate::kratos::{Flow, Hook};
 use crate::pending::{Attribution, PendingSignUp, PendingState, SubmissionHash, attribute};
 use crate::reservation::{Because, Reservation, State};
 use crate::store::{Batch, Closing, Ending, FlowState, PendingEnd, Release, SettledQuestion};
+
+pub use in_force::InForce;
 
 /// Knows the settings that decide about it.
 pub struct Resolution {
@@ -41,8 +45,10 @@ pub struct Made<'a> {
     pub names: Names<'a>,
     /// When the flow expires.
     pub expires_at: Timestamp,
-    /// Whether the checks that reserve or defer were in force when the sign-up was evaluated.
-    pub rules_were_in_force: bool,
+    /// When the identity was created or changed.
+    pub created_at: Timestamp,
+    /// Since when the checks that reserve or defer are in force.
+    pub in_force: &'a InForce,
 }
 
 impl Made<'_> {
@@ -246,15 +252,12 @@ impl Resolution {
         self.holding.iter().any(Check::defers)
     }
 
-    /// What tells these checks from other ones, to know since when they are in force.
+    /// The names of the checks that reserve or may be deferred, each with a hash that changes if it can do so for other
+    /// sign-ups.
     #[must_use]
-    pub fn holding_checks(&self) -> String {
-        let names: Vec<&str> = self
-            .holding
-            .iter()
-            .map(|check| check.name.as_str())
-            .collect();
-        names.join(",")
+    pub fn holding_rules(&self) -> Vec<(String, String)> {
+        let rule = |check: &Check| (check.name.clone(), rule::hash(check, &self.lists));
+        self.holding.iter().map(rule).collect()
     }
 
     /// Whether it matters which of two sign-ups an account came of.
@@ -395,6 +398,11 @@ impl Resolution {
             let write = late::write(check, about.0, about.1, key, vec![put], now);
             resolved.batch.deliveries.push(write);
         }
+        for check in &one.details.no_longer_refused {
+            let key = format!("{occasion}:{check}:accepted");
+            let lift = late::acceptance_lifts(check, made.identity_id, made.event, key, now);
+            resolved.batch.refusals_lifted.push(lift);
+        }
         let is_read = |id: &Uuid| state.reservations.iter().any(|one| one.id == *id);
         resolved.is_stale = !one.details.reservations.iter().all(is_read);
         self.follow_up_reservations(resolved, made, one, state, is_certain);
@@ -472,11 +480,12 @@ impl Resolution {
     /// The dead letters for an account of which no accepted submission is recorded, one for each check that could have
     /// reserved or deferred.
     fn unrecorded(&self, made: &Made<'_>) -> Vec<New> {
-        if made.event != Event::IdentityCreated || !made.rules_were_in_force {
+        if made.event != Event::IdentityCreated {
             return Vec::new();
         }
         let applies = |check: &&Check| {
             check.flows.contains(&Flow::Registration)
+                && made.in_force.covers(&check.name, made.created_at)
                 && check.could_apply(&Names {
                     lists: &self.lists,
                     ..made.names
@@ -565,7 +574,8 @@ impl Resolution {
             trigger_id: &occasion_of(&one),
             names,
             expires_at: one.expires_at,
-            rules_were_in_force: true,
+            created_at: now,
+            in_force: &InForce::default(),
         };
         let mut resolved = self.made_of(&made, submissions, state);
         if !is_its_own {

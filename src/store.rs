@@ -26,13 +26,15 @@ use crate::clock::Timestamp;
 use crate::decision::Decision;
 use crate::delivery::{Claimed, Event, New, Outcome, State, Work};
 use crate::late_refusal::LateRefusal;
-use crate::pending::{FlowRecord, PendingSignUp};
+use crate::pending::{FlowRecord, LookupKind, PendingSignUp};
 use crate::reservation::{self, Reservation};
 use crate::telemetry;
 
-pub use batch::{Acceptance, Batch, Closing, Ending, PendingEnd, Release, SettledQuestion};
+pub use batch::{
+    Acceptance, Batch, Closing, Ending, PendingEnd, RefusalLift, Release, SettledQuestion,
+};
 pub use identity_writes::IdentityWriteStore;
-pub use late_refusals::LateRefusalStore;
+pub use late_refusals::{LateRefusalFilter, LateRefusalStore};
 pub use shape::Change;
 
 /// Why the database did not do as asked. Never holds a value of ours.
@@ -133,6 +135,8 @@ pub struct Settlement {
     pub followers: Vec<New>,
     /// The refusal that is in force because of it.
     pub late_refusal: Option<LateRefusal>,
+    /// The late refusal that ends because of it.
+    pub refusal_lift: Option<RefusalLift>,
 }
 
 impl Settlement {
@@ -146,6 +150,7 @@ impl Settlement {
             outcome,
             followers: Vec::new(),
             late_refusal: None,
+            refusal_lift: None,
         }
     }
 }
@@ -338,9 +343,10 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         identity_id: Uuid,
         traits_hash: &str,
     ) -> Result<Vec<Uuid>, Error>;
-    /// Takes up to `limit` flows whose look-up is due, and leases them to the caller. Counts the look-up.
+    /// Takes up to `limit` flows whose look-up of this kind is due, and leases them to the caller. Counts the look-up.
     async fn lease_flows(
         &self,
+        kind: LookupKind,
         now: Timestamp,
         lease: Duration,
         limit: u32,
@@ -351,7 +357,9 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         record: &FlowRecord,
         at: Option<Timestamp>,
     ) -> Result<(), Error>;
-    /// All registration flows whose newest submission was accepted since then are looked up now. Returns how many.
+    /// All registration flows whose newest submission was accepted since then are looked up now, or
+    /// [`URGENT_LOOKUP_INTERVAL`](crate::pending::URGENT_LOOKUP_INTERVAL) after the last time that this was asked for. Returns
+    /// how many are looked up earlier because of it.
     async fn look_up_all_now(
         &self,
         now: Timestamp,

@@ -19,7 +19,7 @@ use crate::delivery::backoff::{Schedule, next_try};
 use crate::identities::lookup::Lookup;
 use crate::kratos::Flow;
 use crate::kratos::fingerprint::{fingerprint, guard_id};
-use crate::pending::{FlowRecord, LookupTimes, PendingSignUp, PendingState};
+use crate::pending::{FlowRecord, LookupKind, LookupTimes, PendingSignUp, PendingState};
 use crate::reservation::Because;
 use crate::resolution::Resolution;
 use crate::store::attribution::attribute;
@@ -31,6 +31,11 @@ use crate::telemetry::metrics::ReasonLabels;
 const AT_ONCE: usize = 8;
 /// So many are leased at a time.
 const PAGE: u32 = 64;
+/// So many flows are looked up because of an unreadable `post` before planned look-ups have their turn again. Few, because
+/// their calls wait for each other.
+const URGENT_PAGE: u32 = 4;
+/// So many calls to Kratos's admin API begin in a second because of unreadable `post` calls. Each instance has this limit.
+pub const URGENT_CALLS_PER_SECOND: usize = 10;
 /// Longer than looking up a page of them can take. Not whole seconds, so that a lease can be told from a scheduled look-up.
 const LEASE: Duration = Duration::from_millis(300_001);
 /// How often to look for new sign-ups, unused reservations, and what other instances have left behind. Not longer than the first
@@ -47,6 +52,8 @@ pub struct Sweeper {
     pub store: Arc<dyn Store>,
     /// Finds identities; without it reservations are only released by time.
     pub lookup: Option<Lookup>,
+    /// The same for the look-ups because of an unreadable `post`: its calls wait for [`URGENT_CALLS_PER_SECOND`].
+    pub urgent_lookup: Option<Lookup>,
     /// What follows.
     pub resolution: Arc<Resolution>,
     /// When sign-ups are looked up.
@@ -123,6 +130,8 @@ impl Sweeper {
         let now = self.clock.now();
         let since = now - UNREADABLE_POST_IS_ABOUT;
         match self.store.look_up_all_now(now, since).await {
+            // They were looked up a moment ago, or are soon.
+            Ok(0) => true,
             Ok(flows) => {
                 tracing::warn!(flows, "Looking up {flows} recent sign-ups without a `post`");
                 true
@@ -139,29 +148,44 @@ impl Sweeper {
         // Time goes on meanwhile, and what becomes due then must not wait for longer.
         let again = self.times.after_acceptance[0].min(SWEEP_AGAIN);
         let again = later(self.clock.now(), again);
-        self.process_due().await?;
+        self.process_planned().await?;
         self.release_unused().await?;
+        // One page, so that these look-ups, which are limited, do not delay the rest for long.
+        self.process_page(LookupKind::Urgent, URGENT_PAGE).await?;
         let next = self.store.next_lookup().await?;
         Ok(next.map_or(again, |next| next.min(again)))
     }
 
-    async fn process_due(&self) -> Result<(), store::Error> {
-        loop {
-            let now = self.clock.now();
-            let flows = self.store.lease_flows(now, LEASE, PAGE).await?;
-            if flows.is_empty() {
-                return Ok(());
-            }
-            let done: Vec<Result<(), store::Error>> = futures_util::stream::iter(flows)
-                .map(|record| self.process(record))
-                .buffer_unordered(AT_ONCE)
-                .collect()
-                .await;
-            done.into_iter().collect::<Result<(), _>>()?;
-        }
+    async fn process_planned(&self) -> Result<(), store::Error> {
+        while self.process_page(LookupKind::Planned, PAGE).await? {}
+        Ok(())
     }
 
-    async fn process(&self, record: FlowRecord) -> Result<(), store::Error> {
+    /// Looks some flows up. `false`: none was due.
+    async fn process_page(&self, kind: LookupKind, page: u32) -> Result<bool, store::Error> {
+        let now = self.clock.now();
+        let flows = self.store.lease_flows(kind, now, LEASE, page).await?;
+        if flows.is_empty() {
+            return Ok(false);
+        }
+        let lookup = match kind {
+            LookupKind::Planned => self.lookup.as_ref(),
+            LookupKind::Urgent => self.urgent_lookup.as_ref(),
+        };
+        let done: Vec<Result<(), store::Error>> = futures_util::stream::iter(flows)
+            .map(|record| self.process(record, lookup))
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        done.into_iter().collect::<Result<(), _>>()?;
+        Ok(true)
+    }
+
+    async fn process(
+        &self,
+        record: FlowRecord,
+        lookup: Option<&Lookup>,
+    ) -> Result<(), store::Error> {
         // What becomes due during the look-up is due after it.
         let started = self.clock.now();
         let mut is_answered = true;
@@ -173,7 +197,7 @@ impl Sweeper {
         // One look-up by our `external_id` is for all submissions of the flow: the identity is younger than the first.
         let mut by_guard = None;
         for one in unattributed() {
-            let looked_up = match (&self.lookup, &by_guard) {
+            let looked_up = match (lookup, &by_guard) {
                 (Some(lookup), _) if !(one.guarded && lookup.can_find(one).await) => {
                     self.look_up(lookup, one).await
                 }

@@ -17,7 +17,7 @@ use crate::delivery::backoff::{Schedule, next_try};
 use crate::delivery::{Attempt, Claimed, New, Outcome};
 use crate::late_refusal::LateRefusal;
 use crate::store::settler::settler;
-use crate::store::{self, Store};
+use crate::store::{self, RefusalLift, Store};
 use carrier::Carrier;
 use room::Room;
 
@@ -57,6 +57,8 @@ pub struct Carried {
     pub followers: Vec<New>,
     /// The refusal that is in force because of it, if it has arrived.
     pub late_refusal: Option<LateRefusal>,
+    /// The late refusal that ends because of it, if it has arrived.
+    pub refusal_lift: Option<RefusalLift>,
 }
 
 impl From<Attempt> for Carried {
@@ -66,6 +68,7 @@ impl From<Attempt> for Carried {
             words: None,
             followers: Vec::new(),
             late_refusal: None,
+            refusal_lift: None,
         }
     }
 }

@@ -8,12 +8,13 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::counter::Counter;
 use crate::check::{Book, Checks, Speech};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::courier::{Knows, Porter};
 use crate::delivery::Event;
 use crate::expression::Root;
 use crate::identities::Identities;
+use crate::identities::call_limit::CallLimit;
 use crate::identities::lookup::Lookup;
 use crate::identities::refused::RefusedIdentities;
 use crate::identities::verifier::{ActivityLog, Verifier, verifier};
@@ -21,7 +22,7 @@ use crate::identities::writer::IdentityWriter;
 use crate::kratos::Flow;
 use crate::pending::LookupTimes;
 use crate::reconcile;
-use crate::resolution::Resolution;
+use crate::resolution::{InForce, Resolution};
 use crate::server::answers::Answers;
 use crate::server::open_flow::SIDE_BY_SIDE;
 use crate::server::{Door, Operator, PendingPolicy};
@@ -31,7 +32,7 @@ use crate::store::by_hand::KeepTrying;
 use crate::store::guard::GuardProof;
 use crate::store::intake::intake;
 use crate::store::recorder::{self, recorder};
-use crate::sweeper::Sweeper;
+use crate::sweeper::{Sweeper, URGENT_CALLS_PER_SECOND};
 use crate::telemetry::Metrics;
 use crate::worker::{Jitter, Pace, Worker};
 
@@ -137,9 +138,16 @@ impl Parts {
     }
 
     pub(super) fn sweeper(&self) -> Sweeper {
+        let limit = Arc::new(CallLimit::new(URGENT_CALLS_PER_SECOND, self.clock.clone()));
+        let lookup_by = |identities: Identities| Lookup {
+            identities,
+            proof: Arc::clone(&self.proof),
+        };
+        let identities = self.identities.as_ref();
         Sweeper {
             store: Arc::clone(&self.store),
-            lookup: self.lookup.clone(),
+            lookup: identities.map(|all| lookup_by(all.counted_by(&limit))),
+            urgent_lookup: identities.map(|all| lookup_by(all.limited_by(&limit))),
             resolution: Arc::clone(&self.resolution),
             times: self.lookup_times.clone(),
             is_unanswered: AtomicBool::new(false),
@@ -187,7 +195,7 @@ impl Parts {
     pub(super) fn door(
         &self,
         settings: &Settings,
-        holding_checks_count_from: Timestamp,
+        in_force: InForce,
         activity: Option<ActivityLog>,
     ) -> (Door, recorder::Writer) {
         let dropped = self.metrics.decisions_dropped.clone();
@@ -242,7 +250,7 @@ impl Parts {
             },
             proof: Arc::clone(&self.proof),
             record_unreadable_until: Mutex::new(None),
-            holding_checks_count_from,
+            in_force,
             intake,
             store: Arc::clone(&self.store),
             refused: Arc::clone(&self.refused),

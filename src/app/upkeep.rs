@@ -2,14 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::clock::{Clock, Timestamp, later};
+use crate::clock::Clock;
 use crate::config::settings::{Reconcile, Retention};
 use crate::delivery::Plan;
 use crate::reconcile::{Knows, Reconciler, Wishes, note_births};
+use crate::resolution::InForce;
 use crate::retention;
 use crate::store::{self, Store};
 
@@ -24,44 +24,35 @@ pub(super) async fn note_the_start(store: &dyn Store, clock: &Clock, plans: &[Pl
     }
 }
 
-/// The property: which checks reserve or defer, and since when.
+/// The property: which checks reserve or defer, by what rule, and since when.
 const HOLDING_CHECKS: &str = "holding_checks";
-/// A sign-up that was accepted before these checks came into force may be saved so much later.
-const OLD_SIGN_UPS_END_WITHIN: Duration = Duration::from_mins(10);
 
-/// From when on an account without a recorded sign-up is a fault: some time after the checks that reserve or defer came into
-/// force.
-pub(super) async fn holding_checks_count_from(
+/// Since when the checks that reserve or defer are in force.
+pub(super) async fn in_force(
     store: &dyn Store,
     clock: &Clock,
-    checks: &str,
-) -> Timestamp {
-    let since = match in_force_since(store, clock, checks).await {
-        Ok(since) => since,
-        Err(error) => {
-            tracing::error!(error = %error.in_full(), "It could not be stored since when the checks are in force");
-            clock.now()
-        }
-    };
-    later(since, OLD_SIGN_UPS_END_WITHIN)
+    rules: &[(String, String)],
+) -> InForce {
+    stored_in_force(store, clock, rules)
+        .await
+        .unwrap_or_else(|error| {
+            tracing::error!(error = %error.in_full(), "The time since which the checks are in force could not be stored");
+            InForce::since(rules, clock.now())
+        })
 }
 
-async fn in_force_since(
+async fn stored_in_force(
     store: &dyn Store,
     clock: &Clock,
-    checks: &str,
-) -> Result<Timestamp, store::Error> {
-    if let Some(known) = store.fact(HOLDING_CHECKS).await?
-        && let Some((at, names)) = known.split_once(' ')
-        && names == checks
-        && let Ok(at) = at.parse()
-    {
-        return Ok(at);
+    rules: &[(String, String)],
+) -> Result<InForce, store::Error> {
+    let stored = store.fact(HOLDING_CHECKS).await?;
+    let in_force = InForce::after(stored.as_deref(), rules, clock.now());
+    let text = in_force.text();
+    if stored.as_ref() != Some(&text) {
+        store.set_fact(HOLDING_CHECKS, Some(&text)).await?;
     }
-    let now = clock.now();
-    let value = format!("{} {checks}", now.to_rfc3339());
-    store.set_fact(HOLDING_CHECKS, Some(&value)).await?;
-    Ok(now)
+    Ok(in_force)
 }
 
 /// Reconciles every so often, if that is wanted.

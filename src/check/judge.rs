@@ -77,6 +77,8 @@ pub struct Call<'a> {
     pub is_guarded: bool,
     /// In settings, the checks that are deferred for this identity.
     pub deferrals: &'a OpenDeferrals,
+    /// In settings, the checks whose late refusal of this identity is in force.
+    pub refused_late: &'a BTreeSet<String>,
 }
 
 /// The checks whose question about an identity is still open.
@@ -107,6 +109,8 @@ pub struct Judgement {
     pub reservations: Vec<Uuid>,
     /// The deferred checks that have accepted the values that the identity gets now.
     pub no_longer_deferred: Vec<String>,
+    /// The checks that had refused the identity late, and have accepted the values that it gets now.
+    pub no_longer_refused: Vec<String>,
 }
 
 /// A check that passed without an answer.
@@ -255,18 +259,22 @@ impl Checks {
     fn turns(&self, call: Call<'_>, identity: &Value) -> Vec<Turn> {
         let flow = call.hook.flow;
         let previous = call.payload.previous.as_ref();
+        let reads_a_change =
+            |wired: &Wired| previous.is_none_or(|previous| wired.reads.differ(previous, identity));
         let is_concerned = |wired: &Wired| {
-            flow != Flow::Settings
-                || wired.reads.nothing_of_the_identity()
-                || previous.is_none_or(|previous| wired.reads.differ(previous, identity))
+            flow != Flow::Settings || wired.reads.nothing_of_the_identity() || reads_a_change(wired)
         };
         let mut turns: Vec<Turn> = self
             .all
             .iter()
             .map(|wired| {
-                // A change must not evade a check whose question is still open, whatever `flows` says.
+                // A change must not evade a check whose question is still open, whatever `flows` says. One that has refused
+                // late runs again.
                 let is_deferred = flow == Flow::Settings && call.deferrals.has(&wired.check);
+                let is_refused_late =
+                    flow == Flow::Settings && call.refused_late.contains(&wired.check.name);
                 match wired.check.flows.contains(&flow) || is_deferred {
+                    false if is_refused_late && reads_a_change(wired) => Turn::Runs,
                     false => Turn::NotInThisFlow,
                     true if is_concerned(wired) && is_deferred => Turn::RunsWhileDeferred,
                     true if is_concerned(wired) => Turn::Runs,
@@ -764,6 +772,7 @@ impl<'a> Round<'a> {
         let mut postponed = Vec::new();
         let mut reservations = Vec::new();
         let mut no_longer_deferred = Vec::new();
+        let mut no_longer_refused = Vec::new();
         for (place, (wired, done)) in self.checks.all.iter().zip(&self.done).enumerate() {
             let check = &wired.check;
             // Every check is done: none waits in a circle, and each exchange ends by the deadline.
@@ -778,6 +787,9 @@ impl<'a> Round<'a> {
                 reservations.extend(self.reservations[place]);
                 if self.turns[place] == Turn::RunsWhileDeferred {
                     no_longer_deferred.push(check.name.clone());
+                }
+                if !observed && self.call.refused_late.contains(&check.name) {
+                    no_longer_refused.push(check.name.clone());
                 }
             }
             let message = match &done.outcome {
@@ -825,6 +837,7 @@ impl<'a> Round<'a> {
             postponed,
             reservations,
             no_longer_deferred,
+            no_longer_refused,
         }
     }
 

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use chrono::SecondsFormat;
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -13,7 +15,7 @@ use crate::expression::{EvaluationError, Lists, Names};
 use crate::late_refusal::{LateRefusal, StoredMessage};
 use crate::message::Wording;
 use crate::pending::Deferred;
-use crate::store::{self, Store};
+use crate::store::{self, RefusalLift, Store};
 
 /// The first question after the one that had no answer.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -159,15 +161,18 @@ pub fn refusal_mark(check: &str) -> Vec<String> {
     place("refused", check)
 }
 
-/// The refusal as it is stored, with its message in every language, so that hooks can refuse the person.
+/// The refusal as it is stored. One that deactivates has its message in every language, so that hooks can refuse the person.
 #[must_use]
 pub fn stored(
     check: &Check,
     refusal: Option<usize>,
+    effect: OnLateRefusal,
     identity_id: Uuid,
     names: &Names<'_>,
 ) -> LateRefusal {
-    let message = wording(check, refusal).and_then(|wording| {
+    // Hooks show it only to a person who is kept out.
+    let wording = wording(check, refusal).filter(|_| effect == OnLateRefusal::Deactivate);
+    let message = wording.and_then(|wording| {
         let texts = wording.texts.iter();
         let texts = texts.map(|(tag, template)| Ok((tag.clone(), template.render_text(names)?)));
         match texts.collect::<Result<Vec<_>, EvaluationError>>() {
@@ -186,6 +191,7 @@ pub fn stored(
     LateRefusal {
         identity_id,
         check: check.name.clone(),
+        effect,
         message,
         refused_at: names.now,
         deactivated_at: None,
@@ -209,17 +215,48 @@ pub fn enforcement(
     }
 }
 
+/// The check has accepted what is saved now, so its late refusal is lifted, unless that one deactivates. The write removes the
+/// mark.
+#[must_use]
+pub fn acceptance_lifts(
+    check: &str,
+    identity_id: Uuid,
+    event: Event,
+    unique_key: String,
+    now: Timestamp,
+) -> RefusalLift {
+    let put = Put {
+        path: refusal_mark(check),
+        value: None,
+    };
+    RefusalLift {
+        identity_id,
+        check: check.to_owned(),
+        at: now,
+        write: write(check, identity_id, event, unique_key, vec![put], now),
+    }
+}
+
+/// The check whose refusal this path in an identity marks.
+#[must_use]
+pub fn check_of_mark(path: &[String]) -> Option<&str> {
+    let check = path.last()?;
+    (refusal_mark(check) == path).then_some(check)
+}
+
 /// What [`lift`] has done.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Lifted {
     /// The checks whose refusal was lifted.
     pub checks: Vec<String>,
     /// The checks whose refusal stays in force.
     pub others_in_force: Vec<String>,
+    /// Whether Vestibule sets the identity active: a refusal that deactivated it was lifted, and no such refusal stays in force.
+    pub activates: bool,
 }
 
-/// Lifts the late refusal of this check, or of all checks. A delivery removes the marks and, unless another refusal stays in
-/// force, activates the account.
+/// Lifts the late refusal of this check, or of all checks. A delivery removes the marks and, unless another refusal that
+/// deactivates stays in force, activates the account.
 pub async fn lift(
     store: &dyn Store,
     identity_id: Uuid,
@@ -230,37 +267,40 @@ pub async fn lift(
     let (lifted, others): (Vec<LateRefusal>, Vec<LateRefusal>) = in_force
         .into_iter()
         .partition(|refusal| check.is_none_or(|check| refusal.check == check));
-    let names = |refusals: Vec<LateRefusal>| -> Vec<String> {
-        refusals.into_iter().map(|refusal| refusal.check).collect()
-    };
-    let (checks, others_in_force) = (names(lifted), names(others));
-    let Some(first) = checks.first() else {
-        return Ok(Lifted {
-            checks,
-            others_in_force,
-        });
-    };
-    let mut puts: Vec<Put> = checks
+    let keeps_out = |refusals: &[LateRefusal]| refusals.iter().any(LateRefusal::keeps_out);
+    let activates = keeps_out(&lifted) && !keeps_out(&others);
+    let marked = lifted
         .iter()
-        .map(|check| Put {
-            path: refusal_mark(check),
+        .filter(|one| one.effect != OnLateRefusal::Notify);
+    let mut puts: Vec<Put> = marked
+        .map(|refusal| Put {
+            path: refusal_mark(&refusal.check),
             value: None,
         })
         .collect();
-    if others_in_force.is_empty() {
+    if activates {
         puts.push(Put {
             path: vec!["state".to_owned()],
             value: Some("active".into()),
         });
     }
-    let key = format!("lift:{}", time_ordered_id(now));
-    let delivery = write(first, identity_id, Event::CheckRefused, key, puts, now);
-    store
-        .lift_late_refusals(identity_id, check, now, &[delivery])
-        .await?;
+    let names = |refusals: Vec<LateRefusal>| -> Vec<String> {
+        refusals.into_iter().map(|refusal| refusal.check).collect()
+    };
+    let (checks, others_in_force) = (names(lifted), names(others));
+    if let Some(first) = checks.first() {
+        let key = format!("lift:{}", time_ordered_id(now));
+        let write = write(first, identity_id, Event::CheckRefused, key, puts, now);
+        let has_puts = matches!(&write.work, Ok(Work::Write(puts)) if !puts.is_empty());
+        let writes = if has_puts { vec![write] } else { Vec::new() };
+        store
+            .lift_late_refusals(identity_id, &checks, now, &writes)
+            .await?;
+    }
     Ok(Lifted {
         checks,
         others_in_force,
+        activates,
     })
 }
 

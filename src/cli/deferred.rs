@@ -12,18 +12,18 @@ use uuid::Uuid;
 use super::{ConfigFile, open_database};
 use crate::check::late::lift;
 use crate::clock::{Clock, Timestamp};
-use crate::late_refusal::LateRefusal;
+use crate::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::Store;
 
 /// What is done with late refusals.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Lift the late refusals of an account: its owner can sign in again
+    /// Lift the late refusals of an account: a person who was kept out can sign in again
     ///
     /// The refusal is lifted in the database, which hooks see within a second. A running `vestibule serve` then sets the
     /// identity active and removes the mark in `metadata_admin`.
     Lift(Lift),
-    /// List the late refusals in force: identity, check, since when, and whether the identity is deactivated
+    /// List the late refusals in force: identity, check, since when, and whether the identity is deactivated or marked
     List(List),
 }
 
@@ -89,6 +89,7 @@ impl List {
         let LateRefusal {
             identity_id,
             check,
+            effect,
             refused_at,
             deactivated_at,
             ..
@@ -96,15 +97,16 @@ impl List {
         let since = refused_at.to_rfc3339_opts(SecondsFormat::Secs, true);
         if self.json {
             let refusal = json!({
-                "identity_id": identity_id, "check": check, "refused_at": since,
+                "identity_id": identity_id, "check": check, "effect": effect, "refused_at": since,
                 "deactivated": deactivated_at.is_some(),
             });
             return writeln!(out, "{refusal}");
         }
-        let state = if deactivated_at.is_some() {
-            "deactivated"
-        } else {
-            "not deactivated yet"
+        let state = match effect {
+            OnLateRefusal::Deactivate if deactivated_at.is_some() => "deactivated",
+            OnLateRefusal::Deactivate => "not deactivated yet",
+            OnLateRefusal::Mark => "marked",
+            OnLateRefusal::Notify => "notified",
         };
         writeln!(out, "{identity_id}  {check}  {since}  {state}")
     }
@@ -124,16 +126,18 @@ impl Lift {
                 .map_or(String::new(), |check| format!(" by `{check}`"))
         );
         let checks = lifted.checks.join("`, `");
-        Ok(if lifted.others_in_force.is_empty() {
-            format!(
-                "{id}: lifted the refusal of `{checks}`. A running `vestibule serve` sets the identity active within a minute."
-            )
+        let others = match lifted.others_in_force.join("`, `") {
+            others if others.is_empty() => others,
+            others => format!(" The refusal of `{others}` stays in force."),
+        };
+        let state = if lifted.activates {
+            " A running `vestibule serve` sets the identity active within a minute."
         } else {
-            format!(
-                "{id}: lifted the refusal of `{checks}`. The refusal of `{}` stays in force, so the identity stays inactive.",
-                lifted.others_in_force.join("`, `")
-            )
-        })
+            " The state of the identity stays as it is."
+        };
+        Ok(format!(
+            "{id}: lifted the refusal of `{checks}`.{others}{state}"
+        ))
     }
 }
 
@@ -147,6 +151,7 @@ mod tests {
         let refusal = LateRefusal {
             identity_id: Uuid::from_u128(7),
             check: "vat".to_owned(),
+            effect: OnLateRefusal::Deactivate,
             message: None,
             refused_at: "2026-11-23T12:00:00.5Z".parse().unwrap(),
             deactivated_at: None,
@@ -159,7 +164,7 @@ mod tests {
             (
                 true,
                 "{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"check\":\"vat\",\
-                 \"refused_at\":\"2026-11-23T12:00:00Z\",\"deactivated\":false}\n",
+                 \"effect\":\"deactivate\",\"refused_at\":\"2026-11-23T12:00:00Z\",\"deactivated\":false}\n",
             ),
         ] {
             let list = List {

@@ -337,7 +337,9 @@ pub struct Check {
     /// What a check does if it refuses an account that exists: a deferred check, or a reservation that is taken again for an
     /// account that was found after the release. `deactivate` the identity, mark it, and refuse its logins until the refusal is
     /// lifted; `mark` it in `metadata_admin.vestibule.refused`; or only `notify` by the deliveries of `check.refused`, which are
-    /// made in any case. Default: `deactivate` for a sign-up, `mark` for a change in settings.
+    /// made in any case. Under `mark` and `notify` the check runs again in settings until it accepts
+    /// ([details](nothing-is-lost.md#a-service-that-cannot-tell-now)). Default: `deactivate` for a sign-up, `mark` for a change
+    /// in settings.
     pub late_refusal: Option<LateRefusal>,
     /// What a deferred check does if it has no answer after eight days: `keep` the question as an abandoned delivery and the
     /// mark in the identity, `refuse`, or `accept`. Default: `keep`.

@@ -1,11 +1,14 @@
 //! Writing into an identity.
 
+use uuid::Uuid;
+
 use super::{Porter, without_answer};
 use crate::check::late;
 use crate::delivery::{Attempt, Claimed, Judged, Put, Queue, State, Unanswered};
 use crate::identities;
 use crate::identities::writer::WriteError;
-use crate::store::Filter;
+use crate::late_refusal::LateRefusal;
+use crate::store::{self, Filter};
 use crate::worker::Carried;
 
 impl Porter {
@@ -16,7 +19,45 @@ impl Porter {
         if self.is_outdated(delivery, puts).await {
             return Attempt::answered(200).into();
         }
-        attempt(&writer.write(delivery.identity_id, puts).await).into()
+        let written = match self.current(delivery.identity_id, puts).await {
+            Ok(puts) => writer.write(delivery.identity_id, &puts).await,
+            Err(error) => Err(error.into()),
+        };
+        attempt(&written).into()
+    }
+
+    /// The values without those that a later refusal, or the lift of one, has replaced: deliveries of one identity may be
+    /// written in another order than they were stored.
+    async fn current(&self, id: Uuid, puts: &[Put]) -> Result<Vec<Put>, store::Error> {
+        let is_about_refusals =
+            |put: &Put| late::check_of_mark(&put.path).is_some() || put.path == ["state"];
+        if !puts.iter().any(is_about_refusals) {
+            return Ok(puts.to_vec());
+        }
+        let in_force = self.knows.store.late_refusals_of(id).await?;
+        let mut current = Vec::with_capacity(puts.len());
+        for put in puts {
+            let is_replaced = match (late::check_of_mark(&put.path), &put.value) {
+                (Some(check), value) => {
+                    let is_in_force = in_force.iter().any(|one| one.check == check);
+                    match value {
+                        None => is_in_force,
+                        Some(_) => {
+                            !is_in_force
+                                && self.knows.store.late_refusal_was_lifted(id, check).await?
+                        }
+                    }
+                }
+                (None, Some(value)) if put.path == ["state"] && value == "active" => {
+                    in_force.iter().any(LateRefusal::keeps_out)
+                }
+                (None, _) => false,
+            };
+            if !is_replaced {
+                current.push(put.clone());
+            }
+        }
+        Ok(current)
     }
 
     /// Keeps a person out whom a check refused late.

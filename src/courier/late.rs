@@ -52,7 +52,7 @@ impl Porter {
                 Ok(Present::Same) => {
                     tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted");
                     let puts = late::accepted(check, scene, &answer.response, &self.knows.lists);
-                    self.ended(check, delivery, &answer, puts)
+                    self.accepted(check, delivery, &answer, puts)
                 }
                 Ok(_) => {
                     tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted a value that the account does not have any more");
@@ -111,7 +111,7 @@ impl Porter {
             Conclusion::Accepted => {
                 tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted the value that the account has now");
                 let puts = late::accepted(check, &scene, &answer.response, &self.knows.lists);
-                self.ended(check, delivery, &answer, puts)
+                self.accepted(check, delivery, &answer, puts)
             }
             Conclusion::Refused(refusal) => Carried {
                 attempt: self.answered(&answer, Judged::Delivered),
@@ -246,6 +246,23 @@ impl Porter {
         }
     }
 
+    /// The check has accepted what the account has now, so that an earlier refusal of it ends.
+    fn accepted(
+        &self,
+        check: &Check,
+        delivery: &Claimed,
+        answer: &Answer,
+        puts: Vec<Put>,
+    ) -> Carried {
+        let (id, event) = (delivery.identity_id, delivery.event);
+        let key = format!("{}:accepted", delivery.id);
+        let now = self.knows.clock.now();
+        Carried {
+            refusal_lift: Some(late::acceptance_lifts(&check.name, id, event, key, now)),
+            ..self.ended(check, delivery, answer, puts)
+        }
+    }
+
     fn written(&self, check: &Check, delivery: &Claimed, puts: Vec<Put>) -> New {
         late::write(
             &check.name,
@@ -292,20 +309,25 @@ impl Porter {
         };
         let puts = late::refused(check, refusal, on_late_refusal, now);
         let nothing_to_write = puts.is_empty();
-        let (write, late_refusal) = if on_late_refusal == OnLateRefusal::Deactivate {
-            let enforcement = late::enforcement(
+        let write = if on_late_refusal == OnLateRefusal::Deactivate {
+            late::enforcement(
                 &check.name,
                 delivery.identity_id,
                 delivery.event,
                 delivery.id.to_string(),
                 puts,
                 now,
-            );
-            let stored = late::stored(check, refusal, delivery.identity_id, &names);
-            (enforcement, Some(stored))
+            )
         } else {
-            (self.written(check, delivery, puts), None)
+            self.written(check, delivery, puts)
         };
+        let stored = late::stored(
+            check,
+            refusal,
+            on_late_refusal,
+            delivery.identity_id,
+            &names,
+        );
         let occasion = Occasion {
             event: Event::CheckRefused,
             identity_id: delivery.identity_id,
@@ -319,7 +341,7 @@ impl Porter {
         followers.extend(deliveries_for(&self.knows.plans, &occasion, &names));
         Carried {
             followers,
-            late_refusal,
+            late_refusal: Some(stored),
             ..Attempt::answered(200).into()
         }
     }

@@ -56,6 +56,14 @@ impl Lists {
         self.by_name.keys().map(String::as_str).collect()
     }
 
+    /// The entries of a list as written.
+    #[must_use]
+    pub fn entries(&self, name: &str) -> Option<&[String]> {
+        self.by_name
+            .get(name)
+            .map(|entries| entries.0.written.as_slice())
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Entries> {
         self.by_name.get(name)
     }

@@ -1,9 +1,9 @@
-//! The identities that a deferred check refused after they had been created, in memory.
+//! The late refusals in force, in memory.
 //!
 //! Hooks of login and recovery are answered from here, so they never wait for the database. While the database is away, the
 //! last known set counts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,15 +34,18 @@ pub struct RefusedIdentities {
 
 struct Known {
     version: Option<String>,
+    /// Those that keep a person out.
     by_identity: HashMap<Uuid, Arc<[LateRefusal]>>,
+    /// The checks of those that do not.
+    marked: HashMap<Uuid, BTreeSet<String>>,
 }
 
 /// What is known of an identity.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Standing {
-    /// No refusal is in force.
+    /// No refusal that keeps the person out is in force.
     Free,
-    /// These are in force; at least one.
+    /// These keep the person out; at least one.
     Refused(Arc<[LateRefusal]>),
     /// The set was never loaded.
     Unknown,
@@ -76,6 +79,16 @@ impl RefusedIdentities {
         }
     }
 
+    /// The checks that refused this identity late without keeping the person out. A change in settings can lift these refusals.
+    #[must_use]
+    pub fn marked(&self, identity_id: Uuid) -> BTreeSet<String> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let marked = known
+            .as_ref()
+            .and_then(|known| known.marked.get(&identity_id));
+        marked.cloned().unwrap_or_default()
+    }
+
     /// A hook of login or recovery was called.
     pub fn asked(&self) {
         self.was_asked.store(true, Ordering::Relaxed);
@@ -102,7 +115,13 @@ impl RefusedIdentities {
         };
         if !is_current {
             let mut by_identity: HashMap<Uuid, Vec<LateRefusal>> = HashMap::new();
+            let mut marked: HashMap<Uuid, BTreeSet<String>> = HashMap::new();
             for refusal in self.store.late_refusals().await? {
+                if !refusal.keeps_out() {
+                    let checks = marked.entry(refusal.identity_id).or_default();
+                    checks.insert(refusal.check);
+                    continue;
+                }
                 by_identity
                     .entry(refusal.identity_id)
                     .or_default()
@@ -118,6 +137,7 @@ impl RefusedIdentities {
             *known = Some(Known {
                 version,
                 by_identity,
+                marked,
             });
         }
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]

@@ -157,7 +157,9 @@ impl IdentityWriter {
 
     async fn is_in_force(&self, id: Uuid, check: &str) -> Result<bool, store::Error> {
         let refusals = self.store.late_refusals_of(id).await?;
-        Ok(refusals.iter().any(|refusal| refusal.check == check))
+        Ok(refusals
+            .iter()
+            .any(|refusal| refusal.check == check && refusal.keeps_out()))
     }
 
     /// Under the lock of the identity.
@@ -411,7 +413,10 @@ impl IdentityWriter {
     /// The operator decides: the refusal is lifted, and the identity stays as it is.
     async fn lift_for_an_operator(&self, id: Uuid) -> Result<(), WriteError> {
         let now = self.clock.now();
-        let lifted = self.store.lift_late_refusals(id, None, now, &[]).await?;
+        let in_force = self.store.late_refusals_of(id).await?;
+        let keep_out = in_force.into_iter().filter(LateRefusal::keeps_out);
+        let checks: Vec<String> = keep_out.map(|refusal| refusal.check).collect();
+        let lifted = self.store.lift_late_refusals(id, &checks, now, &[]).await?;
         if lifted > 0 {
             self.count("lifted_by_operator");
             tracing::warn!(

@@ -1,10 +1,11 @@
-//! What operators and their monitoring call: health, version, metrics, deliveries.
+//! What operators and their monitoring call: health, version, metrics, deliveries, late refusals.
 //!
 //! Like Kratos's own admin API it asks nobody who they are; it belongs on a private network.
 
 mod asked;
 mod deliveries;
 mod failure;
+mod late_refusals;
 pub mod openapi;
 mod query;
 mod table;

@@ -18,7 +18,7 @@ use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{Placed, RefusalStatus};
 use crate::kratos::{Hook, Message, Payload, Reply, Stage};
 use crate::message::Wording;
-use crate::resolution::Resolution;
+use crate::resolution::{InForce, Resolution};
 use crate::secret::Secret;
 use crate::store::Store;
 use crate::store::guard::GuardProof;
@@ -43,8 +43,8 @@ pub struct Door {
     pub lists: Arc<Lists>,
     /// What is recorded of accepted submissions.
     pub pending: PendingPolicy,
-    /// From when on an account without a recorded sign-up is a fault, if a check could have reserved or deferred.
-    pub holding_checks_count_from: Timestamp,
+    /// Since when the checks that reserve or defer are in force. An account of later without a recorded sign-up is a fault.
+    pub in_force: InForce,
     /// Whether Kratos stores our `external_id`.
     pub proof: Arc<GuardProof>,
     /// When the record of a flow is read again after the database did not answer.

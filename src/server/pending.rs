@@ -66,6 +66,8 @@ pub struct Held {
     pub reservations: Vec<Uuid>,
     /// The checks that were deferred before, and have accepted now.
     pub no_longer_deferred: Vec<String>,
+    /// The checks that had refused the identity late, and have accepted now.
+    pub no_longer_refused: Vec<String>,
 }
 
 impl Held {
@@ -75,6 +77,7 @@ impl Held {
         !self.deferred.is_empty()
             || !self.reservations.is_empty()
             || !self.no_longer_deferred.is_empty()
+            || !self.no_longer_refused.is_empty()
     }
 }
 
@@ -183,6 +186,7 @@ impl PendingPolicy {
                     deferred: held.deferred,
                     reservations: held.reservations,
                     no_longer_deferred: held.no_longer_deferred,
+                    no_longer_refused: held.no_longer_refused,
                 },
             },
         })

@@ -6,7 +6,7 @@ use super::hook::Call;
 use super::pre::place;
 use super::report::{Account, report};
 use super::writes;
-use crate::clock::milliseconds;
+use crate::clock::{Timestamp, milliseconds};
 use crate::expression::Names;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};
@@ -195,6 +195,14 @@ async fn observe_guard(door: &Door, call: &Call, returned: Option<bool>) {
     }
 }
 
+/// When Kratos created the identity; `None` if the call does not say.
+fn created_at(payload: &Payload) -> Option<Timestamp> {
+    let identity = payload.identity.as_ref()?;
+    let created_at: Timestamp = identity["created_at"].as_str()?.parse().ok()?;
+    // Before it is saved, Kratos has a zero moment there.
+    (created_at > Timestamp::UNIX_EPOCH).then_some(created_at)
+}
+
 fn resolved(door: &Door, call: &Call, payload: &Payload, state: &FlowState) -> Resolved {
     let names = Names {
         identity: payload.identity.as_ref(),
@@ -216,7 +224,8 @@ fn resolved(door: &Door, call: &Call, payload: &Payload, state: &FlowState) -> R
         trigger_id: &call.trigger,
         names,
         expires_at: payload.expires_at(call.at),
-        rules_were_in_force: call.at >= door.holding_checks_count_from,
+        created_at: created_at(payload).unwrap_or(call.at),
+        in_force: &door.in_force,
     };
     let mut resolved = door.resolution.made(&made, state);
     if !door.pending.reads_record(&call.hook) {

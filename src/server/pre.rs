@@ -1,5 +1,6 @@
 //! payload -> verdict -> reply
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -68,6 +69,10 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
     let is_guarded = is_guarded(door, call, &payload).await;
     open_flow::close_before_settings(door, call, &payload).await;
     let deferrals = open_deferrals(door, call, &payload).await;
+    let refused_late = match hook.flow {
+        Flow::Settings => door.refused.marked(payload.identity_id),
+        _ => BTreeSet::new(),
+    };
     let judged = door.checks.judge(check::Call {
         hook,
         payload: &payload,
@@ -76,6 +81,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         submission: &call.trigger,
         is_guarded,
         deferrals: &deferrals,
+        refused_late: &refused_late,
     });
     let (judgement, ()) = tokio::join!(judged, writes::settings_begin(door, call, &payload));
     let (verdict, records) = match record(door, call, &payload, judgement).await {
@@ -230,6 +236,7 @@ async fn record(door: &Door, call: &Call, payload: &Payload, judgement: Judgemen
         postponed,
         reservations,
         no_longer_deferred,
+        no_longer_refused,
     } = judgement;
     if matches!(verdict, Verdict::Refuse(_)) {
         return Recorded::Verdict(verdict, records);
@@ -240,6 +247,7 @@ async fn record(door: &Door, call: &Call, payload: &Payload, judgement: Judgemen
         deferred: postponed.iter().map(|one| one.deferred.clone()).collect(),
         reservations,
         no_longer_deferred,
+        no_longer_refused,
     };
     let used = held.reservations.iter().map(|id| (*id, call.until));
     let used: Vec<_> = used.collect();

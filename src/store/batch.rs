@@ -1,5 +1,7 @@
 //! What is stored together or not at all.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -81,6 +83,19 @@ pub struct SettledQuestion {
     pub at: Timestamp,
 }
 
+/// A late refusal that ends because the check has accepted what is saved now. One that deactivates is not lifted by it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RefusalLift {
+    /// The identity.
+    pub identity_id: Uuid,
+    /// The check.
+    pub check: String,
+    /// When that was known.
+    pub at: Timestamp,
+    /// Removes the mark. It is stored only if a refusal that marked was in force.
+    pub write: New,
+}
+
 /// The outcome of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PendingEnd {
@@ -117,6 +132,8 @@ pub struct Batch {
     pub ended: Vec<Ending>,
     /// Deferred questions that need no answer any more.
     pub questions_settled: Vec<SettledQuestion>,
+    /// Late refusals that end.
+    pub refusals_lifted: Vec<RefusalLift>,
     /// What is about to be taken.
     pub reserved: Vec<Reservation>,
     /// Reservations that an accepted submission uses, and until when its `pre` runs. They must be taken.
@@ -152,11 +169,20 @@ impl Batch {
             && self.closed.is_empty()
             && self.ended.is_empty()
             && self.questions_settled.is_empty()
+            && self.refusals_lifted.is_empty()
             && self.reserved.is_empty()
             && self.used.is_empty()
             && self.confirmed.is_empty()
             && self.released.is_empty()
             && self.taken_again.is_empty()
+    }
+
+    /// How many deliveries of the batch are among these.
+    #[must_use]
+    pub fn count_in(&self, stored: &HashSet<Uuid>) -> usize {
+        let lifts = self.refusals_lifted.iter().map(|lift| &lift.write);
+        let deliveries = self.deliveries.iter().chain(lifts);
+        deliveries.filter(|one| stored.contains(&one.id)).count()
     }
 
     /// Adds all of `other`.
@@ -167,6 +193,8 @@ impl Batch {
         self.ended.extend_from_slice(&other.ended);
         self.questions_settled
             .extend_from_slice(&other.questions_settled);
+        self.refusals_lifted
+            .extend_from_slice(&other.refusals_lifted);
         self.reserved.extend_from_slice(&other.reserved);
         self.used.extend_from_slice(&other.used);
         self.confirmed.extend_from_slice(&other.confirmed);

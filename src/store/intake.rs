@@ -118,10 +118,7 @@ async fn write(
     let said = match store.write(&all).await {
         Ok(new) => batches
             .iter()
-            .map(|batch| {
-                let own = batch.deliveries.iter().filter(|one| new.contains(&one.id));
-                Ok(own.count())
-            })
+            .map(|batch| Ok(batch.count_in(&new)))
             .collect(),
         // One of them may be to blame, and the others are not.
         Err(error) if batches.len() > 1 && error.is_about_the_data() => {

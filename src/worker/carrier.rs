@@ -58,6 +58,7 @@ impl Carrier {
             words,
             followers,
             late_refusal,
+            refusal_lift,
         } = carried;
         let ended_at = self.clock.now();
         if attempt == Attempt::Unanswered(Unanswered::Busy) {
@@ -89,6 +90,7 @@ impl Carrier {
                 Vec::new()
             },
             late_refusal: late_refusal.filter(|_| outcome == Outcome::Delivered),
+            refusal_lift: refusal_lift.filter(|_| outcome == Outcome::Delivered),
             ..Settlement::of(&delivery, record, outcome.clone())
         };
         self.settle(&delivery, settlement, lease_ends, cut).await;

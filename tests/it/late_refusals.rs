@@ -416,3 +416,157 @@ async fn a_sign_in_that_cannot_be_read_is_refused_with_words() {
         reply.refused();
     }
 }
+
+/// Two checks that refuse late.
+const TWO: &str = r#"
+kratos: {admin_url: "${env:KRATOS}"}
+checks:
+  company:
+    field: traits.company
+    ask: {post: "${env:VIES}/check", json: {number: "{value}"}}
+    unavailable: defer
+    late_refusal: mark
+    refuse: [{when: "!response.body.valid", message: "The company {value} is not registered."}]
+  vat_number:
+    field: traits.vat_number
+    ask: {post: "${env:VIES}/check", json: {number: "{value}"}}
+    unavailable: defer
+    refuse: [{when: "!response.body.valid", message: "The VAT number {value} is not registered."}]
+deliveries:
+  support: {events: [check.refused], send: {post: "${env:VIES}/refused"}}
+"#;
+
+#[tokio::test]
+async fn late_refusals_are_listed_over_http_without_a_value() {
+    let house = house_with(None, TWO).await;
+    let empty = house.app.admin("/late-refusals").await;
+    assert_eq!(empty.json(), json!({"late_refusals": [], "next": null}));
+    let (id, _) = house.sign_up().await;
+    house.is_refused_late(json!({"valid": false})).await;
+    house
+        .app
+        .delivery_in("check:company", State::Delivered)
+        .await;
+    house.is_inactive(id).await;
+    let list = async |query: &str| {
+        let reply = house.app.admin(&format!("/late-refusals{query}")).await;
+        assert_eq!(reply.status, 200, "{query}: {}", reply.text);
+        assert!(!reply.text.to_lowercase().contains("canary"), "{reply:?}");
+        let page = reply.json();
+        let all = page["late_refusals"].as_array().expect("a list").clone();
+        (all, page["next"].clone())
+    };
+    let (all, next) = list("").await;
+    assert_eq!((all.len(), next), (2, Value::Null));
+    assert_eq!(
+        all[0],
+        json!({
+            "identity_id": id, "check": "company", "effect": "mark", "refused_at": "2026-11-23T14:32:58Z",
+            "deactivated_at": null,
+        })
+    );
+    assert_eq!(all[1]["effect"], "deactivate");
+    assert!(all[1]["deactivated_at"].is_string());
+    let (first, next) = list("?limit=1").await;
+    let next = next.as_str().expect("more").to_owned();
+    let (second, end) = list(&format!("?limit=1&after={next}")).await;
+    assert_eq!(([first, second].concat(), end), (all, Value::Null));
+    for (query, number) in [
+        (format!("?identity={id}"), 2),
+        (format!("?identity={}", Uuid::nil()), 0),
+        ("?check=vat_number".to_owned(), 1),
+        (format!("?identity={id}&check=other"), 0),
+    ] {
+        assert_eq!(list(&query).await.0.len(), number, "{query}");
+    }
+    for wrong in [
+        "limit=0",
+        "identity=x",
+        "after=x",
+        "state=pending",
+        "check=a&check=b",
+    ] {
+        let reply = house.app.admin(&format!("/late-refusals?{wrong}")).await;
+        assert_eq!(reply.status, 400, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn an_operator_lifts_late_refusals_over_http() {
+    let house = house_with(None, TWO).await;
+    let (id, person) = house.sign_up().await;
+    house.is_refused_late(json!({"valid": false})).await;
+    house
+        .app
+        .delivery_in("check:company", State::Delivered)
+        .await;
+    house.is_inactive(id).await;
+    let lift = async |body: Value| {
+        let path = "/late-refusals/lift";
+        let reply = house.app.operate(path, body.to_string()).await;
+        (reply.status, reply.json())
+    };
+    for (wrong, status) in [
+        (json!({}), 400),
+        (json!({"identity": "x"}), 400),
+        (json!({"identity": id, "all": true}), 400),
+        (json!({"identity": id, "check": "other"}), 404),
+        (json!({"identity": Uuid::nil()}), 404),
+    ] {
+        let (found, body) = lift(wrong.clone()).await;
+        assert_eq!(found, status, "{wrong}");
+        assert!(body["error"]["message"].is_string(), "{body}");
+    }
+    let refusals = async || {
+        let of = house.app.app.store.late_refusals_of(id).await;
+        of.expect("an answer").len()
+    };
+    assert_eq!(refusals().await, 2, "nothing was lifted");
+    assert_eq!(
+        lift(json!({"identity": id, "check": "company"})).await,
+        (
+            200,
+            json!({"checks": ["company"], "others_in_force": ["vat_number"], "activates": false})
+        )
+    );
+    // Nobody moves the clock: the worker was woken.
+    let refused =
+        async || house.kratos.identity(id)["metadata_admin"]["vestibule"]["refused"].clone();
+    house
+        .app
+        .eventually("the mark of one check is removed", async || {
+            refused().await.get("company").is_none().then_some(())
+        })
+        .await;
+    assert!(refused().await["vat_number"].is_object());
+    assert_eq!(house.kratos.identity(id)["state"], "inactive");
+    assert_eq!(
+        lift(json!({"identity": id})).await.1,
+        json!({"checks": ["vat_number"], "others_in_force": [], "activates": true})
+    );
+    house
+        .app
+        .eventually("it is active", async || {
+            (house.kratos.identity(id)["state"] == "active").then_some(())
+        })
+        .await;
+    assert_eq!(refused().await, json!({}));
+    house.is_let_in(&person).await;
+    assert_eq!(lift(json!({"identity": id})).await.0, 404);
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_late_refusals_can_be_neither_listed_nor_lifted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Failing::in_folder(folder.path()).await;
+    let house = house_with(Some(store.clone()), SETTINGS).await;
+    store.fails(true);
+    assert_eq!(house.app.admin("/late-refusals").await.status, 503);
+    let body = json!({"identity": Uuid::nil()}).to_string();
+    let reply = house.app.operate("/late-refusals/lift", body.clone()).await;
+    assert_eq!(reply.status, 503);
+    store.fails(false);
+    let url = format!("http://{}/late-refusals/lift", house.app.app.admin_address);
+    let without_type = house.app.http.post(url).body(body).send().await;
+    assert_eq!(without_type.expect("an answer").status(), 415);
+}

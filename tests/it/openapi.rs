@@ -41,10 +41,10 @@ async fn call(app: &TestApp, verb: &str, path: &str) -> reqwest::Response {
     app.http
         .request(verb.parse().expect("a verb"), url)
         .header("Content-Type", "application/json")
-        .body(if verb == "GET" {
-            ""
-        } else {
-            r#"{"all": true}"#
+        .body(match path.as_str() {
+            _ if verb == "GET" => "",
+            "/late-refusals/lift" => r#"{"identity": "00000000-0000-0000-0000-000000000000"}"#,
+            _ => r#"{"all": true}"#,
         })
         .send()
         .await
@@ -58,12 +58,14 @@ async fn all_that_is_served_is_in_the_document() {
         "GET /deliveries/{id}",
         "GET /health/alive",
         "GET /health/ready",
+        "GET /late-refusals",
         "GET /metrics",
         "GET /metrics/prometheus",
         "GET /openapi.json",
         "GET /version",
         "POST /deliveries/discard",
         "POST /deliveries/retry",
+        "POST /late-refusals/lift",
     ];
     assert_eq!(
         operations(&document()),
@@ -81,7 +83,7 @@ async fn all_that_is_served_is_in_the_document() {
             }
         }
     }
-    assert_eq!(refused, 40);
+    assert_eq!(refused, 48);
 }
 
 #[tokio::test]
@@ -92,8 +94,11 @@ async fn all_that_is_in_the_document_is_served_as_it_says() {
     for operation in operations(&document()) {
         let (verb, path) = operation.split_once(' ').unwrap();
         let response = call(&app, verb, path).await;
-        // There is no delivery of zeros.
-        let expected = if path.contains("{id}") { 404 } else { 200 };
+        // There is no delivery and no identity of zeros.
+        let expected = match path {
+            "/deliveries/{id}" | "/late-refusals/lift" => 404,
+            _ => 200,
+        };
         assert_eq!(response.status(), expected, "{operation}");
         let kind = response.headers()["content-type"].to_str().unwrap();
         let described = &document()["paths"][path][verb.to_lowercase()]["responses"];

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use vestibule::delivery::{Outcome, Put, Scene, State, Work};
 use vestibule::kratos::Flow;
 use vestibule::pending::{
-    Deferred, Details, FlowRecord, LookupKeys, PendingKey, PendingSignUp, PendingState,
+    Deferred, Details, FlowRecord, LookupKeys, LookupKind, PendingKey, PendingSignUp, PendingState,
     SubmissionHash,
 };
 use vestibule::reservation::{self, Because, Reservation};
@@ -30,6 +30,8 @@ macro_rules! ask {
             recording_an_acceptance_and_closing_the_flow_exclude_each_other,
             a_flow_is_looked_up_by_one_instance,
             recent_sign_ups_are_looked_up_now_when_asked,
+            a_flow_is_urgent_once_a_minute_however_often_it_is_asked_for,
+            a_leased_flow_that_becomes_urgent_is_looked_up_again_afterwards,
             an_outcome_is_stored_once_and_only_for_what_was_read,
             a_newer_submission_keeps_its_own_look_up,
             a_reservation_in_use_is_not_released,
@@ -105,6 +107,7 @@ fn sign_up(flow: u128) -> PendingSignUp {
             }],
             reservations: vec![Uuid::from_u128(77)],
             no_longer_deferred: Vec::new(),
+            no_longer_refused: Vec::new(),
         },
     }
 }
@@ -302,14 +305,17 @@ pub async fn a_flow_is_looked_up_by_one_instance(store: Arc<dyn Store>) {
     assert_eq!(store.next_lookup().await.unwrap(), Some(at(FIRST_LOOK_UP)));
     let lease = async |since, limit| {
         let lease = 5 * MINUTE;
-        store.lease_flows(at(since), lease, limit).await.unwrap()
+        store
+            .lease_flows(LookupKind::Planned, at(since), lease, limit)
+            .await
+            .unwrap()
     };
     assert_eq!(lease(4 * SECOND, 100).await, []);
     let instances = (0..4).map(|_| {
         let store = Arc::clone(&store);
         tokio::spawn(async move {
             store
-                .lease_flows(at(FIRST_LOOK_UP), 5 * MINUTE, 7)
+                .lease_flows(LookupKind::Planned, at(FIRST_LOOK_UP), 5 * MINUTE, 7)
                 .await
                 .unwrap()
         })
@@ -339,8 +345,76 @@ pub async fn recent_sign_ups_are_looked_up_now_when_asked(store: Arc<dyn Store>)
     let now = |since| store.look_up_all_now(at(SECOND), since);
     assert_eq!(now(at(SECOND)).await.unwrap(), 0, "they are older");
     assert_eq!(now(start()).await.unwrap(), 2);
-    let leased = store.lease_flows(at(SECOND), MINUTE, 10).await.unwrap();
+    let leased = store
+        .lease_flows(LookupKind::Urgent, at(SECOND), MINUTE, 10)
+        .await
+        .unwrap();
     assert_eq!(leased.len(), 2);
+}
+
+pub async fn a_flow_is_urgent_once_a_minute_however_often_it_is_asked_for(store: Arc<dyn Store>) {
+    let mut sign_up = sign_up(1);
+    let planned = at(9 * MINUTE);
+    sign_up.accepted_at = start();
+    store
+        .write(&Batch {
+            accepted: vec![Acceptance {
+                sign_up,
+                look_at: Some(planned),
+                must_hold: false,
+            }],
+            ..Batch::default()
+        })
+        .await
+        .unwrap();
+    let mut looked_up_at = Vec::new();
+    // An unreadable `post` every second, for five minutes.
+    for second in 1..300 {
+        let now = at(second * SECOND);
+        store.look_up_all_now(now, start()).await.unwrap();
+        let planned_ones = store.lease_flows(LookupKind::Planned, now, MINUTE, 9).await;
+        assert_eq!(planned_ones.unwrap(), []);
+        let urgent = store.lease_flows(LookupKind::Urgent, now, MINUTE, 9).await;
+        for record in urgent.unwrap() {
+            looked_up_at.push(second);
+            let leased = store.lease_flows(LookupKind::Urgent, now, MINUTE, 9).await;
+            assert_eq!(leased.unwrap(), [], "it is leased");
+            let done = store.reschedule_lookup(&record, Some(planned)).await;
+            done.unwrap();
+        }
+    }
+    assert_eq!(looked_up_at, [1, 61, 121, 181, 241]);
+}
+
+pub async fn a_leased_flow_that_becomes_urgent_is_looked_up_again_afterwards(
+    store: Arc<dyn Store>,
+) {
+    accept(&store, vec![sign_up(1)]).await;
+    let now = at(FIRST_LOOK_UP);
+    let leased = store
+        .lease_flows(LookupKind::Planned, now, 5 * MINUTE, 9)
+        .await;
+    let leased = leased.unwrap().remove(0);
+    let meanwhile = at(FIRST_LOOK_UP + SECOND);
+    assert_eq!(store.look_up_all_now(meanwhile, start()).await.unwrap(), 1);
+    for kind in [LookupKind::Planned, LookupKind::Urgent] {
+        let twice = store.lease_flows(kind, meanwhile, MINUTE, 9).await;
+        assert_eq!(twice.unwrap(), [], "another instance is looking it up");
+    }
+    store
+        .reschedule_lookup(&leased, Some(at(HOUR)))
+        .await
+        .unwrap();
+    assert_eq!(store.next_lookup().await.unwrap(), Some(meanwhile));
+    let urgent = store
+        .lease_flows(LookupKind::Urgent, meanwhile, MINUTE, 9)
+        .await;
+    let urgent = urgent.unwrap().remove(0);
+    store
+        .reschedule_lookup(&urgent, Some(at(HOUR)))
+        .await
+        .unwrap();
+    assert_eq!(store.next_lookup().await.unwrap(), Some(at(HOUR)));
 }
 
 pub async fn an_outcome_is_stored_once_and_only_for_what_was_read(store: Arc<dyn Store>) {
@@ -378,7 +452,10 @@ pub async fn an_outcome_is_stored_once_and_only_for_what_was_read(store: Arc<dyn
 
 pub async fn a_newer_submission_keeps_its_own_look_up(store: Arc<dyn Store>) {
     accept(&store, vec![sign_up(1)]).await;
-    let leased = store.lease_flows(at(MINUTE), MINUTE, 9).await.unwrap();
+    let leased = store
+        .lease_flows(LookupKind::Planned, at(MINUTE), MINUTE, 9)
+        .await
+        .unwrap();
     let mut newer = sign_up(1);
     newer.key = key(1, "trigger-2");
     newer.accepted_at = at(MINUTE);

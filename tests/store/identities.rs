@@ -8,9 +8,9 @@ use uuid::Uuid;
 use vestibule::clock::Timestamp;
 use vestibule::delivery::{Claimed, Outcome, Put};
 use vestibule::identity_write::{IdentityWrites, SavedChange, VERIFY_AFTER, Write};
-use vestibule::late_refusal::{LateRefusal, StoredMessage};
+use vestibule::late_refusal::{LateRefusal, OnLateRefusal, StoredMessage};
 use vestibule::store::late_refusals::VERSION;
-use vestibule::store::{Settlement, Store};
+use vestibule::store::{Batch, LateRefusalFilter, RefusalLift, Settlement, Store};
 
 use crate::scenes::{DAY, MINUTE, SECOND, at, delivery, start, tried};
 
@@ -20,6 +20,9 @@ macro_rules! ask {
         $crate::identities::ask!($fresh;
             a_late_refusal_is_stored_with_the_answer_or_not_at_all,
             a_late_refusal_is_in_force_until_it_is_lifted,
+            acceptance_lifts_only_what_keeps_nobody_out,
+            a_refusal_in_force_gives_way_only_to_one_that_does_more,
+            late_refusals_are_listed_page_by_page,
             a_refusal_after_a_lift_is_in_force_again,
             erasure_takes_the_message_and_lifts_nothing,
             lifted_refusals_are_deleted_after_a_while,
@@ -53,6 +56,7 @@ fn refusal(identity: u128, check: &str) -> LateRefusal {
     LateRefusal {
         identity_id: Uuid::from_u128(identity),
         check: check.to_owned(),
+        effect: OnLateRefusal::Deactivate,
         message: Some(StoredMessage {
             id: 4_900_101,
             name: Some("vat_unknown".to_owned()),
@@ -120,13 +124,14 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
     assert_eq!(store.late_refusals().await.unwrap().len(), 3);
 
     let follows = [delivery("save:vat", 1)];
-    let lift = async |check| {
+    let lift = async |checks: &[&str]| {
+        let checks: Vec<String> = checks.iter().map(|check| (*check).to_owned()).collect();
         store
-            .lift_late_refusals(ada(), check, at(MINUTE), &follows)
+            .lift_late_refusals(ada(), &checks, at(MINUTE), &follows)
             .await
             .unwrap()
     };
-    assert_eq!(lift(Some("another")).await, 0);
+    assert_eq!(lift(&["another"]).await, 0);
     assert_eq!(
         store
             .list(&vestibule::store::Filter::default(), 9)
@@ -136,7 +141,7 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
         3,
         "nothing follows"
     );
-    assert_eq!(lift(Some("vat")).await, 1);
+    assert_eq!(lift(&["vat"]).await, 1);
     versions.push(store.fact(VERSION).await.unwrap());
     assert_eq!(
         store
@@ -150,19 +155,130 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
         store.late_refusals_of(ada()).await.unwrap(),
         [deactivated("name")]
     );
-    assert_eq!(lift(None).await, 1);
-    assert_eq!(lift(None).await, 0);
+    assert_eq!(lift(&["vat", "name"]).await, 1);
+    assert_eq!(lift(&["vat", "name"]).await, 0);
     assert_eq!(store.late_refusals().await.unwrap(), [refusal(2, "vat")]);
     // Every change is seen by whoever keeps the set in memory.
     versions.dedup();
     assert_eq!(versions.len(), 4);
 }
 
+/// The same of another kind, by another question.
+async fn refuse_with(store: &dyn Store, identity: u128, check: &str, effect: OnLateRefusal) {
+    let mut question = delivery(&format!("check:{check}"), identity);
+    question.id = Uuid::new_v4();
+    question.unique_key = question.id.to_string();
+    let plan = question.plan.clone();
+    store.accept(vec![question]).await.unwrap();
+    let held = store
+        .claim(&plan, start(), MINUTE, 1)
+        .await
+        .unwrap()
+        .remove(0);
+    let settlement = Settlement {
+        late_refusal: Some(LateRefusal {
+            effect,
+            ..refusal(identity, check)
+        }),
+        ..Settlement::of(&held, tried(200, start()), Outcome::Delivered)
+    };
+    assert_eq!(store.settle_all(&[settlement]).await.unwrap().len(), 1);
+}
+
+fn lift_by_acceptance(check: &str) -> RefusalLift {
+    let mut write = delivery(&format!("save:{check}"), 1);
+    write.id = Uuid::new_v4();
+    RefusalLift {
+        identity_id: ada(),
+        check: check.to_owned(),
+        at: at(MINUTE),
+        write,
+    }
+}
+
+pub async fn acceptance_lifts_only_what_keeps_nobody_out(store: Arc<dyn Store>) {
+    for (check, effect) in [
+        ("kept_out", OnLateRefusal::Deactivate),
+        ("marked", OnLateRefusal::Mark),
+        ("notified", OnLateRefusal::Notify),
+    ] {
+        refuse_with(&*store, 1, check, effect).await;
+    }
+    store.record_deactivation(ada(), at(SECOND)).await.unwrap();
+    let version = store.fact(VERSION).await.unwrap();
+    let checks = ["kept_out", "marked", "notified", "never"];
+    let batch = Batch {
+        refusals_lifted: checks.map(lift_by_acceptance).to_vec(),
+        ..Batch::default()
+    };
+    let stored = store.write(&batch).await.unwrap();
+    assert_eq!(stored.len(), 1);
+    assert!(stored.contains(&batch.refusals_lifted[1].write.id));
+    let in_force = store.late_refusals_of(ada()).await.unwrap();
+    assert_eq!(in_force.len(), 1);
+    assert_eq!(in_force[0].check, "kept_out");
+    assert_eq!(in_force[0].deactivated_at, Some(at(SECOND)));
+    assert_ne!(store.fact(VERSION).await.unwrap(), version);
+    for (check, expected) in checks.into_iter().zip([false, true, true, false]) {
+        let was_lifted = store.late_refusal_was_lifted(ada(), check).await.unwrap();
+        assert_eq!(was_lifted, expected, "{check}");
+    }
+}
+
+pub async fn a_refusal_in_force_gives_way_only_to_one_that_does_more(store: Arc<dyn Store>) {
+    use OnLateRefusal::{Deactivate, Mark, Notify};
+    for (effect, expected) in [
+        (Notify, Notify),
+        (Mark, Mark),
+        (Notify, Mark),
+        (Deactivate, Deactivate),
+        (Mark, Deactivate),
+    ] {
+        refuse_with(&*store, 1, "vat", effect).await;
+        let in_force = store.late_refusals_of(ada()).await.unwrap();
+        assert_eq!(in_force[0].effect, expected, "{effect:?}");
+    }
+}
+
+pub async fn late_refusals_are_listed_page_by_page(store: Arc<dyn Store>) {
+    for (identity, check) in [(2, "vat"), (1, "vat"), (1, "name"), (3, "name")] {
+        refuse_with(&*store, identity, check, OnLateRefusal::Mark).await;
+    }
+    let gone = ["name".to_owned()];
+    let identity = Uuid::from_u128(3);
+    store
+        .lift_late_refusals(identity, &gone, at(MINUTE), &[])
+        .await
+        .unwrap();
+    let read = async |filter: LateRefusalFilter, limit| -> Vec<(u128, String)> {
+        let page = store.late_refusals_page(&filter, limit).await.unwrap();
+        page.into_iter()
+            .map(|one| (one.identity_id.as_u128(), one.check))
+            .collect()
+    };
+    let all = [(1, "name"), (1, "vat"), (2, "vat")].map(|(id, check)| (id, check.to_owned()));
+    assert_eq!(read(LateRefusalFilter::default(), 9).await, all);
+    assert_eq!(read(LateRefusalFilter::default(), 2).await, all[..2]);
+    let after = |place: &(u128, String)| LateRefusalFilter {
+        after: Some((Uuid::from_u128(place.0), place.1.clone())),
+        ..LateRefusalFilter::default()
+    };
+    assert_eq!(read(after(&all[0]), 9).await, all[1..]);
+    assert_eq!(read(after(&all[1]), 9).await, all[2..]);
+    assert_eq!(read(after(&all[2]), 9).await, []);
+    let narrowed = LateRefusalFilter {
+        identity: Some(ada()),
+        check: Some("vat".to_owned()),
+        after: None,
+    };
+    assert_eq!(read(narrowed, 9).await, all[1..2]);
+}
+
 pub async fn a_refusal_after_a_lift_is_in_force_again(store: Arc<dyn Store>) {
     refuse(&*store, 1, "vat").await;
     store.record_deactivation(ada(), at(SECOND)).await.unwrap();
     store
-        .lift_late_refusals(ada(), None, at(MINUTE), &[])
+        .lift_late_refusals(ada(), &["vat".to_owned()], at(MINUTE), &[])
         .await
         .unwrap();
     let mut again = delivery("check:vat", 1);
@@ -212,7 +328,7 @@ pub async fn lifted_refusals_are_deleted_after_a_while(store: Arc<dyn Store>) {
     refuse(&*store, 1, "vat").await;
     refuse(&*store, 2, "vat").await;
     store
-        .lift_late_refusals(ada(), None, at(MINUTE), &[])
+        .lift_late_refusals(ada(), &["vat".to_owned()], at(MINUTE), &[])
         .await
         .unwrap();
     assert_eq!(store.delete_ended(at(MINUTE), 9).await.unwrap(), 0);

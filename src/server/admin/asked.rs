@@ -5,6 +5,7 @@ use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::Payload;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::failure::Failure;
@@ -44,8 +45,18 @@ pub(super) struct Asked {
     until: Option<String>,
 }
 
-/// Reads the body of a request: JSON, and said to be.
+/// Reads which deliveries the body of a request names.
 pub(super) async fn read(request: &HttpRequest, payload: Payload) -> Result<Filter, Failure> {
+    let hint = r#"send {"ids": ["…"]}, or {"all": true} with plan, state, identity, since or until to narrow it"#;
+    body::<Asked>(request, payload, hint).await?.filter()
+}
+
+/// Reads the body of a request: JSON, and said to be. `hint` says what to send.
+pub(super) async fn body<T: DeserializeOwned>(
+    request: &HttpRequest,
+    payload: Payload,
+    hint: &str,
+) -> Result<T, Failure> {
     // Read to its end first: who is still writing would not see our answer.
     let body = match payload.to_bytes_limited(MOST_BYTES).await {
         Ok(Ok(body)) => body,
@@ -60,13 +71,9 @@ pub(super) async fn read(request: &HttpRequest, payload: Payload) -> Result<Filt
     if !is_json(request) {
         return Err(Failure::no_json());
     }
-    let asked = serde_json::from_slice::<Asked>(&body).map_err(|error| {
-        Failure::asked_wrongly(
-            format!("the body cannot be read: {error}"),
-            r#"send {"ids": ["…"]}, or {"all": true} with plan, state, identity, since or until to narrow it"#.to_owned(),
-        )
-    })?;
-    asked.filter()
+    serde_json::from_slice(&body).map_err(|error| {
+        Failure::asked_wrongly(format!("the body cannot be read: {error}"), hint.to_owned())
+    })
 }
 
 /// A page of another site can send a form or plain text from a browser without being asked, but never this.

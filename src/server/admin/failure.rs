@@ -54,6 +54,15 @@ impl Failure {
         )
     }
 
+    pub(super) fn no_such_late_refusal(identity_id: Uuid, check: Option<&str>) -> Self {
+        let by = check.map_or(String::new(), |check| format!(" by `{check}`"));
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("no late refusal{by} of {identity_id} is in force"),
+            "GET /late-refusals lists those in force".to_owned(),
+        )
+    }
+
     pub(super) fn no_such_path(path: &str, known: &[&str]) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,

@@ -10,9 +10,9 @@ use super::table::{Answer, OPERATIONS, Operation, Verb};
 const SCHEMAS: &str = "/components/schemas";
 
 /// What the document says of the whole.
-const ABOUT: &str = "What operators and their monitoring call: deliveries, health, version, metrics. Like Kratos's own admin API it \
-    asks nobody who they are: keep the port (`serve.admin`) on a private network. Payloads of deliveries hold personal data and are \
-    never shown here.";
+const ABOUT: &str = "What operators and their monitoring call: deliveries, late refusals, health, version, metrics. Like Kratos's own admin API it \
+    asks nobody who they are: keep the port (`serve.admin`) on a private network. Payloads of deliveries and messages of refusals hold personal \
+    data and are never shown here.";
 
 /// The document.
 #[must_use]
@@ -69,7 +69,7 @@ fn described(
     if !parameters.is_empty() {
         described["parameters"] = parameters.into();
     }
-    if let Some(body) = operation.verb.body(bodies) {
+    if let Some(body) = operation.body.map(|body| body(bodies)) {
         described["requestBody"] =
             json!({"required": true, "content": {"application/json": {"schema": body}}});
     }

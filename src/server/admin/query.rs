@@ -12,7 +12,7 @@ use crate::delivery::State;
 use crate::store::Filter;
 
 /// So many are listed unless asked otherwise.
-const LIMIT: u32 = 100;
+pub(super) const LIMIT: u32 = 100;
 /// So many are listed at most.
 const MOST: u32 = 1000;
 
@@ -22,6 +22,13 @@ pub(super) struct Parameter {
     pub(super) is: &'static str,
     pub(super) schema: fn() -> Value,
 }
+
+/// How many are listed.
+pub(super) const LIMIT_PARAMETER: Parameter = Parameter {
+    name: "limit",
+    is: "At most so many.",
+    schema: || json!({"type": "integer", "minimum": 1, "maximum": MOST, "default": LIMIT}),
+};
 
 /// All that may stand behind the `?` of `GET /deliveries`.
 pub(super) const PARAMETERS: [Parameter; 7] = [
@@ -50,11 +57,7 @@ pub(super) const PARAMETERS: [Parameter; 7] = [
         is: "Only made before then: a day (its beginning) or a moment.",
         schema: || json!({"type": "string"}),
     },
-    Parameter {
-        name: "limit",
-        is: "At most so many.",
-        schema: || json!({"type": "integer", "minimum": 1, "maximum": MOST, "default": LIMIT}),
-    },
+    LIMIT_PARAMETER,
     Parameter {
         name: "after",
         is: "Only those behind this id: the `next` of the page before.",
@@ -64,22 +67,7 @@ pub(super) const PARAMETERS: [Parameter; 7] = [
 
 /// Reads what stands behind the `?` of `GET /deliveries`: which deliveries, and how many.
 pub(super) fn read(query: &str) -> Result<(Filter, u32), Failure> {
-    let mut words: HashMap<String, String> = HashMap::new();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let known = || PARAMETERS.iter().map(|known| known.name);
-        if !known().any(|known| known == name) {
-            return Err(Failure::asked_wrongly(
-                format!("`{name}` is not known here"),
-                format!("known are {}", known().collect::<Vec<_>>().join(", ")),
-            ));
-        }
-        if words.insert(name.to_string(), value.into_owned()).is_some() {
-            return Err(Failure::asked_wrongly(
-                format!("`{name}` stands here twice"),
-                "write it once".to_owned(),
-            ));
-        }
-    }
+    let words = words(query, &PARAMETERS)?;
     let word = |name: &str| words.get(name).map(String::as_str);
     let filter = Filter {
         plan: word("plan").map(ToOwned::to_owned),
@@ -94,6 +82,30 @@ pub(super) fn read(query: &str) -> Result<(Filter, u32), Failure> {
     };
     filter.check()?;
     Ok((filter, word("limit").map_or(Ok(LIMIT), limit)?))
+}
+
+/// The query parameters by name, each of them known and written once.
+pub(super) fn words(
+    query: &str,
+    parameters: &[Parameter],
+) -> Result<HashMap<String, String>, Failure> {
+    let mut words: HashMap<String, String> = HashMap::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let known = || parameters.iter().map(|known| known.name);
+        if !known().any(|known| known == name) {
+            return Err(Failure::asked_wrongly(
+                format!("`{name}` is not known here"),
+                format!("known are {}", known().collect::<Vec<_>>().join(", ")),
+            ));
+        }
+        if words.insert(name.to_string(), value.into_owned()).is_some() {
+            return Err(Failure::asked_wrongly(
+                format!("`{name}` stands here twice"),
+                "write it once".to_owned(),
+            ));
+        }
+    }
+    Ok(words)
 }
 
 /// Reads an id; `place` is where it stands.
@@ -126,7 +138,8 @@ pub(super) fn time(place: &str, text: &str) -> Result<Timestamp, Failure> {
     })
 }
 
-fn limit(text: &str) -> Result<u32, Failure> {
+/// Reads how many are listed.
+pub(super) fn limit(text: &str) -> Result<u32, Failure> {
     let limit = text.parse().ok().filter(|limit| (1..=MOST).contains(limit));
     limit.ok_or_else(|| {
         Failure::asked_wrongly(

@@ -6,12 +6,17 @@ use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use super::asked::Asked;
+use super::late_refusals::{self, LateRefusalLift, LateRefusalPage};
 use super::query::{PARAMETERS, Parameter};
 use super::{deliveries, document};
+use crate::check::late::Lifted;
 use crate::server::health;
 use crate::store::Shown;
 use crate::store::by_hand::{Done, Page};
 use crate::telemetry::metrics::CONTENT_TYPE;
+
+/// Makes a shape, with what it refers to.
+pub(super) type Schema = fn(&mut SchemaGenerator) -> Value;
 
 /// Something that can be called.
 pub(super) struct Operation {
@@ -25,6 +30,8 @@ pub(super) struct Operation {
     pub(super) is: &'static str,
     /// What may stand behind the `?`.
     pub(super) query: &'static [Parameter],
+    /// The shape of the body; `None` without a body.
+    pub(super) body: Option<Schema>,
     /// What comes back with 200.
     pub(super) answer: Answer,
     /// What else may come back, beside what any call may come to.
@@ -33,7 +40,7 @@ pub(super) struct Operation {
     pub(super) route: fn() -> Route,
 }
 
-/// The verbs of the admin port. What is changed is posted, with a body that says which deliveries.
+/// The verbs of the admin port. What is changed is posted, with a body that says which.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     Get,
@@ -43,7 +50,7 @@ pub(super) enum Verb {
 /// What comes back.
 pub(super) enum Answer {
     /// JSON of this shape.
-    Json(fn(&mut SchemaGenerator) -> Value),
+    Json(Schema),
     /// Text of this kind.
     Text(&'static str),
 }
@@ -55,33 +62,31 @@ impl Verb {
             Self::Post => "POST",
         }
     }
-
-    /// The shape of the body.
-    pub(super) fn body(self, schemas: &mut SchemaGenerator) -> Option<Value> {
-        match self {
-            Self::Get => None,
-            Self::Post => Some(schemas.subschema_for::<Asked>().to_value()),
-        }
-    }
 }
 
 const AWAY: (u16, &str) = (503, "The database is away.");
 const ASKED_WRONGLY: (u16, &str) = (400, "What was asked for cannot be understood.");
-const CHANGE: [(u16, &str); 4] = [
+const TOO_LONG: (u16, &str) = (413, "The body is too long.");
+const NOT_JSON: (u16, &str) = (415, "The body is not said to be JSON.");
+const CHANGE: [(u16, &str); 4] = [ASKED_WRONGLY, TOO_LONG, NOT_JSON, AWAY];
+
+const LIFT: [(u16, &str); 5] = [
     ASKED_WRONGLY,
-    (413, "The body is too long."),
-    (415, "The body is not said to be JSON."),
+    (404, "No such late refusal is in force."),
+    TOO_LONG,
+    NOT_JSON,
     AWAY,
 ];
 
 /// Paths without parameters before those with, which would catch them.
-pub(super) const OPERATIONS: [Operation; 10] = [
+pub(super) const OPERATIONS: [Operation; 12] = [
     Operation {
         path: "/deliveries",
         verb: Verb::Get,
         name: "listDeliveries",
         is: "Lists deliveries, newest first",
         query: &PARAMETERS,
+        body: None,
         answer: Answer::Json(|schemas| schemas.subschema_for::<Page>().to_value()),
         otherwise: &[ASKED_WRONGLY, AWAY],
         route: || get().to(deliveries::list),
@@ -92,6 +97,7 @@ pub(super) const OPERATIONS: [Operation; 10] = [
         name: "retryDeliveries",
         is: "Makes pending and abandoned deliveries due now; abandoned ones are tried for their plan's `keep_trying_for` anew",
         query: &[],
+        body: Some(|schemas| schemas.subschema_for::<Asked>().to_value()),
         answer: Answer::Json(|schemas| schemas.subschema_for::<Done>().to_value()),
         otherwise: &CHANGE,
         route: || post().to(deliveries::retry),
@@ -102,6 +108,7 @@ pub(super) const OPERATIONS: [Operation; 10] = [
         name: "discardDeliveries",
         is: "Ends pending and abandoned deliveries for good and forgets what they held",
         query: &[],
+        body: Some(|schemas| schemas.subschema_for::<Asked>().to_value()),
         answer: Answer::Json(|schemas| schemas.subschema_for::<Done>().to_value()),
         otherwise: &CHANGE,
         route: || post().to(deliveries::discard),
@@ -112,9 +119,32 @@ pub(super) const OPERATIONS: [Operation; 10] = [
         name: "showDelivery",
         is: "Shows one delivery with its tries, without what it holds",
         query: &[],
+        body: None,
         answer: Answer::Json(|schemas| schemas.subschema_for::<Shown>().to_value()),
         otherwise: &[ASKED_WRONGLY, (404, "There is no such delivery."), AWAY],
         route: || get().to(deliveries::show),
+    },
+    Operation {
+        path: "/late-refusals",
+        verb: Verb::Get,
+        name: "listLateRefusals",
+        is: "Lists the late refusals in force",
+        query: &late_refusals::PARAMETERS,
+        body: None,
+        answer: Answer::Json(|schemas| schemas.subschema_for::<LateRefusalPage>().to_value()),
+        otherwise: &[ASKED_WRONGLY, AWAY],
+        route: || get().to(late_refusals::list),
+    },
+    Operation {
+        path: "/late-refusals/lift",
+        verb: Verb::Post,
+        name: "liftLateRefusals",
+        is: "Lifts the late refusals of an identity, of all checks or of one; marks are removed and, if no other refusal keeps the person out, the identity is set active",
+        query: &[],
+        body: Some(|schemas| schemas.subschema_for::<LateRefusalLift>().to_value()),
+        answer: Answer::Json(|schemas| schemas.subschema_for::<Lifted>().to_value()),
+        otherwise: &LIFT,
+        route: || post().to(late_refusals::lift),
     },
     Operation {
         path: "/health/alive",
@@ -122,6 +152,7 @@ pub(super) const OPERATIONS: [Operation; 10] = [
         name: "isAlive",
         is: "Tells that the program runs",
         query: &[],
+        body: None,
         answer: Answer::Json(|_| status(&["ok"])),
         otherwise: &[],
         route: || get().to(health::alive),
@@ -132,6 +163,7 @@ pub(super) const OPERATIONS: [Operation; 10] = [
         name: "isReady",
         is: "Tells whether hooks are answered, and whether the database is there",
         query: &[],
+        body: None,
         answer: Answer::Json(|_| {
             let mut schema = status(&["ok", "shutting down"]);
             schema["properties"]["database"] = json!({"type": "string", "enum": ["ok", "down"]});
@@ -146,6 +178,7 @@ pub(super) const OPERATIONS: [Operation; 10] = [
         name: "getVersion",
         is: "Tells which Vestibule this is",
         query: &[],
+        body: None,
         answer: Answer::Json(
             |_| json!({"type": "object", "properties": {"version": {"type": "string"}}, "required": ["version"]}),
         ),
@@ -158,6 +191,7 @@ pub(super) const OPERATIONS: [Operation; 10] = [
         name: "getMetrics",
         is: "All metrics, as Prometheus reads them",
         query: &[],
+        body: None,
         answer: Answer::Text(CONTENT_TYPE),
         otherwise: &[],
         route: || get().to(health::metrics),
@@ -168,6 +202,7 @@ pub(super) const OPERATIONS: [Operation; 10] = [
         name: "getMetricsAsInKratos",
         is: "The same under the path that Kratos has",
         query: &[],
+        body: None,
         answer: Answer::Text(CONTENT_TYPE),
         otherwise: &[],
         route: || get().to(health::metrics),
@@ -178,6 +213,7 @@ pub(super) const OPERATIONS: [Operation; 10] = [
         name: "getDocument",
         is: "This document",
         query: &[],
+        body: None,
         answer: Answer::Json(|_| json!({"type": "object"})),
         otherwise: &[],
         route: || get().to(document),

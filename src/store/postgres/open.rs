@@ -13,7 +13,7 @@ use crate::clock::{Clock, later};
 use crate::store::{Change, Error, shape};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "deliveries and decisions",
@@ -43,6 +43,11 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
         6,
         "late accounts",
         include_str!("../../../migrations/postgres/0006_late_accounts.sql"),
+    ),
+    (
+        7,
+        "urgent look-ups and kinds of refusals",
+        include_str!("../../../migrations/postgres/0007_urgent_look_ups_and_kinds_of_refusals.sql"),
     ),
 ];
 

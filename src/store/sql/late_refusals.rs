@@ -1,25 +1,30 @@
 //! Late refusals: stored with the answer that refused, in force until they are lifted.
 
-use futures_util::FutureExt as _;
-use uuid::Uuid;
+use std::collections::HashSet;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use serde_json::json;
 use sqlx::Row as _;
+use uuid::Uuid;
 
 use super::again::again;
 use super::row::{self, DbRow};
 use super::{Connection, Database, outbox};
 use crate::clock::Timestamp;
 use crate::delivery::New;
-use crate::late_refusal::LateRefusal;
-use crate::store::Error;
-use crate::store::late_refusals::{LateRefusalStore, VERSION};
+use crate::late_refusal::{LateRefusal, OnLateRefusal};
+use crate::store::late_refusals::{LateRefusalFilter, LateRefusalStore, VERSION};
+use crate::store::{Error, RefusalLift};
 
+// One in force gives way only to one that does more.
 const STORE: &str = "
-INSERT INTO late_refusals (identity_id, check_name, message, refused_at) VALUES ($1, $2, $3, $4)
+INSERT INTO late_refusals (identity_id, check_name, message, refused_at, effect) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (identity_id, check_name) DO UPDATE
-SET message = excluded.message, refused_at = excluded.refused_at, deactivated_at = NULL, lifted_at = NULL
-WHERE late_refusals.lifted_at IS NOT NULL";
+SET message = excluded.message, refused_at = excluded.refused_at, effect = excluded.effect, deactivated_at = NULL, lifted_at = NULL
+WHERE late_refusals.lifted_at IS NOT NULL
+    OR (late_refusals.effect = 'mark' AND excluded.effect = 'deactivate')
+    OR (late_refusals.effect = 'notify' AND excluded.effect <> 'notify')";
 
 // A new value each time, so that every instance sees that something has changed.
 const NEW_VERSION: &str = "
@@ -37,6 +42,7 @@ pub(super) async fn store(
             .bind(&refusal.check)
             .bind(refusal.message.as_ref().map(row::text))
             .bind(row::moment(refusal.refused_at))
+            .bind(refusal.effect.as_str())
             .execute(&mut *connection)
             .await?;
     }
@@ -56,45 +62,90 @@ pub(super) async fn new_version(connection: &mut Connection) -> Result<(), Error
 }
 
 macro_rules! in_force {
-    ($more:literal) => {
+    ($more:literal, $order:literal) => {
         concat!(
-            "SELECT identity_id, check_name, message, refused_at, deactivated_at FROM late_refusals
+            "SELECT identity_id, check_name, effect, message, refused_at, deactivated_at FROM late_refusals
 WHERE lifted_at IS NULL",
             $more,
-            " ORDER BY identity_id, refused_at, check_name"
+            " ORDER BY ",
+            $order
         )
     };
 }
+const IN_FORCE: &str = in_force!("", "identity_id, refused_at, check_name");
+const IN_FORCE_OF: &str = in_force!(" AND identity_id = $1", "refused_at, check_name");
+const PAGE: &str = in_force!(
+    " AND (CAST($1 AS TEXT) IS NULL OR identity_id = $1) AND (CAST($2 AS TEXT) IS NULL OR check_name = $2)
+    AND (CAST($3 AS TEXT) IS NULL OR identity_id > $3 OR (identity_id = $3 AND check_name > $4))",
+    "identity_id, check_name LIMIT $5"
+);
 
 fn read(row: &DbRow) -> Result<LateRefusal, sqlx::Error> {
+    let effect: &str = row.try_get("effect")?;
     Ok(LateRefusal {
         identity_id: row::uuid(row, "identity_id")?,
         check: row.try_get("check_name")?,
+        effect: OnLateRefusal::named(effect).ok_or_else(|| row::unknown("effect"))?,
         message: row::optional_json(row, "message")?,
         refused_at: row::timestamp(row, "refused_at")?,
         deactivated_at: row::optional_timestamp(row, "deactivated_at")?,
     })
 }
 
-const LIFT: &str = "
+const LIFT: &str = concat!(
+    "
 UPDATE late_refusals SET lifted_at = $3, message = NULL
-WHERE identity_id = $1 AND (CAST($2 AS TEXT) IS NULL OR check_name = $2) AND lifted_at IS NULL";
+WHERE identity_id = $1 AND lifted_at IS NULL AND check_name IN ",
+    texts!("$2")
+);
 
-const DEACTIVATED: &str =
-    "UPDATE late_refusals SET deactivated_at = $2 WHERE identity_id = $1 AND lifted_at IS NULL";
+// An account that is kept out can accept nothing: only an operator lifts that refusal.
+const LIFT_ACCEPTED: &str = "
+UPDATE late_refusals SET lifted_at = $3, message = NULL
+WHERE identity_id = $1 AND check_name = $2 AND lifted_at IS NULL AND effect <> 'deactivate'
+RETURNING effect";
+
+/// Within a transaction. Returns the ids of the writes that were stored.
+pub(super) async fn lift_accepted(
+    connection: &mut Connection,
+    lifts: &[RefusalLift],
+) -> Result<HashSet<Uuid>, Error> {
+    let mut writes = Vec::new();
+    for lift in lifts {
+        let lifted = sqlx::query(LIFT_ACCEPTED)
+            .bind(lift.identity_id.to_string())
+            .bind(&lift.check)
+            .bind(row::moment(lift.at))
+            .fetch_optional(&mut *connection)
+            .await?;
+        let Some(lifted) = lifted else { continue };
+        new_version(&mut *connection).await?;
+        if lifted.try_get::<&str, _>("effect")? == OnLateRefusal::Mark.as_str() {
+            writes.push(lift.write.clone());
+        }
+    }
+    outbox::accept(connection, &writes).await
+}
+
+const WAS_LIFTED: &str = "
+SELECT 1 FROM late_refusals WHERE identity_id = $1 AND check_name = $2 AND lifted_at IS NOT NULL";
+
+const DEACTIVATED: &str = "
+UPDATE late_refusals SET deactivated_at = $2
+WHERE identity_id = $1 AND lifted_at IS NULL AND effect = 'deactivate'";
 
 impl Database {
     async fn lift_once(
         &self,
         identity_id: Uuid,
-        check: Option<&str>,
+        checks: &[String],
         now: Timestamp,
         deliveries: &[New],
     ) -> Result<u64, Error> {
         let mut transaction = self.begin().await?;
         let done = sqlx::query(LIFT)
             .bind(identity_id.to_string())
-            .bind(check)
+            .bind(json!(checks).to_string())
             .bind(row::moment(now))
             .execute(&mut *transaction)
             .await?;
@@ -120,16 +171,42 @@ impl Database {
     }
 
     async fn in_force(&self) -> Result<Vec<LateRefusal>, Error> {
-        let rows = sqlx::query(in_force!("")).fetch_all(self.readers()).await?;
+        let rows = sqlx::query(IN_FORCE).fetch_all(self.readers()).await?;
         Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
     }
 
     async fn in_force_of(&self, identity_id: Uuid) -> Result<Vec<LateRefusal>, Error> {
-        let rows = sqlx::query(in_force!(" AND identity_id = $1"))
+        let rows = sqlx::query(IN_FORCE_OF)
             .bind(identity_id.to_string())
             .fetch_all(self.readers())
             .await?;
         Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    }
+
+    async fn page(
+        &self,
+        filter: &LateRefusalFilter,
+        limit: u32,
+    ) -> Result<Vec<LateRefusal>, Error> {
+        let (identity, check) = filter.after.as_ref().map(|(id, check)| (id, check)).unzip();
+        let rows = sqlx::query(PAGE)
+            .bind(filter.identity.map(|id| id.to_string()))
+            .bind(&filter.check)
+            .bind(identity.map(Uuid::to_string))
+            .bind(check)
+            .bind(i64::from(limit))
+            .fetch_all(self.readers())
+            .await?;
+        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+    }
+
+    async fn was_lifted(&self, identity_id: Uuid, check: &str) -> Result<bool, Error> {
+        let row = sqlx::query(WAS_LIFTED)
+            .bind(identity_id.to_string())
+            .bind(check)
+            .fetch_optional(self.readers())
+            .await?;
+        Ok(row.is_some())
     }
 }
 
@@ -143,14 +220,26 @@ impl LateRefusalStore for Database {
         again(|| self.in_force_of(identity_id).boxed()).await
     }
 
+    async fn late_refusals_page(
+        &self,
+        filter: &LateRefusalFilter,
+        limit: u32,
+    ) -> Result<Vec<LateRefusal>, Error> {
+        again(|| self.page(filter, limit).boxed()).await
+    }
+
+    async fn late_refusal_was_lifted(&self, identity_id: Uuid, check: &str) -> Result<bool, Error> {
+        again(|| self.was_lifted(identity_id, check).boxed()).await
+    }
+
     async fn lift_late_refusals(
         &self,
         identity_id: Uuid,
-        check: Option<&str>,
+        checks: &[String],
         now: Timestamp,
         deliveries: &[New],
     ) -> Result<u64, Error> {
-        again(|| self.lift_once(identity_id, check, now, deliveries).boxed()).await
+        again(|| self.lift_once(identity_id, checks, now, deliveries).boxed()).await
     }
 
     async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {

@@ -13,7 +13,7 @@ use super::{Connection, Pool, late_refusals};
 use crate::clock::{Timestamp, later, milliseconds};
 use crate::delivery::{Claimed, Event, New, Outcome, State};
 use crate::late_refusal::LateRefusal;
-use crate::store::{Error, NextDue, Settlement};
+use crate::store::{Error, NextDue, RefusalLift, Settlement};
 
 // `WHERE true` tells SQLite that `ON` does not belong to a join. What is there already stays as it is; only what could not be
 // built gives way to what could, by somebody who knew more.
@@ -255,7 +255,11 @@ pub(super) async fn settle(
     let refusals: Vec<&LateRefusal> = counted()
         .filter_map(|one| one.late_refusal.as_ref())
         .collect();
-    late_refusals::store(connection, &refusals).await?;
+    late_refusals::store(&mut *connection, &refusals).await?;
+    let lifts: Vec<RefusalLift> = counted()
+        .filter_map(|one| one.refusal_lift.clone())
+        .collect();
+    late_refusals::lift_accepted(connection, &lifts).await?;
     Ok(settled)
 }
 

@@ -11,7 +11,8 @@ use super::row::{self, DbRow};
 use super::{Connection, Pool};
 use crate::clock::{Timestamp, later};
 use crate::pending::{
-    Details, FlowRecord, PendingKey, PendingSignUp, PendingState, SubmissionHash,
+    Details, FlowRecord, LookupKind, PendingKey, PendingSignUp, PendingState, SubmissionHash,
+    URGENT_LOOKUP_INTERVAL,
 };
 use crate::store::batch::{Acceptance, Closing, Ending, SettledQuestion};
 use crate::store::{Error, PendingEnd};
@@ -28,7 +29,8 @@ FROM ",
     " WHERE true
 ON CONFLICT (flow_id) DO UPDATE
 SET expires_at = excluded.expires_at, newest_at = excluded.newest_at,
-    look_at = CASE WHEN excluded.look_at IS NULL THEN flows.look_at ELSE excluded.look_at END, lookups = 0
+    look_at = CASE WHEN excluded.look_at IS NULL THEN flows.look_at ELSE excluded.look_at END, lookups = 0,
+    leased_at = CASE WHEN excluded.look_at IS NULL THEN flows.leased_at END
 WHERE flows.identity_id IS NULL"
 );
 
@@ -335,9 +337,11 @@ fn sign_up(row: &DbRow) -> Result<PendingSignUp, sqlx::Error> {
 
 const LEASE: &str = concat!(
     "
-UPDATE flows SET look_at = $1, lookups = lookups + 1
+UPDATE flows SET look_at = $1, leased_at = $2, lookups = lookups + 1
 WHERE flow_id IN (
-    SELECT flow_id FROM flows WHERE look_at IS NOT NULL AND look_at <= $2 ORDER BY look_at LIMIT $3",
+    SELECT flow_id FROM flows
+    WHERE look_at IS NOT NULL AND look_at <= $2 AND (CASE WHEN urgent_at = look_at THEN 1 ELSE 0 END) = $4
+    ORDER BY look_at LIMIT $3",
     skip_locked!(),
     ")
 RETURNING flow_id, flow, identity_id, expires_at, newest_at, lookups, CAST(0 AS BIGINT) AS submissions"
@@ -345,6 +349,7 @@ RETURNING flow_id, flow, identity_id, expires_at, newest_at, lookups, CAST(0 AS 
 
 pub(super) async fn lease(
     writer: &Pool,
+    kind: LookupKind,
     now: Timestamp,
     lease: Duration,
     limit: u32,
@@ -353,14 +358,21 @@ pub(super) async fn lease(
         .bind(row::moment(later(now, lease)))
         .bind(row::moment(now))
         .bind(i64::from(limit))
+        .bind(i64::from(kind == LookupKind::Urgent))
         .fetch_all(writer)
         .await?;
     Ok(rows.iter().map(flow_record).collect::<Result<_, _>>()?)
 }
 
-// A newer submission has set a time of its own.
-const RESCHEDULE: &str =
-    "UPDATE flows SET look_at = $3 WHERE flow_id = $1 AND newest_at = $2 AND identity_id IS NULL";
+// A newer submission has set a time of its own. A `post` that could not be read during the look-up wants another one.
+const RESCHEDULE: &str = "
+UPDATE flows
+SET look_at = CASE
+        WHEN urgent_at > leased_at AND (CAST($3 AS BIGINT) IS NULL OR urgent_at < $3) THEN urgent_at
+        ELSE $3
+    END,
+    leased_at = NULL
+WHERE flow_id = $1 AND newest_at = $2 AND identity_id IS NULL";
 
 pub(super) async fn reschedule(
     writer: &Pool,
@@ -376,10 +388,18 @@ pub(super) async fn reschedule(
     Ok(())
 }
 
-// A change in settings keeps its time: its own `post` may be under way.
+// A change in settings keeps its time: its own `post` may be under way. A flow that is leased keeps its lease, so that it is
+// not looked up twice at a time, and is looked up again afterwards. One that comes soon enough by itself stays as it is.
 const ALL_NOW: &str = "
-UPDATE flows SET look_at = $1
-WHERE look_at IS NOT NULL AND look_at > $1 AND newest_at <= $1 AND newest_at >= $2 AND flow = 'registration'";
+UPDATE flows
+SET urgent_at = CASE WHEN urgent_at + $3 > $1 THEN urgent_at + $3 ELSE $1 END,
+    look_at = CASE
+        WHEN leased_at IS NOT NULL THEN look_at
+        WHEN urgent_at + $3 > $1 THEN urgent_at + $3
+        ELSE $1
+    END
+WHERE look_at IS NOT NULL AND look_at > $1 AND newest_at <= $1 AND newest_at >= $2 AND flow = 'registration'
+    AND (urgent_at IS NULL OR (urgent_at <= $1 AND (leased_at IS NOT NULL OR urgent_at + $3 < look_at)))";
 
 pub(super) async fn look_up_all_now(
     writer: &Pool,
@@ -389,9 +409,14 @@ pub(super) async fn look_up_all_now(
     let done = sqlx::query(ALL_NOW)
         .bind(row::moment(now))
         .bind(row::moment(accepted_since))
+        .bind(whole_milliseconds(URGENT_LOOKUP_INTERVAL))
         .execute(writer)
         .await?;
     Ok(done.rows_affected())
+}
+
+fn whole_milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 const NEXT: &str = "SELECT min(look_at) AS look_at FROM flows WHERE look_at IS NOT NULL";

@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::again::{again, again_and_wait};
 use super::operation::Deed;
-use super::{Database, decisions, operation, outbox, pending, reservations, upkeep};
+use super::{Database, decisions, late_refusals, operation, outbox, pending, reservations, upkeep};
 use crate::clock::Timestamp;
 use crate::decision::Decision;
 use crate::delivery::Claimed;
-use crate::pending::FlowRecord;
+use crate::pending::{FlowRecord, LookupKind};
 use crate::reservation::{Details, Reservation};
 use crate::store::{
     Backlog, Batch, Change, Error, Filter, FlowState, Listed, NextDue, Settlement, Shown, Store,
@@ -39,7 +39,8 @@ impl Database {
         reservations::confirm(&mut transaction, &batch.confirmed).await?;
         reservations::release(&mut transaction, &batch.released).await?;
         reservations::reserve(&mut transaction, &batch.reserved).await?;
-        let new = outbox::accept(&mut transaction, &batch.deliveries).await?;
+        let mut new = outbox::accept(&mut transaction, &batch.deliveries).await?;
+        new.extend(late_refusals::lift_accepted(&mut transaction, &batch.refusals_lifted).await?);
         transaction.commit().await?;
         Ok(new)
     }
@@ -205,11 +206,12 @@ impl Store for Database {
 
     async fn lease_flows(
         &self,
+        kind: LookupKind,
         now: Timestamp,
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<FlowRecord>, Error> {
-        again(|| pending::lease(self.writer(), now, lease, limit).boxed()).await
+        again(|| pending::lease(self.writer(), kind, now, lease, limit).boxed()).await
     }
 
     async fn reschedule_lookup(

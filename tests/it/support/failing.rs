@@ -13,12 +13,12 @@ use vestibule::decision::Decision;
 use vestibule::delivery::{Claimed, New};
 use vestibule::identity_write::{IdentityWrites, SavedChange};
 use vestibule::late_refusal::LateRefusal;
-use vestibule::pending::FlowRecord;
+use vestibule::pending::{FlowRecord, LookupKind};
 use vestibule::reservation::{self, Reservation};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{
-    Backlog, Batch, Error, Filter, FlowState, IdentityWriteStore, LateRefusalStore, Listed,
-    NextDue, Settlement, Shown, Store,
+    Backlog, Batch, Error, Filter, FlowState, IdentityWriteStore, LateRefusalFilter,
+    LateRefusalStore, Listed, NextDue, Settlement, Shown, Store,
 };
 
 /// A database that can be taken away.
@@ -83,16 +83,28 @@ impl LateRefusalStore for Failing {
         self.may_fail()?;
         self.store.late_refusals_of(identity_id).await
     }
+    async fn late_refusals_page(
+        &self,
+        filter: &LateRefusalFilter,
+        limit: u32,
+    ) -> Result<Vec<LateRefusal>, Error> {
+        self.may_fail()?;
+        self.store.late_refusals_page(filter, limit).await
+    }
+    async fn late_refusal_was_lifted(&self, identity_id: Uuid, check: &str) -> Result<bool, Error> {
+        self.may_fail()?;
+        self.store.late_refusal_was_lifted(identity_id, check).await
+    }
     async fn lift_late_refusals(
         &self,
         identity_id: Uuid,
-        check: Option<&str>,
+        checks: &[String],
         now: Timestamp,
         deliveries: &[New],
     ) -> Result<u64, Error> {
         self.may_fail()?;
         self.store
-            .lift_late_refusals(identity_id, check, now, deliveries)
+            .lift_late_refusals(identity_id, checks, now, deliveries)
             .await
     }
     async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
@@ -270,12 +282,13 @@ impl Store for Failing {
     }
     async fn lease_flows(
         &self,
+        kind: LookupKind,
         now: Timestamp,
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<FlowRecord>, Error> {
         self.may_fail()?;
-        self.store.lease_flows(now, lease, limit).await
+        self.store.lease_flows(kind, now, lease, limit).await
     }
     async fn reschedule_lookup(
         &self,

@@ -1,0 +1,73 @@
+//! What decides whether a check can reserve or defer.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Check, Policy, Reserve, Unavailable};
+use crate::expression::{Expression, Lists, Root};
+use crate::kratos::Field;
+use crate::kratos::fingerprint::fingerprint;
+use crate::request::Plan;
+
+/// Hashes what decides whether the check can reserve or defer for a sign-up, and for which one. Another hash is another rule,
+/// whatever the check's name is. Of requests it has the expressions and not the texts, which may hold secrets.
+#[must_use]
+pub fn hash(check: &Check, lists: &Lists) -> String {
+    let field = check.field.as_ref();
+    let flows: Vec<&str> = check.flows.iter().map(|flow| flow.as_str()).collect();
+    fingerprint(&json!({
+        "field": field.map(Field::node_name),
+        "flows": flows,
+        "when": check.when.as_ref().map(|when| condition(when, lists)),
+        "unavailable": unavailable(&check.unavailable),
+        "asks": check.ask.is_some(),
+        "reserve": check.reserve.as_ref().map(reserve),
+    }))
+}
+
+/// The condition, with the lists that it reads.
+fn condition(when: &Expression, lists: &Lists) -> Value {
+    let read = when.paths(Root::Lists).map(|path| {
+        let name = path.first_name().unwrap_or_default().to_owned();
+        let entries = lists.entries(&name).unwrap_or_default().to_vec();
+        (name, entries)
+    });
+    let read: BTreeMap<String, Vec<String>> = read.collect();
+    json!({"source": when.source(), "lists": read})
+}
+
+fn unavailable(unavailable: &Unavailable) -> Value {
+    let chosen = unavailable.chosen.iter();
+    let chosen: BTreeMap<&str, &str> = chosen
+        .map(|(kind, policy)| (kind.as_str(), policy.as_str()))
+        .collect();
+    let can_defer =
+        unavailable.default == Policy::Defer || chosen.values().any(|one| *one == "defer");
+    if !can_defer {
+        return Value::Null;
+    }
+    let when = unavailable.when.as_ref();
+    json!({
+        "default": unavailable.default.as_str(),
+        "chosen": chosen,
+        "when": when.map(Expression::source),
+    })
+}
+
+fn reserve(reserve: &Reserve) -> Value {
+    json!({
+        "take": request(&reserve.take),
+        "confirm": reserve.confirm.as_ref().map(request),
+        "release": request(&reserve.release),
+    })
+}
+
+fn request(plan: &Plan) -> Value {
+    let sources: Vec<&str> = plan
+        .expressions()
+        .into_iter()
+        .map(Expression::source)
+        .collect();
+    json!({"service": plan.service, "method": plan.method.as_str(), "expressions": sources})
+}
