@@ -111,6 +111,17 @@ impl Scene {
         assert_eq!(reply.status, 204);
     }
 
+    /// Waits until nothing is to be written into the identity.
+    async fn written(&self) {
+        self.app
+            .eventually("everything is written", async || {
+                let all = self.app.deliveries("save:vat_number").await;
+                let is_written = all.iter().all(|one| one.state == State::Delivered);
+                is_written.then_some(())
+            })
+            .await;
+    }
+
     async fn in_force(&self) -> usize {
         let refusals = self.app.app.store.late_refusals_of(self.id).await;
         refusals.expect("an answer").len()
@@ -170,6 +181,7 @@ async fn acceptance_removes_the_mark_once_the_change_is_saved() {
     }
     scene.is_lifted().await;
     scene.mark_is(false).await;
+    scene.written().await;
     // A save that had read the identity before writes the mark back.
     scene.kratos.writes_back(scene.id, stale);
     scene.app.hand.advance(VERIFY_AFTER[1]);
@@ -243,12 +255,8 @@ async fn a_change_that_is_accepted_late_removes_the_mark() {
 #[tokio::test]
 async fn a_mark_that_is_written_late_is_not_written_after_the_acceptance() {
     let scene = marked().await;
-    let save = "save:vat_number";
-    scene.vies.answers(503, &json!({}));
-    // A second refusal, whose mark Kratos does not take for a while.
-    let lifted = vestibule::check::late::lift;
     let store = &*scene.app.app.store;
-    lifted(store, scene.id, None, scene.app.hand.now())
+    vestibule::check::late::lift(store, scene.id, None, scene.app.hand.now())
         .await
         .expect("it is lifted");
     scene.app.hand.advance(Duration::from_mins(1));
@@ -269,15 +277,7 @@ async fn a_mark_that_is_written_late_is_not_written_after_the_acceptance() {
     );
     store.accept(vec![write]).await.expect("it is stored");
     scene.app.hand.advance(Duration::from_mins(1));
-    scene
-        .app
-        .eventually("it is done", async || {
-            let all = scene.app.deliveries(save).await;
-            all.iter()
-                .all(|one| one.state == State::Delivered)
-                .then_some(())
-        })
-        .await;
+    scene.written().await;
     assert_eq!(
         scene.kratos.identity(scene.id)["metadata_admin"],
         before["metadata_admin"]
