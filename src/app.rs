@@ -16,12 +16,12 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::secret::Secret;
 use crate::config::settings::{Address, Dsn, Settings};
 use crate::delivery::backoff::random_jitter;
 use crate::kratos::hooks::EXAMPLE_KEY;
 use crate::pending::LookupTimes;
-use crate::secret::Secret;
 use crate::server::{Door, Health, Operator, admin, hooks};
 use crate::store::Store;
 use crate::store::postgres::Postgres;

@@ -3,7 +3,6 @@
 pub mod file;
 mod filled;
 pub mod interpolation;
-pub mod problem;
 mod resolve;
 pub mod schema;
 pub mod settings;
@@ -12,11 +11,11 @@ pub mod tree;
 
 use std::path::Path;
 
+pub use crate::base::diagnostics::{Problem, Problems};
 pub use interpolation::Environment;
-pub use problem::{Problem, Problems};
 pub use settings::Settings;
 
-use tree::Position;
+use crate::base::diagnostics::Position;
 
 /// Reads the settings file at `path`. `Err` holds every problem of it.
 pub fn load(path: &Path, environment: &Environment) -> Result<Settings, Problems> {
@@ -42,8 +41,8 @@ pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
 }
 
 /// Reads a moment as it is written in the settings: `2026-11-01` or `2026-11-01T12:00:00Z`.
-pub fn parse_moment(text: &str) -> Result<crate::clock::Timestamp, String> {
-    crate::clock::moment(text).ok_or_else(|| {
+pub fn parse_moment(text: &str) -> Result<crate::base::clock::Timestamp, String> {
+    crate::base::clock::moment(text).ok_or_else(|| {
         "expected a day or a moment, as in 2026-11-01 or 2026-11-01T12:00:00Z".to_owned()
     })
 }

@@ -14,8 +14,9 @@ use async_trait::async_trait;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::telemetry::{Metrics, Trace};
 use crate::check::Check;
-use crate::clock::{Clock, Timestamp, later};
 use crate::delivery::backoff::Schedule;
 use crate::delivery::{Attempt, Claimed, Judged, New, Plan, Put, Queue, Unanswered, Work};
 use crate::expression::Lists;
@@ -24,7 +25,6 @@ use crate::identities::{self, Identities};
 use crate::request::Request;
 use crate::service::client::{Answer, NoAnswer, Services};
 use crate::store::Store;
-use crate::telemetry::{Metrics, Trace};
 use crate::worker::{Carried, Courier, Destination};
 
 /// The longest that a receiver may take, whatever its service's timeout.

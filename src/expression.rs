@@ -29,7 +29,7 @@ use std::sync::Arc;
 use cel::{Context, Env};
 use serde_json::Value;
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 
 pub use lists::Lists;
 pub use path::ReadPath;

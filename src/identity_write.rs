@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 use crate::delivery::Put;
 
 /// When a write is verified, counted from the write.

@@ -10,9 +10,9 @@
 //! expression → kratos → telemetry, secret, clock`
 
 pub mod app;
+pub mod base;
 pub mod check;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod courier;
 pub mod decision;
@@ -29,11 +29,9 @@ pub mod request;
 pub mod reservation;
 pub mod resolution;
 pub mod retention;
-pub mod secret;
 pub mod server;
 pub mod service;
 pub mod store;
 pub mod sweeper;
-pub mod telemetry;
 pub mod verdict;
 pub mod worker;

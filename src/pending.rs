@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 use crate::delivery::Scene;
 use crate::kratos::Flow;
 use crate::kratos::fingerprint::fingerprint;

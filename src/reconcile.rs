@@ -14,13 +14,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::telemetry::Metrics;
 use crate::delivery::{Event, Plan};
 use crate::expression::Lists;
 use crate::identities::Identities;
 use crate::store::turn::Turn;
 use crate::store::{self, Store};
-use crate::telemetry::Metrics;
 use checkpoint::Place;
 use past::Past;
 

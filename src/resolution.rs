@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::base::clock::Timestamp;
 use crate::check::{Check, Reserve, late, reserve, rule};
-use crate::clock::Timestamp;
 use crate::delivery::plan::{Occasion, deliveries_for};
 use crate::delivery::{Event, New, Plan, Put, Queue, Scene};
 use crate::expression::{Lists, Names};

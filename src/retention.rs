@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use uuid::Uuid;
 
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
 use crate::store::turn::Turn;
 use crate::store::{Error, Store};
 

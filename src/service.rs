@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 
 pub use sign::SigningKey;
 

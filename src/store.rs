@@ -22,13 +22,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::telemetry;
 use crate::decision::Decision;
 use crate::delivery::{Claimed, Event, New, Outcome, State, Work};
 use crate::late_refusal::LateRefusal;
 use crate::pending::{FlowRecord, LookupKind, PendingSignUp};
 use crate::reservation::{self, Reservation};
-use crate::telemetry;
 
 pub use batch::{
     Acceptance, Batch, Closing, Ending, PendingEnd, RefusalLift, Release, SettledQuestion,

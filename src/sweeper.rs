@@ -14,7 +14,9 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::ReasonLabels;
 use crate::delivery::backoff::{Schedule, next_try};
 use crate::identities::lookup::Lookup;
 use crate::kratos::Flow;
@@ -24,8 +26,6 @@ use crate::reservation::Because;
 use crate::resolution::Resolution;
 use crate::store::attribution::attribute;
 use crate::store::{self, Batch, FlowState, PendingEnd, Store};
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::ReasonLabels;
 
 /// So many flows are looked up side by side.
 const AT_ONCE: usize = 8;

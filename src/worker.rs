@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
 use crate::delivery::backoff::{Schedule, next_try};
 use crate::delivery::{Attempt, Claimed, New, Outcome};
 use crate::late_refusal::LateRefusal;

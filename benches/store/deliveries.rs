@@ -1,7 +1,7 @@
 //! What is stored and carried.
 
 use uuid::Uuid;
-use vestibule::clock::Timestamp;
+use vestibule::base::clock::Timestamp;
 use vestibule::delivery::{Event, New, Work};
 use vestibule::request::{Body, Method, Request};
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
-use vestibule::clock::Clock;
+use vestibule::base::clock::Clock;
 use vestibule::delivery::{Attempt, Claimed, Outcome};
 use vestibule::store::Store;
 use vestibule::worker::{Carried, Courier, Destination, Observer, Pace, Worker};

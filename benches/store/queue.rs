@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use vestibule::clock::Clock;
+use vestibule::base::clock::Clock;
 
 use crate::database::Database;
 use crate::drain::Running;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use vestibule::telemetry::{LogFormat, log_to};
+use vestibule::base::telemetry::{LogFormat, log_to};
 
 /// How many calls are under way.
 pub const IN_FLIGHT: usize = 64;

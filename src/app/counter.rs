@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::DeliveryLabels;
 use crate::delivery::{Attempt, Claimed, Outcome};
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::DeliveryLabels;
 use crate::worker::Observer;
 
 /// Counts attempts.

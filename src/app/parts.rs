@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use tokio::sync::{Notify, Semaphore};
 
 use super::counter::Counter;
+use crate::base::clock::Clock;
+use crate::base::telemetry::Metrics;
 use crate::check::{Book, Checks, Speech};
-use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::courier::{Knows, Porter};
 use crate::delivery::Event;
@@ -33,7 +34,6 @@ use crate::store::guard::GuardProof;
 use crate::store::intake::intake;
 use crate::store::recorder::{self, recorder};
 use crate::sweeper::{Sweeper, URGENT_CALLS_PER_SECOND};
-use crate::telemetry::Metrics;
 use crate::worker::{Jitter, Pace, Worker};
 
 /// What several parts share.

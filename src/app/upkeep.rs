@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::settings::{Reconcile, Retention};
 use crate::delivery::Plan;
 use crate::reconcile::{Knows, Reconciler, Wishes, note_births};

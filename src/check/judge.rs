@@ -17,7 +17,11 @@ use super::set::Changes;
 use super::take::{Book, Judged, Taken, Taker, Wanted};
 use super::words::{Builtin, Reader, Speech};
 use super::{Check, Condition, Kind, Mode, Policy, Reads, Reserve, Set};
-use crate::clock::{Clock, Timestamp, milliseconds};
+use crate::base::clock::{Clock, Timestamp, milliseconds};
+use crate::base::telemetry::metrics::{
+    CheckLabels, CheckName, KindLabels, ReasonLabels, ServiceName,
+};
+use crate::base::telemetry::{Metrics, Trace};
 use crate::decision::CheckRecord;
 use crate::delivery::Scene;
 use crate::expression::{EvaluationError, Expression, Lists, Names};
@@ -27,8 +31,6 @@ use crate::pending::Deferred;
 use crate::request::Request;
 use crate::reservation::Reservation;
 use crate::service::client::{Answer, NoAnswer, Services};
-use crate::telemetry::metrics::{CheckLabels, CheckName, KindLabels, ReasonLabels, ServiceName};
-use crate::telemetry::{Metrics, Trace};
 use crate::verdict::{Finding, Verdict};
 
 /// All checks of the settings.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Check, OnLateRefusal};
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 use crate::delivery::{Event, New, Put, Queue, Scene, Work, time_ordered_id};
 use crate::expression::{EvaluationError, Lists, Names};
 use crate::late_refusal::{LateRefusal, StoredMessage};

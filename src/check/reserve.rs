@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Check, Reserve};
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 use crate::delivery::{Claimed, Event, New, Queue, Scene, Work, time_ordered_id};
 use crate::expression::{Lists, Root};
 use crate::pending::PendingSignUp;

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{Check, Reserve, reserve};
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
 use crate::delivery::{Scene, time_ordered_id};
 use crate::expression::Lists;
 use crate::identities::lookup::Lookup;

@@ -10,8 +10,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{ConfigFile, open_database};
+use crate::base::clock::{Clock, Timestamp};
 use crate::check::late::lift;
-use crate::clock::{Clock, Timestamp};
 use crate::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::Store;
 

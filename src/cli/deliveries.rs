@@ -15,7 +15,7 @@ use comfy_table::{ContentArrangement, Table};
 use uuid::Uuid;
 
 use super::{ConfigFile, open_database};
-use crate::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Timestamp};
 use crate::store::by_hand::KeepTrying;
 
 pub use change::{Sure, agreed, discard, retry};

@@ -25,8 +25,8 @@ use self::story::say;
 use super::keygen;
 use super::serve::told_to_stop;
 use crate::app::{App, Surroundings};
+use crate::base::telemetry;
 use crate::config::{self, Environment};
-use crate::telemetry;
 
 /// The settings that the demo runs on.
 const SETTINGS: &str = include_str!("../../examples/settings/company.yaml");
@@ -195,7 +195,7 @@ fn registered() -> String {
 /// A line to be pasted into a shell, and what may be typed.
 fn try_more(hooks: &str, key: &str) {
     let visit = story::visit("FR40303265045", "FRIENDS-2026");
-    let now = crate::clock::Clock::system().now();
+    let now = crate::base::clock::Clock::system().now();
     let account = stand_in::Account::new(&visit.traits, visit.method, now);
     let ctx = stand_in::Flow::of(&visit, None, now).ctx(&account, &visit);
     let body = stand_in::body::body(&ctx);

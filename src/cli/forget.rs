@@ -7,7 +7,7 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::{ConfigFile, counted, open_database};
-use crate::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Timestamp};
 use crate::store::Store;
 
 /// `vestibule forget …`

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use url::Url;
 
-use crate::clock::{Clock, later};
+use crate::base::clock::{Clock, later};
 use crate::config::parse_duration;
 
 /// One look takes at most so long.

@@ -13,14 +13,14 @@ use uuid::Uuid;
 use super::ConfigFile;
 use super::serve::told_to_stop;
 use crate::app::open_store;
-use crate::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::telemetry::Metrics;
 use crate::config::settings::{Dsn, Settings};
 use crate::config::{self, Environment};
 use crate::identities::Identities;
 use crate::reconcile::{Knows, Reconciler, Report, Wishes, Witness};
 use crate::service::client::Services;
 use crate::store::Store;
-use crate::telemetry::Metrics;
 
 /// `vestibule reconcile`
 ///

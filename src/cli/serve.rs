@@ -8,9 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::ConfigFile;
 use crate::app::{App, Surroundings};
+use crate::base::telemetry;
 use crate::config;
 use crate::pending::LookupTimes;
-use crate::telemetry;
 
 /// `vestibule serve`
 #[derive(Debug, Args)]

@@ -18,10 +18,11 @@ use serde::de::DeserializeOwned;
 
 use super::filled::Filling;
 use super::interpolation::{Environment, joined, pieces};
-use super::problem::{Problem, Problems};
 use super::settings::Settings;
-use super::tree::{Entry, Kind, Node, Position, join};
+use super::tree::{Entry, Kind, Node, join};
 use super::{file, schema, shape};
+use crate::base::diagnostics::Position;
+use crate::base::diagnostics::{Problem, Problems};
 use crate::expression::{CompileError, Expression, Lists, Piece, Scope, Template};
 use crate::service::Service;
 

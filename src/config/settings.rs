@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::problem::Problems;
+use crate::base::clock::Timestamp;
+use crate::base::diagnostics::Problems;
+use crate::base::secret::Secret;
+use crate::base::telemetry::LogFormat;
 use crate::check::{Builtin, Check};
-use crate::clock::Timestamp;
 use crate::delivery;
 use crate::expression::Lists;
 use crate::kratos::Identifiers;
-use crate::secret::Secret;
 use crate::server::ExternalId;
 use crate::service::Service;
-use crate::telemetry::LogFormat;
 
 /// Everything, in order of the settings file.
 #[derive(Clone, Debug)]

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::problem::{Problem, did_you_mean, listed, quoted};
 use super::schema::resolved;
 use super::tree::{Entry, Kind, Node, join, plain};
+use crate::base::diagnostics::{Problem, did_you_mean, listed, quoted};
 
 /// Keys that are planned and not built, by the end of the path of the section they stand in.
 const LATER: [(&str, &[&str]); 6] = [

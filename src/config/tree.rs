@@ -6,21 +6,12 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Number, Value};
 
-use super::problem::{Problem, quoted};
+use crate::base::diagnostics::{Position, Problem, quoted};
 
 /// Deeper than any settings need, and far from what could exhaust the stack.
 const DEEPEST: usize = 64;
 /// More than any settings need; aliases can multiply what was written.
 const MOST_NODES: usize = 200_000;
-
-/// A place in the file, counted from 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position {
-    /// Line.
-    pub line: usize,
-    /// Column, in characters.
-    pub column: usize,
-}
 
 /// A value and where it begins.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use serde_json::Value;
 
 use super::{Porter, without_answer};
+use crate::base::telemetry::metrics::ReasonLabels;
 use crate::check::ask::{Conclusion, conclude};
 use crate::check::{Check, OnExpiry, OnLateRefusal, late};
 use crate::delivery::plan::{Occasion, deliveries_for};
@@ -13,7 +14,6 @@ use crate::expression::Names;
 use crate::identities::shape::as_told_to_hooks;
 use crate::request::Request;
 use crate::service::client::{Answer, NoAnswer};
-use crate::telemetry::metrics::ReasonLabels;
 use crate::worker::Carried;
 
 /// What the account's present value of the field is, beside the value that the question is about.

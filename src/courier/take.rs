@@ -3,12 +3,12 @@
 use uuid::Uuid;
 
 use super::{Porter, without_answer};
+use crate::base::telemetry::metrics::ReasonLabels;
 use crate::check::ask::{Conclusion, conclude};
 use crate::check::{Check, Reserve, reserve};
 use crate::delivery::{Attempt, Claimed, Judged, Queue, Scene, Unanswered};
 use crate::request::Request;
 use crate::service::client::Answer;
-use crate::telemetry::metrics::ReasonLabels;
 use crate::worker::Carried;
 
 impl Porter {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Outcome;
 use super::backoff::{Schedule, next_try};
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 
 /// `Retry-After` is obeyed up to this long.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 
 /// How pauses between tries grow.
 #[derive(Clone, Copy, Debug, PartialEq)]

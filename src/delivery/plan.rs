@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Event, New, Plan, Scene, Work, time_ordered_id};
-use crate::clock::later;
+use crate::base::clock::later;
 use crate::expression::Names;
 use crate::request::{Body, Content, Method, Request};
 
@@ -115,7 +115,7 @@ fn default_body(event: Event, check: Option<&str>, names: &Names<'_>) -> Body {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
+    use crate::base::clock::Timestamp;
     use crate::expression::Lists;
     use serde_json::Value;
     use std::time::Duration;

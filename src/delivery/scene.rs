@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::expression::{Lists, Names};
 
 /// The names of an expression, kept.

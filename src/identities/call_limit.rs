@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -13,11 +13,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::telemetry::Metrics;
 use crate::late_refusal::LateRefusal;
 use crate::store::late_refusals::VERSION;
 use crate::store::{self, Store};
-use crate::telemetry::Metrics;
 
 /// How often the set is loaded.
 const RELOAD_EVERY: Duration = Duration::from_secs(1);

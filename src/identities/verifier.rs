@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::writer::IdentityWriter;
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
 use crate::store::{self, Store};
 
 /// How many hook calls may wait to be noted. More are dropped: the planned verifications come all the same.

@@ -15,13 +15,13 @@ use uuid::Uuid;
 
 use super::refused::RefusedIdentities;
 use super::{Error, Identities, patch};
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::ReasonLabels;
 use crate::delivery::Put;
 use crate::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, VERIFY_AFTER, Write};
 use crate::late_refusal::LateRefusal;
 use crate::store::{self, Store};
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::ReasonLabels;
 
 /// How long the lock on an identity lasts: longer than the calls to the admin API that are made under it.
 const LOCK: Duration = Duration::from_mins(1);
@@ -321,7 +321,7 @@ impl IdentityWriter {
             Err(WriteError::Busy | WriteError::Undone) => later(now, BUSY),
             Err(error) => {
                 tracing::warn!(
-                    identity.id = %id, error = %crate::telemetry::in_full(&error),
+                    identity.id = %id, error = %crate::base::telemetry::in_full(&error),
                     "A write into an identity could not be verified; next try in {} s", UNREACHABLE.as_secs()
                 );
                 later(now, UNREACHABLE)

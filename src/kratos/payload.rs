@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 
 /// The version of the body that this program reads.
 pub const VERSION: u32 = 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::checkpoint::LAST_ROUND;
 use super::{Error, Reconciler, Report};
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 use crate::store;
 
 /// How long after the first failure it is tried again; then twice as long each time.

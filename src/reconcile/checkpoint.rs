@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Round;
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 use crate::store::Error;
 
 /// The name of the fact.

@@ -2,9 +2,9 @@
 
 use uuid::Uuid;
 
+use crate::base::telemetry;
 use crate::identities;
 use crate::store;
-use crate::telemetry;
 
 /// Why a round stopped.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use crate::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Timestamp};
 use crate::delivery::{Event, Plan};
 use crate::retention::forgotten_before;
 use crate::store::{Error, Filter, Store};

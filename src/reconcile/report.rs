@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::ReasonLabels;
+use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::ReasonLabels;
 
 /// What a round came to. Of one that goes on where another was interrupted, only what it did itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::checkpoint::Place;
 use super::{Error, Round};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::delivery::plan::{Occasion, deliveries_for};
 use crate::delivery::{Event, New, Plan};
 use crate::expression::Names;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 
 /// A sign-up that was accepted before a rule came into force may be saved so much later.
 const OLD_SIGN_UPS_END_WITHIN: Duration = Duration::from_mins(10);

@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::health::Health;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::store::Store;
 use crate::store::by_hand::KeepTrying;
 use failure::Failure;

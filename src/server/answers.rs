@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::answer::Answer;
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
 use crate::kratos::Hook;
 
 /// How long an answer is remembered.
@@ -247,7 +247,7 @@ mod tests {
 
     struct Scene {
         answers: Arc<Answers>,
-        hand: crate::clock::Hand,
+        hand: crate::base::clock::Hand,
         works: Arc<AtomicUsize>,
     }
 

@@ -9,8 +9,11 @@ use tokio::sync::{Notify, Semaphore};
 use super::answer::Answer;
 use super::answers::Answers;
 use super::pending::PendingPolicy;
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::secret::Secret;
+use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::{HookLabels, ReasonLabels};
 use crate::check::{Builtin, Checks, Reader};
-use crate::clock::{Clock, Timestamp};
 use crate::expression::{Lists, Names};
 use crate::identities::refused::RefusedIdentities;
 use crate::identities::verifier::ActivityLog;
@@ -19,13 +22,10 @@ use crate::kratos::reply::{Placed, RefusalStatus};
 use crate::kratos::{Hook, Message, Payload, Reply, Stage};
 use crate::message::Wording;
 use crate::resolution::{InForce, Resolution};
-use crate::secret::Secret;
 use crate::store::Store;
 use crate::store::guard::GuardProof;
 use crate::store::intake::Intake;
 use crate::store::recorder::Recorder;
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{HookLabels, ReasonLabels};
 
 /// What answering a hook needs.
 pub struct Door {
@@ -187,7 +187,7 @@ impl Door {
                 outcome,
             })
             .inc();
-        let labels = crate::telemetry::metrics::StageLabels { flow, stage };
+        let labels = crate::base::telemetry::metrics::StageLabels { flow, stage };
         self.metrics
             .hook_seconds
             .get_or_create(&labels)

@@ -2,8 +2,8 @@
 
 use actix_web::HttpRequest;
 
+use crate::base::secret::Secret;
 pub use crate::kratos::hooks::KEY_HEADER;
-use crate::secret::Secret;
 
 /// Whether the request carries one of the keys. All keys are compared, so that the time taken does not tell
 /// which one was right.

@@ -9,10 +9,10 @@ use actix_web::web::{Data, Json};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::clock::{Clock, Timestamp, later, milliseconds};
+use crate::base::clock::{Clock, Timestamp, later, milliseconds};
+use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::CONTENT_TYPE;
 use crate::store::Store;
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::CONTENT_TYPE;
 
 /// How long the database may take to say that it is there.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -12,10 +12,10 @@ use super::answer::Answer;
 use super::answers::{Key, Where};
 use super::door::Door;
 use super::{from_kratos, post, pre, sign_in};
-use crate::clock::{Timestamp, later, milliseconds};
+use crate::base::clock::{Timestamp, later, milliseconds};
+use crate::base::telemetry::Trace;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Hook, Stage};
-use crate::telemetry::Trace;
 
 /// The longest body that is read, in bytes. What Kratos sends is at most 64 KiB.
 pub const MAX_BODY: usize = 256 * 1024;

@@ -12,12 +12,12 @@ use super::door::Door;
 use super::hook::Call;
 use super::pre::READ_RECORD_WITHIN;
 use super::report::{Account, report};
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
+use crate::base::telemetry::Trace;
 use crate::kratos::fingerprint::{GUARD_PREFIX, fingerprint};
 use crate::kratos::{Flow, Payload};
 use crate::pending::PendingSignUp;
 use crate::store::{self, FlowState};
-use crate::telemetry::Trace;
 
 /// So many logins and recoveries close flows at the same moment. The look-up finds the account of one that is left out.
 pub const SIDE_BY_SIDE: usize = 16;

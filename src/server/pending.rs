@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::delivery::Scene;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Hook, Identifiers, Payload};

@@ -6,7 +6,7 @@ use super::hook::Call;
 use super::pre::place;
 use super::report::{Account, report};
 use super::writes;
-use crate::clock::{Timestamp, milliseconds};
+use crate::base::clock::{Timestamp, milliseconds};
 use crate::expression::Names;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};

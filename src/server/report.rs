@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::door::Door;
+use crate::base::telemetry::Trace;
 use crate::resolution::{Doubt, Resolved};
-use crate::telemetry::Trace;
 
 /// An account, and the call that showed it.
 pub struct Account<'a> {

@@ -10,7 +10,7 @@ use super::door::Door;
 use super::hook::Call;
 use super::open_flow::close_after_sign_in;
 use super::pre::{place, read};
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 use crate::identities::refused::Standing;
 use crate::identities::verifier::Activity;
 use crate::kratos::form::gather;

@@ -2,7 +2,7 @@
 
 use super::door::Door;
 use super::hook::Call;
-use crate::clock::later;
+use crate::base::clock::later;
 use crate::identities::verifier::Activity;
 use crate::identity_write::{MAX_SETTINGS_WAIT, SavedChange};
 use crate::kratos::{Flow, Payload};

@@ -18,10 +18,10 @@ use tokio::task::JoinHandle;
 use super::address::is_forbidden;
 use super::sign::signature;
 use super::{ApiKeyPlace, Auth, Service};
-use crate::clock::{Clock, Timestamp, later, milliseconds};
+use crate::base::clock::{Clock, Timestamp, later, milliseconds};
+use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::{ServiceLabels, ServiceName};
 use crate::request::Request;
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{ServiceLabels, ServiceName};
 
 /// The longest answer that is read, in bytes.
 pub const MAX_ANSWER: usize = 1024 * 1024;

@@ -6,8 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::clock::Timestamp;
-use crate::secret::Secret;
+use crate::base::clock::Timestamp;
+use crate::base::secret::Secret;
 
 /// What a signing secret begins with.
 pub const PREFIX: &str = "whsec_";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Error, Store};
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 
 /// Longer than any flow lives.
 const KEPT_FOR: Duration = Duration::from_hours(24 * 7);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::delivery::New;
 use crate::kratos::Flow;
 use crate::pending::{PendingKey, PendingSignUp};

@@ -9,7 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Error, Filter, Listed, Shown, Store};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::delivery::{Plan, State};
 
 /// How long abandoned deliveries are tried anew: those of a plan as long as it says, all else for eight days.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Error, Store};
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
 
 /// For how long an instance believes what it read. Another instance may have seen the proof end.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);

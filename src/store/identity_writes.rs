@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::Error;
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::identity_write::{IdentityWrites, SavedChange};
 
 /// Writes into identities until they are verified for the last time.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::Error;
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::delivery::New;
 use crate::late_refusal::LateRefusal;
 

@@ -131,7 +131,7 @@ impl Sqlite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
+    use crate::base::clock::Timestamp;
     use crate::delivery::{Event, New};
     use crate::store::{Backlog, Store as _};
     use sqlx::AssertSqlSafe;

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Error;
-use crate::clock::{Clock, later};
+use crate::base::clock::{Clock, later};
 
 /// How many calls may wait to be written; beyond it they wait to wait.
 const WAITING: usize = 1024;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Error, Store};
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
 
 /// Longer than anything that is done between two [`Turn::hold`]s. An instance that dies leaves a turn that ends by itself.
 const LENGTH: Duration = Duration::from_mins(5);

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
 use super::{Carried, Courier, Jitter, Observer, Pace};
-use crate::clock::{Clock, Timestamp, later, milliseconds};
+use crate::base::clock::{Clock, Timestamp, later, milliseconds};
 use crate::delivery::backoff::{Schedule, next_try};
 use crate::delivery::{Attempt, Claimed, Outcome, Unanswered};
 use crate::store::settler::Settler;

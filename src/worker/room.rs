@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::clock::{Timestamp, later, milliseconds};
+use crate::base::clock::{Timestamp, later, milliseconds};
 
 /// The room that a destination has to itself, so that a slow one delays nobody else.
 pub(super) struct Room {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 use serde_json::json;
 use uuid::Uuid;
-use vestibule::clock::Timestamp;
+use vestibule::base::clock::Timestamp;
 
 use crate::support::app::{KEY, uuid};
 use crate::support::invites::Invites;

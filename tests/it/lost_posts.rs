@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
-use vestibule::clock::Timestamp;
+use vestibule::base::clock::Timestamp;
 use vestibule::sweeper::URGENT_CALLS_PER_SECOND;
 
 use crate::support::app::uuid;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
-use vestibule::clock::Timestamp;
+use vestibule::base::clock::Timestamp;
 use vestibule::decision::Decision;
 use vestibule::delivery::{Event, New, State, time_ordered_id};
 use vestibule::kratos::{Flow, Hook, Stage};

@@ -16,7 +16,7 @@ use vestibule::store::{
     Acceptance, Batch, Closing, Ending, Error, PendingEnd, Release, Settlement, Store,
 };
 
-use vestibule::clock::Timestamp;
+use vestibule::base::clock::Timestamp;
 
 use crate::scenes::{MINUTE, SECOND, at, delivery, id_of, start, tried};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
-use vestibule::clock::Timestamp;
+use vestibule::base::clock::Timestamp;
 use vestibule::delivery::{Claimed, Outcome, Put};
 use vestibule::identity_write::{IdentityWrites, SavedChange, VERIFY_AFTER, Write};
 use vestibule::late_refusal::{LateRefusal, OnLateRefusal, StoredMessage};
@@ -379,7 +379,7 @@ pub async fn a_verification_is_leased_to_one(store: Arc<dyn Store>) {
     write(&*store).await;
     assert_eq!(store.next_verification().await.unwrap(), Some(first()));
     let lease = async |now: Timestamp| {
-        let until = vestibule::clock::later(now, MINUTE);
+        let until = vestibule::base::clock::later(now, MINUTE);
         store.lease_identity_writes(now, until, 9).await.unwrap()
     };
     assert_eq!(lease(at(SECOND)).await, [], "not due yet");

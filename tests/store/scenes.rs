@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use uuid::Uuid;
-use vestibule::clock::{Timestamp, later};
+use vestibule::base::clock::{Timestamp, later};
 use vestibule::decision::{CheckRecord, Decision};
 use vestibule::delivery::{Claimed, Event, New, Work};
 use vestibule::kratos::{Flow, Hook, Stage};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sqlx::Connection;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use vestibule::clock::{Clock, Hand};
+use vestibule::base::clock::{Clock, Hand};
 use vestibule::delivery::{Attempt, Claimed, Event, Outcome, State, Unanswered};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Listed, Store};

@@ -1,8 +1,8 @@
 //! The demo plays Kratos; here it is held to what a real Kratos did.
 
 use serde_json::{Value, json};
+use vestibule::base::clock::Clock;
 use vestibule::cli::demo::stand_in::{Account, Flow, Form, Method, Steps, Traits, Visit, body};
-use vestibule::clock::Clock;
 
 use super::{call, jsonnet, recorded};
 use vestibule::kratos::hooks::TEMPLATE;

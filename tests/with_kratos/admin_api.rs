@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::clock::Clock;
+use vestibule::base::clock::Clock;
+use vestibule::base::telemetry::Metrics;
 use vestibule::identities::{Error, Identities, PAGE, patch, service};
 use vestibule::service::client::Services;
-use vestibule::telemetry::Metrics;
 
 use crate::support::{House, company};
 

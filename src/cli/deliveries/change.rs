@@ -4,8 +4,8 @@ use std::io::{BufRead, IsTerminal as _, Write};
 
 use anyhow::{Context as _, bail};
 
+use crate::base::clock::Timestamp;
 use crate::cli::counted;
-use crate::clock::Timestamp;
 use crate::store::by_hand::{self, Done, KeepTrying};
 use crate::store::{Filter, Store};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use uuid::Uuid;
 
-use crate::clock::{Timestamp, earlier};
+use crate::base::clock::{Timestamp, earlier};
 use crate::config::{parse_duration, parse_moment};
 use crate::delivery::State;
 use crate::store::Filter;

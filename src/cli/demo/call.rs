@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::stand_in::body;
-use crate::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, later};
 use crate::kratos::{Flow, Stage};
 use crate::server::KEY_HEADER;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::process::{Child, Command};
 
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 
 const KRATOS_YML: &str = include_str!("../../../kratos-config/kratos.yml");
 const IDENTITY_SCHEMA: &str = include_str!("../../../kratos-config/identity.schema.json");

@@ -22,7 +22,7 @@ pub use self::crm::Crm;
 pub use self::register::REGISTERED;
 pub use self::switch::{Behaviour, Switch};
 pub use self::together::serve as serve_together;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 
 /// What an example service knows.
 pub enum Knowledge {

@@ -11,12 +11,12 @@ use super::call::{Call, Sender};
 use super::services::Book;
 use super::stand_in::{Account, Flow, Method, Visit};
 use super::story::{meaning, say};
-use crate::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::telemetry::Trace;
 use crate::delivery::Event;
 use crate::kratos::reply::Placed;
 use crate::kratos::{Flow as Kind, Stage};
 use crate::store::{Filter, Listed, Store};
-use crate::telemetry::Trace;
 
 /// How many sign-ups, and accounts, are kept.
 const MOST: usize = 100;

@@ -5,9 +5,9 @@ use serde_json::Value;
 use super::call::{Call, Sender};
 use super::stand_in::{Account, Flow, Method, Steps, Traits, Visit};
 use crate::app::App;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::telemetry::Trace;
 use crate::kratos::Stage;
-use crate::telemetry::Trace;
 
 /// Prints a line.
 pub fn say(line: &str) {

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::services::{Behaviour, Book, Example, REGISTERED};
 use super::sign_up::SignUps;
 use super::stand_in::Visit;
-use crate::clock::{Clock, later};
+use crate::base::clock::{Clock, later};
 
 /// Where the page is, unless somebody else is there.
 const PORT: u16 = 4470;

@@ -8,17 +8,17 @@ use oxilangtag::LanguageTag;
 
 use super::durations::{self, written};
 use super::{Place, Resolver};
-use crate::clock::moment;
+use crate::base::clock::moment;
+use crate::base::diagnostics::Position;
+use crate::base::diagnostics::Problem;
+use crate::base::secret::Secret;
+use crate::base::telemetry::LogFormat;
 use crate::config::file;
-use crate::config::problem::Problem;
 use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log, Reconcile, Retention};
-use crate::config::tree::Position;
 use crate::identities;
 use crate::kratos::Identifiers;
-use crate::secret::Secret;
 use crate::server::ExternalId;
 use crate::store::postgres::is_address as is_postgres_address;
-use crate::telemetry::LogFormat;
 
 /// The environment variable that holds the key if the file names none.
 const KEY_VARIABLE: &str = "VESTIBULE_KEY";

@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::messages::Messages;
 use super::{Place, Resolver};
+use crate::base::diagnostics::{Problem, did_you_mean, listed};
 use crate::check::{
     Check, Condition, Kind, Mode, OnExpiry, OnLateRefusal, Policy, Reads, Refusal, Reserve, Set,
     Unavailable,
 };
 use crate::config::file;
-use crate::config::problem::{Problem, did_you_mean, listed};
 use crate::delivery::{Event, Plan};
 use crate::expression::{Root, Scope};
 use crate::kratos::{Field, Flow};

@@ -4,8 +4,8 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::{Place, Resolver};
+use crate::base::diagnostics::{Problem, did_you_mean};
 use crate::config::file;
-use crate::config::problem::{Problem, did_you_mean};
 use crate::delivery::backoff::Schedule;
 use crate::delivery::{Event, Plan, Save};
 use crate::expression::{Root, Scope};

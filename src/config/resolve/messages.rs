@@ -8,10 +8,10 @@ use oxilangtag::LanguageTag;
 use serde_json::Value;
 
 use super::{Place, Resolver};
+use crate::base::diagnostics::Position;
+use crate::base::diagnostics::{Problem, did_you_mean, listed};
 use crate::check::Builtin;
 use crate::config::file;
-use crate::config::problem::{Problem, did_you_mean, listed};
-use crate::config::tree::Position;
 use crate::expression::{Root, Scope, Template};
 use crate::message::{INLINE_ID, Wording};
 

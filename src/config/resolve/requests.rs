@@ -4,8 +4,8 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::{Place, Resolver};
+use crate::base::diagnostics::{Problem, did_you_mean, listed, quoted};
 use crate::config::file;
-use crate::config::problem::{Problem, did_you_mean, listed, quoted};
 use crate::config::tree::Kind;
 use crate::expression::{JsonTemplate, Piece, Scope, Template};
 use crate::request::{Content, Method, Plan};

@@ -5,9 +5,9 @@ use std::time::Duration;
 use url::Url;
 
 use super::{Place, Resolver};
+use crate::base::diagnostics::Problem;
+use crate::base::secret::Secret;
 use crate::config::file;
-use crate::config::problem::Problem;
-use crate::secret::Secret;
 use crate::service::{ApiKeyPlace, Auth, Limit, Service, SigningKey};
 
 /// How long one exchange may take with a service that says nothing else.

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::query::Parameter;
 use super::{Operator, asked, query};
+use crate::base::clock::Timestamp;
 use crate::check::late::{self, Lifted};
-use crate::clock::Timestamp;
 use crate::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::LateRefusalFilter;
 

@@ -7,7 +7,7 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::failure::Failure;
-use crate::clock::{Timestamp, moment};
+use crate::base::clock::{Timestamp, moment};
 use crate::delivery::State;
 use crate::store::Filter;
 

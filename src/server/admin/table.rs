@@ -9,11 +9,11 @@ use super::asked::Asked;
 use super::late_refusals::{self, LateRefusalLift, LateRefusalPage};
 use super::query::{PARAMETERS, Parameter};
 use super::{deliveries, document};
+use crate::base::telemetry::metrics::CONTENT_TYPE;
 use crate::check::late::Lifted;
 use crate::server::health;
 use crate::store::Shown;
 use crate::store::by_hand::{Done, Page};
-use crate::telemetry::metrics::CONTENT_TYPE;
 
 /// Makes a shape, with what it refers to.
 pub(super) type Schema = fn(&mut SchemaGenerator) -> Value;

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use sqlx::error::DatabaseError;
 
 use super::LONGEST;
-use crate::clock::{Clock, later};
+use crate::base::clock::{Clock, later};
 use crate::store::Error;
 
 /// How often in all.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Database;
 use super::again::again;
 use super::row::{self, DbRow};
-use crate::clock::{Timestamp, earlier};
+use crate::base::clock::{Timestamp, earlier};
 use crate::delivery::time_ordered_id;
 use crate::identity_write::{IdentityWrites, SETTINGS_FORGOTTEN_AFTER, SavedChange};
 use crate::store::Error;

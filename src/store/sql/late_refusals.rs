@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::again::again;
 use super::row::{self, DbRow};
 use super::{Connection, Database, outbox};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::delivery::New;
 use crate::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::late_refusals::{LateRefusalFilter, LateRefusalStore, VERSION};

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::row::{self, DbRow};
 use super::{Arguments, Db, Pool};
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 use crate::delivery::State;
 use crate::store::{Backlog, Error, Filter, Listed, ListedAttempt, Shown};
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::row::{self, DbRow};
 use super::{Connection, Pool, late_refusals};
-use crate::clock::{Timestamp, later, milliseconds};
+use crate::base::clock::{Timestamp, later, milliseconds};
 use crate::delivery::{Claimed, Event, New, Outcome, State};
 use crate::late_refusal::LateRefusal;
 use crate::store::{Error, NextDue, RefusalLift, Settlement};

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::row::{self, DbRow};
 use super::{Connection, Pool};
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 use crate::pending::{
     Details, FlowRecord, LookupKind, PendingKey, PendingSignUp, PendingState, SubmissionHash,
     URGENT_LOOKUP_INTERVAL,

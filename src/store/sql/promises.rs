@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::again::{again, again_and_wait};
 use super::operation::Deed;
 use super::{Database, decisions, late_refusals, operation, outbox, pending, reservations, upkeep};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::decision::Decision;
 use crate::delivery::Claimed;
 use crate::pending::{FlowRecord, LookupKind};

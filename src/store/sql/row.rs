@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::Row;
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::delivery::{Event, State};
 use crate::kratos::Flow;
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::row;
 use super::{Connection, Pool, late_refusals};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::store::Error;
 
 const TAKE_TURN: &str = "

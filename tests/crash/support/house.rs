@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use vestibule::app::{App, Surroundings as Outside};
-use vestibule::clock::{Clock, later};
+use vestibule::base::clock::{Clock, later};
 use vestibule::config::{self, Environment};
 use vestibule::store::Backlog;
 

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
-use vestibule::clock::Clock;
+use vestibule::base::clock::Clock;
+use vestibule::base::telemetry::Metrics;
 use vestibule::identities::{Identities, service};
 use vestibule::reconcile::{Error, Knows, Reconciler, Report, Wishes, Witness};
 use vestibule::service::client::Services;
-use vestibule::telemetry::Metrics;
 
 use super::*;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 use vestibule::app::{App, Surroundings};
-use vestibule::clock::{Clock, Hand, Timestamp};
+use vestibule::base::clock::{Clock, Hand, Timestamp};
 use vestibule::config::{self, Environment};
 use vestibule::delivery::State;
 use vestibule::pending::{LookupTimes, PendingSignUp, PendingState};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
-use vestibule::clock::Timestamp;
+use vestibule::base::clock::Timestamp;
 use vestibule::decision::Decision;
 use vestibule::delivery::{Claimed, New};
 use vestibule::identity_write::{IdentityWrites, SavedChange};

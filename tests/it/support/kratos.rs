@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::clock::Timestamp;
+use vestibule::base::clock::Timestamp;
 
 use super::FakeService;
 use super::service::{Behaviour, Received};

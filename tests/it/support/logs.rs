@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
-use vestibule::telemetry::{LogFormat, log_to};
+use vestibule::base::telemetry::{LogFormat, log_to};
 
 /// The word that no log line may hold.
 pub const CANARY: &str = "canary";

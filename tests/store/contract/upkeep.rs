@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use vestibule::clock::Timestamp;
+use vestibule::base::clock::Timestamp;
 use vestibule::delivery::{Outcome, Scene, State, time_ordered_id};
 use vestibule::kratos::Flow;
 use vestibule::pending::{Details, PendingKey, PendingSignUp, PendingState, SubmissionHash};

@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::telemetry::Trace;
 use crate::cli::demo::call::duration_ms;
 use crate::cli::demo::story::say;
-use crate::clock::{Clock, Timestamp};
-use crate::telemetry::Trace;
 
 /// How many exchanges are kept.
 const MOST: usize = 1000;

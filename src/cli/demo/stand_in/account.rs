@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::visit::{Method, Traits};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 
 /// What Kratos's clock shows where there is no time yet.
 const NEVER: &str = "0001-01-01T00:00:00Z";

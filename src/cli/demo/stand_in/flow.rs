@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::account::Account;
 use super::form::Form;
 use super::visit::{Method, Visit};
-use crate::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, later};
 use crate::kratos::Flow as Kind;
 
 /// Kratos's public address in kratos-config/kratos.yml.

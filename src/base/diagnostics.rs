@@ -2,7 +2,14 @@
 
 use std::fmt;
 
-use super::tree::Position;
+/// A place in the file, counted from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Line.
+    pub line: usize,
+    /// Column, in characters.
+    pub column: usize,
+}
 
 /// One thing wrong with a settings file.
 #[derive(Clone, Debug, PartialEq, Eq)]
