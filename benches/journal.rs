@@ -13,7 +13,7 @@ use std::time::Duration;
 use actix_web::{App as Web, HttpResponse, HttpServer, web};
 use vestibule::app::{App, Surroundings};
 use vestibule::config::{self, Environment};
-use vestibule::pending::LookupTimes;
+use vestibule::model::pending::LookupTimes;
 
 use caller::{IN_FLIGHT, payload};
 

@@ -13,13 +13,13 @@ pub mod words;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::delivery::Event;
 use crate::expression::{EvaluationError, Expression, JsonTemplate, Names, Root};
 use crate::kratos::{Field, Flow};
-use crate::message::Wording;
-use crate::request;
+use crate::model::delivery::Event;
+use crate::model::message::Wording;
+use crate::model::request;
 
-pub use crate::late_refusal::OnLateRefusal;
+pub use crate::model::late_refusal::OnLateRefusal;
 pub use judge::{Call, Checks, Judgement, OpenDeferrals, Postponed};
 pub use reads::Reads;
 pub use take::Book;

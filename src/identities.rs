@@ -19,7 +19,7 @@ use uuid::Uuid;
 use call_limit::CallLimit;
 
 use crate::base::clock::{Clock, later};
-use crate::request::{Body, Method, Request};
+use crate::model::request::{Body, Method, Request};
 use crate::service::client::{Answer, NoAnswer, Services};
 use crate::service::{Auth, Limit, Service};
 

@@ -16,9 +16,9 @@ use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::Metrics;
-use crate::delivery::{Event, Plan};
 use crate::expression::Lists;
 use crate::identities::Identities;
+use crate::model::delivery::{Event, Plan};
 use crate::store::turn::Turn;
 use crate::store::{self, Store};
 use checkpoint::Place;

@@ -10,13 +10,13 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::check::{Check, Reserve, late, reserve, rule};
-use crate::delivery::plan::{Occasion, deliveries_for};
-use crate::delivery::{Event, New, Plan, Put, Queue, Scene};
 use crate::expression::{Lists, Names};
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Hook};
-use crate::pending::{Attribution, PendingSignUp, PendingState, SubmissionHash, attribute};
-use crate::reservation::{Because, Reservation, State};
+use crate::model::delivery::plan::{Occasion, deliveries_for};
+use crate::model::delivery::{Event, New, Plan, Put, Queue, Scene};
+use crate::model::pending::{Attribution, PendingSignUp, PendingState, SubmissionHash, attribute};
+use crate::model::reservation::{Because, Reservation, State};
 use crate::store::{Batch, Closing, Ending, FlowState, PendingEnd, Release, SettledQuestion};
 
 pub use in_force::InForce;

@@ -24,11 +24,11 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::telemetry;
-use crate::decision::Decision;
-use crate::delivery::{Claimed, Event, New, Outcome, State, Work};
-use crate::late_refusal::LateRefusal;
-use crate::pending::{FlowRecord, LookupKind, PendingSignUp};
-use crate::reservation::{self, Reservation};
+use crate::model::decision::Decision;
+use crate::model::delivery::{Claimed, Event, New, Outcome, State, Work};
+use crate::model::late_refusal::LateRefusal;
+use crate::model::pending::{FlowRecord, LookupKind, PendingSignUp};
+use crate::model::reservation::{self, Reservation};
 
 pub use batch::{
     Acceptance, Batch, Closing, Ending, PendingEnd, RefusalLift, Release, SettledQuestion,
@@ -358,7 +358,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         at: Option<Timestamp>,
     ) -> Result<(), Error>;
     /// All registration flows whose newest submission was accepted since then are looked up now, or
-    /// [`URGENT_LOOKUP_INTERVAL`](crate::pending::URGENT_LOOKUP_INTERVAL) after the last time that this was asked for. Returns
+    /// [`URGENT_LOOKUP_INTERVAL`](crate::model::pending::URGENT_LOOKUP_INTERVAL) after the last time that this was asked for. Returns
     /// how many are looked up earlier because of it.
     async fn look_up_all_now(
         &self,

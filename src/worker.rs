@@ -13,9 +13,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::base::clock::{Clock, Timestamp, later};
-use crate::delivery::backoff::{Schedule, next_try};
-use crate::delivery::{Attempt, Claimed, New, Outcome};
-use crate::late_refusal::LateRefusal;
+use crate::model::delivery::backoff::{Schedule, next_try};
+use crate::model::delivery::{Attempt, Claimed, New, Outcome};
+use crate::model::late_refusal::LateRefusal;
 use crate::store::settler::settler;
 use crate::store::{self, RefusalLift, Store};
 use carrier::Carrier;
@@ -83,7 +83,7 @@ impl Observer for () {
     fn attempted(&self, _: &Claimed, _: &Attempt, _: &Outcome) {}
 }
 
-/// Gives a number from 0 to 1: [`random_jitter`](crate::delivery::backoff::random_jitter), or the same
+/// Gives a number from 0 to 1: [`random_jitter`](crate::model::delivery::backoff::random_jitter), or the same
 /// every time in a test.
 pub type Jitter = Arc<dyn Fn() -> f64 + Send + Sync>;
 

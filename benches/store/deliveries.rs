@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
-use vestibule::delivery::{Event, New, Work};
-use vestibule::request::{Body, Method, Request};
+use vestibule::model::delivery::{Event, New, Work};
+use vestibule::model::request::{Body, Method, Request};
 
 /// One of 1 KB, due at once.
 pub fn due() -> New {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::DeliveryLabels;
-use crate::delivery::{Attempt, Claimed, Outcome};
+use crate::model::delivery::{Attempt, Claimed, Outcome};
 use crate::worker::Observer;
 
 /// Counts attempts.

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use crate::base::clock::Clock;
 use crate::config::settings::{Reconcile, Retention};
-use crate::delivery::Plan;
+use crate::model::delivery::Plan;
 use crate::reconcile::{Knows, Reconciler, Wishes, note_births};
 use crate::resolution::InForce;
 use crate::retention;

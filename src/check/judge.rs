@@ -22,16 +22,16 @@ use crate::base::telemetry::metrics::{
     CheckLabels, CheckName, KindLabels, ReasonLabels, ServiceName,
 };
 use crate::base::telemetry::{Metrics, Trace};
-use crate::decision::CheckRecord;
-use crate::delivery::Scene;
 use crate::expression::{EvaluationError, Expression, Lists, Names};
 use crate::kratos::{Field, Flow, Hook, Message, Payload};
-use crate::message::Wording;
-use crate::pending::Deferred;
-use crate::request::Request;
-use crate::reservation::Reservation;
+use crate::model::decision::CheckRecord;
+use crate::model::delivery::Scene;
+use crate::model::message::Wording;
+use crate::model::pending::Deferred;
+use crate::model::request::Request;
+use crate::model::reservation::Reservation;
+use crate::model::verdict::{Finding, Verdict};
 use crate::service::client::{Answer, NoAnswer, Services};
-use crate::verdict::{Finding, Verdict};
 
 /// All checks of the settings.
 pub struct Checks {

@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::{Check, OnLateRefusal};
 use crate::base::clock::{Timestamp, later};
-use crate::delivery::{Event, New, Put, Queue, Scene, Work, time_ordered_id};
 use crate::expression::{EvaluationError, Lists, Names};
-use crate::late_refusal::{LateRefusal, StoredMessage};
-use crate::message::Wording;
-use crate::pending::Deferred;
+use crate::model::delivery::{Event, New, Put, Queue, Scene, Work, time_ordered_id};
+use crate::model::late_refusal::{LateRefusal, StoredMessage};
+use crate::model::message::Wording;
+use crate::model::pending::Deferred;
 use crate::store::{self, RefusalLift, Store};
 
 /// The first question after the one that had no answer.

@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::{Check, Reserve};
 use crate::base::clock::{Timestamp, later};
-use crate::delivery::{Claimed, Event, New, Queue, Scene, Work, time_ordered_id};
 use crate::expression::{Lists, Root};
-use crate::pending::PendingSignUp;
-use crate::request;
-use crate::reservation::{Because, Details, Reservation};
+use crate::model::delivery::{Claimed, Event, New, Queue, Scene, Work, time_ordered_id};
+use crate::model::pending::PendingSignUp;
+use crate::model::request;
+use crate::model::reservation::{Because, Details, Reservation};
 
 /// How long it is tried to confirm or to release.
 const KEEP_TRYING_FOR: Duration = Duration::from_hours(24 * 8);

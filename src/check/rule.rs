@@ -8,7 +8,7 @@ use super::{Check, Policy, Reserve, Unavailable};
 use crate::expression::{Expression, Lists, Root};
 use crate::kratos::Field;
 use crate::kratos::fingerprint::fingerprint;
-use crate::request::Plan;
+use crate::model::request::Plan;
 
 /// Hashes what decides whether the check can reserve or defer for a sign-up, and for which one. Another hash is another rule,
 /// whatever the check's name is. Of requests it has the expressions and not the texts, which may hold secrets.

@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::{Check, Reserve, reserve};
 use crate::base::clock::{Clock, Timestamp, later};
-use crate::delivery::{Scene, time_ordered_id};
 use crate::expression::Lists;
 use crate::identities::lookup::Lookup;
-use crate::pending::{PendingSignUp, PendingState};
-use crate::request::Request;
-use crate::reservation::{Because, Details, Reservation, State, asked};
+use crate::model::delivery::{Scene, time_ordered_id};
+use crate::model::pending::{PendingSignUp, PendingState};
+use crate::model::request::Request;
+use crate::model::reservation::{Because, Details, Reservation, State, asked};
 use crate::service::client::{Answer, NoAnswer, Services};
 use crate::store::{self, Batch, FlowState, Release, Store};
 

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::expression::{Names, Template};
 use crate::kratos::{Field, Message, language};
-use crate::late_refusal::StoredMessage;
-use crate::message::Wording;
+use crate::model::late_refusal::StoredMessage;
+use crate::model::message::Wording;
 
 /// What decides about the words.
 #[derive(Clone, Copy, Debug)]

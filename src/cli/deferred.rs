@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{ConfigFile, open_database};
 use crate::base::clock::{Clock, Timestamp};
 use crate::check::late::lift;
-use crate::late_refusal::{LateRefusal, OnLateRefusal};
+use crate::model::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::Store;
 
 /// What is done with late refusals.

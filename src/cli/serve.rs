@@ -10,7 +10,7 @@ use super::ConfigFile;
 use crate::app::{App, Surroundings};
 use crate::base::telemetry;
 use crate::config;
-use crate::pending::LookupTimes;
+use crate::model::pending::LookupTimes;
 
 /// `vestibule serve`
 #[derive(Debug, Args)]

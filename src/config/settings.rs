@@ -10,9 +10,9 @@ use crate::base::diagnostics::Problems;
 use crate::base::secret::Secret;
 use crate::base::telemetry::LogFormat;
 use crate::check::{Builtin, Check};
-use crate::delivery;
 use crate::expression::Lists;
 use crate::kratos::Identifiers;
+use crate::model::delivery;
 use crate::server::ExternalId;
 use crate::service::Service;
 

@@ -4,10 +4,10 @@ use uuid::Uuid;
 
 use super::{Porter, without_answer};
 use crate::check::late;
-use crate::delivery::{Attempt, Claimed, Judged, Put, Queue, State, Unanswered};
 use crate::identities;
 use crate::identities::writer::WriteError;
-use crate::late_refusal::LateRefusal;
+use crate::model::delivery::{Attempt, Claimed, Judged, Put, Queue, State, Unanswered};
+use crate::model::late_refusal::LateRefusal;
 use crate::store::{self, Filter};
 use crate::worker::Carried;
 

@@ -8,11 +8,11 @@ use super::{Porter, without_answer};
 use crate::base::telemetry::metrics::ReasonLabels;
 use crate::check::ask::{Conclusion, conclude};
 use crate::check::{Check, OnExpiry, OnLateRefusal, late};
-use crate::delivery::plan::{Occasion, deliveries_for};
-use crate::delivery::{Attempt, Claimed, Event, Judged, New, Put, Queue, Scene, Unanswered};
 use crate::expression::Names;
 use crate::identities::shape::as_told_to_hooks;
-use crate::request::Request;
+use crate::model::delivery::plan::{Occasion, deliveries_for};
+use crate::model::delivery::{Attempt, Claimed, Event, Judged, New, Put, Queue, Scene, Unanswered};
+use crate::model::request::Request;
 use crate::service::client::{Answer, NoAnswer};
 use crate::worker::Carried;
 

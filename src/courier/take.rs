@@ -6,8 +6,8 @@ use super::{Porter, without_answer};
 use crate::base::telemetry::metrics::ReasonLabels;
 use crate::check::ask::{Conclusion, conclude};
 use crate::check::{Check, Reserve, reserve};
-use crate::delivery::{Attempt, Claimed, Judged, Queue, Scene, Unanswered};
-use crate::request::Request;
+use crate::model::delivery::{Attempt, Claimed, Judged, Queue, Scene, Unanswered};
+use crate::model::request::Request;
 use crate::service::client::Answer;
 use crate::worker::Carried;
 

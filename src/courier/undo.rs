@@ -2,8 +2,8 @@
 
 use super::{Porter, without_answer};
 use crate::check::reserve;
-use crate::delivery::{Attempt, Claimed, Judged, Queue, Unanswered};
-use crate::request::Request;
+use crate::model::delivery::{Attempt, Claimed, Judged, Queue, Unanswered};
+use crate::model::request::Request;
 use crate::worker::Carried;
 
 impl Porter {

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::request::Request;
+use crate::model::request::Request;
 
 /// So many characters are kept.
 const LONGEST: usize = 200;
@@ -112,7 +112,7 @@ fn leaves(json: &Value, values: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Body, Method};
+    use crate::model::request::{Body, Method};
     use serde_json::json;
 
     #[test]

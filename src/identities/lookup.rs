@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::shape::as_told_to_hooks;
 use super::{Error, Identities};
-use crate::pending::PendingSignUp;
+use crate::model::pending::PendingSignUp;
 use crate::store::guard::GuardProof;
 
 /// Looks identities up by what is known of a submission.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::base::clock::Clock;
 use crate::base::telemetry::Metrics;
-use crate::late_refusal::LateRefusal;
+use crate::model::late_refusal::LateRefusal;
 use crate::store::late_refusals::VERSION;
 use crate::store::{self, Store};
 

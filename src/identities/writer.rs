@@ -18,9 +18,9 @@ use super::{Error, Identities, patch};
 use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::ReasonLabels;
-use crate::delivery::Put;
-use crate::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, VERIFY_AFTER, Write};
-use crate::late_refusal::LateRefusal;
+use crate::model::delivery::Put;
+use crate::model::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, VERIFY_AFTER, Write};
+use crate::model::late_refusal::LateRefusal;
 use crate::store::{self, Store};
 
 /// How long the lock on an identity lasts: longer than the calls to the admin API that are made under it.

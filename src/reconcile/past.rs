@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 
 use crate::base::clock::{Clock, Timestamp};
-use crate::delivery::{Event, Plan};
+use crate::model::delivery::{Event, Plan};
 use crate::retention::forgotten_before;
 use crate::store::{Error, Filter, Store};
 

@@ -20,7 +20,7 @@ use crate::identities::verifier::ActivityLog;
 use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{Placed, RefusalStatus};
 use crate::kratos::{Hook, Message, Payload, Reply, Stage};
-use crate::message::Wording;
+use crate::model::message::Wording;
 use crate::resolution::{InForce, Resolution};
 use crate::store::Store;
 use crate::store::guard::GuardProof;

@@ -16,7 +16,7 @@ use crate::base::clock::{Timestamp, later};
 use crate::base::telemetry::Trace;
 use crate::kratos::fingerprint::{GUARD_PREFIX, fingerprint};
 use crate::kratos::{Flow, Payload};
-use crate::pending::PendingSignUp;
+use crate::model::pending::PendingSignUp;
 use crate::store::{self, FlowState};
 
 /// So many logins and recoveries close flows at the same moment. The look-up finds the account of one that is left out.

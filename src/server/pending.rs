@@ -6,15 +6,15 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
-use crate::delivery::Scene;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Hook, Identifiers, Payload};
-use crate::pending::{
+use crate::model::delivery::Scene;
+use crate::model::pending::{
     Deferred, Details, LookupKeys, LookupTimes, PendingKey, PendingSignUp, PendingState,
     SubmissionHash,
 };
+use crate::model::verdict::Verdict;
 use crate::store::Acceptance;
-use crate::verdict::Verdict;
 
 /// Whether `pre` answers an `external_id` of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

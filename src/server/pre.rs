@@ -11,15 +11,15 @@ use super::pending::Held;
 use super::{open_flow, sign_in, writes};
 use crate::base::clock::{later, milliseconds};
 use crate::check::{self, Judgement, OpenDeferrals};
-use crate::decision::{CheckRecord, Decision};
-use crate::delivery::{Queue, State};
 use crate::kratos::fingerprint::has_nul;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Form, Payload, Reply};
-use crate::message::Wording;
-use crate::pending::{FlowRecord, MAX_SUBMISSIONS};
+use crate::model::decision::{CheckRecord, Decision};
+use crate::model::delivery::{Queue, State};
+use crate::model::message::Wording;
+use crate::model::pending::{FlowRecord, MAX_SUBMISSIONS};
+use crate::model::verdict::{Finding, Verdict};
 use crate::store::{self, Batch, Filter};
-use crate::verdict::{Finding, Verdict};
 
 /// Longer than a database that works takes to read one row.
 pub(super) const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);

@@ -16,7 +16,7 @@ use crate::identities::verifier::Activity;
 use crate::kratos::form::gather;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Field, Flow, Form, Payload, Reply};
-use crate::late_refusal::LateRefusal;
+use crate::model::late_refusal::LateRefusal;
 
 /// Kratos writes to the identity after some logins, as by a lookup secret.
 const AFTER_LOGIN: Duration = Duration::from_secs(1);

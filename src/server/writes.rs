@@ -4,8 +4,8 @@ use super::door::Door;
 use super::hook::Call;
 use crate::base::clock::later;
 use crate::identities::verifier::Activity;
-use crate::identity_write::{MAX_SETTINGS_WAIT, SavedChange};
 use crate::kratos::{Flow, Payload};
+use crate::model::identity_write::{MAX_SETTINGS_WAIT, SavedChange};
 
 /// A settings `pre` has come: Kratos has read the identity and will write all of it, so nothing else may write to it.
 pub async fn settings_begin(door: &Door, call: &Call, payload: &Payload) {

@@ -21,7 +21,7 @@ use super::{ApiKeyPlace, Auth, Service};
 use crate::base::clock::{Clock, Timestamp, later, milliseconds};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{ServiceLabels, ServiceName};
-use crate::request::Request;
+use crate::model::request::Request;
 
 /// The longest answer that is read, in bytes.
 pub const MAX_ANSWER: usize = 1024 * 1024;

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
-use crate::delivery::New;
 use crate::kratos::Flow;
-use crate::pending::{PendingKey, PendingSignUp};
-use crate::reservation::{Because, Details, Reservation};
+use crate::model::delivery::New;
+use crate::model::pending::{PendingKey, PendingSignUp};
+use crate::model::reservation::{Because, Details, Reservation};
 
 /// An accepted submission that is recorded.
 #[derive(Clone, Debug, PartialEq)]

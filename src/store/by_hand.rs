@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Error, Filter, Listed, Shown, Store};
 use crate::base::clock::Timestamp;
-use crate::delivery::{Plan, State};
+use crate::model::delivery::{Plan, State};
 
 /// How long abandoned deliveries are tried anew: those of a plan as long as it says, all else for eight days.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Error;
 use crate::base::clock::Timestamp;
-use crate::identity_write::{IdentityWrites, SavedChange};
+use crate::model::identity_write::{IdentityWrites, SavedChange};
 
 /// Writes into identities until they are verified for the last time.
 #[async_trait]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::together::{Said, Together, together};
 use super::{Acceptance, Batch, Store};
-use crate::delivery::New;
+use crate::model::delivery::New;
 
 pub use super::together::Writer;
 

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::Error;
 use crate::base::clock::Timestamp;
-use crate::delivery::New;
-use crate::late_refusal::LateRefusal;
+use crate::model::delivery::New;
+use crate::model::late_refusal::LateRefusal;
 
 /// The fact that changes with every change of the refusals in force.
 pub const VERSION: &str = "late_refusals_version";

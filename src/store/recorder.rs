@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::Store;
-use crate::decision::Decision;
+use crate::model::decision::Decision;
 
 /// How many decisions may wait to be written.
 const WAITING: usize = 4096;

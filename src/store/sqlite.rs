@@ -132,7 +132,7 @@ impl Sqlite {
 mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
-    use crate::delivery::{Event, New};
+    use crate::model::delivery::{Event, New};
     use crate::store::{Backlog, Store as _};
     use sqlx::AssertSqlSafe;
     use uuid::Uuid;

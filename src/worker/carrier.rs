@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::{Carried, Courier, Jitter, Observer, Pace};
 use crate::base::clock::{Clock, Timestamp, later, milliseconds};
-use crate::delivery::backoff::{Schedule, next_try};
-use crate::delivery::{Attempt, Claimed, Outcome, Unanswered};
+use crate::model::delivery::backoff::{Schedule, next_try};
+use crate::model::delivery::{Attempt, Claimed, Outcome, Unanswered};
 use crate::store::settler::Settler;
 use crate::store::{AttemptRecord, Settlement, Store};
 

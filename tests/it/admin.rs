@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::base::clock::later;
-use vestibule::delivery::{Event, New, State, time_ordered_id};
+use vestibule::model::delivery::{Event, New, State, time_ordered_id};
 use vestibule::store::Filter;
 
 use crate::support::app::Reply;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::delivery::State;
 use vestibule::kratos::fingerprint::guard_id;
+use vestibule::model::delivery::State;
 
 use crate::support::failing::Failing;
 use crate::support::payload::Payload;

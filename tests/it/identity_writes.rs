@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::base::clock::later;
-use vestibule::delivery::State;
-use vestibule::identity_write::VERIFY_AFTER;
+use vestibule::model::delivery::State;
+use vestibule::model::identity_write::VERIFY_AFTER;
 
 use crate::support::payload::Payload;
 use crate::support::service::Behaviour;

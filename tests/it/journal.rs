@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
-use vestibule::delivery::State;
 use vestibule::kratos::fingerprint::guard_id;
-use vestibule::pending::PendingState;
+use vestibule::model::delivery::State;
+use vestibule::model::pending::PendingState;
 
 use crate::support::app::{KEY, uuid};
 use crate::support::failing::Failing;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use vestibule::delivery::State;
+use vestibule::model::delivery::State;
 
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::delivery::State;
+use vestibule::model::delivery::State;
 
 use crate::support::app::uuid;
 use crate::support::failing::Failing;

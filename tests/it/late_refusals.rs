@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::check::late::lift;
-use vestibule::delivery::State;
+use vestibule::model::delivery::State;
 
 use crate::support::failing::Failing;
 use crate::support::payload::Payload;

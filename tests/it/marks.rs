@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::delivery::State;
-use vestibule::identity_write::VERIFY_AFTER;
+use vestibule::model::delivery::State;
+use vestibule::model::identity_write::VERIFY_AFTER;
 
 use crate::support::payload::Payload;
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
@@ -263,14 +263,14 @@ async fn a_mark_that_is_written_late_is_not_written_after_the_acceptance() {
     scene.mark_is(false).await;
     let before: Value = scene.kratos.identity(scene.id);
     // The delivery that marks is still to come when the refusal is lifted.
-    let mark = vestibule::delivery::Put {
+    let mark = vestibule::model::delivery::Put {
         path: vestibule::check::late::refusal_mark("vat_number"),
         value: Some(json!({"at": "2026-11-23T14:32:58Z"})),
     };
     let write = vestibule::check::late::write(
         "vat_number",
         scene.id,
-        vestibule::delivery::Event::IdentityCreated,
+        vestibule::model::delivery::Event::IdentityCreated,
         "late".to_owned(),
         vec![mark],
         scene.app.hand.now(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
-use vestibule::delivery::State;
+use vestibule::model::delivery::State;
 use vestibule::store::{Filter, Listed};
 
 use crate::support::app::{KEY, uuid};

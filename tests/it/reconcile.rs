@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
-use vestibule::delivery::State;
+use vestibule::model::delivery::State;
 use vestibule::store::{Filter, Listed};
 
 use crate::support::service::Behaviour;

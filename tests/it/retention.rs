@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
-use vestibule::decision::Decision;
-use vestibule::delivery::{Event, New, State, time_ordered_id};
 use vestibule::kratos::{Flow, Hook, Stage};
+use vestibule::model::decision::Decision;
+use vestibule::model::delivery::{Event, New, State, time_ordered_id};
 use vestibule::store::Filter;
 
 use crate::support::failing::Failing;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vestibule::delivery::State;
+use vestibule::model::delivery::State;
 
 use crate::support::invites::Invites;
 use crate::support::{FakeKratos, TestApp, payload};

@@ -5,7 +5,7 @@ use std::path::Path;
 use uuid::Uuid;
 use vestibule::cli::deliveries::{self, Sure};
 use vestibule::config::{self, Environment};
-use vestibule::delivery::{Outcome, State};
+use vestibule::model::delivery::{Outcome, State};
 use vestibule::store::by_hand::{self, KeepTrying};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Store};

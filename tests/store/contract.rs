@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use vestibule::delivery::{Claimed, Event, Outcome, State};
+use vestibule::model::delivery::{Claimed, Event, Outcome, State};
 use vestibule::store::settler::settler;
 use vestibule::store::{Backlog, Filter, Listed, NextDue, Settlement, Store};
 

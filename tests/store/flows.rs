@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use uuid::Uuid;
-use vestibule::delivery::{Outcome, Put, Scene, State, Work};
 use vestibule::kratos::Flow;
-use vestibule::pending::{
+use vestibule::model::delivery::{Outcome, Put, Scene, State, Work};
+use vestibule::model::pending::{
     Deferred, Details, FlowRecord, LookupKeys, LookupKind, PendingKey, PendingSignUp, PendingState,
     SubmissionHash,
 };
-use vestibule::reservation::{self, Because, Reservation};
+use vestibule::model::reservation::{self, Because, Reservation};
 use vestibule::store::{
     Acceptance, Batch, Closing, Ending, Error, PendingEnd, Release, Settlement, Store,
 };
@@ -122,9 +122,9 @@ fn acceptance(sign_up: PendingSignUp) -> Acceptance {
 
 const FIRST_LOOK_UP: Duration = Duration::from_secs(5);
 
-fn request(path: &str) -> vestibule::request::Request {
-    vestibule::request::Request {
-        method: vestibule::request::Method::Post,
+fn request(path: &str) -> vestibule::model::request::Request {
+    vestibule::model::request::Request {
+        method: vestibule::model::request::Method::Post,
         path: path.to_owned(),
         headers: Vec::new(),
         body: None,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
-use vestibule::delivery::{Claimed, Outcome, Put};
-use vestibule::identity_write::{IdentityWrites, SavedChange, VERIFY_AFTER, Write};
-use vestibule::late_refusal::{LateRefusal, OnLateRefusal, StoredMessage};
+use vestibule::model::delivery::{Claimed, Outcome, Put};
+use vestibule::model::identity_write::{IdentityWrites, SavedChange, VERIFY_AFTER, Write};
+use vestibule::model::late_refusal::{LateRefusal, OnLateRefusal, StoredMessage};
 use vestibule::store::late_refusals::VERSION;
 use vestibule::store::{Batch, LateRefusalFilter, RefusalLift, Settlement, Store};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use uuid::Uuid;
-use vestibule::delivery::New;
+use vestibule::model::delivery::New;
 use vestibule::store::intake::intake;
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Store};

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 use uuid::Uuid;
 use vestibule::base::clock::{Timestamp, later};
-use vestibule::decision::{CheckRecord, Decision};
-use vestibule::delivery::{Claimed, Event, New, Work};
 use vestibule::kratos::{Flow, Hook, Stage};
-use vestibule::request::{Body, Method, Request};
+use vestibule::model::decision::{CheckRecord, Decision};
+use vestibule::model::delivery::{Claimed, Event, New, Work};
+use vestibule::model::request::{Body, Method, Request};
 use vestibule::store::AttemptRecord;
 
 pub const SECOND: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row};
-use vestibule::delivery::{Outcome, Work};
+use vestibule::model::delivery::{Outcome, Work};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Error, Filter, Store};
 

@@ -7,8 +7,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{nothing, table, time};
-use crate::delivery::{State, Work};
-use crate::request::Request;
+use crate::model::delivery::{State, Work};
+use crate::model::request::Request;
 use crate::store::{ListedAttempt, Shown, Store};
 
 /// Prints it: for people, or as JSON. What is to be sent holds personal data, so it is printed only with `payload`.

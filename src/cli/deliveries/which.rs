@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::base::clock::{Timestamp, earlier};
 use crate::config::{parse_duration, parse_moment};
-use crate::delivery::State;
+use crate::model::delivery::State;
 use crate::store::Filter;
 
 /// Which deliveries are meant.

@@ -13,9 +13,9 @@ use super::stand_in::{Account, Flow, Method, Visit};
 use super::story::{meaning, say};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Trace;
-use crate::delivery::Event;
 use crate::kratos::reply::Placed;
 use crate::kratos::{Flow as Kind, Stage};
+use crate::model::delivery::Event;
 use crate::store::{Filter, Listed, Store};
 
 /// How many sign-ups, and accounts, are kept.

@@ -12,9 +12,9 @@ use crate::check::{
     Unavailable,
 };
 use crate::config::file;
-use crate::delivery::{Event, Plan};
 use crate::expression::{Root, Scope};
 use crate::kratos::{Field, Flow};
+use crate::model::delivery::{Event, Plan};
 
 /// The names before a question, and after its answer.
 struct Scopes {

@@ -6,9 +6,9 @@ use serde_json::Value;
 use super::{Place, Resolver};
 use crate::base::diagnostics::{Problem, did_you_mean};
 use crate::config::file;
-use crate::delivery::backoff::Schedule;
-use crate::delivery::{Event, Plan, Save};
 use crate::expression::{Root, Scope};
+use crate::model::delivery::backoff::Schedule;
+use crate::model::delivery::{Event, Plan, Save};
 
 /// What the admin API may change.
 const SAVED: [&str; 3] = ["metadata_admin", "metadata_public", "traits"];

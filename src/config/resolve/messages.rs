@@ -13,7 +13,7 @@ use crate::base::diagnostics::{Problem, did_you_mean, listed};
 use crate::check::Builtin;
 use crate::config::file;
 use crate::expression::{Root, Scope, Template};
-use crate::message::{INLINE_ID, Wording};
+use crate::model::message::{INLINE_ID, Wording};
 
 /// Our own words: name, number, English, German.
 const OWN: [(&str, u32, &str, &str); 6] = [

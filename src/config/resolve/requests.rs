@@ -8,7 +8,7 @@ use crate::base::diagnostics::{Problem, did_you_mean, listed, quoted};
 use crate::config::file;
 use crate::config::tree::Kind;
 use crate::expression::{JsonTemplate, Piece, Scope, Template};
-use crate::request::{Content, Method, Plan};
+use crate::model::request::{Content, Method, Plan};
 
 const VERBS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 

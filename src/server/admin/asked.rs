@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::query::{id, state, time};
-use crate::delivery::State;
+use crate::model::delivery::State;
 use crate::store::Filter;
 
 /// The longest body that is read, in bytes.

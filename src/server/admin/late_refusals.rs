@@ -12,7 +12,7 @@ use super::query::Parameter;
 use super::{Operator, asked, query};
 use crate::base::clock::Timestamp;
 use crate::check::late::{self, Lifted};
-use crate::late_refusal::{LateRefusal, OnLateRefusal};
+use crate::model::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::LateRefusalFilter;
 
 /// The query parameters of `GET /late-refusals`.

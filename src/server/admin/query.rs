@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use crate::base::clock::{Timestamp, moment};
-use crate::delivery::State;
+use crate::model::delivery::State;
 use crate::store::Filter;
 
 /// So many are listed unless asked otherwise.

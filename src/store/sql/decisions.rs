@@ -4,7 +4,7 @@ use sqlx::QueryBuilder;
 
 use super::row;
 use super::{Db, Pool};
-use crate::decision::Decision;
+use crate::model::decision::Decision;
 use crate::store::Error;
 
 const RECORD: &str =

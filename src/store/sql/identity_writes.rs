@@ -9,8 +9,8 @@ use super::Database;
 use super::again::again;
 use super::row::{self, DbRow};
 use crate::base::clock::{Timestamp, earlier};
-use crate::delivery::time_ordered_id;
-use crate::identity_write::{IdentityWrites, SETTINGS_FORGOTTEN_AFTER, SavedChange};
+use crate::model::delivery::time_ordered_id;
+use crate::model::identity_write::{IdentityWrites, SETTINGS_FORGOTTEN_AFTER, SavedChange};
 use crate::store::Error;
 use crate::store::identity_writes::IdentityWriteStore;
 

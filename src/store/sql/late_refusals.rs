@@ -12,8 +12,8 @@ use super::again::again;
 use super::row::{self, DbRow};
 use super::{Connection, Database, outbox};
 use crate::base::clock::Timestamp;
-use crate::delivery::New;
-use crate::late_refusal::{LateRefusal, OnLateRefusal};
+use crate::model::delivery::New;
+use crate::model::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::late_refusals::{LateRefusalFilter, LateRefusalStore, VERSION};
 use crate::store::{Error, RefusalLift};
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::row::{self, DbRow};
 use super::{Arguments, Db, Pool};
 use crate::base::clock::{Timestamp, later};
-use crate::delivery::State;
+use crate::model::delivery::State;
 use crate::store::{Backlog, Error, Filter, Listed, ListedAttempt, Shown};
 
 /// The parameters 1 to 7 are a [`Filter`]'s.

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::row::{self, DbRow};
 use super::{Connection, Pool, late_refusals};
 use crate::base::clock::{Timestamp, later, milliseconds};
-use crate::delivery::{Claimed, Event, New, Outcome, State};
-use crate::late_refusal::LateRefusal;
+use crate::model::delivery::{Claimed, Event, New, Outcome, State};
+use crate::model::late_refusal::LateRefusal;
 use crate::store::{Error, NextDue, RefusalLift, Settlement};
 
 // `WHERE true` tells SQLite that `ON` does not belong to a join. What is there already stays as it is; only what could not be

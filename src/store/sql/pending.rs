@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::row::{self, DbRow};
 use super::{Connection, Pool};
 use crate::base::clock::{Timestamp, later};
-use crate::pending::{
+use crate::model::pending::{
     Details, FlowRecord, LookupKind, PendingKey, PendingSignUp, PendingState, SubmissionHash,
     URGENT_LOOKUP_INTERVAL,
 };

@@ -14,10 +14,10 @@ use super::again::{again, again_and_wait};
 use super::operation::Deed;
 use super::{Database, decisions, late_refusals, operation, outbox, pending, reservations, upkeep};
 use crate::base::clock::Timestamp;
-use crate::decision::Decision;
-use crate::delivery::Claimed;
-use crate::pending::{FlowRecord, LookupKind};
-use crate::reservation::{Details, Reservation};
+use crate::model::decision::Decision;
+use crate::model::delivery::Claimed;
+use crate::model::pending::{FlowRecord, LookupKind};
+use crate::model::reservation::{Details, Reservation};
 use crate::store::{
     Backlog, Batch, Change, Error, Filter, FlowState, Listed, NextDue, Settlement, Shown, Store,
 };

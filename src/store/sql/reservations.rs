@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::row::{self, DbRow};
 use super::{Connection, Pool};
 use crate::base::clock::Timestamp;
-use crate::reservation::{Because, Details, Reservation, State};
+use crate::model::reservation::{Because, Details, Reservation, State};
 use crate::store::Error;
 use crate::store::batch::Release;
 

@@ -5,8 +5,8 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
-use crate::delivery::{Event, State};
 use crate::kratos::Flow;
+use crate::model::delivery::{Event, State};
 
 pub(super) use super::DbRow;
 

@@ -94,7 +94,7 @@ pub(super) async fn delete_settled(
     limit: u32,
 ) -> Result<u64, Error> {
     let rows = sqlx::query(OLD_DELIVERIES)
-        .bind(crate::delivery::first_id_of(before).to_string())
+        .bind(crate::model::delivery::first_id_of(before).to_string())
         .bind(row::moment(before))
         .bind(i64::from(limit))
         .fetch_all(&mut *connection)

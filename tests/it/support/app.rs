@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use vestibule::app::{App, Surroundings};
 use vestibule::base::clock::{Clock, Hand, Timestamp};
 use vestibule::config::{self, Environment};
-use vestibule::delivery::State;
-use vestibule::pending::{LookupTimes, PendingSignUp, PendingState};
+use vestibule::model::delivery::State;
+use vestibule::model::pending::{LookupTimes, PendingSignUp, PendingState};
 use vestibule::store::{Filter, Listed, Store};
 
 use super::payload::Payload;

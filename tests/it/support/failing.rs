@@ -9,12 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
-use vestibule::decision::Decision;
-use vestibule::delivery::{Claimed, New};
-use vestibule::identity_write::{IdentityWrites, SavedChange};
-use vestibule::late_refusal::LateRefusal;
-use vestibule::pending::{FlowRecord, LookupKind};
-use vestibule::reservation::{self, Reservation};
+use vestibule::model::decision::Decision;
+use vestibule::model::delivery::{Claimed, New};
+use vestibule::model::identity_write::{IdentityWrites, SavedChange};
+use vestibule::model::late_refusal::LateRefusal;
+use vestibule::model::pending::{FlowRecord, LookupKind};
+use vestibule::model::reservation::{self, Reservation};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{
     Backlog, Batch, Error, Filter, FlowState, IdentityWriteStore, LateRefusalFilter,

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
-use vestibule::delivery::{Outcome, Scene, State, time_ordered_id};
 use vestibule::kratos::Flow;
-use vestibule::pending::{Details, PendingKey, PendingSignUp, PendingState, SubmissionHash};
-use vestibule::request::{Method, Request};
-use vestibule::reservation::{self, Because, Reservation};
+use vestibule::model::delivery::{Outcome, Scene, State, time_ordered_id};
+use vestibule::model::pending::{Details, PendingKey, PendingSignUp, PendingState, SubmissionHash};
+use vestibule::model::request::{Method, Request};
+use vestibule::model::reservation::{self, Because, Reservation};
 use vestibule::store::{Acceptance, Batch, Filter, Release, Store};
 
 use super::{claim, listed};

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Event, New, Plan, Scene, Work, time_ordered_id};
 use crate::base::clock::later;
 use crate::expression::Names;
-use crate::request::{Body, Content, Method, Request};
+use crate::model::request::{Body, Content, Method, Request};
 
 /// What happened, to whom, and by which call of Kratos we know.
 #[derive(Clone, Copy, Debug)]

@@ -11,10 +11,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::base::clock::{Timestamp, later};
-use crate::delivery::Scene;
 use crate::kratos::Flow;
 use crate::kratos::fingerprint::fingerprint;
-use crate::request::Request;
+use crate::model::delivery::Scene;
+use crate::model::request::Request;
 
 /// How long Kratos may take from the acceptance to the identity, whatever other hooks come after ours. An identity without
 /// our `external_id` that is younger came of another sign-up.
@@ -568,7 +568,7 @@ mod tests {
         b_deferred.details.deferred = vec![Deferred {
             check: "vat".to_owned(),
             request: Request {
-                method: crate::request::Method::Get,
+                method: crate::model::request::Method::Get,
                 path: "/".to_owned(),
                 headers: Vec::new(),
                 body: None,

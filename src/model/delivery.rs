@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::expression::{Expression, JsonTemplate, Root};
-use crate::request;
+use crate::model::request;
 use backoff::Schedule;
 
 pub use attempt::{Attempt, Judged, Unanswered};

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::base::clock::{Timestamp, later};
-use crate::delivery::Put;
+use crate::model::delivery::Put;
 
 /// When a write is verified, counted from the write.
 pub const VERIFY_AFTER: [Duration; 6] = [

@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
-use crate::delivery::Scene;
-use crate::request::Request;
+use crate::model::delivery::Scene;
+use crate::model::request::Request;
 
 /// Keeps something of a service (an invite, a seat, a number) for the submissions of one flow.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,7 +139,7 @@ pub fn asked(take: &Request) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Method;
+    use crate::model::request::Method;
 
     #[test]
     fn another_value_is_another_reservation() {
