@@ -1,9 +1,12 @@
 //! `Checks::judge(payload) -> Verdict`: all checks side by side under one deadline.
 
+pub mod activity;
 pub mod ask;
 mod judge;
 pub mod late;
+pub mod lookup;
 pub mod reads;
+pub mod refused;
 pub mod reserve;
 pub mod rule;
 pub mod set;

@@ -18,12 +18,12 @@ use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::{Metrics, Trace};
 use crate::check::Check;
 use crate::expression::Lists;
-use crate::identities::writer::IdentityWriter;
-use crate::identities::{self, Identities};
+use crate::jobs::writer::IdentityWriter;
 use crate::model::delivery::backoff::Schedule;
 use crate::model::delivery::{Attempt, Claimed, Judged, New, Plan, Put, Queue, Unanswered, Work};
 use crate::model::request::Request;
-use crate::service::client::{Answer, NoAnswer, Services};
+use crate::outbound::identities::{self, Identities};
+use crate::outbound::service::client::{Answer, NoAnswer, Services};
 use crate::store::Store;
 use crate::worker::{Carried, Courier, Destination};
 

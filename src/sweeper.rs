@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::ReasonLabels;
-use crate::identities::lookup::Lookup;
+use crate::check::lookup::Lookup;
 use crate::kratos::Flow;
 use crate::kratos::fingerprint::{fingerprint, guard_id};
 use crate::model::delivery::backoff::{Schedule, next_try};

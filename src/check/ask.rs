@@ -2,7 +2,7 @@
 
 use super::{Check, Condition, Kind};
 use crate::expression::Names;
-use crate::service::client::NoAnswer;
+use crate::outbound::service::client::NoAnswer;
 
 /// What an exchange came to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -31,7 +31,7 @@ use crate::model::pending::Deferred;
 use crate::model::request::Request;
 use crate::model::reservation::Reservation;
 use crate::model::verdict::{Finding, Verdict};
-use crate::service::client::{Answer, NoAnswer, Services};
+use crate::outbound::service::client::{Answer, NoAnswer, Services};
 
 /// All checks of the settings.
 pub struct Checks {

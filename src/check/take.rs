@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::{Check, Reserve, reserve};
 use crate::base::clock::{Clock, Timestamp, later};
+use crate::check::lookup::Lookup;
 use crate::expression::Lists;
-use crate::identities::lookup::Lookup;
 use crate::model::delivery::{Scene, time_ordered_id};
 use crate::model::pending::{PendingSignUp, PendingState};
 use crate::model::request::Request;
 use crate::model::reservation::{Because, Details, Reservation, State, asked};
-use crate::service::client::{Answer, NoAnswer, Services};
+use crate::outbound::service::client::{Answer, NoAnswer, Services};
 use crate::store::{self, Batch, FlowState, Release, Store};
 
 /// Where it is written down.

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use clap::Args;
 
-use crate::service::sign::PREFIX;
+use crate::outbound::service::sign::PREFIX;
 
 /// `vestibule keygen …`
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn a_signing_secret_can_be_signed_with() {
         let secret = signing_secret().unwrap();
-        crate::service::SigningKey::parse(&secret).unwrap();
+        crate::outbound::service::SigningKey::parse(&secret).unwrap();
     }
 
     #[test]

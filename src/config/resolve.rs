@@ -24,7 +24,7 @@ use super::{file, schema, shape};
 use crate::base::diagnostics::Position;
 use crate::base::diagnostics::{Problem, Problems};
 use crate::expression::{CompileError, Expression, Lists, Piece, Scope, Template};
-use crate::service::Service;
+use crate::outbound::service::Service;
 
 /// Words of the expressions' own, which cannot stand behind `lists.` and `checks.`.
 const RESERVED: [&str; 4] = ["false", "in", "null", "true"];

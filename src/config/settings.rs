@@ -13,8 +13,8 @@ use crate::check::{Builtin, Check};
 use crate::expression::Lists;
 use crate::kratos::Identifiers;
 use crate::model::delivery;
+use crate::outbound::service::Service;
 use crate::server::ExternalId;
-use crate::service::Service;
 
 /// Everything, in order of the settings file.
 #[derive(Clone, Debug)]

@@ -4,10 +4,10 @@ use uuid::Uuid;
 
 use super::{Porter, without_answer};
 use crate::check::late;
-use crate::identities;
-use crate::identities::writer::WriteError;
+use crate::jobs::writer::WriteError;
 use crate::model::delivery::{Attempt, Claimed, Judged, Put, Queue, State, Unanswered};
 use crate::model::late_refusal::LateRefusal;
+use crate::outbound::identities;
 use crate::store::{self, Filter};
 use crate::worker::Carried;
 

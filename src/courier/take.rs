@@ -8,7 +8,7 @@ use crate::check::ask::{Conclusion, conclude};
 use crate::check::{Check, Reserve, reserve};
 use crate::model::delivery::{Attempt, Claimed, Judged, Queue, Scene, Unanswered};
 use crate::model::request::Request;
-use crate::service::client::Answer;
+use crate::outbound::service::client::Answer;
 use crate::worker::Carried;
 
 impl Porter {

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::base::telemetry;
-use crate::identities;
+use crate::outbound::identities;
 use crate::store;
 
 /// Why a round stopped.

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::checkpoint::Place;
 use super::{Error, Round};
-use crate::identities::PAGE;
+use crate::outbound::identities::PAGE;
 
 /// If so many are gone and we have not seen one that is there, it is rather another Kratos.
 const TOO_MANY: usize = 50;

@@ -10,10 +10,10 @@ use super::checkpoint::Place;
 use super::{Error, Round};
 use crate::base::clock::Timestamp;
 use crate::expression::Names;
-use crate::identities;
-use crate::identities::shape::as_told_to_hooks;
 use crate::model::delivery::plan::{Occasion, deliveries_for};
 use crate::model::delivery::{Event, New, Plan};
+use crate::outbound::identities;
+use crate::outbound::identities::shape::as_told_to_hooks;
 use crate::store::Batch;
 
 /// Whoever was made just now is being told of by their hook at this moment, which knows more than the admin API does.

@@ -3,7 +3,7 @@
 use super::door::Door;
 use super::hook::Call;
 use crate::base::clock::later;
-use crate::identities::verifier::Activity;
+use crate::check::activity::Activity;
 use crate::kratos::{Flow, Payload};
 use crate::model::identity_write::{MAX_SETTINGS_WAIT, SavedChange};
 

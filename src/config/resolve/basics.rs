@@ -15,8 +15,8 @@ use crate::base::secret::Secret;
 use crate::base::telemetry::LogFormat;
 use crate::config::file;
 use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log, Reconcile, Retention};
-use crate::identities;
 use crate::kratos::Identifiers;
+use crate::outbound::identities;
 use crate::server::ExternalId;
 use crate::store::postgres::is_address as is_postgres_address;
 

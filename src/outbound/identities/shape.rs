@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn an_identity_is_told_as_the_template_tells_it() {
         let call: Value = serde_json::from_str(include_str!(
-            "../../tests/fixtures/kratos/v26.2.0/registration-post-password-api-one-step.json"
+            "../../../tests/fixtures/kratos/v26.2.0/registration-post-password-api-one-step.json"
         ))
         .unwrap();
         let mut identity = call["ctx"]["identity"].clone();

@@ -1,12 +1,8 @@
 //! The identities that Kratos keeps, through its admin API: looked up, paged through, written to.
 
 pub mod call_limit;
-pub mod lookup;
 pub mod patch;
-pub mod refused;
 pub mod shape;
-pub mod verifier;
-pub mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +16,8 @@ use call_limit::CallLimit;
 
 use crate::base::clock::{Clock, later};
 use crate::model::request::{Body, Method, Request};
-use crate::service::client::{Answer, NoAnswer, Services};
-use crate::service::{Auth, Limit, Service};
+use crate::outbound::service::client::{Answer, NoAnswer, Services};
+use crate::outbound::service::{Auth, Limit, Service};
 
 /// The name of the admin API among the services; no operator can give this name to one of theirs.
 pub const SERVICE: &str = "kratos admin api";

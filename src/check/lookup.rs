@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::shape::as_told_to_hooks;
-use super::{Error, Identities};
 use crate::model::pending::PendingSignUp;
+use crate::outbound::identities::shape::as_told_to_hooks;
+use crate::outbound::identities::{Error, Identities};
 use crate::store::guard::GuardProof;
 
 /// Looks identities up by what is known of a submission.

@@ -13,14 +13,14 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::refused::RefusedIdentities;
-use super::{Error, Identities, patch};
 use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::ReasonLabels;
+use crate::check::refused::RefusedIdentities;
 use crate::model::delivery::Put;
 use crate::model::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, VERIFY_AFTER, Write};
 use crate::model::late_refusal::LateRefusal;
+use crate::outbound::identities::{Error, Identities, patch};
 use crate::store::{self, Store};
 
 /// How long the lock on an identity lasts: longer than the calls to the admin API that are made under it.

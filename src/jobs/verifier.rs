@@ -10,12 +10,11 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::writer::IdentityWriter;
 use crate::base::clock::{Clock, Timestamp, later};
+use crate::check::activity::{Activity, ActivityLog};
+use crate::jobs::writer::IdentityWriter;
 use crate::store::{self, Store};
 
-/// How many hook calls may wait to be noted. More are dropped: the planned verifications come all the same.
-const WAITING: usize = 4096;
 /// So many are noted together.
 const TOGETHER: usize = 256;
 /// So many identities are verified side by side.
@@ -26,29 +25,6 @@ const PAGE: u32 = 32;
 const LEASE: Duration = Duration::from_mins(5);
 /// How often to look for what other instances have written.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-
-/// A hook call that shows that an identity may have changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Activity {
-    /// The identity.
-    pub identity_id: Uuid,
-    /// When to verify what was written to it.
-    pub verify_at: Timestamp,
-    /// Whether a late refusal of it is in force, which is verified in any case.
-    pub is_refused: bool,
-}
-
-/// Where hooks note activity, without waiting.
-#[derive(Clone, Debug)]
-pub struct ActivityLog(mpsc::Sender<Activity>);
-
-impl ActivityLog {
-    /// Notes it.
-    pub fn note(&self, activity: Activity) {
-        // If too many are waiting, the planned verifications are enough.
-        let _ = self.0.try_send(activity);
-    }
-}
 
 /// Verifies writes into identities.
 pub struct Verifier {
@@ -65,14 +41,14 @@ pub fn verifier(
     store: Arc<dyn Store>,
     clock: Clock,
 ) -> (ActivityLog, Verifier) {
-    let (sender, activities) = mpsc::channel(WAITING);
+    let (log, activities) = ActivityLog::channel();
     let verifier = Verifier {
         writer,
         store,
         clock,
         activities,
     };
-    (ActivityLog(sender), verifier)
+    (log, verifier)
 }
 
 impl Verifier {

@@ -1,0 +1,4 @@
+//! What runs beside the calls of Kratos.
+
+pub mod verifier;
+pub mod writer;
