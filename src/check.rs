@@ -8,6 +8,7 @@ pub mod lookup;
 pub mod reads;
 pub mod refused;
 pub mod reserve;
+pub mod resolution;
 pub mod rule;
 pub mod set;
 mod take;

@@ -21,7 +21,6 @@ pub mod kratos;
 pub mod model;
 pub mod outbound;
 pub mod reconcile;
-pub mod resolution;
 pub mod retention;
 pub mod server;
 pub mod store;

@@ -18,12 +18,12 @@ use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::ReasonLabels;
 use crate::check::lookup::Lookup;
+use crate::check::resolution::Resolution;
 use crate::kratos::Flow;
 use crate::kratos::fingerprint::{fingerprint, guard_id};
 use crate::model::delivery::backoff::{Schedule, next_try};
 use crate::model::pending::{FlowRecord, LookupKind, LookupTimes, PendingSignUp, PendingState};
 use crate::model::reservation::Because;
-use crate::resolution::Resolution;
 use crate::store::attribution::attribute;
 use crate::store::{self, Batch, FlowState, PendingEnd, Store};
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use crate::base::clock::Clock;
+use crate::check::resolution::InForce;
 use crate::config::settings::{Reconcile, Retention};
 use crate::model::delivery::Plan;
 use crate::reconcile::{Knows, Reconciler, Wishes, note_births};
-use crate::resolution::InForce;
 use crate::retention;
 use crate::store::{self, Store};
 

@@ -7,10 +7,10 @@ use super::pre::place;
 use super::report::{Account, report};
 use super::writes;
 use crate::base::clock::{Timestamp, milliseconds};
+use crate::check::resolution::{Made, Resolved, event};
 use crate::expression::Names;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};
-use crate::resolution::{Made, Resolved, event};
 use crate::store::{self, FlowState, attribution};
 
 /// Stores what the saved identity calls for, and says yes once it is stored.

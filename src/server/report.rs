@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::door::Door;
 use crate::base::telemetry::Trace;
-use crate::resolution::{Doubt, Resolved};
+use crate::check::resolution::{Doubt, Resolved};
 
 /// An account, and the call that showed it.
 pub struct Account<'a> {
