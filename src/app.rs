@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::config::settings::{Address, Dsn, Settings};
+use crate::jobs::worker::Jitter;
 use crate::kratos::hooks::EXAMPLE_KEY;
 use crate::model::delivery::backoff::random_jitter;
 use crate::model::pending::LookupTimes;
@@ -26,7 +27,6 @@ use crate::server::{Door, Health, Operator, admin, hooks};
 use crate::store::Store;
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
-use crate::worker::Jitter;
 use parts::Parts;
 
 /// Kratos gives one attempt 30 s; after that nobody reads what the web framework says of a slow head.

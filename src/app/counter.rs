@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::DeliveryLabels;
+use crate::jobs::worker::Observer;
 use crate::model::delivery::{Attempt, Claimed, Outcome};
-use crate::worker::Observer;
 
 /// Counts attempts.
 pub struct Counter(pub Arc<Metrics>);

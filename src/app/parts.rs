@@ -15,9 +15,12 @@ use crate::check::refused::RefusedIdentities;
 use crate::check::resolution::{InForce, Resolution};
 use crate::check::{Book, Checks, Speech};
 use crate::config::settings::Settings;
-use crate::courier::{Knows, Porter};
 use crate::expression::Root;
+use crate::jobs::courier::{Knows, Porter};
+use crate::jobs::reconcile;
+use crate::jobs::sweeper::{Sweeper, URGENT_CALLS_PER_SECOND};
 use crate::jobs::verifier::{Verifier, verifier};
+use crate::jobs::worker::{Jitter, Pace, Worker};
 use crate::jobs::writer::IdentityWriter;
 use crate::kratos::Flow;
 use crate::model::delivery::Event;
@@ -25,7 +28,6 @@ use crate::model::pending::LookupTimes;
 use crate::outbound::identities::Identities;
 use crate::outbound::identities::call_limit::CallLimit;
 use crate::outbound::service::client::Services;
-use crate::reconcile;
 use crate::server::answers::Answers;
 use crate::server::open_flow::SIDE_BY_SIDE;
 use crate::server::{Door, Operator, PendingPolicy};
@@ -34,8 +36,6 @@ use crate::store::by_hand::KeepTrying;
 use crate::store::guard::GuardProof;
 use crate::store::intake::intake;
 use crate::store::recorder::{self, recorder};
-use crate::sweeper::{Sweeper, URGENT_CALLS_PER_SECOND};
-use crate::worker::{Jitter, Pace, Worker};
 
 /// What several parts share.
 pub(super) struct Parts {

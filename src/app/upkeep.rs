@@ -8,9 +8,9 @@ use tokio::task::JoinHandle;
 use crate::base::clock::Clock;
 use crate::check::resolution::InForce;
 use crate::config::settings::{Reconcile, Retention};
+use crate::jobs::reconcile::{Knows, Reconciler, Wishes, note_births};
+use crate::jobs::retention;
 use crate::model::delivery::Plan;
-use crate::reconcile::{Knows, Reconciler, Wishes, note_births};
-use crate::retention;
 use crate::store::{self, Store};
 
 /// Writes down, at the first start, from when on somebody counts who was not delivered.

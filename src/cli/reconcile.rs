@@ -17,9 +17,9 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Metrics;
 use crate::config::settings::{Dsn, Settings};
 use crate::config::{self, Environment};
+use crate::jobs::reconcile::{Knows, Reconciler, Report, Wishes, Witness};
 use crate::outbound::identities::Identities;
 use crate::outbound::service::client::Services;
-use crate::reconcile::{Knows, Reconciler, Report, Wishes, Witness};
 use crate::store::Store;
 
 /// `vestibule reconcile`

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use vestibule::base::clock::Timestamp;
-use vestibule::sweeper::URGENT_CALLS_PER_SECOND;
+use vestibule::jobs::sweeper::URGENT_CALLS_PER_SECOND;
 
 use crate::support::app::uuid;
 use crate::support::payload::Payload;

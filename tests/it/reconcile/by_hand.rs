@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use vestibule::base::clock::Clock;
 use vestibule::base::telemetry::Metrics;
+use vestibule::jobs::reconcile::{Error, Knows, Reconciler, Report, Wishes, Witness};
 use vestibule::outbound::identities::{Identities, service};
 use vestibule::outbound::service::client::Services;
-use vestibule::reconcile::{Error, Knows, Reconciler, Report, Wishes, Witness};
 
 use super::*;
 

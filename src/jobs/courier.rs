@@ -18,6 +18,7 @@ use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::{Metrics, Trace};
 use crate::check::Check;
 use crate::expression::Lists;
+use crate::jobs::worker::{Carried, Courier, Destination};
 use crate::jobs::writer::IdentityWriter;
 use crate::model::delivery::backoff::Schedule;
 use crate::model::delivery::{Attempt, Claimed, Judged, New, Plan, Put, Queue, Unanswered, Work};
@@ -25,7 +26,6 @@ use crate::model::request::Request;
 use crate::outbound::identities::{self, Identities};
 use crate::outbound::service::client::{Answer, NoAnswer, Services};
 use crate::store::Store;
-use crate::worker::{Carried, Courier, Destination};
 
 /// The longest that a receiver may take, whatever its service's timeout.
 const LONGEST: Duration = Duration::from_mins(1);

@@ -3,8 +3,8 @@
 use chrono::TimeDelta;
 
 use crate::base::clock::{Clock, Timestamp};
+use crate::jobs::retention::forgotten_before;
 use crate::model::delivery::{Event, Plan};
-use crate::retention::forgotten_before;
 use crate::store::{Error, Filter, Store};
 
 /// The fact: when this database was made.

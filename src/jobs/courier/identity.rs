@@ -4,12 +4,12 @@ use uuid::Uuid;
 
 use super::{Porter, without_answer};
 use crate::check::late;
+use crate::jobs::worker::Carried;
 use crate::jobs::writer::WriteError;
 use crate::model::delivery::{Attempt, Claimed, Judged, Put, Queue, State, Unanswered};
 use crate::model::late_refusal::LateRefusal;
 use crate::outbound::identities;
 use crate::store::{self, Filter};
-use crate::worker::Carried;
 
 impl Porter {
     pub(super) async fn write(&self, delivery: &Claimed, puts: &[Put]) -> Carried {

@@ -2,9 +2,9 @@
 
 use super::{Porter, without_answer};
 use crate::check::reserve;
+use crate::jobs::worker::Carried;
 use crate::model::delivery::{Attempt, Claimed, Judged, Queue, Unanswered};
 use crate::model::request::Request;
-use crate::worker::Carried;
 
 impl Porter {
     /// Asks once more to take it, with the key of the first time, so that it is the same; what the answer names is

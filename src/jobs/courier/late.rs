@@ -9,12 +9,12 @@ use crate::base::telemetry::metrics::ReasonLabels;
 use crate::check::ask::{Conclusion, conclude};
 use crate::check::{Check, OnExpiry, OnLateRefusal, late};
 use crate::expression::Names;
+use crate::jobs::worker::Carried;
 use crate::model::delivery::plan::{Occasion, deliveries_for};
 use crate::model::delivery::{Attempt, Claimed, Event, Judged, New, Put, Queue, Scene, Unanswered};
 use crate::model::request::Request;
 use crate::outbound::identities::shape::as_told_to_hooks;
 use crate::outbound::service::client::{Answer, NoAnswer};
-use crate::worker::Carried;
 
 /// What the account's present value of the field is, beside the value that the question is about.
 enum Present {

@@ -6,10 +6,10 @@ use super::{Porter, without_answer};
 use crate::base::telemetry::metrics::ReasonLabels;
 use crate::check::ask::{Conclusion, conclude};
 use crate::check::{Check, Reserve, reserve};
+use crate::jobs::worker::Carried;
 use crate::model::delivery::{Attempt, Claimed, Judged, Queue, Scene, Unanswered};
 use crate::model::request::Request;
 use crate::outbound::service::client::Answer;
-use crate::worker::Carried;
 
 impl Porter {
     /// Accepted: it is confirmed. Refused: a late refusal of the check. No usable answer: it is tried again.
