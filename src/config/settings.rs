@@ -13,8 +13,8 @@ use crate::check::{Builtin, Check};
 use crate::expression::Lists;
 use crate::kratos::Identifiers;
 use crate::model::delivery;
+use crate::model::pending::ExternalId;
 use crate::outbound::service::Service;
-use crate::server::ExternalId;
 
 /// Everything, in order of the settings file.
 #[derive(Clone, Debug)]

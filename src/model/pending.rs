@@ -16,6 +16,18 @@ use crate::kratos::fingerprint::fingerprint;
 use crate::model::delivery::Scene;
 use crate::model::request::Request;
 
+/// Whether `pre` answers an `external_id` of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ExternalId {
+    /// Where a check reserves or defers, or identities can be looked up.
+    #[default]
+    Auto,
+    /// For every sign-up.
+    Always,
+    /// For none.
+    Never,
+}
+
 /// How long Kratos may take from the acceptance to the identity, whatever other hooks come after ours. An identity without
 /// our `external_id` that is younger came of another sign-up.
 const SAVED_WITHIN: Duration = Duration::from_mins(5);

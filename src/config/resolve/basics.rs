@@ -16,8 +16,8 @@ use crate::base::telemetry::LogFormat;
 use crate::config::file;
 use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log, Reconcile, Retention};
 use crate::kratos::Identifiers;
+use crate::model::pending::ExternalId;
 use crate::outbound::identities;
-use crate::server::ExternalId;
 use crate::store::postgres::is_address as is_postgres_address;
 
 /// The environment variable that holds the key if the file names none.

@@ -8,14 +8,17 @@ use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 
-use super::answer::Answer;
-use super::answers::{Key, Where};
-use super::door::Door;
-use super::{from_kratos, post, pre, sign_in};
 use crate::base::clock::{Timestamp, later, milliseconds};
 use crate::base::telemetry::Trace;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Hook, Stage};
+use crate::server::hooks::answer::Answer;
+use crate::server::hooks::answers::{Key, Where};
+use crate::server::hooks::door::Door;
+use crate::server::hooks::from_kratos;
+use crate::server::hooks::post;
+use crate::server::hooks::pre;
+use crate::server::hooks::sign_in;
 
 /// The longest body that is read, in bytes. What Kratos sends is at most 64 KiB.
 pub const MAX_BODY: usize = 256 * 1024;

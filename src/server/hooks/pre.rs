@@ -4,11 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::answer::Answer;
-use super::door::Door;
-use super::hook::{Call, Unread};
-use super::pending::Held;
-use super::{open_flow, sign_in, writes};
 use crate::base::clock::{later, milliseconds};
 use crate::check::{self, Judgement, OpenDeferrals};
 use crate::kratos::fingerprint::has_nul;
@@ -19,6 +14,13 @@ use crate::model::delivery::{Queue, State};
 use crate::model::message::Wording;
 use crate::model::pending::{FlowRecord, MAX_SUBMISSIONS};
 use crate::model::verdict::{Finding, Verdict};
+use crate::server::hooks::answer::Answer;
+use crate::server::hooks::door::Door;
+use crate::server::hooks::hook::{Call, Unread};
+use crate::server::hooks::open_flow;
+use crate::server::hooks::pending::Held;
+use crate::server::hooks::sign_in;
+use crate::server::hooks::writes;
 use crate::store::{self, Batch, Filter};
 
 /// Longer than a database that works takes to read one row.

@@ -2,9 +2,9 @@
 
 use uuid::Uuid;
 
-use super::door::Door;
 use crate::base::telemetry::Trace;
 use crate::check::resolution::{Doubt, Resolved};
+use crate::server::hooks::door::Door;
 
 /// An account, and the call that showed it.
 pub struct Account<'a> {

@@ -9,24 +9,13 @@ use crate::base::clock::Timestamp;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Hook, Identifiers, Payload};
 use crate::model::delivery::Scene;
+use crate::model::pending::ExternalId;
 use crate::model::pending::{
     Deferred, Details, LookupKeys, LookupTimes, PendingKey, PendingSignUp, PendingState,
     SubmissionHash,
 };
 use crate::model::verdict::Verdict;
 use crate::store::Acceptance;
-
-/// Whether `pre` answers an `external_id` of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ExternalId {
-    /// Where a check reserves or defers, or identities can be looked up.
-    #[default]
-    Auto,
-    /// For every sign-up.
-    Always,
-    /// For none.
-    Never,
-}
 
 /// What is recorded of accepted submissions.
 #[expect(

@@ -5,11 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answer::Answer;
-use super::door::Door;
-use super::hook::Call;
-use super::open_flow::close_after_sign_in;
-use super::pre::{place, read};
 use crate::base::clock::{Timestamp, later};
 use crate::check::activity::Activity;
 use crate::check::refused::Standing;
@@ -17,6 +12,11 @@ use crate::kratos::form::gather;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Field, Flow, Form, Payload, Reply};
 use crate::model::late_refusal::LateRefusal;
+use crate::server::hooks::answer::Answer;
+use crate::server::hooks::door::Door;
+use crate::server::hooks::hook::Call;
+use crate::server::hooks::open_flow::close_after_sign_in;
+use crate::server::hooks::pre::{place, read};
 
 /// Kratos writes to the identity after some logins, as by a lookup secret.
 const AFTER_LOGIN: Duration = Duration::from_secs(1);

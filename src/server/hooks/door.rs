@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
-use super::answer::Answer;
-use super::answers::Answers;
-use super::pending::PendingPolicy;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::secret::Secret;
 use crate::base::telemetry::Metrics;
@@ -22,6 +19,9 @@ use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{Placed, RefusalStatus};
 use crate::kratos::{Hook, Message, Payload, Reply, Stage};
 use crate::model::message::Wording;
+use crate::server::hooks::answer::Answer;
+use crate::server::hooks::answers::Answers;
+use crate::server::hooks::pending::PendingPolicy;
 use crate::store::Store;
 use crate::store::guard::GuardProof;
 use crate::store::intake::Intake;

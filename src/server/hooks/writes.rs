@@ -1,11 +1,11 @@
 //! What hook calls show about identities that Vestibule writes to through the admin API.
 
-use super::door::Door;
-use super::hook::Call;
 use crate::base::clock::later;
 use crate::check::activity::Activity;
 use crate::kratos::{Flow, Payload};
 use crate::model::identity_write::{MAX_SETTINGS_WAIT, SavedChange};
+use crate::server::hooks::door::Door;
+use crate::server::hooks::hook::Call;
 
 /// A settings `pre` has come: Kratos has read the identity and will write all of it, so nothing else may write to it.
 pub async fn settings_begin(door: &Door, call: &Call, payload: &Payload) {

@@ -18,9 +18,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::answer::Answer;
 use crate::base::clock::{Clock, Timestamp, later};
 use crate::kratos::Hook;
+use crate::server::hooks::answer::Answer;
 
 /// How long an answer is remembered.
 pub const REMEMBERED_FOR: Duration = Duration::from_mins(2);

@@ -1,16 +1,16 @@
 //! payload -> deliveries stored -> reply
 
-use super::answer::Answer;
-use super::door::Door;
-use super::hook::Call;
-use super::pre::place;
-use super::report::{Account, report};
-use super::writes;
 use crate::base::clock::{Timestamp, milliseconds};
 use crate::check::resolution::{Made, Resolved, event};
 use crate::expression::Names;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};
+use crate::server::hooks::answer::Answer;
+use crate::server::hooks::door::Door;
+use crate::server::hooks::hook::Call;
+use crate::server::hooks::pre::place;
+use crate::server::hooks::report::{Account, report};
+use crate::server::hooks::writes;
 use crate::store::{self, FlowState, attribution};
 
 /// Stores what the saved identity calls for, and says yes once it is stored.

@@ -8,15 +8,15 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::door::Door;
-use super::hook::Call;
-use super::pre::READ_RECORD_WITHIN;
-use super::report::{Account, report};
 use crate::base::clock::{Timestamp, later};
 use crate::base::telemetry::Trace;
 use crate::kratos::fingerprint::{GUARD_PREFIX, fingerprint};
 use crate::kratos::{Flow, Payload};
 use crate::model::pending::PendingSignUp;
+use crate::server::hooks::door::Door;
+use crate::server::hooks::hook::Call;
+use crate::server::hooks::pre::READ_RECORD_WITHIN;
+use crate::server::hooks::report::{Account, report};
 use crate::store::{self, FlowState};
 
 /// So many logins and recoveries close flows at the same moment. The look-up finds the account of one that is left out.
