@@ -2,6 +2,7 @@
 
 mod counter;
 mod parts;
+mod signals;
 mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
@@ -28,6 +29,8 @@ use crate::store::Store;
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
 use parts::Parts;
+
+pub use signals::told_to_stop;
 
 /// Kratos gives one attempt 30 s; after that nobody reads what the web framework says of a slow head.
 const HEAD_IN: Duration = Duration::from_secs(35);

@@ -2,7 +2,6 @@
 
 pub mod deferred;
 pub mod deliveries;
-pub mod demo;
 pub mod forget;
 pub mod health;
 pub mod keygen;
@@ -23,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::open_store;
 use crate::config::settings::Dsn;
 use crate::config::{self, Environment, Settings};
+use crate::demo;
 use crate::store::Store;
 
 /// Checks sign-up fields for Ory Kratos before an account is saved, and delivers the account to other

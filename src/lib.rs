@@ -14,6 +14,7 @@ pub mod base;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod expression;
 pub mod jobs;
 pub mod kratos;

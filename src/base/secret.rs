@@ -1,5 +1,7 @@
 //! A value that never prints itself.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
@@ -41,6 +43,18 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// A key of 32 random bytes, in base64url without padding, so that it fits into YAML, a header and a shell without quotes.
+pub fn random_key() -> Result<String, getrandom::Error> {
+    Ok(URL_SAFE_NO_PAD.encode(random_bytes()?))
+}
+
+/// 32 random bytes from the operating system.
+pub fn random_bytes() -> Result<[u8; 32], getrandom::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +65,16 @@ mod tests {
         assert!(secret.matches(b"hush"));
         assert!(!secret.matches(b"hus") && !secret.matches(b"hush!") && !secret.matches(b""));
         assert_eq!(format!("{secret:?}"), "Secret(…)");
+    }
+
+    #[test]
+    fn each_key_is_another_and_long_enough() {
+        let (one, other) = (random_key().unwrap(), random_key().unwrap());
+        assert_ne!(one, other);
+        assert_eq!(one.len(), 43);
+        assert!(
+            one.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        );
     }
 }

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 
+use crate::base::secret::{random_bytes, random_key};
 use crate::outbound::service::sign::PREFIX;
 
 /// `vestibule keygen …`
@@ -23,26 +24,14 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         if options.signing {
             signing_secret()?
         } else {
-            key()?
+            random_key()?
         }
     );
     Ok(ExitCode::SUCCESS)
 }
 
 fn signing_secret() -> anyhow::Result<String> {
-    Ok(format!("{PREFIX}{}", STANDARD.encode(random()?)))
-}
-
-/// A key of 32 random bytes, written so that it fits into YAML, a header and a shell without quotes.
-pub fn key() -> anyhow::Result<String> {
-    Ok(URL_SAFE_NO_PAD.encode(random()?))
-}
-
-fn random() -> anyhow::Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
-    Ok(bytes)
+    Ok(format!("{PREFIX}{}", STANDARD.encode(random_bytes()?)))
 }
 
 #[cfg(test)]
@@ -53,16 +42,5 @@ mod tests {
     fn a_signing_secret_can_be_signed_with() {
         let secret = signing_secret().unwrap();
         crate::outbound::service::SigningKey::parse(&secret).unwrap();
-    }
-
-    #[test]
-    fn each_key_is_another_and_long_enough() {
-        let (one, other) = (key().unwrap(), key().unwrap());
-        assert_ne!(one, other);
-        assert_eq!(one.len(), 43);
-        assert!(
-            one.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        );
     }
 }

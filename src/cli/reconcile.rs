@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::ConfigFile;
-use super::serve::told_to_stop;
 use crate::app::open_store;
+use crate::app::told_to_stop;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Metrics;
 use crate::config::settings::{Dsn, Settings};

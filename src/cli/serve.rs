@@ -2,12 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::ConfigFile;
-use crate::app::{App, Surroundings};
+use crate::app::{App, Surroundings, told_to_stop};
 use crate::base::telemetry;
 use crate::config;
 use crate::model::pending::LookupTimes;
@@ -60,16 +58,4 @@ pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     told_to_stop().await?;
     app.stop().await;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Waits for SIGTERM or SIGINT.
-pub async fn told_to_stop() -> anyhow::Result<()> {
-    let mut terminate =
-        signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened for")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use vestibule::base::clock::Clock;
-use vestibule::cli::demo::stand_in::{Account, Flow, Form, Method, Steps, Traits, Visit, body};
+use vestibule::demo::stand_in::{Account, Flow, Form, Method, Steps, Traits, Visit, body};
 
 use super::{call, jsonnet, recorded};
 use vestibule::kratos::hooks::TEMPLATE;

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Behaviour, Book, Service};
-use crate::cli::demo::story::say;
-use crate::cli::serve::told_to_stop;
+use crate::app::told_to_stop;
+use crate::demo::story::say;
 
 struct Both {
     register: Data<Service>,

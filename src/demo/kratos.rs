@@ -9,9 +9,9 @@ use tokio::process::{Child, Command};
 
 use crate::base::clock::Clock;
 
-const KRATOS_YML: &str = include_str!("../../../kratos-config/kratos.yml");
-const IDENTITY_SCHEMA: &str = include_str!("../../../kratos-config/identity.schema.json");
-const TEMPLATE: &str = include_str!("../../../kratos-config/vestibule.jsonnet");
+const KRATOS_YML: &str = include_str!("../../kratos-config/kratos.yml");
+const IDENTITY_SCHEMA: &str = include_str!("../../kratos-config/identity.schema.json");
+const TEMPLATE: &str = include_str!("../../kratos-config/vestibule.jsonnet");
 
 /// Where kratos.yml puts its admin API.
 pub const ADMIN_URL: &str = "http://127.0.0.1:4434";

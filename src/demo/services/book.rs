@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Trace;
-use crate::cli::demo::call::duration_ms;
-use crate::cli::demo::story::say;
+use crate::demo::call::duration_ms;
+use crate::demo::story::say;
 
 /// How many exchanges are kept.
 const MOST: usize = 1000;

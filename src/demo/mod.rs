@@ -18,15 +18,15 @@ use std::sync::atomic::Ordering;
 use anyhow::Context as _;
 use clap::Args;
 
-use self::call::Sender;
-use self::services::{Book, Example, Service};
-use self::sign_up::SignUps;
-use self::story::say;
-use super::keygen;
-use super::serve::told_to_stop;
+use crate::app::told_to_stop;
 use crate::app::{App, Surroundings};
+use crate::base::secret::random_key;
 use crate::base::telemetry;
 use crate::config::{self, Environment};
+use crate::demo::call::Sender;
+use crate::demo::services::{Book, Example, Service};
+use crate::demo::sign_up::SignUps;
+use crate::demo::story::say;
 
 /// The settings that the demo runs on.
 const SETTINGS: &str = include_str!("../../examples/settings/company.yaml");
@@ -66,7 +66,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let book = Book::new();
     let register = Arc::new(Example::start(Service::register(&book))?);
     let crm = Arc::new(Example::start(Service::crm(&book))?);
-    let key = keygen::key()?;
+    let key = random_key()?;
     let app = start(
         folder.path(),
         &key,
