@@ -11,14 +11,14 @@
 
 pub mod app;
 pub mod base;
-pub mod check;
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod expression;
+pub mod http;
 pub mod jobs;
 pub mod kratos;
 pub mod model;
 pub mod outbound;
-pub mod server;
 pub mod store;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use vestibule::base::clock::Clock;
-use vestibule::jobs::worker::{Carried, Courier, Destination, Observer, Pace, Worker};
+use vestibule::jobs::dispatcher::{Carried, Courier, Destination, Observer, Pace, Worker};
 use vestibule::model::delivery::{Attempt, Claimed, Outcome};
 use vestibule::store::Store;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Mutex;
-use vestibule::store::intake::intake;
+use vestibule::store::outbox::intake;
 
 use crate::ROUND;
 use crate::database::Database;

@@ -1,9 +1,9 @@
 //! Build every part from the settings, in order; start them, stop them.
 
-mod counter;
-mod parts;
+mod background;
+mod components;
+mod delivery_metrics;
 mod signals;
-mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use tokio::task::JoinHandle;
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::config::settings::{Address, Dsn, Settings};
-use crate::jobs::worker::Jitter;
-use crate::kratos::hooks::EXAMPLE_KEY;
+use crate::http::{Door, Health, Operator, admin, hooks};
+use crate::jobs::dispatcher::Jitter;
+use crate::kratos::snippet::EXAMPLE_KEY;
 use crate::model::delivery::backoff::random_jitter;
 use crate::model::pending::LookupTimes;
-use crate::server::{Door, Health, Operator, admin, hooks};
 use crate::store::Store;
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
-use parts::Parts;
+use components::Parts;
 
 pub use signals::told_to_stop;
 
@@ -118,11 +118,11 @@ impl App {
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;
         let admin_address = admin_listener.local_addr()?;
-        upkeep::note_the_start(&*parts.store, &clock, &settings.deliveries).await;
+        background::note_the_start(&*parts.store, &clock, &settings.deliveries).await;
         let worker = parts.worker(&settings, jitter);
         let sweeper = parts.sweeper();
         let rules = parts.resolution.holding_rules();
-        let in_force = upkeep::in_force(&*parts.store, &clock, &rules).await;
+        let in_force = background::in_force(&*parts.store, &clock, &rules).await;
         if let Err(error) = parts.refused.reload().await {
             tracing::error!(
                 error = %error.in_full(),
@@ -147,9 +147,9 @@ impl App {
         let carrying = || reached(stopped.clone(), Phase::Carrying);
         let swept = tokio::spawn(sweeper.run(carrying()));
         let store = Arc::clone(&parts.store);
-        let retained = upkeep::retain(store, settings.retention, clock.clone(), carrying());
+        let retained = background::retain(store, settings.retention, clock.clone(), carrying());
         let knows = parts.reconciles(&settings);
-        let reconciled = upkeep::reconcile(knows, settings.reconcile, carrying());
+        let reconciled = background::reconcile(knows, settings.reconcile, carrying());
         let refused = Arc::clone(&parts.refused).run(carrying());
         let verifying = verifier.map(|verifier| tokio::spawn(verifier.run(carrying())));
         let background = [swept, retained, tokio::spawn(refused)]

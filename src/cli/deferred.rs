@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{ConfigFile, open_database};
 use crate::base::clock::{Clock, Timestamp};
-use crate::check::late::lift;
+use crate::checks::deferred::lift;
 use crate::model::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::Store;
 

@@ -1,9 +1,9 @@
 //! `vestibule deliveries`: look at them, have them tried again, discard them.
 
-mod change;
+mod action;
+mod filter_args;
 mod list;
 mod show;
-mod which;
 
 use std::process::ExitCode;
 
@@ -16,12 +16,12 @@ use uuid::Uuid;
 
 use super::{ConfigFile, open_database};
 use crate::base::clock::{Clock, Timestamp};
-use crate::store::by_hand::KeepTrying;
+use crate::store::admin::KeepTrying;
 
-pub use change::{Sure, agreed, discard, retry};
+pub use action::{Sure, agreed, discard, retry};
+use filter_args::Which;
 pub use list::list;
 pub use show::show;
-use which::Which;
 
 /// `vestibule deliveries …`
 #[derive(Debug, Subcommand)]

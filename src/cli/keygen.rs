@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 
 use crate::base::secret::{random_bytes, random_key};
-use crate::outbound::service::sign::PREFIX;
+use crate::outbound::services::sign::PREFIX;
 
 /// `vestibule keygen …`
 #[derive(Debug, Args)]
@@ -41,6 +41,6 @@ mod tests {
     #[test]
     fn a_signing_secret_can_be_signed_with() {
         let secret = signing_secret().unwrap();
-        crate::outbound::service::SigningKey::parse(&secret).unwrap();
+        crate::outbound::services::SigningKey::parse(&secret).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use url::Url;
 
 use crate::config::{self, Environment};
-use crate::kratos::hooks::{Besides, Body, Calls, EXAMPLE_URL, LateRefusals, Method, TEMPLATE};
+use crate::kratos::snippet::{Besides, Body, Calls, EXAMPLE_URL, LateRefusals, Method, TEMPLATE};
 
 /// What stands in place of the key.
 const NO_KEY: &str = "PUT-YOUR-KEY-HERE";

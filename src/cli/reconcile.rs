@@ -18,8 +18,8 @@ use crate::base::telemetry::Metrics;
 use crate::config::settings::{Dsn, Settings};
 use crate::config::{self, Environment};
 use crate::jobs::reconcile::{Knows, Reconciler, Report, Wishes, Witness};
-use crate::outbound::identities::Identities;
-use crate::outbound::service::client::Services;
+use crate::outbound::kratos_admin::Identities;
+use crate::outbound::services::client::Services;
 use crate::store::Store;
 
 /// `vestibule reconcile`

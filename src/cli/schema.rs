@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::config::schema::{markdown, schema};
-use crate::server::admin::openapi;
+use crate::http::admin::openapi;
 
 /// `vestibule schema …`
 #[derive(Debug, Args)]

@@ -1,13 +1,13 @@
 //! `load(path) -> Settings`: the only way in.
 
+mod expand;
 pub mod file;
-mod filled;
 pub mod interpolation;
 mod resolve;
 pub mod schema;
 pub mod settings;
-mod shape;
 pub mod tree;
+mod validate;
 
 use std::path::Path;
 

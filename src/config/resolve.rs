@@ -16,15 +16,15 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::filled::Filling;
+use super::expand::Filling;
 use super::interpolation::{Environment, joined, pieces};
 use super::settings::Settings;
 use super::tree::{Entry, Kind, Node, join};
-use super::{file, schema, shape};
+use super::{file, schema, validate};
 use crate::base::diagnostics::Position;
 use crate::base::diagnostics::{Problem, Problems};
 use crate::expression::{CompileError, Expression, Lists, Piece, Scope, Template};
-use crate::outbound::service::Service;
+use crate::outbound::services::Service;
 
 /// Words of the expressions' own, which cannot stand behind `lists.` and `checks.`.
 const RESERVED: [&str; 4] = ["false", "in", "null", "true"];
@@ -115,7 +115,7 @@ pub(super) fn resolve(
     };
     filling.fill(&mut filled, &schema, "");
     let mut misshapen = filling.unknown;
-    shape::Shape {
+    validate::Shape {
         root: &schema,
         problems: &mut problems,
         unknown: &misshapen,

@@ -9,12 +9,12 @@ use crate::base::clock::Timestamp;
 use crate::base::diagnostics::Problems;
 use crate::base::secret::Secret;
 use crate::base::telemetry::LogFormat;
-use crate::check::{Builtin, Check};
+use crate::checks::{Builtin, Check};
 use crate::expression::Lists;
 use crate::kratos::Identifiers;
 use crate::model::delivery;
 use crate::model::pending::ExternalId;
-use crate::outbound::service::Service;
+use crate::outbound::services::Service;
 
 /// Everything, in order of the settings file.
 #[derive(Clone, Debug)]

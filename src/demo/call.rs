@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::stand_in::body;
+use super::fake_kratos::body;
 use crate::base::clock::{Clock, Timestamp, later};
+use crate::http::KEY_HEADER;
 use crate::kratos::{Flow, Stage};
-use crate::server::KEY_HEADER;
 
 /// How long Kratos waits for one answer.
 const PATIENCE: Duration = Duration::from_secs(30);

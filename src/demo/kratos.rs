@@ -58,8 +58,8 @@ pub async fn start(folder: &Path, hooks: &str, key: &str) -> anyhow::Result<Krat
 /// kratos.yml with this demo's address, key and files in it.
 fn adapted(folder: &Path, hooks: &str, key: &str) -> String {
     KRATOS_YML
-        .replace(crate::kratos::hooks::EXAMPLE_URL, hooks)
-        .replace(crate::kratos::hooks::EXAMPLE_KEY, key)
+        .replace(crate::kratos::snippet::EXAMPLE_URL, hooks)
+        .replace(crate::kratos::snippet::EXAMPLE_KEY, key)
         .replace(
             "file://kratos-config",
             &format!("file://{}", folder.display()),

@@ -1,13 +1,13 @@
 //! Everything on one machine in one process, with example services.
 
 mod call;
+pub mod fake_kratos;
 mod kratos;
 mod page;
 mod services;
 mod sign_up;
-pub mod stand_in;
-mod story;
 mod ui;
+mod walkthrough;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -26,7 +26,7 @@ use crate::config::{self, Environment};
 use crate::demo::call::Sender;
 use crate::demo::services::{Book, Example, Service};
 use crate::demo::sign_up::SignUps;
-use crate::demo::story::say;
+use crate::demo::walkthrough::say;
 
 /// The settings that the demo runs on.
 const SETTINGS: &str = include_str!("../../examples/settings/company.yaml");
@@ -83,7 +83,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     introduce(&app, &hooks, &register, &crm, folder.path());
 
     book.at_length.store(true, Ordering::Relaxed);
-    story::tell(&app, &Sender::new(hooks.clone(), key.clone())?).await?;
+    walkthrough::tell(&app, &Sender::new(hooks.clone(), key.clone())?).await?;
     book.at_length.store(false, Ordering::Relaxed);
 
     if !options.once {
@@ -194,11 +194,11 @@ fn registered() -> String {
 
 /// A line to be pasted into a shell, and what may be typed.
 fn try_more(hooks: &str, key: &str) {
-    let visit = story::visit("FR40303265045", "FRIENDS-2026");
+    let visit = walkthrough::visit("FR40303265045", "FRIENDS-2026");
     let now = crate::base::clock::Clock::system().now();
-    let account = stand_in::Account::new(&visit.traits, visit.method, now);
-    let ctx = stand_in::Flow::of(&visit, None, now).ctx(&account, &visit);
-    let body = stand_in::body::body(&ctx);
+    let account = fake_kratos::Account::new(&visit.traits, visit.method, now);
+    let ctx = fake_kratos::Flow::of(&visit, None, now).ctx(&account, &visit);
+    let body = fake_kratos::body::body(&ctx);
     say("\n4. The same from a shell:\n");
     say(&format!(
         "   curl -i '{hooks}/hooks/registration/pre?method=password' \\\n     -H 'X-Vestibule-Key: {key}' -H 'Content-Type: application/json' \\\n     -d '{body}'\n"

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::call::{Call, Sender};
+use super::fake_kratos::{Account, Flow, Method, Visit};
 use super::services::Book;
-use super::stand_in::{Account, Flow, Method, Visit};
-use super::story::{meaning, say};
+use super::walkthrough::{meaning, say};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Trace;
 use crate::kratos::reply::Placed;

@@ -17,9 +17,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::fake_kratos::Visit;
 use super::services::{Behaviour, Book, Example, REGISTERED};
 use super::sign_up::SignUps;
-use super::stand_in::Visit;
 use crate::base::clock::{Clock, later};
 
 /// Where the page is, unless somebody else is there.

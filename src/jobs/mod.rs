@@ -1,9 +1,9 @@
 //! What runs beside the calls of Kratos: deliveries, look-ups, reconciliation, retention, verifications.
 
-pub mod courier;
+pub mod dispatcher;
+pub mod identity_verifier;
+pub mod identity_writer;
 pub mod reconcile;
 pub mod retention;
 pub mod sweeper;
-pub mod verifier;
-pub mod worker;
-pub mod writer;
+pub mod transport;

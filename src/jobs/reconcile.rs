@@ -1,12 +1,12 @@
 //! Kratos's identities beside what we have seen: whom nobody told of, and who is gone.
 
-mod by_interval;
 mod checkpoint;
+mod cutoff;
+mod deleted;
 mod error;
-mod gone;
-mod past;
+mod missing;
 mod report;
-mod told;
+mod schedule;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::Metrics;
 use crate::expression::Lists;
 use crate::model::delivery::{Event, Plan};
-use crate::outbound::identities::Identities;
-use crate::store::turn::Turn;
+use crate::outbound::kratos_admin::Identities;
+use crate::store::lock::Turn;
 use crate::store::{self, Store};
 use checkpoint::Place;
-use past::Past;
+use cutoff::Past;
 
+pub use cutoff::note_births;
 pub use error::Error;
-pub use past::note_births;
 pub use report::{Report, Witness};
 
 /// The name of the turn.

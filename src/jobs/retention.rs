@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, later};
-use crate::store::turn::Turn;
+use crate::store::lock::Turn;
 use crate::store::{Error, Store};
 
 /// Not while everything starts.

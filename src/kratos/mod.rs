@@ -4,13 +4,13 @@ pub mod field;
 pub mod fingerprint;
 pub mod form;
 pub mod hook;
-pub mod hooks;
 pub mod identifiers;
 pub mod language;
 pub mod message;
 pub mod payload;
 pub mod reply;
 pub mod schema;
+pub mod snippet;
 
 pub use field::Field;
 pub use form::Form;

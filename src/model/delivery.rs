@@ -1,11 +1,11 @@
 //! pending -> leased -> delivered or abandoned.
 
+mod action;
 pub mod attempt;
 pub mod backoff;
-pub mod plan;
+mod context;
 mod queue;
-mod scene;
-mod work;
+pub mod subscription;
 
 use std::fmt;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::expression::{Expression, JsonTemplate, Root};
 use crate::model::request;
 use backoff::Schedule;
 
+pub use action::{Put, Work};
 pub use attempt::{Attempt, Judged, Unanswered};
+pub use context::Scene;
 pub use queue::Queue;
-pub use scene::Scene;
-pub use work::{Put, Work};
 
 /// What became of an identity, and calls for deliveries.
 #[derive(

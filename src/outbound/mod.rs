@@ -1,4 +1,4 @@
 //! Calls to other systems: the operator's services, and Kratos's admin API.
 
-pub mod identities;
-pub mod service;
+pub mod kratos_admin;
+pub mod services;

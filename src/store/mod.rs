@@ -1,19 +1,19 @@
 //! The promises a database must keep.
 
+pub mod admin;
 pub mod attribution;
-mod batch;
-pub mod by_hand;
+pub mod decision_log;
+pub mod group_commit;
 pub mod guard;
 pub mod identity_writes;
-pub mod intake;
 pub mod late_refusals;
+pub mod lock;
+pub mod outbox;
 pub mod postgres;
-pub mod recorder;
-pub mod settler;
-mod shape;
+mod schema;
+pub mod settlement_writer;
 pub mod sqlite;
-pub mod together;
-pub mod turn;
+mod write_set;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -30,12 +30,12 @@ use crate::model::late_refusal::LateRefusal;
 use crate::model::pending::{FlowRecord, LookupKind, PendingSignUp};
 use crate::model::reservation::{self, Reservation};
 
-pub use batch::{
-    Acceptance, Batch, Closing, Ending, PendingEnd, RefusalLift, Release, SettledQuestion,
-};
 pub use identity_writes::IdentityWriteStore;
 pub use late_refusals::{LateRefusalFilter, LateRefusalStore};
-pub use shape::Change;
+pub use schema::Change;
+pub use write_set::{
+    Acceptance, Batch, Closing, Ending, PendingEnd, RefusalLift, Release, SettledQuestion,
+};
 
 /// Why the database did not do as asked. Never holds a value of ours.
 #[derive(Debug, thiserror::Error)]

@@ -34,24 +34,24 @@ macro_rules! skip_locked {
 
 mod open;
 
-#[path = "sql/again.rs"]
-mod again;
+#[path = "sql/admin.rs"]
+mod admin;
 #[path = "sql/decisions.rs"]
 mod decisions;
 #[path = "sql/identity_writes.rs"]
 mod identity_writes;
+#[path = "sql/impl_store.rs"]
+mod impl_store;
 #[path = "sql/late_refusals.rs"]
 mod late_refusals;
-#[path = "sql/operation.rs"]
-mod operation;
 #[path = "sql/outbox.rs"]
 mod outbox;
 #[path = "sql/pending.rs"]
 mod pending;
-#[path = "sql/promises.rs"]
-mod promises;
 #[path = "sql/reservations.rs"]
 mod reservations;
+#[path = "sql/retry.rs"]
+mod retry;
 #[path = "sql/row.rs"]
 mod row;
 #[path = "sql/upkeep.rs"]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::check::late::lift;
+use vestibule::checks::deferred::lift;
 use vestibule::model::delivery::State;
 
 use crate::support::failing::Failing;

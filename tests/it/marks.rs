@@ -256,7 +256,7 @@ async fn a_change_that_is_accepted_late_removes_the_mark() {
 async fn a_mark_that_is_written_late_is_not_written_after_the_acceptance() {
     let scene = marked().await;
     let store = &*scene.app.app.store;
-    vestibule::check::late::lift(store, scene.id, None, scene.app.hand.now())
+    vestibule::checks::deferred::lift(store, scene.id, None, scene.app.hand.now())
         .await
         .expect("it is lifted");
     scene.app.hand.advance(Duration::from_mins(1));
@@ -264,10 +264,10 @@ async fn a_mark_that_is_written_late_is_not_written_after_the_acceptance() {
     let before: Value = scene.kratos.identity(scene.id);
     // The delivery that marks is still to come when the refusal is lifted.
     let mark = vestibule::model::delivery::Put {
-        path: vestibule::check::late::refusal_mark("vat_number"),
+        path: vestibule::checks::deferred::refusal_mark("vat_number"),
         value: Some(json!({"at": "2026-11-23T14:32:58Z"})),
     };
-    let write = vestibule::check::late::write(
+    let write = vestibule::checks::deferred::write(
         "vat_number",
         scene.id,
         vestibule::model::delivery::Event::IdentityCreated,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use vestibule::server::admin::openapi::{document, text};
+use vestibule::http::admin::openapi::{document, text};
 
 use crate::support::{FakeService, TestApp, payload};
 

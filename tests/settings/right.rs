@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use vestibule::check::{Mode, Policy};
+use vestibule::checks::{Mode, Policy};
 use vestibule::config::settings::Dsn;
 use vestibule::config::{self, Environment};
 use vestibule::kratos::Flow;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use vestibule::cli::deliveries::{self, Sure};
 use vestibule::config::{self, Environment};
 use vestibule::model::delivery::{Outcome, State};
-use vestibule::store::by_hand::{self, KeepTrying};
+use vestibule::store::admin::{self, KeepTrying};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Store};
 
@@ -292,7 +292,7 @@ async fn abandoned_deliveries_are_tried_as_long_as_their_plan_says_and_others_fo
         }
         let mut count = 0;
         for filter in &filters {
-            let done = by_hand::retry(&store, filter, at(DAY), &keep_trying).await;
+            let done = admin::retry(&store, filter, at(DAY), &keep_trying).await;
             count += done.unwrap().count;
         }
         assert_eq!(count, 4, "each is counted once: {filters:?}");

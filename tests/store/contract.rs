@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use vestibule::model::delivery::{Claimed, Event, Outcome, State};
-use vestibule::store::settler::settler;
+use vestibule::store::settlement_writer::settler;
 use vestibule::store::{Backlog, Filter, Listed, NextDue, Settlement, Store};
 
 use crate::scenes::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};

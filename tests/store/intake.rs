@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use vestibule::model::delivery::New;
-use vestibule::store::intake::intake;
+use vestibule::store::outbox::intake;
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Store};
 

@@ -7,7 +7,7 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use tokio::sync::oneshot;
 use vestibule::store::Store;
-use vestibule::store::recorder::{OnLoss, recorder};
+use vestibule::store::decision_log::{OnLoss, recorder};
 use vestibule::store::sqlite::Sqlite;
 
 use crate::scenes::{Home, decision};

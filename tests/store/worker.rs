@@ -8,7 +8,7 @@ use sqlx::Connection;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use vestibule::base::clock::{Clock, Hand};
-use vestibule::jobs::worker::{Carried, Courier, Destination, Jitter, Observer, Pace, Worker};
+use vestibule::jobs::dispatcher::{Carried, Courier, Destination, Jitter, Observer, Pace, Worker};
 use vestibule::model::delivery::{Attempt, Claimed, Event, Outcome, State, Unanswered};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Listed, Store};

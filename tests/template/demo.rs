@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use vestibule::base::clock::Clock;
-use vestibule::demo::stand_in::{Account, Flow, Form, Method, Steps, Traits, Visit, body};
+use vestibule::demo::fake_kratos::{Account, Flow, Form, Method, Steps, Traits, Visit, body};
 
 use super::{call, jsonnet, recorded};
-use vestibule::kratos::hooks::TEMPLATE;
+use vestibule::kratos::snippet::TEMPLATE;
 
 #[test]
 fn the_demo_sends_what_the_template_makes_to_the_letter() {

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use vestibule::kratos::Payload;
-use vestibule::kratos::hooks::TEMPLATE;
 use vestibule::kratos::payload::Node;
+use vestibule::kratos::snippet::TEMPLATE;
 
 /// Every key that is in every body, where its parent is.
 const ALWAYS: &[&str] = &[

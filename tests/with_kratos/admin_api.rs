@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::base::clock::Clock;
 use vestibule::base::telemetry::Metrics;
-use vestibule::outbound::identities::{Error, Identities, PAGE, patch, service};
-use vestibule::outbound::service::client::Services;
+use vestibule::outbound::kratos_admin::{Error, Identities, PAGE, patch, service};
+use vestibule::outbound::services::client::Services;
 
 use crate::support::{House, company};
 

@@ -1,7 +1,7 @@
 //! Somebody who has an account changes it.
 
 use serde_json::json;
-use vestibule::kratos::hooks::Besides;
+use vestibule::kratos::snippet::Besides;
 
 use crate::support::fields::{COMPANY, EMAIL, Fields, INVITE, VAT_NUMBER};
 use crate::support::message::VAT_UNKNOWN;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use comfy_table::Table;
 
 use super::{nothing, time};
-use crate::store::by_hand::page;
+use crate::store::admin::page;
 use crate::store::{Filter, Listed, Store};
 
 /// Prints deliveries, newest first: for people, or as a JSON list.

@@ -17,7 +17,7 @@ use crate::config::file;
 use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log, Reconcile, Retention};
 use crate::kratos::Identifiers;
 use crate::model::pending::ExternalId;
-use crate::outbound::identities;
+use crate::outbound::kratos_admin;
 use crate::store::postgres::is_address as is_postgres_address;
 
 /// The environment variable that holds the key if the file names none.
@@ -373,7 +373,7 @@ impl Resolver<'_> {
         };
         let url = self.service_url(&place.key("admin_url"), text);
         Kratos {
-            admin: url.map(|url| identities::service(url, auth)),
+            admin: url.map(|url| kratos_admin::service(url, auth)),
             identifiers,
             external_id,
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::messages::Messages;
 use super::{Place, Resolver};
 use crate::base::diagnostics::{Problem, did_you_mean, listed};
-use crate::check::{
+use crate::checks::{
     Check, Condition, Kind, Mode, OnExpiry, OnLateRefusal, Policy, Reads, Refusal, Reserve, Set,
     Unavailable,
 };

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Place, Resolver};
 use crate::base::diagnostics::Position;
 use crate::base::diagnostics::{Problem, did_you_mean, listed};
-use crate::check::Builtin;
+use crate::checks::Builtin;
 use crate::config::file;
 use crate::expression::{Root, Scope, Template};
 use crate::model::message::{INLINE_ID, Wording};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Place, Resolver};
-use crate::check::Check;
+use crate::checks::Check;
 
 impl<'a> Resolver<'a> {
     pub(super) fn order(&mut self, checks: &[(Check, Place<'a>)]) {

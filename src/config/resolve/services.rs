@@ -8,7 +8,7 @@ use super::{Place, Resolver};
 use crate::base::diagnostics::Problem;
 use crate::base::secret::Secret;
 use crate::config::file;
-use crate::outbound::service::{ApiKeyPlace, Auth, Limit, Service, SigningKey};
+use crate::outbound::services::{ApiKeyPlace, Auth, Limit, Service, SigningKey};
 
 /// How long one exchange may take with a service that says nothing else.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,7 +1,7 @@
 //! Warnings: settings that are valid and probably a mistake.
 
 use super::{Place, Resolver};
-use crate::check::{Check, Mode, Policy, Reads};
+use crate::checks::{Check, Mode, Policy, Reads};
 use crate::kratos::schema::{TraitType, trait_type};
 
 impl<'a> Resolver<'a> {

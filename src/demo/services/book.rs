@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Trace;
 use crate::demo::call::duration_ms;
-use crate::demo::story::say;
+use crate::demo::walkthrough::say;
 
 /// How many exchanges are kept.
 const MOST: usize = 1000;

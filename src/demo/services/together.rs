@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Behaviour, Book, Service};
 use crate::app::told_to_stop;
-use crate::demo::story::say;
+use crate::demo::walkthrough::say;
 
 struct Both {
     register: Data<Service>,

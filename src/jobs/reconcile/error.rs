@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::base::telemetry;
-use crate::outbound::identities;
+use crate::outbound::kratos_admin;
 use crate::store;
 
 /// Why a round stopped.
@@ -24,7 +24,7 @@ pub enum Error {
         looked_at: u64,
         /// Why.
         #[source]
-        source: identities::Error,
+        source: kratos_admin::Error,
     },
     /// It could not be seen whether somebody is still there.
     #[error(
@@ -36,7 +36,7 @@ pub enum Error {
         id: Uuid,
         /// Why.
         #[source]
-        source: identities::Error,
+        source: kratos_admin::Error,
     },
     /// Rather another Kratos than that everybody is gone.
     #[error(
@@ -61,18 +61,18 @@ impl Error {
     }
 }
 
-fn mend(source: identities::Error) -> &'static str {
+fn mend(source: kratos_admin::Error) -> &'static str {
     match source {
-        identities::Error::NoAnswer(_) => {
+        kratos_admin::Error::NoAnswer(_) => {
             "see that Kratos runs and that `kratos.admin_url` can be reached from here; the next round goes on where this one stopped"
         }
-        identities::Error::Status(401 | 403) => {
+        kratos_admin::Error::Status(401 | 403) => {
             "see that `kratos.auth` holds what the admin API wants; the next round goes on where this one stopped"
         }
-        identities::Error::Status(_) | identities::Error::Concurrent => {
+        kratos_admin::Error::Status(_) | kratos_admin::Error::Concurrent => {
             "see the log of Kratos; the next round goes on where this one stopped"
         }
-        identities::Error::NotUnderstood => "see who answers there",
+        kratos_admin::Error::NotUnderstood => "see who answers there",
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
     fn it_says_what_happened_and_how_to_mend_it() {
         let error = Error::Page {
             looked_at: 300,
-            source: identities::Error::Status(401),
+            source: kratos_admin::Error::Status(401),
         };
         assert_eq!(
             error.in_full(),

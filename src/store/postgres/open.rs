@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool, SqlSafeStr};
 
 use crate::base::clock::{Clock, later};
-use crate::store::{Change, Error, shape};
+use crate::store::{Change, Error, schema};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
 const MIGRATIONS: [(i64, &str, &str); 7] = [
@@ -125,7 +125,7 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<Vec<Change>, Error> {
 }
 
 async fn migrate_once(pool: &PgPool, migrator: &Migrator) -> Result<Vec<Change>, Error> {
-    let missing = shape::missing(&mut *pool.acquire().await?, &MIGRATIONS).await?;
+    let missing = schema::missing(&mut *pool.acquire().await?, &MIGRATIONS).await?;
     migrator.run(pool).await?;
     Ok(missing)
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Database;
-use super::again::again;
+use super::retry::again;
 use super::row::{self, DbRow};
 use crate::base::clock::{Timestamp, earlier};
 use crate::model::delivery::time_ordered_id;

@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::again::again;
+use super::retry::again;
 use super::row::{self, DbRow};
 use super::{Connection, Database, outbox};
 use crate::base::clock::Timestamp;

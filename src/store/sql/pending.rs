@@ -14,7 +14,7 @@ use crate::model::pending::{
     Details, FlowRecord, LookupKind, PendingKey, PendingSignUp, PendingState, SubmissionHash,
     URGENT_LOOKUP_INTERVAL,
 };
-use crate::store::batch::{Acceptance, Closing, Ending, SettledQuestion};
+use crate::store::write_set::{Acceptance, Closing, Ending, SettledQuestion};
 use crate::store::{Error, PendingEnd};
 
 // A closed flow stays as it is. The upsert locks the row, so recording an acceptance and closing the flow exclude each other.

@@ -9,7 +9,7 @@ use super::{Connection, Pool};
 use crate::base::clock::Timestamp;
 use crate::model::reservation::{Because, Details, Reservation, State};
 use crate::store::Error;
-use crate::store::batch::Release;
+use crate::store::write_set::Release;
 
 const RESERVE: &str = "
 INSERT INTO reservations

@@ -12,7 +12,7 @@ use sqlx::migrate::{MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqliteConnection, SqlitePool};
 
-use crate::store::{Change, Error, shape};
+use crate::store::{Change, Error, schema};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
 const MIGRATIONS: [(i64, &str, &str); 7] = [
@@ -179,7 +179,7 @@ async fn migrate(writer: &SqlitePool) -> Result<Vec<Change>, Error> {
     });
     let mut connection = writer.acquire().await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let missing = shape::missing(&mut *transaction, &MIGRATIONS).await?;
+    let missing = schema::missing(&mut *transaction, &MIGRATIONS).await?;
     Migrator::with_migrations(migrations.to_vec())
         .run(&mut *transaction)
         .await?;

@@ -6,8 +6,8 @@ use tokio::sync::Notify;
 use vestibule::base::clock::Clock;
 use vestibule::base::telemetry::Metrics;
 use vestibule::jobs::reconcile::{Error, Knows, Reconciler, Report, Wishes, Witness};
-use vestibule::outbound::identities::{Identities, service};
-use vestibule::outbound::service::client::Services;
+use vestibule::outbound::kratos_admin::{Identities, service};
+use vestibule::outbound::services::client::Services;
 
 use super::*;
 

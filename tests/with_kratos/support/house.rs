@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use vestibule::kratos::hooks::{Besides, LateRefusals};
+use vestibule::kratos::snippet::{Besides, LateRefusals};
 
 use super::kratos::{Kratos, Ports, Wishes};
 use super::postgres::Server;

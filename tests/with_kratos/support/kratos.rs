@@ -10,7 +10,7 @@ use regex::Regex;
 use reqwest::Response;
 use reqwest::header::LINK;
 use serde_json::{Value, json};
-use vestibule::kratos::hooks::{
+use vestibule::kratos::snippet::{
     Besides, Body, Calls, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, LateRefusals, Method,
 };
 

@@ -1,0 +1,272 @@
+//! The parts of the program, each given what it uses.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context as _;
+use tokio::sync::{Notify, Semaphore};
+
+use super::delivery_metrics::Counter;
+use crate::base::clock::Clock;
+use crate::base::telemetry::Metrics;
+use crate::checks::account_lookup::Lookup;
+use crate::checks::activity::ActivityLog;
+use crate::checks::follow_up::{InForce, Resolution};
+use crate::checks::refused_identities::RefusedIdentities;
+use crate::checks::{Book, Checks, Speech};
+use crate::config::settings::Settings;
+use crate::expression::Root;
+use crate::http::hooks::idempotency::Answers;
+use crate::http::hooks::open_flow::SIDE_BY_SIDE;
+use crate::http::{Door, Operator, PendingPolicy};
+use crate::jobs::dispatcher::{Jitter, Pace, Worker};
+use crate::jobs::identity_verifier::{Verifier, verifier};
+use crate::jobs::identity_writer::IdentityWriter;
+use crate::jobs::reconcile;
+use crate::jobs::sweeper::{Sweeper, URGENT_CALLS_PER_SECOND};
+use crate::jobs::transport::{Knows, Porter};
+use crate::kratos::Flow;
+use crate::model::delivery::Event;
+use crate::model::pending::LookupTimes;
+use crate::outbound::kratos_admin::Identities;
+use crate::outbound::kratos_admin::call_limit::CallLimit;
+use crate::outbound::services::client::Services;
+use crate::store::Store;
+use crate::store::admin::KeepTrying;
+use crate::store::decision_log::{self, recorder};
+use crate::store::guard::GuardProof;
+use crate::store::outbox::intake;
+
+/// What several parts share.
+pub(super) struct Parts {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) store: Arc<dyn Store>,
+    services: Arc<Services>,
+    identities: Option<Identities>,
+    pub(super) refused: Arc<RefusedIdentities>,
+    writer: Option<Arc<IdentityWriter>>,
+    pub(super) resolution: Arc<Resolution>,
+    stored: Arc<Notify>,
+    hurry: Arc<Notify>,
+    clock: Clock,
+    proof: Arc<GuardProof>,
+    lookup: Option<Lookup>,
+    lookup_times: LookupTimes,
+}
+
+impl Parts {
+    pub(super) fn new(
+        settings: &Settings,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        lookup_times: LookupTimes,
+    ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        let named = settings.services.iter().chain(&settings.kratos.admin);
+        let services = Services::new(
+            named.cloned().collect(),
+            clock.clone(),
+            Arc::clone(&metrics),
+        )
+        .context("the HTTP client could not be built")?;
+        let services = Arc::new(services);
+        let identities = settings
+            .kratos
+            .admin
+            .is_some()
+            .then(|| Identities::new(Arc::clone(&services), clock.clone()));
+        let refused = Arc::new(RefusedIdentities::new(
+            Arc::clone(&store),
+            clock.clone(),
+            Arc::clone(&metrics),
+        ));
+        let writer = identities.clone().map(|identities| {
+            Arc::new(IdentityWriter::new(
+                identities,
+                Arc::clone(&store),
+                Arc::clone(&refused),
+                clock.clone(),
+                Arc::clone(&metrics),
+            ))
+        });
+        let resolution = Resolution::new(
+            &settings.deliveries,
+            &settings.checks,
+            Arc::clone(&settings.lists),
+        );
+        let proof = Arc::new(GuardProof::new(Arc::clone(&store), clock.clone()));
+        let lookup = identities.clone().map(|identities| Lookup {
+            identities,
+            proof: Arc::clone(&proof),
+        });
+        Ok(Self {
+            metrics,
+            proof,
+            lookup,
+            lookup_times,
+            store,
+            services,
+            identities,
+            refused,
+            writer,
+            resolution: Arc::new(resolution),
+            stored: Arc::new(Notify::new()),
+            hurry: Arc::new(Notify::new()),
+            clock,
+        })
+    }
+
+    pub(super) fn worker(&self, settings: &Settings, jitter: Jitter) -> Worker {
+        let porter = Porter::new(Knows {
+            plans: settings.deliveries.clone(),
+            checks: settings.checks.clone(),
+            lists: Arc::clone(&settings.lists),
+            services: Arc::clone(&self.services),
+            writer: self.writer.clone(),
+            store: Arc::clone(&self.store),
+            metrics: Arc::clone(&self.metrics),
+            clock: self.clock.clone(),
+        });
+        Worker::new(
+            Arc::clone(&self.store),
+            Arc::new(porter),
+            Arc::new(Counter(Arc::clone(&self.metrics))),
+            Arc::clone(&self.stored),
+            self.clock.clone(),
+            jitter,
+            Pace::default(),
+        )
+    }
+
+    pub(super) fn sweeper(&self) -> Sweeper {
+        let limit = Arc::new(CallLimit::new(URGENT_CALLS_PER_SECOND, self.clock.clone()));
+        let lookup_by = |identities: Identities| Lookup {
+            identities,
+            proof: Arc::clone(&self.proof),
+        };
+        let identities = self.identities.as_ref();
+        Sweeper {
+            store: Arc::clone(&self.store),
+            lookup: identities.map(|all| lookup_by(all.counted_by(&limit))),
+            urgent_lookup: identities.map(|all| lookup_by(all.limited_by(&limit))),
+            resolution: Arc::clone(&self.resolution),
+            times: self.lookup_times.clone(),
+            is_unanswered: AtomicBool::new(false),
+            stored: Arc::clone(&self.stored),
+            hurry: Arc::clone(&self.hurry),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// What reconciling needs, if Kratos's identities can be looked at.
+    pub(super) fn reconciles(&self, settings: &Settings) -> Option<reconcile::Knows> {
+        Some(reconcile::Knows {
+            store: Arc::clone(&self.store),
+            identities: self.identities.clone()?,
+            plans: settings.deliveries.clone(),
+            lists: Arc::clone(&settings.lists),
+            stored: Arc::clone(&self.stored),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+        })
+    }
+
+    /// What operators are answered from.
+    pub(super) fn operator(&self, settings: &Settings) -> Operator {
+        Operator {
+            store: Arc::clone(&self.store),
+            clock: self.clock.clone(),
+            keep_trying: KeepTrying::of(&settings.deliveries),
+            stored: Arc::clone(&self.stored),
+        }
+    }
+
+    /// What verifies writes into identities, and where hooks note which identities may have changed.
+    pub(super) fn verifier(&self) -> Option<(ActivityLog, Verifier)> {
+        let writer = Arc::clone(self.writer.as_ref()?);
+        Some(verifier(
+            writer,
+            Arc::clone(&self.store),
+            self.clock.clone(),
+        ))
+    }
+
+    /// What answers hooks, and what writes decisions down.
+    pub(super) fn door(
+        &self,
+        settings: &Settings,
+        in_force: InForce,
+        activity: Option<ActivityLog>,
+    ) -> (Door, decision_log::Writer) {
+        let dropped = self.metrics.decisions_dropped.clone();
+        let on_loss = Arc::new(move |lost| {
+            dropped.inc_by(lost);
+        });
+        let (recorder, writer) = recorder(Arc::clone(&self.store), on_loss);
+        let lost = self.metrics.journal_dropped.clone();
+        let on_loss = Arc::new(move |number| {
+            lost.inc_by(number);
+        });
+        let (intake, intake_writer) = intake(Arc::clone(&self.store), on_loss);
+        // Ends when the last call has been answered and the door is gone.
+        tokio::spawn(intake_writer.run());
+        let reads = |root| settings.deliveries.iter().any(|plan| plan.reads(root));
+        let checks = Checks::new(
+            settings.checks.clone(),
+            Arc::clone(&self.services),
+            Arc::clone(&settings.lists),
+            Speech {
+                builtin: settings.builtin.clone(),
+                default_language: settings.hooks.default_language.clone(),
+            },
+            Book {
+                store: Arc::clone(&self.store),
+                stored: Arc::clone(&self.stored),
+                lookup: self.lookup.clone(),
+            },
+            self.clock.clone(),
+            Arc::clone(&self.metrics),
+        );
+        let wants = |event| self.resolution.tells_of(event);
+        let door = Door {
+            keys: settings.hooks.keys.clone(),
+            deadline: settings.hooks.deadline,
+            client_ip_header: settings.hooks.client_ip_header.clone(),
+            checks,
+            resolution: Arc::clone(&self.resolution),
+            lists: Arc::clone(&settings.lists),
+            pending: PendingPolicy {
+                looks_up: self.identities.is_some(),
+                identifiers: settings.kratos.identifiers.clone(),
+                external_id: settings.kratos.external_id,
+                holds_registrations: self.resolution.holds(Flow::Registration),
+                wants_registrations: wants(Event::IdentityCreated)
+                    || wants(Event::RegistrationFailed),
+                wants_updates: wants(Event::IdentityUpdated),
+                wants_failures: wants(Event::RegistrationFailed),
+                reads_flow: reads(Root::Flow),
+                reads_request: reads(Root::Request),
+                times: self.lookup_times.clone(),
+            },
+            proof: Arc::clone(&self.proof),
+            record_unreadable_until: Mutex::new(None),
+            in_force,
+            intake,
+            store: Arc::clone(&self.store),
+            refused: Arc::clone(&self.refused),
+            activity,
+            writes_identities: settings.writes_identities(),
+            hurry: Arc::clone(&self.hurry),
+            stored: Arc::clone(&self.stored),
+            recorder,
+            answers: Arc::new(Answers::new(self.clock.clone())),
+            closings: Arc::new(Semaphore::new(SIDE_BY_SIDE)),
+            builtin: settings.builtin.clone(),
+            default_language: settings.hooks.default_language.clone(),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        (door, writer)
+    }
+}

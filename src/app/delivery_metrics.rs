@@ -1,0 +1,26 @@
+//! Counts what the worker does.
+
+use std::sync::Arc;
+
+use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::DeliveryLabels;
+use crate::jobs::dispatcher::Observer;
+use crate::model::delivery::{Attempt, Claimed, Outcome};
+
+/// Counts attempts.
+pub struct Counter(pub Arc<Metrics>);
+
+impl Observer for Counter {
+    fn attempted(&self, delivery: &Claimed, _: &Attempt, outcome: &Outcome) {
+        let outcome = match outcome {
+            Outcome::Delivered => "delivered",
+            Outcome::RetryAt(_) => "retried",
+            Outcome::Abandoned => "abandoned",
+        };
+        let labels = DeliveryLabels {
+            plan: delivery.plan.clone(),
+            outcome,
+        };
+        self.0.delivery_attempts.get_or_create(&labels).inc();
+    }
+}

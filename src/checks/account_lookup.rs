@@ -1,0 +1,59 @@
+//! Finding the identity that came of a submission, without a `post`.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::model::pending::PendingSignUp;
+use crate::outbound::kratos_admin::hook_view::as_told_to_hooks;
+use crate::outbound::kratos_admin::{Error, Identities};
+use crate::store::guard::GuardProof;
+
+/// Looks identities up by what is known of a submission.
+#[derive(Clone)]
+pub struct Lookup {
+    /// Kratos's admin API.
+    pub identities: Identities,
+    /// Whether our `external_id` can be relied on.
+    pub proof: Arc<GuardProof>,
+}
+
+impl Lookup {
+    /// The identity that came of the submission, as hooks get it. With the one-identity guard it came of the submission or
+    /// of another one of its flow.
+    pub async fn find(&self, sign_up: &PendingSignUp) -> Result<Option<(Uuid, Value)>, Error> {
+        let keys = &sign_up.details.lookup_keys;
+        let mut found = Vec::new();
+        if let Some(id) = keys.identity_id {
+            found.extend(self.identities.get(id).await?);
+        }
+        if let Some(external_id) = &keys.external_id {
+            found.extend(self.identities.with_external_id(external_id).await?);
+        }
+        let is_proven = sign_up.guarded && self.is_proven(sign_up).await;
+        if !is_proven {
+            for identifier in &keys.identifiers {
+                if found.iter().any(|identity| sign_up.is_about(identity)) {
+                    break;
+                }
+                found.extend(self.identities.with_identifier(identifier).await?);
+            }
+        }
+        let ours = found.iter().find(|identity| sign_up.is_about(identity));
+        Ok(ours.and_then(|identity| {
+            let id = Uuid::parse_str(identity["id"].as_str()?).ok()?;
+            Some((id, as_told_to_hooks(identity)))
+        }))
+    }
+
+    /// Whether a look-up that found nothing proves that there is no identity.
+    pub async fn can_find(&self, sign_up: &PendingSignUp) -> bool {
+        sign_up.can_be_found(self.is_proven(sign_up).await)
+    }
+
+    /// While the database does not answer, the guard is not relied on.
+    async fn is_proven(&self, sign_up: &PendingSignUp) -> bool {
+        self.proof.is_proven(&sign_up.method).await.unwrap_or(false)
+    }
+}

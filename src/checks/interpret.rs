@@ -1,0 +1,109 @@
+//! One question put to a service: refused, accepted, or unavailable.
+
+use super::{Check, Condition, Kind};
+use crate::expression::Names;
+use crate::outbound::services::client::NoAnswer;
+
+/// What an exchange came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conclusion {
+    /// The answer is a yes.
+    Accepted,
+    /// This entry of `refuse` holds.
+    Refused(usize),
+    /// No usable answer.
+    Unavailable(Kind, String),
+}
+
+/// Reads an answer in the order of design §3. `names.response` is the answer.
+///
+/// Each step is read only if none before it has decided. An entry of `refuse` that fails decides nothing by itself, but an
+/// answer on which one has failed is never accepted: the entry may have been about to refuse.
+#[must_use]
+pub fn conclude(check: &Check, status: u16, names: &Names<'_>) -> Conclusion {
+    let declared = check.unavailable.when.as_ref();
+    if declared.is_some_and(|when| when.holds(names) == Ok(true)) {
+        return unavailable(Kind::Declared, "`unavailable.when` holds");
+    }
+    let refusal = refusal(check, status, names);
+    if let Ok(Some(index)) = refusal {
+        return Conclusion::Refused(index);
+    }
+    if let Some(kind) = kind_of(status) {
+        return unavailable(kind, format!("status {status}"));
+    }
+    let accepted = match &check.accept {
+        Some(Condition::Status(number)) => Ok(*number == status),
+        Some(Condition::Expression(accept)) => accept
+            .holds(names)
+            .map_err(|error| format!("`accept`, status {status}: {error}")),
+        None => Ok((200..300).contains(&status)),
+    };
+    match (accepted, refusal) {
+        (Ok(true), Ok(_)) => Conclusion::Accepted,
+        (Ok(true), Err(failed)) => unavailable(Kind::UnexpectedAnswer, failed),
+        (_, _) if (400..500).contains(&status) => unavailable(
+            Kind::RejectedQuestion,
+            format!("neither refused nor accepted, status {status}"),
+        ),
+        (Err(failed), _) | (Ok(false), Err(failed)) => unavailable(Kind::UnexpectedAnswer, failed),
+        (Ok(false), Ok(_)) => unavailable(
+            Kind::UnexpectedAnswer,
+            format!("neither refused nor accepted, status {status}"),
+        ),
+    }
+}
+
+/// The entry of `refuse` that decides: the first that names the status, else the first whose expression holds. `Err` if none
+/// does and one failed, with the first failure.
+fn refusal(check: &Check, status: u16, names: &Names<'_>) -> Result<Option<usize>, String> {
+    let entries = || check.refuse.iter().enumerate();
+    let by_status = entries()
+        .find(|(_, entry)| matches!(entry.when, Condition::Status(number) if number == status));
+    if let Some((index, _)) = by_status {
+        return Ok(Some(index));
+    }
+    let mut failed = None;
+    for (index, entry) in entries() {
+        let Condition::Expression(when) = &entry.when else {
+            continue;
+        };
+        match when.holds(names) {
+            Ok(true) => return Ok(Some(index)),
+            Ok(false) => {}
+            Err(error) => {
+                failed.get_or_insert(format!("`refuse[{index}].when`, status {status}: {error}"));
+            }
+        }
+    }
+    failed.map_or(Ok(None), Err)
+}
+
+/// What a status means that neither `unavailable.when` nor `refuse` has claimed, whatever `accept` says.
+fn kind_of(status: u16) -> Option<Kind> {
+    match status {
+        401 | 407 => Some(Kind::RejectedCredentials),
+        408 => Some(Kind::Timeout),
+        425 => Some(Kind::Connection),
+        429 => Some(Kind::RateLimited),
+        500..600 => Some(Kind::Status5xx),
+        _ => None,
+    }
+}
+
+fn unavailable(kind: Kind, because: impl Into<String>) -> Conclusion {
+    Conclusion::Unavailable(kind, because.into())
+}
+
+/// What no answer at all comes to.
+#[must_use]
+pub fn without_answer(none: NoAnswer) -> Conclusion {
+    let kind = match none {
+        NoAnswer::Timeout => Kind::Timeout,
+        NoAnswer::Connection | NoAnswer::ForbiddenAddress | NoAnswer::UnknownService => {
+            Kind::Connection
+        }
+        NoAnswer::TooLarge => Kind::UnexpectedAnswer,
+    };
+    unavailable(kind, none.to_string())
+}

@@ -1,0 +1,118 @@
+//! What is done to deliveries by hand.
+
+use std::io::{BufRead, IsTerminal as _, Write};
+
+use anyhow::{Context as _, bail};
+
+use crate::base::clock::Timestamp;
+use crate::cli::counted;
+use crate::store::admin::{self, Done, KeepTrying};
+use crate::store::{Filter, Store};
+
+/// Whether deliveries that nobody named may be discarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sure {
+    /// Yes, without a question.
+    Yes,
+    /// They are only counted.
+    OnlyCount,
+    /// A person at a terminal is asked.
+    Ask,
+    /// There is nobody who could be asked.
+    NobodyThere,
+}
+
+impl Sure {
+    /// As the command line and the terminal say.
+    pub(super) fn said(yes: bool, dry_run: bool) -> Self {
+        match (dry_run, yes) {
+            (true, _) => Self::OnlyCount,
+            (false, true) => Self::Yes,
+            (false, false) if std::io::stdin().is_terminal() => Self::Ask,
+            (false, false) => Self::NobodyThere,
+        }
+    }
+}
+
+/// Makes pending or abandoned deliveries due now, and tells how many. `false` if one that was named is left alone.
+pub async fn retry(
+    store: &dyn Store,
+    filter: &Filter,
+    now: Timestamp,
+    keep_trying: &KeepTrying,
+    out: &mut (dyn Write + Send),
+) -> anyhow::Result<bool> {
+    let done = admin::retry(store, filter, now, keep_trying)
+        .await
+        .context("the deliveries cannot be retried")?;
+    let due = counted(done.count, "delivery is", "deliveries are");
+    writeln!(out, "{due} due now.")?;
+    tell_left_alone(&done, "not retried", out)
+}
+
+/// Discards pending or abandoned deliveries, and tells how many; asks first if they are not named one by one. `false`
+/// if one that was named is left alone, or the answer was no.
+pub async fn discard(
+    store: &dyn Store,
+    filter: &Filter,
+    now: Timestamp,
+    sure: Sure,
+    out: &mut (dyn Write + Send),
+) -> anyhow::Result<bool> {
+    if sure == Sure::OnlyCount || filter.ids.is_empty() {
+        let count = store
+            .unfinished(filter)
+            .await
+            .context("the deliveries cannot be counted")?;
+        let deliveries = counted(count, "delivery", "deliveries");
+        match sure {
+            Sure::OnlyCount => {
+                writeln!(out, "{deliveries} would be discarded.")?;
+                return Ok(true);
+            }
+            _ if count == 0 => {}
+            Sure::NobodyThere => bail!(
+                "this would discard {deliveries} for good, and there is no terminal to ask at; say --yes if that is meant"
+            ),
+            Sure::Ask => {
+                let question = format!("Discard {deliveries} for good? [y/N] ");
+                if !agreed(
+                    &question,
+                    &mut std::io::stdin().lock(),
+                    &mut std::io::stderr(),
+                )? {
+                    writeln!(out, "Nothing was discarded.")?;
+                    return Ok(false);
+                }
+            }
+            Sure::Yes => {}
+        }
+    }
+    let done = admin::discard(store, filter, now)
+        .await
+        .context("the deliveries cannot be discarded")?;
+    let deliveries = counted(done.count, "delivery was", "deliveries were");
+    writeln!(out, "{deliveries} discarded.")?;
+    tell_left_alone(&done, "not discarded", out)
+}
+
+/// Puts a question; anything but a yes is a no.
+pub fn agreed(
+    question: &str,
+    input: &mut dyn BufRead,
+    out: &mut dyn Write,
+) -> std::io::Result<bool> {
+    write!(out, "{question}")?;
+    out.flush()?;
+    let mut answer = String::new();
+    input.read_line(&mut answer)?;
+    let answer = answer.trim();
+    Ok(answer.eq_ignore_ascii_case("y") || answer.eq_ignore_ascii_case("yes"))
+}
+
+fn tell_left_alone(done: &Done, what: &str, out: &mut (dyn Write + Send)) -> anyhow::Result<bool> {
+    for left in &done.left_alone {
+        writeln!(out, "{} was {what}: {}.", left.id, left.why)?;
+    }
+    Ok(done.left_alone.is_empty())
+}

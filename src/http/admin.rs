@@ -1,0 +1,85 @@
+//! What operators and their monitoring call: health, version, metrics, deliveries, late refusals.
+//!
+//! Like Kratos's own admin API it asks nobody who they are; it belongs on a private network.
+
+mod deliveries;
+mod error;
+mod late_refusals;
+pub mod openapi;
+mod query;
+mod routes;
+mod selection;
+
+use std::future::ready;
+use std::sync::Arc;
+
+use actix_web::http::header::{ALLOW, HeaderValue};
+use actix_web::web::{self, Data, Json, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::health::Health;
+use crate::base::clock::Clock;
+use crate::store::Store;
+use crate::store::admin::KeepTrying;
+use error::Failure;
+use routes::{OPERATIONS, Operation};
+
+/// What an operator's hand needs.
+pub struct Operator {
+    /// Where deliveries are kept.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Clock,
+    /// How long abandoned deliveries are tried anew.
+    pub keep_trying: KeepTrying,
+    /// Wakes the worker.
+    pub stored: Arc<Notify>,
+}
+
+/// Every URL of the admin port.
+pub fn admin(health: Data<Health>, operator: Data<Operator>) -> impl FnOnce(&mut ServiceConfig) {
+    move |config| {
+        config.app_data(health).app_data(operator);
+        for (index, first) in OPERATIONS.iter().enumerate() {
+            if OPERATIONS[..index].iter().any(|one| one.path == first.path) {
+                continue;
+            }
+            let mut resource = web::resource(first.path);
+            let mut verbs = Vec::new();
+            for operation in OPERATIONS.iter().filter(|one| one.path == first.path) {
+                resource = resource.route((operation.route)());
+                verbs.push(operation.verb.as_str());
+            }
+            let verbs = verbs.join(", ");
+            config.service(resource.default_service(
+                web::route().to(move |request: HttpRequest| ready(wrong_verb(&request, &verbs))),
+            ));
+        }
+        config.default_service(web::route().to(unknown));
+    }
+}
+
+fn wrong_verb(request: &HttpRequest, verbs: &str) -> HttpResponse {
+    let failure = Failure::wrong_verb(request.method().as_str(), request.path(), verbs);
+    let mut response = failure.error_response();
+    if let Ok(verbs) = HeaderValue::from_str(verbs) {
+        response.headers_mut().insert(ALLOW, verbs);
+    }
+    response
+}
+
+async fn unknown(request: HttpRequest) -> Failure {
+    let mut paths: Vec<&str> = OPERATIONS
+        .iter()
+        .map(|Operation { path, .. }| *path)
+        .collect();
+    paths.dedup();
+    Failure::no_such_path(request.path(), &paths)
+}
+
+/// `GET /openapi.json`
+async fn document() -> Json<Value> {
+    Json(openapi::document())
+}

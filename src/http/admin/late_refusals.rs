@@ -1,0 +1,150 @@
+//! Late refusals in force: listed and lifted. The message of a refusal is never shown here, because it may hold a value.
+
+use actix_web::HttpRequest;
+use actix_web::web::{Data, Json, Payload};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::error::Failure;
+use super::query::Parameter;
+use super::{Operator, query, selection};
+use crate::base::clock::Timestamp;
+use crate::checks::deferred::{self, Lifted};
+use crate::model::late_refusal::{LateRefusal, OnLateRefusal};
+use crate::store::LateRefusalFilter;
+
+/// The query parameters of `GET /late-refusals`.
+pub(super) const PARAMETERS: [Parameter; 4] = [
+    Parameter {
+        name: "identity",
+        is: "Only of this identity.",
+        schema: || json!({"type": "string", "format": "uuid"}),
+    },
+    Parameter {
+        name: "check",
+        is: "Only of this check.",
+        schema: || json!({"type": "string"}),
+    },
+    query::LIMIT_PARAMETER,
+    Parameter {
+        name: "after",
+        is: "Only those after this place: the `next` of the page before.",
+        schema: || json!({"type": "string"}),
+    },
+];
+
+/// Some late refusals, and where the list continues.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct LateRefusalPage {
+    /// Those in force, in the order of identity and check.
+    late_refusals: Vec<ListedLateRefusal>,
+    /// Where the next page begins; null after the last one.
+    next: Option<String>,
+}
+
+/// A late refusal in force.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ListedLateRefusal {
+    /// The identity.
+    #[schemars(with = "String", extend("format" = "uuid"))]
+    identity_id: Uuid,
+    /// The check that refused.
+    check: String,
+    /// What the refusal does.
+    effect: OnLateRefusal,
+    /// When the check refused.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    refused_at: Timestamp,
+    /// When Vestibule deactivated the identity, on Kratos's clock; null if it did not yet, or does not.
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    deactivated_at: Option<Timestamp>,
+}
+
+/// Which late refusals to lift.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LateRefusalLift {
+    /// Of this identity.
+    #[schemars(extend("format" = "uuid"))]
+    identity: String,
+    /// Only that of this check; without it those of all checks.
+    #[schemars(with = "Option<String>")]
+    check: Option<String>,
+}
+
+impl From<LateRefusal> for ListedLateRefusal {
+    fn from(refusal: LateRefusal) -> Self {
+        Self {
+            identity_id: refusal.identity_id,
+            check: refusal.check,
+            effect: refusal.effect,
+            refused_at: refusal.refused_at,
+            deactivated_at: refusal.deactivated_at,
+        }
+    }
+}
+
+/// `GET /late-refusals`
+pub(super) async fn list(
+    request: HttpRequest,
+    operator: Data<Operator>,
+) -> Result<Json<LateRefusalPage>, Failure> {
+    let words = query::words(request.query_string(), &PARAMETERS)?;
+    let word = |name: &str| words.get(name).map(String::as_str);
+    let limit = word("limit").map_or(Ok(query::LIMIT), query::limit)?;
+    let filter = LateRefusalFilter {
+        identity: word("identity")
+            .map(|text| query::id("identity", text))
+            .transpose()?,
+        check: word("check").map(ToOwned::to_owned),
+        after: word("after").map(place).transpose()?,
+    };
+    // One more shows whether there are more.
+    let store = &operator.store;
+    let mut refusals = store
+        .late_refusals_page(&filter, limit.saturating_add(1))
+        .await?;
+    let whole = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = refusals.len() > whole;
+    refusals.truncate(whole);
+    let last = refusals.last().filter(|_| has_more);
+    let next = last.map(|last| format!("{}:{}", last.identity_id, last.check));
+    Ok(Json(LateRefusalPage {
+        late_refusals: refusals.into_iter().map(Into::into).collect(),
+        next,
+    }))
+}
+
+/// Reads the `next` of a page.
+fn place(text: &str) -> Result<(Uuid, String), Failure> {
+    let place = text
+        .split_once(':')
+        .and_then(|(id, check)| Some((Uuid::parse_str(id).ok()?, check.to_owned())));
+    place.ok_or_else(|| {
+        Failure::asked_wrongly(
+            format!("`after`: `{text}` is not the `next` of a page"),
+            "give the `next` of the page before as it is".to_owned(),
+        )
+    })
+}
+
+/// `POST /late-refusals/lift`
+pub(super) async fn lift(
+    request: HttpRequest,
+    payload: Payload,
+    operator: Data<Operator>,
+) -> Result<Json<Lifted>, Failure> {
+    let hint = r#"send {"identity": "…"}, and "check" to lift the refusal of one check"#;
+    let asked: LateRefusalLift = selection::body(&request, payload, hint).await?;
+    let id = query::id("identity", &asked.identity)?;
+    let check = asked.check.as_deref();
+    let lifted = deferred::lift(&*operator.store, id, check, operator.clock.now()).await?;
+    if lifted.checks.is_empty() {
+        return Err(Failure::no_such_late_refusal(id, check));
+    }
+    operator.stored.notify_one();
+    tracing::info!(identity.id = %id, checks = ?lifted.checks, "An operator lifted late refusals");
+    Ok(Json(lifted))
+}

@@ -1,0 +1,109 @@
+//! The document of the admin API (OpenAPI 3.1), made of the table of what is served.
+
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::error::Failure;
+use super::routes::{Answer, OPERATIONS, Operation, Verb};
+
+const SCHEMAS: &str = "/components/schemas";
+
+/// What the document says of the whole.
+const ABOUT: &str = "What operators and their monitoring call: deliveries, late refusals, health, version, metrics. Like Kratos's own admin API it \
+    asks nobody who they are: keep the port (`serve.admin`) on a private network. Payloads of deliveries and messages of refusals hold personal \
+    data and are never shown here.";
+
+/// The document.
+#[must_use]
+pub fn document() -> Value {
+    let mut answers = generator(SchemaSettings::draft2020_12().for_serialize());
+    let mut bodies = generator(SchemaSettings::draft2020_12().for_deserialize());
+    let failure = answers.subschema_for::<Failure>().to_value();
+    let mut paths = Map::new();
+    for operation in &OPERATIONS {
+        let described = described(operation, &mut answers, &mut bodies, &failure);
+        let verb = operation.verb.as_str().to_ascii_lowercase();
+        let verbs = paths.entry(operation.path).or_insert_with(|| json!({}));
+        verbs[verb] = described;
+    }
+    let mut schemas = bodies.take_definitions(true);
+    schemas.extend(answers.take_definitions(true));
+    schemas.sort_keys();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Vestibule's admin API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "http://127.0.0.1:4481"}],
+        "paths": paths,
+        "components": {"schemas": schemas},
+    })
+}
+
+/// The document as it is printed and kept in docs/openapi.json.
+#[must_use]
+pub fn text() -> String {
+    format!("{:#}\n", document())
+}
+
+fn generator(settings: SchemaSettings) -> SchemaGenerator {
+    let settings = settings.with(|settings| {
+        settings.definitions_path = SCHEMAS.into();
+        settings.meta_schema = None;
+    });
+    settings.into_generator()
+}
+
+fn described(
+    operation: &Operation,
+    answers: &mut SchemaGenerator,
+    bodies: &mut SchemaGenerator,
+    failure: &Value,
+) -> Value {
+    let mut described = json!({"operationId": operation.name, "summary": operation.is});
+    let parameters = parameters(operation);
+    if !parameters.is_empty() {
+        described["parameters"] = parameters.into();
+    }
+    if let Some(body) = operation.body.map(|body| body(bodies)) {
+        described["requestBody"] =
+            json!({"required": true, "content": {"application/json": {"schema": body}}});
+    }
+    let (kind, schema) = match operation.answer {
+        Answer::Json(schema) => ("application/json", schema(answers)),
+        Answer::Text(kind) => (kind, json!({"type": "string"})),
+    };
+    let mut responses = json!({"200": {"description": "What was asked for.", "content": {kind: {"schema": schema}}}});
+    for (status, description) in operation.otherwise {
+        let schema = match (operation.path, operation.verb) {
+            // A probe reads the same shape whatever the status.
+            ("/health/ready", Verb::Get) => &responses["200"]["content"][kind]["schema"],
+            _ => failure,
+        };
+        let content = json!({"application/json": {"schema": schema}});
+        responses[status.to_string()] = json!({"description": description, "content": content});
+    }
+    described["responses"] = responses;
+    described
+}
+
+fn parameters(operation: &Operation) -> Vec<Value> {
+    let in_path = operation.path.split('/').filter_map(|part| {
+        let name = part.strip_prefix('{')?.strip_suffix('}')?;
+        let schema = json!({"type": "string", "format": "uuid"});
+        Some(json!({"name": name, "in": "path", "required": true, "schema": schema}))
+    });
+    let in_query = operation.query.iter().map(|parameter| {
+        json!({
+            "name": parameter.name,
+            "in": "query",
+            "description": parameter.is,
+            "schema": (parameter.schema)(),
+        })
+    });
+    in_path.chain(in_query).collect()
+}

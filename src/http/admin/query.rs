@@ -1,0 +1,150 @@
+//! Which deliveries a URL or a body asks for, read word by word.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+use url::form_urlencoded;
+use uuid::Uuid;
+
+use super::error::Failure;
+use crate::base::clock::{Timestamp, moment};
+use crate::model::delivery::State;
+use crate::store::Filter;
+
+/// So many are listed unless asked otherwise.
+pub(super) const LIMIT: u32 = 100;
+/// So many are listed at most.
+const MOST: u32 = 1000;
+
+/// Something that may stand behind the `?`.
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    pub(super) is: &'static str,
+    pub(super) schema: fn() -> Value,
+}
+
+/// How many are listed.
+pub(super) const LIMIT_PARAMETER: Parameter = Parameter {
+    name: "limit",
+    is: "At most so many.",
+    schema: || json!({"type": "integer", "minimum": 1, "maximum": MOST, "default": LIMIT}),
+};
+
+/// All that may stand behind the `?` of `GET /deliveries`.
+pub(super) const PARAMETERS: [Parameter; 7] = [
+    Parameter {
+        name: "plan",
+        is: "Only of this plan; or `save:…`, `check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`.",
+        schema: || json!({"type": "string"}),
+    },
+    Parameter {
+        name: "state",
+        is: "Only in this state.",
+        schema: || json!({"$ref": "#/components/schemas/State"}),
+    },
+    Parameter {
+        name: "identity",
+        is: "Only about this identity.",
+        schema: || json!({"type": "string", "format": "uuid"}),
+    },
+    Parameter {
+        name: "since",
+        is: "Only made then or later: a day or a moment, `2026-11-01` or `2026-11-01T12:00:00Z`.",
+        schema: || json!({"type": "string"}),
+    },
+    Parameter {
+        name: "until",
+        is: "Only made before then: a day (its beginning) or a moment.",
+        schema: || json!({"type": "string"}),
+    },
+    LIMIT_PARAMETER,
+    Parameter {
+        name: "after",
+        is: "Only those behind this id: the `next` of the page before.",
+        schema: || json!({"type": "string", "format": "uuid"}),
+    },
+];
+
+/// Reads what stands behind the `?` of `GET /deliveries`: which deliveries, and how many.
+pub(super) fn read(query: &str) -> Result<(Filter, u32), Failure> {
+    let words = words(query, &PARAMETERS)?;
+    let word = |name: &str| words.get(name).map(String::as_str);
+    let filter = Filter {
+        plan: word("plan").map(ToOwned::to_owned),
+        state: word("state").map(state).transpose()?,
+        identity: word("identity")
+            .map(|text| id("identity", text))
+            .transpose()?,
+        since: word("since").map(|text| time("since", text)).transpose()?,
+        until: word("until").map(|text| time("until", text)).transpose()?,
+        after: word("after").map(|text| id("after", text)).transpose()?,
+        ..Filter::default()
+    };
+    filter.check()?;
+    Ok((filter, word("limit").map_or(Ok(LIMIT), limit)?))
+}
+
+/// The query parameters by name, each of them known and written once.
+pub(super) fn words(
+    query: &str,
+    parameters: &[Parameter],
+) -> Result<HashMap<String, String>, Failure> {
+    let mut words: HashMap<String, String> = HashMap::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let known = || parameters.iter().map(|known| known.name);
+        if !known().any(|known| known == name) {
+            return Err(Failure::asked_wrongly(
+                format!("`{name}` is not known here"),
+                format!("known are {}", known().collect::<Vec<_>>().join(", ")),
+            ));
+        }
+        if words.insert(name.to_string(), value.into_owned()).is_some() {
+            return Err(Failure::asked_wrongly(
+                format!("`{name}` stands here twice"),
+                "write it once".to_owned(),
+            ));
+        }
+    }
+    Ok(words)
+}
+
+/// Reads an id; `place` is where it stands.
+pub(super) fn id(place: &str, text: &str) -> Result<Uuid, Failure> {
+    Uuid::parse_str(text).map_err(|_| {
+        Failure::asked_wrongly(
+            format!("`{place}`: `{text}` is no id"),
+            "an id looks like 0198a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b".to_owned(),
+        )
+    })
+}
+
+/// Reads the name of a state.
+pub(super) fn state(text: &str) -> Result<State, Failure> {
+    State::named(text).ok_or_else(|| {
+        Failure::asked_wrongly(
+            format!("`state`: `{text}` is no state"),
+            format!("it is one of {}", State::ALL.map(State::as_str).join(", ")),
+        )
+    })
+}
+
+/// Reads a day or a moment; `place` is where it stands.
+pub(super) fn time(place: &str, text: &str) -> Result<Timestamp, Failure> {
+    moment(text).ok_or_else(|| {
+        Failure::asked_wrongly(
+            format!("`{place}`: `{text}` is no day and no moment"),
+            "write 2026-11-01 or 2026-11-01T12:00:00Z (a `+` in a URL is written %2B)".to_owned(),
+        )
+    })
+}
+
+/// Reads how many are listed.
+pub(super) fn limit(text: &str) -> Result<u32, Failure> {
+    let limit = text.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+    limit.ok_or_else(|| {
+        Failure::asked_wrongly(
+            format!("`limit`: `{text}` is no number from 1 to {MOST}"),
+            "more are listed page by page: give the `next` of one answer as `after`".to_owned(),
+        )
+    })
+}

@@ -1,0 +1,229 @@
+//! Everything that can be called on the admin port: what is served and what the document tells come from here.
+
+use actix_web::Route;
+use actix_web::web::{get, post};
+use schemars::SchemaGenerator;
+use serde_json::{Value, json};
+
+use super::late_refusals::{self, LateRefusalLift, LateRefusalPage};
+use super::query::{PARAMETERS, Parameter};
+use super::selection::Asked;
+use super::{deliveries, document};
+use crate::base::telemetry::metrics::CONTENT_TYPE;
+use crate::checks::deferred::Lifted;
+use crate::http::health;
+use crate::store::Shown;
+use crate::store::admin::{Done, Page};
+
+/// Makes a shape, with what it refers to.
+pub(super) type Schema = fn(&mut SchemaGenerator) -> Value;
+
+/// Something that can be called.
+pub(super) struct Operation {
+    /// Its URL, behind the address.
+    pub(super) path: &'static str,
+    /// With which it is called.
+    pub(super) verb: Verb,
+    /// How programs made of the document call it.
+    pub(super) name: &'static str,
+    /// What it is for, in one line.
+    pub(super) is: &'static str,
+    /// What may stand behind the `?`.
+    pub(super) query: &'static [Parameter],
+    /// The shape of the body; `None` without a body.
+    pub(super) body: Option<Schema>,
+    /// What comes back with 200.
+    pub(super) answer: Answer,
+    /// What else may come back, beside what any call may come to.
+    pub(super) otherwise: &'static [(u16, &'static str)],
+    /// Calls its handler.
+    pub(super) route: fn() -> Route,
+}
+
+/// The verbs of the admin port. What is changed is posted, with a body that says which.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Post,
+}
+
+/// What comes back.
+pub(super) enum Answer {
+    /// JSON of this shape.
+    Json(Schema),
+    /// Text of this kind.
+    Text(&'static str),
+}
+
+impl Verb {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+}
+
+const AWAY: (u16, &str) = (503, "The database is away.");
+const ASKED_WRONGLY: (u16, &str) = (400, "What was asked for cannot be understood.");
+const TOO_LONG: (u16, &str) = (413, "The body is too long.");
+const NOT_JSON: (u16, &str) = (415, "The body is not said to be JSON.");
+const CHANGE: [(u16, &str); 4] = [ASKED_WRONGLY, TOO_LONG, NOT_JSON, AWAY];
+
+const LIFT: [(u16, &str); 5] = [
+    ASKED_WRONGLY,
+    (404, "No such late refusal is in force."),
+    TOO_LONG,
+    NOT_JSON,
+    AWAY,
+];
+
+/// Paths without parameters before those with, which would catch them.
+pub(super) const OPERATIONS: [Operation; 12] = [
+    Operation {
+        path: "/deliveries",
+        verb: Verb::Get,
+        name: "listDeliveries",
+        is: "Lists deliveries, newest first",
+        query: &PARAMETERS,
+        body: None,
+        answer: Answer::Json(|schemas| schemas.subschema_for::<Page>().to_value()),
+        otherwise: &[ASKED_WRONGLY, AWAY],
+        route: || get().to(deliveries::list),
+    },
+    Operation {
+        path: "/deliveries/retry",
+        verb: Verb::Post,
+        name: "retryDeliveries",
+        is: "Makes pending and abandoned deliveries due now; abandoned ones are tried for their plan's `keep_trying_for` anew",
+        query: &[],
+        body: Some(|schemas| schemas.subschema_for::<Asked>().to_value()),
+        answer: Answer::Json(|schemas| schemas.subschema_for::<Done>().to_value()),
+        otherwise: &CHANGE,
+        route: || post().to(deliveries::retry),
+    },
+    Operation {
+        path: "/deliveries/discard",
+        verb: Verb::Post,
+        name: "discardDeliveries",
+        is: "Ends pending and abandoned deliveries for good and forgets what they held",
+        query: &[],
+        body: Some(|schemas| schemas.subschema_for::<Asked>().to_value()),
+        answer: Answer::Json(|schemas| schemas.subschema_for::<Done>().to_value()),
+        otherwise: &CHANGE,
+        route: || post().to(deliveries::discard),
+    },
+    Operation {
+        path: "/deliveries/{id}",
+        verb: Verb::Get,
+        name: "showDelivery",
+        is: "Shows one delivery with its tries, without what it holds",
+        query: &[],
+        body: None,
+        answer: Answer::Json(|schemas| schemas.subschema_for::<Shown>().to_value()),
+        otherwise: &[ASKED_WRONGLY, (404, "There is no such delivery."), AWAY],
+        route: || get().to(deliveries::show),
+    },
+    Operation {
+        path: "/late-refusals",
+        verb: Verb::Get,
+        name: "listLateRefusals",
+        is: "Lists the late refusals in force",
+        query: &late_refusals::PARAMETERS,
+        body: None,
+        answer: Answer::Json(|schemas| schemas.subschema_for::<LateRefusalPage>().to_value()),
+        otherwise: &[ASKED_WRONGLY, AWAY],
+        route: || get().to(late_refusals::list),
+    },
+    Operation {
+        path: "/late-refusals/lift",
+        verb: Verb::Post,
+        name: "liftLateRefusals",
+        is: "Lifts the late refusals of an identity, of all checks or of one; marks are removed and, if no other refusal keeps the person out, the identity is set active",
+        query: &[],
+        body: Some(|schemas| schemas.subschema_for::<LateRefusalLift>().to_value()),
+        answer: Answer::Json(|schemas| schemas.subschema_for::<Lifted>().to_value()),
+        otherwise: &LIFT,
+        route: || post().to(late_refusals::lift),
+    },
+    Operation {
+        path: "/health/alive",
+        verb: Verb::Get,
+        name: "isAlive",
+        is: "Tells that the program runs",
+        query: &[],
+        body: None,
+        answer: Answer::Json(|_| status(&["ok"])),
+        otherwise: &[],
+        route: || get().to(health::alive),
+    },
+    Operation {
+        path: "/health/ready",
+        verb: Verb::Get,
+        name: "isReady",
+        is: "Tells whether hooks are answered, and whether the database is there",
+        query: &[],
+        body: None,
+        answer: Answer::Json(|_| {
+            let mut schema = status(&["ok", "shutting down"]);
+            schema["properties"]["database"] = json!({"type": "string", "enum": ["ok", "down"]});
+            schema
+        }),
+        otherwise: &[(503, "It is shutting down.")],
+        route: || get().to(health::ready),
+    },
+    Operation {
+        path: "/version",
+        verb: Verb::Get,
+        name: "getVersion",
+        is: "Tells which Vestibule this is",
+        query: &[],
+        body: None,
+        answer: Answer::Json(
+            |_| json!({"type": "object", "properties": {"version": {"type": "string"}}, "required": ["version"]}),
+        ),
+        otherwise: &[],
+        route: || get().to(health::version),
+    },
+    Operation {
+        path: "/metrics",
+        verb: Verb::Get,
+        name: "getMetrics",
+        is: "All metrics, as Prometheus reads them",
+        query: &[],
+        body: None,
+        answer: Answer::Text(CONTENT_TYPE),
+        otherwise: &[],
+        route: || get().to(health::metrics),
+    },
+    Operation {
+        path: "/metrics/prometheus",
+        verb: Verb::Get,
+        name: "getMetricsAsInKratos",
+        is: "The same under the path that Kratos has",
+        query: &[],
+        body: None,
+        answer: Answer::Text(CONTENT_TYPE),
+        otherwise: &[],
+        route: || get().to(health::metrics),
+    },
+    Operation {
+        path: "/openapi.json",
+        verb: Verb::Get,
+        name: "getDocument",
+        is: "This document",
+        query: &[],
+        body: None,
+        answer: Answer::Json(|_| json!({"type": "object"})),
+        otherwise: &[],
+        route: || get().to(document),
+    },
+];
+
+fn status(words: &[&str]) -> Value {
+    json!({
+        "type": "object",
+        "properties": {"status": {"type": "string", "enum": words}},
+        "required": ["status"],
+    })
+}

@@ -1,0 +1,48 @@
+//! What Kratos calls, and the health of it: the table of every URL of the hooks port and its handler.
+
+mod auth;
+mod call;
+pub mod idempotency;
+mod identity_activity;
+pub mod open_flow;
+mod pending;
+mod post;
+mod pre;
+mod report;
+pub mod response;
+mod sign_in;
+pub mod state;
+
+use actix_web::web::{self, Data, ServiceConfig};
+
+use crate::http::health::{self, Health};
+use crate::kratos::Flow;
+
+pub use auth::KEY_HEADER;
+pub use pending::PendingPolicy;
+pub use state::Door;
+
+/// What Kratos calls, and the health of it.
+pub fn hooks(door: Data<Door>, health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {
+    move |config| {
+        config.app_data(door).app_data(health);
+        for flow in Flow::ALL {
+            for &stage in flow.stages() {
+                // A path without parameters is found without a regular expression.
+                let path = format!("/hooks/{flow}/{stage}");
+                config
+                    .route(
+                        &path,
+                        web::post().to(move |request, payload, door| {
+                            call::answer(flow, stage, request, payload, door)
+                        }),
+                    )
+                    .route(&path, web::route().to(call::wrong_verb));
+            }
+        }
+        config
+            .route("/health/alive", web::get().to(health::alive))
+            .route("/health/ready", web::get().to(health::ready))
+            .default_service(web::route().to(call::unknown));
+    }
+}

@@ -1,0 +1,17 @@
+//! The proof that Kratos is calling.
+
+use actix_web::HttpRequest;
+
+use crate::base::secret::Secret;
+pub use crate::kratos::snippet::KEY_HEADER;
+
+/// Whether the request carries one of the keys. All keys are compared, so that the time taken does not tell
+/// which one was right.
+pub fn proves(request: &HttpRequest, keys: &[Secret]) -> bool {
+    let given = request
+        .headers()
+        .get(KEY_HEADER)
+        .map_or(&b""[..], |value| value.as_bytes());
+    keys.iter()
+        .fold(false, |proved, key| proved | key.matches(given))
+}

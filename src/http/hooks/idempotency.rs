@@ -1,0 +1,398 @@
+//! The same call gets the same answer, and no service is asked twice for it.
+//!
+//! Kratos repeats a call whose connection broke, with the same trigger id and the same body. The first call's
+//! work goes on by itself (nobody who leaves can cut it); who calls again waits for it, or gets the answer that
+//! is remembered.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::Shared;
+use futures_util::poll;
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::base::clock::{Clock, Timestamp, later};
+use crate::http::hooks::response::Answer;
+use crate::kratos::Hook;
+
+/// How long an answer is remembered.
+pub const REMEMBERED_FOR: Duration = Duration::from_mins(2);
+/// The most answers that are remembered; beyond it the oldest is forgotten.
+pub const MOST_ANSWERS: usize = 10_000;
+/// The most bytes of answers that are remembered.
+pub const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// What makes two calls the same: a hash of the hook, the trigger id and the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    hash: [u8; 32],
+    has_trigger: bool,
+}
+
+impl Key {
+    /// The same hook, trigger id and body make the same key.
+    #[must_use]
+    pub fn new(hook: &Hook, trigger: Option<&str>, body: &[u8]) -> Self {
+        let mut hash = Sha256::new();
+        // A zero byte stands in none of these, so nothing can pass for its neighbour.
+        for part in [
+            hook.flow.as_str(),
+            hook.stage.as_str(),
+            &hook.method,
+            trigger.unwrap_or_default(),
+        ] {
+            hash.update(part);
+            hash.update([0]);
+        }
+        hash.update(body);
+        Self {
+            hash: hash.finalize().into(),
+            has_trigger: trigger.is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.hash
+            .iter()
+            .try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+/// What comes of a work; an error if it panicked.
+type Work = Shared<oneshot::Receiver<Answer>>;
+
+/// Where a work is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// On the thread that reads the call. Only for what takes some microseconds.
+    Here,
+    /// On the program's own runtime: an expression that takes long holds up nobody, and a caller who leaves
+    /// cuts nothing off.
+    Aside,
+}
+
+/// The calls that are being worked on and the answers of the last two minutes.
+#[derive(Debug)]
+pub struct Answers {
+    kept: Mutex<Kept>,
+    /// Where work is done that is not done at once: not on the threads that read and write HTTP.
+    runtime: Handle,
+    clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    works: HashMap<Key, (u64, Work)>,
+    /// Done, oldest first: key, number, when to forget it, size.
+    done: VecDeque<(Key, u64, Timestamp, usize)>,
+    bytes: usize,
+    next: u64,
+}
+
+impl Answers {
+    /// Nothing remembered yet. Work is done by the runtime in which this is called.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            kept: Mutex::default(),
+            runtime: Handle::current(),
+            clock,
+        }
+    }
+
+    /// The answer to the call `key`: of the work that is under way or done, else of `work`, which then runs
+    /// to its end even if nobody waits any more. `None` if the work panicked.
+    pub async fn once<F>(self: &Arc<Self>, key: Key, place: Where, work: F) -> Option<Answer>
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let (tell, number, told) = match self.join(key) {
+            Ok(told) => return told.await.ok(),
+            Err(begun) => begun,
+        };
+        let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+        if place == Where::Here
+            && let Poll::Ready(answer) = poll!(&mut work)
+        {
+            return self.finish(key, number, answer.ok(), tell);
+        }
+        let answers = Arc::clone(self);
+        self.runtime.spawn(async move {
+            answers.finish(key, number, work.await.ok(), tell);
+        });
+        told.await.ok()
+    }
+
+    /// Runs something in the background.
+    pub fn aside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
+    }
+
+    /// The work that is under way or done; or a new one, to be told of when it is done, and its number.
+    fn join(&self, key: Key) -> Result<Work, (oneshot::Sender<Answer>, u64, Work)> {
+        let mut kept = self.kept();
+        kept.forget_before(self.clock.now());
+        if let Some((_, work)) = kept.works.get(&key) {
+            return Ok(work.clone());
+        }
+        let (tell, told) = oneshot::channel();
+        let told = told.shared();
+        let number = kept.next;
+        kept.next += 1;
+        kept.works.insert(key, (number, told.clone()));
+        Err((tell, number, told))
+    }
+
+    fn finish(
+        &self,
+        key: Key,
+        number: u64,
+        answer: Option<Answer>,
+        tell: oneshot::Sender<Answer>,
+    ) -> Option<Answer> {
+        let mut kept = self.kept();
+        let size = answer
+            .as_ref()
+            .filter(|answer| answer.may_be_repeated())
+            .map(Answer::size);
+        match (size, key.has_trigger) {
+            (Some(size), true) => {
+                kept.bytes += size;
+                let until = later(self.clock.now(), REMEMBERED_FOR);
+                kept.done.push_back((key, number, until, size));
+                while kept.done.len() > MOST_ANSWERS || kept.bytes > MOST_BYTES {
+                    kept.forget_oldest();
+                }
+            }
+            // Without a trigger id, an equal call later on is another person's or another try.
+            _ => {
+                kept.works.remove(&key);
+            }
+        }
+        drop(kept);
+        // Nobody may be waiting; and who waits for a panic is told so by the sender's end.
+        if let Some(answer) = answer.clone() {
+            let _ = tell.send(answer);
+        }
+        answer
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Nothing in here can panic half-way, so a poisoned lock holds nothing broken.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many answers are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.kept().done.len()
+    }
+
+    /// Whether none is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Kept {
+    fn forget_before(&mut self, now: Timestamp) {
+        while self
+            .done
+            .front()
+            .is_some_and(|(_, _, until, _)| *until <= now)
+        {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((key, number, _, size)) = self.done.pop_front() {
+            self.bytes -= size;
+            if self
+                .works
+                .get(&key)
+                .is_some_and(|(known, _)| *known == number)
+            {
+                self.works.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::kratos::{Flow, Reply, Stage};
+
+    fn key(trigger: Option<&str>, body: &str) -> Key {
+        let hook = Hook {
+            flow: Flow::Registration,
+            stage: Stage::Pre,
+            method: "password".to_owned(),
+        };
+        Key::new(&hook, trigger, body.as_bytes())
+    }
+
+    struct Scene {
+        answers: Arc<Answers>,
+        hand: crate::base::clock::Hand,
+        works: Arc<AtomicUsize>,
+    }
+
+    fn scene() -> Scene {
+        let (clock, hand) = Clock::by_hand(Timestamp::UNIX_EPOCH);
+        Scene {
+            answers: Arc::new(Answers::new(clock)),
+            hand,
+            works: Arc::default(),
+        }
+    }
+
+    impl Scene {
+        async fn call(&self, key: Key, reply: Reply) -> Option<Answer> {
+            let works = Arc::clone(&self.works);
+            self.answers
+                .once(key, Where::Here, async move {
+                    works.fetch_add(1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                    Answer::new(reply, "test")
+                })
+                .await
+        }
+
+        fn works(&self) -> usize {
+            self.works.load(Ordering::SeqCst)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_call_is_worked_on_once_also_at_the_same_moment() {
+        let scene = scene();
+        let one = key(Some("t"), "b");
+        let (first, second) = tokio::join!(
+            scene.call(one, Reply::Yes),
+            scene.call(one, Reply::AskAgain)
+        );
+        assert_eq!(first.unwrap().status, 204);
+        assert_eq!(second.unwrap().status, 204);
+        assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 204);
+        assert_eq!(scene.works(), 1);
+        scene.call(key(Some("t"), "other body"), Reply::Yes).await;
+        scene
+            .call(key(Some("other trigger"), "b"), Reply::Yes)
+            .await;
+        assert_eq!(scene.works(), 3);
+        scene.hand.advance(REMEMBERED_FOR);
+        scene.call(one, Reply::Yes).await;
+        assert_eq!(scene.works(), 4);
+        assert_eq!(scene.answers.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn without_a_trigger_id_only_calls_at_the_same_moment_are_joined() {
+        let scene = scene();
+        let one = key(None, "b");
+        tokio::join!(scene.call(one, Reply::Yes), scene.call(one, Reply::Yes));
+        assert_eq!(scene.works(), 1);
+        scene.call(one, Reply::Yes).await;
+        assert_eq!(scene.works(), 2);
+        assert!(scene.answers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_asks_for_another_call_is_not_remembered() {
+        let scene = scene();
+        let one = key(Some("t"), "b");
+        assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 503);
+        assert_eq!(scene.call(one, Reply::Yes).await.unwrap().status, 204);
+    }
+
+    #[tokio::test]
+    async fn work_goes_on_when_the_caller_leaves() {
+        let scene = scene();
+        let one = key(Some("t"), "b");
+        let mut left = Box::pin(scene.call(one, Reply::Yes));
+        assert!(futures_util::poll!(&mut left).is_pending());
+        drop(left);
+        assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 204);
+        assert_eq!(scene.works(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_no_answer_and_is_not_remembered() {
+        let scene = scene();
+        for place in [Where::Here, Where::Aside] {
+            let one = key(Some("p"), "b");
+            let panicking = scene
+                .answers
+                .once(one, place, async { panic!("on purpose") });
+            assert!(panicking.await.is_none(), "{place:?}");
+            let answer = scene
+                .answers
+                .once(one, place, async { Answer::new(Reply::Yes, "test") });
+            assert_eq!(answer.await.unwrap().status, 204, "{place:?}");
+            scene.hand.advance(REMEMBERED_FOR);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_done_here_is_remembered_as_well() {
+        let scene = scene();
+        for reply in [Reply::Yes, Reply::AskAgain] {
+            let one = key(Some("t"), "b");
+            let work = async { Answer::new(reply, "test") };
+            let answer = scene.answers.once(one, Where::Here, work).await;
+            assert_eq!(answer.unwrap().status, 204);
+        }
+        assert_eq!(scene.answers.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_answers_are_forgotten_when_there_are_too_many() {
+        let scene = scene();
+        for number in 0..=MOST_ANSWERS {
+            scene
+                .call(key(Some(&number.to_string()), "b"), Reply::Yes)
+                .await;
+        }
+        assert_eq!(scene.answers.len(), MOST_ANSWERS);
+        let before = scene.works();
+        scene.call(key(Some("1"), "b"), Reply::Yes).await;
+        assert_eq!(scene.works(), before);
+        scene.call(key(Some("0"), "b"), Reply::Yes).await;
+        assert_eq!(scene.works(), before + 1);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_answers_are_forgotten_when_they_are_too_large() {
+        let scene = scene();
+        let many = Reply::refused(
+            std::iter::repeat_n(
+                crate::kratos::form::at_form_level(1, &"x".repeat(1000)),
+                100,
+            )
+            .flatten()
+            .collect(),
+        );
+        let most = MOST_BYTES / Answer::new(many.clone(), "test").size();
+        assert!(most < 500, "{most}");
+        for number in 0..most + 5 {
+            scene
+                .call(key(Some(&number.to_string()), "b"), many.clone())
+                .await;
+        }
+        assert_eq!(scene.answers.len(), most);
+    }
+}

@@ -1,0 +1,202 @@
+//! Hook calls that show that something was saved whose `post` has not come.
+//!
+//! Everything that the `post` does is done then, so that nobody evades a check in the seconds before the look-up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::base::clock::{Timestamp, later};
+use crate::base::telemetry::Trace;
+use crate::http::hooks::call::Call;
+use crate::http::hooks::pre::READ_RECORD_WITHIN;
+use crate::http::hooks::report::{Account, report};
+use crate::http::hooks::state::Door;
+use crate::kratos::fingerprint::{GUARD_PREFIX, fingerprint};
+use crate::kratos::{Flow, Payload};
+use crate::model::pending::PendingSignUp;
+use crate::store::{self, FlowState};
+
+/// So many logins and recoveries close flows at the same moment. The look-up finds the account of one that is left out.
+pub const SIDE_BY_SIDE: usize = 16;
+/// Longer than a database that works takes to close a flow.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// Longer than a flow is known after its identity was created.
+const KNOWN_FOR: Duration = Duration::from_hours(24 * 8);
+
+/// A settings call waits a moment for it, because the checks must know what is deferred.
+pub async fn close_before_settings(door: &Door, call: &Call, payload: &Payload) {
+    let changes = door.resolution.looks_back() || door.pending.wants_updates;
+    if call.hook.flow != Flow::Settings || !changes {
+        return;
+    }
+    let Some(identity) = as_it_was(payload) else {
+        return;
+    };
+    let known = Known {
+        door,
+        trace: call.trace,
+        identity_id: payload.identity_id,
+        identity: &identity,
+    };
+    let until = later(door.clock.now(), READ_RECORD_WITHIN).min(call.until);
+    let closed = async {
+        known.close_sign_up().await?;
+        known.attribute_changes().await
+    };
+    match door.clock.before(until, closed).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => known.failed(&error.in_full()),
+        // The checks that can be deferred must accept the change, as long as it is not known whether one is.
+        None => known.failed("the database did not answer in time"),
+    }
+}
+
+/// A login or a recovery is answered from memory, so this is a task of its own. The answer does not wait for it.
+pub fn close_after_sign_in(door: &Arc<Door>, call: &Call, payload: Payload) {
+    let Some(identity) = payload.identity else {
+        return;
+    };
+    if !door.resolution.looks_back() || !can_have_open_flow(&identity, call.at) {
+        return;
+    }
+    let (trace, identity_id) = (call.trace, payload.identity_id);
+    let Ok(permit) = Arc::clone(&door.closings).try_acquire_owned() else {
+        tracing::warn!(identity.id = %identity_id, "It was not looked whether a `post` of this account was lost: too many logins wait for the database");
+        return;
+    };
+    let answers = Arc::clone(&door.answers);
+    let door = Arc::clone(door);
+    answers.aside(async move {
+        let known = Known {
+            door: &door,
+            trace,
+            identity_id,
+            identity: &identity,
+        };
+        let until = later(door.clock.now(), CLOSE_WITHIN);
+        match door.clock.before(until, known.close_sign_up()).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => known.failed(&error.in_full()),
+            None => known.failed("the database did not answer in time"),
+        }
+        drop(permit);
+    });
+}
+
+/// Whether the identity carries the id of a flow that can still be known.
+fn can_have_open_flow(identity: &Value, now: Timestamp) -> bool {
+    let created_at = identity["created_at"].as_str();
+    let created_at = created_at.and_then(|text| text.parse::<Timestamp>().ok());
+    guard_id_of(identity).is_some()
+        && created_at.is_none_or(|created_at| now < later(created_at, KNOWN_FOR))
+}
+
+fn guard_id_of(identity: &Value) -> Option<&str> {
+    let external_id = identity["external_id"].as_str()?;
+    external_id.starts_with(GUARD_PREFIX).then_some(external_id)
+}
+
+/// The identity before the change.
+fn as_it_was(payload: &Payload) -> Option<Value> {
+    let mut identity = payload.identity.clone()?;
+    let previous = payload.previous.as_ref()?;
+    for part in ["traits", "metadata_public"] {
+        identity[part] = previous[part].clone();
+    }
+    Some(identity)
+}
+
+/// An identity that exists, as the call shows it.
+struct Known<'a> {
+    door: &'a Door,
+    trace: Trace,
+    identity_id: Uuid,
+    identity: &'a Value,
+}
+
+impl Known<'_> {
+    /// The `external_id` names the flow that the identity came of.
+    async fn close_sign_up(&self) -> Result<(), store::Error> {
+        let Some(external_id) = guard_id_of(self.identity) else {
+            return Ok(());
+        };
+        if !self.door.resolution.looks_back() {
+            return Ok(());
+        }
+        let Some(flow_id) = self.door.store.open_flow(external_id).await? else {
+            return Ok(());
+        };
+        let state = self.door.store.flow(flow_id).await?;
+        match state.pending.last() {
+            Some(newest) => self.found(newest, &state).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Changes in settings that gave the identity the traits that it had before this call were saved.
+    async fn attribute_changes(&self) -> Result<(), store::Error> {
+        let hash = fingerprint(&self.identity["traits"]);
+        let store = &self.door.store;
+        for flow_id in store.flows_of_change(self.identity_id, &hash).await? {
+            let state = store.flow(flow_id).await?;
+            if let Some(saved) = saved_change(&state, self.identity_id, &hash) {
+                self.found(saved, &state).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn found(&self, one: &PendingSignUp, state: &FlowState) -> Result<(), store::Error> {
+        let door = self.door;
+        let found = (self.identity_id, self.identity);
+        let resolved = door.resolution.found(one, found, state, door.clock.now());
+        if resolved.is_stale {
+            return Ok(());
+        }
+        let stored = door.store.write(&resolved.batch).await?.len();
+        if stored > 0 {
+            door.metrics.deliveries_stored.inc_by(stored as u64);
+            door.stored.notify_one();
+        }
+        let flow_id = one.key.flow_id;
+        tracing::warn!(
+            flow.id = %flow_id, identity.id = %self.identity_id, trace.id = %self.trace, stored,
+            "Recovered a lost `post` from a later hook call of the account: stored {stored} deliveries"
+        );
+        let account = Account {
+            flow_id,
+            identity_id: self.identity_id,
+            trace: self.trace,
+            method: &one.method,
+        };
+        report(door, &account, &resolved);
+        Ok(())
+    }
+
+    fn failed(&self, error: &str) {
+        tracing::warn!(identity.id = %self.identity_id, trace.id = %self.trace, error, "It is not known whether a `post` of this account was lost");
+    }
+}
+
+/// The newest submission of a settings flow that gave the identity these traits. One that left the traits as they were proves
+/// nothing, and an equal one that is attributed already may be the one that was saved.
+fn saved_change<'s>(
+    state: &'s FlowState,
+    identity_id: Uuid,
+    hash: &str,
+) -> Option<&'s PendingSignUp> {
+    let has_traits = |one: &&PendingSignUp| one.hash.traits == hash;
+    let mut same = state.pending.iter().filter(has_traits);
+    if same.any(|one| one.identity_id == Some(identity_id)) {
+        return None;
+    }
+    let changed = |one: &&PendingSignUp| {
+        let previous = one.details.scene.previous.as_ref();
+        previous.is_some_and(|previous| fingerprint(&previous["traits"]) != hash)
+    };
+    let same = state.pending.iter().filter(has_traits);
+    same.filter(changed).max_by_key(|one| one.accepted_at)
+}

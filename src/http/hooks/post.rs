@@ -1,0 +1,236 @@
+//! payload -> deliveries stored -> reply
+
+use crate::base::clock::{Timestamp, milliseconds};
+use crate::checks::follow_up::{Made, Resolved, event};
+use crate::expression::Names;
+use crate::http::hooks::call::Call;
+use crate::http::hooks::identity_activity;
+use crate::http::hooks::pre::place;
+use crate::http::hooks::report::{Account, report};
+use crate::http::hooks::response::Answer;
+use crate::http::hooks::state::Door;
+use crate::kratos::fingerprint::guard_id;
+use crate::kratos::{Flow, Payload, Reply};
+use crate::store::{self, FlowState, attribution};
+
+/// Stores what the saved identity calls for, and says yes once it is stored.
+pub async fn answer(door: &Door, call: &Call) -> Answer {
+    let payload = match call
+        .body
+        .as_ref()
+        .map_err(ToString::to_string)
+        .and_then(|body| Payload::parse(body).map_err(|error| error.to_string()))
+    {
+        Ok(mut payload) => {
+            door.add_client_ip(&mut payload);
+            payload
+        }
+        Err(error) => return unread(door, &error),
+    };
+    if payload.identity_id.is_nil() {
+        let mend = format!(
+            "the hook of {} that calls `post` has `response: {{parse: true}}` (or stands under `before`), so Kratos calls \
+             it before saving; take that out",
+            place(call)
+        );
+        door.tell_wiring(&call.hook, "post_before_saving", &mend);
+        return Answer::new(Reply::Yes, "miswired");
+    }
+    identity_activity::post(door, call, &payload).await;
+    match store(door, call, &payload).await {
+        Ok(stored) => {
+            let duration_ms = milliseconds(call.at, door.clock.now());
+            tracing::info!(
+                trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, stored, duration_ms,
+                "Stored {stored} deliveries of a {} by `{}`", call.hook.flow, call.hook.method
+            );
+            Answer::new(Reply::Yes, "stored")
+        }
+        // The person has an account; no need to show them an error page.
+        Err(error) if is_looked_up(door, call, &payload) => {
+            door.alarm("not_stored");
+            tracing::error!(
+                trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
+                "ALARM: deliveries could not be stored; they are made when the sign-up is looked up, as soon as the database is back"
+            );
+            Answer::new(Reply::Yes, "journalled")
+        }
+        Err(error) => {
+            tracing::error!(
+                trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
+                "Deliveries could not be stored; Kratos is asked to call again"
+            );
+            Answer::new(Reply::AskAgain, "not_stored")
+        }
+    }
+}
+
+/// Whether the sweeper makes up for it.
+fn is_looked_up(door: &Door, call: &Call, payload: &Payload) -> bool {
+    door.pending.looks_up
+        && call.hook.flow == Flow::Registration
+        && door.intake.has_pending(payload.flow_id)
+}
+
+/// An account was made of which we were not told. A refusal would show an error page to somebody who has
+/// an account, so it is a yes, and an alarm.
+fn unread(door: &Door, error: &str) -> Answer {
+    door.alarm("unreadable");
+    door.hurry.notify_one();
+    if door.pending.looks_up {
+        tracing::error!(
+            error,
+            "ALARM: a `post` could not be read: an account was made or changed of which nothing is known; it is looked for \
+             among the sign-ups that had passed"
+        );
+    } else {
+        tracing::error!(
+            error,
+            "ALARM: a `post` could not be read: an account was made or changed of which nothing is known, and nothing is \
+             delivered for it; compare the newest identities of Kratos with `vestibule deliveries list`, and set \
+             `kratos.admin_url`, so that such accounts are found"
+        );
+    }
+    Answer::new(Reply::Yes, "unreadable")
+}
+
+async fn store(door: &Door, call: &Call, payload: &Payload) -> Result<usize, String> {
+    let stored = door.clock.before(call.until, resolve(door, call, payload));
+    let stored = stored
+        .await
+        .ok_or_else(|| "the database did not answer in time".to_owned())??;
+    if stored > 0 {
+        door.metrics.deliveries_stored.inc_by(stored as u64);
+        door.stored.notify_one();
+    }
+    Ok(stored)
+}
+
+/// Everything that follows, in one transaction. Several rounds, because what was reserved may be released, and another
+/// submission accepted, at the same moment.
+async fn resolve(door: &Door, call: &Call, payload: &Payload) -> Result<usize, String> {
+    let is_registration = call.hook.flow == Flow::Registration;
+    if is_registration
+        && door.pending.looks_up
+        && door.resolution.tells_flows_apart()
+        && !has_guard_id(payload)
+    {
+        // So that an earlier sign-up of the same visitor, which came to nothing, is not taken for this one.
+        let attributed =
+            attribution::attribute(&*door.store, payload.identity_id, payload.flow_id, call.at);
+        attributed.await.map_err(|error| error.in_full())?;
+    }
+    let mut last = String::new();
+    for _ in 0..4 {
+        let state = if reads_state(door, call, payload) {
+            let state = door.store.flow(payload.flow_id).await;
+            state.map_err(|error| error.in_full())?
+        } else {
+            FlowState::default()
+        };
+        let resolved = resolved(door, call, payload, &state);
+        if resolved.is_stale {
+            "the flow changes all the time".clone_into(&mut last);
+            continue;
+        }
+        let account = Account {
+            flow_id: payload.flow_id,
+            identity_id: payload.identity_id,
+            trace: call.trace,
+            method: &call.hook.method,
+        };
+        report(door, &account, &resolved);
+        if resolved.batch.is_empty() {
+            return Ok(0);
+        }
+        match door.intake.write(resolved.batch).await {
+            Ok(stored) => {
+                observe_guard(door, call, resolved.guard).await;
+                return Ok(stored);
+            }
+            Err(error) if matches!(*error, store::Error::Changed) => last = error.in_full(),
+            Err(error) => return Err(error.in_full()),
+        }
+    }
+    Err(last)
+}
+
+fn has_guard_id(payload: &Payload) -> bool {
+    let identity = payload.identity.as_ref();
+    let external_id = identity.and_then(|identity| identity["external_id"].as_str());
+    external_id == Some(&guard_id(payload.flow_id))
+}
+
+/// Whether something recorded of the flow waits for this call.
+fn reads_state(door: &Door, call: &Call, payload: &Payload) -> bool {
+    match call.hook.flow {
+        // The identity's `external_id` says everything about the flow, unless something was reserved or deferred.
+        Flow::Registration => {
+            door.resolution.looks_back() || door.pending.looks_up && !has_guard_id(payload)
+        }
+        Flow::Settings => {
+            door.resolution.looks_back() || door.pending.looks_up && door.pending.wants_updates
+        }
+        Flow::Verification | Flow::Login | Flow::Recovery => false,
+    }
+}
+
+/// Keeps whether Kratos stores our `external_id`.
+async fn observe_guard(door: &Door, call: &Call, returned: Option<bool>) {
+    let Some(returned) = returned else { return };
+    let method = &call.hook.method;
+    match door.proof.observe(method, returned).await {
+        Ok(true) => {
+            tracing::error!(
+                hook.method = method,
+                "A `post` of `{method}` did not return the `external_id` that `pre` had answered: Kratos is older than v25.4.0, or \
+                 another hook replaces it. Without it a form that is sent several times at the same moment can make several \
+                 accounts; what is reserved belongs to one submission until this is fixed (docs/nothing-is-lost.md)"
+            );
+        }
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(error = %error.in_full(), "It could not be stored whether Kratos keeps our `external_id`");
+        }
+    }
+}
+
+/// When Kratos created the identity; `None` if the call does not say.
+fn created_at(payload: &Payload) -> Option<Timestamp> {
+    let identity = payload.identity.as_ref()?;
+    let created_at: Timestamp = identity["created_at"].as_str()?.parse().ok()?;
+    // Before it is saved, Kratos has a zero moment there.
+    (created_at > Timestamp::UNIX_EPOCH).then_some(created_at)
+}
+
+fn resolved(door: &Door, call: &Call, payload: &Payload, state: &FlowState) -> Resolved {
+    let names = Names {
+        identity: payload.identity.as_ref(),
+        previous: payload.previous.as_ref(),
+        value: None,
+        flow: Some(&payload.flow),
+        request: Some(&payload.request),
+        method: &call.hook.method,
+        now: call.at,
+        response: None,
+        checks: None,
+        taken: None,
+        lists: &door.lists,
+    };
+    let made = Made {
+        event: event(&call.hook),
+        identity_id: payload.identity_id,
+        flow_id: payload.flow_id,
+        trigger_id: &call.trigger,
+        names,
+        expires_at: payload.expires_at(call.at),
+        created_at: created_at(payload).unwrap_or(call.at),
+        in_force: &door.in_force,
+    };
+    let mut resolved = door.resolution.made(&made, state);
+    if !door.pending.reads_record(&call.hook) {
+        // No flow is recorded, so there is none to close.
+        resolved.batch.closed.clear();
+    }
+    resolved
+}

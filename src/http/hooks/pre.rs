@@ -1,0 +1,340 @@
+//! payload -> verdict -> reply
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use crate::base::clock::{later, milliseconds};
+use crate::checks::{self, Judgement, OpenDeferrals};
+use crate::http::hooks::call::{Call, Unread};
+use crate::http::hooks::identity_activity;
+use crate::http::hooks::open_flow;
+use crate::http::hooks::pending::Held;
+use crate::http::hooks::response::Answer;
+use crate::http::hooks::sign_in;
+use crate::http::hooks::state::Door;
+use crate::kratos::fingerprint::has_nul;
+use crate::kratos::reply::RefusalStatus;
+use crate::kratos::{Flow, Form, Payload, Reply};
+use crate::model::decision::{CheckRecord, Decision};
+use crate::model::delivery::{Queue, State};
+use crate::model::message::Wording;
+use crate::model::pending::{FlowRecord, MAX_SUBMISSIONS};
+use crate::model::verdict::{Finding, Verdict};
+use crate::store::{self, Batch, Filter};
+
+/// Longer than a database that works takes to read one row.
+pub(super) const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);
+/// No identity has so much that is undelivered, unless something is very wrong.
+const MOST_OPEN_OF_AN_IDENTITY: u32 = 1000;
+/// While the database is away, no call waits for it.
+const RECORD_UNREADABLE_FOR: Duration = Duration::from_secs(1);
+
+/// Judges a sign-up or a change of settings. Always a yes, or a refusal with words.
+pub async fn answer(door: &Door, call: &Call) -> Answer {
+    let hook = &call.hook;
+    let mut payload = match read(call) {
+        Ok(payload) => payload,
+        Err((status, error)) => {
+            tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "`pre` refused a call that it could not read");
+            return Answer::new(door.refuse(status, &door.builtin.try_again), "unreadable");
+        }
+    };
+    if payload.identity.is_none() {
+        let mend = format!(
+            "this hook stands under `selfservice.flows.{flow}.before.hooks`; move it to \
+             `selfservice.flows.{flow}.after.<method>.hooks`, with `response: {{parse: true}}`",
+            flow = hook.flow
+        );
+        door.tell_wiring(hook, "pre_without_identity", &mend);
+        let reply = door.refuse(RefusalStatus::BadRequest, &door.builtin.not_possible);
+        return Answer::new(reply, "miswired");
+    }
+    if hook.flow == Flow::Registration && !payload.identity_id.is_nil() {
+        let mend = format!(
+            "the hook of {} has no `response: {{parse: true}}`, so Kratos called it after saving and nothing was \
+             checked; add that line to it",
+            place(call)
+        );
+        door.tell_wiring(hook, "pre_after_saving", &mend);
+        return Answer::new(Reply::Yes, "miswired");
+    }
+    if hook.flow == Flow::Settings
+        && let Some(refusal) = sign_in::refusal(door, call, &payload)
+    {
+        return refusal;
+    }
+    if let Some(wording) = refused_before_checks(door, call, &payload).await {
+        return Answer::new(door.refuse_visitor(&payload, wording), "refused");
+    }
+    door.add_client_ip(&mut payload);
+    let is_guarded = is_guarded(door, call, &payload).await;
+    open_flow::close_before_settings(door, call, &payload).await;
+    let deferrals = open_deferrals(door, call, &payload).await;
+    let refused_late = match hook.flow {
+        Flow::Settings => door.refused.marked(payload.identity_id),
+        _ => BTreeSet::new(),
+    };
+    let judged = door.checks.judge(checks::Call {
+        hook,
+        payload: &payload,
+        until: call.until,
+        trace: call.trace,
+        submission: &call.trigger,
+        is_guarded,
+        deferrals: &deferrals,
+        refused_late: &refused_late,
+    });
+    let (judgement, ()) = tokio::join!(
+        judged,
+        identity_activity::settings_begin(door, call, &payload)
+    );
+    let (verdict, records) = match record(door, call, &payload, judgement).await {
+        Recorded::Verdict(verdict, records) => (verdict, records),
+        Recorded::FlowIsClosed => {
+            let reply = door.refuse_visitor(&payload, &door.builtin.form_used);
+            return Answer::new(reply, "refused");
+        }
+    };
+    if matches!(verdict, Verdict::Refuse(_)) {
+        identity_activity::settings_refused(door, call, &payload);
+    }
+    let outcome = verdict.as_str();
+    let duration_ms = milliseconds(call.at, door.clock.now());
+    tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, outcome, duration_ms, "Judged a {} by `{}`: {outcome}", hook.flow, hook.method);
+    door.recorder.record(Decision {
+        hook: hook.clone(),
+        flow_id: payload.flow_id,
+        at: call.at,
+        duration_ms,
+        outcome,
+        checks: records,
+    });
+    Answer::new(
+        verdict.into_reply(Form::new(payload.nodes.as_deref())),
+        outcome,
+    )
+}
+
+/// The message if the submission cannot succeed, whatever the checks say.
+async fn refused_before_checks<'d>(
+    door: &'d Door,
+    call: &Call,
+    payload: &Payload,
+) -> Option<&'d Wording> {
+    let traits = payload
+        .identity
+        .as_ref()
+        .map(|identity| &identity["traits"]);
+    if traits.is_some_and(has_nul) {
+        tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, "Refused traits with U+0000, which databases do not store");
+        return Some(&door.builtin.not_valid);
+    }
+    if !door.pending.reads_record(&call.hook) {
+        return None;
+    }
+    let record = read_record(door, call, payload).await?;
+    let reason = if record.identity_id.is_some() {
+        "an identity came of its flow already"
+    } else if record.submissions >= MAX_SUBMISSIONS {
+        "too many submissions of its flow were accepted"
+    } else {
+        return None;
+    };
+    tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, "Refused a submission: {reason}");
+    Some(&door.builtin.form_used)
+}
+
+/// What is recorded of the flow. While the database does not answer, a submission that neither reserves nor defers goes on,
+/// because Kratos keeps the `external_id` unique; one that does is refused when that cannot be recorded.
+async fn read_record(door: &Door, call: &Call, payload: &Payload) -> Option<FlowRecord> {
+    let now = door.clock.now();
+    let unreadable_until = || {
+        door.record_unreadable_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    };
+    if unreadable_until().is_some_and(|until| now < until) {
+        return None;
+    }
+    let until = later(now, READ_RECORD_WITHIN).min(call.until);
+    let record = door
+        .clock
+        .before(until, door.store.flow_record(payload.flow_id))
+        .await;
+    match record {
+        Some(Ok(record)) => record,
+        failed => {
+            let error = match failed {
+                Some(Err(error)) => error.in_full(),
+                _ => "the database did not answer in time".to_owned(),
+            };
+            *unreadable_until() = Some(later(door.clock.now(), RECORD_UNREADABLE_FOR));
+            tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "It is not known whether an identity came of the flow already; the checks decide");
+            None
+        }
+    }
+}
+
+/// Whether Kratos is proven to make at most one identity of the flow.
+async fn is_guarded(door: &Door, call: &Call, payload: &Payload) -> bool {
+    if !door.pending.holds_registrations || door.pending.guard_id(&call.hook, payload).is_none() {
+        return false;
+    }
+    let until = later(door.clock.now(), READ_RECORD_WITHIN).min(call.until);
+    let proven = door.proof.is_proven(&call.hook.method);
+    matches!(door.clock.before(until, proven).await, Some(Ok(true)))
+}
+
+/// The checks whose question about this identity is still open.
+async fn open_deferrals(door: &Door, call: &Call, payload: &Payload) -> OpenDeferrals {
+    if call.hook.flow != Flow::Settings || !door.resolution.defers() {
+        return OpenDeferrals::default();
+    }
+    let open = Filter {
+        identity: Some(payload.identity_id),
+        ..Filter::default()
+    };
+    let until = later(door.clock.now(), READ_RECORD_WITHIN).min(call.until);
+    let listed = door
+        .clock
+        .before(until, door.store.list(&open, MOST_OPEN_OF_AN_IDENTITY))
+        .await;
+    let Some(Ok(listed)) = listed else {
+        tracing::warn!(
+            trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id,
+            "It is not known whether a check is deferred for this identity, so every check that can be deferred must accept the change"
+        );
+        return OpenDeferrals {
+            is_unknown: true,
+            ..OpenDeferrals::default()
+        };
+    };
+    let checks = listed
+        .iter()
+        // One that was given up has had no answer either.
+        .filter(|one| matches!(one.state, State::Pending | State::Abandoned))
+        .filter_map(|one| match Queue::named(&one.plan) {
+            Queue::Check(check) => Some(check.to_owned()),
+            _ => None,
+        });
+    OpenDeferrals {
+        checks: checks.collect(),
+        is_unknown: listed.len() >= MOST_OPEN_OF_AN_IDENTITY as usize,
+    }
+}
+
+/// What recording an acceptance came to.
+enum Recorded {
+    /// The verdict that counts.
+    Verdict(Verdict, Vec<CheckRecord>),
+    /// An identity came of the flow while the checks ran.
+    FlowIsClosed,
+}
+
+/// Records an accepted submission without delaying the response. Only where something was deferred or reserved the response
+/// waits: that acceptance counts only once it is recorded.
+async fn record(door: &Door, call: &Call, payload: &Payload, judgement: Judgement) -> Recorded {
+    let Judgement {
+        verdict,
+        records,
+        postponed,
+        reservations,
+        no_longer_deferred,
+        no_longer_refused,
+    } = judgement;
+    if matches!(verdict, Verdict::Refuse(_)) {
+        return Recorded::Verdict(verdict, records);
+    }
+    let guard_id = door.pending.guard_id(&call.hook, payload);
+    let verdict = with_external_id(verdict, guard_id);
+    let held = Held {
+        deferred: postponed.iter().map(|one| one.deferred.clone()).collect(),
+        reservations,
+        no_longer_deferred,
+        no_longer_refused,
+    };
+    let used = held.reservations.iter().map(|id| (*id, call.until));
+    let used: Vec<_> = used.collect();
+    let now = door.clock.now();
+    let acceptance =
+        door.pending
+            .acceptance(&call.hook, payload, &call.trigger, &verdict, held, now);
+    let Some(acceptance) = acceptance else {
+        return Recorded::Verdict(verdict, records);
+    };
+    let must_hold = acceptance.must_hold;
+    if !must_hold && !door.pending.is_awaited(&call.hook) {
+        door.intake.record_pending(acceptance);
+        return Recorded::Verdict(verdict, records);
+    }
+    let batch = Batch {
+        accepted: vec![acceptance],
+        used,
+        ..Batch::default()
+    };
+    // One that need not be recorded does not wait for a database that is silent.
+    let until = if must_hold {
+        call.until
+    } else {
+        later(door.clock.now(), READ_RECORD_WITHIN).min(call.until)
+    };
+    let stored = door.clock.before(until, door.intake.write(batch)).await;
+    let error = match stored {
+        Some(Ok(_)) => return Recorded::Verdict(verdict, records),
+        Some(Err(error)) if matches!(*error, store::Error::Changed) => {
+            tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, "Refused a submission: its flow was closed, or what it reserved was released, while the checks ran");
+            return Recorded::FlowIsClosed;
+        }
+        Some(Err(error)) => error.in_full(),
+        None => "the database did not answer in time".to_owned(),
+    };
+    if !must_hold {
+        tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "An accepted sign-up could not be recorded");
+        door.metrics.journal_dropped.inc();
+        return Recorded::Verdict(verdict, records);
+    }
+    tracing::error!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "A sign-up is refused, because what was deferred or reserved for it could not be recorded");
+    let mut findings: Vec<Finding> = postponed.into_iter().map(|one| one.otherwise).collect();
+    if findings.is_empty() {
+        let try_again = door.visitor_message(payload, &door.builtin.try_again);
+        findings.push(Finding {
+            field: None,
+            message: try_again,
+        });
+    }
+    Recorded::Verdict(Verdict::Refuse(findings), records)
+}
+
+fn with_external_id(verdict: Verdict, external_id: Option<String>) -> Verdict {
+    let Some(external_id) = external_id else {
+        return verdict;
+    };
+    let mut changes = match verdict {
+        Verdict::Admit => serde_json::Map::new(),
+        Verdict::AdmitWith(changes) => changes,
+        refusal @ Verdict::Refuse(_) => return refusal,
+    };
+    changes.insert("external_id".to_owned(), external_id.into());
+    Verdict::AdmitWith(changes)
+}
+
+/// Reads the body.
+pub fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {
+    let body = call.body.as_ref().map_err(|unread| match unread {
+        Unread::TooLarge => (RefusalStatus::TooLarge, unread.to_string()),
+        Unread::Incomplete => (RefusalStatus::BadRequest, unread.to_string()),
+    })?;
+    Payload::parse(body).map_err(|error| (RefusalStatus::BadRequest, error.to_string()))
+}
+
+/// The place in kratos.yml at which this hook stands.
+pub fn place(call: &Call) -> String {
+    let method = match (call.hook.flow, call.hook.method.as_str()) {
+        // Kratos has one list for all its methods.
+        (Flow::Verification | Flow::Recovery, _) | (Flow::Login, "") => String::new(),
+        (_, "") => ".<method>".to_owned(),
+        (_, method) => format!(".{method}"),
+    };
+    format!("`selfservice.flows.{}.after{method}.hooks`", call.hook.flow)
+}

@@ -1,0 +1,59 @@
+//! What is logged and counted about an account once it is attributed.
+
+use uuid::Uuid;
+
+use crate::base::telemetry::Trace;
+use crate::checks::follow_up::{Doubt, Resolved};
+use crate::http::hooks::state::Door;
+
+/// An account, and the call that showed it.
+pub struct Account<'a> {
+    /// The flow that it came of.
+    pub flow_id: Uuid,
+    /// Its id.
+    pub identity_id: Uuid,
+    /// Of the call.
+    pub trace: Trace,
+    /// The method of the flow.
+    pub method: &'a str,
+}
+
+/// Reports what is wrong with the attribution, and which reservations were released too early.
+pub fn report(door: &Door, account: &Account<'_>, resolved: &Resolved) {
+    for check in &resolved.taken_again {
+        tracing::warn!(
+            flow.id = %account.flow_id, identity.id = %account.identity_id, check,
+            "The account became known after what check `{check}` had reserved was released; it is reserved again"
+        );
+    }
+    for check in &resolved.too_late {
+        door.metrics.late_posts.inc();
+        tracing::error!(
+            flow.id = %account.flow_id, identity.id = %account.identity_id, check,
+            "ALARM: an account became known after what check `{check}` had reserved was released, and it cannot be reserved again; see \
+             `vestibule deliveries list --state abandoned`"
+        );
+    }
+    let Some(doubt) = resolved.doubt else { return };
+    if doubt != Doubt::OtherTraits {
+        door.alarm(doubt.as_str());
+    }
+    let (flow_id, identity_id, trace) = (account.flow_id, account.identity_id, account.trace);
+    match doubt {
+        Doubt::OtherTraits => tracing::warn!(
+            flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace,
+            "The account has other traits than the accepted sign-up of its flow; put Vestibule's `pre` hook behind the other \
+             blocking hooks in kratos.yml"
+        ),
+        Doubt::Ambiguous => tracing::error!(
+            flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace,
+            "ALARM: several submissions of a flow were accepted, and the account has the traits of none; see \
+             `vestibule deliveries list --state abandoned`"
+        ),
+        Doubt::NotRecorded => tracing::error!(
+            flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace, hook.method = account.method,
+            "ALARM: an account was made of which no accepted sign-up is recorded, although a check could have reserved or deferred; \
+             see `vestibule deliveries list --state abandoned`"
+        ),
+    }
+}

@@ -1,0 +1,122 @@
+//! Logins and recoveries: people whose account was refused late are kept out.
+//!
+//! The answer comes from memory. It never waits for the database.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::clock::{Timestamp, later};
+use crate::checks::activity::Activity;
+use crate::checks::refused_identities::Standing;
+use crate::http::hooks::call::Call;
+use crate::http::hooks::open_flow::close_after_sign_in;
+use crate::http::hooks::pre::{place, read};
+use crate::http::hooks::response::Answer;
+use crate::http::hooks::state::Door;
+use crate::kratos::form::gather;
+use crate::kratos::reply::RefusalStatus;
+use crate::kratos::{Field, Flow, Form, Payload, Reply};
+use crate::model::late_refusal::LateRefusal;
+
+/// Kratos writes to the identity after some logins, as by a lookup secret.
+const AFTER_LOGIN: Duration = Duration::from_secs(1);
+
+/// Lets a person in unless their account was refused late.
+pub fn answer(door: &Arc<Door>, call: &Call) -> Answer {
+    let hook = &call.hook;
+    door.refused.asked();
+    let payload = match read(call) {
+        Ok(payload) => payload,
+        Err((status, error)) => {
+            tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "`pre` refused a call that it could not read");
+            return Answer::new(door.refuse(status, &door.builtin.try_again), "unreadable");
+        }
+    };
+    if payload.identity.is_none() || payload.identity_id.is_nil() {
+        let mend = format!(
+            "this hook of {} is called without an identity; move it from `before` to `after`",
+            place(call)
+        );
+        door.tell_wiring(hook, "pre_without_identity", &mend);
+        let reply = door.refuse(RefusalStatus::BadRequest, &door.builtin.not_possible);
+        return Answer::new(reply, "miswired");
+    }
+    if let Some(refusal) = refusal(door, call, &payload) {
+        return refusal;
+    }
+    if door.writes_identities {
+        note(door, &payload, later(door.clock.now(), AFTER_LOGIN), false);
+    }
+    close_after_sign_in(door, call, payload);
+    Answer::new(Reply::Yes, "admit")
+}
+
+/// The refusal of a person whose account was refused late; `None` if they may go on.
+pub fn refusal(door: &Door, call: &Call, payload: &Payload) -> Option<Answer> {
+    let refusals = match door.refused.of(payload.identity_id) {
+        Standing::Free => return None,
+        Standing::Unknown => {
+            tracing::error!(trace.id = %call.trace, identity.id = %payload.identity_id, "It is not known yet who was refused late; the person is asked to try again");
+            let reply = door.refuse(RefusalStatus::BadRequest, &door.builtin.try_again);
+            return Some(Answer::new(reply, "not_loaded"));
+        }
+        Standing::Refused(refusals) => refusals,
+    };
+    note(door, payload, door.clock.now(), true);
+    let identity = payload.identity.as_ref()?;
+    // In settings the identity is the one that is to be saved, so only a login shows an operator's act.
+    if call.hook.flow.signs_in()
+        && refusals
+            .iter()
+            .any(|refusal| refusal.is_overruled_by(identity))
+    {
+        tracing::info!(trace.id = %call.trace, identity.id = %payload.identity_id, "An operator has activated an account that had been refused late");
+        return None;
+    }
+    let check = refusals.first().map(|refusal| refusal.check.as_str());
+    tracing::info!(
+        trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, check,
+        "Refused a {} by `{}`: the account was refused late", call.hook.flow, call.hook.method
+    );
+    let messages = refusals
+        .iter()
+        .flat_map(|refusal| message(door, call, payload, refusal));
+    Some(Answer::new(
+        Reply::refused(gather(messages.collect())),
+        "refused_late",
+    ))
+}
+
+fn message(
+    door: &Door,
+    call: &Call,
+    payload: &Payload,
+    refusal: &LateRefusal,
+) -> Vec<crate::kratos::reply::Placed> {
+    let language = payload.header("accept-language");
+    let stored = refusal.message.as_ref();
+    let message =
+        stored.and_then(|stored| door.reader(language).stored_message(stored, &refusal.check));
+    let message = message.unwrap_or_else(|| {
+        door.message(
+            &door.builtin.account_refused,
+            language,
+            Some(&refusal.check),
+        )
+    });
+    // Only in settings the form has the field.
+    let field = stored
+        .filter(|_| call.hook.flow == Flow::Settings)
+        .and_then(|stored| Field::parse(stored.field.as_deref()?).ok());
+    Form::new(payload.nodes.as_deref()).place(field.as_ref(), message)
+}
+
+fn note(door: &Door, payload: &Payload, verify_at: Timestamp, is_refused: bool) {
+    if let Some(activity) = &door.activity {
+        activity.note(Activity {
+            identity_id: payload.identity_id,
+            verify_at,
+            is_refused,
+        });
+    }
+}

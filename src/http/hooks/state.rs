@@ -1,0 +1,208 @@
+//! What stands behind the hooks: everything that answering them needs.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::secret::Secret;
+use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::{HookLabels, ReasonLabels};
+use crate::checks::activity::ActivityLog;
+use crate::checks::follow_up::{InForce, Resolution};
+use crate::checks::refused_identities::RefusedIdentities;
+use crate::checks::{Builtin, Checks, Reader};
+use crate::expression::{Lists, Names};
+use crate::http::hooks::idempotency::Answers;
+use crate::http::hooks::pending::PendingPolicy;
+use crate::http::hooks::response::Answer;
+use crate::kratos::form::FORM_LEVEL;
+use crate::kratos::reply::{Placed, RefusalStatus};
+use crate::kratos::{Hook, Message, Payload, Reply, Stage};
+use crate::model::message::Wording;
+use crate::store::Store;
+use crate::store::decision_log::Recorder;
+use crate::store::guard::GuardProof;
+use crate::store::outbox::Intake;
+
+/// What answering a hook needs.
+pub struct Door {
+    /// Any of them proves that Kratos is calling.
+    pub keys: Vec<Secret>,
+    /// By when `pre` has answered.
+    pub deadline: Duration,
+    /// The header of the visitor's request that holds their address.
+    pub client_ip_header: Option<String>,
+    /// What a sign-up must pass.
+    pub checks: Checks,
+    /// What follows once an account is made.
+    pub resolution: Arc<Resolution>,
+    /// For expressions.
+    pub lists: Arc<Lists>,
+    /// What is recorded of accepted submissions.
+    pub pending: PendingPolicy,
+    /// Since when the checks that reserve or defer are in force. An account of later without a recorded sign-up is a fault.
+    pub in_force: InForce,
+    /// Whether Kratos stores our `external_id`.
+    pub proof: Arc<GuardProof>,
+    /// When the record of a flow is read again after the database did not answer.
+    pub record_unreadable_until: Mutex<Option<Timestamp>>,
+    /// Where deliveries are handed in.
+    pub intake: Intake,
+    /// Where it stands what was taken and deferred.
+    pub store: Arc<dyn Store>,
+    /// The identities that were refused after they had been created.
+    pub refused: Arc<RefusedIdentities>,
+    /// Where it is noted which identities may have changed; `None` if nothing is ever written into identities.
+    pub activity: Option<ActivityLog>,
+    /// Whether these settings write into identities through the admin API.
+    pub writes_identities: bool,
+    /// Asks for a look-up of every recent sign-up without a `post`.
+    pub hurry: Arc<Notify>,
+    /// Wakes the worker when something was stored.
+    pub stored: Arc<Notify>,
+    /// Where decisions go.
+    pub recorder: Recorder,
+    /// The calls under way and just answered.
+    pub answers: Arc<Answers>,
+    /// How many logins and recoveries may close flows at the same moment.
+    pub closings: Arc<Semaphore>,
+    /// Our own words.
+    pub builtin: Builtin,
+    /// For visitors whose language we do not have, or do not know.
+    pub default_language: String,
+    /// The time.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Door {
+    /// A refusal at form level, for when the call itself is at fault and nothing is known of the visitor.
+    #[must_use]
+    pub fn refuse(&self, status: RefusalStatus, wording: &Wording) -> Reply {
+        self.refuse_in(status, wording, None)
+    }
+
+    /// The same in the visitor's language.
+    #[must_use]
+    pub fn refuse_visitor(&self, payload: &Payload, wording: &Wording) -> Reply {
+        let language = payload.header("Accept-Language");
+        self.refuse_in(RefusalStatus::BadRequest, wording, language)
+    }
+
+    /// A message of our own in the visitor's language.
+    #[must_use]
+    pub fn visitor_message(&self, payload: &Payload, wording: &Wording) -> Message {
+        self.message(wording, payload.header("Accept-Language"), None)
+    }
+
+    fn refuse_in(
+        &self,
+        status: RefusalStatus,
+        wording: &Wording,
+        accept_language: Option<&str>,
+    ) -> Reply {
+        let message = self.message(wording, accept_language, None);
+        Reply::Refused {
+            status,
+            messages: vec![Placed::new(FORM_LEVEL, message)],
+        }
+    }
+
+    /// One of the built-in messages.
+    #[must_use]
+    pub fn message(
+        &self,
+        wording: &Wording,
+        accept_language: Option<&str>,
+        check: Option<&str>,
+    ) -> Message {
+        let names = Names {
+            identity: None,
+            previous: None,
+            value: None,
+            flow: None,
+            request: None,
+            method: "",
+            now: self.clock.now(),
+            response: None,
+            checks: None,
+            taken: None,
+            lists: &self.lists,
+        };
+        let reader = self.reader(accept_language);
+        reader.message(wording, &self.builtin.not_possible, &names, check, None)
+    }
+
+    /// Who reads a message.
+    #[must_use]
+    pub fn reader<'a>(&'a self, accept_language: Option<&'a str>) -> Reader<'a> {
+        Reader {
+            accept_language,
+            default_language: &self.default_language,
+        }
+    }
+
+    /// The answer if something in us broke: words to `pre`, "call again" to `post`.
+    #[must_use]
+    pub fn broken(&self, hook: &Hook) -> Answer {
+        let reply = match hook.stage {
+            Stage::Pre => self.refuse(RefusalStatus::BadRequest, &self.builtin.try_again),
+            Stage::Post => Reply::AskAgain,
+        };
+        Answer::new(reply, "broken")
+    }
+
+    /// Tells the operator that kratos.yml is wired wrongly, and what to change.
+    pub fn tell_wiring(&self, hook: &Hook, reason: &'static str, mend: &str) {
+        self.metrics
+            .wiring_problems
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
+        tracing::error!(
+            reason, hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
+            "kratos.yml is wired wrongly: {mend}"
+        );
+    }
+
+    /// Counts a `post` of which nothing could be stored.
+    pub fn alarm(&self, reason: &'static str) {
+        self.metrics
+            .unread_posts
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
+    }
+
+    /// Counts an answer.
+    pub fn count(&self, hook: &Hook, outcome: &'static str, seconds: f64) {
+        let (flow, stage) = (hook.flow.as_str(), hook.stage.as_str());
+        self.metrics
+            .hook_requests
+            .get_or_create(&HookLabels {
+                flow,
+                stage,
+                outcome,
+            })
+            .inc();
+        let labels = crate::base::telemetry::metrics::StageLabels { flow, stage };
+        self.metrics
+            .hook_seconds
+            .get_or_create(&labels)
+            .observe(seconds);
+    }
+
+    /// Adds `client_ip` to the visitor's request, if the configured header holds an address.
+    pub fn add_client_ip(&self, payload: &mut Payload) {
+        let address = self
+            .client_ip_header
+            .as_deref()
+            .and_then(|name| payload.header(name))
+            .and_then(|text| text.trim().parse::<IpAddr>().ok());
+        if let (Some(address), Some(request)) = (address, payload.request.as_object_mut()) {
+            request.insert("client_ip".to_owned(), address.to_string().into());
+        }
+    }
+}

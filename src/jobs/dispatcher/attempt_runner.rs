@@ -1,0 +1,188 @@
+//! One delivery, carried once.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+
+use super::{Carried, Courier, Jitter, Observer, Pace};
+use crate::base::clock::{Clock, Timestamp, later, milliseconds};
+use crate::model::delivery::backoff::{Schedule, next_try};
+use crate::model::delivery::{Attempt, Claimed, Outcome, Unanswered};
+use crate::store::settlement_writer::Settler;
+use crate::store::{AttemptRecord, Settlement, Store};
+
+/// When to come again if somebody else is writing into the same identity.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// What is left of a lease when the longest attempt has ended, to write down what came of it.
+const SETTLING: Duration = Duration::from_mins(1);
+
+/// Everything that one delivery needs on its way.
+pub(super) struct Carrier {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) settler: Settler,
+    pub(super) courier: Arc<dyn Courier>,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) clock: Clock,
+    pub(super) jitter: Jitter,
+    pub(super) pace: Pace,
+}
+
+impl Carrier {
+    /// For how long a delivery is claimed: longer than any attempt can take.
+    pub(super) fn lease(&self) -> Duration {
+        self.pace.longest_attempt + SETTLING
+    }
+
+    /// Calls the service and settles what came of it; when `cut` comes first, gives the delivery back.
+    pub(super) async fn carry(&self, delivery: Claimed, mut cut: watch::Receiver<bool>) {
+        let began_at = self.clock.now();
+        let end = later(began_at, self.pace.longest_attempt);
+        // A defect is met again with the next try, so that counts as one, and comes to an end.
+        let carrying = AssertUnwindSafe(self.courier.carry(&delivery)).catch_unwind();
+        let carried = self.clock.before(end, carrying);
+        let carried = tokio::select! {
+            biased;
+            carried = carried => match carried {
+                Some(Ok(carried)) => carried,
+                Some(Err(_)) => Attempt::Unanswered(Unanswered::BrokeDown).into(),
+                None => Attempt::Unanswered(Unanswered::Timeout).into(),
+            },
+            () = given(&mut cut) => return self.give_back(delivery, self.clock.now()).await,
+        };
+        let Carried {
+            attempt,
+            words,
+            followers,
+            late_refusal,
+            refusal_lift,
+        } = carried;
+        let ended_at = self.clock.now();
+        if attempt == Attempt::Unanswered(Unanswered::Busy) {
+            return self.give_back(delivery, later(ended_at, BUSY)).await;
+        }
+        let schedule = self.courier.schedule(&delivery.plan);
+        let outcome = attempt.outcome(
+            &schedule.unwrap_or(self.pace.schedule),
+            delivery.attempt,
+            delivery.keep_trying_until,
+            ended_at,
+            (self.jitter)(),
+        );
+        let record = AttemptRecord {
+            began_at,
+            ended_at,
+            status: attempt.status(),
+            error: attempt.error().map(|error| match words {
+                Some(words) => format!("{error}: {words}"),
+                None => error,
+            }),
+        };
+        self.tell(&delivery, &attempt, &record, &outcome);
+        let lease_ends = later(began_at, self.lease());
+        let settlement = Settlement {
+            followers: if outcome == Outcome::Delivered {
+                followers
+            } else {
+                Vec::new()
+            },
+            late_refusal: late_refusal.filter(|_| outcome == Outcome::Delivered),
+            refusal_lift: refusal_lift.filter(|_| outcome == Outcome::Delivered),
+            ..Settlement::of(&delivery, record, outcome.clone())
+        };
+        self.settle(&delivery, settlement, lease_ends, cut).await;
+        self.observer.attempted(&delivery, &attempt, &outcome);
+    }
+
+    /// Writes it down, and keeps trying to for as long as the lease lasts. If it cannot be written the
+    /// delivery is carried once more, under the same key.
+    async fn settle(
+        &self,
+        delivery: &Claimed,
+        settlement: Settlement,
+        lease_ends: Timestamp,
+        mut cut: watch::Receiver<bool>,
+    ) {
+        for tries in 1.. {
+            let error = match self.settler.write(settlement.clone()).await {
+                Ok(true) => return,
+                Ok(false) => {
+                    tracing::warn!(
+                        delivery.id = %delivery.id, plan = delivery.plan, attempt = delivery.attempt,
+                        "The lease had ended, so this attempt does not count",
+                    );
+                    return;
+                }
+                Err(error) => error.in_full(),
+            };
+            let next = next_try(
+                &Schedule::DATABASE,
+                tries,
+                self.clock.now(),
+                (self.jitter)(),
+            );
+            let last = next >= lease_ends || *cut.borrow();
+            tracing::error!(
+                delivery.id = %delivery.id, plan = delivery.plan, attempt = delivery.attempt, error, last,
+                "What came of an attempt could not be written down",
+            );
+            if last {
+                return;
+            }
+            tokio::select! {
+                () = self.clock.until(next) => {}
+                () = given(&mut cut) => {}
+            }
+        }
+    }
+
+    async fn give_back(&self, delivery: Claimed, due_at: Timestamp) {
+        let id = delivery.id;
+        if let Err(error) = self.store.give_back(&[delivery], due_at).await {
+            tracing::warn!(
+                delivery.id = %id, error = %error.in_full(),
+                "A delivery could not be given back; it is due again when its lease ends",
+            );
+        }
+    }
+
+    fn tell(
+        &self,
+        delivery: &Claimed,
+        attempt: &Attempt,
+        record: &AttemptRecord,
+        outcome: &Outcome,
+    ) {
+        let destination = self.courier.destination(&delivery.plan);
+        let name = destination.as_ref().map_or("?", |to| to.name.as_str());
+        let duration_ms = milliseconds(record.began_at, record.ended_at);
+        let tries = delivery.attempt;
+        macro_rules! line {
+            ($level:ident, $($words:tt)+) => {
+                tracing::$level!(
+                    delivery.id = %delivery.id, plan = delivery.plan, service.name = name,
+                    attempt = tries, status = record.status, duration_ms, $($words)+
+                )
+            };
+        }
+        match outcome {
+            Outcome::Delivered => line!(info, "Delivered to `{name}` on try {tries}"),
+            Outcome::RetryAt(next) => line!(
+                warn,
+                "Not delivered to `{name}` on try {tries} ({attempt}); next try at {next}"
+            ),
+            Outcome::Abandoned => line!(
+                error,
+                "Abandoned after try {tries} at `{name}` ({attempt}); see `vestibule deliveries`"
+            ),
+        }
+    }
+}
+
+/// Waits for a sign; also done when nobody is left to give it.
+async fn given(sign: &mut watch::Receiver<bool>) {
+    let _ = sign.wait_for(|given| *given).await;
+}

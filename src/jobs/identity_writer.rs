@@ -1,0 +1,467 @@
+//! Writes into identities through Kratos's admin API.
+//!
+//! Kratos reads, changes and writes whole rows without a lock. So only one write per identity is under way at a time, none
+//! while a settings call of that identity is, and each is verified afterwards.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::ReasonLabels;
+use crate::checks::refused_identities::RefusedIdentities;
+use crate::model::delivery::Put;
+use crate::model::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, VERIFY_AFTER, Write};
+use crate::model::late_refusal::LateRefusal;
+use crate::outbound::kratos_admin::{Error, Identities, patch};
+use crate::store::{self, Store};
+
+/// How long the lock on an identity lasts: longer than the calls to the admin API that are made under it.
+const LOCK: Duration = Duration::from_mins(1);
+/// So many writes of one identity are verified together, the newest.
+const MAX_WRITES: usize = 50;
+/// So many of them may repeat others. More of them mean that each one is undone.
+const MAX_REPAIRS: usize = 20;
+/// When to verify again if another write or a settings call is under way.
+const BUSY: Duration = Duration::from_secs(1);
+/// When to verify again if Kratos or the database gives no answer.
+const UNREACHABLE: Duration = Duration::from_secs(30);
+
+/// Writes into identities, and verifies what was written.
+pub struct IdentityWriter {
+    identities: Identities,
+    store: Arc<dyn Store>,
+    refused: Arc<RefusedIdentities>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    /// Wakes the verifier.
+    written: Notify,
+    /// The identities that this instance is writing to.
+    own: OwnLocks,
+}
+
+/// Locks within this instance, so that its own writes wait for each other instead of coming again later.
+#[derive(Default)]
+struct OwnLocks(std::sync::Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>>);
+
+impl OwnLocks {
+    async fn hold<T>(&self, id: Uuid, work: BoxFuture<'_, T>) -> T {
+        let lock = Arc::clone(self.known().entry(id).or_default());
+        let held = lock.lock().await;
+        let done = work.await;
+        drop(held);
+        let mut known = self.known();
+        // Only the map and this function hold it.
+        if Arc::strong_count(&lock) == 2 {
+            known.remove(&id);
+        }
+        done
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why nothing was written, or why it is not known whether it was.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Another write or a settings call of the identity is under way.
+    #[error("another write into the identity is under way")]
+    Busy,
+    /// There is no such identity.
+    #[error("there is no such identity")]
+    Gone,
+    /// Kratos did not do it.
+    #[error(transparent)]
+    Kratos(#[from] Error),
+    /// The database did not do it.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// Something else was written at the same moment.
+    #[error("the identity is not as it was written")]
+    Undone,
+}
+
+impl IdentityWriter {
+    /// A writer for the identities of this Kratos.
+    #[must_use]
+    pub fn new(
+        identities: Identities,
+        store: Arc<dyn Store>,
+        refused: Arc<RefusedIdentities>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            identities,
+            store,
+            refused,
+            clock,
+            metrics,
+            written: Notify::new(),
+            own: OwnLocks::default(),
+        }
+    }
+
+    /// The identities that are written to.
+    #[must_use]
+    pub fn identities(&self) -> &Identities {
+        &self.identities
+    }
+
+    /// Done when a write has been recorded since the last time.
+    pub async fn written(&self) {
+        self.written.notified().await;
+    }
+
+    /// Writes these values.
+    pub async fn write(&self, id: Uuid, puts: &[Put]) -> Result<(), WriteError> {
+        if puts.iter().any(|put| put.path == ["state"]) {
+            // A lifted refusal: the hooks let the person in before the account is active.
+            self.refused.reload().await?;
+        }
+        let write = async {
+            let identity = self.get(id).await?;
+            self.patch(id, &identity, puts, false).await
+        };
+        self.locked(id, write.boxed()).await
+    }
+
+    /// Keeps a person out whom this check refused late: no session lives on, and the account is inactive. Does nothing if the
+    /// refusal has been lifted.
+    pub async fn enforce(&self, id: Uuid, check: &str, puts: &[Put]) -> Result<(), WriteError> {
+        // First the hooks, so that no new session can begin.
+        self.refused.reload().await?;
+        if !self.is_in_force(id, check).await? {
+            return Ok(());
+        }
+        self.refused.warn_if_never_asked();
+        self.identities.delete_sessions(id).await?;
+        let deactivate = async {
+            if !self.is_in_force(id, check).await? {
+                return Ok(());
+            }
+            let identity = self.get(id).await?;
+            self.deactivate(id, &identity, puts, false).await
+        };
+        self.locked(id, deactivate.boxed()).await
+    }
+
+    async fn is_in_force(&self, id: Uuid, check: &str) -> Result<bool, store::Error> {
+        let refusals = self.store.late_refusals_of(id).await?;
+        Ok(refusals
+            .iter()
+            .any(|refusal| refusal.check == check && refusal.keeps_out()))
+    }
+
+    /// Under the lock of the identity.
+    async fn deactivate(
+        &self,
+        id: Uuid,
+        identity: &Value,
+        puts: &[Put],
+        is_repair: bool,
+    ) -> Result<(), WriteError> {
+        let patched = self.patch(id, identity, puts, is_repair).await;
+        // Also if Kratos refused the write: then the hooks alone keep the person out.
+        self.identities.delete_sessions(id).await?;
+        patched?;
+        let identity = self.get(id).await?;
+        if identity["state"] != "inactive" {
+            return Err(WriteError::Undone);
+        }
+        let changed_at = moment(&identity["state_changed_at"]).unwrap_or(self.clock.now());
+        self.store.record_deactivation(id, changed_at).await?;
+        // So that the next hook knows the moment. If it fails, the set is loaded within a second.
+        let _ = self.refused.reload().await;
+        Ok(())
+    }
+
+    async fn get(&self, id: Uuid) -> Result<Value, WriteError> {
+        self.identities.get(id).await?.ok_or(WriteError::Gone)
+    }
+
+    /// One PATCH, recorded before it is sent, so that it is verified whatever happens. Under the lock of the identity.
+    async fn patch(
+        &self,
+        id: Uuid,
+        identity: &Value,
+        puts: &[Put],
+        is_repair: bool,
+    ) -> Result<(), WriteError> {
+        let fields = puts.iter().map(|put| {
+            let path = put.path.iter().map(String::as_str).collect();
+            (path, put.value.as_ref())
+        });
+        let operations = patch::all(identity, fields);
+        let now = self.clock.now();
+        let known = self.store.identity_writes(id).await?;
+        if operations.is_empty() {
+            // The answer to an earlier try may have got lost.
+            if let Some(mut writes) = known
+                && writes
+                    .writes
+                    .last()
+                    .is_some_and(|last| last.ended_at.is_none())
+            {
+                writes.ended(now);
+                self.store.store_identity_writes(&writes).await?;
+            }
+            return Ok(());
+        }
+        let before = known.clone();
+        let mut writes = known.unwrap_or_else(|| IdentityWrites::new(id, now));
+        writes.add(Write {
+            is_repair,
+            ..Write::new(identity, puts, now)
+        });
+        writes.drop_oldest(MAX_WRITES);
+        self.store.store_identity_writes(&writes).await?;
+        self.written.notify_one();
+        match self.identities.patch(id, &operations).await {
+            Ok(true) => {
+                writes.ended(self.clock.now());
+                self.store.store_identity_writes(&writes).await?;
+                Ok(())
+            }
+            Ok(false) => Err(WriteError::Gone),
+            Err(error @ (Error::Status(400..=499) | Error::Concurrent)) => {
+                if error == Error::Status(400) {
+                    self.count("refused_by_kratos");
+                    tracing::error!(
+                        identity.id = %id,
+                        "ALARM: Kratos refuses to change an identity (status 400): its traits violate the identity schema of \
+                         today; correct the traits or the schema"
+                    );
+                }
+                // Kratos wrote nothing.
+                match before {
+                    Some(before) => self.store.store_identity_writes(&before).await?,
+                    None => self.store.end_verification(id, writes.verify_at).await?,
+                }
+                Err(if error == Error::Concurrent {
+                    WriteError::Busy
+                } else {
+                    error.into()
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Does something as the only writer into the identity.
+    async fn locked(
+        &self,
+        id: Uuid,
+        work: BoxFuture<'_, Result<(), WriteError>>,
+    ) -> Result<(), WriteError> {
+        self.own.hold(id, self.with_lock(id, work).boxed()).await
+    }
+
+    async fn with_lock(
+        &self,
+        id: Uuid,
+        work: BoxFuture<'_, Result<(), WriteError>>,
+    ) -> Result<(), WriteError> {
+        let now = self.clock.now();
+        if self.settings_call_is_pending(id, now).await? {
+            return Err(WriteError::Busy);
+        }
+        let (lock, holder) = (format!("identity:{id}"), Uuid::new_v4());
+        if !self
+            .store
+            .take_turn(&lock, holder, now, later(now, LOCK))
+            .await?
+        {
+            return Err(WriteError::Busy);
+        }
+        let done = work.await;
+        if let Err(error) = self.store.end_turn(&lock, holder).await {
+            tracing::warn!(error = %error.in_full(), "The lock on an identity could not be released; it ends by itself within a minute");
+        }
+        done
+    }
+
+    async fn settings_call_is_pending(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<bool, store::Error> {
+        let since = self.store.settings_pending_since(id).await?;
+        Ok(since.is_some_and(|since| now < later(since, MAX_SETTINGS_WAIT)))
+    }
+
+    /// Verifies what was written into one identity, which the caller leased until then.
+    pub async fn verify(
+        &self,
+        leased: &IdentityWrites,
+        lease_until: Timestamp,
+    ) -> Result<(), store::Error> {
+        let id = leased.identity_id;
+        let now = self.clock.now();
+        let at = match self.verified(leased).await {
+            // What Kratos refuses is tried again with the planned verifications.
+            Ok(()) | Err(WriteError::Gone | WriteError::Kratos(Error::Status(400..=499))) => {
+                let Some((verified, at)) = leased.next_verification(now) else {
+                    return self.store.end_verification(id, lease_until).await;
+                };
+                return self
+                    .store
+                    .reschedule_verification(id, verified, lease_until, at)
+                    .await;
+            }
+            Err(WriteError::Busy | WriteError::Undone) => later(now, BUSY),
+            Err(error) => {
+                tracing::warn!(
+                    identity.id = %id, error = %crate::base::telemetry::in_full(&error),
+                    "A write into an identity could not be verified; next try in {} s", UNREACHABLE.as_secs()
+                );
+                later(now, UNREACHABLE)
+            }
+        };
+        self.store
+            .reschedule_verification(id, leased.verified, lease_until, at)
+            .await
+    }
+
+    async fn verified(&self, leased: &IdentityWrites) -> Result<(), WriteError> {
+        let id = leased.identity_id;
+        let identity = self.get(id).await?;
+        let refusals = self.store.late_refusals_of(id).await?;
+        if refusals
+            .iter()
+            .any(|refusal| refusal.is_overruled_by(&identity))
+        {
+            return self.lift_for_an_operator(id).await;
+        }
+        let finding = leased.compare(&identity);
+        if finding.left_alone {
+            self.count("left_alone");
+        }
+        let is_active_again = is_active_again(&refusals, &identity);
+        if finding.undone.is_empty() && finding.restore.is_empty() && !is_active_again {
+            self.count("verified");
+            return Ok(());
+        }
+        self.locked(id, self.repair(id).boxed()).await
+    }
+
+    /// Looks again, as the only writer, and writes again.
+    async fn repair(&self, id: Uuid) -> Result<(), WriteError> {
+        // The changes that people saved before the identity, so that it holds them, unless a write undid them.
+        let now = self.clock.now();
+        let writes = self.store.identity_writes(id).await?;
+        let writes = writes.unwrap_or_else(|| IdentityWrites::new(id, now));
+        let identity = self.get(id).await?;
+        let refusals = self.store.late_refusals_of(id).await?;
+        if refusals
+            .iter()
+            .any(|refusal| refusal.is_overruled_by(&identity))
+        {
+            return self.lift_for_an_operator(id).await;
+        }
+        let finding = writes.compare(&identity);
+        let is_active_again = is_active_again(&refusals, &identity);
+        if writes.repairs() >= MAX_REPAIRS && !is_active_again {
+            self.count("given_up");
+            tracing::error!(
+                identity.id = %id,
+                "ALARM: what was written into an identity was undone again and again; it is not written any more"
+            );
+            return Ok(());
+        }
+        if !finding.restore.is_empty() {
+            self.count("change_restored");
+            tracing::warn!(
+                identity.id = %id,
+                "A write through Kratos's admin API undid what a person had saved at the same moment; it is written back"
+            );
+        }
+        let mut puts = finding.restore;
+        let undone = finding
+            .undone
+            .into_iter()
+            .filter(|put| puts.iter().all(|other| other.path != put.path))
+            .collect::<Vec<_>>();
+        if !undone.is_empty() || is_active_again {
+            self.count("repeated");
+            tracing::warn!(
+                identity.id = %id,
+                "Something that read an identity before Vestibule wrote to it has written it back; it is written again"
+            );
+        }
+        puts.extend(undone);
+        if is_active_again {
+            puts.push(Put {
+                path: vec!["state".to_owned()],
+                value: Some("inactive".into()),
+            });
+            self.identities.delete_sessions(id).await?;
+            return self.deactivate(id, &identity, &puts, true).await;
+        }
+        self.patch(id, &identity, &puts, true).await
+    }
+
+    /// The operator decides: the refusal is lifted, and the identity stays as it is.
+    async fn lift_for_an_operator(&self, id: Uuid) -> Result<(), WriteError> {
+        let now = self.clock.now();
+        let in_force = self.store.late_refusals_of(id).await?;
+        let keep_out = in_force.into_iter().filter(LateRefusal::keeps_out);
+        let checks: Vec<String> = keep_out.map(|refusal| refusal.check).collect();
+        let lifted = self.store.lift_late_refusals(id, &checks, now, &[]).await?;
+        if lifted > 0 {
+            self.count("lifted_by_operator");
+            tracing::warn!(
+                identity.id = %id,
+                "An operator has activated an account that had been refused late; the refusal is lifted"
+            );
+        }
+        if let Some(mut writes) = self.store.identity_writes(id).await? {
+            writes.forget_marks();
+            self.store.store_identity_writes(&writes).await?;
+        }
+        let _ = self.refused.reload().await;
+        Ok(())
+    }
+
+    /// Verifies an identity whose refusal is in force, although the planned verifications are done.
+    pub async fn verify_refused(&self, id: Uuid, at: Timestamp) -> Result<(), store::Error> {
+        if self.store.identity_writes(id).await?.is_some() {
+            return self.store.verify_identities(&[id], at).await;
+        }
+        let once = IdentityWrites {
+            written_at: Timestamp::UNIX_EPOCH,
+            verified: VERIFY_AFTER.len(),
+            verify_at: at,
+            ..IdentityWrites::new(id, at)
+        };
+        self.store.store_identity_writes(&once).await
+    }
+
+    fn count(&self, reason: &'static str) {
+        self.metrics
+            .identity_writes
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
+    }
+}
+
+/// Whether a save has written back the state from before the account was deactivated.
+fn is_active_again(refusals: &[LateRefusal], identity: &Value) -> bool {
+    identity["state"] == "active"
+        && refusals
+            .iter()
+            .any(|refusal| refusal.deactivated_at.is_some())
+}
+
+fn moment(value: &Value) -> Option<Timestamp> {
+    value.as_str().and_then(|text| text.parse().ok())
+}

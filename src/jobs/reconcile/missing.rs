@@ -1,0 +1,171 @@
+//! The identities of Kratos, page by page: those that nobody told us of are delivered.
+
+use std::collections::HashSet;
+
+use chrono::TimeDelta;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::checkpoint::Place;
+use super::{Error, Round};
+use crate::base::clock::Timestamp;
+use crate::expression::Names;
+use crate::model::delivery::subscription::{Occasion, deliveries_for};
+use crate::model::delivery::{Event, New, Plan};
+use crate::outbound::kratos_admin;
+use crate::outbound::kratos_admin::hook_view::as_told_to_hooks;
+use crate::store::Batch;
+
+/// Whoever was made just now is being told of by their hook at this moment, which knows more than the admin API does.
+const JUST_NOW: TimeDelta = TimeDelta::seconds(10);
+
+/// An identity of a page that may be missing somewhere.
+struct Candidate<'a> {
+    id: Uuid,
+    created_at: Timestamp,
+    identity: &'a Value,
+}
+
+impl Round<'_> {
+    /// All pages, from this one on. Returns behind whom those that we keep come next.
+    pub(super) async fn pages(&mut self, mut from: Option<String>) -> Result<Uuid, Error> {
+        let reconciler = self.reconciler;
+        let mut is_resumed = from.is_some();
+        loop {
+            self.hold().await?;
+            let began = reconciler.clock.now();
+            let page = match reconciler.identities.page(from.as_deref()).await {
+                Err(kratos_admin::Error::Status(400 | 404 | 410)) if is_resumed => {
+                    tracing::info!(
+                        "Kratos does not know the page any more at which a reconciliation was interrupted; it begins anew"
+                    );
+                    (from, is_resumed) = (None, false);
+                    continue;
+                }
+                Ok(page) if page.next.is_some() && page.next == from => {
+                    // It would never end.
+                    Err(kratos_admin::Error::NotUnderstood)
+                }
+                page => page,
+            };
+            let page = page.map_err(|source| Error::Page {
+                looked_at: self.report.looked_at,
+                source,
+            })?;
+            is_resumed = false;
+            self.page(&page.identities).await?;
+            let Some(next) = page.next else {
+                self.next_is(Place::Kept(Uuid::nil())).await?;
+                return Ok(Uuid::nil());
+            };
+            self.next_is(Place::Page(next.clone())).await?;
+            from = Some(next);
+            reconciler.pause(began, page.identities.len()).await;
+        }
+    }
+
+    async fn page(&mut self, identities: &[Value]) -> Result<(), Error> {
+        let reconciler = self.reconciler;
+        let just_now = reconciler.clock.now() - JUST_NOW;
+        let candidates: Vec<Candidate<'_>> = identities
+            .iter()
+            .filter_map(Candidate::of)
+            .filter(|candidate| candidate.created_at <= just_now)
+            .collect();
+        let mut keys = Vec::new();
+        for candidate in &candidates {
+            for (number, plan) in reconciler.plans.iter().enumerate() {
+                if self.past.counts(number, candidate.created_at) {
+                    keys.push(candidate.key(plan));
+                }
+            }
+        }
+        let mut missing = Vec::new();
+        if !keys.is_empty() {
+            let known = reconciler.store.known(&keys).await?;
+            self.is_familiar |= !known.is_empty();
+            // Only now: what was deleted before we asked had this moment moved first.
+            self.past.look_again(&*reconciler.store).await?;
+            for candidate in &candidates {
+                missing.extend(self.missing(candidate, &known));
+                // Other work has its turn between two of them.
+                tokio::task::yield_now().await;
+            }
+        }
+        self.report.looked_at += identities.len() as u64;
+        self.deliver(missing).await?;
+        self.witness.looked_at(self.report.looked_at);
+        Ok(())
+    }
+
+    /// The deliveries of this identity that are not known.
+    fn missing(&self, candidate: &Candidate<'_>, known: &HashSet<(String, String)>) -> Vec<New> {
+        let plans = self.reconciler.plans.iter().enumerate();
+        let plans: Vec<&Plan> = plans
+            .filter(|(number, plan)| {
+                self.past.counts(*number, candidate.created_at)
+                    && !known.contains(&candidate.key(plan))
+            })
+            .map(|(_, plan)| plan)
+            .collect();
+        if plans.is_empty() {
+            return Vec::new();
+        }
+        let told = as_told_to_hooks(candidate.identity);
+        let names = Names {
+            identity: Some(&told),
+            previous: None,
+            value: None,
+            flow: None,
+            request: None,
+            method: "",
+            now: self.reconciler.clock.now(),
+            response: None,
+            checks: None,
+            taken: None,
+            lists: &self.reconciler.lists,
+        };
+        let occasion = Occasion {
+            event: Event::IdentityCreated,
+            identity_id: candidate.id,
+            trigger_id: "",
+            check: None,
+        };
+        let deliveries = plans
+            .into_iter()
+            .flat_map(|plan| deliveries_for(std::slice::from_ref(plan), &occasion, &names));
+        deliveries.collect()
+    }
+
+    async fn deliver(&mut self, missing: Vec<New>) -> Result<(), Error> {
+        for delivery in &missing {
+            let unbuilt = delivery.work.as_ref().err().map(String::as_str);
+            self.report.missing += 1;
+            self.report.unbuilt += u64::from(unbuilt.is_some());
+            self.witness
+                .missing(delivery.identity_id, &delivery.plan, unbuilt);
+        }
+        if missing.is_empty() || self.reconciler.wishes.dry_run {
+            return Ok(());
+        }
+        // A hook may have been quicker, so not all of them need be new.
+        let stored = self.reconciler.store.write(&Batch::of(missing)).await?;
+        self.report.stored += stored.len() as u64;
+        self.reconciler.stored.notify_one();
+        Ok(())
+    }
+}
+
+impl<'a> Candidate<'a> {
+    fn of(identity: &'a Value) -> Option<Self> {
+        Some(Self {
+            id: identity["id"].as_str()?.parse().ok()?,
+            created_at: identity["created_at"].as_str()?.parse().ok()?,
+            identity,
+        })
+    }
+
+    fn key(&self, plan: &Plan) -> (String, String) {
+        (plan.name.clone(), self.id.to_string())
+    }
+}

@@ -1,0 +1,316 @@
+//! How a delivery leaves the house: with the address and credentials of the settings in force, at the moment it goes.
+
+mod compensate;
+mod deferred_check;
+mod error_excerpt;
+mod reserve_again;
+mod write_identity;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::telemetry::{Metrics, Trace};
+use crate::checks::Check;
+use crate::expression::Lists;
+use crate::jobs::dispatcher::{Carried, Courier, Destination};
+use crate::jobs::identity_writer::IdentityWriter;
+use crate::model::delivery::backoff::Schedule;
+use crate::model::delivery::{Attempt, Claimed, Judged, New, Plan, Put, Queue, Unanswered, Work};
+use crate::model::request::Request;
+use crate::outbound::kratos_admin::{self, Identities};
+use crate::outbound::services::client::{Answer, NoAnswer, Services};
+use crate::store::Store;
+
+/// The longest that a receiver may take, whatever its service's timeout.
+const LONGEST: Duration = Duration::from_mins(1);
+
+/// What the courier of the program knows.
+pub struct Knows {
+    /// The plans of the settings.
+    pub plans: Vec<Plan>,
+    /// The checks of the settings.
+    pub checks: Vec<Check>,
+    /// The lists of the settings.
+    pub lists: Arc<Lists>,
+    /// The way to the services.
+    pub services: Arc<Services>,
+    /// The way to Kratos's identities, if its admin API is known.
+    pub writer: Option<Arc<IdentityWriter>>,
+    /// Where deliveries and refusals are kept.
+    pub store: Arc<dyn Store>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// Carries deliveries over HTTP.
+pub struct Porter {
+    knows: Knows,
+    plans: BTreeMap<String, usize>,
+    checks: BTreeMap<String, usize>,
+    /// The deferred questions whose half time has been reported.
+    half_time: Mutex<HashSet<Uuid>>,
+}
+
+impl Porter {
+    /// For the deliveries of these settings.
+    #[must_use]
+    pub fn new(knows: Knows) -> Self {
+        let places = |names: Vec<&String>| {
+            names
+                .into_iter()
+                .enumerate()
+                .map(|(place, name)| (name.clone(), place))
+                .collect()
+        };
+        Self {
+            plans: places(knows.plans.iter().map(|plan| &plan.name).collect()),
+            checks: places(knows.checks.iter().map(|check| &check.name).collect()),
+            half_time: Mutex::default(),
+            knows,
+        }
+    }
+
+    fn identities(&self) -> Option<&Identities> {
+        self.knows.writer.as_deref().map(IdentityWriter::identities)
+    }
+
+    fn plan(&self, name: &str) -> Option<&Plan> {
+        Some(&self.knows.plans[*self.plans.get(name)?])
+    }
+
+    fn check(&self, name: &str) -> Option<&Check> {
+        Some(&self.knows.checks[*self.checks.get(name)?])
+    }
+
+    /// The service that a queue's deliveries go to.
+    fn service(&self, queue: &Queue<'_>) -> Option<&str> {
+        let reserve = |name: &str| self.check(name)?.reserve.as_ref();
+        Some(match queue {
+            Queue::Plan(name) => &self.plan(name)?.send.service,
+            Queue::Save(_) | Queue::LateRefusal(_) => kratos_admin::SERVICE,
+            Queue::Check(name) => &self.check(name)?.ask.as_ref()?.service,
+            Queue::Take(name) => &reserve(name)?.take.service,
+            Queue::Confirm(name) => &reserve(name)?.confirm.as_ref()?.service,
+            Queue::Release(name) => &reserve(name)?.release.service,
+        })
+    }
+
+    /// One exchange, with what every delivery carries.
+    async fn send(&self, service: &str, request: &Request, id: &str) -> Result<Answer, NoAnswer> {
+        let now = self.knows.clock.now();
+        let services = &self.knows.services;
+        let signature = services.signature(service, id, now, request);
+        let mut extra = vec![
+            ("idempotency-key", id.to_owned()),
+            ("webhook-id", id.to_owned()),
+            ("webhook-timestamp", now.timestamp().to_string()),
+            ("traceparent", Trace::begin().child()),
+        ];
+        extra.extend(signature.map(|signature| ("webhook-signature", signature)));
+        services
+            .exchange(service, request, &extra, later(now, LONGEST))
+            .await
+    }
+
+    fn answered(&self, answer: &Answer, judged: Judged) -> Attempt {
+        let now = self.knows.clock.now();
+        Attempt::Answered {
+            status: answer.status,
+            retry_after: answer
+                .retry_after
+                .as_deref()
+                .and_then(|header| pause(header, now)),
+            judged,
+        }
+    }
+
+    /// A delivery of a plan, a confirmation or a release.
+    async fn send_off(&self, delivery: &Claimed, request: &Request) -> Carried {
+        let queue = Queue::named(&delivery.plan);
+        let Some(service) = self.service(&queue) else {
+            return Attempt::Unanswered(Unanswered::NotSent).into();
+        };
+        let id = delivery.id.to_string();
+        let answer = match self.send(service, request, &id).await {
+            Ok(answer) => answer,
+            Err(none) => return without_answer(none).into(),
+        };
+        let (judged, reason) = match (&queue, answer.status) {
+            (Queue::Plan(name), _) => self.judged(name, delivery, &answer.response),
+            // There is nothing to release.
+            (Queue::Release(_), 404 | 410) => (Judged::Delivered, None),
+            // There is nothing to confirm any more.
+            (Queue::Confirm(_), 404) => (Judged::GiveUp, None),
+            _ => (Judged::ByStatus, None),
+        };
+        let attempt = self.answered(&answer, judged);
+        let followers = match (attempt.arrived(), &queue) {
+            (true, Queue::Plan(name)) => self.saves(name, delivery, &answer.response),
+            _ => Vec::new(),
+        };
+        let words = reason.or_else(|| {
+            (!attempt.arrived())
+                .then(|| error_excerpt::of(&answer.response["body"], request))
+                .flatten()
+        });
+        Carried {
+            attempt,
+            words,
+            followers,
+            late_refusal: None,
+            refusal_lift: None,
+        }
+    }
+
+    /// What the plan's expressions make of an answer.
+    fn judged(&self, plan: &str, delivery: &Claimed, response: &Value) -> (Judged, Option<String>) {
+        let (Some(plan), Some(scene)) = (self.plan(plan), &delivery.scene) else {
+            return (Judged::ByStatus, None);
+        };
+        let names = scene.names(&self.knows.lists, Some(response));
+        match plan.delivered.as_ref().map(|when| when.holds(&names)) {
+            Some(Ok(true)) => return (Judged::Delivered, None),
+            Some(Err(error)) => {
+                return (
+                    Judged::NotDelivered,
+                    Some(format!("`delivered` failed: {error}")),
+                );
+            }
+            Some(Ok(false)) | None => {}
+        }
+        match plan.give_up.as_ref().map(|when| when.holds(&names)) {
+            Some(Ok(true)) => return (Judged::GiveUp, None),
+            Some(Err(error)) => {
+                return (
+                    Judged::NotDelivered,
+                    Some(format!("`give_up` failed: {error}")),
+                );
+            }
+            Some(Ok(false)) | None => {}
+        }
+        if plan.delivered.is_some() {
+            (Judged::NotDelivered, None)
+        } else {
+            (Judged::ByStatus, None)
+        }
+    }
+
+    /// What of an answer is written into the identity.
+    fn saves(&self, name: &str, delivery: &Claimed, response: &Value) -> Vec<New> {
+        let (Some(plan), Some(scene)) = (self.plan(name), &delivery.scene) else {
+            return Vec::new();
+        };
+        let names = scene.names(&self.knows.lists, Some(response));
+        let mut puts = Vec::new();
+        let mut failed = None;
+        for save in &plan.save {
+            match save.value.render(&names) {
+                Ok(Value::Null) => {}
+                Ok(value) => puts.push(Put {
+                    path: save.path.clone(),
+                    value: Some(value),
+                }),
+                Err(error) => failed = Some(format!("`save.{}`: {error}", save.path.join("."))),
+            }
+        }
+        if puts.is_empty() && failed.is_none() {
+            return Vec::new();
+        }
+        let mut new = crate::checks::deferred::write(
+            name,
+            delivery.identity_id,
+            delivery.event,
+            delivery.id.to_string(),
+            puts,
+            self.knows.clock.now(),
+        );
+        if let Some(reason) = failed {
+            // Kept where it can be seen, and not half written.
+            new.work = Err(reason);
+        }
+        vec![new]
+    }
+}
+
+#[async_trait]
+impl Courier for Porter {
+    fn destination(&self, plan: &str) -> Option<Destination> {
+        let service = self.service(&Queue::named(plan))?;
+        let limit = self.knows.services.named(service).map(|one| one.limit);
+        Some(Destination {
+            name: service.to_owned(),
+            at_once: limit.and_then(|limit| limit.concurrent),
+            per_second: limit.and_then(|limit| limit.per_second),
+        })
+    }
+
+    fn schedule(&self, plan: &str) -> Option<Schedule> {
+        match Queue::named(plan) {
+            Queue::Plan(name) => self.plan(name).map(|plan| plan.schedule),
+            _ => None,
+        }
+    }
+
+    async fn carry(&self, delivery: &Claimed) -> Carried {
+        match &delivery.work {
+            Work::Send(request) => self.send_off(delivery, request).await,
+            Work::Ask(request) => self.ask(delivery, request).await,
+            Work::Write(puts) => self.write(delivery, puts).await,
+            Work::Enforce(puts) => self.enforce(delivery, puts).await,
+            Work::Take { take, released } => self.take_again(delivery, take, *released).await,
+            Work::Undo { take, key } => self.undo(delivery, take, key).await,
+        }
+    }
+}
+
+fn without_answer(none: NoAnswer) -> Attempt {
+    Attempt::Unanswered(match none {
+        NoAnswer::Timeout => Unanswered::Timeout,
+        NoAnswer::UnknownService | NoAnswer::ForbiddenAddress => Unanswered::NotSent,
+        NoAnswer::Connection | NoAnswer::TooLarge => Unanswered::Connection,
+    })
+}
+
+/// `Retry-After`: seconds, or a date.
+fn pause(header: &str, now: Timestamp) -> Option<Duration> {
+    let header = header.trim();
+    if let Ok(seconds) = header.parse() {
+        Some(Duration::from_secs(seconds))
+    } else {
+        let date = chrono::DateTime::parse_from_rfc2822(header).ok()?;
+        (date.to_utc() - now).to_std().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = "2026-11-23T12:00:00Z".parse().unwrap();
+        for (header, expected) in [
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("Mon, 23 Nov 2026 12:01:00 GMT", Some(60)),
+            ("Mon, 23 Nov 2026 11:00:00 GMT", None),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                pause(header, now),
+                expected.map(Duration::from_secs),
+                "{header}"
+            );
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The question of a deferred check, put again.
+
+use std::sync::PoisonError;
+
+use serde_json::Value;
+
+use super::{Porter, without_answer};
+use crate::base::telemetry::metrics::ReasonLabels;
+use crate::checks::interpret::{Conclusion, conclude};
+use crate::checks::{Check, OnExpiry, OnLateRefusal, deferred};
+use crate::expression::Names;
+use crate::jobs::dispatcher::Carried;
+use crate::model::delivery::subscription::{Occasion, deliveries_for};
+use crate::model::delivery::{Attempt, Claimed, Event, Judged, New, Put, Queue, Scene, Unanswered};
+use crate::model::request::Request;
+use crate::outbound::kratos_admin::hook_view::as_told_to_hooks;
+use crate::outbound::services::client::{Answer, NoAnswer};
+
+/// What the account's present value of the field is, beside the value that the question is about.
+enum Present {
+    /// The same.
+    Same,
+    /// Another one, in this identity.
+    Other(Box<Value>),
+    /// None: the field was emptied.
+    Absent,
+    /// The account was deleted.
+    Gone,
+}
+
+impl Porter {
+    pub(super) async fn ask(&self, delivery: &Claimed, request: &Request) -> Carried {
+        let queue = Queue::named(&delivery.plan);
+        let (Queue::Check(name), Some(scene)) = (&queue, &delivery.scene) else {
+            return Attempt::Unanswered(Unanswered::NotSent).into();
+        };
+        let (Some(check), Some(service)) = (self.check(name), self.service(&queue)) else {
+            return Attempt::Unanswered(Unanswered::NotSent).into();
+        };
+        let id = delivery.id.to_string();
+        let answer = match self.send(service, request, &id).await {
+            Ok(answer) => answer,
+            Err(none) => return self.unanswered(check, delivery, scene, none),
+        };
+        let names = scene.names(&self.knows.lists, Some(&answer.response));
+        match conclude(check, answer.status, &names) {
+            Conclusion::Unavailable(_, because) => {
+                let attempt = self.answered(&answer, Judged::AskAgain);
+                self.no_answer(check, delivery, scene, attempt, Some(because))
+            }
+            Conclusion::Accepted => match self.present(check, scene, delivery).await {
+                Ok(Present::Same) => {
+                    tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted");
+                    let puts =
+                        deferred::accepted(check, scene, &answer.response, &self.knows.lists);
+                    self.accepted(check, delivery, &answer, puts)
+                }
+                Ok(_) => {
+                    tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted a value that the account does not have any more");
+                    self.ended(check, delivery, &answer, vec![deferred::note_goes(check)])
+                }
+                Err(unanswered) => Attempt::Unanswered(unanswered).into(),
+            },
+            Conclusion::Refused(refusal) => match self.present(check, scene, delivery).await {
+                Ok(Present::Gone) => {
+                    self.ended(check, delivery, &answer, vec![deferred::note_goes(check)])
+                }
+                Ok(Present::Other(identity)) => {
+                    self.ask_about_present(check, service, delivery, scene, &identity)
+                        .await
+                }
+                // A field that was emptied does not undo the sign-up.
+                Ok(Present::Same | Present::Absent) => Carried {
+                    attempt: self.answered(&answer, Judged::Delivered),
+                    ..self.refused(check, Some(refusal), delivery, scene, &answer.response)
+                },
+                Err(unanswered) => Attempt::Unanswered(unanswered).into(),
+            },
+        }
+    }
+
+    /// The original value is refused, and the account has another one by now. It counts if the service accepts that one.
+    async fn ask_about_present(
+        &self,
+        check: &Check,
+        service: &str,
+        delivery: &Claimed,
+        scene: &Scene,
+        identity: &Value,
+    ) -> Carried {
+        let told = as_told_to_hooks(identity);
+        let field = check.field.as_ref();
+        let scene = Scene {
+            value: field.and_then(|field| field.value_in(&told)).cloned(),
+            identity: Some(told.clone()),
+            ..scene.clone()
+        };
+        let names = scene.names(&self.knows.lists, None);
+        let Some(Ok(request)) = check.ask.as_ref().map(|ask| ask.build(&names)) else {
+            return Carried {
+                attempt: Attempt::answered(200),
+                ..self.refused(check, None, delivery, &scene, &Value::Null)
+            };
+        };
+        let id = format!("{}-present", delivery.id);
+        let answer = match self.send(service, &request, &id).await {
+            Ok(answer) => answer,
+            Err(none) => return self.unanswered(check, delivery, &scene, none),
+        };
+        let names = scene.names(&self.knows.lists, Some(&answer.response));
+        match conclude(check, answer.status, &names) {
+            Conclusion::Accepted => {
+                tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted the value that the account has now");
+                let puts = deferred::accepted(check, &scene, &answer.response, &self.knows.lists);
+                self.accepted(check, delivery, &answer, puts)
+            }
+            Conclusion::Refused(refusal) => Carried {
+                attempt: self.answered(&answer, Judged::Delivered),
+                ..self.refused(check, Some(refusal), delivery, &scene, &answer.response)
+            },
+            Conclusion::Unavailable(_, because) => {
+                let attempt = self.answered(&answer, Judged::AskAgain);
+                self.no_answer(check, delivery, &scene, attempt, Some(because))
+            }
+        }
+    }
+
+    async fn present(
+        &self,
+        check: &Check,
+        scene: &Scene,
+        delivery: &Claimed,
+    ) -> Result<Present, Unanswered> {
+        let Some(identities) = self.identities() else {
+            return Ok(Present::Same);
+        };
+        let identity = match identities.get(delivery.identity_id).await {
+            Ok(Some(identity)) => identity,
+            Ok(None) => return Ok(Present::Gone),
+            // This was the last try, and the answer must not get lost.
+            Err(_) if self.knows.clock.now() >= delivery.keep_trying_until => {
+                return Ok(Present::Same);
+            }
+            Err(_) => return Err(Unanswered::Connection),
+        };
+        let Some(field) = &check.field else {
+            return Ok(Present::Same);
+        };
+        Ok(match field.value_in(&identity) {
+            value if value == scene.value.as_ref() => Present::Same,
+            None => Present::Absent,
+            Some(Value::String(text)) if text.trim().is_empty() => Present::Absent,
+            Some(_) => Present::Other(Box::new(identity)),
+        })
+    }
+
+    fn unanswered(
+        &self,
+        check: &Check,
+        delivery: &Claimed,
+        scene: &Scene,
+        none: NoAnswer,
+    ) -> Carried {
+        self.no_answer(check, delivery, scene, without_answer(none), None)
+    }
+
+    /// There is no usable answer. At the end of the question's time the operator's choice decides.
+    fn no_answer(
+        &self,
+        check: &Check,
+        delivery: &Claimed,
+        scene: &Scene,
+        attempt: Attempt,
+        words: Option<String>,
+    ) -> Carried {
+        let now = self.knows.clock.now();
+        let carried = Carried {
+            words,
+            ..attempt.into()
+        };
+        if now < delivery.keep_trying_until {
+            self.report_half_time(check, delivery);
+            return carried;
+        }
+        self.forget_half_time(delivery);
+        self.count_unanswered("end");
+        tracing::error!(
+            check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id, on_expiry = ?check.on_expiry,
+            "ALARM: a deferred check has had no answer in all its time; see `vestibule deliveries list --state abandoned`"
+        );
+        match check.on_expiry {
+            OnExpiry::Keep => carried,
+            OnExpiry::Refuse => Carried {
+                attempt: settled(attempt),
+                ..self.refused(check, None, delivery, scene, &Value::Null)
+            },
+            OnExpiry::Accept => Carried {
+                attempt: settled(attempt),
+                followers: vec![self.written(check, delivery, vec![deferred::note_goes(check)])],
+                ..carried
+            },
+        }
+    }
+
+    fn report_half_time(&self, check: &Check, delivery: &Claimed) {
+        let now = self.knows.clock.now();
+        let (so_far, left) = (now - delivery.created_at, delivery.keep_trying_until - now);
+        let is_new = || {
+            let mut reported = self
+                .half_time
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            reported.insert(delivery.id)
+        };
+        if so_far >= left && is_new() {
+            self.count_unanswered("half_time");
+            tracing::error!(
+                check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id,
+                "ALARM: a deferred check has had no answer for half of its time; it is given up at {}",
+                delivery.keep_trying_until
+            );
+        }
+    }
+
+    fn forget_half_time(&self, delivery: &Claimed) {
+        let mut reported = self
+            .half_time
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        reported.remove(&delivery.id);
+    }
+
+    fn count_unanswered(&self, reason: &'static str) {
+        self.knows
+            .metrics
+            .deferred_unanswered
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
+    }
+
+    /// The question has its answer, and this is written.
+    fn ended(&self, check: &Check, delivery: &Claimed, answer: &Answer, puts: Vec<Put>) -> Carried {
+        self.forget_half_time(delivery);
+        Carried {
+            followers: vec![self.written(check, delivery, puts)],
+            ..self.answered(answer, Judged::Delivered).into()
+        }
+    }
+
+    /// The check has accepted what the account has now, so that an earlier refusal of it ends.
+    fn accepted(
+        &self,
+        check: &Check,
+        delivery: &Claimed,
+        answer: &Answer,
+        puts: Vec<Put>,
+    ) -> Carried {
+        let (id, event) = (delivery.identity_id, delivery.event);
+        let key = format!("{}:accepted", delivery.id);
+        let now = self.knows.clock.now();
+        Carried {
+            refusal_lift: Some(deferred::acceptance_lifts(&check.name, id, event, key, now)),
+            ..self.ended(check, delivery, answer, puts)
+        }
+    }
+
+    fn written(&self, check: &Check, delivery: &Claimed, puts: Vec<Put>) -> New {
+        deferred::write(
+            &check.name,
+            delivery.identity_id,
+            delivery.event,
+            delivery.id.to_string(),
+            puts,
+            self.knows.clock.now(),
+        )
+    }
+
+    /// Without Kratos's admin API nothing can be written: an operator does it, and hooks keep the person out meanwhile.
+    fn written_by_operator(&self, mut write: New) -> New {
+        if self.knows.writer.is_none() {
+            write.work = Err(
+                "the check has refused the account, and without `kratos.admin_url` nothing can be written into the identity"
+                    .to_owned(),
+            );
+        }
+        write
+    }
+
+    /// The refusal, what is written because of it, and what is delivered. `refusal` is the entry of `refuse`; `None` if the
+    /// question expired.
+    pub(super) fn refused(
+        &self,
+        check: &Check,
+        refusal: Option<usize>,
+        delivery: &Claimed,
+        scene: &Scene,
+        response: &Value,
+    ) -> Carried {
+        self.forget_half_time(delivery);
+        let now = self.knows.clock.now();
+        // No account is deactivated for a sign-up that it may not have come of.
+        let on_late_refusal = match check.on_late_refusal(delivery.event) {
+            OnLateRefusal::Deactivate if scene.is_uncertain => OnLateRefusal::Mark,
+            chosen => chosen,
+        };
+        tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The check has refused an account that exists");
+        let names = Names {
+            now,
+            ..scene.names(&self.knows.lists, Some(response))
+        };
+        let puts = deferred::refused(check, refusal, on_late_refusal, now);
+        let nothing_to_write = puts.is_empty();
+        let write = if on_late_refusal == OnLateRefusal::Deactivate {
+            deferred::enforcement(
+                &check.name,
+                delivery.identity_id,
+                delivery.event,
+                delivery.id.to_string(),
+                puts,
+                now,
+            )
+        } else {
+            self.written(check, delivery, puts)
+        };
+        let stored = deferred::stored(
+            check,
+            refusal,
+            on_late_refusal,
+            delivery.identity_id,
+            &names,
+        );
+        let occasion = Occasion {
+            event: Event::CheckRefused,
+            identity_id: delivery.identity_id,
+            trigger_id: &delivery.id.to_string(),
+            check: Some(&check.name),
+        };
+        let mut followers = Vec::new();
+        if !nothing_to_write {
+            followers.push(self.written_by_operator(write));
+        }
+        followers.extend(deliveries_for(&self.knows.plans, &occasion, &names));
+        Carried {
+            followers,
+            late_refusal: Some(stored),
+            ..Attempt::answered(200).into()
+        }
+    }
+}
+
+/// The same attempt, which ends the question.
+fn settled(attempt: Attempt) -> Attempt {
+    match attempt {
+        Attempt::Answered {
+            status,
+            retry_after,
+            ..
+        } => Attempt::Answered {
+            status,
+            retry_after,
+            judged: Judged::Delivered,
+        },
+        Attempt::Unanswered(_) => Attempt::Unanswered(Unanswered::Expired),
+    }
+}

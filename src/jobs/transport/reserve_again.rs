@@ -1,0 +1,127 @@
+//! Taking a reservation again whose account was found after the release.
+
+use uuid::Uuid;
+
+use super::{Porter, without_answer};
+use crate::base::telemetry::metrics::ReasonLabels;
+use crate::checks::interpret::{Conclusion, conclude};
+use crate::checks::{Check, Reserve, reserve};
+use crate::jobs::dispatcher::Carried;
+use crate::model::delivery::{Attempt, Claimed, Judged, Queue, Scene, Unanswered};
+use crate::model::request::Request;
+use crate::outbound::services::client::Answer;
+
+impl Porter {
+    /// Accepted: it is confirmed. Refused: a late refusal of the check. No usable answer: it is tried again.
+    pub(super) async fn take_again(
+        &self,
+        delivery: &Claimed,
+        take: &Request,
+        released: Uuid,
+    ) -> Carried {
+        let queue = Queue::named(&delivery.plan);
+        let (Queue::Take(name), Some(scene)) = (&queue, &delivery.scene) else {
+            return Attempt::Unanswered(Unanswered::NotSent).into();
+        };
+        let check = self.check(name);
+        let Some((check, plans)) = check.and_then(|check| Some((check, check.reserve.as_ref()?)))
+        else {
+            return Attempt::Unanswered(Unanswered::NotSent).into();
+        };
+        if self.is_deleted(delivery.identity_id).await {
+            tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The account was deleted, so nothing is reserved for it again");
+            return Attempt::answered(200).into();
+        }
+        // While the service still has the first one, it may refuse a second.
+        let release = Queue::Release(name).to_string();
+        let store = &self.knows.store;
+        match store.is_pending(&release, &released.to_string()).await {
+            Ok(false) => {}
+            Ok(true) => {
+                let attempt = Attempt::Unanswered(Unanswered::NotReleased);
+                return self.not_reserved(check, delivery, attempt, None);
+            }
+            Err(_) => return Attempt::Unanswered(Unanswered::Busy).into(),
+        }
+        let id = delivery.id.to_string();
+        let answer = match self.send(&plans.take.service, take, &id).await {
+            Ok(answer) => answer,
+            Err(none) => {
+                return self.not_reserved(check, delivery, without_answer(none), None);
+            }
+        };
+        let names = scene.names(&self.knows.lists, Some(&answer.response));
+        match conclude(check, answer.status, &names) {
+            Conclusion::Accepted => self.reserved(check, plans, delivery, scene, &answer),
+            Conclusion::Refused(refusal) => {
+                self.count_reservation("refused_late");
+                Carried {
+                    attempt: self.answered(&answer, Judged::Delivered),
+                    ..self.refused(check, Some(refusal), delivery, scene, &answer.response)
+                }
+            }
+            Conclusion::Unavailable(_, because) => {
+                let attempt = self.answered(&answer, Judged::AskAgain);
+                self.not_reserved(check, delivery, attempt, Some(because))
+            }
+        }
+    }
+
+    /// Whether Kratos says that the account does not exist.
+    async fn is_deleted(&self, identity_id: Uuid) -> bool {
+        match self.identities() {
+            Some(identities) => matches!(identities.get(identity_id).await, Ok(None)),
+            None => false,
+        }
+    }
+
+    fn reserved(
+        &self,
+        check: &Check,
+        plans: &Reserve,
+        delivery: &Claimed,
+        scene: &Scene,
+        answer: &Answer,
+    ) -> Carried {
+        self.count_reservation("taken_again");
+        tracing::info!(check = check.name, identity.id = %delivery.identity_id, "What check `{}` had reserved was released too early, and is reserved again", check.name);
+        let scene = Scene {
+            taken: Some(reserve::taken(delivery.id, Some(&answer.response))),
+            ..scene.clone()
+        };
+        let (lists, now) = (&self.knows.lists, self.knows.clock.now());
+        let confirmation =
+            reserve::confirmation_of_taken(plans, delivery, &check.name, &scene, lists, now);
+        Carried {
+            followers: confirmation.into_iter().collect(),
+            ..self.answered(answer, Judged::Delivered).into()
+        }
+    }
+
+    /// It is tried again, or it was the last try.
+    fn not_reserved(
+        &self,
+        check: &Check,
+        delivery: &Claimed,
+        attempt: Attempt,
+        words: Option<String>,
+    ) -> Carried {
+        if self.knows.clock.now() >= delivery.keep_trying_until {
+            self.knows.metrics.late_posts.inc();
+            tracing::error!(
+                check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id,
+                "ALARM: what check `{}` had reserved was released before the account was known, and could not be reserved again in all \
+                 its time; see `vestibule deliveries list --state abandoned`", check.name
+            );
+        }
+        Carried {
+            words,
+            ..attempt.into()
+        }
+    }
+
+    fn count_reservation(&self, reason: &'static str) {
+        let reservations = &self.knows.metrics.reservations;
+        reservations.get_or_create(&ReasonLabels { reason }).inc();
+    }
+}

@@ -1,0 +1,364 @@
+//! The identities that Kratos keeps, through its admin API: looked up, paged through, written to.
+
+pub mod call_limit;
+pub mod hook_view;
+pub mod patch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use url::Url;
+use uuid::Uuid;
+
+use call_limit::CallLimit;
+
+use crate::base::clock::{Clock, later};
+use crate::model::request::{Body, Method, Request};
+use crate::outbound::services::client::{Answer, NoAnswer, Services};
+use crate::outbound::services::{Auth, Limit, Service};
+
+/// The name of the admin API among the services; no operator can give this name to one of theirs.
+pub const SERVICE: &str = "kratos admin api";
+/// How many identities one page holds. Each may be some kilobytes, and an answer is read up to a megabyte.
+pub const PAGE: u32 = 100;
+
+/// One call may take so long.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Kratos's admin API.
+#[derive(Clone, Debug)]
+pub struct Identities {
+    services: Arc<Services>,
+    clock: Clock,
+    limit: Limited,
+}
+
+/// What a call of this handle has to do with a limit.
+#[derive(Clone, Debug)]
+enum Limited {
+    Not,
+    IsCounted(Arc<CallLimit>),
+    Waits(Arc<CallLimit>),
+}
+
+/// Some identities, in the order of their ids.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// As Kratos has them.
+    pub identities: Vec<Value>,
+    /// Where the next page begins; `None` after the last one.
+    pub next: Option<String>,
+}
+
+/// Why Kratos's admin API told nothing. Never holds what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It did not answer.
+    #[error("Kratos's admin API gave no answer")]
+    NoAnswer(#[from] NoAnswer),
+    /// It answered with this status.
+    #[error("Kratos's admin API answered with status {0}")]
+    Status(u16),
+    /// Something else changed the same rows at that moment. Kratos wrote nothing.
+    #[error("Kratos did not do it, because something else changed the same rows at that moment")]
+    Concurrent,
+    /// The answer is none of its own.
+    #[error(
+        "Kratos's admin API gave an answer that is not understood; is `kratos.admin_url` its address?"
+    )]
+    NotUnderstood,
+}
+
+/// The admin API as a service like any other.
+#[must_use]
+pub fn service(url: Url, auth: Option<Auth>) -> Service {
+    Service {
+        name: SERVICE.to_owned(),
+        url,
+        timeout: TIMEOUT,
+        headers: Vec::new(),
+        auth,
+        limit: Limit::default(),
+        signing_keys: Vec::new(),
+    }
+}
+
+impl Identities {
+    /// `services` must hold [`service`].
+    #[must_use]
+    pub fn new(services: Arc<Services>, clock: Clock) -> Self {
+        Self {
+            services,
+            clock,
+            limit: Limited::Not,
+        }
+    }
+
+    /// A handle whose calls count for this limit, without waiting.
+    #[must_use]
+    pub fn counted_by(&self, limit: &Arc<CallLimit>) -> Self {
+        Self {
+            limit: Limited::IsCounted(Arc::clone(limit)),
+            ..self.clone()
+        }
+    }
+
+    /// A handle whose calls wait until this limit lets them begin.
+    #[must_use]
+    pub fn limited_by(&self, limit: &Arc<CallLimit>) -> Self {
+        Self {
+            limit: Limited::Waits(Arc::clone(limit)),
+            ..self.clone()
+        }
+    }
+
+    /// The identity with this id; `None` if there is none.
+    pub async fn get(&self, id: Uuid) -> Result<Option<Value>, Error> {
+        found(self.ask(get(format!("/admin/identities/{id}"))).await?)
+    }
+
+    /// The identity to which the operator's own systems gave this id.
+    pub async fn with_external_id(&self, external_id: &str) -> Result<Option<Value>, Error> {
+        let external_id = encoded(external_id);
+        found(
+            self.ask(get(format!("/admin/identities/by/external/{external_id}")))
+                .await?,
+        )
+    }
+
+    /// Those that sign in by this identifier: an e-mail address, a user name.
+    pub async fn with_identifier(&self, identifier: &str) -> Result<Vec<Value>, Error> {
+        let identifier = encoded(identifier);
+        let answer = self
+            .ask(get(format!(
+                "/admin/identities?credentials_identifier={identifier}"
+            )))
+            .await?;
+        list(answer)
+    }
+
+    /// The page that begins at `from`, a [`Page::next`]; without it the first. Where identities are large it holds fewer.
+    pub async fn page(&self, from: Option<&str>) -> Result<Page, Error> {
+        let mut size = PAGE;
+        loop {
+            match self.page_of(size, from).await {
+                Err(Error::NoAnswer(NoAnswer::TooLarge)) if size > 1 => size /= 2,
+                page => return page,
+            }
+        }
+    }
+
+    async fn page_of(&self, size: u32, from: Option<&str>) -> Result<Page, Error> {
+        let from = from.map_or(String::new(), |token| {
+            format!("&page_token={}", encoded(token))
+        });
+        let answer = self
+            .ask(get(format!("/admin/identities?page_size={size}{from}")))
+            .await?;
+        let link = answer.response["headers"]["link"].as_str();
+        let next = link.and_then(next_page);
+        Ok(Page {
+            next,
+            identities: list(answer)?,
+        })
+    }
+
+    /// Applies a JSON Patch (RFC 6902). `false` if there is no such identity.
+    pub async fn patch(&self, id: Uuid, operations: &[patch::Operation]) -> Result<bool, Error> {
+        let answer = self
+            .ask(Request {
+                method: Method::Patch,
+                path: format!("/admin/identities/{id}"),
+                headers: Vec::new(),
+                body: Some(Body {
+                    content_type: "application/json".to_owned(),
+                    text: serde_json::to_string(operations).map_err(|_| Error::NotUnderstood)?,
+                }),
+            })
+            .await?;
+        found(answer).map(|identity| identity.is_some())
+    }
+
+    /// Deletes all sessions of an identity. It may have none.
+    pub async fn delete_sessions(&self, id: Uuid) -> Result<(), Error> {
+        let answer = self
+            .ask(Request {
+                method: Method::Delete,
+                path: format!("/admin/identities/{id}/sessions"),
+                headers: Vec::new(),
+                body: None,
+            })
+            .await?;
+        match answer.status {
+            204 => Ok(()),
+            404 if answer.response["body"]["error"].is_object() => Ok(()),
+            200 | 404 => Err(Error::NotUnderstood),
+            status => Err(Error::Status(status)),
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Answer, Error> {
+        match &self.limit {
+            Limited::Not => {}
+            Limited::IsCounted(limit) => limit.count(),
+            Limited::Waits(limit) => limit.wait().await,
+        }
+        let until = later(self.clock.now(), TIMEOUT);
+        let headers = [("accept", "application/json".to_owned())];
+        let answer = self
+            .services
+            .exchange(SERVICE, &request, &headers, until)
+            .await?;
+        if is_concurrent(&answer) {
+            return Err(Error::Concurrent);
+        }
+        Ok(answer)
+    }
+}
+
+/// Kratos gives a failed serialization the status of a request that is wrong.
+fn is_concurrent(answer: &Answer) -> bool {
+    let message = answer.response["body"]["error"]["message"].as_str();
+    answer.status == 400 && message.is_some_and(|message| message.contains("serialize access"))
+}
+
+fn get(path: String) -> Request {
+    Request {
+        method: Method::Get,
+        path,
+        headers: Vec::new(),
+        body: None,
+    }
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+fn found(mut answer: Answer) -> Result<Option<Value>, Error> {
+    match answer.status {
+        200 if is_identity(&answer.response["body"]) => Ok(Some(answer.response["body"].take())),
+        // Kratos's own 404 is JSON; that of a proxy, or of another service, says nothing about an identity.
+        404 if answer.response["body"]["error"].is_object() => Ok(None),
+        200 | 404 => Err(Error::NotUnderstood),
+        status => Err(Error::Status(status)),
+    }
+}
+
+fn list(mut answer: Answer) -> Result<Vec<Value>, Error> {
+    if answer.status != 200 {
+        return Err(Error::Status(answer.status));
+    }
+    match answer.response["body"].take() {
+        Value::Array(identities) if identities.iter().all(is_identity) => Ok(identities),
+        _ => Err(Error::NotUnderstood),
+    }
+}
+
+fn is_identity(value: &Value) -> bool {
+    value["id"]
+        .as_str()
+        .is_some_and(|id| Uuid::parse_str(id).is_ok())
+        && value["schema_id"].is_string()
+}
+
+/// The `page_token` of the link `rel="next"`.
+fn next_page(links: &str) -> Option<String> {
+    let next = links
+        .split(',')
+        .find(|link| link.contains("rel=\"next\""))?;
+    let target = next.trim().strip_prefix('<')?.split('>').next()?;
+    let query = target.split_once('?')?.1;
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(name, value)| name == "page_token" && !value.is_empty())
+        .map(|(_, value)| value.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_next_page_is_read_from_the_link() {
+        for (links, expected) in [
+            (
+                r#"</admin/identities?page_size=2&page_token=00000000-0000-0000-0000-000000000000>; rel="first",</admin/identities?page_size=2&page_token=3f6c>; rel="next""#,
+                Some("3f6c"),
+            ),
+            (
+                r#"<http://127.0.0.1:4434/admin/identities?page_size=2&page_token=a%2Fb>; rel="next""#,
+                Some("a/b"),
+            ),
+            (
+                r#"</admin/identities?page_size=2&page_token=0>; rel="first""#,
+                None,
+            ),
+            (
+                r#"</admin/identities?page_size=2&page_token=>; rel="next""#,
+                None,
+            ),
+            ("", None),
+        ] {
+            assert_eq!(next_page(links).as_deref(), expected, "{links}");
+        }
+    }
+
+    #[test]
+    fn a_failed_serialization_is_no_refusal() {
+        let answer = |status: u16, message: &str| Answer {
+            status,
+            response: json!({"body": {"error": {"code": status, "message": message}}}),
+            retry_after: None,
+        };
+        let concurrent = "Unable to serialize access due to a concurrent update in another session";
+        for (status, message, expected) in [
+            (400, concurrent, true),
+            (400, "The request was malformed", false),
+            (409, concurrent, false),
+        ] {
+            let answer = answer(status, message);
+            assert_eq!(is_concurrent(&answer), expected, "{status} {message}");
+        }
+    }
+
+    #[test]
+    fn only_what_kratos_itself_says_counts() {
+        let identity = json!({"id": Uuid::from_u128(1), "schema_id": "default"});
+        let answer = |status: u16, body: Value| Answer {
+            status,
+            response: json!({"status": status, "headers": {}, "body": body}),
+            retry_after: None,
+        };
+        let gone = json!({"error": {"code": 404, "status": "Not Found"}});
+        for (status, body, expected) in [
+            (200, identity.clone(), Ok(Some(identity.clone()))),
+            (404, gone, Ok(None)),
+            (
+                404,
+                json!("<html>not found</html>"),
+                Err(Error::NotUnderstood),
+            ),
+            (200, json!({"hello": "world"}), Err(Error::NotUnderstood)),
+            (200, json!([identity]), Err(Error::NotUnderstood)),
+            (503, json!({"error": {}}), Err(Error::Status(503))),
+            (401, Value::Null, Err(Error::Status(401))),
+        ] {
+            assert_eq!(
+                found(answer(status, body.clone())),
+                expected,
+                "{status} {body}"
+            );
+        }
+        assert_eq!(
+            list(answer(200, json!([identity]))),
+            Ok(vec![identity.clone()])
+        );
+        assert_eq!(list(answer(200, json!([]))), Ok(Vec::new()));
+        assert_eq!(list(answer(200, json!([{}]))), Err(Error::NotUnderstood));
+        assert_eq!(list(answer(200, identity)), Err(Error::NotUnderstood));
+        assert_eq!(list(answer(500, json!([]))), Err(Error::Status(500)));
+    }
+}

@@ -1,0 +1,172 @@
+//! Deliveries and accepted submissions on their way into the database.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt as _;
+use uuid::Uuid;
+
+use super::group_commit::{Said, Together, together};
+use super::{Acceptance, Batch, Store};
+use crate::model::delivery::New;
+
+pub use super::group_commit::Writer;
+
+/// Of how many flows it is remembered that a submission is recorded.
+const REMEMBERED: usize = 65_536;
+
+/// Gets the number of submissions that could not be recorded.
+pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// Where what must not be lost is handed in.
+#[derive(Clone)]
+pub struct Intake {
+    together: Together<Batch, usize>,
+    opened: Arc<Mutex<Opened>>,
+    on_loss: OnLoss,
+}
+
+/// Both ends. Nothing is written before [`Writer::run`].
+#[must_use]
+pub fn intake(store: Arc<dyn Store>, on_loss: OnLoss) -> (Intake, Writer<Batch, usize>) {
+    let opened = Arc::new(Mutex::new(Opened::default()));
+    let (memory, lost) = (Arc::clone(&opened), Arc::clone(&on_loss));
+    let (together, writer) = together(move |batches| {
+        let store = Arc::clone(&store);
+        let (memory, lost) = (Arc::clone(&memory), Arc::clone(&lost));
+        async move { write(&*store, batches, &memory, &lost).await }.boxed()
+    });
+    let intake = Intake {
+        together,
+        opened,
+        on_loss,
+    };
+    (intake, writer)
+}
+
+impl Intake {
+    /// Stores all of them in one transaction, durably, before it returns. Returns how many were new.
+    pub async fn accept(&self, deliveries: Vec<New>) -> Said<usize> {
+        self.write(Batch::of(deliveries)).await
+    }
+
+    /// Stores all of it in one transaction, durably, before it returns. Returns how many deliveries were new.
+    pub async fn write(&self, batch: Batch) -> Said<usize> {
+        self.together.write(batch).await
+    }
+
+    /// Hands in an accepted submission without waiting for the database. It is lost if too much is waiting already, or if
+    /// the database fails.
+    pub fn record_pending(&self, acceptance: Acceptance) {
+        let flow_id = acceptance.sign_up.key.flow_id;
+        let batch = Batch {
+            accepted: vec![acceptance],
+            ..Batch::default()
+        };
+        if !self.together.hand_in(batch) {
+            // What is known of an earlier submission of the flow says nothing of this one.
+            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            opened.forget(flow_id);
+            (self.on_loss)(1);
+        }
+    }
+
+    /// Whether the newest submission of this flow is recorded and its identity can be found, as far as this instance knows.
+    #[must_use]
+    pub fn has_pending(&self, flow_id: Uuid) -> bool {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.known.contains(&flow_id)
+    }
+}
+
+/// The latest flows with a recorded submission whose identity can be found.
+#[derive(Debug, Default)]
+struct Opened {
+    known: HashSet<Uuid>,
+    in_order: VecDeque<Uuid>,
+}
+
+impl Opened {
+    fn forget(&mut self, flow_id: Uuid) {
+        self.known.remove(&flow_id);
+    }
+
+    fn remember(&mut self, flow_id: Uuid) {
+        if !self.known.insert(flow_id) {
+            return;
+        }
+        // One that was forgotten stands in here twice then, and goes a little early.
+        self.in_order.push_back(flow_id);
+        if self.in_order.len() > REMEMBERED
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
+async fn write(
+    store: &dyn Store,
+    batches: Vec<Batch>,
+    memory: &Mutex<Opened>,
+    on_loss: &OnLoss,
+) -> Vec<Said<usize>> {
+    let mut all = Batch::default();
+    for batch in &batches {
+        all.extend(batch);
+    }
+    let said = match store.write(&all).await {
+        Ok(new) => batches
+            .iter()
+            .map(|batch| Ok(batch.count_in(&new)))
+            .collect(),
+        // One of them may be to blame, and the others are not.
+        Err(error) if batches.len() > 1 && error.is_about_the_data() => {
+            let mut said = Vec::with_capacity(batches.len());
+            for batch in &batches {
+                let alone = store.write(batch).await;
+                said.push(alone.map(|new| new.len()).map_err(Arc::new));
+            }
+            said
+        }
+        Err(error) => {
+            let error = Arc::new(error);
+            batches.iter().map(|_| Err(Arc::clone(&error))).collect()
+        }
+    };
+    remember_recorded(&batches, &said, memory, on_loss);
+    said
+}
+
+fn remember_recorded(
+    batches: &[Batch],
+    said: &[Said<usize>],
+    memory: &Mutex<Opened>,
+    on_loss: &OnLoss,
+) {
+    let mut lost = 0;
+    let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+    for (batch, said) in batches.iter().zip(said) {
+        for acceptance in &batch.accepted {
+            let sign_up = &acceptance.sign_up;
+            let flow_id = sign_up.key.flow_id;
+            // A look-up that may not find the identity makes up for nothing.
+            let can_be_found = acceptance.look_at.is_some() && sign_up.can_be_found(false);
+            if said.is_ok() && can_be_found {
+                memory.remember(flow_id);
+            } else {
+                memory.forget(flow_id);
+            }
+            lost += u64::from(said.is_err());
+        }
+        if said.is_ok() {
+            for closing in &batch.closed {
+                memory.forget(closing.flow_id);
+            }
+        }
+    }
+    drop(memory);
+    if lost > 0 {
+        on_loss(lost);
+    }
+}
