@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use actix_web::{App as Web, HttpResponse, HttpServer, web};
 use serde_json::Value;
-use vestibule::app::{App, Surroundings};
+use vestibule::app::{App, Overrides};
 use vestibule::config::{self, Environment};
 
 use caller::{IN_FLIGHT, payload};
@@ -52,7 +52,7 @@ async fn measure() {
     let environment = Environment::of([("DSN".to_owned(), dsn)]);
     let settings = config::read(TEN_CHECKS, Path::new("bench.yaml"), &environment)
         .unwrap_or_else(|problems| panic!("{problems}"));
-    let app = App::start(settings, Surroundings::default())
+    let app = App::start(settings, Overrides::default())
         .await
         .expect("a start");
     let bare = start_bare();

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use actix_web::{App as Web, HttpResponse, HttpServer, web};
-use vestibule::app::{App, Surroundings};
+use vestibule::app::{App, Overrides};
 use vestibule::config::{self, Environment};
 use vestibule::model::pending::LookupTimes;
 
@@ -94,12 +94,12 @@ async fn start(folder: &Path, database: &str, service: SocketAddr, head: &str) -
         &environment,
     )
     .unwrap_or_else(|problems| panic!("{problems}"));
-    let surroundings = Surroundings {
+    let surroundings = Overrides {
         lookup_times: LookupTimes {
             after_acceptance: [Duration::from_hours(1); 4],
             ..LookupTimes::default()
         },
-        ..Surroundings::default()
+        ..Overrides::default()
     };
     App::start(settings, surroundings).await.expect("a start")
 }

@@ -2,19 +2,19 @@
 
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
-use vestibule::model::delivery::{Event, New, Work};
+use vestibule::model::delivery::{Action, Event, NewDelivery};
 use vestibule::model::request::{Body, Method, Request};
 
 /// One of 1 KB, due at once.
-pub fn due() -> New {
+pub fn due() -> NewDelivery {
     let id = Uuid::now_v7();
-    New {
+    NewDelivery {
         id,
         plan: "crm".to_owned(),
         event: Event::IdentityCreated,
         unique_key: id.to_string(),
         identity_id: id,
-        work: Ok(Work::Send(Request {
+        work: Ok(Action::Send(Request {
             method: Method::Post,
             path: "/contacts".to_owned(),
             headers: Vec::new(),
@@ -31,8 +31,8 @@ pub fn due() -> New {
 }
 
 /// The same, which no worker takes up.
-pub fn not_due() -> New {
-    New {
+pub fn not_due() -> NewDelivery {
+    NewDelivery {
         plan: "erp".to_owned(),
         due_at: far(),
         ..due()

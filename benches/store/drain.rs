@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use vestibule::base::clock::Clock;
-use vestibule::jobs::dispatcher::{Carried, Courier, Destination, Observer, Pace, Worker};
+use vestibule::jobs::dispatcher::{
+    AttemptObserver, AttemptResult, Dispatcher, DispatcherLimits, Target, Transport,
+};
 use vestibule::model::delivery::{Attempt, Claimed, Outcome};
 use vestibule::store::Store;
 
@@ -21,15 +23,15 @@ const AT_ONCE: usize = 256;
 struct Swift;
 
 #[async_trait]
-impl Courier for Swift {
-    fn destination(&self, _: &str) -> Option<Destination> {
-        Some(Destination {
+impl Transport for Swift {
+    fn destination(&self, _: &str) -> Option<Target> {
+        Some(Target {
             name: "swift".to_owned(),
-            ..Destination::default()
+            ..Target::default()
         })
     }
 
-    async fn carry(&self, _: &Claimed) -> Carried {
+    async fn carry(&self, _: &Claimed) -> AttemptResult {
         Attempt::answered(204).into()
     }
 }
@@ -43,7 +45,7 @@ struct Counts {
 
 struct Counting(Arc<Counts>);
 
-impl Observer for Counting {
+impl AttemptObserver for Counting {
     fn attempted(&self, _: &Claimed, _: &Attempt, outcome: &Outcome) {
         assert_eq!(*outcome, Outcome::Delivered);
         let settled = self.0.settled.fetch_add(1, Ordering::SeqCst) + 1;
@@ -65,16 +67,16 @@ impl Running {
     pub fn start(store: &Arc<dyn Store>, enough: u64) -> Self {
         let counts = Arc::new(Counts::default());
         counts.enough.store(enough, Ordering::SeqCst);
-        let worker = Worker::new(
+        let worker = Dispatcher::new(
             Arc::clone(store),
             Arc::new(Swift),
             Arc::new(Counting(Arc::clone(&counts))),
             Arc::default(),
             Clock::system(),
             Arc::new(|| 0.5),
-            Pace {
+            DispatcherLimits {
                 at_once: AT_ONCE,
-                ..Pace::default()
+                ..DispatcherLimits::default()
             },
         );
         let (stop, stopped) = oneshot::channel();

@@ -8,13 +8,13 @@ use tokio::task::JoinHandle;
 use crate::base::clock::Clock;
 use crate::checks::follow_up::InForce;
 use crate::config::settings::{Reconcile, Retention};
-use crate::jobs::reconcile::{Knows, Reconciler, Wishes, note_births};
+use crate::jobs::reconcile::{Deps, Reconciler, RoundOptions, note_births};
 use crate::jobs::retention;
-use crate::model::delivery::Plan;
+use crate::model::delivery::Subscription;
 use crate::store::{self, Store};
 
 /// Writes down, at the first start, from when on somebody counts who was not delivered.
-pub(super) async fn note_the_start(store: &dyn Store, clock: &Clock, plans: &[Plan]) {
+pub(super) async fn note_the_start(store: &dyn Store, clock: &Clock, plans: &[Subscription]) {
     if let Err(error) = note_births(store, clock, plans).await {
         // The first reconciliation does it, then.
         tracing::error!(
@@ -57,12 +57,12 @@ async fn stored_in_force(
 
 /// Reconciles every so often, if that is wanted.
 pub(super) fn reconcile(
-    knows: Option<Knows>,
+    knows: Option<Deps>,
     settings: Reconcile,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Option<JoinHandle<()>> {
     let every = settings.every?;
-    let wishes = Wishes {
+    let wishes = RoundOptions {
         since: settings.since,
         per_second: settings.per_second,
         dry_run: false,

@@ -6,46 +6,46 @@ use std::sync::{Arc, Mutex};
 use anyhow::Context as _;
 use tokio::sync::{Notify, Semaphore};
 
-use super::delivery_metrics::Counter;
+use super::delivery_metrics::DeliveryMetrics;
 use crate::base::clock::Clock;
 use crate::base::telemetry::Metrics;
 use crate::checks::account_lookup::Lookup;
 use crate::checks::activity::ActivityLog;
-use crate::checks::follow_up::{InForce, Resolution};
+use crate::checks::follow_up::{FollowUps, InForce};
 use crate::checks::refused_identities::RefusedIdentities;
-use crate::checks::{Book, Checks, Speech};
+use crate::checks::{Checks, MessageCatalog, ReservationDeps};
 use crate::config::settings::Settings;
-use crate::expression::Root;
-use crate::http::hooks::idempotency::Answers;
+use crate::expression::Variable;
+use crate::http::hooks::idempotency::IdempotencyCache;
 use crate::http::hooks::open_flow::SIDE_BY_SIDE;
-use crate::http::{Door, Operator, PendingPolicy};
-use crate::jobs::dispatcher::{Jitter, Pace, Worker};
+use crate::http::{AdminState, HookState, PendingPolicy};
+use crate::jobs::dispatcher::{Dispatcher, DispatcherLimits, Jitter};
 use crate::jobs::identity_verifier::{Verifier, verifier};
 use crate::jobs::identity_writer::IdentityWriter;
 use crate::jobs::reconcile;
 use crate::jobs::sweeper::{Sweeper, URGENT_CALLS_PER_SECOND};
-use crate::jobs::transport::{Knows, Porter};
+use crate::jobs::transport::{HttpTransport, TransportDeps};
 use crate::kratos::Flow;
 use crate::model::delivery::Event;
 use crate::model::pending::LookupTimes;
-use crate::outbound::kratos_admin::Identities;
+use crate::outbound::kratos_admin::KratosAdmin;
 use crate::outbound::kratos_admin::call_limit::CallLimit;
 use crate::outbound::services::client::Services;
 use crate::store::Store;
-use crate::store::admin::KeepTrying;
+use crate::store::admin::RetryWindows;
 use crate::store::decision_log::{self, recorder};
 use crate::store::guard::GuardProof;
 use crate::store::outbox::intake;
 
 /// What several parts share.
-pub(super) struct Parts {
+pub(super) struct Components {
     pub(super) metrics: Arc<Metrics>,
     pub(super) store: Arc<dyn Store>,
     services: Arc<Services>,
-    identities: Option<Identities>,
+    identities: Option<KratosAdmin>,
     pub(super) refused: Arc<RefusedIdentities>,
     writer: Option<Arc<IdentityWriter>>,
-    pub(super) resolution: Arc<Resolution>,
+    pub(super) resolution: Arc<FollowUps>,
     stored: Arc<Notify>,
     hurry: Arc<Notify>,
     clock: Clock,
@@ -54,7 +54,7 @@ pub(super) struct Parts {
     lookup_times: LookupTimes,
 }
 
-impl Parts {
+impl Components {
     pub(super) fn new(
         settings: &Settings,
         store: Arc<dyn Store>,
@@ -74,7 +74,7 @@ impl Parts {
             .kratos
             .admin
             .is_some()
-            .then(|| Identities::new(Arc::clone(&services), clock.clone()));
+            .then(|| KratosAdmin::new(Arc::clone(&services), clock.clone()));
         let refused = Arc::new(RefusedIdentities::new(
             Arc::clone(&store),
             clock.clone(),
@@ -89,7 +89,7 @@ impl Parts {
                 Arc::clone(&metrics),
             ))
         });
-        let resolution = Resolution::new(
+        let resolution = FollowUps::new(
             &settings.deliveries,
             &settings.checks,
             Arc::clone(&settings.lists),
@@ -116,8 +116,8 @@ impl Parts {
         })
     }
 
-    pub(super) fn worker(&self, settings: &Settings, jitter: Jitter) -> Worker {
-        let porter = Porter::new(Knows {
+    pub(super) fn worker(&self, settings: &Settings, jitter: Jitter) -> Dispatcher {
+        let porter = HttpTransport::new(TransportDeps {
             plans: settings.deliveries.clone(),
             checks: settings.checks.clone(),
             lists: Arc::clone(&settings.lists),
@@ -127,20 +127,20 @@ impl Parts {
             metrics: Arc::clone(&self.metrics),
             clock: self.clock.clone(),
         });
-        Worker::new(
+        Dispatcher::new(
             Arc::clone(&self.store),
             Arc::new(porter),
-            Arc::new(Counter(Arc::clone(&self.metrics))),
+            Arc::new(DeliveryMetrics(Arc::clone(&self.metrics))),
             Arc::clone(&self.stored),
             self.clock.clone(),
             jitter,
-            Pace::default(),
+            DispatcherLimits::default(),
         )
     }
 
     pub(super) fn sweeper(&self) -> Sweeper {
         let limit = Arc::new(CallLimit::new(URGENT_CALLS_PER_SECOND, self.clock.clone()));
-        let lookup_by = |identities: Identities| Lookup {
+        let lookup_by = |identities: KratosAdmin| Lookup {
             identities,
             proof: Arc::clone(&self.proof),
         };
@@ -160,8 +160,8 @@ impl Parts {
     }
 
     /// What reconciling needs, if Kratos's identities can be looked at.
-    pub(super) fn reconciles(&self, settings: &Settings) -> Option<reconcile::Knows> {
-        Some(reconcile::Knows {
+    pub(super) fn reconciles(&self, settings: &Settings) -> Option<reconcile::Deps> {
+        Some(reconcile::Deps {
             store: Arc::clone(&self.store),
             identities: self.identities.clone()?,
             plans: settings.deliveries.clone(),
@@ -173,11 +173,11 @@ impl Parts {
     }
 
     /// What operators are answered from.
-    pub(super) fn operator(&self, settings: &Settings) -> Operator {
-        Operator {
+    pub(super) fn operator(&self, settings: &Settings) -> AdminState {
+        AdminState {
             store: Arc::clone(&self.store),
             clock: self.clock.clone(),
-            keep_trying: KeepTrying::of(&settings.deliveries),
+            keep_trying: RetryWindows::of(&settings.deliveries),
             stored: Arc::clone(&self.stored),
         }
     }
@@ -198,7 +198,7 @@ impl Parts {
         settings: &Settings,
         in_force: InForce,
         activity: Option<ActivityLog>,
-    ) -> (Door, decision_log::Writer) {
+    ) -> (HookState, decision_log::Writer) {
         let dropped = self.metrics.decisions_dropped.clone();
         let on_loss = Arc::new(move |lost| {
             dropped.inc_by(lost);
@@ -216,11 +216,11 @@ impl Parts {
             settings.checks.clone(),
             Arc::clone(&self.services),
             Arc::clone(&settings.lists),
-            Speech {
+            MessageCatalog {
                 builtin: settings.builtin.clone(),
                 default_language: settings.hooks.default_language.clone(),
             },
-            Book {
+            ReservationDeps {
                 store: Arc::clone(&self.store),
                 stored: Arc::clone(&self.stored),
                 lookup: self.lookup.clone(),
@@ -229,7 +229,7 @@ impl Parts {
             Arc::clone(&self.metrics),
         );
         let wants = |event| self.resolution.tells_of(event);
-        let door = Door {
+        let door = HookState {
             keys: settings.hooks.keys.clone(),
             deadline: settings.hooks.deadline,
             client_ip_header: settings.hooks.client_ip_header.clone(),
@@ -245,8 +245,8 @@ impl Parts {
                     || wants(Event::RegistrationFailed),
                 wants_updates: wants(Event::IdentityUpdated),
                 wants_failures: wants(Event::RegistrationFailed),
-                reads_flow: reads(Root::Flow),
-                reads_request: reads(Root::Request),
+                reads_flow: reads(Variable::Flow),
+                reads_request: reads(Variable::Request),
                 times: self.lookup_times.clone(),
             },
             proof: Arc::clone(&self.proof),
@@ -260,7 +260,7 @@ impl Parts {
             hurry: Arc::clone(&self.hurry),
             stored: Arc::clone(&self.stored),
             recorder,
-            answers: Arc::new(Answers::new(self.clock.clone())),
+            answers: Arc::new(IdempotencyCache::new(self.clock.clone())),
             closings: Arc::new(Semaphore::new(SIDE_BY_SIDE)),
             builtin: settings.builtin.clone(),
             default_language: settings.hooks.default_language.clone(),

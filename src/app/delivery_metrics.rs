@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::DeliveryLabels;
-use crate::jobs::dispatcher::Observer;
+use crate::jobs::dispatcher::AttemptObserver;
 use crate::model::delivery::{Attempt, Claimed, Outcome};
 
 /// Counts attempts.
-pub struct Counter(pub Arc<Metrics>);
+pub struct DeliveryMetrics(pub Arc<Metrics>);
 
-impl Observer for Counter {
+impl AttemptObserver for DeliveryMetrics {
     fn attempted(&self, delivery: &Claimed, _: &Attempt, outcome: &Outcome) {
         let outcome = match outcome {
             Outcome::Delivered => "delivered",

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::config::settings::{Address, Dsn, Settings};
-use crate::http::{Door, Health, Operator, admin, hooks};
+use crate::http::{AdminState, Health, HookState, admin, hooks};
 use crate::jobs::dispatcher::Jitter;
 use crate::kratos::snippet::EXAMPLE_KEY;
 use crate::model::delivery::backoff::random_jitter;
@@ -28,7 +28,7 @@ use crate::model::pending::LookupTimes;
 use crate::store::Store;
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
-use components::Parts;
+use components::Components;
 
 pub use signals::told_to_stop;
 
@@ -40,7 +40,7 @@ const KEEP_ALIVE: Duration = Duration::from_mins(2);
 const GRACE: Duration = Duration::from_secs(20);
 
 /// What the program takes from its surroundings, so that a test may give it something else.
-pub struct Surroundings {
+pub struct Overrides {
     /// The time.
     pub clock: Clock,
     /// Chance, for the times of retries.
@@ -51,7 +51,7 @@ pub struct Surroundings {
     pub lookup_times: LookupTimes,
 }
 
-impl Default for Surroundings {
+impl Default for Overrides {
     fn default() -> Self {
         Self {
             clock: Clock::system(),
@@ -101,8 +101,8 @@ pub async fn open_store(dsn: &Dsn) -> anyhow::Result<Arc<dyn Store>> {
 
 impl App {
     /// Builds and starts everything. Returns once calls are answered.
-    pub async fn start(settings: Settings, surroundings: Surroundings) -> anyhow::Result<Self> {
-        let Surroundings {
+    pub async fn start(settings: Settings, surroundings: Overrides) -> anyhow::Result<Self> {
+        let Overrides {
             clock,
             jitter,
             store,
@@ -113,7 +113,7 @@ impl App {
             Some(store) => store,
             None => open_store(&settings.dsn).await?,
         };
-        let parts = Parts::new(&settings, store, clock.clone(), lookup_times)?;
+        let parts = Components::new(&settings, store, clock.clone(), lookup_times)?;
         let hooks_listener = listen(settings.hooks_address, "serve.hooks")?;
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;
@@ -235,7 +235,7 @@ fn look_at_keys(keys: &[Secret]) -> anyhow::Result<()> {
 
 fn serve_hooks(
     listener: TcpListener,
-    door: Data<Door>,
+    door: Data<HookState>,
     health: Data<Health>,
 ) -> std::io::Result<Server> {
     let server = HttpServer::new(move || Web::new().configure(hooks(door.clone(), health.clone())))
@@ -251,7 +251,7 @@ fn serve_hooks(
 fn serve_admin(
     listener: TcpListener,
     health: Data<Health>,
-    operator: Data<Operator>,
+    operator: Data<AdminState>,
 ) -> std::io::Result<Server> {
     let server =
         HttpServer::new(move || Web::new().configure(admin(health.clone(), operator.clone())))

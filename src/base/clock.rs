@@ -20,12 +20,12 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System,
-    Hand(Arc<watch::Sender<Timestamp>>),
+    ManualClock(Arc<watch::Sender<Timestamp>>),
 }
 
 /// The other end of [`Clock::by_hand`]: moves the time.
 #[derive(Clone, Debug)]
-pub struct Hand(Arc<watch::Sender<Timestamp>>);
+pub struct ManualClock(Arc<watch::Sender<Timestamp>>);
 
 impl Clock {
     /// The system's clock.
@@ -34,11 +34,14 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// A clock that stands still at `start` until its [`Hand`] moves it.
+    /// A clock that stands still at `start` until its [`ManualClock`] moves it.
     #[must_use]
-    pub fn by_hand(start: Timestamp) -> (Self, Hand) {
+    pub fn by_hand(start: Timestamp) -> (Self, ManualClock) {
         let sender = Arc::new(watch::Sender::new(start));
-        (Self(Source::Hand(Arc::clone(&sender))), Hand(sender))
+        (
+            Self(Source::ManualClock(Arc::clone(&sender))),
+            ManualClock(sender),
+        )
     }
 
     /// The present moment.
@@ -50,7 +53,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => Utc::now(),
-            Source::Hand(time) => *time.borrow(),
+            Source::ManualClock(time) => *time.borrow(),
         }
     }
 
@@ -66,7 +69,7 @@ impl Clock {
                     tokio::time::sleep(wait).await;
                 }
             }
-            Source::Hand(time) => {
+            Source::ManualClock(time) => {
                 // The sender lives as long as this clock, so this cannot end early.
                 let _ = time.subscribe().wait_for(|now| *now >= moment).await;
             }
@@ -88,7 +91,7 @@ impl Clock {
     }
 }
 
-impl Hand {
+impl ManualClock {
     /// Moves the time forward and wakes whoever waited for it.
     pub fn advance(&self, by: Duration) {
         self.0.send_modify(|now| *now = later(*now, by));

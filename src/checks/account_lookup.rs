@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use crate::model::pending::PendingSignUp;
 use crate::outbound::kratos_admin::hook_view::as_told_to_hooks;
-use crate::outbound::kratos_admin::{Error, Identities};
+use crate::outbound::kratos_admin::{Error, KratosAdmin};
 use crate::store::guard::GuardProof;
 
 /// Looks identities up by what is known of a submission.
 #[derive(Clone)]
 pub struct Lookup {
     /// Kratos's admin API.
-    pub identities: Identities,
+    pub identities: KratosAdmin,
     /// Whether our `external_id` can be relied on.
     pub proof: Arc<GuardProof>,
 }

@@ -10,10 +10,12 @@ use uuid::Uuid;
 
 use super::{Check, OnLateRefusal};
 use crate::base::clock::{Timestamp, later};
-use crate::expression::{EvaluationError, Lists, Names};
-use crate::model::delivery::{Event, New, Put, Queue, Scene, Work, time_ordered_id};
+use crate::expression::{EvaluationError, Lists, Variables};
+use crate::model::delivery::{
+    Action, EvaluationContext, Event, FieldWrite, NewDelivery, Queue, time_ordered_id,
+};
 use crate::model::late_refusal::{LateRefusal, StoredMessage};
-use crate::model::message::Wording;
+use crate::model::message::MessageTemplate;
 use crate::model::pending::Deferred;
 use crate::store::{self, RefusalLift, Store};
 
@@ -46,26 +48,26 @@ pub fn question(
     deferred: &Deferred,
     yes: &str,
     (identity_id, event): (Uuid, Event),
-    scene: &Scene,
+    scene: &EvaluationContext,
     now: Timestamp,
-) -> Vec<New> {
-    let scene = Scene {
+) -> Vec<NewDelivery> {
+    let scene = EvaluationContext {
         value: deferred.value.clone(),
         ..scene.clone()
     };
     let key = format!("{yes}:{}", deferred.check);
-    let put = Put {
+    let put = FieldWrite {
         path: note(&deferred.check),
         value: Some(json!({"since": written(now)})),
     };
     vec![
-        New {
+        NewDelivery {
             id: time_ordered_id(now),
             plan: Queue::Check(&deferred.check).to_string(),
             event,
             unique_key: key.clone(),
             identity_id,
-            work: Ok(Work::Ask(deferred.request.clone())),
+            work: Ok(Action::Ask(deferred.request.clone())),
             scene: Some(scene),
             created_at: now,
             due_at: later(now, FIRST_PAUSE),
@@ -82,16 +84,16 @@ pub fn write(
     identity_id: Uuid,
     event: Event,
     unique_key: String,
-    puts: Vec<Put>,
+    puts: Vec<FieldWrite>,
     now: Timestamp,
-) -> New {
-    New {
+) -> NewDelivery {
+    NewDelivery {
         id: time_ordered_id(now),
         plan: Queue::Save(name).to_string(),
         event,
         unique_key,
         identity_id,
-        work: Ok(Work::Write(puts)),
+        work: Ok(Action::Write(puts)),
         scene: None,
         created_at: now,
         due_at: now,
@@ -101,13 +103,18 @@ pub fn write(
 
 /// What is written when it accepts at last: the note goes, and what the check sets comes.
 #[must_use]
-pub fn accepted(check: &Check, scene: &Scene, response: &Value, lists: &Lists) -> Vec<Put> {
+pub fn accepted(
+    check: &Check,
+    scene: &EvaluationContext,
+    response: &Value,
+    lists: &Lists,
+) -> Vec<FieldWrite> {
     let names = scene.names(lists, Some(response));
     let mut puts = vec![note_goes(check)];
     for set in &check.set {
         match set.value.render(&names) {
             Ok(Value::Null) => {}
-            Ok(value) => puts.push(Put {
+            Ok(value) => puts.push(FieldWrite {
                 path: set.path.clone(),
                 value: Some(value),
             }),
@@ -127,10 +134,10 @@ pub fn refused(
     refusal: Option<usize>,
     on_late_refusal: OnLateRefusal,
     now: Timestamp,
-) -> Vec<Put> {
+) -> Vec<FieldWrite> {
     // What is reserved is not deferred.
     let is_deferred = check.reserve.is_none();
-    let mut puts: Vec<Put> = is_deferred.then(|| note_goes(check)).into_iter().collect();
+    let mut puts: Vec<FieldWrite> = is_deferred.then(|| note_goes(check)).into_iter().collect();
     if on_late_refusal == OnLateRefusal::Notify {
         return puts;
     }
@@ -138,12 +145,12 @@ pub fn refused(
     if let Some(wording) = wording(check, refusal) {
         mark["message_id"] = wording.id.into();
     }
-    puts.push(Put {
+    puts.push(FieldWrite {
         path: refusal_mark(&check.name),
         value: Some(mark),
     });
     if on_late_refusal == OnLateRefusal::Deactivate {
-        puts.push(Put {
+        puts.push(FieldWrite {
             path: vec!["state".to_owned()],
             value: Some("inactive".into()),
         });
@@ -151,7 +158,7 @@ pub fn refused(
     puts
 }
 
-fn wording(check: &Check, refusal: Option<usize>) -> Option<&Wording> {
+fn wording(check: &Check, refusal: Option<usize>) -> Option<&MessageTemplate> {
     check.refuse.get(refusal?)?.message.as_deref()
 }
 
@@ -168,7 +175,7 @@ pub fn stored(
     refusal: Option<usize>,
     effect: OnLateRefusal,
     identity_id: Uuid,
-    names: &Names<'_>,
+    names: &Variables<'_>,
 ) -> LateRefusal {
     // Hooks show it only to a person who is kept out.
     let wording = wording(check, refusal).filter(|_| effect == OnLateRefusal::Deactivate);
@@ -205,12 +212,12 @@ pub fn enforcement(
     identity_id: Uuid,
     event: Event,
     unique_key: String,
-    puts: Vec<Put>,
+    puts: Vec<FieldWrite>,
     now: Timestamp,
-) -> New {
-    New {
+) -> NewDelivery {
+    NewDelivery {
         plan: Queue::LateRefusal(check).to_string(),
-        work: Ok(Work::Enforce(puts)),
+        work: Ok(Action::Enforce(puts)),
         ..write(check, identity_id, event, unique_key, Vec::new(), now)
     }
 }
@@ -225,7 +232,7 @@ pub fn acceptance_lifts(
     unique_key: String,
     now: Timestamp,
 ) -> RefusalLift {
-    let put = Put {
+    let put = FieldWrite {
         path: refusal_mark(check),
         value: None,
     };
@@ -272,14 +279,14 @@ pub async fn lift(
     let marked = lifted
         .iter()
         .filter(|one| one.effect != OnLateRefusal::Notify);
-    let mut puts: Vec<Put> = marked
-        .map(|refusal| Put {
+    let mut puts: Vec<FieldWrite> = marked
+        .map(|refusal| FieldWrite {
             path: refusal_mark(&refusal.check),
             value: None,
         })
         .collect();
     if activates {
-        puts.push(Put {
+        puts.push(FieldWrite {
             path: vec!["state".to_owned()],
             value: Some("active".into()),
         });
@@ -291,7 +298,7 @@ pub async fn lift(
     if let Some(first) = checks.first() {
         let key = format!("lift:{}", time_ordered_id(now));
         let write = write(first, identity_id, Event::CheckRefused, key, puts, now);
-        let has_puts = matches!(&write.work, Ok(Work::Write(puts)) if !puts.is_empty());
+        let has_puts = matches!(&write.work, Ok(Action::Write(puts)) if !puts.is_empty());
         let writes = if has_puts { vec![write] } else { Vec::new() };
         store
             .lift_late_refusals(identity_id, &checks, now, &writes)
@@ -306,8 +313,8 @@ pub async fn lift(
 
 /// The note that the check is deferred goes.
 #[must_use]
-pub fn note_goes(check: &Check) -> Put {
-    Put {
+pub fn note_goes(check: &Check) -> FieldWrite {
+    FieldWrite {
         path: note(&check.name),
         value: None,
     }

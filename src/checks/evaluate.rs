@@ -12,9 +12,9 @@ use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::interpret::{Conclusion, conclude, without_answer};
-use super::messages::{Builtin, Reader, Speech};
-use super::reserver::{Book, Judged, Taken, Taker, Wanted};
+use super::interpret::{Interpretation, conclude, without_answer};
+use super::messages::{BuiltinMessages, MessageCatalog, MessageRenderer};
+use super::reserver::{ReservationDeps, ReserveOutcome, ReserveRequest, ReserveResult, Reserver};
 use super::set::Changes;
 use super::{Check, Condition, Kind, Mode, Policy, Reads, Reserve, Set};
 use crate::base::clock::{Clock, Timestamp, milliseconds};
@@ -22,25 +22,25 @@ use crate::base::telemetry::metrics::{
     CheckLabels, CheckName, KindLabels, ReasonLabels, ServiceName,
 };
 use crate::base::telemetry::{Metrics, Trace};
-use crate::expression::{EvaluationError, Expression, Lists, Names};
+use crate::expression::{EvaluationError, Expression, Lists, Variables};
 use crate::kratos::{Field, Flow, Hook, Message, Payload};
 use crate::model::decision::CheckRecord;
-use crate::model::delivery::Scene;
-use crate::model::message::Wording;
+use crate::model::delivery::EvaluationContext;
+use crate::model::message::MessageTemplate;
 use crate::model::pending::Deferred;
 use crate::model::request::Request;
 use crate::model::reservation::Reservation;
 use crate::model::verdict::{Finding, Verdict};
-use crate::outbound::services::client::{Answer, NoAnswer, Services};
+use crate::outbound::services::client::{Answer, CallError, Services};
 
 /// All checks of the settings.
 pub struct Checks {
-    all: Vec<Wired>,
+    all: Vec<CompiledCheck>,
     quick: bool,
-    taker: Taker,
+    taker: Reserver,
     services: Arc<Services>,
     lists: Arc<Lists>,
-    builtin: Builtin,
+    builtin: BuiltinMessages,
     default_language: String,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -48,7 +48,7 @@ pub struct Checks {
 
 /// A check and the places of those it waits for.
 #[derive(Debug)]
-struct Wired {
+struct CompiledCheck {
     check: Check,
     /// The check's name, for records.
     name: Arc<str>,
@@ -64,7 +64,7 @@ struct Wired {
 
 /// One call to be judged.
 #[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
+pub struct CheckInput<'a> {
     /// Which hook it came through.
     pub hook: &'a Hook,
     /// What it carries; has an identity.
@@ -106,7 +106,7 @@ pub struct Judgement {
     /// One for each check of the flow, in order of the settings.
     pub records: Vec<CheckRecord>,
     /// The checks that passed without an answer, to be asked again. The verdict holds only once they are written down.
-    pub postponed: Vec<Postponed>,
+    pub postponed: Vec<DeferredCheck>,
     /// The reservations that accepted checks rely on.
     pub reservations: Vec<Uuid>,
     /// The deferred checks that have accepted the values that the identity gets now.
@@ -117,7 +117,7 @@ pub struct Judgement {
 
 /// A check that passed without an answer.
 #[derive(Clone, Debug)]
-pub struct Postponed {
+pub struct DeferredCheck {
     /// What is asked again.
     pub deferred: Deferred,
     /// What the person is told if that cannot be promised.
@@ -148,22 +148,22 @@ enum Outcome {
 }
 
 #[derive(Debug)]
-struct Done {
+struct Finished {
     outcome: Outcome,
     duration_ms: u64,
 }
 
 /// How a check begins.
-enum Begun {
-    Done(Outcome),
+enum Start {
+    Finished(Outcome),
     Asks(Request),
-    Takes(Box<(Request, Scene)>),
+    Takes(Box<(Request, EvaluationContext)>),
 }
 
 /// What has come of something that takes time.
-enum Step {
-    Answered(usize, Result<Answer, NoAnswer>),
-    Taken(usize, Taken),
+enum Completion {
+    Answered(usize, Result<Answer, CallError>),
+    Reserved(usize, ReserveResult),
     /// What came of taking is written down, or could not be.
     Kept {
         place: usize,
@@ -182,12 +182,12 @@ impl Checks {
         checks: Vec<Check>,
         services: Arc<Services>,
         lists: Arc<Lists>,
-        speech: Speech,
-        book: Book,
+        speech: MessageCatalog,
+        book: ReservationDeps,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let taker = Taker {
+        let taker = Reserver {
             book,
             services: Arc::clone(&services),
             lists: Arc::clone(&lists),
@@ -209,7 +209,7 @@ impl Checks {
         let all = checks
             .into_iter()
             .zip(reads)
-            .map(|(check, reads)| Wired {
+            .map(|(check, reads)| CompiledCheck {
                 name: check.name.as_str().into(),
                 counters: counters(&check, &metrics),
                 after: found(&check.after),
@@ -239,13 +239,13 @@ impl Checks {
     }
 
     /// Runs the checks of the call's flow side by side and sums them up.
-    pub async fn judge(&self, call: Call<'_>) -> Judgement {
+    pub async fn judge(&self, call: CheckInput<'_>) -> Judgement {
         let identity = call.payload.identity.as_ref().unwrap_or(&Value::Null);
-        let mut round = Round {
+        let mut round = Evaluation {
             checks: self,
             call,
             identity,
-            turns: self.turns(call, identity),
+            run_decisions: self.run_decisions(call, identity),
             started: self.clock.now(),
             done: self.all.iter().map(|_| None).collect(),
             begun: vec![false; self.all.len()],
@@ -258,15 +258,16 @@ impl Checks {
     }
 
     /// Which checks run in this call. In settings those that a change concerns, and those whose response one of these reads.
-    fn turns(&self, call: Call<'_>, identity: &Value) -> Vec<Turn> {
+    fn run_decisions(&self, call: CheckInput<'_>, identity: &Value) -> Vec<RunDecision> {
         let flow = call.hook.flow;
         let previous = call.payload.previous.as_ref();
-        let reads_a_change =
-            |wired: &Wired| previous.is_none_or(|previous| wired.reads.differ(previous, identity));
-        let is_concerned = |wired: &Wired| {
+        let reads_a_change = |wired: &CompiledCheck| {
+            previous.is_none_or(|previous| wired.reads.differ(previous, identity))
+        };
+        let is_concerned = |wired: &CompiledCheck| {
             flow != Flow::Settings || wired.reads.nothing_of_the_identity() || reads_a_change(wired)
         };
-        let mut turns: Vec<Turn> = self
+        let mut run_decisions: Vec<RunDecision> = self
             .all
             .iter()
             .map(|wired| {
@@ -276,33 +277,34 @@ impl Checks {
                 let is_refused_late =
                     flow == Flow::Settings && call.refused_late.contains(&wired.check.name);
                 match wired.check.flows.contains(&flow) || is_deferred {
-                    false if is_refused_late && reads_a_change(wired) => Turn::Runs,
-                    false => Turn::NotInThisFlow,
-                    true if is_concerned(wired) && is_deferred => Turn::RunsWhileDeferred,
-                    true if is_concerned(wired) => Turn::Runs,
-                    true => Turn::Unchanged,
+                    false if is_refused_late && reads_a_change(wired) => RunDecision::Runs,
+                    false => RunDecision::NotInThisFlow,
+                    true if is_concerned(wired) && is_deferred => RunDecision::RunsWhileDeferred,
+                    true if is_concerned(wired) => RunDecision::Runs,
+                    true => RunDecision::Unchanged,
                 }
             })
             .collect();
         if flow == Flow::Settings {
-            let runs = |(place, turn): (usize, &Turn)| turn.runs().then_some(place);
-            let mut running: Vec<usize> = turns.iter().enumerate().filter_map(runs).collect();
+            let runs = |(place, turn): (usize, &RunDecision)| turn.runs().then_some(place);
+            let mut running: Vec<usize> =
+                run_decisions.iter().enumerate().filter_map(runs).collect();
             while let Some(place) = running.pop() {
                 for other in &self.all[place].reads_checks {
-                    if !turns[*other].runs() {
-                        turns[*other] = Turn::Runs;
+                    if !run_decisions[*other].runs() {
+                        run_decisions[*other] = RunDecision::Runs;
                         running.push(*other);
                     }
                 }
             }
         }
-        turns
+        run_decisions
     }
 }
 
 /// Whether a check runs in a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+enum RunDecision {
     Runs,
     /// Its question from before is still open: only an acceptance lets the change pass.
     RunsWhileDeferred,
@@ -311,20 +313,20 @@ enum Turn {
     NotInThisFlow,
 }
 
-impl Turn {
+impl RunDecision {
     fn runs(self) -> bool {
         matches!(self, Self::Runs | Self::RunsWhileDeferred)
     }
 }
 
 /// One call on its way through the checks.
-struct Round<'a> {
+struct Evaluation<'a> {
     checks: &'a Checks,
-    call: Call<'a>,
+    call: CheckInput<'a>,
     identity: &'a Value,
-    turns: Vec<Turn>,
+    run_decisions: Vec<RunDecision>,
     started: Timestamp,
-    done: Vec<Option<Done>>,
+    done: Vec<Option<Finished>>,
     begun: Vec<bool>,
     /// What may have to be asked again.
     questions: Vec<Option<Request>>,
@@ -333,30 +335,30 @@ struct Round<'a> {
     responses: BTreeMap<String, Arc<Value>>,
 }
 
-impl<'a> Round<'a> {
+impl<'a> Evaluation<'a> {
     async fn run(&mut self) {
-        let mut under_way: FuturesUnordered<BoxFuture<'a, Step>> = FuturesUnordered::new();
+        let mut under_way: FuturesUnordered<BoxFuture<'a, Completion>> = FuturesUnordered::new();
         loop {
             while let Some(place) = self.next_ready() {
                 self.begun[place] = true;
                 match self.begin(place) {
-                    Begun::Done(outcome) => self.finish(place, outcome),
-                    Begun::Asks(request) => under_way.push(self.ask(place, request)),
-                    Begun::Takes(wanted) => {
+                    Start::Finished(outcome) => self.finish(place, outcome),
+                    Start::Asks(request) => under_way.push(self.ask(place, request)),
+                    Start::Takes(wanted) => {
                         let (request, scene) = *wanted;
                         under_way.extend(self.take(place, request, scene));
                     }
                 }
             }
             match under_way.next().await {
-                Some(Step::Answered(place, exchange)) => {
+                Some(Completion::Answered(place, exchange)) => {
                     let (outcome, _) = self.conclude(place, exchange);
                     self.finish(place, outcome);
                 }
-                Some(Step::Taken(place, taken)) => {
+                Some(Completion::Reserved(place, taken)) => {
                     under_way.extend(self.conclude_taking(place, taken));
                 }
-                Some(Step::Kept {
+                Some(Completion::Kept {
                     place,
                     outcome,
                     kept,
@@ -372,7 +374,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn ask(&mut self, place: usize, request: Request) -> BoxFuture<'a, Step> {
+    fn ask(&mut self, place: usize, request: Request) -> BoxFuture<'a, Completion> {
         let (checks, call) = (self.checks, self.call);
         let check = &checks.all[place].check;
         if check.defers() {
@@ -385,16 +387,21 @@ impl<'a> Round<'a> {
                 checks
                     .services
                     .exchange(service.unwrap_or_default(), &request, &extra, call.until);
-            Step::Answered(place, exchange.await)
+            Completion::Answered(place, exchange.await)
         }
         .boxed()
     }
 
-    fn take(&self, place: usize, take: Request, scene: Scene) -> Option<BoxFuture<'a, Step>> {
+    fn take(
+        &self,
+        place: usize,
+        take: Request,
+        scene: EvaluationContext,
+    ) -> Option<BoxFuture<'a, Completion>> {
         let (checks, call) = (self.checks, self.call);
         let check = &checks.all[place].check;
         let reserve: &Reserve = check.reserve.as_ref()?;
-        let wanted = Wanted {
+        let wanted = ReserveRequest {
             check,
             reserve,
             flow_id: call.payload.flow_id,
@@ -407,18 +414,22 @@ impl<'a> Round<'a> {
             in_use_until: call.until,
             traceparent: call.trace.child(),
         };
-        Some(async move { Step::Taken(place, checks.taker.take(wanted).await) }.boxed())
+        Some(async move { Completion::Reserved(place, checks.taker.take(wanted).await) }.boxed())
     }
 
     /// What the check makes of taking; if the service was asked, it must be written down.
-    fn conclude_taking(&mut self, place: usize, taken: Taken) -> Option<BoxFuture<'a, Step>> {
+    fn conclude_taking(
+        &mut self,
+        place: usize,
+        taken: ReserveResult,
+    ) -> Option<BoxFuture<'a, Completion>> {
         let (reservation, is_ours, exchange) = match taken {
-            Taken::NotStored(error) => {
+            ReserveResult::NotStored(error) => {
                 let outcome = self.not_stored(place, &error);
                 self.finish(place, outcome);
                 return None;
             }
-            Taken::InUse => {
+            ReserveResult::InUse => {
                 let check = &self.checks.all[place].check;
                 tracing::info!(
                     check = check.name, flow.id = %self.call.payload.flow_id, trace.id = %self.call.trace,
@@ -428,7 +439,7 @@ impl<'a> Round<'a> {
                 self.finish(place, Outcome::Refused(message));
                 return None;
             }
-            Taken::Before(id, response) => {
+            ReserveResult::Before(id, response) => {
                 self.reservations[place] = Some(id);
                 let answer = Answer {
                     status: response["status"]
@@ -442,7 +453,7 @@ impl<'a> Round<'a> {
                 self.finish(place, outcome);
                 return None;
             }
-            Taken::Now {
+            ReserveResult::Now {
                 reservation,
                 is_ours,
                 answer,
@@ -451,11 +462,11 @@ impl<'a> Round<'a> {
         self.reservations[place] = Some(reservation.id);
         let (outcome, response) = self.conclude(place, exchange);
         let judged = match &outcome {
-            Outcome::Accepted => Judged::Yes,
-            Outcome::Refused(_) => Judged::No,
-            _ => Judged::Unclear,
+            Outcome::Accepted => ReserveOutcome::Yes,
+            Outcome::Refused(_) => ReserveOutcome::No,
+            _ => ReserveOutcome::Unclear,
         };
-        if !is_ours && judged != Judged::Yes {
+        if !is_ours && judged != ReserveOutcome::Yes {
             self.finish(place, outcome);
             return None;
         }
@@ -467,16 +478,16 @@ impl<'a> Round<'a> {
         place: usize,
         reservation: Reservation,
         response: Option<Arc<Value>>,
-        judged: Judged,
+        judged: ReserveOutcome,
         outcome: Outcome,
-    ) -> BoxFuture<'a, Step> {
+    ) -> BoxFuture<'a, Completion> {
         let (checks, until) = (self.checks, self.call.until);
         let check = &checks.all[place].check;
         let metrics = &checks.metrics.reservations;
         let reason = match judged {
-            Judged::Yes => "taken",
-            Judged::No => "refused",
-            Judged::Unclear => "unclear",
+            ReserveOutcome::Yes => "taken",
+            ReserveOutcome::No => "refused",
+            ReserveOutcome::Unclear => "unclear",
         };
         metrics.get_or_create(&ReasonLabels { reason }).inc();
         async move {
@@ -484,7 +495,7 @@ impl<'a> Round<'a> {
                 .taker
                 .keep(check, reservation, response.as_deref(), judged, until)
                 .await;
-            Step::Kept {
+            Completion::Kept {
                 place,
                 outcome,
                 kept,
@@ -511,10 +522,10 @@ impl<'a> Round<'a> {
         })
     }
 
-    fn begin(&mut self, place: usize) -> Begun {
-        let Wired { check, after, .. } = &self.checks.all[place];
-        if !self.turns[place].runs() {
-            return Begun::Done(Outcome::NotApplicable);
+    fn begin(&mut self, place: usize) -> Start {
+        let CompiledCheck { check, after, .. } = &self.checks.all[place];
+        if !self.run_decisions[place].runs() {
+            return Start::Finished(Outcome::NotApplicable);
         }
         let let_pass = |other: &usize| {
             let observed = self.checks.all[*other].check.mode == Mode::Observe;
@@ -533,48 +544,48 @@ impl<'a> Round<'a> {
                 )
         };
         if !after.iter().all(let_pass) {
-            return Begun::Done(Outcome::Skipped);
+            return Start::Finished(Outcome::Skipped);
         }
         let field = check.field.as_ref();
         let is_absent = field.is_some_and(|field| field.present_in(self.identity).is_none());
         if is_absent && !check.required {
-            return Begun::Done(Outcome::NotApplicable);
+            return Start::Finished(Outcome::NotApplicable);
         }
         let names = self.names(check, None);
         match check.when.as_ref().map(|when| when.holds(&names)) {
-            Some(Ok(false)) => return Begun::Done(Outcome::NotApplicable),
+            Some(Ok(false)) => return Start::Finished(Outcome::NotApplicable),
             // Whatever fails on an absent field, the person is told that it is required.
             Some(Err(error)) if !is_absent || error.missing_check => {
-                return Begun::Done(self.failed(check, "when", &error));
+                return Start::Finished(self.failed(check, "when", &error));
             }
             Some(Ok(true) | Err(_)) | None => {}
         }
         if is_absent {
             let words = self.words(check, &self.checks.builtin.required, None);
-            return Begun::Done(Outcome::Refused(words));
+            return Start::Finished(Outcome::Refused(words));
         }
         if let Err(error) = check.expects_texts(&names) {
-            return Begun::Done(self.failed(check, "a text", &error));
+            return Start::Finished(self.failed(check, "a text", &error));
         }
         match check.asks().map(|plan| plan.build(&names)) {
             Some(Ok(request)) if check.reserve.is_some() => {
-                Begun::Takes(Box::new((request, Scene::of(&names))))
+                Start::Takes(Box::new((request, EvaluationContext::of(&names))))
             }
-            Some(Ok(request)) => Begun::Asks(request),
+            Some(Ok(request)) => Start::Asks(request),
             Some(Err(error)) => {
                 let place = if check.ask.is_some() {
                     "ask"
                 } else {
                     "reserve.take"
                 };
-                Begun::Done(self.failed(check, place, &error))
+                Start::Finished(self.failed(check, place, &error))
             }
-            None => Begun::Done(self.without_question(check, &names)),
+            None => Start::Finished(self.without_question(check, &names)),
         }
     }
 
     /// A check that asks nobody: the first `refuse` that holds, else `accept`.
-    fn without_question(&self, check: &Check, names: &Names<'_>) -> Outcome {
+    fn without_question(&self, check: &Check, names: &Variables<'_>) -> Outcome {
         let holds = |condition: &Condition| match condition {
             Condition::Expression(expression) => expression.holds(names),
             Condition::Status(_) => Ok(false),
@@ -617,7 +628,7 @@ impl<'a> Round<'a> {
     fn conclude(
         &mut self,
         place: usize,
-        exchange: Result<Answer, NoAnswer>,
+        exchange: Result<Answer, CallError>,
     ) -> (Outcome, Option<Arc<Value>>) {
         let check = &self.checks.all[place].check;
         let mut response = None;
@@ -637,11 +648,11 @@ impl<'a> Round<'a> {
             }
         };
         let outcome = match conclusion {
-            Conclusion::Accepted => Outcome::Accepted,
-            Conclusion::Refused(index) => {
+            Interpretation::Accepted => Outcome::Accepted,
+            Interpretation::Refused(index) => {
                 Outcome::Refused(self.refusal_words(check, index, response.as_deref()))
             }
-            Conclusion::Unavailable(kind, because) => self.unavailable(check, kind, &because),
+            Interpretation::Unavailable(kind, because) => self.unavailable(check, kind, &because),
         };
         (outcome, response)
     }
@@ -661,7 +672,7 @@ impl<'a> Round<'a> {
     }
 
     /// What the person is told of a value that is not valid.
-    fn invalid<'n>(&'n self, check: &'n Check) -> &'n Wording {
+    fn invalid<'n>(&'n self, check: &'n Check) -> &'n MessageTemplate {
         let own = check.invalid.as_ref();
         own.unwrap_or(&self.checks.builtin.not_valid)
     }
@@ -714,8 +725,8 @@ impl<'a> Round<'a> {
         )
     }
 
-    fn words(&self, check: &Check, wording: &Wording, response: Option<&Value>) -> Message {
-        let reader = Reader {
+    fn words(&self, check: &Check, wording: &MessageTemplate, response: Option<&Value>) -> Message {
+        let reader = MessageRenderer {
             accept_language: self.call.payload.header("Accept-Language"),
             default_language: &self.checks.default_language,
         };
@@ -729,8 +740,8 @@ impl<'a> Round<'a> {
         )
     }
 
-    fn names<'n>(&'n self, check: &Check, response: Option<&'n Value>) -> Names<'n> {
-        Names {
+    fn names<'n>(&'n self, check: &Check, response: Option<&'n Value>) -> Variables<'n> {
+        Variables {
             identity: Some(self.identity),
             previous: self.call.payload.previous.as_ref(),
             value: check
@@ -752,7 +763,7 @@ impl<'a> Round<'a> {
         let duration_ms = milliseconds(self.started, self.checks.clock.now());
         let outcome = match outcome {
             Outcome::Accepted | Outcome::Refused(_) => outcome,
-            other if self.turns[place] == Turn::RunsWhileDeferred => {
+            other if self.run_decisions[place] == RunDecision::RunsWhileDeferred => {
                 let check = &self.checks.all[place].check;
                 tracing::info!(
                     check = check.name, outcome = other.as_str(), trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
@@ -762,7 +773,7 @@ impl<'a> Round<'a> {
             }
             other => other,
         };
-        self.done[place] = Some(Done {
+        self.done[place] = Some(Finished {
             outcome,
             duration_ms,
         });
@@ -779,7 +790,7 @@ impl<'a> Round<'a> {
             let check = &wired.check;
             // Every check is done: none waits in a circle, and each exchange ends by the deadline.
             let Some(done) = done else { continue };
-            if self.turns[place] == Turn::NotInThisFlow {
+            if self.run_decisions[place] == RunDecision::NotInThisFlow {
                 continue;
             }
             let observed = check.mode == Mode::Observe;
@@ -787,7 +798,7 @@ impl<'a> Round<'a> {
             self.count(wired, &done.outcome);
             if matches!(done.outcome, Outcome::Accepted) {
                 reservations.extend(self.reservations[place]);
-                if self.turns[place] == Turn::RunsWhileDeferred {
+                if self.run_decisions[place] == RunDecision::RunsWhileDeferred {
                     no_longer_deferred.push(check.name.clone());
                 }
                 if !observed && self.call.refused_late.contains(&check.name) {
@@ -811,7 +822,7 @@ impl<'a> Round<'a> {
                 message: message.clone(),
             };
             match self.deferred(place, &done.outcome) {
-                Some(deferred) => postponed.push(Postponed {
+                Some(deferred) => postponed.push(DeferredCheck {
                     deferred,
                     otherwise: finding,
                 }),
@@ -866,7 +877,7 @@ impl<'a> Round<'a> {
 
     fn admit(&self) -> Verdict {
         let mut changes = Changes::to(self.identity);
-        for (wired, turn) in self.checks.all.iter().zip(&self.turns) {
+        for (wired, turn) in self.checks.all.iter().zip(&self.run_decisions) {
             if self.is_stale(&wired.check, *turn) {
                 let paths = wired.check.set.iter().flat_map(Set::leaves);
                 let public =
@@ -878,7 +889,7 @@ impl<'a> Round<'a> {
             let check = &wired.check;
             let accepted = matches!(
                 done,
-                Some(Done {
+                Some(Finished {
                     outcome: Outcome::Accepted,
                     ..
                 })
@@ -923,8 +934,10 @@ impl<'a> Round<'a> {
 
     /// Whether what the check had `set` is stale: its field has changed or is gone, or its `when` held for the previous identity
     /// and no longer holds. A check that runs at registration only is included.
-    fn is_stale(&self, check: &Check, turn: Turn) -> bool {
-        if self.call.hook.flow != Flow::Settings || turn == Turn::Unchanged || check.set.is_empty()
+    fn is_stale(&self, check: &Check, turn: RunDecision) -> bool {
+        if self.call.hook.flow != Flow::Settings
+            || turn == RunDecision::Unchanged
+            || check.set.is_empty()
         {
             return false;
         }
@@ -951,7 +964,7 @@ impl<'a> Round<'a> {
             identity[part] = previous.get(part).cloned().unwrap_or_default();
         }
         let field = check.field.as_ref();
-        let names = Names {
+        let names = Variables {
             identity: Some(&identity),
             value: field.and_then(|field| field.value_in(&identity)),
             ..self.names(check, None)
@@ -961,9 +974,9 @@ impl<'a> Round<'a> {
 
     fn count(
         &self,
-        Wired {
+        CompiledCheck {
             check, counters, ..
-        }: &Wired,
+        }: &CompiledCheck,
         outcome: &Outcome,
     ) {
         let metrics = &self.checks.metrics;
@@ -1019,7 +1032,7 @@ fn counters(check: &Check, metrics: &Metrics) -> [Counter; OUTCOMES.len()] {
     })
 }
 
-fn record(Wired { check, name, .. }: &Wired, done: &Done) -> CheckRecord {
+fn record(CompiledCheck { check, name, .. }: &CompiledCheck, done: &Finished) -> CheckRecord {
     let (kind, message_id) = match &done.outcome {
         Outcome::Refused(message) => (None, Some(message.id)),
         Outcome::Unavailable { kind, .. } => (Some(kind.as_str()), None),

@@ -10,20 +10,22 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::checks::{Check, Reserve, deferred, reserve, rule};
-use crate::expression::{Lists, Names};
+use crate::expression::{Lists, Variables};
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Hook};
-use crate::model::delivery::subscription::{Occasion, deliveries_for};
-use crate::model::delivery::{Event, New, Plan, Put, Queue, Scene};
+use crate::model::delivery::subscription::{Trigger, deliveries_for};
+use crate::model::delivery::{
+    EvaluationContext, Event, FieldWrite, NewDelivery, Queue, Subscription,
+};
 use crate::model::pending::{Attribution, PendingSignUp, PendingState, SubmissionHash, attribute};
-use crate::model::reservation::{Because, Reservation, State};
-use crate::store::{Batch, Closing, Ending, FlowState, PendingEnd, Release, SettledQuestion};
+use crate::model::reservation::{ReleaseReason, Reservation, State};
+use crate::store::{Closing, Ending, FlowState, PendingEnd, Release, SettledQuestion, WriteSet};
 
 pub use in_force::InForce;
 
 /// Knows the settings that decide about it.
-pub struct Resolution {
-    plans: Vec<Plan>,
+pub struct FollowUps {
+    plans: Vec<Subscription>,
     reserves: BTreeMap<String, Reserve>,
     /// The checks that reserve or may be deferred.
     holding: Vec<Check>,
@@ -32,7 +34,7 @@ pub struct Resolution {
 
 /// An account that was made or changed.
 #[derive(Clone, Copy)]
-pub struct Made<'a> {
+pub struct IdentityChange<'a> {
     /// What happened.
     pub event: Event,
     /// To whom.
@@ -42,7 +44,7 @@ pub struct Made<'a> {
     /// What tells this occasion from another of the same identity.
     pub trigger_id: &'a str,
     /// What deliveries may read.
-    pub names: Names<'a>,
+    pub names: Variables<'a>,
     /// When the flow expires.
     pub expires_at: Timestamp,
     /// When the identity was created or changed.
@@ -51,7 +53,7 @@ pub struct Made<'a> {
     pub in_force: &'a InForce,
 }
 
-impl Made<'_> {
+impl IdentityChange<'_> {
     /// Whether it can have come of this submission. One account comes of a sign-up, by whatever method it was tried before;
     /// a form of settings may be sent by one method after another.
     fn can_be_of(&self, pending: &PendingSignUp) -> bool {
@@ -73,9 +75,9 @@ impl Made<'_> {
 
 /// What follows, and what is reported.
 #[derive(Debug, Default)]
-pub struct Resolved {
+pub struct FollowUp {
     /// To be stored together.
-    pub batch: Batch,
+    pub batch: WriteSet,
     /// The checks whose reservation had been released before the account was known, and is taken again.
     pub taken_again: Vec<String>,
     /// The checks whose reservation had been released before the account was known, and cannot be taken again.
@@ -174,7 +176,7 @@ fn kept_for<'a>(
     state: &'a FlowState,
 ) -> &'a Reservation {
     let is_former = |other: &&Reservation| {
-        other.because == Some(Because::TakenOver)
+        other.because == Some(ReleaseReason::TakenOver)
             && other.submission == one.key.submission
             && other.check == reservation.check
             && other.asked == reservation.asked
@@ -184,7 +186,12 @@ fn kept_for<'a>(
 }
 
 /// It is not known which submission the identity came of: everything that was reserved is kept, and an operator decides.
-fn keep_all(batch: &mut Batch, made: &Made<'_>, pending: &[PendingSignUp], state: &FlowState) {
+fn keep_all(
+    batch: &mut WriteSet,
+    made: &IdentityChange<'_>,
+    pending: &[PendingSignUp],
+    state: &FlowState,
+) {
     let now = made.names.now;
     let reason = format!(
         "the account came of one of {} submissions of its flow, and none of them had these traits; look whether what was \
@@ -216,10 +223,10 @@ fn keep_all(batch: &mut Batch, made: &Made<'_>, pending: &[PendingSignUp], state
     }
 }
 
-impl Resolution {
+impl FollowUps {
     /// By these plans and checks.
     #[must_use]
-    pub fn new(plans: &[Plan], checks: &[Check], lists: Arc<Lists>) -> Self {
+    pub fn new(plans: &[Subscription], checks: &[Check], lists: Arc<Lists>) -> Self {
         let reserves = checks
             .iter()
             .filter_map(|check| Some((check.name.clone(), check.reserve.clone()?)));
@@ -281,18 +288,18 @@ impl Resolution {
     /// The account exists: it is delivered; of the submission that it came of, what was reserved is confirmed and what was
     /// deferred is asked.
     #[must_use]
-    pub fn made(&self, made: &Made<'_>, state: &FlowState) -> Resolved {
+    pub fn made(&self, made: &IdentityChange<'_>, state: &FlowState) -> FollowUp {
         self.made_of(made, &state.pending, state)
     }
 
     /// The same. The account can have come of these submissions only.
     fn made_of(
         &self,
-        made: &Made<'_>,
+        made: &IdentityChange<'_>,
         submissions: &[PendingSignUp],
         state: &FlowState,
-    ) -> Resolved {
-        let mut resolved = Resolved::default();
+    ) -> FollowUp {
+        let mut resolved = FollowUp::default();
         resolved.batch.deliveries = self.deliveries(made, made.trigger_id);
         let attributed_before = state.record.as_ref().and_then(|record| record.identity_id);
         if attributed_before == Some(made.identity_id) {
@@ -353,8 +360,8 @@ impl Resolution {
         resolved
     }
 
-    fn deliveries(&self, made: &Made<'_>, trigger_id: &str) -> Vec<New> {
-        let occasion = Occasion {
+    fn deliveries(&self, made: &IdentityChange<'_>, trigger_id: &str) -> Vec<NewDelivery> {
+        let occasion = Trigger {
             event: made.event,
             identity_id: made.identity_id,
             trigger_id,
@@ -366,16 +373,16 @@ impl Resolution {
     /// What follows for the submission that the identity came of, and for the others of a flow that is closed now.
     fn follow_up(
         &self,
-        resolved: &mut Resolved,
-        made: &Made<'_>,
+        resolved: &mut FollowUp,
+        made: &IdentityChange<'_>,
         one: &PendingSignUp,
         state: &FlowState,
         is_certain: bool,
     ) {
         let now = made.names.now;
-        let scene = Scene {
+        let scene = EvaluationContext {
             is_uncertain: !is_certain,
-            ..Scene::of(&made.names)
+            ..EvaluationContext::of(&made.names)
         };
         let occasion = occasion_of(one);
         for deferred in &one.details.deferred {
@@ -390,7 +397,7 @@ impl Resolution {
                 at: now,
             });
             let key = format!("{occasion}:{check}:settled");
-            let put = Put {
+            let put = FieldWrite {
                 path: deferred::note(check),
                 value: None,
             };
@@ -410,8 +417,8 @@ impl Resolution {
 
     fn follow_up_reservations(
         &self,
-        resolved: &mut Resolved,
-        made: &Made<'_>,
+        resolved: &mut FollowUp,
+        made: &IdentityChange<'_>,
         one: &PendingSignUp,
         state: &FlowState,
         is_certain: bool,
@@ -443,7 +450,13 @@ impl Resolution {
                     }
                 }
                 State::Taking | State::Taken if closes && reservation.in_use_until <= now => {
-                    self.release(&mut resolved.batch, reservation, Because::NotUsed, &[], now);
+                    self.release(
+                        &mut resolved.batch,
+                        reservation,
+                        ReleaseReason::NotUsed,
+                        &[],
+                        now,
+                    );
                 }
                 _ => {}
             }
@@ -453,8 +466,8 @@ impl Resolution {
     /// The account was found after its reservation had been released, so the reservation is taken again.
     fn take_again(
         &self,
-        resolved: &mut Resolved,
-        made: &Made<'_>,
+        resolved: &mut FollowUp,
+        made: &IdentityChange<'_>,
         reservation: &Reservation,
         is_uncertain: bool,
     ) {
@@ -479,14 +492,14 @@ impl Resolution {
 
     /// The dead letters for an account of which no accepted submission is recorded, one for each check that could have
     /// reserved or deferred.
-    fn unrecorded(&self, made: &Made<'_>) -> Vec<New> {
+    fn unrecorded(&self, made: &IdentityChange<'_>) -> Vec<NewDelivery> {
         if made.event != Event::IdentityCreated {
             return Vec::new();
         }
         let applies = |check: &&Check| {
             check.flows.contains(&Flow::Registration)
                 && made.in_force.covers(&check.name, made.created_at)
-                && check.could_apply(&Names {
+                && check.could_apply(&Variables {
                     lists: &self.lists,
                     ..made.names
                 })
@@ -510,7 +523,7 @@ impl Resolution {
         self.holding.iter().filter(applies).map(dead).collect()
     }
 
-    fn confirm(&self, batch: &mut Batch, reservation: &Reservation, made: &Made<'_>) {
+    fn confirm(&self, batch: &mut WriteSet, reservation: &Reservation, made: &IdentityChange<'_>) {
         batch.confirmed.push(reservation.id);
         let Some(plans) = self.reserves.get(&reservation.check) else {
             let queue = Queue::Confirm(&reservation.check);
@@ -539,7 +552,7 @@ impl Resolution {
         (identity_id, identity): (Uuid, &Value),
         state: &FlowState,
         now: Timestamp,
-    ) -> Resolved {
+    ) -> FollowUp {
         let hash = SubmissionHash::of(identity, &Value::Null);
         let is_change = sought.flow != Flow::Registration;
         let one = match attribute(&state.pending, identity_id, &hash, false, false) {
@@ -562,12 +575,12 @@ impl Resolution {
             &state.pending[..]
         };
         let scene = &one.details.scene;
-        let names = Names {
+        let names = Variables {
             identity: Some(identity),
             now,
             ..scene.names(&self.lists, None)
         };
-        let made = Made {
+        let made = IdentityChange {
             event: event_of(one.flow, &one.method),
             identity_id,
             flow_id: one.key.flow_id,
@@ -600,14 +613,14 @@ impl Resolution {
         end: PendingEnd,
         state: &FlowState,
         now: Timestamp,
-    ) -> Batch {
-        let mut batch = Batch {
+    ) -> WriteSet {
+        let mut batch = WriteSet {
             ended: vec![Ending::of(one, end)],
-            ..Batch::default()
+            ..WriteSet::default()
         };
         let because = match end {
-            PendingEnd::NeverCreated => Because::NeverCreated,
-            PendingEnd::Undecided | PendingEnd::Attributed(_) => Because::Expired,
+            PendingEnd::NeverCreated => ReleaseReason::NeverCreated,
+            PendingEnd::Undecided | PendingEnd::Attributed(_) => ReleaseReason::Expired,
         };
         let others = || {
             state
@@ -629,13 +642,13 @@ impl Resolution {
 
     /// What is delivered once it is certain that no account came of a registration flow. The newest submission is reported.
     #[must_use]
-    pub fn failed(&self, newest: &PendingSignUp, now: Timestamp) -> Vec<New> {
-        let names = Names {
+    pub fn failed(&self, newest: &PendingSignUp, now: Timestamp) -> Vec<NewDelivery> {
+        let names = Variables {
             now,
             ..newest.details.scene.names(&self.lists, None)
         };
         let flow_id = newest.key.flow_id.to_string();
-        let occasion = Occasion {
+        let occasion = Trigger {
             event: Event::RegistrationFailed,
             identity_id: Uuid::nil(),
             trigger_id: &flow_id,
@@ -647,9 +660,9 @@ impl Resolution {
     /// What was taken is given back, if it is open. What one of these submissions needs to take it again is kept.
     pub fn release(
         &self,
-        batch: &mut Batch,
+        batch: &mut WriteSet,
         reservation: &Reservation,
-        because: Because,
+        because: ReleaseReason,
         submissions: &[PendingSignUp],
         now: Timestamp,
     ) {

@@ -1,12 +1,12 @@
 //! One question put to a service: refused, accepted, or unavailable.
 
 use super::{Check, Condition, Kind};
-use crate::expression::Names;
-use crate::outbound::services::client::NoAnswer;
+use crate::expression::Variables;
+use crate::outbound::services::client::CallError;
 
 /// What an exchange came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Conclusion {
+pub enum Interpretation {
     /// The answer is a yes.
     Accepted,
     /// This entry of `refuse` holds.
@@ -20,14 +20,14 @@ pub enum Conclusion {
 /// Each step is read only if none before it has decided. An entry of `refuse` that fails decides nothing by itself, but an
 /// answer on which one has failed is never accepted: the entry may have been about to refuse.
 #[must_use]
-pub fn conclude(check: &Check, status: u16, names: &Names<'_>) -> Conclusion {
+pub fn conclude(check: &Check, status: u16, names: &Variables<'_>) -> Interpretation {
     let declared = check.unavailable.when.as_ref();
     if declared.is_some_and(|when| when.holds(names) == Ok(true)) {
         return unavailable(Kind::Declared, "`unavailable.when` holds");
     }
     let refusal = refusal(check, status, names);
     if let Ok(Some(index)) = refusal {
-        return Conclusion::Refused(index);
+        return Interpretation::Refused(index);
     }
     if let Some(kind) = kind_of(status) {
         return unavailable(kind, format!("status {status}"));
@@ -40,7 +40,7 @@ pub fn conclude(check: &Check, status: u16, names: &Names<'_>) -> Conclusion {
         None => Ok((200..300).contains(&status)),
     };
     match (accepted, refusal) {
-        (Ok(true), Ok(_)) => Conclusion::Accepted,
+        (Ok(true), Ok(_)) => Interpretation::Accepted,
         (Ok(true), Err(failed)) => unavailable(Kind::UnexpectedAnswer, failed),
         (_, _) if (400..500).contains(&status) => unavailable(
             Kind::RejectedQuestion,
@@ -56,7 +56,7 @@ pub fn conclude(check: &Check, status: u16, names: &Names<'_>) -> Conclusion {
 
 /// The entry of `refuse` that decides: the first that names the status, else the first whose expression holds. `Err` if none
 /// does and one failed, with the first failure.
-fn refusal(check: &Check, status: u16, names: &Names<'_>) -> Result<Option<usize>, String> {
+fn refusal(check: &Check, status: u16, names: &Variables<'_>) -> Result<Option<usize>, String> {
     let entries = || check.refuse.iter().enumerate();
     let by_status = entries()
         .find(|(_, entry)| matches!(entry.when, Condition::Status(number) if number == status));
@@ -91,19 +91,19 @@ fn kind_of(status: u16) -> Option<Kind> {
     }
 }
 
-fn unavailable(kind: Kind, because: impl Into<String>) -> Conclusion {
-    Conclusion::Unavailable(kind, because.into())
+fn unavailable(kind: Kind, because: impl Into<String>) -> Interpretation {
+    Interpretation::Unavailable(kind, because.into())
 }
 
 /// What no answer at all comes to.
 #[must_use]
-pub fn without_answer(none: NoAnswer) -> Conclusion {
+pub fn without_answer(none: CallError) -> Interpretation {
     let kind = match none {
-        NoAnswer::Timeout => Kind::Timeout,
-        NoAnswer::Connection | NoAnswer::ForbiddenAddress | NoAnswer::UnknownService => {
+        CallError::Timeout => Kind::Timeout,
+        CallError::Connection | CallError::ForbiddenAddress | CallError::UnknownService => {
             Kind::Connection
         }
-        NoAnswer::TooLarge => Kind::UnexpectedAnswer,
+        CallError::TooLarge => Kind::UnexpectedAnswer,
     };
     unavailable(kind, none.to_string())
 }

@@ -4,29 +4,29 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::expression::{Names, Template};
+use crate::expression::{Template, Variables};
 use crate::kratos::{Field, Message, language};
 use crate::model::late_refusal::StoredMessage;
-use crate::model::message::Wording;
+use crate::model::message::MessageTemplate;
 
 /// What decides about the words.
 #[derive(Clone, Copy, Debug)]
-pub struct Reader<'a> {
+pub struct MessageRenderer<'a> {
     /// The visitor's `Accept-Language`.
     pub accept_language: Option<&'a str>,
     /// For visitors whose language we do not have.
     pub default_language: &'a str,
 }
 
-impl Reader<'_> {
+impl MessageRenderer<'_> {
     /// The wording in the reader's language. If an expression in it fails, `fallback` is said instead, under
     /// the wording's own number.
     #[must_use]
     pub fn message(
         &self,
-        wording: &Wording,
-        fallback: &Wording,
-        names: &Names<'_>,
+        wording: &MessageTemplate,
+        fallback: &MessageTemplate,
+        names: &Variables<'_>,
         check: Option<&str>,
         field: Option<&Field>,
     ) -> Message {
@@ -60,7 +60,7 @@ impl Reader<'_> {
         Some(Message::new(stored.id, text, context(&entries)))
     }
 
-    fn text<'w>(&self, wording: &'w Wording) -> Option<&'w Template> {
+    fn text<'w>(&self, wording: &'w MessageTemplate) -> Option<&'w Template> {
         self.pick(&wording.texts)
     }
 
@@ -92,26 +92,26 @@ fn context(entries: &[(&str, Option<&str>)]) -> Value {
 
 /// What is said where the settings name no words, and in which language.
 #[derive(Clone, Debug)]
-pub struct Speech {
+pub struct MessageCatalog {
     /// Our own words.
-    pub builtin: Builtin,
+    pub builtin: BuiltinMessages,
     /// For visitors whose language we do not have.
     pub default_language: String,
 }
 
 /// The words that Vestibule has of its own; each may be replaced under `messages:`.
 #[derive(Clone, Debug)]
-pub struct Builtin {
+pub struct BuiltinMessages {
     /// `try_again`: no usable answer.
-    pub try_again: Arc<Wording>,
+    pub try_again: Arc<MessageTemplate>,
     /// `not_valid`: no question can be made of the value, or a refusal without words.
-    pub not_valid: Arc<Wording>,
+    pub not_valid: Arc<MessageTemplate>,
     /// `required`: the field is absent.
-    pub required: Arc<Wording>,
+    pub required: Arc<MessageTemplate>,
     /// `not_possible`: the call itself is wrong (key, wiring, body); nothing the person can mend.
-    pub not_possible: Arc<Wording>,
+    pub not_possible: Arc<MessageTemplate>,
     /// `form_used`: the form has brought forth an account already, or was accepted too often.
-    pub form_used: Arc<Wording>,
+    pub form_used: Arc<MessageTemplate>,
     /// `account_refused`: a check refused the account after it had been created, and has no message of its own.
-    pub account_refused: Arc<Wording>,
+    pub account_refused: Arc<MessageTemplate>,
 }

@@ -17,17 +17,17 @@ pub mod set;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::expression::{EvaluationError, Expression, JsonTemplate, Names, Root};
+use crate::expression::{EvaluationError, Expression, JsonTemplate, Variable, Variables};
 use crate::kratos::{Field, Flow};
 use crate::model::delivery::Event;
-use crate::model::message::Wording;
+use crate::model::message::MessageTemplate;
 use crate::model::request;
 
 pub use crate::model::late_refusal::OnLateRefusal;
-pub use evaluate::{Call, Checks, Judgement, OpenDeferrals, Postponed};
-pub use messages::{Builtin, Reader, Speech};
+pub use evaluate::{CheckInput, Checks, DeferredCheck, Judgement, OpenDeferrals};
+pub use messages::{BuiltinMessages, MessageCatalog, MessageRenderer};
 pub use reads::Reads;
-pub use reserver::Book;
+pub use reserver::ReservationDeps;
 
 /// One check as the settings describe it.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct Check {
     /// Narrows when it runs.
     pub when: Option<Expression>,
     /// The question, if one is asked.
-    pub ask: Option<request::Plan>,
+    pub ask: Option<request::RequestTemplate>,
     /// What is taken for the flow, in place of a question.
     pub reserve: Option<Reserve>,
     /// What happens when there is no usable answer.
@@ -58,7 +58,7 @@ pub struct Check {
     pub accept: Option<Condition>,
     /// The words for a value that no question can be made of, or that the service rejects as a question; by default the
     /// built-in `not_valid`.
-    pub invalid: Option<Arc<Wording>>,
+    pub invalid: Option<Arc<MessageTemplate>>,
     /// What is written into the identity when it accepts.
     pub set: Vec<Set>,
     /// Whether it decides, or only watches.
@@ -71,11 +71,11 @@ pub struct Check {
 #[derive(Clone, Debug)]
 pub struct Reserve {
     /// Takes it; its answer is judged as that of a question.
-    pub take: request::Plan,
+    pub take: request::RequestTemplate,
     /// Tells the service that the account exists.
-    pub confirm: Option<request::Plan>,
+    pub confirm: Option<request::RequestTemplate>,
     /// Gives it back.
-    pub release: request::Plan,
+    pub release: request::RequestTemplate,
 }
 
 /// What happens when a deferred question is given up.
@@ -96,7 +96,7 @@ pub struct Refusal {
     /// When it holds.
     pub when: Condition,
     /// The words; by default the built-in `not_valid`.
-    pub message: Option<Arc<Wording>>,
+    pub message: Option<Arc<MessageTemplate>>,
 }
 
 /// An expression, or a status number.
@@ -234,7 +234,7 @@ impl Check {
 
     /// What is put to a service: a question, or taking something.
     #[must_use]
-    pub fn asks(&self) -> Option<&request::Plan> {
+    pub fn asks(&self) -> Option<&request::RequestTemplate> {
         self.ask
             .as_ref()
             .or_else(|| self.reserve.as_ref().map(|reserve| &reserve.take))
@@ -253,13 +253,13 @@ impl Check {
 
     /// Whether the check can have run for this sign-up: its field is there, and its condition holds or cannot be evaluated.
     #[must_use]
-    pub fn could_apply(&self, names: &Names<'_>) -> bool {
+    pub fn could_apply(&self, names: &Variables<'_>) -> bool {
         let nobody = serde_json::Value::Null;
         let identity = names.identity.unwrap_or(&nobody);
         let value = self.field.as_ref().map(|field| field.value_in(identity));
         let is_absent =
             value.is_some_and(|value| value.is_none_or(crate::kratos::field::is_absent));
-        let names = Names {
+        let names = Variables {
             value: value.flatten(),
             ..*names
         };
@@ -314,13 +314,13 @@ impl Check {
         });
         self.expressions()
             .into_iter()
-            .chain(afterwards.flat_map(request::Plan::expressions))
+            .chain(afterwards.flat_map(request::RequestTemplate::expressions))
             .collect()
     }
 
     /// Whether one of its expressions, those of `reserve` included, reads a name that begins with this root.
     #[must_use]
-    pub fn reads(&self, root: Root) -> bool {
+    pub fn reads(&self, root: Variable) -> bool {
         self.everything_read()
             .into_iter()
             .any(|one| one.reads(root))
@@ -328,7 +328,7 @@ impl Check {
 
     /// An error if something that is put into a text, or used as one, is a list or an object. `when` and the messages are left
     /// out: `when` may be about just that, and a message has other words to fall back on.
-    pub fn expects_texts(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         let reserve = self.reserve.iter().flat_map(|reserve| {
             let confirm = reserve.confirm.iter();
             confirm.chain([&reserve.take, &reserve.release])
@@ -354,7 +354,11 @@ impl Check {
                     .iter()
                     .flat_map(|wording| wording.expressions()),
             )
-            .chain(self.asks().into_iter().flat_map(request::Plan::expressions))
+            .chain(
+                self.asks()
+                    .into_iter()
+                    .flat_map(request::RequestTemplate::expressions),
+            )
             .chain(self.read_with_the_answer())
             .collect()
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Check;
-use crate::expression::{Expression, ReadPath, Root};
+use crate::expression::{Expression, ReadPath, Variable};
 use crate::kratos::Field;
 
 /// The parts of an identity that can be compared before and after a change: hooks see both of both.
@@ -79,7 +79,7 @@ impl Reads {
     }
 
     fn add(&mut self, expression: &Expression) {
-        for path in expression.paths(Root::Identity) {
+        for path in expression.paths(Variable::Identity) {
             if path.is_root() {
                 let whole = COMPARED.map(|name| ReadPath::of_names(&[name]));
                 self.identity.extend(whole);
@@ -91,7 +91,7 @@ impl Reads {
             }
         }
         self.transient_payload |= expression
-            .paths(Root::Flow)
+            .paths(Variable::Flow)
             .any(|path| path.first_name() == Some("transient_payload"));
         self.checks.extend(expression.checks_read().iter().cloned());
     }

@@ -10,11 +10,13 @@ use uuid::Uuid;
 
 use super::{Check, Reserve};
 use crate::base::clock::{Timestamp, later};
-use crate::expression::{Lists, Root};
-use crate::model::delivery::{Claimed, Event, New, Queue, Scene, Work, time_ordered_id};
+use crate::expression::{Lists, Variable};
+use crate::model::delivery::{
+    Action, Claimed, EvaluationContext, Event, NewDelivery, Queue, time_ordered_id,
+};
 use crate::model::pending::PendingSignUp;
 use crate::model::request;
-use crate::model::reservation::{Because, Details, Reservation};
+use crate::model::reservation::{Details, ReleaseReason, Reservation};
 
 /// How long it is tried to confirm or to release.
 const KEEP_TRYING_FOR: Duration = Duration::from_hours(24 * 8);
@@ -36,11 +38,11 @@ pub fn confirmation(
     event: Event,
     lists: &Lists,
     now: Timestamp,
-) -> Option<New> {
+) -> Option<NewDelivery> {
     let plan = reserve.confirm.as_ref()?;
     let work = match &reservation.details {
         Some(details) => {
-            let scene = Scene {
+            let scene = EvaluationContext {
                 identity: Some(identity.clone()),
                 ..details.scene.clone()
             };
@@ -66,12 +68,12 @@ pub fn kept(
     let if_read = |root, part: &Option<Value>| part.clone().filter(|_| check.reads(root));
     submissions.iter().any(is_used).then(|| Details {
         take: details.take.clone(),
-        scene: Scene {
+        scene: EvaluationContext {
             // The identity as it was saved takes its place.
             identity: None,
-            previous: if_read(Root::Previous, &scene.previous),
-            flow: if_read(Root::Flow, &scene.flow),
-            request: if_read(Root::Request, &scene.request),
+            previous: if_read(Variable::Previous, &scene.previous),
+            flow: if_read(Variable::Flow, &scene.flow),
+            request: if_read(Variable::Request, &scene.request),
             // What was taken then is not held any more.
             taken: None,
             ..scene.clone()
@@ -87,15 +89,15 @@ pub fn take_again(
     event: Event,
     is_uncertain: bool,
     now: Timestamp,
-) -> Option<New> {
+) -> Option<NewDelivery> {
     let details = reservation.details.as_ref()?;
-    let work = Work::Take {
+    let work = Action::Take {
         take: details.take.clone(),
         released: reservation.id,
     };
     let queue = Queue::Take(&reservation.check);
     let mut new = delivery(&queue, reservation, identity_id, event, Ok(work), now);
-    new.scene = Some(Scene {
+    new.scene = Some(EvaluationContext {
         identity: Some(identity.clone()),
         is_uncertain,
         ..details.scene.clone()
@@ -109,12 +111,12 @@ pub fn confirmation_of_taken(
     reserve: &Reserve,
     taking: &Claimed,
     check: &str,
-    scene: &Scene,
+    scene: &EvaluationContext,
     lists: &Lists,
     now: Timestamp,
-) -> Option<New> {
+) -> Option<NewDelivery> {
     let plan = reserve.confirm.as_ref()?;
-    Some(New {
+    Some(NewDelivery {
         id: time_ordered_id(now),
         plan: Queue::Confirm(check).to_string(),
         event: taking.event,
@@ -130,8 +132,15 @@ pub fn confirmation_of_taken(
 
 /// The dead letter for an account whose reservation was given back before we knew of it.
 #[must_use]
-pub fn too_late(reservation: &Reservation, identity_id: Uuid, event: Event, now: Timestamp) -> New {
-    let because = reservation.because.map_or("released", Because::as_str);
+pub fn too_late(
+    reservation: &Reservation,
+    identity_id: Uuid,
+    event: Event,
+    now: Timestamp,
+) -> NewDelivery {
+    let because = reservation
+        .because
+        .map_or("released", ReleaseReason::as_str);
     let work = Err(format!(
         "the account exists, but what was taken for it had been released already ({because}), and what taking it again needs is \
          not kept"
@@ -148,7 +157,7 @@ pub fn gone(
     identity_id: Uuid,
     event: Event,
     now: Timestamp,
-) -> New {
+) -> NewDelivery {
     let work =
         Err("the check has gone from the settings, and with it how to tell its service".to_owned());
     delivery(queue, reservation, identity_id, event, work, now)
@@ -157,11 +166,16 @@ pub fn gone(
 /// The delivery that gives it back. If its answer is not known and `release` needs it, taking is asked for once more, with
 /// the same key.
 #[must_use]
-pub fn release(reserve: &Reserve, reservation: &Reservation, lists: &Lists, now: Timestamp) -> New {
+pub fn release(
+    reserve: &Reserve,
+    reservation: &Reservation,
+    lists: &Lists,
+    now: Timestamp,
+) -> NewDelivery {
     let work = match &reservation.details {
         Some(details) => {
             let answered = details.scene.taken.is_some();
-            let scene = Scene {
+            let scene = EvaluationContext {
                 taken: Some(
                     details
                         .scene
@@ -172,7 +186,7 @@ pub fn release(reserve: &Reserve, reservation: &Reservation, lists: &Lists, now:
                 ..details.scene.clone()
             };
             match built(&reserve.release, &scene, lists, "release") {
-                Err(_) if !answered => Ok(Work::Undo {
+                Err(_) if !answered => Ok(Action::Undo {
                     take: details.take.clone(),
                     key: reservation.id.to_string(),
                 }),
@@ -188,13 +202,18 @@ pub fn release(reserve: &Reserve, reservation: &Reservation, lists: &Lists, now:
     let queue = Queue::Release(&reservation.check);
     let event = Event::RegistrationFailed;
     let mut new = delivery(&queue, reservation, Uuid::nil(), event, work, now);
-    new.scene = scene.filter(|_| matches!(new.work, Ok(Work::Undo { .. })));
+    new.scene = scene.filter(|_| matches!(new.work, Ok(Action::Undo { .. })));
     new
 }
 
-fn built(plan: &request::Plan, scene: &Scene, lists: &Lists, what: &str) -> Result<Work, String> {
+fn built(
+    plan: &request::RequestTemplate,
+    scene: &EvaluationContext,
+    lists: &Lists,
+    what: &str,
+) -> Result<Action, String> {
     plan.build(&scene.names(lists, None))
-        .map(Work::Send)
+        .map(Action::Send)
         .map_err(|error| format!("`{what}` could not be built: {error}"))
 }
 
@@ -206,8 +225,8 @@ pub fn dead_letter(
     (identity_id, event): (Uuid, Event),
     reason: String,
     now: Timestamp,
-) -> New {
-    New {
+) -> NewDelivery {
+    NewDelivery {
         id: time_ordered_id(now),
         plan: queue.to_string(),
         event,
@@ -226,10 +245,10 @@ fn delivery(
     reservation: &Reservation,
     identity_id: Uuid,
     event: Event,
-    work: Result<Work, String>,
+    work: Result<Action, String>,
     now: Timestamp,
-) -> New {
-    New {
+) -> NewDelivery {
+    NewDelivery {
         id: time_ordered_id(now),
         plan: queue.to_string(),
         event,

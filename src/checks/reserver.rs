@@ -11,15 +11,15 @@ use super::{Check, Reserve, reserve};
 use crate::base::clock::{Clock, Timestamp, later};
 use crate::checks::account_lookup::Lookup;
 use crate::expression::Lists;
-use crate::model::delivery::{Scene, time_ordered_id};
+use crate::model::delivery::{EvaluationContext, time_ordered_id};
 use crate::model::pending::{PendingSignUp, PendingState};
 use crate::model::request::Request;
-use crate::model::reservation::{Because, Details, Reservation, State, asked};
-use crate::outbound::services::client::{Answer, NoAnswer, Services};
-use crate::store::{self, Batch, FlowState, Release, Store};
+use crate::model::reservation::{Details, ReleaseReason, Reservation, State, asked};
+use crate::outbound::services::client::{Answer, CallError, Services};
+use crate::store::{self, FlowState, Release, Store, WriteSet};
 
 /// Where it is written down.
-pub struct Book {
+pub struct ReservationDeps {
     /// The database.
     pub store: Arc<dyn Store>,
     /// Wakes the worker, for what is to be released.
@@ -32,15 +32,15 @@ pub struct Book {
 const LOOKUP_PROVES_NOTHING_FOR: Duration = Duration::from_secs(10);
 
 /// Takes, and writes down what came of it.
-pub(super) struct Taker {
-    pub(super) book: Book,
+pub(super) struct Reserver {
+    pub(super) book: ReservationDeps,
     pub(super) services: Arc<Services>,
     pub(super) lists: Arc<Lists>,
     pub(super) clock: Clock,
 }
 
 /// What is taken, and for whom.
-pub(super) struct Wanted<'a> {
+pub(super) struct ReserveRequest<'a> {
     pub(super) check: &'a Check,
     pub(super) reserve: &'a Reserve,
     pub(super) flow_id: Uuid,
@@ -48,7 +48,7 @@ pub(super) struct Wanted<'a> {
     /// Whether at most one identity can come of the flow, so that its submissions may share a reservation.
     pub(super) is_guarded: bool,
     pub(super) take: Request,
-    pub(super) scene: Scene,
+    pub(super) scene: EvaluationContext,
     /// When the flow's life ends.
     pub(super) expires_at: Timestamp,
     /// By when there must be an answer.
@@ -59,7 +59,7 @@ pub(super) struct Wanted<'a> {
 }
 
 /// What came of taking.
-pub(super) enum Taken {
+pub(super) enum ReserveResult {
     /// The reservation exists already, and this was the answer.
     Before(Uuid, Value),
     /// The service was asked just now, under this reservation. Only the call that made it may release it: another call of
@@ -67,7 +67,7 @@ pub(super) enum Taken {
     Now {
         reservation: Box<Reservation>,
         is_ours: bool,
-        answer: Result<Answer, NoAnswer>,
+        answer: Result<Answer, CallError>,
     },
     /// Another submission of the flow has the reservation, and an identity may still come of it.
     InUse,
@@ -85,7 +85,7 @@ enum Found {
 
 /// What the check makes of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judged {
+pub(super) enum ReserveOutcome {
     /// It is taken.
     Yes,
     /// It is not taken.
@@ -94,8 +94,8 @@ pub(super) enum Judged {
     Unclear,
 }
 
-impl Taker {
-    pub(super) async fn take(&self, wanted: Wanted<'_>) -> Taken {
+impl Reserver {
+    pub(super) async fn take(&self, wanted: ReserveRequest<'_>) -> ReserveResult {
         let begun = self
             .clock
             .before(wanted.until, self.begin(&wanted))
@@ -103,15 +103,15 @@ impl Taker {
             .unwrap_or_else(|| Err("the database did not answer in time".to_owned()));
         let (reservation, is_ours) = match begun {
             Ok(Found::Reservation(reservation, is_ours)) => (reservation, is_ours),
-            Ok(Found::InUse) => return Taken::InUse,
-            Err(error) => return Taken::NotStored(error),
+            Ok(Found::InUse) => return ReserveResult::InUse,
+            Err(error) => return ReserveResult::NotStored(error),
         };
         let answered = reservation.details.as_ref().and_then(|details| {
             let taken = details.scene.taken.clone()?;
             (reservation.state == State::Taken).then_some(taken)
         });
         if let Some(taken) = answered {
-            return Taken::Before(reservation.id, taken);
+            return ReserveResult::Before(reservation.id, taken);
         }
         let key = reservation.id.to_string();
         let extra = [
@@ -123,7 +123,7 @@ impl Taker {
             .services
             .exchange(service, &wanted.take, &extra, wanted.until)
             .await;
-        Taken::Now {
+        ReserveResult::Now {
             reservation,
             is_ours,
             answer,
@@ -131,7 +131,7 @@ impl Taker {
     }
 
     /// An open reservation with the same request if there is one that may be used, else a new one.
-    async fn begin(&self, wanted: &Wanted<'_>) -> Result<Found, String> {
+    async fn begin(&self, wanted: &ReserveRequest<'_>) -> Result<Found, String> {
         let asked = asked(&wanted.take);
         // Several rounds, because other calls of the flow change reservations at the same moment.
         for _ in 0..4 {
@@ -144,14 +144,20 @@ impl Taker {
             let open = state.reservations.iter().filter(|one| {
                 one.check == wanted.check.name && matches!(one.state, State::Taking | State::Taken)
             });
-            let mut batch = Batch::default();
+            let mut batch = WriteSet::default();
             let mut same = None;
             for one in open {
                 if one.asked == asked {
                     same = Some(one);
                 } else if wanted.is_guarded && self.is_unused(one, &state) {
                     let kept = reserve::kept(wanted.check, one, &state.pending);
-                    self.give_back(&mut batch, wanted.reserve, one, Because::Changed, kept);
+                    self.give_back(
+                        &mut batch,
+                        wanted.reserve,
+                        one,
+                        ReleaseReason::Changed,
+                        kept,
+                    );
                 }
             }
             if let Some(same) = same {
@@ -201,7 +207,7 @@ impl Taker {
         &self,
         same: &Reservation,
         state: &FlowState,
-        wanted: &Wanted<'_>,
+        wanted: &ReserveRequest<'_>,
     ) -> Result<Option<Found>, store::Error> {
         let store = &self.book.store;
         let until = wanted.in_use_until;
@@ -253,38 +259,44 @@ impl Taker {
         check: &Check,
         mut reservation: Reservation,
         answer: Option<&Value>,
-        judged: Judged,
+        judged: ReserveOutcome,
         until: Timestamp,
     ) -> bool {
         // What was said instead of a yes tells nothing of what is held.
         if let Some(details) = &mut reservation.details
-            && judged == Judged::Yes
+            && judged == ReserveOutcome::Yes
         {
             details.scene.taken = answer.map(|answer| reserve::taken(reservation.id, Some(answer)));
         }
         let kept = async {
             match (judged, &reservation.details, &check.reserve) {
-                (Judged::Yes, Some(details), _) => {
+                (ReserveOutcome::Yes, Some(details), _) => {
                     self.book.store.taken(reservation.id, details).await
                 }
-                (Judged::No, ..) => self
+                (ReserveOutcome::No, ..) => self
                     .book
                     .store
                     .not_taken(reservation.id)
                     .await
                     .map(|()| true),
-                (Judged::Unclear, _, Some(plans)) => {
-                    let mut batch = Batch::default();
-                    self.give_back(&mut batch, plans, &reservation, Because::Unclear, None);
+                (ReserveOutcome::Unclear, _, Some(plans)) => {
+                    let mut batch = WriteSet::default();
+                    self.give_back(
+                        &mut batch,
+                        plans,
+                        &reservation,
+                        ReleaseReason::Unclear,
+                        None,
+                    );
                     self.write(&batch).await.map(|()| true)
                 }
                 _ => Ok(false),
             }
         };
         let kept = match judged {
-            Judged::Yes => self.clock.before(until, kept).await,
+            ReserveOutcome::Yes => self.clock.before(until, kept).await,
             // Nobody waits for it; and whatever is not written down is released when the flow has expired.
-            Judged::No | Judged::Unclear => Some(kept.await),
+            ReserveOutcome::No | ReserveOutcome::Unclear => Some(kept.await),
         };
         match kept {
             Some(Ok(kept)) => kept,
@@ -301,7 +313,7 @@ impl Taker {
         }
     }
 
-    async fn write(&self, batch: &Batch) -> Result<(), store::Error> {
+    async fn write(&self, batch: &WriteSet) -> Result<(), store::Error> {
         self.book.store.write(batch).await?;
         if !batch.deliveries.is_empty() {
             self.book.stored.notify_one();
@@ -311,16 +323,16 @@ impl Taker {
 
     fn give_back(
         &self,
-        batch: &mut Batch,
+        batch: &mut WriteSet,
         plans: &Reserve,
         reservation: &Reservation,
-        because: Because,
+        because: ReleaseReason,
         kept: Option<Details>,
     ) {
         let now = self.clock.now();
         // What is unclear belongs to this call, which is still running.
         let unused_since = match because {
-            Because::Unclear => later(now, Duration::from_hours(24)),
+            ReleaseReason::Unclear => later(now, Duration::from_hours(24)),
             _ => now,
         };
         batch.released.push(Release {
@@ -353,7 +365,7 @@ fn former(
             reservation,
             std::slice::from_ref(owner),
         )?),
-        because: Some(Because::TakenOver),
+        because: Some(ReleaseReason::TakenOver),
         ..reservation.clone()
     })
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Check, Policy, Reserve, Unavailable};
-use crate::expression::{Expression, Lists, Root};
+use crate::expression::{Expression, Lists, Variable};
 use crate::kratos::Field;
 use crate::kratos::fingerprint::fingerprint;
-use crate::model::request::Plan;
+use crate::model::request::RequestTemplate;
 
 /// Hashes what decides whether the check can reserve or defer for a sign-up, and for which one. Another hash is another rule,
 /// whatever the check's name is. Of requests it has the expressions and not the texts, which may hold secrets.
@@ -28,7 +28,7 @@ pub fn hash(check: &Check, lists: &Lists) -> String {
 
 /// The condition, with the lists that it reads.
 fn condition(when: &Expression, lists: &Lists) -> Value {
-    let read = when.paths(Root::Lists).map(|path| {
+    let read = when.paths(Variable::Lists).map(|path| {
         let name = path.first_name().unwrap_or_default().to_owned();
         let entries = lists.entries(&name).unwrap_or_default().to_vec();
         (name, entries)
@@ -63,7 +63,7 @@ fn reserve(reserve: &Reserve) -> Value {
     })
 }
 
-fn request(plan: &Plan) -> Value {
+fn request(plan: &RequestTemplate) -> Value {
     let sources: Vec<&str> = plan
         .expressions()
         .into_iter()

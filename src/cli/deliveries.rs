@@ -16,10 +16,10 @@ use uuid::Uuid;
 
 use super::{ConfigFile, open_database};
 use crate::base::clock::{Clock, Timestamp};
-use crate::store::admin::KeepTrying;
+use crate::store::admin::RetryWindows;
 
-pub use action::{Sure, agreed, discard, retry};
-use filter_args::Which;
+pub use action::{Confirmation, agreed, discard, retry};
+use filter_args::FilterArgs;
 pub use list::list;
 pub use show::show;
 
@@ -33,7 +33,7 @@ pub enum Command {
         file: ConfigFile,
         /// Which of them
         #[command(flatten)]
-        which: Which,
+        which: FilterArgs,
         /// At most so many
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
@@ -66,7 +66,7 @@ pub enum Command {
         file: ConfigFile,
         /// Which of them
         #[command(flatten)]
-        chosen: Chosen,
+        chosen: Selection,
     },
     /// End pending and abandoned deliveries for good, and forget what they held. Exit code 1 if one named by its
     /// id is left alone
@@ -76,7 +76,7 @@ pub enum Command {
         file: ConfigFile,
         /// Which of them
         #[command(flatten)]
-        chosen: Chosen,
+        chosen: Selection,
         /// Do not ask, whatever the number
         #[arg(long)]
         yes: bool,
@@ -88,15 +88,15 @@ pub enum Command {
 
 /// Which deliveries are to be changed: never all of them by leaving something out.
 #[derive(Debug, Args)]
-pub struct Chosen {
+pub struct Selection {
     #[command(flatten)]
-    which: Which,
+    which: FilterArgs,
     /// All that the other options leave, instead of those named by id
     #[arg(long, conflicts_with = "ids")]
     all: bool,
 }
 
-impl Chosen {
+impl Selection {
     fn check(&self) -> anyhow::Result<()> {
         ensure!(
             self.all || !self.which.ids.is_empty(),
@@ -112,7 +112,7 @@ impl Command {
         let now = Clock::system().now();
         let filter = match &self {
             Self::List { which, after, .. } => which.filter(*after, now)?,
-            Self::Show { id, .. } => Which::only(*id),
+            Self::Show { id, .. } => FilterArgs::only(*id),
             Self::Retry { chosen, .. } | Self::Discard { chosen, .. } => {
                 chosen.check()?;
                 let filter = chosen.which.filter(None, now)?;
@@ -136,11 +136,11 @@ impl Command {
                 .await
                 .map(|()| true),
             Self::Retry { .. } => {
-                let keep_trying = KeepTrying::of(&settings.deliveries);
+                let keep_trying = RetryWindows::of(&settings.deliveries);
                 retry(store, &filter, now, &keep_trying, &mut out).await
             }
             Self::Discard { yes, dry_run, .. } => {
-                let sure = Sure::said(yes, dry_run);
+                let sure = Confirmation::said(yes, dry_run);
                 discard(store, &filter, now, sure, &mut out).await
             }
         };

@@ -9,7 +9,9 @@ use clap::{Args, Subcommand};
 use url::Url;
 
 use crate::config::{self, Environment};
-use crate::kratos::snippet::{Besides, Body, Calls, EXAMPLE_URL, LateRefusals, Method, TEMPLATE};
+use crate::kratos::snippet::{
+    Body, EXAMPLE_URL, ExtraEvent, HookSnippet, LateRefusals, Method, TEMPLATE,
+};
 
 /// What stands in place of the key.
 const NO_KEY: &str = "PUT-YOUR-KEY-HERE";
@@ -42,10 +44,10 @@ pub struct Hooks {
         long = "event",
         value_name = "EVENT",
         value_delimiter = ',',
-        value_parser = PossibleValuesParser::new(Besides::ALL.map(Besides::as_str))
-            .try_map(|name| Besides::named(&name).ok_or("it needs no hooks")),
+        value_parser = PossibleValuesParser::new(ExtraEvent::ALL.map(ExtraEvent::as_str))
+            .try_map(|name| ExtraEvent::named(&name).ok_or("it needs no hooks")),
     )]
-    events: Vec<Besides>,
+    events: Vec<ExtraEvent>,
     /// The settings file. If one of its checks can deactivate an account that exists, the hooks that keep its owner out are
     /// printed as well: for logins, recoveries and all of settings
     #[arg(short, long, value_name = "FILE")]
@@ -107,7 +109,7 @@ impl Hooks {
         } else {
             Body::At(self.body.clone())
         };
-        let calls = Calls {
+        let calls = HookSnippet {
             url: self.url.clone(),
             key: NO_KEY.to_owned(),
             body,

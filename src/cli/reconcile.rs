@@ -17,8 +17,8 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Metrics;
 use crate::config::settings::{Dsn, Settings};
 use crate::config::{self, Environment};
-use crate::jobs::reconcile::{Knows, Reconciler, Report, Wishes, Witness};
-use crate::outbound::kratos_admin::Identities;
+use crate::jobs::reconcile::{Deps, Progress, Reconciler, Report, RoundOptions};
+use crate::outbound::kratos_admin::KratosAdmin;
 use crate::outbound::services::client::Services;
 use crate::store::Store;
 
@@ -81,7 +81,7 @@ impl Options {
         settings: Settings,
         store: Arc<dyn Store>,
     ) -> anyhow::Result<ExitCode> {
-        let wishes = Wishes {
+        let wishes = RoundOptions {
             since: self.since.or(settings.reconcile.since),
             per_second: settings.reconcile.per_second,
             dry_run: self.dry_run,
@@ -93,7 +93,7 @@ impl Options {
             out: Mutex::new(std::io::stdout()),
             json: self.json,
         };
-        let witness: &dyn Witness = if self.dry_run { &findings } else { &() };
+        let witness: &dyn Progress = if self.dry_run { &findings } else { &() };
         let report = tokio::select! {
             report = reconciler.round(witness) => report?,
             told = told_to_stop() => {
@@ -112,15 +112,15 @@ impl Options {
     }
 }
 
-fn knows(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Knows> {
+fn knows(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
     let admin = settings.kratos.admin.into_iter().collect();
     let services = Services::new(admin, clock.clone(), Arc::clone(&metrics))
         .context("the HTTP client could not be built")?;
-    Ok(Knows {
+    Ok(Deps {
         store,
-        identities: Identities::new(Arc::new(services), clock.clone()),
+        identities: KratosAdmin::new(Arc::new(services), clock.clone()),
         plans: settings.deliveries,
         lists: settings.lists,
         stored: Arc::new(Notify::new()),
@@ -143,7 +143,7 @@ impl<O: Write> Findings<O> {
     }
 }
 
-impl<O: Write + Send> Witness for Findings<O> {
+impl<O: Write + Send> Progress for Findings<O> {
     fn left_out(&self, plan: &str) {
         if self.json {
             self.print(&json!({"left_out": {"plan": plan}}).to_string());

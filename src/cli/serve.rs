@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::ConfigFile;
-use crate::app::{App, Surroundings, told_to_stop};
+use crate::app::{App, Overrides, told_to_stop};
 use crate::base::telemetry;
 use crate::config;
 use crate::model::pending::LookupTimes;
@@ -50,9 +50,9 @@ pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
             warning.message
         );
     }
-    let surroundings = Surroundings {
+    let surroundings = Overrides {
         lookup_times: LookupTimes::default().divided_by(options.look_up_faster),
-        ..Surroundings::default()
+        ..Overrides::default()
     };
     let app = App::start(settings, surroundings).await?;
     told_to_stop().await?;

@@ -9,7 +9,7 @@ use super::tree::{Kind, Node, join, plain};
 use super::validate::{flat, types, words};
 
 /// Puts values in where the schema expects no text.
-pub struct Filling<'a> {
+pub struct Expander<'a> {
     /// The whole schema, for references.
     pub root: &'a Value,
     /// Where names are looked up.
@@ -18,7 +18,7 @@ pub struct Filling<'a> {
     pub unknown: Vec<String>,
 }
 
-impl Filling<'_> {
+impl Expander<'_> {
     /// Fills the node and all that is in it.
     pub fn fill(&mut self, node: &mut Node, schema: &Value, path: &str) {
         let root = self.root;

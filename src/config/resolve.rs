@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::expand::Filling;
+use super::expand::Expander;
 use super::interpolation::{Environment, joined, pieces};
 use super::settings::Settings;
 use super::tree::{Entry, Kind, Node, join};
@@ -31,13 +31,13 @@ const RESERVED: [&str; 4] = ["false", "in", "null", "true"];
 
 /// A value of the file and the keys that lead to it.
 #[derive(Clone, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct Cursor<'a> {
     node: Option<&'a Node>,
     at: Position,
     path: String,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Cursor<'a> {
     fn root(node: &'a Node) -> Self {
         Self {
             node: Some(node),
@@ -80,7 +80,7 @@ impl<'a> Place<'a> {
 
 /// Resolves a file bit by bit and gathers what is wrong with it.
 pub(super) struct Resolver<'a> {
-    root: Place<'a>,
+    root: Cursor<'a>,
     lines: Vec<&'a str>,
     folder: &'a Path,
     environment: &'a Environment,
@@ -108,14 +108,14 @@ pub(super) fn resolve(
 ) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
     let schema = schema::of_the_file();
     let mut filled = node.clone();
-    let mut filling = Filling {
+    let mut filling = Expander {
         root: &schema,
         environment,
         unknown: Vec::new(),
     };
     filling.fill(&mut filled, &schema, "");
     let mut misshapen = filling.unknown;
-    validate::Shape {
+    validate::Validator {
         root: &schema,
         problems: &mut problems,
         unknown: &misshapen,
@@ -123,7 +123,7 @@ pub(super) fn resolve(
     .check(&filled, &schema, "");
     misshapen.extend(problems.iter().map(|problem| problem.path.clone()));
     let mut resolver = Resolver {
-        root: Place::root(&filled),
+        root: Cursor::root(&filled),
         lines: text.lines().collect(),
         folder,
         environment,
@@ -177,7 +177,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Reports every `${…}` that leads nowhere, also in entries that are broken otherwise.
-    fn look_up_everything(&mut self, place: &Place<'a>) {
+    fn look_up_everything(&mut self, place: &Cursor<'a>) {
         match place.node.map(|node| &node.kind) {
             // What is filled already may hold anything.
             Some(Kind::Text { text, .. })
@@ -205,7 +205,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The entry as the file's structure has it, if nothing is wrong with its shape.
-    fn decoded<T: DeserializeOwned>(&mut self, place: &Place<'_>) -> Option<T> {
+    fn decoded<T: DeserializeOwned>(&mut self, place: &Cursor<'_>) -> Option<T> {
         let inside = |path: &String| {
             path.strip_prefix(&place.path)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -228,14 +228,14 @@ impl<'a> Resolver<'a> {
             .ok()
     }
 
-    fn tell(&mut self, place: &Place<'_>, message: impl Into<String>, hint: Option<String>) {
+    fn tell(&mut self, place: &Cursor<'_>, message: impl Into<String>, hint: Option<String>) {
         let message = self.without_inserted(place, message.into());
         let hint = hint.map(|hint| self.without_inserted(place, hint));
         self.problems.push(place.problem(message).with_hint(hint));
     }
 
     /// Reports a warning. The settings are used all the same.
-    fn warn(&mut self, place: &Place<'_>, message: impl Into<String>, hint: impl Into<String>) {
+    fn warn(&mut self, place: &Cursor<'_>, message: impl Into<String>, hint: impl Into<String>) {
         let message = self.without_inserted(place, message.into());
         let hint = self.without_inserted(place, hint.into());
         self.warnings
@@ -243,7 +243,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// What is said of a text never shows what was put into it.
-    fn without_inserted(&self, place: &Place<'_>, words: String) -> String {
+    fn without_inserted(&self, place: &Cursor<'_>, words: String) -> String {
         let Some(node) = place.node else { return words };
         if node.written.is_some() {
             return match &node.kind {
@@ -285,7 +285,7 @@ impl<'a> Resolver<'a> {
 
     fn expression(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         source: &file::Expression,
         scope: &Scope,
     ) -> Option<Expression> {
@@ -310,14 +310,14 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn template(&mut self, place: &Place<'_>, text: &str, scope: &Scope) -> Option<Template> {
+    fn template(&mut self, place: &Cursor<'_>, text: &str, scope: &Scope) -> Option<Template> {
         let pieces = self.pieces(text)?;
         self.compiled(place, text, &pieces, scope)
     }
 
     fn compiled(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         text: &str,
         pieces: &[Piece],
         scope: &Scope,
@@ -337,7 +337,7 @@ impl<'a> Resolver<'a> {
 
     fn compile_error(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         text: &str,
         before: usize,
         error: &CompileError,
@@ -348,7 +348,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The position of a byte inside a text, if the text stands on its line as it is.
-    fn inside(&self, place: &Place<'_>, text: &str, offset: usize) -> Position {
+    fn inside(&self, place: &Cursor<'_>, text: &str, offset: usize) -> Position {
         let line: &str = self
             .lines
             .get(place.at.line.saturating_sub(1))
@@ -408,7 +408,7 @@ impl<'a> Resolver<'a> {
         Lists::new(lists)
     }
 
-    fn list(&mut self, place: &Place<'_>) -> Option<Vec<String>> {
+    fn list(&mut self, place: &Cursor<'_>) -> Option<Vec<String>> {
         match self.decoded(place)? {
             file::List::Inline(entries) => entries.iter().map(|entry| self.text(entry)).collect(),
             file::List::File(file::ListFile { file }) => {
@@ -435,7 +435,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// A name stands in expressions, metrics and logs.
-    fn name(&mut self, place: &Place<'_>, entry: &Entry, what: &str) {
+    fn name(&mut self, place: &Cursor<'_>, entry: &Entry, what: &str) {
         let plain = |character: char| {
             character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_'
         };

@@ -9,7 +9,7 @@ use crate::base::clock::Timestamp;
 use crate::base::diagnostics::Problems;
 use crate::base::secret::Secret;
 use crate::base::telemetry::LogFormat;
-use crate::checks::{Builtin, Check};
+use crate::checks::{BuiltinMessages, Check};
 use crate::expression::Lists;
 use crate::kratos::Identifiers;
 use crate::model::delivery;
@@ -36,13 +36,13 @@ pub struct Settings {
     /// Named, and those made of whole URLs.
     pub services: Vec<Service>,
     /// The built-in messages by name, as they are or replaced by the operator.
-    pub builtin: Builtin,
+    pub builtin: BuiltinMessages,
     /// The lists, ready for expressions.
     pub lists: Arc<Lists>,
     /// In order of the file.
     pub checks: Vec<Check>,
     /// In order of the file.
-    pub deliveries: Vec<delivery::Plan>,
+    pub deliveries: Vec<delivery::Subscription>,
     /// Looking for accounts that nobody told of.
     pub reconcile: Reconcile,
     /// How long is kept what is settled.

@@ -20,7 +20,7 @@ const LATER: [(&str, &[&str]); 6] = [
 const LATER_WORDS: [&str; 3] = ["login", "verification", "recovery"];
 
 /// Compares a node with its schema.
-pub struct Shape<'a> {
+pub struct Validator<'a> {
     /// The whole schema, for references.
     pub root: &'a Value,
     /// Where problems go.
@@ -29,7 +29,7 @@ pub struct Shape<'a> {
     pub unknown: &'a [String],
 }
 
-impl Shape<'_> {
+impl Validator<'_> {
     /// Adds every problem of `node` against `schema`.
     pub fn check(&mut self, node: &Node, schema: &Value, path: &str) {
         if self.unknown.iter().any(|unknown| unknown == path) {

@@ -10,4 +10,4 @@ pub mod visit;
 pub use account::Account;
 pub use flow::Flow;
 pub use form::Form;
-pub use visit::{Method, Steps, Traits, Visit};
+pub use visit::{Method, SignUpInput, Steps, Traits};

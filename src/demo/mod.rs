@@ -19,12 +19,12 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::app::told_to_stop;
-use crate::app::{App, Surroundings};
+use crate::app::{App, Overrides};
 use crate::base::secret::random_key;
 use crate::base::telemetry;
 use crate::config::{self, Environment};
 use crate::demo::call::Sender;
-use crate::demo::services::{Book, Example, Service};
+use crate::demo::services::{Example, RequestLog, Service};
 use crate::demo::sign_up::SignUps;
 use crate::demo::walkthrough::say;
 
@@ -63,7 +63,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let folder = tempfile::tempdir().context("no temporary folder")?;
-    let book = Book::new();
+    let book = RequestLog::new();
     let register = Arc::new(Example::start(Service::register(&book))?);
     let crm = Arc::new(Example::start(Service::crm(&book))?);
     let key = random_key()?;
@@ -98,7 +98,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
             .transpose()?;
         let real = sign_up_page.map(|page| format!("{page}/registration"));
         let sender = Sender::new(hooks.clone(), key.clone())?;
-        let page = ui::start(ui::Desk {
+        let page = ui::start(ui::AppState {
             sign_ups: SignUps::new(sender, Arc::clone(&book), Arc::clone(&app.store)),
             book,
             register: Arc::clone(&register),
@@ -185,7 +185,7 @@ async fn start(
     .map_err(|problems| anyhow::anyhow!("{problems}"))?;
     telemetry::log_to(std::io::stderr, settings.log.level, settings.log.format)
         .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
-    App::start(settings, Surroundings::default()).await
+    App::start(settings, Overrides::default()).await
 }
 
 fn registered() -> String {

@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-pub use self::book::Book;
+pub use self::book::RequestLog;
 pub use self::crm::Crm;
 pub use self::register::REGISTERED;
 pub use self::switch::{Behaviour, Switch};
@@ -39,22 +39,22 @@ pub struct Service {
     /// How it behaves.
     pub switch: Switch,
     knowledge: Knowledge,
-    book: Arc<Book>,
+    book: Arc<RequestLog>,
     clock: Clock,
 }
 
 impl Service {
     /// A VAT register that answers as VIES does.
-    pub fn register(book: &Arc<Book>) -> Data<Self> {
+    pub fn register(book: &Arc<RequestLog>) -> Data<Self> {
         Self::new("VAT register", Knowledge::Register, book)
     }
 
     /// A CRM that takes contacts.
-    pub fn crm(book: &Arc<Book>) -> Data<Self> {
+    pub fn crm(book: &Arc<RequestLog>) -> Data<Self> {
         Self::new("CRM", Knowledge::Crm(Crm::default()), book)
     }
 
-    fn new(name: &'static str, knowledge: Knowledge, book: &Arc<Book>) -> Data<Self> {
+    fn new(name: &'static str, knowledge: Knowledge, book: &Arc<RequestLog>) -> Data<Self> {
         Data::new(Self {
             name,
             switch: Switch::default(),

@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::call::{Call, Sender};
-use super::fake_kratos::{Account, Flow, Method, Visit};
-use super::services::Book;
+use super::fake_kratos::{Account, Flow, Method, SignUpInput};
+use super::services::RequestLog;
 use super::walkthrough::{meaning, say};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Trace;
-use crate::kratos::reply::Placed;
+use crate::kratos::reply::PlacedMessages;
 use crate::kratos::{Flow as Kind, Stage};
 use crate::model::delivery::Event;
-use crate::store::{Filter, Listed, Store};
+use crate::store::{DeliverySummary, Filter, Store};
 
 /// How many sign-ups, and accounts, are kept.
 const MOST: usize = 100;
@@ -57,14 +57,14 @@ pub struct SignUps {
     kept: Mutex<VecDeque<SignUp>>,
     accounts: Mutex<VecDeque<Account>>,
     sender: Sender,
-    book: Arc<Book>,
+    book: Arc<RequestLog>,
     store: Arc<dyn Store>,
     clock: Clock,
 }
 
 impl SignUps {
     /// None yet.
-    pub fn new(sender: Sender, book: Arc<Book>, store: Arc<dyn Store>) -> Arc<Self> {
+    pub fn new(sender: Sender, book: Arc<RequestLog>, store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self {
             kept: Mutex::default(),
             accounts: Mutex::default(),
@@ -85,7 +85,7 @@ impl SignUps {
     }
 
     /// Begins one. `Err` is what Kratos itself would not take, in words.
-    pub fn begin(self: &Arc<Self>, visit: Visit) -> Result<Uuid, String> {
+    pub fn begin(self: &Arc<Self>, visit: SignUpInput) -> Result<Uuid, String> {
         if let Some(problem) = visit.traits.against_the_schema() {
             return Err(problem);
         }
@@ -129,7 +129,7 @@ impl SignUps {
         trace: Trace,
         mut flow: Flow,
         mut account: Account,
-        visit: Visit,
+        visit: SignUpInput,
     ) {
         let ctx = flow.ctx(&account, &visit);
         let mut pre =
@@ -194,7 +194,8 @@ impl SignUps {
             },
             Some(204) => {}
             Some(400..=499) => {
-                let Ok(placed) = serde_json::from_value::<Vec<Placed>>(body["messages"].clone())
+                let Ok(placed) =
+                    serde_json::from_value::<Vec<PlacedMessages>>(body["messages"].clone())
                 else {
                     return End::Failed;
                 };
@@ -245,7 +246,7 @@ impl SignUps {
         Some(shown)
     }
 
-    async fn deliveries(&self, of: &SignUp, account: &Value) -> Vec<Listed> {
+    async fn deliveries(&self, of: &SignUp, account: &Value) -> Vec<DeliverySummary> {
         let event = if of.flow == Kind::Registration.as_str() {
             Event::IdentityCreated
         } else {

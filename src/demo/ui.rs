@@ -17,8 +17,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::fake_kratos::Visit;
-use super::services::{Behaviour, Book, Example, REGISTERED};
+use super::fake_kratos::SignUpInput;
+use super::services::{Behaviour, Example, REGISTERED, RequestLog};
 use super::sign_up::SignUps;
 use crate::base::clock::{Clock, later};
 
@@ -32,11 +32,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const MOST: usize = 16 * 1024;
 
 /// What the page is made of.
-pub struct Desk {
+pub struct AppState {
     /// The sign-ups.
     pub sign_ups: Arc<SignUps>,
     /// What the example services saw.
-    pub book: Arc<Book>,
+    pub book: Arc<RequestLog>,
     /// The VAT register.
     pub register: Arc<Example>,
     /// The CRM.
@@ -66,7 +66,7 @@ pub struct Page {
 }
 
 /// Serves it.
-pub fn start(desk: Desk) -> anyhow::Result<Page> {
+pub fn start(desk: AppState) -> anyhow::Result<Page> {
     let listener = TcpListener::bind(("127.0.0.1", PORT))
         .or_else(|_| TcpListener::bind("127.0.0.1:0"))
         .context("there is no port for the page of the demo")?;
@@ -124,7 +124,7 @@ fn file(kind: &'static str, text: &'static str) -> HttpResponse {
         .body(text)
 }
 
-async fn state(desk: Data<Desk>) -> HttpResponse {
+async fn state(desk: Data<AppState>) -> HttpResponse {
     HttpResponse::Ok().json(json!({
         "register": desk.register.service.switch.behaviour(),
         "crm": desk.crm.service.switch.behaviour(),
@@ -134,7 +134,7 @@ async fn state(desk: Data<Desk>) -> HttpResponse {
     }))
 }
 
-async fn switch(wanted: Json<Wanted>, desk: Data<Desk>) -> HttpResponse {
+async fn switch(wanted: Json<Wanted>, desk: Data<AppState>) -> HttpResponse {
     for (example, wanted) in [(&desk.register, wanted.register), (&desk.crm, wanted.crm)] {
         if let Some(wanted) = wanted
             && let Err(error) = example.switch(wanted).await
@@ -146,7 +146,11 @@ async fn switch(wanted: Json<Wanted>, desk: Data<Desk>) -> HttpResponse {
     state(desk).await
 }
 
-async fn begin(request: HttpRequest, visit: Json<Visit>, desk: Data<Desk>) -> HttpResponse {
+async fn begin(
+    request: HttpRequest,
+    visit: Json<SignUpInput>,
+    desk: Data<AppState>,
+) -> HttpResponse {
     let mut visit = visit.into_inner();
     visit.browser = request
         .headers()
@@ -160,7 +164,7 @@ async fn begin(request: HttpRequest, visit: Json<Visit>, desk: Data<Desk>) -> Ht
 }
 
 /// What is known of a sign-up, once it differs from what the asker has seen.
-async fn news(id: Path<Uuid>, seen: Query<Seen>, desk: Data<Desk>) -> HttpResponse {
+async fn news(id: Path<Uuid>, seen: Query<Seen>, desk: Data<AppState>) -> HttpResponse {
     let clock = Clock::system();
     let until = later(clock.now(), NEWS_WITHIN);
     let mut changed = desk.book.watch();

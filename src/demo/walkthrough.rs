@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::call::{Call, Sender};
-use super::fake_kratos::{Account, Flow, Method, Steps, Traits, Visit};
+use super::fake_kratos::{Account, Flow, Method, SignUpInput, Steps, Traits};
 use crate::app::App;
 use crate::base::clock::Clock;
 use crate::base::telemetry::Trace;
@@ -38,8 +38,8 @@ pub async fn tell(app: &App, sender: &Sender) -> anyhow::Result<()> {
 
 /// Somebody before a form that asks for all at once.
 #[must_use]
-pub fn visit(vat_number: &str, invite: &str) -> Visit {
-    Visit {
+pub fn visit(vat_number: &str, invite: &str) -> SignUpInput {
+    SignUpInput {
         traits: Traits {
             email: "ada@muster.example".to_owned(),
             company: "Muster".to_owned(),
@@ -54,7 +54,7 @@ pub fn visit(vat_number: &str, invite: &str) -> Visit {
     }
 }
 
-async fn asked(sender: &Sender, visit: &Visit) {
+async fn asked(sender: &Sender, visit: &SignUpInput) {
     let now = Clock::system().now();
     let account = Account::new(&visit.traits, visit.method, now);
     let flow = Flow::of(visit, None, now);
@@ -67,7 +67,7 @@ async fn call(
     stage: Stage,
     flow: &Flow,
     account: &Account,
-    visit: &Visit,
+    visit: &SignUpInput,
 ) -> Value {
     let trace = Trace::begin().child();
     let call = sender.prepare(

@@ -17,7 +17,7 @@ use super::functions::{DISTINCT, FUNCTIONS, MACROS, Pattern, Style, environment}
 use super::lists::Entries;
 use super::path::{Key, Path, Step};
 use super::resolve::{BUDGET, Slot};
-use super::{CompileError, Root, Scope};
+use super::{CompileError, Scope, Variable};
 
 /// The longest source, in bytes.
 const LONGEST: usize = 2 * 1024;
@@ -36,7 +36,7 @@ pub(super) struct Compiled {
     /// The checks that it reads, each once.
     pub checks: Vec<String>,
     /// The roots of the names that it reads, each once.
-    pub roots: BTreeSet<Root>,
+    pub roots: BTreeSet<Variable>,
     /// Whether there is a loop in it.
     pub loops: bool,
     /// The slots of what the visitor sent that are used as a text.
@@ -87,7 +87,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         .parser()
         .parse_with_source_info(source)
         .map_err(|errors| unreadable(source, errors.errors.first()))?;
-    let mut walk = Walk {
+    let mut walk = Checker {
         scope,
         env,
         source,
@@ -104,7 +104,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         asks_for_type: false,
     };
     walk.visit(&mut tree, 1)?;
-    let Walk {
+    let Checker {
         slots,
         checks,
         roots,
@@ -130,7 +130,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
 }
 
 /// One way through the tree, checking and rewriting.
-struct Walk<'s> {
+struct Checker<'s> {
     scope: &'s Scope,
     env: &'s Env,
     source: &'s str,
@@ -143,7 +143,7 @@ struct Walk<'s> {
     has_loops: bool,
     slots: Vec<Slot>,
     checks: Vec<String>,
-    roots: BTreeSet<Root>,
+    roots: BTreeSet<Variable>,
     keys: BTreeSet<String>,
     /// How many branches of `a ? b : c` stand around the place.
     branches: usize,
@@ -163,7 +163,7 @@ struct Chain<'t> {
 }
 
 /// What a chain turned out to be.
-enum Meaning {
+enum Resolved {
     /// One of our names.
     Slot(Slot),
     /// The name of a type.
@@ -249,7 +249,7 @@ impl<'t> Chain<'t> {
     }
 }
 
-impl Walk<'_> {
+impl Checker<'_> {
     fn visit(&mut self, node: &mut IdedExpr, depth: usize) -> Result<(), CompileError> {
         if depth > DEEPEST {
             return Err(self.error(
@@ -258,12 +258,12 @@ impl Walk<'_> {
             ));
         }
         match self.name(node, depth)? {
-            Meaning::Slot(slot) => {
+            Resolved::Slot(slot) => {
                 node.expr = self.variable(slot);
                 return Ok(());
             }
-            Meaning::Type => return Ok(()),
-            Meaning::Other => {}
+            Resolved::Type => return Ok(()),
+            Resolved::Other => {}
         }
         let id = node.id;
         match &mut node.expr {
@@ -302,9 +302,9 @@ impl Walk<'_> {
     }
 
     /// What a name and the steps behind it mean.
-    fn name(&mut self, node: &IdedExpr, depth: usize) -> Result<Meaning, CompileError> {
+    fn name(&mut self, node: &IdedExpr, depth: usize) -> Result<Resolved, CompileError> {
         let Some(chain) = Chain::of(node) else {
-            return Ok(Meaning::Other);
+            return Ok(Resolved::Other);
         };
         if depth + chain.steps.len() > DEEPEST {
             return Err(self.error(
@@ -314,19 +314,19 @@ impl Walk<'_> {
         }
         // The language's own: an accumulator, or the variable of a binding.
         if chain.name.starts_with(['@', '#']) {
-            return Ok(Meaning::Other);
+            return Ok(Resolved::Other);
         }
         let name = chain.name.trim_start_matches('.');
         if name == chain.name && self.locals.iter().any(|local| local == name) {
-            return Ok(Meaning::Other);
+            return Ok(Resolved::Other);
         }
-        let Some(root) = Root::named(name) else {
+        let Some(root) = Variable::named(name) else {
             let types = self.env.types();
             let is_type = |name: &str| types.find_type(name).is_some();
             return if chain.dotted().is_some_and(|dotted| is_type(&dotted)) {
-                Ok(Meaning::Type)
+                Ok(Resolved::Type)
             } else if is_type(name) {
-                Ok(Meaning::Other)
+                Ok(Resolved::Other)
             } else {
                 Err(self.unknown_name(chain.id, name))
             };
@@ -339,24 +339,26 @@ impl Walk<'_> {
         self.roots.insert(root);
         match root {
             // These are no JSON; whatever is done with them, the language does.
-            Root::Method | Root::Now if !chain.steps.is_empty() => return Ok(Meaning::Other),
-            Root::Lists => {
+            Variable::Method | Variable::Now if !chain.steps.is_empty() => {
+                return Ok(Resolved::Other);
+            }
+            Variable::Lists => {
                 self.list(&chain)?;
                 if chain.steps.len() > 1 {
-                    return Ok(Meaning::Other);
+                    return Ok(Resolved::Other);
                 }
             }
-            Root::Checks => self.check(&chain)?,
-            Root::Request => self.request(&chain)?,
-            Root::Response => self.part(&chain, 0, &["status", "headers", "body"])?,
-            Root::Taken => self.part(&chain, 0, &["status", "headers", "body", "key"])?,
+            Variable::Checks => self.check(&chain)?,
+            Variable::Request => self.request(&chain)?,
+            Variable::Response => self.part(&chain, 0, &["status", "headers", "body"])?,
+            Variable::Taken => self.part(&chain, 0, &["status", "headers", "body", "key"])?,
             _ => {}
         }
         let path = Path {
             root,
             steps: chain.steps,
         };
-        Ok(Meaning::Slot(if chain.test {
+        Ok(Resolved::Slot(if chain.test {
             Slot::Has(path)
         } else {
             Slot::Path(path)
@@ -552,7 +554,7 @@ impl Walk<'_> {
             return;
         };
         if let Some(Slot::Path(path)) = self.slots.get(index)
-            && matches!(path.root, Root::Identity | Root::Value)
+            && matches!(path.root, Variable::Identity | Variable::Value)
         {
             self.texts.insert(index);
         }
@@ -573,7 +575,7 @@ impl Walk<'_> {
                     },
                 ],
             ) if !chain.test
-                && self.scope.roots.contains(&Root::Lists)
+                && self.scope.roots.contains(&Variable::Lists)
                 && !self.locals.iter().any(|local| local == "lists") =>
             {
                 name.clone()

@@ -71,15 +71,15 @@ impl Scene {
 
     pub fn scope(&self) -> Scope {
         Scope {
-            roots: Root::ALL.to_vec(),
+            roots: Variable::ALL.to_vec(),
             checks: vec!["email".to_owned(), "vat".to_owned()],
             lists: Arc::clone(&self.lists),
             client_ip: true,
         }
     }
 
-    pub fn names(&self) -> Names<'_> {
-        Names {
+    pub fn names(&self) -> Variables<'_> {
+        Variables {
             identity: Some(&self.identity),
             previous: self.previous.as_ref(),
             value: Some(&self.value),
@@ -595,7 +595,12 @@ fn the_checks_that_an_expression_reads_are_known() {
 fn what_does_not_exist_is_told_when_it_is_compiled() {
     let scene = Scene::new();
     let narrow = Scope {
-        roots: vec![Root::Identity, Root::Value, Root::Request, Root::Lists],
+        roots: vec![
+            Variable::Identity,
+            Variable::Value,
+            Variable::Request,
+            Variable::Lists,
+        ],
         lists: Arc::clone(&scene.lists),
         ..Scope::default()
     };

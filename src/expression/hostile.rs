@@ -145,7 +145,7 @@ fn loops_over_what_a_person_sent_come_to_an_end() {
         let value = serde_json::Value::Array((0..20_000).map(Into::into).collect());
         let identity = json!({"traits": {"bio": "a".repeat(100_000)}});
         let expression = names.compile(source).expect(source);
-        let result = expression.evaluate(&Names {
+        let result = expression.evaluate(&Variables {
             value: Some(&value),
             identity: Some(&identity),
             ..names.names()
@@ -167,7 +167,7 @@ fn distinct_takes_no_longer_than_the_list() {
     let others = serde_json::Value::Array((0..200_000).map(|number| json!([number])).collect());
     let expression = scene.compile("value.distinct().size()").expect("compiles");
     let evaluate = |value| {
-        expression.evaluate(&Names {
+        expression.evaluate(&Variables {
             value: Some(value),
             ..scene.names()
         })
@@ -185,7 +185,7 @@ fn a_deep_payload_is_converted() {
         let scene = Scene::new();
         let text = format!("{}{}", "[".repeat(126), "]".repeat(126));
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let names = Names {
+        let names = Variables {
             value: Some(&value),
             ..scene.names()
         };

@@ -38,8 +38,8 @@ pub use template::{JsonTemplate, Piece, Template};
 /// The names that exist at one place of the settings file, for checking an expression against.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// Of [`Root`], those that exist here.
-    pub roots: Vec<Root>,
+    /// Of [`Variable`], those that exist here.
+    pub roots: Vec<Variable>,
     /// The checks whose `checks.<name>.response` may be read here.
     pub checks: Vec<String>,
     /// The lists.
@@ -50,7 +50,7 @@ pub struct Scope {
 
 /// A name at the root of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Root {
+pub enum Variable {
     /// The identity that signs up or changes.
     Identity,
     /// The identity before the change.
@@ -77,7 +77,7 @@ pub enum Root {
 
 /// What the names stand for in one evaluation. A `None` is a name without a value here.
 #[derive(Clone, Copy, Debug)]
-pub struct Names<'a> {
+pub struct Variables<'a> {
     /// `identity`
     pub identity: Option<&'a Value>,
     /// `previous`
@@ -135,7 +135,7 @@ pub struct EvaluationError {
     pub missing_check: bool,
 }
 
-impl Root {
+impl Variable {
     /// Every one of them.
     pub const ALL: [Self; 11] = [
         Self::Identity,
@@ -231,12 +231,12 @@ impl Expression {
 
     /// The result. An optional gives its value or null, a timestamp RFC 3339, a duration `90s`,
     /// bytes base64; the keys of a map become texts, in order.
-    pub fn evaluate(&self, names: &Names<'_>) -> Result<Value, EvaluationError> {
+    pub fn evaluate(&self, names: &Variables<'_>) -> Result<Value, EvaluationError> {
         self.with_result(names, convert::to_json)
     }
 
     /// Whether the condition holds. The result must be a bool.
-    pub fn holds(&self, names: &Names<'_>) -> Result<bool, EvaluationError> {
+    pub fn holds(&self, names: &Variables<'_>) -> Result<bool, EvaluationError> {
         self.with_result(names, |result| match result {
             cel::Value::Bool(bool) => Ok(*bool),
             _ => Err(EvaluationError::new(format!(
@@ -254,13 +254,13 @@ impl Expression {
 
     /// Whether it reads a name that begins with this root.
     #[must_use]
-    pub fn reads(&self, root: Root) -> bool {
+    pub fn reads(&self, root: Variable) -> bool {
         self.compiled.roots.contains(&root)
     }
 
     /// The constant beginnings of all paths that it reads behind this root. What an expression computes (`x[i]`, a loop) is
     /// covered by what stands before it.
-    pub fn paths(&self, root: Root) -> impl Iterator<Item = ReadPath> {
+    pub fn paths(&self, root: Variable) -> impl Iterator<Item = ReadPath> {
         self.compiled
             .slots
             .iter()
@@ -274,14 +274,14 @@ impl Expression {
 
     /// An error if something that it uses as a text (`x.startsWith(…)`, `x in lists.name`) is a list or an object: a visitor can
     /// send these wherever the identity schema gives a trait no type.
-    pub fn expects_texts(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         let used = self.compiled.texts.iter();
         used.filter_map(|index| self.compiled.slots.get(*index))
             .try_for_each(|slot| slot.expects_text(names))
     }
 
     /// The same of an expression that is nothing but a path, where its value is put into a text.
-    pub(crate) fn expects_text_result(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+    pub(crate) fn expects_text_result(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         self.compiled
             .only_path()
             .map_or(Ok(()), |slot| slot.expects_text(names))
@@ -295,7 +295,7 @@ impl Expression {
 
     fn with_result<T>(
         &self,
-        names: &Names<'_>,
+        names: &Variables<'_>,
         then: impl FnOnce(&cel::Value) -> Result<T, EvaluationError>,
     ) -> Result<T, EvaluationError> {
         let resolver = resolve::Resolver::new(*names, &self.compiled.slots);

@@ -7,12 +7,12 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Names, Root};
+use super::{Variable, Variables};
 
 /// A name and the steps behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Path {
-    pub root: Root,
+    pub root: Variable,
     pub steps: Vec<Step>,
 }
 
@@ -61,7 +61,7 @@ pub(super) enum Found<'v> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Miss {
     /// The name itself has no value in this evaluation.
-    Root,
+    Variable,
     /// The check has had no exchange.
     Check,
     /// The map has no such key.
@@ -155,7 +155,7 @@ impl Path {
     }
 
     /// Walks the path.
-    pub fn walk<'v>(&self, names: &Names<'v>) -> Result<Found<'v>, Miss> {
+    pub fn walk<'v>(&self, names: &Variables<'v>) -> Result<Found<'v>, Miss> {
         let (mut value, done) = match self.start(names) {
             Ok(start) => start,
             Err(_) if self.steps.first().is_some_and(|step| step.optional) => {
@@ -187,11 +187,14 @@ impl Path {
     /// `has(previous.traits.x)` is false in a registration, and `metadata_public` is often null.
     /// In an answer only the last step may be missing, because an answer of another shape than
     /// expected must not pass for one without the field.
-    pub fn exists(&self, names: &Names<'_>) -> Result<bool, Miss> {
-        let lenient = !matches!(self.root, Root::Response | Root::Checks | Root::Taken);
+    pub fn exists(&self, names: &Variables<'_>) -> Result<bool, Miss> {
+        let lenient = !matches!(
+            self.root,
+            Variable::Response | Variable::Checks | Variable::Taken
+        );
         match self.walk(names) {
             Ok(found) => Ok(matches!(found, Found::Value { .. })),
-            Err(Miss::Root | Miss::Check) => Ok(false),
+            Err(Miss::Variable | Miss::Check) => Ok(false),
             Err(Miss::Key(_) | Miss::Bounds(_) | Miss::Parts(_, "null")) if lenient => Ok(false),
             Err(Miss::Key(at)) if at + 1 == self.steps.len() => Ok(false),
             Err(miss) => Err(miss),
@@ -199,16 +202,16 @@ impl Path {
     }
 
     /// The value of the root, and how many steps led there.
-    fn start<'v>(&self, names: &Names<'v>) -> Result<(&'v Value, usize), Miss> {
+    fn start<'v>(&self, names: &Variables<'v>) -> Result<(&'v Value, usize), Miss> {
         let value = match self.root {
-            Root::Identity => names.identity,
-            Root::Previous => names.previous,
-            Root::Value => names.value,
-            Root::Flow => names.flow,
-            Root::Request => names.request,
-            Root::Response => names.response,
-            Root::Taken => names.taken,
-            Root::Checks => {
+            Variable::Identity => names.identity,
+            Variable::Previous => names.previous,
+            Variable::Value => names.value,
+            Variable::Flow => names.flow,
+            Variable::Request => names.request,
+            Variable::Response => names.response,
+            Variable::Taken => names.taken,
+            Variable::Checks => {
                 let name = self.steps.first().and_then(Step::name);
                 let check = names
                     .checks
@@ -216,9 +219,9 @@ impl Path {
                     .and_then(|(checks, name)| checks.get(name));
                 return check.map(|check| (check.as_ref(), 1)).ok_or(Miss::Check);
             }
-            Root::Method | Root::Now | Root::Lists => None,
+            Variable::Method | Variable::Now | Variable::Lists => None,
         };
-        value.map(|value| (value, 0)).ok_or(Miss::Root)
+        value.map(|value| (value, 0)).ok_or(Miss::Variable)
     }
 
     /// The path as it is written, up to but without step `end`.
@@ -238,7 +241,7 @@ impl Path {
     /// What went wrong, in words; with nothing in them but what the operator wrote.
     pub fn explain(&self, miss: Miss) -> String {
         match miss {
-            Miss::Root => format!("`{}` has no value here", self.root.name()),
+            Miss::Variable => format!("`{}` has no value here", self.root.name()),
             Miss::Check => format!("`{}` has no response", self.written(1)),
             Miss::Key(at) | Miss::Bounds(at) if self.steps[at].name().is_none() => {
                 format!("index out of range: `{}`", self.written(at + 1))

@@ -48,7 +48,7 @@ fn the_constant_beginning_of_each_path_is_known() {
     ] {
         let expression = scene.compile(source).expect(source);
         let mut paths: Vec<String> = expression
-            .paths(Root::Identity)
+            .paths(Variable::Identity)
             .map(|path| path.to_string())
             .collect();
         paths.sort();
@@ -100,7 +100,7 @@ fn a_list_or_a_map_is_found_where_a_text_is_used() {
     ] {
         let expression = scene.compile(source).expect(source);
         for (found, kind) in [(&list, "a list"), (&map, "a map")] {
-            let names = Names {
+            let names = Variables {
                 value: Some(found),
                 ..scene.names()
             };
@@ -109,7 +109,7 @@ fn a_list_or_a_map_is_found_where_a_text_is_used() {
             assert_eq!(error.map(|error| error.message), expected, "{source}");
         }
         for scalar in [json!("x"), json!(1), json!(true), json!(null)] {
-            let names = Names {
+            let names = Variables {
                 value: Some(&scalar),
                 ..scene.names()
             };

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::functions::Pattern;
 use super::path::{Found, Miss, Path};
-use super::{EvaluationError, Names, Root};
+use super::{EvaluationError, Variable, Variables};
 
 /// The variable that each round of a loop reads; it has a value as long as the evaluation may go on.
 pub(super) const BUDGET: &str = "@budget";
@@ -47,7 +47,7 @@ pub(super) enum Slot {
 
 impl Slot {
     /// An error if it is a path that leads to a list or an object.
-    pub fn expects_text(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_text(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         let Self::Path(path) = self else {
             return Ok(());
         };
@@ -71,7 +71,7 @@ impl Slot {
 
 /// Answers for the variables of one evaluation.
 pub(super) struct Resolver<'a> {
-    names: Names<'a>,
+    names: Variables<'a>,
     slots: &'a [Slot],
     /// Lists and maps, each converted once, and of how many parts they are.
     converted: Vec<OnceLock<(Box<dyn Val + 'a>, usize)>>,
@@ -79,7 +79,7 @@ pub(super) struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    pub fn new(names: Names<'a>, slots: &'a [Slot]) -> Self {
+    pub fn new(names: Variables<'a>, slots: &'a [Slot]) -> Self {
         Self {
             names,
             slots,
@@ -122,12 +122,12 @@ impl<'a> Resolver<'a> {
 
     fn path<'b>(&'b self, index: usize, path: &'b Path) -> Option<CowVal<'b, 'b>> {
         match path.root {
-            Root::Method => return Some(CowVal::owned(CelString::from(self.names.method))),
-            Root::Now => {
+            Variable::Method => return Some(CowVal::owned(CelString::from(self.names.method))),
+            Variable::Now => {
                 let now = CelTimestamp::from(self.names.now.fixed_offset());
                 return Some(CowVal::owned(now));
             }
-            Root::Lists => {
+            Variable::Lists => {
                 let name = path.steps.first()?.name()?;
                 let entries = self.names.lists.get(name)?;
                 return self
@@ -174,7 +174,7 @@ impl VariableResolver for Resolver<'_> {
             Slot::Path(path) => self.path(index, path),
             Slot::Has(path) => {
                 let exists = match path.root {
-                    Root::Lists => true,
+                    Variable::Lists => true,
                     _ => path.exists(&self.names).ok()?,
                 };
                 Some(CowVal::Borrowed(if exists { &TRUE } else { &FALSE }))

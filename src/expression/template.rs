@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::scan::{self, Unended};
-use super::{CompileError, EvaluationError, Expression, Names, Scope, convert};
+use super::{CompileError, EvaluationError, Expression, Scope, Variables, convert};
 
 /// One piece of a text as the operator wrote it: read as a template, or put in from the environment as it is.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl Template {
     }
 
     /// A template that is nothing but one expression keeps the expression's type; else a string.
-    pub fn render(&self, names: &Names<'_>) -> Result<Value, EvaluationError> {
+    pub fn render(&self, names: &Variables<'_>) -> Result<Value, EvaluationError> {
         match self.parts.as_slice() {
             [Part::Filled(expression)] => expression.evaluate(names),
             _ => self.render_text(names).map(Value::String),
@@ -88,7 +88,7 @@ impl Template {
     }
 
     /// Always text: strings as they are, numbers and bools as written, null/lists/maps are an error.
-    pub fn render_text(&self, names: &Names<'_>) -> Result<String, EvaluationError> {
+    pub fn render_text(&self, names: &Variables<'_>) -> Result<String, EvaluationError> {
         let mut rendered = String::new();
         for part in &self.parts {
             match part {
@@ -100,7 +100,7 @@ impl Template {
     }
 
     /// An error if a list or an object would have to be put into this text, or is used as a text in it.
-    pub fn expects_texts(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         self.expressions().try_for_each(|expression| {
             expression.expects_texts(names)?;
             expression.expects_text_result(names)
@@ -112,7 +112,7 @@ impl Template {
     /// A filled-in value that is empty, and a segment of the path that comes out empty, `.` or `..` because
     /// of one, are errors, because the path would lead elsewhere. Behind a `?` of the operator's there are no
     /// segments.
-    pub fn render_path(&self, names: &Names<'_>) -> Result<String, EvaluationError> {
+    pub fn render_path(&self, names: &Variables<'_>) -> Result<String, EvaluationError> {
         let mut path = String::new();
         let mut segment = Segment::default();
         for part in &self.parts {
@@ -262,7 +262,7 @@ impl Segment {
     }
 }
 
-fn filled(expression: &Expression, names: &Names<'_>) -> Result<String, EvaluationError> {
+fn filled(expression: &Expression, names: &Variables<'_>) -> Result<String, EvaluationError> {
     convert::text(&expression.evaluate(names)?)
 }
 
@@ -277,7 +277,7 @@ fn error(message: impl Into<String>, offset: usize) -> CompileError {
 
 impl JsonTemplate {
     /// The value with all expressions filled in.
-    pub fn render(&self, names: &Names<'_>) -> Result<Value, EvaluationError> {
+    pub fn render(&self, names: &Variables<'_>) -> Result<Value, EvaluationError> {
         Ok(match self {
             Self::Null => Value::Null,
             Self::Bool(bool) => Value::Bool(*bool),
@@ -298,7 +298,7 @@ impl JsonTemplate {
 
     /// An error if a list or an object would have to be put into a text, or is used as a text. A template that is nothing but
     /// one expression keeps its type, so there any value fits.
-    pub fn expects_texts(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         match self {
             Self::Null | Self::Bool(_) | Self::Number(_) => Ok(()),
             Self::Text(template) => match template.parts.as_slice() {
@@ -583,7 +583,7 @@ mod tests {
         ] {
             let template = Template::compile(&written(text), &scene.scope()).expect(text);
             let value = json!(value);
-            let names = Names {
+            let names = Variables {
                 value: Some(&value),
                 ..scene.names()
             };

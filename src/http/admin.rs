@@ -22,24 +22,24 @@ use tokio::sync::Notify;
 use super::health::Health;
 use crate::base::clock::Clock;
 use crate::store::Store;
-use crate::store::admin::KeepTrying;
-use error::Failure;
+use crate::store::admin::RetryWindows;
+use error::ApiError;
 use routes::{OPERATIONS, Operation};
 
 /// What an operator's hand needs.
-pub struct Operator {
+pub struct AdminState {
     /// Where deliveries are kept.
     pub store: Arc<dyn Store>,
     /// The time.
     pub clock: Clock,
     /// How long abandoned deliveries are tried anew.
-    pub keep_trying: KeepTrying,
+    pub keep_trying: RetryWindows,
     /// Wakes the worker.
     pub stored: Arc<Notify>,
 }
 
 /// Every URL of the admin port.
-pub fn admin(health: Data<Health>, operator: Data<Operator>) -> impl FnOnce(&mut ServiceConfig) {
+pub fn admin(health: Data<Health>, operator: Data<AdminState>) -> impl FnOnce(&mut ServiceConfig) {
     move |config| {
         config.app_data(health).app_data(operator);
         for (index, first) in OPERATIONS.iter().enumerate() {
@@ -62,7 +62,7 @@ pub fn admin(health: Data<Health>, operator: Data<Operator>) -> impl FnOnce(&mut
 }
 
 fn wrong_verb(request: &HttpRequest, verbs: &str) -> HttpResponse {
-    let failure = Failure::wrong_verb(request.method().as_str(), request.path(), verbs);
+    let failure = ApiError::wrong_verb(request.method().as_str(), request.path(), verbs);
     let mut response = failure.error_response();
     if let Ok(verbs) = HeaderValue::from_str(verbs) {
         response.headers_mut().insert(ALLOW, verbs);
@@ -70,13 +70,13 @@ fn wrong_verb(request: &HttpRequest, verbs: &str) -> HttpResponse {
     response
 }
 
-async fn unknown(request: HttpRequest) -> Failure {
+async fn unknown(request: HttpRequest) -> ApiError {
     let mut paths: Vec<&str> = OPERATIONS
         .iter()
         .map(|Operation { path, .. }| *path)
         .collect();
     paths.dedup();
-    Failure::no_such_path(request.path(), &paths)
+    ApiError::no_such_path(request.path(), &paths)
 }
 
 /// `GET /openapi.json`

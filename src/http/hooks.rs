@@ -20,10 +20,10 @@ use crate::kratos::Flow;
 
 pub use auth::KEY_HEADER;
 pub use pending::PendingPolicy;
-pub use state::Door;
+pub use state::HookState;
 
 /// What Kratos calls, and the health of it.
-pub fn hooks(door: Data<Door>, health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {
+pub fn hooks(door: Data<HookState>, health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {
     move |config| {
         config.app_data(door).app_data(health);
         for flow in Flow::ALL {

@@ -4,6 +4,6 @@ pub mod admin;
 mod health;
 pub mod hooks;
 
-pub use admin::{Operator, admin};
+pub use admin::{AdminState, admin};
 pub use health::Health;
-pub use hooks::{Door, KEY_HEADER, PendingPolicy, hooks};
+pub use hooks::{HookState, KEY_HEADER, PendingPolicy, hooks};

@@ -14,33 +14,33 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::base::clock::{Clock, Timestamp, later};
 use crate::model::delivery::backoff::{Schedule, next_try};
-use crate::model::delivery::{Attempt, Claimed, New, Outcome};
+use crate::model::delivery::{Attempt, Claimed, NewDelivery, Outcome};
 use crate::model::late_refusal::LateRefusal;
 use crate::store::settlement_writer::settler;
 use crate::store::{self, RefusalLift, Store};
-use attempt_runner::Carrier;
-use target_limit::Room;
+use attempt_runner::AttemptRunner;
+use target_limit::TargetLimiter;
 
 /// Carries a delivery to where it goes.
 #[async_trait]
-pub trait Courier: Send + Sync {
+pub trait Transport: Send + Sync {
     /// Where this plan's deliveries go; `None` if the plan has gone from the settings.
-    fn destination(&self, plan: &str) -> Option<Destination>;
-    /// When this plan's deliveries are tried again; `None` leaves it to the [`Pace`].
+    fn destination(&self, plan: &str) -> Option<Target>;
+    /// When this plan's deliveries are tried again; `None` leaves it to the [`DispatcherLimits`].
     fn schedule(&self, plan: &str) -> Option<Schedule> {
         let _ = plan;
         None
     }
     /// One try.
-    async fn carry(&self, delivery: &Claimed) -> Carried;
+    async fn carry(&self, delivery: &Claimed) -> AttemptResult;
 }
 
 /// Where deliveries go, and how many it takes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Destination {
+pub struct Target {
     /// Of the service.
     pub name: String,
-    /// How many are under way to it at once; `None` leaves it to the [`Pace`].
+    /// How many are under way to it at once; `None` leaves it to the [`DispatcherLimits`].
     pub at_once: Option<usize>,
     /// How many begin in a second.
     pub per_second: Option<f64>,
@@ -48,20 +48,20 @@ pub struct Destination {
 
 /// What came of a try.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Carried {
+pub struct AttemptResult {
     /// What it taught.
     pub attempt: Attempt,
     /// The first words of what went wrong, without values.
     pub words: Option<String>,
     /// What is to be delivered because of it, if it has arrived.
-    pub followers: Vec<New>,
+    pub followers: Vec<NewDelivery>,
     /// The refusal that is in force because of it, if it has arrived.
     pub late_refusal: Option<LateRefusal>,
     /// The late refusal that ends because of it, if it has arrived.
     pub refusal_lift: Option<RefusalLift>,
 }
 
-impl From<Attempt> for Carried {
+impl From<Attempt> for AttemptResult {
     fn from(attempt: Attempt) -> Self {
         Self {
             attempt,
@@ -74,12 +74,12 @@ impl From<Attempt> for Carried {
 }
 
 /// Is told of every attempt, to count it.
-pub trait Observer: Send + Sync {
+pub trait AttemptObserver: Send + Sync {
     /// One attempt is over, this follows from it, and it has been written down if that was possible.
     fn attempted(&self, delivery: &Claimed, attempt: &Attempt, outcome: &Outcome);
 }
 
-impl Observer for () {
+impl AttemptObserver for () {
     fn attempted(&self, _: &Claimed, _: &Attempt, _: &Outcome) {}
 }
 
@@ -89,7 +89,7 @@ pub type Jitter = Arc<dyn Fn() -> f64 + Send + Sync>;
 
 /// How hard a worker works.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pace {
+pub struct DispatcherLimits {
     /// When a failed delivery is tried again.
     pub schedule: Schedule,
     /// How many deliveries are under way to one service at once. Each service has this room to itself, so
@@ -101,7 +101,7 @@ pub struct Pace {
     pub look_again: Duration,
 }
 
-impl Default for Pace {
+impl Default for DispatcherLimits {
     fn default() -> Self {
         Self {
             schedule: Schedule::DELIVERIES,
@@ -113,32 +113,32 @@ impl Default for Pace {
 }
 
 /// Carries deliveries until it is stopped. Any number of workers may share a database.
-pub struct Worker {
-    carrier: Arc<Carrier>,
+pub struct Dispatcher {
+    carrier: Arc<AttemptRunner>,
     stored: Arc<Notify>,
-    rooms: HashMap<Option<String>, Room>,
+    rooms: HashMap<Option<String>, TargetLimiter>,
     under_way: JoinSet<()>,
     cut: watch::Sender<bool>,
 }
 
-impl Worker {
+impl Dispatcher {
     /// A worker that has not begun. `stored.notify_one()` after something new was
     /// stored makes it leave at once.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
-        courier: Arc<dyn Courier>,
-        observer: Arc<dyn Observer>,
+        courier: Arc<dyn Transport>,
+        observer: Arc<dyn AttemptObserver>,
         stored: Arc<Notify>,
         clock: Clock,
         jitter: Jitter,
-        pace: Pace,
+        pace: DispatcherLimits,
     ) -> Self {
         let (settler, writer) = settler(Arc::clone(&store));
         // Ends with the carrier, after everybody has an answer.
         tokio::spawn(writer.run());
         Self {
-            carrier: Arc::new(Carrier {
+            carrier: Arc::new(AttemptRunner {
                 store,
                 settler,
                 courier,
@@ -235,14 +235,14 @@ impl Worker {
         Ok(next_look)
     }
 
-    fn room(&mut self, plan: &str, now: Timestamp) -> &mut Room {
+    fn room(&mut self, plan: &str, now: Timestamp) -> &mut TargetLimiter {
         let destination = self.carrier.courier.destination(plan);
         let at_once = self.carrier.pace.at_once;
         self.rooms
             .entry(destination.as_ref().map(|to| to.name.clone()))
             .or_insert_with(|| {
                 let destination = destination.unwrap_or_default();
-                Room::new(
+                TargetLimiter::new(
                     destination.at_once.unwrap_or(at_once),
                     destination.per_second,
                     now,

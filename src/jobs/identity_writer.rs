@@ -17,10 +17,10 @@ use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::ReasonLabels;
 use crate::checks::refused_identities::RefusedIdentities;
-use crate::model::delivery::Put;
+use crate::model::delivery::FieldWrite;
 use crate::model::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, VERIFY_AFTER, Write};
 use crate::model::late_refusal::LateRefusal;
-use crate::outbound::kratos_admin::{Error, Identities, patch};
+use crate::outbound::kratos_admin::{Error, KratosAdmin, patch};
 use crate::store::{self, Store};
 
 /// How long the lock on an identity lasts: longer than the calls to the admin API that are made under it.
@@ -36,7 +36,7 @@ const UNREACHABLE: Duration = Duration::from_secs(30);
 
 /// Writes into identities, and verifies what was written.
 pub struct IdentityWriter {
-    identities: Identities,
+    identities: KratosAdmin,
     store: Arc<dyn Store>,
     refused: Arc<RefusedIdentities>,
     clock: Clock,
@@ -94,7 +94,7 @@ impl IdentityWriter {
     /// A writer for the identities of this Kratos.
     #[must_use]
     pub fn new(
-        identities: Identities,
+        identities: KratosAdmin,
         store: Arc<dyn Store>,
         refused: Arc<RefusedIdentities>,
         clock: Clock,
@@ -113,7 +113,7 @@ impl IdentityWriter {
 
     /// The identities that are written to.
     #[must_use]
-    pub fn identities(&self) -> &Identities {
+    pub fn identities(&self) -> &KratosAdmin {
         &self.identities
     }
 
@@ -123,7 +123,7 @@ impl IdentityWriter {
     }
 
     /// Writes these values.
-    pub async fn write(&self, id: Uuid, puts: &[Put]) -> Result<(), WriteError> {
+    pub async fn write(&self, id: Uuid, puts: &[FieldWrite]) -> Result<(), WriteError> {
         if puts.iter().any(|put| put.path == ["state"]) {
             // A lifted refusal: the hooks let the person in before the account is active.
             self.refused.reload().await?;
@@ -137,7 +137,12 @@ impl IdentityWriter {
 
     /// Keeps a person out whom this check refused late: no session lives on, and the account is inactive. Does nothing if the
     /// refusal has been lifted.
-    pub async fn enforce(&self, id: Uuid, check: &str, puts: &[Put]) -> Result<(), WriteError> {
+    pub async fn enforce(
+        &self,
+        id: Uuid,
+        check: &str,
+        puts: &[FieldWrite],
+    ) -> Result<(), WriteError> {
         // First the hooks, so that no new session can begin.
         self.refused.reload().await?;
         if !self.is_in_force(id, check).await? {
@@ -167,7 +172,7 @@ impl IdentityWriter {
         &self,
         id: Uuid,
         identity: &Value,
-        puts: &[Put],
+        puts: &[FieldWrite],
         is_repair: bool,
     ) -> Result<(), WriteError> {
         let patched = self.patch(id, identity, puts, is_repair).await;
@@ -194,7 +199,7 @@ impl IdentityWriter {
         &self,
         id: Uuid,
         identity: &Value,
-        puts: &[Put],
+        puts: &[FieldWrite],
         is_repair: bool,
     ) -> Result<(), WriteError> {
         let fields = puts.iter().map(|put| {
@@ -400,7 +405,7 @@ impl IdentityWriter {
         }
         puts.extend(undone);
         if is_active_again {
-            puts.push(Put {
+            puts.push(FieldWrite {
                 path: vec!["state".to_owned()],
                 value: Some("inactive".into()),
             });

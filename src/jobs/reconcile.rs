@@ -17,28 +17,28 @@ use uuid::Uuid;
 use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::Metrics;
 use crate::expression::Lists;
-use crate::model::delivery::{Event, Plan};
-use crate::outbound::kratos_admin::Identities;
-use crate::store::lock::Turn;
+use crate::model::delivery::{Event, Subscription};
+use crate::outbound::kratos_admin::KratosAdmin;
+use crate::store::lock::NamedLock;
 use crate::store::{self, Store};
 use checkpoint::Place;
 use cutoff::Past;
 
 pub use cutoff::note_births;
 pub use error::Error;
-pub use report::{Report, Witness};
+pub use report::{Progress, Report};
 
 /// The name of the turn.
 const TURN: &str = "reconcile";
 
 /// What reconciling needs.
-pub struct Knows {
+pub struct Deps {
     /// Where deliveries are kept.
     pub store: Arc<dyn Store>,
     /// The way to Kratos's identities.
-    pub identities: Identities,
+    pub identities: KratosAdmin,
     /// The plans of the settings.
-    pub plans: Vec<Plan>,
+    pub plans: Vec<Subscription>,
     /// The lists of the settings.
     pub lists: Arc<Lists>,
     /// Wakes the worker.
@@ -51,7 +51,7 @@ pub struct Knows {
 
 /// How it is done.
 #[derive(Clone, Copy, Debug)]
-pub struct Wishes {
+pub struct RoundOptions {
     /// Accounts made from then on are delivered to all plans; `None` leaves the past alone.
     pub since: Option<Timestamp>,
     /// So many identities are looked at in a second.
@@ -65,25 +65,25 @@ pub struct Wishes {
 /// Reconciles.
 pub struct Reconciler {
     store: Arc<dyn Store>,
-    identities: Identities,
-    plans: Vec<Plan>,
+    identities: KratosAdmin,
+    plans: Vec<Subscription>,
     /// The names of those that it cannot decide about.
     left_out: Vec<String>,
     lists: Arc<Lists>,
     stored: Arc<Notify>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    wishes: Wishes,
+    wishes: RoundOptions,
     holder: Uuid,
 }
 
 /// One round under way.
 struct Round<'a> {
     reconciler: &'a Reconciler,
-    witness: &'a dyn Witness,
+    witness: &'a dyn Progress,
     began_at: Timestamp,
     past: Past,
-    turn: Option<Turn<'a>>,
+    turn: Option<NamedLock<'a>>,
     report: Report,
     /// Whether this is the Kratos that we know: it has an identity of which we have heard before.
     is_familiar: bool,
@@ -92,14 +92,14 @@ struct Round<'a> {
 impl Reconciler {
     /// Reconciles for those of the plans that new identities are for.
     #[must_use]
-    pub fn new(knows: Knows, wishes: Wishes) -> Self {
+    pub fn new(knows: Deps, wishes: RoundOptions) -> Self {
         let of_new_identities = knows
             .plans
             .into_iter()
             .filter(|plan| plan.events.contains(&Event::IdentityCreated));
         // Of an account without a delivery it cannot be told whether its `post` decided against one.
-        let (plans, left_out): (Vec<Plan>, Vec<Plan>) =
-            of_new_identities.partition(Plan::is_decided_by_the_identity);
+        let (plans, left_out): (Vec<Subscription>, Vec<Subscription>) =
+            of_new_identities.partition(Subscription::is_decided_by_the_identity);
         Self {
             store: knows.store,
             identities: knows.identities,
@@ -115,11 +115,11 @@ impl Reconciler {
     }
 
     /// Looks at every identity once. A round that was interrupted goes on where it was.
-    pub async fn round(&self, witness: &dyn Witness) -> Result<Report, Error> {
+    pub async fn round(&self, witness: &dyn Progress) -> Result<Report, Error> {
         let turn = if self.wishes.dry_run {
             None
         } else {
-            let turn = Turn::take(&*self.store, &self.clock, TURN, self.holder).await?;
+            let turn = NamedLock::take(&*self.store, &self.clock, TURN, self.holder).await?;
             Some(turn.ok_or(Error::Busy)?)
         };
         for plan in &self.left_out {

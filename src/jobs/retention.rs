@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, later};
-use crate::store::lock::Turn;
+use crate::store::lock::NamedLock;
 use crate::store::{Error, Store};
 
 /// Not while everything starts.
@@ -113,7 +113,7 @@ impl Retention {
 
     /// Deletes all that has been kept long enough by now. `None` if another instance is at it.
     pub async fn round(&self) -> Result<Option<Deleted>, Error> {
-        let turn = Turn::take(&*self.store, &self.clock, TURN, self.holder).await?;
+        let turn = NamedLock::take(&*self.store, &self.clock, TURN, self.holder).await?;
         let Some(mut turn) = turn else {
             return Ok(None);
         };

@@ -18,14 +18,14 @@ use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::ReasonLabels;
 use crate::checks::account_lookup::Lookup;
-use crate::checks::follow_up::Resolution;
+use crate::checks::follow_up::FollowUps;
 use crate::kratos::Flow;
 use crate::kratos::fingerprint::{fingerprint, guard_id};
 use crate::model::delivery::backoff::{Schedule, next_try};
 use crate::model::pending::{FlowRecord, LookupKind, LookupTimes, PendingSignUp, PendingState};
-use crate::model::reservation::Because;
+use crate::model::reservation::ReleaseReason;
 use crate::store::attribution::attribute;
-use crate::store::{self, Batch, FlowState, PendingEnd, Store};
+use crate::store::{self, FlowState, PendingEnd, Store, WriteSet};
 
 /// So many flows are looked up side by side.
 const AT_ONCE: usize = 8;
@@ -55,7 +55,7 @@ pub struct Sweeper {
     /// The same for the look-ups because of an unreadable `post`: its calls wait for [`URGENT_CALLS_PER_SECOND`].
     pub urgent_lookup: Option<Lookup>,
     /// What follows.
-    pub resolution: Arc<Resolution>,
+    pub resolution: Arc<FollowUps>,
     /// When sign-ups are looked up.
     pub times: LookupTimes,
     /// Wakes the worker.
@@ -77,7 +77,7 @@ enum LookedUp {
     /// There is no identity.
     NotFound,
     /// Kratos did not say.
-    Unanswered,
+    NoResponse,
 }
 
 impl Sweeper {
@@ -225,7 +225,7 @@ impl Sweeper {
                     }
                 }
                 LookedUp::Found(..) | LookedUp::NotFound => self.not_found(one).await?,
-                LookedUp::Unanswered => is_answered = false,
+                LookedUp::NoResponse => is_answered = false,
             }
             if !is_answered {
                 break;
@@ -260,7 +260,7 @@ impl Sweeper {
                          are looked up again with growing pauses"
                     );
                 }
-                LookedUp::Unanswered
+                LookedUp::NoResponse
             }
         }
     }
@@ -417,7 +417,7 @@ impl Sweeper {
         let Some(newest) = state.pending.last().filter(|_| all_failed && !is_closed) else {
             return Ok(());
         };
-        let batch = Batch::of(self.resolution.failed(newest, now));
+        let batch = WriteSet::of(self.resolution.failed(newest, now));
         self.write(&batch).await?;
         Ok(())
     }
@@ -436,11 +436,11 @@ impl Sweeper {
             }
             for reservation in &unused {
                 let because = if reservation.expires_at <= expired_at {
-                    Because::Expired
+                    ReleaseReason::Expired
                 } else {
-                    Because::NotUsed
+                    ReleaseReason::NotUsed
                 };
-                let mut batch = Batch::default();
+                let mut batch = WriteSet::default();
                 let state = self.store.flow(reservation.flow_id).await?;
                 self.resolution
                     .release(&mut batch, reservation, because, &state.pending, now);
@@ -454,7 +454,7 @@ impl Sweeper {
     }
 
     /// Stores it. `None`: something in it has changed meanwhile.
-    async fn write(&self, batch: &Batch) -> Result<Option<usize>, store::Error> {
+    async fn write(&self, batch: &WriteSet) -> Result<Option<usize>, store::Error> {
         let stored = match self.store.write(batch).await {
             Ok(stored) => stored.len(),
             Err(store::Error::Changed) => return Ok(None),

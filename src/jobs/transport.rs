@@ -18,22 +18,25 @@ use crate::base::clock::{Clock, Timestamp, later};
 use crate::base::telemetry::{Metrics, Trace};
 use crate::checks::Check;
 use crate::expression::Lists;
-use crate::jobs::dispatcher::{Carried, Courier, Destination};
+use crate::jobs::dispatcher::{AttemptResult, Target, Transport};
 use crate::jobs::identity_writer::IdentityWriter;
 use crate::model::delivery::backoff::Schedule;
-use crate::model::delivery::{Attempt, Claimed, Judged, New, Plan, Put, Queue, Unanswered, Work};
+use crate::model::delivery::{
+    Action, Attempt, Claimed, FieldWrite, NewDelivery, NoResponse, Queue, ResponseVerdict,
+    Subscription,
+};
 use crate::model::request::Request;
-use crate::outbound::kratos_admin::{self, Identities};
-use crate::outbound::services::client::{Answer, NoAnswer, Services};
+use crate::outbound::kratos_admin::{self, KratosAdmin};
+use crate::outbound::services::client::{Answer, CallError, Services};
 use crate::store::Store;
 
 /// The longest that a receiver may take, whatever its service's timeout.
 const LONGEST: Duration = Duration::from_mins(1);
 
 /// What the courier of the program knows.
-pub struct Knows {
+pub struct TransportDeps {
     /// The plans of the settings.
-    pub plans: Vec<Plan>,
+    pub plans: Vec<Subscription>,
     /// The checks of the settings.
     pub checks: Vec<Check>,
     /// The lists of the settings.
@@ -51,18 +54,18 @@ pub struct Knows {
 }
 
 /// Carries deliveries over HTTP.
-pub struct Porter {
-    knows: Knows,
+pub struct HttpTransport {
+    knows: TransportDeps,
     plans: BTreeMap<String, usize>,
     checks: BTreeMap<String, usize>,
     /// The deferred questions whose half time has been reported.
     half_time: Mutex<HashSet<Uuid>>,
 }
 
-impl Porter {
+impl HttpTransport {
     /// For the deliveries of these settings.
     #[must_use]
-    pub fn new(knows: Knows) -> Self {
+    pub fn new(knows: TransportDeps) -> Self {
         let places = |names: Vec<&String>| {
             names
                 .into_iter()
@@ -78,11 +81,11 @@ impl Porter {
         }
     }
 
-    fn identities(&self) -> Option<&Identities> {
+    fn identities(&self) -> Option<&KratosAdmin> {
         self.knows.writer.as_deref().map(IdentityWriter::identities)
     }
 
-    fn plan(&self, name: &str) -> Option<&Plan> {
+    fn plan(&self, name: &str) -> Option<&Subscription> {
         Some(&self.knows.plans[*self.plans.get(name)?])
     }
 
@@ -94,7 +97,7 @@ impl Porter {
     fn service(&self, queue: &Queue<'_>) -> Option<&str> {
         let reserve = |name: &str| self.check(name)?.reserve.as_ref();
         Some(match queue {
-            Queue::Plan(name) => &self.plan(name)?.send.service,
+            Queue::Subscription(name) => &self.plan(name)?.send.service,
             Queue::Save(_) | Queue::LateRefusal(_) => kratos_admin::SERVICE,
             Queue::Check(name) => &self.check(name)?.ask.as_ref()?.service,
             Queue::Take(name) => &reserve(name)?.take.service,
@@ -104,7 +107,7 @@ impl Porter {
     }
 
     /// One exchange, with what every delivery carries.
-    async fn send(&self, service: &str, request: &Request, id: &str) -> Result<Answer, NoAnswer> {
+    async fn send(&self, service: &str, request: &Request, id: &str) -> Result<Answer, CallError> {
         let now = self.knows.clock.now();
         let services = &self.knows.services;
         let signature = services.signature(service, id, now, request);
@@ -120,9 +123,9 @@ impl Porter {
             .await
     }
 
-    fn answered(&self, answer: &Answer, judged: Judged) -> Attempt {
+    fn answered(&self, answer: &Answer, judged: ResponseVerdict) -> Attempt {
         let now = self.knows.clock.now();
-        Attempt::Answered {
+        Attempt::Response {
             status: answer.status,
             retry_after: answer
                 .retry_after
@@ -133,10 +136,10 @@ impl Porter {
     }
 
     /// A delivery of a plan, a confirmation or a release.
-    async fn send_off(&self, delivery: &Claimed, request: &Request) -> Carried {
+    async fn send_off(&self, delivery: &Claimed, request: &Request) -> AttemptResult {
         let queue = Queue::named(&delivery.plan);
         let Some(service) = self.service(&queue) else {
-            return Attempt::Unanswered(Unanswered::NotSent).into();
+            return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let id = delivery.id.to_string();
         let answer = match self.send(service, request, &id).await {
@@ -144,16 +147,16 @@ impl Porter {
             Err(none) => return without_answer(none).into(),
         };
         let (judged, reason) = match (&queue, answer.status) {
-            (Queue::Plan(name), _) => self.judged(name, delivery, &answer.response),
+            (Queue::Subscription(name), _) => self.judged(name, delivery, &answer.response),
             // There is nothing to release.
-            (Queue::Release(_), 404 | 410) => (Judged::Delivered, None),
+            (Queue::Release(_), 404 | 410) => (ResponseVerdict::Delivered, None),
             // There is nothing to confirm any more.
-            (Queue::Confirm(_), 404) => (Judged::GiveUp, None),
-            _ => (Judged::ByStatus, None),
+            (Queue::Confirm(_), 404) => (ResponseVerdict::GiveUp, None),
+            _ => (ResponseVerdict::ByStatus, None),
         };
         let attempt = self.answered(&answer, judged);
         let followers = match (attempt.arrived(), &queue) {
-            (true, Queue::Plan(name)) => self.saves(name, delivery, &answer.response),
+            (true, Queue::Subscription(name)) => self.saves(name, delivery, &answer.response),
             _ => Vec::new(),
         };
         let words = reason.or_else(|| {
@@ -161,7 +164,7 @@ impl Porter {
                 .then(|| error_excerpt::of(&answer.response["body"], request))
                 .flatten()
         });
-        Carried {
+        AttemptResult {
             attempt,
             words,
             followers,
@@ -171,40 +174,45 @@ impl Porter {
     }
 
     /// What the plan's expressions make of an answer.
-    fn judged(&self, plan: &str, delivery: &Claimed, response: &Value) -> (Judged, Option<String>) {
+    fn judged(
+        &self,
+        plan: &str,
+        delivery: &Claimed,
+        response: &Value,
+    ) -> (ResponseVerdict, Option<String>) {
         let (Some(plan), Some(scene)) = (self.plan(plan), &delivery.scene) else {
-            return (Judged::ByStatus, None);
+            return (ResponseVerdict::ByStatus, None);
         };
         let names = scene.names(&self.knows.lists, Some(response));
         match plan.delivered.as_ref().map(|when| when.holds(&names)) {
-            Some(Ok(true)) => return (Judged::Delivered, None),
+            Some(Ok(true)) => return (ResponseVerdict::Delivered, None),
             Some(Err(error)) => {
                 return (
-                    Judged::NotDelivered,
+                    ResponseVerdict::NotDelivered,
                     Some(format!("`delivered` failed: {error}")),
                 );
             }
             Some(Ok(false)) | None => {}
         }
         match plan.give_up.as_ref().map(|when| when.holds(&names)) {
-            Some(Ok(true)) => return (Judged::GiveUp, None),
+            Some(Ok(true)) => return (ResponseVerdict::GiveUp, None),
             Some(Err(error)) => {
                 return (
-                    Judged::NotDelivered,
+                    ResponseVerdict::NotDelivered,
                     Some(format!("`give_up` failed: {error}")),
                 );
             }
             Some(Ok(false)) | None => {}
         }
         if plan.delivered.is_some() {
-            (Judged::NotDelivered, None)
+            (ResponseVerdict::NotDelivered, None)
         } else {
-            (Judged::ByStatus, None)
+            (ResponseVerdict::ByStatus, None)
         }
     }
 
     /// What of an answer is written into the identity.
-    fn saves(&self, name: &str, delivery: &Claimed, response: &Value) -> Vec<New> {
+    fn saves(&self, name: &str, delivery: &Claimed, response: &Value) -> Vec<NewDelivery> {
         let (Some(plan), Some(scene)) = (self.plan(name), &delivery.scene) else {
             return Vec::new();
         };
@@ -214,7 +222,7 @@ impl Porter {
         for save in &plan.save {
             match save.value.render(&names) {
                 Ok(Value::Null) => {}
-                Ok(value) => puts.push(Put {
+                Ok(value) => puts.push(FieldWrite {
                     path: save.path.clone(),
                     value: Some(value),
                 }),
@@ -241,11 +249,11 @@ impl Porter {
 }
 
 #[async_trait]
-impl Courier for Porter {
-    fn destination(&self, plan: &str) -> Option<Destination> {
+impl Transport for HttpTransport {
+    fn destination(&self, plan: &str) -> Option<Target> {
         let service = self.service(&Queue::named(plan))?;
         let limit = self.knows.services.named(service).map(|one| one.limit);
-        Some(Destination {
+        Some(Target {
             name: service.to_owned(),
             at_once: limit.and_then(|limit| limit.concurrent),
             per_second: limit.and_then(|limit| limit.per_second),
@@ -254,28 +262,28 @@ impl Courier for Porter {
 
     fn schedule(&self, plan: &str) -> Option<Schedule> {
         match Queue::named(plan) {
-            Queue::Plan(name) => self.plan(name).map(|plan| plan.schedule),
+            Queue::Subscription(name) => self.plan(name).map(|plan| plan.schedule),
             _ => None,
         }
     }
 
-    async fn carry(&self, delivery: &Claimed) -> Carried {
+    async fn carry(&self, delivery: &Claimed) -> AttemptResult {
         match &delivery.work {
-            Work::Send(request) => self.send_off(delivery, request).await,
-            Work::Ask(request) => self.ask(delivery, request).await,
-            Work::Write(puts) => self.write(delivery, puts).await,
-            Work::Enforce(puts) => self.enforce(delivery, puts).await,
-            Work::Take { take, released } => self.take_again(delivery, take, *released).await,
-            Work::Undo { take, key } => self.undo(delivery, take, key).await,
+            Action::Send(request) => self.send_off(delivery, request).await,
+            Action::Ask(request) => self.ask(delivery, request).await,
+            Action::Write(puts) => self.write(delivery, puts).await,
+            Action::Enforce(puts) => self.enforce(delivery, puts).await,
+            Action::Take { take, released } => self.take_again(delivery, take, *released).await,
+            Action::Undo { take, key } => self.undo(delivery, take, key).await,
         }
     }
 }
 
-fn without_answer(none: NoAnswer) -> Attempt {
-    Attempt::Unanswered(match none {
-        NoAnswer::Timeout => Unanswered::Timeout,
-        NoAnswer::UnknownService | NoAnswer::ForbiddenAddress => Unanswered::NotSent,
-        NoAnswer::Connection | NoAnswer::TooLarge => Unanswered::Connection,
+fn without_answer(none: CallError) -> Attempt {
+    Attempt::NoResponse(match none {
+        CallError::Timeout => NoResponse::Timeout,
+        CallError::UnknownService | CallError::ForbiddenAddress => NoResponse::NotSent,
+        CallError::Connection | CallError::TooLarge => NoResponse::Connection,
     })
 }
 

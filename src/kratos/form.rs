@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::field::Field;
 use super::message::Message;
 use super::payload::Node;
-use super::reply::Placed;
+use super::reply::PlacedMessages;
 
 /// The form level: shown above or below all fields.
 pub const FORM_LEVEL: &str = "#/";
@@ -28,18 +28,18 @@ impl<'a> Form<'a> {
     /// alone. A hidden node keeps its message (the person may go back to it) and form level has it as well, led by the field's
     /// title. A visible node has it alone.
     #[must_use]
-    pub fn place(&self, field: Option<&Field>, message: Message) -> Vec<Placed> {
+    pub fn place(&self, field: Option<&Field>, message: Message) -> Vec<PlacedMessages> {
         let node = field.and_then(|field| self.nearest(field.node_name()));
         match node {
             Some(node) if node.hidden => {
                 let above = titled(node, message.clone());
                 vec![
-                    Placed::new(&pointer(node), message),
-                    Placed::new(FORM_LEVEL, above),
+                    PlacedMessages::new(&pointer(node), message),
+                    PlacedMessages::new(FORM_LEVEL, above),
                 ]
             }
-            Some(node) => vec![Placed::new(&pointer(node), message)],
-            None => vec![Placed::new(FORM_LEVEL, message)],
+            Some(node) => vec![PlacedMessages::new(&pointer(node), message)],
+            None => vec![PlacedMessages::new(FORM_LEVEL, message)],
         }
     }
 
@@ -71,8 +71,8 @@ fn titled(node: &Node, message: Message) -> Message {
 
 /// Puts messages of the same place together, in the order of their first mention.
 #[must_use]
-pub fn gather(placed: Vec<Placed>) -> Vec<Placed> {
-    let mut gathered: Vec<Placed> = Vec::new();
+pub fn gather(placed: Vec<PlacedMessages>) -> Vec<PlacedMessages> {
+    let mut gathered: Vec<PlacedMessages> = Vec::new();
     for one in placed {
         match gathered
             .iter_mut()
@@ -87,8 +87,11 @@ pub fn gather(placed: Vec<Placed>) -> Vec<Placed> {
 
 /// A message without a context, for when nothing is known of the form.
 #[must_use]
-pub fn at_form_level(id: u32, text: &str) -> Vec<Placed> {
-    vec![Placed::new(FORM_LEVEL, Message::new(id, text, Value::Null))]
+pub fn at_form_level(id: u32, text: &str) -> Vec<PlacedMessages> {
+    vec![PlacedMessages::new(
+        FORM_LEVEL,
+        Message::new(id, text, Value::Null),
+    )]
 }
 
 #[cfg(test)]

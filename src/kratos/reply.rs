@@ -18,7 +18,7 @@ pub enum Reply {
         /// 400, unless the fault lies with who is calling (401, 404, 405, 413).
         status: RefusalStatus,
         /// At least one.
-        messages: Vec<Placed>,
+        messages: Vec<PlacedMessages>,
     },
     /// 503, only ever to `post`: not stored, call again.
     AskAgain,
@@ -41,14 +41,14 @@ pub enum RefusalStatus {
 
 /// Messages and the place where they stand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Placed {
+pub struct PlacedMessages {
     /// `#/traits/vat_number`, or `#/` for form level.
     pub instance_ptr: String,
     /// In the order in which they shall be shown.
     pub messages: Vec<Message>,
 }
 
-impl Placed {
+impl PlacedMessages {
     /// One message at one place.
     #[must_use]
     pub fn new(instance_ptr: &str, message: Message) -> Self {
@@ -62,7 +62,7 @@ impl Placed {
 impl Reply {
     /// A refusal with status 400.
     #[must_use]
-    pub fn refused(messages: Vec<Placed>) -> Self {
+    pub fn refused(messages: Vec<PlacedMessages>) -> Self {
         Self::Refused {
             status: RefusalStatus::BadRequest,
             messages,

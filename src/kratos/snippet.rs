@@ -74,14 +74,14 @@ impl fmt::Display for Method {
 
 /// What Kratos can tell of beside sign-ups and changes of the profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Besides {
+pub enum ExtraEvent {
     /// A password, a social sign-in or a second factor was changed.
     Credentials,
     /// An address was proved.
     Verification,
 }
 
-impl Besides {
+impl ExtraEvent {
     /// All of it.
     pub const ALL: [Self; 2] = [Self::Credentials, Self::Verification];
 
@@ -145,7 +145,7 @@ pub enum Body {
 
 /// How Kratos calls us.
 #[derive(Clone, Debug)]
-pub struct Calls {
+pub struct HookSnippet {
     /// Where it reaches us, without a slash at the end.
     pub url: String,
     /// The key, or what stands in its place.
@@ -156,19 +156,19 @@ pub struct Calls {
 
 /// Key and template are written out where they are mentioned first; from then on YAML aliases point there.
 #[derive(Clone, Copy)]
-enum Mention {
+enum Anchor {
     First,
     Again,
 }
 
-impl Calls {
+impl HookSnippet {
     /// The part of kratos.yml from `selfservice:` down: sign-ups by these methods, changes of the profile, these events, and
     /// what keeps people out whose account was refused late.
     #[must_use]
     pub fn hooks(
         &self,
         methods: &[Method],
-        besides: &[Besides],
+        besides: &[ExtraEvent],
         late_refusals: LateRefusals,
     ) -> String {
         let mut yaml = "selfservice:\n  flows:\n".to_owned();
@@ -178,31 +178,31 @@ impl Calls {
         }
         yaml.push_str("    settings:\n");
         yaml.push_str(&self.settings(if methods.is_empty() {
-            Mention::First
+            Anchor::First
         } else {
-            Mention::Again
+            Anchor::Again
         }));
         let stages = credential_stages(besides, late_refusals);
         if !stages.is_empty() {
             for method in CREDENTIALS {
                 yaml.extend(["        ", method, ":\n          hooks:\n"]);
                 for stage in stages {
-                    yaml.push_str(&self.call(Flow::Settings, *stage, method, Mention::Again));
+                    yaml.push_str(&self.call(Flow::Settings, *stage, method, Anchor::Again));
                 }
             }
         }
-        if besides.contains(&Besides::Verification) {
-            let call = self.call(Flow::Verification, Stage::Post, "", Mention::Again);
+        if besides.contains(&ExtraEvent::Verification) {
+            let call = self.call(Flow::Verification, Stage::Post, "", Anchor::Again);
             yaml.extend(["    verification:\n      after:\n        hooks:\n", &call]);
         }
         if late_refusals == LateRefusals::Enforced {
-            let any = self.call(Flow::Login, Stage::Pre, "", Mention::Again);
+            let any = self.call(Flow::Login, Stage::Pre, "", Anchor::Again);
             yaml.extend(["    login:\n      after:\n        hooks:\n", &any]);
             for method in LOGINS {
-                let call = self.call(Flow::Login, Stage::Pre, method, Mention::Again);
+                let call = self.call(Flow::Login, Stage::Pre, method, Anchor::Again);
                 yaml.extend(["        ", method, ":\n          hooks:\n", &call]);
             }
-            let call = self.call(Flow::Recovery, Stage::Pre, "", Mention::Again);
+            let call = self.call(Flow::Recovery, Stage::Pre, "", Anchor::Again);
             yaml.extend(["    recovery:\n      after:\n        hooks:\n", &call]);
         }
         yaml
@@ -211,31 +211,31 @@ impl Calls {
     /// What stands under `registration:`.
     fn registration(&self, methods: &[Method]) -> String {
         let mut yaml = "      after:\n".to_owned();
-        let mut mention = Mention::First;
+        let mut mention = Anchor::First;
         for method in methods {
             yaml.push_str(&self.pair(Flow::Registration, method.as_str(), mention));
             // Signs the person in. Kratos runs it last, wherever it stands.
             yaml.push_str("            - hook: session\n");
-            mention = Mention::Again;
+            mention = Anchor::Again;
         }
         yaml
     }
 
     /// What stands under `settings:`.
-    fn settings(&self, mention: Mention) -> String {
+    fn settings(&self, mention: Anchor) -> String {
         format!(
             "      after:\n{}",
             self.pair(Flow::Settings, "profile", mention)
         )
     }
 
-    fn pair(&self, flow: Flow, method: &str, mention: Mention) -> String {
+    fn pair(&self, flow: Flow, method: &str, mention: Anchor) -> String {
         let pre = self.call(flow, Stage::Pre, method, mention);
-        let post = self.call(flow, Stage::Post, method, Mention::Again);
+        let post = self.call(flow, Stage::Post, method, Anchor::Again);
         format!("        {method}:\n          hooks:\n{pre}{post}")
     }
 
-    fn call(&self, flow: Flow, stage: Stage, method: &str, mention: Mention) -> String {
+    fn call(&self, flow: Flow, stage: Stage, method: &str, mention: Anchor) -> String {
         let query = if method.is_empty() {
             String::new()
         } else {
@@ -243,14 +243,14 @@ impl Calls {
         };
         let url = quoted(&format!("{}/hooks/{flow}/{stage}{query}", self.url));
         let (body, auth) = match mention {
-            Mention::First => (
+            Anchor::First => (
                 format!("&vestibule_body {}", quoted(&self.body.address())),
                 format!(
                     "&vestibule_key {{type: api_key, config: {{in: header, name: {KEY_HEADER}, value: {}}}}}",
                     quoted(&self.key)
                 ),
             ),
-            Mention::Again => ("*vestibule_body".to_owned(), "*vestibule_key".to_owned()),
+            Anchor::Again => ("*vestibule_body".to_owned(), "*vestibule_key".to_owned()),
         };
         let mut lines = vec![
             "- hook: web_hook".to_owned(),
@@ -276,7 +276,7 @@ impl Calls {
     pub fn key_variables(
         &self,
         methods: &[Method],
-        besides: &[Besides],
+        besides: &[ExtraEvent],
         late_refusals: LateRefusals,
     ) -> Vec<String> {
         let variable = |flow: Flow, after: &str, place: usize| {
@@ -295,7 +295,7 @@ impl Calls {
             let places = 0..credential_stages(besides, late_refusals).len();
             variables.extend(places.map(|place| variable(Flow::Settings, &after(method), place)));
         }
-        if besides.contains(&Besides::Verification) {
+        if besides.contains(&ExtraEvent::Verification) {
             variables.push(variable(Flow::Verification, "after", 0));
         }
         if late_refusals == LateRefusals::Enforced {
@@ -309,10 +309,10 @@ impl Calls {
 
 /// The calls for each change of a credential, in their order. With a `pre` there is a `post`, which shows that the change is
 /// over: until then nothing is written into the identity.
-fn credential_stages(besides: &[Besides], late_refusals: LateRefusals) -> &'static [Stage] {
+fn credential_stages(besides: &[ExtraEvent], late_refusals: LateRefusals) -> &'static [Stage] {
     match late_refusals {
         LateRefusals::Enforced => &[Stage::Pre, Stage::Post],
-        LateRefusals::None if besides.contains(&Besides::Credentials) => &[Stage::Post],
+        LateRefusals::None if besides.contains(&ExtraEvent::Credentials) => &[Stage::Post],
         LateRefusals::None => &[],
     }
 }
@@ -338,8 +338,8 @@ mod tests {
 
     const KRATOS_YML: &str = include_str!("../../kratos-config/kratos.yml");
 
-    fn example() -> Calls {
-        Calls {
+    fn example() -> HookSnippet {
+        HookSnippet {
             url: EXAMPLE_URL.to_owned(),
             key: EXAMPLE_KEY.to_owned(),
             body: Body::At(EXAMPLE_BODY.to_owned()),
@@ -354,7 +354,7 @@ mod tests {
     fn the_kratos_yml_of_this_repository_has_exactly_these_hooks() {
         for part in [
             example().registration(&Method::ALL),
-            example().settings(Mention::Again),
+            example().settings(Anchor::Again),
         ] {
             assert!(KRATOS_YML.contains(&part), "write this into it:\n{part}");
         }
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "asks whoever runs the tests")]
     fn the_hooks_of_docker_compose_are_not_stale() {
-        let hooks = Calls {
+        let hooks = HookSnippet {
             url: "http://vestibule:4480".to_owned(),
             ..example()
         }
@@ -442,7 +442,8 @@ mod tests {
 
     #[test]
     fn what_else_is_told_of_has_calls_after_saving_only() {
-        let yaml = read(&example().hooks(&[Method::Password], &Besides::ALL, LateRefusals::None));
+        let yaml =
+            read(&example().hooks(&[Method::Password], &ExtraEvent::ALL, LateRefusals::None));
         let flows = &yaml["selfservice"]["flows"];
         let post = |path: &str| {
             json!([{"hook": "web_hook", "config": {
@@ -469,12 +470,12 @@ mod tests {
 
     #[test]
     fn inline_the_template_stands_in_it_once() {
-        let calls = Calls {
+        let calls = HookSnippet {
             body: Body::Inline,
             ..example()
         };
         for methods in [&Method::ALL[..], &[]] {
-            let yaml = calls.hooks(methods, &Besides::ALL, LateRefusals::Enforced);
+            let yaml = calls.hooks(methods, &ExtraEvent::ALL, LateRefusals::Enforced);
             assert_eq!(yaml.matches("base64://").count(), 1);
             let body = read(&yaml)["selfservice"]["flows"]["settings"]["after"]["profile"]["hooks"]
                 [1]["config"]["body"]
@@ -499,7 +500,7 @@ mod tests {
                 "SELFSERVICE_FLOWS_SETTINGS_AFTER_PROFILE_HOOKS_1_CONFIG_AUTH_CONFIG_VALUE",
             ]
         );
-        let all = example().key_variables(&Method::ALL, &Besides::ALL, LateRefusals::None);
+        let all = example().key_variables(&Method::ALL, &ExtraEvent::ALL, LateRefusals::None);
         assert_eq!(all.len(), 12 + 7);
         assert_eq!(
             all.last().map(String::as_str),

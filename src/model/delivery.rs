@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
-use crate::expression::{Expression, JsonTemplate, Root};
+use crate::expression::{Expression, JsonTemplate, Variable};
 use crate::model::request;
 use backoff::Schedule;
 
-pub use action::{Put, Work};
-pub use attempt::{Attempt, Judged, Unanswered};
-pub use context::Scene;
+pub use action::{Action, FieldWrite};
+pub use attempt::{Attempt, NoResponse, ResponseVerdict};
+pub use context::EvaluationContext;
 pub use queue::Queue;
 
 /// What became of an identity, and calls for deliveries.
@@ -51,7 +51,7 @@ pub enum Event {
 
 /// A plan of the settings: such identities go to such a service with such a body.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Subscription {
     /// How settings, logs and metrics name it.
     pub name: String,
     /// The events it is for.
@@ -59,7 +59,7 @@ pub struct Plan {
     /// Narrows it.
     pub when: Option<Expression>,
     /// The request. An empty body of a verb that may have one is the default `{type, timestamp, data}`.
-    pub send: request::Plan,
+    pub send: request::RequestTemplate,
     /// When it is tried again.
     pub schedule: Schedule,
     /// How long it is tried before it is abandoned.
@@ -81,8 +81,8 @@ pub struct Save {
     pub value: JsonTemplate,
 }
 
-impl Plan {
-    /// Whether the answer is read by an expression, for which a [`Scene`] must be kept.
+impl Subscription {
+    /// Whether the answer is read by an expression, for which a [`EvaluationContext`] must be kept.
     #[must_use]
     pub fn reads_the_answer(&self) -> bool {
         self.delivered.is_some() || self.give_up.is_some() || !self.save.is_empty()
@@ -90,7 +90,7 @@ impl Plan {
 
     /// Whether one of its expressions reads a name that begins with this root.
     #[must_use]
-    pub fn reads(&self, root: Root) -> bool {
+    pub fn reads(&self, root: Variable) -> bool {
         let conditions = [&self.when, &self.delivered, &self.give_up];
         let saved = self.save.iter().flat_map(|save| save.value.expressions());
         self.send.reads(root)
@@ -105,7 +105,7 @@ impl Plan {
     /// with which request, is not known there.
     #[must_use]
     pub fn is_decided_by_the_identity(&self) -> bool {
-        let untold = [Root::Flow, Root::Request, Root::Method];
+        let untold = [Variable::Flow, Variable::Request, Variable::Method];
         self.when
             .as_ref()
             .is_none_or(|when| !untold.into_iter().any(|root| when.reads(root)))
@@ -114,7 +114,7 @@ impl Plan {
 
 /// A delivery on its way into the store.
 #[derive(Clone, Debug, PartialEq)]
-pub struct New {
+pub struct NewDelivery {
     /// Time-ordered (UUID v7); also the `Idempotency-Key` of every attempt.
     pub id: Uuid,
     /// The plan's name, or another [`Queue`].
@@ -126,9 +126,9 @@ pub struct New {
     /// Whom it is about; all zeros if no identity came of it.
     pub identity_id: Uuid,
     /// What is to be done; `Err` holds why it could not be built (then it is stored as abandoned).
-    pub work: Result<Work, String>,
+    pub work: Result<Action, String>,
     /// What expressions about the answer may read.
-    pub scene: Option<Scene>,
+    pub scene: Option<EvaluationContext>,
     /// When it came into being.
     pub created_at: Timestamp,
     /// When it is tried first.
@@ -149,9 +149,9 @@ pub struct Claimed {
     /// Whom it is about; all zeros if no identity came of it.
     pub identity_id: Uuid,
     /// What is to be done.
-    pub work: Work,
+    pub work: Action,
     /// What expressions about the answer may read.
-    pub scene: Option<Scene>,
+    pub scene: Option<EvaluationContext>,
     /// Which try this is, counted from 1; only the holder of this try may settle it.
     pub attempt: u32,
     /// When it came into being.

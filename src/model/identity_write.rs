@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::base::clock::{Timestamp, later};
-use crate::model::delivery::Put;
+use crate::model::delivery::FieldWrite;
 
 /// When a write is verified, counted from the write.
 pub const VERIFY_AFTER: [Duration; 6] = [
@@ -61,7 +61,7 @@ pub struct Write {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
     /// What it wrote.
-    pub fields: Vec<FieldWrite>,
+    pub fields: Vec<FieldChange>,
     /// Whether it repeats another one, or writes a person's change back.
     #[serde(default)]
     pub is_repair: bool,
@@ -69,7 +69,7 @@ pub struct Write {
 
 /// One field of a [`Write`]; `None` means that the field is absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FieldWrite {
+pub struct FieldChange {
     /// `["metadata_admin", "crm_id"]`.
     pub path: Vec<String>,
     /// What was there before.
@@ -95,9 +95,9 @@ pub struct SavedChange {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Finding {
     /// To be written again: the identity has the values from before the writes.
-    pub undone: Vec<Put>,
+    pub undone: Vec<FieldWrite>,
     /// To be written back: a write undid what the person had saved.
-    pub restore: Vec<Put>,
+    pub restore: Vec<FieldWrite>,
     /// Whether some field has a third value, or only a part is as before. It may be an operator's, so it stays.
     pub left_alone: bool,
 }
@@ -105,12 +105,12 @@ pub struct Finding {
 impl Write {
     /// A write of these values into this identity.
     #[must_use]
-    pub fn new(identity: &Value, puts: &[Put], now: Timestamp) -> Self {
+    pub fn new(identity: &Value, puts: &[FieldWrite], now: Timestamp) -> Self {
         // The state is not compared here: it belongs to the refusals in force, and else to the operator.
         let fields = puts
             .iter()
             .filter(|put| put.path != ["state"])
-            .map(|put| FieldWrite {
+            .map(|put| FieldChange {
                 path: put.path.clone(),
                 before: value_at(identity, &put.path).cloned(),
                 after: put.value.clone(),
@@ -197,7 +197,7 @@ impl IdentityWrites {
                 continue;
             }
             let later_writes = &self.writes[index + 1..];
-            let is_current = |field: &&FieldWrite| {
+            let is_current = |field: &&FieldChange| {
                 !later_writes
                     .iter()
                     .flat_map(|write| &write.fields)
@@ -205,7 +205,7 @@ impl IdentityWrites {
             };
             // A save sets the traits to what the form held, and writes all else back as it was read: every field of a write,
             // or none.
-            let (traits, rest): (Vec<&FieldWrite>, Vec<&FieldWrite>) = write
+            let (traits, rest): (Vec<&FieldChange>, Vec<&FieldChange>) = write
                 .fields
                 .iter()
                 .filter(is_current)
@@ -216,7 +216,7 @@ impl IdentityWrites {
                     .iter()
                     .all(|field| self.is_undone(field, write, identity));
             finding.left_alone |= !is_rest_as_written && !is_rest_undone;
-            let mut undone: Vec<&FieldWrite> = if is_rest_undone {
+            let mut undone: Vec<&FieldChange> = if is_rest_undone {
                 rest.clone()
             } else {
                 Vec::new()
@@ -235,7 +235,7 @@ impl IdentityWrites {
                 undone
                     .into_iter()
                     .filter(|field| !is_as_written(field, identity))
-                    .map(|field| Put {
+                    .map(|field| FieldWrite {
                         path: field.path.clone(),
                         value: field.after.clone(),
                     }),
@@ -245,7 +245,7 @@ impl IdentityWrites {
     }
 
     /// Whether a field is as it was before one of the writes, and not because the person changed what was written.
-    fn is_undone(&self, field: &FieldWrite, write: &Write, identity: &Value) -> bool {
+    fn is_undone(&self, field: &FieldChange, write: &Write, identity: &Value) -> bool {
         self.was_before(&field.path, value_at(identity, &field.path))
             && !self.was_seen_and_changed(field, write)
     }
@@ -259,7 +259,7 @@ impl IdentityWrites {
     }
 
     /// Whether the person had the written value in the form and saved another one.
-    fn was_seen_and_changed(&self, field: &FieldWrite, write: &Write) -> bool {
+    fn was_seen_and_changed(&self, field: &FieldChange, write: &Write) -> bool {
         self.saved.iter().any(|saved| {
             saved.saved_at >= write.began_at
                 && same_option(value_at(&saved.previous, &field.path), field.after.as_ref())
@@ -269,7 +269,7 @@ impl IdentityWrites {
 
     /// What to write back if a write undid a save: the traits are those from before a save whose `post` came
     /// while the write was under way.
-    fn restore(&self, identity: &Value) -> Vec<Put> {
+    fn restore(&self, identity: &Value) -> Vec<FieldWrite> {
         let Some(newest) = self.saved.last() else {
             return Vec::new();
         };
@@ -293,12 +293,12 @@ impl IdentityWrites {
     }
 }
 
-fn is_as_written(field: &FieldWrite, identity: &Value) -> bool {
+fn is_as_written(field: &FieldChange, identity: &Value) -> bool {
     same_option(value_at(identity, &field.path), field.after.as_ref())
 }
 
 /// The entries of `wanted` that differ, so that numbers that Jsonnet rounded are not written where nothing changed.
-fn differences(now: &Value, wanted: &Value) -> Vec<Put> {
+fn differences(now: &Value, wanted: &Value) -> Vec<FieldWrite> {
     let nothing = Map::new();
     let (now, wanted) = (
         now.as_object().unwrap_or(&nothing),
@@ -308,14 +308,14 @@ fn differences(now: &Value, wanted: &Value) -> Vec<Put> {
     let changed = wanted
         .iter()
         .filter(|(name, value)| !now.get(*name).is_some_and(|now| same(now, value)))
-        .map(|(name, value)| Put {
+        .map(|(name, value)| FieldWrite {
             path: path(name),
             value: Some(value.clone()),
         });
     let removed = now
         .keys()
         .filter(|name| !wanted.contains_key(*name))
-        .map(|name| Put {
+        .map(|name| FieldWrite {
             path: path(name),
             value: None,
         });
@@ -369,15 +369,15 @@ mod tests {
         later(Timestamp::UNIX_EPOCH, Duration::from_secs(seconds))
     }
 
-    fn put(path: &str, value: Option<Value>) -> Put {
-        Put {
+    fn put(path: &str, value: Option<Value>) -> FieldWrite {
+        FieldWrite {
             path: path.split('.').map(ToOwned::to_owned).collect(),
             value,
         }
     }
 
     /// A write at the first second that had its answer at the second one.
-    fn written(before: &Value, puts: &[Put]) -> IdentityWrites {
+    fn written(before: &Value, puts: &[FieldWrite]) -> IdentityWrites {
         let mut writes = IdentityWrites::new(Uuid::nil(), at(1));
         writes.add(Write::new(before, puts, at(1)));
         writes.ended(at(2));
@@ -402,7 +402,7 @@ mod tests {
             put("state", Some(json!("inactive"))),
         ];
         let writes = written(&before, &puts);
-        let repeated = |fields: &[usize]| -> Vec<Put> {
+        let repeated = |fields: &[usize]| -> Vec<FieldWrite> {
             fields.iter().map(|field| puts[*field].clone()).collect()
         };
         for (admin, name, undone, left_alone) in [

@@ -4,7 +4,7 @@ use crate::expression::{Expression, Template};
 
 /// A message of the settings: named under `messages`, written beside a check, or one of our own.
 #[derive(Clone, Debug)]
-pub struct Wording {
+pub struct MessageTemplate {
     /// Its name under `messages`, or of the built-in; `None` for inline words.
     pub name: Option<String>,
     /// The number that Kratos and front-ends see.
@@ -16,7 +16,7 @@ pub struct Wording {
 /// The id of inline words that name none.
 pub const INLINE_ID: u32 = 4_900_000;
 
-impl Wording {
+impl MessageTemplate {
     /// What is filled into its texts.
     pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.texts

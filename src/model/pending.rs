@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::base::clock::{Timestamp, later};
 use crate::kratos::Flow;
 use crate::kratos::fingerprint::fingerprint;
-use crate::model::delivery::Scene;
+use crate::model::delivery::EvaluationContext;
 use crate::model::request::Request;
 
 /// Whether `pre` answers an `external_id` of ours.
@@ -144,7 +144,7 @@ pub struct Details {
     #[serde(alias = "clues")]
     pub lookup_keys: LookupKeys,
     /// What deliveries may read.
-    pub scene: Scene,
+    pub scene: EvaluationContext,
     /// The checks that were deferred.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deferred: Vec<Deferred>,

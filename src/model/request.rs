@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::expression::{EvaluationError, Expression, JsonTemplate, Names, Root, Template};
+use crate::expression::{EvaluationError, Expression, JsonTemplate, Template, Variable, Variables};
 
 /// The verbs that a request may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,9 +20,9 @@ pub enum Method {
     Delete,
 }
 
-/// A request as the settings describe it; expressions are filled in by [`Plan::build`].
+/// A request as the settings describe it; expressions are filled in by [`RequestTemplate::build`].
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct RequestTemplate {
     /// The name of the service. A whole URL in place of a named service makes a service named by its origin.
     pub service: String,
     /// The verb.
@@ -34,29 +34,29 @@ pub struct Plan {
     /// Beside the service's own.
     pub headers: Vec<(String, Template)>,
     /// What is sent.
-    pub body: Content,
+    pub body: BodyTemplate,
 }
 
-impl Plan {
+impl RequestTemplate {
     /// Whether one of its expressions reads a name that begins with this root.
     #[must_use]
-    pub fn reads(&self, root: Root) -> bool {
+    pub fn reads(&self, root: Variable) -> bool {
         let reads = |template: &Template| template.expressions().any(|one| one.reads(root));
         let any = |list: &[(String, Template)]| list.iter().any(|(_, template)| reads(template));
         reads(&self.path)
             || any(&self.query)
             || any(&self.headers)
             || match &self.body {
-                Content::Empty => false,
-                Content::Json(json) => json.expressions().iter().any(|one| one.reads(root)),
-                Content::Form(form) => any(form),
+                BodyTemplate::Empty => false,
+                BodyTemplate::Json(json) => json.expressions().iter().any(|one| one.reads(root)),
+                BodyTemplate::Form(form) => any(form),
             }
     }
 }
 
 /// The planned body.
 #[derive(Clone, Debug)]
-pub enum Content {
+pub enum BodyTemplate {
     /// None.
     Empty,
     /// `json:`
@@ -81,7 +81,7 @@ pub struct Request {
 /// A body and its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Body {
-    /// `Content-Type`.
+    /// `BodyTemplate-Type`.
     pub content_type: String,
     /// JSON or form, always UTF-8.
     pub text: String,
@@ -101,9 +101,9 @@ impl Method {
     }
 }
 
-impl Plan {
+impl RequestTemplate {
     /// Fills in the expressions.
-    pub fn build(&self, names: &Names<'_>) -> Result<Request, EvaluationError> {
+    pub fn build(&self, names: &Variables<'_>) -> Result<Request, EvaluationError> {
         let mut path = self.path.render_path(names)?;
         if !self.query.is_empty() {
             path.push(if path.contains('?') { '&' } else { '?' });
@@ -120,12 +120,12 @@ impl Plan {
             headers.push((name.clone(), value));
         }
         let body = match &self.body {
-            Content::Empty => None,
-            Content::Json(template) => Some(Body {
+            BodyTemplate::Empty => None,
+            BodyTemplate::Json(template) => Some(Body {
                 content_type: "application/json".to_owned(),
                 text: template.render(names)?.to_string(),
             }),
-            Content::Form(pairs) => Some(Body {
+            BodyTemplate::Form(pairs) => Some(Body {
                 content_type: "application/x-www-form-urlencoded".to_owned(),
                 text: form(pairs, names)?,
             }),
@@ -139,7 +139,7 @@ impl Plan {
     }
 
     /// An error if a list or an object would have to be put into a text of the request.
-    pub fn expects_texts(&self, names: &Names<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         let all = |pairs: &[(String, Template)]| {
             let mut pairs = pairs.iter();
             pairs.try_for_each(|(_, template)| template.expects_texts(names))
@@ -148,9 +148,9 @@ impl Plan {
         all(&self.query)?;
         all(&self.headers)?;
         match &self.body {
-            Content::Empty => Ok(()),
-            Content::Json(template) => template.expects_texts(names),
-            Content::Form(form) => all(form),
+            BodyTemplate::Empty => Ok(()),
+            BodyTemplate::Json(template) => template.expects_texts(names),
+            BodyTemplate::Form(form) => all(form),
         }
     }
 
@@ -158,9 +158,9 @@ impl Plan {
     #[must_use]
     pub fn expressions(&self) -> Vec<&Expression> {
         let (json, form) = match &self.body {
-            Content::Empty => (Vec::new(), None),
-            Content::Json(template) => (template.expressions(), None),
-            Content::Form(pairs) => (Vec::new(), Some(pairs)),
+            BodyTemplate::Empty => (Vec::new(), None),
+            BodyTemplate::Json(template) => (template.expressions(), None),
+            BodyTemplate::Form(pairs) => (Vec::new(), Some(pairs)),
         };
         let pairs = self
             .query
@@ -175,7 +175,7 @@ impl Plan {
     }
 }
 
-fn form(pairs: &[(String, Template)], names: &Names<'_>) -> Result<String, EvaluationError> {
+fn form(pairs: &[(String, Template)], names: &Variables<'_>) -> Result<String, EvaluationError> {
     let mut serializer = url::form_urlencoded::Serializer::new(String::new());
     for (name, template) in pairs {
         serializer.append_pair(name, &template.render_text(names)?);

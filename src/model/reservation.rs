@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
-use crate::model::delivery::Scene;
+use crate::model::delivery::EvaluationContext;
 use crate::model::request::Request;
 
 /// Keeps something of a service (an invite, a seat, a number) for the submissions of one flow.
@@ -26,7 +26,7 @@ pub struct Reservation {
     /// `None` once it is confirmed. Of a released one it is what taking it again needs, if its account may still be found.
     pub details: Option<Details>,
     /// Why it was released.
-    pub because: Option<Because>,
+    pub because: Option<ReleaseReason>,
     /// When taking began.
     pub created_at: Timestamp,
     /// When the flow's life ends.
@@ -43,7 +43,7 @@ pub struct Details {
     /// The request that takes it.
     pub take: Request,
     /// What the expressions of `confirm` and `release` may read. It has `taken` once there was an answer.
-    pub scene: Scene,
+    pub scene: EvaluationContext,
 }
 
 /// Where a reservation stands.
@@ -61,7 +61,7 @@ pub enum State {
 
 /// Why a reservation was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Because {
+pub enum ReleaseReason {
     /// The person sent another value.
     Changed,
     /// The service did not say whether it was taken.
@@ -98,7 +98,7 @@ impl State {
     }
 }
 
-impl Because {
+impl ReleaseReason {
     /// Every reason there is.
     pub const ALL: [Self; 6] = [
         Self::Changed,

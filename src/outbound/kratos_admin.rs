@@ -16,7 +16,7 @@ use call_limit::CallLimit;
 
 use crate::base::clock::{Clock, later};
 use crate::model::request::{Body, Method, Request};
-use crate::outbound::services::client::{Answer, NoAnswer, Services};
+use crate::outbound::services::client::{Answer, CallError, Services};
 use crate::outbound::services::{Auth, Limit, Service};
 
 /// The name of the admin API among the services; no operator can give this name to one of theirs.
@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Kratos's admin API.
 #[derive(Clone, Debug)]
-pub struct Identities {
+pub struct KratosAdmin {
     services: Arc<Services>,
     clock: Clock,
     limit: Limited,
@@ -57,7 +57,7 @@ pub struct Page {
 pub enum Error {
     /// It did not answer.
     #[error("Kratos's admin API gave no answer")]
-    NoAnswer(#[from] NoAnswer),
+    CallError(#[from] CallError),
     /// It answered with this status.
     #[error("Kratos's admin API answered with status {0}")]
     Status(u16),
@@ -85,7 +85,7 @@ pub fn service(url: Url, auth: Option<Auth>) -> Service {
     }
 }
 
-impl Identities {
+impl KratosAdmin {
     /// `services` must hold [`service`].
     #[must_use]
     pub fn new(services: Arc<Services>, clock: Clock) -> Self {
@@ -144,7 +144,7 @@ impl Identities {
         let mut size = PAGE;
         loop {
             match self.page_of(size, from).await {
-                Err(Error::NoAnswer(NoAnswer::TooLarge)) if size > 1 => size /= 2,
+                Err(Error::CallError(CallError::TooLarge)) if size > 1 => size /= 2,
                 page => return page,
             }
         }

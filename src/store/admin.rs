@@ -8,19 +8,19 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Error, Filter, Listed, Shown, Store};
+use super::{DeliveryDetails, DeliverySummary, Error, Filter, Store};
 use crate::base::clock::Timestamp;
-use crate::model::delivery::{Plan, State};
+use crate::model::delivery::{State, Subscription};
 
 /// How long abandoned deliveries are tried anew: those of a plan as long as it says, all else for eight days.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct KeepTrying(Vec<(String, Duration)>);
+pub struct RetryWindows(Vec<(String, Duration)>);
 
 /// Some deliveries of a list, and where it goes on.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Page {
     /// Newest first.
-    pub deliveries: Vec<Listed>,
+    pub deliveries: Vec<DeliverySummary>,
     /// The last of them, if there are more behind it: list those that come after this id.
     #[schemars(with = "Option<String>", extend("format" = "uuid"))]
     pub next: Option<Uuid>,
@@ -28,16 +28,16 @@ pub struct Page {
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Done {
+pub struct ActionResult {
     /// To so many deliveries.
     pub count: u64,
     /// Those that were named by their id, and to which it was not done.
-    pub left_alone: Vec<LeftAlone>,
+    pub left_alone: Vec<Skipped>,
 }
 
 /// A delivery to which was not done what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct LeftAlone {
+pub struct Skipped {
     /// Its id.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub id: Uuid,
@@ -47,7 +47,7 @@ pub struct LeftAlone {
 
 /// Why deliveries cannot be retried or discarded by such a filter, or listed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
+pub enum InvalidFilter {
     /// Nothing is made then.
     #[error("`since` is not before `until`, so there is nothing between them")]
     NoTimeBetween,
@@ -58,14 +58,14 @@ pub enum Unusable {
     Settled(State),
 }
 
-impl KeepTrying {
+impl RetryWindows {
     /// Of what belongs to no plan: what is written into identities, and confirmations and releases.
     pub const OTHERWISE: Duration = Duration::from_hours(8 * 24);
 
     /// As these plans say.
     #[must_use]
-    pub fn of(plans: &[Plan]) -> Self {
-        let named = |plan: &Plan| (plan.name.clone(), plan.keep_trying_for);
+    pub fn of(plans: &[Subscription]) -> Self {
+        let named = |plan: &Subscription| (plan.name.clone(), plan.keep_trying_for);
         Self(plans.iter().map(named).collect())
     }
 
@@ -79,29 +79,31 @@ impl KeepTrying {
 
 /// Something that is done to deliveries that are pending or abandoned.
 #[derive(Clone, Copy)]
-enum Deed<'a> {
-    Retry(&'a KeepTrying),
+enum AdminAction<'a> {
+    Retry(&'a RetryWindows),
     Discard,
 }
 
 impl Filter {
     /// Whether there can be anything that it leaves.
-    pub fn check(&self) -> Result<(), Unusable> {
+    pub fn check(&self) -> Result<(), InvalidFilter> {
         match (self.since, self.until) {
-            (Some(since), Some(until)) if since >= until => Err(Unusable::NoTimeBetween),
+            (Some(since), Some(until)) if since >= until => Err(InvalidFilter::NoTimeBetween),
             _ => Ok(()),
         }
     }
 
     /// Whether there can be anything that it leaves, and that can be retried or discarded.
-    pub fn check_for_change(&self) -> Result<(), Unusable> {
+    pub fn check_for_change(&self) -> Result<(), InvalidFilter> {
         match self.state {
-            Some(state @ (State::Delivered | State::Discarded)) => Err(Unusable::Settled(state)),
+            Some(state @ (State::Delivered | State::Discarded)) => {
+                Err(InvalidFilter::Settled(state))
+            }
             Some(State::Pending | State::Abandoned) | None => self.check(),
         }
     }
 
-    fn fits(&self, delivery: &Listed) -> bool {
+    fn fits(&self, delivery: &DeliverySummary) -> bool {
         self.plan.as_ref().is_none_or(|plan| *plan == delivery.plan)
             && self.state.is_none_or(|state| state == delivery.state)
             && self.identity.is_none_or(|id| id == delivery.identity_id)
@@ -130,25 +132,31 @@ pub async fn retry(
     store: &dyn Store,
     filter: &Filter,
     now: Timestamp,
-    keep_trying: &KeepTrying,
-) -> Result<Done, Error> {
+    keep_trying: &RetryWindows,
+) -> Result<ActionResult, Error> {
     if filter.ids.is_empty() {
-        Ok(Done::to(retry_all(store, filter, now, keep_trying).await?))
+        Ok(ActionResult::to(
+            retry_all(store, filter, now, keep_trying).await?,
+        ))
     } else {
-        one_by_one(store, filter, now, Deed::Retry(keep_trying)).await
+        one_by_one(store, filter, now, AdminAction::Retry(keep_trying)).await
     }
 }
 
 /// Ends pending or abandoned deliveries for good.
-pub async fn discard(store: &dyn Store, filter: &Filter, now: Timestamp) -> Result<Done, Error> {
+pub async fn discard(
+    store: &dyn Store,
+    filter: &Filter,
+    now: Timestamp,
+) -> Result<ActionResult, Error> {
     if filter.ids.is_empty() {
-        Ok(Done::to(store.discard(filter, now).await?))
+        Ok(ActionResult::to(store.discard(filter, now).await?))
     } else {
-        one_by_one(store, filter, now, Deed::Discard).await
+        one_by_one(store, filter, now, AdminAction::Discard).await
     }
 }
 
-impl Done {
+impl ActionResult {
     fn to(count: u64) -> Self {
         Self {
             count,
@@ -162,7 +170,7 @@ async fn retry_all(
     store: &dyn Store,
     filter: &Filter,
     now: Timestamp,
-    keep_trying: &KeepTrying,
+    keep_trying: &RetryWindows,
 ) -> Result<u64, Error> {
     if let Some(plan) = &filter.plan {
         return store.retry(filter, now, keep_trying.for_plan(plan)).await;
@@ -177,7 +185,7 @@ async fn retry_all(
         count += store.retry(&of_it, now, *duration).await?;
         rest.other_than.push(plan.clone());
     }
-    Ok(count + store.retry(&rest, now, KeepTrying::OTHERWISE).await?)
+    Ok(count + store.retry(&rest, now, RetryWindows::OTHERWISE).await?)
 }
 
 /// Whoever names a delivery is told what became of it.
@@ -185,9 +193,9 @@ async fn one_by_one(
     store: &dyn Store,
     filter: &Filter,
     now: Timestamp,
-    deed: Deed<'_>,
-) -> Result<Done, Error> {
-    let mut done = Done::default();
+    deed: AdminAction<'_>,
+) -> Result<ActionResult, Error> {
+    let mut done = ActionResult::default();
     for (index, id) in filter.ids.iter().enumerate() {
         if filter.ids[..index].contains(id) {
             continue;
@@ -199,22 +207,26 @@ async fn one_by_one(
         };
         let count = match (deed, &shown) {
             (_, None) => 0,
-            (Deed::Retry(keep_trying), Some(shown)) => {
+            (AdminAction::Retry(keep_trying), Some(shown)) => {
                 let duration = keep_trying.for_plan(&shown.listed.plan);
                 store.retry(&only_it, now, duration).await?
             }
-            (Deed::Discard, Some(_)) => store.discard(&only_it, now).await?,
+            (AdminAction::Discard, Some(_)) => store.discard(&only_it, now).await?,
         };
         done.count += count;
         if count == 0 {
             let why = why_left_alone(shown.as_ref(), filter, deed);
-            done.left_alone.push(LeftAlone { id: *id, why });
+            done.left_alone.push(Skipped { id: *id, why });
         }
     }
     Ok(done)
 }
 
-fn why_left_alone(shown: Option<&Shown>, filter: &Filter, deed: Deed<'_>) -> String {
+fn why_left_alone(
+    shown: Option<&DeliveryDetails>,
+    filter: &Filter,
+    deed: AdminAction<'_>,
+) -> String {
     let Some(shown) = shown else {
         return "there is no such delivery".to_owned();
     };
@@ -230,7 +242,7 @@ fn why_left_alone(shown: Option<&Shown>, filter: &Filter, deed: Deed<'_>) -> Str
                 .created_at
                 .to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
         ),
-        State::Abandoned if matches!(deed, Deed::Retry(_)) => match &delivery.last_error {
+        State::Abandoned if matches!(deed, AdminAction::Retry(_)) => match &delivery.last_error {
             Some(error) => format!("there is nothing to send: {error}"),
             None => "there is nothing to send".to_owned(),
         },

@@ -19,7 +19,7 @@ pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Where decisions are handed in.
 #[derive(Clone)]
-pub struct Recorder {
+pub struct DecisionLog {
     waiting: mpsc::Sender<Decision>,
     on_loss: OnLoss,
 }
@@ -33,9 +33,9 @@ pub struct Writer {
 
 /// Both ends. Nothing is written before [`Writer::run`].
 #[must_use]
-pub fn recorder(store: Arc<dyn Store>, on_loss: OnLoss) -> (Recorder, Writer) {
+pub fn recorder(store: Arc<dyn Store>, on_loss: OnLoss) -> (DecisionLog, Writer) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    let recorder = Recorder {
+    let recorder = DecisionLog {
         waiting: sender,
         on_loss: Arc::clone(&on_loss),
     };
@@ -47,7 +47,7 @@ pub fn recorder(store: Arc<dyn Store>, on_loss: OnLoss) -> (Recorder, Writer) {
     (recorder, writer)
 }
 
-impl Recorder {
+impl DecisionLog {
     /// Hands in a decision, at once. It is lost if too many are waiting already.
     pub fn record(&self, decision: Decision) {
         if self.waiting.try_send(decision).is_err() {

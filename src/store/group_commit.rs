@@ -22,23 +22,23 @@ const TOGETHER: usize = 256;
 const GATHERS: Duration = Duration::from_millis(5);
 
 /// What the database said to one call. An error is shared by all whom it concerns.
-pub type Said<T> = Result<T, Arc<Error>>;
+pub type WriteResult<T> = Result<T, Arc<Error>>;
 
 struct Call<I, O> {
     input: I,
     /// `None` if nobody waits.
-    answer: Option<oneshot::Sender<Said<O>>>,
+    answer: Option<oneshot::Sender<WriteResult<O>>>,
 }
 
 /// Where calls are handed in.
 #[derive(Debug)]
-pub struct Together<I, O> {
+pub struct GroupCommit<I, O> {
     calls: mpsc::Sender<Call<I, O>>,
     somebody_waits: Arc<Notify>,
 }
 
 /// Says something to each of its inputs, in their order.
-type Write<I, O> = dyn Fn(Vec<I>) -> BoxFuture<'static, Vec<Said<O>>> + Send + Sync;
+type Write<I, O> = dyn Fn(Vec<I>) -> BoxFuture<'static, Vec<WriteResult<O>>> + Send + Sync;
 
 /// The other end, which writes them down.
 pub struct Writer<I, O> {
@@ -49,8 +49,8 @@ pub struct Writer<I, O> {
 
 /// Both ends. `write` says something to each of its inputs, in their order. Nothing is written before [`Writer::run`].
 pub fn together<I: Send + 'static, O: Send + 'static>(
-    write: impl Fn(Vec<I>) -> BoxFuture<'static, Vec<Said<O>>> + Send + Sync + 'static,
-) -> (Together<I, O>, Writer<I, O>) {
+    write: impl Fn(Vec<I>) -> BoxFuture<'static, Vec<WriteResult<O>>> + Send + Sync + 'static,
+) -> (GroupCommit<I, O>, Writer<I, O>) {
     let (calls, waiting) = mpsc::channel(WAITING);
     let somebody_waits = Arc::new(Notify::new());
     let writer = Writer {
@@ -58,14 +58,14 @@ pub fn together<I: Send + 'static, O: Send + 'static>(
         somebody_waits: Arc::clone(&somebody_waits),
         write: Box::new(write),
     };
-    let together = Together {
+    let together = GroupCommit {
         calls,
         somebody_waits,
     };
     (together, writer)
 }
 
-impl<I, O> Clone for Together<I, O> {
+impl<I, O> Clone for GroupCommit<I, O> {
     fn clone(&self) -> Self {
         Self {
             calls: self.calls.clone(),
@@ -74,9 +74,9 @@ impl<I, O> Clone for Together<I, O> {
     }
 }
 
-impl<I, O> Together<I, O> {
+impl<I, O> GroupCommit<I, O> {
     /// Returns once it is written, or cannot be.
-    pub async fn write(&self, input: I) -> Said<O> {
+    pub async fn write(&self, input: I) -> WriteResult<O> {
         let (answer, answered) = oneshot::channel();
         let closed = || Arc::new(Error::Database(sqlx::Error::PoolClosed));
         let answer = Some(answer);
@@ -95,7 +95,7 @@ impl<I, O> Together<I, O> {
 }
 
 impl<I, O> Writer<I, O> {
-    /// Writes until every [`Together`] is gone and everybody has an answer.
+    /// Writes until every [`GroupCommit`] is gone and everybody has an answer.
     pub async fn run(mut self) {
         let mut calls = Vec::with_capacity(TOGETHER);
         while self.waiting.recv_many(&mut calls, TOGETHER).await > 0 {

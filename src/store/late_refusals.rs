@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Error;
 use crate::base::clock::Timestamp;
-use crate::model::delivery::New;
+use crate::model::delivery::NewDelivery;
 use crate::model::late_refusal::LateRefusal;
 
 /// The fact that changes with every change of the refusals in force.
@@ -45,7 +45,7 @@ pub trait LateRefusalStore: Send + Sync {
         identity_id: Uuid,
         checks: &[String],
         now: Timestamp,
-        deliveries: &[New],
+        deliveries: &[NewDelivery],
     ) -> Result<u64, Error>;
     /// The identity was deactivated at this moment of Kratos's clock because of the refusals in force that deactivate.
     async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error>;

@@ -7,13 +7,13 @@ use uuid::Uuid;
 use super::{Error, Store};
 use crate::base::clock::{Clock, Timestamp, later};
 
-/// Longer than anything that is done between two [`Turn::hold`]s. An instance that dies leaves a turn that ends by itself.
+/// Longer than anything that is done between two [`NamedLock::hold`]s. An instance that dies leaves a turn that ends by itself.
 const LENGTH: Duration = Duration::from_mins(5);
 /// How much of it may be left before it is taken anew.
 const LEFT: Duration = Duration::from_mins(3);
 
 /// A turn that was taken.
-pub struct Turn<'a> {
+pub struct NamedLock<'a> {
     store: &'a dyn Store,
     clock: &'a Clock,
     name: &'static str,
@@ -21,7 +21,7 @@ pub struct Turn<'a> {
     until: Timestamp,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> NamedLock<'a> {
     /// Takes the turn of that name; `None` if somebody else has it.
     pub async fn take(
         store: &'a dyn Store,

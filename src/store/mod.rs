@@ -25,16 +25,16 @@ use uuid::Uuid;
 use crate::base::clock::Timestamp;
 use crate::base::telemetry;
 use crate::model::decision::Decision;
-use crate::model::delivery::{Claimed, Event, New, Outcome, State, Work};
+use crate::model::delivery::{Action, Claimed, Event, NewDelivery, Outcome, State};
 use crate::model::late_refusal::LateRefusal;
 use crate::model::pending::{FlowRecord, LookupKind, PendingSignUp};
 use crate::model::reservation::{self, Reservation};
 
 pub use identity_writes::IdentityWriteStore;
 pub use late_refusals::{LateRefusalFilter, LateRefusalStore};
-pub use schema::Change;
+pub use schema::AppliedMigration;
 pub use write_set::{
-    Acceptance, Batch, Closing, Ending, PendingEnd, RefusalLift, Release, SettledQuestion,
+    Acceptance, Closing, Ending, PendingEnd, RefusalLift, Release, SettledQuestion, WriteSet,
 };
 
 /// Why the database did not do as asked. Never holds a value of ours.
@@ -132,7 +132,7 @@ pub struct Settlement {
     /// What follows.
     pub outcome: Outcome,
     /// What is to be delivered because of it.
-    pub followers: Vec<New>,
+    pub followers: Vec<NewDelivery>,
     /// The refusal that is in force because of it.
     pub late_refusal: Option<LateRefusal>,
     /// The late refusal that ends because of it.
@@ -173,10 +173,10 @@ pub struct ListedAttempt {
 
 /// A delivery with all that is kept of it.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
-pub struct Shown {
+pub struct DeliveryDetails {
     /// As it is listed.
     #[serde(flatten)]
-    pub listed: Listed,
+    pub listed: DeliverySummary,
     /// When it is abandoned if it has not arrived.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub keep_trying_until: Timestamp,
@@ -186,11 +186,11 @@ pub struct Shown {
     /// the command line.
     #[serde(rename = "payload_kept", serialize_with = "whether")]
     #[schemars(with = "bool")]
-    pub work: Option<Work>,
+    pub work: Option<Action>,
 }
 
 #[expect(clippy::ref_option, reason = "serde hands it over so")]
-fn whether<S: serde::Serializer>(work: &Option<Work>, serializer: S) -> Result<S::Ok, S::Error> {
+fn whether<S: serde::Serializer>(work: &Option<Action>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bool(work.is_some())
 }
 
@@ -207,7 +207,7 @@ pub struct FlowState {
 
 /// A delivery as the operator sees it.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
-pub struct Listed {
+pub struct DeliverySummary {
     /// Its id, which is also the `webhook-id` and the `Idempotency-Key`.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub id: Uuid,
@@ -271,10 +271,10 @@ pub struct Backlog {
 #[async_trait]
 pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// Stores all of it in one transaction, durably, before it returns. Returns the ids of the deliveries that were new.
-    async fn write(&self, batch: &Batch) -> Result<HashSet<Uuid>, Error>;
+    async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error>;
     /// Stores these deliveries; returns how many were new.
-    async fn accept(&self, deliveries: Vec<New>) -> Result<usize, Error> {
-        Ok(self.write(&Batch::of(deliveries)).await?.len())
+    async fn accept(&self, deliveries: Vec<NewDelivery>) -> Result<usize, Error> {
+        Ok(self.write(&WriteSet::of(deliveries)).await?.len())
     }
     /// Takes up to `limit` deliveries of the plan that are due, the longest waiting first, and gives them to
     /// the caller for `lease`; a lease that ran out makes its delivery due again. Counts the attempt.
@@ -304,9 +304,9 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     async fn next_due(&self) -> Result<Vec<NextDue>, Error>;
 
     /// Newest first.
-    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<Listed>, Error>;
+    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<DeliverySummary>, Error>;
     /// One of them with its tries.
-    async fn show(&self, id: Uuid) -> Result<Option<Shown>, Error>;
+    async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error>;
     /// Makes pending or abandoned deliveries due now, and lets abandoned ones be tried for `keep_trying_for`
     /// anew. Leaves alone what a worker holds, and what could never be built. Returns how many.
     async fn retry(
@@ -425,7 +425,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error>;
 
     /// What was changed of its shape when it was opened.
-    fn changes(&self) -> &[Change] {
+    fn changes(&self) -> &[AppliedMigration] {
         &[]
     }
     /// Whether it can be reached and written to.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 
-use super::group_commit::{Said, Together, together};
-use super::{Acceptance, Batch, Store};
-use crate::model::delivery::New;
+use super::group_commit::{GroupCommit, WriteResult, together};
+use super::{Acceptance, Store, WriteSet};
+use crate::model::delivery::NewDelivery;
 
 pub use super::group_commit::Writer;
 
@@ -20,23 +20,23 @@ pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Where what must not be lost is handed in.
 #[derive(Clone)]
-pub struct Intake {
-    together: Together<Batch, usize>,
-    opened: Arc<Mutex<Opened>>,
+pub struct Outbox {
+    together: GroupCommit<WriteSet, usize>,
+    opened: Arc<Mutex<RecentPending>>,
     on_loss: OnLoss,
 }
 
 /// Both ends. Nothing is written before [`Writer::run`].
 #[must_use]
-pub fn intake(store: Arc<dyn Store>, on_loss: OnLoss) -> (Intake, Writer<Batch, usize>) {
-    let opened = Arc::new(Mutex::new(Opened::default()));
+pub fn intake(store: Arc<dyn Store>, on_loss: OnLoss) -> (Outbox, Writer<WriteSet, usize>) {
+    let opened = Arc::new(Mutex::new(RecentPending::default()));
     let (memory, lost) = (Arc::clone(&opened), Arc::clone(&on_loss));
     let (together, writer) = together(move |batches| {
         let store = Arc::clone(&store);
         let (memory, lost) = (Arc::clone(&memory), Arc::clone(&lost));
         async move { write(&*store, batches, &memory, &lost).await }.boxed()
     });
-    let intake = Intake {
+    let intake = Outbox {
         together,
         opened,
         on_loss,
@@ -44,14 +44,14 @@ pub fn intake(store: Arc<dyn Store>, on_loss: OnLoss) -> (Intake, Writer<Batch, 
     (intake, writer)
 }
 
-impl Intake {
+impl Outbox {
     /// Stores all of them in one transaction, durably, before it returns. Returns how many were new.
-    pub async fn accept(&self, deliveries: Vec<New>) -> Said<usize> {
-        self.write(Batch::of(deliveries)).await
+    pub async fn accept(&self, deliveries: Vec<NewDelivery>) -> WriteResult<usize> {
+        self.write(WriteSet::of(deliveries)).await
     }
 
     /// Stores all of it in one transaction, durably, before it returns. Returns how many deliveries were new.
-    pub async fn write(&self, batch: Batch) -> Said<usize> {
+    pub async fn write(&self, batch: WriteSet) -> WriteResult<usize> {
         self.together.write(batch).await
     }
 
@@ -59,9 +59,9 @@ impl Intake {
     /// the database fails.
     pub fn record_pending(&self, acceptance: Acceptance) {
         let flow_id = acceptance.sign_up.key.flow_id;
-        let batch = Batch {
+        let batch = WriteSet {
             accepted: vec![acceptance],
-            ..Batch::default()
+            ..WriteSet::default()
         };
         if !self.together.hand_in(batch) {
             // What is known of an earlier submission of the flow says nothing of this one.
@@ -81,12 +81,12 @@ impl Intake {
 
 /// The latest flows with a recorded submission whose identity can be found.
 #[derive(Debug, Default)]
-struct Opened {
+struct RecentPending {
     known: HashSet<Uuid>,
     in_order: VecDeque<Uuid>,
 }
 
-impl Opened {
+impl RecentPending {
     fn forget(&mut self, flow_id: Uuid) {
         self.known.remove(&flow_id);
     }
@@ -107,11 +107,11 @@ impl Opened {
 
 async fn write(
     store: &dyn Store,
-    batches: Vec<Batch>,
-    memory: &Mutex<Opened>,
+    batches: Vec<WriteSet>,
+    memory: &Mutex<RecentPending>,
     on_loss: &OnLoss,
-) -> Vec<Said<usize>> {
-    let mut all = Batch::default();
+) -> Vec<WriteResult<usize>> {
+    let mut all = WriteSet::default();
     for batch in &batches {
         all.extend(batch);
     }
@@ -139,9 +139,9 @@ async fn write(
 }
 
 fn remember_recorded(
-    batches: &[Batch],
-    said: &[Said<usize>],
-    memory: &Mutex<Opened>,
+    batches: &[WriteSet],
+    said: &[WriteResult<usize>],
+    memory: &Mutex<RecentPending>,
     on_loss: &OnLoss,
 ) {
     let mut lost = 0;

@@ -62,7 +62,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{PgConnection, PgPool, Transaction};
 
-use super::{Change, Error};
+use super::{AppliedMigration, Error};
 
 type Db = sqlx::Postgres;
 type Pool = PgPool;
@@ -78,7 +78,7 @@ const LONGEST: Option<Duration> = Some(Duration::from_secs(20));
 #[derive(Debug)]
 pub struct Postgres {
     pool: PgPool,
-    changes: Vec<Change>,
+    changes: Vec<AppliedMigration>,
 }
 
 impl Postgres {

@@ -7,7 +7,7 @@ const TABLE: &str = "_sqlx_migrations";
 
 /// A change of the database's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct AppliedMigration {
     /// Its number, from 1.
     pub number: i64,
     /// What it is for, in a few words.
@@ -18,13 +18,13 @@ pub struct Change {
 pub(super) async fn missing(
     connection: &mut impl Migrate,
     changes: &[(i64, &'static str, &str)],
-) -> Result<Vec<Change>, MigrateError> {
+) -> Result<Vec<AppliedMigration>, MigrateError> {
     connection.ensure_migrations_table(TABLE).await?;
     let made = connection.list_applied_migrations(TABLE).await?;
     let missing = changes
         .iter()
         .filter(|(number, ..)| made.iter().all(|made| made.version != *number));
     Ok(missing
-        .map(|&(number, name, _)| Change { number, name })
+        .map(|&(number, name, _)| AppliedMigration { number, name })
         .collect())
 }

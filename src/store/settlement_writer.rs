@@ -6,22 +6,22 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 
-use super::group_commit::{Said, Together, Writer, together};
+use super::group_commit::{GroupCommit, WriteResult, Writer, together};
 use super::{Settlement, Store};
 
 /// Where what became of a try is handed in. `false` is told if the lease was no longer the caller's.
-pub type Settler = Together<Settlement, bool>;
+pub type SettlementWriter = GroupCommit<Settlement, bool>;
 
 /// Both ends. Nothing is written before [`Writer::run`].
 #[must_use]
-pub fn settler(store: Arc<dyn Store>) -> (Settler, Writer<Settlement, bool>) {
+pub fn settler(store: Arc<dyn Store>) -> (SettlementWriter, Writer<Settlement, bool>) {
     together(move |settlements: Vec<Settlement>| {
         let store = Arc::clone(&store);
         async move { settle(&*store, &settlements).await }.boxed()
     })
 }
 
-async fn settle(store: &dyn Store, settlements: &[Settlement]) -> Vec<Said<bool>> {
+async fn settle(store: &dyn Store, settlements: &[Settlement]) -> Vec<WriteResult<bool>> {
     let told = |settled: &HashSet<Uuid>, one: &Settlement| settled.contains(&one.id);
     match store.settle_all(settlements).await {
         Ok(settled) => settlements

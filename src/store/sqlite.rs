@@ -60,7 +60,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{SqliteConnection, SqlitePool, Transaction};
 
-use super::{Change, Error};
+use super::{AppliedMigration, Error};
 
 type Db = sqlx::Sqlite;
 type Pool = SqlitePool;
@@ -77,7 +77,7 @@ const LONGEST: Option<Duration> = None;
 pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
-    changes: Vec<Change>,
+    changes: Vec<AppliedMigration>,
 }
 
 impl Sqlite {
@@ -132,7 +132,7 @@ impl Sqlite {
 mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
-    use crate::model::delivery::{Event, New};
+    use crate::model::delivery::{Event, NewDelivery};
     use crate::store::{Backlog, Store as _};
     use sqlx::AssertSqlSafe;
     use uuid::Uuid;
@@ -142,8 +142,8 @@ mod tests {
         Sqlite::open(&path).await.unwrap()
     }
 
-    fn delivery(number: u128, reason: String) -> New {
-        New {
+    fn delivery(number: u128, reason: String) -> NewDelivery {
+        NewDelivery {
             id: Uuid::from_u128(number),
             plan: "crm".to_owned(),
             event: Event::IdentityCreated,
@@ -228,7 +228,7 @@ mod tests {
         for statement in [
             outbox::NEXT_DUE,
             outbox::CLAIM,
-            operation::BACKLOG,
+            admin::BACKLOG,
             upkeep::KEPT,
             upkeep::FORGET,
             upkeep::FORGET_UNBUILT,

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::kratos::Flow;
-use crate::model::delivery::New;
+use crate::model::delivery::NewDelivery;
 use crate::model::pending::{PendingKey, PendingSignUp};
-use crate::model::reservation::{Because, Details, Reservation};
+use crate::model::reservation::{Details, ReleaseReason, Reservation};
 
 /// An accepted submission that is recorded.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +65,7 @@ pub struct Release {
     /// The reservation.
     pub id: Uuid,
     /// Why.
-    pub because: Because,
+    pub because: ReleaseReason,
     /// Since then no `pre` uses it; one that began meanwhile keeps it.
     pub unused_since: Timestamp,
     /// What taking it again needs, if an account may still be found for it. It is kept until the flow is forgotten.
@@ -93,7 +93,7 @@ pub struct RefusalLift {
     /// When that was known.
     pub at: Timestamp,
     /// Removes the mark. It is stored only if a refusal that marked was in force.
-    pub write: New,
+    pub write: NewDelivery,
 }
 
 /// The outcome of a submission.
@@ -121,9 +121,9 @@ impl PendingEnd {
 
 /// Everything that one transaction holds.
 #[derive(Clone, Debug, Default)]
-pub struct Batch {
+pub struct WriteSet {
     /// Deliveries on their way. One that is there already (same plan and unique key) is passed over.
-    pub deliveries: Vec<New>,
+    pub deliveries: Vec<NewDelivery>,
     /// Accepted submissions.
     pub accepted: Vec<Acceptance>,
     /// Registration flows that have brought forth their only identity. All their submissions are deleted.
@@ -146,10 +146,10 @@ pub struct Batch {
     pub taken_again: Vec<Uuid>,
 }
 
-impl Batch {
+impl WriteSet {
     /// Only deliveries.
     #[must_use]
-    pub fn of(deliveries: Vec<New>) -> Self {
+    pub fn of(deliveries: Vec<NewDelivery>) -> Self {
         Self {
             deliveries,
             ..Self::default()

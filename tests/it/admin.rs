@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::base::clock::later;
-use vestibule::model::delivery::{Event, New, State, time_ordered_id};
+use vestibule::model::delivery::{Event, NewDelivery, State, time_ordered_id};
 use vestibule::store::Filter;
 
 use crate::support::app::Reply;
@@ -25,7 +25,7 @@ async fn keeping<const N: usize>(made: [(&str, Uuid); N]) -> (TestApp, [Uuid; N]
     let mut at = app.hand.now();
     let ids = made.map(|(plan, identity)| {
         at = later(at, Duration::from_mins(1));
-        New {
+        NewDelivery {
             id: time_ordered_id(at),
             plan: plan.to_owned(),
             event: Event::IdentityCreated,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use vestibule::model::delivery::State;
-use vestibule::store::{Filter, Listed};
+use vestibule::store::{DeliverySummary, Filter};
 
 use crate::support::service::Behaviour;
 use crate::support::{FakeService, TestApp, payload};
@@ -272,7 +272,7 @@ async fn try_after(
 }
 
 /// The one delivery, once so many tries of it are written down.
-async fn written_down(app: &TestApp, tries: u32) -> Listed {
+async fn written_down(app: &TestApp, tries: u32) -> DeliverySummary {
     loop {
         let mut done = 0.0;
         for outcome in ["delivered", "retried", "abandoned"] {
@@ -287,7 +287,7 @@ async fn written_down(app: &TestApp, tries: u32) -> Listed {
     }
 }
 
-async fn listed(app: &TestApp) -> Vec<Listed> {
+async fn listed(app: &TestApp) -> Vec<DeliverySummary> {
     app.app
         .store
         .list(&Filter::default(), 10)
@@ -296,7 +296,7 @@ async fn listed(app: &TestApp) -> Vec<Listed> {
 }
 
 /// Waits until the one delivery is delivered or abandoned.
-async fn settled(app: &TestApp) -> Listed {
+async fn settled(app: &TestApp) -> DeliverySummary {
     loop {
         let all = listed(app).await;
         assert_eq!(all.len(), 1);

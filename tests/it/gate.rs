@@ -441,7 +441,7 @@ async fn a_post_without_our_external_id_ends_the_proof() {
 #[tokio::test]
 async fn a_submission_whose_flow_closes_while_it_is_checked_gives_up_what_it_took() {
     let invites = FakeService::start();
-    let hold = |id: &str| Behaviour::Answers(201, json!({ "hold_id": id }).to_string());
+    let hold = |id: &str| Behaviour::IdempotencyCache(201, json!({ "hold_id": id }).to_string());
     invites.on("POST /invites/gold", hold("h1"));
     let yaml = INVITES.replace("/holds/{taken.body.hold_id}\"}", "/invites/{value}/hold\"}");
     let app = TestApp::with(&yaml)

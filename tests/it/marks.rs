@@ -25,7 +25,7 @@ deliveries:
 "#;
 const POST: &str = "/hooks/settings/post?method=profile";
 
-struct Scene {
+struct EvaluationContext {
     app: TestApp,
     kratos: FakeKratos,
     vies: FakeService,
@@ -33,7 +33,7 @@ struct Scene {
 }
 
 /// An account that the check has refused late.
-async fn scene(late_refusal: &str, flows: &str) -> Scene {
+async fn scene(late_refusal: &str, flows: &str) -> EvaluationContext {
     let (kratos, vies, crm) = (
         FakeKratos::start(),
         FakeService::start(),
@@ -55,7 +55,7 @@ async fn scene(late_refusal: &str, flows: &str) -> Scene {
     vies.answers(200, &json!({"valid": false}));
     app.hand.advance(Duration::from_secs(5));
     app.delivery_in("support", State::Delivered).await;
-    let scene = Scene {
+    let scene = EvaluationContext {
         app,
         kratos,
         vies,
@@ -68,11 +68,11 @@ async fn scene(late_refusal: &str, flows: &str) -> Scene {
     scene
 }
 
-async fn marked() -> Scene {
+async fn marked() -> EvaluationContext {
     scene("mark", "[registration]").await
 }
 
-impl Scene {
+impl EvaluationContext {
     async fn mark_is(&self, expected: bool) {
         let what = format!("the mark is there: {expected}");
         self.app
@@ -263,7 +263,7 @@ async fn a_mark_that_is_written_late_is_not_written_after_the_acceptance() {
     scene.mark_is(false).await;
     let before: Value = scene.kratos.identity(scene.id);
     // The delivery that marks is still to come when the refusal is lifted.
-    let mark = vestibule::model::delivery::Put {
+    let mark = vestibule::model::delivery::FieldWrite {
         path: vestibule::checks::deferred::refusal_mark("vat_number"),
         value: Some(json!({"at": "2026-11-23T14:32:58Z"})),
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 use vestibule::model::delivery::State;
-use vestibule::store::{Filter, Listed};
+use vestibule::store::{DeliverySummary, Filter};
 
 use crate::support::app::{KEY, uuid};
 use crate::support::failing::Failing;
@@ -19,7 +19,7 @@ deliveries:
   broken: {events: [identity.created], send: {post: "${env:CRM}/{identity.traits.none}"}}
 "#;
 
-async fn stored(app: &TestApp) -> Vec<Listed> {
+async fn stored(app: &TestApp) -> Vec<DeliverySummary> {
     app.app
         .store
         .list(&Filter::default(), 100)

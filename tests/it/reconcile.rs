@@ -11,7 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 use vestibule::model::delivery::State;
-use vestibule::store::{Filter, Listed};
+use vestibule::store::{DeliverySummary, Filter};
 
 use crate::support::service::Behaviour;
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
@@ -128,13 +128,13 @@ async fn next_round(house: &House, app: &TestApp) {
     at_rest(app).await;
 }
 
-async fn deliveries(app: &TestApp) -> Vec<Listed> {
+async fn deliveries(app: &TestApp) -> Vec<DeliverySummary> {
     let all = app.app.store.list(&Filter::default(), 1000).await;
     all.expect("a list")
 }
 
 /// All of them, once none is pending.
-async fn settled(app: &TestApp) -> Vec<Listed> {
+async fn settled(app: &TestApp) -> Vec<DeliverySummary> {
     loop {
         let all = deliveries(app).await;
         if all.iter().all(|one| one.state != State::Pending) {
@@ -418,9 +418,9 @@ async fn while_the_admin_api_gives_no_answer_everything_is_left_as_it_is() {
     // None of these is Kratos's "there is no such identity".
     let mut asked = house.asked();
     for behaviour in [
-        Behaviour::Answers(503, String::new()),
-        Behaviour::Answers(404, "<html>".to_owned()),
-        Behaviour::Answers(401, "{}".to_owned()),
+        Behaviour::IdempotencyCache(503, String::new()),
+        Behaviour::IdempotencyCache(404, "<html>".to_owned()),
+        Behaviour::IdempotencyCache(401, "{}".to_owned()),
         Behaviour::Breaks,
     ] {
         house.kratos.service.does(behaviour);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 use vestibule::kratos::{Flow, Hook, Stage};
 use vestibule::model::decision::Decision;
-use vestibule::model::delivery::{Event, New, State, time_ordered_id};
+use vestibule::model::delivery::{Event, NewDelivery, State, time_ordered_id};
 use vestibule::store::Filter;
 
 use crate::support::failing::Failing;
@@ -161,7 +161,7 @@ async fn what_was_forgotten_stays_forgotten_however_long_things_are_kept_later()
         .start()
         .await;
     let long_ago = now - chrono::TimeDelta::days(100);
-    let old = New {
+    let old = NewDelivery {
         id: time_ordered_id(long_ago),
         plan: "contact".to_owned(),
         event: Event::IdentityCreated,

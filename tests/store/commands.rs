@@ -6,7 +6,7 @@ use uuid::Uuid;
 use vestibule::cli::deliveries::{self, Sure};
 use vestibule::config::{self, Environment};
 use vestibule::model::delivery::{Outcome, State};
-use vestibule::store::admin::{self, KeepTrying};
+use vestibule::store::admin::{self, RetryWindows};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Store};
 
@@ -77,7 +77,7 @@ fn of_plan(plan: &str) -> Filter {
 }
 
 /// Of two plans of the settings.
-fn keep_trying() -> KeepTrying {
+fn keep_trying() -> RetryWindows {
     let yaml = r#"
 deliveries:
   crm: {events: [identity.created], keep_trying_for: 2d, send: {post: "http://crm.svc/contacts"}}
@@ -88,7 +88,7 @@ deliveries:
         Path::new("vestibule.yaml"),
         &Environment::of(Vec::new()),
     );
-    KeepTrying::of(&settings.unwrap().deliveries)
+    RetryWindows::of(&settings.unwrap().deliveries)
 }
 
 async fn printed(store: &Sqlite, filter: &Filter, limit: u32, json: bool) -> String {
@@ -109,9 +109,15 @@ async fn shown(store: &Sqlite, id: Uuid, payload: bool, json: bool) -> String {
 
 async fn retried(store: &Sqlite, filter: &Filter) -> (bool, String) {
     let mut out = Vec::new();
-    let all = deliveries::retry(store, filter, at(SECOND), &KeepTrying::default(), &mut out)
-        .await
-        .unwrap();
+    let all = deliveries::retry(
+        store,
+        filter,
+        at(SECOND),
+        &RetryWindows::default(),
+        &mut out,
+    )
+    .await
+    .unwrap();
     (all, String::from_utf8(out).unwrap())
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use vestibule::model::delivery::{Claimed, Event, Outcome, State};
 use vestibule::store::settlement_writer::settler;
-use vestibule::store::{Backlog, Filter, Listed, NextDue, Settlement, Store};
+use vestibule::store::{Backlog, DeliverySummary, Filter, NextDue, Settlement, Store};
 
 use crate::scenes::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
 
@@ -80,7 +80,7 @@ async fn claim(store: &Arc<dyn Store>, plan: &str, since_the_beginning: Duration
     store.claim(plan, now, LEASE, 10).await.unwrap()
 }
 
-async fn listed(store: &Arc<dyn Store>, plan: &str, identity: u128) -> Listed {
+async fn listed(store: &Arc<dyn Store>, plan: &str, identity: u128) -> DeliverySummary {
     let filter = Filter {
         ids: vec![id_of(plan, identity)],
         ..Filter::default()

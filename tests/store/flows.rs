@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 use vestibule::kratos::Flow;
-use vestibule::model::delivery::{Outcome, Put, Scene, State, Work};
+use vestibule::model::delivery::{Action, EvaluationContext, FieldWrite, Outcome, State};
 use vestibule::model::pending::{
     Deferred, Details, FlowRecord, LookupKeys, LookupKind, PendingKey, PendingSignUp, PendingState,
     SubmissionHash,
 };
-use vestibule::model::reservation::{self, Because, Reservation};
+use vestibule::model::reservation::{self, ReleaseReason, Reservation};
 use vestibule::store::{
-    Acceptance, Batch, Closing, Ending, Error, PendingEnd, Release, Settlement, Store,
+    Acceptance, Closing, Ending, Error, PendingEnd, Release, Settlement, Store, WriteSet,
 };
 
 use vestibule::base::clock::Timestamp;
@@ -93,12 +93,12 @@ fn sign_up(flow: u128) -> PendingSignUp {
                 external_id: Some("vestibule:1".to_owned()),
                 identity_id: None,
             },
-            scene: Scene {
+            scene: EvaluationContext {
                 identity: Some(json!({"traits": {"email": "ada@example.org"}})),
                 flow: Some(json!({"id": "f"})),
                 method: "password".to_owned(),
                 now: start(),
-                ..Scene::default()
+                ..EvaluationContext::default()
             },
             deferred: vec![Deferred {
                 check: "vat".to_owned(),
@@ -147,7 +147,7 @@ fn reserved(number: u128, flow: u128, check: &str) -> Reservation {
     }
 }
 
-fn released(number: u128, because: Because, unused_since: Timestamp) -> Release {
+fn released(number: u128, because: ReleaseReason, unused_since: Timestamp) -> Release {
     Release {
         id: Uuid::from_u128(number),
         because,
@@ -159,18 +159,18 @@ fn released(number: u128, because: Because, unused_since: Timestamp) -> Release 
 fn details(taken: Option<serde_json::Value>) -> reservation::Details {
     reservation::Details {
         take: request("/hold"),
-        scene: Scene {
+        scene: EvaluationContext {
             taken,
             now: start(),
-            ..Scene::default()
+            ..EvaluationContext::default()
         },
     }
 }
 
 async fn accept(store: &Arc<dyn Store>, sign_ups: Vec<PendingSignUp>) {
-    let batch = Batch {
+    let batch = WriteSet {
         accepted: sign_ups.into_iter().map(acceptance).collect(),
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&batch).await.unwrap();
 }
@@ -196,7 +196,7 @@ fn closing(flow: u128, identity: u128) -> Closing {
 async fn state_of(
     store: &Arc<dyn Store>,
     flow: u128,
-) -> Vec<(reservation::State, Option<Because>)> {
+) -> Vec<(reservation::State, Option<ReleaseReason>)> {
     let state = store.flow(Uuid::from_u128(flow)).await.unwrap();
     let all = state.reservations.iter();
     all.map(|one| (one.state, one.because)).collect()
@@ -205,10 +205,10 @@ async fn state_of(
 pub async fn a_submission_is_kept_as_it_was_until_its_flow_is_closed(store: Arc<dyn Store>) {
     accept(&store, vec![sign_up(1), sign_up(2)]).await;
     assert_eq!(pending(&store, 1).await, [sign_up(1)]);
-    let batch = Batch {
+    let batch = WriteSet {
         // The second was never accepted: its `pre` was lost.
         closed: vec![closing(1, 71), closing(9, 79)],
-        ..Batch::of(vec![delivery("crm", 1)])
+        ..WriteSet::of(vec![delivery("crm", 1)])
     };
     assert_eq!(store.write(&batch).await.unwrap().len(), 1);
     assert_eq!(pending(&store, 1).await, []);
@@ -219,9 +219,9 @@ pub async fn a_submission_is_kept_as_it_was_until_its_flow_is_closed(store: Arc<
     }
     assert_eq!(record(&store, 404).await, None);
     // A repeated `post` is fine, one of another identity is not.
-    let again = |identity| Batch {
+    let again = |identity| WriteSet {
         closed: vec![closing(1, identity)],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&again(71)).await.unwrap();
     let error = store.write(&again(72)).await.unwrap_err();
@@ -245,17 +245,17 @@ pub async fn each_submission_of_a_flow_is_kept_and_a_retried_call_is_one(store: 
 }
 
 pub async fn a_closed_flow_accepts_nothing_that_must_hold(store: Arc<dyn Store>) {
-    let close = Batch {
+    let close = WriteSet {
         closed: vec![closing(1, 71)],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&close).await.unwrap();
-    let must_hold = Batch {
+    let must_hold = WriteSet {
         accepted: vec![Acceptance {
             must_hold: true,
             ..acceptance(sign_up(1))
         }],
-        ..Batch::of(vec![delivery("crm", 1)])
+        ..WriteSet::of(vec![delivery("crm", 1)])
     };
     let error = store.write(&must_hold).await.unwrap_err();
     assert!(matches!(error, Error::Changed), "{error}");
@@ -275,19 +275,19 @@ pub async fn recording_an_acceptance_and_closing_the_flow_exclude_each_other(
         let accepting = {
             let store = Arc::clone(&store);
             tokio::spawn(async move {
-                let batch = Batch {
+                let batch = WriteSet {
                     accepted: vec![Acceptance {
                         must_hold: true,
                         ..acceptance(sign_up(flow))
                     }],
-                    ..Batch::default()
+                    ..WriteSet::default()
                 };
                 store.write(&batch).await.is_ok()
             })
         };
-        let batch = Batch {
+        let batch = WriteSet {
             closed: vec![closing(flow, 70 + flow)],
-            ..Batch::default()
+            ..WriteSet::default()
         };
         store.write(&batch).await.unwrap();
         accepting.await.unwrap();
@@ -357,13 +357,13 @@ pub async fn a_flow_is_urgent_once_a_minute_however_often_it_is_asked_for(store:
     let planned = at(9 * MINUTE);
     sign_up.accepted_at = start();
     store
-        .write(&Batch {
+        .write(&WriteSet {
             accepted: vec![Acceptance {
                 sign_up,
                 look_at: Some(planned),
                 must_hold: false,
             }],
-            ..Batch::default()
+            ..WriteSet::default()
         })
         .await
         .unwrap();
@@ -422,9 +422,9 @@ pub async fn an_outcome_is_stored_once_and_only_for_what_was_read(store: Arc<dyn
     anew.accepted_at = at(SECOND);
     accept(&store, vec![sign_up(1), sign_up(2)]).await;
     accept(&store, vec![anew.clone()]).await;
-    let end = |sign_up: &PendingSignUp, end| Batch {
+    let end = |sign_up: &PendingSignUp, end| WriteSet {
         ended: vec![Ending::of(sign_up, end)],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     let made = PendingEnd::Attributed(Uuid::from_u128(71));
     for outcome in [PendingEnd::NeverCreated, PendingEnd::Undecided, made] {
@@ -466,23 +466,23 @@ pub async fn a_newer_submission_keeps_its_own_look_up(store: Arc<dyn Store>) {
 }
 
 pub async fn a_reservation_in_use_is_not_released(store: Arc<dyn Store>) {
-    let reserve = Batch {
+    let reserve = WriteSet {
         reserved: vec![reserved(1, 1, "invite")],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&reserve).await.unwrap();
-    let release = |since| Batch {
-        released: vec![released(1, Because::Changed, since)],
-        ..Batch::default()
+    let release = |since| WriteSet {
+        released: vec![released(1, ReleaseReason::Changed, since)],
+        ..WriteSet::default()
     };
     assert!(store.write(&release(at(4 * SECOND))).await.is_err());
     let id = Uuid::from_u128(1);
     assert!(store.share_reservation(id, at(9 * SECOND)).await.unwrap());
     assert!(store.write(&release(at(8 * SECOND))).await.is_err());
     // A submission is accepted with it only while it is reserved.
-    let accept = Batch {
+    let accept = WriteSet {
         used: vec![(id, at(20 * SECOND))],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     assert!(store.write(&accept).await.is_err(), "not taken yet");
     store.taken(id, &details(Some(json!({})))).await.unwrap();
@@ -494,9 +494,9 @@ pub async fn a_reservation_in_use_is_not_released(store: Arc<dyn Store>) {
 }
 
 pub async fn one_submission_takes_a_reservation_over(store: Arc<dyn Store>) {
-    let reserve = Batch {
+    let reserve = WriteSet {
         reserved: vec![reserved(1, 1, "invite")],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&reserve).await.unwrap();
     let read = reserved(1, 1, "invite");
@@ -521,15 +521,15 @@ fn former(read: &Reservation, number: u128) -> Reservation {
     Reservation {
         id: Uuid::from_u128(number),
         state: reservation::State::Released,
-        because: Some(Because::TakenOver),
+        because: Some(ReleaseReason::TakenOver),
         ..read.clone()
     }
 }
 
 pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
-    let batch = Batch {
+    let batch = WriteSet {
         reserved: vec![reserved(1, 1, "invite"), reserved(2, 2, "invite")],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&batch).await.unwrap();
     let one = store.flow(Uuid::from_u128(1)).await.unwrap();
@@ -541,9 +541,9 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
     let kept = store.flow(Uuid::from_u128(1)).await.unwrap().reservations;
     assert_eq!(kept[0].details, Some(taken.clone()));
     // And what one of them takes to be unclear is the other's.
-    let unclear = Batch {
-        released: vec![released(1, Because::Unclear, at(HOUR))],
-        ..Batch::default()
+    let unclear = WriteSet {
+        released: vec![released(1, ReleaseReason::Unclear, at(HOUR))],
+        ..WriteSet::default()
     };
     assert!(store.write(&unclear).await.is_err());
     // What is taken cannot be "not taken".
@@ -551,9 +551,9 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
     store.not_taken(Uuid::from_u128(2)).await.unwrap();
     assert_eq!(state_of(&store, 2).await, []);
 
-    let confirmed = Batch {
+    let confirmed = WriteSet {
         confirmed: vec![Uuid::from_u128(1)],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&confirmed).await.unwrap();
     assert_eq!(
@@ -561,9 +561,9 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
         [(reservation::State::Confirmed, None)]
     );
     assert!(!store.taken(Uuid::from_u128(1), &taken).await.unwrap());
-    let released = Batch {
-        released: vec![released(1, Because::Expired, at(HOUR))],
-        ..Batch::default()
+    let released = WriteSet {
+        released: vec![released(1, ReleaseReason::Expired, at(HOUR))],
+        ..WriteSet::default()
     };
     for again in [confirmed, released] {
         let error = store.write(&again).await.unwrap_err();
@@ -573,17 +573,17 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
 
 /// A released reservation of which something is kept.
 async fn kept_after_release(store: &Arc<dyn Store>, number: u128, flow: u128) {
-    let reserve = Batch {
+    let reserve = WriteSet {
         reserved: vec![reserved(number, flow, "invite")],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&reserve).await.unwrap();
-    let release = Batch {
+    let release = WriteSet {
         released: vec![Release {
             kept: Some(details(None)),
-            ..released(number, Because::NeverCreated, at(HOUR))
+            ..released(number, ReleaseReason::NeverCreated, at(HOUR))
         }],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&release).await.unwrap();
     assert_eq!(kept_of(store, flow).await, [Some(details(None))]);
@@ -600,10 +600,10 @@ async fn kept_of(store: &Arc<dyn Store>, flow: u128) -> Vec<Option<reservation::
 
 pub async fn what_is_kept_of_a_released_reservation_is_taken_again_once(store: Arc<dyn Store>) {
     kept_after_release(&store, 1, 1).await;
-    let again = Batch {
+    let again = WriteSet {
         taken_again: vec![Uuid::from_u128(1)],
         closed: vec![closing(1, 71)],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&again).await.unwrap();
     assert_eq!(kept_of(&store, 1).await, [None]);
@@ -614,9 +614,9 @@ pub async fn what_is_kept_of_a_released_reservation_is_taken_again_once(store: A
 pub async fn a_closed_flow_keeps_nothing_of_its_released_reservations(store: Arc<dyn Store>) {
     kept_after_release(&store, 1, 1).await;
     kept_after_release(&store, 2, 2).await;
-    let close = Batch {
+    let close = WriteSet {
         closed: vec![closing(1, 71)],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&close).await.unwrap();
     assert_eq!(kept_of(&store, 1).await, [None]);
@@ -649,12 +649,12 @@ pub async fn erasure_takes_what_is_kept_of_the_reservations_of_an_identity(store
     }
     // A sign-up that became the identity, a change of it, and a change of another one.
     accept(&store, vec![sign_up(1), change(2, 71), change(3, 72)]).await;
-    let attributed = Batch {
+    let attributed = WriteSet {
         ended: vec![Ending::of(
             &sign_up(1),
             PendingEnd::Attributed(Uuid::from_u128(71)),
         )],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&attributed).await.unwrap();
     store.forget(Uuid::from_u128(71), start()).await.unwrap();
@@ -675,12 +675,12 @@ pub async fn a_settings_change_is_found_by_its_identity_and_traits(store: Arc<dy
     assert_eq!(found(71, "traits").await, [2]);
     assert_eq!(found(71, "others").await, [0; 0]);
     assert_eq!(found(70, "traits").await, [0; 0]);
-    let attributed = Batch {
+    let attributed = WriteSet {
         ended: vec![Ending::of(
             &change(2, 71),
             PendingEnd::Attributed(Uuid::from_u128(71)),
         )],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&attributed).await.unwrap();
     assert_eq!(found(71, "traits").await, [0; 0]);
@@ -707,10 +707,10 @@ pub async fn a_delivery_is_pending_until_it_arrives(store: Arc<dyn Store>) {
 }
 
 pub async fn the_same_is_not_reserved_twice_for_one_flow(store: Arc<dyn Store>) {
-    let reserve = |reserved, released| Batch {
+    let reserve = |reserved, released| WriteSet {
         reserved,
         released,
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store
         .write(&reserve(
@@ -721,12 +721,12 @@ pub async fn the_same_is_not_reserved_twice_for_one_flow(store: Arc<dyn Store>) 
         .unwrap();
     let second = vec![reserved(3, 1, "invite")];
     assert!(store.write(&reserve(second.clone(), vec![])).await.is_err());
-    let changed = vec![released(1, Because::Changed, at(HOUR))];
+    let changed = vec![released(1, ReleaseReason::Changed, at(HOUR))];
     store.write(&reserve(second, changed)).await.unwrap();
     assert_eq!(
         state_of(&store, 1).await,
         [
-            (reservation::State::Released, Some(Because::Changed)),
+            (reservation::State::Released, Some(ReleaseReason::Changed)),
             (reservation::State::Taking, None),
             (reservation::State::Taking, None),
         ]
@@ -735,11 +735,11 @@ pub async fn the_same_is_not_reserved_twice_for_one_flow(store: Arc<dyn Store>) 
 
 pub async fn what_is_stored_together_is_stored_together_or_not_at_all(store: Arc<dyn Store>) {
     accept(&store, vec![sign_up(1)]).await;
-    let batch = Batch {
+    let batch = WriteSet {
         closed: vec![closing(1, 71)],
         // Nobody has taken this.
         confirmed: vec![Uuid::from_u128(404)],
-        ..Batch::of(vec![delivery("crm", 1)])
+        ..WriteSet::of(vec![delivery("crm", 1)])
     };
     assert!(store.write(&batch).await.is_err());
     assert_eq!(pending(&store, 1).await, [sign_up(1)]);
@@ -749,7 +749,7 @@ pub async fn what_is_stored_together_is_stored_together_or_not_at_all(store: Arc
 pub async fn only_what_no_submission_can_need_is_unused(store: Arc<dyn Store>) {
     let mut looked_up = sign_up(2);
     looked_up.expires_at = at(HOUR);
-    let batch = Batch {
+    let batch = WriteSet {
         reserved: (1..=4).map(|flow| reserved(flow, flow, "invite")).collect(),
         accepted: vec![
             acceptance(looked_up),
@@ -760,7 +760,7 @@ pub async fn only_what_no_submission_can_need_is_unused(store: Arc<dyn Store>) {
             },
         ],
         closed: vec![closing(4, 74)],
-        ..Batch::default()
+        ..WriteSet::default()
     };
     store.write(&batch).await.unwrap();
     let unused = async |now, expired_at| {
@@ -784,7 +784,7 @@ pub async fn what_follows_a_try_is_stored_with_it_and_only_if_it_counted(store: 
         .unwrap()
         .remove(0);
     let mut follower = delivery("save:crm", 1);
-    follower.work = Ok(Work::Write(vec![Put {
+    follower.work = Ok(Action::Write(vec![FieldWrite {
         path: vec!["metadata_admin".to_owned(), "crm".to_owned()],
         value: Some(json!(1)),
     }]));

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
-use vestibule::model::delivery::{Claimed, Outcome, Put};
+use vestibule::model::delivery::{Claimed, FieldWrite, Outcome};
 use vestibule::model::identity_write::{IdentityWrites, SavedChange, VERIFY_AFTER, Write};
 use vestibule::model::late_refusal::{LateRefusal, OnLateRefusal, StoredMessage};
 use vestibule::store::late_refusals::VERSION;
-use vestibule::store::{Batch, LateRefusalFilter, RefusalLift, Settlement, Store};
+use vestibule::store::{LateRefusalFilter, RefusalLift, Settlement, Store, WriteSet};
 
 use crate::scenes::{DAY, MINUTE, SECOND, at, delivery, start, tried};
 
@@ -207,9 +207,9 @@ pub async fn acceptance_lifts_only_what_keeps_nobody_out(store: Arc<dyn Store>) 
     store.record_deactivation(ada(), at(SECOND)).await.unwrap();
     let version = store.fact(VERSION).await.unwrap();
     let checks = ["kept_out", "marked", "notified", "never"];
-    let batch = Batch {
+    let batch = WriteSet {
         refusals_lifted: checks.map(lift_by_acceptance).to_vec(),
-        ..Batch::default()
+        ..WriteSet::default()
     };
     let stored = store.write(&batch).await.unwrap();
     assert_eq!(stored.len(), 1);
@@ -338,7 +338,7 @@ pub async fn lifted_refusals_are_deleted_after_a_while(store: Arc<dyn Store>) {
 
 fn writes() -> IdentityWrites {
     let identity = json!({"metadata_admin": {"quote": "\"'\u{e9}"}});
-    let put = |name: &str, value| Put {
+    let put = |name: &str, value| FieldWrite {
         path: vec!["metadata_admin".to_owned(), name.to_owned()],
         value,
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use uuid::Uuid;
-use vestibule::model::delivery::New;
+use vestibule::model::delivery::NewDelivery;
 use vestibule::store::outbox::intake;
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Store};
@@ -30,7 +30,7 @@ async fn each_is_told_how_many_of_its_own_were_new() {
         vec![],
         vec![delivery("crm", 2)],
         vec![
-            New {
+            NewDelivery {
                 id: Uuid::from_u128(77),
                 ..delivery("crm", 1)
             },
@@ -59,7 +59,7 @@ async fn one_that_the_database_refuses_fails_alone() {
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     let (intake, writer) = intake(Arc::clone(&store), Arc::new(|_| {}));
     // Another delivery with an id that is there already.
-    let wrong = New {
+    let wrong = NewDelivery {
         unique_key: "another".to_owned(),
         ..delivery("crm", 1)
     };

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use vestibule::base::clock::{Timestamp, later};
 use vestibule::kratos::{Flow, Hook, Stage};
 use vestibule::model::decision::{CheckRecord, Decision};
-use vestibule::model::delivery::{Claimed, Event, New, Work};
+use vestibule::model::delivery::{Action, Claimed, Event, NewDelivery};
 use vestibule::model::request::{Body, Method, Request};
 use vestibule::store::AttemptRecord;
 
@@ -27,14 +27,14 @@ pub fn start() -> Timestamp {
 }
 
 /// A delivery about this identity, made at the beginning and tried for a day. Its id grows with the identity's.
-pub fn delivery(plan: &str, identity: u128) -> New {
-    New {
+pub fn delivery(plan: &str, identity: u128) -> NewDelivery {
+    NewDelivery {
         id: id_of(plan, identity),
         plan: plan.to_owned(),
         event: Event::IdentityCreated,
         unique_key: Uuid::from_u128(identity).to_string(),
         identity_id: Uuid::from_u128(identity),
-        work: Ok(Work::Send(Request {
+        work: Ok(Action::Send(Request {
             method: Method::Post,
             path: "/contacts?a=1".to_owned(),
             headers: vec![("X-Source".to_owned(), "sign-up".to_owned())],

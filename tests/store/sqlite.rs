@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row};
-use vestibule::model::delivery::{Outcome, Work};
+use vestibule::model::delivery::{Action, Outcome};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Error, Filter, Store};
 
@@ -175,7 +175,7 @@ async fn nothing_personal_stays_in_the_file_of_what_has_arrived() {
     let store = Sqlite::open(&home.database()).await.unwrap();
     let mut new = delivery("crm", 1);
     let secret = "ada.lovelace@example.org";
-    let Ok(Work::Send(request)) = &mut new.work else {
+    let Ok(Action::Send(request)) = &mut new.work else {
         panic!("a request");
     };
     request.body.as_mut().unwrap().text = secret.repeat(1000);

@@ -7,22 +7,24 @@ use async_trait::async_trait;
 use sqlx::Connection;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use vestibule::base::clock::{Clock, Hand};
-use vestibule::jobs::dispatcher::{Carried, Courier, Destination, Jitter, Observer, Pace, Worker};
-use vestibule::model::delivery::{Attempt, Claimed, Event, Outcome, State, Unanswered};
+use vestibule::base::clock::{Clock, ManualClock};
+use vestibule::jobs::dispatcher::{
+    AttemptObserver, AttemptResult, Dispatcher, DispatcherLimits, Jitter, Target, Transport,
+};
+use vestibule::model::delivery::{Attempt, Claimed, Event, NoResponse, Outcome, State};
 use vestibule::store::sqlite::Sqlite;
-use vestibule::store::{Filter, Listed, Store};
+use vestibule::store::{DeliverySummary, Filter, Store};
 
 use crate::scenes::{DAY, Home, MINUTE, SECOND, at, delivery, start};
 use crate::sqlite;
 
 /// A worker on its way, a service that answers as the test says, and a clock moved by hand.
-struct Scene {
+struct EvaluationContext {
     home: Home,
     store: Arc<dyn Store>,
     stored: Arc<Notify>,
     clock: Clock,
-    hand: Hand,
+    hand: ManualClock,
     courier: Arc<FakeCourier>,
     calls: mpsc::UnboundedReceiver<Call>,
     observer: Arc<Watching>,
@@ -49,17 +51,17 @@ struct Running {
 }
 
 #[async_trait]
-impl Courier for FakeCourier {
+impl Transport for FakeCourier {
     /// `crm_contact` goes to `crm`.
-    fn destination(&self, plan: &str) -> Option<Destination> {
+    fn destination(&self, plan: &str) -> Option<Target> {
         let name = plan.split('_').next()?.to_owned();
-        Some(Destination {
+        Some(Target {
             name,
-            ..Destination::default()
+            ..Target::default()
         })
     }
 
-    async fn carry(&self, delivery: &Claimed) -> Carried {
+    async fn carry(&self, delivery: &Claimed) -> AttemptResult {
         let (answer, answered) = oneshot::channel();
         let delivery = delivery.clone();
         self.0.send(Call { delivery, answer }).ok().unwrap();
@@ -67,7 +69,7 @@ impl Courier for FakeCourier {
     }
 }
 
-impl Observer for Watching {
+impl AttemptObserver for Watching {
     fn attempted(&self, _: &Claimed, _: &Attempt, outcome: &Outcome) {
         // A test that no longer looks has seen enough.
         let _ = self.0.send(outcome.clone());
@@ -80,7 +82,7 @@ impl Call {
     }
 }
 
-impl Scene {
+impl EvaluationContext {
     async fn new() -> Self {
         let home = Home::new();
         let store = Sqlite::open(&home.database()).await.unwrap();
@@ -108,14 +110,14 @@ impl Scene {
 
     /// Starts a worker that gives what is under way a minute when it is stopped.
     fn start(&self) -> Running {
-        let worker = Worker::new(
+        let worker = Dispatcher::new(
             Arc::clone(&self.store),
-            Arc::clone(&self.courier) as Arc<dyn Courier>,
-            Arc::clone(&self.observer) as Arc<dyn Observer>,
+            Arc::clone(&self.courier) as Arc<dyn Transport>,
+            Arc::clone(&self.observer) as Arc<dyn AttemptObserver>,
             Arc::clone(&self.stored),
             self.clock.clone(),
             Arc::clone(&self.jitter),
-            Pace::default(),
+            DispatcherLimits::default(),
         );
         let (stop, stopped) = oneshot::channel();
         let (noticing, noticed) = oneshot::channel();
@@ -154,7 +156,7 @@ impl Scene {
         self.outcomes.recv().await.unwrap()
     }
 
-    async fn only(&self) -> Listed {
+    async fn only(&self) -> DeliverySummary {
         let mut all = self.store.list(&Filter::default(), 9).await.unwrap();
         assert_eq!(all.len(), 1);
         all.remove(0)
@@ -176,7 +178,7 @@ impl Running {
 
 #[tokio::test]
 async fn what_is_stored_leaves_at_once() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     let running = scene.start();
     scene.store("crm", 1..=1).await;
     let call = scene.call().await;
@@ -190,7 +192,7 @@ async fn what_is_stored_leaves_at_once() {
 
 #[tokio::test]
 async fn what_another_instance_stored_leaves_within_a_minute() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     let running = scene.start();
     // One of ours first, so that the worker has certainly looked before the other was stored.
     scene.store("crm", 1..=1).await;
@@ -206,7 +208,7 @@ async fn what_another_instance_stored_leaves_within_a_minute() {
 
 #[tokio::test]
 async fn what_fails_is_tried_again_after_growing_pauses() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     let running = scene.start();
     scene.store("crm", 1..=1).await;
     for (try_, pause) in [(1, 5), (2, 10), (3, 20), (4, 40)] {
@@ -232,7 +234,7 @@ async fn what_fails_is_tried_again_after_growing_pauses() {
 
 #[tokio::test]
 async fn the_schedule_survives_a_restart() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     let running = scene.start();
     scene.store("crm", 1..=1).await;
     for pause in [5, 10, 20] {
@@ -260,7 +262,7 @@ async fn the_schedule_survives_a_restart() {
 
 #[tokio::test]
 async fn it_is_abandoned_after_its_time_and_a_retry_brings_it_back() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     let running = scene.start();
     scene.store("crm", 1..=1).await;
     let mut tries = 0;
@@ -297,7 +299,7 @@ async fn it_is_abandoned_after_its_time_and_a_retry_brings_it_back() {
 
 #[tokio::test]
 async fn gone_is_not_asked_again() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     let running = scene.start();
     scene.store("crm", 1..=1).await;
     scene.call().await.answers(410);
@@ -307,7 +309,7 @@ async fn gone_is_not_asked_again() {
 
 #[tokio::test]
 async fn when_a_worker_dies_another_takes_over_its_deliveries() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     let running = scene.start();
     scene.store("crm", 1..=1).await;
     let lost = scene.call().await;
@@ -325,12 +327,12 @@ async fn when_a_worker_dies_another_takes_over_its_deliveries() {
 
 #[tokio::test]
 async fn a_breakdown_counts_as_a_try_and_the_worker_goes_on() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     let running = scene.start();
     scene.store("crm", 1..=1).await;
     drop(scene.call().await.answer);
     assert_eq!(scene.outcome().await, Outcome::RetryAt(at(5 * SECOND)));
-    let broke_down = Unanswered::BrokeDown.as_str();
+    let broke_down = NoResponse::Panicked.as_str();
     assert_eq!(scene.only().await.last_error.as_deref(), Some(broke_down));
     scene.store("crm", 2..=2).await;
     scene.call().await.answers(204);
@@ -344,7 +346,7 @@ async fn a_breakdown_counts_as_a_try_and_the_worker_goes_on() {
 
 #[tokio::test]
 async fn an_attempt_without_an_end_is_a_timeout() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     let running = scene.start();
     scene.store("crm", 1..=1).await;
     let _hanging = scene.call().await;
@@ -353,20 +355,20 @@ async fn an_attempt_without_an_end_is_a_timeout() {
         scene.outcome().await,
         Outcome::RetryAt(at(2 * MINUTE + 5 * SECOND))
     );
-    let timeout = Unanswered::Timeout.as_str();
+    let timeout = NoResponse::Timeout.as_str();
     assert_eq!(scene.only().await.last_error.as_deref(), Some(timeout));
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_slow_service_delays_nobody_else() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     let running = scene.start();
     // Two plans of one service share its room.
     scene.store("crm_contact", 1..=30).await;
     scene.store("crm_deal", 31..=60).await;
     let mut hanging = Vec::new();
-    while hanging.len() < Pace::default().at_once {
+    while hanging.len() < DispatcherLimits::default().at_once {
         hanging.push(scene.call().await);
     }
     scene.store("erp", 61..=80).await;
@@ -398,7 +400,7 @@ async fn a_slow_service_delays_nobody_else() {
 
 #[tokio::test]
 async fn a_stop_waits_for_what_is_under_way_and_gives_back_the_rest() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     let running = scene.start();
     scene.store("crm", 1..=2).await;
     let (quick, _slow) = (scene.call().await, scene.call().await);
@@ -418,7 +420,7 @@ async fn a_stop_waits_for_what_is_under_way_and_gives_back_the_rest() {
 
 #[tokio::test]
 async fn a_database_that_fails_is_waited_out() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     scene.store = scene.hasty().await;
     scene.store("crm", 1..=1).await;
     let mut other = sqlite::beside(&scene.home.database()).await;
@@ -441,7 +443,7 @@ async fn a_database_that_fails_is_waited_out() {
 
 #[tokio::test]
 async fn what_came_of_an_attempt_is_written_down_as_soon_as_the_database_can() {
-    let mut scene = Scene::new().await;
+    let mut scene = EvaluationContext::new().await;
     scene.store = scene.hasty().await;
     scene.store("crm", 1..=1).await;
     let running = scene.start();

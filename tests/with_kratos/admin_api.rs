@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::base::clock::Clock;
 use vestibule::base::telemetry::Metrics;
-use vestibule::outbound::kratos_admin::{Error, Identities, PAGE, patch, service};
+use vestibule::outbound::kratos_admin::{Error, KratosAdmin, PAGE, patch, service};
 use vestibule::outbound::services::client::Services;
 
 use crate::support::{House, company};
@@ -21,7 +21,7 @@ pub async fn identities_are_looked_up_paged_through_and_written_to() {
         clock.clone(),
         Arc::new(Metrics::new()),
     );
-    let identities = Identities::new(Arc::new(services.expect("a client")), clock);
+    let identities = KratosAdmin::new(Arc::new(services.expect("a client")), clock);
 
     // More than two pages.
     let number = usize::try_from(PAGE).expect("small") * 2 + 7;

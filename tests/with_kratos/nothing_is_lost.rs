@@ -6,14 +6,14 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::fields::{EMAIL, INVITE, VAT_NUMBER};
-use crate::support::house::Plan;
+use crate::support::house::Subscription;
 use crate::support::service::{Behaviour, KNOWN_INVITE, Received, UNKNOWN_VAT_NUMBER};
 use crate::support::{Client, House, company, eventually, within};
 
 /// About every fifth huge form has a later call arrive without a body.
 const ROUNDS: usize = 150;
 
-fn house() -> Plan {
+fn house() -> Subscription {
     House::plan().on("nothing_is_lost.yaml")
 }
 
@@ -150,7 +150,7 @@ pub async fn an_invite_is_released_when_kratos_made_no_account_after_all() {
 
 pub async fn an_account_is_made_while_the_register_is_away_and_refused_later() {
     let house = house().open().await;
-    house.vat_register.does(Behaviour::Answers(503));
+    house.vat_register.does(Behaviour::IdempotencyCache(503));
     let typed = company().with(VAT_NUMBER, UNKNOWN_VAT_NUMBER).by_password();
     let identity = house.visitor(Client::BrowserForm).signs_up(&typed).await;
     let id = identity["id"].as_str().expect("an id");

@@ -1,7 +1,7 @@
 //! Somebody who has an account changes it.
 
 use serde_json::json;
-use vestibule::kratos::snippet::Besides;
+use vestibule::kratos::snippet::ExtraEvent;
 
 use crate::support::fields::{COMPANY, EMAIL, Fields, INVITE, VAT_NUMBER};
 use crate::support::message::VAT_UNKNOWN;
@@ -73,7 +73,7 @@ pub async fn an_unchanged_field_is_not_asked_about_again(client: Client) {
 }
 
 pub async fn other_changes_and_a_proved_address_are_told_of(client: Client) {
-    let house = House::plan().telling_of(&Besides::ALL).open().await;
+    let house = House::plan().telling_of(&ExtraEvent::ALL).open().await;
     let mut visitor = house.visitor(client);
     let typed = company();
     let address = typed.text(EMAIL);

@@ -6,12 +6,12 @@ use anyhow::{Context as _, bail};
 
 use crate::base::clock::Timestamp;
 use crate::cli::counted;
-use crate::store::admin::{self, Done, KeepTrying};
+use crate::store::admin::{self, ActionResult, RetryWindows};
 use crate::store::{Filter, Store};
 
 /// Whether deliveries that nobody named may be discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sure {
+pub enum Confirmation {
     /// Yes, without a question.
     Yes,
     /// They are only counted.
@@ -22,7 +22,7 @@ pub enum Sure {
     NobodyThere,
 }
 
-impl Sure {
+impl Confirmation {
     /// As the command line and the terminal say.
     pub(super) fn said(yes: bool, dry_run: bool) -> Self {
         match (dry_run, yes) {
@@ -39,7 +39,7 @@ pub async fn retry(
     store: &dyn Store,
     filter: &Filter,
     now: Timestamp,
-    keep_trying: &KeepTrying,
+    keep_trying: &RetryWindows,
     out: &mut (dyn Write + Send),
 ) -> anyhow::Result<bool> {
     let done = admin::retry(store, filter, now, keep_trying)
@@ -56,25 +56,25 @@ pub async fn discard(
     store: &dyn Store,
     filter: &Filter,
     now: Timestamp,
-    sure: Sure,
+    sure: Confirmation,
     out: &mut (dyn Write + Send),
 ) -> anyhow::Result<bool> {
-    if sure == Sure::OnlyCount || filter.ids.is_empty() {
+    if sure == Confirmation::OnlyCount || filter.ids.is_empty() {
         let count = store
             .unfinished(filter)
             .await
             .context("the deliveries cannot be counted")?;
         let deliveries = counted(count, "delivery", "deliveries");
         match sure {
-            Sure::OnlyCount => {
+            Confirmation::OnlyCount => {
                 writeln!(out, "{deliveries} would be discarded.")?;
                 return Ok(true);
             }
             _ if count == 0 => {}
-            Sure::NobodyThere => bail!(
+            Confirmation::NobodyThere => bail!(
                 "this would discard {deliveries} for good, and there is no terminal to ask at; say --yes if that is meant"
             ),
-            Sure::Ask => {
+            Confirmation::Ask => {
                 let question = format!("Discard {deliveries} for good? [y/N] ");
                 if !agreed(
                     &question,
@@ -85,7 +85,7 @@ pub async fn discard(
                     return Ok(false);
                 }
             }
-            Sure::Yes => {}
+            Confirmation::Yes => {}
         }
     }
     let done = admin::discard(store, filter, now)
@@ -110,7 +110,11 @@ pub fn agreed(
     Ok(answer.eq_ignore_ascii_case("y") || answer.eq_ignore_ascii_case("yes"))
 }
 
-fn tell_left_alone(done: &Done, what: &str, out: &mut (dyn Write + Send)) -> anyhow::Result<bool> {
+fn tell_left_alone(
+    done: &ActionResult,
+    what: &str,
+    out: &mut (dyn Write + Send),
+) -> anyhow::Result<bool> {
     for left in &done.left_alone {
         writeln!(out, "{} was {what}: {}.", left.id, left.why)?;
     }

@@ -12,7 +12,7 @@ use crate::store::Filter;
 
 /// Which deliveries are meant.
 #[derive(Debug, Args)]
-pub struct Which {
+pub struct FilterArgs {
     /// Only these ids
     #[arg(value_name = "ID")]
     pub(super) ids: Vec<Uuid>,
@@ -40,7 +40,7 @@ enum When {
     Ago(Duration),
 }
 
-impl Which {
+impl FilterArgs {
     /// As the store takes it.
     pub(super) fn filter(&self, after: Option<Uuid>, now: Timestamp) -> anyhow::Result<Filter> {
         let filter = Filter {

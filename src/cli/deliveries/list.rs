@@ -7,7 +7,7 @@ use comfy_table::Table;
 
 use super::{nothing, time};
 use crate::store::admin::page;
-use crate::store::{Filter, Listed, Store};
+use crate::store::{DeliverySummary, Filter, Store};
 
 /// Prints deliveries, newest first: for people, or as a JSON list.
 pub async fn list(
@@ -34,7 +34,7 @@ pub async fn list(
     Ok(())
 }
 
-fn table(deliveries: &[Listed]) -> Table {
+fn table(deliveries: &[DeliverySummary]) -> Table {
     let mut table = super::table();
     table.set_header([
         "ID",

@@ -7,9 +7,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{nothing, table, time};
-use crate::model::delivery::{State, Work};
+use crate::model::delivery::{Action, State};
 use crate::model::request::Request;
-use crate::store::{ListedAttempt, Shown, Store};
+use crate::store::{DeliveryDetails, ListedAttempt, Store};
 
 /// Prints it: for people, or as JSON. What is to be sent holds personal data, so it is printed only with `payload`.
 pub async fn show(
@@ -47,7 +47,7 @@ pub async fn show(
     Ok(())
 }
 
-fn about(shown: &Shown, out: &mut (dyn Write + Send)) -> std::io::Result<()> {
+fn about(shown: &DeliveryDetails, out: &mut (dyn Write + Send)) -> std::io::Result<()> {
     let delivery = &shown.listed;
     let lines = [
         ("id", Some(delivery.id.to_string())),
@@ -91,7 +91,7 @@ fn tries(tries: &[ListedAttempt], out: &mut (dyn Write + Send)) -> std::io::Resu
     writeln!(out, "\n{table}")
 }
 
-fn why_none(shown: &Shown) -> &'static str {
+fn why_none(shown: &DeliveryDetails) -> &'static str {
     match shown.listed.state {
         State::Delivered => "what has arrived is forgotten",
         State::Discarded => "what is discarded is forgotten",
@@ -99,40 +99,40 @@ fn why_none(shown: &Shown) -> &'static str {
     }
 }
 
-fn write(work: &Work, out: &mut (dyn Write + Send)) -> std::io::Result<()> {
+fn write(work: &Action, out: &mut (dyn Write + Send)) -> std::io::Result<()> {
     match work {
-        Work::Send(request) => {
+        Action::Send(request) => {
             writeln!(
                 out,
                 "\nTo be sent, beside the service's address and credentials:\n"
             )?;
             request_of(request, out)
         }
-        Work::Ask(request) => {
+        Action::Ask(request) => {
             writeln!(
                 out,
                 "\nTo be asked, beside the service's address and credentials:\n"
             )?;
             request_of(request, out)
         }
-        Work::Write(puts) => writeln!(
+        Action::Write(puts) => writeln!(
             out,
             "\nTo be written into the identity:\n\n{:#}",
             json!(puts)
         ),
-        Work::Enforce(puts) => writeln!(
+        Action::Enforce(puts) => writeln!(
             out,
             "\nTo be written into the identity, whose sessions are deleted before and after:\n\n{:#}",
             json!(puts)
         ),
-        Work::Take { take, .. } => {
+        Action::Take { take, .. } => {
             writeln!(
                 out,
                 "\nTo be reserved again, beside the service's address and credentials:\n"
             )?;
             request_of(take, out)
         }
-        Work::Undo { take, .. } => {
+        Action::Undo { take, .. } => {
             writeln!(out, "\nTo be released if it was taken by:\n")?;
             request_of(take, out)
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use oxilangtag::LanguageTag;
 
 use super::durations::{self, written};
-use super::{Place, Resolver};
+use super::{Cursor, Resolver};
 use crate::base::clock::moment;
 use crate::base::diagnostics::Position;
 use crate::base::diagnostics::Problem;
@@ -94,7 +94,7 @@ impl Resolver<'_> {
 
     fn address(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         file: &file::Address,
         host: IpAddr,
         port: u16,
@@ -148,7 +148,7 @@ impl Resolver<'_> {
     /// A duration within bounds; the default if the key is missing, or wrong, which is told.
     pub(super) fn duration(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         duration: Option<&file::Duration>,
         default: &str,
         (least, most): (&str, &str),
@@ -380,7 +380,7 @@ impl Resolver<'_> {
     }
 
     /// Tells that something cannot be done without Kratos's admin API.
-    pub(super) fn needs_admin_url(&mut self, place: &Place<'_>, what: &str) {
+    pub(super) fn needs_admin_url(&mut self, place: &Cursor<'_>, what: &str) {
         self.tell(
             place,
             format!("{what} needs Kratos's admin API"),
@@ -393,7 +393,7 @@ impl Resolver<'_> {
         self.root.key("kratos").key("admin_url").node.is_some()
     }
 
-    fn identifiers(&mut self, place: &Place<'_>, schema: &file::Text) -> Option<Identifiers> {
+    fn identifiers(&mut self, place: &Cursor<'_>, schema: &file::Text) -> Option<Identifiers> {
         let text = self.text(schema)?;
         let Some(path) = text.strip_prefix("file://") else {
             self.tell(
@@ -486,7 +486,7 @@ impl Resolver<'_> {
     /// A number within bounds; the default if the key is missing, or wrong, which is told.
     pub(super) fn amount(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         number: Option<&file::Decimal>,
         default: f64,
         (least, most): (f64, f64),

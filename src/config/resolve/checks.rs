@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::messages::Messages;
-use super::{Place, Resolver};
+use super::{Cursor, Resolver};
 use crate::base::diagnostics::{Problem, did_you_mean, listed};
 use crate::checks::{
     Check, Condition, Kind, Mode, OnExpiry, OnLateRefusal, Policy, Reads, Refusal, Reserve, Set,
     Unavailable,
 };
 use crate::config::file;
-use crate::expression::{Root, Scope};
+use crate::expression::{Scope, Variable};
 use crate::kratos::{Field, Flow};
-use crate::model::delivery::{Event, Plan};
+use crate::model::delivery::{Event, Subscription};
 
 /// The names before a question, and after its answer.
 struct Scopes {
@@ -24,7 +24,7 @@ struct Scopes {
 
 impl<'a> Resolver<'a> {
     /// Each check with its place.
-    pub(super) fn checks(&mut self, messages: &Messages<'a>) -> Vec<(Check, Place<'a>)> {
+    pub(super) fn checks(&mut self, messages: &Messages<'a>) -> Vec<(Check, Cursor<'a>)> {
         let place = self.root.key("checks");
         let default_flows = self.default_flows(messages);
         let mut checks = Vec::new();
@@ -73,7 +73,7 @@ impl<'a> Resolver<'a> {
     fn check(
         &mut self,
         name: &str,
-        place: &Place<'a>,
+        place: &Cursor<'a>,
         file: &file::Check,
         messages: &Messages<'a>,
         flows: Vec<Flow>,
@@ -173,19 +173,19 @@ impl<'a> Resolver<'a> {
 
     fn scopes(&self, name: &str, file: &file::Check, flows: &[Flow]) -> Scopes {
         let mut roots = vec![
-            Root::Identity,
-            Root::Flow,
-            Root::Request,
-            Root::Method,
-            Root::Now,
-            Root::Lists,
-            Root::Checks,
+            Variable::Identity,
+            Variable::Flow,
+            Variable::Request,
+            Variable::Method,
+            Variable::Now,
+            Variable::Lists,
+            Variable::Checks,
         ];
         if file.field.is_some() {
-            roots.push(Root::Value);
+            roots.push(Variable::Value);
         }
         if flows.contains(&Flow::Settings) {
-            roots.push(Root::Previous);
+            roots.push(Variable::Previous);
         }
         let section = self.root.key("checks");
         let others = section.entries().iter().filter(|entry| {
@@ -195,7 +195,7 @@ impl<'a> Resolver<'a> {
         let others: Vec<String> = others.map(|entry| entry.key.clone()).collect();
         let before = self.scope(&roots, others.clone());
         if file.ask.is_some() || file.reserve.is_some() {
-            roots.push(Root::Response);
+            roots.push(Variable::Response);
         }
         Scopes {
             before,
@@ -205,7 +205,7 @@ impl<'a> Resolver<'a> {
 
     fn reserve(
         &mut self,
-        place: &Place<'a>,
+        place: &Cursor<'a>,
         check: &file::Check,
         file: &file::Reserve,
         before: &Scope,
@@ -225,12 +225,12 @@ impl<'a> Resolver<'a> {
             );
         }
         // Whose answers another check got is not kept.
-        let roots: Vec<Root> = before
+        let roots: Vec<Variable> = before
             .roots
             .iter()
             .copied()
-            .filter(|root| *root != Root::Checks)
-            .chain([Root::Taken])
+            .filter(|root| *root != Variable::Checks)
+            .chain([Variable::Taken])
             .collect();
         let later = self.scope(&roots, Vec::new());
         let take = self.request(&place.key("take"), &file.take, before);
@@ -247,7 +247,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// What passes without an answer is asked again when nobody is there, and changes the account.
-    fn deferral(&mut self, place: &Place<'a>, file: &file::Check, unavailable: &Unavailable) {
+    fn deferral(&mut self, place: &Cursor<'a>, file: &file::Check, unavailable: &Unavailable) {
         let defers = |policy: &Policy| *policy == Policy::Defer;
         if !defers(&unavailable.default) && !unavailable.chosen.values().any(defers) {
             if file.late_refusal.is_some() && file.reserve.is_none() {
@@ -302,7 +302,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Whether somebody hears what a check says late.
-    pub(super) fn late_refusals(&mut self, checks: &[(Check, Place<'a>)], plans: &[Plan]) {
+    pub(super) fn late_refusals(&mut self, checks: &[(Check, Cursor<'a>)], plans: &[Subscription]) {
         let heard = plans
             .iter()
             .any(|plan| plan.events.contains(&Event::CheckRefused));
@@ -330,7 +330,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn field(&mut self, place: &Place<'_>, field: &file::Text) -> Option<Field> {
+    fn field(&mut self, place: &Cursor<'_>, field: &file::Text) -> Option<Field> {
         let text = self.text(field)?;
         match Field::parse(&text) {
             Ok(field) => Some(field),
@@ -343,7 +343,7 @@ impl<'a> Resolver<'a> {
 
     fn condition(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         condition: &file::Condition,
         asks: bool,
         scope: &Scope,
@@ -377,7 +377,7 @@ impl<'a> Resolver<'a> {
 
     fn unavailable(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         file: Option<&file::Unavailable>,
         scope: &Scope,
     ) -> Unavailable {
@@ -423,7 +423,7 @@ impl<'a> Resolver<'a> {
 
     fn sets(
         &mut self,
-        place: &Place<'a>,
+        place: &Cursor<'a>,
         file: &indexmap::IndexMap<String, Value>,
         scope: &Scope,
     ) -> Vec<Set> {
@@ -470,7 +470,7 @@ impl<'a> Resolver<'a> {
         sets
     }
 
-    fn after(&mut self, name: &str, place: &Place<'_>, file: &[file::Text]) -> Vec<String> {
+    fn after(&mut self, name: &str, place: &Cursor<'_>, file: &[file::Text]) -> Vec<String> {
         let known = self.names_of("checks");
         let mut after = Vec::new();
         for (index, other) in file.iter().enumerate() {

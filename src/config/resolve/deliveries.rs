@@ -3,28 +3,28 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::{Place, Resolver};
+use super::{Cursor, Resolver};
 use crate::base::diagnostics::{Problem, did_you_mean};
 use crate::config::file;
-use crate::expression::{Root, Scope};
+use crate::expression::{Scope, Variable};
 use crate::model::delivery::backoff::Schedule;
-use crate::model::delivery::{Event, Plan, Save};
+use crate::model::delivery::{Event, Save, Subscription};
 
 /// What the admin API may change.
 const SAVED: [&str; 3] = ["metadata_admin", "metadata_public", "traits"];
 
 /// The names in a delivery's expressions; where something is updated, `previous` too.
-const ROOTS: [Root; 6] = [
-    Root::Identity,
-    Root::Flow,
-    Root::Request,
-    Root::Method,
-    Root::Now,
-    Root::Lists,
+const ROOTS: [Variable; 6] = [
+    Variable::Identity,
+    Variable::Flow,
+    Variable::Request,
+    Variable::Method,
+    Variable::Now,
+    Variable::Lists,
 ];
 
 impl<'a> Resolver<'a> {
-    pub(super) fn deliveries(&mut self) -> Vec<Plan> {
+    pub(super) fn deliveries(&mut self) -> Vec<Subscription> {
         let place = self.root.key("deliveries");
         let mut plans = Vec::new();
         for entry in place.entries() {
@@ -38,7 +38,12 @@ impl<'a> Resolver<'a> {
         plans
     }
 
-    fn delivery(&mut self, name: &str, place: &Place<'a>, file: &file::Delivery) -> Option<Plan> {
+    fn delivery(
+        &mut self,
+        name: &str,
+        place: &Cursor<'a>,
+        file: &file::Delivery,
+    ) -> Option<Subscription> {
         let before = self.problems.len();
         let updates = |event: &file::Event| {
             matches!(
@@ -46,8 +51,12 @@ impl<'a> Resolver<'a> {
                 file::Event::IdentityUpdated | file::Event::CredentialsChanged
             )
         };
-        let previous = file.events.iter().any(updates).then_some(Root::Previous);
-        let roots: Vec<Root> = ROOTS.into_iter().chain(previous).collect();
+        let previous = file
+            .events
+            .iter()
+            .any(updates)
+            .then_some(Variable::Previous);
+        let roots: Vec<Variable> = ROOTS.into_iter().chain(previous).collect();
         let scope = self.scope(&roots, Vec::new());
         if file.events.is_empty() {
             let hint = "name `identity.created`, `identity.updated` or both".to_owned();
@@ -85,7 +94,7 @@ impl<'a> Resolver<'a> {
             ("1m", "30d"),
         );
         let schedule = self.retry(&place.key("retry"), file.retry.as_ref());
-        let answered: Vec<Root> = roots.iter().copied().chain([Root::Response]).collect();
+        let answered: Vec<Variable> = roots.iter().copied().chain([Variable::Response]).collect();
         let after = self.scope(&answered, Vec::new());
         let mut expression = |key: &str, source: Option<&file::Expression>| {
             source.and_then(|source| self.expression(&place.key(key), source, &after))
@@ -93,7 +102,7 @@ impl<'a> Resolver<'a> {
         let delivered = expression("delivered", file.delivered.as_ref());
         let give_up = expression("give_up", file.give_up.as_ref());
         let save = self.saves(&place.key("save"), &file.save, &after);
-        let plan = Plan {
+        let plan = Subscription {
             name: name.to_owned(),
             events: events.collect(),
             when,
@@ -107,7 +116,7 @@ impl<'a> Resolver<'a> {
         (self.problems.len() == before).then_some(plan)
     }
 
-    fn retry(&mut self, place: &Place<'_>, file: Option<&file::Retry>) -> Schedule {
+    fn retry(&mut self, place: &Cursor<'_>, file: Option<&file::Retry>) -> Schedule {
         let Some(file) = file else {
             return Schedule::DELIVERIES;
         };
@@ -136,7 +145,7 @@ impl<'a> Resolver<'a> {
 
     fn saves(
         &mut self,
-        place: &Place<'a>,
+        place: &Cursor<'a>,
         file: &IndexMap<String, Value>,
         scope: &Scope,
     ) -> Vec<Save> {

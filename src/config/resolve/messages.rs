@@ -7,13 +7,13 @@ use indexmap::IndexMap;
 use oxilangtag::LanguageTag;
 use serde_json::Value;
 
-use super::{Place, Resolver};
+use super::{Cursor, Resolver};
 use crate::base::diagnostics::Position;
 use crate::base::diagnostics::{Problem, did_you_mean, listed};
-use crate::checks::Builtin;
+use crate::checks::BuiltinMessages;
 use crate::config::file;
-use crate::expression::{Root, Scope, Template};
-use crate::model::message::{INLINE_ID, Wording};
+use crate::expression::{Scope, Template, Variable};
+use crate::model::message::{INLINE_ID, MessageTemplate};
 
 /// Our own words: name, number, English, German.
 const OWN: [(&str, u32, &str, &str); 6] = [
@@ -60,7 +60,7 @@ const THEIRS: std::ops::RangeInclusive<u32> = 4_900_100..=4_999_999;
 
 /// The messages of the file.
 pub(super) struct Messages<'a> {
-    pub builtin: Option<Builtin>,
+    pub builtin: Option<BuiltinMessages>,
     named: BTreeMap<String, Named<'a>>,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Numbered {
 }
 
 struct Named<'a> {
-    place: Place<'a>,
+    place: Cursor<'a>,
     id: u32,
     texts: Vec<(String, String)>,
 }
@@ -111,7 +111,7 @@ impl<'a> Resolver<'a> {
             }
         }
         // Also those that nobody uses yet, so that they are right when somebody does.
-        let everything = self.scope(&Root::ALL, self.names_of("checks"));
+        let everything = self.scope(&Variable::ALL, self.names_of("checks"));
         for message in named.values() {
             for (tag, text) in &message.texts {
                 self.template(&message.place.key(tag), text, &everything);
@@ -125,7 +125,7 @@ impl<'a> Resolver<'a> {
     /// same number.
     fn number(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         own: Option<u32>,
         beside: Option<&IndexMap<String, Value>>,
     ) {
@@ -172,7 +172,7 @@ impl<'a> Resolver<'a> {
 
     fn texts(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         file: &file::NamedMessage,
     ) -> Option<Vec<(String, String)>> {
         let mut texts: Vec<(String, String)> = Vec::new();
@@ -215,7 +215,7 @@ impl<'a> Resolver<'a> {
         (!texts.is_empty()).then_some(texts)
     }
 
-    fn no_words(&mut self, place: &Place<'_>) {
+    fn no_words(&mut self, place: &Cursor<'_>) {
         self.tell(
             place,
             "there are no words here",
@@ -223,7 +223,7 @@ impl<'a> Resolver<'a> {
         );
     }
 
-    fn builtin(&mut self, named: &BTreeMap<String, Named<'a>>) -> Option<Builtin> {
+    fn builtin(&mut self, named: &BTreeMap<String, Named<'a>>) -> Option<BuiltinMessages> {
         let mut words = BTreeMap::new();
         // Some of them are said when nothing is known, so they read nothing.
         let nothing = self.scope(&[], Vec::new());
@@ -244,14 +244,14 @@ impl<'a> Resolver<'a> {
             let texts = compiled?;
             words.insert(
                 name,
-                Arc::new(Wording {
+                Arc::new(MessageTemplate {
                     name: Some(name.to_owned()),
                     id,
                     texts,
                 }),
             );
         }
-        Some(Builtin {
+        Some(BuiltinMessages {
             try_again: words.remove("try_again")?,
             not_valid: words.remove("not_valid")?,
             required: words.remove("required")?,
@@ -263,7 +263,7 @@ impl<'a> Resolver<'a> {
 
     fn compile_texts(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         texts: &[(String, String)],
         scope: &Scope,
     ) -> Option<Vec<(String, Template)>> {
@@ -296,11 +296,11 @@ impl<'a> Resolver<'a> {
     /// The words beside a check.
     pub(super) fn wording(
         &mut self,
-        place: &Place<'a>,
+        place: &Cursor<'a>,
         message: &file::Message,
         scope: &Scope,
         messages: &Messages<'a>,
-    ) -> Option<Arc<Wording>> {
+    ) -> Option<Arc<MessageTemplate>> {
         let wording = match message {
             file::Message::Text(file::Template(text)) if is_name(text) => {
                 match messages.named.get(text) {
@@ -309,7 +309,7 @@ impl<'a> Resolver<'a> {
                         let compiled = self.compile_texts(&named.place, &named.texts, scope);
                         self.explain(before, &format!("`{}` says it", place.path));
                         let texts = compiled?;
-                        Wording {
+                        MessageTemplate {
                             name: Some(text.clone()),
                             id: named.id,
                             texts,
@@ -324,7 +324,7 @@ impl<'a> Resolver<'a> {
             }
             file::Message::Text(file::Template(text)) => {
                 let template = self.template(place, text, scope)?;
-                Wording {
+                MessageTemplate {
                     name: None,
                     id: INLINE_ID,
                     texts: vec![(String::new(), template)],
@@ -334,7 +334,7 @@ impl<'a> Resolver<'a> {
                 self.number(place, None, Some(&file.texts));
                 let texts = self.texts(place, file)?;
                 let texts = self.compile_texts(place, &texts, scope)?;
-                Wording {
+                MessageTemplate {
                     name: None,
                     id: file.id.unwrap_or(INLINE_ID),
                     texts,
@@ -346,10 +346,10 @@ impl<'a> Resolver<'a> {
 
     fn unnamed(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         name: &str,
         messages: &Messages<'_>,
-    ) -> Option<Arc<Wording>> {
+    ) -> Option<Arc<MessageTemplate>> {
         let own = OWN.map(|(own, ..)| own);
         if let (Some(builtin), true) = (&messages.builtin, own.contains(&name)) {
             return Some(Arc::clone(match name {
@@ -390,7 +390,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The names at some place, for expressions.
-    pub(super) fn scope(&self, roots: &[Root], checks: Vec<String>) -> Scope {
+    pub(super) fn scope(&self, roots: &[Variable], checks: Vec<String>) -> Scope {
         Scope {
             roots: roots.to_vec(),
             checks,

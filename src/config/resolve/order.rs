@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Place, Resolver};
+use super::{Cursor, Resolver};
 use crate::checks::Check;
 
 impl<'a> Resolver<'a> {
-    pub(super) fn order(&mut self, checks: &[(Check, Place<'a>)]) {
+    pub(super) fn order(&mut self, checks: &[(Check, Cursor<'a>)]) {
         self.circles(checks);
         self.same_places(checks);
     }
 
-    fn circles(&mut self, checks: &[(Check, Place<'a>)]) {
+    fn circles(&mut self, checks: &[(Check, Cursor<'a>)]) {
         let waits: BTreeMap<&str, Vec<String>> = checks
             .iter()
             .map(|(check, _)| (check.name.as_str(), check.waits_for()))
@@ -40,8 +40,8 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn same_places(&mut self, checks: &[(Check, Place<'a>)]) {
-        let sets: Vec<(&Check, &Place<'a>, &Vec<String>)> = checks
+    fn same_places(&mut self, checks: &[(Check, Cursor<'a>)]) {
+        let sets: Vec<(&Check, &Cursor<'a>, &Vec<String>)> = checks
             .iter()
             .flat_map(|(check, place)| check.set.iter().map(move |set| (check, place, &set.path)))
             .collect();

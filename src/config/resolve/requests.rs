@@ -3,22 +3,22 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::{Place, Resolver};
+use super::{Cursor, Resolver};
 use crate::base::diagnostics::{Problem, did_you_mean, listed, quoted};
 use crate::config::file;
 use crate::config::tree::Kind;
 use crate::expression::{JsonTemplate, Piece, Scope, Template};
-use crate::model::request::{Content, Method, Plan};
+use crate::model::request::{BodyTemplate, Method, RequestTemplate};
 
 const VERBS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 impl<'a> Resolver<'a> {
     pub(super) fn request(
         &mut self,
-        place: &Place<'a>,
+        place: &Cursor<'a>,
         file: &file::Request,
         scope: &Scope,
-    ) -> Option<Plan> {
+    ) -> Option<RequestTemplate> {
         let verbs = [
             (Method::Get, &file.get),
             (Method::Post, &file.post),
@@ -73,7 +73,7 @@ impl<'a> Resolver<'a> {
             ),
             None => self.whole_url(&target_place, path, scope)?,
         };
-        Some(Plan {
+        Some(RequestTemplate {
             service: service?,
             method,
             path: path?,
@@ -83,7 +83,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn service_named(&mut self, place: &Place<'_>, service: &file::Text) -> Option<String> {
+    fn service_named(&mut self, place: &Cursor<'_>, service: &file::Text) -> Option<String> {
         let name = self.text(service)?;
         let services = self.root.key("services");
         let known = services.entries().iter().map(|entry| entry.key.as_str());
@@ -99,7 +99,7 @@ impl<'a> Resolver<'a> {
     /// A path behind a named service's address.
     fn path(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         template: &file::Template,
         scope: &Scope,
     ) -> Option<Template> {
@@ -128,7 +128,7 @@ impl<'a> Resolver<'a> {
     /// A whole URL: the host is the operator's own words, what comes behind is a path.
     fn whole_url(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         template: &file::Template,
         scope: &Scope,
     ) -> Option<(Option<String>, Option<Template>)> {
@@ -147,7 +147,7 @@ impl<'a> Resolver<'a> {
 
     fn headers(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         headers: &IndexMap<String, file::Template>,
         scope: &Scope,
     ) -> Option<Vec<(String, Template)>> {
@@ -165,7 +165,7 @@ impl<'a> Resolver<'a> {
 
     pub(super) fn templates(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         templates: &IndexMap<String, file::Template>,
         scope: &Scope,
     ) -> Option<Vec<(String, Template)>> {
@@ -181,11 +181,11 @@ impl<'a> Resolver<'a> {
 
     fn body(
         &mut self,
-        place: &Place<'a>,
+        place: &Cursor<'a>,
         file: &file::Request,
         method: Option<Method>,
         scope: &Scope,
-    ) -> Option<Content> {
+    ) -> Option<BodyTemplate> {
         let json = place.key("json");
         if matches!(json.node.map(|node| &node.kind), Some(Kind::Null)) {
             self.problems.push(Problem::nothing(json.path, json.at));
@@ -213,18 +213,18 @@ impl<'a> Resolver<'a> {
         match (&file.json, &file.form) {
             (Some(json), _) => self
                 .json(&place.key("json"), json, scope)
-                .map(Content::Json),
+                .map(BodyTemplate::Json),
             (None, Some(form)) => self
                 .templates(&place.key("form"), form, scope)
-                .map(Content::Form),
-            (None, None) => Some(Content::Empty),
+                .map(BodyTemplate::Form),
+            (None, None) => Some(BodyTemplate::Empty),
         }
     }
 
     /// A JSON value whose texts are templates.
     pub(super) fn json(
         &mut self,
-        place: &Place<'a>,
+        place: &Cursor<'a>,
         value: &Value,
         scope: &Scope,
     ) -> Option<JsonTemplate> {
@@ -283,7 +283,7 @@ fn has_fragment(template: &str) -> bool {
 }
 
 fn looks_like_expression(name: &str) -> bool {
-    let roots = crate::expression::Root::ALL.map(crate::expression::Root::name);
+    let roots = crate::expression::Variable::ALL.map(crate::expression::Variable::name);
     let first: String = name
         .chars()
         .take_while(|character| character.is_ascii_alphanumeric() || *character == '_')

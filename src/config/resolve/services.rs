@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Place, Resolver};
+use super::{Cursor, Resolver};
 use crate::base::diagnostics::Problem;
 use crate::base::secret::Secret;
 use crate::config::file;
@@ -71,7 +71,7 @@ impl Resolver<'_> {
         }
     }
 
-    pub(super) fn service_url(&mut self, place: &Place<'_>, text: &file::Text) -> Option<Url> {
+    pub(super) fn service_url(&mut self, place: &Cursor<'_>, text: &file::Text) -> Option<Url> {
         let text = self.text(text)?;
         match service_url(&text) {
             Ok(url) => Some(url),
@@ -84,7 +84,7 @@ impl Resolver<'_> {
 
     fn service_headers(
         &mut self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         headers: &indexmap::IndexMap<String, file::Text>,
     ) -> Vec<(String, Secret)> {
         let mut read = Vec::new();
@@ -100,7 +100,7 @@ impl Resolver<'_> {
         read
     }
 
-    pub(super) fn header_name(&mut self, place: &Place<'_>, name: &str) {
+    pub(super) fn header_name(&mut self, place: &Cursor<'_>, name: &str) {
         if http::HeaderName::try_from(name).is_err() {
             self.tell(place, format!("`{name}` is no name of a header"), None);
         } else if OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
@@ -112,7 +112,7 @@ impl Resolver<'_> {
         }
     }
 
-    pub(super) fn header_value(&mut self, place: &Place<'_>, value: &str) {
+    pub(super) fn header_value(&mut self, place: &Cursor<'_>, value: &str) {
         if http::HeaderValue::try_from(value).is_err() {
             self.tell(
                 place,
@@ -122,7 +122,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn limit(&mut self, place: &Place<'_>, file: &file::Limit) -> Limit {
+    fn limit(&mut self, place: &Cursor<'_>, file: &file::Limit) -> Limit {
         let concurrent = file.concurrent.as_ref().map(|number| {
             let number = file::Decimal(number.0.clone());
             self.amount(&place.key("concurrent"), Some(&number), 8.0, (1.0, 1000.0))
@@ -146,8 +146,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn signing_keys(&mut self, place: &Place<'_>, sign: &file::Sign) -> Vec<SigningKey> {
-        let secrets: Vec<(Place<'_>, &file::Text)> = match (&sign.secret, &sign.secrets) {
+    fn signing_keys(&mut self, place: &Cursor<'_>, sign: &file::Sign) -> Vec<SigningKey> {
+        let secrets: Vec<(Cursor<'_>, &file::Text)> = match (&sign.secret, &sign.secrets) {
             (Some(secret), None) => vec![(place.key("secret"), secret)],
             (None, Some(secrets)) if !secrets.is_empty() => {
                 let place = place.key("secrets");
@@ -181,7 +181,7 @@ impl Resolver<'_> {
         keys
     }
 
-    pub(super) fn auth(&mut self, place: &Place<'_>, auth: &file::Auth) -> Option<Auth> {
+    pub(super) fn auth(&mut self, place: &Cursor<'_>, auth: &file::Auth) -> Option<Auth> {
         match auth {
             file::Auth::Bearer(file::Bearer { token }) => {
                 let token = self.text(token)?;
@@ -231,7 +231,7 @@ impl Resolver<'_> {
     }
 
     /// The service that the host of a whole URL makes, by its origin. `address` is what stands before the path.
-    pub(super) fn service_of_url(&mut self, place: &Place<'_>, address: &str) -> Option<String> {
+    pub(super) fn service_of_url(&mut self, place: &Cursor<'_>, address: &str) -> Option<String> {
         let url = match service_url(address) {
             Ok(url) => url,
             Err((message, hint)) => {

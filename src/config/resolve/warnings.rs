@@ -1,11 +1,11 @@
 //! Warnings: settings that are valid and probably a mistake.
 
-use super::{Place, Resolver};
+use super::{Cursor, Resolver};
 use crate::checks::{Check, Mode, Policy, Reads};
 use crate::kratos::schema::{TraitType, trait_type};
 
 impl<'a> Resolver<'a> {
-    pub(super) fn warn_about_checks(&mut self, checks: &[(Check, Place<'a>)]) {
+    pub(super) fn warn_about_checks(&mut self, checks: &[(Check, Cursor<'a>)]) {
         for (check, place) in checks {
             self.warn_about_types(check, place);
             self.warn_about_accept(check, place);
@@ -13,7 +13,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn warn_about_reserve(&mut self, check: &Check, place: &Place<'a>) {
+    fn warn_about_reserve(&mut self, check: &Check, place: &Cursor<'a>) {
         if check.reserve.is_some() && !self.has_admin_url() {
             self.warn(
                 &place.key("reserve"),
@@ -25,7 +25,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Kratos lets a trait without a type hold anything, so a visitor may send a list where the check expects a text.
-    fn warn_about_types(&mut self, check: &Check, place: &Place<'a>) {
+    fn warn_about_types(&mut self, check: &Check, place: &Cursor<'a>) {
         let Some(schema) = self.identity_schema.clone() else {
             return;
         };
@@ -62,7 +62,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn warn_about_accept(&mut self, check: &Check, place: &Place<'a>) {
+    fn warn_about_accept(&mut self, check: &Check, place: &Cursor<'a>) {
         if check.unavailable.default == Policy::Accept
             && check.ask.is_some()
             && check.mode == Mode::Enforce

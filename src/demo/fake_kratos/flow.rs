@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::account::Account;
 use super::form::Form;
-use super::visit::{Method, Visit};
+use super::visit::{Method, SignUpInput};
 use crate::base::clock::{Timestamp, later};
 use crate::kratos::Flow as Kind;
 
@@ -30,7 +30,7 @@ pub struct Flow {
 impl Flow {
     /// The flow of somebody who sends off a form now. `before` is whose profile they change.
     #[must_use]
-    pub fn of(visit: &Visit, before: Option<Account>, now: Timestamp) -> Self {
+    pub fn of(visit: &SignUpInput, before: Option<Account>, now: Timestamp) -> Self {
         let traits = visit.traits.held();
         let (kind, form) = if before.is_some() {
             (Kind::Settings, Form::of_settings(&traits))
@@ -59,7 +59,7 @@ impl Flow {
 
     /// `ctx` of a call about `account`.
     #[must_use]
-    pub fn ctx(&self, account: &Account, visit: &Visit) -> Value {
+    pub fn ctx(&self, account: &Account, visit: &SignUpInput) -> Value {
         let kind = self.kind.as_str();
         let action = format!("{KRATOS}/self-service/{kind}?flow={}", self.id);
         let mut flow = json!({

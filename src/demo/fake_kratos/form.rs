@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::visit::{Method, Steps, Traits};
-use crate::kratos::reply::Placed;
+use crate::kratos::reply::PlacedMessages;
 use percent_encoding::percent_decode_str;
 
 /// `flow.ui`, as of a Kratos with this one method.
@@ -94,7 +94,7 @@ impl Form {
 
     /// Takes the messages of a refusal: those of earlier tries go, each goes to the field that it names, and what names
     /// no field that is there makes Kratos add one.
-    pub fn take(&mut self, refusal: &[Placed]) {
+    pub fn take(&mut self, refusal: &[PlacedMessages]) {
         self.messages.clear();
         for placed in refusal {
             let name = node_name(&placed.instance_ptr);

@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// What a person sends off.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Visit {
+pub struct SignUpInput {
     /// What they typed.
     pub traits: Traits,
     /// How they sign up.

@@ -60,7 +60,7 @@ impl Exchange {
 }
 
 /// All exchanges, the latest last.
-pub struct Book {
+pub struct RequestLog {
     pages: Mutex<(u64, VecDeque<Exchange>)>,
     changed: watch::Sender<u64>,
     /// Tell exchanges at length, as part of the story, instead of in one line.
@@ -68,7 +68,7 @@ pub struct Book {
     clock: Clock,
 }
 
-impl Book {
+impl RequestLog {
     /// An empty one.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -79,7 +79,7 @@ impl Book {
         })
     }
 
-    /// Tells whenever something is written, here or with [`Book::touch`].
+    /// Tells whenever something is written, here or with [`RequestLog::touch`].
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -198,7 +198,7 @@ impl Book {
 
 /// An exchange under way. If it is dropped, there was no answer.
 pub struct Entry {
-    book: Arc<Book>,
+    book: Arc<RequestLog>,
     number: u64,
     open: bool,
 }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Behaviour, Book, Service};
+use super::{Behaviour, RequestLog, Service};
 use crate::app::told_to_stop;
 use crate::demo::walkthrough::say;
 
@@ -26,7 +26,7 @@ struct Wanted {
 
 /// Serves them until the program is told to stop.
 pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
-    let book = Book::new();
+    let book = RequestLog::new();
     let both = Data::new(Both {
         register: Service::register(&book),
         crm: Service::crm(&book),

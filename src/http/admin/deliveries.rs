@@ -3,16 +3,16 @@
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Path, Payload};
 
-use super::error::Failure;
-use super::{Operator, query, selection};
-use crate::store::Shown;
-use crate::store::admin::{self, Done, Page};
+use super::error::ApiError;
+use super::{AdminState, query, selection};
+use crate::store::DeliveryDetails;
+use crate::store::admin::{self, ActionResult, Page};
 
 /// `GET /deliveries`
 pub(super) async fn list(
     request: HttpRequest,
-    operator: Data<Operator>,
-) -> Result<Json<Page>, Failure> {
+    operator: Data<AdminState>,
+) -> Result<Json<Page>, ApiError> {
     let (filter, limit) = query::read(request.query_string())?;
     Ok(Json(admin::page(&*operator.store, &filter, limit).await?))
 }
@@ -20,19 +20,21 @@ pub(super) async fn list(
 /// `GET /deliveries/{id}`
 pub(super) async fn show(
     id: Path<String>,
-    operator: Data<Operator>,
-) -> Result<Json<Shown>, Failure> {
+    operator: Data<AdminState>,
+) -> Result<Json<DeliveryDetails>, ApiError> {
     let id = query::id("id", &id)?;
     let shown = operator.store.show(id).await?;
-    shown.map(Json).ok_or_else(|| Failure::no_such_delivery(id))
+    shown
+        .map(Json)
+        .ok_or_else(|| ApiError::no_such_delivery(id))
 }
 
 /// `POST /deliveries/retry`
 pub(super) async fn retry(
     request: HttpRequest,
     payload: Payload,
-    operator: Data<Operator>,
-) -> Result<Json<Done>, Failure> {
+    operator: Data<AdminState>,
+) -> Result<Json<ActionResult>, ApiError> {
     let filter = selection::read(&request, payload).await?;
     let now = operator.clock.now();
     let done = admin::retry(&*operator.store, &filter, now, &operator.keep_trying).await?;
@@ -45,8 +47,8 @@ pub(super) async fn retry(
 pub(super) async fn discard(
     request: HttpRequest,
     payload: Payload,
-    operator: Data<Operator>,
-) -> Result<Json<Done>, Failure> {
+    operator: Data<AdminState>,
+) -> Result<Json<ActionResult>, ApiError> {
     let filter = selection::read(&request, payload).await?;
     let done = admin::discard(&*operator.store, &filter, operator.clock.now()).await?;
     tracing::info!(count = done.count, "An operator discarded deliveries");

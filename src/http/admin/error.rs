@@ -13,8 +13,8 @@ use crate::store;
 /// Why something could not be done.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Error")]
-pub(super) struct Failure {
-    error: Words,
+pub(super) struct ApiError {
+    error: ErrorBody,
     #[serde(skip)]
     status: StatusCode,
 }
@@ -22,17 +22,17 @@ pub(super) struct Failure {
 /// What is wrong.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ErrorWords")]
-struct Words {
+struct ErrorBody {
     /// What is wrong, and where.
     message: String,
     /// How to mend it.
     hint: Option<String>,
 }
 
-impl Failure {
+impl ApiError {
     fn new(status: StatusCode, message: String, hint: impl Into<Option<String>>) -> Self {
         Self {
-            error: Words {
+            error: ErrorBody {
                 message,
                 hint: hint.into(),
             },
@@ -97,7 +97,7 @@ impl Failure {
     }
 }
 
-impl From<store::Error> for Failure {
+impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         tracing::error!(
             error = error.in_full(),
@@ -112,19 +112,19 @@ impl From<store::Error> for Failure {
     }
 }
 
-impl From<store::admin::Unusable> for Failure {
-    fn from(unusable: store::admin::Unusable) -> Self {
+impl From<store::admin::InvalidFilter> for ApiError {
+    fn from(unusable: store::admin::InvalidFilter) -> Self {
         Self::asked_wrongly(unusable.to_string(), None)
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ApiError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.error.message)
     }
 }
 
-impl ResponseError for Failure {
+impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         self.status
     }
@@ -134,7 +134,7 @@ impl ResponseError for Failure {
     }
 }
 
-impl Responder for Failure {
+impl Responder for ApiError {
     type Body = actix_web::body::BoxBody;
 
     fn respond_to(self, _: &HttpRequest) -> HttpResponse {

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::error::Failure;
+use super::error::ApiError;
 use super::query::Parameter;
-use super::{Operator, query, selection};
+use super::{AdminState, query, selection};
 use crate::base::clock::Timestamp;
 use crate::checks::deferred::{self, Lifted};
 use crate::model::late_refusal::{LateRefusal, OnLateRefusal};
@@ -89,8 +89,8 @@ impl From<LateRefusal> for ListedLateRefusal {
 /// `GET /late-refusals`
 pub(super) async fn list(
     request: HttpRequest,
-    operator: Data<Operator>,
-) -> Result<Json<LateRefusalPage>, Failure> {
+    operator: Data<AdminState>,
+) -> Result<Json<LateRefusalPage>, ApiError> {
     let words = query::words(request.query_string(), &PARAMETERS)?;
     let word = |name: &str| words.get(name).map(String::as_str);
     let limit = word("limit").map_or(Ok(query::LIMIT), query::limit)?;
@@ -118,12 +118,12 @@ pub(super) async fn list(
 }
 
 /// Reads the `next` of a page.
-fn place(text: &str) -> Result<(Uuid, String), Failure> {
+fn place(text: &str) -> Result<(Uuid, String), ApiError> {
     let place = text
         .split_once(':')
         .and_then(|(id, check)| Some((Uuid::parse_str(id).ok()?, check.to_owned())));
     place.ok_or_else(|| {
-        Failure::asked_wrongly(
+        ApiError::asked_wrongly(
             format!("`after`: `{text}` is not the `next` of a page"),
             "give the `next` of the page before as it is".to_owned(),
         )
@@ -134,15 +134,15 @@ fn place(text: &str) -> Result<(Uuid, String), Failure> {
 pub(super) async fn lift(
     request: HttpRequest,
     payload: Payload,
-    operator: Data<Operator>,
-) -> Result<Json<Lifted>, Failure> {
+    operator: Data<AdminState>,
+) -> Result<Json<Lifted>, ApiError> {
     let hint = r#"send {"identity": "…"}, and "check" to lift the refusal of one check"#;
     let asked: LateRefusalLift = selection::body(&request, payload, hint).await?;
     let id = query::id("identity", &asked.identity)?;
     let check = asked.check.as_deref();
     let lifted = deferred::lift(&*operator.store, id, check, operator.clock.now()).await?;
     if lifted.checks.is_empty() {
-        return Err(Failure::no_such_late_refusal(id, check));
+        return Err(ApiError::no_such_late_refusal(id, check));
     }
     operator.stored.notify_one();
     tracing::info!(identity.id = %id, checks = ?lifted.checks, "An operator lifted late refusals");

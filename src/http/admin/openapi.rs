@@ -4,7 +4,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::error::Failure;
+use super::error::ApiError;
 use super::routes::{Answer, OPERATIONS, Operation, Verb};
 
 const SCHEMAS: &str = "/components/schemas";
@@ -19,7 +19,7 @@ const ABOUT: &str = "What operators and their monitoring call: deliveries, late 
 pub fn document() -> Value {
     let mut answers = generator(SchemaSettings::draft2020_12().for_serialize());
     let mut bodies = generator(SchemaSettings::draft2020_12().for_deserialize());
-    let failure = answers.subschema_for::<Failure>().to_value();
+    let failure = answers.subschema_for::<ApiError>().to_value();
     let mut paths = Map::new();
     for operation in &OPERATIONS {
         let described = described(operation, &mut answers, &mut bodies, &failure);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use super::error::Failure;
+use super::error::ApiError;
 use crate::base::clock::{Timestamp, moment};
 use crate::model::delivery::State;
 use crate::store::Filter;
@@ -66,7 +66,7 @@ pub(super) const PARAMETERS: [Parameter; 7] = [
 ];
 
 /// Reads what stands behind the `?` of `GET /deliveries`: which deliveries, and how many.
-pub(super) fn read(query: &str) -> Result<(Filter, u32), Failure> {
+pub(super) fn read(query: &str) -> Result<(Filter, u32), ApiError> {
     let words = words(query, &PARAMETERS)?;
     let word = |name: &str| words.get(name).map(String::as_str);
     let filter = Filter {
@@ -88,18 +88,18 @@ pub(super) fn read(query: &str) -> Result<(Filter, u32), Failure> {
 pub(super) fn words(
     query: &str,
     parameters: &[Parameter],
-) -> Result<HashMap<String, String>, Failure> {
+) -> Result<HashMap<String, String>, ApiError> {
     let mut words: HashMap<String, String> = HashMap::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let known = || parameters.iter().map(|known| known.name);
         if !known().any(|known| known == name) {
-            return Err(Failure::asked_wrongly(
+            return Err(ApiError::asked_wrongly(
                 format!("`{name}` is not known here"),
                 format!("known are {}", known().collect::<Vec<_>>().join(", ")),
             ));
         }
         if words.insert(name.to_string(), value.into_owned()).is_some() {
-            return Err(Failure::asked_wrongly(
+            return Err(ApiError::asked_wrongly(
                 format!("`{name}` stands here twice"),
                 "write it once".to_owned(),
             ));
@@ -109,9 +109,9 @@ pub(super) fn words(
 }
 
 /// Reads an id; `place` is where it stands.
-pub(super) fn id(place: &str, text: &str) -> Result<Uuid, Failure> {
+pub(super) fn id(place: &str, text: &str) -> Result<Uuid, ApiError> {
     Uuid::parse_str(text).map_err(|_| {
-        Failure::asked_wrongly(
+        ApiError::asked_wrongly(
             format!("`{place}`: `{text}` is no id"),
             "an id looks like 0198a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b".to_owned(),
         )
@@ -119,9 +119,9 @@ pub(super) fn id(place: &str, text: &str) -> Result<Uuid, Failure> {
 }
 
 /// Reads the name of a state.
-pub(super) fn state(text: &str) -> Result<State, Failure> {
+pub(super) fn state(text: &str) -> Result<State, ApiError> {
     State::named(text).ok_or_else(|| {
-        Failure::asked_wrongly(
+        ApiError::asked_wrongly(
             format!("`state`: `{text}` is no state"),
             format!("it is one of {}", State::ALL.map(State::as_str).join(", ")),
         )
@@ -129,9 +129,9 @@ pub(super) fn state(text: &str) -> Result<State, Failure> {
 }
 
 /// Reads a day or a moment; `place` is where it stands.
-pub(super) fn time(place: &str, text: &str) -> Result<Timestamp, Failure> {
+pub(super) fn time(place: &str, text: &str) -> Result<Timestamp, ApiError> {
     moment(text).ok_or_else(|| {
-        Failure::asked_wrongly(
+        ApiError::asked_wrongly(
             format!("`{place}`: `{text}` is no day and no moment"),
             "write 2026-11-01 or 2026-11-01T12:00:00Z (a `+` in a URL is written %2B)".to_owned(),
         )
@@ -139,10 +139,10 @@ pub(super) fn time(place: &str, text: &str) -> Result<Timestamp, Failure> {
 }
 
 /// Reads how many are listed.
-pub(super) fn limit(text: &str) -> Result<u32, Failure> {
+pub(super) fn limit(text: &str) -> Result<u32, ApiError> {
     let limit = text.parse().ok().filter(|limit| (1..=MOST).contains(limit));
     limit.ok_or_else(|| {
-        Failure::asked_wrongly(
+        ApiError::asked_wrongly(
             format!("`limit`: `{text}` is no number from 1 to {MOST}"),
             "more are listed page by page: give the `next` of one answer as `after`".to_owned(),
         )

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::late_refusals::{self, LateRefusalLift, LateRefusalPage};
 use super::query::{PARAMETERS, Parameter};
-use super::selection::Asked;
+use super::selection::Selection;
 use super::{deliveries, document};
 use crate::base::telemetry::metrics::CONTENT_TYPE;
 use crate::checks::deferred::Lifted;
 use crate::http::health;
-use crate::store::Shown;
-use crate::store::admin::{Done, Page};
+use crate::store::DeliveryDetails;
+use crate::store::admin::{ActionResult, Page};
 
 /// Makes a shape, with what it refers to.
 pub(super) type Schema = fn(&mut SchemaGenerator) -> Value;
@@ -97,8 +97,8 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         name: "retryDeliveries",
         is: "Makes pending and abandoned deliveries due now; abandoned ones are tried for their plan's `keep_trying_for` anew",
         query: &[],
-        body: Some(|schemas| schemas.subschema_for::<Asked>().to_value()),
-        answer: Answer::Json(|schemas| schemas.subschema_for::<Done>().to_value()),
+        body: Some(|schemas| schemas.subschema_for::<Selection>().to_value()),
+        answer: Answer::Json(|schemas| schemas.subschema_for::<ActionResult>().to_value()),
         otherwise: &CHANGE,
         route: || post().to(deliveries::retry),
     },
@@ -108,8 +108,8 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         name: "discardDeliveries",
         is: "Ends pending and abandoned deliveries for good and forgets what they held",
         query: &[],
-        body: Some(|schemas| schemas.subschema_for::<Asked>().to_value()),
-        answer: Answer::Json(|schemas| schemas.subschema_for::<Done>().to_value()),
+        body: Some(|schemas| schemas.subschema_for::<Selection>().to_value()),
+        answer: Answer::Json(|schemas| schemas.subschema_for::<ActionResult>().to_value()),
         otherwise: &CHANGE,
         route: || post().to(deliveries::discard),
     },
@@ -120,7 +120,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         is: "Shows one delivery with its tries, without what it holds",
         query: &[],
         body: None,
-        answer: Answer::Json(|schemas| schemas.subschema_for::<Shown>().to_value()),
+        answer: Answer::Json(|schemas| schemas.subschema_for::<DeliveryDetails>().to_value()),
         otherwise: &[ASKED_WRONGLY, (404, "There is no such delivery."), AWAY],
         route: || get().to(deliveries::show),
     },

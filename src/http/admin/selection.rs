@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::error::Failure;
+use super::error::ApiError;
 use super::query::{id, state, time};
 use crate::model::delivery::State;
 use crate::store::Filter;
@@ -21,7 +21,7 @@ const MOST_IDS: usize = 1000;
 /// Which deliveries: those named by `ids`, or `all` that the other members leave.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct Selection {
     /// These deliveries.
     #[schemars(with = "Option<Vec<String>>", length(max = MOST_IDS), extend("items" = json!({"type": "string", "format": "uuid"})))]
     ids: Option<Vec<String>>,
@@ -46,9 +46,9 @@ pub(super) struct Asked {
 }
 
 /// Reads which deliveries the body of a request names.
-pub(super) async fn read(request: &HttpRequest, payload: Payload) -> Result<Filter, Failure> {
+pub(super) async fn read(request: &HttpRequest, payload: Payload) -> Result<Filter, ApiError> {
     let hint = r#"send {"ids": ["…"]}, or {"all": true} with plan, state, identity, since or until to narrow it"#;
-    body::<Asked>(request, payload, hint).await?.filter()
+    body::<Selection>(request, payload, hint).await?.filter()
 }
 
 /// Reads the body of a request: JSON, and said to be. `hint` says what to send.
@@ -56,23 +56,23 @@ pub(super) async fn body<T: DeserializeOwned>(
     request: &HttpRequest,
     payload: Payload,
     hint: &str,
-) -> Result<T, Failure> {
+) -> Result<T, ApiError> {
     // Read to its end first: who is still writing would not see our answer.
     let body = match payload.to_bytes_limited(MOST_BYTES).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => {
-            return Err(Failure::asked_wrongly(
+            return Err(ApiError::asked_wrongly(
                 format!("the body did not arrive whole: {error}"),
                 None,
             ));
         }
-        Err(_) => return Err(Failure::too_long(MOST_BYTES)),
+        Err(_) => return Err(ApiError::too_long(MOST_BYTES)),
     };
     if !is_json(request) {
-        return Err(Failure::no_json());
+        return Err(ApiError::no_json());
     }
     serde_json::from_slice(&body).map_err(|error| {
-        Failure::asked_wrongly(format!("the body cannot be read: {error}"), hint.to_owned())
+        ApiError::asked_wrongly(format!("the body cannot be read: {error}"), hint.to_owned())
     })
 }
 
@@ -84,11 +84,11 @@ fn is_json(request: &HttpRequest) -> bool {
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
-impl Asked {
-    fn filter(self) -> Result<Filter, Failure> {
+impl Selection {
+    fn filter(self) -> Result<Filter, ApiError> {
         let ids = self.ids.unwrap_or_default();
         let which = |message: &str| {
-            Failure::asked_wrongly(
+            ApiError::asked_wrongly(
                 message.to_owned(),
                 r#"name them by `ids`, or say `"all": true` for all that plan, state, identity, since and until leave"#
                     .to_owned(),
@@ -102,7 +102,7 @@ impl Asked {
             (true, true) | (false, false) => {}
         }
         if ids.len() > MOST_IDS {
-            return Err(Failure::asked_wrongly(
+            return Err(ApiError::asked_wrongly(
                 format!("`ids` names {} deliveries", ids.len()),
                 format!("name at most {MOST_IDS} at once"),
             ));

@@ -11,12 +11,12 @@ use futures_util::StreamExt as _;
 use crate::base::clock::{Timestamp, later, milliseconds};
 use crate::base::telemetry::Trace;
 use crate::http::hooks::auth;
-use crate::http::hooks::idempotency::{Key, Where};
+use crate::http::hooks::idempotency::{Key, RunOn};
 use crate::http::hooks::post;
 use crate::http::hooks::pre;
-use crate::http::hooks::response::Answer;
+use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::sign_in;
-use crate::http::hooks::state::Door;
+use crate::http::hooks::state::HookState;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Hook, Stage};
 
@@ -28,11 +28,11 @@ const TO_WRITE_THE_ANSWER: Duration = Duration::from_millis(50);
 
 /// One call, as far as it is the same for both stages.
 #[derive(Clone)]
-pub struct Call {
+pub struct HookCall {
     /// Which hook it came through.
     pub hook: Hook,
     /// What it carries, or why it could not be read.
-    pub body: Result<Bytes, Unread>,
+    pub body: Result<Bytes, BodyError>,
     /// When it came.
     pub at: Timestamp,
     /// By when it must be answered.
@@ -45,7 +45,7 @@ pub struct Call {
 
 /// Why a body could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unread {
+pub enum BodyError {
     /// More than [`MAX_BODY`].
     #[error("the body is longer than {MAX_BODY} bytes")]
     TooLarge,
@@ -60,7 +60,7 @@ pub async fn answer(
     stage: Stage,
     request: HttpRequest,
     payload: Payload,
-    door: Data<Door>,
+    door: Data<HookState>,
 ) -> HttpResponse {
     let at = door.clock.now();
     let until = later(at, door.deadline.saturating_sub(TO_WRITE_THE_ANSWER));
@@ -80,7 +80,7 @@ pub async fn answer(
             door.alarm("unauthorized");
         }
         let reply = door.refuse(RefusalStatus::Unauthorized, &door.builtin.not_possible);
-        return counted(&door, &hook, at, Answer::new(reply, "unauthorized"));
+        return counted(&door, &hook, at, HookResponse::new(reply, "unauthorized"));
     }
     let header = |name: &str| {
         request
@@ -94,7 +94,7 @@ pub async fn answer(
         .and_then(Trace::parse)
         .unwrap_or_else(Trace::begin);
     let trigger = trigger.map_or_else(|| key.to_string(), ToOwned::to_owned);
-    let call = Call {
+    let call = HookCall {
         hook: hook.clone(),
         body,
         at,
@@ -114,10 +114,10 @@ pub async fn answer(
         }
     };
     let place = match stage {
-        Stage::Pre if flow.signs_in() => Where::Here,
+        Stage::Pre if flow.signs_in() => RunOn::Caller,
         // A connection to the database must not belong to a thread that ends before it.
-        Stage::Pre if door.checks.are_quick() && !door.pending.reads_record(&hook) => Where::Here,
-        _ => Where::Aside,
+        Stage::Pre if door.checks.are_quick() && !door.pending.reads_record(&hook) => RunOn::Caller,
+        _ => RunOn::MainRuntime,
     };
     // The work ends by itself in time, unless an expression takes too long or something in us broke.
     let latest = later(at, door.deadline.saturating_sub(TO_WRITE_THE_ANSWER / 5));
@@ -130,17 +130,21 @@ pub async fn answer(
 }
 
 /// A hook's URL called with another verb than POST.
-pub async fn wrong_verb(payload: Payload, door: Data<Door>) -> HttpResponse {
+pub async fn wrong_verb(payload: Payload, door: Data<HookState>) -> HttpResponse {
     let _ = read(payload, &door, later(door.clock.now(), door.deadline), 0).await;
     tracing::error!(
         "A hook was called with another verb than POST; write `method: POST` at this hook in kratos.yml"
     );
     let reply = door.refuse(RefusalStatus::MethodNotAllowed, &door.builtin.not_possible);
-    HttpResponse::from(Answer::new(reply, "wrong_verb"))
+    HttpResponse::from(HookResponse::new(reply, "wrong_verb"))
 }
 
 /// Any other URL.
-pub async fn unknown(request: HttpRequest, payload: Payload, door: Data<Door>) -> HttpResponse {
+pub async fn unknown(
+    request: HttpRequest,
+    payload: Payload,
+    door: Data<HookState>,
+) -> HttpResponse {
     let _ = read(payload, &door, later(door.clock.now(), door.deadline), 0).await;
     if request.path().starts_with("/hooks") {
         tracing::error!(
@@ -150,7 +154,7 @@ pub async fn unknown(request: HttpRequest, payload: Payload, door: Data<Door>) -
         );
     }
     let reply = door.refuse(RefusalStatus::NotFound, &door.builtin.not_possible);
-    HttpResponse::from(Answer::new(reply, "unknown"))
+    HttpResponse::from(HookResponse::new(reply, "unknown"))
 }
 
 /// `method=` of a query. What is no name of a method is taken as missing.
@@ -170,7 +174,7 @@ fn method(query: &str) -> String {
     }
 }
 
-fn counted(door: &Door, hook: &Hook, at: Timestamp, answer: Answer) -> HttpResponse {
+fn counted(door: &HookState, hook: &Hook, at: Timestamp, answer: HookResponse) -> HttpResponse {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of one call")]
     let seconds = milliseconds(at, door.clock.now()) as f64 / 1000.0;
     door.count(hook, answer.outcome, seconds);
@@ -181,15 +185,15 @@ fn counted(door: &Door, hook: &Hook, at: Timestamp, answer: Answer) -> HttpRespo
 /// our answer.
 async fn read(
     mut payload: Payload,
-    door: &Door,
+    door: &HookState,
     until: Timestamp,
     most: usize,
-) -> Result<Bytes, Unread> {
+) -> Result<Bytes, BodyError> {
     let all = async {
         let mut body = BytesMut::new();
         let mut length = 0;
         while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|_| Unread::Incomplete)?;
+            let chunk = chunk.map_err(|_| BodyError::Incomplete)?;
             length += chunk.len();
             if length <= most {
                 body.extend_from_slice(&chunk);
@@ -200,11 +204,11 @@ async fn read(
         if length <= most {
             Ok(body.freeze())
         } else {
-            Err(Unread::TooLarge)
+            Err(BodyError::TooLarge)
         }
     };
     door.clock
         .before(until, all)
         .await
-        .unwrap_or(Err(Unread::Incomplete))
+        .unwrap_or(Err(BodyError::Incomplete))
 }

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::base::clock::{Clock, Timestamp, later};
-use crate::http::hooks::response::Answer;
+use crate::http::hooks::response::HookResponse;
 use crate::kratos::Hook;
 
 /// How long an answer is remembered.
@@ -68,37 +68,37 @@ impl fmt::Display for Key {
 }
 
 /// What comes of a work; an error if it panicked.
-type Work = Shared<oneshot::Receiver<Answer>>;
+type Action = Shared<oneshot::Receiver<HookResponse>>;
 
 /// Where a work is begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Where {
+pub enum RunOn {
     /// On the thread that reads the call. Only for what takes some microseconds.
-    Here,
+    Caller,
     /// On the program's own runtime: an expression that takes long holds up nobody, and a caller who leaves
     /// cuts nothing off.
-    Aside,
+    MainRuntime,
 }
 
 /// The calls that are being worked on and the answers of the last two minutes.
 #[derive(Debug)]
-pub struct Answers {
-    kept: Mutex<Kept>,
+pub struct IdempotencyCache {
+    kept: Mutex<Entries>,
     /// Where work is done that is not done at once: not on the threads that read and write HTTP.
     runtime: Handle,
     clock: Clock,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    works: HashMap<Key, (u64, Work)>,
+struct Entries {
+    works: HashMap<Key, (u64, Action)>,
     /// Done, oldest first: key, number, when to forget it, size.
     done: VecDeque<(Key, u64, Timestamp, usize)>,
     bytes: usize,
     next: u64,
 }
 
-impl Answers {
+impl IdempotencyCache {
     /// Nothing remembered yet. Work is done by the runtime in which this is called.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
@@ -111,16 +111,16 @@ impl Answers {
 
     /// The answer to the call `key`: of the work that is under way or done, else of `work`, which then runs
     /// to its end even if nobody waits any more. `None` if the work panicked.
-    pub async fn once<F>(self: &Arc<Self>, key: Key, place: Where, work: F) -> Option<Answer>
+    pub async fn once<F>(self: &Arc<Self>, key: Key, place: RunOn, work: F) -> Option<HookResponse>
     where
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = HookResponse> + Send + 'static,
     {
         let (tell, number, told) = match self.join(key) {
             Ok(told) => return told.await.ok(),
             Err(begun) => begun,
         };
         let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
-        if place == Where::Here
+        if place == RunOn::Caller
             && let Poll::Ready(answer) = poll!(&mut work)
         {
             return self.finish(key, number, answer.ok(), tell);
@@ -138,7 +138,7 @@ impl Answers {
     }
 
     /// The work that is under way or done; or a new one, to be told of when it is done, and its number.
-    fn join(&self, key: Key) -> Result<Work, (oneshot::Sender<Answer>, u64, Work)> {
+    fn join(&self, key: Key) -> Result<Action, (oneshot::Sender<HookResponse>, u64, Action)> {
         let mut kept = self.kept();
         kept.forget_before(self.clock.now());
         if let Some((_, work)) = kept.works.get(&key) {
@@ -156,14 +156,14 @@ impl Answers {
         &self,
         key: Key,
         number: u64,
-        answer: Option<Answer>,
-        tell: oneshot::Sender<Answer>,
-    ) -> Option<Answer> {
+        answer: Option<HookResponse>,
+        tell: oneshot::Sender<HookResponse>,
+    ) -> Option<HookResponse> {
         let mut kept = self.kept();
         let size = answer
             .as_ref()
             .filter(|answer| answer.may_be_repeated())
-            .map(Answer::size);
+            .map(HookResponse::size);
         match (size, key.has_trigger) {
             (Some(size), true) => {
                 kept.bytes += size;
@@ -186,7 +186,7 @@ impl Answers {
         answer
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, Entries> {
         // Nothing in here can panic half-way, so a poisoned lock holds nothing broken.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -204,7 +204,7 @@ impl Answers {
     }
 }
 
-impl Kept {
+impl Entries {
     fn forget_before(&mut self, now: Timestamp) {
         while self
             .done
@@ -245,29 +245,29 @@ mod tests {
         Key::new(&hook, trigger, body.as_bytes())
     }
 
-    struct Scene {
-        answers: Arc<Answers>,
-        hand: crate::base::clock::Hand,
+    struct EvaluationContext {
+        answers: Arc<IdempotencyCache>,
+        hand: crate::base::clock::ManualClock,
         works: Arc<AtomicUsize>,
     }
 
-    fn scene() -> Scene {
+    fn scene() -> EvaluationContext {
         let (clock, hand) = Clock::by_hand(Timestamp::UNIX_EPOCH);
-        Scene {
-            answers: Arc::new(Answers::new(clock)),
+        EvaluationContext {
+            answers: Arc::new(IdempotencyCache::new(clock)),
             hand,
             works: Arc::default(),
         }
     }
 
-    impl Scene {
-        async fn call(&self, key: Key, reply: Reply) -> Option<Answer> {
+    impl EvaluationContext {
+        async fn call(&self, key: Key, reply: Reply) -> Option<HookResponse> {
             let works = Arc::clone(&self.works);
             self.answers
-                .once(key, Where::Here, async move {
+                .once(key, RunOn::Caller, async move {
                     works.fetch_add(1, Ordering::SeqCst);
                     tokio::task::yield_now().await;
-                    Answer::new(reply, "test")
+                    HookResponse::new(reply, "test")
                 })
                 .await
         }
@@ -333,7 +333,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_no_answer_and_is_not_remembered() {
         let scene = scene();
-        for place in [Where::Here, Where::Aside] {
+        for place in [RunOn::Caller, RunOn::MainRuntime] {
             let one = key(Some("p"), "b");
             let panicking = scene
                 .answers
@@ -341,7 +341,7 @@ mod tests {
             assert!(panicking.await.is_none(), "{place:?}");
             let answer = scene
                 .answers
-                .once(one, place, async { Answer::new(Reply::Yes, "test") });
+                .once(one, place, async { HookResponse::new(Reply::Yes, "test") });
             assert_eq!(answer.await.unwrap().status, 204, "{place:?}");
             scene.hand.advance(REMEMBERED_FOR);
         }
@@ -352,8 +352,8 @@ mod tests {
         let scene = scene();
         for reply in [Reply::Yes, Reply::AskAgain] {
             let one = key(Some("t"), "b");
-            let work = async { Answer::new(reply, "test") };
-            let answer = scene.answers.once(one, Where::Here, work).await;
+            let work = async { HookResponse::new(reply, "test") };
+            let answer = scene.answers.once(one, RunOn::Caller, work).await;
             assert_eq!(answer.unwrap().status, 204);
         }
         assert_eq!(scene.answers.len(), 1);
@@ -386,7 +386,7 @@ mod tests {
             .flatten()
             .collect(),
         );
-        let most = MOST_BYTES / Answer::new(many.clone(), "test").size();
+        let most = MOST_BYTES / HookResponse::new(many.clone(), "test").size();
         assert!(most < 500, "{most}");
         for number in 0..most + 5 {
             scene

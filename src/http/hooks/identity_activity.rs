@@ -2,13 +2,13 @@
 
 use crate::base::clock::later;
 use crate::checks::activity::Activity;
-use crate::http::hooks::call::Call;
-use crate::http::hooks::state::Door;
+use crate::http::hooks::call::HookCall;
+use crate::http::hooks::state::HookState;
 use crate::kratos::{Flow, Payload};
 use crate::model::identity_write::{MAX_SETTINGS_WAIT, SavedChange};
 
 /// A settings `pre` has come: Kratos has read the identity and will write all of it, so nothing else may write to it.
-pub async fn settings_begin(door: &Door, call: &Call, payload: &Payload) {
+pub async fn settings_begin(door: &HookState, call: &HookCall, payload: &Payload) {
     if !concerns(door, call) {
         return;
     }
@@ -31,7 +31,7 @@ pub async fn settings_begin(door: &Door, call: &Call, payload: &Payload) {
 }
 
 /// `pre` has refused: there will be no `post`.
-pub fn settings_refused(door: &Door, call: &Call, payload: &Payload) {
+pub fn settings_refused(door: &HookState, call: &HookCall, payload: &Payload) {
     if !concerns(door, call) {
         return;
     }
@@ -44,7 +44,7 @@ pub fn settings_refused(door: &Door, call: &Call, payload: &Payload) {
 }
 
 /// A `post` has come: what was written to the identity is verified, and compared with what the person saved.
-pub async fn post(door: &Door, call: &Call, payload: &Payload) {
+pub async fn post(door: &HookState, call: &HookCall, payload: &Payload) {
     if !door.writes_identities {
         return;
     }
@@ -91,6 +91,6 @@ pub async fn post(door: &Door, call: &Call, payload: &Payload) {
     }
 }
 
-fn concerns(door: &Door, call: &Call) -> bool {
+fn concerns(door: &HookState, call: &HookCall) -> bool {
     door.writes_identities && call.hook.flow == Flow::Settings
 }

@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use crate::base::clock::{Timestamp, later};
 use crate::base::telemetry::Trace;
-use crate::http::hooks::call::Call;
+use crate::http::hooks::call::HookCall;
 use crate::http::hooks::pre::READ_RECORD_WITHIN;
 use crate::http::hooks::report::{Account, report};
-use crate::http::hooks::state::Door;
+use crate::http::hooks::state::HookState;
 use crate::kratos::fingerprint::{GUARD_PREFIX, fingerprint};
 use crate::kratos::{Flow, Payload};
 use crate::model::pending::PendingSignUp;
@@ -27,7 +27,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 const KNOWN_FOR: Duration = Duration::from_hours(24 * 8);
 
 /// A settings call waits a moment for it, because the checks must know what is deferred.
-pub async fn close_before_settings(door: &Door, call: &Call, payload: &Payload) {
+pub async fn close_before_settings(door: &HookState, call: &HookCall, payload: &Payload) {
     let changes = door.resolution.looks_back() || door.pending.wants_updates;
     if call.hook.flow != Flow::Settings || !changes {
         return;
@@ -55,7 +55,7 @@ pub async fn close_before_settings(door: &Door, call: &Call, payload: &Payload) 
 }
 
 /// A login or a recovery is answered from memory, so this is a task of its own. The answer does not wait for it.
-pub fn close_after_sign_in(door: &Arc<Door>, call: &Call, payload: Payload) {
+pub fn close_after_sign_in(door: &Arc<HookState>, call: &HookCall, payload: Payload) {
     let Some(identity) = payload.identity else {
         return;
     };
@@ -111,7 +111,7 @@ fn as_it_was(payload: &Payload) -> Option<Value> {
 
 /// An identity that exists, as the call shows it.
 struct Known<'a> {
-    door: &'a Door,
+    door: &'a HookState,
     trace: Trace,
     identity_id: Uuid,
     identity: &'a Value,

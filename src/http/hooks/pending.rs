@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::base::clock::Timestamp;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Hook, Identifiers, Payload};
-use crate::model::delivery::Scene;
+use crate::model::delivery::EvaluationContext;
 use crate::model::pending::ExternalId;
 use crate::model::pending::{
     Deferred, Details, LookupKeys, LookupTimes, PendingKey, PendingSignUp, PendingState,
@@ -163,14 +163,14 @@ impl PendingPolicy {
                 identity_id: None,
                 details: Details {
                     lookup_keys,
-                    scene: Scene {
+                    scene: EvaluationContext {
                         identity: keeps_identity.then(|| identity.into_owned()),
                         previous: payload.previous.clone(),
                         flow: keeps_flow.then(|| payload.flow.clone()),
                         request: keeps_request.then(|| payload.request.clone()),
                         method: hook.method.clone(),
                         now,
-                        ..Scene::default()
+                        ..EvaluationContext::default()
                     },
                     deferred: held.deferred,
                     reservations: held.reservations,

@@ -1,20 +1,20 @@
 //! payload -> deliveries stored -> reply
 
 use crate::base::clock::{Timestamp, milliseconds};
-use crate::checks::follow_up::{Made, Resolved, event};
-use crate::expression::Names;
-use crate::http::hooks::call::Call;
+use crate::checks::follow_up::{FollowUp, IdentityChange, event};
+use crate::expression::Variables;
+use crate::http::hooks::call::HookCall;
 use crate::http::hooks::identity_activity;
 use crate::http::hooks::pre::place;
 use crate::http::hooks::report::{Account, report};
-use crate::http::hooks::response::Answer;
-use crate::http::hooks::state::Door;
+use crate::http::hooks::response::HookResponse;
+use crate::http::hooks::state::HookState;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};
 use crate::store::{self, FlowState, attribution};
 
 /// Stores what the saved identity calls for, and says yes once it is stored.
-pub async fn answer(door: &Door, call: &Call) -> Answer {
+pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
     let payload = match call
         .body
         .as_ref()
@@ -34,7 +34,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
             place(call)
         );
         door.tell_wiring(&call.hook, "post_before_saving", &mend);
-        return Answer::new(Reply::Yes, "miswired");
+        return HookResponse::new(Reply::Yes, "miswired");
     }
     identity_activity::post(door, call, &payload).await;
     match store(door, call, &payload).await {
@@ -44,7 +44,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, stored, duration_ms,
                 "Stored {stored} deliveries of a {} by `{}`", call.hook.flow, call.hook.method
             );
-            Answer::new(Reply::Yes, "stored")
+            HookResponse::new(Reply::Yes, "stored")
         }
         // The person has an account; no need to show them an error page.
         Err(error) if is_looked_up(door, call, &payload) => {
@@ -53,20 +53,20 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
                 "ALARM: deliveries could not be stored; they are made when the sign-up is looked up, as soon as the database is back"
             );
-            Answer::new(Reply::Yes, "journalled")
+            HookResponse::new(Reply::Yes, "journalled")
         }
         Err(error) => {
             tracing::error!(
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
                 "Deliveries could not be stored; Kratos is asked to call again"
             );
-            Answer::new(Reply::AskAgain, "not_stored")
+            HookResponse::new(Reply::AskAgain, "not_stored")
         }
     }
 }
 
 /// Whether the sweeper makes up for it.
-fn is_looked_up(door: &Door, call: &Call, payload: &Payload) -> bool {
+fn is_looked_up(door: &HookState, call: &HookCall, payload: &Payload) -> bool {
     door.pending.looks_up
         && call.hook.flow == Flow::Registration
         && door.intake.has_pending(payload.flow_id)
@@ -74,7 +74,7 @@ fn is_looked_up(door: &Door, call: &Call, payload: &Payload) -> bool {
 
 /// An account was made of which we were not told. A refusal would show an error page to somebody who has
 /// an account, so it is a yes, and an alarm.
-fn unread(door: &Door, error: &str) -> Answer {
+fn unread(door: &HookState, error: &str) -> HookResponse {
     door.alarm("unreadable");
     door.hurry.notify_one();
     if door.pending.looks_up {
@@ -91,10 +91,10 @@ fn unread(door: &Door, error: &str) -> Answer {
              `kratos.admin_url`, so that such accounts are found"
         );
     }
-    Answer::new(Reply::Yes, "unreadable")
+    HookResponse::new(Reply::Yes, "unreadable")
 }
 
-async fn store(door: &Door, call: &Call, payload: &Payload) -> Result<usize, String> {
+async fn store(door: &HookState, call: &HookCall, payload: &Payload) -> Result<usize, String> {
     let stored = door.clock.before(call.until, resolve(door, call, payload));
     let stored = stored
         .await
@@ -108,7 +108,7 @@ async fn store(door: &Door, call: &Call, payload: &Payload) -> Result<usize, Str
 
 /// Everything that follows, in one transaction. Several rounds, because what was reserved may be released, and another
 /// submission accepted, at the same moment.
-async fn resolve(door: &Door, call: &Call, payload: &Payload) -> Result<usize, String> {
+async fn resolve(door: &HookState, call: &HookCall, payload: &Payload) -> Result<usize, String> {
     let is_registration = call.hook.flow == Flow::Registration;
     if is_registration
         && door.pending.looks_up
@@ -162,7 +162,7 @@ fn has_guard_id(payload: &Payload) -> bool {
 }
 
 /// Whether something recorded of the flow waits for this call.
-fn reads_state(door: &Door, call: &Call, payload: &Payload) -> bool {
+fn reads_state(door: &HookState, call: &HookCall, payload: &Payload) -> bool {
     match call.hook.flow {
         // The identity's `external_id` says everything about the flow, unless something was reserved or deferred.
         Flow::Registration => {
@@ -176,7 +176,7 @@ fn reads_state(door: &Door, call: &Call, payload: &Payload) -> bool {
 }
 
 /// Keeps whether Kratos stores our `external_id`.
-async fn observe_guard(door: &Door, call: &Call, returned: Option<bool>) {
+async fn observe_guard(door: &HookState, call: &HookCall, returned: Option<bool>) {
     let Some(returned) = returned else { return };
     let method = &call.hook.method;
     match door.proof.observe(method, returned).await {
@@ -203,8 +203,8 @@ fn created_at(payload: &Payload) -> Option<Timestamp> {
     (created_at > Timestamp::UNIX_EPOCH).then_some(created_at)
 }
 
-fn resolved(door: &Door, call: &Call, payload: &Payload, state: &FlowState) -> Resolved {
-    let names = Names {
+fn resolved(door: &HookState, call: &HookCall, payload: &Payload, state: &FlowState) -> FollowUp {
+    let names = Variables {
         identity: payload.identity.as_ref(),
         previous: payload.previous.as_ref(),
         value: None,
@@ -217,7 +217,7 @@ fn resolved(door: &Door, call: &Call, payload: &Payload, state: &FlowState) -> R
         taken: None,
         lists: &door.lists,
     };
-    let made = Made {
+    let made = IdentityChange {
         event: event(&call.hook),
         identity_id: payload.identity_id,
         flow_id: payload.flow_id,

@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use crate::base::clock::{later, milliseconds};
 use crate::checks::{self, Judgement, OpenDeferrals};
-use crate::http::hooks::call::{Call, Unread};
+use crate::http::hooks::call::{BodyError, HookCall};
 use crate::http::hooks::identity_activity;
 use crate::http::hooks::open_flow;
 use crate::http::hooks::pending::Held;
-use crate::http::hooks::response::Answer;
+use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::sign_in;
-use crate::http::hooks::state::Door;
+use crate::http::hooks::state::HookState;
 use crate::kratos::fingerprint::has_nul;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Form, Payload, Reply};
 use crate::model::decision::{CheckRecord, Decision};
 use crate::model::delivery::{Queue, State};
-use crate::model::message::Wording;
+use crate::model::message::MessageTemplate;
 use crate::model::pending::{FlowRecord, MAX_SUBMISSIONS};
 use crate::model::verdict::{Finding, Verdict};
-use crate::store::{self, Batch, Filter};
+use crate::store::{self, Filter, WriteSet};
 
 /// Longer than a database that works takes to read one row.
 pub(super) const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);
@@ -31,13 +31,13 @@ const MOST_OPEN_OF_AN_IDENTITY: u32 = 1000;
 const RECORD_UNREADABLE_FOR: Duration = Duration::from_secs(1);
 
 /// Judges a sign-up or a change of settings. Always a yes, or a refusal with words.
-pub async fn answer(door: &Door, call: &Call) -> Answer {
+pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
     let hook = &call.hook;
     let mut payload = match read(call) {
         Ok(payload) => payload,
         Err((status, error)) => {
             tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "`pre` refused a call that it could not read");
-            return Answer::new(door.refuse(status, &door.builtin.try_again), "unreadable");
+            return HookResponse::new(door.refuse(status, &door.builtin.try_again), "unreadable");
         }
     };
     if payload.identity.is_none() {
@@ -48,7 +48,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         );
         door.tell_wiring(hook, "pre_without_identity", &mend);
         let reply = door.refuse(RefusalStatus::BadRequest, &door.builtin.not_possible);
-        return Answer::new(reply, "miswired");
+        return HookResponse::new(reply, "miswired");
     }
     if hook.flow == Flow::Registration && !payload.identity_id.is_nil() {
         let mend = format!(
@@ -57,7 +57,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
             place(call)
         );
         door.tell_wiring(hook, "pre_after_saving", &mend);
-        return Answer::new(Reply::Yes, "miswired");
+        return HookResponse::new(Reply::Yes, "miswired");
     }
     if hook.flow == Flow::Settings
         && let Some(refusal) = sign_in::refusal(door, call, &payload)
@@ -65,7 +65,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         return refusal;
     }
     if let Some(wording) = refused_before_checks(door, call, &payload).await {
-        return Answer::new(door.refuse_visitor(&payload, wording), "refused");
+        return HookResponse::new(door.refuse_visitor(&payload, wording), "refused");
     }
     door.add_client_ip(&mut payload);
     let is_guarded = is_guarded(door, call, &payload).await;
@@ -75,7 +75,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         Flow::Settings => door.refused.marked(payload.identity_id),
         _ => BTreeSet::new(),
     };
-    let judged = door.checks.judge(checks::Call {
+    let judged = door.checks.judge(checks::CheckInput {
         hook,
         payload: &payload,
         until: call.until,
@@ -93,7 +93,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         Recorded::Verdict(verdict, records) => (verdict, records),
         Recorded::FlowIsClosed => {
             let reply = door.refuse_visitor(&payload, &door.builtin.form_used);
-            return Answer::new(reply, "refused");
+            return HookResponse::new(reply, "refused");
         }
     };
     if matches!(verdict, Verdict::Refuse(_)) {
@@ -110,7 +110,7 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
         outcome,
         checks: records,
     });
-    Answer::new(
+    HookResponse::new(
         verdict.into_reply(Form::new(payload.nodes.as_deref())),
         outcome,
     )
@@ -118,10 +118,10 @@ pub async fn answer(door: &Door, call: &Call) -> Answer {
 
 /// The message if the submission cannot succeed, whatever the checks say.
 async fn refused_before_checks<'d>(
-    door: &'d Door,
-    call: &Call,
+    door: &'d HookState,
+    call: &HookCall,
     payload: &Payload,
-) -> Option<&'d Wording> {
+) -> Option<&'d MessageTemplate> {
     let traits = payload
         .identity
         .as_ref()
@@ -147,7 +147,7 @@ async fn refused_before_checks<'d>(
 
 /// What is recorded of the flow. While the database does not answer, a submission that neither reserves nor defers goes on,
 /// because Kratos keeps the `external_id` unique; one that does is refused when that cannot be recorded.
-async fn read_record(door: &Door, call: &Call, payload: &Payload) -> Option<FlowRecord> {
+async fn read_record(door: &HookState, call: &HookCall, payload: &Payload) -> Option<FlowRecord> {
     let now = door.clock.now();
     let unreadable_until = || {
         door.record_unreadable_until
@@ -177,7 +177,7 @@ async fn read_record(door: &Door, call: &Call, payload: &Payload) -> Option<Flow
 }
 
 /// Whether Kratos is proven to make at most one identity of the flow.
-async fn is_guarded(door: &Door, call: &Call, payload: &Payload) -> bool {
+async fn is_guarded(door: &HookState, call: &HookCall, payload: &Payload) -> bool {
     if !door.pending.holds_registrations || door.pending.guard_id(&call.hook, payload).is_none() {
         return false;
     }
@@ -187,7 +187,7 @@ async fn is_guarded(door: &Door, call: &Call, payload: &Payload) -> bool {
 }
 
 /// The checks whose question about this identity is still open.
-async fn open_deferrals(door: &Door, call: &Call, payload: &Payload) -> OpenDeferrals {
+async fn open_deferrals(door: &HookState, call: &HookCall, payload: &Payload) -> OpenDeferrals {
     if call.hook.flow != Flow::Settings || !door.resolution.defers() {
         return OpenDeferrals::default();
     }
@@ -234,7 +234,12 @@ enum Recorded {
 
 /// Records an accepted submission without delaying the response. Only where something was deferred or reserved the response
 /// waits: that acceptance counts only once it is recorded.
-async fn record(door: &Door, call: &Call, payload: &Payload, judgement: Judgement) -> Recorded {
+async fn record(
+    door: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+    judgement: Judgement,
+) -> Recorded {
     let Judgement {
         verdict,
         records,
@@ -268,10 +273,10 @@ async fn record(door: &Door, call: &Call, payload: &Payload, judgement: Judgemen
         door.intake.record_pending(acceptance);
         return Recorded::Verdict(verdict, records);
     }
-    let batch = Batch {
+    let batch = WriteSet {
         accepted: vec![acceptance],
         used,
-        ..Batch::default()
+        ..WriteSet::default()
     };
     // One that need not be recorded does not wait for a database that is silent.
     let until = if must_hold {
@@ -320,16 +325,16 @@ fn with_external_id(verdict: Verdict, external_id: Option<String>) -> Verdict {
 }
 
 /// Reads the body.
-pub fn read(call: &Call) -> Result<Payload, (RefusalStatus, String)> {
+pub fn read(call: &HookCall) -> Result<Payload, (RefusalStatus, String)> {
     let body = call.body.as_ref().map_err(|unread| match unread {
-        Unread::TooLarge => (RefusalStatus::TooLarge, unread.to_string()),
-        Unread::Incomplete => (RefusalStatus::BadRequest, unread.to_string()),
+        BodyError::TooLarge => (RefusalStatus::TooLarge, unread.to_string()),
+        BodyError::Incomplete => (RefusalStatus::BadRequest, unread.to_string()),
     })?;
     Payload::parse(body).map_err(|error| (RefusalStatus::BadRequest, error.to_string()))
 }
 
 /// The place in kratos.yml at which this hook stands.
-pub fn place(call: &Call) -> String {
+pub fn place(call: &HookCall) -> String {
     let method = match (call.hook.flow, call.hook.method.as_str()) {
         // Kratos has one list for all its methods.
         (Flow::Verification | Flow::Recovery, _) | (Flow::Login, "") => String::new(),

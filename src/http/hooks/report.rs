@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use crate::base::telemetry::Trace;
-use crate::checks::follow_up::{Doubt, Resolved};
-use crate::http::hooks::state::Door;
+use crate::checks::follow_up::{Doubt, FollowUp};
+use crate::http::hooks::state::HookState;
 
 /// An account, and the call that showed it.
 pub struct Account<'a> {
@@ -19,7 +19,7 @@ pub struct Account<'a> {
 }
 
 /// Reports what is wrong with the attribution, and which reservations were released too early.
-pub fn report(door: &Door, account: &Account<'_>, resolved: &Resolved) {
+pub fn report(door: &HookState, account: &Account<'_>, resolved: &FollowUp) {
     for check in &resolved.taken_again {
         tracing::warn!(
             flow.id = %account.flow_id, identity.id = %account.identity_id, check,

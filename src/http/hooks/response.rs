@@ -8,7 +8,7 @@ use crate::kratos::Reply;
 
 /// Status and body of an answer to Kratos.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct HookResponse {
     /// The status.
     pub status: u16,
     /// JSON, if there is a body.
@@ -17,7 +17,7 @@ pub struct Answer {
     pub outcome: &'static str,
 }
 
-impl Answer {
+impl HookResponse {
     /// A reply, written down.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "a reply is given once")]
@@ -42,8 +42,8 @@ impl Answer {
     }
 }
 
-impl From<Answer> for HttpResponse {
-    fn from(answer: Answer) -> Self {
+impl From<HookResponse> for HttpResponse {
+    fn from(answer: HookResponse) -> Self {
         let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_REQUEST);
         let mut response = HttpResponse::build(status);
         match answer.body {

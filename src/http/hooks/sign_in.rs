@@ -8,11 +8,11 @@ use std::time::Duration;
 use crate::base::clock::{Timestamp, later};
 use crate::checks::activity::Activity;
 use crate::checks::refused_identities::Standing;
-use crate::http::hooks::call::Call;
+use crate::http::hooks::call::HookCall;
 use crate::http::hooks::open_flow::close_after_sign_in;
 use crate::http::hooks::pre::{place, read};
-use crate::http::hooks::response::Answer;
-use crate::http::hooks::state::Door;
+use crate::http::hooks::response::HookResponse;
+use crate::http::hooks::state::HookState;
 use crate::kratos::form::gather;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Field, Flow, Form, Payload, Reply};
@@ -22,14 +22,14 @@ use crate::model::late_refusal::LateRefusal;
 const AFTER_LOGIN: Duration = Duration::from_secs(1);
 
 /// Lets a person in unless their account was refused late.
-pub fn answer(door: &Arc<Door>, call: &Call) -> Answer {
+pub fn answer(door: &Arc<HookState>, call: &HookCall) -> HookResponse {
     let hook = &call.hook;
     door.refused.asked();
     let payload = match read(call) {
         Ok(payload) => payload,
         Err((status, error)) => {
             tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "`pre` refused a call that it could not read");
-            return Answer::new(door.refuse(status, &door.builtin.try_again), "unreadable");
+            return HookResponse::new(door.refuse(status, &door.builtin.try_again), "unreadable");
         }
     };
     if payload.identity.is_none() || payload.identity_id.is_nil() {
@@ -39,7 +39,7 @@ pub fn answer(door: &Arc<Door>, call: &Call) -> Answer {
         );
         door.tell_wiring(hook, "pre_without_identity", &mend);
         let reply = door.refuse(RefusalStatus::BadRequest, &door.builtin.not_possible);
-        return Answer::new(reply, "miswired");
+        return HookResponse::new(reply, "miswired");
     }
     if let Some(refusal) = refusal(door, call, &payload) {
         return refusal;
@@ -48,17 +48,17 @@ pub fn answer(door: &Arc<Door>, call: &Call) -> Answer {
         note(door, &payload, later(door.clock.now(), AFTER_LOGIN), false);
     }
     close_after_sign_in(door, call, payload);
-    Answer::new(Reply::Yes, "admit")
+    HookResponse::new(Reply::Yes, "admit")
 }
 
 /// The refusal of a person whose account was refused late; `None` if they may go on.
-pub fn refusal(door: &Door, call: &Call, payload: &Payload) -> Option<Answer> {
+pub fn refusal(door: &HookState, call: &HookCall, payload: &Payload) -> Option<HookResponse> {
     let refusals = match door.refused.of(payload.identity_id) {
         Standing::Free => return None,
         Standing::Unknown => {
             tracing::error!(trace.id = %call.trace, identity.id = %payload.identity_id, "It is not known yet who was refused late; the person is asked to try again");
             let reply = door.refuse(RefusalStatus::BadRequest, &door.builtin.try_again);
-            return Some(Answer::new(reply, "not_loaded"));
+            return Some(HookResponse::new(reply, "not_loaded"));
         }
         Standing::Refused(refusals) => refusals,
     };
@@ -81,18 +81,18 @@ pub fn refusal(door: &Door, call: &Call, payload: &Payload) -> Option<Answer> {
     let messages = refusals
         .iter()
         .flat_map(|refusal| message(door, call, payload, refusal));
-    Some(Answer::new(
+    Some(HookResponse::new(
         Reply::refused(gather(messages.collect())),
         "refused_late",
     ))
 }
 
 fn message(
-    door: &Door,
-    call: &Call,
+    door: &HookState,
+    call: &HookCall,
     payload: &Payload,
     refusal: &LateRefusal,
-) -> Vec<crate::kratos::reply::Placed> {
+) -> Vec<crate::kratos::reply::PlacedMessages> {
     let language = payload.header("accept-language");
     let stored = refusal.message.as_ref();
     let message =
@@ -111,7 +111,7 @@ fn message(
     Form::new(payload.nodes.as_deref()).place(field.as_ref(), message)
 }
 
-fn note(door: &Door, payload: &Payload, verify_at: Timestamp, is_refused: bool) {
+fn note(door: &HookState, payload: &Payload, verify_at: Timestamp, is_refused: bool) {
     if let Some(activity) = &door.activity {
         activity.note(Activity {
             identity_id: payload.identity_id,

@@ -11,24 +11,24 @@ use crate::base::secret::Secret;
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{HookLabels, ReasonLabels};
 use crate::checks::activity::ActivityLog;
-use crate::checks::follow_up::{InForce, Resolution};
+use crate::checks::follow_up::{FollowUps, InForce};
 use crate::checks::refused_identities::RefusedIdentities;
-use crate::checks::{Builtin, Checks, Reader};
-use crate::expression::{Lists, Names};
-use crate::http::hooks::idempotency::Answers;
+use crate::checks::{BuiltinMessages, Checks, MessageRenderer};
+use crate::expression::{Lists, Variables};
+use crate::http::hooks::idempotency::IdempotencyCache;
 use crate::http::hooks::pending::PendingPolicy;
-use crate::http::hooks::response::Answer;
+use crate::http::hooks::response::HookResponse;
 use crate::kratos::form::FORM_LEVEL;
-use crate::kratos::reply::{Placed, RefusalStatus};
+use crate::kratos::reply::{PlacedMessages, RefusalStatus};
 use crate::kratos::{Hook, Message, Payload, Reply, Stage};
-use crate::model::message::Wording;
+use crate::model::message::MessageTemplate;
 use crate::store::Store;
-use crate::store::decision_log::Recorder;
+use crate::store::decision_log::DecisionLog;
 use crate::store::guard::GuardProof;
-use crate::store::outbox::Intake;
+use crate::store::outbox::Outbox;
 
 /// What answering a hook needs.
-pub struct Door {
+pub struct HookState {
     /// Any of them proves that Kratos is calling.
     pub keys: Vec<Secret>,
     /// By when `pre` has answered.
@@ -38,7 +38,7 @@ pub struct Door {
     /// What a sign-up must pass.
     pub checks: Checks,
     /// What follows once an account is made.
-    pub resolution: Arc<Resolution>,
+    pub resolution: Arc<FollowUps>,
     /// For expressions.
     pub lists: Arc<Lists>,
     /// What is recorded of accepted submissions.
@@ -50,7 +50,7 @@ pub struct Door {
     /// When the record of a flow is read again after the database did not answer.
     pub record_unreadable_until: Mutex<Option<Timestamp>>,
     /// Where deliveries are handed in.
-    pub intake: Intake,
+    pub intake: Outbox,
     /// Where it stands what was taken and deferred.
     pub store: Arc<dyn Store>,
     /// The identities that were refused after they had been created.
@@ -64,13 +64,13 @@ pub struct Door {
     /// Wakes the worker when something was stored.
     pub stored: Arc<Notify>,
     /// Where decisions go.
-    pub recorder: Recorder,
+    pub recorder: DecisionLog,
     /// The calls under way and just answered.
-    pub answers: Arc<Answers>,
+    pub answers: Arc<IdempotencyCache>,
     /// How many logins and recoveries may close flows at the same moment.
     pub closings: Arc<Semaphore>,
     /// Our own words.
-    pub builtin: Builtin,
+    pub builtin: BuiltinMessages,
     /// For visitors whose language we do not have, or do not know.
     pub default_language: String,
     /// The time.
@@ -79,36 +79,36 @@ pub struct Door {
     pub metrics: Arc<Metrics>,
 }
 
-impl Door {
+impl HookState {
     /// A refusal at form level, for when the call itself is at fault and nothing is known of the visitor.
     #[must_use]
-    pub fn refuse(&self, status: RefusalStatus, wording: &Wording) -> Reply {
+    pub fn refuse(&self, status: RefusalStatus, wording: &MessageTemplate) -> Reply {
         self.refuse_in(status, wording, None)
     }
 
     /// The same in the visitor's language.
     #[must_use]
-    pub fn refuse_visitor(&self, payload: &Payload, wording: &Wording) -> Reply {
+    pub fn refuse_visitor(&self, payload: &Payload, wording: &MessageTemplate) -> Reply {
         let language = payload.header("Accept-Language");
         self.refuse_in(RefusalStatus::BadRequest, wording, language)
     }
 
     /// A message of our own in the visitor's language.
     #[must_use]
-    pub fn visitor_message(&self, payload: &Payload, wording: &Wording) -> Message {
+    pub fn visitor_message(&self, payload: &Payload, wording: &MessageTemplate) -> Message {
         self.message(wording, payload.header("Accept-Language"), None)
     }
 
     fn refuse_in(
         &self,
         status: RefusalStatus,
-        wording: &Wording,
+        wording: &MessageTemplate,
         accept_language: Option<&str>,
     ) -> Reply {
         let message = self.message(wording, accept_language, None);
         Reply::Refused {
             status,
-            messages: vec![Placed::new(FORM_LEVEL, message)],
+            messages: vec![PlacedMessages::new(FORM_LEVEL, message)],
         }
     }
 
@@ -116,11 +116,11 @@ impl Door {
     #[must_use]
     pub fn message(
         &self,
-        wording: &Wording,
+        wording: &MessageTemplate,
         accept_language: Option<&str>,
         check: Option<&str>,
     ) -> Message {
-        let names = Names {
+        let names = Variables {
             identity: None,
             previous: None,
             value: None,
@@ -139,8 +139,8 @@ impl Door {
 
     /// Who reads a message.
     #[must_use]
-    pub fn reader<'a>(&'a self, accept_language: Option<&'a str>) -> Reader<'a> {
-        Reader {
+    pub fn reader<'a>(&'a self, accept_language: Option<&'a str>) -> MessageRenderer<'a> {
+        MessageRenderer {
             accept_language,
             default_language: &self.default_language,
         }
@@ -148,12 +148,12 @@ impl Door {
 
     /// The answer if something in us broke: words to `pre`, "call again" to `post`.
     #[must_use]
-    pub fn broken(&self, hook: &Hook) -> Answer {
+    pub fn broken(&self, hook: &Hook) -> HookResponse {
         let reply = match hook.stage {
             Stage::Pre => self.refuse(RefusalStatus::BadRequest, &self.builtin.try_again),
             Stage::Post => Reply::AskAgain,
         };
-        Answer::new(reply, "broken")
+        HookResponse::new(reply, "broken")
     }
 
     /// Tells the operator that kratos.yml is wired wrongly, and what to change.

@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
-use super::{Carried, Courier, Jitter, Observer, Pace};
+use super::{AttemptObserver, AttemptResult, DispatcherLimits, Jitter, Transport};
 use crate::base::clock::{Clock, Timestamp, later, milliseconds};
 use crate::model::delivery::backoff::{Schedule, next_try};
-use crate::model::delivery::{Attempt, Claimed, Outcome, Unanswered};
-use crate::store::settlement_writer::Settler;
+use crate::model::delivery::{Attempt, Claimed, NoResponse, Outcome};
+use crate::store::settlement_writer::SettlementWriter;
 use crate::store::{AttemptRecord, Settlement, Store};
 
 /// When to come again if somebody else is writing into the same identity.
@@ -21,17 +21,17 @@ const BUSY: Duration = Duration::from_secs(1);
 const SETTLING: Duration = Duration::from_mins(1);
 
 /// Everything that one delivery needs on its way.
-pub(super) struct Carrier {
+pub(super) struct AttemptRunner {
     pub(super) store: Arc<dyn Store>,
-    pub(super) settler: Settler,
-    pub(super) courier: Arc<dyn Courier>,
-    pub(super) observer: Arc<dyn Observer>,
+    pub(super) settler: SettlementWriter,
+    pub(super) courier: Arc<dyn Transport>,
+    pub(super) observer: Arc<dyn AttemptObserver>,
     pub(super) clock: Clock,
     pub(super) jitter: Jitter,
-    pub(super) pace: Pace,
+    pub(super) pace: DispatcherLimits,
 }
 
-impl Carrier {
+impl AttemptRunner {
     /// For how long a delivery is claimed: longer than any attempt can take.
     pub(super) fn lease(&self) -> Duration {
         self.pace.longest_attempt + SETTLING
@@ -48,12 +48,12 @@ impl Carrier {
             biased;
             carried = carried => match carried {
                 Some(Ok(carried)) => carried,
-                Some(Err(_)) => Attempt::Unanswered(Unanswered::BrokeDown).into(),
-                None => Attempt::Unanswered(Unanswered::Timeout).into(),
+                Some(Err(_)) => Attempt::NoResponse(NoResponse::Panicked).into(),
+                None => Attempt::NoResponse(NoResponse::Timeout).into(),
             },
             () = given(&mut cut) => return self.give_back(delivery, self.clock.now()).await,
         };
-        let Carried {
+        let AttemptResult {
             attempt,
             words,
             followers,
@@ -61,7 +61,7 @@ impl Carrier {
             refusal_lift,
         } = carried;
         let ended_at = self.clock.now();
-        if attempt == Attempt::Unanswered(Unanswered::Busy) {
+        if attempt == Attempt::NoResponse(NoResponse::IdentityLocked) {
             return self.give_back(delivery, later(ended_at, BUSY)).await;
         }
         let schedule = self.courier.schedule(&delivery.plan);

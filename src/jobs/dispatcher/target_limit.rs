@@ -8,23 +8,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::base::clock::{Timestamp, later, milliseconds};
 
 /// The room that a destination has to itself, so that a slow one delays nobody else.
-pub(super) struct Room {
+pub(super) struct TargetLimiter {
     places: Arc<Semaphore>,
-    rate: Option<Rate>,
+    rate: Option<TokenBucket>,
 }
 
 /// A bucket into which so many drops fall each second; a delivery takes one.
-struct Rate {
+struct TokenBucket {
     per_second: f64,
     drops: f64,
     filled_at: Timestamp,
 }
 
-impl Room {
+impl TargetLimiter {
     pub(super) fn new(at_once: usize, per_second: Option<f64>, now: Timestamp) -> Self {
         Self {
             places: Arc::new(Semaphore::new(at_once)),
-            rate: per_second.map(|per_second| Rate {
+            rate: per_second.map(|per_second| TokenBucket {
                 per_second,
                 drops: per_second.max(1.0),
                 filled_at: now,
@@ -63,7 +63,7 @@ impl Room {
     }
 }
 
-impl Rate {
+impl TokenBucket {
     /// When the next drop falls; `None` if there is one.
     fn empty_until(&mut self, now: Timestamp) -> Option<Timestamp> {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of some seconds")]
@@ -89,7 +89,7 @@ mod tests {
     fn a_rate_lets_so_many_go_in_a_second() {
         let start = Timestamp::UNIX_EPOCH;
         let at = |milliseconds| later(start, Duration::from_millis(milliseconds));
-        let mut room = Room::new(100, Some(4.0), start);
+        let mut room = TargetLimiter::new(100, Some(4.0), start);
         let (first, more_at) = room.free_places(start);
         assert_eq!((first.len(), more_at), (4, Some(at(250))));
         assert_eq!(room.free_places(at(200)).0.len(), 0);
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn less_than_one_a_second() {
         let start = Timestamp::UNIX_EPOCH;
-        let mut room = Room::new(8, Some(0.1), start);
+        let mut room = TargetLimiter::new(8, Some(0.1), start);
         let (first, more_at) = room.free_places(start);
         assert_eq!(first.len(), 1);
         assert_eq!(more_at, Some(later(start, Duration::from_secs(10))));
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn without_a_rate_only_the_places_count() {
-        let mut room = Room::new(3, None, Timestamp::UNIX_EPOCH);
+        let mut room = TargetLimiter::new(3, None, Timestamp::UNIX_EPOCH);
         let (first, more_at) = room.free_places(Timestamp::UNIX_EPOCH);
         assert_eq!((first.len(), more_at), (3, None));
         assert_eq!(room.free_places(Timestamp::UNIX_EPOCH).0.len(), 0);

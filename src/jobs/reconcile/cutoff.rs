@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::jobs::retention::forgotten_before;
-use crate::model::delivery::{Event, Plan};
+use crate::model::delivery::{Event, Subscription};
 use crate::store::{Error, Filter, Store};
 
 /// The fact: when this database was made.
@@ -23,7 +23,11 @@ pub(super) struct Past {
 }
 
 /// Writes down, unless it stands there, when this database and the plans of new identities were first seen.
-pub async fn note_births(store: &dyn Store, clock: &Clock, plans: &[Plan]) -> Result<(), Error> {
+pub async fn note_births(
+    store: &dyn Store,
+    clock: &Clock,
+    plans: &[Subscription],
+) -> Result<(), Error> {
     store.first_fact(BORN_AT, &clock.now().to_rfc3339()).await?;
     for plan in plans {
         if plan.events.contains(&Event::IdentityCreated) {
@@ -64,7 +68,7 @@ impl Past {
     pub(super) async fn of(
         store: &dyn Store,
         clock: &Clock,
-        plans: &[Plan],
+        plans: &[Subscription],
         since: Option<Timestamp>,
     ) -> Result<Self, Error> {
         let now = clock.now().to_rfc3339();

@@ -63,7 +63,7 @@ impl Error {
 
 fn mend(source: kratos_admin::Error) -> &'static str {
     match source {
-        kratos_admin::Error::NoAnswer(_) => {
+        kratos_admin::Error::CallError(_) => {
             "see that Kratos runs and that `kratos.admin_url` can be reached from here; the next round goes on where this one stopped"
         }
         kratos_admin::Error::Status(401 | 403) => {

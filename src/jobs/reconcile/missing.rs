@@ -9,12 +9,12 @@ use uuid::Uuid;
 use super::checkpoint::Place;
 use super::{Error, Round};
 use crate::base::clock::Timestamp;
-use crate::expression::Names;
-use crate::model::delivery::subscription::{Occasion, deliveries_for};
-use crate::model::delivery::{Event, New, Plan};
+use crate::expression::Variables;
+use crate::model::delivery::subscription::{Trigger, deliveries_for};
+use crate::model::delivery::{Event, NewDelivery, Subscription};
 use crate::outbound::kratos_admin;
 use crate::outbound::kratos_admin::hook_view::as_told_to_hooks;
-use crate::store::Batch;
+use crate::store::WriteSet;
 
 /// Whoever was made just now is being told of by their hook at this moment, which knows more than the admin API does.
 const JUST_NOW: TimeDelta = TimeDelta::seconds(10);
@@ -99,9 +99,13 @@ impl Round<'_> {
     }
 
     /// The deliveries of this identity that are not known.
-    fn missing(&self, candidate: &Candidate<'_>, known: &HashSet<(String, String)>) -> Vec<New> {
+    fn missing(
+        &self,
+        candidate: &Candidate<'_>,
+        known: &HashSet<(String, String)>,
+    ) -> Vec<NewDelivery> {
         let plans = self.reconciler.plans.iter().enumerate();
-        let plans: Vec<&Plan> = plans
+        let plans: Vec<&Subscription> = plans
             .filter(|(number, plan)| {
                 self.past.counts(*number, candidate.created_at)
                     && !known.contains(&candidate.key(plan))
@@ -112,7 +116,7 @@ impl Round<'_> {
             return Vec::new();
         }
         let told = as_told_to_hooks(candidate.identity);
-        let names = Names {
+        let names = Variables {
             identity: Some(&told),
             previous: None,
             value: None,
@@ -125,7 +129,7 @@ impl Round<'_> {
             taken: None,
             lists: &self.reconciler.lists,
         };
-        let occasion = Occasion {
+        let occasion = Trigger {
             event: Event::IdentityCreated,
             identity_id: candidate.id,
             trigger_id: "",
@@ -137,7 +141,7 @@ impl Round<'_> {
         deliveries.collect()
     }
 
-    async fn deliver(&mut self, missing: Vec<New>) -> Result<(), Error> {
+    async fn deliver(&mut self, missing: Vec<NewDelivery>) -> Result<(), Error> {
         for delivery in &missing {
             let unbuilt = delivery.work.as_ref().err().map(String::as_str);
             self.report.missing += 1;
@@ -149,7 +153,7 @@ impl Round<'_> {
             return Ok(());
         }
         // A hook may have been quicker, so not all of them need be new.
-        let stored = self.reconciler.store.write(&Batch::of(missing)).await?;
+        let stored = self.reconciler.store.write(&WriteSet::of(missing)).await?;
         self.report.stored += stored.len() as u64;
         self.reconciler.stored.notify_one();
         Ok(())
@@ -165,7 +169,7 @@ impl<'a> Candidate<'a> {
         })
     }
 
-    fn key(&self, plan: &Plan) -> (String, String) {
+    fn key(&self, plan: &Subscription) -> (String, String) {
         (plan.name.clone(), self.id.to_string())
     }
 }

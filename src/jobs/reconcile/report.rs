@@ -25,7 +25,7 @@ pub struct Report {
 }
 
 /// Sees the findings as they come. Nothing of them is kept.
-pub trait Witness: Send + Sync {
+pub trait Progress: Send + Sync {
     /// This plan is left out, because only a hook knows whether an identity is for it.
     fn left_out(&self, plan: &str) {
         let _ = plan;
@@ -44,7 +44,7 @@ pub trait Witness: Send + Sync {
     }
 }
 
-impl Witness for () {}
+impl Progress for () {}
 
 impl Report {
     pub(super) fn count(&self, metrics: &Metrics) {

@@ -1,21 +1,26 @@
 //! Giving back what may have been taken: its answer never came.
 
-use super::{Porter, without_answer};
+use super::{HttpTransport, without_answer};
 use crate::checks::reserve;
-use crate::jobs::dispatcher::Carried;
-use crate::model::delivery::{Attempt, Claimed, Judged, Queue, Unanswered};
+use crate::jobs::dispatcher::AttemptResult;
+use crate::model::delivery::{Attempt, Claimed, NoResponse, Queue, ResponseVerdict};
 use crate::model::request::Request;
 
-impl Porter {
+impl HttpTransport {
     /// Asks once more to take it, with the key of the first time, so that it is the same; what the answer names is
     /// released.
-    pub(super) async fn undo(&self, delivery: &Claimed, take: &Request, key: &str) -> Carried {
+    pub(super) async fn undo(
+        &self,
+        delivery: &Claimed,
+        take: &Request,
+        key: &str,
+    ) -> AttemptResult {
         let queue = Queue::named(&delivery.plan);
         let (Queue::Release(name), Some(scene)) = (&queue, &delivery.scene) else {
-            return Attempt::Unanswered(Unanswered::NotSent).into();
+            return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let Some(plans) = self.check(name).and_then(|check| check.reserve.as_ref()) else {
-            return Attempt::Unanswered(Unanswered::NotSent).into();
+            return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let answer = match self.send(&plans.take.service, take, key).await {
             Ok(answer) => answer,
@@ -25,9 +30,9 @@ impl Porter {
             200..=299 => {}
             // It says no, so there is nothing to give back.
             400 | 403 | 404 | 405 | 409 | 410 | 422 => {
-                return self.answered(&answer, Judged::Delivered).into();
+                return self.answered(&answer, ResponseVerdict::Delivered).into();
             }
-            _ => return self.answered(&answer, Judged::NotDelivered).into(),
+            _ => return self.answered(&answer, ResponseVerdict::NotDelivered).into(),
         }
         let mut scene = scene.clone();
         let id = uuid::Uuid::parse_str(key).unwrap_or_default();
@@ -35,9 +40,9 @@ impl Porter {
         let release = match plans.release.build(&scene.names(&self.knows.lists, None)) {
             Ok(release) => release,
             Err(error) => {
-                return Carried {
+                return AttemptResult {
                     words: Some(format!("`release` could not be built: {error}")),
-                    ..self.answered(&answer, Judged::GiveUp).into()
+                    ..self.answered(&answer, ResponseVerdict::GiveUp).into()
                 };
             }
         };

@@ -4,17 +4,20 @@ use std::sync::PoisonError;
 
 use serde_json::Value;
 
-use super::{Porter, without_answer};
+use super::{HttpTransport, without_answer};
 use crate::base::telemetry::metrics::ReasonLabels;
-use crate::checks::interpret::{Conclusion, conclude};
+use crate::checks::interpret::{Interpretation, conclude};
 use crate::checks::{Check, OnExpiry, OnLateRefusal, deferred};
-use crate::expression::Names;
-use crate::jobs::dispatcher::Carried;
-use crate::model::delivery::subscription::{Occasion, deliveries_for};
-use crate::model::delivery::{Attempt, Claimed, Event, Judged, New, Put, Queue, Scene, Unanswered};
+use crate::expression::Variables;
+use crate::jobs::dispatcher::AttemptResult;
+use crate::model::delivery::subscription::{Trigger, deliveries_for};
+use crate::model::delivery::{
+    Attempt, Claimed, EvaluationContext, Event, FieldWrite, NewDelivery, NoResponse, Queue,
+    ResponseVerdict,
+};
 use crate::model::request::Request;
 use crate::outbound::kratos_admin::hook_view::as_told_to_hooks;
-use crate::outbound::services::client::{Answer, NoAnswer};
+use crate::outbound::services::client::{Answer, CallError};
 
 /// What the account's present value of the field is, beside the value that the question is about.
 enum Present {
@@ -28,14 +31,14 @@ enum Present {
     Gone,
 }
 
-impl Porter {
-    pub(super) async fn ask(&self, delivery: &Claimed, request: &Request) -> Carried {
+impl HttpTransport {
+    pub(super) async fn ask(&self, delivery: &Claimed, request: &Request) -> AttemptResult {
         let queue = Queue::named(&delivery.plan);
         let (Queue::Check(name), Some(scene)) = (&queue, &delivery.scene) else {
-            return Attempt::Unanswered(Unanswered::NotSent).into();
+            return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let (Some(check), Some(service)) = (self.check(name), self.service(&queue)) else {
-            return Attempt::Unanswered(Unanswered::NotSent).into();
+            return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let id = delivery.id.to_string();
         let answer = match self.send(service, request, &id).await {
@@ -44,11 +47,11 @@ impl Porter {
         };
         let names = scene.names(&self.knows.lists, Some(&answer.response));
         match conclude(check, answer.status, &names) {
-            Conclusion::Unavailable(_, because) => {
-                let attempt = self.answered(&answer, Judged::AskAgain);
+            Interpretation::Unavailable(_, because) => {
+                let attempt = self.answered(&answer, ResponseVerdict::AskAgain);
                 self.no_answer(check, delivery, scene, attempt, Some(because))
             }
-            Conclusion::Accepted => match self.present(check, scene, delivery).await {
+            Interpretation::Accepted => match self.present(check, scene, delivery).await {
                 Ok(Present::Same) => {
                     tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted");
                     let puts =
@@ -59,9 +62,9 @@ impl Porter {
                     tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted a value that the account does not have any more");
                     self.ended(check, delivery, &answer, vec![deferred::note_goes(check)])
                 }
-                Err(unanswered) => Attempt::Unanswered(unanswered).into(),
+                Err(unanswered) => Attempt::NoResponse(unanswered).into(),
             },
-            Conclusion::Refused(refusal) => match self.present(check, scene, delivery).await {
+            Interpretation::Refused(refusal) => match self.present(check, scene, delivery).await {
                 Ok(Present::Gone) => {
                     self.ended(check, delivery, &answer, vec![deferred::note_goes(check)])
                 }
@@ -70,11 +73,11 @@ impl Porter {
                         .await
                 }
                 // A field that was emptied does not undo the sign-up.
-                Ok(Present::Same | Present::Absent) => Carried {
-                    attempt: self.answered(&answer, Judged::Delivered),
+                Ok(Present::Same | Present::Absent) => AttemptResult {
+                    attempt: self.answered(&answer, ResponseVerdict::Delivered),
                     ..self.refused(check, Some(refusal), delivery, scene, &answer.response)
                 },
-                Err(unanswered) => Attempt::Unanswered(unanswered).into(),
+                Err(unanswered) => Attempt::NoResponse(unanswered).into(),
             },
         }
     }
@@ -85,19 +88,19 @@ impl Porter {
         check: &Check,
         service: &str,
         delivery: &Claimed,
-        scene: &Scene,
+        scene: &EvaluationContext,
         identity: &Value,
-    ) -> Carried {
+    ) -> AttemptResult {
         let told = as_told_to_hooks(identity);
         let field = check.field.as_ref();
-        let scene = Scene {
+        let scene = EvaluationContext {
             value: field.and_then(|field| field.value_in(&told)).cloned(),
             identity: Some(told.clone()),
             ..scene.clone()
         };
         let names = scene.names(&self.knows.lists, None);
         let Some(Ok(request)) = check.ask.as_ref().map(|ask| ask.build(&names)) else {
-            return Carried {
+            return AttemptResult {
                 attempt: Attempt::answered(200),
                 ..self.refused(check, None, delivery, &scene, &Value::Null)
             };
@@ -109,17 +112,17 @@ impl Porter {
         };
         let names = scene.names(&self.knows.lists, Some(&answer.response));
         match conclude(check, answer.status, &names) {
-            Conclusion::Accepted => {
+            Interpretation::Accepted => {
                 tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted the value that the account has now");
                 let puts = deferred::accepted(check, &scene, &answer.response, &self.knows.lists);
                 self.accepted(check, delivery, &answer, puts)
             }
-            Conclusion::Refused(refusal) => Carried {
-                attempt: self.answered(&answer, Judged::Delivered),
+            Interpretation::Refused(refusal) => AttemptResult {
+                attempt: self.answered(&answer, ResponseVerdict::Delivered),
                 ..self.refused(check, Some(refusal), delivery, &scene, &answer.response)
             },
-            Conclusion::Unavailable(_, because) => {
-                let attempt = self.answered(&answer, Judged::AskAgain);
+            Interpretation::Unavailable(_, because) => {
+                let attempt = self.answered(&answer, ResponseVerdict::AskAgain);
                 self.no_answer(check, delivery, &scene, attempt, Some(because))
             }
         }
@@ -128,9 +131,9 @@ impl Porter {
     async fn present(
         &self,
         check: &Check,
-        scene: &Scene,
+        scene: &EvaluationContext,
         delivery: &Claimed,
-    ) -> Result<Present, Unanswered> {
+    ) -> Result<Present, NoResponse> {
         let Some(identities) = self.identities() else {
             return Ok(Present::Same);
         };
@@ -141,7 +144,7 @@ impl Porter {
             Err(_) if self.knows.clock.now() >= delivery.keep_trying_until => {
                 return Ok(Present::Same);
             }
-            Err(_) => return Err(Unanswered::Connection),
+            Err(_) => return Err(NoResponse::Connection),
         };
         let Some(field) = &check.field else {
             return Ok(Present::Same);
@@ -158,9 +161,9 @@ impl Porter {
         &self,
         check: &Check,
         delivery: &Claimed,
-        scene: &Scene,
-        none: NoAnswer,
-    ) -> Carried {
+        scene: &EvaluationContext,
+        none: CallError,
+    ) -> AttemptResult {
         self.no_answer(check, delivery, scene, without_answer(none), None)
     }
 
@@ -169,12 +172,12 @@ impl Porter {
         &self,
         check: &Check,
         delivery: &Claimed,
-        scene: &Scene,
+        scene: &EvaluationContext,
         attempt: Attempt,
         words: Option<String>,
-    ) -> Carried {
+    ) -> AttemptResult {
         let now = self.knows.clock.now();
-        let carried = Carried {
+        let carried = AttemptResult {
             words,
             ..attempt.into()
         };
@@ -190,11 +193,11 @@ impl Porter {
         );
         match check.on_expiry {
             OnExpiry::Keep => carried,
-            OnExpiry::Refuse => Carried {
+            OnExpiry::Refuse => AttemptResult {
                 attempt: settled(attempt),
                 ..self.refused(check, None, delivery, scene, &Value::Null)
             },
-            OnExpiry::Accept => Carried {
+            OnExpiry::Accept => AttemptResult {
                 attempt: settled(attempt),
                 followers: vec![self.written(check, delivery, vec![deferred::note_goes(check)])],
                 ..carried
@@ -239,11 +242,17 @@ impl Porter {
     }
 
     /// The question has its answer, and this is written.
-    fn ended(&self, check: &Check, delivery: &Claimed, answer: &Answer, puts: Vec<Put>) -> Carried {
+    fn ended(
+        &self,
+        check: &Check,
+        delivery: &Claimed,
+        answer: &Answer,
+        puts: Vec<FieldWrite>,
+    ) -> AttemptResult {
         self.forget_half_time(delivery);
-        Carried {
+        AttemptResult {
             followers: vec![self.written(check, delivery, puts)],
-            ..self.answered(answer, Judged::Delivered).into()
+            ..self.answered(answer, ResponseVerdict::Delivered).into()
         }
     }
 
@@ -253,18 +262,18 @@ impl Porter {
         check: &Check,
         delivery: &Claimed,
         answer: &Answer,
-        puts: Vec<Put>,
-    ) -> Carried {
+        puts: Vec<FieldWrite>,
+    ) -> AttemptResult {
         let (id, event) = (delivery.identity_id, delivery.event);
         let key = format!("{}:accepted", delivery.id);
         let now = self.knows.clock.now();
-        Carried {
+        AttemptResult {
             refusal_lift: Some(deferred::acceptance_lifts(&check.name, id, event, key, now)),
             ..self.ended(check, delivery, answer, puts)
         }
     }
 
-    fn written(&self, check: &Check, delivery: &Claimed, puts: Vec<Put>) -> New {
+    fn written(&self, check: &Check, delivery: &Claimed, puts: Vec<FieldWrite>) -> NewDelivery {
         deferred::write(
             &check.name,
             delivery.identity_id,
@@ -276,7 +285,7 @@ impl Porter {
     }
 
     /// Without Kratos's admin API nothing can be written: an operator does it, and hooks keep the person out meanwhile.
-    fn written_by_operator(&self, mut write: New) -> New {
+    fn written_by_operator(&self, mut write: NewDelivery) -> NewDelivery {
         if self.knows.writer.is_none() {
             write.work = Err(
                 "the check has refused the account, and without `kratos.admin_url` nothing can be written into the identity"
@@ -293,9 +302,9 @@ impl Porter {
         check: &Check,
         refusal: Option<usize>,
         delivery: &Claimed,
-        scene: &Scene,
+        scene: &EvaluationContext,
         response: &Value,
-    ) -> Carried {
+    ) -> AttemptResult {
         self.forget_half_time(delivery);
         let now = self.knows.clock.now();
         // No account is deactivated for a sign-up that it may not have come of.
@@ -304,7 +313,7 @@ impl Porter {
             chosen => chosen,
         };
         tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The check has refused an account that exists");
-        let names = Names {
+        let names = Variables {
             now,
             ..scene.names(&self.knows.lists, Some(response))
         };
@@ -329,7 +338,7 @@ impl Porter {
             delivery.identity_id,
             &names,
         );
-        let occasion = Occasion {
+        let occasion = Trigger {
             event: Event::CheckRefused,
             identity_id: delivery.identity_id,
             trigger_id: &delivery.id.to_string(),
@@ -340,7 +349,7 @@ impl Porter {
             followers.push(self.written_by_operator(write));
         }
         followers.extend(deliveries_for(&self.knows.plans, &occasion, &names));
-        Carried {
+        AttemptResult {
             followers,
             late_refusal: Some(stored),
             ..Attempt::answered(200).into()
@@ -351,15 +360,15 @@ impl Porter {
 /// The same attempt, which ends the question.
 fn settled(attempt: Attempt) -> Attempt {
     match attempt {
-        Attempt::Answered {
+        Attempt::Response {
             status,
             retry_after,
             ..
-        } => Attempt::Answered {
+        } => Attempt::Response {
             status,
             retry_after,
-            judged: Judged::Delivered,
+            judged: ResponseVerdict::Delivered,
         },
-        Attempt::Unanswered(_) => Attempt::Unanswered(Unanswered::Expired),
+        Attempt::NoResponse(_) => Attempt::NoResponse(NoResponse::Expired),
     }
 }

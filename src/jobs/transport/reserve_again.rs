@@ -2,31 +2,33 @@
 
 use uuid::Uuid;
 
-use super::{Porter, without_answer};
+use super::{HttpTransport, without_answer};
 use crate::base::telemetry::metrics::ReasonLabels;
-use crate::checks::interpret::{Conclusion, conclude};
+use crate::checks::interpret::{Interpretation, conclude};
 use crate::checks::{Check, Reserve, reserve};
-use crate::jobs::dispatcher::Carried;
-use crate::model::delivery::{Attempt, Claimed, Judged, Queue, Scene, Unanswered};
+use crate::jobs::dispatcher::AttemptResult;
+use crate::model::delivery::{
+    Attempt, Claimed, EvaluationContext, NoResponse, Queue, ResponseVerdict,
+};
 use crate::model::request::Request;
 use crate::outbound::services::client::Answer;
 
-impl Porter {
+impl HttpTransport {
     /// Accepted: it is confirmed. Refused: a late refusal of the check. No usable answer: it is tried again.
     pub(super) async fn take_again(
         &self,
         delivery: &Claimed,
         take: &Request,
         released: Uuid,
-    ) -> Carried {
+    ) -> AttemptResult {
         let queue = Queue::named(&delivery.plan);
         let (Queue::Take(name), Some(scene)) = (&queue, &delivery.scene) else {
-            return Attempt::Unanswered(Unanswered::NotSent).into();
+            return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let check = self.check(name);
         let Some((check, plans)) = check.and_then(|check| Some((check, check.reserve.as_ref()?)))
         else {
-            return Attempt::Unanswered(Unanswered::NotSent).into();
+            return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         if self.is_deleted(delivery.identity_id).await {
             tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The account was deleted, so nothing is reserved for it again");
@@ -38,10 +40,10 @@ impl Porter {
         match store.is_pending(&release, &released.to_string()).await {
             Ok(false) => {}
             Ok(true) => {
-                let attempt = Attempt::Unanswered(Unanswered::NotReleased);
+                let attempt = Attempt::NoResponse(NoResponse::NotReleased);
                 return self.not_reserved(check, delivery, attempt, None);
             }
-            Err(_) => return Attempt::Unanswered(Unanswered::Busy).into(),
+            Err(_) => return Attempt::NoResponse(NoResponse::IdentityLocked).into(),
         }
         let id = delivery.id.to_string();
         let answer = match self.send(&plans.take.service, take, &id).await {
@@ -52,16 +54,16 @@ impl Porter {
         };
         let names = scene.names(&self.knows.lists, Some(&answer.response));
         match conclude(check, answer.status, &names) {
-            Conclusion::Accepted => self.reserved(check, plans, delivery, scene, &answer),
-            Conclusion::Refused(refusal) => {
+            Interpretation::Accepted => self.reserved(check, plans, delivery, scene, &answer),
+            Interpretation::Refused(refusal) => {
                 self.count_reservation("refused_late");
-                Carried {
-                    attempt: self.answered(&answer, Judged::Delivered),
+                AttemptResult {
+                    attempt: self.answered(&answer, ResponseVerdict::Delivered),
                     ..self.refused(check, Some(refusal), delivery, scene, &answer.response)
                 }
             }
-            Conclusion::Unavailable(_, because) => {
-                let attempt = self.answered(&answer, Judged::AskAgain);
+            Interpretation::Unavailable(_, because) => {
+                let attempt = self.answered(&answer, ResponseVerdict::AskAgain);
                 self.not_reserved(check, delivery, attempt, Some(because))
             }
         }
@@ -80,21 +82,21 @@ impl Porter {
         check: &Check,
         plans: &Reserve,
         delivery: &Claimed,
-        scene: &Scene,
+        scene: &EvaluationContext,
         answer: &Answer,
-    ) -> Carried {
+    ) -> AttemptResult {
         self.count_reservation("taken_again");
         tracing::info!(check = check.name, identity.id = %delivery.identity_id, "What check `{}` had reserved was released too early, and is reserved again", check.name);
-        let scene = Scene {
+        let scene = EvaluationContext {
             taken: Some(reserve::taken(delivery.id, Some(&answer.response))),
             ..scene.clone()
         };
         let (lists, now) = (&self.knows.lists, self.knows.clock.now());
         let confirmation =
             reserve::confirmation_of_taken(plans, delivery, &check.name, &scene, lists, now);
-        Carried {
+        AttemptResult {
             followers: confirmation.into_iter().collect(),
-            ..self.answered(answer, Judged::Delivered).into()
+            ..self.answered(answer, ResponseVerdict::Delivered).into()
         }
     }
 
@@ -105,7 +107,7 @@ impl Porter {
         delivery: &Claimed,
         attempt: Attempt,
         words: Option<String>,
-    ) -> Carried {
+    ) -> AttemptResult {
         if self.knows.clock.now() >= delivery.keep_trying_until {
             self.knows.metrics.late_posts.inc();
             tracing::error!(
@@ -114,7 +116,7 @@ impl Porter {
                  its time; see `vestibule deliveries list --state abandoned`", check.name
             );
         }
-        Carried {
+        AttemptResult {
             words,
             ..attempt.into()
         }

@@ -2,19 +2,21 @@
 
 use uuid::Uuid;
 
-use super::{Porter, without_answer};
+use super::{HttpTransport, without_answer};
 use crate::checks::deferred;
-use crate::jobs::dispatcher::Carried;
+use crate::jobs::dispatcher::AttemptResult;
 use crate::jobs::identity_writer::WriteError;
-use crate::model::delivery::{Attempt, Claimed, Judged, Put, Queue, State, Unanswered};
+use crate::model::delivery::{
+    Attempt, Claimed, FieldWrite, NoResponse, Queue, ResponseVerdict, State,
+};
 use crate::model::late_refusal::LateRefusal;
 use crate::outbound::kratos_admin;
 use crate::store::{self, Filter};
 
-impl Porter {
-    pub(super) async fn write(&self, delivery: &Claimed, puts: &[Put]) -> Carried {
+impl HttpTransport {
+    pub(super) async fn write(&self, delivery: &Claimed, puts: &[FieldWrite]) -> AttemptResult {
         let Some(writer) = &self.knows.writer else {
-            return Attempt::Unanswered(Unanswered::NotSent).into();
+            return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         if self.is_outdated(delivery, puts).await {
             return Attempt::answered(200).into();
@@ -28,9 +30,14 @@ impl Porter {
 
     /// The values without those that a later refusal, or the lift of one, has replaced: deliveries of one identity may be
     /// written in another order than they were stored.
-    async fn current(&self, id: Uuid, puts: &[Put]) -> Result<Vec<Put>, store::Error> {
-        let is_about_refusals =
-            |put: &Put| deferred::check_of_mark(&put.path).is_some() || put.path == ["state"];
+    async fn current(
+        &self,
+        id: Uuid,
+        puts: &[FieldWrite],
+    ) -> Result<Vec<FieldWrite>, store::Error> {
+        let is_about_refusals = |put: &FieldWrite| {
+            deferred::check_of_mark(&put.path).is_some() || put.path == ["state"]
+        };
         if !puts.iter().any(is_about_refusals) {
             return Ok(puts.to_vec());
         }
@@ -61,17 +68,17 @@ impl Porter {
     }
 
     /// Keeps a person out whom a check refused late.
-    pub(super) async fn enforce(&self, delivery: &Claimed, puts: &[Put]) -> Carried {
+    pub(super) async fn enforce(&self, delivery: &Claimed, puts: &[FieldWrite]) -> AttemptResult {
         let (Some(writer), Queue::LateRefusal(check)) =
             (&self.knows.writer, Queue::named(&delivery.plan))
         else {
-            return Attempt::Unanswered(Unanswered::NotSent).into();
+            return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         attempt(&writer.enforce(delivery.identity_id, check, puts).await).into()
     }
 
     /// Whether it notes that a check is deferred, and that has been settled meanwhile. Its end may have been written first.
-    async fn is_outdated(&self, delivery: &Claimed, puts: &[Put]) -> bool {
+    async fn is_outdated(&self, delivery: &Claimed, puts: &[FieldWrite]) -> bool {
         let Queue::Save(name) = Queue::named(&delivery.plan) else {
             return false;
         };
@@ -91,27 +98,29 @@ impl Porter {
 fn attempt(written: &Result<(), WriteError>) -> Attempt {
     match written {
         Ok(()) => Attempt::answered(200),
-        Err(WriteError::Gone) => Attempt::Answered {
+        Err(WriteError::Gone) => Attempt::Response {
             status: 404,
             retry_after: None,
-            judged: Judged::GiveUp,
+            judged: ResponseVerdict::GiveUp,
         },
         // It is not known whether another write is under way.
-        Err(WriteError::Busy | WriteError::Store(_)) => Attempt::Unanswered(Unanswered::Busy),
-        Err(WriteError::Undone) => Attempt::Answered {
+        Err(WriteError::Busy | WriteError::Store(_)) => {
+            Attempt::NoResponse(NoResponse::IdentityLocked)
+        }
+        Err(WriteError::Undone) => Attempt::Response {
             status: 200,
             retry_after: None,
-            judged: Judged::NotDelivered,
+            judged: ResponseVerdict::NotDelivered,
         },
         Err(WriteError::Kratos(error)) => match error {
-            kratos_admin::Error::NoAnswer(none) => without_answer(*none),
-            kratos_admin::Error::Status(status) => Attempt::Answered {
+            kratos_admin::Error::CallError(none) => without_answer(*none),
+            kratos_admin::Error::Status(status) => Attempt::Response {
                 status: *status,
                 retry_after: None,
-                judged: Judged::NotDelivered,
+                judged: ResponseVerdict::NotDelivered,
             },
-            kratos_admin::Error::Concurrent => Attempt::Unanswered(Unanswered::Busy),
-            kratos_admin::Error::NotUnderstood => Attempt::Unanswered(Unanswered::Connection),
+            kratos_admin::Error::Concurrent => Attempt::NoResponse(NoResponse::IdentityLocked),
+            kratos_admin::Error::NotUnderstood => Attempt::NoResponse(NoResponse::Connection),
         },
     }
 }

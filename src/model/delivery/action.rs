@@ -9,14 +9,14 @@ use crate::model::request::Request;
 /// What is to be done. Stored as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Work {
+pub enum Action {
     /// Put the question of a deferred check again.
     Ask(Request),
     /// Write into the identity, through Kratos's admin API.
-    Write(Vec<Put>),
+    Write(Vec<FieldWrite>),
     /// Keep a person out whose account was refused late: delete the sessions, write this into the identity, delete the
     /// sessions again.
-    Enforce(Vec<Put>),
+    Enforce(Vec<FieldWrite>),
     /// Release what an unclear taking may have taken. Who cannot say what that was is asked once more, with the key of
     /// the first time, and then releases what the answer names.
     Undo {
@@ -39,7 +39,7 @@ pub enum Work {
 
 /// One value that is written into an identity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Put {
+pub struct FieldWrite {
     /// `["metadata_admin", "crm_id"]`.
     pub path: Vec<String>,
     /// What shall stand there; `None` takes away what does.
@@ -47,7 +47,7 @@ pub struct Put {
     pub value: Option<Value>,
 }
 
-impl From<Request> for Work {
+impl From<Request> for Action {
     fn from(request: Request) -> Self {
         Self::Send(request)
     }
@@ -69,17 +69,17 @@ mod tests {
             body: None,
         };
         let works = [
-            Work::Send(request.clone()),
-            Work::Ask(request.clone()),
-            Work::Write(vec![Put {
+            Action::Send(request.clone()),
+            Action::Ask(request.clone()),
+            Action::Write(vec![FieldWrite {
                 path: vec!["state".to_owned()],
                 value: Some(json!("inactive")),
             }]),
-            Work::Undo {
+            Action::Undo {
                 take: request.clone(),
                 key: "k".to_owned(),
             },
-            Work::Take {
+            Action::Take {
                 take: request,
                 released: Uuid::from_u128(1),
             },
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(serde_json::to_value(&works[0]).unwrap(), stored);
         for work in works {
             let stored = serde_json::to_value(&work).unwrap();
-            assert_eq!(serde_json::from_value::<Work>(stored).unwrap(), work);
+            assert_eq!(serde_json::from_value::<Action>(stored).unwrap(), work);
         }
     }
 }

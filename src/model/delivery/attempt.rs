@@ -16,21 +16,21 @@ const GONE: u16 = 410;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
     /// It answered.
-    Answered {
+    Response {
         /// With this status.
         status: u16,
         /// `Retry-After`, if the answer held a readable one.
         retry_after: Option<Duration>,
         /// What the settings make of it.
-        judged: Judged,
+        judged: ResponseVerdict,
     },
     /// It did not.
-    Unanswered(Unanswered),
+    NoResponse(NoResponse),
 }
 
 /// What expressions of the settings make of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Judged {
+pub enum ResponseVerdict {
     /// There are none: the status tells.
     #[default]
     ByStatus,
@@ -46,7 +46,7 @@ pub enum Judged {
 
 /// In what way there was no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unanswered {
+pub enum NoResponse {
     /// Not in time.
     Timeout,
     /// Not reached, or cut off.
@@ -54,9 +54,9 @@ pub enum Unanswered {
     /// It could not be sent: the plan has gone from the settings, or its service's address is not allowed.
     NotSent,
     /// A defect of ours.
-    BrokeDown,
+    Panicked,
     /// Somebody else is writing into the same identity; this was no try.
-    Busy,
+    IdentityLocked,
     /// What is to be taken again has not been released yet, so its service may count it twice.
     NotReleased,
     /// The time for an answer has ended, and the settings say what follows. Nothing more is tried.
@@ -67,10 +67,10 @@ impl Attempt {
     /// An answer of that status, without `Retry-After`.
     #[must_use]
     pub fn answered(status: u16) -> Self {
-        Self::Answered {
+        Self::Response {
             status,
             retry_after: None,
-            judged: Judged::ByStatus,
+            judged: ResponseVerdict::ByStatus,
         }
     }
 
@@ -78,8 +78,8 @@ impl Attempt {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Answered { status, .. } => Some(*status),
-            Self::Unanswered(_) => None,
+            Self::Response { status, .. } => Some(*status),
+            Self::NoResponse(_) => None,
         }
     }
 
@@ -87,24 +87,26 @@ impl Attempt {
     #[must_use]
     pub fn arrived(&self) -> bool {
         match self {
-            Self::Answered { status, judged, .. } => match judged {
-                Judged::ByStatus => (200..300).contains(status),
-                Judged::Delivered => true,
-                Judged::NotDelivered | Judged::GiveUp | Judged::AskAgain => false,
+            Self::Response { status, judged, .. } => match judged {
+                ResponseVerdict::ByStatus => (200..300).contains(status),
+                ResponseVerdict::Delivered => true,
+                ResponseVerdict::NotDelivered
+                | ResponseVerdict::GiveUp
+                | ResponseVerdict::AskAgain => false,
             },
-            Self::Unanswered(unanswered) => *unanswered == Unanswered::Expired,
+            Self::NoResponse(unanswered) => *unanswered == NoResponse::Expired,
         }
     }
 
     /// Whether it makes no sense to try again.
     fn is_final(&self) -> bool {
         match self {
-            Self::Answered { status, judged, .. } => match judged {
-                Judged::GiveUp => true,
-                Judged::AskAgain => false,
+            Self::Response { status, judged, .. } => match judged {
+                ResponseVerdict::GiveUp => true,
+                ResponseVerdict::AskAgain => false,
                 _ => *status == GONE,
             },
-            Self::Unanswered(_) => false,
+            Self::NoResponse(_) => false,
         }
     }
 
@@ -131,8 +133,8 @@ impl Attempt {
             return Outcome::Abandoned;
         }
         let retry_after = match self {
-            Self::Answered { retry_after, .. } => retry_after.unwrap_or_default(),
-            Self::Unanswered(_) => Duration::ZERO,
+            Self::Response { retry_after, .. } => retry_after.unwrap_or_default(),
+            Self::NoResponse(_) => Duration::ZERO,
         };
         let next = next_try(schedule, tries, now, jitter)
             .max(later(now, retry_after.min(LONGEST_RETRY_AFTER)));
@@ -141,7 +143,7 @@ impl Attempt {
     }
 }
 
-impl Unanswered {
+impl NoResponse {
     /// As logs, metrics and the list of deliveries write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -149,8 +151,8 @@ impl Unanswered {
             Self::Timeout => "timeout",
             Self::Connection => "connection",
             Self::NotSent => "not_sent",
-            Self::BrokeDown => "broke_down",
-            Self::Busy => "busy",
+            Self::Panicked => "broke_down",
+            Self::IdentityLocked => "busy",
             Self::NotReleased => "not_released",
             Self::Expired => "expired",
         }
@@ -160,16 +162,16 @@ impl Unanswered {
 impl fmt::Display for Attempt {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answered { status, judged, .. } => {
+            Self::Response { status, judged, .. } => {
                 write!(formatter, "status {status}")?;
                 match judged {
-                    Judged::NotDelivered => formatter.write_str(", not delivered"),
-                    Judged::AskAgain => formatter.write_str(", no answer to the question"),
-                    Judged::GiveUp => formatter.write_str(", given up"),
-                    Judged::ByStatus | Judged::Delivered => Ok(()),
+                    ResponseVerdict::NotDelivered => formatter.write_str(", not delivered"),
+                    ResponseVerdict::AskAgain => formatter.write_str(", no answer to the question"),
+                    ResponseVerdict::GiveUp => formatter.write_str(", given up"),
+                    ResponseVerdict::ByStatus | ResponseVerdict::Delivered => Ok(()),
                 }
             }
-            Self::Unanswered(unanswered) => formatter.write_str(unanswered.as_str()),
+            Self::NoResponse(unanswered) => formatter.write_str(unanswered.as_str()),
         }
     }
 }
@@ -214,14 +216,14 @@ mod tests {
             (Attempt::answered(500), in_five_seconds.clone()),
             (Attempt::answered(503), in_five_seconds.clone()),
             (
-                Attempt::Unanswered(Unanswered::Timeout),
+                Attempt::NoResponse(NoResponse::Timeout),
                 in_five_seconds.clone(),
             ),
             (
-                Attempt::Unanswered(Unanswered::Connection),
+                Attempt::NoResponse(NoResponse::Connection),
                 in_five_seconds.clone(),
             ),
-            (Attempt::Unanswered(Unanswered::NotSent), in_five_seconds),
+            (Attempt::NoResponse(NoResponse::NotSent), in_five_seconds),
         ];
         for (attempt, expected) in table {
             assert_eq!(outcome(attempt, 1, DAY), expected, "{attempt}");
@@ -230,19 +232,28 @@ mod tests {
 
     #[test]
     fn the_settings_may_judge_otherwise() {
-        let judged = |status, judged| Attempt::Answered {
+        let judged = |status, judged| Attempt::Response {
             status,
             retry_after: None,
             judged,
         };
         let in_five_seconds = Outcome::RetryAt(after(Duration::from_secs(5)));
         let table = [
-            (judged(409, Judged::Delivered), Outcome::Delivered),
-            (judged(200, Judged::NotDelivered), in_five_seconds.clone()),
-            (judged(422, Judged::GiveUp), Outcome::Abandoned),
-            (judged(200, Judged::GiveUp), Outcome::Abandoned),
-            (judged(410, Judged::NotDelivered), Outcome::Abandoned),
-            (judged(410, Judged::AskAgain), in_five_seconds.clone()),
+            (judged(409, ResponseVerdict::Delivered), Outcome::Delivered),
+            (
+                judged(200, ResponseVerdict::NotDelivered),
+                in_five_seconds.clone(),
+            ),
+            (judged(422, ResponseVerdict::GiveUp), Outcome::Abandoned),
+            (judged(200, ResponseVerdict::GiveUp), Outcome::Abandoned),
+            (
+                judged(410, ResponseVerdict::NotDelivered),
+                Outcome::Abandoned,
+            ),
+            (
+                judged(410, ResponseVerdict::AskAgain),
+                in_five_seconds.clone(),
+            ),
         ];
         for (attempt, expected) in table {
             assert_eq!(outcome(attempt, 1, DAY), expected, "{attempt}");
@@ -282,10 +293,10 @@ mod tests {
             (30 * DAY, DAY),
         ];
         for (asked, expected) in table {
-            let attempt = Attempt::Answered {
+            let attempt = Attempt::Response {
                 status: 429,
                 retry_after: Some(asked),
-                judged: Judged::ByStatus,
+                judged: ResponseVerdict::ByStatus,
             };
             assert_eq!(
                 outcome(attempt, 1, 8 * DAY),
@@ -303,7 +314,7 @@ mod tests {
             Some("status 503")
         );
         assert_eq!(
-            Attempt::Unanswered(Unanswered::Timeout).error().as_deref(),
+            Attempt::NoResponse(NoResponse::Timeout).error().as_deref(),
             Some("timeout")
         );
     }

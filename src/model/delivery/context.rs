@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::clock::Timestamp;
-use crate::expression::{Lists, Names};
+use crate::expression::{Lists, Variables};
 
 /// The names of an expression, kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Scene {
+pub struct EvaluationContext {
     /// `identity`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<Value>,
@@ -40,10 +40,10 @@ pub struct Scene {
     pub is_uncertain: bool,
 }
 
-impl Scene {
+impl EvaluationContext {
     /// Keeps what these names stand for.
     #[must_use]
-    pub fn of(names: &Names<'_>) -> Self {
+    pub fn of(names: &Variables<'_>) -> Self {
         Self {
             identity: names.identity.cloned(),
             previous: names.previous.cloned(),
@@ -60,8 +60,8 @@ impl Scene {
 
     /// The names, with this answer.
     #[must_use]
-    pub fn names<'a>(&'a self, lists: &'a Lists, response: Option<&'a Value>) -> Names<'a> {
-        Names {
+    pub fn names<'a>(&'a self, lists: &'a Lists, response: Option<&'a Value>) -> Variables<'a> {
+        Variables {
             identity: self.identity.as_ref(),
             previous: self.previous.as_ref(),
             value: self.value.as_ref(),

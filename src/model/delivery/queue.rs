@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Queue<'a> {
     /// A plan of the settings; stored by its bare name.
-    Plan(&'a str),
+    Subscription(&'a str),
     /// What a plan or a check writes into identities: `save:crm_contact`.
     Save(&'a str),
     /// The questions of a deferred check: `check:vat_number`.
@@ -32,7 +32,7 @@ impl<'a> Queue<'a> {
             Some(("confirm", name)) => Self::Confirm(name),
             Some(("release", name)) => Self::Release(name),
             Some(("late-refusal", name)) => Self::LateRefusal(name),
-            _ => Self::Plan(text),
+            _ => Self::Subscription(text),
         }
     }
 }
@@ -40,7 +40,7 @@ impl<'a> Queue<'a> {
 impl fmt::Display for Queue<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Plan(name) => formatter.write_str(name),
+            Self::Subscription(name) => formatter.write_str(name),
             Self::Save(name) => write!(formatter, "save:{name}"),
             Self::Check(name) => write!(formatter, "check:{name}"),
             Self::Take(name) => write!(formatter, "take:{name}"),
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         for queue in [
-            Queue::Plan("crm"),
+            Queue::Subscription("crm"),
             Queue::Save("crm"),
             Queue::Check("vat"),
             Queue::Take("invite"),

@@ -4,14 +4,14 @@ use chrono::SecondsFormat;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Event, New, Plan, Scene, Work, time_ordered_id};
+use super::{Action, EvaluationContext, Event, NewDelivery, Subscription, time_ordered_id};
 use crate::base::clock::later;
-use crate::expression::Names;
-use crate::model::request::{Body, Content, Method, Request};
+use crate::expression::Variables;
+use crate::model::request::{Body, BodyTemplate, Method, Request};
 
 /// What happened, to whom, and by which call of Kratos we know.
 #[derive(Clone, Copy, Debug)]
-pub struct Occasion<'a> {
+pub struct Trigger<'a> {
     /// What happened.
     pub event: Event,
     /// To whom; never all zeros.
@@ -25,7 +25,11 @@ pub struct Occasion<'a> {
 /// The deliveries that the plans make of an occasion. One whose expressions fail is among them, with the
 /// reason in place of its request, so that it is kept and can be seen.
 #[must_use]
-pub fn deliveries_for(plans: &[Plan], occasion: &Occasion<'_>, names: &Names<'_>) -> Vec<New> {
+pub fn deliveries_for(
+    plans: &[Subscription],
+    occasion: &Trigger<'_>,
+    names: &Variables<'_>,
+) -> Vec<NewDelivery> {
     plans
         .iter()
         .filter(|plan| plan.events.contains(&occasion.event))
@@ -38,9 +42,9 @@ pub fn deliveries_for(plans: &[Plan], occasion: &Occasion<'_>, names: &Names<'_>
 
 /// `None` if the plan's `when` does not hold.
 fn request(
-    plan: &Plan,
-    occasion: &Occasion<'_>,
-    names: &Names<'_>,
+    plan: &Subscription,
+    occasion: &Trigger<'_>,
+    names: &Variables<'_>,
 ) -> Option<Result<Request, String>> {
     match plan.when.as_ref().map(|when| when.holds(names)) {
         Some(Ok(false)) => return None,
@@ -48,7 +52,7 @@ fn request(
         Some(Ok(true)) | None => {}
     }
     let built = plan.send.build(names).map(|mut request| {
-        if matches!(plan.send.body, Content::Empty) && may_have_body(request.method) {
+        if matches!(plan.send.body, BodyTemplate::Empty) && may_have_body(request.method) {
             request.body = Some(default_body(occasion.event, occasion.check, names));
         }
         request
@@ -57,20 +61,22 @@ fn request(
 }
 
 fn delivery(
-    plan: &Plan,
-    occasion: &Occasion<'_>,
-    names: &Names<'_>,
+    plan: &Subscription,
+    occasion: &Trigger<'_>,
+    names: &Variables<'_>,
     request: Result<Request, String>,
-) -> New {
+) -> NewDelivery {
     let now = names.now;
-    New {
+    NewDelivery {
         id: time_ordered_id(now),
         plan: plan.name.clone(),
         event: occasion.event,
         unique_key: unique_key(occasion),
         identity_id: occasion.identity_id,
-        work: request.map(Work::Send),
-        scene: plan.reads_the_answer().then(|| Scene::of(names)),
+        work: request.map(Action::Send),
+        scene: plan
+            .reads_the_answer()
+            .then(|| EvaluationContext::of(names)),
         created_at: now,
         due_at: now,
         keep_trying_until: later(now, plan.keep_trying_for),
@@ -78,7 +84,7 @@ fn delivery(
 }
 
 /// An identity is created only once, whatever calls tell of it; all else may happen again.
-fn unique_key(occasion: &Occasion<'_>) -> String {
+fn unique_key(occasion: &Trigger<'_>) -> String {
     match occasion.event {
         Event::IdentityCreated => occasion.identity_id.to_string(),
         Event::IdentityUpdated
@@ -97,7 +103,7 @@ fn may_have_body(method: Method) -> bool {
 }
 
 /// The body for plans that name none.
-fn default_body(event: Event, check: Option<&str>, names: &Names<'_>) -> Body {
+fn default_body(event: Event, check: Option<&str>, names: &Variables<'_>) -> Body {
     let mut body = json!({
         "type": event,
         "timestamp": names.now.to_rfc3339_opts(SecondsFormat::Millis, true),
@@ -120,8 +126,12 @@ mod tests {
     use serde_json::Value;
     use std::time::Duration;
 
-    fn names<'a>(identity: &'a Value, previous: Option<&'a Value>, lists: &'a Lists) -> Names<'a> {
-        Names {
+    fn names<'a>(
+        identity: &'a Value,
+        previous: Option<&'a Value>,
+        lists: &'a Lists,
+    ) -> Variables<'a> {
+        Variables {
             identity: Some(identity),
             previous,
             value: None,
@@ -165,7 +175,7 @@ mod tests {
 
     #[test]
     fn an_identity_is_created_once_and_updated_with_every_call() {
-        let occasion = |event| Occasion {
+        let occasion = |event| Trigger {
             event,
             identity_id: Uuid::from_u128(7),
             trigger_id: "call-1",

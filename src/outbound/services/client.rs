@@ -40,7 +40,7 @@ pub struct Answer {
 
 /// Why there is no answer. Never holds a URL: a path may hold what somebody typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoAnswer {
+pub enum CallError {
     /// Not in time.
     #[error("no answer in time")]
     Timeout,
@@ -58,7 +58,7 @@ pub enum NoAnswer {
     UnknownService,
 }
 
-impl NoAnswer {
+impl CallError {
     /// In one word, for metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -122,8 +122,8 @@ impl Services {
         request: &Request,
         extra: &[(&'static str, String)],
         until: Timestamp,
-    ) -> Result<Answer, NoAnswer> {
-        let service = self.named.get(name).ok_or(NoAnswer::UnknownService)?;
+    ) -> Result<Answer, CallError> {
+        let service = self.named.get(name).ok_or(CallError::UnknownService)?;
         let started = self.clock.now();
         let until = until.min(later(started, service.timeout));
         let answer = if started >= until {
@@ -133,7 +133,7 @@ impl Services {
                 .before(until, self.send(service, request, extra))
                 .await
         };
-        let answer = answer.unwrap_or(Err(NoAnswer::Timeout));
+        let answer = answer.unwrap_or(Err(CallError::Timeout));
         let outcome = match &answer {
             Ok(answer) => format!("{}xx", answer.status / 100),
             Err(none) => none.as_str().to_owned(),
@@ -179,28 +179,30 @@ impl Services {
         service: &Service,
         request: &Request,
         extra: &[(&'static str, String)],
-    ) -> Result<Answer, NoAnswer> {
+    ) -> Result<Answer, CallError> {
         let outgoing = outgoing(service, request, extra)?;
         let http = self.http.clone();
-        let mut exchange = EndsWithUs(
+        let mut exchange = AbortOnDrop(
             self.runtime
                 .spawn(async move { receive(http.execute(outgoing).await).await }),
         );
-        (&mut exchange.0).await.unwrap_or(Err(NoAnswer::Connection))
+        (&mut exchange.0)
+            .await
+            .unwrap_or(Err(CallError::Connection))
     }
 }
 
 /// An exchange that is given up when nobody waits for it any more.
-struct EndsWithUs(JoinHandle<Result<Answer, NoAnswer>>);
+struct AbortOnDrop(JoinHandle<Result<Answer, CallError>>);
 
-impl Drop for EndsWithUs {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// Reads an answer, as far as it may be long.
-async fn receive(answer: Result<reqwest::Response, reqwest::Error>) -> Result<Answer, NoAnswer> {
+async fn receive(answer: Result<reqwest::Response, reqwest::Error>) -> Result<Answer, CallError> {
     let answer = answer.map_err(|error| told(&error))?;
     let status = answer.status().as_u16();
     let headers = answer.headers().clone();
@@ -209,7 +211,7 @@ async fn receive(answer: Result<reqwest::Response, reqwest::Error>) -> Result<An
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| told(&error))?;
         if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(NoAnswer::TooLarge);
+            return Err(CallError::TooLarge);
         }
         body.extend_from_slice(&chunk);
     }
@@ -229,10 +231,10 @@ fn outgoing(
     service: &Service,
     request: &Request,
     extra: &[(&'static str, String)],
-) -> Result<reqwest::Request, NoAnswer> {
+) -> Result<reqwest::Request, CallError> {
     let mut url = service.url.clone();
     if url.host().is_none_or(|host| host_is_forbidden(&host)) {
-        return Err(NoAnswer::ForbiddenAddress);
+        return Err(CallError::ForbiddenAddress);
     }
     let (path, query) = match request.path.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -255,7 +257,7 @@ fn outgoing(
         put(&mut headers, name, value, false);
     }
     let method = reqwest::Method::from_bytes(request.method.as_str().as_bytes())
-        .map_err(|_| NoAnswer::Connection)?;
+        .map_err(|_| CallError::Connection)?;
     let mut outgoing = reqwest::Request::new(method, url);
     if let Some(body) = &request.body {
         if !headers.contains_key(CONTENT_TYPE) {
@@ -326,15 +328,15 @@ fn prove(auth: &Auth, headers: &mut HeaderMap, url: &mut url::Url) {
     }
 }
 
-fn told(error: &reqwest::Error) -> NoAnswer {
+fn told(error: &reqwest::Error) -> CallError {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = source {
         if cause.is::<Forbidden>() {
-            return NoAnswer::ForbiddenAddress;
+            return CallError::ForbiddenAddress;
         }
         source = cause.source();
     }
-    NoAnswer::Connection
+    CallError::Connection
 }
 
 fn understood(status: u16, headers: &HeaderMap, body: &[u8]) -> Value {

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool, SqlSafeStr};
 
 use crate::base::clock::{Clock, later};
-use crate::store::{Change, Error, schema};
+use crate::store::{AppliedMigration, Error, schema};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
 const MIGRATIONS: [(i64, &str, &str); 7] = [
@@ -102,7 +102,7 @@ async fn still_answers(connection: &mut PgConnection) -> Result<bool, sqlx::Erro
 
 /// Without an advisory lock, which not every database of this kind has: who comes second fails, looks again and finds
 /// it done.
-pub(super) async fn migrate(pool: &PgPool) -> Result<Vec<Change>, Error> {
+pub(super) async fn migrate(pool: &PgPool) -> Result<Vec<AppliedMigration>, Error> {
     let migrations = MIGRATIONS.map(|(number, name, statements)| {
         Migration::new(
             number,
@@ -124,7 +124,7 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<Vec<Change>, Error> {
     migrate_once(pool, &migrator).await
 }
 
-async fn migrate_once(pool: &PgPool, migrator: &Migrator) -> Result<Vec<Change>, Error> {
+async fn migrate_once(pool: &PgPool, migrator: &Migrator) -> Result<Vec<AppliedMigration>, Error> {
     let missing = schema::missing(&mut *pool.acquire().await?, &MIGRATIONS).await?;
     migrator.run(pool).await?;
     Ok(missing)

@@ -11,7 +11,7 @@ use super::row::{self, DbRow};
 use super::{Arguments, Db, Pool};
 use crate::base::clock::{Timestamp, later};
 use crate::model::delivery::State;
-use crate::store::{Backlog, Error, Filter, Listed, ListedAttempt, Shown};
+use crate::store::{Backlog, DeliveryDetails, DeliverySummary, Error, Filter, ListedAttempt};
 
 /// The parameters 1 to 7 are a [`Filter`]'s.
 macro_rules! filter {
@@ -63,7 +63,7 @@ pub(super) async fn list(
     readers: &Pool,
     filter: &Filter,
     limit: u32,
-) -> Result<Vec<Listed>, Error> {
+) -> Result<Vec<DeliverySummary>, Error> {
     let rows = filtered(LIST, filter)
         .bind(filter.after.map(|id| id.to_string()))
         .bind(i64::from(limit))
@@ -72,10 +72,10 @@ pub(super) async fn list(
     Ok(rows.iter().map(listed).collect::<Result<_, _>>()?)
 }
 
-fn listed(row: &DbRow) -> Result<Listed, sqlx::Error> {
+fn listed(row: &DbRow) -> Result<DeliverySummary, sqlx::Error> {
     let state = row::state(row)?;
     let run_at = row::timestamp(row, "run_at")?;
-    Ok(Listed {
+    Ok(DeliverySummary {
         id: row::uuid(row, "id")?,
         plan: row.try_get("plan")?,
         event: row::event(row)?,
@@ -112,13 +112,13 @@ FROM deliveries WHERE id = $1";
 const TRIES: &str = "
 SELECT attempt, began_at, duration_ms, status, error FROM attempts WHERE delivery_id = $1 ORDER BY attempt";
 
-pub(super) async fn show(readers: &Pool, id: Uuid) -> Result<Option<Shown>, Error> {
+pub(super) async fn show(readers: &Pool, id: Uuid) -> Result<Option<DeliveryDetails>, Error> {
     let id = id.to_string();
     let Some(row) = sqlx::query(SHOW).bind(&id).fetch_optional(readers).await? else {
         return Ok(None);
     };
     let tries = sqlx::query(TRIES).bind(&id).fetch_all(readers).await?;
-    Ok(Some(Shown {
+    Ok(Some(DeliveryDetails {
         listed: listed(&row)?,
         keep_trying_until: row::timestamp(&row, "keep_trying_until")?,
         tries: tries.iter().map(tried).collect::<Result<_, _>>()?,
@@ -140,7 +140,7 @@ fn tried(row: &DbRow) -> Result<ListedAttempt, sqlx::Error> {
 
 /// What an operator does to deliveries that are pending or abandoned.
 #[derive(Clone, Copy)]
-pub(super) enum Deed {
+pub(super) enum AdminAction {
     /// They are due now; abandoned ones are tried for so long.
     Retry(Duration),
     /// They end for good.
@@ -191,22 +191,24 @@ const DISCARD: &str = change!(
 /// Does it to the next of them behind the id `after`. Returns how many they were, and the last of them.
 pub(super) async fn step(
     writer: &Pool,
-    deed: Deed,
+    deed: AdminAction,
     filter: &Filter,
     now: Timestamp,
     after: &str,
 ) -> Result<(u64, Option<String>), Error> {
     let statement = match deed {
-        Deed::Retry(_) => RETRY,
-        Deed::Discard => DISCARD,
+        AdminAction::Retry(_) => RETRY,
+        AdminAction::Discard => DISCARD,
     };
     let statement = filtered(statement, filter)
         .bind(row::moment(now))
         .bind(after.to_owned())
         .bind(STEP);
     let statement = match deed {
-        Deed::Retry(keep_trying_for) => statement.bind(row::moment(later(now, keep_trying_for))),
-        Deed::Discard => statement,
+        AdminAction::Retry(keep_trying_for) => {
+            statement.bind(row::moment(later(now, keep_trying_for)))
+        }
+        AdminAction::Discard => statement,
     };
     let rows = statement.fetch_all(writer).await?;
     let ids = rows

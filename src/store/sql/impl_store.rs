@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 
-use super::admin::Deed;
+use super::admin::AdminAction;
 use super::retry::{again, again_and_wait};
 use super::{Database, admin, decisions, late_refusals, outbox, pending, reservations, upkeep};
 use crate::base::clock::Timestamp;
@@ -19,11 +19,12 @@ use crate::model::delivery::Claimed;
 use crate::model::pending::{FlowRecord, LookupKind};
 use crate::model::reservation::{Details, Reservation};
 use crate::store::{
-    Backlog, Batch, Change, Error, Filter, FlowState, Listed, NextDue, Settlement, Shown, Store,
+    AppliedMigration, Backlog, DeliveryDetails, DeliverySummary, Error, Filter, FlowState, NextDue,
+    Settlement, Store, WriteSet,
 };
 
 impl Database {
-    async fn write_once(&self, batch: &Batch) -> Result<HashSet<Uuid>, Error> {
+    async fn write_once(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {
         if batch.is_only_deliveries() {
             let mut connection = self.writer().acquire().await?;
             return outbox::accept(&mut connection, &batch.deliveries).await;
@@ -47,7 +48,7 @@ impl Database {
 
     async fn step_by_step(
         &self,
-        deed: Deed,
+        deed: AdminAction,
         filter: &Filter,
         now: Timestamp,
     ) -> Result<u64, Error> {
@@ -108,7 +109,7 @@ impl Database {
 
 #[async_trait]
 impl Store for Database {
-    async fn write(&self, batch: &Batch) -> Result<HashSet<Uuid>, Error> {
+    async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {
         again(|| self.write_once(batch).boxed()).await
     }
 
@@ -134,11 +135,11 @@ impl Store for Database {
         again(|| outbox::next_due(self.readers()).boxed()).await
     }
 
-    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<Listed>, Error> {
+    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<DeliverySummary>, Error> {
         again(|| admin::list(self.readers(), filter, limit).boxed()).await
     }
 
-    async fn show(&self, id: Uuid) -> Result<Option<Shown>, Error> {
+    async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error> {
         again(|| admin::show(self.readers(), id).boxed()).await
     }
 
@@ -148,12 +149,12 @@ impl Store for Database {
         now: Timestamp,
         keep_trying_for: Duration,
     ) -> Result<u64, Error> {
-        self.step_by_step(Deed::Retry(keep_trying_for), filter, now)
+        self.step_by_step(AdminAction::Retry(keep_trying_for), filter, now)
             .await
     }
 
     async fn discard(&self, filter: &Filter, now: Timestamp) -> Result<u64, Error> {
-        self.step_by_step(Deed::Discard, filter, now).await
+        self.step_by_step(AdminAction::Discard, filter, now).await
     }
 
     async fn unfinished(&self, filter: &Filter) -> Result<u64, Error> {
@@ -315,7 +316,7 @@ impl Store for Database {
         again(|| self.forget_once(identity_id, now).boxed()).await
     }
 
-    fn changes(&self) -> &[Change] {
+    fn changes(&self) -> &[AppliedMigration] {
         &self.changes
     }
     async fn ping(&self) -> Result<(), Error> {

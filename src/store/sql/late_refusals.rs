@@ -12,7 +12,7 @@ use super::retry::again;
 use super::row::{self, DbRow};
 use super::{Connection, Database, outbox};
 use crate::base::clock::Timestamp;
-use crate::model::delivery::New;
+use crate::model::delivery::NewDelivery;
 use crate::model::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::late_refusals::{LateRefusalFilter, LateRefusalStore, VERSION};
 use crate::store::{Error, RefusalLift};
@@ -140,7 +140,7 @@ impl Database {
         identity_id: Uuid,
         checks: &[String],
         now: Timestamp,
-        deliveries: &[New],
+        deliveries: &[NewDelivery],
     ) -> Result<u64, Error> {
         let mut transaction = self.begin().await?;
         let done = sqlx::query(LIFT)
@@ -237,7 +237,7 @@ impl LateRefusalStore for Database {
         identity_id: Uuid,
         checks: &[String],
         now: Timestamp,
-        deliveries: &[New],
+        deliveries: &[NewDelivery],
     ) -> Result<u64, Error> {
         again(|| self.lift_once(identity_id, checks, now, deliveries).boxed()).await
     }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::row::{self, DbRow};
 use super::{Connection, Pool, late_refusals};
 use crate::base::clock::{Timestamp, later, milliseconds};
-use crate::model::delivery::{Claimed, Event, New, Outcome, State};
+use crate::model::delivery::{Claimed, Event, NewDelivery, Outcome, State};
 use crate::model::late_refusal::LateRefusal;
 use crate::store::{Error, NextDue, RefusalLift, Settlement};
 
@@ -39,7 +39,7 @@ RETURNING id"
 
 pub(super) async fn accept(
     connection: &mut Connection,
-    deliveries: &[New],
+    deliveries: &[NewDelivery],
 ) -> Result<HashSet<Uuid>, Error> {
     if deliveries.is_empty() {
         return Ok(HashSet::new());
@@ -53,7 +53,7 @@ pub(super) async fn accept(
 }
 
 /// A statement may touch each row once.
-fn each_once(deliveries: &[New]) -> impl Iterator<Item = &New> {
+fn each_once(deliveries: &[NewDelivery]) -> impl Iterator<Item = &NewDelivery> {
     let mut seen = HashSet::with_capacity(deliveries.len());
     deliveries
         .iter()
@@ -85,7 +85,7 @@ struct NewRow<'a> {
 }
 
 impl<'a> NewRow<'a> {
-    fn of(new: &'a New) -> Self {
+    fn of(new: &'a NewDelivery) -> Self {
         let (work, state, last_error) = match &new.work {
             Ok(work) => (Some(row::text(work)), State::Pending, None),
             Err(reason) => (None, State::Abandoned, Some(reason.as_str())),
@@ -248,7 +248,7 @@ pub(super) async fn settle(
         .bind(attempts.to_string())
         .execute(&mut *connection)
         .await?;
-    let followers: Vec<New> = counted()
+    let followers: Vec<NewDelivery> = counted()
         .flat_map(|one| one.followers.iter().cloned())
         .collect();
     accept(&mut *connection, &followers).await?;

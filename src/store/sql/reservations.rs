@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::row::{self, DbRow};
 use super::{Connection, Pool};
 use crate::base::clock::Timestamp;
-use crate::model::reservation::{Because, Details, Reservation, State};
+use crate::model::reservation::{Details, ReleaseReason, Reservation, State};
 use crate::store::Error;
 use crate::store::write_set::Release;
 
@@ -37,7 +37,7 @@ pub(super) async fn reserve(
             .bind(row::moment(reservation.expires_at))
             .bind(&reservation.submission)
             .bind(row::moment(reservation.in_use_until))
-            .bind(reservation.because.map(Because::as_str))
+            .bind(reservation.because.map(ReleaseReason::as_str))
             .execute(&mut *connection)
             .await?;
     }
@@ -121,7 +121,7 @@ fn reservation(row: &DbRow) -> Result<Reservation, sqlx::Error> {
         asked: row.try_get("asked")?,
         state: State::named(state).ok_or_else(|| row::unknown("state"))?,
         details: row::optional_json(row, "details")?,
-        because: because.and_then(Because::named),
+        because: because.and_then(ReleaseReason::named),
         created_at: row::timestamp(row, "created_at")?,
         expires_at: row::timestamp(row, "expires_at")?,
         submission: row.try_get("submission")?,

@@ -12,7 +12,7 @@ use sqlx::migrate::{MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqliteConnection, SqlitePool};
 
-use crate::store::{Change, Error, schema};
+use crate::store::{AppliedMigration, Error, schema};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
 const MIGRATIONS: [(i64, &str, &str); 7] = [
@@ -94,7 +94,7 @@ pub(super) async fn create_if_missing(path: &Path, patience: Duration) -> Result
 pub(super) async fn writer(
     path: &Path,
     patience: Duration,
-) -> Result<(SqlitePool, Vec<Change>), Error> {
+) -> Result<(SqlitePool, Vec<AppliedMigration>), Error> {
     let options = options(path, patience)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
@@ -167,7 +167,7 @@ fn pool(connections: u32, patience: Duration) -> SqlitePoolOptions {
 }
 
 /// In one transaction, so that of two programs started together one waits for the other.
-async fn migrate(writer: &SqlitePool) -> Result<Vec<Change>, Error> {
+async fn migrate(writer: &SqlitePool) -> Result<Vec<AppliedMigration>, Error> {
     let migrations = MIGRATIONS.map(|(number, name, statements)| {
         sqlx::migrate::Migration::new(
             number,

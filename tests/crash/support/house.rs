@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use vestibule::app::{App, Surroundings as Outside};
+use vestibule::app::{App, Overrides as Outside};
 use vestibule::base::clock::{Clock, later};
 use vestibule::config::{self, Environment};
 use vestibule::store::Backlog;
 
 use super::chance::Chance;
-use super::instance::{Instance, Surroundings, settings};
+use super::instance::{Instance, Overrides, settings};
 use super::load::{Answer, Callers, Load, Noted};
 use super::receiver::Receiver;
 use super::{eventually, port};
@@ -21,7 +21,7 @@ pub struct House {
     pub instances: Vec<Instance>,
     pub receiver: Receiver,
     pub chance: Arc<Chance>,
-    pub surroundings: Surroundings,
+    pub surroundings: Overrides,
     _folder: TempDir,
 }
 
@@ -32,7 +32,7 @@ impl House {
         let chance = Arc::new(Chance::new());
         let receiver = Receiver::start(Arc::clone(&chance));
         let file = || format!("sqlite://{}/vestibule.db", folder.path().display());
-        let surroundings = Surroundings {
+        let surroundings = Overrides {
             folder: folder.path().to_owned(),
             dsn: dsn.unwrap_or_else(file),
             receiver: receiver.url.clone(),

@@ -12,7 +12,7 @@ pub const KEY: &str = "crash-test-key-0123456789";
 
 /// What an instance runs on.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct Overrides {
     pub folder: PathBuf,
     pub dsn: String,
     pub receiver: String,
@@ -20,7 +20,7 @@ pub struct Surroundings {
 
 /// An instance with addresses of its own.
 pub struct Instance {
-    surroundings: Surroundings,
+    surroundings: Overrides,
     ports: (u16, u16),
     log: PathBuf,
     child: Child,
@@ -31,7 +31,7 @@ pub fn settings() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/vestibule.yaml")
 }
 
-impl Surroundings {
+impl Overrides {
     /// What stands in the settings as `${env:…}`.
     pub fn environment(&self, ports: (u16, u16)) -> Vec<(String, String)> {
         [
@@ -48,7 +48,7 @@ impl Surroundings {
 
 impl Instance {
     /// Starts one and waits until it answers.
-    pub async fn start(surroundings: Surroundings) -> Self {
+    pub async fn start(surroundings: Overrides) -> Self {
         let ports = (port::free(), port::free());
         let log = surroundings.folder.join(format!("{}.log", ports.0));
         let child = run(&surroundings, ports, &log);
@@ -109,7 +109,7 @@ impl Drop for Instance {
     }
 }
 
-fn run(surroundings: &Surroundings, ports: (u16, u16), log: &Path) -> Child {
+fn run(surroundings: &Overrides, ports: (u16, u16), log: &Path) -> Child {
     let file = File::options()
         .create(true)
         .append(true)

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use vestibule::base::clock::Clock;
 use vestibule::base::telemetry::Metrics;
-use vestibule::jobs::reconcile::{Error, Knows, Reconciler, Report, Wishes, Witness};
-use vestibule::outbound::kratos_admin::{Identities, service};
+use vestibule::jobs::reconcile::{Error, Deps, Progress, Reconciler, Report, RoundOptions};
+use vestibule::outbound::kratos_admin::{KratosAdmin, service};
 use vestibule::outbound::services::client::Services;
 
 use super::*;
@@ -15,7 +15,7 @@ use super::*;
 #[derive(Default)]
 struct Notes(Mutex<Vec<String>>);
 
-impl Witness for Notes {
+impl Progress for Notes {
     fn missing(&self, identity: Uuid, plan: &str, _: Option<&str>) {
         let note = format!("missing {} {plan}", identity.as_u128());
         self.0.lock().expect("a lock").push(note);
@@ -55,16 +55,16 @@ fn reconciler_at(clock: Clock, house: &House, app: &TestApp, dry_run: bool) -> R
         &environment,
     );
     let settings = settings.unwrap_or_else(|problems| panic!("{problems}"));
-    let knows = Knows {
+    let knows = Deps {
         store: Arc::clone(&app.app.store),
-        identities: Identities::new(Arc::new(services.expect("a client")), clock.clone()),
+        identities: KratosAdmin::new(Arc::new(services.expect("a client")), clock.clone()),
         plans: settings.deliveries,
         lists: settings.lists,
         stored: Arc::new(Notify::new()),
         clock,
         metrics,
     };
-    let wishes = Wishes {
+    let wishes = RoundOptions {
         since: None,
         per_second: 500,
         dry_run,

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use vestibule::app::{App, Surroundings};
-use vestibule::base::clock::{Clock, Hand, Timestamp};
+use vestibule::app::{App, Overrides};
+use vestibule::base::clock::{Clock, ManualClock, Timestamp};
 use vestibule::config::{self, Environment};
 use vestibule::model::delivery::State;
 use vestibule::model::pending::{LookupTimes, PendingSignUp, PendingState};
-use vestibule::store::{Filter, Listed, Store};
+use vestibule::store::{DeliverySummary, Filter, Store};
 
 use super::payload::Payload;
 use super::{FakeKratos, FakeService, logs};
@@ -23,7 +23,7 @@ pub const OTHER_KEY: &str = "canary-key-two-0123456789";
 /// A running program and all that belongs to it.
 pub struct TestApp {
     pub app: App,
-    pub hand: Hand,
+    pub hand: ManualClock,
     pub http: reqwest::Client,
     pub folder: Arc<TempDir>,
 }
@@ -212,7 +212,7 @@ impl TestApp {
     }
 
     /// All deliveries of this plan or other queue, newest first.
-    pub async fn deliveries(&self, plan: &str) -> Vec<Listed> {
+    pub async fn deliveries(&self, plan: &str) -> Vec<DeliverySummary> {
         let filter = Filter {
             plan: Some(plan.to_owned()),
             ..Filter::default()
@@ -221,7 +221,7 @@ impl TestApp {
     }
 
     /// The only delivery of this plan, once it is in this state.
-    pub async fn delivery_in(&self, plan: &str, state: State) -> Listed {
+    pub async fn delivery_in(&self, plan: &str, state: State) -> DeliverySummary {
         let what = format!("one delivery of {plan} is {state}");
         self.eventually(&what, async || {
             let all = self.deliveries(plan).await;
@@ -354,7 +354,7 @@ impl Builder {
         )
         .unwrap_or_else(|problems| panic!("{problems}"));
         let (clock, hand) = Clock::by_hand(self.start);
-        let surroundings = Surroundings {
+        let surroundings = Overrides {
             clock,
             jitter: Arc::new(|| 0.5),
             store: self.store,

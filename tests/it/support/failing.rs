@@ -10,15 +10,15 @@ use async_trait::async_trait;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 use vestibule::model::decision::Decision;
-use vestibule::model::delivery::{Claimed, New};
+use vestibule::model::delivery::{Claimed, NewDelivery};
 use vestibule::model::identity_write::{IdentityWrites, SavedChange};
 use vestibule::model::late_refusal::LateRefusal;
 use vestibule::model::pending::{FlowRecord, LookupKind};
 use vestibule::model::reservation::{self, Reservation};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{
-    Backlog, Batch, Error, Filter, FlowState, IdentityWriteStore, LateRefusalFilter,
-    LateRefusalStore, Listed, NextDue, Settlement, Shown, Store,
+    Backlog, DeliveryDetails, DeliverySummary, Error, Filter, FlowState, IdentityWriteStore,
+    LateRefusalFilter, LateRefusalStore, NextDue, Settlement, Store, WriteSet,
 };
 
 /// A database that can be taken away.
@@ -100,7 +100,7 @@ impl LateRefusalStore for Failing {
         identity_id: Uuid,
         checks: &[String],
         now: Timestamp,
-        deliveries: &[New],
+        deliveries: &[NewDelivery],
     ) -> Result<u64, Error> {
         self.may_fail()?;
         self.store
@@ -189,7 +189,7 @@ impl IdentityWriteStore for Failing {
 
 #[async_trait]
 impl Store for Failing {
-    async fn write(&self, batch: &Batch) -> Result<HashSet<Uuid>, Error> {
+    async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {
         self.may_fail()?;
         self.store.write(batch).await
     }
@@ -215,11 +215,11 @@ impl Store for Failing {
         self.may_fail()?;
         self.store.next_due().await
     }
-    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<Listed>, Error> {
+    async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<DeliverySummary>, Error> {
         self.may_fail()?;
         self.store.list(filter, limit).await
     }
-    async fn show(&self, id: Uuid) -> Result<Option<Shown>, Error> {
+    async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error> {
         self.may_fail()?;
         self.store.show(id).await
     }

@@ -9,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 
 #[derive(Default)]
-struct Book {
+struct ReservationDeps {
     uses: usize,
     is_down: bool,
     /// How often a code was asked for.
@@ -22,15 +22,15 @@ struct Book {
 /// A service with the codes `gold`, `silver`, `canary-invite` and `invite-…`. Any other path is a receiver of deliveries.
 pub struct Invites {
     address: SocketAddr,
-    book: Data<Mutex<Book>>,
+    book: Data<Mutex<ReservationDeps>>,
 }
 
 impl Invites {
     /// With so many uses of each code.
     pub fn with_uses(uses: usize) -> Self {
-        let book = Data::new(Mutex::new(Book {
+        let book = Data::new(Mutex::new(ReservationDeps {
             uses,
-            ..Book::default()
+            ..ReservationDeps::default()
         }));
         let address = super::serve::serve(&book, serve);
         Self { address, book }
@@ -76,7 +76,7 @@ impl Invites {
     }
 }
 
-async fn serve(request: HttpRequest, book: Data<Mutex<Book>>) -> HttpResponse {
+async fn serve(request: HttpRequest, book: Data<Mutex<ReservationDeps>>) -> HttpResponse {
     let mut book = book.lock().expect("a lock");
     let key = request.headers().get("Idempotency-Key");
     let key = key.and_then(|key| key.to_str().ok()).expect("a key");

@@ -12,12 +12,12 @@ use vestibule::base::clock::Timestamp;
 use super::FakeService;
 use super::service::{Behaviour, Received};
 
-type Identities = BTreeMap<Uuid, Value>;
+type KratosAdmin = BTreeMap<Uuid, Value>;
 
 /// A Kratos as its admin API shows it.
 pub struct FakeKratos {
     pub service: FakeService,
-    identities: Arc<Mutex<Identities>>,
+    identities: Arc<Mutex<KratosAdmin>>,
 }
 
 impl FakeKratos {
@@ -35,7 +35,7 @@ impl FakeKratos {
         self.service.url()
     }
 
-    fn identities(&self) -> std::sync::MutexGuard<'_, Identities> {
+    fn identities(&self) -> std::sync::MutexGuard<'_, KratosAdmin> {
         self.identities.lock().expect("a lock")
     }
 
@@ -202,7 +202,7 @@ fn next_moment() -> Value {
 
 type Answer = (u16, String, Option<(&'static str, String)>);
 
-fn answer(identities: &mut Identities, received: &Received) -> Answer {
+fn answer(identities: &mut KratosAdmin, received: &Received) -> Answer {
     let path = received.target.split('?').next().unwrap_or_default();
     let named = path.trim_start_matches("/admin/identities");
     if let Some(external) = named.strip_prefix("/by/external/") {
@@ -250,7 +250,7 @@ fn error(status: u16) -> Answer {
     (status, body.to_string(), None)
 }
 
-fn with_identifier(identities: &Identities, identifier: &str) -> Answer {
+fn with_identifier(identities: &KratosAdmin, identifier: &str) -> Answer {
     let is_theirs = |one: &&Value| {
         let identifiers = one["credentials"]["password"]["identifiers"].as_array();
         identifiers
@@ -262,7 +262,7 @@ fn with_identifier(identities: &Identities, identifier: &str) -> Answer {
     (200, json!(found).to_string(), None)
 }
 
-fn page(identities: &Identities, target: &str) -> Answer {
+fn page(identities: &KratosAdmin, target: &str) -> Answer {
     let size = parameter(target, "page_size")
         .map_or(250, |size| size.parse().expect("a page size is a number"));
     let from = parameter(target, "page_token");

@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 /// The answer to a call: a status, a body and a header.
-pub type Work = dyn Fn(&Received) -> (u16, String, Option<(&'static str, String)>) + Send + Sync;
+pub type Action = dyn Fn(&Received) -> (u16, String, Option<(&'static str, String)>) + Send + Sync;
 
 /// What a service does when it is called.
 #[derive(Clone)]
 pub enum Behaviour {
     /// Its work.
-    Works(Arc<Work>),
+    Works(Arc<Action>),
     /// Answers with a status and a body.
-    Answers(u16, String),
+    IdempotencyCache(u16, String),
     /// Answers with a status, a body and a header.
     AnswersWith(u16, String, (&'static str, String)),
     /// Takes the call and says nothing until it is let go.
@@ -71,7 +71,7 @@ impl FakeService {
     pub fn start() -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let state = Data::new(State {
-            behaviour: Mutex::new(Behaviour::Answers(200, "{}".to_owned())),
+            behaviour: Mutex::new(Behaviour::IdempotencyCache(200, "{}".to_owned())),
             special: Mutex::default(),
             let_go: Notify::new(),
             received: Mutex::default(),
@@ -110,12 +110,12 @@ impl FakeService {
     }
 
     pub fn answers(&self, status: u16, body: &Value) {
-        self.does(Behaviour::Answers(status, body.to_string()));
+        self.does(Behaviour::IdempotencyCache(status, body.to_string()));
     }
 
     /// Lets a call go that hangs.
     pub fn let_go(&self) {
-        self.does(Behaviour::Answers(200, "{}".to_owned()));
+        self.does(Behaviour::IdempotencyCache(200, "{}".to_owned()));
         self.state.let_go.notify_waiters();
     }
 
@@ -176,7 +176,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
             let (status, body, header) = work(&received);
             answer(status, body, header)
         }
-        Behaviour::Answers(status, body) => answer(status, body, None),
+        Behaviour::IdempotencyCache(status, body) => answer(status, body, None),
         Behaviour::AnswersWith(status, body, header) => answer(status, body, Some(header)),
         Behaviour::Hangs => {
             let_go.await;

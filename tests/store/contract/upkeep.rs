@@ -7,11 +7,11 @@ use std::time::Duration;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 use vestibule::kratos::Flow;
-use vestibule::model::delivery::{Outcome, Scene, State, time_ordered_id};
+use vestibule::model::delivery::{EvaluationContext, Outcome, State, time_ordered_id};
 use vestibule::model::pending::{Details, PendingKey, PendingSignUp, PendingState, SubmissionHash};
 use vestibule::model::request::{Method, Request};
-use vestibule::model::reservation::{self, Because, Reservation};
-use vestibule::store::{Acceptance, Batch, Filter, Release, Store};
+use vestibule::model::reservation::{self, ReleaseReason, Reservation};
+use vestibule::store::{Acceptance, Filter, Release, Store, WriteSet};
 
 use super::{claim, listed};
 use crate::scenes::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
@@ -161,7 +161,7 @@ pub async fn nothing_is_left_of_whoever_is_forgotten(store: Arc<dyn Store>) {
     let mut unbuilt = delivery("unbuilt", 1);
     unbuilt.work = Err("not built".to_owned());
     let mut with_a_scene = delivery("pending", 1);
-    with_a_scene.scene = Some(Scene::default());
+    with_a_scene.scene = Some(EvaluationContext::default());
     store
         .accept(vec![
             with_a_scene,
@@ -331,7 +331,7 @@ fn taking(id: u128, expires_at: Timestamp) -> Reservation {
                 headers: Vec::new(),
                 body: None,
             },
-            scene: Scene::default(),
+            scene: EvaluationContext::default(),
         }),
         because: None,
         created_at: start(),
@@ -344,7 +344,7 @@ fn taking(id: u128, expires_at: Timestamp) -> Reservation {
 pub async fn what_has_ended_is_deleted_and_what_is_open_stays(store: Arc<dyn Store>) {
     let (old, young) = (at(MINUTE), at(DAY));
     store
-        .write(&Batch {
+        .write(&WriteSet {
             accepted: vec![
                 accepted(1, old, None),
                 accepted(2, old, None),
@@ -352,7 +352,7 @@ pub async fn what_has_ended_is_deleted_and_what_is_open_stays(store: Arc<dyn Sto
                 accepted(4, young, None),
             ],
             reserved: vec![taking(11, old), taking(12, old), taking(13, young)],
-            ..Batch::default()
+            ..WriteSet::default()
         })
         .await
         .unwrap();
@@ -360,13 +360,13 @@ pub async fn what_has_ended_is_deleted_and_what_is_open_stays(store: Arc<dyn Sto
     let released = [11, 13].map(|number| Release {
         kept: None,
         id: id(number),
-        because: Because::Unclear,
+        because: ReleaseReason::Unclear,
         unused_since: start(),
     });
     store
-        .write(&Batch {
+        .write(&WriteSet {
             released: released.to_vec(),
-            ..Batch::default()
+            ..WriteSet::default()
         })
         .await
         .unwrap();

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::fields::{COMPANY, EMAIL, Fields, VAT_NUMBER, company_without_number};
-use crate::support::house::Plan;
+use crate::support::house::Subscription;
 use crate::support::message::TRY_AGAIN;
 use crate::support::postgres::Server;
 use crate::support::service::{Behaviour, UNKNOWN_VAT_NUMBER};
@@ -17,7 +17,7 @@ use crate::support::{Client, House, company, eventually, within};
 const WRITTEN_BACK: &str = "undid what a person had saved";
 const TEXT: &str = "This VAT number is not registered.";
 
-fn house() -> Plan {
+fn house() -> Subscription {
     House::plan()
         .on("nothing_is_lost.yaml")
         .keeping_people_out()
@@ -31,7 +31,7 @@ struct Person {
 }
 
 async fn signs_up(house: &House) -> Person {
-    house.vat_register.does(Behaviour::Answers(503));
+    house.vat_register.does(Behaviour::IdempotencyCache(503));
     let typed = company().with(VAT_NUMBER, UNKNOWN_VAT_NUMBER);
     let mut visitor = house.visitor(Client::Api);
     let identity = visitor.signs_up(&typed.clone().by_password()).await;
@@ -106,7 +106,7 @@ async fn lasts(people: usize) {
 /// While the number is not checked, another one is saved only if it is checked.
 pub async fn a_deferral_is_not_evaded_by_a_change(client: Client) {
     let house = house().open().await;
-    house.vat_register.does(Behaviour::Answers(503));
+    house.vat_register.does(Behaviour::IdempotencyCache(503));
     let typed = company_without_number();
     let mut visitor = house.visitor(client);
     let identity = visitor.signs_up(&typed.clone().by_password()).await;

@@ -15,7 +15,7 @@ use super::social;
 use super::submissions::{RACERS, confirmations, copies, no_alarm, plan, race, rounds};
 use crate::support::fields::{EMAIL, Fields, INVITE, VAT_NUMBER, company_without_number};
 use crate::support::holds::Holds;
-use crate::support::house::Plan;
+use crate::support::house::Subscription;
 use crate::support::passkey;
 use crate::support::postgres::Server;
 use crate::support::provider::Provider;
@@ -211,7 +211,7 @@ async fn deferrals(house: &House, method: Method, client: Client, round: usize, 
         .map(|typed| typed.text(VAT_NUMBER).to_owned())
         .collect();
     seen.submissions += typed.len();
-    let away = Behaviour::Answers(503);
+    let away = Behaviour::IdempotencyCache(503);
     let signed_up = method.race(house, client, typed, away).await;
     let made = accounts_where(house, VAT_NUMBER, &numbers).await;
     assert_eq!(signed_up, made.len(), "{client}, round {round}");
@@ -233,7 +233,7 @@ pub async fn without_our_external_id_no_check_is_evaded_on_two_instances(method:
     no_check_is_evaded(method, plan().unguarded().expiring_after("20s"), false).await;
 }
 
-async fn no_check_is_evaded(method: Method, plan: Plan, is_guarded: bool) {
+async fn no_check_is_evaded(method: Method, plan: Subscription, is_guarded: bool) {
     let Some(server) = Server::start() else {
         return;
     };

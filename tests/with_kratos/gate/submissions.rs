@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::support::fields::{EMAIL, Fields, INVITE, VAT_NUMBER};
-use crate::support::house::Plan;
+use crate::support::house::Subscription;
 use crate::support::message::{FORM_USED, INVITE_USED};
 use crate::support::postgres::Server;
 use crate::support::service::{Behaviour, ONE_USE, Received, UNKNOWN_VAT_NUMBER};
@@ -22,7 +22,7 @@ pub fn rounds() -> usize {
     })
 }
 
-pub fn plan() -> Plan {
+pub fn plan() -> Subscription {
     House::plan()
         .on("nothing_is_lost.yaml")
         .looking_up_faster(60)
@@ -233,7 +233,7 @@ pub async fn every_account_of_a_form_is_asked_about_once_the_register_is_back(cl
     for guarded in [true, false] {
         let house = if guarded { plan() } else { plan().unguarded() };
         let house = house.open().await;
-        house.vat_register.does(Behaviour::Answers(503));
+        house.vat_register.does(Behaviour::IdempotencyCache(503));
         let visitor = house.visitor(client);
         let form = visitor.registration().await;
         let mut forms = copies(&visitor, &form.id, 8).await;

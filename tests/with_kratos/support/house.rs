@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use vestibule::kratos::snippet::{Besides, LateRefusals};
+use vestibule::kratos::snippet::{ExtraEvent, LateRefusals};
 
-use super::kratos::{Kratos, Ports, Wishes};
+use super::kratos::{Kratos, Ports, RoundOptions};
 use super::postgres::Server;
 use super::provider::Provider;
 use super::proxy::Proxy;
@@ -34,8 +34,8 @@ pub struct House {
 
 /// A house that is not built yet.
 #[derive(Default)]
-pub struct Plan {
-    wishes: Wishes,
+pub struct Subscription {
+    wishes: RoundOptions,
     deadline: Option<&'static str>,
     settings: Option<&'static str>,
     environment: Vec<(&'static str, String)>,
@@ -50,8 +50,8 @@ impl House {
     }
 
     /// To be changed before it opens.
-    pub fn plan() -> Plan {
-        Plan::default()
+    pub fn plan() -> Subscription {
+        Subscription::default()
     }
 
     /// Somebody with this kind of client.
@@ -94,7 +94,7 @@ impl Drop for House {
     }
 }
 
-impl Plan {
+impl Subscription {
     /// Kratos asks for the traits first, and for the password on a second form.
     #[must_use]
     pub fn in_two_steps(mut self) -> Self {
@@ -111,7 +111,7 @@ impl Plan {
 
     /// Kratos tells of this as well.
     #[must_use]
-    pub fn telling_of(mut self, besides: &'static [Besides]) -> Self {
+    pub fn telling_of(mut self, besides: &'static [ExtraEvent]) -> Self {
         self.wishes.besides = besides;
         self
     }

@@ -11,7 +11,7 @@ use reqwest::Response;
 use reqwest::header::LINK;
 use serde_json::{Value, json};
 use vestibule::kratos::snippet::{
-    Besides, Body, Calls, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, LateRefusals, Method,
+    Body, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, ExtraEvent, HookSnippet, LateRefusals, Method,
 };
 
 use super::passkey::{ORIGIN, RELYING_PARTY};
@@ -37,13 +37,13 @@ pub fn program() -> Option<PathBuf> {
 
 /// What a scene wants of kratos.yml.
 #[derive(Clone, Debug)]
-pub struct Wishes {
+pub struct RoundOptions {
     /// `profile_first` asks in two steps, `unified` in one.
     pub style: &'static str,
     /// How long a registration may take.
     pub lifespan: &'static str,
     /// What else it shall tell of.
-    pub besides: &'static [Besides],
+    pub besides: &'static [ExtraEvent],
     /// Whether people are kept out whose account was refused late.
     pub late_refusals: LateRefusals,
     /// Whether the `post` hooks of registration are taken out.
@@ -58,7 +58,7 @@ pub struct Wishes {
     pub passkeys: bool,
 }
 
-impl Default for Wishes {
+impl Default for RoundOptions {
     fn default() -> Self {
         Self {
             style: "unified",
@@ -110,7 +110,7 @@ impl Kratos {
     /// Starts one that calls its hooks at `hooks`, with this key.
     pub async fn start(
         folder: &Path,
-        wishes: &Wishes,
+        wishes: &RoundOptions,
         ports: Ports,
         hooks: &str,
         key: &str,
@@ -380,8 +380,8 @@ fn migrate(folder: &Path, dsn: &str) {
 }
 
 /// Adds what `vestibule kratos hooks --event …` prints, beside the hooks that are there.
-fn tells_besides(settings: &mut Value, besides: &[Besides], late_refusals: LateRefusals) {
-    let calls = Calls {
+fn tells_besides(settings: &mut Value, besides: &[ExtraEvent], late_refusals: LateRefusals) {
+    let calls = HookSnippet {
         url: EXAMPLE_URL.to_owned(),
         key: EXAMPLE_KEY.to_owned(),
         body: Body::At(EXAMPLE_BODY.to_owned()),
@@ -392,7 +392,7 @@ fn tells_besides(settings: &mut Value, besides: &[Besides], late_refusals: LateR
     for (flow, hooks) in flows {
         settings["selfservice"]["flows"][flow]["after"] = hooks["after"].clone();
     }
-    let verification = besides.contains(&Besides::Verification);
+    let verification = besides.contains(&ExtraEvent::Verification);
     settings["selfservice"]["flows"]["verification"]["enabled"] = json!(verification);
 }
 
