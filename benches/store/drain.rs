@@ -24,14 +24,14 @@ struct Swift;
 
 #[async_trait]
 impl Transport for Swift {
-    fn destination(&self, _: &str) -> Option<Target> {
+    fn target(&self, _: &str) -> Option<Target> {
         Some(Target {
             name: "swift".to_owned(),
             ..Target::default()
         })
     }
 
-    async fn carry(&self, _: &Claimed) -> AttemptResult {
+    async fn attempt(&self, _: &Claimed) -> AttemptResult {
         Attempt::answered(204).into()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Mutex;
-use vestibule::store::outbox::intake;
+use vestibule::store::outbox::outbox;
 
 use crate::ROUND;
 use crate::database::Database;
@@ -19,7 +19,7 @@ pub struct Enqueued {
     pub alone: f64,
     /// The same, one after the other.
     pub one_by_one: f64,
-    /// Through the intake.
+    /// Through the outbox.
     pub together: f64,
     /// How many of the latter are there to be carried.
     pub to_be_drained: u64,
@@ -44,12 +44,12 @@ pub async fn round(database: &Database) -> Enqueued {
         }
     })
     .await;
-    let (intake, writer) = intake(Arc::clone(&database.store), Arc::new(|_| {}));
+    let (outbox, writer) = outbox(Arc::clone(&database.store), Arc::new(|_| {}));
     tokio::spawn(writer.run());
     let (together, to_be_drained) = calls(move || {
-        let intake = intake.clone();
+        let outbox = outbox.clone();
         async move {
-            let stored = intake.accept(vec![due()]).await;
+            let stored = outbox.accept(vec![due()]).await;
             stored.map(drop).expect("stored");
         }
     })

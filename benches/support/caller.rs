@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use vestibule::base::telemetry::{LogFormat, log_to};
+use vestibule::base::telemetry::{LogFormat, init_logging};
 
 /// How many calls are under way.
 pub const IN_FLIGHT: usize = 64;
@@ -21,7 +21,7 @@ pub fn run(measurement: impl Future<Output = ()>) {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
-    log_to(std::io::sink, tracing::Level::INFO, LogFormat::Json).expect("logging");
+    init_logging(std::io::sink, tracing::Level::INFO, LogFormat::Json).expect("logging");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

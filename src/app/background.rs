@@ -8,17 +8,17 @@ use tokio::task::JoinHandle;
 use crate::base::clock::Clock;
 use crate::checks::follow_up::InForce;
 use crate::config::settings::{Reconcile, Retention};
-use crate::jobs::reconcile::{Deps, Reconciler, RoundOptions, note_births};
+use crate::jobs::reconcile::{Deps, Reconciler, RoundOptions, record_first_seen};
 use crate::jobs::retention;
 use crate::model::delivery::Subscription;
 use crate::store::{self, Store};
 
 /// Writes down, at the first start, from when on somebody counts who was not delivered.
-pub(super) async fn note_the_start(store: &dyn Store, clock: &Clock, plans: &[Subscription]) {
-    if let Err(error) = note_births(store, clock, plans).await {
+pub(super) async fn record_first_start(store: &dyn Store, clock: &Clock, plans: &[Subscription]) {
+    if let Err(error) = record_first_seen(store, clock, plans).await {
         // The first reconciliation does it, then.
         tracing::error!(
-            error = %error.in_full(),
+            error = %error.error_chain(),
             "It could not be written down when this database and its plans were first seen"
         );
     }
@@ -36,7 +36,7 @@ pub(super) async fn in_force(
     stored_in_force(store, clock, rules)
         .await
         .unwrap_or_else(|error| {
-            tracing::error!(error = %error.in_full(), "The time since which the checks are in force could not be stored");
+            tracing::error!(error = %error.error_chain(), "The time since which the checks are in force could not be stored");
             InForce::since(rules, clock.now())
         })
 }
@@ -46,11 +46,11 @@ async fn stored_in_force(
     clock: &Clock,
     rules: &[(String, String)],
 ) -> Result<InForce, store::Error> {
-    let stored = store.fact(HOLDING_CHECKS).await?;
+    let stored = store.get_property(HOLDING_CHECKS).await?;
     let in_force = InForce::after(stored.as_deref(), rules, clock.now());
     let text = in_force.text();
     if stored.as_ref() != Some(&text) {
-        store.set_fact(HOLDING_CHECKS, Some(&text)).await?;
+        store.set_property(HOLDING_CHECKS, Some(&text)).await?;
     }
     Ok(in_force)
 }

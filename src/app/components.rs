@@ -35,7 +35,7 @@ use crate::store::Store;
 use crate::store::admin::RetryWindows;
 use crate::store::decision_log::{self, recorder};
 use crate::store::guard::GuardProof;
-use crate::store::outbox::intake;
+use crate::store::outbox::outbox;
 
 /// What several parts share.
 pub(super) struct Components {
@@ -45,9 +45,9 @@ pub(super) struct Components {
     identities: Option<KratosAdmin>,
     pub(super) refused: Arc<RefusedIdentities>,
     writer: Option<Arc<IdentityWriter>>,
-    pub(super) resolution: Arc<FollowUps>,
+    pub(super) follow_ups: Arc<FollowUps>,
     stored: Arc<Notify>,
-    hurry: Arc<Notify>,
+    sweep_now: Arc<Notify>,
     clock: Clock,
     proof: Arc<GuardProof>,
     lookup: Option<Lookup>,
@@ -89,7 +89,7 @@ impl Components {
                 Arc::clone(&metrics),
             ))
         });
-        let resolution = FollowUps::new(
+        let follow_ups = FollowUps::new(
             &settings.deliveries,
             &settings.checks,
             Arc::clone(&settings.lists),
@@ -109,9 +109,9 @@ impl Components {
             identities,
             refused,
             writer,
-            resolution: Arc::new(resolution),
+            follow_ups: Arc::new(follow_ups),
             stored: Arc::new(Notify::new()),
-            hurry: Arc::new(Notify::new()),
+            sweep_now: Arc::new(Notify::new()),
             clock,
         })
     }
@@ -149,11 +149,11 @@ impl Components {
             store: Arc::clone(&self.store),
             lookup: identities.map(|all| lookup_by(all.counted_by(&limit))),
             urgent_lookup: identities.map(|all| lookup_by(all.limited_by(&limit))),
-            resolution: Arc::clone(&self.resolution),
+            follow_ups: Arc::clone(&self.follow_ups),
             times: self.lookup_times.clone(),
             is_unanswered: AtomicBool::new(false),
             stored: Arc::clone(&self.stored),
-            hurry: Arc::clone(&self.hurry),
+            sweep_now: Arc::clone(&self.sweep_now),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
         }
@@ -208,7 +208,7 @@ impl Components {
         let on_loss = Arc::new(move |number| {
             lost.inc_by(number);
         });
-        let (intake, intake_writer) = intake(Arc::clone(&self.store), on_loss);
+        let (outbox, intake_writer) = outbox(Arc::clone(&self.store), on_loss);
         // Ends when the last call has been answered and the door is gone.
         tokio::spawn(intake_writer.run());
         let reads = |root| settings.deliveries.iter().any(|plan| plan.reads(root));
@@ -228,19 +228,19 @@ impl Components {
             self.clock.clone(),
             Arc::clone(&self.metrics),
         );
-        let wants = |event| self.resolution.tells_of(event);
+        let wants = |event| self.follow_ups.tells_of(event);
         let door = HookState {
             keys: settings.hooks.keys.clone(),
             deadline: settings.hooks.deadline,
             client_ip_header: settings.hooks.client_ip_header.clone(),
             checks,
-            resolution: Arc::clone(&self.resolution),
+            follow_ups: Arc::clone(&self.follow_ups),
             lists: Arc::clone(&settings.lists),
             pending: PendingPolicy {
                 looks_up: self.identities.is_some(),
                 identifiers: settings.kratos.identifiers.clone(),
                 external_id: settings.kratos.external_id,
-                holds_registrations: self.resolution.holds(Flow::Registration),
+                holds_registrations: self.follow_ups.holds(Flow::Registration),
                 wants_registrations: wants(Event::IdentityCreated)
                     || wants(Event::RegistrationFailed),
                 wants_updates: wants(Event::IdentityUpdated),
@@ -252,15 +252,15 @@ impl Components {
             proof: Arc::clone(&self.proof),
             record_unreadable_until: Mutex::new(None),
             in_force,
-            intake,
+            outbox,
             store: Arc::clone(&self.store),
             refused: Arc::clone(&self.refused),
             activity,
             writes_identities: settings.writes_identities(),
-            hurry: Arc::clone(&self.hurry),
+            sweep_now: Arc::clone(&self.sweep_now),
             stored: Arc::clone(&self.stored),
             recorder,
-            answers: Arc::new(IdempotencyCache::new(self.clock.clone())),
+            idempotency: Arc::new(IdempotencyCache::new(self.clock.clone())),
             closings: Arc::new(Semaphore::new(SIDE_BY_SIDE)),
             builtin: settings.builtin.clone(),
             default_language: settings.hooks.default_language.clone(),

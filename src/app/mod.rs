@@ -30,10 +30,10 @@ use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
 use components::Components;
 
-pub use signals::told_to_stop;
+pub use signals::shutdown_signal;
 
 /// Kratos gives one attempt 30 s; after that nobody reads what the web framework says of a slow head.
-const HEAD_IN: Duration = Duration::from_secs(35);
+const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(35);
 /// Longer than Kratos keeps an idle connection (90 s), so that never we are the one who closes it under a call.
 const KEEP_ALIVE: Duration = Duration::from_mins(2);
 /// How long calls and attempts under way may still take when we stop.
@@ -108,61 +108,61 @@ impl App {
             store,
             lookup_times,
         } = surroundings;
-        look_at_keys(&settings.hooks.keys)?;
+        check_keys(&settings.hooks.keys)?;
         let store = match store {
             Some(store) => store,
             None => open_store(&settings.dsn).await?,
         };
-        let parts = Components::new(&settings, store, clock.clone(), lookup_times)?;
+        let components = Components::new(&settings, store, clock.clone(), lookup_times)?;
         let hooks_listener = listen(settings.hooks_address, "serve.hooks")?;
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;
         let admin_address = admin_listener.local_addr()?;
-        background::note_the_start(&*parts.store, &clock, &settings.deliveries).await;
-        let worker = parts.worker(&settings, jitter);
-        let sweeper = parts.sweeper();
-        let rules = parts.resolution.holding_rules();
-        let in_force = background::in_force(&*parts.store, &clock, &rules).await;
-        if let Err(error) = parts.refused.reload().await {
+        background::record_first_start(&*components.store, &clock, &settings.deliveries).await;
+        let worker = components.worker(&settings, jitter);
+        let sweeper = components.sweeper();
+        let rules = components.follow_ups.holding_rules();
+        let in_force = background::in_force(&*components.store, &clock, &rules).await;
+        if let Err(error) = components.refused.reload().await {
             tracing::error!(
-                error = %error.in_full(),
+                error = %error.error_chain(),
                 "ALARM: the identities that were refused late cannot be loaded; nobody can sign in until they are"
             );
         }
-        let (activity, verifier) = parts.verifier().unzip();
-        let (door, writer) = parts.door(&settings, in_force, activity);
+        let (activity, verifier) = components.verifier().unzip();
+        let (door, writer) = components.door(&settings, in_force, activity);
         let health = Data::new(Health::new(
-            Arc::clone(&parts.metrics),
-            Arc::clone(&parts.store),
+            Arc::clone(&components.metrics),
+            Arc::clone(&components.store),
             clock.clone(),
         ));
         let hooks_server = serve_hooks(hooks_listener, Data::new(door), health.clone())?;
-        let operator = Data::new(parts.operator(&settings));
+        let operator = Data::new(components.operator(&settings));
         let admin_server = serve_admin(admin_listener, health.clone(), operator)?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];
         let serving = vec![tokio::spawn(hooks_server), tokio::spawn(admin_server)];
         let (stop_work, stopped) = watch::channel(Phase::Running);
-        let carrying = reached(stopped.clone(), Phase::Carrying);
+        let carrying = reached(stopped.clone(), Phase::StopIntake);
         let worker = tokio::spawn(worker.run(carrying, GRACE));
-        let carrying = || reached(stopped.clone(), Phase::Carrying);
+        let carrying = || reached(stopped.clone(), Phase::StopIntake);
         let swept = tokio::spawn(sweeper.run(carrying()));
-        let store = Arc::clone(&parts.store);
+        let store = Arc::clone(&components.store);
         let retained = background::retain(store, settings.retention, clock.clone(), carrying());
-        let knows = parts.reconciles(&settings);
+        let knows = components.reconciles(&settings);
         let reconciled = background::reconcile(knows, settings.reconcile, carrying());
-        let refused = Arc::clone(&parts.refused).run(carrying());
+        let refused = Arc::clone(&components.refused).run(carrying());
         let verifying = verifier.map(|verifier| tokio::spawn(verifier.run(carrying())));
         let background = [swept, retained, tokio::spawn(refused)]
             .into_iter()
             .chain(reconciled)
             .chain(verifying)
             .collect();
-        let writer = tokio::spawn(writer.run(reached(stopped, Phase::Writing)));
+        let writer = tokio::spawn(writer.run(reached(stopped, Phase::StopWriters)));
         tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule is open");
         Ok(Self {
             hooks_address,
             admin_address,
-            store: parts.store,
+            store: components.store,
             health,
             servers,
             serving,
@@ -177,7 +177,7 @@ impl App {
 
     /// Stops accepting, finishes what runs, gives leases back, closes the store.
     pub async fn stop(self) {
-        self.health.leaving.store(true, Ordering::Relaxed);
+        self.health.draining.store(true, Ordering::Relaxed);
         if !self.shutdown_delay.is_zero() {
             tracing::info!(
                 delay_ms = self.shutdown_delay.as_millis(),
@@ -186,7 +186,7 @@ impl App {
             self.clock.sleep(self.shutdown_delay).await;
         }
         tracing::info!("Stopping: calls under way are finished");
-        self.stop_work.send_replace(Phase::Carrying);
+        self.stop_work.send_replace(Phase::StopIntake);
         for server in &self.servers {
             server.stop(true).await;
         }
@@ -198,7 +198,7 @@ impl App {
             let _ = task.await;
         }
         // Every call has been answered, so every decision has been handed in.
-        self.stop_work.send_replace(Phase::Writing);
+        self.stop_work.send_replace(Phase::StopWriters);
         let _ = self.writer.await;
         self.store.close().await;
         tracing::info!("Stopped");
@@ -209,8 +209,8 @@ impl App {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Running,
-    Carrying,
-    Writing,
+    StopIntake,
+    StopWriters,
 }
 
 async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
@@ -219,7 +219,7 @@ async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
 }
 
 /// There must be a key, and it should not be the one that stands in our example.
-fn look_at_keys(keys: &[Secret]) -> anyhow::Result<()> {
+fn check_keys(keys: &[Secret]) -> anyhow::Result<()> {
     anyhow::ensure!(
         !keys.is_empty(),
         "there is no key for Kratos to call with; set the environment variable VESTIBULE_KEY or `hooks.keys` \
@@ -240,7 +240,7 @@ fn serve_hooks(
 ) -> std::io::Result<Server> {
     let server = HttpServer::new(move || Web::new().configure(hooks(door.clone(), health.clone())))
         .listen(listener)?
-        .client_request_timeout(HEAD_IN)
+        .client_request_timeout(REQUEST_HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(GRACE.as_secs())
         .disable_signals()

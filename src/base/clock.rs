@@ -23,7 +23,7 @@ enum Source {
     ManualClock(Arc<watch::Sender<Timestamp>>),
 }
 
-/// The other end of [`Clock::by_hand`]: moves the time.
+/// The other end of [`Clock::manual`]: moves the time.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<watch::Sender<Timestamp>>);
 
@@ -36,7 +36,7 @@ impl Clock {
 
     /// A clock that stands still at `start` until its [`ManualClock`] moves it.
     #[must_use]
-    pub fn by_hand(start: Timestamp) -> (Self, ManualClock) {
+    pub fn manual(start: Timestamp) -> (Self, ManualClock) {
         let sender = Arc::new(watch::Sender::new(start));
         (
             Self(Source::ManualClock(Arc::clone(&sender))),
@@ -62,7 +62,7 @@ impl Clock {
         clippy::disallowed_methods,
         reason = "the one place that waits for the system"
     )]
-    pub async fn until(&self, moment: Timestamp) {
+    pub async fn sleep_until(&self, moment: Timestamp) {
         match &self.0 {
             Source::System => {
                 if let Ok(wait) = (moment - self.now()).to_std() {
@@ -78,15 +78,15 @@ impl Clock {
 
     /// Waits for `duration` from now on.
     pub async fn sleep(&self, duration: Duration) {
-        self.until(later(self.now(), duration)).await;
+        self.sleep_until(saturating_add(self.now(), duration)).await;
     }
 
     /// Runs `work` until `moment` at the latest; `None` if it was not done by then.
-    pub async fn before<F: Future>(&self, moment: Timestamp, work: F) -> Option<F::Output> {
+    pub async fn timeout_at<F: Future>(&self, moment: Timestamp, work: F) -> Option<F::Output> {
         tokio::select! {
             biased;
             output = work => Some(output),
-            () = self.until(moment) => None,
+            () = self.sleep_until(moment) => None,
         }
     }
 }
@@ -94,7 +94,7 @@ impl Clock {
 impl ManualClock {
     /// Moves the time forward and wakes whoever waited for it.
     pub fn advance(&self, by: Duration) {
-        self.0.send_modify(|now| *now = later(*now, by));
+        self.0.send_modify(|now| *now = saturating_add(*now, by));
     }
 
     /// The moment at which the clock stands.
@@ -106,7 +106,7 @@ impl ManualClock {
 
 /// `moment` plus `duration`; the end of time if that cannot be told.
 #[must_use]
-pub fn later(moment: Timestamp, duration: Duration) -> Timestamp {
+pub fn saturating_add(moment: Timestamp, duration: Duration) -> Timestamp {
     TimeDelta::from_std(duration)
         .ok()
         .and_then(|delta| moment.checked_add_signed(delta))
@@ -144,7 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_clock_moved_by_hand_wakes_whoever_waited() {
-        let (clock, hand) = Clock::by_hand(Timestamp::UNIX_EPOCH);
+        let (clock, hand) = Clock::manual(Timestamp::UNIX_EPOCH);
         let sleeper = tokio::spawn({
             let clock = clock.clone();
             async move { clock.sleep(Duration::from_mins(1)).await }
@@ -159,10 +159,13 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_is_not_done_in_time_is_given_up() {
-        let (clock, hand) = Clock::by_hand(Timestamp::UNIX_EPOCH);
-        let end = later(clock.now(), Duration::from_secs(5));
+        let (clock, hand) = Clock::manual(Timestamp::UNIX_EPOCH);
+        let end = saturating_add(clock.now(), Duration::from_secs(5));
         hand.advance(Duration::from_secs(5));
-        assert_eq!(clock.before(end, std::future::pending::<()>()).await, None);
-        assert_eq!(clock.before(end, async { 7 }).await, Some(7));
+        assert_eq!(
+            clock.timeout_at(end, std::future::pending::<()>()).await,
+            None
+        );
+        assert_eq!(clock.timeout_at(end, async { 7 }).await, Some(7));
     }
 }

@@ -13,7 +13,7 @@ pub use trace::Trace;
 
 /// An error and its causes in one line, for a log.
 #[must_use]
-pub fn in_full(error: &dyn std::error::Error) -> String {
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -38,7 +38,7 @@ pub enum LogFormat {
 
 /// Starts logging to `writer`. Other crates are heard from `warn` on, because some of them log what
 /// they send and receive. Fails if logging was started before.
-pub fn log_to<W>(
+pub fn init_logging<W>(
     writer: W,
     level: Level,
     format: LogFormat,
@@ -65,7 +65,7 @@ const LINES_WAITING: usize = 8192;
 
 /// The standard output behind a thread of its own, so that a reader who stalls holds up no sign-up. What waits is
 /// written when the guard is dropped.
-pub fn standard_output() -> (NonBlocking, WorkerGuard) {
+pub fn nonblocking_stdout() -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_WAITING)

@@ -6,7 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::model::pending::PendingSignUp;
-use crate::outbound::kratos_admin::hook_view::as_told_to_hooks;
+use crate::outbound::kratos_admin::hook_view::hook_view;
 use crate::outbound::kratos_admin::{Error, KratosAdmin};
 use crate::store::guard::GuardProof;
 
@@ -43,7 +43,7 @@ impl Lookup {
         let ours = found.iter().find(|identity| sign_up.is_about(identity));
         Ok(ours.and_then(|identity| {
             let id = Uuid::parse_str(identity["id"].as_str()?).ok()?;
-            Some((id, as_told_to_hooks(identity)))
+            Some((id, hook_view(identity)))
         }))
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Check, OnLateRefusal};
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::expression::{EvaluationError, Lists, Variables};
 use crate::model::delivery::{
     Action, EvaluationContext, Event, FieldWrite, NewDelivery, Queue, time_ordered_id,
@@ -33,7 +33,7 @@ fn place(what: &str, check: &str) -> Vec<String> {
 
 /// Where it is noted that this check is deferred.
 #[must_use]
-pub fn note(check: &str) -> Vec<String> {
+pub fn deferred_marker(check: &str) -> Vec<String> {
     place("deferred", check)
 }
 
@@ -44,7 +44,7 @@ fn written(moment: Timestamp) -> Value {
 /// The question, to be put until there is an answer, and the note of it in the identity. `yes` tells the yes that it
 /// belongs to from others; `scene` has the identity as it was saved.
 #[must_use]
-pub fn question(
+pub fn recheck(
     deferred: &Deferred,
     yes: &str,
     (identity_id, event): (Uuid, Event),
@@ -57,7 +57,7 @@ pub fn question(
     };
     let key = format!("{yes}:{}", deferred.check);
     let put = FieldWrite {
-        path: note(&deferred.check),
+        path: deferred_marker(&deferred.check),
         value: Some(json!({"since": written(now)})),
     };
     vec![
@@ -70,16 +70,16 @@ pub fn question(
             work: Ok(Action::Ask(deferred.request.clone())),
             scene: Some(scene),
             created_at: now,
-            due_at: later(now, FIRST_PAUSE),
-            keep_trying_until: later(now, KEEP_TRYING_FOR),
+            due_at: saturating_add(now, FIRST_PAUSE),
+            keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),
         },
-        write(&deferred.check, identity_id, event, key, vec![put], now),
+        identity_write(&deferred.check, identity_id, event, key, vec![put], now),
     ]
 }
 
 /// What is written into an identity.
 #[must_use]
-pub fn write(
+pub fn identity_write(
     name: &str,
     identity_id: Uuid,
     event: Event,
@@ -97,7 +97,7 @@ pub fn write(
         scene: None,
         created_at: now,
         due_at: now,
-        keep_trying_until: later(now, KEEP_TRYING_FOR),
+        keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),
     }
 }
 
@@ -110,7 +110,7 @@ pub fn accepted(
     lists: &Lists,
 ) -> Vec<FieldWrite> {
     let names = scene.names(lists, Some(response));
-    let mut puts = vec![note_goes(check)];
+    let mut puts = vec![clear_marker(check)];
     for set in &check.set {
         match set.value.render(&names) {
             Ok(Value::Null) => {}
@@ -137,7 +137,10 @@ pub fn refused(
 ) -> Vec<FieldWrite> {
     // What is reserved is not deferred.
     let is_deferred = check.reserve.is_none();
-    let mut puts: Vec<FieldWrite> = is_deferred.then(|| note_goes(check)).into_iter().collect();
+    let mut puts: Vec<FieldWrite> = is_deferred
+        .then(|| clear_marker(check))
+        .into_iter()
+        .collect();
     if on_late_refusal == OnLateRefusal::Notify {
         return puts;
     }
@@ -218,7 +221,7 @@ pub fn enforcement(
     NewDelivery {
         plan: Queue::LateRefusal(check).to_string(),
         work: Ok(Action::Enforce(puts)),
-        ..write(check, identity_id, event, unique_key, Vec::new(), now)
+        ..identity_write(check, identity_id, event, unique_key, Vec::new(), now)
     }
 }
 
@@ -240,7 +243,7 @@ pub fn acceptance_lifts(
         identity_id,
         check: check.to_owned(),
         at: now,
-        write: write(check, identity_id, event, unique_key, vec![put], now),
+        write: identity_write(check, identity_id, event, unique_key, vec![put], now),
     }
 }
 
@@ -297,7 +300,7 @@ pub async fn lift(
     let (checks, others_in_force) = (names(lifted), names(others));
     if let Some(first) = checks.first() {
         let key = format!("lift:{}", time_ordered_id(now));
-        let write = write(first, identity_id, Event::CheckRefused, key, puts, now);
+        let write = identity_write(first, identity_id, Event::CheckRefused, key, puts, now);
         let has_puts = matches!(&write.work, Ok(Action::Write(puts)) if !puts.is_empty());
         let writes = if has_puts { vec![write] } else { Vec::new() };
         store
@@ -313,9 +316,9 @@ pub async fn lift(
 
 /// The note that the check is deferred goes.
 #[must_use]
-pub fn note_goes(check: &Check) -> FieldWrite {
+pub fn clear_marker(check: &Check) -> FieldWrite {
     FieldWrite {
-        path: note(&check.name),
+        path: deferred_marker(&check.name),
         value: None,
     }
 }

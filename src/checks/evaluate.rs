@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::interpret::{Interpretation, conclude, without_answer};
+use super::interpret::{Interpretation, interpret, without_answer};
 use super::messages::{BuiltinMessages, MessageCatalog, MessageRenderer};
 use super::reserver::{ReservationDeps, ReserveOutcome, ReserveRequest, ReserveResult, Reserver};
 use super::set::Changes;
@@ -166,7 +166,7 @@ enum Completion {
     Reserved(usize, ReserveResult),
     /// What came of taking is written down, or could not be.
     Kept {
-        place: usize,
+        index: usize,
         outcome: Outcome,
         kept: bool,
     },
@@ -182,13 +182,13 @@ impl Checks {
         checks: Vec<Check>,
         services: Arc<Services>,
         lists: Arc<Lists>,
-        speech: MessageCatalog,
-        book: ReservationDeps,
+        messages: MessageCatalog,
+        deps: ReservationDeps,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
         let taker = Reserver {
-            book,
+            deps,
             services: Arc::clone(&services),
             lists: Arc::clone(&lists),
             clock: clock.clone(),
@@ -197,7 +197,7 @@ impl Checks {
         let places: BTreeMap<String, usize> = checks
             .iter()
             .enumerate()
-            .map(|(place, check)| (check.name.clone(), place))
+            .map(|(index, check)| (check.name.clone(), index))
             .collect();
         let found = |names: &[String]| {
             names
@@ -225,8 +225,8 @@ impl Checks {
             taker,
             services,
             lists,
-            builtin: speech.builtin,
-            default_language: speech.default_language,
+            builtin: messages.builtin,
+            default_language: messages.default_language,
             clock,
             metrics,
         }
@@ -248,7 +248,7 @@ impl Checks {
             run_decisions: self.run_decisions(call, identity),
             started: self.clock.now(),
             done: self.all.iter().map(|_| None).collect(),
-            begun: vec![false; self.all.len()],
+            has_started: vec![false; self.all.len()],
             questions: self.all.iter().map(|_| None).collect(),
             reservations: self.all.iter().map(|_| None).collect(),
             responses: BTreeMap::new(),
@@ -286,11 +286,11 @@ impl Checks {
             })
             .collect();
         if flow == Flow::Settings {
-            let runs = |(place, turn): (usize, &RunDecision)| turn.runs().then_some(place);
+            let runs = |(index, turn): (usize, &RunDecision)| turn.runs().then_some(index);
             let mut running: Vec<usize> =
                 run_decisions.iter().enumerate().filter_map(runs).collect();
-            while let Some(place) = running.pop() {
-                for other in &self.all[place].reads_checks {
+            while let Some(index) = running.pop() {
+                for other in &self.all[index].reads_checks {
                     if !run_decisions[*other].runs() {
                         run_decisions[*other] = RunDecision::Runs;
                         running.push(*other);
@@ -327,7 +327,7 @@ struct Evaluation<'a> {
     run_decisions: Vec<RunDecision>,
     started: Timestamp,
     done: Vec<Option<Finished>>,
-    begun: Vec<bool>,
+    has_started: Vec<bool>,
     /// What may have to be asked again.
     questions: Vec<Option<Request>>,
     /// What is reserved, check by check.
@@ -339,46 +339,46 @@ impl<'a> Evaluation<'a> {
     async fn run(&mut self) {
         let mut under_way: FuturesUnordered<BoxFuture<'a, Completion>> = FuturesUnordered::new();
         loop {
-            while let Some(place) = self.next_ready() {
-                self.begun[place] = true;
-                match self.begin(place) {
-                    Start::Finished(outcome) => self.finish(place, outcome),
-                    Start::Asks(request) => under_way.push(self.ask(place, request)),
+            while let Some(index) = self.next_ready() {
+                self.has_started[index] = true;
+                match self.begin(index) {
+                    Start::Finished(outcome) => self.finish(index, outcome),
+                    Start::Asks(request) => under_way.push(self.ask(index, request)),
                     Start::Takes(wanted) => {
                         let (request, scene) = *wanted;
-                        under_way.extend(self.take(place, request, scene));
+                        under_way.extend(self.take(index, request, scene));
                     }
                 }
             }
             match under_way.next().await {
-                Some(Completion::Answered(place, exchange)) => {
-                    let (outcome, _) = self.conclude(place, exchange);
-                    self.finish(place, outcome);
+                Some(Completion::Answered(index, exchange)) => {
+                    let (outcome, _) = self.conclude(index, exchange);
+                    self.finish(index, outcome);
                 }
-                Some(Completion::Reserved(place, taken)) => {
-                    under_way.extend(self.conclude_taking(place, taken));
+                Some(Completion::Reserved(index, taken)) => {
+                    under_way.extend(self.conclude_taking(index, taken));
                 }
                 Some(Completion::Kept {
-                    place,
+                    index,
                     outcome,
                     kept,
                 }) => {
                     let outcome = match outcome {
-                        Outcome::Accepted if !kept => self.not_stored(place, "it was not kept"),
+                        Outcome::Accepted if !kept => self.not_stored(index, "it was not kept"),
                         outcome => outcome,
                     };
-                    self.finish(place, outcome);
+                    self.finish(index, outcome);
                 }
                 None => break,
             }
         }
     }
 
-    fn ask(&mut self, place: usize, request: Request) -> BoxFuture<'a, Completion> {
+    fn ask(&mut self, index: usize, request: Request) -> BoxFuture<'a, Completion> {
         let (checks, call) = (self.checks, self.call);
-        let check = &checks.all[place].check;
+        let check = &checks.all[index].check;
         if check.defers() {
-            self.questions[place] = Some(request.clone());
+            self.questions[index] = Some(request.clone());
         }
         async move {
             let service = check.ask.as_ref().map(|plan| plan.service.as_str());
@@ -386,20 +386,20 @@ impl<'a> Evaluation<'a> {
             let exchange =
                 checks
                     .services
-                    .exchange(service.unwrap_or_default(), &request, &extra, call.until);
-            Completion::Answered(place, exchange.await)
+                    .call(service.unwrap_or_default(), &request, &extra, call.until);
+            Completion::Answered(index, exchange.await)
         }
         .boxed()
     }
 
     fn take(
         &self,
-        place: usize,
+        index: usize,
         take: Request,
         scene: EvaluationContext,
     ) -> Option<BoxFuture<'a, Completion>> {
         let (checks, call) = (self.checks, self.call);
-        let check = &checks.all[place].check;
+        let check = &checks.all[index].check;
         let reserve: &Reserve = check.reserve.as_ref()?;
         let wanted = ReserveRequest {
             check,
@@ -414,33 +414,33 @@ impl<'a> Evaluation<'a> {
             in_use_until: call.until,
             traceparent: call.trace.child(),
         };
-        Some(async move { Completion::Reserved(place, checks.taker.take(wanted).await) }.boxed())
+        Some(async move { Completion::Reserved(index, checks.taker.take(wanted).await) }.boxed())
     }
 
     /// What the check makes of taking; if the service was asked, it must be written down.
     fn conclude_taking(
         &mut self,
-        place: usize,
+        index: usize,
         taken: ReserveResult,
     ) -> Option<BoxFuture<'a, Completion>> {
         let (reservation, is_ours, exchange) = match taken {
             ReserveResult::NotStored(error) => {
-                let outcome = self.not_stored(place, &error);
-                self.finish(place, outcome);
+                let outcome = self.not_stored(index, &error);
+                self.finish(index, outcome);
                 return None;
             }
             ReserveResult::InUse => {
-                let check = &self.checks.all[place].check;
+                let check = &self.checks.all[index].check;
                 tracing::info!(
                     check = check.name, flow.id = %self.call.payload.flow_id, trace.id = %self.call.trace,
                     "Another submission of the flow has reserved the same and may still become an identity"
                 );
                 let message = self.words(check, &self.checks.builtin.try_again, None);
-                self.finish(place, Outcome::Refused(message));
+                self.finish(index, Outcome::Refused(message));
                 return None;
             }
             ReserveResult::Before(id, response) => {
-                self.reservations[place] = Some(id);
+                self.reservations[index] = Some(id);
                 let answer = Answer {
                     status: response["status"]
                         .as_u64()
@@ -449,8 +449,8 @@ impl<'a> Evaluation<'a> {
                     response,
                     retry_after: None,
                 };
-                let (outcome, _) = self.conclude(place, Ok(answer));
-                self.finish(place, outcome);
+                let (outcome, _) = self.conclude(index, Ok(answer));
+                self.finish(index, outcome);
                 return None;
             }
             ReserveResult::Now {
@@ -459,34 +459,34 @@ impl<'a> Evaluation<'a> {
                 answer,
             } => (*reservation, is_ours, answer),
         };
-        self.reservations[place] = Some(reservation.id);
-        let (outcome, response) = self.conclude(place, exchange);
+        self.reservations[index] = Some(reservation.id);
+        let (outcome, response) = self.conclude(index, exchange);
         let judged = match &outcome {
-            Outcome::Accepted => ReserveOutcome::Yes,
-            Outcome::Refused(_) => ReserveOutcome::No,
+            Outcome::Accepted => ReserveOutcome::Reserved,
+            Outcome::Refused(_) => ReserveOutcome::Refused,
             _ => ReserveOutcome::Unclear,
         };
-        if !is_ours && judged != ReserveOutcome::Yes {
-            self.finish(place, outcome);
+        if !is_ours && judged != ReserveOutcome::Reserved {
+            self.finish(index, outcome);
             return None;
         }
-        Some(self.keep(place, reservation, response, judged, outcome))
+        Some(self.keep(index, reservation, response, judged, outcome))
     }
 
     fn keep(
         &self,
-        place: usize,
+        index: usize,
         reservation: Reservation,
         response: Option<Arc<Value>>,
         judged: ReserveOutcome,
         outcome: Outcome,
     ) -> BoxFuture<'a, Completion> {
         let (checks, until) = (self.checks, self.call.until);
-        let check = &checks.all[place].check;
+        let check = &checks.all[index].check;
         let metrics = &checks.metrics.reservations;
         let reason = match judged {
-            ReserveOutcome::Yes => "taken",
-            ReserveOutcome::No => "refused",
+            ReserveOutcome::Reserved => "taken",
+            ReserveOutcome::Refused => "refused",
             ReserveOutcome::Unclear => "unclear",
         };
         metrics.get_or_create(&ReasonLabels { reason }).inc();
@@ -496,7 +496,7 @@ impl<'a> Evaluation<'a> {
                 .keep(check, reservation, response.as_deref(), judged, until)
                 .await;
             Completion::Kept {
-                place,
+                index,
                 outcome,
                 kept,
             }
@@ -505,26 +505,26 @@ impl<'a> Evaluation<'a> {
     }
 
     /// What must be given back some day, and cannot be written down, is not taken.
-    fn not_stored(&self, place: usize, because: &str) -> Outcome {
-        let check = &self.checks.all[place].check;
+    fn not_stored(&self, index: usize, because: &str) -> Outcome {
+        let check = &self.checks.all[index].check;
         self.unavailable(check, Kind::NotStored, because)
     }
 
     /// A check that has not begun and waits for nothing more.
     fn next_ready(&self) -> Option<usize> {
         let checks = &self.checks.all;
-        (0..checks.len()).find(|place| {
-            !self.begun[*place]
-                && checks[*place]
+        (0..checks.len()).find(|index| {
+            !self.has_started[*index]
+                && checks[*index]
                     .waits_for
                     .iter()
                     .all(|other| self.done[*other].is_some())
         })
     }
 
-    fn begin(&mut self, place: usize) -> Start {
-        let CompiledCheck { check, after, .. } = &self.checks.all[place];
-        if !self.run_decisions[place].runs() {
+    fn begin(&mut self, index: usize) -> Start {
+        let CompiledCheck { check, after, .. } = &self.checks.all[index];
+        if !self.run_decisions[index].runs() {
             return Start::Finished(Outcome::NotApplicable);
         }
         let let_pass = |other: &usize| {
@@ -573,12 +573,12 @@ impl<'a> Evaluation<'a> {
             }
             Some(Ok(request)) => Start::Asks(request),
             Some(Err(error)) => {
-                let place = if check.ask.is_some() {
+                let index = if check.ask.is_some() {
                     "ask"
                 } else {
                     "reserve.take"
                 };
-                Start::Finished(self.failed(check, place, &error))
+                Start::Finished(self.failed(check, index, &error))
             }
             None => Start::Finished(self.without_question(check, &names)),
         }
@@ -610,8 +610,8 @@ impl<'a> Evaluation<'a> {
                 }
             }
         }
-        if let Some((place, error)) = failed {
-            return self.failed(check, &place, &error);
+        if let Some((index, error)) = failed {
+            return self.failed(check, &index, &error);
         }
         match check.accept.as_ref().map(holds) {
             None | Some(Ok(true)) => Outcome::Accepted,
@@ -627,10 +627,10 @@ impl<'a> Evaluation<'a> {
     /// What the check makes of an answer, and the answer.
     fn conclude(
         &mut self,
-        place: usize,
+        index: usize,
         exchange: Result<Answer, CallError>,
     ) -> (Outcome, Option<Arc<Value>>) {
-        let check = &self.checks.all[place].check;
+        let check = &self.checks.all[index].check;
         let mut response = None;
         let conclusion = match exchange {
             Err(none) => without_answer(none),
@@ -644,7 +644,7 @@ impl<'a> Evaluation<'a> {
                 );
                 self.responses
                     .insert(check.name.clone(), Arc::new(reachable));
-                conclude(check, answer.status, &self.names(check, Some(&own)))
+                interpret(check, answer.status, &self.names(check, Some(&own)))
             }
         };
         let outcome = match conclusion {
@@ -659,13 +659,13 @@ impl<'a> Evaluation<'a> {
 
     /// An expression failed without an answer of the check's own. The visitor chose what it failed on, so the message says that
     /// the value is not valid; unless the expression read the response of another check that has none.
-    fn failed(&self, check: &Check, place: &str, error: &EvaluationError) -> Outcome {
+    fn failed(&self, check: &Check, index: &str, error: &EvaluationError) -> Outcome {
         let policy = check.unavailable.policy(Kind::Expression);
         if error.missing_check || policy != Policy::Refuse {
-            return self.unavailable(check, Kind::Expression, &format!("`{place}`: {error}"));
+            return self.unavailable(check, Kind::Expression, &format!("`{index}`: {error}"));
         }
         tracing::info!(
-            check = check.name, place, %error, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
+            check = check.name, index, %error, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
             "The value is not valid: an expression of the check failed on it"
         );
         Outcome::Refused(self.words(check, self.invalid(check), None))
@@ -759,12 +759,12 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn finish(&mut self, place: usize, outcome: Outcome) {
+    fn finish(&mut self, index: usize, outcome: Outcome) {
         let duration_ms = milliseconds(self.started, self.checks.clock.now());
         let outcome = match outcome {
             Outcome::Accepted | Outcome::Refused(_) => outcome,
-            other if self.run_decisions[place] == RunDecision::RunsWhileDeferred => {
-                let check = &self.checks.all[place].check;
+            other if self.run_decisions[index] == RunDecision::RunsWhileDeferred => {
+                let check = &self.checks.all[index].check;
                 tracing::info!(
                     check = check.name, outcome = other.as_str(), trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
                     "The change is refused: it concerns check `{}`, which is deferred and did not accept it", check.name
@@ -773,7 +773,7 @@ impl<'a> Evaluation<'a> {
             }
             other => other,
         };
-        self.done[place] = Some(Finished {
+        self.done[index] = Some(Finished {
             outcome,
             duration_ms,
         });
@@ -786,19 +786,19 @@ impl<'a> Evaluation<'a> {
         let mut reservations = Vec::new();
         let mut no_longer_deferred = Vec::new();
         let mut no_longer_refused = Vec::new();
-        for (place, (wired, done)) in self.checks.all.iter().zip(&self.done).enumerate() {
+        for (index, (wired, done)) in self.checks.all.iter().zip(&self.done).enumerate() {
             let check = &wired.check;
             // Every check is done: none waits in a circle, and each exchange ends by the deadline.
             let Some(done) = done else { continue };
-            if self.run_decisions[place] == RunDecision::NotInThisFlow {
+            if self.run_decisions[index] == RunDecision::NotInThisFlow {
                 continue;
             }
             let observed = check.mode == Mode::Observe;
             records.push(record(wired, done));
             self.count(wired, &done.outcome);
             if matches!(done.outcome, Outcome::Accepted) {
-                reservations.extend(self.reservations[place]);
-                if self.run_decisions[place] == RunDecision::RunsWhileDeferred {
+                reservations.extend(self.reservations[index]);
+                if self.run_decisions[index] == RunDecision::RunsWhileDeferred {
                     no_longer_deferred.push(check.name.clone());
                 }
                 if !observed && self.call.refused_late.contains(&check.name) {
@@ -821,7 +821,7 @@ impl<'a> Evaluation<'a> {
                 field: check.field.clone(),
                 message: message.clone(),
             };
-            match self.deferred(place, &done.outcome) {
+            match self.deferred(index, &done.outcome) {
                 Some(deferred) => postponed.push(DeferredCheck {
                     deferred,
                     otherwise: finding,
@@ -855,7 +855,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// What is asked again, if the check is deferred. Without a question it cannot be.
-    fn deferred(&self, place: usize, outcome: &Outcome) -> Option<Deferred> {
+    fn deferred(&self, index: usize, outcome: &Outcome) -> Option<Deferred> {
         let Outcome::Unavailable {
             policy: Policy::Defer,
             ..
@@ -863,8 +863,8 @@ impl<'a> Evaluation<'a> {
         else {
             return None;
         };
-        let check = &self.checks.all[place].check;
-        let request = self.questions[place].clone()?;
+        let check = &self.checks.all[index].check;
+        let request = self.questions[index].clone()?;
         let value = check.field.as_ref();
         Some(Deferred {
             check: check.name.clone(),
@@ -981,8 +981,8 @@ impl<'a> Evaluation<'a> {
     ) {
         let metrics = &self.checks.metrics;
         let observed = check.mode == Mode::Observe;
-        if let Some(place) = OUTCOMES.iter().position(|name| *name == outcome.as_str()) {
-            counters[place].inc();
+        if let Some(index) = OUTCOMES.iter().position(|name| *name == outcome.as_str()) {
+            counters[index].inc();
         }
         if let Outcome::Unavailable { kind, policy, .. } = outcome {
             let labels = KindLabels {

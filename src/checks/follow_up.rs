@@ -158,7 +158,7 @@ fn replaces(taken: &Reservation, released: &Reservation) -> bool {
     taken.state == State::Taken
         && released.state == State::Released
         && taken.check == released.check
-        && taken.asked == released.asked
+        && taken.request_hash == released.request_hash
 }
 
 /// Whether the submission that took the reservation over was not accepted in the end, or came to nothing.
@@ -179,7 +179,7 @@ fn kept_for<'a>(
         other.because == Some(ReleaseReason::TakenOver)
             && other.submission == one.key.submission
             && other.check == reservation.check
-            && other.asked == reservation.asked
+            && other.request_hash == reservation.request_hash
     };
     let former = state.reservations.iter().find(is_former);
     former.unwrap_or(reservation)
@@ -243,7 +243,7 @@ impl FollowUps {
 
     /// Whether what was taken or deferred for a flow must be looked up.
     #[must_use]
-    pub fn looks_back(&self) -> bool {
+    pub fn needs_flow_state(&self) -> bool {
         !self.holding.is_empty()
     }
 
@@ -269,13 +269,13 @@ impl FollowUps {
 
     /// Whether it matters which of two sign-ups an account came of.
     #[must_use]
-    pub fn tells_flows_apart(&self) -> bool {
-        self.looks_back() || self.tells_of_failures()
+    pub fn needs_attribution(&self) -> bool {
+        self.needs_flow_state() || self.wants_registration_failed()
     }
 
     /// Whether somebody is told of sign-ups of which no account came.
     #[must_use]
-    pub fn tells_of_failures(&self) -> bool {
+    pub fn wants_registration_failed(&self) -> bool {
         self.tells_of(Event::RegistrationFailed)
     }
 
@@ -288,7 +288,7 @@ impl FollowUps {
     /// The account exists: it is delivered; of the submission that it came of, what was reserved is confirmed and what was
     /// deferred is asked.
     #[must_use]
-    pub fn made(&self, made: &IdentityChange<'_>, state: &FlowState) -> FollowUp {
+    pub fn on_saved(&self, made: &IdentityChange<'_>, state: &FlowState) -> FollowUp {
         self.made_of(made, &state.pending, state)
     }
 
@@ -387,7 +387,7 @@ impl FollowUps {
         let occasion = occasion_of(one);
         for deferred in &one.details.deferred {
             let about = (made.identity_id, made.event);
-            let question = deferred::question(deferred, &occasion, about, &scene, now);
+            let question = deferred::recheck(deferred, &occasion, about, &scene, now);
             resolved.batch.deliveries.extend(question);
         }
         for check in &one.details.no_longer_deferred {
@@ -398,11 +398,11 @@ impl FollowUps {
             });
             let key = format!("{occasion}:{check}:settled");
             let put = FieldWrite {
-                path: deferred::note(check),
+                path: deferred::deferred_marker(check),
                 value: None,
             };
             let about = (made.identity_id, made.event);
-            let write = deferred::write(check, about.0, about.1, key, vec![put], now);
+            let write = deferred::identity_write(check, about.0, about.1, key, vec![put], now);
             resolved.batch.deliveries.push(write);
         }
         for check in &one.details.no_longer_refused {
@@ -546,7 +546,7 @@ impl FollowUps {
 
     /// The same, found by a look-up. `sought` is the submission that the look-up was for.
     #[must_use]
-    pub fn found(
+    pub fn on_found(
         &self,
         sought: &PendingSignUp,
         (identity_id, identity): (Uuid, &Value),
@@ -607,7 +607,7 @@ impl FollowUps {
     /// No account came of a submission, or it cannot be found out: what it reserved is released, unless another open
     /// submission uses it.
     #[must_use]
-    pub fn ended(
+    pub fn on_never_created(
         &self,
         one: &PendingSignUp,
         end: PendingEnd,

@@ -20,7 +20,7 @@ pub enum Interpretation {
 /// Each step is read only if none before it has decided. An entry of `refuse` that fails decides nothing by itself, but an
 /// answer on which one has failed is never accepted: the entry may have been about to refuse.
 #[must_use]
-pub fn conclude(check: &Check, status: u16, names: &Variables<'_>) -> Interpretation {
+pub fn interpret(check: &Check, status: u16, names: &Variables<'_>) -> Interpretation {
     let declared = check.unavailable.when.as_ref();
     if declared.is_some_and(|when| when.holds(names) == Ok(true)) {
         return unavailable(Kind::Declared, "`unavailable.when` holds");

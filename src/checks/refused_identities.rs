@@ -108,7 +108,7 @@ impl RefusedIdentities {
     /// Loads the set, if it has changed.
     pub async fn reload(&self) -> Result<(), store::Error> {
         // The version first: what changes while the rows are read has another version, and is loaded next time.
-        let version = self.store.fact(VERSION).await?;
+        let version = self.store.get_property(VERSION).await?;
         let is_current = {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
             known.as_ref().is_some_and(|known| known.version == version)
@@ -171,7 +171,7 @@ impl RefusedIdentities {
                     fails = false;
                     continue;
                 }
-                Ok(Err(error)) => error.in_full(),
+                Ok(Err(error)) => error.error_chain(),
                 Err(_) => "a defect in loading them".to_owned(),
             };
             self.metrics.late_refusals_load_failures.inc();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Check, Reserve};
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::expression::{Lists, Variable};
 use crate::model::delivery::{
     Action, Claimed, EvaluationContext, Event, NewDelivery, Queue, time_ordered_id,
@@ -126,7 +126,7 @@ pub fn confirmation_of_taken(
         scene: None,
         created_at: now,
         due_at: now,
-        keep_trying_until: later(now, KEEP_TRYING_FOR),
+        keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),
     })
 }
 
@@ -236,7 +236,7 @@ pub fn dead_letter(
         scene: None,
         created_at: now,
         due_at: now,
-        keep_trying_until: later(now, KEEP_TRYING_FOR),
+        keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),
     }
 }
 
@@ -258,6 +258,6 @@ fn delivery(
         scene: None,
         created_at: now,
         due_at: now,
-        keep_trying_until: later(now, KEEP_TRYING_FOR),
+        keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),
     }
 }

@@ -8,13 +8,13 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{Check, Reserve, reserve};
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::checks::account_lookup::Lookup;
 use crate::expression::Lists;
 use crate::model::delivery::{EvaluationContext, time_ordered_id};
 use crate::model::pending::{PendingSignUp, PendingState};
 use crate::model::request::Request;
-use crate::model::reservation::{Details, ReleaseReason, Reservation, State, asked};
+use crate::model::reservation::{Details, ReleaseReason, Reservation, State, request_hash};
 use crate::outbound::services::client::{Answer, CallError, Services};
 use crate::store::{self, FlowState, Release, Store, WriteSet};
 
@@ -33,7 +33,7 @@ const LOOKUP_PROVES_NOTHING_FOR: Duration = Duration::from_secs(10);
 
 /// Takes, and writes down what came of it.
 pub(super) struct Reserver {
-    pub(super) book: ReservationDeps,
+    pub(super) deps: ReservationDeps,
     pub(super) services: Arc<Services>,
     pub(super) lists: Arc<Lists>,
     pub(super) clock: Clock,
@@ -87,9 +87,9 @@ enum Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReserveOutcome {
     /// It is taken.
-    Yes,
+    Reserved,
     /// It is not taken.
-    No,
+    Refused,
     /// Nobody can tell.
     Unclear,
 }
@@ -98,7 +98,7 @@ impl Reserver {
     pub(super) async fn take(&self, wanted: ReserveRequest<'_>) -> ReserveResult {
         let begun = self
             .clock
-            .before(wanted.until, self.begin(&wanted))
+            .timeout_at(wanted.until, self.begin(&wanted))
             .await
             .unwrap_or_else(|| Err("the database did not answer in time".to_owned()));
         let (reservation, is_ours) = match begun {
@@ -121,7 +121,7 @@ impl Reserver {
         let service = &wanted.reserve.take.service;
         let answer = self
             .services
-            .exchange(service, &wanted.take, &extra, wanted.until)
+            .call(service, &wanted.take, &extra, wanted.until)
             .await;
         ReserveResult::Now {
             reservation,
@@ -132,22 +132,22 @@ impl Reserver {
 
     /// An open reservation with the same request if there is one that may be used, else a new one.
     async fn begin(&self, wanted: &ReserveRequest<'_>) -> Result<Found, String> {
-        let asked = asked(&wanted.take);
+        let request_hash = request_hash(&wanted.take);
         // Several rounds, because other calls of the flow change reservations at the same moment.
         for _ in 0..4 {
             let state = self
-                .book
+                .deps
                 .store
                 .flow(wanted.flow_id)
                 .await
-                .map_err(in_full)?;
+                .map_err(error_chain)?;
             let open = state.reservations.iter().filter(|one| {
                 one.check == wanted.check.name && matches!(one.state, State::Taking | State::Taken)
             });
             let mut batch = WriteSet::default();
             let mut same = None;
             for one in open {
-                if one.asked == asked {
+                if one.request_hash == request_hash {
                     same = Some(one);
                 } else if wanted.is_guarded && self.is_unused(one, &state) {
                     let kept = reserve::kept(wanted.check, one, &state.pending);
@@ -161,7 +161,11 @@ impl Reserver {
                 }
             }
             if let Some(same) = same {
-                match self.reuse(same, &state, wanted).await.map_err(in_full)? {
+                match self
+                    .reuse(same, &state, wanted)
+                    .await
+                    .map_err(error_chain)?
+                {
                     Some(found) => return Ok(found),
                     None => continue,
                 }
@@ -171,7 +175,7 @@ impl Reserver {
                 id: time_ordered_id(now),
                 flow_id: wanted.flow_id,
                 check: wanted.check.name.clone(),
-                asked: asked.clone(),
+                request_hash: request_hash.clone(),
                 state: State::Taking,
                 details: Some(Details {
                     take: wanted.take.clone(),
@@ -187,7 +191,7 @@ impl Reserver {
             match self.write(&batch).await {
                 Ok(()) => return Ok(Found::Reservation(Box::new(new), true)),
                 Err(error) if is_too_late(&error) => {}
-                Err(error) => return Err(in_full(error)),
+                Err(error) => return Err(error_chain(error)),
             }
         }
         Err("other calls of the flow change its reservations at the same moment".to_owned())
@@ -209,7 +213,7 @@ impl Reserver {
         state: &FlowState,
         wanted: &ReserveRequest<'_>,
     ) -> Result<Option<Found>, store::Error> {
-        let store = &self.book.store;
+        let store = &self.deps.store;
         let until = wanted.in_use_until;
         let mut found = same.clone();
         if wanted.is_guarded || same.submission == wanted.submission {
@@ -242,10 +246,10 @@ impl Reserver {
             PendingState::Attributed | PendingState::Undecided => return false,
             PendingState::Open => {}
         }
-        let Some(lookup) = &self.book.lookup else {
+        let Some(lookup) = &self.deps.lookup else {
             return false;
         };
-        if self.clock.now() < later(owner.accepted_at, LOOKUP_PROVES_NOTHING_FOR)
+        if self.clock.now() < saturating_add(owner.accepted_at, LOOKUP_PROVES_NOTHING_FOR)
             || !lookup.can_find(owner).await
         {
             return false;
@@ -264,19 +268,19 @@ impl Reserver {
     ) -> bool {
         // What was said instead of a yes tells nothing of what is held.
         if let Some(details) = &mut reservation.details
-            && judged == ReserveOutcome::Yes
+            && judged == ReserveOutcome::Reserved
         {
             details.scene.taken = answer.map(|answer| reserve::taken(reservation.id, Some(answer)));
         }
         let kept = async {
             match (judged, &reservation.details, &check.reserve) {
-                (ReserveOutcome::Yes, Some(details), _) => {
-                    self.book.store.taken(reservation.id, details).await
+                (ReserveOutcome::Reserved, Some(details), _) => {
+                    self.deps.store.mark_reserved(reservation.id, details).await
                 }
-                (ReserveOutcome::No, ..) => self
-                    .book
+                (ReserveOutcome::Refused, ..) => self
+                    .deps
                     .store
-                    .not_taken(reservation.id)
+                    .cancel_reservation(reservation.id)
                     .await
                     .map(|()| true),
                 (ReserveOutcome::Unclear, _, Some(plans)) => {
@@ -294,14 +298,14 @@ impl Reserver {
             }
         };
         let kept = match judged {
-            ReserveOutcome::Yes => self.clock.before(until, kept).await,
+            ReserveOutcome::Reserved => self.clock.timeout_at(until, kept).await,
             // Nobody waits for it; and whatever is not written down is released when the flow has expired.
-            ReserveOutcome::No | ReserveOutcome::Unclear => Some(kept.await),
+            ReserveOutcome::Refused | ReserveOutcome::Unclear => Some(kept.await),
         };
         match kept {
             Some(Ok(kept)) => kept,
             Some(Err(error)) => {
-                let error = error.in_full();
+                let error = error.error_chain();
                 tracing::error!(
                     check = check.name,
                     error,
@@ -314,9 +318,9 @@ impl Reserver {
     }
 
     async fn write(&self, batch: &WriteSet) -> Result<(), store::Error> {
-        self.book.store.write(batch).await?;
+        self.deps.store.write(batch).await?;
         if !batch.deliveries.is_empty() {
-            self.book.stored.notify_one();
+            self.deps.stored.notify_one();
         }
         Ok(())
     }
@@ -332,7 +336,7 @@ impl Reserver {
         let now = self.clock.now();
         // What is unclear belongs to this call, which is still running.
         let unused_since = match because {
-            ReleaseReason::Unclear => later(now, Duration::from_hours(24)),
+            ReleaseReason::Unclear => saturating_add(now, Duration::from_hours(24)),
             _ => now,
         };
         batch.released.push(Release {
@@ -371,14 +375,14 @@ fn former(
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn in_full(error: store::Error) -> String {
-    error.in_full()
+fn error_chain(error: store::Error) -> String {
+    error.error_chain()
 }
 
 /// Whether another call for the same flow was faster.
 fn is_too_late(error: &store::Error) -> bool {
     match error {
-        store::Error::Changed => true,
+        store::Error::Conflict => true,
         store::Error::Database(error) => error
             .as_database_error()
             .is_some_and(sqlx::error::DatabaseError::is_unique_violation),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use url::Url;
 
-use crate::base::clock::{Clock, later};
+use crate::base::clock::{Clock, saturating_add};
 use crate::config::parse_duration;
 
 /// One look takes at most so long.
@@ -39,7 +39,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         .timeout(PATIENCE)
         .build()?;
     let clock = Clock::system();
-    let end = later(clock.now(), options.wait);
+    let end = saturating_add(clock.now(), options.wait);
     for url in &options.urls {
         while let Err(ill) = look(&http, url).await {
             if clock.now() >= end {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::ConfigFile;
 use crate::app::open_store;
-use crate::app::told_to_stop;
+use crate::app::shutdown_signal;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Metrics;
 use crate::config::settings::{Dsn, Settings};
@@ -96,9 +96,9 @@ impl Options {
         let witness: &dyn Progress = if self.dry_run { &findings } else { &() };
         let report = tokio::select! {
             report = reconciler.round(witness) => report?,
-            told = told_to_stop() => {
+            told = shutdown_signal() => {
                 told?;
-                reconciler.let_go().await?;
+                reconciler.release_lock().await?;
                 anyhow::bail!("stopped; the next round goes on where this one was");
             }
         };

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::ConfigFile;
-use crate::app::{App, Overrides, told_to_stop};
+use crate::app::{App, Overrides, shutdown_signal};
 use crate::base::telemetry;
 use crate::config;
 use crate::model::pending::LookupTimes;
@@ -37,8 +37,8 @@ pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let (lines, _written_at_the_end) = telemetry::standard_output();
-    telemetry::log_to(lines, settings.log.level, settings.log.format)
+    let (lines, _written_at_the_end) = telemetry::nonblocking_stdout();
+    telemetry::init_logging(lines, settings.log.level, settings.log.format)
         .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
     telemetry::log_panics();
     for warning in settings.warnings.iter() {
@@ -55,7 +55,7 @@ pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
         ..Overrides::default()
     };
     let app = App::start(settings, surroundings).await?;
-    told_to_stop().await?;
+    shutdown_signal().await?;
     app.stop().await;
     Ok(ExitCode::SUCCESS)
 }

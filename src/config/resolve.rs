@@ -90,7 +90,7 @@ pub(super) struct Resolver<'a> {
     /// The identity schema, if it is named and can be read.
     identity_schema: Option<serde_json::Value>,
     /// Where the shape is wrong, so that nothing can be made of it.
-    misshapen: Vec<String>,
+    invalid_paths: Vec<String>,
     services: BTreeMap<String, Service>,
     lists: Arc<Lists>,
     client_ip: bool,
@@ -114,14 +114,14 @@ pub(super) fn resolve(
         unknown: Vec::new(),
     };
     filling.fill(&mut filled, &schema, "");
-    let mut misshapen = filling.unknown;
+    let mut invalid_paths = filling.unknown;
     validate::Validator {
         root: &schema,
         problems: &mut problems,
-        unknown: &misshapen,
+        unknown: &invalid_paths,
     }
     .check(&filled, &schema, "");
-    misshapen.extend(problems.iter().map(|problem| problem.path.clone()));
+    invalid_paths.extend(problems.iter().map(|problem| problem.path.clone()));
     let mut resolver = Resolver {
         root: Cursor::root(&filled),
         lines: text.lines().collect(),
@@ -130,7 +130,7 @@ pub(super) fn resolve(
         problems,
         warnings: Vec::new(),
         identity_schema: None,
-        misshapen,
+        invalid_paths,
         services: BTreeMap::new(),
         lists: Arc::default(),
         client_ip: false,
@@ -205,12 +205,12 @@ impl<'a> Resolver<'a> {
     }
 
     /// The entry as the file's structure has it, if nothing is wrong with its shape.
-    fn decoded<T: DeserializeOwned>(&mut self, place: &Cursor<'_>) -> Option<T> {
+    fn decode<T: DeserializeOwned>(&mut self, place: &Cursor<'_>) -> Option<T> {
         let inside = |path: &String| {
             path.strip_prefix(&place.path)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
-        if self.misshapen.iter().any(inside) {
+        if self.invalid_paths.iter().any(inside) {
             return None;
         }
         let value = place.node.map(Node::to_value).unwrap_or_default();
@@ -228,22 +228,22 @@ impl<'a> Resolver<'a> {
             .ok()
     }
 
-    fn tell(&mut self, place: &Cursor<'_>, message: impl Into<String>, hint: Option<String>) {
-        let message = self.without_inserted(place, message.into());
-        let hint = hint.map(|hint| self.without_inserted(place, hint));
+    fn report(&mut self, place: &Cursor<'_>, message: impl Into<String>, hint: Option<String>) {
+        let message = self.redact(place, message.into());
+        let hint = hint.map(|hint| self.redact(place, hint));
         self.problems.push(place.problem(message).with_hint(hint));
     }
 
     /// Reports a warning. The settings are used all the same.
     fn warn(&mut self, place: &Cursor<'_>, message: impl Into<String>, hint: impl Into<String>) {
-        let message = self.without_inserted(place, message.into());
-        let hint = self.without_inserted(place, hint.into());
+        let message = self.redact(place, message.into());
+        let hint = self.redact(place, hint.into());
         self.warnings
             .push(place.problem(message).with_hint(Some(hint)));
     }
 
     /// What is said of a text never shows what was put into it.
-    fn without_inserted(&self, place: &Cursor<'_>, words: String) -> String {
+    fn redact(&self, place: &Cursor<'_>, words: String) -> String {
         let Some(node) = place.node else { return words };
         if node.written.is_some() {
             return match &node.kind {
@@ -294,7 +294,7 @@ impl<'a> Resolver<'a> {
             .iter()
             .any(|piece| matches!(piece, Piece::Inserted(_)))
         {
-            self.tell(
+            self.report(
                 place,
                 "`${…}` cannot stand in an expression",
                 Some("put the value into a list and read `lists.<name>`".to_owned()),
@@ -409,7 +409,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn list(&mut self, place: &Cursor<'_>) -> Option<Vec<String>> {
-        match self.decoded(place)? {
+        match self.decode(place)? {
             file::List::Inline(entries) => entries.iter().map(|entry| self.text(entry)).collect(),
             file::List::File(file::ListFile { file }) => {
                 let path = self.folder.join(self.text(&file)?);
@@ -422,7 +422,7 @@ impl<'a> Resolver<'a> {
                             .collect(),
                     ),
                     Err(cause) => {
-                        self.tell(
+                        self.report(
                             &place.key("file"),
                             format!("the file {} cannot be read: {cause}", path.display()),
                             None,

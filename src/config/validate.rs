@@ -7,7 +7,7 @@ use super::tree::{Entry, Kind, Node, join, plain};
 use crate::base::diagnostics::{Problem, did_you_mean, listed, quoted};
 
 /// Keys that are planned and not built, by the end of the path of the section they stand in.
-const LATER: [(&str, &[&str]); 6] = [
+const NOT_YET_SUPPORTED: [(&str, &[&str]); 6] = [
     ("", &["console"]),
     ("hooks", &["concurrent"]),
     ("services.*", &["retries", "cache", "breaker"]),
@@ -405,7 +405,7 @@ fn is_later(path: &str, key: &str) -> bool {
         .enumerate()
         .map(|(depth, name)| {
             if depth == 1
-                && LATER.iter().any(|(known, _)| {
+                && NOT_YET_SUPPORTED.iter().any(|(known, _)| {
                     known.starts_with(&format!("{}.*", path.split('.').next().unwrap_or_default()))
                 })
             {
@@ -416,7 +416,7 @@ fn is_later(path: &str, key: &str) -> bool {
         })
         .collect();
     let generic = generic.join(".");
-    LATER
+    NOT_YET_SUPPORTED
         .iter()
         .any(|(section, keys)| *section == generic && keys.contains(&key))
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::fake_kratos::body;
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::http::KEY_HEADER;
 use crate::kratos::{Flow, Stage};
 
@@ -111,7 +111,10 @@ impl Sender {
             let status = answer.status().as_u16();
             Some((status, answer.bytes().await.ok()?))
         };
-        let heard = self.clock.before(later(began, PATIENCE), exchange).await;
+        let heard = self
+            .clock
+            .timeout_at(saturating_add(began, PATIENCE), exchange)
+            .await;
         let (status, body) = heard.flatten().unzip();
         Answer {
             status,

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::app::told_to_stop;
+use crate::app::shutdown_signal;
 use crate::app::{App, Overrides};
 use crate::base::secret::random_key;
 use crate::base::telemetry;
@@ -117,7 +117,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
             ));
         }
         say("Ctrl-C ends it.\n");
-        told_to_stop().await?;
+        shutdown_signal().await?;
         page.handle.stop(false).await;
         if let Some(kratos) = kratos {
             kratos.stop().await;
@@ -183,7 +183,7 @@ async fn start(
         &environment,
     )
     .map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    telemetry::log_to(std::io::stderr, settings.log.level, settings.log.format)
+    telemetry::init_logging(std::io::stderr, settings.log.level, settings.log.format)
         .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
     App::start(settings, Overrides::default()).await
 }

@@ -254,7 +254,10 @@ impl SignUps {
         };
         let listed = self.store.list(&Filter::default(), 1000).await;
         let mut listed = listed.unwrap_or_else(|error| {
-            tracing::warn!(error = error.in_full(), "The deliveries cannot be listed");
+            tracing::warn!(
+                error = error.error_chain(),
+                "The deliveries cannot be listed"
+            );
             Vec::new()
         });
         listed.retain(|delivery| {

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::fake_kratos::SignUpInput;
 use super::services::{Behaviour, Example, REGISTERED, RequestLog};
 use super::sign_up::SignUps;
-use crate::base::clock::{Clock, later};
+use crate::base::clock::{Clock, saturating_add};
 
 /// Where the page is, unless somebody else is there.
 const PORT: u16 = 4470;
@@ -166,7 +166,7 @@ async fn begin(
 /// What is known of a sign-up, once it differs from what the asker has seen.
 async fn news(id: Path<Uuid>, seen: Query<Seen>, desk: Data<AppState>) -> HttpResponse {
     let clock = Clock::system();
-    let until = later(clock.now(), NEWS_WITHIN);
+    let until = saturating_add(clock.now(), NEWS_WITHIN);
     let mut changed = desk.book.watch();
     loop {
         changed.mark_unchanged();
@@ -177,9 +177,9 @@ async fn news(id: Path<Uuid>, seen: Query<Seen>, desk: Data<AppState>) -> HttpRe
         if seen.seen.as_ref() != Some(&state) || clock.now() >= until {
             return HttpResponse::Ok().json(json!({"seen": state, "sign_up": shown}));
         }
-        let look_again = later(clock.now(), LOOK_AGAIN);
+        let look_again = saturating_add(clock.now(), LOOK_AGAIN);
         // An error would mean that nobody writes any more.
-        let _ = clock.before(look_again, changed.changed()).await;
+        let _ = clock.timeout_at(look_again, changed.changed()).await;
     }
 }
 

@@ -9,7 +9,7 @@ use actix_web::web::{Data, Json};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::base::clock::{Clock, Timestamp, later, milliseconds};
+use crate::base::clock::{Clock, Timestamp, milliseconds, saturating_add};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::CONTENT_TYPE;
 use crate::store::Store;
@@ -26,7 +26,7 @@ pub struct Health {
     /// When the database was last asked whether it is there.
     asked: Mutex<Option<Timestamp>>,
     /// Set while shutting down, so that no new calls are sent to us.
-    pub leaving: AtomicBool,
+    pub draining: AtomicBool,
 }
 
 impl Health {
@@ -38,7 +38,7 @@ impl Health {
             store,
             clock,
             asked: Mutex::default(),
-            leaving: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
         }
     }
 
@@ -47,13 +47,13 @@ impl Health {
         // Whoever asks often, asks us and not the database.
         let now = self.clock.now();
         let mut asked = self.asked.lock().await;
-        if asked.is_some_and(|asked| now < later(asked, PATIENCE)) {
+        if asked.is_some_and(|asked| now < saturating_add(asked, PATIENCE)) {
             return self.metrics.database_up.get() == 1;
         }
         *asked = Some(now);
-        let until = later(now, PATIENCE);
+        let until = saturating_add(now, PATIENCE);
         let up = matches!(
-            self.clock.before(until, self.store.ping()).await,
+            self.clock.timeout_at(until, self.store.ping()).await,
             Some(Ok(()))
         );
         self.metrics.database_up.set(i64::from(up));
@@ -61,8 +61,8 @@ impl Health {
     }
 
     async fn count_backlog(&self) {
-        let until = later(self.clock.now(), PATIENCE);
-        if let Some(Ok(backlog)) = self.clock.before(until, self.store.backlog()).await {
+        let until = saturating_add(self.clock.now(), PATIENCE);
+        if let Some(Ok(backlog)) = self.clock.timeout_at(until, self.store.backlog()).await {
             let now = self.clock.now();
             #[expect(clippy::cast_precision_loss, reason = "milliseconds of some days")]
             let oldest = backlog
@@ -87,7 +87,7 @@ pub async fn alive() -> Json<Value> {
 /// `pre` can be answered. A database that is down is told here and in a metric, not by 503: without us, people
 /// would get Kratos's error page instead of our words.
 pub async fn ready(health: Data<Health>) -> HttpResponse {
-    if health.leaving.load(Ordering::Relaxed) {
+    if health.draining.load(Ordering::Relaxed) {
         return HttpResponse::ServiceUnavailable().json(json!({"status": "shutting down"}));
     }
     let database = if health.database_is_up().await {

@@ -23,9 +23,9 @@ pub use pending::PendingPolicy;
 pub use state::HookState;
 
 /// What Kratos calls, and the health of it.
-pub fn hooks(door: Data<HookState>, health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {
+pub fn hooks(state: Data<HookState>, health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {
     move |config| {
-        config.app_data(door).app_data(health);
+        config.app_data(state).app_data(health);
         for flow in Flow::ALL {
             for &stage in flow.stages() {
                 // A path without parameters is found without a regular expression.
@@ -33,16 +33,16 @@ pub fn hooks(door: Data<HookState>, health: Data<Health>) -> impl FnOnce(&mut Se
                 config
                     .route(
                         &path,
-                        web::post().to(move |request, payload, door| {
-                            call::answer(flow, stage, request, payload, door)
+                        web::post().to(move |request, payload, state| {
+                            call::handle(flow, stage, request, payload, state)
                         }),
                     )
-                    .route(&path, web::route().to(call::wrong_verb));
+                    .route(&path, web::route().to(call::method_not_allowed));
             }
         }
         config
             .route("/health/alive", web::get().to(health::alive))
             .route("/health/ready", web::get().to(health::ready))
-            .default_service(web::route().to(call::unknown));
+            .default_service(web::route().to(call::not_found));
     }
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::model::delivery::backoff::{Schedule, next_try};
 use crate::model::delivery::{Attempt, Claimed, NewDelivery, Outcome};
 use crate::model::late_refusal::LateRefusal;
@@ -25,14 +25,14 @@ use target_limit::TargetLimiter;
 #[async_trait]
 pub trait Transport: Send + Sync {
     /// Where this plan's deliveries go; `None` if the plan has gone from the settings.
-    fn destination(&self, plan: &str) -> Option<Target>;
+    fn target(&self, plan: &str) -> Option<Target>;
     /// When this plan's deliveries are tried again; `None` leaves it to the [`DispatcherLimits`].
     fn schedule(&self, plan: &str) -> Option<Schedule> {
         let _ = plan;
         None
     }
     /// One try.
-    async fn carry(&self, delivery: &Claimed) -> AttemptResult;
+    async fn attempt(&self, delivery: &Claimed) -> AttemptResult;
 }
 
 /// Where deliveries go, and how many it takes.
@@ -54,7 +54,7 @@ pub struct AttemptResult {
     /// The first words of what went wrong, without values.
     pub words: Option<String>,
     /// What is to be delivered because of it, if it has arrived.
-    pub followers: Vec<NewDelivery>,
+    pub follow_up_deliveries: Vec<NewDelivery>,
     /// The refusal that is in force because of it, if it has arrived.
     pub late_refusal: Option<LateRefusal>,
     /// The late refusal that ends because of it, if it has arrived.
@@ -66,7 +66,7 @@ impl From<Attempt> for AttemptResult {
         Self {
             attempt,
             words: None,
-            followers: Vec::new(),
+            follow_up_deliveries: Vec::new(),
             late_refusal: None,
             refusal_lift: None,
         }
@@ -114,7 +114,7 @@ impl Default for DispatcherLimits {
 
 /// Carries deliveries until it is stopped. Any number of workers may share a database.
 pub struct Dispatcher {
-    carrier: Arc<AttemptRunner>,
+    runner: Arc<AttemptRunner>,
     stored: Arc<Notify>,
     rooms: HashMap<Option<String>, TargetLimiter>,
     under_way: JoinSet<()>,
@@ -138,7 +138,7 @@ impl Dispatcher {
         // Ends with the carrier, after everybody has an answer.
         tokio::spawn(writer.run());
         Self {
-            carrier: Arc::new(AttemptRunner {
+            runner: Arc::new(AttemptRunner {
                 store,
                 settler,
                 courier,
@@ -160,8 +160,8 @@ impl Dispatcher {
         tokio::pin!(stop);
         let mut failures = 0;
         loop {
-            let look = self.take_up().await;
-            let clock = &self.carrier.clock;
+            let look = self.claim_due().await;
+            let clock = &self.runner.clock;
             match look {
                 Ok(next_look) => {
                     failures = 0;
@@ -176,21 +176,21 @@ impl Dispatcher {
                             }
                         }
                         () = self.stored.notified() => {}
-                        () = clock.until(next_look) => {}
+                        () = clock.sleep_until(next_look) => {}
                     }
                 }
                 Err(error) => {
                     failures += 1;
-                    let jitter = (self.carrier.jitter)();
+                    let jitter = (self.runner.jitter)();
                     let next_look = next_try(&Schedule::DATABASE, failures, clock.now(), jitter);
                     tracing::error!(
-                        error = %error.in_full(), failures,
+                        error = %error.error_chain(), failures,
                         "The worker cannot reach the database; next try at {next_look}",
                     );
                     tokio::select! {
                         biased;
                         () = &mut stop => break,
-                        () = clock.until(next_look) => {}
+                        () = clock.sleep_until(next_look) => {}
                     }
                 }
             }
@@ -199,10 +199,10 @@ impl Dispatcher {
     }
 
     /// Claims what is due and sends it off, and tells when to look again.
-    async fn take_up(&mut self) -> Result<Timestamp, store::Error> {
-        let now = self.carrier.clock.now();
-        let mut next_look = later(now, self.carrier.pace.look_again);
-        let mut due_plans = self.carrier.store.next_due().await?;
+    async fn claim_due(&mut self) -> Result<Timestamp, store::Error> {
+        let now = self.runner.clock.now();
+        let mut next_look = saturating_add(now, self.runner.pace.look_again);
+        let mut due_plans = self.runner.store.next_due().await?;
         // Who waits longest goes first, so that plans which share a destination share its room.
         due_plans.sort_by_key(|due| due.at);
         for due in due_plans {
@@ -210,24 +210,24 @@ impl Dispatcher {
                 next_look = next_look.min(due.at);
                 continue;
             }
-            let (mut places, more_at) = self.free_places(&due.plan, now);
+            let (mut permits, more_at) = self.free_permits(&due.plan, now);
             if let Some(more_at) = more_at {
                 next_look = next_look.min(more_at);
             }
-            let Some(limit) = u32::try_from(places.len()).ok().filter(|limit| *limit > 0) else {
+            let Some(limit) = u32::try_from(permits.len()).ok().filter(|limit| *limit > 0) else {
                 // Whoever arrives makes room, and that wakes us.
                 continue;
             };
-            let lease = self.carrier.lease();
+            let lease = self.runner.lease();
             let held = self
-                .carrier
+                .runner
                 .store
                 .claim(&due.plan, now, lease, limit)
                 .await?;
-            let unused = places.split_off(held.len().min(places.len()));
-            self.room(&due.plan, now).give_back(unused);
-            for (delivery, place) in held.into_iter().zip(places) {
-                self.send_off(delivery, place);
+            let unused = permits.split_off(held.len().min(permits.len()));
+            self.limiters(&due.plan, now).give_back(unused);
+            for (delivery, place) in held.into_iter().zip(permits) {
+                self.spawn_attempt(delivery, place);
             }
             // There may be more of it.
             next_look = now;
@@ -235,9 +235,9 @@ impl Dispatcher {
         Ok(next_look)
     }
 
-    fn room(&mut self, plan: &str, now: Timestamp) -> &mut TargetLimiter {
-        let destination = self.carrier.courier.destination(plan);
-        let at_once = self.carrier.pace.at_once;
+    fn limiters(&mut self, plan: &str, now: Timestamp) -> &mut TargetLimiter {
+        let destination = self.runner.courier.target(plan);
+        let at_once = self.runner.pace.at_once;
         self.rooms
             .entry(destination.as_ref().map(|to| to.name.clone()))
             .or_insert_with(|| {
@@ -251,37 +251,37 @@ impl Dispatcher {
     }
 
     /// The places that may be taken now, and when there are more if it is the rate that keeps them.
-    fn free_places(
+    fn free_permits(
         &mut self,
         plan: &str,
         now: Timestamp,
     ) -> (Vec<OwnedSemaphorePermit>, Option<Timestamp>) {
-        self.room(plan, now).free_places(now)
+        self.limiters(plan, now).free_permits(now)
     }
 
-    fn send_off(&mut self, delivery: Claimed, place: OwnedSemaphorePermit) {
-        let carrier = Arc::clone(&self.carrier);
+    fn spawn_attempt(&mut self, delivery: Claimed, place: OwnedSemaphorePermit) {
+        let runner = Arc::clone(&self.runner);
         let cut = self.cut.subscribe();
         self.under_way.spawn(async move {
-            carrier.carry(delivery, cut).await;
+            runner.attempt(delivery, cut).await;
             drop(place);
         });
     }
 
     async fn finish(mut self, grace: Duration) {
-        let clock = self.carrier.clock.clone();
-        let end = later(clock.now(), grace);
-        if clock.before(end, self.all_ended()).await.is_none() {
+        let clock = self.runner.clock.clone();
+        let end = saturating_add(clock.now(), grace);
+        if clock.timeout_at(end, self.join_all()).await.is_none() {
             tracing::info!(
                 under_way = self.under_way.len(),
                 "Giving back the deliveries that are still under way"
             );
             self.cut.send_replace(true);
-            self.all_ended().await;
+            self.join_all().await;
         }
     }
 
-    async fn all_ended(&mut self) {
+    async fn join_all(&mut self) {
         while let Some(ended) = self.under_way.join_next().await {
             report(ended);
         }

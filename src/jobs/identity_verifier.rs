@@ -10,7 +10,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::checks::activity::{Activity, ActivityLog};
 use crate::jobs::identity_writer::IdentityWriter;
 use crate::store::{self, Store};
@@ -68,12 +68,12 @@ impl Verifier {
             let next = match round {
                 Ok(Ok(next)) => next,
                 Ok(Err(error)) => {
-                    tracing::error!(error = %error.in_full(), "Writes into identities cannot be verified");
-                    later(self.clock.now(), LOOK_AGAIN)
+                    tracing::error!(error = %error.error_chain(), "Writes into identities cannot be verified");
+                    saturating_add(self.clock.now(), LOOK_AGAIN)
                 }
                 Err(_) => {
                     tracing::error!("Verifying writes into identities failed by a defect");
-                    later(self.clock.now(), LOOK_AGAIN)
+                    saturating_add(self.clock.now(), LOOK_AGAIN)
                 }
             };
             tokio::select! {
@@ -83,7 +83,7 @@ impl Verifier {
                     hooks_are_gone = count == 0;
                 }
                 () = self.writer.written() => {}
-                () = self.clock.until(next) => {}
+                () = self.clock.sleep_until(next) => {}
             }
         }
     }
@@ -91,10 +91,10 @@ impl Verifier {
     /// Verifies what is due, and returns when the next verification is due.
     async fn round(&self, noted: &[Activity]) -> Result<Timestamp, store::Error> {
         self.note(noted).await?;
-        let again = later(self.clock.now(), LOOK_AGAIN);
+        let again = saturating_add(self.clock.now(), LOOK_AGAIN);
         loop {
             let now = self.clock.now();
-            let lease_until = later(now, LEASE);
+            let lease_until = saturating_add(now, LEASE);
             let leased = self
                 .store
                 .lease_identity_writes(now, lease_until, PAGE)

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::ReasonLabels;
 use crate::checks::refused_identities::RefusedIdentities;
@@ -206,7 +206,7 @@ impl IdentityWriter {
             let path = put.path.iter().map(String::as_str).collect();
             (path, put.value.as_ref())
         });
-        let operations = patch::all(identity, fields);
+        let operations = patch::diff(identity, fields);
         let now = self.clock.now();
         let known = self.store.identity_writes(id).await?;
         if operations.is_empty() {
@@ -283,14 +283,14 @@ impl IdentityWriter {
         let (lock, holder) = (format!("identity:{id}"), Uuid::new_v4());
         if !self
             .store
-            .take_turn(&lock, holder, now, later(now, LOCK))
+            .acquire_lock(&lock, holder, now, saturating_add(now, LOCK))
             .await?
         {
             return Err(WriteError::Busy);
         }
         let done = work.await;
-        if let Err(error) = self.store.end_turn(&lock, holder).await {
-            tracing::warn!(error = %error.in_full(), "The lock on an identity could not be released; it ends by itself within a minute");
+        if let Err(error) = self.store.release_lock(&lock, holder).await {
+            tracing::warn!(error = %error.error_chain(), "The lock on an identity could not be released; it ends by itself within a minute");
         }
         done
     }
@@ -301,7 +301,7 @@ impl IdentityWriter {
         now: Timestamp,
     ) -> Result<bool, store::Error> {
         let since = self.store.settings_pending_since(id).await?;
-        Ok(since.is_some_and(|since| now < later(since, MAX_SETTINGS_WAIT)))
+        Ok(since.is_some_and(|since| now < saturating_add(since, MAX_SETTINGS_WAIT)))
     }
 
     /// Verifies what was written into one identity, which the caller leased until then.
@@ -323,13 +323,13 @@ impl IdentityWriter {
                     .reschedule_verification(id, verified, lease_until, at)
                     .await;
             }
-            Err(WriteError::Busy | WriteError::Undone) => later(now, BUSY),
+            Err(WriteError::Busy | WriteError::Undone) => saturating_add(now, BUSY),
             Err(error) => {
                 tracing::warn!(
-                    identity.id = %id, error = %crate::base::telemetry::in_full(&error),
+                    identity.id = %id, error = %crate::base::telemetry::error_chain(&error),
                     "A write into an identity could not be verified; next try in {} s", UNREACHABLE.as_secs()
                 );
-                later(now, UNREACHABLE)
+                saturating_add(now, UNREACHABLE)
             }
         };
         self.store

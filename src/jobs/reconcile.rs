@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::base::telemetry::Metrics;
 use crate::expression::Lists;
 use crate::model::delivery::{Event, Subscription};
@@ -24,7 +24,7 @@ use crate::store::{self, Store};
 use checkpoint::Place;
 use cutoff::Past;
 
-pub use cutoff::note_births;
+pub use cutoff::record_first_seen;
 pub use error::Error;
 pub use report::{Progress, Report};
 
@@ -86,7 +86,7 @@ struct Round<'a> {
     turn: Option<NamedLock<'a>>,
     report: Report,
     /// Whether this is the Kratos that we know: it has an identity of which we have heard before.
-    is_familiar: bool,
+    saw_known_identity: bool,
 }
 
 impl Reconciler {
@@ -138,27 +138,27 @@ impl Reconciler {
             past,
             turn,
             report: Report::default(),
-            is_familiar: false,
+            saw_known_identity: false,
         };
         let done = round.go().await;
         let report = round.report;
         if !self.wishes.dry_run {
             report.count(&self.metrics);
             // If it cannot be ended, the turn ends by itself.
-            let _ = self.let_go().await;
+            let _ = self.release_lock().await;
         }
         done.map(|()| report)
     }
 
     /// Ends the turn of a round that was cut off, so that the next need not wait.
-    pub async fn let_go(&self) -> Result<(), store::Error> {
-        self.store.end_turn(TURN, self.holder).await
+    pub async fn release_lock(&self) -> Result<(), store::Error> {
+        self.store.release_lock(TURN, self.holder).await
     }
 
     /// Waits as long as looking at `number` identities takes, since it began.
     async fn pause(&self, began: Timestamp, number: usize) {
         let pause = Duration::from_secs(number as u64) / self.wishes.per_second.max(1);
-        self.clock.until(later(began, pause)).await;
+        self.clock.sleep_until(saturating_add(began, pause)).await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use uuid::Uuid;
 
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::store::lock::NamedLock;
 use crate::store::{Error, Store};
 
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long the journal's ended entries and reservations can still be told to a late `post`.
 const AFTER_A_FLOW: Duration = Duration::from_hours(24);
 /// The fact: of accounts that were made before, it is not known any more what was delivered.
-const FORGOTTEN_BEFORE: &str = "forgotten_before";
+const RETENTION_HORIZON: &str = "forgotten_before";
 
 /// Deletes what has been kept long enough.
 pub struct Retention {
@@ -77,17 +77,17 @@ impl Retention {
         tokio::select! {
             biased;
             () = stop => {}
-            () = self.for_ever() => {}
+            () = self.run_loop() => {}
         }
         // Of a round that was cut off. If it cannot be ended, it ends by itself.
-        let _ = self.store.end_turn(TURN, self.holder).await;
+        let _ = self.store.release_lock(TURN, self.holder).await;
     }
 
-    async fn for_ever(&self) {
-        let mut next = later(self.began_at, FIRST_AFTER);
+    async fn run_loop(&self) {
+        let mut next = saturating_add(self.began_at, FIRST_AFTER);
         loop {
-            self.clock.until(next).await;
-            next = later(self.clock.now(), EVERY);
+            self.clock.sleep_until(next).await;
+            next = saturating_add(self.clock.now(), EVERY);
             match self.round().await {
                 Ok(Some(deleted)) if deleted != Deleted::default() => {
                     let Deleted {
@@ -104,7 +104,7 @@ impl Retention {
                 }
                 Ok(_) => {}
                 Err(error) => tracing::error!(
-                    error = %error.in_full(),
+                    error = %error.error_chain(),
                     "What has been kept long enough could not be deleted; it is tried again in an hour"
                 ),
             }
@@ -155,18 +155,18 @@ impl Retention {
 const TURN: &str = "retention";
 
 /// Of accounts that were made before, it is not known any more what was delivered.
-pub async fn forgotten_before(store: &dyn Store) -> Result<Option<Timestamp>, Error> {
-    let fact = store.fact(FORGOTTEN_BEFORE).await?;
-    Ok(fact.and_then(|fact| fact.parse().ok()))
+pub async fn retention_horizon(store: &dyn Store) -> Result<Option<Timestamp>, Error> {
+    let get_property = store.get_property(RETENTION_HORIZON).await?;
+    Ok(get_property.and_then(|get_property| get_property.parse().ok()))
 }
 
 /// Moves that moment, only ever forwards: what was once forgotten stays so, however long things are kept from now on. It
 /// stands there before anything is deleted, so that nobody takes what is deleted for missing.
 async fn move_forgotten_before(store: &dyn Store, before: Timestamp) -> Result<(), Error> {
-    let there = forgotten_before(store).await?;
+    let there = retention_horizon(store).await?;
     if there.is_none_or(|there| there < before) {
         let before = before.to_rfc3339();
-        store.set_fact(FORGOTTEN_BEFORE, Some(&before)).await?;
+        store.set_property(RETENTION_HORIZON, Some(&before)).await?;
     }
     Ok(())
 }
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_moment_before_the_beginning_is_the_beginning() {
-        let now = later(Timestamp::UNIX_EPOCH, Duration::from_hours(24));
+        let now = saturating_add(Timestamp::UNIX_EPOCH, Duration::from_hours(24));
         assert_eq!(
             earlier(now, Duration::from_hours(24)),
             Timestamp::UNIX_EPOCH

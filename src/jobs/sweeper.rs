@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::ReasonLabels;
 use crate::checks::account_lookup::Lookup;
@@ -55,13 +55,13 @@ pub struct Sweeper {
     /// The same for the look-ups because of an unreadable `post`: its calls wait for [`URGENT_CALLS_PER_SECOND`].
     pub urgent_lookup: Option<Lookup>,
     /// What follows.
-    pub resolution: Arc<FollowUps>,
+    pub follow_ups: Arc<FollowUps>,
     /// When sign-ups are looked up.
     pub times: LookupTimes,
     /// Wakes the worker.
     pub stored: Arc<Notify>,
     /// Asks for a look-up of all recent sign-ups.
-    pub hurry: Arc<Notify>,
+    pub sweep_now: Arc<Notify>,
     /// The time.
     pub clock: Clock,
     /// What is counted.
@@ -88,7 +88,7 @@ impl Sweeper {
         let (mut sweeps_now, mut may_sweep_now) = (false, self.clock.now());
         loop {
             if sweeps_now && self.clock.now() >= may_sweep_now {
-                may_sweep_now = later(self.clock.now(), MIN_SWEEP_NOW_INTERVAL);
+                may_sweep_now = saturating_add(self.clock.now(), MIN_SWEEP_NOW_INTERVAL);
                 sweeps_now = !self.look_up_all_now().await;
             }
             // A defect in one flow must not end the sweeping of all others.
@@ -104,7 +104,7 @@ impl Sweeper {
                 next
             } else {
                 let error = match swept {
-                    Ok(Err(error)) => error.in_full(),
+                    Ok(Err(error)) => error.error_chain(),
                     _ => "it panicked".to_owned(),
                 };
                 failures += 1;
@@ -119,8 +119,8 @@ impl Sweeper {
             tokio::select! {
                 biased;
                 () = &mut stop => return,
-                () = self.hurry.notified(), if !sweeps_now => sweeps_now = true,
-                () = self.clock.until(next) => {}
+                () = self.sweep_now.notified(), if !sweeps_now => sweeps_now = true,
+                () = self.clock.sleep_until(next) => {}
             }
         }
     }
@@ -137,7 +137,7 @@ impl Sweeper {
                 true
             }
             Err(error) => {
-                tracing::error!(error = %error.in_full(), "Pending sign-ups cannot be looked through");
+                tracing::error!(error = %error.error_chain(), "Pending sign-ups cannot be looked through");
                 false
             }
         }
@@ -147,7 +147,7 @@ impl Sweeper {
     async fn sweep(&self) -> Result<Timestamp, store::Error> {
         // Time goes on meanwhile, and what becomes due then must not wait for longer.
         let again = self.times.after_acceptance[0].min(SWEEP_AGAIN);
-        let again = later(self.clock.now(), again);
+        let again = saturating_add(self.clock.now(), again);
         self.process_planned().await?;
         self.release_unused().await?;
         // One page, so that these look-ups, which are limited, do not delay the rest for long.
@@ -220,7 +220,7 @@ impl Sweeper {
                         && self.can_be_of(one, &identity)
                         && self.is_attributed_to(one, id, &identity).await? =>
                 {
-                    if self.found(one, id, &identity).await? {
+                    if self.on_found(one, id, &identity).await? {
                         return self.store.reschedule_lookup(&record, None).await;
                     }
                 }
@@ -284,14 +284,14 @@ impl Sweeper {
     ) -> Result<bool, store::Error> {
         let flow_id = one.key.flow_id;
         let has_guard_id = identity["external_id"].as_str() == Some(&guard_id(flow_id));
-        if one.flow != Flow::Registration || has_guard_id || !self.resolution.tells_flows_apart() {
+        if one.flow != Flow::Registration || has_guard_id || !self.follow_ups.needs_attribution() {
             return Ok(true);
         }
         attribute(&*self.store, id, flow_id, self.clock.now()).await
     }
 
     /// Does what the lost `post` would have done. Returns whether the flow is closed.
-    async fn found(
+    async fn on_found(
         &self,
         one: &PendingSignUp,
         id: Uuid,
@@ -311,7 +311,7 @@ impl Sweeper {
             return Ok(is_closed(&state));
         }
         let now = self.clock.now();
-        let resolved = self.resolution.found(one, (id, identity), &state, now);
+        let resolved = self.follow_ups.on_found(one, (id, identity), &state, now);
         if resolved.is_stale {
             return Ok(false);
         }
@@ -379,7 +379,7 @@ impl Sweeper {
         if !is_still(one, &state) {
             return Ok(());
         }
-        let batch = self.resolution.ended(one, end, &state, now);
+        let batch = self.follow_ups.on_never_created(one, end, &state, now);
         if self.write(&batch).await?.is_none() {
             return Ok(());
         }
@@ -400,7 +400,7 @@ impl Sweeper {
     async fn report_failure(&self, record: &FlowRecord) -> Result<(), store::Error> {
         let now = self.clock.now();
         if record.flow != Flow::Registration
-            || !self.resolution.tells_of_failures()
+            || !self.follow_ups.wants_registration_failed()
             || !self.times.is_over(record.expires_at, now)
         {
             return Ok(());
@@ -417,7 +417,7 @@ impl Sweeper {
         let Some(newest) = state.pending.last().filter(|_| all_failed && !is_closed) else {
             return Ok(());
         };
-        let batch = WriteSet::of(self.resolution.failed(newest, now));
+        let batch = WriteSet::of(self.follow_ups.failed(newest, now));
         self.write(&batch).await?;
         Ok(())
     }
@@ -426,7 +426,7 @@ impl Sweeper {
     async fn release_unused(&self) -> Result<(), store::Error> {
         loop {
             let now = self.clock.now();
-            let expired_at = later(now, Duration::ZERO) - self.times.after_expiry;
+            let expired_at = saturating_add(now, Duration::ZERO) - self.times.after_expiry;
             let unused = self
                 .store
                 .unused_reservations(now, expired_at, PAGE)
@@ -442,7 +442,7 @@ impl Sweeper {
                 };
                 let mut batch = WriteSet::default();
                 let state = self.store.flow(reservation.flow_id).await?;
-                self.resolution
+                self.follow_ups
                     .release(&mut batch, reservation, because, &state.pending, now);
                 self.write(&batch).await?;
                 tracing::info!(
@@ -457,7 +457,7 @@ impl Sweeper {
     async fn write(&self, batch: &WriteSet) -> Result<Option<usize>, store::Error> {
         let stored = match self.store.write(batch).await {
             Ok(stored) => stored.len(),
-            Err(store::Error::Changed) => return Ok(None),
+            Err(store::Error::Conflict) => return Ok(None),
             Err(error) => return Err(error),
         };
         for release in &batch.released {

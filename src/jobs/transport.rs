@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::base::telemetry::{Metrics, Trace};
 use crate::checks::Check;
 use crate::expression::Lists;
@@ -119,7 +119,7 @@ impl HttpTransport {
         ];
         extra.extend(signature.map(|signature| ("webhook-signature", signature)));
         services
-            .exchange(service, request, &extra, later(now, LONGEST))
+            .call(service, request, &extra, saturating_add(now, LONGEST))
             .await
     }
 
@@ -155,7 +155,7 @@ impl HttpTransport {
             _ => (ResponseVerdict::ByStatus, None),
         };
         let attempt = self.answered(&answer, judged);
-        let followers = match (attempt.arrived(), &queue) {
+        let follow_up_deliveries = match (attempt.arrived(), &queue) {
             (true, Queue::Subscription(name)) => self.saves(name, delivery, &answer.response),
             _ => Vec::new(),
         };
@@ -167,7 +167,7 @@ impl HttpTransport {
         AttemptResult {
             attempt,
             words,
-            followers,
+            follow_up_deliveries,
             late_refusal: None,
             refusal_lift: None,
         }
@@ -232,7 +232,7 @@ impl HttpTransport {
         if puts.is_empty() && failed.is_none() {
             return Vec::new();
         }
-        let mut new = crate::checks::deferred::write(
+        let mut new = crate::checks::deferred::identity_write(
             name,
             delivery.identity_id,
             delivery.event,
@@ -250,7 +250,7 @@ impl HttpTransport {
 
 #[async_trait]
 impl Transport for HttpTransport {
-    fn destination(&self, plan: &str) -> Option<Target> {
+    fn target(&self, plan: &str) -> Option<Target> {
         let service = self.service(&Queue::named(plan))?;
         let limit = self.knows.services.named(service).map(|one| one.limit);
         Some(Target {
@@ -267,7 +267,7 @@ impl Transport for HttpTransport {
         }
     }
 
-    async fn carry(&self, delivery: &Claimed) -> AttemptResult {
+    async fn attempt(&self, delivery: &Claimed) -> AttemptResult {
         match &delivery.work {
             Action::Send(request) => self.send_off(delivery, request).await,
             Action::Ask(request) => self.ask(delivery, request).await,

@@ -71,7 +71,7 @@ fn titled(node: &Node, message: Message) -> Message {
 
 /// Puts messages of the same place together, in the order of their first mention.
 #[must_use]
-pub fn gather(placed: Vec<PlacedMessages>) -> Vec<PlacedMessages> {
+pub fn group_by_pointer(placed: Vec<PlacedMessages>) -> Vec<PlacedMessages> {
     let mut gathered: Vec<PlacedMessages> = Vec::new();
     for one in placed {
         match gathered

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 
 /// The version of the body that this program reads.
 pub const VERSION: u32 = 1;
@@ -138,12 +138,13 @@ impl Payload {
     /// When the flow's life ends; an hour after `now` if Kratos did not say.
     #[must_use]
     pub fn expires_at(&self, now: Timestamp) -> Timestamp {
-        moment_at(&self.flow, "expires_at").unwrap_or_else(|| later(now, Duration::from_hours(1)))
+        moment_at(&self.flow, "expires_at")
+            .unwrap_or_else(|| saturating_add(now, Duration::from_hours(1)))
     }
 
     /// The last moment on Kratos's clock of which we know that there was no account yet.
     #[must_use]
-    pub fn asked_at(&self) -> Option<Timestamp> {
+    pub fn last_known_absent_at(&self) -> Option<Timestamp> {
         let identity = self.identity.as_ref();
         identity
             .and_then(|identity| moment_at(identity, "state_changed_at"))

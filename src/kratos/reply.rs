@@ -21,7 +21,7 @@ pub enum Reply {
         messages: Vec<PlacedMessages>,
     },
     /// 503, only ever to `post`: not stored, call again.
-    AskAgain,
+    Retry,
 }
 
 /// The statuses that Kratos reads messages from and does not retry.
@@ -82,7 +82,7 @@ impl Reply {
                 RefusalStatus::MethodNotAllowed => 405,
                 RefusalStatus::TooLarge => 413,
             },
-            Self::AskAgain => 503,
+            Self::Retry => 503,
         }
     }
 
@@ -90,7 +90,7 @@ impl Reply {
     #[must_use]
     pub fn body(&self) -> Option<Value> {
         match self {
-            Self::Yes | Self::AskAgain => None,
+            Self::Yes | Self::Retry => None,
             Self::Changed(identity) => Some(serde_json::json!({ "identity": identity })),
             Self::Refused { messages, .. } => Some(serde_json::json!({ "messages": messages })),
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::model::delivery::FieldWrite;
 
 /// When a write is verified, counted from the write.
@@ -143,7 +143,7 @@ impl IdentityWrites {
         self.written_at = write.began_at;
         self.verified = 0;
         self.writes.push(write);
-        self.verify_at = later(self.written_at, VERIFY_AFTER[0]);
+        self.verify_at = saturating_add(self.written_at, VERIFY_AFTER[0]);
     }
 
     /// The newest write has its answer.
@@ -180,7 +180,7 @@ impl IdentityWrites {
         VERIFY_AFTER
             .iter()
             .enumerate()
-            .map(|(index, after)| (index, later(self.written_at, *after)))
+            .map(|(index, after)| (index, saturating_add(self.written_at, *after)))
             .find(|(_, at)| *at > now)
     }
 
@@ -282,9 +282,9 @@ impl IdentityWrites {
                 && self.writes.iter().any(|write| {
                     let ended_at = write
                         .ended_at
-                        .unwrap_or(later(write.began_at, LONGEST_WRITE));
+                        .unwrap_or(saturating_add(write.began_at, LONGEST_WRITE));
                     write.began_at <= saved.saved_at
-                        && saved.saved_at <= later(ended_at, POST_AFTER_WRITE)
+                        && saved.saved_at <= saturating_add(ended_at, POST_AFTER_WRITE)
                 })
         });
         undone.map_or_else(Vec::new, |_| {
@@ -366,7 +366,7 @@ mod tests {
     use serde_json::json;
 
     fn at(seconds: u64) -> Timestamp {
-        later(Timestamp::UNIX_EPOCH, Duration::from_secs(seconds))
+        saturating_add(Timestamp::UNIX_EPOCH, Duration::from_secs(seconds))
     }
 
     fn put(path: &str, value: Option<Value>) -> FieldWrite {
@@ -498,7 +498,10 @@ mod tests {
         while let Some((_, next)) = writes.next_verification(moments[moments.len() - 1]) {
             moments.push(next);
         }
-        assert_eq!(moments, VERIFY_AFTER.map(|after| later(at(1), after)));
+        assert_eq!(
+            moments,
+            VERIFY_AFTER.map(|after| saturating_add(at(1), after))
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::kratos::Flow;
 use crate::kratos::fingerprint::fingerprint;
 use crate::model::delivery::EvaluationContext;
@@ -263,7 +263,7 @@ impl LookupTimes {
     /// The first look-up after an acceptance.
     #[must_use]
     pub fn first(&self, accepted_at: Timestamp) -> Timestamp {
-        later(accepted_at, self.after_acceptance[0])
+        saturating_add(accepted_at, self.after_acceptance[0])
     }
 
     /// The next look-up of a flow of which `now` nothing more is known. `None`: there is none.
@@ -272,9 +272,9 @@ impl LookupTimes {
         let after_acceptance = self
             .after_acceptance
             .iter()
-            .map(|after| later(record.newest_at, *after));
-        let at_the_end =
-            [self.after_expiry, self.known_for].map(|after| later(record.expires_at, after));
+            .map(|after| saturating_add(record.newest_at, *after));
+        let at_the_end = [self.after_expiry, self.known_for]
+            .map(|after| saturating_add(record.expires_at, after));
         after_acceptance
             .chain(at_the_end)
             .filter(|at| *at > now)
@@ -287,20 +287,20 @@ impl LookupTimes {
         let pause = PAUSE
             .saturating_mul(1 << record.lookups.min(8))
             .min(LONGEST_PAUSE);
-        let retry = later(now, pause);
+        let retry = saturating_add(now, pause);
         self.next(record, now).map_or(retry, |next| next.min(retry))
     }
 
     /// Whether a look-up at `now` that finds no identity proves that none came of the submission.
     #[must_use]
     pub fn is_conclusive(&self, accepted_at: Timestamp, now: Timestamp) -> bool {
-        now >= later(accepted_at, self.conclusive_after)
+        now >= saturating_add(accepted_at, self.conclusive_after)
     }
 
     /// Whether the flow has expired, and Kratos can save nothing more of it.
     #[must_use]
     pub fn is_over(&self, expires_at: Timestamp, now: Timestamp) -> bool {
-        now >= later(expires_at, self.after_expiry)
+        now >= saturating_add(expires_at, self.after_expiry)
     }
 }
 
@@ -338,7 +338,7 @@ impl PendingSignUp {
         let is_ours = keys.external_id.is_some()
             && identity["external_id"].as_str() == keys.external_id.as_deref();
         // Where the template does not send when the form was submitted, the first is when it was opened.
-        let latest = later(
+        let latest = saturating_add(
             self.last_known_absent_at.max(self.accepted_at),
             SAVED_WITHIN,
         );

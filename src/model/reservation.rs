@@ -20,7 +20,7 @@ pub struct Reservation {
     /// The check's name.
     pub check: String,
     /// What was asked for, as [`asked`] tells it: another value is another reservation.
-    pub asked: String,
+    pub request_hash: String,
     /// Where it stands.
     pub state: State,
     /// `None` once it is confirmed. Of a released one it is what taking it again needs, if its account may still be found.
@@ -131,7 +131,7 @@ impl ReleaseReason {
 
 /// A hash of what is asked for, so that the same question is known again without keeping what was typed.
 #[must_use]
-pub fn asked(take: &Request) -> String {
+pub fn request_hash(take: &Request) -> String {
     let written = serde_json::to_vec(take).unwrap_or_default();
     URL_SAFE_NO_PAD.encode(Sha256::digest(&written))
 }
@@ -149,8 +149,8 @@ mod tests {
             headers: Vec::new(),
             body: None,
         };
-        assert_eq!(asked(&take("a")), asked(&take("a")));
-        assert_ne!(asked(&take("a")), asked(&take("b")));
-        assert_eq!(asked(&take("a")).len(), 43);
+        assert_eq!(request_hash(&take("a")), request_hash(&take("a")));
+        assert_ne!(request_hash(&take("a")), request_hash(&take("b")));
+        assert_eq!(request_hash(&take("a")).len(), 43);
     }
 }

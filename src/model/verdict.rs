@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::kratos::form::{Form, gather};
+use crate::kratos::form::{Form, group_by_pointer};
 use crate::kratos::{Field, Message, Reply};
 
 /// The sum of the checks.
@@ -42,7 +42,7 @@ impl Verdict {
         match self {
             Self::Admit => Reply::Yes,
             Self::AdmitWith(changes) => Reply::Changed(changes),
-            Self::Refuse(findings) => Reply::refused(gather(
+            Self::Refuse(findings) => Reply::refused(group_by_pointer(
                 findings
                     .into_iter()
                     .flat_map(|finding| form.place(finding.field.as_ref(), finding.message))

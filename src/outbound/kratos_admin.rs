@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use call_limit::CallLimit;
 
-use crate::base::clock::{Clock, later};
+use crate::base::clock::{Clock, saturating_add};
 use crate::model::request::{Body, Method, Request};
 use crate::outbound::services::client::{Answer, CallError, Services};
 use crate::outbound::services::{Auth, Limit, Service};
@@ -205,11 +205,11 @@ impl KratosAdmin {
             Limited::IsCounted(limit) => limit.count(),
             Limited::Waits(limit) => limit.wait().await,
         }
-        let until = later(self.clock.now(), TIMEOUT);
+        let until = saturating_add(self.clock.now(), TIMEOUT);
         let headers = [("accept", "application/json".to_owned())];
         let answer = self
             .services
-            .exchange(SERVICE, &request, &headers, until)
+            .call(SERVICE, &request, &headers, until)
             .await?;
         if is_concurrent(&answer) {
             return Err(Error::Concurrent);

@@ -109,7 +109,7 @@ impl Filter {
             && self.identity.is_none_or(|id| id == delivery.identity_id)
             && self.since.is_none_or(|since| since <= delivery.created_at)
             && self.until.is_none_or(|until| delivery.created_at < until)
-            && !self.other_than.contains(&delivery.plan)
+            && !self.exclude_subscriptions.contains(&delivery.plan)
     }
 }
 
@@ -183,7 +183,7 @@ async fn retry_all(
             ..filter.clone()
         };
         count += store.retry(&of_it, now, *duration).await?;
-        rest.other_than.push(plan.clone());
+        rest.exclude_subscriptions.push(plan.clone());
     }
     Ok(count + store.retry(&rest, now, RetryWindows::OTHERWISE).await?)
 }

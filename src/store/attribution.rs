@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Error, Store};
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 
 /// Longer than any flow lives.
 const KEPT_FOR: Duration = Duration::from_hours(24 * 7);
@@ -19,6 +19,6 @@ pub async fn attribute(
 ) -> Result<bool, Error> {
     let name = format!("account:{identity_id}");
     store
-        .take_turn(&name, flow_id, now, later(now, KEPT_FOR))
+        .acquire_lock(&name, flow_id, now, saturating_add(now, KEPT_FOR))
         .await
 }

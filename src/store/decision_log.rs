@@ -83,7 +83,7 @@ impl Writer {
     async fn write(&self, batch: &[Decision]) {
         if let Err(error) = self.store.record(batch).await {
             let lost = batch.len();
-            tracing::warn!(lost, error = %error.in_full(), "{lost} decisions could not be recorded");
+            tracing::warn!(lost, error = %error.error_chain(), "{lost} decisions could not be recorded");
             (self.on_loss)(u64::try_from(lost).unwrap_or(u64::MAX));
         }
     }

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Error;
-use crate::base::clock::{Clock, later};
+use crate::base::clock::{Clock, saturating_add};
 
 /// How many calls may wait to be written; beyond it they wait to wait.
 const WAITING: usize = 1024;
@@ -34,7 +34,7 @@ struct Call<I, O> {
 #[derive(Debug)]
 pub struct GroupCommit<I, O> {
     calls: mpsc::Sender<Call<I, O>>,
-    somebody_waits: Arc<Notify>,
+    waiter_arrived: Arc<Notify>,
 }
 
 /// Says something to each of its inputs, in their order.
@@ -43,33 +43,33 @@ type Write<I, O> = dyn Fn(Vec<I>) -> BoxFuture<'static, Vec<WriteResult<O>>> + S
 /// The other end, which writes them down.
 pub struct Writer<I, O> {
     waiting: mpsc::Receiver<Call<I, O>>,
-    somebody_waits: Arc<Notify>,
+    waiter_arrived: Arc<Notify>,
     write: Box<Write<I, O>>,
 }
 
 /// Both ends. `write` says something to each of its inputs, in their order. Nothing is written before [`Writer::run`].
-pub fn together<I: Send + 'static, O: Send + 'static>(
+pub fn group_commit<I: Send + 'static, O: Send + 'static>(
     write: impl Fn(Vec<I>) -> BoxFuture<'static, Vec<WriteResult<O>>> + Send + Sync + 'static,
 ) -> (GroupCommit<I, O>, Writer<I, O>) {
     let (calls, waiting) = mpsc::channel(WAITING);
-    let somebody_waits = Arc::new(Notify::new());
+    let waiter_arrived = Arc::new(Notify::new());
     let writer = Writer {
         waiting,
-        somebody_waits: Arc::clone(&somebody_waits),
+        waiter_arrived: Arc::clone(&waiter_arrived),
         write: Box::new(write),
     };
-    let together = GroupCommit {
+    let group_commit = GroupCommit {
         calls,
-        somebody_waits,
+        waiter_arrived,
     };
-    (together, writer)
+    (group_commit, writer)
 }
 
 impl<I, O> Clone for GroupCommit<I, O> {
     fn clone(&self) -> Self {
         Self {
             calls: self.calls.clone(),
-            somebody_waits: Arc::clone(&self.somebody_waits),
+            waiter_arrived: Arc::clone(&self.waiter_arrived),
         }
     }
 }
@@ -82,13 +82,13 @@ impl<I, O> GroupCommit<I, O> {
         let answer = Some(answer);
         let call = Call { input, answer };
         self.calls.send(call).await.map_err(|_| closed())?;
-        self.somebody_waits.notify_one();
+        self.waiter_arrived.notify_one();
         answered.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Hands it in at once, for nobody waits for an answer. `false` if too many are waiting already.
     #[must_use]
-    pub fn hand_in(&self, input: I) -> bool {
+    pub fn try_submit(&self, input: I) -> bool {
         let answer = None;
         self.calls.try_send(Call { input, answer }).is_ok()
     }
@@ -99,7 +99,7 @@ impl<I, O> Writer<I, O> {
     pub async fn run(mut self) {
         let mut calls = Vec::with_capacity(TOGETHER);
         while self.waiting.recv_many(&mut calls, TOGETHER).await > 0 {
-            self.gather(&mut calls).await;
+            self.linger(&mut calls).await;
             let (inputs, answers): (Vec<I>, Vec<_>) = std::mem::take(&mut calls)
                 .into_iter()
                 .map(|Call { input, answer }| (input, answer))
@@ -121,20 +121,22 @@ impl<I, O> Writer<I, O> {
             // Whoever waited has left by now, or never did.
             if let Some(error) = unheard {
                 tracing::error!(
-                    error = %error.in_full(),
+                    error = %error.error_chain(),
                     "The database did not do what nobody waits for any more",
                 );
             }
         }
     }
 
-    async fn gather(&mut self, calls: &mut Vec<Call<I, O>>) {
+    async fn linger(&mut self, calls: &mut Vec<Call<I, O>>) {
         if calls.iter().any(|call| call.answer.is_some()) {
             return;
         }
         let clock = Clock::system();
-        let until = later(clock.now(), GATHERS);
-        clock.before(until, self.somebody_waits.notified()).await;
+        let until = saturating_add(clock.now(), GATHERS);
+        clock
+            .timeout_at(until, self.waiter_arrived.notified())
+            .await;
         while calls.len() < TOGETHER
             && let Ok(call) = self.waiting.try_recv()
         {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Error, Store};
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 
 /// For how long an instance believes what it read. Another instance may have seen the proof end.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ impl GuardProof {
         {
             return Ok(true);
         }
-        let value = self.store.fact(&property(method)).await?;
+        let value = self.store.get_property(&property(method)).await?;
         let proven = value.as_deref() == Some(PROVEN);
         self.remember(method, proven);
         Ok(proven)
@@ -54,12 +54,14 @@ impl GuardProof {
             return Ok(false);
         }
         let value = if returned { PROVEN } else { BROKEN };
-        let before = self.store.fact(&property(method)).await?;
+        let before = self.store.get_property(&property(method)).await?;
         if before.as_deref() == Some(value) {
             self.remember(method, returned);
             return Ok(false);
         }
-        self.store.set_fact(&property(method), Some(value)).await?;
+        self.store
+            .set_property(&property(method), Some(value))
+            .await?;
         self.remember(method, returned);
         Ok(!returned)
     }
@@ -70,7 +72,7 @@ impl GuardProof {
     }
 
     fn remember(&self, method: &str, proven: bool) {
-        let until = later(self.clock.now(), BELIEVED_FOR);
+        let until = saturating_add(self.clock.now(), BELIEVED_FOR);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(method.to_owned(), (proven, until));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Error, Store};
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 
 /// Longer than anything that is done between two [`NamedLock::hold`]s. An instance that dies leaves a turn that ends by itself.
 const LENGTH: Duration = Duration::from_mins(5);
@@ -42,13 +42,13 @@ impl<'a> NamedLock<'a> {
     /// Makes it last. `false` if it is somebody else's by now.
     pub async fn hold(&mut self) -> Result<bool, Error> {
         let now = self.clock.now();
-        if later(now, LEFT) < self.until {
+        if saturating_add(now, LEFT) < self.until {
             return Ok(true);
         }
-        let until = later(now, LENGTH);
+        let until = saturating_add(now, LENGTH);
         let ours = self
             .store
-            .take_turn(self.name, self.holder, now, until)
+            .acquire_lock(self.name, self.holder, now, until)
             .await?;
         if ours {
             self.until = until;
@@ -58,6 +58,6 @@ impl<'a> NamedLock<'a> {
 
     /// Lets others have theirs.
     pub async fn end(self) -> Result<(), Error> {
-        self.store.end_turn(self.name, self.holder).await
+        self.store.release_lock(self.name, self.holder).await
     }
 }

@@ -45,7 +45,7 @@ pub enum Error {
     Database(#[from] sqlx::Error),
     /// It has not answered for longer than any statement takes. Whether it did it is not known.
     #[error("the database did not answer in time")]
-    Silent,
+    Timeout,
     /// Its shape could not be made.
     #[error("the database could not be brought to this version's shape")]
     Migration(#[from] sqlx::migrate::MigrateError),
@@ -60,7 +60,7 @@ pub enum Error {
     },
     /// A reservation, a flow or a submission is not in the state that it was in when it was read.
     #[error("a reservation or a flow has changed meanwhile")]
-    Changed,
+    Conflict,
     /// The folder in which its file should be made is not there.
     #[error("the folder {} does not exist; create it, the database is kept in there", folder.display())]
     NoFolder {
@@ -72,17 +72,17 @@ pub enum Error {
 impl Error {
     /// Itself and its causes in one line, for a log.
     #[must_use]
-    pub fn in_full(&self) -> String {
-        telemetry::in_full(self)
+    pub fn error_chain(&self) -> String {
+        telemetry::error_chain(self)
     }
 
     /// Whether the database is there and refuses what it was given, rather than being gone, locked or full.
-    pub(crate) fn is_about_the_data(&self) -> bool {
+    pub(crate) fn is_data_error(&self) -> bool {
         use sqlx::error::ErrorKind::{
             CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation,
         };
         match self {
-            Self::Changed => true,
+            Self::Conflict => true,
             Self::Database(error) => error.as_database_error().is_some_and(|error| {
                 // PostgreSQL's class 22: data exceptions.
                 error
@@ -132,7 +132,7 @@ pub struct Settlement {
     /// What follows.
     pub outcome: Outcome,
     /// What is to be delivered because of it.
-    pub followers: Vec<NewDelivery>,
+    pub follow_up_deliveries: Vec<NewDelivery>,
     /// The refusal that is in force because of it.
     pub late_refusal: Option<LateRefusal>,
     /// The late refusal that ends because of it.
@@ -148,7 +148,7 @@ impl Settlement {
             attempt: held.attempt,
             record,
             outcome,
-            followers: Vec::new(),
+            follow_up_deliveries: Vec::new(),
             late_refusal: None,
             refusal_lift: None,
         }
@@ -243,7 +243,7 @@ pub struct Filter {
     /// Only of this plan.
     pub plan: Option<String>,
     /// Not of these plans.
-    pub other_than: Vec<String>,
+    pub exclude_subscriptions: Vec<String>,
     /// Only in this state.
     pub state: Option<State>,
     /// Only about this identity.
@@ -322,7 +322,10 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// Numbers for metrics and health.
     async fn backlog(&self) -> Result<Backlog, Error>;
     /// Of these plans and unique keys, those that are there.
-    async fn known(&self, keys: &[(String, String)]) -> Result<HashSet<(String, String)>, Error>;
+    async fn existing_keys(
+        &self,
+        keys: &[(String, String)],
+    ) -> Result<HashSet<(String, String)>, Error>;
 
     /// Whether the delivery with this plan and unique key still waits for its arrival.
     async fn is_pending(&self, plan: &str, unique_key: &str) -> Result<bool, Error>;
@@ -381,9 +384,9 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         until: Timestamp,
     ) -> Result<bool, Error>;
     /// A reservation in taking was taken, maybe by two calls at once. `false` if it is open no more.
-    async fn taken(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error>;
+    async fn mark_reserved(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error>;
     /// A reservation in taking was refused, so there is nothing to release.
-    async fn not_taken(&self, id: Uuid) -> Result<(), Error>;
+    async fn cancel_reservation(&self, id: Uuid) -> Result<(), Error>;
     /// Up to `limit` open reservations that no running `pre` uses and nothing will confirm: their flow is closed, or it
     /// expired by `expired_at` and nothing of it is looked up any more.
     async fn unused_reservations(
@@ -394,7 +397,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     ) -> Result<Vec<Reservation>, Error>;
 
     /// Gives `holder` the turn of that name until then, unless somebody else has it.
-    async fn take_turn(
+    async fn acquire_lock(
         &self,
         name: &str,
         holder: Uuid,
@@ -402,14 +405,14 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         until: Timestamp,
     ) -> Result<bool, Error>;
     /// Ends it, if it is `holder`'s.
-    async fn end_turn(&self, name: &str, holder: Uuid) -> Result<(), Error>;
+    async fn release_lock(&self, name: &str, holder: Uuid) -> Result<(), Error>;
 
     /// What was written down under this name.
-    async fn fact(&self, name: &str) -> Result<Option<String>, Error>;
+    async fn get_property(&self, name: &str) -> Result<Option<String>, Error>;
     /// Writes something down, over what was there; `None` strikes it out.
-    async fn set_fact(&self, name: &str, value: Option<&str>) -> Result<(), Error>;
+    async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), Error>;
     /// Writes something down unless there is something already, and tells what is there now.
-    async fn first_fact(&self, name: &str, value: &str) -> Result<String, Error>;
+    async fn get_or_insert_property(&self, name: &str, value: &str) -> Result<String, Error>;
 
     /// Deletes up to `limit` deliveries that were delivered or discarded before then, with their attempts.
     async fn delete_settled(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
@@ -419,7 +422,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// then.
     async fn delete_ended(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
     /// The next `limit` identities behind `after` about which something personal is stored, in the order of their ids.
-    async fn identities_kept(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error>;
+    async fn identities_with_data(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error>;
     /// Forgets what is stored about an identity; what was pending or abandoned is discarded. Returns how many deliveries
     /// held something.
     async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error>;

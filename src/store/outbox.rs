@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 
-use super::group_commit::{GroupCommit, WriteResult, together};
+use super::group_commit::{GroupCommit, WriteResult, group_commit};
 use super::{Acceptance, Store, WriteSet};
 use crate::model::delivery::NewDelivery;
 
@@ -21,27 +21,27 @@ pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
 /// Where what must not be lost is handed in.
 #[derive(Clone)]
 pub struct Outbox {
-    together: GroupCommit<WriteSet, usize>,
-    opened: Arc<Mutex<RecentPending>>,
+    group_commit: GroupCommit<WriteSet, usize>,
+    recent: Arc<Mutex<RecentPending>>,
     on_loss: OnLoss,
 }
 
 /// Both ends. Nothing is written before [`Writer::run`].
 #[must_use]
-pub fn intake(store: Arc<dyn Store>, on_loss: OnLoss) -> (Outbox, Writer<WriteSet, usize>) {
-    let opened = Arc::new(Mutex::new(RecentPending::default()));
-    let (memory, lost) = (Arc::clone(&opened), Arc::clone(&on_loss));
-    let (together, writer) = together(move |batches| {
+pub fn outbox(store: Arc<dyn Store>, on_loss: OnLoss) -> (Outbox, Writer<WriteSet, usize>) {
+    let recent = Arc::new(Mutex::new(RecentPending::default()));
+    let (memory, lost) = (Arc::clone(&recent), Arc::clone(&on_loss));
+    let (group_commit, writer) = group_commit(move |batches| {
         let store = Arc::clone(&store);
         let (memory, lost) = (Arc::clone(&memory), Arc::clone(&lost));
         async move { write(&*store, batches, &memory, &lost).await }.boxed()
     });
-    let intake = Outbox {
-        together,
-        opened,
+    let outbox = Outbox {
+        group_commit,
+        recent,
         on_loss,
     };
-    (intake, writer)
+    (outbox, writer)
 }
 
 impl Outbox {
@@ -52,7 +52,7 @@ impl Outbox {
 
     /// Stores all of it in one transaction, durably, before it returns. Returns how many deliveries were new.
     pub async fn write(&self, batch: WriteSet) -> WriteResult<usize> {
-        self.together.write(batch).await
+        self.group_commit.write(batch).await
     }
 
     /// Hands in an accepted submission without waiting for the database. It is lost if too much is waiting already, or if
@@ -63,10 +63,10 @@ impl Outbox {
             accepted: vec![acceptance],
             ..WriteSet::default()
         };
-        if !self.together.hand_in(batch) {
+        if !self.group_commit.try_submit(batch) {
             // What is known of an earlier submission of the flow says nothing of this one.
-            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-            opened.forget(flow_id);
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.forget(flow_id);
             (self.on_loss)(1);
         }
     }
@@ -74,8 +74,8 @@ impl Outbox {
     /// Whether the newest submission of this flow is recorded and its identity can be found, as far as this instance knows.
     #[must_use]
     pub fn has_pending(&self, flow_id: Uuid) -> bool {
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.known.contains(&flow_id)
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.known.contains(&flow_id)
     }
 }
 
@@ -121,7 +121,7 @@ async fn write(
             .map(|batch| Ok(batch.count_in(&new)))
             .collect(),
         // One of them may be to blame, and the others are not.
-        Err(error) if batches.len() > 1 && error.is_about_the_data() => {
+        Err(error) if batches.len() > 1 && error.is_data_error() => {
             let mut said = Vec::with_capacity(batches.len());
             for batch in &batches {
                 let alone = store.write(batch).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 
-use super::group_commit::{GroupCommit, WriteResult, Writer, together};
+use super::group_commit::{GroupCommit, WriteResult, Writer, group_commit};
 use super::{Settlement, Store};
 
 /// Where what became of a try is handed in. `false` is told if the lease was no longer the caller's.
@@ -15,7 +15,7 @@ pub type SettlementWriter = GroupCommit<Settlement, bool>;
 /// Both ends. Nothing is written before [`Writer::run`].
 #[must_use]
 pub fn settler(store: Arc<dyn Store>) -> (SettlementWriter, Writer<Settlement, bool>) {
-    together(move |settlements: Vec<Settlement>| {
+    group_commit(move |settlements: Vec<Settlement>| {
         let store = Arc::clone(&store);
         async move { settle(&*store, &settlements).await }.boxed()
     })
@@ -29,7 +29,7 @@ async fn settle(store: &dyn Store, settlements: &[Settlement]) -> Vec<WriteResul
             .map(|one| Ok(told(&settled, one)))
             .collect(),
         // One of them may be to blame, and the others are not.
-        Err(error) if settlements.len() > 1 && error.is_about_the_data() => {
+        Err(error) if settlements.len() > 1 && error.is_data_error() => {
             let mut said = Vec::with_capacity(settlements.len());
             for one in settlements {
                 let alone = store.settle_all(std::slice::from_ref(one)).await;

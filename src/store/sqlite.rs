@@ -202,7 +202,11 @@ mod tests {
         pages("PRAGMA max_page_count = 20").await;
         let large = (0..100).map(|number| delivery(number, "x".repeat(4000)));
         let error = store.accept(large.collect()).await.unwrap_err();
-        assert!(error.in_full().contains("full"), "{}", error.in_full());
+        assert!(
+            error.error_chain().contains("full"),
+            "{}",
+            error.error_chain()
+        );
         assert_eq!(store.backlog().await.unwrap(), Backlog::default());
         pages("PRAGMA max_page_count = 100000").await;
         let small = vec![delivery(1, "x".to_owned())];

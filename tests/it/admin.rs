@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::base::clock::later;
+use vestibule::base::clock::saturating_add;
 use vestibule::model::delivery::{Event, NewDelivery, State, time_ordered_id};
 use vestibule::store::Filter;
 
@@ -24,7 +24,7 @@ async fn keeping<const N: usize>(made: [(&str, Uuid); N]) -> (TestApp, [Uuid; N]
     let app = TestApp::with("").start().await;
     let mut at = app.hand.now();
     let ids = made.map(|(plan, identity)| {
-        at = later(at, Duration::from_mins(1));
+        at = saturating_add(at, Duration::from_mins(1));
         NewDelivery {
             id: time_ordered_id(at),
             plan: plan.to_owned(),

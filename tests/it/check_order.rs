@@ -55,8 +55,8 @@ async fn checks_that_do_not_wait_ask_side_by_side() {
         // Both are asked before either has answered.
         one.next().await;
         other.next().await;
-        one.let_go();
-        other.let_go();
+        one.release_lock();
+        other.release_lock();
     });
     assert_eq!(reply.status, 204);
 }

@@ -175,13 +175,13 @@ async fn it_is_asked_with_longer_and_longer_pauses_as_long_as_there_is_no_answer
     let house = house("deactivate").await;
     house.sign_up().await;
     let before = house.vies.received().len();
-    let mut asked_at = house.app.hand.now();
+    let mut last_known_absent_at = house.app.hand.now();
     house.app.hand.advance(Duration::from_secs(5));
     let mut pauses = Vec::new();
     for _ in 0..4 {
         house.vies.next().await;
-        pauses.push((house.app.hand.now() - asked_at).num_seconds());
-        asked_at = house.app.hand.now();
+        pauses.push((house.app.hand.now() - last_known_absent_at).num_seconds());
+        last_known_absent_at = house.app.hand.now();
         house.app.to_the_next_try("check:vat_number").await;
     }
     assert_eq!(pauses, [5, 5, 10, 20]);

@@ -122,11 +122,11 @@ async fn retries_go_on_after_a_restart() {
     app.app.stop().await;
 
     crm.answers(200, &json!({}));
-    let later = time + chrono::TimeDelta::seconds(60);
+    let saturating_add = time + chrono::TimeDelta::seconds(60);
     let again = TestApp::with(CRM)
         .service("CRM", &crm)
         .env("TOKEN", "canary-token")
-        .after(&folder, later)
+        .after(&folder, saturating_add)
         .start()
         .await;
     let second = crm.next().await;
@@ -228,7 +228,7 @@ async fn a_receiver_that_hangs_is_given_up_after_its_timeout_and_tried_again() {
     app.hand.advance(Duration::from_secs(3));
     let one = written_down(&app, 1).await;
     assert_eq!(one.last_error.as_deref(), Some("timeout"));
-    crm.let_go();
+    crm.release_lock();
     try_after(&app, &crm, 1).await;
     assert_eq!(settled(&app).await.state, State::Delivered);
 }
@@ -327,7 +327,7 @@ async fn stopping_finishes_the_deliveries_under_way_over_a_connection_that_a_che
     while tokio::net::TcpStream::connect(&address).await.is_ok() {
         tokio::task::yield_now().await;
     }
-    crm.let_go();
+    crm.release_lock();
     stopping.await.unwrap();
     let again = TestApp::with(&yaml)
         .service("CRM", &crm)

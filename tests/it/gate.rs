@@ -466,7 +466,7 @@ async fn a_submission_whose_flow_closes_while_it_is_checked_gives_up_what_it_too
         })
         .await;
         assert_eq!(app.post(&first.clone().saved().guarded()).await.status, 204);
-        invites.let_go();
+        invites.release_lock();
     });
     assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
     app.delivery_in("confirm:invite", State::Delivered).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::base::clock::later;
+use vestibule::base::clock::saturating_add;
 use vestibule::model::delivery::State;
 use vestibule::model::identity_write::VERIFY_AFTER;
 
@@ -124,7 +124,7 @@ impl House {
     /// Moves the time to so long after the start.
     fn moves_to(&self, after: Duration) {
         let start = "2026-11-23T14:32:53Z".parse().expect("a moment");
-        let wait = later(start, after) - self.app.hand.now();
+        let wait = saturating_add(start, after) - self.app.hand.now();
         self.app.hand.advance(wait.to_std().expect("time moves on"));
     }
 }

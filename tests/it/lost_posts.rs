@@ -99,9 +99,9 @@ async fn a_planned_look_up_does_not_wait_for_the_end_of_a_flood() {
     assert_eq!(app.call(POST, "").await.status, 204);
     arrived(&app, &arrivals, 10).await;
     // No unreadable `post` can be about this one, so its first look-up is the planned one.
-    let later = person("later@example.org");
-    assert!(app.pre(&later).await.is_admitted());
-    app.recorded(&later).await;
+    let saturating_add = person("later@example.org");
+    assert!(app.pre(&saturating_add).await.is_admitted());
+    app.recorded(&saturating_add).await;
     let id = kratos.has("later@example.org", "2026-11-23T14:32:53.2Z");
     for second in 1..=4 {
         app.hand.advance(Duration::from_secs(1));

@@ -267,7 +267,7 @@ async fn a_mark_that_is_written_late_is_not_written_after_the_acceptance() {
         path: vestibule::checks::deferred::refusal_mark("vat_number"),
         value: Some(json!({"at": "2026-11-23T14:32:58Z"})),
     };
-    let write = vestibule::checks::deferred::write(
+    let write = vestibule::checks::deferred::identity_write(
         "vat_number",
         scene.id,
         vestibule::model::delivery::Event::IdentityCreated,

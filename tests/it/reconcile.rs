@@ -94,15 +94,15 @@ impl House {
 }
 
 async fn last_round(app: &TestApp) -> Option<String> {
-    let fact = app.app.store.fact("reconcile:last_round").await;
-    fact.expect("a database")
+    let get_property = app.app.store.get_property("reconcile:last_round").await;
+    get_property.expect("a database")
 }
 
 /// Waits until no round has its turn. One that has no length is in nobody's way.
 async fn at_rest(app: &TestApp) {
     let (store, now) = (&app.app.store, app.hand.now());
     while !store
-        .take_turn("reconcile", Uuid::nil(), now, now)
+        .acquire_lock("reconcile", Uuid::nil(), now, now)
         .await
         .expect("a database")
     {
@@ -398,13 +398,16 @@ async fn a_page_that_kratos_does_not_know_any_more_makes_the_round_begin_anew() 
     let checkpoint = json!({"began_at": now, "since": null, "place": {"page": "gone"}});
     let store = &app.app.store;
     store
-        .set_fact("reconcile:checkpoint", Some(&checkpoint.to_string()))
+        .set_property("reconcile:checkpoint", Some(&checkpoint.to_string()))
         .await
         .unwrap();
     house.kratos.fails_at("page_token=gone", 400);
     next_round(&house, &app).await;
     assert_eq!(settled(&app).await.len(), 3);
-    assert_eq!(store.fact("reconcile:checkpoint").await.unwrap(), None);
+    assert_eq!(
+        store.get_property("reconcile:checkpoint").await.unwrap(),
+        None
+    );
 }
 
 #[tokio::test]

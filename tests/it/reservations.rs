@@ -292,16 +292,16 @@ async fn who_sends_the_form_twice_at_once_has_one_reservation() {
     let (one, two) = tokio::join!(app.pre(&person), async {
         invites.next().await;
         let second = app.pre(&other);
-        let let_go = async {
+        let release_lock = async {
             invites.next().await;
             invites.on("POST /invites/", holds("h1"));
             invites.on(
                 "POST /invites/canary",
                 Behaviour::IdempotencyCache(200, "{}".to_owned()),
             );
-            invites.let_go();
+            invites.release_lock();
         };
-        tokio::join!(second, let_go).0
+        tokio::join!(second, release_lock).0
     });
     assert!(one.is_admitted() && two.is_admitted());
     let keys: Vec<_> = invites

@@ -30,15 +30,16 @@ async fn states(app: &TestApp) -> Vec<State> {
         .collect()
 }
 
-async fn forgotten_before(app: &TestApp) -> Option<Timestamp> {
-    let fact = app.app.store.fact("forgotten_before").await;
-    fact.expect("a database")
-        .map(|fact| fact.parse().expect("a moment"))
+async fn retention_horizon(app: &TestApp) -> Option<Timestamp> {
+    let get_property = app.app.store.get_property("forgotten_before").await;
+    get_property
+        .expect("a database")
+        .map(|get_property| get_property.parse().expect("a moment"))
 }
 
 /// Waits until the moment before which all is forgotten has come so far.
 async fn until_forgotten(app: &TestApp, moment: Timestamp) {
-    while forgotten_before(app).await.is_none_or(|at| at < moment) {
+    while retention_horizon(app).await.is_none_or(|at| at < moment) {
         tokio::task::yield_now().await;
     }
 }
@@ -84,7 +85,7 @@ async fn settled_deliveries_are_deleted_in_time_and_pending_ones_kept() {
     app.hand.advance(Duration::from_mins(1));
     until_forgotten(&app, Timestamp::UNIX_EPOCH).await;
     assert_eq!(
-        forgotten_before(&app).await,
+        retention_horizon(&app).await,
         Some(app.hand.now() - two_days)
     );
     assert_eq!(
@@ -151,7 +152,7 @@ async fn what_was_forgotten_stays_forgotten_however_long_things_are_kept_later()
     let app = TestApp::with(SETTINGS).service("CRM", &crm).start().await;
     app.hand.advance(HOUR);
     until_forgotten(&app, Timestamp::UNIX_EPOCH).await;
-    let before = forgotten_before(&app).await;
+    let before = retention_horizon(&app).await;
     let (folder, now) = (app.folder.clone(), app.hand.now());
     app.app.stop().await;
     let longer = SETTINGS.replace("deliveries: 2d", "deliveries: 90d");
@@ -180,5 +181,5 @@ async fn what_was_forgotten_stays_forgotten_however_long_things_are_kept_later()
     while !states(&app).await.is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(forgotten_before(&app).await, before);
+    assert_eq!(retention_horizon(&app).await, before);
 }

@@ -117,10 +117,10 @@ async fn the_moment_that_counts_is_when_kratos_created_the_account() {
         .with("/identity/created_at", "2026-11-23T14:40:00Z");
     assert_eq!(app.post(&early).await.status, 204);
     assert!(app.metric(ALARMS).await < 0.1);
-    let later = payload()
+    let saturating_add = payload()
         .saved()
         .with("/identity/created_at", "2026-11-23T14:43:00Z");
-    assert_eq!(app.post(&later).await.status, 204);
+    assert_eq!(app.post(&saturating_add).await.status, 204);
     assert!(app.metric(ALARMS).await > 0.5);
 }
 
@@ -131,7 +131,7 @@ async fn what_an_earlier_version_stored_counts() {
     let old = "2026-11-23T12:00:00+00:00 invite";
     let store = &app.app.store;
     store
-        .set_fact("holding_checks", Some(old))
+        .set_property("holding_checks", Some(old))
         .await
         .expect("it is stored");
     let app = start(&invites, INVITES, Some(&app)).await;

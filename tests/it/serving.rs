@@ -119,7 +119,7 @@ async fn stopping_finishes_the_calls_under_way() {
         tokio::task::yield_now().await;
     }
     assert!(!call.is_finished());
-    service.let_go();
+    service.release_lock();
     assert_eq!(call.await.unwrap().unwrap().status(), 204);
     stopping.await.unwrap();
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use uuid::Uuid;
-use vestibule::cli::deliveries::{self, Sure};
+use vestibule::cli::deliveries::{self, Confirmation};
 use vestibule::config::{self, Environment};
 use vestibule::model::delivery::{Outcome, State};
 use vestibule::store::admin::{self, RetryWindows};
@@ -121,7 +121,11 @@ async fn retried(store: &Sqlite, filter: &Filter) -> (bool, String) {
     (all, String::from_utf8(out).unwrap())
 }
 
-async fn discarded(store: &Sqlite, filter: &Filter, sure: Sure) -> (anyhow::Result<bool>, String) {
+async fn discarded(
+    store: &Sqlite,
+    filter: &Filter,
+    sure: Confirmation,
+) -> (anyhow::Result<bool>, String) {
     let mut out = Vec::new();
     let done = deliveries::discard(store, filter, at(SECOND), sure, &mut out).await;
     (done, String::from_utf8(out).unwrap())
@@ -251,7 +255,7 @@ async fn deliveries_that_were_named_and_are_left_alone_are_told_with_the_reason(
     assert!(!all);
     insta::assert_snapshot!(told);
     // The one that was retried may be discarded as well as the one that has nothing to send.
-    let (all, told) = discarded(&store, &by_ids(ids), Sure::NobodyThere).await;
+    let (all, told) = discarded(&store, &by_ids(ids), Confirmation::NoTerminal).await;
     assert!(!all.unwrap());
     insta::assert_snapshot!(told);
     let wrong_plan = Filter {
@@ -325,24 +329,24 @@ async fn a_bulk_discard_is_not_done_where_nobody_can_be_asked() {
     let home = Home::new();
     let store = two_that_failed(&home).await;
     let all = Filter::default();
-    let (refused, told) = discarded(&store, &all, Sure::NobodyThere).await;
+    let (refused, told) = discarded(&store, &all, Confirmation::NoTerminal).await;
     assert_eq!(
         refused.unwrap_err().to_string(),
         "this would discard 2 deliveries for good, and there is no terminal to ask at; say --yes if that is meant"
     );
     assert_eq!(told, "");
-    let (_, told) = discarded(&store, &all, Sure::OnlyCount).await;
+    let (_, told) = discarded(&store, &all, Confirmation::DryRun).await;
     assert_eq!(told, "2 deliveries would be discarded.\n");
     assert_eq!(store.unfinished(&all).await.unwrap(), 2);
 
-    let (done, told) = discarded(&store, &all, Sure::Yes).await;
+    let (done, told) = discarded(&store, &all, Confirmation::Yes).await;
     assert_eq!(
         (done.unwrap(), told.as_str()),
         (true, "2 deliveries were discarded.\n")
     );
     assert_eq!(store.unfinished(&all).await.unwrap(), 0);
     // With nothing to lose there is nothing to ask.
-    let (done, told) = discarded(&store, &all, Sure::NobodyThere).await;
+    let (done, told) = discarded(&store, &all, Confirmation::NoTerminal).await;
     assert_eq!(
         (done.unwrap(), told.as_str()),
         (true, "0 deliveries were discarded.\n")

@@ -361,12 +361,17 @@ pub async fn the_longest_waiting_is_handed_out_first(store: Arc<dyn Store>) {
 }
 
 pub async fn each_plan_falls_due_by_itself(store: Arc<dyn Store>) {
-    let mut later = delivery("erp", 1);
-    later.due_at = at(MINUTE);
+    let mut saturating_add = delivery("erp", 1);
+    saturating_add.due_at = at(MINUTE);
     let mut latest = delivery("erp", 2);
     latest.due_at = at(DAY);
     store
-        .accept(vec![delivery("crm", 1), latest, later, delivery("tax", 1)])
+        .accept(vec![
+            delivery("crm", 1),
+            latest,
+            saturating_add,
+            delivery("tax", 1),
+        ])
         .await
         .unwrap();
     let held = claim(&store, "tax", Duration::ZERO).await.remove(0);
@@ -475,9 +480,9 @@ pub async fn the_list_is_newest_first_and_can_be_narrowed(store: Arc<dyn Store>)
         ..of_a_plan
     };
     assert_eq!(list(both, 9).await, [three]);
-    let other_than = vec!["crm".to_owned(), "tax".to_owned()];
+    let exclude_subscriptions = vec!["crm".to_owned(), "tax".to_owned()];
     let of_others = Filter {
-        other_than,
+        exclude_subscriptions,
         ..all()
     };
     assert_eq!(list(of_others.clone(), 9).await, [two]);

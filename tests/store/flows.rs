@@ -136,7 +136,7 @@ fn reserved(number: u128, flow: u128, check: &str) -> Reservation {
         id: Uuid::from_u128(number),
         flow_id: Uuid::from_u128(flow),
         check: check.to_owned(),
-        asked: "hash".to_owned(),
+        request_hash: "hash".to_owned(),
         state: reservation::State::Taking,
         details: Some(details(None)),
         because: None,
@@ -225,7 +225,7 @@ pub async fn a_submission_is_kept_as_it_was_until_its_flow_is_closed(store: Arc<
     };
     store.write(&again(71)).await.unwrap();
     let error = store.write(&again(72)).await.unwrap_err();
-    assert!(matches!(error, Error::Changed), "{error}");
+    assert!(matches!(error, Error::Conflict), "{error}");
 }
 
 pub async fn each_submission_of_a_flow_is_kept_and_a_retried_call_is_one(store: Arc<dyn Store>) {
@@ -258,7 +258,7 @@ pub async fn a_closed_flow_accepts_nothing_that_must_hold(store: Arc<dyn Store>)
         ..WriteSet::of(vec![delivery("crm", 1)])
     };
     let error = store.write(&must_hold).await.unwrap_err();
-    assert!(matches!(error, Error::Changed), "{error}");
+    assert!(matches!(error, Error::Conflict), "{error}");
     assert_eq!(pending(&store, 1).await, []);
     assert_eq!(store.backlog().await.unwrap().pending, 0);
     // One that need not hold neither fails nor opens the flow again.
@@ -429,7 +429,7 @@ pub async fn an_outcome_is_stored_once_and_only_for_what_was_read(store: Arc<dyn
     let made = PendingEnd::Attributed(Uuid::from_u128(71));
     for outcome in [PendingEnd::NeverCreated, PendingEnd::Undecided, made] {
         let error = store.write(&end(&sign_up(1), outcome)).await.unwrap_err();
-        assert!(matches!(error, Error::Changed), "{error}");
+        assert!(matches!(error, Error::Conflict), "{error}");
     }
     assert_eq!(pending(&store, 1).await, std::slice::from_ref(&anew));
     // What was looked for in vain can still turn out to be there.
@@ -485,7 +485,10 @@ pub async fn a_reservation_in_use_is_not_released(store: Arc<dyn Store>) {
         ..WriteSet::default()
     };
     assert!(store.write(&accept).await.is_err(), "not taken yet");
-    store.taken(id, &details(Some(json!({})))).await.unwrap();
+    store
+        .mark_reserved(id, &details(Some(json!({}))))
+        .await
+        .unwrap();
     store.write(&accept).await.unwrap();
     assert!(store.write(&release(at(19 * SECOND))).await.is_err());
     store.write(&release(at(20 * SECOND))).await.unwrap();
@@ -535,9 +538,19 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
     let one = store.flow(Uuid::from_u128(1)).await.unwrap();
     assert_eq!(one.reservations, [reserved(1, 1, "invite")]);
     let taken = details(Some(json!({"status": 201, "body": {"hold": "\"h\""}})));
-    assert!(store.taken(Uuid::from_u128(1), &taken).await.unwrap());
+    assert!(
+        store
+            .mark_reserved(Uuid::from_u128(1), &taken)
+            .await
+            .unwrap()
+    );
     // Two calls of one form at the same moment are told the same.
-    assert!(store.taken(Uuid::from_u128(1), &taken).await.unwrap());
+    assert!(
+        store
+            .mark_reserved(Uuid::from_u128(1), &taken)
+            .await
+            .unwrap()
+    );
     let kept = store.flow(Uuid::from_u128(1)).await.unwrap().reservations;
     assert_eq!(kept[0].details, Some(taken.clone()));
     // And what one of them takes to be unclear is the other's.
@@ -547,8 +560,8 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
     };
     assert!(store.write(&unclear).await.is_err());
     // What is taken cannot be "not taken".
-    store.not_taken(Uuid::from_u128(1)).await.unwrap();
-    store.not_taken(Uuid::from_u128(2)).await.unwrap();
+    store.cancel_reservation(Uuid::from_u128(1)).await.unwrap();
+    store.cancel_reservation(Uuid::from_u128(2)).await.unwrap();
     assert_eq!(state_of(&store, 2).await, []);
 
     let confirmed = WriteSet {
@@ -560,14 +573,19 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
         state_of(&store, 1).await,
         [(reservation::State::Confirmed, None)]
     );
-    assert!(!store.taken(Uuid::from_u128(1), &taken).await.unwrap());
+    assert!(
+        !store
+            .mark_reserved(Uuid::from_u128(1), &taken)
+            .await
+            .unwrap()
+    );
     let released = WriteSet {
         released: vec![released(1, ReleaseReason::Expired, at(HOUR))],
         ..WriteSet::default()
     };
     for again in [confirmed, released] {
         let error = store.write(&again).await.unwrap_err();
-        assert!(matches!(error, Error::Changed), "{error:?}");
+        assert!(matches!(error, Error::Conflict), "{error:?}");
     }
 }
 
@@ -608,7 +626,7 @@ pub async fn what_is_kept_of_a_released_reservation_is_taken_again_once(store: A
     store.write(&again).await.unwrap();
     assert_eq!(kept_of(&store, 1).await, [None]);
     let error = store.write(&again).await.unwrap_err();
-    assert!(matches!(error, Error::Changed), "{error:?}");
+    assert!(matches!(error, Error::Conflict), "{error:?}");
 }
 
 pub async fn a_closed_flow_keeps_nothing_of_its_released_reservations(store: Arc<dyn Store>) {
@@ -789,7 +807,7 @@ pub async fn what_follows_a_try_is_stored_with_it_and_only_if_it_counted(store: 
         value: Some(json!(1)),
     }]));
     let settlement = Settlement {
-        followers: vec![follower.clone()],
+        follow_up_deliveries: vec![follower.clone()],
         ..Settlement::of(&held, tried(200, start()), Outcome::Delivered)
     };
     for expected in [1, 0] {
@@ -802,7 +820,7 @@ pub async fn what_follows_a_try_is_stored_with_it_and_only_if_it_counted(store: 
 
     // Somebody whose lease had ended brings forth nothing.
     let late = Settlement {
-        followers: vec![delivery("late", 1)],
+        follow_up_deliveries: vec![delivery("late", 1)],
         ..Settlement::of(&held[0], tried(200, start()), Outcome::Delivered)
     };
     store.give_back(&held, start()).await.unwrap();

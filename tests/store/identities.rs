@@ -105,14 +105,14 @@ pub async fn a_late_refusal_is_stored_with_the_answer_or_not_at_all(store: Arc<d
 }
 
 pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>) {
-    let mut versions = vec![store.fact(VERSION).await.unwrap()];
+    let mut versions = vec![store.get_property(VERSION).await.unwrap()];
     refuse(&*store, 1, "vat").await;
-    versions.push(store.fact(VERSION).await.unwrap());
+    versions.push(store.get_property(VERSION).await.unwrap());
     refuse(&*store, 1, "name").await;
     refuse(&*store, 2, "vat").await;
     let moment = at(SECOND);
     store.record_deactivation(ada(), moment).await.unwrap();
-    versions.push(store.fact(VERSION).await.unwrap());
+    versions.push(store.get_property(VERSION).await.unwrap());
     let deactivated = |check: &str| LateRefusal {
         deactivated_at: Some(moment),
         ..refusal(1, check)
@@ -142,7 +142,7 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
         "nothing follows"
     );
     assert_eq!(lift(&["vat"]).await, 1);
-    versions.push(store.fact(VERSION).await.unwrap());
+    versions.push(store.get_property(VERSION).await.unwrap());
     assert_eq!(
         store
             .claim("save:vat", start(), MINUTE, 9)
@@ -205,7 +205,7 @@ pub async fn acceptance_lifts_only_what_keeps_nobody_out(store: Arc<dyn Store>) 
         refuse_with(&*store, 1, check, effect).await;
     }
     store.record_deactivation(ada(), at(SECOND)).await.unwrap();
-    let version = store.fact(VERSION).await.unwrap();
+    let version = store.get_property(VERSION).await.unwrap();
     let checks = ["kept_out", "marked", "notified", "never"];
     let batch = WriteSet {
         refusals_lifted: checks.map(lift_by_acceptance).to_vec(),
@@ -218,7 +218,7 @@ pub async fn acceptance_lifts_only_what_keeps_nobody_out(store: Arc<dyn Store>) 
     assert_eq!(in_force.len(), 1);
     assert_eq!(in_force[0].check, "kept_out");
     assert_eq!(in_force[0].deactivated_at, Some(at(SECOND)));
-    assert_ne!(store.fact(VERSION).await.unwrap(), version);
+    assert_ne!(store.get_property(VERSION).await.unwrap(), version);
     for (check, expected) in checks.into_iter().zip([false, true, true, false]) {
         let was_lifted = store.late_refusal_was_lifted(ada(), check).await.unwrap();
         assert_eq!(was_lifted, expected, "{check}");
@@ -307,7 +307,7 @@ pub async fn erasure_takes_the_message_and_lifts_nothing(store: Arc<dyn Store>) 
         .unwrap();
     store.begin_settings_call(ada(), start()).await.unwrap();
     assert_eq!(
-        store.identities_kept(Uuid::nil(), 9).await.unwrap(),
+        store.identities_with_data(Uuid::nil(), 9).await.unwrap(),
         [ada()]
     );
     store.forget(ada(), start()).await.unwrap();
@@ -319,7 +319,7 @@ pub async fn erasure_takes_the_message_and_lifts_nothing(store: Arc<dyn Store>) 
     assert_eq!(store.identity_writes(ada()).await.unwrap(), None);
     assert_eq!(store.settings_pending_since(ada()).await.unwrap(), None);
     assert_eq!(
-        store.identities_kept(Uuid::nil(), 9).await.unwrap(),
+        store.identities_with_data(Uuid::nil(), 9).await.unwrap(),
         Vec::<Uuid>::new()
     );
 }
@@ -379,7 +379,7 @@ pub async fn a_verification_is_leased_to_one(store: Arc<dyn Store>) {
     write(&*store).await;
     assert_eq!(store.next_verification().await.unwrap(), Some(first()));
     let lease = async |now: Timestamp| {
-        let until = vestibule::base::clock::later(now, MINUTE);
+        let until = vestibule::base::clock::saturating_add(now, MINUTE);
         store.lease_identity_writes(now, until, 9).await.unwrap()
     };
     assert_eq!(lease(at(SECOND)).await, [], "not due yet");
@@ -451,7 +451,7 @@ pub async fn a_saved_change_is_kept_only_while_a_write_is_verified(store: Arc<dy
     write(&*store).await;
     let kept = async || store.identity_writes(ada()).await.unwrap().unwrap();
     assert_eq!(kept().await.saved, []);
-    let later = SavedChange {
+    let saturating_add = SavedChange {
         saved_at: at(2 * SECOND),
         ..change()
     };
@@ -460,16 +460,16 @@ pub async fn a_saved_change_is_kept_only_while_a_write_is_verified(store: Arc<dy
         .await
         .unwrap();
     store
-        .store_saved_change(ada(), &later, at(2 * SECOND))
+        .store_saved_change(ada(), &saturating_add, at(2 * SECOND))
         .await
         .unwrap();
-    assert_eq!(kept().await.saved, [change(), later.clone()]);
+    assert_eq!(kept().await.saved, [change(), saturating_add.clone()]);
     assert_eq!(kept().await.verify_at, at(SECOND), "it is verified at once");
     let leased = store
         .lease_identity_writes(at(SECOND), at(MINUTE), 9)
         .await
         .unwrap();
-    assert_eq!(leased[0].saved, [change(), later]);
+    assert_eq!(leased[0].saved, [change(), saturating_add]);
 }
 
 pub async fn a_settings_call_is_pending_until_each_pre_has_its_post(store: Arc<dyn Store>) {

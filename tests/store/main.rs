@@ -8,7 +8,7 @@ mod commands;
 mod contract;
 mod flows;
 mod identities;
-mod intake;
+mod outbox;
 mod postgres;
 mod recorder;
 mod scenes;

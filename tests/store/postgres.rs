@@ -84,8 +84,8 @@ async fn a_server_that_is_not_there_is_an_error_without_the_password() {
         .await
         .unwrap_err();
     assert!(
-        !error.in_full().contains("hush-hush"),
+        !error.error_chain().contains("hush-hush"),
         "{}",
-        error.in_full()
+        error.error_chain()
     );
 }

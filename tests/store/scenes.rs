@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use uuid::Uuid;
-use vestibule::base::clock::{Timestamp, later};
+use vestibule::base::clock::{Timestamp, saturating_add};
 use vestibule::kratos::{Flow, Hook, Stage};
 use vestibule::model::decision::{CheckRecord, Decision};
 use vestibule::model::delivery::{Action, Claimed, Event, NewDelivery};
@@ -18,7 +18,7 @@ pub const DAY: Duration = Duration::from_hours(24);
 
 /// A moment of the story, counted from its beginning.
 pub fn at(since_the_beginning: Duration) -> Timestamp {
-    later(Timestamp::UNIX_EPOCH + 20_000 * DAY, since_the_beginning)
+    saturating_add(Timestamp::UNIX_EPOCH + 20_000 * DAY, since_the_beginning)
 }
 
 /// The beginning.

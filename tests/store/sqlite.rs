@@ -81,7 +81,7 @@ async fn a_locked_database_is_waited_for_and_then_an_error_and_then_works_again(
 
     let refused = hasty.accept(vec![delivery("crm", 1)]).await.unwrap_err();
     assert_eq!(
-        refused.in_full(),
+        refused.error_chain(),
         "the database did not do it: error returned from database: (code: 5) database is locked"
     );
     assert!(hasty.ping().await.is_err());
@@ -103,7 +103,7 @@ async fn a_missing_folder_is_named() {
         .await
         .unwrap_err();
     assert_eq!(
-        error.in_full(),
+        error.error_chain(),
         format!(
             "the folder {} does not exist; create it, the database is kept in there",
             folder.display()
@@ -123,7 +123,7 @@ async fn a_folder_that_cannot_be_written_to_is_named() {
     let path = folder.join("vestibule.db");
     let error = Sqlite::open(&path).await.unwrap_err();
     assert!(matches!(error, Error::File { .. }));
-    let words = error.in_full();
+    let words = error.error_chain();
     let expected = format!(
         "the database file {} could not be created: ",
         path.display()
@@ -154,7 +154,11 @@ async fn a_database_of_a_newer_version_is_refused() {
     .unwrap();
     let error = Sqlite::open(&home.database()).await.unwrap_err();
     assert!(matches!(error, Error::Migration(_)));
-    assert!(error.in_full().contains("9999"), "{}", error.in_full());
+    assert!(
+        error.error_chain().contains("9999"),
+        "{}",
+        error.error_chain()
+    );
 }
 
 #[tokio::test]

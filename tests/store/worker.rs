@@ -53,7 +53,7 @@ struct Running {
 #[async_trait]
 impl Transport for FakeCourier {
     /// `crm_contact` goes to `crm`.
-    fn destination(&self, plan: &str) -> Option<Target> {
+    fn target(&self, plan: &str) -> Option<Target> {
         let name = plan.split('_').next()?.to_owned();
         Some(Target {
             name,
@@ -61,7 +61,7 @@ impl Transport for FakeCourier {
         })
     }
 
-    async fn carry(&self, delivery: &Claimed) -> AttemptResult {
+    async fn attempt(&self, delivery: &Claimed) -> AttemptResult {
         let (answer, answered) = oneshot::channel();
         let delivery = delivery.clone();
         self.0.send(Call { delivery, answer }).ok().unwrap();
@@ -86,7 +86,7 @@ impl EvaluationContext {
     async fn new() -> Self {
         let home = Home::new();
         let store = Sqlite::open(&home.database()).await.unwrap();
-        let (clock, hand) = Clock::by_hand(start());
+        let (clock, hand) = Clock::manual(start());
         let (courier, calls) = mpsc::unbounded_channel();
         let (observer, outcomes) = mpsc::unbounded_channel();
         let (pausing, pauses) = mpsc::unbounded_channel();

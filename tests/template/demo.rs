@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use vestibule::base::clock::Clock;
-use vestibule::demo::fake_kratos::{Account, Flow, Form, Method, Steps, Traits, Visit, body};
+use vestibule::demo::fake_kratos::{Account, Flow, Form, Method, SignUpInput, Steps, Traits, body};
 
 use super::{call, jsonnet, recorded};
 use vestibule::kratos::snippet::TEMPLATE;
@@ -138,12 +138,12 @@ fn a_refusal_stands_in_the_form_as_kratos_puts_it() {
     );
 }
 
-fn visits() -> Vec<Visit> {
+fn visits() -> Vec<SignUpInput> {
     let mut visits = Vec::new();
     for method in [Method::Password, Method::Code, Method::Oidc] {
         for steps in [Steps::One, Steps::Two] {
             for language in [None, Some("de-DE,de;q=0.9".to_owned())] {
-                visits.push(Visit {
+                visits.push(SignUpInput {
                     traits: Traits {
                         email: "a\"ü@example.org".to_owned(),
                         company: "A\tB \\ C".to_owned(),
@@ -162,7 +162,7 @@ fn visits() -> Vec<Visit> {
     visits
 }
 
-fn begun(visit: &Visit) -> (Flow, Account) {
+fn begun(visit: &SignUpInput) -> (Flow, Account) {
     let now = Clock::system().now();
     let account = Account::new(&visit.traits, visit.method, now);
     let mut before = account.clone();

@@ -10,10 +10,10 @@ use vestibule::base::telemetry::Metrics;
 use vestibule::outbound::kratos_admin::{Error, KratosAdmin, PAGE, patch, service};
 use vestibule::outbound::services::client::Services;
 
-use crate::support::{House, company};
+use crate::support::{TestEnv, company};
 
 pub async fn identities_are_looked_up_paged_through_and_written_to() {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let clock = Clock::system();
     let url = house.kratos.admin.parse().expect("a URL");
     let services = Services::new(
@@ -95,7 +95,7 @@ pub async fn identities_are_looked_up_paged_through_and_written_to() {
             .await
             .expect("told")
             .expect("it is there");
-        let step = patch::putting(&now, &["metadata_admin", "crm", "id"], &value);
+        let step = patch::add(&now, &["metadata_admin", "crm", "id"], &value);
         let step = step.expect("something to do");
         assert_eq!(identities.patch(id, &[step]).await, Ok(true));
         let now = identities

@@ -4,11 +4,11 @@ use crate::support::fields::{EMAIL, VAT_NUMBER};
 use crate::support::message::VAT_UNKNOWN;
 use crate::support::service::UNKNOWN_VAT_NUMBER;
 use crate::support::visitor::at;
-use crate::support::{Client, House, company};
+use crate::support::{Client, TestEnv, company};
 
 /// A refusal comes after the code was used up; `resend=code` brings a new one (contract §2.5).
 pub async fn a_sign_up_by_code_is_refused_and_corrected(client: Client) {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let visitor = house.visitor(client);
     let typed = company().by_code();
     let unknown = typed.clone().with(VAT_NUMBER, UNKNOWN_VAT_NUMBER);

@@ -4,10 +4,10 @@ use uuid::Uuid;
 
 use crate::support::fields::{COMPANY, EMAIL, INVITE, VAT_NUMBER};
 use crate::support::service::{KNOWN_INVITE, registered_name};
-use crate::support::{Client, House, company};
+use crate::support::{Client, TestEnv, company};
 
 pub async fn what_the_register_knows_is_stored_beside_what_the_person_typed(client: Client) {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let mut visitor = house.visitor(client);
     let typed = company().with(INVITE, KNOWN_INVITE).by_password();
     let name = registered_name(typed.text(VAT_NUMBER));
@@ -28,7 +28,7 @@ pub async fn what_the_register_knows_is_stored_beside_what_the_person_typed(clie
 }
 
 pub async fn the_crm_learns_of_the_account_that_kratos_made(client: Client) {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let mut visitor = house.visitor(client);
     let typed = company().by_password();
 

@@ -2,10 +2,10 @@
 
 use crate::support::fields::VAT_NUMBER;
 use crate::support::visitor::{Page, flow_in};
-use crate::support::{Client, House, company, eventually};
+use crate::support::{Client, TestEnv, company, eventually};
 
 pub async fn an_expired_flow_goes_on_in_a_new_one(client: Client) {
-    let house = House::plan().expiring_after("5s").open().await;
+    let house = TestEnv::plan().expiring_after("5s").open().await;
     let visitor = house.visitor(client);
     let typed = company().by_password();
 
@@ -46,7 +46,7 @@ pub async fn an_expired_flow_goes_on_in_a_new_one(client: Client) {
 }
 
 pub async fn an_api_flow_sent_by_a_browser_is_refused_by_kratos() {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let visitor = house.visitor(Client::Api);
     let typed = company().by_password();
 

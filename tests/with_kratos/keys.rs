@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use chrono::TimeDelta;
 
 use crate::support::house::{KEY, NEXT_KEY};
-use crate::support::{Client, House, company, eventually};
+use crate::support::{Client, TestEnv, company, eventually};
 
 pub async fn keys_are_rotated_without_a_failed_sign_up() {
-    let mut house = House::open().await;
+    let mut house = TestEnv::open().await;
     let (done, signed_up) = (AtomicBool::new(false), AtomicU32::new(0));
 
     let people = async {

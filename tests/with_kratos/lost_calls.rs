@@ -3,7 +3,7 @@
 use crate::support::fields::{EMAIL, VAT_NUMBER};
 use crate::support::message::TRY_AGAIN;
 use crate::support::visitor::at;
-use crate::support::{Client, House, company};
+use crate::support::{Client, TestEnv, company};
 
 /// About every fifth huge form has a call arrive without a body.
 const ROUNDS: std::ops::Range<usize> = 20..150;
@@ -11,7 +11,7 @@ const ROUNDS: std::ops::Range<usize> = 20..150;
 const TRIES: usize = 30;
 
 pub async fn a_lost_answer_is_given_again_without_a_second_question() {
-    let (house, network) = House::plan().open_behind_a_bad_network().await;
+    let (house, network) = TestEnv::plan().open_behind_a_bad_network().await;
     let mut visitor = house.visitor(Client::BrowserForm);
     let typed = company().by_password();
 
@@ -26,7 +26,7 @@ pub async fn a_lost_answer_is_given_again_without_a_second_question() {
 /// Above 64 KiB of input Kratos's Jsonnet workers break, and this hook or the next is called with an
 /// empty body (contract §3.7).
 pub async fn nobody_gets_in_unchecked_behind_a_huge_form() {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let (mut rounds, mut refused) = (0, 0);
     while rounds < ROUNDS.start || refused == 0 {
         assert!(

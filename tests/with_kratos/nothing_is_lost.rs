@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use crate::support::fields::{EMAIL, INVITE, VAT_NUMBER};
 use crate::support::house::Subscription;
 use crate::support::service::{Behaviour, KNOWN_INVITE, Received, UNKNOWN_VAT_NUMBER};
-use crate::support::{Client, House, company, eventually, within};
+use crate::support::{Client, TestEnv, company, eventually, within};
 
 /// About every fifth huge form has a later call arrive without a body.
 const ROUNDS: usize = 150;
 
 fn house() -> Subscription {
-    House::plan().on("nothing_is_lost.yaml")
+    TestEnv::plan().on("nothing_is_lost.yaml")
 }
 
 /// The identities that the CRM was told of by this event, in order.

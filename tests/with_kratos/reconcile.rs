@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::support::service::Behaviour;
-use crate::support::{Client, House, company, eventually};
+use crate::support::{Client, TestEnv, company, eventually};
 
 /// More than a page.
 const IMPORTED: usize = 130;
 
 pub async fn imported_accounts_are_delivered_once_and_deleted_ones_forgotten() {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let signed_up = house
         .visitor(Client::Api)
         .signs_up(&company().by_password())

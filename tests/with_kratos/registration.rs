@@ -4,10 +4,10 @@ use crate::support::fields::{EMAIL, INVITE, VAT_NUMBER};
 use crate::support::message::{INVITE_UNKNOWN, VAT_UNKNOWN};
 use crate::support::service::UNKNOWN_VAT_NUMBER;
 use crate::support::visitor::at;
-use crate::support::{Client, House, company};
+use crate::support::{Client, TestEnv, company};
 
 pub async fn a_refused_field_is_corrected_in_the_same_flow(client: Client) {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let visitor = house.visitor(client);
     let typed = company().by_password();
 
@@ -25,7 +25,7 @@ pub async fn a_refused_field_is_corrected_in_the_same_flow(client: Client) {
 }
 
 pub async fn two_fields_are_refused_at_once(client: Client) {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let visitor = house.visitor(client);
     let typed = company().by_password();
 
@@ -51,7 +51,7 @@ pub async fn two_fields_are_refused_at_once(client: Client) {
 }
 
 pub async fn a_hidden_field_is_refused_where_the_person_sees_it(client: Client) {
-    let house = House::plan().in_two_steps().open().await;
+    let house = TestEnv::plan().in_two_steps().open().await;
     let visitor = house.visitor(client);
     let typed = company();
     let unknown = typed.clone().with(VAT_NUMBER, UNKNOWN_VAT_NUMBER);
@@ -83,7 +83,7 @@ pub async fn a_hidden_field_is_refused_where_the_person_sees_it(client: Client) 
 }
 
 pub async fn the_words_are_in_the_language_of_the_person() {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     for (language, words) in [
         (
             "de-AT,de;q=0.9,en;q=0.5",

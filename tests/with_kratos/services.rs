@@ -6,10 +6,10 @@ use crate::support::fields::VAT_NUMBER;
 use crate::support::message::TRY_AGAIN;
 use crate::support::service::Behaviour;
 use crate::support::visitor::at;
-use crate::support::{Client, House, company};
+use crate::support::{Client, TestEnv, company};
 
 pub async fn a_service_that_is_down_is_asked_again_in_the_same_flow(client: Client) {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let visitor = house.visitor(client);
     let typed = company().by_password();
     let mut flow = visitor.registration().await;
@@ -34,7 +34,7 @@ pub async fn a_service_that_is_down_is_asked_again_in_the_same_flow(client: Clie
 }
 
 pub async fn a_service_that_hangs_is_not_waited_for(client: Client) {
-    let house = House::plan().answering_within("1s").open().await;
+    let house = TestEnv::plan().answering_within("1s").open().await;
     let visitor = house.visitor(client);
     let typed = company().by_password();
     let mut flow = visitor.registration().await;

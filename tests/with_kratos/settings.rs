@@ -7,10 +7,10 @@ use crate::support::fields::{COMPANY, EMAIL, Fields, INVITE, VAT_NUMBER};
 use crate::support::message::VAT_UNKNOWN;
 use crate::support::service::{KNOWN_INVITE, UNKNOWN_VAT_NUMBER};
 use crate::support::visitor::at;
-use crate::support::{Client, House, company};
+use crate::support::{Client, TestEnv, company};
 
 pub async fn a_bad_change_is_refused_and_a_good_one_delivered(client: Client) {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let mut visitor = house.visitor(client);
     let typed = company();
     let identity = visitor.signs_up(&typed.clone().by_password()).await;
@@ -53,7 +53,7 @@ pub async fn a_bad_change_is_refused_and_a_good_one_delivered(client: Client) {
 }
 
 pub async fn an_unchanged_field_is_not_asked_about_again(client: Client) {
-    let house = House::open().await;
+    let house = TestEnv::open().await;
     let mut visitor = house.visitor(client);
     let typed = company().with(INVITE, KNOWN_INVITE);
     visitor.signs_up(&typed.clone().by_password()).await;
@@ -73,7 +73,7 @@ pub async fn an_unchanged_field_is_not_asked_about_again(client: Client) {
 }
 
 pub async fn other_changes_and_a_proved_address_are_told_of(client: Client) {
-    let house = House::plan().telling_of(&ExtraEvent::ALL).open().await;
+    let house = TestEnv::plan().telling_of(&ExtraEvent::ALL).open().await;
     let mut visitor = house.visitor(client);
     let typed = company();
     let address = typed.text(EMAIL);
@@ -106,7 +106,7 @@ pub async fn other_changes_and_a_proved_address_are_told_of(client: Client) {
 
 /// Kratos replaces `metadata_public` as a whole, also with one that is empty.
 pub async fn what_a_check_had_set_is_removed_with_the_field(client: Client) {
-    let house = House::plan().on("what_was_set.yaml").open().await;
+    let house = TestEnv::plan().on("what_was_set.yaml").open().await;
     let mut visitor = house.visitor(client);
     let typed = company().with(INVITE, KNOWN_INVITE);
     let identity = visitor.signs_up(&typed.clone().by_password()).await;

@@ -6,13 +6,13 @@ use crate::support::fields::{COMPANY, EMAIL, INVITE, VAT_NUMBER};
 use crate::support::message::{INVITE_UNKNOWN, VAT_UNKNOWN};
 use crate::support::service::{Behaviour, KNOWN_INVITE, UNKNOWN_VAT_NUMBER, registered_name};
 use crate::support::visitor::at;
-use crate::support::{Client, House, company};
+use crate::support::{Client, TestEnv, company};
 
 const SETTINGS: &str = "what_checks_read.yaml";
 const NOT_VALID: u64 = 4_900_002;
 
 pub async fn a_bad_number_is_asked_about_when_only_the_kind_changes(client: Client) {
-    let house = House::plan().on(SETTINGS).open().await;
+    let house = TestEnv::plan().on(SETTINGS).open().await;
     let mut visitor = house.visitor(client);
     let good = company();
     let private = good
@@ -51,7 +51,7 @@ pub async fn a_bad_number_is_asked_about_when_only_the_kind_changes(client: Clie
 pub async fn a_check_without_a_field_runs_in_settings_if_a_trait_that_it_reads_changes(
     client: Client,
 ) {
-    let house = House::plan().on(SETTINGS).open().await;
+    let house = TestEnv::plan().on(SETTINGS).open().await;
     let mut visitor = house.visitor(client);
     let typed = company().with(INVITE, KNOWN_INVITE);
     visitor.signs_up(&typed.clone().by_password()).await;
@@ -71,7 +71,7 @@ pub async fn a_check_without_a_field_runs_in_settings_if_a_trait_that_it_reads_c
 }
 
 pub async fn a_valid_address_that_the_service_rejects_is_not_admitted(client: Client) {
-    let house = House::plan().on(SETTINGS).open().await;
+    let house = TestEnv::plan().on(SETTINGS).open().await;
     let visitor = house.visitor(client);
     let typed = company().by_password();
     let odd = typed.clone().with(EMAIL, "a/b@example.org");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 
 /// A sign-up that was accepted before a rule came into force may be saved so much later.
 const OLD_SIGN_UPS_END_WITHIN: Duration = Duration::from_mins(10);
@@ -63,7 +63,7 @@ impl InForce {
     #[must_use]
     pub fn covers(&self, check: &str, created_at: Timestamp) -> bool {
         let rule = self.0.get(check);
-        rule.is_some_and(|rule| created_at >= later(rule.since, OLD_SIGN_UPS_END_WITHIN))
+        rule.is_some_and(|rule| created_at >= saturating_add(rule.since, OLD_SIGN_UPS_END_WITHIN))
     }
 
     /// Earlier versions kept one moment and the names of the checks, `2026-11-26T12:00:00+00:00 vat,invite`. These checks

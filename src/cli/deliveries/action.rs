@@ -15,21 +15,21 @@ pub enum Confirmation {
     /// Yes, without a question.
     Yes,
     /// They are only counted.
-    OnlyCount,
+    DryRun,
     /// A person at a terminal is asked.
     Ask,
     /// There is nobody who could be asked.
-    NobodyThere,
+    NoTerminal,
 }
 
 impl Confirmation {
     /// As the command line and the terminal say.
     pub(super) fn said(yes: bool, dry_run: bool) -> Self {
         match (dry_run, yes) {
-            (true, _) => Self::OnlyCount,
+            (true, _) => Self::DryRun,
             (false, true) => Self::Yes,
             (false, false) if std::io::stdin().is_terminal() => Self::Ask,
-            (false, false) => Self::NobodyThere,
+            (false, false) => Self::NoTerminal,
         }
     }
 }
@@ -59,19 +59,19 @@ pub async fn discard(
     sure: Confirmation,
     out: &mut (dyn Write + Send),
 ) -> anyhow::Result<bool> {
-    if sure == Confirmation::OnlyCount || filter.ids.is_empty() {
+    if sure == Confirmation::DryRun || filter.ids.is_empty() {
         let count = store
             .unfinished(filter)
             .await
             .context("the deliveries cannot be counted")?;
         let deliveries = counted(count, "delivery", "deliveries");
         match sure {
-            Confirmation::OnlyCount => {
+            Confirmation::DryRun => {
                 writeln!(out, "{deliveries} would be discarded.")?;
                 return Ok(true);
             }
             _ if count == 0 => {}
-            Confirmation::NobodyThere => bail!(
+            Confirmation::NoTerminal => bail!(
                 "this would discard {deliveries} for good, and there is no terminal to ask at; say --yes if that is meant"
             ),
             Confirmation::Ask => {

@@ -47,7 +47,7 @@ pub(super) struct Basics {
 impl Resolver<'_> {
     pub(super) fn basics(&mut self) -> Basics {
         let serve = self.root.key("serve");
-        let file: file::Serve = self.decoded(&serve).unwrap_or_default();
+        let file: file::Serve = self.decode(&serve).unwrap_or_default();
         let hooks_address = self.address(
             &serve.key("hooks"),
             &file.hooks,
@@ -67,7 +67,7 @@ impl Resolver<'_> {
                 || hooks.host.is_unspecified()
                 || admin.host.is_unspecified())
         {
-            self.tell(
+            self.report(
                 &serve.key("admin"),
                 "the port is that of `serve.hooks`",
                 Some("each has a port of its own".to_owned()),
@@ -112,7 +112,7 @@ impl Resolver<'_> {
                     let hint =
                         "as in 0.0.0.0 (every interface), 127.0.0.1 (this machine alone) or [::]"
                             .replace(['[', ']'], "");
-                    self.tell(
+                    self.report(
                         &place.key("host"),
                         "expected the IP address of a network interface",
                         Some(hint),
@@ -130,7 +130,7 @@ impl Resolver<'_> {
                 };
                 let parsed = text.parse().ok();
                 if parsed.is_none() {
-                    self.tell(
+                    self.report(
                         &place.key("port"),
                         "expected a port, a number from 0 to 65535",
                         None,
@@ -169,7 +169,7 @@ impl Resolver<'_> {
         match durations::parse(&value) {
             Ok(duration) if (known(least)..=known(most)).contains(&duration) => duration,
             Ok(duration) => {
-                self.tell(
+                self.report(
                     place,
                     format!("`{}` is not from {least} to {most}", written(duration)),
                     None,
@@ -177,7 +177,7 @@ impl Resolver<'_> {
                 known(default)
             }
             Err((message, hint)) => {
-                self.tell(place, message, hint);
+                self.report(place, message, hint);
                 known(default)
             }
         }
@@ -185,7 +185,7 @@ impl Resolver<'_> {
 
     fn hooks(&mut self) -> Hooks {
         let place = self.root.key("hooks");
-        let file: file::Hooks = self.decoded(&place).unwrap_or_default();
+        let file: file::Hooks = self.decode(&place).unwrap_or_default();
         let keys = match file.keys {
             // Whether there is one at all is asked where the program starts, so that a file without keys can be checked
             // anywhere.
@@ -206,7 +206,7 @@ impl Resolver<'_> {
             },
             Some(keys) => {
                 if keys.is_empty() {
-                    self.tell(
+                    self.report(
                         &place.key("keys"),
                         "there must be at least one key",
                         Some(KEYGEN.to_owned()),
@@ -216,7 +216,7 @@ impl Resolver<'_> {
                 for (index, key) in keys.iter().enumerate() {
                     let Some(key) = self.text(key) else { continue };
                     if !is_key(&key) {
-                        self.tell(
+                        self.report(
                             &place.key("keys").item(index),
                             WHAT_A_KEY_IS,
                             Some(KEYGEN.to_owned()),
@@ -233,7 +233,7 @@ impl Resolver<'_> {
             .unwrap_or_else(|| "en".to_owned());
         if LanguageTag::parse(default_language.as_str()).is_err() {
             let hint = "as in `en`, `de` or `pt-BR`".to_owned();
-            self.tell(
+            self.report(
                 &place.key("default_language"),
                 format!("`{default_language}` is no BCP 47 language tag"),
                 Some(hint),
@@ -243,7 +243,7 @@ impl Resolver<'_> {
         if let Some(name) = &client_ip_header
             && http::HeaderName::try_from(name.as_str()).is_err()
         {
-            self.tell(
+            self.report(
                 &place.key("client_ip_header"),
                 format!("`{name}` is no name of a header"),
                 None,
@@ -274,13 +274,13 @@ impl Resolver<'_> {
         let text = self.text(&file::Text(text))?;
         let Some((scheme, path)) = text.split_once("://") else {
             let hint = DATABASE.to_owned();
-            self.tell(&place, "expected the address of a database", Some(hint));
+            self.report(&place, "expected the address of a database", Some(hint));
             return None;
         };
         match scheme {
             "sqlite" if path.starts_with(":memory:") || path.starts_with("file:") => {
                 let hint = FILE.to_owned();
-                self.tell(
+                self.report(
                     &place,
                     "the database must be a file: what is accepted must be there after a restart",
                     Some(hint),
@@ -292,7 +292,7 @@ impl Resolver<'_> {
             }
             "sqlite" => {
                 let hint = FILE.to_owned();
-                self.tell(
+                self.report(
                     &place,
                     "expected the path of a file behind `sqlite://`, and nothing else",
                     Some(hint),
@@ -304,7 +304,7 @@ impl Resolver<'_> {
             }
             "postgres" | "postgresql" => {
                 let hint = SERVER.to_owned();
-                self.tell(
+                self.report(
                     &place,
                     "this is no address of a PostgreSQL database",
                     Some(hint),
@@ -313,7 +313,7 @@ impl Resolver<'_> {
             }
             _ => {
                 let hint = DATABASE.to_owned();
-                self.tell(
+                self.report(
                     &place,
                     "the database must be `sqlite://` or `postgres://`",
                     Some(hint),
@@ -325,7 +325,7 @@ impl Resolver<'_> {
 
     fn log(&mut self) -> Log {
         let place = self.root.key("log");
-        let file: file::Log = self.decoded(&place).unwrap_or_default();
+        let file: file::Log = self.decode(&place).unwrap_or_default();
         let level = match file.level {
             Some(file::Level::Error) => tracing::Level::ERROR,
             Some(file::Level::Warn) => tracing::Level::WARN,
@@ -342,7 +342,7 @@ impl Resolver<'_> {
 
     fn kratos(&mut self) -> Kratos {
         let place = self.root.key("kratos");
-        let file: file::Kratos = self.decoded(&place).unwrap_or_default();
+        let file: file::Kratos = self.decode(&place).unwrap_or_default();
         let auth = file
             .auth
             .as_ref()
@@ -359,7 +359,7 @@ impl Resolver<'_> {
         };
         let Some(text) = &file.admin_url else {
             if file.auth.is_some() {
-                self.tell(
+                self.report(
                     &place.key("auth"),
                     "`auth` is for the admin API, and `admin_url` does not say where that is",
                     None,
@@ -381,7 +381,7 @@ impl Resolver<'_> {
 
     /// Tells that something cannot be done without Kratos's admin API.
     pub(super) fn needs_admin_url(&mut self, place: &Cursor<'_>, what: &str) {
-        self.tell(
+        self.report(
             place,
             format!("{what} needs Kratos's admin API"),
             Some("name its address: `kratos: {admin_url: \"http://kratos:4434\"}`".to_owned()),
@@ -396,7 +396,7 @@ impl Resolver<'_> {
     fn identifiers(&mut self, place: &Cursor<'_>, schema: &file::Text) -> Option<Identifiers> {
         let text = self.text(schema)?;
         let Some(path) = text.strip_prefix("file://") else {
-            self.tell(
+            self.report(
                 place,
                 "expected the address of a file",
                 Some("as in file:///etc/config/kratos/identity.schema.json".to_owned()),
@@ -417,7 +417,7 @@ impl Resolver<'_> {
                 Some(identifiers)
             }
             Err(message) => {
-                self.tell(place, message, None);
+                self.report(place, message, None);
                 None
             }
         }
@@ -425,7 +425,7 @@ impl Resolver<'_> {
 
     fn reconcile(&mut self) -> Reconcile {
         let place = self.root.key("reconcile");
-        let file: file::Reconcile = self.decoded(&place).unwrap_or_default();
+        let file: file::Reconcile = self.decode(&place).unwrap_or_default();
         let every = file
             .every
             .as_ref()
@@ -437,7 +437,7 @@ impl Resolver<'_> {
             let text = self.text(since)?;
             let moment = moment(&text);
             if moment.is_none() {
-                self.tell(
+                self.report(
                     &place.key("since"),
                     "expected a day or a moment",
                     Some("as in 2026-11-01 or 2026-11-01T12:00:00Z".to_owned()),
@@ -466,7 +466,7 @@ impl Resolver<'_> {
 
     fn retention(&mut self) -> Retention {
         let place = self.root.key("retention");
-        let file: file::Retention = self.decoded(&place).unwrap_or_default();
+        let file: file::Retention = self.decode(&place).unwrap_or_default();
         Retention {
             deliveries: self.duration(
                 &place.key("deliveries"),
@@ -504,7 +504,7 @@ impl Resolver<'_> {
         match text.trim().parse::<f64>() {
             Ok(number) if (least..=most).contains(&number) => number,
             _ => {
-                self.tell(
+                self.report(
                     place,
                     format!("expected a number from {least} to {most}"),
                     None,

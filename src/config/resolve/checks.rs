@@ -31,7 +31,7 @@ impl<'a> Resolver<'a> {
         for entry in place.entries() {
             let place = place.key(&entry.key);
             self.name(&place, entry, "a check");
-            let Some(file) = self.decoded::<file::Check>(&place) else {
+            let Some(file) = self.decode::<file::Check>(&place) else {
                 continue;
             };
             let flows = chosen_flows(&file)
@@ -53,7 +53,7 @@ impl<'a> Resolver<'a> {
         let mut checks = Vec::new();
         for entry in place.entries() {
             let place = place.key(&entry.key);
-            let Some(file) = self.decoded::<file::Check>(&place) else {
+            let Some(file) = self.decode::<file::Check>(&place) else {
                 continue;
             };
             let both = Flow::CHECKED.to_vec();
@@ -84,7 +84,7 @@ impl<'a> Resolver<'a> {
             .as_ref()
             .and_then(|field| self.field(&place.key("field"), field));
         if file.required && file.field.is_none() {
-            self.tell(&place.key("required"), "`required` needs a `field`", None);
+            self.report(&place.key("required"), "`required` needs a `field`", None);
         }
         let scopes = self.scopes(name, file, &flows);
         let when = file
@@ -127,7 +127,7 @@ impl<'a> Resolver<'a> {
         };
         if mode == Mode::Observe && !file.set.is_empty() {
             let hint = "take out `set`, or let it `enforce`".to_owned();
-            self.tell(
+            self.report(
                 &place.key("set"),
                 "a check that only observes changes nothing",
                 Some(hint),
@@ -136,7 +136,7 @@ impl<'a> Resolver<'a> {
         let set = self.sets(&place.key("set"), &file.set, &scopes.after);
         let after = self.after(name, &place.key("after"), &file.after);
         if flows.is_empty() {
-            self.tell(
+            self.report(
                 &place.key("flows"),
                 "a check without flows never runs",
                 Some("name `registration`, `settings` or both".to_owned()),
@@ -211,14 +211,14 @@ impl<'a> Resolver<'a> {
         before: &Scope,
     ) -> Option<Reserve> {
         if check.ask.is_some() {
-            self.tell(
+            self.report(
                 place,
                 "`ask` and `reserve` stand beside each other",
                 Some("a check does one or the other; make two of it".to_owned()),
             );
         }
         if matches!(check.mode, file::Mode::Observe) {
-            self.tell(
+            self.report(
                 place,
                 "a check that only observes takes nothing",
                 Some("let it `enforce`".to_owned()),
@@ -232,13 +232,13 @@ impl<'a> Resolver<'a> {
             .filter(|root| *root != Variable::Checks)
             .chain([Variable::Taken])
             .collect();
-        let later = self.scope(&roots, Vec::new());
+        let saturating_add = self.scope(&roots, Vec::new());
         let take = self.request(&place.key("take"), &file.take, before);
         let confirm = file
             .confirm
             .as_ref()
-            .and_then(|confirm| self.request(&place.key("confirm"), confirm, &later));
-        let release = self.request(&place.key("release"), &file.release, &later);
+            .and_then(|confirm| self.request(&place.key("confirm"), confirm, &saturating_add));
+        let release = self.request(&place.key("release"), &file.release, &saturating_add);
         Some(Reserve {
             take: take?,
             confirm,
@@ -251,14 +251,14 @@ impl<'a> Resolver<'a> {
         let defers = |policy: &Policy| *policy == Policy::Defer;
         if !defers(&unavailable.default) && !unavailable.chosen.values().any(defers) {
             if file.late_refusal.is_some() && file.reserve.is_none() {
-                self.tell(
+                self.report(
                     &place.key("late_refusal"),
                     "nothing of this check is ever late",
                     Some("it goes with `unavailable: defer` or `reserve`".to_owned()),
                 );
             }
             if file.on_expiry.is_some() {
-                self.tell(
+                self.report(
                     &place.key("on_expiry"),
                     "no question of this check is ever deferred",
                     Some("it goes with `unavailable: defer`".to_owned()),
@@ -269,10 +269,10 @@ impl<'a> Resolver<'a> {
         let place = place.key("unavailable");
         if file.reserve.is_some() {
             let hint = "choose `refuse` or `accept`".to_owned();
-            self.tell(&place, "what is reserved cannot be deferred", Some(hint));
+            self.report(&place, "what is reserved cannot be deferred", Some(hint));
         } else if file.ask.is_none() {
             let hint = "add `ask`, or choose `refuse` or `accept`".to_owned();
-            self.tell(
+            self.report(
                 &place,
                 "a check that asks nobody cannot be deferred",
                 Some(hint),
@@ -283,14 +283,14 @@ impl<'a> Resolver<'a> {
             .any(|kind| unavailable.chosen.get(kind).is_some_and(defers));
         if expression {
             let hint = "choose `refuse` or `accept`".to_owned();
-            self.tell(
+            self.report(
                 &place.key("expression"),
                 "a question that cannot be built cannot be put later",
                 Some(hint),
             );
         }
         if matches!(file.mode, file::Mode::Observe) {
-            self.tell(
+            self.report(
                 &place,
                 "a check that only observes defers nothing",
                 Some("choose `refuse` or `accept`".to_owned()),
@@ -309,7 +309,7 @@ impl<'a> Resolver<'a> {
         for (check, place) in checks {
             let notifies = check.on_late_refusal == Some(OnLateRefusal::Notify);
             if notifies && check.can_refuse_late() && !heard {
-                self.tell(
+                self.report(
                     &place.key("late_refusal"),
                     "nobody is notified",
                     Some("add a delivery with `events: [check.refused]`".to_owned()),
@@ -319,7 +319,7 @@ impl<'a> Resolver<'a> {
                 continue;
             }
             if let Some(other) = check.reads_late().first() {
-                self.tell(
+                self.report(
                     place,
                     format!(
                         "the answer to `{other}` is not there any more when a deferred check is asked again"
@@ -335,7 +335,7 @@ impl<'a> Resolver<'a> {
         match Field::parse(&text) {
             Ok(field) => Some(field),
             Err(error) => {
-                self.tell(place, error.to_string(), None);
+                self.report(place, error.to_string(), None);
                 None
             }
         }
@@ -350,7 +350,7 @@ impl<'a> Resolver<'a> {
     ) -> Option<Condition> {
         match condition {
             file::Condition::Status(_) if !asks => {
-                self.tell(
+                self.report(
                     place,
                     "a status is that of an answer, and nobody is asked",
                     Some("add `ask`, or write an expression".to_owned()),
@@ -358,7 +358,7 @@ impl<'a> Resolver<'a> {
                 None
             }
             file::Condition::Status(status) if !(100..=599).contains(status) => {
-                self.tell(place, format!("{status} is no HTTP status"), None);
+                self.report(place, format!("{status} is no HTTP status"), None);
                 None
             }
             file::Condition::Status(status) => Some(Condition::Status(*status)),
@@ -366,7 +366,7 @@ impl<'a> Resolver<'a> {
                 if text.trim().parse::<u16>().is_ok() =>
             {
                 let hint = format!("take the quotes away: {}", text.trim());
-                self.tell(place, "a status is a number, not a text", Some(hint));
+                self.report(place, "a status is a number, not a text", Some(hint));
                 None
             }
             file::Condition::Expression(expression) => self
@@ -439,18 +439,18 @@ impl<'a> Resolver<'a> {
             let value = self.json(&place, value, scope);
             match names.first().map(String::as_str) {
                 _ if names.iter().any(String::is_empty) => {
-                    self.tell(&place, format!("`{path}` has an empty name in it"), None);
+                    self.report(&place, format!("`{path}` has an empty name in it"), None);
                 }
                 Some(whole @ ("traits" | "metadata_public")) if names.len() == 1 => {
                     let hint = format!("name what is set, as in `{whole}.company`");
-                    self.tell(&place, format!("all of `{whole}` would be set"), Some(hint));
+                    self.report(&place, format!("all of `{whole}` would be set"), Some(hint));
                 }
                 Some("traits" | "metadata_public") => {
                     sets.extend(value.map(|value| Set { path: names, value }));
                 }
                 Some("metadata_admin") => {
                     let message = "`metadata_admin` cannot be set before saving: Kratos does not show it to hooks, so it would be wiped";
-                    self.tell(
+                    self.report(
                         &place,
                         message,
                         Some("use `metadata_public`, or `save` in a delivery".to_owned()),
@@ -459,7 +459,7 @@ impl<'a> Resolver<'a> {
                 first => {
                     let hint =
                         did_you_mean(first.unwrap_or_default(), ["traits", "metadata_public"]);
-                    self.tell(
+                    self.report(
                         &place,
                         format!("`{path}` is neither in `traits` nor in `metadata_public`"),
                         hint,
@@ -479,7 +479,7 @@ impl<'a> Resolver<'a> {
             };
             let place = place.item(index);
             if other == name {
-                self.tell(&place, format!("`{name}` waits for itself"), None);
+                self.report(&place, format!("`{name}` waits for itself"), None);
             } else if known.contains(&other) {
                 after.push(other);
             } else {
@@ -491,7 +491,7 @@ impl<'a> Resolver<'a> {
                 };
                 let hint = did_you_mean(&other, names())
                     .unwrap_or_else(|| format!("the other checks are {}", listed(names())));
-                self.tell(&place, format!("no check is named `{other}`"), Some(hint));
+                self.report(&place, format!("no check is named `{other}`"), Some(hint));
             }
         }
         after

@@ -30,7 +30,7 @@ impl<'a> Resolver<'a> {
         for entry in place.entries() {
             let place = place.key(&entry.key);
             self.name(&place, entry, "a delivery");
-            let Some(file) = self.decoded::<file::Delivery>(&place) else {
+            let Some(file) = self.decode::<file::Delivery>(&place) else {
                 continue;
             };
             plans.extend(self.delivery(&entry.key, &place, &file));
@@ -60,7 +60,7 @@ impl<'a> Resolver<'a> {
         let scope = self.scope(&roots, Vec::new());
         if file.events.is_empty() {
             let hint = "name `identity.created`, `identity.updated` or both".to_owned();
-            self.tell(
+            self.report(
                 &place.key("events"),
                 "a delivery without events is never made",
                 Some(hint),
@@ -134,7 +134,7 @@ impl<'a> Resolver<'a> {
             ..Schedule::DELIVERIES
         };
         if schedule.longest < schedule.first {
-            self.tell(
+            self.report(
                 &place.key("longest_pause"),
                 "the longest pause is shorter than the first",
                 None,
@@ -167,7 +167,7 @@ impl<'a> Resolver<'a> {
                 let hint = did_you_mean(first, SAVED)
                     .filter(|_| !SAVED.contains(&first))
                     .unwrap_or_else(|| "as in `metadata_admin.crm_id`".to_owned());
-                self.tell(
+                self.report(
                     &place,
                     format!(
                         "`{path}` is no place in `metadata_admin`, `metadata_public` or `traits`"
@@ -185,7 +185,7 @@ impl<'a> Resolver<'a> {
                     "`{path}` and `{}` lie one inside the other",
                     other.path.join(".")
                 );
-                self.tell(&place, message, None);
+                self.report(&place, message, None);
                 continue;
             }
             saves.extend(value.map(|value| Save { path: names, value }));

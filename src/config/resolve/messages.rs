@@ -91,11 +91,11 @@ impl<'a> Resolver<'a> {
                 .find(|(name, ..)| *name == entry.key)
                 .map(|(_, id, ..)| *id);
             self.number(&place, own, None);
-            let Some(file) = self.decoded::<file::NamedMessage>(&place) else {
+            let Some(file) = self.decode::<file::NamedMessage>(&place) else {
                 continue;
             };
             if file.id.is_none() && own.is_none() {
-                self.tell(
+                self.report(
                     &place,
                     "`id` is missing",
                     Some(format!(
@@ -142,7 +142,7 @@ impl<'a> Resolver<'a> {
         }
         if !THEIRS.contains(&id) {
             let message = format!("{id} is not from {} to {}", THEIRS.start(), THEIRS.end());
-            self.tell(
+            self.report(
                 &at,
                 message,
                 Some("Kratos's own numbers and Vestibule's lie outside".to_owned()),
@@ -155,7 +155,7 @@ impl<'a> Resolver<'a> {
                 "{id} is the id of `{}` already (line {})",
                 first.path, first.at.line
             );
-            self.tell(
+            self.report(
                 &at,
                 message,
                 Some("each message has a number of its own".to_owned()),
@@ -181,7 +181,7 @@ impl<'a> Resolver<'a> {
             if LanguageTag::parse(tag.as_str()).is_err() {
                 let hint =
                     "a text stands under its language, as in `en`, `de` or `pt-BR`".to_owned();
-                self.tell(
+                self.report(
                     &place,
                     format!("`{tag}` is no BCP 47 language tag"),
                     Some(hint),
@@ -192,7 +192,7 @@ impl<'a> Resolver<'a> {
                 .iter()
                 .find(|(other, _)| other.eq_ignore_ascii_case(tag))
             {
-                self.tell(
+                self.report(
                     &place,
                     format!("`{tag}` and `{other}` are the same language"),
                     None,
@@ -202,11 +202,11 @@ impl<'a> Resolver<'a> {
             match text {
                 Value::String(text) if text.trim().is_empty() => self.no_words(&place),
                 Value::String(text) => texts.push((tag.clone(), text.clone())),
-                _ => self.tell(&place, "expected a text", None),
+                _ => self.report(&place, "expected a text", None),
             }
         }
         if file.texts.is_empty() {
-            self.tell(
+            self.report(
                 place,
                 "there is no text in any language",
                 Some("as in {id: 4900101, en: \"…\"}".to_owned()),
@@ -216,7 +216,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn no_words(&mut self, place: &Cursor<'_>) {
-        self.tell(
+        self.report(
             place,
             "there are no words here",
             Some("the person is to know what is wrong".to_owned()),

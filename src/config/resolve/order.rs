@@ -23,7 +23,7 @@ impl<'a> Resolver<'a> {
             }
             if let Some(circle) = circle(&check.name, &waits) {
                 let names: Vec<String> = circle.iter().map(|name| format!("`{name}`")).collect();
-                self.tell(
+                self.report(
                     place,
                     format!(
                         "checks wait for each other in a circle: {}",
@@ -62,7 +62,7 @@ impl<'a> Resolver<'a> {
                     let place = place.key("set").key(&written);
                     let hint = (check.name != earlier.name)
                         .then(|| "one of them would be lost; choose another path".to_owned());
-                    self.tell(&place, message, hint);
+                    self.report(&place, message, hint);
                 }
             }
         }

@@ -37,7 +37,7 @@ impl<'a> Resolver<'a> {
             [(method, verb, template)] => Some((*method, place.key(verb), *template)),
             [] => {
                 let hint = format!("name a path under one of {}", listed(VERBS));
-                self.tell(place, "it is not said what to ask for", Some(hint));
+                self.report(place, "it is not said what to ask for", Some(hint));
                 None
             }
             several => {
@@ -45,7 +45,7 @@ impl<'a> Resolver<'a> {
                     "{} stand beside each other",
                     listed(several.iter().map(|(_, verb, _)| *verb))
                 );
-                self.tell(place, message, Some("a request is one of them".to_owned()));
+                self.report(place, message, Some("a request is one of them".to_owned()));
                 None
             }
         };
@@ -60,7 +60,7 @@ impl<'a> Resolver<'a> {
         let (method, target_place, path) = target?;
         if has_fragment(&path.0) {
             let hint = "a `#` in a path is written `%23`".to_owned();
-            self.tell(
+            self.report(
                 &target_place,
                 "what is behind `#` is never sent",
                 Some(hint),
@@ -92,7 +92,7 @@ impl<'a> Resolver<'a> {
         }
         let hint = did_you_mean(&name, known.clone())
             .unwrap_or_else(|| format!("the services are {}", listed(known)));
-        self.tell(place, format!("no service is named `{name}`"), Some(hint));
+        self.report(place, format!("no service is named `{name}`"), Some(hint));
         None
     }
 
@@ -115,7 +115,7 @@ impl<'a> Resolver<'a> {
                 "a path begins with `/`"
             };
             let hint = "write the path alone, or take out `service`".to_owned();
-            self.tell(
+            self.report(
                 place,
                 message,
                 Some(hint).filter(|_| template.0.starts_with("http")),
@@ -137,7 +137,7 @@ impl<'a> Resolver<'a> {
             Ok(split) => split,
             Err(message) => {
                 let hint = "write http://host/path, or name a `service` for the path".to_owned();
-                self.tell(place, message, Some(hint));
+                self.report(place, message, Some(hint));
                 return None;
             }
         };
@@ -194,7 +194,7 @@ impl<'a> Resolver<'a> {
         let has_body = file.json.is_some() || file.form.is_some();
         if file.json.is_some() && file.form.is_some() {
             let hint = "a body is one or the other".to_owned();
-            self.tell(
+            self.report(
                 &place.key("form"),
                 "`json` and `form` stand beside each other",
                 Some(hint),
@@ -203,7 +203,7 @@ impl<'a> Resolver<'a> {
         }
         if has_body && method == Some(Method::Get) {
             let key = if file.json.is_some() { "json" } else { "form" };
-            self.tell(
+            self.report(
                 &place.key(key),
                 "a `get` has no body",
                 Some("use `query`, or `post`".to_owned()),
@@ -248,7 +248,7 @@ impl<'a> Resolver<'a> {
                     // `{value}` without quotes is a section with one empty key to YAML.
                     if member.is_null() && members.len() == 1 && looks_like_expression(name) {
                         let hint = format!("quote it: {}", quoted(&format!("{{{name}}}")));
-                        self.tell(
+                        self.report(
                             place,
                             "a value that begins with `{` is a section of keys in YAML",
                             Some(hint),

@@ -32,7 +32,7 @@ impl Resolver<'_> {
         for entry in place.entries() {
             let place = place.key(&entry.key);
             self.name(&place, entry, "a service");
-            let Some(file) = self.decoded::<file::Service>(&place) else {
+            let Some(file) = self.decode::<file::Service>(&place) else {
                 continue;
             };
             let url = self.service_url(&place.key("url"), &file.url);
@@ -76,7 +76,7 @@ impl Resolver<'_> {
         match service_url(&text) {
             Ok(url) => Some(url),
             Err((message, hint)) => {
-                self.tell(place, message, hint);
+                self.report(place, message, hint);
                 None
             }
         }
@@ -102,9 +102,9 @@ impl Resolver<'_> {
 
     pub(super) fn header_name(&mut self, place: &Cursor<'_>, name: &str) {
         if http::HeaderName::try_from(name).is_err() {
-            self.tell(place, format!("`{name}` is no name of a header"), None);
+            self.report(place, format!("`{name}` is no name of a header"), None);
         } else if OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
-            self.tell(
+            self.report(
                 place,
                 format!("`{name}` is made by Vestibule itself"),
                 Some("take it out".to_owned()),
@@ -114,7 +114,7 @@ impl Resolver<'_> {
 
     pub(super) fn header_value(&mut self, place: &Cursor<'_>, value: &str) {
         if http::HeaderValue::try_from(value).is_err() {
-            self.tell(
+            self.report(
                 place,
                 "the value has a character that a header cannot hold",
                 None,
@@ -158,7 +158,7 @@ impl Resolver<'_> {
                     .collect()
             }
             _ => {
-                self.tell(
+                self.report(
                     place,
                     "expected either `secret`, or `secrets` with at least one",
                     Some("write `sign: {secret: \"${env:CRM_SECRET}\"}`".to_owned()),
@@ -170,7 +170,7 @@ impl Resolver<'_> {
         for (place, secret) in secrets {
             match self.text(secret).map(|text| SigningKey::parse(&text)) {
                 Some(Ok(key)) => keys.push(key),
-                Some(Err(error)) => self.tell(
+                Some(Err(error)) => self.report(
                     &place,
                     error.to_string(),
                     Some("`vestibule keygen --signing` makes one".to_owned()),
@@ -193,7 +193,7 @@ impl Resolver<'_> {
             file::Auth::BasicAuth(file::BasicAuth { user, password }) => {
                 let (user, password) = (self.text(user)?, self.text(password)?);
                 if user.contains(':') {
-                    self.tell(
+                    self.report(
                         &place.key("user"),
                         "a user's name in basic auth holds no `:`",
                         None,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::account::Account;
 use super::form::Form;
 use super::visit::{Method, SignUpInput};
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::kratos::Flow as Kind;
 
 /// Kratos's public address in kratos-config/kratos.yml.
@@ -64,7 +64,7 @@ impl Flow {
         let action = format!("{KRATOS}/self-service/{kind}?flow={}", self.id);
         let mut flow = json!({
             "id": self.id, "type": "browser",
-            "issued_at": self.issued_at, "expires_at": later(self.issued_at, Duration::from_hours(1)),
+            "issued_at": self.issued_at, "expires_at": saturating_add(self.issued_at, Duration::from_hours(1)),
             "request_url": format!("{KRATOS}/self-service/{kind}/browser"),
             "state": "choose_method", "organization_id": null,
             "ui": {"action": action, "method": "POST", "nodes": self.form.nodes, "messages": self.form.messages},

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Behaviour, RequestLog, Service};
-use crate::app::told_to_stop;
+use crate::app::shutdown_signal;
 use crate::demo::walkthrough::say;
 
 struct Both {
@@ -60,7 +60,7 @@ pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
     say(
         "  PUT  /switch                 {\"register\": \"works|slow|busy|broken|down\"}, the same for \"crm\"",
     );
-    told_to_stop().await?;
+    shutdown_signal().await?;
     handle.stop(false).await;
     let _ = serving.await;
     Ok(())

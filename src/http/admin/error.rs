@@ -100,7 +100,7 @@ impl ApiError {
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         tracing::error!(
-            error = error.in_full(),
+            error = error.error_chain(),
             "The database did not do what an operator asked for"
         );
         Self::new(

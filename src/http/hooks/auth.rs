@@ -7,7 +7,7 @@ pub use crate::kratos::snippet::KEY_HEADER;
 
 /// Whether the request carries one of the keys. All keys are compared, so that the time taken does not tell
 /// which one was right.
-pub fn proves(request: &HttpRequest, keys: &[Secret]) -> bool {
+pub fn is_authorized(request: &HttpRequest, keys: &[Secret]) -> bool {
     let given = request
         .headers()
         .get(KEY_HEADER)

@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 
-use crate::base::clock::{Timestamp, later, milliseconds};
+use crate::base::clock::{Timestamp, milliseconds, saturating_add};
 use crate::base::telemetry::Trace;
 use crate::http::hooks::auth;
 use crate::http::hooks::idempotency::{Key, RunOn};
@@ -55,32 +55,32 @@ pub enum BodyError {
 }
 
 /// `POST /hooks/{flow}/{stage}?method={method}`
-pub async fn answer(
+pub async fn handle(
     flow: Flow,
     stage: Stage,
     request: HttpRequest,
     payload: Payload,
-    door: Data<HookState>,
+    state: Data<HookState>,
 ) -> HttpResponse {
-    let at = door.clock.now();
-    let until = later(at, door.deadline.saturating_sub(TO_WRITE_THE_ANSWER));
+    let at = state.clock.now();
+    let until = saturating_add(at, state.deadline.saturating_sub(TO_WRITE_THE_ANSWER));
     let hook = Hook {
         flow,
         stage,
         method: method(request.query_string()),
     };
-    let proved = auth::proves(&request, &door.keys);
-    let body = read(payload, &door, until, if proved { MAX_BODY } else { 0 }).await;
+    let proved = auth::is_authorized(&request, &state.keys);
+    let body = read(payload, &state, until, if proved { MAX_BODY } else { 0 }).await;
     if !proved {
         tracing::error!(
             hook.flow = %flow, hook.stage = %stage, hook.method = hook.method,
             "A call without a valid key was refused; `auth.config.value` of this hook in kratos.yml must be one of `hooks.keys`"
         );
         if stage == Stage::Post {
-            door.alarm("unauthorized");
+            state.count_lost_post("unauthorized");
         }
-        let reply = door.refuse(RefusalStatus::Unauthorized, &door.builtin.not_possible);
-        return counted(&door, &hook, at, HookResponse::new(reply, "unauthorized"));
+        let reply = state.reject(RefusalStatus::Unauthorized, &state.builtin.not_possible);
+        return counted(&state, &hook, at, HookResponse::new(reply, "unauthorized"));
     }
     let header = |name: &str| {
         request
@@ -103,49 +103,65 @@ pub async fn answer(
         trigger,
     };
     let work = {
-        let door = Arc::clone(&door);
+        let state = Arc::clone(&state);
         async move {
             match stage {
                 // On the heap, for what they hold on their way is large.
-                Stage::Pre if flow.signs_in() => sign_in::answer(&door, &call),
-                Stage::Pre => Box::pin(pre::answer(&door, &call)).await,
-                Stage::Post => Box::pin(post::answer(&door, &call)).await,
+                Stage::Pre if flow.signs_in() => sign_in::answer(&state, &call),
+                Stage::Pre => Box::pin(pre::answer(&state, &call)).await,
+                Stage::Post => Box::pin(post::answer(&state, &call)).await,
             }
         }
     };
     let place = match stage {
         Stage::Pre if flow.signs_in() => RunOn::Caller,
         // A connection to the database must not belong to a thread that ends before it.
-        Stage::Pre if door.checks.are_quick() && !door.pending.reads_record(&hook) => RunOn::Caller,
+        Stage::Pre if state.checks.are_quick() && !state.pending.reads_record(&hook) => {
+            RunOn::Caller
+        }
         _ => RunOn::MainRuntime,
     };
     // The work ends by itself in time, unless an expression takes too long or something in us broke.
-    let latest = later(at, door.deadline.saturating_sub(TO_WRITE_THE_ANSWER / 5));
-    let answer = door
+    let latest = saturating_add(at, state.deadline.saturating_sub(TO_WRITE_THE_ANSWER / 5));
+    let answer = state
         .clock
-        .before(latest, door.answers.once(key, place, work))
+        .timeout_at(latest, state.idempotency.run_once(key, place, work))
         .await;
-    let answer = answer.flatten().unwrap_or_else(|| door.broken(&hook));
-    counted(&door, &hook, at, answer)
+    let answer = answer
+        .flatten()
+        .unwrap_or_else(|| state.internal_error(&hook));
+    counted(&state, &hook, at, answer)
 }
 
 /// A hook's URL called with another verb than POST.
-pub async fn wrong_verb(payload: Payload, door: Data<HookState>) -> HttpResponse {
-    let _ = read(payload, &door, later(door.clock.now(), door.deadline), 0).await;
+pub async fn method_not_allowed(payload: Payload, state: Data<HookState>) -> HttpResponse {
+    let _ = read(
+        payload,
+        &state,
+        saturating_add(state.clock.now(), state.deadline),
+        0,
+    )
+    .await;
     tracing::error!(
         "A hook was called with another verb than POST; write `method: POST` at this hook in kratos.yml"
     );
-    let reply = door.refuse(RefusalStatus::MethodNotAllowed, &door.builtin.not_possible);
+    let reply = state.reject(RefusalStatus::MethodNotAllowed, &state.builtin.not_possible);
     HttpResponse::from(HookResponse::new(reply, "wrong_verb"))
 }
 
 /// Any other URL.
-pub async fn unknown(
+pub async fn not_found(
     request: HttpRequest,
     payload: Payload,
-    door: Data<HookState>,
+    state: Data<HookState>,
 ) -> HttpResponse {
-    let _ = read(payload, &door, later(door.clock.now(), door.deadline), 0).await;
+    let _ = read(
+        payload,
+        &state,
+        saturating_add(state.clock.now(), state.deadline),
+        0,
+    )
+    .await;
     if request.path().starts_with("/hooks") {
         tracing::error!(
             "A hook was called that is not there; the URLs are /hooks/registration/pre, /hooks/registration/post, \
@@ -153,7 +169,7 @@ pub async fn unknown(
              /hooks/verification/post"
         );
     }
-    let reply = door.refuse(RefusalStatus::NotFound, &door.builtin.not_possible);
+    let reply = state.reject(RefusalStatus::NotFound, &state.builtin.not_possible);
     HttpResponse::from(HookResponse::new(reply, "unknown"))
 }
 
@@ -174,10 +190,10 @@ fn method(query: &str) -> String {
     }
 }
 
-fn counted(door: &HookState, hook: &Hook, at: Timestamp, answer: HookResponse) -> HttpResponse {
+fn counted(state: &HookState, hook: &Hook, at: Timestamp, answer: HookResponse) -> HttpResponse {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of one call")]
-    let seconds = milliseconds(at, door.clock.now()) as f64 / 1000.0;
-    door.count(hook, answer.outcome, seconds);
+    let seconds = milliseconds(at, state.clock.now()) as f64 / 1000.0;
+    state.count(hook, answer.outcome, seconds);
     HttpResponse::from(answer)
 }
 
@@ -185,7 +201,7 @@ fn counted(door: &HookState, hook: &Hook, at: Timestamp, answer: HookResponse) -
 /// our answer.
 async fn read(
     mut payload: Payload,
-    door: &HookState,
+    state: &HookState,
     until: Timestamp,
     most: usize,
 ) -> Result<Bytes, BodyError> {
@@ -207,8 +223,9 @@ async fn read(
             Err(BodyError::TooLarge)
         }
     };
-    door.clock
-        .before(until, all)
+    state
+        .clock
+        .timeout_at(until, all)
         .await
         .unwrap_or(Err(BodyError::Incomplete))
 }

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::http::hooks::response::HookResponse;
 use crate::kratos::Hook;
 
@@ -91,7 +91,7 @@ pub struct IdempotencyCache {
 
 #[derive(Debug, Default)]
 struct Entries {
-    works: HashMap<Key, (u64, Action)>,
+    in_flight: HashMap<Key, (u64, Action)>,
     /// Done, oldest first: key, number, when to forget it, size.
     done: VecDeque<(Key, u64, Timestamp, usize)>,
     bytes: usize,
@@ -111,7 +111,12 @@ impl IdempotencyCache {
 
     /// The answer to the call `key`: of the work that is under way or done, else of `work`, which then runs
     /// to its end even if nobody waits any more. `None` if the work panicked.
-    pub async fn once<F>(self: &Arc<Self>, key: Key, place: RunOn, work: F) -> Option<HookResponse>
+    pub async fn run_once<F>(
+        self: &Arc<Self>,
+        key: Key,
+        place: RunOn,
+        work: F,
+    ) -> Option<HookResponse>
     where
         F: Future<Output = HookResponse> + Send + 'static,
     {
@@ -125,15 +130,15 @@ impl IdempotencyCache {
         {
             return self.finish(key, number, answer.ok(), tell);
         }
-        let answers = Arc::clone(self);
+        let idempotency = Arc::clone(self);
         self.runtime.spawn(async move {
-            answers.finish(key, number, work.await.ok(), tell);
+            idempotency.finish(key, number, work.await.ok(), tell);
         });
         told.await.ok()
     }
 
     /// Runs something in the background.
-    pub fn aside(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(work);
     }
 
@@ -141,14 +146,14 @@ impl IdempotencyCache {
     fn join(&self, key: Key) -> Result<Action, (oneshot::Sender<HookResponse>, u64, Action)> {
         let mut kept = self.kept();
         kept.forget_before(self.clock.now());
-        if let Some((_, work)) = kept.works.get(&key) {
+        if let Some((_, work)) = kept.in_flight.get(&key) {
             return Ok(work.clone());
         }
         let (tell, told) = oneshot::channel();
         let told = told.shared();
         let number = kept.next;
         kept.next += 1;
-        kept.works.insert(key, (number, told.clone()));
+        kept.in_flight.insert(key, (number, told.clone()));
         Err((tell, number, told))
     }
 
@@ -162,12 +167,12 @@ impl IdempotencyCache {
         let mut kept = self.kept();
         let size = answer
             .as_ref()
-            .filter(|answer| answer.may_be_repeated())
+            .filter(|answer| answer.is_cacheable())
             .map(HookResponse::size);
         match (size, key.has_trigger) {
             (Some(size), true) => {
                 kept.bytes += size;
-                let until = later(self.clock.now(), REMEMBERED_FOR);
+                let until = saturating_add(self.clock.now(), REMEMBERED_FOR);
                 kept.done.push_back((key, number, until, size));
                 while kept.done.len() > MOST_ANSWERS || kept.bytes > MOST_BYTES {
                     kept.forget_oldest();
@@ -175,7 +180,7 @@ impl IdempotencyCache {
             }
             // Without a trigger id, an equal call later on is another person's or another try.
             _ => {
-                kept.works.remove(&key);
+                kept.in_flight.remove(&key);
             }
         }
         drop(kept);
@@ -219,11 +224,11 @@ impl Entries {
         if let Some((key, number, _, size)) = self.done.pop_front() {
             self.bytes -= size;
             if self
-                .works
+                .in_flight
                 .get(&key)
                 .is_some_and(|(known, _)| *known == number)
             {
-                self.works.remove(&key);
+                self.in_flight.remove(&key);
             }
         }
     }
@@ -246,34 +251,34 @@ mod tests {
     }
 
     struct EvaluationContext {
-        answers: Arc<IdempotencyCache>,
+        idempotency: Arc<IdempotencyCache>,
         hand: crate::base::clock::ManualClock,
-        works: Arc<AtomicUsize>,
+        in_flight: Arc<AtomicUsize>,
     }
 
     fn scene() -> EvaluationContext {
-        let (clock, hand) = Clock::by_hand(Timestamp::UNIX_EPOCH);
+        let (clock, hand) = Clock::manual(Timestamp::UNIX_EPOCH);
         EvaluationContext {
-            answers: Arc::new(IdempotencyCache::new(clock)),
+            idempotency: Arc::new(IdempotencyCache::new(clock)),
             hand,
-            works: Arc::default(),
+            in_flight: Arc::default(),
         }
     }
 
     impl EvaluationContext {
         async fn call(&self, key: Key, reply: Reply) -> Option<HookResponse> {
-            let works = Arc::clone(&self.works);
-            self.answers
-                .once(key, RunOn::Caller, async move {
-                    works.fetch_add(1, Ordering::SeqCst);
+            let in_flight = Arc::clone(&self.in_flight);
+            self.idempotency
+                .run_once(key, RunOn::Caller, async move {
+                    in_flight.fetch_add(1, Ordering::SeqCst);
                     tokio::task::yield_now().await;
                     HookResponse::new(reply, "test")
                 })
                 .await
         }
 
-        fn works(&self) -> usize {
-            self.works.load(Ordering::SeqCst)
+        fn in_flight(&self) -> usize {
+            self.in_flight.load(Ordering::SeqCst)
         }
     }
 
@@ -281,23 +286,21 @@ mod tests {
     async fn the_same_call_is_worked_on_once_also_at_the_same_moment() {
         let scene = scene();
         let one = key(Some("t"), "b");
-        let (first, second) = tokio::join!(
-            scene.call(one, Reply::Yes),
-            scene.call(one, Reply::AskAgain)
-        );
+        let (first, second) =
+            tokio::join!(scene.call(one, Reply::Yes), scene.call(one, Reply::Retry));
         assert_eq!(first.unwrap().status, 204);
         assert_eq!(second.unwrap().status, 204);
-        assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 204);
-        assert_eq!(scene.works(), 1);
+        assert_eq!(scene.call(one, Reply::Retry).await.unwrap().status, 204);
+        assert_eq!(scene.in_flight(), 1);
         scene.call(key(Some("t"), "other body"), Reply::Yes).await;
         scene
             .call(key(Some("other trigger"), "b"), Reply::Yes)
             .await;
-        assert_eq!(scene.works(), 3);
+        assert_eq!(scene.in_flight(), 3);
         scene.hand.advance(REMEMBERED_FOR);
         scene.call(one, Reply::Yes).await;
-        assert_eq!(scene.works(), 4);
-        assert_eq!(scene.answers.len(), 1);
+        assert_eq!(scene.in_flight(), 4);
+        assert_eq!(scene.idempotency.len(), 1);
     }
 
     #[tokio::test]
@@ -305,17 +308,17 @@ mod tests {
         let scene = scene();
         let one = key(None, "b");
         tokio::join!(scene.call(one, Reply::Yes), scene.call(one, Reply::Yes));
-        assert_eq!(scene.works(), 1);
+        assert_eq!(scene.in_flight(), 1);
         scene.call(one, Reply::Yes).await;
-        assert_eq!(scene.works(), 2);
-        assert!(scene.answers.is_empty());
+        assert_eq!(scene.in_flight(), 2);
+        assert!(scene.idempotency.is_empty());
     }
 
     #[tokio::test]
     async fn an_answer_that_asks_for_another_call_is_not_remembered() {
         let scene = scene();
         let one = key(Some("t"), "b");
-        assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 503);
+        assert_eq!(scene.call(one, Reply::Retry).await.unwrap().status, 503);
         assert_eq!(scene.call(one, Reply::Yes).await.unwrap().status, 204);
     }
 
@@ -326,8 +329,8 @@ mod tests {
         let mut left = Box::pin(scene.call(one, Reply::Yes));
         assert!(futures_util::poll!(&mut left).is_pending());
         drop(left);
-        assert_eq!(scene.call(one, Reply::AskAgain).await.unwrap().status, 204);
-        assert_eq!(scene.works(), 1);
+        assert_eq!(scene.call(one, Reply::Retry).await.unwrap().status, 204);
+        assert_eq!(scene.in_flight(), 1);
     }
 
     #[tokio::test]
@@ -336,12 +339,12 @@ mod tests {
         for place in [RunOn::Caller, RunOn::MainRuntime] {
             let one = key(Some("p"), "b");
             let panicking = scene
-                .answers
-                .once(one, place, async { panic!("on purpose") });
+                .idempotency
+                .run_once(one, place, async { panic!("on purpose") });
             assert!(panicking.await.is_none(), "{place:?}");
             let answer = scene
-                .answers
-                .once(one, place, async { HookResponse::new(Reply::Yes, "test") });
+                .idempotency
+                .run_once(one, place, async { HookResponse::new(Reply::Yes, "test") });
             assert_eq!(answer.await.unwrap().status, 204, "{place:?}");
             scene.hand.advance(REMEMBERED_FOR);
         }
@@ -350,13 +353,13 @@ mod tests {
     #[tokio::test]
     async fn what_is_done_here_is_remembered_as_well() {
         let scene = scene();
-        for reply in [Reply::Yes, Reply::AskAgain] {
+        for reply in [Reply::Yes, Reply::Retry] {
             let one = key(Some("t"), "b");
             let work = async { HookResponse::new(reply, "test") };
-            let answer = scene.answers.once(one, RunOn::Caller, work).await;
+            let answer = scene.idempotency.run_once(one, RunOn::Caller, work).await;
             assert_eq!(answer.unwrap().status, 204);
         }
-        assert_eq!(scene.answers.len(), 1);
+        assert_eq!(scene.idempotency.len(), 1);
     }
 
     #[tokio::test]
@@ -367,12 +370,12 @@ mod tests {
                 .call(key(Some(&number.to_string()), "b"), Reply::Yes)
                 .await;
         }
-        assert_eq!(scene.answers.len(), MOST_ANSWERS);
-        let before = scene.works();
+        assert_eq!(scene.idempotency.len(), MOST_ANSWERS);
+        let before = scene.in_flight();
         scene.call(key(Some("1"), "b"), Reply::Yes).await;
-        assert_eq!(scene.works(), before);
+        assert_eq!(scene.in_flight(), before);
         scene.call(key(Some("0"), "b"), Reply::Yes).await;
-        assert_eq!(scene.works(), before + 1);
+        assert_eq!(scene.in_flight(), before + 1);
     }
 
     #[tokio::test]
@@ -393,6 +396,6 @@ mod tests {
                 .call(key(Some(&number.to_string()), "b"), many.clone())
                 .await;
         }
-        assert_eq!(scene.answers.len(), most);
+        assert_eq!(scene.idempotency.len(), most);
     }
 }

@@ -1,6 +1,6 @@
 //! What hook calls show about identities that Vestibule writes to through the admin API.
 
-use crate::base::clock::later;
+use crate::base::clock::saturating_add;
 use crate::checks::activity::Activity;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::state::HookState;
@@ -8,22 +8,22 @@ use crate::kratos::{Flow, Payload};
 use crate::model::identity_write::{MAX_SETTINGS_WAIT, SavedChange};
 
 /// A settings `pre` has come: Kratos has read the identity and will write all of it, so nothing else may write to it.
-pub async fn settings_begin(door: &HookState, call: &HookCall, payload: &Payload) {
-    if !concerns(door, call) {
+pub async fn settings_begin(state: &HookState, call: &HookCall, payload: &Payload) {
+    if !concerns(state, call) {
         return;
     }
     let id = payload.identity_id;
-    if let Some(activity) = &door.activity {
+    if let Some(activity) = &state.activity {
         // In case the `post` is lost.
         activity.note(Activity {
             identity_id: id,
-            verify_at: later(call.at, MAX_SETTINGS_WAIT),
+            verify_at: saturating_add(call.at, MAX_SETTINGS_WAIT),
             is_refused: false,
         });
     }
-    let begun = door
+    let begun = state
         .clock
-        .before(call.until, door.store.begin_settings_call(id, call.at));
+        .timeout_at(call.until, state.store.begin_settings_call(id, call.at));
     // Then a write may be undone, which its verification shows.
     if !matches!(begun.await, Some(Ok(()))) {
         tracing::warn!(trace.id = %call.trace, identity.id = %id, "It could not be noted that a settings call has begun");
@@ -31,26 +31,26 @@ pub async fn settings_begin(door: &HookState, call: &HookCall, payload: &Payload
 }
 
 /// `pre` has refused: there will be no `post`.
-pub fn settings_refused(door: &HookState, call: &HookCall, payload: &Payload) {
-    if !concerns(door, call) {
+pub fn settings_refused(state: &HookState, call: &HookCall, payload: &Payload) {
+    if !concerns(state, call) {
         return;
     }
-    let (store, id) = (std::sync::Arc::clone(&door.store), payload.identity_id);
-    door.answers.aside(async move {
+    let (store, id) = (std::sync::Arc::clone(&state.store), payload.identity_id);
+    state.idempotency.spawn(async move {
         if let Err(error) = store.end_settings_call(id).await {
-            tracing::warn!(identity.id = %id, error = %error.in_full(), "It could not be noted that a settings call has ended");
+            tracing::warn!(identity.id = %id, error = %error.error_chain(), "It could not be noted that a settings call has ended");
         }
     });
 }
 
 /// A `post` has come: what was written to the identity is verified, and compared with what the person saved.
-pub async fn post(door: &HookState, call: &HookCall, payload: &Payload) {
-    if !door.writes_identities {
+pub async fn post(state: &HookState, call: &HookCall, payload: &Payload) {
+    if !state.writes_identities {
         return;
     }
     let id = payload.identity_id;
     if call.hook.flow != Flow::Settings {
-        if let Some(activity) = &door.activity {
+        if let Some(activity) = &state.activity {
             activity.note(Activity {
                 identity_id: id,
                 verify_at: call.at,
@@ -67,13 +67,13 @@ pub async fn post(door: &HookState, call: &HookCall, payload: &Payload) {
                 previous: data(previous),
                 identity: data(identity),
             };
-            door.store.store_saved_change(id, &change, call.at).await?;
+            state.store.store_saved_change(id, &change, call.at).await?;
         }
-        door.store.end_settings_call(id).await
+        state.store.end_settings_call(id).await
     };
-    match door.clock.before(call.until, done).await {
+    match state.clock.timeout_at(call.until, done).await {
         Some(Ok(())) => {
-            if let Some(activity) = &door.activity {
+            if let Some(activity) = &state.activity {
                 // Wakes the verifier.
                 activity.note(Activity {
                     identity_id: id,
@@ -83,7 +83,7 @@ pub async fn post(door: &HookState, call: &HookCall, payload: &Payload) {
             }
         }
         Some(Err(error)) => {
-            tracing::warn!(trace.id = %call.trace, identity.id = %id, error = %error.in_full(), "It could not be noted that a settings call has ended");
+            tracing::warn!(trace.id = %call.trace, identity.id = %id, error = %error.error_chain(), "It could not be noted that a settings call has ended");
         }
         None => {
             tracing::warn!(trace.id = %call.trace, identity.id = %id, "The database did not note in time that a settings call has ended");
@@ -91,6 +91,6 @@ pub async fn post(door: &HookState, call: &HookCall, payload: &Payload) {
     }
 }
 
-fn concerns(door: &HookState, call: &HookCall) -> bool {
-    door.writes_identities && call.hook.flow == Flow::Settings
+fn concerns(state: &HookState, call: &HookCall) -> bool {
+    state.writes_identities && call.hook.flow == Flow::Settings
 }

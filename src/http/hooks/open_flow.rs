@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::base::telemetry::Trace;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::pre::READ_RECORD_WITHIN;
@@ -27,8 +27,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 const KNOWN_FOR: Duration = Duration::from_hours(24 * 8);
 
 /// A settings call waits a moment for it, because the checks must know what is deferred.
-pub async fn close_before_settings(door: &HookState, call: &HookCall, payload: &Payload) {
-    let changes = door.resolution.looks_back() || door.pending.wants_updates;
+pub async fn close_before_settings(state: &HookState, call: &HookCall, payload: &Payload) {
+    let changes = state.follow_ups.needs_flow_state() || state.pending.wants_updates;
     if call.hook.flow != Flow::Settings || !changes {
         return;
     }
@@ -36,50 +36,50 @@ pub async fn close_before_settings(door: &HookState, call: &HookCall, payload: &
         return;
     };
     let known = Known {
-        door,
+        state,
         trace: call.trace,
         identity_id: payload.identity_id,
         identity: &identity,
     };
-    let until = later(door.clock.now(), READ_RECORD_WITHIN).min(call.until);
+    let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
     let closed = async {
         known.close_sign_up().await?;
         known.attribute_changes().await
     };
-    match door.clock.before(until, closed).await {
+    match state.clock.timeout_at(until, closed).await {
         Some(Ok(())) => {}
-        Some(Err(error)) => known.failed(&error.in_full()),
+        Some(Err(error)) => known.failed(&error.error_chain()),
         // The checks that can be deferred must accept the change, as long as it is not known whether one is.
         None => known.failed("the database did not answer in time"),
     }
 }
 
 /// A login or a recovery is answered from memory, so this is a task of its own. The answer does not wait for it.
-pub fn close_after_sign_in(door: &Arc<HookState>, call: &HookCall, payload: Payload) {
+pub fn close_after_sign_in(state: &Arc<HookState>, call: &HookCall, payload: Payload) {
     let Some(identity) = payload.identity else {
         return;
     };
-    if !door.resolution.looks_back() || !can_have_open_flow(&identity, call.at) {
+    if !state.follow_ups.needs_flow_state() || !can_have_open_flow(&identity, call.at) {
         return;
     }
     let (trace, identity_id) = (call.trace, payload.identity_id);
-    let Ok(permit) = Arc::clone(&door.closings).try_acquire_owned() else {
+    let Ok(permit) = Arc::clone(&state.closings).try_acquire_owned() else {
         tracing::warn!(identity.id = %identity_id, "It was not looked whether a `post` of this account was lost: too many logins wait for the database");
         return;
     };
-    let answers = Arc::clone(&door.answers);
-    let door = Arc::clone(door);
-    answers.aside(async move {
+    let idempotency = Arc::clone(&state.idempotency);
+    let state = Arc::clone(state);
+    idempotency.spawn(async move {
         let known = Known {
-            door: &door,
+            state: &state,
             trace,
             identity_id,
             identity: &identity,
         };
-        let until = later(door.clock.now(), CLOSE_WITHIN);
-        match door.clock.before(until, known.close_sign_up()).await {
+        let until = saturating_add(state.clock.now(), CLOSE_WITHIN);
+        match state.clock.timeout_at(until, known.close_sign_up()).await {
             Some(Ok(())) => {}
-            Some(Err(error)) => known.failed(&error.in_full()),
+            Some(Err(error)) => known.failed(&error.error_chain()),
             None => known.failed("the database did not answer in time"),
         }
         drop(permit);
@@ -91,7 +91,7 @@ fn can_have_open_flow(identity: &Value, now: Timestamp) -> bool {
     let created_at = identity["created_at"].as_str();
     let created_at = created_at.and_then(|text| text.parse::<Timestamp>().ok());
     guard_id_of(identity).is_some()
-        && created_at.is_none_or(|created_at| now < later(created_at, KNOWN_FOR))
+        && created_at.is_none_or(|created_at| now < saturating_add(created_at, KNOWN_FOR))
 }
 
 fn guard_id_of(identity: &Value) -> Option<&str> {
@@ -111,7 +111,7 @@ fn as_it_was(payload: &Payload) -> Option<Value> {
 
 /// An identity that exists, as the call shows it.
 struct Known<'a> {
-    door: &'a HookState,
+    state: &'a HookState,
     trace: Trace,
     identity_id: Uuid,
     identity: &'a Value,
@@ -123,15 +123,15 @@ impl Known<'_> {
         let Some(external_id) = guard_id_of(self.identity) else {
             return Ok(());
         };
-        if !self.door.resolution.looks_back() {
+        if !self.state.follow_ups.needs_flow_state() {
             return Ok(());
         }
-        let Some(flow_id) = self.door.store.open_flow(external_id).await? else {
+        let Some(flow_id) = self.state.store.open_flow(external_id).await? else {
             return Ok(());
         };
-        let state = self.door.store.flow(flow_id).await?;
-        match state.pending.last() {
-            Some(newest) => self.found(newest, &state).await,
+        let flow_state = self.state.store.flow(flow_id).await?;
+        match flow_state.pending.last() {
+            Some(newest) => self.found(newest, &flow_state).await,
             None => Ok(()),
         }
     }
@@ -139,27 +139,29 @@ impl Known<'_> {
     /// Changes in settings that gave the identity the traits that it had before this call were saved.
     async fn attribute_changes(&self) -> Result<(), store::Error> {
         let hash = fingerprint(&self.identity["traits"]);
-        let store = &self.door.store;
+        let store = &self.state.store;
         for flow_id in store.flows_of_change(self.identity_id, &hash).await? {
-            let state = store.flow(flow_id).await?;
-            if let Some(saved) = saved_change(&state, self.identity_id, &hash) {
-                self.found(saved, &state).await?;
+            let flow_state = store.flow(flow_id).await?;
+            if let Some(saved) = saved_change(&flow_state, self.identity_id, &hash) {
+                self.found(saved, &flow_state).await?;
             }
         }
         Ok(())
     }
 
-    async fn found(&self, one: &PendingSignUp, state: &FlowState) -> Result<(), store::Error> {
-        let door = self.door;
+    async fn found(&self, one: &PendingSignUp, flow_state: &FlowState) -> Result<(), store::Error> {
+        let state = self.state;
         let found = (self.identity_id, self.identity);
-        let resolved = door.resolution.found(one, found, state, door.clock.now());
+        let resolved = state
+            .follow_ups
+            .on_found(one, found, flow_state, state.clock.now());
         if resolved.is_stale {
             return Ok(());
         }
-        let stored = door.store.write(&resolved.batch).await?.len();
+        let stored = state.store.write(&resolved.batch).await?.len();
         if stored > 0 {
-            door.metrics.deliveries_stored.inc_by(stored as u64);
-            door.stored.notify_one();
+            state.metrics.deliveries_stored.inc_by(stored as u64);
+            state.stored.notify_one();
         }
         let flow_id = one.key.flow_id;
         tracing::warn!(
@@ -172,7 +174,7 @@ impl Known<'_> {
             trace: self.trace,
             method: &one.method,
         };
-        report(door, &account, &resolved);
+        report(state, &account, &resolved);
         Ok(())
     }
 
@@ -184,12 +186,12 @@ impl Known<'_> {
 /// The newest submission of a settings flow that gave the identity these traits. One that left the traits as they were proves
 /// nothing, and an equal one that is attributed already may be the one that was saved.
 fn saved_change<'s>(
-    state: &'s FlowState,
+    flow_state: &'s FlowState,
     identity_id: Uuid,
     hash: &str,
 ) -> Option<&'s PendingSignUp> {
     let has_traits = |one: &&PendingSignUp| one.hash.traits == hash;
-    let mut same = state.pending.iter().filter(has_traits);
+    let mut same = flow_state.pending.iter().filter(has_traits);
     if same.any(|one| one.identity_id == Some(identity_id)) {
         return None;
     }
@@ -197,6 +199,6 @@ fn saved_change<'s>(
         let previous = one.details.scene.previous.as_ref();
         previous.is_some_and(|previous| fingerprint(&previous["traits"]) != hash)
     };
-    let same = state.pending.iter().filter(has_traits);
+    let same = flow_state.pending.iter().filter(has_traits);
     same.filter(changed).max_by_key(|one| one.accepted_at)
 }

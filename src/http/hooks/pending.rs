@@ -156,7 +156,7 @@ impl PendingPolicy {
                 method: hook.method.clone(),
                 hash: SubmissionHash::of(&identity, &payload.flow),
                 guarded: guard.is_some(),
-                last_known_absent_at: payload.asked_at().unwrap_or(now),
+                last_known_absent_at: payload.last_known_absent_at().unwrap_or(now),
                 accepted_at: now,
                 expires_at: payload.expires_at(now),
                 state: PendingState::Open,

@@ -14,7 +14,7 @@ use crate::kratos::{Flow, Payload, Reply};
 use crate::store::{self, FlowState, attribution};
 
 /// Stores what the saved identity calls for, and says yes once it is stored.
-pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
+pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     let payload = match call
         .body
         .as_ref()
@@ -22,10 +22,10 @@ pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
         .and_then(|body| Payload::parse(body).map_err(|error| error.to_string()))
     {
         Ok(mut payload) => {
-            door.add_client_ip(&mut payload);
+            state.add_client_ip(&mut payload);
             payload
         }
-        Err(error) => return unread(door, &error),
+        Err(error) => return unread(state, &error),
     };
     if payload.identity_id.is_nil() {
         let mend = format!(
@@ -33,13 +33,13 @@ pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
              it before saving; take that out",
             place(call)
         );
-        door.tell_wiring(&call.hook, "post_before_saving", &mend);
+        state.report_misconfiguration(&call.hook, "post_before_saving", &mend);
         return HookResponse::new(Reply::Yes, "miswired");
     }
-    identity_activity::post(door, call, &payload).await;
-    match store(door, call, &payload).await {
+    identity_activity::post(state, call, &payload).await;
+    match store(state, call, &payload).await {
         Ok(stored) => {
-            let duration_ms = milliseconds(call.at, door.clock.now());
+            let duration_ms = milliseconds(call.at, state.clock.now());
             tracing::info!(
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, stored, duration_ms,
                 "Stored {stored} deliveries of a {} by `{}`", call.hook.flow, call.hook.method
@@ -47,8 +47,8 @@ pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
             HookResponse::new(Reply::Yes, "stored")
         }
         // The person has an account; no need to show them an error page.
-        Err(error) if is_looked_up(door, call, &payload) => {
-            door.alarm("not_stored");
+        Err(error) if is_looked_up(state, call, &payload) => {
+            state.count_lost_post("not_stored");
             tracing::error!(
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
                 "ALARM: deliveries could not be stored; they are made when the sign-up is looked up, as soon as the database is back"
@@ -60,24 +60,24 @@ pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
                 "Deliveries could not be stored; Kratos is asked to call again"
             );
-            HookResponse::new(Reply::AskAgain, "not_stored")
+            HookResponse::new(Reply::Retry, "not_stored")
         }
     }
 }
 
 /// Whether the sweeper makes up for it.
-fn is_looked_up(door: &HookState, call: &HookCall, payload: &Payload) -> bool {
-    door.pending.looks_up
+fn is_looked_up(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
+    state.pending.looks_up
         && call.hook.flow == Flow::Registration
-        && door.intake.has_pending(payload.flow_id)
+        && state.outbox.has_pending(payload.flow_id)
 }
 
 /// An account was made of which we were not told. A refusal would show an error page to somebody who has
 /// an account, so it is a yes, and an alarm.
-fn unread(door: &HookState, error: &str) -> HookResponse {
-    door.alarm("unreadable");
-    door.hurry.notify_one();
-    if door.pending.looks_up {
+fn unread(state: &HookState, error: &str) -> HookResponse {
+    state.count_lost_post("unreadable");
+    state.sweep_now.notify_one();
+    if state.pending.looks_up {
         tracing::error!(
             error,
             "ALARM: a `post` could not be read: an account was made or changed of which nothing is known; it is looked for \
@@ -94,41 +94,43 @@ fn unread(door: &HookState, error: &str) -> HookResponse {
     HookResponse::new(Reply::Yes, "unreadable")
 }
 
-async fn store(door: &HookState, call: &HookCall, payload: &Payload) -> Result<usize, String> {
-    let stored = door.clock.before(call.until, resolve(door, call, payload));
+async fn store(state: &HookState, call: &HookCall, payload: &Payload) -> Result<usize, String> {
+    let stored = state
+        .clock
+        .timeout_at(call.until, resolve(state, call, payload));
     let stored = stored
         .await
         .ok_or_else(|| "the database did not answer in time".to_owned())??;
     if stored > 0 {
-        door.metrics.deliveries_stored.inc_by(stored as u64);
-        door.stored.notify_one();
+        state.metrics.deliveries_stored.inc_by(stored as u64);
+        state.stored.notify_one();
     }
     Ok(stored)
 }
 
 /// Everything that follows, in one transaction. Several rounds, because what was reserved may be released, and another
 /// submission accepted, at the same moment.
-async fn resolve(door: &HookState, call: &HookCall, payload: &Payload) -> Result<usize, String> {
+async fn resolve(state: &HookState, call: &HookCall, payload: &Payload) -> Result<usize, String> {
     let is_registration = call.hook.flow == Flow::Registration;
     if is_registration
-        && door.pending.looks_up
-        && door.resolution.tells_flows_apart()
+        && state.pending.looks_up
+        && state.follow_ups.needs_attribution()
         && !has_guard_id(payload)
     {
         // So that an earlier sign-up of the same visitor, which came to nothing, is not taken for this one.
         let attributed =
-            attribution::attribute(&*door.store, payload.identity_id, payload.flow_id, call.at);
-        attributed.await.map_err(|error| error.in_full())?;
+            attribution::attribute(&*state.store, payload.identity_id, payload.flow_id, call.at);
+        attributed.await.map_err(|error| error.error_chain())?;
     }
     let mut last = String::new();
     for _ in 0..4 {
-        let state = if reads_state(door, call, payload) {
-            let state = door.store.flow(payload.flow_id).await;
-            state.map_err(|error| error.in_full())?
+        let flow_state = if reads_state(state, call, payload) {
+            let flow_state = state.store.flow(payload.flow_id).await;
+            flow_state.map_err(|error| error.error_chain())?
         } else {
             FlowState::default()
         };
-        let resolved = resolved(door, call, payload, &state);
+        let resolved = resolved(state, call, payload, &flow_state);
         if resolved.is_stale {
             "the flow changes all the time".clone_into(&mut last);
             continue;
@@ -139,17 +141,17 @@ async fn resolve(door: &HookState, call: &HookCall, payload: &Payload) -> Result
             trace: call.trace,
             method: &call.hook.method,
         };
-        report(door, &account, &resolved);
+        report(state, &account, &resolved);
         if resolved.batch.is_empty() {
             return Ok(0);
         }
-        match door.intake.write(resolved.batch).await {
+        match state.outbox.write(resolved.batch).await {
             Ok(stored) => {
-                observe_guard(door, call, resolved.guard).await;
+                observe_guard(state, call, resolved.guard).await;
                 return Ok(stored);
             }
-            Err(error) if matches!(*error, store::Error::Changed) => last = error.in_full(),
-            Err(error) => return Err(error.in_full()),
+            Err(error) if matches!(*error, store::Error::Conflict) => last = error.error_chain(),
+            Err(error) => return Err(error.error_chain()),
         }
     }
     Err(last)
@@ -162,24 +164,25 @@ fn has_guard_id(payload: &Payload) -> bool {
 }
 
 /// Whether something recorded of the flow waits for this call.
-fn reads_state(door: &HookState, call: &HookCall, payload: &Payload) -> bool {
+fn reads_state(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     match call.hook.flow {
         // The identity's `external_id` says everything about the flow, unless something was reserved or deferred.
         Flow::Registration => {
-            door.resolution.looks_back() || door.pending.looks_up && !has_guard_id(payload)
+            state.follow_ups.needs_flow_state() || state.pending.looks_up && !has_guard_id(payload)
         }
         Flow::Settings => {
-            door.resolution.looks_back() || door.pending.looks_up && door.pending.wants_updates
+            state.follow_ups.needs_flow_state()
+                || state.pending.looks_up && state.pending.wants_updates
         }
         Flow::Verification | Flow::Login | Flow::Recovery => false,
     }
 }
 
 /// Keeps whether Kratos stores our `external_id`.
-async fn observe_guard(door: &HookState, call: &HookCall, returned: Option<bool>) {
+async fn observe_guard(state: &HookState, call: &HookCall, returned: Option<bool>) {
     let Some(returned) = returned else { return };
     let method = &call.hook.method;
-    match door.proof.observe(method, returned).await {
+    match state.proof.observe(method, returned).await {
         Ok(true) => {
             tracing::error!(
                 hook.method = method,
@@ -190,7 +193,7 @@ async fn observe_guard(door: &HookState, call: &HookCall, returned: Option<bool>
         }
         Ok(false) => {}
         Err(error) => {
-            tracing::warn!(error = %error.in_full(), "It could not be stored whether Kratos keeps our `external_id`");
+            tracing::warn!(error = %error.error_chain(), "It could not be stored whether Kratos keeps our `external_id`");
         }
     }
 }
@@ -203,7 +206,12 @@ fn created_at(payload: &Payload) -> Option<Timestamp> {
     (created_at > Timestamp::UNIX_EPOCH).then_some(created_at)
 }
 
-fn resolved(door: &HookState, call: &HookCall, payload: &Payload, state: &FlowState) -> FollowUp {
+fn resolved(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+    flow_state: &FlowState,
+) -> FollowUp {
     let names = Variables {
         identity: payload.identity.as_ref(),
         previous: payload.previous.as_ref(),
@@ -215,7 +223,7 @@ fn resolved(door: &HookState, call: &HookCall, payload: &Payload, state: &FlowSt
         response: None,
         checks: None,
         taken: None,
-        lists: &door.lists,
+        lists: &state.lists,
     };
     let made = IdentityChange {
         event: event(&call.hook),
@@ -225,10 +233,10 @@ fn resolved(door: &HookState, call: &HookCall, payload: &Payload, state: &FlowSt
         names,
         expires_at: payload.expires_at(call.at),
         created_at: created_at(payload).unwrap_or(call.at),
-        in_force: &door.in_force,
+        in_force: &state.in_force,
     };
-    let mut resolved = door.resolution.made(&made, state);
-    if !door.pending.reads_record(&call.hook) {
+    let mut resolved = state.follow_ups.on_saved(&made, flow_state);
+    if !state.pending.reads_record(&call.hook) {
         // No flow is recorded, so there is none to close.
         resolved.batch.closed.clear();
     }

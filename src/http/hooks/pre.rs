@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use crate::base::clock::{later, milliseconds};
+use crate::base::clock::{milliseconds, saturating_add};
 use crate::checks::{self, Judgement, OpenDeferrals};
 use crate::http::hooks::call::{BodyError, HookCall};
 use crate::http::hooks::identity_activity;
@@ -31,13 +31,13 @@ const MOST_OPEN_OF_AN_IDENTITY: u32 = 1000;
 const RECORD_UNREADABLE_FOR: Duration = Duration::from_secs(1);
 
 /// Judges a sign-up or a change of settings. Always a yes, or a refusal with words.
-pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
+pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     let hook = &call.hook;
     let mut payload = match read(call) {
         Ok(payload) => payload,
         Err((status, error)) => {
             tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "`pre` refused a call that it could not read");
-            return HookResponse::new(door.refuse(status, &door.builtin.try_again), "unreadable");
+            return HookResponse::new(state.reject(status, &state.builtin.try_again), "unreadable");
         }
     };
     if payload.identity.is_none() {
@@ -46,8 +46,8 @@ pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
              `selfservice.flows.{flow}.after.<method>.hooks`, with `response: {{parse: true}}`",
             flow = hook.flow
         );
-        door.tell_wiring(hook, "pre_without_identity", &mend);
-        let reply = door.refuse(RefusalStatus::BadRequest, &door.builtin.not_possible);
+        state.report_misconfiguration(hook, "pre_without_identity", &mend);
+        let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.not_possible);
         return HookResponse::new(reply, "miswired");
     }
     if hook.flow == Flow::Registration && !payload.identity_id.is_nil() {
@@ -56,26 +56,26 @@ pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
              checked; add that line to it",
             place(call)
         );
-        door.tell_wiring(hook, "pre_after_saving", &mend);
+        state.report_misconfiguration(hook, "pre_after_saving", &mend);
         return HookResponse::new(Reply::Yes, "miswired");
     }
     if hook.flow == Flow::Settings
-        && let Some(refusal) = sign_in::refusal(door, call, &payload)
+        && let Some(refusal) = sign_in::refusal(state, call, &payload)
     {
         return refusal;
     }
-    if let Some(wording) = refused_before_checks(door, call, &payload).await {
-        return HookResponse::new(door.refuse_visitor(&payload, wording), "refused");
+    if let Some(wording) = refused_before_checks(state, call, &payload).await {
+        return HookResponse::new(state.refuse_visitor(&payload, wording), "refused");
     }
-    door.add_client_ip(&mut payload);
-    let is_guarded = is_guarded(door, call, &payload).await;
-    open_flow::close_before_settings(door, call, &payload).await;
-    let deferrals = open_deferrals(door, call, &payload).await;
+    state.add_client_ip(&mut payload);
+    let is_guarded = is_guarded(state, call, &payload).await;
+    open_flow::close_before_settings(state, call, &payload).await;
+    let deferrals = open_deferrals(state, call, &payload).await;
     let refused_late = match hook.flow {
-        Flow::Settings => door.refused.marked(payload.identity_id),
+        Flow::Settings => state.refused.marked(payload.identity_id),
         _ => BTreeSet::new(),
     };
-    let judged = door.checks.judge(checks::CheckInput {
+    let judged = state.checks.judge(checks::CheckInput {
         hook,
         payload: &payload,
         until: call.until,
@@ -87,22 +87,22 @@ pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
     });
     let (judgement, ()) = tokio::join!(
         judged,
-        identity_activity::settings_begin(door, call, &payload)
+        identity_activity::settings_begin(state, call, &payload)
     );
-    let (verdict, records) = match record(door, call, &payload, judgement).await {
+    let (verdict, records) = match record(state, call, &payload, judgement).await {
         Recorded::Verdict(verdict, records) => (verdict, records),
         Recorded::FlowIsClosed => {
-            let reply = door.refuse_visitor(&payload, &door.builtin.form_used);
+            let reply = state.refuse_visitor(&payload, &state.builtin.form_used);
             return HookResponse::new(reply, "refused");
         }
     };
     if matches!(verdict, Verdict::Refuse(_)) {
-        identity_activity::settings_refused(door, call, &payload);
+        identity_activity::settings_refused(state, call, &payload);
     }
     let outcome = verdict.as_str();
-    let duration_ms = milliseconds(call.at, door.clock.now());
+    let duration_ms = milliseconds(call.at, state.clock.now());
     tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, outcome, duration_ms, "Judged a {} by `{}`: {outcome}", hook.flow, hook.method);
-    door.recorder.record(Decision {
+    state.recorder.record(Decision {
         hook: hook.clone(),
         flow_id: payload.flow_id,
         at: call.at,
@@ -118,7 +118,7 @@ pub async fn answer(door: &HookState, call: &HookCall) -> HookResponse {
 
 /// The message if the submission cannot succeed, whatever the checks say.
 async fn refused_before_checks<'d>(
-    door: &'d HookState,
+    state: &'d HookState,
     call: &HookCall,
     payload: &Payload,
 ) -> Option<&'d MessageTemplate> {
@@ -128,12 +128,12 @@ async fn refused_before_checks<'d>(
         .map(|identity| &identity["traits"]);
     if traits.is_some_and(has_nul) {
         tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, "Refused traits with U+0000, which databases do not store");
-        return Some(&door.builtin.not_valid);
+        return Some(&state.builtin.not_valid);
     }
-    if !door.pending.reads_record(&call.hook) {
+    if !state.pending.reads_record(&call.hook) {
         return None;
     }
-    let record = read_record(door, call, payload).await?;
+    let record = read_record(state, call, payload).await?;
     let reason = if record.identity_id.is_some() {
         "an identity came of its flow already"
     } else if record.submissions >= MAX_SUBMISSIONS {
@@ -142,34 +142,35 @@ async fn refused_before_checks<'d>(
         return None;
     };
     tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, "Refused a submission: {reason}");
-    Some(&door.builtin.form_used)
+    Some(&state.builtin.form_used)
 }
 
 /// What is recorded of the flow. While the database does not answer, a submission that neither reserves nor defers goes on,
 /// because Kratos keeps the `external_id` unique; one that does is refused when that cannot be recorded.
-async fn read_record(door: &HookState, call: &HookCall, payload: &Payload) -> Option<FlowRecord> {
-    let now = door.clock.now();
+async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> Option<FlowRecord> {
+    let now = state.clock.now();
     let unreadable_until = || {
-        door.record_unreadable_until
+        state
+            .record_unreadable_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     };
     if unreadable_until().is_some_and(|until| now < until) {
         return None;
     }
-    let until = later(now, READ_RECORD_WITHIN).min(call.until);
-    let record = door
+    let until = saturating_add(now, READ_RECORD_WITHIN).min(call.until);
+    let record = state
         .clock
-        .before(until, door.store.flow_record(payload.flow_id))
+        .timeout_at(until, state.store.flow_record(payload.flow_id))
         .await;
     match record {
         Some(Ok(record)) => record,
         failed => {
             let error = match failed {
-                Some(Err(error)) => error.in_full(),
+                Some(Err(error)) => error.error_chain(),
                 _ => "the database did not answer in time".to_owned(),
             };
-            *unreadable_until() = Some(later(door.clock.now(), RECORD_UNREADABLE_FOR));
+            *unreadable_until() = Some(saturating_add(state.clock.now(), RECORD_UNREADABLE_FOR));
             tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "It is not known whether an identity came of the flow already; the checks decide");
             None
         }
@@ -177,28 +178,28 @@ async fn read_record(door: &HookState, call: &HookCall, payload: &Payload) -> Op
 }
 
 /// Whether Kratos is proven to make at most one identity of the flow.
-async fn is_guarded(door: &HookState, call: &HookCall, payload: &Payload) -> bool {
-    if !door.pending.holds_registrations || door.pending.guard_id(&call.hook, payload).is_none() {
+async fn is_guarded(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
+    if !state.pending.holds_registrations || state.pending.guard_id(&call.hook, payload).is_none() {
         return false;
     }
-    let until = later(door.clock.now(), READ_RECORD_WITHIN).min(call.until);
-    let proven = door.proof.is_proven(&call.hook.method);
-    matches!(door.clock.before(until, proven).await, Some(Ok(true)))
+    let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
+    let proven = state.proof.is_proven(&call.hook.method);
+    matches!(state.clock.timeout_at(until, proven).await, Some(Ok(true)))
 }
 
 /// The checks whose question about this identity is still open.
-async fn open_deferrals(door: &HookState, call: &HookCall, payload: &Payload) -> OpenDeferrals {
-    if call.hook.flow != Flow::Settings || !door.resolution.defers() {
+async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -> OpenDeferrals {
+    if call.hook.flow != Flow::Settings || !state.follow_ups.defers() {
         return OpenDeferrals::default();
     }
     let open = Filter {
         identity: Some(payload.identity_id),
         ..Filter::default()
     };
-    let until = later(door.clock.now(), READ_RECORD_WITHIN).min(call.until);
-    let listed = door
+    let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
+    let listed = state
         .clock
-        .before(until, door.store.list(&open, MOST_OPEN_OF_AN_IDENTITY))
+        .timeout_at(until, state.store.list(&open, MOST_OPEN_OF_AN_IDENTITY))
         .await;
     let Some(Ok(listed)) = listed else {
         tracing::warn!(
@@ -235,7 +236,7 @@ enum Recorded {
 /// Records an accepted submission without delaying the response. Only where something was deferred or reserved the response
 /// waits: that acceptance counts only once it is recorded.
 async fn record(
-    door: &HookState,
+    state: &HookState,
     call: &HookCall,
     payload: &Payload,
     judgement: Judgement,
@@ -251,7 +252,7 @@ async fn record(
     if matches!(verdict, Verdict::Refuse(_)) {
         return Recorded::Verdict(verdict, records);
     }
-    let guard_id = door.pending.guard_id(&call.hook, payload);
+    let guard_id = state.pending.guard_id(&call.hook, payload);
     let verdict = with_external_id(verdict, guard_id);
     let held = Held {
         deferred: postponed.iter().map(|one| one.deferred.clone()).collect(),
@@ -261,16 +262,17 @@ async fn record(
     };
     let used = held.reservations.iter().map(|id| (*id, call.until));
     let used: Vec<_> = used.collect();
-    let now = door.clock.now();
+    let now = state.clock.now();
     let acceptance =
-        door.pending
+        state
+            .pending
             .acceptance(&call.hook, payload, &call.trigger, &verdict, held, now);
     let Some(acceptance) = acceptance else {
         return Recorded::Verdict(verdict, records);
     };
     let must_hold = acceptance.must_hold;
-    if !must_hold && !door.pending.is_awaited(&call.hook) {
-        door.intake.record_pending(acceptance);
+    if !must_hold && !state.pending.is_awaited(&call.hook) {
+        state.outbox.record_pending(acceptance);
         return Recorded::Verdict(verdict, records);
     }
     let batch = WriteSet {
@@ -282,27 +284,30 @@ async fn record(
     let until = if must_hold {
         call.until
     } else {
-        later(door.clock.now(), READ_RECORD_WITHIN).min(call.until)
+        saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until)
     };
-    let stored = door.clock.before(until, door.intake.write(batch)).await;
+    let stored = state
+        .clock
+        .timeout_at(until, state.outbox.write(batch))
+        .await;
     let error = match stored {
         Some(Ok(_)) => return Recorded::Verdict(verdict, records),
-        Some(Err(error)) if matches!(*error, store::Error::Changed) => {
+        Some(Err(error)) if matches!(*error, store::Error::Conflict) => {
             tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, "Refused a submission: its flow was closed, or what it reserved was released, while the checks ran");
             return Recorded::FlowIsClosed;
         }
-        Some(Err(error)) => error.in_full(),
+        Some(Err(error)) => error.error_chain(),
         None => "the database did not answer in time".to_owned(),
     };
     if !must_hold {
         tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "An accepted sign-up could not be recorded");
-        door.metrics.journal_dropped.inc();
+        state.metrics.journal_dropped.inc();
         return Recorded::Verdict(verdict, records);
     }
     tracing::error!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "A sign-up is refused, because what was deferred or reserved for it could not be recorded");
     let mut findings: Vec<Finding> = postponed.into_iter().map(|one| one.otherwise).collect();
     if findings.is_empty() {
-        let try_again = door.visitor_message(payload, &door.builtin.try_again);
+        let try_again = state.visitor_message(payload, &state.builtin.try_again);
         findings.push(Finding {
             field: None,
             message: try_again,

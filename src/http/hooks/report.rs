@@ -19,7 +19,7 @@ pub struct Account<'a> {
 }
 
 /// Reports what is wrong with the attribution, and which reservations were released too early.
-pub fn report(door: &HookState, account: &Account<'_>, resolved: &FollowUp) {
+pub fn report(state: &HookState, account: &Account<'_>, resolved: &FollowUp) {
     for check in &resolved.taken_again {
         tracing::warn!(
             flow.id = %account.flow_id, identity.id = %account.identity_id, check,
@@ -27,16 +27,16 @@ pub fn report(door: &HookState, account: &Account<'_>, resolved: &FollowUp) {
         );
     }
     for check in &resolved.too_late {
-        door.metrics.late_posts.inc();
+        state.metrics.late_posts.inc();
         tracing::error!(
             flow.id = %account.flow_id, identity.id = %account.identity_id, check,
             "ALARM: an account became known after what check `{check}` had reserved was released, and it cannot be reserved again; see \
-             `vestibule deliveries list --state abandoned`"
+             `vestibule deliveries list --flow_state abandoned`"
         );
     }
     let Some(doubt) = resolved.doubt else { return };
     if doubt != Doubt::OtherTraits {
-        door.alarm(doubt.as_str());
+        state.count_lost_post(doubt.as_str());
     }
     let (flow_id, identity_id, trace) = (account.flow_id, account.identity_id, account.trace);
     match doubt {
@@ -48,12 +48,12 @@ pub fn report(door: &HookState, account: &Account<'_>, resolved: &FollowUp) {
         Doubt::Ambiguous => tracing::error!(
             flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace,
             "ALARM: several submissions of a flow were accepted, and the account has the traits of none; see \
-             `vestibule deliveries list --state abandoned`"
+             `vestibule deliveries list --flow_state abandoned`"
         ),
         Doubt::NotRecorded => tracing::error!(
             flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace, hook.method = account.method,
             "ALARM: an account was made of which no accepted sign-up is recorded, although a check could have reserved or deferred; \
-             see `vestibule deliveries list --state abandoned`"
+             see `vestibule deliveries list --flow_state abandoned`"
         ),
     }
 }

@@ -31,7 +31,7 @@ impl HookResponse {
 
     /// Whether a repeated call shall get it again: not if it asks for that call.
     #[must_use]
-    pub fn may_be_repeated(&self) -> bool {
+    pub fn is_cacheable(&self) -> bool {
         self.status != 503
     }
 

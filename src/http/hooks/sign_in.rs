@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::checks::activity::Activity;
 use crate::checks::refused_identities::Standing;
 use crate::http::hooks::call::HookCall;
@@ -13,7 +13,7 @@ use crate::http::hooks::open_flow::close_after_sign_in;
 use crate::http::hooks::pre::{place, read};
 use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::state::HookState;
-use crate::kratos::form::gather;
+use crate::kratos::form::group_by_pointer;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Field, Flow, Form, Payload, Reply};
 use crate::model::late_refusal::LateRefusal;
@@ -22,14 +22,14 @@ use crate::model::late_refusal::LateRefusal;
 const AFTER_LOGIN: Duration = Duration::from_secs(1);
 
 /// Lets a person in unless their account was refused late.
-pub fn answer(door: &Arc<HookState>, call: &HookCall) -> HookResponse {
+pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
     let hook = &call.hook;
-    door.refused.asked();
+    state.refused.asked();
     let payload = match read(call) {
         Ok(payload) => payload,
         Err((status, error)) => {
             tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "`pre` refused a call that it could not read");
-            return HookResponse::new(door.refuse(status, &door.builtin.try_again), "unreadable");
+            return HookResponse::new(state.reject(status, &state.builtin.try_again), "unreadable");
         }
     };
     if payload.identity.is_none() || payload.identity_id.is_nil() {
@@ -37,32 +37,37 @@ pub fn answer(door: &Arc<HookState>, call: &HookCall) -> HookResponse {
             "this hook of {} is called without an identity; move it from `before` to `after`",
             place(call)
         );
-        door.tell_wiring(hook, "pre_without_identity", &mend);
-        let reply = door.refuse(RefusalStatus::BadRequest, &door.builtin.not_possible);
+        state.report_misconfiguration(hook, "pre_without_identity", &mend);
+        let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.not_possible);
         return HookResponse::new(reply, "miswired");
     }
-    if let Some(refusal) = refusal(door, call, &payload) {
+    if let Some(refusal) = refusal(state, call, &payload) {
         return refusal;
     }
-    if door.writes_identities {
-        note(door, &payload, later(door.clock.now(), AFTER_LOGIN), false);
+    if state.writes_identities {
+        note(
+            state,
+            &payload,
+            saturating_add(state.clock.now(), AFTER_LOGIN),
+            false,
+        );
     }
-    close_after_sign_in(door, call, payload);
+    close_after_sign_in(state, call, payload);
     HookResponse::new(Reply::Yes, "admit")
 }
 
 /// The refusal of a person whose account was refused late; `None` if they may go on.
-pub fn refusal(door: &HookState, call: &HookCall, payload: &Payload) -> Option<HookResponse> {
-    let refusals = match door.refused.of(payload.identity_id) {
+pub fn refusal(state: &HookState, call: &HookCall, payload: &Payload) -> Option<HookResponse> {
+    let refusals = match state.refused.of(payload.identity_id) {
         Standing::Free => return None,
         Standing::Unknown => {
             tracing::error!(trace.id = %call.trace, identity.id = %payload.identity_id, "It is not known yet who was refused late; the person is asked to try again");
-            let reply = door.refuse(RefusalStatus::BadRequest, &door.builtin.try_again);
+            let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.try_again);
             return Some(HookResponse::new(reply, "not_loaded"));
         }
         Standing::Refused(refusals) => refusals,
     };
-    note(door, payload, door.clock.now(), true);
+    note(state, payload, state.clock.now(), true);
     let identity = payload.identity.as_ref()?;
     // In settings the identity is the one that is to be saved, so only a login shows an operator's act.
     if call.hook.flow.signs_in()
@@ -80,26 +85,29 @@ pub fn refusal(door: &HookState, call: &HookCall, payload: &Payload) -> Option<H
     );
     let messages = refusals
         .iter()
-        .flat_map(|refusal| message(door, call, payload, refusal));
+        .flat_map(|refusal| message(state, call, payload, refusal));
     Some(HookResponse::new(
-        Reply::refused(gather(messages.collect())),
+        Reply::refused(group_by_pointer(messages.collect())),
         "refused_late",
     ))
 }
 
 fn message(
-    door: &HookState,
+    state: &HookState,
     call: &HookCall,
     payload: &Payload,
     refusal: &LateRefusal,
 ) -> Vec<crate::kratos::reply::PlacedMessages> {
     let language = payload.header("accept-language");
     let stored = refusal.message.as_ref();
-    let message =
-        stored.and_then(|stored| door.reader(language).stored_message(stored, &refusal.check));
+    let message = stored.and_then(|stored| {
+        state
+            .reader(language)
+            .stored_message(stored, &refusal.check)
+    });
     let message = message.unwrap_or_else(|| {
-        door.message(
-            &door.builtin.account_refused,
+        state.message(
+            &state.builtin.account_refused,
             language,
             Some(&refusal.check),
         )
@@ -111,8 +119,8 @@ fn message(
     Form::new(payload.nodes.as_deref()).place(field.as_ref(), message)
 }
 
-fn note(door: &HookState, payload: &Payload, verify_at: Timestamp, is_refused: bool) {
-    if let Some(activity) = &door.activity {
+fn note(state: &HookState, payload: &Payload, verify_at: Timestamp, is_refused: bool) {
+    if let Some(activity) = &state.activity {
         activity.note(Activity {
             identity_id: payload.identity_id,
             verify_at,

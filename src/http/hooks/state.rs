@@ -38,7 +38,7 @@ pub struct HookState {
     /// What a sign-up must pass.
     pub checks: Checks,
     /// What follows once an account is made.
-    pub resolution: Arc<FollowUps>,
+    pub follow_ups: Arc<FollowUps>,
     /// For expressions.
     pub lists: Arc<Lists>,
     /// What is recorded of accepted submissions.
@@ -50,7 +50,7 @@ pub struct HookState {
     /// When the record of a flow is read again after the database did not answer.
     pub record_unreadable_until: Mutex<Option<Timestamp>>,
     /// Where deliveries are handed in.
-    pub intake: Outbox,
+    pub outbox: Outbox,
     /// Where it stands what was taken and deferred.
     pub store: Arc<dyn Store>,
     /// The identities that were refused after they had been created.
@@ -60,13 +60,13 @@ pub struct HookState {
     /// Whether these settings write into identities through the admin API.
     pub writes_identities: bool,
     /// Asks for a look-up of every recent sign-up without a `post`.
-    pub hurry: Arc<Notify>,
+    pub sweep_now: Arc<Notify>,
     /// Wakes the worker when something was stored.
     pub stored: Arc<Notify>,
     /// Where decisions go.
     pub recorder: DecisionLog,
     /// The calls under way and just answered.
-    pub answers: Arc<IdempotencyCache>,
+    pub idempotency: Arc<IdempotencyCache>,
     /// How many logins and recoveries may close flows at the same moment.
     pub closings: Arc<Semaphore>,
     /// Our own words.
@@ -82,7 +82,7 @@ pub struct HookState {
 impl HookState {
     /// A refusal at form level, for when the call itself is at fault and nothing is known of the visitor.
     #[must_use]
-    pub fn refuse(&self, status: RefusalStatus, wording: &MessageTemplate) -> Reply {
+    pub fn reject(&self, status: RefusalStatus, wording: &MessageTemplate) -> Reply {
         self.refuse_in(status, wording, None)
     }
 
@@ -148,16 +148,16 @@ impl HookState {
 
     /// The answer if something in us broke: words to `pre`, "call again" to `post`.
     #[must_use]
-    pub fn broken(&self, hook: &Hook) -> HookResponse {
+    pub fn internal_error(&self, hook: &Hook) -> HookResponse {
         let reply = match hook.stage {
-            Stage::Pre => self.refuse(RefusalStatus::BadRequest, &self.builtin.try_again),
-            Stage::Post => Reply::AskAgain,
+            Stage::Pre => self.reject(RefusalStatus::BadRequest, &self.builtin.try_again),
+            Stage::Post => Reply::Retry,
         };
         HookResponse::new(reply, "broken")
     }
 
     /// Tells the operator that kratos.yml is wired wrongly, and what to change.
-    pub fn tell_wiring(&self, hook: &Hook, reason: &'static str, mend: &str) {
+    pub fn report_misconfiguration(&self, hook: &Hook, reason: &'static str, mend: &str) {
         self.metrics
             .wiring_problems
             .get_or_create(&ReasonLabels { reason })
@@ -169,7 +169,7 @@ impl HookState {
     }
 
     /// Counts a `post` of which nothing could be stored.
-    pub fn alarm(&self, reason: &'static str) {
+    pub fn count_lost_post(&self, reason: &'static str) {
         self.metrics
             .unread_posts
             .get_or_create(&ReasonLabels { reason })

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
 use super::{AttemptObserver, AttemptResult, DispatcherLimits, Jitter, Transport};
-use crate::base::clock::{Clock, Timestamp, later, milliseconds};
+use crate::base::clock::{Clock, Timestamp, milliseconds, saturating_add};
 use crate::model::delivery::backoff::{Schedule, next_try};
 use crate::model::delivery::{Attempt, Claimed, NoResponse, Outcome};
 use crate::store::settlement_writer::SettlementWriter;
@@ -38,12 +38,12 @@ impl AttemptRunner {
     }
 
     /// Calls the service and settles what came of it; when `cut` comes first, gives the delivery back.
-    pub(super) async fn carry(&self, delivery: Claimed, mut cut: watch::Receiver<bool>) {
+    pub(super) async fn attempt(&self, delivery: Claimed, mut cut: watch::Receiver<bool>) {
         let began_at = self.clock.now();
-        let end = later(began_at, self.pace.longest_attempt);
+        let end = saturating_add(began_at, self.pace.longest_attempt);
         // A defect is met again with the next try, so that counts as one, and comes to an end.
-        let carrying = AssertUnwindSafe(self.courier.carry(&delivery)).catch_unwind();
-        let carried = self.clock.before(end, carrying);
+        let carrying = AssertUnwindSafe(self.courier.attempt(&delivery)).catch_unwind();
+        let carried = self.clock.timeout_at(end, carrying);
         let carried = tokio::select! {
             biased;
             carried = carried => match carried {
@@ -56,13 +56,15 @@ impl AttemptRunner {
         let AttemptResult {
             attempt,
             words,
-            followers,
+            follow_up_deliveries,
             late_refusal,
             refusal_lift,
         } = carried;
         let ended_at = self.clock.now();
         if attempt == Attempt::NoResponse(NoResponse::IdentityLocked) {
-            return self.give_back(delivery, later(ended_at, BUSY)).await;
+            return self
+                .give_back(delivery, saturating_add(ended_at, BUSY))
+                .await;
         }
         let schedule = self.courier.schedule(&delivery.plan);
         let outcome = attempt.outcome(
@@ -82,10 +84,10 @@ impl AttemptRunner {
             }),
         };
         self.tell(&delivery, &attempt, &record, &outcome);
-        let lease_ends = later(began_at, self.lease());
+        let lease_ends = saturating_add(began_at, self.lease());
         let settlement = Settlement {
-            followers: if outcome == Outcome::Delivered {
-                followers
+            follow_up_deliveries: if outcome == Outcome::Delivered {
+                follow_up_deliveries
             } else {
                 Vec::new()
             },
@@ -116,7 +118,7 @@ impl AttemptRunner {
                     );
                     return;
                 }
-                Err(error) => error.in_full(),
+                Err(error) => error.error_chain(),
             };
             let next = next_try(
                 &Schedule::DATABASE,
@@ -133,7 +135,7 @@ impl AttemptRunner {
                 return;
             }
             tokio::select! {
-                () = self.clock.until(next) => {}
+                () = self.clock.sleep_until(next) => {}
                 () = given(&mut cut) => {}
             }
         }
@@ -143,7 +145,7 @@ impl AttemptRunner {
         let id = delivery.id;
         if let Err(error) = self.store.give_back(&[delivery], due_at).await {
             tracing::warn!(
-                delivery.id = %id, error = %error.in_full(),
+                delivery.id = %id, error = %error.error_chain(),
                 "A delivery could not be given back; it is due again when its lease ends",
             );
         }
@@ -156,7 +158,7 @@ impl AttemptRunner {
         record: &AttemptRecord,
         outcome: &Outcome,
     ) {
-        let destination = self.courier.destination(&delivery.plan);
+        let destination = self.courier.target(&delivery.plan);
         let name = destination.as_ref().map_or("?", |to| to.name.as_str());
         let duration_ms = milliseconds(record.began_at, record.ended_at);
         let tries = delivery.attempt;

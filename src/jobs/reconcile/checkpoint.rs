@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Round;
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::store::Error;
 
 /// The name of the fact.
@@ -44,12 +44,13 @@ impl Round<'_> {
         if self.reconciler.wishes.dry_run {
             return Ok(None);
         }
-        let fact = self.reconciler.store.fact(CHECKPOINT).await?;
-        let checkpoint = fact.and_then(|fact| serde_json::from_str::<Checkpoint>(&fact).ok());
+        let get_property = self.reconciler.store.get_property(CHECKPOINT).await?;
+        let checkpoint = get_property
+            .and_then(|get_property| serde_json::from_str::<Checkpoint>(&get_property).ok());
         Ok(checkpoint.filter(|checkpoint| {
             checkpoint.since == self.reconciler.wishes.since
                 && (matches!(checkpoint.place, Place::Page(_))
-                    || later(checkpoint.began_at, PAGES_AGAIN_AFTER) > self.began_at)
+                    || saturating_add(checkpoint.began_at, PAGES_AGAIN_AFTER) > self.began_at)
         }))
     }
 
@@ -65,7 +66,7 @@ impl Round<'_> {
         };
         let checkpoint = serde_json::to_string(&checkpoint).unwrap_or_default();
         let store = &self.reconciler.store;
-        store.set_fact(CHECKPOINT, Some(&checkpoint)).await
+        store.set_property(CHECKPOINT, Some(&checkpoint)).await
     }
 
     /// Writes down that nothing is left to do.
@@ -77,7 +78,7 @@ impl Round<'_> {
         self.begins_anew().await?;
         let store = &self.reconciler.store;
         let now = self.reconciler.clock.now().to_rfc3339();
-        store.set_fact(LAST_ROUND, Some(&now)).await
+        store.set_property(LAST_ROUND, Some(&now)).await
     }
 
     /// Strikes out how far it has come.
@@ -85,7 +86,7 @@ impl Round<'_> {
         if self.reconciler.wishes.dry_run {
             return Ok(());
         }
-        self.reconciler.store.set_fact(CHECKPOINT, None).await
+        self.reconciler.store.set_property(CHECKPOINT, None).await
     }
 }
 

@@ -3,12 +3,12 @@
 use chrono::TimeDelta;
 
 use crate::base::clock::{Clock, Timestamp};
-use crate::jobs::retention::forgotten_before;
+use crate::jobs::retention::retention_horizon;
 use crate::model::delivery::{Event, Subscription};
 use crate::store::{Error, Filter, Store};
 
 /// The fact: when this database was made.
-const BORN_AT: &str = "born_at";
+const DATABASE_CREATED_AT: &str = "born_at";
 /// As much as Kratos's clock may be ahead of ours.
 const SKEW: TimeDelta = TimeDelta::hours(1);
 
@@ -16,19 +16,21 @@ const SKEW: TimeDelta = TimeDelta::hours(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Past {
     since: Option<Timestamp>,
-    born_at: Timestamp,
+    database_created_at: Timestamp,
     /// When each plan was first seen.
     plans: Vec<Timestamp>,
-    forgotten_before: Option<Timestamp>,
+    retention_horizon: Option<Timestamp>,
 }
 
 /// Writes down, unless it stands there, when this database and the plans of new identities were first seen.
-pub async fn note_births(
+pub async fn record_first_seen(
     store: &dyn Store,
     clock: &Clock,
     plans: &[Subscription],
 ) -> Result<(), Error> {
-    store.first_fact(BORN_AT, &clock.now().to_rfc3339()).await?;
+    store
+        .get_or_insert_property(DATABASE_CREATED_AT, &clock.now().to_rfc3339())
+        .await?;
     for plan in plans {
         if plan.events.contains(&Event::IdentityCreated) {
             born(store, clock, &plan.name).await?;
@@ -40,7 +42,7 @@ pub async fn note_births(
 /// When a plan was first seen.
 async fn born(store: &dyn Store, clock: &Clock, plan: &str) -> Result<Timestamp, Error> {
     let name = format!("plan:{plan}:since");
-    if let Some(there) = store.fact(&name).await? {
+    if let Some(there) = store.get_property(&name).await? {
         return Ok(moment(&there));
     }
     // Of one that has deliveries already, nobody wrote down when it began.
@@ -54,7 +56,9 @@ async fn born(store: &dyn Store, clock: &Clock, plan: &str) -> Result<Timestamp,
     } else {
         clock.now()
     };
-    let there = store.first_fact(&name, &since.to_rfc3339()).await?;
+    let there = store
+        .get_or_insert_property(&name, &since.to_rfc3339())
+        .await?;
     Ok(moment(&there))
 }
 
@@ -72,36 +76,42 @@ impl Past {
         since: Option<Timestamp>,
     ) -> Result<Self, Error> {
         let now = clock.now().to_rfc3339();
-        let born_at = moment(&store.first_fact(BORN_AT, &now).await?);
+        let database_created_at = moment(
+            &store
+                .get_or_insert_property(DATABASE_CREATED_AT, &now)
+                .await?,
+        );
         let mut first_seen = Vec::new();
         for plan in plans {
             first_seen.push(born(store, clock, &plan.name).await?);
         }
         Ok(Self {
             since,
-            born_at,
+            database_created_at,
             plans: first_seen,
-            forgotten_before: forgotten_before(store).await?,
+            retention_horizon: retention_horizon(store).await?,
         })
     }
 
     /// Retention goes on meanwhile.
     pub(super) async fn look_again(&mut self, store: &dyn Store) -> Result<(), Error> {
-        self.forgotten_before = forgotten_before(store).await?;
+        self.retention_horizon = retention_horizon(store).await?;
         Ok(())
     }
 
     /// Whether an identity that was made then, and was not delivered by the plan of this number, should have been.
     pub(super) fn counts(&self, plan: usize, created_at: Timestamp) -> bool {
         let first_seen = self.plans[plan];
-        let from = self.since.unwrap_or(self.born_at.max(first_seen));
+        let from = self
+            .since
+            .unwrap_or(self.database_created_at.max(first_seen));
         created_at >= from && self.is_remembered(first_seen, created_at)
     }
 
     /// Whether it would be known if it had been delivered. Retention forgets what came into being before a moment; a plan
     /// that was not there at that moment has lost nothing.
     fn is_remembered(&self, first_seen: Timestamp, created_at: Timestamp) -> bool {
-        self.forgotten_before
+        self.retention_horizon
             .is_none_or(|before| first_seen >= before || created_at >= before + SKEW)
     }
 }
@@ -116,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_past_is_left_alone_unless_told_to_and_what_is_forgotten_always() {
-        for (since, first_seen, forgotten_before, created, expected) in [
+        for (since, first_seen, retention_horizon, created, expected) in [
             // A new database on day 100.
             (None, 100, None, 99, false),
             (None, 100, None, 100, true),
@@ -144,9 +154,9 @@ mod tests {
         ] {
             let past = Past {
                 since: since.map(day),
-                born_at: day(100),
+                database_created_at: day(100),
                 plans: vec![day(first_seen)],
-                forgotten_before: forgotten_before.map(day),
+                retention_horizon: retention_horizon.map(day),
             };
             assert_eq!(
                 past.counts(0, day(created)),

@@ -18,7 +18,7 @@ impl Round<'_> {
         let mut doubted = Vec::new();
         loop {
             let began = reconciler.clock.now();
-            let kept = reconciler.store.identities_kept(after, step).await?;
+            let kept = reconciler.store.identities_with_data(after, step).await?;
             let Some(last) = kept.last().copied() else {
                 break;
             };
@@ -27,9 +27,9 @@ impl Round<'_> {
                 if self.is_gone(*id).await? {
                     doubted.push(*id);
                 } else {
-                    self.is_familiar = true;
+                    self.saw_known_identity = true;
                 }
-                if self.is_familiar || reconciler.wishes.believe_all_gone {
+                if self.saw_known_identity || reconciler.wishes.believe_all_gone {
                     self.forget(&mut doubted).await?;
                 } else if doubted.len() >= TOO_MANY {
                     self.begins_anew().await?;

@@ -56,8 +56,8 @@ pub enum Error {
 impl Error {
     /// Itself and its causes in one line, for a log.
     #[must_use]
-    pub fn in_full(&self) -> String {
-        telemetry::in_full(self)
+    pub fn error_chain(&self) -> String {
+        telemetry::error_chain(self)
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
             source: kratos_admin::Error::Status(401),
         };
         assert_eq!(
-            error.in_full(),
+            error.error_chain(),
             "stopped after 300 identities, because the next page of them could not be read; see that `kratos.auth` holds \
              what the admin API wants; the next round goes on where this one stopped: Kratos's admin API answered with \
              status 401"

@@ -13,7 +13,7 @@ use crate::expression::Variables;
 use crate::model::delivery::subscription::{Trigger, deliveries_for};
 use crate::model::delivery::{Event, NewDelivery, Subscription};
 use crate::outbound::kratos_admin;
-use crate::outbound::kratos_admin::hook_view::as_told_to_hooks;
+use crate::outbound::kratos_admin::hook_view::hook_view;
 use crate::store::WriteSet;
 
 /// Whoever was made just now is being told of by their hook at this moment, which knows more than the admin API does.
@@ -82,8 +82,8 @@ impl Round<'_> {
         }
         let mut missing = Vec::new();
         if !keys.is_empty() {
-            let known = reconciler.store.known(&keys).await?;
-            self.is_familiar |= !known.is_empty();
+            let known = reconciler.store.existing_keys(&keys).await?;
+            self.saw_known_identity |= !known.is_empty();
             // Only now: what was deleted before we asked had this moment moved first.
             self.past.look_again(&*reconciler.store).await?;
             for candidate in &candidates {
@@ -115,7 +115,7 @@ impl Round<'_> {
         if plans.is_empty() {
             return Vec::new();
         }
-        let told = as_told_to_hooks(candidate.identity);
+        let told = hook_view(candidate.identity);
         let names = Variables {
             identity: Some(&told),
             previous: None,

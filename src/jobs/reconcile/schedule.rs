@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::checkpoint::LAST_ROUND;
 use super::{Error, Reconciler, Report};
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::store;
 
 /// How long after the first failure it is tried again; then twice as long each time.
@@ -20,13 +20,13 @@ impl Reconciler {
         tokio::select! {
             biased;
             () = stop => {}
-            () = self.for_ever(every) => {}
+            () = self.run_loop(every) => {}
         }
         // If it cannot be ended, the turn ends by itself.
-        let _ = self.let_go().await;
+        let _ = self.release_lock().await;
     }
 
-    async fn for_ever(&self, every: Duration) {
+    async fn run_loop(&self, every: Duration) {
         let mut failures = 0;
         loop {
             let began = self.clock.now();
@@ -36,18 +36,18 @@ impl Reconciler {
                     next
                 }
                 // Its round is ours as well.
-                Err(Error::Busy) => later(began, LOOK_AGAIN.min(every)),
+                Err(Error::Busy) => saturating_add(began, LOOK_AGAIN.min(every)),
                 Err(error) => {
-                    let next = later(began, pause(failures, every));
+                    let next = saturating_add(began, pause(failures, every));
                     failures += 1;
                     tracing::error!(
-                        error = %error.in_full(), failures,
+                        error = %error.error_chain(), failures,
                         "The reconciliation was not finished; next try at {next}"
                     );
                     next
                 }
             };
-            self.clock.until(next).await;
+            self.clock.sleep_until(next).await;
         }
     }
 
@@ -79,9 +79,9 @@ impl Reconciler {
 
     /// When the next round is due: at once if there was none.
     async fn due(&self, every: Duration) -> Result<Timestamp, store::Error> {
-        let last = self.store.fact(LAST_ROUND).await?;
+        let last = self.store.get_property(LAST_ROUND).await?;
         let last = last.and_then(|last| last.parse::<Timestamp>().ok());
-        Ok(last.map_or(Timestamp::UNIX_EPOCH, |last| later(last, every)))
+        Ok(last.map_or(Timestamp::UNIX_EPOCH, |last| saturating_add(last, every)))
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{HttpTransport, without_answer};
 use crate::base::telemetry::metrics::ReasonLabels;
-use crate::checks::interpret::{Interpretation, conclude};
+use crate::checks::interpret::{Interpretation, interpret};
 use crate::checks::{Check, OnExpiry, OnLateRefusal, deferred};
 use crate::expression::Variables;
 use crate::jobs::dispatcher::AttemptResult;
@@ -16,7 +16,7 @@ use crate::model::delivery::{
     ResponseVerdict,
 };
 use crate::model::request::Request;
-use crate::outbound::kratos_admin::hook_view::as_told_to_hooks;
+use crate::outbound::kratos_admin::hook_view::hook_view;
 use crate::outbound::services::client::{Answer, CallError};
 
 /// What the account's present value of the field is, beside the value that the question is about.
@@ -46,7 +46,7 @@ impl HttpTransport {
             Err(none) => return self.unanswered(check, delivery, scene, none),
         };
         let names = scene.names(&self.knows.lists, Some(&answer.response));
-        match conclude(check, answer.status, &names) {
+        match interpret(check, answer.status, &names) {
             Interpretation::Unavailable(_, because) => {
                 let attempt = self.answered(&answer, ResponseVerdict::AskAgain);
                 self.no_answer(check, delivery, scene, attempt, Some(because))
@@ -60,14 +60,22 @@ impl HttpTransport {
                 }
                 Ok(_) => {
                     tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted a value that the account does not have any more");
-                    self.ended(check, delivery, &answer, vec![deferred::note_goes(check)])
+                    self.ended(
+                        check,
+                        delivery,
+                        &answer,
+                        vec![deferred::clear_marker(check)],
+                    )
                 }
                 Err(unanswered) => Attempt::NoResponse(unanswered).into(),
             },
             Interpretation::Refused(refusal) => match self.present(check, scene, delivery).await {
-                Ok(Present::Gone) => {
-                    self.ended(check, delivery, &answer, vec![deferred::note_goes(check)])
-                }
+                Ok(Present::Gone) => self.ended(
+                    check,
+                    delivery,
+                    &answer,
+                    vec![deferred::clear_marker(check)],
+                ),
                 Ok(Present::Other(identity)) => {
                     self.ask_about_present(check, service, delivery, scene, &identity)
                         .await
@@ -91,7 +99,7 @@ impl HttpTransport {
         scene: &EvaluationContext,
         identity: &Value,
     ) -> AttemptResult {
-        let told = as_told_to_hooks(identity);
+        let told = hook_view(identity);
         let field = check.field.as_ref();
         let scene = EvaluationContext {
             value: field.and_then(|field| field.value_in(&told)).cloned(),
@@ -111,7 +119,7 @@ impl HttpTransport {
             Err(none) => return self.unanswered(check, delivery, &scene, none),
         };
         let names = scene.names(&self.knows.lists, Some(&answer.response));
-        match conclude(check, answer.status, &names) {
+        match interpret(check, answer.status, &names) {
             Interpretation::Accepted => {
                 tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted the value that the account has now");
                 let puts = deferred::accepted(check, &scene, &answer.response, &self.knows.lists);
@@ -199,7 +207,11 @@ impl HttpTransport {
             },
             OnExpiry::Accept => AttemptResult {
                 attempt: settled(attempt),
-                followers: vec![self.written(check, delivery, vec![deferred::note_goes(check)])],
+                follow_up_deliveries: vec![self.written(
+                    check,
+                    delivery,
+                    vec![deferred::clear_marker(check)],
+                )],
                 ..carried
             },
         }
@@ -251,7 +263,7 @@ impl HttpTransport {
     ) -> AttemptResult {
         self.forget_half_time(delivery);
         AttemptResult {
-            followers: vec![self.written(check, delivery, puts)],
+            follow_up_deliveries: vec![self.written(check, delivery, puts)],
             ..self.answered(answer, ResponseVerdict::Delivered).into()
         }
     }
@@ -274,7 +286,7 @@ impl HttpTransport {
     }
 
     fn written(&self, check: &Check, delivery: &Claimed, puts: Vec<FieldWrite>) -> NewDelivery {
-        deferred::write(
+        deferred::identity_write(
             &check.name,
             delivery.identity_id,
             delivery.event,
@@ -344,13 +356,13 @@ impl HttpTransport {
             trigger_id: &delivery.id.to_string(),
             check: Some(&check.name),
         };
-        let mut followers = Vec::new();
+        let mut follow_up_deliveries = Vec::new();
         if !nothing_to_write {
-            followers.push(self.written_by_operator(write));
+            follow_up_deliveries.push(self.written_by_operator(write));
         }
-        followers.extend(deliveries_for(&self.knows.plans, &occasion, &names));
+        follow_up_deliveries.extend(deliveries_for(&self.knows.plans, &occasion, &names));
         AttemptResult {
-            followers,
+            follow_up_deliveries,
             late_refusal: Some(stored),
             ..Attempt::answered(200).into()
         }

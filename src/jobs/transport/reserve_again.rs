@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{HttpTransport, without_answer};
 use crate::base::telemetry::metrics::ReasonLabels;
-use crate::checks::interpret::{Interpretation, conclude};
+use crate::checks::interpret::{Interpretation, interpret};
 use crate::checks::{Check, Reserve, reserve};
 use crate::jobs::dispatcher::AttemptResult;
 use crate::model::delivery::{
@@ -53,7 +53,7 @@ impl HttpTransport {
             }
         };
         let names = scene.names(&self.knows.lists, Some(&answer.response));
-        match conclude(check, answer.status, &names) {
+        match interpret(check, answer.status, &names) {
             Interpretation::Accepted => self.reserved(check, plans, delivery, scene, &answer),
             Interpretation::Refused(refusal) => {
                 self.count_reservation("refused_late");
@@ -95,7 +95,7 @@ impl HttpTransport {
         let confirmation =
             reserve::confirmation_of_taken(plans, delivery, &check.name, &scene, lists, now);
         AttemptResult {
-            followers: confirmation.into_iter().collect(),
+            follow_up_deliveries: confirmation.into_iter().collect(),
             ..self.answered(answer, ResponseVerdict::Delivered).into()
         }
     }

@@ -84,7 +84,7 @@ impl HttpTransport {
         };
         let notes = puts
             .iter()
-            .any(|put| put.value.is_some() && put.path == deferred::note(name));
+            .any(|put| put.value.is_some() && put.path == deferred::deferred_marker(name));
         let open = Filter {
             plan: Some(Queue::Check(name).to_string()),
             state: Some(State::Pending),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Outcome;
 use super::backoff::{Schedule, next_try};
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 
 /// `Retry-After` is obeyed up to this long.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
@@ -137,7 +137,7 @@ impl Attempt {
             Self::NoResponse(_) => Duration::ZERO,
         };
         let next = next_try(schedule, tries, now, jitter)
-            .max(later(now, retry_after.min(LONGEST_RETRY_AFTER)));
+            .max(saturating_add(now, retry_after.min(LONGEST_RETRY_AFTER)));
         // The last try is at the very end, however long the pause would have been.
         Outcome::RetryAt(next.min(keep_trying_until))
     }
@@ -184,7 +184,7 @@ mod tests {
     const DAY: Duration = Duration::from_hours(24);
 
     fn after(duration: Duration) -> Timestamp {
-        later(Timestamp::UNIX_EPOCH, duration)
+        saturating_add(Timestamp::UNIX_EPOCH, duration)
     }
 
     fn outcome(attempt: Attempt, tries: u32, keep_trying_for: Duration) -> Outcome {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 
 /// How pauses between tries grow.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +44,7 @@ impl Schedule {
 /// When the next try is due, after so many that ended `now`.
 #[must_use]
 pub fn next_try(schedule: &Schedule, tries: u32, now: Timestamp, jitter: f64) -> Timestamp {
-    later(now, schedule.pause(tries, jitter))
+    saturating_add(now, schedule.pause(tries, jitter))
 }
 
 /// A fresh number from 0 to 1 for `jitter`.

@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Action, EvaluationContext, Event, NewDelivery, Subscription, time_ordered_id};
-use crate::base::clock::later;
+use crate::base::clock::saturating_add;
 use crate::expression::Variables;
 use crate::model::request::{Body, BodyTemplate, Method, Request};
 
@@ -79,7 +79,7 @@ fn delivery(
             .then(|| EvaluationContext::of(names)),
         created_at: now,
         due_at: now,
-        keep_trying_until: later(now, plan.keep_trying_for),
+        keep_trying_until: saturating_add(now, plan.keep_trying_for),
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
             flow: None,
             request: None,
             method: "password",
-            now: later(
+            now: saturating_add(
                 Timestamp::UNIX_EPOCH,
                 Duration::from_millis(1_600_000_000_250),
             ),
@@ -190,8 +190,8 @@ mod tests {
 
     #[test]
     fn ids_are_ordered_by_time() {
-        let earlier = later(Timestamp::UNIX_EPOCH, Duration::from_secs(1_600_000_000));
-        let later = later(earlier, Duration::from_millis(1));
-        assert!(time_ordered_id(earlier) < time_ordered_id(later));
+        let earlier = saturating_add(Timestamp::UNIX_EPOCH, Duration::from_secs(1_600_000_000));
+        let saturating_add = saturating_add(earlier, Duration::from_millis(1));
+        assert!(time_ordered_id(earlier) < time_ordered_id(saturating_add));
     }
 }

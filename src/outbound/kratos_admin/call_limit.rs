@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::clock::{Clock, Timestamp, later};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -31,7 +31,7 @@ impl CallLimit {
     /// Done when a call may begin: fewer than `per_second` calls began within the second before.
     pub async fn wait(&self) {
         while let Some(free_at) = self.try_begin() {
-            self.clock.until(free_at).await;
+            self.clock.sleep_until(free_at).await;
         }
     }
 
@@ -47,7 +47,7 @@ impl CallLimit {
         let free_at = begun
             .front()
             .filter(|_| begun.len() >= self.per_second)
-            .map(|oldest| later(*oldest, SECOND))
+            .map(|oldest| saturating_add(*oldest, SECOND))
             .filter(|free_at| *free_at > now);
         if free_at.is_none() {
             self.push(&mut begun, now);
@@ -73,14 +73,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_waits_until_fewer_than_the_limit_began_within_a_second() {
-        let (clock, hand) = Clock::by_hand(Timestamp::UNIX_EPOCH);
+        let (clock, hand) = Clock::manual(Timestamp::UNIX_EPOCH);
         let limit = CallLimit::new(3, clock);
         limit.wait().await;
         hand.advance(Duration::from_millis(400));
         // A call that does not wait takes the place of one that would.
         limit.count();
         limit.wait().await;
-        let free_at = |millis| later(Timestamp::UNIX_EPOCH, Duration::from_millis(millis));
+        let free_at = |millis| saturating_add(Timestamp::UNIX_EPOCH, Duration::from_millis(millis));
         assert_eq!(limit.try_begin(), Some(free_at(1000)));
         hand.advance(Duration::from_millis(600));
         limit.wait().await;

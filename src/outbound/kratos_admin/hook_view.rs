@@ -26,7 +26,7 @@ const ADDRESSES: [(&str, &[&str]); 2] = [
 /// The identity in the shape of `identity` in a body that kratos-config/vestibule.jsonnet makes, so that plans read the
 /// same whoever told of it. No credentials, and nothing of `metadata_admin`.
 #[must_use]
-pub fn as_told_to_hooks(identity: &Value) -> Value {
+pub fn hook_view(identity: &Value) -> Value {
     let mut told = picked(identity, &SCALARS);
     for key in DATA {
         let data = present(identity, key).cloned();
@@ -70,7 +70,7 @@ mod tests {
         identity["credentials"] = json!({"password": {"identifiers": ["ada@example.org"]}});
         identity["metadata_admin"] = json!({"secret": true});
         assert_eq!(
-            as_told_to_hooks(&identity),
+            hook_view(&identity),
             json!({
                 "id": "f43f639b-6b33-4b0f-8924-e8c9183d6695",
                 "schema_id": "default",
@@ -119,7 +119,7 @@ mod tests {
                 }),
             ),
         ] {
-            assert_eq!(as_told_to_hooks(&identity), expected, "{identity}");
+            assert_eq!(hook_view(&identity), expected, "{identity}");
         }
     }
 }

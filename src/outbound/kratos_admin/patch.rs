@@ -37,7 +37,7 @@ impl Operation {
 
 /// The patch that takes away what is at `path` of `identity`. `None` if there is nothing.
 #[must_use]
-pub fn removing(identity: &Value, path: &[&str]) -> Option<Operation> {
+pub fn remove_operation(identity: &Value, path: &[&str]) -> Option<Operation> {
     let there = path.iter().try_fold(identity, |there, key| there.get(key));
     there.map(|_| Operation::remove(path))
 }
@@ -45,7 +45,7 @@ pub fn removing(identity: &Value, path: &[&str]) -> Option<Operation> {
 /// The patch that puts all of these values (or takes away what is there, for `None`), one after the other. Empty if all of
 /// it is so already.
 #[must_use]
-pub fn all<'a>(
+pub fn diff<'a>(
     identity: &Value,
     puts: impl Iterator<Item = (Vec<&'a str>, Option<&'a Value>)>,
 ) -> Vec<Operation> {
@@ -54,10 +54,10 @@ pub fn all<'a>(
     let mut operations = Vec::new();
     for (path, value) in puts {
         if let Some(value) = value {
-            operations.extend(putting(&becoming, &path, value));
+            operations.extend(add(&becoming, &path, value));
             put(&mut becoming, &path, value);
         } else {
-            operations.extend(removing(&becoming, &path));
+            operations.extend(remove_operation(&becoming, &path));
             take_away(&mut becoming, &path);
         }
     }
@@ -90,7 +90,7 @@ fn take_away(becoming: &mut Value, path: &[&str]) {
 /// The patch that puts `value` at `path` of `identity`. What is missing on the way is made; what stands in the way and
 /// is no object is replaced by one. `None` if it is there already.
 #[must_use]
-pub fn putting(identity: &Value, path: &[&str], value: &Value) -> Option<Operation> {
+pub fn add(identity: &Value, path: &[&str], value: &Value) -> Option<Operation> {
     let mut there = identity;
     for (depth, key) in path.iter().enumerate() {
         match there.get(key) {
@@ -180,11 +180,7 @@ mod tests {
                 path: path.to_owned(),
                 value: Some(value),
             });
-            assert_eq!(
-                putting(&identity, &steps, &json!(7)),
-                expected,
-                "{identity}"
-            );
+            assert_eq!(add(&identity, &steps, &json!(7)), expected, "{identity}");
         }
     }
 
@@ -199,7 +195,7 @@ mod tests {
             (vec!["metadata_admin", "v", "one"], None),
             (vec!["state"], Some(&inactive)),
         ];
-        let operations = all(&identity, puts.into_iter());
+        let operations = diff(&identity, puts.into_iter());
         assert_eq!(
             serde_json::to_value(&operations).unwrap(),
             json!([
@@ -210,7 +206,7 @@ mod tests {
             ])
         );
         assert!(
-            all(
+            diff(
                 &identity,
                 [(vec!["state"], Some(&json!("active")))].into_iter()
             )

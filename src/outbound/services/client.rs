@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::address::is_forbidden;
 use super::sign::signature;
 use super::{ApiKeyPlace, Auth, Service};
-use crate::base::clock::{Clock, Timestamp, later, milliseconds};
+use crate::base::clock::{Clock, Timestamp, milliseconds, saturating_add};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{ServiceLabels, ServiceName};
 use crate::model::request::Request;
@@ -116,7 +116,7 @@ impl Services {
 
     /// Sends `request` to the service of that name and waits for the answer: as long as the service's
     /// patience lasts, and never past `until`. `extra` headers go along.
-    pub async fn exchange(
+    pub async fn call(
         &self,
         name: &str,
         request: &Request,
@@ -125,12 +125,12 @@ impl Services {
     ) -> Result<Answer, CallError> {
         let service = self.named.get(name).ok_or(CallError::UnknownService)?;
         let started = self.clock.now();
-        let until = until.min(later(started, service.timeout));
+        let until = until.min(saturating_add(started, service.timeout));
         let answer = if started >= until {
             None
         } else {
             self.clock
-                .before(until, self.send(service, request, extra))
+                .timeout_at(until, self.send(service, request, extra))
                 .await
         };
         let answer = answer.unwrap_or(Err(CallError::Timeout));
@@ -203,13 +203,13 @@ impl Drop for AbortOnDrop {
 
 /// Reads an answer, as far as it may be long.
 async fn receive(answer: Result<reqwest::Response, reqwest::Error>) -> Result<Answer, CallError> {
-    let answer = answer.map_err(|error| told(&error))?;
+    let answer = answer.map_err(|error| classify(&error))?;
     let status = answer.status().as_u16();
     let headers = answer.headers().clone();
     let mut body = Vec::new();
     let mut chunks = answer.bytes_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| told(&error))?;
+        let chunk = chunk.map_err(|error| classify(&error))?;
         if body.len() + chunk.len() > MAX_ANSWER {
             return Err(CallError::TooLarge);
         }
@@ -221,7 +221,7 @@ async fn receive(answer: Result<reqwest::Response, reqwest::Error>) -> Result<An
         .map(ToOwned::to_owned);
     Ok(Answer {
         status,
-        response: understood(status, &headers, &body),
+        response: to_expression_value(status, &headers, &body),
         retry_after,
     })
 }
@@ -248,7 +248,7 @@ fn outgoing(
         put(&mut headers, name, value.expose(), true);
     }
     if let Some(auth) = &service.auth {
-        prove(auth, &mut headers, &mut url);
+        apply_auth(auth, &mut headers, &mut url);
     }
     for (name, value) in &request.headers {
         put(&mut headers, name, value, false);
@@ -282,7 +282,7 @@ fn put(headers: &mut HeaderMap, name: &str, value: &str, sensitive: bool) {
     }
 }
 
-fn prove(auth: &Auth, headers: &mut HeaderMap, url: &mut url::Url) {
+fn apply_auth(auth: &Auth, headers: &mut HeaderMap, url: &mut url::Url) {
     match auth {
         Auth::Bearer { token } => {
             put(
@@ -328,7 +328,7 @@ fn prove(auth: &Auth, headers: &mut HeaderMap, url: &mut url::Url) {
     }
 }
 
-fn told(error: &reqwest::Error) -> CallError {
+fn classify(error: &reqwest::Error) -> CallError {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = source {
         if cause.is::<Forbidden>() {
@@ -339,7 +339,7 @@ fn told(error: &reqwest::Error) -> CallError {
     CallError::Connection
 }
 
-fn understood(status: u16, headers: &HeaderMap, body: &[u8]) -> Value {
+fn to_expression_value(status: u16, headers: &HeaderMap, body: &[u8]) -> Value {
     let mut named = Map::new();
     for (name, value) in headers {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -414,7 +414,7 @@ mod tests {
             (b"{\"cut\": ", json!("{\"cut\": ")),
         ];
         for (body, expected) in cases {
-            let response = understood(200, &headers, body);
+            let response = to_expression_value(200, &headers, body);
             assert_eq!(
                 response,
                 json!({"status": 200, "headers": {"x-two": "a, b"}, "body": expected})

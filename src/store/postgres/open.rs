@@ -9,7 +9,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool, SqlSafeStr};
 
-use crate::base::clock::{Clock, later};
+use crate::base::clock::{Clock, saturating_add};
 use crate::store::{AppliedMigration, Error, schema};
 
 /// Number, name and statements of each change, oldest first. One that was released is never touched again.
@@ -93,7 +93,7 @@ async fn without_idle_transactions(connection: &mut PgConnection) -> Result<(), 
 async fn still_answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let clock = Clock::system();
     let answered = clock
-        .before(later(clock.now(), PATIENCE), connection.ping())
+        .timeout_at(saturating_add(clock.now(), PATIENCE), connection.ping())
         .await;
     // An error ends it at once, without a goodbye.
     answered.unwrap_or_else(|| Err(std::io::Error::from(ErrorKind::TimedOut).into()))?;

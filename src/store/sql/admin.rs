@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::row::{self, DbRow};
 use super::{Arguments, Db, Pool};
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::model::delivery::State;
 use crate::store::{Backlog, DeliveryDetails, DeliverySummary, Error, Filter, ListedAttempt};
 
@@ -44,7 +44,10 @@ fn filtered(
         .bind(filter.identity.map(|id| id.to_string()))
         .bind(filter.since.map(row::moment))
         .bind(filter.until.map(row::moment))
-        .bind((!filter.other_than.is_empty()).then(|| json!(filter.other_than).to_string()))
+        .bind(
+            (!filter.exclude_subscriptions.is_empty())
+                .then(|| json!(filter.exclude_subscriptions).to_string()),
+        )
 }
 
 // Ids are ordered by time.
@@ -206,7 +209,7 @@ pub(super) async fn step(
         .bind(STEP);
     let statement = match deed {
         AdminAction::Retry(keep_trying_for) => {
-            statement.bind(row::moment(later(now, keep_trying_for)))
+            statement.bind(row::moment(saturating_add(now, keep_trying_for)))
         }
         AdminAction::Discard => statement,
     };
@@ -254,7 +257,7 @@ const KNOWN: &str = concat!(
     " JOIN deliveries ON deliveries.plan = new.of_plan AND deliveries.unique_key = new.of_key"
 );
 
-pub(super) async fn known(
+pub(super) async fn existing_keys(
     readers: &Pool,
     keys: &[(String, String)],
 ) -> Result<HashSet<(String, String)>, Error> {

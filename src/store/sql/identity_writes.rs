@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Database;
-use super::retry::again;
+use super::retry::with_retry;
 use super::row::{self, DbRow};
 use crate::base::clock::{Timestamp, earlier};
 use crate::model::delivery::time_ordered_id;
@@ -233,11 +233,11 @@ impl Database {
 #[async_trait]
 impl IdentityWriteStore for Database {
     async fn identity_writes(&self, identity_id: Uuid) -> Result<Option<IdentityWrites>, Error> {
-        again(|| self.writes_once(identity_id).boxed()).await
+        with_retry(|| self.writes_once(identity_id).boxed()).await
     }
 
     async fn store_identity_writes(&self, writes: &IdentityWrites) -> Result<(), Error> {
-        again(|| self.store_writes_once(writes).boxed()).await
+        with_retry(|| self.store_writes_once(writes).boxed()).await
     }
 
     async fn lease_identity_writes(
@@ -246,7 +246,7 @@ impl IdentityWriteStore for Database {
         lease_until: Timestamp,
         limit: u32,
     ) -> Result<Vec<IdentityWrites>, Error> {
-        again(|| self.lease_once(now, lease_until, limit).boxed()).await
+        with_retry(|| self.lease_once(now, lease_until, limit).boxed()).await
     }
 
     async fn reschedule_verification(
@@ -256,7 +256,7 @@ impl IdentityWriteStore for Database {
         lease_until: Timestamp,
         verify_at: Timestamp,
     ) -> Result<(), Error> {
-        again(|| {
+        with_retry(|| {
             async move {
                 sqlx::query(RESCHEDULE)
                     .bind(identity_id.to_string())
@@ -277,27 +277,27 @@ impl IdentityWriteStore for Database {
         identity_id: Uuid,
         lease_until: Timestamp,
     ) -> Result<(), Error> {
-        again(|| self.end_verification_once(identity_id, lease_until).boxed()).await
+        with_retry(|| self.end_verification_once(identity_id, lease_until).boxed()).await
     }
 
     async fn verify_identities(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
-        again(|| self.verify_once(ids, at).boxed()).await
+        with_retry(|| self.verify_once(ids, at).boxed()).await
     }
 
     async fn next_verification(&self) -> Result<Option<Timestamp>, Error> {
-        again(|| self.next_verification_once().boxed()).await
+        with_retry(|| self.next_verification_once().boxed()).await
     }
 
     async fn begin_settings_call(&self, identity_id: Uuid, now: Timestamp) -> Result<(), Error> {
-        again(|| self.begin_settings_once(identity_id, now).boxed()).await
+        with_retry(|| self.begin_settings_once(identity_id, now).boxed()).await
     }
 
     async fn end_settings_call(&self, identity_id: Uuid) -> Result<(), Error> {
-        again(|| self.end_settings_once(identity_id).boxed()).await
+        with_retry(|| self.end_settings_once(identity_id).boxed()).await
     }
 
     async fn settings_pending_since(&self, identity_id: Uuid) -> Result<Option<Timestamp>, Error> {
-        again(|| self.pending_since_once(identity_id).boxed()).await
+        with_retry(|| self.pending_since_once(identity_id).boxed()).await
     }
 
     async fn store_saved_change(
@@ -306,7 +306,7 @@ impl IdentityWriteStore for Database {
         change: &SavedChange,
         verify_at: Timestamp,
     ) -> Result<(), Error> {
-        again(|| {
+        with_retry(|| {
             self.store_change_once(identity_id, change, verify_at)
                 .boxed()
         })

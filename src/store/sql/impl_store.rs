@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use super::admin::AdminAction;
-use super::retry::{again, again_and_wait};
+use super::retry::{with_retry, with_retry_untimed};
 use super::{Database, admin, decisions, late_refusals, outbox, pending, reservations, upkeep};
 use crate::base::clock::Timestamp;
 use crate::model::decision::Decision;
@@ -54,8 +54,9 @@ impl Database {
     ) -> Result<u64, Error> {
         let (mut count, mut after) = (0, String::new());
         loop {
-            let step =
-                again_and_wait(|| admin::step(self.writer(), deed, filter, now, &after).boxed());
+            let step = with_retry_untimed(|| {
+                admin::step(self.writer(), deed, filter, now, &after).boxed()
+            });
             let (done, last) = step.await?;
             count += done;
             let Some(last) = last else { return Ok(count) };
@@ -110,7 +111,7 @@ impl Database {
 #[async_trait]
 impl Store for Database {
     async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {
-        again(|| self.write_once(batch).boxed()).await
+        with_retry(|| self.write_once(batch).boxed()).await
     }
 
     async fn claim(
@@ -120,27 +121,27 @@ impl Store for Database {
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<Claimed>, Error> {
-        again(|| outbox::claim(self.writer(), plan, now, lease, limit).boxed()).await
+        with_retry(|| outbox::claim(self.writer(), plan, now, lease, limit).boxed()).await
     }
 
     async fn settle_all(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error> {
-        again(|| self.settle_once(settlements).boxed()).await
+        with_retry(|| self.settle_once(settlements).boxed()).await
     }
 
     async fn give_back(&self, held: &[Claimed], due_at: Timestamp) -> Result<(), Error> {
-        again(|| outbox::give_back(self.writer(), held, due_at).boxed()).await
+        with_retry(|| outbox::give_back(self.writer(), held, due_at).boxed()).await
     }
 
     async fn next_due(&self) -> Result<Vec<NextDue>, Error> {
-        again(|| outbox::next_due(self.readers()).boxed()).await
+        with_retry(|| outbox::next_due(self.readers()).boxed()).await
     }
 
     async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<DeliverySummary>, Error> {
-        again(|| admin::list(self.readers(), filter, limit).boxed()).await
+        with_retry(|| admin::list(self.readers(), filter, limit).boxed()).await
     }
 
     async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error> {
-        again(|| admin::show(self.readers(), id).boxed()).await
+        with_retry(|| admin::show(self.readers(), id).boxed()).await
     }
 
     async fn retry(
@@ -158,29 +159,33 @@ impl Store for Database {
     }
 
     async fn unfinished(&self, filter: &Filter) -> Result<u64, Error> {
-        again_and_wait(|| admin::unfinished(self.readers(), filter).boxed()).await
+        with_retry_untimed(|| admin::unfinished(self.readers(), filter).boxed()).await
     }
 
     async fn backlog(&self) -> Result<Backlog, Error> {
-        again(|| admin::backlog(self.readers()).boxed()).await
+        with_retry(|| admin::backlog(self.readers()).boxed()).await
     }
 
-    async fn known(&self, keys: &[(String, String)]) -> Result<HashSet<(String, String)>, Error> {
-        again(|| admin::known(self.readers(), keys).boxed()).await
+    async fn existing_keys(
+        &self,
+        keys: &[(String, String)],
+    ) -> Result<HashSet<(String, String)>, Error> {
+        with_retry(|| admin::existing_keys(self.readers(), keys).boxed()).await
     }
 
     async fn is_pending(&self, plan: &str, unique_key: &str) -> Result<bool, Error> {
-        again(|| admin::is_pending(self.readers(), plan, unique_key).boxed()).await
+        with_retry(|| admin::is_pending(self.readers(), plan, unique_key).boxed()).await
     }
 
     async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
-        again(|| decisions::record(self.writer(), decisions).boxed()).await
+        with_retry(|| decisions::record(self.writer(), decisions).boxed()).await
     }
 
     async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error> {
         // In this order: if a later part shows the flow open, the earlier parts are from before it was closed.
-        let reservations = again(|| reservations::of_flow(self.readers(), flow_id).boxed()).await?;
-        let pending = again(|| pending::of_flow(self.readers(), flow_id).boxed()).await?;
+        let reservations =
+            with_retry(|| reservations::of_flow(self.readers(), flow_id).boxed()).await?;
+        let pending = with_retry(|| pending::of_flow(self.readers(), flow_id).boxed()).await?;
         Ok(FlowState {
             record: self.flow_record(flow_id).await?,
             pending,
@@ -189,11 +194,11 @@ impl Store for Database {
     }
 
     async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error> {
-        again(|| pending::record(self.readers(), flow_id).boxed()).await
+        with_retry(|| pending::record(self.readers(), flow_id).boxed()).await
     }
 
     async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error> {
-        again(|| pending::open_flow(self.readers(), external_id).boxed()).await
+        with_retry(|| pending::open_flow(self.readers(), external_id).boxed()).await
     }
 
     async fn flows_of_change(
@@ -201,7 +206,8 @@ impl Store for Database {
         identity_id: Uuid,
         traits_hash: &str,
     ) -> Result<Vec<Uuid>, Error> {
-        again(|| pending::flows_of_change(self.readers(), identity_id, traits_hash).boxed()).await
+        with_retry(|| pending::flows_of_change(self.readers(), identity_id, traits_hash).boxed())
+            .await
     }
 
     async fn lease_flows(
@@ -211,7 +217,7 @@ impl Store for Database {
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<FlowRecord>, Error> {
-        again(|| pending::lease(self.writer(), kind, now, lease, limit).boxed()).await
+        with_retry(|| pending::lease(self.writer(), kind, now, lease, limit).boxed()).await
     }
 
     async fn reschedule_lookup(
@@ -219,7 +225,7 @@ impl Store for Database {
         record: &FlowRecord,
         at: Option<Timestamp>,
     ) -> Result<(), Error> {
-        again(|| pending::reschedule(self.writer(), record, at).boxed()).await
+        with_retry(|| pending::reschedule(self.writer(), record, at).boxed()).await
     }
 
     async fn look_up_all_now(
@@ -227,15 +233,15 @@ impl Store for Database {
         now: Timestamp,
         accepted_since: Timestamp,
     ) -> Result<u64, Error> {
-        again(|| pending::look_up_all_now(self.writer(), now, accepted_since).boxed()).await
+        with_retry(|| pending::look_up_all_now(self.writer(), now, accepted_since).boxed()).await
     }
 
     async fn next_lookup(&self) -> Result<Option<Timestamp>, Error> {
-        again(|| pending::next_lookup(self.readers()).boxed()).await
+        with_retry(|| pending::next_lookup(self.readers()).boxed()).await
     }
 
     async fn share_reservation(&self, id: Uuid, until: Timestamp) -> Result<bool, Error> {
-        again(|| reservations::share(self.writer(), id, until).boxed()).await
+        with_retry(|| reservations::share(self.writer(), id, until).boxed()).await
     }
 
     async fn take_over_reservation(
@@ -246,19 +252,19 @@ impl Store for Database {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, Error> {
-        again(|| {
+        with_retry(|| {
             self.take_over_once(reservation, former, submission, (now, until))
                 .boxed()
         })
         .await
     }
 
-    async fn taken(&self, id: Uuid, details: &Details) -> Result<bool, Error> {
-        again(|| reservations::taken(self.writer(), id, details).boxed()).await
+    async fn mark_reserved(&self, id: Uuid, details: &Details) -> Result<bool, Error> {
+        with_retry(|| reservations::mark_reserved(self.writer(), id, details).boxed()).await
     }
 
-    async fn not_taken(&self, id: Uuid) -> Result<(), Error> {
-        again(|| reservations::not_taken(self.writer(), id).boxed()).await
+    async fn cancel_reservation(&self, id: Uuid) -> Result<(), Error> {
+        with_retry(|| reservations::cancel_reservation(self.writer(), id).boxed()).await
     }
 
     async fn unused_reservations(
@@ -267,53 +273,53 @@ impl Store for Database {
         expired_at: Timestamp,
         limit: u32,
     ) -> Result<Vec<Reservation>, Error> {
-        again(|| reservations::unused(self.readers(), now, expired_at, limit).boxed()).await
+        with_retry(|| reservations::unused(self.readers(), now, expired_at, limit).boxed()).await
     }
 
-    async fn take_turn(
+    async fn acquire_lock(
         &self,
         name: &str,
         holder: Uuid,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, Error> {
-        again(|| upkeep::take_turn(self.writer(), name, holder, now, until).boxed()).await
+        with_retry(|| upkeep::acquire_lock(self.writer(), name, holder, now, until).boxed()).await
     }
 
-    async fn end_turn(&self, name: &str, holder: Uuid) -> Result<(), Error> {
-        again(|| upkeep::end_turn(self.writer(), name, holder).boxed()).await
+    async fn release_lock(&self, name: &str, holder: Uuid) -> Result<(), Error> {
+        with_retry(|| upkeep::release_lock(self.writer(), name, holder).boxed()).await
     }
 
-    async fn fact(&self, name: &str) -> Result<Option<String>, Error> {
-        again(|| upkeep::fact(self.readers(), name).boxed()).await
+    async fn get_property(&self, name: &str) -> Result<Option<String>, Error> {
+        with_retry(|| upkeep::get_property(self.readers(), name).boxed()).await
     }
 
-    async fn set_fact(&self, name: &str, value: Option<&str>) -> Result<(), Error> {
-        again(|| upkeep::set_fact(self.writer(), name, value).boxed()).await
+    async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), Error> {
+        with_retry(|| upkeep::set_property(self.writer(), name, value).boxed()).await
     }
 
-    async fn first_fact(&self, name: &str, value: &str) -> Result<String, Error> {
-        again(|| upkeep::first_fact(self.writer(), name, value).boxed()).await
+    async fn get_or_insert_property(&self, name: &str, value: &str) -> Result<String, Error> {
+        with_retry(|| upkeep::get_or_insert_property(self.writer(), name, value).boxed()).await
     }
 
     async fn delete_settled(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
-        again(|| self.delete_settled_once(before, limit).boxed()).await
+        with_retry(|| self.delete_settled_once(before, limit).boxed()).await
     }
 
     async fn delete_decisions(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
-        again(|| upkeep::delete_decisions(self.writer(), before, limit).boxed()).await
+        with_retry(|| upkeep::delete_decisions(self.writer(), before, limit).boxed()).await
     }
 
     async fn delete_ended(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
-        again(|| self.delete_ended_once(before, limit).boxed()).await
+        with_retry(|| self.delete_ended_once(before, limit).boxed()).await
     }
 
-    async fn identities_kept(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error> {
-        again(|| upkeep::identities_kept(self.readers(), after, limit).boxed()).await
+    async fn identities_with_data(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error> {
+        with_retry(|| upkeep::identities_with_data(self.readers(), after, limit).boxed()).await
     }
 
     async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error> {
-        again(|| self.forget_once(identity_id, now).boxed()).await
+        with_retry(|| self.forget_once(identity_id, now).boxed()).await
     }
 
     fn changes(&self) -> &[AppliedMigration] {

@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::retry::again;
+use super::retry::with_retry;
 use super::row::{self, DbRow};
 use super::{Connection, Database, outbox};
 use crate::base::clock::Timestamp;
@@ -213,11 +213,11 @@ impl Database {
 #[async_trait]
 impl LateRefusalStore for Database {
     async fn late_refusals(&self) -> Result<Vec<LateRefusal>, Error> {
-        again(|| self.in_force().boxed()).await
+        with_retry(|| self.in_force().boxed()).await
     }
 
     async fn late_refusals_of(&self, identity_id: Uuid) -> Result<Vec<LateRefusal>, Error> {
-        again(|| self.in_force_of(identity_id).boxed()).await
+        with_retry(|| self.in_force_of(identity_id).boxed()).await
     }
 
     async fn late_refusals_page(
@@ -225,11 +225,11 @@ impl LateRefusalStore for Database {
         filter: &LateRefusalFilter,
         limit: u32,
     ) -> Result<Vec<LateRefusal>, Error> {
-        again(|| self.page(filter, limit).boxed()).await
+        with_retry(|| self.page(filter, limit).boxed()).await
     }
 
     async fn late_refusal_was_lifted(&self, identity_id: Uuid, check: &str) -> Result<bool, Error> {
-        again(|| self.was_lifted(identity_id, check).boxed()).await
+        with_retry(|| self.was_lifted(identity_id, check).boxed()).await
     }
 
     async fn lift_late_refusals(
@@ -239,10 +239,10 @@ impl LateRefusalStore for Database {
         now: Timestamp,
         deliveries: &[NewDelivery],
     ) -> Result<u64, Error> {
-        again(|| self.lift_once(identity_id, checks, now, deliveries).boxed()).await
+        with_retry(|| self.lift_once(identity_id, checks, now, deliveries).boxed()).await
     }
 
     async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
-        again(|| self.deactivated_once(identity_id, at).boxed()).await
+        with_retry(|| self.deactivated_once(identity_id, at).boxed()).await
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::row::{self, DbRow};
 use super::{Connection, Pool, late_refusals};
-use crate::base::clock::{Timestamp, later, milliseconds};
+use crate::base::clock::{Timestamp, milliseconds, saturating_add};
 use crate::model::delivery::{Claimed, Event, NewDelivery, Outcome, State};
 use crate::model::late_refusal::LateRefusal;
 use crate::store::{Error, NextDue, RefusalLift, Settlement};
@@ -157,7 +157,7 @@ pub(super) async fn claim(
     limit: u32,
 ) -> Result<Vec<Claimed>, Error> {
     let rows = sqlx::query(CLAIM)
-        .bind(row::moment(later(now, lease)))
+        .bind(row::moment(saturating_add(now, lease)))
         .bind(plan)
         .bind(row::moment(now))
         .bind(i64::from(limit))
@@ -248,10 +248,10 @@ pub(super) async fn settle(
         .bind(attempts.to_string())
         .execute(&mut *connection)
         .await?;
-    let followers: Vec<NewDelivery> = counted()
-        .flat_map(|one| one.followers.iter().cloned())
+    let follow_up_deliveries: Vec<NewDelivery> = counted()
+        .flat_map(|one| one.follow_up_deliveries.iter().cloned())
         .collect();
-    accept(&mut *connection, &followers).await?;
+    accept(&mut *connection, &follow_up_deliveries).await?;
     let refusals: Vec<&LateRefusal> = counted()
         .filter_map(|one| one.late_refusal.as_ref())
         .collect();

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::row::{self, DbRow};
 use super::{Connection, Pool};
-use crate::base::clock::{Timestamp, later};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::model::pending::{
     Details, FlowRecord, LookupKind, PendingKey, PendingSignUp, PendingState, SubmissionHash,
     URGENT_LOOKUP_INTERVAL,
@@ -139,7 +139,7 @@ pub(super) async fn accept(
             .execute(&mut *connection)
             .await?;
         if must_hold && done.rows_affected() < expected {
-            return Err(Error::Changed);
+            return Err(Error::Conflict);
         }
         let rows: Vec<SubmissionRow<'_>> = submissions.into_values().collect();
         sqlx::query(SUBMISSIONS)
@@ -234,7 +234,7 @@ pub(super) async fn settle_questions(
 
 fn must_change(rows: u64) -> Result<(), Error> {
     if rows == 0 {
-        return Err(Error::Changed);
+        return Err(Error::Conflict);
     }
     Ok(())
 }
@@ -355,7 +355,7 @@ pub(super) async fn lease(
     limit: u32,
 ) -> Result<Vec<FlowRecord>, Error> {
     let rows = sqlx::query(LEASE)
-        .bind(row::moment(later(now, lease)))
+        .bind(row::moment(saturating_add(now, lease)))
         .bind(row::moment(now))
         .bind(i64::from(limit))
         .bind(i64::from(kind == LookupKind::Urgent))

@@ -25,7 +25,7 @@ pub(super) async fn reserve(
             .bind(reservation.id.to_string())
             .bind(reservation.flow_id.to_string())
             .bind(&reservation.check)
-            .bind(&reservation.asked)
+            .bind(&reservation.request_hash)
             .bind(reservation.state.as_str())
             .bind(
                 reservation
@@ -54,7 +54,7 @@ pub(super) async fn confirm(connection: &mut Connection, ids: &[Uuid]) -> Result
             .execute(&mut *connection)
             .await?;
         if done.rows_affected() == 0 {
-            return Err(Error::Changed);
+            return Err(Error::Conflict);
         }
     }
     Ok(())
@@ -77,7 +77,7 @@ pub(super) async fn release(
             .execute(&mut *connection)
             .await?;
         if done.rows_affected() == 0 {
-            return Err(Error::Changed);
+            return Err(Error::Conflict);
         }
     }
     Ok(())
@@ -93,7 +93,7 @@ pub(super) async fn take_again(connection: &mut Connection, ids: &[Uuid]) -> Res
             .execute(&mut *connection)
             .await?;
         if done.rows_affected() == 0 {
-            return Err(Error::Changed);
+            return Err(Error::Conflict);
         }
     }
     Ok(())
@@ -118,7 +118,7 @@ fn reservation(row: &DbRow) -> Result<Reservation, sqlx::Error> {
         id: row::uuid(row, "id")?,
         flow_id: row::uuid(row, "flow_id")?,
         check: row.try_get("check_name")?,
-        asked: row.try_get("asked")?,
+        request_hash: row.try_get("asked")?,
         state: State::named(state).ok_or_else(|| row::unknown("state"))?,
         details: row::optional_json(row, "details")?,
         because: because.and_then(ReleaseReason::named),
@@ -131,7 +131,11 @@ fn reservation(row: &DbRow) -> Result<Reservation, sqlx::Error> {
 
 const TAKEN: &str = "UPDATE reservations SET state = 'taken', details = $2 WHERE id = $1 AND state IN ('taking', 'taken')";
 
-pub(super) async fn taken(writer: &Pool, id: Uuid, details: &Details) -> Result<bool, Error> {
+pub(super) async fn mark_reserved(
+    writer: &Pool,
+    id: Uuid,
+    details: &Details,
+) -> Result<bool, Error> {
     let done = sqlx::query(TAKEN)
         .bind(id.to_string())
         .bind(json!(details).to_string())
@@ -142,7 +146,7 @@ pub(super) async fn taken(writer: &Pool, id: Uuid, details: &Details) -> Result<
 
 const NOT_TAKEN: &str = "DELETE FROM reservations WHERE id = $1 AND state = 'taking'";
 
-pub(super) async fn not_taken(writer: &Pool, id: Uuid) -> Result<(), Error> {
+pub(super) async fn cancel_reservation(writer: &Pool, id: Uuid) -> Result<(), Error> {
     sqlx::query(NOT_TAKEN)
         .bind(id.to_string())
         .execute(writer)
@@ -166,7 +170,7 @@ pub(super) async fn use_all(
             .execute(&mut *connection)
             .await?;
         if done.rows_affected() == 0 {
-            return Err(Error::Changed);
+            return Err(Error::Conflict);
         }
     }
     Ok(())

@@ -6,24 +6,24 @@ use futures_util::future::BoxFuture;
 use sqlx::error::DatabaseError;
 
 use super::LONGEST;
-use crate::base::clock::{Clock, later};
+use crate::base::clock::{Clock, saturating_add};
 use crate::store::Error;
 
 /// How often in all.
 const TRIES: u32 = 5;
 
 /// "Serialization failure" and "deadlock detected": nothing was done, and the same may be asked once more.
-const TRY_AGAIN: [&str; 2] = ["40001", "40P01"];
+const RETRYABLE_SQLSTATES: [&str; 2] = ["40001", "40P01"];
 
 /// Does it, and again if the database asks for that.
-pub(super) async fn again<'a, T>(
+pub(super) async fn with_retry<'a, T>(
     ask: impl Fn() -> BoxFuture<'a, Result<T, Error>> + Send,
 ) -> Result<T, Error> {
-    again_and_wait(move || in_time(ask()).boxed()).await
+    with_retry_untimed(move || in_time(ask()).boxed()).await
 }
 
 /// The same for what an operator asks for, which may concern everything and take its time.
-pub(super) async fn again_and_wait<'a, T>(
+pub(super) async fn with_retry_untimed<'a, T>(
     ask: impl Fn() -> BoxFuture<'a, Result<T, Error>> + Send,
 ) -> Result<T, Error> {
     for _ in 1..TRIES {
@@ -35,16 +35,18 @@ pub(super) async fn again_and_wait<'a, T>(
     ask().await
 }
 
-async fn in_time<T>(asked: BoxFuture<'_, Result<T, Error>>) -> Result<T, Error> {
+async fn in_time<T>(request_hash: BoxFuture<'_, Result<T, Error>>) -> Result<T, Error> {
     let Some(longest) = LONGEST else {
-        return asked.await;
+        return request_hash.await;
     };
     let clock = Clock::system();
-    let answered = clock.before(later(clock.now(), longest), asked).await;
-    answered.unwrap_or(Err(Error::Silent))
+    let answered = clock
+        .timeout_at(saturating_add(clock.now(), longest), request_hash)
+        .await;
+    answered.unwrap_or(Err(Error::Timeout))
 }
 
 fn is_to_be_tried_again(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(DatabaseError::code);
-    code.is_some_and(|code| TRY_AGAIN.contains(&&*code))
+    code.is_some_and(|code| RETRYABLE_SQLSTATES.contains(&&*code))
 }

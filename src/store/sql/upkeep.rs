@@ -16,7 +16,7 @@ INSERT INTO turns (name, holder, until) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
 WHERE turns.until <= $4 OR turns.holder = excluded.holder";
 
-pub(super) async fn take_turn(
+pub(super) async fn acquire_lock(
     writer: &Pool,
     name: &str,
     holder: Uuid,
@@ -33,7 +33,7 @@ pub(super) async fn take_turn(
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn end_turn(writer: &Pool, name: &str, holder: Uuid) -> Result<(), Error> {
+pub(super) async fn release_lock(writer: &Pool, name: &str, holder: Uuid) -> Result<(), Error> {
     sqlx::query("DELETE FROM turns WHERE name = $1 AND holder = $2")
         .bind(name)
         .bind(holder.to_string())
@@ -42,7 +42,7 @@ pub(super) async fn end_turn(writer: &Pool, name: &str, holder: Uuid) -> Result<
     Ok(())
 }
 
-pub(super) async fn fact(readers: &Pool, name: &str) -> Result<Option<String>, Error> {
+pub(super) async fn get_property(readers: &Pool, name: &str) -> Result<Option<String>, Error> {
     let row = sqlx::query("SELECT value FROM facts WHERE name = $1")
         .bind(name)
         .fetch_optional(readers)
@@ -54,7 +54,11 @@ const SET_FACT: &str = "
 INSERT INTO facts (name, value) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
-pub(super) async fn set_fact(writer: &Pool, name: &str, value: Option<&str>) -> Result<(), Error> {
+pub(super) async fn set_property(
+    writer: &Pool,
+    name: &str,
+    value: Option<&str>,
+) -> Result<(), Error> {
     let statement = match value {
         Some(value) => sqlx::query(SET_FACT).bind(name).bind(value),
         None => sqlx::query("DELETE FROM facts WHERE name = $1").bind(name),
@@ -68,7 +72,11 @@ INSERT INTO facts (name, value) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET value = facts.value
 RETURNING value";
 
-pub(super) async fn first_fact(writer: &Pool, name: &str, value: &str) -> Result<String, Error> {
+pub(super) async fn get_or_insert_property(
+    writer: &Pool,
+    name: &str,
+    value: &str,
+) -> Result<String, Error> {
     let row = sqlx::query(FIRST_FACT)
         .bind(name)
         .bind(value)
@@ -201,7 +209,7 @@ SELECT DISTINCT identity_id FROM late_refusals
 WHERE message IS NOT NULL AND identity_id > $1
 ORDER BY identity_id LIMIT $2";
 
-pub(super) async fn identities_kept(
+pub(super) async fn identities_with_data(
     readers: &Pool,
     after: Uuid,
     limit: u32,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use vestibule::app::{App, Overrides as Outside};
-use vestibule::base::clock::{Clock, later};
+use vestibule::base::clock::{Clock, saturating_add};
 use vestibule::config::{self, Environment};
 use vestibule::store::Backlog;
 
@@ -73,7 +73,7 @@ impl House {
         let settings = config::load(&settings(), &Environment::of(environment))
             .unwrap_or_else(|problems| panic!("{problems}"));
         let hour = Duration::from_hours(1);
-        let (clock, _hand) = Clock::by_hand(later(Clock::system().now(), hour));
+        let (clock, _hand) = Clock::manual(saturating_add(Clock::system().now(), hour));
         let outside = Outside {
             clock,
             ..Outside::default()

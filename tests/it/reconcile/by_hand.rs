@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use vestibule::base::clock::Clock;
 use vestibule::base::telemetry::Metrics;
-use vestibule::jobs::reconcile::{Error, Deps, Progress, Reconciler, Report, RoundOptions};
+use vestibule::jobs::reconcile::{Deps, Error, Progress, Reconciler, Report, RoundOptions};
 use vestibule::outbound::kratos_admin::{KratosAdmin, service};
 use vestibule::outbound::services::client::Services;
 
@@ -28,7 +28,7 @@ impl Progress for Notes {
 
 /// With the plans of the settings, at this moment.
 fn reconciler(house: &House, app: &TestApp, dry_run: bool) -> Reconciler {
-    let (clock, _) = Clock::by_hand(app.hand.now());
+    let (clock, _) = Clock::manual(app.hand.now());
     reconciler_at(clock, house, app, dry_run)
 }
 
@@ -108,8 +108,11 @@ async fn a_dry_run_tells_what_it_would_do_and_does_nothing() {
         before
     );
     let store = &app.app.store;
-    assert_eq!(store.fact("reconcile:checkpoint").await.unwrap(), None);
-    let kept = store.identities_kept(Uuid::nil(), 9).await.unwrap();
+    assert_eq!(
+        store.get_property("reconcile:checkpoint").await.unwrap(),
+        None
+    );
+    let kept = store.identities_with_data(Uuid::nil(), 9).await.unwrap();
     assert_eq!(kept, [Uuid::from_u128(9)]);
 }
 
@@ -123,7 +126,7 @@ async fn two_do_not_reconcile_at_the_same_time() {
     let store = &app.app.store;
     assert!(
         store
-            .take_turn("reconcile", another, now, until)
+            .acquire_lock("reconcile", another, now, until)
             .await
             .unwrap()
     );
@@ -131,7 +134,7 @@ async fn two_do_not_reconcile_at_the_same_time() {
     assert!(matches!(busy, Err(Error::Busy)), "{busy:?}");
     // Looking is free.
     assert!(reconciler(&house, &app, true).round(&()).await.is_ok());
-    store.end_turn("reconcile", another).await.unwrap();
+    store.release_lock("reconcile", another).await.unwrap();
     let ours = reconciler(&house, &app, false);
     assert!(ours.round(&()).await.is_ok());
     assert!(
@@ -145,15 +148,15 @@ async fn pages_come_no_faster_than_wanted() {
     let house = House::build();
     let app = house.open().await;
     house.kratos.has_many(250, a_minute_after(&app));
-    let (clock, hand) = Clock::by_hand(app.hand.now() + TimeDelta::hours(1));
+    let (clock, hand) = Clock::manual(app.hand.now() + TimeDelta::hours(1));
     let reconciler = reconciler_at(clock, &house, &app, false);
     let round = tokio::spawn(async move { reconciler.round(&()).await });
     // 500 in a second: a page of 100 in 200 ms.
     for pages in 1..=2 {
         let next = Uuid::from_u128(pages * 100 + 1).to_string();
         let checkpoint = async || {
-            let fact = app.app.store.fact("reconcile:checkpoint").await;
-            fact.expect("a database").unwrap_or_default()
+            let get_property = app.app.store.get_property("reconcile:checkpoint").await;
+            get_property.expect("a database").unwrap_or_default()
         };
         while !checkpoint().await.contains(&next) {
             tokio::task::yield_now().await;

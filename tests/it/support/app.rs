@@ -353,7 +353,7 @@ impl Builder {
             &environment,
         )
         .unwrap_or_else(|problems| panic!("{problems}"));
-        let (clock, hand) = Clock::by_hand(self.start);
+        let (clock, hand) = Clock::manual(self.start);
         let surroundings = Overrides {
             clock,
             jitter: Arc::new(|| 0.5),

@@ -244,9 +244,12 @@ impl Store for Failing {
         self.may_fail()?;
         self.store.backlog().await
     }
-    async fn known(&self, keys: &[(String, String)]) -> Result<HashSet<(String, String)>, Error> {
+    async fn existing_keys(
+        &self,
+        keys: &[(String, String)],
+    ) -> Result<HashSet<(String, String)>, Error> {
         self.may_fail()?;
-        self.store.known(keys).await
+        self.store.existing_keys(keys).await
     }
     async fn is_pending(&self, plan: &str, unique_key: &str) -> Result<bool, Error> {
         self.may_fail()?;
@@ -327,13 +330,13 @@ impl Store for Failing {
             .take_over_reservation(reservation, former, submission, now, until)
             .await
     }
-    async fn taken(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error> {
+    async fn mark_reserved(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error> {
         self.may_fail()?;
-        self.store.taken(id, details).await
+        self.store.mark_reserved(id, details).await
     }
-    async fn not_taken(&self, id: Uuid) -> Result<(), Error> {
+    async fn cancel_reservation(&self, id: Uuid) -> Result<(), Error> {
         self.may_fail()?;
-        self.store.not_taken(id).await
+        self.store.cancel_reservation(id).await
     }
     async fn unused_reservations(
         &self,
@@ -344,7 +347,7 @@ impl Store for Failing {
         self.may_fail()?;
         self.store.unused_reservations(now, expired_at, limit).await
     }
-    async fn take_turn(
+    async fn acquire_lock(
         &self,
         name: &str,
         holder: Uuid,
@@ -352,23 +355,23 @@ impl Store for Failing {
         until: Timestamp,
     ) -> Result<bool, Error> {
         self.may_fail()?;
-        self.store.take_turn(name, holder, now, until).await
+        self.store.acquire_lock(name, holder, now, until).await
     }
-    async fn end_turn(&self, name: &str, holder: Uuid) -> Result<(), Error> {
+    async fn release_lock(&self, name: &str, holder: Uuid) -> Result<(), Error> {
         self.may_fail()?;
-        self.store.end_turn(name, holder).await
+        self.store.release_lock(name, holder).await
     }
-    async fn fact(&self, name: &str) -> Result<Option<String>, Error> {
+    async fn get_property(&self, name: &str) -> Result<Option<String>, Error> {
         self.may_fail()?;
-        self.store.fact(name).await
+        self.store.get_property(name).await
     }
-    async fn set_fact(&self, name: &str, value: Option<&str>) -> Result<(), Error> {
+    async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), Error> {
         self.may_fail()?;
-        self.store.set_fact(name, value).await
+        self.store.set_property(name, value).await
     }
-    async fn first_fact(&self, name: &str, value: &str) -> Result<String, Error> {
+    async fn get_or_insert_property(&self, name: &str, value: &str) -> Result<String, Error> {
         self.may_fail()?;
-        self.store.first_fact(name, value).await
+        self.store.get_or_insert_property(name, value).await
     }
     async fn delete_settled(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
         self.may_fail()?;
@@ -382,9 +385,9 @@ impl Store for Failing {
         self.may_fail()?;
         self.store.delete_ended(before, limit).await
     }
-    async fn identities_kept(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error> {
+    async fn identities_with_data(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error> {
         self.may_fail()?;
-        self.store.identities_kept(after, limit).await
+        self.store.identities_with_data(after, limit).await
     }
     async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error> {
         self.may_fail()?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
-use vestibule::base::telemetry::{LogFormat, log_to};
+use vestibule::base::telemetry::{LogFormat, init_logging};
 
 /// The word that no log line may hold.
 pub const CANARY: &str = "canary";
@@ -18,7 +18,8 @@ static KEPT: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// Starts logging, once for all tests, at the level that says most.
 pub fn start() {
     STARTED.get_or_init(|| {
-        log_to(Watch, tracing::Level::TRACE, LogFormat::Json).expect("logging is started once");
+        init_logging(Watch, tracing::Level::TRACE, LogFormat::Json)
+            .expect("logging is started once");
     });
 }
 

@@ -54,7 +54,7 @@ struct State {
     behaviour: Mutex<Behaviour>,
     /// Beginnings of verb and target, and what is done then.
     special: Mutex<Vec<(String, Behaviour)>>,
-    let_go: Notify,
+    release_lock: Notify,
     received: Mutex<Vec<Received>>,
     arrivals: mpsc::UnboundedSender<Received>,
 }
@@ -73,7 +73,7 @@ impl FakeService {
         let state = Data::new(State {
             behaviour: Mutex::new(Behaviour::IdempotencyCache(200, "{}".to_owned())),
             special: Mutex::default(),
-            let_go: Notify::new(),
+            release_lock: Notify::new(),
             received: Mutex::default(),
             arrivals: sender,
         });
@@ -114,9 +114,9 @@ impl FakeService {
     }
 
     /// Lets a call go that hangs.
-    pub fn let_go(&self) {
+    pub fn release_lock(&self) {
         self.does(Behaviour::IdempotencyCache(200, "{}".to_owned()));
-        self.state.let_go.notify_waiters();
+        self.state.release_lock.notify_waiters();
     }
 
     /// Everything that has arrived so far.
@@ -155,7 +155,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
             .collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    let let_go = state.let_go.notified();
+    let release_lock = state.release_lock.notified();
     state
         .received
         .lock()
@@ -179,7 +179,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
         Behaviour::IdempotencyCache(status, body) => answer(status, body, None),
         Behaviour::AnswersWith(status, body, header) => answer(status, body, Some(header)),
         Behaviour::Hangs => {
-            let_go.await;
+            release_lock.await;
             answer(200, json!({}).to_string(), None)
         }
         Behaviour::Breaks => {

@@ -46,37 +46,42 @@ pub async fn what_is_known_is_told_by_plan_and_key(store: Arc<dyn Store>) {
         key("erp", 3),
     ];
     assert_eq!(
-        store.known(&asked).await.unwrap(),
+        store.existing_keys(&asked).await.unwrap(),
         HashSet::from([key("crm", 1), key("erp", 3)])
     );
-    assert_eq!(store.known(&[]).await.unwrap(), HashSet::new());
+    assert_eq!(store.existing_keys(&[]).await.unwrap(), HashSet::new());
     let many: Vec<_> = (0..5_000).map(|number| key("crm", number)).collect();
-    assert_eq!(store.known(&many).await.unwrap().len(), 2);
+    assert_eq!(store.existing_keys(&many).await.unwrap().len(), 2);
 }
 
 pub async fn facts_are_written_over_and_struck_out(store: Arc<dyn Store>) {
-    let fact = async |name| store.fact(name).await.unwrap();
-    assert_eq!(fact("a").await, None);
-    store.set_fact("a", Some("one")).await.unwrap();
-    store.set_fact("b", Some("\"ü'\n")).await.unwrap();
-    store.set_fact("a", Some("two")).await.unwrap();
-    assert_eq!(fact("a").await.as_deref(), Some("two"));
-    assert_eq!(fact("b").await.as_deref(), Some("\"ü'\n"));
-    store.set_fact("a", None).await.unwrap();
-    store.set_fact("never there", None).await.unwrap();
-    assert_eq!(fact("a").await, None);
-    assert!(fact("b").await.is_some());
+    let get_property = async |name| store.get_property(name).await.unwrap();
+    assert_eq!(get_property("a").await, None);
+    store.set_property("a", Some("one")).await.unwrap();
+    store.set_property("b", Some("\"ü'\n")).await.unwrap();
+    store.set_property("a", Some("two")).await.unwrap();
+    assert_eq!(get_property("a").await.as_deref(), Some("two"));
+    assert_eq!(get_property("b").await.as_deref(), Some("\"ü'\n"));
+    store.set_property("a", None).await.unwrap();
+    store.set_property("never there", None).await.unwrap();
+    assert_eq!(get_property("a").await, None);
+    assert!(get_property("b").await.is_some());
 }
 
 pub async fn of_many_first_facts_one_stays(store: Arc<dyn Store>) {
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..10 {
         let store = Arc::clone(&store);
-        callers.spawn(async move { store.first_fact("a", &caller.to_string()).await.unwrap() });
+        callers.spawn(async move {
+            store
+                .get_or_insert_property("a", &caller.to_string())
+                .await
+                .unwrap()
+        });
     }
     let told: HashSet<String> = callers.join_all().await.into_iter().collect();
     assert_eq!(told.len(), 1, "{told:?}");
-    let there = store.fact("a").await.unwrap();
+    let there = store.get_property("a").await.unwrap();
     assert_eq!(there, told.into_iter().next());
 }
 
@@ -84,7 +89,7 @@ pub async fn a_turn_is_one_holders_until_it_ends(store: Arc<dyn Store>) {
     let [one, two] = [1, 2].map(Uuid::from_u128);
     let take = async |name, holder, now, until| {
         let (now, until) = (at(now), at(until));
-        store.take_turn(name, holder, now, until).await.unwrap()
+        store.acquire_lock(name, holder, now, until).await.unwrap()
     };
     assert!(take("a", one, Duration::ZERO, MINUTE).await);
     assert!(!take("a", two, 59 * SECOND, 2 * MINUTE).await);
@@ -97,9 +102,9 @@ pub async fn a_turn_is_one_holders_until_it_ends(store: Arc<dyn Store>) {
     assert!(!take("a", two, MINUTE, 2 * MINUTE).await);
     assert!(take("a", two, 2 * MINUTE, 3 * MINUTE).await);
     // Only its holder ends it.
-    store.end_turn("a", one).await.unwrap();
+    store.release_lock("a", one).await.unwrap();
     assert!(!take("a", one, 2 * MINUTE, 3 * MINUTE).await);
-    store.end_turn("a", two).await.unwrap();
+    store.release_lock("a", two).await.unwrap();
     assert!(take("a", one, 2 * MINUTE, 3 * MINUTE).await);
 }
 
@@ -110,7 +115,7 @@ pub async fn of_many_who_want_a_turn_one_gets_it(store: Arc<dyn Store>) {
         let holder = Uuid::from_u128(caller);
         callers.spawn(async move {
             store
-                .take_turn("a", holder, start(), at(MINUTE))
+                .acquire_lock("a", holder, start(), at(MINUTE))
                 .await
                 .unwrap()
         });
@@ -143,7 +148,9 @@ pub async fn those_of_whom_something_is_kept_are_listed_in_order(store: Arc<dyn 
         .await
         .unwrap();
     let kept = async |after: u128, limit| {
-        let kept = store.identities_kept(Uuid::from_u128(after), limit).await;
+        let kept = store
+            .identities_with_data(Uuid::from_u128(after), limit)
+            .await;
         let kept = kept.unwrap();
         kept.iter().map(Uuid::as_u128).collect::<Vec<_>>()
     };
@@ -184,7 +191,7 @@ pub async fn nothing_is_left_of_whoever_is_forgotten(store: Arc<dyn Store>) {
     let one = Uuid::from_u128(1);
     assert_eq!(store.forget(one, at(SECOND)).await.unwrap(), 3);
     assert_eq!(
-        store.identities_kept(Uuid::nil(), 9).await.unwrap(),
+        store.identities_with_data(Uuid::nil(), 9).await.unwrap(),
         [Uuid::from_u128(2)]
     );
     for (plan, state) in [
@@ -322,7 +329,7 @@ fn taking(id: u128, expires_at: Timestamp) -> Reservation {
         id: Uuid::from_u128(id),
         flow_id: Uuid::from_u128(id),
         check: "invite".to_owned(),
-        asked: "a".to_owned(),
+        request_hash: "a".to_owned(),
         state: reservation::State::Taking,
         details: Some(reservation::Details {
             take: Request {

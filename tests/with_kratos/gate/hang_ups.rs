@@ -9,10 +9,10 @@ use super::submissions::{confirmations, no_late_post, plan, releases};
 use crate::support::chance::Chance;
 use crate::support::fields::{COMPANY, EMAIL, Fields, INVITE};
 use crate::support::postgres::Server;
-use crate::support::relay::Relay;
+use crate::support::relay::TcpProxy;
 use crate::support::service::{ONE_USE, Received};
 use crate::support::visitor::{Flow, Visitor};
-use crate::support::{Client, House, company, within};
+use crate::support::{Client, TestEnv, company, within};
 
 /// How many clients are connected at a time.
 const AT_ONCE: usize = 4;
@@ -31,7 +31,7 @@ struct Person {
 }
 
 impl Person {
-    fn new(house: &House, number: usize) -> Self {
+    fn new(house: &TestEnv, number: usize) -> Self {
         let invite = format!("{ONE_USE}hang-up-{number}");
         Self {
             visitor: house.visitor(Client::Api),
@@ -58,7 +58,7 @@ pub async fn every_change_is_delivered_although_two_hundred_clients_hang_up() {
 }
 
 /// Two instances, which Kratos calls in turn.
-async fn opened_on(server: Server) -> (House, Relay) {
+async fn opened_on(server: Server) -> (TestEnv, TcpProxy) {
     let plan = plan().on_postgres(server).with_other_instances(1);
     plan.open_behind_a_relay().await
 }
@@ -172,7 +172,7 @@ async fn changes(number: usize) {
 }
 
 /// Sends the form and hangs up so long after Vestibule has accepted it.
-async fn hang_up(relay: &Relay, flow: &Flow<'_>, typed: &Fields, moment: Duration) {
+async fn hang_up(relay: &TcpProxy, flow: &Flow<'_>, typed: &Fields, moment: Duration) {
     let accepted = relay.pre_answered(typed.text(EMAIL));
     let connection = flow.send_without_reading(typed).await;
     tokio::time::timeout(Duration::from_secs(30), accepted)
@@ -184,7 +184,7 @@ async fn hang_up(relay: &Relay, flow: &Flow<'_>, typed: &Fields, moment: Duratio
 }
 
 /// A machine that is busy with these clients may answer a look-up too late, which is reported and repeated.
-async fn no_other_alarm(house: &House) {
+async fn no_other_alarm(house: &TestEnv) {
     let said = house.vestibule.said();
     let mut alarms = said.lines().filter(|line| line.contains("ALARM"));
     let other = alarms.find(|line| !line.contains(LATE_LOOK_UP));
@@ -202,13 +202,13 @@ fn about<'r>(received: &'r [Received], event: &str) -> Vec<&'r str> {
 }
 
 /// Whether the invite of a saved form is confirmed, and that of any other is released; each once.
-fn is_settled(house: &House, invite: &str, is_saved: bool) -> bool {
+fn is_settled(house: &TestEnv, invite: &str, is_saved: bool) -> bool {
     let expected = if is_saved { (1, 0) } else { (0, 1) };
     (confirmations(house, invite), releases(house, invite)) == expected
 }
 
 /// How many of these identities had no `post`.
-fn without_post(relay: &Relay, path: &str, ids: &[&str]) -> usize {
+fn without_post(relay: &TcpProxy, path: &str, ids: &[&str]) -> usize {
     ids.iter().filter(|id| !relay.had_post(path, id)).count()
 }
 
@@ -219,7 +219,7 @@ fn at_random(chance: &Chance, latest: Duration) -> Duration {
 
 /// How long Kratos takes on this machine from the answer to `pre` to the end of a sign-up. The sign-ups also show Vestibule
 /// that this Kratos stores external ids.
-async fn time_to_save(house: &House, relay: &Relay) -> Duration {
+async fn time_to_save(house: &TestEnv, relay: &TcpProxy) -> Duration {
     let mut shortest = Duration::MAX;
     for _ in 0..4 {
         let typed = company().by_password();

@@ -12,13 +12,13 @@ use crate::support::message::TRY_AGAIN;
 use crate::support::postgres::Server;
 use crate::support::service::{Behaviour, UNKNOWN_VAT_NUMBER};
 use crate::support::visitor::Visitor;
-use crate::support::{Client, House, company, eventually, within};
+use crate::support::{Client, TestEnv, company, eventually, within};
 
 const WRITTEN_BACK: &str = "undid what a person had saved";
 const TEXT: &str = "This VAT number is not registered.";
 
 fn house() -> Subscription {
-    House::plan()
+    TestEnv::plan()
         .on("nothing_is_lost.yaml")
         .keeping_people_out()
 }
@@ -30,7 +30,7 @@ struct Person {
     id: String,
 }
 
-async fn signs_up(house: &House) -> Person {
+async fn signs_up(house: &TestEnv) -> Person {
     house.vat_register.does(Behaviour::IdempotencyCache(503));
     let typed = company().with(VAT_NUMBER, UNKNOWN_VAT_NUMBER);
     let mut visitor = house.visitor(Client::Api);
@@ -50,7 +50,7 @@ pub fn is_refused(identity: &Value) -> bool {
     identity["state"] == "inactive" && mark.is_object()
 }
 
-async fn becomes_inactive(house: &House, id: &str) {
+async fn becomes_inactive(house: &TestEnv, id: &str) {
     within(Duration::from_mins(2), "it is inactive", async || {
         is_refused(&house.kratos.identity(id).await).then_some(())
     })
@@ -247,7 +247,7 @@ pub async fn a_refusal_is_lifted_by_hand() {
     .await;
 }
 
-async fn visitor_saves(house: &House, person: &Person) -> bool {
+async fn visitor_saves(house: &TestEnv, person: &Person) -> bool {
     let mut visitor = house.visitor(Client::Api);
     visitor.signs_in(&login(&person.typed)).await;
     visitor.saves_company(&person.typed, "Lifted").await == Some(true)
@@ -268,7 +268,7 @@ pub async fn a_profile_save_beside_a_write_loses_nothing_in_forty_rounds() {
 }
 
 /// People who save their profile while the CRM's id is being written into their identity; so many of them at a time.
-async fn loses_nothing(house: &House, people: usize, at_once: usize) {
+async fn loses_nothing(house: &TestEnv, people: usize, at_once: usize) {
     let numbers: Vec<usize> = (0..people).collect();
     let mut persons = Vec::new();
     for some in numbers.chunks(at_once) {
@@ -292,7 +292,7 @@ async fn loses_nothing(house: &House, people: usize, at_once: usize) {
 }
 
 /// Returns the id of the account, and the name that was saved last.
-async fn signs_up_and_saves(house: &House, number: usize) -> (String, String) {
+async fn signs_up_and_saves(house: &TestEnv, number: usize) -> (String, String) {
     let typed = company();
     let mut visitor = house.visitor(Client::Api);
     let identity = visitor.signs_up(&typed.clone().by_password()).await;

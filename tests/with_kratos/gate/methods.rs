@@ -21,7 +21,7 @@ use crate::support::postgres::Server;
 use crate::support::provider::Provider;
 use crate::support::service::{Behaviour, ONE_USE, UNKNOWN_VAT_NUMBERS, vat_number};
 use crate::support::visitor::Answer;
-use crate::support::{Client, House, company, eventually, within};
+use crate::support::{Client, TestEnv, company, eventually, within};
 
 /// Longer than the last look-up and the pauses between two tries take.
 pub fn patience() -> Duration {
@@ -72,7 +72,7 @@ impl Method {
     /// Sends one form with each of these at the same moment, while the register does this. Returns how many are signed up.
     async fn race(
         self,
-        house: &House,
+        house: &TestEnv,
         client: Client,
         typed: Vec<Fields>,
         register: Behaviour,
@@ -104,7 +104,7 @@ fn accepted(answers: &[Answer]) -> usize {
 /// A code serves once, and a new one ends the one before. So each submission waits in its check until all of them are there. On
 /// a slow machine the first may have to be answered before, and then Kratos may not show the form any more.
 async fn race_of_codes(
-    house: &House,
+    house: &TestEnv,
     client: Client,
     typed: Vec<Fields>,
     register: Behaviour,
@@ -142,7 +142,7 @@ async fn race_of_codes(
 }
 
 /// When no submission is left, the register answers all of them.
-async fn one_less(left: &Mutex<usize>, house: &House, register: &Behaviour) {
+async fn one_less(left: &Mutex<usize>, house: &TestEnv, register: &Behaviour) {
     let mut left = left.lock().await;
     *left -= 1;
     if *left == 0 {
@@ -151,7 +151,7 @@ async fn one_less(left: &Mutex<usize>, house: &House, register: &Behaviour) {
 }
 
 /// The accounts that have one of these values in this field.
-async fn accounts_where(house: &House, field: &str, values: &BTreeSet<String>) -> Vec<Value> {
+async fn accounts_where(house: &TestEnv, field: &str, values: &BTreeSet<String>) -> Vec<Value> {
     let name = field.trim_start_matches("traits.");
     let all = house.kratos.identities().await.into_iter();
     all.filter(|one| {
@@ -173,7 +173,7 @@ struct Seen {
 
 /// Half of the submissions of a form have one invite, the others have one each. With the one-identity guard one of all of them
 /// serves one account, without it each of them serves at most one.
-async fn invites(house: &House, method: Method, client: Client, round: usize, seen: &mut Seen) {
+async fn invites(house: &TestEnv, method: Method, client: Client, round: usize, seen: &mut Seen) {
     let shared = format!("{ONE_USE}{method}-{client}-{round}-shared");
     let typed: Vec<Fields> = (0..method.racers())
         .map(|racer| match racer % 2 {
@@ -202,7 +202,7 @@ async fn invites(house: &House, method: Method, client: Client, round: usize, se
 }
 
 /// The register is away, and all numbers of the form are bad.
-async fn deferrals(house: &House, method: Method, client: Client, round: usize, seen: &mut Seen) {
+async fn deferrals(house: &TestEnv, method: Method, client: Client, round: usize, seen: &mut Seen) {
     let typed: Vec<Fields> = (0..method.racers())
         .map(|_| company_without_number())
         .collect();

@@ -9,10 +9,10 @@ use super::submissions::{confirmations, no_alarm, plan, prove_guard, rounds};
 use crate::support::fields::{EMAIL, Fields, INVITE, VAT_NUMBER, company_without_number};
 use crate::support::holds::Holds;
 use crate::support::postgres::Server;
-use crate::support::relay::Relay;
+use crate::support::relay::TcpProxy;
 use crate::support::service::{Behaviour, ONE_USE, UNKNOWN_VAT_NUMBERS, vat_number};
 use crate::support::visitor::{Flow, Page, Visitor};
-use crate::support::{Client, House, company, within};
+use crate::support::{Client, TestEnv, company, within};
 
 /// How many people race.
 const PEOPLE: usize = 4;
@@ -26,14 +26,14 @@ struct Person {
     id: String,
 }
 
-async fn opened() -> Option<(House, Relay)> {
+async fn opened() -> Option<(TestEnv, TcpProxy)> {
     let plan = plan().on_postgres(Server::start()?).with_other_instances(1);
     let (house, relay) = plan.open_behind_a_relay().await;
     prove_guard(&house).await;
     Some((house, relay))
 }
 
-async fn people(house: &House) -> Vec<Person> {
+async fn people(house: &TestEnv) -> Vec<Person> {
     let signs_up = (0..PEOPLE).map(async |_| {
         let typed = company();
         let mut visitor = house.visitor(Client::Api);

@@ -9,10 +9,10 @@ use crate::support::fields::INVITE;
 use crate::support::house::{KEY, NEXT_KEY};
 use crate::support::message::FORM_USED;
 use crate::support::postgres::Server;
-use crate::support::relay::Relay;
+use crate::support::relay::TcpProxy;
 use crate::support::service::ONE_USE;
 use crate::support::vestibule::Vestibule;
-use crate::support::{Client, House, company, eventually};
+use crate::support::{Client, TestEnv, company, eventually};
 
 /// Kratos: an account with the same identifier exists already.
 const IDENTIFIER_TAKEN: u64 = 4_000_007;
@@ -40,7 +40,7 @@ pub async fn a_double_click_makes_one_account(client: Client) {
     no_alarm(&house).await;
 }
 
-async fn confirmed_once(house: &House, invite: &str) {
+async fn confirmed_once(house: &TestEnv, invite: &str) {
     eventually("the invite is confirmed", async || {
         (confirmations(house, invite) > 0).then_some(())
     })
@@ -51,7 +51,7 @@ async fn confirmed_once(house: &House, invite: &str) {
 }
 
 /// How often the CRM was notified of this account.
-fn notified(house: &House, id: &str) -> usize {
+fn notified(house: &TestEnv, id: &str) -> usize {
     let received = house.crm.received();
     let of_it = received.iter().filter(|call| {
         call.body["type"] == "identity.created" && call.body["data"]["identity"]["id"] == id
@@ -59,7 +59,7 @@ fn notified(house: &House, id: &str) -> usize {
     of_it.count()
 }
 
-async fn notified_once(house: &House, id: &str) {
+async fn notified_once(house: &TestEnv, id: &str) {
     eventually("the CRM is notified", async || {
         (notified(house, id) > 0).then_some(())
     })
@@ -132,8 +132,8 @@ pub async fn settings_that_change_between_pre_and_post_change_nothing() {
 
 /// Signs a visitor up, and does this between `pre` and `post`; returns the id of the account.
 async fn saved_while(
-    house: &mut House,
-    relay: &Relay,
+    house: &mut TestEnv,
+    relay: &TcpProxy,
     invite: Option<&str>,
     change: impl AsyncFnOnce(&mut Vestibule),
 ) -> String {

@@ -8,7 +8,7 @@ use crate::support::browser::Browser;
 use crate::support::fields::{Fields, INVITE};
 use crate::support::provider::Provider;
 use crate::support::service::ONE_USE;
-use crate::support::{House, company, eventually};
+use crate::support::{TestEnv, company, eventually};
 
 /// How many callbacks of one form race.
 const RACERS: usize = 6;
@@ -33,7 +33,7 @@ pub async fn one_invite_serves_one_account_of_parallel_callbacks() {
 }
 
 /// Returns the number of accounts.
-async fn one_invite(house: &House, invite: &str, racers: usize) -> usize {
+async fn one_invite(house: &TestEnv, invite: &str, racers: usize) -> usize {
     let typed: Vec<Fields> = (0..racers)
         .map(|_| company().with(INVITE, invite))
         .collect();
@@ -55,7 +55,7 @@ async fn one_invite(house: &House, invite: &str, racers: usize) -> usize {
 
 /// Sends one form with each of these, each time to another person at the provider, and lets all callbacks arrive at the same
 /// moment. Returns how many people are signed in after it.
-pub async fn race(house: &House, typed: &[Fields]) -> usize {
+pub async fn race(house: &TestEnv, typed: &[Fields]) -> usize {
     let browser = Browser::new(&house.kratos.public);
     let form = browser.registration().await;
     let mut callbacks = Vec::new();

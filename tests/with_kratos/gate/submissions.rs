@@ -9,7 +9,7 @@ use crate::support::message::{FORM_USED, INVITE_USED};
 use crate::support::postgres::Server;
 use crate::support::service::{Behaviour, ONE_USE, Received, UNKNOWN_VAT_NUMBER};
 use crate::support::visitor::{Answer, Flow, Page, Visitor};
-use crate::support::{Client, House, company, eventually};
+use crate::support::{Client, TestEnv, company, eventually};
 
 /// How often a race is run, unless `GATE_ROUNDS` says otherwise: `GATE_ROUNDS=20 cargo test --test with_kratos gate`.
 const ROUNDS: usize = 3;
@@ -23,13 +23,13 @@ pub fn rounds() -> usize {
 }
 
 pub fn plan() -> Subscription {
-    House::plan()
+    TestEnv::plan()
         .on("nothing_is_lost.yaml")
         .looking_up_faster(60)
 }
 
 /// A sign-up that shows Vestibule that this Kratos stores external ids.
-pub async fn prove_guard(house: &House) {
+pub async fn prove_guard(house: &TestEnv) {
     let first = company().by_password();
     house.visitor(Client::Api).signs_up(&first).await;
 }
@@ -52,7 +52,7 @@ pub async fn race(forms: &mut [Flow<'_>], fields: &[Fields]) -> Vec<Answer> {
 }
 
 /// The accounts that hold this invite.
-pub async fn accounts_with(house: &House, invite: &str) -> Vec<Value> {
+pub async fn accounts_with(house: &TestEnv, invite: &str) -> Vec<Value> {
     let all = house.kratos.identities().await;
     all.into_iter()
         .filter(|one| one["traits"]["invite"] == invite)
@@ -67,7 +67,7 @@ fn calls(received: &[Received], verb: &str, end: &str) -> usize {
         .count()
 }
 
-pub fn confirmations(house: &House, invite: &str) -> usize {
+pub fn confirmations(house: &TestEnv, invite: &str) -> usize {
     calls(
         &house.invites.received(),
         "POST",
@@ -75,7 +75,7 @@ pub fn confirmations(house: &House, invite: &str) -> usize {
     )
 }
 
-pub fn releases(house: &House, invite: &str) -> usize {
+pub fn releases(house: &TestEnv, invite: &str) -> usize {
     let received = house.invites.received();
     received
         .iter()
@@ -89,7 +89,7 @@ fn racers(invite: &str) -> Vec<Fields> {
         .collect()
 }
 
-async fn one_invite(house: &House, client: Client, round: usize) {
+async fn one_invite(house: &TestEnv, client: Client, round: usize) {
     let invite = format!("{ONE_USE}{client}-{round}");
     let taken = company().by_password();
     house.visitor(Client::Api).signs_up(&taken).await;
@@ -312,7 +312,7 @@ pub async fn by_code_one_account_comes_of_a_form() {
 }
 
 /// Nothing of it is worth an alarm.
-pub async fn no_alarm(house: &House) {
+pub async fn no_alarm(house: &TestEnv) {
     let said = house.vestibule.said();
     let alarm = said.lines().find(|line| line.contains("ALARM"));
     assert_eq!(alarm, None);
@@ -320,7 +320,7 @@ pub async fn no_alarm(house: &House) {
 }
 
 /// No account was reported after its reservations were released.
-pub async fn no_late_post(house: &House) {
+pub async fn no_late_post(house: &TestEnv) {
     for instance in std::iter::once(&house.vestibule).chain(&house.others) {
         let late = instance.metric("vestibule_late_posts_total").await;
         assert!(late < 0.5, "{late} reservations were released too early");

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use vestibule::kratos::snippet::{ExtraEvent, LateRefusals};
 
-use super::kratos::{Kratos, Ports, RoundOptions};
+use super::kratos::{Kratos, KratosOptions, Ports};
 use super::postgres::Server;
 use super::provider::Provider;
 use super::proxy::Proxy;
-use super::relay::Relay;
+use super::relay::TcpProxy;
 use super::service::{KNOWN_INVITE, Service, UNKNOWN_VAT_NUMBERS};
 use super::vestibule::Vestibule;
 use super::visitor::{Client, Visitor};
@@ -20,7 +20,7 @@ pub const KEY: &str = "the-first-key-0123456789";
 pub const NEXT_KEY: &str = "the-second-key-9876543210";
 
 /// Vestibule, its Kratos, and the services around them.
-pub struct House {
+pub struct TestEnv {
     pub kratos: Kratos,
     pub vestibule: Vestibule,
     /// Further instances on the same database.
@@ -35,7 +35,7 @@ pub struct House {
 /// A house that is not built yet.
 #[derive(Default)]
 pub struct Subscription {
-    wishes: RoundOptions,
+    wishes: KratosOptions,
     deadline: Option<&'static str>,
     settings: Option<&'static str>,
     environment: Vec<(&'static str, String)>,
@@ -43,7 +43,7 @@ pub struct Subscription {
     other_instances: usize,
 }
 
-impl House {
+impl TestEnv {
     /// With everything on one form.
     pub async fn open() -> Self {
         Self::plan().open().await
@@ -69,7 +69,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for TestEnv {
     /// Vestibule has logged nothing of what anybody typed, and no key.
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -195,21 +195,21 @@ impl Subscription {
     }
 
     /// Starts everything.
-    pub async fn open(self) -> House {
+    pub async fn open(self) -> TestEnv {
         self.build(async |hooks| (hooks[0].clone(), ())).await.0
     }
 
     /// Starts everything, with a relay between Kratos and the instances of Vestibule.
-    pub async fn open_behind_a_relay(self) -> (House, Relay) {
+    pub async fn open_behind_a_relay(self) -> (TestEnv, TcpProxy) {
         self.build(async |hooks| {
-            let relay = Relay::start(hooks);
+            let relay = TcpProxy::start(hooks);
             (relay.url.clone(), relay)
         })
         .await
     }
 
     /// Starts everything, with a network between Kratos and Vestibule that loses the first answer.
-    pub async fn open_behind_a_bad_network(self) -> (House, Proxy) {
+    pub async fn open_behind_a_bad_network(self) -> (TestEnv, Proxy) {
         self.build(async |hooks| {
             let address = hooks[0]
                 .trim_start_matches("http://")
@@ -224,7 +224,7 @@ impl Subscription {
     async fn build<T>(
         mut self,
         between: impl AsyncFnOnce(Vec<String>) -> (String, T),
-    ) -> (House, T) {
+    ) -> (TestEnv, T) {
         let folder = Arc::new(tempfile::tempdir().expect("a folder"));
         let (vat_register, invites, crm) = (
             Service::vat_register().await,
@@ -265,7 +265,7 @@ impl Subscription {
         let all = std::iter::once(&vestibule).chain(&others);
         let (hooks, between) = between(all.map(|one| one.hooks.clone()).collect()).await;
         let kratos = Kratos::start(folder.path(), &self.wishes, ports, &hooks, KEY).await;
-        let house = House {
+        let house = TestEnv {
             kratos,
             vestibule,
             others,

@@ -37,7 +37,7 @@ pub fn program() -> Option<PathBuf> {
 
 /// What a scene wants of kratos.yml.
 #[derive(Clone, Debug)]
-pub struct RoundOptions {
+pub struct KratosOptions {
     /// `profile_first` asks in two steps, `unified` in one.
     pub style: &'static str,
     /// How long a registration may take.
@@ -58,7 +58,7 @@ pub struct RoundOptions {
     pub passkeys: bool,
 }
 
-impl Default for RoundOptions {
+impl Default for KratosOptions {
     fn default() -> Self {
         Self {
             style: "unified",
@@ -110,7 +110,7 @@ impl Kratos {
     /// Starts one that calls its hooks at `hooks`, with this key.
     pub async fn start(
         folder: &Path,
-        wishes: &RoundOptions,
+        wishes: &KratosOptions,
         ports: Ports,
         hooks: &str,
         key: &str,

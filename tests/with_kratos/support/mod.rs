@@ -23,7 +23,7 @@ pub mod chance;
 pub mod postgres;
 
 pub use fields::company;
-pub use house::House;
+pub use house::TestEnv;
 pub use visitor::Client;
 
 use std::time::{Duration, Instant};

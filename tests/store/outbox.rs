@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use vestibule::model::delivery::NewDelivery;
-use vestibule::store::outbox::intake;
+use vestibule::store::outbox::outbox;
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Store};
 
@@ -23,7 +23,7 @@ async fn home() -> (Home, Arc<dyn Store>) {
 #[tokio::test]
 async fn each_is_told_how_many_of_its_own_were_new() {
     let (_home, store) = home().await;
-    let (intake, writer) = intake(Arc::clone(&store), Arc::new(|_| {}));
+    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(|_| {}));
     // Nothing is written yet, so all of them will be written together.
     let calls = [
         vec![delivery("crm", 1), delivery("erp", 1)],
@@ -38,8 +38,8 @@ async fn each_is_told_how_many_of_its_own_were_new() {
         ],
     ];
     let accepting = calls.map(|call| {
-        let intake = intake.clone();
-        tokio::spawn(async move { intake.accept(call).await })
+        let outbox = outbox.clone();
+        tokio::spawn(async move { outbox.accept(call).await })
     });
     tokio::task::yield_now().await;
     let writing = tokio::spawn(writer.run());
@@ -49,7 +49,7 @@ async fn each_is_told_how_many_of_its_own_were_new() {
     }
     assert_eq!(told, [2, 0, 1, 1]);
     assert_eq!(stored(&store).await, 4);
-    drop(intake);
+    drop(outbox);
     writing.await.unwrap();
 }
 
@@ -57,7 +57,7 @@ async fn each_is_told_how_many_of_its_own_were_new() {
 async fn one_that_the_database_refuses_fails_alone() {
     let (_home, store) = home().await;
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
-    let (intake, writer) = intake(Arc::clone(&store), Arc::new(|_| {}));
+    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(|_| {}));
     // Another delivery with an id that is there already.
     let wrong = NewDelivery {
         unique_key: "another".to_owned(),
@@ -69,8 +69,8 @@ async fn one_that_the_database_refuses_fails_alone() {
         vec![delivery("crm", 3)],
     ];
     let accepting = calls.map(|call| {
-        let intake = intake.clone();
-        tokio::spawn(async move { intake.accept(call).await })
+        let outbox = outbox.clone();
+        tokio::spawn(async move { outbox.accept(call).await })
     });
     tokio::task::yield_now().await;
     tokio::spawn(writer.run());
@@ -85,12 +85,12 @@ async fn one_that_the_database_refuses_fails_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_at_once_are_all_stored() {
     let (_home, store) = home().await;
-    let (intake, writer) = intake(Arc::clone(&store), Arc::new(|_| {}));
+    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(|_| {}));
     tokio::spawn(writer.run());
     let accepting: Vec<_> = (0..1000)
         .map(|identity| {
-            let intake = intake.clone();
-            tokio::spawn(async move { intake.accept(vec![delivery("crm", identity)]).await })
+            let outbox = outbox.clone();
+            tokio::spawn(async move { outbox.accept(vec![delivery("crm", identity)]).await })
         })
         .collect();
     for one in accepting {
@@ -102,7 +102,7 @@ async fn a_thousand_at_once_are_all_stored() {
 #[tokio::test]
 async fn without_a_writer_nothing_is_promised() {
     let (_home, store) = home().await;
-    let (intake, writer) = intake(store, Arc::new(|_| {}));
+    let (outbox, writer) = outbox(store, Arc::new(|_| {}));
     drop(writer);
-    assert!(intake.accept(vec![delivery("crm", 1)]).await.is_err());
+    assert!(outbox.accept(vec![delivery("crm", 1)]).await.is_err());
 }
