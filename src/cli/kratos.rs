@@ -66,6 +66,9 @@ pub struct Hooks {
         conflicts_with = "inline"
     )]
     body: String,
+    /// How many hooks of yours precede these in each list: the names of the key's variables count them
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    behind: usize,
     /// Print the body's template alone
     #[arg(long, exclusive = true)]
     template: bool,
@@ -115,7 +118,11 @@ impl Hooks {
             body,
         };
 
-        writeln!(to, "# For kratos.yml: put it together with what is there.")?;
+        writeln!(
+            to,
+            "# Save this as a file of its own and start Kratos with both: kratos serve -c kratos.yml -c vestibule-hooks.yml\n\
+             # A list of the second file replaces the list of the first, so add to each list below the hooks that kratos.yml has there."
+        )?;
         if !open.is_empty() {
             writeln!(
                 to,
@@ -145,9 +152,10 @@ impl Hooks {
             to,
             "#\n# The key is one of `hooks.keys` in vestibule.yaml (`vestibule keygen` makes one). Write it in once, in\n\
              # place of {NO_KEY}; or take `value` out and give it to Kratos in each of these variables,\n\
-             # without which it then does not start:"
+             # without which it then does not start. A number in a name is the position of the hook in its list, from 0.\n\
+             # If hooks of yours precede these, print the names anew with `--behind NUMBER`:"
         )?;
-        for variable in calls.key_variables(&hooked, &self.events, late_refusals) {
+        for variable in calls.key_variables(&hooked, &self.events, late_refusals, self.behind) {
             writeln!(to, "#   {variable}")?;
         }
         let hooks = calls.hooks(&hooked, &self.events, late_refusals);

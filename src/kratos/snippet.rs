@@ -271,15 +271,18 @@ impl HookSnippet {
             .collect()
     }
 
-    /// The environment variables that hold the key instead of the file, one for each call.
+    /// The environment variables that hold the key instead of the file, one for each call. `behind` is the number of other
+    /// hooks that precede these in each list.
     #[must_use]
     pub fn key_variables(
         &self,
         methods: &[Method],
         besides: &[ExtraEvent],
         late_refusals: LateRefusals,
+        behind: usize,
     ) -> Vec<String> {
-        let variable = |flow: Flow, after: &str, place: usize| {
+        let variable = |flow: Flow, after: &str, index: usize| {
+            let place = behind + index;
             format!("SELFSERVICE_FLOWS_{flow}_{after}_HOOKS_{place}_CONFIG_AUTH_CONFIG_VALUE")
                 .to_uppercase()
         };
@@ -490,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_variable_for_each_call_holds_the_key() {
-        let variables = example().key_variables(&[Method::Password], &[], LateRefusals::None);
+        let variables = example().key_variables(&[Method::Password], &[], LateRefusals::None, 0);
         assert_eq!(
             variables,
             [
@@ -500,11 +503,25 @@ mod tests {
                 "SELFSERVICE_FLOWS_SETTINGS_AFTER_PROFILE_HOOKS_1_CONFIG_AUTH_CONFIG_VALUE",
             ]
         );
-        let all = example().key_variables(&Method::ALL, &ExtraEvent::ALL, LateRefusals::None);
+        let all = example().key_variables(&Method::ALL, &ExtraEvent::ALL, LateRefusals::None, 0);
         assert_eq!(all.len(), 12 + 7);
         assert_eq!(
             all.last().map(String::as_str),
             Some("SELFSERVICE_FLOWS_VERIFICATION_AFTER_HOOKS_0_CONFIG_AUTH_CONFIG_VALUE")
+        );
+    }
+
+    #[test]
+    fn the_variables_count_the_hooks_that_precede_these() {
+        let variables = example().key_variables(&[Method::Password], &[], LateRefusals::None, 2);
+        assert_eq!(
+            variables,
+            [
+                "SELFSERVICE_FLOWS_REGISTRATION_AFTER_PASSWORD_HOOKS_2_CONFIG_AUTH_CONFIG_VALUE",
+                "SELFSERVICE_FLOWS_REGISTRATION_AFTER_PASSWORD_HOOKS_3_CONFIG_AUTH_CONFIG_VALUE",
+                "SELFSERVICE_FLOWS_SETTINGS_AFTER_PROFILE_HOOKS_2_CONFIG_AUTH_CONFIG_VALUE",
+                "SELFSERVICE_FLOWS_SETTINGS_AFTER_PROFILE_HOOKS_3_CONFIG_AUTH_CONFIG_VALUE",
+            ]
         );
     }
 
@@ -544,7 +561,7 @@ mod tests {
             ]);
             assert_eq!(flows["settings"]["after"][method]["hooks"], expected);
         }
-        let variables = example().key_variables(&[], &[], LateRefusals::Enforced);
+        let variables = example().key_variables(&[], &[], LateRefusals::Enforced, 0);
         assert_eq!(variables.len(), 14 + 8 + 1);
         assert!(variables.contains(
             &"SELFSERVICE_FLOWS_LOGIN_AFTER_HOOKS_0_CONFIG_AUTH_CONFIG_VALUE".to_owned()

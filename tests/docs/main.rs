@@ -1,6 +1,7 @@
 //! What the documents name is there.
 
 mod deploy;
+mod layers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,78 +90,6 @@ fn links_lead_to_files_that_exist() {
             let path = link.split('#').next().unwrap_or_default();
             if !path.is_empty() && !path.contains("://") {
                 assert!(folder.join(path).exists(), "{document} links to {link}");
-            }
-        }
-    }
-}
-
-/// Imports follow the line in ARCHITECTURE.md and never go back.
-#[test]
-fn imports_follow_the_line() {
-    let line = [
-        "cli",
-        "app",
-        "config",
-        "server",
-        "courier",
-        "sweeper",
-        "reconcile",
-        "worker",
-        "resolution",
-        "retention",
-        "check",
-        "identities",
-        "service",
-        "store",
-        "decision",
-        "pending",
-        "reservation",
-        "late_refusal",
-        "identity_write",
-        "delivery",
-        "verdict",
-        "request",
-        "message",
-        "expression",
-        "kratos",
-        "telemetry",
-        "secret",
-        "clock",
-    ];
-    let text = read("ARCHITECTURE.md")
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
-    assert!(text.contains("main → cli → app → config → server, courier, sweeper, reconcile → worker, resolution, retention → check, identities → service, store → decision, pending, reservation, late_refusal, identity_write → delivery → verdict, request, message → expression → kratos → telemetry, secret, clock"));
-    let mut files = Vec::new();
-    sources(&root().join("src"), &mut files);
-    assert!(files.len() > 50);
-    for file in files {
-        let relative = file
-            .strip_prefix(root().join("src"))
-            .expect("in src")
-            .to_string_lossy()
-            .into_owned();
-        let module = relative
-            .split(['/', '.'])
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        let Some(here) = line.iter().position(|name| *name == module) else {
-            continue;
-        };
-        let source = fs::read_to_string(&file).expect("a source");
-        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
-        for used in source.split("crate::").skip(1) {
-            let used: String = used
-                .chars()
-                .take_while(|character| character.is_alphanumeric() || *character == '_')
-                .collect();
-            if let Some(there) = line.iter().position(|name| *name == used) {
-                assert!(
-                    there >= here,
-                    "{relative} imports `{used}`, which stands to its left"
-                );
             }
         }
     }
