@@ -1,4 +1,4 @@
-//! The language Kratos speaks, and nothing of ours.
+//! What Kratos sends and accepts. This folder uses nothing else of Vestibule than `base`.
 
 pub mod field;
 pub mod fingerprint;
