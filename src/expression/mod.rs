@@ -16,11 +16,7 @@ mod scan;
 pub mod template;
 
 #[cfg(test)]
-mod conformance;
-#[cfg(test)]
-mod hostile;
-#[cfg(test)]
-mod reads;
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -347,7 +347,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::super::conformance::Scene;
+    use super::super::tests::conformance::Scene;
     use super::*;
 
     fn written(text: &str) -> Vec<Piece> {

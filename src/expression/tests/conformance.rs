@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// Everything that can stand in an expression, with values for it.
-pub(super) struct Scene {
+pub(in crate::expression) struct Scene {
     identity: Value,
     previous: Option<Value>,
     value: Value,
