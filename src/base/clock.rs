@@ -13,7 +13,7 @@ use tokio::sync::watch;
 /// A moment, in UTC.
 pub type Timestamp = DateTime<Utc>;
 
-/// Returns the current time and waits for later times. It is the system clock or a clock that a test advances.
+/// The time source: the system clock, or a clock that a test advances.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -23,7 +23,7 @@ enum Source {
     ManualClock(Arc<watch::Sender<Timestamp>>),
 }
 
-/// The control of a clock from [`Clock::manual`]. It advances the time.
+/// The handle that advances a clock from [`Clock::manual`].
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<watch::Sender<Timestamp>>);
 
@@ -34,7 +34,8 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// Returns a clock that starts at `start` and only changes when its [`ManualClock`] advances it.
+    /// Returns a clock that starts at `start`, and the [`ManualClock`] that advances it. The clock does not run by
+    /// itself.
     #[must_use]
     pub fn manual(start: Timestamp) -> (Self, ManualClock) {
         let sender = Arc::new(watch::Sender::new(start));
@@ -57,7 +58,7 @@ impl Clock {
         }
     }
 
-    /// Waits until `moment`. It returns immediately if `moment` is in the past.
+    /// Waits until `moment`, or returns immediately if `moment` is in the past.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that waits for the system"
@@ -81,7 +82,7 @@ impl Clock {
         self.sleep_until(saturating_add(self.now(), duration)).await;
     }
 
-    /// Runs `work` until `moment` at the latest. It returns `None` if `work` was not finished by then.
+    /// Runs `work` until `moment` at the latest, and returns `None` if `work` was not finished by then.
     pub async fn timeout_at<F: Future>(&self, moment: Timestamp, work: F) -> Option<F::Output> {
         tokio::select! {
             biased;
@@ -92,7 +93,7 @@ impl Clock {
 }
 
 impl ManualClock {
-    /// Advances the time and wakes all tasks that wait for it.
+    /// Advances the time, and wakes all tasks whose waiting time is over.
     pub fn advance(&self, by: Duration) {
         self.0.send_modify(|now| *now = saturating_add(*now, by));
     }

@@ -20,7 +20,7 @@ pub struct Problem {
     pub at: Position,
     /// The description of the problem.
     pub message: String,
-    /// What to do about it, printed after `help:`.
+    /// What to do about the problem, printed after `help:`.
     pub hint: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl Problems {
         Self::gathered(file, text, problems, false)
     }
 
-    /// Collects warnings in the same way. Vestibule uses the settings in spite of them.
+    /// Collects warnings in the same way. Vestibule uses the settings in spite of warnings.
     #[must_use]
     pub fn warnings(file: String, text: &str, warnings: Vec<Problem>) -> Self {
         Self::gathered(file, text, warnings, true)
@@ -193,7 +193,7 @@ pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>)
     nearest(written, known).map(|name| format!("did you mean `{name}`?"))
 }
 
-/// Returns the entry of `known` that is nearest to `written`, if it is near enough.
+/// Returns the entry of `known` that is nearest to `written`, if the distance is small enough.
 #[must_use]
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = written.to_lowercase();

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-/// A key, token or password. `Debug` hides the value, `Drop` wipes it, and it cannot be serialised.
+/// A key, token or password. `Debug` hides the value, `Drop` wipes the value, and the value cannot be serialised.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
@@ -16,13 +16,13 @@ impl Secret {
         Self(SecretString::from(value))
     }
 
-    /// Returns the value, for the one place that must send or compare it.
+    /// Returns the value, for the one place that must send or compare the value.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// Compares `other` with this value in constant time, so that the duration does not show where they differ.
+    /// Compares `other` with this value in constant time, so that the duration does not show where the two differ.
     #[must_use]
     pub fn matches(&self, other: &[u8]) -> bool {
         self.expose().as_bytes().ct_eq(other).into()
@@ -43,8 +43,8 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Returns a key of 32 random bytes in base64url without padding. It fits into YAML, a header and a shell without
-/// quotes.
+/// Returns a key of 32 random bytes in base64url without padding. The key needs no quotes in YAML, a header or a
+/// shell.
 pub fn random_key() -> Result<String, getrandom::Error> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes()?))
 }

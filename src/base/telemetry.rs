@@ -36,8 +36,8 @@ pub enum LogFormat {
     Human,
 }
 
-/// Starts logging to `writer`. Other crates log from level `warn` on, because some of them log what they send and
-/// receive. It fails if logging was started before.
+/// Starts logging to `writer`, or fails if logging was started before. Other crates log from level `warn` on, because
+/// some crates log what they send and receive.
 pub fn init_logging<W>(
     writer: W,
     level: Level,

@@ -2,7 +2,7 @@
 //!
 //! The library parses and evaluates by recursion without a limit. So the whole compilation runs on a thread with a
 //! large stack, and only a tree of limited depth leaves that thread. Each of Vestibule's names, with the steps behind
-//! it, becomes one variable (`@0`, `@1`, …), which [`super::resolve`] resolves.
+//! the name, becomes one variable (`@0`, `@1`, …). [`super::resolve`] resolves these variables.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -133,7 +133,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
     })
 }
 
-/// One pass over the tree that checks and rewrites it.
+/// One pass over the tree, which checks and rewrites the nodes.
 struct Checker<'s> {
     scope: &'s Scope,
     env: &'s Env,
@@ -316,7 +316,7 @@ impl Checker<'_> {
                 format!("the expression is nested more than {DEEPEST} deep"),
             ));
         }
-        // The name belongs to the language: it is an accumulator, or the variable of a binding.
+        // The name belongs to the language: an accumulator, or the variable of a binding.
         if chain.name.starts_with(['@', '#']) {
             return Ok(Resolved::Other);
         }
@@ -342,7 +342,7 @@ impl Checker<'_> {
         }
         self.roots.insert(root);
         match root {
-            // These are not JSON, so the language evaluates the steps behind them.
+            // These variables are not JSON, so the language evaluates the steps behind them.
             Variable::Method | Variable::Now if !chain.steps.is_empty() => {
                 return Ok(Resolved::Other);
             }
@@ -567,7 +567,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Replaces `lists.name` by a prepared list where the expression only looks up values in it.
+    /// Replaces `lists.name` by a prepared list where the expression only looks up values in the list.
     fn look_up(&mut self, node: &mut IdedExpr, prepare: impl FnOnce(&Entries)) {
         let Some(chain) = Chain::of(node) else {
             return;
@@ -730,7 +730,7 @@ impl Checker<'_> {
 
 /// Makes each round of a loop read [`BUDGET`].
 ///
-/// A conditional reads it, because an error in its condition ends a loop immediately, while `&&` and `||` may ignore
+/// A conditional reads `BUDGET`. An error in its condition ends a loop immediately, while `&&` and `||` may ignore
 /// the error.
 fn count_rounds(comprehension: &mut ComprehensionExpr) {
     let plain = Expr::Literal(LiteralValue::Null);

@@ -70,7 +70,8 @@ const fn member(name: &'static str, fewest: usize, most: usize) -> Function {
 
 /// All functions. A function that is not in this table does not compile.
 ///
-/// The library does not list its own functions. It has `lists.range`, with which a short expression runs for minutes.
+/// The library does not list its own functions. Its function `lists.range` keeps a short expression running for
+/// minutes.
 pub(super) const FUNCTIONS: &[Function] = &[
     global("bool", 1),
     global("bytes", 1),
@@ -152,7 +153,7 @@ pub(super) fn environment() -> Result<&'static Arc<Env>, &'static DeclarationErr
 fn declare() -> Result<Env, DeclarationError> {
     let mut env = Env::stdlib();
     env.add_extension(extensions::strings)?;
-    // The extension has no parts. `FUNCTIONS` excludes `lists.range`.
+    // An extension can only be added as a whole. `FUNCTIONS` excludes `lists.range`.
     env.add_extension(extensions::lists)?;
     env.add_member_overload(
         DISTINCT,
@@ -186,12 +187,12 @@ fn declare() -> Result<Env, DeclarationError> {
 
 const PATTERN_TYPE: Type = Type::new_unspecified_type("pattern");
 
-/// A regular expression, compiled once. It replaces the text that the operator wrote.
+/// A regular expression, compiled once, in place of the text that the operator wrote.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern(Regex);
 
 impl Pattern {
-    /// Compiles a pattern, or returns the reason why it is not valid.
+    /// Compiles a pattern, or returns the reason why the pattern is not valid.
     pub fn new(source: &str) -> Result<Self, String> {
         let regex = RegexBuilder::new(source)
             .size_limit(REGEX_BYTES)
@@ -295,7 +296,7 @@ fn with_parents(domain: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Normalises an entry of a list of domains to the form of the DNS. It returns `None` if the entry is not a domain.
+/// Normalises an entry of a list of domains to the form of the DNS, or returns `None` if the entry is not a domain.
 pub(super) fn listed_domain(entry: &str) -> Option<Cow<'_, str>> {
     let entry = entry.trim();
     let entry = entry.strip_prefix('@').unwrap_or(entry);
@@ -303,7 +304,7 @@ pub(super) fn listed_domain(entry: &str) -> Option<Cow<'_, str>> {
     normal_domain(entry.strip_prefix('.').unwrap_or(entry))
 }
 
-/// Normalises a domain to lower case and ASCII. It returns `None` if the text is not a domain.
+/// Normalises a domain to lower case and ASCII, or returns `None` if the text is not a domain.
 fn normal_domain(domain: &str) -> Option<Cow<'_, str>> {
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     let plain = domain

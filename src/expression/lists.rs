@@ -116,8 +116,8 @@ impl fmt::Debug for Entries {
     }
 }
 
-// The compiler passes this value to `in` and `in_domains` in place of the list. It never meets an operator of the
-// language, which would not support it.
+// The compiler passes this value to `in` and `in_domains` in place of the list. No operator of the language gets the
+// value, because operators do not support this type.
 impl Val for Entries {
     fn get_type(&self) -> &Type {
         Self::cel_type()

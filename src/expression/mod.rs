@@ -1,8 +1,9 @@
 //! CEL expressions: compiled once, evaluated over a payload and an answer.
 //!
-//! Only this module uses the library `cel`. When an expression is compiled, its length, depth and loops are checked,
-//! and every name and function in it. So a hostile source is an error, and a misspelt name is reported with the
-//! settings and not in a sign-up. An evaluation is limited in time. Its errors contain no value of its input.
+//! Only this module uses the library `cel`. The compiler checks the length, the depth and the loops of an expression,
+//! and every name and function in the expression. So a hostile source is an error, and a misspelt name is reported
+//! with the settings and not in a sign-up. An evaluation is limited in time. The errors of an evaluation contain no
+//! value of its input.
 
 mod compile;
 mod convert;
@@ -91,7 +92,7 @@ pub struct Variables<'a> {
     pub response: Option<&'a Value>,
     /// By check name, `{"response": {…}}`. A check without a call to a service is missing.
     pub checks: Option<&'a BTreeMap<String, Arc<Value>>>,
-    /// `{"status": 200, "headers": {…}, "body": …, "key": "…"}`. It has only the key if there was no answer.
+    /// `{"status": 200, "headers": {…}, "body": …, "key": "…"}`, or only the key if there was no answer.
     pub taken: Option<&'a Value>,
     /// `lists`
     pub lists: &'a Lists,
@@ -111,16 +112,16 @@ pub struct Expression {
 pub struct CompileError {
     /// The description of the problem.
     pub message: String,
-    /// The byte of the problem in the source, if known. In a template, it counts from the start of the
+    /// The byte of the problem in the source, if known. In a template, the byte counts from the start of the
     /// [`piece`](Self::piece).
     pub offset: Option<usize>,
-    /// What to do about it, printed after `help:`.
+    /// What to do about the problem, printed after `help:`.
     pub hint: Option<String>,
-    /// The template's piece with the problem, counted from 0. In an expression it is always 0.
+    /// The template's piece with the problem, counted from 0. In an expression the value is always 0.
     pub piece: usize,
 }
 
-/// The reason why an evaluation has no result. It never contains a value of the payload or of an answer.
+/// The reason why an evaluation has no result. The error never contains a value of the payload or of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct EvaluationError {
@@ -203,7 +204,7 @@ impl EvaluationError {
 impl Expression {
     /// Compiles the source, and checks its names against those of the scope.
     ///
-    /// The pattern of `matches` must be a constant, so that it is compiled here.
+    /// The pattern of `matches` must be a constant, because the pattern is compiled here.
     pub fn compile(source: &str, scope: &Scope) -> Result<Self, CompileError> {
         let env = functions::environment().map_err(|cause| CompileError {
             message: cause.to_string(),
@@ -257,7 +258,7 @@ impl Expression {
 
     /// Returns the constant beginnings of all paths of this variable that the expression reads.
     ///
-    /// The constant beginning covers whatever the expression computes behind it (`x[i]`, a loop).
+    /// A constant beginning covers all parts that the expression computes behind that beginning (`x[i]`, a loop).
     pub fn paths(&self, root: Variable) -> impl Iterator<Item = ReadPath> {
         self.compiled
             .slots
@@ -279,7 +280,7 @@ impl Expression {
             .try_for_each(|slot| slot.expects_text(names))
     }
 
-    /// Returns an error if the expression is a single path to a list or an object. It is for values that go into a
+    /// Returns an error if the expression is a single path to a list or an object. Callers put the result into a
     /// text.
     pub(crate) fn expects_text_result(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         self.compiled
@@ -301,7 +302,7 @@ impl Expression {
         let resolver = resolve::Resolver::new(*names, &self.compiled.slots);
         let mut context = Context::with_env(Arc::clone(&self.env));
         context.set_variable_resolver(&resolver);
-        // This is not `resolve_val`, which would be compiled into this crate, without optimisation.
+        // The function `resolve_val` is not used, because it would be compiled into this crate, without optimisation.
         match cel::Value::resolve(&self.compiled.tree, &context) {
             Ok(result) => then(&result),
             Err(error) => Err(explain::explain(&error, &resolver, |key| {

@@ -1,6 +1,6 @@
 //! Paths: the steps of a name like `identity.traits.vat_id` into a JSON value.
 //!
-//! A path is found when an expression is compiled, and walked when it is evaluated. So only the value at its end is
+//! A path is found during compilation, and walked during evaluation. So only the value at the end of the path is
 //! converted, however large the payload is.
 
 use std::fmt::Write;
@@ -130,9 +130,9 @@ impl ReadPath {
 
 impl std::fmt::Display for ReadPath {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, segment) in self.0.iter().enumerate() {
+        for (at, segment) in self.0.iter().enumerate() {
             match segment {
-                Segment::Name(name) if index == 0 => formatter.write_str(name)?,
+                Segment::Name(name) if at == 0 => formatter.write_str(name)?,
                 Segment::Name(name) => write!(formatter, ".{name}")?,
                 Segment::Index(index) => write!(formatter, "[{index}]")?,
             }
@@ -142,7 +142,7 @@ impl std::fmt::Display for ReadPath {
 }
 
 impl Path {
-    /// Returns the constant beginning of the path.
+    /// Returns the constant beginning of the path: the keys of its steps without the optional marks.
     pub fn constant(&self) -> ReadPath {
         ReadPath(
             self.steps
@@ -166,8 +166,8 @@ impl Path {
         };
         let mut optional = self.steps[..done].iter().any(|step| step.optional);
         for (at, step) in self.steps.iter().enumerate().skip(done) {
-            // This is the behaviour of the language. Behind an optional step a field may be missing. A step into a
-            // value without fields is still an error.
+            // The language has the same rule. Behind an optional step a field may be missing. A step into a value
+            // without fields is still an error.
             let index = !matches!(step.key, Key::Field(_));
             match step.of(value, at) {
                 Ok(part) => value = part,
@@ -238,7 +238,7 @@ impl Path {
         text
     }
 
-    /// Returns the error message for a miss. It only contains what the operator wrote.
+    /// Returns the error message for a miss. The message only contains what the operator wrote.
     pub fn explain(&self, miss: Miss) -> String {
         match miss {
             Miss::Variable => format!("`{}` has no value here", self.root.name()),
@@ -261,7 +261,7 @@ impl Path {
 }
 
 impl Step {
-    /// Returns the key, if it is a name.
+    /// Returns the key, if the key is a name.
     pub fn name(&self) -> Option<&str> {
         match &self.key {
             Key::Field(name) | Key::Text(name) => Some(name),

@@ -16,7 +16,8 @@ use super::functions::Pattern;
 use super::path::{Found, Miss, Path};
 use super::{EvaluationError, Variable, Variables};
 
-/// The variable that each round of a loop reads. It has a value until the evaluation has used up its rounds.
+/// The variable that each round of a loop reads. The variable has a value until the evaluation has used up its
+/// rounds.
 pub(super) const BUDGET: &str = "@budget";
 
 /// The maximum number of loop rounds in an evaluation. One round takes about half a microsecond.
@@ -89,7 +90,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Whether the evaluation was ended because it took too long.
+    /// Whether the evaluation used up its rounds.
     pub fn exhausted(&self) -> bool {
         self.rounds.load(Ordering::Relaxed) == 0
     }
@@ -108,7 +109,7 @@ impl<'a> Resolver<'a> {
         self.slots.get(index).map(|slot| (index, slot))
     }
 
-    /// Subtracts the rounds from the budget. It returns false if the budget is used up.
+    /// Subtracts the rounds from the budget, and returns false if the budget is used up.
     fn spend(&self, rounds: u64) -> bool {
         // One evaluation stays on one thread, so no other thread writes this value.
         let left = self.rounds.load(Ordering::Relaxed).saturating_sub(rounds);

@@ -1,6 +1,6 @@
 //! The scanner that finds the end of an expression inside a text.
 //!
-//! It only knows the part of the language that it needs: texts in all their quotes, comments, brackets.
+//! The scanner only knows the necessary part of the language: texts in all their quotes, comments, brackets.
 
 /// The reason why an expression has no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ mod tests {
             (r"R'\'}x", "x"),
             (r#"br"\"}x"#, "x"),
             (r#"b"\"}"}x"#, "x"),
-            // This is not a prefix but the end of a name. The language has the same rule.
+            // The `r` is the end of a name and not a prefix. The language has the same rule.
             (r#"for"\"}"}x"#, "x"),
             (r#"""" " } """}x"#, "x"),
             ("''' ' } '''}x", "x"),

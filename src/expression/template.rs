@@ -78,8 +78,8 @@ impl Template {
         Ok(template)
     }
 
-    /// Renders the template. A template that is a single expression keeps the expression's type, any other becomes a
-    /// string.
+    /// Renders the template. A template that is a single expression keeps the expression's type. Any other template
+    /// becomes a string.
     pub fn render(&self, names: &Variables<'_>) -> Result<Value, EvaluationError> {
         match self.parts.as_slice() {
             [Part::Filled(expression)] => expression.evaluate(names),
@@ -150,7 +150,7 @@ impl Template {
         Ok(path)
     }
 
-    /// Returns the text, if it contains no expression.
+    /// Returns the text, if the template contains no expression.
     #[must_use]
     pub fn constant(&self) -> Option<&str> {
         match self.parts.as_slice() {
@@ -313,8 +313,8 @@ impl JsonTemplate {
         }
     }
 
-    /// Returns the paths that this value sets at `path`. A map has the paths of its members, as far as they are
-    /// written out.
+    /// Returns the paths that this value sets at `path`. A map has the paths of its members, as far as the members
+    /// are written out.
     #[must_use]
     pub fn leaves(&self, path: &[String]) -> Vec<Vec<String>> {
         match self {

@@ -64,8 +64,8 @@ fn feed_text(hasher: &mut Sha256, text: &str) {
 
 /// Returns the `external_id` that `pre` gives to every submission of a flow.
 ///
-/// Kratos keeps external ids unique, so it creates at most one identity for the flow. The id is a hash, because the
-/// id of an API flow gives read access to the flow. It has 58 characters, because Kratos stores at most 64.
+/// Kratos keeps external ids unique, so Kratos creates at most one identity for the flow. The id is a hash, because
+/// the id of an API flow gives read access to the flow. The hash has 58 characters, because Kratos stores at most 64.
 #[must_use]
 pub fn guard_id(flow_id: Uuid) -> String {
     use std::fmt::Write as _;
@@ -78,7 +78,7 @@ pub fn guard_id(flow_id: Uuid) -> String {
         })
 }
 
-/// Whether a text in the value contains U+0000. PostgreSQL rejects it after `pre` has accepted.
+/// Whether a text in the value contains U+0000. PostgreSQL rejects this character after `pre` has accepted.
 #[must_use]
 pub fn has_nul(value: &Value) -> bool {
     match value {

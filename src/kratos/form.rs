@@ -7,7 +7,7 @@ use super::message::Message;
 use super::payload::Node;
 use super::reply::PlacedMessages;
 
-/// The pointer of the form level. Front-ends show its messages above or below all fields.
+/// The pointer of the form level. Front-ends show form-level messages above or below all fields.
 pub const FORM_LEVEL: &str = "#/";
 
 /// The nodes of the form that the visitor uses.

@@ -17,7 +17,7 @@ pub enum Flow {
     Recovery,
 }
 
-/// The stage of a call: before Kratos saves the identity, or after it.
+/// The stage of a call: before or after Kratos saves the identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// Kratos waits for Vestibule to accept or refuse.
@@ -33,7 +33,7 @@ pub struct Hook {
     pub flow: Flow,
     /// The stage in the path.
     pub stage: Stage,
-    /// The value of `?method=`. It is empty if the URL in kratos.yml lacks it.
+    /// The value of `?method=`, or an empty text if the URL in kratos.yml lacks the parameter.
     pub method: String,
 }
 

@@ -1,6 +1,6 @@
 //! The choice of a language for a visitor: the lookup of `Accept-Language` by BCP 47 (RFC 4647 §3.4).
 
-/// Returns the languages that `header` requests, best first. It omits languages with `q=0`.
+/// Returns the languages that `header` requests, best first, without those that have `q=0`.
 #[must_use]
 pub fn wanted(header: &str) -> Vec<&str> {
     let mut ranges: Vec<(&str, f32)> = header
@@ -21,8 +21,8 @@ pub fn wanted(header: &str) -> Vec<&str> {
 
 /// Returns the first entry of `available` that `header` requests.
 ///
-/// Each requested range is shortened from its end until it equals an entry (`de-CH-1996`, `de-CH`, `de`). The range
-/// `*` requests no language in particular, and is ignored.
+/// Each requested range is shortened from the end until the range equals an entry (`de-CH-1996`, `de-CH`, `de`). The
+/// range `*` requests no language in particular, and is ignored.
 #[must_use]
 pub fn lookup<'a>(header: &str, available: &[&'a str]) -> Option<&'a str> {
     wanted(header)
@@ -39,7 +39,7 @@ pub fn lookup<'a>(header: &str, available: &[&'a str]) -> Option<&'a str> {
         })
 }
 
-/// Removes the last subtag of a range. It also removes a single letter or digit that is then at the end.
+/// Removes the last subtag of a range, and then a single letter or digit at the end of the range.
 fn shortened(range: &str) -> Option<&str> {
     let mut shorter = &range[..range.rfind('-')?];
     while let Some((rest, last)) = shorter.rsplit_once('-') {

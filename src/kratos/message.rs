@@ -10,7 +10,7 @@ pub const MOST_CHARACTERS: usize = 1000;
 /// One message, as Kratos stores it in the form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// A stable number. A front-end can use it to find its own translation. Vestibule's block is 4 900 000 – 4 999
+    /// A stable number, with which a front-end can find its own translation. Vestibule's block is 4 900 000 – 4 999
     /// 999.
     pub id: u32,
     /// The text, in the visitor's language.

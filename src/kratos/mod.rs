@@ -1,4 +1,4 @@
-//! What Kratos sends and accepts. This folder uses nothing else of Vestibule than `base`.
+//! What Kratos sends and accepts. Of Vestibule, this folder only uses `base`.
 
 pub mod field;
 pub mod fingerprint;

@@ -1,4 +1,4 @@
-//! The body of a hook call. Vestibule's Jsonnet template builds it from Kratos's `ctx`.
+//! The body of a hook call, built by Vestibule's Jsonnet template from Kratos's `ctx`.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ pub const VERSION: u32 = 1;
 /// The body of one call. Every part has the expected type.
 #[derive(Clone, Debug)]
 pub struct Payload {
-    /// The flow's id, type, times and `transient_payload`. It is an object.
+    /// An object with the flow's id, type, times and `transient_payload`.
     pub flow: Value,
-    /// The flow's id. It is the only id that `pre` and `post` share.
+    /// The flow's id, the only id that `pre` and `post` share.
     pub flow_id: Uuid,
-    /// The identity that Kratos will save (`pre`) or has saved (`post`). It is missing in `before` hooks.
+    /// The identity that Kratos will save (`pre`) or has saved (`post`). `before` hooks have no identity.
     pub identity: Option<Value>,
-    /// The identity's id. It is all zeros until Kratos has saved the identity.
+    /// The identity's id. The id is all zeros until Kratos has saved the identity.
     pub identity_id: Uuid,
     /// The identity before the change, in settings flows.
     pub previous: Option<Value>,
     /// The form's nodes, or `None` if Kratos sent none.
     pub nodes: Option<Vec<Node>>,
-    /// The visitor's request: `headers`, and `client_ip` after Vestibule has added it.
+    /// The visitor's request: `headers`, and `client_ip` once Vestibule has added the address.
     pub request: Value,
 }
 

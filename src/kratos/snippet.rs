@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::hook::{Flow, Stage};
 
-/// The template of the body. It is Jsonnet: a function of Kratos's `ctx`.
+/// The template of the body, in Jsonnet: a function of Kratos's `ctx`.
 pub const TEMPLATE: &str = include_str!("../../kratos-config/vestibule.jsonnet");
 
 /// The header with the key.
@@ -164,8 +164,8 @@ enum Anchor {
 impl HookSnippet {
     /// Returns the part of kratos.yml from `selfservice:` down.
     ///
-    /// It has hooks for sign-ups by these methods, for profile changes and for these events. With
-    /// [`LateRefusals::Enforced`], it also has the hooks that refuse visitors whose account was refused late.
+    /// The part has hooks for sign-ups by these methods, for profile changes and for these events. With
+    /// [`LateRefusals::Enforced`], other hooks refuse visitors whose account was refused late.
     #[must_use]
     pub fn hooks(
         &self,
@@ -216,7 +216,7 @@ impl HookSnippet {
         let mut anchor = Anchor::First;
         for method in methods {
             yaml.push_str(&self.pair(Flow::Registration, method.as_str(), anchor));
-            // This hook signs the visitor in. Kratos runs it last, at any position.
+            // The hook `session` signs the visitor in. Kratos runs this hook last, at any position in the list.
             yaml.push_str("            - hook: session\n");
             anchor = Anchor::Again;
         }
@@ -376,7 +376,7 @@ mod tests {
         }
     }
 
-    /// Checks the second file of the Kratos in docker-compose.yml. Its lists replace those in kratos.yml.
+    /// The second file of the Kratos in docker-compose.yml replaces the lists of hooks in kratos.yml.
     #[test]
     #[expect(
         clippy::disallowed_methods,

@@ -133,9 +133,9 @@ pub struct Metrics {
     pub journal_dropped: Counter,
     /// Pending sign-ups that ended, by their end.
     pub journal_ended: Family<ReasonLabels, Counter>,
-    /// Reservations by what happened to them.
+    /// Reservations by outcome.
     pub reservations: Family<ReasonLabels, Counter>,
-    /// Accounts that became known after their reservation was released, and for which it could not be taken again.
+    /// Accounts that became known after the release of their reservation, and could not be reserved again.
     pub late_posts: Counter,
     /// Identities that reconciliation checked, by result.
     pub reconciled: Family<ReasonLabels, Counter>,

@@ -1,4 +1,4 @@
-//! The trace that a call belongs to (W3C Trace Context). Vestibule takes it from Kratos's call and sends it to
+//! The trace that a call belongs to (W3C Trace Context). Vestibule takes the trace from Kratos's call and sends it to
 //! services.
 
 use std::fmt;
@@ -11,7 +11,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Parses `traceparent`. It returns `None` if the header is not well-formed, as the standard requires.
+    /// Parses `traceparent`, or returns `None` if the header is not well-formed, as the standard requires.
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.trim().split('-');

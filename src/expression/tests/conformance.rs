@@ -872,8 +872,8 @@ fn exactly_the_functions_of_the_table_can_be_called() {
                 functions::Style::Global => format!("{}({arguments})", function.name),
                 functions::Style::Member => format!("b''.{}({arguments})", function.name),
             };
-            // Most functions do not accept null. But the library knows all of them: it would report an unknown one
-            // with the text below.
+            // Most functions do not accept null. But the library knows every function of the table: the error of an
+            // unknown function would have the text below.
             if let Err(error) = scene.evaluate(&source) {
                 assert_ne!(error.message, "cannot be evaluated", "{source}");
             }
