@@ -49,7 +49,7 @@ impl Clock {
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place that asks the system"
+        reason = "the one place that reads the system clock"
     )]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
@@ -61,7 +61,7 @@ impl Clock {
     /// Waits until `moment`, or returns immediately if `moment` is in the past.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place that waits for the system"
+        reason = "the one place that waits on the system clock"
     )]
     pub async fn sleep_until(&self, moment: Timestamp) {
         match &self.0 {

@@ -394,7 +394,7 @@ mod tests {
         );
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/compose/kratos-hooks.yml");
         if std::env::var("UPDATE").is_ok() {
-            std::fs::write(path, &expected).expect("it is written");
+            std::fs::write(path, &expected).expect("the file is written");
         }
         let known = std::fs::read_to_string(path).unwrap_or_default();
         assert_eq!(known, expected, "UPDATE=1 cargo test --lib");
