@@ -1,7 +1,7 @@
-//! What time is it, and when is it time to go on?
+//! The time source of Vestibule, and waits for a point in time.
 //!
-//! Only this module asks the system. Everything else is given a [`Clock`], so that a test can move
-//! time by hand and no test ever sleeps.
+//! Only this module reads the system clock. All other code takes a [`Clock`] as an argument. So a test can advance
+//! the time, and no test sleeps.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 /// A moment, in UTC.
 pub type Timestamp = DateTime<Utc>;
 
-/// Tells the time and waits for it: the system's, or one that a test moves by hand.
+/// The time source: the system clock, or a clock that a test advances.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -23,18 +23,19 @@ enum Source {
     ManualClock(Arc<watch::Sender<Timestamp>>),
 }
 
-/// The other end of [`Clock::manual`]: moves the time.
+/// The handle that advances a clock from [`Clock::manual`].
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<watch::Sender<Timestamp>>);
 
 impl Clock {
-    /// The system's clock.
+    /// Returns the system clock.
     #[must_use]
     pub fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that stands still at `start` until its [`ManualClock`] moves it.
+    /// Returns a clock that starts at `start`, and the [`ManualClock`] that advances it. The clock does not run by
+    /// itself.
     #[must_use]
     pub fn manual(start: Timestamp) -> (Self, ManualClock) {
         let sender = Arc::new(watch::Sender::new(start));
@@ -44,11 +45,11 @@ impl Clock {
         )
     }
 
-    /// The present moment.
+    /// Returns the current time.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place that asks the system"
+        reason = "the one place that reads the system clock"
     )]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
@@ -57,10 +58,10 @@ impl Clock {
         }
     }
 
-    /// Waits until `moment` has come; at once if it is past.
+    /// Waits until `moment`, or returns immediately if `moment` is in the past.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place that waits for the system"
+        reason = "the one place that waits on the system clock"
     )]
     pub async fn sleep_until(&self, moment: Timestamp) {
         match &self.0 {
@@ -70,18 +71,18 @@ impl Clock {
                 }
             }
             Source::ManualClock(time) => {
-                // The sender lives as long as this clock, so this cannot end early.
+                // This clock owns the sender, so the wait cannot end early.
                 let _ = time.subscribe().wait_for(|now| *now >= moment).await;
             }
         }
     }
 
-    /// Waits for `duration` from now on.
+    /// Waits for `duration`, starting now.
     pub async fn sleep(&self, duration: Duration) {
         self.sleep_until(saturating_add(self.now(), duration)).await;
     }
 
-    /// Runs `work` until `moment` at the latest; `None` if it was not done by then.
+    /// Runs `work` until `moment` at the latest, and returns `None` if `work` was not finished by then.
     pub async fn timeout_at<F: Future>(&self, moment: Timestamp, work: F) -> Option<F::Output> {
         tokio::select! {
             biased;
@@ -92,19 +93,19 @@ impl Clock {
 }
 
 impl ManualClock {
-    /// Moves the time forward and wakes whoever waited for it.
+    /// Advances the time, and wakes all tasks whose waiting time is over.
     pub fn advance(&self, by: Duration) {
         self.0.send_modify(|now| *now = saturating_add(*now, by));
     }
 
-    /// The moment at which the clock stands.
+    /// Returns the current time of this clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         *self.0.borrow()
     }
 }
 
-/// `moment` plus `duration`; the end of time if that cannot be told.
+/// Returns `moment` plus `duration`, or the largest timestamp if the sum is out of range.
 #[must_use]
 pub fn saturating_add(moment: Timestamp, duration: Duration) -> Timestamp {
     TimeDelta::from_std(duration)
@@ -113,7 +114,7 @@ pub fn saturating_add(moment: Timestamp, duration: Duration) -> Timestamp {
         .unwrap_or(Timestamp::MAX_UTC)
 }
 
-/// The moment `duration` before `moment`.
+/// Returns `moment` minus `duration`, or the smallest timestamp if the difference is out of range.
 #[must_use]
 pub fn earlier(moment: Timestamp, duration: Duration) -> Timestamp {
     TimeDelta::from_std(duration)
@@ -122,7 +123,7 @@ pub fn earlier(moment: Timestamp, duration: Duration) -> Timestamp {
         .unwrap_or(Timestamp::MIN_UTC)
 }
 
-/// Reads a day (its beginning, in UTC) or a moment: `2026-11-01` or `2026-11-01T12:00:00Z`.
+/// Parses a day (`2026-11-01`) or a moment (`2026-11-01T12:00:00Z`). A day means its beginning, in UTC.
 #[must_use]
 pub fn moment(text: &str) -> Option<Timestamp> {
     let text = text.trim();
@@ -132,7 +133,7 @@ pub fn moment(text: &str) -> Option<Timestamp> {
     })
 }
 
-/// The time from `start` to `end` in whole milliseconds; 0 if `end` is earlier.
+/// Returns the time from `start` to `end` in whole milliseconds, or 0 if `end` is earlier.
 #[must_use]
 pub fn milliseconds(start: Timestamp, end: Timestamp) -> u64 {
     u64::try_from((end - start).num_milliseconds()).unwrap_or(0)
@@ -143,25 +144,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_clock_moved_by_hand_wakes_whoever_waited() {
-        let (clock, hand) = Clock::manual(Timestamp::UNIX_EPOCH);
+    async fn advancing_a_manual_clock_wakes_sleeping_tasks() {
+        let (clock, manual) = Clock::manual(Timestamp::UNIX_EPOCH);
         let sleeper = tokio::spawn({
             let clock = clock.clone();
             async move { clock.sleep(Duration::from_mins(1)).await }
         });
         tokio::task::yield_now().await;
-        hand.advance(Duration::from_secs(59));
+        manual.advance(Duration::from_secs(59));
         tokio::task::yield_now().await;
         assert!(!sleeper.is_finished());
-        hand.advance(Duration::from_secs(1));
+        manual.advance(Duration::from_secs(1));
         assert!(sleeper.await.is_ok());
     }
 
     #[tokio::test]
-    async fn work_that_is_not_done_in_time_is_given_up() {
-        let (clock, hand) = Clock::manual(Timestamp::UNIX_EPOCH);
+    async fn timeout_at_returns_none_for_work_that_is_not_finished_in_time() {
+        let (clock, manual) = Clock::manual(Timestamp::UNIX_EPOCH);
         let end = saturating_add(clock.now(), Duration::from_secs(5));
-        hand.advance(Duration::from_secs(5));
+        manual.advance(Duration::from_secs(5));
         assert_eq!(
             clock.timeout_at(end, std::future::pending::<()>()).await,
             None

@@ -1,4 +1,4 @@
-//! What every part uses: the clock, secrets, logs and metrics, and problems with their place in a file.
+//! Parts that every folder uses: the clock, secrets, logs and metrics, and problems with their position in a file.
 
 pub mod clock;
 pub mod diagnostics;

@@ -1,28 +1,28 @@
-//! A value that never prints itself.
+//! A value that is never printed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-/// A key, token or password. `Debug` hides it, dropping it wipes it, and it cannot be serialised.
+/// A key, token or password. `Debug` hides the value, `Drop` wipes the value, and the value cannot be serialised.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Takes a value into custody.
+    /// Wraps a value.
     #[must_use]
     pub fn new(value: String) -> Self {
         Self(SecretString::from(value))
     }
 
-    /// The value itself, for the one place that must send or compare it.
+    /// Returns the value, for the one place that must send or compare the value.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// Whether `other` is the same value, in a time that does not tell where they differ.
+    /// Compares `other` with this value in constant time, so that the duration does not show where the two differ.
     #[must_use]
     pub fn matches(&self, other: &[u8]) -> bool {
         self.expose().as_bytes().ct_eq(other).into()
@@ -43,12 +43,13 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// A key of 32 random bytes, in base64url without padding, so that it fits into YAML, a header and a shell without quotes.
+/// Returns a key of 32 random bytes in base64url without padding. The key needs no quotes in YAML, a header or a
+/// shell.
 pub fn random_key() -> Result<String, getrandom::Error> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes()?))
 }
 
-/// 32 random bytes from the operating system.
+/// Returns 32 random bytes from the operating system.
 pub fn random_bytes() -> Result<[u8; 32], getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_is_another_and_long_enough() {
+    fn each_random_key_is_unique_and_has_43_characters() {
         let (one, other) = (random_key().unwrap(), random_key().unwrap());
         assert_ne!(one, other);
         assert_eq!(one.len(), 43);

@@ -1,4 +1,4 @@
-//! Logs, metrics and traces, and where they go.
+//! Logs, metrics and traces, and their outputs.
 
 pub mod metrics;
 pub mod trace;
@@ -11,33 +11,33 @@ use tracing_subscriber::fmt::MakeWriter;
 pub use metrics::Metrics;
 pub use trace::Trace;
 
-/// An error and its causes in one line, for a log.
+/// Formats an error and its causes as one line for a log.
 #[must_use]
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let words = error.to_string();
-        // Some say their cause themselves.
-        if !line.ends_with(&words) {
-            line = format!("{line}: {words}");
+        let text = error.to_string();
+        // Some errors already print their cause.
+        if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
         }
         cause = error.source();
     }
     line
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for operators.
     Human,
 }
 
-/// Starts logging to `writer`. Other crates are heard from `warn` on, because some of them log what
-/// they send and receive. Fails if logging was started before.
+/// Starts logging to `writer`, or fails if logging was started before. Other crates log from level `warn` on, because
+/// some crates log what they send and receive.
 pub fn init_logging<W>(
     writer: W,
     level: Level,
@@ -60,11 +60,12 @@ where
     }
 }
 
-/// How many lines may wait to be written. What comes beyond is lost: a sign-up is worth more than its line.
+/// The maximum number of lines in the log queue. Further lines are dropped: a sign-up is worth more than its log
+/// line.
 const LINES_WAITING: usize = 8192;
 
-/// The standard output behind a thread of its own, so that a reader who stalls holds up no sign-up. What waits is
-/// written when the guard is dropped.
+/// Returns standard output behind a thread of its own, so that a stalled reader delays no sign-up. The queued lines
+/// are written when the guard is dropped.
 pub fn nonblocking_stdout() -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .lossy(true)
@@ -72,7 +73,7 @@ pub fn nonblocking_stdout() -> (NonBlocking, WorkerGuard) {
         .finish(std::io::stdout())
 }
 
-/// Logs a panic by its place alone: its words could hold what somebody typed.
+/// Logs a panic with its source position only, because its message could hold what the visitor typed.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic

@@ -1,8 +1,8 @@
-//! From a source to a tree that is safe to evaluate: read with guards, names checked and resolved.
+//! The compiler: from a source to a tree that is safe to evaluate, with checked and resolved names.
 //!
-//! The library reads and evaluates by recursion without a limit, so everything here happens on a
-//! thread with a large stack, and only a tree of bounded depth leaves it. Each name of ours, with
-//! the steps behind it, becomes one variable (`@0`, `@1`, …), which [`super::resolve`] answers for.
+//! The library parses and evaluates by recursion without a limit. So the whole compilation runs on a thread with a
+//! large stack, and only a tree of limited depth leaves that thread. Each of Vestibule's names, with the steps behind
+//! the name, becomes one variable (`@0`, `@1`, …). [`super::resolve`] resolves these variables.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -19,40 +19,40 @@ use super::path::{Key, Path, Step};
 use super::resolve::{BUDGET, Slot};
 use super::{CompileError, Scope, Variable};
 
-/// The longest source, in bytes.
+/// The maximum length of a source, in bytes.
 const LONGEST: usize = 2 * 1024;
-/// The deepest tree. Without a limit, evaluating overflows a stack of 2 MB at a depth of about 1,000.
+/// The maximum depth of a tree. Without a limit, an evaluation overflows a stack of 2 MB at a depth of about 1,000.
 const DEEPEST: usize = 200;
-/// How many loops may stand inside one another.
+/// The maximum number of nested loops.
 const LOOPS: usize = 2;
-/// The stack of the thread that compiles; reading 2 KB of `a.a.a…` takes a few MB of it.
+/// The stack of the thread that compiles, in bytes. Parsing 2 KB of `a.a.a…` takes a few MB of it.
 const STACK: usize = 64 * 1024 * 1024;
 
-/// An expression that is ready to be evaluated.
+/// An expression that is ready for evaluation.
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub tree: IdedExpr,
     pub slots: Vec<Slot>,
-    /// The checks that it reads, each once.
+    /// The checks that the expression reads, each once.
     pub checks: Vec<String>,
-    /// The roots of the names that it reads, each once.
+    /// The variables that the expression reads, each once.
     pub roots: BTreeSet<Variable>,
-    /// Whether there is a loop in it.
+    /// Whether the expression has a loop.
     pub loops: bool,
-    /// The slots of what the visitor sent that are used as a text.
+    /// The slots that hold the visitor's input and are used as a text.
     pub texts: BTreeSet<usize>,
-    /// The keys that the operator wrote; others must not be printed.
+    /// The keys that the operator wrote. Other keys must not be printed.
     pub keys: BTreeSet<String>,
 }
 
 impl Compiled {
-    /// The path, if the expression is nothing else.
+    /// Returns the path, if the expression is a single path.
     pub fn only_path(&self) -> Option<&Slot> {
         slot_of(&self.tree).and_then(|index| self.slots.get(index))
     }
 }
 
-/// The number of the variable that a visited node is, if it is one of ours.
+/// Returns the slot of a visited node, if the node is one of Vestibule's variables.
 fn slot_of(node: &IdedExpr) -> Option<usize> {
     match &node.expr {
         Expr::Ident(name) => name.strip_prefix('@')?.parse().ok(),
@@ -76,7 +76,11 @@ pub(super) fn compile(source: &str, scope: &Scope) -> Result<Compiled, CompileEr
             .name("compile".to_owned())
             .stack_size(STACK)
             .spawn_scoped(threads, || read(source, scope, env))
-            .map_err(|cause| error(format!("no thread to read the expression: {cause}")))?
+            .map_err(|cause| {
+                error(format!(
+                    "cannot start a thread to compile the expression: {cause}"
+                ))
+            })?
             .join()
             .unwrap_or_else(|_| Err(error("the expression cannot be read")))
     })
@@ -87,7 +91,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         .parser()
         .parse_with_source_info(source)
         .map_err(|errors| unreadable(source, errors.errors.first()))?;
-    let mut walk = Checker {
+    let mut checker = Checker {
         scope,
         env,
         source,
@@ -103,7 +107,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         texts: BTreeSet::new(),
         asks_for_type: false,
     };
-    walk.visit(&mut tree, 1)?;
+    checker.visit(&mut tree, 1)?;
     let Checker {
         slots,
         checks,
@@ -113,7 +117,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         texts,
         asks_for_type,
         ..
-    } = walk;
+    } = checker;
     Ok(Compiled {
         tree,
         slots,
@@ -129,27 +133,27 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
     })
 }
 
-/// One way through the tree, checking and rewriting.
+/// One pass over the tree, which checks and rewrites the nodes.
 struct Checker<'s> {
     scope: &'s Scope,
     env: &'s Env,
     source: &'s str,
     info: &'s SourceInfo,
-    /// The variables of the loops around the place.
+    /// The variables of the loops around the current node.
     locals: Vec<String>,
-    /// How many loops stand around the place.
+    /// The number of loops around the current node.
     loops: usize,
-    /// Whether there is one anywhere.
+    /// Whether there is a loop anywhere in the tree.
     has_loops: bool,
     slots: Vec<Slot>,
     checks: Vec<String>,
     roots: BTreeSet<Variable>,
     keys: BTreeSet<String>,
-    /// How many branches of `a ? b : c` stand around the place.
+    /// The number of branches of `a ? b : c` around the current node.
     branches: usize,
-    /// The slots of what the visitor sent that are used as a text.
+    /// The slots that hold the visitor's input and are used as a text.
     texts: BTreeSet<usize>,
-    /// Whether `type(…)` is called, so that the operator tells texts from lists.
+    /// Whether the expression calls `type(…)`. Then the operator distinguishes texts from lists.
     asks_for_type: bool,
 }
 
@@ -158,17 +162,17 @@ struct Chain<'t> {
     name: &'t str,
     id: u64,
     steps: Vec<Step>,
-    /// `has(…)` of it.
+    /// Whether the chain is the argument of `has(…)`.
     test: bool,
 }
 
-/// What a chain turned out to be.
+/// The meaning of a chain.
 enum Resolved {
-    /// One of our names.
+    /// One of Vestibule's names.
     Slot(Slot),
     /// The name of a type.
     Type,
-    /// Nothing of the kind, or only the beginning of it is.
+    /// Neither, or only the beginning of the chain has a meaning.
     Other,
 }
 
@@ -233,7 +237,7 @@ impl<'t> Chain<'t> {
         }
     }
 
-    /// `a.b.c`, if it is nothing but that.
+    /// Returns the chain as `a.b.c`, if it only has names.
     fn dotted(&self) -> Option<String> {
         let mut dotted = self.name.to_owned();
         for step in &self.steps {
@@ -301,7 +305,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What a name and the steps behind it mean.
+    /// Resolves a name and the steps behind it.
     fn name(&mut self, node: &IdedExpr, depth: usize) -> Result<Resolved, CompileError> {
         let Some(chain) = Chain::of(node) else {
             return Ok(Resolved::Other);
@@ -312,7 +316,7 @@ impl Checker<'_> {
                 format!("the expression is nested more than {DEEPEST} deep"),
             ));
         }
-        // The language's own: an accumulator, or the variable of a binding.
+        // The name belongs to the language: an accumulator, or the variable of a binding.
         if chain.name.starts_with(['@', '#']) {
             return Ok(Resolved::Other);
         }
@@ -338,7 +342,7 @@ impl Checker<'_> {
         }
         self.roots.insert(root);
         match root {
-            // These are no JSON; whatever is done with them, the language does.
+            // These variables are not JSON, so the language evaluates the steps behind them.
             Variable::Method | Variable::Now if !chain.steps.is_empty() => {
                 return Ok(Resolved::Other);
             }
@@ -365,7 +369,7 @@ impl Checker<'_> {
         }))
     }
 
-    /// `lists` is nothing by itself, only `lists.name`.
+    /// Checks a list's name. `lists` is only the first part of a name: `lists.name`.
     fn list(&self, chain: &Chain<'_>) -> Result<(), CompileError> {
         let lists = self.scope.lists.names();
         let Some(Step {
@@ -387,7 +391,7 @@ impl Checker<'_> {
             .with_hint(hint))
     }
 
-    /// `checks` is nothing by itself, only `checks.name.response`.
+    /// Checks a check's name. `checks` is only the first part of a name: `checks.name.response`.
     fn check(&mut self, chain: &Chain<'_>) -> Result<(), CompileError> {
         let Some(name) = chain.steps.first().and_then(Step::name) else {
             return Err(self
@@ -423,7 +427,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// A step into something whose parts are ours must be one of them.
+    /// Checks that a step leads to one of the known `parts`.
     fn part(&self, chain: &Chain<'_>, at: usize, parts: &[&str]) -> Result<(), CompileError> {
         let Some(step) = chain.steps.get(at) else {
             return Ok(());
@@ -440,7 +444,7 @@ impl Checker<'_> {
             .unwrap_or_else(|| format!("it has {}", listed(parts)));
         let message = match step.name() {
             Some(name) => format!("`{whole}` has no `{name}`"),
-            None => format!("`{whole}` is no list"),
+            None => format!("`{whole}` is not a list"),
         };
         Err(self.error(chain.id, message).with_hint(hint))
     }
@@ -471,7 +475,7 @@ impl Checker<'_> {
         if qualified.is_none()
             && let Some(target) = &mut call.target
         {
-            // The object first: `foo.bar()` of an unknown `foo` is about `foo`.
+            // The object comes first: the error of `foo.bar()` with an unknown `foo` is about `foo`.
             self.visit(target, depth + 1)?;
         }
         let style = if qualified.is_none() && call.target.is_some() {
@@ -493,7 +497,8 @@ impl Checker<'_> {
                 (fewest, most) if fewest == most => fewest.to_string(),
                 (fewest, most) => format!("{fewest} or {most}"),
             };
-            let message = format!("`{name}` takes {wanted} in its brackets, not {given}");
+            let message =
+                format!("wrong number of arguments for `{name}`: {wanted} expected, {given} given");
             return Err(self.at_name(self.error(id, message), &call.func_name));
         }
         match (name, call.args.as_mut_slice()) {
@@ -528,7 +533,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// `x in lists.name` and `x + "…"` are about texts.
+    /// Records the operands of `x in lists.name` and `x + "…"` that must be texts.
     fn note_operands(&mut self, call: &CallExpr) {
         let is_list = |node: &IdedExpr| {
             let slot = slot_of(node).and_then(|index| self.slots.get(index));
@@ -545,7 +550,9 @@ impl Checker<'_> {
         }
     }
 
-    /// A visited node is used as a text. In a branch of `a ? b : c` nothing is noted: the condition may be about just that.
+    /// Records that a visited node is used as a text.
+    ///
+    /// In a branch of `a ? b : c` nothing is recorded, because the condition may check the type.
     fn note_text(&mut self, node: Option<&IdedExpr>) {
         if self.branches > 0 {
             return;
@@ -560,7 +567,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Where `lists.name` is only looked up in, it need not be a list of the language.
+    /// Replaces `lists.name` by a prepared list where the expression only looks up values in the list.
     fn look_up(&mut self, node: &mut IdedExpr, prepare: impl FnOnce(&Entries)) {
         let Some(chain) = Chain::of(node) else {
             return;
@@ -582,27 +589,25 @@ impl Checker<'_> {
             }
             _ => return,
         };
-        // An unknown list is left to be found by the visit.
+        // The visit reports an unknown list.
         if let Some(entries) = self.scope.lists.get(&list) {
-            // Now rather than in the first sign-up.
+            // The list is prepared now and not in the first sign-up.
             prepare(entries);
             node.expr = self.variable(Slot::List(list));
         }
     }
 
-    /// A pattern is compiled here and now, so it must be written out.
+    /// Compiles a pattern, which must be a constant.
     fn pattern(&mut self, node: &mut IdedExpr) -> Result<(), CompileError> {
         let Expr::Literal(LiteralValue::String(source)) = &node.expr else {
             return Err(self
-                .error(node.id, "the pattern of `matches` is not written out")
-                .with_hint(
-                    "write it as a text in quotes, such as `value.matches(\"^[A-Z]{2}\")`",
-                ));
+                .error(node.id, "the pattern of `matches` is not a constant text")
+                .with_hint("write the pattern as a quoted text: `value.matches(\"^[A-Z]{2}\")`"));
         };
         let pattern = Pattern::new(source.inner()).map_err(|reason| {
             self.error(
                 node.id,
-                format!("`{}` is no pattern: {reason}", source.inner()),
+                format!("`{}` is not a regular expression: {reason}", source.inner()),
             )
         })?;
         node.expr = self.variable(Slot::Pattern(pattern));
@@ -617,7 +622,7 @@ impl Checker<'_> {
     ) -> Result<(), CompileError> {
         self.visit(&mut comprehension.iter_range, depth + 1)?;
         self.visit(&mut comprehension.accu_init, depth + 1)?;
-        // `optMap` and `sortBy` bind a variable by a loop over nothing.
+        // `optMap` and `sortBy` bind a variable by a loop over an empty list.
         let binding =
             matches!(&comprehension.iter_range.expr, Expr::List(list) if list.elements.is_empty());
         let outer = self.locals.len();
@@ -628,9 +633,7 @@ impl Checker<'_> {
             if self.loops > LOOPS {
                 return Err(self.error(
                     id,
-                    format!(
-                        "more than {LOOPS} loops (`all`, `exists`, `map`, `filter`) in one another"
-                    ),
+                    format!("more than {LOOPS} nested loops (`all`, `exists`, `map`, `filter`)"),
                 ));
             }
             self.locals.push(comprehension.iter_var.clone());
@@ -647,7 +650,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// The variable that stands for the slot. One path has one slot, so that it is converted once.
+    /// Returns the variable of a slot. Equal paths share a slot, so that the value is converted once.
     fn variable(&mut self, slot: Slot) -> Expr {
         let same = self.slots.iter().position(|known| match (known, &slot) {
             (Slot::Path(one), Slot::Path(other)) | (Slot::Has(one), Slot::Has(other)) => {
@@ -671,7 +674,7 @@ impl Checker<'_> {
         let error = self.error(id, format!("there is no name `{name}`"));
         let hint = did_you_mean(name, known.clone()).unwrap_or_else(|| {
             let known = listed(&known.collect::<Vec<_>>());
-            format!("here exist {known}; a text is written in quotes")
+            format!("the names here are {known}; write a text in quotes")
         });
         error.with_hint(hint)
     }
@@ -679,7 +682,7 @@ impl Checker<'_> {
     fn unknown_function(&self, id: u64, name: &str, style: Style) -> CompileError {
         if let Some((_, way)) = MACROS.iter().find(|(known, _)| *known == name) {
             return self
-                .error(id, format!("`{name}` is written otherwise"))
+                .error(id, format!("`{name}` has another form"))
                 .with_hint(format!("write `{way}`"));
         }
         if FUNCTIONS.iter().any(|known| known.name == name) {
@@ -703,7 +706,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The library places a call at its bracket; the name before it is where one looks.
+    /// Moves the position of an error from the bracket of a call, as the library reports it, to the function's name.
     fn at_name(&self, error: CompileError, name: &str) -> CompileError {
         let before = error.offset.and_then(|offset| self.source.get(..offset));
         let start = before.and_then(|before| before.trim_end().strip_suffix(name));
@@ -725,13 +728,15 @@ impl Checker<'_> {
     }
 }
 
-/// Makes each round of a loop read [`BUDGET`]. A conditional does it, because an error in its
-/// condition ends a loop at once, while `&&` and `||` may swallow it.
+/// Makes each round of a loop read [`BUDGET`].
+///
+/// A conditional reads `BUDGET`. An error in its condition ends a loop immediately, while `&&` and `||` may ignore
+/// the error.
 fn count_rounds(comprehension: &mut ComprehensionExpr) {
     let plain = Expr::Literal(LiteralValue::Null);
     let no = Expr::Literal(LiteralValue::Boolean(false.into()));
-    // The library runs `map` and `filter` fast if their condition is a literal, so there it is the
-    // element, or the condition of the step, that is wrapped.
+    // The library runs `map` and `filter` fast if their condition is a literal. Then the element, or the condition of
+    // the step, is wrapped instead.
     let step = match &mut comprehension.loop_step.expr {
         Expr::Call(step) if matches!(comprehension.loop_cond.expr, Expr::Literal(_)) => step,
         _ => return counted(&mut comprehension.loop_cond, no),
@@ -748,7 +753,7 @@ fn count_rounds(comprehension: &mut ComprehensionExpr) {
     }
 }
 
-/// `x` becomes `@budget ? x : otherwise`.
+/// Replaces `x` by `@budget ? x : otherwise`.
 fn counted(node: &mut IdedExpr, otherwise: Expr) {
     let inner = std::mem::take(node);
     let id = inner.id;
@@ -785,7 +790,7 @@ const OF_TEXTS: &[&str] = &[
     "upperAscii",
 ];
 
-/// Functions whose first argument is a text, or something else that is neither a list nor a map.
+/// Functions whose first argument is a text, or another value that is neither a list nor a map.
 const WITH_TEXT: &[&str] = &[
     "bool",
     "bytes",
@@ -825,7 +830,7 @@ const OPERATORS: &[&str] = &[
     operators::IN,
 ];
 
-/// The parser's first complaint, in words for somebody who does not know its grammar.
+/// Converts the parser's first error to a message that needs no knowledge of the grammar.
 fn unreadable(source: &str, first: Option<&ParseError>) -> CompileError {
     let Some(first) = first else {
         return error("the expression cannot be read");
@@ -839,7 +844,7 @@ fn unreadable(source: &str, first: Option<&ParseError>) -> CompileError {
     let (found, message) = if text.contains("<EOF>") {
         ("", "the expression ends too early".to_owned())
     } else if let Some(found) = quoted(text, "token recognition error at: ") {
-        (found, format!("`{found}` means nothing in an expression"))
+        (found, format!("`{found}` is not valid in an expression"))
     } else if let Some(found) = quoted(text, "mismatched input ")
         .or_else(|| quoted(text, "extraneous input "))
         .or_else(|| quoted(text, "no viable alternative at input "))
@@ -871,14 +876,14 @@ fn unreadable(source: &str, first: Option<&ParseError>) -> CompileError {
     }
 }
 
-/// What stands in quotes behind the prefix.
+/// Returns the quoted text behind the prefix.
 fn quoted<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
     let found = text.strip_prefix(prefix)?.trim();
     let found = found.strip_prefix('\'').unwrap_or(found);
     Some(found.strip_suffix('\'').unwrap_or(found))
 }
 
-/// The byte at a line (from 1) and a column (in characters, from 1).
+/// Returns the byte at a line (from 1) and a column (in characters, from 1).
 fn offset(source: &str, (line, column): (isize, isize)) -> Option<usize> {
     let line = usize::try_from(line).ok()?.checked_sub(1)?;
     let column = usize::try_from(column).ok()?.checked_sub(1)?;
@@ -889,7 +894,7 @@ fn offset(source: &str, (line, column): (isize, isize)) -> Option<usize> {
     Some(start + within.unwrap_or(text.len()))
 }
 
-/// The known name that is nearest, if one is near.
+/// Returns the nearest known name as a hint, if one is near enough.
 fn did_you_mean<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
     let lower = name.to_lowercase();
     known
@@ -904,7 +909,7 @@ fn did_you_mean<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<
         .map(|(_, known)| format!("did you mean `{known}`?"))
 }
 
-/// `a`, `b` and `c`
+/// Formats names as `a`, `b` and `c`.
 fn listed(names: &[&str]) -> String {
     let names = names
         .iter()

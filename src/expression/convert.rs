@@ -1,4 +1,4 @@
-//! The result of an expression as JSON, and as text.
+//! Conversions of an expression's result to JSON and to text.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -9,10 +9,10 @@ use serde_json::{Map, Number, Value};
 
 use super::EvaluationError;
 
-/// A value of the language as JSON.
+/// Converts a CEL value to JSON.
 ///
-/// Timestamps become RFC 3339, durations seconds (`90s`), bytes base64, types their name, an
-/// optional its value or null; the keys of a map become texts, in order.
+/// Timestamps become RFC 3339, durations seconds (`90s`), bytes base64 and types their name. An optional becomes its
+/// value or null. The keys of a map become texts, in order.
 pub(super) fn to_json(value: &CelValue) -> Result<Value, EvaluationError> {
     Ok(match value {
         CelValue::Null => Value::Null,
@@ -21,7 +21,7 @@ pub(super) fn to_json(value: &CelValue) -> Result<Value, EvaluationError> {
         CelValue::UInt(uint) => Value::from(*uint),
         CelValue::Float(double) => Number::from_f64(*double)
             .map(Value::Number)
-            .ok_or_else(|| error("a double that is no number, such as 0.0 / 0.0"))?,
+            .ok_or_else(|| error("a double that is not a number, like 0.0 / 0.0"))?,
         CelValue::String(text) => Value::String(text.to_string()),
         CelValue::Bytes(bytes) => Value::String(BASE64_STANDARD.encode(bytes.as_slice())),
         CelValue::Timestamp(time) => {
@@ -41,13 +41,13 @@ pub(super) fn to_json(value: &CelValue) -> Result<Value, EvaluationError> {
         }
         CelValue::Opaque(opaque) => match opaque.downcast_ref::<OptionalValue>() {
             Some(optional) => optional.value().map_or(Ok(Value::Null), to_json)?,
-            None => return Err(error("something that has no form in JSON")),
+            None => return Err(error("a value that JSON cannot express")),
         },
-        _ => return Err(error("something that has no form in JSON")),
+        _ => return Err(error("a value that JSON cannot express")),
     })
 }
 
-/// `1.5s`
+/// Formats a duration as `1.5s`.
 fn seconds(duration: TimeDelta) -> String {
     let nanoseconds = duration.subsec_nanos();
     let sign = if duration < TimeDelta::zero() {
@@ -63,7 +63,7 @@ fn seconds(duration: TimeDelta) -> String {
     format!("{sign}{whole}.{}s", fraction.trim_end_matches('0'))
 }
 
-/// A value as part of a text.
+/// Converts a value to a part of a text.
 pub(super) fn text(value: &Value) -> Result<String, EvaluationError> {
     match value {
         Value::String(text) => Ok(text.clone()),
@@ -80,7 +80,7 @@ pub(super) fn text(value: &Value) -> Result<String, EvaluationError> {
     }
 }
 
-/// What kind of value it is, for a message.
+/// Returns the type of a value, for a message.
 pub(super) fn kind(value: &CelValue) -> &'static str {
     match value {
         CelValue::Opaque(opaque) if opaque.downcast_ref::<OptionalValue>().is_some() => {
@@ -90,7 +90,7 @@ pub(super) fn kind(value: &CelValue) -> &'static str {
     }
 }
 
-/// The name of a type of the language, for a message.
+/// Returns the name of a CEL type, for a message.
 pub(super) fn named(name: &str) -> &'static str {
     match name {
         "bool" => "a bool",

@@ -1,7 +1,7 @@
-//! Why an evaluation failed, in words that hold no value.
+//! Error messages of an evaluation, without any value.
 //!
-//! The library's own texts hold the values that it stumbled over, which are a person's data. So
-//! only names that the operator wrote and names of types get from there into ours.
+//! The library's own messages contain the values that caused the error, which are a visitor's data. So Vestibule's
+//! messages only contain names that the operator wrote and names of types.
 
 use cel::ExecutionError;
 
@@ -11,7 +11,7 @@ use super::functions::{FUNCTIONS, NO_DOMAIN, NO_TEXT, TOO_MANY};
 use super::path::Miss;
 use super::resolve::{BUDGET, Resolver};
 
-/// The error in our words. `written` tells whether the operator wrote such a key.
+/// Converts an error of the library. `written` returns whether the operator wrote a key.
 pub(super) fn explain(
     error: &ExecutionError,
     resolver: &Resolver<'_>,
@@ -26,7 +26,7 @@ pub(super) fn explain(
         }
         if name.as_str() == BUDGET || resolver.exhausted() {
             return EvaluationError::new(
-                "took too many steps: the lists are too long for its loops".to_owned(),
+                "took too many steps: the lists are too long for the loops".to_owned(),
             );
         }
     }
@@ -51,16 +51,16 @@ fn words(error: &ExecutionError, written: impl Fn(&str) -> bool) -> String {
             unsuited("_[_]", &[kind(value), kind(index)])
         }
         ExecutionError::UnexpectedType { got, want } if want == "bool" => {
-            format!("{} stands where true or false is needed", named(got))
+            format!("{} is used where true or false is needed", named(got))
         }
         ExecutionError::UnexpectedType { got, want } if want == "iterable" => {
-            format!("{} stands where a list is needed", named(got))
+            format!("{} is used where a list is needed", named(got))
         }
         ExecutionError::UnexpectedType { got, .. } => {
-            format!("{} stands where it cannot be used", named(got))
+            format!("{} is used where it is not allowed", named(got))
         }
         ExecutionError::UnsupportedTargetType { target } => {
-            format!("{} stands where it cannot be used", kind(target))
+            format!("{} is used where it is not allowed", kind(target))
         }
         ExecutionError::NotSupportedAsMethod { method, target } => {
             unsuited(method, &[kind(target)])
@@ -79,7 +79,7 @@ fn words(error: &ExecutionError, written: impl Fn(&str) -> bool) -> String {
         ExecutionError::InvalidArgumentCount { expected, actual } => {
             format!("a function takes {expected} arguments and was given {actual}")
         }
-        _ => "cannot be worked out".to_owned(),
+        _ => "cannot be evaluated".to_owned(),
     }
 }
 
@@ -95,7 +95,7 @@ fn unsuited(function: &str, kinds: &[&str]) -> String {
     }
 }
 
-/// What a function that was called rightly says of what it was given.
+/// Formats the error of a function that was called with the right types.
 fn failed(function: &str, message: &str) -> String {
     if [NO_DOMAIN, NO_TEXT, TOO_MANY].contains(&message) {
         return format!("{}: {message}", symbol(function));
@@ -106,13 +106,13 @@ fn failed(function: &str, message: &str) -> String {
         }
         "value" => "`value`: the optional value is empty".to_owned(),
         "bool" | "bytes" | "double" | "duration" | "int" | "string" | "timestamp" | "uint" => {
-            format!("`{function}` cannot convert what it was given")
+            format!("`{function}` cannot convert its argument")
         }
-        _ => format!("{} cannot work with what it was given", symbol(function)),
+        _ => format!("{} cannot use its arguments", symbol(function)),
     }
 }
 
-/// A function or operator as it is written.
+/// Returns a function or operator as it is written.
 fn symbol(function: &str) -> String {
     let written = match function {
         "add" | "_+_" => "+",

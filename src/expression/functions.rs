@@ -1,4 +1,4 @@
-//! What an expression may call: the standard functions, the string and list extensions, our own.
+//! The functions of expressions: the standard functions, the string and list extensions, and Vestibule's own.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -14,25 +14,25 @@ use regex::{Regex, RegexBuilder};
 
 use super::lists::Entries;
 
-/// What `domain` and `in_domains` say of something that has no domain.
-pub(super) const NO_DOMAIN: &str = "it was given something that is not an address or a domain";
-/// What `distinct` says of a list that it would take too long over.
-pub(super) const TOO_MANY: &str = "it was given too many lists, maps or fractions";
+/// The error of `domain` and `in_domains` for a value without a domain.
+pub(super) const NO_DOMAIN: &str = "the argument is not an address or a domain";
+/// The error of `distinct` for a list that would take too long.
+pub(super) const TOO_MANY: &str = "the list has too many lists, maps or fractions";
 
-/// What `in` says of a list or a map that is looked up in the operator's list.
-pub(super) const NO_TEXT: &str = "it was given a list or a map where a text is expected";
+/// The error of `in` for a list or a map that is looked up in one of the operator's lists.
+pub(super) const NO_TEXT: &str = "the argument is a list or a map where a text is expected";
 
-/// The name under which our own `distinct` is called; the one of the extension takes time that
-/// grows with the square of a list that a person may have sent.
+/// The name of Vestibule's own `distinct`. The time of the extension's `distinct` grows with the square of the list's
+/// length, and a visitor may have sent the list.
 pub(super) const DISTINCT: &str = "@distinct";
 
-/// How many elements that cannot be hashed `distinct` compares with each other.
+/// The maximum number of elements without a hash that `distinct` compares with each other.
 const UNHASHED: usize = 1_000;
 
-/// A compiled pattern takes this many bytes at most; so does its cache.
+/// The maximum size of a compiled pattern, in bytes. The same limit applies to its cache.
 const REGEX_BYTES: usize = 4 << 20;
 
-/// How a function is called.
+/// The call syntax of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     /// `f(x)`
@@ -41,7 +41,7 @@ pub(super) enum Style {
     Member,
 }
 
-/// A function that expressions may call, and with how many arguments (`x` of `x.f()` not counted).
+/// A function that expressions may call, with its number of arguments (without the `x` of `x.f()`).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Function {
     pub name: &'static str,
@@ -68,8 +68,10 @@ const fn member(name: &'static str, fewest: usize, most: usize) -> Function {
     }
 }
 
-/// Every function there is. The library does not list its own, and has `lists.range`, with which a
-/// short expression runs for minutes; what is not here does not compile.
+/// All functions. A function that is not in this table does not compile.
+///
+/// The library does not list its own functions. Its function `lists.range` keeps a short expression running for
+/// minutes.
 pub(super) const FUNCTIONS: &[Function] = &[
     global("bool", 1),
     global("bytes", 1),
@@ -127,7 +129,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     member("value", 0, 0),
 ];
 
-/// What is written like a function and is rewritten when it is compiled, with the way to write it.
+/// The macros, each with its syntax. A macro looks like a function and is rewritten by the compiler.
 pub(super) const MACROS: &[(&str, &str)] = &[
     ("all", "list.all(x, condition)"),
     ("exists", "list.exists(x, condition)"),
@@ -141,7 +143,7 @@ pub(super) const MACROS: &[(&str, &str)] = &[
     ("sortBy", "list.sortBy(x, key)"),
 ];
 
-/// The one environment of the process.
+/// Returns the one environment of the process.
 pub(super) fn environment() -> Result<&'static Arc<Env>, &'static DeclarationError> {
     static ENVIRONMENT: LazyLock<Result<Arc<Env>, DeclarationError>> =
         LazyLock::new(|| declare().map(Arc::new));
@@ -151,7 +153,7 @@ pub(super) fn environment() -> Result<&'static Arc<Env>, &'static DeclarationErr
 fn declare() -> Result<Env, DeclarationError> {
     let mut env = Env::stdlib();
     env.add_extension(extensions::strings)?;
-    // All of it or nothing; `lists.range` is kept out by `FUNCTIONS`.
+    // An extension can only be added as a whole. `FUNCTIONS` excludes `lists.range`.
     env.add_extension(extensions::lists)?;
     env.add_member_overload(
         DISTINCT,
@@ -190,7 +192,7 @@ const PATTERN_TYPE: Type = Type::new_unspecified_type("pattern");
 pub(super) struct Pattern(Regex);
 
 impl Pattern {
-    /// The pattern, or why it is none.
+    /// Compiles a pattern, or returns the reason why the pattern is not valid.
     pub fn new(source: &str) -> Result<Self, String> {
         let regex = RegexBuilder::new(source)
             .size_limit(REGEX_BYTES)
@@ -294,7 +296,7 @@ fn with_parents(domain: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// An entry of a list of domains, in the form that the DNS knows; `None` if it is no domain.
+/// Normalises an entry of a list of domains to the form of the DNS, or returns `None` if the entry is not a domain.
 pub(super) fn listed_domain(entry: &str) -> Option<Cow<'_, str>> {
     let entry = entry.trim();
     let entry = entry.strip_prefix('@').unwrap_or(entry);
@@ -302,7 +304,7 @@ pub(super) fn listed_domain(entry: &str) -> Option<Cow<'_, str>> {
     normal_domain(entry.strip_prefix('.').unwrap_or(entry))
 }
 
-/// A domain in lower case and ASCII; `None` if it is no domain.
+/// Normalises a domain to lower case and ASCII, or returns `None` if the text is not a domain.
 fn normal_domain(domain: &str) -> Option<Cow<'_, str>> {
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     let plain = domain
@@ -311,7 +313,7 @@ fn normal_domain(domain: &str) -> Option<Cow<'_, str>> {
     let domain = if plain && !domain.contains("xn--") {
         Cow::Borrowed(domain)
     } else {
-        // The limits of the DNS below hold for the ASCII form; this one bounds the work.
+        // The limits of the DNS below apply to the ASCII form. This limit bounds the work.
         if domain.len() > 1_024 {
             return None;
         }
@@ -328,7 +330,7 @@ fn normal_domain(domain: &str) -> Option<Cow<'_, str>> {
     sound.then_some(domain)
 }
 
-/// The first of each set of equal elements, in order.
+/// Returns the first of each set of equal elements, in order.
 fn distinct<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let [list] = take(arguments)?;
     let mut elements = list
@@ -359,7 +361,7 @@ fn distinct<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Ex
     Ok(CowVal::owned(CelList::from(kept)))
 }
 
-/// A value whose equality is that of its key. Numbers are equal across their types.
+/// A value that is equal to another exactly if their keys are equal. Numbers are equal across their types.
 #[derive(PartialEq, Eq, Hash)]
 enum Hashed<'b> {
     Text(&'b str),
@@ -379,7 +381,7 @@ impl<'b> Hashed<'b> {
             Some(Self::Whole((*uint.inner()).into()))
         } else {
             let double = *value.downcast_ref::<CelDouble>()?.inner();
-            // Beyond 2^53 a double is not one whole number; those are compared among themselves.
+            // Beyond 2^53 a double is not one whole number. Larger doubles are compared with each other.
             #[expect(clippy::cast_possible_truncation, reason = "it has no fraction")]
             (double.fract() == 0.0 && double.abs() < 9e15).then_some(Self::Whole(double as i128))
         }

@@ -1,4 +1,4 @@
-//! The operator's lists, made ready to be looked up.
+//! The operator's lists, prepared for look-ups.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
@@ -12,15 +12,15 @@ use cel::common::value::{StaticVal, Val};
 
 use super::functions::{self, NO_TEXT};
 
-/// The operator's lists, made ready for expressions.
+/// The operator's lists, prepared for expressions.
 ///
-/// `x in lists.name` and `in_domains(x, lists.name)` are look-ups, however long the list is.
+/// `x in lists.name` and `in_domains(x, lists.name)` are hash look-ups, however long the list is.
 #[derive(Clone, Debug, Default)]
 pub struct Lists {
     by_name: BTreeMap<String, Entries>,
 }
 
-/// The entries of one list. Each form is made when the first expression that needs it is compiled.
+/// The entries of one list. Each form is built when the first expression that needs it is compiled.
 #[derive(Clone)]
 pub(super) struct Entries(Arc<Forms>);
 
@@ -32,7 +32,7 @@ struct Forms {
 }
 
 impl Lists {
-    /// Lists by name, their entries as written.
+    /// Creates lists by name, with their entries as written.
     #[must_use]
     pub fn new(lists: BTreeMap<String, Vec<String>>) -> Self {
         let by_name = lists
@@ -50,13 +50,13 @@ impl Lists {
         Self { by_name }
     }
 
-    /// The names, in order.
+    /// Returns the names of the lists, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         self.by_name.keys().map(String::as_str).collect()
     }
 
-    /// The entries of a list as written.
+    /// Returns the entries of a list as written.
     #[must_use]
     pub fn entries(&self, name: &str) -> Option<&[String]> {
         self.by_name
@@ -70,7 +70,7 @@ impl Lists {
 }
 
 impl Entries {
-    /// As the language sees it.
+    /// Returns the entries as a CEL list.
     pub fn as_list(&self) -> &CelList<'static> {
         self.0.list.get_or_init(|| {
             let entries = self.0.written.iter();
@@ -82,7 +82,7 @@ impl Entries {
         })
     }
 
-    /// For `in`: the entries to the letter.
+    /// Returns the exact entries, for `in`.
     pub fn words(&self) -> &HashSet<Box<str>> {
         self.0.words.get_or_init(|| {
             self.0
@@ -93,7 +93,7 @@ impl Entries {
         })
     }
 
-    /// For `in_domains`: the entries that are domains, in the form that the DNS knows.
+    /// Returns the entries that are domains, in the form of the DNS, for `in_domains`.
     pub fn domains(&self) -> &HashSet<Box<str>> {
         self.0.domains.get_or_init(|| {
             let entries = self.0.written.iter();
@@ -110,14 +110,14 @@ impl Entries {
 }
 
 impl fmt::Debug for Entries {
-    /// The number of entries; who is on a list is nobody's business.
+    /// Prints the number of entries only, because the entries are confidential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Entries({})", self.len())
     }
 }
 
-// Seen by `in` and `in_domains` only, which the compiler hands it to in place of the list; it never
-// meets an operator of the language, which would not know it.
+// The compiler passes this value to `in` and `in_domains` in place of the list. No operator of the language gets the
+// value, because operators do not support this type.
 impl Val for Entries {
     fn get_type(&self) -> &Type {
         Self::cel_type()
@@ -145,7 +145,8 @@ impl StaticVal for Entries {}
 
 impl Container for Entries {
     fn contains(&self, value: &dyn Val) -> Result<bool, ExecutionError> {
-        // It would never be in a list of texts, so that a visitor could get past a list of what is forbidden.
+        // A list or an object is never in a list of texts. Without the error, a visitor could bypass a list of
+        // forbidden values.
         if value.as_iterable().is_some() {
             return Err(ExecutionError::function_error("@in", NO_TEXT));
         }

@@ -1,9 +1,9 @@
-//! CEL: compiled once, evaluated over a payload and an answer.
+//! CEL expressions: compiled once, evaluated over a payload and an answer.
 //!
-//! The only module that knows the library `cel`. An expression is checked when it is compiled: its
-//! length, its depth, its loops, and every name and function in it; so that a hostile source is an
-//! error and a misspelt name is told with the settings, not in a sign-up. An evaluation is bounded
-//! in time, and its errors hold no value of what it was evaluated over.
+//! Only this module uses the library `cel`. The compiler checks the length, the depth and the loops of an expression,
+//! and every name and function in the expression. So a hostile source is an error, and a misspelt name is reported
+//! with the settings and not in a sign-up. An evaluation is limited in time. The errors of an evaluation contain no
+//! value of its input.
 
 mod compile;
 mod convert;
@@ -16,11 +16,7 @@ mod scan;
 pub mod template;
 
 #[cfg(test)]
-mod conformance;
-#[cfg(test)]
-mod hostile;
-#[cfg(test)]
-mod reads;
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,23 +31,23 @@ pub use lists::Lists;
 pub use path::ReadPath;
 pub use template::{JsonTemplate, Piece, Template};
 
-/// The names that exist at one place of the settings file, for checking an expression against.
+/// The names that an expression may use at one place of the settings file.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// Of [`Variable`], those that exist here.
+    /// The variables that exist at this place.
     pub roots: Vec<Variable>,
-    /// The checks whose `checks.<name>.response` may be read here.
+    /// The checks whose `checks.<name>.response` may be read at this place.
     pub checks: Vec<String>,
-    /// The lists.
+    /// The operator's lists.
     pub lists: Arc<Lists>,
-    /// Whether `request.client_ip` exists (a header is configured for it).
+    /// Whether `request.client_ip` exists, which needs a header in the settings.
     pub client_ip: bool,
 }
 
 /// A name at the root of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Variable {
-    /// The identity that signs up or changes.
+    /// The identity of the sign-up or change.
     Identity,
     /// The identity before the change.
     Previous,
@@ -59,23 +55,23 @@ pub enum Variable {
     Value,
     /// The flow, with `transient_payload`.
     Flow,
-    /// The person's request: `headers`, `client_ip`.
+    /// The visitor's request: `headers`, `client_ip`.
     Request,
     /// `password`, `oidc`, `code`, …
     Method,
-    /// The present moment.
+    /// The current time.
     Now,
-    /// What the service answered: `status`, `headers`, `body`.
+    /// The service's answer: `status`, `headers`, `body`.
     Response,
-    /// What services answered to other checks: `checks.<name>.response`.
+    /// The answers of services to other checks: `checks.<name>.response`.
     Checks,
-    /// What a service answered when something was taken from it: `status`, `headers`, `body`, and the `key`.
+    /// The service's answer to `take`: `status`, `headers`, `body`, and the `key`.
     Taken,
     /// The operator's lists: `lists.<name>`.
     Lists,
 }
 
-/// What the names stand for in one evaluation. A `None` is a name without a value here.
+/// The values of all variables in one evaluation. `None` means that a variable has no value.
 #[derive(Clone, Copy, Debug)]
 pub struct Variables<'a> {
     /// `identity`
@@ -94,15 +90,15 @@ pub struct Variables<'a> {
     pub now: Timestamp,
     /// `{"status": 200, "headers": {…}, "body": …}`
     pub response: Option<&'a Value>,
-    /// By check name, `{"response": {…}}`; a check without an exchange is missing.
+    /// By check name, `{"response": {…}}`. A check without a call to a service is missing.
     pub checks: Option<&'a BTreeMap<String, Arc<Value>>>,
-    /// `{"status": 200, "headers": {…}, "body": …, "key": "…"}`; only the key if there was no answer.
+    /// `{"status": 200, "headers": {…}, "body": …, "key": "…"}`, or only the key if there was no answer.
     pub taken: Option<&'a Value>,
     /// `lists`
     pub lists: &'a Lists,
 }
 
-/// A compiled expression. A clone is the same one.
+/// A compiled expression. Clones share the compiled form.
 #[derive(Clone)]
 pub struct Expression {
     source: Arc<str>,
@@ -110,33 +106,33 @@ pub struct Expression {
     env: Arc<Env>,
 }
 
-/// Why a source is no expression here.
+/// The reason why a source cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct CompileError {
-    /// What is wrong.
+    /// The description of the problem.
     pub message: String,
-    /// The byte in the source at which it went wrong, if known. Of a template: in the text of its
+    /// The byte of the problem in the source, if known. In a template, the byte counts from the start of the
     /// [`piece`](Self::piece).
     pub offset: Option<usize>,
-    /// How to mend it.
+    /// What to do about the problem, printed after `help:`.
     pub hint: Option<String>,
-    /// Of a template, the piece that is wrong, counted from 0; of an expression always 0.
+    /// The template's piece with the problem, counted from 0. In an expression the value is always 0.
     pub piece: usize,
 }
 
-/// Why an expression gave no result. Never holds a value of the payload or of an answer.
+/// The reason why an evaluation has no result. The error never contains a value of the payload or of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct EvaluationError {
-    /// What went wrong and, where it is known, at which name.
+    /// The description of the error and, where it is known, the name that caused it.
     pub message: String,
-    /// Whether it is because `checks.<name>.response` is missing (not because of what the person typed).
+    /// Whether the cause is a missing `checks.<name>.response`, and not the visitor's input.
     pub missing_check: bool,
 }
 
 impl Variable {
-    /// Every one of them.
+    /// All variables.
     pub const ALL: [Self; 11] = [
         Self::Identity,
         Self::Previous,
@@ -151,7 +147,7 @@ impl Variable {
         Self::Lists,
     ];
 
-    /// As it is written in an expression.
+    /// Returns the variable's name in an expression.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -195,7 +191,7 @@ impl CompileError {
 }
 
 impl EvaluationError {
-    /// An error that is not about a check's missing response.
+    /// Creates an error whose cause is not a missing response of a check.
     #[must_use]
     pub fn new(message: String) -> Self {
         Self {
@@ -206,9 +202,9 @@ impl EvaluationError {
 }
 
 impl Expression {
-    /// Reads the source and checks its names against those that exist.
+    /// Compiles the source, and checks its names against those of the scope.
     ///
-    /// The pattern of `matches` must be written out, so that it is compiled here.
+    /// The pattern of `matches` must be a constant, because the pattern is compiled here.
     pub fn compile(source: &str, scope: &Scope) -> Result<Self, CompileError> {
         let env = functions::environment().map_err(|cause| CompileError {
             message: cause.to_string(),
@@ -223,19 +219,21 @@ impl Expression {
         })
     }
 
-    /// As it was written.
+    /// Returns the source.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The result. An optional gives its value or null, a timestamp RFC 3339, a duration `90s`,
-    /// bytes base64; the keys of a map become texts, in order.
+    /// Evaluates the expression and returns the result as JSON.
+    ///
+    /// An optional becomes its value or null, a timestamp RFC 3339, a duration `90s`, bytes base64. The keys of a map
+    /// become texts, in order.
     pub fn evaluate(&self, names: &Variables<'_>) -> Result<Value, EvaluationError> {
         self.with_result(names, convert::to_json)
     }
 
-    /// Whether the condition holds. The result must be a bool.
+    /// Evaluates the expression as a condition. The result must be a bool.
     pub fn holds(&self, names: &Variables<'_>) -> Result<bool, EvaluationError> {
         self.with_result(names, |result| match result {
             cel::Value::Bool(bool) => Ok(*bool),
@@ -246,20 +244,21 @@ impl Expression {
         })
     }
 
-    /// The checks whose responses it reads.
+    /// Returns the checks whose responses the expression reads.
     #[must_use]
     pub fn checks_read(&self) -> &[String] {
         &self.compiled.checks
     }
 
-    /// Whether it reads a name that begins with this root.
+    /// Whether the expression reads this variable.
     #[must_use]
     pub fn reads(&self, root: Variable) -> bool {
         self.compiled.roots.contains(&root)
     }
 
-    /// The constant beginnings of all paths that it reads behind this root. What an expression computes (`x[i]`, a loop) is
-    /// covered by what stands before it.
+    /// Returns the constant beginnings of all paths of this variable that the expression reads.
+    ///
+    /// A constant beginning covers all parts that the expression computes behind that beginning (`x[i]`, a loop).
     pub fn paths(&self, root: Variable) -> impl Iterator<Item = ReadPath> {
         self.compiled
             .slots
@@ -272,22 +271,24 @@ impl Expression {
             })
     }
 
-    /// An error if something that it uses as a text (`x.startsWith(…)`, `x in lists.name`) is a list or an object: a visitor can
-    /// send these wherever the identity schema gives a trait no type.
+    /// Returns an error if the expression uses a list or an object as a text (`x.startsWith(…)`, `x in lists.name`).
+    ///
+    /// A visitor can send a list or an object wherever the identity schema gives a trait no type.
     pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         let used = self.compiled.texts.iter();
         used.filter_map(|index| self.compiled.slots.get(*index))
             .try_for_each(|slot| slot.expects_text(names))
     }
 
-    /// The same of an expression that is nothing but a path, where its value is put into a text.
+    /// Returns an error if the expression is a single path to a list or an object. Callers put the result into a
+    /// text.
     pub(crate) fn expects_text_result(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         self.compiled
             .only_path()
             .map_or(Ok(()), |slot| slot.expects_text(names))
     }
 
-    /// Whether it goes through a list or a map (`all`, `exists`, `map`, `filter`), and so may take long.
+    /// Whether the expression has a loop (`all`, `exists`, `map`, `filter`), and so may take long.
     #[must_use]
     pub fn loops(&self) -> bool {
         self.compiled.loops
@@ -301,7 +302,7 @@ impl Expression {
         let resolver = resolve::Resolver::new(*names, &self.compiled.slots);
         let mut context = Context::with_env(Arc::clone(&self.env));
         context.set_variable_resolver(&resolver);
-        // Not `resolve_val`, which would be compiled into this crate, and unoptimised with it.
+        // The function `resolve_val` is not used, because it would be compiled into this crate, without optimisation.
         match cel::Value::resolve(&self.compiled.tree, &context) {
             Ok(result) => then(&result),
             Err(error) => Err(explain::explain(&error, &resolver, |key| {

@@ -1,7 +1,7 @@
-//! Where a name of an expression leads: `identity.traits.vat_id` as steps into a JSON value.
+//! Paths: the steps of a name like `identity.traits.vat_id` into a JSON value.
 //!
-//! A path is found when an expression is compiled and walked when it is evaluated, so that only
-//! the value at its end is converted, however large the payload is.
+//! A path is found during compilation, and walked during evaluation. So only the value at the end of the path is
+//! converted, however large the payload is.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Variable, Variables};
 
-/// A name and the steps behind it.
+/// A variable and the steps behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Path {
     pub root: Variable,
@@ -20,11 +20,11 @@ pub(super) struct Path {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Step {
     pub key: Key,
-    /// Written `.?key` or `[?key]`: what is missing is an empty optional, not an error.
+    /// Whether the step is written `.?key` or `[?key]`. Then a missing value is an empty optional and not an error.
     pub optional: bool,
 }
 
-/// What a step asks for.
+/// The key of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     /// `.key`
@@ -35,9 +35,9 @@ pub(super) enum Key {
     Index(i64),
 }
 
-/// The constant beginning of a path that an expression reads, behind the root: `traits.address.city`.
+/// The constant beginning of a path that an expression reads, behind the variable: `traits.address.city`.
 ///
-/// Two identities between which nothing behind any such path differs give an expression the same result.
+/// An expression has the same result for two identities that have the same values at all its paths.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadPath(Vec<Segment>);
 
@@ -48,32 +48,32 @@ enum Segment {
     Index(i64),
 }
 
-/// What stands at the end of a path.
+/// The result of walking a path.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Found<'v> {
-    /// A value; `optional` if the expression sees it as an optional one.
+    /// A value. `optional` means that the expression sees an optional value.
     Value { value: &'v Value, optional: bool },
     /// An empty optional.
     Nothing,
 }
 
-/// Why a path leads nowhere. Steps are counted from 0.
+/// The reason why a path has no value. Steps are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Miss {
-    /// The name itself has no value in this evaluation.
+    /// The variable has no value in this evaluation.
     Variable,
-    /// The check has had no exchange.
+    /// The check made no call to a service.
     Check,
-    /// The map has no such key.
+    /// The map has no key of this step.
     Key(usize),
-    /// The list is shorter.
+    /// The list is too short for this step.
     Bounds(usize),
-    /// What stands before this step has no parts of this kind.
+    /// The value before this step has no parts of this kind.
     Parts(usize, &'static str),
 }
 
 impl ReadPath {
-    /// The path of these names.
+    /// Creates the path of these names.
     #[must_use]
     pub fn of_names(names: &[&str]) -> Self {
         Self(
@@ -84,13 +84,13 @@ impl ReadPath {
         )
     }
 
-    /// Whether it is the root itself.
+    /// Whether the path is the variable itself.
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The first name; `None` for the root itself and for an index.
+    /// Returns the first name, or `None` for the variable itself and for an index.
     #[must_use]
     pub fn first_name(&self) -> Option<&str> {
         match self.0.first() {
@@ -99,7 +99,7 @@ impl ReadPath {
         }
     }
 
-    /// The names, if every step is one.
+    /// Returns the names, if every step is a name.
     #[must_use]
     pub fn names(&self) -> Option<Vec<&str>> {
         self.0
@@ -111,8 +111,9 @@ impl ReadPath {
             .collect()
     }
 
-    /// The value at its end. An index into something that is no list, and a name in something that is no object, lead
-    /// nowhere.
+    /// Returns the value at the end of the path.
+    ///
+    /// An index only applies to a list, and a name only to an object. Otherwise there is no value.
     #[must_use]
     pub fn value_in<'v>(&self, root: &'v Value) -> Option<&'v Value> {
         self.0
@@ -129,9 +130,9 @@ impl ReadPath {
 
 impl std::fmt::Display for ReadPath {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (place, segment) in self.0.iter().enumerate() {
+        for (at, segment) in self.0.iter().enumerate() {
             match segment {
-                Segment::Name(name) if place == 0 => formatter.write_str(name)?,
+                Segment::Name(name) if at == 0 => formatter.write_str(name)?,
                 Segment::Name(name) => write!(formatter, ".{name}")?,
                 Segment::Index(index) => write!(formatter, "[{index}]")?,
             }
@@ -141,7 +142,7 @@ impl std::fmt::Display for ReadPath {
 }
 
 impl Path {
-    /// The same without what only matters when it is walked.
+    /// Returns the constant beginning of the path: the keys of its steps without the optional marks.
     pub fn constant(&self) -> ReadPath {
         ReadPath(
             self.steps
@@ -154,7 +155,7 @@ impl Path {
         )
     }
 
-    /// Walks the path.
+    /// Walks the path to its value.
     pub fn walk<'v>(&self, names: &Variables<'v>) -> Result<Found<'v>, Miss> {
         let (mut value, done) = match self.start(names) {
             Ok(start) => start,
@@ -165,8 +166,8 @@ impl Path {
         };
         let mut optional = self.steps[..done].iter().any(|step| step.optional);
         for (at, step) in self.steps.iter().enumerate().skip(done) {
-            // As in the language: behind an optional step a field may be missing, but something
-            // that has no fields at all is still an error.
+            // The language has the same rule. Behind an optional step a field may be missing. A step into a value
+            // without fields is still an error.
             let index = !matches!(step.key, Key::Field(_));
             match step.of(value, at) {
                 Ok(part) => value = part,
@@ -181,12 +182,11 @@ impl Path {
         Ok(Found::Value { value, optional })
     }
 
-    /// `has(…)` of the path: whether its last step leads somewhere.
+    /// Evaluates `has(…)` of the path: whether its last step has a value.
     ///
-    /// In what Kratos sends, a part that is missing or null has no fields and that is no error:
-    /// `has(previous.traits.x)` is false in a registration, and `metadata_public` is often null.
-    /// In an answer only the last step may be missing, because an answer of another shape than
-    /// expected must not pass for one without the field.
+    /// In Kratos's data, a missing or null part has no fields, and that is not an error. `has(previous.traits.x)` is
+    /// false in a registration, and `metadata_public` is often null. In an answer, only the last step may be missing.
+    /// Otherwise an answer of an unexpected shape would count as one without the field.
     pub fn exists(&self, names: &Variables<'_>) -> Result<bool, Miss> {
         let lenient = !matches!(
             self.root,
@@ -201,7 +201,7 @@ impl Path {
         }
     }
 
-    /// The value of the root, and how many steps led there.
+    /// Returns the value of the variable, and the number of steps that lead to it.
     fn start<'v>(&self, names: &Variables<'v>) -> Result<(&'v Value, usize), Miss> {
         let value = match self.root {
             Variable::Identity => names.identity,
@@ -224,7 +224,7 @@ impl Path {
         value.map(|value| (value, 0)).ok_or(Miss::Variable)
     }
 
-    /// The path as it is written, up to but without step `end`.
+    /// Returns the path as it is written, up to but without step `end`.
     pub fn written(&self, end: usize) -> String {
         let mut text = self.root.name().to_owned();
         for step in &self.steps[..end.min(self.steps.len())] {
@@ -238,7 +238,7 @@ impl Path {
         text
     }
 
-    /// What went wrong, in words; with nothing in them but what the operator wrote.
+    /// Returns the error message for a miss. The message only contains what the operator wrote.
     pub fn explain(&self, miss: Miss) -> String {
         match miss {
             Miss::Variable => format!("`{}` has no value here", self.root.name()),
@@ -261,7 +261,7 @@ impl Path {
 }
 
 impl Step {
-    /// The key, if it is a name.
+    /// Returns the key, if the key is a name.
     pub fn name(&self) -> Option<&str> {
         match &self.key {
             Key::Field(name) | Key::Text(name) => Some(name),

@@ -1,4 +1,4 @@
-//! The names of an expression in one evaluation, and how much work it may do.
+//! The values of an expression's variables in one evaluation, and the limit of its work.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -16,37 +16,39 @@ use super::functions::Pattern;
 use super::path::{Found, Miss, Path};
 use super::{EvaluationError, Variable, Variables};
 
-/// The variable that each round of a loop reads; it has a value as long as the evaluation may go on.
+/// The variable that each round of a loop reads. The variable has a value until the evaluation has used up its
+/// rounds.
 pub(super) const BUDGET: &str = "@budget";
 
-/// How many rounds of loops an evaluation may make. One round takes about half a microsecond.
+/// The maximum number of loop rounds in an evaluation. One round takes about half a microsecond.
 ///
-/// The language has no limit of its own, and a person decides how long the lists are that they
-/// send: 256 KiB hold a list over which two nested loops would run for hours.
+/// The language has no limit of its own, and a visitor decides the length of the lists. A list of 256 KiB would keep
+/// two nested loops running for hours.
 const ROUNDS: u64 = 1_000_000;
 
-/// To read a list or a map of so many parts costs as much as one round. It may be searched or
-/// copied in each round of a loop, so this bounds the memory, too.
+/// The number of parts of a list or a map that cost as much as one round.
+///
+/// A loop may search or copy the list in each round, so this limit also bounds the memory.
 const PARTS_PER_ROUND: usize = 8;
 
-/// To read a text of so many bytes costs as much as one round.
+/// The number of bytes of a text that cost as much as one round.
 const BYTES_PER_ROUND: usize = 256;
 
-/// What a variable `@0`, `@1`, … of a compiled expression stands for.
+/// The meaning of a variable `@0`, `@1`, … of a compiled expression.
 #[derive(Debug)]
 pub(super) enum Slot {
     /// The value at the end of a path.
     Path(Path),
     /// `has(path)`
     Has(Path),
-    /// A list to be looked up in.
+    /// A list for look-ups.
     List(String),
     /// A constant regular expression.
     Pattern(Pattern),
 }
 
 impl Slot {
-    /// An error if it is a path that leads to a list or an object.
+    /// Returns an error if the slot is a path to a list or an object.
     pub fn expects_text(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         let Self::Path(path) = self else {
             return Ok(());
@@ -69,11 +71,11 @@ impl Slot {
     }
 }
 
-/// Answers for the variables of one evaluation.
+/// Returns the values of the variables of one evaluation.
 pub(super) struct Resolver<'a> {
     names: Variables<'a>,
     slots: &'a [Slot],
-    /// Lists and maps, each converted once, and of how many parts they are.
+    /// The lists and maps with their number of parts. Each is converted once.
     converted: Vec<OnceLock<(Box<dyn Val + 'a>, usize)>>,
     rounds: AtomicU64,
 }
@@ -88,12 +90,12 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Whether the evaluation was ended because it took too long.
+    /// Whether the evaluation used up its rounds.
     pub fn exhausted(&self) -> bool {
         self.rounds.load(Ordering::Relaxed) == 0
     }
 
-    /// Why the variable has no value, if it is one of ours.
+    /// Returns the reason why a variable of a path has no value.
     pub fn miss(&self, variable: &str) -> Option<(&'a Path, Miss)> {
         match self.slot(variable)?.1 {
             Slot::Path(path) => path.walk(&self.names).err().map(|miss| (path, miss)),
@@ -107,15 +109,15 @@ impl<'a> Resolver<'a> {
         self.slots.get(index).map(|slot| (index, slot))
     }
 
-    /// Takes the work from what is left; false if there is not so much.
+    /// Subtracts the rounds from the budget, and returns false if the budget is used up.
     fn spend(&self, rounds: u64) -> bool {
-        // One evaluation stays on one thread, so there is nobody to race with.
+        // One evaluation stays on one thread, so no other thread writes this value.
         let left = self.rounds.load(Ordering::Relaxed).saturating_sub(rounds);
         self.rounds.store(left, Ordering::Relaxed);
         left > 0
     }
 
-    /// As [`Self::spend`], for something of a size.
+    /// Subtracts the cost of reading something of this size, as [`Self::spend`] does.
     fn spend_on(&self, size: usize, per_round: usize) -> bool {
         self.spend(u64::try_from(size / per_round).unwrap_or(ROUNDS))
     }
@@ -185,8 +187,10 @@ impl VariableResolver for Resolver<'_> {
     }
 }
 
-/// A JSON value as the language's own values, because those only know each other: texts are
-/// borrowed, whole numbers that fit are `int`, all others `double`. Counts its parts.
+/// Converts a JSON value to CEL values, and counts its parts.
+///
+/// CEL values only contain each other, so the whole value is converted. Texts are borrowed. Whole numbers that fit
+/// are `int`, all others `double`.
 fn to_cel<'v>(value: &'v Value, parts: &mut usize) -> Box<dyn Val + 'v> {
     *parts += 1;
     match value {

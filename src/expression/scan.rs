@@ -1,23 +1,23 @@
-//! Where an expression inside a text ends.
+//! The scanner that finds the end of an expression inside a text.
 //!
-//! Only as much of the language as that takes: texts in all their quotes, comments, brackets.
+//! The scanner only knows the necessary part of the language: texts in all their quotes, comments, brackets.
 
-/// Why the end cannot be found.
+/// The reason why an expression has no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unended {
-    /// The bracket opened at this byte is never closed; none if it is the expression's own brace.
+    /// The bracket at this byte is never closed. `None` means the expression's own brace.
     Open(Option<usize>),
-    /// The text in quotes that begins at this byte is never closed.
+    /// The quoted text that begins at this byte is never closed.
     Quote(usize),
-    /// The closing bracket at this byte has no partner.
+    /// The closing bracket at this byte has no opening bracket.
     Stray(usize),
 }
 
-/// The byte of the brace that ends the expression at the start of `text`.
+/// Returns the byte of the brace that ends the expression at the start of `text`.
 pub(super) fn end(text: &str) -> Result<usize, Unended> {
     let bytes = text.as_bytes();
     let mut open: Vec<(u8, usize)> = Vec::new();
-    // Where the word began that stands right before the current byte.
+    // The start of the word directly before the current byte.
     let mut word: Option<usize> = None;
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -57,7 +57,7 @@ pub(super) fn end(text: &str) -> Result<usize, Unended> {
     Err(Unended::Open(open.last().map(|(_, at)| *at)))
 }
 
-/// The byte after the text in quotes that begins at `start`; none if it does not end.
+/// Returns the byte after the quoted text that begins at `start`, or `None` if the text does not end.
 fn after_quotes(bytes: &[u8], start: usize, raw: bool) -> Option<usize> {
     let quote = bytes[start];
     let triple = [quote; 3];
@@ -93,7 +93,7 @@ mod tests {
             (r"R'\'}x", "x"),
             (r#"br"\"}x"#, "x"),
             (r#"b"\"}"}x"#, "x"),
-            // Not a prefix but the end of a name; the language reads it so, too.
+            // The `r` is the end of a name and not a prefix. The language has the same rule.
             (r#"for"\"}"}x"#, "x"),
             (r#"""" " } """}x"#, "x"),
             ("''' ' } '''}x", "x"),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_end_is_told_by_its_beginning() {
+    fn an_unended_expression_is_reported_with_the_start_of_the_open_part() {
         for (text, error) in [
             ("value", Unended::Open(None)),
             ("", Unended::Open(None)),

@@ -1,7 +1,6 @@
-//! Texts with `{expression}` in them.
+//! Templates: texts with `{expression}` in them.
 //!
-//! `{{` and `}}` are braces. So an expression that begins with a brace of its own is written with a
-//! space before it: `{ {"a": 1}.a }`.
+//! `{{` and `}}` are braces. So an expression that begins with a brace needs a space before it: `{ {"a": 1}.a }`.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -9,19 +8,19 @@ use serde_json::Value;
 use super::scan::{self, Unended};
 use super::{CompileError, EvaluationError, Expression, Scope, Variables, convert};
 
-/// One piece of a text as the operator wrote it: read as a template, or put in from the environment as it is.
+/// One piece of a text: written by the operator and read as a template, or inserted from the environment as it is.
 #[derive(Clone, Debug)]
 pub enum Piece {
-    /// By the operator, in the file.
+    /// The operator wrote this text in the file.
     Written(String),
-    /// By `${env:…}` or `${file:…}`; a brace in it is a brace.
+    /// `${env:…}` or `${file:…}` inserted this text. A brace in it is a brace.
     Inserted(String),
 }
 
-/// A text with `{expression}` filled in; `{{` and `}}` are braces.
+/// A text with `{expression}` filled in. `{{` and `}}` are braces.
 #[derive(Clone, Debug)]
 pub struct Template {
-    /// No two texts stand side by side, and none is empty.
+    /// The parts. No two texts are adjacent, and no text is empty.
     parts: Vec<Part>,
 }
 
@@ -40,15 +39,15 @@ pub enum JsonTemplate {
     Bool(bool),
     /// A number as written.
     Number(serde_json::Number),
-    /// A text, or the value of the one expression that it is.
+    /// A text, or the value of a single expression.
     Text(Template),
     /// A list.
     List(Vec<JsonTemplate>),
-    /// A map; its keys are no templates.
+    /// A map. Its keys are not templates.
     Map(Vec<(String, JsonTemplate)>),
 }
 
-/// All but the characters that mean nothing anywhere in a URL.
+/// The characters that are percent-encoded: all but those without a special meaning in a URL.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -56,10 +55,10 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 impl Template {
-    /// Reads the pieces of a text and compiles the expressions in it.
+    /// Parses the pieces of a text and compiles the expressions in it.
     ///
-    /// An expression stands within one written piece. The [`CompileError::offset`] counts from the
-    /// start of the text of the piece [`CompileError::piece`].
+    /// An expression must be within one written piece. The [`CompileError::offset`] counts from the start of the
+    /// piece [`CompileError::piece`].
     pub fn compile(pieces: &[Piece], scope: &Scope) -> Result<Self, CompileError> {
         let mut template = Self { parts: Vec::new() };
         for (index, piece) in pieces.iter().enumerate() {
@@ -79,7 +78,8 @@ impl Template {
         Ok(template)
     }
 
-    /// A template that is nothing but one expression keeps the expression's type; else a string.
+    /// Renders the template. A template that is a single expression keeps the expression's type. Any other template
+    /// becomes a string.
     pub fn render(&self, names: &Variables<'_>) -> Result<Value, EvaluationError> {
         match self.parts.as_slice() {
             [Part::Filled(expression)] => expression.evaluate(names),
@@ -87,7 +87,8 @@ impl Template {
         }
     }
 
-    /// Always text: strings as they are, numbers and bools as written, null/lists/maps are an error.
+    /// Renders the template as text. Strings stay as they are, numbers and bools as written. Null, lists and maps are
+    /// errors.
     pub fn render_text(&self, names: &Variables<'_>) -> Result<String, EvaluationError> {
         let mut rendered = String::new();
         for part in &self.parts {
@@ -99,7 +100,7 @@ impl Template {
         Ok(rendered)
     }
 
-    /// An error if a list or an object would have to be put into this text, or is used as a text in it.
+    /// Returns an error if the template would put a list or an object into the text, or uses one as a text.
     pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         self.expressions().try_for_each(|expression| {
             expression.expects_texts(names)?;
@@ -107,11 +108,11 @@ impl Template {
         })
     }
 
-    /// As a URL path: what the operator wrote stays, each filled-in value is percent-encoded.
+    /// Renders the template as a URL path. The operator's text stays as it is, and each filled-in value is
+    /// percent-encoded.
     ///
-    /// A filled-in value that is empty, and a segment of the path that comes out empty, `.` or `..` because
-    /// of one, are errors, because the path would lead elsewhere. Behind a `?` of the operator's there are no
-    /// segments.
+    /// Some values are errors, because the path would lead to another resource: an empty value, and a value that
+    /// makes a path segment empty, `.` or `..`. Behind a `?` in the operator's text there are no segments.
     pub fn render_path(&self, names: &Variables<'_>) -> Result<String, EvaluationError> {
         let mut path = String::new();
         let mut segment = Segment::default();
@@ -137,7 +138,7 @@ impl Template {
                     let value = filled(expression, names)?;
                     if !segment.query && value.is_empty() {
                         return Err(EvaluationError::new(
-                            "a value in the path came out empty".to_owned(),
+                            "a value in the path is empty".to_owned(),
                         ));
                     }
                     path.extend(utf8_percent_encode(&value, ENCODED));
@@ -149,7 +150,7 @@ impl Template {
         Ok(path)
     }
 
-    /// The text if it holds no expression at all.
+    /// Returns the text, if the template contains no expression.
     #[must_use]
     pub fn constant(&self) -> Option<&str> {
         match self.parts.as_slice() {
@@ -159,7 +160,7 @@ impl Template {
         }
     }
 
-    /// What is filled in, in order.
+    /// Returns the expressions, in order.
     pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.parts.iter().filter_map(|part| match part {
             Part::Filled(expression) => Some(expression),
@@ -186,27 +187,28 @@ impl Template {
                 continue;
             }
             if rest.starts_with('}') {
-                return Err(
-                    error("`}` closes nothing", brace).with_hint("a brace as text is written `}}`")
-                );
+                return Err(error("`}` has no opening bracket", brace)
+                    .with_hint("a brace as text is written `}}`"));
             }
             let start = brace + 1;
             let source = match scan::end(&text[start..]) {
                 Ok(end) => &text[start..start + end],
                 Err(Unended::Stray(stray)) => {
-                    let message =
-                        format!("`{}` closes nothing", &text[start + stray..=start + stray]);
+                    let message = format!(
+                        "`{}` has no opening bracket",
+                        &text[start + stray..=start + stray]
+                    );
                     return Err(error(message, start + stray));
                 }
                 Err(_) if inserted_next => {
                     return Err(error(
-                        "an environment value cannot stand inside an expression",
+                        "an environment value cannot be inside an expression",
                         brace,
                     )
-                    .with_hint("put it beside the expression, or write `{{` for a brace"));
+                    .with_hint("put the value beside the expression, or write `{{` for a brace"));
                 }
                 Err(Unended::Quote(quote)) => {
-                    return Err(error("the text in quotes is not closed", start + quote));
+                    return Err(error("the quoted text is not closed", start + quote));
                 }
                 Err(Unended::Open(Some(open))) => {
                     let message = format!("`{}` is not closed", &text[start + open..=start + open]);
@@ -233,11 +235,11 @@ impl Template {
     }
 }
 
-/// The stretch of a path since the operator's last slash.
+/// The part of a path since the operator's last slash.
 #[derive(Default)]
 struct Segment {
     start: usize,
-    /// Whether it is no segment of the path but the query behind it.
+    /// Whether this part is the query and not a segment of the path.
     query: bool,
     /// Whether a value was filled in.
     filled: bool,
@@ -248,14 +250,12 @@ impl Segment {
         if !self.filled || self.query {
             return Ok(());
         }
-        // The operator's own `%2e` is a dot to whoever reads the URL.
+        // A client that reads the URL takes the operator's own `%2e` as a dot.
         let segment = path[self.start..].to_ascii_lowercase().replace("%2e", ".");
         match segment.as_str() {
-            "" => Err(EvaluationError::new(
-                "a path segment came out empty".to_owned(),
-            )),
+            "" => Err(EvaluationError::new("a path segment is empty".to_owned())),
             "." | ".." => Err(EvaluationError::new(
-                "a path segment came out as dots, which would lead elsewhere".to_owned(),
+                "a path segment is `.` or `..`, which would change the path".to_owned(),
             )),
             _ => Ok(()),
         }
@@ -276,7 +276,7 @@ fn error(message: impl Into<String>, offset: usize) -> CompileError {
 }
 
 impl JsonTemplate {
-    /// The value with all expressions filled in.
+    /// Renders the value with all expressions filled in.
     pub fn render(&self, names: &Variables<'_>) -> Result<Value, EvaluationError> {
         Ok(match self {
             Self::Null => Value::Null,
@@ -296,8 +296,9 @@ impl JsonTemplate {
         })
     }
 
-    /// An error if a list or an object would have to be put into a text, or is used as a text. A template that is nothing but
-    /// one expression keeps its type, so there any value fits.
+    /// Returns an error if the template would put a list or an object into a text, or uses one as a text.
+    ///
+    /// A template that is a single expression keeps its type, so every value fits there.
     pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         match self {
             Self::Null | Self::Bool(_) | Self::Number(_) => Ok(()),
@@ -312,7 +313,8 @@ impl JsonTemplate {
         }
     }
 
-    /// The paths of a value that is set at `path`: those of its members where it is a map, each as far as it is written out.
+    /// Returns the paths that this value sets at `path`. A map has the paths of its members, as far as the members
+    /// are written out.
     #[must_use]
     pub fn leaves(&self, path: &[String]) -> Vec<Vec<String>> {
         match self {
@@ -327,7 +329,7 @@ impl JsonTemplate {
         }
     }
 
-    /// What is filled in, in order.
+    /// Returns the expressions, in order.
     #[must_use]
     pub fn expressions(&self) -> Vec<&Expression> {
         match self {
@@ -347,7 +349,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::super::conformance::Scene;
+    use super::super::tests::conformance::Scene;
     use super::*;
 
     fn written(text: &str) -> Vec<Piece> {
@@ -363,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_are_filled_in_and_all_else_stays() {
+    fn expressions_are_filled_in_and_other_text_is_unchanged() {
         let scene = Scene::new();
         for (text, expected) in [
             ("", json!("")),
@@ -399,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_the_environment_is_never_read() {
+    fn text_from_the_environment_is_never_parsed() {
         let scene = Scene::new();
         let pieces = inserted("a{value}", "{value}{{}}", "b{value}");
         let template = Template::compile(&pieces, &scene.scope()).expect("compiles");
@@ -426,10 +428,10 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_template_is_told_by_its_place() {
+    fn a_template_error_has_its_position() {
         let scene = Scene::new();
-        let stray = "`}` closes nothing";
-        let inside = "an environment value cannot stand inside an expression";
+        let stray = "`}` has no opening bracket";
+        let inside = "an environment value cannot be inside an expression";
         for (pieces, piece, at, message, hint) in [
             (
                 written("ä {value"),
@@ -459,13 +461,7 @@ mod tests {
                 "there is no expression between `{` and `}`",
                 Some("braces as text are written `{{` and `}}`"),
             ),
-            (
-                written("{'a}"),
-                0,
-                1,
-                "the text in quotes is not closed",
-                None,
-            ),
+            (written("{'a}"), 0, 1, "the quoted text is not closed", None),
             (written("{f(a}"), 0, 4, stray, None),
             (written("{f(a"), 0, 2, "`(` is not closed", None),
             (
@@ -487,14 +483,14 @@ mod tests {
                 0,
                 0,
                 inside,
-                Some("put it beside the expression, or write `{{` for a brace"),
+                Some("put the value beside the expression, or write `{{` for a brace"),
             ),
             (
                 inserted("a {value == '", "x", "'}"),
                 0,
                 2,
                 inside,
-                Some("put it beside the expression, or write `{{` for a brace"),
+                Some("put the value beside the expression, or write `{{` for a brace"),
             ),
             (
                 inserted("a", "b", "c{x}"),
@@ -521,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_a_text_gets_into_a_text() {
+    fn null_lists_and_maps_cannot_be_put_into_a_text() {
         let scene = Scene::new();
         for (text, expected) in [
             ("a{identity.traits.nick}", "null cannot be put into a text"),
@@ -542,10 +538,10 @@ mod tests {
     }
 
     #[test]
-    fn a_value_cannot_change_the_path_that_it_stands_in() {
+    fn a_filled_in_value_cannot_change_the_structure_of_a_path() {
         let scene = Scene::new();
-        let empty = Err("a value in the path came out empty");
-        let dots = Err("a path segment came out as dots, which would lead elsewhere");
+        let empty = Err("a value in the path is empty");
+        let dots = Err("a path segment is `.` or `..`, which would change the path");
         for (text, value, expected) in [
             ("/m/{value}", "ada", Ok("/m/ada")),
             ("/m/{value}", "a/b?c#d%e", Ok("/m/a%2Fb%3Fc%23d%25e")),
@@ -571,7 +567,7 @@ mod tests {
             ("/m/x{value}", "..", Ok("/m/x..")),
             ("/m/{value}.json", ".", Ok("/m/..json")),
             ("/m/{value}.json", "", empty),
-            // What the operator wrote stays, right or wrong.
+            // The operator's text stays, right or wrong.
             ("/a//b/../c d?e={{}}", "", Ok("/a//b/../c d?e={}")),
             ("/a?b={value}", "", Ok("/a?b=")),
             ("/a?b={value}", "..", Ok("/a?b=..")),
@@ -597,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_from_the_environment_is_the_operators() {
+    fn a_path_from_the_environment_is_not_encoded() {
         let scene = Scene::new();
         let template =
             Template::compile(&inserted("", "/base?k=%2F&v=", "{value}"), &scene.scope());
@@ -606,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_filled_in_at_every_depth() {
+    fn json_templates_are_filled_in_at_every_depth() {
         let scene = Scene::new();
         let text = |text: &str| {
             JsonTemplate::Text(Template::compile(&written(text), &scene.scope()).expect(text))

@@ -1,27 +1,27 @@
-//! Which part of the identity is meant: `traits.email`, also written `#/traits/email`.
+//! The path of a trait: `traits.email`, also written `#/traits/email`.
 
 use serde_json::Value;
 
-/// A path to one trait. It has at least one name behind `traits`, and no empty one.
+/// The path of one trait. At least one name follows `traits`, and no name is empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Field {
     text: String,
     names: Vec<String>,
 }
 
-/// Why a text is not a [`Field`].
+/// The reason why a text is not a [`Field`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It does not start with `traits.`.
+    /// The text does not start with `traits.`.
     #[error("`{0}` is not a trait; a field is written `traits.vat_number`")]
     NotATrait(String),
-    /// A name in it is empty, or has a character that a form cannot name.
+    /// A name in the text is empty, or has a character that a form cannot name.
     #[error("`{0}` has a name that is empty or not made of letters, digits, `_` and `-`")]
     BadName(String),
 }
 
 impl Field {
-    /// Reads `traits.company.vat_number`.
+    /// Parses `traits.company.vat_number`.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let Some(path) = text.strip_prefix("traits.") else {
             return Err(Error::NotATrait(text.to_owned()));
@@ -43,26 +43,28 @@ impl Field {
         }
     }
 
-    /// The name of the form's node for this field: `traits.vat_number`.
+    /// Returns the name of the form's node for this field: `traits.vat_number`.
     #[must_use]
     pub fn node_name(&self) -> &str {
         &self.text
     }
 
-    /// The same as Kratos wants it in `instance_ptr`: `#/traits/vat_number`.
+    /// Returns the field as Kratos expects it in `instance_ptr`: `#/traits/vat_number`.
     #[must_use]
     pub fn pointer(&self) -> String {
         format!("#/{}", self.text.replace('.', "/"))
     }
 
-    /// Whether one is the other, or within it.
+    /// Whether the field and the path are the same, or one is within the other.
     #[must_use]
     pub fn meets(&self, path: &[String]) -> bool {
         self.names.iter().zip(path).all(|(one, other)| one == other)
     }
 
-    /// The value in an identity, or in what it was before; `None` if it is missing or null. In a list a number is the place of
-    /// an entry: `traits.emails.0`.
+    /// Returns the field's value in an identity, or `None` if the value is missing or null.
+    ///
+    /// The identity can be the current or the previous one. In a list, a number is the index of an entry:
+    /// `traits.emails.0`.
     #[must_use]
     pub fn value_in<'a>(&self, identity: &'a Value) -> Option<&'a Value> {
         self.names
@@ -74,21 +76,22 @@ impl Field {
             .filter(|value| !value.is_null())
     }
 
-    /// The same; `None` also if the value is absent ([`is_absent`]).
+    /// Returns the field's value, or `None` if the value is missing, null or absent ([`is_absent`]).
     #[must_use]
     pub fn present_in<'a>(&self, identity: &'a Value) -> Option<&'a Value> {
         self.value_in(identity).filter(|value| !is_absent(value))
     }
 
-    /// The names that lead to it, `traits` first.
+    /// Returns the names of the path, `traits` first.
     #[must_use]
     pub fn names(&self) -> &[String] {
         &self.names
     }
 }
 
-/// Whether a field with this value counts as not filled in: null, an empty list or object, or a text that is empty or holds
-/// nothing that can be seen.
+/// Whether a field with this value counts as empty.
+///
+/// These values are absent: null, an empty list or object, and a text without visible characters.
 #[must_use]
 pub fn is_absent(value: &Value) -> bool {
     match value {
@@ -102,8 +105,8 @@ pub fn is_absent(value: &Value) -> bool {
     }
 }
 
-/// Control characters, and those that Unicode lets programs ignore (`Default_Ignorable_Code_Point`): zero-width spaces and
-/// joiners, direction marks, variation selectors, fillers.
+/// Whether a character is a control character, or one that programs may ignore (Unicode's
+/// `Default_Ignorable_Code_Point`): zero-width spaces and joiners, direction marks, variation selectors, fillers.
 fn has_no_width(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -140,7 +143,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_traits_are_fields() {
+    fn only_a_path_below_traits_is_a_field() {
         for good in ["traits.email", "traits.company.vat-number", "traits.ünit_1"] {
             assert!(Field::parse(good).is_ok(), "{good}");
         }
@@ -158,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_written_as_node_and_as_pointer_and_found_in_an_identity() {
+    fn a_field_has_a_node_name_a_pointer_and_a_value_in_an_identity() {
         let field = Field::parse("traits.company.vat").unwrap();
         assert_eq!(field.node_name(), "traits.company.vat");
         assert_eq!(field.pointer(), "#/traits/company/vat");
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_names_an_entry_of_a_list_and_nothing_in_anything_else() {
+    fn a_number_is_an_index_in_lists_only() {
         let identity = json!({"traits": {"emails": ["a@example.org", ""], "map": {"0": "by name"}, "text": "abc"}});
         for (field, expected) in [
             ("traits.emails.0", Some(json!("a@example.org"))),
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_absent() {
+    fn a_text_without_visible_characters_is_absent() {
         for absent in [
             json!(null),
             json!([]),

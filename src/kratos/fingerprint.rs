@@ -1,4 +1,4 @@
-//! A hash by which `pre`, `post` and the admin API recognise the same traits.
+//! A hash that identifies the same traits in `pre`, `post` and the admin API.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,14 +6,16 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-/// Enough of SHA-256 that two visitors' traits never meet.
+/// The length of the hash, in bytes. This much of SHA-256 is enough to avoid collisions between visitors' traits.
 const HASH_BYTES: usize = 24;
 
-/// The external ids that `pre` answers begin so.
+/// The prefix of the external ids that `pre` returns.
 pub const GUARD_PREFIX: &str = "vestibule:";
 
-/// The hash of a JSON value in canonical form: keys sorted, numbers as 64-bit floats. Hooks get keys sorted and integers
-/// beyond 2^53 rounded, the admin API neither, so the texts of the two differ for the same traits.
+/// Returns the hash of a JSON value in canonical form: keys sorted, numbers as 64-bit floats.
+///
+/// Kratos sorts keys in hook calls, and rounds integers beyond 2^53. The admin API does neither. So their texts
+/// differ for the same traits.
 #[must_use]
 pub fn fingerprint(value: &Value) -> String {
     let mut hasher = Sha256::new();
@@ -28,7 +30,7 @@ fn feed(hasher: &mut Sha256, value: &Value) {
         Value::Bool(false) => hasher.update(b"f"),
         Value::Number(number) => {
             let number = number.as_f64().unwrap_or(f64::NAN);
-            // -0 and 0 are one number in JSON.
+            // -0 and 0 are the same number in JSON.
             let number = if number == 0.0 { 0.0 } else { number };
             hasher.update(b"d");
             hasher.update(number.to_be_bytes());
@@ -60,9 +62,10 @@ fn feed_text(hasher: &mut Sha256, text: &str) {
     hasher.update(text.as_bytes());
 }
 
-/// The `external_id` that `pre` gives to every submission of a flow. Kratos keeps external ids unique, so at most one
-/// identity comes of the flow. A hash, because whoever has the id of an API flow can read the flow; 58 characters, because
-/// Kratos stores at most 64.
+/// Returns the `external_id` that `pre` gives to every submission of a flow.
+///
+/// Kratos keeps external ids unique, so Kratos creates at most one identity for the flow. The id is a hash, because
+/// the id of an API flow gives read access to the flow. The hash has 58 characters, because Kratos stores at most 64.
 #[must_use]
 pub fn guard_id(flow_id: Uuid) -> String {
     use std::fmt::Write as _;
@@ -75,7 +78,7 @@ pub fn guard_id(flow_id: Uuid) -> String {
         })
 }
 
-/// Whether a text in the value holds U+0000. PostgreSQL refuses it, after `pre` has accepted.
+/// Whether a text in the value contains U+0000. PostgreSQL rejects this character after `pre` has accepted.
 #[must_use]
 pub fn has_nul(value: &Value) -> bool {
     match value {
@@ -98,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_traits_written_differently_have_one_fingerprint() {
+    fn equal_traits_in_different_notations_have_one_fingerprint() {
         for (one, other) in [
             (r#"{"a": 1, "b": 2}"#, r#"{"b": 2, "a": 1}"#),
             (r#"{"a": 1.50}"#, r#"{"a": 1.5}"#),
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_is_found_wherever_it_is() {
+    fn has_nul_finds_a_nul_in_texts_keys_and_nested_values() {
         for (value, expected) in [
             (json!({"a": "b\u{0}"}), true),
             (json!({"a": ["x", {"b": "\u{0}"}]}), true),

@@ -1,4 +1,4 @@
-//! Where on the form a message is seen.
+//! The placement of messages on the form.
 
 use serde_json::Value;
 
@@ -7,26 +7,26 @@ use super::message::Message;
 use super::payload::Node;
 use super::reply::PlacedMessages;
 
-/// The form level: shown above or below all fields.
+/// The pointer of the form level. Front-ends show form-level messages above or below all fields.
 pub const FORM_LEVEL: &str = "#/";
 
-/// The nodes of the form that the person has before them.
+/// The nodes of the form that the visitor uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Form<'a>(Option<&'a [Node]>);
 
 impl<'a> Form<'a> {
-    /// The form with these nodes; `None` if they are not known.
+    /// Creates the form with these nodes, or with `None` if the nodes are not known.
     #[must_use]
     pub fn new(nodes: Option<&'a [Node]>) -> Self {
         Self(nodes)
     }
 
-    /// Where `message` about `field` must stand so that the person sees it.
+    /// Places a `message` about `field` so that the visitor sees it.
     ///
-    /// A pointer to a node that is not there would make Kratos add an input of that name to the form,
-    /// so such a message goes to the node of the nearest parent (`traits.emails` for `traits.emails.0`), else to form level
-    /// alone. A hidden node keeps its message (the person may go back to it) and form level has it as well, led by the field's
-    /// title. A visible node has it alone.
+    /// A pointer to a missing node would make Kratos add an input of that name to the form. So a message goes to the
+    /// node of the nearest parent (`traits.emails` for `traits.emails.0`), else only to form level. A visible node
+    /// gets the message alone. A hidden node keeps its message, because the visitor may return to the node. Form
+    /// level then has the message too, with the field's title before it.
     #[must_use]
     pub fn place(&self, field: Option<&Field>, message: Message) -> Vec<PlacedMessages> {
         let node = field.and_then(|field| self.nearest(field.node_name()));
@@ -43,7 +43,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// The node of that name, or of the nearest parent.
+    /// Returns the node with this name, or the node of the nearest parent.
     fn nearest(&self, name: &str) -> Option<&'a Node> {
         let nodes = self.0?;
         let mut parents = std::iter::successors(Some(name), |name| {
@@ -53,7 +53,7 @@ impl<'a> Form<'a> {
     }
 }
 
-/// The node as Kratos wants it in `instance_ptr`: `#/traits/vat_number`.
+/// Returns the node as Kratos expects it in `instance_ptr`: `#/traits/vat_number`.
 fn pointer(node: &Node) -> String {
     format!("#/{}", node.name.replace('.', "/"))
 }
@@ -69,7 +69,7 @@ fn titled(node: &Node, message: Message) -> Message {
     }
 }
 
-/// Puts messages of the same place together, in the order of their first mention.
+/// Groups messages by their pointer, in the order of the first message of each group.
 #[must_use]
 pub fn group_by_pointer(placed: Vec<PlacedMessages>) -> Vec<PlacedMessages> {
     let mut gathered: Vec<PlacedMessages> = Vec::new();
@@ -85,7 +85,7 @@ pub fn group_by_pointer(placed: Vec<PlacedMessages>) -> Vec<PlacedMessages> {
     gathered
 }
 
-/// A message without a context, for when nothing is known of the form.
+/// Returns a form-level message without a context, for a form whose nodes are not known.
 #[must_use]
 pub fn at_form_level(id: u32, text: &str) -> Vec<PlacedMessages> {
     vec![PlacedMessages::new(
@@ -112,7 +112,7 @@ mod tests {
     );
 
     #[test]
-    fn a_message_stands_where_the_person_sees_it() {
+    fn a_message_is_placed_where_the_visitor_sees_it() {
         let nodes = [
             node("traits.visible", false, Some("Visible")),
             node("traits.hidden", true, Some("VAT <number>")),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn when_the_nodes_are_not_known_no_field_is_pointed_at() {
+    fn a_message_is_at_form_level_when_the_nodes_are_not_known() {
         let field = Field::parse("traits.visible").unwrap();
         let placed = Form::new(None).place(Some(&field), Message::new(1, "No.", Value::Null));
         assert_eq!(placed.len(), 1);

@@ -1,28 +1,28 @@
-//! Which of Kratos's hooks is calling: the flow, the stage and the method, as they stand in the URL.
+//! The hook that calls Vestibule: flow, stage and method, as in the URL.
 
 use std::fmt;
 
-/// The self-service flow that a person goes through.
+/// A self-service flow of Kratos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Flow {
-    /// Somebody signs up.
+    /// A visitor signs up.
     Registration,
-    /// Somebody changes their account.
+    /// A visitor changes an account.
     Settings,
-    /// Somebody proves that an address is theirs. Kratos calls when they have: there is nothing to refuse.
+    /// A visitor verifies an address. Kratos calls after the verification, so nothing can be refused.
     Verification,
-    /// A person signs in. Kratos asks before the session exists.
+    /// A visitor signs in. Kratos calls before the session exists.
     Login,
-    /// A person recovers their account. Kratos asks before the session exists, and calls no login hook.
+    /// A visitor recovers an account. Kratos calls before the session exists, and calls no login hook.
     Recovery,
 }
 
-/// Before the identity is saved, or after.
+/// The stage of a call: before or after Kratos saves the identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// Kratos waits for our yes or no.
+    /// Kratos waits for Vestibule to accept or refuse.
     Pre,
-    /// The identity is saved, nothing is rolled back.
+    /// Kratos has saved the identity, and rolls nothing back.
     Post,
 }
 
@@ -33,15 +33,15 @@ pub struct Hook {
     pub flow: Flow,
     /// The stage in the path.
     pub stage: Stage,
-    /// `?method=`; empty if the URL in kratos.yml lacks it.
+    /// The value of `?method=`, or an empty text if the URL in kratos.yml lacks the parameter.
     pub method: String,
 }
 
 impl Flow {
-    /// Those in which a person may be refused.
+    /// The flows in which Vestibule can refuse a visitor.
     pub const CHECKED: [Self; 2] = [Self::Registration, Self::Settings];
 
-    /// The stages at which Kratos calls us in this flow.
+    /// Returns the stages at which Kratos calls Vestibule in this flow.
     #[must_use]
     pub fn stages(self) -> &'static [Stage] {
         match self {
@@ -51,7 +51,7 @@ impl Flow {
         }
     }
 
-    /// Every flow with hooks of ours.
+    /// All flows that have hooks of Vestibule.
     pub const ALL: [Self; 5] = [
         Self::Registration,
         Self::Settings,
@@ -60,13 +60,13 @@ impl Flow {
         Self::Recovery,
     ];
 
-    /// Whether the flow begins a session of an account that exists.
+    /// Whether the flow starts a session for an account that exists.
     #[must_use]
     pub fn signs_in(self) -> bool {
         matches!(self, Self::Login | Self::Recovery)
     }
 
-    /// As it stands in the path and in the settings file.
+    /// Returns the flow's name in the path and in the settings file.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ impl Flow {
 }
 
 impl Flow {
-    /// The flow of that name.
+    /// Returns the flow with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|flow| flow.as_str() == name)
@@ -88,7 +88,7 @@ impl Flow {
 }
 
 impl Stage {
-    /// As it stands in the path.
+    /// Returns the stage's name in the path.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

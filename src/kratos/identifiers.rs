@@ -1,4 +1,4 @@
-//! By what people sign in: the traits that an identity schema marks, and the addresses.
+//! The identifiers with which visitors sign in: the traits that an identity schema marks, and the addresses.
 
 use serde_json::Value;
 
@@ -6,11 +6,12 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identifiers(Vec<Vec<String>>);
 
-/// The credentials whose identifier is a trait that the person typed.
+/// The credentials whose identifier is a trait that the visitor typed.
 const CREDENTIALS: [&str; 3] = ["password", "code", "webauthn"];
 
 impl Identifiers {
-    /// As an identity schema says: `"ory.sh/kratos": {"credentials": {"password": {"identifier": true}}}`.
+    /// Returns the identifiers that an identity schema marks: `"ory.sh/kratos": {"credentials": {"password":
+    /// {"identifier": true}}}`.
     #[must_use]
     pub fn of(schema: &Value) -> Self {
         let mut paths = Vec::new();
@@ -19,7 +20,7 @@ impl Identifiers {
         Self(paths)
     }
 
-    /// What this identity may be known by, as far as hooks are told.
+    /// Returns the identifiers of this identity, as far as Kratos includes them in hook calls.
     #[must_use]
     pub fn in_identity(&self, identity: &Value) -> Vec<String> {
         let addresses = ["verifiable_addresses", "recovery_addresses"]
@@ -63,7 +64,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn marked_traits_and_addresses_are_identifiers() {
+    fn identifiers_are_the_marked_traits_and_the_addresses() {
         let marked = json!({"ory.sh/kratos": {"credentials": {"password": {"identifier": true}}}});
         let schema = json!({"properties": {"traits": {"properties": {
             "email": {"type": "string"},

@@ -1,6 +1,6 @@
-//! Which of our languages suits a visitor: `Accept-Language`, looked up as BCP 47 (RFC 4647 §3.4) says.
+//! The choice of a language for a visitor: the lookup of `Accept-Language` by BCP 47 (RFC 4647 §3.4).
 
-/// The languages that `header` asks for, best first. Those with `q=0` are left out.
+/// Returns the languages that `header` requests, best first, without those that have `q=0`.
 #[must_use]
 pub fn wanted(header: &str) -> Vec<&str> {
     let mut ranges: Vec<(&str, f32)> = header
@@ -14,13 +14,15 @@ pub fn wanted(header: &str) -> Vec<&str> {
             (quality > 0.0).then_some((range, quality))
         })
         .collect();
-    // The sort is stable, so equals stay in the order of the header.
+    // The sort is stable, so equal languages keep the order of the header.
     ranges.sort_by(|one, other| other.1.total_cmp(&one.1));
     ranges.into_iter().map(|(range, _)| range).collect()
 }
 
-/// The first of `available` that `header` asks for: each wanted range is shortened from its end until it
-/// names one (`de-CH-1996`, `de-CH`, `de`). `*` asks for nothing in particular and is passed over.
+/// Returns the first entry of `available` that `header` requests.
+///
+/// Each requested range is shortened from the end until the range equals an entry (`de-CH-1996`, `de-CH`, `de`). The
+/// range `*` requests no language in particular, and is ignored.
 #[must_use]
 pub fn lookup<'a>(header: &str, available: &[&'a str]) -> Option<&'a str> {
     wanted(header)
@@ -37,7 +39,7 @@ pub fn lookup<'a>(header: &str, available: &[&'a str]) -> Option<&'a str> {
         })
 }
 
-/// The range without its last subtag, and without a single letter or digit left at the end by that.
+/// Removes the last subtag of a range, and then a single letter or digit at the end of the range.
 fn shortened(range: &str) -> Option<&str> {
     let mut shorter = &range[..range.rfind('-')?];
     while let Some((rest, last)) = shorter.rsplit_once('-') {
@@ -54,8 +56,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_language_is_looked_up_as_rfc_4647_says() {
-        let ours = ["en", "de", "pt-BR", "zh-Hant"];
+    fn lookup_follows_rfc_4647() {
+        let available = ["en", "de", "pt-BR", "zh-Hant"];
         let cases = [
             ("de-DE,de;q=0.9,en;q=0.5", Some("de")),
             ("fr,en;q=0.1", Some("en")),
@@ -73,7 +75,7 @@ mod tests {
             ("fr;q=NaN,en", Some("en")),
         ];
         for (header, expected) in cases {
-            assert_eq!(lookup(header, &ours), expected, "{header}");
+            assert_eq!(lookup(header, &available), expected, "{header}");
         }
     }
 }

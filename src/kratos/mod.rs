@@ -1,4 +1,4 @@
-//! The language Kratos speaks, and nothing of ours.
+//! What Kratos sends and accepts. Of Vestibule, this folder only uses `base`.
 
 pub mod field;
 pub mod fingerprint;

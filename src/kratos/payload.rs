@@ -1,4 +1,4 @@
-//! What arrives: the body that our template makes of Kratos's `ctx`.
+//! The body of a hook call, built by Vestibule's Jsonnet template from Kratos's `ctx`.
 
 use std::time::Duration;
 
@@ -8,64 +8,64 @@ use uuid::Uuid;
 
 use crate::base::clock::{Timestamp, saturating_add};
 
-/// The version of the body that this program reads.
+/// The version of the body that this Vestibule reads.
 pub const VERSION: u32 = 1;
 
-/// One call's body, checked so far that every part has the type it should have.
+/// The body of one call. Every part has the expected type.
 #[derive(Clone, Debug)]
 pub struct Payload {
-    /// Id, type, times and `transient_payload` of the flow; an object.
+    /// An object with the flow's id, type, times and `transient_payload`.
     pub flow: Value,
-    /// The flow's id, the one name that `pre` and `post` share.
+    /// The flow's id, the only id that `pre` and `post` share.
     pub flow_id: Uuid,
-    /// The identity as it shall be saved (`pre`) or was saved (`post`); missing in `before` hooks.
+    /// The identity that Kratos will save (`pre`) or has saved (`post`). `before` hooks have no identity.
     pub identity: Option<Value>,
-    /// The identity's id: all zeros until Kratos has saved it.
+    /// The identity's id. The id is all zeros until Kratos has saved the identity.
     pub identity_id: Uuid,
-    /// In settings, what the identity was before.
+    /// The identity before the change, in settings flows.
     pub previous: Option<Value>,
-    /// The form's nodes; `None` if Kratos handed over none.
+    /// The form's nodes, or `None` if Kratos sent none.
     pub nodes: Option<Vec<Node>>,
-    /// What is known of the visitor's request: `headers`, and `client_ip` once we put it there.
+    /// The visitor's request: `headers`, and `client_ip` once Vestibule has added the address.
     pub request: Value,
 }
 
 /// One node of the form.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Node {
-    /// Its name, `traits.vat_number`.
+    /// The node's name: `traits.vat_number`.
     pub name: String,
-    /// Whether the person cannot see it (two-step registration).
+    /// Whether the visitor cannot see the node (two-step registration).
     #[serde(default)]
     pub hidden: bool,
-    /// The label beside it.
+    /// The node's label.
     #[serde(default)]
     pub title: Option<String>,
 }
 
-/// Why a body cannot be read. Never holds any of its values.
+/// The reason why a body cannot be read. An error never contains a value of the body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Kratos sends this when its Jsonnet worker gave up.
+    /// The body is empty. Kratos sends an empty body after its Jsonnet worker failed.
     #[error("the body is empty")]
     Empty,
-    /// Not JSON, or cut off.
+    /// The body is not JSON, or is cut off.
     #[error("the body is not JSON (line {line}, column {column})")]
     NotJson {
-        /// Line of the first thing that is not JSON, counted from 1.
+        /// The line of the first error, counted from 1.
         line: usize,
-        /// Column of it, counted from 1.
+        /// The column of the first error, counted from 1.
         column: usize,
     },
-    /// JSON, but not as our template makes it.
+    /// The body is JSON, but not the JSON that Vestibule's template builds.
     #[error("`{key}` is missing or not {expected}")]
     WrongType {
-        /// The key in question.
+        /// The key with the wrong value.
         key: &'static str,
-        /// What should be there.
+        /// The expected type.
         expected: &'static str,
     },
-    /// Made by a template of another version.
+    /// A template of another version built the body.
     #[error(
         "the body has version {0}, this program reads version {VERSION}; print its template with `vestibule kratos hooks`"
     )]
@@ -73,7 +73,7 @@ pub enum Error {
 }
 
 impl Payload {
-    /// Reads a body.
+    /// Parses a body.
     pub fn parse(body: &[u8]) -> Result<Self, Error> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err(Error::Empty);
@@ -135,14 +135,14 @@ impl Payload {
         })
     }
 
-    /// When the flow's life ends; an hour after `now` if Kratos did not say.
+    /// Returns when the flow expires, or an hour after `now` if Kratos did not send that time.
     #[must_use]
     pub fn expires_at(&self, now: Timestamp) -> Timestamp {
         moment_at(&self.flow, "expires_at")
             .unwrap_or_else(|| saturating_add(now, Duration::from_hours(1)))
     }
 
-    /// The last moment on Kratos's clock of which we know that there was no account yet.
+    /// Returns the last moment, on Kratos's clock, at which the account certainly did not exist.
     #[must_use]
     pub fn last_known_absent_at(&self) -> Option<Timestamp> {
         let identity = self.identity.as_ref();
@@ -151,7 +151,7 @@ impl Payload {
             .or_else(|| moment_at(&self.flow, "issued_at"))
     }
 
-    /// A header of the visitor's request, whatever the case of its name.
+    /// Returns a header of the visitor's request. The case of the header's name does not matter.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.request
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_body_is_read() {
+    fn a_valid_body_is_parsed() {
         let payload = Payload::parse(good().to_string().as_bytes()).unwrap();
         assert!(payload.identity_id.is_nil());
         assert_eq!(payload.header("accept-language"), Some("de"));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_body_is_told_without_its_values() {
+    fn errors_name_the_wrong_key_and_contain_no_value() {
         let cases: [(&str, Value, &str); 8] = [
             (
                 "/version",

@@ -1,55 +1,57 @@
-//! What Kratos accepts back.
+//! The replies that Kratos accepts from a hook.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::message::Message;
 
-/// An answer to a hook. There is no way to write one that Kratos would ask again about, or would take
-/// for a yes by mistake: every refusal has messages, every 200 has a body.
+/// A reply to a hook.
+///
+/// The type cannot express a reply that Kratos would retry, or would take as accepted by mistake: every refusal has
+/// messages, and every 200 has a body.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// 204: yes, unchanged; or, to `post`, stored.
+    /// 204: accepted without changes (`pre`), or stored (`post`).
     Yes,
-    /// 200: yes, with these fields of the identity replaced whole.
+    /// 200: accepted with changes. Each of these fields of the identity is replaced as a whole.
     Changed(Map<String, Value>),
-    /// A 4xx with messages.
+    /// A 4xx status with messages.
     Refused {
-        /// 400, unless the fault lies with who is calling (401, 404, 405, 413).
+        /// 400, or 401, 404, 405 or 413 if the call itself is wrong.
         status: RefusalStatus,
-        /// At least one.
+        /// The messages, at least one.
         messages: Vec<PlacedMessages>,
     },
-    /// 503, only ever to `post`: not stored, call again.
+    /// 503, only for `post`: the call was not stored, and Kratos must call again.
     Retry,
 }
 
-/// The statuses that Kratos reads messages from and does not retry.
+/// The statuses whose messages Kratos reads, and that Kratos does not retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalStatus {
     /// 400
     BadRequest,
-    /// 401: wrong or missing key.
+    /// 401: the key is wrong or missing.
     Unauthorized,
-    /// 404: no such hook.
+    /// 404: the hook does not exist.
     NotFound,
-    /// 405: a hook, but not called with POST.
+    /// 405: the hook exists, but the method is not POST.
     MethodNotAllowed,
-    /// 413: more than a sign-up can be.
+    /// 413: the body is larger than a sign-up can be.
     TooLarge,
 }
 
-/// Messages and the place where they stand.
+/// Messages and the pointer to their place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlacedMessages {
     /// `#/traits/vat_number`, or `#/` for form level.
     pub instance_ptr: String,
-    /// In the order in which they shall be shown.
+    /// The messages, in display order.
     pub messages: Vec<Message>,
 }
 
 impl PlacedMessages {
-    /// One message at one place.
+    /// Creates one message at one place.
     #[must_use]
     pub fn new(instance_ptr: &str, message: Message) -> Self {
         Self {
@@ -60,7 +62,7 @@ impl PlacedMessages {
 }
 
 impl Reply {
-    /// A refusal with status 400.
+    /// Creates a refusal with status 400.
     #[must_use]
     pub fn refused(messages: Vec<PlacedMessages>) -> Self {
         Self::Refused {
@@ -69,7 +71,7 @@ impl Reply {
         }
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
@@ -86,7 +88,7 @@ impl Reply {
         }
     }
 
-    /// The body, if there is one.
+    /// Returns the body, if the reply has one.
     #[must_use]
     pub fn body(&self) -> Option<Value> {
         match self {

@@ -1,22 +1,23 @@
-//! What an identity schema says about a trait.
+//! The type that an identity schema gives a trait.
 
 use serde_json::Value;
 
-/// So many references and choices are followed in one another; a schema may refer to itself.
+/// The maximum number of references and choices that are followed one inside another. A schema may refer to itself.
 const DEEPEST: usize = 16;
 
-/// What the schema says about the type of a trait.
+/// Whether a schema gives a trait a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraitType {
-    /// It gives a type, or the very values that are allowed.
+    /// The schema gives a type, or lists the allowed values.
     Given,
-    /// It names the trait and gives no type, so that a visitor can send a list or an object.
+    /// The schema names the trait without a type. So a visitor can send a list or an object.
     NotGiven,
-    /// It does not name the trait.
+    /// The schema does not name the trait.
     Unknown,
 }
 
-/// The type that an identity schema gives what these names lead to, `traits` first. In a list a number names an entry.
+/// Returns whether an identity schema gives a type to the trait with these names, `traits` first. In a list, a number
+/// is the index of an entry.
 #[must_use]
 pub fn trait_type(schema: &Value, names: &[&str]) -> TraitType {
     let mut found = vec![schema];
@@ -36,7 +37,7 @@ pub fn trait_type(schema: &Value, names: &[&str]) -> TraitType {
     }
 }
 
-/// The schemas of a member, wherever this schema names it.
+/// Collects all schemas that this schema gives a member.
 fn members<'s>(
     root: &'s Value,
     schema: &'s Value,
@@ -85,7 +86,7 @@ fn gives_type(root: &Value, schema: &Value, depth: usize) -> bool {
     let by_reference = schema["$ref"].as_str().is_some_and(|reference| {
         match reference.strip_prefix('#') {
             Some(pointer) => root.pointer(pointer).is_some_and(inner),
-            // Another file may give it.
+            // Another file may give the type.
             None => true,
         }
     });
@@ -103,7 +104,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_type_of_a_trait_is_found_wherever_the_schema_gives_it() {
+    fn trait_type_follows_references_choices_and_lists() {
         let schema = json!({
             "definitions": {"code": {"type": "string"}, "open": {"title": "Anything"}, "circle": {"$ref": "#/definitions/circle"}},
             "properties": {"traits": {

@@ -1,4 +1,4 @@
-//! What kratos.yml needs so that Kratos calls us: its hooks, and the template of the body.
+//! The parts of kratos.yml that make Kratos call Vestibule: the hooks, and the template of the body.
 
 use std::fmt;
 
@@ -7,38 +7,38 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::hook::{Flow, Stage};
 
-/// The template of the body: Jsonnet, a function of Kratos's `ctx`.
+/// The template of the body, in Jsonnet: a function of Kratos's `ctx`.
 pub const TEMPLATE: &str = include_str!("../../kratos-config/vestibule.jsonnet");
 
-/// The header that holds the key.
+/// The header with the key.
 pub const KEY_HEADER: &str = "X-Vestibule-Key";
 
-/// Where kratos-config/kratos.yml calls us.
+/// Vestibule's address in kratos-config/kratos.yml.
 pub const EXAMPLE_URL: &str = "http://127.0.0.1:4480";
 
 /// The key in kratos-config/kratos.yml.
 pub const EXAMPLE_KEY: &str = "a-key-for-development-only";
 
-/// Where kratos-config/kratos.yml finds the template: in the folder that Kratos is started in.
+/// The address of the template in kratos-config/kratos.yml, relative to the folder in which Kratos starts.
 pub const EXAMPLE_BODY: &str = "file://kratos-config/vestibule.jsonnet";
 
-/// A way to sign up; Kratos has hooks of its own for each.
+/// A sign-up method. Kratos has separate hooks for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// With a password.
+    /// A password.
     Password,
-    /// Through a social provider, whichever it is.
+    /// Any social provider.
     Oidc,
-    /// With a code sent by e-mail or text message.
+    /// A code that Kratos sends by e-mail or text message.
     Code,
-    /// With a passkey.
+    /// A passkey.
     Passkey,
-    /// With a security key.
+    /// A security key.
     Webauthn,
 }
 
 impl Method {
-    /// Every method that can have hooks. One without is a way around all checks.
+    /// All methods that can have hooks. A method without hooks bypasses all checks.
     pub const ALL: [Self; 5] = [
         Self::Password,
         Self::Oidc,
@@ -47,7 +47,7 @@ impl Method {
         Self::Webauthn,
     ];
 
-    /// Its name in kratos.yml.
+    /// Returns the method's name in kratos.yml.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl Method {
         }
     }
 
-    /// The method of that name.
+    /// Returns the method with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.as_str() == name)
@@ -72,20 +72,20 @@ impl fmt::Display for Method {
     }
 }
 
-/// What Kratos can tell of beside sign-ups and changes of the profile.
+/// The events that Kratos can report in addition to sign-ups and profile changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtraEvent {
-    /// A password, a social sign-in or a second factor was changed.
+    /// A visitor changed a password, a social sign-in or a second factor.
     Credentials,
-    /// An address was proved.
+    /// A visitor verified an address.
     Verification,
 }
 
 impl ExtraEvent {
-    /// All of it.
+    /// All extra events.
     pub const ALL: [Self; 2] = [Self::Credentials, Self::Verification];
 
-    /// The event that comes of it.
+    /// Returns the name of the event.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -94,7 +94,7 @@ impl ExtraEvent {
         }
     }
 
-    /// What brings that event about.
+    /// Returns the extra event with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL
@@ -103,7 +103,7 @@ impl ExtraEvent {
     }
 }
 
-/// What settings can change beside the profile; Kratos has hooks of its own for each.
+/// The credentials that a settings flow can change, in addition to the profile. Kratos has separate hooks for each.
 const CREDENTIALS: [&str; 6] = [
     "password",
     "oidc",
@@ -113,7 +113,7 @@ const CREDENTIALS: [&str; 6] = [
     "lookup_secret",
 ];
 
-/// The ways to sign in that can have hooks of their own. Kratos runs these in place of `login.after.hooks`.
+/// The login methods that can have hooks of their own. Kratos runs these hooks instead of `login.after.hooks`.
 const LOGINS: [&str; 7] = [
     "password",
     "oidc",
@@ -124,37 +124,37 @@ const LOGINS: [&str; 7] = [
     "lookup_secret",
 ];
 
-/// Whether Kratos asks before a person signs in, gets back into an account or changes a credential.
+/// Whether Kratos calls Vestibule before a visitor signs in, recovers an account or changes a credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LateRefusals {
     /// No check can deactivate an account.
     #[default]
     None,
-    /// A check can deactivate an account that exists, so its owner must be kept out.
+    /// A check can deactivate an account that exists, so Vestibule must refuse its owner.
     Enforced,
 }
 
 /// Where Kratos finds the template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// In the hooks themselves, nothing else to copy.
+    /// The hooks contain the template, so nothing else must be copied.
     Inline,
-    /// At this address, `file:///etc/config/kratos/vestibule.jsonnet`.
+    /// The template is at this address: `file:///etc/config/kratos/vestibule.jsonnet`.
     At(String),
 }
 
-/// How Kratos calls us.
+/// The data from which the hooks are printed.
 #[derive(Clone, Debug)]
 pub struct HookSnippet {
-    /// Where it reaches us, without a slash at the end.
+    /// The address at which Kratos reaches Vestibule, without a slash at the end.
     pub url: String,
-    /// The key, or what stands in its place.
+    /// The key, or a placeholder.
     pub key: String,
-    /// Where it finds the template.
+    /// Where Kratos finds the template.
     pub body: Body,
 }
 
-/// Key and template are written out where they are mentioned first; from then on YAML aliases point there.
+/// How a hook refers to key and template. The first hook contains both. The other hooks use YAML aliases.
 #[derive(Clone, Copy)]
 enum Anchor {
     First,
@@ -162,8 +162,10 @@ enum Anchor {
 }
 
 impl HookSnippet {
-    /// The part of kratos.yml from `selfservice:` down: sign-ups by these methods, changes of the profile, these events, and
-    /// what keeps people out whose account was refused late.
+    /// Returns the part of kratos.yml from `selfservice:` down.
+    ///
+    /// The part has hooks for sign-ups by these methods, for profile changes and for these events. With
+    /// [`LateRefusals::Enforced`], other hooks refuse visitors whose account was refused late.
     #[must_use]
     pub fn hooks(
         &self,
@@ -208,41 +210,41 @@ impl HookSnippet {
         yaml
     }
 
-    /// What stands under `registration:`.
+    /// Returns the part under `registration:`.
     fn registration(&self, methods: &[Method]) -> String {
         let mut yaml = "      after:\n".to_owned();
-        let mut mention = Anchor::First;
+        let mut anchor = Anchor::First;
         for method in methods {
-            yaml.push_str(&self.pair(Flow::Registration, method.as_str(), mention));
-            // Signs the person in. Kratos runs it last, wherever it stands.
+            yaml.push_str(&self.pair(Flow::Registration, method.as_str(), anchor));
+            // The hook `session` signs the visitor in. Kratos runs this hook last, at any position in the list.
             yaml.push_str("            - hook: session\n");
-            mention = Anchor::Again;
+            anchor = Anchor::Again;
         }
         yaml
     }
 
-    /// What stands under `settings:`.
-    fn settings(&self, mention: Anchor) -> String {
+    /// Returns the part under `settings:`.
+    fn settings(&self, anchor: Anchor) -> String {
         format!(
             "      after:\n{}",
-            self.pair(Flow::Settings, "profile", mention)
+            self.pair(Flow::Settings, "profile", anchor)
         )
     }
 
-    fn pair(&self, flow: Flow, method: &str, mention: Anchor) -> String {
-        let pre = self.call(flow, Stage::Pre, method, mention);
+    fn pair(&self, flow: Flow, method: &str, anchor: Anchor) -> String {
+        let pre = self.call(flow, Stage::Pre, method, anchor);
         let post = self.call(flow, Stage::Post, method, Anchor::Again);
         format!("        {method}:\n          hooks:\n{pre}{post}")
     }
 
-    fn call(&self, flow: Flow, stage: Stage, method: &str, mention: Anchor) -> String {
+    fn call(&self, flow: Flow, stage: Stage, method: &str, anchor: Anchor) -> String {
         let query = if method.is_empty() {
             String::new()
         } else {
             format!("?method={method}")
         };
         let url = quoted(&format!("{}/hooks/{flow}/{stage}{query}", self.url));
-        let (body, auth) = match mention {
+        let (body, auth) = match anchor {
             Anchor::First => (
                 format!("&vestibule_body {}", quoted(&self.body.address())),
                 format!(
@@ -271,8 +273,8 @@ impl HookSnippet {
             .collect()
     }
 
-    /// The environment variables that hold the key instead of the file, one for each call. `behind` is the number of other
-    /// hooks that precede these in each list.
+    /// Returns the environment variables that can hold the key instead of the file, one for each call. `behind` is the number
+    /// of other hooks that precede these in each list.
     #[must_use]
     pub fn key_variables(
         &self,
@@ -310,8 +312,10 @@ impl HookSnippet {
     }
 }
 
-/// The calls for each change of a credential, in their order. With a `pre` there is a `post`, which shows that the change is
-/// over: until then nothing is written into the identity.
+/// Returns the stages of the calls for each change of a credential, in order.
+///
+/// Each `pre` has a `post`, which shows that the change is finished. Until then, Vestibule writes nothing into the
+/// identity.
 fn credential_stages(besides: &[ExtraEvent], late_refusals: LateRefusals) -> &'static [Stage] {
     match late_refusals {
         LateRefusals::Enforced => &[Stage::Pre, Stage::Post],
@@ -329,7 +333,7 @@ impl Body {
     }
 }
 
-/// A text in YAML's double quotes, which know all escapes of JSON.
+/// Quotes a text with YAML's double quotes, which support all escapes of JSON.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -354,31 +358,34 @@ mod tests {
     }
 
     #[test]
-    fn the_kratos_yml_of_this_repository_has_exactly_these_hooks() {
+    fn kratos_yml_in_this_repository_has_exactly_the_printed_hooks() {
         for part in [
             example().registration(&Method::ALL),
             example().settings(Anchor::Again),
         ] {
             assert!(KRATOS_YML.contains(&part), "write this into it:\n{part}");
         }
-        let (ours, printed) = (
+        let (repository, printed) = (
             read(KRATOS_YML),
             read(&example().hooks(&Method::ALL, &[], LateRefusals::None)),
         );
         for flow in Flow::CHECKED.map(Flow::as_str) {
             let after = |file: &Value| file["selfservice"]["flows"][flow]["after"].clone();
-            assert_eq!(after(&ours), after(&printed));
+            assert_eq!(after(&repository), after(&printed));
         }
-        let enabled = &ours["selfservice"]["methods"];
+        let enabled = &repository["selfservice"]["methods"];
         for method in enabled.as_object().expect("methods").keys() {
             assert!(Method::named(method).is_some(), "{method} has no hooks");
         }
     }
 
-    /// The second file of the Kratos in docker-compose.yml: its lists take the place of those in kratos.yml.
+    /// The second file of the Kratos in docker-compose.yml replaces the lists of hooks in kratos.yml.
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "asks whoever runs the tests")]
-    fn the_hooks_of_docker_compose_are_not_stale() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the developer who runs the tests sets it"
+    )]
+    fn the_hooks_of_docker_compose_are_up_to_date() {
         let hooks = HookSnippet {
             url: "http://vestibule:4480".to_owned(),
             ..example()
@@ -390,7 +397,7 @@ mod tests {
         );
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/compose/kratos-hooks.yml");
         if std::env::var("UPDATE").is_ok() {
-            std::fs::write(path, &expected).expect("it is written");
+            std::fs::write(path, &expected).expect("the file is written");
         }
         let known = std::fs::read_to_string(path).unwrap_or_default();
         assert_eq!(known, expected, "UPDATE=1 cargo test --lib");
@@ -444,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn what_else_is_told_of_has_calls_after_saving_only() {
+    fn extra_events_have_post_calls_only() {
         let yaml =
             read(&example().hooks(&[Method::Password], &ExtraEvent::ALL, LateRefusals::None));
         let flows = &yaml["selfservice"]["flows"];
@@ -472,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn inline_the_template_stands_in_it_once() {
+    fn an_inline_template_is_printed_once() {
         let calls = HookSnippet {
             body: Body::Inline,
             ..example()
@@ -492,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_for_each_call_holds_the_key() {
+    fn each_call_has_an_environment_variable_for_its_key() {
         let variables = example().key_variables(&[Method::Password], &[], LateRefusals::None, 0);
         assert_eq!(
             variables,
@@ -526,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn logins_recoveries_and_all_of_settings_are_asked_about_where_a_check_can_deactivate() {
+    fn enforced_late_refusals_add_hooks_to_login_recovery_and_settings() {
         let yaml = read(&example().hooks(&[], &[], LateRefusals::Enforced));
         let flows = &yaml["selfservice"]["flows"];
         let call = |path: &str| {

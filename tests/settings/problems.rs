@@ -117,7 +117,7 @@ fn a_key_that_is_only_in_the_environment_is_a_key_too() {
     assert_eq!(
         words,
         "vestibule.yaml has 1 problem\n\n  hooks.keys: the environment variable `VESTIBULE_KEY` is no key: a key has at \
-         least 16 characters, letters, digits and signs without spaces\n    mend it: `vestibule keygen` makes one\n"
+         least 16 characters, letters, digits and signs without spaces\n    help: `vestibule keygen` makes one\n"
     );
 }
 

@@ -1,4 +1,4 @@
-//! The numbers that tell an operator how it goes. `pre` never answers 5xx, so alerts go by these.
+//! Metrics for the operator. `pre` never answers 5xx, so alerts must use these metrics.
 
 use std::sync::atomic::AtomicU64;
 
@@ -14,18 +14,18 @@ use prometheus_client::registry::Registry;
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A call from Kratos.
+/// Labels of a call from Kratos.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HookLabels {
     /// `registration`, `settings`.
     pub flow: &'static str,
     /// `pre`, `post`.
     pub stage: &'static str,
-    /// What came of it.
+    /// The outcome of the call.
     pub outcome: &'static str,
 }
 
-/// A check's outcome.
+/// Labels of a check's outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CheckLabels {
     /// The check's name.
@@ -34,16 +34,16 @@ pub struct CheckLabels {
     pub outcome: &'static str,
 }
 
-/// Something about a check, by kind.
+/// Labels of a check and a kind of unavailability.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabels {
     /// The check's name.
     pub check: String,
-    /// In what way the service was unavailable.
+    /// In which way the service was unavailable.
     pub kind: &'static str,
 }
 
-/// An exchange with a service.
+/// Labels of a call to a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ServiceLabels {
     /// The service's name.
@@ -52,108 +52,108 @@ pub struct ServiceLabels {
     pub outcome: String,
 }
 
-/// Only a service.
+/// Label of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ServiceName {
     /// The service's name.
     pub service: String,
 }
 
-/// A try at a delivery.
+/// Labels of an attempt of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DeliveryLabels {
-    /// The plan's name.
+    /// The subscription's name.
     pub plan: String,
     /// `delivered`, `retried`, `abandoned`.
     pub outcome: &'static str,
 }
 
-/// Why something needs a person's attention.
+/// Label of a metric that counts by reason.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
-    /// In one word.
+    /// The reason, in one word.
     pub reason: &'static str,
 }
 
-/// Only a check.
+/// Label of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CheckName {
     /// The check's name.
     pub check: String,
 }
 
-/// Seconds, with fractions.
+/// A gauge of seconds, with fractions.
 pub type Seconds = Gauge<f64, AtomicU64>;
 
-/// All metrics of the program.
+/// All metrics of Vestibule.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Calls from Kratos by what came of them.
+    /// Calls from Kratos by outcome.
     pub hook_requests: Family<HookLabels, Counter>,
-    /// How long they took.
+    /// Durations of calls from Kratos, in seconds.
     pub hook_seconds: Family<StageLabels, Histogram>,
-    /// Hooks wired wrongly in kratos.yml, by what is wrong.
+    /// Calls from hooks that are misconfigured in kratos.yml, by reason.
     pub wiring_problems: Family<ReasonLabels, Counter>,
-    /// `post` calls that we could not read: accounts were made of which we were not told.
+    /// `post` calls that Vestibule could not read. Kratos created accounts that Vestibule does not know.
     pub unread_posts: Family<ReasonLabels, Counter>,
-    /// What checks came to.
+    /// Results of checks.
     pub check_outcomes: Family<CheckLabels, Counter>,
-    /// The same of checks that only observe.
+    /// Results of checks in mode `observe`.
     pub observed_outcomes: Family<CheckLabels, Counter>,
-    /// Sign-ups that passed unchecked because the operator chose so.
+    /// Sign-ups that were accepted without a check, because the operator chose fail open.
     pub fail_open: Family<KindLabels, Counter>,
-    /// Sign-ups that passed without an answer, and are asked about again.
+    /// Sign-ups that were accepted without an answer, with a deferred check.
     pub deferred: Family<KindLabels, Counter>,
-    /// No usable answer, by kind.
+    /// Checks without a usable answer, by kind.
     pub unavailable: Family<KindLabels, Counter>,
-    /// Values of `set` that could not be made.
+    /// Values of `set` that could not be evaluated.
     pub set_failures: Family<CheckName, Counter>,
-    /// Exchanges with services.
+    /// Calls to services by outcome.
     pub service_requests: Family<ServiceLabels, Counter>,
-    /// Answers by which a service did not take Vestibule's credentials.
+    /// Answers with which a service rejected Vestibule's credentials.
     pub rejected_credentials: Family<ServiceName, Counter>,
-    /// How long they took.
+    /// Durations of calls to services, in seconds.
     pub service_seconds: Family<ServiceName, Histogram>,
-    /// Deliveries stored.
+    /// Deliveries that were stored.
     pub deliveries_stored: Counter,
-    /// Tries at deliveries.
+    /// Attempts of deliveries by outcome.
     pub delivery_attempts: Family<DeliveryLabels, Counter>,
-    /// How long the oldest pending delivery has waited.
+    /// The age of the oldest pending delivery, in seconds.
     pub oldest_pending: Seconds,
-    /// Deliveries waiting.
+    /// Pending deliveries.
     pub pending: Gauge,
-    /// Deliveries given up.
+    /// Abandoned deliveries.
     pub abandoned: Gauge,
-    /// 1 while the database can be reached.
+    /// 1 while Vestibule can reach the database, else 0.
     pub database_up: Gauge,
-    /// Decisions that could not be written down.
+    /// Decisions that could not be stored.
     pub decisions_dropped: Counter,
-    /// Yeses of `pre` that could not be written into the journal.
+    /// Accepted sign-ups that could not be stored as pending sign-ups.
     pub journal_dropped: Counter,
-    /// Entries of the journal by what became of them.
+    /// Pending sign-ups that ended, by their end.
     pub journal_ended: Family<ReasonLabels, Counter>,
-    /// Reservations by what happened to them.
+    /// Reservations by outcome.
     pub reservations: Family<ReasonLabels, Counter>,
-    /// Accounts whose reservation had been released before they were known, and could not be taken again.
+    /// Accounts that became known after the release of their reservation, and could not be reserved again.
     pub late_posts: Counter,
-    /// What reconciliation found.
+    /// Identities that reconciliation checked, by result.
     pub reconciled: Family<ReasonLabels, Counter>,
-    /// Identities that a late refusal keeps out.
+    /// Identities with a late refusal that is enforced.
     pub late_refused_identities: Gauge,
-    /// When the set of them was last loaded, in seconds since 1970.
+    /// When Vestibule last loaded the late refusals, in seconds since 1970.
     pub late_refusals_loaded_at: Seconds,
-    /// How often it could not be loaded.
+    /// How often Vestibule could not load the late refusals.
     pub late_refusals_load_failures: Counter,
-    /// Writes into identities by what their verification showed.
+    /// Verified writes into identities by result.
     pub identity_writes: Family<ReasonLabels, Counter>,
-    /// Deferred questions that have had no answer for half their time, or for all of it.
+    /// Deferred checks without an answer after half of their time, or after all of it.
     pub deferred_unanswered: Family<ReasonLabels, Counter>,
-    /// 1 if the settings now in force are those of the file.
+    /// 1 if the settings in use are those of the file.
     pub settings_loaded: Gauge,
 }
 
-/// A flow and a stage.
+/// Labels of a flow and a stage.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StageLabels {
     /// `registration`, `settings`.
@@ -168,7 +168,7 @@ fn duration_histogram() -> Histogram {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// Creates all metrics with the value zero.
     #[must_use]
     pub fn new() -> Self {
         let mut metrics = Self {
@@ -386,11 +386,11 @@ impl Metrics {
         );
     }
 
-    /// All of them as `OpenMetrics` text.
+    /// Encodes all metrics as `OpenMetrics` text.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        // Writing to a string cannot fail.
+        // A write to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }

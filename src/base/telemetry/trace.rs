@@ -1,8 +1,9 @@
-//! The trace that a call belongs to (W3C Trace Context): taken over from Kratos, handed on to services.
+//! The trace that a call belongs to (W3C Trace Context). Vestibule takes the trace from Kratos's call and sends it to
+//! services.
 
 use std::fmt;
 
-/// A trace and our place in it.
+/// A trace: its id and its flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {
     id: [u8; 16],
@@ -10,7 +11,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Reads `traceparent`; `None` if it is not well-formed, as the standard asks.
+    /// Parses `traceparent`, or returns `None` if the header is not well-formed, as the standard requires.
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.trim().split('-');
@@ -25,7 +26,7 @@ impl Trace {
         well_formed.then_some(Self { id, flags })
     }
 
-    /// A trace that begins with us.
+    /// Starts a new trace at Vestibule.
     #[must_use]
     pub fn begin() -> Self {
         Self {
@@ -34,7 +35,7 @@ impl Trace {
         }
     }
 
-    /// `traceparent` for a call of ours: the same trace, a new span.
+    /// Returns `traceparent` for a call to a service: the same trace with a new span.
     #[must_use]
     pub fn child(&self) -> String {
         let random = uuid::Uuid::new_v4().into_bytes();
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_traceparent_is_taken_over_only_if_it_is_well_formed() {
+    fn only_a_well_formed_traceparent_is_accepted() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let trace = Trace::parse(good).unwrap();
         assert_eq!(trace.to_string(), "0af7651916cd43dd8448eb211c80319c");

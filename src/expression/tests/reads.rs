@@ -1,4 +1,4 @@
-//! What is known of an expression from compiling it: the paths that it reads, and what it uses as a text.
+//! What compiling an expression shows: the paths that it reads, and the values that it uses as a text.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::conformance::Scene;
 use super::*;
 
 #[test]
-fn the_constant_beginning_of_each_path_is_known() {
+fn paths_returns_the_constant_beginning_of_each_path() {
     let scene = Scene::new();
     for (source, expected) in [
         ("identity.traits.email == 'x'", vec!["traits.email"]),
@@ -57,7 +57,7 @@ fn the_constant_beginning_of_each_path_is_known() {
 }
 
 #[test]
-fn a_list_or_a_map_is_found_where_a_text_is_used() {
+fn a_list_or_a_map_is_an_error_where_a_text_is_used() {
     let scene = Scene::new();
     let list = json!(["a"]);
     let map = json!({"a": 1});
@@ -82,7 +82,7 @@ fn a_list_or_a_map_is_found_where_a_text_is_used() {
             true,
         ),
         ("['x'].exists(one, value.startsWith(one))", true),
-        // A list fits, or the operator asks what it is.
+        // A list fits, or the operator checks the type.
         ("value == 'x'", false),
         ("size(value) == 1", false),
         ("value.size() == 1", false),
@@ -119,7 +119,7 @@ fn a_list_or_a_map_is_found_where_a_text_is_used() {
 }
 
 #[test]
-fn a_list_or_a_map_is_in_no_list_of_texts_and_that_is_an_error() {
+fn looking_up_a_list_or_a_map_in_a_list_of_texts_is_an_error() {
     let scene = Scene::new();
     for source in [
         "identity.traits.tags in lists.plans",

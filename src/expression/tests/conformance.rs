@@ -1,11 +1,11 @@
-//! What expressions give, row by row. Run again, unchanged, when the library gets another version.
+//! The results of expressions, row by row. These tests must pass unchanged with each new version of the library.
 
 use serde_json::{Value, json};
 
 use super::*;
 
-/// Everything that can stand in an expression, with values for it.
-pub(super) struct Scene {
+/// All variables of an expression, with values.
+pub(in crate::expression) struct Scene {
     identity: Value,
     previous: Option<Value>,
     value: Value,
@@ -18,20 +18,20 @@ pub(super) struct Scene {
 
 impl Scene {
     pub fn new() -> Self {
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let lists = [
             (
                 "throwaway",
-                words(&[
+                texts(&[
                     "mailinator.com",
                     "*.Trash.example",
                     "@münchen.example",
                     " .dot.example ",
                 ]),
             ),
-            ("plans", words(&["gold", "silver"])),
+            ("plans", texts(&["gold", "silver"])),
         ];
-        let lists = lists.map(|(name, words): (&str, Vec<String>)| (name.to_owned(), words));
+        let lists = lists.map(|(name, texts): (&str, Vec<String>)| (name.to_owned(), texts));
         Self {
             identity: json!({
                 "id": "00000000-0000-0000-0000-000000000000",
@@ -107,7 +107,7 @@ impl Scene {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn an_expression_gives_what_the_language_says() {
+fn expressions_have_the_results_that_the_language_defines() {
     let scene = Scene::new();
     for (source, expected) in [
         // Names
@@ -135,7 +135,7 @@ fn an_expression_gives_what_the_language_says() {
         ("lists.plans", json!(["gold", "silver"])),
         ("lists.plans.size() + lists.throwaway.size()", json!(6)),
         ("lists.plans[0]", json!("gold")),
-        // What is missing
+        // Missing values
         ("has(identity.traits.vat_id)", json!(true)),
         ("has(identity.traits.x)", json!(false)),
         ("has(identity.traits.nick)", json!(true)),
@@ -315,7 +315,7 @@ fn an_expression_gives_what_the_language_says() {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn a_failure_is_told_by_its_place_and_without_a_value() {
+fn an_evaluation_error_names_its_place_and_contains_no_value() {
     let scene = Scene::new();
     for (source, expected) in [
         (
@@ -408,7 +408,7 @@ fn a_failure_is_told_by_its_place_and_without_a_value() {
         ),
         (
             "identity.traits.secret ? 1 : 2",
-            "a string stands where true or false is needed",
+            "a string is used where true or false is needed",
         ),
         (
             "'a' in identity.traits.secret",
@@ -416,7 +416,7 @@ fn a_failure_is_told_by_its_place_and_without_a_value() {
         ),
         (
             "identity.traits.secret.map(x, x)",
-            "a string stands where a list is needed",
+            "a string is used where a list is needed",
         ),
         (
             "identity.traits.secret.getFullYear()",
@@ -432,15 +432,15 @@ fn a_failure_is_told_by_its_place_and_without_a_value() {
         ),
         (
             "int(identity.traits.secret)",
-            "`int` cannot convert what it was given",
+            "`int` cannot convert its argument",
         ),
         (
             "timestamp(identity.traits.secret)",
-            "`timestamp` cannot convert what it was given",
+            "`timestamp` cannot convert its argument",
         ),
         (
             "duration(identity.traits.secret)",
-            "`duration` cannot convert what it was given",
+            "`duration` cannot convert its argument",
         ),
         (
             "identity.traits.secret.substring(99)",
@@ -452,11 +452,11 @@ fn a_failure_is_told_by_its_place_and_without_a_value() {
         ),
         (
             "'%d'.format([identity.traits.secret])",
-            "`format` cannot work with what it was given",
+            "`format` cannot use its arguments",
         ),
         (
             "now.getHours(identity.traits.secret)",
-            "a function cannot work with what it was given",
+            "a function cannot use its arguments",
         ),
         (
             "optional.none().value()",
@@ -481,39 +481,39 @@ fn a_failure_is_told_by_its_place_and_without_a_value() {
         ),
         (
             "0.0 / 0.0",
-            "gave a double that is no number, such as 0.0 / 0.0",
+            "gave a double that is not a number, like 0.0 / 0.0",
         ),
         (
             "domain(identity.traits.secret)",
-            "`domain`: it was given something that is not an address or a domain",
+            "`domain`: the argument is not an address or a domain",
         ),
         (
             "domain('a@')",
-            "`domain`: it was given something that is not an address or a domain",
+            "`domain`: the argument is not an address or a domain",
         ),
         (
             "domain('a@b..c')",
-            "`domain`: it was given something that is not an address or a domain",
+            "`domain`: the argument is not an address or a domain",
         ),
         (
             "domain('a@b c')",
-            "`domain`: it was given something that is not an address or a domain",
+            "`domain`: the argument is not an address or a domain",
         ),
         (
             "domain('a@b＠c')",
-            "`domain`: it was given something that is not an address or a domain",
+            "`domain`: the argument is not an address or a domain",
         ),
         (
             "domain('a@[192.0.2.1]')",
-            "`domain`: it was given something that is not an address or a domain",
+            "`domain`: the argument is not an address or a domain",
         ),
         (
             "in_domains('a b', lists.throwaway)",
-            "`in_domains`: it was given something that is not an address or a domain",
+            "`in_domains`: the argument is not an address or a domain",
         ),
         (
             "in_domains('', lists.throwaway)",
-            "`in_domains`: it was given something that is not an address or a domain",
+            "`in_domains`: the argument is not an address or a domain",
         ),
         (
             "in_domains(identity.traits.born, lists.throwaway)",
@@ -536,7 +536,7 @@ fn a_failure_is_told_by_its_place_and_without_a_value() {
 }
 
 #[test]
-fn a_condition_is_true_or_false() {
+fn a_condition_must_be_a_bool() {
     let scene = Scene::new();
     let holds = |source: &str| scene.compile(source).expect(source).holds(&scene.names());
     assert_eq!(holds("value == 'NL123'"), Ok(true));
@@ -546,7 +546,7 @@ fn a_condition_is_true_or_false() {
 }
 
 #[test]
-fn only_a_missing_check_is_a_missing_check() {
+fn missing_check_is_set_only_for_a_missing_response_of_a_check() {
     let scene = Scene::new();
     for (source, missing) in [
         ("checks.vat.response.body.valid", true),
@@ -569,7 +569,7 @@ fn only_a_missing_check_is_a_missing_check() {
 }
 
 #[test]
-fn the_checks_that_an_expression_reads_are_known() {
+fn checks_read_returns_the_checks_that_an_expression_reads() {
     let scene = Scene::new();
     for (source, expected) in [
         ("value == 'a'", vec![]),
@@ -592,7 +592,7 @@ fn the_checks_that_an_expression_reads_are_known() {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn what_does_not_exist_is_told_when_it_is_compiled() {
+fn unknown_names_are_compile_errors() {
     let scene = Scene::new();
     let narrow = Scope {
         roots: vec![
@@ -621,7 +621,7 @@ fn what_does_not_exist_is_told_when_it_is_compiled() {
             "hello",
             0,
             "there is no name `hello`",
-            "here exist `identity`, `value`, `request` and `lists`; a text is written in quotes",
+            "the names here are `identity`, `value`, `request` and `lists`; write a text in quotes",
         ),
         (
             "'ä' + response.body",
@@ -722,31 +722,31 @@ fn what_does_not_exist_is_told_when_it_is_compiled() {
         (
             "value.exists(x)",
             6,
-            "`exists` is written otherwise",
+            "`exists` has another form",
             "write `list.exists(x, condition)`",
         ),
         (
             "value.matches(identity.traits.p)",
             0,
-            "the pattern of `matches` is not written out",
+            "the pattern of `matches` is not a constant text",
             "",
         ),
         (
             "value.matches('[a')",
             14,
-            "`[a` is no pattern: unclosed character class",
+            "`[a` is not a regular expression: unclosed character class",
             "",
         ),
         (
             "value.matches('((a{100}){100}){100}')",
             14,
-            "`((a{100}){100}){100}` is no pattern: it is too big",
+            "`((a{100}){100}){100}` is not a regular expression: it is too big",
             "",
         ),
         (
             "value.substring ()",
             6,
-            "`substring` takes 1 or 2 in its brackets, not 0",
+            "wrong number of arguments for `substring`: 1 or 2 expected, 0 given",
             "",
         ),
         (
@@ -758,7 +758,7 @@ fn what_does_not_exist_is_told_when_it_is_compiled() {
         (
             "value = 'a'",
             6,
-            "`= ` means nothing in an expression",
+            "`= ` is not valid in an expression",
             "equality is written `==`",
         ),
         (
@@ -771,7 +771,7 @@ fn what_does_not_exist_is_told_when_it_is_compiled() {
         (
             "value == \"a",
             9,
-            "`\"a` means nothing in an expression",
+            "`\"a` is not valid in an expression",
             "the text has no closing quote",
         ),
         ("", 0, "an expression is missing here", ""),
@@ -786,7 +786,7 @@ fn what_does_not_exist_is_told_when_it_is_compiled() {
         (
             "[1].map(x, [1].map(y, [1].map(z, z)))",
             0,
-            "more than 2 loops (`all`, `exists`, `map`, `filter`) in one another",
+            "more than 2 nested loops (`all`, `exists`, `map`, `filter`)",
             "",
         ),
     ] {
@@ -842,7 +842,7 @@ fn what_does_not_exist_is_told_when_it_is_compiled() {
         ),
         (
             "response[0]",
-            "`response` is no list",
+            "`response` is not a list",
             "it has `status`, `headers` and `body`",
         ),
     ] {
@@ -853,7 +853,7 @@ fn what_does_not_exist_is_told_when_it_is_compiled() {
 }
 
 #[test]
-fn every_function_of_the_table_exists_and_no_other() {
+fn exactly_the_functions_of_the_table_can_be_called() {
     let scene = Scene::new();
     for function in functions::FUNCTIONS {
         if function.name.starts_with('@') {
@@ -872,10 +872,10 @@ fn every_function_of_the_table_exists_and_no_other() {
                 functions::Style::Global => format!("{}({arguments})", function.name),
                 functions::Style::Member => format!("b''.{}({arguments})", function.name),
             };
-            // Most do not take null; but none is unknown to the library, which would be
-            // "cannot be worked out".
+            // Most functions do not accept null. But the library knows every function of the table: the error of an
+            // unknown function would have the text below.
             if let Err(error) = scene.evaluate(&source) {
-                assert_ne!(error.message, "cannot be worked out", "{source}");
+                assert_ne!(error.message, "cannot be evaluated", "{source}");
             }
         }
     }
@@ -891,13 +891,13 @@ fn every_function_of_the_table_exists_and_no_other() {
 }
 
 #[test]
-fn a_long_list_is_looked_up_in() {
+fn a_look_up_in_a_long_list_is_fast() {
     let entries = (0..200_000)
         .map(|number| format!("d{number}.example"))
         .collect();
     let mut scene = Scene::new();
     scene.lists = Arc::new(Lists::new(BTreeMap::from([("long".to_owned(), entries)])));
-    // Looked through entry by entry this would be 10¹⁰ comparisons, and the test would not end.
+    // A linear search would need 10¹⁰ comparisons, and the test would not end.
     let members = vec![json!("d199999.example"); 50_000];
     scene.value = Value::Array(members);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Sources and payloads made to break us: each gives an error, none takes the process with it.
+//! Hostile sources and payloads: each is an error, and none ends the process.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::conformance::Scene;
 use super::*;
 
-/// All work is done on a stack of 2 MB, as on a thread of the server.
+/// Runs `work` on a stack of 2 MB, like that of a server thread.
 fn on_a_small_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     std::thread::Builder::new()
         .stack_size(2 * 1024 * 1024)
@@ -22,7 +22,7 @@ fn repeated(begin: &str, middle: &str, end: &str, bytes: usize) -> String {
 }
 
 #[test]
-fn a_deep_source_is_an_error_and_never_a_crash() {
+fn a_deep_source_is_an_error_and_not_a_crash() {
     let shapes: &'static [(&str, &str, &str)] = &[
         ("1", "+1", ""),
         ("1", "-1", ""),
@@ -88,12 +88,12 @@ fn a_deep_source_is_an_error_and_never_a_crash() {
         }
         compiled
     });
-    // Else the loop would prove nothing.
+    // Without compiled sources, the loop would prove nothing.
     assert!(compiled > 40, "{compiled} compiled");
 }
 
 #[test]
-fn the_deepest_that_is_let_through_is_evaluated_and_the_next_is_not() {
+fn a_source_of_the_maximum_depth_is_evaluated_and_a_deeper_one_is_refused() {
     on_a_small_stack(|| {
         let scene = Scene::new();
         let chain = |terms: usize| format!("1{}", "+1".repeat(terms));
@@ -110,14 +110,14 @@ fn the_deepest_that_is_let_through_is_evaluated_and_the_next_is_not() {
         let calls = |count: usize| format!("''{}", ".trim()".repeat(count));
         assert_eq!(scene.evaluate(&calls(199)), Ok(json!("")));
         assert!(scene.compile(&calls(200)).is_err());
-        // Connectives are read as a balanced tree.
+        // The parser builds a balanced tree of connectives.
         let many = format!("true{}", " && true".repeat(200));
         assert_eq!(scene.evaluate(&many), Ok(json!(true)));
     });
 }
 
 #[test]
-fn a_source_is_2_kilobytes_at_most() {
+fn a_source_has_at_most_2_kilobytes() {
     let scene = Scene::new();
     let text = |bytes: usize| format!("'{}'", "a".repeat(bytes - 2));
     assert!(scene.compile(&text(2_048)).is_ok());
@@ -129,7 +129,7 @@ fn a_source_is_2_kilobytes_at_most() {
 }
 
 #[test]
-fn loops_over_what_a_person_sent_come_to_an_end() {
+fn loops_over_a_visitors_input_end() {
     for source in [
         "value.all(x, value.all(y, x == x))",
         "value.map(x, value.map(y, y)).size() > 0",
@@ -153,7 +153,7 @@ fn loops_over_what_a_person_sent_come_to_an_end() {
         match result {
             Ok(_) => assert!(source.starts_with("true ||"), "{source}"),
             Err(error) => assert_eq!(
-                error.message, "took too many steps: the lists are too long for its loops",
+                error.message, "took too many steps: the lists are too long for the loops",
                 "{source}"
             ),
         }
@@ -161,7 +161,7 @@ fn loops_over_what_a_person_sent_come_to_an_end() {
 }
 
 #[test]
-fn distinct_takes_no_longer_than_the_list() {
+fn distinct_takes_time_proportional_to_the_list() {
     let scene = Scene::new();
     let value = serde_json::Value::Array((0..200_000).map(Into::into).collect());
     let others = serde_json::Value::Array((0..200_000).map(|number| json!([number])).collect());
@@ -175,7 +175,7 @@ fn distinct_takes_no_longer_than_the_list() {
     assert_eq!(evaluate(&value), Ok(json!(200_000)));
     assert_eq!(
         evaluate(&others).expect_err("too many").message,
-        "`distinct`: it was given too many lists, maps or fractions"
+        "`distinct`: the list has too many lists, maps or fractions"
     );
 }
 
@@ -315,10 +315,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn token_soup_is_an_error_and_never_a_panic(tokens in prop::collection::vec(prop::sample::select(TOKENS), 1..24)) {
+    fn random_tokens_are_an_error_and_not_a_panic(tokens in prop::collection::vec(prop::sample::select(TOKENS), 1..24)) {
         let scene = Scene::new();
         let source = tokens.concat();
-        // A panic while compiling is caught and told like this.
+        // The compiler catches a panic and reports it with the text below.
         match scene.compile(&source) {
             Ok(expression) => {
                 if let Err(error) = expression.evaluate(&scene.names()) {
@@ -335,7 +335,7 @@ proptest! {
     }
 
     #[test]
-    fn well_formed_soup_is_evaluated_without_a_panic(
+    fn random_well_formed_expressions_are_evaluated_without_a_panic(
         operands in prop::collection::vec(prop::sample::select(OPERANDS), 6),
         shape in prop::sample::select(SHAPES),
     ) {
