@@ -1,4 +1,5 @@
-//! Claim what is due, attempt it, settle it; let go on shutdown.
+//! The dispatcher: claims due deliveries, runs an attempt of each, and settles the delivery. On shutdown the
+//! dispatcher returns the deliveries in progress.
 
 mod attempt_runner;
 mod target_limit;
@@ -21,43 +22,44 @@ use crate::store::{self, RefusalLift, Store};
 use attempt_runner::AttemptRunner;
 use target_limit::TargetLimiter;
 
-/// Carries a delivery to where it goes.
+/// Sends deliveries to their targets.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// Where this plan's deliveries go; `None` if the plan has gone from the settings.
+    /// Returns the target of a subscription's deliveries. `None` if the settings do not have the subscription any
+    /// more.
     fn target(&self, plan: &str) -> Option<Target>;
-    /// When this plan's deliveries are tried again; `None` leaves it to the [`DispatcherLimits`].
+    /// Returns the retry schedule of a subscription. `None`: the schedule of [`DispatcherLimits`] applies.
     fn schedule(&self, plan: &str) -> Option<Schedule> {
         let _ = plan;
         None
     }
-    /// One try.
+    /// Runs one attempt.
     async fn attempt(&self, delivery: &Claimed) -> AttemptResult;
 }
 
-/// Where deliveries go, and how many it takes.
+/// The target of deliveries, and its limits.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Target {
-    /// Of the service.
+    /// The name of the service.
     pub name: String,
-    /// How many are under way to it at once; `None` leaves it to the [`DispatcherLimits`].
+    /// How many deliveries to the target run in parallel. `None`: the limit of [`DispatcherLimits`] applies.
     pub at_once: Option<usize>,
-    /// How many begin in a second.
+    /// How many deliveries to the target begin in a second.
     pub per_second: Option<f64>,
 }
 
-/// What came of a try.
+/// The result of an attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptResult {
-    /// What it taught.
+    /// The response of the service, or why there is none.
     pub attempt: Attempt,
-    /// The first words of what went wrong, without values.
+    /// An excerpt of the error message, without values.
     pub words: Option<String>,
-    /// What is to be delivered because of it, if it has arrived.
+    /// Deliveries to store if the attempt succeeded.
     pub follow_up_deliveries: Vec<NewDelivery>,
-    /// The refusal that is in force because of it, if it has arrived.
+    /// The late refusal to store if the attempt succeeded.
     pub late_refusal: Option<LateRefusal>,
-    /// The late refusal that ends because of it, if it has arrived.
+    /// The late refusal to lift if the attempt succeeded.
     pub refusal_lift: Option<RefusalLift>,
 }
 
@@ -73,9 +75,9 @@ impl From<Attempt> for AttemptResult {
     }
 }
 
-/// Is told of every attempt, to count it.
+/// Is notified of every attempt, to count attempts.
 pub trait AttemptObserver: Send + Sync {
-    /// One attempt is over, this follows from it, and it has been written down if that was possible.
+    /// An attempt has ended with this outcome. The outcome has been stored, unless the database failed.
     fn attempted(&self, delivery: &Claimed, attempt: &Attempt, outcome: &Outcome);
 }
 
@@ -83,21 +85,21 @@ impl AttemptObserver for () {
     fn attempted(&self, _: &Claimed, _: &Attempt, _: &Outcome) {}
 }
 
-/// Gives a number from 0 to 1: [`random_jitter`](crate::model::delivery::backoff::random_jitter), or the same
-/// every time in a test.
+/// Returns a number from 0 to 1: [`random_jitter`](crate::model::delivery::backoff::random_jitter), or a fixed number
+/// in a test.
 pub type Jitter = Arc<dyn Fn() -> f64 + Send + Sync>;
 
-/// How hard a worker works.
+/// The limits and intervals of a dispatcher.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DispatcherLimits {
-    /// When a failed delivery is tried again.
+    /// When a failed delivery is retried.
     pub schedule: Schedule,
-    /// How many deliveries are under way to one service at once. Each service has this room to itself, so
-    /// that a slow one delays nobody else.
+    /// How many deliveries to one service run in parallel. Each service has this limit to itself, so that a slow
+    /// service does not delay deliveries to others.
     pub at_once: usize,
-    /// After which an attempt counts as timed out, whatever the courier does.
+    /// The time after which an attempt counts as timed out, whatever the transport does.
     pub longest_attempt: Duration,
-    /// How often to look for what another instance has stored, or left behind.
+    /// How often to check for deliveries that another instance stored or did not finish.
     pub look_again: Duration,
 }
 
@@ -112,7 +114,7 @@ impl Default for DispatcherLimits {
     }
 }
 
-/// Carries deliveries until it is stopped. Any number of workers may share a database.
+/// Runs attempts of due deliveries until the dispatcher is stopped. Any number of dispatchers can share a database.
 pub struct Dispatcher {
     runner: Arc<AttemptRunner>,
     stored: Arc<Notify>,
@@ -122,12 +124,12 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// A worker that has not begun. `stored.notify_one()` after something new was
-    /// stored makes it leave at once.
+    /// Returns a dispatcher that does not run yet. `stored.notify_one()` after storing a delivery makes the dispatcher
+    /// claim it immediately.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
-        courier: Arc<dyn Transport>,
+        transport: Arc<dyn Transport>,
         observer: Arc<dyn AttemptObserver>,
         stored: Arc<Notify>,
         clock: Clock,
@@ -135,13 +137,13 @@ impl Dispatcher {
         pace: DispatcherLimits,
     ) -> Self {
         let (settler, writer) = settler(Arc::clone(&store));
-        // Ends with the carrier, after everybody has an answer.
+        // The writer ends with the runner, after every settlement has its result.
         tokio::spawn(writer.run());
         Self {
             runner: Arc::new(AttemptRunner {
                 store,
                 settler,
-                courier,
+                transport,
                 observer,
                 clock,
                 jitter,
@@ -154,8 +156,8 @@ impl Dispatcher {
         }
     }
 
-    /// Works until `stop` is done. Then it claims nothing more, lets what is under way finish for `grace`,
-    /// and gives back the rest.
+    /// Runs until `stop` completes. Then the dispatcher claims nothing more, waits up to `grace` for the attempts in
+    /// progress, and returns the other deliveries.
     pub async fn run(mut self, stop: impl Future<Output = ()> + Send, grace: Duration) {
         tokio::pin!(stop);
         let mut failures = 0;
@@ -170,7 +172,7 @@ impl Dispatcher {
                         () = &mut stop => break,
                         Some(ended) = self.under_way.join_next() => {
                             report(ended);
-                            // Who arrived meanwhile makes room as well.
+                            // Attempts that ended meanwhile free their permits too.
                             while let Some(ended) = self.under_way.try_join_next() {
                                 report(ended);
                             }
@@ -185,7 +187,7 @@ impl Dispatcher {
                     let next_look = next_try(&Schedule::DATABASE, failures, clock.now(), jitter);
                     tracing::error!(
                         error = %error.error_chain(), failures,
-                        "The worker cannot reach the database; next try at {next_look}",
+                        "The dispatcher cannot reach the database; next attempt at {next_look}",
                     );
                     tokio::select! {
                         biased;
@@ -198,12 +200,12 @@ impl Dispatcher {
         self.finish(grace).await;
     }
 
-    /// Claims what is due and sends it off, and tells when to look again.
+    /// Claims what is due, starts the attempts, and returns when to check again.
     async fn claim_due(&mut self) -> Result<Timestamp, store::Error> {
         let now = self.runner.clock.now();
         let mut next_look = saturating_add(now, self.runner.pace.look_again);
         let mut due_plans = self.runner.store.next_due().await?;
-        // Who waits longest goes first, so that plans which share a destination share its room.
+        // The delivery that waits longest comes first, so that subscriptions with the same target share its permits.
         due_plans.sort_by_key(|due| due.at);
         for due in due_plans {
             if due.at > now {
@@ -215,7 +217,7 @@ impl Dispatcher {
                 next_look = next_look.min(more_at);
             }
             let Some(limit) = u32::try_from(permits.len()).ok().filter(|limit| *limit > 0) else {
-                // Whoever arrives makes room, and that wakes us.
+                // An attempt that ends frees a permit and wakes this loop.
                 continue;
             };
             let lease = self.runner.lease();
@@ -229,14 +231,14 @@ impl Dispatcher {
             for (delivery, place) in held.into_iter().zip(permits) {
                 self.spawn_attempt(delivery, place);
             }
-            // There may be more of it.
+            // The queue may hold more due deliveries.
             next_look = now;
         }
         Ok(next_look)
     }
 
     fn limiters(&mut self, plan: &str, now: Timestamp) -> &mut TargetLimiter {
-        let destination = self.runner.courier.target(plan);
+        let destination = self.runner.transport.target(plan);
         let at_once = self.runner.pace.at_once;
         self.rooms
             .entry(destination.as_ref().map(|to| to.name.clone()))
@@ -250,7 +252,7 @@ impl Dispatcher {
             })
     }
 
-    /// The places that may be taken now, and when there are more if it is the rate that keeps them.
+    /// Returns the permits that are free now. If the rate limits their number, returns when there are more.
     fn free_permits(
         &mut self,
         plan: &str,
@@ -274,7 +276,7 @@ impl Dispatcher {
         if clock.timeout_at(end, self.join_all()).await.is_none() {
             tracing::info!(
                 under_way = self.under_way.len(),
-                "Giving back the deliveries that are still under way"
+                "Returning the deliveries that are still in progress"
             );
             self.cut.send_replace(true);
             self.join_all().await;
@@ -288,13 +290,13 @@ impl Dispatcher {
     }
 }
 
-/// A delivery whose carrying broke down is due again when its lease ends.
+/// Logs an attempt that panicked. The delivery is due again when its lease ends.
 fn report(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
-        // `JoinError` would print the words of the panic, and they might hold a value.
+        // `JoinError` would print the message of the panic, and that message can hold a value.
         tracing::error!(
             panicked = error.is_panic(),
-            "Carrying a delivery broke down"
+            "An attempt of a delivery panicked"
         );
     }
 }

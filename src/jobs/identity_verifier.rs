@@ -1,4 +1,4 @@
-//! Verifies writes into identities when their time has come, or when a hook call shows that the identity may have changed.
+//! Verifies writes into identities when they are due, or when a hook call shows that the identity may have changed.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,15 +15,15 @@ use crate::checks::activity::{Activity, ActivityLog};
 use crate::jobs::identity_writer::IdentityWriter;
 use crate::store::{self, Store};
 
-/// So many are noted together.
+/// How many activities are stored together.
 const TOGETHER: usize = 256;
-/// So many identities are verified side by side.
+/// How many identities are verified in parallel.
 const AT_ONCE: usize = 4;
-/// So many are leased together.
+/// How many identities are leased together.
 const PAGE: u32 = 32;
-/// Longer than verifying a page can take.
+/// The length of a lease. A lease is longer than the verification of a page.
 const LEASE: Duration = Duration::from_mins(5);
-/// How often to look for what other instances have written.
+/// How often to check for writes of other instances.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Verifies writes into identities.
@@ -34,7 +34,7 @@ pub struct Verifier {
     activities: mpsc::Receiver<Activity>,
 }
 
-/// Both ends. Nothing is verified before [`Verifier::run`].
+/// Returns both ends. Nothing is verified before [`Verifier::run`].
 #[must_use]
 pub fn verifier(
     writer: Arc<IdentityWriter>,
@@ -52,7 +52,7 @@ pub fn verifier(
 }
 
 impl Verifier {
-    /// Verifies until `stop` is done. What is under way then is verified when its lease has ended.
+    /// Verifies until `stop` completes. Verifications in progress are repeated when their leases have ended.
     pub async fn run(mut self, stop: impl Future<Output = ()> + Send) {
         tokio::pin!(stop);
         let mut noted = Vec::with_capacity(TOGETHER);
@@ -72,7 +72,7 @@ impl Verifier {
                     saturating_add(self.clock.now(), LOOK_AGAIN)
                 }
                 Err(_) => {
-                    tracing::error!("Verifying writes into identities failed by a defect");
+                    tracing::error!("Verifying writes into identities panicked");
                     saturating_add(self.clock.now(), LOOK_AGAIN)
                 }
             };

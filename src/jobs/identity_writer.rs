@@ -1,7 +1,7 @@
 //! Writes into identities through Kratos's admin API.
 //!
-//! Kratos reads, changes and writes whole rows without a lock. So only one write per identity is under way at a time, none
-//! while a settings call of that identity is, and each is verified afterwards.
+//! Kratos reads, changes and writes whole rows without a lock. So an identity has only one write at a time, and none
+//! during a settings call of that identity. Each write is verified afterwards.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -23,31 +23,32 @@ use crate::model::late_refusal::LateRefusal;
 use crate::outbound::kratos_admin::{Error, KratosAdmin, patch};
 use crate::store::{self, Store};
 
-/// How long the lock on an identity lasts: longer than the calls to the admin API that are made under it.
+/// How long the lock on an identity is valid. The lock outlasts the calls to the admin API that are made under it.
 const LOCK: Duration = Duration::from_mins(1);
-/// So many writes of one identity are verified together, the newest.
+/// How many writes of one identity are verified together. Only the newest writes are verified.
 const MAX_WRITES: usize = 50;
-/// So many of them may repeat others. More of them mean that each one is undone.
+/// How many of these writes can be repairs. More repairs mean that each write is undone.
 const MAX_REPAIRS: usize = 20;
-/// When to verify again if another write or a settings call is under way.
+/// When to verify again if another write or a settings call is in progress.
 const BUSY: Duration = Duration::from_secs(1);
-/// When to verify again if Kratos or the database gives no answer.
+/// When to verify again if Kratos or the database does not answer.
 const UNREACHABLE: Duration = Duration::from_secs(30);
 
-/// Writes into identities, and verifies what was written.
+/// Writes into identities, and verifies the writes.
 pub struct IdentityWriter {
     identities: KratosAdmin,
     store: Arc<dyn Store>,
     refused: Arc<RefusedIdentities>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// Wakes the verifier.
+    /// Wakes the verifier after a write.
     written: Notify,
-    /// The identities that this instance is writing to.
+    /// The locks on the identities that this instance is writing to.
     own: OwnLocks,
 }
 
-/// Locks within this instance, so that its own writes wait for each other instead of coming again later.
+/// Locks within this instance. With these locks, writes of one instance wait for each other instead of being retried
+/// later.
 #[derive(Default)]
 struct OwnLocks(std::sync::Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>>);
 
@@ -58,7 +59,7 @@ impl OwnLocks {
         let done = work.await;
         drop(held);
         let mut known = self.known();
-        // Only the map and this function hold it.
+        // Only the map and this function hold the lock.
         if Arc::strong_count(&lock) == 2 {
             known.remove(&id);
         }
@@ -70,28 +71,28 @@ impl OwnLocks {
     }
 }
 
-/// Why nothing was written, or why it is not known whether it was.
+/// Why nothing was written, or why the result of the write is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Another write or a settings call of the identity is under way.
-    #[error("another write into the identity is under way")]
+    /// Another write into the identity or a settings call of the identity is in progress.
+    #[error("another write into the identity is in progress")]
     Busy,
-    /// There is no such identity.
-    #[error("there is no such identity")]
+    /// The identity does not exist.
+    #[error("the identity does not exist")]
     Gone,
-    /// Kratos did not do it.
+    /// Kratos's admin API failed.
     #[error(transparent)]
     Kratos(#[from] Error),
-    /// The database did not do it.
+    /// Database error.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// Something else was written at the same moment.
-    #[error("the identity is not as it was written")]
+    /// Something else wrote into the identity at the same moment.
+    #[error("the identity does not hold what was written")]
     Undone,
 }
 
 impl IdentityWriter {
-    /// A writer for the identities of this Kratos.
+    /// Returns a writer for the identities of this Kratos.
     #[must_use]
     pub fn new(
         identities: KratosAdmin,
@@ -111,21 +112,22 @@ impl IdentityWriter {
         }
     }
 
-    /// The identities that are written to.
+    /// Returns the client of Kratos's admin API.
     #[must_use]
     pub fn identities(&self) -> &KratosAdmin {
         &self.identities
     }
 
-    /// Done when a write has been recorded since the last time.
+    /// Completes when a write has been recorded since the last call.
     pub async fn written(&self) {
         self.written.notified().await;
     }
 
-    /// Writes these values.
+    /// Writes these values into the identity.
     pub async fn write(&self, id: Uuid, puts: &[FieldWrite]) -> Result<(), WriteError> {
         if puts.iter().any(|put| put.path == ["state"]) {
-            // A lifted refusal: the hooks let the person in before the account is active.
+            // This write activates an account after its refusal was lifted. The hooks must admit the visitor before
+            // the account is active.
             self.refused.reload().await?;
         }
         let write = async {
@@ -135,15 +137,15 @@ impl IdentityWriter {
         self.locked(id, write.boxed()).await
     }
 
-    /// Keeps a person out whom this check refused late: no session lives on, and the account is inactive. Does nothing if the
-    /// refusal has been lifted.
+    /// Enforces a late refusal of this check: all sessions are deleted, and the account becomes inactive. Does nothing
+    /// if the refusal has been lifted.
     pub async fn enforce(
         &self,
         id: Uuid,
         check: &str,
         puts: &[FieldWrite],
     ) -> Result<(), WriteError> {
-        // First the hooks, so that no new session can begin.
+        // The hooks come first, so that no new session can begin.
         self.refused.reload().await?;
         if !self.is_in_force(id, check).await? {
             return Ok(());
@@ -167,7 +169,7 @@ impl IdentityWriter {
             .any(|refusal| refusal.check == check && refusal.keeps_out()))
     }
 
-    /// Under the lock of the identity.
+    /// Deactivates the account. The caller holds the lock of the identity.
     async fn deactivate(
         &self,
         id: Uuid,
@@ -176,7 +178,7 @@ impl IdentityWriter {
         is_repair: bool,
     ) -> Result<(), WriteError> {
         let patched = self.patch(id, identity, puts, is_repair).await;
-        // Also if Kratos refused the write: then the hooks alone keep the person out.
+        // Sessions are also deleted if Kratos refused the write. Then only the hooks keep the visitor out.
         self.identities.delete_sessions(id).await?;
         patched?;
         let identity = self.get(id).await?;
@@ -185,7 +187,7 @@ impl IdentityWriter {
         }
         let changed_at = moment(&identity["state_changed_at"]).unwrap_or(self.clock.now());
         self.store.record_deactivation(id, changed_at).await?;
-        // So that the next hook knows the moment. If it fails, the set is loaded within a second.
+        // The next hook call needs this time. If loading fails here, the set is loaded within a second.
         let _ = self.refused.reload().await;
         Ok(())
     }
@@ -194,7 +196,8 @@ impl IdentityWriter {
         self.identities.get(id).await?.ok_or(WriteError::Gone)
     }
 
-    /// One PATCH, recorded before it is sent, so that it is verified whatever happens. Under the lock of the identity.
+    /// Sends one PATCH. The write is recorded before the PATCH is sent, so that it is verified in any case. The caller
+    /// holds the lock of the identity.
     async fn patch(
         &self,
         id: Uuid,
@@ -210,7 +213,7 @@ impl IdentityWriter {
         let now = self.clock.now();
         let known = self.store.identity_writes(id).await?;
         if operations.is_empty() {
-            // The answer to an earlier try may have got lost.
+            // The answer to an earlier attempt may be lost.
             if let Some(mut writes) = known
                 && writes
                     .writes
@@ -243,8 +246,8 @@ impl IdentityWriter {
                     self.count("refused_by_kratos");
                     tracing::error!(
                         identity.id = %id,
-                        "ALARM: Kratos refuses to change an identity (status 400): its traits violate the identity schema of \
-                         today; correct the traits or the schema"
+                        "ALARM: Kratos refuses to change an identity (status 400): its traits violate the current identity \
+                         schema; correct the traits or the schema"
                     );
                 }
                 // Kratos wrote nothing.
@@ -262,7 +265,7 @@ impl IdentityWriter {
         }
     }
 
-    /// Does something as the only writer into the identity.
+    /// Runs `work` as the only writer into the identity.
     async fn locked(
         &self,
         id: Uuid,
@@ -290,7 +293,7 @@ impl IdentityWriter {
         }
         let done = work.await;
         if let Err(error) = self.store.release_lock(&lock, holder).await {
-            tracing::warn!(error = %error.error_chain(), "The lock on an identity could not be released; it ends by itself within a minute");
+            tracing::warn!(error = %error.error_chain(), "The lock on an identity could not be released; the lock expires within a minute");
         }
         done
     }
@@ -304,7 +307,7 @@ impl IdentityWriter {
         Ok(since.is_some_and(|since| now < saturating_add(since, MAX_SETTINGS_WAIT)))
     }
 
-    /// Verifies what was written into one identity, which the caller leased until then.
+    /// Verifies the writes into one identity. The caller has leased the identity until `lease_until`.
     pub async fn verify(
         &self,
         leased: &IdentityWrites,
@@ -313,7 +316,7 @@ impl IdentityWriter {
         let id = leased.identity_id;
         let now = self.clock.now();
         let at = match self.verified(leased).await {
-            // What Kratos refuses is tried again with the planned verifications.
+            // A write that Kratos refuses is retried with the planned verifications.
             Ok(()) | Err(WriteError::Gone | WriteError::Kratos(Error::Status(400..=499))) => {
                 let Some((verified, at)) = leased.next_verification(now) else {
                     return self.store.end_verification(id, lease_until).await;
@@ -327,7 +330,7 @@ impl IdentityWriter {
             Err(error) => {
                 tracing::warn!(
                     identity.id = %id, error = %crate::base::telemetry::error_chain(&error),
-                    "A write into an identity could not be verified; next try in {} s", UNREACHABLE.as_secs()
+                    "A write into an identity could not be verified; next attempt in {} s", UNREACHABLE.as_secs()
                 );
                 saturating_add(now, UNREACHABLE)
             }
@@ -359,9 +362,10 @@ impl IdentityWriter {
         self.locked(id, self.repair(id).boxed()).await
     }
 
-    /// Looks again, as the only writer, and writes again.
+    /// Compares the identity again, as the only writer, and writes again.
     async fn repair(&self, id: Uuid) -> Result<(), WriteError> {
-        // The changes that people saved before the identity, so that it holds them, unless a write undid them.
+        // The identity is read after the changes that visitors saved. So the identity holds these changes, unless a
+        // write undid them.
         let now = self.clock.now();
         let writes = self.store.identity_writes(id).await?;
         let writes = writes.unwrap_or_else(|| IdentityWrites::new(id, now));
@@ -379,7 +383,7 @@ impl IdentityWriter {
             self.count("given_up");
             tracing::error!(
                 identity.id = %id,
-                "ALARM: what was written into an identity was undone again and again; it is not written any more"
+                "ALARM: writes into an identity were undone repeatedly; Vestibule does not repeat them any more"
             );
             return Ok(());
         }
@@ -387,7 +391,7 @@ impl IdentityWriter {
             self.count("change_restored");
             tracing::warn!(
                 identity.id = %id,
-                "A write through Kratos's admin API undid what a person had saved at the same moment; it is written back"
+                "A write through Kratos's admin API undid a change that the visitor saved at the same moment; Vestibule restores the change"
             );
         }
         let mut puts = finding.restore;
@@ -400,7 +404,7 @@ impl IdentityWriter {
             self.count("repeated");
             tracing::warn!(
                 identity.id = %id,
-                "Something that read an identity before Vestibule wrote to it has written it back; it is written again"
+                "A concurrent save has undone a write into an identity; Vestibule repeats the write"
             );
         }
         puts.extend(undone);
@@ -415,7 +419,7 @@ impl IdentityWriter {
         self.patch(id, &identity, &puts, true).await
     }
 
-    /// The operator decides: the refusal is lifted, and the identity stays as it is.
+    /// Lifts the refusal, because an operator activated the account. The identity stays as it is.
     async fn lift_for_an_operator(&self, id: Uuid) -> Result<(), WriteError> {
         let now = self.clock.now();
         let in_force = self.store.late_refusals_of(id).await?;
@@ -437,7 +441,7 @@ impl IdentityWriter {
         Ok(())
     }
 
-    /// Verifies an identity whose refusal is in force, although the planned verifications are done.
+    /// Schedules a verification of an identity whose refusal is in force, although the planned verifications are done.
     pub async fn verify_refused(&self, id: Uuid, at: Timestamp) -> Result<(), store::Error> {
         if self.store.identity_writes(id).await?.is_some() {
             return self.store.verify_identities(&[id], at).await;
@@ -459,7 +463,7 @@ impl IdentityWriter {
     }
 }
 
-/// Whether a save has written back the state from before the account was deactivated.
+/// Returns whether a save has restored the state from before the account was deactivated.
 fn is_active_again(refusals: &[LateRefusal], identity: &Value) -> bool {
     identity["state"] == "active"
         && refusals

@@ -1,4 +1,4 @@
-//! What runs beside the calls of Kratos: deliveries, look-ups, reconciliation, retention, verifications.
+//! Background jobs: deliveries, look-ups, reconciliation, retention, verifications.
 
 pub mod dispatcher;
 pub mod identity_verifier;

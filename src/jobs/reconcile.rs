@@ -1,4 +1,4 @@
-//! Kratos's identities beside what we have seen: whom nobody told of, and who is gone.
+//! Reconciliation: compares Kratos's identities with what was delivered. Finds missing and deleted identities.
 
 mod checkpoint;
 mod cutoff;
@@ -28,46 +28,47 @@ pub use cutoff::record_first_seen;
 pub use error::Error;
 pub use report::{Progress, Report};
 
-/// The name of the turn.
+/// The name of the lock.
 const TURN: &str = "reconcile";
 
-/// What reconciling needs.
+/// What reconciliation needs.
 pub struct Deps {
-    /// Where deliveries are kept.
+    /// Stores deliveries.
     pub store: Arc<dyn Store>,
-    /// The way to Kratos's identities.
+    /// The client of Kratos's admin API.
     pub identities: KratosAdmin,
-    /// The plans of the settings.
+    /// The subscriptions of the settings.
     pub plans: Vec<Subscription>,
     /// The lists of the settings.
     pub lists: Arc<Lists>,
-    /// Wakes the worker.
+    /// Wakes the dispatcher.
     pub stored: Arc<Notify>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// Where findings are counted.
+    /// The metrics that count findings.
     pub metrics: Arc<Metrics>,
 }
 
-/// How it is done.
+/// The options of a round.
 #[derive(Clone, Copy, Debug)]
 pub struct RoundOptions {
-    /// Accounts made from then on are delivered to all plans; `None` leaves the past alone.
+    /// Accounts created from this time on are delivered to all subscriptions. `None`: only accounts that are newer
+    /// than the database and the subscription.
     pub since: Option<Timestamp>,
-    /// So many identities are looked at in a second.
+    /// How many identities are compared in a second.
     pub per_second: u32,
-    /// Only look.
+    /// Only report, and change nothing.
     pub dry_run: bool,
-    /// Believe Kratos even if it knows none of many that we know.
+    /// Erase data even if Kratos has none of many stored identities.
     pub believe_all_gone: bool,
 }
 
-/// Reconciles.
+/// Compares Kratos's identities with what was delivered.
 pub struct Reconciler {
     store: Arc<dyn Store>,
     identities: KratosAdmin,
     plans: Vec<Subscription>,
-    /// The names of those that it cannot decide about.
+    /// The names of subscriptions that reconciliation cannot decide about.
     left_out: Vec<String>,
     lists: Arc<Lists>,
     stored: Arc<Notify>,
@@ -77,7 +78,7 @@ pub struct Reconciler {
     holder: Uuid,
 }
 
-/// One round under way.
+/// A round in progress.
 struct Round<'a> {
     reconciler: &'a Reconciler,
     witness: &'a dyn Progress,
@@ -85,19 +86,20 @@ struct Round<'a> {
     past: Past,
     turn: Option<NamedLock<'a>>,
     report: Report,
-    /// Whether this is the Kratos that we know: it has an identity of which we have heard before.
+    /// Whether this Kratos is the right one: it has an identity with stored data.
     saw_known_identity: bool,
 }
 
 impl Reconciler {
-    /// Reconciles for those of the plans that new identities are for.
+    /// Reconciles the subscriptions to `identity.created`.
     #[must_use]
     pub fn new(knows: Deps, wishes: RoundOptions) -> Self {
         let of_new_identities = knows
             .plans
             .into_iter()
             .filter(|plan| plan.events.contains(&Event::IdentityCreated));
-        // Of an account without a delivery it cannot be told whether its `post` decided against one.
+        // For a subscription that reads the flow, a missing delivery may be intended: its `post` may have decided
+        // against a delivery.
         let (plans, left_out): (Vec<Subscription>, Vec<Subscription>) =
             of_new_identities.partition(Subscription::is_decided_by_the_identity);
         Self {
@@ -114,7 +116,7 @@ impl Reconciler {
         }
     }
 
-    /// Looks at every identity once. A round that was interrupted goes on where it was.
+    /// Compares every identity once. A round that was interrupted is continued.
     pub async fn round(&self, witness: &dyn Progress) -> Result<Report, Error> {
         let turn = if self.wishes.dry_run {
             None
@@ -126,8 +128,8 @@ impl Reconciler {
             witness.left_out(plan);
             tracing::warn!(
                 plan,
-                "Plan `{plan}` is left out of the reconciliation: its `when` reads `flow`, `request` or `method`, which only a hook \
-                 knows, so it cannot be told which identities it is for"
+                "Reconciliation leaves out the subscription `{plan}`: its `when` reads `flow`, `request` or `method`, which only \
+                 a hook has"
             );
         }
         let past = Past::of(&*self.store, &self.clock, &self.plans, self.wishes.since).await?;
@@ -144,18 +146,18 @@ impl Reconciler {
         let report = round.report;
         if !self.wishes.dry_run {
             report.count(&self.metrics);
-            // If it cannot be ended, the turn ends by itself.
+            // If the release fails, the lock expires.
             let _ = self.release_lock().await;
         }
         done.map(|()| report)
     }
 
-    /// Ends the turn of a round that was cut off, so that the next need not wait.
+    /// Releases the lock of an interrupted round, so that the next round does not have to wait.
     pub async fn release_lock(&self) -> Result<(), store::Error> {
         self.store.release_lock(TURN, self.holder).await
     }
 
-    /// Waits as long as looking at `number` identities takes, since it began.
+    /// Waits for the time that `number` identities take at the permitted rate, counted from `began`.
     async fn pause(&self, began: Timestamp, number: usize) {
         let pause = Duration::from_secs(number as u64) / self.wishes.per_second.max(1);
         self.clock.sleep_until(saturating_add(began, pause)).await;
@@ -168,7 +170,7 @@ impl Round<'_> {
             self.began_at = checkpoint.began_at;
             tracing::info!(
                 began_at = %self.began_at,
-                "A reconciliation that was interrupted goes on"
+                "Continuing an interrupted reconciliation"
             );
             checkpoint.place
         });
@@ -182,7 +184,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Goes on only while it is our turn.
+    /// Extends the lock. An error if another instance holds the lock.
     async fn hold(&mut self) -> Result<(), Error> {
         match &mut self.turn {
             Some(turn) => turn.hold().await?.then_some(()).ok_or(Error::Busy),

@@ -1,4 +1,4 @@
-//! What is settled is deleted after a while, in small steps.
+//! Retention: deletes old records in small steps.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,20 +11,21 @@ use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::store::lock::NamedLock;
 use crate::store::{Error, Store};
 
-/// Not while everything starts.
+/// The first round begins after this time, so that it does not run during the start.
 const FIRST_AFTER: Duration = Duration::from_mins(1);
-/// The pause between two rounds.
+/// The time between two rounds.
 const EVERY: Duration = Duration::from_hours(1);
-/// So much is deleted by one statement, so that nobody waits long for it.
+/// How many rows one statement deletes. A small number keeps waits of other writers short.
 const STEP: u32 = 500;
-/// Between two steps others write.
+/// The pause between two steps, in which other writers write.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long the journal's ended entries and reservations can still be told to a late `post`.
+/// How long ended pending sign-ups and reservations are kept for a late `post`.
 const AFTER_A_FLOW: Duration = Duration::from_hours(24);
-/// The fact: of accounts that were made before, it is not known any more what was delivered.
+/// The name of the property that holds the retention horizon: deliveries of accounts created before it may have been
+/// deleted.
 const RETENTION_HORIZON: &str = "forgotten_before";
 
-/// Deletes what has been kept long enough.
+/// Deletes records whose retention time is over.
 pub struct Retention {
     store: Arc<dyn Store>,
     deliveries: Duration,
@@ -34,18 +35,18 @@ pub struct Retention {
     holder: Uuid,
 }
 
-/// What one round has deleted.
+/// How many records one round has deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deleted {
-    /// Deliveries that had arrived or were discarded.
+    /// Delivered and discarded deliveries.
     pub deliveries: u64,
     /// Decisions.
     pub decisions: u64,
-    /// Ended entries of the journal, and reservations.
+    /// Ended pending sign-ups, and reservations.
     pub ended: u64,
 }
 
-/// What is deleted.
+/// What a step deletes.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Deliveries,
@@ -54,7 +55,7 @@ enum Kind {
 }
 
 impl Retention {
-    /// Keeps deliveries and decisions for so long.
+    /// Keeps deliveries and decisions for these times.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -72,14 +73,14 @@ impl Retention {
         }
     }
 
-    /// Deletes every hour until `stop` is done, which ends it at once.
+    /// Deletes every hour until `stop` completes. Then the current round ends immediately.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
         tokio::select! {
             biased;
             () = stop => {}
             () = self.run_loop() => {}
         }
-        // Of a round that was cut off. If it cannot be ended, it ends by itself.
+        // Releases the lock of a round that was interrupted. If the release fails, the lock expires.
         let _ = self.store.release_lock(TURN, self.holder).await;
     }
 
@@ -95,23 +96,18 @@ impl Retention {
                         decisions,
                         ended,
                     } = deleted;
-                    tracing::info!(
-                        deliveries,
-                        decisions,
-                        ended,
-                        "Deleted what has been kept long enough"
-                    );
+                    tracing::info!(deliveries, decisions, ended, "Deleted old records");
                 }
                 Ok(_) => {}
                 Err(error) => tracing::error!(
                     error = %error.error_chain(),
-                    "What has been kept long enough could not be deleted; it is tried again in an hour"
+                    "Old records could not be deleted; next attempt in an hour"
                 ),
             }
         }
     }
 
-    /// Deletes all that has been kept long enough by now. `None` if another instance is at it.
+    /// Deletes all records whose retention time is over. `None` if another instance is deleting.
     pub async fn round(&self) -> Result<Option<Deleted>, Error> {
         let turn = NamedLock::take(&*self.store, &self.clock, TURN, self.holder).await?;
         let Some(mut turn) = turn else {
@@ -154,17 +150,18 @@ impl Retention {
 
 const TURN: &str = "retention";
 
-/// Of accounts that were made before, it is not known any more what was delivered.
+/// Returns the retention horizon: deliveries of accounts created before this time may have been deleted.
 pub async fn retention_horizon(store: &dyn Store) -> Result<Option<Timestamp>, Error> {
     let get_property = store.get_property(RETENTION_HORIZON).await?;
     Ok(get_property.and_then(|get_property| get_property.parse().ok()))
 }
 
-/// Moves that moment, only ever forwards: what was once forgotten stays so, however long things are kept from now on. It
-/// stands there before anything is deleted, so that nobody takes what is deleted for missing.
+/// Moves the retention horizon, and only forward. Deleted records stay deleted, even if the operator extends the
+/// retention time. The horizon is stored before anything is deleted, so that reconciliation does not report deleted
+/// records as missing.
 async fn move_forgotten_before(store: &dyn Store, before: Timestamp) -> Result<(), Error> {
-    let there = retention_horizon(store).await?;
-    if there.is_none_or(|there| there < before) {
+    let stored = retention_horizon(store).await?;
+    if stored.is_none_or(|stored| stored < before) {
         let before = before.to_rfc3339();
         store.set_property(RETENTION_HORIZON, Some(&before)).await?;
     }
@@ -183,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_before_the_beginning_is_the_beginning() {
+    fn a_time_before_the_earliest_timestamp_is_the_earliest_timestamp() {
         let now = saturating_add(Timestamp::UNIX_EPOCH, Duration::from_hours(24));
         assert_eq!(
             earlier(now, Duration::from_hours(24)),

@@ -1,6 +1,6 @@
-//! What became of each sign-up without a `post`, and of what was reserved for it.
+//! The sweeper: finds the outcome of each sign-up that got no `post`, and releases unused reservations.
 //!
-//! Any number of instances may sweep one database: a flow is leased to the instance that looks it up.
+//! Any number of instances can sweep one database: a flow is leased to the instance that looks it up.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -27,61 +27,64 @@ use crate::model::reservation::ReleaseReason;
 use crate::store::attribution::attribute;
 use crate::store::{self, FlowState, PendingEnd, Store, WriteSet};
 
-/// So many flows are looked up side by side.
+/// How many flows are looked up in parallel.
 const AT_ONCE: usize = 8;
-/// So many are leased at a time.
+/// How many flows are leased together.
 const PAGE: u32 = 64;
-/// So many flows are looked up because of an unreadable `post` before planned look-ups have their turn again. Few, because
-/// their calls wait for each other.
+/// How many flows are looked up because of an unreadable `post` before planned look-ups continue. The number is small,
+/// because the calls of urgent look-ups wait for each other.
 const URGENT_PAGE: u32 = 4;
-/// So many calls to Kratos's admin API begin in a second because of unreadable `post` calls. Each instance has this limit.
+/// How many calls to Kratos's admin API begin in a second because of unreadable `post` calls. Each instance has this
+/// limit.
 pub const URGENT_CALLS_PER_SECOND: usize = 10;
-/// Longer than looking up a page of them can take. Not whole seconds, so that a lease can be told from a scheduled look-up.
+/// The length of a lease. A lease is longer than the look-ups of a page. The length is not whole seconds, so that a
+/// lease differs from a scheduled look-up.
 const LEASE: Duration = Duration::from_millis(300_001);
-/// How often to look for new sign-ups, unused reservations, and what other instances have left behind. Not longer than the first
-/// look-up after an acceptance.
+/// How often to check for new sign-ups, unused reservations, and unfinished work of other instances. Must not be
+/// longer than the first look-up after an acceptance.
 const SWEEP_AGAIN: Duration = Duration::from_secs(5);
-/// Not every unreadable `post` starts look-ups of everything, because a visitor can cause them.
+/// The minimum time between two look-ups of all recent sign-ups. Visitors can cause unreadable `post` calls, so not
+/// each of these calls starts a look-up.
 const MIN_SWEEP_NOW_INTERVAL: Duration = Duration::from_secs(5);
-/// An unreadable `post` is about a sign-up that was accepted since then.
+/// An unreadable `post` belongs to a sign-up that was accepted within this time.
 const UNREADABLE_POST_IS_ABOUT: TimeDelta = TimeDelta::minutes(5);
 
-/// Looks pending sign-ups up and releases unused reservations.
+/// Looks up pending sign-ups, and releases unused reservations.
 pub struct Sweeper {
-    /// Where they are.
+    /// Stores pending sign-ups and reservations.
     pub store: Arc<dyn Store>,
-    /// Finds identities; without it reservations are only released by time.
+    /// Finds identities. Without a look-up, reservations are only released by time.
     pub lookup: Option<Lookup>,
-    /// The same for the look-ups because of an unreadable `post`: its calls wait for [`URGENT_CALLS_PER_SECOND`].
+    /// The look-up for unreadable `post` calls. The calls of this look-up wait for [`URGENT_CALLS_PER_SECOND`].
     pub urgent_lookup: Option<Lookup>,
-    /// What follows.
+    /// Decides what follows from an outcome.
     pub follow_ups: Arc<FollowUps>,
     /// When sign-ups are looked up.
     pub times: LookupTimes,
-    /// Wakes the worker.
+    /// Wakes the dispatcher.
     pub stored: Arc<Notify>,
-    /// Asks for a look-up of all recent sign-ups.
+    /// Requests a look-up of all recent sign-ups.
     pub sweep_now: Arc<Notify>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Whether Kratos did not answer the last look-up: its first failure is reported for all.
+    /// Whether Kratos did not answer the last look-up. Only the first of several failures is logged.
     pub is_unanswered: AtomicBool,
 }
 
-/// What a look-up of one submission came to.
+/// The result of a look-up of one submission.
 enum LookedUp {
-    /// An identity came of it.
+    /// The submission has this identity.
     Found(Uuid, Value),
     /// There is no identity.
     NotFound,
-    /// Kratos did not say.
+    /// Kratos gave no usable answer.
     NoResponse,
 }
 
 impl Sweeper {
-    /// Sweeps until `stop` is done. What is under way then is done again by the next instance.
+    /// Sweeps until `stop` completes. The next instance repeats the work in progress.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
         tokio::pin!(stop);
         let mut failures = 0;
@@ -91,7 +94,7 @@ impl Sweeper {
                 may_sweep_now = saturating_add(self.clock.now(), MIN_SWEEP_NOW_INTERVAL);
                 sweeps_now = !self.look_up_all_now().await;
             }
-            // A defect in one flow must not end the sweeping of all others.
+            // A panic in one flow must not end the sweeping of all others.
             let sweep = AssertUnwindSafe(self.sweep()).catch_unwind();
             let swept = tokio::select! {
                 biased;
@@ -105,10 +108,10 @@ impl Sweeper {
             } else {
                 let error = match swept {
                     Ok(Err(error)) => error.error_chain(),
-                    _ => "it panicked".to_owned(),
+                    _ => "the sweep panicked".to_owned(),
                 };
                 failures += 1;
-                tracing::error!(error, "Pending sign-ups cannot be looked through");
+                tracing::error!(error, "Pending sign-ups cannot be looked up");
                 next_try(&Schedule::DATABASE, failures, now, 0.5)
             };
             let next = if sweeps_now {
@@ -125,32 +128,34 @@ impl Sweeper {
         }
     }
 
-    /// An account was made by an unreadable `post`: it came of one of the recent sign-ups.
+    /// Schedules look-ups of all recent sign-ups, because an unreadable `post` reported the account of one of them.
+    /// Returns `false` if the database failed.
     async fn look_up_all_now(&self) -> bool {
         let now = self.clock.now();
         let since = now - UNREADABLE_POST_IS_ABOUT;
         match self.store.look_up_all_now(now, since).await {
-            // They were looked up a moment ago, or are soon.
+            // The recent sign-ups were looked up shortly before, or will be soon.
             Ok(0) => true,
             Ok(flows) => {
                 tracing::warn!(flows, "Looking up {flows} recent sign-ups without a `post`");
                 true
             }
             Err(error) => {
-                tracing::error!(error = %error.error_chain(), "Pending sign-ups cannot be looked through");
+                tracing::error!(error = %error.error_chain(), "Pending sign-ups cannot be looked up");
                 false
             }
         }
     }
 
-    /// Does what is due, and returns when to come again.
+    /// Processes what is due, and returns when to sweep again.
     async fn sweep(&self) -> Result<Timestamp, store::Error> {
-        // Time goes on meanwhile, and what becomes due then must not wait for longer.
+        // The time is taken before the work. What becomes due during the work then waits no longer than usual.
         let again = self.times.after_acceptance[0].min(SWEEP_AGAIN);
         let again = saturating_add(self.clock.now(), again);
         self.process_planned().await?;
         self.release_unused().await?;
-        // One page, so that these look-ups, which are limited, do not delay the rest for long.
+        // Only one page is processed, because the calls of urgent look-ups are limited. More pages would delay the
+        // rest.
         self.process_page(LookupKind::Urgent, URGENT_PAGE).await?;
         let next = self.store.next_lookup().await?;
         Ok(next.map_or(again, |next| next.min(again)))
@@ -161,7 +166,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Looks some flows up. `false`: none was due.
+    /// Looks up a page of flows. Returns `false` if no flow was due.
     async fn process_page(&self, kind: LookupKind, page: u32) -> Result<bool, store::Error> {
         let now = self.clock.now();
         let flows = self.store.lease_flows(kind, now, LEASE, page).await?;
@@ -194,7 +199,8 @@ impl Sweeper {
             let all = state.pending.iter().rev();
             all.filter(|one| one.state != PendingState::Attributed)
         };
-        // One look-up by our `external_id` is for all submissions of the flow: the identity is younger than the first.
+        // One look-up by Vestibule's `external_id` covers all submissions of the flow, because the identity is younger
+        // than the first submission.
         let mut by_guard = None;
         for one in unattributed() {
             let looked_up = match (lookup, &by_guard) {
@@ -256,8 +262,8 @@ impl Sweeper {
                 if !was_unanswered {
                     tracing::error!(
                         flow.id = %one.key.flow_id, %error,
-                        "ALARM: Kratos's admin API does not answer, so nothing is known of accepted sign-ups without a `post`; they \
-                         are looked up again with growing pauses"
+                        "ALARM: Kratos's admin API does not answer, so Vestibule cannot look up accepted sign-ups without a `post`; \
+                         look-ups are retried with growing intervals"
                     );
                 }
                 LookedUp::NoResponse
@@ -265,9 +271,9 @@ impl Sweeper {
         }
     }
 
-    /// Whether the identity can have come of this flow rather than of another one of the same visitor. Without our
-    /// `external_id` it must have the traits of the submission. Traits that a later hook has changed count only once the flow
-    /// is over, when every other flow has had its look-ups.
+    /// Returns whether the identity can belong to this flow, rather than to another flow of the same visitor. Without
+    /// Vestibule's `external_id`, the identity must have the traits of the submission. Traits that a later hook
+    /// changed count only after the end of the flow. By then, every other flow has had its look-ups.
     fn can_be_of(&self, one: &PendingSignUp, identity: &Value) -> bool {
         let has_guard_id = identity["external_id"].as_str() == Some(&guard_id(one.key.flow_id));
         let has_its_traits = fingerprint(&identity["traits"]) == one.hash.traits;
@@ -275,7 +281,7 @@ impl Sweeper {
         one.flow != Flow::Registration || has_guard_id || has_its_traits || is_over
     }
 
-    /// Whether the identity came of this flow, and not of another one of the same visitor.
+    /// Returns whether the identity is attributed to this flow, and not to another flow of the same visitor.
     async fn is_attributed_to(
         &self,
         one: &PendingSignUp,
@@ -320,7 +326,7 @@ impl Sweeper {
             return Ok(false);
         };
         if stored == 0 && resolved.too_late.is_empty() && resolved.doubt.is_none() {
-            // Its `post` has just come.
+            // The `post` has just arrived.
             return Ok(closes);
         }
         self.count("created");
@@ -331,28 +337,28 @@ impl Sweeper {
         for check in &resolved.taken_again {
             tracing::warn!(
                 flow.id = %flow_id, identity.id = %id, check,
-                "The account was found after what check `{check}` had reserved was released; it is reserved again"
+                "The account was found after the reservation of check `{check}` was released; the reservation is taken again"
             );
         }
         for check in &resolved.too_late {
             self.metrics.late_posts.inc();
             tracing::error!(
                 flow.id = %flow_id, identity.id = %id, check,
-                "ALARM: an account was found after what check `{check}` had reserved was released, and it cannot be reserved again; see \
+                "ALARM: an account was found after the reservation of check `{check}` was released, and it cannot be taken again; see \
                  `vestibule deliveries list --state abandoned`"
             );
         }
         if let Some(doubt) = resolved.doubt {
             tracing::error!(
                 flow.id = %flow_id, identity.id = %id, doubt = doubt.as_str(),
-                "ALARM: an account was found that has the traits of no accepted submission of its flow; see \
+                "ALARM: an account was found whose traits match no accepted submission of its flow; see \
                  `vestibule deliveries list --state abandoned`"
             );
         }
         Ok(closes)
     }
 
-    /// Concludes that no account came of a submission, once that is proven.
+    /// Ends a submission as without an account, once that is proven.
     async fn not_found(&self, one: &PendingSignUp) -> Result<(), store::Error> {
         if one.state != PendingState::Open {
             return Ok(());
@@ -363,7 +369,7 @@ impl Sweeper {
             Some(lookup) => lookup.can_find(one).await,
             None => false,
         };
-        // Without the guard, an identity can still be saved for as long as the flow lives.
+        // Without the guard, Kratos can save an identity until the flow expires.
         let is_certain = (one.guarded || one.flow != Flow::Registration)
             && can_be_found
             && self.times.is_conclusive(one.accepted_at, now);
@@ -388,15 +394,15 @@ impl Sweeper {
         if end == PendingEnd::Undecided {
             tracing::warn!(
                 flow.id = %flow_id, method = one.method,
-                "It cannot be found out whether an account came of an accepted sign-up; `vestibule reconcile` finds it if so"
+                "The outcome of an accepted sign-up cannot be determined; `vestibule reconcile` finds its account if there is one"
             );
         } else {
-            tracing::info!(flow.id = %flow_id, "No account came of an accepted sign-up");
+            tracing::info!(flow.id = %flow_id, "An accepted sign-up has no account");
         }
         Ok(())
     }
 
-    /// Once a registration flow is over and no account came of any of its submissions, `registration.failed` is delivered.
+    /// Delivers `registration.failed` after the end of a registration flow if none of its submissions has an account.
     async fn report_failure(&self, record: &FlowRecord) -> Result<(), store::Error> {
         let now = self.clock.now();
         if record.flow != Flow::Registration
@@ -453,7 +459,7 @@ impl Sweeper {
         }
     }
 
-    /// Stores it. `None`: something in it has changed meanwhile.
+    /// Stores the write set. `None`: a row has changed meanwhile, and nothing was stored.
     async fn write(&self, batch: &WriteSet) -> Result<Option<usize>, store::Error> {
         let stored = match self.store.write(batch).await {
             Ok(stored) => stored.len(),
@@ -478,7 +484,8 @@ impl Sweeper {
     }
 }
 
-/// Whether the identity came of another submission of the registration flow: nothing came of this one then.
+/// Returns whether the identity belongs to another submission of the registration flow. Then this submission has no
+/// identity.
 fn is_of_another(one: &PendingSignUp, id: Uuid, state: &FlowState) -> bool {
     one.flow == Flow::Registration
         && state
@@ -487,7 +494,7 @@ fn is_of_another(one: &PendingSignUp, id: Uuid, state: &FlowState) -> bool {
             .any(|other| other.key != one.key && other.identity_id == Some(id))
 }
 
-/// Whether the submission is still as it was read: during the look-up its `post` may have come.
+/// Returns whether the submission is unchanged since it was read. The `post` may have arrived during the look-up.
 fn is_still(one: &PendingSignUp, state: &FlowState) -> bool {
     state.pending.iter().any(|now| {
         now.key == one.key && now.accepted_at == one.accepted_at && now.state == one.state

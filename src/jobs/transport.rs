@@ -1,4 +1,4 @@
-//! How a delivery leaves the house: with the address and credentials of the settings in force, at the moment it goes.
+//! Sends deliveries over HTTP, with the address and credentials of the current settings.
 
 mod compensate;
 mod deferred_check;
@@ -30,52 +30,52 @@ use crate::outbound::kratos_admin::{self, KratosAdmin};
 use crate::outbound::services::client::{Answer, CallError, Services};
 use crate::store::Store;
 
-/// The longest that a receiver may take, whatever its service's timeout.
+/// The maximum duration of a request, whatever the service's timeout.
 const LONGEST: Duration = Duration::from_mins(1);
 
-/// What the courier of the program knows.
+/// What the transport needs.
 pub struct TransportDeps {
-    /// The plans of the settings.
+    /// The subscriptions of the settings.
     pub plans: Vec<Subscription>,
     /// The checks of the settings.
     pub checks: Vec<Check>,
     /// The lists of the settings.
     pub lists: Arc<Lists>,
-    /// The way to the services.
+    /// The services of the settings.
     pub services: Arc<Services>,
-    /// The way to Kratos's identities, if its admin API is known.
+    /// The writer for identities, if the settings have `kratos.admin_url`.
     pub writer: Option<Arc<IdentityWriter>>,
-    /// Where deliveries and refusals are kept.
+    /// Stores deliveries and refusals.
     pub store: Arc<dyn Store>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
 }
 
-/// Carries deliveries over HTTP.
+/// Sends deliveries over HTTP.
 pub struct HttpTransport {
     knows: TransportDeps,
     plans: BTreeMap<String, usize>,
     checks: BTreeMap<String, usize>,
-    /// The deferred questions whose half time has been reported.
+    /// The deferred checks whose half time has been reported.
     half_time: Mutex<HashSet<Uuid>>,
 }
 
 impl HttpTransport {
-    /// For the deliveries of these settings.
+    /// Returns a transport for the deliveries of these settings.
     #[must_use]
     pub fn new(knows: TransportDeps) -> Self {
-        let places = |names: Vec<&String>| {
+        let indexes = |names: Vec<&String>| {
             names
                 .into_iter()
                 .enumerate()
-                .map(|(place, name)| (name.clone(), place))
+                .map(|(index, name)| (name.clone(), index))
                 .collect()
         };
         Self {
-            plans: places(knows.plans.iter().map(|plan| &plan.name).collect()),
-            checks: places(knows.checks.iter().map(|check| &check.name).collect()),
+            plans: indexes(knows.plans.iter().map(|plan| &plan.name).collect()),
+            checks: indexes(knows.checks.iter().map(|check| &check.name).collect()),
             half_time: Mutex::default(),
             knows,
         }
@@ -93,7 +93,7 @@ impl HttpTransport {
         Some(&self.knows.checks[*self.checks.get(name)?])
     }
 
-    /// The service that a queue's deliveries go to.
+    /// Returns the service that a queue's deliveries go to.
     fn service(&self, queue: &Queue<'_>) -> Option<&str> {
         let reserve = |name: &str| self.check(name)?.reserve.as_ref();
         Some(match queue {
@@ -106,7 +106,7 @@ impl HttpTransport {
         })
     }
 
-    /// One exchange, with what every delivery carries.
+    /// Sends one request with the headers of every delivery.
     async fn send(&self, service: &str, request: &Request, id: &str) -> Result<Answer, CallError> {
         let now = self.knows.clock.now();
         let services = &self.knows.services;
@@ -135,7 +135,7 @@ impl HttpTransport {
         }
     }
 
-    /// A delivery of a plan, a confirmation or a release.
+    /// Sends a delivery of a subscription, a confirmation or a release.
     async fn send_off(&self, delivery: &Claimed, request: &Request) -> AttemptResult {
         let queue = Queue::named(&delivery.plan);
         let Some(service) = self.service(&queue) else {
@@ -148,9 +148,9 @@ impl HttpTransport {
         };
         let (judged, reason) = match (&queue, answer.status) {
             (Queue::Subscription(name), _) => self.judged(name, delivery, &answer.response),
-            // There is nothing to release.
+            // 404 and 410 mean that the service holds nothing to release.
             (Queue::Release(_), 404 | 410) => (ResponseVerdict::Delivered, None),
-            // There is nothing to confirm any more.
+            // 404 means that the service holds nothing to confirm any more.
             (Queue::Confirm(_), 404) => (ResponseVerdict::GiveUp, None),
             _ => (ResponseVerdict::ByStatus, None),
         };
@@ -173,7 +173,7 @@ impl HttpTransport {
         }
     }
 
-    /// What the plan's expressions make of an answer.
+    /// Evaluates the subscription's expressions on a response.
     fn judged(
         &self,
         plan: &str,
@@ -211,7 +211,7 @@ impl HttpTransport {
         }
     }
 
-    /// What of an answer is written into the identity.
+    /// Returns the delivery that writes values of the response into the identity.
     fn saves(&self, name: &str, delivery: &Claimed, response: &Value) -> Vec<NewDelivery> {
         let (Some(plan), Some(scene)) = (self.plan(name), &delivery.scene) else {
             return Vec::new();
@@ -241,7 +241,7 @@ impl HttpTransport {
             self.knows.clock.now(),
         );
         if let Some(reason) = failed {
-            // Kept where it can be seen, and not half written.
+            // The delivery is stored with its error and listed. Nothing is written in part.
             new.work = Err(reason);
         }
         vec![new]
@@ -287,7 +287,7 @@ fn without_answer(none: CallError) -> Attempt {
     })
 }
 
-/// `Retry-After`: seconds, or a date.
+/// Parses `Retry-After`: seconds, or a date.
 fn pause(header: &str, now: Timestamp) -> Option<Duration> {
     let header = header.trim();
     if let Ok(seconds) = header.parse() {

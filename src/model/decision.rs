@@ -1,4 +1,5 @@
-//! What was decided about a sign-up and why, without any value: "why was this person refused?"
+//! Records the decision about a sign-up and its reasons, without any value. A decision answers "why was this visitor
+//! refused?"
 
 use std::sync::Arc;
 
@@ -8,41 +9,41 @@ use uuid::Uuid;
 use crate::base::clock::Timestamp;
 use crate::kratos::Hook;
 
-/// One `pre` call's outcome.
+/// The decision of one `pre` call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// The call.
+    /// The hook of the call.
     pub hook: Hook,
-    /// The flow's id.
+    /// The id of the flow.
     pub flow_id: Uuid,
-    /// When the call came.
+    /// When the call arrived.
     pub at: Timestamp,
-    /// How long it took, in milliseconds.
+    /// The duration of the call, in milliseconds.
     pub duration_ms: u64,
     /// `admitted`, `changed` or `refused`.
     pub outcome: &'static str,
-    /// In the order of the settings file.
+    /// The results of the checks, in the order of the settings file.
     pub checks: Vec<CheckRecord>,
 }
 
-/// One check's part in it.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CheckRecord {
-    /// The check's name.
+    /// The name of the check.
     #[serde(serialize_with = "as_text")]
     pub check: Arc<str>,
-    /// `accepted`, `refused`, `unavailable`, `not_applicable`, `skipped`.
+    /// `accepted`, `refused`, `unavailable`, `not_applicable` or `skipped`.
     pub outcome: &'static str,
-    /// In what way unavailable.
+    /// The kind of unavailability.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<&'static str>,
-    /// The number of the message, if it refused.
+    /// The number of the message, if the check refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<u32>,
-    /// Whether it only watched.
+    /// Whether the check has `mode: observe`, so that its result had no effect.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub observed: bool,
-    /// How long it took, in milliseconds; left out if it was less than one.
+    /// The duration of the check, in milliseconds; left out if less than one.
     #[serde(skip_serializing_if = "is_zero")]
     pub duration_ms: u64,
 }

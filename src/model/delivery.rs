@@ -1,4 +1,4 @@
-//! pending -> leased -> delivered or abandoned.
+//! Deliveries: pending, leased, then delivered or abandoned.
 
 mod action;
 pub mod attempt;
@@ -24,7 +24,7 @@ pub use attempt::{Attempt, NoResponse, ResponseVerdict};
 pub use context::EvaluationContext;
 pub use queue::Queue;
 
-/// What became of an identity, and calls for deliveries.
+/// An event of an identity that can cause deliveries.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -35,60 +35,60 @@ pub enum Event {
     /// A profile was changed in settings.
     #[serde(rename = "identity.updated")]
     IdentityUpdated,
-    /// A password, a social sign-in or a second factor was set, changed or taken away in settings.
+    /// A password, a social sign-in or a second factor was set, changed or removed in settings.
     #[serde(rename = "credentials.changed")]
     CredentialsChanged,
-    /// An address was proved.
+    /// An address was verified.
     #[serde(rename = "identity.verified")]
     IdentityVerified,
-    /// We said yes to a registration, and no account came of it.
+    /// Vestibule accepted a registration, but no account was created.
     #[serde(rename = "registration.failed")]
     RegistrationFailed,
-    /// A check that was deferred has refused, when the account was there already.
+    /// A deferred check refused an account that exists already.
     #[serde(rename = "check.refused")]
     CheckRefused,
 }
 
-/// A plan of the settings: such identities go to such a service with such a body.
+/// A subscription of the settings: which events are sent to which service, and with which request.
 #[derive(Clone, Debug)]
 pub struct Subscription {
-    /// How settings, logs and metrics name it.
+    /// The name in settings, logs and metrics.
     pub name: String,
-    /// The events it is for.
+    /// The events of the subscription.
     pub events: Vec<Event>,
-    /// Narrows it.
+    /// A condition that limits the deliveries.
     pub when: Option<Expression>,
-    /// The request. An empty body of a verb that may have one is the default `{type, timestamp, data}`.
+    /// The request. If the method permits a body and the body is empty, the default `{type, timestamp, data}` is sent.
     pub send: request::RequestTemplate,
-    /// When it is tried again.
+    /// When a failed delivery is retried.
     pub schedule: Schedule,
-    /// How long it is tried before it is abandoned.
+    /// How long a delivery is retried before it is abandoned.
     pub keep_trying_for: Duration,
-    /// What makes an answer an arrival; by default any 2xx.
+    /// Which responses mean success; by default any 2xx.
     pub delivered: Option<Expression>,
-    /// After which answers it is not tried again; 410 always is one.
+    /// Which responses mean that the delivery is abandoned; 410 always does.
     pub give_up: Option<Expression>,
-    /// What of the answer is written into the identity.
+    /// The values of the response that are written into the identity.
     pub save: Vec<Save>,
 }
 
 /// One entry of `save`.
 #[derive(Clone, Debug)]
 pub struct Save {
-    /// `["metadata_admin", "crm_id"]`.
+    /// The path of the value: `["metadata_admin", "crm_id"]`.
     pub path: Vec<String>,
-    /// What is put there.
+    /// The value.
     pub value: JsonTemplate,
 }
 
 impl Subscription {
-    /// Whether the answer is read by an expression, for which a [`EvaluationContext`] must be kept.
+    /// Returns whether an expression reads the response. Then an [`EvaluationContext`] must be stored.
     #[must_use]
     pub fn reads_the_answer(&self) -> bool {
         self.delivered.is_some() || self.give_up.is_some() || !self.save.is_empty()
     }
 
-    /// Whether one of its expressions reads a name that begins with this root.
+    /// Returns whether one of the expressions reads this variable.
     #[must_use]
     pub fn reads(&self, root: Variable) -> bool {
         let conditions = [&self.when, &self.delivered, &self.give_up];
@@ -101,92 +101,92 @@ impl Subscription {
                 .any(|one| one.reads(root))
     }
 
-    /// Whether its `when` can be told from the identity alone, as an identity of Kratos's admin API is: by what flow it came, and
-    /// with which request, is not known there.
+    /// Returns whether `when` can be evaluated with an identity of Kratos's admin API alone. The admin API does not
+    /// return the flow, the request and the method.
     #[must_use]
     pub fn is_decided_by_the_identity(&self) -> bool {
-        let untold = [Variable::Flow, Variable::Request, Variable::Method];
+        let hook_only = [Variable::Flow, Variable::Request, Variable::Method];
         self.when
             .as_ref()
-            .is_none_or(|when| !untold.into_iter().any(|root| when.reads(root)))
+            .is_none_or(|when| !hook_only.into_iter().any(|root| when.reads(root)))
     }
 }
 
-/// A delivery on its way into the store.
+/// A delivery that is not stored yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewDelivery {
-    /// Time-ordered (UUID v7); also the `Idempotency-Key` of every attempt.
+    /// The id, time-ordered (UUID v7); also the `Idempotency-Key` of every attempt.
     pub id: Uuid,
-    /// The plan's name, or another [`Queue`].
+    /// The name of the subscription or of another [`Queue`].
     pub plan: String,
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// Unique together with the plan: the identity's id for `identity.created`, the trigger id for all others.
+    /// Unique together with the queue: the identity's id for `identity.created`, the trigger id for all other events.
     pub unique_key: String,
-    /// Whom it is about; all zeros if no identity came of it.
+    /// The identity; all zeros if there is no identity.
     pub identity_id: Uuid,
-    /// What is to be done; `Err` holds why it could not be built (then it is stored as abandoned).
+    /// The action. `Err` is the reason why the request could not be built; then the delivery is stored as abandoned.
     pub work: Result<Action, String>,
-    /// What expressions about the answer may read.
+    /// The variables for expressions that read the response.
     pub scene: Option<EvaluationContext>,
-    /// When it came into being.
+    /// When the delivery was created.
     pub created_at: Timestamp,
-    /// When it is tried first.
+    /// When the first attempt is due.
     pub due_at: Timestamp,
-    /// When it is abandoned if it has not arrived.
+    /// When the delivery is abandoned if it has not succeeded.
     pub keep_trying_until: Timestamp,
 }
 
-/// A delivery that a worker holds.
+/// A delivery that a dispatcher has leased.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claimed {
-    /// Its id.
+    /// The id.
     pub id: Uuid,
-    /// Its plan's name, or another [`Queue`].
+    /// The name of the subscription or of another [`Queue`].
     pub plan: String,
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// Whom it is about; all zeros if no identity came of it.
+    /// The identity; all zeros if there is no identity.
     pub identity_id: Uuid,
-    /// What is to be done.
+    /// The action.
     pub work: Action,
-    /// What expressions about the answer may read.
+    /// The variables for expressions that read the response.
     pub scene: Option<EvaluationContext>,
-    /// Which try this is, counted from 1; only the holder of this try may settle it.
+    /// The number of the attempt, counted from 1. Only the holder of this attempt can settle it.
     pub attempt: u32,
-    /// When it came into being.
+    /// When the delivery was created.
     pub created_at: Timestamp,
-    /// When it is abandoned if it has not arrived.
+    /// When the delivery is abandoned if it has not succeeded.
     pub keep_trying_until: Timestamp,
 }
 
-/// What follows from one try.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It arrived.
+    /// The delivery succeeded.
     Delivered,
-    /// It is tried again then.
+    /// The delivery is retried at this time.
     RetryAt(Timestamp),
-    /// It is kept, to be looked at.
+    /// The delivery is abandoned: kept, listed, and not retried automatically.
     Abandoned,
 }
 
-/// Where a delivery stands.
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Waiting for its time, or held by a worker.
+    /// Waits until it is due, or is leased by a dispatcher.
     Pending,
-    /// Arrived.
+    /// Delivered.
     Delivered,
-    /// Given up; kept until somebody retries or discards it.
+    /// Given up. The delivery is kept until an operator retries or discards it.
     Abandoned,
-    /// Not to be delivered any more: somebody said so, or the identity is gone.
+    /// Not delivered any more: an operator discarded the delivery, or the identity was deleted.
     Discarded,
 }
 
 impl Event {
-    /// Every event there is.
+    /// All events.
     pub const ALL: [Self; 6] = [
         Self::IdentityCreated,
         Self::IdentityUpdated,
@@ -196,7 +196,7 @@ impl Event {
         Self::CheckRefused,
     ];
 
-    /// As the settings file, the default body and the store write it.
+    /// Returns the name in the settings file, the default body and the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -209,7 +209,7 @@ impl Event {
         }
     }
 
-    /// The event of that name.
+    /// Returns the event with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event| event.as_str() == name)
@@ -217,7 +217,7 @@ impl Event {
 }
 
 impl State {
-    /// Every state there is.
+    /// All states.
     pub const ALL: [Self; 4] = [
         Self::Pending,
         Self::Delivered,
@@ -225,7 +225,7 @@ impl State {
         Self::Discarded,
     ];
 
-    /// As the command line and the store write it.
+    /// Returns the name on the command line and in the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -236,7 +236,7 @@ impl State {
         }
     }
 
-    /// The state of that name.
+    /// Returns the state with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
@@ -255,7 +255,7 @@ impl fmt::Display for State {
     }
 }
 
-/// An id that is larger than all earlier ones.
+/// Returns an id that is larger than all earlier ones.
 #[must_use]
 pub fn time_ordered_id(now: Timestamp) -> Uuid {
     let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
@@ -263,7 +263,7 @@ pub fn time_ordered_id(now: Timestamp) -> Uuid {
     Uuid::new_v7(moment)
 }
 
-/// Larger than every id of an earlier millisecond, and smaller than all others.
+/// Returns an id that is larger than every id of an earlier millisecond, and smaller than all others.
 #[must_use]
 pub fn first_id_of(moment: Timestamp) -> Uuid {
     let milliseconds = u64::try_from(moment.timestamp_millis()).unwrap_or(0);

@@ -1,8 +1,8 @@
-//! What was written into an identity through Kratos's admin API, and whether it is still there.
+//! Records writes into identities through Kratos's admin API, and checks whether they still hold.
 //!
-//! Kratos reads, changes and writes whole rows without a lock. So a settings request that began before a write through the
-//! admin API undoes it, and the write itself can undo what a person saved at that moment. Each write is therefore verified
-//! for some hours.
+//! Kratos reads, changes and writes whole rows without a lock. So a settings request that began before a write through
+//! the admin API undoes the write. The write can also undo what a visitor saved at that moment. Each write is
+//! therefore verified for some hours.
 
 use std::time::Duration;
 
@@ -22,17 +22,17 @@ pub const VERIFY_AFTER: [Duration; 6] = [
     Duration::from_hours(2),
     Duration::from_hours(3),
 ];
-/// How long after the end of a write a `post` can still be of a save that the write undid.
+/// How long after the end of a write a `post` can belong to a save that the write undid.
 const POST_AFTER_WRITE: Duration = Duration::from_mins(1);
-/// A write without an answer has ended by then.
+/// After this time, a write without an answer has ended.
 const LONGEST_WRITE: Duration = Duration::from_mins(2);
 /// How long a write waits for the `post` of settings calls, counted from the first `pre`.
 pub const MAX_SETTINGS_WAIT: Duration = Duration::from_mins(1);
-/// After so long without a `post`, a settings call is forgotten and the next `pre` counts as the first. The time between the
-/// two limits belongs to writes, whatever a person sends.
+/// After this time without a `post`, a settings call is forgotten, and the next `pre` counts as the first. Writes
+/// happen between the two limits, whatever a visitor sends.
 pub const SETTINGS_FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 
-/// Where checks leave their marks.
+/// The path of the marks of checks.
 const MARKS: [&str; 2] = ["metadata_admin", "vestibule"];
 
 /// All writes into one identity that are still verified.
@@ -42,13 +42,13 @@ pub struct IdentityWrites {
     pub identity_id: Uuid,
     /// The writes, oldest first.
     pub writes: Vec<Write>,
-    /// From when on [`VERIFY_AFTER`] counts.
+    /// The start time for [`VERIFY_AFTER`].
     pub written_at: Timestamp,
     /// How many of the planned verifications are done.
     pub verified: usize,
-    /// The next verification, or the end of a lease.
+    /// When the next verification is due, or when a lease ends.
     pub verify_at: Timestamp,
-    /// What people saved in settings since the oldest write began, oldest first.
+    /// The changes that visitors saved in settings since the oldest write began, oldest first.
     pub saved: Vec<SavedChange>,
 }
 
@@ -57,12 +57,12 @@ pub struct IdentityWrites {
 pub struct Write {
     /// When the request was about to be sent.
     pub began_at: Timestamp,
-    /// When its answer had come. `None` if no answer came.
+    /// When the answer arrived. `None` if no answer arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// What it wrote.
+    /// The fields that the PATCH changed.
     pub fields: Vec<FieldChange>,
-    /// Whether it repeats another one, or writes a person's change back.
+    /// Whether the write repeats another write, or restores a visitor's change.
     #[serde(default)]
     pub is_repair: bool,
 }
@@ -70,43 +70,44 @@ pub struct Write {
 /// One field of a [`Write`]; `None` means that the field is absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FieldChange {
-    /// `["metadata_admin", "crm_id"]`.
+    /// The path of the field: `["metadata_admin", "crm_id"]`.
     pub path: Vec<String>,
-    /// What was there before.
+    /// The value before the write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Value>,
-    /// What was written.
+    /// The written value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Value>,
 }
 
-/// A change that a person saved in settings, as `post` reports it.
+/// A change that a visitor saved in settings, as `post` reports it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedChange {
     /// When `post` arrived.
     pub saved_at: Timestamp,
-    /// `traits` and `metadata_public` as they were.
+    /// `traits` and `metadata_public` before the change.
     pub previous: Value,
-    /// The same as they were saved.
+    /// `traits` and `metadata_public` after the change.
     pub identity: Value,
 }
 
-/// What a look at the identity shows.
+/// The result of comparing an identity with the writes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Finding {
-    /// To be written again: the identity has the values from before the writes.
+    /// Fields to write again: the identity has the values from before the writes.
     pub undone: Vec<FieldWrite>,
-    /// To be written back: a write undid what the person had saved.
+    /// Fields to restore: a write undid what the visitor had saved.
     pub restore: Vec<FieldWrite>,
-    /// Whether some field has a third value, or only a part is as before. It may be an operator's, so it stays.
+    /// Whether a field has a third value, or only some fields have their earlier values. An operator may have made
+    /// this change, so Vestibule keeps it.
     pub left_alone: bool,
 }
 
 impl Write {
-    /// A write of these values into this identity.
+    /// Returns the record of a write of these values into this identity.
     #[must_use]
     pub fn new(identity: &Value, puts: &[FieldWrite], now: Timestamp) -> Self {
-        // The state is not compared here: it belongs to the refusals in force, and else to the operator.
+        // The state is not compared here. The refusals in force decide the state, and otherwise the operator.
         let fields = puts
             .iter()
             .filter(|put| put.path != ["state"])
@@ -125,7 +126,7 @@ impl Write {
 }
 
 impl IdentityWrites {
-    /// No write yet.
+    /// Returns a record without writes.
     #[must_use]
     pub fn new(identity_id: Uuid, now: Timestamp) -> Self {
         Self {
@@ -138,7 +139,7 @@ impl IdentityWrites {
         }
     }
 
-    /// Adds a write; its verifications begin anew.
+    /// Adds a write, and restarts the verifications.
     pub fn add(&mut self, write: Write) {
         self.written_at = write.began_at;
         self.verified = 0;
@@ -146,20 +147,20 @@ impl IdentityWrites {
         self.verify_at = saturating_add(self.written_at, VERIFY_AFTER[0]);
     }
 
-    /// The newest write has its answer.
+    /// Records that the newest write has its answer.
     pub fn ended(&mut self, now: Timestamp) {
         if let Some(newest) = self.writes.last_mut() {
             newest.ended_at = Some(now);
         }
     }
 
-    /// How many writes repeated others.
+    /// Returns the number of writes that are repairs.
     #[must_use]
     pub fn repairs(&self) -> usize {
         self.writes.iter().filter(|write| write.is_repair).count()
     }
 
-    /// What Vestibule noted about deferred and refused checks is not verified any more.
+    /// Excludes the marks of deferred and refused checks from further verification.
     pub fn forget_marks(&mut self) {
         for write in &mut self.writes {
             write
@@ -168,13 +169,14 @@ impl IdentityWrites {
         }
     }
 
-    /// Keeps this many of the newest.
+    /// Keeps only the newest writes.
     pub fn drop_oldest(&mut self, keep: usize) {
         let surplus = self.writes.len().saturating_sub(keep);
         self.writes.drain(..surplus);
     }
 
-    /// When the next planned verification is due, after one more was done `now`. `None` after the last.
+    /// Returns the next planned verification and its number, if the latest verification was done `now`. `None` after
+    /// the last.
     #[must_use]
     pub fn next_verification(&self, now: Timestamp) -> Option<(usize, Timestamp)> {
         VERIFY_AFTER
@@ -184,7 +186,7 @@ impl IdentityWrites {
             .find(|(_, at)| *at > now)
     }
 
-    /// Compares the identity with what was written.
+    /// Compares the identity with the writes.
     #[must_use]
     pub fn compare(&self, identity: &Value) -> Finding {
         let mut finding = Finding {
@@ -192,7 +194,7 @@ impl IdentityWrites {
             ..Finding::default()
         };
         for (index, write) in self.writes.iter().enumerate() {
-            // While no answer has come, the delivery itself is tried again.
+            // Without an answer, the delivery itself is retried.
             if write.ended_at.is_none() {
                 continue;
             }
@@ -203,8 +205,8 @@ impl IdentityWrites {
                     .flat_map(|write| &write.fields)
                     .any(|other| overlap(&other.path, &field.path))
             };
-            // A save sets the traits to what the form held, and writes all else back as it was read: every field of a write,
-            // or none.
+            // A save sets the traits to the values of the form, and restores everything else as it was read. So a save
+            // undoes every other field of a write, or none.
             let (traits, rest): (Vec<&FieldChange>, Vec<&FieldChange>) = write
                 .fields
                 .iter()
@@ -244,13 +246,14 @@ impl IdentityWrites {
         finding
     }
 
-    /// Whether a field is as it was before one of the writes, and not because the person changed what was written.
+    /// Returns whether a field has its value from before one of the writes, unless the visitor changed the written
+    /// value.
     fn is_undone(&self, field: &FieldChange, write: &Write, identity: &Value) -> bool {
         self.was_before(&field.path, value_at(identity, &field.path))
             && !self.was_seen_and_changed(field, write)
     }
 
-    /// Whether one of the writes found this value at this place.
+    /// Returns whether one of the writes replaced this value at this path.
     fn was_before(&self, path: &[String], value: Option<&Value>) -> bool {
         self.writes
             .iter()
@@ -258,7 +261,7 @@ impl IdentityWrites {
             .any(|field| field.path == path && same_option(field.before.as_ref(), value))
     }
 
-    /// Whether the person had the written value in the form and saved another one.
+    /// Returns whether the visitor saw the written value in the form and saved another one.
     fn was_seen_and_changed(&self, field: &FieldChange, write: &Write) -> bool {
         self.saved.iter().any(|saved| {
             saved.saved_at >= write.began_at
@@ -267,8 +270,8 @@ impl IdentityWrites {
         })
     }
 
-    /// What to write back if a write undid a save: the traits are those from before a save whose `post` came
-    /// while the write was under way.
+    /// Returns the traits to restore if a write undid a save. A save was undone if the traits are those from before the
+    /// save, and its `post` arrived during the write.
     fn restore(&self, identity: &Value) -> Vec<FieldWrite> {
         let Some(newest) = self.saved.last() else {
             return Vec::new();
@@ -297,7 +300,8 @@ fn is_as_written(field: &FieldChange, identity: &Value) -> bool {
     same_option(value_at(identity, &field.path), field.after.as_ref())
 }
 
-/// The entries of `wanted` that differ, so that numbers that Jsonnet rounded are not written where nothing changed.
+/// Returns the members of `wanted` that differ. Members that are unchanged are not written, because Jsonnet rounds
+/// numbers.
 fn differences(now: &Value, wanted: &Value) -> Vec<FieldWrite> {
     let nothing = Map::new();
     let (now, wanted) = (
@@ -322,7 +326,7 @@ fn differences(now: &Value, wanted: &Value) -> Vec<FieldWrite> {
     changed.chain(removed).collect()
 }
 
-/// What is at this path. An empty path is the whole.
+/// Returns the value at this path. An empty path is the whole identity.
 #[must_use]
 pub fn value_at<'a>(identity: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter()
@@ -340,7 +344,8 @@ fn same_option(one: Option<&Value>, other: Option<&Value>) -> bool {
     }
 }
 
-/// Whether both are the same value, however they are written: hooks get numbers from Jsonnet, which has 64-bit floats.
+/// Returns whether both values are equal, ignoring number formats. Hooks get numbers from Jsonnet, which uses 64-bit
+/// floats.
 #[must_use]
 pub fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
@@ -376,7 +381,7 @@ mod tests {
         }
     }
 
-    /// A write at the first second that had its answer at the second one.
+    /// Records a write that began at second 1 and was answered at second 2.
     fn written(before: &Value, puts: &[FieldWrite]) -> IdentityWrites {
         let mut writes = IdentityWrites::new(Uuid::nil(), at(1));
         writes.add(Write::new(before, puts, at(1)));
@@ -407,10 +412,10 @@ mod tests {
         };
         for (admin, name, undone, left_alone) in [
             (json!({"mark": 2}), "set", vec![], false),
-            // A save that had read the row before, with the name as it was or with a new one.
+            // A save that read the row before the write, with the old name or with a new one.
             (json!({"note": 1, "other": 5}), "old", vec![0, 1, 2], false),
             (json!({"note": 1, "other": 7}), "new", vec![0, 1], true),
-            // A save that had read the row after.
+            // A save that read the row after the write.
             (json!({"mark": 2}), "new", vec![], true),
             (json!({"mark": 2}), "old", vec![], true),
             // The mark was removed.
@@ -427,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_writes_to_one_place_the_later_counts() {
+    fn of_two_writes_to_one_field_the_later_counts() {
         let mut writes = written(&json!({}), &[put("metadata_admin.note", Some(json!(1)))]);
         let between = json!({"metadata_admin": {"note": 1}});
         writes.add(Write::new(
@@ -439,7 +444,7 @@ mod tests {
         assert_eq!(
             undone(&writes, between.clone()),
             [],
-            "its answer has not come yet"
+            "the later write has no answer yet"
         );
         writes.ended(at(4));
         assert_eq!(undone(&writes, json!({"metadata_admin": {}})), []);
@@ -461,12 +466,12 @@ mod tests {
             (vec![saved(2, &old, &new)], &new, &[]),
             (vec![saved(2, &old, &new)], &old, &back),
             (vec![saved(61, &old, &new)], &old, &back),
-            // Before the write began, and long after it had ended.
+            // A save before the write began, and a save long after the write had ended.
             (vec![saved(0, &old, &new)], &old, &[]),
             (vec![saved(90, &old, &new)], &old, &[]),
-            // The person went back.
+            // The visitor reverted the change.
             (vec![saved(2, &old, &new), saved(3, &new, &old)], &old, &[]),
-            // Two changes, of which the write undid both.
+            // Two changes, both undone by the write.
             (
                 vec![
                     saved(2, &old, &json!({"name": "between"})),
@@ -492,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn verifications_follow_the_plan_until_the_last() {
+    fn verifications_follow_the_schedule_until_the_last() {
         let writes = written(&json!({}), &[]);
         let mut moments = vec![writes.verify_at];
         while let Some((_, next)) = writes.next_verification(moments[moments.len() - 1]) {
@@ -505,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_the_same_however_they_are_written() {
+    fn numbers_are_equal_in_every_format() {
         for (one, other, expected) in [
             (json!(1), json!(1.0), true),
             (

@@ -1,4 +1,5 @@
-//! A refusal of a deferred check after the account had been created: in force until it is lifted.
+//! A late refusal: a deferred check refused after the account had been created. The refusal is in force until it is
+//! lifted.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,20 +7,20 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 
-/// What a late refusal does.
+/// The effect of a late refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnLateRefusal {
-    /// The identity is made inactive and marked, and hooks refuse the person until the refusal is lifted.
+    /// The identity is deactivated and marked, and hooks refuse the visitor until the refusal is lifted.
     Deactivate,
-    /// It is written into the identity's `metadata_admin`.
+    /// The refusal is written into the identity's `metadata_admin`.
     Mark,
-    /// Only the deliveries of `check.refused` are made.
+    /// Only the deliveries of `check.refused` are stored.
     Notify,
 }
 
 impl OnLateRefusal {
-    /// As the settings and the store write it.
+    /// Returns the name in the settings and the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -29,7 +30,7 @@ impl OnLateRefusal {
         }
     }
 
-    /// The one of that name.
+    /// Returns the effect with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         [Self::Deactivate, Self::Mark, Self::Notify]
@@ -38,33 +39,36 @@ impl OnLateRefusal {
     }
 }
 
-/// A check's late refusal of an account. While one that deactivates is in force, hooks of login, recovery and settings refuse
-/// the person. While another one is in force, the check runs in settings, and its acceptance lifts the refusal.
+/// A check's late refusal of an account. While a refusal that deactivates is in force, hooks of login, recovery and
+/// settings refuse the visitor. While another refusal is in force, the check runs in settings, and its acceptance
+/// lifts the refusal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LateRefusal {
     /// The account.
     pub identity_id: Uuid,
-    /// The check's name.
+    /// The name of the check.
     pub check: String,
-    /// What it does.
+    /// The effect.
     pub effect: OnLateRefusal,
-    /// What the person reads; `None` if the check has no message of its own, or the refusal does not keep the person out.
+    /// The message for the visitor. `None` if the check has no message of its own, or if the refusal does not keep the
+    /// visitor out.
     pub message: Option<StoredMessage>,
     /// When the check refused.
     pub refused_at: Timestamp,
-    /// `state_changed_at` of the identity, on Kratos's clock, after Vestibule deactivated it. `None` until then.
+    /// `state_changed_at` of the identity, on Kratos's clock, after Vestibule deactivated the identity. `None` until
+    /// then.
     pub deactivated_at: Option<Timestamp>,
 }
 
-/// A message whose expressions are evaluated already, in every language that the settings have.
+/// A message with evaluated expressions, in every language of the settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredMessage {
     /// The number that Kratos and front ends see.
     pub id: u32,
-    /// Its name under `messages`, if it has one.
+    /// The name of the message under `messages`, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The node of the check's field, `traits.vat_number`.
+    /// The node of the check's field: `traits.vat_number`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     /// Language tag and text, in the order of the settings file.
@@ -72,14 +76,14 @@ pub struct StoredMessage {
 }
 
 impl LateRefusal {
-    /// Whether hooks refuse the person.
+    /// Returns whether hooks refuse the visitor.
     #[must_use]
     pub fn keeps_out(&self) -> bool {
         self.effect == OnLateRefusal::Deactivate
     }
 
-    /// Whether an operator has activated the account since Vestibule deactivated it. A profile save erases
-    /// `state_changed_at`, and any save can write an old value back, so only a later moment counts.
+    /// Returns whether an operator has activated the account since Vestibule deactivated it. A profile save erases
+    /// `state_changed_at`, and any save can restore an old value. So only a later time counts.
     #[must_use]
     pub fn is_overruled_by(&self, identity: &serde_json::Value) -> bool {
         let changed_at = identity["state_changed_at"]
@@ -109,12 +113,12 @@ mod tests {
         for (deactivated_at, state, changed_at, expected) in [
             (ours, "active", json!("2026-11-23T12:00:06Z"), true),
             (ours, "active", json!("2026-11-23T12:00:05Z"), false),
-            // A save wrote back what it had read before.
+            // A save restored the value that it had read before.
             (ours, "active", json!("2026-11-23T11:00:00Z"), false),
-            // A profile save erased it.
+            // A profile save erased the value.
             (ours, "active", json!(null), false),
             (ours, "inactive", json!("2026-11-23T12:00:06Z"), false),
-            // Kratos refused the write: there is nothing to compare with.
+            // Kratos refused the write, so there is no time to compare with.
             (None, "active", json!("2026-11-23T12:00:06Z"), false),
         ] {
             let identity = json!({"state": state, "state_changed_at": changed_at});

@@ -1,23 +1,23 @@
-//! The words that the operator has for a finding, in every language they wrote.
+//! The operator's messages for findings, in every language of the settings.
 
 use crate::expression::{Expression, Template};
 
-/// A message of the settings: named under `messages`, written beside a check, or one of our own.
+/// A message: named under `messages`, inline at a check, or built in.
 #[derive(Clone, Debug)]
 pub struct MessageTemplate {
-    /// Its name under `messages`, or of the built-in; `None` for inline words.
+    /// The name of the message under `messages` or among the built-in messages; `None` for an inline message.
     pub name: Option<String>,
-    /// The number that Kratos and front-ends see.
+    /// The number that Kratos and front ends see.
     pub id: u32,
-    /// Language tag and text, in the order of the file; inline words without a language have the tag "" .
+    /// Language tag and text, in the order of the file. An inline text without a language has the tag "".
     pub texts: Vec<(String, Template)>,
 }
 
-/// The id of inline words that name none.
+/// The id of inline messages without an id.
 pub const INLINE_ID: u32 = 4_900_000;
 
 impl MessageTemplate {
-    /// What is filled into its texts.
+    /// Returns the expressions of the texts.
     pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.texts
             .iter()

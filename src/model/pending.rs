@@ -1,7 +1,7 @@
-//! Sign-ups that `pre` accepted and whose outcome is not known yet.
+//! Pending sign-ups: sign-ups that `pre` accepted and whose outcome is not known yet.
 //!
-//! One registration flow can be submitted many times, also in parallel, and each submission that Kratos saves makes an
-//! identity. So every accepted submission is recorded, and a `post` is attributed to one of them.
+//! A visitor can submit one registration flow many times, also in parallel, and Kratos creates an identity for each
+//! submission that it saves. So every accepted submission is recorded, and a `post` is attributed to one of them.
 
 use std::time::Duration;
 
@@ -16,31 +16,31 @@ use crate::kratos::fingerprint::fingerprint;
 use crate::model::delivery::EvaluationContext;
 use crate::model::request::Request;
 
-/// Whether `pre` answers an `external_id` of ours.
+/// Whether `pre` answers an `external_id` of Vestibule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ExternalId {
-    /// Where a check reserves or defers, or identities can be looked up.
+    /// If a check reserves or defers, or if identities can be looked up.
     #[default]
     Auto,
     /// For every sign-up.
     Always,
-    /// For none.
+    /// For no sign-up.
     Never,
 }
 
-/// How long Kratos may take from the acceptance to the identity, whatever other hooks come after ours. An identity without
-/// our `external_id` that is younger came of another sign-up.
+/// The maximum time from the acceptance to the identity, including later hooks. An identity without Vestibule's
+/// `external_id` that is younger belongs to another sign-up.
 const SAVED_WITHIN: Duration = Duration::from_mins(5);
-/// The first and the longest pause after a look-up that Kratos did not answer.
+/// The first and the maximum pause after a look-up that Kratos did not answer.
 const PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_mins(16);
-/// So many accepted submissions of one registration flow are recorded; a further one is refused.
+/// The maximum number of accepted submissions of one registration flow. Further submissions are refused.
 pub const MAX_SUBMISSIONS: u32 = 20;
 
 /// One accepted submission.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PendingSignUp {
-    /// Which one it is.
+    /// The key.
     pub key: PendingKey,
     /// Registration, or a change in settings.
     pub flow: Flow,
@@ -48,45 +48,45 @@ pub struct PendingSignUp {
     pub method: String,
     /// The hash of the traits as Kratos will save them, and of the transient payload.
     pub hash: SubmissionHash,
-    /// Whether `pre` answered our `external_id`.
+    /// Whether `pre` answered Vestibule's `external_id`.
     pub guarded: bool,
-    /// The last moment on Kratos's clock at which the identity did not exist.
+    /// The last time on Kratos's clock at which the identity did not exist.
     pub last_known_absent_at: Timestamp,
-    /// When `pre` accepted it.
+    /// When `pre` accepted the submission.
     pub accepted_at: Timestamp,
     /// When the flow expires.
     pub expires_at: Timestamp,
-    /// What is known of its outcome.
+    /// What is known about the outcome.
     pub state: PendingState,
-    /// The identity that came of it, where it is attributed.
+    /// The identity to which the submission is attributed.
     pub identity_id: Option<Uuid>,
     /// What is needed once the outcome is known.
     pub details: Details,
 }
 
-/// Identifies a submission. Kratos's retries of one call have the same key.
+/// The key of a submission. Kratos's retries of one call have the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PendingKey {
     /// The flow.
     pub flow_id: Uuid,
-    /// The trigger id of the call, or a hash of it where Kratos sends none.
+    /// The trigger id of the call, or a hash of the call if Kratos sends no trigger id.
     pub submission: String,
 }
 
-/// By what a submission is recognised in `post` and in the admin API.
+/// The hash by which a submission is recognised in `post` and in the admin API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubmissionHash {
-    /// Of the traits.
+    /// The hash of the traits.
     pub traits: String,
-    /// Of `flow.transient_payload`, which only hooks of the same submission carry.
+    /// The hash of `flow.transient_payload`, which only hooks of the same submission have.
     pub transient_payload: String,
 }
 
 impl SubmissionHash {
-    /// Of an identity, and of the flow where it is known.
+    /// Returns the hash of an identity, and of the flow if it is known.
     #[must_use]
     pub fn of(identity: &Value, flow: &Value) -> Self {
-        // Kratos leaves it out, or sends `{}`, where the client sent none.
+        // If the client sent no payload, Kratos leaves the payload out or sends `{}`.
         let empty = Value::Object(serde_json::Map::new());
         let payload = flow.get("transient_payload").unwrap_or(&empty);
         let payload = if payload.is_null() { &empty } else { payload };
@@ -97,21 +97,21 @@ impl SubmissionHash {
     }
 }
 
-/// What is known of the outcome of a submission.
+/// What is known about the outcome of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PendingState {
-    /// Nothing.
+    /// The outcome is not known.
     Open,
-    /// No identity came of it when it was looked up; what was reserved is released.
+    /// The look-up found no identity. The reservations are released.
     NeverCreated,
-    /// It cannot be found out; what was reserved is released.
+    /// The outcome cannot be determined. The reservations are released.
     Undecided,
-    /// An identity came of it.
+    /// The submission is attributed to an identity.
     Attributed,
 }
 
 impl PendingState {
-    /// As the store writes it.
+    /// Returns the name of the state in the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -122,7 +122,7 @@ impl PendingState {
         }
     }
 
-    /// The state of that name.
+    /// Returns the state with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         [
@@ -143,9 +143,9 @@ pub struct Details {
     /// How the identity can be found.
     #[serde(alias = "clues")]
     pub lookup_keys: LookupKeys,
-    /// What deliveries may read.
+    /// The variables for deliveries.
     pub scene: EvaluationContext,
-    /// The checks that were deferred.
+    /// The deferred checks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deferred: Vec<Deferred>,
     /// The reservations that the submission uses.
@@ -159,11 +159,11 @@ pub struct Details {
     pub no_longer_refused: Vec<String>,
 }
 
-/// By what Kratos knows an identity.
+/// The keys by which Kratos finds an identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LookupKeys {
-    /// What the visitor could sign in with.
+    /// The identifiers with which the visitor can sign in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub identifiers: Vec<String>,
     /// The `external_id` that the identity gets.
@@ -177,30 +177,30 @@ pub struct LookupKeys {
 /// A question that had no answer before the identity existed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deferred {
-    /// The check's name.
+    /// The name of the check.
     pub check: String,
-    /// The question.
+    /// The request.
     pub request: Request,
-    /// The value of the check's field, as it is to be saved.
+    /// The value of the check's field, as Kratos will save it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
 }
 
-/// What is recorded about a flow.
+/// The record of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowRecord {
     /// The flow.
     pub flow_id: Uuid,
     /// Registration or settings.
     pub flow: Flow,
-    /// The identity that the sign-up became. `Some` only for registration flows with the one-identity guard: the flow is
-    /// closed, no other submission of it can succeed.
+    /// The identity of the flow. `Some` only for registration flows with the one-identity guard. The flow is then
+    /// closed, and its other submissions cannot succeed.
     pub identity_id: Option<Uuid>,
     /// When the flow expires.
     pub expires_at: Timestamp,
     /// When the newest submission was accepted.
     pub newest_at: Timestamp,
-    /// How many look-ups there were since then.
+    /// How many look-ups there were since the newest submission.
     pub lookups: u32,
     /// How many submissions were accepted.
     pub submissions: u32,
@@ -209,25 +209,26 @@ pub struct FlowRecord {
 /// Why a flow is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupKind {
-    /// Its time has come, by [`LookupTimes`].
+    /// The look-up is due by [`LookupTimes`].
     Planned,
-    /// A `post` could not be read, and it may be about this flow.
+    /// A `post` could not be read, and it may belong to this flow.
     Urgent,
 }
 
-/// An unreadable `post` has a flow looked up at most so often, so that a flood of them does not multiply the calls.
+/// The minimum time between two look-ups of a flow because of unreadable `post` calls. A flood of these calls does not
+/// multiply the look-ups.
 pub const URGENT_LOOKUP_INTERVAL: Duration = Duration::from_mins(1);
 
 /// When submissions without a `post` are looked up.
 #[derive(Clone, Debug)]
 pub struct LookupTimes {
-    /// After the newest submission of a flow.
+    /// The look-ups after the newest submission of a flow.
     pub after_acceptance: [Duration; 4],
-    /// After this time without an identity, nothing came of a submission.
+    /// After this time without an identity, the submission has no identity.
     pub conclusive_after: Duration,
-    /// After the end of the flow, because Kratos can begin to save at the very end of it.
+    /// The look-up after the end of the flow. Kratos can begin to save at the very end of a flow.
     pub after_expiry: Duration,
-    /// After the end of the flow, for a last look-up; until then a late `post` is attributed.
+    /// The last look-up after the end of the flow. Until then, a late `post` is attributed.
     pub known_for: Duration,
 }
 
@@ -248,7 +249,7 @@ impl Default for LookupTimes {
 }
 
 impl LookupTimes {
-    /// All of it sooner by this factor, for tests.
+    /// Divides all times by this number, for tests.
     #[must_use]
     pub fn divided_by(&self, times: u32) -> Self {
         let times = times.max(1);
@@ -260,13 +261,13 @@ impl LookupTimes {
         }
     }
 
-    /// The first look-up after an acceptance.
+    /// Returns when the first look-up after an acceptance is due.
     #[must_use]
     pub fn first(&self, accepted_at: Timestamp) -> Timestamp {
         saturating_add(accepted_at, self.after_acceptance[0])
     }
 
-    /// The next look-up of a flow of which `now` nothing more is known. `None`: there is none.
+    /// Returns when the next look-up of a flow without an outcome is due. `None`: there are no further look-ups.
     #[must_use]
     pub fn next(&self, record: &FlowRecord, now: Timestamp) -> Option<Timestamp> {
         let after_acceptance = self
@@ -281,7 +282,8 @@ impl LookupTimes {
             .min()
     }
 
-    /// The next look-up after one that Kratos did not answer: pauses grow, and the regular times are kept.
+    /// Returns when the next look-up is due after one that Kratos did not answer. Pauses grow, and the planned times
+    /// are kept.
     #[must_use]
     pub fn retry(&self, record: &FlowRecord, now: Timestamp) -> Timestamp {
         let pause = PAUSE
@@ -291,13 +293,13 @@ impl LookupTimes {
         self.next(record, now).map_or(retry, |next| next.min(retry))
     }
 
-    /// Whether a look-up at `now` that finds no identity proves that none came of the submission.
+    /// Returns whether a look-up at `now` that finds no identity proves that the submission has none.
     #[must_use]
     pub fn is_conclusive(&self, accepted_at: Timestamp, now: Timestamp) -> bool {
         now >= saturating_add(accepted_at, self.conclusive_after)
     }
 
-    /// Whether the flow has expired, and Kratos can save nothing more of it.
+    /// Returns whether the flow has expired, and Kratos can save nothing more of it.
     #[must_use]
     pub fn is_over(&self, expires_at: Timestamp, now: Timestamp) -> bool {
         now >= saturating_add(expires_at, self.after_expiry)
@@ -305,8 +307,9 @@ impl LookupTimes {
 }
 
 impl PendingSignUp {
-    /// Whether an identity that is not found by these keys does not exist. Kratos does not tell hooks the identifier of
-    /// social sign-ups, passkeys and security keys. `guard_is_proven`: Kratos stores our `external_id`.
+    /// Returns whether an identity that is not found by these keys does not exist. Kratos does not send hooks the
+    /// identifier of social sign-ups, passkeys and security keys. `guard_is_proven`: Kratos stores Vestibule's
+    /// `external_id`.
     #[must_use]
     pub fn can_be_found(&self, guard_is_proven: bool) -> bool {
         let keys = &self.details.lookup_keys;
@@ -317,12 +320,12 @@ impl PendingSignUp {
             || (matches!(self.method.as_str(), "password" | "code") && !keys.identifiers.is_empty())
     }
 
-    /// Whether this identity can be the one that came of the submission, rather than one that existed before.
+    /// Returns whether this identity can belong to the submission. An identity that existed before cannot.
     #[must_use]
     pub fn is_about(&self, identity: &Value) -> bool {
         let keys = &self.details.lookup_keys;
         if keys.identity_id.is_some() {
-            // A change: it was saved if the identity has the traits that it was to get.
+            // In settings, the change was saved if the identity has the new traits.
             let wanted = self.details.scene.identity.as_ref();
             return fingerprint(&identity["traits"]) == self.hash.traits
                 && wanted.is_none_or(|wanted| was_saved_since(wanted, identity));
@@ -330,14 +333,15 @@ impl PendingSignUp {
         let created = identity["created_at"]
             .as_str()
             .and_then(|text| text.parse::<Timestamp>().ok());
-        // Kratos on MySQL keeps whole seconds.
+        // Kratos on MySQL stores whole seconds.
         let earliest = self.last_known_absent_at.trunc_subsecs(0);
         if created.is_none_or(|created| created < earliest) {
             return false;
         }
         let is_ours = keys.external_id.is_some()
             && identity["external_id"].as_str() == keys.external_id.as_deref();
-        // Where the template does not send when the form was submitted, the first is when it was opened.
+        // `last_known_absent_at` is when the flow was opened, if the Jsonnet template does not send when the form was
+        // submitted.
         let latest = saturating_add(
             self.last_known_absent_at.max(self.accepted_at),
             SAVED_WITHIN,
@@ -346,7 +350,7 @@ impl PendingSignUp {
     }
 }
 
-/// Whether the identity was saved after `pre` saw it. Where it does not say, it may have been.
+/// Returns whether the identity was saved after `pre` received it. Without `updated_at`, the answer is `true`.
 fn was_saved_since(seen: &Value, now: &Value) -> bool {
     let saved_at = |identity: &Value| identity["updated_at"].as_str()?.parse::<Timestamp>().ok();
     match (saved_at(seen), saved_at(now)) {
@@ -355,24 +359,24 @@ fn was_saved_since(seen: &Value, now: &Value) -> bool {
     }
 }
 
-/// The submission that an identity came of.
+/// The submission to which an identity is attributed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Attribution<'a> {
-    /// This one: it has the same hash.
+    /// This submission: it has the same hash.
     Exact(&'a PendingSignUp),
-    /// This one: there is no other of the flow, though the hash differs.
+    /// This submission: the flow has no other, although the hash differs.
     Only(&'a PendingSignUp),
-    /// One of several, none of which has the hash.
+    /// One of several submissions, none of which has the hash.
     Ambiguous,
     /// This identity is attributed already: the call is a repeated one.
     Known,
-    /// None is recorded.
+    /// No submission is recorded.
     Unknown,
 }
 
-/// Attributes an identity to one of the submissions of its flow. Among equal ones, one with a deferred check comes first,
-/// then the newest. `is_closed`: the flow can have brought forth only this identity, so a single submission is the one even
-/// if a later hook changed the traits.
+/// Attributes an identity to one of the submissions of its flow. Among submissions with the same hash, one with a
+/// deferred check comes first, then the newest. `is_closed`: the flow has only this identity. Then a single submission
+/// is attributed even if a later hook changed the traits.
 #[must_use]
 pub fn attribute<'a>(
     pending: &'a [PendingSignUp],
@@ -381,7 +385,7 @@ pub fn attribute<'a>(
     knows_payload: bool,
     is_closed: bool,
 ) -> Attribution<'a> {
-    // A registration flow makes an identity once, a settings flow changes one many times.
+    // A registration flow creates an identity once. A settings flow changes an identity many times.
     let is_repeated = pending
         .iter()
         .any(|one| one.identity_id == Some(identity_id) && one.flow == Flow::Registration);
@@ -486,11 +490,11 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_that_existed_before_came_of_another_sign_up() {
+    fn an_identity_that_existed_before_belongs_to_another_sign_up() {
         let mut one = pending("password", known_by(&["a@example.org"]));
         for (created_at, expected) in [
             (json!("2026-11-23T11:59:59.999999Z"), false),
-            (json!("2026-11-23T12:00:00Z"), true), // a database that keeps whole seconds
+            (json!("2026-11-23T12:00:00Z"), true), // a database that stores whole seconds
             (json!("2026-11-23T12:00:00.5Z"), true),
             (json!("2026-11-23T12:05:01Z"), true),
             (json!("2026-11-23T12:05:02Z"), false), // a later sign-up
@@ -500,7 +504,7 @@ mod tests {
             let identity = json!({"created_at": created_at});
             assert_eq!(one.is_about(&identity), expected, "{created_at}");
         }
-        // With our id there is no doubt, however long another hook took.
+        // With Vestibule's `external_id` there is no doubt, however long another hook took.
         one.details.lookup_keys.external_id = Some("vestibule:1".to_owned());
         let slow = json!({"created_at": "2026-11-23T12:30:00Z", "external_id": "vestibule:1"});
         assert!(one.is_about(&slow));
@@ -592,7 +596,7 @@ mod tests {
         let cases = [
             (vec![&a, &b], json!({"e": "a"}), true, Some("a")),
             (vec![&a, &b], json!({"e": "b"}), false, Some("b")),
-            // An open deferral comes first, so that no submission evades it.
+            // A submission with a deferred check comes first, so that no submission evades the check.
             (
                 vec![&a, &b, &b_deferred],
                 json!({"e": "b"}),

@@ -1,10 +1,10 @@
-//! What is sent to a service: planned in the settings, built for one sign-up, kept for a delivery.
+//! Requests to a service: a template in the settings, built for one sign-up, stored for a delivery.
 
 use serde::{Deserialize, Serialize};
 
 use crate::expression::{EvaluationError, Expression, JsonTemplate, Template, Variable, Variables};
 
-/// The verbs that a request may have.
+/// The methods of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
@@ -20,25 +20,26 @@ pub enum Method {
     Delete,
 }
 
-/// A request as the settings describe it; expressions are filled in by [`RequestTemplate::build`].
+/// A request of the settings. [`RequestTemplate::build`] evaluates its expressions.
 #[derive(Clone, Debug)]
 pub struct RequestTemplate {
-    /// The name of the service. A whole URL in place of a named service makes a service named by its origin.
+    /// The name of the service. If the settings have a URL instead of a named service, the service has the name of its
+    /// origin.
     pub service: String,
-    /// The verb.
+    /// The method.
     pub method: Method,
-    /// Behind the service's URL; starts with `/`.
+    /// The path, which starts with `/` and is appended to the service's URL.
     pub path: Template,
-    /// In the order of the file.
+    /// The query parameters, in the order of the file.
     pub query: Vec<(String, Template)>,
-    /// Beside the service's own.
+    /// The headers that are sent in addition to the service's own.
     pub headers: Vec<(String, Template)>,
-    /// What is sent.
+    /// The body.
     pub body: BodyTemplate,
 }
 
 impl RequestTemplate {
-    /// Whether one of its expressions reads a name that begins with this root.
+    /// Returns whether one of the expressions reads this variable.
     #[must_use]
     pub fn reads(&self, root: Variable) -> bool {
         let reads = |template: &Template| template.expressions().any(|one| one.reads(root));
@@ -54,10 +55,10 @@ impl RequestTemplate {
     }
 }
 
-/// The planned body.
+/// A body of the settings.
 #[derive(Clone, Debug)]
 pub enum BodyTemplate {
-    /// None.
+    /// No body.
     Empty,
     /// `json:`
     Json(JsonTemplate),
@@ -65,30 +66,30 @@ pub enum BodyTemplate {
     Form(Vec<(String, Template)>),
 }
 
-/// A request for one sign-up, without the service's address and credentials, so that it may be stored.
+/// A request for one sign-up. The request has no service address and no credentials, so that it can be stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// The verb.
+    /// The method.
     pub method: Method,
-    /// Path and query, to be put behind the service's URL.
+    /// Path and query, which are appended to the service's URL.
     pub path: String,
-    /// Names and values.
+    /// Names and values of the headers.
     pub headers: Vec<(String, String)>,
     /// The body, if there is one.
     pub body: Option<Body>,
 }
 
-/// A body and its kind.
+/// A body and its type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Body {
-    /// `BodyTemplate-Type`.
+    /// `Content-Type`.
     pub content_type: String,
-    /// JSON or form, always UTF-8.
+    /// JSON or form data, always UTF-8.
     pub text: String,
 }
 
 impl Method {
-    /// As HTTP writes it.
+    /// Returns the name of the method in HTTP.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -102,7 +103,7 @@ impl Method {
 }
 
 impl RequestTemplate {
-    /// Fills in the expressions.
+    /// Evaluates the expressions, and returns the request.
     pub fn build(&self, names: &Variables<'_>) -> Result<Request, EvaluationError> {
         let mut path = self.path.render_path(names)?;
         if !self.query.is_empty() {
@@ -114,7 +115,7 @@ impl RequestTemplate {
             let value = template.render_text(names)?;
             if http::HeaderValue::from_str(&value).is_err() {
                 return Err(EvaluationError::new(format!(
-                    "the header `{name}` came out with a character that a header cannot hold"
+                    "the header `{name}` contains a character that is not allowed in headers"
                 )));
             }
             headers.push((name.clone(), value));
@@ -138,7 +139,7 @@ impl RequestTemplate {
         })
     }
 
-    /// An error if a list or an object would have to be put into a text of the request.
+    /// Checks that every text of the request is a text. An error if a list or an object would be inserted.
     pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         let all = |pairs: &[(String, Template)]| {
             let mut pairs = pairs.iter();
@@ -154,7 +155,7 @@ impl RequestTemplate {
         }
     }
 
-    /// What is filled in.
+    /// Returns all expressions of the request.
     #[must_use]
     pub fn expressions(&self) -> Vec<&Expression> {
         let (json, form) = match &self.body {

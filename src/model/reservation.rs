@@ -1,4 +1,4 @@
-//! taken -> confirmed or released
+//! Reservations: taking, taken, then confirmed or released.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,77 +10,78 @@ use crate::base::clock::Timestamp;
 use crate::model::delivery::EvaluationContext;
 use crate::model::request::Request;
 
-/// Keeps something of a service (an invite, a seat, a number) for the submissions of one flow.
+/// Something that a service keeps for the submissions of one flow: an invite, a seat, a number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reservation {
-    /// Also the `Idempotency-Key` of taking it.
+    /// The id. The request to take the reservation has this id as its `Idempotency-Key`.
     pub id: Uuid,
-    /// The identity has no id yet, so the flow's id is the only name that both hooks share.
+    /// The flow. The identity has no id yet, so the flow's id is the only name that both hooks have.
     pub flow_id: Uuid,
-    /// The check's name.
+    /// The name of the check.
     pub check: String,
-    /// What was asked for, as [`asked`] tells it: another value is another reservation.
+    /// The [`request_hash`] of the request. Another value is another reservation.
     pub request_hash: String,
-    /// Where it stands.
+    /// The state.
     pub state: State,
-    /// `None` once it is confirmed. Of a released one it is what taking it again needs, if its account may still be found.
+    /// `None` after the confirmation. A released reservation keeps what taking it again needs, while its account may
+    /// still be found.
     pub details: Option<Details>,
-    /// Why it was released.
+    /// Why the reservation was released.
     pub because: Option<ReleaseReason>,
     /// When taking began.
     pub created_at: Timestamp,
-    /// When the flow's life ends.
+    /// When the flow expires.
     pub expires_at: Timestamp,
-    /// The submission that it belongs to, where the one-identity guard is not relied on.
+    /// The submission that owns the reservation, unless the one-identity guard is proven.
     pub submission: String,
-    /// Until then a `pre` that uses it may still be running, and it is not released.
+    /// Until this time, a `pre` that uses the reservation may be running. The reservation is not released before.
     pub in_use_until: Timestamp,
 }
 
 /// What confirming and releasing need.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Details {
-    /// The request that takes it.
+    /// The request that takes the reservation.
     pub take: Request,
-    /// What the expressions of `confirm` and `release` may read. It has `taken` once there was an answer.
+    /// The variables for the expressions of `confirm` and `release`. `taken` is set once there was an answer.
     pub scene: EvaluationContext,
 }
 
-/// Where a reservation stands.
+/// The state of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The service was asked, or is about to be.
+    /// The service was asked, or is about to be asked.
     Taking,
-    /// The service said yes.
+    /// The service accepted.
     Taken,
     /// The account exists.
     Confirmed,
-    /// It was given back.
+    /// The reservation was released, or its release is pending.
     Released,
 }
 
 /// Why a reservation was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReleaseReason {
-    /// The person sent another value.
+    /// The visitor sent another value.
     Changed,
-    /// The service did not say whether it was taken.
+    /// Whether the service took the reservation is unknown.
     Unclear,
-    /// The flow's life ended.
+    /// The flow expired.
     Expired,
-    /// No account came of it.
+    /// The submission has no account.
     NeverCreated,
-    /// The flow's identity came of another submission.
+    /// The flow's identity is attributed to another submission.
     NotUsed,
-    /// Another submission of the flow has it now. This row is what is kept for the submission that had it before.
+    /// Another submission of the flow has the reservation now. This row is kept for the submission that had it before.
     TakenOver,
 }
 
 impl State {
-    /// Every state there is.
+    /// All states.
     pub const ALL: [Self; 4] = [Self::Taking, Self::Taken, Self::Confirmed, Self::Released];
 
-    /// As the store writes it.
+    /// Returns the name of the state in the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -91,7 +92,7 @@ impl State {
         }
     }
 
-    /// The state of that name.
+    /// Returns the state with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
@@ -99,7 +100,7 @@ impl State {
 }
 
 impl ReleaseReason {
-    /// Every reason there is.
+    /// All reasons.
     pub const ALL: [Self; 6] = [
         Self::Changed,
         Self::Unclear,
@@ -109,7 +110,7 @@ impl ReleaseReason {
         Self::TakenOver,
     ];
 
-    /// As the store and the log write it.
+    /// Returns the name of the reason in the store and the log.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -122,14 +123,14 @@ impl ReleaseReason {
         }
     }
 
-    /// The reason of that name.
+    /// Returns the reason with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == name)
     }
 }
 
-/// A hash of what is asked for, so that the same question is known again without keeping what was typed.
+/// Returns a hash of the request. The hash recognises the same request without storing the visitor's input.
 #[must_use]
 pub fn request_hash(take: &Request) -> String {
     let written = serde_json::to_vec(take).unwrap_or_default();

@@ -1,16 +1,16 @@
-//! Admit, admit with changes, or refuse with findings.
+//! The verdict: admit, admit with changes, or refuse with findings.
 
 use serde_json::{Map, Value};
 
 use crate::kratos::form::{Form, group_by_pointer};
 use crate::kratos::{Field, Message, Reply};
 
-/// The sum of the checks.
+/// The sum of all checks.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Everything is as it should be.
+    /// The sign-up is accepted.
     Admit,
-    /// The same, and the identity is saved with these fields in place of what Kratos sent.
+    /// The sign-up is accepted, and these fields replace those that Kratos sent.
     AdmitWith(Map<String, Value>),
     /// At least one reason to refuse.
     Refuse(Vec<Finding>),
@@ -19,14 +19,14 @@ pub enum Verdict {
 /// One reason to refuse.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// What it is about; `None` means the sign-up as a whole.
+    /// The field; `None` means the sign-up as a whole.
     pub field: Option<Field>,
-    /// What the person reads.
+    /// The message for the visitor.
     pub message: Message,
 }
 
 impl Verdict {
-    /// In one word, for logs and metrics.
+    /// Returns the name of the verdict for logs and metrics.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -36,7 +36,7 @@ impl Verdict {
         }
     }
 
-    /// The same in the words that Kratos accepts, each message where this form shows it.
+    /// Converts the verdict to a reply for Kratos, with each message where this form shows it.
     #[must_use]
     pub fn into_reply(self, form: Form<'_>) -> Reply {
         match self {

@@ -1,4 +1,4 @@
-//! The identities that Kratos keeps, through its admin API: looked up, paged through, written to.
+//! The client of Kratos's admin API: reads, lists and patches identities.
 
 pub mod call_limit;
 pub mod hook_view;
@@ -19,15 +19,15 @@ use crate::model::request::{Body, Method, Request};
 use crate::outbound::services::client::{Answer, CallError, Services};
 use crate::outbound::services::{Auth, Limit, Service};
 
-/// The name of the admin API among the services; no operator can give this name to one of theirs.
+/// The name of the admin API among the services. Operators cannot give this name to a service.
 pub const SERVICE: &str = "kratos admin api";
-/// How many identities one page holds. Each may be some kilobytes, and an answer is read up to a megabyte.
+/// The number of identities on a page. An identity may have some kilobytes, and an answer is limited to one megabyte.
 pub const PAGE: u32 = 100;
 
-/// One call may take so long.
+/// The maximum duration of a call.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Kratos's admin API.
+/// The client of Kratos's admin API.
 #[derive(Clone, Debug)]
 pub struct KratosAdmin {
     services: Arc<Services>,
@@ -35,7 +35,7 @@ pub struct KratosAdmin {
     limit: Limited,
 }
 
-/// What a call of this handle has to do with a limit.
+/// How the calls of a handle are limited.
 #[derive(Clone, Debug)]
 enum Limited {
     Not,
@@ -43,35 +43,35 @@ enum Limited {
     Waits(Arc<CallLimit>),
 }
 
-/// Some identities, in the order of their ids.
+/// A page of identities, in the order of their ids.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
-    /// As Kratos has them.
+    /// The identities as Kratos returns them.
     pub identities: Vec<Value>,
-    /// Where the next page begins; `None` after the last one.
+    /// The token of the next page; `None` after the last page.
     pub next: Option<String>,
 }
 
-/// Why Kratos's admin API told nothing. Never holds what it was asked.
+/// Why Kratos's admin API gave no result. Never holds values of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It did not answer.
+    /// Kratos did not answer.
     #[error("Kratos's admin API gave no answer")]
     CallError(#[from] CallError),
-    /// It answered with this status.
+    /// Kratos answered with this status.
     #[error("Kratos's admin API answered with status {0}")]
     Status(u16),
     /// Something else changed the same rows at that moment. Kratos wrote nothing.
-    #[error("Kratos did not do it, because something else changed the same rows at that moment")]
+    #[error("Kratos wrote nothing, because something else changed the same rows at that moment")]
     Concurrent,
-    /// The answer is none of its own.
+    /// The response is not one of Kratos's.
     #[error(
-        "Kratos's admin API gave an answer that is not understood; is `kratos.admin_url` its address?"
+        "Kratos's admin API gave an unexpected answer; check that `kratos.admin_url` is its address"
     )]
     NotUnderstood,
 }
 
-/// The admin API as a service like any other.
+/// Describes the admin API as a service.
 #[must_use]
 pub fn service(url: Url, auth: Option<Auth>) -> Service {
     Service {
@@ -86,7 +86,7 @@ pub fn service(url: Url, auth: Option<Auth>) -> Service {
 }
 
 impl KratosAdmin {
-    /// `services` must hold [`service`].
+    /// Returns a client. `services` must hold [`service`].
     #[must_use]
     pub fn new(services: Arc<Services>, clock: Clock) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl KratosAdmin {
         }
     }
 
-    /// A handle whose calls count for this limit, without waiting.
+    /// Returns a handle whose calls count for this limit, and do not wait.
     #[must_use]
     pub fn counted_by(&self, limit: &Arc<CallLimit>) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl KratosAdmin {
         }
     }
 
-    /// A handle whose calls wait until this limit lets them begin.
+    /// Returns a handle whose calls wait until this limit permits them.
     #[must_use]
     pub fn limited_by(&self, limit: &Arc<CallLimit>) -> Self {
         Self {
@@ -114,12 +114,12 @@ impl KratosAdmin {
         }
     }
 
-    /// The identity with this id; `None` if there is none.
+    /// Returns the identity with this id; `None` if it does not exist.
     pub async fn get(&self, id: Uuid) -> Result<Option<Value>, Error> {
         found(self.ask(get(format!("/admin/identities/{id}"))).await?)
     }
 
-    /// The identity to which the operator's own systems gave this id.
+    /// Returns the identity with this `external_id`, which the operator's systems assign.
     pub async fn with_external_id(&self, external_id: &str) -> Result<Option<Value>, Error> {
         let external_id = encoded(external_id);
         found(
@@ -128,7 +128,7 @@ impl KratosAdmin {
         )
     }
 
-    /// Those that sign in by this identifier: an e-mail address, a user name.
+    /// Returns the identities with this identifier: an e-mail address or a user name.
     pub async fn with_identifier(&self, identifier: &str) -> Result<Vec<Value>, Error> {
         let identifier = encoded(identifier);
         let answer = self
@@ -139,7 +139,8 @@ impl KratosAdmin {
         list(answer)
     }
 
-    /// The page that begins at `from`, a [`Page::next`]; without it the first. Where identities are large it holds fewer.
+    /// Returns the page with the token `from`, a [`Page::next`]; the first page without a token. If identities are
+    /// large, the page holds fewer.
     pub async fn page(&self, from: Option<&str>) -> Result<Page, Error> {
         let mut size = PAGE;
         loop {
@@ -165,7 +166,7 @@ impl KratosAdmin {
         })
     }
 
-    /// Applies a JSON Patch (RFC 6902). `false` if there is no such identity.
+    /// Applies a JSON Patch (RFC 6902). Returns `false` if the identity does not exist.
     pub async fn patch(&self, id: Uuid, operations: &[patch::Operation]) -> Result<bool, Error> {
         let answer = self
             .ask(Request {
@@ -181,7 +182,7 @@ impl KratosAdmin {
         found(answer).map(|identity| identity.is_some())
     }
 
-    /// Deletes all sessions of an identity. It may have none.
+    /// Deletes all sessions of an identity. The identity may have none.
     pub async fn delete_sessions(&self, id: Uuid) -> Result<(), Error> {
         let answer = self
             .ask(Request {
@@ -218,7 +219,7 @@ impl KratosAdmin {
     }
 }
 
-/// Kratos gives a failed serialization the status of a request that is wrong.
+/// Kratos answers a failed serialization with 400, the status of a malformed request.
 fn is_concurrent(answer: &Answer) -> bool {
     let message = answer.response["body"]["error"]["message"].as_str();
     answer.status == 400 && message.is_some_and(|message| message.contains("serialize access"))
@@ -240,7 +241,8 @@ fn encoded(text: &str) -> String {
 fn found(mut answer: Answer) -> Result<Option<Value>, Error> {
     match answer.status {
         200 if is_identity(&answer.response["body"]) => Ok(Some(answer.response["body"].take())),
-        // Kratos's own 404 is JSON; that of a proxy, or of another service, says nothing about an identity.
+        // Kratos's own 404 is JSON. The 404 of a proxy or another service does not prove that the identity does not
+        // exist.
         404 if answer.response["body"]["error"].is_object() => Ok(None),
         200 | 404 => Err(Error::NotUnderstood),
         status => Err(Error::Status(status)),
@@ -264,7 +266,7 @@ fn is_identity(value: &Value) -> bool {
         && value["schema_id"].is_string()
 }
 
-/// The `page_token` of the link `rel="next"`.
+/// Returns the `page_token` of the link `rel="next"`.
 fn next_page(links: &str) -> Option<String> {
     let next = links
         .split(',')
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_serialization_is_no_refusal() {
+    fn a_failed_serialization_is_recognised_by_status_and_message() {
         let answer = |status: u16, message: &str| Answer {
             status,
             response: json!({"body": {"error": {"code": status, "message": message}}}),
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_kratos_itself_says_counts() {
+    fn only_responses_of_kratos_itself_count() {
         let identity = json!({"id": Uuid::from_u128(1), "schema_id": "default"});
         let answer = |status: u16, body: Value| Answer {
             status,

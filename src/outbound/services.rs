@@ -1,4 +1,4 @@
-//! An external system: name, address, credentials, patience.
+//! External systems: name, address, credentials, timeout and limits.
 
 pub mod address;
 pub mod client;
@@ -12,31 +12,31 @@ use crate::base::secret::Secret;
 
 pub use sign::SigningKey;
 
-/// A service as the settings describe it.
+/// A service of the settings.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// How the settings, logs and metrics name it.
+    /// The name of the service in settings, logs and metrics.
     pub name: String,
-    /// Where it is; a request's path is put behind it.
+    /// The base URL of the service. The path of a request is appended.
     pub url: Url,
-    /// The longest that one exchange may take.
+    /// The maximum duration of one call.
     pub timeout: Duration,
-    /// Sent with each request. Values may be secret.
+    /// Headers that are sent with each request. Values may be secret.
     pub headers: Vec<(String, Secret)>,
-    /// How we prove who we are.
+    /// The credentials.
     pub auth: Option<Auth>,
-    /// How many deliveries it takes.
+    /// The limit for deliveries.
     pub limit: Limit,
-    /// What deliveries to it are signed with; several during a rotation, none if they are not signed.
+    /// The keys that sign deliveries: several during a rotation, none if deliveries are not signed.
     pub signing_keys: Vec<SigningKey>,
 }
 
-/// How many deliveries a service takes.
+/// The limit for deliveries to a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limit {
-    /// So many at once.
+    /// How many deliveries run in parallel.
     pub concurrent: Option<usize>,
-    /// So many begin in a second.
+    /// How many deliveries begin in a second.
     pub per_second: Option<f64>,
 }
 
@@ -55,18 +55,18 @@ pub enum Auth {
         /// The password.
         password: Secret,
     },
-    /// A header, a query parameter or a cookie of the service's own.
+    /// A header, query parameter or cookie with an API key.
     ApiKey {
-        /// Its name.
+        /// The name of the header, parameter or cookie.
         name: String,
-        /// Its value.
+        /// The key.
         value: Secret,
-        /// Where it goes.
+        /// The part of the request that holds the key.
         place: ApiKeyPlace,
     },
 }
 
-/// Where an API key goes.
+/// The part of a request that holds an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiKeyPlace {
     /// `in: header`

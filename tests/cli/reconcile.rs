@@ -155,14 +155,14 @@ fn what_is_wrong_is_told_with_how_to_mend_it() {
     };
     *kratos.status.lock().expect("a lock") = "401 Unauthorized";
     wrong(
-        "stopped after 0 identities, because the next page of them could not be read; see that `kratos.auth` holds what \
-         the admin API wants; the next round goes on where this one stopped: Kratos's admin API answered with status 401",
+        "stopped after 0 identities, because the next page could not be read; check that `kratos.auth` holds what \
+         the admin API expects; the next round continues where this one stopped: Kratos's admin API answered with status 401",
     );
     let nobody = settings.replace(&kratos.url, "http://127.0.0.1:9");
     std::fs::write(folder.path().join("vestibule.yaml"), nobody).expect("a file");
     wrong(
-        "stopped after 0 identities, because the next page of them could not be read; see that Kratos runs and that \
-         `kratos.admin_url` can be reached from here; the next round goes on where this one stopped: Kratos's admin API \
+        "stopped after 0 identities, because the next page could not be read; check that Kratos runs and that \
+         `kratos.admin_url` can be reached from here; the next round continues where this one stopped: Kratos's admin API \
          gave no answer: the connection failed",
     );
 }

@@ -50,7 +50,7 @@ async fn give_up_tells_when_it_makes_no_sense_to_try_again() {
     let dead = app.delivery_in("crm", State::Abandoned).await;
     assert_eq!(
         dead.last_error.as_deref(),
-        Some(r#"status 422, given up: {"error":"… is no address of …"}"#)
+        Some(r#"status 422, abandoned: {"error":"… is no address of …"}"#)
     );
     let shown = app.app.store.show(dead.id).await.unwrap().unwrap();
     assert_eq!(shown.tries.len(), 1);

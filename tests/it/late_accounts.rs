@@ -232,7 +232,7 @@ async fn a_reservation_that_cannot_be_taken_again_in_eight_days_is_a_dead_letter
     house.app.delivery_in("take:invite", State::Abandoned).await;
     let alarms = house.app.metric(LATE_POSTS).await;
     assert!((alarms - 1.0).abs() < 0.1);
-    assert!(!lines_with("could not be reserved again in all").is_empty());
+    assert!(!lines_with("could not be taken again in time").is_empty());
 }
 
 #[tokio::test]

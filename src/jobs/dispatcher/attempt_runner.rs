@@ -1,4 +1,4 @@
-//! One delivery, carried once.
+//! Runs one attempt of one delivery.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use crate::model::delivery::{Attempt, Claimed, NoResponse, Outcome};
 use crate::store::settlement_writer::SettlementWriter;
 use crate::store::{AttemptRecord, Settlement, Store};
 
-/// When to come again if somebody else is writing into the same identity.
+/// When to retry if another write into the same identity is in progress.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// What is left of a lease when the longest attempt has ended, to write down what came of it.
+/// The part of a lease that remains after the longest attempt, to store its result.
 const SETTLING: Duration = Duration::from_mins(1);
 
-/// Everything that one delivery needs on its way.
+/// Everything that an attempt needs.
 pub(super) struct AttemptRunner {
     pub(super) store: Arc<dyn Store>,
     pub(super) settler: SettlementWriter,
-    pub(super) courier: Arc<dyn Transport>,
+    pub(super) transport: Arc<dyn Transport>,
     pub(super) observer: Arc<dyn AttemptObserver>,
     pub(super) clock: Clock,
     pub(super) jitter: Jitter,
@@ -32,17 +32,18 @@ pub(super) struct AttemptRunner {
 }
 
 impl AttemptRunner {
-    /// For how long a delivery is claimed: longer than any attempt can take.
+    /// The length of a lease. A lease is longer than any attempt.
     pub(super) fn lease(&self) -> Duration {
         self.pace.longest_attempt + SETTLING
     }
 
-    /// Calls the service and settles what came of it; when `cut` comes first, gives the delivery back.
+    /// Calls the service and settles the delivery. If `cut` is signalled first, returns the delivery.
     pub(super) async fn attempt(&self, delivery: Claimed, mut cut: watch::Receiver<bool>) {
         let began_at = self.clock.now();
         let end = saturating_add(began_at, self.pace.longest_attempt);
-        // A defect is met again with the next try, so that counts as one, and comes to an end.
-        let carrying = AssertUnwindSafe(self.courier.attempt(&delivery)).catch_unwind();
+        // A panic counts as an attempt, because the next attempt meets the same defect. So the attempts come to an
+        // end.
+        let carrying = AssertUnwindSafe(self.transport.attempt(&delivery)).catch_unwind();
         let carried = self.clock.timeout_at(end, carrying);
         let carried = tokio::select! {
             biased;
@@ -66,7 +67,7 @@ impl AttemptRunner {
                 .give_back(delivery, saturating_add(ended_at, BUSY))
                 .await;
         }
-        let schedule = self.courier.schedule(&delivery.plan);
+        let schedule = self.transport.schedule(&delivery.plan);
         let outcome = attempt.outcome(
             &schedule.unwrap_or(self.pace.schedule),
             delivery.attempt,
@@ -83,7 +84,7 @@ impl AttemptRunner {
                 None => error,
             }),
         };
-        self.tell(&delivery, &attempt, &record, &outcome);
+        self.log_attempt(&delivery, &attempt, &record, &outcome);
         let lease_ends = saturating_add(began_at, self.lease());
         let settlement = Settlement {
             follow_up_deliveries: if outcome == Outcome::Delivered {
@@ -99,8 +100,8 @@ impl AttemptRunner {
         self.observer.attempted(&delivery, &attempt, &outcome);
     }
 
-    /// Writes it down, and keeps trying to for as long as the lease lasts. If it cannot be written the
-    /// delivery is carried once more, under the same key.
+    /// Stores the settlement, and retries until the lease ends. If the settlement cannot be stored, the delivery is
+    /// attempted again with the same idempotency key.
     async fn settle(
         &self,
         delivery: &Claimed,
@@ -129,7 +130,7 @@ impl AttemptRunner {
             let last = next >= lease_ends || *cut.borrow();
             tracing::error!(
                 delivery.id = %delivery.id, plan = delivery.plan, attempt = delivery.attempt, error, last,
-                "What came of an attempt could not be written down",
+                "The result of an attempt could not be stored",
             );
             if last {
                 return;
@@ -146,45 +147,45 @@ impl AttemptRunner {
         if let Err(error) = self.store.give_back(&[delivery], due_at).await {
             tracing::warn!(
                 delivery.id = %id, error = %error.error_chain(),
-                "A delivery could not be given back; it is due again when its lease ends",
+                "A delivery could not be returned; it is due again when its lease ends",
             );
         }
     }
 
-    fn tell(
+    fn log_attempt(
         &self,
         delivery: &Claimed,
         attempt: &Attempt,
         record: &AttemptRecord,
         outcome: &Outcome,
     ) {
-        let destination = self.courier.target(&delivery.plan);
+        let destination = self.transport.target(&delivery.plan);
         let name = destination.as_ref().map_or("?", |to| to.name.as_str());
         let duration_ms = milliseconds(record.began_at, record.ended_at);
         let tries = delivery.attempt;
         macro_rules! line {
-            ($level:ident, $($words:tt)+) => {
+            ($level:ident, $($message:tt)+) => {
                 tracing::$level!(
                     delivery.id = %delivery.id, plan = delivery.plan, service.name = name,
-                    attempt = tries, status = record.status, duration_ms, $($words)+
+                    attempt = tries, status = record.status, duration_ms, $($message)+
                 )
             };
         }
         match outcome {
-            Outcome::Delivered => line!(info, "Delivered to `{name}` on try {tries}"),
+            Outcome::Delivered => line!(info, "Delivered to `{name}` on attempt {tries}"),
             Outcome::RetryAt(next) => line!(
                 warn,
-                "Not delivered to `{name}` on try {tries} ({attempt}); next try at {next}"
+                "Not delivered to `{name}` on attempt {tries} ({attempt}); next attempt at {next}"
             ),
             Outcome::Abandoned => line!(
                 error,
-                "Abandoned after try {tries} at `{name}` ({attempt}); see `vestibule deliveries`"
+                "Abandoned after attempt {tries} at `{name}` ({attempt}); see `vestibule deliveries`"
             ),
         }
     }
 }
 
-/// Waits for a sign; also done when nobody is left to give it.
+/// Waits for the signal. Also returns if the sender is dropped.
 async fn given(sign: &mut watch::Receiver<bool>) {
     let _ = sign.wait_for(|given| *given).await;
 }

@@ -1,4 +1,4 @@
-//! How many deliveries go to one destination: so many at once, so many a second.
+//! Limits the deliveries to one target: how many run in parallel, and how many begin in a second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::base::clock::{Timestamp, milliseconds, saturating_add};
 
-/// The room that a destination has to itself, so that a slow one delays nobody else.
+/// The limits of one target. Each target has its own, so that a slow target does not delay deliveries to others.
 pub(super) struct TargetLimiter {
     permits: Arc<Semaphore>,
     rate: Option<TokenBucket>,
 }
 
-/// A bucket into which so many drops fall each second; a delivery takes one.
+/// A token bucket. The bucket gets `per_second` tokens each second, and a delivery takes one token.
 struct TokenBucket {
     per_second: f64,
     tokens: f64,
@@ -32,7 +32,7 @@ impl TargetLimiter {
         }
     }
 
-    /// The places that may be taken now, and when there are more if it is the rate that keeps them.
+    /// Returns the permits that are free now. If the rate limits their number, returns when there are more.
     pub(super) fn free_permits(
         &mut self,
         now: Timestamp,
@@ -52,7 +52,7 @@ impl TargetLimiter {
         }
     }
 
-    /// These were not needed.
+    /// Takes back permits that were not needed, and their tokens.
     pub(super) fn give_back(&mut self, permits: Vec<OwnedSemaphorePermit>) {
         for place in permits {
             if let Some(rate) = &mut self.rate {
@@ -64,13 +64,13 @@ impl TargetLimiter {
 }
 
 impl TokenBucket {
-    /// When the next drop falls; `None` if there is one.
+    /// Returns when the next token is added; `None` if there is a token now.
     fn empty_until(&mut self, now: Timestamp) -> Option<Timestamp> {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of some seconds")]
         let seconds = milliseconds(self.filled_at, now) as f64 / 1000.0;
         self.tokens = (self.tokens + seconds * self.per_second).min(self.per_second.max(1.0));
         self.filled_at = now;
-        // A thousandth, because the clock of the database counts milliseconds.
+        // A thousandth less than one token is enough, because the clock of the database counts milliseconds.
         (self.tokens < 0.999).then(|| {
             let wait = (1.0 - self.tokens) / self.per_second;
             saturating_add(
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_lets_so_many_go_in_a_second() {
+    fn a_rate_limits_the_deliveries_of_a_second() {
         let start = Timestamp::UNIX_EPOCH;
         let at = |milliseconds| saturating_add(start, Duration::from_millis(milliseconds));
         let mut limiters = TargetLimiter::new(100, Some(4.0), start);
@@ -94,15 +94,15 @@ mod tests {
         assert_eq!((first.len(), more_at), (4, Some(at(250))));
         assert_eq!(limiters.free_permits(at(200)).0.len(), 0);
         assert_eq!(limiters.free_permits(at(500)).0.len(), 2);
-        // However long nobody came, no more than a second's worth.
+        // After any idle time, the bucket holds the tokens of one second.
         assert_eq!(limiters.free_permits(at(60_000)).0.len(), 4);
-        // What was not needed may be taken again.
+        // Permits that were not needed can be taken again.
         limiters.give_back(first);
         assert_eq!(limiters.free_permits(at(60_000)).0.len(), 4);
     }
 
     #[test]
-    fn less_than_one_a_second() {
+    fn a_rate_below_one_spaces_deliveries_by_several_seconds() {
         let start = Timestamp::UNIX_EPOCH;
         let mut limiters = TargetLimiter::new(8, Some(0.1), start);
         let (first, more_at) = limiters.free_permits(start);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_only_the_places_count() {
+    fn without_a_rate_only_concurrency_is_limited() {
         let mut limiters = TargetLimiter::new(3, None, Timestamp::UNIX_EPOCH);
         let (first, more_at) = limiters.free_permits(Timestamp::UNIX_EPOCH);
         assert_eq!((first.len(), more_at), (3, None));

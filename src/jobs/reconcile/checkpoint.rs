@@ -1,4 +1,4 @@
-//! How far a round has come, for the one that goes on after it was interrupted.
+//! Stores the progress of a round, so that an interrupted round can be continued.
 
 use std::time::Duration;
 
@@ -9,20 +9,21 @@ use super::Round;
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::store::Error;
 
-/// The name of the fact.
+/// The name of the property that holds the checkpoint.
 const CHECKPOINT: &str = "reconcile:checkpoint";
-/// The name of the fact that tells when a round was last done.
+/// The name of the property that holds the time of the last complete round.
 pub(super) const LAST_ROUND: &str = "reconcile:last_round";
 
-/// One identity that Kratos cannot tell of must not keep us from looking at the pages again.
+/// An older checkpoint in the second half of a round is ignored. Otherwise one identity that Kratos cannot return
+/// would prevent all further reading of pages.
 const PAGES_AGAIN_AFTER: Duration = Duration::from_hours(24);
 
-/// How far a round has come.
+/// The progress of a round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
-    /// When it began.
+    /// When the round began.
     pub(super) began_at: Timestamp,
-    /// A round that looks further back has not seen the pages before in its own way.
+    /// The `since` of the round. A round with another `since` has evaluated the earlier pages differently.
     pub(super) since: Option<Timestamp>,
     /// What comes next.
     pub(super) place: Place,
@@ -34,12 +35,12 @@ pub(super) struct Checkpoint {
 pub(super) enum Place {
     /// The page with this token.
     Page(String),
-    /// Those behind this one, of the identities that we keep something of.
+    /// The identities with stored data after this id.
     Kept(Uuid),
 }
 
 impl Round<'_> {
-    /// What a round like this one has left behind.
+    /// Returns the checkpoint of an interrupted round with the same options.
     pub(super) async fn interrupted(&self) -> Result<Option<Checkpoint>, Error> {
         if self.reconciler.wishes.dry_run {
             return Ok(None);
@@ -54,7 +55,7 @@ impl Round<'_> {
         }))
     }
 
-    /// Writes down how far it has come.
+    /// Stores the progress.
     pub(super) async fn next_is(&self, place: Place) -> Result<(), Error> {
         if self.reconciler.wishes.dry_run {
             return Ok(());
@@ -69,19 +70,19 @@ impl Round<'_> {
         store.set_property(CHECKPOINT, Some(&checkpoint)).await
     }
 
-    /// Writes down that nothing is left to do.
+    /// Stores that the round is complete.
     pub(super) async fn is_done(&self) -> Result<(), Error> {
         if self.reconciler.wishes.dry_run {
             return Ok(());
         }
-        // In this order, because the next round must not go on at the end of this one.
+        // The checkpoint is deleted first, because the next round must not continue at the end of this one.
         self.begins_anew().await?;
         let store = &self.reconciler.store;
         let now = self.reconciler.clock.now().to_rfc3339();
         store.set_property(LAST_ROUND, Some(&now)).await
     }
 
-    /// Strikes out how far it has come.
+    /// Deletes the checkpoint.
     pub(super) async fn begins_anew(&self) -> Result<(), Error> {
         if self.reconciler.wishes.dry_run {
             return Ok(());
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_stored_checkpoint_is_read_back() {
         for place in [
             Place::Page("a/b".to_owned()),
             Place::Kept(Uuid::from_u128(7)),

@@ -1,4 +1,4 @@
-//! From when on somebody counts who was not delivered.
+//! Decides from which creation time on an undelivered identity counts as missing.
 
 use chrono::TimeDelta;
 
@@ -7,22 +7,23 @@ use crate::jobs::retention::retention_horizon;
 use crate::model::delivery::{Event, Subscription};
 use crate::store::{Error, Filter, Store};
 
-/// The fact: when this database was made.
+/// The name of the property that holds the creation time of this database.
 const DATABASE_CREATED_AT: &str = "born_at";
-/// As much as Kratos's clock may be ahead of ours.
+/// How far Kratos's clock may be ahead of Vestibule's.
 const SKEW: TimeDelta = TimeDelta::hours(1);
 
-/// What is delivered of the past: nothing, unless told to.
+/// The cutoff. Older identities are not delivered unless the operator sets `since`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Past {
     since: Option<Timestamp>,
     database_created_at: Timestamp,
-    /// When each plan was first seen.
+    /// When each subscription was first seen.
     plans: Vec<Timestamp>,
     retention_horizon: Option<Timestamp>,
 }
 
-/// Writes down, unless it stands there, when this database and the plans of new identities were first seen.
+/// Stores when this database and the subscriptions to `identity.created` were first seen, unless that is stored
+/// already.
 pub async fn record_first_seen(
     store: &dyn Store,
     clock: &Clock,
@@ -39,13 +40,13 @@ pub async fn record_first_seen(
     Ok(())
 }
 
-/// When a plan was first seen.
+/// Returns when a subscription was first seen.
 async fn born(store: &dyn Store, clock: &Clock, plan: &str) -> Result<Timestamp, Error> {
     let name = format!("plan:{plan}:since");
-    if let Some(there) = store.get_property(&name).await? {
-        return Ok(moment(&there));
+    if let Some(stored) = store.get_property(&name).await? {
+        return Ok(moment(&stored));
     }
-    // Of one that has deliveries already, nobody wrote down when it began.
+    // A subscription that has deliveries already began at an unknown time.
     let of_it = Filter {
         plan: Some(plan.to_owned()),
         ..Filter::default()
@@ -56,19 +57,19 @@ async fn born(store: &dyn Store, clock: &Clock, plan: &str) -> Result<Timestamp,
     } else {
         clock.now()
     };
-    let there = store
+    let stored = store
         .get_or_insert_property(&name, &since.to_rfc3339())
         .await?;
-    Ok(moment(&there))
+    Ok(moment(&stored))
 }
 
-/// What cannot be read, because somebody wrote it by hand, is the past.
+/// Parses a stored time. A value that cannot be parsed was edited by hand, and counts as the earliest time.
 fn moment(text: &str) -> Timestamp {
     text.parse().unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 impl Past {
-    /// As the database knows it, or from `since` on.
+    /// Reads the cutoff from the database; `since` overrides it.
     pub(super) async fn of(
         store: &dyn Store,
         clock: &Clock,
@@ -93,13 +94,14 @@ impl Past {
         })
     }
 
-    /// Retention goes on meanwhile.
+    /// Reads the retention horizon again, because retention runs meanwhile.
     pub(super) async fn look_again(&mut self, store: &dyn Store) -> Result<(), Error> {
         self.retention_horizon = retention_horizon(store).await?;
         Ok(())
     }
 
-    /// Whether an identity that was made then, and was not delivered by the plan of this number, should have been.
+    /// Returns whether an undelivered identity that was created then counts as missing for the subscription with this
+    /// index.
     pub(super) fn counts(&self, plan: usize, created_at: Timestamp) -> bool {
         let first_seen = self.plans[plan];
         let from = self
@@ -108,8 +110,8 @@ impl Past {
         created_at >= from && self.is_remembered(first_seen, created_at)
     }
 
-    /// Whether it would be known if it had been delivered. Retention forgets what came into being before a moment; a plan
-    /// that was not there at that moment has lost nothing.
+    /// Returns whether a delivery would still be stored. Retention deletes deliveries of accounts created before the
+    /// horizon. A subscription that was first seen after the horizon has lost no deliveries.
     fn is_remembered(&self, first_seen: Timestamp, created_at: Timestamp) -> bool {
         self.retention_horizon
             .is_none_or(|before| first_seen >= before || created_at >= before + SKEW)
@@ -125,28 +127,28 @@ mod tests {
     }
 
     #[test]
-    fn the_past_is_left_alone_unless_told_to_and_what_is_forgotten_always() {
+    fn older_identities_count_only_with_since_and_never_before_the_retention_horizon() {
         for (since, first_seen, retention_horizon, created, expected) in [
             // A new database on day 100.
             (None, 100, None, 99, false),
             (None, 100, None, 100, true),
             (None, 100, None, 101, true),
-            // Kept for 90 days from the first hour on: nothing of it can be forgotten yet.
+            // With a retention time of 90 days from the first hour on, no delivery can be deleted yet.
             (Some(50), 100, Some(10), 49, false),
             (Some(50), 100, Some(10), 50, true),
             (Some(5), 100, Some(10), 5, true),
             (Some(5), 100, Some(100), 5, true),
-            // Later it may have been.
+            // Later, deliveries may be deleted.
             (Some(5), 100, Some(101), 5, false),
             (Some(5), 100, Some(101), 101, false),
             (Some(5), 100, Some(101), 102, true),
             (None, 100, Some(150), 149, false),
             (None, 100, Some(150), 151, true),
-            // A plan that came on day 200.
+            // A subscription that was first seen on day 200.
             (None, 200, Some(150), 199, false),
             (None, 200, Some(150), 200, true),
             (Some(5), 200, Some(150), 5, true),
-            // One that was there before anybody wrote down when it began.
+            // A subscription that has been there since before first-seen times were stored.
             (None, 0, None, 99, false),
             (None, 0, None, 100, true),
             (Some(5), 0, Some(50), 49, false),
@@ -161,7 +163,7 @@ mod tests {
             assert_eq!(
                 past.counts(0, day(created)),
                 expected,
-                "made on day {created}: {past:?}"
+                "created on day {created}: {past:?}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! The identities that we keep something of: those that are gone from Kratos are forgotten.
+//! Checks the identities with stored data, and erases the data of those that are deleted in Kratos.
 
 use uuid::Uuid;
 
@@ -6,15 +6,15 @@ use super::checkpoint::Place;
 use super::{Error, Round};
 use crate::outbound::kratos_admin::PAGE;
 
-/// If so many are gone and we have not seen one that is there, it is rather another Kratos.
+/// If this many identities are deleted and none is found, `kratos.admin_url` probably names another Kratos.
 const TOO_MANY: usize = 50;
 
 impl Round<'_> {
-    /// All of them behind this one.
+    /// Checks all identities with stored data after this id.
     pub(super) async fn those_we_keep(&mut self, mut after: Uuid) -> Result<(), Error> {
         let reconciler = self.reconciler;
         let step = PAGE.min(reconciler.wishes.per_second);
-        // Gone, but not yet believed.
+        // Identities that Kratos does not have, before this Kratos is known to be the right one.
         let mut doubted = Vec::new();
         loop {
             let began = reconciler.clock.now();
@@ -68,7 +68,7 @@ impl Round<'_> {
             self.report.forgotten += forgotten;
             tracing::info!(
                 identity.id = %id, forgotten,
-                "An identity is gone from Kratos: what was stored about it is forgotten, what was pending is stopped"
+                "An identity was deleted in Kratos: Vestibule erased its data and discarded its pending deliveries"
             );
         }
         Ok(())

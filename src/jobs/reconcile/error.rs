@@ -1,4 +1,4 @@
-//! Why a round stopped, and how to mend it.
+//! The reasons why a round stopped, with help.
 
 use uuid::Uuid;
 
@@ -9,70 +9,70 @@ use crate::store;
 /// Why a round stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Only one may do it at a time.
+    /// Another round is running. Only one can run at a time.
     #[error(
-        "another reconciliation of this database is under way; wait until it is done (one that died lets go after five minutes)"
+        "another reconciliation of this database is running; wait until it is done (a lock that was left behind expires after five minutes)"
     )]
     Busy,
     /// A page could not be read.
     #[error(
-        "stopped after {looked_at} identities, because the next page of them could not be read; {}",
-        mend(*source)
+        "stopped after {looked_at} identities, because the next page could not be read; {}",
+        help(*source)
     )]
     Page {
-        /// How many were looked at before.
+        /// How many identities were compared before.
         looked_at: u64,
-        /// Why.
+        /// The cause.
         #[source]
         source: kratos_admin::Error,
     },
-    /// It could not be seen whether somebody is still there.
+    /// An identity could not be read.
     #[error(
-        "stopped at the identity {id}, because it could not be seen whether it is still there; {}",
-        mend(*source)
+        "stopped at the identity {id}, because Kratos gave no usable answer about it; {}",
+        help(*source)
     )]
     Identity {
-        /// Whom it is about.
+        /// The identity.
         id: Uuid,
-        /// Why.
+        /// The cause.
         #[source]
         source: kratos_admin::Error,
     },
-    /// Rather another Kratos than that everybody is gone.
+    /// Kratos has none of many stored identities. Probably this is another Kratos than before.
     #[error(
-        "Kratos knows none of {asked} identities of which deliveries are stored, so nothing was forgotten: \
-         `kratos.admin_url` seems to be the address of another Kratos; mend it, or say `vestibule reconcile --all-gone` if \
+        "Kratos has none of {asked} identities with stored deliveries, so nothing was erased: \
+         `kratos.admin_url` seems to be the address of another Kratos; correct it, or run `vestibule reconcile --all-gone` if \
          they were all deleted"
     )]
     Unfamiliar {
-        /// How many it was asked for.
+        /// How many identities Kratos was asked for.
         asked: usize,
     },
-    /// The database did not do it.
-    #[error("the database did not do its part; what was done until then stays done")]
+    /// Database error.
+    #[error("database error; changes made before it are kept")]
     Store(#[from] store::Error),
 }
 
 impl Error {
-    /// Itself and its causes in one line, for a log.
+    /// Returns the error and its causes in one line, for a log.
     #[must_use]
     pub fn error_chain(&self) -> String {
         telemetry::error_chain(self)
     }
 }
 
-fn mend(source: kratos_admin::Error) -> &'static str {
+fn help(source: kratos_admin::Error) -> &'static str {
     match source {
         kratos_admin::Error::CallError(_) => {
-            "see that Kratos runs and that `kratos.admin_url` can be reached from here; the next round goes on where this one stopped"
+            "check that Kratos runs and that `kratos.admin_url` can be reached from here; the next round continues where this one stopped"
         }
         kratos_admin::Error::Status(401 | 403) => {
-            "see that `kratos.auth` holds what the admin API wants; the next round goes on where this one stopped"
+            "check that `kratos.auth` holds what the admin API expects; the next round continues where this one stopped"
         }
         kratos_admin::Error::Status(_) | kratos_admin::Error::Concurrent => {
-            "see the log of Kratos; the next round goes on where this one stopped"
+            "see the log of Kratos; the next round continues where this one stopped"
         }
-        kratos_admin::Error::NotUnderstood => "see who answers there",
+        kratos_admin::Error::NotUnderstood => "check which server answers there",
     }
 }
 
@@ -81,15 +81,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_says_what_happened_and_how_to_mend_it() {
+    fn an_error_names_the_cause_and_the_help() {
         let error = Error::Page {
             looked_at: 300,
             source: kratos_admin::Error::Status(401),
         };
         assert_eq!(
             error.error_chain(),
-            "stopped after 300 identities, because the next page of them could not be read; see that `kratos.auth` holds \
-             what the admin API wants; the next round goes on where this one stopped: Kratos's admin API answered with \
+            "stopped after 300 identities, because the next page could not be read; check that `kratos.auth` holds \
+             what the admin API expects; the next round continues where this one stopped: Kratos's admin API answered with \
              status 401"
         );
     }

@@ -1,4 +1,4 @@
-//! The identities of Kratos, page by page: those that nobody told us of are delivered.
+//! Reads the identities of Kratos page by page, and stores the deliveries that are missing.
 
 use std::collections::HashSet;
 
@@ -16,10 +16,10 @@ use crate::outbound::kratos_admin;
 use crate::outbound::kratos_admin::hook_view::hook_view;
 use crate::store::WriteSet;
 
-/// Whoever was made just now is being told of by their hook at this moment, which knows more than the admin API does.
+/// Newer accounts are left to their hook. The hook is running now, and has more data than the admin API.
 const JUST_NOW: TimeDelta = TimeDelta::seconds(10);
 
-/// An identity of a page that may be missing somewhere.
+/// An identity of a page whose deliveries may be missing.
 struct Candidate<'a> {
     id: Uuid,
     created_at: Timestamp,
@@ -27,7 +27,7 @@ struct Candidate<'a> {
 }
 
 impl Round<'_> {
-    /// All pages, from this one on. Returns behind whom those that we keep come next.
+    /// Processes all pages from this one on. Returns the id after which the stored identities continue.
     pub(super) async fn pages(&mut self, mut from: Option<String>) -> Result<Uuid, Error> {
         let reconciler = self.reconciler;
         let mut is_resumed = from.is_some();
@@ -37,13 +37,13 @@ impl Round<'_> {
             let page = match reconciler.identities.page(from.as_deref()).await {
                 Err(kratos_admin::Error::Status(400 | 404 | 410)) if is_resumed => {
                     tracing::info!(
-                        "Kratos does not know the page any more at which a reconciliation was interrupted; it begins anew"
+                        "Kratos no longer has the page where a reconciliation was interrupted; the reconciliation starts from the first page"
                     );
                     (from, is_resumed) = (None, false);
                     continue;
                 }
                 Ok(page) if page.next.is_some() && page.next == from => {
-                    // It would never end.
+                    // The round would never end.
                     Err(kratos_admin::Error::NotUnderstood)
                 }
                 page => page,
@@ -84,11 +84,12 @@ impl Round<'_> {
         if !keys.is_empty() {
             let known = reconciler.store.existing_keys(&keys).await?;
             self.saw_known_identity |= !known.is_empty();
-            // Only now: what was deleted before we asked had this moment moved first.
+            // The horizon is read after the keys. Retention moves the horizon before it deletes, so every deletion is
+            // covered.
             self.past.look_again(&*reconciler.store).await?;
             for candidate in &candidates {
                 missing.extend(self.missing(candidate, &known));
-                // Other work has its turn between two of them.
+                // Other tasks run between two candidates.
                 tokio::task::yield_now().await;
             }
         }
@@ -98,7 +99,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// The deliveries of this identity that are not known.
+    /// Returns the deliveries of this identity that are not stored.
     fn missing(
         &self,
         candidate: &Candidate<'_>,
@@ -115,9 +116,9 @@ impl Round<'_> {
         if plans.is_empty() {
             return Vec::new();
         }
-        let told = hook_view(candidate.identity);
+        let view = hook_view(candidate.identity);
         let names = Variables {
-            identity: Some(&told),
+            identity: Some(&view),
             previous: None,
             value: None,
             flow: None,
@@ -152,7 +153,7 @@ impl Round<'_> {
         if missing.is_empty() || self.reconciler.wishes.dry_run {
             return Ok(());
         }
-        // A hook may have been quicker, so not all of them need be new.
+        // A hook may have stored some of the deliveries meanwhile.
         let stored = self.reconciler.store.write(&WriteSet::of(missing)).await?;
         self.report.stored += stored.len() as u64;
         self.reconciler.stored.notify_one();

@@ -1,4 +1,4 @@
-//! What a round came to.
+//! The result of a round.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -7,38 +7,38 @@ use uuid::Uuid;
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::ReasonLabels;
 
-/// What a round came to. Of one that goes on where another was interrupted, only what it did itself.
+/// The result of a round. If a round continues an interrupted one, the result counts only its own part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Report {
-    /// Identities of Kratos that were looked at.
+    /// Identities of Kratos that were compared.
     pub looked_at: u64,
     /// Deliveries that were missing.
     pub missing: u64,
-    /// Of these, those that were stored now.
+    /// Missing deliveries that this round stored.
     pub stored: u64,
-    /// Of these, those that could not be built: they are stored as abandoned.
+    /// Missing deliveries that could not be built. These deliveries are stored as abandoned.
     pub unbuilt: u64,
-    /// Identities of which we keep something, and which are gone from Kratos.
+    /// Identities with stored data that were deleted in Kratos.
     pub gone: u64,
-    /// Deliveries of theirs that were forgotten.
+    /// Deliveries of deleted identities that were erased.
     pub forgotten: u64,
 }
 
-/// Sees the findings as they come. Nothing of them is kept.
+/// Receives the findings during a round. The findings are not kept.
 pub trait Progress: Send + Sync {
-    /// This plan is left out, because only a hook knows whether an identity is for it.
+    /// This subscription is left out, because only a hook has the data that its `when` reads.
     fn left_out(&self, plan: &str) {
         let _ = plan;
     }
-    /// A delivery is missing; `unbuilt` says why it cannot be built, if it cannot.
+    /// A delivery is missing. `unbuilt` is the reason if the delivery cannot be built.
     fn missing(&self, identity: Uuid, plan: &str, unbuilt: Option<&str>) {
         let _ = (identity, plan, unbuilt);
     }
-    /// An identity of which we keep something is gone from Kratos.
+    /// An identity with stored data was deleted in Kratos.
     fn gone(&self, identity: Uuid) {
         let _ = identity;
     }
-    /// So many identities were looked at so far.
+    /// The number of identities compared until now.
     fn looked_at(&self, number: u64) {
         let _ = number;
     }

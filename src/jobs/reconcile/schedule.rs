@@ -1,4 +1,4 @@
-//! A round every so often, however many instances there are and however often they start.
+//! Runs a round at a fixed interval, whatever the number of instances and restarts.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use super::{Error, Reconciler, Report};
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::store;
 
-/// How long after the first failure it is tried again; then twice as long each time.
+/// The pause after the first failure. Each further failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_mins(1);
-/// How often it is looked whether another instance is done.
+/// How often to check whether another instance is done.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 impl Reconciler {
-    /// Reconciles whenever the last round is longer ago than `every`, until `stop` is done, which ends it at once. The next
-    /// one goes on where it was.
+    /// Reconciles when the last round is longer ago than `every`, until `stop` completes. Then the current round ends
+    /// immediately. The next round continues the interrupted one.
     pub async fn run(self, every: Duration, stop: impl Future<Output = ()> + Send) {
         tokio::select! {
             biased;
             () = stop => {}
             () = self.run_loop(every) => {}
         }
-        // If it cannot be ended, the turn ends by itself.
+        // If the release fails, the lock expires.
         let _ = self.release_lock().await;
     }
 
@@ -35,14 +35,14 @@ impl Reconciler {
                     failures = 0;
                     next
                 }
-                // Its round is ours as well.
+                // A round of another instance counts for this instance too.
                 Err(Error::Busy) => saturating_add(began, LOOK_AGAIN.min(every)),
                 Err(error) => {
                     let next = saturating_add(began, pause(failures, every));
                     failures += 1;
                     tracing::error!(
                         error = %error.error_chain(), failures,
-                        "The reconciliation was not finished; next try at {next}"
+                        "Reconciliation failed; next attempt at {next}"
                     );
                     next
                 }
@@ -51,7 +51,7 @@ impl Reconciler {
         }
     }
 
-    /// A round, if it is time; and when it is time for the next.
+    /// Runs a round if it is due. Returns when the next round is due.
     async fn if_due(&self, every: Duration) -> Result<Timestamp, Error> {
         let due = self.due(every).await?;
         if due > self.clock.now() {
@@ -72,12 +72,12 @@ impl Reconciler {
             unbuilt,
             gone,
             forgotten,
-            "Reconciled: looked at {looked_at} identities, stored {stored} deliveries that were missing; {gone} are gone"
+            "Reconciled {looked_at} identities: stored {stored} missing deliveries, found {gone} deleted identities"
         );
         Ok(self.due(every).await?)
     }
 
-    /// When the next round is due: at once if there was none.
+    /// Returns when the next round is due: immediately if there was none.
     async fn due(&self, every: Duration) -> Result<Timestamp, store::Error> {
         let last = self.store.get_property(LAST_ROUND).await?;
         let last = last.and_then(|last| last.parse::<Timestamp>().ok());

@@ -1,4 +1,4 @@
-//! Giving back what may have been taken: its answer never came.
+//! Compensates a `take` whose answer was lost.
 
 use super::{HttpTransport, without_answer};
 use crate::checks::reserve;
@@ -7,8 +7,8 @@ use crate::model::delivery::{Attempt, Claimed, NoResponse, Queue, ResponseVerdic
 use crate::model::request::Request;
 
 impl HttpTransport {
-    /// Asks once more to take it, with the key of the first time, so that it is the same; what the answer names is
-    /// released.
+    /// Repeats `take` with the idempotency key of the first request, so that the service treats both as one. Then
+    /// releases what the answer names.
     pub(super) async fn undo(
         &self,
         delivery: &Claimed,
@@ -28,7 +28,7 @@ impl HttpTransport {
         };
         match answer.status {
             200..=299 => {}
-            // It says no, so there is nothing to give back.
+            // The service refuses, so there is nothing to release.
             400 | 403 | 404 | 405 | 409 | 410 | 422 => {
                 return self.answered(&answer, ResponseVerdict::Delivered).into();
             }

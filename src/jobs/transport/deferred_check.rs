@@ -1,4 +1,4 @@
-//! The question of a deferred check, put again.
+//! Asks the service of a deferred check again.
 
 use std::sync::PoisonError;
 
@@ -19,13 +19,13 @@ use crate::model::request::Request;
 use crate::outbound::kratos_admin::hook_view::hook_view;
 use crate::outbound::services::client::{Answer, CallError};
 
-/// What the account's present value of the field is, beside the value that the question is about.
+/// The account's current value of the field, compared with the value of the deferred check.
 enum Present {
-    /// The same.
+    /// The same value.
     Same,
-    /// Another one, in this identity.
+    /// Another value, in this identity.
     Other(Box<Value>),
-    /// None: the field was emptied.
+    /// No value: the field was emptied.
     Absent,
     /// The account was deleted.
     Gone,
@@ -59,7 +59,7 @@ impl HttpTransport {
                     self.accepted(check, delivery, &answer, puts)
                 }
                 Ok(_) => {
-                    tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted a value that the account does not have any more");
+                    tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted a value that the account no longer has");
                     self.ended(
                         check,
                         delivery,
@@ -80,7 +80,7 @@ impl HttpTransport {
                     self.ask_about_present(check, service, delivery, scene, &identity)
                         .await
                 }
-                // A field that was emptied does not undo the sign-up.
+                // An emptied field does not undo the sign-up.
                 Ok(Present::Same | Present::Absent) => AttemptResult {
                     attempt: self.answered(&answer, ResponseVerdict::Delivered),
                     ..self.refused(check, Some(refusal), delivery, scene, &answer.response)
@@ -90,7 +90,8 @@ impl HttpTransport {
         }
     }
 
-    /// The original value is refused, and the account has another one by now. It counts if the service accepts that one.
+    /// The service refused the original value, and the account has another value now. The account's value counts if
+    /// the service accepts it.
     async fn ask_about_present(
         &self,
         check: &Check,
@@ -99,11 +100,11 @@ impl HttpTransport {
         scene: &EvaluationContext,
         identity: &Value,
     ) -> AttemptResult {
-        let told = hook_view(identity);
+        let view = hook_view(identity);
         let field = check.field.as_ref();
         let scene = EvaluationContext {
-            value: field.and_then(|field| field.value_in(&told)).cloned(),
-            identity: Some(told.clone()),
+            value: field.and_then(|field| field.value_in(&view)).cloned(),
+            identity: Some(view.clone()),
             ..scene.clone()
         };
         let names = scene.names(&self.knows.lists, None);
@@ -148,7 +149,7 @@ impl HttpTransport {
         let identity = match identities.get(delivery.identity_id).await {
             Ok(Some(identity)) => identity,
             Ok(None) => return Ok(Present::Gone),
-            // This was the last try, and the answer must not get lost.
+            // This was the last attempt, so the answer must not be lost.
             Err(_) if self.knows.clock.now() >= delivery.keep_trying_until => {
                 return Ok(Present::Same);
             }
@@ -175,7 +176,7 @@ impl HttpTransport {
         self.no_answer(check, delivery, scene, without_answer(none), None)
     }
 
-    /// There is no usable answer. At the end of the question's time the operator's choice decides.
+    /// Handles an unusable answer. When the time of the deferred check ends, `on_expiry` decides.
     fn no_answer(
         &self,
         check: &Check,
@@ -197,7 +198,7 @@ impl HttpTransport {
         self.count_unanswered("end");
         tracing::error!(
             check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id, on_expiry = ?check.on_expiry,
-            "ALARM: a deferred check has had no answer in all its time; see `vestibule deliveries list --state abandoned`"
+            "ALARM: a deferred check has expired without a usable answer; see `vestibule deliveries list --state abandoned`"
         );
         match check.on_expiry {
             OnExpiry::Keep => carried,
@@ -231,7 +232,7 @@ impl HttpTransport {
             self.count_unanswered("half_time");
             tracing::error!(
                 check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id,
-                "ALARM: a deferred check has had no answer for half of its time; it is given up at {}",
+                "ALARM: a deferred check has had no usable answer for half of its time; the check expires at {}",
                 delivery.keep_trying_until
             );
         }
@@ -253,7 +254,7 @@ impl HttpTransport {
             .inc();
     }
 
-    /// The question has its answer, and this is written.
+    /// Ends the deferred check with this answer, and writes these values.
     fn ended(
         &self,
         check: &Check,
@@ -268,7 +269,8 @@ impl HttpTransport {
         }
     }
 
-    /// The check has accepted what the account has now, so that an earlier refusal of it ends.
+    /// Ends the deferred check as accepted. The acceptance lifts an earlier refusal of the check, because the check
+    /// has accepted the account's current value.
     fn accepted(
         &self,
         check: &Check,
@@ -296,19 +298,20 @@ impl HttpTransport {
         )
     }
 
-    /// Without Kratos's admin API nothing can be written: an operator does it, and hooks keep the person out meanwhile.
+    /// Returns the write as an abandoned delivery if the settings have no `kratos.admin_url`. Then an operator makes
+    /// the change, and hooks keep the visitor out meanwhile.
     fn written_by_operator(&self, mut write: NewDelivery) -> NewDelivery {
         if self.knows.writer.is_none() {
             write.work = Err(
-                "the check has refused the account, and without `kratos.admin_url` nothing can be written into the identity"
+                "the check has refused the account, but Vestibule cannot write into the identity without `kratos.admin_url`"
                     .to_owned(),
             );
         }
         write
     }
 
-    /// The refusal, what is written because of it, and what is delivered. `refusal` is the entry of `refuse`; `None` if the
-    /// question expired.
+    /// Returns the late refusal, the write that follows from it, and the deliveries of `check.refused`. `refusal` is
+    /// the index of the `refuse` entry; `None` if the deferred check expired.
     pub(super) fn refused(
         &self,
         check: &Check,
@@ -319,12 +322,12 @@ impl HttpTransport {
     ) -> AttemptResult {
         self.forget_half_time(delivery);
         let now = self.knows.clock.now();
-        // No account is deactivated for a sign-up that it may not have come of.
+        // An account is not deactivated if its attribution to the sign-up is uncertain.
         let on_late_refusal = match check.on_late_refusal(delivery.event) {
             OnLateRefusal::Deactivate if scene.is_uncertain => OnLateRefusal::Mark,
             chosen => chosen,
         };
-        tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The check has refused an account that exists");
+        tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The check has refused an existing account");
         let names = Variables {
             now,
             ..scene.names(&self.knows.lists, Some(response))
@@ -369,7 +372,7 @@ impl HttpTransport {
     }
 }
 
-/// The same attempt, which ends the question.
+/// Returns the attempt as a final one, which ends the deferred check.
 fn settled(attempt: Attempt) -> Attempt {
     match attempt {
         Attempt::Response {

@@ -1,4 +1,5 @@
-//! The first words of an answer that says no, for the record: without what we sent, which it may repeat.
+//! Makes an excerpt of an error response for the record. The excerpt holds no values of the request, which a response
+//! may repeat.
 
 use std::sync::LazyLock;
 
@@ -8,19 +9,19 @@ use serde_json::Value;
 
 use crate::model::request::Request;
 
-/// So many characters are kept.
+/// The maximum length of an excerpt, in characters.
 const LONGEST: usize = 200;
-/// Shorter values are too common to be told apart from other words.
+/// The minimum length of a hidden value, in characters. Shorter values also occur in ordinary text.
 const SHORTEST_VALUE: usize = 3;
 
 static ADDRESS: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#"[^\s"'<>(),;:]+@[^\s"'<>(),;]+"#).ok());
 
-/// `None` if the answer says nothing.
+/// Returns the excerpt. `None` if the response is empty.
 pub(super) fn of(body: &Value, request: &Request) -> Option<String> {
     let mut values = Vec::new();
     values_of(request, &mut values);
-    // The longest first, so that one which holds another goes whole.
+    // The longest values come first, so that a value that contains another one is hidden whole.
     values.sort_by_key(|value| std::cmp::Reverse(value.len()));
     values.retain(|value| value.chars().count() >= SHORTEST_VALUE);
     let hide = |text: &str| {
@@ -33,14 +34,14 @@ pub(super) fn of(body: &Value, request: &Request) -> Option<String> {
         Value::String(text) => hide(text),
         Value::Array(items) if items.is_empty() => return None,
         Value::Object(members) if members.is_empty() => return None,
-        // Text by text, because JSON writes some signs in another way; and then numbers and names.
+        // Texts are hidden one by one, because JSON escapes some characters. Then numbers and member names are hidden.
         other => hide(&hidden_within(other, &hide).to_string()),
     };
     let hidden = match &*ADDRESS {
         Some(address) => address.replace_all(&hidden, "…").into_owned(),
         None => return None,
     };
-    let words: String = hidden
+    let excerpt: String = hidden
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ")
@@ -48,7 +49,7 @@ pub(super) fn of(body: &Value, request: &Request) -> Option<String> {
         .filter(|character| !character.is_control())
         .take(LONGEST)
         .collect();
-    (!words.is_empty()).then_some(words)
+    (!excerpt.is_empty()).then_some(excerpt)
 }
 
 fn hidden_within(value: &Value, hide: &impl Fn(&str) -> String) -> Value {
@@ -63,7 +64,7 @@ fn hidden_within(value: &Value, hide: &impl Fn(&str) -> String) -> Value {
     }
 }
 
-/// Whatever its case.
+/// Hides the value, ignoring case.
 fn without(text: &str, value: &str) -> String {
     match Regex::new(&format!("(?i){}", regex::escape(value))) {
         Ok(pattern) => pattern.replace_all(text, "…").into_owned(),
@@ -75,7 +76,7 @@ fn values_of(request: &Request, values: &mut Vec<String>) {
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
     for segment in path.split('/') {
         values.push(percent_decode_str(segment).decode_utf8_lossy().into_owned());
-        // As it went over the wire, which some repeat.
+        // The segment as sent over the wire, because some services repeat it.
         values.push(segment.to_owned());
     }
     let raw = |text: &str| -> Vec<String> {
@@ -116,7 +117,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_we_sent_does_not_come_back() {
+    fn an_excerpt_holds_no_values_of_the_request() {
         let request = Request {
             method: Method::Post,
             path: "/contacts/a%20b-secret?key=value-secret".to_owned(),

@@ -1,4 +1,4 @@
-//! Taking a reservation again whose account was found after the release.
+//! Takes a reservation again if its account was found after the release.
 
 use uuid::Uuid;
 
@@ -14,7 +14,8 @@ use crate::model::request::Request;
 use crate::outbound::services::client::Answer;
 
 impl HttpTransport {
-    /// Accepted: it is confirmed. Refused: a late refusal of the check. No usable answer: it is tried again.
+    /// Repeats `take`. If the service accepts, the reservation is confirmed. If the service refuses, that is a late
+    /// refusal of the check. Without a usable answer, the delivery is retried.
     pub(super) async fn take_again(
         &self,
         delivery: &Claimed,
@@ -34,7 +35,7 @@ impl HttpTransport {
             tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The account was deleted, so nothing is reserved for it again");
             return Attempt::answered(200).into();
         }
-        // While the service still has the first one, it may refuse a second.
+        // While the service still has the first reservation, the service may refuse a second one.
         let release = Queue::Release(name).to_string();
         let store = &self.knows.store;
         match store.is_pending(&release, &released.to_string()).await {
@@ -69,7 +70,7 @@ impl HttpTransport {
         }
     }
 
-    /// Whether Kratos says that the account does not exist.
+    /// Returns whether Kratos answers that the account does not exist.
     async fn is_deleted(&self, identity_id: Uuid) -> bool {
         match self.identities() {
             Some(identities) => matches!(identities.get(identity_id).await, Ok(None)),
@@ -86,7 +87,7 @@ impl HttpTransport {
         answer: &Answer,
     ) -> AttemptResult {
         self.count_reservation("taken_again");
-        tracing::info!(check = check.name, identity.id = %delivery.identity_id, "What check `{}` had reserved was released too early, and is reserved again", check.name);
+        tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The reservation of check `{}` was released too early; Vestibule has taken it again", check.name);
         let scene = EvaluationContext {
             taken: Some(reserve::taken(delivery.id, Some(&answer.response))),
             ..scene.clone()
@@ -100,7 +101,7 @@ impl HttpTransport {
         }
     }
 
-    /// It is tried again, or it was the last try.
+    /// Returns the failed attempt, and raises an alarm if it was the last one.
     fn not_reserved(
         &self,
         check: &Check,
@@ -112,8 +113,8 @@ impl HttpTransport {
             self.knows.metrics.late_posts.inc();
             tracing::error!(
                 check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id,
-                "ALARM: what check `{}` had reserved was released before the account was known, and could not be reserved again in all \
-                 its time; see `vestibule deliveries list --state abandoned`", check.name
+                "ALARM: the reservation of check `{}` was released before the account was known, and could not be taken again in \
+                 time; see `vestibule deliveries list --state abandoned`", check.name
             );
         }
         AttemptResult {

@@ -1,4 +1,4 @@
-//! Writing into an identity.
+//! Writes of a delivery into an identity.
 
 use uuid::Uuid;
 
@@ -28,8 +28,8 @@ impl HttpTransport {
         attempt(&written).into()
     }
 
-    /// The values without those that a later refusal, or the lift of one, has replaced: deliveries of one identity may be
-    /// written in another order than they were stored.
+    /// Returns the values without those that a later refusal, or its lift, has replaced. Deliveries of one identity
+    /// can be attempted in another order than they were stored.
     async fn current(
         &self,
         id: Uuid,
@@ -67,7 +67,7 @@ impl HttpTransport {
         Ok(current)
     }
 
-    /// Keeps a person out whom a check refused late.
+    /// Enforces a late refusal: deletes the sessions and deactivates the account.
     pub(super) async fn enforce(&self, delivery: &Claimed, puts: &[FieldWrite]) -> AttemptResult {
         let (Some(writer), Queue::LateRefusal(check)) =
             (&self.knows.writer, Queue::named(&delivery.plan))
@@ -77,12 +77,13 @@ impl HttpTransport {
         attempt(&writer.enforce(delivery.identity_id, check, puts).await).into()
     }
 
-    /// Whether it notes that a check is deferred, and that has been settled meanwhile. Its end may have been written first.
+    /// Returns whether the write sets the mark of a deferred check that has been decided meanwhile. The write that
+    /// clears the mark may have come first.
     async fn is_outdated(&self, delivery: &Claimed, puts: &[FieldWrite]) -> bool {
         let Queue::Save(name) = Queue::named(&delivery.plan) else {
             return false;
         };
-        let notes = puts
+        let sets_marker = puts
             .iter()
             .any(|put| put.value.is_some() && put.path == deferred::deferred_marker(name));
         let open = Filter {
@@ -91,7 +92,7 @@ impl HttpTransport {
             identity: Some(delivery.identity_id),
             ..Filter::default()
         };
-        notes && matches!(self.knows.store.list(&open, 1).await, Ok(open) if open.is_empty())
+        sets_marker && matches!(self.knows.store.list(&open, 1).await, Ok(open) if open.is_empty())
     }
 }
 
@@ -103,7 +104,7 @@ fn attempt(written: &Result<(), WriteError>) -> Attempt {
             retry_after: None,
             judged: ResponseVerdict::GiveUp,
         },
-        // It is not known whether another write is under way.
+        // Whether another write is in progress is unknown.
         Err(WriteError::Busy | WriteError::Store(_)) => {
             Attempt::NoResponse(NoResponse::IdentityLocked)
         }

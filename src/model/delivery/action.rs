@@ -1,4 +1,4 @@
-//! What a delivery does when its time has come.
+//! What a delivery does when it is due.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,33 +6,32 @@ use uuid::Uuid;
 
 use crate::model::request::Request;
 
-/// What is to be done. Stored as JSON.
+/// The action of a delivery. Stored as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Put the question of a deferred check again.
+    /// Ask the service of a deferred check again.
     Ask(Request),
-    /// Write into the identity, through Kratos's admin API.
+    /// Write into the identity through Kratos's admin API.
     Write(Vec<FieldWrite>),
-    /// Keep a person out whose account was refused late: delete the sessions, write this into the identity, delete the
-    /// sessions again.
+    /// Enforce a late refusal: delete the sessions, write these values into the identity, delete the sessions again.
     Enforce(Vec<FieldWrite>),
-    /// Release what an unclear taking may have taken. Who cannot say what that was is asked once more, with the key of
-    /// the first time, and then releases what the answer names.
+    /// Release what a `take` without a known answer may have taken. If the release needs that answer, `take` is
+    /// repeated with the same key. Then Vestibule releases what the answer names.
     Undo {
-        /// The request that took, or did not.
+        /// The request whose answer was lost.
         take: Request,
-        /// Its Idempotency-Key.
+        /// The `Idempotency-Key` of the request.
         key: String,
     },
-    /// Take a reservation again whose account was found after its release, and then confirm it.
+    /// Take a reservation again if its account was found after its release, and then confirm it.
     Take {
-        /// The request that takes it.
+        /// The request that takes the reservation.
         take: Request,
         /// The reservation that was released.
         released: Uuid,
     },
-    /// Send this. (It stands in the database as it is: the first version knew nothing else.)
+    /// Send this request. The request is stored without a tag, because the first version had only this action.
     #[serde(untagged)]
     Send(Request),
 }
@@ -40,9 +39,9 @@ pub enum Action {
 /// One value that is written into an identity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FieldWrite {
-    /// `["metadata_admin", "crm_id"]`.
+    /// The path of the value: `["metadata_admin", "crm_id"]`.
     pub path: Vec<String>,
-    /// What shall stand there; `None` takes away what does.
+    /// The value to set; `None` removes the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
 }

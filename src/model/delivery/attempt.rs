@@ -1,4 +1,4 @@
-//! One try, and what it teaches.
+//! The result of one attempt, and the outcome that follows from it.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,64 +7,65 @@ use super::Outcome;
 use super::backoff::{Schedule, next_try};
 use crate::base::clock::{Timestamp, saturating_add};
 
-/// `Retry-After` is obeyed up to this long.
+/// The maximum `Retry-After` that is obeyed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 const GONE: u16 = 410;
 
-/// What came of one exchange with a service.
+/// The result of one call to a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// It answered.
+    /// The service answered.
     Response {
-        /// With this status.
+        /// The status of the response.
         status: u16,
-        /// `Retry-After`, if the answer held a readable one.
+        /// `Retry-After`, if the response has a valid one.
         retry_after: Option<Duration>,
-        /// What the settings make of it.
+        /// The verdict of the settings about the response.
         judged: ResponseVerdict,
     },
-    /// It did not.
+    /// The service did not answer.
     NoResponse(NoResponse),
 }
 
-/// What expressions of the settings make of an answer.
+/// The verdict that expressions of the settings give about a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ResponseVerdict {
-    /// There are none: the status tells.
+    /// The settings have no expression for the response: the status decides.
     #[default]
     ByStatus,
-    /// It has arrived.
+    /// The delivery succeeded.
     Delivered,
-    /// It has not arrived, and is tried again.
+    /// The delivery failed, and is retried.
     NotDelivered,
-    /// It has not arrived and never will.
+    /// The delivery failed, and is abandoned.
     GiveUp,
-    /// It says nothing about the question, whatever the status, so the question is asked again.
+    /// The response does not answer the deferred check, whatever the status. So the service is asked again.
     AskAgain,
 }
 
-/// In what way there was no answer.
+/// Why there is no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoResponse {
-    /// Not in time.
+    /// No response in time.
     Timeout,
-    /// Not reached, or cut off.
+    /// The service was not reached, or the connection was closed.
     Connection,
-    /// It could not be sent: the plan has gone from the settings, or its service's address is not allowed.
+    /// The request could not be sent: the settings do not have the subscription any more, or the address of its
+    /// service is forbidden.
     NotSent,
-    /// A defect of ours.
+    /// A defect of Vestibule.
     Panicked,
-    /// Somebody else is writing into the same identity; this was no try.
+    /// Another write into the same identity is in progress. The delivery is retried without counting an attempt.
     IdentityLocked,
-    /// What is to be taken again has not been released yet, so its service may count it twice.
+    /// The reservation to take again has not been released yet, so the service may count it twice.
     NotReleased,
-    /// The time for an answer has ended, and the settings say what follows. Nothing more is tried.
+    /// The time for an answer is over, and the settings decide what follows. The attempt is final.
     Expired,
 }
 
 impl Attempt {
-    /// An answer of that status, without `Retry-After`.
+    /// Returns a response with this status, without `Retry-After`.
     #[must_use]
     pub fn answered(status: u16) -> Self {
         Self::Response {
@@ -74,7 +75,7 @@ impl Attempt {
         }
     }
 
-    /// The status, if there was an answer.
+    /// Returns the status if there is a response.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -83,7 +84,7 @@ impl Attempt {
         }
     }
 
-    /// Whether the service has taken it over: any 2xx and nothing else, unless the settings judge otherwise.
+    /// Returns whether the delivery succeeded: any 2xx and nothing else, unless the settings decide otherwise.
     #[must_use]
     pub fn arrived(&self) -> bool {
         match self {
@@ -98,7 +99,7 @@ impl Attempt {
         }
     }
 
-    /// Whether it makes no sense to try again.
+    /// Returns whether a retry is pointless.
     fn is_final(&self) -> bool {
         match self {
             Self::Response { status, judged, .. } => match judged {
@@ -110,13 +111,13 @@ impl Attempt {
         }
     }
 
-    /// What went wrong, in words without values; `None` if nothing did.
+    /// Returns a description of the failure, without values; `None` after success.
     #[must_use]
     pub fn error(&self) -> Option<String> {
         (!self.arrived()).then(|| self.to_string())
     }
 
-    /// What follows from it, when it was the `tries`th and ended `now`.
+    /// Returns the outcome of attempt number `tries`, which ended `now`.
     #[must_use]
     pub fn outcome(
         &self,
@@ -138,13 +139,13 @@ impl Attempt {
         };
         let next = next_try(schedule, tries, now, jitter)
             .max(saturating_add(now, retry_after.min(LONGEST_RETRY_AFTER)));
-        // The last try is at the very end, however long the pause would have been.
+        // The last attempt is at the end of the retry time, even if the backoff is longer.
         Outcome::RetryAt(next.min(keep_trying_until))
     }
 }
 
 impl NoResponse {
-    /// As logs, metrics and the list of deliveries write it.
+    /// Returns the name for logs, metrics and the list of deliveries.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -166,8 +167,8 @@ impl fmt::Display for Attempt {
                 write!(formatter, "status {status}")?;
                 match judged {
                     ResponseVerdict::NotDelivered => formatter.write_str(", not delivered"),
-                    ResponseVerdict::AskAgain => formatter.write_str(", no answer to the question"),
-                    ResponseVerdict::GiveUp => formatter.write_str(", given up"),
+                    ResponseVerdict::AskAgain => formatter.write_str(", no usable answer"),
+                    ResponseVerdict::GiveUp => formatter.write_str(", abandoned"),
                     ResponseVerdict::ByStatus | ResponseVerdict::Delivered => Ok(()),
                 }
             }
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_2xx_has_arrived_and_only_a_410_stops_at_once() {
+    fn only_a_2xx_is_delivered_and_only_a_410_is_abandoned_immediately() {
         let in_five_seconds = Outcome::RetryAt(after(Duration::from_secs(5)));
         let table = [
             (Attempt::answered(200), Outcome::Delivered),
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_may_judge_otherwise() {
+    fn settings_override_the_verdict_by_status() {
         let judged = |status, judged| Attempt::Response {
             status,
             retry_after: None,
@@ -261,10 +262,10 @@ mod tests {
     }
 
     #[test]
-    fn the_last_try_is_at_the_very_end_and_a_failure_there_is_the_last() {
+    fn the_last_attempt_is_at_the_end_of_the_retry_time() {
         let failed = Attempt::answered(503);
         let table = [
-            // tries so far, time left, what follows
+            // Attempts until now, remaining time, outcome.
             (12, 2 * DAY, Outcome::RetryAt(after(60 * MINUTE))),
             (12, 59 * MINUTE, Outcome::RetryAt(after(59 * MINUTE))),
             (
@@ -287,7 +288,7 @@ mod tests {
     #[test]
     fn retry_after_is_obeyed_within_bounds() {
         let table = [
-            // Retry-After, the pause that follows
+            // `Retry-After`, the resulting pause.
             (Duration::from_secs(1), Duration::from_secs(5)),
             (10 * MINUTE, 10 * MINUTE),
             (30 * DAY, DAY),
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_in_words_without_values() {
+    fn a_failure_is_described_without_values() {
         assert_eq!(Attempt::answered(204).error(), None);
         assert_eq!(
             Attempt::answered(503).error().as_deref(),

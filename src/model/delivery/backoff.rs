@@ -1,38 +1,38 @@
-//! When to try again.
+//! Retry schedules: when to try again.
 
 use std::time::Duration;
 
 use crate::base::clock::{Timestamp, saturating_add};
 
-/// How pauses between tries grow.
+/// How pauses between attempts grow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// The pause after the first try; each further one is twice as long.
+    /// The pause after the first attempt. Each further pause is twice as long.
     pub first: Duration,
-    /// No pause is longer, but for its jitter.
+    /// The maximum pause, without jitter.
     pub longest: Duration,
-    /// By which part of itself a pause may be shorter or longer, so that deliveries which failed together
-    /// do not come back together: 0.2 for a fifth.
+    /// The jitter, as a fraction of the pause: 0.2 means up to 20 % shorter or longer. With jitter, deliveries that
+    /// failed together are not retried together.
     pub spread: f64,
 }
 
 impl Schedule {
-    /// Of deliveries: ten tries within the first hour and a half, then one about every hour, which makes
-    /// some two hundred in eight days.
+    /// The schedule of deliveries: ten attempts in the first 90 minutes, then about one per hour. That is about 200
+    /// attempts in eight days.
     pub const DELIVERIES: Self = Self {
         first: Duration::from_secs(5),
         longest: Duration::from_hours(1),
         spread: 0.2,
     };
 
-    /// Of our own database, when it does not do as asked.
+    /// The schedule for Vestibule's own database after an error.
     pub const DATABASE: Self = Self {
         first: Duration::from_millis(200),
         longest: Duration::from_secs(30),
         spread: 0.2,
     };
 
-    /// How long to wait after so many tries. `jitter` is a number from 0 (shortest) to 1 (longest).
+    /// Returns the pause after this number of attempts. `jitter` is a number from 0 (shortest) to 1 (longest).
     #[must_use]
     pub fn pause(&self, tries: u32, jitter: f64) -> Duration {
         let doublings = tries.saturating_sub(1).min(31);
@@ -41,16 +41,16 @@ impl Schedule {
     }
 }
 
-/// When the next try is due, after so many that ended `now`.
+/// Returns when the next attempt is due, after this number of attempts. The last attempt ended `now`.
 #[must_use]
 pub fn next_try(schedule: &Schedule, tries: u32, now: Timestamp, jitter: f64) -> Timestamp {
     saturating_add(now, schedule.pause(tries, jitter))
 }
 
-/// A fresh number from 0 to 1 for `jitter`.
+/// Returns a random number from 0 to 1 for `jitter`.
 #[must_use]
 pub fn random_jitter() -> f64 {
-    // Without a source of chance everybody waits the middle of the range, which is no harm.
+    // Without a source of randomness, all pauses have the middle of the range, which is harmless.
     getrandom::u32().map_or(0.5, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_days_hold_a_good_two_hundred_tries() {
+    fn eight_days_hold_about_two_hundred_attempts() {
         let mut tries = 0;
         let mut waited = Duration::ZERO;
         while waited.as_secs() < 8 * DAY {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_number_is_between_0_and_1() {
+    fn a_random_number_is_between_0_and_1() {
         for _ in 0..100 {
             assert!((0.0..=1.0).contains(&random_jitter()));
         }

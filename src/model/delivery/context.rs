@@ -1,4 +1,4 @@
-//! What was true when a delivery came into being, for the expressions that read its answer later.
+//! The evaluation context: the stored variables of a delivery, for expressions that read its response later.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::base::clock::Timestamp;
 use crate::expression::{Lists, Variables};
 
-/// The names of an expression, kept.
+/// The stored variables of expressions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvaluationContext {
@@ -35,13 +35,14 @@ pub struct EvaluationContext {
     /// The check that has refused late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
-    /// Whether it is not certain that the identity came of this submission. Then no identity is deactivated for it.
+    /// Whether the attribution of the identity to this submission is uncertain. Then the identity is not deactivated
+    /// for it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_uncertain: bool,
 }
 
 impl EvaluationContext {
-    /// Keeps what these names stand for.
+    /// Stores the values of these variables.
     #[must_use]
     pub fn of(names: &Variables<'_>) -> Self {
         Self {
@@ -58,7 +59,7 @@ impl EvaluationContext {
         }
     }
 
-    /// The names, with this answer.
+    /// Returns the variables, with this response.
     #[must_use]
     pub fn names<'a>(&'a self, lists: &'a Lists, response: Option<&'a Value>) -> Variables<'a> {
         Variables {

@@ -1,28 +1,29 @@
-//! Where a delivery waits: by its plan, or by what else it is that must not be lost.
+//! Queues: the names under which deliveries are listed. A queue is a subscription, or other work that must not be
+//! lost.
 
 use std::fmt;
 
-/// What a delivery's `plan` names.
+/// The queue that a delivery's `plan` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Queue<'a> {
-    /// A plan of the settings; stored by its bare name.
+    /// A subscription of the settings. The queue has the name of the subscription.
     Subscription(&'a str),
-    /// What a plan or a check writes into identities: `save:crm_contact`.
+    /// Writes into identities for a subscription or a check: `save:crm_contact`.
     Save(&'a str),
-    /// The questions of a deferred check: `check:vat_number`.
+    /// Questions of a deferred check: `check:vat_number`.
     Check(&'a str),
-    /// The reservations of a check that are taken again, because the account was found after their release: `take:invite`.
+    /// Reservations of a check that are taken again, because the account was found after their release: `take:invite`.
     Take(&'a str),
-    /// The confirmations of a check's reservations: `confirm:invite`.
+    /// Confirmations of a check's reservations: `confirm:invite`.
     Confirm(&'a str),
-    /// The releases of a check's reservations: `release:invite`.
+    /// Releases of a check's reservations: `release:invite`.
     Release(&'a str),
-    /// The deactivations of accounts that a check refused late: `late-refusal:vat_number`.
+    /// Deactivations of accounts that a check refused late: `late-refusal:vat_number`.
     LateRefusal(&'a str),
 }
 
 impl<'a> Queue<'a> {
-    /// Reads what [`fmt::Display`] wrote. No name in the settings holds a colon.
+    /// Parses the output of [`fmt::Display`]. Names in the settings have no colon.
     #[must_use]
     pub fn named(text: &'a str) -> Self {
         match text.split_once(':') {
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_queue_name_is_parsed_back() {
         for queue in [
             Queue::Subscription("crm"),
             Queue::Save("crm"),

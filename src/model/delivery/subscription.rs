@@ -1,4 +1,4 @@
-//! Which deliveries an identity calls for.
+//! Decides which deliveries an event causes.
 
 use chrono::SecondsFormat;
 use serde_json::json;
@@ -9,21 +9,21 @@ use crate::base::clock::saturating_add;
 use crate::expression::Variables;
 use crate::model::request::{Body, BodyTemplate, Method, Request};
 
-/// What happened, to whom, and by which call of Kratos we know.
+/// An event of an identity, and the call of Kratos that reported it.
 #[derive(Clone, Copy, Debug)]
 pub struct Trigger<'a> {
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// To whom; never all zeros.
+    /// The identity; never all zeros.
     pub identity_id: Uuid,
-    /// The same for every repetition of the same call; what tells one occasion of an identity from another.
+    /// The trigger id: the same for every repetition of a call. The id distinguishes the events of one identity.
     pub trigger_id: &'a str,
     /// The check that has refused late.
     pub check: Option<&'a str>,
 }
 
-/// The deliveries that the plans make of an occasion. One whose expressions fail is among them, with the
-/// reason in place of its request, so that it is kept and can be seen.
+/// Returns the deliveries that the event causes. If an expression fails, the delivery has the reason instead of its
+/// request. So the delivery is stored and can be listed.
 #[must_use]
 pub fn deliveries_for(
     plans: &[Subscription],
@@ -40,7 +40,7 @@ pub fn deliveries_for(
         .collect()
 }
 
-/// `None` if the plan's `when` does not hold.
+/// Builds the request. `None` if the subscription's `when` is false.
 fn request(
     plan: &Subscription,
     occasion: &Trigger<'_>,
@@ -83,7 +83,8 @@ fn delivery(
     }
 }
 
-/// An identity is created only once, whatever calls tell of it; all else may happen again.
+/// Returns the key that makes a delivery unique. Several calls can report the creation of an identity, but it happens
+/// only once. All other events can happen again.
 fn unique_key(occasion: &Trigger<'_>) -> String {
     match occasion.event {
         Event::IdentityCreated => occasion.identity_id.to_string(),
@@ -102,7 +103,7 @@ fn may_have_body(method: Method) -> bool {
     }
 }
 
-/// The body for plans that name none.
+/// Builds the body for subscriptions that define none.
 fn default_body(event: Event, check: Option<&str>, names: &Variables<'_>) -> Body {
     let mut body = json!({
         "type": event,
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_body_tells_what_happened_to_whom_and_when() {
+    fn the_default_body_has_the_event_the_identity_and_the_time() {
         let identity = json!({"id": "1", "traits": {"email": "ada@example.org"}});
         let previous = json!({"traits": {"email": "ada@example.com"}});
         let lists = Lists::default();

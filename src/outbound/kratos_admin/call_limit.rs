@@ -1,4 +1,4 @@
-//! How many calls to Kratos's admin API begin in a second.
+//! Limits how many calls to Kratos's admin API begin in a second.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use crate::base::clock::{Clock, Timestamp, saturating_add};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Limits the calls of one instance. Some calls wait for their turn, others are only counted.
+/// Limits the calls of one instance. Some calls wait for a free slot, others are only counted.
 #[derive(Debug)]
 pub struct CallLimit {
     clock: Clock,
@@ -18,7 +18,7 @@ pub struct CallLimit {
 }
 
 impl CallLimit {
-    /// No call has begun yet. `per_second` is at least 1.
+    /// Returns a limit without calls. A `per_second` of 0 counts as 1.
     #[must_use]
     pub fn new(per_second: usize, clock: Clock) -> Self {
         Self {
@@ -28,14 +28,14 @@ impl CallLimit {
         }
     }
 
-    /// Done when a call may begin: fewer than `per_second` calls began within the second before.
+    /// Completes when a call may begin: when fewer than `per_second` calls began within the last second.
     pub async fn wait(&self) {
         while let Some(free_at) = self.try_begin() {
             self.clock.sleep_until(free_at).await;
         }
     }
 
-    /// A call begins that does not wait.
+    /// Counts a call that does not wait.
     pub fn count(&self) {
         self.push(&mut self.begun(), self.clock.now());
     }
@@ -73,23 +73,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_waits_until_fewer_than_the_limit_began_within_a_second() {
-        let (clock, hand) = Clock::manual(Timestamp::UNIX_EPOCH);
+        let (clock, manual) = Clock::manual(Timestamp::UNIX_EPOCH);
         let limit = CallLimit::new(3, clock);
         limit.wait().await;
-        hand.advance(Duration::from_millis(400));
-        // A call that does not wait takes the place of one that would.
+        manual.advance(Duration::from_millis(400));
+        // A counted call uses a slot, so that a waiting call has to wait longer.
         limit.count();
         limit.wait().await;
         let free_at = |millis| saturating_add(Timestamp::UNIX_EPOCH, Duration::from_millis(millis));
         assert_eq!(limit.try_begin(), Some(free_at(1000)));
-        hand.advance(Duration::from_millis(600));
+        manual.advance(Duration::from_millis(600));
         limit.wait().await;
         assert_eq!(limit.try_begin(), Some(free_at(1400)));
         for _ in 0..5 {
             limit.count();
         }
         assert_eq!(limit.try_begin(), Some(free_at(2000)));
-        hand.advance(Duration::from_secs(1));
+        manual.advance(Duration::from_secs(1));
         for _ in 0..3 {
             limit.wait().await;
         }

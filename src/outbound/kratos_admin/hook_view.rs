@@ -1,8 +1,8 @@
-//! An identity of the admin API, as hooks tell of it.
+//! Converts an identity of the admin API to the form that hooks send.
 
 use serde_json::{Map, Value};
 
-/// What is told as it is.
+/// Members that are copied unchanged.
 const SCALARS: [&str; 7] = [
     "id",
     "schema_id",
@@ -12,9 +12,9 @@ const SCALARS: [&str; 7] = [
     "created_at",
     "updated_at",
 ];
-/// The account's own data.
+/// The data of the account.
 const DATA: [&str; 2] = ["traits", "metadata_public"];
-/// Addresses, and what is told of each.
+/// Lists of addresses, and the members that are copied from each address.
 const ADDRESSES: [(&str, &[&str]); 2] = [
     (
         "verifiable_addresses",
@@ -23,14 +23,14 @@ const ADDRESSES: [(&str, &[&str]); 2] = [
     ("recovery_addresses", &["value", "via"]),
 ];
 
-/// The identity in the shape of `identity` in a body that kratos-config/vestibule.jsonnet makes, so that plans read the
-/// same whoever told of it. No credentials, and nothing of `metadata_admin`.
+/// Returns the identity in the form of `identity` in the body from kratos-config/vestibule.jsonnet. So subscriptions
+/// read the same data from a hook and from the admin API. Credentials and `metadata_admin` are left out.
 #[must_use]
 pub fn hook_view(identity: &Value) -> Value {
-    let mut told = picked(identity, &SCALARS);
+    let mut view = picked(identity, &SCALARS);
     for key in DATA {
         let data = present(identity, key).cloned();
-        told.insert(
+        view.insert(
             key.to_owned(),
             data.unwrap_or_else(|| Value::Object(Map::new())),
         );
@@ -38,9 +38,9 @@ pub fn hook_view(identity: &Value) -> Value {
     for (key, keys) in ADDRESSES {
         let list = identity[key].as_array().into_iter().flatten();
         let list = list.map(|address| Value::Object(picked(address, keys)));
-        told.insert(key.to_owned(), list.collect());
+        view.insert(key.to_owned(), list.collect());
     }
-    Value::Object(told)
+    Value::Object(view)
 }
 
 fn picked(value: &Value, keys: &[&str]) -> Map<String, Value> {
@@ -49,7 +49,7 @@ fn picked(value: &Value, keys: &[&str]) -> Map<String, Value> {
         .collect()
 }
 
-/// What is there and not null.
+/// Returns the member if it exists and is not null.
 fn present<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     value.get(key).filter(|value| !value.is_null())
 }
@@ -60,13 +60,13 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn an_identity_is_told_as_the_template_tells_it() {
+    fn an_identity_has_the_form_that_the_jsonnet_template_makes() {
         let call: Value = serde_json::from_str(include_str!(
             "../../../tests/fixtures/kratos/v26.2.0/registration-post-password-api-one-step.json"
         ))
         .unwrap();
         let mut identity = call["ctx"]["identity"].clone();
-        // Only the admin API has these.
+        // Only the admin API returns these members.
         identity["credentials"] = json!({"password": {"identifiers": ["ada@example.org"]}});
         identity["metadata_admin"] = json!({"secret": true});
         assert_eq!(
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_as_the_template_tells_it() {
+    fn missing_members_have_the_form_that_the_jsonnet_template_makes() {
         let nothing = json!({
             "id": "1", "traits": {}, "metadata_public": {},
             "verifiable_addresses": [], "recovery_addresses": [],

@@ -1,9 +1,9 @@
-//! JSON Patch (RFC 6902) for what is written back to an identity, whatever is there already.
+//! Builds the JSON Patch (RFC 6902) for writes into an identity, whatever the identity holds already.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// One step of a patch.
+/// One operation of a patch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Operation {
     op: &'static str,
@@ -13,18 +13,18 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Puts `value` at `path`, in place of what may be there. What `path` stands in must be there.
+    /// Puts `value` at `path`, and replaces an existing value. The parent of `path` must exist.
     #[must_use]
     pub fn put(path: &[&str], value: Value) -> Self {
         Self {
-            // On a member of an object, `add` replaces as well.
+            // For a member of an object, `add` also replaces.
             op: "add",
             path: pointer(path),
             value: Some(value),
         }
     }
 
-    /// Takes away what is at `path`. It must be there.
+    /// Removes the value at `path`. The value must exist.
     #[must_use]
     pub fn remove(path: &[&str]) -> Self {
         Self {
@@ -35,21 +35,21 @@ impl Operation {
     }
 }
 
-/// The patch that takes away what is at `path` of `identity`. `None` if there is nothing.
+/// Returns the operation that removes the value at `path` of `identity`. `None` if there is no value.
 #[must_use]
 pub fn remove_operation(identity: &Value, path: &[&str]) -> Option<Operation> {
-    let there = path.iter().try_fold(identity, |there, key| there.get(key));
-    there.map(|_| Operation::remove(path))
+    let found = path.iter().try_fold(identity, |value, key| value.get(key));
+    found.map(|_| Operation::remove(path))
 }
 
-/// The patch that puts all of these values (or takes away what is there, for `None`), one after the other. Empty if all of
-/// it is so already.
+/// Returns the patch that sets all of these values one after the other; `None` removes a value. The patch is empty if
+/// the identity already has these values.
 #[must_use]
 pub fn diff<'a>(
     identity: &Value,
     puts: impl Iterator<Item = (Vec<&'a str>, Option<&'a Value>)>,
 ) -> Vec<Operation> {
-    // As it becomes, so that a second value does not make anew what the first has made.
+    // The identity as changed until now. A second value then does not replace the object that the first value needed.
     let mut becoming = identity.clone();
     let mut operations = Vec::new();
     for (path, value) in puts {
@@ -87,8 +87,8 @@ fn take_away(becoming: &mut Value, path: &[&str]) {
     }
 }
 
-/// The patch that puts `value` at `path` of `identity`. What is missing on the way is made; what stands in the way and
-/// is no object is replaced by one. `None` if it is there already.
+/// Returns the operation that puts `value` at `path` of `identity`. Missing objects on the path are created, and other
+/// values on the path are replaced by objects. `None` if the value is there already.
 #[must_use]
 pub fn add(identity: &Value, path: &[&str], value: &Value) -> Option<Operation> {
     let mut there = identity;
@@ -107,14 +107,14 @@ pub fn add(identity: &Value, path: &[&str], value: &Value) -> Option<Operation> 
     None
 }
 
-/// The value inside objects of these names.
+/// Wraps the value in objects with these names.
 fn within(path: &[&str], value: Value) -> Value {
     path.iter().rev().fold(value, |inner, key| {
         Value::Object(Map::from_iter([((*key).to_owned(), inner)]))
     })
 }
 
-/// RFC 6901.
+/// Returns the JSON Pointer (RFC 6901) of a path.
 fn pointer(path: &[&str]) -> String {
     let steps = path
         .iter()
@@ -128,9 +128,9 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn whatever_is_there_the_value_gets_to_its_place() {
+    fn a_value_is_added_whatever_the_identity_holds() {
         for (metadata, path, expected) in [
-            // what is there, where to, the step
+            // The existing metadata, the path, the operation.
             (
                 json!(null),
                 "metadata_admin.crm",
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn several_values_do_not_stand_in_each_others_way() {
+    fn several_values_of_one_patch_do_not_replace_each_other() {
         let identity = json!({"id": "i", "metadata_admin": null, "state": "active"});
         let (one, two, inactive) = (json!(1), json!(2), json!("inactive"));
         let puts = [

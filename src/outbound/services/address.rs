@@ -1,7 +1,7 @@
-//! Which addresses are never called, whatever the settings or a name server say.
+//! Addresses that Vestibule never calls, whatever the settings or a name server return.
 //!
-//! Private addresses are fine: the back ends inside a cluster have them. Link-local addresses and the
-//! metadata services of clouds hand out credentials to whoever asks from the right machine.
+//! Private addresses are permitted, because services inside a cluster have them. Link-local addresses and the metadata
+//! services of clouds are forbidden, because they return credentials to every caller on the machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ const METADATA_V6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0xfd00, 0x0042, 0, 0, 0, 0, 0, 0x0042),
 ];
 
-/// Whether `address` is never called.
+/// Returns whether Vestibule never calls `address`.
 #[must_use]
 pub fn is_forbidden(address: IpAddr) -> bool {
     match address {
@@ -37,7 +37,7 @@ pub fn is_forbidden(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address inside a mapped, compatible, NAT64 or 6to4 address.
+/// Returns the IPv4 address inside a mapped, compatible, NAT64 or 6to4 address.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = address.segments();
     let inner = |high: u16, low: u16| {
@@ -46,7 +46,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
         Ipv4Addr::new(one, two, three, four)
     };
     match segments {
-        // `::` and `::1` are addresses of their own.
+        // `::` and `::1` hold no IPv4 address.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         [0, 0, 0, 0, 0, 0xffff | 0, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]

@@ -1,4 +1,4 @@
-//! One exchange, bounded in time and size, to an allowed address.
+//! Calls services. A call has a time limit and a size limit, and a permitted address.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,43 +23,43 @@ use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{ServiceLabels, ServiceName};
 use crate::model::request::Request;
 
-/// The longest answer that is read, in bytes.
+/// The maximum size of a response, in bytes.
 pub const MAX_ANSWER: usize = 1024 * 1024;
 
-/// What a service answered, understood as far as HTTP goes.
+/// The response of a service, parsed.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// `{"status": …, "headers": {…}, "body": …}` for expressions: header names in lower case; a body that
-    /// is not JSON is a string, an empty one null.
+    /// `{"status": …, "headers": {…}, "body": …}` for expressions. Header names are in lower case. A body that is not
+    /// JSON is a string, and an empty body is null.
     pub response: Value,
     /// The header `Retry-After`.
     pub retry_after: Option<String>,
 }
 
-/// Why there is no answer. Never holds a URL: a path may hold what somebody typed.
+/// Why a call has no response. Never holds a URL, because a path may hold a value of the visitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Not in time.
+    /// No response in time.
     #[error("no answer in time")]
     Timeout,
-    /// Not reached, or cut off.
+    /// The service was not reached, or the connection was closed.
     #[error("the connection failed")]
     Connection,
-    /// The host is an address that we never call.
+    /// Vestibule never calls this address.
     #[error("the address is link-local or a cloud's metadata service, which is never called")]
     ForbiddenAddress,
-    /// Longer than [`MAX_ANSWER`].
+    /// The response is longer than [`MAX_ANSWER`].
     #[error("the answer is longer than {MAX_ANSWER} bytes")]
     TooLarge,
-    /// The settings name no such service any more.
-    #[error("the settings have no such service")]
+    /// The settings do not have the service any more.
+    #[error("the settings do not have the service")]
     UnknownService,
 }
 
 impl CallError {
-    /// In one word, for metrics.
+    /// Returns the name of the error for metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -72,12 +72,12 @@ impl CallError {
     }
 }
 
-/// All services of the settings and the way to them.
+/// All services of the settings, and the HTTP client.
 #[derive(Debug)]
 pub struct Services {
     named: BTreeMap<String, Service>,
-    /// Where exchanges run. A connection is driven by the runtime that opened it, and ends with it; so all are opened
-    /// by the one that ends last.
+    /// The runtime on which calls run. A connection ends with the runtime that opened it, so the runtime that ends
+    /// last opens all connections.
     runtime: Handle,
     http: reqwest::Client,
     clock: Clock,
@@ -85,7 +85,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Makes ready to call these services, from within the runtime that shall do it.
+    /// Creates a client for these services. The current runtime is the one on which calls run.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place where an HTTP client is built"
@@ -114,8 +114,8 @@ impl Services {
         })
     }
 
-    /// Sends `request` to the service of that name and waits for the answer: as long as the service's
-    /// patience lasts, and never past `until`. `extra` headers go along.
+    /// Sends `request` to the service with this name and waits for the response. The call ends after the service's
+    /// timeout, and never later than `until`. `extra` headers are added.
     pub async fn call(
         &self,
         name: &str,
@@ -154,13 +154,14 @@ impl Services {
         answer
     }
 
-    /// The service of that name.
+    /// Returns the service with this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Service> {
         self.named.get(name)
     }
 
-    /// The header `webhook-signature` for a delivery to the service of that name, if it is to be signed.
+    /// Returns the header `webhook-signature` for a delivery to the service with this name. `None` if deliveries are
+    /// not signed.
     #[must_use]
     pub fn signature(
         &self,
@@ -192,7 +193,7 @@ impl Services {
     }
 }
 
-/// An exchange that is given up when nobody waits for it any more.
+/// A call that is aborted when its caller is dropped.
 struct AbortOnDrop(JoinHandle<Result<Answer, CallError>>);
 
 impl Drop for AbortOnDrop {
@@ -201,7 +202,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Reads an answer, as far as it may be long.
+/// Reads a response up to the maximum size.
 async fn receive(answer: Result<reqwest::Response, reqwest::Error>) -> Result<Answer, CallError> {
     let answer = answer.map_err(|error| classify(&error))?;
     let status = answer.status().as_u16();
@@ -226,7 +227,7 @@ async fn receive(answer: Result<reqwest::Response, reqwest::Error>) -> Result<An
     })
 }
 
-/// The request as it goes out, with the service's address and credentials.
+/// Builds the HTTP request with the service's address and credentials.
 fn outgoing(
     service: &Service,
     request: &Request,
@@ -275,7 +276,7 @@ fn outgoing(
 }
 
 fn put(headers: &mut HeaderMap, name: &str, value: &str, sensitive: bool) {
-    // Names and values were checked when the settings were read and when the request was built.
+    // Names and values were validated when the settings were read and when the request was built.
     if let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
         value.set_sensitive(sensitive);
         headers.insert(name, value);
@@ -362,12 +363,12 @@ fn to_expression_value(status: u16, headers: &HeaderMap, body: &[u8]) -> Value {
     Value::Object(response)
 }
 
-/// Looks names up as the system does and keeps back the addresses that we never call.
+/// A resolver that uses the system's name service, and leaves out forbidden addresses.
 #[derive(Debug)]
 struct AllowedAddresses;
 
 #[derive(Debug, thiserror::Error)]
-#[error("the name leads to an address that is never called")]
+#[error("the name resolves only to forbidden addresses")]
 struct Forbidden;
 
 impl Resolve for AllowedAddresses {
@@ -402,7 +403,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn an_answer_is_understood_as_far_as_http_goes() {
+    fn headers_are_joined_and_a_body_is_json_text_or_null() {
         let mut headers = HeaderMap::new();
         headers.append("X-Two", HeaderValue::from_static("a"));
         headers.append("X-Two", HeaderValue::from_static("b"));

@@ -1,5 +1,5 @@
-//! Signatures by [Standard Webhooks](https://www.standardwebhooks.com): who receives a delivery can tell that it is
-//! ours, whole and fresh.
+//! Signs deliveries by [Standard Webhooks](https://www.standardwebhooks.com). With the signature, a receiver verifies
+//! that Vestibule sent the delivery, and that it is complete and recent.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,37 +9,37 @@ use sha2::Sha256;
 use crate::base::clock::Timestamp;
 use crate::base::secret::Secret;
 
-/// What a signing secret begins with.
+/// The prefix of a signing secret.
 pub const PREFIX: &str = "whsec_";
-/// The fewest and the most bytes of a key, as the standard asks.
+/// The permitted length of a key in bytes, by the standard.
 const BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// A key to sign with.
+/// A signing key.
 #[derive(Clone, Debug)]
 pub struct SigningKey {
-    /// The text behind `whsec_`: base64, checked.
+    /// The text after `whsec_`: base64, validated.
     encoded: Secret,
 }
 
-/// Why a text is no signing secret. Never holds it.
+/// Why a text is not a signing secret. Never holds the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotASigningSecret {
-    /// It begins otherwise.
-    #[error("a signing secret begins with `{PREFIX}`")]
+    /// The prefix is missing.
+    #[error("a signing secret must begin with `{PREFIX}`")]
     Prefix,
     /// The rest is not base64.
-    #[error("behind `{PREFIX}` a signing secret is base64, to its last `=`")]
+    #[error("the part after `{PREFIX}` must be base64 with padding")]
     Encoding,
-    /// Too short or too long.
-    #[error("a signing secret holds {} to {} bytes, this one {bytes}", BYTES.start(), BYTES.end())]
+    /// The key is too short or too long.
+    #[error("a signing secret must have {} to {} bytes, this one has {bytes}", BYTES.start(), BYTES.end())]
     Length {
-        /// How many it holds.
+        /// The length of the key.
         bytes: usize,
     },
 }
 
 impl SigningKey {
-    /// Reads `whsec_…`.
+    /// Parses `whsec_…`.
     pub fn parse(text: &str) -> Result<Self, NotASigningSecret> {
         let encoded = text.strip_prefix(PREFIX).ok_or(NotASigningSecret::Prefix)?;
         let bytes = STANDARD
@@ -64,8 +64,8 @@ impl SigningKey {
     }
 }
 
-/// The header `webhook-signature`: one signature for each key, so that a receiver may know either of two during a
-/// rotation. `at` goes into `webhook-timestamp`, in seconds.
+/// Returns the header `webhook-signature`: one signature for each key. During a rotation, a receiver may have either
+/// of two keys. `at` is also the header `webhook-timestamp`, in seconds.
 #[must_use]
 pub fn signature(keys: &[SigningKey], id: &str, at: Timestamp, body: &str) -> String {
     let signed = format!("{id}.{}.{body}", at.timestamp());
@@ -77,7 +77,7 @@ pub fn signature(keys: &[SigningKey], id: &str, at: Timestamp, body: &str) -> St
 mod tests {
     use super::*;
 
-    /// From the specification.
+    /// The secret of the example in the specification.
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     const OTHER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_public_example_comes_out() {
+    fn the_example_of_the_specification_has_its_published_signature() {
         let keys = [SigningKey::parse(SECRET).unwrap()];
         assert_eq!(
             signature(
@@ -99,13 +99,13 @@ mod tests {
         );
     }
 
-    /// The reference library takes it, with either key of a rotation.
+    /// The reference library accepts the signature with either key of a rotation.
     #[test]
     #[expect(
         clippy::disallowed_methods,
         reason = "the library compares with the system's time"
     )]
-    fn the_reference_library_takes_it() {
+    fn the_reference_library_accepts_the_signature_with_either_key() {
         let keys = [OTHER, SECRET].map(|secret| SigningKey::parse(secret).unwrap());
         let (id, body) = ("0198c1d4", r#"{"type":"identity.created"}"#);
         let now = Timestamp::from(std::time::SystemTime::now());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_is_told_without_it() {
+    fn an_error_about_a_signing_secret_does_not_hold_the_secret() {
         for (text, expected) in [
             (
                 "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",

@@ -20,7 +20,7 @@ const AT_ONCE: usize = 4;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long after the answer to `pre` a client hangs up at the latest; longer on a machine on which Kratos takes longer.
 const LATEST: Duration = Duration::from_millis(12);
-const LATE_LOOK_UP: &str = "Kratos's admin API does not answer, so nothing is known";
+const LATE_LOOK_UP: &str = "Kratos's admin API does not answer, so Vestibule cannot look up";
 const RECOVERED: &str = "Recovered a lost `post`";
 
 /// A visitor, what the visitor typed, and the invite in it.

@@ -14,7 +14,7 @@ use crate::support::service::{Behaviour, UNKNOWN_VAT_NUMBER};
 use crate::support::visitor::Visitor;
 use crate::support::{Client, TestEnv, company, eventually, within};
 
-const WRITTEN_BACK: &str = "undid what a person had saved";
+const WRITTEN_BACK: &str = "undid a change that the visitor saved";
 const TEXT: &str = "This VAT number is not registered.";
 
 fn house() -> Subscription {
