@@ -1,11 +1,11 @@
-//! Read the arguments, run one command, turn an error into words and an exit code.
+//! Parses the arguments, runs one command, and turns an error into a message and an exit code.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use vestibule::cli::Cli;
 
-/// A sign-up is many small allocations.
+/// The allocator. A sign-up makes many small allocations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -13,7 +13,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let kind = error
         .downcast_ref::<std::io::Error>()
         .map(std::io::Error::kind);
-    // One that was met while JSON was written is wrapped.
+    // An error during serialization is inside the JSON error.
     let within = || error.downcast_ref::<serde_json::Error>()?.io_error_kind();
     kind.or_else(within) == Some(std::io::ErrorKind::BrokenPipe)
 }
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(cli.run()) {
         Ok(code) => code,
-        // Whoever read our output has seen enough of it, as in `vestibule kratos hooks | head`.
+        // The reader closed the output, as in `vestibule kratos hooks | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

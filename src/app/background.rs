@@ -1,4 +1,4 @@
-//! What is done now and then: identities are reconciled, what is settled is deleted.
+//! Starts the periodic jobs (reconciliation, retention), and records when parts of the settings were first seen.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,21 +13,22 @@ use crate::jobs::retention;
 use crate::model::delivery::Subscription;
 use crate::store::{self, Store};
 
-/// Writes down, at the first start, from when on somebody counts who was not delivered.
+/// Records, at the first start, when this database and its subscriptions were first seen. Reconciliation delivers no
+/// identity from before that time.
 pub(super) async fn record_first_start(store: &dyn Store, clock: &Clock, plans: &[Subscription]) {
     if let Err(error) = record_first_seen(store, clock, plans).await {
-        // The first reconciliation does it, then.
+        // The first reconciliation then records it.
         tracing::error!(
             error = %error.error_chain(),
-            "It could not be written down when this database and its plans were first seen"
+            "Could not store when this database and its subscriptions were first seen"
         );
     }
 }
 
-/// The property: which checks reserve or defer, by what rule, and since when.
+/// The property that lists the checks that reserve or defer, with the hash of their rule and since when it is in force.
 const HOLDING_CHECKS: &str = "holding_checks";
 
-/// Since when the checks that reserve or defer are in force.
+/// Returns since when the checks that reserve or defer are in force, and stores it.
 pub(super) async fn in_force(
     store: &dyn Store,
     clock: &Clock,
@@ -36,7 +37,7 @@ pub(super) async fn in_force(
     stored_in_force(store, clock, rules)
         .await
         .unwrap_or_else(|error| {
-            tracing::error!(error = %error.error_chain(), "The time since which the checks are in force could not be stored");
+            tracing::error!(error = %error.error_chain(), "Could not store since when the checks are in force");
             InForce::since(rules, clock.now())
         })
 }
@@ -55,25 +56,25 @@ async fn stored_in_force(
     Ok(in_force)
 }
 
-/// Reconciles every so often, if that is wanted.
+/// Starts the periodic reconciliation, if the settings ask for it.
 pub(super) fn reconcile(
-    knows: Option<Deps>,
+    deps: Option<Deps>,
     settings: Reconcile,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Option<JoinHandle<()>> {
     let every = settings.every?;
-    let wishes = RoundOptions {
+    let options = RoundOptions {
         since: settings.since,
         per_second: settings.per_second,
         dry_run: false,
         believe_all_gone: false,
     };
     Some(tokio::spawn(
-        Reconciler::new(knows?, wishes).run(every, stop),
+        Reconciler::new(deps?, options).run(every, stop),
     ))
 }
 
-/// Deletes what has been kept long enough.
+/// Starts the job that deletes old records.
 pub(super) fn retain(
     store: Arc<dyn Store>,
     settings: Retention,

@@ -1,4 +1,4 @@
-//! The parts of the program, each given what it uses.
+//! Builds the components of the program, and gives each component what it uses.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,7 @@ use crate::store::decision_log::{self, recorder};
 use crate::store::guard::GuardProof;
 use crate::store::outbox::outbox;
 
-/// What several parts share.
+/// What several components share.
 pub(super) struct Components {
     pub(super) metrics: Arc<Metrics>,
     pub(super) store: Arc<dyn Store>,
@@ -68,7 +68,7 @@ impl Components {
             clock.clone(),
             Arc::clone(&metrics),
         )
-        .context("the HTTP client could not be built")?;
+        .context("cannot build the HTTP client")?;
         let services = Arc::new(services);
         let identities = settings
             .kratos
@@ -117,7 +117,7 @@ impl Components {
     }
 
     pub(super) fn worker(&self, settings: &Settings, jitter: Jitter) -> Dispatcher {
-        let porter = HttpTransport::new(TransportDeps {
+        let transport = HttpTransport::new(TransportDeps {
             plans: settings.deliveries.clone(),
             checks: settings.checks.clone(),
             lists: Arc::clone(&settings.lists),
@@ -129,7 +129,7 @@ impl Components {
         });
         Dispatcher::new(
             Arc::clone(&self.store),
-            Arc::new(porter),
+            Arc::new(transport),
             Arc::new(DeliveryMetrics(Arc::clone(&self.metrics))),
             Arc::clone(&self.stored),
             self.clock.clone(),
@@ -159,7 +159,7 @@ impl Components {
         }
     }
 
-    /// What reconciling needs, if Kratos's identities can be looked at.
+    /// Returns what reconciliation needs, if the settings have Kratos's admin API.
     pub(super) fn reconciles(&self, settings: &Settings) -> Option<reconcile::Deps> {
         Some(reconcile::Deps {
             store: Arc::clone(&self.store),
@@ -172,7 +172,7 @@ impl Components {
         })
     }
 
-    /// What operators are answered from.
+    /// Returns the state of the admin API.
     pub(super) fn operator(&self, settings: &Settings) -> AdminState {
         AdminState {
             store: Arc::clone(&self.store),
@@ -182,7 +182,8 @@ impl Components {
         }
     }
 
-    /// What verifies writes into identities, and where hooks note which identities may have changed.
+    /// Returns the verifier of writes into identities, and the log in which hooks note identities that may have
+    /// changed.
     pub(super) fn verifier(&self) -> Option<(ActivityLog, Verifier)> {
         let writer = Arc::clone(self.writer.as_ref()?);
         Some(verifier(
@@ -192,7 +193,7 @@ impl Components {
         ))
     }
 
-    /// What answers hooks, and what writes decisions down.
+    /// Returns the state of the hooks, and the writer of decisions.
     pub(super) fn door(
         &self,
         settings: &Settings,
@@ -208,9 +209,9 @@ impl Components {
         let on_loss = Arc::new(move |number| {
             lost.inc_by(number);
         });
-        let (outbox, intake_writer) = outbox(Arc::clone(&self.store), on_loss);
-        // Ends when the last call has been answered and the door is gone.
-        tokio::spawn(intake_writer.run());
+        let (outbox, outbox_writer) = outbox(Arc::clone(&self.store), on_loss);
+        // The writer ends after the last call is answered and the hooks' state is dropped.
+        tokio::spawn(outbox_writer.run());
         let reads = |root| settings.deliveries.iter().any(|plan| plan.reads(root));
         let checks = Checks::new(
             settings.checks.clone(),
@@ -229,7 +230,7 @@ impl Components {
             Arc::clone(&self.metrics),
         );
         let wants = |event| self.follow_ups.tells_of(event);
-        let door = HookState {
+        let hook_state = HookState {
             keys: settings.hooks.keys.clone(),
             deadline: settings.hooks.deadline,
             client_ip_header: settings.hooks.client_ip_header.clone(),
@@ -267,6 +268,6 @@ impl Components {
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
         };
-        (door, writer)
+        (hook_state, writer)
     }
 }

@@ -1,4 +1,4 @@
-//! Counts what the worker does.
+//! Counts attempts of the dispatcher for the metrics.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::base::telemetry::metrics::DeliveryLabels;
 use crate::jobs::dispatcher::AttemptObserver;
 use crate::model::delivery::{Attempt, Claimed, Outcome};
 
-/// Counts attempts.
+/// Counts attempts by subscription and outcome.
 pub struct DeliveryMetrics(pub Arc<Metrics>);
 
 impl AttemptObserver for DeliveryMetrics {

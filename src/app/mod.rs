@@ -1,4 +1,4 @@
-//! Build every part from the settings, in order; start them, stop them.
+//! Builds all components from the settings, starts them in order, and stops them.
 
 mod background;
 mod components;
@@ -32,20 +32,21 @@ use components::Components;
 
 pub use signals::shutdown_signal;
 
-/// Kratos gives one attempt 30 s; after that nobody reads what the web framework says of a slow head.
+/// The limit for the head of a request. Kratos ends an attempt after 30 s, and then reads no error for a slow head.
 const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(35);
-/// Longer than Kratos keeps an idle connection (90 s), so that never we are the one who closes it under a call.
+/// How long an idle connection is kept. Kratos keeps one for 90 s, so Vestibule never closes a connection under a call
+/// of Kratos.
 const KEEP_ALIVE: Duration = Duration::from_mins(2);
-/// How long calls and attempts under way may still take when we stop.
+/// How long running calls and attempts may take after the stop began.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// What the program takes from its surroundings, so that a test may give it something else.
+/// What the program takes from its environment. A test can replace each part.
 pub struct Overrides {
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// Chance, for the times of retries.
+    /// The source of randomness for the times of retries.
     pub jitter: Jitter,
-    /// A store in place of the one that the settings name.
+    /// A store to use instead of the store in the settings.
     pub store: Option<Arc<dyn Store>>,
     /// When sign-ups without a `post` are looked up.
     pub lookup_times: LookupTimes,
@@ -62,13 +63,13 @@ impl Default for Overrides {
     }
 }
 
-/// The program while it runs.
+/// The running program.
 pub struct App {
-    /// Where hooks are answered.
+    /// The address on which Kratos calls the hooks.
     pub hooks_address: SocketAddr,
-    /// Where operators and their monitoring call.
+    /// The address of the admin API, the metrics and the health checks.
     pub admin_address: SocketAddr,
-    /// Where deliveries are kept.
+    /// The store.
     pub store: Arc<dyn Store>,
     health: Data<Health>,
     servers: Vec<ServerHandle>,
@@ -81,7 +82,7 @@ pub struct App {
     clock: Clock,
 }
 
-/// Opens the store that the settings name.
+/// Opens the store that the settings name, and applies pending migrations.
 pub async fn open_store(dsn: &Dsn) -> anyhow::Result<Arc<dyn Store>> {
     match dsn {
         Dsn::Sqlite(path) => {
@@ -100,14 +101,14 @@ pub async fn open_store(dsn: &Dsn) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 impl App {
-    /// Builds and starts everything. Returns once calls are answered.
-    pub async fn start(settings: Settings, surroundings: Overrides) -> anyhow::Result<Self> {
+    /// Builds and starts all components. Returns once calls are answered.
+    pub async fn start(settings: Settings, overrides: Overrides) -> anyhow::Result<Self> {
         let Overrides {
             clock,
             jitter,
             store,
             lookup_times,
-        } = surroundings;
+        } = overrides;
         check_keys(&settings.hooks.keys)?;
         let store = match store {
             Some(store) => store,
@@ -126,39 +127,38 @@ impl App {
         if let Err(error) = components.refused.reload().await {
             tracing::error!(
                 error = %error.error_chain(),
-                "ALARM: the identities that were refused late cannot be loaded; nobody can sign in until they are"
+                "ALARM: late refusals cannot be loaded; logins, recoveries and settings are refused until they are"
             );
         }
         let (activity, verifier) = components.verifier().unzip();
-        let (door, writer) = components.door(&settings, in_force, activity);
+        let (hook_state, writer) = components.door(&settings, in_force, activity);
         let health = Data::new(Health::new(
             Arc::clone(&components.metrics),
             Arc::clone(&components.store),
             clock.clone(),
         ));
-        let hooks_server = serve_hooks(hooks_listener, Data::new(door), health.clone())?;
-        let operator = Data::new(components.operator(&settings));
-        let admin_server = serve_admin(admin_listener, health.clone(), operator)?;
+        let hooks_server = serve_hooks(hooks_listener, Data::new(hook_state), health.clone())?;
+        let admin_state = Data::new(components.operator(&settings));
+        let admin_server = serve_admin(admin_listener, health.clone(), admin_state)?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];
         let serving = vec![tokio::spawn(hooks_server), tokio::spawn(admin_server)];
         let (stop_work, stopped) = watch::channel(Phase::Running);
-        let carrying = reached(stopped.clone(), Phase::StopIntake);
-        let worker = tokio::spawn(worker.run(carrying, GRACE));
-        let carrying = || reached(stopped.clone(), Phase::StopIntake);
-        let swept = tokio::spawn(sweeper.run(carrying()));
+        let stop_intake = || reached(stopped.clone(), Phase::StopIntake);
+        let worker = tokio::spawn(worker.run(stop_intake(), GRACE));
+        let swept = tokio::spawn(sweeper.run(stop_intake()));
         let store = Arc::clone(&components.store);
-        let retained = background::retain(store, settings.retention, clock.clone(), carrying());
-        let knows = components.reconciles(&settings);
-        let reconciled = background::reconcile(knows, settings.reconcile, carrying());
-        let refused = Arc::clone(&components.refused).run(carrying());
-        let verifying = verifier.map(|verifier| tokio::spawn(verifier.run(carrying())));
+        let retained = background::retain(store, settings.retention, clock.clone(), stop_intake());
+        let deps = components.reconciles(&settings);
+        let reconciled = background::reconcile(deps, settings.reconcile, stop_intake());
+        let refused = Arc::clone(&components.refused).run(stop_intake());
+        let verifying = verifier.map(|verifier| tokio::spawn(verifier.run(stop_intake())));
         let background = [swept, retained, tokio::spawn(refused)]
             .into_iter()
             .chain(reconciled)
             .chain(verifying)
             .collect();
         let writer = tokio::spawn(writer.run(reached(stopped, Phase::StopWriters)));
-        tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule is open");
+        tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule has started");
         Ok(Self {
             hooks_address,
             admin_address,
@@ -175,17 +175,17 @@ impl App {
         })
     }
 
-    /// Stops accepting, finishes what runs, gives leases back, closes the store.
+    /// Stops accepting calls, completes running calls, returns leases, and closes the store.
     pub async fn stop(self) {
         self.health.draining.store(true, Ordering::Relaxed);
         if !self.shutdown_delay.is_zero() {
             tracing::info!(
                 delay_ms = self.shutdown_delay.as_millis(),
-                "Not ready any more; stopping after `serve.shutdown_delay`"
+                "Readiness now fails; stopping after `serve.shutdown_delay`"
             );
             self.clock.sleep(self.shutdown_delay).await;
         }
-        tracing::info!("Stopping: calls under way are finished");
+        tracing::info!("Stopping; waiting for running calls");
         self.stop_work.send_replace(Phase::StopIntake);
         for server in &self.servers {
             server.stop(true).await;
@@ -197,7 +197,7 @@ impl App {
         for task in self.background {
             let _ = task.await;
         }
-        // Every call has been answered, so every decision has been handed in.
+        // Every call has been answered, so every decision is in the queue.
         self.stop_work.send_replace(Phase::StopWriters);
         let _ = self.writer.await;
         self.store.close().await;
@@ -205,7 +205,7 @@ impl App {
     }
 }
 
-/// How far stopping has come: what is to stop next.
+/// The phase of the shutdown: which components stop next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Running,
@@ -214,20 +214,21 @@ enum Phase {
 }
 
 async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
-    // An error means that the app is gone without being stopped, which is a stop as well.
+    // An error means that the app was dropped without a stop, which is a stop as well.
     let _ = phases.wait_for(|now| *now >= phase).await;
 }
 
-/// There must be a key, and it should not be the one that stands in our example.
+/// Checks that there is a key, and warns if the key is the one of the example.
 fn check_keys(keys: &[Secret]) -> anyhow::Result<()> {
     anyhow::ensure!(
         !keys.is_empty(),
-        "there is no key for Kratos to call with; set the environment variable VESTIBULE_KEY or `hooks.keys` \
-         (`vestibule keygen` makes one)"
+        "`hooks.keys` is empty, so no call of Kratos can be accepted\n  \
+         help: set the environment variable VESTIBULE_KEY to the output of `vestibule keygen`"
     );
     if keys.iter().any(|key| key.matches(EXAMPLE_KEY.as_bytes())) {
         tracing::warn!(
-            "`hooks.keys` holds the key of kratos-config/kratos.yml, which everybody knows; `vestibule keygen` makes one"
+            "`hooks.keys` holds the public example key of kratos-config/kratos.yml; replace it with the output of \
+             `vestibule keygen`"
         );
     }
     Ok(())
@@ -235,26 +236,27 @@ fn check_keys(keys: &[Secret]) -> anyhow::Result<()> {
 
 fn serve_hooks(
     listener: TcpListener,
-    door: Data<HookState>,
+    hook_state: Data<HookState>,
     health: Data<Health>,
 ) -> std::io::Result<Server> {
-    let server = HttpServer::new(move || Web::new().configure(hooks(door.clone(), health.clone())))
-        .listen(listener)?
-        .client_request_timeout(REQUEST_HEAD_TIMEOUT)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(GRACE.as_secs())
-        .disable_signals()
-        .run();
+    let server =
+        HttpServer::new(move || Web::new().configure(hooks(hook_state.clone(), health.clone())))
+            .listen(listener)?
+            .client_request_timeout(REQUEST_HEAD_TIMEOUT)
+            .keep_alive(KEEP_ALIVE)
+            .shutdown_timeout(GRACE.as_secs())
+            .disable_signals()
+            .run();
     Ok(server)
 }
 
 fn serve_admin(
     listener: TcpListener,
     health: Data<Health>,
-    operator: Data<AdminState>,
+    admin_state: Data<AdminState>,
 ) -> std::io::Result<Server> {
     let server =
-        HttpServer::new(move || Web::new().configure(admin(health.clone(), operator.clone())))
+        HttpServer::new(move || Web::new().configure(admin(health.clone(), admin_state.clone())))
             .workers(1)
             .listen(listener)?
             .shutdown_timeout(1)
@@ -266,6 +268,6 @@ fn serve_admin(
 fn listen(address: Address, key: &str) -> anyhow::Result<TcpListener> {
     let address = SocketAddr::new(address.host, address.port);
     TcpListener::bind(address).with_context(|| {
-        format!("`{key}`: {address} cannot be listened on; is something else running there? Choose another port")
+        format!("`{key}`: cannot listen on {address}; if another program uses this port, choose another one")
     })
 }

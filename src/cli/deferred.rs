@@ -1,4 +1,4 @@
-//! `vestibule deferred`: what checks decided after the account had been created.
+//! `vestibule deferred`: lists and lifts late refusals.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -53,7 +53,7 @@ pub struct Lift {
 }
 
 impl Command {
-    /// Does it, also while `serve` runs.
+    /// Runs the command, also while `serve` runs.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let lift = match self {
             Self::Lift(lift) => lift,
@@ -147,7 +147,7 @@ mod tests {
     use std::path::PathBuf;
 
     #[test]
-    fn a_refusal_is_a_line_for_people_or_programs() {
+    fn a_refusal_is_printed_as_text_or_json() {
         let refusal = LateRefusal {
             identity_id: Uuid::from_u128(7),
             check: "vat".to_owned(),

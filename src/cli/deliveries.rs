@@ -1,4 +1,4 @@
-//! `vestibule deliveries`: look at them, have them tried again, discard them.
+//! `vestibule deliveries`: lists, shows, retries and discards deliveries.
 
 mod action;
 mod filter_args;
@@ -107,7 +107,7 @@ impl Selection {
 }
 
 impl Command {
-    /// Runs it on the database that the settings name.
+    /// Runs the command on the database that the settings name.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let now = Clock::system().now();
         let filter = match &self {

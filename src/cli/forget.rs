@@ -1,4 +1,4 @@
-//! Erasure: what is stored about an identity goes.
+//! Erasure: deletes the stored data of identities.
 
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ pub struct Options {
     ids: Vec<Uuid>,
 }
 
-/// Forgets them, also while `serve` runs.
+/// Erases the data, also while `serve` runs.
 pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     ensure!(
         options.ids.iter().all(|id| !id.is_nil()),

@@ -1,4 +1,4 @@
-//! Is something well? For images that have neither a shell nor `curl`.
+//! Calls a health endpoint, for images that have neither a shell nor `curl`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use url::Url;
 use crate::base::clock::{Clock, saturating_add};
 use crate::config::parse_duration;
 
-/// One look takes at most so long.
+/// The time limit of one request.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// From one look to the next.
+/// The time between two requests.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// `vestibule health …`
@@ -28,7 +28,7 @@ pub struct Options {
     say: String,
 }
 
-/// Asks all of them; well is a 2xx.
+/// Requests all URLs. A URL is healthy if its status is 2xx.
 #[expect(
     clippy::disallowed_methods,
     reason = "asks for a person or a container, not for a sign-up"

@@ -1,4 +1,4 @@
-//! A key for kratos.yml, or a secret to sign deliveries with.
+//! Generates a key for kratos.yml, or a secret to sign deliveries with.
 
 use std::process::ExitCode;
 
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signing_secret_can_be_signed_with() {
+    fn a_generated_signing_secret_can_sign() {
         let secret = signing_secret().unwrap();
         crate::outbound::services::SigningKey::parse(&secret).unwrap();
     }

@@ -1,4 +1,4 @@
-//! What kratos.yml needs.
+//! Prints what kratos.yml needs.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::kratos::snippet::{
     Body, EXAMPLE_URL, ExtraEvent, HookSnippet, LateRefusals, Method, TEMPLATE,
 };
 
-/// What stands in place of the key.
+/// The placeholder for the key.
 const NO_KEY: &str = "PUT-YOUR-KEY-HERE";
 
 /// What is printed for Kratos.
@@ -75,7 +75,7 @@ pub struct Hooks {
 }
 
 impl Command {
-    /// Prints it.
+    /// Prints the hooks.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self::Hooks(hooks) = self;
         let can_deactivate = match &hooks.config {
@@ -99,7 +99,7 @@ impl Command {
 }
 
 impl Hooks {
-    /// Prints the hooks, or the template.
+    /// Prints the hooks or the template.
     pub fn print(&self, late_refusals: LateRefusals, to: &mut impl Write) -> io::Result<()> {
         if self.template {
             return to.write_all(TEMPLATE.as_bytes());
@@ -163,7 +163,7 @@ impl Hooks {
     }
 }
 
-/// An address that paths can be put behind.
+/// Parses an address to which paths can be appended.
 fn base(text: &str) -> Result<String, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -173,7 +173,7 @@ fn base(text: &str) -> Result<String, String> {
         return Err("it must end with the host, the port or a path".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        // Kratos shows the address to people when a call fails.
+        // Kratos shows the address to visitors when a call fails.
         return Err("it must not hold credentials".to_owned());
     }
     Ok(text.trim_end_matches('/').to_owned())
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_into_kratos_yml_is_printed() {
+    fn the_hooks_for_kratos_yml_are_printed() {
         insta::assert_snapshot!(printed(&[
             "--url",
             "https://vestibule.example.com/",
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn all_ways_to_sign_up_are_hooked_by_default_and_the_template_can_be_in_it() {
+    fn all_methods_are_hooked_by_default_and_the_template_can_be_inline() {
         let printed = printed(&["--inline"]);
         for method in Method::ALL {
             assert!(printed.contains(&format!("/hooks/registration/pre?method={method}")));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_people_out_is_printed_with_what_an_operator_must_do() {
+    fn the_hooks_for_late_refusals_are_printed_with_instructions() {
         insta::assert_snapshot!(printed(&[
             "--url",
             "http://v:4480",
@@ -237,12 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn the_template_is_printed_alone() {
+    fn only_the_template_is_printed() {
         assert_eq!(printed(&["--template"]), TEMPLATE);
     }
 
     #[test]
-    fn an_address_that_no_path_can_follow_is_refused() {
+    fn an_address_that_paths_cannot_follow_is_refused() {
         assert_eq!(base("http://v:4480/in/").as_deref(), Ok("http://v:4480/in"));
         for wrong in [
             "vestibule:4480",

@@ -1,4 +1,4 @@
-//! Bring the database to this version's shape.
+//! Applies pending database migrations.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use super::ConfigFile;
 use crate::app::open_store;
 use crate::config::settings::Dsn;
 
-/// Opens the database that the settings name, which brings it to its shape, and says what was done.
+/// Opens the database that the settings name, which applies pending migrations, and prints the migrations.
 pub async fn run(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     let Some(settings) = file.settings() else {
         return Ok(ExitCode::FAILURE);

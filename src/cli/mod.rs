@@ -1,4 +1,4 @@
-//! The command tree; `--help` is the manual.
+//! The command tree. `--help` is the manual.
 
 pub mod deferred;
 pub mod deliveries;
@@ -84,7 +84,7 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// The settings; `None` once every problem in them has been printed.
+    /// Returns the settings, or `None` after every problem in them has been printed.
     fn settings(&self) -> Option<Settings> {
         config::load(&self.config, &Environment::of_process())
             .inspect_err(|problems| eprintln!("{problems}"))
@@ -92,7 +92,7 @@ impl ConfigFile {
     }
 }
 
-/// Opens the database that the settings name, if it is there.
+/// Opens the database that the settings name, if it exists.
 async fn open_database(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
     if let Dsn::Sqlite(path) = &settings.dsn {
         ensure!(
@@ -104,7 +104,7 @@ async fn open_database(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
     open_store(&settings.dsn).await
 }
 
-/// `1 delivery`, `2 deliveries`
+/// Formats a count with its noun: `1 delivery`, `2 deliveries`.
 fn counted(count: u64, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
 }

@@ -1,4 +1,4 @@
-//! `vestibule reconcile`: look once for accounts that nobody told of, and for those that are gone.
+//! `vestibule reconcile`: delivers identities that Vestibule missed, and erases data of identities deleted in Kratos.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -49,7 +49,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Runs it on what the settings name.
+    /// Runs one reconciliation on what the settings name.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let settings = match config::load(&self.file.config, &Environment::of_process()) {
             Ok(settings) => settings,
@@ -129,7 +129,7 @@ fn knows(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
     })
 }
 
-/// Prints findings as they come.
+/// Prints findings as they are found.
 struct Findings<O> {
     out: Mutex<O>,
     json: bool,
@@ -138,7 +138,7 @@ struct Findings<O> {
 impl<O: Write> Findings<O> {
     fn print(&self, line: &str) {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever reads no more is told nothing more; the sum is printed by who can tell.
+        // The reader has closed the output, so a failed write is ignored. The final write of the sum returns the error.
         let _ = writeln!(out, "{line}");
     }
 }
@@ -176,7 +176,7 @@ impl<O: Write + Send> Progress for Findings<O> {
     }
 }
 
-/// The sum, for people.
+/// Formats the sum as text.
 fn words(report: &Report, dry_run: bool) -> String {
     let Report {
         looked_at,
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sum_is_told_in_words() {
+    fn the_sum_is_printed_as_text() {
         let nothing = Report {
             looked_at: 1,
             ..Report::default()
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn findings_are_lines_for_people_or_programs() {
+    fn findings_are_printed_as_text_or_json() {
         let id = Uuid::from_u128(7);
         for (json, expected) in [
             (

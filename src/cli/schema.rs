@@ -1,4 +1,4 @@
-//! The JSON Schema of the settings file, and the document of the admin API.
+//! Prints the JSON Schema of the settings file, and the OpenAPI document of the admin API.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ pub struct Options {
     openapi: bool,
 }
 
-/// Prints the schema, the manual made of it, or the document of the admin API.
+/// Prints the schema, the reference that is generated from it, or the OpenAPI document.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let text = if options.markdown {
         markdown()

@@ -1,4 +1,4 @@
-//! Run it.
+//! `vestibule serve`: runs the program.
 
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ pub struct Options {
     look_up_faster: u32,
 }
 
-/// Runs the program on the settings of the file until it is told to stop.
+/// Runs the program with the settings of the file until a signal stops it.
 pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     let file = &options.file.config;
     let settings = match config::load(file, &config::Environment::of_process()) {

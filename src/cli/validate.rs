@@ -1,11 +1,12 @@
-//! The settings are right, or every problem there is.
+//! `vestibule validate`: reports every problem in a settings file.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{self, Environment};
 
-/// Reads the file, compiles every expression, and prints what is wrong. Warnings are printed and are no failure.
+/// Reads the file, compiles every expression, and prints the problems. Warnings are printed, and do not change the exit
+/// code.
 pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
     match config::load(file, &Environment::of_process()) {
         Ok(settings) => {

@@ -1,4 +1,4 @@
-//! A call of a hook as Kratos makes it, with all that went over the wire.
+//! A call of a hook as Kratos makes it, with its request and response.
 
 use std::time::Duration;
 
@@ -12,36 +12,36 @@ use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::http::KEY_HEADER;
 use crate::kratos::{Flow, Stage};
 
-/// How long Kratos waits for one answer.
+/// How long Kratos waits for one response.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A call and its answer.
+/// A call and its response.
 #[derive(Clone, Debug, Serialize)]
 pub struct Call {
-    /// Where to.
+    /// The URL.
     pub url: String,
-    /// What went along; the key is not shown.
+    /// The headers. The key is masked.
     pub headers: Vec<(&'static str, String)>,
-    /// What Vestibule read.
+    /// The request body.
     pub body: String,
-    /// When it was sent.
+    /// When the call was sent.
     pub sent_at: Timestamp,
-    /// What came back.
+    /// The response, once it has arrived.
     pub answer: Option<Answer>,
 }
 
-/// What came back.
+/// A response of Vestibule.
 #[derive(Clone, Debug, Serialize)]
 pub struct Answer {
-    /// The status, unless nothing was heard.
+    /// The status. `None`: there was no response.
     pub status: Option<u16>,
-    /// JSON, or null.
+    /// The response body as JSON, or null.
     pub body: Value,
-    /// From the call to the last byte, in milliseconds.
+    /// The time from the call to the last byte, in milliseconds.
     pub duration_ms: f64,
 }
 
-/// Sends what Kratos would send.
+/// Sends the calls that Kratos would send.
 pub struct Sender {
     http: reqwest::Client,
     url: String,
@@ -50,16 +50,16 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// To the hooks at `url`, with this key.
+    /// Creates a sender for the hooks at `url`, with this key.
     #[expect(
         clippy::disallowed_methods,
-        reason = "stands for Kratos, which is no service of ours"
+        reason = "plays Kratos, which is not a configured service"
     )]
     pub fn new(url: String, key: String) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .build()
-            .context("no HTTP client")?;
+            .context("cannot build the HTTP client")?;
         Ok(Self {
             http,
             url,
@@ -68,7 +68,7 @@ impl Sender {
         })
     }
 
-    /// A call that is to be made.
+    /// Builds a call without sending it.
     #[must_use]
     pub fn prepare(
         &self,
@@ -94,7 +94,7 @@ impl Sender {
         }
     }
 
-    /// Makes it and waits for the answer.
+    /// Sends the call and waits for the response.
     pub async fn answer(&self, call: &Call) -> Answer {
         let mut request = self.http.post(&call.url).body(call.body.clone());
         for (name, value) in &call.headers {
@@ -126,7 +126,7 @@ impl Sender {
     }
 }
 
-/// The time from one moment to another, in milliseconds and tenths of them.
+/// Returns the duration in milliseconds, with one decimal.
 #[must_use]
 pub fn duration_ms(from: Timestamp, to: Timestamp) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "microseconds of one exchange")]

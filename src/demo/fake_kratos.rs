@@ -1,5 +1,5 @@
-//! What Kratos does around its two calls of Vestibule, as far as a sign-up shows it: the form, the account, the body
-//! made by the template, and what an answer does to them.
+//! The part of Kratos that a sign-up needs: the form, the account, the body that the template makes, and the effects of
+//! a response.
 
 pub mod account;
 pub mod body;

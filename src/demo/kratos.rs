@@ -1,4 +1,4 @@
-//! The `kratos` of PATH, started on kratos-config/ beside the demo.
+//! Starts the `kratos` of PATH on kratos-config/, together with the demo.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,28 +13,28 @@ const KRATOS_YML: &str = include_str!("../../kratos-config/kratos.yml");
 const IDENTITY_SCHEMA: &str = include_str!("../../kratos-config/identity.schema.json");
 const TEMPLATE: &str = include_str!("../../kratos-config/vestibule.jsonnet");
 
-/// Where kratos.yml puts its admin API.
+/// The admin API's address in kratos.yml.
 pub const ADMIN_URL: &str = "http://127.0.0.1:4434";
 
 /// A running Kratos.
 pub struct Kratos {
-    /// Where browsers reach it.
+    /// The address for browsers.
     pub public_url: String,
     process: Child,
 }
 
-/// Starts it, with its files in `folder`, on the ports that kratos.yml names, and waits until it is ready.
+/// Starts Kratos on the ports of kratos.yml, with its files in `folder`, and waits until Kratos is ready.
 pub async fn start(folder: &Path, hooks: &str, key: &str) -> anyhow::Result<Kratos> {
     let write = |name: &str, text: &str| -> anyhow::Result<PathBuf> {
         let path = folder.join(name);
-        std::fs::write(&path, text)
-            .with_context(|| format!("{} cannot be written", path.display()))?;
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     };
     write("identity.schema.json", IDENTITY_SCHEMA)?;
     write("vestibule.jsonnet", TEMPLATE)?;
     let file = write("kratos.yml", &adapted(folder, hooks, key))?;
-    let log = std::fs::File::create(folder.join("kratos.log")).context("no log file for Kratos")?;
+    let log = std::fs::File::create(folder.join("kratos.log"))
+        .context("cannot create Kratos's log file")?;
     let program = crate::config::Environment::of_process()
         .value("KRATOS_BIN")
         .unwrap_or_else(|| "kratos".to_owned());
@@ -42,11 +42,11 @@ pub async fn start(folder: &Path, hooks: &str, key: &str) -> anyhow::Result<Krat
         .args(["serve", "--dev", "--sqa-opt-out", "-c"])
         .arg(&file)
         .stdin(Stdio::null())
-        .stdout(log.try_clone().context("no log file for Kratos")?)
+        .stdout(log.try_clone().context("cannot create Kratos's log file")?)
         .stderr(log)
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("`{program}` cannot be started; put Ory Kratos v26.2.0 on PATH, or its path in KRATOS_BIN"))?;
+        .with_context(|| format!("cannot start `{program}`; put Ory Kratos v26.2.0 on PATH, or its path in KRATOS_BIN"))?;
     let mut kratos = Kratos {
         public_url: "http://127.0.0.1:4433".to_owned(),
         process,
@@ -55,7 +55,7 @@ pub async fn start(folder: &Path, hooks: &str, key: &str) -> anyhow::Result<Krat
     Ok(kratos)
 }
 
-/// kratos.yml with this demo's address, key and files in it.
+/// Returns kratos.yml with this demo's address, key and files.
 fn adapted(folder: &Path, hooks: &str, key: &str) -> String {
     KRATOS_YML
         .replace(crate::kratos::snippet::EXAMPLE_URL, hooks)
@@ -73,7 +73,7 @@ impl Kratos {
         for _ in 0..300 {
             if let Some(status) = self.process.try_wait()? {
                 anyhow::bail!(
-                    "Kratos ended at once ({status}); it says:\n{}",
+                    "Kratos exited immediately ({status}); the end of its log:\n{}",
                     last_lines(&folder.join("kratos.log"))
                 );
             }
@@ -83,15 +83,15 @@ impl Kratos {
             clock.sleep(Duration::from_millis(100)).await;
         }
         anyhow::bail!(
-            "Kratos was not ready within 30 s; it says:\n{}",
+            "Kratos was not ready within 30 s; the end of its log:\n{}",
             last_lines(&folder.join("kratos.log"))
         )
     }
 
-    /// Ends it.
+    /// Stops Kratos.
     pub async fn stop(mut self) {
         if let Err(error) = self.process.kill().await {
-            tracing::warn!(%error, "Kratos could not be ended");
+            tracing::warn!(%error, "Could not stop Kratos");
         }
     }
 }

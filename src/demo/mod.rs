@@ -1,4 +1,4 @@
-//! Everything on one machine in one process, with example services.
+//! `vestibule demo`: Vestibule and the example services in one process.
 
 mod call;
 pub mod fake_kratos;
@@ -28,25 +28,25 @@ use crate::demo::services::{Example, RequestLog, Service};
 use crate::demo::sign_up::SignUps;
 use crate::demo::walkthrough::say;
 
-/// The settings that the demo runs on.
+/// The settings of the demo.
 const SETTINGS: &str = include_str!("../../examples/settings/company.yaml");
 
-/// Where nobody answers: the sign-ups of a demo without Kratos are in no Kratos.
+/// An address on which no program listens. The sign-ups of a demo without Kratos exist in no Kratos.
 const NO_KRATOS: &str = "http://127.0.0.1:9";
 
-/// Options of the demo.
+/// The options of `vestibule demo`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Also start the `kratos` of PATH (or of `KRATOS_BIN`), and a page to sign up on
+    /// Also start the `kratos` on PATH (or `KRATOS_BIN`), and a sign-up page
     #[arg(long)]
     kratos: bool,
-    /// Stop after the example sign-ups instead of staying up
+    /// Stop after the example sign-ups
     #[arg(long, conflicts_with = "kratos")]
     once: bool,
-    /// Run the example services alone, for a Vestibule that runs elsewhere
+    /// Run only the example services, for a Vestibule that runs elsewhere
     #[arg(long, conflicts_with_all = ["kratos", "once"])]
     services_only: bool,
-    /// Where the example services listen
+    /// The address of the example services
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -56,13 +56,13 @@ pub struct Options {
     listen: SocketAddr,
 }
 
-/// Runs the demo until it is told to stop.
+/// Runs the demo until a signal stops it.
 pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if options.services_only {
         services::serve_together(options.listen).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
     let book = RequestLog::new();
     let register = Arc::new(Example::start(Service::register(&book))?);
     let crm = Arc::new(Example::start(Service::crm(&book))?);
@@ -107,16 +107,16 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         })?;
         try_more(&hooks, &key);
         say(&format!(
-            "\nNow sign up yourself, and see all that comes of it. Open this page:\n\n   http://{}/\n",
+            "\nNow sign up yourself, and see the calls and the deliveries. Open this page:\n\n   http://{}/\n",
             page.address
         ));
         if let (Some(kratos), Some(real)) = (&kratos, &real) {
             say(&format!(
-                "A real Kratos runs at {}. Sign up with it: {real}",
+                "A real Kratos runs at {}. Sign up with it at {real}",
                 kratos.public_url
             ));
         }
-        say("Ctrl-C ends it.\n");
+        say("Press Ctrl-C to stop.\n");
         shutdown_signal().await?;
         page.handle.stop(false).await;
         if let Some(kratos) = kratos {
@@ -184,7 +184,7 @@ async fn start(
     )
     .map_err(|problems| anyhow::anyhow!("{problems}"))?;
     telemetry::init_logging(std::io::stderr, settings.log.level, settings.log.format)
-        .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
+        .map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))?;
     App::start(settings, Overrides::default()).await
 }
 
@@ -192,21 +192,18 @@ fn registered() -> String {
     services::REGISTERED.map(|(number, _)| number).join(", ")
 }
 
-/// A line to be pasted into a shell, and what may be typed.
+/// Prints a command for a shell, and the values that can be typed.
 fn try_more(hooks: &str, key: &str) {
     let visit = walkthrough::visit("FR40303265045", "FRIENDS-2026");
     let now = crate::base::clock::Clock::system().now();
     let account = fake_kratos::Account::new(&visit.traits, visit.method, now);
     let ctx = fake_kratos::Flow::of(&visit, None, now).ctx(&account, &visit);
     let body = fake_kratos::body::body(&ctx);
-    say("\n4. The same from a shell:\n");
+    say("\n4. The same call from a shell:\n");
     say(&format!(
         "   curl -i '{hooks}/hooks/registration/pre?method=password' \\\n     -H 'X-Vestibule-Key: {key}' -H 'Content-Type: application/json' \\\n     -d '{body}'\n"
     ));
     say(&format!("   curl -i '{hooks}/health/ready'\n"));
-    say(&format!(
-        "   VAT numbers that are registered: {}",
-        registered()
-    ));
+    say(&format!("   Registered VAT numbers: {}", registered()));
     say("   Invite codes: WELCOME-2026, FRIENDS-2026, or none.");
 }

@@ -1,5 +1,5 @@
-//! A plain page that shows Kratos's forms, so that one can sign up without a front-end of one's own. It fetches the
-//! flow with the visitor's cookies and writes down each node; the form itself goes straight to Kratos.
+//! A plain page that shows Kratos's forms, so that a visitor can sign up without another front-end. The page fetches
+//! the flow with the visitor's cookies and renders each node. The browser submits the form directly to Kratos.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use anyhow::Context as _;
 use serde_json::Value;
 
-/// Where kratos.yml sends browsers.
+/// The address to which kratos.yml sends browsers.
 const ADDRESS: &str = "127.0.0.1:4455";
 
 struct Kratos {
@@ -19,19 +19,19 @@ struct Kratos {
     http: reqwest::Client,
 }
 
-/// Starts the page for the Kratos at `url` and returns its own address.
+/// Starts the page for the Kratos at `url`, and returns the page's address.
 #[expect(
     clippy::disallowed_methods,
-    reason = "asks Kratos, which is no service of ours"
+    reason = "calls Kratos, which is not a configured service"
 )]
 pub fn start(url: &str) -> anyhow::Result<String> {
     let listener = TcpListener::bind(ADDRESS).with_context(|| {
-        format!("the page to sign up on needs {ADDRESS}; is something else running there?")
+        format!("the sign-up page needs {ADDRESS}; stop the program that uses this address")
     })?;
     let http = reqwest::Client::builder()
         .no_proxy()
         .build()
-        .context("no HTTP client")?;
+        .context("cannot build the HTTP client")?;
     let kratos = Data::new(Kratos {
         url: url.to_owned(),
         http,
@@ -54,7 +54,7 @@ pub fn start(url: &str) -> anyhow::Result<String> {
 }
 
 impl Kratos {
-    /// What Kratos says at `path`, asked with the visitor's cookies.
+    /// Returns Kratos's response at `path`, with the visitor's cookies in the request.
     async fn get(&self, path: &str, visitor: &HttpRequest) -> Option<(u16, Value)> {
         let mut request = self
             .http
@@ -104,7 +104,10 @@ async fn form(
     {
         Some((200, body)) => page(title(&flow), &written(&body["ui"])),
         Some(_) => elsewhere(&begin),
-        None => page("Kratos cannot be reached", "<p>Is it still running?</p>"),
+        None => page(
+            "Kratos cannot be reached",
+            "<p>Check that Kratos is running.</p>",
+        ),
     }
 }
 
@@ -133,7 +136,7 @@ async fn welcome(request: HttpRequest, kratos: Data<Kratos>) -> HttpResponse {
             )
         }
         _ => page(
-            "Nobody is logged in",
+            "You are not logged in",
             "<p><a href=\"/registration\">Sign up</a> or <a href=\"/login\">log in</a></p>",
         ),
     }
@@ -154,7 +157,7 @@ async fn error(
         .map(|(_, body)| body);
     let shown = serde_json::to_string_pretty(&error).unwrap_or_default();
     page(
-        "Kratos shows an error",
+        "Kratos reports an error",
         &format!("<pre>{}</pre>", escaped(&shown)),
     )
 }
@@ -176,7 +179,7 @@ fn page(title: &str, body: &str) -> HttpResponse {
     ))
 }
 
-/// A form's nodes and messages as HTML.
+/// Renders the nodes and messages of a form as HTML.
 fn written(ui: &Value) -> String {
     let mut html = messages(&ui["messages"]);
     let _ = write!(
@@ -210,7 +213,7 @@ fn input(node: &Value) -> String {
         (Some("input"), "hidden") => {
             format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">")
         }
-        // A step back and the other ways to sign up need not what this one requires.
+        // A step back and the other methods do not need the fields that this method requires.
         (Some("input"), "submit" | "button") => {
             format!(
                 "<button type=\"submit\" formnovalidate name=\"{name}\" value=\"{value}\">{label}</button>"
@@ -256,14 +259,14 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_form_is_written_with_its_messages_and_nothing_of_it_is_taken_for_html() {
+    fn a_form_is_rendered_with_its_messages_and_escapes_html() {
         let ui = json!({
             "action": "http://127.0.0.1:4433/x?flow=1&a=2", "method": "POST",
             "messages": [{"type": "error", "text": "VAT number: <no>"}],
             "nodes": [
                 {"type": "input", "attributes": {"name": "csrf_token", "type": "hidden", "value": "t\"k"}, "messages": [], "meta": {}},
                 {"type": "input", "attributes": {"name": "traits.vat_number", "type": "text", "value": "DE1", "required": true},
-                 "messages": [{"type": "error", "text": "Nobody has it."}], "meta": {"label": {"text": "VAT number"}}},
+                 "messages": [{"type": "error", "text": "Not registered."}], "meta": {"label": {"text": "VAT number"}}},
                 {"type": "input", "attributes": {"name": "method", "type": "submit", "value": "password"}, "messages": [], "meta": {"label": {"text": "Sign up"}}},
             ],
         });
@@ -273,7 +276,7 @@ mod tests {
             "action=\"http://127.0.0.1:4433/x?flow=1&amp;a=2\"",
             "name=\"csrf_token\" value=\"t&quot;k\"",
             "<label for=\"traits.vat_number\">VAT number</label>",
-            "required><p class=\"message\">Nobody has it.</p>",
+            "required><p class=\"message\">Not registered.</p>",
             "<button type=\"submit\" formnovalidate name=\"method\" value=\"password\">Sign up</button>",
         ] {
             assert!(html.contains(part), "{part} in {html}");

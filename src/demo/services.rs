@@ -1,4 +1,4 @@
-//! The example services of the demo: a VAT register and a CRM. They say aloud what they are asked.
+//! The example services of the demo: a VAT register and a CRM. They print each request and response.
 
 pub mod book;
 mod crm;
@@ -24,19 +24,19 @@ pub use self::switch::{Behaviour, Switch};
 pub use self::together::serve as serve_together;
 use crate::base::clock::Clock;
 
-/// What an example service knows.
+/// The data of an example service.
 pub enum Knowledge {
-    /// Which VAT numbers are registered.
+    /// The registered VAT numbers.
     Register,
     /// The contacts that arrived.
     Crm(Crm),
 }
 
-/// An example service as all its threads see it.
+/// An example service, shared by all its threads.
 pub struct Service {
-    /// How people name it.
+    /// The name for display.
     pub name: &'static str,
-    /// How it behaves.
+    /// The behaviour of the service.
     pub switch: Switch,
     knowledge: Knowledge,
     book: Arc<RequestLog>,
@@ -44,12 +44,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// A VAT register that answers as VIES does.
+    /// Creates a VAT register that answers as VIES does.
     pub fn register(book: &Arc<RequestLog>) -> Data<Self> {
         Self::new("VAT register", Knowledge::Register, book)
     }
 
-    /// A CRM that takes contacts.
+    /// Creates a CRM that stores contacts.
     pub fn crm(book: &Arc<RequestLog>) -> Data<Self> {
         Self::new("CRM", Knowledge::Crm(Crm::default()), book)
     }
@@ -64,7 +64,7 @@ impl Service {
         })
     }
 
-    /// The answer of a service that works.
+    /// Returns the response of a working service.
     fn answer(&self, method: &str, path: &str, request: &HttpRequest, body: &[u8]) -> (u16, Value) {
         match &self.knowledge {
             Knowledge::Register => register::answer(method, path, body),
@@ -73,7 +73,7 @@ impl Service {
     }
 }
 
-/// Any request to an example service. `path` is without what the service is mounted under.
+/// Handles any request to an example service. `path` is relative to the path of the service.
 async fn serve(
     service: Data<Service>,
     path: String,
@@ -82,11 +82,11 @@ async fn serve(
 ) -> HttpResponse {
     let method = request.method().as_str().to_owned();
     if method == "GET" {
-        // Somebody looks at it; that is no exchange of Vestibule's.
+        // A GET comes from a person who views the data, and not from Vestibule, so it is not recorded.
         let (status, answer) = service.answer(&method, &path, &request, &body);
         return http(status).json(answer);
     }
-    // If the caller hangs up, this handler is dropped, and the entry tells so.
+    // If the caller disconnects, this handler is dropped, and the entry records that.
     let entry = service
         .book
         .arrived(service.name, &method, &path, &request, &body);
@@ -119,20 +119,20 @@ fn http(status: u16) -> actix_web::HttpResponseBuilder {
     HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
 }
 
-/// An example service with a port of its own. While it is down, nobody listens there.
+/// An example service with its own port. While the service is down, nothing listens on the port.
 pub struct Example {
-    /// Where it listens.
+    /// The address of the service.
     pub address: SocketAddr,
-    /// What it is.
+    /// The service.
     pub service: Data<Service>,
     server: Mutex<Option<ServerHandle>>,
 }
 
 impl Example {
-    /// Starts it on a free port of this machine.
+    /// Starts the service on a free port of this machine.
     pub fn start(service: Data<Service>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")
-            .with_context(|| format!("the example {} has no port", service.name))?;
+            .with_context(|| format!("cannot open a port for the example {}", service.name))?;
         let address = listener.local_addr()?;
         let server = listen(listener, service.clone())?;
         Ok(Self {
@@ -142,7 +142,7 @@ impl Example {
         })
     }
 
-    /// Makes it behave so from now on.
+    /// Sets the behaviour from now on.
     pub async fn switch(&self, to: Behaviour) -> anyhow::Result<()> {
         let mut server = self.server.lock().await;
         if to == Behaviour::Down {
@@ -151,14 +151,14 @@ impl Example {
             }
         } else if server.is_none() {
             let listener = TcpListener::bind(self.address)
-                .with_context(|| format!("somebody took the port {} meanwhile", self.address))?;
+                .with_context(|| format!("another program uses the port {} now", self.address))?;
             *server = Some(listen(listener, self.service.clone())?);
         }
         self.service.switch.set(to);
         Ok(())
     }
 
-    /// Ends it.
+    /// Stops the service.
     pub async fn stop(&self) {
         if let Some(server) = self.server.lock().await.take() {
             server.stop(false).await;
@@ -179,7 +179,7 @@ fn listen(listener: TcpListener, service: Data<Service>) -> anyhow::Result<Serve
     })
     .workers(1)
     .shutdown_timeout(1)
-    // A caller who waits no longer is noticed at once, and written down.
+    // A disconnected caller is noticed and recorded immediately.
     .h1_allow_half_closed(false)
     .disable_signals()
     .listen(listener)?

@@ -1,4 +1,4 @@
-//! One sign-up from the page, from the form to the deliveries: Kratos's part is played, all others are real.
+//! One sign-up of the page, from the form to the deliveries. The demo plays Kratos's part; all other parts are real.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,24 +18,24 @@ use crate::kratos::{Flow as Kind, Stage};
 use crate::model::delivery::Event;
 use crate::store::{DeliverySummary, Filter, Store};
 
-/// How many sign-ups, and accounts, are kept.
+/// The maximum number of sign-ups, and of accounts.
 const MOST: usize = 100;
 
-/// How a sign-up ended, as Kratos would have it.
+/// The result of a sign-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// Saved.
     Saved,
-    /// Not saved; the form is shown again.
+    /// Not saved. Kratos shows the form again.
     Refused,
-    /// Vestibule said yes, but Kratos has an account with this address.
+    /// Vestibule accepted the sign-up, but Kratos has an account with this address.
     Taken,
-    /// Not saved; Kratos shows its page for errors.
+    /// Not saved. Kratos shows its error page.
     Failed,
 }
 
-/// What is known of a sign-up so far.
+/// The data of a sign-up so far.
 #[derive(Clone, Debug, Serialize)]
 pub struct SignUp {
     id: Uuid,
@@ -48,11 +48,11 @@ pub struct SignUp {
     form: Value,
     account: Option<Value>,
     post: Option<Call>,
-    /// Nothing more is called.
+    /// Whether all calls have been made.
     over: bool,
 }
 
-/// All sign-ups of the page, and the accounts that came of them.
+/// All sign-ups of the page, and their accounts.
 pub struct SignUps {
     kept: Mutex<VecDeque<SignUp>>,
     accounts: Mutex<VecDeque<Account>>,
@@ -63,7 +63,7 @@ pub struct SignUps {
 }
 
 impl SignUps {
-    /// None yet.
+    /// Creates an empty list.
     pub fn new(sender: Sender, book: Arc<RequestLog>, store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self {
             kept: Mutex::default(),
@@ -75,7 +75,7 @@ impl SignUps {
         })
     }
 
-    /// The accounts that were saved, the latest first.
+    /// Returns the saved accounts, the latest first.
     pub fn accounts(&self) -> Vec<Value> {
         lock(&self.accounts)
             .iter()
@@ -84,7 +84,7 @@ impl SignUps {
             .collect()
     }
 
-    /// Begins one. `Err` is what Kratos itself would not take, in words.
+    /// Begins a sign-up. `Err` is the error with which Kratos itself would reject the form.
     pub fn begin(self: &Arc<Self>, visit: SignUpInput) -> Result<Uuid, String> {
         if let Some(problem) = visit.traits.against_the_schema() {
             return Err(problem);
@@ -92,7 +92,7 @@ impl SignUps {
         let now = self.clock.now();
         let before = match visit.changes {
             None => None,
-            Some(id) => Some(self.account(id).ok_or("there is no such account here")?),
+            Some(id) => Some(self.account(id).ok_or("there is no account with this id")?),
         };
         let account = match &before {
             Some(before) => before.changed(&visit.traits),
@@ -154,7 +154,7 @@ impl SignUps {
             one.pre = Some(pre);
             one.end = Some(end);
             one.form = if end == End::Taken && flow.method() == Method::Oidc.as_str() {
-                // Kratos goes on with a login, to link the two.
+                // Kratos continues with a login, to link the two accounts.
                 Value::Null
             } else {
                 json!(flow.form)
@@ -179,7 +179,7 @@ impl SignUps {
         });
     }
 
-    /// What an answer to `pre` does.
+    /// Applies a response to `pre`.
     fn apply(
         &self,
         status: Option<u16>,
@@ -221,7 +221,7 @@ impl SignUps {
         End::Saved
     }
 
-    /// All that is known of one: its calls, the questions of its trace, the deliveries of its account.
+    /// Returns all data of a sign-up: its calls, the requests of its trace, the deliveries of its account.
     pub async fn shown(&self, id: Uuid) -> Option<Value> {
         let sign_up = lock(&self.kept).iter().find(|one| one.id == id)?.clone();
         let trace = sign_up.trace.to_string();
@@ -235,9 +235,9 @@ impl SignUps {
                 let tries = self
                     .book
                     .find(|exchange| exchange.header("idempotency-key") == Some(&id));
-                let mut told = json!(delivery);
-                told["tries"] = json!(tries);
-                deliveries.push(told);
+                let mut listed = json!(delivery);
+                listed["tries"] = json!(tries);
+                deliveries.push(listed);
             }
         }
         let mut shown = json!(sign_up);
@@ -254,10 +254,7 @@ impl SignUps {
         };
         let listed = self.store.list(&Filter::default(), 1000).await;
         let mut listed = listed.unwrap_or_else(|error| {
-            tracing::warn!(
-                error = error.error_chain(),
-                "The deliveries cannot be listed"
-            );
+            tracing::warn!(error = error.error_chain(), "Could not list deliveries");
             Vec::new()
         });
         listed.retain(|delivery| {

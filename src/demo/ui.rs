@@ -1,4 +1,4 @@
-//! The page of the demo: one fills in a sign-up and sees all that comes of it.
+//! The page of the demo. The visitor submits a sign-up, and sees the calls, the result and the deliveries.
 
 mod guard;
 
@@ -22,26 +22,26 @@ use super::services::{Behaviour, Example, REGISTERED, RequestLog};
 use super::sign_up::SignUps;
 use crate::base::clock::{Clock, saturating_add};
 
-/// Where the page is, unless somebody else is there.
+/// The port of the page, unless another program uses it.
 const PORT: u16 = 4470;
-/// The longest that one request for news waits.
+/// The maximum duration of one request for news.
 const NEWS_WITHIN: Duration = Duration::from_secs(20);
-/// Nobody tells us that a delivery is settled, so we look.
+/// The interval of reads from the database. The database does not notify the page of a settled delivery.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// The most that a request may hold, in bytes.
+/// The maximum size of a request, in bytes.
 const MOST: usize = 16 * 1024;
 
-/// What the page is made of.
+/// The state of the page.
 pub struct AppState {
     /// The sign-ups.
     pub sign_ups: Arc<SignUps>,
-    /// What the example services saw.
+    /// The requests that the example services received.
     pub book: Arc<RequestLog>,
     /// The VAT register.
     pub register: Arc<Example>,
     /// The CRM.
     pub crm: Arc<Example>,
-    /// Where to sign up with a real Kratos, if one runs.
+    /// The page for a sign-up with a real Kratos, if one runs.
     pub kratos: Option<String>,
 }
 
@@ -59,17 +59,17 @@ struct Seen {
 
 /// The page while it is served.
 pub struct Page {
-    /// Where.
+    /// The address of the page.
     pub address: SocketAddr,
-    /// To stop it.
+    /// The handle that stops the page.
     pub handle: ServerHandle,
 }
 
-/// Serves it.
+/// Serves the page.
 pub fn start(desk: AppState) -> anyhow::Result<Page> {
     let listener = TcpListener::bind(("127.0.0.1", PORT))
         .or_else(|_| TcpListener::bind("127.0.0.1:0"))
-        .context("there is no port for the page of the demo")?;
+        .context("cannot open a port for the page of the demo")?;
     let address = listener.local_addr()?;
     let desk = Data::new(desk);
     let hosts = Data::new(guard::Hosts::of(address));
@@ -96,8 +96,8 @@ pub fn start(desk: AppState) -> anyhow::Result<Page> {
                 web::get().to(async || file("text/javascript", include_str!("ui/page.js"))),
             )
             .route(
-                "/shown.js",
-                web::get().to(async || file("text/javascript", include_str!("ui/shown.js"))),
+                "/view.js",
+                web::get().to(async || file("text/javascript", include_str!("ui/view.js"))),
             )
             .route(
                 "/icon.svg",
@@ -163,7 +163,7 @@ async fn begin(
     }
 }
 
-/// What is known of a sign-up, once it differs from what the asker has seen.
+/// Returns a sign-up as soon as it differs from the state that the page has seen.
 async fn news(id: Path<Uuid>, seen: Query<Seen>, desk: Data<AppState>) -> HttpResponse {
     let clock = Clock::system();
     let until = saturating_add(clock.now(), NEWS_WITHIN);
@@ -171,14 +171,15 @@ async fn news(id: Path<Uuid>, seen: Query<Seen>, desk: Data<AppState>) -> HttpRe
     loop {
         changed.mark_unchanged();
         let Some(shown) = desk.sign_ups.shown(*id).await else {
-            return HttpResponse::NotFound().json(json!({"problem": "there is no such sign-up"}));
+            return HttpResponse::NotFound()
+                .json(json!({"problem": "there is no sign-up with this id"}));
         };
         let state = fingerprint(&shown);
         if seen.seen.as_ref() != Some(&state) || clock.now() >= until {
             return HttpResponse::Ok().json(json!({"seen": state, "sign_up": shown}));
         }
         let look_again = saturating_add(clock.now(), LOOK_AGAIN);
-        // An error would mean that nobody writes any more.
+        // An error would mean that there is no writer any more.
         let _ = clock.timeout_at(look_again, changed.changed()).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The demo's story: sign-ups sent exactly as Kratos would, and all that follows, said aloud.
+//! The walkthrough of the demo: sends sign-ups exactly as Kratos would, and prints all calls and results.
 
 use serde_json::Value;
 
@@ -14,9 +14,9 @@ pub fn say(line: &str) {
     println!("{line}");
 }
 
-/// Two sign-ups that are refused and one that is not.
+/// Sends one sign-up that is accepted and two that are refused.
 pub async fn tell(app: &App, sender: &Sender) -> anyhow::Result<()> {
-    say("1. A good sign-up. Before Kratos saves the account, it asks:\n");
+    say("1. A valid sign-up. Before Kratos saves the account, it calls `pre`:\n");
     let good = visit("DE811115368", "WELCOME-2026");
     let flow = Flow::of(&good, None, Clock::system().now());
     let mut account = Account::new(&good.traits, good.method, Clock::system().now());
@@ -24,19 +24,23 @@ pub async fn tell(app: &App, sender: &Sender) -> anyhow::Result<()> {
     if let Some(changes) = answer["identity"].as_object() {
         account.take(changes);
     }
-    say("\n   Kratos saves the account and tells:\n");
+    say("\n   Kratos saves the account and calls `post`:\n");
     account.save(Clock::system().now());
     call(sender, Stage::Post, &flow, &account, &good).await;
     delivered(app).await?;
-    say("\n2. A bad sign-up: a VAT number that nobody has, an invite code that is none.\n");
+    say(
+        "\n2. An invalid sign-up: the VAT number is not registered, and the invite code is unknown.\n",
+    );
     asked(sender, &visit("DE000000000", "LET-ME-IN")).await;
-    say("\n   Kratos shows these words beside the fields and saves nothing.");
-    say("\n3. Not even a VAT number: nobody is asked.\n");
+    say("\n   Kratos shows these messages beside the fields, and saves nothing.");
+    say(
+        "\n3. The VAT number is malformed: Vestibule refuses it without a request to the register.\n",
+    );
     asked(sender, &visit("D", "FRIENDS-2026")).await;
     Ok(())
 }
 
-/// Somebody before a form that asks for all at once.
+/// Returns the input of a visitor whose form has one step.
 #[must_use]
 pub fn visit(vat_number: &str, invite: &str) -> SignUpInput {
     SignUpInput {
@@ -61,7 +65,7 @@ async fn asked(sender: &Sender, visit: &SignUpInput) {
     call(sender, Stage::Pre, &flow, &account, visit).await;
 }
 
-/// Calls one hook and tells what was sent and answered.
+/// Calls one hook, and prints the request and the response.
 async fn call(
     sender: &Sender,
     stage: Stage,
@@ -117,25 +121,25 @@ fn path(call: &Call) -> &str {
         .map_or(&*call.url, |start| &call.url[start..])
 }
 
-/// What a status tells Kratos.
+/// Returns what a status means to Kratos.
 #[must_use]
 pub fn meaning(stage: Stage, status: Option<u16>) -> &'static str {
     match (stage, status) {
-        (Stage::Pre, Some(204)) => "yes, unchanged",
-        (Stage::Pre, Some(200)) => "yes, with changes",
-        (Stage::Pre, Some(400..=499)) => "no, with words for the person",
-        (Stage::Pre, _) => "no answer that Kratos can use",
+        (Stage::Pre, Some(204)) => "accepted, unchanged",
+        (Stage::Pre, Some(200)) => "accepted, with changes",
+        (Stage::Pre, Some(400..=499)) => "refused, with messages for the visitor",
+        (Stage::Pre, _) => "no usable response",
         (Stage::Post, Some(204)) => "stored, will be delivered",
         (Stage::Post, _) => "not stored, Kratos calls again",
     }
 }
 
-/// Waits until nothing is pending.
+/// Waits until no delivery is pending.
 async fn delivered(app: &App) -> anyhow::Result<()> {
     let clock = Clock::system();
     for _ in 0..100 {
         if app.store.backlog().await?.pending == 0 {
-            say("               delivered     nothing is left to do");
+            say("               delivered     no delivery is pending");
             return Ok(());
         }
         clock.sleep(std::time::Duration::from_millis(50)).await;

@@ -1,6 +1,6 @@
-//! What an operator does with deliveries by hand: looks through them, has them tried again, discards them.
+//! Lists, retries and discards deliveries for an operator.
 //!
-//! The same from the command line and over HTTP.
+//! The command line and the admin API share this code.
 
 use std::time::Duration;
 
@@ -12,46 +12,47 @@ use super::{DeliveryDetails, DeliverySummary, Error, Filter, Store};
 use crate::base::clock::Timestamp;
 use crate::model::delivery::{State, Subscription};
 
-/// How long abandoned deliveries are tried anew: those of a plan as long as it says, all else for eight days.
+/// How long an abandoned delivery is retried. A subscription's own deliveries use its setting; all others use eight
+/// days.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RetryWindows(Vec<(String, Duration)>);
 
-/// Some deliveries of a list, and where it goes on.
+/// One page of a list of deliveries.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Page {
-    /// Newest first.
+    /// The deliveries, newest first.
     pub deliveries: Vec<DeliverySummary>,
-    /// The last of them, if there are more behind it: list those that come after this id.
+    /// The cursor of the next page: the id of the last delivery, if more follow.
     #[schemars(with = "Option<String>", extend("format" = "uuid"))]
     pub next: Option<Uuid>,
 }
 
-/// What was done.
+/// The result of a retry or discard.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ActionResult {
-    /// To so many deliveries.
+    /// The number of deliveries that were changed.
     pub count: u64,
-    /// Those that were named by their id, and to which it was not done.
+    /// Deliveries that were selected by id and not changed.
     pub left_alone: Vec<Skipped>,
 }
 
-/// A delivery to which was not done what was asked for.
+/// A delivery that was selected and not changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Skipped {
-    /// Its id.
+    /// The delivery's id.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub id: Uuid,
-    /// Why.
+    /// The reason why the delivery was not changed.
     pub why: String,
 }
 
-/// Why deliveries cannot be retried or discarded by such a filter, or listed.
+/// A filter that cannot be used to list, retry or discard deliveries.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFilter {
-    /// Nothing is made then.
+    /// No delivery was created between these times.
     #[error("`since` is not before `until`, so there is nothing between them")]
     NoTimeBetween,
-    /// What is settled for good stays as it is.
+    /// A settled delivery cannot be changed.
     #[error(
         "what is {0} stays so; only pending and abandoned deliveries can be retried or discarded"
     )]
@@ -59,17 +60,17 @@ pub enum InvalidFilter {
 }
 
 impl RetryWindows {
-    /// Of what belongs to no plan: what is written into identities, and confirmations and releases.
+    /// The time for deliveries without a subscription: writes into identities, confirmations and releases.
     pub const OTHERWISE: Duration = Duration::from_hours(8 * 24);
 
-    /// As these plans say.
+    /// Reads the times from these subscriptions.
     #[must_use]
     pub fn of(plans: &[Subscription]) -> Self {
         let named = |plan: &Subscription| (plan.name.clone(), plan.keep_trying_for);
         Self(plans.iter().map(named).collect())
     }
 
-    /// How long a delivery of `plan` is tried.
+    /// Returns how long a delivery of `plan` is retried.
     #[must_use]
     pub fn for_plan(&self, plan: &str) -> Duration {
         let known = self.0.iter().find(|(name, _)| name == plan);
@@ -77,7 +78,7 @@ impl RetryWindows {
     }
 }
 
-/// Something that is done to deliveries that are pending or abandoned.
+/// A change to deliveries that are pending or abandoned.
 #[derive(Clone, Copy)]
 enum AdminAction<'a> {
     Retry(&'a RetryWindows),
@@ -85,7 +86,7 @@ enum AdminAction<'a> {
 }
 
 impl Filter {
-    /// Whether there can be anything that it leaves.
+    /// Checks that the filter can match a delivery.
     pub fn check(&self) -> Result<(), InvalidFilter> {
         match (self.since, self.until) {
             (Some(since), Some(until)) if since >= until => Err(InvalidFilter::NoTimeBetween),
@@ -93,7 +94,7 @@ impl Filter {
         }
     }
 
-    /// Whether there can be anything that it leaves, and that can be retried or discarded.
+    /// Checks that the filter can match a delivery that can be retried or discarded.
     pub fn check_for_change(&self) -> Result<(), InvalidFilter> {
         match self.state {
             Some(state @ (State::Delivered | State::Discarded)) => {
@@ -113,9 +114,9 @@ impl Filter {
     }
 }
 
-/// Up to `limit` of them, newest first.
+/// Returns up to `limit` deliveries, newest first.
 pub async fn page(store: &dyn Store, filter: &Filter, limit: u32) -> Result<Page, Error> {
-    // One more tells whether there are more.
+    // One more delivery shows whether another page follows.
     let mut deliveries = store.list(filter, limit.saturating_add(1)).await?;
     let whole = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = deliveries.len() > whole;
@@ -127,7 +128,8 @@ pub async fn page(store: &dyn Store, filter: &Filter, limit: u32) -> Result<Page
     })
 }
 
-/// Makes pending or abandoned deliveries due now; abandoned ones are tried as long as their plan says, from now on.
+/// Makes pending or abandoned deliveries due now. Abandoned deliveries get the retry time of their subscription, from
+/// now.
 pub async fn retry(
     store: &dyn Store,
     filter: &Filter,
@@ -143,7 +145,7 @@ pub async fn retry(
     }
 }
 
-/// Ends pending or abandoned deliveries for good.
+/// Discards pending or abandoned deliveries.
 pub async fn discard(
     store: &dyn Store,
     filter: &Filter,
@@ -165,7 +167,7 @@ impl ActionResult {
     }
 }
 
-/// Plan by plan, because each says for itself how long it is tried.
+/// Retries each subscription on its own, because each subscription has its own retry time.
 async fn retry_all(
     store: &dyn Store,
     filter: &Filter,
@@ -188,7 +190,7 @@ async fn retry_all(
     Ok(count + store.retry(&rest, now, RetryWindows::OTHERWISE).await?)
 }
 
-/// Whoever names a delivery is told what became of it.
+/// Changes each delivery that was selected by id, and reports the deliveries that were not changed.
 async fn one_by_one(
     store: &dyn Store,
     filter: &Filter,

@@ -1,4 +1,4 @@
-//! Which flow an identity came of, where the one-identity guard does not say it.
+//! Attributes identities to flows without the one-identity guard.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use uuid::Uuid;
 use super::{Error, Store};
 use crate::base::clock::{Timestamp, saturating_add};
 
-/// Longer than any flow lives.
+/// How long an attribution is kept. No flow lives longer.
 const KEPT_FOR: Duration = Duration::from_hours(24 * 7);
 
-/// Records that an identity came of this flow. `false` if it came of another.
+/// Attributes an identity to this flow. Returns `false` if the identity is attributed to another flow.
 pub async fn attribute(
     store: &dyn Store,
     identity_id: Uuid,

@@ -1,4 +1,4 @@
-//! Decisions on their way into the database. A sign-up never waits for them.
+//! Queues decisions for the database. A sign-up never waits for a decision to be stored.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,30 +8,30 @@ use tokio::sync::mpsc;
 use super::Store;
 use crate::model::decision::Decision;
 
-/// How many decisions may wait to be written.
+/// The maximum number of decisions in the queue.
 const WAITING: usize = 4096;
 
-/// How many are written at once.
+/// The maximum number of decisions in one write.
 const BATCH: usize = 256;
 
-/// Told how many decisions were lost, because the database failed or fell behind.
+/// Receives the number of decisions that were lost because the database failed or was too slow.
 pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Where decisions are handed in.
+/// The sending end of the queue.
 #[derive(Clone)]
 pub struct DecisionLog {
     waiting: mpsc::Sender<Decision>,
     on_loss: OnLoss,
 }
 
-/// The other end, which writes them down.
+/// The receiving end of the queue, which stores the decisions.
 pub struct Writer {
     waiting: mpsc::Receiver<Decision>,
     store: Arc<dyn Store>,
     on_loss: OnLoss,
 }
 
-/// Both ends. Nothing is written before [`Writer::run`].
+/// Creates both ends of the queue. Nothing is written before [`Writer::run`].
 #[must_use]
 pub fn recorder(store: Arc<dyn Store>, on_loss: OnLoss) -> (DecisionLog, Writer) {
     let (sender, receiver) = mpsc::channel(WAITING);
@@ -48,7 +48,7 @@ pub fn recorder(store: Arc<dyn Store>, on_loss: OnLoss) -> (DecisionLog, Writer)
 }
 
 impl DecisionLog {
-    /// Hands in a decision, at once. It is lost if too many are waiting already.
+    /// Queues a decision without waiting. The decision is lost if the queue is full.
     pub fn record(&self, decision: Decision) {
         if self.waiting.try_send(decision).is_err() {
             (self.on_loss)(1);
@@ -57,7 +57,8 @@ impl DecisionLog {
 }
 
 impl Writer {
-    /// Writes down what comes in. When `stop` is done it takes nothing more, writes what is waiting and ends.
+    /// Stores the queued decisions. When `stop` completes, the writer accepts no more, stores the rest of the queue and
+    /// returns.
     pub async fn run(mut self, stop: impl Future<Output = ()> + Send) {
         tokio::pin!(stop);
         let mut stopped = false;

@@ -1,7 +1,7 @@
-//! Calls that come while one transaction is being written share the next.
+//! Group commit: calls that arrive during one write share the next transaction.
 //!
-//! A transaction costs a sync of the disk, whatever is in it. Whoever waits for an answer never waits for company: who comes
-//! alone is written alone. What is handed in without anybody waiting gathers for a moment.
+//! A transaction costs one sync of the disk, whatever it holds. A call that waits for its result never waits for other
+//! calls: a single call is written immediately. Inputs without a waiting caller are collected for a short time.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,40 +14,41 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::Error;
 use crate::base::clock::{Clock, saturating_add};
 
-/// How many calls may wait to be written; beyond it they wait to wait.
+/// The maximum number of calls in the queue. Further calls wait for a place in the queue.
 const WAITING: usize = 1024;
-/// How many share a transaction.
+/// The maximum number of calls in one transaction.
 const TOGETHER: usize = 256;
-/// How long what nobody waits for gathers, unless somebody comes who waits.
+/// How long inputs without a waiting caller are collected, unless a waiting caller arrives.
 const GATHERS: Duration = Duration::from_millis(5);
 
-/// What the database said to one call. An error is shared by all whom it concerns.
+/// The result of one call. All calls of a failed transaction share the error.
 pub type WriteResult<T> = Result<T, Arc<Error>>;
 
 struct Call<I, O> {
     input: I,
-    /// `None` if nobody waits.
+    /// `None` if no caller waits.
     answer: Option<oneshot::Sender<WriteResult<O>>>,
 }
 
-/// Where calls are handed in.
+/// The sending end, which accepts calls.
 #[derive(Debug)]
 pub struct GroupCommit<I, O> {
     calls: mpsc::Sender<Call<I, O>>,
     waiter_arrived: Arc<Notify>,
 }
 
-/// Says something to each of its inputs, in their order.
+/// Returns one result for each input, in the order of the inputs.
 type Write<I, O> = dyn Fn(Vec<I>) -> BoxFuture<'static, Vec<WriteResult<O>>> + Send + Sync;
 
-/// The other end, which writes them down.
+/// The receiving end, which writes the calls.
 pub struct Writer<I, O> {
     waiting: mpsc::Receiver<Call<I, O>>,
     waiter_arrived: Arc<Notify>,
     write: Box<Write<I, O>>,
 }
 
-/// Both ends. `write` says something to each of its inputs, in their order. Nothing is written before [`Writer::run`].
+/// Creates both ends. `write` returns one result for each input, in the order of the inputs. Nothing is written before
+/// [`Writer::run`].
 pub fn group_commit<I: Send + 'static, O: Send + 'static>(
     write: impl Fn(Vec<I>) -> BoxFuture<'static, Vec<WriteResult<O>>> + Send + Sync + 'static,
 ) -> (GroupCommit<I, O>, Writer<I, O>) {
@@ -75,7 +76,7 @@ impl<I, O> Clone for GroupCommit<I, O> {
 }
 
 impl<I, O> GroupCommit<I, O> {
-    /// Returns once it is written, or cannot be.
+    /// Writes the input, and returns when it is committed or has failed.
     pub async fn write(&self, input: I) -> WriteResult<O> {
         let (answer, answered) = oneshot::channel();
         let closed = || Arc::new(Error::Database(sqlx::Error::PoolClosed));
@@ -86,7 +87,7 @@ impl<I, O> GroupCommit<I, O> {
         answered.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Hands it in at once, for nobody waits for an answer. `false` if too many are waiting already.
+    /// Queues the input without waiting for its result. Returns `false` if the queue is full.
     #[must_use]
     pub fn try_submit(&self, input: I) -> bool {
         let answer = None;
@@ -95,7 +96,7 @@ impl<I, O> GroupCommit<I, O> {
 }
 
 impl<I, O> Writer<I, O> {
-    /// Writes until every [`GroupCommit`] is gone and everybody has an answer.
+    /// Writes until every [`GroupCommit`] is dropped and every call has its result.
     pub async fn run(mut self) {
         let mut calls = Vec::with_capacity(TOGETHER);
         while self.waiting.recv_many(&mut calls, TOGETHER).await > 0 {
@@ -106,7 +107,7 @@ impl<I, O> Writer<I, O> {
                 .unzip();
             let written = AssertUnwindSafe((self.write)(inputs)).catch_unwind();
             let Ok(said) = written.await else {
-                // Who was waiting is told that nothing was stored; the next are written as ever.
+                // The waiting callers get an error, because nothing was stored. The next write is not affected.
                 tracing::error!("Writing to the database broke down");
                 continue;
             };
@@ -118,7 +119,7 @@ impl<I, O> Writer<I, O> {
                     None => said.err(),
                 })
                 .last();
-            // Whoever waited has left by now, or never did.
+            // No caller receives these errors, so they are logged here.
             if let Some(error) = unheard {
                 tracing::error!(
                     error = %error.error_chain(),

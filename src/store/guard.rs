@@ -1,7 +1,7 @@
-//! Whether Kratos stores the `external_id` that `pre` answers, method by method.
+//! Records, for each method, whether Kratos stores the `external_id` of a `pre` response.
 //!
-//! The one-identity guard is relied on only once a `post` has returned our id: Kratos before v25.4.0 ignores it, and another
-//! hook can replace it.
+//! Vestibule relies on the one-identity guard only after a `post` has returned Vestibule's id. Kratos before v25.4.0
+//! ignores the id, and another hook can replace it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +10,12 @@ use std::time::Duration;
 use super::{Error, Store};
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 
-/// For how long an instance believes what it read. Another instance may have seen the proof end.
+/// How long an instance caches a proof. Another instance may have seen the end of the proof.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
 const PROVEN: &str = "proven";
 const BROKEN: &str = "broken";
 
-/// Whether the guard is proven, kept in the store and remembered for some seconds.
+/// Whether the guard is proven. The store keeps the proof, and each instance caches it for some seconds.
 pub struct GuardProof {
     store: Arc<dyn Store>,
     clock: Clock,
@@ -23,7 +23,7 @@ pub struct GuardProof {
 }
 
 impl GuardProof {
-    /// Nothing is known yet.
+    /// Starts with an empty cache.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
         Self {
@@ -33,7 +33,7 @@ impl GuardProof {
         }
     }
 
-    /// Whether a `post` of this method has returned our id, and none since has not.
+    /// Returns whether a `post` of this method has returned Vestibule's id, and no later `post` lacked it.
     pub async fn is_proven(&self, method: &str) -> Result<bool, Error> {
         let now = self.clock.now();
         if let Some((proven, until)) = self.remembered(method)
@@ -48,7 +48,7 @@ impl GuardProof {
         Ok(proven)
     }
 
-    /// A `post` has returned our id, or has not although `pre` had answered it. Returns whether a proof ended just now.
+    /// Records whether a `post` returned the id that `pre` had answered. Returns whether this ended a proof.
     pub async fn observe(&self, method: &str, returned: bool) -> Result<bool, Error> {
         if returned && self.is_proven(method).await? {
             return Ok(false);

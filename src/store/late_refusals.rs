@@ -1,4 +1,4 @@
-//! What a database must keep of late refusals.
+//! What a database keeps of late refusals.
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -8,38 +8,38 @@ use crate::base::clock::Timestamp;
 use crate::model::delivery::NewDelivery;
 use crate::model::late_refusal::LateRefusal;
 
-/// The fact that changes with every change of the refusals in force.
+/// The property that changes with every change of the refusals in force.
 pub const VERSION: &str = "late_refusals_version";
 
-/// Which late refusals in force to list.
+/// Selects late refusals in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LateRefusalFilter {
-    /// Only of this identity.
+    /// Only refusals of this identity.
     pub identity: Option<Uuid>,
-    /// Only of this check.
+    /// Only refusals by this check.
     pub check: Option<String>,
-    /// Only those listed after this identity and check.
+    /// Only refusals listed after this identity and check.
     pub after: Option<(Uuid, String)>,
 }
 
-/// Late refusals. A refusal is stored by [`Store::settle_all`](super::Store::settle_all), in the transaction that settles the
-/// question.
+/// Stores late refusals. [`Store::settle_all`](super::Store::settle_all) stores a refusal, in the transaction that
+/// settles the deferred check.
 #[async_trait]
 pub trait LateRefusalStore: Send + Sync {
-    /// All that are in force.
+    /// Returns all refusals in force.
     async fn late_refusals(&self) -> Result<Vec<LateRefusal>, Error>;
-    /// Those in force against this identity.
+    /// Returns the refusals in force against this identity.
     async fn late_refusals_of(&self, identity_id: Uuid) -> Result<Vec<LateRefusal>, Error>;
-    /// Up to `limit` of those in force, in the order of identity and check.
+    /// Returns up to `limit` refusals in force, ordered by identity and check.
     async fn late_refusals_page(
         &self,
         filter: &LateRefusalFilter,
         limit: u32,
     ) -> Result<Vec<LateRefusal>, Error>;
-    /// Whether a refusal of this identity by this check was lifted, and no other one came after it.
+    /// Returns whether a refusal of this identity by this check was lifted, and no other refusal followed.
     async fn late_refusal_was_lifted(&self, identity_id: Uuid, check: &str) -> Result<bool, Error>;
-    /// Lifts the refusals of these checks, and stores these deliveries with it. Returns how many were in force; without any,
-    /// nothing is stored.
+    /// Lifts the refusals of these checks, and stores these deliveries in the same transaction. Returns how many
+    /// refusals were in force. If the number is 0, nothing is stored.
     async fn lift_late_refusals(
         &self,
         identity_id: Uuid,
@@ -47,6 +47,7 @@ pub trait LateRefusalStore: Send + Sync {
         now: Timestamp,
         deliveries: &[NewDelivery],
     ) -> Result<u64, Error>;
-    /// The identity was deactivated at this moment of Kratos's clock because of the refusals in force that deactivate.
+    /// Records that the identity was deactivated at this time of Kratos's clock, because of the refusals in force that
+    /// deactivate.
     async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error>;
 }

@@ -1,4 +1,4 @@
-//! Whose turn it is, where only one instance may do something at a time.
+//! Locks in the database, for jobs that only one instance may run at a time.
 
 use std::time::Duration;
 
@@ -7,12 +7,13 @@ use uuid::Uuid;
 use super::{Error, Store};
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 
-/// Longer than anything that is done between two [`NamedLock::hold`]s. An instance that dies leaves a turn that ends by itself.
+/// How long a lock lasts. No step between two [`NamedLock::hold`] calls takes longer. The lock of an instance that dies
+/// expires.
 const LENGTH: Duration = Duration::from_mins(5);
-/// How much of it may be left before it is taken anew.
+/// The remaining time below which a lock is renewed.
 const LEFT: Duration = Duration::from_mins(3);
 
-/// A turn that was taken.
+/// A lock that this instance has acquired.
 pub struct NamedLock<'a> {
     store: &'a dyn Store,
     clock: &'a Clock,
@@ -22,7 +23,7 @@ pub struct NamedLock<'a> {
 }
 
 impl<'a> NamedLock<'a> {
-    /// Takes the turn of that name; `None` if somebody else has it.
+    /// Acquires the lock of that name. Returns `None` if another holder has the lock.
     pub async fn take(
         store: &'a dyn Store,
         clock: &'a Clock,
@@ -39,7 +40,7 @@ impl<'a> NamedLock<'a> {
         Ok(turn.hold().await?.then_some(turn))
     }
 
-    /// Makes it last. `false` if it is somebody else's by now.
+    /// Renews the lock if it expires soon. Returns `false` if another holder has the lock.
     pub async fn hold(&mut self) -> Result<bool, Error> {
         let now = self.clock.now();
         if saturating_add(now, LEFT) < self.until {
@@ -56,7 +57,7 @@ impl<'a> NamedLock<'a> {
         Ok(ours)
     }
 
-    /// Lets others have theirs.
+    /// Releases the lock.
     pub async fn end(self) -> Result<(), Error> {
         self.store.release_lock(self.name, self.holder).await
     }

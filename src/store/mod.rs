@@ -1,4 +1,4 @@
-//! The promises a database must keep.
+//! The guarantees of a database.
 
 pub mod admin;
 pub mod attribution;
@@ -37,46 +37,46 @@ pub use write_set::{
     Acceptance, Closing, Ending, PendingEnd, RefusalLift, Release, SettledQuestion, WriteSet,
 };
 
-/// Why the database did not do as asked. Never holds a value of ours.
+/// A database error. The text never holds a value from a request or an identity.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database said no, or nothing.
+    /// The database rejected the statement, or could not be reached.
     #[error("the database did not do it")]
     Database(#[from] sqlx::Error),
-    /// It has not answered for longer than any statement takes. Whether it did it is not known.
+    /// The database has not answered for longer than any statement takes. The statement may have succeeded.
     #[error("the database did not answer in time")]
     Timeout,
-    /// Its shape could not be made.
+    /// A migration failed.
     #[error("the database could not be brought to this version's shape")]
     Migration(#[from] sqlx::migrate::MigrateError),
-    /// Its file could not be made.
+    /// The database file could not be created.
     #[error("the database file {} could not be created", path.display())]
     File {
-        /// Of the file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A reservation, a flow or a submission is not in the state that it was in when it was read.
+    /// A reservation, flow or submission has changed since it was read.
     #[error("a reservation or a flow has changed meanwhile")]
     Conflict,
-    /// The folder in which its file should be made is not there.
+    /// The folder of the database file does not exist.
     #[error("the folder {} does not exist; create it, the database is kept in there", folder.display())]
     NoFolder {
-        /// Of the file.
+        /// The path of the folder.
         folder: PathBuf,
     },
 }
 
 impl Error {
-    /// Itself and its causes in one line, for a log.
+    /// Formats the error and its causes in one line, for a log.
     #[must_use]
     pub fn error_chain(&self) -> String {
         telemetry::error_chain(self)
     }
 
-    /// Whether the database is there and refuses what it was given, rather than being gone, locked or full.
+    /// Returns whether the database rejected the data. `false` means that the database is unreachable, locked or full.
     pub(crate) fn is_data_error(&self) -> bool {
         use sqlx::error::ErrorKind::{
             CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation,
@@ -98,49 +98,49 @@ impl Error {
     }
 }
 
-/// When something of a plan falls due.
+/// The time at which a delivery of a subscription is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextDue {
-    /// The plan's name.
+    /// The name of the subscription.
     pub plan: String,
-    /// The earliest time at which one of its deliveries is tried, or a lease on one ends.
+    /// The earliest time at which a delivery of the subscription is due or its lease ends.
     pub at: Timestamp,
 }
 
-/// What a try taught, for the record.
+/// The stored record of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptRecord {
-    /// When it began.
+    /// When the attempt began.
     pub began_at: Timestamp,
-    /// When it was over.
+    /// When the attempt ended.
     pub ended_at: Timestamp,
-    /// The status, if there was an answer.
+    /// The HTTP status, if there was a response.
     pub status: Option<u16>,
-    /// What went wrong, in words without values: `timeout`, `connection`, `status 503`, and the first words of the answer.
+    /// The error without values: `timeout`, `connection`, or `status 503` with the beginning of the response body.
     pub error: Option<String>,
 }
 
-/// What became of a try, to be written down.
+/// The result of an attempt, as it is stored.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     /// The delivery's id.
     pub id: Uuid,
-    /// The number of the try; only its holder may settle it.
+    /// The number of the attempt. Only the holder of its lease may settle it.
     pub attempt: u32,
-    /// What it taught.
+    /// The record of the attempt.
     pub record: AttemptRecord,
-    /// What follows.
+    /// The outcome.
     pub outcome: Outcome,
-    /// What is to be delivered because of it.
+    /// Deliveries that follow from this outcome.
     pub follow_up_deliveries: Vec<NewDelivery>,
-    /// The refusal that is in force because of it.
+    /// The late refusal that comes into force with this outcome.
     pub late_refusal: Option<LateRefusal>,
-    /// The late refusal that ends because of it.
+    /// The late refusal that this outcome lifts.
     pub refusal_lift: Option<RefusalLift>,
 }
 
 impl Settlement {
-    /// Of a delivery that is held.
+    /// Creates the settlement of a claimed delivery.
     #[must_use]
     pub fn of(held: &Claimed, record: AttemptRecord, outcome: Outcome) -> Self {
         Self {
@@ -155,35 +155,34 @@ impl Settlement {
     }
 }
 
-/// A try that is over, as the operator sees it.
+/// An attempt that has ended, as the operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct ListedAttempt {
-    /// Its number, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// When it began.
+    /// When the attempt began.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub began_at: Timestamp,
-    /// How long it took, in milliseconds.
+    /// The duration in milliseconds.
     pub duration_ms: u64,
-    /// The status, if there was an answer.
+    /// The HTTP status, if there was a response.
     pub status: Option<u16>,
-    /// What went wrong.
+    /// The error, if the attempt failed.
     pub error: Option<String>,
 }
 
-/// A delivery with all that is kept of it.
+/// A delivery with all its stored data.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct DeliveryDetails {
-    /// As it is listed.
+    /// The fields of the list.
     #[serde(flatten)]
     pub listed: DeliverySummary,
-    /// When it is abandoned if it has not arrived.
+    /// When Vestibule abandons the delivery if it has not been delivered.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub keep_trying_until: Timestamp,
-    /// The tries that are over, oldest first.
+    /// The attempts that have ended, oldest first.
     pub tries: Vec<ListedAttempt>,
-    /// Whether a payload is kept: what is to be done. It holds personal data, so it is shown only to who asks for it on
-    /// the command line.
+    /// Whether the payload is stored. The payload holds personal data, so only the command line prints it, on request.
     #[serde(rename = "payload_kept", serialize_with = "whether")]
     #[schemars(with = "bool")]
     pub work: Option<Action>,
@@ -194,90 +193,92 @@ fn whether<S: serde::Serializer>(work: &Option<Action>, serializer: S) -> Result
     serializer.serialize_bool(work.is_some())
 }
 
-/// What is known of a flow.
+/// The stored state of a flow.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FlowState {
-    /// The flow itself, if a submission was accepted or a `post` has closed it.
+    /// The flow, if a submission was accepted or a `post` has closed the flow.
     pub record: Option<FlowRecord>,
-    /// Its accepted submissions that no identity is attributed to, oldest first.
+    /// The accepted submissions of the flow without an attributed identity, oldest first.
     pub pending: Vec<PendingSignUp>,
-    /// All that was taken for it, oldest first.
+    /// All reservations of the flow, oldest first.
     pub reservations: Vec<Reservation>,
 }
 
-/// A delivery as the operator sees it.
+/// A delivery as the operator sees it in a list.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct DeliverySummary {
-    /// Its id, which is also the `webhook-id` and the `Idempotency-Key`.
+    /// The delivery's id, which is also the `webhook-id` and the `Idempotency-Key`.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub id: Uuid,
-    /// Its plan's name, or what else it is: `save:crm`, `check:vat`, `late-refusal:vat`, `take:invite`, `confirm:invite`, `release:invite`.
+    /// The subscription's name, or another queue: `save:crm`, `check:vat`, `late-refusal:vat`, `take:invite`,
+    /// `confirm:invite`, `release:invite`.
     pub plan: String,
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// Whom it is about; all zeros if no identity came of it.
+    /// The identity that the delivery is about. All zeros if no identity was created.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub identity_id: Uuid,
-    /// Where it stands.
+    /// The state.
     pub state: State,
-    /// How many tries there were.
+    /// The number of attempts so far.
     pub attempts: u32,
-    /// What the last try said, if it failed.
+    /// The error of the last attempt, if it failed.
     pub last_error: Option<String>,
-    /// When it came into being.
+    /// When the delivery was created.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: Timestamp,
-    /// When it is tried next; `None` unless pending.
+    /// When the next attempt is due. `None` unless the delivery is pending.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub next_attempt_at: Option<Timestamp>,
-    /// When it was delivered or abandoned.
+    /// When the delivery was delivered or abandoned.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub settled_at: Option<Timestamp>,
 }
 
-/// Which deliveries to list, retry or discard.
+/// Selects deliveries to list, retry or discard.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
-    /// Only these; all if empty.
+    /// Only deliveries with these ids. Empty: all.
     pub ids: Vec<Uuid>,
-    /// Only of this plan.
+    /// Only deliveries of this subscription.
     pub plan: Option<String>,
-    /// Not of these plans.
+    /// No deliveries of these subscriptions.
     pub exclude_subscriptions: Vec<String>,
-    /// Only in this state.
+    /// Only deliveries in this state.
     pub state: Option<State>,
-    /// Only about this identity.
+    /// Only deliveries about this identity.
     pub identity: Option<Uuid>,
-    /// Only made then or later.
+    /// Only deliveries created at this time or later.
     pub since: Option<Timestamp>,
-    /// Only made before then.
+    /// Only deliveries created before this time.
     pub until: Option<Timestamp>,
-    /// Only those listed behind this one.
+    /// Only deliveries listed after this one.
     pub after: Option<Uuid>,
 }
 
 /// Numbers for metrics and health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// How many are pending.
+    /// The number of pending deliveries.
     pub pending: u64,
-    /// How many are abandoned.
+    /// The number of abandoned deliveries.
     pub abandoned: u64,
-    /// Since when the oldest pending one waits.
+    /// When the oldest pending delivery was created.
     pub oldest_pending: Option<Timestamp>,
 }
 
-/// A database that loses nothing it said yes to.
+/// A database that keeps every write that it has confirmed.
 #[async_trait]
 pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
-    /// Stores all of it in one transaction, durably, before it returns. Returns the ids of the deliveries that were new.
+    /// Stores the whole write set durably, in one transaction, before it returns. Returns the ids of the new
+    /// deliveries.
     async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error>;
-    /// Stores these deliveries; returns how many were new.
+    /// Stores these deliveries. Returns how many were new.
     async fn accept(&self, deliveries: Vec<NewDelivery>) -> Result<usize, Error> {
         Ok(self.write(&WriteSet::of(deliveries)).await?.len())
     }
-    /// Takes up to `limit` deliveries of the plan that are due, the longest waiting first, and gives them to
-    /// the caller for `lease`; a lease that ran out makes its delivery due again. Counts the attempt.
+    /// Claims up to `limit` due deliveries of the subscription, those due longest first, and counts the attempt. The
+    /// caller holds them for `lease`. When a lease expires, its delivery is due again.
     async fn claim(
         &self,
         plan: &str,
@@ -285,9 +286,10 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<Claimed>, Error>;
-    /// Writes down what became of tries, in one transaction. Returns those that counted: the lease was still the caller's.
+    /// Stores the results of attempts in one transaction. Returns the ids whose lease the caller still held; the others
+    /// are not changed.
     async fn settle_all(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error>;
-    /// Writes down what became of one try. `false` if the lease is no longer the caller's.
+    /// Stores the result of one attempt. Returns `false` if the caller no longer holds the lease.
     async fn settle(
         &self,
         held: &Claimed,
@@ -297,56 +299,57 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         let settlement = Settlement::of(held, attempt.clone(), outcome.clone());
         Ok(self.settle_all(&[settlement]).await?.contains(&held.id))
     }
-    /// Gives leases back untried; another worker may take them from `due_at` on.
+    /// Returns leases without an attempt. Another dispatcher may claim the deliveries from `due_at`.
     async fn give_back(&self, held: &[Claimed], due_at: Timestamp) -> Result<(), Error>;
-    /// When each plan that has something pending falls due next. (Plan by plan, so that one whose service is
-    /// busy can be left out.)
+    /// Returns the next due time of each subscription with pending deliveries. One time per subscription lets the
+    /// dispatcher leave out a subscription whose service is busy.
     async fn next_due(&self) -> Result<Vec<NextDue>, Error>;
 
-    /// Newest first.
+    /// Lists up to `limit` deliveries, newest first.
     async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<DeliverySummary>, Error>;
-    /// One of them with its tries.
+    /// Returns one delivery with its attempts.
     async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error>;
-    /// Makes pending or abandoned deliveries due now, and lets abandoned ones be tried for `keep_trying_for`
-    /// anew. Leaves alone what a worker holds, and what could never be built. Returns how many.
+    /// Makes pending or abandoned deliveries due now. Abandoned deliveries are retried for another `keep_trying_for`.
+    /// Leased deliveries and those that could not be built are not changed. Returns the number of changed deliveries.
     async fn retry(
         &self,
         filter: &Filter,
         now: Timestamp,
         keep_trying_for: Duration,
     ) -> Result<u64, Error>;
-    /// Ends pending or abandoned deliveries and forgets what they held. Leaves alone what a worker holds. Returns how many.
+    /// Discards pending or abandoned deliveries and deletes their payloads. Leased deliveries are not changed. Returns
+    /// the number of discarded deliveries.
     async fn discard(&self, filter: &Filter, now: Timestamp) -> Result<u64, Error>;
-    /// How many [`Store::discard`] would end, or [`Store::retry`] would look at.
+    /// Returns how many deliveries [`Store::discard`] would discard, or [`Store::retry`] would examine.
     async fn unfinished(&self, filter: &Filter) -> Result<u64, Error>;
-    /// Numbers for metrics and health.
+    /// Returns numbers for metrics and health.
     async fn backlog(&self) -> Result<Backlog, Error>;
-    /// Of these plans and unique keys, those that are there.
+    /// Returns those of these subscriptions and unique keys that are stored.
     async fn existing_keys(
         &self,
         keys: &[(String, String)],
     ) -> Result<HashSet<(String, String)>, Error>;
 
-    /// Whether the delivery with this plan and unique key still waits for its arrival.
+    /// Returns whether the delivery with this subscription and unique key is still pending.
     async fn is_pending(&self, plan: &str, unique_key: &str) -> Result<bool, Error>;
 
-    /// Writes decisions down, all in one transaction.
+    /// Stores decisions in one transaction.
     async fn record(&self, decisions: &[Decision]) -> Result<(), Error>;
 
-    /// What is known of a flow.
+    /// Returns the stored state of a flow.
     async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error>;
-    /// The flow alone, which is quicker.
+    /// Returns only the flow's record, which is faster.
     async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error>;
-    /// The flow whose submissions got this `external_id`, if no `post` or look-up has closed it yet.
+    /// Returns the flow whose submissions got this `external_id`, if no `post` or look-up has closed it yet.
     async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error>;
-    /// The settings flows with a submission that gives this identity traits with this hash, and that no `post` or look-up has
-    /// attributed yet.
+    /// Returns the settings flows with a submission that gives this identity traits with this hash. Submissions that a
+    /// `post` or look-up has attributed are left out.
     async fn flows_of_change(
         &self,
         identity_id: Uuid,
         traits_hash: &str,
     ) -> Result<Vec<Uuid>, Error>;
-    /// Takes up to `limit` flows whose look-up of this kind is due, and leases them to the caller. Counts the look-up.
+    /// Leases up to `limit` flows whose look-up of this kind is due to the caller, and counts the look-up.
     async fn lease_flows(
         &self,
         kind: LookupKind,
@@ -354,27 +357,28 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<FlowRecord>, Error>;
-    /// The flow is looked up again then, unless a newer submission was accepted meanwhile. `None`: never.
+    /// Schedules the next look-up of the flow, unless a newer submission was accepted meanwhile. `None`: never.
     async fn reschedule_lookup(
         &self,
         record: &FlowRecord,
         at: Option<Timestamp>,
     ) -> Result<(), Error>;
-    /// All registration flows whose newest submission was accepted since then are looked up now, or
-    /// [`URGENT_LOOKUP_INTERVAL`](crate::model::pending::URGENT_LOOKUP_INTERVAL) after the last time that this was asked for. Returns
-    /// how many are looked up earlier because of it.
+    /// Schedules a look-up of all registration flows whose newest submission was accepted since then. The look-up is
+    /// due now, or [`URGENT_LOOKUP_INTERVAL`](crate::model::pending::URGENT_LOOKUP_INTERVAL) after the last such
+    /// request. Returns the number of flows that are looked up earlier because of it.
     async fn look_up_all_now(
         &self,
         now: Timestamp,
         accepted_since: Timestamp,
     ) -> Result<u64, Error>;
-    /// When the next flow is looked up.
+    /// Returns when the next look-up is due.
     async fn next_lookup(&self) -> Result<Option<Timestamp>, Error>;
 
-    /// A further `pre` uses an open reservation until then at the latest. `false` if it is open no more.
+    /// Records that another `pre` uses an open reservation until this time at the latest. Returns `false` if the
+    /// reservation is not open any more.
     async fn share_reservation(&self, id: Uuid, until: Timestamp) -> Result<bool, Error>;
-    /// Gives an open reservation that no `pre` uses to another submission. `former` is stored with it: what is kept for the
-    /// submission that had it. `false` if the reservation has changed meanwhile.
+    /// Gives an open reservation that no `pre` uses to another submission. `former` is stored with it: the released row
+    /// of the former submission. Returns `false` if the reservation has changed meanwhile.
     async fn take_over_reservation(
         &self,
         reservation: &Reservation,
@@ -383,12 +387,13 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, Error>;
-    /// A reservation in taking was taken, maybe by two calls at once. `false` if it is open no more.
+    /// Records that a reservation was taken, perhaps by two calls at the same time. Returns `false` if the reservation
+    /// is not open any more.
     async fn mark_reserved(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error>;
-    /// A reservation in taking was refused, so there is nothing to release.
+    /// Records that the service refused a reservation, so that there is nothing to release.
     async fn cancel_reservation(&self, id: Uuid) -> Result<(), Error>;
-    /// Up to `limit` open reservations that no running `pre` uses and nothing will confirm: their flow is closed, or it
-    /// expired by `expired_at` and nothing of it is looked up any more.
+    /// Returns up to `limit` open reservations that no running `pre` uses and nothing will confirm. Their flow is
+    /// closed, or it expired by `expired_at` and none of its submissions is looked up any more.
     async fn unused_reservations(
         &self,
         now: Timestamp,
@@ -396,7 +401,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         limit: u32,
     ) -> Result<Vec<Reservation>, Error>;
 
-    /// Gives `holder` the turn of that name until then, unless somebody else has it.
+    /// Gives `holder` the lock of that name until this time. Returns `false` if another holder has the lock.
     async fn acquire_lock(
         &self,
         name: &str,
@@ -404,35 +409,34 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, Error>;
-    /// Ends it, if it is `holder`'s.
+    /// Releases the lock if `holder` has it.
     async fn release_lock(&self, name: &str, holder: Uuid) -> Result<(), Error>;
 
-    /// What was written down under this name.
+    /// Returns the value of this property.
     async fn get_property(&self, name: &str) -> Result<Option<String>, Error>;
-    /// Writes something down, over what was there; `None` strikes it out.
+    /// Sets the value of this property. `None` deletes the property.
     async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), Error>;
-    /// Writes something down unless there is something already, and tells what is there now.
+    /// Stores the property unless it exists. Returns the value that is stored now.
     async fn get_or_insert_property(&self, name: &str, value: &str) -> Result<String, Error>;
 
-    /// Deletes up to `limit` deliveries that were delivered or discarded before then, with their attempts.
+    /// Deletes up to `limit` deliveries that were delivered or discarded before this time, with their attempts.
     async fn delete_settled(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
-    /// Deletes up to `limit` decisions that were made before then.
+    /// Deletes up to `limit` decisions that were made before this time.
     async fn delete_decisions(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
-    /// Deletes up to `limit` each of reservations and entries of the journal that ended, and whose flow's life ended before
-    /// then.
+    /// Deletes up to `limit` each of ended reservations and pending sign-ups whose flow expired before this time.
     async fn delete_ended(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
-    /// The next `limit` identities behind `after` about which something personal is stored, in the order of their ids.
+    /// Returns the next `limit` identities after `after` with stored personal data, ordered by id.
     async fn identities_with_data(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error>;
-    /// Forgets what is stored about an identity; what was pending or abandoned is discarded. Returns how many deliveries
-    /// held something.
+    /// Erases the stored data of an identity, and discards its pending or abandoned deliveries. Returns how many
+    /// deliveries held data.
     async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error>;
 
-    /// What was changed of its shape when it was opened.
+    /// Returns the migrations that opening the database applied.
     fn changes(&self) -> &[AppliedMigration] {
         &[]
     }
-    /// Whether it can be reached and written to.
+    /// Checks that the database can be reached and written to.
     async fn ping(&self) -> Result<(), Error>;
-    /// Finishes what is under way and closes.
+    /// Completes running statements and closes the database.
     async fn close(&self);
 }

@@ -1,4 +1,4 @@
-//! Deliveries and accepted submissions on their way into the database.
+//! Writes deliveries and accepted submissions into the database.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +12,13 @@ use crate::model::delivery::NewDelivery;
 
 pub use super::group_commit::Writer;
 
-/// Of how many flows it is remembered that a submission is recorded.
+/// The number of flows whose recorded submission is cached.
 const REMEMBERED: usize = 65_536;
 
-/// Gets the number of submissions that could not be recorded.
+/// Receives the number of submissions that could not be recorded.
 pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Where what must not be lost is handed in.
+/// The handle through which everything durable is written.
 #[derive(Clone)]
 pub struct Outbox {
     group_commit: GroupCommit<WriteSet, usize>,
@@ -26,7 +26,7 @@ pub struct Outbox {
     on_loss: OnLoss,
 }
 
-/// Both ends. Nothing is written before [`Writer::run`].
+/// Creates both ends. Nothing is written before [`Writer::run`].
 #[must_use]
 pub fn outbox(store: Arc<dyn Store>, on_loss: OnLoss) -> (Outbox, Writer<WriteSet, usize>) {
     let recent = Arc::new(Mutex::new(RecentPending::default()));
@@ -45,17 +45,17 @@ pub fn outbox(store: Arc<dyn Store>, on_loss: OnLoss) -> (Outbox, Writer<WriteSe
 }
 
 impl Outbox {
-    /// Stores all of them in one transaction, durably, before it returns. Returns how many were new.
+    /// Stores all deliveries durably, in one transaction, before it returns. Returns how many were new.
     pub async fn accept(&self, deliveries: Vec<NewDelivery>) -> WriteResult<usize> {
         self.write(WriteSet::of(deliveries)).await
     }
 
-    /// Stores all of it in one transaction, durably, before it returns. Returns how many deliveries were new.
+    /// Stores the whole write set durably, in one transaction, before it returns. Returns how many deliveries were new.
     pub async fn write(&self, batch: WriteSet) -> WriteResult<usize> {
         self.group_commit.write(batch).await
     }
 
-    /// Hands in an accepted submission without waiting for the database. It is lost if too much is waiting already, or if
+    /// Queues an accepted submission without waiting for the database. The submission is lost if the queue is full or
     /// the database fails.
     pub fn record_pending(&self, acceptance: Acceptance) {
         let flow_id = acceptance.sign_up.key.flow_id;
@@ -64,14 +64,15 @@ impl Outbox {
             ..WriteSet::default()
         };
         if !self.group_commit.try_submit(batch) {
-            // What is known of an earlier submission of the flow says nothing of this one.
+            // An earlier submission of the flow does not prove that this one is recorded.
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             recent.forget(flow_id);
             (self.on_loss)(1);
         }
     }
 
-    /// Whether the newest submission of this flow is recorded and its identity can be found, as far as this instance knows.
+    /// Returns whether the newest submission of this flow is recorded and its identity can be found, as far as this
+    /// instance knows.
     #[must_use]
     pub fn has_pending(&self, flow_id: Uuid) -> bool {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +96,7 @@ impl RecentPending {
         if !self.known.insert(flow_id) {
             return;
         }
-        // One that was forgotten stands in here twice then, and goes a little early.
+        // A flow that was removed and added again is in the queue twice, and is evicted a little early.
         self.in_order.push_back(flow_id);
         if self.in_order.len() > REMEMBERED
             && let Some(oldest) = self.in_order.pop_front()
@@ -120,7 +121,7 @@ async fn write(
             .iter()
             .map(|batch| Ok(batch.count_in(&new)))
             .collect(),
-        // One of them may be to blame, and the others are not.
+        // One write set may have invalid data. Each is written alone, so that the others succeed.
         Err(error) if batches.len() > 1 && error.is_data_error() => {
             let mut said = Vec::with_capacity(batches.len());
             for batch in &batches {
@@ -150,7 +151,7 @@ fn remember_recorded(
         for acceptance in &batch.accepted {
             let sign_up = &acceptance.sign_up;
             let flow_id = sign_up.key.flow_id;
-            // A look-up that may not find the identity makes up for nothing.
+            // A look-up that may not find the identity does not replace a lost `post`.
             let can_be_found = acceptance.look_at.is_some() && sign_up.can_be_found(false);
             if said.is_ok() && can_be_found {
                 memory.remember(flow_id);

@@ -1,7 +1,7 @@
 //! PostgreSQL: one database for several instances.
 //!
-//! Each change is one statement, so that it is whole by itself and no transaction is ever open while something else is
-//! awaited. Nothing in here is PostgreSQL's alone (no LISTEN, no advisory lock), so that CockroachDB can stand in its place.
+//! Each change is one statement or one short transaction. No transaction is open while a service is called. The
+//! statements use neither LISTEN nor advisory locks.
 
 /// The objects of the JSON list `$1` as rows of a table `new`.
 macro_rules! rows {
@@ -14,7 +14,7 @@ macro_rules! rows {
     };
 }
 
-/// The texts of a JSON list, to be looked up in.
+/// The texts of a JSON list, as a subquery for `IN`.
 macro_rules! texts {
     ($list:literal) => {
         concat!(
@@ -25,7 +25,7 @@ macro_rules! texts {
     };
 }
 
-/// What another instance is just taking is left to it.
+/// Skips rows that another instance is claiming.
 macro_rules! skip_locked {
     () => {
         " FOR UPDATE SKIP LOCKED"
@@ -71,10 +71,10 @@ type Arguments = PgArguments;
 type DbRow = PgRow;
 type Database = Postgres;
 
-/// How long a statement may take that concerns few rows.
+/// The maximum duration of a statement that affects few rows.
 const LONGEST: Option<Duration> = Some(Duration::from_secs(20));
 
-/// A database that instances share.
+/// A database that several instances share.
 #[derive(Debug)]
 pub struct Postgres {
     pool: PgPool,
@@ -82,8 +82,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Connects to `postgres://user:password@host:5432/database` and brings it to this version's shape. Several
-    /// instances may do so at once.
+    /// Connects to `postgres://user:password@host:5432/database` and applies pending migrations. Several instances may
+    /// do so at the same time.
     pub async fn open(url: &str) -> Result<Self, Error> {
         let pool = open::pool(url).await?;
         let changes = open::migrate(&pool).await?;
@@ -91,7 +91,7 @@ impl Postgres {
     }
 }
 
-/// Whether it looks like an address of a database.
+/// Returns whether the text is an address of a PostgreSQL database.
 #[must_use]
 pub fn is_address(url: &str) -> bool {
     open::options(url).is_ok()

@@ -1,20 +1,20 @@
-//! The shape of the database: the numbered changes that make it.
+//! Migrations: the numbered changes of the database schema.
 
 use sqlx::migrate::{Migrate, MigrateError};
 
-/// Where is written down which changes were made.
+/// The table of applied migrations.
 const TABLE: &str = "_sqlx_migrations";
 
-/// A change of the database's shape.
+/// A migration that was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppliedMigration {
-    /// Its number, from 1.
+    /// The migration's number, from 1.
     pub number: i64,
-    /// What it is for, in a few words.
+    /// A short description.
     pub name: &'static str,
 }
 
-/// Those of `changes` (number, name, statements) that have not been made yet.
+/// Returns those of `changes` (number, name, statements) that are not applied yet.
 pub(super) async fn missing(
     connection: &mut impl Migrate,
     changes: &[(i64, &'static str, &str)],

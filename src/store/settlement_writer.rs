@@ -1,4 +1,4 @@
-//! What became of tries, on its way into the database.
+//! Writes the results of attempts into the database.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use uuid::Uuid;
 use super::group_commit::{GroupCommit, WriteResult, Writer, group_commit};
 use super::{Settlement, Store};
 
-/// Where what became of a try is handed in. `false` is told if the lease was no longer the caller's.
+/// Accepts results of attempts. A caller gets `false` if it no longer held the lease.
 pub type SettlementWriter = GroupCommit<Settlement, bool>;
 
-/// Both ends. Nothing is written before [`Writer::run`].
+/// Creates both ends. Nothing is written before [`Writer::run`].
 #[must_use]
 pub fn settler(store: Arc<dyn Store>) -> (SettlementWriter, Writer<Settlement, bool>) {
     group_commit(move |settlements: Vec<Settlement>| {
@@ -22,18 +22,18 @@ pub fn settler(store: Arc<dyn Store>) -> (SettlementWriter, Writer<Settlement, b
 }
 
 async fn settle(store: &dyn Store, settlements: &[Settlement]) -> Vec<WriteResult<bool>> {
-    let told = |settled: &HashSet<Uuid>, one: &Settlement| settled.contains(&one.id);
+    let held = |settled: &HashSet<Uuid>, one: &Settlement| settled.contains(&one.id);
     match store.settle_all(settlements).await {
         Ok(settled) => settlements
             .iter()
-            .map(|one| Ok(told(&settled, one)))
+            .map(|one| Ok(held(&settled, one)))
             .collect(),
-        // One of them may be to blame, and the others are not.
+        // One settlement may have invalid data. Each is written alone, so that the others succeed.
         Err(error) if settlements.len() > 1 && error.is_data_error() => {
             let mut said = Vec::with_capacity(settlements.len());
             for one in settlements {
                 let alone = store.settle_all(std::slice::from_ref(one)).await;
-                said.push(alone.map(|settled| told(&settled, one)).map_err(Arc::new));
+                said.push(alone.map(|settled| held(&settled, one)).map_err(Arc::new));
             }
             said
         }

@@ -1,8 +1,7 @@
-//! SQLite: everything in one file beside the program.
+//! SQLite: one database file for one instance.
 //!
-//! Each change is one statement, so that it is whole by itself and no transaction is ever open while
-//! something else is awaited. Changes go through one connection, one after the other, because SQLite has
-//! one writer; reads have connections of their own.
+//! Each change is one statement or one short transaction. No transaction is open while a service is called. All writes
+//! use one connection, because SQLite has one writer; reads have their own connections.
 
 /// The objects of the JSON list `$1` as rows of a table `new`.
 macro_rules! rows {
@@ -15,14 +14,14 @@ macro_rules! rows {
     };
 }
 
-/// The texts of a JSON list, to be looked up in.
+/// The texts of a JSON list, as a subquery for `IN`.
 macro_rules! texts {
     ($list:literal) => {
         concat!("(SELECT value FROM json_each(", $list, "))")
     };
 }
 
-/// There is one writer, so nothing is ever locked by another.
+/// Empty, because there is one writer, and so no row is locked by another.
 macro_rules! skip_locked {
     () => {
         ""
@@ -69,7 +68,7 @@ type Arguments = SqliteArguments;
 type DbRow = SqliteRow;
 type Database = Sqlite;
 
-/// A file always answers; what waits for a lock has its patience.
+/// No time limit: a file always answers, and the wait for a lock has its own limit.
 const LONGEST: Option<Duration> = None;
 
 /// A database in a file.
@@ -81,15 +80,15 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// How long [`Sqlite::open`] lets a statement wait for another program that writes.
+    /// How long a statement waits for another program's write, with [`Sqlite::open`].
     pub const PATIENCE: Duration = Duration::from_secs(5);
 
-    /// Opens the file, or creates it for this user alone, and brings it to this version's shape.
+    /// Opens the file, or creates it for this user alone, and applies pending migrations.
     pub async fn open(path: &Path) -> Result<Self, Error> {
         Self::open_with(path, Self::PATIENCE).await
     }
 
-    /// The same with another patience.
+    /// Opens the file with another limit for the wait.
     pub async fn open_with(path: &Path, patience: Duration) -> Result<Self, Error> {
         open::create_if_missing(path, patience).await?;
         let (writer, changes) = open::writer(path, patience).await?;
@@ -111,7 +110,8 @@ impl Sqlite {
         &self.readers
     }
 
-    /// Begins to write at once: a transaction that reads first could not wait for another program's.
+    /// Begins a write transaction immediately. A transaction that reads first could not wait for another program's
+    /// write.
     async fn begin(&self) -> Result<Transaction<'static, Db>, Error> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
@@ -122,7 +122,7 @@ impl Sqlite {
     }
 
     async fn shut(&self) {
-        // The writer last: whoever closes last folds the write-ahead log into the file.
+        // The writer is closed last: the last connection to close merges the write-ahead log into the file.
         self.readers.close().await;
         self.writer.close().await;
     }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_committed_is_on_the_disk() {
+    async fn a_committed_write_is_synced_to_disk() {
         let folder = tempfile::tempdir().unwrap();
         let store = fresh(&folder).await;
         let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_disk_is_an_error_and_leaves_nothing_half_done() {
+    async fn a_full_disk_is_an_error_and_leaves_no_partial_write() {
         let folder = tempfile::tempdir().unwrap();
         let store = fresh(&folder).await;
         let pages = async |statement: &'static str| {
@@ -213,9 +213,10 @@ mod tests {
         assert_eq!(store.accept(small).await.unwrap(), 1);
     }
 
-    /// As SQLite does when the disk fails or is full; then there is nothing left to roll back.
+    /// Fails like SQLite on a full or broken disk. SQLite has then rolled back already, so there is nothing to roll
+    /// back.
     #[tokio::test]
-    async fn a_transaction_that_the_database_took_back_spoils_none_of_the_next() {
+    async fn a_transaction_that_sqlite_rolled_back_does_not_affect_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let store = fresh(&folder).await;
         let mut transaction = store.begin().await.unwrap();
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_asked_all_the_time_is_found_by_an_index() {
+    async fn frequent_queries_use_an_index() {
         let folder = tempfile::tempdir().unwrap();
         let store = fresh(&folder).await;
         for statement in [
@@ -249,7 +250,7 @@ mod tests {
             {
                 assert!(step.contains("INDEX"), "{step} in {statement}");
             }
-            // However many are due at one moment, they are not sorted to find the first.
+            // However many deliveries are due at one moment, SQLite does not sort them to find the first.
             assert!(
                 steps.iter().all(|(.., step)| !step.contains("TEMP B-TREE")),
                 "{steps:?} in {statement}"

@@ -1,4 +1,4 @@
-//! What is stored together or not at all.
+//! A write set is stored completely or not at all.
 
 use std::collections::HashSet;
 
@@ -15,13 +15,13 @@ use crate::model::reservation::{Details, ReleaseReason, Reservation};
 pub struct Acceptance {
     /// The submission.
     pub sign_up: PendingSignUp,
-    /// When it is looked up for the first time. `None`: identities cannot be looked up.
+    /// When the first look-up is due. `None`: identities cannot be looked up.
     pub look_at: Option<Timestamp>,
-    /// Whether the acceptance is void if the flow is closed: then the whole batch fails.
+    /// Whether the acceptance is void if the flow is closed. The whole write set fails then.
     pub must_hold: bool,
 }
 
-/// A registration flow that has brought forth its only identity.
+/// A registration flow whose only identity is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closing {
     /// The flow.
@@ -32,23 +32,23 @@ pub struct Closing {
     pub identity_id: Uuid,
     /// When the flow expires.
     pub expires_at: Timestamp,
-    /// When it was closed.
+    /// When the flow was closed.
     pub at: Timestamp,
 }
 
 /// A submission whose outcome is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// Which one.
+    /// The submission's key.
     pub key: PendingKey,
-    /// When it was accepted: one that was accepted anew meanwhile stays.
+    /// When the submission was accepted. A submission that was accepted again meanwhile is not changed.
     pub accepted_at: Timestamp,
     /// The outcome.
     pub end: PendingEnd,
 }
 
 impl Ending {
-    /// Of a submission as it was read.
+    /// Creates the ending of a submission as it was read.
     #[must_use]
     pub fn of(sign_up: &PendingSignUp, end: PendingEnd) -> Self {
         Self {
@@ -64,51 +64,53 @@ impl Ending {
 pub struct Release {
     /// The reservation.
     pub id: Uuid,
-    /// Why.
+    /// The reason.
     pub because: ReleaseReason,
-    /// Since then no `pre` uses it; one that began meanwhile keeps it.
+    /// The time since when no `pre` uses the reservation. A `pre` that began later keeps it.
     pub unused_since: Timestamp,
-    /// What taking it again needs, if an account may still be found for it. It is kept until the flow is forgotten.
+    /// The data that taking the reservation again needs, if an account may still be found for it. The store keeps it
+    /// until the flow is deleted.
     pub kept: Option<Details>,
 }
 
-/// Deferred questions about an identity that need no answer any more: what is saved now was accepted.
+/// Deferred checks of an identity that need no answer any more, because the value that is saved now was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettledQuestion {
-    /// `check:<name>`
+    /// The queue: `check:<name>`.
     pub plan: String,
     /// The identity.
     pub identity_id: Uuid,
-    /// When that was known.
+    /// When the acceptance was known.
     pub at: Timestamp,
 }
 
-/// A late refusal that ends because the check has accepted what is saved now. One that deactivates is not lifted by it.
+/// A late refusal that ends because the check has accepted the value that is saved now. A refusal that deactivates is
+/// not lifted by an acceptance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RefusalLift {
     /// The identity.
     pub identity_id: Uuid,
     /// The check.
     pub check: String,
-    /// When that was known.
+    /// When the acceptance was known.
     pub at: Timestamp,
-    /// Removes the mark. It is stored only if a refusal that marked was in force.
+    /// The write that removes the mark. It is stored only if a refusal that marked was in force.
     pub write: NewDelivery,
 }
 
 /// The outcome of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PendingEnd {
-    /// This identity came of it.
+    /// The submission created this identity.
     Attributed(Uuid),
-    /// No identity came of it.
+    /// The submission created no identity.
     NeverCreated,
-    /// It cannot be found out.
+    /// The outcome cannot be found.
     Undecided,
 }
 
 impl PendingEnd {
-    /// As the store and the metrics write it.
+    /// Returns the value for the store and the metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -119,35 +121,36 @@ impl PendingEnd {
     }
 }
 
-/// Everything that one transaction holds.
+/// All changes of one transaction.
 #[derive(Clone, Debug, Default)]
 pub struct WriteSet {
-    /// Deliveries on their way. One that is there already (same plan and unique key) is passed over.
+    /// New deliveries. A delivery whose subscription and unique key are stored already is skipped.
     pub deliveries: Vec<NewDelivery>,
     /// Accepted submissions.
     pub accepted: Vec<Acceptance>,
-    /// Registration flows that have brought forth their only identity. All their submissions are deleted.
+    /// Registration flows whose only identity is known. All submissions of these flows are deleted.
     pub closed: Vec<Closing>,
     /// Submissions whose outcome is known. They must be as they were when they were read.
     pub ended: Vec<Ending>,
-    /// Deferred questions that need no answer any more.
+    /// Deferred checks that need no answer any more.
     pub questions_settled: Vec<SettledQuestion>,
     /// Late refusals that end.
     pub refusals_lifted: Vec<RefusalLift>,
-    /// What is about to be taken.
+    /// Reservations that are about to be taken.
     pub reserved: Vec<Reservation>,
     /// Reservations that an accepted submission uses, and until when its `pre` runs. They must be taken.
     pub used: Vec<(Uuid, Timestamp)>,
     /// Reservations whose account exists. They must be taken.
     pub confirmed: Vec<Uuid>,
-    /// Reservations that are released. They must be in taking, or taken; if it was unclear, in taking.
+    /// Reservations that are released. Their state must be taking or taken. With an unclear take it must be taking.
     pub released: Vec<Release>,
-    /// Released reservations that a delivery takes again, so that nothing is kept of them here. Something must be kept.
+    /// Released reservations that a delivery takes again, so that the store deletes their details. They must have
+    /// details.
     pub taken_again: Vec<Uuid>,
 }
 
 impl WriteSet {
-    /// Only deliveries.
+    /// Creates a write set with only deliveries.
     #[must_use]
     pub fn of(deliveries: Vec<NewDelivery>) -> Self {
         Self {
@@ -156,13 +159,13 @@ impl WriteSet {
         }
     }
 
-    /// Whether there is nothing in it.
+    /// Returns whether the write set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.deliveries.is_empty() && self.is_only_deliveries()
     }
 
-    /// Whether one statement holds all of it: that of the deliveries.
+    /// Returns whether the statement of the deliveries alone stores the write set.
     #[must_use]
     pub fn is_only_deliveries(&self) -> bool {
         self.accepted.is_empty()
@@ -177,7 +180,7 @@ impl WriteSet {
             && self.taken_again.is_empty()
     }
 
-    /// How many deliveries of the batch are among these.
+    /// Returns how many deliveries of the write set are among these.
     #[must_use]
     pub fn count_in(&self, stored: &HashSet<Uuid>) -> usize {
         let lifts = self.refusals_lifted.iter().map(|lift| &lift.write);

@@ -185,7 +185,7 @@ async fn the_page_is_whole_and_closed_to_others() {
     for part in html.split('"').filter(|part| part.starts_with('/')) {
         named.insert(part.to_owned());
     }
-    named.insert("/shown.js".to_owned());
+    named.insert("/view.js".to_owned());
     assert!(named.len() >= 5, "{named:?}");
     for path in &named {
         let file = demo.get(path).await;
@@ -313,7 +313,7 @@ async fn a_good_sign_up_is_shown_from_the_question_to_the_delivery() {
 
     let said = demo.stop();
     assert!(
-        said.contains("page          sign-up of ada@muster.example: yes, with changes ("),
+        said.contains("page          sign-up of ada@muster.example: accepted, with changes ("),
         "{said}"
     );
 }
@@ -465,7 +465,7 @@ async fn the_example_services_run_alone() {
         "CRM           POST /contacts {\"email\":\"ada@muster.example\"} -> 201",
         "VAT register  switched to \"broken\"",
         "-> 500 (a page)",
-        "-> no answer",
+        "-> no response",
     ] {
         assert!(said.contains(line), "{line} in\n{said}");
     }
@@ -484,12 +484,12 @@ fn the_demo_tells_its_story() {
         text(&output.stderr)
     );
     for line in [
-        "asks     VAT register  POST /check-vat-number {\"countryCode\":\"DE\",\"vatNumber\":\"811115368\"}",
-        "yes, with changes",
+        "request  VAT register  POST /check-vat-number {\"countryCode\":\"DE\",\"vatNumber\":\"811115368\"}",
+        "accepted, with changes",
         "\"company\":\"Muster GmbH\"",
         "stored, will be delivered",
-        "delivers CRM           POST /contacts",
-        "no, with words for the person",
+        "delivery CRM           POST /contacts",
+        "refused, with messages for the visitor",
         "#/traits/vat_number    This VAT number is not registered. (message 4900101)",
         "#/traits/invite        We do not know this invite code. (message 4900103)",
         "A VAT number begins with the two letters of a country",

@@ -1,4 +1,4 @@
-//! What is done to deliveries by hand.
+//! Retries and discards deliveries, and reports the result.
 
 use std::io::{BufRead, IsTerminal as _, Write};
 
@@ -9,21 +9,21 @@ use crate::cli::counted;
 use crate::store::admin::{self, ActionResult, RetryWindows};
 use crate::store::{Filter, Store};
 
-/// Whether deliveries that nobody named may be discarded.
+/// Whether deliveries that were not selected by id may be discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmation {
-    /// Yes, without a question.
+    /// Discard without a question.
     Yes,
-    /// They are only counted.
+    /// Only count the deliveries.
     DryRun,
-    /// A person at a terminal is asked.
+    /// Ask the operator at the terminal.
     Ask,
-    /// There is nobody who could be asked.
+    /// There is no terminal, so the operator cannot be asked.
     NoTerminal,
 }
 
 impl Confirmation {
-    /// As the command line and the terminal say.
+    /// Returns the confirmation from the options and the terminal.
     pub(super) fn said(yes: bool, dry_run: bool) -> Self {
         match (dry_run, yes) {
             (true, _) => Self::DryRun,
@@ -34,7 +34,8 @@ impl Confirmation {
     }
 }
 
-/// Makes pending or abandoned deliveries due now, and tells how many. `false` if one that was named is left alone.
+/// Makes pending or abandoned deliveries due now, and prints how many. Returns `false` if a delivery that was selected
+/// by id was not changed.
 pub async fn retry(
     store: &dyn Store,
     filter: &Filter,
@@ -50,8 +51,8 @@ pub async fn retry(
     tell_left_alone(&done, "not retried", out)
 }
 
-/// Discards pending or abandoned deliveries, and tells how many; asks first if they are not named one by one. `false`
-/// if one that was named is left alone, or the answer was no.
+/// Discards pending or abandoned deliveries, and prints how many. Asks first if the deliveries are not selected by id.
+/// Returns `false` if a selected delivery was not changed, or the operator did not confirm.
 pub async fn discard(
     store: &dyn Store,
     filter: &Filter,
@@ -96,7 +97,7 @@ pub async fn discard(
     tell_left_alone(&done, "not discarded", out)
 }
 
-/// Puts a question; anything but a yes is a no.
+/// Asks a question. Any answer but yes means no.
 pub fn agreed(
     question: &str,
     input: &mut dyn BufRead,

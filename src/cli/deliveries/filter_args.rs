@@ -1,4 +1,4 @@
-//! Which deliveries are meant.
+//! The arguments that select deliveries.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub struct FilterArgs {
     until: Option<When>,
 }
 
-/// A moment, or how long ago it was.
+/// A time, or an age.
 #[derive(Clone, Copy, Debug)]
 enum When {
     At(Timestamp),
@@ -41,7 +41,7 @@ enum When {
 }
 
 impl FilterArgs {
-    /// As the store takes it.
+    /// Returns the filter for the store.
     pub(super) fn filter(&self, after: Option<Uuid>, now: Timestamp) -> anyhow::Result<Filter> {
         let filter = Filter {
             ids: self.ids.clone(),
@@ -57,7 +57,7 @@ impl FilterArgs {
         Ok(filter)
     }
 
-    /// A single one.
+    /// Returns a filter for one delivery.
     pub(super) fn only(id: Uuid) -> Filter {
         Filter {
             ids: vec![id],

@@ -1,4 +1,4 @@
-//! Many deliveries, a line for each.
+//! Lists deliveries, one line each.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use super::{nothing, time};
 use crate::store::admin::page;
 use crate::store::{DeliverySummary, Filter, Store};
 
-/// Prints deliveries, newest first: for people, or as a JSON list.
+/// Prints deliveries, newest first, as text or as a JSON list.
 pub async fn list(
     store: &dyn Store,
     filter: &Filter,

@@ -1,4 +1,4 @@
-//! One delivery with all that is kept of it.
+//! Shows one delivery with all its stored data.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use crate::model::delivery::{Action, State};
 use crate::model::request::Request;
 use crate::store::{DeliveryDetails, ListedAttempt, Store};
 
-/// Prints it: for people, or as JSON. What is to be sent holds personal data, so it is printed only with `payload`.
+/// Prints the delivery as text or as JSON. The payload holds personal data, so it is printed only with `payload`.
 pub async fn show(
     store: &dyn Store,
     id: Uuid,

@@ -1,4 +1,4 @@
-//! The account, from the form to the database: Kratos's `identity`.
+//! The account from the form to the database: Kratos's `identity`.
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::visit::{Method, Traits};
 use crate::base::clock::Timestamp;
 
-/// What Kratos's clock shows where there is no time yet.
+/// Kratos's value for a time that is not set.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// An identity.
@@ -14,7 +14,7 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 pub struct Account(Value);
 
 impl Account {
-    /// One that is not saved yet.
+    /// Creates an identity that is not saved yet.
     #[must_use]
     pub fn new(traits: &Traits, method: Method, now: Timestamp) -> Self {
         let verified = method == Method::Code;
@@ -28,7 +28,7 @@ impl Account {
         account
     }
 
-    /// The same with other traits.
+    /// Returns the identity with other traits.
     #[must_use]
     pub fn changed(&self, traits: &Traits) -> Self {
         let mut account = self.clone();
@@ -37,13 +37,13 @@ impl Account {
         account
     }
 
-    /// As `ctx` and the database hold it.
+    /// Returns the identity as `ctx` and the database hold it.
     #[must_use]
     pub fn as_json(&self) -> &Value {
         &self.0
     }
 
-    /// Its id.
+    /// Returns the id.
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.0["id"]
@@ -52,14 +52,14 @@ impl Account {
             .unwrap_or_default()
     }
 
-    /// What nobody else may log in with.
+    /// Returns the e-mail address. No other account may log in with it.
     #[must_use]
     pub fn email(&self) -> &str {
         self.0["traits"]["email"].as_str().unwrap_or_default()
     }
 
-    /// Takes what a yes with changes says: each given field replaces the whole field, and one that is empty is passed
-    /// over; `null` is a value for traits and metadata alone.
+    /// Applies the changes of an accepted `pre`. Each field in the response replaces the whole field, and an empty
+    /// field is skipped. `null` is a value only for traits and metadata.
     pub fn take(&mut self, changes: &Map<String, Value>) {
         for (key, value) in changes {
             let counts = match key.as_str() {
@@ -76,7 +76,7 @@ impl Account {
         self.derive_addresses(verified);
     }
 
-    /// Kratos saves it: now it has an id, and its times.
+    /// Saves the identity: sets its id and its times.
     pub fn save(&mut self, now: Timestamp) {
         if self.id().is_nil() {
             self.0["id"] = json!(Uuid::new_v4());
@@ -93,7 +93,7 @@ impl Account {
         self.0["updated_at"] = json!(now);
     }
 
-    /// The addresses follow the traits.
+    /// Sets the addresses from the traits.
     fn derive_addresses(&mut self, verified: bool) {
         let email = json!(self.email());
         if self.0["verifiable_addresses"][0]["value"] == email {

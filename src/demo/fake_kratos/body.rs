@@ -1,27 +1,27 @@
-//! What kratos-config/vestibule.jsonnet makes of a call, without a Jsonnet: `tests/template` holds it to the template.
+//! Builds the body that kratos-config/vestibule.jsonnet makes, without Jsonnet. `tests/template` compares both.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-/// The body for Kratos's `ctx`.
+/// Returns the body for Kratos's `ctx`.
 #[must_use]
 pub fn body(ctx: &Value) -> Value {
     let flow = &ctx["flow"];
     let mut body = Map::new();
     body.insert("version".into(), json!(crate::kratos::payload::VERSION));
-    let mut told = picked(
+    let mut part = picked(
         flow,
         &["id", "type", "issued_at", "expires_at", "return_to"],
     );
-    told.insert(
+    part.insert(
         "transient_payload".into(),
         or_empty(&flow["transient_payload"]),
     );
-    body.insert("flow".into(), told.into());
+    body.insert("flow".into(), part.into());
     let identity = &ctx["identity"];
     if !identity.is_null() {
-        let mut told = picked(
+        let mut part = picked(
             identity,
             &[
                 "id",
@@ -33,7 +33,7 @@ pub fn body(ctx: &Value) -> Value {
                 "updated_at",
             ],
         );
-        told.append(&mut data(identity));
+        part.append(&mut data(identity));
         for (list, keys) in [
             (
                 "verifiable_addresses",
@@ -44,9 +44,9 @@ pub fn body(ctx: &Value) -> Value {
             let addresses: Vec<Value> = list_at(identity, list)
                 .map(|address| picked(address, keys).into())
                 .collect();
-            told.insert(list.into(), addresses.into());
+            part.insert(list.into(), addresses.into());
         }
-        body.insert("identity".into(), told.into());
+        body.insert("identity".into(), part.into());
     }
     if !flow["identity"].is_null() {
         body.insert("previous".into(), data(&flow["identity"]).into());
@@ -106,15 +106,15 @@ fn node(node: &Value) -> Option<Value> {
     let name = attributes["name"]
         .as_str()
         .filter(|name| name.starts_with("traits."))?;
-    let mut told = json!({"name": name, "hidden": attributes["type"] == "hidden"});
+    let mut part = json!({"name": name, "hidden": attributes["type"] == "hidden"});
     let title = &node["meta"]["label"]["text"];
     if !title.is_null() {
-        told["title"] = title.clone();
+        part["title"] = title.clone();
     }
-    Some(told)
+    Some(part)
 }
 
-/// A body as Jsonnet writes it down: keys in order, three spaces deep, a line end behind it.
+/// Formats a body as Jsonnet does: keys in order, an indent of three spaces, a newline at the end.
 #[must_use]
 pub fn written(body: &Value) -> String {
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! One flow of Kratos: what it hands to the template at each of its two calls.
+//! A flow of Kratos: what Kratos passes to the template at each of its two calls.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// The flow of somebody who sends off a form now. `before` is whose profile they change.
+    /// Creates the flow of a visitor who submits a form now. `before` is the account whose profile the visitor changes.
     #[must_use]
     pub fn of(visit: &SignUpInput, before: Option<Account>, now: Timestamp) -> Self {
         let traits = visit.traits.held();
@@ -48,7 +48,7 @@ impl Flow {
         }
     }
 
-    /// Under `?method=` of the hooks.
+    /// Returns the method for `?method=` in the URL of the hooks.
     #[must_use]
     pub fn method(&self) -> &'static str {
         match self.kind {
@@ -57,7 +57,7 @@ impl Flow {
         }
     }
 
-    /// `ctx` of a call about `account`.
+    /// Returns the `ctx` of a call about `account`.
     #[must_use]
     pub fn ctx(&self, account: &Account, visit: &SignUpInput) -> Value {
         let kind = self.kind.as_str();
@@ -73,7 +73,7 @@ impl Flow {
             flow["identity"] = before.as_json().clone();
             flow["state"] = json!("show_form");
         } else {
-            // Kratos drops it in settings.
+            // Kratos drops the transient payload in settings.
             flow["transient_payload"] = json!({});
         }
         let mut headers =

@@ -1,4 +1,5 @@
-//! The form as Kratos keeps it, and where its messages go. Made after recorded calls; `tests/template` holds it to them.
+//! The form as Kratos keeps it, and where Kratos places messages. The code follows recorded calls, and `tests/template`
+//! compares both.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -7,22 +8,22 @@ use super::visit::{Method, Steps, Traits};
 use crate::kratos::reply::PlacedMessages;
 use percent_encoding::percent_decode_str;
 
-/// `flow.ui`, as of a Kratos with this one method.
+/// `flow.ui` of a Kratos with only this method.
 #[derive(Clone, Debug, Serialize)]
 pub struct Form {
-    /// Above the fields.
+    /// The messages above the fields.
     pub messages: Vec<Value>,
     /// The fields, in order.
     pub nodes: Vec<Value>,
 }
 
 impl Form {
-    /// As it stands when the hook of a registration is called.
+    /// Returns the form at the time of a registration hook.
     #[must_use]
     pub fn of_registration(method: Method, steps: Steps, traits: &Value) -> Self {
         let seen = match method {
             Method::Password => steps == Steps::One,
-            // The person has just typed the code, whatever the style.
+            // The visitor has just typed the code, in either style.
             Method::Code => false,
             Method::Oidc => true,
         };
@@ -78,7 +79,7 @@ impl Form {
         form
     }
 
-    /// As it stands when the hook of a changed profile is called.
+    /// Returns the form at the time of the hook of a profile change.
     #[must_use]
     pub fn of_settings(traits: &Value) -> Self {
         let mut nodes = vec![csrf()];
@@ -92,8 +93,8 @@ impl Form {
         }
     }
 
-    /// Takes the messages of a refusal: those of earlier tries go, each goes to the field that it names, and what names
-    /// no field that is there makes Kratos add one.
+    /// Places the messages of a refusal. Messages of earlier attempts are removed. Each message goes to the field that
+    /// it names. Kratos adds a field if the form has none of that name.
     pub fn take(&mut self, refusal: &[PlacedMessages]) {
         self.messages.clear();
         for placed in refusal {
@@ -120,8 +121,8 @@ impl Form {
         }
     }
 
-    /// What Kratos itself says, after a yes of ours, if the address has an account already. Fields that are seen lose
-    /// what was typed.
+    /// Sets the message of Kratos for an address that has an account already. Kratos finds that after Vestibule has
+    /// accepted the sign-up. Visible fields lose their values.
     pub fn tell_taken(&mut self) {
         for node in &mut self.nodes {
             let attributes = &mut node["attributes"];
@@ -140,7 +141,8 @@ impl Form {
     }
 }
 
-/// The node that Kratos takes a pointer for: `#/traits/a` is `traits.a`, and what does not begin so is a name itself.
+/// Returns the name of the node that a pointer names. `#/traits/a` names `traits.a`. A pointer without `#/` is a name
+/// itself.
 fn node_name(pointer: &str) -> String {
     let Some(path) = pointer.strip_prefix("#/") else {
         return pointer.to_owned();

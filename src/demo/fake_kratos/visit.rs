@@ -1,25 +1,25 @@
-//! Somebody before the form: what they typed, and the form they have.
+//! What a visitor submits: the values, and the kind of form.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-/// What a person sends off.
+/// A submitted form.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignUpInput {
-    /// What they typed.
+    /// The typed values.
     pub traits: Traits,
-    /// How they sign up.
+    /// The sign-up method.
     #[serde(default)]
     pub method: Method,
-    /// Whether the form asks for all at once.
+    /// Whether the form has one step or two.
     #[serde(default)]
     pub steps: Steps,
     /// The browser's `Accept-Language`.
     #[serde(default)]
     pub language: Option<String>,
-    /// Whose profile is changed; nobody's in a sign-up.
+    /// The account whose profile is changed. `None` for a sign-up.
     #[serde(default)]
     pub changes: Option<Uuid>,
     /// The browser's `User-Agent`.
@@ -31,13 +31,13 @@ pub struct SignUpInput {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Traits {
-    /// The address they log in with.
+    /// The address for logins.
     pub email: String,
-    /// What the company is called.
+    /// The company's name.
     pub company: String,
-    /// Its VAT number.
+    /// The company's VAT number.
     pub vat_number: String,
-    /// An invite code, if they have one.
+    /// An invite code, or empty.
     pub invite: String,
 }
 
@@ -48,9 +48,9 @@ pub enum Method {
     /// A password.
     #[default]
     Password,
-    /// A code by e-mail. It is used up before the hook is called.
+    /// A code by e-mail. Kratos consumes the code before it calls the hook.
     Code,
-    /// Another company's account.
+    /// An account at another company.
     Oidc,
 }
 
@@ -58,15 +58,15 @@ pub enum Method {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Steps {
-    /// `unified`: all fields at once.
+    /// `unified`: one step with all fields.
     One,
-    /// `profile_first`: the fields are hidden by the time the hook is called.
+    /// `profile_first`: the fields are hidden when the hook is called.
     #[default]
     Two,
 }
 
 impl Method {
-    /// As it stands in the hook's URL.
+    /// Returns the name in the hook's URL.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -78,7 +78,7 @@ impl Method {
 }
 
 impl Traits {
-    /// Names, labels, and what the schema demands: the shortest and the longest, in characters.
+    /// Names, labels, and the minimum and maximum length in characters, as in the schema.
     pub const FIELDS: [(&'static str, &'static str, usize, usize); 4] = [
         ("email", "E-mail", 3, 320),
         ("company", "Company", 1, 200),
@@ -86,7 +86,7 @@ impl Traits {
         ("invite", "Invite code", 0, 64),
     ];
 
-    /// As Kratos holds them: what was left empty is not there.
+    /// Returns the traits as Kratos holds them, without empty fields.
     #[must_use]
     pub fn held(&self) -> Value {
         let mut held = Map::new();
@@ -98,7 +98,7 @@ impl Traits {
         held.into()
     }
 
-    /// Why Kratos itself turns them down, before it calls anybody.
+    /// Returns the schema error with which Kratos itself rejects the traits, before it calls any hook.
     #[must_use]
     pub fn against_the_schema(&self) -> Option<String> {
         for ((name, title, shortest, longest), value) in Self::FIELDS.into_iter().zip(self.values())

@@ -1,4 +1,4 @@
-//! What the example services saw, written down as it happened.
+//! Records the requests that the example services received.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,10 @@ use crate::base::telemetry::Trace;
 use crate::demo::call::duration_ms;
 use crate::demo::walkthrough::say;
 
-/// How many exchanges are kept.
+/// The maximum number of recorded exchanges.
 const MOST: usize = 1000;
 
-/// One request to an example service, and what became of it.
+/// One request to an example service, and its result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Exchange {
     #[serde(skip)]
@@ -26,33 +26,33 @@ pub struct Exchange {
     pub service: &'static str,
     /// The request's method.
     pub method: String,
-    /// Its path.
+    /// The request's path.
     pub path: String,
-    /// Its headers.
+    /// The request's headers.
     pub headers: Vec<(String, String)>,
-    /// Its body: JSON, or else text.
+    /// The request's body: JSON, or else text.
     pub body: Value,
-    /// When it came.
+    /// When the request arrived.
     pub arrived_at: Timestamp,
-    /// `under_way`, `answered`, or `cut_off`: the caller waited no longer, or the service went down.
+    /// `under_way`, `answered`, or `cut_off`: the caller disconnected, or the service went down.
     pub state: &'static str,
-    /// The answer's status.
+    /// The status of the response.
     pub status: Option<u16>,
-    /// The answer.
+    /// The body of the response.
     pub answer: Value,
-    /// Until the answer was ready or the connection ended, in milliseconds.
+    /// The time until the response was ready or the connection ended, in milliseconds.
     pub duration_ms: Option<f64>,
 }
 
 impl Exchange {
-    /// A header of the request.
+    /// Returns a header of the request.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(known, _)| known == name)?;
         Some(value)
     }
 
-    /// The trace that the request belongs to.
+    /// Returns the trace of the request.
     #[must_use]
     pub fn trace(&self) -> Option<String> {
         Trace::parse(self.header("traceparent")?).map(|trace| trace.to_string())
@@ -63,13 +63,13 @@ impl Exchange {
 pub struct RequestLog {
     pages: Mutex<(u64, VecDeque<Exchange>)>,
     changed: watch::Sender<u64>,
-    /// Tell exchanges at length, as part of the story, instead of in one line.
+    /// Print exchanges in full, as part of the walkthrough, instead of in one line.
     pub at_length: AtomicBool,
     clock: Clock,
 }
 
 impl RequestLog {
-    /// An empty one.
+    /// Creates an empty log.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             pages: Mutex::default(),
@@ -79,17 +79,17 @@ impl RequestLog {
         })
     }
 
-    /// Tells whenever something is written, here or with [`RequestLog::touch`].
+    /// Returns a receiver that is notified of every change, here or with [`RequestLog::touch`].
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Wakes those who watch.
+    /// Notifies the receivers.
     pub fn touch(&self) {
         self.changed.send_modify(|number| *number += 1);
     }
 
-    /// Those exchanges that fit, in order.
+    /// Returns the exchanges that match, in order.
     pub fn find(&self, fits: impl Fn(&Exchange) -> bool) -> Vec<Exchange> {
         self.lock()
             .1
@@ -99,7 +99,7 @@ impl RequestLog {
             .collect()
     }
 
-    /// Writes down that a request came.
+    /// Records that a request arrived.
     pub fn arrived(
         self: &Arc<Self>,
         service: &'static str,
@@ -127,9 +127,13 @@ impl RequestLog {
             duration_ms: None,
         };
         if self.at_length.load(Ordering::Relaxed) {
-            let does = if service == "CRM" { "delivers" } else { "asks" };
+            let kind = if service == "CRM" {
+                "delivery"
+            } else {
+                "request"
+            };
             say(&format!(
-                "      {does:<8} {service:<13} {method} {path} {}",
+                "      {kind:<8} {service:<13} {method} {path} {}",
                 exchange.body
             ));
         }
@@ -179,10 +183,10 @@ impl RequestLog {
         let answer = match exchange.status {
             Some(status) if exchange.answer.is_string() => format!("{status} (a page)"),
             Some(status) => format!("{status} {}", exchange.answer),
-            None => "no answer, the connection ended".to_owned(),
+            None => "no response, the connection ended".to_owned(),
         };
         if self.at_length.load(Ordering::Relaxed) {
-            say(&format!("      answers  {service:<13} {answer}"));
+            say(&format!("      response {service:<13} {answer}"));
         } else {
             let took = exchange.duration_ms.unwrap_or_default();
             say(&format!(
@@ -196,7 +200,7 @@ impl RequestLog {
     }
 }
 
-/// An exchange under way. If it is dropped, there was no answer.
+/// A running exchange. If the entry is dropped, there was no response.
 pub struct Entry {
     book: Arc<RequestLog>,
     number: u64,
@@ -204,7 +208,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Writes the answer down.
+    /// Records the response.
     pub fn answered(mut self, status: u16, answer: &Value) {
         self.open = false;
         self.book.close(self.number, Some((status, answer)));

@@ -1,4 +1,4 @@
-//! A CRM that takes contacts, each once however often it is delivered.
+//! A CRM that stores each contact once, however often it is delivered.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,7 +6,7 @@ use actix_web::HttpRequest;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-/// How many contacts are kept.
+/// The maximum number of contacts.
 const MOST: usize = 1000;
 
 /// The contacts, by `Idempotency-Key`.
@@ -22,7 +22,7 @@ impl Crm {
         body: &[u8],
     ) -> (u16, Value) {
         if path != "/contacts" {
-            return (404, json!({"error": "/contacts is all there is"}));
+            return (404, json!({"error": "the only path is /contacts"}));
         }
         let mut contacts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match method {

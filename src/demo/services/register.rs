@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The VAT numbers that the register knows, and whose they are.
+/// The registered VAT numbers, with their holders.
 pub const REGISTERED: [(&str, &str); 3] = [
     ("DE811115368", "Muster GmbH"),
     ("FR40303265045", "Exemple SA"),
@@ -13,14 +13,14 @@ pub fn answer(method: &str, path: &str, body: &[u8]) -> (u16, Value) {
     if path != "/check-vat-number" {
         return (
             404,
-            json!({"error": "POST /check-vat-number is all there is"}),
+            json!({"error": "the only path is /check-vat-number, with POST"}),
         );
     }
     if method != "POST" {
-        return (405, json!({"error": "ask with POST"}));
+        return (405, json!({"error": "use POST"}));
     }
     let Ok(question) = serde_json::from_slice::<Value>(body) else {
-        return (400, json!({"error": "the question is not JSON"}));
+        return (400, json!({"error": "the request is not JSON"}));
     };
     let part = |name: &str| question[name].as_str().unwrap_or_default();
     let number = format!("{}{}", part("countryCode"), part("vatNumber"));
@@ -31,7 +31,7 @@ pub fn answer(method: &str, path: &str, body: &[u8]) -> (u16, Value) {
     (200, json!({"valid": holder.is_some(), "name": holder}))
 }
 
-/// What VIES says while a country's own register does not answer it.
+/// Returns VIES's response while the register of a country is unavailable.
 pub fn busy() -> Value {
     json!({"actionSucceed": false, "errorWrappers": [{"error": "MS_UNAVAILABLE"}]})
 }

@@ -1,4 +1,4 @@
-//! How an example service behaves: as it should, or in one of the ways in which services fail.
+//! The behaviour of an example service: it works, or fails in one of several ways.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use actix_web::web::Bytes;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 
-/// How long a slow service takes: longer than the check waits.
+/// The response time of a slow service. It is longer than the check waits.
 pub const SLOW: Duration = Duration::from_secs(10);
 
-/// Ways to behave.
+/// The behaviours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Behaviour {
@@ -20,9 +20,9 @@ pub enum Behaviour {
     Works,
     /// Answers after 10 s.
     Slow,
-    /// Answers that it cannot tell now.
+    /// Answers that the register is busy.
     Busy,
-    /// Answers with a page for status 500.
+    /// Answers with an HTML page and status 500.
     Broken,
     /// Refuses connections.
     Down,
@@ -33,7 +33,7 @@ pub enum Behaviour {
 pub struct Switch(Mutex<Behaviour>);
 
 impl Switch {
-    /// How it behaves now.
+    /// Returns the current behaviour.
     pub fn behaviour(&self) -> Behaviour {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,7 +43,7 @@ impl Switch {
     }
 }
 
-/// An answer that ends before its first byte: where services share a port, one alone cannot refuse connections.
+/// Returns a response that ends before its first byte. One service alone cannot refuse connections on a shared port.
 pub fn cut_off() -> HttpResponse {
     let nothing = stream::once(async { Err::<Bytes, _>(std::io::Error::other("down")) });
     HttpResponse::Ok().no_chunking(1).streaming(nothing)

@@ -1,4 +1,4 @@
-//! Both example services at one address, without Vestibule: for a composition of containers.
+//! Both example services at one address, without Vestibule, for a composition of containers.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -24,7 +24,7 @@ struct Wanted {
     crm: Option<Behaviour>,
 }
 
-/// Serves them until the program is told to stop.
+/// Serves both services until a signal stops the program.
 pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
     let book = RequestLog::new();
     let both = Data::new(Both {
@@ -32,7 +32,7 @@ pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
         crm: Service::crm(&book),
     });
     let listener = TcpListener::bind(address).with_context(|| {
-        format!("`--listen`: {address} cannot be listened on; is something else running there?")
+        format!("`--listen`: cannot listen on {address}; if another program uses this port, choose another one")
     })?;
     let at = listener.local_addr()?;
     let server = HttpServer::new(move || {
@@ -47,7 +47,7 @@ pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
     })
     .workers(2)
     .shutdown_timeout(1)
-    // A caller who waits no longer is noticed at once, and written down.
+    // A disconnected caller is noticed and recorded immediately.
     .h1_allow_half_closed(false)
     .disable_signals()
     .listen(listener)?
@@ -56,7 +56,7 @@ pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
     let serving = tokio::spawn(server);
     say(&format!("Example services at http://{at}"));
     say("  POST /vat/check-vat-number   the VAT register");
-    say("  POST /crm/contacts           the CRM; GET lists what arrived");
+    say("  POST /crm/contacts           the CRM; GET lists the contacts");
     say(
         "  PUT  /switch                 {\"register\": \"works|slow|busy|broken|down\"}, the same for \"crm\"",
     );
@@ -111,5 +111,5 @@ async fn alive() -> HttpResponse {
 
 async fn nowhere() -> HttpResponse {
     HttpResponse::NotFound()
-        .json(json!({"error": "there is /vat/check-vat-number, /crm/contacts and /switch"}))
+        .json(json!({"error": "the paths are /vat/check-vat-number, /crm/contacts and /switch"}))
 }

@@ -1,4 +1,4 @@
-//! Only the page itself may use what stands behind it: the program holds a key of Vestibule, and any site that the
+//! Restricts the API of the page to the page itself. The program holds a key of Vestibule, and any site that the
 //! visitor has open could call this address.
 
 use std::net::SocketAddr;
@@ -11,21 +11,21 @@ use actix_web::web::Data;
 use actix_web::{Error, HttpResponse};
 use serde_json::json;
 
-/// Nothing from elsewhere, nothing inline, in nobody's frame.
+/// Nothing from other origins, nothing inline, and no frame around the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The names by which the page may be called. Another one means that somebody's name was led to this machine.
+/// The host names of the page. Any other name means that a foreign name resolves to this machine (DNS rebinding).
 pub struct Hosts([String; 2]);
 
 impl Hosts {
-    /// Of the page at `address`.
+    /// Returns the host names of the page at `address`.
     pub fn of(address: SocketAddr) -> Self {
         Self([address.to_string(), format!("localhost:{}", address.port())])
     }
 
-    /// Whether a request for `host` came from the page itself. A browser tells the `origin` with whatever changes
-    /// something, and whose page it was in `site`; who tells neither is no browser.
+    /// Returns whether a request for `host` came from the page itself. A browser sends the `origin` with every change,
+    /// and the relation to the calling page in `site`. A client that sends neither is not a browser.
     fn admit(&self, host: Option<&str>, origin: Option<&str>, site: Option<&str>) -> bool {
         let Some(host) = host.filter(|host| self.0.iter().any(|known| known == host)) else {
             return false;
@@ -35,7 +35,7 @@ impl Hosts {
     }
 }
 
-/// Turns away who comes from elsewhere, and puts the headers on that keep the page closed.
+/// Rejects requests of other sites, and sets the headers that isolate the page.
 pub async fn same_origin(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -45,7 +45,7 @@ pub async fn same_origin(
         value.map(|value| value.to_str().unwrap_or("not text"))
     };
     let site = header("sec-fetch-site");
-    // A link or a bookmark may lead to the page, but to nothing behind it.
+    // A link or a bookmark may lead to the page, but not to its API.
     let site = if request.path() == "/" { None } else { site };
     let admitted = request
         .app_data::<Data<Hosts>>()
@@ -54,7 +54,7 @@ pub async fn same_origin(
         next.call(request).await?.map_into_left_body()
     } else {
         let answer = HttpResponse::Forbidden()
-            .json(json!({"problem": "only the page of the demo may ask this"}));
+            .json(json!({"problem": "only the page of the demo may call this address"}));
         request.into_response(answer).map_into_right_body()
     };
     for (name, value) in [
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_page_itself_is_admitted() {
+    fn only_requests_of_the_page_itself_are_admitted() {
         let hosts = Hosts::of("127.0.0.1:4470".parse().unwrap());
         let own = Some("127.0.0.1:4470");
         for (host, origin, site, expected) in [

@@ -1,5 +1,5 @@
-// The form, the switches, and the news of the sign-up that is shown.
-import { show, sum } from "./shown.js";
+// Runs the form and the switches, and follows the displayed sign-up.
+import { show, sum } from "./view.js";
 
 const form = document.getElementById("sign-up");
 const problem = document.getElementById("problem");
@@ -7,20 +7,20 @@ const field = (name) => form.elements.namedItem(name);
 
 const behaviours = {
   register: {
-    works: "Answers at once.",
+    works: "Answers immediately.",
     slow: "Answers after 10 s; the check waits 3 s.",
-    busy: "Answers that it cannot tell now, as VIES does.",
+    busy: "Answers that the register is busy, as VIES does.",
     broken: "Answers with an error page, status 500.",
-    down: "Nobody listens: connections are refused.",
+    down: "Refuses connections.",
   },
   crm: {
-    works: "Takes every contact.",
-    broken: "Answers with an error page; deliveries are tried again until they arrive.",
-    down: "Connections are refused; deliveries wait and are tried again.",
+    works: "Stores every contact.",
+    broken: "Answers with an error page, status 500. Vestibule retries deliveries until they arrive.",
+    down: "Refuses connections. Vestibule retries deliveries until they arrive.",
   },
 };
 
-// A fresh address each time, because Kratos has each address once.
+// A new address for each sign-up, because Kratos accepts each address only once.
 const address = () => `ada.${Math.random().toString(36).slice(2, 6)}@muster.example`;
 const examples = {
   good: { vat_number: "DE811115368", invite: "WELCOME-2026" },
@@ -56,7 +56,7 @@ function take(state) {
   accounts = state.accounts;
   const select = field("changes");
   const chosen = select.value;
-  select.replaceChildren(new Option("Somebody signs up", ""));
+  select.replaceChildren(new Option("New sign-up", ""));
   for (const account of accounts) select.add(new Option(`Change of ${account.traits.email}`, account.id));
   select.value = accounts.some((account) => account.id === chosen) ? chosen : "";
   document.getElementById("changes-label").hidden = accounts.length === 0;
@@ -73,7 +73,7 @@ function changed() {
   form.querySelector(".main").textContent = settings ? "Save the profile" : "Sign up";
 }
 
-// Which sign-up is shown; the news of an earlier one ends.
+// The displayed sign-up. Requests for an earlier one end.
 let current;
 
 async function follow(id) {
@@ -85,7 +85,7 @@ async function follow(id) {
     try {
       news = await ask(`/api/sign-ups/${id}?seen=${seen}`);
     } catch (error) {
-      if (current === id) sum("no", `The demo does not answer any more (${error.message}).`);
+      if (current === id) sum("no", `The demo does not respond (${error.message}).`);
       return;
     }
     if (current !== id) return;
@@ -115,7 +115,7 @@ async function send() {
     follow(id);
     if (matchMedia("(max-width: 60rem)").matches) document.getElementById("way-title").scrollIntoView();
   } catch (error) {
-    problem.textContent = `Kratos itself does not take this, so nobody is called: ${error.message}.`;
+    problem.textContent = `Kratos rejects the form, and calls no hook: ${error.message}.`;
   }
 }
 
@@ -143,7 +143,7 @@ for (const set of document.querySelectorAll("[data-service]")) {
     try {
       take(await ask("/api/switch", "PUT", { [set.dataset.service]: event.target.value }));
     } catch (error) {
-      set.querySelector(".hint").textContent = `It could not be switched: ${error.message}`;
+      set.querySelector(".hint").textContent = `Could not switch the service: ${error.message}`;
     }
   });
 }

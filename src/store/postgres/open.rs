@@ -1,4 +1,4 @@
-//! How it is reached and brought to its shape.
+//! Connects to the database and applies migrations.
 
 use std::borrow::Cow;
 use std::io::ErrorKind;
@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool, SqlSafeStr};
 use crate::base::clock::{Clock, saturating_add};
 use crate::store::{AppliedMigration, Error, schema};
 
-/// Number, name and statements of each change, oldest first. One that was released is never touched again.
+/// Number, name and statements of each migration, oldest first. A released migration never changes.
 const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
@@ -54,7 +54,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
 const CONNECTIONS: u32 = 10;
 /// How long to wait for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often to try to make the shape: an instance that is started at the same moment may be making it.
+/// The number of attempts to migrate. An instance that starts at the same time may be migrating.
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -75,33 +75,33 @@ pub(super) async fn pool(url: &str) -> Result<PgPool, Error> {
     Ok(pool)
 }
 
-/// A transaction whose connection went dead half-way would keep its rows locked until the server notices that, which may take
-/// hours.
+/// Ends transactions that are idle for 20 s. A transaction whose connection broke would keep its rows locked until the
+/// server notices, which may take hours.
 async fn without_idle_transactions(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let set = sqlx::query("SET idle_in_transaction_session_timeout = '20s'")
         .execute(connection)
         .await;
     match set {
-        // One that does not know it goes without.
+        // A server that does not know the setting is used without it.
         Err(sqlx::Error::Database(_)) => Ok(()),
         set => set.map(drop),
     }
 }
 
-/// Who gave up waiting leaves a connection behind on which an answer may never come; it would keep its place among the
-/// connections until the system notices.
+/// Checks that a pooled connection still answers. After a timeout, a connection may never answer, and would occupy a
+/// place in the pool until the system notices.
 async fn still_answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let clock = Clock::system();
     let answered = clock
         .timeout_at(saturating_add(clock.now(), PATIENCE), connection.ping())
         .await;
-    // An error ends it at once, without a goodbye.
+    // An error closes the connection immediately, without a termination message.
     answered.unwrap_or_else(|| Err(std::io::Error::from(ErrorKind::TimedOut).into()))?;
     Ok(true)
 }
 
-/// Without an advisory lock, which not every database of this kind has: who comes second fails, looks again and finds
-/// it done.
+/// Applies pending migrations without an advisory lock. If two instances migrate at the same time, the second one
+/// fails, checks again and finds the migration applied.
 pub(super) async fn migrate(pool: &PgPool) -> Result<Vec<AppliedMigration>, Error> {
     let migrations = MIGRATIONS.map(|(number, name, statements)| {
         Migration::new(
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn migrations_are_in_the_order_of_their_numbers() {
+    fn migrations_are_ordered_by_number() {
         let numbers = MIGRATIONS.map(|(number, _, _)| number);
         assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
     }

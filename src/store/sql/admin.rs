@@ -1,4 +1,4 @@
-//! What an operator sees of the deliveries, and does with them.
+//! The statements with which an operator lists, retries and discards deliveries.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::base::clock::{Timestamp, saturating_add};
 use crate::model::delivery::State;
 use crate::store::{Backlog, DeliveryDetails, DeliverySummary, Error, Filter, ListedAttempt};
 
-/// The parameters 1 to 7 are a [`Filter`]'s.
+/// A condition whose parameters 1 to 7 are the fields of a [`Filter`].
 macro_rules! filter {
     () => {
         concat!(
@@ -32,7 +32,7 @@ macro_rules! filter {
     };
 }
 
-/// A statement whose first seven parameters are the filter's.
+/// Creates a statement whose first seven parameters are the filter's.
 fn filtered(
     statement: &'static str,
     filter: &Filter,
@@ -141,16 +141,16 @@ fn tried(row: &DbRow) -> Result<ListedAttempt, sqlx::Error> {
     })
 }
 
-/// What an operator does to deliveries that are pending or abandoned.
+/// A change to deliveries that are pending or abandoned.
 #[derive(Clone, Copy)]
 pub(super) enum AdminAction {
-    /// They are due now; abandoned ones are tried for so long.
+    /// The deliveries become due now. Abandoned deliveries are retried for this long.
     Retry(Duration),
-    /// They end for good.
+    /// The deliveries are discarded.
     Discard,
 }
 
-/// So many are changed by one statement, so that other writers have their turn between two.
+/// The number of rows that one statement changes. Other writers can write between two statements.
 const STEP: i64 = 500;
 
 macro_rules! changed {
@@ -162,8 +162,8 @@ macro_rules! changed {
     };
 }
 
-/// The parameters 8 to 10 are now, the id behind which to go on, and how many. The condition stands there twice, because a worker
-/// may claim one between its being chosen and its being changed.
+/// The parameters 8 to 10 are the current time, the id after which to continue, and the number of rows. The condition
+/// is there twice, because a dispatcher may claim a row between its selection and its update.
 macro_rules! change {
     ($what:literal, $condition:literal) => {
         concat!(
@@ -191,7 +191,7 @@ const DISCARD: &str = change!(
     ""
 );
 
-/// Does it to the next of them behind the id `after`. Returns how many they were, and the last of them.
+/// Changes the next deliveries after the id `after`. Returns how many were selected, and the last id.
 pub(super) async fn step(
     writer: &Pool,
     deed: AdminAction,

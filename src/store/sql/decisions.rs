@@ -1,4 +1,4 @@
-//! What was decided, written down.
+//! Stores decisions.
 
 use sqlx::QueryBuilder;
 
@@ -10,7 +10,7 @@ use crate::store::Error;
 const RECORD: &str =
     "INSERT INTO decisions (at, flow_id, flow, method, outcome, duration_ms, checks) ";
 
-/// One statement for all of them, so that it is one transaction.
+/// Stores all decisions with one statement, and so in one transaction.
 pub(super) async fn record(writer: &Pool, decisions: &[Decision]) -> Result<(), Error> {
     if decisions.is_empty() {
         return Ok(());
@@ -25,7 +25,7 @@ pub(super) async fn record(writer: &Pool, decisions: &[Decision]) -> Result<(), 
             .push_bind(i64::try_from(decision.duration_ms).unwrap_or(i64::MAX))
             .push_bind(serde_json::to_string(&decision.checks).unwrap_or_default());
     });
-    // The text differs with the number of rows; a cached statement for each would only take memory.
+    // The statement's text depends on the number of rows, so a cached statement for each would only use memory.
     statement.build().persistent(false).execute(writer).await?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::model::identity_write::{IdentityWrites, SETTINGS_FORGOTTEN_AFTER, Sav
 use crate::store::Error;
 use crate::store::identity_writes::IdentityWriteStore;
 
-/// More changes of one person are not compared.
+/// The maximum number of changes of one identity that are compared.
 const MAX_CHANGES: i64 = 100;
 
 const GET: &str = "

@@ -1,6 +1,6 @@
-//! The promises, kept by statements that both databases understand.
+//! Implements the store traits with statements that both databases understand.
 //!
-//! This file and those beside it are compiled once for each database, with its dialect: `rows!`, `texts!`,
+//! This file and the files beside it are compiled once for each database, with its dialect: `rows!`, `texts!`,
 //! `skip_locked!`, and the types of its connections.
 
 use std::collections::HashSet;
@@ -33,7 +33,7 @@ impl Database {
         pending::accept(&mut transaction, &batch.accepted).await?;
         reservations::use_all(&mut transaction, &batch.used).await?;
         pending::end(&mut transaction, &batch.ended).await?;
-        // Closing a flow deletes what is kept of its other released reservations.
+        // Closing a flow deletes the details of its other released reservations, so this comes first.
         reservations::take_again(&mut transaction, &batch.taken_again).await?;
         pending::close(&mut transaction, &batch.closed).await?;
         pending::settle_questions(&mut transaction, &batch.questions_settled).await?;
@@ -182,7 +182,7 @@ impl Store for Database {
     }
 
     async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error> {
-        // In this order: if a later part shows the flow open, the earlier parts are from before it was closed.
+        // The order matters: if a later part shows the flow open, the earlier parts are from before it was closed.
         let reservations =
             with_retry(|| reservations::of_flow(self.readers(), flow_id).boxed()).await?;
         let pending = with_retry(|| pending::of_flow(self.readers(), flow_id).boxed()).await?;

@@ -17,7 +17,7 @@ use crate::model::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::late_refusals::{LateRefusalFilter, LateRefusalStore, VERSION};
 use crate::store::{Error, RefusalLift};
 
-// One in force gives way only to one that does more.
+// A refusal in force is replaced only by one with a stronger effect.
 const STORE: &str = "
 INSERT INTO late_refusals (identity_id, check_name, message, refused_at, effect) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (identity_id, check_name) DO UPDATE
@@ -26,12 +26,12 @@ WHERE late_refusals.lifted_at IS NOT NULL
     OR (late_refusals.effect = 'mark' AND excluded.effect = 'deactivate')
     OR (late_refusals.effect = 'notify' AND excluded.effect <> 'notify')";
 
-// A new value each time, so that every instance sees that something has changed.
+// The value is new each time, so that every instance sees the change.
 const NEW_VERSION: &str = "
 INSERT INTO facts (name, value) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
-/// Within a transaction.
+/// Stores refusals within a transaction.
 pub(super) async fn store(
     connection: &mut Connection,
     refusals: &[&LateRefusal],
@@ -99,13 +99,13 @@ WHERE identity_id = $1 AND lifted_at IS NULL AND check_name IN ",
     texts!("$2")
 );
 
-// An account that is kept out can accept nothing: only an operator lifts that refusal.
+// A deactivated account cannot have a value accepted, so only an operator lifts its refusal.
 const LIFT_ACCEPTED: &str = "
 UPDATE late_refusals SET lifted_at = $3, message = NULL
 WHERE identity_id = $1 AND check_name = $2 AND lifted_at IS NULL AND effect <> 'deactivate'
 RETURNING effect";
 
-/// Within a transaction. Returns the ids of the writes that were stored.
+/// Lifts refusals within a transaction. Returns the ids of the writes that were stored.
 pub(super) async fn lift_accepted(
     connection: &mut Connection,
     lifts: &[RefusalLift],

@@ -1,4 +1,4 @@
-//! The way of a delivery: accepted, claimed, settled or given back.
+//! The statements of the outbox: accept, claim, settle and return deliveries.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::model::delivery::{Claimed, Event, NewDelivery, Outcome, State};
 use crate::model::late_refusal::LateRefusal;
 use crate::store::{Error, NextDue, RefusalLift, Settlement};
 
-// `WHERE true` tells SQLite that `ON` does not belong to a join. What is there already stays as it is; only what could not be
-// built gives way to what could, by somebody who knew more.
+// `WHERE true` lets SQLite parse `ON` as part of the upsert and not of a join. An existing delivery is kept. Only a
+// delivery that could not be built is replaced by one that could be built with more data.
 const ACCEPT: &str = concat!(
     "
 INSERT INTO deliveries
@@ -52,7 +52,7 @@ pub(super) async fn accept(
     ids(&new)
 }
 
-/// A statement may touch each row once.
+/// Removes duplicates, because a statement may change each row only once.
 fn each_once(deliveries: &[NewDelivery]) -> impl Iterator<Item = &NewDelivery> {
     let mut seen = HashSet::with_capacity(deliveries.len());
     deliveries
@@ -110,7 +110,7 @@ impl<'a> NewRow<'a> {
     }
 }
 
-// Leaps from plan to plan along the index, however many deliveries each has.
+// Jumps from subscription to subscription along the index, however many deliveries each has.
 pub(super) const NEXT_DUE: &str = "
 WITH RECURSIVE plans (plan) AS (
     SELECT min(plan) FROM deliveries WHERE state = 'pending'
@@ -123,7 +123,7 @@ FROM plans WHERE plan IS NOT NULL";
 
 pub(super) async fn next_due(readers: &Pool) -> Result<Vec<NextDue>, Error> {
     let rows = sqlx::query(NEXT_DUE).fetch_all(readers).await?;
-    // A plan whose last delivery was settled between the two looks has no time.
+    // If the last delivery of a subscription is settled between the two reads, the time is NULL.
     let mut due = Vec::with_capacity(rows.len());
     for row in &rows {
         if let Some(at) = row::optional_timestamp(row, "run_at")? {
@@ -136,8 +136,8 @@ pub(super) async fn next_due(readers: &Pool) -> Result<Vec<NextDue>, Error> {
     Ok(due)
 }
 
-// By time alone, as the index is: with the id as well, of a million that are due at one moment (as after a `retry` of all) each
-// claim would read and sort a million.
+// Ordered by time alone, like the index. With the id as well, each claim would read and sort all deliveries that are
+// due at one moment. There may be a million of them, as after a `retry` of all.
 pub(super) const CLAIM: &str = concat!(
     "
 UPDATE deliveries SET leased = 1, run_at = $1, attempts = attempts + 1
@@ -196,7 +196,7 @@ UPDATE deliveries
 SET state = 'abandoned', leased = 0, settled_at = $2, last_error = 'this version cannot read the stored delivery'
 WHERE id = $1";
 
-/// Takes a delivery that another version wrote out of the others' way.
+/// Abandons a delivery that another version wrote, so that the delivery does not block the others.
 async fn abandon_unreadable(writer: &Pool, id: &str, now: Timestamp) -> Result<(), sqlx::Error> {
     let statement = sqlx::query(ABANDON_UNREADABLE)
         .bind(id)
@@ -231,7 +231,7 @@ SELECT delivery, attempt, began_at, duration_ms, status, error FROM ",
     " WHERE true ON CONFLICT (delivery_id, attempt) DO NOTHING"
 );
 
-/// Within a transaction.
+/// Settles deliveries within a transaction.
 pub(super) async fn settle(
     connection: &mut Connection,
     settlements: &[Settlement],

@@ -17,7 +17,8 @@ use crate::model::pending::{
 use crate::store::write_set::{Acceptance, Closing, Ending, SettledQuestion};
 use crate::store::{Error, PendingEnd};
 
-// A closed flow stays as it is. The upsert locks the row, so recording an acceptance and closing the flow exclude each other.
+// A closed flow is not changed. The upsert locks the row, so recording an acceptance and closing the flow exclude each
+// other.
 const FLOWS: &str = concat!(
     "
 INSERT INTO flows (flow_id, flow, external_id, expires_at, newest_at, look_at, lookups)
@@ -99,14 +100,15 @@ impl<'a> SubmissionRow<'a> {
     }
 }
 
-/// Within a transaction. Acceptances that must hold fail if their flow is closed; the others change nothing then.
+/// Records acceptances within a transaction. If the flow is closed, an acceptance that must hold fails, and any other
+/// changes nothing.
 pub(super) async fn accept(
     connection: &mut Connection,
     acceptances: &[Acceptance],
 ) -> Result<(), Error> {
     for must_hold in [true, false] {
         let some = || acceptances.iter().filter(|one| one.must_hold == must_hold);
-        // A statement may touch each row once, and locks rows in one order.
+        // A statement may change each row only once, and must lock rows in one order.
         let mut flows: BTreeMap<Uuid, FlowRow<'_>> = BTreeMap::new();
         let mut submissions: BTreeMap<&PendingKey, SubmissionRow<'_>> = BTreeMap::new();
         for one in some() {
@@ -150,18 +152,18 @@ pub(super) async fn accept(
     Ok(())
 }
 
-// A `post` can come without any record of a `pre`.
+// A `post` can arrive without a recorded `pre`.
 const CLOSE: &str = "
 INSERT INTO flows (flow_id, flow, identity_id, expires_at, newest_at, look_at, lookups)
 VALUES ($1, $2, $3, $4, $5, NULL, 0)
 ON CONFLICT (flow_id) DO UPDATE SET identity_id = excluded.identity_id, look_at = NULL
 WHERE flows.identity_id IS NULL OR flows.identity_id = excluded.identity_id";
 const DELETE_OF_FLOW: &str = "DELETE FROM pending_sign_ups WHERE flow_id = $1";
-// No other account can come of the flow, so nothing is taken again.
+// The flow cannot create another account, so no reservation is taken again.
 const FORGET_RELEASED: &str = "
 UPDATE reservations SET details = NULL WHERE flow_id = $1 AND state = 'released' AND details IS NOT NULL";
 
-/// Within a transaction.
+/// Closes flows within a transaction.
 pub(super) async fn close(connection: &mut Connection, closings: &[Closing]) -> Result<(), Error> {
     for closing in closings {
         let flow_id = closing.flow_id.to_string();
@@ -187,12 +189,12 @@ pub(super) async fn close(connection: &mut Connection, closings: &[Closing]) -> 
 const ATTRIBUTED: &str = "
 UPDATE pending_sign_ups SET state = 'attributed', identity_id = $4, details = NULL
 WHERE flow_id = $1 AND submission = $2 AND accepted_at = $3 AND identity_id IS NULL";
-// The details stay until the flow is forgotten: `registration.failed` reads them, and a late `post` may need them.
+// The details are kept until the flow is deleted: `registration.failed` reads them, and a late `post` may need them.
 const CONCLUDE: &str = "
 UPDATE pending_sign_ups SET state = $4
 WHERE flow_id = $1 AND submission = $2 AND accepted_at = $3 AND state = 'open'";
 
-/// Within a transaction. Each must be as it was when it was read.
+/// Ends submissions within a transaction. Each must be as it was when it was read.
 pub(super) async fn end(connection: &mut Connection, endings: &[Ending]) -> Result<(), Error> {
     for ending in endings {
         let (statement, value) = match ending.end {
@@ -209,14 +211,14 @@ pub(super) async fn end(connection: &mut Connection, endings: &[Ending]) -> Resu
     Ok(())
 }
 
-// An attempt that is under way counts no more: its lease is gone.
+// A running attempt does not count any more, because its lease is removed.
 const SETTLE_QUESTIONS: &str = "
 UPDATE deliveries
 SET state = 'discarded', work = NULL, scene = NULL, leased = 0, settled_at = $3,
     last_error = 'the check has accepted the value that replaced this one'
 WHERE plan = $1 AND identity_id = $2 AND state IN ('pending', 'abandoned')";
 
-/// Within a transaction.
+/// Discards deferred checks within a transaction.
 pub(super) async fn settle_questions(
     connection: &mut Connection,
     settled: &[SettledQuestion],
@@ -262,7 +264,7 @@ pub(super) async fn open_flow(readers: &Pool, external_id: &str) -> Result<Optio
     Ok(row.map(|row| row::uuid(&row, "flow_id")).transpose()?)
 }
 
-// A submission that was found to be saved never is of two changes, so a few are enough.
+// A saved submission never belongs to two changes, so a few rows are enough.
 const FLOWS_OF_CHANGE: &str = "
 SELECT DISTINCT flow_id FROM pending_sign_ups
 WHERE changed_identity_id = $1 AND traits_hash = $2 AND identity_id IS NULL
@@ -364,7 +366,7 @@ pub(super) async fn lease(
     Ok(rows.iter().map(flow_record).collect::<Result<_, _>>()?)
 }
 
-// A newer submission has set a time of its own. A `post` that could not be read during the look-up wants another one.
+// A newer submission has set its own time. A `post` that could not be read during the look-up needs another look-up.
 const RESCHEDULE: &str = "
 UPDATE flows
 SET look_at = CASE
@@ -388,8 +390,9 @@ pub(super) async fn reschedule(
     Ok(())
 }
 
-// A change in settings keeps its time: its own `post` may be under way. A flow that is leased keeps its lease, so that it is
-// not looked up twice at a time, and is looked up again afterwards. One that comes soon enough by itself stays as it is.
+// A change in settings keeps its time, because its own `post` may be running. A leased flow keeps its lease, so that
+// only one look-up of it runs at a time, and is looked up again afterwards. A flow that is due soon enough is not
+// changed.
 const ALL_NOW: &str = "
 UPDATE flows
 SET urgent_at = CASE WHEN urgent_at + $3 > $1 THEN urgent_at + $3 ELSE $1 END,

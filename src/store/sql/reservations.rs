@@ -1,4 +1,4 @@
-//! What services keep for sign-ups.
+//! Reservations that services keep for sign-ups.
 
 use serde_json::json;
 use sqlx::Row as _;
@@ -85,7 +85,7 @@ pub(super) async fn release(
 
 const TAKE_AGAIN: &str = "UPDATE reservations SET details = NULL WHERE id = $1 AND state = 'released' AND details IS NOT NULL";
 
-/// Within a transaction. What was kept is in a delivery from now on.
+/// Moves reservations into deliveries within a transaction. The delivery keeps the request from now on.
 pub(super) async fn take_again(connection: &mut Connection, ids: &[Uuid]) -> Result<(), Error> {
     for id in ids {
         let done = sqlx::query(TAKE_AGAIN)
@@ -158,7 +158,7 @@ const USE: &str = "
 UPDATE reservations SET in_use_until = CASE WHEN in_use_until < $2 THEN $2 ELSE in_use_until END
 WHERE id = $1 AND state = 'taken'";
 
-/// Within a transaction.
+/// Marks reservations as used within a transaction.
 pub(super) async fn use_all(
     connection: &mut Connection,
     used: &[(Uuid, Timestamp)],
@@ -193,7 +193,8 @@ const TAKE_OVER: &str = "
 UPDATE reservations SET submission = $3, in_use_until = $4
 WHERE id = $1 AND submission = $2 AND in_use_until <= $5 AND state IN ('taking', 'taken')";
 
-/// Within a transaction. `former` is what is kept for the submission that had the reservation.
+/// Gives a reservation to another submission within a transaction. `former` is the released row of the submission that
+/// had the reservation.
 pub(super) async fn take_over(
     connection: &mut Connection,
     reservation: &Reservation,
@@ -216,7 +217,8 @@ pub(super) async fn take_over(
     Ok(is_taken_over)
 }
 
-// Of a closed flow everything that was not confirmed; else what no open submission can need any more.
+// Of a closed flow, all reservations that were not confirmed. Of other flows, those that no open submission can need
+// any more.
 const UNUSED: &str = "
 SELECT id, flow_id, check_name, asked, state, details, because, created_at, expires_at, submission, in_use_until
 FROM reservations

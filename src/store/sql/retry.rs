@@ -1,5 +1,5 @@
-//! What two transactions did to each other is tried again; SQLite has one writer, and never says so. And nobody waits for ever:
-//! a connection to a machine that is gone says nothing at all.
+//! Retries transactions that conflicted with another one, and limits the duration of statements. SQLite has one writer,
+//! and never reports such a conflict. A connection to a failed machine reports no error, so a time limit is necessary.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -9,20 +9,20 @@ use super::LONGEST;
 use crate::base::clock::{Clock, saturating_add};
 use crate::store::Error;
 
-/// How often in all.
+/// The maximum number of attempts.
 const TRIES: u32 = 5;
 
-/// "Serialization failure" and "deadlock detected": nothing was done, and the same may be asked once more.
+/// "Serialization failure" and "deadlock detected": nothing was changed, and the transaction may be repeated.
 const RETRYABLE_SQLSTATES: [&str; 2] = ["40001", "40P01"];
 
-/// Does it, and again if the database asks for that.
+/// Runs the statement with a time limit, and repeats it after a conflict.
 pub(super) async fn with_retry<'a, T>(
     ask: impl Fn() -> BoxFuture<'a, Result<T, Error>> + Send,
 ) -> Result<T, Error> {
     with_retry_untimed(move || in_time(ask()).boxed()).await
 }
 
-/// The same for what an operator asks for, which may concern everything and take its time.
+/// Runs an operator's statement without a time limit, because the statement may affect all rows.
 pub(super) async fn with_retry_untimed<'a, T>(
     ask: impl Fn() -> BoxFuture<'a, Result<T, Error>> + Send,
 ) -> Result<T, Error> {

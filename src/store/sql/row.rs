@@ -1,4 +1,4 @@
-//! How our values look in a column.
+//! Converts values from and to columns.
 
 use serde::Serialize;
 use sqlx::Row;
@@ -10,7 +10,7 @@ use crate::model::delivery::{Event, State};
 
 pub(super) use super::DbRow;
 
-/// What stands in a column is not what this version writes there. Never holds it.
+/// The column holds a value that this version does not write. The error never holds the value.
 #[derive(Debug, thiserror::Error)]
 #[error("the column `{0}` holds something that this version does not know")]
 struct Unknown(&'static str);
@@ -22,7 +22,7 @@ pub(super) fn unknown(column: &'static str) -> sqlx::Error {
     }
 }
 
-/// A moment in milliseconds.
+/// Converts a time to milliseconds.
 pub(super) fn moment(timestamp: Timestamp) -> i64 {
     timestamp.timestamp_millis()
 }
@@ -61,12 +61,12 @@ pub(super) fn state(row: &DbRow) -> Result<State, sqlx::Error> {
     State::named(row.try_get("state")?).ok_or_else(|| unknown("state"))
 }
 
-/// Something that is kept as JSON. It has texts for keys, so that it can always be written.
+/// Serializes a value as JSON. All map keys are texts, so serialization cannot fail.
 pub(super) fn text(something: &impl Serialize) -> String {
     serde_json::to_string(something).unwrap_or_default()
 }
 
-/// A value that is kept as JSON.
+/// Reads a value that is stored as JSON.
 pub(super) fn json<T: serde::de::DeserializeOwned>(
     row: &DbRow,
     column: &'static str,
@@ -74,7 +74,7 @@ pub(super) fn json<T: serde::de::DeserializeOwned>(
     serde_json::from_str(row.try_get(column)?).map_err(|_| unknown(column))
 }
 
-/// The same, if there is one.
+/// Reads an optional value that is stored as JSON.
 pub(super) fn optional_json<T: serde::de::DeserializeOwned>(
     row: &DbRow,
     column: &'static str,
@@ -88,12 +88,12 @@ pub(super) fn flow(row: &DbRow) -> Result<Flow, sqlx::Error> {
     Flow::named(row.try_get("flow")?).ok_or_else(|| unknown("flow"))
 }
 
-/// A small number that is never negative; PostgreSQL has none without a sign.
+/// Reads a small number that is never negative. PostgreSQL has no unsigned type.
 pub(super) fn count(row: &DbRow, column: &'static str) -> Result<u32, sqlx::Error> {
     u32::try_from(row.try_get::<i32, _>(column)?).map_err(|_| unknown(column))
 }
 
-/// How many there are.
+/// Reads a count.
 pub(super) fn number(row: &DbRow, column: &'static str) -> Result<u64, sqlx::Error> {
     u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| unknown(column))
 }

@@ -1,4 +1,4 @@
-//! Turns, facts, and what is deleted when its time has come.
+//! Locks, properties, retention and erasure.
 
 use std::collections::BTreeSet;
 
@@ -85,8 +85,8 @@ pub(super) async fn get_or_insert_property(
     Ok(row.try_get("value")?)
 }
 
-// Ids begin with the time, so what was settled long ago stands at the beginning. What is abandoned is kept until somebody looks at
-// it, unless it belongs to nobody with whom it could be forgotten.
+// Ids begin with the time, so old deliveries come first. An abandoned delivery is kept for the operator, unless it
+// belongs to no identity with which it could be erased.
 const OLD_DELIVERIES: &str = "
 SELECT id FROM deliveries
 WHERE id < $1 AND settled_at < $2
@@ -95,7 +95,7 @@ ORDER BY id LIMIT $3";
 const DELETE_ATTEMPTS: &str = concat!("DELETE FROM attempts WHERE delivery_id IN ", texts!("$1"));
 const DELETE_DELIVERIES: &str = concat!("DELETE FROM deliveries WHERE id IN ", texts!("$1"));
 
-/// Within a transaction.
+/// Deletes settled deliveries within a transaction.
 pub(super) async fn delete_settled(
     connection: &mut Connection,
     before: Timestamp,
@@ -126,7 +126,7 @@ pub(super) async fn delete_settled(
     Ok(done.rows_affected())
 }
 
-// Looks at the oldest alone, however many there are.
+// Reads only the oldest rows, however many there are.
 const DELETE_DECISIONS: &str = "
 DELETE FROM decisions WHERE id IN (
     SELECT id FROM (SELECT id, at FROM decisions ORDER BY id LIMIT $2) AS oldest WHERE at < $1
@@ -161,7 +161,7 @@ DELETE FROM reservations WHERE id IN (
     ORDER BY expires_at LIMIT $2
 )";
 
-// Whoever had them died.
+// The holders of these locks died.
 const DELETE_TURNS: &str = "
 DELETE FROM turns WHERE name IN (SELECT name FROM turns WHERE until < $1 LIMIT $2)";
 
@@ -170,7 +170,7 @@ DELETE FROM late_refusals WHERE identity_id IN (
     SELECT identity_id FROM late_refusals WHERE lifted_at < $1 ORDER BY lifted_at LIMIT $2
 ) AND lifted_at < $1";
 
-// Their `post` was lost.
+// The `post` of these calls was lost.
 const DELETE_PENDING_SETTINGS: &str = "
 DELETE FROM pending_settings WHERE identity_id IN (
     SELECT identity_id FROM pending_settings WHERE first_at < $1 ORDER BY first_at LIMIT $2
@@ -233,25 +233,25 @@ UPDATE deliveries
 SET work = NULL, scene = NULL, leased = 0, settled_at = coalesce(settled_at, $2), state = 'discarded',
     last_error = 'the identity was deleted'
 WHERE identity_id = $1 AND work IS NOT NULL";
-// What a receiver said of somebody.
+// The error text may hold what a service said about a person.
 pub(super) const FORGET_ATTEMPTS: &str = "
 DELETE FROM attempts WHERE delivery_id IN (SELECT id FROM deliveries WHERE identity_id = $1)";
-// What could not be built held no payload, but is pending on nobody any more. Nothing is pending by now, and what stays of the
-// others is that they were there.
+// A delivery that could not be built has no payload, but its identity does not exist any more. No delivery is pending
+// now. Of the others, only their existence is kept.
 pub(super) const FORGET_UNBUILT: &str = "
 UPDATE deliveries
 SET state = CASE state WHEN 'abandoned' THEN 'discarded' ELSE state END, settled_at = coalesce(settled_at, $2),
     last_error = 'the identity was deleted'
 WHERE identity_id = $1 AND (state = 'abandoned' OR last_error IS NOT NULL)";
 
-// The message may hold a value. The refusal itself stays in force: erasure lifts nothing.
+// The message may hold a value. The refusal stays in force: erasure does not lift it.
 const FORGET_LATE_REFUSALS: &str =
     "UPDATE late_refusals SET message = NULL WHERE identity_id = $1 AND message IS NOT NULL";
 const FORGET_IDENTITY_WRITES: &str = "DELETE FROM identity_writes WHERE identity_id = $1";
 const FORGET_SAVED_CHANGES: &str = "DELETE FROM saved_changes WHERE identity_id = $1";
 const FORGET_PENDING_SETTINGS: &str = "DELETE FROM pending_settings WHERE identity_id = $1";
 
-// What is kept of released reservations of the forms that this identity used.
+// The details of released reservations of the flows that this identity used.
 const FORGET_RESERVATIONS: &str = "
 UPDATE reservations SET details = NULL
 WHERE state = 'released' AND details IS NOT NULL AND flow_id IN (
@@ -259,10 +259,10 @@ WHERE state = 'released' AND details IS NOT NULL AND flow_id IN (
     UNION SELECT flow_id FROM pending_sign_ups WHERE identity_id = $1
     UNION SELECT flow_id FROM pending_sign_ups WHERE changed_identity_id = $1)";
 
-// The identity as it was to be saved, and how to find it.
+// The identity as it was to be saved, and the keys to look it up.
 const FORGET_CHANGES: &str = "UPDATE pending_sign_ups SET details = NULL WHERE changed_identity_id = $1 AND details IS NOT NULL";
 
-/// Within a transaction.
+/// Erases the data of an identity within a transaction.
 pub(super) async fn forget(
     connection: &mut Connection,
     identity_id: Uuid,

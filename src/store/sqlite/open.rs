@@ -1,4 +1,4 @@
-//! How the file is made and opened.
+//! Creates and opens the database file.
 
 use std::borrow::Cow;
 use std::io::ErrorKind;
@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqliteConnection, SqlitePool}
 
 use crate::store::{AppliedMigration, Error, schema};
 
-/// Number, name and statements of each change, oldest first. One that was released is never touched again.
+/// Number, name and statements of each migration, oldest first. A released migration never changes.
 const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
@@ -55,10 +55,9 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
 
 const READERS: u32 = 4;
 
-/// Makes an empty database that only this user may read; SQLite gives its two files beside it the same rights.
+/// Creates an empty database that only this user may read. SQLite gives the two files beside it the same permissions.
 ///
-/// It gets its name only when it is in WAL mode, because that step is the one that SQLite does not let two
-/// programs wait for each other with.
+/// The file gets its name only after it is in WAL mode. In that step SQLite does not let one program wait for another.
 pub(super) async fn create_if_missing(path: &Path, patience: Duration) -> Result<(), Error> {
     if path.exists() {
         return Ok(());
@@ -90,7 +89,7 @@ pub(super) async fn create_if_missing(path: &Path, patience: Duration) -> Result
     }
 }
 
-/// The one connection through which everything is written; the file has its shape when this returns.
+/// Opens the one connection for writes, and applies pending migrations before it returns.
 pub(super) async fn writer(
     path: &Path,
     patience: Duration,
@@ -98,9 +97,10 @@ pub(super) async fn writer(
     let options = options(path, patience)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        // What was personal is overwritten, not only unlinked.
+        // Deleted personal data is overwritten, not only unlinked.
         .pragma("secure_delete", "ON");
-    // Of the one connection. SQLite opens a file that is read-only at this moment for reading, and would never write through it.
+    // The flag belongs to the one connection. If a file is read-only at this moment, SQLite opens it for reading, and
+    // would never write through that connection.
     let read_only = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&read_only);
     let writer = pool(1, patience)
@@ -124,7 +124,7 @@ pub(super) async fn writer(
 async fn is_read_only(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     match connection.begin_with("BEGIN IMMEDIATE").await {
         Ok(transaction) => transaction.rollback().await.map(|()| false),
-        // SQLITE_READONLY, whose variants stand in the higher bytes. Whatever else there is, those who write are told.
+        // SQLITE_READONLY, whose variants are in the higher bytes. Any other error reaches the next write.
         Err(error) => Ok(error
             .as_database_error()
             .and_then(DatabaseError::code)
@@ -133,17 +133,17 @@ async fn is_read_only(connection: &mut SqliteConnection) -> Result<bool, sqlx::E
     }
 }
 
-/// Whether a connection may be used again. When the disk fails or is full, SQLite takes a transaction back by itself; rolling
-/// it back fails then, and the driver would take the connection to be within it for ever.
+/// Returns whether a connection may be used again. On a full or broken disk, SQLite rolls a transaction back by itself.
+/// The driver's rollback then fails, and the driver would treat the connection as inside a transaction forever.
 async fn is_outside_a_transaction(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     if connection.is_in_transaction() {
-        // The rollback may still be on its way.
+        // The rollback may still be running.
         connection.ping().await?;
     }
     Ok(!connection.is_in_transaction())
 }
 
-/// Connections that cannot write. They come after the writer, who has made the file what it is.
+/// Opens connections that cannot write. They open after the writer, which has migrated the file.
 pub(super) async fn readers(path: &Path, patience: Duration) -> Result<SqlitePool, Error> {
     let options = options(path, patience).pragma("query_only", "ON");
     Ok(pool(READERS, patience).connect_with(options).await?)
@@ -161,12 +161,12 @@ fn pool(connections: u32, patience: Duration) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(patience)
-        // A file does not hang up.
+        // A file does not close idle connections.
         .idle_timeout(None)
         .max_lifetime(None)
 }
 
-/// In one transaction, so that of two programs started together one waits for the other.
+/// Applies all migrations in one transaction, so that of two programs started together one waits for the other.
 async fn migrate(writer: &SqlitePool) -> Result<Vec<AppliedMigration>, Error> {
     let migrations = MIGRATIONS.map(|(number, name, statements)| {
         sqlx::migrate::Migration::new(
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn migrations_are_in_the_order_of_their_numbers() {
+    fn migrations_are_ordered_by_number() {
         let numbers = MIGRATIONS.map(|(number, _, _)| number);
         assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
     }

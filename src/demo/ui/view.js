@@ -1,4 +1,4 @@
-// One sign-up, step by step. Nothing is written as HTML, so nothing that somebody typed is taken for it.
+// Displays one sign-up, step by step. All texts are inserted as text nodes, so typed values are never parsed as HTML.
 
 function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -30,10 +30,10 @@ function headers(list) {
 
 // --- the steps -------------------------------------------------------------------------------------------------
 
-function hookCall(key, title, call, words) {
+function hookCall(key, title, call, text) {
   return [
-    head(title, call.answer ? time(call.answer.duration_ms) : tag("under way", "wait")),
-    el("p", {}, words),
+    head(title, call.answer ? time(call.answer.duration_ms) : tag("running", "wait")),
+    el("p", {}, text),
     el("p", { class: "line" }, `POST ${call.url}`),
     more(`${key}-headers`, "Headers", headers(call.headers)),
     more(`${key}-body`, "Body", el("pre", {}, call.body.trimEnd())),
@@ -42,50 +42,50 @@ function hookCall(key, title, call, words) {
 
 function exchange(key, one) {
   const state = {
-    under_way: () => [tag("no answer yet", "wait")],
-    cut_off: () => [tag("no answer", "no"), time(one.duration_ms)],
+    under_way: () => [tag("no response yet", "wait")],
+    cut_off: () => [tag("no response", "no"), time(one.duration_ms)],
     answered: () => [tag(`${one.status}`, one.status < 400 ? "yes" : "no"), time(one.duration_ms)],
   }[one.state]();
   const host = one.headers.find(([name]) => name === "host")?.[1] ?? "";
   return el("div", { class: "try" },
     el("div", { class: "head" },
       el("p", { class: "line" }, `${one.method} http://${host}${one.path}`), el("span", { class: "tags" }, state)),
-    el("div", { class: "pair" }, el("span", { class: "hint" }, "sent"), el("pre", {}, pretty(one.body))),
+    el("div", { class: "pair" }, el("span", { class: "hint" }, "request"), el("pre", {}, pretty(one.body))),
     one.state === "answered"
-      ? el("div", { class: "pair" }, el("span", { class: "hint" }, "answered"), el("pre", {}, pretty(one.answer)))
-      : one.state === "cut_off" && el("p", {}, "Vestibule waited no longer, or the service went down: the connection ended without an answer."),
+      ? el("div", { class: "pair" }, el("span", { class: "hint" }, "response"), el("pre", {}, pretty(one.answer)))
+      : one.state === "cut_off" && el("p", {}, "Vestibule stopped waiting, or the service went down. The connection ended without a response."),
     more(`${key}-headers`, "Headers", headers(one.headers)));
 }
 
 function questions(sign_up, behaviour) {
   const answered = sign_up.pre?.answer;
-  const title = "Vestibule asks the VAT register";
+  const title = "Vestibule calls the VAT register";
   if (sign_up.questions.length === 0) {
-    if (!answered) return [head(title, tag("nothing arrived yet", "wait"))];
+    if (!answered) return [head(title, tag("no request yet", "wait"))];
     const why = behaviour("register") === "down"
-      ? "Nothing reached the VAT register: it is down, connections to it are refused."
+      ? "The VAT register is down and refuses connections."
       : sign_up.flow === "settings"
-        ? "No question was put to it: none was needed, or what was typed is nothing that one can ask about."
-        : "No question was put to it: what was typed is nothing that one can ask about.";
-    return [head(title, tag("nobody was asked")), el("p", {}, why)];
+        ? "No request was necessary: the value is unchanged, or it is not a VAT number."
+        : "No request was necessary: the value is not a VAT number.";
+    return [head(title, tag("no request")), el("p", {}, why)];
   }
   return [head(title), sign_up.questions.map((one, number) => exchange(`question-${number}`, one)),
-    el("p", { class: "hint" }, "The invite code needs no question: the codes stand in the settings.")];
+    el("p", { class: "hint" }, "The invite code needs no request, because the settings list the codes.")];
 }
 
 const verdicts = {
-  204: ["yes, unchanged", "yes", "Status 204 without a body: Kratos saves the account as it is."],
-  200: ["yes, with changes", "yes", "Kratos takes these fields over, each as a whole, and saves the account."],
+  204: ["accepted, unchanged", "yes", "Status 204 without a body: Kratos saves the account without changes."],
+  200: ["accepted, with changes", "yes", "Kratos replaces these fields, each as a whole, and saves the account."],
 };
 
 function verdict(answer) {
-  const [words, kind, meaning] = verdicts[answer.status]
+  const [result, kind, meaning] = verdicts[answer.status]
     ?? (answer.status >= 400 && answer.status < 500
-      ? ["no", "no", "Kratos saves nothing and puts each message where its instance_ptr points."]
-      : ["no usable answer", "no", "Kratos would show its page for errors."]);
+      ? ["refused", "no", "Kratos saves nothing, and places each message where its instance_ptr points."]
+      : ["no usable response", "no", "Kratos would show its error page."]);
   const placed = answer.body?.messages ?? [];
   const body = el("pre", {}, pretty(answer.body));
-  return [head("Vestibule answers", tag(`${answer.status ?? "nothing"} · ${words}`, kind)),
+  return [head("Vestibule responds", tag(`${answer.status ?? "no response"} · ${result}`, kind)),
     el("p", {}, meaning),
     placed.length > 0 && el("dl", {}, placed.map((place) => [
       el("dt", { class: "line" }, place.instance_ptr),
@@ -116,7 +116,7 @@ function kratosForm(form) {
       seen.map(input),
       buttons.length > 0 && el("p", { class: "press" }, buttons.map((node) => el("span", {}, label(node))))),
     hidden.length > 0 && el("div", { class: "shown unseen", role: "group", "aria-label": "Hidden fields" },
-      el("p", { class: "hint" }, "Hidden by now; the person sees them after going back:"),
+      el("p", { class: "hint" }, "Hidden in this step. The visitor sees these fields after a step back:"),
       hidden.map((node) => el("div", { class: "field" },
         el("span", { class: "name" }, `${node.attributes.name} = ${JSON.stringify(node.attributes.value ?? "")}`),
         beside(undefined, node.messages)))),
@@ -125,15 +125,15 @@ function kratosForm(form) {
 
 const refusals = {
   refused: ["Kratos shows the form again", "Nothing is saved, and no other call is made."],
-  taken: ["Kratos has this address already", "Vestibule said yes, but Kratos looks for the address after that. Nothing is saved, and no other call is made."],
-  failed: ["Kratos shows its page for errors", "Nothing is saved."],
+  taken: ["Kratos has an account with this address", "Vestibule accepted the sign-up, but Kratos checks the address after that. Nothing is saved, and no other call is made."],
+  failed: ["Kratos shows its error page", "Nothing is saved."],
 };
 
 function outcome(sign_up) {
   if (sign_up.end !== "saved") {
-    const [title, words] = refusals[sign_up.end];
-    return [head(title, tag("not saved", "no")), el("p", {}, words), 
-      sign_up.form === null && el("p", {}, "Kratos asks them to log in, to link the two accounts."),
+    const [title, text] = refusals[sign_up.end];
+    return [head(title, tag("not saved", "no")), el("p", {}, text),
+      sign_up.form === null && el("p", {}, "Kratos asks the visitor to log in, to link the two accounts."),
       sign_up.form && sign_up.end !== "failed" && [kratosForm(sign_up.form),
         more("form", "The form as JSON", el("pre", {}, pretty(sign_up.form)))]];
   }
@@ -151,58 +151,58 @@ function outcome(sign_up) {
   }
   return [head(sign_up.flow === "settings" ? "Kratos saves the profile" : "Kratos saves the account", tag("saved", "yes")),
     el("p", { class: "line" }, `id ${account.id}`), marked,
-    Object.keys(added).length > 0 && el("p", { class: "hint" }, "Marked: what Vestibule set."),
+    Object.keys(added).length > 0 && el("p", { class: "hint" }, "Vestibule set the marked values."),
     more("account", "The whole identity", el("pre", {}, pretty(account)))];
 }
 
 function delivery(one) {
   const kinds = { delivered: "yes", pending: "wait", abandoned: "no" };
-  const tries = `${one.attempts} ${one.attempts === 1 ? "try" : "tries"}`;
+  const tries = `${one.attempts} ${one.attempts === 1 ? "attempt" : "attempts"}`;
   const next = one.state === "pending" && one.attempts > 0 && one.last_error;
   return [
     head(`Vestibule delivers to the CRM: ${one.plan}`, tag(one.state, kinds[one.state]), tag(tries)),
-    next && el("p", {}, `The last try: ${one.last_error}. The next one is at ${clock(one.next_attempt_at)}; it goes on for eight days.`),
-    one.attempts > 0 && one.tries.length === 0 && el("p", {}, "Nothing reached the CRM so far."),
+    next && el("p", {}, `The last attempt failed: ${one.last_error}. The next attempt is at ${clock(one.next_attempt_at)}. Vestibule retries for eight days.`),
+    one.attempts > 0 && one.tries.length === 0 && el("p", {}, "No attempt has reached the CRM so far."),
     one.tries.map((exchanged, number) => exchange(`${one.id}-${number}`, exchanged)),
-    el("p", { class: "hint" }, `Delivery ${one.id}: the Idempotency-Key of every try.`),
+    el("p", { class: "hint" }, `Delivery ${one.id}. Its id is the Idempotency-Key of every attempt.`),
   ];
 }
 
-// --- all of it -------------------------------------------------------------------------------------------------
+// --- the sign-up -------------------------------------------------------------------------------------------------
 
 function steps(sign_up, behaviour) {
   const list = [];
   const { pre, post } = sign_up;
   const what = sign_up.flow === "settings" ? "profile" : "account";
   if (pre) {
-    list.push(["pre", hookCall("pre", `Kratos asks: may I save this ${what}?`, { ...pre, answer: pre.answer && { duration_ms: pre.answer.duration_ms } },
-      "The form was sent off. Before Kratos saves anything, it calls Vestibule.")]);
+    list.push(["pre", hookCall("pre", `Kratos calls pre, before it saves the ${what}`, { ...pre, answer: pre.answer && { duration_ms: pre.answer.duration_ms } },
+      "The visitor has submitted the form. A pre hook can refuse the form.")]);
     list.push(["questions", questions(sign_up, behaviour)]);
   }
   if (pre?.answer) list.push(["verdict", verdict(pre.answer)]);
   if (sign_up.end) list.push(["outcome", outcome(sign_up)]);
   if (post) {
-    const parts = hookCall("post", "Kratos tells: this was saved", post, "Nothing can be refused any more.");
+    const parts = hookCall("post", `Kratos calls post: the ${what} is saved`, post, "A post hook cannot refuse.");
     const status = post.answer?.status;
-    if (post.answer) parts.push(el("p", {}, tag(`${status ?? "nothing"}`, status === 204 ? "yes" : "no"),
-      status === 204 ? " Stored; Kratos goes on, whatever becomes of the deliveries." : " Not stored; Kratos calls again."));
+    if (post.answer) parts.push(el("p", {}, tag(`${status ?? "no response"}`, status === 204 ? "yes" : "no"),
+      status === 204 ? " Stored. Kratos continues, without waiting for the deliveries." : " Not stored. Kratos calls again."));
     list.push(["post", parts]);
   }
   for (const one of sign_up.deliveries) list.push([one.id, delivery(one)]);
   return list;
 }
 
-export function sum(kind, words) {
+export function sum(kind, text) {
   const line = document.getElementById("sum");
   line.className = kind;
-  if (line.textContent !== words) line.textContent = words;
+  if (line.textContent !== text) line.textContent = text;
 }
 
-function tell(sign_up) {
-  if (!sign_up.end) return sum("wait", "Vestibule is asked …");
+function summarize(sign_up) {
+  if (!sign_up.end) return sum("wait", "Vestibule checks the sign-up …");
   if (sign_up.end !== "saved") return sum("no", `Not saved. ${refusals[sign_up.end][0]}.`);
   const waiting = sign_up.deliveries.filter((one) => one.state === "pending").length;
-  if (!sign_up.over || waiting > 0) return sum("wait", "Saved. The delivery is on its way …");
+  if (!sign_up.over || waiting > 0) return sum("wait", "Saved. The delivery is pending …");
   const arrived = sign_up.deliveries.filter((one) => one.state === "delivered").length;
   return sum("yes", `Saved, and ${arrived === 1 ? "one delivery has" : `${arrived} deliveries have`} arrived.`);
 }
@@ -217,7 +217,7 @@ export function show(sign_up, behaviour) {
     drawn.clear();
     way.replaceChildren();
   }
-  tell(sign_up);
+  summarize(sign_up);
   steps(sign_up, behaviour).forEach(([key, parts], number) => {
     const step = el("div", { class: "step" }, parts);
     const known = drawn.get(key);
@@ -227,7 +227,7 @@ export function show(sign_up, behaviour) {
       way.append(item);
     } else if (known.html !== step.innerHTML) {
       known.html = step.innerHTML;
-      // What was opened stays open, and who stood on it stays there.
+      // Open details stay open, and the focus stays where it is.
       const old = known.item.firstElementChild;
       const focused = old.contains(document.activeElement) && document.activeElement.closest("[data-key]")?.dataset.key;
       const open = [...old.querySelectorAll("details[open]")].map((one) => one.dataset.key);
