@@ -1,13 +1,27 @@
-//! Vestibule stands between Ory Kratos and the systems around it. Before an identity exists it checks
-//! sign-up fields with external services; once the identity exists it delivers it to external services
-//! and keeps trying until it arrives.
+//! Vestibule is a web-hook service for Ory Kratos. It checks sign-up fields against external services before Kratos
+//! creates the identity. Afterwards Vestibule notifies external services, and retries until each delivery succeeds or
+//! is given up.
 //!
-//! Imports follow this line from left to right and never back, so a part may be read knowing only what
-//! stands to its right:
+//! The crate has thirteen folders in nine layers. Imports go down, never up, and folders on one line do not import
+//! each other:
 //!
-//! `main → cli → app → config → server, courier, sweeper, reconcile → worker, resolution, retention → check, identities →
-//! service, store → decision, pending, reservation, late_refusal, identity_write → delivery → verdict, request, message →
-//! expression → kratos → telemetry, secret, clock`
+//! `cli → demo → app → {config, http, jobs} → checks → {outbound, store} → model → {expression, kratos} → base`
+//!
+//! So you can read a folder if you know only the folders below it.
+//!
+//! - `cli`: one file per command.
+//! - `demo`: `vestibule demo`, with example services and a page.
+//! - `app`: builds all parts, starts and stops them.
+//! - `config`: reads the settings file into settings.
+//! - `http`: the hooks that Kratos calls, and the admin API.
+//! - `jobs`: dispatcher, sweeper, reconciliation and retention.
+//! - `checks`: evaluates a sign-up, and decides what follows from it.
+//! - `outbound`: clients of the services and of Kratos's admin API.
+//! - `store`: SQLite and PostgreSQL.
+//! - `model`: what Vestibule sends, decides, reserves and delivers.
+//! - `expression`: CEL and templates.
+//! - `kratos`: what Kratos sends and accepts.
+//! - `base`: clock, secrets, telemetry and diagnostics.
 
 pub mod app;
 pub mod base;

@@ -229,7 +229,7 @@ impl Components {
             self.clock.clone(),
             Arc::clone(&self.metrics),
         );
-        let wants = |event| self.follow_ups.tells_of(event);
+        let wants = |event| self.follow_ups.wants(event);
         let hook_state = HookState {
             keys: settings.hooks.keys.clone(),
             deadline: settings.hooks.deadline,

@@ -1,4 +1,4 @@
-//! Finding the identity that came of a submission, without a `post`.
+//! Finds the identity that resulted from a submission, without a `post`.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::store::guard::GuardProof;
 /// Looks identities up by what is known of a submission.
 #[derive(Clone)]
 pub struct Lookup {
-    /// Kratos's admin API.
+    /// The client of Kratos's admin API.
     pub identities: KratosAdmin,
-    /// Whether our `external_id` can be relied on.
+    /// Whether Vestibule's `external_id` is reliable.
     pub proof: Arc<GuardProof>,
 }
 
 impl Lookup {
-    /// The identity that came of the submission, as hooks get it. With the one-identity guard it came of the submission or
-    /// of another one of its flow.
+    /// Finds the identity that resulted from the submission, as hooks get it. With the one-identity guard, the
+    /// identity resulted from the submission or from another one of its flow.
     pub async fn find(&self, sign_up: &PendingSignUp) -> Result<Option<(Uuid, Value)>, Error> {
         let keys = &sign_up.details.lookup_keys;
         let mut found = Vec::new();
@@ -40,8 +40,8 @@ impl Lookup {
                 found.extend(self.identities.with_identifier(identifier).await?);
             }
         }
-        let ours = found.iter().find(|identity| sign_up.is_about(identity));
-        Ok(ours.and_then(|identity| {
+        let matching = found.iter().find(|identity| sign_up.is_about(identity));
+        Ok(matching.and_then(|identity| {
             let id = Uuid::parse_str(identity["id"].as_str()?).ok()?;
             Some((id, hook_view(identity)))
         }))
@@ -52,7 +52,7 @@ impl Lookup {
         sign_up.can_be_found(self.is_proven(sign_up).await)
     }
 
-    /// While the database does not answer, the guard is not relied on.
+    /// Whether the guard is proven. If the database does not answer, it is not.
     async fn is_proven(&self, sign_up: &PendingSignUp) -> bool {
         self.proof.is_proven(&sign_up.method).await.unwrap_or(false)
     }

@@ -1,11 +1,12 @@
-//! Hook calls that show that an identity may have changed.
+//! Passes on hook calls that show that an identity may have changed.
 
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 
-/// How many hook calls may wait to be noted. More are dropped: the planned verifications come all the same.
+/// The number of hook calls that may wait to be recorded. Vestibule drops more, because the planned verifications
+/// follow anyway.
 const WAITING: usize = 4096;
 
 /// A hook call that shows that an identity may have changed.
@@ -13,25 +14,25 @@ const WAITING: usize = 4096;
 pub struct Activity {
     /// The identity.
     pub identity_id: Uuid,
-    /// When to verify what was written to it.
+    /// When to verify what was written into the identity.
     pub verify_at: Timestamp,
-    /// Whether a late refusal of it is in force, which is verified in any case.
+    /// Whether a late refusal of the identity is in force. Such an identity is verified in any case.
     pub is_refused: bool,
 }
 
-/// Where hooks note activity, without waiting.
+/// The log in which hooks record activity without waiting.
 #[derive(Clone, Debug)]
 pub struct ActivityLog(mpsc::Sender<Activity>);
 
 impl ActivityLog {
-    /// Both ends.
+    /// Creates both ends.
     #[must_use]
     pub fn channel() -> (Self, mpsc::Receiver<Activity>) {
         let (sender, activities) = mpsc::channel(WAITING);
         (Self(sender), activities)
     }
 
-    /// Notes it.
+    /// Records the activity.
     pub fn note(&self, activity: Activity) {
         // If too many are waiting, the planned verifications are enough.
         let _ = self.0.try_send(activity);

@@ -1,4 +1,4 @@
-//! What a deferred check does once the account exists.
+//! Decides what a deferred check does once the account exists.
 
 use std::time::Duration;
 
@@ -19,34 +19,34 @@ use crate::model::message::MessageTemplate;
 use crate::model::pending::Deferred;
 use crate::store::{self, RefusalLift, Store};
 
-/// The first question after the one that had no answer.
+/// The time until the first question after the one without an answer.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// How long it is asked.
+/// How long Vestibule asks the question.
 const KEEP_TRYING_FOR: Duration = Duration::from_hours(24 * 8);
 
-/// Where `metadata_admin` tells of deferred checks.
-fn place(what: &str, check: &str) -> Vec<String> {
+/// The path in `metadata_admin` for this kind of mark of this check.
+fn mark_path(what: &str, check: &str) -> Vec<String> {
     ["metadata_admin", "vestibule", what, check]
         .map(ToOwned::to_owned)
         .to_vec()
 }
 
-/// Where it is noted that this check is deferred.
+/// The path of the mark that this check is deferred.
 #[must_use]
 pub fn deferred_marker(check: &str) -> Vec<String> {
-    place("deferred", check)
+    mark_path("deferred", check)
 }
 
-fn written(moment: Timestamp) -> Value {
+fn formatted(moment: Timestamp) -> Value {
     moment.to_rfc3339_opts(SecondsFormat::Secs, true).into()
 }
 
-/// The question, to be put until there is an answer, and the note of it in the identity. `yes` tells the yes that it
-/// belongs to from others; `scene` has the identity as it was saved.
+/// The deliveries of a deferred check: the question, which is asked until it is answered, and the mark in the
+/// identity. `trigger_id` distinguishes the submission from others. `scene` has the identity as it was saved.
 #[must_use]
 pub fn recheck(
     deferred: &Deferred,
-    yes: &str,
+    trigger_id: &str,
     (identity_id, event): (Uuid, Event),
     scene: &EvaluationContext,
     now: Timestamp,
@@ -55,10 +55,10 @@ pub fn recheck(
         value: deferred.value.clone(),
         ..scene.clone()
     };
-    let key = format!("{yes}:{}", deferred.check);
+    let key = format!("{trigger_id}:{}", deferred.check);
     let put = FieldWrite {
         path: deferred_marker(&deferred.check),
-        value: Some(json!({"since": written(now)})),
+        value: Some(json!({"since": formatted(now)})),
     };
     vec![
         NewDelivery {
@@ -77,7 +77,7 @@ pub fn recheck(
     ]
 }
 
-/// What is written into an identity.
+/// The delivery that writes fields into an identity.
 #[must_use]
 pub fn identity_write(
     name: &str,
@@ -101,7 +101,8 @@ pub fn identity_write(
     }
 }
 
-/// What is written when it accepts at last: the note goes, and what the check sets comes.
+/// The fields to write if the check accepts in the end. The mark is removed, and the check's `set` values are
+/// written.
 #[must_use]
 pub fn accepted(
     check: &Check,
@@ -120,14 +121,15 @@ pub fn accepted(
             }),
             Err(error) => {
                 let path = set.path.join(".");
-                tracing::warn!(check = check.name, path, %error, "A value of `set` was left out");
+                tracing::warn!(check = check.name, path, %error, "Skipped a value of `set`");
             }
         }
     }
     puts
 }
 
-/// What is written when it refuses at last. `refusal` is the entry of `refuse`; `None` if the question expired.
+/// The fields to write if the check refuses in the end. `refusal` is the entry of `refuse`; `None` if the question
+/// expired.
 #[must_use]
 pub fn refused(
     check: &Check,
@@ -135,7 +137,7 @@ pub fn refused(
     on_late_refusal: OnLateRefusal,
     now: Timestamp,
 ) -> Vec<FieldWrite> {
-    // What is reserved is not deferred.
+    // A check that reserves is not deferred.
     let is_deferred = check.reserve.is_none();
     let mut puts: Vec<FieldWrite> = is_deferred
         .then(|| clear_marker(check))
@@ -144,7 +146,7 @@ pub fn refused(
     if on_late_refusal == OnLateRefusal::Notify {
         return puts;
     }
-    let mut mark = json!({"at": written(now)});
+    let mut mark = json!({"at": formatted(now)});
     if let Some(wording) = wording(check, refusal) {
         mark["message_id"] = wording.id.into();
     }
@@ -165,13 +167,14 @@ fn wording(check: &Check, refusal: Option<usize>) -> Option<&MessageTemplate> {
     check.refuse.get(refusal?)?.message.as_deref()
 }
 
-/// Where it is noted that this check has refused late.
+/// The path of the mark that this check has refused late.
 #[must_use]
 pub fn refusal_mark(check: &str) -> Vec<String> {
-    place("refused", check)
+    mark_path("refused", check)
 }
 
-/// The refusal as it is stored. One that deactivates has its message in every language, so that hooks can refuse the person.
+/// The refusal in its stored form. A refusal that deactivates has its message in every language, so that hooks can
+/// refuse the visitor.
 #[must_use]
 pub fn stored(
     check: &Check,
@@ -180,7 +183,7 @@ pub fn stored(
     identity_id: Uuid,
     names: &Variables<'_>,
 ) -> LateRefusal {
-    // Hooks show it only to a person who is kept out.
+    // Hooks show the message only to a visitor who is kept out.
     let wording = wording(check, refusal).filter(|_| effect == OnLateRefusal::Deactivate);
     let message = wording.and_then(|wording| {
         let texts = wording.texts.iter();
@@ -193,7 +196,7 @@ pub fn stored(
                 texts,
             }),
             Err(error) => {
-                tracing::warn!(check = check.name, message.id = wording.id, %error, "The text of a message could not be filled in; the built-in `account_refused` is used instead");
+                tracing::warn!(check = check.name, message.id = wording.id, %error, "Could not render a message; Vestibule uses the built-in `account_refused` instead");
                 None
             }
         }
@@ -225,8 +228,8 @@ pub fn enforcement(
     }
 }
 
-/// The check has accepted what is saved now, so its late refusal is lifted, unless that one deactivates. The write removes the
-/// mark.
+/// The lift of a late refusal whose check has accepted what is saved now. A refusal that deactivates is not lifted.
+/// The write removes the mark.
 #[must_use]
 pub fn acceptance_lifts(
     check: &str,
@@ -265,8 +268,8 @@ pub struct Lifted {
     pub activates: bool,
 }
 
-/// Lifts the late refusal of this check, or of all checks. A delivery removes the marks and, unless another refusal that
-/// deactivates stays in force, activates the account.
+/// Lifts the late refusal of this check, or of all checks. A delivery removes the marks. The delivery also
+/// activates the account, unless another refusal that deactivates stays in force.
 pub async fn lift(
     store: &dyn Store,
     identity_id: Uuid,
@@ -314,7 +317,7 @@ pub async fn lift(
     })
 }
 
-/// The note that the check is deferred goes.
+/// The write that removes the mark of a deferred check.
 #[must_use]
 pub fn clear_marker(check: &Check) -> FieldWrite {
     FieldWrite {

@@ -1,5 +1,5 @@
-//! Running the checks of one sign-up: what can begin begins, what must wait waits, and at the deadline
-//! whatever is still open has had its time.
+//! Runs the checks of one sign-up. A check starts when the checks that it waits for are finished. At the deadline
+//! every open check is unavailable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ use crate::outbound::services::client::{Answer, CallError, Services};
 pub struct Checks {
     all: Vec<CompiledCheck>,
     quick: bool,
-    taker: Reserver,
+    reserver: Reserver,
     services: Arc<Services>,
     lists: Arc<Lists>,
     builtin: BuiltinMessages,
@@ -46,36 +46,36 @@ pub struct Checks {
     metrics: Arc<Metrics>,
 }
 
-/// A check and the places of those it waits for.
+/// A check, and the indexes of the checks that it waits for.
 #[derive(Debug)]
 struct CompiledCheck {
     check: Check,
     /// The check's name, for records.
     name: Arc<str>,
-    /// How often it came to each of [`OUTCOMES`], whether it decides or observes.
+    /// One counter for each of [`OUTCOMES`], for enforced and observed checks.
     counters: [Counter; OUTCOMES.len()],
     after: Vec<usize>,
     waits_for: Vec<usize>,
-    /// The checks whose response it reads.
+    /// The checks whose response this check reads.
     reads_checks: Vec<usize>,
-    /// What it reads, also through other checks.
+    /// What the check reads, also through other checks.
     reads: Reads,
 }
 
-/// One call to be judged.
+/// One call whose checks are evaluated.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckInput<'a> {
-    /// Which hook it came through.
+    /// The hook that Kratos called.
     pub hook: &'a Hook,
-    /// What it carries; has an identity.
+    /// The payload of the call; it has an identity.
     pub payload: &'a Payload,
-    /// By when there must be a verdict.
+    /// The deadline for the verdict.
     pub until: Timestamp,
-    /// The trace it belongs to.
+    /// The trace of the call.
     pub trace: Trace,
-    /// Which submission of its flow it is.
+    /// The submission of the flow.
     pub submission: &'a str,
-    /// Whether at most one identity can come of the flow.
+    /// Whether at most one identity can be created from the flow.
     pub is_guarded: bool,
     /// In settings, the checks that are deferred for this identity.
     pub deferrals: &'a OpenDeferrals,
@@ -86,9 +86,9 @@ pub struct CheckInput<'a> {
 /// The checks whose question about an identity is still open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenDeferrals {
-    /// Their names.
+    /// The names of the checks.
     pub checks: BTreeSet<String>,
-    /// Whether it could not be found out; then every check that can be deferred counts.
+    /// Whether the store could not be read. In that case every check that can be deferred counts.
     pub is_unknown: bool,
 }
 
@@ -98,16 +98,17 @@ impl OpenDeferrals {
     }
 }
 
-/// A verdict, and how it came about.
+/// A verdict, and how the checks arrived at it.
 #[derive(Debug)]
 pub struct Judgement {
-    /// What Kratos is told.
+    /// The verdict that Kratos gets.
     pub verdict: Verdict,
-    /// One for each check of the flow, in order of the settings.
+    /// One record for each check of the flow, in order of the settings.
     pub records: Vec<CheckRecord>,
-    /// The checks that passed without an answer, to be asked again. The verdict holds only once they are written down.
+    /// The checks that passed without an answer, and are asked again. The verdict is valid only once they are
+    /// stored.
     pub postponed: Vec<DeferredCheck>,
-    /// The reservations that accepted checks rely on.
+    /// The reservations of the checks that accepted.
     pub reservations: Vec<Uuid>,
     /// The deferred checks that have accepted the values that the identity gets now.
     pub no_longer_deferred: Vec<String>,
@@ -118,13 +119,13 @@ pub struct Judgement {
 /// A check that passed without an answer.
 #[derive(Clone, Debug)]
 pub struct DeferredCheck {
-    /// What is asked again.
+    /// The question that is asked again.
     pub deferred: Deferred,
-    /// What the person is told if that cannot be promised.
+    /// The finding for the visitor if the question cannot be stored.
     pub otherwise: Finding,
 }
 
-/// What a check can come to, as [`Outcome::as_str`] says it.
+/// All outcomes of a check, as named by [`Outcome::as_str`].
 const OUTCOMES: [&str; 5] = [
     "accepted",
     "refused",
@@ -133,7 +134,7 @@ const OUTCOMES: [&str; 5] = [
     "skipped",
 ];
 
-/// What a check came to.
+/// The outcome of a check.
 #[derive(Debug)]
 enum Outcome {
     Accepted,
@@ -141,7 +142,7 @@ enum Outcome {
     Unavailable {
         kind: Kind,
         policy: Policy,
-        words: Message,
+        message: Message,
     },
     NotApplicable,
     Skipped,
@@ -153,18 +154,18 @@ struct Finished {
     duration_ms: u64,
 }
 
-/// How a check begins.
+/// How a check starts.
 enum Start {
     Finished(Outcome),
     Asks(Request),
     Takes(Box<(Request, EvaluationContext)>),
 }
 
-/// What has come of something that takes time.
+/// The result of an operation that takes time.
 enum Completion {
     Answered(usize, Result<Answer, CallError>),
     Reserved(usize, ReserveResult),
-    /// What came of taking is written down, or could not be.
+    /// The result of `take` was stored, or could not be stored.
     Kept {
         index: usize,
         outcome: Outcome,
@@ -172,11 +173,11 @@ enum Completion {
     },
 }
 
-/// Of the time to take something, this much is left to write down what came of it.
-const TO_WRITE_IT_DOWN: Duration = Duration::from_millis(200);
+/// The time before the deadline that is kept free to store the result of `take`.
+const STORE_MARGIN: Duration = Duration::from_millis(200);
 
 impl Checks {
-    /// Makes ready to judge. The checks wait for each other in no circle; the settings saw to that.
+    /// Compiles the checks. No circle of checks waits for each other; the settings ensure that.
     #[must_use]
     pub fn new(
         checks: Vec<Check>,
@@ -187,22 +188,22 @@ impl Checks {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let taker = Reserver {
+        let reserver = Reserver {
             deps,
             services: Arc::clone(&services),
             lists: Arc::clone(&lists),
             clock: clock.clone(),
         };
         let quick = checks.iter().all(Check::is_quick);
-        let places: BTreeMap<String, usize> = checks
+        let indexes: BTreeMap<String, usize> = checks
             .iter()
             .enumerate()
             .map(|(index, check)| (check.name.clone(), index))
             .collect();
-        let found = |names: &[String]| {
+        let indexes_of = |names: &[String]| {
             names
                 .iter()
-                .filter_map(|name| places.get(name).copied())
+                .filter_map(|name| indexes.get(name).copied())
                 .collect()
         };
         let reads = Reads::of_all(&checks);
@@ -212,9 +213,9 @@ impl Checks {
             .map(|(check, reads)| CompiledCheck {
                 name: check.name.as_str().into(),
                 counters: counters(&check, &metrics),
-                after: found(&check.after),
-                waits_for: found(&check.waits_for()),
-                reads_checks: found(&check.checks_read()),
+                after: indexes_of(&check.after),
+                waits_for: indexes_of(&check.waits_for()),
+                reads_checks: indexes_of(&check.checks_read()),
                 reads,
                 check,
             })
@@ -222,7 +223,7 @@ impl Checks {
         Self {
             all,
             quick,
-            taker,
+            reserver,
             services,
             lists,
             builtin: messages.builtin,
@@ -232,61 +233,64 @@ impl Checks {
         }
     }
 
-    /// Whether every one of them takes some microseconds, whatever the person sent.
+    /// Whether all checks take some microseconds, whatever the visitor sent.
     #[must_use]
     pub fn are_quick(&self) -> bool {
         self.quick
     }
 
-    /// Runs the checks of the call's flow side by side and sums them up.
+    /// Runs the checks of the call's flow in parallel, and sums them up.
     pub async fn judge(&self, call: CheckInput<'_>) -> Judgement {
         let identity = call.payload.identity.as_ref().unwrap_or(&Value::Null);
-        let mut round = Evaluation {
+        let mut evaluation = Evaluation {
             checks: self,
             call,
             identity,
             run_decisions: self.run_decisions(call, identity),
             started: self.clock.now(),
-            done: self.all.iter().map(|_| None).collect(),
+            finished: self.all.iter().map(|_| None).collect(),
             has_started: vec![false; self.all.len()],
             questions: self.all.iter().map(|_| None).collect(),
             reservations: self.all.iter().map(|_| None).collect(),
             responses: BTreeMap::new(),
         };
-        round.run().await;
-        round.sum_up()
+        evaluation.run().await;
+        evaluation.sum_up()
     }
 
-    /// Which checks run in this call. In settings those that a change concerns, and those whose response one of these reads.
+    /// Decides which checks run in this call. In settings these are the checks that a change concerns, and the
+    /// checks whose response one of them reads.
     fn run_decisions(&self, call: CheckInput<'_>, identity: &Value) -> Vec<RunDecision> {
         let flow = call.hook.flow;
         let previous = call.payload.previous.as_ref();
-        let reads_a_change = |wired: &CompiledCheck| {
-            previous.is_none_or(|previous| wired.reads.differ(previous, identity))
+        let reads_a_change = |compiled: &CompiledCheck| {
+            previous.is_none_or(|previous| compiled.reads.differ(previous, identity))
         };
-        let is_concerned = |wired: &CompiledCheck| {
-            flow != Flow::Settings || wired.reads.nothing_of_the_identity() || reads_a_change(wired)
+        let is_concerned = |compiled: &CompiledCheck| {
+            flow != Flow::Settings
+                || compiled.reads.nothing_of_the_identity()
+                || reads_a_change(compiled)
         };
         let mut run_decisions: Vec<RunDecision> = self
             .all
             .iter()
-            .map(|wired| {
-                // A change must not evade a check whose question is still open, whatever `flows` says. One that has refused
-                // late runs again.
-                let is_deferred = flow == Flow::Settings && call.deferrals.has(&wired.check);
+            .map(|compiled| {
+                // A change must not evade a check whose question is still open, whatever `flows` says. A check that
+                // has refused late runs again.
+                let is_deferred = flow == Flow::Settings && call.deferrals.has(&compiled.check);
                 let is_refused_late =
-                    flow == Flow::Settings && call.refused_late.contains(&wired.check.name);
-                match wired.check.flows.contains(&flow) || is_deferred {
-                    false if is_refused_late && reads_a_change(wired) => RunDecision::Runs,
+                    flow == Flow::Settings && call.refused_late.contains(&compiled.check.name);
+                match compiled.check.flows.contains(&flow) || is_deferred {
+                    false if is_refused_late && reads_a_change(compiled) => RunDecision::Runs,
                     false => RunDecision::NotInThisFlow,
-                    true if is_concerned(wired) && is_deferred => RunDecision::RunsWhileDeferred,
-                    true if is_concerned(wired) => RunDecision::Runs,
+                    true if is_concerned(compiled) && is_deferred => RunDecision::RunsWhileDeferred,
+                    true if is_concerned(compiled) => RunDecision::Runs,
                     true => RunDecision::Unchanged,
                 }
             })
             .collect();
         if flow == Flow::Settings {
-            let runs = |(index, turn): (usize, &RunDecision)| turn.runs().then_some(index);
+            let runs = |(index, decision): (usize, &RunDecision)| decision.runs().then_some(index);
             let mut running: Vec<usize> =
                 run_decisions.iter().enumerate().filter_map(runs).collect();
             while let Some(index) = running.pop() {
@@ -306,9 +310,9 @@ impl Checks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RunDecision {
     Runs,
-    /// Its question from before is still open: only an acceptance lets the change pass.
+    /// The check's earlier question is still open, so only an acceptance lets the change pass.
     RunsWhileDeferred,
-    /// Nothing that it reads has changed.
+    /// Nothing that the check reads has changed.
     Unchanged,
     NotInThisFlow,
 }
@@ -319,44 +323,44 @@ impl RunDecision {
     }
 }
 
-/// One call on its way through the checks.
+/// The evaluation of one call.
 struct Evaluation<'a> {
     checks: &'a Checks,
     call: CheckInput<'a>,
     identity: &'a Value,
     run_decisions: Vec<RunDecision>,
     started: Timestamp,
-    done: Vec<Option<Finished>>,
+    finished: Vec<Option<Finished>>,
     has_started: Vec<bool>,
-    /// What may have to be asked again.
+    /// The questions that may have to be asked again, by check.
     questions: Vec<Option<Request>>,
-    /// What is reserved, check by check.
+    /// The reservations, by check.
     reservations: Vec<Option<Uuid>>,
     responses: BTreeMap<String, Arc<Value>>,
 }
 
 impl<'a> Evaluation<'a> {
     async fn run(&mut self) {
-        let mut under_way: FuturesUnordered<BoxFuture<'a, Completion>> = FuturesUnordered::new();
+        let mut running: FuturesUnordered<BoxFuture<'a, Completion>> = FuturesUnordered::new();
         loop {
             while let Some(index) = self.next_ready() {
                 self.has_started[index] = true;
-                match self.begin(index) {
+                match self.start(index) {
                     Start::Finished(outcome) => self.finish(index, outcome),
-                    Start::Asks(request) => under_way.push(self.ask(index, request)),
-                    Start::Takes(wanted) => {
-                        let (request, scene) = *wanted;
-                        under_way.extend(self.take(index, request, scene));
+                    Start::Asks(request) => running.push(self.ask(index, request)),
+                    Start::Takes(boxed) => {
+                        let (request, scene) = *boxed;
+                        running.extend(self.take(index, request, scene));
                     }
                 }
             }
-            match under_way.next().await {
+            match running.next().await {
                 Some(Completion::Answered(index, exchange)) => {
-                    let (outcome, _) = self.conclude(index, exchange);
+                    let (outcome, _) = self.interpret_answer(index, exchange);
                     self.finish(index, outcome);
                 }
                 Some(Completion::Reserved(index, taken)) => {
-                    under_way.extend(self.conclude_taking(index, taken));
+                    running.extend(self.interpret_reservation(index, taken));
                 }
                 Some(Completion::Kept {
                     index,
@@ -364,7 +368,9 @@ impl<'a> Evaluation<'a> {
                     kept,
                 }) => {
                     let outcome = match outcome {
-                        Outcome::Accepted if !kept => self.not_stored(index, "it was not kept"),
+                        Outcome::Accepted if !kept => {
+                            self.not_stored(index, "the reservation could not be stored")
+                        }
                         outcome => outcome,
                     };
                     self.finish(index, outcome);
@@ -401,7 +407,7 @@ impl<'a> Evaluation<'a> {
         let (checks, call) = (self.checks, self.call);
         let check = &checks.all[index].check;
         let reserve: &Reserve = check.reserve.as_ref()?;
-        let wanted = ReserveRequest {
+        let request = ReserveRequest {
             check,
             reserve,
             flow_id: call.payload.flow_id,
@@ -410,15 +416,17 @@ impl<'a> Evaluation<'a> {
             take,
             scene,
             expires_at: call.payload.expires_at(self.started),
-            until: call.until - TO_WRITE_IT_DOWN,
+            until: call.until - STORE_MARGIN,
             in_use_until: call.until,
             traceparent: call.trace.child(),
         };
-        Some(async move { Completion::Reserved(index, checks.taker.take(wanted).await) }.boxed())
+        Some(
+            async move { Completion::Reserved(index, checks.reserver.take(request).await) }.boxed(),
+        )
     }
 
-    /// What the check makes of taking; if the service was asked, it must be written down.
-    fn conclude_taking(
+    /// Interprets the result of a reservation. If the service was asked, the result must be stored.
+    fn interpret_reservation(
         &mut self,
         index: usize,
         taken: ReserveResult,
@@ -433,9 +441,9 @@ impl<'a> Evaluation<'a> {
                 let check = &self.checks.all[index].check;
                 tracing::info!(
                     check = check.name, flow.id = %self.call.payload.flow_id, trace.id = %self.call.trace,
-                    "Another submission of the flow has reserved the same and may still become an identity"
+                    "Refused a submission: another submission of the flow has the same reservation, and may still create an identity"
                 );
-                let message = self.words(check, &self.checks.builtin.try_again, None);
+                let message = self.message(check, &self.checks.builtin.try_again, None);
                 self.finish(index, Outcome::Refused(message));
                 return None;
             }
@@ -449,7 +457,7 @@ impl<'a> Evaluation<'a> {
                     response,
                     retry_after: None,
                 };
-                let (outcome, _) = self.conclude(index, Ok(answer));
+                let (outcome, _) = self.interpret_answer(index, Ok(answer));
                 self.finish(index, outcome);
                 return None;
             }
@@ -460,7 +468,7 @@ impl<'a> Evaluation<'a> {
             } => (*reservation, is_ours, answer),
         };
         self.reservations[index] = Some(reservation.id);
-        let (outcome, response) = self.conclude(index, exchange);
+        let (outcome, response) = self.interpret_answer(index, exchange);
         let judged = match &outcome {
             Outcome::Accepted => ReserveOutcome::Reserved,
             Outcome::Refused(_) => ReserveOutcome::Refused,
@@ -492,7 +500,7 @@ impl<'a> Evaluation<'a> {
         metrics.get_or_create(&ReasonLabels { reason }).inc();
         async move {
             let kept = checks
-                .taker
+                .reserver
                 .keep(check, reservation, response.as_deref(), judged, until)
                 .await;
             Completion::Kept {
@@ -504,13 +512,14 @@ impl<'a> Evaluation<'a> {
         .boxed()
     }
 
-    /// What must be given back some day, and cannot be written down, is not taken.
+    /// The outcome if a reservation cannot be stored. What must be released later, and cannot be stored, is not
+    /// taken.
     fn not_stored(&self, index: usize, because: &str) -> Outcome {
         let check = &self.checks.all[index].check;
         self.unavailable(check, Kind::NotStored, because)
     }
 
-    /// A check that has not begun and waits for nothing more.
+    /// The next check that has not started and waits for no unfinished check.
     fn next_ready(&self) -> Option<usize> {
         let checks = &self.checks.all;
         (0..checks.len()).find(|index| {
@@ -518,18 +527,20 @@ impl<'a> Evaluation<'a> {
                 && checks[*index]
                     .waits_for
                     .iter()
-                    .all(|other| self.done[*other].is_some())
+                    .all(|other| self.finished[*other].is_some())
         })
     }
 
-    fn begin(&mut self, index: usize) -> Start {
+    fn start(&mut self, index: usize) -> Start {
         let CompiledCheck { check, after, .. } = &self.checks.all[index];
         if !self.run_decisions[index].runs() {
             return Start::Finished(Outcome::NotApplicable);
         }
-        let let_pass = |other: &usize| {
+        let lets_pass = |other: &usize| {
             let observed = self.checks.all[*other].check.mode == Mode::Observe;
-            let outcome = self.done[*other].as_ref().map(|done| &done.outcome);
+            let outcome = self.finished[*other]
+                .as_ref()
+                .map(|finished| &finished.outcome);
             observed
                 || matches!(
                     outcome,
@@ -543,7 +554,7 @@ impl<'a> Evaluation<'a> {
                     )
                 )
         };
-        if !after.iter().all(let_pass) {
+        if !after.iter().all(lets_pass) {
             return Start::Finished(Outcome::Skipped);
         }
         let field = check.field.as_ref();
@@ -554,15 +565,15 @@ impl<'a> Evaluation<'a> {
         let names = self.names(check, None);
         match check.when.as_ref().map(|when| when.holds(&names)) {
             Some(Ok(false)) => return Start::Finished(Outcome::NotApplicable),
-            // Whatever fails on an absent field, the person is told that it is required.
+            // Whatever fails on an absent field, the visitor sees that the field is required.
             Some(Err(error)) if !is_absent || error.missing_check => {
                 return Start::Finished(self.failed(check, "when", &error));
             }
             Some(Ok(true) | Err(_)) | None => {}
         }
         if is_absent {
-            let words = self.words(check, &self.checks.builtin.required, None);
-            return Start::Finished(Outcome::Refused(words));
+            let message = self.message(check, &self.checks.builtin.required, None);
+            return Start::Finished(Outcome::Refused(message));
         }
         if let Err(error) = check.expects_texts(&names) {
             return Start::Finished(self.failed(check, "a text", &error));
@@ -584,7 +595,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// A check that asks nobody: the first `refuse` that holds, else `accept`.
+    /// The outcome of a check that asks no service: the first `refuse` entry that is true, else `accept`.
     fn without_question(&self, check: &Check, names: &Variables<'_>) -> Outcome {
         let holds = |condition: &Condition| match condition {
             Condition::Expression(expression) => expression.holds(names),
@@ -595,15 +606,15 @@ impl<'a> Evaluation<'a> {
             match when.holds(names) {
                 Ok(false) => {}
                 Ok(true) => {
-                    return self.unavailable(check, Kind::Declared, "`unavailable.when` holds");
+                    return self.unavailable(check, Kind::Declared, "`unavailable.when` is true");
                 }
                 Err(error) => failed = Some(("unavailable.when".to_owned(), error)),
             }
         }
-        // One that fails does not hide another that refuses.
+        // An entry that fails does not hide another entry that refuses.
         for (index, refusal) in check.refuse.iter().enumerate() {
             match holds(&refusal.when) {
-                Ok(true) => return Outcome::Refused(self.refusal_words(check, index, None)),
+                Ok(true) => return Outcome::Refused(self.refusal_message(check, index, None)),
                 Ok(false) => {}
                 Err(error) => {
                     failed.get_or_insert((format!("refuse[{index}].when"), error));
@@ -624,15 +635,15 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// What the check makes of an answer, and the answer.
-    fn conclude(
+    /// Interprets an answer. Returns the outcome, and the answer.
+    fn interpret_answer(
         &mut self,
         index: usize,
         exchange: Result<Answer, CallError>,
     ) -> (Outcome, Option<Arc<Value>>) {
         let check = &self.checks.all[index].check;
         let mut response = None;
-        let conclusion = match exchange {
+        let interpretation = match exchange {
             Err(none) => without_answer(none),
             Ok(answer) => {
                 let own = Arc::new(answer.response);
@@ -647,18 +658,19 @@ impl<'a> Evaluation<'a> {
                 interpret(check, answer.status, &self.names(check, Some(&own)))
             }
         };
-        let outcome = match conclusion {
+        let outcome = match interpretation {
             Interpretation::Accepted => Outcome::Accepted,
             Interpretation::Refused(index) => {
-                Outcome::Refused(self.refusal_words(check, index, response.as_deref()))
+                Outcome::Refused(self.refusal_message(check, index, response.as_deref()))
             }
             Interpretation::Unavailable(kind, because) => self.unavailable(check, kind, &because),
         };
         (outcome, response)
     }
 
-    /// An expression failed without an answer of the check's own. The visitor chose what it failed on, so the message says that
-    /// the value is not valid; unless the expression read the response of another check that has none.
+    /// The outcome if an expression failed without an answer of the check's own. The visitor chose the value on
+    /// which the expression failed, so the message says that the value is not valid. If the expression read the
+    /// missing response of another check, the check is unavailable instead.
     fn failed(&self, check: &Check, index: &str, error: &EvaluationError) -> Outcome {
         let policy = check.unavailable.policy(Kind::Expression);
         if error.missing_check || policy != Policy::Refuse {
@@ -666,12 +678,12 @@ impl<'a> Evaluation<'a> {
         }
         tracing::info!(
             check = check.name, index, %error, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
-            "The value is not valid: an expression of the check failed on it"
+            "Refused a value: an expression of the check failed on the value"
         );
-        Outcome::Refused(self.words(check, self.invalid(check), None))
+        Outcome::Refused(self.message(check, self.invalid(check), None))
     }
 
-    /// What the person is told of a value that is not valid.
+    /// The message for a value that is not valid.
     fn invalid<'n>(&'n self, check: &'n Check) -> &'n MessageTemplate {
         let own = check.invalid.as_ref();
         own.unwrap_or(&self.checks.builtin.not_valid)
@@ -681,26 +693,26 @@ impl<'a> Evaluation<'a> {
         let policy = check.unavailable.policy(kind);
         let observed = check.mode == Mode::Observe;
         if kind == Kind::RejectedCredentials {
-            self.alarm_of_credentials(check, because);
+            self.report_rejected_credentials(check, because);
         }
         tracing::warn!(
             check = check.name, kind = kind.as_str(), because, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
             policy = policy.as_str(), observed,
             "Check `{}` has no usable answer", check.name
         );
-        let wording = match kind {
+        let template = match kind {
             Kind::RejectedQuestion => self.invalid(check),
             _ => &self.checks.builtin.try_again,
         };
         Outcome::Unavailable {
             kind,
             policy,
-            words: self.words(check, wording, None),
+            message: self.message(check, template, None),
         }
     }
 
-    /// Neither the visitor nor a later attempt can fix rejected credentials, so the operator is alerted.
-    fn alarm_of_credentials(&self, check: &Check, because: &str) {
+    /// Alerts the operator, because neither the visitor nor a later attempt can fix rejected credentials.
+    fn report_rejected_credentials(&self, check: &Check, because: &str) {
         let service = check.asks().map_or("", |plan| plan.service.as_str());
         let label = ServiceName {
             service: service.to_owned(),
@@ -713,26 +725,31 @@ impl<'a> Evaluation<'a> {
         );
     }
 
-    fn refusal_words(&self, check: &Check, index: usize, response: Option<&Value>) -> Message {
-        let wording = check
+    fn refusal_message(&self, check: &Check, index: usize, response: Option<&Value>) -> Message {
+        let template = check
             .refuse
             .get(index)
             .and_then(|refusal| refusal.message.as_ref());
-        self.words(
+        self.message(
             check,
-            wording.unwrap_or(&self.checks.builtin.not_valid),
+            template.unwrap_or(&self.checks.builtin.not_valid),
             response,
         )
     }
 
-    fn words(&self, check: &Check, wording: &MessageTemplate, response: Option<&Value>) -> Message {
-        let reader = MessageRenderer {
+    fn message(
+        &self,
+        check: &Check,
+        template: &MessageTemplate,
+        response: Option<&Value>,
+    ) -> Message {
+        let renderer = MessageRenderer {
             accept_language: self.call.payload.header("Accept-Language"),
             default_language: &self.checks.default_language,
         };
         let names = self.names(check, response);
-        reader.message(
-            wording,
+        renderer.message(
+            template,
             &self.checks.builtin.not_valid,
             &names,
             Some(&check.name),
@@ -767,13 +784,13 @@ impl<'a> Evaluation<'a> {
                 let check = &self.checks.all[index].check;
                 tracing::info!(
                     check = check.name, outcome = other.as_str(), trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
-                    "The change is refused: it concerns check `{}`, which is deferred and did not accept it", check.name
+                    "Refused a change: check `{}` is deferred and did not accept the change", check.name
                 );
-                Outcome::Refused(self.words(check, &self.checks.builtin.try_again, None))
+                Outcome::Refused(self.message(check, &self.checks.builtin.try_again, None))
             }
             other => other,
         };
-        self.done[index] = Some(Finished {
+        self.finished[index] = Some(Finished {
             outcome,
             duration_ms,
         });
@@ -786,17 +803,19 @@ impl<'a> Evaluation<'a> {
         let mut reservations = Vec::new();
         let mut no_longer_deferred = Vec::new();
         let mut no_longer_refused = Vec::new();
-        for (index, (wired, done)) in self.checks.all.iter().zip(&self.done).enumerate() {
-            let check = &wired.check;
-            // Every check is done: none waits in a circle, and each exchange ends by the deadline.
-            let Some(done) = done else { continue };
+        for (index, (compiled, finished)) in self.checks.all.iter().zip(&self.finished).enumerate()
+        {
+            let check = &compiled.check;
+            // Every check is finished: no circle of checks waits for each other, and each call to a service ends by
+            // the deadline.
+            let Some(finished) = finished else { continue };
             if self.run_decisions[index] == RunDecision::NotInThisFlow {
                 continue;
             }
             let observed = check.mode == Mode::Observe;
-            records.push(record(wired, done));
-            self.count(wired, &done.outcome);
-            if matches!(done.outcome, Outcome::Accepted) {
+            records.push(record(compiled, finished));
+            self.count(compiled, &finished.outcome);
+            if matches!(finished.outcome, Outcome::Accepted) {
                 reservations.extend(self.reservations[index]);
                 if self.run_decisions[index] == RunDecision::RunsWhileDeferred {
                     no_longer_deferred.push(check.name.clone());
@@ -805,13 +824,13 @@ impl<'a> Evaluation<'a> {
                     no_longer_refused.push(check.name.clone());
                 }
             }
-            let message = match &done.outcome {
+            let message = match &finished.outcome {
                 Outcome::Refused(message) => message,
                 Outcome::Unavailable {
                     policy: Policy::Refuse | Policy::Defer,
-                    words,
+                    message,
                     ..
-                } => words,
+                } => message,
                 _ => continue,
             };
             if observed {
@@ -821,7 +840,7 @@ impl<'a> Evaluation<'a> {
                 field: check.field.clone(),
                 message: message.clone(),
             };
-            match self.deferred(index, &done.outcome) {
+            match self.deferred(index, &finished.outcome) {
                 Some(deferred) => postponed.push(DeferredCheck {
                     deferred,
                     otherwise: finding,
@@ -854,7 +873,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// What is asked again, if the check is deferred. Without a question it cannot be.
+    /// The question that is asked again, if the check is deferred. Without a question the check cannot be deferred.
     fn deferred(&self, index: usize, outcome: &Outcome) -> Option<Deferred> {
         let Outcome::Unavailable {
             policy: Policy::Defer,
@@ -877,18 +896,18 @@ impl<'a> Evaluation<'a> {
 
     fn admit(&self) -> Verdict {
         let mut changes = Changes::to(self.identity);
-        for (wired, turn) in self.checks.all.iter().zip(&self.run_decisions) {
-            if self.is_stale(&wired.check, *turn) {
-                let paths = wired.check.set.iter().flat_map(Set::leaves);
+        for (compiled, decision) in self.checks.all.iter().zip(&self.run_decisions) {
+            if self.is_stale(&compiled.check, *decision) {
+                let paths = compiled.check.set.iter().flat_map(Set::leaves);
                 let public =
                     paths.filter(|path| path.first().is_some_and(|root| root == "metadata_public"));
                 public.for_each(|path| changes.remove(&path));
             }
         }
-        for (wired, done) in self.checks.all.iter().zip(&self.done) {
-            let check = &wired.check;
+        for (compiled, finished) in self.checks.all.iter().zip(&self.finished) {
+            let check = &compiled.check;
             let accepted = matches!(
-                done,
+                finished,
                 Some(Finished {
                     outcome: Outcome::Accepted,
                     ..
@@ -904,19 +923,14 @@ impl<'a> Evaluation<'a> {
             let names = self.names(check, response);
             for set in &check.set {
                 let value = set.value.render(&names).map_err(|error| error.to_string());
-                let done = value.and_then(|value| {
+                let written = value.and_then(|value| {
                     changes
                         .set(&set.path, value)
                         .map_err(|unfit| unfit.to_string())
                 });
-                if let Err(error) = done {
+                if let Err(error) = written {
                     let path = set.path.join(".");
-                    tracing::warn!(
-                        check = check.name,
-                        path,
-                        error,
-                        "A value of `set` was left out"
-                    );
+                    tracing::warn!(check = check.name, path, error, "Skipped a value of `set`");
                     let label = CheckName {
                         check: check.name.clone(),
                     };
@@ -932,11 +946,12 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Whether what the check had `set` is stale: its field has changed or is gone, or its `when` held for the previous identity
-    /// and no longer holds. A check that runs at registration only is included.
-    fn is_stale(&self, check: &Check, turn: RunDecision) -> bool {
+    /// Whether the value that the check wrote with `set` is stale. The value is stale if the check's field has
+    /// changed or is gone. The value is also stale if the check's `when` was true for the previous identity and is
+    /// no longer true. Checks that run at registration only are included.
+    fn is_stale(&self, check: &Check, decision: RunDecision) -> bool {
         if self.call.hook.flow != Flow::Settings
-            || turn == RunDecision::Unchanged
+            || decision == RunDecision::Unchanged
             || check.set.is_empty()
         {
             return false;
@@ -954,7 +969,7 @@ impl<'a> Evaluation<'a> {
             })
     }
 
-    /// Whether the condition may have held for the previous identity: it held, or its result is unknown.
+    /// Whether the condition may have been true for the previous identity: it was true, or its result is unknown.
     fn may_have_held(&self, check: &Check, when: &Expression) -> bool {
         let Some(previous) = &self.call.payload.previous else {
             return true;
@@ -1032,18 +1047,18 @@ fn counters(check: &Check, metrics: &Metrics) -> [Counter; OUTCOMES.len()] {
     })
 }
 
-fn record(CompiledCheck { check, name, .. }: &CompiledCheck, done: &Finished) -> CheckRecord {
-    let (kind, message_id) = match &done.outcome {
+fn record(CompiledCheck { check, name, .. }: &CompiledCheck, finished: &Finished) -> CheckRecord {
+    let (kind, message_id) = match &finished.outcome {
         Outcome::Refused(message) => (None, Some(message.id)),
         Outcome::Unavailable { kind, .. } => (Some(kind.as_str()), None),
         _ => (None, None),
     };
     CheckRecord {
         check: Arc::clone(name),
-        outcome: done.outcome.as_str(),
+        outcome: finished.outcome.as_str(),
         kind,
         message_id,
         observed: check.mode == Mode::Observe,
-        duration_ms: done.duration_ms,
+        duration_ms: finished.duration_ms,
     }
 }

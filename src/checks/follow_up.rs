@@ -1,4 +1,4 @@
-//! What follows once it is known what became of a sign-up: an account was made, or none ever will be.
+//! Decides what follows once the outcome of a sign-up is known: Kratos created an account, or never will.
 
 mod in_force;
 
@@ -23,27 +23,27 @@ use crate::store::{Closing, Ending, FlowState, PendingEnd, Release, SettledQuest
 
 pub use in_force::InForce;
 
-/// Knows the settings that decide about it.
+/// The settings that decide what follows from a sign-up.
 pub struct FollowUps {
-    plans: Vec<Subscription>,
+    subscriptions: Vec<Subscription>,
     reserves: BTreeMap<String, Reserve>,
     /// The checks that reserve or may be deferred.
     holding: Vec<Check>,
     lists: Arc<Lists>,
 }
 
-/// An account that was made or changed.
+/// An account that was created or changed.
 #[derive(Clone, Copy)]
 pub struct IdentityChange<'a> {
     /// What happened.
     pub event: Event,
-    /// To whom.
+    /// The identity that was created or changed.
     pub identity_id: Uuid,
-    /// By which flow.
+    /// The flow that created or changed the identity.
     pub flow_id: Uuid,
-    /// What tells this occasion from another of the same identity.
+    /// The id that distinguishes this trigger from another one of the same identity.
     pub trigger_id: &'a str,
-    /// What deliveries may read.
+    /// The variables that deliveries may read.
     pub names: Variables<'a>,
     /// When the flow expires.
     pub expires_at: Timestamp,
@@ -54,8 +54,8 @@ pub struct IdentityChange<'a> {
 }
 
 impl IdentityChange<'_> {
-    /// Whether it can have come of this submission. One account comes of a sign-up, by whatever method it was tried before;
-    /// a form of settings may be sent by one method after another.
+    /// Whether the change can result from this submission. A registration flow results in one account, whatever
+    /// methods the visitor tried before. A settings form can be submitted with several methods, one after another.
     fn can_be_of(&self, pending: &PendingSignUp) -> bool {
         match self.event {
             Event::IdentityCreated => pending.flow == Flow::Registration,
@@ -63,7 +63,7 @@ impl IdentityChange<'_> {
         }
     }
 
-    /// Whether the identity carries the `external_id` of its flow, so that no other identity can come of the flow.
+    /// Whether the identity has the `external_id` of its flow, so that no other identity can result from the flow.
     fn closes_its_flow(&self) -> bool {
         let external_id = self
             .names
@@ -73,20 +73,20 @@ impl IdentityChange<'_> {
     }
 }
 
-/// What follows, and what is reported.
+/// What follows from a change, and what is reported.
 #[derive(Debug, Default)]
 pub struct FollowUp {
-    /// To be stored together.
+    /// The writes that are stored together.
     pub batch: WriteSet,
-    /// The checks whose reservation had been released before the account was known, and is taken again.
+    /// The checks whose reservation was released before the account was known, and is taken again.
     pub taken_again: Vec<String>,
-    /// The checks whose reservation had been released before the account was known, and cannot be taken again.
+    /// The checks whose reservation was released before the account was known, and cannot be taken again.
     pub too_late: Vec<String>,
-    /// What is wrong with the attribution, if something is.
+    /// What is wrong with the attribution, if anything.
     pub doubt: Option<Doubt>,
-    /// Whether `pre` had answered our `external_id`, and whether the identity has it.
+    /// Whether the identity has Vestibule's `external_id`, if `pre` had answered with it.
     pub guard: Option<bool>,
-    /// Whether a submission was accepted while the state was read, so that it must be read again.
+    /// Whether a submission was accepted while the state was read, so that the state must be read again.
     pub is_stale: bool,
 }
 
@@ -102,7 +102,7 @@ pub enum Doubt {
 }
 
 impl Doubt {
-    /// As logs and metrics write it.
+    /// The name of this doubt in logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -113,7 +113,7 @@ impl Doubt {
     }
 }
 
-/// What the call tells of. Of all that settings can change, only the profile holds the traits.
+/// The event that a `post` of this hook reports. Of all settings methods, only `profile` changes traits.
 #[must_use]
 pub fn event(hook: &Hook) -> Event {
     event_of(hook.flow, &hook.method)
@@ -129,14 +129,15 @@ fn event_of(flow: Flow, method: &str) -> Event {
     }
 }
 
-/// Tells one submission from another: a form of settings may be sent again and again.
-fn occasion_of(pending: &PendingSignUp) -> String {
+/// The id that distinguishes one submission from another. A settings form can be submitted repeatedly.
+fn trigger_id_of(pending: &PendingSignUp) -> String {
     let key = &pending.key;
     format!("{}:{}", key.flow_id, key.submission)
 }
 
-/// The submission that a settings change came of. Of a repeated `post`, or one after a look-up, it is the newest that was
-/// saved. If that one has other values, the call is about a further change, which is not recorded.
+/// The submission from which a settings change resulted. For a repeated `post`, or one after a look-up, it is the
+/// newest submission that was saved. If that submission has other values, the call is about a further change, which
+/// is not recorded.
 fn change_of<'a>(
     attribution: &Attribution<'a>,
     pending: &'a [PendingSignUp],
@@ -153,7 +154,8 @@ fn change_of<'a>(
     }
 }
 
-/// Whether this one can be confirmed in place of one that was released: another submission of the flow has reserved the same.
+/// Whether Vestibule can confirm `taken` in place of `released`: another submission of the flow has reserved the
+/// same.
 fn replaces(taken: &Reservation, released: &Reservation) -> bool {
     taken.state == State::Taken
         && released.state == State::Released
@@ -161,7 +163,7 @@ fn replaces(taken: &Reservation, released: &Reservation) -> bool {
         && taken.request_hash == released.request_hash
 }
 
-/// Whether the submission that took the reservation over was not accepted in the end, or came to nothing.
+/// Whether the submission that took the reservation over was not accepted, or created no account.
 fn has_no_owner(reservation: &Reservation, state: &FlowState, now: Timestamp) -> bool {
     let may_be_saved = |one: &PendingSignUp| {
         one.key.submission == reservation.submission && one.state != PendingState::NeverCreated
@@ -169,7 +171,8 @@ fn has_no_owner(reservation: &Reservation, state: &FlowState, now: Timestamp) ->
     reservation.in_use_until <= now && !state.pending.iter().any(may_be_saved)
 }
 
-/// What is kept to take a reservation again for this submission: where another submission has taken it over, a row of its own.
+/// The row that is kept to take a reservation again for this submission. If another submission has taken the
+/// reservation over, it is a row of its own.
 fn kept_for<'a>(
     one: &PendingSignUp,
     reservation: &'a Reservation,
@@ -185,17 +188,18 @@ fn kept_for<'a>(
     former.unwrap_or(reservation)
 }
 
-/// It is not known which submission the identity came of: everything that was reserved is kept, and an operator decides.
+/// Keeps everything that was reserved, because it is not known from which submission the identity resulted. An
+/// operator decides.
 fn keep_all(
     batch: &mut WriteSet,
-    made: &IdentityChange<'_>,
+    change: &IdentityChange<'_>,
     pending: &[PendingSignUp],
     state: &FlowState,
 ) {
-    let now = made.names.now;
+    let now = change.names.now;
     let reason = format!(
-        "the account came of one of {} submissions of its flow, and none of them had these traits; look whether what was \
-         reserved or deferred is still right",
+        "the account results from one of {} submissions of its flow, and none of them had these traits; check whether their \
+         reservations and deferred checks are still right",
         pending.len()
     );
     for reservation in &state.reservations {
@@ -204,7 +208,7 @@ fn keep_all(
             batch.deliveries.push(reserve::dead_letter(
                 &Queue::Confirm(&reservation.check),
                 reservation.id.to_string(),
-                (made.identity_id, made.event),
+                (change.identity_id, change.event),
                 reason.clone(),
                 now,
             ));
@@ -214,8 +218,8 @@ fn keep_all(
         for deferred in &one.details.deferred {
             batch.deliveries.push(reserve::dead_letter(
                 &Queue::Check(&deferred.check),
-                format!("{}:{}", occasion_of(one), deferred.check),
-                (made.identity_id, made.event),
+                format!("{}:{}", trigger_id_of(one), deferred.check),
+                (change.identity_id, change.event),
                 reason.clone(),
                 now,
             ));
@@ -224,9 +228,9 @@ fn keep_all(
 }
 
 impl FollowUps {
-    /// By these plans and checks.
+    /// Creates the follow-ups of these subscriptions and checks.
     #[must_use]
-    pub fn new(plans: &[Subscription], checks: &[Check], lists: Arc<Lists>) -> Self {
+    pub fn new(subscriptions: &[Subscription], checks: &[Check], lists: Arc<Lists>) -> Self {
         let reserves = checks
             .iter()
             .filter_map(|check| Some((check.name.clone(), check.reserve.clone()?)));
@@ -234,14 +238,14 @@ impl FollowUps {
             .iter()
             .filter(|check| check.reserve.is_some() || check.defers());
         Self {
-            plans: plans.to_vec(),
+            subscriptions: subscriptions.to_vec(),
             reserves: reserves.collect(),
             holding: holding.cloned().collect(),
             lists,
         }
     }
 
-    /// Whether what was taken or deferred for a flow must be looked up.
+    /// Whether reservations and deferred checks of a flow must be read from the store.
     #[must_use]
     pub fn needs_flow_state(&self) -> bool {
         !self.holding.is_empty()
@@ -259,172 +263,176 @@ impl FollowUps {
         self.holding.iter().any(Check::defers)
     }
 
-    /// The names of the checks that reserve or may be deferred, each with a hash that changes if it can do so for other
-    /// sign-ups.
+    /// The names of the checks that reserve or may be deferred, each with a hash. The hash changes if the check can
+    /// reserve or defer for other sign-ups.
     #[must_use]
     pub fn holding_rules(&self) -> Vec<(String, String)> {
         let rule = |check: &Check| (check.name.clone(), rule::hash(check, &self.lists));
         self.holding.iter().map(rule).collect()
     }
 
-    /// Whether it matters which of two sign-ups an account came of.
+    /// Whether it matters from which of two sign-ups an account resulted.
     #[must_use]
     pub fn needs_attribution(&self) -> bool {
         self.needs_flow_state() || self.wants_registration_failed()
     }
 
-    /// Whether somebody is told of sign-ups of which no account came.
+    /// Whether a subscription wants sign-ups from which no account resulted.
     #[must_use]
     pub fn wants_registration_failed(&self) -> bool {
-        self.tells_of(Event::RegistrationFailed)
+        self.wants(Event::RegistrationFailed)
     }
 
-    /// Whether a plan wants this event.
+    /// Whether a subscription wants this event.
     #[must_use]
-    pub fn tells_of(&self, event: Event) -> bool {
-        self.plans.iter().any(|plan| plan.events.contains(&event))
+    pub fn wants(&self, event: Event) -> bool {
+        self.subscriptions
+            .iter()
+            .any(|one| one.events.contains(&event))
     }
 
-    /// The account exists: it is delivered; of the submission that it came of, what was reserved is confirmed and what was
-    /// deferred is asked.
+    /// What follows if the account exists. Its events are delivered. The reservations of its submission are
+    /// confirmed, and the deferred checks of its submission are asked.
     #[must_use]
-    pub fn on_saved(&self, made: &IdentityChange<'_>, state: &FlowState) -> FollowUp {
-        self.made_of(made, &state.pending, state)
+    pub fn on_saved(&self, change: &IdentityChange<'_>, state: &FlowState) -> FollowUp {
+        self.on_saved_from(change, &state.pending, state)
     }
 
-    /// The same. The account can have come of these submissions only.
-    fn made_of(
+    /// What follows if the account exists, and can have resulted from these submissions only.
+    fn on_saved_from(
         &self,
-        made: &IdentityChange<'_>,
+        change: &IdentityChange<'_>,
         submissions: &[PendingSignUp],
         state: &FlowState,
     ) -> FollowUp {
-        let mut resolved = FollowUp::default();
-        resolved.batch.deliveries = self.deliveries(made, made.trigger_id);
+        let mut follow_up = FollowUp::default();
+        follow_up.batch.deliveries = self.deliveries(change, change.trigger_id);
         let attributed_before = state.record.as_ref().and_then(|record| record.identity_id);
-        if attributed_before == Some(made.identity_id) {
-            return resolved;
+        if attributed_before == Some(change.identity_id) {
+            return follow_up;
         }
-        let closes = made.closes_its_flow();
-        let nobody = Value::Null;
-        let identity = made.names.identity.unwrap_or(&nobody);
-        let hash = SubmissionHash::of(identity, made.names.flow.unwrap_or(&nobody));
+        let closes = change.closes_its_flow();
+        let null = Value::Null;
+        let identity = change.names.identity.unwrap_or(&null);
+        let hash = SubmissionHash::of(identity, change.names.flow.unwrap_or(&null));
         let pending: Vec<PendingSignUp> = submissions
             .iter()
-            .filter(|one| made.can_be_of(one))
+            .filter(|one| change.can_be_of(one))
             .cloned()
             .collect();
-        let knows_payload = made.names.flow.is_some() && made.event == Event::IdentityCreated;
-        let attribution = attribute(&pending, made.identity_id, &hash, knows_payload, closes);
-        if made.event != Event::IdentityCreated
+        let knows_payload = change.names.flow.is_some() && change.event == Event::IdentityCreated;
+        let attribution = attribute(&pending, change.identity_id, &hash, knows_payload, closes);
+        if change.event != Event::IdentityCreated
             && let Some(one) = change_of(&attribution, &pending, &hash)
         {
             // `post` and a look-up store the same deliveries.
-            resolved.batch.deliveries = self.deliveries(made, &occasion_of(one));
+            follow_up.batch.deliveries = self.deliveries(change, &trigger_id_of(one));
         }
-        resolved.guard = match attribution {
+        follow_up.guard = match attribution {
             Attribution::Exact(one) | Attribution::Only(one) if one.guarded => Some(closes),
             _ => closes.then_some(true),
         };
         match attribution {
-            Attribution::Known => return resolved,
-            Attribution::Exact(one) => self.follow_up(&mut resolved, made, one, state, true),
+            Attribution::Known => return follow_up,
+            Attribution::Exact(one) => self.follow_up(&mut follow_up, change, one, state, true),
             Attribution::Only(one) => {
-                resolved.doubt = Some(Doubt::OtherTraits);
-                self.follow_up(&mut resolved, made, one, state, false);
+                follow_up.doubt = Some(Doubt::OtherTraits);
+                self.follow_up(&mut follow_up, change, one, state, false);
             }
             Attribution::Ambiguous => {
-                resolved.doubt = Some(Doubt::Ambiguous);
-                keep_all(&mut resolved.batch, made, &pending, state);
+                follow_up.doubt = Some(Doubt::Ambiguous);
+                keep_all(&mut follow_up.batch, change, &pending, state);
             }
             Attribution::Unknown => {
-                let unrecorded = self.unrecorded(made);
+                let unrecorded = self.unrecorded(change);
                 if !unrecorded.is_empty() {
-                    resolved.doubt = Some(Doubt::NotRecorded);
-                    resolved.batch.deliveries.extend(unrecorded);
+                    follow_up.doubt = Some(Doubt::NotRecorded);
+                    follow_up.batch.deliveries.extend(unrecorded);
                 }
             }
         }
         if closes {
-            resolved.batch.closed.push(Closing {
-                flow_id: made.flow_id,
+            follow_up.batch.closed.push(Closing {
+                flow_id: change.flow_id,
                 flow: Flow::Registration,
-                identity_id: made.identity_id,
-                expires_at: made.expires_at,
-                at: made.names.now,
+                identity_id: change.identity_id,
+                expires_at: change.expires_at,
+                at: change.names.now,
             });
         } else if let Attribution::Exact(one) = attribution {
-            let end = PendingEnd::Attributed(made.identity_id);
-            resolved.batch.ended.push(Ending::of(one, end));
+            let end = PendingEnd::Attributed(change.identity_id);
+            follow_up.batch.ended.push(Ending::of(one, end));
         }
-        resolved
+        follow_up
     }
 
-    fn deliveries(&self, made: &IdentityChange<'_>, trigger_id: &str) -> Vec<NewDelivery> {
-        let occasion = Trigger {
-            event: made.event,
-            identity_id: made.identity_id,
+    fn deliveries(&self, change: &IdentityChange<'_>, trigger_id: &str) -> Vec<NewDelivery> {
+        let trigger = Trigger {
+            event: change.event,
+            identity_id: change.identity_id,
             trigger_id,
             check: None,
         };
-        deliveries_for(&self.plans, &occasion, &made.names)
+        deliveries_for(&self.subscriptions, &trigger, &change.names)
     }
 
-    /// What follows for the submission that the identity came of, and for the others of a flow that is closed now.
+    /// Adds what follows for the submission of the identity, and for the other submissions of a flow that is closed
+    /// now.
     fn follow_up(
         &self,
-        resolved: &mut FollowUp,
-        made: &IdentityChange<'_>,
+        follow_up: &mut FollowUp,
+        change: &IdentityChange<'_>,
         one: &PendingSignUp,
         state: &FlowState,
         is_certain: bool,
     ) {
-        let now = made.names.now;
+        let now = change.names.now;
         let scene = EvaluationContext {
             is_uncertain: !is_certain,
-            ..EvaluationContext::of(&made.names)
+            ..EvaluationContext::of(&change.names)
         };
-        let occasion = occasion_of(one);
+        let trigger_id = trigger_id_of(one);
         for deferred in &one.details.deferred {
-            let about = (made.identity_id, made.event);
-            let question = deferred::recheck(deferred, &occasion, about, &scene, now);
-            resolved.batch.deliveries.extend(question);
+            let about = (change.identity_id, change.event);
+            let question = deferred::recheck(deferred, &trigger_id, about, &scene, now);
+            follow_up.batch.deliveries.extend(question);
         }
         for check in &one.details.no_longer_deferred {
-            resolved.batch.questions_settled.push(SettledQuestion {
+            follow_up.batch.questions_settled.push(SettledQuestion {
                 plan: Queue::Check(check).to_string(),
-                identity_id: made.identity_id,
+                identity_id: change.identity_id,
                 at: now,
             });
-            let key = format!("{occasion}:{check}:settled");
+            let key = format!("{trigger_id}:{check}:settled");
             let put = FieldWrite {
                 path: deferred::deferred_marker(check),
                 value: None,
             };
-            let about = (made.identity_id, made.event);
+            let about = (change.identity_id, change.event);
             let write = deferred::identity_write(check, about.0, about.1, key, vec![put], now);
-            resolved.batch.deliveries.push(write);
+            follow_up.batch.deliveries.push(write);
         }
         for check in &one.details.no_longer_refused {
-            let key = format!("{occasion}:{check}:accepted");
-            let lift = deferred::acceptance_lifts(check, made.identity_id, made.event, key, now);
-            resolved.batch.refusals_lifted.push(lift);
+            let key = format!("{trigger_id}:{check}:accepted");
+            let lift =
+                deferred::acceptance_lifts(check, change.identity_id, change.event, key, now);
+            follow_up.batch.refusals_lifted.push(lift);
         }
         let is_read = |id: &Uuid| state.reservations.iter().any(|one| one.id == *id);
-        resolved.is_stale = !one.details.reservations.iter().all(is_read);
-        self.follow_up_reservations(resolved, made, one, state, is_certain);
+        follow_up.is_stale = !one.details.reservations.iter().all(is_read);
+        self.follow_up_reservations(follow_up, change, one, state, is_certain);
     }
 
     fn follow_up_reservations(
         &self,
-        resolved: &mut FollowUp,
-        made: &IdentityChange<'_>,
+        follow_up: &mut FollowUp,
+        change: &IdentityChange<'_>,
         one: &PendingSignUp,
         state: &FlowState,
         is_certain: bool,
     ) {
-        let now = made.names.now;
-        let closes = made.closes_its_flow();
+        let now = change.names.now;
+        let closes = change.closes_its_flow();
         let is_used = |id: &Uuid| one.details.reservations.contains(id);
         for reservation in &state.reservations {
             let is_its_own = closes
@@ -436,22 +444,22 @@ impl FollowUps {
                 .any(|released| closes && is_used(&released.id) && replaces(reservation, released));
             match reservation.state {
                 State::Taken if is_used(&reservation.id) && is_its_own => {
-                    self.confirm(&mut resolved.batch, reservation, made);
+                    self.confirm(&mut follow_up.batch, reservation, change);
                 }
                 State::Taken if is_replacement => {
-                    self.confirm(&mut resolved.batch, reservation, made);
+                    self.confirm(&mut follow_up.batch, reservation, change);
                 }
-                // It was released, or another submission took it over, before the account was known.
+                // The reservation was released, or another submission took it over, before the account was known.
                 State::Taken | State::Confirmed | State::Released if is_used(&reservation.id) => {
                     let mut others = state.reservations.iter();
                     if !(closes && others.any(|other| replaces(other, reservation))) {
                         let kept = kept_for(one, reservation, state);
-                        self.take_again(resolved, made, kept, !is_certain);
+                        self.take_again(follow_up, change, kept, !is_certain);
                     }
                 }
                 State::Taking | State::Taken if closes && reservation.in_use_until <= now => {
                     self.release(
-                        &mut resolved.batch,
+                        &mut follow_up.batch,
                         reservation,
                         ReleaseReason::NotUsed,
                         &[],
@@ -463,42 +471,42 @@ impl FollowUps {
         }
     }
 
-    /// The account was found after its reservation had been released, so the reservation is taken again.
+    /// Takes a reservation again, because the account was found after the release.
     fn take_again(
         &self,
-        resolved: &mut FollowUp,
-        made: &IdentityChange<'_>,
+        follow_up: &mut FollowUp,
+        change: &IdentityChange<'_>,
         reservation: &Reservation,
         is_uncertain: bool,
     ) {
-        let now = made.names.now;
-        let nobody = Value::Null;
-        let about = (made.identity_id, made.names.identity.unwrap_or(&nobody));
+        let now = change.names.now;
+        let null = Value::Null;
+        let about = (change.identity_id, change.names.identity.unwrap_or(&null));
         let is_known = self.reserves.contains_key(&reservation.check);
         let delivery = is_known
-            .then(|| reserve::take_again(reservation, about, made.event, is_uncertain, now))
+            .then(|| reserve::take_again(reservation, about, change.event, is_uncertain, now))
             .flatten();
         let check = reservation.check.clone();
         if let Some(delivery) = delivery {
-            resolved.batch.taken_again.push(reservation.id);
-            resolved.batch.deliveries.push(delivery);
-            resolved.taken_again.push(check);
+            follow_up.batch.taken_again.push(reservation.id);
+            follow_up.batch.deliveries.push(delivery);
+            follow_up.taken_again.push(check);
         } else {
-            let dead = reserve::too_late(reservation, made.identity_id, made.event, now);
-            resolved.batch.deliveries.push(dead);
-            resolved.too_late.push(check);
+            let dead = reserve::too_late(reservation, change.identity_id, change.event, now);
+            follow_up.batch.deliveries.push(dead);
+            follow_up.too_late.push(check);
         }
     }
 
-    /// The dead letters for an account of which no accepted submission is recorded, one for each check that could have
+    /// The dead letters for an account without a recorded submission. There is one for each check that could have
     /// reserved or deferred.
-    fn unrecorded(&self, made: &IdentityChange<'_>) -> Vec<NewDelivery> {
-        if made.event != Event::IdentityCreated {
+    fn unrecorded(&self, change: &IdentityChange<'_>) -> Vec<NewDelivery> {
+        if change.event != Event::IdentityCreated {
             return Vec::new();
         }
         let applies = |check: &&Check| {
             check.flows.contains(&Flow::Registration)
-                && made.in_force.covers(&check.name, made.created_at)
+                && change.in_force.covers(&check.name, change.created_at)
                 && check.could_apply(&Variables {
                     lists: &self.lists,
                     ..made.names
@@ -511,40 +519,45 @@ impl FollowUps {
                 Queue::Check(&check.name)
             };
             let reason = "the account exists, and no accepted sign-up of its flow is recorded, so this check may not have \
-                          run; look whether the hooks of all methods in kratos.yml call `pre`";
+                          run; check that the hooks of all methods in kratos.yml call `pre`";
             reserve::dead_letter(
                 &queue,
-                format!("unrecorded:{}", made.identity_id),
-                (made.identity_id, made.event),
+                format!("unrecorded:{}", change.identity_id),
+                (change.identity_id, change.event),
                 reason.to_owned(),
-                made.names.now,
+                change.names.now,
             )
         };
         self.holding.iter().filter(applies).map(dead).collect()
     }
 
-    fn confirm(&self, batch: &mut WriteSet, reservation: &Reservation, made: &IdentityChange<'_>) {
+    fn confirm(
+        &self,
+        batch: &mut WriteSet,
+        reservation: &Reservation,
+        change: &IdentityChange<'_>,
+    ) {
         batch.confirmed.push(reservation.id);
-        let Some(plans) = self.reserves.get(&reservation.check) else {
+        let Some(requests) = self.reserves.get(&reservation.check) else {
             let queue = Queue::Confirm(&reservation.check);
-            let (id, event, now) = (made.identity_id, made.event, made.names.now);
+            let (id, event, now) = (change.identity_id, change.event, change.names.now);
             let dead = reserve::gone(&queue, reservation, id, event, now);
             batch.deliveries.push(dead);
             return;
         };
-        let nobody = Value::Null;
-        let identity = made.names.identity.unwrap_or(&nobody);
+        let null = Value::Null;
+        let identity = change.names.identity.unwrap_or(&null);
         batch.deliveries.extend(reserve::confirmation(
-            plans,
+            requests,
             reservation,
-            (made.identity_id, identity),
-            made.event,
+            (change.identity_id, identity),
+            change.event,
             &self.lists,
-            made.names.now,
+            change.names.now,
         ));
     }
 
-    /// The same, found by a look-up. `sought` is the submission that the look-up was for.
+    /// What follows if a look-up finds the account. `sought` is the submission that the look-up was for.
     #[must_use]
     pub fn on_found(
         &self,
@@ -561,7 +574,7 @@ impl FollowUps {
         };
         let is_its_own = one.hash.traits == hash.traits;
         let is_guarded = identity["external_id"].as_str() == Some(&guard_id(one.key.flow_id));
-        // By its own keys only this submission can be meant.
+        // A look-up by its own keys can mean only this submission.
         let only = [PendingSignUp {
             hash: SubmissionHash {
                 traits: hash.traits,
@@ -580,20 +593,21 @@ impl FollowUps {
             now,
             ..scene.names(&self.lists, None)
         };
-        let made = IdentityChange {
+        let change = IdentityChange {
             event: event_of(one.flow, &one.method),
             identity_id,
             flow_id: one.key.flow_id,
-            trigger_id: &occasion_of(&one),
+            trigger_id: &trigger_id_of(&one),
             names,
             expires_at: one.expires_at,
             created_at: now,
             in_force: &InForce::default(),
         };
-        let mut resolved = self.made_of(&made, submissions, state);
+        let mut follow_up = self.on_saved_from(&change, submissions, state);
         if !is_its_own {
-            // A later hook changed the traits, or it is another sign-up of the same visitor: no account is deactivated for it.
-            for delivery in &mut resolved.batch.deliveries {
+            // A later hook changed the traits, or this is another sign-up of the same visitor. No account is
+            // deactivated for it.
+            for delivery in &mut follow_up.batch.deliveries {
                 if let (Queue::Check(_) | Queue::Take(_), Some(scene)) =
                     (Queue::named(&delivery.plan), &mut delivery.scene)
                 {
@@ -601,11 +615,11 @@ impl FollowUps {
                 }
             }
         }
-        resolved
+        follow_up
     }
 
-    /// No account came of a submission, or it cannot be found out: what it reserved is released, unless another open
-    /// submission uses it.
+    /// What follows if no account resulted from a submission, or if that cannot be found out. The submission's
+    /// reservations are released, unless another open submission uses them.
     #[must_use]
     pub fn on_never_created(
         &self,
@@ -640,7 +654,8 @@ impl FollowUps {
         batch
     }
 
-    /// What is delivered once it is certain that no account came of a registration flow. The newest submission is reported.
+    /// The deliveries once it is certain that no account resulted from a registration flow. The newest submission
+    /// is reported.
     #[must_use]
     pub fn failed(&self, newest: &PendingSignUp, now: Timestamp) -> Vec<NewDelivery> {
         let names = Variables {
@@ -648,16 +663,17 @@ impl FollowUps {
             ..newest.details.scene.names(&self.lists, None)
         };
         let flow_id = newest.key.flow_id.to_string();
-        let occasion = Trigger {
+        let trigger = Trigger {
             event: Event::RegistrationFailed,
             identity_id: Uuid::nil(),
             trigger_id: &flow_id,
             check: None,
         };
-        deliveries_for(&self.plans, &occasion, &names)
+        deliveries_for(&self.subscriptions, &trigger, &names)
     }
 
-    /// What was taken is given back, if it is open. What one of these submissions needs to take it again is kept.
+    /// Releases a reservation, if it is open. What one of these submissions needs to take the reservation again is
+    /// kept.
     pub fn release(
         &self,
         batch: &mut WriteSet,
@@ -677,8 +693,8 @@ impl FollowUps {
             unused_since: now,
             kept: check.and_then(|check| reserve::kept(check, reservation, submissions)),
         });
-        if let Some(plans) = self.reserves.get(&reservation.check) {
-            let release = reserve::release(plans, reservation, &self.lists, now);
+        if let Some(requests) = self.reserves.get(&reservation.check) {
+            let release = reserve::release(requests, reservation, &self.lists, now);
             batch.deliveries.push(release);
         } else {
             let queue = Queue::Release(&reservation.check);

@@ -1,29 +1,29 @@
-//! One question put to a service: refused, accepted, or unavailable.
+//! Interprets the answer to one question: refused, accepted, or unavailable.
 
 use super::{Check, Condition, Kind};
 use crate::expression::Variables;
 use crate::outbound::services::client::CallError;
 
-/// What an exchange came to.
+/// The interpretation of an answer, or of its absence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interpretation {
-    /// The answer is a yes.
+    /// The answer is an acceptance.
     Accepted,
-    /// This entry of `refuse` holds.
+    /// This entry of `refuse` is true.
     Refused(usize),
-    /// No usable answer.
+    /// There is no usable answer.
     Unavailable(Kind, String),
 }
 
-/// Reads an answer in the order of design §3. `names.response` is the answer.
+/// Interprets an answer in the order of design §3. `names.response` is the answer.
 ///
-/// Each step is read only if none before it has decided. An entry of `refuse` that fails decides nothing by itself, but an
-/// answer on which one has failed is never accepted: the entry may have been about to refuse.
+/// Each step is evaluated only if no step before it has decided. An entry of `refuse` that fails decides nothing by
+/// itself. But an answer on which an entry has failed is never accepted, because that entry might have refused it.
 #[must_use]
 pub fn interpret(check: &Check, status: u16, names: &Variables<'_>) -> Interpretation {
     let declared = check.unavailable.when.as_ref();
     if declared.is_some_and(|when| when.holds(names) == Ok(true)) {
-        return unavailable(Kind::Declared, "`unavailable.when` holds");
+        return unavailable(Kind::Declared, "`unavailable.when` is true");
     }
     let refusal = refusal(check, status, names);
     if let Ok(Some(index)) = refusal {
@@ -54,8 +54,8 @@ pub fn interpret(check: &Check, status: u16, names: &Variables<'_>) -> Interpret
     }
 }
 
-/// The entry of `refuse` that decides: the first that names the status, else the first whose expression holds. `Err` if none
-/// does and one failed, with the first failure.
+/// The entry of `refuse` that decides: the first that names the status, else the first whose expression is true. If
+/// no entry decides and one failed, the result is `Err` with the first failure.
 fn refusal(check: &Check, status: u16, names: &Variables<'_>) -> Result<Option<usize>, String> {
     let entries = || check.refuse.iter().enumerate();
     let by_status = entries()
@@ -79,7 +79,7 @@ fn refusal(check: &Check, status: u16, names: &Variables<'_>) -> Result<Option<u
     failed.map_or(Ok(None), Err)
 }
 
-/// What a status means that neither `unavailable.when` nor `refuse` has claimed, whatever `accept` says.
+/// The kind of a status that neither `unavailable.when` nor `refuse` covers, whatever `accept` says.
 fn kind_of(status: u16) -> Option<Kind> {
     match status {
         401 | 407 => Some(Kind::RejectedCredentials),
@@ -95,7 +95,7 @@ fn unavailable(kind: Kind, because: impl Into<String>) -> Interpretation {
     Interpretation::Unavailable(kind, because.into())
 }
 
-/// What no answer at all comes to.
+/// The interpretation of a call without an answer.
 #[must_use]
 pub fn without_answer(none: CallError) -> Interpretation {
     let kind = match none {

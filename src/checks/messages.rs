@@ -1,4 +1,4 @@
-//! Choosing the words for a person: their language, with expressions filled in.
+//! Renders messages for a visitor: chooses the language, and fills in expressions.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use crate::kratos::{Field, Message, language};
 use crate::model::late_refusal::StoredMessage;
 use crate::model::message::MessageTemplate;
 
-/// What decides about the words.
+/// What decides how a message is rendered.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageRenderer<'a> {
     /// The visitor's `Accept-Language`.
     pub accept_language: Option<&'a str>,
-    /// For visitors whose language we do not have.
+    /// The language for visitors for whose language there is no text.
     pub default_language: &'a str,
 }
 
 impl MessageRenderer<'_> {
-    /// The wording in the reader's language. If an expression in it fails, `fallback` is said instead, under
-    /// the wording's own number.
+    /// Renders a message in the visitor's language. If an expression in it fails, the text of `fallback` is used,
+    /// with the id of `wording`.
     #[must_use]
     pub fn message(
         &self,
@@ -33,7 +33,7 @@ impl MessageRenderer<'_> {
         let text = self.text(wording).and_then(|template| match template.render_text(names) {
             Ok(text) => Some(text),
             Err(error) => {
-                tracing::warn!(check, message.id = wording.id, %error, "The text of a message could not be filled in");
+                tracing::warn!(check, message.id = wording.id, %error, "Could not render a message");
                 None
             }
         });
@@ -48,7 +48,7 @@ impl MessageRenderer<'_> {
         Message::new(wording.id, &text, context(&entries))
     }
 
-    /// A message that was stored, in the reader's language; `None` if it has no text.
+    /// Renders a stored message in the visitor's language; `None` if the message has no text.
     #[must_use]
     pub fn stored_message(&self, stored: &StoredMessage, check: &str) -> Option<Message> {
         let text = self.pick(&stored.texts)?;
@@ -64,7 +64,7 @@ impl MessageRenderer<'_> {
         self.pick(&wording.texts)
     }
 
-    /// The one of these in the reader's language.
+    /// The text in the visitor's language.
     fn pick<'t, T>(&self, texts: &'t [(String, T)]) -> Option<&'t T> {
         let tags: Vec<&str> = texts.iter().map(|(tag, _)| tag.as_str()).collect();
         let wanted = self
@@ -90,28 +90,28 @@ fn context(entries: &[(&str, Option<&str>)]) -> Value {
     context
 }
 
-/// What is said where the settings name no words, and in which language.
+/// The messages for cases in which the settings name no message, and their default language.
 #[derive(Clone, Debug)]
 pub struct MessageCatalog {
-    /// Our own words.
+    /// The built-in messages.
     pub builtin: BuiltinMessages,
-    /// For visitors whose language we do not have.
+    /// The language for visitors for whose language there is no text.
     pub default_language: String,
 }
 
-/// The words that Vestibule has of its own; each may be replaced under `messages:`.
+/// The built-in messages; settings can replace each under `messages:`.
 #[derive(Clone, Debug)]
 pub struct BuiltinMessages {
-    /// `try_again`: no usable answer.
+    /// `try_again`: there is no usable answer.
     pub try_again: Arc<MessageTemplate>,
-    /// `not_valid`: no question can be made of the value, or a refusal without words.
+    /// `not_valid`: no question can be built from the value, or a refusal has no message.
     pub not_valid: Arc<MessageTemplate>,
     /// `required`: the field is absent.
     pub required: Arc<MessageTemplate>,
-    /// `not_possible`: the call itself is wrong (key, wiring, body); nothing the person can mend.
+    /// `not_possible`: the call itself is wrong (key, hook configuration, body), and the visitor cannot fix that.
     pub not_possible: Arc<MessageTemplate>,
-    /// `form_used`: the form has brought forth an account already, or was accepted too often.
+    /// `form_used`: the form has created an account already, or was accepted too often.
     pub form_used: Arc<MessageTemplate>,
-    /// `account_refused`: a check refused the account after it had been created, and has no message of its own.
+    /// `account_refused`: a check refused the account after its creation, and has no message of its own.
     pub account_refused: Arc<MessageTemplate>,
 }

@@ -1,4 +1,5 @@
-//! `Checks::judge(payload) -> Verdict`: all checks side by side under one deadline.
+//! Evaluates the checks of a sign-up: `Checks::judge` runs all checks in parallel under one deadline, and returns a
+//! verdict.
 
 pub mod account_lookup;
 pub mod activity;
@@ -29,56 +30,57 @@ pub use messages::{BuiltinMessages, MessageCatalog, MessageRenderer};
 pub use reads::Reads;
 pub use reserver::ReservationDeps;
 
-/// One check as the settings describe it.
+/// One check, as in the settings.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// How settings, logs and metrics name it.
+    /// The check's name in settings, logs and metrics.
     pub name: String,
-    /// The flows in which it runs.
+    /// The flows in which the check runs.
     pub flows: Vec<Flow>,
-    /// The field it is about.
+    /// The field that the check is about.
     pub field: Option<Field>,
-    /// Whether an absent field is refused.
+    /// Whether the check refuses an absent field.
     pub required: bool,
-    /// Narrows when it runs.
+    /// The condition under which the check applies.
     pub when: Option<Expression>,
-    /// The question, if one is asked.
+    /// The question to a service, if the check asks one.
     pub ask: Option<request::RequestTemplate>,
-    /// What is taken for the flow, in place of a question.
+    /// What the check reserves for the flow, in place of a question.
     pub reserve: Option<Reserve>,
-    /// What happens when there is no usable answer.
+    /// What happens if there is no usable answer.
     pub unavailable: Unavailable,
-    /// What happens if it refuses when the account is there already. `None`: as [`Check::on_late_refusal`] says.
+    /// What happens if the check refuses after the account was created. `None`: the default of
+    /// [`Check::on_late_refusal`].
     pub on_late_refusal: Option<OnLateRefusal>,
-    /// What happens if a deferred question has no answer in time.
+    /// What happens if a deferred question gets no answer in time.
     pub on_expiry: OnExpiry,
     /// Reasons to refuse, in order.
     pub refuse: Vec<Refusal>,
-    /// What makes an answer a yes; by default a 2xx.
+    /// What makes an answer an acceptance; by default a status 2xx.
     pub accept: Option<Condition>,
-    /// The words for a value that no question can be made of, or that the service rejects as a question; by default the
-    /// built-in `not_valid`.
+    /// The message for a value from which no question can be built, or that the service rejects as a question. The
+    /// default is the built-in `not_valid`.
     pub invalid: Option<Arc<MessageTemplate>>,
-    /// What is written into the identity when it accepts.
+    /// What Vestibule writes into the identity if the check accepts.
     pub set: Vec<Set>,
-    /// Whether it decides, or only watches.
+    /// Whether the check decides, or only observes.
     pub mode: Mode,
-    /// Checks that must have accepted before it runs.
+    /// Checks that must have accepted before this check runs.
     pub after: Vec<String>,
 }
 
-/// `reserve:`
+/// The entry `reserve` of a check.
 #[derive(Clone, Debug)]
 pub struct Reserve {
-    /// Takes it; its answer is judged as that of a question.
+    /// The request that takes the reservation. Vestibule evaluates its answer like that of a question.
     pub take: request::RequestTemplate,
-    /// Tells the service that the account exists.
+    /// The request that notifies the service that the account exists.
     pub confirm: Option<request::RequestTemplate>,
-    /// Gives it back.
+    /// The request that releases the reservation.
     pub release: request::RequestTemplate,
 }
 
-/// What happens when a deferred question is given up.
+/// What happens if Vestibule gives up a deferred question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnExpiry {
     /// The question is kept as a dead letter, and the mark stays in the identity.
@@ -86,20 +88,20 @@ pub enum OnExpiry {
     Keep,
     /// The check refuses late.
     Refuse,
-    /// The check accepts, and the mark is removed.
+    /// The check accepts, and Vestibule removes the mark.
     Accept,
 }
 
 /// One entry of `refuse`.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// When it holds.
+    /// The condition under which the entry refuses.
     pub when: Condition,
-    /// The words; by default the built-in `not_valid`.
+    /// The message; by default the built-in `not_valid`.
     pub message: Option<Arc<MessageTemplate>>,
 }
 
-/// An expression, or a status number.
+/// A condition: an expression, or a status.
 #[derive(Clone, Debug)]
 pub enum Condition {
     /// The answer has this status.
@@ -109,7 +111,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// The expression, unless it is a status.
+    /// The expression, unless the condition is a status.
     fn expression(&self) -> Option<&Expression> {
         match self {
             Self::Expression(expression) => Some(expression),
@@ -121,50 +123,51 @@ impl Condition {
 /// Whether a check decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Its outcome counts.
+    /// The outcome of the check counts.
     Enforce,
-    /// Its outcome is only recorded.
+    /// Vestibule only records the outcome of the check.
     Observe,
 }
 
-/// What an unavailable service means, kind by kind.
+/// What happens if a service is unavailable, for each kind.
 #[derive(Clone, Debug, Default)]
 pub struct Unavailable {
-    /// An answer for which this holds is none (`declared`).
+    /// Vestibule treats an answer as unavailable if this expression is true (`declared`).
     pub when: Option<Expression>,
-    /// What the operator chose for a kind by name.
+    /// The policies that the settings name for single kinds.
     pub chosen: BTreeMap<Kind, Policy>,
-    /// `default:`, for what the service did.
+    /// The key `default`: the policy for what the service caused.
     pub default: Policy,
 }
 
-/// In what way there was no usable answer.
+/// Why there was no usable answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Not in time.
+    /// The answer did not arrive in time.
     Timeout,
-    /// Not reached, or cut off.
+    /// The service was not reached, or the connection was cut off.
     Connection,
-    /// A 5xx.
+    /// Status 5xx.
     Status5xx,
-    /// A 429.
+    /// Status 429.
     RateLimited,
-    /// A 401 or 407: the service does not take Vestibule's credentials.
+    /// Status 401 or 407: the service rejects Vestibule's credentials.
     RejectedCredentials,
-    /// `unavailable.when` holds.
+    /// The expression `unavailable.when` is true.
     Declared,
-    /// A 4xx that the settings do not name. A gateway or a firewall answers so to a value that the visitor chose.
+    /// A status 4xx that the settings do not name. A gateway or a firewall answers so to a value that the visitor
+    /// chose.
     RejectedQuestion,
-    /// Neither refused nor accepted, or an expression failed on it.
+    /// The answer is neither refused nor accepted, or an expression failed on the answer.
     UnexpectedAnswer,
     /// The question could not be built, or an expression failed without an answer.
     Expression,
-    /// What must be written down before the answer could not be.
+    /// What must be stored before the response could not be stored.
     NotStored,
 }
 
 impl Kind {
-    /// As the settings, logs and metrics write it.
+    /// The name of this kind in settings, logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -183,11 +186,12 @@ impl Kind {
 }
 
 impl Unavailable {
-    /// What the operator chose for this kind. What `default` does not cover is refused unless it is named.
+    /// The policy for this kind. If the settings do not name a kind that `default` does not cover, Vestibule
+    /// refuses.
     ///
-    /// With `accept`, `default` covers what only the service or the network can bring about; with `defer`, the question is
-    /// asked again, so that it covers more. A visitor chooses the value that makes a gateway answer 400 or an expression fail,
-    /// so neither covers that.
+    /// With `accept`, `default` covers what only the service or the network can cause. With `defer`, Vestibule asks
+    /// the question again, so `default` covers more. A visitor chooses the value to which a gateway answers 400, or
+    /// on which an expression fails. So neither policy covers these kinds.
     #[must_use]
     pub fn policy(&self, kind: Kind) -> Policy {
         if let Some(policy) = self.chosen.get(&kind) {
@@ -207,7 +211,8 @@ impl Unavailable {
 }
 
 impl Check {
-    /// The checks that must be done before this one begins: named by `after`, or read as `checks.<name>`.
+    /// The checks that must be finished before this check starts: those in `after`, and those read as
+    /// `checks.<name>`.
     #[must_use]
     pub fn waits_for(&self) -> Vec<String> {
         let read = self
@@ -220,19 +225,20 @@ impl Check {
         names
     }
 
-    /// The checks whose response it reads.
+    /// The checks whose response this check reads.
     #[must_use]
     pub fn checks_read(&self) -> Vec<String> {
         Reads::of(self).checks
     }
 
-    /// Whether it asks nobody and has no loop, so that it takes some microseconds whatever the person sent.
+    /// Whether the check asks no service and has no loop. Such a check takes some microseconds, whatever the
+    /// visitor sent.
     #[must_use]
     pub fn is_quick(&self) -> bool {
         self.asks().is_none() && !self.expressions().into_iter().any(Expression::loops)
     }
 
-    /// What is put to a service: a question, or taking something.
+    /// The request that the check sends to a service: its question, or the `take` of its reservation.
     #[must_use]
     pub fn asks(&self) -> Option<&request::RequestTemplate> {
         self.ask
@@ -240,7 +246,7 @@ impl Check {
             .or_else(|| self.reserve.as_ref().map(|reserve| &reserve.take))
     }
 
-    /// Whether it may pass without an answer, to be asked again.
+    /// Whether the check may pass without an answer, and be asked again later.
     #[must_use]
     pub fn defers(&self) -> bool {
         self.unavailable.default == Policy::Defer
@@ -251,11 +257,12 @@ impl Check {
                 .any(|policy| *policy == Policy::Defer)
     }
 
-    /// Whether the check can have run for this sign-up: its field is there, and its condition holds or cannot be evaluated.
+    /// Whether the check can have run for this sign-up. Its field is present, and its condition is true or cannot
+    /// be evaluated.
     #[must_use]
     pub fn could_apply(&self, names: &Variables<'_>) -> bool {
-        let nobody = serde_json::Value::Null;
-        let identity = names.identity.unwrap_or(&nobody);
+        let null = serde_json::Value::Null;
+        let identity = names.identity.unwrap_or(&null);
         let value = self.field.as_ref().map(|field| field.value_in(identity));
         let is_absent =
             value.is_some_and(|value| value.is_none_or(crate::kratos::field::is_absent));
@@ -270,8 +277,8 @@ impl Check {
                 .is_none_or(|when| when.holds(&names).unwrap_or(true))
     }
 
-    /// What a late refusal of this check does. Without a choice of the operator, an account that should not have been created is
-    /// deactivated, and a change in settings is only marked.
+    /// What a late refusal of this check does. Without a choice of the operator, Vestibule deactivates an account
+    /// that should not have been created. A change in settings is only marked.
     #[must_use]
     pub fn on_late_refusal(&self, event: Event) -> OnLateRefusal {
         self.on_late_refusal.unwrap_or(match event {
@@ -280,7 +287,7 @@ impl Check {
         })
     }
 
-    /// Whether it can refuse an account that exists: its question was deferred, or its reservation is taken again.
+    /// Whether the check can refuse an existing account: it defers, or its reservation can be taken again.
     #[must_use]
     pub fn can_refuse_late(&self) -> bool {
         self.defers() || self.reserve.is_some()
@@ -296,7 +303,7 @@ impl Check {
             }
     }
 
-    /// The other checks whose answers are read together with its own.
+    /// The other checks whose answers are read together with the check's own answer.
     #[must_use]
     pub fn reads_late(&self) -> Vec<String> {
         self.read_with_the_answer()
@@ -306,7 +313,7 @@ impl Check {
             .collect()
     }
 
-    /// Every expression that is ever evaluated for it, those of `reserve` included.
+    /// Every expression that is ever evaluated for the check, including those of `reserve`.
     fn everything_read(&self) -> Vec<&Expression> {
         let afterwards = self.reserve.iter().flat_map(|reserve| {
             let confirm = reserve.confirm.iter();
@@ -318,7 +325,7 @@ impl Check {
             .collect()
     }
 
-    /// Whether one of its expressions, those of `reserve` included, reads a name that begins with this root.
+    /// Whether an expression of the check, including those of `reserve`, reads this variable.
     #[must_use]
     pub fn reads(&self, root: Variable) -> bool {
         self.everything_read()
@@ -326,15 +333,15 @@ impl Check {
             .any(|one| one.reads(root))
     }
 
-    /// An error if something that is put into a text, or used as one, is a list or an object. `when` and the messages are left
-    /// out: `when` may be about just that, and a message has other words to fall back on.
+    /// An error if the check uses a list or an object where a text is expected. `when` is not examined, because its
+    /// expression may test for a list or an object. Messages are not examined, because a message has a fallback.
     pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         let reserve = self.reserve.iter().flat_map(|reserve| {
             let confirm = reserve.confirm.iter();
             confirm.chain([&reserve.take, &reserve.release])
         });
         let mut requests = self.ask.iter().chain(reserve);
-        requests.try_for_each(|plan| plan.expects_texts(names))?;
+        requests.try_for_each(|request| request.expects_texts(names))?;
         let conditions = self.refuse.iter().map(|refusal| &refusal.when);
         let mut conditions = conditions
             .chain(&self.accept)
@@ -345,14 +352,14 @@ impl Check {
         set.try_for_each(|set| set.value.expects_texts(names))
     }
 
-    /// Every expression in it.
+    /// Every expression that is evaluated for the check during a sign-up.
     fn expressions(&self) -> Vec<&Expression> {
         self.when
             .iter()
             .chain(
                 self.invalid
                     .iter()
-                    .flat_map(|wording| wording.expressions()),
+                    .flat_map(|message| message.expressions()),
             )
             .chain(
                 self.asks()
@@ -369,31 +376,31 @@ impl Check {
         let conditions = conditions
             .chain(&self.accept)
             .filter_map(Condition::expression);
-        let wordings = self.refuse.iter().filter_map(|one| one.message.as_ref());
+        let messages = self.refuse.iter().filter_map(|one| one.message.as_ref());
         self.unavailable
             .when
             .iter()
             .chain(conditions)
-            .chain(wordings.flat_map(|wording| wording.expressions()))
+            .chain(messages.flat_map(|message| message.expressions()))
             .chain(self.set.iter().flat_map(|set| set.value.expressions()))
             .collect()
     }
 }
 
-/// What is done then.
+/// What happens if there is no usable answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Policy {
-    /// The person is told to try again later.
+    /// Vestibule refuses the sign-up, and asks the visitor to try again later.
     #[default]
     Refuse,
-    /// They pass, and it is counted.
+    /// The sign-up passes, and Vestibule counts it.
     Accept,
-    /// They pass, and the question is put again once the account exists.
+    /// The sign-up passes, and Vestibule asks the question again once the account exists.
     Defer,
 }
 
 impl Policy {
-    /// As the settings and logs write it.
+    /// The name of this policy in settings and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -407,14 +414,14 @@ impl Policy {
 /// One entry of `set`.
 #[derive(Clone, Debug)]
 pub struct Set {
-    /// `["traits", "company"]` or `["metadata_public", "company", "name"]`.
+    /// The path of the value: `["traits", "company"]` or `["metadata_public", "company", "name"]`.
     pub path: Vec<String>,
-    /// What is put there.
+    /// The value that is written there.
     pub value: JsonTemplate,
 }
 
 impl Set {
-    /// The paths that it writes, each as far as the settings write it out.
+    /// The paths that the entry writes, each as far as the settings spell it out.
     #[must_use]
     pub fn leaves(&self) -> Vec<Vec<String>> {
         self.value.leaves(&self.path)
@@ -426,7 +433,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_default_covers_no_kind_that_a_visitor_can_bring_about() {
+    fn a_default_covers_no_kind_that_a_visitor_can_cause() {
         use Policy::{Accept, Defer, Refuse};
         for (kind, by_accept, by_defer) in [
             (Kind::Timeout, Accept, Defer),

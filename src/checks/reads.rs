@@ -1,4 +1,4 @@
-//! What a check reads of an identity, and so whether a change of it concerns the check.
+//! Finds what a check reads of an identity, and so whether a change of the identity concerns the check.
 
 use serde_json::Value;
 
@@ -6,7 +6,8 @@ use super::Check;
 use crate::expression::{Expression, ReadPath, Variable};
 use crate::kratos::Field;
 
-/// The parts of an identity that can be compared before and after a change: hooks see both of both.
+/// The parts of an identity that Vestibule can compare before and after a change. Hooks see both states of both
+/// parts.
 const COMPARED: [&str; 2] = ["traits", "metadata_public"];
 
 /// What a check reads.
@@ -16,14 +17,14 @@ pub struct Reads {
     pub fields: Vec<Field>,
     /// Paths in `identity`, each in `traits` or `metadata_public`.
     pub identity: Vec<ReadPath>,
-    /// Whether `flow.transient_payload` is among it. Kratos drops it in settings.
+    /// Whether the check reads `flow.transient_payload`. Kratos drops it in settings.
     pub transient_payload: bool,
     /// The checks whose response is read.
     pub checks: Vec<String>,
 }
 
 impl Reads {
-    /// What the check itself reads, without what the checks read whose response it reads.
+    /// What the check itself reads, without what other checks read whose response it reads.
     #[must_use]
     pub fn of(check: &Check) -> Self {
         let mut reads = Self {
@@ -33,7 +34,7 @@ impl Reads {
         for expression in check.everything_read() {
             reads.add(expression);
         }
-        // A path to just the field is compared as the field is.
+        // A path to exactly the field is compared like the field.
         if let Some(field) = &check.field {
             let names: Vec<&str> = field.names().iter().map(String::as_str).collect();
             let field = ReadPath::of_names(&names);
@@ -43,7 +44,7 @@ impl Reads {
         reads
     }
 
-    /// What each check reads, in the same order, with what it reads through `checks.<name>.response`.
+    /// What each check reads, in the same order, including what it reads through `checks.<name>.response`.
     #[must_use]
     pub fn of_all<'c>(checks: impl IntoIterator<Item = &'c Check>) -> Vec<Self> {
         let checks: Vec<&Check> = checks.into_iter().collect();
@@ -51,11 +52,11 @@ impl Reads {
         (0..own.len())
             .map(|start| {
                 let mut sum = Self::default();
-                for place in reachable(start, &checks, &own) {
-                    sum.fields.extend(own[place].fields.iter().cloned());
-                    sum.identity.extend(own[place].identity.iter().cloned());
-                    sum.transient_payload |= own[place].transient_payload;
-                    sum.checks.extend(own[place].checks.iter().cloned());
+                for index in reachable(start, &checks, &own) {
+                    sum.fields.extend(own[index].fields.iter().cloned());
+                    sum.identity.extend(own[index].identity.iter().cloned());
+                    sum.transient_payload |= own[index].transient_payload;
+                    sum.checks.extend(own[index].checks.iter().cloned());
                 }
                 sum.tidy();
                 sum
@@ -63,13 +64,13 @@ impl Reads {
             .collect()
     }
 
-    /// Whether it reads nothing that a change of settings can change.
+    /// Whether the check reads nothing that a settings change can change.
     #[must_use]
     pub fn nothing_of_the_identity(&self) -> bool {
         self.fields.is_empty() && self.identity.is_empty()
     }
 
-    /// Whether something that is read differs between what the identity was and what it is to be. A removal is a change.
+    /// Whether something that is read differs between the previous identity and the new one. A removal is a change.
     #[must_use]
     pub fn differ(&self, previous: &Value, identity: &Value) -> bool {
         let field_differs =
@@ -106,13 +107,13 @@ impl Reads {
     }
 }
 
-/// The check and those that it reads, directly and through others.
+/// The check, and the checks that it reads, directly and through others.
 fn reachable(start: usize, checks: &[&Check], own: &[Reads]) -> Vec<usize> {
     let mut found = vec![start];
     let mut next = 0;
-    while let Some(place) = found.get(next).copied() {
+    while let Some(index) = found.get(next).copied() {
         next += 1;
-        for name in &own[place].checks {
+        for name in &own[index].checks {
             let other = checks.iter().position(|check| check.name == *name);
             if let Some(other) = other
                 && !found.contains(&other)

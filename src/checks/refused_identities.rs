@@ -1,7 +1,7 @@
-//! The late refusals in force, in memory.
+//! Keeps the late refusals in force in memory.
 //!
-//! Hooks of login and recovery are answered from here, so they never wait for the database. While the database is away, the
-//! last known set counts.
+//! Login and recovery hooks are answered from this set, so they never wait for the database. While the database is
+//! unavailable, the last loaded set counts.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -28,31 +28,31 @@ pub struct RefusedIdentities {
     clock: Clock,
     metrics: Arc<Metrics>,
     known: RwLock<Option<Known>>,
-    /// Whether Kratos has ever called a hook of login or recovery.
+    /// Whether Kratos has ever called a login or recovery hook.
     was_asked: AtomicBool,
 }
 
 struct Known {
     version: Option<String>,
-    /// Those that keep a person out.
+    /// The refusals that keep the visitor out.
     by_identity: HashMap<Uuid, Arc<[LateRefusal]>>,
-    /// The checks of those that do not.
+    /// The checks of the refusals that do not keep the visitor out.
     marked: HashMap<Uuid, BTreeSet<String>>,
 }
 
 /// What is known of an identity.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Standing {
-    /// No refusal that keeps the person out is in force.
+    /// No refusal that keeps the visitor out is in force.
     Free,
-    /// These keep the person out; at least one.
+    /// These refusals keep the visitor out; at least one.
     Refused(Arc<[LateRefusal]>),
     /// The set was never loaded.
     Unknown,
 }
 
 impl RefusedIdentities {
-    /// Nothing is loaded yet.
+    /// Creates an empty set; nothing is loaded yet.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Clock, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -79,7 +79,8 @@ impl RefusedIdentities {
         }
     }
 
-    /// The checks that refused this identity late without keeping the person out. A change in settings can lift these refusals.
+    /// The checks that refused this identity late without keeping the visitor out. A change in settings can lift
+    /// these refusals.
     #[must_use]
     pub fn marked(&self, identity_id: Uuid) -> BTreeSet<String> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
@@ -89,12 +90,12 @@ impl RefusedIdentities {
         marked.cloned().unwrap_or_default()
     }
 
-    /// A hook of login or recovery was called.
+    /// Records that Kratos called a login or recovery hook.
     pub fn asked(&self) {
         self.was_asked.store(true, Ordering::Relaxed);
     }
 
-    /// Warns the operator if Kratos does not ask before people sign in.
+    /// Warns the operator if Kratos does not call Vestibule before visitors sign in.
     pub fn warn_if_never_asked(&self) {
         if !self.was_asked.load(Ordering::Relaxed) {
             tracing::warn!(
@@ -107,7 +108,7 @@ impl RefusedIdentities {
 
     /// Loads the set, if it has changed.
     pub async fn reload(&self) -> Result<(), store::Error> {
-        // The version first: what changes while the rows are read has another version, and is loaded next time.
+        // The version is read first. A change while the rows are read has another version, and is loaded next time.
         let version = self.store.get_property(VERSION).await?;
         let is_current = {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
@@ -146,7 +147,7 @@ impl RefusedIdentities {
         Ok(())
     }
 
-    /// Loads the set every second until `stop` is done.
+    /// Loads the set every second until `stop` completes.
     pub async fn run(self: Arc<Self>, stop: impl Future<Output = ()> + Send) {
         tokio::pin!(stop);
         let mut fails = false;
@@ -156,7 +157,7 @@ impl RefusedIdentities {
                 () = &mut stop => return,
                 () = self.clock.sleep(RELOAD_EVERY) => {}
             }
-            // A defect must not end the reloading.
+            // A panic must not end the reloading.
             let reload = AssertUnwindSafe(self.reload()).catch_unwind();
             let reloaded = tokio::select! {
                 biased;
@@ -166,20 +167,20 @@ impl RefusedIdentities {
             let error = match reloaded {
                 Ok(Ok(())) => {
                     if fails {
-                        tracing::info!("The identities that were refused late are loaded again");
+                        tracing::info!("Loaded the identities that were refused late again");
                     }
                     fails = false;
                     continue;
                 }
                 Ok(Err(error)) => error.error_chain(),
-                Err(_) => "a defect in loading them".to_owned(),
+                Err(_) => "panicked".to_owned(),
             };
             self.metrics.late_refusals_load_failures.inc();
             if !fails {
                 tracing::error!(
                     error,
-                    "ALARM: the identities that were refused late cannot be loaded; logins, recoveries and settings are \
-                     answered by the last known set until the database is back"
+                    "ALARM: the identities that were refused late cannot be loaded; Vestibule answers logins, recoveries and \
+                     settings from the last loaded set until the database is available"
                 );
             }
             fails = true;

@@ -1,7 +1,7 @@
-//! take now; confirm or release later
+//! Builds the deliveries of a reservation: take now; confirm or release later.
 //!
-//! Kratos may fail after our yes and never tells, so what was taken for a sign-up is confirmed when `post` comes, and
-//! released when it is known that it will not.
+//! Kratos may fail after `pre` accepted, and does not report that. So what was taken for a sign-up is confirmed
+//! when `post` arrives, and released when it is known that `post` will not arrive.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::model::pending::PendingSignUp;
 use crate::model::request;
 use crate::model::reservation::{Details, ReleaseReason, Reservation};
 
-/// How long it is tried to confirm or to release.
+/// How long Vestibule retries to confirm or to release.
 const KEEP_TRYING_FOR: Duration = Duration::from_hours(24 * 8);
 
-/// What `taken` stands for: the answer if there was one, and the key that it was taken with.
+/// The value of the variable `taken`: the answer, if there was one, and the idempotency key of the `take`.
 #[must_use]
 pub fn taken(reservation: Uuid, answer: Option<&Value>) -> Value {
     let mut taken = answer.cloned().unwrap_or_else(|| json!({}));
@@ -29,7 +29,7 @@ pub fn taken(reservation: Uuid, answer: Option<&Value>) -> Value {
     taken
 }
 
-/// The delivery that confirms it for this identity. `None` if the service need not be told.
+/// The delivery that confirms the reservation for this identity. `None` if the service need not be notified.
 #[must_use]
 pub fn confirmation(
     reserve: &Reserve,
@@ -39,23 +39,23 @@ pub fn confirmation(
     lists: &Lists,
     now: Timestamp,
 ) -> Option<NewDelivery> {
-    let plan = reserve.confirm.as_ref()?;
+    let template = reserve.confirm.as_ref()?;
     let work = match &reservation.details {
         Some(details) => {
             let scene = EvaluationContext {
                 identity: Some(identity.clone()),
                 ..details.scene.clone()
             };
-            built(plan, &scene, lists, "confirm")
+            built(template, &scene, lists, "confirm")
         }
-        None => Err("what was taken is not known any more".to_owned()),
+        None => Err("the details of the reservation are deleted".to_owned()),
     };
     let queue = Queue::Confirm(&reservation.check);
     Some(delivery(&queue, reservation, identity_id, event, work, now))
 }
 
-/// What taking a reservation again needs, if an accepted submission uses it: its account may be found after the release. No
-/// more of the visitor is kept than the check reads.
+/// What is needed to take a reservation again, if an accepted submission uses it: its account may be found after
+/// the release. Of the visitor's data, only what the check reads is kept.
 #[must_use]
 pub fn kept(
     check: &Check,
@@ -69,19 +69,20 @@ pub fn kept(
     submissions.iter().any(is_used).then(|| Details {
         take: details.take.clone(),
         scene: EvaluationContext {
-            // The identity as it was saved takes its place.
+            // The saved identity replaces this one.
             identity: None,
             previous: if_read(Variable::Previous, &scene.previous),
             flow: if_read(Variable::Flow, &scene.flow),
             request: if_read(Variable::Request, &scene.request),
-            // What was taken then is not held any more.
+            // The former answer no longer describes a reservation.
             taken: None,
             ..scene.clone()
         },
     })
 }
 
-/// The delivery that takes a released reservation again for the account that was found. `None` if what it needs is not kept.
+/// The delivery that takes a released reservation again for the account that was found. `None` if the details are
+/// not kept.
 #[must_use]
 pub fn take_again(
     reservation: &Reservation,
@@ -115,14 +116,14 @@ pub fn confirmation_of_taken(
     lists: &Lists,
     now: Timestamp,
 ) -> Option<NewDelivery> {
-    let plan = reserve.confirm.as_ref()?;
+    let template = reserve.confirm.as_ref()?;
     Some(NewDelivery {
         id: time_ordered_id(now),
         plan: Queue::Confirm(check).to_string(),
         event: taking.event,
         unique_key: taking.id.to_string(),
         identity_id: taking.identity_id,
-        work: built(plan, scene, lists, "confirm"),
+        work: built(template, scene, lists, "confirm"),
         scene: None,
         created_at: now,
         due_at: now,
@@ -130,7 +131,7 @@ pub fn confirmation_of_taken(
     })
 }
 
-/// The dead letter for an account whose reservation was given back before we knew of it.
+/// The dead letter for an account whose reservation was released before Vestibule knew of the account.
 #[must_use]
 pub fn too_late(
     reservation: &Reservation,
@@ -142,14 +143,14 @@ pub fn too_late(
         .because
         .map_or("released", ReleaseReason::as_str);
     let work = Err(format!(
-        "the account exists, but what was taken for it had been released already ({because}), and what taking it again needs is \
-         not kept"
+        "the account exists, but its reservation was released before ({because}), and the details for taking it again are not \
+         kept"
     ));
     let queue = Queue::Confirm(&reservation.check);
     delivery(&queue, reservation, identity_id, event, work, now)
 }
 
-/// The dead letter for a check that has gone from the settings, so that nobody knows how to tell its service.
+/// The dead letter for a check that is no longer in the settings, so that its request cannot be built.
 #[must_use]
 pub fn gone(
     queue: &Queue<'_>,
@@ -158,13 +159,15 @@ pub fn gone(
     event: Event,
     now: Timestamp,
 ) -> NewDelivery {
-    let work =
-        Err("the check has gone from the settings, and with it how to tell its service".to_owned());
+    let work = Err(
+        "the check has gone from the settings, so the request to its service cannot be built"
+            .to_owned(),
+    );
     delivery(queue, reservation, identity_id, event, work, now)
 }
 
-/// The delivery that gives it back. If its answer is not known and `release` needs it, taking is asked for once more, with
-/// the same key.
+/// The delivery that releases the reservation. If the answer of `take` is not known and `release` needs it, the
+/// delivery repeats `take` with the same key.
 #[must_use]
 pub fn release(
     reserve: &Reserve,
@@ -193,7 +196,7 @@ pub fn release(
                 direct => direct,
             }
         }
-        None => Err("what was taken is not known any more".to_owned()),
+        None => Err("the details of the reservation are deleted".to_owned()),
     };
     let scene = reservation
         .details
@@ -207,12 +210,13 @@ pub fn release(
 }
 
 fn built(
-    plan: &request::RequestTemplate,
+    template: &request::RequestTemplate,
     scene: &EvaluationContext,
     lists: &Lists,
     what: &str,
 ) -> Result<Action, String> {
-    plan.build(&scene.names(lists, None))
+    template
+        .build(&scene.names(lists, None))
         .map(Action::Send)
         .map_err(|error| format!("`{what}` could not be built: {error}"))
 }

@@ -1,4 +1,5 @@
-//! Reserving something for a submission: recorded before the service is asked, so that it can always be released.
+//! Takes a reservation for a submission. Vestibule records it before it asks the service, so that it can always be
+//! released.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,20 +19,20 @@ use crate::model::reservation::{Details, ReleaseReason, Reservation, State, requ
 use crate::outbound::services::client::{Answer, CallError, Services};
 use crate::store::{self, FlowState, Release, Store, WriteSet};
 
-/// Where it is written down.
+/// What a [`Reserver`] needs to record reservations.
 pub struct ReservationDeps {
     /// The database.
     pub store: Arc<dyn Store>,
-    /// Wakes the worker, for what is to be released.
+    /// Wakes the dispatcher, for releases.
     pub stored: Arc<Notify>,
-    /// Finds out what came of another submission. `None`: identities cannot be looked up.
+    /// Finds the outcome of another submission. `None`: identities cannot be looked up.
     pub lookup: Option<Lookup>,
 }
 
-/// Before this time after an acceptance a look-up that finds nothing proves nothing.
+/// The time after an acceptance in which a look-up that finds nothing proves nothing.
 const LOOKUP_PROVES_NOTHING_FOR: Duration = Duration::from_secs(10);
 
-/// Takes, and writes down what came of it.
+/// Takes reservations, and stores the results.
 pub(super) struct Reserver {
     pub(super) deps: ReservationDeps,
     pub(super) services: Arc<Services>,
@@ -39,69 +40,69 @@ pub(super) struct Reserver {
     pub(super) clock: Clock,
 }
 
-/// What is taken, and for whom.
+/// What is reserved, and for which submission.
 pub(super) struct ReserveRequest<'a> {
     pub(super) check: &'a Check,
     pub(super) reserve: &'a Reserve,
     pub(super) flow_id: Uuid,
     pub(super) submission: &'a str,
-    /// Whether at most one identity can come of the flow, so that its submissions may share a reservation.
+    /// Whether at most one identity can result from the flow, so that its submissions may share a reservation.
     pub(super) is_guarded: bool,
     pub(super) take: Request,
     pub(super) scene: EvaluationContext,
-    /// When the flow's life ends.
+    /// When the flow expires.
     pub(super) expires_at: Timestamp,
-    /// By when there must be an answer.
+    /// The deadline for the service's answer.
     pub(super) until: Timestamp,
-    /// By when the call is answered: until then the reservation is in use.
+    /// The deadline of the call; until then the reservation is in use.
     pub(super) in_use_until: Timestamp,
     pub(super) traceparent: String,
 }
 
-/// What came of taking.
+/// The result of `take`.
 pub(super) enum ReserveResult {
     /// The reservation exists already, and this was the answer.
     Before(Uuid, Value),
-    /// The service was asked just now, under this reservation. Only the call that made it may release it: another call of
-    /// the flow may be asking at the same moment.
+    /// The service was asked just now, under this reservation. Only the call that made the reservation may release
+    /// it, because another call of the flow may be asking at the same moment.
     Now {
         reservation: Box<Reservation>,
         is_ours: bool,
         answer: Result<Answer, CallError>,
     },
-    /// Another submission of the flow has the reservation, and an identity may still come of it.
+    /// Another submission of the flow has the reservation, and an identity may still result from that submission.
     InUse,
-    /// It could not be recorded, so the service was not asked.
+    /// The reservation could not be recorded, so the service was not asked.
     NotStored(String),
 }
 
-/// The reservation to take something under.
+/// The reservation for a `take`.
 enum Found {
-    /// This one. `is_ours`: it was made just now.
+    /// This reservation. `is_ours`: this call has just created it.
     Reservation(Box<Reservation>, bool),
-    /// Another submission has it.
+    /// Another submission has the reservation.
     InUse,
 }
 
 /// What the check makes of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReserveOutcome {
-    /// It is taken.
+    /// It is reserved.
     Reserved,
-    /// It is not taken.
+    /// It is not reserved.
     Refused,
-    /// Nobody can tell.
+    /// It is not known whether it is reserved.
     Unclear,
 }
 
 impl Reserver {
-    pub(super) async fn take(&self, wanted: ReserveRequest<'_>) -> ReserveResult {
-        let begun = self
+    pub(super) async fn take(&self, request: ReserveRequest<'_>) -> ReserveResult {
+        let found = self
             .clock
-            .timeout_at(wanted.until, self.begin(&wanted))
+            .timeout_at(request.until, self.find_or_record(&request))
             .await
             .unwrap_or_else(|| Err("the database did not answer in time".to_owned()));
-        let (reservation, is_ours) = match begun {
+        let (reservation, is_ours) = match found {
             Ok(Found::Reservation(reservation, is_ours)) => (reservation, is_ours),
             Ok(Found::InUse) => return ReserveResult::InUse,
             Err(error) => return ReserveResult::NotStored(error),
@@ -115,13 +116,13 @@ impl Reserver {
         }
         let key = reservation.id.to_string();
         let extra = [
-            ("traceparent", wanted.traceparent),
+            ("traceparent", request.traceparent),
             ("idempotency-key", key),
         ];
-        let service = &wanted.reserve.take.service;
+        let service = &request.reserve.take.service;
         let answer = self
             .services
-            .call(service, &wanted.take, &extra, wanted.until)
+            .call(service, &request.take, &extra, request.until)
             .await;
         ReserveResult::Now {
             reservation,
@@ -130,30 +131,30 @@ impl Reserver {
         }
     }
 
-    /// An open reservation with the same request if there is one that may be used, else a new one.
-    async fn begin(&self, wanted: &ReserveRequest<'_>) -> Result<Found, String> {
-        let request_hash = request_hash(&wanted.take);
-        // Several rounds, because other calls of the flow change reservations at the same moment.
+    /// Finds an open reservation with the same request that may be used, or records a new one.
+    async fn find_or_record(&self, request: &ReserveRequest<'_>) -> Result<Found, String> {
+        let request_hash = request_hash(&request.take);
+        // There are several rounds, because other calls of the flow change reservations at the same moment.
         for _ in 0..4 {
             let state = self
                 .deps
                 .store
-                .flow(wanted.flow_id)
+                .flow(request.flow_id)
                 .await
                 .map_err(error_chain)?;
             let open = state.reservations.iter().filter(|one| {
-                one.check == wanted.check.name && matches!(one.state, State::Taking | State::Taken)
+                one.check == request.check.name && matches!(one.state, State::Taking | State::Taken)
             });
             let mut batch = WriteSet::default();
             let mut same = None;
             for one in open {
                 if one.request_hash == request_hash {
                     same = Some(one);
-                } else if wanted.is_guarded && self.is_unused(one, &state) {
-                    let kept = reserve::kept(wanted.check, one, &state.pending);
-                    self.give_back(
+                } else if request.is_guarded && self.is_unused(one, &state) {
+                    let kept = reserve::kept(request.check, one, &state.pending);
+                    self.release(
                         &mut batch,
-                        wanted.reserve,
+                        request.reserve,
                         one,
                         ReleaseReason::Changed,
                         kept,
@@ -162,7 +163,7 @@ impl Reserver {
             }
             if let Some(same) = same {
                 match self
-                    .reuse(same, &state, wanted)
+                    .reuse(same, &state, request)
                     .await
                     .map_err(error_chain)?
                 {
@@ -173,31 +174,31 @@ impl Reserver {
             let now = self.clock.now();
             let new = Reservation {
                 id: time_ordered_id(now),
-                flow_id: wanted.flow_id,
-                check: wanted.check.name.clone(),
+                flow_id: request.flow_id,
+                check: request.check.name.clone(),
                 request_hash: request_hash.clone(),
                 state: State::Taking,
                 details: Some(Details {
-                    take: wanted.take.clone(),
-                    scene: wanted.scene.clone(),
+                    take: request.take.clone(),
+                    scene: request.scene.clone(),
                 }),
                 because: None,
                 created_at: now,
-                expires_at: wanted.expires_at,
-                submission: wanted.submission.to_owned(),
-                in_use_until: wanted.in_use_until,
+                expires_at: request.expires_at,
+                submission: request.submission.to_owned(),
+                in_use_until: request.in_use_until,
             };
             batch.reserved.push(new.clone());
             match self.write(&batch).await {
                 Ok(()) => return Ok(Found::Reservation(Box::new(new), true)),
-                Err(error) if is_too_late(&error) => {}
+                Err(error) if is_conflict(&error) => {}
                 Err(error) => return Err(error_chain(error)),
             }
         }
-        Err("other calls of the flow change its reservations at the same moment".to_owned())
+        Err("other calls of the flow keep changing its reservations".to_owned())
     }
 
-    /// Whether no submission of the flow that was accepted or is still being checked uses the reservation.
+    /// Whether no accepted or running submission of the flow uses the reservation.
     fn is_unused(&self, reservation: &Reservation, state: &FlowState) -> bool {
         reservation.in_use_until <= self.clock.now()
             && !state.pending.iter().any(|pending| {
@@ -206,17 +207,17 @@ impl Reserver {
             })
     }
 
-    /// The reservation, if this submission may use it. `None` if it has changed meanwhile.
+    /// The reservation, if this submission may use it. `None` if the reservation has changed meanwhile.
     async fn reuse(
         &self,
         same: &Reservation,
         state: &FlowState,
-        wanted: &ReserveRequest<'_>,
+        request: &ReserveRequest<'_>,
     ) -> Result<Option<Found>, store::Error> {
         let store = &self.deps.store;
-        let until = wanted.in_use_until;
+        let until = request.in_use_until;
         let mut found = same.clone();
-        if wanted.is_guarded || same.submission == wanted.submission {
+        if request.is_guarded || same.submission == request.submission {
             let shared = store.share_reservation(same.id, until).await?;
             found.in_use_until = found.in_use_until.max(until);
             return Ok(shared.then(|| Found::Reservation(Box::new(found), false)));
@@ -225,21 +226,22 @@ impl Reserver {
             .pending
             .iter()
             .find(|pending| pending.key.submission == same.submission);
-        if same.in_use_until > self.clock.now() || !self.came_to_nothing(owner).await {
+        if same.in_use_until > self.clock.now() || !self.is_proven_absent(owner).await {
             return Ok(Some(Found::InUse));
         }
         let now = self.clock.now();
-        let former = former(wanted.check, same, &state.pending, now);
+        let former = former(request.check, same, &state.pending, now);
         let is_taken_over = store
-            .take_over_reservation(same, former.as_ref(), wanted.submission, now, until)
+            .take_over_reservation(same, former.as_ref(), request.submission, now, until)
             .await?;
-        wanted.submission.clone_into(&mut found.submission);
+        request.submission.clone_into(&mut found.submission);
         found.in_use_until = until;
         Ok(is_taken_over.then(|| Found::Reservation(Box::new(found), false)))
     }
 
-    /// Whether it is proven that no identity came of a submission. One that was never accepted cannot become one.
-    async fn came_to_nothing(&self, owner: Option<&PendingSignUp>) -> bool {
+    /// Whether it is proven that no identity resulted from a submission. A submission that was never accepted
+    /// cannot become an identity.
+    async fn is_proven_absent(&self, owner: Option<&PendingSignUp>) -> bool {
         let Some(owner) = owner else { return true };
         match owner.state {
             PendingState::NeverCreated => return true,
@@ -257,7 +259,7 @@ impl Reserver {
         matches!(lookup.find(owner).await, Ok(None))
     }
 
-    /// Writes down what the check makes of the answer. `false` if a yes could not be kept.
+    /// Stores what the check makes of the answer. Returns `false` if an accepted reservation could not be stored.
     pub(super) async fn keep(
         &self,
         check: &Check,
@@ -266,7 +268,7 @@ impl Reserver {
         judged: ReserveOutcome,
         until: Timestamp,
     ) -> bool {
-        // What was said instead of a yes tells nothing of what is held.
+        // An answer that is not an acceptance does not describe a reservation.
         if let Some(details) = &mut reservation.details
             && judged == ReserveOutcome::Reserved
         {
@@ -283,11 +285,11 @@ impl Reserver {
                     .cancel_reservation(reservation.id)
                     .await
                     .map(|()| true),
-                (ReserveOutcome::Unclear, _, Some(plans)) => {
+                (ReserveOutcome::Unclear, _, Some(requests)) => {
                     let mut batch = WriteSet::default();
-                    self.give_back(
+                    self.release(
                         &mut batch,
-                        plans,
+                        requests,
                         &reservation,
                         ReleaseReason::Unclear,
                         None,
@@ -299,7 +301,7 @@ impl Reserver {
         };
         let kept = match judged {
             ReserveOutcome::Reserved => self.clock.timeout_at(until, kept).await,
-            // Nobody waits for it; and whatever is not written down is released when the flow has expired.
+            // No call waits for this. What cannot be stored is released when the flow has expired.
             ReserveOutcome::Refused | ReserveOutcome::Unclear => Some(kept.await),
         };
         match kept {
@@ -309,7 +311,7 @@ impl Reserver {
                 tracing::error!(
                     check = check.name,
                     error,
-                    "What came of a reservation could not be written down; it is released when its flow has expired"
+                    "Could not store the result of a reservation; the reservation is released when its flow has expired"
                 );
                 false
             }
@@ -325,16 +327,16 @@ impl Reserver {
         Ok(())
     }
 
-    fn give_back(
+    fn release(
         &self,
         batch: &mut WriteSet,
-        plans: &Reserve,
+        requests: &Reserve,
         reservation: &Reservation,
         because: ReleaseReason,
         kept: Option<Details>,
     ) {
         let now = self.clock.now();
-        // What is unclear belongs to this call, which is still running.
+        // An unclear reservation belongs to this call, which is still running.
         let unused_since = match because {
             ReleaseReason::Unclear => saturating_add(now, Duration::from_hours(24)),
             _ => now,
@@ -347,12 +349,12 @@ impl Reserver {
         });
         batch
             .deliveries
-            .push(reserve::release(plans, reservation, &self.lists, now));
+            .push(reserve::release(requests, reservation, &self.lists, now));
     }
 }
 
-/// What is kept for the submission that a reservation is taken from: its account may be found after all, and reserves again
-/// then. `None` if that submission was never accepted.
+/// The row for the submission from which a reservation is taken over. Its account may be found later, and then
+/// reserves again. `None` if that submission was never accepted.
 fn former(
     check: &Check,
     reservation: &Reservation,
@@ -380,7 +382,7 @@ fn error_chain(error: store::Error) -> String {
 }
 
 /// Whether another call for the same flow was faster.
-fn is_too_late(error: &store::Error) -> bool {
+fn is_conflict(error: &store::Error) -> bool {
     match error {
         store::Error::Conflict => true,
         store::Error::Database(error) => error

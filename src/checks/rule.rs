@@ -1,4 +1,4 @@
-//! What decides whether a check can reserve or defer.
+//! Hashes what decides whether a check can reserve or defer.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,9 @@ use crate::kratos::Field;
 use crate::kratos::fingerprint::fingerprint;
 use crate::model::request::RequestTemplate;
 
-/// Hashes what decides whether the check can reserve or defer for a sign-up, and for which one. Another hash is another rule,
-/// whatever the check's name is. Of requests it has the expressions and not the texts, which may hold secrets.
+/// Hashes what decides whether the check can reserve or defer for a sign-up, and for which sign-ups. Another hash
+/// is another rule, whatever the check's name is. Of requests, the hash covers the expressions and not the texts,
+/// which may hold secrets.
 #[must_use]
 pub fn hash(check: &Check, lists: &Lists) -> String {
     let field = check.field.as_ref();

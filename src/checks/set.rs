@@ -1,19 +1,19 @@
-//! What accepted checks write into the identity.
+//! Computes what accepted checks write into the identity.
 
 use serde_json::{Map, Value};
 
-/// The most that one value may take, as JSON. Kratos hands hooks at most 64 KiB in all, and what is stored once comes
-/// back with every later call.
+/// The largest size of one value, in bytes of JSON. Kratos passes at most 64 KiB to a hook, and a stored value is
+/// part of every later call.
 pub const MOST_BYTES: usize = 16 * 1024;
 
 /// Why a value was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// Longer than [`MOST_BYTES`].
+    /// The value is longer than [`MOST_BYTES`].
     #[error("the value is longer than {MOST_BYTES} bytes")]
     TooLarge,
-    /// `traits` and `metadata_public` are objects, and stay so.
-    #[error("the field as a whole is no object")]
+    /// The field would not be an object; `traits` and `metadata_public` must stay objects.
+    #[error("the field as a whole is not an object")]
     NoObject,
 }
 
@@ -25,7 +25,7 @@ pub struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    /// None yet.
+    /// Starts without changes.
     #[must_use]
     pub fn to(identity: &'a Value) -> Self {
         Self {
@@ -34,9 +34,11 @@ impl<'a> Changes<'a> {
         }
     }
 
-    /// Puts `value` at `path` (`traits`, `company`, `name`): objects are merged, nulls skipped, all else
-    /// is replaced. What stands in the way of the path (a text where an object should be) is replaced too.
-    /// Leaves everything as it is, and says why, if the field as a whole would be no object, or too large.
+    /// Writes `value` at `path` (`traits`, `company`, `name`). Objects are merged, nulls are skipped, and all else
+    /// is replaced. A value that blocks the path (a text where an object should be) is replaced too.
+    ///
+    /// If the field as a whole would not be an object, or the value is too large, nothing changes and an error is
+    /// returned.
     pub fn set(&mut self, path: &[String], value: Value) -> Result<(), Unfit> {
         let Some((root, rest)) = path.split_first() else {
             return Ok(());
@@ -63,8 +65,8 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    /// Removes the value at `path`, and the objects around it that become empty. The field itself stays an object: Kratos
-    /// empties `metadata_public` for a `{}`.
+    /// Removes the value at `path`, and the objects around it that become empty. The field itself stays an object,
+    /// because Kratos empties `metadata_public` for a `{}`.
     pub fn remove(&mut self, path: &[String]) {
         let Some((root, rest)) = path.split_first() else {
             return;
@@ -74,19 +76,19 @@ impl<'a> Changes<'a> {
             .get(root)
             .or_else(|| self.identity.get(root))
             .unwrap_or(&Value::Null);
-        let leads_somewhere = rest
+        let exists = rest
             .iter()
             .try_fold(before, |value, name| value.get(name))
             .is_some();
-        if rest.is_empty() || !leads_somewhere {
+        if rest.is_empty() || !exists {
             return;
         }
         let mut after = before.clone();
-        take_out(&mut after, rest);
+        remove_in(&mut after, rest);
         self.changed.insert(root.clone(), after);
     }
 
-    /// What differs from what Kratos sent, each field whole, because Kratos replaces whole fields.
+    /// The fields that differ from what Kratos sent. Each field is whole, because Kratos replaces whole fields.
     #[must_use]
     pub fn finish(mut self) -> Map<String, Value> {
         self.changed
@@ -95,12 +97,12 @@ impl<'a> Changes<'a> {
     }
 }
 
-fn take_out(value: &mut Value, path: &[String]) {
+fn remove_in(value: &mut Value, path: &[String]) {
     let (Value::Object(members), Some((name, rest))) = (value, path.split_first()) else {
         return;
     };
     if let Some(inner) = members.get_mut(name).filter(|_| !rest.is_empty()) {
-        take_out(inner, rest);
+        remove_in(inner, rest);
         if inner.as_object().is_none_or(|inner| !inner.is_empty()) {
             return;
         }
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_left_out() {
+    fn values_that_do_not_fit_are_rejected() {
         let identity = json!({"traits": {"a": "text"}, "metadata_public": ["a list"]});
         for (at, value, expected) in [
             ("metadata_public.a", json!(1), Err(Unfit::NoObject)),

@@ -1,6 +1,6 @@
-//! What operators and their monitoring call: health, version, metrics, deliveries, late refusals.
+//! Serves the admin port, for operators and their monitoring: health, version, metrics, deliveries, late refusals.
 //!
-//! Like Kratos's own admin API it asks nobody who they are; it belongs on a private network.
+//! Like Kratos's own admin API, it has no authentication, so it belongs on a private network.
 
 mod deliveries;
 mod error;
@@ -26,15 +26,15 @@ use crate::store::admin::RetryWindows;
 use error::ApiError;
 use routes::{OPERATIONS, Operation};
 
-/// What an operator's hand needs.
+/// The state shared by all handlers of the admin API.
 pub struct AdminState {
-    /// Where deliveries are kept.
+    /// The store of the deliveries.
     pub store: Arc<dyn Store>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// How long abandoned deliveries are tried anew.
+    /// How long Vestibule retries an abandoned delivery after an operator retries it.
     pub keep_trying: RetryWindows,
-    /// Wakes the worker.
+    /// Wakes the dispatcher.
     pub stored: Arc<Notify>,
 }
 

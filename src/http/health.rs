@@ -1,4 +1,4 @@
-//! Alive, ready, which version, and the numbers.
+//! Serves liveness, readiness, the version and the metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,44 +14,44 @@ use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::CONTENT_TYPE;
 use crate::store::Store;
 
-/// How long the database may take to say that it is there.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the database may take to answer a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What health is told from.
+/// What the health handlers need.
 pub struct Health {
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
     clock: Clock,
-    /// When the database was last asked whether it is there.
-    asked: Mutex<Option<Timestamp>>,
-    /// Set while shutting down, so that no new calls are sent to us.
+    /// When the database was last pinged.
+    last_ping: Mutex<Option<Timestamp>>,
+    /// Set during shutdown, so that no new calls are sent to Vestibule.
     pub draining: AtomicBool,
 }
 
 impl Health {
-    /// In good health.
+    /// Creates the state of an instance that is ready.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, store: Arc<dyn Store>, clock: Clock) -> Self {
         Self {
             metrics,
             store,
             clock,
-            asked: Mutex::default(),
+            last_ping: Mutex::default(),
             draining: AtomicBool::new(false),
         }
     }
 
-    /// Asks the database, but not for long.
+    /// Pings the database, with a time limit.
     async fn database_is_up(&self) -> bool {
-        // Whoever asks often, asks us and not the database.
+        // A client that asks often must not burden the database.
         let now = self.clock.now();
-        let mut asked = self.asked.lock().await;
-        if asked.is_some_and(|asked| now < saturating_add(asked, PATIENCE)) {
+        let mut last_ping = self.last_ping.lock().await;
+        if last_ping.is_some_and(|last_ping| now < saturating_add(last_ping, PING_TIMEOUT)) {
             return self.metrics.database_up.get() == 1;
         }
-        *asked = Some(now);
-        let until = saturating_add(now, PATIENCE);
+        *last_ping = Some(now);
+        let until = saturating_add(now, PING_TIMEOUT);
         let up = matches!(
             self.clock.timeout_at(until, self.store.ping()).await,
             Some(Ok(()))
@@ -61,7 +61,7 @@ impl Health {
     }
 
     async fn count_backlog(&self) {
-        let until = saturating_add(self.clock.now(), PATIENCE);
+        let until = saturating_add(self.clock.now(), PING_TIMEOUT);
         if let Some(Ok(backlog)) = self.clock.timeout_at(until, self.store.backlog()).await {
             let now = self.clock.now();
             #[expect(clippy::cast_precision_loss, reason = "milliseconds of some days")]
@@ -79,13 +79,13 @@ impl Health {
     }
 }
 
-/// The process runs.
+/// Reports that the process runs.
 pub async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// `pre` can be answered. A database that is down is told here and in a metric, not by 503: without us, people
-/// would get Kratos's error page instead of our words.
+/// Reports that Vestibule can answer `pre`. A database that is down is reported here and in a metric, not by 503.
+/// Without Vestibule, visitors would get Kratos's error page instead of a message.
 pub async fn ready(health: Data<Health>) -> HttpResponse {
     if health.draining.load(Ordering::Relaxed) {
         return HttpResponse::ServiceUnavailable().json(json!({"status": "shutting down"}));
@@ -98,7 +98,7 @@ pub async fn ready(health: Data<Health>) -> HttpResponse {
     HttpResponse::Ok().json(json!({"status": "ok", "database": database}))
 }
 
-/// Which Vestibule this is.
+/// Reports Vestibule's version.
 pub async fn version() -> Json<Value> {
     Json(json!({"version": env!("CARGO_PKG_VERSION")}))
 }

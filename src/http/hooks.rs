@@ -1,4 +1,4 @@
-//! What Kratos calls, and the health of it: the table of every URL of the hooks port and its handler.
+//! Serves the hooks port: the table of every URL that Kratos calls, with its handler, and the health endpoints.
 
 mod auth;
 mod call;
@@ -22,13 +22,13 @@ pub use auth::KEY_HEADER;
 pub use pending::PendingPolicy;
 pub use state::HookState;
 
-/// What Kratos calls, and the health of it.
+/// The routes of the hooks port.
 pub fn hooks(state: Data<HookState>, health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {
     move |config| {
         config.app_data(state).app_data(health);
         for flow in Flow::ALL {
             for &stage in flow.stages() {
-                // A path without parameters is found without a regular expression.
+                // A path without parameters is matched without a regular expression.
                 let path = format!("/hooks/{flow}/{stage}");
                 config
                     .route(

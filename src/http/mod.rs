@@ -1,4 +1,4 @@
-//! The two ports: the hooks that Kratos calls, and what operators ask.
+//! Serves the two ports: the hooks that Kratos calls, and the admin API for operators.
 
 pub mod admin;
 mod health;

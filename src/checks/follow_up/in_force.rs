@@ -1,4 +1,4 @@
-//! Since when the checks that reserve or defer are in force.
+//! Records since when the checks that reserve or defer are in force.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::{Timestamp, saturating_add};
 
-/// A sign-up that was accepted before a rule came into force may be saved so much later.
+/// The longest time between a rule's start and the save of a sign-up that was accepted before it.
 const OLD_SIGN_UPS_END_WITHIN: Duration = Duration::from_mins(10);
 
 /// The rules in force, by check.
@@ -17,13 +17,13 @@ pub struct InForce(BTreeMap<String, Rule>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Rule {
-    /// What tells it from another rule of the same check.
+    /// The hash that distinguishes this rule from another rule of the same check.
     hash: String,
     since: Timestamp,
 }
 
 impl InForce {
-    /// These rules, by check name and hash, all in force since `now`.
+    /// Creates these rules, by check name and hash, all in force since `now`.
     #[must_use]
     pub fn since(rules: &[(String, String)], now: Timestamp) -> Self {
         let rules = rules.iter().map(|(check, hash)| {
@@ -36,7 +36,7 @@ impl InForce {
         Self(rules.collect())
     }
 
-    /// These rules as of `now`. Those that `stored` has with the same hash are in force since the moment that it names.
+    /// Creates these rules as of `now`. A rule that `stored` has with the same hash keeps its time from `stored`.
     #[must_use]
     pub fn after(stored: Option<&str>, rules: &[(String, String)], now: Timestamp) -> Self {
         let mut in_force = Self::since(rules, now);
@@ -53,21 +53,21 @@ impl InForce {
         in_force
     }
 
-    /// As the store keeps it.
+    /// The text that the store keeps.
     #[must_use]
     pub fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Whether the check's rule was in force when the sign-up of an identity was evaluated that was created then.
+    /// Whether the check's rule was in force when the sign-up of an identity created at `created_at` was evaluated.
     #[must_use]
     pub fn covers(&self, check: &str, created_at: Timestamp) -> bool {
         let rule = self.0.get(check);
         rule.is_some_and(|rule| created_at >= saturating_add(rule.since, OLD_SIGN_UPS_END_WITHIN))
     }
 
-    /// Earlier versions kept one moment and the names of the checks, `2026-11-26T12:00:00+00:00 vat,invite`. These checks
-    /// count as unchanged.
+    /// Reads the stored text. Earlier versions stored one time and the names of the checks:
+    /// `2026-11-26T12:00:00+00:00 vat,invite`. These checks count as unchanged.
     fn read(text: &str, rules: &[(String, String)]) -> Self {
         if let Ok(stored) = serde_json::from_str(text) {
             return stored;
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_with_another_hash_is_in_force_since_now_and_the_others_stay() {
+    fn a_rule_with_another_hash_is_in_force_from_now_and_the_others_keep_their_time() {
         let (first, second) = (at("2026-11-26T12:00:00Z"), at("2026-11-26T13:00:00Z"));
         let before = InForce::after(None, &rules(&[("vat", "1"), ("invite", "1")]), first);
         let now = rules(&[("vat", "1"), ("invite", "2"), ("new", "1")]);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_earlier_versions_stored_is_read() {
+    fn text_stored_by_earlier_versions_is_read() {
         let now = at("2026-11-26T13:00:00Z");
         let all = rules(&[("vat", "1"), ("invite", "1")]);
         let old = "2026-11-26T12:00:00+00:00 vat,other";

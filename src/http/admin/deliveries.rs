@@ -1,4 +1,4 @@
-//! Deliveries: listed, shown, tried again, discarded. What they hold is never shown here.
+//! Handlers that list, show, retry and discard deliveries. No handler shows what a delivery contains.
 
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Path, Payload};
@@ -39,7 +39,7 @@ pub(super) async fn retry(
     let now = operator.clock.now();
     let done = admin::retry(&*operator.store, &filter, now, &operator.keep_trying).await?;
     operator.stored.notify_one();
-    tracing::info!(count = done.count, "An operator had deliveries tried again");
+    tracing::info!(count = done.count, "An operator retried deliveries");
     Ok(Json(done))
 }
 

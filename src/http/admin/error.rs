@@ -1,4 +1,4 @@
-//! Where something on the admin port that cannot be done becomes words and a status.
+//! Makes an error of the admin API into a message and a status.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ impl ApiError {
         }
     }
 
-    /// 400: what was asked for cannot be understood.
+    /// 400: the request cannot be understood.
     pub(super) fn asked_wrongly(message: String, hint: impl Into<Option<String>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message, hint)
     }
@@ -101,7 +101,7 @@ impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         tracing::error!(
             error = error.error_chain(),
-            "The database did not do what an operator asked for"
+            "Failed a request of an operator: database error"
         );
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -1,4 +1,5 @@
-//! Late refusals in force: listed and lifted. The message of a refusal is never shown here, because it may hold a value.
+//! Handlers that list and lift late refusals in force. No handler shows the message of a refusal, because the
+//! message may hold a value.
 
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Payload};
@@ -101,7 +102,7 @@ pub(super) async fn list(
         check: word("check").map(ToOwned::to_owned),
         after: word("after").map(place).transpose()?,
     };
-    // One more shows whether there are more.
+    // One more row than asked for shows whether there are more.
     let store = &operator.store;
     let mut refusals = store
         .late_refusals_page(&filter, limit.saturating_add(1))

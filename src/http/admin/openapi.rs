@@ -1,4 +1,4 @@
-//! The document of the admin API (OpenAPI 3.1), made of the table of what is served.
+//! Makes the OpenAPI 3.1 document of the admin API from the table of operations.
 
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -9,12 +9,12 @@ use super::routes::{Answer, OPERATIONS, Operation, Verb};
 
 const SCHEMAS: &str = "/components/schemas";
 
-/// What the document says of the whole.
+/// The description of the whole API.
 const ABOUT: &str = "What operators and their monitoring call: deliveries, late refusals, health, version, metrics. Like Kratos's own admin API it \
     asks nobody who they are: keep the port (`serve.admin`) on a private network. Payloads of deliveries and messages of refusals hold personal \
     data and are never shown here.";
 
-/// The document.
+/// The OpenAPI document.
 #[must_use]
 pub fn document() -> Value {
     let mut answers = generator(SchemaSettings::draft2020_12().for_serialize());
@@ -80,7 +80,7 @@ fn described(
     let mut responses = json!({"200": {"description": "What was asked for.", "content": {kind: {"schema": schema}}}});
     for (status, description) in operation.otherwise {
         let schema = match (operation.path, operation.verb) {
-            // A probe reads the same shape whatever the status.
+            // A probe reads the same schema for every status.
             ("/health/ready", Verb::Get) => &responses["200"]["content"][kind]["schema"],
             _ => failure,
         };

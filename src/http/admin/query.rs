@@ -1,4 +1,4 @@
-//! Which deliveries a URL or a body asks for, read word by word.
+//! Reads which deliveries a URL or a body asks for, value by value.
 
 use std::collections::HashMap;
 
@@ -11,26 +11,26 @@ use crate::base::clock::{Timestamp, moment};
 use crate::model::delivery::State;
 use crate::store::Filter;
 
-/// So many are listed unless asked otherwise.
+/// How many entries are listed by default.
 pub(super) const LIMIT: u32 = 100;
-/// So many are listed at most.
+/// How many entries are listed at most.
 const MOST: u32 = 1000;
 
-/// Something that may stand behind the `?`.
+/// A query parameter.
 pub(super) struct Parameter {
     pub(super) name: &'static str,
     pub(super) is: &'static str,
     pub(super) schema: fn() -> Value,
 }
 
-/// How many are listed.
+/// The parameter that limits how many entries are listed.
 pub(super) const LIMIT_PARAMETER: Parameter = Parameter {
     name: "limit",
     is: "At most so many.",
     schema: || json!({"type": "integer", "minimum": 1, "maximum": MOST, "default": LIMIT}),
 };
 
-/// All that may stand behind the `?` of `GET /deliveries`.
+/// All query parameters of `GET /deliveries`.
 pub(super) const PARAMETERS: [Parameter; 7] = [
     Parameter {
         name: "plan",
@@ -65,7 +65,7 @@ pub(super) const PARAMETERS: [Parameter; 7] = [
     },
 ];
 
-/// Reads what stands behind the `?` of `GET /deliveries`: which deliveries, and how many.
+/// Reads the query of `GET /deliveries`: which deliveries, and how many.
 pub(super) fn read(query: &str) -> Result<(Filter, u32), ApiError> {
     let words = words(query, &PARAMETERS)?;
     let word = |name: &str| words.get(name).map(String::as_str);
@@ -84,7 +84,7 @@ pub(super) fn read(query: &str) -> Result<(Filter, u32), ApiError> {
     Ok((filter, word("limit").map_or(Ok(LIMIT), limit)?))
 }
 
-/// The query parameters by name, each of them known and written once.
+/// The query parameters by name. Each must be known and written once.
 pub(super) fn words(
     query: &str,
     parameters: &[Parameter],
@@ -108,7 +108,7 @@ pub(super) fn words(
     Ok(words)
 }
 
-/// Reads an id; `place` is where it stands.
+/// Reads an id; `place` names the value in errors.
 pub(super) fn id(place: &str, text: &str) -> Result<Uuid, ApiError> {
     Uuid::parse_str(text).map_err(|_| {
         ApiError::asked_wrongly(
@@ -128,7 +128,7 @@ pub(super) fn state(text: &str) -> Result<State, ApiError> {
     })
 }
 
-/// Reads a day or a moment; `place` is where it stands.
+/// Reads a day or a time; `place` names the value in errors.
 pub(super) fn time(place: &str, text: &str) -> Result<Timestamp, ApiError> {
     moment(text).ok_or_else(|| {
         ApiError::asked_wrongly(
@@ -138,7 +138,7 @@ pub(super) fn time(place: &str, text: &str) -> Result<Timestamp, ApiError> {
     })
 }
 
-/// Reads how many are listed.
+/// Reads how many entries are listed.
 pub(super) fn limit(text: &str) -> Result<u32, ApiError> {
     let limit = text.parse().ok().filter(|limit| (1..=MOST).contains(limit));
     limit.ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! Everything that can be called on the admin port: what is served and what the document tells come from here.
+//! Defines every operation of the admin port. Both the routes and the OpenAPI document are made from it.
 
 use actix_web::Route;
 use actix_web::web::{get, post};
@@ -15,43 +15,44 @@ use crate::http::health;
 use crate::store::DeliveryDetails;
 use crate::store::admin::{ActionResult, Page};
 
-/// Makes a shape, with what it refers to.
+/// Makes a schema, with the schemas that it refers to.
 pub(super) type Schema = fn(&mut SchemaGenerator) -> Value;
 
-/// Something that can be called.
+/// An operation of the admin API.
 pub(super) struct Operation {
-    /// Its URL, behind the address.
+    /// The path of the URL.
     pub(super) path: &'static str,
-    /// With which it is called.
+    /// The HTTP method.
     pub(super) verb: Verb,
-    /// How programs made of the document call it.
+    /// The operation id, from which client generators name their functions.
     pub(super) name: &'static str,
-    /// What it is for, in one line.
+    /// What the operation does, in one line.
     pub(super) is: &'static str,
-    /// What may stand behind the `?`.
+    /// The query parameters.
     pub(super) query: &'static [Parameter],
-    /// The shape of the body; `None` without a body.
+    /// The schema of the body; `None` without a body.
     pub(super) body: Option<Schema>,
-    /// What comes back with 200.
+    /// The answer with status 200.
     pub(super) answer: Answer,
-    /// What else may come back, beside what any call may come to.
+    /// The other statuses of this operation, beside those that every operation has.
     pub(super) otherwise: &'static [(u16, &'static str)],
-    /// Calls its handler.
+    /// The route to the handler.
     pub(super) route: fn() -> Route,
 }
 
-/// The verbs of the admin port. What is changed is posted, with a body that says which.
+/// The HTTP methods of the admin port. An operation that changes something is a POST, whose body names what to
+/// change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     Get,
     Post,
 }
 
-/// What comes back.
+/// The kind of an answer.
 pub(super) enum Answer {
-    /// JSON of this shape.
+    /// JSON with this schema.
     Json(Schema),
-    /// Text of this kind.
+    /// Text of this content type.
     Text(&'static str),
 }
 
@@ -78,7 +79,7 @@ const LIFT: [(u16, &str); 5] = [
     AWAY,
 ];
 
-/// Paths without parameters before those with, which would catch them.
+/// All operations. Paths without parameters come before those with parameters, which would match them too.
 pub(super) const OPERATIONS: [Operation; 12] = [
     Operation {
         path: "/deliveries",

@@ -1,4 +1,4 @@
-//! Which deliveries a body asks to retry or discard.
+//! Reads which deliveries a body asks to retry or discard.
 
 use actix_web::HttpRequest;
 use actix_web::http::header::CONTENT_TYPE;
@@ -15,7 +15,7 @@ use crate::store::Filter;
 
 /// The longest body that is read, in bytes.
 const MOST_BYTES: usize = 256 * 1024;
-/// So many deliveries are named at most; each is looked at by itself.
+/// How many deliveries a body may name. Vestibule handles each by itself.
 const MOST_IDS: usize = 1000;
 
 /// Which deliveries: those named by `ids`, or `all` that the other members leave.
@@ -51,13 +51,13 @@ pub(super) async fn read(request: &HttpRequest, payload: Payload) -> Result<Filt
     body::<Selection>(request, payload, hint).await?.filter()
 }
 
-/// Reads the body of a request: JSON, and said to be. `hint` says what to send.
+/// Reads the body of a request. The body must be JSON, with a matching `Content-Type`. `hint` says what to send.
 pub(super) async fn body<T: DeserializeOwned>(
     request: &HttpRequest,
     payload: Payload,
     hint: &str,
 ) -> Result<T, ApiError> {
-    // Read to its end first: who is still writing would not see our answer.
+    // The body is read to its end first, because a client that is still writing would not see the answer.
     let body = match payload.to_bytes_limited(MOST_BYTES).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => {
@@ -76,7 +76,8 @@ pub(super) async fn body<T: DeserializeOwned>(
     })
 }
 
-/// A page of another site can send a form or plain text from a browser without being asked, but never this.
+/// Whether the request says that its body is JSON. From a browser, a page of another site can send a form or plain
+/// text without a preflight request, but not JSON.
 fn is_json(request: &HttpRequest) -> bool {
     let kind = request.headers().get(CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What every hook shares: the key, the body in time and size, one answer for one call.
+//! Handles what all hooks share: the key, the body within time and size, and one answer for repeated calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,36 +20,37 @@ use crate::http::hooks::state::HookState;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Hook, Stage};
 
-/// The longest body that is read, in bytes. What Kratos sends is at most 64 KiB.
+/// The longest body that is read, in bytes. Kratos sends at most 64 KiB.
 pub const MAX_BODY: usize = 256 * 1024;
 
-/// Kept back from the deadline, so that the answer is written by then.
-const TO_WRITE_THE_ANSWER: Duration = Duration::from_millis(50);
+/// The time before the deadline that is kept free to write the answer.
+const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 
-/// One call, as far as it is the same for both stages.
+/// One call, with what is the same for both stages.
 #[derive(Clone)]
 pub struct HookCall {
-    /// Which hook it came through.
+    /// The hook that Kratos called.
     pub hook: Hook,
-    /// What it carries, or why it could not be read.
+    /// The body, or why it could not be read.
     pub body: Result<Bytes, BodyError>,
-    /// When it came.
+    /// When the call arrived.
     pub at: Timestamp,
-    /// By when it must be answered.
+    /// The deadline for the answer.
     pub until: Timestamp,
-    /// The trace it belongs to.
+    /// The trace of the call.
     pub trace: Trace,
-    /// The same for every repetition of the same call: the trigger id, or what stands in for one.
+    /// An id that is the same for every repetition of the call: the trigger id, or the idempotency key in its
+    /// place.
     pub trigger: String,
 }
 
 /// Why a body could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// More than [`MAX_BODY`].
+    /// The body is longer than [`MAX_BODY`].
     #[error("the body is longer than {MAX_BODY} bytes")]
     TooLarge,
-    /// The connection ended, or time ran out, before all of it was there.
+    /// The connection ended, or the time ran out, before the whole body arrived.
     #[error("the body did not arrive whole")]
     Incomplete,
 }
@@ -63,18 +64,24 @@ pub async fn handle(
     state: Data<HookState>,
 ) -> HttpResponse {
     let at = state.clock.now();
-    let until = saturating_add(at, state.deadline.saturating_sub(TO_WRITE_THE_ANSWER));
+    let until = saturating_add(at, state.deadline.saturating_sub(ANSWER_MARGIN));
     let hook = Hook {
         flow,
         stage,
         method: method(request.query_string()),
     };
-    let proved = auth::is_authorized(&request, &state.keys);
-    let body = read(payload, &state, until, if proved { MAX_BODY } else { 0 }).await;
-    if !proved {
+    let is_authorized = auth::is_authorized(&request, &state.keys);
+    let body = read(
+        payload,
+        &state,
+        until,
+        if is_authorized { MAX_BODY } else { 0 },
+    )
+    .await;
+    if !is_authorized {
         tracing::error!(
             hook.flow = %flow, hook.stage = %stage, hook.method = hook.method,
-            "A call without a valid key was refused; `auth.config.value` of this hook in kratos.yml must be one of `hooks.keys`"
+            "Refused a call without a valid key; `auth.config.value` of this hook in kratos.yml must be one of `hooks.keys`"
         );
         if stage == Stage::Post {
             state.count_lost_post("unauthorized");
@@ -102,18 +109,18 @@ pub async fn handle(
         trace,
         trigger,
     };
-    let work = {
+    let execution = {
         let state = Arc::clone(&state);
         async move {
             match stage {
-                // On the heap, for what they hold on their way is large.
+                // These futures are large, so they are on the heap.
                 Stage::Pre if flow.signs_in() => sign_in::answer(&state, &call),
                 Stage::Pre => Box::pin(pre::answer(&state, &call)).await,
                 Stage::Post => Box::pin(post::answer(&state, &call)).await,
             }
         }
     };
-    let place = match stage {
+    let run_on = match stage {
         Stage::Pre if flow.signs_in() => RunOn::Caller,
         // A connection to the database must not belong to a thread that ends before it.
         Stage::Pre if state.checks.are_quick() && !state.pending.reads_record(&hook) => {
@@ -121,11 +128,11 @@ pub async fn handle(
         }
         _ => RunOn::MainRuntime,
     };
-    // The work ends by itself in time, unless an expression takes too long or something in us broke.
-    let latest = saturating_add(at, state.deadline.saturating_sub(TO_WRITE_THE_ANSWER / 5));
+    // The execution ends by itself in time, unless an expression takes too long or panics.
+    let latest = saturating_add(at, state.deadline.saturating_sub(ANSWER_MARGIN / 5));
     let answer = state
         .clock
-        .timeout_at(latest, state.idempotency.run_once(key, place, work))
+        .timeout_at(latest, state.idempotency.run_once(key, run_on, execution))
         .await;
     let answer = answer
         .flatten()
@@ -133,7 +140,7 @@ pub async fn handle(
     counted(&state, &hook, at, answer)
 }
 
-/// A hook's URL called with another verb than POST.
+/// Answers a hook's URL that was called with another HTTP method than POST.
 pub async fn method_not_allowed(payload: Payload, state: Data<HookState>) -> HttpResponse {
     let _ = read(
         payload,
@@ -143,13 +150,13 @@ pub async fn method_not_allowed(payload: Payload, state: Data<HookState>) -> Htt
     )
     .await;
     tracing::error!(
-        "A hook was called with another verb than POST; write `method: POST` at this hook in kratos.yml"
+        "Refused a call of a hook with another method than POST; write `method: POST` at this hook in kratos.yml"
     );
     let reply = state.reject(RefusalStatus::MethodNotAllowed, &state.builtin.not_possible);
     HttpResponse::from(HookResponse::new(reply, "wrong_verb"))
 }
 
-/// Any other URL.
+/// Answers any other URL.
 pub async fn not_found(
     request: HttpRequest,
     payload: Payload,
@@ -164,7 +171,7 @@ pub async fn not_found(
     .await;
     if request.path().starts_with("/hooks") {
         tracing::error!(
-            "A hook was called that is not there; the URLs are /hooks/registration/pre, /hooks/registration/post, \
+            "Refused a call of an unknown hook; the URLs are /hooks/registration/pre, /hooks/registration/post, \
              /hooks/settings/pre, /hooks/settings/post and /hooks/login/pre, each with ?method=, /hooks/recovery/pre and \
              /hooks/verification/post"
         );
@@ -173,7 +180,7 @@ pub async fn not_found(
     HttpResponse::from(HookResponse::new(reply, "unknown"))
 }
 
-/// `method=` of a query. What is no name of a method is taken as missing.
+/// The `method=` of a query. A value that cannot be a method's name counts as missing.
 fn method(query: &str) -> String {
     let method = query
         .split('&')
@@ -197,13 +204,13 @@ fn counted(state: &HookState, hook: &Hook, at: Timestamp, answer: HookResponse) 
     HttpResponse::from(answer)
 }
 
-/// Reads the body to its end, also when it is longer than `most` and not kept: who is still writing would not see
-/// our answer.
+/// Reads the body to its end, even if it is longer than `limit` and not kept. A client that is still writing would
+/// not see the answer.
 async fn read(
     mut payload: Payload,
     state: &HookState,
     until: Timestamp,
-    most: usize,
+    limit: usize,
 ) -> Result<Bytes, BodyError> {
     let all = async {
         let mut body = BytesMut::new();
@@ -211,13 +218,13 @@ async fn read(
         while let Some(chunk) = payload.next().await {
             let chunk = chunk.map_err(|_| BodyError::Incomplete)?;
             length += chunk.len();
-            if length <= most {
+            if length <= limit {
                 body.extend_from_slice(&chunk);
             } else {
                 body = BytesMut::new();
             }
         }
-        if length <= most {
+        if length <= limit {
             Ok(body.freeze())
         } else {
             Err(BodyError::TooLarge)

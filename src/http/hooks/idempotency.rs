@@ -1,8 +1,8 @@
-//! The same call gets the same answer, and no service is asked twice for it.
+//! Gives repeated calls the same answer, so that no service is asked twice for them.
 //!
-//! Kratos repeats a call whose connection broke, with the same trigger id and the same body. The first call's
-//! work goes on by itself (nobody who leaves can cut it); who calls again waits for it, or gets the answer that
-//! is remembered.
+//! Kratos repeats a call whose connection broke, with the same trigger id and the same body. The execution of the
+//! first call continues even if its caller disconnects. The repeated call waits for it, or gets the answer from the
+//! cache.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -22,14 +22,14 @@ use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::http::hooks::response::HookResponse;
 use crate::kratos::Hook;
 
-/// How long an answer is remembered.
+/// How long an answer is kept.
 pub const REMEMBERED_FOR: Duration = Duration::from_mins(2);
-/// The most answers that are remembered; beyond it the oldest is forgotten.
+/// The most answers that are kept. Beyond it the oldest answer is deleted.
 pub const MOST_ANSWERS: usize = 10_000;
-/// The most bytes of answers that are remembered.
+/// The most bytes of answers that are kept.
 pub const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// What makes two calls the same: a hash of the hook, the trigger id and the body.
+/// The idempotency key: a hash of the hook, the trigger id and the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     hash: [u8; 32],
@@ -37,11 +37,11 @@ pub struct Key {
 }
 
 impl Key {
-    /// The same hook, trigger id and body make the same key.
+    /// Makes the key. The same hook, trigger id and body make the same key.
     #[must_use]
     pub fn new(hook: &Hook, trigger: Option<&str>, body: &[u8]) -> Self {
         let mut hash = Sha256::new();
-        // A zero byte stands in none of these, so nothing can pass for its neighbour.
+        // None of these parts contains a zero byte, so two different calls cannot make the same input.
         for part in [
             hook.flow.as_str(),
             hook.stage.as_str(),
@@ -67,94 +67,114 @@ impl fmt::Display for Key {
     }
 }
 
-/// What comes of a work; an error if it panicked.
-type Action = Shared<oneshot::Receiver<HookResponse>>;
+/// The answer of an execution; an error if the execution panicked.
+type Execution = Shared<oneshot::Receiver<HookResponse>>;
 
-/// Where a work is begun.
+/// Where an execution runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunOn {
-    /// On the thread that reads the call. Only for what takes some microseconds.
+    /// On the thread that reads the call. Only for an execution that takes some microseconds.
     Caller,
-    /// On the program's own runtime: an expression that takes long holds up nobody, and a caller who leaves
-    /// cuts nothing off.
+    /// On the main runtime. A slow expression delays no other call, and a caller that disconnects does not stop the
+    /// execution.
     MainRuntime,
 }
 
-/// The calls that are being worked on and the answers of the last two minutes.
+/// The calls in progress, and the answers of the last two minutes.
 #[derive(Debug)]
 pub struct IdempotencyCache {
-    kept: Mutex<Entries>,
-    /// Where work is done that is not done at once: not on the threads that read and write HTTP.
+    entries: Mutex<Entries>,
+    /// The main runtime, which does not read and write HTTP.
     runtime: Handle,
     clock: Clock,
 }
 
+/// The result of joining an execution.
+enum Join {
+    /// An execution of the same call exists.
+    Existing(Execution),
+    /// The caller must run this execution, and pass its answer to `sender`.
+    New {
+        sender: oneshot::Sender<HookResponse>,
+        number: u64,
+        execution: Execution,
+    },
+}
+
 #[derive(Debug, Default)]
 struct Entries {
-    in_flight: HashMap<Key, (u64, Action)>,
-    /// Done, oldest first: key, number, when to forget it, size.
+    in_flight: HashMap<Key, (u64, Execution)>,
+    /// Finished executions, oldest first: key, number, expiry, size.
     done: VecDeque<(Key, u64, Timestamp, usize)>,
     bytes: usize,
     next: u64,
 }
 
 impl IdempotencyCache {
-    /// Nothing remembered yet. Work is done by the runtime in which this is called.
+    /// Creates an empty cache. Executions run on the runtime in which this is called.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
-            kept: Mutex::default(),
+            entries: Mutex::default(),
             runtime: Handle::current(),
             clock,
         }
     }
 
-    /// The answer to the call `key`: of the work that is under way or done, else of `work`, which then runs
-    /// to its end even if nobody waits any more. `None` if the work panicked.
+    /// Returns the answer to the call `key`. The answer comes from an existing execution, or else from `work`. A
+    /// new execution runs to its end, even if no caller waits for it any more. `None` if the execution panicked.
     pub async fn run_once<F>(
         self: &Arc<Self>,
         key: Key,
-        place: RunOn,
+        run_on: RunOn,
         work: F,
     ) -> Option<HookResponse>
     where
         F: Future<Output = HookResponse> + Send + 'static,
     {
-        let (tell, number, told) = match self.join(key) {
-            Ok(told) => return told.await.ok(),
-            Err(begun) => begun,
+        let (sender, number, execution) = match self.join(key) {
+            Join::Existing(execution) => return execution.await.ok(),
+            Join::New {
+                sender,
+                number,
+                execution,
+            } => (sender, number, execution),
         };
         let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
-        if place == RunOn::Caller
+        if run_on == RunOn::Caller
             && let Poll::Ready(answer) = poll!(&mut work)
         {
-            return self.finish(key, number, answer.ok(), tell);
+            return self.finish(key, number, answer.ok(), sender);
         }
         let idempotency = Arc::clone(self);
         self.runtime.spawn(async move {
-            idempotency.finish(key, number, work.await.ok(), tell);
+            idempotency.finish(key, number, work.await.ok(), sender);
         });
-        told.await.ok()
+        execution.await.ok()
     }
 
-    /// Runs something in the background.
+    /// Runs a future in the background.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(work);
     }
 
-    /// The work that is under way or done; or a new one, to be told of when it is done, and its number.
-    fn join(&self, key: Key) -> Result<Action, (oneshot::Sender<HookResponse>, u64, Action)> {
-        let mut kept = self.kept();
-        kept.forget_before(self.clock.now());
-        if let Some((_, work)) = kept.in_flight.get(&key) {
-            return Ok(work.clone());
+    /// Joins the existing execution of `key`, or registers a new one.
+    fn join(&self, key: Key) -> Join {
+        let mut entries = self.entries();
+        entries.evict_expired(self.clock.now());
+        if let Some((_, execution)) = entries.in_flight.get(&key) {
+            return Join::Existing(execution.clone());
         }
-        let (tell, told) = oneshot::channel();
-        let told = told.shared();
-        let number = kept.next;
-        kept.next += 1;
-        kept.in_flight.insert(key, (number, told.clone()));
-        Err((tell, number, told))
+        let (sender, receiver) = oneshot::channel();
+        let execution = receiver.shared();
+        let number = entries.next;
+        entries.next += 1;
+        entries.in_flight.insert(key, (number, execution.clone()));
+        Join::New {
+            sender,
+            number,
+            execution,
+        }
     }
 
     fn finish(
@@ -162,47 +182,47 @@ impl IdempotencyCache {
         key: Key,
         number: u64,
         answer: Option<HookResponse>,
-        tell: oneshot::Sender<HookResponse>,
+        sender: oneshot::Sender<HookResponse>,
     ) -> Option<HookResponse> {
-        let mut kept = self.kept();
+        let mut entries = self.entries();
         let size = answer
             .as_ref()
             .filter(|answer| answer.is_cacheable())
             .map(HookResponse::size);
         match (size, key.has_trigger) {
             (Some(size), true) => {
-                kept.bytes += size;
+                entries.bytes += size;
                 let until = saturating_add(self.clock.now(), REMEMBERED_FOR);
-                kept.done.push_back((key, number, until, size));
-                while kept.done.len() > MOST_ANSWERS || kept.bytes > MOST_BYTES {
-                    kept.forget_oldest();
+                entries.done.push_back((key, number, until, size));
+                while entries.done.len() > MOST_ANSWERS || entries.bytes > MOST_BYTES {
+                    entries.evict_oldest();
                 }
             }
-            // Without a trigger id, an equal call later on is another person's or another try.
+            // Without a trigger id, a later equal call is from another visitor or another attempt.
             _ => {
-                kept.in_flight.remove(&key);
+                entries.in_flight.remove(&key);
             }
         }
-        drop(kept);
-        // Nobody may be waiting; and who waits for a panic is told so by the sender's end.
+        drop(entries);
+        // There may be no waiting caller. After a panic, a waiting caller notices that the sender is dropped.
         if let Some(answer) = answer.clone() {
-            let _ = tell.send(answer);
+            let _ = sender.send(answer);
         }
         answer
     }
 
-    fn kept(&self) -> MutexGuard<'_, Entries> {
-        // Nothing in here can panic half-way, so a poisoned lock holds nothing broken.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        // No code panics while it holds the lock, so a poisoned lock holds consistent entries.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many answers are remembered.
+    /// How many answers are kept.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.kept().done.len()
+        self.entries().done.len()
     }
 
-    /// Whether none is remembered.
+    /// Whether no answer is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -210,17 +230,17 @@ impl IdempotencyCache {
 }
 
 impl Entries {
-    fn forget_before(&mut self, now: Timestamp) {
+    fn evict_expired(&mut self, now: Timestamp) {
         while self
             .done
             .front()
             .is_some_and(|(_, _, until, _)| *until <= now)
         {
-            self.forget_oldest();
+            self.evict_oldest();
         }
     }
 
-    fn forget_oldest(&mut self) {
+    fn evict_oldest(&mut self) {
         if let Some((key, number, _, size)) = self.done.pop_front() {
             self.bytes -= size;
             if self
@@ -250,137 +270,134 @@ mod tests {
         Key::new(&hook, trigger, body.as_bytes())
     }
 
-    struct EvaluationContext {
+    struct TestCase {
         idempotency: Arc<IdempotencyCache>,
-        hand: crate::base::clock::ManualClock,
-        in_flight: Arc<AtomicUsize>,
+        manual: crate::base::clock::ManualClock,
+        executions: Arc<AtomicUsize>,
     }
 
-    fn scene() -> EvaluationContext {
-        let (clock, hand) = Clock::manual(Timestamp::UNIX_EPOCH);
-        EvaluationContext {
+    fn test_case() -> TestCase {
+        let (clock, manual) = Clock::manual(Timestamp::UNIX_EPOCH);
+        TestCase {
             idempotency: Arc::new(IdempotencyCache::new(clock)),
-            hand,
-            in_flight: Arc::default(),
+            manual,
+            executions: Arc::default(),
         }
     }
 
-    impl EvaluationContext {
+    impl TestCase {
         async fn call(&self, key: Key, reply: Reply) -> Option<HookResponse> {
-            let in_flight = Arc::clone(&self.in_flight);
+            let executions = Arc::clone(&self.executions);
             self.idempotency
                 .run_once(key, RunOn::Caller, async move {
-                    in_flight.fetch_add(1, Ordering::SeqCst);
+                    executions.fetch_add(1, Ordering::SeqCst);
                     tokio::task::yield_now().await;
                     HookResponse::new(reply, "test")
                 })
                 .await
         }
 
-        fn in_flight(&self) -> usize {
-            self.in_flight.load(Ordering::SeqCst)
+        fn executions(&self) -> usize {
+            self.executions.load(Ordering::SeqCst)
         }
     }
 
     #[tokio::test]
-    async fn the_same_call_is_worked_on_once_also_at_the_same_moment() {
-        let scene = scene();
+    async fn equal_calls_run_once_also_in_parallel() {
+        let test = test_case();
         let one = key(Some("t"), "b");
         let (first, second) =
-            tokio::join!(scene.call(one, Reply::Yes), scene.call(one, Reply::Retry));
+            tokio::join!(test.call(one, Reply::Yes), test.call(one, Reply::Retry));
         assert_eq!(first.unwrap().status, 204);
         assert_eq!(second.unwrap().status, 204);
-        assert_eq!(scene.call(one, Reply::Retry).await.unwrap().status, 204);
-        assert_eq!(scene.in_flight(), 1);
-        scene.call(key(Some("t"), "other body"), Reply::Yes).await;
-        scene
-            .call(key(Some("other trigger"), "b"), Reply::Yes)
-            .await;
-        assert_eq!(scene.in_flight(), 3);
-        scene.hand.advance(REMEMBERED_FOR);
-        scene.call(one, Reply::Yes).await;
-        assert_eq!(scene.in_flight(), 4);
-        assert_eq!(scene.idempotency.len(), 1);
+        assert_eq!(test.call(one, Reply::Retry).await.unwrap().status, 204);
+        assert_eq!(test.executions(), 1);
+        test.call(key(Some("t"), "other body"), Reply::Yes).await;
+        test.call(key(Some("other trigger"), "b"), Reply::Yes).await;
+        assert_eq!(test.executions(), 3);
+        test.manual.advance(REMEMBERED_FOR);
+        test.call(one, Reply::Yes).await;
+        assert_eq!(test.executions(), 4);
+        assert_eq!(test.idempotency.len(), 1);
     }
 
     #[tokio::test]
-    async fn without_a_trigger_id_only_calls_at_the_same_moment_are_joined() {
-        let scene = scene();
+    async fn without_a_trigger_id_only_parallel_calls_share_an_execution() {
+        let test = test_case();
         let one = key(None, "b");
-        tokio::join!(scene.call(one, Reply::Yes), scene.call(one, Reply::Yes));
-        assert_eq!(scene.in_flight(), 1);
-        scene.call(one, Reply::Yes).await;
-        assert_eq!(scene.in_flight(), 2);
-        assert!(scene.idempotency.is_empty());
+        tokio::join!(test.call(one, Reply::Yes), test.call(one, Reply::Yes));
+        assert_eq!(test.executions(), 1);
+        test.call(one, Reply::Yes).await;
+        assert_eq!(test.executions(), 2);
+        assert!(test.idempotency.is_empty());
     }
 
     #[tokio::test]
-    async fn an_answer_that_asks_for_another_call_is_not_remembered() {
-        let scene = scene();
+    async fn an_answer_that_asks_for_a_retry_is_not_cached() {
+        let test = test_case();
         let one = key(Some("t"), "b");
-        assert_eq!(scene.call(one, Reply::Retry).await.unwrap().status, 503);
-        assert_eq!(scene.call(one, Reply::Yes).await.unwrap().status, 204);
+        assert_eq!(test.call(one, Reply::Retry).await.unwrap().status, 503);
+        assert_eq!(test.call(one, Reply::Yes).await.unwrap().status, 204);
     }
 
     #[tokio::test]
-    async fn work_goes_on_when_the_caller_leaves() {
-        let scene = scene();
+    async fn an_execution_continues_when_its_caller_disconnects() {
+        let test = test_case();
         let one = key(Some("t"), "b");
-        let mut left = Box::pin(scene.call(one, Reply::Yes));
+        let mut left = Box::pin(test.call(one, Reply::Yes));
         assert!(futures_util::poll!(&mut left).is_pending());
         drop(left);
-        assert_eq!(scene.call(one, Reply::Retry).await.unwrap().status, 204);
-        assert_eq!(scene.in_flight(), 1);
+        assert_eq!(test.call(one, Reply::Retry).await.unwrap().status, 204);
+        assert_eq!(test.executions(), 1);
     }
 
     #[tokio::test]
-    async fn a_panic_is_no_answer_and_is_not_remembered() {
-        let scene = scene();
-        for place in [RunOn::Caller, RunOn::MainRuntime] {
+    async fn a_panic_gives_no_answer_and_is_not_cached() {
+        let test = test_case();
+        for run_on in [RunOn::Caller, RunOn::MainRuntime] {
             let one = key(Some("p"), "b");
-            let panicking = scene
+            let panicking = test
                 .idempotency
-                .run_once(one, place, async { panic!("on purpose") });
-            assert!(panicking.await.is_none(), "{place:?}");
-            let answer = scene
+                .run_once(one, run_on, async { panic!("on purpose") });
+            assert!(panicking.await.is_none(), "{run_on:?}");
+            let answer = test
                 .idempotency
-                .run_once(one, place, async { HookResponse::new(Reply::Yes, "test") });
-            assert_eq!(answer.await.unwrap().status, 204, "{place:?}");
-            scene.hand.advance(REMEMBERED_FOR);
+                .run_once(one, run_on, async { HookResponse::new(Reply::Yes, "test") });
+            assert_eq!(answer.await.unwrap().status, 204, "{run_on:?}");
+            test.manual.advance(REMEMBERED_FOR);
         }
     }
 
     #[tokio::test]
-    async fn what_is_done_here_is_remembered_as_well() {
-        let scene = scene();
+    async fn an_execution_on_the_caller_is_cached_too() {
+        let test = test_case();
         for reply in [Reply::Yes, Reply::Retry] {
             let one = key(Some("t"), "b");
             let work = async { HookResponse::new(reply, "test") };
-            let answer = scene.idempotency.run_once(one, RunOn::Caller, work).await;
+            let answer = test.idempotency.run_once(one, RunOn::Caller, work).await;
             assert_eq!(answer.unwrap().status, 204);
         }
-        assert_eq!(scene.idempotency.len(), 1);
+        assert_eq!(test.idempotency.len(), 1);
     }
 
     #[tokio::test]
-    async fn the_oldest_answers_are_forgotten_when_there_are_too_many() {
-        let scene = scene();
+    async fn the_oldest_answers_are_evicted_when_there_are_too_many() {
+        let test = test_case();
         for number in 0..=MOST_ANSWERS {
-            scene
-                .call(key(Some(&number.to_string()), "b"), Reply::Yes)
+            test.call(key(Some(&number.to_string()), "b"), Reply::Yes)
                 .await;
         }
-        assert_eq!(scene.idempotency.len(), MOST_ANSWERS);
-        let before = scene.in_flight();
-        scene.call(key(Some("1"), "b"), Reply::Yes).await;
-        assert_eq!(scene.in_flight(), before);
-        scene.call(key(Some("0"), "b"), Reply::Yes).await;
-        assert_eq!(scene.in_flight(), before + 1);
+        assert_eq!(test.idempotency.len(), MOST_ANSWERS);
+        let before = test.executions();
+        test.call(key(Some("1"), "b"), Reply::Yes).await;
+        assert_eq!(test.executions(), before);
+        test.call(key(Some("0"), "b"), Reply::Yes).await;
+        assert_eq!(test.executions(), before + 1);
     }
 
     #[tokio::test]
-    async fn the_oldest_answers_are_forgotten_when_they_are_too_large() {
-        let scene = scene();
+    async fn the_oldest_answers_are_evicted_when_they_are_too_large() {
+        let test = test_case();
         let many = Reply::refused(
             std::iter::repeat_n(
                 crate::kratos::form::at_form_level(1, &"x".repeat(1000)),
@@ -392,10 +409,9 @@ mod tests {
         let most = MOST_BYTES / HookResponse::new(many.clone(), "test").size();
         assert!(most < 500, "{most}");
         for number in 0..most + 5 {
-            scene
-                .call(key(Some(&number.to_string()), "b"), many.clone())
+            test.call(key(Some(&number.to_string()), "b"), many.clone())
                 .await;
         }
-        assert_eq!(scene.idempotency.len(), most);
+        assert_eq!(test.idempotency.len(), most);
     }
 }

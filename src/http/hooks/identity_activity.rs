@@ -1,4 +1,4 @@
-//! What hook calls show about identities that Vestibule writes to through the admin API.
+//! Records what hook calls show about identities into which Vestibule writes through the admin API.
 
 use crate::base::clock::saturating_add;
 use crate::checks::activity::Activity;
@@ -7,7 +7,8 @@ use crate::http::hooks::state::HookState;
 use crate::kratos::{Flow, Payload};
 use crate::model::identity_write::{MAX_SETTINGS_WAIT, SavedChange};
 
-/// A settings `pre` has come: Kratos has read the identity and will write all of it, so nothing else may write to it.
+/// Records that a settings `pre` has arrived. Kratos has read the identity and will write all of it, so nothing
+/// else may write into it.
 pub async fn settings_begin(state: &HookState, call: &HookCall, payload: &Payload) {
     if !concerns(state, call) {
         return;
@@ -24,13 +25,13 @@ pub async fn settings_begin(state: &HookState, call: &HookCall, payload: &Payloa
     let begun = state
         .clock
         .timeout_at(call.until, state.store.begin_settings_call(id, call.at));
-    // Then a write may be undone, which its verification shows.
+    // Without this record a write may be overwritten, which its verification shows.
     if !matches!(begun.await, Some(Ok(()))) {
-        tracing::warn!(trace.id = %call.trace, identity.id = %id, "It could not be noted that a settings call has begun");
+        tracing::warn!(trace.id = %call.trace, identity.id = %id, "Could not record that a settings call has begun");
     }
 }
 
-/// `pre` has refused: there will be no `post`.
+/// Records that `pre` has refused, so that no `post` will arrive.
 pub fn settings_refused(state: &HookState, call: &HookCall, payload: &Payload) {
     if !concerns(state, call) {
         return;
@@ -38,12 +39,13 @@ pub fn settings_refused(state: &HookState, call: &HookCall, payload: &Payload) {
     let (store, id) = (std::sync::Arc::clone(&state.store), payload.identity_id);
     state.idempotency.spawn(async move {
         if let Err(error) = store.end_settings_call(id).await {
-            tracing::warn!(identity.id = %id, error = %error.error_chain(), "It could not be noted that a settings call has ended");
+            tracing::warn!(identity.id = %id, error = %error.error_chain(), "Could not record that a settings call has ended");
         }
     });
 }
 
-/// A `post` has come: what was written to the identity is verified, and compared with what the person saved.
+/// Records that a `post` has arrived. What was written into the identity is verified, and compared with what the
+/// visitor saved.
 pub async fn post(state: &HookState, call: &HookCall, payload: &Payload) {
     if !state.writes_identities {
         return;
@@ -74,7 +76,7 @@ pub async fn post(state: &HookState, call: &HookCall, payload: &Payload) {
     match state.clock.timeout_at(call.until, done).await {
         Some(Ok(())) => {
             if let Some(activity) = &state.activity {
-                // Wakes the verifier.
+                // This wakes the verifier.
                 activity.note(Activity {
                     identity_id: id,
                     verify_at: call.at,
@@ -83,10 +85,10 @@ pub async fn post(state: &HookState, call: &HookCall, payload: &Payload) {
             }
         }
         Some(Err(error)) => {
-            tracing::warn!(trace.id = %call.trace, identity.id = %id, error = %error.error_chain(), "It could not be noted that a settings call has ended");
+            tracing::warn!(trace.id = %call.trace, identity.id = %id, error = %error.error_chain(), "Could not record that a settings call has ended");
         }
         None => {
-            tracing::warn!(trace.id = %call.trace, identity.id = %id, "The database did not note in time that a settings call has ended");
+            tracing::warn!(trace.id = %call.trace, identity.id = %id, "Could not record in time that a settings call has ended");
         }
     }
 }

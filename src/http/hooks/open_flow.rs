@@ -1,6 +1,7 @@
-//! Hook calls that show that something was saved whose `post` has not come.
+//! Handles hook calls that show that something was saved whose `post` has not arrived.
 //!
-//! Everything that the `post` does is done then, so that nobody evades a check in the seconds before the look-up.
+//! Vestibule does for such a call what it does for the `post`, so that no visitor evades a check in the seconds
+//! before the look-up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +20,21 @@ use crate::kratos::{Flow, Payload};
 use crate::model::pending::PendingSignUp;
 use crate::store::{self, FlowState};
 
-/// So many logins and recoveries close flows at the same moment. The look-up finds the account of one that is left out.
+/// How many logins and recoveries may close flows at the same moment. The look-up finds the accounts of the others.
 pub const SIDE_BY_SIDE: usize = 16;
-/// Longer than a database that works takes to close a flow.
+/// The time limit for closing a flow, which is longer than a working database takes.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
-/// Longer than a flow is known after its identity was created.
+/// The age after which an identity's flow is no longer known, with a margin.
 const KNOWN_FOR: Duration = Duration::from_hours(24 * 8);
 
-/// A settings call waits a moment for it, because the checks must know what is deferred.
+/// Closes the flow before a settings call. The call waits up to [`READ_RECORD_WITHIN`], because the checks must
+/// know what is deferred.
 pub async fn close_before_settings(state: &HookState, call: &HookCall, payload: &Payload) {
     let changes = state.follow_ups.needs_flow_state() || state.pending.wants_updates;
     if call.hook.flow != Flow::Settings || !changes {
         return;
     }
-    let Some(identity) = as_it_was(payload) else {
+    let Some(identity) = before_change(payload) else {
         return;
     };
     let known = Known {
@@ -49,12 +51,13 @@ pub async fn close_before_settings(state: &HookState, call: &HookCall, payload: 
     match state.clock.timeout_at(until, closed).await {
         Some(Ok(())) => {}
         Some(Err(error)) => known.failed(&error.error_chain()),
-        // The checks that can be deferred must accept the change, as long as it is not known whether one is.
+        // While it is not known whether a check is deferred, every check that can be deferred must accept the
+        // change.
         None => known.failed("the database did not answer in time"),
     }
 }
 
-/// A login or a recovery is answered from memory, so this is a task of its own. The answer does not wait for it.
+/// Closes the flow after a login or a recovery. The answer comes from memory and does not wait for this task.
 pub fn close_after_sign_in(state: &Arc<HookState>, call: &HookCall, payload: Payload) {
     let Some(identity) = payload.identity else {
         return;
@@ -64,7 +67,7 @@ pub fn close_after_sign_in(state: &Arc<HookState>, call: &HookCall, payload: Pay
     }
     let (trace, identity_id) = (call.trace, payload.identity_id);
     let Ok(permit) = Arc::clone(&state.closings).try_acquire_owned() else {
-        tracing::warn!(identity.id = %identity_id, "It was not looked whether a `post` of this account was lost: too many logins wait for the database");
+        tracing::warn!(identity.id = %identity_id, "Skipped looking for a lost `post` of this account: too many logins wait for the database");
         return;
     };
     let idempotency = Arc::clone(&state.idempotency);
@@ -86,7 +89,7 @@ pub fn close_after_sign_in(state: &Arc<HookState>, call: &HookCall, payload: Pay
     });
 }
 
-/// Whether the identity carries the id of a flow that can still be known.
+/// Whether the identity has the id of a flow that can still be known.
 fn can_have_open_flow(identity: &Value, now: Timestamp) -> bool {
     let created_at = identity["created_at"].as_str();
     let created_at = created_at.and_then(|text| text.parse::<Timestamp>().ok());
@@ -100,7 +103,7 @@ fn guard_id_of(identity: &Value) -> Option<&str> {
 }
 
 /// The identity before the change.
-fn as_it_was(payload: &Payload) -> Option<Value> {
+fn before_change(payload: &Payload) -> Option<Value> {
     let mut identity = payload.identity.clone()?;
     let previous = payload.previous.as_ref()?;
     for part in ["traits", "metadata_public"] {
@@ -118,7 +121,7 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// The `external_id` names the flow that the identity came of.
+    /// Closes the flow from which the identity resulted, which the `external_id` names.
     async fn close_sign_up(&self) -> Result<(), store::Error> {
         let Some(external_id) = guard_id_of(self.identity) else {
             return Ok(());
@@ -136,7 +139,8 @@ impl Known<'_> {
         }
     }
 
-    /// Changes in settings that gave the identity the traits that it had before this call were saved.
+    /// Attributes the saved changes in settings: those that gave the identity the traits that it had before this
+    /// call.
     async fn attribute_changes(&self) -> Result<(), store::Error> {
         let hash = fingerprint(&self.identity["traits"]);
         let store = &self.state.store;
@@ -152,13 +156,13 @@ impl Known<'_> {
     async fn found(&self, one: &PendingSignUp, flow_state: &FlowState) -> Result<(), store::Error> {
         let state = self.state;
         let found = (self.identity_id, self.identity);
-        let resolved = state
+        let follow_up = state
             .follow_ups
             .on_found(one, found, flow_state, state.clock.now());
-        if resolved.is_stale {
+        if follow_up.is_stale {
             return Ok(());
         }
-        let stored = state.store.write(&resolved.batch).await?.len();
+        let stored = state.store.write(&follow_up.batch).await?.len();
         if stored > 0 {
             state.metrics.deliveries_stored.inc_by(stored as u64);
             state.stored.notify_one();
@@ -174,7 +178,7 @@ impl Known<'_> {
             trace: self.trace,
             method: &one.method,
         };
-        report(state, &account, &resolved);
+        report(state, &account, &follow_up);
         Ok(())
     }
 
@@ -183,8 +187,8 @@ impl Known<'_> {
     }
 }
 
-/// The newest submission of a settings flow that gave the identity these traits. One that left the traits as they were proves
-/// nothing, and an equal one that is attributed already may be the one that was saved.
+/// The newest submission of a settings flow that gave the identity these traits. A submission that left the traits
+/// as they were proves nothing. If an equal submission is attributed already, it may be the one that was saved.
 fn saved_change<'s>(
     flow_state: &'s FlowState,
     identity_id: Uuid,

@@ -1,4 +1,5 @@
-//! Which accepted submissions are recorded, and what `pre` answers so that at most one identity comes of a flow.
+//! Decides which accepted submissions are recorded, and which `external_id` `pre` answers, so that at most one
+//! identity results from a flow.
 
 use std::borrow::Cow;
 
@@ -26,9 +27,9 @@ use crate::store::Acceptance;
 pub struct PendingPolicy {
     /// Whether identities can be looked up.
     pub looks_up: bool,
-    /// By which traits visitors sign in.
+    /// The traits with which visitors sign in.
     pub identifiers: Identifiers,
-    /// Whether sign-ups get an `external_id` of ours.
+    /// Whether sign-ups get an `external_id` of Vestibule.
     pub external_id: ExternalId,
     /// Whether a check of a registration reserves or defers.
     pub holds_registrations: bool,
@@ -46,12 +47,12 @@ pub struct PendingPolicy {
     pub times: LookupTimes,
 }
 
-/// What an accepted submission leaves behind.
+/// What the checks of an accepted submission leave for later.
 #[derive(Debug, Default)]
 pub struct Held {
     /// The checks that were deferred.
     pub deferred: Vec<Deferred>,
-    /// The reservations that it uses.
+    /// The reservations that the submission uses.
     pub reservations: Vec<Uuid>,
     /// The checks that were deferred before, and have accepted now.
     pub no_longer_deferred: Vec<String>,
@@ -77,7 +78,7 @@ impl PendingPolicy {
         hook.flow == Flow::Registration && (self.holds_registrations || self.looks_up)
     }
 
-    /// The `external_id` that the identity gets, so that Kratos makes at most one of the flow.
+    /// The `external_id` that the identity gets, so that Kratos creates at most one identity of the flow.
     #[must_use]
     pub fn guard_id(&self, hook: &Hook, payload: &Payload) -> Option<String> {
         let identity = payload.identity.as_ref()?;
@@ -92,8 +93,9 @@ impl PendingPolicy {
         (wanted && hook.flow == Flow::Registration && !has_one).then(|| guard_id(payload.flow_id))
     }
 
-    /// Whether the response waits until the acceptance is recorded. A `post` of a registration without a record is a fault for
-    /// sure then. A change in settings would be delivered twice, by a `post` that comes before its record and by a look-up.
+    /// Whether the response waits until the acceptance is recorded. Then a `post` of a registration without a
+    /// record is certainly a fault. Without waiting, a change in settings could be delivered twice: by a `post`
+    /// that arrives before its record, and by a look-up.
     #[must_use]
     pub fn is_awaited(&self, hook: &Hook) -> bool {
         match hook.flow {
@@ -140,7 +142,7 @@ impl PendingPolicy {
             external_id: identity["external_id"].as_str().map(ToOwned::to_owned),
             identity_id: is_change.then_some(payload.identity_id),
         };
-        // No more of a visitor is kept than will be read.
+        // No more of a visitor's data is kept than will be read.
         let keeps_identity = self.wants_failures || is_change;
         let keeps_flow = self.reads_flow || !held.deferred.is_empty();
         let keeps_request = self.reads_request || !held.deferred.is_empty();

@@ -1,11 +1,11 @@
-//! payload -> deliveries stored -> reply
+//! Answers `post`: from the payload to stored deliveries to a reply.
 
 use crate::base::clock::{Timestamp, milliseconds};
 use crate::checks::follow_up::{FollowUp, IdentityChange, event};
 use crate::expression::Variables;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::identity_activity;
-use crate::http::hooks::pre::place;
+use crate::http::hooks::pre::config_path;
 use crate::http::hooks::report::{Account, report};
 use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::state::HookState;
@@ -13,7 +13,7 @@ use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};
 use crate::store::{self, FlowState, attribution};
 
-/// Stores what the saved identity calls for, and says yes once it is stored.
+/// Stores what follows from the saved identity, and accepts once it is stored.
 pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     let payload = match call
         .body
@@ -25,15 +25,15 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
             state.add_client_ip(&mut payload);
             payload
         }
-        Err(error) => return unread(state, &error),
+        Err(error) => return unreadable(state, &error),
     };
     if payload.identity_id.is_nil() {
-        let mend = format!(
-            "the hook of {} that calls `post` has `response: {{parse: true}}` (or stands under `before`), so Kratos calls \
-             it before saving; take that out",
-            place(call)
+        let fix = format!(
+            "the hook of {} that calls `post` has `response: {{parse: true}}` (or is under `before`), so Kratos calls \
+             it before saving; remove that line, or move the hook to `after`",
+            config_path(call)
         );
-        state.report_misconfiguration(&call.hook, "post_before_saving", &mend);
+        state.report_misconfiguration(&call.hook, "post_before_saving", &fix);
         return HookResponse::new(Reply::Yes, "miswired");
     }
     identity_activity::post(state, call, &payload).await;
@@ -46,49 +46,49 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
             );
             HookResponse::new(Reply::Yes, "stored")
         }
-        // The person has an account; no need to show them an error page.
+        // The visitor has an account, and an error page would not help.
         Err(error) if is_looked_up(state, call, &payload) => {
             state.count_lost_post("not_stored");
             tracing::error!(
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
-                "ALARM: deliveries could not be stored; they are made when the sign-up is looked up, as soon as the database is back"
+                "ALARM: could not store deliveries; a look-up of the sign-up stores them once the database is available"
             );
             HookResponse::new(Reply::Yes, "journalled")
         }
         Err(error) => {
             tracing::error!(
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
-                "Deliveries could not be stored; Kratos is asked to call again"
+                "Could not store deliveries; Vestibule asks Kratos to call again"
             );
             HookResponse::new(Reply::Retry, "not_stored")
         }
     }
 }
 
-/// Whether the sweeper makes up for it.
+/// Whether the sweeper will store the missing deliveries.
 fn is_looked_up(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     state.pending.looks_up
         && call.hook.flow == Flow::Registration
         && state.outbox.has_pending(payload.flow_id)
 }
 
-/// An account was made of which we were not told. A refusal would show an error page to somebody who has
-/// an account, so it is a yes, and an alarm.
-fn unread(state: &HookState, error: &str) -> HookResponse {
+/// Answers a `post` that could not be read. Kratos saved an account that Vestibule does not know. A refusal would
+/// show an error page to a visitor who has an account. So Vestibule accepts, and raises an alarm.
+fn unreadable(state: &HookState, error: &str) -> HookResponse {
     state.count_lost_post("unreadable");
     state.sweep_now.notify_one();
     if state.pending.looks_up {
         tracing::error!(
             error,
-            "ALARM: a `post` could not be read: an account was made or changed of which nothing is known; it is looked for \
-             among the sign-ups that had passed"
+            "ALARM: could not read a `post`: Kratos created or changed an account that Vestibule does not know; Vestibule looks \
+             it up among the accepted sign-ups"
         );
     } else {
         tracing::error!(
             error,
-            "ALARM: a `post` could not be read: an account was made or changed of which nothing is known, and nothing is \
-             delivered for it; compare the newest identities of Kratos with `vestibule deliveries list`, and set \
-             `kratos.admin_url`, so that such accounts are found"
+            "ALARM: could not read a `post`: Kratos created or changed an account that Vestibule does not know, and nothing is \
+             delivered for this account; compare the newest identities of Kratos with `vestibule deliveries list`, and set \
+             `kratos.admin_url`, so that Vestibule finds such accounts"
         );
     }
     HookResponse::new(Reply::Yes, "unreadable")
@@ -97,7 +97,7 @@ fn unread(state: &HookState, error: &str) -> HookResponse {
 async fn store(state: &HookState, call: &HookCall, payload: &Payload) -> Result<usize, String> {
     let stored = state
         .clock
-        .timeout_at(call.until, resolve(state, call, payload));
+        .timeout_at(call.until, store_follow_up(state, call, payload));
     let stored = stored
         .await
         .ok_or_else(|| "the database did not answer in time".to_owned())??;
@@ -108,16 +108,20 @@ async fn store(state: &HookState, call: &HookCall, payload: &Payload) -> Result<
     Ok(stored)
 }
 
-/// Everything that follows, in one transaction. Several rounds, because what was reserved may be released, and another
-/// submission accepted, at the same moment.
-async fn resolve(state: &HookState, call: &HookCall, payload: &Payload) -> Result<usize, String> {
+/// Stores everything that follows in one transaction. There are several rounds, because meanwhile a reservation may
+/// be released or another submission accepted.
+async fn store_follow_up(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+) -> Result<usize, String> {
     let is_registration = call.hook.flow == Flow::Registration;
     if is_registration
         && state.pending.looks_up
         && state.follow_ups.needs_attribution()
         && !has_guard_id(payload)
     {
-        // So that an earlier sign-up of the same visitor, which came to nothing, is not taken for this one.
+        // This prevents a failed earlier sign-up of the same visitor from being taken for this one.
         let attributed =
             attribution::attribute(&*state.store, payload.identity_id, payload.flow_id, call.at);
         attributed.await.map_err(|error| error.error_chain())?;
@@ -130,9 +134,9 @@ async fn resolve(state: &HookState, call: &HookCall, payload: &Payload) -> Resul
         } else {
             FlowState::default()
         };
-        let resolved = resolved(state, call, payload, &flow_state);
-        if resolved.is_stale {
-            "the flow changes all the time".clone_into(&mut last);
+        let follow_up = follow_up(state, call, payload, &flow_state);
+        if follow_up.is_stale {
+            "other calls keep changing the flow".clone_into(&mut last);
             continue;
         }
         let account = Account {
@@ -141,13 +145,13 @@ async fn resolve(state: &HookState, call: &HookCall, payload: &Payload) -> Resul
             trace: call.trace,
             method: &call.hook.method,
         };
-        report(state, &account, &resolved);
-        if resolved.batch.is_empty() {
+        report(state, &account, &follow_up);
+        if follow_up.batch.is_empty() {
             return Ok(0);
         }
-        match state.outbox.write(resolved.batch).await {
+        match state.outbox.write(follow_up.batch).await {
             Ok(stored) => {
-                observe_guard(state, call, resolved.guard).await;
+                observe_guard(state, call, follow_up.guard).await;
                 return Ok(stored);
             }
             Err(error) if matches!(*error, store::Error::Conflict) => last = error.error_chain(),
@@ -178,7 +182,7 @@ fn reads_state(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     }
 }
 
-/// Keeps whether Kratos stores our `external_id`.
+/// Records whether Kratos stores Vestibule's `external_id`.
 async fn observe_guard(state: &HookState, call: &HookCall, returned: Option<bool>) {
     let Some(returned) = returned else { return };
     let method = &call.hook.method;
@@ -186,27 +190,27 @@ async fn observe_guard(state: &HookState, call: &HookCall, returned: Option<bool
         Ok(true) => {
             tracing::error!(
                 hook.method = method,
-                "A `post` of `{method}` did not return the `external_id` that `pre` had answered: Kratos is older than v25.4.0, or \
-                 another hook replaces it. Without it a form that is sent several times at the same moment can make several \
-                 accounts; what is reserved belongs to one submission until this is fixed (docs/nothing-is-lost.md)"
+                "A `post` of `{method}` did not return the `external_id` that `pre` answered: Kratos is older than v25.4.0, or \
+                 another hook replaces the id. Without the id, a form that is submitted several times in parallel can create several \
+                 accounts; until this is fixed, a reservation belongs to one submission (docs/nothing-is-lost.md)"
             );
         }
         Ok(false) => {}
         Err(error) => {
-            tracing::warn!(error = %error.error_chain(), "It could not be stored whether Kratos keeps our `external_id`");
+            tracing::warn!(error = %error.error_chain(), "Could not store whether Kratos keeps Vestibule's `external_id`");
         }
     }
 }
 
-/// When Kratos created the identity; `None` if the call does not say.
+/// When Kratos created the identity; `None` if the payload does not say.
 fn created_at(payload: &Payload) -> Option<Timestamp> {
     let identity = payload.identity.as_ref()?;
     let created_at: Timestamp = identity["created_at"].as_str()?.parse().ok()?;
-    // Before it is saved, Kratos has a zero moment there.
+    // Before Kratos saves the identity, this time is zero.
     (created_at > Timestamp::UNIX_EPOCH).then_some(created_at)
 }
 
-fn resolved(
+fn follow_up(
     state: &HookState,
     call: &HookCall,
     payload: &Payload,
@@ -225,7 +229,7 @@ fn resolved(
         taken: None,
         lists: &state.lists,
     };
-    let made = IdentityChange {
+    let change = IdentityChange {
         event: event(&call.hook),
         identity_id: payload.identity_id,
         flow_id: payload.flow_id,
@@ -235,10 +239,10 @@ fn resolved(
         created_at: created_at(payload).unwrap_or(call.at),
         in_force: &state.in_force,
     };
-    let mut resolved = state.follow_ups.on_saved(&made, flow_state);
+    let mut follow_up = state.follow_ups.on_saved(&change, flow_state);
     if !state.pending.reads_record(&call.hook) {
         // No flow is recorded, so there is none to close.
-        resolved.batch.closed.clear();
+        follow_up.batch.closed.clear();
     }
-    resolved
+    follow_up
 }

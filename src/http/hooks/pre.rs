@@ -1,4 +1,4 @@
-//! payload -> verdict -> reply
+//! Answers `pre`: from the payload to a verdict to a reply.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -23,40 +23,40 @@ use crate::model::pending::{FlowRecord, MAX_SUBMISSIONS};
 use crate::model::verdict::{Finding, Verdict};
 use crate::store::{self, Filter, WriteSet};
 
-/// Longer than a database that works takes to read one row.
+/// The time limit for reading one row, which is longer than a working database takes.
 pub(super) const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);
-/// No identity has so much that is undelivered, unless something is very wrong.
+/// The most undelivered deliveries that are read for one identity. A healthy system never reaches it.
 const MOST_OPEN_OF_AN_IDENTITY: u32 = 1000;
-/// While the database is away, no call waits for it.
+/// How long no call waits for the database after it did not answer.
 const RECORD_UNREADABLE_FOR: Duration = Duration::from_secs(1);
 
-/// Judges a sign-up or a change of settings. Always a yes, or a refusal with words.
+/// Evaluates a sign-up or a change in settings. The reply is an acceptance, or a refusal with messages.
 pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     let hook = &call.hook;
     let mut payload = match read(call) {
         Ok(payload) => payload,
         Err((status, error)) => {
-            tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "`pre` refused a call that it could not read");
+            tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "Refused a `pre` whose body could not be read");
             return HookResponse::new(state.reject(status, &state.builtin.try_again), "unreadable");
         }
     };
     if payload.identity.is_none() {
-        let mend = format!(
-            "this hook stands under `selfservice.flows.{flow}.before.hooks`; move it to \
+        let fix = format!(
+            "this hook is under `selfservice.flows.{flow}.before.hooks`; move the hook to \
              `selfservice.flows.{flow}.after.<method>.hooks`, with `response: {{parse: true}}`",
             flow = hook.flow
         );
-        state.report_misconfiguration(hook, "pre_without_identity", &mend);
+        state.report_misconfiguration(hook, "pre_without_identity", &fix);
         let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.not_possible);
         return HookResponse::new(reply, "miswired");
     }
     if hook.flow == Flow::Registration && !payload.identity_id.is_nil() {
-        let mend = format!(
+        let fix = format!(
             "the hook of {} has no `response: {{parse: true}}`, so Kratos called it after saving and nothing was \
-             checked; add that line to it",
-            place(call)
+             checked; add that line to the hook",
+            config_path(call)
         );
-        state.report_misconfiguration(hook, "pre_after_saving", &mend);
+        state.report_misconfiguration(hook, "pre_after_saving", &fix);
         return HookResponse::new(Reply::Yes, "miswired");
     }
     if hook.flow == Flow::Settings
@@ -75,7 +75,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         Flow::Settings => state.refused.marked(payload.identity_id),
         _ => BTreeSet::new(),
     };
-    let judged = state.checks.judge(checks::CheckInput {
+    let evaluation = state.checks.judge(checks::CheckInput {
         hook,
         payload: &payload,
         until: call.until,
@@ -86,7 +86,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         refused_late: &refused_late,
     });
     let (judgement, ()) = tokio::join!(
-        judged,
+        evaluation,
         identity_activity::settings_begin(state, call, &payload)
     );
     let (verdict, records) = match record(state, call, &payload, judgement).await {
@@ -101,7 +101,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     }
     let outcome = verdict.as_str();
     let duration_ms = milliseconds(call.at, state.clock.now());
-    tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, outcome, duration_ms, "Judged a {} by `{}`: {outcome}", hook.flow, hook.method);
+    tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, outcome, duration_ms, "Evaluated a {} by `{}`: {outcome}", hook.flow, hook.method);
     state.recorder.record(Decision {
         hook: hook.clone(),
         flow_id: payload.flow_id,
@@ -135,7 +135,7 @@ async fn refused_before_checks<'d>(
     }
     let record = read_record(state, call, payload).await?;
     let reason = if record.identity_id.is_some() {
-        "an identity came of its flow already"
+        "its flow has an identity already"
     } else if record.submissions >= MAX_SUBMISSIONS {
         "too many submissions of its flow were accepted"
     } else {
@@ -145,8 +145,9 @@ async fn refused_before_checks<'d>(
     Some(&state.builtin.form_used)
 }
 
-/// What is recorded of the flow. While the database does not answer, a submission that neither reserves nor defers goes on,
-/// because Kratos keeps the `external_id` unique; one that does is refused when that cannot be recorded.
+/// Reads what is recorded of the flow. While the database does not answer, a submission that neither reserves nor
+/// defers continues, because Kratos keeps the `external_id` unique. A submission that reserves or defers is refused
+/// if that cannot be recorded.
 async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> Option<FlowRecord> {
     let now = state.clock.now();
     let unreadable_until = || {
@@ -171,13 +172,13 @@ async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> O
                 _ => "the database did not answer in time".to_owned(),
             };
             *unreadable_until() = Some(saturating_add(state.clock.now(), RECORD_UNREADABLE_FOR));
-            tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "It is not known whether an identity came of the flow already; the checks decide");
+            tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "Could not read whether the flow has an identity already; the checks decide");
             None
         }
     }
 }
 
-/// Whether Kratos is proven to make at most one identity of the flow.
+/// Whether it is proven that Kratos creates at most one identity of the flow.
 async fn is_guarded(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     if !state.pending.holds_registrations || state.pending.guard_id(&call.hook, payload).is_none() {
         return false;
@@ -204,7 +205,7 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
     let Some(Ok(listed)) = listed else {
         tracing::warn!(
             trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id,
-            "It is not known whether a check is deferred for this identity, so every check that can be deferred must accept the change"
+            "Could not read whether a check is deferred for this identity; every check that can be deferred must accept the change"
         );
         return OpenDeferrals {
             is_unknown: true,
@@ -213,7 +214,7 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
     };
     let checks = listed
         .iter()
-        // One that was given up has had no answer either.
+        // A question that was given up has no answer either.
         .filter(|one| matches!(one.state, State::Pending | State::Abandoned))
         .filter_map(|one| match Queue::named(&one.plan) {
             Queue::Check(check) => Some(check.to_owned()),
@@ -225,16 +226,16 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
     }
 }
 
-/// What recording an acceptance came to.
+/// The result of recording an acceptance.
 enum Recorded {
     /// The verdict that counts.
     Verdict(Verdict, Vec<CheckRecord>),
-    /// An identity came of the flow while the checks ran.
+    /// Kratos created an identity of the flow while the checks ran.
     FlowIsClosed,
 }
 
-/// Records an accepted submission without delaying the response. Only where something was deferred or reserved the response
-/// waits: that acceptance counts only once it is recorded.
+/// Records an accepted submission without delaying the response. If something was deferred or reserved, the
+/// response waits, because that acceptance counts only once it is recorded.
 async fn record(
     state: &HookState,
     call: &HookCall,
@@ -280,7 +281,7 @@ async fn record(
         used,
         ..WriteSet::default()
     };
-    // One that need not be recorded does not wait for a database that is silent.
+    // An acceptance that need not be recorded does not wait for a database that does not answer.
     let until = if must_hold {
         call.until
     } else {
@@ -293,18 +294,18 @@ async fn record(
     let error = match stored {
         Some(Ok(_)) => return Recorded::Verdict(verdict, records),
         Some(Err(error)) if matches!(*error, store::Error::Conflict) => {
-            tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, "Refused a submission: its flow was closed, or what it reserved was released, while the checks ran");
+            tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, "Refused a submission: its flow was closed, or its reservation was released, while the checks ran");
             return Recorded::FlowIsClosed;
         }
         Some(Err(error)) => error.error_chain(),
         None => "the database did not answer in time".to_owned(),
     };
     if !must_hold {
-        tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "An accepted sign-up could not be recorded");
+        tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "Could not record an accepted sign-up");
         state.metrics.journal_dropped.inc();
         return Recorded::Verdict(verdict, records);
     }
-    tracing::error!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "A sign-up is refused, because what was deferred or reserved for it could not be recorded");
+    tracing::error!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "Refused a sign-up: its deferred checks or reservations could not be recorded");
     let mut findings: Vec<Finding> = postponed.into_iter().map(|one| one.otherwise).collect();
     if findings.is_empty() {
         let try_again = state.visitor_message(payload, &state.builtin.try_again);
@@ -329,7 +330,7 @@ fn with_external_id(verdict: Verdict, external_id: Option<String>) -> Verdict {
     Verdict::AdmitWith(changes)
 }
 
-/// Reads the body.
+/// Parses the body of the call.
 pub fn read(call: &HookCall) -> Result<Payload, (RefusalStatus, String)> {
     let body = call.body.as_ref().map_err(|unread| match unread {
         BodyError::TooLarge => (RefusalStatus::TooLarge, unread.to_string()),
@@ -338,8 +339,8 @@ pub fn read(call: &HookCall) -> Result<Payload, (RefusalStatus, String)> {
     Payload::parse(body).map_err(|error| (RefusalStatus::BadRequest, error.to_string()))
 }
 
-/// The place in kratos.yml at which this hook stands.
-pub fn place(call: &HookCall) -> String {
+/// The key in kratos.yml at which this hook is configured.
+pub fn config_path(call: &HookCall) -> String {
     let method = match (call.hook.flow, call.hook.method.as_str()) {
         // Kratos has one list for all its methods.
         (Flow::Verification | Flow::Recovery, _) | (Flow::Login, "") => String::new(),

@@ -1,4 +1,4 @@
-//! What is logged and counted about an account once it is attributed.
+//! Logs and counts what an attributed account shows.
 
 use uuid::Uuid;
 
@@ -8,33 +8,33 @@ use crate::http::hooks::state::HookState;
 
 /// An account, and the call that showed it.
 pub struct Account<'a> {
-    /// The flow that it came of.
+    /// The flow from which the account resulted.
     pub flow_id: Uuid,
-    /// Its id.
+    /// The account's id.
     pub identity_id: Uuid,
-    /// Of the call.
+    /// The trace of the call.
     pub trace: Trace,
     /// The method of the flow.
     pub method: &'a str,
 }
 
 /// Reports what is wrong with the attribution, and which reservations were released too early.
-pub fn report(state: &HookState, account: &Account<'_>, resolved: &FollowUp) {
-    for check in &resolved.taken_again {
+pub fn report(state: &HookState, account: &Account<'_>, follow_up: &FollowUp) {
+    for check in &follow_up.taken_again {
         tracing::warn!(
             flow.id = %account.flow_id, identity.id = %account.identity_id, check,
-            "The account became known after what check `{check}` had reserved was released; it is reserved again"
+            "An account became known after the reservation of check `{check}` was released; Vestibule takes the reservation again"
         );
     }
-    for check in &resolved.too_late {
+    for check in &follow_up.too_late {
         state.metrics.late_posts.inc();
         tracing::error!(
             flow.id = %account.flow_id, identity.id = %account.identity_id, check,
-            "ALARM: an account became known after what check `{check}` had reserved was released, and it cannot be reserved again; see \
-             `vestibule deliveries list --flow_state abandoned`"
+            "ALARM: an account became known after the reservation of check `{check}` was released, and the reservation cannot be taken \
+             again; see `vestibule deliveries list --state abandoned`"
         );
     }
-    let Some(doubt) = resolved.doubt else { return };
+    let Some(doubt) = follow_up.doubt else { return };
     if doubt != Doubt::OtherTraits {
         state.count_lost_post(doubt.as_str());
     }
@@ -42,18 +42,18 @@ pub fn report(state: &HookState, account: &Account<'_>, resolved: &FollowUp) {
     match doubt {
         Doubt::OtherTraits => tracing::warn!(
             flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace,
-            "The account has other traits than the accepted sign-up of its flow; put Vestibule's `pre` hook behind the other \
+            "The account has other traits than the accepted sign-up of its flow; put Vestibule's `pre` hook after the other \
              blocking hooks in kratos.yml"
         ),
         Doubt::Ambiguous => tracing::error!(
             flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace,
             "ALARM: several submissions of a flow were accepted, and the account has the traits of none; see \
-             `vestibule deliveries list --flow_state abandoned`"
+             `vestibule deliveries list --state abandoned`"
         ),
         Doubt::NotRecorded => tracing::error!(
             flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace, hook.method = account.method,
-            "ALARM: an account was made of which no accepted sign-up is recorded, although a check could have reserved or deferred; \
-             see `vestibule deliveries list --flow_state abandoned`"
+            "ALARM: Kratos created an account without a recorded accepted sign-up, although a check could have reserved or deferred; \
+             see `vestibule deliveries list --state abandoned`"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! A reply, ready to be written: the one place where a reply becomes HTTP.
+//! Makes an HTTP response from a reply; no other module does.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -6,19 +6,19 @@ use bytes::Bytes;
 
 use crate::kratos::Reply;
 
-/// Status and body of an answer to Kratos.
+/// The status and the body of a response to Kratos.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookResponse {
     /// The status.
     pub status: u16,
-    /// JSON, if there is a body.
+    /// The body as JSON, if there is one.
     pub body: Option<Bytes>,
-    /// What came of the call, in one word, for metrics.
+    /// The outcome of the call, in one word, for metrics.
     pub outcome: &'static str,
 }
 
 impl HookResponse {
-    /// A reply, written down.
+    /// Makes the response for a reply.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "a reply is given once")]
     pub fn new(reply: Reply, outcome: &'static str) -> Self {
@@ -29,13 +29,13 @@ impl HookResponse {
         }
     }
 
-    /// Whether a repeated call shall get it again: not if it asks for that call.
+    /// Whether a repeated call gets this response again. A response that asks Kratos to call again is not repeated.
     #[must_use]
     pub fn is_cacheable(&self) -> bool {
         self.status != 503
     }
 
-    /// How many bytes it takes to remember it.
+    /// How many bytes the cache needs for this response.
     #[must_use]
     pub fn size(&self) -> usize {
         256 + self.body.as_ref().map_or(0, Bytes::len)

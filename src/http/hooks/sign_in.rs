@@ -1,6 +1,6 @@
-//! Logins and recoveries: people whose account was refused late are kept out.
+//! Answers `pre` of logins and recoveries: visitors whose account was refused late are kept out.
 //!
-//! The answer comes from memory. It never waits for the database.
+//! The answer comes from memory, and never waits for the database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::checks::activity::Activity;
 use crate::checks::refused_identities::Standing;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::open_flow::close_after_sign_in;
-use crate::http::hooks::pre::{place, read};
+use crate::http::hooks::pre::{config_path, read};
 use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::state::HookState;
 use crate::kratos::form::group_by_pointer;
@@ -18,26 +18,27 @@ use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Field, Flow, Form, Payload, Reply};
 use crate::model::late_refusal::LateRefusal;
 
-/// Kratos writes to the identity after some logins, as by a lookup secret.
+/// The delay of a verification after a login. Kratos writes to the identity after some logins, for example with a
+/// lookup secret.
 const AFTER_LOGIN: Duration = Duration::from_secs(1);
 
-/// Lets a person in unless their account was refused late.
+/// Lets a visitor in unless the account was refused late.
 pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
     let hook = &call.hook;
     state.refused.asked();
     let payload = match read(call) {
         Ok(payload) => payload,
         Err((status, error)) => {
-            tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "`pre` refused a call that it could not read");
+            tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "Refused a `pre` whose body could not be read");
             return HookResponse::new(state.reject(status, &state.builtin.try_again), "unreadable");
         }
     };
     if payload.identity.is_none() || payload.identity_id.is_nil() {
-        let mend = format!(
-            "this hook of {} is called without an identity; move it from `before` to `after`",
-            place(call)
+        let fix = format!(
+            "Kratos calls this hook of {} without an identity; move the hook from `before` to `after`",
+            config_path(call)
         );
-        state.report_misconfiguration(hook, "pre_without_identity", &mend);
+        state.report_misconfiguration(hook, "pre_without_identity", &fix);
         let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.not_possible);
         return HookResponse::new(reply, "miswired");
     }
@@ -45,7 +46,7 @@ pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
         return refusal;
     }
     if state.writes_identities {
-        note(
+        record_activity(
             state,
             &payload,
             saturating_add(state.clock.now(), AFTER_LOGIN),
@@ -56,18 +57,18 @@ pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
     HookResponse::new(Reply::Yes, "admit")
 }
 
-/// The refusal of a person whose account was refused late; `None` if they may go on.
+/// The refusal of a visitor whose account was refused late; `None` if the visitor may continue.
 pub fn refusal(state: &HookState, call: &HookCall, payload: &Payload) -> Option<HookResponse> {
     let refusals = match state.refused.of(payload.identity_id) {
         Standing::Free => return None,
         Standing::Unknown => {
-            tracing::error!(trace.id = %call.trace, identity.id = %payload.identity_id, "It is not known yet who was refused late; the person is asked to try again");
+            tracing::error!(trace.id = %call.trace, identity.id = %payload.identity_id, "The late refusals are not loaded yet; Vestibule asks the visitor to try again");
             let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.try_again);
             return Some(HookResponse::new(reply, "not_loaded"));
         }
         Standing::Refused(refusals) => refusals,
     };
-    note(state, payload, state.clock.now(), true);
+    record_activity(state, payload, state.clock.now(), true);
     let identity = payload.identity.as_ref()?;
     // In settings the identity is the one that is to be saved, so only a login shows an operator's act.
     if call.hook.flow.signs_in()
@@ -75,7 +76,7 @@ pub fn refusal(state: &HookState, call: &HookCall, payload: &Payload) -> Option<
             .iter()
             .any(|refusal| refusal.is_overruled_by(identity))
     {
-        tracing::info!(trace.id = %call.trace, identity.id = %payload.identity_id, "An operator has activated an account that had been refused late");
+        tracing::info!(trace.id = %call.trace, identity.id = %payload.identity_id, "Admitted an account that was refused late: an operator has activated the account");
         return None;
     }
     let check = refusals.first().map(|refusal| refusal.check.as_str());
@@ -112,14 +113,14 @@ fn message(
             Some(&refusal.check),
         )
     });
-    // Only in settings the form has the field.
+    // Only the settings form has the field.
     let field = stored
         .filter(|_| call.hook.flow == Flow::Settings)
         .and_then(|stored| Field::parse(stored.field.as_deref()?).ok());
     Form::new(payload.nodes.as_deref()).place(field.as_ref(), message)
 }
 
-fn note(state: &HookState, payload: &Payload, verify_at: Timestamp, is_refused: bool) {
+fn record_activity(state: &HookState, payload: &Payload, verify_at: Timestamp, is_refused: bool) {
     if let Some(activity) = &state.activity {
         activity.note(Activity {
             identity_id: payload.identity_id,

@@ -1,4 +1,4 @@
-//! What stands behind the hooks: everything that answering them needs.
+//! Holds everything that answering hooks needs.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -27,73 +27,74 @@ use crate::store::decision_log::DecisionLog;
 use crate::store::guard::GuardProof;
 use crate::store::outbox::Outbox;
 
-/// What answering a hook needs.
+/// The state shared by all hook handlers.
 pub struct HookState {
-    /// Any of them proves that Kratos is calling.
+    /// The keys of Kratos; a call needs one of them.
     pub keys: Vec<Secret>,
-    /// By when `pre` has answered.
+    /// The time within which `pre` must answer.
     pub deadline: Duration,
-    /// The header of the visitor's request that holds their address.
+    /// The header of the visitor's request that holds the visitor's address.
     pub client_ip_header: Option<String>,
-    /// What a sign-up must pass.
+    /// The checks of sign-ups and settings.
     pub checks: Checks,
-    /// What follows once an account is made.
+    /// What follows once an account is created.
     pub follow_ups: Arc<FollowUps>,
-    /// For expressions.
+    /// The lists that expressions read.
     pub lists: Arc<Lists>,
     /// What is recorded of accepted submissions.
     pub pending: PendingPolicy,
-    /// Since when the checks that reserve or defer are in force. An account of later without a recorded sign-up is a fault.
+    /// Since when the checks that reserve or defer are in force. A later account without a recorded sign-up is a
+    /// fault.
     pub in_force: InForce,
-    /// Whether Kratos stores our `external_id`.
+    /// Whether Kratos stores Vestibule's `external_id`.
     pub proof: Arc<GuardProof>,
     /// When the record of a flow is read again after the database did not answer.
     pub record_unreadable_until: Mutex<Option<Timestamp>>,
-    /// Where deliveries are handed in.
+    /// The outbox, which stores deliveries.
     pub outbox: Outbox,
-    /// Where it stands what was taken and deferred.
+    /// The store of reservations and deferred checks.
     pub store: Arc<dyn Store>,
-    /// The identities that were refused after they had been created.
+    /// The identities that were refused after their creation.
     pub refused: Arc<RefusedIdentities>,
-    /// Where it is noted which identities may have changed; `None` if nothing is ever written into identities.
+    /// The log of identities that may have changed; `None` if nothing is ever written into identities.
     pub activity: Option<ActivityLog>,
     /// Whether these settings write into identities through the admin API.
     pub writes_identities: bool,
-    /// Asks for a look-up of every recent sign-up without a `post`.
+    /// Requests a look-up of every recent sign-up without a `post`.
     pub sweep_now: Arc<Notify>,
-    /// Wakes the worker when something was stored.
+    /// Wakes the dispatcher when something was stored.
     pub stored: Arc<Notify>,
-    /// Where decisions go.
+    /// The log of decisions.
     pub recorder: DecisionLog,
-    /// The calls under way and just answered.
+    /// The calls in progress, and those answered recently.
     pub idempotency: Arc<IdempotencyCache>,
     /// How many logins and recoveries may close flows at the same moment.
     pub closings: Arc<Semaphore>,
-    /// Our own words.
+    /// The built-in messages.
     pub builtin: BuiltinMessages,
-    /// For visitors whose language we do not have, or do not know.
+    /// The language for visitors whose language is unknown or has no text.
     pub default_language: String,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
 }
 
 impl HookState {
-    /// A refusal at form level, for when the call itself is at fault and nothing is known of the visitor.
+    /// Refuses at form level, if the call itself is wrong and nothing is known of the visitor.
     #[must_use]
     pub fn reject(&self, status: RefusalStatus, wording: &MessageTemplate) -> Reply {
         self.refuse_in(status, wording, None)
     }
 
-    /// The same in the visitor's language.
+    /// Refuses at form level in the visitor's language.
     #[must_use]
     pub fn refuse_visitor(&self, payload: &Payload, wording: &MessageTemplate) -> Reply {
         let language = payload.header("Accept-Language");
         self.refuse_in(RefusalStatus::BadRequest, wording, language)
     }
 
-    /// A message of our own in the visitor's language.
+    /// A built-in message in the visitor's language.
     #[must_use]
     pub fn visitor_message(&self, payload: &Payload, wording: &MessageTemplate) -> Message {
         self.message(wording, payload.header("Accept-Language"), None)
@@ -112,7 +113,7 @@ impl HookState {
         }
     }
 
-    /// One of the built-in messages.
+    /// A built-in message.
     #[must_use]
     pub fn message(
         &self,
@@ -137,7 +138,7 @@ impl HookState {
         reader.message(wording, &self.builtin.not_possible, &names, check, None)
     }
 
-    /// Who reads a message.
+    /// The renderer of messages for a visitor.
     #[must_use]
     pub fn reader<'a>(&'a self, accept_language: Option<&'a str>) -> MessageRenderer<'a> {
         MessageRenderer {
@@ -146,7 +147,7 @@ impl HookState {
         }
     }
 
-    /// The answer if something in us broke: words to `pre`, "call again" to `post`.
+    /// The response to an internal error: a message for `pre`, a request to retry for `post`.
     #[must_use]
     pub fn internal_error(&self, hook: &Hook) -> HookResponse {
         let reply = match hook.stage {
@@ -156,15 +157,15 @@ impl HookState {
         HookResponse::new(reply, "broken")
     }
 
-    /// Tells the operator that kratos.yml is wired wrongly, and what to change.
-    pub fn report_misconfiguration(&self, hook: &Hook, reason: &'static str, mend: &str) {
+    /// Reports to the operator that a hook in kratos.yml is misconfigured, and what to change.
+    pub fn report_misconfiguration(&self, hook: &Hook, reason: &'static str, fix: &str) {
         self.metrics
             .wiring_problems
             .get_or_create(&ReasonLabels { reason })
             .inc();
         tracing::error!(
             reason, hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
-            "kratos.yml is wired wrongly: {mend}"
+            "A hook in kratos.yml is misconfigured: {fix}"
         );
     }
 
@@ -176,7 +177,7 @@ impl HookState {
             .inc();
     }
 
-    /// Counts an answer.
+    /// Counts a response.
     pub fn count(&self, hook: &Hook, outcome: &'static str, seconds: f64) {
         let (flow, stage) = (hook.flow.as_str(), hook.stage.as_str());
         self.metrics
