@@ -509,7 +509,7 @@ impl FollowUps {
                 && change.in_force.covers(&check.name, change.created_at)
                 && check.could_apply(&Variables {
                     lists: &self.lists,
-                    ..made.names
+                    ..change.names
                 })
         };
         let dead = |check: &Check| {
