@@ -87,11 +87,11 @@ enum Found {
 /// What the check makes of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReserveOutcome {
-    /// It is reserved.
+    /// The reservation is taken.
     Reserved,
-    /// It is not reserved.
+    /// The service refused the reservation.
     Refused,
-    /// It is not known whether it is reserved.
+    /// It is not known whether the reservation is taken.
     Unclear,
 }
 

@@ -76,7 +76,7 @@ pub async fn post(state: &HookState, call: &HookCall, payload: &Payload) {
     match state.clock.timeout_at(call.until, done).await {
         Some(Ok(())) => {
             if let Some(activity) = &state.activity {
-                // This wakes the verifier.
+                // The activity wakes the verifier.
                 activity.note(Activity {
                     identity_id: id,
                     verify_at: call.at,

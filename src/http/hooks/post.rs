@@ -121,7 +121,7 @@ async fn store_follow_up(
         && state.follow_ups.needs_attribution()
         && !has_guard_id(payload)
     {
-        // This prevents a failed earlier sign-up of the same visitor from being taken for this one.
+        // The early attribution prevents a failed earlier sign-up of the same visitor from being taken for this one.
         let attributed =
             attribution::attribute(&*state.store, payload.identity_id, payload.flow_id, call.at);
         attributed.await.map_err(|error| error.error_chain())?;
