@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, SqliteConnection};
 use tempfile::TempDir;
 use vestibule::app::{App, Surroundings};
 use vestibule::clock::{Clock, Hand, Timestamp};
@@ -23,6 +23,9 @@ pub const KEY: &str = "canary-key-one-0123456789";
 pub const OTHER_KEY: &str = "canary-key-two-0123456789";
 
 const UNFINISHED_LOOKUPS: &str = "SELECT count(*) FROM flows WHERE look_at IS NOT NULL AND (leased_at IS NOT NULL OR look_at <= $1)";
+
+const ATTEMPTS_UNDER_WAY: &str =
+    "SELECT count(*) FROM deliveries WHERE state = 'pending' AND leased = 1";
 
 /// A running program and all that belongs to it.
 pub struct TestApp {
@@ -252,9 +255,7 @@ impl TestApp {
 
     /// Waits until no flow is due for a look-up, and none is being looked up. Vestibule must run on its own SQLite database.
     pub async fn looked(&self) {
-        let file = self.folder.path().join("vestibule.db");
-        let options = SqliteConnectOptions::new().filename(file).read_only(true);
-        let mut database = options.connect().await.expect("its own database");
+        let mut database = self.database().await;
         self.eventually("no look-up is under way", async || {
             // Of several flows, one can have its next time while another one is still being looked up.
             let unfinished: i64 = sqlx::query_scalar(UNFINISHED_LOOKUPS)
@@ -265,6 +266,26 @@ impl TestApp {
             (unfinished == 0).then_some(())
         })
         .await;
+    }
+
+    /// Waits until no attempt of a delivery is under way, which would time out if the time was moved.
+    pub async fn answered(&self) {
+        let mut database = self.database().await;
+        self.eventually("no attempt is under way", async || {
+            let attempts: i64 = sqlx::query_scalar(ATTEMPTS_UNDER_WAY)
+                .fetch_one(&mut database)
+                .await
+                .expect("a number");
+            (attempts == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Reads the SQLite database of the program beside it.
+    async fn database(&self) -> SqliteConnection {
+        let file = self.folder.path().join("vestibule.db");
+        let options = SqliteConnectOptions::new().filename(file).read_only(true);
+        options.connect().await.expect("its own database")
     }
 
     /// Waits until no write into an identity is due to be verified.
