@@ -320,6 +320,7 @@ impl<'w> Run<'w> {
             self.world.wait(Duration::from_secs(seconds)).await;
         }
         app.eventually("each account has its invite, and nobody else", async || {
+            app.answered().await;
             app.hand.advance(Duration::from_secs(1));
             let backlog = app.app.store.backlog().await.expect("an answer");
             let is_right = (0..2).all(|invite| {

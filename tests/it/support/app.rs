@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, SqliteConnection};
 use tempfile::TempDir;
 use vestibule::app::{App, Overrides};
 use vestibule::base::clock::{Clock, ManualClock, Timestamp};
@@ -19,6 +21,11 @@ use super::{FakeKratos, FakeService, logs};
 pub const KEY: &str = "canary-key-one-0123456789";
 /// A second key, valid too.
 pub const OTHER_KEY: &str = "canary-key-two-0123456789";
+
+const UNFINISHED_LOOKUPS: &str = "SELECT count(*) FROM flows WHERE look_at IS NOT NULL AND (leased_at IS NOT NULL OR look_at <= $1)";
+
+const ATTEMPTS_UNDER_WAY: &str =
+    "SELECT count(*) FROM deliveries WHERE state = 'pending' AND leased = 1";
 
 /// A running program and all that belongs to it.
 pub struct TestApp {
@@ -246,18 +253,39 @@ impl TestApp {
         self.hand.advance(wait.unwrap_or_default());
     }
 
-    /// Waits until no flow is being looked up.
+    /// Waits until no flow is due for a look-up, and none is being looked up. Vestibule must run on its own SQLite database.
     pub async fn looked(&self) {
+        let mut database = self.database().await;
         self.eventually("no look-up is under way", async || {
-            let next = self.app.store.next_lookup().await.expect("an answer");
-            let now = self.hand.now();
-            // A look-up has a lease of five minutes and a millisecond.
-            let rests = next.is_none_or(|next| {
-                next > now && next - now != chrono::TimeDelta::milliseconds(300_001)
-            });
-            rests.then_some(())
+            // Of several flows, one can have its next time while another one is still being looked up.
+            let unfinished: i64 = sqlx::query_scalar(UNFINISHED_LOOKUPS)
+                .bind(self.hand.now().timestamp_millis())
+                .fetch_one(&mut database)
+                .await
+                .expect("a number");
+            (unfinished == 0).then_some(())
         })
         .await;
+    }
+
+    /// Waits until no attempt of a delivery is under way, which would time out if the time was moved.
+    pub async fn answered(&self) {
+        let mut database = self.database().await;
+        self.eventually("no attempt is under way", async || {
+            let attempts: i64 = sqlx::query_scalar(ATTEMPTS_UNDER_WAY)
+                .fetch_one(&mut database)
+                .await
+                .expect("a number");
+            (attempts == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Reads the SQLite database of the program beside it.
+    async fn database(&self) -> SqliteConnection {
+        let file = self.folder.path().join("vestibule.db");
+        let options = SqliteConnectOptions::new().filename(file).read_only(true);
+        options.connect().await.expect("its own database")
     }
 
     /// Waits until no write into an identity is due to be verified.

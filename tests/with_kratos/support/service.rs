@@ -51,6 +51,7 @@ struct State {
     work: Work,
     behaviour: watch::Sender<Behaviour>,
     received: Mutex<Vec<Received>>,
+    answered: Mutex<Vec<(Received, u16)>>,
     arrivals: mpsc::UnboundedSender<Received>,
 }
 
@@ -122,6 +123,7 @@ impl Service {
                 work: Box::new(work),
                 behaviour: watch::Sender::new(Behaviour::Works),
                 received: Mutex::default(),
+                answered: Mutex::default(),
                 arrivals: sender,
             }),
             arrivals: tokio::sync::Mutex::new(receiver),
@@ -180,6 +182,11 @@ impl Service {
         self.state.received.lock().expect("a lock").clone()
     }
 
+    /// Everything that was answered so far, each with the status of the answer.
+    pub fn answered(&self) -> Vec<(Received, u16)> {
+        self.state.answered.lock().expect("a lock").clone()
+    }
+
     /// Waits for the next call that was not waited for yet.
     pub async fn next(&self) -> Received {
         let mut arrivals = self.arrivals.lock().await;
@@ -227,6 +234,8 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
         Ok(Behaviour::IdempotencyCache(status)) => (*status, json!({})),
         _ => (state.work)(&received),
     };
+    let answered = (received, status);
+    state.answered.lock().expect("a lock").push(answered);
     let status = StatusCode::from_u16(status).expect("a status");
     HttpResponse::build(status).json(answer)
 }
