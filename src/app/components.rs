@@ -204,7 +204,7 @@ impl Components {
             dropped.inc_by(lost);
         });
         let (recorder, writer) = recorder(Arc::clone(&self.store), on_loss);
-        let lost = self.metrics.journal_dropped.clone();
+        let lost = self.metrics.pending_dropped.clone();
         let on_loss = Arc::new(move |number| {
             lost.inc_by(number);
         });

@@ -19,7 +19,7 @@ use super::set::Changes;
 use super::{Check, Condition, Kind, Mode, Policy, Reads, Reserve, Set};
 use crate::base::clock::{Clock, Timestamp, milliseconds};
 use crate::base::telemetry::metrics::{
-    CheckLabels, CheckName, KindLabels, ReasonLabels, ServiceName,
+    CheckLabels, CheckName, KindLabels, ServiceName, StateLabels,
 };
 use crate::base::telemetry::{Metrics, Trace};
 use crate::expression::{EvaluationError, Expression, Lists, Variables};
@@ -484,12 +484,12 @@ impl<'a> Evaluation<'a> {
         let (checks, until) = (self.checks, self.call.until);
         let check = &checks.all[index].check;
         let metrics = &checks.metrics.reservations;
-        let reason = match judged {
+        let state = match judged {
             ReserveOutcome::Reserved => "taken",
             ReserveOutcome::Refused => "refused",
             ReserveOutcome::Unclear => "unclear",
         };
-        metrics.get_or_create(&ReasonLabels { reason }).inc();
+        metrics.get_or_create(&StateLabels { state }).inc();
         async move {
             let kept = checks
                 .taker

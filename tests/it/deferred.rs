@@ -350,10 +350,10 @@ async fn a_4xx_that_no_entry_of_refuse_names_is_asked_again() {
 async fn expires(house: &House) {
     house.app.hand.advance(Duration::from_hours(24 * 4 + 1));
     house.app.to_the_next_try("check:vat_number").await;
-    let half_time = "vestibule_deferred_unanswered_total{reason=\"half_time\"}";
+    let half_time = "vestibule_deferred_unanswered_total{state=\"half_time\"}";
     assert!((house.app.metric(half_time).await - 1.0).abs() < 0.1);
     house.app.hand.advance(Duration::from_hours(24 * 4));
-    let end = "vestibule_deferred_unanswered_total{reason=\"end\"}";
+    let end = "vestibule_deferred_unanswered_total{state=\"end\"}";
     house
         .app
         .eventually("it has expired", async || {

@@ -97,7 +97,7 @@ impl House {
     }
 
     async fn counted(&self, reason: &str) -> f64 {
-        let name = format!("vestibule_identity_writes_total{{reason=\"{reason}\"}}");
+        let name = format!("vestibule_identity_writes_total{{outcome=\"{reason}\"}}");
         self.app.metric(&name).await
     }
 }

@@ -30,7 +30,7 @@ checks:
 deliveries:
   refusals: {events: [check.refused], send: {post: "${env:INVITES}/refusals"}}
 "#;
-const LATE_POSTS: &str = "vestibule_late_posts_total";
+const LATE_POSTS: &str = "vestibule_posts_after_release_total";
 const LOGIN: &str = "/hooks/login/pre?method=password";
 const HOUR: Duration = Duration::from_hours(1);
 

@@ -352,7 +352,7 @@ async fn whoever_kratos_does_not_deactivate_is_kept_out_all_the_same() {
     let (id, person) = house.sign_up().await;
     house.kratos.refuses_patches(true);
     house.is_refused_late(json!({"valid": false})).await;
-    let refused = "vestibule_identity_writes_total{reason=\"refused_by_kratos\"}";
+    let refused = "vestibule_identity_writes_total{outcome=\"refused_by_kratos\"}";
     house
         .app
         .eventually("there is an alarm", async || {

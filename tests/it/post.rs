@@ -102,7 +102,7 @@ async fn a_post_that_cannot_be_read_is_a_yes_and_an_alarm() {
         assert_eq!((reply.status, reply.text.as_str()), (204, ""));
     }
     let alarms = app
-        .metric("vestibule_unread_posts_total{reason=\"unreadable\"}")
+        .metric("vestibule_lost_posts_total{reason=\"unreadable\"}")
         .await;
     #[expect(clippy::cast_precision_loss, reason = "a handful")]
     let expected = count as f64;

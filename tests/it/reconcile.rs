@@ -160,7 +160,7 @@ fn ids(numbers: impl IntoIterator<Item = u128>) -> BTreeSet<Uuid> {
 }
 
 async fn counted(app: &TestApp, reason: &str) -> u64 {
-    let name = format!("vestibule_reconciled_total{{reason=\"{reason}\"}}");
+    let name = format!("vestibule_reconciled_total{{outcome=\"{reason}\"}}");
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

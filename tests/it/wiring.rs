@@ -7,7 +7,7 @@ const REFUSES: &str = "checks: {never: {refuse: [{when: \"true\", message: \"No.
 
 async fn problems(app: &TestApp, reason: &str) -> f64 {
     app.metric(&format!(
-        "vestibule_wiring_problems_total{{reason=\"{reason}\"}}"
+        "vestibule_hook_misconfigurations_total{{reason=\"{reason}\"}}"
     ))
     .await
 }

@@ -146,7 +146,7 @@ pub async fn method_not_allowed(payload: Payload, state: Data<HookState>) -> Htt
         "A hook was called with another verb than POST; write `method: POST` at this hook in kratos.yml"
     );
     let reply = state.reject(RefusalStatus::MethodNotAllowed, &state.builtin.not_possible);
-    HttpResponse::from(HookResponse::new(reply, "wrong_verb"))
+    HttpResponse::from(HookResponse::new(reply, "method_not_allowed"))
 }
 
 /// Any other URL.
@@ -170,7 +170,7 @@ pub async fn not_found(
         );
     }
     let reply = state.reject(RefusalStatus::NotFound, &state.builtin.not_possible);
-    HttpResponse::from(HookResponse::new(reply, "unknown"))
+    HttpResponse::from(HookResponse::new(reply, "not_found"))
 }
 
 /// `method=` of a query. What is no name of a method is taken as missing.

@@ -34,7 +34,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
             place(call)
         );
         state.report_misconfiguration(&call.hook, "post_before_saving", &mend);
-        return HookResponse::new(Reply::Yes, "miswired");
+        return HookResponse::new(Reply::Yes, "misconfigured");
     }
     identity_activity::post(state, call, &payload).await;
     match store(state, call, &payload).await {
@@ -53,7 +53,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
                 "ALARM: deliveries could not be stored; they are made when the sign-up is looked up, as soon as the database is back"
             );
-            HookResponse::new(Reply::Yes, "journalled")
+            HookResponse::new(Reply::Yes, "pending_kept")
         }
         Err(error) => {
             tracing::error!(

@@ -48,7 +48,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         );
         state.report_misconfiguration(hook, "pre_without_identity", &mend);
         let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.not_possible);
-        return HookResponse::new(reply, "miswired");
+        return HookResponse::new(reply, "misconfigured");
     }
     if hook.flow == Flow::Registration && !payload.identity_id.is_nil() {
         let mend = format!(
@@ -57,7 +57,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
             place(call)
         );
         state.report_misconfiguration(hook, "pre_after_saving", &mend);
-        return HookResponse::new(Reply::Yes, "miswired");
+        return HookResponse::new(Reply::Yes, "misconfigured");
     }
     if hook.flow == Flow::Settings
         && let Some(refusal) = sign_in::refusal(state, call, &payload)
@@ -301,7 +301,7 @@ async fn record(
     };
     if !must_hold {
         tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "An accepted sign-up could not be recorded");
-        state.metrics.journal_dropped.inc();
+        state.metrics.pending_dropped.inc();
         return Recorded::Verdict(verdict, records);
     }
     tracing::error!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "A sign-up is refused, because what was deferred or reserved for it could not be recorded");

@@ -27,7 +27,7 @@ pub fn report(state: &HookState, account: &Account<'_>, resolved: &FollowUp) {
         );
     }
     for check in &resolved.too_late {
-        state.metrics.late_posts.inc();
+        state.metrics.posts_after_release.inc();
         tracing::error!(
             flow.id = %account.flow_id, identity.id = %account.identity_id, check,
             "ALARM: an account became known after what check `{check}` had reserved was released, and it cannot be reserved again; see \

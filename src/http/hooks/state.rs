@@ -153,13 +153,13 @@ impl HookState {
             Stage::Pre => self.reject(RefusalStatus::BadRequest, &self.builtin.try_again),
             Stage::Post => Reply::Retry,
         };
-        HookResponse::new(reply, "broken")
+        HookResponse::new(reply, "internal_error")
     }
 
     /// Tells the operator that kratos.yml is wired wrongly, and what to change.
     pub fn report_misconfiguration(&self, hook: &Hook, reason: &'static str, mend: &str) {
         self.metrics
-            .wiring_problems
+            .hook_misconfigurations
             .get_or_create(&ReasonLabels { reason })
             .inc();
         tracing::error!(
@@ -171,7 +171,7 @@ impl HookState {
     /// Counts a `post` of which nothing could be stored.
     pub fn count_lost_post(&self, reason: &'static str) {
         self.metrics
-            .unread_posts
+            .lost_posts
             .get_or_create(&ReasonLabels { reason })
             .inc();
     }

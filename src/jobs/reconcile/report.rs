@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::base::telemetry::Metrics;
-use crate::base::telemetry::metrics::ReasonLabels;
+use crate::base::telemetry::metrics::OutcomeLabels;
 
 /// What a round came to. Of one that goes on where another was interrupted, only what it did itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -48,14 +48,14 @@ impl Progress for () {}
 
 impl Report {
     pub(super) fn count(&self, metrics: &Metrics) {
-        for (reason, number) in [
+        for (outcome, number) in [
             ("looked_at", self.looked_at),
             ("stored", self.stored),
             ("unbuilt", self.unbuilt),
             ("gone", self.gone),
             ("forgotten", self.forgotten),
         ] {
-            let labels = ReasonLabels { reason };
+            let labels = OutcomeLabels { outcome };
             metrics.reconciled.get_or_create(&labels).inc_by(number);
         }
         metrics.deliveries_stored.inc_by(self.stored);

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use serde_json::Value;
 
 use super::{HttpTransport, without_answer};
-use crate::base::telemetry::metrics::ReasonLabels;
+use crate::base::telemetry::metrics::StateLabels;
 use crate::checks::interpret::{Interpretation, interpret};
 use crate::checks::{Check, OnExpiry, OnLateRefusal, deferred};
 use crate::expression::Variables;
@@ -245,11 +245,11 @@ impl HttpTransport {
         reported.remove(&delivery.id);
     }
 
-    fn count_unanswered(&self, reason: &'static str) {
+    fn count_unanswered(&self, state: &'static str) {
         self.knows
             .metrics
             .deferred_unanswered
-            .get_or_create(&ReasonLabels { reason })
+            .get_or_create(&StateLabels { state })
             .inc();
     }
 

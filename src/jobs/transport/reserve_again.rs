@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{HttpTransport, without_answer};
-use crate::base::telemetry::metrics::ReasonLabels;
+use crate::base::telemetry::metrics::StateLabels;
 use crate::checks::interpret::{Interpretation, interpret};
 use crate::checks::{Check, Reserve, reserve};
 use crate::jobs::dispatcher::AttemptResult;
@@ -109,7 +109,7 @@ impl HttpTransport {
         words: Option<String>,
     ) -> AttemptResult {
         if self.knows.clock.now() >= delivery.keep_trying_until {
-            self.knows.metrics.late_posts.inc();
+            self.knows.metrics.posts_after_release.inc();
             tracing::error!(
                 check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id,
                 "ALARM: what check `{}` had reserved was released before the account was known, and could not be reserved again in all \
@@ -122,8 +122,8 @@ impl HttpTransport {
         }
     }
 
-    fn count_reservation(&self, reason: &'static str) {
+    fn count_reservation(&self, state: &'static str) {
         let reservations = &self.knows.metrics.reservations;
-        reservations.get_or_create(&ReasonLabels { reason }).inc();
+        reservations.get_or_create(&StateLabels { state }).inc();
     }
 }
