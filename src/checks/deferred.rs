@@ -63,7 +63,7 @@ pub fn recheck(
     vec![
         NewDelivery {
             id: time_ordered_id(now),
-            plan: Queue::Check(&deferred.check).to_string(),
+            plan: Queue::DeferredCheck(&deferred.check).to_string(),
             event,
             unique_key: key.clone(),
             identity_id,
@@ -89,7 +89,7 @@ pub fn identity_write(
 ) -> NewDelivery {
     NewDelivery {
         id: time_ordered_id(now),
-        plan: Queue::Save(name).to_string(),
+        plan: Queue::WriteBack(name).to_string(),
         event,
         unique_key,
         identity_id,

@@ -213,7 +213,7 @@ fn keep_all(
     for one in pending {
         for deferred in &one.details.deferred {
             batch.deliveries.push(reserve::dead_letter(
-                &Queue::Check(&deferred.check),
+                &Queue::DeferredCheck(&deferred.check),
                 format!("{}:{}", occasion_of(one), deferred.check),
                 (made.identity_id, made.event),
                 reason.clone(),
@@ -392,7 +392,7 @@ impl FollowUps {
         }
         for check in &one.details.no_longer_deferred {
             resolved.batch.questions_settled.push(SettledQuestion {
-                plan: Queue::Check(check).to_string(),
+                plan: Queue::DeferredCheck(check).to_string(),
                 identity_id: made.identity_id,
                 at: now,
             });
@@ -508,7 +508,7 @@ impl FollowUps {
             let queue = if check.reserve.is_some() {
                 Queue::Confirm(&check.name)
             } else {
-                Queue::Check(&check.name)
+                Queue::DeferredCheck(&check.name)
             };
             let reason = "the account exists, and no accepted sign-up of its flow is recorded, so this check may not have \
                           run; look whether the hooks of all methods in kratos.yml call `pre`";
@@ -594,7 +594,7 @@ impl FollowUps {
         if !is_its_own {
             // A later hook changed the traits, or it is another sign-up of the same visitor: no account is deactivated for it.
             for delivery in &mut resolved.batch.deliveries {
-                if let (Queue::Check(_) | Queue::Take(_), Some(scene)) =
+                if let (Queue::DeferredCheck(_) | Queue::Take(_), Some(scene)) =
                     (Queue::named(&delivery.plan), &mut delivery.scene)
                 {
                     scene.is_uncertain = true;

@@ -98,8 +98,8 @@ impl HttpTransport {
         let reserve = |name: &str| self.check(name)?.reserve.as_ref();
         Some(match queue {
             Queue::Subscription(name) => &self.plan(name)?.send.service,
-            Queue::Save(_) | Queue::LateRefusal(_) => kratos_admin::SERVICE,
-            Queue::Check(name) => &self.check(name)?.ask.as_ref()?.service,
+            Queue::WriteBack(_) | Queue::LateRefusal(_) => kratos_admin::SERVICE,
+            Queue::DeferredCheck(name) => &self.check(name)?.ask.as_ref()?.service,
             Queue::Take(name) => &reserve(name)?.take.service,
             Queue::Confirm(name) => &reserve(name)?.confirm.as_ref()?.service,
             Queue::Release(name) => &reserve(name)?.release.service,

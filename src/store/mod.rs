@@ -211,7 +211,7 @@ pub struct DeliverySummary {
     /// Its id, which is also the `webhook-id` and the `Idempotency-Key`.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub id: Uuid,
-    /// Its plan's name, or what else it is: `save:crm`, `check:vat`, `late-refusal:vat`, `take:invite`, `confirm:invite`, `release:invite`.
+    /// Its plan's name, or what else it is: `write-back:crm`, `deferred-check:vat`, `late-refusal:vat`, `take:invite`, `confirm:invite`, `release:invite`.
     pub plan: String,
     /// What happened.
     pub event: Event,

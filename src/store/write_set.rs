@@ -75,7 +75,7 @@ pub struct Release {
 /// Deferred questions about an identity that need no answer any more: what is saved now was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettledQuestion {
-    /// `check:<name>`
+    /// `deferred-check:<name>`
     pub plan: String,
     /// The identity.
     pub identity_id: Uuid,

@@ -272,7 +272,7 @@ async fn each_submission_has_its_own_deferred_question() {
         kratos.change(id, "/traits/vat_number", number);
         assert_eq!(app.post(&one.clone().saved_as(id)).await.status, 204);
     }
-    let mut questions = app.deliveries("check:vat_number").await;
+    let mut questions = app.deliveries("deferred-check:vat_number").await;
     assert_eq!(questions.len(), 2);
     questions.dedup_by_key(|one| one.identity_id);
     assert_eq!(questions.len(), 2, "one for each account");
@@ -301,7 +301,7 @@ async fn each_change_of_a_settings_flow_has_its_own_deferred_question() {
     for one in [&first, &second] {
         assert_eq!(app.call(post, one.to_string()).await.status, 204);
     }
-    assert_eq!(app.deliveries("check:vat_number").await.len(), 2);
+    assert_eq!(app.deliveries("deferred-check:vat_number").await.len(), 2);
 }
 
 #[tokio::test]

@@ -192,7 +192,7 @@ async fn the_operator_chooses_what_a_late_refusal_of_a_reservation_does() {
         assert_eq!(house.app.post(&saved).await.status, 204);
         house.app.delivery_in("refusals", State::Delivered).await;
         if is_marked {
-            house.app.delivery_in("save:invite", State::Delivered).await;
+            house.app.delivery_in("write-back:invite", State::Delivered).await;
         }
         let identity = house.kratos.identity(id);
         let mark = &identity["metadata_admin"]["vestibule"]["refused"]["invite"];

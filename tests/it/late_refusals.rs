@@ -78,7 +78,7 @@ impl House {
         let saved = person.saved_as(id);
         assert_eq!(self.app.post(&saved).await.status, 204);
         self.app
-            .delivery_in("save:vat_number", State::Delivered)
+            .delivery_in("write-back:vat_number", State::Delivered)
             .await;
         let traits = self.kratos.identity(id)["traits"].clone();
         (id, saved.changed_from(&traits).saved_as(id))
@@ -88,7 +88,7 @@ impl House {
         self.vies.answers(200, &answer);
         self.app.hand.advance(Duration::from_secs(5));
         self.app
-            .delivery_in("check:vat_number", State::Delivered)
+            .delivery_in("deferred-check:vat_number", State::Delivered)
             .await;
     }
 
@@ -445,7 +445,7 @@ async fn late_refusals_are_listed_over_http_without_a_value() {
     house.is_refused_late(json!({"valid": false})).await;
     house
         .app
-        .delivery_in("check:company", State::Delivered)
+        .delivery_in("deferred-check:company", State::Delivered)
         .await;
     house.is_inactive(id).await;
     let list = async |query: &str| {
@@ -498,7 +498,7 @@ async fn an_operator_lifts_late_refusals_over_http() {
     house.is_refused_late(json!({"valid": false})).await;
     house
         .app
-        .delivery_in("check:company", State::Delivered)
+        .delivery_in("deferred-check:company", State::Delivered)
         .await;
     house.is_inactive(id).await;
     let lift = async |body: Value| {

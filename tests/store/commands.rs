@@ -284,7 +284,7 @@ async fn abandoned_deliveries_are_tried_as_long_as_their_plan_says_and_others_fo
     let expected = [
         ("crm", 2),
         ("erp", 30),
-        ("save:crm", 8),
+        ("write-back:crm", 8),
         ("confirm:invite", 8),
     ];
     let named = by_ids(expected.map(|(plan, _)| id_of(plan, 1)));

@@ -801,7 +801,7 @@ pub async fn what_follows_a_try_is_stored_with_it_and_only_if_it_counted(store: 
         .await
         .unwrap()
         .remove(0);
-    let mut follower = delivery("save:crm", 1);
+    let mut follower = delivery("write-back:crm", 1);
     follower.work = Ok(Action::Write(vec![FieldWrite {
         path: vec!["metadata_admin".to_owned(), "crm".to_owned()],
         value: Some(json!(1)),
@@ -814,7 +814,7 @@ pub async fn what_follows_a_try_is_stored_with_it_and_only_if_it_counted(store: 
         let settled = store.settle_all(std::slice::from_ref(&settlement)).await;
         assert_eq!(settled.unwrap().len(), expected);
     }
-    let held = store.claim("save:crm", start(), MINUTE, 9).await.unwrap();
+    let held = store.claim("write-back:crm", start(), MINUTE, 9).await.unwrap();
     assert_eq!(held.len(), 1);
     assert_eq!(held[0].work, follower.work.unwrap());
 

@@ -16,7 +16,7 @@ pub struct FilterArgs {
     /// Only these ids
     #[arg(value_name = "ID")]
     pub(super) ids: Vec<Uuid>,
-    /// Only of this plan, a name under `deliveries`; or `save:…`, `check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`
+    /// Only of this plan, a name under `deliveries`; or `write-back:…`, `deferred-check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`
     #[arg(long)]
     plan: Option<String>,
     /// Only in this state: pending, delivered, abandoned or discarded

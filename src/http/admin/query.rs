@@ -34,7 +34,7 @@ pub(super) const LIMIT_PARAMETER: Parameter = Parameter {
 pub(super) const PARAMETERS: [Parameter; 7] = [
     Parameter {
         name: "plan",
-        is: "Only of this plan; or `save:…`, `check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`.",
+        is: "Only of this plan; or `write-back:…`, `deferred-check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`.",
         schema: || json!({"type": "string"}),
     },
     Parameter {

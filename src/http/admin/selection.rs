@@ -28,7 +28,7 @@ pub(super) struct Selection {
     /// All that the other members leave; must be said where no ids are.
     #[schemars(with = "Option<bool>")]
     all: Option<bool>,
-    /// Only of this plan; or `save:…`, `check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`.
+    /// Only of this plan; or `write-back:…`, `deferred-check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`.
     #[schemars(with = "Option<String>")]
     plan: Option<String>,
     /// Only in this state: `pending` or `abandoned`.

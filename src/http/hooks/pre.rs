@@ -216,7 +216,7 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
         // One that was given up has had no answer either.
         .filter(|one| matches!(one.state, State::Pending | State::Abandoned))
         .filter_map(|one| match Queue::named(&one.plan) {
-            Queue::Check(check) => Some(check.to_owned()),
+            Queue::DeferredCheck(check) => Some(check.to_owned()),
             _ => None,
         });
     OpenDeferrals {

@@ -34,7 +34,7 @@ enum Present {
 impl HttpTransport {
     pub(super) async fn ask(&self, delivery: &Claimed, request: &Request) -> AttemptResult {
         let queue = Queue::named(&delivery.plan);
-        let (Queue::Check(name), Some(scene)) = (&queue, &delivery.scene) else {
+        let (Queue::DeferredCheck(name), Some(scene)) = (&queue, &delivery.scene) else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let (Some(check), Some(service)) = (self.check(name), self.service(&queue)) else {
