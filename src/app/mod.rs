@@ -30,7 +30,7 @@ use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
 use components::Components;
 
-pub use signals::shutdown_signal;
+pub use signals::{ignore_hang_ups, shutdown_signal};
 
 /// Kratos gives one attempt 30 s; after that nobody reads what the web framework says of a slow head.
 const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(35);

@@ -345,8 +345,8 @@ impl<'a> Evaluation<'a> {
                     Start::Finished(outcome) => self.finish(index, outcome),
                     Start::Asks(request) => under_way.push(self.ask(index, request)),
                     Start::Takes(wanted) => {
-                        let (request, scene) = *wanted;
-                        under_way.extend(self.take(index, request, scene));
+                        let (request, context) = *wanted;
+                        under_way.extend(self.take(index, request, context));
                     }
                 }
             }
@@ -396,7 +396,7 @@ impl<'a> Evaluation<'a> {
         &self,
         index: usize,
         take: Request,
-        scene: EvaluationContext,
+        context: EvaluationContext,
     ) -> Option<BoxFuture<'a, Completion>> {
         let (checks, call) = (self.checks, self.call);
         let check = &checks.all[index].check;
@@ -408,7 +408,7 @@ impl<'a> Evaluation<'a> {
             submission: call.submission,
             is_guarded: call.is_guarded,
             take,
-            scene,
+            context,
             expires_at: call.payload.expires_at(self.started),
             until: call.until - TO_WRITE_IT_DOWN,
             in_use_until: call.until,

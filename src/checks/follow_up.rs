@@ -176,7 +176,7 @@ fn kept_for<'a>(
     state: &'a FlowState,
 ) -> &'a Reservation {
     let is_former = |other: &&Reservation| {
-        other.because == Some(ReleaseReason::TakenOver)
+        other.release_reason == Some(ReleaseReason::TakenOver)
             && other.submission == one.key.submission
             && other.check == reservation.check
             && other.request_hash == reservation.request_hash
@@ -380,19 +380,19 @@ impl FollowUps {
         is_certain: bool,
     ) {
         let now = made.names.now;
-        let scene = EvaluationContext {
+        let context = EvaluationContext {
             is_uncertain: !is_certain,
             ..EvaluationContext::of(&made.names)
         };
         let occasion = occasion_of(one);
         for deferred in &one.details.deferred {
             let about = (made.identity_id, made.event);
-            let question = deferred::recheck(deferred, &occasion, about, &scene, now);
+            let question = deferred::recheck(deferred, &occasion, about, &context, now);
             resolved.batch.deliveries.extend(question);
         }
         for check in &one.details.no_longer_deferred {
             resolved.batch.questions_settled.push(SettledQuestion {
-                plan: Queue::DeferredCheck(check).to_string(),
+                subscription: Queue::DeferredCheck(check).to_string(),
                 identity_id: made.identity_id,
                 at: now,
             });
@@ -574,11 +574,11 @@ impl FollowUps {
         } else {
             &state.pending[..]
         };
-        let scene = &one.details.scene;
+        let context = &one.details.context;
         let names = Variables {
             identity: Some(identity),
             now,
-            ..scene.names(&self.lists, None)
+            ..context.names(&self.lists, None)
         };
         let made = IdentityChange {
             event: event_of(one.flow, &one.method),
@@ -594,10 +594,10 @@ impl FollowUps {
         if !is_its_own {
             // A later hook changed the traits, or it is another sign-up of the same visitor: no account is deactivated for it.
             for delivery in &mut resolved.batch.deliveries {
-                if let (Queue::DeferredCheck(_) | Queue::Take(_), Some(scene)) =
-                    (Queue::named(&delivery.plan), &mut delivery.scene)
+                if let (Queue::DeferredCheck(_) | Queue::Take(_), Some(context)) =
+                    (Queue::named(&delivery.subscription), &mut delivery.context)
                 {
-                    scene.is_uncertain = true;
+                    context.is_uncertain = true;
                 }
             }
         }
@@ -645,7 +645,7 @@ impl FollowUps {
     pub fn failed(&self, newest: &PendingSignUp, now: Timestamp) -> Vec<NewDelivery> {
         let names = Variables {
             now,
-            ..newest.details.scene.names(&self.lists, None)
+            ..newest.details.context.names(&self.lists, None)
         };
         let flow_id = newest.key.flow_id.to_string();
         let occasion = Trigger {
@@ -662,7 +662,7 @@ impl FollowUps {
         &self,
         batch: &mut WriteSet,
         reservation: &Reservation,
-        because: ReleaseReason,
+        release_reason: ReleaseReason,
         submissions: &[PendingSignUp],
         now: Timestamp,
     ) {
@@ -673,7 +673,7 @@ impl FollowUps {
         let check = checks.find(|check| check.name == reservation.check);
         batch.released.push(Release {
             id: reservation.id,
-            because,
+            release_reason,
             unused_since: now,
             kept: check.and_then(|check| reserve::kept(check, reservation, submissions)),
         });

@@ -48,7 +48,7 @@ pub(super) struct ReserveRequest<'a> {
     /// Whether at most one identity can come of the flow, so that its submissions may share a reservation.
     pub(super) is_guarded: bool,
     pub(super) take: Request,
-    pub(super) scene: EvaluationContext,
+    pub(super) context: EvaluationContext,
     /// When the flow's life ends.
     pub(super) expires_at: Timestamp,
     /// By when there must be an answer.
@@ -107,7 +107,7 @@ impl Reserver {
             Err(error) => return ReserveResult::NotStored(error),
         };
         let answered = reservation.details.as_ref().and_then(|details| {
-            let taken = details.scene.taken.clone()?;
+            let taken = details.context.taken.clone()?;
             (reservation.state == State::Taken).then_some(taken)
         });
         if let Some(taken) = answered {
@@ -179,9 +179,9 @@ impl Reserver {
                 state: State::Taking,
                 details: Some(Details {
                     take: wanted.take.clone(),
-                    scene: wanted.scene.clone(),
+                    context: wanted.context.clone(),
                 }),
-                because: None,
+                release_reason: None,
                 created_at: now,
                 expires_at: wanted.expires_at,
                 submission: wanted.submission.to_owned(),
@@ -270,7 +270,8 @@ impl Reserver {
         if let Some(details) = &mut reservation.details
             && judged == ReserveOutcome::Reserved
         {
-            details.scene.taken = answer.map(|answer| reserve::taken(reservation.id, Some(answer)));
+            details.context.taken =
+                answer.map(|answer| reserve::taken(reservation.id, Some(answer)));
         }
         let kept = async {
             match (judged, &reservation.details, &check.reserve) {
@@ -330,18 +331,18 @@ impl Reserver {
         batch: &mut WriteSet,
         plans: &Reserve,
         reservation: &Reservation,
-        because: ReleaseReason,
+        release_reason: ReleaseReason,
         kept: Option<Details>,
     ) {
         let now = self.clock.now();
         // What is unclear belongs to this call, which is still running.
-        let unused_since = match because {
+        let unused_since = match release_reason {
             ReleaseReason::Unclear => saturating_add(now, Duration::from_hours(24)),
             _ => now,
         };
         batch.released.push(Release {
             id: reservation.id,
-            because,
+            release_reason,
             unused_since,
             kept,
         });
@@ -369,7 +370,7 @@ fn former(
             reservation,
             std::slice::from_ref(owner),
         )?),
-        because: Some(ReleaseReason::TakenOver),
+        release_reason: Some(ReleaseReason::TakenOver),
         ..reservation.clone()
     })
 }

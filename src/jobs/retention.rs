@@ -1,10 +1,12 @@
 //! What is settled is deleted after a while, in small steps.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, saturating_add};
@@ -22,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long the journal's ended entries and reservations can still be told to a late `post`.
 const AFTER_A_FLOW: Duration = Duration::from_hours(24);
 /// The fact: of accounts that were made before, it is not known any more what was delivered.
-const RETENTION_HORIZON: &str = "forgotten_before";
+const RETENTION_HORIZON: &str = "retention_horizon";
 
 /// Deletes what has been kept long enough.
 pub struct Retention {
@@ -88,7 +90,16 @@ impl Retention {
         loop {
             self.clock.sleep_until(next).await;
             next = saturating_add(self.clock.now(), EVERY);
-            match self.round().await {
+            let round = AssertUnwindSafe(self.round()).catch_unwind().await;
+            let Ok(round) = round else {
+                // What panicked is logged where it panicked. The lock of the round is not left to expire.
+                let _ = AssertUnwindSafe(self.store.release_lock(TURN, self.holder))
+                    .catch_unwind()
+                    .await;
+                tracing::error!("A retention round panicked; the next round starts in an hour");
+                continue;
+            };
+            match round {
                 Ok(Some(deleted)) if deleted != Deleted::default() => {
                     let Deleted {
                         deliveries,
@@ -99,13 +110,13 @@ impl Retention {
                         deliveries,
                         decisions,
                         ended,
-                        "Deleted what has been kept long enough"
+                        "Deleted records whose retention has ended"
                     );
                 }
                 Ok(_) => {}
                 Err(error) => tracing::error!(
                     error = %error.error_chain(),
-                    "What has been kept long enough could not be deleted; it is tried again in an hour"
+                    "Retention failed; the next round starts in an hour"
                 ),
             }
         }

@@ -461,12 +461,11 @@ impl Sweeper {
             Err(error) => return Err(error),
         };
         for release in &batch.released {
-            let state = release.because.as_str();
+            let state = release.release_reason.as_str();
             let labels = StateLabels { state };
             self.metrics.reservations.get_or_create(&labels).inc();
         }
         if stored > 0 {
-            self.metrics.deliveries_stored.inc_by(stored as u64);
             self.stored.notify_one();
         }
         Ok(Some(stored))

@@ -137,7 +137,7 @@ impl HttpTransport {
 
     /// A delivery of a plan, a confirmation or a release.
     async fn send_off(&self, delivery: &Claimed, request: &Request) -> AttemptResult {
-        let queue = Queue::named(&delivery.plan);
+        let queue = Queue::named(&delivery.subscription);
         let Some(service) = self.service(&queue) else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
@@ -180,10 +180,10 @@ impl HttpTransport {
         delivery: &Claimed,
         response: &Value,
     ) -> (ResponseVerdict, Option<String>) {
-        let (Some(plan), Some(scene)) = (self.plan(plan), &delivery.scene) else {
+        let (Some(plan), Some(context)) = (self.plan(plan), &delivery.context) else {
             return (ResponseVerdict::ByStatus, None);
         };
-        let names = scene.names(&self.knows.lists, Some(response));
+        let names = context.names(&self.knows.lists, Some(response));
         match plan.delivered.as_ref().map(|when| when.holds(&names)) {
             Some(Ok(true)) => return (ResponseVerdict::Delivered, None),
             Some(Err(error)) => {
@@ -213,10 +213,10 @@ impl HttpTransport {
 
     /// What of an answer is written into the identity.
     fn saves(&self, name: &str, delivery: &Claimed, response: &Value) -> Vec<NewDelivery> {
-        let (Some(plan), Some(scene)) = (self.plan(name), &delivery.scene) else {
+        let (Some(plan), Some(context)) = (self.plan(name), &delivery.context) else {
             return Vec::new();
         };
-        let names = scene.names(&self.knows.lists, Some(response));
+        let names = context.names(&self.knows.lists, Some(response));
         let mut puts = Vec::new();
         let mut failed = None;
         for save in &plan.save {
@@ -242,7 +242,7 @@ impl HttpTransport {
         );
         if let Some(reason) = failed {
             // Kept where it can be seen, and not half written.
-            new.work = Err(reason);
+            new.action = Err(reason);
         }
         vec![new]
     }
@@ -268,13 +268,13 @@ impl Transport for HttpTransport {
     }
 
     async fn attempt(&self, delivery: &Claimed) -> AttemptResult {
-        match &delivery.work {
+        match &delivery.action {
             Action::Send(request) => self.send_off(delivery, request).await,
-            Action::Ask(request) => self.ask(delivery, request).await,
-            Action::Write(puts) => self.write(delivery, puts).await,
+            Action::Recheck(request) => self.ask(delivery, request).await,
+            Action::PatchIdentity(puts) => self.write(delivery, puts).await,
             Action::Enforce(puts) => self.enforce(delivery, puts).await,
             Action::Take { take, released } => self.take_again(delivery, take, *released).await,
-            Action::Undo { take, key } => self.undo(delivery, take, key).await,
+            Action::Compensate { take, key } => self.undo(delivery, take, key).await,
         }
     }
 }

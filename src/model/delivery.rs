@@ -118,7 +118,7 @@ pub struct NewDelivery {
     /// Time-ordered (UUID v7); also the `Idempotency-Key` of every attempt.
     pub id: Uuid,
     /// The plan's name, or another [`Queue`].
-    pub plan: String,
+    pub subscription: String,
     /// What happened.
     pub event: Event,
     /// Unique together with the plan: the identity's id for `identity.created`, the trigger id for all others.
@@ -126,9 +126,9 @@ pub struct NewDelivery {
     /// Whom it is about; all zeros if no identity came of it.
     pub identity_id: Uuid,
     /// What is to be done; `Err` holds why it could not be built (then it is stored as abandoned).
-    pub work: Result<Action, String>,
+    pub action: Result<Action, String>,
     /// What expressions about the answer may read.
-    pub scene: Option<EvaluationContext>,
+    pub context: Option<EvaluationContext>,
     /// When it came into being.
     pub created_at: Timestamp,
     /// When it is tried first.
@@ -143,15 +143,15 @@ pub struct Claimed {
     /// Its id.
     pub id: Uuid,
     /// Its plan's name, or another [`Queue`].
-    pub plan: String,
+    pub subscription: String,
     /// What happened.
     pub event: Event,
     /// Whom it is about; all zeros if no identity came of it.
     pub identity_id: Uuid,
     /// What is to be done.
-    pub work: Action,
+    pub action: Action,
     /// What expressions about the answer may read.
-    pub scene: Option<EvaluationContext>,
+    pub context: Option<EvaluationContext>,
     /// Which try this is, counted from 1; only the holder of this try may settle it.
     pub attempt: u32,
     /// When it came into being.

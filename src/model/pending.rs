@@ -141,10 +141,9 @@ impl PendingState {
 #[serde(default)]
 pub struct Details {
     /// How the identity can be found.
-    #[serde(alias = "clues")]
     pub lookup_keys: LookupKeys,
     /// What deliveries may read.
-    pub scene: EvaluationContext,
+    pub context: EvaluationContext,
     /// The checks that were deferred.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deferred: Vec<Deferred>,
@@ -323,7 +322,7 @@ impl PendingSignUp {
         let keys = &self.details.lookup_keys;
         if keys.identity_id.is_some() {
             // A change: it was saved if the identity has the traits that it was to get.
-            let wanted = self.details.scene.identity.as_ref();
+            let wanted = self.details.context.identity.as_ref();
             return fingerprint(&identity["traits"]) == self.hash.traits
                 && wanted.is_none_or(|wanted| was_saved_since(wanted, identity));
         }
@@ -514,7 +513,7 @@ mod tests {
         entry.details.lookup_keys.identity_id = Some(Uuid::from_u128(7));
         let seen = json!({"traits": {"vat": "new"}, "updated_at": "2026-11-23T12:00:00Z"});
         entry.hash = SubmissionHash::of(&seen, &Value::Null);
-        entry.details.scene.identity = Some(seen.clone());
+        entry.details.context.identity = Some(seen.clone());
         assert!(
             !entry.is_about(&seen),
             "the identity had these traits before"

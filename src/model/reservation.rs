@@ -26,7 +26,7 @@ pub struct Reservation {
     /// `None` once it is confirmed. Of a released one it is what taking it again needs, if its account may still be found.
     pub details: Option<Details>,
     /// Why it was released.
-    pub because: Option<ReleaseReason>,
+    pub release_reason: Option<ReleaseReason>,
     /// When taking began.
     pub created_at: Timestamp,
     /// When the flow's life ends.
@@ -43,7 +43,7 @@ pub struct Details {
     /// The request that takes it.
     pub take: Request,
     /// What the expressions of `confirm` and `release` may read. It has `taken` once there was an answer.
-    pub scene: EvaluationContext,
+    pub context: EvaluationContext,
 }
 
 /// Where a reservation stands.

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use prometheus_client::metrics::counter::Counter;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
@@ -41,14 +42,23 @@ pub use write_set::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database said no, or nothing.
-    #[error("the database did not do it")]
+    #[error("database error")]
     Database(#[from] sqlx::Error),
     /// It has not answered for longer than any statement takes. Whether it did it is not known.
     #[error("the database did not answer in time")]
     Timeout,
     /// Its shape could not be made.
-    #[error("the database could not be brought to this version's shape")]
+    #[error("the database could not be migrated")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// Another version of Vestibule has migrated the database.
+    #[error(
+        "the database belongs to another version of Vestibule: migration {number} in it is not one of this version; run that \
+         version, or use an empty database"
+    )]
+    OtherVersion {
+        /// The number of the migration.
+        number: i64,
+    },
     /// Its file could not be made.
     #[error("the database file {} could not be created", path.display())]
     File {
@@ -102,7 +112,7 @@ impl Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextDue {
     /// The plan's name.
-    pub plan: String,
+    pub subscription: String,
     /// The earliest time at which one of its deliveries is tried, or a lease on one ends.
     pub at: Timestamp,
 }
@@ -155,43 +165,45 @@ impl Settlement {
     }
 }
 
-/// A try that is over, as the operator sees it.
+/// A finished attempt.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct ListedAttempt {
-    /// Its number, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
     /// When it began.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub began_at: Timestamp,
-    /// How long it took, in milliseconds.
+    /// The duration in milliseconds.
     pub duration_ms: u64,
-    /// The status, if there was an answer.
+    /// The status, if there was a response.
     pub status: Option<u16>,
-    /// What went wrong.
+    /// The error.
     pub error: Option<String>,
 }
 
-/// A delivery with all that is kept of it.
+/// A delivery with its attempts.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct DeliveryDetails {
     /// As it is listed.
     #[serde(flatten)]
     pub listed: DeliverySummary,
-    /// When it is abandoned if it has not arrived.
+    /// When it is abandoned if it is not delivered.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub keep_trying_until: Timestamp,
-    /// The tries that are over, oldest first.
+    /// The finished attempts, oldest first.
     pub tries: Vec<ListedAttempt>,
-    /// Whether a payload is kept: what is to be done. It holds personal data, so it is shown only to who asks for it on
-    /// the command line.
+    /// Whether a payload is kept. It holds personal data, so only the command line shows it.
     #[serde(rename = "payload_kept", serialize_with = "whether")]
     #[schemars(with = "bool")]
-    pub work: Option<Action>,
+    pub action: Option<Action>,
 }
 
 #[expect(clippy::ref_option, reason = "serde hands it over so")]
-fn whether<S: serde::Serializer>(work: &Option<Action>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bool(work.is_some())
+fn whether<S: serde::Serializer>(
+    action: &Option<Action>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(action.is_some())
 }
 
 /// What is known of a flow.
@@ -205,32 +217,32 @@ pub struct FlowState {
     pub reservations: Vec<Reservation>,
 }
 
-/// A delivery as the operator sees it.
+/// A delivery.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct DeliverySummary {
     /// Its id, which is also the `webhook-id` and the `Idempotency-Key`.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub id: Uuid,
-    /// Its plan's name, or what else it is: `write-back:crm`, `deferred-check:vat`, `late-refusal:vat`, `take:invite`, `confirm:invite`, `release:invite`.
-    pub plan: String,
+    /// The subscription's name, or another queue: `write-back:crm`, `deferred-check:vat`, `late-refusal:vat`, `take:invite`, `confirm:invite`, `release:invite`.
+    pub subscription: String,
     /// What happened.
     pub event: Event,
-    /// Whom it is about; all zeros if no identity came of it.
+    /// The identity; all zeros if none was created.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub identity_id: Uuid,
-    /// Where it stands.
+    /// The state.
     pub state: State,
-    /// How many tries there were.
+    /// The number of attempts.
     pub attempts: u32,
-    /// What the last try said, if it failed.
+    /// The error of the last attempt, if it failed.
     pub last_error: Option<String>,
-    /// When it came into being.
+    /// When it was created.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: Timestamp,
-    /// When it is tried next; `None` unless pending.
+    /// When the next attempt is due; null unless pending.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub next_attempt_at: Option<Timestamp>,
-    /// When it was delivered or abandoned.
+    /// When it was delivered, abandoned or discarded.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub settled_at: Option<Timestamp>,
 }
@@ -241,7 +253,7 @@ pub struct Filter {
     /// Only these; all if empty.
     pub ids: Vec<Uuid>,
     /// Only of this plan.
-    pub plan: Option<String>,
+    pub subscription: Option<String>,
     /// Not of these plans.
     pub exclude_subscriptions: Vec<String>,
     /// Only in this state.
@@ -253,7 +265,7 @@ pub struct Filter {
     /// Only made before then.
     pub until: Option<Timestamp>,
     /// Only those listed behind this one.
-    pub after: Option<Uuid>,
+    pub cursor: Option<Uuid>,
 }
 
 /// Numbers for metrics and health.
@@ -272,6 +284,8 @@ pub struct Backlog {
 pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// Stores all of it in one transaction, durably, before it returns. Returns the ids of the deliveries that were new.
     async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error>;
+    /// Counts the deliveries that were stored since the store was opened, whatever stored them.
+    fn deliveries_stored(&self) -> Counter;
     /// Stores these deliveries; returns how many were new.
     async fn accept(&self, deliveries: Vec<NewDelivery>) -> Result<usize, Error> {
         Ok(self.write(&WriteSet::of(deliveries)).await?.len())
@@ -280,7 +294,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// the caller for `lease`; a lease that ran out makes its delivery due again. Counts the attempt.
     async fn claim(
         &self,
-        plan: &str,
+        subscription: &str,
         now: Timestamp,
         lease: Duration,
         limit: u32,
@@ -328,7 +342,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     ) -> Result<HashSet<(String, String)>, Error>;
 
     /// Whether the delivery with this plan and unique key still waits for its arrival.
-    async fn is_pending(&self, plan: &str, unique_key: &str) -> Result<bool, Error>;
+    async fn is_pending(&self, subscription: &str, unique_key: &str) -> Result<bool, Error>;
 
     /// Writes decisions down, all in one transaction.
     async fn record(&self, decisions: &[Decision]) -> Result<(), Error>;

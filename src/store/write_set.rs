@@ -65,7 +65,7 @@ pub struct Release {
     /// The reservation.
     pub id: Uuid,
     /// Why.
-    pub because: ReleaseReason,
+    pub release_reason: ReleaseReason,
     /// Since then no `pre` uses it; one that began meanwhile keeps it.
     pub unused_since: Timestamp,
     /// What taking it again needs, if an account may still be found for it. It is kept until the flow is forgotten.
@@ -76,7 +76,7 @@ pub struct Release {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettledQuestion {
     /// `deferred-check:<name>`
-    pub plan: String,
+    pub subscription: String,
     /// The identity.
     pub identity_id: Uuid,
     /// When that was known.

@@ -692,7 +692,14 @@ async fn a_change_before_the_lost_post_is_looked_up_does_not_evade_the_check() {
     house.app.hand.advance(Duration::from_secs(6));
     let late = person.saved_as(id).guarded();
     assert_eq!(house.app.post(&late).await.status, 204);
-    assert_eq!(house.app.deliveries("deferred-check:vat_number").await.len(), 1);
+    assert_eq!(
+        house
+            .app
+            .deliveries("deferred-check:vat_number")
+            .await
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]

@@ -65,7 +65,9 @@ impl House {
             })
             .await;
         // Time must not move while it is being written down.
-        self.app.delivery_in("write-back:crm", State::Delivered).await;
+        self.app
+            .delivery_in("write-back:crm", State::Delivered)
+            .await;
         self.app.verified().await;
     }
 

@@ -58,7 +58,7 @@ async fn give_up_tells_when_it_makes_no_sense_to_try_again() {
         (shown.tries[0].attempt, shown.tries[0].status),
         (1, Some(422))
     );
-    assert!(shown.work.is_some(), "it can still be retried");
+    assert!(shown.action.is_some(), "it can still be retried");
 }
 
 #[tokio::test]

@@ -440,7 +440,10 @@ deliveries:
 async fn late_refusals_are_listed_over_http_without_a_value() {
     let house = house_with(None, TWO).await;
     let empty = house.app.admin("/late-refusals").await;
-    assert_eq!(empty.json(), json!({"late_refusals": [], "next": null}));
+    assert_eq!(
+        empty.json(),
+        json!({"late_refusals": [], "next_cursor": null})
+    );
     let (id, _) = house.sign_up().await;
     house.is_refused_late(json!({"valid": false})).await;
     house
@@ -454,7 +457,7 @@ async fn late_refusals_are_listed_over_http_without_a_value() {
         assert!(!reply.text.to_lowercase().contains("canary"), "{reply:?}");
         let page = reply.json();
         let all = page["late_refusals"].as_array().expect("a list").clone();
-        (all, page["next"].clone())
+        (all, page["next_cursor"].clone())
     };
     let (all, next) = list("").await;
     assert_eq!((all.len(), next), (2, Value::Null));
@@ -469,7 +472,7 @@ async fn late_refusals_are_listed_over_http_without_a_value() {
     assert!(all[1]["deactivated_at"].is_string());
     let (first, next) = list("?limit=1").await;
     let next = next.as_str().expect("more").to_owned();
-    let (second, end) = list(&format!("?limit=1&after={next}")).await;
+    let (second, end) = list(&format!("?limit=1&cursor={next}")).await;
     assert_eq!(([first, second].concat(), end), (all, Value::Null));
     for (query, number) in [
         (format!("?identity={id}"), 2),
@@ -482,7 +485,7 @@ async fn late_refusals_are_listed_over_http_without_a_value() {
     for wrong in [
         "limit=0",
         "identity=x",
-        "after=x",
+        "cursor=x",
         "state=pending",
         "check=a&check=b",
     ] {

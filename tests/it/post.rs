@@ -34,8 +34,8 @@ async fn what_an_account_calls_for_is_stored_before_the_204_once_each() {
     let body = payload().saved();
     assert_eq!(app.post(&body).await.status, 204);
     let mut all = stored(&app).await;
-    all.sort_by(|one, other| one.plan.cmp(&other.plan));
-    let plans: Vec<_> = all.iter().map(|one| one.plan.as_str()).collect();
+    all.sort_by(|one, other| one.subscription.cmp(&other.subscription));
+    let plans: Vec<_> = all.iter().map(|one| one.subscription.as_str()).collect();
     assert_eq!(plans, ["broken", "crm", "rich"]);
     assert_eq!(
         all[0].state,

@@ -168,7 +168,7 @@ async fn refuse_with(store: &dyn Store, identity: u128, check: &str, effect: OnL
     let mut question = delivery(&format!("deferred-check:{check}"), identity);
     question.id = Uuid::new_v4();
     question.unique_key = question.id.to_string();
-    let plan = question.plan.clone();
+    let plan = question.subscription.clone();
     store.accept(vec![question]).await.unwrap();
     let held = store
         .claim(&plan, start(), MINUTE, 1)

@@ -153,13 +153,13 @@ pub struct Metrics {
     /// Accepted sign-ups that could not be recorded.
     pub pending_dropped: Counter,
     /// Pending sign-ups without a `post`, by how they ended.
-    pub pending_ended: Family<ReasonLabels, Counter>,
+    pub pending_ended: Family<EndLabels, Counter>,
     /// Reservations by the state they reached.
-    pub reservations: Family<ReasonLabels, Counter>,
+    pub reservations: Family<StateLabels, Counter>,
     /// Accounts whose reservation had been released, and could not be taken again.
     pub posts_after_release: Counter,
     /// Identities and deliveries that reconciliation handled, by outcome.
-    pub reconciled: Family<ReasonLabels, Counter>,
+    pub reconciled: Family<OutcomeLabels, Counter>,
     /// Identities with a late refusal that deactivates.
     pub late_refused_identities: Gauge,
     /// When they were last loaded, in seconds since 1970.
@@ -167,9 +167,9 @@ pub struct Metrics {
     /// Failed loads of them.
     pub late_refusals_load_failures: Counter,
     /// Verifications of writes into identities, by outcome.
-    pub identity_writes: Family<ReasonLabels, Counter>,
+    pub identity_writes: Family<OutcomeLabels, Counter>,
     /// Deferred checks without an answer after half of their time, or all of it.
-    pub deferred_unanswered: Family<ReasonLabels, Counter>,
+    pub deferred_unanswered: Family<StateLabels, Counter>,
 }
 
 /// A flow and a stage.

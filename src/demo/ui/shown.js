@@ -160,7 +160,7 @@ function delivery(one) {
   const tries = `${one.attempts} ${one.attempts === 1 ? "try" : "tries"}`;
   const next = one.state === "pending" && one.attempts > 0 && one.last_error;
   return [
-    head(`Vestibule delivers to the CRM: ${one.plan}`, tag(one.state, kinds[one.state]), tag(tries)),
+    head(`Vestibule delivers to the CRM: ${one.subscription}`, tag(one.state, kinds[one.state]), tag(tries)),
     next && el("p", {}, `The last try: ${one.last_error}. The next one is at ${clock(one.next_attempt_at)}; it goes on for eight days.`),
     one.attempts > 0 && one.tries.length === 0 && el("p", {}, "Nothing reached the CRM so far."),
     one.tries.map((exchanged, number) => exchange(`${one.id}-${number}`, exchanged)),

@@ -1,6 +1,6 @@
 //! What every hook shares: the key, the body in time and size, one answer for one call.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use actix_web::web::{Data, Payload};
@@ -133,20 +133,28 @@ pub async fn handle(
     counted(&state, &hook, at, answer)
 }
 
-/// A hook's URL called with another verb than POST.
-pub async fn method_not_allowed(payload: Payload, state: Data<HookState>) -> HttpResponse {
-    let _ = read(
-        payload,
-        &state,
-        saturating_add(state.clock.now(), state.deadline),
-        0,
-    )
-    .await;
+/// A hook's URL that is called with another HTTP method than POST.
+pub async fn method_not_allowed(
+    flow: Flow,
+    stage: Stage,
+    request: HttpRequest,
+    payload: Payload,
+    state: Data<HookState>,
+) -> HttpResponse {
+    let at = state.clock.now();
+    let _ = read(payload, &state, saturating_add(at, state.deadline), 0).await;
+    let hook = Hook {
+        flow,
+        stage,
+        method: method(request.query_string()),
+    };
     tracing::error!(
-        "A hook was called with another verb than POST; write `method: POST` at this hook in kratos.yml"
+        hook.flow = %flow, hook.stage = %stage, hook.method = hook.method,
+        "A hook was called with another HTTP method than POST; write `method: POST` at this hook in kratos.yml"
     );
     let reply = state.reject(RefusalStatus::MethodNotAllowed, &state.builtin.not_possible);
-    HttpResponse::from(HookResponse::new(reply, "method_not_allowed"))
+    let answer = HookResponse::new(reply, "method_not_allowed");
+    counted(&state, &hook, at, answer)
 }
 
 /// Any other URL.
@@ -155,22 +163,25 @@ pub async fn not_found(
     payload: Payload,
     state: Data<HookState>,
 ) -> HttpResponse {
-    let _ = read(
-        payload,
-        &state,
-        saturating_add(state.clock.now(), state.deadline),
-        0,
-    )
-    .await;
-    if request.path().starts_with("/hooks") {
+    let now = state.clock.now();
+    let _ = read(payload, &state, saturating_add(now, state.deadline), 0).await;
+    let path = {
+        let paths = state.unknown_paths.lock();
+        let mut paths = paths.unwrap_or_else(PoisonError::into_inner);
+        paths.to_log(request.path(), now)
+    };
+    if let Some(path) = path {
         tracing::error!(
-            "A hook was called that is not there; the URLs are /hooks/registration/pre, /hooks/registration/post, \
+            path,
+            "A path was called that is no hook; the URLs are /hooks/registration/pre, /hooks/registration/post, \
              /hooks/settings/pre, /hooks/settings/post and /hooks/login/pre, each with ?method=, /hooks/recovery/pre and \
              /hooks/verification/post"
         );
     }
     let reply = state.reject(RefusalStatus::NotFound, &state.builtin.not_possible);
-    HttpResponse::from(HookResponse::new(reply, "not_found"))
+    let answer = HookResponse::new(reply, "not_found");
+    state.count_not_found();
+    HttpResponse::from(answer)
 }
 
 /// `method=` of a query. What is no name of a method is taken as missing.

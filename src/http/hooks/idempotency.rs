@@ -256,7 +256,7 @@ mod tests {
         in_flight: Arc<AtomicUsize>,
     }
 
-    fn scene() -> EvaluationContext {
+    fn context() -> EvaluationContext {
         let (clock, hand) = Clock::manual(Timestamp::UNIX_EPOCH);
         EvaluationContext {
             idempotency: Arc::new(IdempotencyCache::new(clock)),
@@ -284,103 +284,105 @@ mod tests {
 
     #[tokio::test]
     async fn the_same_call_is_worked_on_once_also_at_the_same_moment() {
-        let scene = scene();
+        let context = context();
         let one = key(Some("t"), "b");
-        let (first, second) =
-            tokio::join!(scene.call(one, Reply::Yes), scene.call(one, Reply::Retry));
+        let (first, second) = tokio::join!(
+            context.call(one, Reply::Yes),
+            context.call(one, Reply::Retry)
+        );
         assert_eq!(first.unwrap().status, 204);
         assert_eq!(second.unwrap().status, 204);
-        assert_eq!(scene.call(one, Reply::Retry).await.unwrap().status, 204);
-        assert_eq!(scene.in_flight(), 1);
-        scene.call(key(Some("t"), "other body"), Reply::Yes).await;
-        scene
+        assert_eq!(context.call(one, Reply::Retry).await.unwrap().status, 204);
+        assert_eq!(context.in_flight(), 1);
+        context.call(key(Some("t"), "other body"), Reply::Yes).await;
+        context
             .call(key(Some("other trigger"), "b"), Reply::Yes)
             .await;
-        assert_eq!(scene.in_flight(), 3);
-        scene.hand.advance(REMEMBERED_FOR);
-        scene.call(one, Reply::Yes).await;
-        assert_eq!(scene.in_flight(), 4);
-        assert_eq!(scene.idempotency.len(), 1);
+        assert_eq!(context.in_flight(), 3);
+        context.hand.advance(REMEMBERED_FOR);
+        context.call(one, Reply::Yes).await;
+        assert_eq!(context.in_flight(), 4);
+        assert_eq!(context.idempotency.len(), 1);
     }
 
     #[tokio::test]
     async fn without_a_trigger_id_only_calls_at_the_same_moment_are_joined() {
-        let scene = scene();
+        let context = context();
         let one = key(None, "b");
-        tokio::join!(scene.call(one, Reply::Yes), scene.call(one, Reply::Yes));
-        assert_eq!(scene.in_flight(), 1);
-        scene.call(one, Reply::Yes).await;
-        assert_eq!(scene.in_flight(), 2);
-        assert!(scene.idempotency.is_empty());
+        tokio::join!(context.call(one, Reply::Yes), context.call(one, Reply::Yes));
+        assert_eq!(context.in_flight(), 1);
+        context.call(one, Reply::Yes).await;
+        assert_eq!(context.in_flight(), 2);
+        assert!(context.idempotency.is_empty());
     }
 
     #[tokio::test]
     async fn an_answer_that_asks_for_another_call_is_not_remembered() {
-        let scene = scene();
+        let context = context();
         let one = key(Some("t"), "b");
-        assert_eq!(scene.call(one, Reply::Retry).await.unwrap().status, 503);
-        assert_eq!(scene.call(one, Reply::Yes).await.unwrap().status, 204);
+        assert_eq!(context.call(one, Reply::Retry).await.unwrap().status, 503);
+        assert_eq!(context.call(one, Reply::Yes).await.unwrap().status, 204);
     }
 
     #[tokio::test]
     async fn work_goes_on_when_the_caller_leaves() {
-        let scene = scene();
+        let context = context();
         let one = key(Some("t"), "b");
-        let mut left = Box::pin(scene.call(one, Reply::Yes));
+        let mut left = Box::pin(context.call(one, Reply::Yes));
         assert!(futures_util::poll!(&mut left).is_pending());
         drop(left);
-        assert_eq!(scene.call(one, Reply::Retry).await.unwrap().status, 204);
-        assert_eq!(scene.in_flight(), 1);
+        assert_eq!(context.call(one, Reply::Retry).await.unwrap().status, 204);
+        assert_eq!(context.in_flight(), 1);
     }
 
     #[tokio::test]
     async fn a_panic_is_no_answer_and_is_not_remembered() {
-        let scene = scene();
+        let context = context();
         for place in [RunOn::Caller, RunOn::MainRuntime] {
             let one = key(Some("p"), "b");
-            let panicking = scene
+            let panicking = context
                 .idempotency
                 .run_once(one, place, async { panic!("on purpose") });
             assert!(panicking.await.is_none(), "{place:?}");
-            let answer = scene
+            let answer = context
                 .idempotency
                 .run_once(one, place, async { HookResponse::new(Reply::Yes, "test") });
             assert_eq!(answer.await.unwrap().status, 204, "{place:?}");
-            scene.hand.advance(REMEMBERED_FOR);
+            context.hand.advance(REMEMBERED_FOR);
         }
     }
 
     #[tokio::test]
     async fn what_is_done_here_is_remembered_as_well() {
-        let scene = scene();
+        let context = context();
         for reply in [Reply::Yes, Reply::Retry] {
             let one = key(Some("t"), "b");
             let work = async { HookResponse::new(reply, "test") };
-            let answer = scene.idempotency.run_once(one, RunOn::Caller, work).await;
+            let answer = context.idempotency.run_once(one, RunOn::Caller, work).await;
             assert_eq!(answer.unwrap().status, 204);
         }
-        assert_eq!(scene.idempotency.len(), 1);
+        assert_eq!(context.idempotency.len(), 1);
     }
 
     #[tokio::test]
     async fn the_oldest_answers_are_forgotten_when_there_are_too_many() {
-        let scene = scene();
+        let context = context();
         for number in 0..=MOST_ANSWERS {
-            scene
+            context
                 .call(key(Some(&number.to_string()), "b"), Reply::Yes)
                 .await;
         }
-        assert_eq!(scene.idempotency.len(), MOST_ANSWERS);
-        let before = scene.in_flight();
-        scene.call(key(Some("1"), "b"), Reply::Yes).await;
-        assert_eq!(scene.in_flight(), before);
-        scene.call(key(Some("0"), "b"), Reply::Yes).await;
-        assert_eq!(scene.in_flight(), before + 1);
+        assert_eq!(context.idempotency.len(), MOST_ANSWERS);
+        let before = context.in_flight();
+        context.call(key(Some("1"), "b"), Reply::Yes).await;
+        assert_eq!(context.in_flight(), before);
+        context.call(key(Some("0"), "b"), Reply::Yes).await;
+        assert_eq!(context.in_flight(), before + 1);
     }
 
     #[tokio::test]
     async fn the_oldest_answers_are_forgotten_when_they_are_too_large() {
-        let scene = scene();
+        let context = context();
         let many = Reply::refused(
             std::iter::repeat_n(
                 crate::kratos::form::at_form_level(1, &"x".repeat(1000)),
@@ -392,10 +394,10 @@ mod tests {
         let most = MOST_BYTES / HookResponse::new(many.clone(), "test").size();
         assert!(most < 500, "{most}");
         for number in 0..most + 5 {
-            scene
+            context
                 .call(key(Some(&number.to_string()), "b"), many.clone())
                 .await;
         }
-        assert_eq!(scene.idempotency.len(), most);
+        assert_eq!(context.idempotency.len(), most);
     }
 }

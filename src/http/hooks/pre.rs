@@ -215,7 +215,7 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
         .iter()
         // One that was given up has had no answer either.
         .filter(|one| matches!(one.state, State::Pending | State::Abandoned))
-        .filter_map(|one| match Queue::named(&one.plan) {
+        .filter_map(|one| match Queue::named(&one.subscription) {
             Queue::DeferredCheck(check) => Some(check.to_owned()),
             _ => None,
         });

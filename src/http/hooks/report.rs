@@ -31,7 +31,7 @@ pub fn report(state: &HookState, account: &Account<'_>, resolved: &FollowUp) {
         tracing::error!(
             flow.id = %account.flow_id, identity.id = %account.identity_id, check,
             "ALARM: an account became known after what check `{check}` had reserved was released, and it cannot be reserved again; see \
-             `vestibule deliveries list --flow_state abandoned`"
+             `vestibule deliveries list --state abandoned`"
         );
     }
     let Some(doubt) = resolved.doubt else { return };
@@ -48,12 +48,12 @@ pub fn report(state: &HookState, account: &Account<'_>, resolved: &FollowUp) {
         Doubt::Ambiguous => tracing::error!(
             flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace,
             "ALARM: several submissions of a flow were accepted, and the account has the traits of none; see \
-             `vestibule deliveries list --flow_state abandoned`"
+             `vestibule deliveries list --state abandoned`"
         ),
         Doubt::NotRecorded => tracing::error!(
             flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace, hook.method = account.method,
             "ALARM: an account was made of which no accepted sign-up is recorded, although a check could have reserved or deferred; \
-             see `vestibule deliveries list --flow_state abandoned`"
+             see `vestibule deliveries list --state abandoned`"
         ),
     }
 }

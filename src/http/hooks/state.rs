@@ -18,6 +18,7 @@ use crate::expression::{Lists, Variables};
 use crate::http::hooks::idempotency::IdempotencyCache;
 use crate::http::hooks::pending::PendingPolicy;
 use crate::http::hooks::response::HookResponse;
+use crate::http::hooks::unknown_paths::UnknownPaths;
 use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{PlacedMessages, RefusalStatus};
 use crate::kratos::{Hook, Message, Payload, Reply, Stage};
@@ -63,6 +64,8 @@ pub struct HookState {
     pub sweep_now: Arc<Notify>,
     /// Wakes the worker when something was stored.
     pub stored: Arc<Notify>,
+    /// The unknown paths that were logged lately.
+    pub unknown_paths: Mutex<UnknownPaths>,
     /// Where decisions go.
     pub recorder: DecisionLog,
     /// The calls under way and just answered.
@@ -157,14 +160,14 @@ impl HookState {
     }
 
     /// Tells the operator that kratos.yml is wired wrongly, and what to change.
-    pub fn report_misconfiguration(&self, hook: &Hook, reason: &'static str, mend: &str) {
+    pub fn report_misconfiguration(&self, hook: &Hook, reason: &'static str, help: &str) {
         self.metrics
             .hook_misconfigurations
             .get_or_create(&ReasonLabels { reason })
             .inc();
         tracing::error!(
             reason, hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
-            "kratos.yml is wired wrongly: {mend}"
+            "Misconfigured hook in kratos.yml: {help}"
         );
     }
 
@@ -192,6 +195,16 @@ impl HookState {
             .hook_seconds
             .get_or_create(&labels)
             .observe(seconds);
+    }
+
+    /// Counts a call to a path that is no hook. It has no duration.
+    pub fn count_not_found(&self) {
+        let labels = HookLabels {
+            flow: "",
+            stage: "",
+            outcome: "not_found",
+        };
+        self.metrics.hook_requests.get_or_create(&labels).inc();
     }
 
     /// Adds `client_ip` to the visitor's request, if the configured header holds an address.

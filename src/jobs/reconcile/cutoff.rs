@@ -8,7 +8,7 @@ use crate::model::delivery::{Event, Subscription};
 use crate::store::{Error, Filter, Store};
 
 /// The fact: when this database was made.
-const DATABASE_CREATED_AT: &str = "born_at";
+const DATABASE_CREATED_AT: &str = "database_created_at";
 /// As much as Kratos's clock may be ahead of ours.
 const SKEW: TimeDelta = TimeDelta::hours(1);
 
@@ -41,13 +41,13 @@ pub async fn record_first_seen(
 
 /// When a plan was first seen.
 async fn born(store: &dyn Store, clock: &Clock, plan: &str) -> Result<Timestamp, Error> {
-    let name = format!("plan:{plan}:since");
+    let name = format!("subscription:{plan}:since");
     if let Some(there) = store.get_property(&name).await? {
         return Ok(moment(&there));
     }
     // Of one that has deliveries already, nobody wrote down when it began.
     let of_it = Filter {
-        plan: Some(plan.to_owned()),
+        subscription: Some(plan.to_owned()),
         ..Filter::default()
     };
     let was_there = !store.list(&of_it, 1).await?.is_empty();

@@ -40,16 +40,15 @@ pub enum Error {
     },
     /// Rather another Kratos than that everybody is gone.
     #[error(
-        "Kratos knows none of {asked} identities of which deliveries are stored, so nothing was forgotten: \
-         `kratos.admin_url` seems to be the address of another Kratos; mend it, or say `vestibule reconcile --all-gone` if \
-         they were all deleted"
+        "Kratos has none of {asked} identities with stored deliveries, so nothing was erased; `kratos.admin_url` may name \
+         another Kratos; fix it, or run `vestibule reconcile --allow-mass-erasure` if all of them were deleted"
     )]
     Unfamiliar {
         /// How many it was asked for.
         asked: usize,
     },
     /// The database did not do it.
-    #[error("the database did not do its part; what was done until then stays done")]
+    #[error("database error; what was done before it is kept")]
     Store(#[from] store::Error),
 }
 

@@ -58,6 +58,5 @@ impl Report {
             let labels = OutcomeLabels { outcome };
             metrics.reconciled.get_or_create(&labels).inc_by(number);
         }
-        metrics.deliveries_stored.inc_by(self.stored);
     }
 }

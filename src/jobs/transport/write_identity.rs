@@ -70,7 +70,7 @@ impl HttpTransport {
     /// Keeps a person out whom a check refused late.
     pub(super) async fn enforce(&self, delivery: &Claimed, puts: &[FieldWrite]) -> AttemptResult {
         let (Some(writer), Queue::LateRefusal(check)) =
-            (&self.knows.writer, Queue::named(&delivery.plan))
+            (&self.knows.writer, Queue::named(&delivery.subscription))
         else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
@@ -79,14 +79,14 @@ impl HttpTransport {
 
     /// Whether it notes that a check is deferred, and that has been settled meanwhile. Its end may have been written first.
     async fn is_outdated(&self, delivery: &Claimed, puts: &[FieldWrite]) -> bool {
-        let Queue::WriteBack(name) = Queue::named(&delivery.plan) else {
+        let Queue::WriteBack(name) = Queue::named(&delivery.subscription) else {
             return false;
         };
         let notes = puts
             .iter()
             .any(|put| put.value.is_some() && put.path == deferred::deferred_marker(name));
         let open = Filter {
-            plan: Some(Queue::DeferredCheck(name).to_string()),
+            subscription: Some(Queue::DeferredCheck(name).to_string()),
             state: Some(State::Pending),
             identity: Some(delivery.identity_id),
             ..Filter::default()

@@ -11,15 +11,15 @@ use crate::model::request::Request;
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Put the question of a deferred check again.
-    Ask(Request),
+    Recheck(Request),
     /// Write into the identity, through Kratos's admin API.
-    Write(Vec<FieldWrite>),
+    PatchIdentity(Vec<FieldWrite>),
     /// Keep a person out whose account was refused late: delete the sessions, write this into the identity, delete the
     /// sessions again.
     Enforce(Vec<FieldWrite>),
     /// Release what an unclear taking may have taken. Who cannot say what that was is asked once more, with the key of
     /// the first time, and then releases what the answer names.
-    Undo {
+    Compensate {
         /// The request that took, or did not.
         take: Request,
         /// Its Idempotency-Key.
@@ -32,8 +32,7 @@ pub enum Action {
         /// The reservation that was released.
         released: Uuid,
     },
-    /// Send this. (It stands in the database as it is: the first version knew nothing else.)
-    #[serde(untagged)]
+    /// Send a request to the subscription's service.
     Send(Request),
 }
 
@@ -60,8 +59,8 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_request_of_the_first_version_is_still_read() {
-        let stored = json!({"method": "POST", "path": "/a", "headers": [], "body": null});
+    fn an_action_is_stored_under_its_name() {
+        let stored = json!({"send": {"method": "POST", "path": "/a", "headers": [], "body": null}});
         let request = Request {
             method: Method::Post,
             path: "/a".to_owned(),
@@ -70,12 +69,12 @@ mod tests {
         };
         let works = [
             Action::Send(request.clone()),
-            Action::Ask(request.clone()),
-            Action::Write(vec![FieldWrite {
+            Action::Recheck(request.clone()),
+            Action::PatchIdentity(vec![FieldWrite {
                 path: vec!["state".to_owned()],
                 value: Some(json!("inactive")),
             }]),
-            Action::Undo {
+            Action::Compensate {
                 take: request.clone(),
                 key: "k".to_owned(),
             },
