@@ -29,8 +29,8 @@ enum Place {
 // Of one that is there, with ids, keys and times of their own. The columns are those of both databases.
 const MULTIPLY: &str = "
 INSERT INTO deliveries
-    (id, plan, event, unique_key, identity_id, work, state, leased, run_at, attempts, keep_trying_until, created_at)
-SELECT NUMBERED, plan, event, NUMBERED, identity_id, work, state, leased, run_at + number, attempts, keep_trying_until, created_at
+    (id, subscription, event, unique_key, identity_id, action, state, leased, run_at, attempts, keep_trying_until, created_at)
+SELECT NUMBERED, subscription, event, NUMBERED, identity_id, action, state, leased, run_at + number, attempts, keep_trying_until, created_at
 FROM deliveries CROSS JOIN NUMBERS WHERE deliveries.id = 'TEMPLATE'";
 
 impl Database {

@@ -10,11 +10,11 @@ pub fn due() -> NewDelivery {
     let id = Uuid::now_v7();
     NewDelivery {
         id,
-        plan: "crm".to_owned(),
+        subscription: "crm".to_owned(),
         event: Event::IdentityCreated,
         unique_key: id.to_string(),
         identity_id: id,
-        work: Ok(Action::Send(Request {
+        action: Ok(Action::Send(Request {
             method: Method::Post,
             path: "/contacts".to_owned(),
             headers: Vec::new(),
@@ -23,7 +23,7 @@ pub fn due() -> NewDelivery {
                 text: "x".repeat(1000),
             }),
         })),
-        scene: None,
+        context: None,
         created_at: Timestamp::UNIX_EPOCH,
         due_at: Timestamp::UNIX_EPOCH,
         keep_trying_until: far(),
@@ -33,7 +33,7 @@ pub fn due() -> NewDelivery {
 /// The same, which no worker takes up.
 pub fn not_due() -> NewDelivery {
     NewDelivery {
-        plan: "erp".to_owned(),
+        subscription: "erp".to_owned(),
         due_at: far(),
         ..due()
     }

@@ -76,7 +76,7 @@ impl Queue {
         let due = store.next_due().await.expect("a look");
         self.looks.push(started.elapsed().as_secs_f64());
         let started = Instant::now();
-        let held = store.claim(&due[0].plan, now, LEASE, AT_ONCE).await;
+        let held = store.claim(&due[0].subscription, now, LEASE, AT_ONCE).await;
         self.claims.push(started.elapsed().as_secs_f64());
         let held = held.expect("a claim");
         assert_eq!(held.len(), AT_ONCE as usize);

@@ -61,7 +61,7 @@ impl Components {
         clock: Clock,
         lookup_times: LookupTimes,
     ) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::with_stored(store.deliveries_stored()));
         let named = settings.services.iter().chain(&settings.kratos.admin);
         let services = Services::new(
             named.cloned().collect(),
@@ -205,7 +205,7 @@ impl Components {
             dropped.inc_by(lost);
         });
         let (recorder, writer) = recorder(Arc::clone(&self.store), on_loss);
-        let lost = self.metrics.journal_dropped.clone();
+        let lost = self.metrics.pending_dropped.clone();
         let on_loss = Arc::new(move |number| {
             lost.inc_by(number);
         });
@@ -260,6 +260,7 @@ impl Components {
             writes_identities: settings.writes_identities(),
             sweep_now: Arc::clone(&self.sweep_now),
             stored: Arc::clone(&self.stored),
+            unknown_paths: Mutex::default(),
             recorder,
             idempotency: Arc::new(IdempotencyCache::new(self.clock.clone())),
             closings: Arc::new(Semaphore::new(SIDE_BY_SIDE)),

@@ -18,7 +18,7 @@ impl AttemptObserver for DeliveryMetrics {
             Outcome::Abandoned => "abandoned",
         };
         let labels = DeliveryLabels {
-            plan: delivery.plan.clone(),
+            subscription: delivery.subscription.clone(),
             outcome,
         };
         self.0.delivery_attempts.get_or_create(&labels).inc();

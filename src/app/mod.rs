@@ -30,7 +30,7 @@ use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
 use components::Components;
 
-pub use signals::shutdown_signal;
+pub use signals::{ignore_hang_ups, shutdown_signal};
 
 /// The limit for the head of a request. Kratos ends an attempt after 30 s, and then reads no error for a slow head.
 const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(35);

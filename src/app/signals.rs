@@ -13,3 +13,16 @@ pub async fn shutdown_signal() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// From now on SIGHUP does not end the process: it is ignored with a log line, because settings are not reloaded.
+pub fn ignore_hang_ups() -> anyhow::Result<()> {
+    let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")?;
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            tracing::warn!(
+                "Ignored SIGHUP: settings are not reloaded; restart Vestibule to apply them"
+            );
+        }
+    });
+    Ok(())
+}

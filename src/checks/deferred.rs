@@ -48,12 +48,12 @@ pub fn recheck(
     deferred: &Deferred,
     trigger_id: &str,
     (identity_id, event): (Uuid, Event),
-    scene: &EvaluationContext,
+    context: &EvaluationContext,
     now: Timestamp,
 ) -> Vec<NewDelivery> {
-    let scene = EvaluationContext {
+    let context = EvaluationContext {
         value: deferred.value.clone(),
-        ..scene.clone()
+        ..context.clone()
     };
     let key = format!("{trigger_id}:{}", deferred.check);
     let put = FieldWrite {
@@ -63,12 +63,12 @@ pub fn recheck(
     vec![
         NewDelivery {
             id: time_ordered_id(now),
-            plan: Queue::Check(&deferred.check).to_string(),
+            subscription: Queue::DeferredCheck(&deferred.check).to_string(),
             event,
             unique_key: key.clone(),
             identity_id,
-            work: Ok(Action::Ask(deferred.request.clone())),
-            scene: Some(scene),
+            action: Ok(Action::Recheck(deferred.request.clone())),
+            context: Some(context),
             created_at: now,
             due_at: saturating_add(now, FIRST_PAUSE),
             keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),
@@ -89,12 +89,12 @@ pub fn identity_write(
 ) -> NewDelivery {
     NewDelivery {
         id: time_ordered_id(now),
-        plan: Queue::Save(name).to_string(),
+        subscription: Queue::WriteBack(name).to_string(),
         event,
         unique_key,
         identity_id,
-        work: Ok(Action::Write(puts)),
-        scene: None,
+        action: Ok(Action::PatchIdentity(puts)),
+        context: None,
         created_at: now,
         due_at: now,
         keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),
@@ -106,11 +106,11 @@ pub fn identity_write(
 #[must_use]
 pub fn accepted(
     check: &Check,
-    scene: &EvaluationContext,
+    context: &EvaluationContext,
     response: &Value,
     lists: &Lists,
 ) -> Vec<FieldWrite> {
-    let names = scene.names(lists, Some(response));
+    let names = context.names(lists, Some(response));
     let mut puts = vec![clear_marker(check)];
     for set in &check.set {
         match set.value.render(&names) {
@@ -222,8 +222,8 @@ pub fn enforcement(
     now: Timestamp,
 ) -> NewDelivery {
     NewDelivery {
-        plan: Queue::LateRefusal(check).to_string(),
-        work: Ok(Action::Enforce(puts)),
+        subscription: Queue::LateRefusal(check).to_string(),
+        action: Ok(Action::Enforce(puts)),
         ..identity_write(check, identity_id, event, unique_key, Vec::new(), now)
     }
 }
@@ -304,7 +304,7 @@ pub async fn lift(
     if let Some(first) = checks.first() {
         let key = format!("lift:{}", time_ordered_id(now));
         let write = identity_write(first, identity_id, Event::CheckRefused, key, puts, now);
-        let has_puts = matches!(&write.work, Ok(Action::Write(puts)) if !puts.is_empty());
+        let has_puts = matches!(&write.action, Ok(Action::PatchIdentity(puts)) if !puts.is_empty());
         let writes = if has_puts { vec![write] } else { Vec::new() };
         store
             .lift_late_refusals(identity_id, &checks, now, &writes)

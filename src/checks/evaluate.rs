@@ -19,7 +19,7 @@ use super::set::Changes;
 use super::{Check, Condition, Kind, Mode, Policy, Reads, Reserve, Set};
 use crate::base::clock::{Clock, Timestamp, milliseconds};
 use crate::base::telemetry::metrics::{
-    CheckLabels, CheckName, KindLabels, ReasonLabels, ServiceName,
+    CheckLabels, CheckName, KindLabels, ServiceName, StateLabels,
 };
 use crate::base::telemetry::{Metrics, Trace};
 use crate::expression::{EvaluationError, Expression, Lists, Variables};
@@ -349,8 +349,8 @@ impl<'a> Evaluation<'a> {
                     Start::Finished(outcome) => self.finish(index, outcome),
                     Start::Asks(request) => running.push(self.ask(index, request)),
                     Start::Takes(boxed) => {
-                        let (request, scene) = *boxed;
-                        running.extend(self.take(index, request, scene));
+                        let (request, context) = *boxed;
+                        running.extend(self.take(index, request, context));
                     }
                 }
             }
@@ -402,7 +402,7 @@ impl<'a> Evaluation<'a> {
         &self,
         index: usize,
         take: Request,
-        scene: EvaluationContext,
+        context: EvaluationContext,
     ) -> Option<BoxFuture<'a, Completion>> {
         let (checks, call) = (self.checks, self.call);
         let check = &checks.all[index].check;
@@ -414,7 +414,7 @@ impl<'a> Evaluation<'a> {
             submission: call.submission,
             is_guarded: call.is_guarded,
             take,
-            scene,
+            context,
             expires_at: call.payload.expires_at(self.started),
             until: call.until - STORE_MARGIN,
             in_use_until: call.until,
@@ -492,12 +492,12 @@ impl<'a> Evaluation<'a> {
         let (checks, until) = (self.checks, self.call.until);
         let check = &checks.all[index].check;
         let metrics = &checks.metrics.reservations;
-        let reason = match judged {
+        let state = match judged {
             ReserveOutcome::Reserved => "taken",
             ReserveOutcome::Refused => "refused",
             ReserveOutcome::Unclear => "unclear",
         };
-        metrics.get_or_create(&ReasonLabels { reason }).inc();
+        metrics.get_or_create(&StateLabels { state }).inc();
         async move {
             let kept = checks
                 .reserver

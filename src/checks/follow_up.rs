@@ -179,7 +179,7 @@ fn kept_for<'a>(
     state: &'a FlowState,
 ) -> &'a Reservation {
     let is_former = |other: &&Reservation| {
-        other.because == Some(ReleaseReason::TakenOver)
+        other.release_reason == Some(ReleaseReason::TakenOver)
             && other.submission == one.key.submission
             && other.check == reservation.check
             && other.request_hash == reservation.request_hash
@@ -217,7 +217,7 @@ fn keep_all(
     for one in pending {
         for deferred in &one.details.deferred {
             batch.deliveries.push(reserve::dead_letter(
-                &Queue::Check(&deferred.check),
+                &Queue::DeferredCheck(&deferred.check),
                 format!("{}:{}", trigger_id_of(one), deferred.check),
                 (change.identity_id, change.event),
                 reason.clone(),
@@ -387,19 +387,19 @@ impl FollowUps {
         is_certain: bool,
     ) {
         let now = change.names.now;
-        let scene = EvaluationContext {
+        let context = EvaluationContext {
             is_uncertain: !is_certain,
             ..EvaluationContext::of(&change.names)
         };
         let trigger_id = trigger_id_of(one);
         for deferred in &one.details.deferred {
             let about = (change.identity_id, change.event);
-            let question = deferred::recheck(deferred, &trigger_id, about, &scene, now);
+            let question = deferred::recheck(deferred, &trigger_id, about, &context, now);
             follow_up.batch.deliveries.extend(question);
         }
         for check in &one.details.no_longer_deferred {
             follow_up.batch.questions_settled.push(SettledQuestion {
-                plan: Queue::Check(check).to_string(),
+                subscription: Queue::DeferredCheck(check).to_string(),
                 identity_id: change.identity_id,
                 at: now,
             });
@@ -516,7 +516,7 @@ impl FollowUps {
             let queue = if check.reserve.is_some() {
                 Queue::Confirm(&check.name)
             } else {
-                Queue::Check(&check.name)
+                Queue::DeferredCheck(&check.name)
             };
             let reason = "the account exists, and no accepted sign-up of its flow is recorded, so this check may not have \
                           run; check that the hooks of all methods in kratos.yml call `pre`";
@@ -587,11 +587,11 @@ impl FollowUps {
         } else {
             &state.pending[..]
         };
-        let scene = &one.details.scene;
+        let context = &one.details.context;
         let names = Variables {
             identity: Some(identity),
             now,
-            ..scene.names(&self.lists, None)
+            ..context.names(&self.lists, None)
         };
         let change = IdentityChange {
             event: event_of(one.flow, &one.method),
@@ -608,10 +608,10 @@ impl FollowUps {
             // A later hook changed the traits, or this is another sign-up of the same visitor. No account is
             // deactivated for it.
             for delivery in &mut follow_up.batch.deliveries {
-                if let (Queue::Check(_) | Queue::Take(_), Some(scene)) =
-                    (Queue::named(&delivery.plan), &mut delivery.scene)
+                if let (Queue::DeferredCheck(_) | Queue::Take(_), Some(context)) =
+                    (Queue::named(&delivery.subscription), &mut delivery.context)
                 {
-                    scene.is_uncertain = true;
+                    context.is_uncertain = true;
                 }
             }
         }
@@ -660,7 +660,7 @@ impl FollowUps {
     pub fn failed(&self, newest: &PendingSignUp, now: Timestamp) -> Vec<NewDelivery> {
         let names = Variables {
             now,
-            ..newest.details.scene.names(&self.lists, None)
+            ..newest.details.context.names(&self.lists, None)
         };
         let flow_id = newest.key.flow_id.to_string();
         let trigger = Trigger {
@@ -678,7 +678,7 @@ impl FollowUps {
         &self,
         batch: &mut WriteSet,
         reservation: &Reservation,
-        because: ReleaseReason,
+        release_reason: ReleaseReason,
         submissions: &[PendingSignUp],
         now: Timestamp,
     ) {
@@ -689,7 +689,7 @@ impl FollowUps {
         let check = checks.find(|check| check.name == reservation.check);
         batch.released.push(Release {
             id: reservation.id,
-            because,
+            release_reason,
             unused_since: now,
             kept: check.and_then(|check| reserve::kept(check, reservation, submissions)),
         });

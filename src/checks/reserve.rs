@@ -40,18 +40,25 @@ pub fn confirmation(
     now: Timestamp,
 ) -> Option<NewDelivery> {
     let template = reserve.confirm.as_ref()?;
-    let work = match &reservation.details {
+    let action = match &reservation.details {
         Some(details) => {
-            let scene = EvaluationContext {
+            let context = EvaluationContext {
                 identity: Some(identity.clone()),
-                ..details.scene.clone()
+                ..details.context.clone()
             };
-            built(template, &scene, lists, "confirm")
+            built(template, &context, lists, "confirm")
         }
         None => Err("the details of the reservation are deleted".to_owned()),
     };
     let queue = Queue::Confirm(&reservation.check);
-    Some(delivery(&queue, reservation, identity_id, event, work, now))
+    Some(delivery(
+        &queue,
+        reservation,
+        identity_id,
+        event,
+        action,
+        now,
+    ))
 }
 
 /// What is needed to take a reservation again, if an accepted submission uses it: its account may be found after
@@ -64,19 +71,19 @@ pub fn kept(
 ) -> Option<Details> {
     let is_used = |one: &PendingSignUp| one.details.reservations.contains(&reservation.id);
     let details = reservation.details.as_ref()?;
-    let scene = &details.scene;
+    let context = &details.context;
     let if_read = |root, part: &Option<Value>| part.clone().filter(|_| check.reads(root));
     submissions.iter().any(is_used).then(|| Details {
         take: details.take.clone(),
-        scene: EvaluationContext {
+        context: EvaluationContext {
             // The saved identity replaces this one.
             identity: None,
-            previous: if_read(Variable::Previous, &scene.previous),
-            flow: if_read(Variable::Flow, &scene.flow),
-            request: if_read(Variable::Request, &scene.request),
+            previous: if_read(Variable::Previous, &context.previous),
+            flow: if_read(Variable::Flow, &context.flow),
+            request: if_read(Variable::Request, &context.request),
             // The former answer no longer describes a reservation.
             taken: None,
-            ..scene.clone()
+            ..context.clone()
         },
     })
 }
@@ -92,16 +99,16 @@ pub fn take_again(
     now: Timestamp,
 ) -> Option<NewDelivery> {
     let details = reservation.details.as_ref()?;
-    let work = Action::Take {
+    let action = Action::Take {
         take: details.take.clone(),
         released: reservation.id,
     };
     let queue = Queue::Take(&reservation.check);
-    let mut new = delivery(&queue, reservation, identity_id, event, Ok(work), now);
-    new.scene = Some(EvaluationContext {
+    let mut new = delivery(&queue, reservation, identity_id, event, Ok(action), now);
+    new.context = Some(EvaluationContext {
         identity: Some(identity.clone()),
         is_uncertain,
-        ..details.scene.clone()
+        ..details.context.clone()
     });
     Some(new)
 }
@@ -112,19 +119,19 @@ pub fn confirmation_of_taken(
     reserve: &Reserve,
     taking: &Claimed,
     check: &str,
-    scene: &EvaluationContext,
+    context: &EvaluationContext,
     lists: &Lists,
     now: Timestamp,
 ) -> Option<NewDelivery> {
     let template = reserve.confirm.as_ref()?;
     Some(NewDelivery {
         id: time_ordered_id(now),
-        plan: Queue::Confirm(check).to_string(),
+        subscription: Queue::Confirm(check).to_string(),
         event: taking.event,
         unique_key: taking.id.to_string(),
         identity_id: taking.identity_id,
-        work: built(template, scene, lists, "confirm"),
-        scene: None,
+        action: built(template, context, lists, "confirm"),
+        context: None,
         created_at: now,
         due_at: now,
         keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),
@@ -140,14 +147,14 @@ pub fn too_late(
     now: Timestamp,
 ) -> NewDelivery {
     let because = reservation
-        .because
+        .release_reason
         .map_or("released", ReleaseReason::as_str);
-    let work = Err(format!(
+    let action = Err(format!(
         "the account exists, but its reservation was released before ({because}), and the details for taking it again are not \
          kept"
     ));
     let queue = Queue::Confirm(&reservation.check);
-    delivery(&queue, reservation, identity_id, event, work, now)
+    delivery(&queue, reservation, identity_id, event, action, now)
 }
 
 /// The dead letter for a check that is no longer in the settings, so that its request cannot be built.
@@ -159,11 +166,11 @@ pub fn gone(
     event: Event,
     now: Timestamp,
 ) -> NewDelivery {
-    let work = Err(
+    let action = Err(
         "the check has gone from the settings, so the request to its service cannot be built"
             .to_owned(),
     );
-    delivery(queue, reservation, identity_id, event, work, now)
+    delivery(queue, reservation, identity_id, event, action, now)
 }
 
 /// The delivery that releases the reservation. If the answer of `take` is not known and `release` needs it, the
@@ -175,21 +182,21 @@ pub fn release(
     lists: &Lists,
     now: Timestamp,
 ) -> NewDelivery {
-    let work = match &reservation.details {
+    let action = match &reservation.details {
         Some(details) => {
-            let answered = details.scene.taken.is_some();
-            let scene = EvaluationContext {
+            let answered = details.context.taken.is_some();
+            let context = EvaluationContext {
                 taken: Some(
                     details
-                        .scene
+                        .context
                         .taken
                         .clone()
                         .unwrap_or_else(|| taken(reservation.id, None)),
                 ),
-                ..details.scene.clone()
+                ..details.context.clone()
             };
-            match built(&reserve.release, &scene, lists, "release") {
-                Err(_) if !answered => Ok(Action::Undo {
+            match built(&reserve.release, &context, lists, "release") {
+                Err(_) if !answered => Ok(Action::Compensate {
                     take: details.take.clone(),
                     key: reservation.id.to_string(),
                 }),
@@ -198,25 +205,25 @@ pub fn release(
         }
         None => Err("the details of the reservation are deleted".to_owned()),
     };
-    let scene = reservation
+    let context = reservation
         .details
         .as_ref()
-        .map(|details| details.scene.clone());
+        .map(|details| details.context.clone());
     let queue = Queue::Release(&reservation.check);
     let event = Event::RegistrationFailed;
-    let mut new = delivery(&queue, reservation, Uuid::nil(), event, work, now);
-    new.scene = scene.filter(|_| matches!(new.work, Ok(Action::Undo { .. })));
+    let mut new = delivery(&queue, reservation, Uuid::nil(), event, action, now);
+    new.context = context.filter(|_| matches!(new.action, Ok(Action::Compensate { .. })));
     new
 }
 
 fn built(
     template: &request::RequestTemplate,
-    scene: &EvaluationContext,
+    context: &EvaluationContext,
     lists: &Lists,
     what: &str,
 ) -> Result<Action, String> {
     template
-        .build(&scene.names(lists, None))
+        .build(&context.names(lists, None))
         .map(Action::Send)
         .map_err(|error| format!("`{what}` could not be built: {error}"))
 }
@@ -232,12 +239,12 @@ pub fn dead_letter(
 ) -> NewDelivery {
     NewDelivery {
         id: time_ordered_id(now),
-        plan: queue.to_string(),
+        subscription: queue.to_string(),
         event,
         unique_key,
         identity_id,
-        work: Err(reason),
-        scene: None,
+        action: Err(reason),
+        context: None,
         created_at: now,
         due_at: now,
         keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),
@@ -249,17 +256,17 @@ fn delivery(
     reservation: &Reservation,
     identity_id: Uuid,
     event: Event,
-    work: Result<Action, String>,
+    action: Result<Action, String>,
     now: Timestamp,
 ) -> NewDelivery {
     NewDelivery {
         id: time_ordered_id(now),
-        plan: queue.to_string(),
+        subscription: queue.to_string(),
         event,
         unique_key: reservation.id.to_string(),
         identity_id,
-        work,
-        scene: None,
+        action,
+        context: None,
         created_at: now,
         due_at: now,
         keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),

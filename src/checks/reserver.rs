@@ -49,7 +49,7 @@ pub(super) struct ReserveRequest<'a> {
     /// Whether at most one identity can result from the flow, so that its submissions may share a reservation.
     pub(super) is_guarded: bool,
     pub(super) take: Request,
-    pub(super) scene: EvaluationContext,
+    pub(super) context: EvaluationContext,
     /// When the flow expires.
     pub(super) expires_at: Timestamp,
     /// The deadline for the service's answer.
@@ -108,7 +108,7 @@ impl Reserver {
             Err(error) => return ReserveResult::NotStored(error),
         };
         let answered = reservation.details.as_ref().and_then(|details| {
-            let taken = details.scene.taken.clone()?;
+            let taken = details.context.taken.clone()?;
             (reservation.state == State::Taken).then_some(taken)
         });
         if let Some(taken) = answered {
@@ -180,9 +180,9 @@ impl Reserver {
                 state: State::Taking,
                 details: Some(Details {
                     take: request.take.clone(),
-                    scene: request.scene.clone(),
+                    context: request.context.clone(),
                 }),
-                because: None,
+                release_reason: None,
                 created_at: now,
                 expires_at: request.expires_at,
                 submission: request.submission.to_owned(),
@@ -272,7 +272,8 @@ impl Reserver {
         if let Some(details) = &mut reservation.details
             && judged == ReserveOutcome::Reserved
         {
-            details.scene.taken = answer.map(|answer| reserve::taken(reservation.id, Some(answer)));
+            details.context.taken =
+                answer.map(|answer| reserve::taken(reservation.id, Some(answer)));
         }
         let kept = async {
             match (judged, &reservation.details, &check.reserve) {
@@ -332,18 +333,18 @@ impl Reserver {
         batch: &mut WriteSet,
         requests: &Reserve,
         reservation: &Reservation,
-        because: ReleaseReason,
+        release_reason: ReleaseReason,
         kept: Option<Details>,
     ) {
         let now = self.clock.now();
         // An unclear reservation belongs to this call, which is still running.
-        let unused_since = match because {
+        let unused_since = match release_reason {
             ReleaseReason::Unclear => saturating_add(now, Duration::from_hours(24)),
             _ => now,
         };
         batch.released.push(Release {
             id: reservation.id,
-            because,
+            release_reason,
             unused_since,
             kept,
         });
@@ -371,7 +372,7 @@ fn former(
             reservation,
             std::slice::from_ref(owner),
         )?),
-        because: Some(ReleaseReason::TakenOver),
+        release_reason: Some(ReleaseReason::TakenOver),
         ..reservation.clone()
     })
 }

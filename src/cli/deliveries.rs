@@ -28,59 +28,60 @@ pub use show::show;
 pub enum Command {
     /// List deliveries, newest first
     List {
-        /// The settings, which name the database
+        /// The settings file, which names the database
         #[command(flatten)]
         file: ConfigFile,
-        /// Which of them
+        /// Which deliveries
         #[command(flatten)]
         which: FilterArgs,
-        /// At most so many
+        /// The maximum number of deliveries
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
-        /// Only those behind this one: the last id of the page before
+        /// The next page: the `--cursor` that the page before printed
         #[arg(long, value_name = "ID")]
-        after: Option<Uuid>,
+        cursor: Option<Uuid>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show one delivery with its tries
+    /// Show one delivery with its attempts
     Show {
-        /// The settings, which name the database
+        /// The settings file, which names the database
         #[command(flatten)]
         file: ConfigFile,
-        /// Its id
+        /// The delivery's id
         id: Uuid,
-        /// Also print what is to be sent; it holds personal data
+        /// Also print the payload, which holds personal data
         #[arg(long)]
         payload: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Make deliveries due now: pending ones, and abandoned ones for another `keep_trying_for` of their plan. A
-    /// running `serve` takes them up within a minute. Exit code 1 if one named by its id is left alone
+    /// Make pending and abandoned deliveries due now. Abandoned ones are retried for their subscription's
+    /// `retry.max_elapsed` again. A running `serve` sends them within a minute. Exit code 1 if a delivery given by id
+    /// is skipped
     Retry {
-        /// The settings, which name the database
+        /// The settings file, which names the database
         #[command(flatten)]
         file: ConfigFile,
-        /// Which of them
+        /// Which deliveries
         #[command(flatten)]
         chosen: Selection,
     },
-    /// End pending and abandoned deliveries for good, and forget what they held. Exit code 1 if one named by its
-    /// id is left alone
+    /// Discard pending and abandoned deliveries, and erase their payloads. Exit code 1 if a delivery given by id is
+    /// skipped
     Discard {
-        /// The settings, which name the database
+        /// The settings file, which names the database
         #[command(flatten)]
         file: ConfigFile,
-        /// Which of them
+        /// Which deliveries
         #[command(flatten)]
         chosen: Selection,
-        /// Do not ask, whatever the number
+        /// Discard without asking
         #[arg(long)]
         yes: bool,
-        /// Only count them
+        /// Only count the deliveries
         #[arg(long)]
         dry_run: bool,
     },
@@ -91,7 +92,7 @@ pub enum Command {
 pub struct Selection {
     #[command(flatten)]
     which: FilterArgs,
-    /// All that the other options leave, instead of those named by id
+    /// All deliveries that match the other options, instead of deliveries given by id
     #[arg(long, conflicts_with = "ids")]
     all: bool,
 }
@@ -100,7 +101,7 @@ impl Selection {
     fn check(&self) -> anyhow::Result<()> {
         ensure!(
             self.all || !self.which.ids.is_empty(),
-            "name the deliveries by id, or say --all (with --plan, --state, --identity, --since or --until to narrow it)"
+            "no deliveries given\nhelp: give ids, or `--all` with `--subscription`, `--state`, `--identity`, `--since` or `--until`"
         );
         Ok(())
     }
@@ -111,7 +112,7 @@ impl Command {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let now = Clock::system().now();
         let filter = match &self {
-            Self::List { which, after, .. } => which.filter(*after, now)?,
+            Self::List { which, cursor, .. } => which.filter(*cursor, now)?,
             Self::Show { id, .. } => FilterArgs::only(*id),
             Self::Retry { chosen, .. } | Self::Discard { chosen, .. } => {
                 chosen.check()?;

@@ -19,16 +19,16 @@ pub async fn run(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     let changes = store.changes().to_vec();
     store.close().await;
     if let Some(path) = new_file {
-        println!("Made the database {path}.");
+        println!("Created the database {path}.");
     }
     for change in &changes {
-        println!("Made change {}: {}.", change.number, change.name);
+        println!("Applied migration {}: {}.", change.number, change.name);
     }
     let note = if changes.is_empty() {
-        "Nothing was to do: the"
+        "was already"
     } else {
-        "The"
+        "is"
     };
-    println!("{note} database has this version's shape.");
+    println!("The database schema {note} up to date.");
     Ok(ExitCode::SUCCESS)
 }

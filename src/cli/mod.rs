@@ -57,7 +57,7 @@ enum Command {
     /// List and lift the late refusals of deferred checks
     #[command(subcommand)]
     Deferred(deferred::Command),
-    /// Bring the database to this version's shape, and say what was done; `serve` does the same when it starts
+    /// Apply pending database migrations; `serve` does the same when it starts
     Migrate(ConfigFile),
     /// Forget what is stored about identities: payloads of deliveries, and what receivers said of them
     Forget(forget::Options),

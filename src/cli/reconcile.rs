@@ -24,26 +24,25 @@ use crate::store::Store;
 
 /// `vestibule reconcile`
 ///
-/// Pages through the identities of Kratos by its admin API. Those that were never delivered (made by the admin API,
-/// imported, made by a method without hooks) are stored for delivery; what was delivered is never delivered again. Of
-/// those that are gone from Kratos, what is stored is forgotten. Works beside a running `serve`. A round that is
-/// interrupted goes on where it was.
+/// Pages through Kratos's identities by its admin API. Stores deliveries for identities that Vestibule missed, such as
+/// those created by the admin API, imported, or created by a method without hooks. Never delivers anything twice. Erases the
+/// data of identities that were deleted in Kratos. Can run beside `serve`. An interrupted round continues where it stopped.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The settings, which name the database, Kratos and the deliveries
+    /// The settings file, which names the database, Kratos and the subscriptions
     #[command(flatten)]
     file: ConfigFile,
-    /// Deliver accounts made from then on, as in 2026-11-01 or 2026-11-01T12:00:00Z. Without it, and without
-    /// `reconcile.since`, those made before this database are left alone
-    #[arg(long, value_name = "MOMENT", value_parser = config::parse_moment)]
+    /// Deliver identities created from this time on, as in 2026-11-01 or 2026-11-01T12:00:00Z. Without it, and without
+    /// `reconcile.since`, identities that are older than this database are skipped
+    #[arg(long, value_name = "TIME", value_parser = config::parse_moment)]
     since: Option<Timestamp>,
-    /// Only look: list whom it would deliver and forget, and change nothing
+    /// List what it would deliver and erase, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Forget identities even if Kratos knows none of many. That happens if `kratos.admin_url` is another Kratos
+    /// Erase data even if Kratos has none of many known identities, which also happens if `kratos.admin_url` is another Kratos
     #[arg(long)]
-    all_gone: bool,
-    /// Print JSON, one object a line: the findings of --dry-run, and in the end the sum
+    allow_mass_erasure: bool,
+    /// Print JSON, one object per line: the findings of --dry-run, then the summary
     #[arg(long)]
     json: bool,
 }
@@ -60,13 +59,13 @@ impl Options {
         };
         anyhow::ensure!(
             settings.kratos.admin.is_some(),
-            "reconciling needs Kratos's admin API; name its address in {}: `kratos: {{admin_url: \"http://kratos:4434\"}}`",
+            "reconciliation needs Kratos's admin API\nhelp: add `kratos: {{admin_url: \"http://kratos:4434\"}}` to {}",
             self.file.config.display()
         );
         if let Dsn::Sqlite(path) = &settings.dsn {
             anyhow::ensure!(
                 path.exists(),
-                "there is no database at {}; `vestibule serve` makes it when it starts",
+                "there is no database at {}\nhelp: start `vestibule serve`, which creates it",
                 path.display()
             );
         }
@@ -85,7 +84,7 @@ impl Options {
             since: self.since.or(settings.reconcile.since),
             per_second: settings.reconcile.per_second,
             dry_run: self.dry_run,
-            believe_all_gone: self.all_gone,
+            believe_all_gone: self.allow_mass_erasure,
         };
         let reconciler = Reconciler::new(knows(settings, store)?, wishes);
         let mut out = std::io::stdout();
@@ -99,7 +98,7 @@ impl Options {
             told = shutdown_signal() => {
                 told?;
                 reconciler.release_lock().await?;
-                anyhow::bail!("stopped; the next round goes on where this one was");
+                anyhow::bail!("stopped; the next round continues where this one stopped");
             }
         };
         if self.json {
@@ -144,34 +143,35 @@ impl<O: Write> Findings<O> {
 }
 
 impl<O: Write + Send> Progress for Findings<O> {
-    fn left_out(&self, plan: &str) {
+    fn left_out(&self, subscription: &str) {
         if self.json {
-            self.print(&json!({"left_out": {"plan": plan}}).to_string());
+            self.print(&json!({"left_out": {"subscription": subscription}}).to_string());
         } else {
             self.print(&format!(
-                "left out {plan}  (its `when` reads `flow`, `request` or `method`, which only a hook knows)"
+                "left out {subscription}  (its `when` reads `flow`, `request` or `method`, which only hooks have)"
             ));
         }
     }
 
-    fn missing(&self, identity: Uuid, plan: &str, unbuilt: Option<&str>) {
+    fn missing(&self, identity: Uuid, subscription: &str, unbuilt: Option<&str>) {
         if self.json {
-            let missing = json!({"identity_id": identity, "plan": plan, "unbuilt": unbuilt});
+            let missing =
+                json!({"identity_id": identity, "subscription": subscription, "unbuilt": unbuilt});
             self.print(&json!({ "missing": missing }).to_string());
         } else if let Some(why) = unbuilt {
             self.print(&format!(
-                "missing  {identity}  {plan}  (cannot be built: {why})"
+                "missing  {identity}  {subscription}  (cannot be built: {why})"
             ));
         } else {
-            self.print(&format!("missing  {identity}  {plan}"));
+            self.print(&format!("missing  {identity}  {subscription}"));
         }
     }
 
     fn gone(&self, identity: Uuid) {
         if self.json {
-            self.print(&json!({"gone": {"identity_id": identity}}).to_string());
+            self.print(&json!({"deleted": {"identity_id": identity}}).to_string());
         } else {
-            self.print(&format!("gone     {identity}"));
+            self.print(&format!("deleted  {identity}"));
         }
     }
 }
@@ -186,14 +186,14 @@ fn words(report: &Report, dry_run: bool) -> String {
         gone,
         forgotten,
     } = *report;
-    let looked = format!("Looked at {}.", number(looked_at, "identity", "identities"));
+    let looked = format!("Examined {}.", number(looked_at, "identity", "identities"));
     let (deliveries, those_gone) = (
         number(missing, "delivery", "deliveries"),
         number(gone, "identity", "identities"),
     );
     if dry_run {
         return format!(
-            "{looked} Would store {deliveries} that nobody told of, and forget {those_gone} that are gone from Kratos. \
+            "{looked} Would store {deliveries} that Vestibule missed, and erase the data of {those_gone} deleted in Kratos. \
              Nothing was changed."
         );
     }
@@ -201,7 +201,7 @@ fn words(report: &Report, dry_run: bool) -> String {
     if stored > 0 {
         let stored = number(stored, "delivery", "deliveries");
         sentences.push(format!(
-            "Stored {stored} that nobody told of; a running `vestibule serve` takes them up within a minute."
+            "Stored {stored} that Vestibule missed; a running `vestibule serve` sends them within a minute."
         ));
     } else {
         sentences.push("Nothing was missing.".to_owned());
@@ -209,14 +209,14 @@ fn words(report: &Report, dry_run: bool) -> String {
     if unbuilt > 0 {
         let unbuilt = number(unbuilt, "delivery", "deliveries");
         sentences.push(format!(
-            "Of these, {unbuilt} could not be built, because their plans ask for what only a hook knows: \
-             `vestibule deliveries list --state abandoned` tells which."
+            "Of these, {unbuilt} could not be built, because their subscriptions read what only hooks have: \
+             see `vestibule deliveries list --state abandoned`."
         ));
     }
     if gone > 0 {
         let forgotten = number(forgotten, "delivery", "deliveries");
         sentences.push(format!(
-            "Forgot {those_gone} gone from Kratos ({forgotten})."
+            "Erased the data of {those_gone} deleted in Kratos ({forgotten})."
         ));
     }
     sentences.join(" ")
@@ -245,20 +245,19 @@ mod tests {
             forgotten: 2,
         };
         for (report, dry_run, expected) in [
-            (nothing, false, "Looked at 1 identity. Nothing was missing."),
+            (nothing, false, "Examined 1 identity. Nothing was missing."),
             (
                 nothing,
                 true,
-                "Looked at 1 identity. Would store 0 deliveries that nobody told of, and forget 0 identities that are gone \
-                 from Kratos. Nothing was changed.",
+                "Examined 1 identity. Would store 0 deliveries that Vestibule missed, and erase the data of 0 identities deleted \
+                 in Kratos. Nothing was changed.",
             ),
             (
                 much,
                 false,
-                "Looked at 250 identities. Stored 3 deliveries that nobody told of; a running `vestibule serve` takes them \
-                 up within a minute. Of these, 1 delivery could not be built, because their plans ask for what only a hook \
-                 knows: `vestibule deliveries list --state abandoned` tells which. Forgot 1 identity gone from Kratos (2 \
-                 deliveries).",
+                "Examined 250 identities. Stored 3 deliveries that Vestibule missed; a running `vestibule serve` sends them within \
+                 a minute. Of these, 1 delivery could not be built, because their subscriptions read what only hooks have: see \
+                 `vestibule deliveries list --state abandoned`. Erased the data of 1 identity deleted in Kratos (2 deliveries).",
             ),
         ] {
             assert_eq!(words(&report, dry_run), expected);
@@ -271,17 +270,17 @@ mod tests {
         for (json, expected) in [
             (
                 false,
-                "left out tax  (its `when` reads `flow`, `request` or `method`, which only a hook knows)\n\
+                "left out tax  (its `when` reads `flow`, `request` or `method`, which only hooks have)\n\
                  missing  00000000-0000-0000-0000-000000000007  crm\n\
                  missing  00000000-0000-0000-0000-000000000007  erp  (cannot be built: why)\n\
-                 gone     00000000-0000-0000-0000-000000000007\n",
+                 deleted  00000000-0000-0000-0000-000000000007\n",
             ),
             (
                 true,
-                "{\"left_out\":{\"plan\":\"tax\"}}\n\
-                 {\"missing\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"plan\":\"crm\",\"unbuilt\":null}}\n\
-                 {\"missing\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"plan\":\"erp\",\"unbuilt\":\"why\"}}\n\
-                 {\"gone\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\"}}\n",
+                "{\"left_out\":{\"subscription\":\"tax\"}}\n\
+                 {\"missing\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"subscription\":\"crm\",\"unbuilt\":null}}\n\
+                 {\"missing\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"subscription\":\"erp\",\"unbuilt\":\"why\"}}\n\
+                 {\"deleted\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\"}}\n",
             ),
         ] {
             let findings = Findings {

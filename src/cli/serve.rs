@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::ConfigFile;
-use crate::app::{App, Overrides, shutdown_signal};
+use crate::app::{App, Overrides, ignore_hang_ups, shutdown_signal};
 use crate::base::telemetry;
 use crate::config;
 use crate::model::pending::LookupTimes;
@@ -41,6 +41,7 @@ pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     telemetry::init_logging(lines, settings.log.level, settings.log.format)
         .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
     telemetry::log_panics();
+    ignore_hang_ups()?;
     for warning in settings.warnings.iter() {
         tracing::warn!(
             settings.key = warning.path,

@@ -53,16 +53,20 @@ pub fn admin(health: Data<Health>, operator: Data<AdminState>) -> impl FnOnce(&m
                 verbs.push(operation.verb.as_str());
             }
             let verbs = verbs.join(", ");
-            config.service(resource.default_service(
-                web::route().to(move |request: HttpRequest| ready(wrong_verb(&request, &verbs))),
-            ));
+            config.service(
+                resource.default_service(
+                    web::route().to(move |request: HttpRequest| {
+                        ready(method_not_allowed(&request, &verbs))
+                    }),
+                ),
+            );
         }
-        config.default_service(web::route().to(unknown));
+        config.default_service(web::route().to(not_found));
     }
 }
 
-fn wrong_verb(request: &HttpRequest, verbs: &str) -> HttpResponse {
-    let failure = ApiError::wrong_verb(request.method().as_str(), request.path(), verbs);
+fn method_not_allowed(request: &HttpRequest, verbs: &str) -> HttpResponse {
+    let failure = ApiError::method_not_allowed(request.method().as_str(), request.path(), verbs);
     let mut response = failure.error_response();
     if let Ok(verbs) = HeaderValue::from_str(verbs) {
         response.headers_mut().insert(ALLOW, verbs);
@@ -70,7 +74,7 @@ fn wrong_verb(request: &HttpRequest, verbs: &str) -> HttpResponse {
     response
 }
 
-async fn unknown(request: HttpRequest) -> ApiError {
+async fn not_found(request: HttpRequest) -> ApiError {
     let mut paths: Vec<&str> = OPERATIONS
         .iter()
         .map(|Operation { path, .. }| *path)

@@ -12,6 +12,7 @@ mod report;
 pub mod response;
 mod sign_in;
 pub mod state;
+pub mod unknown_paths;
 
 use actix_web::web::{self, Data, ServiceConfig};
 
@@ -37,7 +38,12 @@ pub fn hooks(state: Data<HookState>, health: Data<Health>) -> impl FnOnce(&mut S
                             call::handle(flow, stage, request, payload, state)
                         }),
                     )
-                    .route(&path, web::route().to(call::method_not_allowed));
+                    .route(
+                        &path,
+                        web::route().to(move |request, payload, state| {
+                            call::method_not_allowed(flow, stage, request, payload, state)
+                        }),
+                    );
             }
         }
         config

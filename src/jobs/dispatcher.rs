@@ -212,7 +212,7 @@ impl Dispatcher {
                 next_look = next_look.min(due.at);
                 continue;
             }
-            let (mut permits, more_at) = self.free_permits(&due.plan, now);
+            let (mut permits, more_at) = self.free_permits(&due.subscription, now);
             if let Some(more_at) = more_at {
                 next_look = next_look.min(more_at);
             }
@@ -224,10 +224,10 @@ impl Dispatcher {
             let held = self
                 .runner
                 .store
-                .claim(&due.plan, now, lease, limit)
+                .claim(&due.subscription, now, lease, limit)
                 .await?;
             let unused = permits.split_off(held.len().min(permits.len()));
-            self.limiters(&due.plan, now).give_back(unused);
+            self.limiters(&due.subscription, now).give_back(unused);
             for (delivery, place) in held.into_iter().zip(permits) {
                 self.spawn_attempt(delivery, place);
             }

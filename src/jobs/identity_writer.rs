@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::base::telemetry::Metrics;
-use crate::base::telemetry::metrics::ReasonLabels;
+use crate::base::telemetry::metrics::OutcomeLabels;
 use crate::checks::refused_identities::RefusedIdentities;
 use crate::model::delivery::FieldWrite;
 use crate::model::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, VERIFY_AFTER, Write};
@@ -455,10 +455,10 @@ impl IdentityWriter {
         self.store.store_identity_writes(&once).await
     }
 
-    fn count(&self, reason: &'static str) {
+    fn count(&self, outcome: &'static str) {
         self.metrics
             .identity_writes
-            .get_or_create(&ReasonLabels { reason })
+            .get_or_create(&OutcomeLabels { outcome })
             .inc();
     }
 }

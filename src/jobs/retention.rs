@@ -1,10 +1,12 @@
 //! Retention: deletes old records in small steps.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, saturating_add};
@@ -21,9 +23,8 @@ const STEP: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long ended pending sign-ups and reservations are kept for a late `post`.
 const AFTER_A_FLOW: Duration = Duration::from_hours(24);
-/// The name of the property that holds the retention horizon: deliveries of accounts created before it may have been
-/// deleted.
-const RETENTION_HORIZON: &str = "forgotten_before";
+/// The fact: of accounts that were made before, it is not known any more what was delivered.
+const RETENTION_HORIZON: &str = "retention_horizon";
 
 /// Deletes records whose retention time is over.
 pub struct Retention {
@@ -89,19 +90,33 @@ impl Retention {
         loop {
             self.clock.sleep_until(next).await;
             next = saturating_add(self.clock.now(), EVERY);
-            match self.round().await {
+            let round = AssertUnwindSafe(self.round()).catch_unwind().await;
+            let Ok(round) = round else {
+                // What panicked is logged where it panicked. The lock of the round is not left to expire.
+                let _ = AssertUnwindSafe(self.store.release_lock(TURN, self.holder))
+                    .catch_unwind()
+                    .await;
+                tracing::error!("A retention round panicked; the next round starts in an hour");
+                continue;
+            };
+            match round {
                 Ok(Some(deleted)) if deleted != Deleted::default() => {
                     let Deleted {
                         deliveries,
                         decisions,
                         ended,
                     } = deleted;
-                    tracing::info!(deliveries, decisions, ended, "Deleted old records");
+                    tracing::info!(
+                        deliveries,
+                        decisions,
+                        ended,
+                        "Deleted records whose retention has ended"
+                    );
                 }
                 Ok(_) => {}
                 Err(error) => tracing::error!(
                     error = %error.error_chain(),
-                    "Old records could not be deleted; next attempt in an hour"
+                    "Retention failed; the next round starts in an hour"
                 ),
             }
         }

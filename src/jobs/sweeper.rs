@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::base::telemetry::Metrics;
-use crate::base::telemetry::metrics::ReasonLabels;
+use crate::base::telemetry::metrics::{EndLabels, StateLabels};
 use crate::checks::account_lookup::Lookup;
 use crate::checks::follow_up::FollowUps;
 use crate::kratos::Flow;
@@ -341,7 +341,7 @@ impl Sweeper {
             );
         }
         for check in &resolved.too_late {
-            self.metrics.late_posts.inc();
+            self.metrics.posts_after_release.inc();
             tracing::error!(
                 flow.id = %flow_id, identity.id = %id, check,
                 "ALARM: an account was found after the reservation of check `{check}` was released, and it cannot be taken again; see \
@@ -467,20 +467,19 @@ impl Sweeper {
             Err(error) => return Err(error),
         };
         for release in &batch.released {
-            let reason = release.because.as_str();
-            let labels = ReasonLabels { reason };
+            let state = release.release_reason.as_str();
+            let labels = StateLabels { state };
             self.metrics.reservations.get_or_create(&labels).inc();
         }
         if stored > 0 {
-            self.metrics.deliveries_stored.inc_by(stored as u64);
             self.stored.notify_one();
         }
         Ok(Some(stored))
     }
 
-    fn count(&self, reason: &'static str) {
-        let labels = ReasonLabels { reason };
-        self.metrics.journal_ended.get_or_create(&labels).inc();
+    fn count(&self, end: &'static str) {
+        let labels = EndLabels { end };
+        self.metrics.pending_ended.get_or_create(&labels).inc();
     }
 }
 

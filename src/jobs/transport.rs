@@ -98,8 +98,8 @@ impl HttpTransport {
         let reserve = |name: &str| self.check(name)?.reserve.as_ref();
         Some(match queue {
             Queue::Subscription(name) => &self.plan(name)?.send.service,
-            Queue::Save(_) | Queue::LateRefusal(_) => kratos_admin::SERVICE,
-            Queue::Check(name) => &self.check(name)?.ask.as_ref()?.service,
+            Queue::WriteBack(_) | Queue::LateRefusal(_) => kratos_admin::SERVICE,
+            Queue::DeferredCheck(name) => &self.check(name)?.ask.as_ref()?.service,
             Queue::Take(name) => &reserve(name)?.take.service,
             Queue::Confirm(name) => &reserve(name)?.confirm.as_ref()?.service,
             Queue::Release(name) => &reserve(name)?.release.service,
@@ -137,7 +137,7 @@ impl HttpTransport {
 
     /// Sends a delivery of a subscription, a confirmation or a release.
     async fn send_off(&self, delivery: &Claimed, request: &Request) -> AttemptResult {
-        let queue = Queue::named(&delivery.plan);
+        let queue = Queue::named(&delivery.subscription);
         let Some(service) = self.service(&queue) else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
@@ -180,10 +180,10 @@ impl HttpTransport {
         delivery: &Claimed,
         response: &Value,
     ) -> (ResponseVerdict, Option<String>) {
-        let (Some(plan), Some(scene)) = (self.plan(plan), &delivery.scene) else {
+        let (Some(plan), Some(context)) = (self.plan(plan), &delivery.context) else {
             return (ResponseVerdict::ByStatus, None);
         };
-        let names = scene.names(&self.knows.lists, Some(response));
+        let names = context.names(&self.knows.lists, Some(response));
         match plan.delivered.as_ref().map(|when| when.holds(&names)) {
             Some(Ok(true)) => return (ResponseVerdict::Delivered, None),
             Some(Err(error)) => {
@@ -213,10 +213,10 @@ impl HttpTransport {
 
     /// Returns the delivery that writes values of the response into the identity.
     fn saves(&self, name: &str, delivery: &Claimed, response: &Value) -> Vec<NewDelivery> {
-        let (Some(plan), Some(scene)) = (self.plan(name), &delivery.scene) else {
+        let (Some(plan), Some(context)) = (self.plan(name), &delivery.context) else {
             return Vec::new();
         };
-        let names = scene.names(&self.knows.lists, Some(response));
+        let names = context.names(&self.knows.lists, Some(response));
         let mut puts = Vec::new();
         let mut failed = None;
         for save in &plan.save {
@@ -242,7 +242,7 @@ impl HttpTransport {
         );
         if let Some(reason) = failed {
             // The delivery is stored with its error and listed. Nothing is written in part.
-            new.work = Err(reason);
+            new.action = Err(reason);
         }
         vec![new]
     }
@@ -268,13 +268,13 @@ impl Transport for HttpTransport {
     }
 
     async fn attempt(&self, delivery: &Claimed) -> AttemptResult {
-        match &delivery.work {
+        match &delivery.action {
             Action::Send(request) => self.send_off(delivery, request).await,
-            Action::Ask(request) => self.ask(delivery, request).await,
-            Action::Write(puts) => self.write(delivery, puts).await,
+            Action::Recheck(request) => self.ask(delivery, request).await,
+            Action::PatchIdentity(puts) => self.write(delivery, puts).await,
             Action::Enforce(puts) => self.enforce(delivery, puts).await,
             Action::Take { take, released } => self.take_again(delivery, take, *released).await,
-            Action::Undo { take, key } => self.undo(delivery, take, key).await,
+            Action::Compensate { take, key } => self.undo(delivery, take, key).await,
         }
     }
 }

@@ -118,7 +118,7 @@ pub struct NewDelivery {
     /// The id, time-ordered (UUID v7); also the `Idempotency-Key` of every attempt.
     pub id: Uuid,
     /// The name of the subscription or of another [`Queue`].
-    pub plan: String,
+    pub subscription: String,
     /// The event.
     pub event: Event,
     /// Unique together with the queue: the identity's id for `identity.created`, the trigger id for all other events.
@@ -126,9 +126,9 @@ pub struct NewDelivery {
     /// The identity; all zeros if there is no identity.
     pub identity_id: Uuid,
     /// The action. `Err` is the reason why the request could not be built; then the delivery is stored as abandoned.
-    pub work: Result<Action, String>,
+    pub action: Result<Action, String>,
     /// The variables for expressions that read the response.
-    pub scene: Option<EvaluationContext>,
+    pub context: Option<EvaluationContext>,
     /// When the delivery was created.
     pub created_at: Timestamp,
     /// When the first attempt is due.
@@ -143,15 +143,15 @@ pub struct Claimed {
     /// The id.
     pub id: Uuid,
     /// The name of the subscription or of another [`Queue`].
-    pub plan: String,
+    pub subscription: String,
     /// The event.
     pub event: Event,
     /// The identity; all zeros if there is no identity.
     pub identity_id: Uuid,
     /// The action.
-    pub work: Action,
+    pub action: Action,
     /// The variables for expressions that read the response.
-    pub scene: Option<EvaluationContext>,
+    pub context: Option<EvaluationContext>,
     /// The number of the attempt, counted from 1. Only the holder of this attempt can settle it.
     pub attempt: u32,
     /// When the delivery was created.

@@ -141,10 +141,9 @@ impl PendingState {
 #[serde(default)]
 pub struct Details {
     /// How the identity can be found.
-    #[serde(alias = "clues")]
     pub lookup_keys: LookupKeys,
     /// The variables for deliveries.
-    pub scene: EvaluationContext,
+    pub context: EvaluationContext,
     /// The deferred checks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deferred: Vec<Deferred>,
@@ -326,7 +325,7 @@ impl PendingSignUp {
         let keys = &self.details.lookup_keys;
         if keys.identity_id.is_some() {
             // In settings, the change was saved if the identity has the new traits.
-            let wanted = self.details.scene.identity.as_ref();
+            let wanted = self.details.context.identity.as_ref();
             return fingerprint(&identity["traits"]) == self.hash.traits
                 && wanted.is_none_or(|wanted| was_saved_since(wanted, identity));
         }
@@ -518,7 +517,7 @@ mod tests {
         entry.details.lookup_keys.identity_id = Some(Uuid::from_u128(7));
         let seen = json!({"traits": {"vat": "new"}, "updated_at": "2026-11-23T12:00:00Z"});
         entry.hash = SubmissionHash::of(&seen, &Value::Null);
-        entry.details.scene.identity = Some(seen.clone());
+        entry.details.context.identity = Some(seen.clone());
         assert!(
             !entry.is_about(&seen),
             "the identity had these traits before"

@@ -27,7 +27,7 @@ pub struct Reservation {
     /// still be found.
     pub details: Option<Details>,
     /// Why the reservation was released.
-    pub because: Option<ReleaseReason>,
+    pub release_reason: Option<ReleaseReason>,
     /// When taking began.
     pub created_at: Timestamp,
     /// When the flow expires.
@@ -44,7 +44,7 @@ pub struct Details {
     /// The request that takes the reservation.
     pub take: Request,
     /// The variables for the expressions of `confirm` and `release`. `taken` is set once there was an answer.
-    pub scene: EvaluationContext,
+    pub context: EvaluationContext,
 }
 
 /// The state of a reservation.

@@ -17,44 +17,44 @@ use crate::model::delivery::{State, Subscription};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RetryWindows(Vec<(String, Duration)>);
 
-/// One page of a list of deliveries.
+/// A page of deliveries.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Page {
     /// The deliveries, newest first.
     pub deliveries: Vec<DeliverySummary>,
-    /// The cursor of the next page: the id of the last delivery, if more follow.
+    /// The `cursor` of the next page; null on the last page.
     #[schemars(with = "Option<String>", extend("format" = "uuid"))]
-    pub next: Option<Uuid>,
+    pub next_cursor: Option<Uuid>,
 }
 
-/// The result of a retry or discard.
+/// The result of a retry or a discard.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ActionResult {
-    /// The number of deliveries that were changed.
-    pub count: u64,
-    /// Deliveries that were selected by id and not changed.
-    pub left_alone: Vec<Skipped>,
+    /// How many deliveries were changed.
+    pub changed: u64,
+    /// The deliveries given by id that were not changed.
+    pub skipped: Vec<Skipped>,
 }
 
-/// A delivery that was selected and not changed.
+/// A delivery that was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Skipped {
     /// The delivery's id.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub id: Uuid,
-    /// The reason why the delivery was not changed.
-    pub why: String,
+    /// Why it was not changed.
+    pub reason: String,
 }
 
 /// A filter that cannot be used to list, retry or discard deliveries.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFilter {
-    /// No delivery was created between these times.
-    #[error("`since` is not before `until`, so there is nothing between them")]
+    /// Nothing is made then.
+    #[error("`since` is not before `until`")]
     NoTimeBetween,
     /// A settled delivery cannot be changed.
     #[error(
-        "what is {0} stays so; only pending and abandoned deliveries can be retried or discarded"
+        "{0} deliveries cannot be changed; only pending and abandoned deliveries can be retried or discarded"
     )]
     Settled(State),
 }
@@ -65,15 +65,16 @@ impl RetryWindows {
 
     /// Reads the times from these subscriptions.
     #[must_use]
-    pub fn of(plans: &[Subscription]) -> Self {
-        let named = |plan: &Subscription| (plan.name.clone(), plan.keep_trying_for);
-        Self(plans.iter().map(named).collect())
+    pub fn of(subscriptions: &[Subscription]) -> Self {
+        let named =
+            |subscription: &Subscription| (subscription.name.clone(), subscription.keep_trying_for);
+        Self(subscriptions.iter().map(named).collect())
     }
 
     /// Returns how long a delivery of `plan` is retried.
     #[must_use]
-    pub fn for_plan(&self, plan: &str) -> Duration {
-        let known = self.0.iter().find(|(name, _)| name == plan);
+    pub fn for_subscription(&self, subscription: &str) -> Duration {
+        let known = self.0.iter().find(|(name, _)| name == subscription);
         known.map_or(Self::OTHERWISE, |(_, duration)| *duration)
     }
 }
@@ -105,12 +106,14 @@ impl Filter {
     }
 
     fn fits(&self, delivery: &DeliverySummary) -> bool {
-        self.plan.as_ref().is_none_or(|plan| *plan == delivery.plan)
+        self.subscription
+            .as_ref()
+            .is_none_or(|subscription| *subscription == delivery.subscription)
             && self.state.is_none_or(|state| state == delivery.state)
             && self.identity.is_none_or(|id| id == delivery.identity_id)
             && self.since.is_none_or(|since| since <= delivery.created_at)
             && self.until.is_none_or(|until| delivery.created_at < until)
-            && !self.exclude_subscriptions.contains(&delivery.plan)
+            && !self.exclude_subscriptions.contains(&delivery.subscription)
     }
 }
 
@@ -124,7 +127,7 @@ pub async fn page(store: &dyn Store, filter: &Filter, limit: u32) -> Result<Page
     let last = deliveries.last().map(|delivery| delivery.id);
     Ok(Page {
         deliveries,
-        next: last.filter(|_| more),
+        next_cursor: last.filter(|_| more),
     })
 }
 
@@ -159,9 +162,9 @@ pub async fn discard(
 }
 
 impl ActionResult {
-    fn to(count: u64) -> Self {
+    fn to(changed: u64) -> Self {
         Self {
-            count,
+            changed,
             ..Self::default()
         }
     }
@@ -174,18 +177,20 @@ async fn retry_all(
     now: Timestamp,
     keep_trying: &RetryWindows,
 ) -> Result<u64, Error> {
-    if let Some(plan) = &filter.plan {
-        return store.retry(filter, now, keep_trying.for_plan(plan)).await;
+    if let Some(subscription) = &filter.subscription {
+        return store
+            .retry(filter, now, keep_trying.for_subscription(subscription))
+            .await;
     }
     let mut count = 0;
     let mut rest = filter.clone();
-    for (plan, duration) in &keep_trying.0 {
+    for (subscription, duration) in &keep_trying.0 {
         let of_it = Filter {
-            plan: Some(plan.clone()),
+            subscription: Some(subscription.clone()),
             ..filter.clone()
         };
         count += store.retry(&of_it, now, *duration).await?;
-        rest.exclude_subscriptions.push(plan.clone());
+        rest.exclude_subscriptions.push(subscription.clone());
     }
     Ok(count + store.retry(&rest, now, RetryWindows::OTHERWISE).await?)
 }
@@ -210,36 +215,32 @@ async fn one_by_one(
         let count = match (deed, &shown) {
             (_, None) => 0,
             (AdminAction::Retry(keep_trying), Some(shown)) => {
-                let duration = keep_trying.for_plan(&shown.listed.plan);
+                let duration = keep_trying.for_subscription(&shown.listed.subscription);
                 store.retry(&only_it, now, duration).await?
             }
             (AdminAction::Discard, Some(_)) => store.discard(&only_it, now).await?,
         };
-        done.count += count;
+        done.changed += count;
         if count == 0 {
-            let why = why_left_alone(shown.as_ref(), filter, deed);
-            done.left_alone.push(Skipped { id: *id, why });
+            let reason = skip_reason(shown.as_ref(), filter, deed);
+            done.skipped.push(Skipped { id: *id, reason });
         }
     }
     Ok(done)
 }
 
-fn why_left_alone(
-    shown: Option<&DeliveryDetails>,
-    filter: &Filter,
-    deed: AdminAction<'_>,
-) -> String {
+fn skip_reason(shown: Option<&DeliveryDetails>, filter: &Filter, deed: AdminAction<'_>) -> String {
     let Some(shown) = shown else {
         return "there is no such delivery".to_owned();
     };
     let delivery = &shown.listed;
     match delivery.state {
-        State::Delivered => "it has been delivered".to_owned(),
-        State::Discarded => "it has been discarded".to_owned(),
+        State::Delivered => "it is delivered".to_owned(),
+        State::Discarded => "it is discarded".to_owned(),
         State::Pending | State::Abandoned if !filter.fits(delivery) => format!(
-            "it is {}, of the plan `{}`, made at {}, and does not fit what else was asked for",
+            "it is {}, of the subscription `{}`, created at {}, and does not match the other filters",
             delivery.state,
-            delivery.plan,
+            delivery.subscription,
             delivery
                 .created_at
                 .to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
@@ -248,6 +249,6 @@ fn why_left_alone(
             Some(error) => format!("there is nothing to send: {error}"),
             None => "there is nothing to send".to_owned(),
         },
-        State::Pending | State::Abandoned => "a worker holds it just now".to_owned(),
+        State::Pending | State::Abandoned => "an attempt is running".to_owned(),
     }
 }

@@ -17,7 +17,7 @@ pub async fn attribute(
     flow_id: Uuid,
     now: Timestamp,
 ) -> Result<bool, Error> {
-    let name = format!("account:{identity_id}");
+    let name = format!("attribution:{identity_id}");
     store
         .acquire_lock(&name, flow_id, now, saturating_add(now, KEPT_FOR))
         .await

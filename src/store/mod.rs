@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use prometheus_client::metrics::counter::Counter;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
@@ -40,16 +41,25 @@ pub use write_set::{
 /// A database error. The text never holds a value from a request or an identity.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database rejected the statement, or could not be reached.
-    #[error("the database did not do it")]
+    /// The database said no, or nothing.
+    #[error("database error")]
     Database(#[from] sqlx::Error),
     /// The database has not answered for longer than any statement takes. The statement may have succeeded.
     #[error("the database did not answer in time")]
     Timeout,
-    /// A migration failed.
-    #[error("the database could not be brought to this version's shape")]
+    /// Its shape could not be made.
+    #[error("the database could not be migrated")]
     Migration(#[from] sqlx::migrate::MigrateError),
-    /// The database file could not be created.
+    /// Another version of Vestibule has migrated the database.
+    #[error(
+        "the database belongs to another version of Vestibule: migration {number} in it is not one of this version; run that \
+         version, or use an empty database"
+    )]
+    OtherVersion {
+        /// The number of the migration.
+        number: i64,
+    },
+    /// Its file could not be made.
     #[error("the database file {} could not be created", path.display())]
     File {
         /// The path of the file.
@@ -101,9 +111,9 @@ impl Error {
 /// The time at which a delivery of a subscription is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextDue {
-    /// The name of the subscription.
-    pub plan: String,
-    /// The earliest time at which a delivery of the subscription is due or its lease ends.
+    /// The plan's name.
+    pub subscription: String,
+    /// The earliest time at which one of its deliveries is tried, or a lease on one ends.
     pub at: Timestamp,
 }
 
@@ -155,7 +165,7 @@ impl Settlement {
     }
 }
 
-/// An attempt that has ended, as the operator sees it.
+/// A finished attempt.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct ListedAttempt {
     /// The number of the attempt, from 1.
@@ -165,32 +175,35 @@ pub struct ListedAttempt {
     pub began_at: Timestamp,
     /// The duration in milliseconds.
     pub duration_ms: u64,
-    /// The HTTP status, if there was a response.
+    /// The status, if there was a response.
     pub status: Option<u16>,
-    /// The error, if the attempt failed.
+    /// The error.
     pub error: Option<String>,
 }
 
-/// A delivery with all its stored data.
+/// A delivery with its attempts.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct DeliveryDetails {
     /// The fields of the list.
     #[serde(flatten)]
     pub listed: DeliverySummary,
-    /// When Vestibule abandons the delivery if it has not been delivered.
+    /// When it is abandoned if it is not delivered.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub keep_trying_until: Timestamp,
-    /// The attempts that have ended, oldest first.
+    /// The finished attempts, oldest first.
     pub tries: Vec<ListedAttempt>,
-    /// Whether the payload is stored. The payload holds personal data, so only the command line prints it, on request.
+    /// Whether a payload is kept. It holds personal data, so only the command line shows it.
     #[serde(rename = "payload_kept", serialize_with = "whether")]
     #[schemars(with = "bool")]
-    pub work: Option<Action>,
+    pub action: Option<Action>,
 }
 
 #[expect(clippy::ref_option, reason = "serde hands it over so")]
-fn whether<S: serde::Serializer>(work: &Option<Action>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bool(work.is_some())
+fn whether<S: serde::Serializer>(
+    action: &Option<Action>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(action.is_some())
 }
 
 /// The stored state of a flow.
@@ -204,33 +217,32 @@ pub struct FlowState {
     pub reservations: Vec<Reservation>,
 }
 
-/// A delivery as the operator sees it in a list.
+/// A delivery.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct DeliverySummary {
     /// The delivery's id, which is also the `webhook-id` and the `Idempotency-Key`.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub id: Uuid,
-    /// The subscription's name, or another queue: `save:crm`, `check:vat`, `late-refusal:vat`, `take:invite`,
-    /// `confirm:invite`, `release:invite`.
-    pub plan: String,
-    /// The event.
+    /// The subscription's name, or another queue: `write-back:crm`, `deferred-check:vat`, `late-refusal:vat`, `take:invite`, `confirm:invite`, `release:invite`.
+    pub subscription: String,
+    /// What happened.
     pub event: Event,
-    /// The identity that the delivery is about. All zeros if no identity was created.
+    /// The identity; all zeros if none was created.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub identity_id: Uuid,
     /// The state.
     pub state: State,
-    /// The number of attempts so far.
+    /// The number of attempts.
     pub attempts: u32,
     /// The error of the last attempt, if it failed.
     pub last_error: Option<String>,
-    /// When the delivery was created.
+    /// When it was created.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: Timestamp,
-    /// When the next attempt is due. `None` unless the delivery is pending.
+    /// When the next attempt is due; null unless pending.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub next_attempt_at: Option<Timestamp>,
-    /// When the delivery was delivered or abandoned.
+    /// When it was delivered, abandoned or discarded.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub settled_at: Option<Timestamp>,
 }
@@ -240,9 +252,9 @@ pub struct DeliverySummary {
 pub struct Filter {
     /// Only deliveries with these ids. Empty: all.
     pub ids: Vec<Uuid>,
-    /// Only deliveries of this subscription.
-    pub plan: Option<String>,
-    /// No deliveries of these subscriptions.
+    /// Only of this plan.
+    pub subscription: Option<String>,
+    /// Not of these plans.
     pub exclude_subscriptions: Vec<String>,
     /// Only deliveries in this state.
     pub state: Option<State>,
@@ -252,8 +264,8 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Only deliveries created before this time.
     pub until: Option<Timestamp>,
-    /// Only deliveries listed after this one.
-    pub after: Option<Uuid>,
+    /// Only those listed behind this one.
+    pub cursor: Option<Uuid>,
 }
 
 /// Numbers for metrics and health.
@@ -273,7 +285,9 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// Stores the whole write set durably, in one transaction, before it returns. Returns the ids of the new
     /// deliveries.
     async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error>;
-    /// Stores these deliveries. Returns how many were new.
+    /// Counts the deliveries that were stored since the store was opened, whatever stored them.
+    fn deliveries_stored(&self) -> Counter;
+    /// Stores these deliveries; returns how many were new.
     async fn accept(&self, deliveries: Vec<NewDelivery>) -> Result<usize, Error> {
         Ok(self.write(&WriteSet::of(deliveries)).await?.len())
     }
@@ -281,7 +295,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// caller holds them for `lease`. When a lease expires, its delivery is due again.
     async fn claim(
         &self,
-        plan: &str,
+        subscription: &str,
         now: Timestamp,
         lease: Duration,
         limit: u32,
@@ -330,8 +344,8 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         keys: &[(String, String)],
     ) -> Result<HashSet<(String, String)>, Error>;
 
-    /// Returns whether the delivery with this subscription and unique key is still pending.
-    async fn is_pending(&self, plan: &str, unique_key: &str) -> Result<bool, Error>;
+    /// Whether the delivery with this plan and unique key still waits for its arrival.
+    async fn is_pending(&self, subscription: &str, unique_key: &str) -> Result<bool, Error>;
 
     /// Stores decisions in one transaction.
     async fn record(&self, decisions: &[Decision]) -> Result<(), Error>;

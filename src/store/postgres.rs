@@ -59,6 +59,7 @@ mod upkeep;
 
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{PgConnection, PgPool, Transaction};
 
@@ -79,6 +80,7 @@ const LONGEST: Option<Duration> = Some(Duration::from_secs(20));
 pub struct Postgres {
     pool: PgPool,
     changes: Vec<AppliedMigration>,
+    stored: Counter,
 }
 
 impl Postgres {
@@ -87,7 +89,11 @@ impl Postgres {
     pub async fn open(url: &str) -> Result<Self, Error> {
         let pool = open::pool(url).await?;
         let changes = open::migrate(&pool).await?;
-        Ok(Self { pool, changes })
+        Ok(Self {
+            pool,
+            changes,
+            stored: Counter::default(),
+        })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use sqlx::migrate::{Migrate, MigrateError};
 
+use super::Error;
+
 /// The table of applied migrations.
 const TABLE: &str = "_sqlx_migrations";
 
@@ -27,4 +29,14 @@ pub(super) async fn missing(
     Ok(missing
         .map(|&(number, name, _)| AppliedMigration { number, name })
         .collect())
+}
+
+/// Says so if the database was migrated by another version of Vestibule.
+pub(super) fn migration_error(error: MigrateError) -> Error {
+    match error {
+        MigrateError::VersionMissing(number) | MigrateError::VersionMismatch(number) => {
+            Error::OtherVersion { number }
+        }
+        error => Error::Migration(error),
+    }
 }

@@ -56,6 +56,7 @@ mod upkeep;
 use std::path::Path;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{SqliteConnection, SqlitePool, Transaction};
 
@@ -77,6 +78,7 @@ pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
     changes: Vec<AppliedMigration>,
+    stored: Counter,
 }
 
 impl Sqlite {
@@ -97,6 +99,7 @@ impl Sqlite {
             writer,
             readers,
             changes,
+            stored: Counter::default(),
         })
     }
 }
@@ -145,12 +148,12 @@ mod tests {
     fn delivery(number: u128, reason: String) -> NewDelivery {
         NewDelivery {
             id: Uuid::from_u128(number),
-            plan: "crm".to_owned(),
+            subscription: "crm".to_owned(),
             event: Event::IdentityCreated,
             unique_key: number.to_string(),
             identity_id: Uuid::from_u128(number),
-            work: Err(reason),
-            scene: None,
+            action: Err(reason),
+            context: None,
             created_at: Timestamp::UNIX_EPOCH,
             due_at: Timestamp::UNIX_EPOCH,
             keep_trying_until: Timestamp::UNIX_EPOCH,

@@ -65,7 +65,7 @@ pub struct Release {
     /// The reservation.
     pub id: Uuid,
     /// The reason.
-    pub because: ReleaseReason,
+    pub release_reason: ReleaseReason,
     /// The time since when no `pre` uses the reservation. A `pre` that began later keeps it.
     pub unused_since: Timestamp,
     /// The data that taking the reservation again needs, if an account may still be found for it. The store keeps it
@@ -76,8 +76,8 @@ pub struct Release {
 /// Deferred checks of an identity that need no answer any more, because the value that is saved now was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettledQuestion {
-    /// The queue: `check:<name>`.
-    pub plan: String,
+    /// The queue: `deferred-check:<name>`.
+    pub subscription: String,
     /// The identity.
     pub identity_id: Uuid,
     /// When the acceptance was known.

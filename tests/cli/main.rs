@@ -179,7 +179,7 @@ fn looking_at_deliveries_makes_no_database() {
     assert!(!output.status.success());
     assert_eq!(
         text(&output.stderr),
-        "error: there is no database at vestibule.db; `vestibule serve` makes it when it starts\n"
+        "error: there is no database at vestibule.db\nhelp: start `vestibule serve`, which creates it\n"
     );
     assert!(!folder.path().join("vestibule.db").exists());
 }
@@ -217,7 +217,7 @@ fn serve_answers_logs_without_values_and_stops_when_told() {
     let listed = run(folder.path(), &["deliveries", "list", "--json"]);
     assert!(listed.status.success(), "{}", text(&listed.stderr));
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
-    assert_eq!(listed[0]["plan"], "crm");
+    assert_eq!(listed[0]["subscription"], "crm");
     assert_eq!(listed[0]["state"], "pending");
     let id = listed[0]["id"].as_str().expect("an id").to_owned();
 
@@ -396,4 +396,24 @@ fn the_small_commands_print_what_they_promise() {
     );
     let nothing = run(folder.path(), &[]);
     assert_eq!(nothing.status.code(), Some(2));
+}
+
+#[test]
+fn a_hang_up_is_ignored_with_a_log_line() {
+    let folder = folder_with(SERVED);
+    let mut serving = Serving::start(folder.path());
+    let sent = Command::new("kill")
+        .args(["-HUP", &serving.process.id().to_string()])
+        .status()
+        .expect("kill");
+    assert!(sent.success());
+    let mut line = String::new();
+    while !line.contains("Ignored SIGHUP") {
+        line.clear();
+        let read = serving.lines.read_line(&mut line).expect("a line");
+        assert!(read > 0, "it ended");
+    }
+    let answer = serving.call("/hooks/registration/pre?method=password", "{}");
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert_eq!(serving.stop().0, Some(0));
 }

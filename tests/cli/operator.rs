@@ -66,7 +66,7 @@ fn deliveries_are_listed_by_identity_and_time_and_page_by_page() {
         ["--since", "2026-01-01"],
         ["--until", "9999-01-01T00:00:00Z"],
         ["--state", "pending"],
-        ["--plan", "crm"],
+        ["--subscription", "crm"],
     ] {
         assert_eq!(ids(folder, &options), all, "{options:?}");
     }
@@ -74,13 +74,13 @@ fn deliveries_are_listed_by_identity_and_time_and_page_by_page() {
         ["--until", "1h"],
         ["--since", "9999-01-01"],
         ["--state", "discarded"],
-        ["--plan", "erp"],
+        ["--subscription", "erp"],
         ["--identity", NOBODY],
     ] {
         assert!(ids(folder, &options).is_empty(), "{options:?}");
     }
     assert_eq!(ids(folder, &["--limit", "1"]), all[..1]);
-    assert_eq!(ids(folder, &["--after", &all[0]]), all[1..]);
+    assert_eq!(ids(folder, &["--cursor", &all[0]]), all[1..]);
 }
 
 #[test]
@@ -103,20 +103,26 @@ fn what_is_written_wrongly_is_told() {
             "`since` is not before `until`",
         ),
         (vec!["show"], "<ID>"),
-        (vec!["retry"], "name the deliveries by id, or say --all"),
         (
-            vec!["retry", "--plan", "crm"],
-            "name the deliveries by id, or say --all",
+            vec!["retry"],
+            "no deliveries given\nhelp: give ids, or `--all`",
+        ),
+        (
+            vec!["retry", "--subscription", "crm"],
+            "no deliveries given\nhelp: give ids, or `--all`",
         ),
         (vec!["retry", ADA, "--all"], "cannot be used with"),
         (
             vec!["retry", "--all", "--state", "delivered"],
-            "what is delivered stays so",
+            "delivered deliveries cannot be changed",
         ),
-        (vec!["discard"], "name the deliveries by id, or say --all"),
+        (
+            vec!["discard"],
+            "no deliveries given\nhelp: give ids, or `--all`",
+        ),
         (
             vec!["discard", "--all", "--state", "discarded"],
-            "what is discarded stays so",
+            "discarded deliveries cannot be changed",
         ),
     ] {
         let (code, _, complained) =
@@ -149,7 +155,9 @@ fn a_delivery_is_shown_and_what_it_holds_only_to_who_asks() {
     assert_eq!((code, printed.as_str()), (Some(1), ""));
     assert_eq!(
         complained,
-        format!("error: there is no delivery {NOBODY}; `vestibule deliveries list` lists them\n")
+        format!(
+            "error: there is no delivery {NOBODY}\nhelp: list deliveries with `vestibule deliveries list`\n"
+        )
     );
 }
 
@@ -177,7 +185,7 @@ fn many_deliveries_are_discarded_only_by_who_says_yes() {
     assert_eq!((code, printed.as_str()), (Some(1), ""));
     assert_eq!(
         complained,
-        "error: this would discard 2 deliveries for good, and there is no terminal to ask at; say --yes if that is meant\n"
+        "error: this would discard 2 deliveries, and there is no terminal to confirm at\nhelp: add `--yes`\n"
     );
     for (options, expected) in [
         (
@@ -270,23 +278,18 @@ fn migrate_makes_the_database_once_and_says_so() {
     let (code, printed, complained) = said(folder.path(), &["migrate"]);
     assert_eq!(code, Some(0), "{complained}");
     assert!(
-        printed.starts_with(
-            "Made the database vestibule.db.\nMade change 1: deliveries and decisions.\nMade change 2: "
-        ),
+        printed.starts_with("Created the database vestibule.db.\nApplied migration 1: initial.\n"),
         "{printed}"
     );
     assert!(
-        printed.ends_with("\nThe database has this version's shape.\n"),
+        printed.ends_with("\nThe database schema is up to date.\n"),
         "{printed}"
     );
     assert!(ids(folder.path(), &[]).is_empty());
     let (code, printed, _) = said(folder.path(), &["migrate"]);
     assert_eq!(
         (code, printed.as_str()),
-        (
-            Some(0),
-            "Nothing was to do: the database has this version's shape.\n"
-        )
+        (Some(0), "The database schema was already up to date.\n")
     );
 }
 

@@ -71,15 +71,15 @@ fn it_tells_what_it_would_do_does_it_once_and_says_where_to_look() {
     let mut serving = Serving::start(folder.path());
     assert_eq!(
         reconcile(&[]),
-        "Looked at 1 identity. Nothing was missing.\n",
+        "Examined 1 identity. Nothing was missing.\n",
         "the past is left alone"
     );
     let since = ["--since", "2026-11-01"];
     assert_eq!(
         reconcile(&[&since[..], &["--dry-run"]].concat()),
         format!(
-            "missing  {IDENTITY}  crm\nLooked at 1 identity. Would store 1 delivery that nobody told of, and forget 0 \
-             identities that are gone from Kratos. Nothing was changed.\n"
+            "missing  {IDENTITY}  crm\nExamined 1 identity. Would store 1 delivery that Vestibule missed, and erase the data of 0 \
+             identities deleted in Kratos. Nothing was changed.\n"
         )
     );
     let lines = reconcile(&[&since[..], &["--dry-run", "--json"]].concat());
@@ -94,12 +94,12 @@ fn it_tells_what_it_would_do_does_it_once_and_says_where_to_look() {
     );
     assert_eq!(
         reconcile(&["--since", "2026-11-01T12:00:00Z"]),
-        "Looked at 1 identity. Stored 1 delivery that nobody told of; a running `vestibule serve` takes them up within a \
+        "Examined 1 identity. Stored 1 delivery that Vestibule missed; a running `vestibule serve` sends them within a \
          minute.\n"
     );
     assert_eq!(
         reconcile(&since),
-        "Looked at 1 identity. Nothing was missing.\n"
+        "Examined 1 identity. Nothing was missing.\n"
     );
     let sum: serde_json::Value =
         serde_json::from_str(&reconcile(&[&since[..], &["--json"]].concat())).expect("JSON");
@@ -129,7 +129,7 @@ fn what_is_wrong_is_told_with_how_to_mend_it() {
             &settings,
             &[],
             1,
-            "error: there is no database at vestibule.db; `vestibule serve` makes it when it starts\n",
+            "error: there is no database at vestibule.db\nhelp: start `vestibule serve`, which creates it\n",
         ),
         (
             &settings,

@@ -27,12 +27,12 @@ async fn keeping<const N: usize>(made: [(&str, Uuid); N]) -> (TestApp, [Uuid; N]
         at = saturating_add(at, Duration::from_mins(1));
         NewDelivery {
             id: time_ordered_id(at),
-            plan: plan.to_owned(),
+            subscription: plan.to_owned(),
             event: Event::IdentityCreated,
             unique_key: identity.to_string(),
             identity_id: identity,
-            work: Err("the request could not be built".to_owned()),
-            scene: None,
+            action: Err("the request could not be built".to_owned()),
+            context: None,
             created_at: at,
             due_at: at,
             keep_trying_until: at,
@@ -77,7 +77,7 @@ async fn listed(app: &TestApp, query: &str) -> (Vec<String>, Value) {
     let page = reply.json();
     let ids = page["deliveries"].as_array().expect("a list").iter();
     let ids = ids.map(|one| one["id"].as_str().expect("an id").to_owned());
-    (ids.collect(), page["next"].clone())
+    (ids.collect(), page["next_cursor"].clone())
 }
 
 /// Asserts that it failed with words and a hint, and returns both.
@@ -86,7 +86,7 @@ fn failed(reply: &Reply, status: u16) -> String {
     let body = reply.json();
     let words = |name: &str| body["error"][name].as_str().unwrap_or_default().to_owned();
     assert!(!words("message").is_empty(), "{body}");
-    format!("{}; {}", words("message"), words("hint"))
+    format!("{}; {}", words("message"), words("help"))
 }
 
 #[tokio::test]
@@ -105,15 +105,15 @@ async fn deliveries_are_listed_by_plan_state_identity_and_time() {
         .unwrap();
     for (query, expected) in [
         ("", vec![three, two, one]),
-        ("?plan=crm", vec![three, one]),
+        ("?subscription=crm", vec![three, one]),
         ("?state=discarded", vec![two]),
-        ("?state=abandoned&plan=crm", vec![three, one]),
+        ("?state=abandoned&subscription=crm", vec![three, one]),
         (&format!("?identity={ADA}"), vec![two, one]),
         ("?since=2026-11-23T14:34:53Z", vec![three, two]),
         ("?until=2026-11-23T14:34:53Z", vec![one]),
         ("?since=2026-11-24", vec![]),
         ("?since=2026-11-23&until=2026-11-24", vec![three, two, one]),
-        ("?plan=nothing", vec![]),
+        ("?subscription=nothing", vec![]),
     ] {
         let expected: Vec<String> = expected.iter().map(Uuid::to_string).collect();
         assert_eq!(
@@ -130,7 +130,7 @@ async fn a_long_list_is_read_page_by_page() {
     let (first, next) = listed(&app, "?limit=2").await;
     assert_eq!(first, [three.to_string(), two.to_string()]);
     assert_eq!(next, two.to_string());
-    let (second, next) = listed(&app, &format!("?limit=2&after={two}")).await;
+    let (second, next) = listed(&app, &format!("?limit=2&cursor={two}")).await;
     assert_eq!((second, next), (vec![one.to_string()], Value::Null));
     let (all, next) = listed(&app, "?limit=3").await;
     assert_eq!(
@@ -175,7 +175,7 @@ async fn a_retry_leaves_at_once_and_is_kept_up_as_long_as_the_plan_says() {
         .operate("/deliveries/retry", json!({"ids": [id]}).to_string())
         .await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    assert_eq!(reply.json(), json!({"count": 1, "left_alone": []}));
+    assert_eq!(reply.json(), json!({"changed": 1, "skipped": []}));
     // Nobody moves the clock: the worker was woken.
     crm.next().await;
     let shown = app.admin(&format!("/deliveries/{id}")).await.json();
@@ -194,9 +194,9 @@ async fn what_was_named_and_left_alone_is_told_with_the_reason() {
             .await;
         assert_eq!(
             reply.json(),
-            json!({"count": 0, "left_alone": [
-                {"id": id, "why": "it has been delivered"},
-                {"id": ADA, "why": "there is no such delivery"},
+            json!({"changed": 0, "skipped": [
+                {"id": id, "reason": "it is delivered"},
+                {"id": ADA, "reason": "there is no such delivery"},
             ]})
         );
     }
@@ -208,11 +208,11 @@ async fn deliveries_are_discarded_by_id_and_by_what_narrows_all_of_them() {
     let discard = async |body: Value| {
         let reply = app.operate("/deliveries/discard", body.to_string()).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
-        reply.json()["count"].clone()
+        reply.json()["changed"].clone()
     };
     assert_eq!(discard(json!({"ids": [two]})).await, 1);
     assert_eq!(listed(&app, "?state=discarded").await.0, [two.to_string()]);
-    let narrowed = json!({"all": true, "plan": "crm", "state": "abandoned", "identity": ADA,
+    let narrowed = json!({"all": true, "subscription": "crm", "state": "abandoned", "identity": ADA,
         "since": "2026-11-23", "until": "2026-11-24"});
     assert_eq!(discard(narrowed).await, 1);
     assert_eq!(
@@ -235,15 +235,15 @@ async fn what_a_body_says_wrongly_is_told_and_nothing_is_done() {
     for (body, expected) in [
         (
             "{}".to_owned(),
-            "does not say which deliveries; name them by `ids`, or say `\"all\": true`",
+            "the body names no deliveries; give `ids`, or `\"all\": true`",
         ),
         (
-            json!({"plan": "crm"}).to_string(),
-            "does not say which deliveries",
+            json!({"subscription": "crm"}).to_string(),
+            "the body names no deliveries",
         ),
         (
             json!({"ids": [], "all": false}).to_string(),
-            "does not say which deliveries",
+            "the body names no deliveries",
         ),
         (
             json!({"ids": [id], "all": true}).to_string(),
@@ -251,7 +251,7 @@ async fn what_a_body_says_wrongly_is_told_and_nothing_is_done() {
         ),
         (
             json!({"ids": [id, "x"]}).to_string(),
-            "`ids[1]`: `x` is no id",
+            "`ids[1]`: `x` is not an id",
         ),
         (
             json!({"ids": many}).to_string(),
@@ -259,19 +259,19 @@ async fn what_a_body_says_wrongly_is_told_and_nothing_is_done() {
         ),
         (
             json!({"all": true, "state": "pendng"}).to_string(),
-            "`pendng` is no state; it is one of pending, ",
+            "`pendng` is not a state; use one of pending, ",
         ),
         (
             json!({"all": true, "state": "delivered"}).to_string(),
-            "what is delivered stays so",
+            "delivered deliveries cannot be changed",
         ),
         (
             json!({"all": true, "identity": "ada"}).to_string(),
-            "`identity`: `ada` is no id",
+            "`identity`: `ada` is not an id",
         ),
         (
             json!({"all": true, "since": "yesterday"}).to_string(),
-            "`since`: `yesterday` is no day and no moment",
+            "`since`: `yesterday` is not a day or a time",
         ),
         (
             json!({"all": true, "since": "2026-11-24", "until": "2026-11-23"}).to_string(),
@@ -293,7 +293,7 @@ async fn what_a_body_says_wrongly_is_told_and_nothing_is_done() {
             assert!(words.contains(expected), "{expected} in {words}");
         }
     }
-    let long = format!("{{\"plan\": \"{}\"}}", "x".repeat(256 * 1024));
+    let long = format!("{{\"subscription\": \"{}\"}}", "x".repeat(256 * 1024));
     let words = failed(&app.operate("/deliveries/discard", long).await, 413);
     assert!(words.contains("262144 bytes"), "{words}");
     let (untouched, _) = listed(&app, "?state=abandoned").await;
@@ -306,33 +306,36 @@ async fn what_a_url_says_wrongly_is_told() {
     for (path, expected) in [
         (
             "/deliveries?plna=crm",
-            "`plna` is not known here; known are plan, state, ",
+            "unknown parameter `plna`; known parameters: subscription, state, ",
         ),
-        ("/deliveries?plan=a&plan=b", "`plan` stands here twice"),
+        (
+            "/deliveries?subscription=a&subscription=b",
+            "`subscription` is given twice",
+        ),
         (
             "/deliveries?state=lost",
-            "`lost` is no state; it is one of pending, delivered, abandoned, discarded",
+            "`lost` is not a state; use one of pending, delivered, abandoned, discarded",
         ),
         (
             "/deliveries?identity=ada",
-            "`identity`: `ada` is no id; an id looks like ",
+            "`identity`: `ada` is not an id; an id looks like ",
         ),
         (
             "/deliveries?since=2026-13-01",
-            "`since`: `2026-13-01` is no day and no moment",
+            "`since`: `2026-13-01` is not a day or a time",
         ),
-        ("/deliveries?until=now", "`until`: `now` is no day"),
+        ("/deliveries?until=now", "`until`: `now` is not a day"),
         (
             "/deliveries?since=2026-11-02&until=2026-11-01",
             "`since` is not before `until`",
         ),
         (
             "/deliveries?limit=0",
-            "`limit`: `0` is no number from 1 to 1000",
+            "`limit`: `0` is not a number from 1 to 1000",
         ),
-        ("/deliveries?limit=1001", "is no number from 1 to 1000"),
-        ("/deliveries?after=1", "`after`: `1` is no id"),
-        ("/deliveries/first", "`id`: `first` is no id"),
+        ("/deliveries?limit=1001", "is not a number from 1 to 1000"),
+        ("/deliveries?cursor=1", "`cursor`: `1` is not an id"),
+        ("/deliveries/first", "`id`: `first` is not an id"),
     ] {
         let words = failed(&app.admin(path).await, 400);
         assert!(words.contains(expected), "{expected} in {words}");
@@ -359,7 +362,7 @@ async fn a_web_page_in_an_operators_browser_can_do_nothing() {
         assert_eq!(response.status(), 415, "{kind:?}");
         let body: Value = response.json().await.unwrap();
         assert!(
-            body["error"]["hint"]
+            body["error"]["help"]
                 .as_str()
                 .unwrap()
                 .contains("`Content-Type: application/json`"),
@@ -402,7 +405,7 @@ async fn a_wrong_path_and_a_wrong_verb_are_told() {
     let app = TestApp::with("").start().await;
     let words = failed(&app.admin("/delivery").await, 404);
     assert!(
-        words.contains("/delivery; there is ") && words.contains("/deliveries/retry"),
+        words.contains("/delivery; known paths: ") && words.contains("/deliveries/retry"),
         "{words}"
     );
     let reply = app.admin("/deliveries/retry").await;
@@ -429,7 +432,7 @@ async fn a_database_that_is_away_is_503_with_words() {
     ];
     for reply in &replies {
         let words = failed(reply, 503);
-        assert!(words.contains("the database"), "{words}");
+        assert!(words.contains("database error"), "{words}");
     }
     store.fails(false);
     assert_eq!(app.admin("/deliveries").await.status, 200);

@@ -86,7 +86,7 @@ impl House {
     async fn asked_again(&self) {
         self.app.hand.advance(Duration::from_secs(5));
         self.app
-            .delivery_in("check:vat_number", State::Delivered)
+            .delivery_in("deferred-check:vat_number", State::Delivered)
             .await;
     }
 
@@ -182,13 +182,13 @@ async fn it_is_asked_with_longer_and_longer_pauses_as_long_as_there_is_no_answer
         house.vies.next().await;
         pauses.push((house.app.hand.now() - last_known_absent_at).num_seconds());
         last_known_absent_at = house.app.hand.now();
-        house.app.to_the_next_try("check:vat_number").await;
+        house.app.to_the_next_try("deferred-check:vat_number").await;
     }
     assert_eq!(pauses, [5, 5, 10, 20]);
     assert!(house.vies.received().len() >= before + 4);
     let question = house
         .app
-        .delivery_in("check:vat_number", State::Pending)
+        .delivery_in("deferred-check:vat_number", State::Pending)
         .await;
     assert!(question.attempts >= 3);
     let shown = house
@@ -244,7 +244,7 @@ async fn what_was_deferred_is_asked_although_post_never_came() {
     house.app.hand.advance(Duration::from_secs(61));
     house
         .app
-        .delivery_in("save:vat_number", State::Delivered)
+        .delivery_in("write-back:vat_number", State::Delivered)
         .await;
     house.app.hand.advance(Duration::from_secs(5));
     house
@@ -276,7 +276,7 @@ async fn a_question_about_a_value_that_was_not_saved_is_not_put() {
     assert_eq!(house.app.settings(&second).await.status, 200);
     let post = "/hooks/settings/post?method=profile";
     assert_eq!(house.app.call(post, second.to_string()).await.status, 204);
-    assert_eq!(house.app.deliveries("check:vat_number").await, []);
+    assert_eq!(house.app.deliveries("deferred-check:vat_number").await, []);
 }
 
 /// Accepts this value and refuses all others.
@@ -336,10 +336,10 @@ async fn a_4xx_that_no_entry_of_refuse_names_is_asked_again() {
         let (id, _) = house.sign_up().await;
         house.vies.answers(status, &json!({}));
         house.app.hand.advance(Duration::from_secs(5));
-        house.app.to_the_next_try("check:vat_number").await;
+        house.app.to_the_next_try("deferred-check:vat_number").await;
         let question = house
             .app
-            .delivery_in("check:vat_number", State::Pending)
+            .delivery_in("deferred-check:vat_number", State::Pending)
             .await;
         assert!(question.attempts >= 1, "{status}");
         assert_eq!(house.kratos.identity(id)["state"], "active", "{status}");
@@ -349,11 +349,11 @@ async fn a_4xx_that_no_entry_of_refuse_names_is_asked_again() {
 /// Lets half of the question's time pass without an answer, and then all of it.
 async fn expires(house: &House) {
     house.app.hand.advance(Duration::from_hours(24 * 4 + 1));
-    house.app.to_the_next_try("check:vat_number").await;
-    let half_time = "vestibule_deferred_unanswered_total{reason=\"half_time\"}";
+    house.app.to_the_next_try("deferred-check:vat_number").await;
+    let half_time = "vestibule_deferred_unanswered_total{state=\"half_time\"}";
     assert!((house.app.metric(half_time).await - 1.0).abs() < 0.1);
     house.app.hand.advance(Duration::from_hours(24 * 4));
-    let end = "vestibule_deferred_unanswered_total{reason=\"end\"}";
+    let end = "vestibule_deferred_unanswered_total{state=\"end\"}";
     house
         .app
         .eventually("it has expired", async || {
@@ -373,7 +373,7 @@ async fn a_question_that_expires_is_kept_and_stays_marked() {
     expires(&house).await;
     house
         .app
-        .delivery_in("check:vat_number", State::Abandoned)
+        .delivery_in("deferred-check:vat_number", State::Abandoned)
         .await;
     let identity = house.kratos.identity(id);
     assert_eq!(identity["state"], "active");
@@ -396,7 +396,7 @@ async fn a_question_that_expires_may_accept_or_refuse() {
             .await;
         house
             .app
-            .delivery_in("check:vat_number", State::Delivered)
+            .delivery_in("deferred-check:vat_number", State::Delivered)
             .await;
         let refused = house.app.deliveries("support").await.len();
         assert_eq!(refused == 1, on_expiry == "refuse", "{on_expiry}");
@@ -433,7 +433,7 @@ deliveries:"#;
     assert_eq!(app.pre(&person).await.status, 200);
     let saved = person.with_trait("vat_number", "DE1").saved();
     assert_eq!(app.post(&saved).await.status, 204);
-    assert_eq!(app.deliveries("check:vat_number").await.len(), 1);
+    assert_eq!(app.deliveries("deferred-check:vat_number").await.len(), 1);
 }
 
 #[tokio::test]
@@ -455,12 +455,12 @@ async fn a_post_of_another_method_leaves_what_was_deferred_for_the_profile() {
     let post = "/hooks/settings/post?method=password";
     let password = change.to_string();
     assert_eq!(house.app.call(post, password).await.status, 204);
-    assert_eq!(house.app.deliveries("check:vat_number").await, []);
+    assert_eq!(house.app.deliveries("deferred-check:vat_number").await, []);
     house.app.hand.advance(Duration::from_secs(61));
     house
         .app
         .eventually("it is asked", async || {
-            let asked = house.app.deliveries("check:vat_number").await;
+            let asked = house.app.deliveries("deferred-check:vat_number").await;
             (asked.len() == 1).then_some(())
         })
         .await;
@@ -558,7 +558,7 @@ async fn while_a_check_is_deferred_a_change_is_asked_or_refused() {
             reply.refused(),
             [("#/traits/vat_number".to_owned(), 4_900_101)]
         );
-        let question = house.app.deliveries("check:vat_number").await;
+        let question = house.app.deliveries("deferred-check:vat_number").await;
         assert_eq!((question.len(), question[0].state), (1, State::Pending));
     }
 }
@@ -573,7 +573,7 @@ async fn an_accepted_change_ends_the_deferral_when_it_is_saved() {
     let good = change_of(id, "vat_number", "canary-good");
     assert_eq!(house.app.settings(&good).await.status, 200);
     // It is not saved yet: the question stays.
-    let question = house.app.deliveries("check:vat_number").await;
+    let question = house.app.deliveries("deferred-check:vat_number").await;
     assert_eq!(question[0].state, State::Pending);
     let saved = good.with(
         "/identity/metadata_public",
@@ -587,7 +587,7 @@ async fn an_accepted_change_ends_the_deferral_when_it_is_saved() {
     assert_eq!(status, 204);
     house
         .app
-        .delivery_in("check:vat_number", State::Discarded)
+        .delivery_in("deferred-check:vat_number", State::Discarded)
         .await;
     house.admin_is(id, json!({"deferred": {}})).await;
     // The value of the sign-up would be refused now, and nobody asks.
@@ -608,7 +608,7 @@ async fn a_question_that_was_given_up_still_keeps_changes_from_passing() {
     expires(&house).await;
     house
         .app
-        .delivery_in("check:vat_number", State::Abandoned)
+        .delivery_in("deferred-check:vat_number", State::Abandoned)
         .await;
     let emptied = change_of(id, "vat_number", "");
     assert_eq!(
@@ -686,13 +686,20 @@ async fn a_change_before_the_lost_post_is_looked_up_does_not_evade_the_check() {
         house.app.settings(&emptied).await.refused(),
         [("#/traits/vat_number".to_owned(), 4_900_001)]
     );
-    let question = house.app.deliveries("check:vat_number").await;
+    let question = house.app.deliveries("deferred-check:vat_number").await;
     assert_eq!((question.len(), question[0].identity_id), (1, id));
     // The look-up and a late `post` find nothing more to do.
     house.app.hand.advance(Duration::from_secs(6));
     let late = person.saved_as(id).guarded();
     assert_eq!(house.app.post(&late).await.status, 204);
-    assert_eq!(house.app.deliveries("check:vat_number").await.len(), 1);
+    assert_eq!(
+        house
+            .app
+            .deliveries("deferred-check:vat_number")
+            .await
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]

@@ -277,7 +277,7 @@ async fn written_down(app: &TestApp, tries: u32) -> DeliverySummary {
         let mut done = 0.0;
         for outcome in ["delivered", "retried", "abandoned"] {
             let plan = format!(
-                "vestibule_delivery_attempts_total{{plan=\"contact\",outcome=\"{outcome}\"}}"
+                "vestibule_delivery_attempts_total{{subscription=\"contact\",outcome=\"{outcome}\"}}"
             );
             done += app.metric(&plan).await;
         }

@@ -272,7 +272,7 @@ async fn each_submission_has_its_own_deferred_question() {
         kratos.change(id, "/traits/vat_number", number);
         assert_eq!(app.post(&one.clone().saved_as(id)).await.status, 204);
     }
-    let mut questions = app.deliveries("check:vat_number").await;
+    let mut questions = app.deliveries("deferred-check:vat_number").await;
     assert_eq!(questions.len(), 2);
     questions.dedup_by_key(|one| one.identity_id);
     assert_eq!(questions.len(), 2, "one for each account");
@@ -301,7 +301,7 @@ async fn each_change_of_a_settings_flow_has_its_own_deferred_question() {
     for one in [&first, &second] {
         assert_eq!(app.call(post, one.to_string()).await.status, 204);
     }
-    assert_eq!(app.deliveries("check:vat_number").await.len(), 2);
+    assert_eq!(app.deliveries("deferred-check:vat_number").await.len(), 2);
 }
 
 #[tokio::test]
@@ -509,7 +509,7 @@ async fn while_the_database_is_away_only_what_must_be_recorded_is_refused() {
 #[tokio::test]
 async fn an_account_of_which_no_sign_up_is_recorded_is_an_alarm_and_a_dead_letter() {
     let (app, _) = inviting(9).await;
-    let alarms = "vestibule_unread_posts_total{reason=\"not_recorded\"}";
+    let alarms = "vestibule_lost_posts_total{reason=\"not_recorded\"}";
     // A sign-up from before the check came into force is none.
     assert_eq!(
         app.post(&invited("old@example.org").saved()).await.status,
@@ -585,7 +585,7 @@ async fn a_post_that_is_repeated_after_a_restart_changes_nothing() {
         let alarms = app.admin("/metrics").await.text;
         let alarms = alarms
             .lines()
-            .filter(|line| line.starts_with("vestibule_unread_posts_total"));
+            .filter(|line| line.starts_with("vestibule_lost_posts_total"));
         assert_eq!(alarms.count(), 0);
     }
 }

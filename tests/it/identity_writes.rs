@@ -65,7 +65,9 @@ impl House {
             })
             .await;
         // Time must not move while it is being written down.
-        self.app.delivery_in("save:crm", State::Delivered).await;
+        self.app
+            .delivery_in("write-back:crm", State::Delivered)
+            .await;
         self.app.verified().await;
     }
 
@@ -97,7 +99,7 @@ impl House {
     }
 
     async fn counted(&self, reason: &str) -> f64 {
-        let name = format!("vestibule_identity_writes_total{{reason=\"{reason}\"}}");
+        let name = format!("vestibule_identity_writes_total{{outcome=\"{reason}\"}}");
         self.app.metric(&name).await
     }
 }
@@ -190,7 +192,7 @@ impl House {
     async fn waits_for_the_lock(&self, id: Uuid) {
         self.app
             .eventually("it is put off", async || {
-                let write = self.app.deliveries("save:crm").await.pop()?;
+                let write = self.app.deliveries("write-back:crm").await.pop()?;
                 let due = write.next_attempt_at?;
                 let rests = write.attempts == 0 && due > self.app.hand.now();
                 rests.then_some(())
@@ -279,7 +281,7 @@ async fn a_change_that_our_write_undid_is_written_back() {
             writes.expect("told")
         })
         .await;
-    house.app.to_the_next_try("save:crm").await;
+    house.app.to_the_next_try("write-back:crm").await;
     // The person's save came in between: `post` tells of it, and the row is as the PATCH left it.
     let form = house
         .change(id, "Canary GmbH", "Canary AG")
@@ -344,7 +346,7 @@ checks:
     house.app.hand.advance(Duration::from_secs(5));
     house
         .app
-        .delivery_in("check:vat_number", State::Delivered)
+        .delivery_in("deferred-check:vat_number", State::Delivered)
         .await;
     house
         .app

@@ -72,7 +72,7 @@ async fn an_account_of_which_no_post_told_is_delivered_once_all_the_same() {
     assert_eq!(told["data"]["identity"].get("metadata_admin"), None);
     app.delivery_in("crm", State::Delivered).await;
     assert!(
-        (app.metric("vestibule_journal_ended_total{reason=\"created\"}")
+        (app.metric("vestibule_pending_ended_total{end=\"created\"}")
             .await
             - 1.0)
             .abs()
@@ -231,12 +231,12 @@ async fn a_database_that_fails_after_the_yes_shows_nobody_an_error_page() {
     assert_eq!(app.post(&known.clone().saved_as(id)).await.status, 204);
     assert_eq!(app.post(&unknown.saved()).await.status, 503);
     app.eventually("the lost yes is counted", async || {
-        let dropped = app.metric("vestibule_journal_dropped_total").await;
+        let dropped = app.metric("vestibule_pending_dropped_total").await;
         ((dropped - 1.0).abs() < 0.1).then_some(())
     })
     .await;
     store.fails(false);
-    let alarms = "vestibule_unread_posts_total{reason=\"not_stored\"}";
+    let alarms = "vestibule_lost_posts_total{reason=\"not_stored\"}";
     assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
     app.hand.advance(Duration::from_mins(2));
     assert_eq!(crm.next().await.json()["data"]["identity"]["id"], json!(id));
@@ -278,7 +278,7 @@ async fn of_a_social_sign_up_that_is_not_found_nobody_says_that_it_failed() {
     app.recorded(&person).await;
     app.hand.advance(Duration::from_hours(2));
     kratos.next().await;
-    let undecided = "vestibule_journal_ended_total{reason=\"undecided\"}";
+    let undecided = "vestibule_pending_ended_total{end=\"undecided\"}";
     app.eventually("it is undecided", async || {
         (app.metric(undecided).await > 0.5).then_some(())
     })

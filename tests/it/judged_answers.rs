@@ -58,7 +58,7 @@ async fn give_up_tells_when_it_makes_no_sense_to_try_again() {
         (shown.tries[0].attempt, shown.tries[0].status),
         (1, Some(422))
     );
-    assert!(shown.work.is_some(), "it can still be retried");
+    assert!(shown.action.is_some(), "it can still be retried");
 }
 
 #[tokio::test]
@@ -113,13 +113,13 @@ async fn the_answer_is_written_into_the_identity_however_long_that_takes() {
     app.delivery_in("crm", State::Delivered).await;
     kratos.next().await;
     kratos.is_down(false);
-    app.to_the_next_try("save:crm").await;
+    app.to_the_next_try("write-back:crm").await;
     app.eventually("it is written", async || {
         let admin = kratos.identity(id)["metadata_admin"].clone();
         (admin == json!({"crm": {"id": 4711}})).then_some(())
     })
     .await;
-    app.delivery_in("save:crm", State::Delivered).await;
+    app.delivery_in("write-back:crm", State::Delivered).await;
     // What is null is not written.
     assert_eq!(kratos.identity(id)["metadata_public"], json!(null));
     assert_eq!(crm.received().len(), 1);
@@ -135,7 +135,7 @@ async fn an_identity_that_is_gone_is_not_written_to() {
         .start()
         .await;
     app.post(&payload().saved()).await;
-    app.delivery_in("save:crm", State::Abandoned).await;
+    app.delivery_in("write-back:crm", State::Abandoned).await;
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ checks:
 deliveries:
   refusals: {events: [check.refused], send: {post: "${env:INVITES}/refusals"}}
 "#;
-const LATE_POSTS: &str = "vestibule_late_posts_total";
+const LATE_POSTS: &str = "vestibule_posts_after_release_total";
 const LOGIN: &str = "/hooks/login/pre?method=password";
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -192,7 +192,10 @@ async fn the_operator_chooses_what_a_late_refusal_of_a_reservation_does() {
         assert_eq!(house.app.post(&saved).await.status, 204);
         house.app.delivery_in("refusals", State::Delivered).await;
         if is_marked {
-            house.app.delivery_in("save:invite", State::Delivered).await;
+            house
+                .app
+                .delivery_in("write-back:invite", State::Delivered)
+                .await;
         }
         let identity = house.kratos.identity(id);
         let mark = &identity["metadata_admin"]["vestibule"]["refused"]["invite"];
@@ -403,7 +406,7 @@ async fn erasure_ends_what_is_to_be_reserved_again() {
     store.forget(id, house.app.hand.now()).await.unwrap();
     let taking = house.app.delivery_in("take:invite", State::Discarded).await;
     let shown = store.show(taking.id).await.unwrap().unwrap();
-    assert_eq!(shown.work, None);
+    assert_eq!(shown.action, None);
     let state = store.flow(visitor.flow_id()).await.unwrap();
     assert!(state.reservations.iter().all(|one| one.details.is_none()));
 }

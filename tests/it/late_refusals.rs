@@ -78,7 +78,7 @@ impl House {
         let saved = person.saved_as(id);
         assert_eq!(self.app.post(&saved).await.status, 204);
         self.app
-            .delivery_in("save:vat_number", State::Delivered)
+            .delivery_in("write-back:vat_number", State::Delivered)
             .await;
         let traits = self.kratos.identity(id)["traits"].clone();
         (id, saved.changed_from(&traits).saved_as(id))
@@ -88,7 +88,7 @@ impl House {
         self.vies.answers(200, &answer);
         self.app.hand.advance(Duration::from_secs(5));
         self.app
-            .delivery_in("check:vat_number", State::Delivered)
+            .delivery_in("deferred-check:vat_number", State::Delivered)
             .await;
     }
 
@@ -352,7 +352,7 @@ async fn whoever_kratos_does_not_deactivate_is_kept_out_all_the_same() {
     let (id, person) = house.sign_up().await;
     house.kratos.refuses_patches(true);
     house.is_refused_late(json!({"valid": false})).await;
-    let refused = "vestibule_identity_writes_total{reason=\"refused_by_kratos\"}";
+    let refused = "vestibule_identity_writes_total{outcome=\"refused_by_kratos\"}";
     house
         .app
         .eventually("there is an alarm", async || {
@@ -440,12 +440,15 @@ deliveries:
 async fn late_refusals_are_listed_over_http_without_a_value() {
     let house = house_with(None, TWO).await;
     let empty = house.app.admin("/late-refusals").await;
-    assert_eq!(empty.json(), json!({"late_refusals": [], "next": null}));
+    assert_eq!(
+        empty.json(),
+        json!({"late_refusals": [], "next_cursor": null})
+    );
     let (id, _) = house.sign_up().await;
     house.is_refused_late(json!({"valid": false})).await;
     house
         .app
-        .delivery_in("check:company", State::Delivered)
+        .delivery_in("deferred-check:company", State::Delivered)
         .await;
     house.is_inactive(id).await;
     let list = async |query: &str| {
@@ -454,7 +457,7 @@ async fn late_refusals_are_listed_over_http_without_a_value() {
         assert!(!reply.text.to_lowercase().contains("canary"), "{reply:?}");
         let page = reply.json();
         let all = page["late_refusals"].as_array().expect("a list").clone();
-        (all, page["next"].clone())
+        (all, page["next_cursor"].clone())
     };
     let (all, next) = list("").await;
     assert_eq!((all.len(), next), (2, Value::Null));
@@ -469,7 +472,7 @@ async fn late_refusals_are_listed_over_http_without_a_value() {
     assert!(all[1]["deactivated_at"].is_string());
     let (first, next) = list("?limit=1").await;
     let next = next.as_str().expect("more").to_owned();
-    let (second, end) = list(&format!("?limit=1&after={next}")).await;
+    let (second, end) = list(&format!("?limit=1&cursor={next}")).await;
     assert_eq!(([first, second].concat(), end), (all, Value::Null));
     for (query, number) in [
         (format!("?identity={id}"), 2),
@@ -482,7 +485,7 @@ async fn late_refusals_are_listed_over_http_without_a_value() {
     for wrong in [
         "limit=0",
         "identity=x",
-        "after=x",
+        "cursor=x",
         "state=pending",
         "check=a&check=b",
     ] {
@@ -498,7 +501,7 @@ async fn an_operator_lifts_late_refusals_over_http() {
     house.is_refused_late(json!({"valid": false})).await;
     house
         .app
-        .delivery_in("check:company", State::Delivered)
+        .delivery_in("deferred-check:company", State::Delivered)
         .await;
     house.is_inactive(id).await;
     let lift = async |body: Value| {

@@ -51,7 +51,8 @@ async fn scene(late_refusal: &str, flows: &str) -> EvaluationContext {
     assert!(app.pre(&person).await.is_admitted());
     let id = kratos.has("canary@example.org", "2026-11-23T14:32:54Z");
     assert_eq!(app.post(&person.saved_as(id)).await.status, 204);
-    app.delivery_in("save:vat_number", State::Delivered).await;
+    app.delivery_in("write-back:vat_number", State::Delivered)
+        .await;
     vies.answers(200, &json!({"valid": false}));
     app.hand.advance(Duration::from_secs(5));
     app.delivery_in("support", State::Delivered).await;
@@ -115,7 +116,7 @@ impl EvaluationContext {
     async fn written(&self) {
         self.app
             .eventually("everything is written", async || {
-                let all = self.app.deliveries("save:vat_number").await;
+                let all = self.app.deliveries("write-back:vat_number").await;
                 let is_written = all.iter().all(|one| one.state == State::Delivered);
                 is_written.then_some(())
             })

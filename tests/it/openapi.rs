@@ -173,7 +173,7 @@ async fn what_is_answered_has_the_members_that_the_document_tells() {
         ("Shown", &shown),
         ("Done", &done.json()),
         ("Error", &wrong),
-        ("ErrorWords", &wrong["error"]),
+        ("ErrorBody", &wrong["error"]),
     ] {
         assert_eq!(keys(value), members(schema), "{schema}");
     }

@@ -34,8 +34,8 @@ async fn what_an_account_calls_for_is_stored_before_the_204_once_each() {
     let body = payload().saved();
     assert_eq!(app.post(&body).await.status, 204);
     let mut all = stored(&app).await;
-    all.sort_by(|one, other| one.plan.cmp(&other.plan));
-    let plans: Vec<_> = all.iter().map(|one| one.plan.as_str()).collect();
+    all.sort_by(|one, other| one.subscription.cmp(&other.subscription));
+    let plans: Vec<_> = all.iter().map(|one| one.subscription.as_str()).collect();
     assert_eq!(plans, ["broken", "crm", "rich"]);
     assert_eq!(
         all[0].state,
@@ -102,7 +102,7 @@ async fn a_post_that_cannot_be_read_is_a_yes_and_an_alarm() {
         assert_eq!((reply.status, reply.text.as_str()), (204, ""));
     }
     let alarms = app
-        .metric("vestibule_unread_posts_total{reason=\"unreadable\"}")
+        .metric("vestibule_lost_posts_total{reason=\"unreadable\"}")
         .await;
     #[expect(clippy::cast_precision_loss, reason = "a handful")]
     let expected = count as f64;

@@ -312,7 +312,7 @@ async fn a_panic_while_judging_is_a_refusal_with_words() {
     assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_001)]);
     let broken = app
         .metric(
-            "vestibule_hook_requests_total{flow=\"registration\",stage=\"pre\",outcome=\"broken\"}",
+            "vestibule_hook_requests_total{flow=\"registration\",stage=\"pre\",outcome=\"internal_error\"}",
         )
         .await;
     assert!((broken - 1.0).abs() < 0.1);

@@ -160,7 +160,7 @@ fn ids(numbers: impl IntoIterator<Item = u128>) -> BTreeSet<Uuid> {
 }
 
 async fn counted(app: &TestApp, reason: &str) -> u64 {
-    let name = format!("vestibule_reconciled_total{{reason=\"{reason}\"}}");
+    let name = format!("vestibule_reconciled_total{{outcome=\"{reason}\"}}");
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -341,10 +341,10 @@ async fn whoever_is_gone_is_forgotten_and_what_was_pending_is_stopped() {
     };
     let forgotten = about(gone).await;
     assert_eq!(forgotten.listed.state, State::Discarded);
-    assert_eq!((forgotten.work, forgotten.tries), (None, Vec::new()));
+    assert_eq!((forgotten.action, forgotten.tries), (None, Vec::new()));
     let kept = about(there).await;
     assert_eq!(kept.listed.state, State::Pending);
-    assert!(kept.work.is_some());
+    assert!(kept.action.is_some());
     assert_eq!(counted(&app, "gone").await, 1);
     assert_eq!(counted(&app, "forgotten").await, 1);
 

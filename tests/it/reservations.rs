@@ -123,7 +123,7 @@ async fn the_end_of_the_flow_releases_and_a_post_after_that_reserves_again() {
     let key = again.header("Idempotency-Key").map(ToOwned::to_owned);
     assert_eq!(key, Some(taken.id.to_string()));
     assert_eq!(invites.next().await.target, "/holds/h2/confirm");
-    assert!(app.metric("vestibule_late_posts_total").await < 0.1);
+    assert!(app.metric("vestibule_posts_after_release_total").await < 0.1);
 }
 
 #[tokio::test]

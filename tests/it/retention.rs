@@ -31,7 +31,7 @@ async fn states(app: &TestApp) -> Vec<State> {
 }
 
 async fn retention_horizon(app: &TestApp) -> Option<Timestamp> {
-    let get_property = app.app.store.get_property("forgotten_before").await;
+    let get_property = app.app.store.get_property("retention_horizon").await;
     get_property
         .expect("a database")
         .map(|get_property| get_property.parse().expect("a moment"))
@@ -164,12 +164,12 @@ async fn what_was_forgotten_stays_forgotten_however_long_things_are_kept_later()
     let long_ago = now - chrono::TimeDelta::days(100);
     let old = NewDelivery {
         id: time_ordered_id(long_ago),
-        plan: "contact".to_owned(),
+        subscription: "contact".to_owned(),
         event: Event::IdentityCreated,
         unique_key: "1".to_owned(),
         identity_id: Uuid::from_u128(1),
-        work: Err("a canary".to_owned()),
-        scene: None,
+        action: Err("a canary".to_owned()),
+        context: None,
         created_at: long_ago,
         due_at: long_ago,
         keep_trying_until: long_ago,
@@ -182,4 +182,24 @@ async fn what_was_forgotten_stays_forgotten_however_long_things_are_kept_later()
         tokio::task::yield_now().await;
     }
     assert_eq!(retention_horizon(&app).await, before);
+}
+
+#[tokio::test]
+async fn a_panic_in_one_round_does_not_end_retention() {
+    let crm = FakeService::start();
+    let folder = tempfile::tempdir().unwrap();
+    let store = Failing::in_folder(folder.path()).await;
+    let app = TestApp::with(SETTINGS)
+        .service("CRM", &crm)
+        .store(store.clone())
+        .start()
+        .await;
+    store.panics(true);
+    app.hand.advance(Duration::from_secs(61));
+    while logs::lines_with("A retention round panicked").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    store.panics(false);
+    app.hand.advance(HOUR + Duration::from_secs(1));
+    until_forgotten(&app, app.hand.now() - chrono::TimeDelta::days(2)).await;
 }

@@ -16,7 +16,7 @@ checks:
       release: {delete: "${env:INVITES}/holds/{taken.body.hold_id}"}
     refuse: [{when: 404}, {when: 409}]
 "#;
-const ALARMS: &str = "vestibule_unread_posts_total{reason=\"not_recorded\"}";
+const ALARMS: &str = "vestibule_lost_posts_total{reason=\"not_recorded\"}";
 
 async fn start(invites: &Invites, yaml: &str, before: Option<&TestApp>) -> TestApp {
     let mut builder = TestApp::with(yaml).env("INVITES", &invites.url());

@@ -7,7 +7,7 @@ const REFUSES: &str = "checks: {never: {refuse: [{when: \"true\", message: \"No.
 
 async fn problems(app: &TestApp, reason: &str) -> f64 {
     app.metric(&format!(
-        "vestibule_wiring_problems_total{{reason=\"{reason}\"}}"
+        "vestibule_hook_misconfigurations_total{{reason=\"{reason}\"}}"
     ))
     .await
 }
@@ -60,4 +60,32 @@ async fn a_post_before_saving_stores_nothing_is_a_yes_and_told() {
         .await
         .unwrap();
     assert!(stored.is_empty());
+}
+
+#[tokio::test]
+async fn calls_that_are_answered_404_or_405_are_counted_and_a_path_is_logged_once_a_minute() {
+    let app = TestApp::with("").start().await;
+    for (path, status) in [
+        ("/hooks/registration/pre?method=password", 405),
+        ("/hook/registration/pre", 404),
+        ("/hook/registration/pre", 404),
+    ] {
+        let reply = app.http.get(app.url(path)).send().await.unwrap();
+        assert_eq!(reply.status(), status, "{path}");
+    }
+    for (labels, expected) in [
+        (
+            "flow=\"registration\",stage=\"pre\",outcome=\"method_not_allowed\"",
+            1.0,
+        ),
+        ("flow=\"\",stage=\"\",outcome=\"not_found\"", 2.0),
+    ] {
+        let name = format!("vestibule_hook_requests_total{{{labels}}}");
+        assert!((app.metric(&name).await - expected).abs() < 0.1, "{name}");
+    }
+    assert_eq!(logs::lines_with("/hook/registration/pre\"").len(), 1);
+    app.hand.advance(std::time::Duration::from_secs(60));
+    let url = app.url("/hook/registration/pre");
+    app.http.get(url).send().await.unwrap();
+    assert_eq!(logs::lines_with("/hook/registration/pre\"").len(), 2);
 }

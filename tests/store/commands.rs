@@ -32,7 +32,7 @@ async fn two_that_failed(home: &Home) -> Sqlite {
 async fn one_of_each(home: &Home) -> (Sqlite, [Uuid; 6]) {
     let store = Sqlite::open(&home.database()).await.unwrap();
     let mut unbuilt = delivery("unbuilt", 4);
-    unbuilt.work = Err("the request could not be built: no such key".to_owned());
+    unbuilt.action = Err("the request could not be built: no such key".to_owned());
     let others = ["arrived", "gone", "held", "lost"];
     let mut all: Vec<_> = (1..)
         .zip(others)
@@ -71,7 +71,7 @@ fn by_ids<const N: usize>(ids: [Uuid; N]) -> Filter {
 
 fn of_plan(plan: &str) -> Filter {
     Filter {
-        plan: Some(plan.to_owned()),
+        subscription: Some(plan.to_owned()),
         ..Filter::default()
     }
 }
@@ -161,17 +161,17 @@ async fn a_long_list_tells_where_it_goes_on_and_goes_on_there() {
     let first = printed(&store, &Filter::default(), 1, false).await;
     let (newer, older) = (id_of("erp", 2), id_of("crm_contact", 1));
     assert!(
-        first.ends_with(&format!("\nThere are more: --after {newer}\n")),
+        first.ends_with(&format!("\nThere are more: --cursor {newer}\n")),
         "{first}"
     );
     assert!(!first.contains(&older.to_string()), "{first}");
     let behind = Filter {
-        after: Some(newer),
+        cursor: Some(newer),
         ..Filter::default()
     };
     let second = printed(&store, &behind, 1, false).await;
     assert!(
-        second.contains(&older.to_string()) && !second.contains("--after"),
+        second.contains(&older.to_string()) && !second.contains("--cursor"),
         "{second}"
     );
 }
@@ -198,7 +198,7 @@ async fn what_a_delivery_holds_is_printed_to_who_asks_for_it() {
     insta::assert_snapshot!(shown(&store, id, true, false).await);
     let json: serde_json::Value =
         serde_json::from_str(&shown(&store, id, true, true).await).unwrap();
-    assert_eq!(json["payload"]["path"], "/contacts?a=1");
+    assert_eq!(json["payload"]["send"]["path"], "/contacts?a=1");
 }
 
 #[tokio::test]
@@ -230,7 +230,9 @@ async fn a_delivery_that_is_not_there_cannot_be_shown() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("there is no delivery {id}; `vestibule deliveries list` lists them")
+        format!(
+            "there is no delivery {id}\nhelp: list deliveries with `vestibule deliveries list`"
+        )
     );
 }
 
@@ -259,7 +261,7 @@ async fn deliveries_that_were_named_and_are_left_alone_are_told_with_the_reason(
     assert!(!all.unwrap());
     insta::assert_snapshot!(told);
     let wrong_plan = Filter {
-        plan: Some("erp".to_owned()),
+        subscription: Some("erp".to_owned()),
         ..by_ids([ids[2]])
     };
     let (_, told) = retried(&store, &wrong_plan).await;
@@ -284,7 +286,7 @@ async fn abandoned_deliveries_are_tried_as_long_as_their_plan_says_and_others_fo
     let expected = [
         ("crm", 2),
         ("erp", 30),
-        ("save:crm", 8),
+        ("write-back:crm", 8),
         ("confirm:invite", 8),
     ];
     let named = by_ids(expected.map(|(plan, _)| id_of(plan, 1)));
@@ -303,7 +305,7 @@ async fn abandoned_deliveries_are_tried_as_long_as_their_plan_says_and_others_fo
         let mut count = 0;
         for filter in &filters {
             let done = admin::retry(&store, filter, at(DAY), &keep_trying).await;
-            count += done.unwrap().count;
+            count += done.unwrap().changed;
         }
         assert_eq!(count, 4, "each is counted once: {filters:?}");
         for (plan, days) in expected {
@@ -332,7 +334,7 @@ async fn a_bulk_discard_is_not_done_where_nobody_can_be_asked() {
     let (refused, told) = discarded(&store, &all, Confirmation::NoTerminal).await;
     assert_eq!(
         refused.unwrap_err().to_string(),
-        "this would discard 2 deliveries for good, and there is no terminal to ask at; say --yes if that is meant"
+        "this would discard 2 deliveries, and there is no terminal to confirm at\nhelp: add `--yes`"
     );
     assert_eq!(told, "");
     let (_, told) = discarded(&store, &all, Confirmation::DryRun).await;
@@ -365,7 +367,7 @@ fn anything_but_a_yes_is_a_no() {
         ("yess\n", false),
     ] {
         let mut asked = Vec::new();
-        let question = "Discard 2 deliveries for good? [y/N] ";
+        let question = "Discard 2 deliveries? [y/N] ";
         let agreed = deliveries::agreed(question, &mut answer.as_bytes(), &mut asked).unwrap();
         assert_eq!(agreed, expected, "{answer:?}");
         assert_eq!(asked, question.as_bytes());

@@ -95,11 +95,11 @@ pub async fn what_was_accepted_is_handed_out_as_it_was(store: Arc<dyn Store>) {
         claim(&store, "crm", Duration::ZERO).await,
         [Claimed {
             id: new.id,
-            plan: new.plan,
+            subscription: new.subscription,
             event: new.event,
             identity_id: new.identity_id,
-            work: new.work.unwrap(),
-            scene: None,
+            action: new.action.unwrap(),
+            context: None,
             attempt: 1,
             created_at: new.created_at,
             keep_trying_until: new.keep_trying_until,
@@ -118,7 +118,7 @@ pub async fn a_second_yes_is_harmless(store: Arc<dyn Store>) {
     // Kratos asks again: other ids, the same keys.
     let mut again = delivery("crm", 1);
     again.id = Uuid::from_u128(99);
-    again.work = Err("of the second yes".to_owned());
+    again.action = Err("of the second yes".to_owned());
     assert_eq!(store.accept(vec![again]).await.unwrap(), 0);
     assert_eq!(listed(&store, "crm", 1).await.state, State::Pending);
     assert_eq!(store.accept(batch(&[2, 3, 3, 4])).await.unwrap(), 2);
@@ -143,7 +143,7 @@ pub async fn of_many_who_say_the_same_one_is_first(store: Arc<dyn Store>) {
 
 pub async fn what_could_not_be_built_is_kept(store: Arc<dyn Store>) {
     let mut broken = delivery("crm", 1);
-    broken.work = Err("`when` failed: no such key".to_owned());
+    broken.action = Err("`when` failed: no such key".to_owned());
     store
         .accept(vec![broken, delivery("crm", 2)])
         .await
@@ -168,7 +168,7 @@ pub async fn what_could_not_be_built_is_kept(store: Arc<dyn Store>) {
 
 pub async fn what_could_not_be_built_gives_way_to_what_could(store: Arc<dyn Store>) {
     let mut unbuilt = delivery("crm", 1);
-    unbuilt.work = Err("no such key".to_owned());
+    unbuilt.action = Err("no such key".to_owned());
     let mut again = unbuilt.clone();
     again.id = Uuid::from_u128(98);
     let mut built = delivery("crm", 1);
@@ -236,7 +236,7 @@ pub async fn a_delivery_that_failed_comes_back_at_its_time(store: Arc<dyn Store>
     assert_eq!(waiting.last_error.as_deref(), Some("status 503"));
     assert_eq!(claim(&store, "crm", 4 * SECOND).await, []);
     let second = claim(&store, "crm", 5 * SECOND).await.remove(0);
-    assert_eq!((second.attempt, second.work), (2, held.work));
+    assert_eq!((second.attempt, second.action), (2, held.action));
 }
 
 pub async fn a_delivery_that_arrived_is_kept_but_never_carried_again(store: Arc<dyn Store>) {
@@ -380,7 +380,7 @@ pub async fn each_plan_falls_due_by_itself(store: Arc<dyn Store>) {
         .await
         .unwrap();
     let due = |plan: &str, at| NextDue {
-        plan: plan.to_owned(),
+        subscription: plan.to_owned(),
         at,
     };
     assert_eq!(
@@ -468,7 +468,10 @@ pub async fn the_list_is_newest_first_and_can_be_narrowed(store: Arc<dyn Store>)
     assert_eq!(list(all(), 9).await, [four, three, two, one]);
     assert_eq!(list(all(), 2).await, [four, three]);
     let plan = Some("crm".to_owned());
-    let of_a_plan = Filter { plan, ..all() };
+    let of_a_plan = Filter {
+        subscription: plan.clone(),
+        ..all()
+    };
     assert_eq!(list(of_a_plan.clone(), 9).await, [three, one]);
     let state = Some(State::Delivered);
     assert_eq!(list(Filter { state, ..all() }, 9).await, [four]);
@@ -501,7 +504,7 @@ pub async fn the_backlog_is_counted(store: Arc<dyn Store>) {
     let mut younger = delivery("crm", 2);
     younger.created_at = at(SECOND);
     let mut broken = delivery("crm", 3);
-    broken.work = Err("broken".to_owned());
+    broken.action = Err("broken".to_owned());
     store
         .accept(vec![
             younger,

@@ -93,7 +93,7 @@ fn sign_up(flow: u128) -> PendingSignUp {
                 external_id: Some("vestibule:1".to_owned()),
                 identity_id: None,
             },
-            scene: EvaluationContext {
+            context: EvaluationContext {
                 identity: Some(json!({"traits": {"email": "ada@example.org"}})),
                 flow: Some(json!({"id": "f"})),
                 method: "password".to_owned(),
@@ -139,7 +139,7 @@ fn reserved(number: u128, flow: u128, check: &str) -> Reservation {
         request_hash: "hash".to_owned(),
         state: reservation::State::Taking,
         details: Some(details(None)),
-        because: None,
+        release_reason: None,
         created_at: start(),
         expires_at: at(HOUR),
         submission: "trigger-1".to_owned(),
@@ -150,7 +150,7 @@ fn reserved(number: u128, flow: u128, check: &str) -> Reservation {
 fn released(number: u128, because: ReleaseReason, unused_since: Timestamp) -> Release {
     Release {
         id: Uuid::from_u128(number),
-        because,
+        release_reason: because,
         unused_since,
         kept: None,
     }
@@ -159,7 +159,7 @@ fn released(number: u128, because: ReleaseReason, unused_since: Timestamp) -> Re
 fn details(taken: Option<serde_json::Value>) -> reservation::Details {
     reservation::Details {
         take: request("/hold"),
-        scene: EvaluationContext {
+        context: EvaluationContext {
             taken,
             now: start(),
             ..EvaluationContext::default()
@@ -199,7 +199,7 @@ async fn state_of(
 ) -> Vec<(reservation::State, Option<ReleaseReason>)> {
     let state = store.flow(Uuid::from_u128(flow)).await.unwrap();
     let all = state.reservations.iter();
-    all.map(|one| (one.state, one.because)).collect()
+    all.map(|one| (one.state, one.release_reason)).collect()
 }
 
 pub async fn a_submission_is_kept_as_it_was_until_its_flow_is_closed(store: Arc<dyn Store>) {
@@ -524,7 +524,7 @@ fn former(read: &Reservation, number: u128) -> Reservation {
     Reservation {
         id: Uuid::from_u128(number),
         state: reservation::State::Released,
-        because: Some(ReleaseReason::TakenOver),
+        release_reason: Some(ReleaseReason::TakenOver),
         ..read.clone()
     }
 }
@@ -801,8 +801,8 @@ pub async fn what_follows_a_try_is_stored_with_it_and_only_if_it_counted(store: 
         .await
         .unwrap()
         .remove(0);
-    let mut follower = delivery("save:crm", 1);
-    follower.work = Ok(Action::Write(vec![FieldWrite {
+    let mut follower = delivery("write-back:crm", 1);
+    follower.action = Ok(Action::PatchIdentity(vec![FieldWrite {
         path: vec!["metadata_admin".to_owned(), "crm".to_owned()],
         value: Some(json!(1)),
     }]));
@@ -814,9 +814,12 @@ pub async fn what_follows_a_try_is_stored_with_it_and_only_if_it_counted(store: 
         let settled = store.settle_all(std::slice::from_ref(&settlement)).await;
         assert_eq!(settled.unwrap().len(), expected);
     }
-    let held = store.claim("save:crm", start(), MINUTE, 9).await.unwrap();
+    let held = store
+        .claim("write-back:crm", start(), MINUTE, 9)
+        .await
+        .unwrap();
     assert_eq!(held.len(), 1);
-    assert_eq!(held[0].work, follower.work.unwrap());
+    assert_eq!(held[0].action, follower.action.unwrap());
 
     // Somebody whose lease had ended brings forth nothing.
     let late = Settlement {
@@ -846,7 +849,7 @@ pub async fn tries_are_kept_in_their_order(store: Arc<dyn Store>) {
     }
     let shown = store.show(id_of("crm", 1)).await.unwrap().unwrap();
     assert_eq!(shown.listed.state, State::Delivered);
-    assert_eq!(shown.work, None, "its payload is forgotten");
+    assert_eq!(shown.action, None, "its payload is forgotten");
     let tries: Vec<_> = shown
         .tries
         .iter()

@@ -76,7 +76,7 @@ async fn held(store: &dyn Store, identity: u128, plan: &str) -> Claimed {
 
 /// The question's answer refuses.
 async fn refuse(store: &dyn Store, identity: u128, check: &str) {
-    let held = held(store, identity, &format!("check:{check}")).await;
+    let held = held(store, identity, &format!("deferred-check:{check}")).await;
     let settlement = Settlement {
         late_refusal: Some(refusal(identity, check)),
         ..Settlement::of(&held, tried(200, start()), Outcome::Delivered)
@@ -85,7 +85,7 @@ async fn refuse(store: &dyn Store, identity: u128, check: &str) {
 }
 
 pub async fn a_late_refusal_is_stored_with_the_answer_or_not_at_all(store: Arc<dyn Store>) {
-    let held = held(&*store, 1, "check:vat").await;
+    let held = held(&*store, 1, "deferred-check:vat").await;
     store
         .give_back(std::slice::from_ref(&held), start())
         .await
@@ -123,7 +123,7 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
     );
     assert_eq!(store.late_refusals().await.unwrap().len(), 3);
 
-    let follows = [delivery("save:vat", 1)];
+    let follows = [delivery("write-back:vat", 1)];
     let lift = async |checks: &[&str]| {
         let checks: Vec<String> = checks.iter().map(|check| (*check).to_owned()).collect();
         store
@@ -145,7 +145,7 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
     versions.push(store.get_property(VERSION).await.unwrap());
     assert_eq!(
         store
-            .claim("save:vat", start(), MINUTE, 9)
+            .claim("write-back:vat", start(), MINUTE, 9)
             .await
             .unwrap()
             .len(),
@@ -165,10 +165,10 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
 
 /// The same of another kind, by another question.
 async fn refuse_with(store: &dyn Store, identity: u128, check: &str, effect: OnLateRefusal) {
-    let mut question = delivery(&format!("check:{check}"), identity);
+    let mut question = delivery(&format!("deferred-check:{check}"), identity);
     question.id = Uuid::new_v4();
     question.unique_key = question.id.to_string();
-    let plan = question.plan.clone();
+    let plan = question.subscription.clone();
     store.accept(vec![question]).await.unwrap();
     let held = store
         .claim(&plan, start(), MINUTE, 1)
@@ -186,7 +186,7 @@ async fn refuse_with(store: &dyn Store, identity: u128, check: &str, effect: OnL
 }
 
 fn lift_by_acceptance(check: &str) -> RefusalLift {
-    let mut write = delivery(&format!("save:{check}"), 1);
+    let mut write = delivery(&format!("write-back:{check}"), 1);
     write.id = Uuid::new_v4();
     RefusalLift {
         identity_id: ada(),
@@ -281,12 +281,12 @@ pub async fn a_refusal_after_a_lift_is_in_force_again(store: Arc<dyn Store>) {
         .lift_late_refusals(ada(), &["vat".to_owned()], at(MINUTE), &[])
         .await
         .unwrap();
-    let mut again = delivery("check:vat", 1);
+    let mut again = delivery("deferred-check:vat", 1);
     again.id = Uuid::from_u128(77);
     "again".clone_into(&mut again.unique_key);
     store.accept(vec![again]).await.unwrap();
     let held = store
-        .claim("check:vat", start(), MINUTE, 1)
+        .claim("deferred-check:vat", start(), MINUTE, 1)
         .await
         .unwrap()
         .remove(0);

@@ -30,11 +30,11 @@ pub fn start() -> Timestamp {
 pub fn delivery(plan: &str, identity: u128) -> NewDelivery {
     NewDelivery {
         id: id_of(plan, identity),
-        plan: plan.to_owned(),
+        subscription: plan.to_owned(),
         event: Event::IdentityCreated,
         unique_key: Uuid::from_u128(identity).to_string(),
         identity_id: Uuid::from_u128(identity),
-        work: Ok(Action::Send(Request {
+        action: Ok(Action::Send(Request {
             method: Method::Post,
             path: "/contacts?a=1".to_owned(),
             headers: vec![("X-Source".to_owned(), "sign-up".to_owned())],
@@ -43,7 +43,7 @@ pub fn delivery(plan: &str, identity: u128) -> NewDelivery {
                 text: format!(r#"{{"identity":"{identity}","quote":"\"\\ \u0000 ü"}}"#),
             }),
         })),
-        scene: None,
+        context: None,
         created_at: start(),
         due_at: start(),
         keep_trying_until: at(DAY),

@@ -82,7 +82,7 @@ async fn a_locked_database_is_waited_for_and_then_an_error_and_then_works_again(
     let refused = hasty.accept(vec![delivery("crm", 1)]).await.unwrap_err();
     assert_eq!(
         refused.error_chain(),
-        "the database did not do it: error returned from database: (code: 5) database is locked"
+        "database error: error returned from database: (code: 5) database is locked"
     );
     assert!(hasty.ping().await.is_err());
     // Reading goes on.
@@ -153,7 +153,7 @@ async fn a_database_of_a_newer_version_is_refused() {
     .await
     .unwrap();
     let error = Sqlite::open(&home.database()).await.unwrap_err();
-    assert!(matches!(error, Error::Migration(_)));
+    assert!(matches!(error, Error::OtherVersion { number: 9999 }));
     assert!(
         error.error_chain().contains("9999"),
         "{}",
@@ -179,7 +179,7 @@ async fn nothing_personal_stays_in_the_file_of_what_has_arrived() {
     let store = Sqlite::open(&home.database()).await.unwrap();
     let mut new = delivery("crm", 1);
     let secret = "ada.lovelace@example.org";
-    let Ok(Action::Send(request)) = &mut new.work else {
+    let Ok(Action::Send(request)) = &mut new.action else {
         panic!("a request");
     };
     request.body.as_mut().unwrap().text = secret.repeat(1000);
@@ -213,7 +213,7 @@ async fn a_delivery_of_another_version_is_put_aside_and_holds_up_nobody() {
         .await
         .unwrap();
     let mut other = beside(&home.database()).await;
-    sqlx::query("UPDATE deliveries SET work = '{\"verb\": \"BREW\"}' WHERE id = ?1")
+    sqlx::query("UPDATE deliveries SET action = '{\"verb\": \"BREW\"}' WHERE id = ?1")
         .bind(delivery("crm", 1).id.to_string())
         .execute(&mut other)
         .await

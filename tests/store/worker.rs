@@ -374,7 +374,7 @@ async fn a_slow_service_delays_nobody_else() {
     scene.store("erp", 61..=80).await;
     for _ in 61..=80 {
         let call = scene.call().await;
-        assert_eq!(call.delivery.plan, "erp");
+        assert_eq!(call.delivery.subscription, "erp");
         call.answers(204);
         assert_eq!(scene.outcome().await, Outcome::Delivered);
     }

@@ -30,7 +30,7 @@ fn told(received: &[Received], event: &str) -> Vec<Value> {
 /// (contract §3.7).
 pub async fn an_account_whose_post_came_empty_is_delivered_within_seconds() {
     let house = house().open().await;
-    let unread = "vestibule_unread_posts_total{reason=\"unreadable\"}";
+    let unread = "vestibule_lost_posts_total{reason=\"unreadable\"}";
     let mut rounds = 0;
     while house.vestibule.metric(unread).await < 0.5 {
         rounds += 1;

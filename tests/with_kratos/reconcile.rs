@@ -40,7 +40,7 @@ pub async fn imported_accounts_are_delivered_once_and_deleted_ones_forgotten() {
     let said = house.vestibule.runs(&["reconcile"]);
     assert!(
         said.starts_with(&format!(
-            "Looked at {} identities. Stored {IMPORTED} deliveries",
+            "Examined {} identities. Stored {IMPORTED} deliveries",
             IMPORTED + 1
         )),
         "{said}"

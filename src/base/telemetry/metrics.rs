@@ -1,4 +1,4 @@
-//! Metrics for the operator. `pre` never answers 5xx, so alerts must use these metrics.
+//! Metrics for operators. `pre` never answers 5xx, so alerts use these.
 
 use std::sync::atomic::AtomicU64;
 
@@ -17,11 +17,11 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Labels of a call from Kratos.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HookLabels {
-    /// `registration`, `settings`.
+    /// `registration`, `settings`, …; empty if the path names no hook.
     pub flow: &'static str,
-    /// `pre`, `post`.
+    /// `pre`, `post`; empty if the path names no hook.
     pub stage: &'static str,
-    /// The outcome of the call.
+    /// How Vestibule answered, such as `admitted`, `refused`, `stored`, `misconfigured`, `internal_error`.
     pub outcome: &'static str,
 }
 
@@ -34,16 +34,16 @@ pub struct CheckLabels {
     pub outcome: &'static str,
 }
 
-/// Labels of a check and a kind of unavailability.
+/// An unavailable check, by kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabels {
     /// The check's name.
     pub check: String,
-    /// In which way the service was unavailable.
+    /// How the service was unavailable.
     pub kind: &'static str,
 }
 
-/// Labels of a call to a service.
+/// A call to a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ServiceLabels {
     /// The service's name.
@@ -52,30 +52,51 @@ pub struct ServiceLabels {
     pub outcome: String,
 }
 
-/// Label of a service.
+/// A service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ServiceName {
     /// The service's name.
     pub service: String,
 }
 
-/// Labels of an attempt of a delivery.
+/// An attempt at a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DeliveryLabels {
-    /// The subscription's name.
-    pub plan: String,
+    /// The subscription's name, or the queue, such as `write-back:crm`.
+    pub subscription: String,
     /// `delivered`, `retried`, `abandoned`.
     pub outcome: &'static str,
 }
 
-/// Label of a metric that counts by reason.
+/// Why an operator must act.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
-    /// The reason, in one word.
+    /// What is wrong.
     pub reason: &'static str,
 }
 
-/// Label of a check.
+/// The result of a job's step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// The result.
+    pub outcome: &'static str,
+}
+
+/// A state that something reached.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StateLabels {
+    /// The state.
+    pub state: &'static str,
+}
+
+/// How a pending sign-up ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EndLabels {
+    /// `created`, `never_created`, `undecided`.
+    pub end: &'static str,
+}
+
+/// A check.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CheckName {
     /// The check's name.
@@ -89,37 +110,37 @@ pub type Seconds = Gauge<f64, AtomicU64>;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Calls from Kratos by outcome.
+    /// Calls from Kratos by flow, stage and outcome.
     pub hook_requests: Family<HookLabels, Counter>,
-    /// Durations of calls from Kratos, in seconds.
+    /// The duration of these calls.
     pub hook_seconds: Family<StageLabels, Histogram>,
-    /// Calls from hooks that are misconfigured in kratos.yml, by reason.
-    pub wiring_problems: Family<ReasonLabels, Counter>,
-    /// `post` calls that Vestibule could not read. Kratos created accounts that Vestibule does not know.
-    pub unread_posts: Family<ReasonLabels, Counter>,
-    /// Results of checks.
+    /// Calls from hooks that kratos.yml configures wrongly, by what is wrong.
+    pub hook_misconfigurations: Family<ReasonLabels, Counter>,
+    /// `post` calls whose deliveries could not be stored, by why.
+    pub lost_posts: Family<ReasonLabels, Counter>,
+    /// Checks by outcome.
     pub check_outcomes: Family<CheckLabels, Counter>,
-    /// Results of checks in mode `observe`.
+    /// Checks in mode `observe` by outcome.
     pub observed_outcomes: Family<CheckLabels, Counter>,
-    /// Sign-ups that were accepted without a check, because the operator chose fail open.
+    /// Sign-ups that were accepted without a check, as the settings say.
     pub fail_open: Family<KindLabels, Counter>,
-    /// Sign-ups that were accepted without an answer, with a deferred check.
+    /// Checks that were deferred until the account exists.
     pub deferred: Family<KindLabels, Counter>,
-    /// Checks without a usable answer, by kind.
+    /// Checks without a usable response, by kind.
     pub unavailable: Family<KindLabels, Counter>,
     /// Values of `set` that could not be evaluated.
     pub set_failures: Family<CheckName, Counter>,
     /// Calls to services by outcome.
     pub service_requests: Family<ServiceLabels, Counter>,
-    /// Answers with which a service rejected Vestibule's credentials.
+    /// Responses by which a service rejected Vestibule's credentials.
     pub rejected_credentials: Family<ServiceName, Counter>,
-    /// Durations of calls to services, in seconds.
+    /// The duration of calls to services.
     pub service_seconds: Family<ServiceName, Histogram>,
-    /// Deliveries that were stored.
+    /// Deliveries that were stored, wherever they come from.
     pub deliveries_stored: Counter,
-    /// Attempts of deliveries by outcome.
+    /// Attempts at deliveries by outcome.
     pub delivery_attempts: Family<DeliveryLabels, Counter>,
-    /// The age of the oldest pending delivery, in seconds.
+    /// The age of the oldest pending delivery.
     pub oldest_pending: Seconds,
     /// Pending deliveries.
     pub pending: Gauge,
@@ -127,30 +148,28 @@ pub struct Metrics {
     pub abandoned: Gauge,
     /// 1 while Vestibule can reach the database, else 0.
     pub database_up: Gauge,
-    /// Decisions that could not be stored.
+    /// Decisions that could not be recorded.
     pub decisions_dropped: Counter,
-    /// Accepted sign-ups that could not be stored as pending sign-ups.
-    pub journal_dropped: Counter,
-    /// Pending sign-ups that ended, by their end.
-    pub journal_ended: Family<ReasonLabels, Counter>,
-    /// Reservations by outcome.
-    pub reservations: Family<ReasonLabels, Counter>,
-    /// Accounts that became known after the release of their reservation, and could not be reserved again.
-    pub late_posts: Counter,
-    /// Identities that reconciliation checked, by result.
-    pub reconciled: Family<ReasonLabels, Counter>,
-    /// Identities with a late refusal that is enforced.
+    /// Accepted sign-ups that could not be recorded.
+    pub pending_dropped: Counter,
+    /// Pending sign-ups without a `post`, by how they ended.
+    pub pending_ended: Family<EndLabels, Counter>,
+    /// Reservations by the state they reached.
+    pub reservations: Family<StateLabels, Counter>,
+    /// Accounts whose reservation had been released, and could not be taken again.
+    pub posts_after_release: Counter,
+    /// Identities and deliveries that reconciliation handled, by outcome.
+    pub reconciled: Family<OutcomeLabels, Counter>,
+    /// Identities with a late refusal that deactivates.
     pub late_refused_identities: Gauge,
-    /// When Vestibule last loaded the late refusals, in seconds since 1970.
+    /// When they were last loaded, in seconds since 1970.
     pub late_refusals_loaded_at: Seconds,
-    /// How often Vestibule could not load the late refusals.
+    /// Failed loads of them.
     pub late_refusals_load_failures: Counter,
-    /// Verified writes into identities by result.
-    pub identity_writes: Family<ReasonLabels, Counter>,
-    /// Deferred checks without an answer after half of their time, or after all of it.
-    pub deferred_unanswered: Family<ReasonLabels, Counter>,
-    /// 1 if the settings in use are those of the file.
-    pub settings_loaded: Gauge,
+    /// Verifications of writes into identities, by outcome.
+    pub identity_writes: Family<OutcomeLabels, Counter>,
+    /// Deferred checks without an answer after half of their time, or all of it.
+    pub deferred_unanswered: Family<StateLabels, Counter>,
 }
 
 /// Labels of a flow and a stage.
@@ -168,15 +187,21 @@ fn duration_histogram() -> Histogram {
 }
 
 impl Metrics {
-    /// Creates all metrics with the value zero.
+    /// All metrics at zero.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_stored(Counter::default())
+    }
+
+    /// All metrics at zero, with the counter that the store increments for each delivery that it stores.
+    #[must_use]
+    pub fn with_stored(deliveries_stored: Counter) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("vestibule"),
             hook_requests: Family::default(),
             hook_seconds: Family::new_with_constructor(duration_histogram),
-            wiring_problems: Family::default(),
-            unread_posts: Family::default(),
+            hook_misconfigurations: Family::default(),
+            lost_posts: Family::default(),
             check_outcomes: Family::default(),
             observed_outcomes: Family::default(),
             fail_open: Family::default(),
@@ -186,34 +211,32 @@ impl Metrics {
             service_requests: Family::default(),
             rejected_credentials: Family::default(),
             service_seconds: Family::new_with_constructor(duration_histogram),
-            deliveries_stored: Counter::default(),
+            deliveries_stored,
             delivery_attempts: Family::default(),
             oldest_pending: Seconds::default(),
             pending: Gauge::default(),
             abandoned: Gauge::default(),
             database_up: Gauge::default(),
             decisions_dropped: Counter::default(),
-            journal_dropped: Counter::default(),
-            journal_ended: Family::default(),
+            pending_dropped: Counter::default(),
+            pending_ended: Family::default(),
             reservations: Family::default(),
-            late_posts: Counter::default(),
+            posts_after_release: Counter::default(),
             reconciled: Family::default(),
             late_refused_identities: Gauge::default(),
             late_refusals_loaded_at: Seconds::default(),
             late_refusals_load_failures: Counter::default(),
             identity_writes: Family::default(),
             deferred_unanswered: Family::default(),
-            settings_loaded: Gauge::default(),
         };
         metrics.register();
-        metrics.settings_loaded.set(1);
         metrics
     }
 
     fn register(&mut self) {
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         self.registry
-            .register("build", "Which Vestibule this is", build);
+            .register("build", "Version of Vestibule", build);
         self.register_hooks();
         self.register_deliveries();
         self.register_late_refusals();
@@ -223,27 +246,27 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "late_refused_identities",
-            "Identities that a late refusal keeps out",
+            "Identities with a late refusal that deactivates",
             self.late_refused_identities.clone(),
         );
         registry.register(
             "late_refusals_last_load_timestamp_seconds",
-            "When the identities that were refused late were last loaded from the database",
+            "Time of the last load of late refusals from the database, in seconds since 1970",
             self.late_refusals_loaded_at.clone(),
         );
         registry.register(
             "late_refusals_load_failures",
-            "How often the identities that were refused late could not be loaded",
+            "Failed loads of late refusals from the database",
             self.late_refusals_load_failures.clone(),
         );
         registry.register(
             "identity_writes",
-            "Verified writes into identities, by what was found",
+            "Verifications of writes into identities, by outcome",
             self.identity_writes.clone(),
         );
         registry.register(
             "deferred_unanswered",
-            "Deferred questions without an answer after half of their time, or after all of it",
+            "Deferred checks without an answer after half of their time, or at its end",
             self.deferred_unanswered.clone(),
         );
     }
@@ -252,67 +275,67 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "hook_requests",
-            "Calls from Kratos by flow, stage and what came of them",
+            "Calls to the hooks port by flow, stage and outcome",
             self.hook_requests.clone(),
         );
         registry.register(
             "hook_duration_seconds",
-            "Time from a call's first byte to its answer",
+            "Duration of hook calls, from the request head to the response",
             self.hook_seconds.clone(),
         );
         registry.register(
-            "wiring_problems",
-            "Calls from hooks that are wired wrongly in kratos.yml",
-            self.wiring_problems.clone(),
+            "hook_misconfigurations",
+            "Calls from hooks that kratos.yml configures wrongly, by reason",
+            self.hook_misconfigurations.clone(),
         );
         registry.register(
-            "unread_posts",
-            "post calls that could not be read: an account was made of which nothing is known",
-            self.unread_posts.clone(),
+            "lost_posts",
+            "post calls whose deliveries could not be stored, by reason",
+            self.lost_posts.clone(),
         );
         registry.register(
             "check_outcomes",
-            "What the checks came to",
+            "Checks by outcome",
             self.check_outcomes.clone(),
         );
         registry.register(
             "check_observed_outcomes",
-            "What checks in mode observe would have come to",
+            "Checks in mode observe by outcome",
             self.observed_outcomes.clone(),
         );
         registry.register(
             "fail_open",
-            "Sign-ups let pass without an answer, as the settings say",
+            "Sign-ups accepted although a check was unavailable, as the settings say",
             self.fail_open.clone(),
         );
         registry.register(
             "deferred",
-            "Checks without an answer that are asked again once the account exists",
+            "Checks that were unavailable and are repeated after sign-up",
             self.deferred.clone(),
         );
         registry.register(
             "check_unavailable",
-            "Checks without a usable answer, by kind",
+            "Checks without a usable response, by kind",
             self.unavailable.clone(),
         );
         registry.register(
             "set_failures",
-            "Values of set that could not be made and were left out",
+            "Values of set that could not be evaluated and were omitted",
             self.set_failures.clone(),
         );
         registry.register(
             "service_requests",
-            "Exchanges with services by outcome",
+            "Calls to services by outcome",
             self.service_requests.clone(),
         );
         registry.register(
             "rejected_credentials",
-            "Answers by which a service rejected Vestibule's credentials (401, 407)",
+            "Responses by which a service rejected Vestibule's credentials (401, 407)",
             self.rejected_credentials.clone(),
         );
         registry.register(
             "service_duration_seconds",
-            "Time of one exchange with a service",
+            "Duration of calls to services",
             self.service_seconds.clone(),
         );
     }
@@ -321,68 +344,63 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "deliveries_stored",
-            "Deliveries stored",
+            "Deliveries stored in the outbox",
             self.deliveries_stored.clone(),
         );
         registry.register(
             "delivery_attempts",
-            "Tries at deliveries by outcome",
+            "Delivery attempts by subscription and outcome",
             self.delivery_attempts.clone(),
         );
         registry.register(
             "delivery_oldest_pending_seconds",
-            "How long the oldest pending delivery has waited",
+            "Age of the oldest pending delivery",
             self.oldest_pending.clone(),
         );
         registry.register(
             "deliveries_pending",
-            "Deliveries waiting to be carried",
+            "Pending deliveries",
             self.pending.clone(),
         );
         registry.register(
             "deliveries_abandoned",
-            "Deliveries given up, kept to be looked at",
+            "Abandoned deliveries, kept until an operator retries or discards them",
             self.abandoned.clone(),
         );
         registry.register(
             "database_up",
-            "1 while the database can be reached and written to",
+            "1 if the database can be reached and written to",
             self.database_up.clone(),
         );
         registry.register(
             "decisions_dropped",
-            "Decisions that could not be written down",
+            "Decisions that could not be recorded",
             self.decisions_dropped.clone(),
         );
         registry.register(
-            "journal_dropped",
-            "Sign-ups that passed and could not be written into the journal in time",
-            self.journal_dropped.clone(),
+            "pending_dropped",
+            "Accepted sign-ups that could not be recorded",
+            self.pending_dropped.clone(),
         );
         registry.register(
-            "journal_ended",
-            "Sign-ups of which no post told, by what a look at Kratos's identities showed",
-            self.journal_ended.clone(),
+            "pending_ended",
+            "Pending sign-ups without a post, by how they ended",
+            self.pending_ended.clone(),
         );
         registry.register(
             "reservations",
-            "Reservations by what happened to them",
+            "Reservations by the state they reached",
             self.reservations.clone(),
         );
         registry.register(
-            "late_posts",
-            "Accounts whose reservation had been released before the account was known, and that could not be reserved again",
-            self.late_posts.clone(),
+            "posts_after_release",
+            "Accounts whose reservation had been released, and could not be taken again",
+            self.posts_after_release.clone(),
         );
         registry.register(
             "reconciled",
-            "Identities looked at by reconciliation, by what was found",
+            "Identities and deliveries that reconciliation handled, by outcome",
             self.reconciled.clone(),
-        );
-        registry.register(
-            "config_last_reload_successful",
-            "1 if the settings in force are those of the file",
-            self.settings_loaded.clone(),
         );
     }
 

@@ -46,9 +46,9 @@ pub async fn retry(
     let done = admin::retry(store, filter, now, keep_trying)
         .await
         .context("the deliveries cannot be retried")?;
-    let due = counted(done.count, "delivery is", "deliveries are");
+    let due = counted(done.changed, "delivery is", "deliveries are");
     writeln!(out, "{due} due now.")?;
-    tell_left_alone(&done, "not retried", out)
+    report_skipped(&done, "not retried", out)
 }
 
 /// Discards pending or abandoned deliveries, and prints how many. Asks first if the deliveries are not selected by id.
@@ -73,10 +73,10 @@ pub async fn discard(
             }
             _ if count == 0 => {}
             Confirmation::NoTerminal => bail!(
-                "this would discard {deliveries} for good, and there is no terminal to ask at; say --yes if that is meant"
+                "this would discard {deliveries}, and there is no terminal to confirm at\nhelp: add `--yes`"
             ),
             Confirmation::Ask => {
-                let question = format!("Discard {deliveries} for good? [y/N] ");
+                let question = format!("Discard {deliveries}? [y/N] ");
                 if !agreed(
                     &question,
                     &mut std::io::stdin().lock(),
@@ -92,9 +92,9 @@ pub async fn discard(
     let done = admin::discard(store, filter, now)
         .await
         .context("the deliveries cannot be discarded")?;
-    let deliveries = counted(done.count, "delivery was", "deliveries were");
+    let deliveries = counted(done.changed, "delivery was", "deliveries were");
     writeln!(out, "{deliveries} discarded.")?;
-    tell_left_alone(&done, "not discarded", out)
+    report_skipped(&done, "not discarded", out)
 }
 
 /// Asks a question. Any answer but yes means no.
@@ -111,13 +111,13 @@ pub fn agreed(
     Ok(answer.eq_ignore_ascii_case("y") || answer.eq_ignore_ascii_case("yes"))
 }
 
-fn tell_left_alone(
+fn report_skipped(
     done: &ActionResult,
     what: &str,
     out: &mut (dyn Write + Send),
 ) -> anyhow::Result<bool> {
-    for left in &done.left_alone {
-        writeln!(out, "{} was {what}: {}.", left.id, left.why)?;
+    for skipped in &done.skipped {
+        writeln!(out, "{} was {what}: {}.", skipped.id, skipped.reason)?;
     }
-    Ok(done.left_alone.is_empty())
+    Ok(done.skipped.is_empty())
 }

@@ -13,22 +13,22 @@ use crate::store::Filter;
 /// Which deliveries are meant.
 #[derive(Debug, Args)]
 pub struct FilterArgs {
-    /// Only these ids
+    /// Only deliveries with these ids
     #[arg(value_name = "ID")]
     pub(super) ids: Vec<Uuid>,
-    /// Only of this plan, a name under `deliveries`; or `save:…`, `check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`
+    /// Only deliveries of this subscription; or `write-back:…`, `deferred-check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`
     #[arg(long)]
-    plan: Option<String>,
-    /// Only in this state: pending, delivered, abandoned or discarded
+    subscription: Option<String>,
+    /// Only deliveries in this state: pending, delivered, abandoned or discarded
     #[arg(long, value_parser = state)]
     state: Option<State>,
-    /// Only about this identity
+    /// Only deliveries about this identity
     #[arg(long, value_name = "ID")]
     identity: Option<Uuid>,
-    /// Only made then or later: a day, a moment, or how long ago, as in 2026-11-01, 2026-11-01T12:00:00Z, 2h or 3d
+    /// Only deliveries created then or later: a day, a time, or an age, as in 2026-11-01, 2026-11-01T12:00:00Z, 2h or 3d
     #[arg(long, value_name = "WHEN", value_parser = when)]
     since: Option<When>,
-    /// Only made before then; a day means its beginning, in UTC
+    /// Only deliveries created before then; a day is its first moment, in UTC
     #[arg(long, value_name = "WHEN", value_parser = when)]
     until: Option<When>,
 }
@@ -42,15 +42,15 @@ enum When {
 
 impl FilterArgs {
     /// Returns the filter for the store.
-    pub(super) fn filter(&self, after: Option<Uuid>, now: Timestamp) -> anyhow::Result<Filter> {
+    pub(super) fn filter(&self, cursor: Option<Uuid>, now: Timestamp) -> anyhow::Result<Filter> {
         let filter = Filter {
             ids: self.ids.clone(),
-            plan: self.plan.clone(),
+            subscription: self.subscription.clone(),
             state: self.state,
             identity: self.identity,
             since: self.since.map(|when| when.moment(now)),
             until: self.until.map(|when| when.moment(now)),
-            after,
+            cursor,
             ..Filter::default()
         };
         filter.check()?;
@@ -76,8 +76,12 @@ impl When {
 }
 
 fn state(name: &str) -> Result<State, String> {
-    State::named(name)
-        .ok_or_else(|| format!("it is one of: {}", State::ALL.map(State::as_str).join(", ")))
+    State::named(name).ok_or_else(|| {
+        format!(
+            "expected one of: {}",
+            State::ALL.map(State::as_str).join(", ")
+        )
+    })
 }
 
 fn when(text: &str) -> Result<When, String> {
@@ -85,6 +89,6 @@ fn when(text: &str) -> Result<When, String> {
         .map(When::At)
         .or_else(|_| parse_duration(text).map(When::Ago))
         .map_err(|_| {
-            "expected a day, a moment, or how long ago, as in 2026-11-01, 2026-11-01T12:00:00Z, 30m, 2h or 3d".to_owned()
+            "expected a day, a time, or an age, as in 2026-11-01, 2026-11-01T12:00:00Z, 30m, 2h or 3d".to_owned()
         })
 }

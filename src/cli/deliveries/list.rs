@@ -27,8 +27,8 @@ pub async fn list(
         writeln!(out, "No deliveries.")?;
     } else {
         writeln!(out, "{}", table(&page.deliveries))?;
-        if let Some(last) = page.next {
-            writeln!(out, "There are more: --after {last}")?;
+        if let Some(last) = page.next_cursor {
+            writeln!(out, "There are more: --cursor {last}")?;
         }
     }
     Ok(())
@@ -38,7 +38,7 @@ fn table(deliveries: &[DeliverySummary]) -> Table {
     let mut table = super::table();
     table.set_header([
         "ID",
-        "PLAN",
+        "SUBSCRIPTION",
         "EVENT",
         "STATE",
         "ATTEMPTS",
@@ -49,7 +49,7 @@ fn table(deliveries: &[DeliverySummary]) -> Table {
     for delivery in deliveries {
         table.add_row([
             delivery.id.to_string(),
-            delivery.plan.clone(),
+            delivery.subscription.clone(),
             delivery.event.to_string(),
             delivery.state.to_string(),
             delivery.attempts.to_string(),

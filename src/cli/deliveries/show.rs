@@ -24,23 +24,25 @@ pub async fn show(
         .await
         .context("the delivery cannot be shown")?
         .with_context(|| {
-            format!("there is no delivery {id}; `vestibule deliveries list` lists them")
+            format!(
+                "there is no delivery {id}\nhelp: list deliveries with `vestibule deliveries list`"
+            )
         })?;
     if json {
         let mut delivery = json!(shown);
         if payload {
-            delivery["payload"] = json!(shown.work);
+            delivery["payload"] = json!(shown.action);
         }
         writeln!(out, "{delivery:#}")?;
         return Ok(());
     }
     about(&shown, out)?;
     tries(&shown.tries, out)?;
-    match &shown.work {
-        Some(work) if payload => write(work, out)?,
+    match &shown.action {
+        Some(action) if payload => write(action, out)?,
         Some(_) => writeln!(
             out,
-            "\nA payload is kept; it holds personal data, and is printed with --payload."
+            "\nA payload is kept. It holds personal data; print it with --payload."
         )?,
         None => writeln!(out, "\nNo payload is kept: {}.", why_none(&shown))?,
     }
@@ -51,7 +53,7 @@ fn about(shown: &DeliveryDetails, out: &mut (dyn Write + Send)) -> std::io::Resu
     let delivery = &shown.listed;
     let lines = [
         ("id", Some(delivery.id.to_string())),
-        ("plan", Some(delivery.plan.clone())),
+        ("subscription", Some(delivery.subscription.clone())),
         ("event", Some(delivery.event.to_string())),
         ("identity", Some(delivery.identity_id.to_string())),
         ("state", Some(delivery.state.to_string())),
@@ -59,7 +61,7 @@ fn about(shown: &DeliveryDetails, out: &mut (dyn Write + Send)) -> std::io::Resu
         ("attempts", Some(delivery.attempts.to_string())),
         ("next attempt", delivery.next_attempt_at.map(time)),
         (
-            "keeps trying until",
+            "abandoned at",
             (delivery.state == State::Pending).then(|| time(shown.keep_trying_until)),
         ),
         ("settled", delivery.settled_at.map(time)),
@@ -78,7 +80,7 @@ fn tries(tries: &[ListedAttempt], out: &mut (dyn Write + Send)) -> std::io::Resu
         return Ok(());
     }
     let mut table = table();
-    table.set_header(["TRY", "BEGAN", "DURATION", "STATUS", "ERROR"]);
+    table.set_header(["ATTEMPT", "BEGAN", "DURATION", "STATUS", "ERROR"]);
     for one in tries {
         table.add_row([
             one.attempt.to_string(),
@@ -93,47 +95,45 @@ fn tries(tries: &[ListedAttempt], out: &mut (dyn Write + Send)) -> std::io::Resu
 
 fn why_none(shown: &DeliveryDetails) -> &'static str {
     match shown.listed.state {
-        State::Delivered => "what has arrived is forgotten",
-        State::Discarded => "what is discarded is forgotten",
+        State::Delivered => "payloads are erased after delivery",
+        State::Discarded => "payloads are erased when a delivery is discarded",
         State::Pending | State::Abandoned => "it could not be built",
     }
 }
 
-fn write(work: &Action, out: &mut (dyn Write + Send)) -> std::io::Result<()> {
-    match work {
+fn write(action: &Action, out: &mut (dyn Write + Send)) -> std::io::Result<()> {
+    match action {
         Action::Send(request) => {
             writeln!(
                 out,
-                "\nTo be sent, beside the service's address and credentials:\n"
+                "\nRequest, without the service's address and credentials:\n"
             )?;
             request_of(request, out)
         }
-        Action::Ask(request) => {
+        Action::Recheck(request) => {
             writeln!(
                 out,
-                "\nTo be asked, beside the service's address and credentials:\n"
+                "\nQuestion, without the service's address and credentials:\n"
             )?;
             request_of(request, out)
         }
-        Action::Write(puts) => writeln!(
-            out,
-            "\nTo be written into the identity:\n\n{:#}",
-            json!(puts)
-        ),
+        Action::PatchIdentity(puts) => {
+            writeln!(out, "\nWrites into the identity:\n\n{:#}", json!(puts))
+        }
         Action::Enforce(puts) => writeln!(
             out,
-            "\nTo be written into the identity, whose sessions are deleted before and after:\n\n{:#}",
+            "\nWrites into the identity, whose sessions are deleted before and after:\n\n{:#}",
             json!(puts)
         ),
         Action::Take { take, .. } => {
             writeln!(
                 out,
-                "\nTo be reserved again, beside the service's address and credentials:\n"
+                "\nRequest to reserve again, without the service's address and credentials:\n"
             )?;
             request_of(take, out)
         }
-        Action::Undo { take, .. } => {
-            writeln!(out, "\nTo be released if it was taken by:\n")?;
+        Action::Compensate { take, .. } => {
+            writeln!(out, "\nReleases what this request reserved:\n")?;
             request_of(take, out)
         }
     }

@@ -160,7 +160,7 @@ function delivery(one) {
   const tries = `${one.attempts} ${one.attempts === 1 ? "attempt" : "attempts"}`;
   const next = one.state === "pending" && one.attempts > 0 && one.last_error;
   return [
-    head(`Vestibule delivers to the CRM: ${one.plan}`, tag(one.state, kinds[one.state]), tag(tries)),
+    head(`Vestibule delivers to the CRM: ${one.subscription}`, tag(one.state, kinds[one.state]), tag(tries)),
     next && el("p", {}, `The last attempt failed: ${one.last_error}. The next attempt is at ${clock(one.next_attempt_at)}. Vestibule retries for eight days.`),
     one.attempts > 0 && one.tries.length === 0 && el("p", {}, "No attempt has reached the CRM so far."),
     one.tries.map((exchanged, number) => exchange(`${one.id}-${number}`, exchanged)),

@@ -39,7 +39,10 @@ pub(super) async fn retry(
     let now = operator.clock.now();
     let done = admin::retry(&*operator.store, &filter, now, &operator.keep_trying).await?;
     operator.stored.notify_one();
-    tracing::info!(count = done.count, "An operator retried deliveries");
+    tracing::info!(
+        changed = done.changed,
+        "Retried deliveries through the admin API"
+    );
     Ok(Json(done))
 }
 
@@ -51,6 +54,9 @@ pub(super) async fn discard(
 ) -> Result<Json<ActionResult>, ApiError> {
     let filter = selection::read(&request, payload).await?;
     let done = admin::discard(&*operator.store, &filter, operator.clock.now()).await?;
-    tracing::info!(count = done.count, "An operator discarded deliveries");
+    tracing::info!(
+        changed = done.changed,
+        "Discarded deliveries through the admin API"
+    );
     Ok(Json(done))
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::store;
 
-/// Why something could not be done.
+/// An error response.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Error")]
 pub(super) struct ApiError {
@@ -19,37 +19,37 @@ pub(super) struct ApiError {
     status: StatusCode,
 }
 
-/// What is wrong.
+/// The error.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ErrorWords")]
+#[schemars(rename = "ErrorBody")]
 struct ErrorBody {
     /// What is wrong, and where.
     message: String,
-    /// How to mend it.
-    hint: Option<String>,
+    /// What to do.
+    help: Option<String>,
 }
 
 impl ApiError {
-    fn new(status: StatusCode, message: String, hint: impl Into<Option<String>>) -> Self {
+    fn new(status: StatusCode, message: String, help: impl Into<Option<String>>) -> Self {
         Self {
             error: ErrorBody {
                 message,
-                hint: hint.into(),
+                help: help.into(),
             },
             status,
         }
     }
 
-    /// 400: the request cannot be understood.
-    pub(super) fn asked_wrongly(message: String, hint: impl Into<Option<String>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, message, hint)
+    /// 400: what was asked for cannot be understood.
+    pub(super) fn asked_wrongly(message: String, help: impl Into<Option<String>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message, help)
     }
 
     pub(super) fn no_such_delivery(id: Uuid) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             format!("there is no delivery {id}"),
-            "GET /deliveries lists them; what is settled is deleted after `retention.deliveries`"
+            "list deliveries with GET /deliveries; settled ones are deleted after `retention.deliveries`"
                 .to_owned(),
         )
     }
@@ -59,7 +59,7 @@ impl ApiError {
         Self::new(
             StatusCode::NOT_FOUND,
             format!("no late refusal{by} of {identity_id} is in force"),
-            "GET /late-refusals lists those in force".to_owned(),
+            "list late refusals with GET /late-refusals".to_owned(),
         )
     }
 
@@ -67,11 +67,11 @@ impl ApiError {
         Self::new(
             StatusCode::NOT_FOUND,
             format!("there is nothing at {path}"),
-            format!("there is {}", known.join(", ")),
+            format!("known paths: {}", known.join(", ")),
         )
     }
 
-    pub(super) fn wrong_verb(verb: &str, path: &str, verbs: &str) -> Self {
+    pub(super) fn method_not_allowed(verb: &str, path: &str, verbs: &str) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             format!("{path} cannot be called with {verb}"),
@@ -82,8 +82,8 @@ impl ApiError {
     pub(super) fn no_json() -> Self {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the body is not said to be JSON".to_owned(),
-            "send the header `Content-Type: application/json`; without it a web page could call this from an operator's browser"
+            "the request has no `Content-Type: application/json`".to_owned(),
+            "send `Content-Type: application/json`; without it a web page could call this from an operator's browser"
                 .to_owned(),
         )
     }
@@ -92,7 +92,7 @@ impl ApiError {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body is longer than {most} bytes"),
-            "name fewer deliveries at once, or all of them by their plan, state or time".to_owned(),
+            "name fewer deliveries, or select them by subscription, state or time".to_owned(),
         )
     }
 }
@@ -101,13 +101,12 @@ impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         tracing::error!(
             error = error.error_chain(),
-            "Failed a request of an operator: database error"
+            "Database error during a call of the admin API"
         );
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "the database did not do it".to_owned(),
-            "see the log of Vestibule and GET /health/ready, and try again; nothing is done twice"
-                .to_owned(),
+            "database error".to_owned(),
+            "see Vestibule's log and GET /health/ready, then try again".to_owned(),
         )
     }
 }

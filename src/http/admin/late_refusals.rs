@@ -20,29 +20,29 @@ use crate::store::LateRefusalFilter;
 pub(super) const PARAMETERS: [Parameter; 4] = [
     Parameter {
         name: "identity",
-        is: "Only of this identity.",
+        is: "Only late refusals of this identity.",
         schema: || json!({"type": "string", "format": "uuid"}),
     },
     Parameter {
         name: "check",
-        is: "Only of this check.",
+        is: "Only late refusals by this check.",
         schema: || json!({"type": "string"}),
     },
     query::LIMIT_PARAMETER,
     Parameter {
-        name: "after",
-        is: "Only those after this place: the `next` of the page before.",
+        name: "cursor",
+        is: "The next page: the `next_cursor` of the page before.",
         schema: || json!({"type": "string"}),
     },
 ];
 
-/// Some late refusals, and where the list continues.
+/// A page of late refusals.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct LateRefusalPage {
-    /// Those in force, in the order of identity and check.
+    /// The late refusals in force, ordered by identity and check.
     late_refusals: Vec<ListedLateRefusal>,
-    /// Where the next page begins; null after the last one.
-    next: Option<String>,
+    /// The `cursor` of the next page; null on the last page.
+    next_cursor: Option<String>,
 }
 
 /// A late refusal in force.
@@ -58,7 +58,7 @@ pub(super) struct ListedLateRefusal {
     /// When the check refused.
     #[schemars(with = "String", extend("format" = "date-time"))]
     refused_at: Timestamp,
-    /// When Vestibule deactivated the identity, on Kratos's clock; null if it did not yet, or does not.
+    /// When Vestibule deactivated the identity, on Kratos's clock; null if it has not, or does not.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     deactivated_at: Option<Timestamp>,
 }
@@ -67,10 +67,10 @@ pub(super) struct ListedLateRefusal {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LateRefusalLift {
-    /// Of this identity.
+    /// The identity.
     #[schemars(extend("format" = "uuid"))]
     identity: String,
-    /// Only that of this check; without it those of all checks.
+    /// Only the refusal by this check; all checks if absent.
     #[schemars(with = "Option<String>")]
     check: Option<String>,
 }
@@ -100,7 +100,7 @@ pub(super) async fn list(
             .map(|text| query::id("identity", text))
             .transpose()?,
         check: word("check").map(ToOwned::to_owned),
-        after: word("after").map(place).transpose()?,
+        after: word("cursor").map(place).transpose()?,
     };
     // One more row than asked for shows whether there are more.
     let store = &operator.store;
@@ -111,22 +111,22 @@ pub(super) async fn list(
     let has_more = refusals.len() > whole;
     refusals.truncate(whole);
     let last = refusals.last().filter(|_| has_more);
-    let next = last.map(|last| format!("{}:{}", last.identity_id, last.check));
+    let next_cursor = last.map(|last| format!("{}:{}", last.identity_id, last.check));
     Ok(Json(LateRefusalPage {
         late_refusals: refusals.into_iter().map(Into::into).collect(),
-        next,
+        next_cursor,
     }))
 }
 
-/// Reads the `next` of a page.
+/// Reads the `next_cursor` of a page.
 fn place(text: &str) -> Result<(Uuid, String), ApiError> {
     let place = text
         .split_once(':')
         .and_then(|(id, check)| Some((Uuid::parse_str(id).ok()?, check.to_owned())));
     place.ok_or_else(|| {
         ApiError::asked_wrongly(
-            format!("`after`: `{text}` is not the `next` of a page"),
-            "give the `next` of the page before as it is".to_owned(),
+            format!("`cursor`: `{text}` is not the `next_cursor` of a page"),
+            "give the `next_cursor` of the page before, unchanged".to_owned(),
         )
     })
 }
@@ -137,8 +137,8 @@ pub(super) async fn lift(
     payload: Payload,
     operator: Data<AdminState>,
 ) -> Result<Json<Lifted>, ApiError> {
-    let hint = r#"send {"identity": "…"}, and "check" to lift the refusal of one check"#;
-    let asked: LateRefusalLift = selection::body(&request, payload, hint).await?;
+    let help = r#"send {"identity": "…"}, and "check" to lift the refusal of one check"#;
+    let asked: LateRefusalLift = selection::body(&request, payload, help).await?;
     let id = query::id("identity", &asked.identity)?;
     let check = asked.check.as_deref();
     let lifted = deferred::lift(&*operator.store, id, check, operator.clock.now()).await?;
@@ -146,6 +146,6 @@ pub(super) async fn lift(
         return Err(ApiError::no_such_late_refusal(id, check));
     }
     operator.stored.notify_one();
-    tracing::info!(identity.id = %id, checks = ?lifted.checks, "An operator lifted late refusals");
+    tracing::info!(identity.id = %id, checks = ?lifted.checks, "Lifted late refusals through the admin API");
     Ok(Json(lifted))
 }

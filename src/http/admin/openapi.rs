@@ -10,9 +10,9 @@ use super::routes::{Answer, OPERATIONS, Operation, Verb};
 const SCHEMAS: &str = "/components/schemas";
 
 /// The description of the whole API.
-const ABOUT: &str = "What operators and their monitoring call: deliveries, late refusals, health, version, metrics. Like Kratos's own admin API it \
-    asks nobody who they are: keep the port (`serve.admin`) on a private network. Payloads of deliveries and messages of refusals hold personal \
-    data and are never shown here.";
+const ABOUT: &str = "For operators and monitoring: deliveries, late refusals, health, version, metrics. Like Kratos's admin API, it has no \
+    authentication: keep the port (`serve.admin`) on a private network. It never returns payloads of deliveries or messages of refusals, which \
+    hold personal data.";
 
 /// The OpenAPI document.
 #[must_use]
@@ -77,7 +77,8 @@ fn described(
         Answer::Json(schema) => ("application/json", schema(answers)),
         Answer::Text(kind) => (kind, json!({"type": "string"})),
     };
-    let mut responses = json!({"200": {"description": "What was asked for.", "content": {kind: {"schema": schema}}}});
+    let mut responses =
+        json!({"200": {"description": "Success.", "content": {kind: {"schema": schema}}}});
     for (status, description) in operation.otherwise {
         let schema = match (operation.path, operation.verb) {
             // A probe reads the same schema for every status.

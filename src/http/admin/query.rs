@@ -26,41 +26,41 @@ pub(super) struct Parameter {
 /// The parameter that limits how many entries are listed.
 pub(super) const LIMIT_PARAMETER: Parameter = Parameter {
     name: "limit",
-    is: "At most so many.",
+    is: "The maximum number of entries.",
     schema: || json!({"type": "integer", "minimum": 1, "maximum": MOST, "default": LIMIT}),
 };
 
 /// All query parameters of `GET /deliveries`.
 pub(super) const PARAMETERS: [Parameter; 7] = [
     Parameter {
-        name: "plan",
-        is: "Only of this plan; or `save:…`, `check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`.",
+        name: "subscription",
+        is: "Only deliveries of this subscription; or `write-back:…`, `deferred-check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`.",
         schema: || json!({"type": "string"}),
     },
     Parameter {
         name: "state",
-        is: "Only in this state.",
+        is: "Only deliveries in this state.",
         schema: || json!({"$ref": "#/components/schemas/State"}),
     },
     Parameter {
         name: "identity",
-        is: "Only about this identity.",
+        is: "Only deliveries about this identity.",
         schema: || json!({"type": "string", "format": "uuid"}),
     },
     Parameter {
         name: "since",
-        is: "Only made then or later: a day or a moment, `2026-11-01` or `2026-11-01T12:00:00Z`.",
+        is: "Only deliveries created then or later: a day or a time, `2026-11-01` or `2026-11-01T12:00:00Z`.",
         schema: || json!({"type": "string"}),
     },
     Parameter {
         name: "until",
-        is: "Only made before then: a day (its beginning) or a moment.",
+        is: "Only deliveries created before then: a day (its first moment, in UTC) or a time.",
         schema: || json!({"type": "string"}),
     },
     LIMIT_PARAMETER,
     Parameter {
-        name: "after",
-        is: "Only those behind this id: the `next` of the page before.",
+        name: "cursor",
+        is: "The next page: the `next_cursor` of the page before.",
         schema: || json!({"type": "string", "format": "uuid"}),
     },
 ];
@@ -70,14 +70,14 @@ pub(super) fn read(query: &str) -> Result<(Filter, u32), ApiError> {
     let words = words(query, &PARAMETERS)?;
     let word = |name: &str| words.get(name).map(String::as_str);
     let filter = Filter {
-        plan: word("plan").map(ToOwned::to_owned),
+        subscription: word("subscription").map(ToOwned::to_owned),
         state: word("state").map(state).transpose()?,
         identity: word("identity")
             .map(|text| id("identity", text))
             .transpose()?,
         since: word("since").map(|text| time("since", text)).transpose()?,
         until: word("until").map(|text| time("until", text)).transpose()?,
-        after: word("after").map(|text| id("after", text)).transpose()?,
+        cursor: word("cursor").map(|text| id("cursor", text)).transpose()?,
         ..Filter::default()
     };
     filter.check()?;
@@ -94,14 +94,17 @@ pub(super) fn words(
         let known = || parameters.iter().map(|known| known.name);
         if !known().any(|known| known == name) {
             return Err(ApiError::asked_wrongly(
-                format!("`{name}` is not known here"),
-                format!("known are {}", known().collect::<Vec<_>>().join(", ")),
+                format!("unknown parameter `{name}`"),
+                format!(
+                    "known parameters: {}",
+                    known().collect::<Vec<_>>().join(", ")
+                ),
             ));
         }
         if words.insert(name.to_string(), value.into_owned()).is_some() {
             return Err(ApiError::asked_wrongly(
-                format!("`{name}` stands here twice"),
-                "write it once".to_owned(),
+                format!("`{name}` is given twice"),
+                "give it once".to_owned(),
             ));
         }
     }
@@ -112,7 +115,7 @@ pub(super) fn words(
 pub(super) fn id(place: &str, text: &str) -> Result<Uuid, ApiError> {
     Uuid::parse_str(text).map_err(|_| {
         ApiError::asked_wrongly(
-            format!("`{place}`: `{text}` is no id"),
+            format!("`{place}`: `{text}` is not an id"),
             "an id looks like 0198a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b".to_owned(),
         )
     })
@@ -122,8 +125,8 @@ pub(super) fn id(place: &str, text: &str) -> Result<Uuid, ApiError> {
 pub(super) fn state(text: &str) -> Result<State, ApiError> {
     State::named(text).ok_or_else(|| {
         ApiError::asked_wrongly(
-            format!("`state`: `{text}` is no state"),
-            format!("it is one of {}", State::ALL.map(State::as_str).join(", ")),
+            format!("`state`: `{text}` is not a state"),
+            format!("use one of {}", State::ALL.map(State::as_str).join(", ")),
         )
     })
 }
@@ -132,7 +135,7 @@ pub(super) fn state(text: &str) -> Result<State, ApiError> {
 pub(super) fn time(place: &str, text: &str) -> Result<Timestamp, ApiError> {
     moment(text).ok_or_else(|| {
         ApiError::asked_wrongly(
-            format!("`{place}`: `{text}` is no day and no moment"),
+            format!("`{place}`: `{text}` is not a day or a time"),
             "write 2026-11-01 or 2026-11-01T12:00:00Z (a `+` in a URL is written %2B)".to_owned(),
         )
     })
@@ -143,8 +146,8 @@ pub(super) fn limit(text: &str) -> Result<u32, ApiError> {
     let limit = text.parse().ok().filter(|limit| (1..=MOST).contains(limit));
     limit.ok_or_else(|| {
         ApiError::asked_wrongly(
-            format!("`limit`: `{text}` is no number from 1 to {MOST}"),
-            "more are listed page by page: give the `next` of one answer as `after`".to_owned(),
+            format!("`limit`: `{text}` is not a number from 1 to {MOST}"),
+            "get more page by page: give the `next_cursor` of one response as `cursor`".to_owned(),
         )
     })
 }

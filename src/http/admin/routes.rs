@@ -65,15 +65,15 @@ impl Verb {
     }
 }
 
-const AWAY: (u16, &str) = (503, "The database is away.");
-const ASKED_WRONGLY: (u16, &str) = (400, "What was asked for cannot be understood.");
+const AWAY: (u16, &str) = (503, "The database cannot be reached.");
+const ASKED_WRONGLY: (u16, &str) = (400, "The request is invalid.");
 const TOO_LONG: (u16, &str) = (413, "The body is too long.");
-const NOT_JSON: (u16, &str) = (415, "The body is not said to be JSON.");
+const NOT_JSON: (u16, &str) = (415, "The request has no `Content-Type: application/json`.");
 const CHANGE: [(u16, &str); 4] = [ASKED_WRONGLY, TOO_LONG, NOT_JSON, AWAY];
 
 const LIFT: [(u16, &str); 5] = [
     ASKED_WRONGLY,
-    (404, "No such late refusal is in force."),
+    (404, "There is no such late refusal in force."),
     TOO_LONG,
     NOT_JSON,
     AWAY,
@@ -96,7 +96,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         path: "/deliveries/retry",
         verb: Verb::Post,
         name: "retryDeliveries",
-        is: "Makes pending and abandoned deliveries due now; abandoned ones are tried for their plan's `keep_trying_for` anew",
+        is: "Makes pending and abandoned deliveries due now; abandoned ones are retried for their subscription's `retry.max_elapsed` again",
         query: &[],
         body: Some(|schemas| schemas.subschema_for::<Selection>().to_value()),
         answer: Answer::Json(|schemas| schemas.subschema_for::<ActionResult>().to_value()),
@@ -107,7 +107,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         path: "/deliveries/discard",
         verb: Verb::Post,
         name: "discardDeliveries",
-        is: "Ends pending and abandoned deliveries for good and forgets what they held",
+        is: "Discards pending and abandoned deliveries and erases their payloads",
         query: &[],
         body: Some(|schemas| schemas.subschema_for::<Selection>().to_value()),
         answer: Answer::Json(|schemas| schemas.subschema_for::<ActionResult>().to_value()),
@@ -118,7 +118,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         path: "/deliveries/{id}",
         verb: Verb::Get,
         name: "showDelivery",
-        is: "Shows one delivery with its tries, without what it holds",
+        is: "Shows one delivery with its attempts, without its payload",
         query: &[],
         body: None,
         answer: Answer::Json(|schemas| schemas.subschema_for::<DeliveryDetails>().to_value()),
@@ -140,7 +140,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         path: "/late-refusals/lift",
         verb: Verb::Post,
         name: "liftLateRefusals",
-        is: "Lifts the late refusals of an identity, of all checks or of one; marks are removed and, if no other refusal keeps the person out, the identity is set active",
+        is: "Lifts the late refusals of an identity, by all checks or by one; removes marks, and activates the identity if no other refusal deactivates it",
         query: &[],
         body: Some(|schemas| schemas.subschema_for::<LateRefusalLift>().to_value()),
         answer: Answer::Json(|schemas| schemas.subschema_for::<Lifted>().to_value()),
@@ -151,7 +151,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         path: "/health/alive",
         verb: Verb::Get,
         name: "isAlive",
-        is: "Tells that the program runs",
+        is: "Reports that the process runs",
         query: &[],
         body: None,
         answer: Answer::Json(|_| status(&["ok"])),
@@ -162,7 +162,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         path: "/health/ready",
         verb: Verb::Get,
         name: "isReady",
-        is: "Tells whether hooks are answered, and whether the database is there",
+        is: "Reports whether hooks are answered, and whether the database can be reached",
         query: &[],
         body: None,
         answer: Answer::Json(|_| {
@@ -170,14 +170,14 @@ pub(super) const OPERATIONS: [Operation; 12] = [
             schema["properties"]["database"] = json!({"type": "string", "enum": ["ok", "down"]});
             schema
         }),
-        otherwise: &[(503, "It is shutting down.")],
+        otherwise: &[(503, "Vestibule is shutting down.")],
         route: || get().to(health::ready),
     },
     Operation {
         path: "/version",
         verb: Verb::Get,
         name: "getVersion",
-        is: "Tells which Vestibule this is",
+        is: "Reports the version",
         query: &[],
         body: None,
         answer: Answer::Json(
@@ -190,7 +190,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         path: "/metrics",
         verb: Verb::Get,
         name: "getMetrics",
-        is: "All metrics, as Prometheus reads them",
+        is: "Exports all metrics for Prometheus",
         query: &[],
         body: None,
         answer: Answer::Text(CONTENT_TYPE),
@@ -201,7 +201,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         path: "/metrics/prometheus",
         verb: Verb::Get,
         name: "getMetricsAsInKratos",
-        is: "The same under the path that Kratos has",
+        is: "Exports all metrics, under Kratos's path",
         query: &[],
         body: None,
         answer: Answer::Text(CONTENT_TYPE),
@@ -212,7 +212,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         path: "/openapi.json",
         verb: Verb::Get,
         name: "getDocument",
-        is: "This document",
+        is: "Returns this document",
         query: &[],
         body: None,
         answer: Answer::Json(|_| json!({"type": "object"})),

@@ -18,51 +18,51 @@ const MOST_BYTES: usize = 256 * 1024;
 /// How many deliveries a body may name. Vestibule handles each by itself.
 const MOST_IDS: usize = 1000;
 
-/// Which deliveries: those named by `ids`, or `all` that the other members leave.
+/// The deliveries: those in `ids`, or `all` that match the other members.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Selection {
-    /// These deliveries.
+    /// Deliveries by id.
     #[schemars(with = "Option<Vec<String>>", length(max = MOST_IDS), extend("items" = json!({"type": "string", "format": "uuid"})))]
     ids: Option<Vec<String>>,
-    /// All that the other members leave; must be said where no ids are.
+    /// All deliveries that match the other members; required without `ids`.
     #[schemars(with = "Option<bool>")]
     all: Option<bool>,
-    /// Only of this plan; or `save:…`, `check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`.
+    /// Only deliveries of this subscription; or `write-back:…`, `deferred-check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`.
     #[schemars(with = "Option<String>")]
-    plan: Option<String>,
-    /// Only in this state: `pending` or `abandoned`.
+    subscription: Option<String>,
+    /// Only deliveries in this state: `pending` or `abandoned`.
     #[schemars(with = "Option<State>")]
     state: Option<String>,
-    /// Only about this identity.
+    /// Only deliveries about this identity.
     #[schemars(with = "Option<String>", extend("format" = "uuid"))]
     identity: Option<String>,
-    /// Only made then or later: a day or a moment, `2026-11-01` or `2026-11-01T12:00:00Z`.
+    /// Only deliveries created then or later: a day or a time, `2026-11-01` or `2026-11-01T12:00:00Z`.
     #[schemars(with = "Option<String>")]
     since: Option<String>,
-    /// Only made before then: a day (its beginning) or a moment.
+    /// Only deliveries created before then: a day (its first moment, in UTC) or a time.
     #[schemars(with = "Option<String>")]
     until: Option<String>,
 }
 
 /// Reads which deliveries the body of a request names.
 pub(super) async fn read(request: &HttpRequest, payload: Payload) -> Result<Filter, ApiError> {
-    let hint = r#"send {"ids": ["…"]}, or {"all": true} with plan, state, identity, since or until to narrow it"#;
-    body::<Selection>(request, payload, hint).await?.filter()
+    let help = r#"send {"ids": ["…"]}, or {"all": true} with subscription, state, identity, since or until"#;
+    body::<Selection>(request, payload, help).await?.filter()
 }
 
-/// Reads the body of a request. The body must be JSON, with a matching `Content-Type`. `hint` says what to send.
+/// Reads the body of a request. The body must be JSON, with a matching `Content-Type`. `help` says what to send.
 pub(super) async fn body<T: DeserializeOwned>(
     request: &HttpRequest,
     payload: Payload,
-    hint: &str,
+    help: &str,
 ) -> Result<T, ApiError> {
     // The body is read to its end first, because a client that is still writing would not see the answer.
     let body = match payload.to_bytes_limited(MOST_BYTES).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => {
             return Err(ApiError::asked_wrongly(
-                format!("the body did not arrive whole: {error}"),
+                format!("the body is incomplete: {error}"),
                 None,
             ));
         }
@@ -72,7 +72,7 @@ pub(super) async fn body<T: DeserializeOwned>(
         return Err(ApiError::no_json());
     }
     serde_json::from_slice(&body).map_err(|error| {
-        ApiError::asked_wrongly(format!("the body cannot be read: {error}"), hint.to_owned())
+        ApiError::asked_wrongly(format!("the body cannot be read: {error}"), help.to_owned())
     })
 }
 
@@ -91,21 +91,21 @@ impl Selection {
         let which = |message: &str| {
             ApiError::asked_wrongly(
                 message.to_owned(),
-                r#"name them by `ids`, or say `"all": true` for all that plan, state, identity, since and until leave"#
+                r#"give `ids`, or `"all": true` with subscription, state, identity, since or until"#
                     .to_owned(),
             )
         };
         match (ids.is_empty(), self.all.unwrap_or_default()) {
-            (true, false) => return Err(which("the body does not say which deliveries")),
+            (true, false) => return Err(which("the body names no deliveries")),
             (false, true) => {
-                return Err(which("the body names deliveries and asks for all of them"));
+                return Err(which("the body has both `ids` and `all`"));
             }
             (true, true) | (false, false) => {}
         }
         if ids.len() > MOST_IDS {
             return Err(ApiError::asked_wrongly(
-                format!("`ids` names {} deliveries", ids.len()),
-                format!("name at most {MOST_IDS} at once"),
+                format!("`ids` has {} entries", ids.len()),
+                format!("give at most {MOST_IDS}"),
             ));
         }
         let ids = ids
@@ -114,7 +114,7 @@ impl Selection {
             .map(|(index, text)| id(&format!("ids[{index}]"), text));
         let filter = Filter {
             ids: ids.collect::<Result<_, _>>()?,
-            plan: self.plan,
+            subscription: self.subscription,
             state: self.state.as_deref().map(state).transpose()?,
             identity: self
                 .identity

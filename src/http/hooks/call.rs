@@ -1,6 +1,6 @@
 //! Handles what all hooks share: the key, the body within time and size, and one answer for repeated calls.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use actix_web::web::{Data, Payload};
@@ -141,19 +141,27 @@ pub async fn handle(
 }
 
 /// Answers a hook's URL that was called with another HTTP method than POST.
-pub async fn method_not_allowed(payload: Payload, state: Data<HookState>) -> HttpResponse {
-    let _ = read(
-        payload,
-        &state,
-        saturating_add(state.clock.now(), state.deadline),
-        0,
-    )
-    .await;
+pub async fn method_not_allowed(
+    flow: Flow,
+    stage: Stage,
+    request: HttpRequest,
+    payload: Payload,
+    state: Data<HookState>,
+) -> HttpResponse {
+    let at = state.clock.now();
+    let _ = read(payload, &state, saturating_add(at, state.deadline), 0).await;
+    let hook = Hook {
+        flow,
+        stage,
+        method: method(request.query_string()),
+    };
     tracing::error!(
-        "Refused a call of a hook with another method than POST; write `method: POST` at this hook in kratos.yml"
+        hook.flow = %flow, hook.stage = %stage, hook.method = hook.method,
+        "Refused a call of a hook with another HTTP method than POST; write `method: POST` at this hook in kratos.yml"
     );
     let reply = state.reject(RefusalStatus::MethodNotAllowed, &state.builtin.not_possible);
-    HttpResponse::from(HookResponse::new(reply, "wrong_verb"))
+    let answer = HookResponse::new(reply, "method_not_allowed");
+    counted(&state, &hook, at, answer)
 }
 
 /// Answers any other URL.
@@ -162,22 +170,25 @@ pub async fn not_found(
     payload: Payload,
     state: Data<HookState>,
 ) -> HttpResponse {
-    let _ = read(
-        payload,
-        &state,
-        saturating_add(state.clock.now(), state.deadline),
-        0,
-    )
-    .await;
-    if request.path().starts_with("/hooks") {
+    let now = state.clock.now();
+    let _ = read(payload, &state, saturating_add(now, state.deadline), 0).await;
+    let path = {
+        let paths = state.unknown_paths.lock();
+        let mut paths = paths.unwrap_or_else(PoisonError::into_inner);
+        paths.to_log(request.path(), now)
+    };
+    if let Some(path) = path {
         tracing::error!(
-            "Refused a call of an unknown hook; the URLs are /hooks/registration/pre, /hooks/registration/post, \
+            path,
+            "Refused a call of an unknown path; the URLs of the hooks are /hooks/registration/pre, /hooks/registration/post, \
              /hooks/settings/pre, /hooks/settings/post and /hooks/login/pre, each with ?method=, /hooks/recovery/pre and \
              /hooks/verification/post"
         );
     }
     let reply = state.reject(RefusalStatus::NotFound, &state.builtin.not_possible);
-    HttpResponse::from(HookResponse::new(reply, "unknown"))
+    let answer = HookResponse::new(reply, "not_found");
+    state.count_not_found();
+    HttpResponse::from(answer)
 }
 
 /// The `method=` of a query. A value that cannot be a method's name counts as missing.

@@ -276,7 +276,7 @@ mod tests {
         executions: Arc<AtomicUsize>,
     }
 
-    fn test_case() -> TestCase {
+    fn context() -> TestCase {
         let (clock, manual) = Clock::manual(Timestamp::UNIX_EPOCH);
         TestCase {
             idempotency: Arc::new(IdempotencyCache::new(clock)),
@@ -304,100 +304,105 @@ mod tests {
 
     #[tokio::test]
     async fn equal_calls_run_once_also_in_parallel() {
-        let test = test_case();
+        let context = context();
         let one = key(Some("t"), "b");
-        let (first, second) =
-            tokio::join!(test.call(one, Reply::Yes), test.call(one, Reply::Retry));
+        let (first, second) = tokio::join!(
+            context.call(one, Reply::Yes),
+            context.call(one, Reply::Retry)
+        );
         assert_eq!(first.unwrap().status, 204);
         assert_eq!(second.unwrap().status, 204);
-        assert_eq!(test.call(one, Reply::Retry).await.unwrap().status, 204);
-        assert_eq!(test.executions(), 1);
-        test.call(key(Some("t"), "other body"), Reply::Yes).await;
-        test.call(key(Some("other trigger"), "b"), Reply::Yes).await;
-        assert_eq!(test.executions(), 3);
-        test.manual.advance(REMEMBERED_FOR);
-        test.call(one, Reply::Yes).await;
-        assert_eq!(test.executions(), 4);
-        assert_eq!(test.idempotency.len(), 1);
+        assert_eq!(context.call(one, Reply::Retry).await.unwrap().status, 204);
+        assert_eq!(context.executions(), 1);
+        context.call(key(Some("t"), "other body"), Reply::Yes).await;
+        context
+            .call(key(Some("other trigger"), "b"), Reply::Yes)
+            .await;
+        assert_eq!(context.executions(), 3);
+        context.manual.advance(REMEMBERED_FOR);
+        context.call(one, Reply::Yes).await;
+        assert_eq!(context.executions(), 4);
+        assert_eq!(context.idempotency.len(), 1);
     }
 
     #[tokio::test]
     async fn without_a_trigger_id_only_parallel_calls_share_an_execution() {
-        let test = test_case();
+        let context = context();
         let one = key(None, "b");
-        tokio::join!(test.call(one, Reply::Yes), test.call(one, Reply::Yes));
-        assert_eq!(test.executions(), 1);
-        test.call(one, Reply::Yes).await;
-        assert_eq!(test.executions(), 2);
-        assert!(test.idempotency.is_empty());
+        tokio::join!(context.call(one, Reply::Yes), context.call(one, Reply::Yes));
+        assert_eq!(context.executions(), 1);
+        context.call(one, Reply::Yes).await;
+        assert_eq!(context.executions(), 2);
+        assert!(context.idempotency.is_empty());
     }
 
     #[tokio::test]
     async fn an_answer_that_asks_for_a_retry_is_not_cached() {
-        let test = test_case();
+        let context = context();
         let one = key(Some("t"), "b");
-        assert_eq!(test.call(one, Reply::Retry).await.unwrap().status, 503);
-        assert_eq!(test.call(one, Reply::Yes).await.unwrap().status, 204);
+        assert_eq!(context.call(one, Reply::Retry).await.unwrap().status, 503);
+        assert_eq!(context.call(one, Reply::Yes).await.unwrap().status, 204);
     }
 
     #[tokio::test]
     async fn an_execution_continues_when_its_caller_disconnects() {
-        let test = test_case();
+        let context = context();
         let one = key(Some("t"), "b");
-        let mut left = Box::pin(test.call(one, Reply::Yes));
+        let mut left = Box::pin(context.call(one, Reply::Yes));
         assert!(futures_util::poll!(&mut left).is_pending());
         drop(left);
-        assert_eq!(test.call(one, Reply::Retry).await.unwrap().status, 204);
-        assert_eq!(test.executions(), 1);
+        assert_eq!(context.call(one, Reply::Retry).await.unwrap().status, 204);
+        assert_eq!(context.executions(), 1);
     }
 
     #[tokio::test]
     async fn a_panic_gives_no_answer_and_is_not_cached() {
-        let test = test_case();
+        let context = context();
         for run_on in [RunOn::Caller, RunOn::MainRuntime] {
             let one = key(Some("p"), "b");
-            let panicking = test
+            let panicking = context
                 .idempotency
                 .run_once(one, run_on, async { panic!("on purpose") });
             assert!(panicking.await.is_none(), "{run_on:?}");
-            let answer = test
+            let answer = context
                 .idempotency
                 .run_once(one, run_on, async { HookResponse::new(Reply::Yes, "test") });
             assert_eq!(answer.await.unwrap().status, 204, "{run_on:?}");
-            test.manual.advance(REMEMBERED_FOR);
+            context.manual.advance(REMEMBERED_FOR);
         }
     }
 
     #[tokio::test]
     async fn an_execution_on_the_caller_is_cached_too() {
-        let test = test_case();
+        let context = context();
         for reply in [Reply::Yes, Reply::Retry] {
             let one = key(Some("t"), "b");
             let work = async { HookResponse::new(reply, "test") };
-            let answer = test.idempotency.run_once(one, RunOn::Caller, work).await;
+            let answer = context.idempotency.run_once(one, RunOn::Caller, work).await;
             assert_eq!(answer.unwrap().status, 204);
         }
-        assert_eq!(test.idempotency.len(), 1);
+        assert_eq!(context.idempotency.len(), 1);
     }
 
     #[tokio::test]
     async fn the_oldest_answers_are_evicted_when_there_are_too_many() {
-        let test = test_case();
+        let context = context();
         for number in 0..=MOST_ANSWERS {
-            test.call(key(Some(&number.to_string()), "b"), Reply::Yes)
+            context
+                .call(key(Some(&number.to_string()), "b"), Reply::Yes)
                 .await;
         }
-        assert_eq!(test.idempotency.len(), MOST_ANSWERS);
-        let before = test.executions();
-        test.call(key(Some("1"), "b"), Reply::Yes).await;
-        assert_eq!(test.executions(), before);
-        test.call(key(Some("0"), "b"), Reply::Yes).await;
-        assert_eq!(test.executions(), before + 1);
+        assert_eq!(context.idempotency.len(), MOST_ANSWERS);
+        let before = context.executions();
+        context.call(key(Some("1"), "b"), Reply::Yes).await;
+        assert_eq!(context.executions(), before);
+        context.call(key(Some("0"), "b"), Reply::Yes).await;
+        assert_eq!(context.executions(), before + 1);
     }
 
     #[tokio::test]
     async fn the_oldest_answers_are_evicted_when_they_are_too_large() {
-        let test = test_case();
+        let context = context();
         let many = Reply::refused(
             std::iter::repeat_n(
                 crate::kratos::form::at_form_level(1, &"x".repeat(1000)),
@@ -409,9 +414,10 @@ mod tests {
         let most = MOST_BYTES / HookResponse::new(many.clone(), "test").size();
         assert!(most < 500, "{most}");
         for number in 0..most + 5 {
-            test.call(key(Some(&number.to_string()), "b"), many.clone())
+            context
+                .call(key(Some(&number.to_string()), "b"), many.clone())
                 .await;
         }
-        assert_eq!(test.idempotency.len(), most);
+        assert_eq!(context.idempotency.len(), most);
     }
 }

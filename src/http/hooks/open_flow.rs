@@ -164,7 +164,6 @@ impl Known<'_> {
         }
         let stored = state.store.write(&follow_up.batch).await?.len();
         if stored > 0 {
-            state.metrics.deliveries_stored.inc_by(stored as u64);
             state.stored.notify_one();
         }
         let flow_id = one.key.flow_id;
@@ -200,7 +199,7 @@ fn saved_change<'s>(
         return None;
     }
     let changed = |one: &&PendingSignUp| {
-        let previous = one.details.scene.previous.as_ref();
+        let previous = one.details.context.previous.as_ref();
         previous.is_some_and(|previous| fingerprint(&previous["traits"]) != hash)
     };
     let same = flow_state.pending.iter().filter(has_traits);

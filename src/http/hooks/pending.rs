@@ -165,7 +165,7 @@ impl PendingPolicy {
                 identity_id: None,
                 details: Details {
                     lookup_keys,
-                    scene: EvaluationContext {
+                    context: EvaluationContext {
                         identity: keeps_identity.then(|| identity.into_owned()),
                         previous: payload.previous.clone(),
                         flow: keeps_flow.then(|| payload.flow.clone()),

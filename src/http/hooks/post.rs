@@ -34,7 +34,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
             config_path(call)
         );
         state.report_misconfiguration(&call.hook, "post_before_saving", &fix);
-        return HookResponse::new(Reply::Yes, "miswired");
+        return HookResponse::new(Reply::Yes, "misconfigured");
     }
     identity_activity::post(state, call, &payload).await;
     match store(state, call, &payload).await {
@@ -53,7 +53,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
                 "ALARM: could not store deliveries; a look-up of the sign-up stores them once the database is available"
             );
-            HookResponse::new(Reply::Yes, "journalled")
+            HookResponse::new(Reply::Yes, "pending_kept")
         }
         Err(error) => {
             tracing::error!(
@@ -102,7 +102,6 @@ async fn store(state: &HookState, call: &HookCall, payload: &Payload) -> Result<
         .await
         .ok_or_else(|| "the database did not answer in time".to_owned())??;
     if stored > 0 {
-        state.metrics.deliveries_stored.inc_by(stored as u64);
         state.stored.notify_one();
     }
     Ok(stored)

@@ -48,7 +48,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         );
         state.report_misconfiguration(hook, "pre_without_identity", &fix);
         let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.not_possible);
-        return HookResponse::new(reply, "miswired");
+        return HookResponse::new(reply, "misconfigured");
     }
     if hook.flow == Flow::Registration && !payload.identity_id.is_nil() {
         let fix = format!(
@@ -57,7 +57,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
             config_path(call)
         );
         state.report_misconfiguration(hook, "pre_after_saving", &fix);
-        return HookResponse::new(Reply::Yes, "miswired");
+        return HookResponse::new(Reply::Yes, "misconfigured");
     }
     if hook.flow == Flow::Settings
         && let Some(refusal) = sign_in::refusal(state, call, &payload)
@@ -216,8 +216,8 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
         .iter()
         // A question that was given up has no answer either.
         .filter(|one| matches!(one.state, State::Pending | State::Abandoned))
-        .filter_map(|one| match Queue::named(&one.plan) {
-            Queue::Check(check) => Some(check.to_owned()),
+        .filter_map(|one| match Queue::named(&one.subscription) {
+            Queue::DeferredCheck(check) => Some(check.to_owned()),
             _ => None,
         });
     OpenDeferrals {
@@ -302,7 +302,7 @@ async fn record(
     };
     if !must_hold {
         tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "Could not record an accepted sign-up");
-        state.metrics.journal_dropped.inc();
+        state.metrics.pending_dropped.inc();
         return Recorded::Verdict(verdict, records);
     }
     tracing::error!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "Refused a sign-up: its deferred checks or reservations could not be recorded");

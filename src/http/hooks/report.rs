@@ -27,7 +27,7 @@ pub fn report(state: &HookState, account: &Account<'_>, follow_up: &FollowUp) {
         );
     }
     for check in &follow_up.too_late {
-        state.metrics.late_posts.inc();
+        state.metrics.posts_after_release.inc();
         tracing::error!(
             flow.id = %account.flow_id, identity.id = %account.identity_id, check,
             "ALARM: an account became known after the reservation of check `{check}` was released, and the reservation cannot be taken \

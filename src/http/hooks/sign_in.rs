@@ -40,7 +40,7 @@ pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
         );
         state.report_misconfiguration(hook, "pre_without_identity", &fix);
         let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.not_possible);
-        return HookResponse::new(reply, "miswired");
+        return HookResponse::new(reply, "misconfigured");
     }
     if let Some(refusal) = refusal(state, call, &payload) {
         return refusal;

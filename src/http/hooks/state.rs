@@ -18,6 +18,7 @@ use crate::expression::{Lists, Variables};
 use crate::http::hooks::idempotency::IdempotencyCache;
 use crate::http::hooks::pending::PendingPolicy;
 use crate::http::hooks::response::HookResponse;
+use crate::http::hooks::unknown_paths::UnknownPaths;
 use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{PlacedMessages, RefusalStatus};
 use crate::kratos::{Hook, Message, Payload, Reply, Stage};
@@ -64,6 +65,8 @@ pub struct HookState {
     pub sweep_now: Arc<Notify>,
     /// Wakes the dispatcher when something was stored.
     pub stored: Arc<Notify>,
+    /// The unknown paths that were logged lately.
+    pub unknown_paths: Mutex<UnknownPaths>,
     /// The log of decisions.
     pub recorder: DecisionLog,
     /// The calls in progress, and those answered recently.
@@ -154,25 +157,25 @@ impl HookState {
             Stage::Pre => self.reject(RefusalStatus::BadRequest, &self.builtin.try_again),
             Stage::Post => Reply::Retry,
         };
-        HookResponse::new(reply, "broken")
+        HookResponse::new(reply, "internal_error")
     }
 
     /// Reports to the operator that a hook in kratos.yml is misconfigured, and what to change.
-    pub fn report_misconfiguration(&self, hook: &Hook, reason: &'static str, fix: &str) {
+    pub fn report_misconfiguration(&self, hook: &Hook, reason: &'static str, help: &str) {
         self.metrics
-            .wiring_problems
+            .hook_misconfigurations
             .get_or_create(&ReasonLabels { reason })
             .inc();
         tracing::error!(
             reason, hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
-            "A hook in kratos.yml is misconfigured: {fix}"
+            "Misconfigured hook in kratos.yml: {help}"
         );
     }
 
     /// Counts a `post` of which nothing could be stored.
     pub fn count_lost_post(&self, reason: &'static str) {
         self.metrics
-            .unread_posts
+            .lost_posts
             .get_or_create(&ReasonLabels { reason })
             .inc();
     }
@@ -193,6 +196,16 @@ impl HookState {
             .hook_seconds
             .get_or_create(&labels)
             .observe(seconds);
+    }
+
+    /// Counts a call to a path that is no hook. It has no duration.
+    pub fn count_not_found(&self) {
+        let labels = HookLabels {
+            flow: "",
+            stage: "",
+            outcome: "not_found",
+        };
+        self.metrics.hook_requests.get_or_create(&labels).inc();
     }
 
     /// Adds `client_ip` to the visitor's request, if the configured header holds an address.

@@ -67,7 +67,7 @@ impl AttemptRunner {
                 .give_back(delivery, saturating_add(ended_at, BUSY))
                 .await;
         }
-        let schedule = self.transport.schedule(&delivery.plan);
+        let schedule = self.transport.schedule(&delivery.subscription);
         let outcome = attempt.outcome(
             &schedule.unwrap_or(self.pace.schedule),
             delivery.attempt,
@@ -114,7 +114,7 @@ impl AttemptRunner {
                 Ok(true) => return,
                 Ok(false) => {
                     tracing::warn!(
-                        delivery.id = %delivery.id, plan = delivery.plan, attempt = delivery.attempt,
+                        delivery.id = %delivery.id, subscription = delivery.subscription, attempt = delivery.attempt,
                         "The lease had ended, so this attempt does not count",
                     );
                     return;
@@ -129,7 +129,7 @@ impl AttemptRunner {
             );
             let last = next >= lease_ends || *cut.borrow();
             tracing::error!(
-                delivery.id = %delivery.id, plan = delivery.plan, attempt = delivery.attempt, error, last,
+                delivery.id = %delivery.id, subscription = delivery.subscription, attempt = delivery.attempt, error, last,
                 "The result of an attempt could not be stored",
             );
             if last {
@@ -159,14 +159,14 @@ impl AttemptRunner {
         record: &AttemptRecord,
         outcome: &Outcome,
     ) {
-        let destination = self.transport.target(&delivery.plan);
+        let destination = self.transport.target(&delivery.subscription);
         let name = destination.as_ref().map_or("?", |to| to.name.as_str());
         let duration_ms = milliseconds(record.began_at, record.ended_at);
         let tries = delivery.attempt;
         macro_rules! line {
             ($level:ident, $($message:tt)+) => {
                 tracing::$level!(
-                    delivery.id = %delivery.id, plan = delivery.plan, service.name = name,
+                    delivery.id = %delivery.id, subscription = delivery.subscription, service.name = name,
                     attempt = tries, status = record.status, duration_ms, $($message)+
                 )
             };

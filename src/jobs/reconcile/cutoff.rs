@@ -8,7 +8,7 @@ use crate::model::delivery::{Event, Subscription};
 use crate::store::{Error, Filter, Store};
 
 /// The name of the property that holds the creation time of this database.
-const DATABASE_CREATED_AT: &str = "born_at";
+const DATABASE_CREATED_AT: &str = "database_created_at";
 /// How far Kratos's clock may be ahead of Vestibule's.
 const SKEW: TimeDelta = TimeDelta::hours(1);
 
@@ -42,13 +42,13 @@ pub async fn record_first_seen(
 
 /// Returns when a subscription was first seen.
 async fn born(store: &dyn Store, clock: &Clock, plan: &str) -> Result<Timestamp, Error> {
-    let name = format!("plan:{plan}:since");
+    let name = format!("subscription:{plan}:since");
     if let Some(stored) = store.get_property(&name).await? {
         return Ok(moment(&stored));
     }
     // A subscription that has deliveries already began at an unknown time.
     let of_it = Filter {
-        plan: Some(plan.to_owned()),
+        subscription: Some(plan.to_owned()),
         ..Filter::default()
     };
     let was_there = !store.list(&of_it, 1).await?.is_empty();

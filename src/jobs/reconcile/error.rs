@@ -40,16 +40,15 @@ pub enum Error {
     },
     /// Kratos has none of many stored identities. Probably this is another Kratos than before.
     #[error(
-        "Kratos has none of {asked} identities with stored deliveries, so nothing was erased: \
-         `kratos.admin_url` seems to be the address of another Kratos; correct it, or run `vestibule reconcile --all-gone` if \
-         they were all deleted"
+        "Kratos has none of {asked} identities with stored deliveries, so nothing was erased; `kratos.admin_url` may name \
+         another Kratos; fix it, or run `vestibule reconcile --allow-mass-erasure` if all of them were deleted"
     )]
     Unfamiliar {
         /// How many identities Kratos was asked for.
         asked: usize,
     },
-    /// Database error.
-    #[error("database error; changes made before it are kept")]
+    /// The database did not do it.
+    #[error("database error; what was done before it is kept")]
     Store(#[from] store::Error),
 }
 

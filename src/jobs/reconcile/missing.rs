@@ -144,11 +144,11 @@ impl Round<'_> {
 
     async fn deliver(&mut self, missing: Vec<NewDelivery>) -> Result<(), Error> {
         for delivery in &missing {
-            let unbuilt = delivery.work.as_ref().err().map(String::as_str);
+            let unbuilt = delivery.action.as_ref().err().map(String::as_str);
             self.report.missing += 1;
             self.report.unbuilt += u64::from(unbuilt.is_some());
             self.witness
-                .missing(delivery.identity_id, &delivery.plan, unbuilt);
+                .missing(delivery.identity_id, &delivery.subscription, unbuilt);
         }
         if missing.is_empty() || self.reconciler.wishes.dry_run {
             return Ok(());

@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::base::telemetry::Metrics;
-use crate::base::telemetry::metrics::ReasonLabels;
+use crate::base::telemetry::metrics::OutcomeLabels;
 
 /// The result of a round. If a round continues an interrupted one, the result counts only its own part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -48,16 +48,15 @@ impl Progress for () {}
 
 impl Report {
     pub(super) fn count(&self, metrics: &Metrics) {
-        for (reason, number) in [
+        for (outcome, number) in [
             ("looked_at", self.looked_at),
             ("stored", self.stored),
             ("unbuilt", self.unbuilt),
             ("gone", self.gone),
             ("forgotten", self.forgotten),
         ] {
-            let labels = ReasonLabels { reason };
+            let labels = OutcomeLabels { outcome };
             metrics.reconciled.get_or_create(&labels).inc_by(number);
         }
-        metrics.deliveries_stored.inc_by(self.stored);
     }
 }

@@ -1,7 +1,10 @@
 //! Runs a round at a fixed interval, whatever the number of instances and restarts.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
+
+use futures_util::FutureExt as _;
 
 use super::checkpoint::LAST_ROUND;
 use super::{Error, Reconciler, Report};
@@ -30,7 +33,20 @@ impl Reconciler {
         let mut failures = 0;
         loop {
             let began = self.clock.now();
-            let next = match self.if_due(every).await {
+            let due = AssertUnwindSafe(self.if_due(every)).catch_unwind().await;
+            let Ok(due) = due else {
+                // What panicked is logged where it panicked. The lock of the round is not left to expire.
+                let _ = AssertUnwindSafe(self.release_lock()).catch_unwind().await;
+                let next = saturating_add(began, pause(failures, every));
+                failures += 1;
+                tracing::error!(
+                    failures,
+                    "A reconciliation round panicked; next try at {next}"
+                );
+                self.clock.sleep_until(next).await;
+                continue;
+            };
+            let next = match due {
                 Ok(next) => {
                     failures = 0;
                     next
@@ -42,7 +58,7 @@ impl Reconciler {
                     failures += 1;
                     tracing::error!(
                         error = %error.error_chain(), failures,
-                        "Reconciliation failed; next attempt at {next}"
+                        "Reconciliation failed; next try at {next}"
                     );
                     next
                 }
@@ -72,7 +88,7 @@ impl Reconciler {
             unbuilt,
             gone,
             forgotten,
-            "Reconciled {looked_at} identities: stored {stored} missing deliveries, found {gone} deleted identities"
+            "Reconciled: examined {looked_at} identities, stored {stored} missing deliveries; {gone} identities were deleted in Kratos"
         );
         Ok(self.due(every).await?)
     }

@@ -15,8 +15,8 @@ impl HttpTransport {
         take: &Request,
         key: &str,
     ) -> AttemptResult {
-        let queue = Queue::named(&delivery.plan);
-        let (Queue::Release(name), Some(scene)) = (&queue, &delivery.scene) else {
+        let queue = Queue::named(&delivery.subscription);
+        let (Queue::Release(name), Some(context)) = (&queue, &delivery.context) else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let Some(plans) = self.check(name).and_then(|check| check.reserve.as_ref()) else {
@@ -34,10 +34,10 @@ impl HttpTransport {
             }
             _ => return self.answered(&answer, ResponseVerdict::NotDelivered).into(),
         }
-        let mut scene = scene.clone();
+        let mut context = context.clone();
         let id = uuid::Uuid::parse_str(key).unwrap_or_default();
-        scene.taken = Some(reserve::taken(id, Some(&answer.response)));
-        let release = match plans.release.build(&scene.names(&self.knows.lists, None)) {
+        context.taken = Some(reserve::taken(id, Some(&answer.response)));
+        let release = match plans.release.build(&context.names(&self.knows.lists, None)) {
             Ok(release) => release,
             Err(error) => {
                 return AttemptResult {

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use serde_json::Value;
 
 use super::{HttpTransport, without_answer};
-use crate::base::telemetry::metrics::ReasonLabels;
+use crate::base::telemetry::metrics::StateLabels;
 use crate::checks::interpret::{Interpretation, interpret};
 use crate::checks::{Check, OnExpiry, OnLateRefusal, deferred};
 use crate::expression::Variables;
@@ -33,8 +33,8 @@ enum Present {
 
 impl HttpTransport {
     pub(super) async fn ask(&self, delivery: &Claimed, request: &Request) -> AttemptResult {
-        let queue = Queue::named(&delivery.plan);
-        let (Queue::Check(name), Some(scene)) = (&queue, &delivery.scene) else {
+        let queue = Queue::named(&delivery.subscription);
+        let (Queue::DeferredCheck(name), Some(context)) = (&queue, &delivery.context) else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let (Some(check), Some(service)) = (self.check(name), self.service(&queue)) else {
@@ -43,19 +43,19 @@ impl HttpTransport {
         let id = delivery.id.to_string();
         let answer = match self.send(service, request, &id).await {
             Ok(answer) => answer,
-            Err(none) => return self.unanswered(check, delivery, scene, none),
+            Err(none) => return self.unanswered(check, delivery, context, none),
         };
-        let names = scene.names(&self.knows.lists, Some(&answer.response));
+        let names = context.names(&self.knows.lists, Some(&answer.response));
         match interpret(check, answer.status, &names) {
             Interpretation::Unavailable(_, because) => {
                 let attempt = self.answered(&answer, ResponseVerdict::AskAgain);
-                self.no_answer(check, delivery, scene, attempt, Some(because))
+                self.no_answer(check, delivery, context, attempt, Some(because))
             }
-            Interpretation::Accepted => match self.present(check, scene, delivery).await {
+            Interpretation::Accepted => match self.present(check, context, delivery).await {
                 Ok(Present::Same) => {
                     tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted");
                     let puts =
-                        deferred::accepted(check, scene, &answer.response, &self.knows.lists);
+                        deferred::accepted(check, context, &answer.response, &self.knows.lists);
                     self.accepted(check, delivery, &answer, puts)
                 }
                 Ok(_) => {
@@ -69,24 +69,26 @@ impl HttpTransport {
                 }
                 Err(unanswered) => Attempt::NoResponse(unanswered).into(),
             },
-            Interpretation::Refused(refusal) => match self.present(check, scene, delivery).await {
-                Ok(Present::Gone) => self.ended(
-                    check,
-                    delivery,
-                    &answer,
-                    vec![deferred::clear_marker(check)],
-                ),
-                Ok(Present::Other(identity)) => {
-                    self.ask_about_present(check, service, delivery, scene, &identity)
-                        .await
+            Interpretation::Refused(refusal) => {
+                match self.present(check, context, delivery).await {
+                    Ok(Present::Gone) => self.ended(
+                        check,
+                        delivery,
+                        &answer,
+                        vec![deferred::clear_marker(check)],
+                    ),
+                    Ok(Present::Other(identity)) => {
+                        self.ask_about_present(check, service, delivery, context, &identity)
+                            .await
+                    }
+                    // An emptied field does not undo the sign-up.
+                    Ok(Present::Same | Present::Absent) => AttemptResult {
+                        attempt: self.answered(&answer, ResponseVerdict::Delivered),
+                        ..self.refused(check, Some(refusal), delivery, context, &answer.response)
+                    },
+                    Err(unanswered) => Attempt::NoResponse(unanswered).into(),
                 }
-                // An emptied field does not undo the sign-up.
-                Ok(Present::Same | Present::Absent) => AttemptResult {
-                    attempt: self.answered(&answer, ResponseVerdict::Delivered),
-                    ..self.refused(check, Some(refusal), delivery, scene, &answer.response)
-                },
-                Err(unanswered) => Attempt::NoResponse(unanswered).into(),
-            },
+            }
         }
     }
 
@@ -97,42 +99,42 @@ impl HttpTransport {
         check: &Check,
         service: &str,
         delivery: &Claimed,
-        scene: &EvaluationContext,
+        context: &EvaluationContext,
         identity: &Value,
     ) -> AttemptResult {
         let view = hook_view(identity);
         let field = check.field.as_ref();
-        let scene = EvaluationContext {
+        let context = EvaluationContext {
             value: field.and_then(|field| field.value_in(&view)).cloned(),
             identity: Some(view.clone()),
-            ..scene.clone()
+            ..context.clone()
         };
-        let names = scene.names(&self.knows.lists, None);
+        let names = context.names(&self.knows.lists, None);
         let Some(Ok(request)) = check.ask.as_ref().map(|ask| ask.build(&names)) else {
             return AttemptResult {
                 attempt: Attempt::answered(200),
-                ..self.refused(check, None, delivery, &scene, &Value::Null)
+                ..self.refused(check, None, delivery, &context, &Value::Null)
             };
         };
         let id = format!("{}-present", delivery.id);
         let answer = match self.send(service, &request, &id).await {
             Ok(answer) => answer,
-            Err(none) => return self.unanswered(check, delivery, &scene, none),
+            Err(none) => return self.unanswered(check, delivery, &context, none),
         };
-        let names = scene.names(&self.knows.lists, Some(&answer.response));
+        let names = context.names(&self.knows.lists, Some(&answer.response));
         match interpret(check, answer.status, &names) {
             Interpretation::Accepted => {
                 tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted the value that the account has now");
-                let puts = deferred::accepted(check, &scene, &answer.response, &self.knows.lists);
+                let puts = deferred::accepted(check, &context, &answer.response, &self.knows.lists);
                 self.accepted(check, delivery, &answer, puts)
             }
             Interpretation::Refused(refusal) => AttemptResult {
                 attempt: self.answered(&answer, ResponseVerdict::Delivered),
-                ..self.refused(check, Some(refusal), delivery, &scene, &answer.response)
+                ..self.refused(check, Some(refusal), delivery, &context, &answer.response)
             },
             Interpretation::Unavailable(_, because) => {
                 let attempt = self.answered(&answer, ResponseVerdict::AskAgain);
-                self.no_answer(check, delivery, &scene, attempt, Some(because))
+                self.no_answer(check, delivery, &context, attempt, Some(because))
             }
         }
     }
@@ -140,7 +142,7 @@ impl HttpTransport {
     async fn present(
         &self,
         check: &Check,
-        scene: &EvaluationContext,
+        context: &EvaluationContext,
         delivery: &Claimed,
     ) -> Result<Present, NoResponse> {
         let Some(identities) = self.identities() else {
@@ -159,7 +161,7 @@ impl HttpTransport {
             return Ok(Present::Same);
         };
         Ok(match field.value_in(&identity) {
-            value if value == scene.value.as_ref() => Present::Same,
+            value if value == context.value.as_ref() => Present::Same,
             None => Present::Absent,
             Some(Value::String(text)) if text.trim().is_empty() => Present::Absent,
             Some(_) => Present::Other(Box::new(identity)),
@@ -170,10 +172,10 @@ impl HttpTransport {
         &self,
         check: &Check,
         delivery: &Claimed,
-        scene: &EvaluationContext,
+        context: &EvaluationContext,
         none: CallError,
     ) -> AttemptResult {
-        self.no_answer(check, delivery, scene, without_answer(none), None)
+        self.no_answer(check, delivery, context, without_answer(none), None)
     }
 
     /// Handles an unusable answer. When the time of the deferred check ends, `on_expiry` decides.
@@ -181,7 +183,7 @@ impl HttpTransport {
         &self,
         check: &Check,
         delivery: &Claimed,
-        scene: &EvaluationContext,
+        context: &EvaluationContext,
         attempt: Attempt,
         words: Option<String>,
     ) -> AttemptResult {
@@ -204,7 +206,7 @@ impl HttpTransport {
             OnExpiry::Keep => carried,
             OnExpiry::Refuse => AttemptResult {
                 attempt: settled(attempt),
-                ..self.refused(check, None, delivery, scene, &Value::Null)
+                ..self.refused(check, None, delivery, context, &Value::Null)
             },
             OnExpiry::Accept => AttemptResult {
                 attempt: settled(attempt),
@@ -246,11 +248,11 @@ impl HttpTransport {
         reported.remove(&delivery.id);
     }
 
-    fn count_unanswered(&self, reason: &'static str) {
+    fn count_unanswered(&self, state: &'static str) {
         self.knows
             .metrics
             .deferred_unanswered
-            .get_or_create(&ReasonLabels { reason })
+            .get_or_create(&StateLabels { state })
             .inc();
     }
 
@@ -302,7 +304,7 @@ impl HttpTransport {
     /// the change, and hooks keep the visitor out meanwhile.
     fn written_by_operator(&self, mut write: NewDelivery) -> NewDelivery {
         if self.knows.writer.is_none() {
-            write.work = Err(
+            write.action = Err(
                 "the check has refused the account, but Vestibule cannot write into the identity without `kratos.admin_url`"
                     .to_owned(),
             );
@@ -317,20 +319,20 @@ impl HttpTransport {
         check: &Check,
         refusal: Option<usize>,
         delivery: &Claimed,
-        scene: &EvaluationContext,
+        context: &EvaluationContext,
         response: &Value,
     ) -> AttemptResult {
         self.forget_half_time(delivery);
         let now = self.knows.clock.now();
         // An account is not deactivated if its attribution to the sign-up is uncertain.
         let on_late_refusal = match check.on_late_refusal(delivery.event) {
-            OnLateRefusal::Deactivate if scene.is_uncertain => OnLateRefusal::Mark,
+            OnLateRefusal::Deactivate if context.is_uncertain => OnLateRefusal::Mark,
             chosen => chosen,
         };
         tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The check has refused an existing account");
         let names = Variables {
             now,
-            ..scene.names(&self.knows.lists, Some(response))
+            ..context.names(&self.knows.lists, Some(response))
         };
         let puts = deferred::refused(check, refusal, on_late_refusal, now);
         let nothing_to_write = puts.is_empty();

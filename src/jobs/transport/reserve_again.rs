@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{HttpTransport, without_answer};
-use crate::base::telemetry::metrics::ReasonLabels;
+use crate::base::telemetry::metrics::StateLabels;
 use crate::checks::interpret::{Interpretation, interpret};
 use crate::checks::{Check, Reserve, reserve};
 use crate::jobs::dispatcher::AttemptResult;
@@ -22,8 +22,8 @@ impl HttpTransport {
         take: &Request,
         released: Uuid,
     ) -> AttemptResult {
-        let queue = Queue::named(&delivery.plan);
-        let (Queue::Take(name), Some(scene)) = (&queue, &delivery.scene) else {
+        let queue = Queue::named(&delivery.subscription);
+        let (Queue::Take(name), Some(context)) = (&queue, &delivery.context) else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let check = self.check(name);
@@ -53,14 +53,14 @@ impl HttpTransport {
                 return self.not_reserved(check, delivery, without_answer(none), None);
             }
         };
-        let names = scene.names(&self.knows.lists, Some(&answer.response));
+        let names = context.names(&self.knows.lists, Some(&answer.response));
         match interpret(check, answer.status, &names) {
-            Interpretation::Accepted => self.reserved(check, plans, delivery, scene, &answer),
+            Interpretation::Accepted => self.reserved(check, plans, delivery, context, &answer),
             Interpretation::Refused(refusal) => {
                 self.count_reservation("refused_late");
                 AttemptResult {
                     attempt: self.answered(&answer, ResponseVerdict::Delivered),
-                    ..self.refused(check, Some(refusal), delivery, scene, &answer.response)
+                    ..self.refused(check, Some(refusal), delivery, context, &answer.response)
                 }
             }
             Interpretation::Unavailable(_, because) => {
@@ -83,18 +83,18 @@ impl HttpTransport {
         check: &Check,
         plans: &Reserve,
         delivery: &Claimed,
-        scene: &EvaluationContext,
+        context: &EvaluationContext,
         answer: &Answer,
     ) -> AttemptResult {
         self.count_reservation("taken_again");
         tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The reservation of check `{}` was released too early; Vestibule has taken it again", check.name);
-        let scene = EvaluationContext {
+        let context = EvaluationContext {
             taken: Some(reserve::taken(delivery.id, Some(&answer.response))),
-            ..scene.clone()
+            ..context.clone()
         };
         let (lists, now) = (&self.knows.lists, self.knows.clock.now());
         let confirmation =
-            reserve::confirmation_of_taken(plans, delivery, &check.name, &scene, lists, now);
+            reserve::confirmation_of_taken(plans, delivery, &check.name, &context, lists, now);
         AttemptResult {
             follow_up_deliveries: confirmation.into_iter().collect(),
             ..self.answered(answer, ResponseVerdict::Delivered).into()
@@ -110,7 +110,7 @@ impl HttpTransport {
         words: Option<String>,
     ) -> AttemptResult {
         if self.knows.clock.now() >= delivery.keep_trying_until {
-            self.knows.metrics.late_posts.inc();
+            self.knows.metrics.posts_after_release.inc();
             tracing::error!(
                 check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id,
                 "ALARM: the reservation of check `{}` was released before the account was known, and could not be taken again in \
@@ -123,8 +123,8 @@ impl HttpTransport {
         }
     }
 
-    fn count_reservation(&self, reason: &'static str) {
+    fn count_reservation(&self, state: &'static str) {
         let reservations = &self.knows.metrics.reservations;
-        reservations.get_or_create(&ReasonLabels { reason }).inc();
+        reservations.get_or_create(&StateLabels { state }).inc();
     }
 }

@@ -70,7 +70,7 @@ impl HttpTransport {
     /// Enforces a late refusal: deletes the sessions and deactivates the account.
     pub(super) async fn enforce(&self, delivery: &Claimed, puts: &[FieldWrite]) -> AttemptResult {
         let (Some(writer), Queue::LateRefusal(check)) =
-            (&self.knows.writer, Queue::named(&delivery.plan))
+            (&self.knows.writer, Queue::named(&delivery.subscription))
         else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
@@ -80,14 +80,14 @@ impl HttpTransport {
     /// Returns whether the write sets the mark of a deferred check that has been decided meanwhile. The write that
     /// clears the mark may have come first.
     async fn is_outdated(&self, delivery: &Claimed, puts: &[FieldWrite]) -> bool {
-        let Queue::Save(name) = Queue::named(&delivery.plan) else {
+        let Queue::WriteBack(name) = Queue::named(&delivery.subscription) else {
             return false;
         };
         let sets_marker = puts
             .iter()
             .any(|put| put.value.is_some() && put.path == deferred::deferred_marker(name));
         let open = Filter {
-            plan: Some(Queue::Check(name).to_string()),
+            subscription: Some(Queue::DeferredCheck(name).to_string()),
             state: Some(State::Pending),
             identity: Some(delivery.identity_id),
             ..Filter::default()

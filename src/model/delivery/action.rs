@@ -10,16 +10,17 @@ use crate::model::request::Request;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Ask the service of a deferred check again.
-    Ask(Request),
-    /// Write into the identity through Kratos's admin API.
-    Write(Vec<FieldWrite>),
-    /// Enforce a late refusal: delete the sessions, write these values into the identity, delete the sessions again.
+    /// Put the question of a deferred check again.
+    Recheck(Request),
+    /// Write into the identity, through Kratos's admin API.
+    PatchIdentity(Vec<FieldWrite>),
+    /// Keep a person out whose account was refused late: delete the sessions, write this into the identity, delete the
+    /// sessions again.
     Enforce(Vec<FieldWrite>),
-    /// Release what a `take` without a known answer may have taken. If the release needs that answer, `take` is
-    /// repeated with the same key. Then Vestibule releases what the answer names.
-    Undo {
-        /// The request whose answer was lost.
+    /// Release what an unclear taking may have taken. Who cannot say what that was is asked once more, with the key of
+    /// the first time, and then releases what the answer names.
+    Compensate {
+        /// The request that took, or did not.
         take: Request,
         /// The `Idempotency-Key` of the request.
         key: String,
@@ -31,8 +32,7 @@ pub enum Action {
         /// The reservation that was released.
         released: Uuid,
     },
-    /// Send this request. The request is stored without a tag, because the first version had only this action.
-    #[serde(untagged)]
+    /// Send a request to the subscription's service.
     Send(Request),
 }
 
@@ -59,8 +59,8 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_request_of_the_first_version_is_still_read() {
-        let stored = json!({"method": "POST", "path": "/a", "headers": [], "body": null});
+    fn an_action_is_stored_under_its_name() {
+        let stored = json!({"send": {"method": "POST", "path": "/a", "headers": [], "body": null}});
         let request = Request {
             method: Method::Post,
             path: "/a".to_owned(),
@@ -69,12 +69,12 @@ mod tests {
         };
         let works = [
             Action::Send(request.clone()),
-            Action::Ask(request.clone()),
-            Action::Write(vec![FieldWrite {
+            Action::Recheck(request.clone()),
+            Action::PatchIdentity(vec![FieldWrite {
                 path: vec!["state".to_owned()],
                 value: Some(json!("inactive")),
             }]),
-            Action::Undo {
+            Action::Compensate {
                 take: request.clone(),
                 key: "k".to_owned(),
             },

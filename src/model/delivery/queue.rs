@@ -8,10 +8,10 @@ use std::fmt;
 pub enum Queue<'a> {
     /// A subscription of the settings. The queue has the name of the subscription.
     Subscription(&'a str),
-    /// Writes into identities for a subscription or a check: `save:crm_contact`.
-    Save(&'a str),
-    /// Questions of a deferred check: `check:vat_number`.
-    Check(&'a str),
+    /// Writes into identities for a subscription or a check: `write-back:crm_contact`.
+    WriteBack(&'a str),
+    /// Questions of a deferred check: `deferred-check:vat_number`.
+    DeferredCheck(&'a str),
     /// Reservations of a check that are taken again, because the account was found after their release: `take:invite`.
     Take(&'a str),
     /// Confirmations of a check's reservations: `confirm:invite`.
@@ -27,8 +27,8 @@ impl<'a> Queue<'a> {
     #[must_use]
     pub fn named(text: &'a str) -> Self {
         match text.split_once(':') {
-            Some(("save", name)) => Self::Save(name),
-            Some(("check", name)) => Self::Check(name),
+            Some(("write-back", name)) => Self::WriteBack(name),
+            Some(("deferred-check", name)) => Self::DeferredCheck(name),
             Some(("take", name)) => Self::Take(name),
             Some(("confirm", name)) => Self::Confirm(name),
             Some(("release", name)) => Self::Release(name),
@@ -42,8 +42,8 @@ impl fmt::Display for Queue<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Subscription(name) => formatter.write_str(name),
-            Self::Save(name) => write!(formatter, "save:{name}"),
-            Self::Check(name) => write!(formatter, "check:{name}"),
+            Self::WriteBack(name) => write!(formatter, "write-back:{name}"),
+            Self::DeferredCheck(name) => write!(formatter, "deferred-check:{name}"),
             Self::Take(name) => write!(formatter, "take:{name}"),
             Self::Confirm(name) => write!(formatter, "confirm:{name}"),
             Self::Release(name) => write!(formatter, "release:{name}"),
@@ -60,8 +60,8 @@ mod tests {
     fn a_queue_name_is_parsed_back() {
         for queue in [
             Queue::Subscription("crm"),
-            Queue::Save("crm"),
-            Queue::Check("vat"),
+            Queue::WriteBack("crm"),
+            Queue::DeferredCheck("vat"),
             Queue::Take("invite"),
             Queue::Confirm("invite"),
             Queue::Release("invite"),

@@ -69,12 +69,12 @@ fn delivery(
     let now = names.now;
     NewDelivery {
         id: time_ordered_id(now),
-        plan: plan.name.clone(),
+        subscription: plan.name.clone(),
         event: occasion.event,
         unique_key: unique_key(occasion),
         identity_id: occasion.identity_id,
-        work: request.map(Action::Send),
-        scene: plan
+        action: request.map(Action::Send),
+        context: plan
             .reads_the_answer()
             .then(|| EvaluationContext::of(names)),
         created_at: now,

@@ -13,43 +13,11 @@ use crate::base::clock::{Clock, saturating_add};
 use crate::store::{AppliedMigration, Error, schema};
 
 /// Number, name and statements of each migration, oldest first. A released migration never changes.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
-    (
-        1,
-        "deliveries and decisions",
-        include_str!("../../../migrations/postgres/0001_deliveries_and_decisions.sql"),
-    ),
-    (
-        2,
-        "nothing is lost",
-        include_str!("../../../migrations/postgres/0002_nothing_is_lost.sql"),
-    ),
-    (
-        3,
-        "all of an identity",
-        include_str!("../../../migrations/postgres/0003_all_of_an_identity.sql"),
-    ),
-    (
-        4,
-        "submissions",
-        include_str!("../../../migrations/postgres/0004_submissions.sql"),
-    ),
-    (
-        5,
-        "late refusals and identity writes",
-        include_str!("../../../migrations/postgres/0005_late_refusals_and_identity_writes.sql"),
-    ),
-    (
-        6,
-        "late accounts",
-        include_str!("../../../migrations/postgres/0006_late_accounts.sql"),
-    ),
-    (
-        7,
-        "urgent look-ups and kinds of refusals",
-        include_str!("../../../migrations/postgres/0007_urgent_look_ups_and_kinds_of_refusals.sql"),
-    ),
-];
+const MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "initial",
+    include_str!("../../../migrations/postgres/0001_initial.sql"),
+)];
 
 const CONNECTIONS: u32 = 10;
 /// How long to wait for a connection.
@@ -126,7 +94,7 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<Vec<AppliedMigration>, Erro
 
 async fn migrate_once(pool: &PgPool, migrator: &Migrator) -> Result<Vec<AppliedMigration>, Error> {
     let missing = schema::missing(&mut *pool.acquire().await?, &MIGRATIONS).await?;
-    migrator.run(pool).await?;
+    migrator.run(pool).await.map_err(schema::migration_error)?;
     Ok(missing)
 }
 

@@ -20,12 +20,12 @@ macro_rules! filter {
             " (CAST($1 AS TEXT) IS NULL OR id IN ",
             texts!("$1"),
             ")
-    AND (CAST($2 AS TEXT) IS NULL OR plan = $2)
+    AND (CAST($2 AS TEXT) IS NULL OR subscription = $2)
     AND (CAST($3 AS TEXT) IS NULL OR state = $3)
     AND (CAST($4 AS TEXT) IS NULL OR identity_id = $4)
     AND (CAST($5 AS BIGINT) IS NULL OR created_at >= $5)
     AND (CAST($6 AS BIGINT) IS NULL OR created_at < $6)
-    AND (CAST($7 AS TEXT) IS NULL OR plan NOT IN ",
+    AND (CAST($7 AS TEXT) IS NULL OR subscription NOT IN ",
             texts!("$7"),
             ")"
         )
@@ -39,7 +39,7 @@ fn filtered(
 ) -> sqlx::query::Query<'static, Db, Arguments> {
     sqlx::query(statement)
         .bind((!filter.ids.is_empty()).then(|| json!(filter.ids).to_string()))
-        .bind(filter.plan.clone())
+        .bind(filter.subscription.clone())
         .bind(filter.state.map(State::as_str))
         .bind(filter.identity.map(|id| id.to_string()))
         .bind(filter.since.map(row::moment))
@@ -53,7 +53,7 @@ fn filtered(
 // Ids are ordered by time.
 const LIST: &str = concat!(
     "
-SELECT id, plan, event, identity_id, state, attempts, last_error, created_at, run_at, settled_at
+SELECT id, subscription, event, identity_id, state, attempts, last_error, created_at, run_at, settled_at
 FROM deliveries WHERE",
     filter!(),
     "
@@ -68,7 +68,7 @@ pub(super) async fn list(
     limit: u32,
 ) -> Result<Vec<DeliverySummary>, Error> {
     let rows = filtered(LIST, filter)
-        .bind(filter.after.map(|id| id.to_string()))
+        .bind(filter.cursor.map(|id| id.to_string()))
         .bind(i64::from(limit))
         .fetch_all(readers)
         .await?;
@@ -80,7 +80,7 @@ fn listed(row: &DbRow) -> Result<DeliverySummary, sqlx::Error> {
     let run_at = row::timestamp(row, "run_at")?;
     Ok(DeliverySummary {
         id: row::uuid(row, "id")?,
-        plan: row.try_get("plan")?,
+        subscription: row.try_get("subscription")?,
         event: row::event(row)?,
         identity_id: row::uuid(row, "identity_id")?,
         state,
@@ -92,16 +92,15 @@ fn listed(row: &DbRow) -> Result<DeliverySummary, sqlx::Error> {
     })
 }
 
-const IS_PENDING: &str =
-    "SELECT 1 AS one FROM deliveries WHERE plan = $1 AND unique_key = $2 AND state = 'pending'";
+const IS_PENDING: &str = "SELECT 1 AS one FROM deliveries WHERE subscription = $1 AND unique_key = $2 AND state = 'pending'";
 
 pub(super) async fn is_pending(
     readers: &Pool,
-    plan: &str,
+    subscription: &str,
     unique_key: &str,
 ) -> Result<bool, Error> {
     let row = sqlx::query(IS_PENDING)
-        .bind(plan)
+        .bind(subscription)
         .bind(unique_key)
         .fetch_optional(readers)
         .await?;
@@ -109,7 +108,7 @@ pub(super) async fn is_pending(
 }
 
 const SHOW: &str = "
-SELECT id, plan, event, identity_id, state, attempts, last_error, created_at, run_at, settled_at, keep_trying_until, work
+SELECT id, subscription, event, identity_id, state, attempts, last_error, created_at, run_at, settled_at, keep_trying_until, action
 FROM deliveries WHERE id = $1";
 
 const TRIES: &str = "
@@ -125,7 +124,7 @@ pub(super) async fn show(readers: &Pool, id: Uuid) -> Result<Option<DeliveryDeta
         listed: listed(&row)?,
         keep_trying_until: row::timestamp(&row, "keep_trying_until")?,
         tries: tries.iter().map(tried).collect::<Result<_, _>>()?,
-        work: row::optional_json(&row, "work").unwrap_or_default(),
+        action: row::optional_json(&row, "action").unwrap_or_default(),
     }))
 }
 
@@ -183,11 +182,11 @@ macro_rules! change {
 const RETRY: &str = change!(
     "state = 'pending', leased = 0, run_at = $8, settled_at = NULL,
     keep_trying_until = CASE state WHEN 'abandoned' THEN $11 ELSE keep_trying_until END",
-    " AND work IS NOT NULL"
+    " AND action IS NOT NULL"
 );
 
 const DISCARD: &str = change!(
-    "state = 'discarded', leased = 0, settled_at = $8, work = NULL, scene = NULL",
+    "state = 'discarded', leased = 0, settled_at = $8, action = NULL, context = NULL",
     ""
 );
 
@@ -252,9 +251,9 @@ pub(super) async fn backlog(readers: &Pool) -> Result<Backlog, Error> {
 }
 
 const KNOWN: &str = concat!(
-    "SELECT deliveries.plan AS plan, deliveries.unique_key AS unique_key FROM ",
-    rows!("of_plan" "TEXT", "of_key" "TEXT"),
-    " JOIN deliveries ON deliveries.plan = new.of_plan AND deliveries.unique_key = new.of_key"
+    "SELECT deliveries.subscription AS subscription, deliveries.unique_key AS unique_key FROM ",
+    rows!("of_subscription" "TEXT", "of_key" "TEXT"),
+    " JOIN deliveries ON deliveries.subscription = new.of_subscription AND deliveries.unique_key = new.of_key"
 );
 
 pub(super) async fn existing_keys(
@@ -263,13 +262,14 @@ pub(super) async fn existing_keys(
 ) -> Result<HashSet<(String, String)>, Error> {
     let rows: Value = keys
         .iter()
-        .map(|(plan, key)| json!({"of_plan": plan, "of_key": key}))
+        .map(|(subscription, key)| json!({"of_subscription": subscription, "of_key": key}))
         .collect();
     let known = sqlx::query(KNOWN)
         .bind(rows.to_string())
         .fetch_all(readers)
         .await?;
-    let pair =
-        |row: &DbRow| Ok::<_, sqlx::Error>((row.try_get("plan")?, row.try_get("unique_key")?));
+    let pair = |row: &DbRow| {
+        Ok::<_, sqlx::Error>((row.try_get("subscription")?, row.try_get("unique_key")?))
+    };
     Ok(known.iter().map(pair).collect::<Result<_, _>>()?)
 }

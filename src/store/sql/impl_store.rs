@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
+use prometheus_client::metrics::counter::Counter;
 use uuid::Uuid;
 
 use super::admin::AdminAction;
@@ -27,7 +28,9 @@ impl Database {
     async fn write_once(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {
         if batch.is_only_deliveries() {
             let mut connection = self.writer().acquire().await?;
-            return outbox::accept(&mut connection, &batch.deliveries).await;
+            let new = outbox::accept(&mut connection, &batch.deliveries).await?;
+            self.stored.inc_by(new.len() as u64);
+            return Ok(new);
         }
         let mut transaction = self.begin().await?;
         pending::accept(&mut transaction, &batch.accepted).await?;
@@ -43,6 +46,7 @@ impl Database {
         let mut new = outbox::accept(&mut transaction, &batch.deliveries).await?;
         new.extend(late_refusals::lift_accepted(&mut transaction, &batch.refusals_lifted).await?);
         transaction.commit().await?;
+        self.stored.inc_by(new.len() as u64);
         Ok(new)
     }
 
@@ -66,8 +70,9 @@ impl Database {
 
     async fn settle_once(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error> {
         let mut transaction = self.begin().await?;
-        let settled = outbox::settle(&mut transaction, settlements).await?;
+        let (settled, stored) = outbox::settle(&mut transaction, settlements).await?;
         transaction.commit().await?;
+        self.stored.inc_by(stored as u64);
         Ok(settled)
     }
 
@@ -114,14 +119,18 @@ impl Store for Database {
         with_retry(|| self.write_once(batch).boxed()).await
     }
 
+    fn deliveries_stored(&self) -> Counter {
+        self.stored.clone()
+    }
+
     async fn claim(
         &self,
-        plan: &str,
+        subscription: &str,
         now: Timestamp,
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<Claimed>, Error> {
-        with_retry(|| outbox::claim(self.writer(), plan, now, lease, limit).boxed()).await
+        with_retry(|| outbox::claim(self.writer(), subscription, now, lease, limit).boxed()).await
     }
 
     async fn settle_all(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error> {
@@ -173,8 +182,8 @@ impl Store for Database {
         with_retry(|| admin::existing_keys(self.readers(), keys).boxed()).await
     }
 
-    async fn is_pending(&self, plan: &str, unique_key: &str) -> Result<bool, Error> {
-        with_retry(|| admin::is_pending(self.readers(), plan, unique_key).boxed()).await
+    async fn is_pending(&self, subscription: &str, unique_key: &str) -> Result<bool, Error> {
+        with_retry(|| admin::is_pending(self.readers(), subscription, unique_key).boxed()).await
     }
 
     async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {

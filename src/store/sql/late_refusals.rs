@@ -28,7 +28,7 @@ WHERE late_refusals.lifted_at IS NOT NULL
 
 // The value is new each time, so that every instance sees the change.
 const NEW_VERSION: &str = "
-INSERT INTO facts (name, value) VALUES ($1, $2)
+INSERT INTO properties (name, value) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
 /// Stores refusals within a transaction.
@@ -150,11 +150,13 @@ impl Database {
             .execute(&mut *transaction)
             .await?;
         let lifted = done.rows_affected();
+        let mut stored = HashSet::new();
         if lifted > 0 {
             new_version(&mut transaction).await?;
-            outbox::accept(&mut transaction, deliveries).await?;
+            stored = outbox::accept(&mut transaction, deliveries).await?;
         }
         transaction.commit().await?;
+        self.stored.inc_by(stored.len() as u64);
         Ok(lifted)
     }
 

@@ -20,20 +20,20 @@ use crate::store::{Error, NextDue, RefusalLift, Settlement};
 const ACCEPT: &str = concat!(
     "
 INSERT INTO deliveries
-    (id, plan, event, unique_key, identity_id, work, scene, state, leased, run_at, attempts,
+    (id, subscription, event, unique_key, identity_id, action, context, state, leased, run_at, attempts,
      keep_trying_until, created_at, settled_at, last_error)
-SELECT id, plan, event, unique_key, identity_id, work, scene, state, 0, run_at, 0,
+SELECT id, subscription, event, unique_key, identity_id, action, context, state, 0, run_at, 0,
     keep_trying_until, created_at, settled_at, last_error
 FROM ",
     rows!(
-        "id" "TEXT", "plan" "TEXT", "event" "TEXT", "unique_key" "TEXT", "identity_id" "TEXT", "work" "TEXT",
-        "scene" "TEXT", "state" "TEXT", "run_at" "BIGINT", "keep_trying_until" "BIGINT", "created_at" "BIGINT",
+        "id" "TEXT", "subscription" "TEXT", "event" "TEXT", "unique_key" "TEXT", "identity_id" "TEXT", "action" "TEXT",
+        "context" "TEXT", "state" "TEXT", "run_at" "BIGINT", "keep_trying_until" "BIGINT", "created_at" "BIGINT",
         "settled_at" "BIGINT", "last_error" "TEXT"
     ),
-    " WHERE true ON CONFLICT (plan, unique_key) DO UPDATE
-SET id = excluded.id, work = excluded.work, scene = excluded.scene, state = excluded.state, run_at = excluded.run_at,
+    " WHERE true ON CONFLICT (subscription, unique_key) DO UPDATE
+SET id = excluded.id, action = excluded.action, context = excluded.context, state = excluded.state, run_at = excluded.run_at,
     keep_trying_until = excluded.keep_trying_until, created_at = excluded.created_at, settled_at = NULL, last_error = NULL
-WHERE deliveries.work IS NULL AND deliveries.state = 'abandoned' AND excluded.work IS NOT NULL
+WHERE deliveries.action IS NULL AND deliveries.state = 'abandoned' AND excluded.action IS NOT NULL
 RETURNING id"
 );
 
@@ -57,7 +57,7 @@ fn each_once(deliveries: &[NewDelivery]) -> impl Iterator<Item = &NewDelivery> {
     let mut seen = HashSet::with_capacity(deliveries.len());
     deliveries
         .iter()
-        .filter(move |new| seen.insert((&new.plan, &new.unique_key)))
+        .filter(move |new| seen.insert((&new.subscription, &new.unique_key)))
 }
 
 fn ids(rows: &[DbRow]) -> Result<HashSet<Uuid>, Error> {
@@ -70,12 +70,12 @@ fn ids(rows: &[DbRow]) -> Result<HashSet<Uuid>, Error> {
 #[derive(Serialize)]
 struct NewRow<'a> {
     id: Uuid,
-    plan: &'a str,
+    subscription: &'a str,
     event: Event,
     unique_key: &'a str,
     identity_id: Uuid,
-    work: Option<String>,
-    scene: Option<String>,
+    action: Option<String>,
+    context: Option<String>,
     state: State,
     run_at: i64,
     keep_trying_until: i64,
@@ -86,20 +86,20 @@ struct NewRow<'a> {
 
 impl<'a> NewRow<'a> {
     fn of(new: &'a NewDelivery) -> Self {
-        let (work, state, last_error) = match &new.work {
-            Ok(work) => (Some(row::text(work)), State::Pending, None),
+        let (action, state, last_error) = match &new.action {
+            Ok(action) => (Some(row::text(action)), State::Pending, None),
             Err(reason) => (None, State::Abandoned, Some(reason.as_str())),
         };
-        let scene = new.scene.as_ref().filter(|_| work.is_some());
+        let context = new.context.as_ref().filter(|_| action.is_some());
         let created_at = row::moment(new.created_at);
         Self {
             id: new.id,
-            plan: &new.plan,
+            subscription: &new.subscription,
             event: new.event,
             unique_key: &new.unique_key,
             identity_id: new.identity_id,
-            work,
-            scene: scene.map(row::text),
+            action,
+            context: context.map(row::text),
             state,
             run_at: row::moment(new.due_at),
             keep_trying_until: row::moment(new.keep_trying_until),
@@ -112,14 +112,14 @@ impl<'a> NewRow<'a> {
 
 // Jumps from subscription to subscription along the index, however many deliveries each has.
 pub(super) const NEXT_DUE: &str = "
-WITH RECURSIVE plans (plan) AS (
-    SELECT min(plan) FROM deliveries WHERE state = 'pending'
+WITH RECURSIVE subscriptions (subscription) AS (
+    SELECT min(subscription) FROM deliveries WHERE state = 'pending'
     UNION ALL
-    SELECT (SELECT min(plan) FROM deliveries WHERE state = 'pending' AND plan > plans.plan)
-    FROM plans WHERE plan IS NOT NULL
+    SELECT (SELECT min(subscription) FROM deliveries WHERE state = 'pending' AND subscription > subscriptions.subscription)
+    FROM subscriptions WHERE subscription IS NOT NULL
 )
-SELECT plan, (SELECT min(run_at) FROM deliveries WHERE state = 'pending' AND plan = plans.plan) AS run_at
-FROM plans WHERE plan IS NOT NULL";
+SELECT subscription, (SELECT min(run_at) FROM deliveries WHERE state = 'pending' AND subscription = subscriptions.subscription) AS run_at
+FROM subscriptions WHERE subscription IS NOT NULL";
 
 pub(super) async fn next_due(readers: &Pool) -> Result<Vec<NextDue>, Error> {
     let rows = sqlx::query(NEXT_DUE).fetch_all(readers).await?;
@@ -128,7 +128,7 @@ pub(super) async fn next_due(readers: &Pool) -> Result<Vec<NextDue>, Error> {
     for row in &rows {
         if let Some(at) = row::optional_timestamp(row, "run_at")? {
             due.push(NextDue {
-                plan: row.try_get("plan")?,
+                subscription: row.try_get("subscription")?,
                 at,
             });
         }
@@ -142,23 +142,23 @@ pub(super) const CLAIM: &str = concat!(
     "
 UPDATE deliveries SET leased = 1, run_at = $1, attempts = attempts + 1
 WHERE id IN (
-    SELECT id FROM deliveries WHERE state = 'pending' AND plan = $2 AND run_at <= $3
+    SELECT id FROM deliveries WHERE state = 'pending' AND subscription = $2 AND run_at <= $3
     ORDER BY run_at LIMIT $4",
     skip_locked!(),
     ")
-RETURNING id, plan, event, identity_id, work, scene, attempts, created_at, keep_trying_until"
+RETURNING id, subscription, event, identity_id, action, context, attempts, created_at, keep_trying_until"
 );
 
 pub(super) async fn claim(
     writer: &Pool,
-    plan: &str,
+    subscription: &str,
     now: Timestamp,
     lease: Duration,
     limit: u32,
 ) -> Result<Vec<Claimed>, Error> {
     let rows = sqlx::query(CLAIM)
         .bind(row::moment(saturating_add(now, lease)))
-        .bind(plan)
+        .bind(subscription)
         .bind(row::moment(now))
         .bind(i64::from(limit))
         .fetch_all(writer)
@@ -169,7 +169,7 @@ pub(super) async fn claim(
             Ok(claimed) => held.push(claimed),
             Err(error) => {
                 abandon_unreadable(writer, row.try_get("id")?, now).await?;
-                tracing::error!(plan, %error, "A stored delivery cannot be read; it is kept as abandoned");
+                tracing::error!(subscription, %error, "A stored delivery cannot be read; it is kept as abandoned");
             }
         }
     }
@@ -180,11 +180,11 @@ pub(super) async fn claim(
 fn claimed(row: &DbRow) -> Result<Claimed, sqlx::Error> {
     Ok(Claimed {
         id: row::uuid(row, "id")?,
-        plan: row.try_get("plan")?,
+        subscription: row.try_get("subscription")?,
         event: row::event(row)?,
         identity_id: row::uuid(row, "identity_id")?,
-        work: row::json(row, "work")?,
-        scene: row::optional_json(row, "scene")?,
+        action: row::json(row, "action")?,
+        context: row::optional_json(row, "context")?,
         attempt: row::count(row, "attempts")?,
         created_at: row::timestamp(row, "created_at")?,
         keep_trying_until: row::timestamp(row, "keep_trying_until")?,
@@ -209,8 +209,8 @@ const SETTLE: &str = concat!(
 UPDATE deliveries
 SET state = new.new_state, leased = 0, run_at = coalesce(new.next_at, deliveries.run_at), settled_at = new.ended_at,
     last_status = new.status, last_error = new.error,
-    work = CASE new.new_state WHEN 'delivered' THEN NULL ELSE deliveries.work END,
-    scene = CASE new.new_state WHEN 'delivered' THEN NULL ELSE deliveries.scene END
+    action = CASE new.new_state WHEN 'delivered' THEN NULL ELSE deliveries.action END,
+    context = CASE new.new_state WHEN 'delivered' THEN NULL ELSE deliveries.context END
 FROM ",
     rows!(
         "delivery" "TEXT", "attempt" "BIGINT", "new_state" "TEXT", "next_at" "BIGINT", "ended_at" "BIGINT",
@@ -231,11 +231,11 @@ SELECT delivery, attempt, began_at, duration_ms, status, error FROM ",
     " WHERE true ON CONFLICT (delivery_id, attempt) DO NOTHING"
 );
 
-/// Settles deliveries within a transaction.
+/// Settles deliveries within a transaction. Also returns how many deliveries were stored.
 pub(super) async fn settle(
     connection: &mut Connection,
     settlements: &[Settlement],
-) -> Result<HashSet<Uuid>, Error> {
+) -> Result<(HashSet<Uuid>, usize), Error> {
     let rows: Value = settlements.iter().map(settled_row).collect();
     let settled = sqlx::query(SETTLE)
         .bind(rows.to_string())
@@ -251,7 +251,7 @@ pub(super) async fn settle(
     let follow_up_deliveries: Vec<NewDelivery> = counted()
         .flat_map(|one| one.follow_up_deliveries.iter().cloned())
         .collect();
-    accept(&mut *connection, &follow_up_deliveries).await?;
+    let followed = accept(&mut *connection, &follow_up_deliveries).await?;
     let refusals: Vec<&LateRefusal> = counted()
         .filter_map(|one| one.late_refusal.as_ref())
         .collect();
@@ -259,8 +259,8 @@ pub(super) async fn settle(
     let lifts: Vec<RefusalLift> = counted()
         .filter_map(|one| one.refusal_lift.clone())
         .collect();
-    late_refusals::lift_accepted(connection, &lifts).await?;
-    Ok(settled)
+    let written = late_refusals::lift_accepted(connection, &lifts).await?;
+    Ok((settled, followed.len() + written.len()))
 }
 
 fn settled_row(settlement: &Settlement) -> Value {

@@ -214,9 +214,9 @@ pub(super) async fn end(connection: &mut Connection, endings: &[Ending]) -> Resu
 // A running attempt does not count any more, because its lease is removed.
 const SETTLE_QUESTIONS: &str = "
 UPDATE deliveries
-SET state = 'discarded', work = NULL, scene = NULL, leased = 0, settled_at = $3,
+SET state = 'discarded', action = NULL, context = NULL, leased = 0, settled_at = $3,
     last_error = 'the check has accepted the value that replaced this one'
-WHERE plan = $1 AND identity_id = $2 AND state IN ('pending', 'abandoned')";
+WHERE subscription = $1 AND identity_id = $2 AND state IN ('pending', 'abandoned')";
 
 /// Discards deferred checks within a transaction.
 pub(super) async fn settle_questions(
@@ -225,7 +225,7 @@ pub(super) async fn settle_questions(
 ) -> Result<(), Error> {
     for question in settled {
         sqlx::query(SETTLE_QUESTIONS)
-            .bind(&question.plan)
+            .bind(&question.subscription)
             .bind(question.identity_id.to_string())
             .bind(row::moment(question.at))
             .execute(&mut *connection)

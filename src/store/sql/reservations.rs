@@ -13,7 +13,7 @@ use crate::store::write_set::Release;
 
 const RESERVE: &str = "
 INSERT INTO reservations
-    (id, flow_id, check_name, asked, state, details, created_at, expires_at, submission, in_use_until, because)
+    (id, flow_id, check_name, request_hash, state, details, created_at, expires_at, submission, in_use_until, release_reason)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 pub(super) async fn reserve(
@@ -37,7 +37,7 @@ pub(super) async fn reserve(
             .bind(row::moment(reservation.expires_at))
             .bind(&reservation.submission)
             .bind(row::moment(reservation.in_use_until))
-            .bind(reservation.because.map(ReleaseReason::as_str))
+            .bind(reservation.release_reason.map(ReleaseReason::as_str))
             .execute(&mut *connection)
             .await?;
     }
@@ -61,7 +61,7 @@ pub(super) async fn confirm(connection: &mut Connection, ids: &[Uuid]) -> Result
 }
 
 const RELEASE: &str = "
-UPDATE reservations SET state = 'released', details = $4, because = $2
+UPDATE reservations SET state = 'released', details = $4, release_reason = $2
 WHERE id = $1 AND in_use_until <= $3 AND (state = 'taking' OR state = 'taken' AND CAST($2 AS TEXT) <> 'unclear')";
 
 pub(super) async fn release(
@@ -71,7 +71,7 @@ pub(super) async fn release(
     for release in released {
         let done = sqlx::query(RELEASE)
             .bind(release.id.to_string())
-            .bind(release.because.as_str())
+            .bind(release.release_reason.as_str())
             .bind(row::moment(release.unused_since))
             .bind(release.kept.as_ref().map(row::text))
             .execute(&mut *connection)
@@ -100,7 +100,7 @@ pub(super) async fn take_again(connection: &mut Connection, ids: &[Uuid]) -> Res
 }
 
 const OF_FLOW: &str = "
-SELECT id, flow_id, check_name, asked, state, details, because, created_at, expires_at, submission, in_use_until
+SELECT id, flow_id, check_name, request_hash, state, details, release_reason, created_at, expires_at, submission, in_use_until
 FROM reservations WHERE flow_id = $1 ORDER BY id";
 
 pub(super) async fn of_flow(readers: &Pool, flow_id: Uuid) -> Result<Vec<Reservation>, Error> {
@@ -113,15 +113,15 @@ pub(super) async fn of_flow(readers: &Pool, flow_id: Uuid) -> Result<Vec<Reserva
 
 fn reservation(row: &DbRow) -> Result<Reservation, sqlx::Error> {
     let state: &str = row.try_get("state")?;
-    let because: Option<&str> = row.try_get("because")?;
+    let release_reason: Option<&str> = row.try_get("release_reason")?;
     Ok(Reservation {
         id: row::uuid(row, "id")?,
         flow_id: row::uuid(row, "flow_id")?,
         check: row.try_get("check_name")?,
-        request_hash: row.try_get("asked")?,
+        request_hash: row.try_get("request_hash")?,
         state: State::named(state).ok_or_else(|| row::unknown("state"))?,
         details: row::optional_json(row, "details")?,
-        because: because.and_then(ReleaseReason::named),
+        release_reason: release_reason.and_then(ReleaseReason::named),
         created_at: row::timestamp(row, "created_at")?,
         expires_at: row::timestamp(row, "expires_at")?,
         submission: row.try_get("submission")?,
@@ -220,7 +220,7 @@ pub(super) async fn take_over(
 // Of a closed flow, all reservations that were not confirmed. Of other flows, those that no open submission can need
 // any more.
 const UNUSED: &str = "
-SELECT id, flow_id, check_name, asked, state, details, because, created_at, expires_at, submission, in_use_until
+SELECT id, flow_id, check_name, request_hash, state, details, release_reason, created_at, expires_at, submission, in_use_until
 FROM reservations
 WHERE state IN ('taking', 'taken') AND in_use_until <= $1 AND (
     EXISTS (SELECT 1 FROM flows WHERE flows.flow_id = reservations.flow_id AND flows.identity_id IS NOT NULL)

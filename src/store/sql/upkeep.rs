@@ -12,9 +12,9 @@ use crate::base::clock::Timestamp;
 use crate::store::Error;
 
 const TAKE_TURN: &str = "
-INSERT INTO turns (name, holder, until) VALUES ($1, $2, $3)
+INSERT INTO locks (name, holder, until) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
-WHERE turns.until <= $4 OR turns.holder = excluded.holder";
+WHERE locks.until <= $4 OR locks.holder = excluded.holder";
 
 pub(super) async fn acquire_lock(
     writer: &Pool,
@@ -34,7 +34,7 @@ pub(super) async fn acquire_lock(
 }
 
 pub(super) async fn release_lock(writer: &Pool, name: &str, holder: Uuid) -> Result<(), Error> {
-    sqlx::query("DELETE FROM turns WHERE name = $1 AND holder = $2")
+    sqlx::query("DELETE FROM locks WHERE name = $1 AND holder = $2")
         .bind(name)
         .bind(holder.to_string())
         .execute(writer)
@@ -43,7 +43,7 @@ pub(super) async fn release_lock(writer: &Pool, name: &str, holder: Uuid) -> Res
 }
 
 pub(super) async fn get_property(readers: &Pool, name: &str) -> Result<Option<String>, Error> {
-    let row = sqlx::query("SELECT value FROM facts WHERE name = $1")
+    let row = sqlx::query("SELECT value FROM properties WHERE name = $1")
         .bind(name)
         .fetch_optional(readers)
         .await?;
@@ -51,7 +51,7 @@ pub(super) async fn get_property(readers: &Pool, name: &str) -> Result<Option<St
 }
 
 const SET_FACT: &str = "
-INSERT INTO facts (name, value) VALUES ($1, $2)
+INSERT INTO properties (name, value) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
 pub(super) async fn set_property(
@@ -61,15 +61,15 @@ pub(super) async fn set_property(
 ) -> Result<(), Error> {
     let statement = match value {
         Some(value) => sqlx::query(SET_FACT).bind(name).bind(value),
-        None => sqlx::query("DELETE FROM facts WHERE name = $1").bind(name),
+        None => sqlx::query("DELETE FROM properties WHERE name = $1").bind(name),
     };
     statement.execute(writer).await?;
     Ok(())
 }
 
 const FIRST_FACT: &str = "
-INSERT INTO facts (name, value) VALUES ($1, $2)
-ON CONFLICT (name) DO UPDATE SET value = facts.value
+INSERT INTO properties (name, value) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET value = properties.value
 RETURNING value";
 
 pub(super) async fn get_or_insert_property(
@@ -163,7 +163,7 @@ DELETE FROM reservations WHERE id IN (
 
 // The holders of these locks died.
 const DELETE_TURNS: &str = "
-DELETE FROM turns WHERE name IN (SELECT name FROM turns WHERE until < $1 LIMIT $2)";
+DELETE FROM locks WHERE name IN (SELECT name FROM locks WHERE until < $1 LIMIT $2)";
 
 const DELETE_LATE_REFUSALS: &str = "
 DELETE FROM late_refusals WHERE identity_id IN (
@@ -202,7 +202,7 @@ pub(super) async fn delete_ended(
 
 pub(super) const KEPT: &str = "
 SELECT DISTINCT identity_id FROM deliveries
-WHERE work IS NOT NULL AND identity_id > $1
+WHERE action IS NOT NULL AND identity_id > $1
 ORDER BY identity_id LIMIT $2";
 pub(super) const KEPT_LATE_REFUSALS: &str = "
 SELECT DISTINCT identity_id FROM late_refusals
@@ -230,9 +230,9 @@ pub(super) async fn identities_with_data(
 
 pub(super) const FORGET: &str = "
 UPDATE deliveries
-SET work = NULL, scene = NULL, leased = 0, settled_at = coalesce(settled_at, $2), state = 'discarded',
+SET action = NULL, context = NULL, leased = 0, settled_at = coalesce(settled_at, $2), state = 'discarded',
     last_error = 'the identity was deleted'
-WHERE identity_id = $1 AND work IS NOT NULL";
+WHERE identity_id = $1 AND action IS NOT NULL";
 // The error text may hold what a service said about a person.
 pub(super) const FORGET_ATTEMPTS: &str = "
 DELETE FROM attempts WHERE delivery_id IN (SELECT id FROM deliveries WHERE identity_id = $1)";

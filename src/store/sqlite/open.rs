@@ -15,43 +15,11 @@ use sqlx::{ConnectOptions, Connection, SqlSafeStr, SqliteConnection, SqlitePool}
 use crate::store::{AppliedMigration, Error, schema};
 
 /// Number, name and statements of each migration, oldest first. A released migration never changes.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
-    (
-        1,
-        "deliveries and decisions",
-        include_str!("../../../migrations/sqlite/0001_deliveries_and_decisions.sql"),
-    ),
-    (
-        2,
-        "nothing is lost",
-        include_str!("../../../migrations/sqlite/0002_nothing_is_lost.sql"),
-    ),
-    (
-        3,
-        "all of an identity",
-        include_str!("../../../migrations/sqlite/0003_all_of_an_identity.sql"),
-    ),
-    (
-        4,
-        "submissions",
-        include_str!("../../../migrations/sqlite/0004_submissions.sql"),
-    ),
-    (
-        5,
-        "late refusals and identity writes",
-        include_str!("../../../migrations/sqlite/0005_late_refusals_and_identity_writes.sql"),
-    ),
-    (
-        6,
-        "late accounts",
-        include_str!("../../../migrations/sqlite/0006_late_accounts.sql"),
-    ),
-    (
-        7,
-        "urgent look-ups and kinds of refusals",
-        include_str!("../../../migrations/sqlite/0007_urgent_look_ups_and_kinds_of_refusals.sql"),
-    ),
-];
+const MIGRATIONS: [(i64, &str, &str); 1] = [(
+    1,
+    "initial",
+    include_str!("../../../migrations/sqlite/0001_initial.sql"),
+)];
 
 const READERS: u32 = 4;
 
@@ -182,7 +150,8 @@ async fn migrate(writer: &SqlitePool) -> Result<Vec<AppliedMigration>, Error> {
     let missing = schema::missing(&mut *transaction, &MIGRATIONS).await?;
     Migrator::with_migrations(migrations.to_vec())
         .run(&mut *transaction)
-        .await?;
+        .await
+        .map_err(schema::migration_error)?;
     transaction.commit().await?;
     Ok(missing)
 }

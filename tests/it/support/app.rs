@@ -221,7 +221,7 @@ impl TestApp {
     /// All deliveries of this plan or other queue, newest first.
     pub async fn deliveries(&self, plan: &str) -> Vec<DeliverySummary> {
         let filter = Filter {
-            plan: Some(plan.to_owned()),
+            subscription: Some(plan.to_owned()),
             ..Filter::default()
         };
         self.app.store.list(&filter, 100).await.expect("a list")

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use prometheus_client::metrics::counter::Counter;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 use vestibule::model::decision::Decision;
@@ -189,6 +190,9 @@ impl IdentityWriteStore for Failing {
 
 #[async_trait]
 impl Store for Failing {
+    fn deliveries_stored(&self) -> Counter {
+        self.store.deliveries_stored()
+    }
     async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {
         self.may_fail()?;
         self.store.write(batch).await

@@ -128,7 +128,7 @@ pub async fn those_of_whom_something_is_kept_are_listed_in_order(store: Arc<dyn 
     let mut about_nobody = delivery("crm", 9);
     about_nobody.identity_id = Uuid::nil();
     let mut unbuilt = delivery("crm", 8);
-    unbuilt.work = Err("not built".to_owned());
+    unbuilt.action = Err("not built".to_owned());
     store
         .accept(vec![
             delivery("tax", 5),
@@ -166,9 +166,9 @@ pub async fn those_of_whom_something_is_kept_are_listed_in_order(store: Arc<dyn 
 
 pub async fn nothing_is_left_of_whoever_is_forgotten(store: Arc<dyn Store>) {
     let mut unbuilt = delivery("unbuilt", 1);
-    unbuilt.work = Err("not built".to_owned());
+    unbuilt.action = Err("not built".to_owned());
     let mut with_a_scene = delivery("pending", 1);
-    with_a_scene.scene = Some(EvaluationContext::default());
+    with_a_scene.context = Some(EvaluationContext::default());
     store
         .accept(vec![
             with_a_scene,
@@ -203,7 +203,7 @@ pub async fn nothing_is_left_of_whoever_is_forgotten(store: Arc<dyn Store>) {
     ] {
         let shown = store.show(id_of(plan, 1)).await.unwrap().unwrap();
         assert_eq!(shown.listed.state, state, "{plan}");
-        assert_eq!((shown.work, shown.tries), (None, Vec::new()), "{plan}");
+        assert_eq!((shown.action, shown.tries), (None, Vec::new()), "{plan}");
         let error = shown.listed.last_error;
         let forgotten = Some("the identity was deleted".to_owned());
         assert!(error.is_none() || error == forgotten, "{plan}: {error:?}");
@@ -338,9 +338,9 @@ fn taking(id: u128, expires_at: Timestamp) -> Reservation {
                 headers: Vec::new(),
                 body: None,
             },
-            scene: EvaluationContext::default(),
+            context: EvaluationContext::default(),
         }),
-        because: None,
+        release_reason: None,
         created_at: start(),
         expires_at,
         submission: String::new(),
@@ -367,7 +367,7 @@ pub async fn what_has_ended_is_deleted_and_what_is_open_stays(store: Arc<dyn Sto
     let released = [11, 13].map(|number| Release {
         kept: None,
         id: id(number),
-        because: ReleaseReason::Unclear,
+        release_reason: ReleaseReason::Unclear,
         unused_since: start(),
     });
     store

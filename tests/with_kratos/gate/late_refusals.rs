@@ -153,7 +153,7 @@ pub async fn whoever_kratos_cannot_deactivate_is_kept_out_of_login_and_recovery(
     let person = signs_up(&house).await;
     house.kratos.forbids_company_names();
     house.vat_register.does(Behaviour::Works);
-    let refused = "vestibule_identity_writes_total{reason=\"refused_by_kratos\"}";
+    let refused = "vestibule_identity_writes_total{outcome=\"refused_by_kratos\"}";
     within(Duration::from_mins(2), "there is an alarm", async || {
         (house.vestibule.metric(refused).await > 0.5).then_some(())
     })

@@ -322,7 +322,7 @@ pub async fn no_alarm(house: &TestEnv) {
 /// No account was reported after its reservations were released.
 pub async fn no_late_post(house: &TestEnv) {
     for instance in std::iter::once(&house.vestibule).chain(&house.others) {
-        let late = instance.metric("vestibule_late_posts_total").await;
+        let late = instance.metric("vestibule_posts_after_release_total").await;
         assert!(late < 0.5, "{late} reservations were released too early");
     }
 }
