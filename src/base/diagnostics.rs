@@ -1,31 +1,31 @@
-//! One thing wrong: where, what was found, what was expected, how to mend it.
+//! Problems in a file: the position, what was found, what was expected, and how to fix it.
 
 use std::fmt;
 
-/// A place in the file, counted from 1.
+/// A position in the file, counted from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// Line.
+    /// The line.
     pub line: usize,
-    /// Column, in characters.
+    /// The column, in characters.
     pub column: usize,
 }
 
-/// One thing wrong with a settings file.
+/// One problem or warning about a settings file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The keys that lead there: `checks.vat_number.ask.service`.
+    /// The keys that lead to the value: `checks.vat_number.ask.service`.
     pub path: String,
-    /// Where it stands.
+    /// The position in the file.
     pub at: Position,
-    /// What is wrong.
+    /// The description of the problem.
     pub message: String,
-    /// How to mend it.
+    /// What to do about the problem, printed after `help:`.
     pub hint: Option<String>,
 }
 
 impl Problem {
-    /// Without a hint.
+    /// Creates a problem without a hint.
     #[must_use]
     pub fn new(path: String, at: Position, message: String) -> Self {
         Self {
@@ -36,21 +36,21 @@ impl Problem {
         }
     }
 
-    /// A key with nothing behind it.
+    /// Creates the problem of a key without a value.
     #[must_use]
     pub fn nothing(path: String, at: Position) -> Self {
-        let hint = "say what it shall be, or take the key out".to_owned();
-        Self::new(path, at, "nothing stands here".to_owned()).with_hint(Some(hint))
+        let hint = "set a value, or remove the key".to_owned();
+        Self::new(path, at, "this key has no value".to_owned()).with_hint(Some(hint))
     }
 
-    /// The same with a hint, if there is one.
+    /// Replaces the hint of this problem.
     #[must_use]
     pub fn with_hint(self, hint: Option<String>) -> Self {
         Self { hint, ..self }
     }
 }
 
-/// All that is wrong with a settings file, or all warnings about it, with the lines it stands in.
+/// All problems of a settings file, or all warnings about it, with the lines of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Problems {
     file: String,
@@ -60,14 +60,14 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// In the order of the file. What is shown of it are the operator's own lines: values put in from the environment
-    /// are not in them.
+    /// Collects problems in the order of the file. `Display` prints only the operator's own lines. Values from the
+    /// environment are not in these lines.
     #[must_use]
     pub fn new(file: String, text: &str, problems: Vec<Problem>) -> Self {
         Self::gathered(file, text, problems, false)
     }
 
-    /// The same for warnings, with which the settings are used.
+    /// Collects warnings in the same way. Vestibule uses the settings in spite of warnings.
     #[must_use]
     pub fn warnings(file: String, text: &str, warnings: Vec<Problem>) -> Self {
         Self::gathered(file, text, warnings, true)
@@ -84,18 +84,18 @@ impl Problems {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of problems.
     #[must_use]
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// Each of them.
+    /// Iterates over the problems.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.all.iter()
     }
 
-    /// Whether there is none, which is never so of problems when they are handed out.
+    /// Whether the list is empty. A list of problems that is returned as an error is never empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
@@ -132,7 +132,7 @@ impl fmt::Display for Problems {
                 writeln!(formatter, "         | {}^", " ".repeat(before))?;
             }
             if let Some(hint) = &problem.hint {
-                writeln!(formatter, "    mend it: {hint}")?;
+                writeln!(formatter, "    help: {hint}")?;
             }
         }
         Ok(())
@@ -141,7 +141,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// As much of a line as fits on a screen, and how many characters of it stand before the column.
+/// Returns the part of a line that fits on a screen, and the number of its characters before the column.
 fn excerpt(line: &str, column: usize) -> (String, usize) {
     const WIDTH: usize = 160;
     const BEFORE: usize = 80;
@@ -177,7 +177,7 @@ fn excerpt(line: &str, column: usize) -> (String, usize) {
     (source, before - start + usize::from(left))
 }
 
-/// A text in the quotes that suit it.
+/// Quotes a text: with single quotes if it contains `"` or `\`, else with double quotes.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     if text.contains(['"', '\\']) {
@@ -187,13 +187,13 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
-/// The nearest of `known` to `written`, as "did you mean".
+/// Returns the entry of `known` that is nearest to `written`, as "did you mean `…`?".
 #[must_use]
 pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(written, known).map(|name| format!("did you mean `{name}`?"))
 }
 
-/// The nearest of `known` to `written`, if it is near.
+/// Returns the entry of `known` that is nearest to `written`, if the distance is small enough.
 #[must_use]
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = written.to_lowercase();
@@ -210,7 +210,7 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
         .map(|(_, name)| name)
 }
 
-/// "`a`, `b` and `c`"
+/// Formats names as "`a`, `b` and `c`".
 #[must_use]
 pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();

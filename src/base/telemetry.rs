@@ -33,7 +33,7 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
     /// For people.
-    Human,
+    Text,
 }
 
 /// Starts logging to `writer`. Other crates are heard from `warn` on, because some of them log what
@@ -56,7 +56,7 @@ where
             .flatten_event(true)
             .with_span_list(false)
             .try_init(),
-        LogFormat::Human => builder.with_target(false).try_init(),
+        LogFormat::Text => builder.with_target(false).try_init(),
     }
 }
 

@@ -89,7 +89,7 @@ pub fn identity_write(
 ) -> NewDelivery {
     NewDelivery {
         id: time_ordered_id(now),
-        plan: Queue::Save(name).to_string(),
+        plan: Queue::WriteBack(name).to_string(),
         event,
         unique_key,
         identity_id,

@@ -591,13 +591,13 @@ impl<'a> Evaluation<'a> {
             Condition::Status(_) => Ok(false),
         };
         let mut failed = None;
-        if let Some(when) = &check.unavailable.when {
+        if let Some(when) = &check.on_unavailable.when {
             match when.holds(names) {
                 Ok(false) => {}
                 Ok(true) => {
-                    return self.unavailable(check, Kind::Declared, "`unavailable.when` holds");
+                    return self.unavailable(check, Kind::Declared, "`on_unavailable.when` holds");
                 }
-                Err(error) => failed = Some(("unavailable.when".to_owned(), error)),
+                Err(error) => failed = Some(("on_unavailable.when".to_owned(), error)),
             }
         }
         // One that fails does not hide another that refuses.
@@ -660,7 +660,7 @@ impl<'a> Evaluation<'a> {
     /// An expression failed without an answer of the check's own. The visitor chose what it failed on, so the message says that
     /// the value is not valid; unless the expression read the response of another check that has none.
     fn failed(&self, check: &Check, index: &str, error: &EvaluationError) -> Outcome {
-        let policy = check.unavailable.policy(Kind::Expression);
+        let policy = check.on_unavailable.policy(Kind::Expression);
         if error.missing_check || policy != Policy::Refuse {
             return self.unavailable(check, Kind::Expression, &format!("`{index}`: {error}"));
         }
@@ -673,12 +673,12 @@ impl<'a> Evaluation<'a> {
 
     /// What the person is told of a value that is not valid.
     fn invalid<'n>(&'n self, check: &'n Check) -> &'n MessageTemplate {
-        let own = check.invalid.as_ref();
+        let own = check.invalid_message.as_ref();
         own.unwrap_or(&self.checks.builtin.not_valid)
     }
 
     fn unavailable(&self, check: &Check, kind: Kind, because: &str) -> Outcome {
-        let policy = check.unavailable.policy(kind);
+        let policy = check.on_unavailable.policy(kind);
         let observed = check.mode == Mode::Observe;
         if kind == Kind::RejectedCredentials {
             self.alarm_of_credentials(check, because);

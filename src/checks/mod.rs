@@ -47,7 +47,7 @@ pub struct Check {
     /// What is taken for the flow, in place of a question.
     pub reserve: Option<Reserve>,
     /// What happens when there is no usable answer.
-    pub unavailable: Unavailable,
+    pub on_unavailable: OnUnavailable,
     /// What happens if it refuses when the account is there already. `None`: as [`Check::on_late_refusal`] says.
     pub on_late_refusal: Option<OnLateRefusal>,
     /// What happens if a deferred question has no answer in time.
@@ -58,7 +58,7 @@ pub struct Check {
     pub accept: Option<Condition>,
     /// The words for a value that no question can be made of, or that the service rejects as a question; by default the
     /// built-in `not_valid`.
-    pub invalid: Option<Arc<MessageTemplate>>,
+    pub invalid_message: Option<Arc<MessageTemplate>>,
     /// What is written into the identity when it accepts.
     pub set: Vec<Set>,
     /// Whether it decides, or only watches.
@@ -129,7 +129,7 @@ pub enum Mode {
 
 /// What an unavailable service means, kind by kind.
 #[derive(Clone, Debug, Default)]
-pub struct Unavailable {
+pub struct OnUnavailable {
     /// An answer for which this holds is none (`declared`).
     pub when: Option<Expression>,
     /// What the operator chose for a kind by name.
@@ -151,7 +151,7 @@ pub enum Kind {
     RateLimited,
     /// A 401 or 407: the service does not take Vestibule's credentials.
     RejectedCredentials,
-    /// `unavailable.when` holds.
+    /// `on_unavailable.when` holds.
     Declared,
     /// A 4xx that the settings do not name. A gateway or a firewall answers so to a value that the visitor chose.
     RejectedQuestion,
@@ -182,7 +182,7 @@ impl Kind {
     }
 }
 
-impl Unavailable {
+impl OnUnavailable {
     /// What the operator chose for this kind. What `default` does not cover is refused unless it is named.
     ///
     /// With `accept`, `default` covers what only the service or the network can bring about; with `defer`, the question is
@@ -243,9 +243,9 @@ impl Check {
     /// Whether it may pass without an answer, to be asked again.
     #[must_use]
     pub fn defers(&self) -> bool {
-        self.unavailable.default == Policy::Defer
+        self.on_unavailable.default == Policy::Defer
             || self
-                .unavailable
+                .on_unavailable
                 .chosen
                 .values()
                 .any(|policy| *policy == Policy::Defer)
@@ -339,7 +339,7 @@ impl Check {
         let mut conditions = conditions
             .chain(&self.accept)
             .filter_map(Condition::expression)
-            .chain(&self.unavailable.when);
+            .chain(&self.on_unavailable.when);
         conditions.try_for_each(|condition| condition.expects_texts(names))?;
         let mut set = self.set.iter();
         set.try_for_each(|set| set.value.expects_texts(names))
@@ -350,7 +350,7 @@ impl Check {
         self.when
             .iter()
             .chain(
-                self.invalid
+                self.invalid_message
                     .iter()
                     .flat_map(|wording| wording.expressions()),
             )
@@ -370,7 +370,7 @@ impl Check {
             .chain(&self.accept)
             .filter_map(Condition::expression);
         let wordings = self.refuse.iter().filter_map(|one| one.message.as_ref());
-        self.unavailable
+        self.on_unavailable
             .when
             .iter()
             .chain(conditions)
@@ -441,13 +441,13 @@ mod tests {
             (Kind::NotStored, Refuse, Refuse),
         ] {
             for (default, expected) in [(Refuse, Refuse), (Accept, by_accept), (Defer, by_defer)] {
-                let unavailable = Unavailable {
+                let unavailable = OnUnavailable {
                     default,
-                    ..Unavailable::default()
+                    ..OnUnavailable::default()
                 };
                 assert_eq!(unavailable.policy(kind), expected, "{kind:?} {default:?}");
                 for chosen in [Refuse, Accept, Defer] {
-                    let named = Unavailable {
+                    let named = OnUnavailable {
                         chosen: BTreeMap::from([(kind, chosen)]),
                         ..unavailable.clone()
                     };

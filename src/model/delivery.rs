@@ -63,18 +63,18 @@ pub struct Subscription {
     /// When it is tried again.
     pub schedule: Schedule,
     /// How long it is tried before it is abandoned.
-    pub keep_trying_for: Duration,
+    pub max_elapsed: Duration,
     /// What makes an answer an arrival; by default any 2xx.
-    pub delivered: Option<Expression>,
+    pub success_when: Option<Expression>,
     /// After which answers it is not tried again; 410 always is one.
-    pub give_up: Option<Expression>,
+    pub abandon_when: Option<Expression>,
     /// What of the answer is written into the identity.
-    pub save: Vec<Save>,
+    pub write_back: Vec<WriteBack>,
 }
 
-/// One entry of `save`.
+/// One entry of `write_back`.
 #[derive(Clone, Debug)]
-pub struct Save {
+pub struct WriteBack {
     /// `["metadata_admin", "crm_id"]`.
     pub path: Vec<String>,
     /// What is put there.
@@ -85,19 +85,22 @@ impl Subscription {
     /// Whether the answer is read by an expression, for which a [`EvaluationContext`] must be kept.
     #[must_use]
     pub fn reads_the_answer(&self) -> bool {
-        self.delivered.is_some() || self.give_up.is_some() || !self.save.is_empty()
+        self.success_when.is_some() || self.abandon_when.is_some() || !self.write_back.is_empty()
     }
 
     /// Whether one of its expressions reads a name that begins with this root.
     #[must_use]
     pub fn reads(&self, root: Variable) -> bool {
-        let conditions = [&self.when, &self.delivered, &self.give_up];
-        let saved = self.save.iter().flat_map(|save| save.value.expressions());
+        let conditions = [&self.when, &self.success_when, &self.abandon_when];
+        let written = self
+            .write_back
+            .iter()
+            .flat_map(|entry| entry.value.expressions());
         self.send.reads(root)
             || conditions
                 .into_iter()
                 .flatten()
-                .chain(saved)
+                .chain(written)
                 .any(|one| one.reads(root))
     }
 

@@ -65,7 +65,7 @@ impl RetryWindows {
     /// As these plans say.
     #[must_use]
     pub fn of(plans: &[Subscription]) -> Self {
-        let named = |plan: &Subscription| (plan.name.clone(), plan.keep_trying_for);
+        let named = |plan: &Subscription| (plan.name.clone(), plan.max_elapsed);
         Self(plans.iter().map(named).collect())
     }
 

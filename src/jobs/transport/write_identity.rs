@@ -79,7 +79,7 @@ impl HttpTransport {
 
     /// Whether it notes that a check is deferred, and that has been settled meanwhile. Its end may have been written first.
     async fn is_outdated(&self, delivery: &Claimed, puts: &[FieldWrite]) -> bool {
-        let Queue::Save(name) = Queue::named(&delivery.plan) else {
+        let Queue::WriteBack(name) = Queue::named(&delivery.plan) else {
             return false;
         };
         let notes = puts

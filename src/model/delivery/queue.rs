@@ -8,7 +8,7 @@ pub enum Queue<'a> {
     /// A plan of the settings; stored by its bare name.
     Subscription(&'a str),
     /// What a plan or a check writes into identities: `save:crm_contact`.
-    Save(&'a str),
+    WriteBack(&'a str),
     /// The questions of a deferred check: `check:vat_number`.
     Check(&'a str),
     /// The reservations of a check that are taken again, because the account was found after their release: `take:invite`.
@@ -26,7 +26,7 @@ impl<'a> Queue<'a> {
     #[must_use]
     pub fn named(text: &'a str) -> Self {
         match text.split_once(':') {
-            Some(("save", name)) => Self::Save(name),
+            Some(("save", name)) => Self::WriteBack(name),
             Some(("check", name)) => Self::Check(name),
             Some(("take", name)) => Self::Take(name),
             Some(("confirm", name)) => Self::Confirm(name),
@@ -41,7 +41,7 @@ impl fmt::Display for Queue<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Subscription(name) => formatter.write_str(name),
-            Self::Save(name) => write!(formatter, "save:{name}"),
+            Self::WriteBack(name) => write!(formatter, "save:{name}"),
             Self::Check(name) => write!(formatter, "check:{name}"),
             Self::Take(name) => write!(formatter, "take:{name}"),
             Self::Confirm(name) => write!(formatter, "confirm:{name}"),
@@ -59,7 +59,7 @@ mod tests {
     fn what_is_written_is_read() {
         for queue in [
             Queue::Subscription("crm"),
-            Queue::Save("crm"),
+            Queue::WriteBack("crm"),
             Queue::Check("vat"),
             Queue::Take("invite"),
             Queue::Confirm("invite"),
