@@ -200,6 +200,6 @@ mod tests {
         ] {
             assert_eq!(show(text), expected, "{text}");
         }
-        assert!(show("${file:/nowhere}").starts_with("0: the file `/nowhere` cannot be read"));
+        assert!(show("${file:/nowhere}").starts_with("0: cannot read the file `/nowhere`"));
     }
 }

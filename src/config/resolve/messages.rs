@@ -156,7 +156,7 @@ impl<'a> Resolver<'a> {
                 return;
             }
             let message = format!(
-                "{id} is the id of `{}`, too (line {})",
+                "{id} is already the id of `{}` (line {})",
                 first.path, first.at.line
             );
             self.report(&at, message, Some("use a different number".to_owned()));
