@@ -32,7 +32,7 @@ serve: {hooks: {host: 127.0.0.1, port: 0}, admin: {host: 127.0.0.1, port: 0}}
 dsn: ${env:DSN}
 checks:
   vat_number: {field: traits.vat_number, ask: {get: "${env:SERVICE}/{value}"}}
-deliveries:
+subscriptions:
   crm: {events: [identity.created], send: {post: "${env:SERVICE}/contacts"}}
 "#;
 

@@ -90,7 +90,7 @@ impl Components {
             ))
         });
         let follow_ups = FollowUps::new(
-            &settings.deliveries,
+            &settings.subscriptions,
             &settings.checks,
             Arc::clone(&settings.lists),
         );
@@ -118,7 +118,7 @@ impl Components {
 
     pub(super) fn worker(&self, settings: &Settings, jitter: Jitter) -> Dispatcher {
         let transport = HttpTransport::new(TransportDeps {
-            plans: settings.deliveries.clone(),
+            plans: settings.subscriptions.clone(),
             checks: settings.checks.clone(),
             lists: Arc::clone(&settings.lists),
             services: Arc::clone(&self.services),
@@ -164,7 +164,7 @@ impl Components {
         Some(reconcile::Deps {
             store: Arc::clone(&self.store),
             identities: self.identities.clone()?,
-            plans: settings.deliveries.clone(),
+            plans: settings.subscriptions.clone(),
             lists: Arc::clone(&settings.lists),
             stored: Arc::clone(&self.stored),
             clock: self.clock.clone(),
@@ -177,7 +177,7 @@ impl Components {
         AdminState {
             store: Arc::clone(&self.store),
             clock: self.clock.clone(),
-            keep_trying: RetryWindows::of(&settings.deliveries),
+            keep_trying: RetryWindows::of(&settings.subscriptions),
             stored: Arc::clone(&self.stored),
         }
     }
@@ -212,7 +212,7 @@ impl Components {
         let (outbox, outbox_writer) = outbox(Arc::clone(&self.store), on_loss);
         // The writer ends after the last call is answered and the hooks' state is dropped.
         tokio::spawn(outbox_writer.run());
-        let reads = |root| settings.deliveries.iter().any(|plan| plan.reads(root));
+        let reads = |root| settings.subscriptions.iter().any(|plan| plan.reads(root));
         let checks = Checks::new(
             settings.checks.clone(),
             Arc::clone(&self.services),

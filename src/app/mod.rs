@@ -119,7 +119,7 @@ impl App {
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;
         let admin_address = admin_listener.local_addr()?;
-        background::record_first_start(&*components.store, &clock, &settings.deliveries).await;
+        background::record_first_start(&*components.store, &clock, &settings.subscriptions).await;
         let worker = components.worker(&settings, jitter);
         let sweeper = components.sweeper();
         let rules = components.follow_ups.holding_rules();

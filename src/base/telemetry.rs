@@ -33,7 +33,7 @@ pub enum LogFormat {
     /// One JSON object per line.
     Json,
     /// Text for operators.
-    Human,
+    Text,
 }
 
 /// Starts logging to `writer`, or fails if logging was started before. Other crates log from level `warn` on, because
@@ -56,7 +56,7 @@ where
             .flatten_event(true)
             .with_span_list(false)
             .try_init(),
-        LogFormat::Human => builder.with_target(false).try_init(),
+        LogFormat::Text => builder.with_target(false).try_init(),
     }
 }
 

@@ -602,13 +602,17 @@ impl<'a> Evaluation<'a> {
             Condition::Status(_) => Ok(false),
         };
         let mut failed = None;
-        if let Some(when) = &check.unavailable.when {
+        if let Some(when) = &check.on_unavailable.when {
             match when.holds(names) {
                 Ok(false) => {}
                 Ok(true) => {
-                    return self.unavailable(check, Kind::Declared, "`unavailable.when` is true");
+                    return self.unavailable(
+                        check,
+                        Kind::Declared,
+                        "`on_unavailable.when` is true",
+                    );
                 }
-                Err(error) => failed = Some(("unavailable.when".to_owned(), error)),
+                Err(error) => failed = Some(("on_unavailable.when".to_owned(), error)),
             }
         }
         // An entry that fails does not hide another entry that refuses.
@@ -672,7 +676,7 @@ impl<'a> Evaluation<'a> {
     /// which the expression failed, so the message says that the value is not valid. If the expression read the
     /// missing response of another check, the check is unavailable instead.
     fn failed(&self, check: &Check, index: &str, error: &EvaluationError) -> Outcome {
-        let policy = check.unavailable.policy(Kind::Expression);
+        let policy = check.on_unavailable.policy(Kind::Expression);
         if error.missing_check || policy != Policy::Refuse {
             return self.unavailable(check, Kind::Expression, &format!("`{index}`: {error}"));
         }
@@ -685,12 +689,12 @@ impl<'a> Evaluation<'a> {
 
     /// The message for a value that is not valid.
     fn invalid<'n>(&'n self, check: &'n Check) -> &'n MessageTemplate {
-        let own = check.invalid.as_ref();
+        let own = check.invalid_message.as_ref();
         own.unwrap_or(&self.checks.builtin.not_valid)
     }
 
     fn unavailable(&self, check: &Check, kind: Kind, because: &str) -> Outcome {
-        let policy = check.unavailable.policy(kind);
+        let policy = check.on_unavailable.policy(kind);
         let observed = check.mode == Mode::Observe;
         if kind == Kind::RejectedCredentials {
             self.report_rejected_credentials(check, because);

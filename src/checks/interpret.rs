@@ -21,9 +21,9 @@ pub enum Interpretation {
 /// itself. But an answer on which an entry has failed is never accepted, because that entry might have refused it.
 #[must_use]
 pub fn interpret(check: &Check, status: u16, names: &Variables<'_>) -> Interpretation {
-    let declared = check.unavailable.when.as_ref();
+    let declared = check.on_unavailable.when.as_ref();
     if declared.is_some_and(|when| when.holds(names) == Ok(true)) {
-        return unavailable(Kind::Declared, "`unavailable.when` is true");
+        return unavailable(Kind::Declared, "`on_unavailable.when` is true");
     }
     let refusal = refusal(check, status, names);
     if let Ok(Some(index)) = refusal {
@@ -79,7 +79,7 @@ fn refusal(check: &Check, status: u16, names: &Variables<'_>) -> Result<Option<u
     failed.map_or(Ok(None), Err)
 }
 
-/// The kind of a status that neither `unavailable.when` nor `refuse` covers, whatever `accept` says.
+/// The kind of a status that neither `on_unavailable.when` nor `refuse` covers, whatever `accept` says.
 fn kind_of(status: u16) -> Option<Kind> {
     match status {
         401 | 407 => Some(Kind::RejectedCredentials),

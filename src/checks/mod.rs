@@ -48,7 +48,7 @@ pub struct Check {
     /// What the check reserves for the flow, in place of a question.
     pub reserve: Option<Reserve>,
     /// What happens if there is no usable answer.
-    pub unavailable: Unavailable,
+    pub on_unavailable: OnUnavailable,
     /// What happens if the check refuses after the account was created. `None`: the default of
     /// [`Check::on_late_refusal`].
     pub on_late_refusal: Option<OnLateRefusal>,
@@ -60,7 +60,7 @@ pub struct Check {
     pub accept: Option<Condition>,
     /// The message for a value from which no question can be built, or that the service rejects as a question. The
     /// default is the built-in `not_valid`.
-    pub invalid: Option<Arc<MessageTemplate>>,
+    pub invalid_message: Option<Arc<MessageTemplate>>,
     /// What Vestibule writes into the identity if the check accepts.
     pub set: Vec<Set>,
     /// Whether the check decides, or only observes.
@@ -131,7 +131,7 @@ pub enum Mode {
 
 /// What happens if a service is unavailable, for each kind.
 #[derive(Clone, Debug, Default)]
-pub struct Unavailable {
+pub struct OnUnavailable {
     /// Vestibule treats an answer as unavailable if this expression is true (`declared`).
     pub when: Option<Expression>,
     /// The policies that the settings name for single kinds.
@@ -153,7 +153,7 @@ pub enum Kind {
     RateLimited,
     /// Status 401 or 407: the service rejects Vestibule's credentials.
     RejectedCredentials,
-    /// The expression `unavailable.when` is true.
+    /// The expression `on_unavailable.when` is true.
     Declared,
     /// A status 4xx that the settings do not name. A gateway or a firewall answers so to a value that the visitor
     /// chose.
@@ -185,7 +185,7 @@ impl Kind {
     }
 }
 
-impl Unavailable {
+impl OnUnavailable {
     /// The policy for this kind. If the settings do not name a kind that `default` does not cover, Vestibule
     /// refuses.
     ///
@@ -249,9 +249,9 @@ impl Check {
     /// Whether the check may pass without an answer, and be asked again later.
     #[must_use]
     pub fn defers(&self) -> bool {
-        self.unavailable.default == Policy::Defer
+        self.on_unavailable.default == Policy::Defer
             || self
-                .unavailable
+                .on_unavailable
                 .chosen
                 .values()
                 .any(|policy| *policy == Policy::Defer)
@@ -346,7 +346,7 @@ impl Check {
         let mut conditions = conditions
             .chain(&self.accept)
             .filter_map(Condition::expression)
-            .chain(&self.unavailable.when);
+            .chain(&self.on_unavailable.when);
         conditions.try_for_each(|condition| condition.expects_texts(names))?;
         let mut set = self.set.iter();
         set.try_for_each(|set| set.value.expects_texts(names))
@@ -357,7 +357,7 @@ impl Check {
         self.when
             .iter()
             .chain(
-                self.invalid
+                self.invalid_message
                     .iter()
                     .flat_map(|message| message.expressions()),
             )
@@ -377,7 +377,7 @@ impl Check {
             .chain(&self.accept)
             .filter_map(Condition::expression);
         let messages = self.refuse.iter().filter_map(|one| one.message.as_ref());
-        self.unavailable
+        self.on_unavailable
             .when
             .iter()
             .chain(conditions)
@@ -448,13 +448,13 @@ mod tests {
             (Kind::NotStored, Refuse, Refuse),
         ] {
             for (default, expected) in [(Refuse, Refuse), (Accept, by_accept), (Defer, by_defer)] {
-                let unavailable = Unavailable {
+                let unavailable = OnUnavailable {
                     default,
-                    ..Unavailable::default()
+                    ..OnUnavailable::default()
                 };
                 assert_eq!(unavailable.policy(kind), expected, "{kind:?} {default:?}");
                 for chosen in [Refuse, Accept, Defer] {
-                    let named = Unavailable {
+                    let named = OnUnavailable {
                         chosen: BTreeMap::from([(kind, chosen)]),
                         ..unavailable.clone()
                     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Check, Policy, Reserve, Unavailable};
+use super::{Check, OnUnavailable, Policy, Reserve};
 use crate::expression::{Expression, Lists, Variable};
 use crate::kratos::Field;
 use crate::kratos::fingerprint::fingerprint;
@@ -21,7 +21,7 @@ pub fn hash(check: &Check, lists: &Lists) -> String {
         "field": field.map(Field::node_name),
         "flows": flows,
         "when": check.when.as_ref().map(|when| condition(when, lists)),
-        "unavailable": unavailable(&check.unavailable),
+        "unavailable": unavailable(&check.on_unavailable),
         "asks": check.ask.is_some(),
         "reserve": check.reserve.as_ref().map(reserve),
     }))
@@ -38,7 +38,7 @@ fn condition(when: &Expression, lists: &Lists) -> Value {
     json!({"source": when.source(), "lists": read})
 }
 
-fn unavailable(unavailable: &Unavailable) -> Value {
+fn unavailable(unavailable: &OnUnavailable) -> Value {
     let chosen = unavailable.chosen.iter();
     let chosen: BTreeMap<&str, &str> = chosen
         .map(|(kind, policy)| (kind.as_str(), policy.as_str()))

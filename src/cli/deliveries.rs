@@ -137,7 +137,7 @@ impl Command {
                 .await
                 .map(|()| true),
             Self::Retry { .. } => {
-                let keep_trying = RetryWindows::of(&settings.deliveries);
+                let keep_trying = RetryWindows::of(&settings.subscriptions);
                 retry(store, &filter, now, &keep_trying, &mut out).await
             }
             Self::Discard { yes, dry_run, .. } => {

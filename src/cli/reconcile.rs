@@ -120,7 +120,7 @@ fn knows(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
     Ok(Deps {
         store,
         identities: KratosAdmin::new(Arc::new(services), clock.clone()),
-        plans: settings.deliveries,
+        plans: settings.subscriptions,
         lists: settings.lists,
         stored: Arc::new(Notify::new()),
         clock,

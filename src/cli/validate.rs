@@ -14,7 +14,8 @@ pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
                 "{} is right: {}, {}",
                 file.display(),
                 counted(settings.checks.len(), "check"),
-                counted(settings.deliveries.len(), "delivery").replace("deliverys", "deliveries"),
+                counted(settings.subscriptions.len(), "delivery")
+                    .replace("deliverys", "deliveries"),
             );
             if !settings.warnings.is_empty() {
                 eprint!("{}", settings.warnings);

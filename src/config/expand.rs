@@ -1,5 +1,5 @@
-//! `${…}` where a word, a number or a truth is expected: `level: ${env:LEVEL:-info}`. It is put in before the shape is
-//! looked at; in texts it is put in later, piece by piece.
+//! Expands `${…}` where a keyword, a number or a boolean is expected: `level: ${env:LEVEL:-info}`. This happens before
+//! validation. In texts, values are inserted later, piece by piece.
 
 use serde_json::Value;
 
@@ -8,18 +8,18 @@ use super::schema::resolved;
 use super::tree::{Kind, Node, join, plain};
 use super::validate::{flat, types, words};
 
-/// Puts values in where the schema expects no text.
+/// Inserts values where the schema does not expect a text.
 pub struct Expander<'a> {
     /// The whole schema, for references.
     pub root: &'a Value,
-    /// Where names are looked up.
+    /// The environment for lookups.
     pub environment: &'a Environment,
-    /// The paths at which something could not be looked up.
+    /// The paths of failed lookups.
     pub unknown: Vec<String>,
 }
 
 impl Expander<'_> {
-    /// Fills the node and all that is in it.
+    /// Expands the node and everything in it.
     pub fn fill(&mut self, node: &mut Node, schema: &Value, path: &str) {
         let root = self.root;
         let choices = choices(root, schema);
@@ -51,7 +51,7 @@ impl Expander<'_> {
                         _ => None,
                     })
                     .map(|pieces| joined(&pieces));
-                // Of several kinds of section, the one that `type` names.
+                // If there are several kinds of section, `type` chooses one.
                 let of_the_tag = |choice: &&&Value| match &choice["properties"]["type"]["const"] {
                     Value::String(name) => tag.as_ref() == Some(name),
                     _ => choice["type"] == "object",

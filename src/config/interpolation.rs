@@ -1,11 +1,11 @@
-//! `${env:NAME}`, `${env:NAME:-default}` and `${file:/path}` in a text: put in after the YAML is read, as they are.
+//! Inserts `${env:NAME}`, `${env:NAME:-default}` and `${file:/path}` into texts, unchanged, after the YAML is parsed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::expression::Piece;
 
-/// Where `${env:…}` is looked up.
+/// The variables for `${env:…}`.
 #[derive(Clone, Debug)]
 pub struct Environment(Source);
 
@@ -16,19 +16,19 @@ enum Source {
 }
 
 impl Environment {
-    /// The process's own.
+    /// The environment of the process.
     #[must_use]
     pub fn of_process() -> Self {
         Self(Source::Process)
     }
 
-    /// These names and no others.
+    /// Only these variables.
     #[must_use]
     pub fn of(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         Self(Source::Given(Arc::new(variables.into_iter().collect())))
     }
 
-    /// The value of a name, if it is set and not empty.
+    /// Returns the value of a variable that is set and not empty.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
@@ -43,18 +43,18 @@ impl Environment {
     }
 }
 
-/// Why a text cannot be put together. Never holds a value.
+/// A failed lookup. Never contains a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// The byte in the text at which it stands.
+    /// The position in the text, in bytes.
     pub offset: usize,
     /// What is wrong.
     pub message: String,
-    /// How to mend it.
+    /// What to do about it.
     pub hint: Option<String>,
 }
 
-/// The text in pieces: what the operator wrote, and what was put in. `$${` stands for `${` itself.
+/// Splits a text into the operator's pieces and inserted values. `$${` produces `${`.
 pub fn pieces(text: &str, environment: &Environment) -> Result<Vec<Piece>, Error> {
     let mut pieces = Vec::new();
     let mut written = String::new();
@@ -90,7 +90,7 @@ pub fn pieces(text: &str, environment: &Environment) -> Result<Vec<Piece>, Error
     Ok(pieces)
 }
 
-/// The pieces as one text.
+/// Joins the pieces.
 #[must_use]
 pub fn joined(pieces: &[Piece]) -> String {
     pieces
@@ -115,7 +115,7 @@ fn looked_up(inside: &str, environment: &Environment, offset: usize) -> Result<S
         let usable = |character: char| character.is_ascii_alphanumeric() || character == '_';
         if name.is_empty() || !name.chars().all(usable) {
             return Err(error(
-                format!("`{name}` is no name of an environment variable"),
+                format!("`{name}` is not a name of an environment variable"),
                 None,
             ));
         }
@@ -125,13 +125,13 @@ fn looked_up(inside: &str, environment: &Environment, offset: usize) -> Result<S
             .ok_or_else(|| {
                 error(
                     format!("the environment variable `{name}` is not set, or empty"),
-                    Some(format!("set it, or give a default: ${{env:{name}:-…}}")),
+                    Some(format!("set it, or add a default: ${{env:{name}:-…}}")),
                 )
             });
     }
     if let Some(path) = inside.strip_prefix("file:") {
         let text = std::fs::read_to_string(path)
-            .map_err(|cause| error(format!("the file `{path}` cannot be read: {cause}"), None))?;
+            .map_err(|cause| error(format!("cannot read the file `{path}`: {cause}"), None))?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         return if text.is_empty() {
@@ -142,7 +142,7 @@ fn looked_up(inside: &str, environment: &Environment, offset: usize) -> Result<S
     }
     Err(error(
         format!("`${{{inside}}}` is neither `${{env:NAME}}` nor `${{file:/path}}`"),
-        Some(format!("to say `${{` itself, write `$${{{inside}}}`")),
+        Some(format!("for a literal `${{`, write `$${{{inside}}}`")),
     ))
 }
 
@@ -190,7 +190,7 @@ mod tests {
             ),
             (
                 "${env:A-B}",
-                "0: `A-B` is no name of an environment variable",
+                "0: `A-B` is not a name of an environment variable",
             ),
             (
                 "${NAME}",
@@ -200,6 +200,6 @@ mod tests {
         ] {
             assert_eq!(show(text), expected, "{text}");
         }
-        assert!(show("${file:/nowhere}").starts_with("0: the file `/nowhere` cannot be read"));
+        assert!(show("${file:/nowhere}").starts_with("0: cannot read the file `/nowhere`"));
     }
 }

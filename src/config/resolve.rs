@@ -1,13 +1,13 @@
-//! file -> settings: names matched, secrets read, expressions compiled, every problem gathered.
+//! Resolves a settings file: looks up names, reads secrets, compiles expressions, and collects every problem.
 
 mod basics;
 mod checks;
-mod deliveries;
 pub mod durations;
 mod messages;
 mod order;
 mod requests;
 mod services;
+mod subscriptions;
 mod warnings;
 
 use std::collections::BTreeMap;
@@ -20,16 +20,16 @@ use super::expand::Expander;
 use super::interpolation::{Environment, joined, pieces};
 use super::settings::Settings;
 use super::tree::{Entry, Kind, Node, join};
-use super::{file, schema, validate};
+use super::{file, renamed, schema, validate};
 use crate::base::diagnostics::Position;
 use crate::base::diagnostics::{Problem, Problems};
 use crate::expression::{CompileError, Expression, Lists, Piece, Scope, Template};
 use crate::outbound::services::Service;
 
-/// Words of the expressions' own, which cannot stand behind `lists.` and `checks.`.
+/// Reserved words of CEL, which cannot follow `lists.` and `checks.`.
 const RESERVED: [&str; 4] = ["false", "in", "null", "true"];
 
-/// A value of the file and the keys that lead to it.
+/// A value of the file, and the keys that lead to it.
 #[derive(Clone, Debug)]
 pub(super) struct Cursor<'a> {
     node: Option<&'a Node>,
@@ -46,7 +46,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Behind this key; if it is not there, the place of the section.
+    /// Moves to the value of this key. If it is missing, the position is that of the section.
     fn key(&self, key: &str) -> Self {
         let node = self.node.and_then(|node| node.get(key));
         Self {
@@ -56,7 +56,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The item of a list.
+    /// Moves to an item of a list.
     fn item(&self, index: usize) -> Self {
         let node = match self.node.map(|node| &node.kind) {
             Some(Kind::List(items)) => items.get(index),
@@ -78,27 +78,27 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Resolves a file bit by bit and gathers what is wrong with it.
+/// Resolves a file section by section, and collects its problems.
 pub(super) struct Resolver<'a> {
     root: Cursor<'a>,
     lines: Vec<&'a str>,
     folder: &'a Path,
     environment: &'a Environment,
     problems: Vec<Problem>,
-    /// Settings that are valid and probably a mistake.
+    /// Settings that are valid, but probably a mistake.
     warnings: Vec<Problem>,
-    /// The identity schema, if it is named and can be read.
+    /// The identity schema, if the file names one that can be read.
     identity_schema: Option<serde_json::Value>,
-    /// Where the shape is wrong, so that nothing can be made of it.
+    /// Paths of values that do not match the schema and cannot be decoded.
     invalid_paths: Vec<String>,
     services: BTreeMap<String, Service>,
     lists: Arc<Lists>,
     client_ip: bool,
-    /// The numbers of messages.
+    /// The ids of messages.
     numbers: BTreeMap<u32, messages::Numbered>,
 }
 
-/// Resolves everything, and returns the settings with the warnings about them. `Err` holds every problem there is.
+/// Resolves everything, and returns the settings with their warnings. The error has every problem.
 pub(super) fn resolve(
     node: &Node,
     text: &str,
@@ -108,6 +108,7 @@ pub(super) fn resolve(
 ) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
     let schema = schema::of_the_file();
     let mut filled = node.clone();
+    let renamed = renamed::rename(&mut filled);
     let mut filling = Expander {
         root: &schema,
         environment,
@@ -139,6 +140,7 @@ pub(super) fn resolve(
     let root = resolver.root.clone();
     resolver.look_up_everything(&root);
     let settings = resolver.settings();
+    resolver.problems.extend(renamed);
     match settings {
         Some(settings) if resolver.problems.is_empty() => Ok((settings, resolver.warnings)),
         _ => Err(resolver.problems),
@@ -153,9 +155,9 @@ impl<'a> Resolver<'a> {
         self.named_services();
         let messages = self.messages();
         let checks = self.checks(&messages);
-        let deliveries = self.deliveries();
+        let subscriptions = self.subscriptions();
         self.order(&checks);
-        self.late_refusals(&checks, &deliveries);
+        self.late_refusals(&checks, &subscriptions);
         self.warn_about_checks(&checks);
         Some(Settings {
             hooks_address: basics.hooks_address?,
@@ -169,17 +171,17 @@ impl<'a> Resolver<'a> {
             builtin: messages.builtin?,
             lists: Arc::clone(&self.lists),
             checks: checks.into_iter().map(|(check, _)| check).collect(),
-            deliveries,
+            subscriptions,
             reconcile: basics.reconcile,
             retention: basics.retention,
             warnings: Problems::default(),
         })
     }
 
-    /// Reports every `${…}` that leads nowhere, also in entries that are broken otherwise.
+    /// Reports every `${…}` that cannot be looked up, also in entries with other problems.
     fn look_up_everything(&mut self, place: &Cursor<'a>) {
         match place.node.map(|node| &node.kind) {
-            // What is filled already may hold anything.
+            // An inserted value can contain anything.
             Some(Kind::Text { text, .. })
                 if place.node.is_some_and(|node| node.written.is_none()) =>
             {
@@ -204,7 +206,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The entry as the file's structure has it, if nothing is wrong with its shape.
+    /// Decodes a section, unless it has a problem already.
     fn decode<T: DeserializeOwned>(&mut self, place: &Cursor<'_>) -> Option<T> {
         let inside = |path: &String| {
             path.strip_prefix(&place.path)
@@ -214,7 +216,7 @@ impl<'a> Resolver<'a> {
             return None;
         }
         let value = place.node.map(Node::to_value).unwrap_or_default();
-        // A section that is begun and left empty holds nothing.
+        // A section without a value is an empty section.
         let value = if value.is_null() {
             serde_json::Value::Object(serde_json::Map::new())
         } else {
@@ -223,7 +225,7 @@ impl<'a> Resolver<'a> {
         serde_json::from_value(value)
             .map_err(|error| {
                 self.problems
-                    .push(place.problem(format!("this cannot be understood: {error}")));
+                    .push(place.problem(format!("cannot decode this value: {error}")));
             })
             .ok()
     }
@@ -234,7 +236,7 @@ impl<'a> Resolver<'a> {
         self.problems.push(place.problem(message).with_hint(hint));
     }
 
-    /// Reports a warning. The settings are used all the same.
+    /// Reports a warning. Vestibule uses the settings in spite of warnings.
     fn warn(&mut self, place: &Cursor<'_>, message: impl Into<String>, hint: impl Into<String>) {
         let message = self.redact(place, message.into());
         let hint = self.redact(place, hint.into());
@@ -242,26 +244,28 @@ impl<'a> Resolver<'a> {
             .push(place.problem(message).with_hint(Some(hint)));
     }
 
-    /// What is said of a text never shows what was put into it.
-    fn redact(&self, place: &Cursor<'_>, words: String) -> String {
-        let Some(node) = place.node else { return words };
+    /// Removes inserted values from a message: they can be secrets.
+    fn redact(&self, place: &Cursor<'_>, message: String) -> String {
+        let Some(node) = place.node else {
+            return message;
+        };
         if node.written.is_some() {
             return match &node.kind {
-                Kind::Text { text, .. } | Kind::Number(_, text) => words.replace(text, "…"),
-                _ => words,
+                Kind::Text { text, .. } | Kind::Number(_, text) => message.replace(text, "…"),
+                _ => message,
             };
         }
         let Kind::Text { text, .. } = &node.kind else {
-            return words;
+            return message;
         };
         let Some(pieces) = self.pieces(text) else {
-            return words;
+            return message;
         };
         if !pieces
             .iter()
             .any(|piece| matches!(piece, Piece::Inserted(_)))
         {
-            return words;
+            return message;
         }
         let inserted = pieces.iter().filter_map(|piece| match piece {
             Piece::Inserted(value) if value.len() > 2 => Some(value.clone()),
@@ -269,10 +273,10 @@ impl<'a> Resolver<'a> {
         });
         std::iter::once(joined(&pieces))
             .chain(inserted)
-            .fold(words, |words, value| words.replace(&value, "…"))
+            .fold(message, |message, value| message.replace(&value, "…"))
     }
 
-    /// A text with everything put in. `None` if something cannot be looked up, which is told already.
+    /// A text with all values inserted. `None` if a lookup fails, which is reported elsewhere.
     fn text(&self, text: &file::Text) -> Option<String> {
         pieces(&text.0, self.environment)
             .ok()
@@ -296,7 +300,7 @@ impl<'a> Resolver<'a> {
         {
             self.report(
                 place,
-                "`${…}` cannot stand in an expression",
+                "an expression cannot contain `${…}`",
                 Some("put the value into a list and read `lists.<name>`".to_owned()),
             );
             return None;
@@ -347,7 +351,7 @@ impl<'a> Resolver<'a> {
         self.problems.push(problem.with_hint(error.hint.clone()));
     }
 
-    /// The position of a byte inside a text, if the text stands on its line as it is.
+    /// The position of a byte of a text, if its line contains the text unchanged.
     fn inside(&self, place: &Cursor<'_>, text: &str, offset: usize) -> Position {
         let line: &str = self
             .lines
@@ -362,29 +366,29 @@ impl<'a> Resolver<'a> {
             .get(..offset)
             .map_or(0, |before| before.chars().count());
         let quote = usize::from(start.starts_with(['"', '\'']));
-        let stands = start
+        let is_literal = start
             .chars()
             .skip(quote)
             .collect::<String>()
             .starts_with(text);
-        if stands {
+        if is_literal {
             return Position {
                 column: place.at.column + quote + characters,
                 ..place.at
             };
         }
-        // A text behind `|` stands there line by line, indented.
+        // A block text after `|` has one indented line for each of its lines.
         let before = text.get(..offset).unwrap_or_default();
         let within = before.matches('\n').count();
         let number = place.at.line + within;
         let source = self.lines.get(number.saturating_sub(1)).copied();
         let indented = source.map(|line| (line, line.trim_start()));
         match (indented, text.split('\n').nth(within)) {
-            (Some((line, words)), Some(written))
-                if within > 0 && words.trim_end() == written.trim() =>
+            (Some((line, trimmed)), Some(written))
+                if within > 0 && trimmed.trim_end() == written.trim() =>
             {
                 let last = before.rsplit('\n').next().unwrap_or_default();
-                let indent = line.chars().count() - words.chars().count();
+                let indent = line.chars().count() - trimmed.chars().count();
                 let skipped = written.chars().count() - written.trim_start().chars().count();
                 Position {
                     line: number,
@@ -401,7 +405,7 @@ impl<'a> Resolver<'a> {
         for entry in place.entries() {
             let place = place.key(&entry.key);
             self.name(&place, entry, "a list");
-            // A broken list is still a list that expressions may name.
+            // Expressions can name a list that has a problem.
             let entries = self.list(&place).unwrap_or_default();
             lists.insert(entry.key.clone(), entries);
         }
@@ -424,7 +428,7 @@ impl<'a> Resolver<'a> {
                     Err(cause) => {
                         self.report(
                             &place.key("file"),
-                            format!("the file {} cannot be read: {cause}", path.display()),
+                            format!("cannot read the file {}: {cause}", path.display()),
                             None,
                         );
                         None
@@ -434,7 +438,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// A name stands in expressions, metrics and logs.
+    /// Checks a name, which expressions, metrics and logs use.
     fn name(&mut self, place: &Cursor<'_>, entry: &Entry, what: &str) {
         let plain = |character: char| {
             character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_'
@@ -444,15 +448,14 @@ impl<'a> Resolver<'a> {
             .starts_with(|first: char| first.is_ascii_lowercase());
         if RESERVED.contains(&entry.key.as_str()) {
             let message = format!(
-                "`{}` means something in expressions and is no name",
+                "`{}` is a reserved word of expressions and cannot be a name",
                 entry.key
             );
             self.problems
                 .push(Problem::new(place.path.clone(), entry.at, message));
         } else if !starts || !entry.key.chars().all(plain) {
-            let message = format!("`{}` is no name for {what}", entry.key);
-            let hint = "a name is made of small letters, digits and `_`, and begins with a letter"
-                .to_owned();
+            let message = format!("`{}` is not a valid name for {what}", entry.key);
+            let hint = "use lower-case letters, digits and `_`, and begin with a letter".to_owned();
             self.problems
                 .push(Problem::new(place.path.clone(), entry.at, message).with_hint(Some(hint)));
         }

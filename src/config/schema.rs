@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::file::File;
 
-/// The schema (draft 2020-12) that editors use.
+/// Returns the schema (draft 2020-12) for editors.
 #[must_use]
 pub fn schema() -> Value {
     let mut schema = of_the_manual();
@@ -14,13 +14,13 @@ pub fn schema() -> Value {
     schema
 }
 
-/// The schema that a file is checked against: what may be left out is also null.
+/// Returns the schema for the check of a file. An optional value is also null.
 #[must_use]
 pub fn of_the_file() -> Value {
     schemars::schema_for!(File).to_value()
 }
 
-/// The schema without what is the same everywhere.
+/// Returns the schema without the alternatives that are the same everywhere.
 fn of_the_manual() -> Value {
     let mut schema = of_the_file();
     without_null(&mut schema);
@@ -28,7 +28,7 @@ fn of_the_manual() -> Value {
     schema
 }
 
-/// Instead of a word, a number or a truth there may stand `${env:NAME}`.
+/// Permits `${env:NAME}` in place of a keyword, a number or a boolean.
 fn with_inserted(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(with_inserted),
@@ -47,7 +47,7 @@ fn with_inserted(schema: &mut Value) {
     }
 }
 
-/// `type` and `config` of `{type, config}` come from an enumeration, where no comment reaches them.
+/// `type` and `config` of `{type, config}` come from an enumeration, which has no comments for them.
 fn with_kinds_described(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(with_kinds_described),
@@ -60,7 +60,7 @@ fn with_kinds_described(schema: &mut Value) {
                 let meaning = members.get("description").cloned().unwrap_or_default();
                 members["properties"]["type"]["description"] = meaning;
                 members["properties"]["config"]["description"] =
-                    format!("What `{kind}` needs.").into();
+                    format!("The settings of `{kind}`.").into();
             }
             members.values_mut().for_each(with_kinds_described);
         }
@@ -68,7 +68,7 @@ fn with_kinds_described(schema: &mut Value) {
     }
 }
 
-/// A key that may be left out may not be left empty: `ask:` with nothing behind it would be a check that asks nobody.
+/// An optional key cannot be empty: with `ask:` and no value, a check would ask no service.
 fn without_null(schema: &mut Value) {
     let members = match schema {
         Value::Array(items) => return items.iter_mut().for_each(without_null),
@@ -104,33 +104,33 @@ pub fn markdown() -> String {
     let schema = of_the_manual();
     let mut text = String::from("# The settings file\n\n");
     text.push_str(
-        "<!-- Made from src/config/file.rs by `vestibule schema --markdown`; a test fails when it is stale. -->\n\n",
+        "<!-- Generated from src/config/file.rs by `vestibule schema --markdown`; a test fails when it is stale. -->\n\n",
     );
     text.push_str(&described(&schema));
-    text.push_str("\n\n[vestibule.example.yaml](../vestibule.example.yaml) shows every key. `vestibule validate` tells every problem of a file at once; `vestibule schema` prints the JSON Schema for editors.\n");
+    text.push_str("\n\n[vestibule.example.yaml](../vestibule.example.yaml) shows every key. `vestibule validate` reports every problem of a file; `vestibule schema` prints the JSON Schema for editors.\n");
     section(&mut text, &schema, &schema, "");
     text.push_str(NAMES);
     text
 }
 
-/// What expressions may read, which no schema tells.
+/// The variables of expressions, which the schema does not contain.
 const NAMES: &str = "
-## Names in expressions
+## Variables in expressions
 
-| name | what it is | where |
+| variable | value | where |
 |---|---|---|
-| `identity` | the identity as it shall be saved, or was saved: `identity.traits`, `identity.metadata_public`, … | everywhere |
+| `identity` | the identity before it is saved, or as it was saved: `identity.traits`, `identity.metadata_public`, … | everywhere |
 | `previous` | the identity before the change: `traits`, `metadata_public` | settings |
 | `value` | the value of the check's `field` | checks with a `field` |
 | `flow` | `id`, `type`, `issued_at`, `expires_at`, `return_to`, `transient_payload` | everywhere |
 | `request` | the visitor's request: `headers`, and `client_ip` with `hooks.client_ip_header` | everywhere |
 | `method` | `password`, `oidc`, `code`, `passkey`, `webauthn`, `profile`, … | everywhere |
-| `now` | the moment of the call | everywhere |
+| `now` | the time of the call | everywhere |
 | `lists.<name>` | a list | everywhere |
-| `response` | the answer: `status`, `headers` (names in lower case), `body` (JSON; else a text; null if empty) | after an `ask` |
-| `checks.<name>.response` | the answer to another check, which is waited for | checks |
+| `response` | the response: `status`, `headers` (names in lower case), `body` (JSON, or else a text; null if empty) | after an `ask` |
+| `checks.<name>.response` | the response of another check, for which the check waits | checks |
 
-Beside CEL's own functions and the string functions of its extension there are `domain(address)`, the part behind the `@` in lower
+Besides CEL's functions and the functions of its string extension there are `domain(address)`, the part after the `@` in lower
 case and ASCII, and `in_domains(address, list)`, true if that domain or one above it is in the list.
 ";
 
@@ -142,7 +142,7 @@ fn section(text: &mut String, root: &Value, schema: &Value, path: &str) {
     if !path.is_empty() {
         let _ = write!(text, "\n## `{path}`\n\n{}\n", described(schema));
     }
-    text.push_str("\n| key | is | what it does |\n|---|---|---|\n");
+    text.push_str("\n| key | type | description |\n|---|---|---|\n");
     let required = |key: &str| {
         schema["required"]
             .as_array()
@@ -169,7 +169,7 @@ fn section(text: &mut String, root: &Value, schema: &Value, path: &str) {
     }
 }
 
-/// The sections that a property holds, with what stands between its key and theirs.
+/// The sections in a property, with the path from its key to theirs.
 fn sections<'a>(root: &'a Value, property: &'a Value) -> Vec<(&'static str, &'a Value)> {
     let property = resolved(root, property);
     if let Some(choices) = property["oneOf"]
@@ -200,7 +200,7 @@ fn sections<'a>(root: &'a Value, property: &'a Value) -> Vec<(&'static str, &'a 
     Vec::new()
 }
 
-/// What a property is, in one or two words.
+/// The type of a property, in one or two words.
 fn kind(root: &Value, property: &Value) -> String {
     let property = resolved(root, property);
     if let Some(names) = property["enum"].as_array() {
@@ -254,7 +254,7 @@ fn described(schema: &Value) -> String {
         .to_owned()
 }
 
-/// The schema behind a `$ref`.
+/// Follows a `$ref`.
 #[must_use]
 pub fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     match schema["$ref"]

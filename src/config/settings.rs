@@ -1,4 +1,4 @@
-//! What the program runs on: values of the modules that use them, nothing left to doubt.
+//! The resolved settings, in the types of the modules that use them.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,43 +16,43 @@ use crate::model::delivery;
 use crate::model::pending::ExternalId;
 use crate::outbound::services::Service;
 
-/// Everything, in order of the settings file.
+/// All settings, in the order of the settings file.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where hooks are answered.
+    /// The address for hooks.
     pub hooks_address: Address,
-    /// Where health, version and metrics are answered.
+    /// The address for health, version and metrics.
     pub admin_address: Address,
-    /// How long to go on, not ready any more, before stopping.
+    /// The time between the signal and the stop, in which Vestibule reports that it is not ready.
     pub shutdown_delay: Duration,
-    /// How hooks are answered.
+    /// Settings of the hooks.
     pub hooks: Hooks,
-    /// Where everything is stored.
+    /// The database.
     pub dsn: Dsn,
-    /// What is logged.
+    /// Logging.
     pub log: Log,
-    /// The Kratos beside us.
+    /// The Kratos that calls Vestibule.
     pub kratos: Kratos,
-    /// Named, and those made of whole URLs.
+    /// The named services, and those of whole URLs.
     pub services: Vec<Service>,
-    /// The built-in messages by name, as they are or replaced by the operator.
+    /// The built-in messages by name, with the operator's replacements.
     pub builtin: BuiltinMessages,
-    /// The lists, ready for expressions.
+    /// The lists, for expressions.
     pub lists: Arc<Lists>,
-    /// In order of the file.
+    /// In the order of the file.
     pub checks: Vec<Check>,
-    /// In order of the file.
-    pub deliveries: Vec<delivery::Subscription>,
-    /// Looking for accounts that nobody told of.
+    /// In the order of the file.
+    pub subscriptions: Vec<delivery::Subscription>,
+    /// The reconciliation with Kratos's identities.
     pub reconcile: Reconcile,
-    /// How long is kept what is settled.
+    /// How long finished records are kept.
     pub retention: Retention,
-    /// Settings that are valid and probably a mistake.
+    /// Settings that are valid, but probably a mistake.
     pub warnings: Problems,
 }
 
 impl Settings {
-    /// Whether something is written into identities through Kratos's admin API.
+    /// Whether Vestibule writes into identities through Kratos's admin API.
     #[must_use]
     pub fn writes_identities(&self) -> bool {
         let refuses_late = |check: &Check| match self.kratos.admin {
@@ -60,7 +60,10 @@ impl Settings {
             None => check.defers(),
         };
         self.checks.iter().any(refuses_late)
-            || self.deliveries.iter().any(|plan| !plan.save.is_empty())
+            || self
+                .subscriptions
+                .iter()
+                .any(|subscription| !subscription.write_back.is_empty())
     }
 
     /// Whether a late refusal can deactivate an account, so that logins and recoveries must be refused.
@@ -73,42 +76,42 @@ impl Settings {
 /// `reconcile:`
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reconcile {
-    /// How often; `None` is never by itself.
+    /// The interval; `None` if there are no automatic runs.
     pub every: Option<Duration>,
-    /// Accounts made before are left alone.
+    /// Identities created before this time are skipped.
     pub since: Option<Timestamp>,
-    /// So many identities are looked at in a second.
+    /// The maximum number of identities per second.
     pub per_second: u32,
 }
 
 /// `retention:`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Of deliveries that arrived or were discarded.
+    /// For delivered and discarded deliveries.
     pub deliveries: Duration,
-    /// Of decisions.
+    /// For decisions.
     pub decisions: Duration,
 }
 
 /// A host and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Of a network interface.
+    /// The address of a network interface.
     pub host: IpAddr,
-    /// 0 takes a free one.
+    /// The port; 0 is a free port.
     pub port: u16,
 }
 
 /// `hooks:`
 #[derive(Clone, Debug)]
 pub struct Hooks {
-    /// Any of them opens the door.
+    /// The accepted keys.
     pub keys: Vec<Secret>,
-    /// By when `pre` has answered.
+    /// The maximum time until `pre` responds.
     pub deadline: Duration,
-    /// For visitors whose language we do not have.
+    /// The language for visitors without a text in their own language.
     pub default_language: String,
-    /// The header of the visitor's request that holds their address.
+    /// The header of the visitor's request that holds the visitor's address.
     pub client_ip_header: Option<String>,
 }
 
@@ -126,17 +129,17 @@ pub enum Dsn {
 pub struct Log {
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub level: tracing::Level,
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
 /// `kratos:`
 #[derive(Clone, Debug)]
 pub struct Kratos {
-    /// Its admin API.
+    /// The admin API.
     pub admin: Option<Service>,
-    /// The traits by which people sign in, as the identity schema says.
+    /// The traits with which people sign in, from the identity schema.
     pub identifiers: Identifiers,
-    /// Whether sign-ups are given an `external_id`.
+    /// Whether `pre` sets an `external_id`.
     pub external_id: ExternalId,
 }

@@ -1,5 +1,5 @@
-//! What the operator wrote, with the place of each thing. A YAML reader that fills structures stops at its first error;
-//! a tree lets every problem be found.
+//! The settings file as a tree with positions. A YAML reader that fills structures stops at the first error;
+//! with a tree, every problem can be found.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,9 @@ use serde_json::{Map, Number, Value};
 
 use crate::base::diagnostics::{Position, Problem, quoted};
 
-/// Deeper than any settings need, and far from what could exhaust the stack.
+/// Deeper than settings need, and too little to exhaust the stack.
 const DEEPEST: usize = 64;
-/// More than any settings need; aliases can multiply what was written.
+/// More than settings need. Aliases can multiply the values of a file.
 const MOST_NODES: usize = 200_000;
 
 /// A value and where it begins.
@@ -20,7 +20,7 @@ pub struct Node {
     pub at: Position,
     /// What it is.
     pub kind: Kind,
-    /// What the operator wrote, if a value was put in for it that is not to be shown.
+    /// The operator's text, if the value was inserted from elsewhere. Inserted values are never shown.
     pub written: Option<String>,
 }
 
@@ -31,13 +31,13 @@ pub enum Kind {
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number, as it was written.
+    /// A number, and its text.
     Number(Number, String),
-    /// A text; quoted or not.
+    /// A text.
     Text {
-        /// What it says.
+        /// The text.
         text: String,
-        /// Whether it stands in quotes.
+        /// Whether it is quoted.
         quoted: bool,
     },
     /// A list.
@@ -51,14 +51,14 @@ pub enum Kind {
 pub struct Entry {
     /// The key.
     pub key: String,
-    /// Where it stands.
+    /// The position of the key.
     pub at: Position,
     /// Its value.
     pub value: Node,
 }
 
 impl Node {
-    fn new(at: Position, kind: Kind) -> Self {
+    pub(super) fn new(at: Position, kind: Kind) -> Self {
         Self {
             at,
             kind,
@@ -66,7 +66,7 @@ impl Node {
         }
     }
 
-    /// The value behind a key.
+    /// Returns the value of a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entries()
@@ -75,7 +75,7 @@ impl Node {
             .map(|entry| &entry.value)
     }
 
-    /// The entries of a map; none if it is something else.
+    /// Returns the entries of a map, or none for another kind.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         match &self.kind {
@@ -84,7 +84,7 @@ impl Node {
         }
     }
 
-    /// The same without places.
+    /// Converts the node to JSON, without positions.
     #[must_use]
     pub fn to_value(&self) -> Value {
         match &self.kind {
@@ -102,11 +102,11 @@ impl Node {
         }
     }
 
-    /// In words, for "found …".
+    /// Describes the node, for "found …".
     #[must_use]
     pub fn in_words(&self) -> String {
         if let Some(written) = &self.written {
-            return format!("what `{written}` stands for");
+            return format!("the value of `{written}`");
         }
         match &self.kind {
             Kind::Null => "nothing".to_owned(),
@@ -134,7 +134,7 @@ enum OpenKind {
     List(Vec<Node>),
     Map {
         entries: Vec<Entry>,
-        /// `None` in it is a key that is no text, which is told of.
+        /// The inner `None` is a key that is not a text, which is reported.
         key: Option<(Option<String>, Position)>,
     },
 }
@@ -148,7 +148,7 @@ struct Builder<'a> {
     documents: usize,
 }
 
-/// Reads YAML. What is wrong is added to `problems`; without a root there is nothing to go on with.
+/// Parses YAML, and adds problems to `problems`. Returns `None` if the file cannot be checked further.
 pub fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
     let mut builder = Builder {
         problems,
@@ -188,8 +188,9 @@ pub fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
     }
     let root = builder.root.filter(|root| !matches!(root.kind, Kind::Null));
     if root.is_none() {
-        // A file that was cut off or never filled would let everybody in.
-        let hint = "vestibule.example.yaml shows what can be said; `{}` would mean: check nothing, tell nobody";
+        // A file that was truncated or never written would admit every sign-up.
+        let hint =
+            "vestibule.example.yaml shows every key; `{}` means no checks and no subscriptions";
         let problem = Problem::new(
             String::new(),
             Position::default(),
@@ -200,7 +201,7 @@ pub fn read(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
     root
 }
 
-/// YAML's own traps, named.
+/// Explains common mistakes in YAML.
 fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
     let before: String = line.chars().take(column - 1).collect();
     let rest: String = line.chars().skip(column - 1).collect();
@@ -216,7 +217,7 @@ fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
                 .unwrap_or_default()
                 .trim_end();
             Some(format!(
-                "a value that begins with `{first}` means something in YAML; quote it: {}",
+                "`{first}` at the beginning of a value has a meaning in YAML; quote the value: {}",
                 quoted(value)
             ))
         }
@@ -231,7 +232,7 @@ fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
                 &rest[..end.unwrap_or(rest.len())]
             );
             Some(format!(
-                "a value with `{{` in it must be quoted here: {}",
+                "quote a value that contains `{{`: {}",
                 quoted(value.trim_end())
             ))
         }
@@ -239,7 +240,7 @@ fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
             let value = line.split_once(": ").map(|(_, value)| value.trim());
             value
                 .filter(|value| !value.starts_with(['"', '\'', '{', '[']))
-                .map(|value| format!("a value with `:` in it must be quoted: {}", quoted(value)))
+                .map(|value| format!("quote a value that contains `:`: {}", quoted(value)))
         }
         None if line
             .trim_end()
@@ -247,10 +248,10 @@ fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
             .take_while(|character| character.is_whitespace())
             .any(|character| character == '\t') =>
         {
-            Some("YAML is indented with spaces, not with tabs".to_owned())
+            Some("indent with spaces, not with tabs".to_owned())
         }
         None if rest.starts_with(": ") && before.contains(": ") => {
-            Some("a value with `: ` in it must be quoted".to_owned())
+            Some("quote a value that contains `: `".to_owned())
         }
         None if info.contains("flow") => {
             Some("is a `}`, a `]` or a comma missing in or above this line?".to_owned())
@@ -260,7 +261,7 @@ fn syntax(info: &str, line: &str, column: usize) -> (String, Option<String>) {
     (format!("this is not YAML: {info}"), hint)
 }
 
-/// What has been written of a value without quotes, if one is begun.
+/// Returns the beginning of an unquoted value at the end of this text.
 fn begun(before: &str) -> Option<&str> {
     let start = before
         .rfind([' ', '{', '[', ','])
@@ -270,7 +271,7 @@ fn begun(before: &str) -> Option<&str> {
 }
 
 impl Builder<'_> {
-    /// `false` if it makes no sense to go on.
+    /// Processes an event. Returns `false` if the rest of the file cannot be read.
     fn take(&mut self, event: Event<'_>, at: Position) -> bool {
         match event {
             Event::DocumentStart(_) => {
@@ -282,10 +283,7 @@ impl Builder<'_> {
                             at,
                             "a second document begins here".to_owned(),
                         )
-                        .with_hint(Some(
-                            "one file holds one set of settings; take out the line `---`"
-                                .to_owned(),
-                        )),
+                        .with_hint(Some("remove the line `---`".to_owned())),
                     );
                     return false;
                 }
@@ -335,7 +333,7 @@ impl Builder<'_> {
             self.problems.push(Problem::new(
                 path,
                 at,
-                format!("this is nested more than {DEEPEST} deep"),
+                format!("nested more than {DEEPEST} levels deep"),
             ));
             return false;
         }
@@ -355,7 +353,7 @@ impl Builder<'_> {
             self.problems.push(Problem::new(
                 path,
                 node.at,
-                format!("there are more than {MOST_NODES} values here"),
+                format!("the file has more than {MOST_NODES} values"),
             ));
             return false;
         }
@@ -371,7 +369,7 @@ impl Builder<'_> {
                 Some((Some(key), at)) => {
                     if let Some(first) = entries.iter().find(|entry| entry.key == key) {
                         let message =
-                            format!("`{key}` stands here twice; first in line {}", first.at.line);
+                            format!("`{key}` is set twice, first in line {}", first.at.line);
                         self.problems.push(Problem::new(path, at, message));
                     } else {
                         entries.push(Entry {
@@ -386,8 +384,7 @@ impl Builder<'_> {
                         *key = Some((Some(text), node.at));
                     } else {
                         let message = format!("a key must be a text, this is {}", node.in_words());
-                        let hint =
-                            "is this a text with `{expression}` in it? Then quote it".to_owned();
+                        let hint = "if this is a text with an `{expression}`, quote it".to_owned();
                         self.problems
                             .push(Problem::new(path, node.at, message).with_hint(Some(hint)));
                         *key = Some((None, node.at));
@@ -398,7 +395,7 @@ impl Builder<'_> {
         true
     }
 
-    /// The keys that lead to where we are.
+    /// The path of the current position.
     fn path(&self) -> String {
         let Some(open) = self.open.last() else {
             return String::new();
@@ -424,7 +421,7 @@ impl Builder<'_> {
         let quoted = style != ScalarStyle::Plain;
         let known = self.tagged(tag, text, at);
         if anchor > 0 && text.is_empty() && !quoted {
-            let message = "a value that begins with `&` is a mark in YAML".to_owned();
+            let message = "`&` at the beginning of a value is an anchor in YAML".to_owned();
             let path = self.path();
             self.problems
                 .push(Problem::new(path, at, message).with_hint(Some("quote it".to_owned())));
@@ -438,7 +435,7 @@ impl Builder<'_> {
         plain(text)
     }
 
-    /// Tells of a tag that is none of YAML's own: somebody meant `!` as "not".
+    /// Reports a tag that YAML does not define: probably the operator meant `!` as "not".
     fn tagged<'t>(&mut self, tag: Option<&'t Tag>, text: &str, at: Position) -> Option<&'t str> {
         let tag = tag?;
         if tag.is_yaml_core_schema() {
@@ -446,18 +443,18 @@ impl Builder<'_> {
         }
         let written = format!("{tag} {text}");
         let count = |sign: char| written.matches(sign).count();
-        // Inside braces a comma or a bracket has cut it off.
+        // In braces, YAML ends the value at a comma or a bracket.
         let hint = if count('(') == count(')') && count('"') % 2 == 0 {
             format!("quote it: {}", quoted(written.trim_end()))
         } else {
-            "quote the whole of it".to_owned()
+            "quote the whole value".to_owned()
         };
         let path = self.path();
         self.problems.push(
             Problem::new(
                 path,
                 at,
-                "a value that begins with `!` is a tag in YAML".to_owned(),
+                "`!` at the beginning of a value is a tag in YAML".to_owned(),
             )
             .with_hint(Some(hint)),
         );
@@ -465,7 +462,7 @@ impl Builder<'_> {
     }
 }
 
-/// The path of `key` behind `path`.
+/// Appends `key` to `path`.
 #[must_use]
 pub fn join(path: &str, key: &str) -> String {
     if path.is_empty() {

@@ -1,4 +1,4 @@
-//! Whether a file has the shape that the schema asks for: every unknown key, every wrong type, every missing key.
+//! Compares a file with the schema, and reports every unknown key, wrong type and missing key.
 
 use serde_json::Value;
 
@@ -6,26 +6,26 @@ use super::schema::resolved;
 use super::tree::{Entry, Kind, Node, join, plain};
 use crate::base::diagnostics::{Problem, did_you_mean, listed, quoted};
 
-/// Keys that are planned and not built, by the end of the path of the section they stand in.
+/// Planned keys that do not exist yet, by the path of their section.
 const NOT_YET_SUPPORTED: [(&str, &[&str]); 6] = [
     ("", &["console"]),
     ("hooks", &["concurrent"]),
     ("services.*", &["retries", "cache", "breaker"]),
     ("lists.*", &["url", "refresh"]),
     ("checks.*", &["limit", "cache"]),
-    ("checks.*.unavailable", &["breaker_open", "overloaded"]),
+    ("checks.*.on_unavailable", &["breaker_open", "overloaded"]),
 ];
 
-/// Flows, events and policies that are planned and not built.
+/// Planned flows that do not exist yet.
 const LATER_WORDS: [&str; 3] = ["login", "verification", "recovery"];
 
-/// Compares a node with its schema.
+/// Compares nodes with their schemas.
 pub struct Validator<'a> {
     /// The whole schema, for references.
     pub root: &'a Value,
-    /// Where problems go.
+    /// The list to which problems are added.
     pub problems: &'a mut Vec<Problem>,
-    /// The paths at which a value could not be looked up, so that nothing can be said of it.
+    /// Paths of values that could not be looked up and cannot be checked.
     pub unknown: &'a [String],
 }
 
@@ -66,7 +66,7 @@ impl Validator<'_> {
             }
             Kind::Number(..) if types.contains(&"number") => {}
             Kind::Text { .. } if types.contains(&"string") => {}
-            // The unit is asked for where durations are read.
+            // A missing unit is reported where durations are parsed.
             Kind::Number(..) if schema["format"] == "duration-with-unit" => {}
             _ => self.wrong(node, schema, &types, path),
         }
@@ -116,7 +116,7 @@ impl Validator<'_> {
             format!("there is no key `{key}` here")
         };
         let hint = match key.as_str() {
-            _ if is_later(path, key) => "take it out".to_owned(),
+            _ if is_later(path, key) => "remove it".to_owned(),
             "on" if known.clone().any(|known| known == "flows") => {
                 "did you mean `flows`?".to_owned()
             }
@@ -128,29 +128,29 @@ impl Validator<'_> {
             .push(Problem::new(join(path, key), entry.at, message).with_hint(Some(hint)));
     }
 
-    /// A section that is begun and left empty holds nothing: `checks:` without any check is no mistake. But a check, an
-    /// `ask` or a `when` that says nothing would let everybody in.
+    /// A section without a value is an empty section: `checks:` without any check is valid. But a check, an
+    /// `ask` or a `when` without a value would admit every sign-up.
     fn may_be_left_empty(&self, node: &Node, property: &Value) -> bool {
         let schema = resolved(self.root, property);
-        // What may be left out altogether is an object or null to the schema, and not left empty.
+        // In the schema, an optional section is an object or null. It cannot be empty.
         matches!(node.kind, Kind::Null)
             && schema["type"] == "object"
             && schema["required"].as_array().is_none_or(Vec::is_empty)
     }
 
     fn nothing(&mut self, node: &Node, path: &str) {
-        if !self.is_told(path) {
+        if !self.has_problem(path) {
             self.problems
                 .push(Problem::nothing(path.to_owned(), node.at));
         }
     }
 
-    /// One reason is enough: a tag, or a key that is there twice, has been told of.
-    fn is_told(&self, path: &str) -> bool {
+    /// Whether this path has a problem already: a tag, or a duplicate key.
+    fn has_problem(&self, path: &str) -> bool {
         self.problems.iter().any(|problem| problem.path == path)
     }
 
-    /// One of several shapes: the one whose type fits is what the operator meant.
+    /// Chooses the alternative whose type matches the value.
     fn choose(&mut self, node: &Node, choices: &[Value], schema: &Value, path: &str) {
         if matches!(node.kind, Kind::Null) {
             return self.nothing(node, path);
@@ -203,7 +203,7 @@ impl Validator<'_> {
             None => self.problems.push(
                 Problem::new(path.to_owned(), node.at, "`type` is missing".to_owned()).with_hint(
                     Some(format!(
-                        "it is one of {}",
+                        "use one of {}",
                         listed(kinds.iter().map(|(name, _)| *name))
                     )),
                 ),
@@ -280,7 +280,7 @@ impl Validator<'_> {
     }
 
     fn wrong(&mut self, node: &Node, schema: &Value, types: &[&str], path: &str) {
-        if self.is_told(path) {
+        if self.has_problem(path) {
             return;
         }
         let mut expected: Vec<&str> = types.iter().map(|name| in_words(name, schema)).collect();
@@ -302,7 +302,7 @@ impl Validator<'_> {
             {
                 let keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
                 Some(format!(
-                    "a value that begins with `{{` must be quoted: {}",
+                    "quote a value that begins with `{{`: {}",
                     quoted(&format!("{{{}}}", keys.join(", ")))
                 ))
             }
@@ -316,7 +316,7 @@ impl Validator<'_> {
                     (Kind::Bool(_), true)
                 ) || matches!((plain(text), wants_number), (Kind::Number(..), true)) =>
             {
-                Some(format!("take the quotes away: {text}"))
+                Some(format!("remove the quotes: {text}"))
             }
             Kind::Text { .. } | Kind::Map(_) if types.contains(&"array") && types.len() == 1 => {
                 Some("put it in brackets: [ … ]".to_owned())
@@ -336,7 +336,7 @@ impl Validator<'_> {
 
 fn in_words<'a>(name: &'a str, schema: &Value) -> &'a str {
     match (name, schema["format"].as_str()) {
-        ("string", Some("duration-with-unit")) => "a time with a unit (5s)",
+        ("string", Some("duration-with-unit")) => "a duration with a unit (5s)",
         ("string", Some("expression")) => "an expression",
         ("integer", _) | ("string", Some("number")) => "a whole number",
         ("string", _) => "a text",
@@ -347,7 +347,7 @@ fn in_words<'a>(name: &'a str, schema: &Value) -> &'a str {
     }
 }
 
-/// The types of a schema. Null is none: a key that may be left out may not be left empty.
+/// The types of a schema without null: an optional key cannot be empty.
 pub(super) fn types(schema: &Value) -> Vec<&str> {
     match &schema["type"] {
         Value::String(one) => vec![one],
@@ -360,7 +360,7 @@ pub(super) fn types(schema: &Value) -> Vec<&str> {
     }
 }
 
-/// The names of an enumeration, however the schema writes it.
+/// The names of an enumeration.
 pub(super) fn words(schema: &Value) -> Option<Vec<&str>> {
     if let Some(names) = schema["enum"].as_array() {
         return Some(names.iter().filter_map(Value::as_str).collect());
@@ -368,7 +368,7 @@ pub(super) fn words(schema: &Value) -> Option<Vec<&str>> {
     schema["const"].as_str().map(|name| vec![name])
 }
 
-/// The choices of `{type, config}` by type; `None` if these are something else.
+/// The alternatives of `{type, config}` by type; `None` for other alternatives.
 fn tags<'a>(choices: &[&'a Value]) -> Option<Vec<(&'a str, &'a Value)>> {
     choices
         .iter()
@@ -380,7 +380,7 @@ fn tags<'a>(choices: &[&'a Value]) -> Option<Vec<(&'a str, &'a Value)>> {
         .collect()
 }
 
-/// Choices of choices, as one list.
+/// Flattens nested alternatives into one list.
 pub(super) fn flat<'a>(root: &'a Value, choices: &'a [Value]) -> Vec<&'a Value> {
     choices
         .iter()
@@ -398,7 +398,7 @@ pub(super) fn flat<'a>(root: &'a Value, choices: &'a [Value]) -> Vec<&'a Value> 
         .collect()
 }
 
-/// Whether a key is planned and not built.
+/// Whether a key is planned and does not exist yet.
 fn is_later(path: &str, key: &str) -> bool {
     let generic: Vec<&str> = path
         .split('.')

@@ -184,27 +184,27 @@ impl HttpTransport {
             return (ResponseVerdict::ByStatus, None);
         };
         let names = context.names(&self.knows.lists, Some(response));
-        match plan.delivered.as_ref().map(|when| when.holds(&names)) {
+        match plan.success_when.as_ref().map(|when| when.holds(&names)) {
             Some(Ok(true)) => return (ResponseVerdict::Delivered, None),
             Some(Err(error)) => {
                 return (
                     ResponseVerdict::NotDelivered,
-                    Some(format!("`delivered` failed: {error}")),
+                    Some(format!("`success_when` failed: {error}")),
                 );
             }
             Some(Ok(false)) | None => {}
         }
-        match plan.give_up.as_ref().map(|when| when.holds(&names)) {
+        match plan.abandon_when.as_ref().map(|when| when.holds(&names)) {
             Some(Ok(true)) => return (ResponseVerdict::GiveUp, None),
             Some(Err(error)) => {
                 return (
                     ResponseVerdict::NotDelivered,
-                    Some(format!("`give_up` failed: {error}")),
+                    Some(format!("`abandon_when` failed: {error}")),
                 );
             }
             Some(Ok(false)) | None => {}
         }
-        if plan.delivered.is_some() {
+        if plan.success_when.is_some() {
             (ResponseVerdict::NotDelivered, None)
         } else {
             (ResponseVerdict::ByStatus, None)
@@ -219,14 +219,16 @@ impl HttpTransport {
         let names = context.names(&self.knows.lists, Some(response));
         let mut puts = Vec::new();
         let mut failed = None;
-        for save in &plan.save {
+        for save in &plan.write_back {
             match save.value.render(&names) {
                 Ok(Value::Null) => {}
                 Ok(value) => puts.push(FieldWrite {
                     path: save.path.clone(),
                     value: Some(value),
                 }),
-                Err(error) => failed = Some(format!("`save.{}`: {error}", save.path.join("."))),
+                Err(error) => {
+                    failed = Some(format!("`write_back.{}`: {error}", save.path.join(".")))
+                }
             }
         }
         if puts.is_empty() && failed.is_none() {

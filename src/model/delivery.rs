@@ -63,18 +63,18 @@ pub struct Subscription {
     /// When a failed delivery is retried.
     pub schedule: Schedule,
     /// How long a delivery is retried before it is abandoned.
-    pub keep_trying_for: Duration,
+    pub max_elapsed: Duration,
     /// Which responses mean success; by default any 2xx.
-    pub delivered: Option<Expression>,
+    pub success_when: Option<Expression>,
     /// Which responses mean that the delivery is abandoned; 410 always does.
-    pub give_up: Option<Expression>,
+    pub abandon_when: Option<Expression>,
     /// The values of the response that are written into the identity.
-    pub save: Vec<Save>,
+    pub write_back: Vec<WriteBack>,
 }
 
-/// One entry of `save`.
+/// One entry of `write_back`.
 #[derive(Clone, Debug)]
-pub struct Save {
+pub struct WriteBack {
     /// The path of the value: `["metadata_admin", "crm_id"]`.
     pub path: Vec<String>,
     /// The value.
@@ -85,19 +85,22 @@ impl Subscription {
     /// Returns whether an expression reads the response. Then an [`EvaluationContext`] must be stored.
     #[must_use]
     pub fn reads_the_answer(&self) -> bool {
-        self.delivered.is_some() || self.give_up.is_some() || !self.save.is_empty()
+        self.success_when.is_some() || self.abandon_when.is_some() || !self.write_back.is_empty()
     }
 
     /// Returns whether one of the expressions reads this variable.
     #[must_use]
     pub fn reads(&self, root: Variable) -> bool {
-        let conditions = [&self.when, &self.delivered, &self.give_up];
-        let saved = self.save.iter().flat_map(|save| save.value.expressions());
+        let conditions = [&self.when, &self.success_when, &self.abandon_when];
+        let written = self
+            .write_back
+            .iter()
+            .flat_map(|entry| entry.value.expressions());
         self.send.reads(root)
             || conditions
                 .into_iter()
                 .flatten()
-                .chain(saved)
+                .chain(written)
                 .any(|one| one.reads(root))
     }
 

@@ -67,7 +67,7 @@ impl RetryWindows {
     #[must_use]
     pub fn of(subscriptions: &[Subscription]) -> Self {
         let named =
-            |subscription: &Subscription| (subscription.name.clone(), subscription.keep_trying_for);
+            |subscription: &Subscription| (subscription.name.clone(), subscription.max_elapsed);
         Self(subscriptions.iter().map(named).collect())
     }
 

@@ -122,7 +122,7 @@ const SERVED: &str = r#"
 serve: {hooks: {host: 127.0.0.1, port: 0}, admin: {host: 127.0.0.1, port: 0}}
 dsn: sqlite://vestibule.db
 checks: {invite: {field: traits.invite, refuse: [{when: "value != 'canary-good'", message: "No."}]}}
-deliveries: {crm: {events: [identity.created], send: {post: "http://127.0.0.1:9/contacts"}}}
+subscriptions: {crm: {events: [identity.created], send: {post: "http://127.0.0.1:9/contacts"}}}
 "#;
 
 #[test]
@@ -329,7 +329,7 @@ fn validate_says_so_when_all_is_well_and_fails_when_it_is_not() {
 /// Settings with a warning: what they say is used, and the operator is told once.
 #[test]
 fn warnings_are_printed_by_validate_and_logged_by_serve_and_are_no_failure() {
-    let risky = "checks: {risky: {ask: {get: \"http://127.0.0.1:9/a\"}, unavailable: accept}, ";
+    let risky = "checks: {risky: {ask: {get: \"http://127.0.0.1:9/a\"}, on_unavailable: accept}, ";
     let settings = SERVED.replace("checks: {", risky);
     assert_ne!(settings, SERVED);
     let folder = folder_with(&settings);

@@ -51,7 +51,7 @@ impl Kratos {
 serve: {{hooks: {{host: 127.0.0.1, port: 0}}, admin: {{host: 127.0.0.1, port: 0}}}}
 dsn: sqlite://vestibule.db
 kratos: {{admin_url: "{}"}}
-deliveries: {{crm: {{events: [identity.created], send: {{post: "http://127.0.0.1:9/contacts"}}}}}}
+subscriptions: {{crm: {{events: [identity.created], send: {{post: "http://127.0.0.1:9/contacts"}}}}}}
 "#,
             self.url
         )

@@ -13,8 +13,8 @@ use crate::support::failing::Failing;
 use crate::support::{FakeService, TestApp, payload};
 
 const CRM: &str = r#"
-deliveries:
-  contact: {events: [identity.created], keep_trying_for: 2d, send: {post: "${env:CRM}/contacts"}}
+subscriptions:
+  contact: {events: [identity.created], retry: {max_elapsed: 2d}, send: {post: "${env:CRM}/contacts"}}
 "#;
 const ADA: Uuid = Uuid::from_u128(1);
 const BOB: Uuid = Uuid::from_u128(2);

@@ -18,7 +18,7 @@ async fn a_check_runs_after_another_only_if_that_let_pass() {
         (200, "required: false", true),
         (404, "required: false", false),
         (503, "required: false", false),
-        (503, "unavailable: accept", true),
+        (503, "on_unavailable: accept", true),
         (404, "mode: observe", true),
         (503, "mode: observe", true),
         (404, "when: \"false\"", true),

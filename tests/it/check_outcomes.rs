@@ -75,14 +75,14 @@ async fn an_answer_is_read_in_the_order_of_the_table() {
     #[rustfmt::skip]
     let table: Vec<(&str, u16, String, &str, Ends)> = vec![
         // 1. Declared
-        ("declared", 200, body(json!({"busy": true})), "unavailable: {when: response.body.busy}", TryAgain("declared")),
-        ("declared before refused", 200, body(json!({"busy": true, "valid": false})), "unavailable: {when: response.body.busy}\n    refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("declared")),
-        ("declared before a status that refuse names", 404, body(json!({"busy": true})), "unavailable: {when: response.body.busy}\n    refuse: [{when: 404, message: no}]", TryAgain("declared")),
-        ("declared before a 503", 503, body(json!({"busy": true})), "unavailable: {when: response.body.busy}", TryAgain("declared")),
-        ("not declared", 200, body(json!({"busy": false})), "unavailable: {when: response.body.busy}", Passes),
-        ("`unavailable.when` fails, and the answer is accepted", 200, "<html>".to_owned(), "unavailable: {when: response.body.busy}", Passes),
-        ("`unavailable.when` fails, and the answer refuses", 404, "<html>".to_owned(), "unavailable: {when: response.body.busy}\n    refuse: [{when: 404, message: no}]", Refused),
-        ("`unavailable.when` fails on a 503", 503, "<html>".to_owned(), "unavailable: {when: response.body.busy}", TryAgain("status_5xx")),
+        ("declared", 200, body(json!({"busy": true})), "on_unavailable: {when: response.body.busy}", TryAgain("declared")),
+        ("declared before refused", 200, body(json!({"busy": true, "valid": false})), "on_unavailable: {when: response.body.busy}\n    refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("declared")),
+        ("declared before a status that refuse names", 404, body(json!({"busy": true})), "on_unavailable: {when: response.body.busy}\n    refuse: [{when: 404, message: no}]", TryAgain("declared")),
+        ("declared before a 503", 503, body(json!({"busy": true})), "on_unavailable: {when: response.body.busy}", TryAgain("declared")),
+        ("not declared", 200, body(json!({"busy": false})), "on_unavailable: {when: response.body.busy}", Passes),
+        ("`on_unavailable.when` fails, and the answer is accepted", 200, "<html>".to_owned(), "on_unavailable: {when: response.body.busy}", Passes),
+        ("`on_unavailable.when` fails, and the answer refuses", 404, "<html>".to_owned(), "on_unavailable: {when: response.body.busy}\n    refuse: [{when: 404, message: no}]", Refused),
+        ("`on_unavailable.when` fails on a 503", 503, "<html>".to_owned(), "on_unavailable: {when: response.body.busy}", TryAgain("status_5xx")),
         // 2. Refused
         ("refused by status", 404, body(json!({})), "refuse: [{when: 404, message: no}]", Refused),
         ("refused by expression", 200, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}]", Refused),
@@ -133,7 +133,7 @@ async fn an_answer_is_read_in_the_order_of_the_table() {
         ("a 404 while `accept` names another", 404, body(json!({})), "accept: 410", RejectedQuestion),
         ("a 418", 418, body(json!({})), "", RejectedQuestion),
         ("a 451", 451, body(json!({})), "", RejectedQuestion),
-        ("a firewall's page on which everything fails", 400, "<html>".to_owned(), "unavailable: {when: response.body.busy}\n    refuse: [{when: \"!response.body.valid\", message: no}]\n    accept: response.body.valid", RejectedQuestion),
+        ("a firewall's page on which everything fails", 400, "<html>".to_owned(), "on_unavailable: {when: response.body.busy}\n    refuse: [{when: \"!response.body.valid\", message: no}]\n    accept: response.body.valid", RejectedQuestion),
         // 6. Accepted, because nothing says otherwise
         ("a 200", 200, body(json!({})), "", Passes),
         ("a 204", 204, String::new(), "", Passes),
@@ -200,7 +200,7 @@ async fn what_the_person_typed_is_to_blame_when_no_question_can_be_made_of_it() 
             NotValid,
         ),
         (
-            "field: traits.invite\n    invalid: {id: 4900101, en: \"Odd.\"}\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}",
+            "field: traits.invite\n    invalid_message: {id: 4900101, en: \"Odd.\"}\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}",
             Refused,
         ),
         // Without a field, too.
@@ -218,7 +218,7 @@ async fn what_the_person_typed_is_to_blame_when_no_question_can_be_made_of_it() 
         ),
         ("accept: identity.traits.none == 1", NotValid),
         (
-            "invalid: {id: 4900101, en: \"Odd.\"}\n    refuse: [{when: identity.traits.email.substring(90) == ''}]",
+            "invalid_message: {id: 4900101, en: \"Odd.\"}\n    refuse: [{when: identity.traits.email.substring(90) == ''}]",
             Refused,
         ),
         // One that fails does not hide another that refuses.
@@ -227,16 +227,16 @@ async fn what_the_person_typed_is_to_blame_when_no_question_can_be_made_of_it() 
             Refused,
         ),
         (
-            "unavailable: {expression: accept}\n    refuse: [{when: identity.traits.none == 1}, {when: \"true\", message: {id: 4900101, en: \"No.\"}}]",
+            "on_unavailable: {expression: accept}\n    refuse: [{when: identity.traits.none == 1}, {when: \"true\", message: {id: 4900101, en: \"No.\"}}]",
             Refused,
         ),
         // The operator may let them pass, with a field and without.
         (
-            "unavailable: {expression: accept}\n    refuse: [{when: identity.traits.none == 1}]",
+            "on_unavailable: {expression: accept}\n    refuse: [{when: identity.traits.none == 1}]",
             Passes,
         ),
         (
-            "field: traits.invite\n    unavailable: {expression: accept}\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}",
+            "field: traits.invite\n    on_unavailable: {expression: accept}\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}",
             Passes,
         ),
     ];
@@ -438,60 +438,68 @@ async fn a_trace_is_taken_over_and_handed_on() {
 async fn what_unavailable_means_is_chosen_per_kind() {
     let table = [
         // The short form and `default` with `accept` cover what only the service or the network can bring about.
-        ("unavailable: accept", 503, Passes),
-        ("unavailable: accept", 408, Passes),
-        ("unavailable: accept", 425, Passes),
-        ("unavailable: accept", 401, Passes),
-        ("unavailable: accept", 407, Passes),
-        ("unavailable: accept", 429, TryAgain("rate_limited")),
-        ("unavailable: accept", 302, TryAgain("unexpected_answer")),
-        ("unavailable: accept", 400, RejectedQuestion),
-        ("unavailable: accept", 403, RejectedQuestion),
-        ("unavailable: accept", 404, RejectedQuestion),
-        ("unavailable: {default: accept}", 503, Passes),
+        ("on_unavailable: accept", 503, Passes),
+        ("on_unavailable: accept", 408, Passes),
+        ("on_unavailable: accept", 425, Passes),
+        ("on_unavailable: accept", 401, Passes),
+        ("on_unavailable: accept", 407, Passes),
+        ("on_unavailable: accept", 429, TryAgain("rate_limited")),
+        ("on_unavailable: accept", 302, TryAgain("unexpected_answer")),
+        ("on_unavailable: accept", 400, RejectedQuestion),
+        ("on_unavailable: accept", 403, RejectedQuestion),
+        ("on_unavailable: accept", 404, RejectedQuestion),
+        ("on_unavailable: {default: accept}", 503, Passes),
         (
-            "unavailable: {default: accept}",
+            "on_unavailable: {default: accept}",
             429,
             TryAgain("rate_limited"),
         ),
-        ("unavailable: {default: accept}", 400, RejectedQuestion),
+        ("on_unavailable: {default: accept}", 400, RejectedQuestion),
         (
-            "unavailable: {default: accept, when: response.status == 200}",
+            "on_unavailable: {default: accept, when: response.status == 200}",
             200,
             Passes,
         ),
-        ("unavailable: refuse", 503, TryAgain("status_5xx")),
-        ("unavailable: refuse", 401, TryAgain("rejected_credentials")),
-        ("unavailable: refuse", 400, RejectedQuestion),
-        // A kind that is named.
-        ("unavailable: {status_5xx: accept}", 503, Passes),
-        ("unavailable: {timeout: accept}", 408, Passes),
+        ("on_unavailable: refuse", 503, TryAgain("status_5xx")),
         (
-            "unavailable: {rate_limited: accept}",
-            503,
-            TryAgain("status_5xx"),
-        ),
-        (
-            "unavailable: {status_5xx: refuse, default: accept}",
-            503,
-            TryAgain("status_5xx"),
-        ),
-        ("unavailable: {rate_limited: accept}", 429, Passes),
-        ("unavailable: {rejected_credentials: accept}", 401, Passes),
-        (
-            "unavailable: {rejected_credentials: refuse, default: accept}",
+            "on_unavailable: refuse",
             401,
             TryAgain("rejected_credentials"),
         ),
-        ("unavailable: {rejected_question: accept}", 404, Passes),
+        ("on_unavailable: refuse", 400, RejectedQuestion),
+        // A kind that is named.
+        ("on_unavailable: {status_5xx: accept}", 503, Passes),
+        ("on_unavailable: {timeout: accept}", 408, Passes),
         (
-            "unavailable: {unexpected_answer: accept}",
+            "on_unavailable: {rate_limited: accept}",
+            503,
+            TryAgain("status_5xx"),
+        ),
+        (
+            "on_unavailable: {status_5xx: refuse, default: accept}",
+            503,
+            TryAgain("status_5xx"),
+        ),
+        ("on_unavailable: {rate_limited: accept}", 429, Passes),
+        (
+            "on_unavailable: {rejected_credentials: accept}",
+            401,
+            Passes,
+        ),
+        (
+            "on_unavailable: {rejected_credentials: refuse, default: accept}",
+            401,
+            TryAgain("rejected_credentials"),
+        ),
+        ("on_unavailable: {rejected_question: accept}", 404, Passes),
+        (
+            "on_unavailable: {unexpected_answer: accept}",
             404,
             RejectedQuestion,
         ),
-        ("unavailable: {unexpected_answer: accept}", 302, Passes),
+        ("on_unavailable: {unexpected_answer: accept}", 302, Passes),
         (
-            "unavailable: {declared: accept, when: response.status == 200}",
+            "on_unavailable: {declared: accept, when: response.status == 200}",
             200,
             Passes,
         ),
@@ -518,7 +526,7 @@ async fn what_unavailable_means_is_chosen_per_kind() {
     // `default` covers what the service did; a visitor can bring about a failed expression, so it is named or refused.
     for (unavailable, expected) in [("accept", NotValid), ("{expression: accept}", Passes)] {
         let yaml = format!(
-            "checks: {{c: {{unavailable: {unavailable}, refuse: [{{when: identity.traits.none == 1}}]}}}}"
+            "checks: {{c: {{on_unavailable: {unavailable}, refuse: [{{when: identity.traits.none == 1}}]}}}}"
         );
         let app = TestApp::with(&yaml).start().await;
         assert_eq!(outcome(&app).await, expected, "{unavailable}");
@@ -530,7 +538,7 @@ async fn a_question_that_the_service_rejects_refuses_on_the_field_with_the_messa
     for (rest, expected) in [
         ("field: traits.invite", ("#/traits/invite", 4_900_002)),
         (
-            "field: traits.invite\n    invalid: {id: 4900101, en: \"Odd.\"}",
+            "field: traits.invite\n    invalid_message: {id: 4900101, en: \"Odd.\"}",
             ("#/traits/invite", 4_900_101),
         ),
         ("when: \"true\"", ("#/", 4_900_002)),
@@ -539,7 +547,7 @@ async fn a_question_that_the_service_rejects_refuses_on_the_field_with_the_messa
             let service = FakeService::start();
             service.answers(status, &json!({}));
             let yaml = format!(
-                "checks:\n  c:\n    {rest}\n    ask: {{get: \"${{env:SERVICE}}/{{identity.traits.invite}}\"}}\n    unavailable: accept\n"
+                "checks:\n  c:\n    {rest}\n    ask: {{get: \"${{env:SERVICE}}/{{identity.traits.invite}}\"}}\n    on_unavailable: accept\n"
             );
             let app = TestApp::with(&yaml)
                 .service("SERVICE", &service)
@@ -745,7 +753,7 @@ async fn a_list_or_an_object_where_a_text_is_expected_is_refused_before_anybody_
         ),
         (
             false,
-            "ask: {get: \"${env:SERVICE}/a\"}\n    unavailable: {default: accept, unexpected_answer: accept}\n    refuse: [{when: identity.traits.invite.startsWith(response.body.x)}]",
+            "ask: {get: \"${env:SERVICE}/a\"}\n    on_unavailable: {default: accept, unexpected_answer: accept}\n    refuse: [{when: identity.traits.invite.startsWith(response.body.x)}]",
         ),
     ];
     for (has_field, rest) in table {

@@ -87,7 +87,7 @@ async fn a_check_that_waited_for_a_slow_one_is_not_begun_after_the_deadline() {
         r#"
 services: {first: {url: "${env:FIRST}", timeout: 20s}, second: {url: "${env:SECOND}"}}
 checks:
-  one: {field: traits.vat_number, unavailable: accept, ask: {service: first, get: "/{value}"}}
+  one: {field: traits.vat_number, on_unavailable: accept, ask: {service: first, get: "/{value}"}}
   two: {field: traits.invite, after: [one], ask: {service: second, get: "/{value}"}}
 "#,
     )

@@ -19,11 +19,11 @@ checks:
   vat_number:
     field: traits.vat_number
     ask: {post: "${env:VIES}/check", json: {number: "{value}"}}
-    unavailable: defer
-    late_refusal: LATE
+    on_unavailable: defer
+    on_late_refusal: LATE
     refuse: [{when: "!response.body.valid", message: {id: 4900101, en: "This VAT number is not registered."}}]
     set: {metadata_public.company: "{response.body.name}"}
-deliveries:
+subscriptions:
   support: {events: [check.refused], send: {post: "${env:CRM}/refused"}}
 "#;
 
@@ -417,7 +417,7 @@ async fn a_question_about_a_value_that_is_saved_otherwise_is_put() {
     field: traits.vat_number
     ask: {get: "${env:NAMES}/{value}"}
     set: {traits.vat_number: "{response.body.written}"}
-deliveries:"#;
+subscriptions:"#;
     let settings = SETTINGS.replace("LATE", "mark").replace(
         "    set: {metadata_public.company: \"{response.body.name}\"}\n",
         "",

@@ -11,8 +11,8 @@ use crate::support::{FakeService, TestApp, payload};
 
 const CRM: &str = r#"
 services: {crm: {url: "${env:CRM}", auth: {type: bearer, config: {token: "${env:TOKEN}"}}}}
-deliveries:
-  contact: {events: [identity.created], keep_trying_for: 2d, send: {service: crm, post: /contacts}}
+subscriptions:
+  contact: {events: [identity.created], retry: {max_elapsed: 2d}, send: {service: crm, post: /contacts}}
 "#;
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn a_delivery_is_signed_with_every_key_of_a_rotation_and_keeps_its_id() {
         r#"
 services: {crm: {url: "${env:CRM}", sign: {secrets: ["${env:NEW}", "${env:OLD}"]}}}
 checks: {free: {field: traits.email, ask: {service: crm, get: "/free"}}}
-deliveries:
+subscriptions:
   contact: {events: [identity.created], send: {service: crm, post: /contacts}}
 "#,
     )
@@ -237,7 +237,7 @@ async fn a_receiver_that_hangs_is_given_up_after_its_timeout_and_tried_again() {
 async fn settings_changes_are_delivered_with_what_was_before() {
     let crm = FakeService::start();
     let app = TestApp::with(
-        "deliveries: {crm: {events: [identity.updated], when: identity.traits.email != previous.traits.email, send: {post: \"${env:CRM}/x\"}}}",
+        "subscriptions: {crm: {events: [identity.updated], when: identity.traits.email != previous.traits.email, send: {post: \"${env:CRM}/x\"}}}",
     )
     .service("CRM", &crm)
     .start()
@@ -363,7 +363,7 @@ async fn each_kind_of_change_is_an_event_of_its_own() {
     let crm = FakeService::start();
     let app = TestApp::with(
         r#"
-deliveries:
+subscriptions:
   all:
     events: [identity.created, identity.updated, credentials.changed, identity.verified]
     send: {post: "${env:CRM}/told"}

@@ -29,7 +29,7 @@ checks:
       confirm: {post: "${env:INVITES}/holds/{taken.body.hold_id}/confirm", json: {account: "{identity.id}"}}
       release: {delete: "${env:INVITES}/holds/{taken.body.hold_id}"}
     refuse: [{when: 404, message: "We do not know this invite."}, {when: 409, message: "This invite is used up."}]
-deliveries:
+subscriptions:
   crm: {events: [identity.created], send: {post: "${env:INVITES}/crm"}}
 "#;
 
@@ -39,7 +39,7 @@ checks:
   vat_number:
     field: traits.vat_number
     ask: {post: "${env:VIES}/check", json: {number: "{value}"}}
-    unavailable: defer
+    on_unavailable: defer
     refuse: [{when: "!response.body.valid"}]
 "#;
 

@@ -27,7 +27,7 @@ checks:
       confirm: {post: "${env:INVITES}/holds/{taken.body.hold_id}/confirm"}
       release: {delete: "${env:INVITES}/holds/{taken.body.hold_id}"}
     refuse: [{when: 404}, {when: 409}]
-deliveries:
+subscriptions:
   crm: {events: [identity.created], send: {post: "${env:INVITES}/crm"}}
 "#;
 

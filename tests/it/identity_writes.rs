@@ -16,11 +16,11 @@ const SETTINGS: &str = r#"
 kratos: {admin_url: "${env:KRATOS}"}
 checks:
   company: {field: traits.company, refuse: [{when: value == "canary-refused"}]}
-deliveries:
+subscriptions:
   crm:
     events: [identity.created]
     send: {post: "${env:CRM}/contacts"}
-    save: {metadata_admin.crm_id: "{response.body.id}"}
+    write_back: {metadata_admin.crm_id: "{response.body.id}"}
 "#;
 
 const PRE: &str = "/hooks/settings/pre?method=profile";
@@ -326,7 +326,7 @@ checks:
     field: traits.vat_number
     flows: [registration]
     ask: {get: "${env:VIES}/{value}"}
-    unavailable: defer
+    on_unavailable: defer
     set: {traits.company: "{response.body.name}"}
 "#;
     let app = TestApp::with(settings)

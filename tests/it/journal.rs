@@ -16,7 +16,7 @@ use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
 const SETTINGS: &str = r#"
 kratos: {admin_url: "${env:KRATOS}"}
-deliveries:
+subscriptions:
   crm: {events: [identity.created], send: {post: "${env:CRM}/made"}}
   sad: {events: [registration.failed], send: {post: "${env:CRM}/failed"}}
 "#;

@@ -10,7 +10,7 @@ use crate::support::{FakeKratos, FakeService, TestApp, payload};
 async fn judging(plan: &str) -> (TestApp, FakeService) {
     let crm = FakeService::start();
     let yaml = format!(
-        "deliveries: {{crm: {{events: [identity.created], send: {{post: \"${{env:CRM}}/c\"}}, {plan}}}}}"
+        "subscriptions: {{crm: {{events: [identity.created], send: {{post: \"${{env:CRM}}/c\"}}, {plan}}}}}"
     );
     let app = TestApp::with(&yaml).service("CRM", &crm).start().await;
     (app, crm)
@@ -19,7 +19,7 @@ async fn judging(plan: &str) -> (TestApp, FakeService) {
 #[tokio::test]
 async fn delivered_tells_what_an_arrival_is() {
     let (app, crm) =
-        judging("delivered: response.status == 409 || response.body.?ok.orValue(false)").await;
+        judging("success_when: response.status == 409 || response.body.?ok.orValue(false)").await;
     crm.answers(200, &json!({"ok": false}));
     app.post(&payload().saved()).await;
     crm.next().await;
@@ -41,7 +41,7 @@ async fn delivered_tells_what_an_arrival_is() {
 
 #[tokio::test]
 async fn give_up_tells_when_it_makes_no_sense_to_try_again() {
-    let (app, crm) = judging("give_up: response.status == 422").await;
+    let (app, crm) = judging("abandon_when: response.status == 422").await;
     crm.answers(
         422,
         &json!({"error": "canary@example.org is no address of Canary GmbH"}),
@@ -63,7 +63,7 @@ async fn give_up_tells_when_it_makes_no_sense_to_try_again() {
 
 #[tokio::test]
 async fn an_expression_that_fails_on_the_answer_is_told_and_tried_again() {
-    let (app, crm) = judging("delivered: response.body.ok").await;
+    let (app, crm) = judging("success_when: response.body.ok").await;
     crm.answers(200, &json!({}));
     app.post(&payload().saved()).await;
     let waiting = app
@@ -73,12 +73,15 @@ async fn an_expression_that_fails_on_the_answer_is_told_and_tried_again() {
         })
         .await;
     let error = waiting.last_error.unwrap();
-    assert!(error.contains("`delivered` failed: no such key"), "{error}");
+    assert!(
+        error.contains("`success_when` failed: no such key"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn the_pauses_are_those_of_the_settings() {
-    let (app, crm) = judging("retry: {first_pause: 1m, longest_pause: 2m}").await;
+    let (app, crm) = judging("retry: {initial_interval: 1m, max_interval: 2m}").await;
     crm.answers(503, &json!({}));
     app.post(&payload().saved()).await;
     for pause in [60, 120, 120] {
@@ -91,11 +94,11 @@ async fn the_pauses_are_those_of_the_settings() {
 
 const SAVING: &str = r#"
 kratos: {admin_url: "${env:KRATOS}"}
-deliveries:
+subscriptions:
   crm:
     events: [identity.created]
     send: {post: "${env:CRM}/contacts"}
-    save: {metadata_admin.crm.id: "{response.body.id}", metadata_public.note: "{response.body.?note}"}
+    write_back: {metadata_admin.crm.id: "{response.body.id}", metadata_public.note: "{response.body.?note}"}
 "#;
 
 #[tokio::test]
@@ -144,7 +147,7 @@ async fn a_destination_gets_no_more_than_it_takes() {
     let app = TestApp::with(
         r#"
 services: {crm: {url: "${env:CRM}", limit: {per_second: 2}}}
-deliveries: {crm: {events: [identity.created], send: {service: crm, post: /c}}}
+subscriptions: {crm: {events: [identity.created], send: {service: crm, post: /c}}}
 "#,
     )
     .service("CRM", &crm)

@@ -27,7 +27,7 @@ checks:
       confirm: {post: "${env:INVITES}/holds/{taken.body.hold_id}/confirm", json: {account: "{identity.id}"}}
       release: {delete: "${env:INVITES}/holds/{taken.body.hold_id}"}
     refuse: [{when: 409, message: "This invite is used up."}]
-deliveries:
+subscriptions:
   refusals: {events: [check.refused], send: {post: "${env:INVITES}/refusals"}}
 "#;
 const LATE_POSTS: &str = "vestibule_posts_after_release_total";
@@ -183,7 +183,7 @@ async fn the_operator_chooses_what_a_late_refusal_of_a_reservation_does() {
     for (chosen, is_marked) in [("mark", true), ("notify", false)] {
         let yaml = INVITES.replace(
             "    refuse: [{when: 409",
-            &format!("    late_refusal: {chosen}\n    refuse: [{{when: 409"),
+            &format!("    on_late_refusal: {chosen}\n    refuse: [{{when: 409"),
         );
         let (house, visitor) = House::with_a_released_invite(&yaml).await;
         let next = invited("next@example.org");
@@ -562,7 +562,7 @@ async fn a_change_that_is_proved_after_the_release_reserves_again() {
 async fn a_change_that_is_proved_by_a_later_call_is_delivered_once() {
     let yaml = r#"
 kratos: {admin_url: "${env:KRATOS}"}
-deliveries:
+subscriptions:
   crm: {events: [identity.updated], send: {post: "${env:INVITES}/crm"}}
 "#;
     let house = House::with(yaml, 1).await;
@@ -581,7 +581,7 @@ deliveries:
 async fn a_change_that_left_the_traits_as_they_were_is_not_proved() {
     let yaml = r#"
 kratos: {admin_url: "${env:KRATOS}"}
-deliveries:
+subscriptions:
   crm: {events: [identity.updated], send: {post: "${env:INVITES}/crm"}}
 "#;
     let house = House::with(yaml, 1).await;

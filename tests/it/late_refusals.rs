@@ -17,7 +17,7 @@ checks:
   vat_number:
     field: traits.vat_number
     ask: {post: "${env:VIES}/check", json: {number: "{value}"}}
-    unavailable: defer
+    on_unavailable: defer
     refuse:
       - when: "!response.body.valid"
         message: {id: 4900101, en: "This VAT number is not registered.", de: "Diese Nummer ist nicht registriert."}
@@ -424,15 +424,15 @@ checks:
   company:
     field: traits.company
     ask: {post: "${env:VIES}/check", json: {number: "{value}"}}
-    unavailable: defer
-    late_refusal: mark
+    on_unavailable: defer
+    on_late_refusal: mark
     refuse: [{when: "!response.body.valid", message: "The company {value} is not registered."}]
   vat_number:
     field: traits.vat_number
     ask: {post: "${env:VIES}/check", json: {number: "{value}"}}
-    unavailable: defer
+    on_unavailable: defer
     refuse: [{when: "!response.body.valid", message: "The VAT number {value} is not registered."}]
-deliveries:
+subscriptions:
   support: {events: [check.refused], send: {post: "${env:VIES}/refused"}}
 "#;
 

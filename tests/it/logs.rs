@@ -29,7 +29,7 @@ checks:
   odd: {field: traits.vat_number, ask: {service: register, get: "/{value}"}, refuse: [{when: "response.body.size() > value", message: "{response.body.none}"}]}
   short: {field: traits.invite, refuse: [{when: "value.substring(100) == identity.traits.email", message: "No."}]}
   open: {when: "identity.traits.company + 1 == 2", refuse: [{when: "true", message: "No."}]}
-deliveries:
+subscriptions:
   crm: {events: [identity.created], send: {service: register, post: "/{identity.traits.email}", json: {a: "{identity.traits.none}"}}}
   good: {events: [identity.created], send: {service: register, post: "/{identity.traits.email}"}}
 "#,

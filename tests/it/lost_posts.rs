@@ -14,7 +14,7 @@ use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
 const SETTINGS: &str = r#"
 kratos: {admin_url: "${env:KRATOS}"}
-deliveries:
+subscriptions:
   crm: {events: [identity.created], send: {post: "${env:CRM}/made"}}
 "#;
 const POST: &str = "/hooks/registration/post?method=password";

@@ -17,10 +17,10 @@ checks:
     field: traits.vat_number
     flows: FLOWS
     ask: {post: "${env:VIES}/check", json: {number: "{value}"}}
-    unavailable: defer
-    late_refusal: LATE
+    on_unavailable: defer
+    on_late_refusal: LATE
     refuse: [{when: "!response.body.valid", message: {id: 4900101, en: "This VAT number is not registered."}}]
-deliveries:
+subscriptions:
   support: {events: [check.refused], send: {post: "${env:CRM}/refused"}}
 "#;
 const POST: &str = "/hooks/settings/post?method=profile";

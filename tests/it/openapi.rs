@@ -140,7 +140,7 @@ fn every_reference_leads_somewhere_and_everything_is_described() {
 async fn what_is_answered_has_the_members_that_the_document_tells() {
     let crm = FakeService::start();
     let app = TestApp::with(
-        "deliveries: {crm: {events: [identity.created], send: {post: \"${env:CRM}/x\"}}}",
+        "subscriptions: {crm: {events: [identity.created], send: {post: \"${env:CRM}/x\"}}}",
     )
     .service("CRM", &crm)
     .start()

@@ -13,7 +13,7 @@ use crate::support::{FakeService, TestApp, payload};
 
 const PATH: &str = "/hooks/registration/post?method=password";
 const CRM: &str = r#"
-deliveries:
+subscriptions:
   crm: {events: [identity.created, identity.updated], send: {post: "${env:CRM}/contacts"}}
   rich: {events: [identity.created], when: "has(identity.traits.company)", send: {put: "${env:CRM}/rich/{identity.id}", json: {mail: "{identity.traits.email}"}}}
   broken: {events: [identity.created], send: {post: "${env:CRM}/{identity.traits.none}"}}

@@ -21,8 +21,8 @@ services: {crm: {url: "${env:CRM}"}, erp: {url: "${env:ERP}"}}
 kratos: {admin_url: "${env:KRATOS}"}
 reconcile: {every: 1h}
 retention: {deliveries: 2d}
-deliveries:
-  contact: {events: [identity.created], keep_trying_for: 30d, send: {service: crm, post: /contacts}}
+subscriptions:
+  contact: {events: [identity.created], retry: {max_elapsed: 30d}, send: {service: crm, post: /contacts}}
 "#;
 const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_mins(1);

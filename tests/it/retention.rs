@@ -17,8 +17,8 @@ use crate::support::{FakeService, TestApp, logs, payload};
 const SETTINGS: &str = r#"
 services: {crm: {url: "${env:CRM}"}}
 retention: {deliveries: 2d, decisions: 1d}
-deliveries:
-  contact: {events: [identity.created], keep_trying_for: 30d, send: {service: crm, post: /contacts}}
+subscriptions:
+  contact: {events: [identity.created], retry: {max_elapsed: 30d}, send: {service: crm, post: /contacts}}
 "#;
 const HOUR: Duration = Duration::from_hours(1);
 

@@ -70,7 +70,7 @@ async fn what_is_deferred_decides_about_the_rule_too() {
     let yaml = |unavailable: &str| {
         format!(
             "kratos: {{admin_url: \"${{env:KRATOS}}\"}}\nchecks:\n  vat:\n    field: traits.vat_number\n    \
-             ask: {{get: \"${{env:KRATOS}}/{{value}}\"}}\n    unavailable: {unavailable}\n"
+             ask: {{get: \"${{env:KRATOS}}/{{value}}\"}}\n    on_unavailable: {unavailable}\n"
         )
     };
     let start = async |unavailable: &str, before: Option<&TestApp>| {

@@ -45,7 +45,7 @@ async fn the_metrics_of_the_design_are_there() {
     let service = FakeService::start();
     service.answers(503, &json!({}));
     let app = TestApp::with(
-        "checks: {c: {unavailable: accept, ask: {get: \"${env:SERVICE}/a\"}}}\ndeliveries: {d: {events: [identity.created], send: {post: \"${env:SERVICE}/b\"}}}",
+        "checks: {c: {on_unavailable: accept, ask: {get: \"${env:SERVICE}/a\"}}}\nsubscriptions: {d: {events: [identity.created], send: {post: \"${env:SERVICE}/b\"}}}",
     )
     .service("SERVICE", &service)
     .start()

@@ -367,8 +367,8 @@ async fn a_check_runs_again_if_something_that_it_reads_has_changed() {
             true,
         ),
         (
-            "`unavailable.when`",
-            "field: traits.vat, ask: {get: \"${env:SERVICE}/a\"}, unavailable: {when: identity.traits.country != 'none'}".to_owned(),
+            "`on_unavailable.when`",
+            "field: traits.vat, ask: {get: \"${env:SERVICE}/a\"}, on_unavailable: {when: identity.traits.country != 'none'}".to_owned(),
             both(json!({"vat": "1", "country": "DE"}), json!({"vat": "1", "country": "AT"})),
             true,
         ),
@@ -552,7 +552,7 @@ checks:
     when: identity.traits.kind == 'company'
     ask: {get: "${env:REGISTER}/{value}"}
     refuse: [{when: 404, message: "No."}]
-    unavailable: {status_5xx: accept}
+    on_unavailable: {status_5xx: accept}
     set:
       metadata_public.company: {name: "{response.body.name}", vat: {country: "{response.body.?country}"}}
       traits.company: "{response.body.name}"

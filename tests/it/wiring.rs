@@ -3,7 +3,7 @@
 use crate::support::{TestApp, logs, payload};
 
 const REFUSES: &str = "checks: {never: {refuse: [{when: \"true\", message: \"No.\"}]}}\n\
-    deliveries: {crm: {events: [identity.created, identity.updated], send: {post: \"http://127.0.0.1:9/x\"}}}";
+    subscriptions: {crm: {events: [identity.created, identity.updated], send: {post: \"http://127.0.0.1:9/x\"}}}";
 
 async fn problems(app: &TestApp, reason: &str) -> f64 {
     app.metric(&format!(

@@ -1,4 +1,4 @@
-//! The settings file as an operator meets it: what is wrong is told, all at once, with its place and how to mend it.
+//! The settings file from an operator's view: every problem is reported, with its position and a `help:` line.
 
 mod manual;
 mod problems;

@@ -61,7 +61,7 @@ fn the_example_shows_every_key_and_is_right() {
         Environment::of(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let settings =
         config::load(&path, &environment).unwrap_or_else(|problems| panic!("{problems}"));
-    assert!(!settings.checks.is_empty() && !settings.deliveries.is_empty());
+    assert!(!settings.checks.is_empty() && !settings.subscriptions.is_empty());
     assert!(settings.warnings.is_empty(), "{}", settings.warnings);
     let words: BTreeSet<&str> = text
         .split(|character: char| !character.is_alphanumeric() && character != '_')

@@ -16,13 +16,13 @@ fn the_three_short_files_work_as_they_stand() {
     for (name, checks, deliveries) in [
         ("one-field", 1, 0),
         ("throwaway-addresses", 1, 0),
-        ("tell-my-back-end", 0, 1),
+        ("notify-back-end", 0, 1),
     ] {
         let path = file(&format!("examples/settings/{name}.yaml"));
         let settings =
             config::load(&path, &nothing).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(
-            (settings.checks.len(), settings.deliveries.len()),
+            (settings.checks.len(), settings.subscriptions.len()),
             (checks, deliveries),
             "{name}"
         );
@@ -107,7 +107,7 @@ checks:
     required: ${env:STRICT:-true}
     flows: [\"${env:FLOW:-settings}\"]
     mode: ${env:MODE:-observe}
-    unavailable: ${env:OPEN:-accept}
+    on_unavailable: ${env:OPEN:-accept}
     refuse: [{when: \"value == ''\", message: m}]
 ",
     )
@@ -117,7 +117,7 @@ checks:
     assert!(check.required);
     assert_eq!(check.flows, [Flow::Settings]);
     assert_eq!(check.mode, Mode::Observe);
-    assert_eq!(check.unavailable.default, Policy::Accept);
+    assert_eq!(check.on_unavailable.default, Policy::Accept);
     let wording = check.refuse[0].message.as_ref().unwrap();
     assert_eq!(wording.id, 4_900_123);
     assert!(settings.services[0].auth.is_some());

@@ -44,11 +44,11 @@ checks:
 #[test]
 fn accept_is_a_warning_where_a_service_is_asked() {
     let text = r#"checks:
-  short: {ask: {get: "http://a/"}, unavailable: accept}
-  default: {ask: {get: "http://a/"}, unavailable: {default: accept, timeout: refuse}}
-  named: {ask: {get: "http://a/"}, unavailable: {timeout: accept}}
-  observed: {ask: {get: "http://a/"}, unavailable: accept, mode: observe}
-  expression: {refuse: [{when: "true"}], unavailable: accept}
+  short: {ask: {get: "http://a/"}, on_unavailable: accept}
+  default: {ask: {get: "http://a/"}, on_unavailable: {default: accept, timeout: refuse}}
+  named: {ask: {get: "http://a/"}, on_unavailable: {timeout: accept}}
+  observed: {ask: {get: "http://a/"}, on_unavailable: accept, mode: observe}
+  expression: {refuse: [{when: "true"}], on_unavailable: accept}
 "#;
     insta::assert_snapshot!(warnings(text, "{}"));
 }

@@ -79,16 +79,16 @@ fn of_plan(plan: &str) -> Filter {
 /// Of two plans of the settings.
 fn keep_trying() -> RetryWindows {
     let yaml = r#"
-deliveries:
-  crm: {events: [identity.created], keep_trying_for: 2d, send: {post: "http://crm.svc/contacts"}}
-  erp: {events: [identity.created], keep_trying_for: 30d, send: {post: "http://erp.svc/debtors"}}
+subscriptions:
+  crm: {events: [identity.created], retry: {max_elapsed: 2d}, send: {post: "http://crm.svc/contacts"}}
+  erp: {events: [identity.created], retry: {max_elapsed: 30d}, send: {post: "http://erp.svc/debtors"}}
 "#;
     let settings = config::read(
         yaml,
         Path::new("vestibule.yaml"),
         &Environment::of(Vec::new()),
     );
-    RetryWindows::of(&settings.unwrap().deliveries)
+    RetryWindows::of(&settings.unwrap().subscriptions)
 }
 
 async fn printed(store: &Sqlite, filter: &Filter, limit: u32, json: bool) -> String {

@@ -1,4 +1,4 @@
-//! Texts that mean something: each kind has a name of its own in the schema.
+//! Texts with a meaning: each kind has its own name in the schema.
 
 use std::borrow::Cow;
 
@@ -27,11 +27,11 @@ macro_rules! text {
     };
 }
 
-text!(Text, "text", "A text, taken as it is.");
+text!(Text, "text", "A literal text.");
 text!(Template, "template", "A text with `{expression}` in it.");
 text!(Expression, "expression", "A CEL expression.");
 
-/// A time with a unit.
+/// A duration with a unit.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct Duration(pub Value);
@@ -48,7 +48,7 @@ impl JsonSchema for Duration {
     }
 }
 
-/// A whole number, or a text that gives one (`${env:PORT}`).
+/// A whole number, or a text that expands to one (`${env:PORT}`).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct Number(pub Value);
@@ -65,7 +65,7 @@ impl JsonSchema for Number {
     }
 }
 
-/// A number, whole or not, or a text that gives one (`${env:RATE}`).
+/// A number, or a text that expands to one (`${env:RATE}`).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct Decimal(pub Value);

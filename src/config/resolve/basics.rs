@@ -22,16 +22,15 @@ use crate::store::postgres::is_address as is_postgres_address;
 
 /// The environment variable that holds the key if the file names none.
 const KEY_VARIABLE: &str = "VESTIBULE_KEY";
-/// Shorter keys could be guessed.
+/// The minimum length of a key. Shorter keys could be guessed.
 const SHORTEST_KEY: usize = 16;
-const WHAT_A_KEY_IS: &str =
-    "a key has at least 16 characters, letters, digits and signs without spaces";
+const WHAT_A_KEY_IS: &str = "a key needs at least 16 printable ASCII characters without spaces";
 const FILE: &str = "as in sqlite:///var/lib/vestibule/vestibule.db";
 const SERVER: &str = "as in postgres://user:password@host:5432/database";
 const DATABASE: &str = "as in sqlite:///var/lib/vestibule/vestibule.db, or postgres://user:password@host:5432/database";
-const KEYGEN: &str = "`vestibule keygen` makes one";
+const KEYGEN: &str = "generate one with `vestibule keygen`";
 
-/// The sections that hold no expressions.
+/// The sections without expressions.
 pub(super) struct Basics {
     pub hooks_address: Option<Address>,
     pub admin_address: Option<Address>,
@@ -69,8 +68,8 @@ impl Resolver<'_> {
         {
             self.report(
                 &serve.key("admin"),
-                "the port is that of `serve.hooks`",
-                Some("each has a port of its own".to_owned()),
+                "`serve.hooks` uses the same port",
+                Some("choose another port".to_owned()),
             );
         }
         let shutdown_delay = self.duration(
@@ -110,7 +109,7 @@ impl Resolver<'_> {
                 };
                 if parsed.is_err() {
                     let hint =
-                        "as in 0.0.0.0 (every interface), 127.0.0.1 (this machine alone) or [::]"
+                        "as in 0.0.0.0 (every interface), 127.0.0.1 (only this machine) or [::]"
                             .replace(['[', ']'], "");
                     self.report(
                         &place.key("host"),
@@ -145,7 +144,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// A duration within bounds; the default if the key is missing, or wrong, which is told.
+    /// A duration within bounds. If the key is missing or wrong, the default; a wrong value is reported.
     pub(super) fn duration(
         &mut self,
         place: &Cursor<'_>,
@@ -187,13 +186,13 @@ impl Resolver<'_> {
         let place = self.root.key("hooks");
         let file: file::Hooks = self.decode(&place).unwrap_or_default();
         let keys = match file.keys {
-            // Whether there is one at all is asked where the program starts, so that a file without keys can be checked
+            // `serve` reports a missing key, so that a file without keys can be validated
             // anywhere.
             None => match self.environment.value(KEY_VARIABLE) {
                 Some(key) => {
                     if !is_key(&key) {
                         let message = format!(
-                            "the environment variable `{KEY_VARIABLE}` is no key: {WHAT_A_KEY_IS}"
+                            "the environment variable `{KEY_VARIABLE}` is not a valid key: {WHAT_A_KEY_IS}"
                         );
                         self.problems.push(
                             Problem::new(place.key("keys").path, Position::default(), message)
@@ -208,7 +207,7 @@ impl Resolver<'_> {
                 if keys.is_empty() {
                     self.report(
                         &place.key("keys"),
-                        "there must be at least one key",
+                        "at least one key is required",
                         Some(KEYGEN.to_owned()),
                     );
                 }
@@ -235,7 +234,7 @@ impl Resolver<'_> {
             let hint = "as in `en`, `de` or `pt-BR`".to_owned();
             self.report(
                 &place.key("default_language"),
-                format!("`{default_language}` is no BCP 47 language tag"),
+                format!("`{default_language}` is not a BCP 47 language tag"),
                 Some(hint),
             );
         }
@@ -245,7 +244,7 @@ impl Resolver<'_> {
         {
             self.report(
                 &place.key("client_ip_header"),
-                format!("`{name}` is no name of a header"),
+                format!("`{name}` is not a header name"),
                 None,
             );
         }
@@ -282,7 +281,7 @@ impl Resolver<'_> {
                 let hint = FILE.to_owned();
                 self.report(
                     &place,
-                    "the database must be a file: what is accepted must be there after a restart",
+                    "the database must be a file, because deliveries must survive a restart",
                     Some(hint),
                 );
                 None
@@ -294,7 +293,7 @@ impl Resolver<'_> {
                 let hint = FILE.to_owned();
                 self.report(
                     &place,
-                    "expected the path of a file behind `sqlite://`, and nothing else",
+                    "expected only the path of a file after `sqlite://`",
                     Some(hint),
                 );
                 None
@@ -306,7 +305,7 @@ impl Resolver<'_> {
                 let hint = SERVER.to_owned();
                 self.report(
                     &place,
-                    "this is no address of a PostgreSQL database",
+                    "not an address of a PostgreSQL database",
                     Some(hint),
                 );
                 None
@@ -334,7 +333,7 @@ impl Resolver<'_> {
             Some(file::Level::Info) | None => tracing::Level::INFO,
         };
         let format = match file.format {
-            Some(file::Format::Human) => LogFormat::Human,
+            Some(file::Format::Text) => LogFormat::Text,
             Some(file::Format::Json) | None => LogFormat::Json,
         };
         Log { level, format }
@@ -359,11 +358,7 @@ impl Resolver<'_> {
         };
         let Some(text) = &file.admin_url else {
             if file.auth.is_some() {
-                self.report(
-                    &place.key("auth"),
-                    "`auth` is for the admin API, and `admin_url` does not say where that is",
-                    None,
-                );
+                self.report(&place.key("auth"), "`auth` needs `admin_url`", None);
             }
             return Kratos {
                 admin: None,
@@ -379,16 +374,16 @@ impl Resolver<'_> {
         }
     }
 
-    /// Tells that something cannot be done without Kratos's admin API.
+    /// Reports that a setting needs Kratos's admin API.
     pub(super) fn needs_admin_url(&mut self, place: &Cursor<'_>, what: &str) {
         self.report(
             place,
             format!("{what} needs Kratos's admin API"),
-            Some("name its address: `kratos: {admin_url: \"http://kratos:4434\"}`".to_owned()),
+            Some("set `kratos: {admin_url: \"http://kratos:4434\"}`".to_owned()),
         );
     }
 
-    /// Whether the file names Kratos's admin API, rightly or wrongly.
+    /// Whether the file sets `kratos.admin_url`, valid or not.
     pub(super) fn has_admin_url(&self) -> bool {
         self.root.key("kratos").key("admin_url").node.is_some()
     }
@@ -405,7 +400,7 @@ impl Resolver<'_> {
         };
         let path = self.folder.join(path);
         let read = std::fs::read_to_string(&path)
-            .map_err(|cause| format!("the file {} cannot be read: {cause}", path.display()))
+            .map_err(|cause| format!("cannot read the file {}: {cause}", path.display()))
             .and_then(|text| {
                 serde_json::from_str(&text)
                     .map_err(|error| format!("the file {} is not JSON: {error}", path.display()))
@@ -439,7 +434,7 @@ impl Resolver<'_> {
             if moment.is_none() {
                 self.report(
                     &place.key("since"),
-                    "expected a day or a moment",
+                    "expected a day or a time",
                     Some("as in 2026-11-01 or 2026-11-01T12:00:00Z".to_owned()),
                 );
             }
@@ -483,7 +478,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// A number within bounds; the default if the key is missing, or wrong, which is told.
+    /// A number within bounds. If the key is missing or wrong, the default; a wrong value is reported.
     pub(super) fn amount(
         &mut self,
         place: &Cursor<'_>,

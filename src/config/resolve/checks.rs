@@ -8,22 +8,22 @@ use super::messages::Messages;
 use super::{Cursor, Resolver};
 use crate::base::diagnostics::{Problem, did_you_mean, listed};
 use crate::checks::{
-    Check, Condition, Kind, Mode, OnExpiry, OnLateRefusal, Policy, Reads, Refusal, Reserve, Set,
-    Unavailable,
+    Check, Condition, Kind, Mode, OnExpiry, OnLateRefusal, OnUnavailable, Policy, Reads, Refusal,
+    Reserve, Set,
 };
 use crate::config::file;
 use crate::expression::{Scope, Variable};
 use crate::kratos::{Field, Flow};
 use crate::model::delivery::{Event, Subscription};
 
-/// The names before a question, and after its answer.
+/// The variables before a request, and after its response.
 struct Scopes {
     before: Scope,
     after: Scope,
 }
 
 impl<'a> Resolver<'a> {
-    /// Each check with its place.
+    /// Each check with its position.
     pub(super) fn checks(&mut self, messages: &Messages<'a>) -> Vec<(Check, Cursor<'a>)> {
         let place = self.root.key("checks");
         let default_flows = self.default_flows(messages);
@@ -99,9 +99,9 @@ impl<'a> Resolver<'a> {
             .reserve
             .as_ref()
             .and_then(|reserve| self.reserve(&place.key("reserve"), file, reserve, &scopes.before));
-        let unavailable = self.unavailable(
-            &place.key("unavailable"),
-            file.unavailable.as_ref(),
+        let on_unavailable = self.on_unavailable(
+            &place.key("on_unavailable"),
+            file.on_unavailable.as_ref(),
             &scopes.after,
         );
         let asks = file.ask.is_some() || file.reserve.is_some();
@@ -110,7 +110,7 @@ impl<'a> Resolver<'a> {
             let place = place.key("refuse").item(index);
             let when = self.condition(&place.key("when"), &refusal.when, asks, &scopes.after);
             let message = refusal.message.as_ref().and_then(|message| {
-                self.wording(&place.key("message"), message, &scopes.after, messages)
+                self.message_template(&place.key("message"), message, &scopes.after, messages)
             });
             refuse.extend(when.map(|when| Refusal { when, message }));
         }
@@ -118,18 +118,23 @@ impl<'a> Resolver<'a> {
             .accept
             .as_ref()
             .and_then(|accept| self.condition(&place.key("accept"), accept, asks, &scopes.after));
-        let invalid = file.invalid.as_ref().and_then(|invalid| {
-            self.wording(&place.key("invalid"), invalid, &scopes.before, messages)
+        let invalid_message = file.invalid_message.as_ref().and_then(|message| {
+            self.message_template(
+                &place.key("invalid_message"),
+                message,
+                &scopes.before,
+                messages,
+            )
         });
         let mode = match file.mode {
             file::Mode::Enforce => Mode::Enforce,
             file::Mode::Observe => Mode::Observe,
         };
         if mode == Mode::Observe && !file.set.is_empty() {
-            let hint = "take out `set`, or let it `enforce`".to_owned();
+            let hint = "remove `set`, or use `mode: enforce`".to_owned();
             self.report(
                 &place.key("set"),
-                "a check that only observes changes nothing",
+                "a check with `mode: observe` cannot set values",
                 Some(hint),
             );
         }
@@ -142,7 +147,7 @@ impl<'a> Resolver<'a> {
                 Some("name `registration`, `settings` or both".to_owned()),
             );
         }
-        self.deferral(place, file, &unavailable);
+        self.deferral(place, file, &on_unavailable);
         (self.problems.len() == before).then(|| Check {
             name: name.to_owned(),
             flows,
@@ -151,11 +156,11 @@ impl<'a> Resolver<'a> {
             when,
             ask,
             reserve,
-            unavailable,
-            on_late_refusal: file.late_refusal.map(|chosen| match chosen {
-                file::LateRefusal::Deactivate => OnLateRefusal::Deactivate,
-                file::LateRefusal::Mark => OnLateRefusal::Mark,
-                file::LateRefusal::Notify => OnLateRefusal::Notify,
+            on_unavailable,
+            on_late_refusal: file.on_late_refusal.map(|chosen| match chosen {
+                file::OnLateRefusal::Deactivate => OnLateRefusal::Deactivate,
+                file::OnLateRefusal::Mark => OnLateRefusal::Mark,
+                file::OnLateRefusal::Notify => OnLateRefusal::Notify,
             }),
             on_expiry: match file.on_expiry {
                 Some(file::OnExpiry::Keep) | None => OnExpiry::Keep,
@@ -164,7 +169,7 @@ impl<'a> Resolver<'a> {
             },
             refuse,
             accept,
-            invalid,
+            invalid_message,
             set,
             mode,
             after,
@@ -213,18 +218,18 @@ impl<'a> Resolver<'a> {
         if check.ask.is_some() {
             self.report(
                 place,
-                "`ask` and `reserve` stand beside each other",
-                Some("a check does one or the other; make two of it".to_owned()),
+                "a check cannot have both `ask` and `reserve`",
+                Some("use two checks".to_owned()),
             );
         }
         if matches!(check.mode, file::Mode::Observe) {
             self.report(
                 place,
-                "a check that only observes takes nothing",
-                Some("let it `enforce`".to_owned()),
+                "a check with `mode: observe` cannot reserve",
+                Some("use `mode: enforce`".to_owned()),
             );
         }
-        // Whose answers another check got is not kept.
+        // Responses of other checks are not stored.
         let roots: Vec<Variable> = before
             .roots
             .iter()
@@ -246,53 +251,57 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// What passes without an answer is asked again when nobody is there, and changes the account.
-    fn deferral(&mut self, place: &Cursor<'a>, file: &file::Check, unavailable: &Unavailable) {
+    /// Checks what only deferred checks can use. They are decided after sign-up and can change the account.
+    fn deferral(&mut self, place: &Cursor<'a>, file: &file::Check, on_unavailable: &OnUnavailable) {
         let defers = |policy: &Policy| *policy == Policy::Defer;
-        if !defers(&unavailable.default) && !unavailable.chosen.values().any(defers) {
-            if file.late_refusal.is_some() && file.reserve.is_none() {
+        if !defers(&on_unavailable.default) && !on_unavailable.chosen.values().any(defers) {
+            if file.on_late_refusal.is_some() && file.reserve.is_none() {
                 self.report(
-                    &place.key("late_refusal"),
-                    "nothing of this check is ever late",
-                    Some("it goes with `unavailable: defer` or `reserve`".to_owned()),
+                    &place.key("on_late_refusal"),
+                    "this check cannot refuse late",
+                    Some("use it together with `on_unavailable: defer` or `reserve`".to_owned()),
                 );
             }
             if file.on_expiry.is_some() {
                 self.report(
                     &place.key("on_expiry"),
-                    "no question of this check is ever deferred",
-                    Some("it goes with `unavailable: defer`".to_owned()),
+                    "this check is never deferred",
+                    Some("use it together with `on_unavailable: defer`".to_owned()),
                 );
             }
             return;
         }
-        let place = place.key("unavailable");
+        let place = place.key("on_unavailable");
         if file.reserve.is_some() {
             let hint = "choose `refuse` or `accept`".to_owned();
-            self.report(&place, "what is reserved cannot be deferred", Some(hint));
+            self.report(
+                &place,
+                "a check with `reserve` cannot be deferred",
+                Some(hint),
+            );
         } else if file.ask.is_none() {
             let hint = "add `ask`, or choose `refuse` or `accept`".to_owned();
             self.report(
                 &place,
-                "a check that asks nobody cannot be deferred",
+                "a check without `ask` cannot be deferred",
                 Some(hint),
             );
         }
         let expression = [Kind::Expression]
             .iter()
-            .any(|kind| unavailable.chosen.get(kind).is_some_and(defers));
+            .any(|kind| on_unavailable.chosen.get(kind).is_some_and(defers));
         if expression {
             let hint = "choose `refuse` or `accept`".to_owned();
             self.report(
                 &place.key("expression"),
-                "a question that cannot be built cannot be put later",
+                "a request that cannot be built cannot be deferred",
                 Some(hint),
             );
         }
         if matches!(file.mode, file::Mode::Observe) {
             self.report(
                 &place,
-                "a check that only observes defers nothing",
+                "a check with `mode: observe` cannot defer",
                 Some("choose `refuse` or `accept`".to_owned()),
             );
         }
@@ -301,18 +310,22 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Whether somebody hears what a check says late.
-    pub(super) fn late_refusals(&mut self, checks: &[(Check, Cursor<'a>)], plans: &[Subscription]) {
-        let heard = plans
+    /// Checks that late refusals have a subscription, and that deferred checks read only stored responses.
+    pub(super) fn late_refusals(
+        &mut self,
+        checks: &[(Check, Cursor<'a>)],
+        subscriptions: &[Subscription],
+    ) {
+        let heard = subscriptions
             .iter()
-            .any(|plan| plan.events.contains(&Event::CheckRefused));
+            .any(|subscription| subscription.events.contains(&Event::CheckRefused));
         for (check, place) in checks {
             let notifies = check.on_late_refusal == Some(OnLateRefusal::Notify);
             if notifies && check.can_refuse_late() && !heard {
                 self.report(
-                    &place.key("late_refusal"),
-                    "nobody is notified",
-                    Some("add a delivery with `events: [check.refused]`".to_owned()),
+                    &place.key("on_late_refusal"),
+                    "no subscription has the event `check.refused`",
+                    Some("add a subscription with `events: [check.refused]`".to_owned()),
                 );
             }
             if !check.defers() {
@@ -322,9 +335,9 @@ impl<'a> Resolver<'a> {
                 self.report(
                     place,
                     format!(
-                        "the answer to `{other}` is not there any more when a deferred check is asked again"
+                        "the response of `{other}` is not stored, so a deferred check cannot read it"
                     ),
-                    Some("read it in `when` or `ask` only, or choose `refuse` or `accept`".to_owned()),
+                    Some("read it only in `when` or `ask`, or choose `refuse` or `accept`".to_owned()),
                 );
             }
         }
@@ -352,21 +365,21 @@ impl<'a> Resolver<'a> {
             file::Condition::Status(_) if !asks => {
                 self.report(
                     place,
-                    "a status is that of an answer, and nobody is asked",
+                    "a status needs a response, and this check has no `ask`",
                     Some("add `ask`, or write an expression".to_owned()),
                 );
                 None
             }
             file::Condition::Status(status) if !(100..=599).contains(status) => {
-                self.report(place, format!("{status} is no HTTP status"), None);
+                self.report(place, format!("{status} is not an HTTP status"), None);
                 None
             }
             file::Condition::Status(status) => Some(Condition::Status(*status)),
             file::Condition::Expression(file::Expression(text))
                 if text.trim().parse::<u16>().is_ok() =>
             {
-                let hint = format!("take the quotes away: {}", text.trim());
-                self.report(place, "a status is a number, not a text", Some(hint));
+                let hint = format!("remove the quotes: {}", text.trim());
+                self.report(place, "a status must be a number, not a text", Some(hint));
                 None
             }
             file::Condition::Expression(expression) => self
@@ -375,24 +388,24 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn unavailable(
+    fn on_unavailable(
         &mut self,
         place: &Cursor<'_>,
-        file: Option<&file::Unavailable>,
+        file: Option<&file::OnUnavailable>,
         scope: &Scope,
-    ) -> Unavailable {
+    ) -> OnUnavailable {
         let policy = |policy: file::Policy| match policy {
             file::Policy::Refuse => Policy::Refuse,
             file::Policy::Accept => Policy::Accept,
             file::Policy::Defer => Policy::Defer,
         };
         match file {
-            None => Unavailable::default(),
-            Some(file::Unavailable::Always(always)) => Unavailable {
+            None => OnUnavailable::default(),
+            Some(file::OnUnavailable::Always(always)) => OnUnavailable {
                 default: policy(*always),
-                ..Unavailable::default()
+                ..OnUnavailable::default()
             },
-            Some(file::Unavailable::PerKind(kinds)) => {
+            Some(file::OnUnavailable::PerKind(kinds)) => {
                 let when = kinds
                     .when
                     .as_ref()
@@ -412,7 +425,7 @@ impl<'a> Resolver<'a> {
                     .into_iter()
                     .filter_map(|(kind, chosen)| chosen.map(|chosen| (kind, policy(chosen))))
                     .collect();
-                Unavailable {
+                OnUnavailable {
                     when,
                     chosen,
                     default: kinds.default.map(policy).unwrap_or_default(),
@@ -442,18 +455,22 @@ impl<'a> Resolver<'a> {
                     self.report(&place, format!("`{path}` has an empty name in it"), None);
                 }
                 Some(whole @ ("traits" | "metadata_public")) if names.len() == 1 => {
-                    let hint = format!("name what is set, as in `{whole}.company`");
-                    self.report(&place, format!("all of `{whole}` would be set"), Some(hint));
+                    let hint = format!("name one value, as in `{whole}.company`");
+                    self.report(
+                        &place,
+                        format!("`set` cannot replace all of `{whole}`"),
+                        Some(hint),
+                    );
                 }
                 Some("traits" | "metadata_public") => {
                     sets.extend(value.map(|value| Set { path: names, value }));
                 }
                 Some("metadata_admin") => {
-                    let message = "`metadata_admin` cannot be set before saving: Kratos does not show it to hooks, so it would be wiped";
+                    let message = "`metadata_admin` cannot be set before saving: Kratos does not show it to hooks, so the value would be lost";
                     self.report(
                         &place,
                         message,
-                        Some("use `metadata_public`, or `save` in a delivery".to_owned()),
+                        Some("use `metadata_public`, or `write_back` in a subscription".to_owned()),
                     );
                 }
                 first => {
@@ -461,7 +478,7 @@ impl<'a> Resolver<'a> {
                         did_you_mean(first.unwrap_or_default(), ["traits", "metadata_public"]);
                     self.report(
                         &place,
-                        format!("`{path}` is neither in `traits` nor in `metadata_public`"),
+                        format!("`{path}` is not in `traits` or `metadata_public`"),
                         hint,
                     );
                 }
@@ -491,7 +508,7 @@ impl<'a> Resolver<'a> {
                 };
                 let hint = did_you_mean(&other, names())
                     .unwrap_or_else(|| format!("the other checks are {}", listed(names())));
-                self.report(&place, format!("no check is named `{other}`"), Some(hint));
+                self.report(&place, format!("there is no check `{other}`"), Some(hint));
             }
         }
         after

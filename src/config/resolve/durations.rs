@@ -1,10 +1,10 @@
-//! Durations with a unit: `500ms`, `5s`, `2m`, `24h`, `8d`.
+//! Durations with units: `500ms`, `5s`, `2m`, `24h`, `8d`.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// Reads one; `Err` holds what is wrong and how to mend it.
+/// Parses a duration. The error has a message and a hint.
 pub fn parse(value: &Value) -> Result<Duration, (String, Option<String>)> {
     let text = match value {
         Value::String(text) => text.trim().to_owned(),
@@ -16,8 +16,8 @@ pub fn parse(value: &Value) -> Result<Duration, (String, Option<String>)> {
     let (number, unit) = text.split_at(unit_at);
     let Ok(amount) = number.parse::<f64>() else {
         return Err((
-            format!("`{text}` is no time"),
-            Some("write a number and a unit, as in 500ms, 5s, 2m, 24h or 8d".to_owned()),
+            format!("`{text}` is not a duration"),
+            Some("use a number and a unit, as in 500ms, 5s, 2m, 24h or 8d".to_owned()),
         ));
     };
     let seconds = match unit {
@@ -34,15 +34,15 @@ pub fn parse(value: &Value) -> Result<Duration, (String, Option<String>)> {
         }
         other => {
             return Err((
-                format!("`{other}` is no unit of time"),
-                Some("the units are ms, s, m, h and d".to_owned()),
+                format!("`{other}` is not a unit of time"),
+                Some("use ms, s, m, h or d".to_owned()),
             ));
         }
     };
     Duration::try_from_secs_f64(seconds).map_err(|_| (format!("`{text}` is too long"), None))
 }
 
-/// As an operator would write it.
+/// Formats a duration as an operator writes it.
 #[must_use]
 pub fn written(duration: Duration) -> String {
     let (seconds, milliseconds) = (duration.as_secs(), duration.subsec_millis());
@@ -72,11 +72,11 @@ mod tests {
             (json!("8d"), Ok(691_200_000)),
             (json!(5), Err("`5` has no unit")),
             (json!("5"), Err("`5` has no unit")),
-            (json!("5 s"), Err("` s` is no unit of time")),
-            (json!("5w"), Err("`w` is no unit of time")),
-            (json!("soon"), Err("`soon` is no time")),
-            (json!("-5s"), Err("`-5s` is no time")),
-            (json!(""), Err("`` is no time")),
+            (json!("5 s"), Err("` s` is not a unit of time")),
+            (json!("5w"), Err("`w` is not a unit of time")),
+            (json!("soon"), Err("`soon` is not a duration")),
+            (json!("-5s"), Err("`-5s` is not a duration")),
+            (json!(""), Err("`` is not a duration")),
             (
                 json!("99999999999999999999999d"),
                 Err("`99999999999999999999999d` is too long"),

@@ -1,4 +1,4 @@
-//! Messages: named ones, words beside a check, and our own.
+//! Messages: named messages, messages in a check, and built-in messages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::config::file;
 use crate::expression::{Scope, Template, Variable};
 use crate::model::message::{INLINE_ID, MessageTemplate};
 
-/// Our own words: name, number, English, German.
-const OWN: [(&str, u32, &str, &str); 6] = [
+/// The built-in messages: name, id, English, German.
+const BUILTIN: [(&str, u32, &str, &str); 6] = [
     (
         "try_again",
         4_900_001,
@@ -55,8 +55,8 @@ const OWN: [(&str, u32, &str, &str); 6] = [
     ),
 ];
 
-/// The block of numbers that is the operators'.
-const THEIRS: std::ops::RangeInclusive<u32> = 4_900_100..=4_999_999;
+/// The ids that operators can use.
+const OPERATOR_IDS: std::ops::RangeInclusive<u32> = 4_900_100..=4_999_999;
 
 /// The messages of the file.
 pub(super) struct Messages<'a> {
@@ -64,12 +64,12 @@ pub(super) struct Messages<'a> {
     named: BTreeMap<String, Named<'a>>,
 }
 
-/// Where a number stands.
+/// The position of an id.
 #[derive(Clone)]
 pub(super) struct Numbered {
     path: String,
     at: Position,
-    /// The words, if they stand beside a check.
+    /// The texts, if the message is in a check.
     beside: Option<IndexMap<String, Value>>,
 }
 
@@ -86,7 +86,7 @@ impl<'a> Resolver<'a> {
         for entry in place.entries() {
             let place = place.key(&entry.key);
             self.name(&place, entry, "a message");
-            let own = OWN
+            let own = BUILTIN
                 .iter()
                 .find(|(name, ..)| *name == entry.key)
                 .map(|(_, id, ..)| *id);
@@ -99,9 +99,9 @@ impl<'a> Resolver<'a> {
                     &place,
                     "`id` is missing",
                     Some(format!(
-                        "give it a number from {} to {}",
-                        THEIRS.start(),
-                        THEIRS.end()
+                        "use a number from {} to {}",
+                        OPERATOR_IDS.start(),
+                        OPERATOR_IDS.end()
                     )),
                 );
             }
@@ -110,7 +110,7 @@ impl<'a> Resolver<'a> {
                 named.insert(entry.key.clone(), Named { place, id, texts });
             }
         }
-        // Also those that nobody uses yet, so that they are right when somebody does.
+        // Unused messages too, so that their problems are found before they are used.
         let everything = self.scope(&Variable::ALL, self.names_of("checks"));
         for message in named.values() {
             for (tag, text) in &message.texts {
@@ -121,8 +121,8 @@ impl<'a> Resolver<'a> {
         Messages { builtin, named }
     }
 
-    /// Tells of a number that is not the operator's, or is taken. Words beside a check may stand at several, with the
-    /// same number.
+    /// Reports an id that operators cannot use, or that is used already. Several checks can have the same message with the
+    /// same id.
     fn number(
         &mut self,
         place: &Cursor<'_>,
@@ -140,26 +140,26 @@ impl<'a> Resolver<'a> {
         if Some(id) == own {
             return;
         }
-        if !THEIRS.contains(&id) {
-            let message = format!("{id} is not from {} to {}", THEIRS.start(), THEIRS.end());
+        if !OPERATOR_IDS.contains(&id) {
+            let message = format!(
+                "{id} is not from {} to {}",
+                OPERATOR_IDS.start(),
+                OPERATOR_IDS.end()
+            );
             self.report(
                 &at,
                 message,
-                Some("Kratos's own numbers and Vestibule's lie outside".to_owned()),
+                Some("other numbers belong to Kratos and Vestibule".to_owned()),
             );
         } else if let Some(first) = self.numbers.get(&id) {
             if beside.is_some() && beside == first.beside.as_ref() {
                 return;
             }
             let message = format!(
-                "{id} is the id of `{}` already (line {})",
+                "{id} is already the id of `{}` (line {})",
                 first.path, first.at.line
             );
-            self.report(
-                &at,
-                message,
-                Some("each message has a number of its own".to_owned()),
-            );
+            self.report(&at, message, Some("use a different number".to_owned()));
         } else {
             let numbered = Numbered {
                 path: place.path.clone(),
@@ -179,11 +179,10 @@ impl<'a> Resolver<'a> {
         for (tag, text) in &file.texts {
             let place = place.key(tag);
             if LanguageTag::parse(tag.as_str()).is_err() {
-                let hint =
-                    "a text stands under its language, as in `en`, `de` or `pt-BR`".to_owned();
+                let hint = "use a language tag as the key, as in `en`, `de` or `pt-BR`".to_owned();
                 self.report(
                     &place,
-                    format!("`{tag}` is no BCP 47 language tag"),
+                    format!("`{tag}` is not a BCP 47 language tag"),
                     Some(hint),
                 );
                 continue;
@@ -200,7 +199,7 @@ impl<'a> Resolver<'a> {
                 continue;
             }
             match text {
-                Value::String(text) if text.trim().is_empty() => self.no_words(&place),
+                Value::String(text) if text.trim().is_empty() => self.empty_message(&place),
                 Value::String(text) => texts.push((tag.clone(), text.clone())),
                 _ => self.report(&place, "expected a text", None),
             }
@@ -215,19 +214,19 @@ impl<'a> Resolver<'a> {
         (!texts.is_empty()).then_some(texts)
     }
 
-    fn no_words(&mut self, place: &Cursor<'_>) {
+    fn empty_message(&mut self, place: &Cursor<'_>) {
         self.report(
             place,
-            "there are no words here",
-            Some("the person is to know what is wrong".to_owned()),
+            "the message is empty",
+            Some("write what the visitor must correct".to_owned()),
         );
     }
 
     fn builtin(&mut self, named: &BTreeMap<String, Named<'a>>) -> Option<BuiltinMessages> {
-        let mut words = BTreeMap::new();
-        // Some of them are said when nothing is known, so they read nothing.
+        let mut templates = BTreeMap::new();
+        // Some built-in messages are used when nothing is known, so they cannot read variables.
         let nothing = self.scope(&[], Vec::new());
-        for (name, id, english, german) in OWN {
+        for (name, id, english, german) in BUILTIN {
             let (id, texts, place) = if let Some(own) = named.get(name) {
                 (own.id, own.texts.clone(), own.place.clone())
             } else {
@@ -239,10 +238,10 @@ impl<'a> Resolver<'a> {
             let compiled = self.compile_texts(&place, &texts, &nothing);
             self.explain(
                 before,
-                "these words are also said when nothing is known of the person",
+                "a built-in message is also used when nothing is known of the visitor",
             );
             let texts = compiled?;
-            words.insert(
+            templates.insert(
                 name,
                 Arc::new(MessageTemplate {
                     name: Some(name.to_owned()),
@@ -252,12 +251,12 @@ impl<'a> Resolver<'a> {
             );
         }
         Some(BuiltinMessages {
-            try_again: words.remove("try_again")?,
-            not_valid: words.remove("not_valid")?,
-            required: words.remove("required")?,
-            not_possible: words.remove("not_possible")?,
-            form_used: words.remove("form_used")?,
-            account_refused: words.remove("account_refused")?,
+            try_again: templates.remove("try_again")?,
+            not_valid: templates.remove("not_valid")?,
+            required: templates.remove("required")?,
+            not_possible: templates.remove("not_possible")?,
+            form_used: templates.remove("form_used")?,
+            account_refused: templates.remove("account_refused")?,
         })
     }
 
@@ -276,14 +275,14 @@ impl<'a> Resolver<'a> {
             .collect()
     }
 
-    /// What is told since `before` of words that stand elsewhere: why they are wrong, once.
+    /// Adds the reason to each problem since `before`, and removes duplicates.
     fn explain(&mut self, before: usize, why: &str) {
         for problem in self.problems.split_off(before) {
-            let told = self.problems.iter().any(|told| {
-                (&told.path, told.at, &told.message)
+            let known = self.problems.iter().any(|known| {
+                (&known.path, known.at, &known.message)
                     == (&problem.path, problem.at, &problem.message)
             });
-            if !told {
+            if !known {
                 let hint = match &problem.hint {
                     Some(hint) => format!("{hint}; {why}"),
                     None => why.to_owned(),
@@ -293,8 +292,8 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The words beside a check.
-    pub(super) fn wording(
+    /// Resolves the message of a check.
+    pub(super) fn message_template(
         &mut self,
         place: &Cursor<'a>,
         message: &file::Message,
@@ -307,7 +306,7 @@ impl<'a> Resolver<'a> {
                     Some(named) => {
                         let before = self.problems.len();
                         let compiled = self.compile_texts(&named.place, &named.texts, scope);
-                        self.explain(before, &format!("`{}` says it", place.path));
+                        self.explain(before, &format!("`{}` uses this message", place.path));
                         let texts = compiled?;
                         MessageTemplate {
                             name: Some(text.clone()),
@@ -319,7 +318,7 @@ impl<'a> Resolver<'a> {
                 }
             }
             file::Message::Text(file::Template(text)) if text.trim().is_empty() => {
-                self.no_words(place);
+                self.empty_message(place);
                 return None;
             }
             file::Message::Text(file::Template(text)) => {
@@ -350,7 +349,7 @@ impl<'a> Resolver<'a> {
         name: &str,
         messages: &Messages<'_>,
     ) -> Option<Arc<MessageTemplate>> {
-        let own = OWN.map(|(own, ..)| own);
+        let own = BUILTIN.map(|(own, ..)| own);
         if let (Some(builtin), true) = (&messages.builtin, own.contains(&name)) {
             return Some(Arc::clone(match name {
                 "try_again" => &builtin.try_again,
@@ -368,13 +367,13 @@ impl<'a> Resolver<'a> {
             .map(|entry| entry.key.as_str())
             .collect();
         if written.contains(&name) {
-            // Its own problem is told where it stands.
+            // Its own problem is reported at the message.
             return None;
         }
         let known = || written.iter().copied().chain(own);
         let hint = did_you_mean(name, known()).unwrap_or_else(|| {
             format!(
-                "one word is a name; the names are {}; a text has more than one word",
+                "one word is a name: use one of {}, or write a text of several words",
                 listed(known())
             )
         });
@@ -382,14 +381,14 @@ impl<'a> Resolver<'a> {
             Problem::new(
                 place.path.clone(),
                 place.at,
-                format!("no message is named `{name}`"),
+                format!("there is no message `{name}`"),
             )
             .with_hint(Some(hint)),
         );
         None
     }
 
-    /// The names at some place, for expressions.
+    /// The variables that expressions can use here.
     pub(super) fn scope(&self, roots: &[Variable], checks: Vec<String>) -> Scope {
         Scope {
             roots: roots.to_vec(),

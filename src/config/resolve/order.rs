@@ -1,4 +1,4 @@
-//! What no check can tell alone: circles, and two that write at the same place.
+//! Problems between checks: circles, and two checks that set the same path.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,9 @@ impl<'a> Resolver<'a> {
             .iter()
             .map(|(check, _)| (check.name.as_str(), check.waits_for()))
             .collect();
-        let mut told: Vec<&str> = Vec::new();
+        let mut reported: Vec<&str> = Vec::new();
         for (check, place) in checks {
-            if told.contains(&check.name.as_str()) {
+            if reported.contains(&check.name.as_str()) {
                 continue;
             }
             if let Some(circle) = circle(&check.name, &waits) {
@@ -31,7 +31,7 @@ impl<'a> Resolver<'a> {
                     ),
                     None,
                 );
-                told.extend(
+                reported.extend(
                     waits
                         .keys()
                         .filter(|name| circle.iter().any(|in_circle| in_circle == *name)),
@@ -51,17 +51,18 @@ impl<'a> Resolver<'a> {
                 if path[..shorter] == other[..shorter] {
                     let written = path.join(".");
                     let message = if path == other {
-                        format!("`{written}` is set by `{}` already", earlier.name)
+                        format!("`{written}` is already set by `{}`", earlier.name)
                     } else {
                         format!(
-                            "`{written}` and `{}`, set by `{}`, lie one inside the other",
+                            "`{written}` and `{}`, set by `{}`, overlap",
                             other.join("."),
                             earlier.name
                         )
                     };
                     let place = place.key("set").key(&written);
-                    let hint = (check.name != earlier.name)
-                        .then(|| "one of them would be lost; choose another path".to_owned());
+                    let hint = (check.name != earlier.name).then(|| {
+                        "choose another path; one of the two values would be lost".to_owned()
+                    });
                     self.report(&place, message, hint);
                 }
             }
@@ -69,7 +70,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The way from `start` back to itself, if there is one.
+/// Finds a path from `start` back to itself.
 fn circle(start: &str, waits: &BTreeMap<&str, Vec<String>>) -> Option<Vec<String>> {
     let mut way = vec![start.to_owned()];
     let mut seen = Vec::new();

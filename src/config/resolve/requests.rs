@@ -1,4 +1,4 @@
-//! Requests: which service, which path, what goes along.
+//! Requests: service, path, headers, query and body.
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -36,16 +36,16 @@ impl<'a> Resolver<'a> {
         let target = match named.as_slice() {
             [(method, verb, template)] => Some((*method, place.key(verb), *template)),
             [] => {
-                let hint = format!("name a path under one of {}", listed(VERBS));
-                self.report(place, "it is not said what to ask for", Some(hint));
+                let hint = format!("add one of {}", listed(VERBS));
+                self.report(place, "the request has no path", Some(hint));
                 None
             }
             several => {
                 let message = format!(
-                    "{} stand beside each other",
+                    "a request cannot have {} together",
                     listed(several.iter().map(|(_, verb, _)| *verb))
                 );
-                self.report(place, message, Some("a request is one of them".to_owned()));
+                self.report(place, message, Some("use one of them".to_owned()));
                 None
             }
         };
@@ -59,10 +59,10 @@ impl<'a> Resolver<'a> {
         );
         let (method, target_place, path) = target?;
         if has_fragment(&path.0) {
-            let hint = "a `#` in a path is written `%23`".to_owned();
+            let hint = "write `%23` for a `#` in a path".to_owned();
             self.report(
                 &target_place,
-                "what is behind `#` is never sent",
+                "the part after `#` is never sent",
                 Some(hint),
             );
         }
@@ -92,11 +92,11 @@ impl<'a> Resolver<'a> {
         }
         let hint = did_you_mean(&name, known.clone())
             .unwrap_or_else(|| format!("the services are {}", listed(known)));
-        self.report(place, format!("no service is named `{name}`"), Some(hint));
+        self.report(place, format!("there is no service `{name}`"), Some(hint));
         None
     }
 
-    /// A path behind a named service's address.
+    /// A path that is appended to the address of a named service.
     fn path(
         &mut self,
         place: &Cursor<'_>,
@@ -110,11 +110,11 @@ impl<'a> Resolver<'a> {
         };
         if !begins_with_slash {
             let message = if template.0.starts_with("http") {
-                "a path of a named service is expected, not a whole URL"
+                "expected a path of the named service, not a whole URL"
             } else {
-                "a path begins with `/`"
+                "a path must begin with `/`"
             };
-            let hint = "write the path alone, or take out `service`".to_owned();
+            let hint = "write only the path, or remove `service`".to_owned();
             self.report(
                 place,
                 message,
@@ -125,7 +125,7 @@ impl<'a> Resolver<'a> {
         self.compiled(place, &template.0, &pieces, scope)
     }
 
-    /// A whole URL: the host is the operator's own words, what comes behind is a path.
+    /// A whole URL. The host is literal, and the rest is a path.
     fn whole_url(
         &mut self,
         place: &Cursor<'_>,
@@ -193,10 +193,10 @@ impl<'a> Resolver<'a> {
         }
         let has_body = file.json.is_some() || file.form.is_some();
         if file.json.is_some() && file.form.is_some() {
-            let hint = "a body is one or the other".to_owned();
+            let hint = "use one of them".to_owned();
             self.report(
                 &place.key("form"),
-                "`json` and `form` stand beside each other",
+                "a request cannot have both `json` and `form`",
                 Some(hint),
             );
             return None;
@@ -205,7 +205,7 @@ impl<'a> Resolver<'a> {
             let key = if file.json.is_some() { "json" } else { "form" };
             self.report(
                 &place.key(key),
-                "a `get` has no body",
+                "a `get` request has no body",
                 Some("use `query`, or `post`".to_owned()),
             );
             return None;
@@ -269,7 +269,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Whether a `#` stands outside the expressions.
+/// Whether the text has a `#` outside expressions.
 fn has_fragment(template: &str) -> bool {
     let mut depth = 0_u32;
     template.chars().any(|character| {
@@ -291,7 +291,7 @@ fn looks_like_expression(name: &str) -> bool {
     roots.contains(&first.as_str())
 }
 
-/// What stands before the path, and the path.
+/// Splits a URL into the part before the path, and the path.
 fn split_url(pieces: &[Piece]) -> Result<(String, Vec<Piece>), &'static str> {
     let mut address = String::new();
     for (index, piece) in pieces.iter().enumerate() {
@@ -306,7 +306,7 @@ fn split_url(pieces: &[Piece]) -> Result<(String, Vec<Piece>), &'static str> {
             .map(|end| behind_scheme + end);
         let (before, behind) = text.split_at(end.unwrap_or(text.len()));
         if matches!(piece, Piece::Written(_)) && before.contains(['{', '}']) {
-            return Err("the host must be your own words, never an expression");
+            return Err("the host cannot contain an expression");
         }
         address.push_str(before);
         if end.is_some() {
@@ -330,6 +330,6 @@ fn checked(address: String, rest: Vec<Piece>) -> Result<(String, Vec<Piece>), &'
     if address.starts_with("http://") || address.starts_with("https://") {
         Ok((address, rest))
     } else {
-        Err("without `service` a whole http or https URL is expected")
+        Err("expected a whole http or https URL, because there is no `service`")
     }
 }

@@ -1,4 +1,4 @@
-//! Services: named ones, and those that a whole URL makes.
+//! Services: named services, and those of whole URLs.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::base::secret::Secret;
 use crate::config::file;
 use crate::outbound::services::{ApiKeyPlace, Auth, Limit, Service, SigningKey};
 
-/// How long one exchange may take with a service that says nothing else.
+/// The default timeout of a service.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Headers that say where a request goes and how long it is.
+/// Headers that Vestibule sets itself.
 const OURS: [&str; 9] = [
     "host",
     "content-length",
@@ -102,12 +102,12 @@ impl Resolver<'_> {
 
     pub(super) fn header_name(&mut self, place: &Cursor<'_>, name: &str) {
         if http::HeaderName::try_from(name).is_err() {
-            self.report(place, format!("`{name}` is no name of a header"), None);
+            self.report(place, format!("`{name}` is not a header name"), None);
         } else if OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
             self.report(
                 place,
-                format!("`{name}` is made by Vestibule itself"),
-                Some("take it out".to_owned()),
+                format!("`{name}` is set by Vestibule"),
+                Some("remove it".to_owned()),
             );
         }
     }
@@ -116,7 +116,7 @@ impl Resolver<'_> {
         if http::HeaderValue::try_from(value).is_err() {
             self.report(
                 place,
-                "the value has a character that a header cannot hold",
+                "the value has a character that is not allowed in a header",
                 None,
             );
         }
@@ -160,7 +160,7 @@ impl Resolver<'_> {
             _ => {
                 self.report(
                     place,
-                    "expected either `secret`, or `secrets` with at least one",
+                    "expected `secret`, or `secrets` with at least one entry",
                     Some("write `sign: {secret: \"${env:CRM_SECRET}\"}`".to_owned()),
                 );
                 return Vec::new();
@@ -173,7 +173,7 @@ impl Resolver<'_> {
                 Some(Err(error)) => self.report(
                     &place,
                     error.to_string(),
-                    Some("`vestibule keygen --signing` makes one".to_owned()),
+                    Some("generate one with `vestibule keygen --signing`".to_owned()),
                 ),
                 None => {}
             }
@@ -195,7 +195,7 @@ impl Resolver<'_> {
                 if user.contains(':') {
                     self.report(
                         &place.key("user"),
-                        "a user's name in basic auth holds no `:`",
+                        "a user name for basic auth cannot contain `:`",
                         None,
                     );
                 }
@@ -230,7 +230,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// The service that the host of a whole URL makes, by its origin. `address` is what stands before the path.
+    /// Adds the service of a whole URL, named by its origin. `address` is the part before the path.
     pub(super) fn service_of_url(&mut self, place: &Cursor<'_>, address: &str) -> Option<String> {
         let url = match service_url(address) {
             Ok(url) => url,
@@ -255,10 +255,10 @@ impl Resolver<'_> {
     }
 }
 
-/// The address of a service. What is told of a wrong one never holds it: it may have come from a secret.
+/// Parses the address of a service. Errors never contain the address, because it can come from a secret.
 fn service_url(text: &str) -> Result<Url, (String, Option<String>)> {
     let example = || Some("as in https://crm.example.com/api".to_owned());
-    let url = Url::parse(text).map_err(|error| (format!("this is no URL: {error}"), example()))?;
+    let url = Url::parse(text).map_err(|error| (format!("not a URL: {error}"), example()))?;
     if !["http", "https"].contains(&url.scheme()) || !url.has_host() {
         return Err((
             "expected an http or https URL with a host".to_owned(),
@@ -267,17 +267,17 @@ fn service_url(text: &str) -> Result<Url, (String, Option<String>)> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err((
-            "credentials do not belong into a URL, where logs would show them".to_owned(),
+            "a URL cannot contain credentials, because logs would show them".to_owned(),
             Some(
-                "name a service with `auth: {type: basic_auth, config: {user: …, password: …}}`"
+                "add a service with `auth: {type: basic_auth, config: {user: …, password: …}}`"
                     .to_owned(),
             ),
         ));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err((
-            "the address of a service has no `?` and no `#`".to_owned(),
-            Some("put parameters into `query` of the request".to_owned()),
+            "the address of a service cannot contain `?` or `#`".to_owned(),
+            Some("move parameters to `query` of the request".to_owned()),
         ));
     }
     Ok(url)

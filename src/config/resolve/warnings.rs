@@ -1,4 +1,4 @@
-//! Warnings: settings that are valid and probably a mistake.
+//! Warnings: settings that are valid, but probably a mistake.
 
 use super::{Cursor, Resolver};
 use crate::checks::{Check, Mode, Policy, Reads};
@@ -19,12 +19,12 @@ impl<'a> Resolver<'a> {
                 &place.key("reserve"),
                 "without Kratos's admin API sign-ups cannot be looked up: a client that hangs up at the right moment keeps its \
                  account while what was reserved for it is released, and a form that was refused by Kratos may have to wait until it expires",
-                "name its address: `kratos: {admin_url: \"http://kratos:4434\"}`",
+                "set `kratos: {admin_url: \"http://kratos:4434\"}`",
             );
         }
     }
 
-    /// Kratos lets a trait without a type hold anything, so a visitor may send a list where the check expects a text.
+    /// In Kratos, a trait without a type can hold anything. A visitor can send a list where the check expects a text.
     fn warn_about_types(&mut self, check: &Check, place: &Cursor<'a>) {
         let Some(schema) = self.identity_schema.clone() else {
             return;
@@ -50,7 +50,7 @@ impl<'a> Resolver<'a> {
                     format!(
                         "the identity schema gives `{path}` no type, so a visitor can send a list or an object"
                     ),
-                    "give it a type in the identity schema, as in `\"type\": \"string\"`",
+                    "add a type to the identity schema, as in `\"type\": \"string\"`",
                 ),
                 TraitType::Unknown if is_field => self.warn(
                     &place,
@@ -63,13 +63,13 @@ impl<'a> Resolver<'a> {
     }
 
     fn warn_about_accept(&mut self, check: &Check, place: &Cursor<'a>) {
-        if check.unavailable.default == Policy::Accept
+        if check.on_unavailable.default == Policy::Accept
             && check.ask.is_some()
             && check.mode == Mode::Enforce
         {
             self.warn(
-                &place.key("unavailable"),
-                "`accept` admits sign-ups unchecked while the service is down or slow, and a visitor may be able to cause that",
+                &place.key("on_unavailable"),
+                "`accept` admits sign-ups unchecked while the service is down or slow, and a visitor can possibly cause that",
                 "write `defer` to ask again once the account exists, or name the kinds, as in `{timeout: accept}`",
             );
         }

@@ -188,15 +188,9 @@ mod tests {
         saturating_add(Timestamp::UNIX_EPOCH, duration)
     }
 
-    fn outcome(attempt: Attempt, tries: u32, keep_trying_for: Duration) -> Outcome {
+    fn outcome(attempt: Attempt, tries: u32, max_elapsed: Duration) -> Outcome {
         let now = Timestamp::UNIX_EPOCH;
-        attempt.outcome(
-            &Schedule::DELIVERIES,
-            tries,
-            after(keep_trying_for),
-            now,
-            0.5,
-        )
+        attempt.outcome(&Schedule::DELIVERIES, tries, after(max_elapsed), now, 0.5)
     }
 
     #[test]

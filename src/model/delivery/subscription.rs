@@ -26,33 +26,33 @@ pub struct Trigger<'a> {
 /// request. So the delivery is stored and can be listed.
 #[must_use]
 pub fn deliveries_for(
-    plans: &[Subscription],
+    subscriptions: &[Subscription],
     occasion: &Trigger<'_>,
     names: &Variables<'_>,
 ) -> Vec<NewDelivery> {
-    plans
+    subscriptions
         .iter()
-        .filter(|plan| plan.events.contains(&occasion.event))
-        .filter_map(|plan| {
-            let request = request(plan, occasion, names)?;
-            Some(delivery(plan, occasion, names, request))
+        .filter(|subscription| subscription.events.contains(&occasion.event))
+        .filter_map(|subscription| {
+            let request = request(subscription, occasion, names)?;
+            Some(delivery(subscription, occasion, names, request))
         })
         .collect()
 }
 
 /// Builds the request. `None` if the subscription's `when` is false.
 fn request(
-    plan: &Subscription,
+    subscription: &Subscription,
     occasion: &Trigger<'_>,
     names: &Variables<'_>,
 ) -> Option<Result<Request, String>> {
-    match plan.when.as_ref().map(|when| when.holds(names)) {
+    match subscription.when.as_ref().map(|when| when.holds(names)) {
         Some(Ok(false)) => return None,
         Some(Err(error)) => return Some(Err(format!("`when` failed: {error}"))),
         Some(Ok(true)) | None => {}
     }
-    let built = plan.send.build(names).map(|mut request| {
-        if matches!(plan.send.body, BodyTemplate::Empty) && may_have_body(request.method) {
+    let built = subscription.send.build(names).map(|mut request| {
+        if matches!(subscription.send.body, BodyTemplate::Empty) && may_have_body(request.method) {
             request.body = Some(default_body(occasion.event, occasion.check, names));
         }
         request
@@ -61,7 +61,7 @@ fn request(
 }
 
 fn delivery(
-    plan: &Subscription,
+    subscription: &Subscription,
     occasion: &Trigger<'_>,
     names: &Variables<'_>,
     request: Result<Request, String>,
@@ -69,17 +69,17 @@ fn delivery(
     let now = names.now;
     NewDelivery {
         id: time_ordered_id(now),
-        subscription: plan.name.clone(),
+        subscription: subscription.name.clone(),
         event: occasion.event,
         unique_key: unique_key(occasion),
         identity_id: occasion.identity_id,
         action: request.map(Action::Send),
-        context: plan
+        context: subscription
             .reads_the_answer()
             .then(|| EvaluationContext::of(names)),
         created_at: now,
         due_at: now,
-        keep_trying_until: saturating_add(now, plan.keep_trying_for),
+        keep_trying_until: saturating_add(now, subscription.max_elapsed),
     }
 }
 

@@ -58,7 +58,7 @@ fn reconciler_at(clock: Clock, house: &House, app: &TestApp, dry_run: bool) -> R
     let knows = Deps {
         store: Arc::clone(&app.app.store),
         identities: KratosAdmin::new(Arc::new(services.expect("a client")), clock.clone()),
-        plans: settings.deliveries,
+        plans: settings.subscriptions,
         lists: settings.lists,
         stored: Arc::new(Notify::new()),
         clock,

@@ -1,4 +1,4 @@
-//! Deliveries.
+//! Subscriptions.
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -8,12 +8,12 @@ use crate::base::diagnostics::{Problem, did_you_mean};
 use crate::config::file;
 use crate::expression::{Scope, Variable};
 use crate::model::delivery::backoff::Schedule;
-use crate::model::delivery::{Event, Save, Subscription};
+use crate::model::delivery::{Event, Subscription, WriteBack};
 
-/// What the admin API may change.
-const SAVED: [&str; 3] = ["metadata_admin", "metadata_public", "traits"];
+/// The parts of an identity that `write_back` can change.
+const WRITABLE: [&str; 3] = ["metadata_admin", "metadata_public", "traits"];
 
-/// The names in a delivery's expressions; where something is updated, `previous` too.
+/// The variables of a subscription's expressions. Events of changes also have `previous`.
 const ROOTS: [Variable; 6] = [
     Variable::Identity,
     Variable::Flow,
@@ -24,25 +24,25 @@ const ROOTS: [Variable; 6] = [
 ];
 
 impl<'a> Resolver<'a> {
-    pub(super) fn deliveries(&mut self) -> Vec<Subscription> {
-        let place = self.root.key("deliveries");
-        let mut plans = Vec::new();
+    pub(super) fn subscriptions(&mut self) -> Vec<Subscription> {
+        let place = self.root.key("subscriptions");
+        let mut subscriptions = Vec::new();
         for entry in place.entries() {
             let place = place.key(&entry.key);
-            self.name(&place, entry, "a delivery");
-            let Some(file) = self.decode::<file::Delivery>(&place) else {
+            self.name(&place, entry, "a subscription");
+            let Some(file) = self.decode::<file::Subscription>(&place) else {
                 continue;
             };
-            plans.extend(self.delivery(&entry.key, &place, &file));
+            subscriptions.extend(self.subscription(&entry.key, &place, &file));
         }
-        plans
+        subscriptions
     }
 
-    fn delivery(
+    fn subscription(
         &mut self,
         name: &str,
         place: &Cursor<'a>,
-        file: &file::Delivery,
+        file: &file::Subscription,
     ) -> Option<Subscription> {
         let before = self.problems.len();
         let updates = |event: &file::Event| {
@@ -59,10 +59,10 @@ impl<'a> Resolver<'a> {
         let roots: Vec<Variable> = ROOTS.into_iter().chain(previous).collect();
         let scope = self.scope(&roots, Vec::new());
         if file.events.is_empty() {
-            let hint = "name `identity.created`, `identity.updated` or both".to_owned();
+            let hint = "add `identity.created`, `identity.updated` or both".to_owned();
             self.report(
                 &place.key("events"),
-                "a delivery without events is never made",
+                "a subscription without events never creates a delivery",
                 Some(hint),
             );
         }
@@ -87,47 +87,55 @@ impl<'a> Resolver<'a> {
             .as_ref()
             .and_then(|when| self.expression(&place.key("when"), when, &scope));
         let send = self.request(&place.key("send"), &file.send, &scope);
-        let keep_trying_for = self.duration(
-            &place.key("keep_trying_for"),
-            file.keep_trying_for.as_ref(),
+        let retry = place.key("retry");
+        let schedule = self.schedule(&retry, file.retry.as_ref());
+        let max_elapsed = self.duration(
+            &retry.key("max_elapsed"),
+            file.retry
+                .as_ref()
+                .and_then(|retry| retry.max_elapsed.as_ref()),
             "8d",
             ("1m", "30d"),
         );
-        let schedule = self.retry(&place.key("retry"), file.retry.as_ref());
         let answered: Vec<Variable> = roots.iter().copied().chain([Variable::Response]).collect();
         let after = self.scope(&answered, Vec::new());
         let mut expression = |key: &str, source: Option<&file::Expression>| {
             source.and_then(|source| self.expression(&place.key(key), source, &after))
         };
-        let delivered = expression("delivered", file.delivered.as_ref());
-        let give_up = expression("give_up", file.give_up.as_ref());
-        let save = self.saves(&place.key("save"), &file.save, &after);
-        let plan = Subscription {
+        let success_when = expression("success_when", file.success_when.as_ref());
+        let abandon_when = expression("abandon_when", file.abandon_when.as_ref());
+        let write_back = self.write_backs(&place.key("write_back"), &file.write_back, &after);
+        let subscription = Subscription {
             name: name.to_owned(),
             events: events.collect(),
             when,
             send: send?,
             schedule,
-            keep_trying_for,
-            delivered,
-            give_up,
-            save,
+            max_elapsed,
+            success_when,
+            abandon_when,
+            write_back,
         };
-        (self.problems.len() == before).then_some(plan)
+        (self.problems.len() == before).then_some(subscription)
     }
 
-    fn retry(&mut self, place: &Cursor<'_>, file: Option<&file::Retry>) -> Schedule {
+    fn schedule(&mut self, place: &Cursor<'_>, file: Option<&file::Retry>) -> Schedule {
         let Some(file) = file else {
             return Schedule::DELIVERIES;
         };
-        let mut pause = |key: &str, value: Option<&file::Duration>, default, bounds| {
+        let mut interval = |key: &str, value: Option<&file::Duration>, default, bounds| {
             self.duration(&place.key(key), value, default, bounds)
         };
         let schedule = Schedule {
-            first: pause("first_pause", file.first_pause.as_ref(), "5s", ("1s", "1h")),
-            longest: pause(
-                "longest_pause",
-                file.longest_pause.as_ref(),
+            first: interval(
+                "initial_interval",
+                file.initial_interval.as_ref(),
+                "5s",
+                ("1s", "1h"),
+            ),
+            longest: interval(
+                "max_interval",
+                file.max_interval.as_ref(),
                 "1h",
                 ("1s", "1d"),
             ),
@@ -135,24 +143,24 @@ impl<'a> Resolver<'a> {
         };
         if schedule.longest < schedule.first {
             self.report(
-                &place.key("longest_pause"),
-                "the longest pause is shorter than the first",
+                &place.key("max_interval"),
+                "`max_interval` is shorter than `initial_interval`",
                 None,
             );
         }
         schedule
     }
 
-    fn saves(
+    fn write_backs(
         &mut self,
         place: &Cursor<'a>,
         file: &IndexMap<String, Value>,
         scope: &Scope,
-    ) -> Vec<Save> {
+    ) -> Vec<WriteBack> {
         if !file.is_empty() && !self.has_admin_url() {
-            self.needs_admin_url(place, "`save`");
+            self.needs_admin_url(place, "`write_back`");
         }
-        let mut saves: Vec<Save> = Vec::new();
+        let mut write_backs: Vec<WriteBack> = Vec::new();
         for (path, value) in file {
             let place = place.key(path);
             if value.is_null() {
@@ -163,33 +171,30 @@ impl<'a> Resolver<'a> {
             let value = self.json(&place, value, scope);
             let names: Vec<String> = path.split('.').map(ToOwned::to_owned).collect();
             let first = names.first().map_or("", String::as_str);
-            if !SAVED.contains(&first) || names.len() < 2 || names.iter().any(String::is_empty) {
-                let hint = did_you_mean(first, SAVED)
-                    .filter(|_| !SAVED.contains(&first))
+            if !WRITABLE.contains(&first) || names.len() < 2 || names.iter().any(String::is_empty) {
+                let hint = did_you_mean(first, WRITABLE)
+                    .filter(|_| !WRITABLE.contains(&first))
                     .unwrap_or_else(|| "as in `metadata_admin.crm_id`".to_owned());
                 self.report(
                     &place,
                     format!(
-                        "`{path}` is no place in `metadata_admin`, `metadata_public` or `traits`"
+                        "`{path}` is not a path in `metadata_admin`, `metadata_public` or `traits`"
                     ),
                     Some(hint),
                 );
                 continue;
             }
-            let inside = |other: &&Save| {
+            let overlaps = |other: &&WriteBack| {
                 let shorter = other.path.len().min(names.len());
                 other.path[..shorter] == names[..shorter]
             };
-            if let Some(other) = saves.iter().find(inside) {
-                let message = format!(
-                    "`{path}` and `{}` lie one inside the other",
-                    other.path.join(".")
-                );
+            if let Some(other) = write_backs.iter().find(overlaps) {
+                let message = format!("`{path}` and `{}` overlap", other.path.join("."));
                 self.report(&place, message, None);
                 continue;
             }
-            saves.extend(value.map(|value| Save { path: names, value }));
+            write_backs.extend(value.map(|value| WriteBack { path: names, value }));
         }
-        saves
+        write_backs
     }
 }
