@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Signs up as a native app does: by the API flow, without a browser, a cookie or an SDK. Node 20 and nothing else.
+// Signs up as a native app does: with the API flow, without a browser, a cookie or an SDK. Needs only Node 20.
 //
 //   node examples/native-client/sign-up.mjs --email ada@example.org --company Muster --vat-number DE811115368
 //
@@ -8,7 +8,7 @@
 import { parseArgs } from 'node:util'
 
 const usage = `node sign-up.mjs --email ADDRESS --company NAME --vat-number NUMBER [--invite CODE]
-    [--password WORDS] [--language de] [--kratos http://127.0.0.1:4433]   sign up
+    [--password PASSWORD] [--language de] [--kratos http://127.0.0.1:4433]   sign up
 node sign-up.mjs --mix [--kratos …]   see what Kratos answers to a mix of browser and API flow`
 
 class WrongUse extends Error {}
@@ -30,14 +30,14 @@ function read(argv) {
     const { values } = parseArgs({ args: argv, options })
     const missing = ['email', 'company', 'vat-number'].filter((name) => !values[name])
     if (!values.mix && missing.length > 0) throw new Error(`--${missing.join(', --')} missing`)
-    if (!URL.canParse(values.kratos)) throw new Error(`--kratos: ${values.kratos} is no URL, as in http://127.0.0.1:4433`)
+    if (!URL.canParse(values.kratos)) throw new Error(`--kratos: ${values.kratos} is not a URL like http://127.0.0.1:4433`)
     return { ...values, kratos: values.kratos.replace(/\/+$/, '') }
   } catch (error) {
     throw new WrongUse(error.message)
   }
 }
 
-/** One exchange. Never an Origin or a cookie: with either Kratos takes us for a web page and refuses. */
+/** Sends one request. Never with an Origin or a cookie: Kratos refuses an API flow that has either. */
 async function call(method, url, { body, headers = {} } = {}) {
   let answer
   try {
@@ -58,7 +58,7 @@ async function call(method, url, { body, headers = {} } = {}) {
   }
 }
 
-/** What is wrong with a form, field by field. */
+/** The error messages of a form, with their fields. */
 function messages(flow) {
   const above = flow.ui.messages ?? []
   const beside = flow.ui.nodes.flatMap((node) => node.messages.map((message) => ({ ...message, field: node.attributes.name })))
@@ -68,19 +68,19 @@ function messages(flow) {
 async function signUp({ kratos, language, email, company, 'vat-number': vatNumber, invite, password }) {
   const headers = { 'Accept-Language': language }
   const { body: flow } = await call('GET', `${kratos}/self-service/registration/api`, { headers })
-  console.log(`API flow ${flow.id}, good until ${flow.expires_at}`)
+  console.log(`API flow ${flow.id}, valid until ${flow.expires_at}`)
 
-  // Whether Kratos asks in one step or in two, traits and password may be sent at once; checks run then.
+  // With one step and with two, traits and password may be sent together; then the checks run.
   const traits = { email, company, vat_number: vatNumber, ...(invite && { invite }) }
   const answer = await call('POST', flow.ui.action, { headers, body: { method: 'password', password, traits } })
   if (answer.status === 400 && answer.body.ui) {
-    console.log('Refused. The same flow can be sent again:')
-    // In two steps the fields are hidden by now, and each message stands above the form as well, with the field's title.
+    console.log('Refused. The same flow can be submitted again:')
+    // With two steps the fields are hidden now, so each message is also at form level, with the field's title.
     for (const { field, id, text } of messages(answer.body)) console.log(`  ${field ?? '(form)'}: ${text} (${id})`)
     return 1
   }
   if (answer.status === 410) {
-    console.log(`The flow expired; go on with ${answer.body.use_flow_id}`)
+    console.log(`The flow expired; continue with ${answer.body.use_flow_id}`)
     return 1
   }
   if (answer.status !== 200) throw new NotReached(`Kratos answered ${answer.status}: ${answer.body.error?.reason ?? answer.body.error?.message}`)
@@ -97,26 +97,26 @@ async function signUp({ kratos, language, email, company, 'vat-number': vatNumbe
     const who = await call('GET', `${kratos}/sessions/whoami`, { headers: { [name]: value } })
     console.log(`whoami with ${name}: ${who.status} ${who.body.identity?.traits.email ?? who.body.error?.reason}`)
   }
-  const nobody = await call('GET', `${kratos}/sessions/whoami`)
-  console.log(`whoami with neither: ${nobody.status} ${nobody.body.error?.status}`)
+  const unauthenticated = await call('GET', `${kratos}/sessions/whoami`)
+  console.log(`whoami with neither: ${unauthenticated.status} ${unauthenticated.body.error?.status}`)
   return 0
 }
 
-/** An API flow sent by a web page, and a browser flow sent without its cookie. */
+/** Sends an API flow as a web page would, and a browser flow without its cookie. */
 async function mix({ kratos }) {
   const body = { method: 'password', password: 'not-to-be-used-1', traits: { email: 'nobody@example.org', company: '-', vat_number: '-' } }
-  const tell = (what, { status, body: said }) => {
+  const report = (what, { status, body: said }) => {
     const why = said.ui ? messages(said).map(({ text, id }) => `${text} (${id})`) : [said.error?.id, said.error?.reason ?? said.error?.message]
     console.log(`${what}\n  ${status} ${why.filter(Boolean).join(': ')}\n`)
   }
 
   const { body: api } = await call('GET', `${kratos}/self-service/registration/api`)
-  tell('An API flow, sent with an Origin as a web page does:', await call('POST', api.ui.action, { body, headers: { Origin: 'https://example.org' } }))
-  tell('An API flow, sent with a cookie:', await call('POST', api.ui.action, { body, headers: { Cookie: 'any=thing' } }))
+  report('An API flow, sent with an Origin as a web page does:', await call('POST', api.ui.action, { body, headers: { Origin: 'https://example.org' } }))
+  report('An API flow, sent with a cookie:', await call('POST', api.ui.action, { body, headers: { Cookie: 'any=thing' } }))
 
   const { body: browser } = await call('GET', `${kratos}/self-service/registration/browser`)
-  tell('A browser flow, fetched without its CSRF cookie:', await call('GET', `${kratos}/self-service/registration/flows?id=${browser.id}`))
-  tell('A browser flow, sent without its CSRF cookie:', await call('POST', browser.ui.action, { body }))
+  report('A browser flow, fetched without its CSRF cookie:', await call('GET', `${kratos}/self-service/registration/flows?id=${browser.id}`))
+  report('A browser flow, sent without its CSRF cookie:', await call('POST', browser.ui.action, { body }))
   return 0
 }
 

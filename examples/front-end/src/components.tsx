@@ -1,4 +1,4 @@
-// Elements' own look, with what a screen reader and a keyboard need: each message is tied to its field, and said aloud.
+// Elements' own look, with what screen readers and keyboards need: each message is tied to its field and read aloud.
 
 import { getNodeLabel, type UiText } from "@ory/client-fetch"
 import {
@@ -10,7 +10,7 @@ import {
 } from "@ory/elements-react"
 import type { PropsWithChildren } from "react"
 import { useIntl } from "react-intl"
-import { currentLanguage, words } from "./language"
+import { currentLanguage, texts } from "./language"
 
 const messagesId = (name: string) => `${name}-messages`
 
@@ -68,12 +68,12 @@ function Messages({ children }: PropsWithChildren) {
   )
 }
 
-/** "The registration flow expired": the form has been filled in again, all but the password. */
+/** "The registration flow expired": the form has been filled in again, except the password. */
 const EXPIRED = [4010001, 4040001]
 
 function Message({ message }: OryMessageContentProps) {
   const text = useText()
-  if (EXPIRED.includes(message.id)) return <p className="info">{words(currentLanguage()).passwordAgain}</p>
+  if (EXPIRED.includes(message.id)) return <p className="info">{texts(currentLanguage()).passwordAgain}</p>
   return (
     <p className={message.type} data-message={message.id}>
       {text(message)}
@@ -87,9 +87,9 @@ export const COMPONENTS: OryFlowComponentOverrides = {
   Card: { Logo: () => null },
 }
 
-/** Puts the cursor where something is to be mended. */
+/** Puts the cursor into the first field that must be corrected. */
 export function focusFirstWrong(): void {
-  // After the form is drawn anew, and after Elements has put the cursor into its own choice.
+  // After the form is drawn again, and after Elements has put the cursor into a field.
   requestAnimationFrame(() =>
     setTimeout(() => {
       document.querySelector<HTMLElement>("[aria-invalid=true]")?.focus()

@@ -1,15 +1,15 @@
-// From the address bar to a flow: the one it names if it still lives, else a new one.
+// Finds the flow that the address bar names, or starts a new one if it has expired.
 
 import { ResponseError } from "@ory/client-fetch"
 import { useEffect, useState } from "react"
 
-/** How one kind of flow is had from Kratos. */
+/** How to get one kind of flow from Kratos. */
 export interface Kind<F> {
   get: (id: string) => Promise<F>
   begin: (returnTo: string | undefined) => Promise<F>
 }
 
-/** What an answer of Kratos means for somebody who wanted a form. */
+/** What the page does after an answer of Kratos that is not a form. */
 export type Next =
   | { go: string }
   | { begin: true; returnTo?: string }
@@ -20,13 +20,13 @@ interface Said {
   redirect_browser_to?: string
 }
 
-/** Kratos's answers, as its documentation calls them by `error.id`. */
+/** Decides by the status and by `error.id`, as Kratos's documentation describes them. */
 export function next(status: number, said: Said, where: { path: string; returnTo?: string }): Next {
   const { error, redirect_browser_to: elsewhere } = said
   if (elsewhere) return { go: elsewhere }
   if (error?.id === "session_already_available") return { go: where.returnTo ?? "/welcome" }
   if (status === 401) return { go: `/login?return_to=${encodeURIComponent(where.path)}` }
-  // Expired, replaced, unknown, somebody else's, or without its CSRF cookie: a new one will do.
+  // Expired, replaced, unknown, of another visitor, or without its CSRF cookie: start a new one.
   if ([403, 404, 410].includes(status)) return { begin: true, returnTo: error?.details?.return_to }
   return { fail: error?.reason ?? error?.message ?? `status ${status}` }
 }

@@ -1,4 +1,4 @@
-// Ory's SDK and Elements, set up for a browser: cookies go along, and the language that the person chose.
+// Sets up Ory's SDK and Elements for a browser: with cookies, and with the visitor's language.
 
 import { Configuration, FrontendApi } from "@ory/client-fetch"
 import type { OryClientConfiguration } from "@ory/elements-react"
@@ -6,7 +6,7 @@ import type { Language } from "./language"
 import type { Settings } from "./settings"
 
 function options(language: Language) {
-  // Kratos hands this header to Vestibule, which answers in that language.
+  // Kratos passes this header to Vestibule, which answers in that language.
   return { headers: { "Accept-Language": language, Accept: "application/json" }, credentials: "include" as const }
 }
 
@@ -20,7 +20,7 @@ export function elements(settings: Settings, language: Language, name: string): 
     sdk: { url: settings.kratos, options: options(language) },
     intl: {
       locale: language,
-      // The titles of the identity schema are English; these stand in their place.
+      // The titles of the identity schema are English; these replace them.
       customTranslations: {
         de: {
           "forms.label.traits.email": "E-Mail",

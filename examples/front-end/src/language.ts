@@ -1,11 +1,11 @@
-// English and German: Elements has Kratos's texts in both; Vestibule's come in the language that the request asks for.
+// English and German. Elements has Kratos's texts in both; Vestibule answers in the language of the request.
 
 export const LANGUAGES = ["en", "de"] as const
 export type Language = (typeof LANGUAGES)[number]
 
 const KEY = "language"
 
-/** What the person chose in this app, else what their browser prefers, else English. */
+/** The language chosen in this app, else the one that the browser prefers, else English. */
 export function languageOf(chosen: string | null, preferred: readonly string[]): Language {
   const known = (tag: string) => LANGUAGES.find((language) => tag.toLowerCase().split("-")[0] === language)
   for (const tag of [chosen ?? "", ...preferred]) {
@@ -23,7 +23,7 @@ export function chooseLanguage(language: Language): void {
   localStorage.setItem(KEY, language)
 }
 
-const WORDS = {
+const TEXTS = {
   en: {
     brand: "Example company",
     language: "Language",
@@ -66,8 +66,8 @@ const WORDS = {
   },
 } as const
 
-export type Words = (typeof WORDS)[Language]
+export type Texts = (typeof TEXTS)[Language]
 
-export function words(language: Language): Words {
-  return WORDS[language]
+export function texts(language: Language): Texts {
+  return TEXTS[language]
 }

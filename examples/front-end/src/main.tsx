@@ -1,11 +1,11 @@
-// Reads where Kratos is, then shows the page that the address names.
+// Reads Kratos's address, then shows the page that the URL names.
 
 import "@ory/elements-react/theme/styles.css"
 import "./style.css"
 import { StrictMode, useMemo } from "react"
 import { createRoot } from "react-dom/client"
 import { api, elements } from "./kratos"
-import { currentLanguage, words } from "./language"
+import { currentLanguage, texts } from "./language"
 import { ErrorPage } from "./pages/error"
 import { LoginPage, RegistrationPage, SettingsPage, VerificationPage } from "./pages/flows"
 import { Failure, Frame } from "./pages/frame"
@@ -18,7 +18,7 @@ function Page({ settings }: { settings: Settings }) {
   const props = useMemo(
     () => ({
       api: api(settings, language),
-      config: elements(settings, language, words(language).brand),
+      config: elements(settings, language, texts(language).brand),
       language,
     }),
     [settings],

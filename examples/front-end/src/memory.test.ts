@@ -61,7 +61,7 @@ test("a message on a hidden field comes back beside the field once it is visible
   expect(messages("text", [other])).toEqual([other])
 })
 
-test("what somebody else put into the storage is no memory", () => {
+test("storage that cannot be read is ignored", () => {
   sessionStorage.setItem("sign-up", "{")
   expect(remembered()).toEqual({ fields: {}, messages: {} })
 })

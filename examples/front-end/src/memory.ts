@@ -1,5 +1,5 @@
-// What Kratos forgets, and a person should not have to type or read again: the fields of a form whose flow has expired,
-// and the messages that it wipes when one goes back a step. Kept for this tab only; never a password or a code.
+// Remembers what Kratos forgets: the fields of a form whose flow has expired, and the messages that Kratos removes when
+// the visitor goes back a step. Kept for this tab only; never a password or a code.
 
 import type { UiNode, UiText } from "@ory/client-fetch"
 
@@ -11,7 +11,7 @@ export interface Memory {
 const KEY = "sign-up"
 const EMPTY: Memory = { fields: {}, messages: {} }
 
-/** Only the identity's own data: all else on a form is secret, or Kratos's. */
+/** Whether a field is the identity's own data. All other fields are secret, or Kratos's. */
 export function mayBeKept(name: string): boolean {
   return name.startsWith("traits.")
 }
@@ -20,7 +20,7 @@ function nameOf(node: UiNode): string | undefined {
   return node.attributes.node_type === "input" ? node.attributes.name : undefined
 }
 
-/** The messages of a form by field, of those fields that may be kept. */
+/** The messages of a form by field, for the fields that may be kept. */
 export function messagesOf(nodes: UiNode[]): Memory["messages"] {
   const messages: Memory["messages"] = {}
   for (const node of nodes) {

@@ -1,21 +1,21 @@
-// Where Kratos is: read from config.json when the app starts, so that one build serves every place.
+// Reads Kratos's address from config.json when the app starts, so that one build works everywhere.
 
 export interface Settings {
-  /** Where browsers reach Kratos, without a slash at the end. Must be the same site as this app, for its cookies. */
+  /** The URL at which browsers reach Kratos, without a slash at the end. Same site as this app, for the cookies. */
   kratos: string
 }
 
 export function parseSettings(text: string): Settings {
-  const mend = 'Put {"kratos": "https://accounts.example.com"} into config.json beside index.html.'
+  const help = 'Put {"kratos": "https://accounts.example.com"} into config.json beside index.html.'
   let read: unknown
   try {
     read = JSON.parse(text)
   } catch {
-    throw new Error(`config.json is not JSON. ${mend}`)
+    throw new Error(`config.json is not JSON. ${help}`)
   }
   const kratos = (read as { kratos?: unknown } | null)?.kratos
   if (typeof kratos !== "string" || !URL.canParse(kratos)) {
-    throw new Error(`config.json does not say where Kratos is. ${mend}`)
+    throw new Error(`config.json does not say where Kratos is. ${help}`)
   }
   return { kratos: kratos.replace(/\/+$/, "") }
 }

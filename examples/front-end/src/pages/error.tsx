@@ -1,28 +1,28 @@
-// Where Kratos sends people when no form can tell them what went wrong.
+// The page to which Kratos redirects when no form can show the error.
 
 import type { FrontendApi } from "@ory/client-fetch"
 import { useEffect, useState } from "react"
 import type { Language } from "../language"
 import { Failure, Waiting } from "./frame"
 
-interface Told {
+interface FlowError {
   reason?: string
   message?: string
 }
 
 export function ErrorPage({ api, language }: { api: FrontendApi; language: Language }) {
-  const [told, setTold] = useState<Told>()
+  const [flowError, setFlowError] = useState<FlowError>()
   useEffect(() => {
     const id = new URLSearchParams(window.location.search).get("id") ?? ""
     api.getFlowError({ id }).then(
       ({ error }) => {
-        setTold((error ?? {}) as Told)
+        setFlowError((error ?? {}) as FlowError)
       },
       () => {
-        setTold({})
+        setFlowError({})
       },
     )
   }, [api])
-  if (!told) return <Waiting language={language} />
-  return <Failure language={language} reason={told.reason ?? told.message ?? ""} />
+  if (!flowError) return <Waiting language={language} />
+  return <Failure language={language} reason={flowError.reason ?? flowError.message ?? ""} />
 }

@@ -1,4 +1,4 @@
-// Registration, login, verification and settings: each the same way from a flow to Elements' form.
+// Registration, login, verification and settings: each page gets its flow and shows Elements' form.
 
 import { FlowType, type FrontendApi } from "@ory/client-fetch"
 import type { OryClientConfiguration, OryValidationErrorEvent } from "@ory/elements-react"
@@ -39,7 +39,7 @@ export function RegistrationPage({ api, config, language }: Props) {
     }),
     [api],
   )
-  // What is typed is remembered as it is typed: a flow may have expired before it is sent.
+  // Remembers each value as it is typed, because the flow may expire before it is submitted.
   useEffect(() => {
     const onInput = ({ target }: Event) => {
       if (target instanceof HTMLInputElement) rememberField(target.name, target.value)
@@ -49,7 +49,7 @@ export function RegistrationPage({ api, config, language }: Props) {
       document.removeEventListener("input", onInput)
     }
   }, [])
-  // As it was when the page came: what is typed from now on is in the form itself.
+  // The values from before the page was opened; later values are in the form itself.
   const [memory] = useState(remembered)
   return (
     <Flow

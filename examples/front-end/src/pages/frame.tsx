@@ -1,14 +1,14 @@
-// What every page stands in: the firm's name, the choice of language, and words for a breakdown.
+// The frame of every page: the company's name, the choice of language, and a message for failures.
 
 import { useEffect, useState, type PropsWithChildren } from "react"
-import { chooseLanguage, LANGUAGES, words, type Language } from "../language"
+import { chooseLanguage, LANGUAGES, texts, type Language } from "../language"
 
 export function Frame({ language, children }: PropsWithChildren<{ language: Language }>) {
-  const say = words(language)
+  const say = texts(language)
   const [broken, setBroken] = useState(false)
   useEffect(() => {
     document.documentElement.lang = language
-    // Elements throws what it cannot show: no answer at all, a 5xx, an answer of something that is no Kratos.
+    // Elements throws what it cannot show: no answer, a 5xx, an answer that is not from Kratos.
     const onBroken = () => {
       setBroken(true)
     }
@@ -51,11 +51,11 @@ export function Frame({ language, children }: PropsWithChildren<{ language: Lang
 }
 
 export function Waiting({ language }: { language: Language }) {
-  return <p className="waiting">{words(language).loading}</p>
+  return <p className="waiting">{texts(language).loading}</p>
 }
 
 export function Failure({ language, reason }: { language: Language; reason: string }) {
-  const say = words(language)
+  const say = texts(language)
   return (
     <section className="card" role="alert">
       <h2>{say.error}</h2>

@@ -1,11 +1,11 @@
-// Who is signed in, as Kratos tells by the cookie alone.
+// Shows the account that Kratos finds by the session cookie.
 
 import type { FrontendApi, Session } from "@ory/client-fetch"
 import { useEffect, useState } from "react"
-import { words, type Language } from "../language"
+import { texts, type Language } from "../language"
 import { Waiting } from "./frame"
 
-type Found = { session: Session; logOut: string } | "nobody" | "asking"
+type Found = { session: Session; logOut: string } | "signed-out" | "asking"
 
 function useSession(api: FrontendApi): Found {
   const [found, setFound] = useState<Found>("asking")
@@ -16,7 +16,7 @@ function useSession(api: FrontendApi): Found {
       return { session, logOut }
     }
     ask().then(setFound, () => {
-      setFound("nobody")
+      setFound("signed-out")
     })
   }, [api])
   return found
@@ -36,10 +36,10 @@ function Entries({ of }: { of: Record<string, unknown> }) {
 }
 
 export function WelcomePage({ api, language }: { api: FrontendApi; language: Language }) {
-  const say = words(language)
+  const say = texts(language)
   const found = useSession(api)
   if (found === "asking") return <Waiting language={language} />
-  if (found === "nobody") {
+  if (found === "signed-out") {
     return (
       <section className="card">
         <h2>{say.notSignedIn}</h2>
