@@ -16,7 +16,7 @@ fn the_three_short_files_work_as_they_stand() {
     for (name, checks, deliveries) in [
         ("one-field", 1, 0),
         ("throwaway-addresses", 1, 0),
-        ("tell-my-back-end", 0, 1),
+        ("notify-back-end", 0, 1),
     ] {
         let path = file(&format!("examples/settings/{name}.yaml"));
         let settings =
