@@ -1,12 +1,12 @@
-// What Vestibule gets to see of a call: version 1 of the body. No cookie, CSRF token, OAuth code or password.
-// Every part is guarded: an error in here would be an error page for the person who signs up.
+// What Kratos sends to Vestibule: version 1 of the body. No cookie, CSRF token, OAuth code or password.
+// Every part is guarded, because the visitor would see an error in this template as an error page.
 function(ctx)
   local get(object, key, default=null) =
     if std.isObject(object) && std.objectHas(object, key) && object[key] != null then object[key] else default;
   local pick(object, keys) = { [key]: object[key] for key in keys if get(object, key) != null };
   local text(value) = if std.isArray(value) then std.join(', ', value) else value;
 
-  // The account's own data, complete: what comes back replaces it whole.
+  // The identity's data, complete, because Kratos replaces each field that Vestibule answers.
   local data(identity) = {
     traits: get(identity, 'traits', {}),
     metadata_public: get(identity, 'metadata_public', {}),
@@ -27,7 +27,7 @@ function(ctx)
         verifiable_addresses: addresses(get(identity, 'verifiable_addresses', []), ['value', 'via', 'verified', 'status']),
         recovery_addresses: addresses(get(identity, 'recovery_addresses', []), ['value', 'via']),
       },
-    // Settings only: the account as it was, also once the change is saved.
+    // Settings only: the identity before the change, also after Kratos has saved the change.
     [if get(flow, 'identity') != null then 'previous']: data(flow.identity),
     nodes: if nodes == null then null else [
       {
