@@ -97,7 +97,7 @@ async fn open_database(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
     if let Dsn::Sqlite(path) = &settings.dsn {
         ensure!(
             path.exists(),
-            "there is no database at {}; `vestibule serve` makes it when it starts",
+            "there is no database at {}\nhelp: start `vestibule serve`, which creates it",
             path.display()
         );
     }

@@ -338,7 +338,7 @@ fn warnings_are_printed_by_validate_and_logged_by_serve_and_are_no_failure() {
     let (printed, complained) = (text(&validated.stdout), text(&validated.stderr));
     assert!(printed.contains("is right"), "{printed}");
     for expected in [
-        "vestibule.yaml has 1 warning\n\n  checks.risky.unavailable (line ",
+        "vestibule.yaml has 1 warning\n\n  checks.risky.on_unavailable (line ",
         "`accept` admits sign-ups unchecked",
         "write `defer`",
     ] {
@@ -353,7 +353,7 @@ fn warnings_are_printed_by_validate_and_logged_by_serve_and_are_no_failure() {
         .collect();
     assert_eq!(warned.len(), 1, "{said}");
     assert!(
-        warned[0].contains("checks.risky.unavailable") && warned[0].contains("write `defer`"),
+        warned[0].contains("checks.risky.on_unavailable") && warned[0].contains("write `defer`"),
         "{}",
         warned[0]
     );

@@ -89,13 +89,13 @@ fn what_is_written_wrongly_is_told() {
     for (arguments, expected) in [
         (
             vec!["list", "--state", "lost"],
-            "it is one of: pending, delivered, abandoned, discarded",
+            "expected one of: pending, delivered, abandoned, discarded",
         ),
         (
             vec!["list", "--since", "yesterday"],
-            "expected a day, a moment, or how long ago, as in 2026-11-01",
+            "expected a day, a time, or an age, as in 2026-11-01",
         ),
-        (vec!["list", "--until", "5"], "how long ago"),
+        (vec!["list", "--until", "5"], "or an age"),
         (vec!["list", "--identity", "ada"], "--identity <ID>"),
         (vec!["list", "--limit", "0"], "0 is not in 1..=10000"),
         (

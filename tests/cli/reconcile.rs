@@ -122,8 +122,7 @@ fn what_is_wrong_is_told_with_how_to_mend_it() {
             without.as_str(),
             &[][..],
             1,
-            "error: reconciling needs Kratos's admin API; name its address in vestibule.yaml: `kratos: {admin_url: \
-             \"http://kratos:4434\"}`\n",
+            "error: reconciliation needs Kratos\'s admin API\nhelp: add `kratos: {admin_url: \"http://kratos:4434\"}` to vestibule.yaml\n",
         ),
         (
             &settings,
@@ -135,7 +134,7 @@ fn what_is_wrong_is_told_with_how_to_mend_it() {
             &settings,
             &["--since", "yesterday"],
             2,
-            "error: invalid value 'yesterday' for '--since <MOMENT>': expected a day or a moment, as in 2026-11-01 or \
+            "error: invalid value 'yesterday' for '--since <TIME>': expected a day or a time, as in 2026-11-01 or \
              2026-11-01T12:00:00Z\n\nFor more information, try '--help'.\n",
         ),
     ] {

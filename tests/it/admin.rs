@@ -247,7 +247,7 @@ async fn what_a_body_says_wrongly_is_told_and_nothing_is_done() {
         ),
         (
             json!({"ids": [id], "all": true}).to_string(),
-            "names deliveries and asks for all",
+            "the body has both `ids` and `all`",
         ),
         (
             json!({"ids": [id, "x"]}).to_string(),
@@ -255,11 +255,11 @@ async fn what_a_body_says_wrongly_is_told_and_nothing_is_done() {
         ),
         (
             json!({"ids": many}).to_string(),
-            "`ids` names 1001 deliveries; name at most 1000",
+            "`ids` has 1001 entries",
         ),
         (
             json!({"all": true, "state": "pendng"}).to_string(),
-            "`pendng` is not a state; use one of pending, ",
+            "`state`: `pendng` is not a state; use one of pending, ",
         ),
         (
             json!({"all": true, "state": "delivered"}).to_string(),

@@ -422,7 +422,7 @@ subscriptions:"#;
         "    set: {metadata_public.company: \"{response.body.name}\"}\n",
         "",
     );
-    let app = TestApp::with(&settings.replace("\ndeliveries:", tidy))
+    let app = TestApp::with(&settings.replace("\nsubscriptions:", tidy))
         .kratos("KRATOS", &kratos)
         .service("VIES", &vies)
         .service("NAMES", &names)

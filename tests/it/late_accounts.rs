@@ -416,7 +416,7 @@ async fn no_more_of_a_visitor_is_kept_than_taking_again_reads() {
     let (house, visitor) = House::with_a_released_invite(INVITES).await;
     let state = house.app.app.store.flow(visitor.flow_id()).await.unwrap();
     let kept = json!(state.reservations[0].details);
-    assert_eq!(kept["scene"]["value"], "gold");
+    assert_eq!(kept["context"]["value"], "gold");
     let kept = kept.to_string();
     for canary in [
         "canary-agent",

@@ -169,9 +169,9 @@ async fn what_is_answered_has_the_members_that_the_document_tells() {
     let wrong = app.admin("/deliveries?limit=x").await.json();
     for (schema, value) in [
         ("Page", &page),
-        ("Listed", &page["deliveries"][0]),
-        ("Shown", &shown),
-        ("Done", &done.json()),
+        ("DeliverySummary", &page["deliveries"][0]),
+        ("DeliveryDetails", &shown),
+        ("ActionResult", &done.json()),
         ("Error", &wrong),
         ("ErrorBody", &wrong["error"]),
     ] {

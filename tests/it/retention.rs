@@ -134,7 +134,7 @@ async fn what_could_not_be_deleted_is_deleted_an_hour_later() {
         .unwrap();
     store.fails(true);
     app.hand.advance(2 * HOUR);
-    while logs::lines_with("could not be deleted; next attempt in an hour").is_empty() {
+    while logs::lines_with("Retention failed; the next round starts in an hour").is_empty() {
         tokio::task::yield_now().await;
     }
     store.fails(false);

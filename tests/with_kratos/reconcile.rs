@@ -79,7 +79,7 @@ pub async fn imported_accounts_are_delivered_once_and_deleted_ones_forgotten() {
     house.kratos.delete(id).await;
     let said = house.vestibule.runs(&["reconcile"]);
     assert!(
-        said.contains("Forgot 1 identity gone from Kratos (1 delivery)."),
+        said.contains("Erased the data of 1 identity deleted in Kratos (1 delivery)."),
         "{said}"
     );
     let listed = house
