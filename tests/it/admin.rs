@@ -253,10 +253,7 @@ async fn what_a_body_says_wrongly_is_told_and_nothing_is_done() {
             json!({"ids": [id, "x"]}).to_string(),
             "`ids[1]`: `x` is not an id",
         ),
-        (
-            json!({"ids": many}).to_string(),
-            "`ids` has 1001 entries",
-        ),
+        (json!({"ids": many}).to_string(), "`ids` has 1001 entries"),
         (
             json!({"all": true, "state": "pendng"}).to_string(),
             "`state`: `pendng` is not a state; use one of pending, ",
