@@ -208,9 +208,9 @@ async fn a_delivery_without_a_payload_says_why() {
     for (id, expected) in [
         (
             arrived,
-            "No payload is kept: what has arrived is forgotten.",
+            "No payload is kept: payloads are erased after delivery.",
         ),
-        (gone, "No payload is kept: what is discarded is forgotten."),
+        (gone, "No payload is kept: payloads are erased when a delivery is discarded."),
         (unbuilt, "No payload is kept: it could not be built."),
     ] {
         for payload in [false, true] {
@@ -266,7 +266,7 @@ async fn deliveries_that_were_named_and_are_left_alone_are_told_with_the_reason(
     };
     let (_, told) = retried(&store, &wrong_plan).await;
     assert!(
-        told.contains("of the plan `held`") && told.contains("does not fit"),
+        told.contains("of the subscription `held`") && told.contains("does not match"),
         "{told}"
     );
 }
