@@ -828,14 +828,14 @@ impl<'a> Evaluation<'a> {
                     no_longer_refused.push(check.name.clone());
                 }
             }
-            let message = match &finished.outcome {
-                Outcome::Refused(message) => message,
-                Outcome::Unavailable {
-                    policy: Policy::Refuse | Policy::Defer,
-                    message,
-                    ..
-                } => message,
-                _ => continue,
+            let (Outcome::Refused(message)
+            | Outcome::Unavailable {
+                policy: Policy::Refuse | Policy::Defer,
+                message,
+                ..
+            }) = &finished.outcome
+            else {
+                continue;
             };
             if observed {
                 continue;

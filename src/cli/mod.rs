@@ -61,7 +61,7 @@ enum Command {
     Migrate(ConfigFile),
     /// Forget what is stored about identities: payloads of deliveries, and what receivers said of them
     Forget(forget::Options),
-    /// Look for accounts that nobody told of, and for those that are gone from Kratos
+    /// Deliver identities that Vestibule missed; erase data of identities deleted in Kratos
     Reconcile(reconcile::Options),
     /// Ask whether something is well: exit code 0 if it is, 1 and why if not
     Health(health::Options),

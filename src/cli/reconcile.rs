@@ -95,8 +95,8 @@ impl Options {
         let witness: &dyn Progress = if self.dry_run { &findings } else { &() };
         let report = tokio::select! {
             report = reconciler.round(witness) => report?,
-            told = shutdown_signal() => {
-                told?;
+            signal = shutdown_signal() => {
+                signal?;
                 reconciler.release_lock().await?;
                 anyhow::bail!("stopped; the next round continues where this one stopped");
             }

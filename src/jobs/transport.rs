@@ -227,7 +227,7 @@ impl HttpTransport {
                     value: Some(value),
                 }),
                 Err(error) => {
-                    failed = Some(format!("`write_back.{}`: {error}", save.path.join(".")))
+                    failed = Some(format!("`write_back.{}`: {error}", save.path.join(".")));
                 }
             }
         }

@@ -65,7 +65,7 @@ impl Uses {
                 }
             }
             UseTree::Name(name) => {
-                self.note(&[path.clone(), vec![name.ident.to_string()]].concat())
+                self.note(&[path.clone(), vec![name.ident.to_string()]].concat());
             }
             UseTree::Rename(name) => {
                 self.note(&[path.clone(), vec![name.ident.to_string()]].concat());

@@ -84,7 +84,7 @@ async fn calls_that_are_answered_404_or_405_are_counted_and_a_path_is_logged_onc
         assert!((app.metric(&name).await - expected).abs() < 0.1, "{name}");
     }
     assert_eq!(logs::lines_with("/hook/registration/pre\"").len(), 1);
-    app.hand.advance(std::time::Duration::from_secs(60));
+    app.hand.advance(std::time::Duration::from_mins(1));
     let url = app.url("/hook/registration/pre");
     app.http.get(url).send().await.unwrap();
     assert_eq!(logs::lines_with("/hook/registration/pre\"").len(), 2);

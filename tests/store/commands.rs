@@ -210,7 +210,10 @@ async fn a_delivery_without_a_payload_says_why() {
             arrived,
             "No payload is kept: payloads are erased after delivery.",
         ),
-        (gone, "No payload is kept: payloads are erased when a delivery is discarded."),
+        (
+            gone,
+            "No payload is kept: payloads are erased when a delivery is discarded.",
+        ),
         (unbuilt, "No payload is kept: it could not be built."),
     ] {
         for payload in [false, true] {

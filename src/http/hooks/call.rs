@@ -61,19 +61,19 @@ pub async fn handle(
     stage: Stage,
     request: HttpRequest,
     payload: Payload,
-    state: Data<HookState>,
+    hooks: Data<HookState>,
 ) -> HttpResponse {
-    let at = state.clock.now();
-    let until = saturating_add(at, state.deadline.saturating_sub(ANSWER_MARGIN));
+    let at = hooks.clock.now();
+    let until = saturating_add(at, hooks.deadline.saturating_sub(ANSWER_MARGIN));
     let hook = Hook {
         flow,
         stage,
         method: method(request.query_string()),
     };
-    let is_authorized = auth::is_authorized(&request, &state.keys);
+    let is_authorized = auth::is_authorized(&request, &hooks.keys);
     let body = read(
         payload,
-        &state,
+        &hooks,
         until,
         if is_authorized { MAX_BODY } else { 0 },
     )
@@ -84,10 +84,10 @@ pub async fn handle(
             "Refused a call without a valid key; `auth.config.value` of this hook in kratos.yml must be one of `hooks.keys`"
         );
         if stage == Stage::Post {
-            state.count_lost_post("unauthorized");
+            hooks.count_lost_post("unauthorized");
         }
-        let reply = state.reject(RefusalStatus::Unauthorized, &state.builtin.not_possible);
-        return counted(&state, &hook, at, HookResponse::new(reply, "unauthorized"));
+        let reply = hooks.reject(RefusalStatus::Unauthorized, &hooks.builtin.not_possible);
+        return counted(&hooks, &hook, at, HookResponse::new(reply, "unauthorized"));
     }
     let header = |name: &str| {
         request
@@ -110,34 +110,34 @@ pub async fn handle(
         trigger,
     };
     let execution = {
-        let state = Arc::clone(&state);
+        let hooks = Arc::clone(&hooks);
         async move {
             match stage {
                 // These futures are large, so they are on the heap.
-                Stage::Pre if flow.signs_in() => sign_in::answer(&state, &call),
-                Stage::Pre => Box::pin(pre::answer(&state, &call)).await,
-                Stage::Post => Box::pin(post::answer(&state, &call)).await,
+                Stage::Pre if flow.signs_in() => sign_in::answer(&hooks, &call),
+                Stage::Pre => Box::pin(pre::answer(&hooks, &call)).await,
+                Stage::Post => Box::pin(post::answer(&hooks, &call)).await,
             }
         }
     };
     let run_on = match stage {
         Stage::Pre if flow.signs_in() => RunOn::Caller,
         // A connection to the database must not belong to a thread that ends before it.
-        Stage::Pre if state.checks.are_quick() && !state.pending.reads_record(&hook) => {
+        Stage::Pre if hooks.checks.are_quick() && !hooks.pending.reads_record(&hook) => {
             RunOn::Caller
         }
         _ => RunOn::MainRuntime,
     };
     // The execution ends by itself in time, unless an expression takes too long or panics.
-    let latest = saturating_add(at, state.deadline.saturating_sub(ANSWER_MARGIN / 5));
-    let answer = state
+    let latest = saturating_add(at, hooks.deadline.saturating_sub(ANSWER_MARGIN / 5));
+    let answer = hooks
         .clock
-        .timeout_at(latest, state.idempotency.run_once(key, run_on, execution))
+        .timeout_at(latest, hooks.idempotency.run_once(key, run_on, execution))
         .await;
     let answer = answer
         .flatten()
-        .unwrap_or_else(|| state.internal_error(&hook));
-    counted(&state, &hook, at, answer)
+        .unwrap_or_else(|| hooks.internal_error(&hook));
+    counted(&hooks, &hook, at, answer)
 }
 
 /// Answers a hook's URL that was called with another HTTP method than POST.
@@ -146,10 +146,10 @@ pub async fn method_not_allowed(
     stage: Stage,
     request: HttpRequest,
     payload: Payload,
-    state: Data<HookState>,
+    hooks: Data<HookState>,
 ) -> HttpResponse {
-    let at = state.clock.now();
-    let _ = read(payload, &state, saturating_add(at, state.deadline), 0).await;
+    let at = hooks.clock.now();
+    let _ = read(payload, &hooks, saturating_add(at, hooks.deadline), 0).await;
     let hook = Hook {
         flow,
         stage,
@@ -159,21 +159,21 @@ pub async fn method_not_allowed(
         hook.flow = %flow, hook.stage = %stage, hook.method = hook.method,
         "Refused a call of a hook with another HTTP method than POST; write `method: POST` at this hook in kratos.yml"
     );
-    let reply = state.reject(RefusalStatus::MethodNotAllowed, &state.builtin.not_possible);
+    let reply = hooks.reject(RefusalStatus::MethodNotAllowed, &hooks.builtin.not_possible);
     let answer = HookResponse::new(reply, "method_not_allowed");
-    counted(&state, &hook, at, answer)
+    counted(&hooks, &hook, at, answer)
 }
 
 /// Answers any other URL.
 pub async fn not_found(
     request: HttpRequest,
     payload: Payload,
-    state: Data<HookState>,
+    hooks: Data<HookState>,
 ) -> HttpResponse {
-    let now = state.clock.now();
-    let _ = read(payload, &state, saturating_add(now, state.deadline), 0).await;
+    let now = hooks.clock.now();
+    let _ = read(payload, &hooks, saturating_add(now, hooks.deadline), 0).await;
     let path = {
-        let paths = state.unknown_paths.lock();
+        let paths = hooks.unknown_paths.lock();
         let mut paths = paths.unwrap_or_else(PoisonError::into_inner);
         paths.to_log(request.path(), now)
     };
@@ -185,9 +185,9 @@ pub async fn not_found(
              /hooks/verification/post"
         );
     }
-    let reply = state.reject(RefusalStatus::NotFound, &state.builtin.not_possible);
+    let reply = hooks.reject(RefusalStatus::NotFound, &hooks.builtin.not_possible);
     let answer = HookResponse::new(reply, "not_found");
-    state.count_not_found();
+    hooks.count_not_found();
     HttpResponse::from(answer)
 }
 
@@ -208,10 +208,10 @@ fn method(query: &str) -> String {
     }
 }
 
-fn counted(state: &HookState, hook: &Hook, at: Timestamp, answer: HookResponse) -> HttpResponse {
+fn counted(hooks: &HookState, hook: &Hook, at: Timestamp, answer: HookResponse) -> HttpResponse {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds of one call")]
-    let seconds = milliseconds(at, state.clock.now()) as f64 / 1000.0;
-    state.count(hook, answer.outcome, seconds);
+    let seconds = milliseconds(at, hooks.clock.now()) as f64 / 1000.0;
+    hooks.count(hook, answer.outcome, seconds);
     HttpResponse::from(answer)
 }
 
@@ -219,7 +219,7 @@ fn counted(state: &HookState, hook: &Hook, at: Timestamp, answer: HookResponse) 
 /// not see the answer.
 async fn read(
     mut payload: Payload,
-    state: &HookState,
+    hooks: &HookState,
     until: Timestamp,
     limit: usize,
 ) -> Result<Bytes, BodyError> {
@@ -241,7 +241,7 @@ async fn read(
             Err(BodyError::TooLarge)
         }
     };
-    state
+    hooks
         .clock
         .timeout_at(until, all)
         .await
