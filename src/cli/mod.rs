@@ -36,7 +36,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Answer Kratos's hooks and carry deliveries, until SIGTERM or Ctrl-C
+    /// Answer Kratos's hooks and make deliveries, until SIGTERM or Ctrl-C
     Serve(serve::Options),
     /// Show everything on one machine in one process, with example services and a page to try it on
     Demo(demo::Options),
@@ -51,7 +51,7 @@ enum Command {
     /// Print what kratos.yml needs
     #[command(subcommand)]
     Kratos(kratos::Command),
-    /// Look at deliveries, have them tried again, discard them
+    /// List, show, retry and discard deliveries
     #[command(subcommand)]
     Deliveries(deliveries::Command),
     /// List and lift the late refusals of deferred checks
@@ -59,11 +59,11 @@ enum Command {
     Deferred(deferred::Command),
     /// Apply pending database migrations; `serve` does the same when it starts
     Migrate(ConfigFile),
-    /// Forget what is stored about identities: payloads of deliveries, and what receivers said of them
+    /// Erase the stored data of identities: payloads of deliveries, and error texts of receivers
     Forget(forget::Options),
     /// Deliver identities that Vestibule missed; erase data of identities deleted in Kratos
     Reconcile(reconcile::Options),
-    /// Ask whether something is well: exit code 0 if it is, 1 and why if not
+    /// Check the health of a running Vestibule: exit code 0, or 1 with the reason
     Health(health::Options),
     /// Print a new random key for `hooks.keys` and kratos.yml
     Keygen(keygen::Options),
