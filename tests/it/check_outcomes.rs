@@ -152,7 +152,7 @@ async fn an_answer_is_read_in_the_order_of_the_table() {
     ];
     for (name, status, answer, rest, expected) in table {
         let service = FakeService::start();
-        service.does(Behaviour::IdempotencyCache(status, answer));
+        service.does(Behaviour::Answers(status, answer));
         let app = TestApp::with(&format!("{no}    {rest}\n"))
             .service("SERVICE", &service)
             .start()

@@ -441,7 +441,7 @@ async fn a_post_without_our_external_id_ends_the_proof() {
 #[tokio::test]
 async fn a_submission_whose_flow_closes_while_it_is_checked_gives_up_what_it_took() {
     let invites = FakeService::start();
-    let hold = |id: &str| Behaviour::IdempotencyCache(201, json!({ "hold_id": id }).to_string());
+    let hold = |id: &str| Behaviour::Answers(201, json!({ "hold_id": id }).to_string());
     invites.on("POST /invites/gold", hold("h1"));
     let yaml = INVITES.replace("/holds/{taken.body.hold_id}\"}", "/invites/{value}/hold\"}");
     let app = TestApp::with(&yaml)
@@ -478,6 +478,38 @@ async fn a_submission_whose_flow_closes_while_it_is_checked_gives_up_what_it_too
             .then_some(())
     })
     .await;
+}
+
+/// As after a double click: the invite is used up by the form itself.
+#[tokio::test]
+async fn a_refusal_by_a_service_counts_nothing_once_the_flow_has_its_account() {
+    let invites = FakeService::start();
+    let hold = |id: &str| Behaviour::Answers(201, json!({ "hold_id": id }).to_string());
+    invites.on("POST /invites/gold", hold("h1"));
+    let app = TestApp::with(&INVITES.replace("{when: 409,", "{when: 200,"))
+        .service("INVITES", &invites)
+        .start()
+        .await;
+    app.prove_guard().await;
+    let first = invited("a@example.org");
+    assert!(app.pre(&first).await.is_admitted());
+    invites.on("POST /invites/silver", Behaviour::Hangs);
+    let second = first
+        .clone()
+        .with_trait("email", "b@example.org")
+        .with_trait("invite", "silver");
+    let (reply, ()) = tokio::join!(app.pre(&second), async {
+        app.eventually("the service is asked", async || {
+            let targets = invites.targets();
+            let is_asked = targets.iter().any(|one| one.contains("silver"));
+            is_asked.then_some(())
+        })
+        .await;
+        assert_eq!(app.post(&first.clone().saved().guarded()).await.status, 204);
+        // The call that hung is answered with 200.
+        invites.release_lock();
+    });
+    assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
 }
 
 #[tokio::test]

@@ -269,7 +269,7 @@ async fn a_change_that_our_write_undid_is_written_back() {
         .has("canary@example.org", "2026-11-23T14:32:54Z");
     house.kratos.service.on(
         &format!("PATCH /admin/identities/{id}"),
-        Behaviour::IdempotencyCache(503, json!({"error": {}}).to_string()),
+        Behaviour::Answers(503, json!({"error": {}}).to_string()),
     );
     let saved = payload().saved_as(id);
     assert_eq!(house.app.post(&saved).await.status, 204);

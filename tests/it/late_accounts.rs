@@ -330,12 +330,9 @@ async fn a_login_does_not_wait_for_a_database_that_is_silent() {
 #[tokio::test]
 async fn a_second_reservation_waits_for_the_release_of_the_first() {
     let (invites, kratos) = (FakeService::start(), FakeKratos::start());
-    let hold = |id: &str| Behaviour::IdempotencyCache(201, json!({ "hold_id": id }).to_string());
+    let hold = |id: &str| Behaviour::Answers(201, json!({ "hold_id": id }).to_string());
     invites.on("POST /invites/", hold("h1"));
-    invites.on(
-        "DELETE /holds/",
-        Behaviour::IdempotencyCache(503, String::new()),
-    );
+    invites.on("DELETE /holds/", Behaviour::Answers(503, String::new()));
     let app = TestApp::with(INVITES)
         .service("INVITES", &invites)
         .kratos("KRATOS", &kratos)
@@ -370,10 +367,7 @@ async fn a_second_reservation_waits_for_the_release_of_the_first() {
             .count()
     };
     assert_eq!(takes(), 1);
-    invites.on(
-        "DELETE /holds/",
-        Behaviour::IdempotencyCache(204, String::new()),
-    );
+    invites.on("DELETE /holds/", Behaviour::Answers(204, String::new()));
     app.to_the_next_try("release:invite").await;
     app.delivery_in("release:invite", State::Delivered).await;
     app.to_the_next_try("take:invite").await;

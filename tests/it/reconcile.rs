@@ -421,9 +421,9 @@ async fn while_the_admin_api_gives_no_answer_everything_is_left_as_it_is() {
     // None of these is Kratos's "there is no such identity".
     let mut asked = house.asked();
     for behaviour in [
-        Behaviour::IdempotencyCache(503, String::new()),
-        Behaviour::IdempotencyCache(404, "<html>".to_owned()),
-        Behaviour::IdempotencyCache(401, "{}".to_owned()),
+        Behaviour::Answers(503, String::new()),
+        Behaviour::Answers(404, "<html>".to_owned()),
+        Behaviour::Answers(401, "{}".to_owned()),
         Behaviour::Breaks,
     ] {
         house.kratos.service.does(behaviour);

@@ -26,7 +26,7 @@ checks:
 const HOUR: Duration = Duration::from_hours(1);
 
 fn holds(hold_id: &str) -> Behaviour {
-    Behaviour::IdempotencyCache(201, json!({"hold_id": hold_id}).to_string())
+    Behaviour::Answers(201, json!({"hold_id": hold_id}).to_string())
 }
 
 async fn house() -> (TestApp, FakeService) {
@@ -88,10 +88,7 @@ async fn another_value_is_taken_anew_and_the_first_released() {
 #[tokio::test]
 async fn a_refused_taking_leaves_nothing_to_release() {
     let (app, invites) = house().await;
-    invites.on(
-        "POST /invites/",
-        Behaviour::IdempotencyCache(409, String::new()),
-    );
+    invites.on("POST /invites/", Behaviour::Answers(409, String::new()));
     let person = payload();
     let reply = app.pre(&person).await;
     assert_eq!(reply.messages()[0].2, "This invite is used up.");
@@ -264,7 +261,7 @@ async fn the_example_lets_no_more_people_in_than_there_are_uses() {
 #[tokio::test]
 async fn an_answer_of_a_gateway_says_nothing_of_what_is_held() {
     let (app, invites) = house().await;
-    let gateway = Behaviour::IdempotencyCache(502, "<html>bad gateway</html>".to_owned());
+    let gateway = Behaviour::Answers(502, "<html>bad gateway</html>".to_owned());
     invites.on("POST /invites/", gateway);
     assert!(!app.pre(&payload()).await.refused().is_empty());
     invites.on("POST /invites/", holds("h7"));
@@ -297,7 +294,7 @@ async fn who_sends_the_form_twice_at_once_has_one_reservation() {
             invites.on("POST /invites/", holds("h1"));
             invites.on(
                 "POST /invites/canary",
-                Behaviour::IdempotencyCache(200, "{}".to_owned()),
+                Behaviour::Answers(200, "{}".to_owned()),
             );
             invites.release_lock();
         };
@@ -372,7 +369,7 @@ async fn whoever_goes_on_by_another_method_has_what_was_taken_confirmed() {
 async fn taken_for_a_value_that_is_saved_as(code: &str) -> (TestApp, FakeService, Payload) {
     let invites = FakeService::start();
     let answer = json!({"hold_id": "h1", "code": code}).to_string();
-    invites.on("POST /invites/", Behaviour::IdempotencyCache(201, answer));
+    invites.on("POST /invites/", Behaviour::Answers(201, answer));
     let yaml = format!("{INVITES}    set: {{traits.invite: \"{{response.body.code}}\"}}\n");
     let app = TestApp::with(&yaml)
         .service("INVITES", &invites)

@@ -150,7 +150,7 @@ pub async fn an_invite_is_released_when_kratos_made_no_account_after_all() {
 
 pub async fn an_account_is_made_while_the_register_is_away_and_refused_later() {
     let house = house().open().await;
-    house.vat_register.does(Behaviour::IdempotencyCache(503));
+    house.vat_register.does(Behaviour::Answers(503));
     let typed = company().with(VAT_NUMBER, UNKNOWN_VAT_NUMBER).by_password();
     let identity = house.visitor(Client::BrowserForm).signs_up(&typed).await;
     let id = identity["id"].as_str().expect("an id");

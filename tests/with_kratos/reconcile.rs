@@ -69,7 +69,7 @@ pub async fn imported_accounts_are_delivered_once_and_deleted_ones_forgotten() {
     assert!(said.contains("Nothing was missing."), "{said}");
 
     // One is deleted while its delivery waits.
-    house.crm.does(Behaviour::IdempotencyCache(503));
+    house.crm.does(Behaviour::Answers(503));
     let gone = house
         .visitor(Client::Api)
         .signs_up(&company().by_password())

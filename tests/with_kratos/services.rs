@@ -21,7 +21,7 @@ pub async fn a_service_that_is_down_is_asked_again_in_the_same_flow(client: Clie
     );
 
     house.vat_register.comes_up().await;
-    house.vat_register.does(Behaviour::IdempotencyCache(503));
+    house.vat_register.does(Behaviour::Answers(503));
     assert_eq!(
         flow.submit(&typed).await.refused(),
         [at(VAT_NUMBER, TRY_AGAIN)]

@@ -77,13 +77,13 @@ pub async fn a_valid_address_that_the_service_rejects_is_not_admitted(client: Cl
     let odd = typed.clone().with(EMAIL, "a/b@example.org");
     let mut flow = visitor.registration().await;
     for status in [400, 403] {
-        house.crm.does(Behaviour::IdempotencyCache(status));
+        house.crm.does(Behaviour::Answers(status));
         let answer = flow.submit(&odd).await;
         assert_eq!(answer.refused(), [at(EMAIL, NOT_VALID)], "{status}");
         assert!(house.kratos.identities().await.is_empty());
     }
     // `accept` is for a service that is down.
-    house.crm.does(Behaviour::IdempotencyCache(503));
+    house.crm.does(Behaviour::Answers(503));
     let answer = flow.submit(&typed).await;
     flow.signed_up(&answer).await;
 }

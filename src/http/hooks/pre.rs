@@ -97,6 +97,10 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         }
     };
     if matches!(verdict, Verdict::Refuse(_)) {
+        if is_guarded && has_closed(state, call, &payload).await {
+            let reply = state.refuse_visitor(&payload, &state.builtin.form_used);
+            return HookResponse::new(reply, "refused");
+        }
         identity_activity::settings_refused(state, call, &payload);
     }
     let outcome = verdict.as_str();
@@ -176,6 +180,15 @@ async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> O
             None
         }
     }
+}
+
+/// Whether the flow got its identity while the checks ran. A service can then refuse what the form itself has used up,
+/// as after a double click, and the visitor must not read that as a fault of the entry.
+async fn has_closed(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
+    let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
+    let record = state.store.flow_record(payload.flow_id);
+    let record = state.clock.timeout_at(until, record).await;
+    matches!(record, Some(Ok(Some(record))) if record.identity_id.is_some())
 }
 
 /// Whether it is proven that Kratos creates at most one identity of the flow.

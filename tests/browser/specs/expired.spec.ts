@@ -1,7 +1,7 @@
 // A person takes longer than a flow lives.
 import { expect, somebody, test, oneStep } from '../house/test'
 
-test.use({ wishes: { ...oneStep, lifespan: '2s' } })
+test.use({ wishes: { ...oneStep, lifespan: '4s' } })
 
 test('an expired flow is replaced silently and what was typed is kept', async ({ person, house, page, picture }) => {
   const typed = { ...somebody(), invite: 'WELCOME-2026' }

@@ -18,7 +18,7 @@ pub enum Behaviour {
     /// Its work.
     Works(Arc<Action>),
     /// Answers with a status and a body.
-    IdempotencyCache(u16, String),
+    Answers(u16, String),
     /// Answers with a status, a body and a header.
     AnswersWith(u16, String, (&'static str, String)),
     /// Takes the call and says nothing until it is let go.
@@ -71,7 +71,7 @@ impl FakeService {
     pub fn start() -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let state = Data::new(State {
-            behaviour: Mutex::new(Behaviour::IdempotencyCache(200, "{}".to_owned())),
+            behaviour: Mutex::new(Behaviour::Answers(200, "{}".to_owned())),
             special: Mutex::default(),
             release_lock: Notify::new(),
             received: Mutex::default(),
@@ -110,12 +110,12 @@ impl FakeService {
     }
 
     pub fn answers(&self, status: u16, body: &Value) {
-        self.does(Behaviour::IdempotencyCache(status, body.to_string()));
+        self.does(Behaviour::Answers(status, body.to_string()));
     }
 
     /// Lets a call go that hangs.
     pub fn release_lock(&self) {
-        self.does(Behaviour::IdempotencyCache(200, "{}".to_owned()));
+        self.does(Behaviour::Answers(200, "{}".to_owned()));
         self.state.release_lock.notify_waiters();
     }
 
@@ -176,7 +176,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
             let (status, body, header) = work(&received);
             answer(status, body, header)
         }
-        Behaviour::IdempotencyCache(status, body) => answer(status, body, None),
+        Behaviour::Answers(status, body) => answer(status, body, None),
         Behaviour::AnswersWith(status, body, header) => answer(status, body, Some(header)),
         Behaviour::Hangs => {
             release_lock.await;

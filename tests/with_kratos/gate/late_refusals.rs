@@ -31,7 +31,7 @@ struct Person {
 }
 
 async fn signs_up(house: &TestEnv) -> Person {
-    house.vat_register.does(Behaviour::IdempotencyCache(503));
+    house.vat_register.does(Behaviour::Answers(503));
     let typed = company().with(VAT_NUMBER, UNKNOWN_VAT_NUMBER);
     let mut visitor = house.visitor(Client::Api);
     let identity = visitor.signs_up(&typed.clone().by_password()).await;
@@ -106,7 +106,7 @@ async fn lasts(people: usize) {
 /// While the number is not checked, another one is saved only if it is checked.
 pub async fn a_deferral_is_not_evaded_by_a_change(client: Client) {
     let house = house().open().await;
-    house.vat_register.does(Behaviour::IdempotencyCache(503));
+    house.vat_register.does(Behaviour::Answers(503));
     let typed = company_without_number();
     let mut visitor = house.visitor(client);
     let identity = visitor.signs_up(&typed.clone().by_password()).await;

@@ -211,7 +211,7 @@ async fn deferrals(house: &TestEnv, method: Method, client: Client, round: usize
         .map(|typed| typed.text(VAT_NUMBER).to_owned())
         .collect();
     seen.submissions += typed.len();
-    let away = Behaviour::IdempotencyCache(503);
+    let away = Behaviour::Answers(503);
     let signed_up = method.race(house, client, typed, away).await;
     let made = accounts_where(house, VAT_NUMBER, &numbers).await;
     assert_eq!(signed_up, made.len(), "{client}, round {round}");

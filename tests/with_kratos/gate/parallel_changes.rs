@@ -153,7 +153,7 @@ pub async fn every_change_is_asked_about_once_the_register_is_back() {
     for _ in 0..rounds() {
         house.vat_register.does(Behaviour::Works);
         let people = people(&house).await;
-        house.vat_register.does(Behaviour::IdempotencyCache(503));
+        house.vat_register.does(Behaviour::Answers(503));
         let typed: Vec<Vec<Fields>> = people
             .iter()
             .map(|person| {

@@ -233,7 +233,7 @@ pub async fn every_account_of_a_form_is_asked_about_once_the_register_is_back(cl
     for guarded in [true, false] {
         let house = if guarded { plan() } else { plan().unguarded() };
         let house = house.open().await;
-        house.vat_register.does(Behaviour::IdempotencyCache(503));
+        house.vat_register.does(Behaviour::Answers(503));
         let visitor = house.visitor(client);
         let form = visitor.registration().await;
         let mut forms = copies(&visitor, &form.id, 8).await;

@@ -28,7 +28,7 @@ pub enum Behaviour {
     /// Its work.
     Works,
     /// Answers with this status.
-    IdempotencyCache(u16),
+    Answers(u16),
     /// Takes the call and says nothing until it is let go.
     Hangs,
 }
@@ -231,7 +231,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
         .wait_for(|behaviour| *behaviour != Behaviour::Hangs)
         .await;
     let (status, answer) = match now.as_deref() {
-        Ok(Behaviour::IdempotencyCache(status)) => (*status, json!({})),
+        Ok(Behaviour::Answers(status)) => (*status, json!({})),
         _ => (state.work)(&received),
     };
     let answered = (received, status);
