@@ -143,7 +143,7 @@ impl Hooks {
             writeln!(
                 to,
                 "#\n# A check can deactivate an account that exists. The hooks under `login`, `recovery` and `settings` refuse its\n\
-                 # owner; with them, nobody can sign in while Vestibule is down.\n\
+                 # owner; with them, no one can sign in while Vestibule is down.\n\
                  # Put those under `login` and `recovery` before other hooks. Kratos runs `login.after.<method>.hooks` in place of `login.after.hooks`,\n\
                  # so repeat under each method what `login.after.hooks` holds, such as `require_verified_address`."
             )?;

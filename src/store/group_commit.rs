@@ -123,7 +123,7 @@ impl<I, O> Writer<I, O> {
             if let Some(error) = unheard {
                 tracing::error!(
                     error = %error.error_chain(),
-                    "The database did not do what nobody waits for any more",
+                    "A write that no caller waits for failed",
                 );
             }
         }

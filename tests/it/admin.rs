@@ -176,7 +176,7 @@ async fn a_retry_leaves_at_once_and_is_kept_up_as_long_as_the_plan_says() {
         .await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(reply.json(), json!({"changed": 1, "skipped": []}));
-    // Nobody moves the clock: the worker was woken.
+    // The clock stands still: the dispatcher was woken.
     crm.next().await;
     let shown = app.admin(&format!("/deliveries/{id}")).await.json();
     assert_eq!(shown["keep_trying_until"], "2026-12-05T14:32:53Z");

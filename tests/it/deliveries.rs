@@ -228,7 +228,7 @@ async fn a_receiver_that_hangs_is_given_up_after_its_timeout_and_tried_again() {
     app.hand.advance(Duration::from_secs(3));
     let one = written_down(&app, 1).await;
     assert_eq!(one.last_error.as_deref(), Some("timeout"));
-    crm.release_lock();
+    crm.end_hangs();
     try_after(&app, &crm, 1).await;
     assert_eq!(settled(&app).await.state, State::Delivered);
 }
@@ -327,7 +327,7 @@ async fn stopping_finishes_the_deliveries_under_way_over_a_connection_that_a_che
     while tokio::net::TcpStream::connect(&address).await.is_ok() {
         tokio::task::yield_now().await;
     }
-    crm.release_lock();
+    crm.end_hangs();
     stopping.await.unwrap();
     let again = TestApp::with(&yaml)
         .service("CRM", &crm)

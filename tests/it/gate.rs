@@ -9,6 +9,7 @@ use vestibule::kratos::fingerprint::guard_id;
 use vestibule::model::delivery::State;
 use vestibule::model::pending::PendingState;
 
+use crate::support::app::Reply;
 use crate::support::failing::Failing;
 use crate::support::invites::Invites;
 use crate::support::logs::lines_with;
@@ -438,58 +439,10 @@ async fn a_post_without_our_external_id_ends_the_proof() {
     assert_eq!(app.pre(&other).await.refused()[0].1, TRY_AGAIN);
 }
 
-#[tokio::test]
-async fn a_submission_whose_flow_closes_while_it_is_checked_gives_up_what_it_took() {
-    let invites = FakeService::start();
-    let hold = |id: &str| Behaviour::Answers(201, json!({ "hold_id": id }).to_string());
-    invites.on("POST /invites/gold", hold("h1"));
-    let yaml = INVITES.replace("/holds/{taken.body.hold_id}\"}", "/invites/{value}/hold\"}");
-    let app = TestApp::with(&yaml)
-        .service("INVITES", &invites)
-        .start()
-        .await;
-    app.prove_guard().await;
-    let first = invited("a@example.org");
-    assert!(app.pre(&first).await.is_admitted());
-    invites.on("POST /invites/silver", Behaviour::Hangs);
-    let second = first
-        .clone()
-        .with_trait("email", "b@example.org")
-        .with_trait("invite", "silver");
-    let (reply, ()) = tokio::join!(app.pre(&second), async {
-        app.eventually("the service is asked", async || {
-            let targets = invites.targets();
-            targets
-                .iter()
-                .any(|one| one.contains("silver"))
-                .then_some(())
-        })
-        .await;
-        assert_eq!(app.post(&first.clone().saved().guarded()).await.status, 204);
-        invites.release_lock();
-    });
-    assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
-    app.delivery_in("confirm:invite", State::Delivered).await;
-    app.eventually("the second is released", async || {
-        app.hand.advance(Duration::from_secs(6));
-        let targets = invites.targets();
-        targets
-            .contains(&"DELETE /invites/silver/hold".to_owned())
-            .then_some(())
-    })
-    .await;
-}
-
-/// As after a double click: the invite is used up by the form itself.
-#[tokio::test]
-async fn a_refusal_by_a_service_counts_nothing_once_the_flow_has_its_account() {
-    let invites = FakeService::start();
-    let hold = |id: &str| Behaviour::Answers(201, json!({ "hold_id": id }).to_string());
-    invites.on("POST /invites/gold", hold("h1"));
-    let app = TestApp::with(&INVITES.replace("{when: 409,", "{when: 200,"))
-        .service("INVITES", &invites)
-        .start()
-        .await;
+/// The answer to a second submission whose `take` hangs until the account of the first one is saved.
+async fn second_while_the_first_is_saved(app: &TestApp, invites: &FakeService) -> Reply {
+    let hold = json!({"hold_id": "h1"}).to_string();
+    invites.on("POST /invites/gold", Behaviour::Answers(201, hold));
     app.prove_guard().await;
     let first = invited("a@example.org");
     assert!(app.pre(&first).await.is_admitted());
@@ -505,10 +458,43 @@ async fn a_refusal_by_a_service_counts_nothing_once_the_flow_has_its_account() {
             is_asked.then_some(())
         })
         .await;
-        assert_eq!(app.post(&first.clone().saved().guarded()).await.status, 204);
+        assert_eq!(app.post(&first.saved().guarded()).await.status, 204);
         // The call that hung is answered with 200.
-        invites.release_lock();
+        invites.end_hangs();
     });
+    reply
+}
+
+#[tokio::test]
+async fn a_submission_whose_flow_closes_while_it_is_checked_gives_up_what_it_took() {
+    let invites = FakeService::start();
+    let yaml = INVITES.replace("/holds/{taken.body.hold_id}\"}", "/invites/{value}/hold\"}");
+    let app = TestApp::with(&yaml)
+        .service("INVITES", &invites)
+        .start()
+        .await;
+    let reply = second_while_the_first_is_saved(&app, &invites).await;
+    assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
+    app.delivery_in("confirm:invite", State::Delivered).await;
+    app.eventually("the second is released", async || {
+        app.hand.advance(Duration::from_secs(6));
+        let targets = invites.targets();
+        targets
+            .contains(&"DELETE /invites/silver/hold".to_owned())
+            .then_some(())
+    })
+    .await;
+}
+
+/// As after a double click: the form itself has used the invite up.
+#[tokio::test]
+async fn a_service_that_refuses_after_the_account_is_saved_gets_the_message_of_a_used_form() {
+    let invites = FakeService::start();
+    let app = TestApp::with(&INVITES.replace("{when: 409,", "{when: 200,"))
+        .service("INVITES", &invites)
+        .start()
+        .await;
+    let reply = second_while_the_first_is_saved(&app, &invites).await;
     assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
 }
 

@@ -118,7 +118,7 @@ fn traits_of(payload: &Payload) -> Value {
     payload.0["identity"]["traits"].clone()
 }
 
-/// A change in settings of somebody who has these traits.
+/// A change in settings of a visitor who has these traits.
 fn change_of(account: &Payload, company: &str) -> Payload {
     let mut change = account.clone().with("/flow/id", uuid());
     change.0["previous"] = json!({"traits": traits_of(account), "metadata_public": null});

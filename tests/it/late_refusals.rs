@@ -532,7 +532,7 @@ async fn an_operator_lifts_late_refusals_over_http() {
             json!({"checks": ["company"], "others_in_force": ["vat_number"], "activates": false})
         )
     );
-    // Nobody moves the clock: the worker was woken.
+    // The clock stands still: the dispatcher was woken.
     let refused =
         async || house.kratos.identity(id)["metadata_admin"]["vestibule"]["refused"].clone();
     house

@@ -151,7 +151,7 @@ async fn a_marked_account_is_checked_again_in_settings_whatever_flows_says() {
             scene.app.settings(&bad).await.refused(),
             [("#/traits/vat_number".to_owned(), 4_900_101)]
         );
-        // What the check does not read can be changed without it, and nobody is kept out.
+        // What the check does not read can be changed without it.
         let asked = scene.vies.received().len();
         let company = scene.change("company", "Canary AG");
         assert_eq!(scene.app.settings(&company).await.status, 204);

@@ -93,7 +93,7 @@ async fn the_same_trigger_id_at_the_same_moment_is_asked_once_also_when_the_firs
         async {
             // Both are on their way, or will find the answer remembered: either way no second question.
             tokio::task::yield_now().await;
-            invites.release_lock();
+            invites.end_hangs();
         }
     );
     assert_eq!((second.status, third.status), (204, 204));
@@ -141,7 +141,7 @@ async fn the_work_goes_on_when_its_only_caller_leaves() {
     // Gone for good: the connection is reset, not only closed for writing.
     caller.set_zero_linger().unwrap();
     drop(caller);
-    invites.release_lock();
+    invites.end_hangs();
     while app
         .metric("vestibule_check_outcomes_total{check=\"invite\",outcome=\"accepted\"}")
         .await

@@ -289,16 +289,16 @@ async fn who_sends_the_form_twice_at_once_has_one_reservation() {
     let (one, two) = tokio::join!(app.pre(&person), async {
         invites.next().await;
         let second = app.pre(&other);
-        let release_lock = async {
+        let end_hangs = async {
             invites.next().await;
             invites.on("POST /invites/", holds("h1"));
             invites.on(
                 "POST /invites/canary",
                 Behaviour::Answers(200, "{}".to_owned()),
             );
-            invites.release_lock();
+            invites.end_hangs();
         };
-        tokio::join!(second, release_lock).0
+        tokio::join!(second, end_hangs).0
     });
     assert!(one.is_admitted() && two.is_admitted());
     let keys: Vec<_> = invites

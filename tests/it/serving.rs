@@ -118,7 +118,7 @@ async fn stopping_finishes_the_calls_under_way() {
         tokio::task::yield_now().await;
     }
     assert!(!call.is_finished());
-    service.release_lock();
+    service.end_hangs();
     assert_eq!(call.await.unwrap().unwrap().status(), 204);
     stopping.await.unwrap();
 }

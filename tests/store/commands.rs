@@ -256,21 +256,21 @@ async fn a_retry_tells_how_many_are_due() {
 async fn deliveries_that_were_named_and_are_left_alone_are_told_with_the_reason() {
     let home = Home::new();
     let (store, ids) = one_of_each(&home).await;
-    let (all, told) = retried(&store, &by_ids(ids)).await;
+    let (all, output) = retried(&store, &by_ids(ids)).await;
     assert!(!all);
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
     // The one that was retried may be discarded as well as the one that has nothing to send.
-    let (all, told) = discarded(&store, &by_ids(ids), Confirmation::NoTerminal).await;
+    let (all, output) = discarded(&store, &by_ids(ids), Confirmation::NoTerminal).await;
     assert!(!all.unwrap());
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(output);
     let wrong_plan = Filter {
         subscription: Some("erp".to_owned()),
         ..by_ids([ids[2]])
     };
-    let (_, told) = retried(&store, &wrong_plan).await;
+    let (_, output) = retried(&store, &wrong_plan).await;
     assert!(
-        told.contains("of the subscription `held`") && told.contains("does not match"),
-        "{told}"
+        output.contains("of the subscription `held`") && output.contains("does not match"),
+        "{output}"
     );
 }
 
@@ -334,26 +334,26 @@ async fn a_bulk_discard_is_not_done_where_nobody_can_be_asked() {
     let home = Home::new();
     let store = two_that_failed(&home).await;
     let all = Filter::default();
-    let (refused, told) = discarded(&store, &all, Confirmation::NoTerminal).await;
+    let (refused, output) = discarded(&store, &all, Confirmation::NoTerminal).await;
     assert_eq!(
         refused.unwrap_err().to_string(),
         "this would discard 2 deliveries, and there is no terminal to confirm at\nhelp: add `--yes`"
     );
-    assert_eq!(told, "");
-    let (_, told) = discarded(&store, &all, Confirmation::DryRun).await;
-    assert_eq!(told, "2 deliveries would be discarded.\n");
+    assert_eq!(output, "");
+    let (_, output) = discarded(&store, &all, Confirmation::DryRun).await;
+    assert_eq!(output, "2 deliveries would be discarded.\n");
     assert_eq!(store.unfinished(&all).await.unwrap(), 2);
 
-    let (done, told) = discarded(&store, &all, Confirmation::Yes).await;
+    let (done, output) = discarded(&store, &all, Confirmation::Yes).await;
     assert_eq!(
-        (done.unwrap(), told.as_str()),
+        (done.unwrap(), output.as_str()),
         (true, "2 deliveries were discarded.\n")
     );
     assert_eq!(store.unfinished(&all).await.unwrap(), 0);
     // With nothing to lose there is nothing to ask.
-    let (done, told) = discarded(&store, &all, Confirmation::NoTerminal).await;
+    let (done, output) = discarded(&store, &all, Confirmation::NoTerminal).await;
     assert_eq!(
-        (done.unwrap(), told.as_str()),
+        (done.unwrap(), output.as_str()),
         (true, "0 deliveries were discarded.\n")
     );
 }

@@ -52,7 +52,7 @@ impl Failing {
         self.panics.store(panics, Ordering::SeqCst);
     }
 
-    /// From now on nobody is told whether a flow is open, or everybody is.
+    /// From now on the store does not answer whether a flow is open, or answers again.
     pub fn is_silent(&self, is_silent: bool) {
         self.is_silent.store(is_silent, Ordering::SeqCst);
     }

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 /// The answer to a call: a status, a body and a header.
-pub type Action = dyn Fn(&Received) -> (u16, String, Option<(&'static str, String)>) + Send + Sync;
+pub type Handler = dyn Fn(&Received) -> (u16, String, Option<(&'static str, String)>) + Send + Sync;
 
 /// What a service does when it is called.
 #[derive(Clone)]
 pub enum Behaviour {
     /// Its work.
-    Works(Arc<Action>),
+    Works(Arc<Handler>),
     /// Answers with a status and a body.
     Answers(u16, String),
     /// Answers with a status, a body and a header.
@@ -54,7 +54,7 @@ struct State {
     behaviour: Mutex<Behaviour>,
     /// Beginnings of verb and target, and what is done then.
     special: Mutex<Vec<(String, Behaviour)>>,
-    release_lock: Notify,
+    end_hangs: Notify,
     received: Mutex<Vec<Received>>,
     arrivals: mpsc::UnboundedSender<Received>,
 }
@@ -73,7 +73,7 @@ impl FakeService {
         let state = Data::new(State {
             behaviour: Mutex::new(Behaviour::Answers(200, "{}".to_owned())),
             special: Mutex::default(),
-            release_lock: Notify::new(),
+            end_hangs: Notify::new(),
             received: Mutex::default(),
             arrivals: sender,
         });
@@ -114,9 +114,9 @@ impl FakeService {
     }
 
     /// Lets a call go that hangs.
-    pub fn release_lock(&self) {
+    pub fn end_hangs(&self) {
         self.does(Behaviour::Answers(200, "{}".to_owned()));
-        self.state.release_lock.notify_waiters();
+        self.state.end_hangs.notify_waiters();
     }
 
     /// Everything that has arrived so far.
@@ -155,7 +155,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
             .collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    let release_lock = state.release_lock.notified();
+    let end_hangs = state.end_hangs.notified();
     state
         .received
         .lock()
@@ -179,7 +179,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
         Behaviour::Answers(status, body) => answer(status, body, None),
         Behaviour::AnswersWith(status, body, header) => answer(status, body, Some(header)),
         Behaviour::Hangs => {
-            release_lock.await;
+            end_hangs.await;
             answer(200, json!({}).to_string(), None)
         }
         Behaviour::Breaks => {

@@ -29,7 +29,7 @@ pub fn patience() -> Duration {
     for_each * u32::try_from(rounds().max(3)).expect("some rounds")
 }
 
-/// By what somebody signs up.
+/// The method by which a visitor signs up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     Password,
@@ -276,10 +276,14 @@ async fn no_check_is_evaded(method: Method, plan: Subscription, is_guarded: bool
     }
     let asked = house.vat_register.received();
     let asked: BTreeSet<String> = asked[before..].iter().map(vat_number).collect();
-    within(patience(), "no invite is held for nobody", async || {
-        let holds = Holds::after(&house.invites.received());
-        holds.left().is_empty().then_some(())
-    })
+    within(
+        patience(),
+        "no invite is held without an account",
+        async || {
+            let holds = Holds::after(&house.invites.received());
+            holds.left().is_empty().then_some(())
+        },
+    )
     .await;
     let holds = Holds::after(&house.invites.received());
     assert_eq!(holds.both_ways(), [""; 0]);

@@ -19,7 +19,7 @@ const PEOPLE: usize = 4;
 /// How often each of them sends the form.
 const COPIES: usize = 3;
 
-/// Somebody who is signed in.
+/// A visitor who is signed in.
 struct Person {
     visitor: Visitor,
     typed: Fields,
@@ -104,10 +104,14 @@ pub async fn one_invite_serves_one_of_many_changes() {
         assert!(saved.iter().all(|saved| !saved[2]), "the address is taken");
         rounds_of_changes.push((typed, saved));
     }
-    within(patience(), "no invite is held for nobody", async || {
-        let holds = Holds::after(&house.invites.received());
-        holds.left().is_empty().then_some(())
-    })
+    within(
+        patience(),
+        "no invite is held without an account",
+        async || {
+            let holds = Holds::after(&house.invites.received());
+            holds.left().is_empty().then_some(())
+        },
+    )
     .await;
     let holds = Holds::after(&house.invites.received());
     assert_eq!(holds.both_ways(), [""; 0]);

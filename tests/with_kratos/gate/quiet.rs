@@ -1,4 +1,4 @@
-//! What honest visitors and operators do raises no alarm and refuses nobody.
+//! What honest visitors and operators do raises no alarm and no refusal.
 
 use futures_util::future::join;
 

@@ -27,7 +27,7 @@ pub fn company() -> Fields {
         .with(VAT_NUMBER, format!("DE8111{number:05}"))
 }
 
-/// The same with a VAT number of its own that nobody has.
+/// The same with an unknown VAT number of its own.
 pub fn company_without_number() -> Fields {
     let number = PEOPLE.fetch_add(1, Ordering::SeqCst);
     company().with(VAT_NUMBER, format!("{UNKNOWN_VAT_NUMBERS}{number:05}"))

@@ -42,7 +42,7 @@ impl Holds {
         }
     }
 
-    /// The invites that are held for nobody.
+    /// The invites that are held without an account.
     pub fn left(&self) -> Vec<&str> {
         let left = self
             .holding

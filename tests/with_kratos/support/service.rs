@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{eventually, port};
 
-/// VAT numbers that nobody has begin so.
+/// Unknown VAT numbers begin so.
 pub const UNKNOWN_VAT_NUMBERS: &str = "DE0000";
 /// One of them.
 pub const UNKNOWN_VAT_NUMBER: &str = "DE000000000";
