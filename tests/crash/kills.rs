@@ -1,79 +1,79 @@
-//! `kill -9` at random moments under load.
+//! Kills instances with SIGKILL at random moments under load.
 
 use std::time::Duration;
 
-use crate::support::House;
-use crate::support::load::{Answer, Callers};
+use crate::support::TestEnv;
+use crate::support::load::{CallResult, Callers};
 use crate::support::postgres::Server;
 
 const CALLERS: Callers = Callers { post: 16, pre: 0 };
 
-/// How a scene is played.
+/// How often to kill, and how to wait for the leases of killed instances.
 #[derive(Clone, Copy)]
-pub struct Form {
+pub struct KillOptions {
     pub rounds: u32,
-    /// Whether leases run out in real time, or the time is moved once all are killed.
-    pub waits: bool,
+    /// Whether leases expire in real time. Otherwise all instances are killed and the clock is set forward.
+    pub wait_for_leases: bool,
 }
 
-pub const SHORT: Form = Form {
+pub const SHORT: KillOptions = KillOptions {
     rounds: 5,
-    waits: false,
+    wait_for_leases: false,
 };
 
-pub const LONG: Form = Form {
+pub const LONG: KillOptions = KillOptions {
     rounds: 100,
-    waits: true,
+    wait_for_leases: true,
 };
 
-/// Longer than a lease, and than the longest pause of a worker whose database was away.
-const LEASES_END: Duration = Duration::from_mins(8);
+/// Longer than a lease, and than the longest pause of a dispatcher after an outage of its database.
+const LEASE_TIMEOUT: Duration = Duration::from_mins(8);
 
-pub async fn nothing_acknowledged_is_lost_on_sqlite(form: Form) {
-    let house = House::with(1, None).await;
-    play("kills on SQLite", form, house).await;
+pub async fn vestibule_loses_no_acknowledged_sign_up_on_sqlite(options: KillOptions) {
+    let env = TestEnv::start(1, None).await;
+    run("kills on SQLite", options, env).await;
 }
 
-pub async fn nothing_acknowledged_is_lost_on_postgres(form: Form) {
+pub async fn vestibule_loses_no_acknowledged_sign_up_on_postgres(options: KillOptions) {
     let Some(server) = Server::start() else {
         return;
     };
-    let house = House::with(2, Some(server.database().await)).await;
-    play("kills on PostgreSQL, two instances", form, house).await;
+    let env = TestEnv::start(2, Some(server.database().await)).await;
+    run("kills on PostgreSQL, two instances", options, env).await;
 }
 
-async fn play(scene: &str, form: Form, mut house: House) {
-    let load = house.load(CALLERS);
+async fn run(name: &str, options: KillOptions, mut env: TestEnv) {
+    let load = env.load(CALLERS);
     let mut acknowledged = 0;
     let mut busy_rounds = 0;
-    for round in 0..form.rounds {
-        let victim = round as usize % house.instances.len();
-        tokio::time::sleep(house.chance.milliseconds(50, 900)).await;
-        let instance = &mut house.instances[victim];
+    for round in 0..options.rounds {
+        let victim = round as usize % env.instances.len();
+        tokio::time::sleep(env.rng.milliseconds(50, 900)).await;
+        let instance = &mut env.instances[victim];
         instance.kill();
-        instance.start_again();
-        let so_far = load.posts(Answer::Status(204));
-        busy_rounds += u32::from(so_far > acknowledged);
-        acknowledged = so_far;
+        instance.restart();
+        let acknowledged_now = load.post_count(CallResult::Status(204));
+        busy_rounds += u32::from(acknowledged_now > acknowledged);
+        acknowledged = acknowledged_now;
     }
-    for instance in &mut house.instances {
+    for instance in &mut env.instances {
         instance.ready().await;
     }
-    let noted = load.stop().await;
+    let results = load.stop().await;
     assert_eq!(
-        noted.post.get(&Answer::Hangs),
+        results.post.get(&CallResult::TimedOut),
         None,
-        "every call is answered"
+        "Vestibule answers every call"
     );
-    if form.waits {
-        house.all_has_arrived(&noted, LEASES_END).await;
+    if options.wait_for_leases {
+        env.wait_for_deliveries(&results, LEASE_TIMEOUT).await;
     } else {
-        // The last ones to be killed, with all that they have under way.
-        house.an_hour_later(&noted).await;
+        // Kills the instances once more, with deliveries in progress.
+        env.deliver_after_an_hour(&results).await;
     }
-    let scene = format!(
-        "{scene}, {} rounds, {busy_rounds} of them with a 204",
-        form.rounds
+    let name = format!(
+        "{name}, {} rounds, {busy_rounds} of them with a 204",
+        options.rounds
     );
-    house.account(&scene, &noted);
+    env.report(&name, &results);
 }

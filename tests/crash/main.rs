@@ -1,96 +1,104 @@
-//! Nothing that was acknowledged is lost, whatever breaks: the real program, killed and cut off from its database under load.
+//! Runs the real program under load, kills it or disturbs its database, and checks that no acknowledged sign-up is lost.
 //!
-//! `cargo test --test crash` plays the short forms, `cargo test --test crash -- --ignored` the long ones. Each prints what was
-//! acknowledged, received and received twice, and the seed of its chance, which `CRASH_SEED` brings back.
+//! `cargo test --test crash` runs the short variants, `cargo test --test crash -- --ignored` the long ones. Each prints the
+//! numbers of acknowledged sign-ups, received deliveries and duplicates, and its random seed. `CRASH_SEED` sets the seed.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "these tests stand outside the program: real time, real clients"
+    reason = "these tests run outside the program, with the system clock and real clients"
 )]
 
+mod database_faults;
 mod kills;
 mod outage;
 mod support;
-mod trouble;
 
 use std::pin::pin;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// Longer than any scene takes on a busy machine.
-const BOUND: Duration = Duration::from_mins(20);
+/// The timeout of a test case, longer than any takes on a busy machine.
+const TEST_TIMEOUT: Duration = Duration::from_mins(20);
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // One scene after the other: each has a program, a database and a load of its own.
+    // One test case at a time: each has its own program, database and load.
     arguments.test_threads.get_or_insert(1);
     let trials = vec![
-        short("kills::nothing_acknowledged_is_lost_on_sqlite", || {
-            kills::nothing_acknowledged_is_lost_on_sqlite(kills::SHORT)
-        }),
-        short("kills::nothing_acknowledged_is_lost_on_postgres", || {
-            kills::nothing_acknowledged_is_lost_on_postgres(kills::SHORT)
-        }),
-        short("outage::postgres_is_away_and_comes_back_under_load", || {
-            outage::postgres_is_away_and_comes_back_under_load(outage::SHORT)
-        }),
+        short(
+            "kills::vestibule_loses_no_acknowledged_sign_up_on_sqlite",
+            || kills::vestibule_loses_no_acknowledged_sign_up_on_sqlite(kills::SHORT),
+        ),
+        short(
+            "kills::vestibule_loses_no_acknowledged_sign_up_on_postgres",
+            || kills::vestibule_loses_no_acknowledged_sign_up_on_postgres(kills::SHORT),
+        ),
+        short(
+            "outage::vestibule_survives_an_outage_of_postgres_under_load",
+            || outage::vestibule_survives_an_outage_of_postgres_under_load(outage::SHORT),
+        ),
         long(
-            "outage::postgres_falls_silent_under_load_and_new_connections_work_again",
-            || {
-                outage::postgres_falls_silent_under_load_and_new_connections_work_again(
-                    outage::SHORT,
-                )
-            },
+            "outage::vestibule_survives_silent_postgres_connections_under_load",
+            || outage::vestibule_survives_silent_postgres_connections_under_load(outage::SHORT),
         ),
         short(
-            "trouble::a_full_disk_is_told_and_survived",
-            trouble::a_full_disk_is_told_and_survived,
+            "database_faults::vestibule_reports_and_survives_a_full_disk",
+            database_faults::vestibule_reports_and_survives_a_full_disk,
         ),
         short(
-            "trouble::a_file_that_becomes_read_only_is_told_and_survived",
-            trouble::a_file_that_becomes_read_only_is_told_and_survived,
+            "database_faults::vestibule_reports_and_survives_a_read_only_file",
+            database_faults::vestibule_reports_and_survives_a_read_only_file,
         ),
         short(
-            "trouble::a_server_that_becomes_read_only_is_told_and_survived",
-            trouble::a_server_that_becomes_read_only_is_told_and_survived,
+            "database_faults::vestibule_reports_and_survives_a_read_only_server",
+            database_faults::vestibule_reports_and_survives_a_read_only_server,
         ),
         short(
-            "trouble::a_database_that_another_program_holds_is_told_and_survived",
-            trouble::a_database_that_another_program_holds_is_told_and_survived,
+            "database_faults::vestibule_reports_and_survives_a_locked_database",
+            database_faults::vestibule_reports_and_survives_a_locked_database,
         ),
-        long("kills::nothing_acknowledged_is_lost_on_sqlite", || {
-            kills::nothing_acknowledged_is_lost_on_sqlite(kills::LONG)
-        }),
-        long("kills::nothing_acknowledged_is_lost_on_postgres", || {
-            kills::nothing_acknowledged_is_lost_on_postgres(kills::LONG)
-        }),
-        long("outage::postgres_is_away_and_comes_back_under_load", || {
-            outage::postgres_is_away_and_comes_back_under_load(outage::LONG)
-        }),
+        long(
+            "kills::vestibule_loses_no_acknowledged_sign_up_on_sqlite",
+            || kills::vestibule_loses_no_acknowledged_sign_up_on_sqlite(kills::LONG),
+        ),
+        long(
+            "kills::vestibule_loses_no_acknowledged_sign_up_on_postgres",
+            || kills::vestibule_loses_no_acknowledged_sign_up_on_postgres(kills::LONG),
+        ),
+        long(
+            "outage::vestibule_survives_an_outage_of_postgres_under_load",
+            || outage::vestibule_survives_an_outage_of_postgres_under_load(outage::LONG),
+        ),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn short<F: Future<Output = ()>>(name: &str, scene: impl FnOnce() -> F + Send + 'static) -> Trial {
-    Trial::test(name, || play(scene))
+fn short<F: Future<Output = ()>>(
+    name: &str,
+    test_case: impl FnOnce() -> F + Send + 'static,
+) -> Trial {
+    Trial::test(name, || run(test_case))
 }
 
-/// Left out unless asked for: it takes minutes.
-fn long<F: Future<Output = ()>>(name: &str, scene: impl FnOnce() -> F + Send + 'static) -> Trial {
-    Trial::test(format!("{name}::long"), || play(scene)).with_ignored_flag(true)
+/// A test case that takes minutes, so it runs only with `--ignored`.
+fn long<F: Future<Output = ()>>(
+    name: &str,
+    test_case: impl FnOnce() -> F + Send + 'static,
+) -> Trial {
+    Trial::test(format!("{name}::long"), || run(test_case)).with_ignored_flag(true)
 }
 
-fn play<F: Future<Output = ()>>(scene: impl FnOnce() -> F) -> Result<(), Failed> {
+fn run<F: Future<Output = ()>>(test_case: impl FnOnce() -> F) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut scene = pin!(scene());
-        tokio::time::timeout(BOUND, &mut scene)
+        let mut test_case = pin!(test_case());
+        tokio::time::timeout(TEST_TIMEOUT, &mut test_case)
             .await
-            .expect("the scene ends");
+            .expect("the test case ends in time");
     });
     Ok(())
 }

@@ -1,69 +1,74 @@
-//! PostgreSQL goes away under load and comes back.
+//! PostgreSQL is unreachable under load for a while.
 
 use std::time::Duration;
 
-use crate::support::House;
-use crate::support::line::Line;
-use crate::support::load::{Answer, Callers};
+use crate::support::TestEnv;
+use crate::support::load::{CallResult, Callers};
 use crate::support::postgres::Server;
+use crate::support::tcp_proxy::TcpProxy;
 
 const CALLERS: Callers = Callers { post: 8, pre: 4 };
 
-/// How long it is away.
+/// How long PostgreSQL is unreachable.
 pub const SHORT: Duration = Duration::from_secs(3);
 pub const LONG: Duration = Duration::from_secs(30);
 
-/// Longer than a lease, and than the longest pause of a worker whose database was away.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// Longer than a lease, and than the longest pause of a dispatcher after an outage of its database.
+const TIMEOUT: Duration = Duration::from_mins(5);
 
-pub async fn postgres_is_away_and_comes_back_under_load(away: Duration) {
+pub async fn vestibule_survives_an_outage_of_postgres_under_load(outage: Duration) {
     let Some(server) = Server::start() else {
         return;
     };
-    let house = House::with(1, Some(server.database().await)).await;
-    let (goes, comes) = (|| server.stop(), || server.start_again());
-    seen_through(&house, "away", away, goes, comes).await;
+    let env = TestEnv::start(1, Some(server.database().await)).await;
+    let (start_fault, end_fault) = (|| server.stop(), || server.start_again());
+    run(&env, "stopped", outage, start_fault, end_fault).await;
 }
 
-/// As when its machine is gone, or a firewall has forgotten the connections: nothing says that they are dead.
-pub async fn postgres_falls_silent_under_load_and_new_connections_work_again(silent: Duration) {
+/// Connections stay open but transfer nothing, as after a machine fails or a firewall drops their state.
+pub async fn vestibule_survives_silent_postgres_connections_under_load(outage: Duration) {
     let Some(server) = Server::start() else {
         return;
     };
-    let line = Line::to(server.port).await;
+    let proxy = TcpProxy::start(server.port).await;
     let address = server.database().await;
-    let through_the_line =
-        address.replace(&format!(":{}/", server.port), &format!(":{}/", line.port));
-    let house = House::with(1, Some(through_the_line)).await;
-    let (goes, comes) = (|| line.goes_dead(), || line.is_mended());
-    seen_through(&house, "silent", silent, goes, comes).await;
+    let proxied = address.replace(&format!(":{}/", server.port), &format!(":{}/", proxy.port));
+    let env = TestEnv::start(1, Some(proxied)).await;
+    let (start_fault, end_fault) = (|| proxy.block(), || proxy.unblock());
+    run(&env, "silent", outage, start_fault, end_fault).await;
 }
 
-/// Under load the database goes, and comes back after so long: nothing that was acknowledged is missing, and `pre` answered.
-async fn seen_through(
-    house: &House,
-    how: &str,
-    lasts: Duration,
-    goes: impl FnOnce(),
-    comes: impl FnOnce(),
+/// Starts the fault under load, ends it after `outage`, and checks that all acknowledged sign-ups are delivered and that `pre`
+/// answered in time.
+async fn run(
+    env: &TestEnv,
+    fault: &str,
+    outage: Duration,
+    start_fault: impl FnOnce(),
+    end_fault: impl FnOnce(),
 ) {
-    let load = house.load(CALLERS);
+    let load = env.load(CALLERS);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    goes();
-    let before = load.posts(Answer::Status(204));
-    tokio::time::sleep(lasts).await;
-    comes();
-    crate::support::eventually("`post` is answered with 204 again", PATIENCE, async || {
-        (load.posts(Answer::Status(204)) > before + 50).then_some(())
-    })
+    start_fault();
+    let before = load.post_count(CallResult::Status(204));
+    tokio::time::sleep(outage).await;
+    end_fault();
+    crate::support::eventually(
+        "Vestibule answers `post` with 204 again",
+        TIMEOUT,
+        async || (load.post_count(CallResult::Status(204)) > before + 50).then_some(()),
+    )
     .await;
-    let noted = load.stop().await;
-    house.all_has_arrived(&noted, PATIENCE).await;
-    let longest = noted.longest_pre;
-    house.account(
-        &format!("PostgreSQL {how} for {lasts:?}, longest `pre` {longest:?}"),
-        &noted,
+    let results = load.stop().await;
+    env.wait_for_deliveries(&results, TIMEOUT).await;
+    let longest = results.longest_pre;
+    env.report(
+        &format!("PostgreSQL {fault} for {outage:?}, longest `pre` {longest:?}"),
+        &results,
     );
-    noted.is_as_promised();
-    assert!(before > 0, "something was acknowledged before");
+    results.assert_responses();
+    assert!(
+        before > 0,
+        "Vestibule acknowledged sign-ups before the fault"
+    );
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use chrono::TimeDelta;
 
-use crate::support::house::{KEY, NEXT_KEY};
+use crate::support::test_env::{KEY, NEXT_KEY};
 use crate::support::{Client, TestEnv, company, eventually};
 
 pub async fn keys_are_rotated_without_a_failed_sign_up() {

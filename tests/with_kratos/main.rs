@@ -94,15 +94,15 @@ fn main() {
     );
     scenes.once(gate::parallel_changes::one_invite_serves_one_of_many_changes);
     scenes.once(gate::parallel_changes::every_change_is_asked_about_once_the_register_is_back);
-    scenes.each(gate::quiet::a_double_click_makes_one_account);
-    scenes.once(gate::quiet::a_post_that_is_repeated_changes_nothing);
-    scenes.once(gate::quiet::settings_that_change_between_pre_and_post_change_nothing);
+    scenes.each(gate::no_false_alarms::a_double_click_makes_one_account);
+    scenes.once(gate::no_false_alarms::a_post_that_is_repeated_changes_nothing);
+    scenes.once(gate::no_false_alarms::settings_that_change_between_pre_and_post_change_nothing);
     scenes.once(gate::social::one_invite_serves_one_account_of_parallel_callbacks);
     scenes.each(gate::changes::an_invite_of_a_change_that_kratos_refuses_is_released);
-    scenes.once(gate::hang_ups::every_account_is_delivered_although_clients_hang_up);
-    scenes.once(gate::hang_ups::every_change_is_delivered_although_clients_hang_up);
-    scenes.long(gate::hang_ups::every_account_is_delivered_although_two_hundred_clients_hang_up);
-    scenes.long(gate::hang_ups::every_change_is_delivered_although_two_hundred_clients_hang_up);
+    scenes.once(gate::disconnects::every_account_is_delivered_although_clients_hang_up);
+    scenes.once(gate::disconnects::every_change_is_delivered_although_clients_hang_up);
+    scenes.long(gate::disconnects::every_account_is_delivered_although_two_hundred_clients_hang_up);
+    scenes.long(gate::disconnects::every_change_is_delivered_although_two_hundred_clients_hang_up);
     scenes.once(gate::late_refusals::a_late_refusal_lasts_although_the_person_saves_in_a_loop);
     scenes.each(gate::late_refusals::a_deferral_is_not_evaded_by_a_change);
     scenes.once(

@@ -6,14 +6,14 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::fields::{EMAIL, INVITE, VAT_NUMBER};
-use crate::support::house::Subscription;
 use crate::support::service::{Behaviour, KNOWN_INVITE, Received, UNKNOWN_VAT_NUMBER};
+use crate::support::test_env::TestEnvBuilder;
 use crate::support::{Client, TestEnv, company, eventually, within};
 
 /// About every fifth huge form has a later call arrive without a body.
 const ROUNDS: usize = 150;
 
-fn house() -> Subscription {
+fn house() -> TestEnvBuilder {
     TestEnv::plan().on("nothing_is_lost.yaml")
 }
 

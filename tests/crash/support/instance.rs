@@ -1,4 +1,4 @@
-//! The program itself, as it is shipped: started, killed, started again.
+//! The real program: started, killed and restarted.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,29 +10,29 @@ use super::{eventually, port};
 /// The key that hooks are called with.
 pub const KEY: &str = "crash-test-key-0123456789";
 
-/// What an instance runs on.
+/// The folder, database and receiver of an instance.
 #[derive(Clone)]
-pub struct Overrides {
+pub struct InstanceOptions {
     pub folder: PathBuf,
     pub dsn: String,
     pub receiver: String,
 }
 
-/// An instance with addresses of its own.
+/// A running instance with its own ports.
 pub struct Instance {
-    surroundings: Overrides,
+    options: InstanceOptions,
     ports: (u16, u16),
     log: PathBuf,
     child: Child,
 }
 
-/// The settings of every instance.
+/// The settings file of every instance.
 pub fn settings() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/vestibule.yaml")
 }
 
-impl Overrides {
-    /// What stands in the settings as `${env:…}`.
+impl InstanceOptions {
+    /// The variables that the settings file reads with `${env:…}`.
     pub fn environment(&self, ports: (u16, u16)) -> Vec<(String, String)> {
         [
             ("HOOKS_PORT", ports.0.to_string()),
@@ -47,13 +47,13 @@ impl Overrides {
 }
 
 impl Instance {
-    /// Starts one and waits until it answers.
-    pub async fn start(surroundings: Overrides) -> Self {
+    /// Starts an instance and waits until it answers.
+    pub async fn start(options: InstanceOptions) -> Self {
         let ports = (port::free(), port::free());
-        let log = surroundings.folder.join(format!("{}.log", ports.0));
-        let child = run(&surroundings, ports, &log);
+        let log = options.folder.join(format!("{}.log", ports.0));
+        let child = run(&options, ports, &log);
         let mut instance = Self {
-            surroundings,
+            options,
             ports,
             log,
             child,
@@ -62,39 +62,39 @@ impl Instance {
         instance
     }
 
-    /// Where hooks are called.
+    /// The base URL of the hooks.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.0)
     }
 
-    /// SIGKILL, and no word of goodbye.
+    /// Kills the instance with SIGKILL.
     pub fn kill(&mut self) {
-        self.child.kill().expect("it can be killed");
-        self.child.wait().expect("it is gone");
+        self.child.kill().expect("the instance is killed");
+        self.child.wait().expect("the instance has ended");
     }
 
-    /// At the same addresses; does not wait until it answers.
-    pub fn start_again(&mut self) {
-        self.child = run(&self.surroundings, self.ports, &self.log);
+    /// Starts the instance again on the same ports, without waiting until it answers.
+    pub fn restart(&mut self) {
+        self.child = run(&self.options, self.ports, &self.log);
     }
 
-    /// Waits until it answers.
+    /// Waits until the instance answers.
     pub async fn ready(&mut self) {
         let http = http(Duration::from_secs(5));
         let url = self.url() + "/health/ready";
         let log = self.log.clone();
-        eventually("an instance answers", Duration::from_mins(1), async || {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                panic!("it ended: {status}\n{}", tail(&log));
+        eventually("the instance answers", Duration::from_mins(1), async || {
+            if let Some(status) = self.child.try_wait().expect("the status of the process") {
+                panic!("the instance ended: {status}\n{}", tail(&log));
             }
-            let answer = http.get(&url).send().await.ok()?;
-            answer.status().is_success().then_some(())
+            let response = http.get(&url).send().await.ok()?;
+            response.status().is_success().then_some(())
         })
         .await;
     }
 
-    /// Everything that it has logged.
-    pub fn said(&self) -> String {
+    /// The complete log.
+    pub fn log_text(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 }
@@ -104,39 +104,42 @@ impl Drop for Instance {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("---- last words of an instance ----\n{}", tail(&self.log));
+            eprintln!(
+                "---- end of the log of an instance ----\n{}",
+                tail(&self.log)
+            );
         }
     }
 }
 
-fn run(surroundings: &Overrides, ports: (u16, u16), log: &Path) -> Child {
+fn run(options: &InstanceOptions, ports: (u16, u16), log: &Path) -> Child {
     let file = File::options()
         .create(true)
         .append(true)
         .open(log)
-        .expect("a log file");
+        .expect("the log file opens");
     Command::new(env!("CARGO_BIN_EXE_vestibule"))
         .args(["serve", "--config"])
         .arg(settings())
         .env_clear()
-        .envs(surroundings.environment(ports))
-        .stdout(file.try_clone().expect("a log file"))
+        .envs(options.environment(ports))
+        .stdout(file.try_clone().expect("the log file opens"))
         .stderr(file)
         .spawn()
-        .expect("the program starts")
+        .expect("Vestibule starts")
 }
 
 fn tail(log: &Path) -> String {
-    let said = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
-    let lines: Vec<_> = said.lines().collect();
+    let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
+    let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
-/// A client that gives up in the end.
-pub fn http(patience: Duration) -> reqwest::Client {
+/// An HTTP client with this timeout.
+pub fn http(timeout: Duration) -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
-        .timeout(patience)
+        .timeout(timeout)
         .build()
-        .expect("a client")
+        .expect("the HTTP client builds")
 }

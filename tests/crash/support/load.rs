@@ -1,4 +1,4 @@
-//! Sign-ups, one after the other, from several sides at once; and what was answered.
+//! Calls hooks from several concurrent callers, as Kratos does for sign-ups, and records the results.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,45 +8,45 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::chance::Chance;
 use super::instance::{KEY, http};
 use super::payload::payload;
-use super::receiver::About;
+use super::receiver::DeliveryKey;
+use super::rng::Rng;
 
-/// Longer than any answer may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than any response may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What an instance answered.
+/// The result of a call to an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Answer {
+pub enum CallResult {
     Status(u16),
-    /// The connection was refused, or cut.
-    Cut,
-    /// Nothing, for [`PATIENCE`].
-    Hangs,
+    /// The connection was refused or lost.
+    ConnectionLost,
+    /// There was no response within [`TIMEOUT`].
+    TimedOut,
 }
 
-/// What was noted.
+/// The results of all calls.
 #[derive(Debug, Default)]
-pub struct Noted {
+pub struct LoadResults {
     /// The identities whose `post` was answered with 204.
     pub acknowledged: Vec<Uuid>,
-    /// How often each answer was given to `post`.
-    pub post: BTreeMap<Answer, u64>,
-    /// How often each answer was given to `pre`.
-    pub pre: BTreeMap<Answer, u64>,
-    /// The longest that an answer to `pre` took.
+    /// How often each result of `post` occurred.
+    pub post: BTreeMap<CallResult, u64>,
+    /// How often each result of `pre` occurred.
+    pub pre: BTreeMap<CallResult, u64>,
+    /// The longest time that a response to `pre` took.
     pub longest_pre: Duration,
 }
 
-/// How many call at once.
+/// The numbers of concurrent callers.
 #[derive(Clone, Copy)]
 pub struct Callers {
     pub post: usize,
     pub pre: usize,
 }
 
-/// Calls that go on until they are stopped.
+/// Calls that continue until the load is stopped.
 pub struct Load {
     shared: Arc<Shared>,
     callers: JoinSet<()>,
@@ -55,29 +55,29 @@ pub struct Load {
 struct Shared {
     http: reqwest::Client,
     urls: Vec<String>,
-    chance: Arc<Chance>,
+    rng: Arc<Rng>,
     running: AtomicBool,
-    noted: Mutex<Noted>,
+    results: Mutex<LoadResults>,
 }
 
 impl Load {
-    /// Begins to call the instances at these addresses, each time one of them.
-    pub fn start(urls: Vec<String>, callers: Callers, chance: Arc<Chance>) -> Self {
+    /// Starts the callers. Each call goes to a random one of these addresses.
+    pub fn start(urls: Vec<String>, callers: Callers, rng: Arc<Rng>) -> Self {
         let shared = Arc::new(Shared {
-            http: http(PATIENCE),
+            http: http(TIMEOUT),
             urls,
-            chance,
+            rng,
             running: AtomicBool::new(true),
-            noted: Mutex::default(),
+            results: Mutex::default(),
         });
         let mut set = JoinSet::new();
         for _ in 0..callers.post {
             let shared = Arc::clone(&shared);
-            set.spawn(async move { shared.sign_ups().await });
+            set.spawn(async move { shared.call_post_until_stopped().await });
         }
         for _ in 0..callers.pre {
             let shared = Arc::clone(&shared);
-            set.spawn(async move { shared.questions().await });
+            set.spawn(async move { shared.call_pre_until_stopped().await });
         }
         Self {
             shared,
@@ -85,35 +85,45 @@ impl Load {
         }
     }
 
-    /// How often `post` got this answer so far.
-    pub fn posts(&self, answer: Answer) -> u64 {
-        let noted = self.shared.noted.lock().expect("a lock");
-        noted.post.get(&answer).copied().unwrap_or_default()
+    /// How often `post` had this result so far.
+    pub fn post_count(&self, result: CallResult) -> u64 {
+        let results = self
+            .shared
+            .results
+            .lock()
+            .expect("the lock is not poisoned");
+        results.post.get(&result).copied().unwrap_or_default()
     }
 
-    /// Lets the calls under way end.
-    pub async fn stop(mut self) -> Noted {
+    /// Waits until the calls in progress end, and returns the results.
+    pub async fn stop(mut self) -> LoadResults {
         self.shared.running.store(false, Ordering::Relaxed);
         while let Some(ended) = self.callers.join_next().await {
-            ended.expect("a caller");
+            ended.expect("the caller ends");
         }
-        std::mem::take(&mut *self.shared.noted.lock().expect("a lock"))
+        std::mem::take(
+            &mut *self
+                .shared
+                .results
+                .lock()
+                .expect("the lock is not poisoned"),
+        )
     }
 }
 
 impl Shared {
-    /// Accounts are saved, and Kratos tells us. It calls again if it must, but not for ever.
-    async fn sign_ups(&self) {
+    /// Reports saved accounts as Kratos does, which repeats a failed call a few times.
+    async fn call_post_until_stopped(&self) {
         while self.running.load(Ordering::Relaxed) {
             let identity = Uuid::new_v4();
             let body = payload().saved_as(identity).to_string();
             let trigger = Uuid::new_v4();
-            for _ in 0..=self.chance.below(4) {
-                let answer = self.call("post", trigger, &body).await;
-                self.note_post(answer, identity);
-                if answer == Answer::Status(204) {
-                    // Kratos may not have heard us, and knocks once more.
-                    if self.chance.once_in(10) {
+            for _ in 0..=self.rng.below(4) {
+                let result = self.call("post", trigger, &body).await;
+                self.record_post(result, identity);
+                if result == CallResult::Status(204) {
+                    // Kratos repeats the call if it did not receive the response.
+                    if self.rng.one_in(10) {
                         self.call("post", trigger, &body).await;
                     }
                     break;
@@ -123,34 +133,34 @@ impl Shared {
         }
     }
 
-    /// Others are not that far yet.
-    async fn questions(&self) {
+    /// Calls `pre` for sign-ups before they are saved.
+    async fn call_pre_until_stopped(&self) {
         while self.running.load(Ordering::Relaxed) {
             let body = payload().to_string();
             let began = Instant::now();
-            let answer = self.call("pre", Uuid::new_v4(), &body).await;
-            self.note_pre(answer, began.elapsed());
+            let result = self.call("pre", Uuid::new_v4(), &body).await;
+            self.record_pre(result, began.elapsed());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    fn note_post(&self, answer: Answer, identity: Uuid) {
-        let mut noted = self.noted.lock().expect("a lock");
-        *noted.post.entry(answer).or_default() += 1;
-        if answer == Answer::Status(204) {
-            noted.acknowledged.push(identity);
+    fn record_post(&self, result: CallResult, identity: Uuid) {
+        let mut results = self.results.lock().expect("the lock is not poisoned");
+        *results.post.entry(result).or_default() += 1;
+        if result == CallResult::Status(204) {
+            results.acknowledged.push(identity);
         }
     }
 
-    fn note_pre(&self, answer: Answer, took: Duration) {
-        let mut noted = self.noted.lock().expect("a lock");
-        *noted.pre.entry(answer).or_default() += 1;
-        noted.longest_pre = noted.longest_pre.max(took);
+    fn record_pre(&self, result: CallResult, took: Duration) {
+        let mut results = self.results.lock().expect("the lock is not poisoned");
+        *results.pre.entry(result).or_default() += 1;
+        results.longest_pre = results.longest_pre.max(took);
     }
 
-    async fn call(&self, stage: &str, trigger: Uuid, body: &str) -> Answer {
-        let place = self.chance.below(self.urls.len() as u64);
-        let url = &self.urls[usize::try_from(place).expect("some")];
+    async fn call(&self, stage: &str, trigger: Uuid, body: &str) -> CallResult {
+        let index = self.rng.below(self.urls.len() as u64);
+        let url = &self.urls[usize::try_from(index).expect("a small number")];
         let call = self
             .http
             .post(format!("{url}/hooks/registration/{stage}?method=password"))
@@ -159,36 +169,36 @@ impl Shared {
             .header("Ory-Webhook-Trigger-ID", trigger.to_string())
             .body(body.to_owned());
         match call.send().await {
-            Ok(answer) => Answer::Status(answer.status().as_u16()),
-            Err(error) if error.is_timeout() => Answer::Hangs,
-            Err(_) => Answer::Cut,
+            Ok(response) => CallResult::Status(response.status().as_u16()),
+            Err(error) if error.is_timeout() => CallResult::TimedOut,
+            Err(_) => CallResult::ConnectionLost,
         }
     }
 }
 
-impl Noted {
-    /// What must arrive: everything that was acknowledged, by both plans.
-    pub fn owed(&self) -> Vec<About> {
-        let plans = ["crm", "ledger"];
-        let each = |identity| plans.map(|plan| (plan.to_owned(), identity));
+impl LoadResults {
+    /// The deliveries that must arrive: one of each subscription for each acknowledged sign-up.
+    pub fn expected_deliveries(&self) -> Vec<DeliveryKey> {
+        let subscriptions = ["crm", "ledger"];
+        let each = |identity| subscriptions.map(|name| (name.to_owned(), identity));
         self.acknowledged
             .iter()
             .flat_map(|identity| each(*identity))
             .collect()
     }
 
-    /// Asserts that `post` was answered with 204 or 503 and nothing else, and `pre` with 204 within its deadline.
-    pub fn is_as_promised(&self) {
-        let known = [Answer::Status(204), Answer::Status(503)];
-        for (answer, times) in &self.post {
-            assert!(known.contains(answer), "post: {answer:?}, {times} times");
+    /// Asserts that Vestibule answered `post` only with 204 or 503, and `pre` with 204 within its deadline.
+    pub fn assert_responses(&self) {
+        let known = [CallResult::Status(204), CallResult::Status(503)];
+        for (result, times) in &self.post {
+            assert!(known.contains(result), "post: {result:?}, {times} times");
         }
-        for (answer, times) in &self.pre {
-            assert_eq!(*answer, Answer::Status(204), "pre, {times} times");
+        for (result, times) in &self.pre {
+            assert_eq!(*result, CallResult::Status(204), "pre, {times} times");
         }
         assert!(
             self.longest_pre < Duration::from_secs(5),
-            "an answer to `pre` took {:?}",
+            "a response to `pre` took {:?}",
             self.longest_pre
         );
     }

@@ -1,36 +1,36 @@
-//! What the scenes stand on.
+//! Support for the crash tests.
 
-pub mod chance;
-pub mod house;
 pub mod instance;
-pub mod line;
 pub mod load;
 pub mod receiver;
+pub mod rng;
+pub mod tcp_proxy;
+pub mod test_env;
 
 #[path = "../../it/support/payload.rs"]
-#[expect(dead_code, reason = "tests/it makes more kinds of bodies")]
+#[expect(dead_code, reason = "tests/it uses more kinds of bodies")]
 pub mod payload;
 #[path = "../../with_kratos/support/port.rs"]
 pub mod port;
 #[path = "../../support/postgres.rs"]
 pub mod postgres;
 
-pub use house::House;
+pub use test_env::TestEnv;
 
 use std::time::{Duration, Instant};
 
-/// Looks again and again until `look` finds something, for at most so long.
+/// Calls `poll` until it returns a value. Panics after `timeout`.
 pub async fn eventually<T>(
     what: &str,
-    patience: Duration,
-    mut look: impl AsyncFnMut() -> Option<T>,
+    timeout: Duration,
+    mut poll: impl AsyncFnMut() -> Option<T>,
 ) -> T {
-    let end = Instant::now() + patience;
+    let end = Instant::now() + timeout;
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = poll().await {
             return found;
         }
-        assert!(Instant::now() < end, "{what}: not within {patience:?}");
+        assert!(Instant::now() < end, "{what}: not within {timeout:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The external system: takes every delivery, and remembers which.
+//! A fake external system that accepts every delivery and records it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -8,15 +8,15 @@ use actix_web::web::{self, Data};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use uuid::Uuid;
 
-use super::chance::Chance;
+use super::rng::Rng;
 
-/// What a delivery is about: its plan and the identity.
-pub type About = (String, Uuid);
+/// The subscription and the identity of a delivery.
+pub type DeliveryKey = (String, Uuid);
 
 #[derive(Default)]
 struct State {
     /// The `webhook-id` of each arrival.
-    arrived: Mutex<HashMap<About, Vec<String>>>,
+    arrived: Mutex<HashMap<DeliveryKey, Vec<String>>>,
 }
 
 /// A running receiver.
@@ -26,16 +26,16 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Sometimes takes its time, so that deliveries are under way whenever the program is killed.
-    pub fn start(chance: Arc<Chance>) -> Self {
+    /// Starts a receiver. It delays some responses, so that deliveries are in progress when Vestibule is killed.
+    pub fn start(rng: Arc<Rng>) -> Self {
         let state = Data::new(State::default());
         let shared = state.clone();
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(shared.clone())
-                .app_data(Data::from(Arc::clone(&chance)))
+                .app_data(Data::from(Arc::clone(&rng)))
                 .route("/check", web::get().to(HttpResponse::NoContent))
-                .default_service(web::route().to(take))
+                .default_service(web::route().to(receive))
         })
         .workers(1)
         .disable_signals()
@@ -47,38 +47,42 @@ impl Receiver {
     }
 
     /// The `webhook-id` of each arrival so far.
-    pub fn arrived(&self) -> HashMap<About, Vec<String>> {
-        self.state.arrived.lock().expect("a lock").clone()
+    pub fn arrived(&self) -> HashMap<DeliveryKey, Vec<String>> {
+        self.state
+            .arrived
+            .lock()
+            .expect("the lock is not poisoned")
+            .clone()
     }
 
-    /// Which of these have not arrived.
-    pub fn missing(&self, expected: &[About]) -> Vec<About> {
-        let arrived = self.state.arrived.lock().expect("a lock");
-        let missing = expected.iter().filter(|about| !arrived.contains_key(about));
+    /// The expected deliveries that have not arrived.
+    pub fn missing(&self, expected: &[DeliveryKey]) -> Vec<DeliveryKey> {
+        let arrived = self.state.arrived.lock().expect("the lock is not poisoned");
+        let missing = expected.iter().filter(|key| !arrived.contains_key(key));
         missing.cloned().collect()
     }
 }
 
 /// `POST /crm/{identity}`, `PUT /ledger/{identity}`
-async fn take(request: HttpRequest, state: Data<State>, chance: Data<Chance>) -> HttpResponse {
+async fn receive(request: HttpRequest, state: Data<State>, rng: Data<Rng>) -> HttpResponse {
     let mut path = request.path().trim_start_matches('/').split('/');
-    let (plan, identity) = (path.next(), path.next());
+    let (subscription, identity) = (path.next(), path.next());
     let identity = identity.and_then(|id| Uuid::parse_str(id).ok());
     let id = request.headers().get("webhook-id");
-    let (Some(plan), Some(identity), Some(id)) = (plan, identity, id) else {
+    let (Some(subscription), Some(identity), Some(id)) = (subscription, identity, id) else {
         return HttpResponse::BadRequest().finish();
     };
     let id = id.to_str().expect("an id").to_owned();
-    let about = (plan.to_owned(), identity);
+    let key = (subscription.to_owned(), identity);
     state
         .arrived
         .lock()
-        .expect("a lock")
-        .entry(about)
+        .expect("the lock is not poisoned")
+        .entry(key)
         .or_default()
         .push(id);
-    if chance.once_in(4) {
-        tokio::time::sleep(Duration::from_millis(chance.below(60))).await;
+    if rng.one_in(4) {
+        tokio::time::sleep(Duration::from_millis(rng.below(60))).await;
     }
     HttpResponse::NoContent().finish()
 }

@@ -7,17 +7,17 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::fields::{COMPANY, EMAIL, Fields, VAT_NUMBER, company_without_number};
-use crate::support::house::Subscription;
 use crate::support::message::TRY_AGAIN;
 use crate::support::postgres::Server;
 use crate::support::service::{Behaviour, UNKNOWN_VAT_NUMBER};
+use crate::support::test_env::TestEnvBuilder;
 use crate::support::visitor::Visitor;
 use crate::support::{Client, TestEnv, company, eventually, within};
 
 const WRITTEN_BACK: &str = "undid a change that the visitor saved";
 const TEXT: &str = "This VAT number is not registered.";
 
-fn house() -> Subscription {
+fn house() -> TestEnvBuilder {
     TestEnv::plan()
         .on("nothing_is_lost.yaml")
         .keeping_people_out()

@@ -14,12 +14,12 @@ use super::late_refusals::is_refused;
 use super::social;
 use super::submissions::{RACERS, confirmations, copies, no_alarm, plan, race, rounds};
 use crate::support::fields::{EMAIL, Fields, INVITE, VAT_NUMBER, company_without_number};
-use crate::support::holds::Holds;
-use crate::support::house::Subscription;
 use crate::support::passkey;
 use crate::support::postgres::Server;
 use crate::support::provider::Provider;
+use crate::support::reservations::Reservations;
 use crate::support::service::{Behaviour, ONE_USE, UNKNOWN_VAT_NUMBERS, vat_number};
+use crate::support::test_env::TestEnvBuilder;
 use crate::support::visitor::Answer;
 use crate::support::{Client, TestEnv, company, eventually, within};
 
@@ -233,7 +233,7 @@ pub async fn without_our_external_id_no_check_is_evaded_on_two_instances(method:
     no_check_is_evaded(method, plan().unguarded().expiring_after("20s"), false).await;
 }
 
-async fn no_check_is_evaded(method: Method, plan: Subscription, is_guarded: bool) {
+async fn no_check_is_evaded(method: Method, plan: TestEnvBuilder, is_guarded: bool) {
     let Some(server) = Server::start() else {
         return;
     };
@@ -280,12 +280,12 @@ async fn no_check_is_evaded(method: Method, plan: Subscription, is_guarded: bool
         patience(),
         "no invite is held without an account",
         async || {
-            let holds = Holds::after(&house.invites.received());
+            let holds = Reservations::after(&house.invites.received());
             holds.left().is_empty().then_some(())
         },
     )
     .await;
-    let holds = Holds::after(&house.invites.received());
+    let holds = Reservations::after(&house.invites.received());
     assert_eq!(holds.both_ways(), [""; 0]);
     let mut confirmed = 0;
     let all = house.kratos.identities().await;

@@ -7,9 +7,9 @@ use super::late_refusals::is_refused;
 use super::methods::patience;
 use super::submissions::{confirmations, no_alarm, plan, prove_guard, rounds};
 use crate::support::fields::{EMAIL, Fields, INVITE, VAT_NUMBER, company_without_number};
-use crate::support::holds::Holds;
+use crate::support::load_balancer::LoadBalancer;
 use crate::support::postgres::Server;
-use crate::support::relay::TcpProxy;
+use crate::support::reservations::Reservations;
 use crate::support::service::{Behaviour, ONE_USE, UNKNOWN_VAT_NUMBERS, vat_number};
 use crate::support::visitor::{Flow, Page, Visitor};
 use crate::support::{Client, TestEnv, company, within};
@@ -26,7 +26,7 @@ struct Person {
     id: String,
 }
 
-async fn opened() -> Option<(TestEnv, TcpProxy)> {
+async fn opened() -> Option<(TestEnv, LoadBalancer)> {
     let plan = plan().on_postgres(Server::start()?).with_other_instances(1);
     let (house, relay) = plan.open_behind_a_relay().await;
     prove_guard(&house).await;
@@ -108,12 +108,12 @@ pub async fn one_invite_serves_one_of_many_changes() {
         patience(),
         "no invite is held without an account",
         async || {
-            let holds = Holds::after(&house.invites.received());
+            let holds = Reservations::after(&house.invites.received());
             holds.left().is_empty().then_some(())
         },
     )
     .await;
-    let holds = Holds::after(&house.invites.received());
+    let holds = Reservations::after(&house.invites.received());
     assert_eq!(holds.both_ways(), [""; 0]);
     for (typed, saved) in rounds_of_changes {
         let mut expected: Vec<(String, usize)> = Vec::new();

@@ -4,10 +4,10 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::support::fields::{EMAIL, Fields, INVITE, VAT_NUMBER};
-use crate::support::house::Subscription;
 use crate::support::message::{FORM_USED, INVITE_USED};
 use crate::support::postgres::Server;
 use crate::support::service::{Behaviour, ONE_USE, Received, UNKNOWN_VAT_NUMBER};
+use crate::support::test_env::TestEnvBuilder;
 use crate::support::visitor::{Answer, Flow, Page, Visitor};
 use crate::support::{Client, TestEnv, company, eventually};
 
@@ -22,7 +22,7 @@ pub fn rounds() -> usize {
     })
 }
 
-pub fn plan() -> Subscription {
+pub fn plan() -> TestEnvBuilder {
     TestEnv::plan()
         .on("nothing_is_lost.yaml")
         .looking_up_faster(60)

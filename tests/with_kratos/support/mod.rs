@@ -2,28 +2,28 @@
 
 pub mod browser;
 pub mod fields;
-pub mod holds;
-pub mod house;
 pub mod kratos;
+pub mod load_balancer;
+pub mod lossy_proxy;
 pub mod message;
 pub mod passkey;
 pub mod port;
 pub mod program;
 pub mod provider;
-pub mod proxy;
-pub mod relay;
+pub mod reservations;
 pub mod service;
+pub mod test_env;
 pub mod vestibule;
 pub mod visitor;
 
-#[path = "../../crash/support/chance.rs"]
-#[expect(dead_code, reason = "tests/crash takes chances of more kinds")]
-pub mod chance;
 #[path = "../../support/postgres.rs"]
 pub mod postgres;
+#[path = "../../crash/support/rng.rs"]
+#[expect(dead_code, reason = "tests/crash uses more kinds of random values")]
+pub mod rng;
 
 pub use fields::company;
-pub use house::TestEnv;
+pub use test_env::TestEnv;
 pub use visitor::Client;
 
 use std::time::{Duration, Instant};

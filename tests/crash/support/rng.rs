@@ -1,20 +1,20 @@
-//! Chance that can be had again: the same seed, the same numbers.
+//! Reproducible random numbers: the same seed gives the same numbers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Numbers as `SplitMix64` makes them.
-pub struct Chance {
+/// A `SplitMix64` generator.
+pub struct Rng {
     pub seed: u64,
     state: AtomicU64,
 }
 
-impl Chance {
-    /// Of the seed in `CRASH_SEED`, or of a new one.
+impl Rng {
+    /// Takes the seed from `CRASH_SEED`, or a random one.
     pub fn new() -> Self {
         let seed = match std::env::var("CRASH_SEED") {
             Ok(seed) => seed.parse().expect("CRASH_SEED is a number"),
-            Err(_) => u64::from(getrandom::u32().expect("chance")),
+            Err(_) => u64::from(getrandom::u32().expect("the system has random numbers")),
         };
         Self {
             seed,
@@ -31,17 +31,17 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `most`.
-    pub fn below(&self, most: u64) -> u64 {
-        self.next() % most
+    /// A number below `limit`.
+    pub fn below(&self, limit: u64) -> u64 {
+        self.next() % limit
     }
 
-    /// One time in so many.
-    pub fn once_in(&self, many: u64) -> bool {
-        self.below(many) == 0
+    /// Returns `true` once in `number` calls on average.
+    pub fn one_in(&self, number: u64) -> bool {
+        self.below(number) == 0
     }
 
-    /// From `shortest` to `longest` milliseconds.
+    /// A duration from `shortest` to `longest` milliseconds.
     pub fn milliseconds(&self, shortest: u64, longest: u64) -> Duration {
         Duration::from_millis(shortest + self.below(longest - shortest + 1))
     }

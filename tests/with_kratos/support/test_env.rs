@@ -6,10 +6,10 @@ use tempfile::TempDir;
 use vestibule::kratos::snippet::{ExtraEvent, LateRefusals};
 
 use super::kratos::{Kratos, KratosOptions, Ports};
+use super::load_balancer::LoadBalancer;
+use super::lossy_proxy::LossyProxy;
 use super::postgres::Server;
 use super::provider::Provider;
-use super::proxy::Proxy;
-use super::relay::TcpProxy;
 use super::service::{KNOWN_INVITE, Service, UNKNOWN_VAT_NUMBERS};
 use super::vestibule::Vestibule;
 use super::visitor::{Client, Visitor};
@@ -34,7 +34,7 @@ pub struct TestEnv {
 
 /// A house that is not built yet.
 #[derive(Default)]
-pub struct Subscription {
+pub struct TestEnvBuilder {
     wishes: KratosOptions,
     deadline: Option<&'static str>,
     settings: Option<&'static str>,
@@ -50,8 +50,8 @@ impl TestEnv {
     }
 
     /// To be changed before it opens.
-    pub fn plan() -> Subscription {
-        Subscription::default()
+    pub fn plan() -> TestEnvBuilder {
+        TestEnvBuilder::default()
     }
 
     /// Somebody with this kind of client.
@@ -94,7 +94,7 @@ impl Drop for TestEnv {
     }
 }
 
-impl Subscription {
+impl TestEnvBuilder {
     /// Kratos asks for the traits first, and for the password on a second form.
     #[must_use]
     pub fn in_two_steps(mut self) -> Self {
@@ -200,22 +200,22 @@ impl Subscription {
     }
 
     /// Starts everything, with a relay between Kratos and the instances of Vestibule.
-    pub async fn open_behind_a_relay(self) -> (TestEnv, TcpProxy) {
+    pub async fn open_behind_a_relay(self) -> (TestEnv, LoadBalancer) {
         self.build(async |hooks| {
-            let relay = TcpProxy::start(hooks);
+            let relay = LoadBalancer::start(hooks);
             (relay.url.clone(), relay)
         })
         .await
     }
 
     /// Starts everything, with a network between Kratos and Vestibule that loses the first answer.
-    pub async fn open_behind_a_bad_network(self) -> (TestEnv, Proxy) {
+    pub async fn open_behind_a_bad_network(self) -> (TestEnv, LossyProxy) {
         self.build(async |hooks| {
             let address = hooks[0]
                 .trim_start_matches("http://")
                 .parse()
                 .expect("an address");
-            let proxy = Proxy::start(address).await;
+            let proxy = LossyProxy::start(address).await;
             (proxy.url.clone(), proxy)
         })
         .await

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::{join, join_all};
 
 use super::submissions::{confirmations, no_late_post, plan, releases};
-use crate::support::chance::Chance;
 use crate::support::fields::{COMPANY, EMAIL, Fields, INVITE};
+use crate::support::load_balancer::LoadBalancer;
 use crate::support::postgres::Server;
-use crate::support::relay::TcpProxy;
+use crate::support::rng::Rng;
 use crate::support::service::{ONE_USE, Received};
 use crate::support::visitor::{Flow, Visitor};
 use crate::support::{Client, TestEnv, company, within};
@@ -58,7 +58,7 @@ pub async fn every_change_is_delivered_although_two_hundred_clients_hang_up() {
 }
 
 /// Two instances, which Kratos calls in turn.
-async fn opened_on(server: Server) -> (TestEnv, TcpProxy) {
+async fn opened_on(server: Server) -> (TestEnv, LoadBalancer) {
     let plan = plan().on_postgres(server).with_other_instances(1);
     plan.open_behind_a_relay().await
 }
@@ -70,13 +70,13 @@ async fn sign_ups(number: usize) {
     let (house, relay) = opened_on(server).await;
     let latest = time_to_save(&house, &relay).await;
     let before = house.kratos.identities().await.len();
-    let chance = Chance::new();
+    let rng = Rng::new();
     let people: Vec<Person> = (0..number).map(|one| Person::new(&house, one)).collect();
     for some in people.chunks(AT_ONCE) {
         let hang_ups = some.iter().map(async |person| {
             let flow = person.visitor.registration().await;
             let typed = person.typed.clone().with(INVITE, person.invite.as_str());
-            let moment = at_random(&chance, latest);
+            let moment = at_random(&rng, latest);
             hang_up(&relay, &flow, &typed.by_password(), moment).await;
         });
         join_all(hang_ups).await;
@@ -101,7 +101,7 @@ async fn sign_ups(number: usize) {
     });
     let (accounts, without) = settled.await;
     let accounts = accounts - before;
-    let seed = chance.seed;
+    let seed = rng.seed;
     let recovered = house.vestibule.said().matches(RECOVERED).count();
     eprintln!(
         "sign-ups whose client hung up within {latest:?} (CRASH_SEED={seed}): sent {number}, identities {accounts}, of them without \
@@ -117,7 +117,7 @@ async fn changes(number: usize) {
     };
     let (house, relay) = opened_on(server).await;
     let latest = time_to_save(&house, &relay).await;
-    let chance = Chance::new();
+    let rng = Rng::new();
     let mut people: Vec<Person> = (0..number).map(|one| Person::new(&house, one)).collect();
     for some in people.chunks_mut(AT_ONCE) {
         let sign_ups = some.iter_mut().map(async |person| {
@@ -133,7 +133,7 @@ async fn changes(number: usize) {
             let typed = person.typed.clone().with(COMPANY, "Changed");
             let typed = typed.with(INVITE, person.invite.as_str()).by_profile();
             // Kratos ends the work on a settings change with its client, also after it is saved.
-            let moment = at_random(&chance, latest * 2);
+            let moment = at_random(&rng, latest * 2);
             hang_up(&relay, &flow, &typed, moment).await;
         });
         join_all(hang_ups).await;
@@ -160,7 +160,7 @@ async fn changes(number: usize) {
         (saved == told && all_settled).then_some((saved.len(), without))
     });
     let (saved, without) = settled.await;
-    let seed = chance.seed;
+    let seed = rng.seed;
     let recovered = house.vestibule.said().matches(RECOVERED).count() - recovered_before;
     eprintln!(
         "settings changes whose client hung up within {:?} (CRASH_SEED={seed}): sent {number}, saved {saved}, of them without \
@@ -172,7 +172,7 @@ async fn changes(number: usize) {
 }
 
 /// Sends the form and hangs up so long after Vestibule has accepted it.
-async fn hang_up(relay: &TcpProxy, flow: &Flow<'_>, typed: &Fields, moment: Duration) {
+async fn hang_up(relay: &LoadBalancer, flow: &Flow<'_>, typed: &Fields, moment: Duration) {
     let accepted = relay.pre_answered(typed.text(EMAIL));
     let connection = flow.send_without_reading(typed).await;
     tokio::time::timeout(Duration::from_secs(30), accepted)
@@ -208,18 +208,18 @@ fn is_settled(house: &TestEnv, invite: &str, is_saved: bool) -> bool {
 }
 
 /// How many of these identities had no `post`.
-fn without_post(relay: &TcpProxy, path: &str, ids: &[&str]) -> usize {
+fn without_post(relay: &LoadBalancer, path: &str, ids: &[&str]) -> usize {
     ids.iter().filter(|id| !relay.had_post(path, id)).count()
 }
 
-fn at_random(chance: &Chance, latest: Duration) -> Duration {
+fn at_random(rng: &Rng, latest: Duration) -> Duration {
     let most = u64::try_from(latest.as_micros()).expect("a short time");
-    Duration::from_micros(chance.below(most))
+    Duration::from_micros(rng.below(most))
 }
 
 /// How long Kratos takes on this machine from the answer to `pre` to the end of a sign-up. The sign-ups also show Vestibule
 /// that this Kratos stores external ids.
-async fn time_to_save(house: &TestEnv, relay: &TcpProxy) -> Duration {
+async fn time_to_save(house: &TestEnv, relay: &LoadBalancer) -> Duration {
     let mut shortest = Duration::MAX;
     for _ in 0..4 {
         let typed = company().by_password();

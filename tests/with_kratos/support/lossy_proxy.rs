@@ -8,12 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Passes everything on, but for the first answer.
-pub struct Proxy {
+pub struct LossyProxy {
     pub url: String,
     triggers: Arc<Mutex<Vec<String>>>,
 }
 
-impl Proxy {
+impl LossyProxy {
     /// Starts one in front of `target`.
     pub async fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

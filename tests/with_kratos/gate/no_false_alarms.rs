@@ -6,11 +6,11 @@ use super::submissions::{
     accounts_with, confirmations, copies, no_alarm, plan, prove_guard, race, releases,
 };
 use crate::support::fields::INVITE;
-use crate::support::house::{KEY, NEXT_KEY};
+use crate::support::load_balancer::LoadBalancer;
 use crate::support::message::FORM_USED;
 use crate::support::postgres::Server;
-use crate::support::relay::TcpProxy;
 use crate::support::service::ONE_USE;
+use crate::support::test_env::{KEY, NEXT_KEY};
 use crate::support::vestibule::Vestibule;
 use crate::support::{Client, TestEnv, company, eventually};
 
@@ -133,7 +133,7 @@ pub async fn settings_that_change_between_pre_and_post_change_nothing() {
 /// Signs a visitor up, and does this between `pre` and `post`; returns the id of the account.
 async fn saved_while(
     house: &mut TestEnv,
-    relay: &TcpProxy,
+    relay: &LoadBalancer,
     invite: Option<&str>,
     change: impl AsyncFnOnce(&mut Vestibule),
 ) -> String {

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
 /// Passes calls to the instances in turn.
-pub struct TcpProxy {
+pub struct LoadBalancer {
     pub url: String,
     state: Data<State>,
     server: ServerHandle,
@@ -43,7 +43,7 @@ pub struct Call {
     body: Bytes,
 }
 
-impl TcpProxy {
+impl LoadBalancer {
     /// Starts one in front of these addresses.
     pub fn start(instances: Vec<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -133,7 +133,7 @@ impl TcpProxy {
     }
 }
 
-impl Drop for TcpProxy {
+impl Drop for LoadBalancer {
     fn drop(&mut self) {
         drop(self.server.stop(false));
     }

@@ -6,14 +6,14 @@ use super::service::Received;
 
 /// As the service of the invites sees it after these calls.
 #[derive(Debug, Default)]
-pub struct Holds {
+pub struct Reservations {
     /// By invite: what holds it.
     holding: BTreeMap<String, String>,
     confirmed: BTreeSet<String>,
     released: BTreeSet<String>,
 }
 
-impl Holds {
+impl Reservations {
     /// Of the calls, in their order.
     pub fn after(received: &[Received]) -> Self {
         let mut holds = Self::default();
