@@ -15,8 +15,12 @@ use crate::store::{self, Store};
 
 /// Records, at the first start, when this database and its subscriptions were first seen. Reconciliation delivers no
 /// identity from before that time.
-pub(super) async fn record_first_start(store: &dyn Store, clock: &Clock, plans: &[Subscription]) {
-    if let Err(error) = record_first_seen(store, clock, plans).await {
+pub(super) async fn record_first_start(
+    store: &dyn Store,
+    clock: &Clock,
+    subscriptions: &[Subscription],
+) {
+    if let Err(error) = record_first_seen(store, clock, subscriptions).await {
         // The first reconciliation then records it.
         tracing::error!(
             error = %error.error_chain(),
@@ -67,7 +71,7 @@ pub(super) fn reconcile(
         since: settings.since,
         per_second: settings.per_second,
         dry_run: false,
-        believe_all_gone: false,
+        allow_mass_erasure: false,
     };
     Some(tokio::spawn(
         Reconciler::new(deps?, options).run(every, stop),

@@ -17,7 +17,7 @@ use crate::checks::{Checks, MessageCatalog, ReservationDeps};
 use crate::config::settings::Settings;
 use crate::expression::Variable;
 use crate::http::hooks::idempotency::IdempotencyCache;
-use crate::http::hooks::open_flow::SIDE_BY_SIDE;
+use crate::http::hooks::open_flow::MAX_CONCURRENT_CLOSES;
 use crate::http::{AdminState, HookState, PendingPolicy};
 use crate::jobs::dispatcher::{Dispatcher, DispatcherLimits, Jitter};
 use crate::jobs::identity_verifier::{Verifier, verifier};
@@ -116,9 +116,9 @@ impl Components {
         })
     }
 
-    pub(super) fn worker(&self, settings: &Settings, jitter: Jitter) -> Dispatcher {
+    pub(super) fn dispatcher(&self, settings: &Settings, jitter: Jitter) -> Dispatcher {
         let transport = HttpTransport::new(TransportDeps {
-            plans: settings.subscriptions.clone(),
+            subscriptions: settings.subscriptions.clone(),
             checks: settings.checks.clone(),
             lists: Arc::clone(&settings.lists),
             services: Arc::clone(&self.services),
@@ -160,11 +160,11 @@ impl Components {
     }
 
     /// Returns what reconciliation needs, if the settings have Kratos's admin API.
-    pub(super) fn reconciles(&self, settings: &Settings) -> Option<reconcile::Deps> {
+    pub(super) fn reconcile_deps(&self, settings: &Settings) -> Option<reconcile::Deps> {
         Some(reconcile::Deps {
             store: Arc::clone(&self.store),
             identities: self.identities.clone()?,
-            plans: settings.subscriptions.clone(),
+            subscriptions: settings.subscriptions.clone(),
             lists: Arc::clone(&settings.lists),
             stored: Arc::clone(&self.stored),
             clock: self.clock.clone(),
@@ -173,7 +173,7 @@ impl Components {
     }
 
     /// Returns the state of the admin API.
-    pub(super) fn operator(&self, settings: &Settings) -> AdminState {
+    pub(super) fn admin_state(&self, settings: &Settings) -> AdminState {
         AdminState {
             store: Arc::clone(&self.store),
             clock: self.clock.clone(),
@@ -194,7 +194,7 @@ impl Components {
     }
 
     /// Returns the state of the hooks, and the writer of decisions.
-    pub(super) fn door(
+    pub(super) fn hook_state(
         &self,
         settings: &Settings,
         in_force: InForce,
@@ -212,7 +212,12 @@ impl Components {
         let (outbox, outbox_writer) = outbox(Arc::clone(&self.store), on_loss);
         // The writer ends after the last call is answered and the hooks' state is dropped.
         tokio::spawn(outbox_writer.run());
-        let reads = |root| settings.subscriptions.iter().any(|plan| plan.reads(root));
+        let reads = |root| {
+            settings
+                .subscriptions
+                .iter()
+                .any(|subscription| subscription.reads(root))
+        };
         let checks = Checks::new(
             settings.checks.clone(),
             Arc::clone(&self.services),
@@ -263,7 +268,7 @@ impl Components {
             unknown_paths: Mutex::default(),
             recorder,
             idempotency: Arc::new(IdempotencyCache::new(self.clock.clone())),
-            closings: Arc::new(Semaphore::new(SIDE_BY_SIDE)),
+            closings: Arc::new(Semaphore::new(MAX_CONCURRENT_CLOSES)),
             builtin: settings.builtin.clone(),
             default_language: settings.hooks.default_language.clone(),
             clock: self.clock.clone(),

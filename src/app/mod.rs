@@ -74,10 +74,10 @@ pub struct App {
     health: Data<Health>,
     servers: Vec<ServerHandle>,
     serving: Vec<JoinHandle<std::io::Result<()>>>,
-    worker: JoinHandle<()>,
+    dispatcher: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
     writer: JoinHandle<()>,
-    stop_work: watch::Sender<Phase>,
+    stop_work: watch::Sender<ShutdownPhase>,
     shutdown_delay: Duration,
     clock: Clock,
 }
@@ -120,7 +120,7 @@ impl App {
         let hooks_address = hooks_listener.local_addr()?;
         let admin_address = admin_listener.local_addr()?;
         background::record_first_start(&*components.store, &clock, &settings.subscriptions).await;
-        let worker = components.worker(&settings, jitter);
+        let dispatcher = components.dispatcher(&settings, jitter);
         let sweeper = components.sweeper();
         let rules = components.follow_ups.holding_rules();
         let in_force = background::in_force(&*components.store, &clock, &rules).await;
@@ -131,24 +131,24 @@ impl App {
             );
         }
         let (activity, verifier) = components.verifier().unzip();
-        let (hook_state, writer) = components.door(&settings, in_force, activity);
+        let (hook_state, writer) = components.hook_state(&settings, in_force, activity);
         let health = Data::new(Health::new(
             Arc::clone(&components.metrics),
             Arc::clone(&components.store),
             clock.clone(),
         ));
         let hooks_server = serve_hooks(hooks_listener, Data::new(hook_state), health.clone())?;
-        let admin_state = Data::new(components.operator(&settings));
+        let admin_state = Data::new(components.admin_state(&settings));
         let admin_server = serve_admin(admin_listener, health.clone(), admin_state)?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];
         let serving = vec![tokio::spawn(hooks_server), tokio::spawn(admin_server)];
-        let (stop_work, stopped) = watch::channel(Phase::Running);
-        let stop_intake = || reached(stopped.clone(), Phase::StopIntake);
-        let worker = tokio::spawn(worker.run(stop_intake(), GRACE));
+        let (stop_work, stopped) = watch::channel(ShutdownPhase::Running);
+        let stop_intake = || reached(stopped.clone(), ShutdownPhase::StopIntake);
+        let dispatcher = tokio::spawn(dispatcher.run(stop_intake(), GRACE));
         let swept = tokio::spawn(sweeper.run(stop_intake()));
         let store = Arc::clone(&components.store);
         let retained = background::retain(store, settings.retention, clock.clone(), stop_intake());
-        let deps = components.reconciles(&settings);
+        let deps = components.reconcile_deps(&settings);
         let reconciled = background::reconcile(deps, settings.reconcile, stop_intake());
         let refused = Arc::clone(&components.refused).run(stop_intake());
         let verifying = verifier.map(|verifier| tokio::spawn(verifier.run(stop_intake())));
@@ -157,7 +157,7 @@ impl App {
             .chain(reconciled)
             .chain(verifying)
             .collect();
-        let writer = tokio::spawn(writer.run(reached(stopped, Phase::StopWriters)));
+        let writer = tokio::spawn(writer.run(reached(stopped, ShutdownPhase::StopWriters)));
         tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule has started");
         Ok(Self {
             hooks_address,
@@ -166,7 +166,7 @@ impl App {
             health,
             servers,
             serving,
-            worker,
+            dispatcher,
             background,
             writer,
             stop_work,
@@ -186,19 +186,19 @@ impl App {
             self.clock.sleep(self.shutdown_delay).await;
         }
         tracing::info!("Stopping; waiting for running calls");
-        self.stop_work.send_replace(Phase::StopIntake);
+        self.stop_work.send_replace(ShutdownPhase::StopIntake);
         for server in &self.servers {
             server.stop(true).await;
         }
         for serving in self.serving {
             let _ = serving.await;
         }
-        let _ = self.worker.await;
+        let _ = self.dispatcher.await;
         for task in self.background {
             let _ = task.await;
         }
         // Every call has been answered, so every decision is in the queue.
-        self.stop_work.send_replace(Phase::StopWriters);
+        self.stop_work.send_replace(ShutdownPhase::StopWriters);
         let _ = self.writer.await;
         self.store.close().await;
         tracing::info!("Stopped");
@@ -207,13 +207,13 @@ impl App {
 
 /// The phase of the shutdown: which components stop next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
+enum ShutdownPhase {
     Running,
     StopIntake,
     StopWriters,
 }
 
-async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
+async fn reached(mut phases: watch::Receiver<ShutdownPhase>, phase: ShutdownPhase) {
     // An error means that the app was dropped without a stop, which is a stop as well.
     let _ = phases.wait_for(|now| *now >= phase).await;
 }

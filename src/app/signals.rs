@@ -1,4 +1,4 @@
-//! The signals that stop the program.
+//! Handles the signals that stop the program, and SIGHUP.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,9 +14,10 @@ pub async fn shutdown_signal() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From now on SIGHUP does not end the process: it is ignored with a log line, because settings are not reloaded.
+/// Ignores SIGHUP from now on, with a log line, because settings are not reloaded. Without this call, SIGHUP ends the
+/// process.
 pub fn ignore_hang_ups() -> anyhow::Result<()> {
-    let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     tokio::spawn(async move {
         while hang_up.recv().await.is_some() {
             tracing::warn!(

@@ -37,12 +37,12 @@ pub fn deferred_marker(check: &str) -> Vec<String> {
     mark_path("deferred", check)
 }
 
-fn formatted(moment: Timestamp) -> Value {
+fn rfc3339(moment: Timestamp) -> Value {
     moment.to_rfc3339_opts(SecondsFormat::Secs, true).into()
 }
 
 /// The deliveries of a deferred check: the question, which is asked until it is answered, and the mark in the
-/// identity. `trigger_id` distinguishes the submission from others. `scene` has the identity as it was saved.
+/// identity. `trigger_id` distinguishes the submission from others. `context` has the identity as it was saved.
 #[must_use]
 pub fn recheck(
     deferred: &Deferred,
@@ -56,9 +56,9 @@ pub fn recheck(
         ..context.clone()
     };
     let key = format!("{trigger_id}:{}", deferred.check);
-    let put = FieldWrite {
+    let field = FieldWrite {
         path: deferred_marker(&deferred.check),
-        value: Some(json!({"since": formatted(now)})),
+        value: Some(json!({"since": rfc3339(now)})),
     };
     vec![
         NewDelivery {
@@ -73,7 +73,7 @@ pub fn recheck(
             due_at: saturating_add(now, FIRST_PAUSE),
             keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),
         },
-        identity_write(&deferred.check, identity_id, event, key, vec![put], now),
+        identity_write(&deferred.check, identity_id, event, key, vec![field], now),
     ]
 }
 
@@ -84,7 +84,7 @@ pub fn identity_write(
     identity_id: Uuid,
     event: Event,
     unique_key: String,
-    puts: Vec<FieldWrite>,
+    fields: Vec<FieldWrite>,
     now: Timestamp,
 ) -> NewDelivery {
     NewDelivery {
@@ -93,7 +93,7 @@ pub fn identity_write(
         event,
         unique_key,
         identity_id,
-        action: Ok(Action::PatchIdentity(puts)),
+        action: Ok(Action::PatchIdentity(fields)),
         context: None,
         created_at: now,
         due_at: now,
@@ -111,11 +111,11 @@ pub fn accepted(
     lists: &Lists,
 ) -> Vec<FieldWrite> {
     let names = context.names(lists, Some(response));
-    let mut puts = vec![clear_marker(check)];
+    let mut fields = vec![clear_marker(check)];
     for set in &check.set {
         match set.value.render(&names) {
             Ok(Value::Null) => {}
-            Ok(value) => puts.push(FieldWrite {
+            Ok(value) => fields.push(FieldWrite {
                 path: set.path.clone(),
                 value: Some(value),
             }),
@@ -125,7 +125,7 @@ pub fn accepted(
             }
         }
     }
-    puts
+    fields
 }
 
 /// The fields to write if the check refuses in the end. `refusal` is the entry of `refuse`; `None` if the question
@@ -139,31 +139,31 @@ pub fn refused(
 ) -> Vec<FieldWrite> {
     // A check that reserves is not deferred.
     let is_deferred = check.reserve.is_none();
-    let mut puts: Vec<FieldWrite> = is_deferred
+    let mut fields: Vec<FieldWrite> = is_deferred
         .then(|| clear_marker(check))
         .into_iter()
         .collect();
     if on_late_refusal == OnLateRefusal::Notify {
-        return puts;
+        return fields;
     }
-    let mut mark = json!({"at": formatted(now)});
-    if let Some(wording) = wording(check, refusal) {
-        mark["message_id"] = wording.id.into();
+    let mut mark = json!({"at": rfc3339(now)});
+    if let Some(message_of) = message_of(check, refusal) {
+        mark["message_id"] = message_of.id.into();
     }
-    puts.push(FieldWrite {
+    fields.push(FieldWrite {
         path: refusal_mark(&check.name),
         value: Some(mark),
     });
     if on_late_refusal == OnLateRefusal::Deactivate {
-        puts.push(FieldWrite {
+        fields.push(FieldWrite {
             path: vec!["state".to_owned()],
             value: Some("inactive".into()),
         });
     }
-    puts
+    fields
 }
 
-fn wording(check: &Check, refusal: Option<usize>) -> Option<&MessageTemplate> {
+fn message_of(check: &Check, refusal: Option<usize>) -> Option<&MessageTemplate> {
     check.refuse.get(refusal?)?.message.as_deref()
 }
 
@@ -184,19 +184,19 @@ pub fn stored(
     names: &Variables<'_>,
 ) -> LateRefusal {
     // Hooks show the message only to a visitor who is kept out.
-    let wording = wording(check, refusal).filter(|_| effect == OnLateRefusal::Deactivate);
-    let message = wording.and_then(|wording| {
-        let texts = wording.texts.iter();
+    let message_of = message_of(check, refusal).filter(|_| effect == OnLateRefusal::Deactivate);
+    let message = message_of.and_then(|message_of| {
+        let texts = message_of.texts.iter();
         let texts = texts.map(|(tag, template)| Ok((tag.clone(), template.render_text(names)?)));
         match texts.collect::<Result<Vec<_>, EvaluationError>>() {
             Ok(texts) => Some(StoredMessage {
-                id: wording.id,
-                name: wording.name.clone(),
+                id: message_of.id,
+                name: message_of.name.clone(),
                 field: check.field.as_ref().map(|field| field.node_name().to_owned()),
                 texts,
             }),
             Err(error) => {
-                tracing::warn!(check = check.name, message.id = wording.id, %error, "Could not render a message; Vestibule uses the built-in `account_refused` instead");
+                tracing::warn!(check = check.name, message.id = message_of.id, %error, "Could not render a message; Vestibule uses the built-in `account_refused` instead");
                 None
             }
         }
@@ -218,12 +218,12 @@ pub fn enforcement(
     identity_id: Uuid,
     event: Event,
     unique_key: String,
-    puts: Vec<FieldWrite>,
+    fields: Vec<FieldWrite>,
     now: Timestamp,
 ) -> NewDelivery {
     NewDelivery {
         subscription: Queue::LateRefusal(check).to_string(),
-        action: Ok(Action::Enforce(puts)),
+        action: Ok(Action::Enforce(fields)),
         ..identity_write(check, identity_id, event, unique_key, Vec::new(), now)
     }
 }
@@ -231,14 +231,14 @@ pub fn enforcement(
 /// The lift of a late refusal whose check has accepted what is saved now. A refusal that deactivates is not lifted.
 /// The write removes the mark.
 #[must_use]
-pub fn acceptance_lifts(
+pub fn lift_after_acceptance(
     check: &str,
     identity_id: Uuid,
     event: Event,
     unique_key: String,
     now: Timestamp,
 ) -> RefusalLift {
-    let put = FieldWrite {
+    let field = FieldWrite {
         path: refusal_mark(check),
         value: None,
     };
@@ -246,7 +246,7 @@ pub fn acceptance_lifts(
         identity_id,
         check: check.to_owned(),
         at: now,
-        write: identity_write(check, identity_id, event, unique_key, vec![put], now),
+        write: identity_write(check, identity_id, event, unique_key, vec![field], now),
     }
 }
 
@@ -285,14 +285,14 @@ pub async fn lift(
     let marked = lifted
         .iter()
         .filter(|one| one.effect != OnLateRefusal::Notify);
-    let mut puts: Vec<FieldWrite> = marked
+    let mut fields: Vec<FieldWrite> = marked
         .map(|refusal| FieldWrite {
             path: refusal_mark(&refusal.check),
             value: None,
         })
         .collect();
     if activates {
-        puts.push(FieldWrite {
+        fields.push(FieldWrite {
             path: vec!["state".to_owned()],
             value: Some("active".into()),
         });
@@ -303,9 +303,10 @@ pub async fn lift(
     let (checks, others_in_force) = (names(lifted), names(others));
     if let Some(first) = checks.first() {
         let key = format!("lift:{}", time_ordered_id(now));
-        let write = identity_write(first, identity_id, Event::CheckRefused, key, puts, now);
-        let has_puts = matches!(&write.action, Ok(Action::PatchIdentity(puts)) if !puts.is_empty());
-        let writes = if has_puts { vec![write] } else { Vec::new() };
+        let write = identity_write(first, identity_id, Event::CheckRefused, key, fields, now);
+        let has_fields =
+            matches!(&write.action, Ok(Action::PatchIdentity(fields)) if !fields.is_empty());
+        let writes = if has_fields { vec![write] } else { Vec::new() };
         store
             .lift_late_refusals(identity_id, &checks, now, &writes)
             .await?;

@@ -100,14 +100,14 @@ impl OpenDeferrals {
 
 /// A verdict, and how the checks arrived at it.
 #[derive(Debug)]
-pub struct Judgement {
+pub struct Evaluated {
     /// The verdict that Kratos gets.
     pub verdict: Verdict,
     /// One record for each check of the flow, in order of the settings.
     pub records: Vec<CheckRecord>,
     /// The checks that passed without an answer, and are asked again. The verdict is valid only once they are
     /// stored.
-    pub postponed: Vec<DeferredCheck>,
+    pub deferred_checks: Vec<DeferredCheck>,
     /// The reservations of the checks that accepted.
     pub reservations: Vec<Uuid>,
     /// The deferred checks that have accepted the values that the identity gets now.
@@ -240,7 +240,7 @@ impl Checks {
     }
 
     /// Runs the checks of the call's flow in parallel, and sums them up.
-    pub async fn judge(&self, call: CheckInput<'_>) -> Judgement {
+    pub async fn evaluate(&self, call: CheckInput<'_>) -> Evaluated {
         let identity = call.payload.identity.as_ref().unwrap_or(&Value::Null);
         let mut evaluation = Evaluation {
             checks: self,
@@ -255,7 +255,7 @@ impl Checks {
             responses: BTreeMap::new(),
         };
         evaluation.run().await;
-        evaluation.sum_up()
+        evaluation.into_result()
     }
 
     /// Decides which checks run in this call. In settings these are the checks that a change concerns, and the
@@ -387,7 +387,7 @@ impl<'a> Evaluation<'a> {
             self.questions[index] = Some(request.clone());
         }
         async move {
-            let service = check.ask.as_ref().map(|plan| plan.service.as_str());
+            let service = check.ask.as_ref().map(|request| request.service.as_str());
             let extra = [("traceparent", call.trace.child())];
             let exchange =
                 checks
@@ -469,16 +469,16 @@ impl<'a> Evaluation<'a> {
         };
         self.reservations[index] = Some(reservation.id);
         let (outcome, response) = self.interpret_answer(index, exchange);
-        let judged = match &outcome {
+        let reserve_outcome = match &outcome {
             Outcome::Accepted => ReserveOutcome::Reserved,
             Outcome::Refused(_) => ReserveOutcome::Refused,
             _ => ReserveOutcome::Unclear,
         };
-        if !is_ours && judged != ReserveOutcome::Reserved {
+        if !is_ours && reserve_outcome != ReserveOutcome::Reserved {
             self.finish(index, outcome);
             return None;
         }
-        Some(self.keep(index, reservation, response, judged, outcome))
+        Some(self.keep(index, reservation, response, reserve_outcome, outcome))
     }
 
     fn keep(
@@ -486,13 +486,13 @@ impl<'a> Evaluation<'a> {
         index: usize,
         reservation: Reservation,
         response: Option<Arc<Value>>,
-        judged: ReserveOutcome,
+        reserve_outcome: ReserveOutcome,
         outcome: Outcome,
     ) -> BoxFuture<'a, Completion> {
         let (checks, until) = (self.checks, self.call.until);
         let check = &checks.all[index].check;
         let metrics = &checks.metrics.reservations;
-        let state = match judged {
+        let state = match reserve_outcome {
             ReserveOutcome::Reserved => "taken",
             ReserveOutcome::Refused => "refused",
             ReserveOutcome::Unclear => "unclear",
@@ -501,7 +501,13 @@ impl<'a> Evaluation<'a> {
         async move {
             let kept = checks
                 .reserver
-                .keep(check, reservation, response.as_deref(), judged, until)
+                .keep(
+                    check,
+                    reservation,
+                    response.as_deref(),
+                    reserve_outcome,
+                    until,
+                )
                 .await;
             Completion::Kept {
                 index,
@@ -578,7 +584,7 @@ impl<'a> Evaluation<'a> {
         if let Err(error) = check.expects_texts(&names) {
             return Start::Finished(self.failed(check, "a text", &error));
         }
-        match check.asks().map(|plan| plan.build(&names)) {
+        match check.asks().map(|request| request.build(&names)) {
             Some(Ok(request)) if check.reserve.is_some() => {
                 Start::Takes(Box::new((request, EvaluationContext::of(&names))))
             }
@@ -717,7 +723,7 @@ impl<'a> Evaluation<'a> {
 
     /// Alerts the operator, because neither the visitor nor a later attempt can fix rejected credentials.
     fn report_rejected_credentials(&self, check: &Check, because: &str) {
-        let service = check.asks().map_or("", |plan| plan.service.as_str());
+        let service = check.asks().map_or("", |request| request.service.as_str());
         let label = ServiceName {
             service: service.to_owned(),
         };
@@ -800,10 +806,10 @@ impl<'a> Evaluation<'a> {
         });
     }
 
-    fn sum_up(self) -> Judgement {
+    fn into_result(self) -> Evaluated {
         let mut findings = Vec::new();
         let mut records = Vec::new();
-        let mut postponed = Vec::new();
+        let mut deferred_checks = Vec::new();
         let mut reservations = Vec::new();
         let mut no_longer_deferred = Vec::new();
         let mut no_longer_refused = Vec::new();
@@ -845,7 +851,7 @@ impl<'a> Evaluation<'a> {
                 message: message.clone(),
             };
             match self.deferred(index, &finished.outcome) {
-                Some(deferred) => postponed.push(DeferredCheck {
+                Some(deferred) => deferred_checks.push(DeferredCheck {
                     deferred,
                     otherwise: finding,
                 }),
@@ -861,16 +867,16 @@ impl<'a> Evaluation<'a> {
             && changes.contains_key("traits")
         {
             let saved = Value::Object(changes.clone());
-            for one in &mut postponed {
+            for one in &mut deferred_checks {
                 if let Some(field) = &one.otherwise.field {
                     one.deferred.value = field.value_in(&saved).cloned();
                 }
             }
         }
-        Judgement {
+        Evaluated {
             verdict,
             records,
-            postponed,
+            deferred_checks,
             reservations,
             no_longer_deferred,
             no_longer_refused,

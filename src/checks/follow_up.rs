@@ -404,18 +404,18 @@ impl FollowUps {
                 at: now,
             });
             let key = format!("{trigger_id}:{check}:settled");
-            let put = FieldWrite {
+            let mark = FieldWrite {
                 path: deferred::deferred_marker(check),
                 value: None,
             };
             let about = (change.identity_id, change.event);
-            let write = deferred::identity_write(check, about.0, about.1, key, vec![put], now);
+            let write = deferred::identity_write(check, about.0, about.1, key, vec![mark], now);
             follow_up.batch.deliveries.push(write);
         }
         for check in &one.details.no_longer_refused {
             let key = format!("{trigger_id}:{check}:accepted");
             let lift =
-                deferred::acceptance_lifts(check, change.identity_id, change.event, key, now);
+                deferred::lift_after_acceptance(check, change.identity_id, change.event, key, now);
             follow_up.batch.refusals_lifted.push(lift);
         }
         let is_read = |id: &Uuid| state.reservations.iter().any(|one| one.id == *id);

@@ -20,20 +20,20 @@ pub struct MessageRenderer<'a> {
 
 impl MessageRenderer<'_> {
     /// Renders a message in the visitor's language. If an expression in it fails, the text of `fallback` is used,
-    /// with the id of `wording`.
+    /// with the id of `message`.
     #[must_use]
     pub fn message(
         &self,
-        wording: &MessageTemplate,
+        message: &MessageTemplate,
         fallback: &MessageTemplate,
         names: &Variables<'_>,
         check: Option<&str>,
         field: Option<&Field>,
     ) -> Message {
-        let text = self.text(wording).and_then(|template| match template.render_text(names) {
+        let text = self.text(message).and_then(|template| match template.render_text(names) {
             Ok(text) => Some(text),
             Err(error) => {
-                tracing::warn!(check, message.id = wording.id, %error, "Could not render a message");
+                tracing::warn!(check, message.id = message.id, %error, "Could not render a message");
                 None
             }
         });
@@ -41,11 +41,11 @@ impl MessageRenderer<'_> {
             .or_else(|| self.text(fallback)?.render_text(names).ok())
             .unwrap_or_default();
         let entries = [
-            ("message", wording.name.as_deref()),
+            ("message", message.name.as_deref()),
             ("check", check),
             ("field", field.map(Field::node_name)),
         ];
-        Message::new(wording.id, &text, context(&entries))
+        Message::new(message.id, &text, context(&entries))
     }
 
     /// Renders a stored message in the visitor's language; `None` if the message has no text.
@@ -60,8 +60,8 @@ impl MessageRenderer<'_> {
         Some(Message::new(stored.id, text, context(&entries)))
     }
 
-    fn text<'w>(&self, wording: &'w MessageTemplate) -> Option<&'w Template> {
-        self.pick(&wording.texts)
+    fn text<'w>(&self, message: &'w MessageTemplate) -> Option<&'w Template> {
+        self.pick(&message.texts)
     }
 
     /// The text in the visitor's language.

@@ -1,4 +1,4 @@
-//! Evaluates the checks of a sign-up: `Checks::judge` runs all checks in parallel under one deadline, and returns a
+//! Evaluates the checks of a sign-up: `Checks::evaluate` runs all checks in parallel under one deadline, and returns a
 //! verdict.
 
 pub mod account_lookup;
@@ -25,7 +25,7 @@ use crate::model::message::MessageTemplate;
 use crate::model::request;
 
 pub use crate::model::late_refusal::OnLateRefusal;
-pub use evaluate::{CheckInput, Checks, DeferredCheck, Judgement, OpenDeferrals};
+pub use evaluate::{CheckInput, Checks, DeferredCheck, Evaluated, OpenDeferrals};
 pub use messages::{BuiltinMessages, MessageCatalog, MessageRenderer};
 pub use reads::Reads;
 pub use reserver::ReservationDeps;

@@ -265,18 +265,18 @@ impl Reserver {
         check: &Check,
         mut reservation: Reservation,
         answer: Option<&Value>,
-        judged: ReserveOutcome,
+        outcome: ReserveOutcome,
         until: Timestamp,
     ) -> bool {
         // An answer that is not an acceptance does not describe a reservation.
         if let Some(details) = &mut reservation.details
-            && judged == ReserveOutcome::Reserved
+            && outcome == ReserveOutcome::Reserved
         {
             details.context.taken =
                 answer.map(|answer| reserve::taken(reservation.id, Some(answer)));
         }
         let kept = async {
-            match (judged, &reservation.details, &check.reserve) {
+            match (outcome, &reservation.details, &check.reserve) {
                 (ReserveOutcome::Reserved, Some(details), _) => {
                     self.deps.store.mark_reserved(reservation.id, details).await
                 }
@@ -300,7 +300,7 @@ impl Reserver {
                 _ => Ok(false),
             }
         };
-        let kept = match judged {
+        let kept = match outcome {
             ReserveOutcome::Reserved => self.clock.timeout_at(until, kept).await,
             // No call waits for this. What cannot be stored is released when the flow has expired.
             ReserveOutcome::Refused | ReserveOutcome::Unclear => Some(kept.await),

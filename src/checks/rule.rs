@@ -64,11 +64,11 @@ fn reserve(reserve: &Reserve) -> Value {
     })
 }
 
-fn request(plan: &RequestTemplate) -> Value {
-    let sources: Vec<&str> = plan
+fn request(template: &RequestTemplate) -> Value {
+    let sources: Vec<&str> = template
         .expressions()
         .into_iter()
         .map(Expression::source)
         .collect();
-    json!({"service": plan.service, "method": plan.method.as_str(), "expressions": sources})
+    json!({"service": template.service, "method": template.method.as_str(), "expressions": sources})
 }

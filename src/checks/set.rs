@@ -4,13 +4,13 @@ use serde_json::{Map, Value};
 
 /// The largest size of one value, in bytes of JSON. Kratos passes at most 64 KiB to a hook, and a stored value is
 /// part of every later call.
-pub const MOST_BYTES: usize = 16 * 1024;
+pub const MAX_BYTES: usize = 16 * 1024;
 
 /// Why a value was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// The value is longer than [`MOST_BYTES`].
-    #[error("the value is longer than {MOST_BYTES} bytes")]
+    /// The value is longer than [`MAX_BYTES`].
+    #[error("the value is longer than {MAX_BYTES} bytes")]
     TooLarge,
     /// The field would not be an object; `traits` and `metadata_public` must stay objects.
     #[error("the field as a whole is not an object")]
@@ -44,7 +44,7 @@ impl<'a> Changes<'a> {
             return Ok(());
         };
         let sent = self.identity.get(root).unwrap_or(&Value::Null);
-        if value.to_string().len() > MOST_BYTES {
+        if value.to_string().len() > MAX_BYTES {
             return Err(Unfit::TooLarge);
         }
         if !(sent.is_null() || sent.is_object())
@@ -261,7 +261,7 @@ mod tests {
             ("traits", json!("text"), Err(Unfit::NoObject)),
             (
                 "traits.b",
-                json!("x".repeat(MOST_BYTES)),
+                json!("x".repeat(MAX_BYTES)),
                 Err(Unfit::TooLarge),
             ),
             ("traits.a", json!({"b": null}), Ok(())),

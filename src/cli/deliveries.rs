@@ -141,8 +141,8 @@ impl Command {
                 retry(store, &filter, now, &keep_trying, &mut out).await
             }
             Self::Discard { yes, dry_run, .. } => {
-                let sure = Confirmation::said(yes, dry_run);
-                discard(store, &filter, now, sure, &mut out).await
+                let confirmation = Confirmation::from_options(yes, dry_run);
+                discard(store, &filter, now, confirmation, &mut out).await
             }
         };
         opened.close().await;

@@ -41,9 +41,9 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let clock = Clock::system();
     let end = saturating_add(clock.now(), options.wait);
     for url in &options.urls {
-        while let Err(ill) = look(&http, url).await {
+        while let Err(failure) = check_url(&http, url).await {
             if clock.now() >= end {
-                anyhow::bail!("{url}: {ill}");
+                anyhow::bail!("{url}: {failure}");
             }
             clock.sleep(PAUSE).await;
         }
@@ -52,7 +52,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn look(http: &reqwest::Client, url: &Url) -> Result<(), String> {
+async fn check_url(http: &reqwest::Client, url: &Url) -> Result<(), String> {
     match http.get(url.clone()).send().await {
         Ok(answer) if answer.status().is_success() => Ok(()),
         Ok(answer) => Err(format!("status {}", answer.status())),

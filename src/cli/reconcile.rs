@@ -80,21 +80,21 @@ impl Options {
         settings: Settings,
         store: Arc<dyn Store>,
     ) -> anyhow::Result<ExitCode> {
-        let wishes = RoundOptions {
+        let options = RoundOptions {
             since: self.since.or(settings.reconcile.since),
             per_second: settings.reconcile.per_second,
             dry_run: self.dry_run,
-            believe_all_gone: self.allow_mass_erasure,
+            allow_mass_erasure: self.allow_mass_erasure,
         };
-        let reconciler = Reconciler::new(knows(settings, store)?, wishes);
+        let reconciler = Reconciler::new(deps(settings, store)?, options);
         let mut out = std::io::stdout();
         let findings = Findings {
             out: Mutex::new(std::io::stdout()),
             json: self.json,
         };
-        let witness: &dyn Progress = if self.dry_run { &findings } else { &() };
+        let progress: &dyn Progress = if self.dry_run { &findings } else { &() };
         let report = tokio::select! {
-            report = reconciler.round(witness) => report?,
+            report = reconciler.round(progress) => report?,
             signal = shutdown_signal() => {
                 signal?;
                 reconciler.release_lock().await?;
@@ -105,13 +105,13 @@ impl Options {
             serde_json::to_writer(&mut out, &report)?;
             writeln!(out)?;
         } else {
-            writeln!(out, "{}", words(&report, self.dry_run))?;
+            writeln!(out, "{}", summary(&report, self.dry_run))?;
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn knows(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
+fn deps(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
     let admin = settings.kratos.admin.into_iter().collect();
@@ -120,7 +120,7 @@ fn knows(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
     Ok(Deps {
         store,
         identities: KratosAdmin::new(Arc::new(services), clock.clone()),
-        plans: settings.subscriptions,
+        subscriptions: settings.subscriptions,
         lists: settings.lists,
         stored: Arc::new(Notify::new()),
         clock,
@@ -167,7 +167,7 @@ impl<O: Write + Send> Progress for Findings<O> {
         }
     }
 
-    fn gone(&self, identity: Uuid) {
+    fn deleted(&self, identity: Uuid) {
         if self.json {
             self.print(&json!({"deleted": {"identity_id": identity}}).to_string());
         } else {
@@ -177,29 +177,32 @@ impl<O: Write + Send> Progress for Findings<O> {
 }
 
 /// Formats the sum as text.
-fn words(report: &Report, dry_run: bool) -> String {
+fn summary(report: &Report, dry_run: bool) -> String {
     let Report {
-        looked_at,
+        checked,
         missing,
         stored,
         unbuilt,
-        gone,
-        forgotten,
+        deleted,
+        erased,
     } = *report;
-    let looked = format!("Examined {}.", number(looked_at, "identity", "identities"));
-    let (deliveries, those_gone) = (
-        number(missing, "delivery", "deliveries"),
-        number(gone, "identity", "identities"),
+    let sum = format!(
+        "Checked {}.",
+        counted_noun(checked, "identity", "identities")
+    );
+    let (deliveries, deleted_identities) = (
+        counted_noun(missing, "delivery", "deliveries"),
+        counted_noun(deleted, "identity", "identities"),
     );
     if dry_run {
         return format!(
-            "{looked} Would store {deliveries} that Vestibule missed, and erase the data of {those_gone} deleted in Kratos. \
+            "{sum} Would store {deliveries} that Vestibule missed, and erase the data of {deleted_identities} deleted in Kratos. \
              Nothing was changed."
         );
     }
-    let mut sentences = vec![looked];
+    let mut sentences = vec![sum];
     if stored > 0 {
-        let stored = number(stored, "delivery", "deliveries");
+        let stored = counted_noun(stored, "delivery", "deliveries");
         sentences.push(format!(
             "Stored {stored} that Vestibule missed; a running `vestibule serve` sends them within a minute."
         ));
@@ -207,23 +210,23 @@ fn words(report: &Report, dry_run: bool) -> String {
         sentences.push("Nothing was missing.".to_owned());
     }
     if unbuilt > 0 {
-        let unbuilt = number(unbuilt, "delivery", "deliveries");
+        let unbuilt = counted_noun(unbuilt, "delivery", "deliveries");
         sentences.push(format!(
             "Of these, {unbuilt} could not be built, because their subscriptions read what only hooks have: \
              see `vestibule deliveries list --state abandoned`."
         ));
     }
-    if gone > 0 {
-        let forgotten = number(forgotten, "delivery", "deliveries");
+    if deleted > 0 {
+        let erased = counted_noun(erased, "delivery", "deliveries");
         sentences.push(format!(
-            "Erased the data of {those_gone} deleted in Kratos ({forgotten})."
+            "Erased the data of {deleted_identities} deleted in Kratos ({erased})."
         ));
     }
     sentences.join(" ")
 }
 
-fn number(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
+fn counted_noun(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 #[cfg(test)]
@@ -233,34 +236,34 @@ mod tests {
     #[test]
     fn the_sum_is_printed_as_text() {
         let nothing = Report {
-            looked_at: 1,
+            checked: 1,
             ..Report::default()
         };
         let much = Report {
-            looked_at: 250,
+            checked: 250,
             missing: 3,
             stored: 3,
             unbuilt: 1,
-            gone: 1,
-            forgotten: 2,
+            deleted: 1,
+            erased: 2,
         };
         for (report, dry_run, expected) in [
-            (nothing, false, "Examined 1 identity. Nothing was missing."),
+            (nothing, false, "Checked 1 identity. Nothing was missing."),
             (
                 nothing,
                 true,
-                "Examined 1 identity. Would store 0 deliveries that Vestibule missed, and erase the data of 0 identities deleted \
+                "Checked 1 identity. Would store 0 deliveries that Vestibule missed, and erase the data of 0 identities deleted \
                  in Kratos. Nothing was changed.",
             ),
             (
                 much,
                 false,
-                "Examined 250 identities. Stored 3 deliveries that Vestibule missed; a running `vestibule serve` sends them within \
+                "Checked 250 identities. Stored 3 deliveries that Vestibule missed; a running `vestibule serve` sends them within \
                  a minute. Of these, 1 delivery could not be built, because their subscriptions read what only hooks have: see \
                  `vestibule deliveries list --state abandoned`. Erased the data of 1 identity deleted in Kratos (2 deliveries).",
             ),
         ] {
-            assert_eq!(words(&report, dry_run), expected);
+            assert_eq!(summary(&report, dry_run), expected);
         }
     }
 
@@ -290,7 +293,7 @@ mod tests {
             findings.left_out("tax");
             findings.missing(id, "crm", None);
             findings.missing(id, "erp", Some("why"));
-            findings.gone(id);
+            findings.deleted(id);
             let printed = findings.out.into_inner().unwrap();
             assert_eq!(String::from_utf8(printed).unwrap(), expected);
         }

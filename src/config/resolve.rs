@@ -179,27 +179,27 @@ impl<'a> Resolver<'a> {
     }
 
     /// Reports every `${…}` that cannot be looked up, also in entries with other problems.
-    fn look_up_everything(&mut self, place: &Cursor<'a>) {
-        match place.node.map(|node| &node.kind) {
+    fn look_up_everything(&mut self, cursor: &Cursor<'a>) {
+        match cursor.node.map(|node| &node.kind) {
             // An inserted value can contain anything.
             Some(Kind::Text { text, .. })
-                if place.node.is_some_and(|node| node.written.is_none()) =>
+                if cursor.node.is_some_and(|node| node.written.is_none()) =>
             {
                 if let Err(error) = pieces(text, self.environment) {
-                    let at = self.inside(place, text, error.offset);
+                    let at = self.inside(cursor, text, error.offset);
                     self.problems.push(
-                        Problem::new(place.path.clone(), at, error.message).with_hint(error.hint),
+                        Problem::new(cursor.path.clone(), at, error.message).with_hint(error.hint),
                     );
                 }
             }
             Some(Kind::List(items)) => {
                 for index in 0..items.len() {
-                    self.look_up_everything(&place.item(index));
+                    self.look_up_everything(&cursor.item(index));
                 }
             }
             Some(Kind::Map(entries)) => {
                 for entry in entries {
-                    self.look_up_everything(&place.key(&entry.key));
+                    self.look_up_everything(&cursor.key(&entry.key));
                 }
             }
             _ => {}
@@ -207,15 +207,15 @@ impl<'a> Resolver<'a> {
     }
 
     /// Decodes a section, unless it has a problem already.
-    fn decode<T: DeserializeOwned>(&mut self, place: &Cursor<'_>) -> Option<T> {
+    fn decode<T: DeserializeOwned>(&mut self, cursor: &Cursor<'_>) -> Option<T> {
         let inside = |path: &String| {
-            path.strip_prefix(&place.path)
+            path.strip_prefix(&cursor.path)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
         if self.invalid_paths.iter().any(inside) {
             return None;
         }
-        let value = place.node.map(Node::to_value).unwrap_or_default();
+        let value = cursor.node.map(Node::to_value).unwrap_or_default();
         // A section without a value is an empty section.
         let value = if value.is_null() {
             serde_json::Value::Object(serde_json::Map::new())
@@ -225,28 +225,28 @@ impl<'a> Resolver<'a> {
         serde_json::from_value(value)
             .map_err(|error| {
                 self.problems
-                    .push(place.problem(format!("cannot decode this value: {error}")));
+                    .push(cursor.problem(format!("cannot decode this value: {error}")));
             })
             .ok()
     }
 
-    fn report(&mut self, place: &Cursor<'_>, message: impl Into<String>, hint: Option<String>) {
-        let message = self.redact(place, message.into());
-        let hint = hint.map(|hint| self.redact(place, hint));
-        self.problems.push(place.problem(message).with_hint(hint));
+    fn report(&mut self, cursor: &Cursor<'_>, message: impl Into<String>, hint: Option<String>) {
+        let message = self.redact(cursor, message.into());
+        let hint = hint.map(|hint| self.redact(cursor, hint));
+        self.problems.push(cursor.problem(message).with_hint(hint));
     }
 
     /// Reports a warning. Vestibule uses the settings in spite of warnings.
-    fn warn(&mut self, place: &Cursor<'_>, message: impl Into<String>, hint: impl Into<String>) {
-        let message = self.redact(place, message.into());
-        let hint = self.redact(place, hint.into());
+    fn warn(&mut self, cursor: &Cursor<'_>, message: impl Into<String>, hint: impl Into<String>) {
+        let message = self.redact(cursor, message.into());
+        let hint = self.redact(cursor, hint.into());
         self.warnings
-            .push(place.problem(message).with_hint(Some(hint)));
+            .push(cursor.problem(message).with_hint(Some(hint)));
     }
 
     /// Removes inserted values from a message: they can be secrets.
-    fn redact(&self, place: &Cursor<'_>, message: String) -> String {
-        let Some(node) = place.node else {
+    fn redact(&self, cursor: &Cursor<'_>, message: String) -> String {
+        let Some(node) = cursor.node else {
             return message;
         };
         if node.written.is_some() {
@@ -289,7 +289,7 @@ impl<'a> Resolver<'a> {
 
     fn expression(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         source: &file::Expression,
         scope: &Scope,
     ) -> Option<Expression> {
@@ -299,7 +299,7 @@ impl<'a> Resolver<'a> {
             .any(|piece| matches!(piece, Piece::Inserted(_)))
         {
             self.report(
-                place,
+                cursor,
                 "an expression cannot contain `${…}`",
                 Some("put the value into a list and read `lists.<name>`".to_owned()),
             );
@@ -308,20 +308,20 @@ impl<'a> Resolver<'a> {
         match Expression::compile(&source.0, scope) {
             Ok(expression) => Some(expression),
             Err(error) => {
-                self.compile_error(place, &source.0, 0, &error);
+                self.compile_error(cursor, &source.0, 0, &error);
                 None
             }
         }
     }
 
-    fn template(&mut self, place: &Cursor<'_>, text: &str, scope: &Scope) -> Option<Template> {
+    fn template(&mut self, cursor: &Cursor<'_>, text: &str, scope: &Scope) -> Option<Template> {
         let pieces = self.pieces(text)?;
-        self.compiled(place, text, &pieces, scope)
+        self.compiled(cursor, text, &pieces, scope)
     }
 
     fn compiled(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         text: &str,
         pieces: &[Piece],
         scope: &Scope,
@@ -333,7 +333,7 @@ impl<'a> Resolver<'a> {
                     Some(Piece::Written(written)) => text.find(written.as_str()).unwrap_or(0),
                     _ => 0,
                 };
-                self.compile_error(place, text, before, &error);
+                self.compile_error(cursor, text, before, &error);
                 None
             }
         }
@@ -341,26 +341,26 @@ impl<'a> Resolver<'a> {
 
     fn compile_error(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         text: &str,
         before: usize,
         error: &CompileError,
     ) {
-        let at = self.inside(place, text, before + error.offset.unwrap_or(0));
-        let problem = Problem::new(place.path.clone(), at, error.message.clone());
+        let at = self.inside(cursor, text, before + error.offset.unwrap_or(0));
+        let problem = Problem::new(cursor.path.clone(), at, error.message.clone());
         self.problems.push(problem.with_hint(error.hint.clone()));
     }
 
     /// The position of a byte of a text, if its line contains the text unchanged.
-    fn inside(&self, place: &Cursor<'_>, text: &str, offset: usize) -> Position {
+    fn inside(&self, cursor: &Cursor<'_>, text: &str, offset: usize) -> Position {
         let line: &str = self
             .lines
-            .get(place.at.line.saturating_sub(1))
+            .get(cursor.at.line.saturating_sub(1))
             .copied()
             .unwrap_or_default();
         let start: String = line
             .chars()
-            .skip(place.at.column.saturating_sub(1))
+            .skip(cursor.at.column.saturating_sub(1))
             .collect();
         let characters = text
             .get(..offset)
@@ -373,14 +373,14 @@ impl<'a> Resolver<'a> {
             .starts_with(text);
         if is_literal {
             return Position {
-                column: place.at.column + quote + characters,
-                ..place.at
+                column: cursor.at.column + quote + characters,
+                ..cursor.at
             };
         }
         // A block text after `|` has one indented line for each of its lines.
         let before = text.get(..offset).unwrap_or_default();
         let within = before.matches('\n').count();
-        let number = place.at.line + within;
+        let number = cursor.at.line + within;
         let source = self.lines.get(number.saturating_sub(1)).copied();
         let indented = source.map(|line| (line, line.trim_start()));
         match (indented, text.split('\n').nth(within)) {
@@ -395,25 +395,25 @@ impl<'a> Resolver<'a> {
                     column: 1 + indent + last.chars().count().saturating_sub(skipped),
                 }
             }
-            _ => place.at,
+            _ => cursor.at,
         }
     }
 
     fn lists(&mut self) -> Lists {
-        let place = self.root.key("lists");
+        let cursor = self.root.key("lists");
         let mut lists = BTreeMap::new();
-        for entry in place.entries() {
-            let place = place.key(&entry.key);
-            self.name(&place, entry, "a list");
+        for entry in cursor.entries() {
+            let cursor = cursor.key(&entry.key);
+            self.name(&cursor, entry, "a list");
             // Expressions can name a list that has a problem.
-            let entries = self.list(&place).unwrap_or_default();
+            let entries = self.list(&cursor).unwrap_or_default();
             lists.insert(entry.key.clone(), entries);
         }
         Lists::new(lists)
     }
 
-    fn list(&mut self, place: &Cursor<'_>) -> Option<Vec<String>> {
-        match self.decode(place)? {
+    fn list(&mut self, cursor: &Cursor<'_>) -> Option<Vec<String>> {
+        match self.decode(cursor)? {
             file::List::Inline(entries) => entries.iter().map(|entry| self.text(entry)).collect(),
             file::List::File(file::ListFile { file }) => {
                 let path = self.folder.join(self.text(&file)?);
@@ -427,7 +427,7 @@ impl<'a> Resolver<'a> {
                     ),
                     Err(cause) => {
                         self.report(
-                            &place.key("file"),
+                            &cursor.key("file"),
                             format!("cannot read the file {}: {cause}", path.display()),
                             None,
                         );
@@ -439,7 +439,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Checks a name, which expressions, metrics and logs use.
-    fn name(&mut self, place: &Cursor<'_>, entry: &Entry, what: &str) {
+    fn name(&mut self, cursor: &Cursor<'_>, entry: &Entry, what: &str) {
         let plain = |character: char| {
             character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_'
         };
@@ -452,12 +452,12 @@ impl<'a> Resolver<'a> {
                 entry.key
             );
             self.problems
-                .push(Problem::new(place.path.clone(), entry.at, message));
+                .push(Problem::new(cursor.path.clone(), entry.at, message));
         } else if !starts || !entry.key.chars().all(plain) {
             let message = format!("`{}` is not a valid name for {what}", entry.key);
             let hint = "use lower-case letters, digits and `_`, and begin with a letter".to_owned();
             self.problems
-                .push(Problem::new(place.path.clone(), entry.at, message).with_hint(Some(hint)));
+                .push(Problem::new(cursor.path.clone(), entry.at, message).with_hint(Some(hint)));
         }
     }
 }

@@ -9,9 +9,9 @@ use serde_json::{Map, Number, Value};
 use crate::base::diagnostics::{Position, Problem, quoted};
 
 /// Deeper than settings need, and too little to exhaust the stack.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 /// More than settings need. Aliases can multiply the values of a file.
-const MOST_NODES: usize = 200_000;
+const MAX_NODES: usize = 200_000;
 
 /// A value and where it begins.
 #[derive(Clone, Debug)]
@@ -329,7 +329,7 @@ impl Builder<'_> {
 
     fn begin(&mut self, at: Position, anchor: usize, kind: OpenKind) -> bool {
         let path = self.path();
-        if self.open.len() >= DEEPEST {
+        if self.open.len() >= MAX_DEPTH {
             self.problems.push(Problem::new(
                 path,
                 at,
@@ -348,7 +348,7 @@ impl Builder<'_> {
 
     fn place(&mut self, node: Node, anchor: usize) -> bool {
         self.nodes += 1;
-        if self.nodes > MOST_NODES {
+        if self.nodes > MAX_NODES {
             let path = self.path();
             self.problems.push(Problem::new(
                 path,

@@ -17,7 +17,7 @@ const NOT_YET_SUPPORTED: [(&str, &[&str]); 6] = [
 ];
 
 /// Planned flows that do not exist yet.
-const LATER_WORDS: [&str; 3] = ["login", "verification", "recovery"];
+const NOT_YET_SUPPORTED_KEYS: [&str; 3] = ["login", "verification", "recovery"];
 
 /// Compares nodes with their schemas.
 pub struct Validator<'a> {
@@ -227,7 +227,7 @@ impl Validator<'_> {
             Kind::Null => self.nothing(node, path),
             Kind::Text { text, .. } if names.contains(&text.as_str()) => {}
             Kind::Text { text, .. }
-                if LATER_WORDS.contains(&text.as_str()) && node.written.is_none() =>
+                if NOT_YET_SUPPORTED_KEYS.contains(&text.as_str()) && node.written.is_none() =>
             {
                 let hint = format!(
                     "use {}",

@@ -5,9 +5,9 @@ pub mod account;
 pub mod body;
 pub mod flow;
 pub mod form;
-pub mod visit;
+pub mod sign_up_input;
 
 pub use account::Account;
 pub use flow::Flow;
 pub use form::Form;
-pub use visit::{Method, SignUpInput, Steps, Traits};
+pub use sign_up_input::{Method, SignUpInput, Steps, Traits};

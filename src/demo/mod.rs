@@ -18,8 +18,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::app::shutdown_signal;
-use crate::app::{App, Overrides};
+use crate::app::{App, Overrides, ignore_hang_ups, shutdown_signal};
 use crate::base::secret::random_key;
 use crate::base::telemetry;
 use crate::config::{self, Environment};
@@ -58,14 +57,15 @@ pub struct Options {
 
 /// Runs the demo until a signal stops it.
 pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    ignore_hang_ups()?;
     if options.services_only {
-        services::serve_together(options.listen).await?;
+        services::serve_standalone(options.listen).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
-    let book = RequestLog::new();
-    let register = Arc::new(Example::start(Service::register(&book))?);
-    let crm = Arc::new(Example::start(Service::crm(&book))?);
+    let request_log = RequestLog::new();
+    let register = Arc::new(Example::start(Service::register(&request_log))?);
+    let crm = Arc::new(Example::start(Service::crm(&request_log))?);
     let key = random_key()?;
     let app = start(
         folder.path(),
@@ -80,11 +80,11 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     )
     .await?;
     let hooks = format!("http://{}", app.hooks_address);
-    introduce(&app, &hooks, &register, &crm, folder.path());
+    print_addresses(&app, &hooks, &register, &crm, folder.path());
 
-    book.at_length.store(true, Ordering::Relaxed);
-    walkthrough::tell(&app, &Sender::new(hooks.clone(), key.clone())?).await?;
-    book.at_length.store(false, Ordering::Relaxed);
+    request_log.verbose.store(true, Ordering::Relaxed);
+    walkthrough::run(&app, &Sender::new(hooks.clone(), key.clone())?).await?;
+    request_log.verbose.store(false, Ordering::Relaxed);
 
     if !options.once {
         let kratos = if options.kratos {
@@ -99,13 +99,13 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let real = sign_up_page.map(|page| format!("{page}/registration"));
         let sender = Sender::new(hooks.clone(), key.clone())?;
         let page = ui::start(ui::AppState {
-            sign_ups: SignUps::new(sender, Arc::clone(&book), Arc::clone(&app.store)),
-            book,
+            sign_ups: SignUps::new(sender, Arc::clone(&request_log), Arc::clone(&app.store)),
+            request_log,
             register: Arc::clone(&register),
             crm: Arc::clone(&crm),
             kratos: real.clone(),
         })?;
-        try_more(&hooks, &key);
+        print_curl(&hooks, &key);
         say(&format!(
             "\nNow sign up yourself, and see the calls and the deliveries. Open this page:\n\n   http://{}/\n",
             page.address
@@ -129,7 +129,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn introduce(app: &App, hooks: &str, register: &Example, crm: &Example, folder: &Path) {
+fn print_addresses(app: &App, hooks: &str, register: &Example, crm: &Example, folder: &Path) {
     say("Vestibule demo: a company signs up with a VAT number and an invite code.\n");
     say(&format!(
         "   Vestibule     {hooks}  (metrics: http://{}/metrics)",
@@ -193,11 +193,11 @@ fn registered() -> String {
 }
 
 /// Prints a command for a shell, and the values that can be typed.
-fn try_more(hooks: &str, key: &str) {
-    let visit = walkthrough::visit("FR40303265045", "FRIENDS-2026");
+fn print_curl(hooks: &str, key: &str) {
+    let sign_up_input = walkthrough::sign_up_input("FR40303265045", "FRIENDS-2026");
     let now = crate::base::clock::Clock::system().now();
-    let account = fake_kratos::Account::new(&visit.traits, visit.method, now);
-    let ctx = fake_kratos::Flow::of(&visit, None, now).ctx(&account, &visit);
+    let account = fake_kratos::Account::new(&sign_up_input.traits, sign_up_input.method, now);
+    let ctx = fake_kratos::Flow::of(&sign_up_input, None, now).ctx(&account, &sign_up_input);
     let body = fake_kratos::body::body(&ctx);
     say("\n4. The same call from a shell:\n");
     say(&format!(

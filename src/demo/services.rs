@@ -1,10 +1,10 @@
 //! The example services of the demo: a VAT register and a CRM. They print each request and response.
 
-pub mod book;
 mod crm;
 mod register;
+pub mod request_log;
+mod standalone;
 mod switch;
-mod together;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-pub use self::book::RequestLog;
 pub use self::crm::Crm;
 pub use self::register::REGISTERED;
+pub use self::request_log::RequestLog;
+pub use self::standalone::serve as serve_standalone;
 pub use self::switch::{Behaviour, Switch};
-pub use self::together::serve as serve_together;
 use crate::base::clock::Clock;
 
 /// The data of an example service.
-pub enum Knowledge {
+pub enum ServiceData {
     /// The registered VAT numbers.
     Register,
     /// The contacts that arrived.
@@ -38,37 +38,37 @@ pub struct Service {
     pub name: &'static str,
     /// The behaviour of the service.
     pub switch: Switch,
-    knowledge: Knowledge,
-    book: Arc<RequestLog>,
+    data: ServiceData,
+    request_log: Arc<RequestLog>,
     clock: Clock,
 }
 
 impl Service {
     /// Creates a VAT register that answers as VIES does.
-    pub fn register(book: &Arc<RequestLog>) -> Data<Self> {
-        Self::new("VAT register", Knowledge::Register, book)
+    pub fn register(request_log: &Arc<RequestLog>) -> Data<Self> {
+        Self::new("VAT register", ServiceData::Register, request_log)
     }
 
     /// Creates a CRM that stores contacts.
-    pub fn crm(book: &Arc<RequestLog>) -> Data<Self> {
-        Self::new("CRM", Knowledge::Crm(Crm::default()), book)
+    pub fn crm(request_log: &Arc<RequestLog>) -> Data<Self> {
+        Self::new("CRM", ServiceData::Crm(Crm::default()), request_log)
     }
 
-    fn new(name: &'static str, knowledge: Knowledge, book: &Arc<RequestLog>) -> Data<Self> {
+    fn new(name: &'static str, data: ServiceData, request_log: &Arc<RequestLog>) -> Data<Self> {
         Data::new(Self {
             name,
             switch: Switch::default(),
-            knowledge,
-            book: Arc::clone(book),
+            data,
+            request_log: Arc::clone(request_log),
             clock: Clock::system(),
         })
     }
 
     /// Returns the response of a working service.
     fn answer(&self, method: &str, path: &str, request: &HttpRequest, body: &[u8]) -> (u16, Value) {
-        match &self.knowledge {
-            Knowledge::Register => register::answer(method, path, body),
-            Knowledge::Crm(crm) => crm.answer(method, path, request, body),
+        match &self.data {
+            ServiceData::Register => register::answer(method, path, body),
+            ServiceData::Crm(crm) => crm.answer(method, path, request, body),
         }
     }
 }
@@ -88,7 +88,7 @@ async fn serve(
     }
     // If the caller disconnects, this handler is dropped, and the entry records that.
     let entry = service
-        .book
+        .request_log
         .arrived(service.name, &method, &path, &request, &body);
     match service.switch.behaviour() {
         Behaviour::Works => {}

@@ -19,7 +19,7 @@ use crate::model::delivery::Event;
 use crate::store::{DeliverySummary, Filter, Store};
 
 /// The maximum number of sign-ups, and of accounts.
-const MOST: usize = 100;
+const MAX_ENTRIES: usize = 100;
 
 /// The result of a sign-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -57,19 +57,19 @@ pub struct SignUps {
     kept: Mutex<VecDeque<SignUp>>,
     accounts: Mutex<VecDeque<Account>>,
     sender: Sender,
-    book: Arc<RequestLog>,
+    request_log: Arc<RequestLog>,
     store: Arc<dyn Store>,
     clock: Clock,
 }
 
 impl SignUps {
     /// Creates an empty list.
-    pub fn new(sender: Sender, book: Arc<RequestLog>, store: Arc<dyn Store>) -> Arc<Self> {
+    pub fn new(sender: Sender, request_log: Arc<RequestLog>, store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self {
             kept: Mutex::default(),
             accounts: Mutex::default(),
             sender,
-            book,
+            request_log,
             store,
             clock: Clock::system(),
         })
@@ -85,20 +85,20 @@ impl SignUps {
     }
 
     /// Begins a sign-up. `Err` is the error with which Kratos itself would reject the form.
-    pub fn begin(self: &Arc<Self>, visit: SignUpInput) -> Result<Uuid, String> {
-        if let Some(problem) = visit.traits.against_the_schema() {
+    pub fn begin(self: &Arc<Self>, input: SignUpInput) -> Result<Uuid, String> {
+        if let Some(problem) = input.traits.schema_error() {
             return Err(problem);
         }
         let now = self.clock.now();
-        let before = match visit.changes {
+        let before = match input.changes {
             None => None,
             Some(id) => Some(self.account(id).ok_or("there is no account with this id")?),
         };
         let account = match &before {
-            Some(before) => before.changed(&visit.traits),
-            None => Account::new(&visit.traits, visit.method, now),
+            Some(before) => before.changed(&input.traits),
+            None => Account::new(&input.traits, input.method, now),
         };
-        let flow = Flow::of(&visit, before, now);
+        let flow = Flow::of(&input, before, now);
         let sign_up = SignUp {
             id: Uuid::new_v4(),
             flow: flow.kind.as_str(),
@@ -114,12 +114,12 @@ impl SignUps {
         let (id, trace) = (sign_up.id, sign_up.trace);
         let mut kept = lock(&self.kept);
         kept.push_back(sign_up);
-        if kept.len() > MOST {
+        if kept.len() > MAX_ENTRIES {
             kept.pop_front();
         }
         drop(kept);
         let all = Arc::clone(self);
-        tokio::spawn(async move { all.run(id, trace, flow, account, visit).await });
+        tokio::spawn(async move { all.run(id, trace, flow, account, input).await });
         Ok(id)
     }
 
@@ -129,9 +129,9 @@ impl SignUps {
         trace: Trace,
         mut flow: Flow,
         mut account: Account,
-        visit: SignUpInput,
+        input: SignUpInput,
     ) {
-        let ctx = flow.ctx(&account, &visit);
+        let ctx = flow.ctx(&account, &input);
         let mut pre =
             self.sender
                 .prepare(flow.kind, Stage::Pre, flow.method(), &ctx, &trace.child());
@@ -167,7 +167,7 @@ impl SignUps {
         if end != End::Saved {
             return;
         }
-        let ctx = flow.ctx(&account, &visit);
+        let ctx = flow.ctx(&account, &input);
         let mut post =
             self.sender
                 .prepare(flow.kind, Stage::Post, flow.method(), &ctx, &trace.child());
@@ -209,41 +209,41 @@ impl SignUps {
             .iter()
             .any(|other| other.id() != account.id() && other.email() == account.email());
         if taken {
-            flow.form.tell_taken();
+            flow.form.show_taken();
             return End::Taken;
         }
         account.save(self.clock.now());
         accounts.retain(|other| other.id() != account.id());
         accounts.push_back(account.clone());
-        if accounts.len() > MOST {
+        if accounts.len() > MAX_ENTRIES {
             accounts.pop_front();
         }
         End::Saved
     }
 
     /// Returns all data of a sign-up: its calls, the requests of its trace, the deliveries of its account.
-    pub async fn shown(&self, id: Uuid) -> Option<Value> {
+    pub async fn view(&self, id: Uuid) -> Option<Value> {
         let sign_up = lock(&self.kept).iter().find(|one| one.id == id)?.clone();
         let trace = sign_up.trace.to_string();
         let questions = self
-            .book
+            .request_log
             .find(|exchange| exchange.trace().as_ref() == Some(&trace));
         let mut deliveries = Vec::new();
         if let Some(account) = &sign_up.account {
             for delivery in self.deliveries(&sign_up, &account["id"]).await {
                 let id = delivery.id.to_string();
                 let tries = self
-                    .book
+                    .request_log
                     .find(|exchange| exchange.header("idempotency-key") == Some(&id));
                 let mut listed = json!(delivery);
                 listed["tries"] = json!(tries);
                 deliveries.push(listed);
             }
         }
-        let mut shown = json!(sign_up);
-        shown["questions"] = json!(questions);
-        shown["deliveries"] = deliveries.into();
-        Some(shown)
+        let mut view = json!(sign_up);
+        view["questions"] = json!(questions);
+        view["deliveries"] = deliveries.into();
+        Some(view)
     }
 
     async fn deliveries(&self, of: &SignUp, account: &Value) -> Vec<DeliverySummary> {
@@ -274,7 +274,7 @@ impl SignUps {
         if let Some(one) = lock(&self.kept).iter_mut().find(|one| one.id == id) {
             change(one);
         }
-        self.book.touch();
+        self.request_log.touch();
     }
 }
 

@@ -25,18 +25,18 @@ use crate::base::clock::{Clock, saturating_add};
 /// The port of the page, unless another program uses it.
 const PORT: u16 = 4470;
 /// The maximum duration of one request for news.
-const NEWS_WITHIN: Duration = Duration::from_secs(20);
+const MAX_NEWS_WAIT: Duration = Duration::from_secs(20);
 /// The interval of reads from the database. The database does not notify the page of a settled delivery.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The maximum size of a request, in bytes.
-const MOST: usize = 16 * 1024;
+const MAX_REQUEST_BYTES: usize = 16 * 1024;
 
 /// The state of the page.
 pub struct AppState {
     /// The sign-ups.
     pub sign_ups: Arc<SignUps>,
     /// The requests that the example services received.
-    pub book: Arc<RequestLog>,
+    pub request_log: Arc<RequestLog>,
     /// The VAT register.
     pub register: Arc<Example>,
     /// The CRM.
@@ -47,13 +47,13 @@ pub struct AppState {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct SwitchRequest {
     register: Option<Behaviour>,
     crm: Option<Behaviour>,
 }
 
 #[derive(Deserialize)]
-struct Seen {
+struct NewsQuery {
     seen: Option<String>,
 }
 
@@ -66,21 +66,21 @@ pub struct Page {
 }
 
 /// Serves the page.
-pub fn start(desk: AppState) -> anyhow::Result<Page> {
+pub fn start(app_state: AppState) -> anyhow::Result<Page> {
     let listener = TcpListener::bind(("127.0.0.1", PORT))
         .or_else(|_| TcpListener::bind("127.0.0.1:0"))
         .context("cannot open a port for the page of the demo")?;
     let address = listener.local_addr()?;
-    let desk = Data::new(desk);
+    let app_state = Data::new(app_state);
     let hosts = Data::new(guard::Hosts::of(address));
     let server = HttpServer::new(move || {
         App::new()
-            .app_data(desk.clone())
+            .app_data(app_state.clone())
             .app_data(hosts.clone())
             .app_data(
                 JsonConfig::default()
-                    .limit(MOST)
-                    .error_handler(not_understood),
+                    .limit(MAX_REQUEST_BYTES)
+                    .error_handler(bad_request),
             )
             .wrap(from_fn(guard::same_origin))
             .route(
@@ -124,18 +124,21 @@ fn file(kind: &'static str, text: &'static str) -> HttpResponse {
         .body(text)
 }
 
-async fn state(desk: Data<AppState>) -> HttpResponse {
+async fn state(app_state: Data<AppState>) -> HttpResponse {
     HttpResponse::Ok().json(json!({
-        "register": desk.register.service.switch.behaviour(),
-        "crm": desk.crm.service.switch.behaviour(),
+        "register": app_state.register.service.switch.behaviour(),
+        "crm": app_state.crm.service.switch.behaviour(),
         "registered": REGISTERED.map(|(number, holder)| json!({"number": number, "holder": holder})),
-        "accounts": desk.sign_ups.accounts(),
-        "kratos": desk.kratos,
+        "accounts": app_state.sign_ups.accounts(),
+        "kratos": app_state.kratos,
     }))
 }
 
-async fn switch(wanted: Json<Wanted>, desk: Data<AppState>) -> HttpResponse {
-    for (example, wanted) in [(&desk.register, wanted.register), (&desk.crm, wanted.crm)] {
+async fn switch(wanted: Json<SwitchRequest>, app_state: Data<AppState>) -> HttpResponse {
+    for (example, wanted) in [
+        (&app_state.register, wanted.register),
+        (&app_state.crm, wanted.crm),
+    ] {
         if let Some(wanted) = wanted
             && let Err(error) = example.switch(wanted).await
         {
@@ -143,54 +146,54 @@ async fn switch(wanted: Json<Wanted>, desk: Data<AppState>) -> HttpResponse {
                 .json(json!({"problem": format!("{error:#}")}));
         }
     }
-    state(desk).await
+    state(app_state).await
 }
 
 async fn begin(
     request: HttpRequest,
-    visit: Json<SignUpInput>,
-    desk: Data<AppState>,
+    input: Json<SignUpInput>,
+    app_state: Data<AppState>,
 ) -> HttpResponse {
-    let mut visit = visit.into_inner();
-    visit.browser = request
+    let mut input = input.into_inner();
+    input.browser = request
         .headers()
         .get(USER_AGENT)
         .and_then(|agent| agent.to_str().ok())
         .map(ToOwned::to_owned);
-    match desk.sign_ups.begin(visit) {
+    match app_state.sign_ups.begin(input) {
         Ok(id) => HttpResponse::Accepted().json(json!({"id": id})),
         Err(problem) => HttpResponse::UnprocessableEntity().json(json!({"problem": problem})),
     }
 }
 
 /// Returns a sign-up as soon as it differs from the state that the page has seen.
-async fn news(id: Path<Uuid>, seen: Query<Seen>, desk: Data<AppState>) -> HttpResponse {
+async fn news(id: Path<Uuid>, seen: Query<NewsQuery>, app_state: Data<AppState>) -> HttpResponse {
     let clock = Clock::system();
-    let until = saturating_add(clock.now(), NEWS_WITHIN);
-    let mut changed = desk.book.watch();
+    let until = saturating_add(clock.now(), MAX_NEWS_WAIT);
+    let mut changed = app_state.request_log.watch();
     loop {
         changed.mark_unchanged();
-        let Some(shown) = desk.sign_ups.shown(*id).await else {
+        let Some(view) = app_state.sign_ups.view(*id).await else {
             return HttpResponse::NotFound()
                 .json(json!({"problem": "there is no sign-up with this id"}));
         };
-        let state = fingerprint(&shown);
+        let state = fingerprint(&view);
         if seen.seen.as_ref() != Some(&state) || clock.now() >= until {
-            return HttpResponse::Ok().json(json!({"seen": state, "sign_up": shown}));
+            return HttpResponse::Ok().json(json!({"seen": state, "sign_up": view}));
         }
-        let look_again = saturating_add(clock.now(), LOOK_AGAIN);
+        let next_poll = saturating_add(clock.now(), POLL_INTERVAL);
         // An error would mean that there is no writer any more.
-        let _ = clock.timeout_at(look_again, changed.changed()).await;
+        let _ = clock.timeout_at(next_poll, changed.changed()).await;
     }
 }
 
-fn fingerprint(shown: &Value) -> String {
+fn fingerprint(view: &Value) -> String {
     let mut hasher = DefaultHasher::new();
-    shown.to_string().hash(&mut hasher);
+    view.to_string().hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
-fn not_understood(error: actix_web::error::JsonPayloadError, _: &HttpRequest) -> actix_web::Error {
+fn bad_request(error: actix_web::error::JsonPayloadError, _: &HttpRequest) -> actix_web::Error {
     let answer = HttpResponse::BadRequest().json(json!({"problem": error.to_string()}));
     actix_web::error::InternalError::from_response(error, answer).into()
 }

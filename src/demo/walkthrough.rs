@@ -15,9 +15,9 @@ pub fn say(line: &str) {
 }
 
 /// Sends one sign-up that is accepted and two that are refused.
-pub async fn tell(app: &App, sender: &Sender) -> anyhow::Result<()> {
+pub async fn run(app: &App, sender: &Sender) -> anyhow::Result<()> {
     say("1. A valid sign-up. Before Kratos saves the account, it calls `pre`:\n");
-    let good = visit("DE811115368", "WELCOME-2026");
+    let good = sign_up_input("DE811115368", "WELCOME-2026");
     let flow = Flow::of(&good, None, Clock::system().now());
     let mut account = Account::new(&good.traits, good.method, Clock::system().now());
     let answer = call(sender, Stage::Pre, &flow, &account, &good).await;
@@ -27,22 +27,22 @@ pub async fn tell(app: &App, sender: &Sender) -> anyhow::Result<()> {
     say("\n   Kratos saves the account and calls `post`:\n");
     account.save(Clock::system().now());
     call(sender, Stage::Post, &flow, &account, &good).await;
-    delivered(app).await?;
+    wait_until_delivered(app).await?;
     say(
         "\n2. An invalid sign-up: the VAT number is not registered, and the invite code is unknown.\n",
     );
-    asked(sender, &visit("DE000000000", "LET-ME-IN")).await;
+    send_refused(sender, &sign_up_input("DE000000000", "LET-ME-IN")).await;
     say("\n   Kratos shows these messages beside the fields, and saves nothing.");
     say(
         "\n3. The VAT number is malformed: Vestibule refuses it without a request to the register.\n",
     );
-    asked(sender, &visit("D", "FRIENDS-2026")).await;
+    send_refused(sender, &sign_up_input("D", "FRIENDS-2026")).await;
     Ok(())
 }
 
 /// Returns the input of a visitor whose form has one step.
 #[must_use]
-pub fn visit(vat_number: &str, invite: &str) -> SignUpInput {
+pub fn sign_up_input(vat_number: &str, invite: &str) -> SignUpInput {
     SignUpInput {
         traits: Traits {
             email: "ada@muster.example".to_owned(),
@@ -58,11 +58,11 @@ pub fn visit(vat_number: &str, invite: &str) -> SignUpInput {
     }
 }
 
-async fn asked(sender: &Sender, visit: &SignUpInput) {
+async fn send_refused(sender: &Sender, sign_up_input: &SignUpInput) {
     let now = Clock::system().now();
-    let account = Account::new(&visit.traits, visit.method, now);
-    let flow = Flow::of(visit, None, now);
-    call(sender, Stage::Pre, &flow, &account, visit).await;
+    let account = Account::new(&sign_up_input.traits, sign_up_input.method, now);
+    let flow = Flow::of(sign_up_input, None, now);
+    call(sender, Stage::Pre, &flow, &account, sign_up_input).await;
 }
 
 /// Calls one hook, and prints the request and the response.
@@ -71,14 +71,14 @@ async fn call(
     stage: Stage,
     flow: &Flow,
     account: &Account,
-    visit: &SignUpInput,
+    sign_up_input: &SignUpInput,
 ) -> Value {
     let trace = Trace::begin().child();
     let call = sender.prepare(
         flow.kind,
         stage,
         flow.method(),
-        &flow.ctx(account, visit),
+        &flow.ctx(account, sign_up_input),
         &trace,
     );
     say(&format!(
@@ -135,7 +135,7 @@ pub fn meaning(stage: Stage, status: Option<u16>) -> &'static str {
 }
 
 /// Waits until no delivery is pending.
-async fn delivered(app: &App) -> anyhow::Result<()> {
+async fn wait_until_delivered(app: &App) -> anyhow::Result<()> {
     let clock = Clock::system();
     for _ in 0..100 {
         if app.store.backlog().await?.pending == 0 {

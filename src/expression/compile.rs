@@ -20,9 +20,9 @@ use super::resolve::{BUDGET, Slot};
 use super::{CompileError, Scope, Variable};
 
 /// The maximum length of a source, in bytes.
-const LONGEST: usize = 2 * 1024;
+const MAX_BYTES: usize = 2 * 1024;
 /// The maximum depth of a tree. Without a limit, an evaluation overflows a stack of 2 MB at a depth of about 1,000.
-const DEEPEST: usize = 200;
+const MAX_DEPTH: usize = 200;
 /// The maximum number of nested loops.
 const LOOPS: usize = 2;
 /// The stack of the thread that compiles, in bytes. Parsing 2 KB of `a.a.a…` takes a few MB of it.
@@ -61,9 +61,9 @@ fn slot_of(node: &IdedExpr) -> Option<usize> {
 }
 
 pub(super) fn compile(source: &str, scope: &Scope) -> Result<Compiled, CompileError> {
-    if source.len() > LONGEST {
+    if source.len() > MAX_BYTES {
         return Err(error(format!(
-            "the expression is {} bytes long, at most {LONGEST} are read",
+            "the expression is {} bytes long, at most {MAX_BYTES} are read",
             source.len()
         )));
     }
@@ -255,7 +255,7 @@ impl<'t> Chain<'t> {
 
 impl Checker<'_> {
     fn visit(&mut self, node: &mut IdedExpr, depth: usize) -> Result<(), CompileError> {
-        if depth > DEEPEST {
+        if depth > MAX_DEPTH {
             return Err(self.error(
                 node.id,
                 format!("the expression is nested more than {DEEPEST} deep"),
@@ -310,7 +310,7 @@ impl Checker<'_> {
         let Some(chain) = Chain::of(node) else {
             return Ok(Resolved::Other);
         };
-        if depth + chain.steps.len() > DEEPEST {
+        if depth + chain.steps.len() > MAX_DEPTH {
             return Err(self.error(
                 node.id,
                 format!("the expression is nested more than {DEEPEST} deep"),

@@ -349,7 +349,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::super::tests::conformance::Scene;
+    use super::super::tests::conformance::TestCase;
     use super::*;
 
     fn written(text: &str) -> Vec<Piece> {
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn expressions_are_filled_in_and_other_text_is_unchanged() {
-        let scene = Scene::new();
+        let case = TestCase::new();
         for (text, expected) in [
             ("", json!("")),
             ("plain", json!("plain")),
@@ -394,42 +394,42 @@ mod tests {
             ("{\"\"\"a}\"b\"\"\"}", json!("a}\"b")),
             ("ä{value}ö", json!("äNL123ö")),
         ] {
-            let template = Template::compile(&written(text), &scene.scope());
+            let template = Template::compile(&written(text), &case.scope());
             let template = template.unwrap_or_else(|error| panic!("{text}: {error:?}"));
-            assert_eq!(template.render(&scene.names()), Ok(expected), "{text}");
+            assert_eq!(template.render(&case.names()), Ok(expected), "{text}");
         }
     }
 
     #[test]
     fn text_from_the_environment_is_never_parsed() {
-        let scene = Scene::new();
+        let case = TestCase::new();
         let pieces = inserted("a{value}", "{value}{{}}", "b{value}");
-        let template = Template::compile(&pieces, &scene.scope()).expect("compiles");
+        let template = Template::compile(&pieces, &case.scope()).expect("compiles");
         assert_eq!(
-            template.render_text(&scene.names()).as_deref(),
+            template.render_text(&case.names()).as_deref(),
             Ok("aNL123{value}{{}}bNL123")
         );
-        let constant = Template::compile(&inserted("a", "{", "b}}"), &scene.scope());
+        let constant = Template::compile(&inserted("a", "{", "b}}"), &case.scope());
         assert_eq!(constant.expect("compiles").constant(), Some("a{b}"));
     }
 
     #[test]
     fn a_text_without_expressions_is_constant() {
-        let scene = Scene::new();
+        let case = TestCase::new();
         for (text, constant) in [
             ("", Some("")),
             ("a{{b}}", Some("a{b}")),
             ("a{value}", None),
             ("{value}", None),
         ] {
-            let template = Template::compile(&written(text), &scene.scope()).expect(text);
+            let template = Template::compile(&written(text), &case.scope()).expect(text);
             assert_eq!(template.constant(), constant, "{text}");
         }
     }
 
     #[test]
     fn a_template_error_has_its_position() {
-        let scene = Scene::new();
+        let case = TestCase::new();
         let stray = "`}` has no opening bracket";
         let inside = "an environment value cannot be inside an expression";
         for (pieces, piece, at, message, hint) in [
@@ -507,7 +507,7 @@ mod tests {
                 Some("a brace as text is written `}}`"),
             ),
         ] {
-            let error = Template::compile(&pieces, &scene.scope()).expect_err(message);
+            let error = Template::compile(&pieces, &case.scope()).expect_err(message);
             assert_eq!(error.message, message, "{pieces:?}");
             assert_eq!((error.piece, error.offset), (piece, Some(at)), "{pieces:?}");
             if hint.is_some() {
@@ -518,7 +518,7 @@ mod tests {
 
     #[test]
     fn null_lists_and_maps_cannot_be_put_into_a_text() {
-        let scene = Scene::new();
+        let case = TestCase::new();
         for (text, expected) in [
             ("a{identity.traits.nick}", "null cannot be put into a text"),
             (
@@ -531,15 +531,15 @@ mod tests {
                 "no such key `x` in `identity.traits`",
             ),
         ] {
-            let template = Template::compile(&written(text), &scene.scope()).expect(text);
-            let error = template.render_text(&scene.names()).expect_err(text);
+            let template = Template::compile(&written(text), &case.scope()).expect(text);
+            let error = template.render_text(&case.names()).expect_err(text);
             assert_eq!(error.message, expected, "{text}");
         }
     }
 
     #[test]
     fn a_filled_in_value_cannot_change_the_structure_of_a_path() {
-        let scene = Scene::new();
+        let case = TestCase::new();
         let empty = Err("a value in the path is empty");
         let dots = Err("a path segment is `.` or `..`, which would change the path");
         for (text, value, expected) in [
@@ -577,11 +577,11 @@ mod tests {
                 Ok("/a?b=x%26y%3Dz%20%2B&c=/x%26y%3Dz%20%2B/"),
             ),
         ] {
-            let template = Template::compile(&written(text), &scene.scope()).expect(text);
+            let template = Template::compile(&written(text), &case.scope()).expect(text);
             let value = json!(value);
             let names = Variables {
                 value: Some(&value),
-                ..scene.names()
+                ..case.names()
             };
             let path = template.render_path(&names).map_err(|error| error.message);
             assert_eq!(
@@ -594,18 +594,17 @@ mod tests {
 
     #[test]
     fn a_path_from_the_environment_is_not_encoded() {
-        let scene = Scene::new();
-        let template =
-            Template::compile(&inserted("", "/base?k=%2F&v=", "{value}"), &scene.scope());
-        let path = template.expect("compiles").render_path(&scene.names());
+        let case = TestCase::new();
+        let template = Template::compile(&inserted("", "/base?k=%2F&v=", "{value}"), &case.scope());
+        let path = template.expect("compiles").render_path(&case.names());
         assert_eq!(path.as_deref(), Ok("/base?k=%2F&v=NL123"));
     }
 
     #[test]
     fn json_templates_are_filled_in_at_every_depth() {
-        let scene = Scene::new();
+        let case = TestCase::new();
         let text = |text: &str| {
-            JsonTemplate::Text(Template::compile(&written(text), &scene.scope()).expect(text))
+            JsonTemplate::Text(Template::compile(&written(text), &case.scope()).expect(text))
         };
         let template = JsonTemplate::Map(vec![
             ("{value}".to_owned(), text("{value.substring(2)}")),
@@ -628,7 +627,7 @@ mod tests {
             .map(String::as_str)
             .collect();
         assert_eq!(read, ["email", "vat", "email"]);
-        let error = template.render(&scene.names()).expect_err("no response");
+        let error = template.render(&case.names()).expect_err("no response");
         assert!(error.missing_check);
 
         let JsonTemplate::Map(mut entries) = template else {
@@ -636,7 +635,7 @@ mod tests {
         };
         entries.truncate(2);
         assert_eq!(
-            JsonTemplate::Map(entries).render(&scene.names()),
+            JsonTemplate::Map(entries).render(&case.names()),
             Ok(json!({"{value}": "123", "born": 1815}))
         );
     }
@@ -646,10 +645,10 @@ mod tests {
 
         #[test]
         fn any_text_is_a_template_or_an_error(text in "[ -~{}'\"\\\\ü\n]{0,40}") {
-            let scene = Scene::new();
-            if let Ok(template) = Template::compile(&[Piece::Written(text.clone())], &scene.scope()) {
-                let _ = template.render(&scene.names());
-                let _ = template.render_path(&scene.names());
+            let case = TestCase::new();
+            if let Ok(template) = Template::compile(&[Piece::Written(text.clone())], &case.scope()) {
+                let _ = template.render(&case.names());
+                let _ = template.render_path(&case.names());
                 if !text.contains(['{', '}']) {
                     prop_assert_eq!(template.constant(), Some(text.as_str()));
                 }

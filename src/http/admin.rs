@@ -39,9 +39,9 @@ pub struct AdminState {
 }
 
 /// Every URL of the admin port.
-pub fn admin(health: Data<Health>, operator: Data<AdminState>) -> impl FnOnce(&mut ServiceConfig) {
+pub fn admin(health: Data<Health>, state: Data<AdminState>) -> impl FnOnce(&mut ServiceConfig) {
     move |config| {
-        config.app_data(health).app_data(operator);
+        config.app_data(health).app_data(state);
         for (index, first) in OPERATIONS.iter().enumerate() {
             if OPERATIONS[..index].iter().any(|one| one.path == first.path) {
                 continue;

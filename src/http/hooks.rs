@@ -1,7 +1,9 @@
 //! Serves the hooks port: the table of every URL that Kratos calls, with its handler, and the health endpoints.
 
 mod auth;
+mod body;
 mod call;
+mod endpoint;
 pub mod idempotency;
 mod identity_activity;
 pub mod open_flow;
@@ -17,6 +19,7 @@ pub mod unknown_paths;
 use actix_web::web::{self, Data, ServiceConfig};
 
 use crate::http::health::{self, Health};
+use crate::http::hooks::endpoint::Endpoint;
 use crate::kratos::Flow;
 
 pub use auth::KEY_HEADER;
@@ -31,19 +34,15 @@ pub fn hooks(state: Data<HookState>, health: Data<Health>) -> impl FnOnce(&mut S
             for &stage in flow.stages() {
                 // A path without parameters is matched without a regular expression.
                 let path = format!("/hooks/{flow}/{stage}");
-                config
-                    .route(
-                        &path,
-                        web::post().to(move |request, payload, state| {
-                            call::handle(flow, stage, request, payload, state)
-                        }),
-                    )
-                    .route(
-                        &path,
-                        web::route().to(move |request, payload, state| {
-                            call::method_not_allowed(flow, stage, request, payload, state)
-                        }),
-                    );
+                let endpoint = Endpoint { flow, stage };
+                config.service(
+                    web::resource(&path)
+                        .app_data(endpoint)
+                        .route(web::post().to(call::handle))
+                        .route(web::route().to(move |request, payload, state| {
+                            call::method_not_allowed(endpoint, request, payload, state)
+                        })),
+                );
             }
         }
         config

@@ -17,7 +17,7 @@ use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::model::delivery::backoff::{Schedule, next_try};
 use crate::model::delivery::{Attempt, Claimed, NewDelivery, Outcome};
 use crate::model::late_refusal::LateRefusal;
-use crate::store::settlement_writer::settler;
+use crate::store::settlement_writer::settlement_writer;
 use crate::store::{self, RefusalLift, Store};
 use attempt_runner::AttemptRunner;
 use target_limit::TargetLimiter;
@@ -27,10 +27,10 @@ use target_limit::TargetLimiter;
 pub trait Transport: Send + Sync {
     /// Returns the target of a subscription's deliveries. `None` if the settings do not have the subscription any
     /// more.
-    fn target(&self, plan: &str) -> Option<Target>;
+    fn target(&self, subscription: &str) -> Option<Target>;
     /// Returns the retry schedule of a subscription. `None`: the schedule of [`DispatcherLimits`] applies.
-    fn schedule(&self, plan: &str) -> Option<Schedule> {
-        let _ = plan;
+    fn schedule(&self, subscription: &str) -> Option<Schedule> {
+        let _ = subscription;
         None
     }
     /// Runs one attempt.
@@ -43,7 +43,7 @@ pub struct Target {
     /// The name of the service.
     pub name: String,
     /// How many deliveries to the target run in parallel. `None`: the limit of [`DispatcherLimits`] applies.
-    pub at_once: Option<usize>,
+    pub max_concurrent: Option<usize>,
     /// How many deliveries to the target begin in a second.
     pub per_second: Option<f64>,
 }
@@ -54,7 +54,7 @@ pub struct AttemptResult {
     /// The response of the service, or why there is none.
     pub attempt: Attempt,
     /// An excerpt of the error message, without values.
-    pub words: Option<String>,
+    pub error_excerpt: Option<String>,
     /// Deliveries to store if the attempt succeeded.
     pub follow_up_deliveries: Vec<NewDelivery>,
     /// The late refusal to store if the attempt succeeded.
@@ -67,7 +67,7 @@ impl From<Attempt> for AttemptResult {
     fn from(attempt: Attempt) -> Self {
         Self {
             attempt,
-            words: None,
+            error_excerpt: None,
             follow_up_deliveries: Vec::new(),
             late_refusal: None,
             refusal_lift: None,
@@ -96,20 +96,20 @@ pub struct DispatcherLimits {
     pub schedule: Schedule,
     /// How many deliveries to one service run in parallel. Each service has this limit to itself, so that a slow
     /// service does not delay deliveries to others.
-    pub at_once: usize,
+    pub max_concurrent: usize,
     /// The time after which an attempt counts as timed out, whatever the transport does.
-    pub longest_attempt: Duration,
+    pub max_attempt_duration: Duration,
     /// How often to check for deliveries that another instance stored or did not finish.
-    pub look_again: Duration,
+    pub poll_interval: Duration,
 }
 
 impl Default for DispatcherLimits {
     fn default() -> Self {
         Self {
             schedule: Schedule::DELIVERIES,
-            at_once: 8,
-            longest_attempt: Duration::from_mins(2),
-            look_again: Duration::from_mins(1),
+            max_concurrent: 8,
+            max_attempt_duration: Duration::from_mins(2),
+            poll_interval: Duration::from_mins(1),
         }
     }
 }
@@ -118,9 +118,9 @@ impl Default for DispatcherLimits {
 pub struct Dispatcher {
     runner: Arc<AttemptRunner>,
     stored: Arc<Notify>,
-    rooms: HashMap<Option<String>, TargetLimiter>,
-    under_way: JoinSet<()>,
-    cut: watch::Sender<bool>,
+    limiters: HashMap<Option<String>, TargetLimiter>,
+    in_progress: JoinSet<()>,
+    abort: watch::Sender<bool>,
 }
 
 impl Dispatcher {
@@ -134,25 +134,25 @@ impl Dispatcher {
         stored: Arc<Notify>,
         clock: Clock,
         jitter: Jitter,
-        pace: DispatcherLimits,
+        limits: DispatcherLimits,
     ) -> Self {
-        let (settler, writer) = settler(Arc::clone(&store));
+        let (settlement_writer, writer) = settlement_writer(Arc::clone(&store));
         // The writer ends with the runner, after every settlement has its result.
         tokio::spawn(writer.run());
         Self {
             runner: Arc::new(AttemptRunner {
                 store,
-                settler,
+                settlement_writer,
                 transport,
                 observer,
                 clock,
                 jitter,
-                pace,
+                limits,
             }),
             stored,
-            rooms: HashMap::new(),
-            under_way: JoinSet::new(),
-            cut: watch::Sender::new(false),
+            limiters: HashMap::new(),
+            in_progress: JoinSet::new(),
+            abort: watch::Sender::new(false),
         }
     }
 
@@ -162,37 +162,37 @@ impl Dispatcher {
         tokio::pin!(stop);
         let mut failures = 0;
         loop {
-            let look = self.claim_due().await;
+            let claimed = self.claim_due().await;
             let clock = &self.runner.clock;
-            match look {
-                Ok(next_look) => {
+            match claimed {
+                Ok(next_check) => {
                     failures = 0;
                     tokio::select! {
                         biased;
                         () = &mut stop => break,
-                        Some(ended) = self.under_way.join_next() => {
+                        Some(ended) = self.in_progress.join_next() => {
                             report(ended);
                             // Attempts that ended meanwhile free their permits too.
-                            while let Some(ended) = self.under_way.try_join_next() {
+                            while let Some(ended) = self.in_progress.try_join_next() {
                                 report(ended);
                             }
                         }
                         () = self.stored.notified() => {}
-                        () = clock.sleep_until(next_look) => {}
+                        () = clock.sleep_until(next_check) => {}
                     }
                 }
                 Err(error) => {
                     failures += 1;
                     let jitter = (self.runner.jitter)();
-                    let next_look = next_try(&Schedule::DATABASE, failures, clock.now(), jitter);
+                    let next_check = next_try(&Schedule::DATABASE, failures, clock.now(), jitter);
                     tracing::error!(
                         error = %error.error_chain(), failures,
-                        "The dispatcher cannot reach the database; next attempt at {next_look}",
+                        "The dispatcher cannot reach the database; next attempt at {next_check}",
                     );
                     tokio::select! {
                         biased;
                         () = &mut stop => break,
-                        () = clock.sleep_until(next_look) => {}
+                        () = clock.sleep_until(next_check) => {}
                     }
                 }
             }
@@ -203,50 +203,50 @@ impl Dispatcher {
     /// Claims what is due, starts the attempts, and returns when to check again.
     async fn claim_due(&mut self) -> Result<Timestamp, store::Error> {
         let now = self.runner.clock.now();
-        let mut next_look = saturating_add(now, self.runner.pace.look_again);
-        let mut due_plans = self.runner.store.next_due().await?;
+        let mut next_check = saturating_add(now, self.runner.limits.poll_interval);
+        let mut due_queues = self.runner.store.next_due().await?;
         // The delivery that waits longest comes first, so that subscriptions with the same target share its permits.
-        due_plans.sort_by_key(|due| due.at);
-        for due in due_plans {
+        due_queues.sort_by_key(|due| due.at);
+        for due in due_queues {
             if due.at > now {
-                next_look = next_look.min(due.at);
+                next_check = next_check.min(due.at);
                 continue;
             }
             let (mut permits, more_at) = self.free_permits(&due.subscription, now);
             if let Some(more_at) = more_at {
-                next_look = next_look.min(more_at);
+                next_check = next_check.min(more_at);
             }
             let Some(limit) = u32::try_from(permits.len()).ok().filter(|limit| *limit > 0) else {
                 // An attempt that ends frees a permit and wakes this loop.
                 continue;
             };
             let lease = self.runner.lease();
-            let held = self
+            let claimed = self
                 .runner
                 .store
                 .claim(&due.subscription, now, lease, limit)
                 .await?;
-            let unused = permits.split_off(held.len().min(permits.len()));
-            self.limiters(&due.subscription, now).give_back(unused);
-            for (delivery, place) in held.into_iter().zip(permits) {
-                self.spawn_attempt(delivery, place);
+            let unused = permits.split_off(claimed.len().min(permits.len()));
+            self.limiter(&due.subscription, now).give_back(unused);
+            for (delivery, permit) in claimed.into_iter().zip(permits) {
+                self.spawn_attempt(delivery, permit);
             }
             // The queue may hold more due deliveries.
-            next_look = now;
+            next_check = now;
         }
-        Ok(next_look)
+        Ok(next_check)
     }
 
-    fn limiters(&mut self, plan: &str, now: Timestamp) -> &mut TargetLimiter {
-        let destination = self.runner.transport.target(plan);
-        let at_once = self.runner.pace.at_once;
-        self.rooms
-            .entry(destination.as_ref().map(|to| to.name.clone()))
+    fn limiter(&mut self, subscription: &str, now: Timestamp) -> &mut TargetLimiter {
+        let target = self.runner.transport.target(subscription);
+        let max_concurrent = self.runner.limits.max_concurrent;
+        self.limiters
+            .entry(target.as_ref().map(|to| to.name.clone()))
             .or_insert_with(|| {
-                let destination = destination.unwrap_or_default();
+                let target = target.unwrap_or_default();
                 TargetLimiter::new(
-                    destination.at_once.unwrap_or(at_once),
-                    destination.per_second,
+                    target.max_concurrent.unwrap_or(max_concurrent),
+                    target.per_second,
                     now,
                 )
             })
@@ -255,18 +255,18 @@ impl Dispatcher {
     /// Returns the permits that are free now. If the rate limits their number, returns when there are more.
     fn free_permits(
         &mut self,
-        plan: &str,
+        subscription: &str,
         now: Timestamp,
     ) -> (Vec<OwnedSemaphorePermit>, Option<Timestamp>) {
-        self.limiters(plan, now).free_permits(now)
+        self.limiter(subscription, now).free_permits(now)
     }
 
-    fn spawn_attempt(&mut self, delivery: Claimed, place: OwnedSemaphorePermit) {
+    fn spawn_attempt(&mut self, delivery: Claimed, permit: OwnedSemaphorePermit) {
         let runner = Arc::clone(&self.runner);
-        let cut = self.cut.subscribe();
-        self.under_way.spawn(async move {
-            runner.attempt(delivery, cut).await;
-            drop(place);
+        let abort = self.abort.subscribe();
+        self.in_progress.spawn(async move {
+            runner.attempt(delivery, abort).await;
+            drop(permit);
         });
     }
 
@@ -275,16 +275,16 @@ impl Dispatcher {
         let end = saturating_add(clock.now(), grace);
         if clock.timeout_at(end, self.join_all()).await.is_none() {
             tracing::info!(
-                under_way = self.under_way.len(),
+                in_progress = self.in_progress.len(),
                 "Returning the deliveries that are still in progress"
             );
-            self.cut.send_replace(true);
+            self.abort.send_replace(true);
             self.join_all().await;
         }
     }
 
     async fn join_all(&mut self) {
-        while let Some(ended) = self.under_way.join_next().await {
+        while let Some(ended) = self.in_progress.join_next().await {
             report(ended);
         }
     }

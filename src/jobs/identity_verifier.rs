@@ -16,15 +16,15 @@ use crate::jobs::identity_writer::IdentityWriter;
 use crate::store::{self, Store};
 
 /// How many activities are stored together.
-const TOGETHER: usize = 256;
+const MAX_BATCH: usize = 256;
 /// How many identities are verified in parallel.
-const AT_ONCE: usize = 4;
+const MAX_CONCURRENT: usize = 4;
 /// How many identities are leased together.
 const PAGE: u32 = 32;
 /// The length of a lease. A lease is longer than the verification of a page.
 const LEASE: Duration = Duration::from_mins(5);
 /// How often to check for writes of other instances.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Verifies writes into identities.
 pub struct Verifier {
@@ -55,7 +55,7 @@ impl Verifier {
     /// Verifies until `stop` completes. Verifications in progress are repeated when their leases have ended.
     pub async fn run(mut self, stop: impl Future<Output = ()> + Send) {
         tokio::pin!(stop);
-        let mut noted = Vec::with_capacity(TOGETHER);
+        let mut noted = Vec::with_capacity(MAX_BATCH);
         let mut hooks_are_gone = false;
         loop {
             let round = AssertUnwindSafe(self.round(&noted)).catch_unwind();
@@ -69,17 +69,17 @@ impl Verifier {
                 Ok(Ok(next)) => next,
                 Ok(Err(error)) => {
                     tracing::error!(error = %error.error_chain(), "Writes into identities cannot be verified");
-                    saturating_add(self.clock.now(), LOOK_AGAIN)
+                    saturating_add(self.clock.now(), POLL_INTERVAL)
                 }
                 Err(_) => {
                     tracing::error!("Verifying writes into identities panicked");
-                    saturating_add(self.clock.now(), LOOK_AGAIN)
+                    saturating_add(self.clock.now(), POLL_INTERVAL)
                 }
             };
             tokio::select! {
                 biased;
                 () = &mut stop => return,
-                count = self.activities.recv_many(&mut noted, TOGETHER), if !hooks_are_gone => {
+                count = self.activities.recv_many(&mut noted, MAX_BATCH), if !hooks_are_gone => {
                     hooks_are_gone = count == 0;
                 }
                 () = self.writer.written() => {}
@@ -91,7 +91,7 @@ impl Verifier {
     /// Verifies what is due, and returns when the next verification is due.
     async fn round(&self, noted: &[Activity]) -> Result<Timestamp, store::Error> {
         self.note(noted).await?;
-        let again = saturating_add(self.clock.now(), LOOK_AGAIN);
+        let again = saturating_add(self.clock.now(), POLL_INTERVAL);
         loop {
             let now = self.clock.now();
             let lease_until = saturating_add(now, LEASE);
@@ -107,7 +107,7 @@ impl Verifier {
                 async move { writer.verify(&writes, lease_until).await }.boxed()
             });
             let done: Vec<Result<(), store::Error>> = futures_util::stream::iter(verifications)
-                .buffer_unordered(AT_ONCE)
+                .buffer_unordered(MAX_CONCURRENT)
                 .collect()
                 .await;
             done.into_iter().collect::<Result<(), _>>()?;

@@ -79,7 +79,7 @@ pub enum WriteError {
     Busy,
     /// The identity does not exist.
     #[error("the identity does not exist")]
-    Gone,
+    NotFound,
     /// Kratos's admin API failed.
     #[error(transparent)]
     Kratos(#[from] Error),
@@ -88,7 +88,7 @@ pub enum WriteError {
     Store(#[from] store::Error),
     /// Something else wrote into the identity at the same moment.
     #[error("the identity does not hold what was written")]
-    Undone,
+    Overwritten,
 }
 
 impl IdentityWriter {
@@ -124,15 +124,15 @@ impl IdentityWriter {
     }
 
     /// Writes these values into the identity.
-    pub async fn write(&self, id: Uuid, puts: &[FieldWrite]) -> Result<(), WriteError> {
-        if puts.iter().any(|put| put.path == ["state"]) {
+    pub async fn write(&self, id: Uuid, fields: &[FieldWrite]) -> Result<(), WriteError> {
+        if fields.iter().any(|field| field.path == ["state"]) {
             // This write activates an account after its refusal was lifted. The hooks must admit the visitor before
             // the account is active.
             self.refused.reload().await?;
         }
         let write = async {
             let identity = self.get(id).await?;
-            self.patch(id, &identity, puts, false).await
+            self.patch(id, &identity, fields, false).await
         };
         self.locked(id, write.boxed()).await
     }
@@ -143,7 +143,7 @@ impl IdentityWriter {
         &self,
         id: Uuid,
         check: &str,
-        puts: &[FieldWrite],
+        fields: &[FieldWrite],
     ) -> Result<(), WriteError> {
         // The hooks come first, so that no new session can begin.
         self.refused.reload().await?;
@@ -157,7 +157,7 @@ impl IdentityWriter {
                 return Ok(());
             }
             let identity = self.get(id).await?;
-            self.deactivate(id, &identity, puts, false).await
+            self.deactivate(id, &identity, fields, false).await
         };
         self.locked(id, deactivate.boxed()).await
     }
@@ -174,16 +174,16 @@ impl IdentityWriter {
         &self,
         id: Uuid,
         identity: &Value,
-        puts: &[FieldWrite],
+        fields: &[FieldWrite],
         is_repair: bool,
     ) -> Result<(), WriteError> {
-        let patched = self.patch(id, identity, puts, is_repair).await;
+        let patched = self.patch(id, identity, fields, is_repair).await;
         // Sessions are also deleted if Kratos refused the write. Then only the hooks keep the visitor out.
         self.identities.delete_sessions(id).await?;
         patched?;
         let identity = self.get(id).await?;
         if identity["state"] != "inactive" {
-            return Err(WriteError::Undone);
+            return Err(WriteError::Overwritten);
         }
         let changed_at = moment(&identity["state_changed_at"]).unwrap_or(self.clock.now());
         self.store.record_deactivation(id, changed_at).await?;
@@ -193,7 +193,7 @@ impl IdentityWriter {
     }
 
     async fn get(&self, id: Uuid) -> Result<Value, WriteError> {
-        self.identities.get(id).await?.ok_or(WriteError::Gone)
+        self.identities.get(id).await?.ok_or(WriteError::NotFound)
     }
 
     /// Sends one PATCH. The write is recorded before the PATCH is sent, so that it is verified in any case. The caller
@@ -202,14 +202,14 @@ impl IdentityWriter {
         &self,
         id: Uuid,
         identity: &Value,
-        puts: &[FieldWrite],
+        fields: &[FieldWrite],
         is_repair: bool,
     ) -> Result<(), WriteError> {
-        let fields = puts.iter().map(|put| {
-            let path = put.path.iter().map(String::as_str).collect();
-            (path, put.value.as_ref())
+        let values = fields.iter().map(|field| {
+            let path = field.path.iter().map(String::as_str).collect();
+            (path, field.value.as_ref())
         });
-        let operations = patch::diff(identity, fields);
+        let operations = patch::diff(identity, values);
         let now = self.clock.now();
         let known = self.store.identity_writes(id).await?;
         if operations.is_empty() {
@@ -229,7 +229,7 @@ impl IdentityWriter {
         let mut writes = known.unwrap_or_else(|| IdentityWrites::new(id, now));
         writes.add(Write {
             is_repair,
-            ..Write::new(identity, puts, now)
+            ..Write::new(identity, fields, now)
         });
         writes.drop_oldest(MAX_WRITES);
         self.store.store_identity_writes(&writes).await?;
@@ -240,7 +240,7 @@ impl IdentityWriter {
                 self.store.store_identity_writes(&writes).await?;
                 Ok(())
             }
-            Ok(false) => Err(WriteError::Gone),
+            Ok(false) => Err(WriteError::NotFound),
             Err(error @ (Error::Status(400..=499) | Error::Concurrent)) => {
                 if error == Error::Status(400) {
                     self.count("refused_by_kratos");
@@ -317,7 +317,7 @@ impl IdentityWriter {
         let now = self.clock.now();
         let at = match self.verified(leased).await {
             // A write that Kratos refuses is retried with the planned verifications.
-            Ok(()) | Err(WriteError::Gone | WriteError::Kratos(Error::Status(400..=499))) => {
+            Ok(()) | Err(WriteError::NotFound | WriteError::Kratos(Error::Status(400..=499))) => {
                 let Some((verified, at)) = leased.next_verification(now) else {
                     return self.store.end_verification(id, lease_until).await;
                 };
@@ -326,7 +326,7 @@ impl IdentityWriter {
                     .reschedule_verification(id, verified, lease_until, at)
                     .await;
             }
-            Err(WriteError::Busy | WriteError::Undone) => saturating_add(now, BUSY),
+            Err(WriteError::Busy | WriteError::Overwritten) => saturating_add(now, BUSY),
             Err(error) => {
                 tracing::warn!(
                     identity.id = %id, error = %crate::base::telemetry::error_chain(&error),
@@ -351,8 +351,8 @@ impl IdentityWriter {
             return self.lift_for_an_operator(id).await;
         }
         let finding = leased.compare(&identity);
-        if finding.left_alone {
-            self.count("left_alone");
+        if finding.keeps_other_value {
+            self.count("kept");
         }
         let is_active_again = is_active_again(&refusals, &identity);
         if finding.undone.is_empty() && finding.restore.is_empty() && !is_active_again {
@@ -380,7 +380,7 @@ impl IdentityWriter {
         let finding = writes.compare(&identity);
         let is_active_again = is_active_again(&refusals, &identity);
         if writes.repairs() >= MAX_REPAIRS && !is_active_again {
-            self.count("given_up");
+            self.count("abandoned");
             tracing::error!(
                 identity.id = %id,
                 "ALARM: writes into an identity were undone repeatedly; Vestibule does not repeat them any more"
@@ -394,11 +394,11 @@ impl IdentityWriter {
                 "A write through Kratos's admin API undid a change that the visitor saved at the same moment; Vestibule restores the change"
             );
         }
-        let mut puts = finding.restore;
+        let mut fields = finding.restore;
         let undone = finding
             .undone
             .into_iter()
-            .filter(|put| puts.iter().all(|other| other.path != put.path))
+            .filter(|field| fields.iter().all(|other| other.path != field.path))
             .collect::<Vec<_>>();
         if !undone.is_empty() || is_active_again {
             self.count("repeated");
@@ -407,16 +407,16 @@ impl IdentityWriter {
                 "A concurrent save has undone a write into an identity; Vestibule repeats the write"
             );
         }
-        puts.extend(undone);
+        fields.extend(undone);
         if is_active_again {
-            puts.push(FieldWrite {
+            fields.push(FieldWrite {
                 path: vec!["state".to_owned()],
                 value: Some("inactive".into()),
             });
             self.identities.delete_sessions(id).await?;
-            return self.deactivate(id, &identity, &puts, true).await;
+            return self.deactivate(id, &identity, &fields, true).await;
         }
-        self.patch(id, &identity, &puts, true).await
+        self.patch(id, &identity, &fields, true).await
     }
 
     /// Lifts the refusal, because an operator activated the account. The identity stays as it is.

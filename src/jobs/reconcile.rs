@@ -21,15 +21,15 @@ use crate::model::delivery::{Event, Subscription};
 use crate::outbound::kratos_admin::KratosAdmin;
 use crate::store::lock::NamedLock;
 use crate::store::{self, Store};
-use checkpoint::Place;
-use cutoff::Past;
+use checkpoint::Next;
+use cutoff::Cutoff;
 
 pub use cutoff::record_first_seen;
 pub use error::Error;
 pub use report::{Progress, Report};
 
 /// The name of the lock.
-const TURN: &str = "reconcile";
+const LOCK: &str = "reconcile";
 
 /// What reconciliation needs.
 pub struct Deps {
@@ -38,7 +38,7 @@ pub struct Deps {
     /// The client of Kratos's admin API.
     pub identities: KratosAdmin,
     /// The subscriptions of the settings.
-    pub plans: Vec<Subscription>,
+    pub subscriptions: Vec<Subscription>,
     /// The lists of the settings.
     pub lists: Arc<Lists>,
     /// Wakes the dispatcher.
@@ -60,31 +60,31 @@ pub struct RoundOptions {
     /// Only report, and change nothing.
     pub dry_run: bool,
     /// Erase data even if Kratos has none of many stored identities.
-    pub believe_all_gone: bool,
+    pub allow_mass_erasure: bool,
 }
 
 /// Compares Kratos's identities with what was delivered.
 pub struct Reconciler {
     store: Arc<dyn Store>,
     identities: KratosAdmin,
-    plans: Vec<Subscription>,
+    subscriptions: Vec<Subscription>,
     /// The names of subscriptions that reconciliation cannot decide about.
     left_out: Vec<String>,
     lists: Arc<Lists>,
     stored: Arc<Notify>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    wishes: RoundOptions,
+    options: RoundOptions,
     holder: Uuid,
 }
 
 /// A round in progress.
 struct Round<'a> {
     reconciler: &'a Reconciler,
-    witness: &'a dyn Progress,
+    progress: &'a dyn Progress,
     began_at: Timestamp,
-    past: Past,
-    turn: Option<NamedLock<'a>>,
+    cutoff: Cutoff,
+    lock: Option<NamedLock<'a>>,
     report: Report,
     /// Whether this Kratos is the right one: it has an identity with stored data.
     saw_known_identity: bool,
@@ -93,58 +93,67 @@ struct Round<'a> {
 impl Reconciler {
     /// Reconciles the subscriptions to `identity.created`.
     #[must_use]
-    pub fn new(knows: Deps, wishes: RoundOptions) -> Self {
-        let of_new_identities = knows
-            .plans
+    pub fn new(deps: Deps, options: RoundOptions) -> Self {
+        let of_new_identities = deps
+            .subscriptions
             .into_iter()
-            .filter(|plan| plan.events.contains(&Event::IdentityCreated));
+            .filter(|subscription| subscription.events.contains(&Event::IdentityCreated));
         // For a subscription that reads the flow, a missing delivery may be intended: its `post` may have decided
         // against a delivery.
-        let (plans, left_out): (Vec<Subscription>, Vec<Subscription>) =
+        let (subscriptions, left_out): (Vec<Subscription>, Vec<Subscription>) =
             of_new_identities.partition(Subscription::is_decided_by_the_identity);
         Self {
-            store: knows.store,
-            identities: knows.identities,
-            plans,
-            left_out: left_out.into_iter().map(|plan| plan.name).collect(),
-            lists: knows.lists,
-            stored: knows.stored,
-            clock: knows.clock,
-            metrics: knows.metrics,
-            wishes,
+            store: deps.store,
+            identities: deps.identities,
+            subscriptions,
+            left_out: left_out
+                .into_iter()
+                .map(|subscription| subscription.name)
+                .collect(),
+            lists: deps.lists,
+            stored: deps.stored,
+            clock: deps.clock,
+            metrics: deps.metrics,
+            options,
             holder: Uuid::new_v4(),
         }
     }
 
     /// Compares every identity once. A round that was interrupted is continued.
-    pub async fn round(&self, witness: &dyn Progress) -> Result<Report, Error> {
-        let turn = if self.wishes.dry_run {
+    pub async fn round(&self, progress: &dyn Progress) -> Result<Report, Error> {
+        let lock = if self.options.dry_run {
             None
         } else {
-            let turn = NamedLock::take(&*self.store, &self.clock, TURN, self.holder).await?;
-            Some(turn.ok_or(Error::Busy)?)
+            let lock = NamedLock::acquire(&*self.store, &self.clock, LOCK, self.holder).await?;
+            Some(lock.ok_or(Error::Busy)?)
         };
-        for plan in &self.left_out {
-            witness.left_out(plan);
+        for subscription in &self.left_out {
+            progress.left_out(subscription);
             tracing::warn!(
-                plan,
-                "Reconciliation leaves out the subscription `{plan}`: its `when` reads `flow`, `request` or `method`, which only \
+                subscription,
+                "Reconciliation leaves out the subscription `{subscription}`: its `when` reads `flow`, `request` or `method`, which only \
                  a hook has"
             );
         }
-        let past = Past::of(&*self.store, &self.clock, &self.plans, self.wishes.since).await?;
+        let cutoff = Cutoff::of(
+            &*self.store,
+            &self.clock,
+            &self.subscriptions,
+            self.options.since,
+        )
+        .await?;
         let mut round = Round {
             reconciler: self,
-            witness,
+            progress,
             began_at: self.clock.now(),
-            past,
-            turn,
+            cutoff,
+            lock,
             report: Report::default(),
             saw_known_identity: false,
         };
-        let done = round.go().await;
+        let done = round.run_to_end().await;
         let report = round.report;
-        if !self.wishes.dry_run {
+        if !self.options.dry_run {
             report.count(&self.metrics);
             // If the release fails, the lock expires.
             let _ = self.release_lock().await;
@@ -154,40 +163,40 @@ impl Reconciler {
 
     /// Releases the lock of an interrupted round, so that the next round does not have to wait.
     pub async fn release_lock(&self) -> Result<(), store::Error> {
-        self.store.release_lock(TURN, self.holder).await
+        self.store.release_lock(LOCK, self.holder).await
     }
 
     /// Waits for the time that `number` identities take at the permitted rate, counted from `began`.
     async fn pause(&self, began: Timestamp, number: usize) {
-        let pause = Duration::from_secs(number as u64) / self.wishes.per_second.max(1);
+        let pause = Duration::from_secs(number as u64) / self.options.per_second.max(1);
         self.clock.sleep_until(saturating_add(began, pause)).await;
     }
 }
 
 impl Round<'_> {
-    async fn go(&mut self) -> Result<(), Error> {
-        let place = self.interrupted().await?.map(|checkpoint| {
+    async fn run_to_end(&mut self) -> Result<(), Error> {
+        let next = self.interrupted().await?.map(|checkpoint| {
             self.began_at = checkpoint.began_at;
             tracing::info!(
                 began_at = %self.began_at,
                 "Continuing an interrupted reconciliation"
             );
-            checkpoint.place
+            checkpoint.next
         });
-        let kept_after = match place {
-            Some(Place::Kept(after)) => after,
-            Some(Place::Page(token)) => self.pages(Some(token)).await?,
+        let kept_after = match next {
+            Some(Next::Stored(after)) => after,
+            Some(Next::Page(token)) => self.pages(Some(token)).await?,
             None => self.pages(None).await?,
         };
-        self.those_we_keep(kept_after).await?;
-        self.is_done().await?;
+        self.check_stored(kept_after).await?;
+        self.store_completion().await?;
         Ok(())
     }
 
     /// Extends the lock. An error if another instance holds the lock.
-    async fn hold(&mut self) -> Result<(), Error> {
-        match &mut self.turn {
-            Some(turn) => turn.hold().await?.then_some(()).ok_or(Error::Busy),
+    async fn renew_lock(&mut self) -> Result<(), Error> {
+        match &mut self.lock {
+            Some(lock) => lock.renew().await?.then_some(()).ok_or(Error::Busy),
             None => Ok(()),
         }
     }

@@ -22,7 +22,7 @@ const STEP: u32 = 500;
 /// The pause between two steps, in which other writers write.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long ended pending sign-ups and reservations are kept for a late `post`.
-const AFTER_A_FLOW: Duration = Duration::from_hours(24);
+const KEEP_ENDED: Duration = Duration::from_hours(24);
 /// The fact: of accounts that were made before, it is not known any more what was delivered.
 const RETENTION_HORIZON: &str = "retention_horizon";
 
@@ -82,7 +82,7 @@ impl Retention {
             () = self.run_loop() => {}
         }
         // Releases the lock of a round that was interrupted. If the release fails, the lock expires.
-        let _ = self.store.release_lock(TURN, self.holder).await;
+        let _ = self.store.release_lock(LOCK, self.holder).await;
     }
 
     async fn run_loop(&self) {
@@ -93,7 +93,7 @@ impl Retention {
             let round = AssertUnwindSafe(self.round()).catch_unwind().await;
             let Ok(round) = round else {
                 // What panicked is logged where it panicked. The lock of the round is not left to expire.
-                let _ = AssertUnwindSafe(self.store.release_lock(TURN, self.holder))
+                let _ = AssertUnwindSafe(self.store.release_lock(LOCK, self.holder))
                     .catch_unwind()
                     .await;
                 tracing::error!("A retention round panicked; the next round starts in an hour");
@@ -124,13 +124,13 @@ impl Retention {
 
     /// Deletes all records whose retention time is over. `None` if another instance is deleting.
     pub async fn round(&self) -> Result<Option<Deleted>, Error> {
-        let turn = NamedLock::take(&*self.store, &self.clock, TURN, self.holder).await?;
-        let Some(mut turn) = turn else {
+        let lock = NamedLock::acquire(&*self.store, &self.clock, LOCK, self.holder).await?;
+        let Some(mut lock) = lock else {
             return Ok(None);
         };
         let now = self.clock.now();
         let deliveries_before = earlier(now, self.deliveries);
-        move_forgotten_before(&*self.store, deliveries_before).await?;
+        advance_retention_horizon(&*self.store, deliveries_before).await?;
         let mut deleted = Deleted::default();
         for (kind, before, count) in [
             (Kind::Deliveries, deliveries_before, &mut deleted.deliveries),
@@ -139,18 +139,18 @@ impl Retention {
                 earlier(now, self.decisions),
                 &mut deleted.decisions,
             ),
-            (Kind::Ended, earlier(now, AFTER_A_FLOW), &mut deleted.ended),
+            (Kind::Ended, earlier(now, KEEP_ENDED), &mut deleted.ended),
         ] {
             loop {
                 let step = self.step(kind, before).await?;
                 *count += step;
-                if step < u64::from(STEP) || !turn.hold().await? {
+                if step < u64::from(STEP) || !lock.renew().await? {
                     break;
                 }
                 self.clock.sleep(PAUSE).await;
             }
         }
-        turn.end().await?;
+        lock.release().await?;
         Ok(Some(deleted))
     }
 
@@ -163,18 +163,18 @@ impl Retention {
     }
 }
 
-const TURN: &str = "retention";
+const LOCK: &str = "retention";
 
 /// Returns the retention horizon: deliveries of accounts created before this time may have been deleted.
 pub async fn retention_horizon(store: &dyn Store) -> Result<Option<Timestamp>, Error> {
-    let get_property = store.get_property(RETENTION_HORIZON).await?;
-    Ok(get_property.and_then(|get_property| get_property.parse().ok()))
+    let stored = store.stored(RETENTION_HORIZON).await?;
+    Ok(stored.and_then(|stored| stored.parse().ok()))
 }
 
 /// Moves the retention horizon, and only forward. Deleted records stay deleted, even if the operator extends the
 /// retention time. The horizon is stored before anything is deleted, so that reconciliation does not report deleted
 /// records as missing.
-async fn move_forgotten_before(store: &dyn Store, before: Timestamp) -> Result<(), Error> {
+async fn advance_retention_horizon(store: &dyn Store, before: Timestamp) -> Result<(), Error> {
     let stored = retention_horizon(store).await?;
     if stored.is_none_or(|stored| stored < before) {
         let before = before.to_rfc3339();

@@ -28,7 +28,7 @@ use crate::store::attribution::attribute;
 use crate::store::{self, FlowState, PendingEnd, Store, WriteSet};
 
 /// How many flows are looked up in parallel.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT: usize = 8;
 /// How many flows are leased together.
 const PAGE: u32 = 64;
 /// How many flows are looked up because of an unreadable `post` before planned look-ups continue. The number is small,
@@ -37,9 +37,8 @@ const URGENT_PAGE: u32 = 4;
 /// How many calls to Kratos's admin API begin in a second because of unreadable `post` calls. Each instance has this
 /// limit.
 pub const URGENT_CALLS_PER_SECOND: usize = 10;
-/// The length of a lease. A lease is longer than the look-ups of a page. The length is not whole seconds, so that a
-/// lease differs from a scheduled look-up.
-const LEASE: Duration = Duration::from_millis(300_001);
+/// The length of a lease. A lease is longer than the look-ups of a page.
+const LEASE: Duration = Duration::from_mins(5);
 /// How often to check for new sign-ups, unused reservations, and unfinished work of other instances. Must not be
 /// longer than the first look-up after an acceptance.
 const SWEEP_AGAIN: Duration = Duration::from_secs(5);
@@ -179,7 +178,7 @@ impl Sweeper {
         };
         let done: Vec<Result<(), store::Error>> = futures_util::stream::iter(flows)
             .map(|record| self.process(record, lookup))
-            .buffer_unordered(AT_ONCE)
+            .buffer_unordered(MAX_CONCURRENT)
             .collect()
             .await;
         done.into_iter().collect::<Result<(), _>>()?;

@@ -31,12 +31,12 @@ use crate::outbound::services::client::{Answer, CallError, Services};
 use crate::store::Store;
 
 /// The maximum duration of a request, whatever the service's timeout.
-const LONGEST: Duration = Duration::from_mins(1);
+const MAX_DURATION: Duration = Duration::from_mins(1);
 
 /// What the transport needs.
 pub struct TransportDeps {
     /// The subscriptions of the settings.
-    pub plans: Vec<Subscription>,
+    pub subscriptions: Vec<Subscription>,
     /// The checks of the settings.
     pub checks: Vec<Check>,
     /// The lists of the settings.
@@ -55,8 +55,8 @@ pub struct TransportDeps {
 
 /// Sends deliveries over HTTP.
 pub struct HttpTransport {
-    knows: TransportDeps,
-    plans: BTreeMap<String, usize>,
+    deps: TransportDeps,
+    subscriptions: BTreeMap<String, usize>,
     checks: BTreeMap<String, usize>,
     /// The deferred checks whose half time has been reported.
     half_time: Mutex<HashSet<Uuid>>,
@@ -65,7 +65,7 @@ pub struct HttpTransport {
 impl HttpTransport {
     /// Returns a transport for the deliveries of these settings.
     #[must_use]
-    pub fn new(knows: TransportDeps) -> Self {
+    pub fn new(deps: TransportDeps) -> Self {
         let indexes = |names: Vec<&String>| {
             names
                 .into_iter()
@@ -74,30 +74,35 @@ impl HttpTransport {
                 .collect()
         };
         Self {
-            plans: indexes(knows.plans.iter().map(|plan| &plan.name).collect()),
-            checks: indexes(knows.checks.iter().map(|check| &check.name).collect()),
+            subscriptions: indexes(
+                deps.subscriptions
+                    .iter()
+                    .map(|subscription| &subscription.name)
+                    .collect(),
+            ),
+            checks: indexes(deps.checks.iter().map(|check| &check.name).collect()),
             half_time: Mutex::default(),
-            knows,
+            deps,
         }
     }
 
     fn identities(&self) -> Option<&KratosAdmin> {
-        self.knows.writer.as_deref().map(IdentityWriter::identities)
+        self.deps.writer.as_deref().map(IdentityWriter::identities)
     }
 
-    fn plan(&self, name: &str) -> Option<&Subscription> {
-        Some(&self.knows.plans[*self.plans.get(name)?])
+    fn subscription(&self, name: &str) -> Option<&Subscription> {
+        Some(&self.deps.subscriptions[*self.subscriptions.get(name)?])
     }
 
     fn check(&self, name: &str) -> Option<&Check> {
-        Some(&self.knows.checks[*self.checks.get(name)?])
+        Some(&self.deps.checks[*self.checks.get(name)?])
     }
 
     /// Returns the service that a queue's deliveries go to.
     fn service(&self, queue: &Queue<'_>) -> Option<&str> {
         let reserve = |name: &str| self.check(name)?.reserve.as_ref();
         Some(match queue {
-            Queue::Subscription(name) => &self.plan(name)?.send.service,
+            Queue::Subscription(name) => &self.subscription(name)?.send.service,
             Queue::WriteBack(_) | Queue::LateRefusal(_) => kratos_admin::SERVICE,
             Queue::DeferredCheck(name) => &self.check(name)?.ask.as_ref()?.service,
             Queue::Take(name) => &reserve(name)?.take.service,
@@ -108,8 +113,8 @@ impl HttpTransport {
 
     /// Sends one request with the headers of every delivery.
     async fn send(&self, service: &str, request: &Request, id: &str) -> Result<Answer, CallError> {
-        let now = self.knows.clock.now();
-        let services = &self.knows.services;
+        let now = self.deps.clock.now();
+        let services = &self.deps.services;
         let signature = services.signature(service, id, now, request);
         let mut extra = vec![
             ("idempotency-key", id.to_owned()),
@@ -119,24 +124,24 @@ impl HttpTransport {
         ];
         extra.extend(signature.map(|signature| ("webhook-signature", signature)));
         services
-            .call(service, request, &extra, saturating_add(now, LONGEST))
+            .call(service, request, &extra, saturating_add(now, MAX_DURATION))
             .await
     }
 
-    fn answered(&self, answer: &Answer, judged: ResponseVerdict) -> Attempt {
-        let now = self.knows.clock.now();
+    fn answered(&self, answer: &Answer, verdict: ResponseVerdict) -> Attempt {
+        let now = self.deps.clock.now();
         Attempt::Response {
             status: answer.status,
             retry_after: answer
                 .retry_after
                 .as_deref()
                 .and_then(|header| pause(header, now)),
-            judged,
+            verdict,
         }
     }
 
     /// Sends a delivery of a subscription, a confirmation or a release.
-    async fn send_off(&self, delivery: &Claimed, request: &Request) -> AttemptResult {
+    async fn send_request(&self, delivery: &Claimed, request: &Request) -> AttemptResult {
         let queue = Queue::named(&delivery.subscription);
         let Some(service) = self.service(&queue) else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
@@ -146,27 +151,27 @@ impl HttpTransport {
             Ok(answer) => answer,
             Err(none) => return without_answer(none).into(),
         };
-        let (judged, reason) = match (&queue, answer.status) {
-            (Queue::Subscription(name), _) => self.judged(name, delivery, &answer.response),
+        let (verdict, reason) = match (&queue, answer.status) {
+            (Queue::Subscription(name), _) => self.verdict(name, delivery, &answer.response),
             // 404 and 410 mean that the service holds nothing to release.
             (Queue::Release(_), 404 | 410) => (ResponseVerdict::Delivered, None),
             // 404 means that the service holds nothing to confirm any more.
-            (Queue::Confirm(_), 404) => (ResponseVerdict::GiveUp, None),
+            (Queue::Confirm(_), 404) => (ResponseVerdict::Abandon, None),
             _ => (ResponseVerdict::ByStatus, None),
         };
-        let attempt = self.answered(&answer, judged);
+        let attempt = self.answered(&answer, verdict);
         let follow_up_deliveries = match (attempt.arrived(), &queue) {
-            (true, Queue::Subscription(name)) => self.saves(name, delivery, &answer.response),
+            (true, Queue::Subscription(name)) => self.write_back(name, delivery, &answer.response),
             _ => Vec::new(),
         };
-        let words = reason.or_else(|| {
+        let error_excerpt = reason.or_else(|| {
             (!attempt.arrived())
                 .then(|| error_excerpt::of(&answer.response["body"], request))
                 .flatten()
         });
         AttemptResult {
             attempt,
-            words,
+            error_excerpt,
             follow_up_deliveries,
             late_refusal: None,
             refusal_lift: None,
@@ -174,64 +179,75 @@ impl HttpTransport {
     }
 
     /// Evaluates the subscription's expressions on a response.
-    fn judged(
+    fn verdict(
         &self,
-        plan: &str,
+        subscription: &str,
         delivery: &Claimed,
         response: &Value,
     ) -> (ResponseVerdict, Option<String>) {
-        let (Some(plan), Some(context)) = (self.plan(plan), &delivery.context) else {
+        let (Some(subscription), Some(context)) =
+            (self.subscription(subscription), &delivery.context)
+        else {
             return (ResponseVerdict::ByStatus, None);
         };
-        let names = context.names(&self.knows.lists, Some(response));
-        match plan.success_when.as_ref().map(|when| when.holds(&names)) {
+        let names = context.names(&self.deps.lists, Some(response));
+        match subscription
+            .success_when
+            .as_ref()
+            .map(|when| when.holds(&names))
+        {
             Some(Ok(true)) => return (ResponseVerdict::Delivered, None),
             Some(Err(error)) => {
                 return (
-                    ResponseVerdict::NotDelivered,
+                    ResponseVerdict::Failed,
                     Some(format!("`success_when` failed: {error}")),
                 );
             }
             Some(Ok(false)) | None => {}
         }
-        match plan.abandon_when.as_ref().map(|when| when.holds(&names)) {
-            Some(Ok(true)) => return (ResponseVerdict::GiveUp, None),
+        match subscription
+            .abandon_when
+            .as_ref()
+            .map(|when| when.holds(&names))
+        {
+            Some(Ok(true)) => return (ResponseVerdict::Abandon, None),
             Some(Err(error)) => {
                 return (
-                    ResponseVerdict::NotDelivered,
+                    ResponseVerdict::Failed,
                     Some(format!("`abandon_when` failed: {error}")),
                 );
             }
             Some(Ok(false)) | None => {}
         }
-        if plan.success_when.is_some() {
-            (ResponseVerdict::NotDelivered, None)
+        if subscription.success_when.is_some() {
+            (ResponseVerdict::Failed, None)
         } else {
             (ResponseVerdict::ByStatus, None)
         }
     }
 
     /// Returns the delivery that writes values of the response into the identity.
-    fn saves(&self, name: &str, delivery: &Claimed, response: &Value) -> Vec<NewDelivery> {
-        let (Some(plan), Some(context)) = (self.plan(name), &delivery.context) else {
+    fn write_back(&self, name: &str, delivery: &Claimed, response: &Value) -> Vec<NewDelivery> {
+        let (Some(subscription), Some(context)) = (self.subscription(name), &delivery.context)
+        else {
             return Vec::new();
         };
-        let names = context.names(&self.knows.lists, Some(response));
-        let mut puts = Vec::new();
+        let names = context.names(&self.deps.lists, Some(response));
+        let mut writes = Vec::new();
         let mut failed = None;
-        for save in &plan.write_back {
-            match save.value.render(&names) {
+        for entry in &subscription.write_back {
+            match entry.value.render(&names) {
                 Ok(Value::Null) => {}
-                Ok(value) => puts.push(FieldWrite {
-                    path: save.path.clone(),
+                Ok(value) => writes.push(FieldWrite {
+                    path: entry.path.clone(),
                     value: Some(value),
                 }),
                 Err(error) => {
-                    failed = Some(format!("`write_back.{}`: {error}", save.path.join(".")));
+                    failed = Some(format!("`write_back.{}`: {error}", entry.path.join(".")));
                 }
             }
         }
-        if puts.is_empty() && failed.is_none() {
+        if writes.is_empty() && failed.is_none() {
             return Vec::new();
         }
         let mut new = crate::checks::deferred::identity_write(
@@ -239,8 +255,8 @@ impl HttpTransport {
             delivery.identity_id,
             delivery.event,
             delivery.id.to_string(),
-            puts,
-            self.knows.clock.now(),
+            writes,
+            self.deps.clock.now(),
         );
         if let Some(reason) = failed {
             // The delivery is stored with its error and listed. Nothing is written in part.
@@ -252,31 +268,33 @@ impl HttpTransport {
 
 #[async_trait]
 impl Transport for HttpTransport {
-    fn target(&self, plan: &str) -> Option<Target> {
-        let service = self.service(&Queue::named(plan))?;
-        let limit = self.knows.services.named(service).map(|one| one.limit);
+    fn target(&self, subscription: &str) -> Option<Target> {
+        let service = self.service(&Queue::named(subscription))?;
+        let limit = self.deps.services.named(service).map(|one| one.limit);
         Some(Target {
             name: service.to_owned(),
-            at_once: limit.and_then(|limit| limit.concurrent),
+            max_concurrent: limit.and_then(|limit| limit.concurrent),
             per_second: limit.and_then(|limit| limit.per_second),
         })
     }
 
-    fn schedule(&self, plan: &str) -> Option<Schedule> {
-        match Queue::named(plan) {
-            Queue::Subscription(name) => self.plan(name).map(|plan| plan.schedule),
+    fn schedule(&self, subscription: &str) -> Option<Schedule> {
+        match Queue::named(subscription) {
+            Queue::Subscription(name) => self
+                .subscription(name)
+                .map(|subscription| subscription.schedule),
             _ => None,
         }
     }
 
     async fn attempt(&self, delivery: &Claimed) -> AttemptResult {
         match &delivery.action {
-            Action::Send(request) => self.send_off(delivery, request).await,
-            Action::Recheck(request) => self.ask(delivery, request).await,
-            Action::PatchIdentity(puts) => self.write(delivery, puts).await,
-            Action::Enforce(puts) => self.enforce(delivery, puts).await,
+            Action::Send(request) => self.send_request(delivery, request).await,
+            Action::Recheck(request) => self.recheck(delivery, request).await,
+            Action::PatchIdentity(writes) => self.write(delivery, writes).await,
+            Action::Enforce(writes) => self.enforce(delivery, writes).await,
             Action::Take { take, released } => self.take_again(delivery, take, *released).await,
-            Action::Compensate { take, key } => self.undo(delivery, take, key).await,
+            Action::Compensate { take, key } => self.compensate(delivery, take, key).await,
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// The maximum length of a text, in characters. A text can contain a service's answer, and Kratos stores the whole
 /// text with the flow.
-pub const MOST_CHARACTERS: usize = 1000;
+pub const MAX_CHARACTERS: usize = 1000;
 
 /// One message, as Kratos stores it in the form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ impl Message {
     /// Some front-ends read a text as a pattern or as HTML. So `{`, `}` and `<` are replaced by similar characters.
     #[must_use]
     pub fn new(id: u32, text: &str, context: Value) -> Self {
-        let text: String = text.chars().take(MOST_CHARACTERS).collect();
+        let text: String = text.chars().take(MAX_CHARACTERS).collect();
         let text = text.replace('{', "(").replace('}', ")").replace('<', "‹");
         Self {
             id,

@@ -12,7 +12,7 @@ use super::message::Message;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     /// 204: accepted without changes (`pre`), or stored (`post`).
-    Yes,
+    NoContent,
     /// 200: accepted with changes. Each of these fields of the identity is replaced as a whole.
     Changed(Map<String, Value>),
     /// A 4xx status with messages.
@@ -75,7 +75,7 @@ impl Reply {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::Yes => 204,
+            Self::NoContent => 204,
             Self::Changed(_) => 200,
             Self::Refused { status, .. } => match status {
                 RefusalStatus::BadRequest => 400,
@@ -92,7 +92,7 @@ impl Reply {
     #[must_use]
     pub fn body(&self) -> Option<Value> {
         match self {
-            Self::Yes | Self::Retry => None,
+            Self::NoContent | Self::Retry => None,
             Self::Changed(identity) => Some(serde_json::json!({ "identity": identity })),
             Self::Refused { messages, .. } => Some(serde_json::json!({ "messages": messages })),
         }

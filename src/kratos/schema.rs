@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The maximum number of references and choices that are followed one inside another. A schema may refer to itself.
-const DEEPEST: usize = 16;
+const MAX_DEPTH: usize = 16;
 
 /// Whether a schema gives a trait a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +24,13 @@ pub fn trait_type(schema: &Value, names: &[&str]) -> TraitType {
     for name in names {
         let mut inner = Vec::new();
         for one in found {
-            members(schema, one, name, DEEPEST, &mut inner);
+            members(schema, one, name, MAX_DEPTH, &mut inner);
         }
         found = inner;
     }
     if found.is_empty() {
         TraitType::Unknown
-    } else if found.iter().any(|one| gives_type(schema, one, DEEPEST)) {
+    } else if found.iter().any(|one| gives_type(schema, one, MAX_DEPTH)) {
         TraitType::Given
     } else {
         TraitType::NotGiven

@@ -97,9 +97,7 @@ impl ExtraEvent {
     /// Returns the extra event with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|besides| besides.as_str() == name)
+        Self::ALL.into_iter().find(|extra| extra.as_str() == name)
     }
 }
 
@@ -170,7 +168,7 @@ impl HookSnippet {
     pub fn hooks(
         &self,
         methods: &[Method],
-        besides: &[ExtraEvent],
+        extra: &[ExtraEvent],
         late_refusals: LateRefusals,
     ) -> String {
         let mut yaml = "selfservice:\n  flows:\n".to_owned();
@@ -184,7 +182,7 @@ impl HookSnippet {
         } else {
             Anchor::Again
         }));
-        let stages = credential_stages(besides, late_refusals);
+        let stages = credential_stages(extra, late_refusals);
         if !stages.is_empty() {
             for method in CREDENTIALS {
                 yaml.extend(["        ", method, ":\n          hooks:\n"]);
@@ -193,7 +191,7 @@ impl HookSnippet {
                 }
             }
         }
-        if besides.contains(&ExtraEvent::Verification) {
+        if extra.contains(&ExtraEvent::Verification) {
             let call = self.call(Flow::Verification, Stage::Post, "", Anchor::Again);
             yaml.extend(["    verification:\n      after:\n        hooks:\n", &call]);
         }
@@ -279,13 +277,13 @@ impl HookSnippet {
     pub fn key_variables(
         &self,
         methods: &[Method],
-        besides: &[ExtraEvent],
+        extra: &[ExtraEvent],
         late_refusals: LateRefusals,
         behind: usize,
     ) -> Vec<String> {
         let variable = |flow: Flow, after: &str, index: usize| {
-            let place = behind + index;
-            format!("SELFSERVICE_FLOWS_{flow}_{after}_HOOKS_{place}_CONFIG_AUTH_CONFIG_VALUE")
+            let position = behind + index;
+            format!("SELFSERVICE_FLOWS_{flow}_{after}_HOOKS_{position}_CONFIG_AUTH_CONFIG_VALUE")
                 .to_uppercase()
         };
         let after = |method: &str| format!("after_{method}");
@@ -294,13 +292,13 @@ impl HookSnippet {
             .map(|method| (Flow::Registration, method.as_str()))
             .chain([(Flow::Settings, "profile")]);
         let mut variables: Vec<String> = pairs
-            .flat_map(|(flow, method)| [0, 1].map(|place| variable(flow, &after(method), place)))
+            .flat_map(|(flow, method)| [0, 1].map(|index| variable(flow, &after(method), index)))
             .collect();
         for method in CREDENTIALS {
-            let places = 0..credential_stages(besides, late_refusals).len();
-            variables.extend(places.map(|place| variable(Flow::Settings, &after(method), place)));
+            let indexes = 0..credential_stages(extra, late_refusals).len();
+            variables.extend(indexes.map(|index| variable(Flow::Settings, &after(method), index)));
         }
-        if besides.contains(&ExtraEvent::Verification) {
+        if extra.contains(&ExtraEvent::Verification) {
             variables.push(variable(Flow::Verification, "after", 0));
         }
         if late_refusals == LateRefusals::Enforced {
@@ -316,10 +314,10 @@ impl HookSnippet {
 ///
 /// Each `pre` has a `post`, which shows that the change is finished. Until then, Vestibule writes nothing into the
 /// identity.
-fn credential_stages(besides: &[ExtraEvent], late_refusals: LateRefusals) -> &'static [Stage] {
+fn credential_stages(extra: &[ExtraEvent], late_refusals: LateRefusals) -> &'static [Stage] {
     match late_refusals {
         LateRefusals::Enforced => &[Stage::Pre, Stage::Post],
-        LateRefusals::None if besides.contains(&ExtraEvent::Credentials) => &[Stage::Post],
+        LateRefusals::None if extra.contains(&ExtraEvent::Credentials) => &[Stage::Post],
         LateRefusals::None => &[],
     }
 }

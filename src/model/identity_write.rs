@@ -25,7 +25,7 @@ pub const VERIFY_AFTER: [Duration; 6] = [
 /// How long after the end of a write a `post` can belong to a save that the write undid.
 const POST_AFTER_WRITE: Duration = Duration::from_mins(1);
 /// After this time, a write without an answer has ended.
-const LONGEST_WRITE: Duration = Duration::from_mins(2);
+const MAX_WRITE_DURATION: Duration = Duration::from_mins(2);
 /// How long a write waits for the `post` of settings calls, counted from the first `pre`.
 pub const MAX_SETTINGS_WAIT: Duration = Duration::from_mins(1);
 /// After this time without a `post`, a settings call is forgotten, and the next `pre` counts as the first. Writes
@@ -100,21 +100,21 @@ pub struct Finding {
     pub restore: Vec<FieldWrite>,
     /// Whether a field has a third value, or only some fields have their earlier values. An operator may have made
     /// this change, so Vestibule keeps it.
-    pub left_alone: bool,
+    pub keeps_other_value: bool,
 }
 
 impl Write {
     /// Returns the record of a write of these values into this identity.
     #[must_use]
-    pub fn new(identity: &Value, puts: &[FieldWrite], now: Timestamp) -> Self {
+    pub fn new(identity: &Value, writes: &[FieldWrite], now: Timestamp) -> Self {
         // The state is not compared here. The refusals in force decide the state, and otherwise the operator.
-        let fields = puts
+        let fields = writes
             .iter()
-            .filter(|put| put.path != ["state"])
-            .map(|put| FieldChange {
-                path: put.path.clone(),
-                before: value_at(identity, &put.path).cloned(),
-                after: put.value.clone(),
+            .filter(|write| write.path != ["state"])
+            .map(|write| FieldChange {
+                path: write.path.clone(),
+                before: value_at(identity, &write.path).cloned(),
+                after: write.value.clone(),
             });
         Self {
             began_at: now,
@@ -217,7 +217,7 @@ impl IdentityWrites {
                 && rest
                     .iter()
                     .all(|field| self.is_undone(field, write, identity));
-            finding.left_alone |= !is_rest_as_written && !is_rest_undone;
+            finding.keeps_other_value |= !is_rest_as_written && !is_rest_undone;
             let mut undone: Vec<&FieldChange> = if is_rest_undone {
                 rest.clone()
             } else {
@@ -230,7 +230,7 @@ impl IdentityWrites {
                 if (rest.is_empty() || is_rest_undone) && self.is_undone(field, write, identity) {
                     undone.push(field);
                 } else {
-                    finding.left_alone = true;
+                    finding.keeps_other_value = true;
                 }
             }
             finding.undone.extend(
@@ -285,7 +285,7 @@ impl IdentityWrites {
                 && self.writes.iter().any(|write| {
                     let ended_at = write
                         .ended_at
-                        .unwrap_or(saturating_add(write.began_at, LONGEST_WRITE));
+                        .unwrap_or(saturating_add(write.began_at, MAX_WRITE_DURATION));
                     write.began_at <= saved.saved_at
                         && saved.saved_at <= saturating_add(ended_at, POST_AFTER_WRITE)
                 })
@@ -382,9 +382,9 @@ mod tests {
     }
 
     /// Records a write that began at second 1 and was answered at second 2.
-    fn written(before: &Value, puts: &[FieldWrite]) -> IdentityWrites {
+    fn written(before: &Value, writes: &[FieldWrite]) -> IdentityWrites {
         let mut writes = IdentityWrites::new(Uuid::nil(), at(1));
-        writes.add(Write::new(before, puts, at(1)));
+        writes.add(Write::new(before, writes, at(1)));
         writes.ended(at(2));
         writes
     }
@@ -400,17 +400,17 @@ mod tests {
     #[test]
     fn a_write_is_repeated_only_if_all_of_it_is_as_before() {
         let before = json!({"metadata_admin": {"note": 1, "other": 5}, "traits": {"name": "old"}});
-        let puts = [
+        let writes = [
             put("metadata_admin.note", None),
             put("metadata_admin.mark", Some(json!(2))),
             put("traits.name", Some(json!("set"))),
             put("state", Some(json!("inactive"))),
         ];
-        let writes = written(&before, &puts);
+        let writes = written(&before, &writes);
         let repeated = |fields: &[usize]| -> Vec<FieldWrite> {
-            fields.iter().map(|field| puts[*field].clone()).collect()
+            fields.iter().map(|field| writes[*field].clone()).collect()
         };
-        for (admin, name, undone, left_alone) in [
+        for (admin, name, undone, keeps_other_value) in [
             (json!({"mark": 2}), "set", vec![], false),
             // A save that read the row before the write, with the old name or with a new one.
             (json!({"note": 1, "other": 5}), "old", vec![0, 1, 2], false),
@@ -426,7 +426,7 @@ mod tests {
             let now = json!({"metadata_admin": admin, "traits": {"name": name}, "state": "active"});
             let finding = writes.compare(&now);
             assert_eq!(finding.undone, repeated(&undone), "{now}");
-            assert_eq!(finding.left_alone, left_alone, "{now}");
+            assert_eq!(finding.keeps_other_value, keeps_other_value, "{now}");
             assert_eq!(finding.restore, [], "{now}");
         }
     }
@@ -491,7 +491,7 @@ mod tests {
             writes.saved = posts;
             let now = json!({"traits": now, "metadata_admin": {"crm": 7}});
             let mut restore = writes.compare(&now).restore;
-            restore.sort_by_key(|put| (put.value.is_none(), put.path.clone()));
+            restore.sort_by_key(|write| (write.value.is_none(), write.path.clone()));
             assert_eq!(restore, expected, "{now} {:?}", writes.saved);
         }
     }

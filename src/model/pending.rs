@@ -33,7 +33,7 @@ pub enum ExternalId {
 const SAVED_WITHIN: Duration = Duration::from_mins(5);
 /// The first and the maximum pause after a look-up that Kratos did not answer.
 const PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_mins(16);
+const MAX_PAUSE: Duration = Duration::from_mins(16);
 /// The maximum number of accepted submissions of one registration flow. Further submissions are refused.
 pub const MAX_SUBMISSIONS: u32 = 20;
 
@@ -287,7 +287,7 @@ impl LookupTimes {
     pub fn retry(&self, record: &FlowRecord, now: Timestamp) -> Timestamp {
         let pause = PAUSE
             .saturating_mul(1 << record.lookups.min(8))
-            .min(LONGEST_PAUSE);
+            .min(MAX_PAUSE);
         let retry = saturating_add(now, pause);
         self.next(record, now).map_or(retry, |next| next.min(retry))
     }

@@ -40,7 +40,7 @@ impl Verdict {
     #[must_use]
     pub fn into_reply(self, form: Form<'_>) -> Reply {
         match self {
-            Self::Admit => Reply::Yes,
+            Self::Admit => Reply::NoContent,
             Self::AdmitWith(changes) => Reply::Changed(changes),
             Self::Refuse(findings) => Reply::refused(group_by_pointer(
                 findings

@@ -15,11 +15,11 @@ use super::Error;
 use crate::base::clock::{Clock, saturating_add};
 
 /// The maximum number of calls in the queue. Further calls wait for a place in the queue.
-const WAITING: usize = 1024;
+const QUEUE_SIZE: usize = 1024;
 /// The maximum number of calls in one transaction.
-const TOGETHER: usize = 256;
+const MAX_BATCH: usize = 256;
 /// How long inputs without a waiting caller are collected, unless a waiting caller arrives.
-const GATHERS: Duration = Duration::from_millis(5);
+const MAX_LINGER: Duration = Duration::from_millis(5);
 
 /// The result of one call. All calls of a failed transaction share the error.
 pub type WriteResult<T> = Result<T, Arc<Error>>;
@@ -52,7 +52,7 @@ pub struct Writer<I, O> {
 pub fn group_commit<I: Send + 'static, O: Send + 'static>(
     write: impl Fn(Vec<I>) -> BoxFuture<'static, Vec<WriteResult<O>>> + Send + Sync + 'static,
 ) -> (GroupCommit<I, O>, Writer<I, O>) {
-    let (calls, waiting) = mpsc::channel(WAITING);
+    let (calls, waiting) = mpsc::channel(QUEUE_SIZE);
     let waiter_arrived = Arc::new(Notify::new());
     let writer = Writer {
         waiting,
@@ -98,29 +98,29 @@ impl<I, O> GroupCommit<I, O> {
 impl<I, O> Writer<I, O> {
     /// Writes until every [`GroupCommit`] is dropped and every call has its result.
     pub async fn run(mut self) {
-        let mut calls = Vec::with_capacity(TOGETHER);
-        while self.waiting.recv_many(&mut calls, TOGETHER).await > 0 {
+        let mut calls = Vec::with_capacity(MAX_BATCH);
+        while self.waiting.recv_many(&mut calls, MAX_BATCH).await > 0 {
             self.linger(&mut calls).await;
             let (inputs, answers): (Vec<I>, Vec<_>) = std::mem::take(&mut calls)
                 .into_iter()
                 .map(|Call { input, answer }| (input, answer))
                 .unzip();
             let written = AssertUnwindSafe((self.write)(inputs)).catch_unwind();
-            let Ok(said) = written.await else {
+            let Ok(results) = written.await else {
                 // The waiting callers get an error, because nothing was stored. The next write is not affected.
                 tracing::error!("Writing to the database broke down");
                 continue;
             };
-            let unheard = answers
+            let unreceived = answers
                 .into_iter()
-                .zip(said)
-                .filter_map(|(answer, said)| match answer {
-                    Some(answer) => answer.send(said).err()?.err(),
-                    None => said.err(),
+                .zip(results)
+                .filter_map(|(answer, results)| match answer {
+                    Some(answer) => answer.send(results).err()?.err(),
+                    None => results.err(),
                 })
                 .last();
             // No caller receives these errors, so they are logged here.
-            if let Some(error) = unheard {
+            if let Some(error) = unreceived {
                 tracing::error!(
                     error = %error.error_chain(),
                     "A write that no caller waits for failed",
@@ -134,11 +134,11 @@ impl<I, O> Writer<I, O> {
             return;
         }
         let clock = Clock::system();
-        let until = saturating_add(clock.now(), GATHERS);
+        let until = saturating_add(clock.now(), MAX_LINGER);
         clock
             .timeout_at(until, self.waiter_arrived.notified())
             .await;
-        while calls.len() < TOGETHER
+        while calls.len() < MAX_BATCH
             && let Ok(call) = self.waiting.try_recv()
         {
             calls.push(call);

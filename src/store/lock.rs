@@ -7,11 +7,11 @@ use uuid::Uuid;
 use super::{Error, Store};
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 
-/// How long a lock lasts. No step between two [`NamedLock::hold`] calls takes longer. The lock of an instance that dies
+/// How long a lock lasts. No step between two [`NamedLock::renew`] calls takes longer. The lock of an instance that dies
 /// expires.
-const LENGTH: Duration = Duration::from_mins(5);
+const DURATION: Duration = Duration::from_mins(5);
 /// The remaining time below which a lock is renewed.
-const LEFT: Duration = Duration::from_mins(3);
+const RENEW_BELOW: Duration = Duration::from_mins(3);
 
 /// A lock that this instance has acquired.
 pub struct NamedLock<'a> {
@@ -24,41 +24,41 @@ pub struct NamedLock<'a> {
 
 impl<'a> NamedLock<'a> {
     /// Acquires the lock of that name. Returns `None` if another holder has the lock.
-    pub async fn take(
+    pub async fn acquire(
         store: &'a dyn Store,
         clock: &'a Clock,
         name: &'static str,
         holder: Uuid,
     ) -> Result<Option<Self>, Error> {
-        let mut turn = Self {
+        let mut lock = Self {
             store,
             clock,
             name,
             holder,
             until: Timestamp::UNIX_EPOCH,
         };
-        Ok(turn.hold().await?.then_some(turn))
+        Ok(lock.renew().await?.then_some(lock))
     }
 
     /// Renews the lock if it expires soon. Returns `false` if another holder has the lock.
-    pub async fn hold(&mut self) -> Result<bool, Error> {
+    pub async fn renew(&mut self) -> Result<bool, Error> {
         let now = self.clock.now();
-        if saturating_add(now, LEFT) < self.until {
+        if saturating_add(now, RENEW_BELOW) < self.until {
             return Ok(true);
         }
-        let until = saturating_add(now, LENGTH);
-        let ours = self
+        let until = saturating_add(now, DURATION);
+        let is_ours = self
             .store
             .acquire_lock(self.name, self.holder, now, until)
             .await?;
-        if ours {
+        if is_ours {
             self.until = until;
         }
-        Ok(ours)
+        Ok(is_ours)
     }
 
     /// Releases the lock.
-    pub async fn end(self) -> Result<(), Error> {
+    pub async fn release(self) -> Result<(), Error> {
         self.store.release_lock(self.name, self.holder).await
     }
 }

@@ -13,7 +13,7 @@ use crate::model::delivery::NewDelivery;
 pub use super::group_commit::Writer;
 
 /// The number of flows whose recorded submission is cached.
-const REMEMBERED: usize = 65_536;
+const MAX_RECENT: usize = 65_536;
 
 /// Receives the number of submissions that could not be recorded.
 pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
@@ -98,7 +98,7 @@ impl RecentPending {
         }
         // A flow that was removed and added again is in the queue twice, and is evicted a little early.
         self.in_order.push_back(flow_id);
-        if self.in_order.len() > REMEMBERED
+        if self.in_order.len() > MAX_RECENT
             && let Some(oldest) = self.in_order.pop_front()
         {
             self.known.remove(&oldest);
@@ -116,51 +116,51 @@ async fn write(
     for batch in &batches {
         all.extend(batch);
     }
-    let said = match store.write(&all).await {
+    let results = match store.write(&all).await {
         Ok(new) => batches
             .iter()
             .map(|batch| Ok(batch.count_in(&new)))
             .collect(),
         // One write set may have invalid data. Each is written alone, so that the others succeed.
         Err(error) if batches.len() > 1 && error.is_data_error() => {
-            let mut said = Vec::with_capacity(batches.len());
+            let mut results = Vec::with_capacity(batches.len());
             for batch in &batches {
                 let alone = store.write(batch).await;
-                said.push(alone.map(|new| new.len()).map_err(Arc::new));
+                results.push(alone.map(|new| new.len()).map_err(Arc::new));
             }
-            said
+            results
         }
         Err(error) => {
             let error = Arc::new(error);
             batches.iter().map(|_| Err(Arc::clone(&error))).collect()
         }
     };
-    remember_recorded(&batches, &said, memory, on_loss);
-    said
+    remember_recorded(&batches, &results, memory, on_loss);
+    results
 }
 
 fn remember_recorded(
     batches: &[WriteSet],
-    said: &[WriteResult<usize>],
+    results: &[WriteResult<usize>],
     memory: &Mutex<RecentPending>,
     on_loss: &OnLoss,
 ) {
     let mut lost = 0;
     let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-    for (batch, said) in batches.iter().zip(said) {
+    for (batch, results) in batches.iter().zip(results) {
         for acceptance in &batch.accepted {
             let sign_up = &acceptance.sign_up;
             let flow_id = sign_up.key.flow_id;
             // A look-up that may not find the identity does not replace a lost `post`.
             let can_be_found = acceptance.look_at.is_some() && sign_up.can_be_found(false);
-            if said.is_ok() && can_be_found {
+            if results.is_ok() && can_be_found {
                 memory.remember(flow_id);
             } else {
                 memory.forget(flow_id);
             }
-            lost += u64::from(said.is_err());
+            lost += u64::from(results.is_err());
         }
-        if said.is_ok() {
+        if results.is_ok() {
             for closing in &batch.closed {
                 memory.forget(closing.flow_id);
             }

@@ -73,7 +73,7 @@ type DbRow = PgRow;
 type Database = Postgres;
 
 /// The maximum duration of a statement that affects few rows.
-const LONGEST: Option<Duration> = Some(Duration::from_secs(20));
+const MAX_DURATION: Option<Duration> = Some(Duration::from_secs(20));
 
 /// A database that several instances share.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ pub type SettlementWriter = GroupCommit<Settlement, bool>;
 
 /// Creates both ends. Nothing is written before [`Writer::run`].
 #[must_use]
-pub fn settler(store: Arc<dyn Store>) -> (SettlementWriter, Writer<Settlement, bool>) {
+pub fn settlement_writer(store: Arc<dyn Store>) -> (SettlementWriter, Writer<Settlement, bool>) {
     group_commit(move |settlements: Vec<Settlement>| {
         let store = Arc::clone(&store);
         async move { settle(&*store, &settlements).await }.boxed()
@@ -22,20 +22,24 @@ pub fn settler(store: Arc<dyn Store>) -> (SettlementWriter, Writer<Settlement, b
 }
 
 async fn settle(store: &dyn Store, settlements: &[Settlement]) -> Vec<WriteResult<bool>> {
-    let held = |settled: &HashSet<Uuid>, one: &Settlement| settled.contains(&one.id);
+    let was_settled = |settled: &HashSet<Uuid>, one: &Settlement| settled.contains(&one.id);
     match store.settle_all(settlements).await {
         Ok(settled) => settlements
             .iter()
-            .map(|one| Ok(held(&settled, one)))
+            .map(|one| Ok(was_settled(&settled, one)))
             .collect(),
         // One settlement may have invalid data. Each is written alone, so that the others succeed.
         Err(error) if settlements.len() > 1 && error.is_data_error() => {
-            let mut said = Vec::with_capacity(settlements.len());
+            let mut results = Vec::with_capacity(settlements.len());
             for one in settlements {
                 let alone = store.settle_all(std::slice::from_ref(one)).await;
-                said.push(alone.map(|settled| held(&settled, one)).map_err(Arc::new));
+                results.push(
+                    alone
+                        .map(|settled| was_settled(&settled, one))
+                        .map_err(Arc::new),
+                );
             }
-            said
+            results
         }
         Err(error) => {
             let error = Arc::new(error);

@@ -70,7 +70,7 @@ type DbRow = SqliteRow;
 type Database = Sqlite;
 
 /// No time limit: a file always answers, and the wait for a lock has its own limit.
-const LONGEST: Option<Duration> = None;
+const MAX_DURATION: Option<Duration> = None;
 
 /// A database in a file.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use vestibule::model::delivery::{Claimed, Event, Outcome, State};
-use vestibule::store::settlement_writer::settler;
+use vestibule::store::settlement_writer::settlement_writer;
 use vestibule::store::{Backlog, DeliverySummary, Filter, NextDue, Settlement, Store};
 
 use crate::scenes::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
@@ -295,7 +295,7 @@ pub async fn what_cannot_be_settled_keeps_nobody_else_from_it(store: Arc<dyn Sto
     let three = (1..=3).map(|identity| delivery("crm", identity));
     store.accept(three.collect()).await.unwrap();
     let held = claim(&store, "crm", Duration::ZERO).await;
-    let (settler, writer) = settler(Arc::clone(&store));
+    let (settlement_writer, writer) = settlement_writer(Arc::clone(&store));
     let mut settlements = held
         .iter()
         .map(|one| Settlement::of(one, tried(204, start()), Outcome::Delivered));
@@ -309,9 +309,9 @@ pub async fn what_cannot_be_settled_keeps_nobody_else_from_it(store: Arc<dyn Sto
     // They are all waiting before the first is written; the writer ends when they have been told.
     let all = async move {
         futures_util::future::join3(
-            settler.write(first),
-            settler.write(second),
-            settler.write(third),
+            settlement_writer.write(first),
+            settlement_writer.write(second),
+            settlement_writer.write(third),
         )
         .await
     };

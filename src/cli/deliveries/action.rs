@@ -24,7 +24,7 @@ pub enum Confirmation {
 
 impl Confirmation {
     /// Returns the confirmation from the options and the terminal.
-    pub(super) fn said(yes: bool, dry_run: bool) -> Self {
+    pub(super) fn from_options(yes: bool, dry_run: bool) -> Self {
         match (dry_run, yes) {
             (true, _) => Self::DryRun,
             (false, true) => Self::Yes,
@@ -57,16 +57,16 @@ pub async fn discard(
     store: &dyn Store,
     filter: &Filter,
     now: Timestamp,
-    sure: Confirmation,
+    confirmation: Confirmation,
     out: &mut (dyn Write + Send),
 ) -> anyhow::Result<bool> {
-    if sure == Confirmation::DryRun || filter.ids.is_empty() {
+    if confirmation == Confirmation::DryRun || filter.ids.is_empty() {
         let count = store
             .unfinished(filter)
             .await
             .context("the deliveries cannot be counted")?;
         let deliveries = counted(count, "delivery", "deliveries");
-        match sure {
+        match confirmation {
             Confirmation::DryRun => {
                 writeln!(out, "{deliveries} would be discarded.")?;
                 return Ok(true);

@@ -117,13 +117,13 @@ fn write(action: &Action, out: &mut (dyn Write + Send)) -> std::io::Result<()> {
             )?;
             request_of(request, out)
         }
-        Action::PatchIdentity(puts) => {
-            writeln!(out, "\nWrites into the identity:\n\n{:#}", json!(puts))
+        Action::PatchIdentity(writes) => {
+            writeln!(out, "\nWrites into the identity:\n\n{:#}", json!(writes))
         }
-        Action::Enforce(puts) => writeln!(
+        Action::Enforce(writes) => writeln!(
             out,
             "\nWrites into the identity, whose sessions are deleted before and after:\n\n{:#}",
-            json!(puts)
+            json!(writes)
         ),
         Action::Take { take, .. } => {
             writeln!(

@@ -23,7 +23,7 @@ use crate::store::postgres::is_address as is_postgres_address;
 /// The environment variable that holds the key if the file names none.
 const KEY_VARIABLE: &str = "VESTIBULE_KEY";
 /// The minimum length of a key. Shorter keys could be guessed.
-const SHORTEST_KEY: usize = 16;
+const MIN_KEY_LENGTH: usize = 16;
 const WHAT_A_KEY_IS: &str = "a key needs at least 16 printable ASCII characters without spaces";
 const FILE: &str = "as in sqlite:///var/lib/vestibule/vestibule.db";
 const SERVER: &str = "as in postgres://user:password@host:5432/database";
@@ -93,7 +93,7 @@ impl Resolver<'_> {
 
     fn address(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         file: &file::Address,
         host: IpAddr,
         port: u16,
@@ -112,7 +112,7 @@ impl Resolver<'_> {
                         "as in 0.0.0.0 (every interface), 127.0.0.1 (only this machine) or [::]"
                             .replace(['[', ']'], "");
                     self.report(
-                        &place.key("host"),
+                        &cursor.key("host"),
                         "expected the IP address of a network interface",
                         Some(hint),
                     );
@@ -130,7 +130,7 @@ impl Resolver<'_> {
                 let parsed = text.parse().ok();
                 if parsed.is_none() {
                     self.report(
-                        &place.key("port"),
+                        &cursor.key("port"),
                         "expected a port, a number from 0 to 65535",
                         None,
                     );
@@ -147,7 +147,7 @@ impl Resolver<'_> {
     /// A duration within bounds. If the key is missing or wrong, the default; a wrong value is reported.
     pub(super) fn duration(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         duration: Option<&file::Duration>,
         default: &str,
         (least, most): (&str, &str),
@@ -169,22 +169,22 @@ impl Resolver<'_> {
             Ok(duration) if (known(least)..=known(most)).contains(&duration) => duration,
             Ok(duration) => {
                 self.report(
-                    place,
+                    cursor,
                     format!("`{}` is not from {least} to {most}", written(duration)),
                     None,
                 );
                 known(default)
             }
             Err((message, hint)) => {
-                self.report(place, message, hint);
+                self.report(cursor, message, hint);
                 known(default)
             }
         }
     }
 
     fn hooks(&mut self) -> Hooks {
-        let place = self.root.key("hooks");
-        let file: file::Hooks = self.decode(&place).unwrap_or_default();
+        let cursor = self.root.key("hooks");
+        let file: file::Hooks = self.decode(&cursor).unwrap_or_default();
         let keys = match file.keys {
             // `serve` reports a missing key, so that a file without keys can be validated
             // anywhere.
@@ -195,7 +195,7 @@ impl Resolver<'_> {
                             "the environment variable `{KEY_VARIABLE}` is not a valid key: {WHAT_A_KEY_IS}"
                         );
                         self.problems.push(
-                            Problem::new(place.key("keys").path, Position::default(), message)
+                            Problem::new(cursor.key("keys").path, Position::default(), message)
                                 .with_hint(Some(KEYGEN.to_owned())),
                         );
                     }
@@ -206,7 +206,7 @@ impl Resolver<'_> {
             Some(keys) => {
                 if keys.is_empty() {
                     self.report(
-                        &place.key("keys"),
+                        &cursor.key("keys"),
                         "at least one key is required",
                         Some(KEYGEN.to_owned()),
                     );
@@ -216,7 +216,7 @@ impl Resolver<'_> {
                     let Some(key) = self.text(key) else { continue };
                     if !is_key(&key) {
                         self.report(
-                            &place.key("keys").item(index),
+                            &cursor.key("keys").item(index),
                             WHAT_A_KEY_IS,
                             Some(KEYGEN.to_owned()),
                         );
@@ -233,7 +233,7 @@ impl Resolver<'_> {
         if LanguageTag::parse(default_language.as_str()).is_err() {
             let hint = "as in `en`, `de` or `pt-BR`".to_owned();
             self.report(
-                &place.key("default_language"),
+                &cursor.key("default_language"),
                 format!("`{default_language}` is not a BCP 47 language tag"),
                 Some(hint),
             );
@@ -243,13 +243,13 @@ impl Resolver<'_> {
             && http::HeaderName::try_from(name.as_str()).is_err()
         {
             self.report(
-                &place.key("client_ip_header"),
+                &cursor.key("client_ip_header"),
                 format!("`{name}` is not a header name"),
                 None,
             );
         }
         let deadline = self.duration(
-            &place.key("deadline"),
+            &cursor.key("deadline"),
             file.deadline.as_ref(),
             "5s",
             ("100ms", "20s"),
@@ -263,8 +263,8 @@ impl Resolver<'_> {
     }
 
     fn dsn(&mut self) -> Option<Dsn> {
-        let place = self.root.key("dsn");
-        let Some(node) = place.node else {
+        let cursor = self.root.key("dsn");
+        let Some(node) = cursor.node else {
             return Some(Dsn::Sqlite(PathBuf::from("vestibule.db")));
         };
         let serde_json::Value::String(text) = node.to_value() else {
@@ -273,14 +273,14 @@ impl Resolver<'_> {
         let text = self.text(&file::Text(text))?;
         let Some((scheme, path)) = text.split_once("://") else {
             let hint = DATABASE.to_owned();
-            self.report(&place, "expected the address of a database", Some(hint));
+            self.report(&cursor, "expected the address of a database", Some(hint));
             return None;
         };
         match scheme {
             "sqlite" if path.starts_with(":memory:") || path.starts_with("file:") => {
                 let hint = FILE.to_owned();
                 self.report(
-                    &place,
+                    &cursor,
                     "the database must be a file, because deliveries must survive a restart",
                     Some(hint),
                 );
@@ -292,7 +292,7 @@ impl Resolver<'_> {
             "sqlite" => {
                 let hint = FILE.to_owned();
                 self.report(
-                    &place,
+                    &cursor,
                     "expected only the path of a file after `sqlite://`",
                     Some(hint),
                 );
@@ -304,7 +304,7 @@ impl Resolver<'_> {
             "postgres" | "postgresql" => {
                 let hint = SERVER.to_owned();
                 self.report(
-                    &place,
+                    &cursor,
                     "not an address of a PostgreSQL database",
                     Some(hint),
                 );
@@ -313,7 +313,7 @@ impl Resolver<'_> {
             _ => {
                 let hint = DATABASE.to_owned();
                 self.report(
-                    &place,
+                    &cursor,
                     "the database must be `sqlite://` or `postgres://`",
                     Some(hint),
                 );
@@ -323,8 +323,8 @@ impl Resolver<'_> {
     }
 
     fn log(&mut self) -> Log {
-        let place = self.root.key("log");
-        let file: file::Log = self.decode(&place).unwrap_or_default();
+        let cursor = self.root.key("log");
+        let file: file::Log = self.decode(&cursor).unwrap_or_default();
         let level = match file.level {
             Some(file::Level::Error) => tracing::Level::ERROR,
             Some(file::Level::Warn) => tracing::Level::WARN,
@@ -340,16 +340,16 @@ impl Resolver<'_> {
     }
 
     fn kratos(&mut self) -> Kratos {
-        let place = self.root.key("kratos");
-        let file: file::Kratos = self.decode(&place).unwrap_or_default();
+        let cursor = self.root.key("kratos");
+        let file: file::Kratos = self.decode(&cursor).unwrap_or_default();
         let auth = file
             .auth
             .as_ref()
-            .and_then(|auth| self.auth(&place.key("auth").key("config"), auth));
+            .and_then(|auth| self.auth(&cursor.key("auth").key("config"), auth));
         let identifiers = file
             .identity_schema
             .as_ref()
-            .and_then(|schema| self.identifiers(&place.key("identity_schema"), schema))
+            .and_then(|schema| self.identifiers(&cursor.key("identity_schema"), schema))
             .unwrap_or_default();
         let external_id = match file.use_external_id {
             file::UseExternalId::Auto => ExternalId::Auto,
@@ -358,7 +358,7 @@ impl Resolver<'_> {
         };
         let Some(text) = &file.admin_url else {
             if file.auth.is_some() {
-                self.report(&place.key("auth"), "`auth` needs `admin_url`", None);
+                self.report(&cursor.key("auth"), "`auth` needs `admin_url`", None);
             }
             return Kratos {
                 admin: None,
@@ -366,7 +366,7 @@ impl Resolver<'_> {
                 external_id,
             };
         };
-        let url = self.service_url(&place.key("admin_url"), text);
+        let url = self.service_url(&cursor.key("admin_url"), text);
         Kratos {
             admin: url.map(|url| kratos_admin::service(url, auth)),
             identifiers,
@@ -375,9 +375,9 @@ impl Resolver<'_> {
     }
 
     /// Reports that a setting needs Kratos's admin API.
-    pub(super) fn needs_admin_url(&mut self, place: &Cursor<'_>, what: &str) {
+    pub(super) fn needs_admin_url(&mut self, cursor: &Cursor<'_>, what: &str) {
         self.report(
-            place,
+            cursor,
             format!("{what} needs Kratos's admin API"),
             Some("set `kratos: {admin_url: \"http://kratos:4434\"}`".to_owned()),
         );
@@ -388,11 +388,11 @@ impl Resolver<'_> {
         self.root.key("kratos").key("admin_url").node.is_some()
     }
 
-    fn identifiers(&mut self, place: &Cursor<'_>, schema: &file::Text) -> Option<Identifiers> {
+    fn identifiers(&mut self, cursor: &Cursor<'_>, schema: &file::Text) -> Option<Identifiers> {
         let text = self.text(schema)?;
         let Some(path) = text.strip_prefix("file://") else {
             self.report(
-                place,
+                cursor,
                 "expected the address of a file",
                 Some("as in file:///etc/config/kratos/identity.schema.json".to_owned()),
             );
@@ -412,28 +412,28 @@ impl Resolver<'_> {
                 Some(identifiers)
             }
             Err(message) => {
-                self.report(place, message, None);
+                self.report(cursor, message, None);
                 None
             }
         }
     }
 
     fn reconcile(&mut self) -> Reconcile {
-        let place = self.root.key("reconcile");
-        let file: file::Reconcile = self.decode(&place).unwrap_or_default();
+        let cursor = self.root.key("reconcile");
+        let file: file::Reconcile = self.decode(&cursor).unwrap_or_default();
         let every = file
             .every
             .as_ref()
-            .map(|every| self.duration(&place.key("every"), Some(every), "1d", ("1m", "30d")));
+            .map(|every| self.duration(&cursor.key("every"), Some(every), "1d", ("1m", "30d")));
         if every.is_some() && !self.has_admin_url() {
-            self.needs_admin_url(&place.key("every"), "`reconcile`");
+            self.needs_admin_url(&cursor.key("every"), "`reconcile`");
         }
         let since = file.since.as_ref().and_then(|since| {
             let text = self.text(since)?;
             let moment = moment(&text);
             if moment.is_none() {
                 self.report(
-                    &place.key("since"),
+                    &cursor.key("since"),
                     "expected a day or a time",
                     Some("as in 2026-11-01 or 2026-11-01T12:00:00Z".to_owned()),
                 );
@@ -442,7 +442,7 @@ impl Resolver<'_> {
         });
         let per_second = file.per_second.map(|number| file::Decimal(number.0));
         let per_second = self.amount(
-            &place.key("per_second"),
+            &cursor.key("per_second"),
             per_second.as_ref(),
             500.0,
             (1.0, 100_000.0),
@@ -460,17 +460,17 @@ impl Resolver<'_> {
     }
 
     fn retention(&mut self) -> Retention {
-        let place = self.root.key("retention");
-        let file: file::Retention = self.decode(&place).unwrap_or_default();
+        let cursor = self.root.key("retention");
+        let file: file::Retention = self.decode(&cursor).unwrap_or_default();
         Retention {
             deliveries: self.duration(
-                &place.key("deliveries"),
+                &cursor.key("deliveries"),
                 file.deliveries.as_ref(),
                 "90d",
                 ("1d", "3650d"),
             ),
             decisions: self.duration(
-                &place.key("decisions"),
+                &cursor.key("decisions"),
                 file.decisions.as_ref(),
                 "30d",
                 ("1h", "3650d"),
@@ -481,7 +481,7 @@ impl Resolver<'_> {
     /// A number within bounds. If the key is missing or wrong, the default; a wrong value is reported.
     pub(super) fn amount(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         number: Option<&file::Decimal>,
         default: f64,
         (least, most): (f64, f64),
@@ -500,7 +500,7 @@ impl Resolver<'_> {
             Ok(number) if (least..=most).contains(&number) => number,
             _ => {
                 self.report(
-                    place,
+                    cursor,
                     format!("expected a number from {least} to {most}"),
                     None,
                 );
@@ -511,5 +511,5 @@ impl Resolver<'_> {
 }
 
 fn is_key(text: &str) -> bool {
-    text.len() >= SHORTEST_KEY && text.bytes().all(|byte| byte.is_ascii_graphic())
+    text.len() >= MIN_KEY_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

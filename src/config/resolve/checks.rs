@@ -25,20 +25,20 @@ struct Scopes {
 impl<'a> Resolver<'a> {
     /// Each check with its position.
     pub(super) fn checks(&mut self, messages: &Messages<'a>) -> Vec<(Check, Cursor<'a>)> {
-        let place = self.root.key("checks");
+        let cursor = self.root.key("checks");
         let default_flows = self.default_flows(messages);
         let mut checks = Vec::new();
-        for entry in place.entries() {
-            let place = place.key(&entry.key);
-            self.name(&place, entry, "a check");
-            let Some(file) = self.decode::<file::Check>(&place) else {
+        for entry in cursor.entries() {
+            let cursor = cursor.key(&entry.key);
+            self.name(&cursor, entry, "a check");
+            let Some(file) = self.decode::<file::Check>(&cursor) else {
                 continue;
             };
             let flows = chosen_flows(&file)
                 .or_else(|| default_flows.get(&entry.key).cloned())
                 .unwrap_or_else(|| Flow::CHECKED.to_vec());
-            if let Some(check) = self.check(&entry.key, &place, &file, messages, flows) {
-                checks.push((check, place));
+            if let Some(check) = self.check(&entry.key, &cursor, &file, messages, flows) {
+                checks.push((check, cursor));
             }
         }
         checks
@@ -47,17 +47,17 @@ impl<'a> Resolver<'a> {
     /// The flows of the checks that name none: they follow from what a check reads, itself and through others. So everything
     /// is compiled once to see what it reads, and once more with the names that exist in its flows, which reports what is wrong.
     fn default_flows(&mut self, messages: &Messages<'a>) -> BTreeMap<String, Vec<Flow>> {
-        let place = self.root.key("checks");
+        let cursor = self.root.key("checks");
         let problems = self.problems.len();
         let numbers = self.numbers.clone();
         let mut checks = Vec::new();
-        for entry in place.entries() {
-            let place = place.key(&entry.key);
-            let Some(file) = self.decode::<file::Check>(&place) else {
+        for entry in cursor.entries() {
+            let cursor = cursor.key(&entry.key);
+            let Some(file) = self.decode::<file::Check>(&cursor) else {
                 continue;
             };
             let both = Flow::CHECKED.to_vec();
-            checks.extend(self.check(&entry.key, &place, &file, messages, both));
+            checks.extend(self.check(&entry.key, &cursor, &file, messages, both));
         }
         self.problems.truncate(problems);
         self.numbers = numbers;
@@ -73,7 +73,7 @@ impl<'a> Resolver<'a> {
     fn check(
         &mut self,
         name: &str,
-        place: &Cursor<'a>,
+        cursor: &Cursor<'a>,
         file: &file::Check,
         messages: &Messages<'a>,
         flows: Vec<Flow>,
@@ -82,45 +82,44 @@ impl<'a> Resolver<'a> {
         let field = file
             .field
             .as_ref()
-            .and_then(|field| self.field(&place.key("field"), field));
+            .and_then(|field| self.field(&cursor.key("field"), field));
         if file.required && file.field.is_none() {
-            self.report(&place.key("required"), "`required` needs a `field`", None);
+            self.report(&cursor.key("required"), "`required` needs a `field`", None);
         }
         let scopes = self.scopes(name, file, &flows);
         let when = file
             .when
             .as_ref()
-            .and_then(|when| self.expression(&place.key("when"), when, &scopes.before));
+            .and_then(|when| self.expression(&cursor.key("when"), when, &scopes.before));
         let ask = file
             .ask
             .as_ref()
-            .and_then(|ask| self.request(&place.key("ask"), ask, &scopes.before));
-        let reserve = file
-            .reserve
-            .as_ref()
-            .and_then(|reserve| self.reserve(&place.key("reserve"), file, reserve, &scopes.before));
+            .and_then(|ask| self.request(&cursor.key("ask"), ask, &scopes.before));
+        let reserve = file.reserve.as_ref().and_then(|reserve| {
+            self.reserve(&cursor.key("reserve"), file, reserve, &scopes.before)
+        });
         let on_unavailable = self.on_unavailable(
-            &place.key("on_unavailable"),
+            &cursor.key("on_unavailable"),
             file.on_unavailable.as_ref(),
             &scopes.after,
         );
         let asks = file.ask.is_some() || file.reserve.is_some();
         let mut refuse = Vec::new();
         for (index, refusal) in file.refuse.iter().enumerate() {
-            let place = place.key("refuse").item(index);
-            let when = self.condition(&place.key("when"), &refusal.when, asks, &scopes.after);
+            let cursor = cursor.key("refuse").item(index);
+            let when = self.condition(&cursor.key("when"), &refusal.when, asks, &scopes.after);
             let message = refusal.message.as_ref().and_then(|message| {
-                self.message_template(&place.key("message"), message, &scopes.after, messages)
+                self.message_template(&cursor.key("message"), message, &scopes.after, messages)
             });
             refuse.extend(when.map(|when| Refusal { when, message }));
         }
         let accept = file
             .accept
             .as_ref()
-            .and_then(|accept| self.condition(&place.key("accept"), accept, asks, &scopes.after));
+            .and_then(|accept| self.condition(&cursor.key("accept"), accept, asks, &scopes.after));
         let invalid_message = file.invalid_message.as_ref().and_then(|message| {
             self.message_template(
-                &place.key("invalid_message"),
+                &cursor.key("invalid_message"),
                 message,
                 &scopes.before,
                 messages,
@@ -133,21 +132,21 @@ impl<'a> Resolver<'a> {
         if mode == Mode::Observe && !file.set.is_empty() {
             let hint = "remove `set`, or use `mode: enforce`".to_owned();
             self.report(
-                &place.key("set"),
+                &cursor.key("set"),
                 "a check with `mode: observe` cannot set values",
                 Some(hint),
             );
         }
-        let set = self.sets(&place.key("set"), &file.set, &scopes.after);
-        let after = self.after(name, &place.key("after"), &file.after);
+        let set = self.sets(&cursor.key("set"), &file.set, &scopes.after);
+        let after = self.after(name, &cursor.key("after"), &file.after);
         if flows.is_empty() {
             self.report(
-                &place.key("flows"),
+                &cursor.key("flows"),
                 "a check without flows never runs",
                 Some("name `registration`, `settings` or both".to_owned()),
             );
         }
-        self.deferral(place, file, &on_unavailable);
+        self.deferral(cursor, file, &on_unavailable);
         (self.problems.len() == before).then(|| Check {
             name: name.to_owned(),
             flows,
@@ -210,21 +209,21 @@ impl<'a> Resolver<'a> {
 
     fn reserve(
         &mut self,
-        place: &Cursor<'a>,
+        cursor: &Cursor<'a>,
         check: &file::Check,
         file: &file::Reserve,
         before: &Scope,
     ) -> Option<Reserve> {
         if check.ask.is_some() {
             self.report(
-                place,
+                cursor,
                 "a check cannot have both `ask` and `reserve`",
                 Some("use two checks".to_owned()),
             );
         }
         if matches!(check.mode, file::Mode::Observe) {
             self.report(
-                place,
+                cursor,
                 "a check with `mode: observe` cannot reserve",
                 Some("use `mode: enforce`".to_owned()),
             );
@@ -238,12 +237,12 @@ impl<'a> Resolver<'a> {
             .chain([Variable::Taken])
             .collect();
         let saturating_add = self.scope(&roots, Vec::new());
-        let take = self.request(&place.key("take"), &file.take, before);
+        let take = self.request(&cursor.key("take"), &file.take, before);
         let confirm = file
             .confirm
             .as_ref()
-            .and_then(|confirm| self.request(&place.key("confirm"), confirm, &saturating_add));
-        let release = self.request(&place.key("release"), &file.release, &saturating_add);
+            .and_then(|confirm| self.request(&cursor.key("confirm"), confirm, &saturating_add));
+        let release = self.request(&cursor.key("release"), &file.release, &saturating_add);
         Some(Reserve {
             take: take?,
             confirm,
@@ -252,37 +251,42 @@ impl<'a> Resolver<'a> {
     }
 
     /// Checks what only deferred checks can use. They are decided after sign-up and can change the account.
-    fn deferral(&mut self, place: &Cursor<'a>, file: &file::Check, on_unavailable: &OnUnavailable) {
+    fn deferral(
+        &mut self,
+        cursor: &Cursor<'a>,
+        file: &file::Check,
+        on_unavailable: &OnUnavailable,
+    ) {
         let defers = |policy: &Policy| *policy == Policy::Defer;
         if !defers(&on_unavailable.default) && !on_unavailable.chosen.values().any(defers) {
             if file.on_late_refusal.is_some() && file.reserve.is_none() {
                 self.report(
-                    &place.key("on_late_refusal"),
+                    &cursor.key("on_late_refusal"),
                     "this check cannot refuse late",
                     Some("use it together with `on_unavailable: defer` or `reserve`".to_owned()),
                 );
             }
             if file.on_expiry.is_some() {
                 self.report(
-                    &place.key("on_expiry"),
+                    &cursor.key("on_expiry"),
                     "this check is never deferred",
                     Some("use it together with `on_unavailable: defer`".to_owned()),
                 );
             }
             return;
         }
-        let place = place.key("on_unavailable");
+        let cursor = cursor.key("on_unavailable");
         if file.reserve.is_some() {
             let hint = "choose `refuse` or `accept`".to_owned();
             self.report(
-                &place,
+                &cursor,
                 "a check with `reserve` cannot be deferred",
                 Some(hint),
             );
         } else if file.ask.is_none() {
             let hint = "add `ask`, or choose `refuse` or `accept`".to_owned();
             self.report(
-                &place,
+                &cursor,
                 "a check without `ask` cannot be deferred",
                 Some(hint),
             );
@@ -293,20 +297,20 @@ impl<'a> Resolver<'a> {
         if expression {
             let hint = "choose `refuse` or `accept`".to_owned();
             self.report(
-                &place.key("expression"),
+                &cursor.key("expression"),
                 "a request that cannot be built cannot be deferred",
                 Some(hint),
             );
         }
         if matches!(file.mode, file::Mode::Observe) {
             self.report(
-                &place,
+                &cursor,
                 "a check with `mode: observe` cannot defer",
                 Some("choose `refuse` or `accept`".to_owned()),
             );
         }
         if !self.has_admin_url() {
-            self.needs_admin_url(&place, "`defer`");
+            self.needs_admin_url(&cursor, "`defer`");
         }
     }
 
@@ -319,11 +323,11 @@ impl<'a> Resolver<'a> {
         let heard = subscriptions
             .iter()
             .any(|subscription| subscription.events.contains(&Event::CheckRefused));
-        for (check, place) in checks {
+        for (check, cursor) in checks {
             let notifies = check.on_late_refusal == Some(OnLateRefusal::Notify);
             if notifies && check.can_refuse_late() && !heard {
                 self.report(
-                    &place.key("on_late_refusal"),
+                    &cursor.key("on_late_refusal"),
                     "no subscription has the event `check.refused`",
                     Some("add a subscription with `events: [check.refused]`".to_owned()),
                 );
@@ -333,7 +337,7 @@ impl<'a> Resolver<'a> {
             }
             if let Some(other) = check.reads_late().first() {
                 self.report(
-                    place,
+                    cursor,
                     format!(
                         "the response of `{other}` is not stored, so a deferred check cannot read it"
                     ),
@@ -343,12 +347,12 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn field(&mut self, place: &Cursor<'_>, field: &file::Text) -> Option<Field> {
+    fn field(&mut self, cursor: &Cursor<'_>, field: &file::Text) -> Option<Field> {
         let text = self.text(field)?;
         match Field::parse(&text) {
             Ok(field) => Some(field),
             Err(error) => {
-                self.report(place, error.to_string(), None);
+                self.report(cursor, error.to_string(), None);
                 None
             }
         }
@@ -356,7 +360,7 @@ impl<'a> Resolver<'a> {
 
     fn condition(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         condition: &file::Condition,
         asks: bool,
         scope: &Scope,
@@ -364,14 +368,14 @@ impl<'a> Resolver<'a> {
         match condition {
             file::Condition::Status(_) if !asks => {
                 self.report(
-                    place,
+                    cursor,
                     "a status needs a response, and this check has no `ask`",
                     Some("add `ask`, or write an expression".to_owned()),
                 );
                 None
             }
             file::Condition::Status(status) if !(100..=599).contains(status) => {
-                self.report(place, format!("{status} is not an HTTP status"), None);
+                self.report(cursor, format!("{status} is not an HTTP status"), None);
                 None
             }
             file::Condition::Status(status) => Some(Condition::Status(*status)),
@@ -379,18 +383,18 @@ impl<'a> Resolver<'a> {
                 if text.trim().parse::<u16>().is_ok() =>
             {
                 let hint = format!("remove the quotes: {}", text.trim());
-                self.report(place, "a status must be a number, not a text", Some(hint));
+                self.report(cursor, "a status must be a number, not a text", Some(hint));
                 None
             }
             file::Condition::Expression(expression) => self
-                .expression(place, expression, scope)
+                .expression(cursor, expression, scope)
                 .map(Condition::Expression),
         }
     }
 
     fn on_unavailable(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         file: Option<&file::OnUnavailable>,
         scope: &Scope,
     ) -> OnUnavailable {
@@ -409,7 +413,7 @@ impl<'a> Resolver<'a> {
                 let when = kinds
                     .when
                     .as_ref()
-                    .and_then(|when| self.expression(&place.key("when"), when, scope));
+                    .and_then(|when| self.expression(&cursor.key("when"), when, scope));
                 let named = [
                     (Kind::Timeout, kinds.timeout),
                     (Kind::Connection, kinds.connection),
@@ -436,28 +440,28 @@ impl<'a> Resolver<'a> {
 
     fn sets(
         &mut self,
-        place: &Cursor<'a>,
+        cursor: &Cursor<'a>,
         file: &indexmap::IndexMap<String, Value>,
         scope: &Scope,
     ) -> Vec<Set> {
         let mut sets = Vec::new();
         for (path, value) in file {
-            let place = place.key(path);
+            let cursor = cursor.key(path);
             if value.is_null() {
                 self.problems
-                    .push(Problem::nothing(place.path.clone(), place.at));
+                    .push(Problem::nothing(cursor.path.clone(), cursor.at));
                 continue;
             }
             let names: Vec<String> = path.split('.').map(ToOwned::to_owned).collect();
-            let value = self.json(&place, value, scope);
+            let value = self.json(&cursor, value, scope);
             match names.first().map(String::as_str) {
                 _ if names.iter().any(String::is_empty) => {
-                    self.report(&place, format!("`{path}` has an empty name in it"), None);
+                    self.report(&cursor, format!("`{path}` has an empty name in it"), None);
                 }
                 Some(whole @ ("traits" | "metadata_public")) if names.len() == 1 => {
                     let hint = format!("name one value, as in `{whole}.company`");
                     self.report(
-                        &place,
+                        &cursor,
                         format!("`set` cannot replace all of `{whole}`"),
                         Some(hint),
                     );
@@ -468,7 +472,7 @@ impl<'a> Resolver<'a> {
                 Some("metadata_admin") => {
                     let message = "`metadata_admin` cannot be set before saving: Kratos does not show it to hooks, so the value would be lost";
                     self.report(
-                        &place,
+                        &cursor,
                         message,
                         Some("use `metadata_public`, or `write_back` in a subscription".to_owned()),
                     );
@@ -477,7 +481,7 @@ impl<'a> Resolver<'a> {
                     let hint =
                         did_you_mean(first.unwrap_or_default(), ["traits", "metadata_public"]);
                     self.report(
-                        &place,
+                        &cursor,
                         format!("`{path}` is not in `traits` or `metadata_public`"),
                         hint,
                     );
@@ -487,16 +491,16 @@ impl<'a> Resolver<'a> {
         sets
     }
 
-    fn after(&mut self, name: &str, place: &Cursor<'_>, file: &[file::Text]) -> Vec<String> {
+    fn after(&mut self, name: &str, cursor: &Cursor<'_>, file: &[file::Text]) -> Vec<String> {
         let known = self.names_of("checks");
         let mut after = Vec::new();
         for (index, other) in file.iter().enumerate() {
             let Some(other) = self.text(other) else {
                 continue;
             };
-            let place = place.item(index);
+            let cursor = cursor.item(index);
             if other == name {
-                self.report(&place, format!("`{name}` waits for itself"), None);
+                self.report(&cursor, format!("`{name}` waits for itself"), None);
             } else if known.contains(&other) {
                 after.push(other);
             } else {
@@ -508,7 +512,7 @@ impl<'a> Resolver<'a> {
                 };
                 let hint = did_you_mean(&other, names())
                     .unwrap_or_else(|| format!("the other checks are {}", listed(names())));
-                self.report(&place, format!("there is no check `{other}`"), Some(hint));
+                self.report(&cursor, format!("there is no check `{other}`"), Some(hint));
             }
         }
         after

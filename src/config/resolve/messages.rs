@@ -74,29 +74,29 @@ pub(super) struct Numbered {
 }
 
 struct Named<'a> {
-    place: Cursor<'a>,
+    cursor: Cursor<'a>,
     id: u32,
     texts: Vec<(String, String)>,
 }
 
 impl<'a> Resolver<'a> {
     pub(super) fn messages(&mut self) -> Messages<'a> {
-        let place = self.root.key("messages");
+        let cursor = self.root.key("messages");
         let mut named = BTreeMap::new();
-        for entry in place.entries() {
-            let place = place.key(&entry.key);
-            self.name(&place, entry, "a message");
+        for entry in cursor.entries() {
+            let cursor = cursor.key(&entry.key);
+            self.name(&cursor, entry, "a message");
             let own = BUILTIN
                 .iter()
                 .find(|(name, ..)| *name == entry.key)
                 .map(|(_, id, ..)| *id);
-            self.number(&place, own, None);
-            let Some(file) = self.decode::<file::NamedMessage>(&place) else {
+            self.number(&cursor, own, None);
+            let Some(file) = self.decode::<file::NamedMessage>(&cursor) else {
                 continue;
             };
             if file.id.is_none() && own.is_none() {
                 self.report(
-                    &place,
+                    &cursor,
                     "`id` is missing",
                     Some(format!(
                         "use a number from {} to {}",
@@ -106,15 +106,15 @@ impl<'a> Resolver<'a> {
                 );
             }
             let id = file.id.or(own).unwrap_or(INLINE_ID);
-            if let Some(texts) = self.texts(&place, &file) {
-                named.insert(entry.key.clone(), Named { place, id, texts });
+            if let Some(texts) = self.texts(&cursor, &file) {
+                named.insert(entry.key.clone(), Named { cursor, id, texts });
             }
         }
         // Unused messages too, so that their problems are found before they are used.
         let everything = self.scope(&Variable::ALL, self.names_of("checks"));
         for message in named.values() {
             for (tag, text) in &message.texts {
-                self.template(&message.place.key(tag), text, &everything);
+                self.template(&message.cursor.key(tag), text, &everything);
             }
         }
         let builtin = self.builtin(&named);
@@ -125,11 +125,11 @@ impl<'a> Resolver<'a> {
     /// same id.
     fn number(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         own: Option<u32>,
         beside: Option<&IndexMap<String, Value>>,
     ) {
-        let at = place.key("id");
+        let at = cursor.key("id");
         let Some(id) = at
             .node
             .and_then(|node| node.to_value().as_u64())
@@ -162,7 +162,7 @@ impl<'a> Resolver<'a> {
             self.report(&at, message, Some("use a different number".to_owned()));
         } else {
             let numbered = Numbered {
-                path: place.path.clone(),
+                path: cursor.path.clone(),
                 at: at.at,
                 beside: beside.cloned(),
             };
@@ -172,16 +172,16 @@ impl<'a> Resolver<'a> {
 
     fn texts(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         file: &file::NamedMessage,
     ) -> Option<Vec<(String, String)>> {
         let mut texts: Vec<(String, String)> = Vec::new();
         for (tag, text) in &file.texts {
-            let place = place.key(tag);
+            let cursor = cursor.key(tag);
             if LanguageTag::parse(tag.as_str()).is_err() {
                 let hint = "use a language tag as the key, as in `en`, `de` or `pt-BR`".to_owned();
                 self.report(
-                    &place,
+                    &cursor,
                     format!("`{tag}` is not a BCP 47 language tag"),
                     Some(hint),
                 );
@@ -192,21 +192,21 @@ impl<'a> Resolver<'a> {
                 .find(|(other, _)| other.eq_ignore_ascii_case(tag))
             {
                 self.report(
-                    &place,
+                    &cursor,
                     format!("`{tag}` and `{other}` are the same language"),
                     None,
                 );
                 continue;
             }
             match text {
-                Value::String(text) if text.trim().is_empty() => self.empty_message(&place),
+                Value::String(text) if text.trim().is_empty() => self.empty_message(&cursor),
                 Value::String(text) => texts.push((tag.clone(), text.clone())),
-                _ => self.report(&place, "expected a text", None),
+                _ => self.report(&cursor, "expected a text", None),
             }
         }
         if file.texts.is_empty() {
             self.report(
-                place,
+                cursor,
                 "there is no text in any language",
                 Some("as in {id: 4900101, en: \"…\"}".to_owned()),
             );
@@ -214,9 +214,9 @@ impl<'a> Resolver<'a> {
         (!texts.is_empty()).then_some(texts)
     }
 
-    fn empty_message(&mut self, place: &Cursor<'_>) {
+    fn empty_message(&mut self, cursor: &Cursor<'_>) {
         self.report(
-            place,
+            cursor,
             "the message is empty",
             Some("write what the visitor must correct".to_owned()),
         );
@@ -227,15 +227,15 @@ impl<'a> Resolver<'a> {
         // Some built-in messages are used when nothing is known, so they cannot read variables.
         let nothing = self.scope(&[], Vec::new());
         for (name, id, english, german) in BUILTIN {
-            let (id, texts, place) = if let Some(own) = named.get(name) {
-                (own.id, own.texts.clone(), own.place.clone())
+            let (id, texts, cursor) = if let Some(own) = named.get(name) {
+                (own.id, own.texts.clone(), own.cursor.clone())
             } else {
                 let texts = [("en", english), ("de", german)]
                     .map(|(tag, text)| (tag.to_owned(), text.to_owned()));
                 (id, texts.to_vec(), self.root.clone())
             };
             let before = self.problems.len();
-            let compiled = self.compile_texts(&place, &texts, &nothing);
+            let compiled = self.compile_texts(&cursor, &texts, &nothing);
             self.explain(
                 before,
                 "a built-in message is also used when nothing is known of the visitor",
@@ -262,14 +262,14 @@ impl<'a> Resolver<'a> {
 
     fn compile_texts(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         texts: &[(String, String)],
         scope: &Scope,
     ) -> Option<Vec<(String, Template)>> {
         texts
             .iter()
             .map(|(tag, text)| {
-                self.template(&place.key(tag), text, scope)
+                self.template(&cursor.key(tag), text, scope)
                     .map(|template| (tag.clone(), template))
             })
             .collect()
@@ -295,18 +295,18 @@ impl<'a> Resolver<'a> {
     /// Resolves the message of a check.
     pub(super) fn message_template(
         &mut self,
-        place: &Cursor<'a>,
+        cursor: &Cursor<'a>,
         message: &file::Message,
         scope: &Scope,
         messages: &Messages<'a>,
     ) -> Option<Arc<MessageTemplate>> {
-        let wording = match message {
+        let message = match message {
             file::Message::Text(file::Template(text)) if is_name(text) => {
                 match messages.named.get(text) {
                     Some(named) => {
                         let before = self.problems.len();
-                        let compiled = self.compile_texts(&named.place, &named.texts, scope);
-                        self.explain(before, &format!("`{}` uses this message", place.path));
+                        let compiled = self.compile_texts(&named.cursor, &named.texts, scope);
+                        self.explain(before, &format!("`{}` uses this message", cursor.path));
                         let texts = compiled?;
                         MessageTemplate {
                             name: Some(text.clone()),
@@ -314,15 +314,15 @@ impl<'a> Resolver<'a> {
                             texts,
                         }
                     }
-                    None => return self.unnamed(place, text, messages),
+                    None => return self.unnamed(cursor, text, messages),
                 }
             }
             file::Message::Text(file::Template(text)) if text.trim().is_empty() => {
-                self.empty_message(place);
+                self.empty_message(cursor);
                 return None;
             }
             file::Message::Text(file::Template(text)) => {
-                let template = self.template(place, text, scope)?;
+                let template = self.template(cursor, text, scope)?;
                 MessageTemplate {
                     name: None,
                     id: INLINE_ID,
@@ -330,9 +330,9 @@ impl<'a> Resolver<'a> {
                 }
             }
             file::Message::Inline(file) => {
-                self.number(place, None, Some(&file.texts));
-                let texts = self.texts(place, file)?;
-                let texts = self.compile_texts(place, &texts, scope)?;
+                self.number(cursor, None, Some(&file.texts));
+                let texts = self.texts(cursor, file)?;
+                let texts = self.compile_texts(cursor, &texts, scope)?;
                 MessageTemplate {
                     name: None,
                     id: file.id.unwrap_or(INLINE_ID),
@@ -340,12 +340,12 @@ impl<'a> Resolver<'a> {
                 }
             }
         };
-        Some(Arc::new(wording))
+        Some(Arc::new(message))
     }
 
     fn unnamed(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         name: &str,
         messages: &Messages<'_>,
     ) -> Option<Arc<MessageTemplate>> {
@@ -379,8 +379,8 @@ impl<'a> Resolver<'a> {
         });
         self.problems.push(
             Problem::new(
-                place.path.clone(),
-                place.at,
+                cursor.path.clone(),
+                cursor.at,
                 format!("there is no message `{name}`"),
             )
             .with_hint(Some(hint)),

@@ -17,14 +17,14 @@ impl<'a> Resolver<'a> {
             .map(|(check, _)| (check.name.as_str(), check.waits_for()))
             .collect();
         let mut reported: Vec<&str> = Vec::new();
-        for (check, place) in checks {
+        for (check, cursor) in checks {
             if reported.contains(&check.name.as_str()) {
                 continue;
             }
             if let Some(circle) = circle(&check.name, &waits) {
                 let names: Vec<String> = circle.iter().map(|name| format!("`{name}`")).collect();
                 self.report(
-                    place,
+                    cursor,
                     format!(
                         "checks wait for each other in a circle: {}",
                         names.join(" → ")
@@ -43,9 +43,9 @@ impl<'a> Resolver<'a> {
     fn same_places(&mut self, checks: &[(Check, Cursor<'a>)]) {
         let sets: Vec<(&Check, &Cursor<'a>, &Vec<String>)> = checks
             .iter()
-            .flat_map(|(check, place)| check.set.iter().map(move |set| (check, place, &set.path)))
+            .flat_map(|(check, cursor)| check.set.iter().map(move |set| (check, cursor, &set.path)))
             .collect();
-        for (index, (check, place, path)) in sets.iter().enumerate() {
+        for (index, (check, cursor, path)) in sets.iter().enumerate() {
             for (earlier, _, other) in &sets[..index] {
                 let shorter = path.len().min(other.len());
                 if path[..shorter] == other[..shorter] {
@@ -59,11 +59,11 @@ impl<'a> Resolver<'a> {
                             earlier.name
                         )
                     };
-                    let place = place.key("set").key(&written);
+                    let cursor = cursor.key("set").key(&written);
                     let hint = (check.name != earlier.name).then(|| {
                         "choose another path; one of the two values would be lost".to_owned()
                     });
-                    self.report(&place, message, hint);
+                    self.report(&cursor, message, hint);
                 }
             }
         }

@@ -15,7 +15,7 @@ const VERBS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 impl<'a> Resolver<'a> {
     pub(super) fn request(
         &mut self,
-        place: &Cursor<'a>,
+        cursor: &Cursor<'a>,
         file: &file::Request,
         scope: &Scope,
     ) -> Option<RequestTemplate> {
@@ -34,10 +34,10 @@ impl<'a> Resolver<'a> {
             })
             .collect();
         let target = match named.as_slice() {
-            [(method, verb, template)] => Some((*method, place.key(verb), *template)),
+            [(method, verb, template)] => Some((*method, cursor.key(verb), *template)),
             [] => {
                 let hint = format!("add one of {}", listed(VERBS));
-                self.report(place, "the request has no path", Some(hint));
+                self.report(cursor, "the request has no path", Some(hint));
                 None
             }
             several => {
@@ -45,14 +45,14 @@ impl<'a> Resolver<'a> {
                     "a request cannot have {} together",
                     listed(several.iter().map(|(_, verb, _)| *verb))
                 );
-                self.report(place, message, Some("use one of them".to_owned()));
+                self.report(cursor, message, Some("use one of them".to_owned()));
                 None
             }
         };
-        let query = self.templates(&place.key("query"), &file.query, scope);
-        let headers = self.headers(&place.key("headers"), &file.headers, scope);
+        let query = self.templates(&cursor.key("query"), &file.query, scope);
+        let headers = self.headers(&cursor.key("headers"), &file.headers, scope);
         let body = self.body(
-            place,
+            cursor,
             file,
             target.as_ref().map(|(method, ..)| *method),
             scope,
@@ -68,7 +68,7 @@ impl<'a> Resolver<'a> {
         }
         let (service, path) = match &file.service {
             Some(service) => (
-                self.service_named(&place.key("service"), service),
+                self.service_named(&cursor.key("service"), service),
                 self.path(&target_place, path, scope),
             ),
             None => self.whole_url(&target_place, path, scope)?,
@@ -83,7 +83,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn service_named(&mut self, place: &Cursor<'_>, service: &file::Text) -> Option<String> {
+    fn service_named(&mut self, cursor: &Cursor<'_>, service: &file::Text) -> Option<String> {
         let name = self.text(service)?;
         let services = self.root.key("services");
         let known = services.entries().iter().map(|entry| entry.key.as_str());
@@ -92,14 +92,14 @@ impl<'a> Resolver<'a> {
         }
         let hint = did_you_mean(&name, known.clone())
             .unwrap_or_else(|| format!("the services are {}", listed(known)));
-        self.report(place, format!("there is no service `{name}`"), Some(hint));
+        self.report(cursor, format!("there is no service `{name}`"), Some(hint));
         None
     }
 
     /// A path that is appended to the address of a named service.
     fn path(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         template: &file::Template,
         scope: &Scope,
     ) -> Option<Template> {
@@ -116,19 +116,19 @@ impl<'a> Resolver<'a> {
             };
             let hint = "write only the path, or remove `service`".to_owned();
             self.report(
-                place,
+                cursor,
                 message,
                 Some(hint).filter(|_| template.0.starts_with("http")),
             );
             return None;
         }
-        self.compiled(place, &template.0, &pieces, scope)
+        self.compiled(cursor, &template.0, &pieces, scope)
     }
 
     /// A whole URL. The host is literal, and the rest is a path.
     fn whole_url(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         template: &file::Template,
         scope: &Scope,
     ) -> Option<(Option<String>, Option<Template>)> {
@@ -137,27 +137,27 @@ impl<'a> Resolver<'a> {
             Ok(split) => split,
             Err(message) => {
                 let hint = "write http://host/path, or name a `service` for the path".to_owned();
-                self.report(place, message, Some(hint));
+                self.report(cursor, message, Some(hint));
                 return None;
             }
         };
-        let service = self.service_of_url(place, &address);
-        Some((service, self.compiled(place, &template.0, &rest, scope)))
+        let service = self.service_of_url(cursor, &address);
+        Some((service, self.compiled(cursor, &template.0, &rest, scope)))
     }
 
     fn headers(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         headers: &IndexMap<String, file::Template>,
         scope: &Scope,
     ) -> Option<Vec<(String, Template)>> {
         for name in headers.keys() {
-            self.header_name(&place.key(name), name);
+            self.header_name(&cursor.key(name), name);
         }
-        let headers = self.templates(place, headers, scope)?;
+        let headers = self.templates(cursor, headers, scope)?;
         for (name, template) in &headers {
             if let Some(value) = template.constant() {
-                self.header_value(&place.key(name), value);
+                self.header_value(&cursor.key(name), value);
             }
         }
         Some(headers)
@@ -165,14 +165,14 @@ impl<'a> Resolver<'a> {
 
     pub(super) fn templates(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         templates: &IndexMap<String, file::Template>,
         scope: &Scope,
     ) -> Option<Vec<(String, Template)>> {
         let compiled: Vec<Option<(String, Template)>> = templates
             .iter()
             .map(|(name, template)| {
-                self.template(&place.key(name), &template.0, scope)
+                self.template(&cursor.key(name), &template.0, scope)
                     .map(|template| (name.clone(), template))
             })
             .collect();
@@ -181,12 +181,12 @@ impl<'a> Resolver<'a> {
 
     fn body(
         &mut self,
-        place: &Cursor<'a>,
+        cursor: &Cursor<'a>,
         file: &file::Request,
         method: Option<Method>,
         scope: &Scope,
     ) -> Option<BodyTemplate> {
-        let json = place.key("json");
+        let json = cursor.key("json");
         if matches!(json.node.map(|node| &node.kind), Some(Kind::Null)) {
             self.problems.push(Problem::nothing(json.path, json.at));
             return None;
@@ -195,7 +195,7 @@ impl<'a> Resolver<'a> {
         if file.json.is_some() && file.form.is_some() {
             let hint = "use one of them".to_owned();
             self.report(
-                &place.key("form"),
+                &cursor.key("form"),
                 "a request cannot have both `json` and `form`",
                 Some(hint),
             );
@@ -204,7 +204,7 @@ impl<'a> Resolver<'a> {
         if has_body && method == Some(Method::Get) {
             let key = if file.json.is_some() { "json" } else { "form" };
             self.report(
-                &place.key(key),
+                &cursor.key(key),
                 "a `get` request has no body",
                 Some("use `query`, or `post`".to_owned()),
             );
@@ -212,10 +212,10 @@ impl<'a> Resolver<'a> {
         }
         match (&file.json, &file.form) {
             (Some(json), _) => self
-                .json(&place.key("json"), json, scope)
+                .json(&cursor.key("json"), json, scope)
                 .map(BodyTemplate::Json),
             (None, Some(form)) => self
-                .templates(&place.key("form"), form, scope)
+                .templates(&cursor.key("form"), form, scope)
                 .map(BodyTemplate::Form),
             (None, None) => Some(BodyTemplate::Empty),
         }
@@ -224,7 +224,7 @@ impl<'a> Resolver<'a> {
     /// A JSON value whose texts are templates.
     pub(super) fn json(
         &mut self,
-        place: &Cursor<'a>,
+        cursor: &Cursor<'a>,
         value: &Value,
         scope: &Scope,
     ) -> Option<JsonTemplate> {
@@ -232,12 +232,12 @@ impl<'a> Resolver<'a> {
             Value::Null => JsonTemplate::Null,
             Value::Bool(truth) => JsonTemplate::Bool(*truth),
             Value::Number(number) => JsonTemplate::Number(number.clone()),
-            Value::String(text) => JsonTemplate::Text(self.template(place, text, scope)?),
+            Value::String(text) => JsonTemplate::Text(self.template(cursor, text, scope)?),
             Value::Array(items) => {
                 let items: Vec<Option<JsonTemplate>> = items
                     .iter()
                     .enumerate()
-                    .map(|(index, item)| self.json(&place.item(index), item, scope))
+                    .map(|(index, item)| self.json(&cursor.item(index), item, scope))
                     .collect();
                 JsonTemplate::List(items.into_iter().collect::<Option<_>>()?)
             }
@@ -249,13 +249,13 @@ impl<'a> Resolver<'a> {
                     if member.is_null() && members.len() == 1 && looks_like_expression(name) {
                         let hint = format!("quote it: {}", quoted(&format!("{{{name}}}")));
                         self.report(
-                            place,
+                            cursor,
                             "a value that begins with `{` is a section of keys in YAML",
                             Some(hint),
                         );
                         whole = false;
                     }
-                    match self.json(&place.key(name), member, scope) {
+                    match self.json(&cursor.key(name), member, scope) {
                         Some(member) => read.push((name.clone(), member)),
                         None => whole = false,
                     }

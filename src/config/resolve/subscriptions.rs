@@ -25,15 +25,15 @@ const ROOTS: [Variable; 6] = [
 
 impl<'a> Resolver<'a> {
     pub(super) fn subscriptions(&mut self) -> Vec<Subscription> {
-        let place = self.root.key("subscriptions");
+        let cursor = self.root.key("subscriptions");
         let mut subscriptions = Vec::new();
-        for entry in place.entries() {
-            let place = place.key(&entry.key);
-            self.name(&place, entry, "a subscription");
-            let Some(file) = self.decode::<file::Subscription>(&place) else {
+        for entry in cursor.entries() {
+            let cursor = cursor.key(&entry.key);
+            self.name(&cursor, entry, "a subscription");
+            let Some(file) = self.decode::<file::Subscription>(&cursor) else {
                 continue;
             };
-            subscriptions.extend(self.subscription(&entry.key, &place, &file));
+            subscriptions.extend(self.subscription(&entry.key, &cursor, &file));
         }
         subscriptions
     }
@@ -41,7 +41,7 @@ impl<'a> Resolver<'a> {
     fn subscription(
         &mut self,
         name: &str,
-        place: &Cursor<'a>,
+        cursor: &Cursor<'a>,
         file: &file::Subscription,
     ) -> Option<Subscription> {
         let before = self.problems.len();
@@ -61,7 +61,7 @@ impl<'a> Resolver<'a> {
         if file.events.is_empty() {
             let hint = "add `identity.created`, `identity.updated` or both".to_owned();
             self.report(
-                &place.key("events"),
+                &cursor.key("events"),
                 "a subscription without events never creates a delivery",
                 Some(hint),
             );
@@ -79,15 +79,15 @@ impl<'a> Resolver<'a> {
             .iter()
             .position(|event| matches!(event, file::Event::RegistrationFailed));
         if let Some(index) = failed.filter(|_| !self.has_admin_url()) {
-            let place = place.key("events").item(index);
-            self.needs_admin_url(&place, "`registration.failed`");
+            let cursor = cursor.key("events").item(index);
+            self.needs_admin_url(&cursor, "`registration.failed`");
         }
         let when = file
             .when
             .as_ref()
-            .and_then(|when| self.expression(&place.key("when"), when, &scope));
-        let send = self.request(&place.key("send"), &file.send, &scope);
-        let retry = place.key("retry");
+            .and_then(|when| self.expression(&cursor.key("when"), when, &scope));
+        let send = self.request(&cursor.key("send"), &file.send, &scope);
+        let retry = cursor.key("retry");
         let schedule = self.schedule(&retry, file.retry.as_ref());
         let max_elapsed = self.duration(
             &retry.key("max_elapsed"),
@@ -100,11 +100,11 @@ impl<'a> Resolver<'a> {
         let answered: Vec<Variable> = roots.iter().copied().chain([Variable::Response]).collect();
         let after = self.scope(&answered, Vec::new());
         let mut expression = |key: &str, source: Option<&file::Expression>| {
-            source.and_then(|source| self.expression(&place.key(key), source, &after))
+            source.and_then(|source| self.expression(&cursor.key(key), source, &after))
         };
         let success_when = expression("success_when", file.success_when.as_ref());
         let abandon_when = expression("abandon_when", file.abandon_when.as_ref());
-        let write_back = self.write_backs(&place.key("write_back"), &file.write_back, &after);
+        let write_back = self.write_backs(&cursor.key("write_back"), &file.write_back, &after);
         let subscription = Subscription {
             name: name.to_owned(),
             events: events.collect(),
@@ -119,12 +119,12 @@ impl<'a> Resolver<'a> {
         (self.problems.len() == before).then_some(subscription)
     }
 
-    fn schedule(&mut self, place: &Cursor<'_>, file: Option<&file::Retry>) -> Schedule {
+    fn schedule(&mut self, cursor: &Cursor<'_>, file: Option<&file::Retry>) -> Schedule {
         let Some(file) = file else {
             return Schedule::DELIVERIES;
         };
         let mut interval = |key: &str, value: Option<&file::Duration>, default, bounds| {
-            self.duration(&place.key(key), value, default, bounds)
+            self.duration(&cursor.key(key), value, default, bounds)
         };
         let schedule = Schedule {
             first: interval(
@@ -143,7 +143,7 @@ impl<'a> Resolver<'a> {
         };
         if schedule.longest < schedule.first {
             self.report(
-                &place.key("max_interval"),
+                &cursor.key("max_interval"),
                 "`max_interval` is shorter than `initial_interval`",
                 None,
             );
@@ -153,22 +153,22 @@ impl<'a> Resolver<'a> {
 
     fn write_backs(
         &mut self,
-        place: &Cursor<'a>,
+        cursor: &Cursor<'a>,
         file: &IndexMap<String, Value>,
         scope: &Scope,
     ) -> Vec<WriteBack> {
         if !file.is_empty() && !self.has_admin_url() {
-            self.needs_admin_url(place, "`write_back`");
+            self.needs_admin_url(cursor, "`write_back`");
         }
         let mut write_backs: Vec<WriteBack> = Vec::new();
         for (path, value) in file {
-            let place = place.key(path);
+            let cursor = cursor.key(path);
             if value.is_null() {
                 self.problems
-                    .push(Problem::nothing(place.path.clone(), place.at));
+                    .push(Problem::nothing(cursor.path.clone(), cursor.at));
                 continue;
             }
-            let value = self.json(&place, value, scope);
+            let value = self.json(&cursor, value, scope);
             let names: Vec<String> = path.split('.').map(ToOwned::to_owned).collect();
             let first = names.first().map_or("", String::as_str);
             if !WRITABLE.contains(&first) || names.len() < 2 || names.iter().any(String::is_empty) {
@@ -176,7 +176,7 @@ impl<'a> Resolver<'a> {
                     .filter(|_| !WRITABLE.contains(&first))
                     .unwrap_or_else(|| "as in `metadata_admin.crm_id`".to_owned());
                 self.report(
-                    &place,
+                    &cursor,
                     format!(
                         "`{path}` is not a path in `metadata_admin`, `metadata_public` or `traits`"
                     ),
@@ -190,7 +190,7 @@ impl<'a> Resolver<'a> {
             };
             if let Some(other) = write_backs.iter().find(overlaps) {
                 let message = format!("`{path}` and `{}` overlap", other.path.join("."));
-                self.report(&place, message, None);
+                self.report(&cursor, message, None);
                 continue;
             }
             write_backs.extend(value.map(|value| WriteBack { path: names, value }));

@@ -6,17 +6,17 @@ use crate::kratos::schema::{TraitType, trait_type};
 
 impl<'a> Resolver<'a> {
     pub(super) fn warn_about_checks(&mut self, checks: &[(Check, Cursor<'a>)]) {
-        for (check, place) in checks {
-            self.warn_about_types(check, place);
-            self.warn_about_accept(check, place);
-            self.warn_about_reserve(check, place);
+        for (check, cursor) in checks {
+            self.warn_about_types(check, cursor);
+            self.warn_about_accept(check, cursor);
+            self.warn_about_reserve(check, cursor);
         }
     }
 
-    fn warn_about_reserve(&mut self, check: &Check, place: &Cursor<'a>) {
+    fn warn_about_reserve(&mut self, check: &Check, cursor: &Cursor<'a>) {
         if check.reserve.is_some() && !self.has_admin_url() {
             self.warn(
-                &place.key("reserve"),
+                &cursor.key("reserve"),
                 "without Kratos's admin API sign-ups cannot be looked up: a client that hangs up at the right moment keeps its \
                  account while what was reserved for it is released, and a form that was refused by Kratos may have to wait until it expires",
                 "set `kratos: {admin_url: \"http://kratos:4434\"}`",
@@ -25,20 +25,20 @@ impl<'a> Resolver<'a> {
     }
 
     /// In Kratos, a trait without a type can hold anything. A visitor can send a list where the check expects a text.
-    fn warn_about_types(&mut self, check: &Check, place: &Cursor<'a>) {
+    fn warn_about_types(&mut self, check: &Check, cursor: &Cursor<'a>) {
         let Some(schema) = self.identity_schema.clone() else {
             return;
         };
         let reads = Reads::of(check);
         let field = check.field.iter().map(|field| {
             let names = field.names().iter().map(String::as_str).collect::<Vec<_>>();
-            (place.key("field"), names)
+            (cursor.key("field"), names)
         });
         let others = reads.identity.iter().filter_map(|path| {
             let names = path.names()?;
-            (names.len() > 1 && names[0] == "traits").then(|| (place.clone(), names))
+            (names.len() > 1 && names[0] == "traits").then(|| (cursor.clone(), names))
         });
-        for (place, names) in field.chain(others) {
+        for (cursor, names) in field.chain(others) {
             let path = names.join(".");
             let is_field = check
                 .field
@@ -46,14 +46,14 @@ impl<'a> Resolver<'a> {
                 .is_some_and(|field| field.node_name() == path);
             match trait_type(&schema, &names) {
                 TraitType::NotGiven => self.warn(
-                    &place,
+                    &cursor,
                     format!(
                         "the identity schema gives `{path}` no type, so a visitor can send a list or an object"
                     ),
                     "add a type to the identity schema, as in `\"type\": \"string\"`",
                 ),
                 TraitType::Unknown if is_field => self.warn(
-                    &place,
+                    &cursor,
                     format!("the identity schema has no `{path}`"),
                     "add it to the identity schema with a type, as in `\"type\": \"string\"`",
                 ),
@@ -62,13 +62,13 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn warn_about_accept(&mut self, check: &Check, place: &Cursor<'a>) {
+    fn warn_about_accept(&mut self, check: &Check, cursor: &Cursor<'a>) {
         if check.on_unavailable.default == Policy::Accept
             && check.ask.is_some()
             && check.mode == Mode::Enforce
         {
             self.warn(
-                &place.key("on_unavailable"),
+                &cursor.key("on_unavailable"),
                 "`accept` admits sign-ups unchecked while the service is down or slow, and a visitor can possibly cause that",
                 "write `defer` to ask again once the account exists, or name the kinds, as in `{timeout: accept}`",
             );

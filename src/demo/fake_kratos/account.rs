@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::visit::{Method, Traits};
+use super::input::{Method, Traits};
 use crate::base::clock::Timestamp;
 
 /// Kratos's value for a time that is not set.
@@ -21,7 +21,7 @@ impl Account {
         let mut account = Self(json!({
             "id": Uuid::nil(), "schema_id": "company", "schema_url": "",
             "state": "active", "state_changed_at": now,
-            "traits": traits.held(), "metadata_public": null, "organization_id": null,
+            "traits": traits.as_json(), "metadata_public": null, "organization_id": null,
             "created_at": NEVER, "updated_at": NEVER,
         }));
         account.derive_addresses(verified);
@@ -32,7 +32,7 @@ impl Account {
     #[must_use]
     pub fn changed(&self, traits: &Traits) -> Self {
         let mut account = self.clone();
-        account.0["traits"] = traits.held();
+        account.0["traits"] = traits.as_json();
         account.derive_addresses(false);
         account
     }

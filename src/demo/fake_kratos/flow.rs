@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::account::Account;
 use super::form::Form;
-use super::visit::{Method, SignUpInput};
+use super::input::{Method, SignUpInput};
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::kratos::Flow as Kind;
 
@@ -30,12 +30,12 @@ pub struct Flow {
 impl Flow {
     /// Creates the flow of a visitor who submits a form now. `before` is the account whose profile the visitor changes.
     #[must_use]
-    pub fn of(visit: &SignUpInput, before: Option<Account>, now: Timestamp) -> Self {
-        let traits = visit.traits.held();
+    pub fn of(input: &SignUpInput, before: Option<Account>, now: Timestamp) -> Self {
+        let traits = input.traits.as_json();
         let (kind, form) = if before.is_some() {
             (Kind::Settings, Form::of_settings(&traits))
         } else {
-            let form = Form::of_registration(visit.method, visit.steps, &traits);
+            let form = Form::of_registration(input.method, input.steps, &traits);
             (Kind::Registration, form)
         };
         Self {
@@ -43,7 +43,7 @@ impl Flow {
             form,
             id: Uuid::new_v4(),
             issued_at: now,
-            method: visit.method,
+            method: input.method,
             before,
         }
     }
@@ -59,7 +59,7 @@ impl Flow {
 
     /// Returns the `ctx` of a call about `account`.
     #[must_use]
-    pub fn ctx(&self, account: &Account, visit: &SignUpInput) -> Value {
+    pub fn ctx(&self, account: &Account, input: &SignUpInput) -> Value {
         let kind = self.kind.as_str();
         let action = format!("{KRATOS}/self-service/{kind}?flow={}", self.id);
         let mut flow = json!({
@@ -79,8 +79,8 @@ impl Flow {
         let mut headers =
             json!({"Accept": ["text/html"], "Content-Type": ["application/x-www-form-urlencoded"]});
         for (name, value) in [
-            ("Accept-Language", &visit.language),
-            ("User-Agent", &visit.browser),
+            ("Accept-Language", &input.language),
+            ("User-Agent", &input.browser),
         ] {
             if let Some(value) = value {
                 headers[name] = json!([value]);

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::visit::{Method, Steps, Traits};
+use super::input::{Method, Steps, Traits};
 use crate::kratos::reply::PlacedMessages;
 use percent_encoding::percent_decode_str;
 
@@ -123,7 +123,7 @@ impl Form {
 
     /// Sets the message of Kratos for an address that has an account already. Kratos finds that after Vestibule has
     /// accepted the sign-up. Visible fields lose their values.
-    pub fn tell_taken(&mut self) {
+    pub fn show_taken(&mut self) {
         for node in &mut self.nodes {
             let attributes = &mut node["attributes"];
             let name = attributes["name"].as_str().unwrap_or_default();

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use serde_json::{Value, json};
 
 /// The maximum number of contacts.
-const MOST: usize = 1000;
+const MAX_ENTRIES: usize = 1000;
 
 /// The contacts, by `Idempotency-Key`.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl Crm {
                     .map_or_else(|| uuid::Uuid::new_v4().to_string(), ToOwned::to_owned);
                 contacts.insert(key.clone(), contact);
                 let number = contacts.get_index_of(&key).unwrap_or_default() + 1;
-                if contacts.len() > MOST {
+                if contacts.len() > MAX_ENTRIES {
                     contacts.shift_remove_index(0);
                 }
                 (201, json!({"id": format!("c-{number}")}))

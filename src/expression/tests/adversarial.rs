@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::conformance::Scene;
+use super::conformance::TestCase;
 use super::*;
 
 /// Runs `work` on a stack of 2 MB, like that of a server thread.
@@ -75,13 +75,13 @@ fn a_deep_source_is_an_error_and_not_a_crash() {
         for (begin, middle, end) in shapes {
             for bytes in [40, 120, 400, 1_000, 2_040, 2_100, 100_000] {
                 let source = repeated(begin, middle, end, bytes);
-                let scene = Scene::new();
-                let Ok(expression) = scene.compile(&source) else {
+                let case = TestCase::new();
+                let Ok(expression) = case.compile(&source) else {
                     continue;
                 };
                 compiled += 1;
                 let copy = expression.clone();
-                let _ = copy.evaluate(&scene.names());
+                let _ = copy.evaluate(&case.names());
                 let _ = format!("{copy:?}");
                 drop((expression, copy));
             }
@@ -95,33 +95,33 @@ fn a_deep_source_is_an_error_and_not_a_crash() {
 #[test]
 fn a_source_of_the_maximum_depth_is_evaluated_and_a_deeper_one_is_refused() {
     on_a_small_stack(|| {
-        let scene = Scene::new();
+        let case = TestCase::new();
         let chain = |terms: usize| format!("1{}", "+1".repeat(terms));
-        assert_eq!(scene.evaluate(&chain(199)), Ok(json!(200)));
-        let error = scene.compile(&chain(200)).expect_err("too deep");
+        assert_eq!(case.evaluate(&chain(199)), Ok(json!(200)));
+        let error = case.compile(&chain(200)).expect_err("too deep");
         assert_eq!(error.message, "the expression is nested more than 200 deep");
 
         let nested = |terms: usize| format!("[[1]].map(x, x.map(y, y{}))", "+1".repeat(terms));
-        assert_eq!(scene.evaluate(&nested(190)), Ok(json!([[191]])));
+        assert_eq!(case.evaluate(&nested(190)), Ok(json!([[191]])));
 
         let fields = |count: usize| format!("has(identity{})", ".a".repeat(count));
-        assert_eq!(scene.evaluate(&fields(199)), Ok(json!(false)));
-        assert!(scene.compile(&fields(200)).is_err());
+        assert_eq!(case.evaluate(&fields(199)), Ok(json!(false)));
+        assert!(case.compile(&fields(200)).is_err());
         let calls = |count: usize| format!("''{}", ".trim()".repeat(count));
-        assert_eq!(scene.evaluate(&calls(199)), Ok(json!("")));
-        assert!(scene.compile(&calls(200)).is_err());
+        assert_eq!(case.evaluate(&calls(199)), Ok(json!("")));
+        assert!(case.compile(&calls(200)).is_err());
         // The parser builds a balanced tree of connectives.
         let many = format!("true{}", " && true".repeat(200));
-        assert_eq!(scene.evaluate(&many), Ok(json!(true)));
+        assert_eq!(case.evaluate(&many), Ok(json!(true)));
     });
 }
 
 #[test]
 fn a_source_has_at_most_2_kilobytes() {
-    let scene = Scene::new();
+    let case = TestCase::new();
     let text = |bytes: usize| format!("'{}'", "a".repeat(bytes - 2));
-    assert!(scene.compile(&text(2_048)).is_ok());
-    let error = scene.compile(&text(2_049)).expect_err("too long");
+    assert!(case.compile(&text(2_048)).is_ok());
+    let error = case.compile(&text(2_049)).expect_err("too long");
     assert_eq!(
         error.message,
         "the expression is 2049 bytes long, at most 2048 are read"
@@ -141,7 +141,7 @@ fn loops_over_a_visitors_input_end() {
         "value.sortBy(x, value.all(y, true)).size() > 0",
         "true || value.all(x, value.all(y, true)) && value.all(x, value.all(y, true))",
     ] {
-        let names = Scene::new();
+        let names = TestCase::new();
         let value = serde_json::Value::Array((0..20_000).map(Into::into).collect());
         let identity = json!({"traits": {"bio": "a".repeat(100_000)}});
         let expression = names.compile(source).expect(source);
@@ -162,14 +162,14 @@ fn loops_over_a_visitors_input_end() {
 
 #[test]
 fn distinct_takes_time_proportional_to_the_list() {
-    let scene = Scene::new();
+    let case = TestCase::new();
     let value = serde_json::Value::Array((0..200_000).map(Into::into).collect());
     let others = serde_json::Value::Array((0..200_000).map(|number| json!([number])).collect());
-    let expression = scene.compile("value.distinct().size()").expect("compiles");
+    let expression = case.compile("value.distinct().size()").expect("compiles");
     let evaluate = |value| {
         expression.evaluate(&Variables {
             value: Some(value),
-            ..scene.names()
+            ..case.names()
         })
     };
     assert_eq!(evaluate(&value), Ok(json!(200_000)));
@@ -182,14 +182,14 @@ fn distinct_takes_time_proportional_to_the_list() {
 #[test]
 fn a_deep_payload_is_converted() {
     on_a_small_stack(|| {
-        let scene = Scene::new();
+        let case = TestCase::new();
         let text = format!("{}{}", "[".repeat(126), "]".repeat(126));
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let names = Variables {
             value: Some(&value),
-            ..scene.names()
+            ..case.names()
         };
-        let evaluate = |source: &str| scene.compile(source).expect(source).evaluate(&names);
+        let evaluate = |source: &str| case.compile(source).expect(source).evaluate(&names);
         assert_eq!(evaluate("value"), Ok(value.clone()));
         assert_eq!(evaluate("value == [value][0]"), Ok(json!(true)));
     });
@@ -316,12 +316,12 @@ proptest! {
 
     #[test]
     fn random_tokens_are_an_error_and_not_a_panic(tokens in prop::collection::vec(prop::sample::select(TOKENS), 1..24)) {
-        let scene = Scene::new();
+        let case = TestCase::new();
         let source = tokens.concat();
         // The compiler catches a panic and reports it with the text below.
-        match scene.compile(&source) {
+        match case.compile(&source) {
             Ok(expression) => {
-                if let Err(error) = expression.evaluate(&scene.names()) {
+                if let Err(error) = expression.evaluate(&case.names()) {
                     prop_assert!(!error.message.contains('@'), "{source}: {error}");
                 }
             }
@@ -339,13 +339,13 @@ proptest! {
         operands in prop::collection::vec(prop::sample::select(OPERANDS), 6),
         shape in prop::sample::select(SHAPES),
     ) {
-        let scene = Scene::new();
+        let case = TestCase::new();
         let mut source = shape.to_owned();
         for operand in operands {
             source = source.replacen('§', operand, 1);
         }
-        if let Ok(expression) = scene.compile(&source)
-            && let Err(error) = expression.evaluate(&scene.names())
+        if let Ok(expression) = case.compile(&source)
+            && let Err(error) = expression.evaluate(&case.names())
         {
             prop_assert!(!error.message.contains("s3cr3t"), "{source}: {error}");
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// All variables of an expression, with values.
-pub(in crate::expression) struct Scene {
+pub(in crate::expression) struct TestCase {
     identity: Value,
     previous: Option<Value>,
     value: Value,
@@ -16,7 +16,7 @@ pub(in crate::expression) struct Scene {
     lists: Arc<Lists>,
 }
 
-impl Scene {
+impl TestCase {
     pub fn new() -> Self {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let lists = [
@@ -108,7 +108,7 @@ impl Scene {
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn expressions_have_the_results_that_the_language_defines() {
-    let scene = Scene::new();
+    let case = TestCase::new();
     for (source, expected) in [
         // Names
         ("identity.traits.vat_id", json!("NL123")),
@@ -309,14 +309,14 @@ fn expressions_have_the_results_that_the_language_defines() {
             json!(true),
         ),
     ] {
-        assert_eq!(scene.evaluate(source), Ok(expected), "{source}");
+        assert_eq!(case.evaluate(source), Ok(expected), "{source}");
     }
 }
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn an_evaluation_error_names_its_place_and_contains_no_value() {
-    let scene = Scene::new();
+    let case = TestCase::new();
     for (source, expected) in [
         (
             "identity.traits.vat",
@@ -524,7 +524,7 @@ fn an_evaluation_error_names_its_place_and_contains_no_value() {
             "`in_domains` does not work on a string and a string",
         ),
     ] {
-        let error = scene.evaluate(source).expect_err(source);
+        let error = case.evaluate(source).expect_err(source);
         assert_eq!(error.message, expected, "{source}");
         assert!(!error.message.contains("s3cr3t"), "{source}");
         assert_eq!(
@@ -537,8 +537,8 @@ fn an_evaluation_error_names_its_place_and_contains_no_value() {
 
 #[test]
 fn a_condition_must_be_a_bool() {
-    let scene = Scene::new();
-    let holds = |source: &str| scene.compile(source).expect(source).holds(&scene.names());
+    let case = TestCase::new();
+    let holds = |source: &str| case.compile(source).expect(source).holds(&case.names());
     assert_eq!(holds("value == 'NL123'"), Ok(true));
     assert_eq!(holds("value == 'x'"), Ok(false));
     let error = holds("value").expect_err("a string");
@@ -547,7 +547,7 @@ fn a_condition_must_be_a_bool() {
 
 #[test]
 fn missing_check_is_set_only_for_a_missing_response_of_a_check() {
-    let scene = Scene::new();
+    let case = TestCase::new();
     for (source, missing) in [
         ("checks.vat.response.body.valid", true),
         ("[1].all(x, checks.vat.response.status == x)", true),
@@ -557,12 +557,12 @@ fn missing_check_is_set_only_for_a_missing_response_of_a_check() {
         ),
         ("checks.email.response.body.valid", false),
     ] {
-        let error = scene.evaluate(source).expect_err(source);
+        let error = case.evaluate(source).expect_err(source);
         assert_eq!(error.missing_check, missing, "{source}: {error}");
     }
-    let mut names = scene.names();
+    let mut names = case.names();
     names.checks = None;
-    let expression = scene
+    let expression = case
         .compile("checks.email.response.status")
         .expect("compiles");
     assert!(expression.evaluate(&names).expect_err("none").missing_check);
@@ -570,7 +570,7 @@ fn missing_check_is_set_only_for_a_missing_response_of_a_check() {
 
 #[test]
 fn checks_read_returns_the_checks_that_an_expression_reads() {
-    let scene = Scene::new();
+    let case = TestCase::new();
     for (source, expected) in [
         ("value == 'a'", vec![]),
         (
@@ -583,7 +583,7 @@ fn checks_read_returns_the_checks_that_an_expression_reads() {
         ),
     ] {
         assert_eq!(
-            scene.compile(source).expect(source).checks_read(),
+            case.compile(source).expect(source).checks_read(),
             expected,
             "{source}"
         );
@@ -593,7 +593,7 @@ fn checks_read_returns_the_checks_that_an_expression_reads() {
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn unknown_names_are_compile_errors() {
-    let scene = Scene::new();
+    let case = TestCase::new();
     let narrow = Scope {
         roots: vec![
             Variable::Identity,
@@ -601,7 +601,7 @@ fn unknown_names_are_compile_errors() {
             Variable::Request,
             Variable::Lists,
         ],
-        lists: Arc::clone(&scene.lists),
+        lists: Arc::clone(&case.lists),
         ..Scope::default()
     };
     for (source, at, message, hint) in [
@@ -846,7 +846,7 @@ fn unknown_names_are_compile_errors() {
             "it has `status`, `headers` and `body`",
         ),
     ] {
-        let error = scene.compile(source).expect_err(source);
+        let error = case.compile(source).expect_err(source);
         assert_eq!(error.message, message, "{source}");
         assert_eq!(error.hint.as_deref(), Some(hint), "{source}");
     }
@@ -854,7 +854,7 @@ fn unknown_names_are_compile_errors() {
 
 #[test]
 fn exactly_the_functions_of_the_table_can_be_called() {
-    let scene = Scene::new();
+    let case = TestCase::new();
     for function in functions::FUNCTIONS {
         if function.name.starts_with('@') {
             continue;
@@ -874,7 +874,7 @@ fn exactly_the_functions_of_the_table_can_be_called() {
             };
             // Most functions do not accept null. But the library knows every function of the table: the error of an
             // unknown function would have the text below.
-            if let Err(error) = scene.evaluate(&source) {
+            if let Err(error) = case.evaluate(&source) {
                 assert_ne!(error.message, "cannot be evaluated", "{source}");
             }
         }
@@ -886,7 +886,7 @@ fn exactly_the_functions_of_the_table_can_be_called() {
         "cel.bind(x, 1, x)",
         "max(1, 2)",
     ] {
-        assert!(scene.compile(source).is_err(), "{source}");
+        assert!(case.compile(source).is_err(), "{source}");
     }
 }
 
@@ -895,13 +895,13 @@ fn a_look_up_in_a_long_list_is_fast() {
     let entries = (0..200_000)
         .map(|number| format!("d{number}.example"))
         .collect();
-    let mut scene = Scene::new();
-    scene.lists = Arc::new(Lists::new(BTreeMap::from([("long".to_owned(), entries)])));
+    let mut case = TestCase::new();
+    case.lists = Arc::new(Lists::new(BTreeMap::from([("long".to_owned(), entries)])));
     // A linear search would need 10¹⁰ comparisons, and the test would not end.
     let members = vec![json!("d199999.example"); 50_000];
-    scene.value = Value::Array(members);
+    case.value = Value::Array(members);
     assert_eq!(
-        scene.evaluate("value.all(v, v in lists.long && in_domains('x@a.' + v, lists.long))"),
+        case.evaluate("value.all(v, v in lists.long && in_domains('x@a.' + v, lists.long))"),
         Ok(json!(true))
     );
 }

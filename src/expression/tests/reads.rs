@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::conformance::Scene;
+use super::conformance::TestCase;
 use super::*;
 
 #[test]
 fn paths_returns_the_constant_beginning_of_each_path() {
-    let scene = Scene::new();
+    let case = TestCase::new();
     for (source, expected) in [
         ("identity.traits.email == 'x'", vec!["traits.email"]),
         ("identity.traits['odd key'] == 'x'", vec!["traits.odd key"]),
@@ -46,7 +46,7 @@ fn paths_returns_the_constant_beginning_of_each_path() {
         ),
         ("['identity'].exists(identity, identity == 'a')", vec![]),
     ] {
-        let expression = scene.compile(source).expect(source);
+        let expression = case.compile(source).expect(source);
         let mut paths: Vec<String> = expression
             .paths(Variable::Identity)
             .map(|path| path.to_string())
@@ -58,7 +58,7 @@ fn paths_returns_the_constant_beginning_of_each_path() {
 
 #[test]
 fn a_list_or_a_map_is_an_error_where_a_text_is_used() {
-    let scene = Scene::new();
+    let case = TestCase::new();
     let list = json!(["a"]);
     let map = json!({"a": 1});
     for (source, expects) in [
@@ -98,11 +98,11 @@ fn a_list_or_a_map_is_an_error_where_a_text_is_used() {
             false,
         ),
     ] {
-        let expression = scene.compile(source).expect(source);
+        let expression = case.compile(source).expect(source);
         for (found, kind) in [(&list, "a list"), (&map, "a map")] {
             let names = Variables {
                 value: Some(found),
-                ..scene.names()
+                ..case.names()
             };
             let expected = expects.then(|| format!("`value` is {kind} where a text is expected"));
             let error = expression.expects_texts(&names).err();
@@ -111,7 +111,7 @@ fn a_list_or_a_map_is_an_error_where_a_text_is_used() {
         for scalar in [json!("x"), json!(1), json!(true), json!(null)] {
             let names = Variables {
                 value: Some(&scalar),
-                ..scene.names()
+                ..case.names()
             };
             assert_eq!(expression.expects_texts(&names), Ok(()), "{source}");
         }
@@ -120,13 +120,13 @@ fn a_list_or_a_map_is_an_error_where_a_text_is_used() {
 
 #[test]
 fn looking_up_a_list_or_a_map_in_a_list_of_texts_is_an_error() {
-    let scene = Scene::new();
+    let case = TestCase::new();
     for source in [
         "identity.traits.tags in lists.plans",
         "[value] in lists.plans",
         "{'a': value} in lists.plans",
     ] {
-        let error = scene.evaluate(source).expect_err(source);
+        let error = case.evaluate(source).expect_err(source);
         assert!(
             error.message.contains("a list or a map where a text"),
             "{source}: {error}"
@@ -137,6 +137,6 @@ fn looking_up_a_list_or_a_map_in_a_list_of_texts_is_an_error() {
         ("1 in lists.plans", false),
         ("null in lists.plans", false),
     ] {
-        assert_eq!(scene.evaluate(source), Ok(json!(expected)), "{source}");
+        assert_eq!(case.evaluate(source), Ok(json!(expected)), "{source}");
     }
 }

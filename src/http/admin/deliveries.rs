@@ -11,19 +11,19 @@ use crate::store::admin::{self, ActionResult, Page};
 /// `GET /deliveries`
 pub(super) async fn list(
     request: HttpRequest,
-    operator: Data<AdminState>,
+    state: Data<AdminState>,
 ) -> Result<Json<Page>, ApiError> {
     let (filter, limit) = query::read(request.query_string())?;
-    Ok(Json(admin::page(&*operator.store, &filter, limit).await?))
+    Ok(Json(admin::page(&*state.store, &filter, limit).await?))
 }
 
 /// `GET /deliveries/{id}`
 pub(super) async fn show(
     id: Path<String>,
-    operator: Data<AdminState>,
+    state: Data<AdminState>,
 ) -> Result<Json<DeliveryDetails>, ApiError> {
     let id = query::id("id", &id)?;
-    let shown = operator.store.show(id).await?;
+    let shown = state.store.show(id).await?;
     shown
         .map(Json)
         .ok_or_else(|| ApiError::no_such_delivery(id))
@@ -33,12 +33,12 @@ pub(super) async fn show(
 pub(super) async fn retry(
     request: HttpRequest,
     payload: Payload,
-    operator: Data<AdminState>,
+    state: Data<AdminState>,
 ) -> Result<Json<ActionResult>, ApiError> {
     let filter = selection::read(&request, payload).await?;
-    let now = operator.clock.now();
-    let done = admin::retry(&*operator.store, &filter, now, &operator.keep_trying).await?;
-    operator.stored.notify_one();
+    let now = state.clock.now();
+    let done = admin::retry(&*state.store, &filter, now, &state.keep_trying).await?;
+    state.stored.notify_one();
     tracing::info!(
         changed = done.changed,
         "Retried deliveries through the admin API"
@@ -50,10 +50,10 @@ pub(super) async fn retry(
 pub(super) async fn discard(
     request: HttpRequest,
     payload: Payload,
-    operator: Data<AdminState>,
+    state: Data<AdminState>,
 ) -> Result<Json<ActionResult>, ApiError> {
     let filter = selection::read(&request, payload).await?;
-    let done = admin::discard(&*operator.store, &filter, operator.clock.now()).await?;
+    let done = admin::discard(&*state.store, &filter, state.clock.now()).await?;
     tracing::info!(
         changed = done.changed,
         "Discarded deliveries through the admin API"

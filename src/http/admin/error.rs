@@ -41,7 +41,7 @@ impl ApiError {
     }
 
     /// 400: what was asked for cannot be understood.
-    pub(super) fn asked_wrongly(message: String, help: impl Into<Option<String>>) -> Self {
+    pub(super) fn bad_request(message: String, help: impl Into<Option<String>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message, help)
     }
 
@@ -113,7 +113,7 @@ impl From<store::Error> for ApiError {
 
 impl From<store::admin::InvalidFilter> for ApiError {
     fn from(unusable: store::admin::InvalidFilter) -> Self {
-        Self::asked_wrongly(unusable.to_string(), None)
+        Self::bad_request(unusable.to_string(), None)
     }
 }
 

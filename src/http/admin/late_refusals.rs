@@ -90,20 +90,20 @@ impl From<LateRefusal> for ListedLateRefusal {
 /// `GET /late-refusals`
 pub(super) async fn list(
     request: HttpRequest,
-    operator: Data<AdminState>,
+    state: Data<AdminState>,
 ) -> Result<Json<LateRefusalPage>, ApiError> {
-    let words = query::words(request.query_string(), &PARAMETERS)?;
-    let word = |name: &str| words.get(name).map(String::as_str);
-    let limit = word("limit").map_or(Ok(query::LIMIT), query::limit)?;
+    let values = query::values(request.query_string(), &PARAMETERS)?;
+    let value = |name: &str| values.get(name).map(String::as_str);
+    let limit = value("limit").map_or(Ok(query::DEFAULT_LIMIT), query::limit)?;
     let filter = LateRefusalFilter {
-        identity: word("identity")
+        identity: value("identity")
             .map(|text| query::id("identity", text))
             .transpose()?,
-        check: word("check").map(ToOwned::to_owned),
-        after: word("cursor").map(place).transpose()?,
+        check: value("check").map(ToOwned::to_owned),
+        after: value("cursor").map(position).transpose()?,
     };
     // One more row than asked for shows whether there are more.
-    let store = &operator.store;
+    let store = &state.store;
     let mut refusals = store
         .late_refusals_page(&filter, limit.saturating_add(1))
         .await?;
@@ -119,12 +119,12 @@ pub(super) async fn list(
 }
 
 /// Reads the `next_cursor` of a page.
-fn place(text: &str) -> Result<(Uuid, String), ApiError> {
-    let place = text
+fn position(text: &str) -> Result<(Uuid, String), ApiError> {
+    let position = text
         .split_once(':')
         .and_then(|(id, check)| Some((Uuid::parse_str(id).ok()?, check.to_owned())));
-    place.ok_or_else(|| {
-        ApiError::asked_wrongly(
+    position.ok_or_else(|| {
+        ApiError::bad_request(
             format!("`cursor`: `{text}` is not the `next_cursor` of a page"),
             "give the `next_cursor` of the page before, unchanged".to_owned(),
         )
@@ -135,17 +135,17 @@ fn place(text: &str) -> Result<(Uuid, String), ApiError> {
 pub(super) async fn lift(
     request: HttpRequest,
     payload: Payload,
-    operator: Data<AdminState>,
+    state: Data<AdminState>,
 ) -> Result<Json<Lifted>, ApiError> {
     let help = r#"send {"identity": "…"}, and "check" to lift the refusal of one check"#;
     let asked: LateRefusalLift = selection::body(&request, payload, help).await?;
     let id = query::id("identity", &asked.identity)?;
     let check = asked.check.as_deref();
-    let lifted = deferred::lift(&*operator.store, id, check, operator.clock.now()).await?;
+    let lifted = deferred::lift(&*state.store, id, check, state.clock.now()).await?;
     if lifted.checks.is_empty() {
         return Err(ApiError::no_such_late_refusal(id, check));
     }
-    operator.stored.notify_one();
+    state.stored.notify_one();
     tracing::info!(identity.id = %id, checks = ?lifted.checks, "Lifted late refusals through the admin API");
     Ok(Json(lifted))
 }

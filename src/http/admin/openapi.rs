@@ -10,7 +10,7 @@ use super::routes::{Answer, OPERATIONS, Operation, Verb};
 const SCHEMAS: &str = "/components/schemas";
 
 /// The description of the whole API.
-const ABOUT: &str = "For operators and monitoring: deliveries, late refusals, health, version, metrics. Like Kratos's admin API, it has no \
+const DESCRIPTION: &str = "For operators and monitoring: deliveries, late refusals, health, version, metrics. Like Kratos's admin API, it has no \
     authentication: keep the port (`serve.admin`) on a private network. It never returns payloads of deliveries or messages of refusals, which \
     hold personal data.";
 
@@ -35,7 +35,7 @@ pub fn document() -> Value {
         "info": {
             "title": "Vestibule's admin API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": ABOUT,
+            "description": DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "http://127.0.0.1:4481"}],

@@ -12,9 +12,9 @@ use crate::model::delivery::State;
 use crate::store::Filter;
 
 /// How many entries are listed by default.
-pub(super) const LIMIT: u32 = 100;
+pub(super) const DEFAULT_LIMIT: u32 = 100;
 /// How many entries are listed at most.
-const MOST: u32 = 1000;
+const MAX_LIMIT: u32 = 1000;
 
 /// A query parameter.
 pub(super) struct Parameter {
@@ -27,7 +27,7 @@ pub(super) struct Parameter {
 pub(super) const LIMIT_PARAMETER: Parameter = Parameter {
     name: "limit",
     is: "The maximum number of entries.",
-    schema: || json!({"type": "integer", "minimum": 1, "maximum": MOST, "default": LIMIT}),
+    schema: || json!({"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}),
 };
 
 /// All query parameters of `GET /deliveries`.
@@ -67,33 +67,33 @@ pub(super) const PARAMETERS: [Parameter; 7] = [
 
 /// Reads the query of `GET /deliveries`: which deliveries, and how many.
 pub(super) fn read(query: &str) -> Result<(Filter, u32), ApiError> {
-    let words = words(query, &PARAMETERS)?;
-    let word = |name: &str| words.get(name).map(String::as_str);
+    let values = values(query, &PARAMETERS)?;
+    let value = |name: &str| values.get(name).map(String::as_str);
     let filter = Filter {
-        subscription: word("subscription").map(ToOwned::to_owned),
-        state: word("state").map(state).transpose()?,
-        identity: word("identity")
+        subscription: value("subscription").map(ToOwned::to_owned),
+        state: value("state").map(state).transpose()?,
+        identity: value("identity")
             .map(|text| id("identity", text))
             .transpose()?,
-        since: word("since").map(|text| time("since", text)).transpose()?,
-        until: word("until").map(|text| time("until", text)).transpose()?,
-        cursor: word("cursor").map(|text| id("cursor", text)).transpose()?,
+        since: value("since").map(|text| time("since", text)).transpose()?,
+        until: value("until").map(|text| time("until", text)).transpose()?,
+        cursor: value("cursor").map(|text| id("cursor", text)).transpose()?,
         ..Filter::default()
     };
     filter.check()?;
-    Ok((filter, word("limit").map_or(Ok(LIMIT), limit)?))
+    Ok((filter, value("limit").map_or(Ok(DEFAULT_LIMIT), limit)?))
 }
 
 /// The query parameters by name. Each must be known and written once.
-pub(super) fn words(
+pub(super) fn values(
     query: &str,
     parameters: &[Parameter],
 ) -> Result<HashMap<String, String>, ApiError> {
-    let mut words: HashMap<String, String> = HashMap::new();
+    let mut values: HashMap<String, String> = HashMap::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let known = || parameters.iter().map(|known| known.name);
         if !known().any(|known| known == name) {
-            return Err(ApiError::asked_wrongly(
+            return Err(ApiError::bad_request(
                 format!("unknown parameter `{name}`"),
                 format!(
                     "known parameters: {}",
@@ -101,21 +101,24 @@ pub(super) fn words(
                 ),
             ));
         }
-        if words.insert(name.to_string(), value.into_owned()).is_some() {
-            return Err(ApiError::asked_wrongly(
+        if values
+            .insert(name.to_string(), value.into_owned())
+            .is_some()
+        {
+            return Err(ApiError::bad_request(
                 format!("`{name}` is given twice"),
                 "give it once".to_owned(),
             ));
         }
     }
-    Ok(words)
+    Ok(values)
 }
 
-/// Reads an id; `place` names the value in errors.
-pub(super) fn id(place: &str, text: &str) -> Result<Uuid, ApiError> {
+/// Reads an id; `position` names the value in errors.
+pub(super) fn id(position: &str, text: &str) -> Result<Uuid, ApiError> {
     Uuid::parse_str(text).map_err(|_| {
-        ApiError::asked_wrongly(
-            format!("`{place}`: `{text}` is not an id"),
+        ApiError::bad_request(
+            format!("`{position}`: `{text}` is not an id"),
             "an id looks like 0198a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b".to_owned(),
         )
     })
@@ -124,18 +127,18 @@ pub(super) fn id(place: &str, text: &str) -> Result<Uuid, ApiError> {
 /// Reads the name of a state.
 pub(super) fn state(text: &str) -> Result<State, ApiError> {
     State::named(text).ok_or_else(|| {
-        ApiError::asked_wrongly(
+        ApiError::bad_request(
             format!("`state`: `{text}` is not a state"),
             format!("use one of {}", State::ALL.map(State::as_str).join(", ")),
         )
     })
 }
 
-/// Reads a day or a time; `place` names the value in errors.
-pub(super) fn time(place: &str, text: &str) -> Result<Timestamp, ApiError> {
+/// Reads a day or a time; `position` names the value in errors.
+pub(super) fn time(position: &str, text: &str) -> Result<Timestamp, ApiError> {
     moment(text).ok_or_else(|| {
-        ApiError::asked_wrongly(
-            format!("`{place}`: `{text}` is not a day or a time"),
+        ApiError::bad_request(
+            format!("`{position}`: `{text}` is not a day or a time"),
             "write 2026-11-01 or 2026-11-01T12:00:00Z (a `+` in a URL is written %2B)".to_owned(),
         )
     })
@@ -143,10 +146,13 @@ pub(super) fn time(place: &str, text: &str) -> Result<Timestamp, ApiError> {
 
 /// Reads how many entries are listed.
 pub(super) fn limit(text: &str) -> Result<u32, ApiError> {
-    let limit = text.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+    let limit = text
+        .parse()
+        .ok()
+        .filter(|limit| (1..=MAX_LIMIT).contains(limit));
     limit.ok_or_else(|| {
-        ApiError::asked_wrongly(
-            format!("`limit`: `{text}` is not a number from 1 to {MOST}"),
+        ApiError::bad_request(
+            format!("`limit`: `{text}` is not a number from 1 to {MAX_LIMIT}"),
             "get more page by page: give the `next_cursor` of one response as `cursor`".to_owned(),
         )
     })

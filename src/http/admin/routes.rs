@@ -65,18 +65,18 @@ impl Verb {
     }
 }
 
-const AWAY: (u16, &str) = (503, "The database cannot be reached.");
-const ASKED_WRONGLY: (u16, &str) = (400, "The request is invalid.");
+const UNAVAILABLE: (u16, &str) = (503, "The database cannot be reached.");
+const BAD_REQUEST: (u16, &str) = (400, "The request is invalid.");
 const TOO_LONG: (u16, &str) = (413, "The body is too long.");
 const NOT_JSON: (u16, &str) = (415, "The request has no `Content-Type: application/json`.");
-const CHANGE: [(u16, &str); 4] = [ASKED_WRONGLY, TOO_LONG, NOT_JSON, AWAY];
+const CHANGE: [(u16, &str); 4] = [BAD_REQUEST, TOO_LONG, NOT_JSON, UNAVAILABLE];
 
 const LIFT: [(u16, &str); 5] = [
-    ASKED_WRONGLY,
+    BAD_REQUEST,
     (404, "There is no such late refusal in force."),
     TOO_LONG,
     NOT_JSON,
-    AWAY,
+    UNAVAILABLE,
 ];
 
 /// All operations. Paths without parameters come before those with parameters, which would match them too.
@@ -89,7 +89,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         query: &PARAMETERS,
         body: None,
         answer: Answer::Json(|schemas| schemas.subschema_for::<Page>().to_value()),
-        otherwise: &[ASKED_WRONGLY, AWAY],
+        otherwise: &[BAD_REQUEST, UNAVAILABLE],
         route: || get().to(deliveries::list),
     },
     Operation {
@@ -122,7 +122,11 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         query: &[],
         body: None,
         answer: Answer::Json(|schemas| schemas.subschema_for::<DeliveryDetails>().to_value()),
-        otherwise: &[ASKED_WRONGLY, (404, "There is no such delivery."), AWAY],
+        otherwise: &[
+            BAD_REQUEST,
+            (404, "There is no such delivery."),
+            UNAVAILABLE,
+        ],
         route: || get().to(deliveries::show),
     },
     Operation {
@@ -133,7 +137,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         query: &late_refusals::PARAMETERS,
         body: None,
         answer: Answer::Json(|schemas| schemas.subschema_for::<LateRefusalPage>().to_value()),
-        otherwise: &[ASKED_WRONGLY, AWAY],
+        otherwise: &[BAD_REQUEST, UNAVAILABLE],
         route: || get().to(late_refusals::list),
     },
     Operation {
@@ -221,10 +225,10 @@ pub(super) const OPERATIONS: [Operation; 12] = [
     },
 ];
 
-fn status(words: &[&str]) -> Value {
+fn status(values: &[&str]) -> Value {
     json!({
         "type": "object",
-        "properties": {"status": {"type": "string", "enum": words}},
+        "properties": {"status": {"type": "string", "enum": values}},
         "required": ["status"],
     })
 }

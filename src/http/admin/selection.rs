@@ -14,16 +14,16 @@ use crate::model::delivery::State;
 use crate::store::Filter;
 
 /// The longest body that is read, in bytes.
-const MOST_BYTES: usize = 256 * 1024;
+const MAX_BYTES: usize = 256 * 1024;
 /// How many deliveries a body may name. Vestibule handles each by itself.
-const MOST_IDS: usize = 1000;
+const MAX_IDS: usize = 1000;
 
 /// The deliveries: those in `ids`, or `all` that match the other members.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Selection {
     /// Deliveries by id.
-    #[schemars(with = "Option<Vec<String>>", length(max = MOST_IDS), extend("items" = json!({"type": "string", "format": "uuid"})))]
+    #[schemars(with = "Option<Vec<String>>", length(max = MAX_IDS), extend("items" = json!({"type": "string", "format": "uuid"})))]
     ids: Option<Vec<String>>,
     /// All deliveries that match the other members; required without `ids`.
     #[schemars(with = "Option<bool>")]
@@ -58,21 +58,21 @@ pub(super) async fn body<T: DeserializeOwned>(
     help: &str,
 ) -> Result<T, ApiError> {
     // The body is read to its end first, because a client that is still writing would not see the answer.
-    let body = match payload.to_bytes_limited(MOST_BYTES).await {
+    let body = match payload.to_bytes_limited(MAX_BYTES).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => {
-            return Err(ApiError::asked_wrongly(
+            return Err(ApiError::bad_request(
                 format!("the body is incomplete: {error}"),
                 None,
             ));
         }
-        Err(_) => return Err(ApiError::too_long(MOST_BYTES)),
+        Err(_) => return Err(ApiError::too_long(MAX_BYTES)),
     };
     if !is_json(request) {
         return Err(ApiError::no_json());
     }
     serde_json::from_slice(&body).map_err(|error| {
-        ApiError::asked_wrongly(format!("the body cannot be read: {error}"), help.to_owned())
+        ApiError::bad_request(format!("the body cannot be read: {error}"), help.to_owned())
     })
 }
 
@@ -89,7 +89,7 @@ impl Selection {
     fn filter(self) -> Result<Filter, ApiError> {
         let ids = self.ids.unwrap_or_default();
         let which = |message: &str| {
-            ApiError::asked_wrongly(
+            ApiError::bad_request(
                 message.to_owned(),
                 r#"give `ids`, or `"all": true` with subscription, state, identity, since or until"#
                     .to_owned(),
@@ -102,8 +102,8 @@ impl Selection {
             }
             (true, true) | (false, false) => {}
         }
-        if ids.len() > MOST_IDS {
-            return Err(ApiError::asked_wrongly(
+        if ids.len() > MAX_IDS {
+            return Err(ApiError::bad_request(
                 format!("`ids` has {} entries", ids.len()),
                 format!("give at most {MOST_IDS}"),
             ));

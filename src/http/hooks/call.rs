@@ -1,16 +1,16 @@
 //! Handles what all hooks share: the key, the body within time and size, and one answer for repeated calls.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use bytes::Bytes;
 
-use crate::base::clock::{Timestamp, milliseconds, saturating_add};
+use crate::base::clock::{Timestamp, saturating_add};
 use crate::base::telemetry::Trace;
-use crate::http::hooks::auth;
+use crate::http::hooks::auth::FromKratos;
+use crate::http::hooks::body::{self, ANSWER_MARGIN, BodyError, MAX_BODY};
+use crate::http::hooks::endpoint::Endpoint;
 use crate::http::hooks::idempotency::{Key, RunOn};
 use crate::http::hooks::post;
 use crate::http::hooks::pre;
@@ -18,13 +18,7 @@ use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::sign_in;
 use crate::http::hooks::state::HookState;
 use crate::kratos::reply::RefusalStatus;
-use crate::kratos::{Flow, Hook, Stage};
-
-/// The longest body that is read, in bytes. Kratos sends at most 64 KiB.
-pub const MAX_BODY: usize = 256 * 1024;
-
-/// The time before the deadline that is kept free to write the answer.
-const ANSWER_MARGIN: Duration = Duration::from_millis(50);
+use crate::kratos::{Hook, Stage};
 
 /// One call, with what is the same for both stages.
 #[derive(Clone)]
@@ -44,51 +38,17 @@ pub struct HookCall {
     pub trigger: String,
 }
 
-/// Why a body could not be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
-    /// The body is longer than [`MAX_BODY`].
-    #[error("the body is longer than {MAX_BODY} bytes")]
-    TooLarge,
-    /// The connection ended, or the time ran out, before the whole body arrived.
-    #[error("the body did not arrive whole")]
-    Incomplete,
-}
-
 /// `POST /hooks/{flow}/{stage}?method={method}`
 pub async fn handle(
-    flow: Flow,
-    stage: Stage,
+    FromKratos(hook): FromKratos,
     request: HttpRequest,
     payload: Payload,
     hooks: Data<HookState>,
 ) -> HttpResponse {
     let at = hooks.clock.now();
     let until = saturating_add(at, hooks.deadline.saturating_sub(ANSWER_MARGIN));
-    let hook = Hook {
-        flow,
-        stage,
-        method: method(request.query_string()),
-    };
-    let is_authorized = auth::is_authorized(&request, &hooks.keys);
-    let body = read(
-        payload,
-        &hooks,
-        until,
-        if is_authorized { MAX_BODY } else { 0 },
-    )
-    .await;
-    if !is_authorized {
-        tracing::error!(
-            hook.flow = %flow, hook.stage = %stage, hook.method = hook.method,
-            "Refused a call without a valid key; `auth.config.value` of this hook in kratos.yml must be one of `hooks.keys`"
-        );
-        if stage == Stage::Post {
-            hooks.count_lost_post("unauthorized");
-        }
-        let reply = hooks.reject(RefusalStatus::Unauthorized, &hooks.builtin.not_possible);
-        return counted(&hooks, &hook, at, HookResponse::new(reply, "unauthorized"));
-    }
+    let (flow, stage) = (hook.flow, hook.stage);
+    let body = body::read(payload, &hooks.clock, until, MAX_BODY).await;
     let header = |name: &str| {
         request
             .headers()
@@ -137,31 +97,29 @@ pub async fn handle(
     let answer = answer
         .flatten()
         .unwrap_or_else(|| hooks.internal_error(&hook));
-    counted(&hooks, &hook, at, answer)
+    hooks.count_answer(&hook, at, &answer);
+    HttpResponse::from(answer)
 }
 
 /// Answers a hook's URL that was called with another HTTP method than POST.
 pub async fn method_not_allowed(
-    flow: Flow,
-    stage: Stage,
+    endpoint: Endpoint,
     request: HttpRequest,
     payload: Payload,
     hooks: Data<HookState>,
 ) -> HttpResponse {
     let at = hooks.clock.now();
-    let _ = read(payload, &hooks, saturating_add(at, hooks.deadline), 0).await;
-    let hook = Hook {
-        flow,
-        stage,
-        method: method(request.query_string()),
-    };
+    let until = saturating_add(at, hooks.deadline);
+    let _ = body::read(payload, &hooks.clock, until, 0).await;
+    let hook = endpoint.hook(&request);
     tracing::error!(
-        hook.flow = %flow, hook.stage = %stage, hook.method = hook.method,
+        hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
         "Refused a call of a hook with another HTTP method than POST; write `method: POST` at this hook in kratos.yml"
     );
     let reply = hooks.reject(RefusalStatus::MethodNotAllowed, &hooks.builtin.not_possible);
     let answer = HookResponse::new(reply, "method_not_allowed");
-    counted(&hooks, &hook, at, answer)
+    hooks.count_answer(&hook, at, &answer);
+    HttpResponse::from(answer)
 }
 
 /// Answers any other URL.
@@ -171,7 +129,8 @@ pub async fn not_found(
     hooks: Data<HookState>,
 ) -> HttpResponse {
     let now = hooks.clock.now();
-    let _ = read(payload, &hooks, saturating_add(now, hooks.deadline), 0).await;
+    let until = saturating_add(now, hooks.deadline);
+    let _ = body::read(payload, &hooks.clock, until, 0).await;
     let path = {
         let paths = hooks.unknown_paths.lock();
         let mut paths = paths.unwrap_or_else(PoisonError::into_inner);
@@ -189,61 +148,4 @@ pub async fn not_found(
     let answer = HookResponse::new(reply, "not_found");
     hooks.count_not_found();
     HttpResponse::from(answer)
-}
-
-/// The `method=` of a query. A value that cannot be a method's name counts as missing.
-fn method(query: &str) -> String {
-    let method = query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("method="))
-        .unwrap_or_default();
-    let plain = method.len() <= 32
-        && method
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    if plain {
-        method.to_owned()
-    } else {
-        String::new()
-    }
-}
-
-fn counted(hooks: &HookState, hook: &Hook, at: Timestamp, answer: HookResponse) -> HttpResponse {
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds of one call")]
-    let seconds = milliseconds(at, hooks.clock.now()) as f64 / 1000.0;
-    hooks.count(hook, answer.outcome, seconds);
-    HttpResponse::from(answer)
-}
-
-/// Reads the body to its end, even if it is longer than `limit` and not kept. A client that is still writing would
-/// not see the answer.
-async fn read(
-    mut payload: Payload,
-    hooks: &HookState,
-    until: Timestamp,
-    limit: usize,
-) -> Result<Bytes, BodyError> {
-    let all = async {
-        let mut body = BytesMut::new();
-        let mut length = 0;
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|_| BodyError::Incomplete)?;
-            length += chunk.len();
-            if length <= limit {
-                body.extend_from_slice(&chunk);
-            } else {
-                body = BytesMut::new();
-            }
-        }
-        if length <= limit {
-            Ok(body.freeze())
-        } else {
-            Err(BodyError::TooLarge)
-        }
-    };
-    hooks
-        .clock
-        .timeout_at(until, all)
-        .await
-        .unwrap_or(Err(BodyError::Incomplete))
 }

@@ -23,11 +23,11 @@ use crate::http::hooks::response::HookResponse;
 use crate::kratos::Hook;
 
 /// How long an answer is kept.
-pub const REMEMBERED_FOR: Duration = Duration::from_mins(2);
+pub const KEEP_ANSWERS: Duration = Duration::from_mins(2);
 /// The most answers that are kept. Beyond it the oldest answer is deleted.
-pub const MOST_ANSWERS: usize = 10_000;
+pub const MAX_ANSWERS: usize = 10_000;
 /// The most bytes of answers that are kept.
-pub const MOST_BYTES: usize = 16 * 1024 * 1024;
+pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// The idempotency key: a hash of the hook, the trigger id and the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -192,9 +192,9 @@ impl IdempotencyCache {
         match (size, key.has_trigger) {
             (Some(size), true) => {
                 entries.bytes += size;
-                let until = saturating_add(self.clock.now(), REMEMBERED_FOR);
+                let until = saturating_add(self.clock.now(), KEEP_ANSWERS);
                 entries.done.push_back((key, number, until, size));
-                while entries.done.len() > MOST_ANSWERS || entries.bytes > MOST_BYTES {
+                while entries.done.len() > MAX_ANSWERS || entries.bytes > MAX_BYTES {
                     entries.evict_oldest();
                 }
             }
@@ -307,20 +307,22 @@ mod tests {
         let context = context();
         let one = key(Some("t"), "b");
         let (first, second) = tokio::join!(
-            context.call(one, Reply::Yes),
+            context.call(one, Reply::NoContent),
             context.call(one, Reply::Retry)
         );
         assert_eq!(first.unwrap().status, 204);
         assert_eq!(second.unwrap().status, 204);
         assert_eq!(context.call(one, Reply::Retry).await.unwrap().status, 204);
         assert_eq!(context.executions(), 1);
-        context.call(key(Some("t"), "other body"), Reply::Yes).await;
         context
-            .call(key(Some("other trigger"), "b"), Reply::Yes)
+            .call(key(Some("t"), "other body"), Reply::NoContent)
+            .await;
+        context
+            .call(key(Some("other trigger"), "b"), Reply::NoContent)
             .await;
         assert_eq!(context.executions(), 3);
-        context.manual.advance(REMEMBERED_FOR);
-        context.call(one, Reply::Yes).await;
+        context.manual.advance(KEEP_ANSWERS);
+        context.call(one, Reply::NoContent).await;
         assert_eq!(context.executions(), 4);
         assert_eq!(context.idempotency.len(), 1);
     }
@@ -329,9 +331,12 @@ mod tests {
     async fn without_a_trigger_id_only_parallel_calls_share_an_execution() {
         let context = context();
         let one = key(None, "b");
-        tokio::join!(context.call(one, Reply::Yes), context.call(one, Reply::Yes));
+        tokio::join!(
+            context.call(one, Reply::NoContent),
+            context.call(one, Reply::NoContent)
+        );
         assert_eq!(context.executions(), 1);
-        context.call(one, Reply::Yes).await;
+        context.call(one, Reply::NoContent).await;
         assert_eq!(context.executions(), 2);
         assert!(context.idempotency.is_empty());
     }
@@ -341,14 +346,17 @@ mod tests {
         let context = context();
         let one = key(Some("t"), "b");
         assert_eq!(context.call(one, Reply::Retry).await.unwrap().status, 503);
-        assert_eq!(context.call(one, Reply::Yes).await.unwrap().status, 204);
+        assert_eq!(
+            context.call(one, Reply::NoContent).await.unwrap().status,
+            204
+        );
     }
 
     #[tokio::test]
     async fn an_execution_continues_when_its_caller_disconnects() {
         let context = context();
         let one = key(Some("t"), "b");
-        let mut left = Box::pin(context.call(one, Reply::Yes));
+        let mut left = Box::pin(context.call(one, Reply::NoContent));
         assert!(futures_util::poll!(&mut left).is_pending());
         drop(left);
         assert_eq!(context.call(one, Reply::Retry).await.unwrap().status, 204);
@@ -364,18 +372,18 @@ mod tests {
                 .idempotency
                 .run_once(one, run_on, async { panic!("on purpose") });
             assert!(panicking.await.is_none(), "{run_on:?}");
-            let answer = context
-                .idempotency
-                .run_once(one, run_on, async { HookResponse::new(Reply::Yes, "test") });
+            let answer = context.idempotency.run_once(one, run_on, async {
+                HookResponse::new(Reply::NoContent, "test")
+            });
             assert_eq!(answer.await.unwrap().status, 204, "{run_on:?}");
-            context.manual.advance(REMEMBERED_FOR);
+            context.manual.advance(KEEP_ANSWERS);
         }
     }
 
     #[tokio::test]
     async fn an_execution_on_the_caller_is_cached_too() {
         let context = context();
-        for reply in [Reply::Yes, Reply::Retry] {
+        for reply in [Reply::NoContent, Reply::Retry] {
             let one = key(Some("t"), "b");
             let work = async { HookResponse::new(reply, "test") };
             let answer = context.idempotency.run_once(one, RunOn::Caller, work).await;
@@ -387,16 +395,16 @@ mod tests {
     #[tokio::test]
     async fn the_oldest_answers_are_evicted_when_there_are_too_many() {
         let context = context();
-        for number in 0..=MOST_ANSWERS {
+        for number in 0..=MAX_ANSWERS {
             context
-                .call(key(Some(&number.to_string()), "b"), Reply::Yes)
+                .call(key(Some(&number.to_string()), "b"), Reply::NoContent)
                 .await;
         }
-        assert_eq!(context.idempotency.len(), MOST_ANSWERS);
+        assert_eq!(context.idempotency.len(), MAX_ANSWERS);
         let before = context.executions();
-        context.call(key(Some("1"), "b"), Reply::Yes).await;
+        context.call(key(Some("1"), "b"), Reply::NoContent).await;
         assert_eq!(context.executions(), before);
-        context.call(key(Some("0"), "b"), Reply::Yes).await;
+        context.call(key(Some("0"), "b"), Reply::NoContent).await;
         assert_eq!(context.executions(), before + 1);
     }
 
@@ -411,13 +419,13 @@ mod tests {
             .flatten()
             .collect(),
         );
-        let most = MOST_BYTES / HookResponse::new(many.clone(), "test").size();
-        assert!(most < 500, "{most}");
-        for number in 0..most + 5 {
+        let expected = MAX_BYTES / HookResponse::new(many.clone(), "test").size();
+        assert!(expected < 500, "{expected}");
+        for number in 0..expected + 5 {
             context
                 .call(key(Some(&number.to_string()), "b"), many.clone())
                 .await;
         }
-        assert_eq!(context.idempotency.len(), most);
+        assert_eq!(context.idempotency.len(), expected);
     }
 }

@@ -21,7 +21,7 @@ use crate::model::pending::PendingSignUp;
 use crate::store::{self, FlowState};
 
 /// How many logins and recoveries may close flows at the same moment. The look-up finds the accounts of the others.
-pub const SIDE_BY_SIDE: usize = 16;
+pub const MAX_CONCURRENT_CLOSES: usize = 16;
 /// The time limit for closing a flow, which is longer than a working database takes.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// The age after which an identity's flow is no longer known, with a margin.

@@ -34,7 +34,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
             config_path(call)
         );
         state.report_misconfiguration(&call.hook, "post_before_saving", &fix);
-        return HookResponse::new(Reply::Yes, "misconfigured");
+        return HookResponse::new(Reply::NoContent, "misconfigured");
     }
     identity_activity::post(state, call, &payload).await;
     match store(state, call, &payload).await {
@@ -44,7 +44,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, stored, duration_ms,
                 "Stored {stored} deliveries of a {} by `{}`", call.hook.flow, call.hook.method
             );
-            HookResponse::new(Reply::Yes, "stored")
+            HookResponse::new(Reply::NoContent, "stored")
         }
         // The visitor has an account, and an error page would not help.
         Err(error) if is_looked_up(state, call, &payload) => {
@@ -53,7 +53,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, error,
                 "ALARM: could not store deliveries; a look-up of the sign-up stores them once the database is available"
             );
-            HookResponse::new(Reply::Yes, "pending_kept")
+            HookResponse::new(Reply::NoContent, "pending_kept")
         }
         Err(error) => {
             tracing::error!(
@@ -91,7 +91,7 @@ fn unreadable(state: &HookState, error: &str) -> HookResponse {
              `kratos.admin_url`, so that Vestibule finds such accounts"
         );
     }
-    HookResponse::new(Reply::Yes, "unreadable")
+    HookResponse::new(Reply::NoContent, "unreadable")
 }
 
 async fn store(state: &HookState, call: &HookCall, payload: &Payload) -> Result<usize, String> {

@@ -5,8 +5,9 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::base::clock::{milliseconds, saturating_add};
-use crate::checks::{self, Judgement, OpenDeferrals};
-use crate::http::hooks::call::{BodyError, HookCall};
+use crate::checks::{self, Evaluated, OpenDeferrals};
+use crate::http::hooks::body::BodyError;
+use crate::http::hooks::call::HookCall;
 use crate::http::hooks::identity_activity;
 use crate::http::hooks::open_flow;
 use crate::http::hooks::pending::Held;
@@ -26,7 +27,7 @@ use crate::store::{self, Filter, WriteSet};
 /// The time limit for reading one row, which is longer than a working database takes.
 pub(super) const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);
 /// The most undelivered deliveries that are read for one identity. A healthy system never reaches it.
-const MOST_OPEN_OF_AN_IDENTITY: u32 = 1000;
+const MAX_OPEN_CHANGES: u32 = 1000;
 /// How long no call waits for the database after it did not answer.
 const RECORD_UNREADABLE_FOR: Duration = Duration::from_secs(1);
 
@@ -57,15 +58,15 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
             config_path(call)
         );
         state.report_misconfiguration(hook, "pre_after_saving", &fix);
-        return HookResponse::new(Reply::Yes, "misconfigured");
+        return HookResponse::new(Reply::NoContent, "misconfigured");
     }
     if hook.flow == Flow::Settings
         && let Some(refusal) = sign_in::refusal(state, call, &payload)
     {
         return refusal;
     }
-    if let Some(wording) = refused_before_checks(state, call, &payload).await {
-        return HookResponse::new(state.refuse_visitor(&payload, wording), "refused");
+    if let Some(message) = refused_before_checks(state, call, &payload).await {
+        return HookResponse::new(state.refuse_visitor(&payload, message), "refused");
     }
     state.add_client_ip(&mut payload);
     let is_guarded = is_guarded(state, call, &payload).await;
@@ -75,7 +76,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         Flow::Settings => state.refused.marked(payload.identity_id),
         _ => BTreeSet::new(),
     };
-    let evaluation = state.checks.judge(checks::CheckInput {
+    let evaluation = state.checks.evaluate(checks::CheckInput {
         hook,
         payload: &payload,
         until: call.until,
@@ -85,11 +86,11 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         deferrals: &deferrals,
         refused_late: &refused_late,
     });
-    let (judgement, ()) = tokio::join!(
+    let (evaluated, ()) = tokio::join!(
         evaluation,
         identity_activity::settings_begin(state, call, &payload)
     );
-    let (verdict, records) = match record(state, call, &payload, judgement).await {
+    let (verdict, records) = match record(state, call, &payload, evaluated).await {
         Recorded::Verdict(verdict, records) => (verdict, records),
         Recorded::FlowIsClosed => {
             let reply = state.refuse_visitor(&payload, &state.builtin.form_used);
@@ -213,7 +214,7 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
     let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
     let listed = state
         .clock
-        .timeout_at(until, state.store.list(&open, MOST_OPEN_OF_AN_IDENTITY))
+        .timeout_at(until, state.store.list(&open, MAX_OPEN_CHANGES))
         .await;
     let Some(Ok(listed)) = listed else {
         tracing::warn!(
@@ -235,7 +236,7 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
         });
     OpenDeferrals {
         checks: checks.collect(),
-        is_unknown: listed.len() >= MOST_OPEN_OF_AN_IDENTITY as usize,
+        is_unknown: listed.len() >= MAX_OPEN_CHANGES as usize,
     }
 }
 
@@ -253,23 +254,26 @@ async fn record(
     state: &HookState,
     call: &HookCall,
     payload: &Payload,
-    judgement: Judgement,
+    evaluated: Evaluated,
 ) -> Recorded {
-    let Judgement {
+    let Evaluated {
         verdict,
         records,
-        postponed,
+        deferred_checks,
         reservations,
         no_longer_deferred,
         no_longer_refused,
-    } = judgement;
+    } = evaluated;
     if matches!(verdict, Verdict::Refuse(_)) {
         return Recorded::Verdict(verdict, records);
     }
     let guard_id = state.pending.guard_id(&call.hook, payload);
     let verdict = with_external_id(verdict, guard_id);
     let held = Held {
-        deferred: postponed.iter().map(|one| one.deferred.clone()).collect(),
+        deferred: deferred_checks
+            .iter()
+            .map(|one| one.deferred.clone())
+            .collect(),
         reservations,
         no_longer_deferred,
         no_longer_refused,
@@ -319,7 +323,10 @@ async fn record(
         return Recorded::Verdict(verdict, records);
     }
     tracing::error!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "Refused a sign-up: its deferred checks or reservations could not be recorded");
-    let mut findings: Vec<Finding> = postponed.into_iter().map(|one| one.otherwise).collect();
+    let mut findings: Vec<Finding> = deferred_checks
+        .into_iter()
+        .map(|one| one.otherwise)
+        .collect();
     if findings.is_empty() {
         let try_again = state.visitor_message(payload, &state.builtin.try_again);
         findings.push(Finding {

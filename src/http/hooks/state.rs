@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Timestamp, milliseconds};
 use crate::base::secret::Secret;
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{HookLabels, ReasonLabels};
@@ -86,30 +86,30 @@ pub struct HookState {
 impl HookState {
     /// Refuses at form level, if the call itself is wrong and nothing is known of the visitor.
     #[must_use]
-    pub fn reject(&self, status: RefusalStatus, wording: &MessageTemplate) -> Reply {
-        self.refuse_in(status, wording, None)
+    pub fn reject(&self, status: RefusalStatus, message: &MessageTemplate) -> Reply {
+        self.refuse_in(status, message, None)
     }
 
     /// Refuses at form level in the visitor's language.
     #[must_use]
-    pub fn refuse_visitor(&self, payload: &Payload, wording: &MessageTemplate) -> Reply {
+    pub fn refuse_visitor(&self, payload: &Payload, message: &MessageTemplate) -> Reply {
         let language = payload.header("Accept-Language");
-        self.refuse_in(RefusalStatus::BadRequest, wording, language)
+        self.refuse_in(RefusalStatus::BadRequest, message, language)
     }
 
     /// A built-in message in the visitor's language.
     #[must_use]
-    pub fn visitor_message(&self, payload: &Payload, wording: &MessageTemplate) -> Message {
-        self.message(wording, payload.header("Accept-Language"), None)
+    pub fn visitor_message(&self, payload: &Payload, message: &MessageTemplate) -> Message {
+        self.message(message, payload.header("Accept-Language"), None)
     }
 
     fn refuse_in(
         &self,
         status: RefusalStatus,
-        wording: &MessageTemplate,
+        message: &MessageTemplate,
         accept_language: Option<&str>,
     ) -> Reply {
-        let message = self.message(wording, accept_language, None);
+        let message = self.message(message, accept_language, None);
         Reply::Refused {
             status,
             messages: vec![PlacedMessages::new(FORM_LEVEL, message)],
@@ -120,7 +120,7 @@ impl HookState {
     #[must_use]
     pub fn message(
         &self,
-        wording: &MessageTemplate,
+        message: &MessageTemplate,
         accept_language: Option<&str>,
         check: Option<&str>,
     ) -> Message {
@@ -138,7 +138,7 @@ impl HookState {
             lists: &self.lists,
         };
         let reader = self.reader(accept_language);
-        reader.message(wording, &self.builtin.not_possible, &names, check, None)
+        reader.message(message, &self.builtin.not_possible, &names, check, None)
     }
 
     /// The renderer of messages for a visitor.
@@ -180,9 +180,11 @@ impl HookState {
             .inc();
     }
 
-    /// Counts a response.
-    pub fn count(&self, hook: &Hook, outcome: &'static str, seconds: f64) {
-        let (flow, stage) = (hook.flow.as_str(), hook.stage.as_str());
+    /// Counts the response to a call that arrived `at`.
+    pub fn count_answer(&self, hook: &Hook, at: Timestamp, answer: &HookResponse) {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of one call")]
+        let seconds = milliseconds(at, self.clock.now()) as f64 / 1000.0;
+        let (flow, stage, outcome) = (hook.flow.as_str(), hook.stage.as_str(), answer.outcome);
         self.metrics
             .hook_requests
             .get_or_create(&HookLabels {

@@ -23,44 +23,44 @@ const SETTLING: Duration = Duration::from_mins(1);
 /// Everything that an attempt needs.
 pub(super) struct AttemptRunner {
     pub(super) store: Arc<dyn Store>,
-    pub(super) settler: SettlementWriter,
+    pub(super) settlement_writer: SettlementWriter,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) observer: Arc<dyn AttemptObserver>,
     pub(super) clock: Clock,
     pub(super) jitter: Jitter,
-    pub(super) pace: DispatcherLimits,
+    pub(super) limits: DispatcherLimits,
 }
 
 impl AttemptRunner {
     /// The length of a lease. A lease is longer than any attempt.
     pub(super) fn lease(&self) -> Duration {
-        self.pace.longest_attempt + SETTLING
+        self.limits.max_attempt_duration + SETTLING
     }
 
-    /// Calls the service and settles the delivery. If `cut` is signalled first, returns the delivery.
-    pub(super) async fn attempt(&self, delivery: Claimed, mut cut: watch::Receiver<bool>) {
+    /// Calls the service and settles the delivery. If `abort` is signalled first, returns the delivery.
+    pub(super) async fn attempt(&self, delivery: Claimed, mut abort: watch::Receiver<bool>) {
         let began_at = self.clock.now();
-        let end = saturating_add(began_at, self.pace.longest_attempt);
+        let end = saturating_add(began_at, self.limits.max_attempt_duration);
         // A panic counts as an attempt, because the next attempt meets the same defect. So the attempts come to an
         // end.
-        let carrying = AssertUnwindSafe(self.transport.attempt(&delivery)).catch_unwind();
-        let carried = self.clock.timeout_at(end, carrying);
-        let carried = tokio::select! {
+        let attempting = AssertUnwindSafe(self.transport.attempt(&delivery)).catch_unwind();
+        let result = self.clock.timeout_at(end, attempting);
+        let result = tokio::select! {
             biased;
-            carried = carried => match carried {
-                Some(Ok(carried)) => carried,
+            result = result => match result {
+                Some(Ok(result)) => result,
                 Some(Err(_)) => Attempt::NoResponse(NoResponse::Panicked).into(),
                 None => Attempt::NoResponse(NoResponse::Timeout).into(),
             },
-            () = given(&mut cut) => return self.give_back(delivery, self.clock.now()).await,
+            () = signalled(&mut abort) => return self.give_back(delivery, self.clock.now()).await,
         };
         let AttemptResult {
             attempt,
-            words,
+            error_excerpt,
             follow_up_deliveries,
             late_refusal,
             refusal_lift,
-        } = carried;
+        } = result;
         let ended_at = self.clock.now();
         if attempt == Attempt::NoResponse(NoResponse::IdentityLocked) {
             return self
@@ -69,7 +69,7 @@ impl AttemptRunner {
         }
         let schedule = self.transport.schedule(&delivery.subscription);
         let outcome = attempt.outcome(
-            &schedule.unwrap_or(self.pace.schedule),
+            &schedule.unwrap_or(self.limits.schedule),
             delivery.attempt,
             delivery.keep_trying_until,
             ended_at,
@@ -79,8 +79,8 @@ impl AttemptRunner {
             began_at,
             ended_at,
             status: attempt.status(),
-            error: attempt.error().map(|error| match words {
-                Some(words) => format!("{error}: {words}"),
+            error: attempt.error().map(|error| match error_excerpt {
+                Some(error_excerpt) => format!("{error}: {error_excerpt}"),
                 None => error,
             }),
         };
@@ -96,7 +96,7 @@ impl AttemptRunner {
             refusal_lift: refusal_lift.filter(|_| outcome == Outcome::Delivered),
             ..Settlement::of(&delivery, record, outcome.clone())
         };
-        self.settle(&delivery, settlement, lease_ends, cut).await;
+        self.settle(&delivery, settlement, lease_ends, abort).await;
         self.observer.attempted(&delivery, &attempt, &outcome);
     }
 
@@ -107,10 +107,10 @@ impl AttemptRunner {
         delivery: &Claimed,
         settlement: Settlement,
         lease_ends: Timestamp,
-        mut cut: watch::Receiver<bool>,
+        mut abort: watch::Receiver<bool>,
     ) {
         for tries in 1.. {
-            let error = match self.settler.write(settlement.clone()).await {
+            let error = match self.settlement_writer.write(settlement.clone()).await {
                 Ok(true) => return,
                 Ok(false) => {
                     tracing::warn!(
@@ -127,7 +127,7 @@ impl AttemptRunner {
                 self.clock.now(),
                 (self.jitter)(),
             );
-            let last = next >= lease_ends || *cut.borrow();
+            let last = next >= lease_ends || *abort.borrow();
             tracing::error!(
                 delivery.id = %delivery.id, subscription = delivery.subscription, attempt = delivery.attempt, error, last,
                 "The result of an attempt could not be stored",
@@ -137,7 +137,7 @@ impl AttemptRunner {
             }
             tokio::select! {
                 () = self.clock.sleep_until(next) => {}
-                () = given(&mut cut) => {}
+                () = signalled(&mut abort) => {}
             }
         }
     }
@@ -159,8 +159,8 @@ impl AttemptRunner {
         record: &AttemptRecord,
         outcome: &Outcome,
     ) {
-        let destination = self.transport.target(&delivery.subscription);
-        let name = destination.as_ref().map_or("?", |to| to.name.as_str());
+        let target = self.transport.target(&delivery.subscription);
+        let name = target.as_ref().map_or("?", |to| to.name.as_str());
         let duration_ms = milliseconds(record.began_at, record.ended_at);
         let tries = delivery.attempt;
         macro_rules! line {
@@ -186,6 +186,6 @@ impl AttemptRunner {
 }
 
 /// Waits for the signal. Also returns if the sender is dropped.
-async fn given(sign: &mut watch::Receiver<bool>) {
-    let _ = sign.wait_for(|given| *given).await;
+async fn signalled(abort: &mut watch::Receiver<bool>) {
+    let _ = abort.wait_for(|signalled| *signalled).await;
 }

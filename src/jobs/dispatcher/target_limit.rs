@@ -21,9 +21,9 @@ struct TokenBucket {
 }
 
 impl TargetLimiter {
-    pub(super) fn new(at_once: usize, per_second: Option<f64>, now: Timestamp) -> Self {
+    pub(super) fn new(max_concurrent: usize, per_second: Option<f64>, now: Timestamp) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(at_once)),
+            permits: Arc::new(Semaphore::new(max_concurrent)),
             rate: per_second.map(|per_second| TokenBucket {
                 per_second,
                 tokens: per_second.max(1.0),
@@ -42,23 +42,23 @@ impl TargetLimiter {
             if let Some(more_at) = self.rate.as_mut().and_then(|rate| rate.empty_until(now)) {
                 return (free, Some(more_at));
             }
-            let Ok(place) = Arc::clone(&self.permits).try_acquire_owned() else {
+            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
                 return (free, None);
             };
             if let Some(rate) = &mut self.rate {
                 rate.tokens -= 1.0;
             }
-            free.push(place);
+            free.push(permit);
         }
     }
 
     /// Takes back permits that were not needed, and their tokens.
     pub(super) fn give_back(&mut self, permits: Vec<OwnedSemaphorePermit>) {
-        for place in permits {
+        for permit in permits {
             if let Some(rate) = &mut self.rate {
                 rate.tokens += 1.0;
             }
-            drop(place);
+            drop(permit);
         }
     }
 }
@@ -89,30 +89,30 @@ mod tests {
     fn a_rate_limits_the_deliveries_of_a_second() {
         let start = Timestamp::UNIX_EPOCH;
         let at = |milliseconds| saturating_add(start, Duration::from_millis(milliseconds));
-        let mut limiters = TargetLimiter::new(100, Some(4.0), start);
-        let (first, more_at) = limiters.free_permits(start);
+        let mut limiter = TargetLimiter::new(100, Some(4.0), start);
+        let (first, more_at) = limiter.free_permits(start);
         assert_eq!((first.len(), more_at), (4, Some(at(250))));
-        assert_eq!(limiters.free_permits(at(200)).0.len(), 0);
-        assert_eq!(limiters.free_permits(at(500)).0.len(), 2);
+        assert_eq!(limiter.free_permits(at(200)).0.len(), 0);
+        assert_eq!(limiter.free_permits(at(500)).0.len(), 2);
         // After any idle time, the bucket holds the tokens of one second.
-        assert_eq!(limiters.free_permits(at(60_000)).0.len(), 4);
+        assert_eq!(limiter.free_permits(at(60_000)).0.len(), 4);
         // Permits that were not needed can be taken again.
-        limiters.give_back(first);
-        assert_eq!(limiters.free_permits(at(60_000)).0.len(), 4);
+        limiter.give_back(first);
+        assert_eq!(limiter.free_permits(at(60_000)).0.len(), 4);
     }
 
     #[test]
     fn a_rate_below_one_spaces_deliveries_by_several_seconds() {
         let start = Timestamp::UNIX_EPOCH;
-        let mut limiters = TargetLimiter::new(8, Some(0.1), start);
-        let (first, more_at) = limiters.free_permits(start);
+        let mut limiter = TargetLimiter::new(8, Some(0.1), start);
+        let (first, more_at) = limiter.free_permits(start);
         assert_eq!(first.len(), 1);
         assert_eq!(
             more_at,
             Some(saturating_add(start, Duration::from_secs(10)))
         );
         assert_eq!(
-            limiters
+            limiter
                 .free_permits(saturating_add(start, Duration::from_secs(10)))
                 .0
                 .len(),
@@ -122,11 +122,11 @@ mod tests {
 
     #[test]
     fn without_a_rate_only_concurrency_is_limited() {
-        let mut limiters = TargetLimiter::new(3, None, Timestamp::UNIX_EPOCH);
-        let (first, more_at) = limiters.free_permits(Timestamp::UNIX_EPOCH);
+        let mut limiter = TargetLimiter::new(3, None, Timestamp::UNIX_EPOCH);
+        let (first, more_at) = limiter.free_permits(Timestamp::UNIX_EPOCH);
         assert_eq!((first.len(), more_at), (3, None));
-        assert_eq!(limiters.free_permits(Timestamp::UNIX_EPOCH).0.len(), 0);
-        limiters.give_back(first);
-        assert_eq!(limiters.free_permits(Timestamp::UNIX_EPOCH).0.len(), 3);
+        assert_eq!(limiter.free_permits(Timestamp::UNIX_EPOCH).0.len(), 0);
+        limiter.give_back(first);
+        assert_eq!(limiter.free_permits(Timestamp::UNIX_EPOCH).0.len(), 3);
     }
 }

@@ -16,7 +16,7 @@ pub(super) const LAST_ROUND: &str = "reconcile:last_round";
 
 /// An older checkpoint in the second half of a round is ignored. Otherwise one identity that Kratos cannot return
 /// would prevent all further reading of pages.
-const PAGES_AGAIN_AFTER: Duration = Duration::from_hours(24);
+const MAX_CHECKPOINT_AGE: Duration = Duration::from_hours(24);
 
 /// The progress of a round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,44 +26,44 @@ pub(super) struct Checkpoint {
     /// The `since` of the round. A round with another `since` has evaluated the earlier pages differently.
     pub(super) since: Option<Timestamp>,
     /// What comes next.
-    pub(super) place: Place,
+    pub(super) next: Next,
 }
 
 /// What comes next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Place {
+pub(super) enum Next {
     /// The page with this token.
     Page(String),
     /// The identities with stored data after this id.
-    Kept(Uuid),
+    Stored(Uuid),
 }
 
 impl Round<'_> {
     /// Returns the checkpoint of an interrupted round with the same options.
     pub(super) async fn interrupted(&self) -> Result<Option<Checkpoint>, Error> {
-        if self.reconciler.wishes.dry_run {
+        if self.reconciler.options.dry_run {
             return Ok(None);
         }
         let get_property = self.reconciler.store.get_property(CHECKPOINT).await?;
         let checkpoint = get_property
             .and_then(|get_property| serde_json::from_str::<Checkpoint>(&get_property).ok());
         Ok(checkpoint.filter(|checkpoint| {
-            checkpoint.since == self.reconciler.wishes.since
-                && (matches!(checkpoint.place, Place::Page(_))
-                    || saturating_add(checkpoint.began_at, PAGES_AGAIN_AFTER) > self.began_at)
+            checkpoint.since == self.reconciler.options.since
+                && (matches!(checkpoint.next, Next::Page(_))
+                    || saturating_add(checkpoint.began_at, MAX_CHECKPOINT_AGE) > self.began_at)
         }))
     }
 
     /// Stores the progress.
-    pub(super) async fn next_is(&self, place: Place) -> Result<(), Error> {
-        if self.reconciler.wishes.dry_run {
+    pub(super) async fn store_checkpoint(&self, next: Next) -> Result<(), Error> {
+        if self.reconciler.options.dry_run {
             return Ok(());
         }
         let checkpoint = Checkpoint {
             began_at: self.began_at,
-            since: self.reconciler.wishes.since,
-            place,
+            since: self.reconciler.options.since,
+            next,
         };
         let checkpoint = serde_json::to_string(&checkpoint).unwrap_or_default();
         let store = &self.reconciler.store;
@@ -71,20 +71,20 @@ impl Round<'_> {
     }
 
     /// Stores that the round is complete.
-    pub(super) async fn is_done(&self) -> Result<(), Error> {
-        if self.reconciler.wishes.dry_run {
+    pub(super) async fn store_completion(&self) -> Result<(), Error> {
+        if self.reconciler.options.dry_run {
             return Ok(());
         }
         // The checkpoint is deleted first, because the next round must not continue at the end of this one.
-        self.begins_anew().await?;
+        self.delete_checkpoint().await?;
         let store = &self.reconciler.store;
         let now = self.reconciler.clock.now().to_rfc3339();
         store.set_property(LAST_ROUND, Some(&now)).await
     }
 
     /// Deletes the checkpoint.
-    pub(super) async fn begins_anew(&self) -> Result<(), Error> {
-        if self.reconciler.wishes.dry_run {
+    pub(super) async fn delete_checkpoint(&self) -> Result<(), Error> {
+        if self.reconciler.options.dry_run {
             return Ok(());
         }
         self.reconciler.store.set_property(CHECKPOINT, None).await
@@ -97,14 +97,14 @@ mod tests {
 
     #[test]
     fn a_stored_checkpoint_is_read_back() {
-        for place in [
-            Place::Page("a/b".to_owned()),
-            Place::Kept(Uuid::from_u128(7)),
+        for next in [
+            Next::Page("a/b".to_owned()),
+            Next::Stored(Uuid::from_u128(7)),
         ] {
             let checkpoint = Checkpoint {
                 began_at: Timestamp::UNIX_EPOCH,
                 since: None,
-                place,
+                next,
             };
             let written = serde_json::to_string(&checkpoint).unwrap();
             assert_eq!(

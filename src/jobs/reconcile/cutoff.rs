@@ -14,11 +14,11 @@ const SKEW: TimeDelta = TimeDelta::hours(1);
 
 /// The cutoff. Older identities are not delivered unless the operator sets `since`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Past {
+pub(super) struct Cutoff {
     since: Option<Timestamp>,
     database_created_at: Timestamp,
     /// When each subscription was first seen.
-    plans: Vec<Timestamp>,
+    subscriptions: Vec<Timestamp>,
     retention_horizon: Option<Timestamp>,
 }
 
@@ -27,28 +27,32 @@ pub(super) struct Past {
 pub async fn record_first_seen(
     store: &dyn Store,
     clock: &Clock,
-    plans: &[Subscription],
+    subscriptions: &[Subscription],
 ) -> Result<(), Error> {
     store
         .get_or_insert_property(DATABASE_CREATED_AT, &clock.now().to_rfc3339())
         .await?;
-    for plan in plans {
-        if plan.events.contains(&Event::IdentityCreated) {
-            born(store, clock, &plan.name).await?;
+    for subscription in subscriptions {
+        if subscription.events.contains(&Event::IdentityCreated) {
+            first_seen_at(store, clock, &subscription.name).await?;
         }
     }
     Ok(())
 }
 
 /// Returns when a subscription was first seen.
-async fn born(store: &dyn Store, clock: &Clock, plan: &str) -> Result<Timestamp, Error> {
-    let name = format!("subscription:{plan}:since");
+async fn first_seen_at(
+    store: &dyn Store,
+    clock: &Clock,
+    subscription: &str,
+) -> Result<Timestamp, Error> {
+    let name = format!("subscription:{subscription}:since");
     if let Some(stored) = store.get_property(&name).await? {
         return Ok(moment(&stored));
     }
     // A subscription that has deliveries already began at an unknown time.
     let of_it = Filter {
-        subscription: Some(plan.to_owned()),
+        subscription: Some(subscription.to_owned()),
         ..Filter::default()
     };
     let was_there = !store.list(&of_it, 1).await?.is_empty();
@@ -68,12 +72,12 @@ fn moment(text: &str) -> Timestamp {
     text.parse().unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-impl Past {
+impl Cutoff {
     /// Reads the cutoff from the database; `since` overrides it.
     pub(super) async fn of(
         store: &dyn Store,
         clock: &Clock,
-        plans: &[Subscription],
+        subscriptions: &[Subscription],
         since: Option<Timestamp>,
     ) -> Result<Self, Error> {
         let now = clock.now().to_rfc3339();
@@ -83,36 +87,36 @@ impl Past {
                 .await?,
         );
         let mut first_seen = Vec::new();
-        for plan in plans {
-            first_seen.push(born(store, clock, &plan.name).await?);
+        for subscription in subscriptions {
+            first_seen.push(first_seen_at(store, clock, &subscription.name).await?);
         }
         Ok(Self {
             since,
             database_created_at,
-            plans: first_seen,
+            subscriptions: first_seen,
             retention_horizon: retention_horizon(store).await?,
         })
     }
 
     /// Reads the retention horizon again, because retention runs meanwhile.
-    pub(super) async fn look_again(&mut self, store: &dyn Store) -> Result<(), Error> {
+    pub(super) async fn refresh(&mut self, store: &dyn Store) -> Result<(), Error> {
         self.retention_horizon = retention_horizon(store).await?;
         Ok(())
     }
 
     /// Returns whether an undelivered identity that was created then counts as missing for the subscription with this
     /// index.
-    pub(super) fn counts(&self, plan: usize, created_at: Timestamp) -> bool {
-        let first_seen = self.plans[plan];
+    pub(super) fn is_covered(&self, subscription: usize, created_at: Timestamp) -> bool {
+        let first_seen = self.subscriptions[subscription];
         let from = self
             .since
             .unwrap_or(self.database_created_at.max(first_seen));
-        created_at >= from && self.is_remembered(first_seen, created_at)
+        created_at >= from && self.is_retained(first_seen, created_at)
     }
 
     /// Returns whether a delivery would still be stored. Retention deletes deliveries of accounts created before the
     /// horizon. A subscription that was first seen after the horizon has lost no deliveries.
-    fn is_remembered(&self, first_seen: Timestamp, created_at: Timestamp) -> bool {
+    fn is_retained(&self, first_seen: Timestamp, created_at: Timestamp) -> bool {
         self.retention_horizon
             .is_none_or(|before| first_seen >= before || created_at >= before + SKEW)
     }
@@ -154,16 +158,16 @@ mod tests {
             (Some(5), 0, Some(50), 49, false),
             (Some(5), 0, Some(50), 51, true),
         ] {
-            let past = Past {
+            let cutoff = Cutoff {
                 since: since.map(day),
                 database_created_at: day(100),
-                plans: vec![day(first_seen)],
+                subscriptions: vec![day(first_seen)],
                 retention_horizon: retention_horizon.map(day),
             };
             assert_eq!(
-                past.counts(0, day(created)),
+                cutoff.is_covered(0, day(created)),
                 expected,
-                "created on day {created}: {past:?}"
+                "created on day {created}: {cutoff:?}"
             );
         }
     }

@@ -2,18 +2,18 @@
 
 use uuid::Uuid;
 
-use super::checkpoint::Place;
+use super::checkpoint::Next;
 use super::{Error, Round};
 use crate::outbound::kratos_admin::PAGE;
 
 /// If this many identities are deleted and none is found, `kratos.admin_url` probably names another Kratos.
-const TOO_MANY: usize = 50;
+const MAX_UNCONFIRMED_DELETIONS: usize = 50;
 
 impl Round<'_> {
     /// Checks all identities with stored data after this id.
-    pub(super) async fn those_we_keep(&mut self, mut after: Uuid) -> Result<(), Error> {
+    pub(super) async fn check_stored(&mut self, mut after: Uuid) -> Result<(), Error> {
         let reconciler = self.reconciler;
-        let step = PAGE.min(reconciler.wishes.per_second);
+        let step = PAGE.min(reconciler.options.per_second);
         // Identities that Kratos does not have, before this Kratos is known to be the right one.
         let mut doubted = Vec::new();
         loop {
@@ -23,17 +23,17 @@ impl Round<'_> {
                 break;
             };
             for id in &kept {
-                self.hold().await?;
-                if self.is_gone(*id).await? {
+                self.renew_lock().await?;
+                if self.is_deleted(*id).await? {
                     doubted.push(*id);
                 } else {
                     self.saw_known_identity = true;
                 }
-                if self.saw_known_identity || reconciler.wishes.believe_all_gone {
+                if self.saw_known_identity || reconciler.options.allow_mass_erasure {
                     self.forget(&mut doubted).await?;
-                } else if doubted.len() >= TOO_MANY {
-                    self.begins_anew().await?;
-                    return Err(Error::Unfamiliar {
+                } else if doubted.len() >= MAX_UNCONFIRMED_DELETIONS {
+                    self.delete_checkpoint().await?;
+                    return Err(Error::UnknownKratos {
                         asked: doubted.len(),
                     });
                 }
@@ -43,31 +43,31 @@ impl Round<'_> {
                 break;
             }
             if doubted.is_empty() {
-                self.next_is(Place::Kept(after)).await?;
+                self.store_checkpoint(Next::Stored(after)).await?;
             }
             reconciler.pause(began, kept.len()).await;
         }
         self.forget(&mut doubted).await
     }
 
-    async fn is_gone(&self, id: Uuid) -> Result<bool, Error> {
+    async fn is_deleted(&self, id: Uuid) -> Result<bool, Error> {
         let identity = self.reconciler.identities.get(id).await;
         let identity = identity.map_err(|source| Error::Identity { id, source })?;
         Ok(identity.is_none())
     }
 
-    async fn forget(&mut self, gone: &mut Vec<Uuid>) -> Result<(), Error> {
-        for id in gone.drain(..) {
-            self.report.gone += 1;
-            self.witness.gone(id);
-            if self.reconciler.wishes.dry_run {
+    async fn forget(&mut self, deleted: &mut Vec<Uuid>) -> Result<(), Error> {
+        for id in deleted.drain(..) {
+            self.report.deleted += 1;
+            self.progress.deleted(id);
+            if self.reconciler.options.dry_run {
                 continue;
             }
             let now = self.reconciler.clock.now();
-            let forgotten = self.reconciler.store.forget(id, now).await?;
-            self.report.forgotten += forgotten;
+            let erased = self.reconciler.store.forget(id, now).await?;
+            self.report.erased += erased;
             tracing::info!(
-                identity.id = %id, forgotten,
+                identity.id = %id, erased,
                 "An identity was deleted in Kratos: Vestibule erased its data and discarded its pending deliveries"
             );
         }

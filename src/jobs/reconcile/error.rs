@@ -16,12 +16,12 @@ pub enum Error {
     Busy,
     /// A page could not be read.
     #[error(
-        "stopped after {looked_at} identities, because the next page could not be read; {}",
+        "stopped after {checked} identities, because the next page could not be read; {}",
         help(*source)
     )]
     Page {
         /// How many identities were compared before.
-        looked_at: u64,
+        checked: u64,
         /// The cause.
         #[source]
         source: kratos_admin::Error,
@@ -43,7 +43,7 @@ pub enum Error {
         "Kratos has none of {asked} identities with stored deliveries, so nothing was erased; `kratos.admin_url` may name \
          another Kratos; fix it, or run `vestibule reconcile --allow-mass-erasure` if all of them were deleted"
     )]
-    Unfamiliar {
+    UnknownKratos {
         /// How many identities Kratos was asked for.
         asked: usize,
     },
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn an_error_names_the_cause_and_the_help() {
         let error = Error::Page {
-            looked_at: 300,
+            checked: 300,
             source: kratos_admin::Error::Status(401),
         };
         assert_eq!(

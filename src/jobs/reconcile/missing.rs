@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::checkpoint::Place;
+use super::checkpoint::Next;
 use super::{Error, Round};
 use crate::base::clock::Timestamp;
 use crate::expression::Variables;
@@ -17,7 +17,7 @@ use crate::outbound::kratos_admin::hook_view::hook_view;
 use crate::store::WriteSet;
 
 /// Newer accounts are left to their hook. The hook is running now, and has more data than the admin API.
-const JUST_NOW: TimeDelta = TimeDelta::seconds(10);
+const MIN_AGE: TimeDelta = TimeDelta::seconds(10);
 
 /// An identity of a page whose deliveries may be missing.
 struct Candidate<'a> {
@@ -32,7 +32,7 @@ impl Round<'_> {
         let reconciler = self.reconciler;
         let mut is_resumed = from.is_some();
         loop {
-            self.hold().await?;
+            self.renew_lock().await?;
             let began = reconciler.clock.now();
             let page = match reconciler.identities.page(from.as_deref()).await {
                 Err(kratos_admin::Error::Status(400 | 404 | 410)) if is_resumed => {
@@ -49,16 +49,16 @@ impl Round<'_> {
                 page => page,
             };
             let page = page.map_err(|source| Error::Page {
-                looked_at: self.report.looked_at,
+                checked: self.report.checked,
                 source,
             })?;
             is_resumed = false;
             self.page(&page.identities).await?;
             let Some(next) = page.next else {
-                self.next_is(Place::Kept(Uuid::nil())).await?;
+                self.store_checkpoint(Next::Stored(Uuid::nil())).await?;
                 return Ok(Uuid::nil());
             };
-            self.next_is(Place::Page(next.clone())).await?;
+            self.store_checkpoint(Next::Page(next.clone())).await?;
             from = Some(next);
             reconciler.pause(began, page.identities.len()).await;
         }
@@ -66,7 +66,7 @@ impl Round<'_> {
 
     async fn page(&mut self, identities: &[Value]) -> Result<(), Error> {
         let reconciler = self.reconciler;
-        let just_now = reconciler.clock.now() - JUST_NOW;
+        let just_now = reconciler.clock.now() - MIN_AGE;
         let candidates: Vec<Candidate<'_>> = identities
             .iter()
             .filter_map(Candidate::of)
@@ -74,9 +74,9 @@ impl Round<'_> {
             .collect();
         let mut keys = Vec::new();
         for candidate in &candidates {
-            for (number, plan) in reconciler.plans.iter().enumerate() {
-                if self.past.counts(number, candidate.created_at) {
-                    keys.push(candidate.key(plan));
+            for (number, subscription) in reconciler.subscriptions.iter().enumerate() {
+                if self.cutoff.is_covered(number, candidate.created_at) {
+                    keys.push(candidate.key(subscription));
                 }
             }
         }
@@ -86,16 +86,16 @@ impl Round<'_> {
             self.saw_known_identity |= !known.is_empty();
             // The horizon is read after the keys. Retention moves the horizon before it deletes, so every deletion is
             // covered.
-            self.past.look_again(&*reconciler.store).await?;
+            self.cutoff.refresh(&*reconciler.store).await?;
             for candidate in &candidates {
                 missing.extend(self.missing(candidate, &known));
                 // Other tasks run between two candidates.
                 tokio::task::yield_now().await;
             }
         }
-        self.report.looked_at += identities.len() as u64;
+        self.report.checked += identities.len() as u64;
         self.deliver(missing).await?;
-        self.witness.looked_at(self.report.looked_at);
+        self.progress.checked(self.report.checked);
         Ok(())
     }
 
@@ -105,15 +105,15 @@ impl Round<'_> {
         candidate: &Candidate<'_>,
         known: &HashSet<(String, String)>,
     ) -> Vec<NewDelivery> {
-        let plans = self.reconciler.plans.iter().enumerate();
-        let plans: Vec<&Subscription> = plans
-            .filter(|(number, plan)| {
-                self.past.counts(*number, candidate.created_at)
-                    && !known.contains(&candidate.key(plan))
+        let subscriptions = self.reconciler.subscriptions.iter().enumerate();
+        let subscriptions: Vec<&Subscription> = subscriptions
+            .filter(|(number, subscription)| {
+                self.cutoff.is_covered(*number, candidate.created_at)
+                    && !known.contains(&candidate.key(subscription))
             })
-            .map(|(_, plan)| plan)
+            .map(|(_, subscription)| subscription)
             .collect();
-        if plans.is_empty() {
+        if subscriptions.is_empty() {
             return Vec::new();
         }
         let view = hook_view(candidate.identity);
@@ -130,15 +130,15 @@ impl Round<'_> {
             taken: None,
             lists: &self.reconciler.lists,
         };
-        let occasion = Trigger {
+        let trigger = Trigger {
             event: Event::IdentityCreated,
             identity_id: candidate.id,
             trigger_id: "",
             check: None,
         };
-        let deliveries = plans
-            .into_iter()
-            .flat_map(|plan| deliveries_for(std::slice::from_ref(plan), &occasion, &names));
+        let deliveries = subscriptions.into_iter().flat_map(|subscription| {
+            deliveries_for(std::slice::from_ref(subscription), &trigger, &names)
+        });
         deliveries.collect()
     }
 
@@ -147,10 +147,10 @@ impl Round<'_> {
             let unbuilt = delivery.action.as_ref().err().map(String::as_str);
             self.report.missing += 1;
             self.report.unbuilt += u64::from(unbuilt.is_some());
-            self.witness
+            self.progress
                 .missing(delivery.identity_id, &delivery.subscription, unbuilt);
         }
-        if missing.is_empty() || self.reconciler.wishes.dry_run {
+        if missing.is_empty() || self.reconciler.options.dry_run {
             return Ok(());
         }
         // A hook may have stored some of the deliveries meanwhile.
@@ -170,7 +170,7 @@ impl<'a> Candidate<'a> {
         })
     }
 
-    fn key(&self, plan: &Subscription) -> (String, String) {
-        (plan.name.clone(), self.id.to_string())
+    fn key(&self, subscription: &Subscription) -> (String, String) {
+        (subscription.name.clone(), self.id.to_string())
     }
 }

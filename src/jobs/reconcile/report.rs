@@ -11,7 +11,7 @@ use crate::base::telemetry::metrics::OutcomeLabels;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Report {
     /// Identities of Kratos that were compared.
-    pub looked_at: u64,
+    pub checked: u64,
     /// Deliveries that were missing.
     pub missing: u64,
     /// Missing deliveries that this round stored.
@@ -19,27 +19,27 @@ pub struct Report {
     /// Missing deliveries that could not be built. These deliveries are stored as abandoned.
     pub unbuilt: u64,
     /// Identities with stored data that were deleted in Kratos.
-    pub gone: u64,
+    pub deleted: u64,
     /// Deliveries of deleted identities that were erased.
-    pub forgotten: u64,
+    pub erased: u64,
 }
 
 /// Receives the findings during a round. The findings are not kept.
 pub trait Progress: Send + Sync {
     /// This subscription is left out, because only a hook has the data that its `when` reads.
-    fn left_out(&self, plan: &str) {
-        let _ = plan;
+    fn left_out(&self, subscription: &str) {
+        let _ = subscription;
     }
     /// A delivery is missing. `unbuilt` is the reason if the delivery cannot be built.
-    fn missing(&self, identity: Uuid, plan: &str, unbuilt: Option<&str>) {
-        let _ = (identity, plan, unbuilt);
+    fn missing(&self, identity: Uuid, subscription: &str, unbuilt: Option<&str>) {
+        let _ = (identity, subscription, unbuilt);
     }
     /// An identity with stored data was deleted in Kratos.
-    fn gone(&self, identity: Uuid) {
+    fn deleted(&self, identity: Uuid) {
         let _ = identity;
     }
     /// The number of identities compared until now.
-    fn looked_at(&self, number: u64) {
+    fn checked(&self, number: u64) {
         let _ = number;
     }
 }
@@ -49,11 +49,11 @@ impl Progress for () {}
 impl Report {
     pub(super) fn count(&self, metrics: &Metrics) {
         for (outcome, number) in [
-            ("looked_at", self.looked_at),
+            ("checked", self.checked),
             ("stored", self.stored),
             ("unbuilt", self.unbuilt),
-            ("gone", self.gone),
-            ("forgotten", self.forgotten),
+            ("deleted", self.deleted),
+            ("erased", self.erased),
         ] {
             let labels = OutcomeLabels { outcome };
             metrics.reconciled.get_or_create(&labels).inc_by(number);

@@ -14,7 +14,7 @@ use crate::store;
 /// The pause after the first failure. Each further failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_mins(1);
 /// How often to check whether another instance is done.
-const LOOK_AGAIN: Duration = Duration::from_mins(1);
+const POLL_INTERVAL: Duration = Duration::from_mins(1);
 
 impl Reconciler {
     /// Reconciles when the last round is longer ago than `every`, until `stop` completes. Then the current round ends
@@ -52,7 +52,7 @@ impl Reconciler {
                     next
                 }
                 // A round of another instance counts for this instance too.
-                Err(Error::Busy) => saturating_add(began, LOOK_AGAIN.min(every)),
+                Err(Error::Busy) => saturating_add(began, POLL_INTERVAL.min(every)),
                 Err(error) => {
                     let next = saturating_add(began, pause(failures, every));
                     failures += 1;
@@ -74,21 +74,21 @@ impl Reconciler {
             return Ok(due);
         }
         let Report {
-            looked_at,
+            checked,
             missing,
             stored,
             unbuilt,
-            gone,
-            forgotten,
+            deleted,
+            erased,
         } = self.round(&()).await?;
         tracing::info!(
-            looked_at,
+            checked,
             missing,
             stored,
             unbuilt,
-            gone,
-            forgotten,
-            "Reconciled: examined {looked_at} identities, stored {stored} missing deliveries; {gone} identities were deleted in Kratos"
+            deleted,
+            erased,
+            "Reconciled: checked {checked} identities, stored {stored} missing deliveries; {deleted} identities were deleted in Kratos"
         );
         Ok(self.due(every).await?)
     }

@@ -9,7 +9,7 @@ use crate::model::request::Request;
 impl HttpTransport {
     /// Repeats `take` with the idempotency key of the first request, so that the service treats both as one. Then
     /// releases what the answer names.
-    pub(super) async fn undo(
+    pub(super) async fn compensate(
         &self,
         delivery: &Claimed,
         take: &Request,
@@ -19,10 +19,10 @@ impl HttpTransport {
         let (Queue::Release(name), Some(context)) = (&queue, &delivery.context) else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
-        let Some(plans) = self.check(name).and_then(|check| check.reserve.as_ref()) else {
+        let Some(reserve) = self.check(name).and_then(|check| check.reserve.as_ref()) else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
-        let answer = match self.send(&plans.take.service, take, key).await {
+        let answer = match self.send(&reserve.take.service, take, key).await {
             Ok(answer) => answer,
             Err(none) => return without_answer(none).into(),
         };
@@ -32,20 +32,23 @@ impl HttpTransport {
             400 | 403 | 404 | 405 | 409 | 410 | 422 => {
                 return self.answered(&answer, ResponseVerdict::Delivered).into();
             }
-            _ => return self.answered(&answer, ResponseVerdict::NotDelivered).into(),
+            _ => return self.answered(&answer, ResponseVerdict::Failed).into(),
         }
         let mut context = context.clone();
         let id = uuid::Uuid::parse_str(key).unwrap_or_default();
         context.taken = Some(reserve::taken(id, Some(&answer.response)));
-        let release = match plans.release.build(&context.names(&self.knows.lists, None)) {
+        let release = match reserve
+            .release
+            .build(&context.names(&self.deps.lists, None))
+        {
             Ok(release) => release,
             Err(error) => {
                 return AttemptResult {
-                    words: Some(format!("`release` could not be built: {error}")),
-                    ..self.answered(&answer, ResponseVerdict::GiveUp).into()
+                    error_excerpt: Some(format!("`release` could not be built: {error}")),
+                    ..self.answered(&answer, ResponseVerdict::Abandon).into()
                 };
             }
         };
-        self.send_off(delivery, &release).await
+        self.send_request(delivery, &release).await
     }
 }

@@ -20,7 +20,7 @@ use crate::outbound::kratos_admin::hook_view::hook_view;
 use crate::outbound::services::client::{Answer, CallError};
 
 /// The account's current value of the field, compared with the value of the deferred check.
-enum Present {
+enum CurrentValue {
     /// The same value.
     Same,
     /// Another value, in this identity.
@@ -28,11 +28,11 @@ enum Present {
     /// No value: the field was emptied.
     Absent,
     /// The account was deleted.
-    Gone,
+    Deleted,
 }
 
 impl HttpTransport {
-    pub(super) async fn ask(&self, delivery: &Claimed, request: &Request) -> AttemptResult {
+    pub(super) async fn recheck(&self, delivery: &Claimed, request: &Request) -> AttemptResult {
         let queue = Queue::named(&delivery.subscription);
         let (Queue::DeferredCheck(name), Some(context)) = (&queue, &delivery.context) else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
@@ -45,22 +45,22 @@ impl HttpTransport {
             Ok(answer) => answer,
             Err(none) => return self.unanswered(check, delivery, context, none),
         };
-        let names = context.names(&self.knows.lists, Some(&answer.response));
+        let names = context.names(&self.deps.lists, Some(&answer.response));
         match interpret(check, answer.status, &names) {
             Interpretation::Unavailable(_, because) => {
-                let attempt = self.answered(&answer, ResponseVerdict::AskAgain);
+                let attempt = self.answered(&answer, ResponseVerdict::Retry);
                 self.no_answer(check, delivery, context, attempt, Some(because))
             }
-            Interpretation::Accepted => match self.present(check, context, delivery).await {
-                Ok(Present::Same) => {
+            Interpretation::Accepted => match self.current_value(check, context, delivery).await {
+                Ok(CurrentValue::Same) => {
                     tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted");
-                    let puts =
-                        deferred::accepted(check, context, &answer.response, &self.knows.lists);
-                    self.accepted(check, delivery, &answer, puts)
+                    let writes =
+                        deferred::accepted(check, context, &answer.response, &self.deps.lists);
+                    self.accepted(check, delivery, &answer, writes)
                 }
                 Ok(_) => {
                     tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted a value that the account no longer has");
-                    self.ended(
+                    self.end_with(
                         check,
                         delivery,
                         &answer,
@@ -70,19 +70,19 @@ impl HttpTransport {
                 Err(unanswered) => Attempt::NoResponse(unanswered).into(),
             },
             Interpretation::Refused(refusal) => {
-                match self.present(check, context, delivery).await {
-                    Ok(Present::Gone) => self.ended(
+                match self.current_value(check, context, delivery).await {
+                    Ok(CurrentValue::Deleted) => self.end_with(
                         check,
                         delivery,
                         &answer,
                         vec![deferred::clear_marker(check)],
                     ),
-                    Ok(Present::Other(identity)) => {
-                        self.ask_about_present(check, service, delivery, context, &identity)
+                    Ok(CurrentValue::Other(identity)) => {
+                        self.recheck_current_value(check, service, delivery, context, &identity)
                             .await
                     }
                     // An emptied field does not undo the sign-up.
-                    Ok(Present::Same | Present::Absent) => AttemptResult {
+                    Ok(CurrentValue::Same | CurrentValue::Absent) => AttemptResult {
                         attempt: self.answered(&answer, ResponseVerdict::Delivered),
                         ..self.refused(check, Some(refusal), delivery, context, &answer.response)
                     },
@@ -94,7 +94,7 @@ impl HttpTransport {
 
     /// The service refused the original value, and the account has another value now. The account's value counts if
     /// the service accepts it.
-    async fn ask_about_present(
+    async fn recheck_current_value(
         &self,
         check: &Check,
         service: &str,
@@ -109,7 +109,7 @@ impl HttpTransport {
             identity: Some(view.clone()),
             ..context.clone()
         };
-        let names = context.names(&self.knows.lists, None);
+        let names = context.names(&self.deps.lists, None);
         let Some(Ok(request)) = check.ask.as_ref().map(|ask| ask.build(&names)) else {
             return AttemptResult {
                 attempt: Attempt::answered(200),
@@ -121,50 +121,51 @@ impl HttpTransport {
             Ok(answer) => answer,
             Err(none) => return self.unanswered(check, delivery, &context, none),
         };
-        let names = context.names(&self.knows.lists, Some(&answer.response));
+        let names = context.names(&self.deps.lists, Some(&answer.response));
         match interpret(check, answer.status, &names) {
             Interpretation::Accepted => {
                 tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted the value that the account has now");
-                let puts = deferred::accepted(check, &context, &answer.response, &self.knows.lists);
-                self.accepted(check, delivery, &answer, puts)
+                let writes =
+                    deferred::accepted(check, &context, &answer.response, &self.deps.lists);
+                self.accepted(check, delivery, &answer, writes)
             }
             Interpretation::Refused(refusal) => AttemptResult {
                 attempt: self.answered(&answer, ResponseVerdict::Delivered),
                 ..self.refused(check, Some(refusal), delivery, &context, &answer.response)
             },
             Interpretation::Unavailable(_, because) => {
-                let attempt = self.answered(&answer, ResponseVerdict::AskAgain);
+                let attempt = self.answered(&answer, ResponseVerdict::Retry);
                 self.no_answer(check, delivery, &context, attempt, Some(because))
             }
         }
     }
 
-    async fn present(
+    async fn current_value(
         &self,
         check: &Check,
         context: &EvaluationContext,
         delivery: &Claimed,
-    ) -> Result<Present, NoResponse> {
+    ) -> Result<CurrentValue, NoResponse> {
         let Some(identities) = self.identities() else {
-            return Ok(Present::Same);
+            return Ok(CurrentValue::Same);
         };
         let identity = match identities.get(delivery.identity_id).await {
             Ok(Some(identity)) => identity,
-            Ok(None) => return Ok(Present::Gone),
+            Ok(None) => return Ok(CurrentValue::Deleted),
             // This was the last attempt, so the answer must not be lost.
-            Err(_) if self.knows.clock.now() >= delivery.keep_trying_until => {
-                return Ok(Present::Same);
+            Err(_) if self.deps.clock.now() >= delivery.keep_trying_until => {
+                return Ok(CurrentValue::Same);
             }
             Err(_) => return Err(NoResponse::Connection),
         };
         let Some(field) = &check.field else {
-            return Ok(Present::Same);
+            return Ok(CurrentValue::Same);
         };
         Ok(match field.value_in(&identity) {
-            value if value == context.value.as_ref() => Present::Same,
-            None => Present::Absent,
-            Some(Value::String(text)) if text.trim().is_empty() => Present::Absent,
-            Some(_) => Present::Other(Box::new(identity)),
+            value if value == context.value.as_ref() => CurrentValue::Same,
+            None => CurrentValue::Absent,
+            Some(Value::String(text)) if text.trim().is_empty() => CurrentValue::Absent,
+            Some(_) => CurrentValue::Other(Box::new(identity)),
         })
     }
 
@@ -185,16 +186,16 @@ impl HttpTransport {
         delivery: &Claimed,
         context: &EvaluationContext,
         attempt: Attempt,
-        words: Option<String>,
+        error_excerpt: Option<String>,
     ) -> AttemptResult {
-        let now = self.knows.clock.now();
-        let carried = AttemptResult {
-            words,
+        let now = self.deps.clock.now();
+        let result = AttemptResult {
+            error_excerpt,
             ..attempt.into()
         };
         if now < delivery.keep_trying_until {
             self.report_half_time(check, delivery);
-            return carried;
+            return result;
         }
         self.forget_half_time(delivery);
         self.count_unanswered("end");
@@ -203,7 +204,7 @@ impl HttpTransport {
             "ALARM: a deferred check has expired without a usable answer; see `vestibule deliveries list --state abandoned`"
         );
         match check.on_expiry {
-            OnExpiry::Keep => carried,
+            OnExpiry::Keep => result,
             OnExpiry::Refuse => AttemptResult {
                 attempt: settled(attempt),
                 ..self.refused(check, None, delivery, context, &Value::Null)
@@ -215,14 +216,14 @@ impl HttpTransport {
                     delivery,
                     vec![deferred::clear_marker(check)],
                 )],
-                ..carried
+                ..result
             },
         }
     }
 
     fn report_half_time(&self, check: &Check, delivery: &Claimed) {
-        let now = self.knows.clock.now();
-        let (so_far, left) = (now - delivery.created_at, delivery.keep_trying_until - now);
+        let now = self.deps.clock.now();
+        let (elapsed, left) = (now - delivery.created_at, delivery.keep_trying_until - now);
         let is_new = || {
             let mut reported = self
                 .half_time
@@ -230,7 +231,7 @@ impl HttpTransport {
                 .unwrap_or_else(PoisonError::into_inner);
             reported.insert(delivery.id)
         };
-        if so_far >= left && is_new() {
+        if elapsed >= left && is_new() {
             self.count_unanswered("half_time");
             tracing::error!(
                 check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id,
@@ -249,7 +250,7 @@ impl HttpTransport {
     }
 
     fn count_unanswered(&self, state: &'static str) {
-        self.knows
+        self.deps
             .metrics
             .deferred_unanswered
             .get_or_create(&StateLabels { state })
@@ -257,16 +258,16 @@ impl HttpTransport {
     }
 
     /// Ends the deferred check with this answer, and writes these values.
-    fn ended(
+    fn end_with(
         &self,
         check: &Check,
         delivery: &Claimed,
         answer: &Answer,
-        puts: Vec<FieldWrite>,
+        writes: Vec<FieldWrite>,
     ) -> AttemptResult {
         self.forget_half_time(delivery);
         AttemptResult {
-            follow_up_deliveries: vec![self.written(check, delivery, puts)],
+            follow_up_deliveries: vec![self.written(check, delivery, writes)],
             ..self.answered(answer, ResponseVerdict::Delivered).into()
         }
     }
@@ -278,32 +279,38 @@ impl HttpTransport {
         check: &Check,
         delivery: &Claimed,
         answer: &Answer,
-        puts: Vec<FieldWrite>,
+        writes: Vec<FieldWrite>,
     ) -> AttemptResult {
         let (id, event) = (delivery.identity_id, delivery.event);
         let key = format!("{}:accepted", delivery.id);
-        let now = self.knows.clock.now();
+        let now = self.deps.clock.now();
         AttemptResult {
-            refusal_lift: Some(deferred::acceptance_lifts(&check.name, id, event, key, now)),
-            ..self.ended(check, delivery, answer, puts)
+            refusal_lift: Some(deferred::lift_after_acceptance(
+                &check.name,
+                id,
+                event,
+                key,
+                now,
+            )),
+            ..self.end_with(check, delivery, answer, writes)
         }
     }
 
-    fn written(&self, check: &Check, delivery: &Claimed, puts: Vec<FieldWrite>) -> NewDelivery {
+    fn written(&self, check: &Check, delivery: &Claimed, writes: Vec<FieldWrite>) -> NewDelivery {
         deferred::identity_write(
             &check.name,
             delivery.identity_id,
             delivery.event,
             delivery.id.to_string(),
-            puts,
-            self.knows.clock.now(),
+            writes,
+            self.deps.clock.now(),
         )
     }
 
     /// Returns the write as an abandoned delivery if the settings have no `kratos.admin_url`. Then an operator makes
     /// the change, and hooks keep the visitor out meanwhile.
     fn written_by_operator(&self, mut write: NewDelivery) -> NewDelivery {
-        if self.knows.writer.is_none() {
+        if self.deps.writer.is_none() {
             write.action = Err(
                 "the check has refused the account, but Vestibule cannot write into the identity without `kratos.admin_url`"
                     .to_owned(),
@@ -323,7 +330,7 @@ impl HttpTransport {
         response: &Value,
     ) -> AttemptResult {
         self.forget_half_time(delivery);
-        let now = self.knows.clock.now();
+        let now = self.deps.clock.now();
         // An account is not deactivated if its attribution to the sign-up is uncertain.
         let on_late_refusal = match check.on_late_refusal(delivery.event) {
             OnLateRefusal::Deactivate if context.is_uncertain => OnLateRefusal::Mark,
@@ -332,21 +339,21 @@ impl HttpTransport {
         tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The check has refused an existing account");
         let names = Variables {
             now,
-            ..context.names(&self.knows.lists, Some(response))
+            ..context.names(&self.deps.lists, Some(response))
         };
-        let puts = deferred::refused(check, refusal, on_late_refusal, now);
-        let nothing_to_write = puts.is_empty();
+        let writes = deferred::refused(check, refusal, on_late_refusal, now);
+        let nothing_to_write = writes.is_empty();
         let write = if on_late_refusal == OnLateRefusal::Deactivate {
             deferred::enforcement(
                 &check.name,
                 delivery.identity_id,
                 delivery.event,
                 delivery.id.to_string(),
-                puts,
+                writes,
                 now,
             )
         } else {
-            self.written(check, delivery, puts)
+            self.written(check, delivery, writes)
         };
         let stored = deferred::stored(
             check,
@@ -355,7 +362,7 @@ impl HttpTransport {
             delivery.identity_id,
             &names,
         );
-        let occasion = Trigger {
+        let trigger = Trigger {
             event: Event::CheckRefused,
             identity_id: delivery.identity_id,
             trigger_id: &delivery.id.to_string(),
@@ -365,7 +372,7 @@ impl HttpTransport {
         if !nothing_to_write {
             follow_up_deliveries.push(self.written_by_operator(write));
         }
-        follow_up_deliveries.extend(deliveries_for(&self.knows.plans, &occasion, &names));
+        follow_up_deliveries.extend(deliveries_for(&self.deps.subscriptions, &trigger, &names));
         AttemptResult {
             follow_up_deliveries,
             late_refusal: Some(stored),
@@ -384,7 +391,7 @@ fn settled(attempt: Attempt) -> Attempt {
         } => Attempt::Response {
             status,
             retry_after,
-            judged: ResponseVerdict::Delivered,
+            verdict: ResponseVerdict::Delivered,
         },
         Attempt::NoResponse(_) => Attempt::NoResponse(NoResponse::Expired),
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::model::request::Request;
 
 /// The maximum length of an excerpt, in characters.
-const LONGEST: usize = 200;
+const MAX_LENGTH: usize = 200;
 /// The minimum length of a hidden value, in characters. Shorter values also occur in ordinary text.
 const SHORTEST_VALUE: usize = 3;
 
@@ -47,7 +47,7 @@ pub(super) fn of(body: &Value, request: &Request) -> Option<String> {
         .join(" ")
         .chars()
         .filter(|character| !character.is_control())
-        .take(LONGEST)
+        .take(MAX_LENGTH)
         .collect();
     (!excerpt.is_empty()).then_some(excerpt)
 }
@@ -154,6 +154,6 @@ mod tests {
             assert_eq!(of(&body, &request).as_deref(), expected, "{body}");
         }
         let long = of(&json!("x".repeat(1000)), &request).unwrap();
-        assert_eq!(long.len(), LONGEST);
+        assert_eq!(long.len(), MAX_LENGTH);
     }
 }

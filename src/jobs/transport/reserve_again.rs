@@ -27,7 +27,7 @@ impl HttpTransport {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let check = self.check(name);
-        let Some((check, plans)) = check.and_then(|check| Some((check, check.reserve.as_ref()?)))
+        let Some((check, reserve)) = check.and_then(|check| Some((check, check.reserve.as_ref()?)))
         else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
@@ -37,7 +37,7 @@ impl HttpTransport {
         }
         // While the service still has the first reservation, the service may refuse a second one.
         let release = Queue::Release(name).to_string();
-        let store = &self.knows.store;
+        let store = &self.deps.store;
         match store.is_pending(&release, &released.to_string()).await {
             Ok(false) => {}
             Ok(true) => {
@@ -47,15 +47,15 @@ impl HttpTransport {
             Err(_) => return Attempt::NoResponse(NoResponse::IdentityLocked).into(),
         }
         let id = delivery.id.to_string();
-        let answer = match self.send(&plans.take.service, take, &id).await {
+        let answer = match self.send(&reserve.take.service, take, &id).await {
             Ok(answer) => answer,
             Err(none) => {
                 return self.not_reserved(check, delivery, without_answer(none), None);
             }
         };
-        let names = context.names(&self.knows.lists, Some(&answer.response));
+        let names = context.names(&self.deps.lists, Some(&answer.response));
         match interpret(check, answer.status, &names) {
-            Interpretation::Accepted => self.reserved(check, plans, delivery, context, &answer),
+            Interpretation::Accepted => self.reserved(check, reserve, delivery, context, &answer),
             Interpretation::Refused(refusal) => {
                 self.count_reservation("refused_late");
                 AttemptResult {
@@ -64,7 +64,7 @@ impl HttpTransport {
                 }
             }
             Interpretation::Unavailable(_, because) => {
-                let attempt = self.answered(&answer, ResponseVerdict::AskAgain);
+                let attempt = self.answered(&answer, ResponseVerdict::Retry);
                 self.not_reserved(check, delivery, attempt, Some(because))
             }
         }
@@ -81,7 +81,7 @@ impl HttpTransport {
     fn reserved(
         &self,
         check: &Check,
-        plans: &Reserve,
+        reserve: &Reserve,
         delivery: &Claimed,
         context: &EvaluationContext,
         answer: &Answer,
@@ -92,9 +92,9 @@ impl HttpTransport {
             taken: Some(reserve::taken(delivery.id, Some(&answer.response))),
             ..context.clone()
         };
-        let (lists, now) = (&self.knows.lists, self.knows.clock.now());
+        let (lists, now) = (&self.deps.lists, self.deps.clock.now());
         let confirmation =
-            reserve::confirmation_of_taken(plans, delivery, &check.name, &context, lists, now);
+            reserve::confirmation_of_taken(reserve, delivery, &check.name, &context, lists, now);
         AttemptResult {
             follow_up_deliveries: confirmation.into_iter().collect(),
             ..self.answered(answer, ResponseVerdict::Delivered).into()
@@ -107,10 +107,10 @@ impl HttpTransport {
         check: &Check,
         delivery: &Claimed,
         attempt: Attempt,
-        words: Option<String>,
+        error_excerpt: Option<String>,
     ) -> AttemptResult {
-        if self.knows.clock.now() >= delivery.keep_trying_until {
-            self.knows.metrics.posts_after_release.inc();
+        if self.deps.clock.now() >= delivery.keep_trying_until {
+            self.deps.metrics.posts_after_release.inc();
             tracing::error!(
                 check = check.name, identity.id = %delivery.identity_id, delivery.id = %delivery.id,
                 "ALARM: the reservation of check `{}` was released before the account was known, and could not be taken again in \
@@ -118,13 +118,13 @@ impl HttpTransport {
             );
         }
         AttemptResult {
-            words,
+            error_excerpt,
             ..attempt.into()
         }
     }
 
     fn count_reservation(&self, state: &'static str) {
-        let reservations = &self.knows.metrics.reservations;
+        let reservations = &self.deps.metrics.reservations;
         reservations.get_or_create(&StateLabels { state }).inc();
     }
 }

@@ -14,15 +14,15 @@ use crate::outbound::kratos_admin;
 use crate::store::{self, Filter};
 
 impl HttpTransport {
-    pub(super) async fn write(&self, delivery: &Claimed, puts: &[FieldWrite]) -> AttemptResult {
-        let Some(writer) = &self.knows.writer else {
+    pub(super) async fn write(&self, delivery: &Claimed, writes: &[FieldWrite]) -> AttemptResult {
+        let Some(writer) = &self.deps.writer else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
-        if self.is_outdated(delivery, puts).await {
+        if self.is_outdated(delivery, writes).await {
             return Attempt::answered(200).into();
         }
-        let written = match self.current(delivery.identity_id, puts).await {
-            Ok(puts) => writer.write(delivery.identity_id, &puts).await,
+        let written = match self.current(delivery.identity_id, writes).await {
+            Ok(writes) => writer.write(delivery.identity_id, &writes).await,
             Err(error) => Err(error.into()),
         };
         attempt(&written).into()
@@ -33,92 +33,92 @@ impl HttpTransport {
     async fn current(
         &self,
         id: Uuid,
-        puts: &[FieldWrite],
+        writes: &[FieldWrite],
     ) -> Result<Vec<FieldWrite>, store::Error> {
-        let is_about_refusals = |put: &FieldWrite| {
-            deferred::check_of_mark(&put.path).is_some() || put.path == ["state"]
+        let is_about_refusals = |write: &FieldWrite| {
+            deferred::check_of_mark(&write.path).is_some() || write.path == ["state"]
         };
-        if !puts.iter().any(is_about_refusals) {
-            return Ok(puts.to_vec());
+        if !writes.iter().any(is_about_refusals) {
+            return Ok(writes.to_vec());
         }
-        let in_force = self.knows.store.late_refusals_of(id).await?;
-        let mut current = Vec::with_capacity(puts.len());
-        for put in puts {
-            let is_replaced = match (deferred::check_of_mark(&put.path), &put.value) {
+        let in_force = self.deps.store.late_refusals_of(id).await?;
+        let mut current = Vec::with_capacity(writes.len());
+        for write in writes {
+            let is_replaced = match (deferred::check_of_mark(&write.path), &write.value) {
                 (Some(check), value) => {
                     let is_in_force = in_force.iter().any(|one| one.check == check);
                     match value {
                         None => is_in_force,
                         Some(_) => {
                             !is_in_force
-                                && self.knows.store.late_refusal_was_lifted(id, check).await?
+                                && self.deps.store.late_refusal_was_lifted(id, check).await?
                         }
                     }
                 }
-                (None, Some(value)) if put.path == ["state"] && value == "active" => {
+                (None, Some(value)) if write.path == ["state"] && value == "active" => {
                     in_force.iter().any(LateRefusal::keeps_out)
                 }
                 (None, _) => false,
             };
             if !is_replaced {
-                current.push(put.clone());
+                current.push(write.clone());
             }
         }
         Ok(current)
     }
 
     /// Enforces a late refusal: deletes the sessions and deactivates the account.
-    pub(super) async fn enforce(&self, delivery: &Claimed, puts: &[FieldWrite]) -> AttemptResult {
+    pub(super) async fn enforce(&self, delivery: &Claimed, writes: &[FieldWrite]) -> AttemptResult {
         let (Some(writer), Queue::LateRefusal(check)) =
-            (&self.knows.writer, Queue::named(&delivery.subscription))
+            (&self.deps.writer, Queue::named(&delivery.subscription))
         else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
-        attempt(&writer.enforce(delivery.identity_id, check, puts).await).into()
+        attempt(&writer.enforce(delivery.identity_id, check, writes).await).into()
     }
 
     /// Returns whether the write sets the mark of a deferred check that has been decided meanwhile. The write that
     /// clears the mark may have come first.
-    async fn is_outdated(&self, delivery: &Claimed, puts: &[FieldWrite]) -> bool {
+    async fn is_outdated(&self, delivery: &Claimed, writes: &[FieldWrite]) -> bool {
         let Queue::WriteBack(name) = Queue::named(&delivery.subscription) else {
             return false;
         };
-        let sets_marker = puts
+        let sets_marker = writes
             .iter()
-            .any(|put| put.value.is_some() && put.path == deferred::deferred_marker(name));
+            .any(|write| write.value.is_some() && write.path == deferred::deferred_marker(name));
         let open = Filter {
             subscription: Some(Queue::DeferredCheck(name).to_string()),
             state: Some(State::Pending),
             identity: Some(delivery.identity_id),
             ..Filter::default()
         };
-        sets_marker && matches!(self.knows.store.list(&open, 1).await, Ok(open) if open.is_empty())
+        sets_marker && matches!(self.deps.store.list(&open, 1).await, Ok(open) if open.is_empty())
     }
 }
 
 fn attempt(written: &Result<(), WriteError>) -> Attempt {
     match written {
         Ok(()) => Attempt::answered(200),
-        Err(WriteError::Gone) => Attempt::Response {
+        Err(WriteError::NotFound) => Attempt::Response {
             status: 404,
             retry_after: None,
-            judged: ResponseVerdict::GiveUp,
+            verdict: ResponseVerdict::Abandon,
         },
         // Whether another write is in progress is unknown.
         Err(WriteError::Busy | WriteError::Store(_)) => {
             Attempt::NoResponse(NoResponse::IdentityLocked)
         }
-        Err(WriteError::Undone) => Attempt::Response {
+        Err(WriteError::Overwritten) => Attempt::Response {
             status: 200,
             retry_after: None,
-            judged: ResponseVerdict::NotDelivered,
+            verdict: ResponseVerdict::Failed,
         },
         Err(WriteError::Kratos(error)) => match error {
             kratos_admin::Error::CallError(none) => without_answer(*none),
             kratos_admin::Error::Status(status) => Attempt::Response {
                 status: *status,
                 retry_after: None,
-                judged: ResponseVerdict::NotDelivered,
+                verdict: ResponseVerdict::Failed,
             },
             kratos_admin::Error::Concurrent => Attempt::NoResponse(NoResponse::IdentityLocked),
             kratos_admin::Error::NotUnderstood => Attempt::NoResponse(NoResponse::Connection),

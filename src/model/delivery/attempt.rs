@@ -8,7 +8,7 @@ use super::backoff::{Schedule, next_try};
 use crate::base::clock::{Timestamp, saturating_add};
 
 /// The maximum `Retry-After` that is obeyed.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 const GONE: u16 = 410;
 
@@ -22,7 +22,7 @@ pub enum Attempt {
         /// `Retry-After`, if the response has a valid one.
         retry_after: Option<Duration>,
         /// The verdict of the settings about the response.
-        judged: ResponseVerdict,
+        verdict: ResponseVerdict,
     },
     /// The service did not answer.
     NoResponse(NoResponse),
@@ -37,11 +37,11 @@ pub enum ResponseVerdict {
     /// The delivery succeeded.
     Delivered,
     /// The delivery failed, and is retried.
-    NotDelivered,
+    Failed,
     /// The delivery failed, and is abandoned.
-    GiveUp,
+    Abandon,
     /// The response does not answer the deferred check, whatever the status. So the service is asked again.
-    AskAgain,
+    Retry,
 }
 
 /// Why there is no response.
@@ -71,7 +71,7 @@ impl Attempt {
         Self::Response {
             status,
             retry_after: None,
-            judged: ResponseVerdict::ByStatus,
+            verdict: ResponseVerdict::ByStatus,
         }
     }
 
@@ -88,12 +88,14 @@ impl Attempt {
     #[must_use]
     pub fn arrived(&self) -> bool {
         match self {
-            Self::Response { status, judged, .. } => match judged {
+            Self::Response {
+                status, verdict, ..
+            } => match verdict {
                 ResponseVerdict::ByStatus => (200..300).contains(status),
                 ResponseVerdict::Delivered => true,
-                ResponseVerdict::NotDelivered
-                | ResponseVerdict::GiveUp
-                | ResponseVerdict::AskAgain => false,
+                ResponseVerdict::Failed | ResponseVerdict::Abandon | ResponseVerdict::Retry => {
+                    false
+                }
             },
             Self::NoResponse(unanswered) => *unanswered == NoResponse::Expired,
         }
@@ -102,9 +104,11 @@ impl Attempt {
     /// Returns whether a retry is pointless.
     fn is_final(&self) -> bool {
         match self {
-            Self::Response { status, judged, .. } => match judged {
-                ResponseVerdict::GiveUp => true,
-                ResponseVerdict::AskAgain => false,
+            Self::Response {
+                status, verdict, ..
+            } => match verdict {
+                ResponseVerdict::Abandon => true,
+                ResponseVerdict::Retry => false,
                 _ => *status == GONE,
             },
             Self::NoResponse(_) => false,
@@ -138,7 +142,7 @@ impl Attempt {
             Self::NoResponse(_) => Duration::ZERO,
         };
         let next = next_try(schedule, tries, now, jitter)
-            .max(saturating_add(now, retry_after.min(LONGEST_RETRY_AFTER)));
+            .max(saturating_add(now, retry_after.min(MAX_RETRY_AFTER)));
         // The last attempt is at the end of the retry time, even if the backoff is longer.
         Outcome::RetryAt(next.min(keep_trying_until))
     }
@@ -163,12 +167,14 @@ impl NoResponse {
 impl fmt::Display for Attempt {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Response { status, judged, .. } => {
+            Self::Response {
+                status, verdict, ..
+            } => {
                 write!(formatter, "status {status}")?;
-                match judged {
-                    ResponseVerdict::NotDelivered => formatter.write_str(", not delivered"),
-                    ResponseVerdict::AskAgain => formatter.write_str(", no usable answer"),
-                    ResponseVerdict::GiveUp => formatter.write_str(", abandoned"),
+                match verdict {
+                    ResponseVerdict::Failed => formatter.write_str(", not delivered"),
+                    ResponseVerdict::Retry => formatter.write_str(", no usable answer"),
+                    ResponseVerdict::Abandon => formatter.write_str(", abandoned"),
                     ResponseVerdict::ByStatus | ResponseVerdict::Delivered => Ok(()),
                 }
             }
@@ -227,26 +233,23 @@ mod tests {
 
     #[test]
     fn settings_override_the_verdict_by_status() {
-        let judged = |status, judged| Attempt::Response {
+        let verdict = |status, verdict| Attempt::Response {
             status,
             retry_after: None,
-            judged,
+            verdict,
         };
         let in_five_seconds = Outcome::RetryAt(after(Duration::from_secs(5)));
         let table = [
-            (judged(409, ResponseVerdict::Delivered), Outcome::Delivered),
+            (verdict(409, ResponseVerdict::Delivered), Outcome::Delivered),
             (
-                judged(200, ResponseVerdict::NotDelivered),
+                verdict(200, ResponseVerdict::Failed),
                 in_five_seconds.clone(),
             ),
-            (judged(422, ResponseVerdict::GiveUp), Outcome::Abandoned),
-            (judged(200, ResponseVerdict::GiveUp), Outcome::Abandoned),
+            (verdict(422, ResponseVerdict::Abandon), Outcome::Abandoned),
+            (verdict(200, ResponseVerdict::Abandon), Outcome::Abandoned),
+            (verdict(410, ResponseVerdict::Failed), Outcome::Abandoned),
             (
-                judged(410, ResponseVerdict::NotDelivered),
-                Outcome::Abandoned,
-            ),
-            (
-                judged(410, ResponseVerdict::AskAgain),
+                verdict(410, ResponseVerdict::Retry),
                 in_five_seconds.clone(),
             ),
         ];
@@ -291,7 +294,7 @@ mod tests {
             let attempt = Attempt::Response {
                 status: 429,
                 retry_after: Some(asked),
-                judged: ResponseVerdict::ByStatus,
+                verdict: ResponseVerdict::ByStatus,
             };
             assert_eq!(
                 outcome(attempt, 1, 8 * DAY),

@@ -111,7 +111,7 @@ const SHOW: &str = "
 SELECT id, subscription, event, identity_id, state, attempts, last_error, created_at, run_at, settled_at, keep_trying_until, action
 FROM deliveries WHERE id = $1";
 
-const TRIES: &str = "
+const ATTEMPTS: &str = "
 SELECT attempt, began_at, duration_ms, status, error FROM attempts WHERE delivery_id = $1 ORDER BY attempt";
 
 pub(super) async fn show(readers: &Pool, id: Uuid) -> Result<Option<DeliveryDetails>, Error> {
@@ -119,7 +119,7 @@ pub(super) async fn show(readers: &Pool, id: Uuid) -> Result<Option<DeliveryDeta
     let Some(row) = sqlx::query(SHOW).bind(&id).fetch_optional(readers).await? else {
         return Ok(None);
     };
-    let tries = sqlx::query(TRIES).bind(&id).fetch_all(readers).await?;
+    let tries = sqlx::query(ATTEMPTS).bind(&id).fetch_all(readers).await?;
     Ok(Some(DeliveryDetails {
         listed: listed(&row)?,
         keep_trying_until: row::timestamp(&row, "keep_trying_until")?,
@@ -250,7 +250,7 @@ pub(super) async fn backlog(readers: &Pool) -> Result<Backlog, Error> {
     Ok(backlog)
 }
 
-const KNOWN: &str = concat!(
+const EXISTING_KEYS: &str = concat!(
     "SELECT deliveries.subscription AS subscription, deliveries.unique_key AS unique_key FROM ",
     rows!("of_subscription" "TEXT", "of_key" "TEXT"),
     " JOIN deliveries ON deliveries.subscription = new.of_subscription AND deliveries.unique_key = new.of_key"
@@ -264,7 +264,7 @@ pub(super) async fn existing_keys(
         .iter()
         .map(|(subscription, key)| json!({"of_subscription": subscription, "of_key": key}))
         .collect();
-    let known = sqlx::query(KNOWN)
+    let known = sqlx::query(EXISTING_KEYS)
         .bind(rows.to_string())
         .fetch_all(readers)
         .await?;

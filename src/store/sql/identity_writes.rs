@@ -57,7 +57,7 @@ SET first_at = CASE WHEN pending_settings.first_at <= $3 THEN excluded.first_at 
 
 const END_SETTINGS: &str =
     "UPDATE pending_settings SET open_calls = open_calls - 1 WHERE identity_id = $1";
-const FORGET_SETTINGS: &str =
+const DELETE_SETTINGS: &str =
     "DELETE FROM pending_settings WHERE identity_id = $1 AND open_calls <= 0";
 
 const STORE_CHANGE: &str = "
@@ -186,7 +186,7 @@ impl Database {
 
     async fn end_settings_once(&self, identity_id: Uuid) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
-        for statement in [END_SETTINGS, FORGET_SETTINGS] {
+        for statement in [END_SETTINGS, DELETE_SETTINGS] {
             sqlx::query(statement)
                 .bind(identity_id.to_string())
                 .execute(&mut *transaction)

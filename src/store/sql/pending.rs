@@ -160,7 +160,7 @@ ON CONFLICT (flow_id) DO UPDATE SET identity_id = excluded.identity_id, look_at 
 WHERE flows.identity_id IS NULL OR flows.identity_id = excluded.identity_id";
 const DELETE_OF_FLOW: &str = "DELETE FROM pending_sign_ups WHERE flow_id = $1";
 // The flow cannot create another account, so no reservation is taken again.
-const FORGET_RELEASED: &str = "
+const ERASE_RELEASED: &str = "
 UPDATE reservations SET details = NULL WHERE flow_id = $1 AND state = 'released' AND details IS NOT NULL";
 
 /// Closes flows within a transaction.
@@ -176,7 +176,7 @@ pub(super) async fn close(connection: &mut Connection, closings: &[Closing]) -> 
             .execute(&mut *connection)
             .await?;
         must_change(done.rows_affected())?;
-        for statement in [DELETE_OF_FLOW, FORGET_RELEASED] {
+        for statement in [DELETE_OF_FLOW, ERASE_RELEASED] {
             sqlx::query(statement)
                 .bind(&flow_id)
                 .execute(&mut *connection)
@@ -212,7 +212,7 @@ pub(super) async fn end(connection: &mut Connection, endings: &[Ending]) -> Resu
 }
 
 // A running attempt does not count any more, because its lease is removed.
-const SETTLE_QUESTIONS: &str = "
+const SETTLE_DEFERRED: &str = "
 UPDATE deliveries
 SET state = 'discarded', action = NULL, context = NULL, leased = 0, settled_at = $3,
     last_error = 'the check has accepted the value that replaced this one'
@@ -224,7 +224,7 @@ pub(super) async fn settle_questions(
     settled: &[SettledQuestion],
 ) -> Result<(), Error> {
     for question in settled {
-        sqlx::query(SETTLE_QUESTIONS)
+        sqlx::query(SETTLE_DEFERRED)
             .bind(&question.subscription)
             .bind(question.identity_id.to_string())
             .bind(row::moment(question.at))

@@ -129,14 +129,14 @@ fn reservation(row: &DbRow) -> Result<Reservation, sqlx::Error> {
     })
 }
 
-const TAKEN: &str = "UPDATE reservations SET state = 'taken', details = $2 WHERE id = $1 AND state IN ('taking', 'taken')";
+const MARK_RESERVED: &str = "UPDATE reservations SET state = 'taken', details = $2 WHERE id = $1 AND state IN ('taking', 'taken')";
 
 pub(super) async fn mark_reserved(
     writer: &Pool,
     id: Uuid,
     details: &Details,
 ) -> Result<bool, Error> {
-    let done = sqlx::query(TAKEN)
+    let done = sqlx::query(MARK_RESERVED)
         .bind(id.to_string())
         .bind(json!(details).to_string())
         .execute(writer)
@@ -144,10 +144,10 @@ pub(super) async fn mark_reserved(
     Ok(done.rows_affected() == 1)
 }
 
-const NOT_TAKEN: &str = "DELETE FROM reservations WHERE id = $1 AND state = 'taking'";
+const CANCEL: &str = "DELETE FROM reservations WHERE id = $1 AND state = 'taking'";
 
 pub(super) async fn cancel_reservation(writer: &Pool, id: Uuid) -> Result<(), Error> {
-    sqlx::query(NOT_TAKEN)
+    sqlx::query(CANCEL)
         .bind(id.to_string())
         .execute(writer)
         .await?;

@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use sqlx::error::DatabaseError;
 
-use super::LONGEST;
+use super::MAX_DURATION;
 use crate::base::clock::{Clock, saturating_add};
 use crate::store::Error;
 
@@ -36,7 +36,7 @@ pub(super) async fn with_retry_untimed<'a, T>(
 }
 
 async fn in_time<T>(request_hash: BoxFuture<'_, Result<T, Error>>) -> Result<T, Error> {
-    let Some(longest) = LONGEST else {
+    let Some(longest) = MAX_DURATION else {
         return request_hash.await;
     };
     let clock = Clock::system();

@@ -11,7 +11,7 @@ use super::{Connection, Pool, late_refusals};
 use crate::base::clock::Timestamp;
 use crate::store::Error;
 
-const TAKE_TURN: &str = "
+const ACQUIRE_LOCK: &str = "
 INSERT INTO locks (name, holder, until) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
 WHERE locks.until <= $4 OR locks.holder = excluded.holder";
@@ -23,7 +23,7 @@ pub(super) async fn acquire_lock(
     now: Timestamp,
     until: Timestamp,
 ) -> Result<bool, Error> {
-    let done = sqlx::query(TAKE_TURN)
+    let done = sqlx::query(ACQUIRE_LOCK)
         .bind(name)
         .bind(holder.to_string())
         .bind(row::moment(until))
@@ -50,7 +50,7 @@ pub(super) async fn get_property(readers: &Pool, name: &str) -> Result<Option<St
     Ok(row.map(|row| row.try_get("value")).transpose()?)
 }
 
-const SET_FACT: &str = "
+const SET_PROPERTY: &str = "
 INSERT INTO properties (name, value) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
@@ -60,14 +60,14 @@ pub(super) async fn set_property(
     value: Option<&str>,
 ) -> Result<(), Error> {
     let statement = match value {
-        Some(value) => sqlx::query(SET_FACT).bind(name).bind(value),
+        Some(value) => sqlx::query(SET_PROPERTY).bind(name).bind(value),
         None => sqlx::query("DELETE FROM properties WHERE name = $1").bind(name),
     };
     statement.execute(writer).await?;
     Ok(())
 }
 
-const FIRST_FACT: &str = "
+const INSERT_PROPERTY: &str = "
 INSERT INTO properties (name, value) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET value = properties.value
 RETURNING value";
@@ -77,7 +77,7 @@ pub(super) async fn get_or_insert_property(
     name: &str,
     value: &str,
 ) -> Result<String, Error> {
-    let row = sqlx::query(FIRST_FACT)
+    let row = sqlx::query(INSERT_PROPERTY)
         .bind(name)
         .bind(value)
         .fetch_one(writer)
@@ -87,7 +87,7 @@ pub(super) async fn get_or_insert_property(
 
 // Ids begin with the time, so old deliveries come first. An abandoned delivery is kept for the operator, unless it
 // belongs to no identity with which it could be erased.
-const OLD_DELIVERIES: &str = "
+const SETTLED_DELIVERIES: &str = "
 SELECT id FROM deliveries
 WHERE id < $1 AND settled_at < $2
     AND (state IN ('delivered', 'discarded') OR (state = 'abandoned' AND identity_id = '00000000-0000-0000-0000-000000000000'))
@@ -101,7 +101,7 @@ pub(super) async fn delete_settled(
     before: Timestamp,
     limit: u32,
 ) -> Result<u64, Error> {
-    let rows = sqlx::query(OLD_DELIVERIES)
+    let rows = sqlx::query(SETTLED_DELIVERIES)
         .bind(crate::model::delivery::first_id_of(before).to_string())
         .bind(row::moment(before))
         .bind(i64::from(limit))
@@ -162,7 +162,7 @@ DELETE FROM reservations WHERE id IN (
 )";
 
 // The holders of these locks died.
-const DELETE_TURNS: &str = "
+const DELETE_LOCKS: &str = "
 DELETE FROM locks WHERE name IN (SELECT name FROM locks WHERE until < $1 LIMIT $2)";
 
 const DELETE_LATE_REFUSALS: &str = "
@@ -186,7 +186,7 @@ pub(super) async fn delete_ended(
         DELETE_SUBMISSIONS,
         DELETE_FLOWS,
         DELETE_RESERVATIONS,
-        DELETE_TURNS,
+        DELETE_LOCKS,
         DELETE_LATE_REFUSALS,
         DELETE_PENDING_SETTINGS,
     ] {
@@ -200,11 +200,11 @@ pub(super) async fn delete_ended(
     Ok(deleted)
 }
 
-pub(super) const KEPT: &str = "
+pub(super) const IDENTITIES_WITH_DATA: &str = "
 SELECT DISTINCT identity_id FROM deliveries
 WHERE action IS NOT NULL AND identity_id > $1
 ORDER BY identity_id LIMIT $2";
-pub(super) const KEPT_LATE_REFUSALS: &str = "
+pub(super) const IDENTITIES_WITH_LATE_REFUSALS: &str = "
 SELECT DISTINCT identity_id FROM late_refusals
 WHERE message IS NOT NULL AND identity_id > $1
 ORDER BY identity_id LIMIT $2";
@@ -215,7 +215,7 @@ pub(super) async fn identities_with_data(
     limit: u32,
 ) -> Result<Vec<Uuid>, Error> {
     let mut ids = BTreeSet::new();
-    for statement in [KEPT, KEPT_LATE_REFUSALS] {
+    for statement in [IDENTITIES_WITH_DATA, IDENTITIES_WITH_LATE_REFUSALS] {
         let rows = sqlx::query(statement)
             .bind(after.to_string())
             .bind(i64::from(limit))
@@ -228,31 +228,31 @@ pub(super) async fn identities_with_data(
     Ok(ids.into_iter().take(limit as usize).collect())
 }
 
-pub(super) const FORGET: &str = "
+pub(super) const ERASE_DELIVERIES: &str = "
 UPDATE deliveries
 SET action = NULL, context = NULL, leased = 0, settled_at = coalesce(settled_at, $2), state = 'discarded',
     last_error = 'the identity was deleted'
 WHERE identity_id = $1 AND action IS NOT NULL";
 // The error text may hold what a service said about a person.
-pub(super) const FORGET_ATTEMPTS: &str = "
+pub(super) const ERASE_ATTEMPTS: &str = "
 DELETE FROM attempts WHERE delivery_id IN (SELECT id FROM deliveries WHERE identity_id = $1)";
 // A delivery that could not be built has no payload, but its identity does not exist any more. No delivery is pending
 // now. Of the others, only their existence is kept.
-pub(super) const FORGET_UNBUILT: &str = "
+pub(super) const ERASE_UNBUILT: &str = "
 UPDATE deliveries
 SET state = CASE state WHEN 'abandoned' THEN 'discarded' ELSE state END, settled_at = coalesce(settled_at, $2),
     last_error = 'the identity was deleted'
 WHERE identity_id = $1 AND (state = 'abandoned' OR last_error IS NOT NULL)";
 
 // The message may hold a value. The refusal stays in force: erasure does not lift it.
-const FORGET_LATE_REFUSALS: &str =
+const ERASE_LATE_REFUSALS: &str =
     "UPDATE late_refusals SET message = NULL WHERE identity_id = $1 AND message IS NOT NULL";
-const FORGET_IDENTITY_WRITES: &str = "DELETE FROM identity_writes WHERE identity_id = $1";
-const FORGET_SAVED_CHANGES: &str = "DELETE FROM saved_changes WHERE identity_id = $1";
-const FORGET_PENDING_SETTINGS: &str = "DELETE FROM pending_settings WHERE identity_id = $1";
+const ERASE_IDENTITY_WRITES: &str = "DELETE FROM identity_writes WHERE identity_id = $1";
+const ERASE_SAVED_CHANGES: &str = "DELETE FROM saved_changes WHERE identity_id = $1";
+const ERASE_PENDING_SETTINGS: &str = "DELETE FROM pending_settings WHERE identity_id = $1";
 
 // The details of released reservations of the flows that this identity used.
-const FORGET_RESERVATIONS: &str = "
+const ERASE_RESERVATIONS: &str = "
 UPDATE reservations SET details = NULL
 WHERE state = 'released' AND details IS NOT NULL AND flow_id IN (
     SELECT flow_id FROM flows WHERE identity_id = $1
@@ -260,7 +260,7 @@ WHERE state = 'released' AND details IS NOT NULL AND flow_id IN (
     UNION SELECT flow_id FROM pending_sign_ups WHERE changed_identity_id = $1)";
 
 // The identity as it was to be saved, and the keys to look it up.
-const FORGET_CHANGES: &str = "UPDATE pending_sign_ups SET details = NULL WHERE changed_identity_id = $1 AND details IS NOT NULL";
+const ERASE_PENDING_SIGN_UPS: &str = "UPDATE pending_sign_ups SET details = NULL WHERE changed_identity_id = $1 AND details IS NOT NULL";
 
 /// Erases the data of an identity within a transaction.
 pub(super) async fn forget(
@@ -269,30 +269,30 @@ pub(super) async fn forget(
     now: Timestamp,
 ) -> Result<u64, Error> {
     let id = identity_id.to_string();
-    let done = sqlx::query(FORGET)
+    let done = sqlx::query(ERASE_DELIVERIES)
         .bind(&id)
         .bind(row::moment(now))
         .execute(&mut *connection)
         .await?;
-    sqlx::query(FORGET_UNBUILT)
+    sqlx::query(ERASE_UNBUILT)
         .bind(&id)
         .bind(row::moment(now))
         .execute(&mut *connection)
         .await?;
     for statement in [
-        FORGET_ATTEMPTS,
-        FORGET_LATE_REFUSALS,
-        FORGET_IDENTITY_WRITES,
-        FORGET_SAVED_CHANGES,
-        FORGET_PENDING_SETTINGS,
-        FORGET_RESERVATIONS,
-        FORGET_CHANGES,
+        ERASE_ATTEMPTS,
+        ERASE_LATE_REFUSALS,
+        ERASE_IDENTITY_WRITES,
+        ERASE_SAVED_CHANGES,
+        ERASE_PENDING_SETTINGS,
+        ERASE_RESERVATIONS,
+        ERASE_PENDING_SIGN_UPS,
     ] {
         let done = sqlx::query(statement)
             .bind(&id)
             .execute(&mut *connection)
             .await?;
-        if statement == FORGET_LATE_REFUSALS && done.rows_affected() > 0 {
+        if statement == ERASE_LATE_REFUSALS && done.rows_affected() > 0 {
             late_refusals::new_version(&mut *connection).await?;
         }
     }

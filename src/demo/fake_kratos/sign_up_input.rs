@@ -88,19 +88,19 @@ impl Traits {
 
     /// Returns the traits as Kratos holds them, without empty fields.
     #[must_use]
-    pub fn held(&self) -> Value {
-        let mut held = Map::new();
+    pub fn as_json(&self) -> Value {
+        let mut traits = Map::new();
         for ((name, ..), value) in Self::FIELDS.into_iter().zip(self.values()) {
             if !value.is_empty() {
-                held.insert(name.to_owned(), json!(value));
+                traits.insert(name.to_owned(), json!(value));
             }
         }
-        held.into()
+        traits.into()
     }
 
     /// Returns the schema error with which Kratos itself rejects the traits, before it calls any hook.
     #[must_use]
-    pub fn against_the_schema(&self) -> Option<String> {
+    pub fn schema_error(&self) -> Option<String> {
         for ((name, title, shortest, longest), value) in Self::FIELDS.into_iter().zip(self.values())
         {
             let length = value.chars().count();

@@ -15,7 +15,7 @@ use crate::demo::call::duration_ms;
 use crate::demo::walkthrough::say;
 
 /// The maximum number of recorded exchanges.
-const MOST: usize = 1000;
+const MAX_ENTRIES: usize = 1000;
 
 /// One request to an example service, and its result.
 #[derive(Clone, Debug, Serialize)]
@@ -61,10 +61,10 @@ impl Exchange {
 
 /// All exchanges, the latest last.
 pub struct RequestLog {
-    pages: Mutex<(u64, VecDeque<Exchange>)>,
+    entries: Mutex<(u64, VecDeque<Exchange>)>,
     changed: watch::Sender<u64>,
     /// Print exchanges in full, as part of the walkthrough, instead of in one line.
-    pub at_length: AtomicBool,
+    pub verbose: AtomicBool,
     clock: Clock,
 }
 
@@ -72,9 +72,9 @@ impl RequestLog {
     /// Creates an empty log.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            pages: Mutex::default(),
+            entries: Mutex::default(),
             changed: watch::Sender::new(0),
-            at_length: AtomicBool::new(false),
+            verbose: AtomicBool::new(false),
             clock: Clock::system(),
         })
     }
@@ -126,7 +126,7 @@ impl RequestLog {
             answer: Value::Null,
             duration_ms: None,
         };
-        if self.at_length.load(Ordering::Relaxed) {
+        if self.verbose.load(Ordering::Relaxed) {
             let kind = if service == "CRM" {
                 "delivery"
             } else {
@@ -137,26 +137,26 @@ impl RequestLog {
                 exchange.body
             ));
         }
-        let mut pages = self.lock();
-        pages.0 += 1;
-        exchange.number = pages.0;
+        let mut entries = self.lock();
+        entries.0 += 1;
+        exchange.number = entries.0;
         let number = exchange.number;
-        pages.1.push_back(exchange);
-        if pages.1.len() > MOST {
-            pages.1.pop_front();
+        entries.1.push_back(exchange);
+        if entries.1.len() > MAX_ENTRIES {
+            entries.1.pop_front();
         }
-        drop(pages);
+        drop(entries);
         self.touch();
         Entry {
-            book: Arc::clone(self),
+            request_log: Arc::clone(self),
             number,
             open: true,
         }
     }
 
     fn close(&self, number: u64, answer: Option<(u16, &Value)>) {
-        let mut pages = self.lock();
-        let Some(exchange) = pages.1.iter_mut().find(|one| one.number == number) else {
+        let mut entries = self.lock();
+        let Some(exchange) = entries.1.iter_mut().find(|one| one.number == number) else {
             return;
         };
         exchange.duration_ms = Some(duration_ms(exchange.arrived_at, self.clock.now()));
@@ -167,12 +167,12 @@ impl RequestLog {
         } else {
             exchange.state = "cut_off";
         }
-        self.tell(exchange);
-        drop(pages);
+        self.print(exchange);
+        drop(entries);
         self.touch();
     }
 
-    fn tell(&self, exchange: &Exchange) {
+    fn print(&self, exchange: &Exchange) {
         let Exchange {
             service,
             method,
@@ -185,7 +185,7 @@ impl RequestLog {
             Some(status) => format!("{status} {}", exchange.answer),
             None => "no response, the connection ended".to_owned(),
         };
-        if self.at_length.load(Ordering::Relaxed) {
+        if self.verbose.load(Ordering::Relaxed) {
             say(&format!("      response {service:<13} {answer}"));
         } else {
             let took = exchange.duration_ms.unwrap_or_default();
@@ -196,13 +196,13 @@ impl RequestLog {
     }
 
     fn lock(&self) -> MutexGuard<'_, (u64, VecDeque<Exchange>)> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A running exchange. If the entry is dropped, there was no response.
 pub struct Entry {
-    book: Arc<RequestLog>,
+    request_log: Arc<RequestLog>,
     number: u64,
     open: bool,
 }
@@ -211,14 +211,14 @@ impl Entry {
     /// Records the response.
     pub fn answered(mut self, status: u16, answer: &Value) {
         self.open = false;
-        self.book.close(self.number, Some((status, answer)));
+        self.request_log.close(self.number, Some((status, answer)));
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         if self.open {
-            self.book.close(self.number, None);
+            self.request_log.close(self.number, None);
         }
     }
 }

@@ -19,17 +19,17 @@ struct Both {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct SwitchRequest {
     register: Option<Behaviour>,
     crm: Option<Behaviour>,
 }
 
 /// Serves both services until a signal stops the program.
 pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
-    let book = RequestLog::new();
+    let request_log = RequestLog::new();
     let both = Data::new(Both {
-        register: Service::register(&book),
-        crm: Service::crm(&book),
+        register: Service::register(&request_log),
+        crm: Service::crm(&request_log),
     });
     let listener = TcpListener::bind(address).with_context(|| {
         format!("`--listen`: cannot listen on {address}; if another program uses this port, choose another one")
@@ -39,11 +39,11 @@ pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
         App::new()
             .app_data(both.clone())
             .route("/health/alive", web::get().to(alive))
-            .route("/switch", web::get().to(shown))
-            .route("/switch", web::put().to(switched))
+            .route("/switch", web::get().to(show_switch))
+            .route("/switch", web::put().to(set_switch))
             .route("/vat/{path:.*}", web::to(register))
             .route("/crm/{path:.*}", web::to(crm))
-            .default_service(web::to(nowhere))
+            .default_service(web::to(not_found))
     })
     .workers(2)
     .shutdown_timeout(1)
@@ -84,7 +84,7 @@ async fn crm(
     super::serve(both.crm.clone(), format!("/{path}"), request, body).await
 }
 
-async fn switched(wanted: Json<Wanted>, both: Data<Both>) -> HttpResponse {
+async fn set_switch(wanted: Json<SwitchRequest>, both: Data<Both>) -> HttpResponse {
     for (service, wanted) in [(&both.register, wanted.register), (&both.crm, wanted.crm)] {
         if let Some(wanted) = wanted {
             service.switch.set(wanted);
@@ -95,10 +95,10 @@ async fn switched(wanted: Json<Wanted>, both: Data<Both>) -> HttpResponse {
             ));
         }
     }
-    shown(both).await
+    show_switch(both).await
 }
 
-async fn shown(both: Data<Both>) -> HttpResponse {
+async fn show_switch(both: Data<Both>) -> HttpResponse {
     HttpResponse::Ok().json(json!({
         "register": both.register.switch.behaviour(),
         "crm": both.crm.switch.behaviour(),
@@ -109,7 +109,7 @@ async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(json!({"status": "ok"}))
 }
 
-async fn nowhere() -> HttpResponse {
+async fn not_found() -> HttpResponse {
     HttpResponse::NotFound()
         .json(json!({"error": "the paths are /vat/check-vat-number, /crm/contacts and /switch"}))
 }
