@@ -29,10 +29,10 @@ pub(super) async fn record_first_start(
     }
 }
 
-/// The property that lists the checks that reserve or defer, with the hash of their rule and since when it is in force.
+/// The name of the property that lists the checks that reserve or defer, with the hash of each rule and its start time.
 const HOLDING_CHECKS: &str = "holding_checks";
 
-/// Returns since when the checks that reserve or defer are in force, and stores it.
+/// Returns the time from which the checks that reserve or defer are in force, and stores this time.
 pub(super) async fn in_force(
     store: &dyn Store,
     clock: &Clock,
@@ -41,7 +41,7 @@ pub(super) async fn in_force(
     stored_in_force(store, clock, rules)
         .await
         .unwrap_or_else(|error| {
-            tracing::error!(error = %error.error_chain(), "Could not store since when the checks are in force");
+            tracing::error!(error = %error.error_chain(), "Could not store the time from which the checks are in force");
             InForce::since(rules, clock.now())
         })
 }

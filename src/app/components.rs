@@ -37,7 +37,7 @@ use crate::store::decision_log::{self, recorder};
 use crate::store::guard::GuardProof;
 use crate::store::outbox::outbox;
 
-/// What several components share.
+/// The parts that several components share.
 pub(super) struct Components {
     pub(super) metrics: Arc<Metrics>,
     pub(super) store: Arc<dyn Store>,

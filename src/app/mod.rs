@@ -40,7 +40,7 @@ const KEEP_ALIVE: Duration = Duration::from_mins(2);
 /// How long running calls and attempts may take after the stop began.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// What the program takes from its environment. A test can replace each part.
+/// The parts of the environment that a test can replace.
 pub struct Overrides {
     /// The clock.
     pub clock: Clock,
@@ -86,15 +86,15 @@ pub struct App {
 pub async fn open_store(dsn: &Dsn) -> anyhow::Result<Arc<dyn Store>> {
     match dsn {
         Dsn::Sqlite(path) => {
-            let store = Sqlite::open(path).await.with_context(|| {
-                format!("`dsn`: the database {} could not be opened", path.display())
-            })?;
+            let store = Sqlite::open(path)
+                .await
+                .with_context(|| format!("`dsn`: cannot open the database {}", path.display()))?;
             Ok(Arc::new(store))
         }
         Dsn::Postgres(url) => {
             let store = Postgres::open(url.expose())
                 .await
-                .context("`dsn`: the PostgreSQL database could not be opened")?;
+                .context("`dsn`: cannot open the PostgreSQL database")?;
             Ok(Arc::new(store))
         }
     }
@@ -127,7 +127,7 @@ impl App {
         if let Err(error) = components.refused.reload().await {
             tracing::error!(
                 error = %error.error_chain(),
-                "ALARM: late refusals cannot be loaded; logins, recoveries and settings are refused until they are"
+                "ALARM: late refusals cannot be loaded; logins, recoveries and settings are refused until late refusals are loaded"
             );
         }
         let (activity, verifier) = components.verifier().unzip();
@@ -214,11 +214,11 @@ enum ShutdownPhase {
 }
 
 async fn reached(mut phases: watch::Receiver<ShutdownPhase>, phase: ShutdownPhase) {
-    // An error means that the app was dropped without a stop, which is a stop as well.
+    // An error means that the app was dropped, which also stops it.
     let _ = phases.wait_for(|now| *now >= phase).await;
 }
 
-/// Checks that there is a key, and warns if the key is the one of the example.
+/// Checks that there is a key, and warns if a key is the public example key.
 fn check_keys(keys: &[Secret]) -> anyhow::Result<()> {
     anyhow::ensure!(
         !keys.is_empty(),

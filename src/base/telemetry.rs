@@ -82,7 +82,7 @@ pub fn log_panics() {
             .unwrap_or_default();
         tracing::error!(
             place,
-            "Panicked; this is a defect of Vestibule, please report it with its place"
+            "Panicked; this is a defect of Vestibule: please report it with its source position"
         );
     }));
 }

@@ -1,4 +1,4 @@
-//! Finds the identity that resulted from a submission, without a `post`.
+//! Finds the identity of a submission that got no `post`.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::outbound::kratos_admin::hook_view::hook_view;
 use crate::outbound::kratos_admin::{Error, KratosAdmin};
 use crate::store::guard::GuardProof;
 
-/// Looks identities up by what is known of a submission.
+/// Looks up the identity of a submission by its stored keys.
 #[derive(Clone)]
 pub struct Lookup {
     /// The client of Kratos's admin API.
@@ -20,8 +20,8 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Finds the identity that resulted from the submission, as hooks get it. With the one-identity guard, the
-    /// identity resulted from the submission or from another one of its flow.
+    /// Finds the identity of the submission, in the form that hooks get. With the one-identity guard, the identity can also
+    /// belong to another submission of the same flow.
     pub async fn find(&self, sign_up: &PendingSignUp) -> Result<Option<(Uuid, Value)>, Error> {
         let keys = &sign_up.details.lookup_keys;
         let mut found = Vec::new();
@@ -52,7 +52,7 @@ impl Lookup {
         sign_up.can_be_found(self.is_proven(sign_up).await)
     }
 
-    /// Whether the guard is proven. If the database does not answer, it is not.
+    /// Returns whether the guard is proven. Without an answer of the database, the guard counts as unproven.
     async fn is_proven(&self, sign_up: &PendingSignUp) -> bool {
         self.proof.is_proven(&sign_up.method).await.unwrap_or(false)
     }

@@ -1,12 +1,12 @@
-//! Passes on hook calls that show that an identity may have changed.
+//! Queues notes about identities that may have changed, from hook calls to the verifier.
 
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 
-/// The number of hook calls that may wait to be recorded. Vestibule drops more, because the planned verifications
-/// follow anyway.
+/// The maximum number of notes in the queue. Vestibule drops further notes, because the planned verifications follow
+/// anyway.
 const WAITING: usize = 4096;
 
 /// A hook call that shows that an identity may have changed.
@@ -25,7 +25,7 @@ pub struct Activity {
 pub struct ActivityLog(mpsc::Sender<Activity>);
 
 impl ActivityLog {
-    /// Creates both ends.
+    /// Creates the log and the receiver of its notes.
     #[must_use]
     pub fn channel() -> (Self, mpsc::Receiver<Activity>) {
         let (sender, activities) = mpsc::channel(WAITING);
@@ -34,7 +34,7 @@ impl ActivityLog {
 
     /// Records the activity.
     pub fn note(&self, activity: Activity) {
-        // If too many are waiting, the planned verifications are enough.
+        // If the queue is full, the planned verifications are enough.
         let _ = self.0.try_send(activity);
     }
 }

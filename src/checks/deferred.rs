@@ -19,9 +19,9 @@ use crate::model::message::MessageTemplate;
 use crate::model::pending::Deferred;
 use crate::store::{self, RefusalLift, Store};
 
-/// The time until the first question after the one without an answer.
+/// The time from the unanswered question of `pre` to the first repetition.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// How long Vestibule asks the question.
+/// How long Vestibule repeats the question.
 const KEEP_TRYING_FOR: Duration = Duration::from_hours(24 * 8);
 
 /// The path in `metadata_admin` for this kind of mark of this check.
@@ -41,8 +41,8 @@ fn rfc3339(moment: Timestamp) -> Value {
     moment.to_rfc3339_opts(SecondsFormat::Secs, true).into()
 }
 
-/// The deliveries of a deferred check: the question, which is asked until it is answered, and the mark in the
-/// identity. `trigger_id` distinguishes the submission from others. `context` has the identity as it was saved.
+/// Returns the deliveries of a deferred check: the question, which is repeated until there is an answer, and the mark in the
+/// identity. `trigger_id` distinguishes the submission from others. `context` has the saved identity.
 #[must_use]
 pub fn recheck(
     deferred: &Deferred,
@@ -101,8 +101,7 @@ pub fn identity_write(
     }
 }
 
-/// The fields to write if the check accepts in the end. The mark is removed, and the check's `set` values are
-/// written.
+/// Returns the fields to write when the check has accepted: the removal of the mark, and the check's `set` values.
 #[must_use]
 pub fn accepted(
     check: &Check,
@@ -128,8 +127,8 @@ pub fn accepted(
     fields
 }
 
-/// The fields to write if the check refuses in the end. `refusal` is the entry of `refuse`; `None` if the question
-/// expired.
+/// Returns the fields to write when the check has refused. `refusal` is the index of the `refuse` entry; `None` if the
+/// deferred check expired.
 #[must_use]
 pub fn refused(
     check: &Check,
@@ -147,8 +146,8 @@ pub fn refused(
         return fields;
     }
     let mut mark = json!({"at": rfc3339(now)});
-    if let Some(message_of) = message_of(check, refusal) {
-        mark["message_id"] = message_of.id.into();
+    if let Some(template) = message_of(check, refusal) {
+        mark["message_id"] = template.id.into();
     }
     fields.push(FieldWrite {
         path: refusal_mark(&check.name),
@@ -183,20 +182,20 @@ pub fn stored(
     identity_id: Uuid,
     names: &Variables<'_>,
 ) -> LateRefusal {
-    // Hooks show the message only to a visitor who is kept out.
-    let message_of = message_of(check, refusal).filter(|_| effect == OnLateRefusal::Deactivate);
-    let message = message_of.and_then(|message_of| {
-        let texts = message_of.texts.iter();
+    // Hooks show the message only to the owner of a deactivated account.
+    let template = message_of(check, refusal).filter(|_| effect == OnLateRefusal::Deactivate);
+    let message = template.and_then(|template| {
+        let texts = template.texts.iter();
         let texts = texts.map(|(tag, template)| Ok((tag.clone(), template.render_text(names)?)));
         match texts.collect::<Result<Vec<_>, EvaluationError>>() {
             Ok(texts) => Some(StoredMessage {
-                id: message_of.id,
-                name: message_of.name.clone(),
+                id: template.id,
+                name: template.name.clone(),
                 field: check.field.as_ref().map(|field| field.node_name().to_owned()),
                 texts,
             }),
             Err(error) => {
-                tracing::warn!(check = check.name, message.id = message_of.id, %error, "Could not render a message; Vestibule uses the built-in `account_refused` instead");
+                tracing::warn!(check = check.name, message.id = template.id, %error, "Could not render a message; Vestibule uses the built-in `account_refused` instead");
                 None
             }
         }
@@ -228,8 +227,8 @@ pub fn enforcement(
     }
 }
 
-/// The lift of a late refusal whose check has accepted what is saved now. A refusal that deactivates is not lifted.
-/// The write removes the mark.
+/// Returns the lift of a late refusal whose check has accepted the current values of the account. Does not lift a refusal
+/// that deactivates. The write in the result removes the mark.
 #[must_use]
 pub fn lift_after_acceptance(
     check: &str,
@@ -250,26 +249,27 @@ pub fn lift_after_acceptance(
     }
 }
 
-/// The check whose refusal this path in an identity marks.
+/// Returns the name of the check whose refusal is marked at this path of an identity.
 #[must_use]
 pub fn check_of_mark(path: &[String]) -> Option<&str> {
     let check = path.last()?;
     (refusal_mark(check) == path).then_some(check)
 }
 
-/// What [`lift`] has done.
+/// The result of [`lift`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Lifted {
     /// The checks whose refusal was lifted.
     pub checks: Vec<String>,
-    /// The checks whose refusal stays in force.
+    /// The checks whose refusal is still in force.
     pub others_in_force: Vec<String>,
-    /// Whether Vestibule sets the identity active: a refusal that deactivated it was lifted, and no such refusal stays in force.
+    /// Whether Vestibule sets the identity active. It does if a refusal that deactivated the identity was lifted, and no other one
+    /// is in force.
     pub activates: bool,
 }
 
 /// Lifts the late refusal of this check, or of all checks. A delivery removes the marks. The delivery also
-/// activates the account, unless another refusal that deactivates stays in force.
+/// activates the account, unless another refusal that deactivates is in force.
 pub async fn lift(
     store: &dyn Store,
     identity_id: Uuid,

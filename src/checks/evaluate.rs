@@ -1,5 +1,5 @@
-//! Runs the checks of one sign-up. A check starts when the checks that it waits for are finished. At the deadline
-//! every open check is unavailable.
+//! Runs the checks of one sign-up. A check starts when the checks that it waits for are finished. At the deadline,
+//! every unfinished check becomes unavailable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ pub struct CheckInput<'a> {
     pub refused_late: &'a BTreeSet<String>,
 }
 
-/// The checks whose question about an identity is still open.
+/// The deferred checks of an identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenDeferrals {
     /// The names of the checks.
@@ -98,15 +98,14 @@ impl OpenDeferrals {
     }
 }
 
-/// A verdict, and how the checks arrived at it.
+/// The result of an evaluation: the verdict, and what must be recorded for it.
 #[derive(Debug)]
 pub struct Evaluated {
     /// The verdict that Kratos gets.
     pub verdict: Verdict,
     /// One record for each check of the flow, in order of the settings.
     pub records: Vec<CheckRecord>,
-    /// The checks that passed without an answer, and are asked again. The verdict is valid only once they are
-    /// stored.
+    /// The checks that are deferred. The verdict is valid only once these checks are stored.
     pub deferred_checks: Vec<DeferredCheck>,
     /// The reservations of the checks that accepted.
     pub reservations: Vec<Uuid>,
@@ -116,12 +115,12 @@ pub struct Evaluated {
     pub no_longer_refused: Vec<String>,
 }
 
-/// A check that passed without an answer.
+/// A check that is deferred because it has no usable answer.
 #[derive(Clone, Debug)]
 pub struct DeferredCheck {
-    /// The question that is asked again.
+    /// The question to repeat.
     pub deferred: Deferred,
-    /// The finding for the visitor if the question cannot be stored.
+    /// The finding for the visitor if the deferred check cannot be stored.
     pub otherwise: Finding,
 }
 
@@ -177,7 +176,7 @@ enum Completion {
 const STORE_MARGIN: Duration = Duration::from_millis(200);
 
 impl Checks {
-    /// Compiles the checks. No circle of checks waits for each other; the settings ensure that.
+    /// Compiles the checks. The settings contain no circle of checks that wait for each other.
     #[must_use]
     pub fn new(
         checks: Vec<Check>,
@@ -233,13 +232,13 @@ impl Checks {
         }
     }
 
-    /// Whether all checks take some microseconds, whatever the visitor sent.
+    /// Returns whether all checks need only microseconds for any input.
     #[must_use]
     pub fn are_quick(&self) -> bool {
         self.quick
     }
 
-    /// Runs the checks of the call's flow in parallel, and sums them up.
+    /// Runs the checks of the call's flow in parallel, and returns the verdict.
     pub async fn evaluate(&self, call: CheckInput<'_>) -> Evaluated {
         let identity = call.payload.identity.as_ref().unwrap_or(&Value::Null);
         let mut evaluation = Evaluation {
@@ -258,8 +257,8 @@ impl Checks {
         evaluation.into_result()
     }
 
-    /// Decides which checks run in this call. In settings these are the checks that a change concerns, and the
-    /// checks whose response one of them reads.
+    /// Decides which checks run in this call. In settings, these are the checks that read a changed value, and the checks
+    /// whose response such a check reads.
     fn run_decisions(&self, call: CheckInput<'_>, identity: &Value) -> Vec<RunDecision> {
         let flow = call.hook.flow;
         let previous = call.payload.previous.as_ref();
@@ -275,8 +274,8 @@ impl Checks {
             .all
             .iter()
             .map(|compiled| {
-                // A change must not evade a check whose question is still open, whatever `flows` says. A check that
-                // has refused late runs again.
+                // A change must not evade a deferred check, even if `flows` excludes settings. A check that has refused
+                // late runs again.
                 let is_deferred = flow == Flow::Settings && call.deferrals.has(&compiled.check);
                 let is_refused_late =
                     flow == Flow::Settings && call.refused_late.contains(&compiled.check.name);
@@ -310,7 +309,7 @@ impl Checks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RunDecision {
     Runs,
-    /// The check's earlier question is still open, so only an acceptance lets the change pass.
+    /// The check is deferred for this identity, so the change needs an acceptance.
     RunsWhileDeferred,
     /// Nothing that the check reads has changed.
     Unchanged,
@@ -332,9 +331,9 @@ struct Evaluation<'a> {
     started: Timestamp,
     finished: Vec<Option<Finished>>,
     has_started: Vec<bool>,
-    /// The questions that may have to be asked again, by check.
+    /// The questions that may have to be repeated, by index of the check.
     questions: Vec<Option<Request>>,
-    /// The reservations, by check.
+    /// The reservations, by index of the check.
     reservations: Vec<Option<Uuid>>,
     responses: BTreeMap<String, Arc<Value>>,
 }
@@ -518,8 +517,8 @@ impl<'a> Evaluation<'a> {
         .boxed()
     }
 
-    /// The outcome if a reservation cannot be stored. What must be released later, and cannot be stored, is not
-    /// taken.
+    /// Returns the outcome if a reservation cannot be stored. A reservation that cannot be stored could not be released
+    /// later, so it is not taken.
     fn not_stored(&self, index: usize, because: &str) -> Outcome {
         let check = &self.checks.all[index].check;
         self.unavailable(check, Kind::NotStored, because)
@@ -571,7 +570,7 @@ impl<'a> Evaluation<'a> {
         let names = self.names(check, None);
         match check.when.as_ref().map(|when| when.holds(&names)) {
             Some(Ok(false)) => return Start::Finished(Outcome::NotApplicable),
-            // Whatever fails on an absent field, the visitor sees that the field is required.
+            // If any expression fails on an absent field, the visitor sees that the field is required.
             Some(Err(error)) if !is_absent || error.missing_check => {
                 return Start::Finished(self.failed(check, "when", &error));
             }
@@ -678,8 +677,8 @@ impl<'a> Evaluation<'a> {
         (outcome, response)
     }
 
-    /// The outcome if an expression failed without an answer of the check's own. The visitor chose the value on
-    /// which the expression failed, so the message says that the value is not valid. If the expression read the
+    /// Returns the outcome if an expression failed before the check had its answer. The visitor chose the value on which the
+    /// expression failed, so the message is that the value is not valid. If the expression read the
     /// missing response of another check, the check is unavailable instead.
     fn failed(&self, check: &Check, index: &str, error: &EvaluationError) -> Outcome {
         let policy = check.on_unavailable.policy(Kind::Expression);
@@ -688,7 +687,7 @@ impl<'a> Evaluation<'a> {
         }
         tracing::info!(
             check = check.name, index, %error, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
-            "Refused a value: an expression of the check failed on the value"
+            "Refused a value: an expression of the check failed on it"
         );
         Outcome::Refused(self.message(check, self.invalid(check), None))
     }
@@ -816,8 +815,8 @@ impl<'a> Evaluation<'a> {
         for (index, (compiled, finished)) in self.checks.all.iter().zip(&self.finished).enumerate()
         {
             let check = &compiled.check;
-            // Every check is finished: no circle of checks waits for each other, and each call to a service ends by
-            // the deadline.
+            // Every check is finished: no checks wait for each other in a circle, and each call to a service ends at the
+            // deadline.
             let Some(finished) = finished else { continue };
             if self.run_decisions[index] == RunDecision::NotInThisFlow {
                 continue;
@@ -883,7 +882,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The question that is asked again, if the check is deferred. Without a question the check cannot be deferred.
+    /// Returns the question to repeat if the check is deferred. A check without a question cannot be deferred.
     fn deferred(&self, index: usize, outcome: &Outcome) -> Option<Deferred> {
         let Outcome::Unavailable {
             policy: Policy::Defer,
@@ -957,7 +956,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Whether the value that the check wrote with `set` is stale. The value is stale if the check's field has
-    /// changed or is gone. The value is also stale if the check's `when` was true for the previous identity and is
+    /// changed or was removed. The value is also stale if the check's `when` was true for the previous identity and is
     /// no longer true. Checks that run at registration only are included.
     fn is_stale(&self, check: &Check, decision: RunDecision) -> bool {
         if self.call.hook.flow != Flow::Settings

@@ -1,4 +1,4 @@
-//! Decides what follows once the outcome of a sign-up is known: Kratos created an account, or never will.
+//! Decides what to do when the outcome of a sign-up is known: Kratos created an account, or never will.
 
 mod in_force;
 
@@ -23,7 +23,7 @@ use crate::store::{Closing, Ending, FlowState, PendingEnd, Release, SettledQuest
 
 pub use in_force::InForce;
 
-/// The settings that decide what follows from a sign-up.
+/// The settings that decide what to do after a sign-up.
 pub struct FollowUps {
     subscriptions: Vec<Subscription>,
     reserves: BTreeMap<String, Reserve>,
@@ -73,14 +73,14 @@ impl IdentityChange<'_> {
     }
 }
 
-/// What follows from a change, and what is reported.
+/// The consequences of a change, and the facts to report.
 #[derive(Debug, Default)]
 pub struct FollowUp {
     /// The writes that are stored together.
     pub batch: WriteSet,
-    /// The checks whose reservation was released before the account was known, and is taken again.
+    /// The checks whose reservation was released before the account was known. The reservation is taken again.
     pub taken_again: Vec<String>,
-    /// The checks whose reservation was released before the account was known, and cannot be taken again.
+    /// The checks whose reservation was released before the account was known. The reservation cannot be taken again.
     pub too_late: Vec<String>,
     /// What is wrong with the attribution, if anything.
     pub doubt: Option<Doubt>,
@@ -135,9 +135,8 @@ fn trigger_id_of(pending: &PendingSignUp) -> String {
     format!("{}:{}", key.flow_id, key.submission)
 }
 
-/// The submission from which a settings change resulted. For a repeated `post`, or one after a look-up, it is the
-/// newest submission that was saved. If that submission has other values, the call is about a further change, which
-/// is not recorded.
+/// Returns the submission of a settings change. For a repeated `post`, or a `post` after a look-up, the result is the newest
+/// saved submission. If that submission has other values, the call reports a further change, which is not recorded.
 fn change_of<'a>(
     attribution: &Attribution<'a>,
     pending: &'a [PendingSignUp],
@@ -154,8 +153,8 @@ fn change_of<'a>(
     }
 }
 
-/// Whether Vestibule can confirm `taken` in place of `released`: another submission of the flow has reserved the
-/// same.
+/// Returns whether Vestibule can confirm `taken` in place of `released`, because another submission of the flow has the same
+/// reservation.
 fn replaces(taken: &Reservation, released: &Reservation) -> bool {
     taken.state == State::Taken
         && released.state == State::Released
@@ -171,8 +170,8 @@ fn has_no_owner(reservation: &Reservation, state: &FlowState, now: Timestamp) ->
     reservation.in_use_until <= now && !state.pending.iter().any(may_be_saved)
 }
 
-/// The row that is kept to take a reservation again for this submission. If another submission has taken the
-/// reservation over, it is a row of its own.
+/// Returns the row that is kept to take a reservation again for this submission. If another submission has taken the
+/// reservation over, this is a separate row.
 fn kept_for<'a>(
     one: &PendingSignUp,
     reservation: &'a Reservation,
@@ -188,8 +187,7 @@ fn kept_for<'a>(
     former.unwrap_or(reservation)
 }
 
-/// Keeps everything that was reserved, because it is not known from which submission the identity resulted. An
-/// operator decides.
+/// Keeps all reservations, because the submission of the identity is unknown. An operator decides.
 fn keep_all(
     batch: &mut WriteSet,
     change: &IdentityChange<'_>,
@@ -198,7 +196,7 @@ fn keep_all(
 ) {
     let now = change.names.now;
     let reason = format!(
-        "the account results from one of {} submissions of its flow, and none of them had these traits; check whether their \
+        "the account belongs to one of {} submissions of its flow, and none of them had these traits; check whether their \
          reservations and deferred checks are still right",
         pending.len()
     );
@@ -228,7 +226,7 @@ fn keep_all(
 }
 
 impl FollowUps {
-    /// Creates the follow-ups of these subscriptions and checks.
+    /// Compiles what these subscriptions and checks require after a sign-up.
     #[must_use]
     pub fn new(subscriptions: &[Subscription], checks: &[Check], lists: Arc<Lists>) -> Self {
         let reserves = checks
@@ -271,19 +269,19 @@ impl FollowUps {
         self.holding.iter().map(rule).collect()
     }
 
-    /// Whether it matters from which of two sign-ups an account resulted.
+    /// Returns whether an account must be attributed to one of several sign-ups.
     #[must_use]
     pub fn needs_attribution(&self) -> bool {
         self.needs_flow_state() || self.wants_registration_failed()
     }
 
-    /// Whether a subscription wants sign-ups from which no account resulted.
+    /// Returns whether a subscription has the event `registration.failed`.
     #[must_use]
     pub fn wants_registration_failed(&self) -> bool {
         self.wants(Event::RegistrationFailed)
     }
 
-    /// Whether a subscription wants this event.
+    /// Returns whether a subscription has this event.
     #[must_use]
     pub fn wants(&self, event: Event) -> bool {
         self.subscriptions
@@ -291,14 +289,14 @@ impl FollowUps {
             .any(|one| one.events.contains(&event))
     }
 
-    /// What follows if the account exists. Its events are delivered. The reservations of its submission are
+    /// Returns the consequences if the account exists. Its events are delivered. The reservations of its submission are
     /// confirmed, and the deferred checks of its submission are asked.
     #[must_use]
     pub fn on_saved(&self, change: &IdentityChange<'_>, state: &FlowState) -> FollowUp {
         self.on_saved_from(change, &state.pending, state)
     }
 
-    /// What follows if the account exists, and can have resulted from these submissions only.
+    /// Returns the consequences if the account exists and belongs to one of these submissions.
     fn on_saved_from(
         &self,
         change: &IdentityChange<'_>,
@@ -376,8 +374,7 @@ impl FollowUps {
         deliveries_for(&self.subscriptions, &trigger, &change.names)
     }
 
-    /// Adds what follows for the submission of the identity, and for the other submissions of a flow that is closed
-    /// now.
+    /// Adds the consequences for the submission of the identity, and for the other submissions of a flow that is closed now.
     fn follow_up(
         &self,
         follow_up: &mut FollowUp,
@@ -498,8 +495,8 @@ impl FollowUps {
         }
     }
 
-    /// The dead letters for an account without a recorded submission. There is one for each check that could have
-    /// reserved or deferred.
+    /// Returns the dead letters for an account without a recorded submission: one for each check that could have reserved or
+    /// deferred.
     fn unrecorded(&self, change: &IdentityChange<'_>) -> Vec<NewDelivery> {
         if change.event != Event::IdentityCreated {
             return Vec::new();
@@ -557,7 +554,7 @@ impl FollowUps {
         ));
     }
 
-    /// What follows if a look-up finds the account. `sought` is the submission that the look-up was for.
+    /// Returns the consequences if a look-up has found the account. `sought` is the submission that was looked up.
     #[must_use]
     pub fn on_found(
         &self,
@@ -574,7 +571,7 @@ impl FollowUps {
         };
         let is_its_own = one.hash.traits == hash.traits;
         let is_guarded = identity["external_id"].as_str() == Some(&guard_id(one.key.flow_id));
-        // A look-up by its own keys can mean only this submission.
+        // A look-up by the keys of this submission finds only the account of this submission.
         let only = [PendingSignUp {
             hash: SubmissionHash {
                 traits: hash.traits,
@@ -618,8 +615,8 @@ impl FollowUps {
         follow_up
     }
 
-    /// What follows if no account resulted from a submission, or if that cannot be found out. The submission's
-    /// reservations are released, unless another open submission uses them.
+    /// Returns the consequences if a submission has no account, or if that cannot be found out. The submission's reservations
+    /// are released, unless another open submission uses them.
     #[must_use]
     pub fn on_never_created(
         &self,
@@ -654,8 +651,7 @@ impl FollowUps {
         batch
     }
 
-    /// The deliveries once it is certain that no account resulted from a registration flow. The newest submission
-    /// is reported.
+    /// Returns the deliveries once it is certain that a registration flow has no account. They report the newest submission.
     #[must_use]
     pub fn failed(&self, newest: &PendingSignUp, now: Timestamp) -> Vec<NewDelivery> {
         let names = Variables {
@@ -672,8 +668,7 @@ impl FollowUps {
         deliveries_for(&self.subscriptions, &trigger, &names)
     }
 
-    /// Releases a reservation, if it is open. What one of these submissions needs to take the reservation again is
-    /// kept.
+    /// Releases a reservation, if it is open. Keeps what one of these submissions needs to take the reservation again.
     pub fn release(
         &self,
         batch: &mut WriteSet,

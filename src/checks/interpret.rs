@@ -15,7 +15,7 @@ pub enum Interpretation {
     Unavailable(Kind, String),
 }
 
-/// Interprets an answer in the order of design §3. `names.response` is the answer.
+/// Interprets an answer, `names.response`: first `on_unavailable.when`, then `refuse`, then the status, then `accept`.
 ///
 /// Each step is evaluated only if no step before it has decided. An entry of `refuse` that fails decides nothing by
 /// itself. But an answer on which an entry has failed is never accepted, because that entry might have refused it.

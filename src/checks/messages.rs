@@ -9,12 +9,12 @@ use crate::kratos::{Field, Message, language};
 use crate::model::late_refusal::StoredMessage;
 use crate::model::message::MessageTemplate;
 
-/// What decides how a message is rendered.
+/// Renders messages in the visitor's language.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageRenderer<'a> {
     /// The visitor's `Accept-Language`.
     pub accept_language: Option<&'a str>,
-    /// The language for visitors for whose language there is no text.
+    /// The language for visitors whose language has no text.
     pub default_language: &'a str,
 }
 
@@ -95,7 +95,7 @@ fn context(entries: &[(&str, Option<&str>)]) -> Value {
 pub struct MessageCatalog {
     /// The built-in messages.
     pub builtin: BuiltinMessages,
-    /// The language for visitors for whose language there is no text.
+    /// The language for visitors whose language has no text.
     pub default_language: String,
 }
 

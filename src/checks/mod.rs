@@ -52,13 +52,13 @@ pub struct Check {
     /// What happens if the check refuses after the account was created. `None`: the default of
     /// [`Check::on_late_refusal`].
     pub on_late_refusal: Option<OnLateRefusal>,
-    /// What happens if a deferred question gets no answer in time.
+    /// What happens if a deferred check expires without a usable answer.
     pub on_expiry: OnExpiry,
     /// Reasons to refuse, in order.
     pub refuse: Vec<Refusal>,
-    /// What makes an answer an acceptance; by default a status 2xx.
+    /// The condition under which an answer is an acceptance; by default a status 2xx.
     pub accept: Option<Condition>,
-    /// The message for a value from which no question can be built, or that the service rejects as a question. The
+    /// The message for a value that cannot be put into the request, or that makes the service reject the request. The
     /// default is the built-in `not_valid`.
     pub invalid_message: Option<Arc<MessageTemplate>>,
     /// What Vestibule writes into the identity if the check accepts.
@@ -80,7 +80,7 @@ pub struct Reserve {
     pub release: request::RequestTemplate,
 }
 
-/// What happens if Vestibule gives up a deferred question.
+/// What happens if a deferred check expires without a usable answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnExpiry {
     /// The question is kept as a dead letter, and the mark stays in the identity.
@@ -162,7 +162,7 @@ pub enum Kind {
     UnexpectedAnswer,
     /// The question could not be built, or an expression failed without an answer.
     Expression,
-    /// What must be stored before the response could not be stored.
+    /// A deferred check or a reservation could not be stored before the response.
     NotStored,
 }
 
@@ -189,8 +189,8 @@ impl OnUnavailable {
     /// The policy for this kind. If the settings do not name a kind that `default` does not cover, Vestibule
     /// refuses.
     ///
-    /// With `accept`, `default` covers what only the service or the network can cause. With `defer`, Vestibule asks
-    /// the question again, so `default` covers more. A visitor chooses the value to which a gateway answers 400, or
+    /// With `accept`, `default` covers what only the service or the network can cause. With `defer`, Vestibule repeats
+    /// the question, so `default` covers more. A visitor chooses the value to which a gateway answers 400, or
     /// on which an expression fails. So neither policy covers these kinds.
     #[must_use]
     pub fn policy(&self, kind: Kind) -> Policy {
@@ -231,8 +231,7 @@ impl Check {
         Reads::of(self).checks
     }
 
-    /// Whether the check asks no service and has no loop. Such a check takes some microseconds, whatever the
-    /// visitor sent.
+    /// Returns whether the check asks no service and has no loop. Such a check needs only microseconds for any input.
     #[must_use]
     pub fn is_quick(&self) -> bool {
         self.asks().is_none() && !self.expressions().into_iter().any(Expression::loops)
@@ -246,7 +245,7 @@ impl Check {
             .or_else(|| self.reserve.as_ref().map(|reserve| &reserve.take))
     }
 
-    /// Whether the check may pass without an answer, and be asked again later.
+    /// Returns whether the check can be deferred.
     #[must_use]
     pub fn defers(&self) -> bool {
         self.on_unavailable.default == Policy::Defer
@@ -333,8 +332,8 @@ impl Check {
             .any(|one| one.reads(root))
     }
 
-    /// An error if the check uses a list or an object where a text is expected. `when` is not examined, because its
-    /// expression may test for a list or an object. Messages are not examined, because a message has a fallback.
+    /// Returns an error if the check uses a list or an object where a text is expected. `when` is excluded, because its
+    /// expression may test for a list or an object. Messages are excluded, because a message has a fallback.
     pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
         let reserve = self.reserve.iter().flat_map(|reserve| {
             let confirm = reserve.confirm.iter();
@@ -395,7 +394,7 @@ pub enum Policy {
     Refuse,
     /// The sign-up passes, and Vestibule counts it.
     Accept,
-    /// The sign-up passes, and Vestibule asks the question again once the account exists.
+    /// The sign-up passes, and Vestibule repeats the question once the account exists.
     Defer,
 }
 
@@ -421,7 +420,7 @@ pub struct Set {
 }
 
 impl Set {
-    /// The paths that the entry writes, each as far as the settings spell it out.
+    /// Returns the paths that the entry writes, each down to the deepest key in the settings.
     #[must_use]
     pub fn leaves(&self) -> Vec<Vec<String>> {
         self.value.leaves(&self.path)

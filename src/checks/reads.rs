@@ -1,4 +1,4 @@
-//! Finds what a check reads of an identity, and so whether a change of the identity concerns the check.
+//! Finds the parts of an identity that a check reads, to decide whether a change concerns the check.
 
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// What the check itself reads, without what other checks read whose response it reads.
+    /// Returns what the check itself reads, without the reads of other checks.
     #[must_use]
     pub fn of(check: &Check) -> Self {
         let mut reads = Self {
@@ -44,7 +44,7 @@ impl Reads {
         reads
     }
 
-    /// What each check reads, in the same order, including what it reads through `checks.<name>.response`.
+    /// Returns what each check reads, in the same order, including the reads through `checks.<name>.response`.
     #[must_use]
     pub fn of_all<'c>(checks: impl IntoIterator<Item = &'c Check>) -> Vec<Self> {
         let checks: Vec<&Check> = checks.into_iter().collect();
@@ -70,7 +70,8 @@ impl Reads {
         self.fields.is_empty() && self.identity.is_empty()
     }
 
-    /// Whether something that is read differs between the previous identity and the new one. A removal is a change.
+    /// Returns whether a value that the check reads differs between the previous identity and the new one. A removal is a
+    /// change.
     #[must_use]
     pub fn differ(&self, previous: &Value, identity: &Value) -> bool {
         let field_differs =

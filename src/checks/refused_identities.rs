@@ -40,7 +40,7 @@ struct Known {
     marked: HashMap<Uuid, BTreeSet<String>>,
 }
 
-/// What is known of an identity.
+/// The late refusals of an identity that keep its visitor out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Standing {
     /// No refusal that keeps the visitor out is in force.
@@ -64,7 +64,7 @@ impl RefusedIdentities {
         }
     }
 
-    /// What is known of this identity.
+    /// Returns the late refusals of this identity that keep its visitor out.
     #[must_use]
     pub fn of(&self, identity_id: Uuid) -> Standing {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +95,7 @@ impl RefusedIdentities {
         self.was_asked.store(true, Ordering::Relaxed);
     }
 
-    /// Warns the operator if Kratos does not call Vestibule before visitors sign in.
+    /// Warns the operator if Kratos has called no login or recovery hook yet.
     pub fn warn_if_never_asked(&self) {
         if !self.was_asked.load(Ordering::Relaxed) {
             tracing::warn!(
@@ -108,7 +108,7 @@ impl RefusedIdentities {
 
     /// Loads the set, if it has changed.
     pub async fn reload(&self) -> Result<(), store::Error> {
-        // The version is read first. A change while the rows are read has another version, and is loaded next time.
+        // The version is read first. A change during the load has another version, and is loaded next time.
         let version = self.store.get_property(VERSION).await?;
         let is_current = {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
-//! Builds the deliveries of a reservation: take now; confirm or release later.
+//! Builds the deliveries of a reservation: take again, confirm and release.
 //!
-//! Kratos may fail after `pre` accepted, and does not report that. So what was taken for a sign-up is confirmed
-//! when `post` arrives, and released when it is known that `post` will not arrive.
+//! Kratos may fail after `pre` accepted, and does not report the failure. So Vestibule confirms the reservations of a sign-up
+//! when `post` arrives, and releases them when it is certain that no `post` will arrive.
 
 use std::time::Duration;
 
@@ -61,8 +61,8 @@ pub fn confirmation(
     ))
 }
 
-/// What is needed to take a reservation again, if an accepted submission uses it: its account may be found after
-/// the release. Of the visitor's data, only what the check reads is kept.
+/// Returns what is needed to take a reservation again, if an accepted submission uses it, because the account may be found
+/// after the release. Of the visitor's data, only the parts that the check reads are kept.
 #[must_use]
 pub fn kept(
     check: &Check,
@@ -150,7 +150,7 @@ pub fn too_late(
         .release_reason
         .map_or("released", ReleaseReason::as_str);
     let action = Err(format!(
-        "the account exists, but its reservation was released before ({because}), and the details for taking it again are not \
+        "the account exists, but its reservation was released earlier ({because}), and the details for taking it again are not \
          kept"
     ));
     let queue = Queue::Confirm(&reservation.check);
@@ -167,7 +167,7 @@ pub fn gone(
     now: Timestamp,
 ) -> NewDelivery {
     let action = Err(
-        "the check has gone from the settings, so the request to its service cannot be built"
+        "the check is no longer in the settings, so the request to its service cannot be built"
             .to_owned(),
     );
     delivery(queue, reservation, identity_id, event, action, now)

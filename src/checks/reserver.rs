@@ -29,7 +29,7 @@ pub struct ReservationDeps {
     pub lookup: Option<Lookup>,
 }
 
-/// The time after an acceptance in which a look-up that finds nothing proves nothing.
+/// The time after an acceptance in which a look-up without a result proves nothing.
 const LOOKUP_PROVES_NOTHING_FOR: Duration = Duration::from_secs(10);
 
 /// Takes reservations, and stores the results.
@@ -40,7 +40,7 @@ pub(super) struct Reserver {
     pub(super) clock: Clock,
 }
 
-/// What is reserved, and for which submission.
+/// The reservation to take, and the submission that needs it.
 pub(super) struct ReserveRequest<'a> {
     pub(super) check: &'a Check,
     pub(super) reserve: &'a Reserve,
@@ -84,14 +84,14 @@ enum Found {
     InUse,
 }
 
-/// What the check makes of the answer.
+/// The outcome of a reservation, by the check's interpretation of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReserveOutcome {
     /// The reservation is taken.
     Reserved,
     /// The service refused the reservation.
     Refused,
-    /// It is not known whether the reservation is taken.
+    /// Whether the reservation is taken is unknown.
     Unclear,
 }
 
@@ -259,7 +259,7 @@ impl Reserver {
         matches!(lookup.find(owner).await, Ok(None))
     }
 
-    /// Stores what the check makes of the answer. Returns `false` if an accepted reservation could not be stored.
+    /// Stores the outcome of the reservation. Returns `false` if an accepted reservation could not be stored.
     pub(super) async fn keep(
         &self,
         check: &Check,

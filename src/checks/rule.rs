@@ -1,4 +1,4 @@
-//! Hashes what decides whether a check can reserve or defer.
+//! Hashes the rules of a check: what decides whether the check can reserve or defer.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use crate::kratos::Field;
 use crate::kratos::fingerprint::fingerprint;
 use crate::model::request::RequestTemplate;
 
-/// Hashes what decides whether the check can reserve or defer for a sign-up, and for which sign-ups. Another hash
-/// is another rule, whatever the check's name is. Of requests, the hash covers the expressions and not the texts,
+/// Returns the hash of what decides whether the check can reserve or defer for a sign-up. Another hash means another rule,
+/// even if the check has the same name. Of requests, the hash covers the expressions and not the texts,
 /// which may hold secrets.
 #[must_use]
 pub fn hash(check: &Check, lists: &Lists) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// The largest size of one value, in bytes of JSON. Kratos passes at most 64 KiB to a hook, and a stored value is
+/// The maximum size of one value, in bytes of JSON. Kratos passes at most 64 KiB to a hook, and a stored value is
 /// part of every later call.
 pub const MAX_BYTES: usize = 16 * 1024;
 
@@ -17,7 +17,7 @@ pub enum Unfit {
     NoObject,
 }
 
-/// The identity's fields as they are to be saved, changed step by step.
+/// Collects the changes of an identity's fields.
 #[derive(Debug)]
 pub struct Changes<'a> {
     identity: &'a Value,

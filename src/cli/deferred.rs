@@ -15,25 +15,25 @@ use crate::checks::deferred::lift;
 use crate::model::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::Store;
 
-/// What is done with late refusals.
+/// `vestibule deferred …`
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Lift the late refusals of an account: a person who was kept out can sign in again
+    /// Lift the late refusals of an account, so that its owner can sign in again
     ///
-    /// The refusal is lifted in the database, which hooks see within a second. A running `vestibule serve` then sets the
-    /// identity active and removes the mark in `metadata_admin`.
+    /// Lifts the refusals in the database, where hooks see the change within a second. A running `vestibule serve` then sets
+    /// the identity active, and removes the marks in `metadata_admin`.
     Lift(Lift),
-    /// List the late refusals in force: identity, check, since when, and whether the identity is deactivated or marked
+    /// List the late refusals in force: the identity, the check, the time, and whether the identity is deactivated or marked
     List(List),
 }
 
 /// `vestibule deferred list …`
 #[derive(Debug, Args)]
 pub struct List {
-    /// The settings, which name the database
+    /// The settings file, which names the database
     #[command(flatten)]
     file: ConfigFile,
-    /// Print JSON, one object a line
+    /// Print JSON, one object per line
     #[arg(long)]
     json: bool,
 }
@@ -41,13 +41,13 @@ pub struct List {
 /// `vestibule deferred lift …`
 #[derive(Debug, Args)]
 pub struct Lift {
-    /// The settings, which name the database
+    /// The settings file, which names the database
     #[command(flatten)]
     file: ConfigFile,
-    /// The identity's id, as Kratos names it
+    /// The identity's id in Kratos
     #[arg(value_name = "ID")]
     id: Uuid,
-    /// Only the refusal of this check
+    /// Lift only the refusal of this check
     #[arg(long, value_name = "NAME")]
     check: Option<String>,
 }
@@ -79,7 +79,7 @@ impl List {
         let refusals = store.late_refusals().await;
         store.close().await;
         let mut out = std::io::stdout().lock();
-        for refusal in refusals.context("the late refusals could not be read; try again")? {
+        for refusal in refusals.context("cannot read the late refusals")? {
             self.print(&refusal, &mut out)?;
         }
         Ok(ExitCode::SUCCESS)
@@ -117,10 +117,10 @@ impl Lift {
         let Self { id, check, .. } = self;
         let lifted = lift(store, *id, check.as_deref(), now)
             .await
-            .with_context(|| format!("the refusals of {id} could not be lifted; try again"))?;
+            .with_context(|| format!("cannot lift the late refusals of {id}"))?;
         ensure!(
             !lifted.checks.is_empty(),
-            "no late refusal{} of {id} is in force",
+            "{id} has no late refusal{} in force\nhelp: list late refusals with `vestibule deferred list`",
             check
                 .as_ref()
                 .map_or(String::new(), |check| format!(" by `{check}`"))
@@ -128,12 +128,12 @@ impl Lift {
         let checks = lifted.checks.join("`, `");
         let others = match lifted.others_in_force.join("`, `") {
             others if others.is_empty() => others,
-            others => format!(" The refusal of `{others}` stays in force."),
+            others => format!(" The refusal of `{others}` is still in force."),
         };
         let state = if lifted.activates {
             " A running `vestibule serve` sets the identity active within a minute."
         } else {
-            " The state of the identity stays as it is."
+            " The state of the identity is unchanged."
         };
         Ok(format!(
             "{id}: lifted the refusal of `{checks}`.{others}{state}"

@@ -31,13 +31,13 @@ pub enum Command {
         /// The settings file, which names the database
         #[command(flatten)]
         file: ConfigFile,
-        /// Which deliveries
+        /// The deliveries
         #[command(flatten)]
         which: FilterArgs,
         /// The maximum number of deliveries
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
-        /// The next page: the `--cursor` that the page before printed
+        /// The start of the next page, as the previous page printed it
         #[arg(long, value_name = "ID")]
         cursor: Option<Uuid>,
         /// Print JSON
@@ -58,36 +58,38 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Make pending and abandoned deliveries due now. Abandoned ones are retried for their subscription's
-    /// `retry.max_elapsed` again. A running `serve` sends them within a minute. Exit code 1 if a delivery given by id
-    /// is skipped
+    /// Make pending and abandoned deliveries due now
+    ///
+    /// A running `vestibule serve` sends the deliveries within a minute. Abandoned deliveries are retried for the
+    /// `retry.max_elapsed` of their subscription again. The exit code is 1 if a delivery given by id is skipped.
     Retry {
         /// The settings file, which names the database
         #[command(flatten)]
         file: ConfigFile,
-        /// Which deliveries
+        /// The deliveries
         #[command(flatten)]
         chosen: Selection,
     },
-    /// Discard pending and abandoned deliveries, and erase their payloads. Exit code 1 if a delivery given by id is
-    /// skipped
+    /// Discard pending and abandoned deliveries, and erase their payloads
+    ///
+    /// The exit code is 1 if a delivery given by id is skipped.
     Discard {
         /// The settings file, which names the database
         #[command(flatten)]
         file: ConfigFile,
-        /// Which deliveries
+        /// The deliveries
         #[command(flatten)]
         chosen: Selection,
         /// Discard without asking
         #[arg(long)]
         yes: bool,
-        /// Only count the deliveries
+        /// Only count the deliveries, and change nothing
         #[arg(long)]
         dry_run: bool,
     },
 }
 
-/// Which deliveries are to be changed: never all of them by leaving something out.
+/// The deliveries to change. Without ids, `--all` is required, so that a missing option never selects all deliveries.
 #[derive(Debug, Args)]
 pub struct Selection {
     #[command(flatten)]

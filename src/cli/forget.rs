@@ -1,4 +1,4 @@
-//! Erasure: deletes the stored data of identities.
+//! `vestibule forget`: erases the stored data of identities.
 
 use std::process::ExitCode;
 
@@ -13,10 +13,10 @@ use crate::store::Store;
 /// `vestibule forget …`
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The settings, which name the database
+    /// The settings file, which names the database
     #[command(flatten)]
     file: ConfigFile,
-    /// Ids of identities, as Kratos names them
+    /// The ids of the identities in Kratos
     #[arg(value_name = "ID", required = true)]
     ids: Vec<Uuid>,
 }
@@ -25,7 +25,7 @@ pub struct Options {
 pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     ensure!(
         options.ids.iter().all(|id| !id.is_nil()),
-        "an id of zeros is no identity: name the one that Kratos gave it"
+        "00000000-0000-0000-0000-000000000000 is not the id of an identity\nhelp: give the id that the identity has in Kratos"
     );
     let Some(settings) = options.file.settings() else {
         return Ok(ExitCode::FAILURE);
@@ -41,11 +41,11 @@ async fn forget(store: &dyn Store, ids: &[Uuid], now: Timestamp) -> anyhow::Resu
         let count = store
             .forget(*id, now)
             .await
-            .with_context(|| format!("{id} could not be forgotten; try again"))?;
+            .with_context(|| format!("cannot erase the data of {id}"))?;
         match count {
-            0 => println!("{id}: no delivery held anything."),
+            0 => println!("{id}: there was no data to erase."),
             _ => println!(
-                "{id}: forgotten; {} held something.",
+                "{id}: erased the data of {}.",
                 counted(count, "delivery", "deliveries")
             ),
         }

@@ -1,4 +1,4 @@
-//! Calls a health endpoint, for images that have neither a shell nor `curl`.
+//! `vestibule health`: requests health endpoints, for container images without a shell and `curl`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,21 +17,21 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// `vestibule health …`
 #[derive(Debug, Args)]
 pub struct Options {
-    /// What to ask; may be given several times
+    /// The URL to request; repeat the option for several URLs
     #[arg(long = "url", default_value = "http://127.0.0.1:4480/health/ready")]
     urls: Vec<Url>,
-    /// How long to wait for all of them to be well, as in 30s
+    /// How long to wait until every URL is healthy, such as 30s
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     wait: Duration,
-    /// What to say when all are well
-    #[arg(long, value_name = "TEXT", default_value = "well")]
-    say: String,
+    /// The text to print when every URL is healthy
+    #[arg(long = "say", value_name = "TEXT", default_value = "healthy")]
+    message: String,
 }
 
 /// Requests all URLs. A URL is healthy if its status is 2xx.
 #[expect(
     clippy::disallowed_methods,
-    reason = "asks for a person or a container, not for a sign-up"
+    reason = "this request belongs to no sign-up, so it needs none of the limits of a service"
 )]
 pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let http = reqwest::Client::builder()
@@ -48,7 +48,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
             clock.sleep(PAUSE).await;
         }
     }
-    println!("{}", options.say);
+    println!("{}", options.message);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -56,7 +56,7 @@ async fn check_url(http: &reqwest::Client, url: &Url) -> Result<(), String> {
     match http.get(url.clone()).send().await {
         Ok(answer) if answer.status().is_success() => Ok(()),
         Ok(answer) => Err(format!("status {}", answer.status())),
-        Err(error) if error.is_timeout() => Err(format!("no answer within {PATIENCE:?}")),
-        Err(_) => Err("not reached".to_owned()),
+        Err(error) if error.is_timeout() => Err(format!("no response within {PATIENCE:?}")),
+        Err(_) => Err("cannot connect".to_owned()),
     }
 }

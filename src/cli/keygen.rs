@@ -1,4 +1,4 @@
-//! Generates a key for kratos.yml, or a secret to sign deliveries with.
+//! `vestibule keygen`: generates a key for kratos.yml, or a secret that signs deliveries.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use crate::outbound::services::sign::PREFIX;
 /// `vestibule keygen …`
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Make a secret for `services.<name>.sign` instead (Standard Webhooks, `whsec_…`)
+    /// Print a signing secret for `services.<name>.sign` instead (Standard Webhooks, `whsec_…`)
     #[arg(long)]
     signing: bool,
 }

@@ -1,4 +1,4 @@
-//! Prints what kratos.yml needs.
+//! `vestibule kratos`: prints the hooks for kratos.yml.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -16,49 +16,50 @@ use crate::kratos::snippet::{
 /// The placeholder for the key.
 const NO_KEY: &str = "PUT-YOUR-KEY-HERE";
 
-/// What is printed for Kratos.
+/// `vestibule kratos …`
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print the hooks for kratos.yml, for every way to sign up and for changes of the profile
+    /// Print the hooks for kratos.yml: for every sign-up method, and for profile changes
     Hooks(Hooks),
 }
 
-/// How the hooks shall be.
+/// `vestibule kratos hooks …`
 #[derive(Debug, Args)]
 pub struct Hooks {
-    /// Where Kratos reaches Vestibule
+    /// The URL at which Kratos reaches Vestibule
     #[arg(long, default_value = EXAMPLE_URL, value_parser = base)]
     url: String,
-    /// Only these ways to sign up; all others must then be off in kratos.yml
+    /// Only these sign-up methods; all others must be disabled in kratos.yml
     #[arg(
         long = "method",
         value_name = "METHOD",
         value_delimiter = ',',
         value_parser = PossibleValuesParser::new(Method::ALL.map(Method::as_str))
-            .try_map(|name| Method::named(&name).ok_or("it has no hooks")),
+            .try_map(|name| Method::named(&name).ok_or("this method has no hooks")),
         default_values = Method::ALL.map(Method::as_str),
     )]
     methods: Vec<Method>,
-    /// Also what these events need; `identity.created`, `identity.updated`, `registration.failed` and `check.refused` need nothing more
+    /// Also print the hooks of these events; `identity.created`, `identity.updated`, `registration.failed` and `check.refused` need no
+    /// extra hooks
     #[arg(
         long = "event",
         value_name = "EVENT",
         value_delimiter = ',',
         value_parser = PossibleValuesParser::new(ExtraEvent::ALL.map(ExtraEvent::as_str))
-            .try_map(|name| ExtraEvent::named(&name).ok_or("it needs no hooks")),
+            .try_map(|name| ExtraEvent::named(&name).ok_or("this event needs no extra hooks")),
     )]
     events: Vec<ExtraEvent>,
-    /// The settings file. If one of its checks can deactivate an account that exists, the hooks that keep its owner out are
-    /// printed as well: for logins, recoveries and all of settings
+    /// The settings file. If one of its checks can deactivate an existing account, also print the hooks that refuse the owner
+    /// of such an account: for logins, recoveries and all settings
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print the hooks that keep people out whose account was deactivated by a late refusal, without a settings file
+    /// Also print the hooks that refuse the owners of accounts that a late refusal deactivated, without reading a settings file
     #[arg(long)]
     late_refusals: bool,
-    /// Put the body's template into the hooks, so that Kratos needs no other file
+    /// Put the template of the body into the hooks, so that Kratos needs no other file
     #[arg(long)]
     inline: bool,
-    /// Where Kratos finds the body's template
+    /// The address at which Kratos finds the template of the body
     #[arg(
         long,
         value_name = "URI",
@@ -66,10 +67,10 @@ pub struct Hooks {
         conflicts_with = "inline"
     )]
     body: String,
-    /// How many hooks of yours precede these in each list: the names of the key's variables count them
+    /// The number of other hooks before these in each list. The names of the key's environment variables depend on it
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     behind: usize,
-    /// Print the body's template alone
+    /// Print only the template of the body
     #[arg(long, exclusive = true)]
     template: bool,
 }
@@ -167,14 +168,14 @@ impl Hooks {
 fn base(text: &str) -> Result<String, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err("it must begin with http:// or https://".to_owned());
+        return Err("a URL must begin with http:// or https://".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("it must end with the host, the port or a path".to_owned());
+        return Err("the URL must end with the host, the port or a path".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
         // Kratos shows the address to visitors when a call fails.
-        return Err("it must not hold credentials".to_owned());
+        return Err("the URL must not contain credentials".to_owned());
     }
     Ok(text.trim_end_matches('/').to_owned())
 }

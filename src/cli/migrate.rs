@@ -1,4 +1,4 @@
-//! Applies pending database migrations.
+//! `vestibule migrate`: applies pending database migrations.
 
 use std::process::ExitCode;
 

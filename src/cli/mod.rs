@@ -1,4 +1,4 @@
-//! The command tree. `--help` is the manual.
+//! The command line: the tree of commands, and their help texts.
 
 pub mod deferred;
 pub mod deliveries;
@@ -25,8 +25,7 @@ use crate::config::{self, Environment, Settings};
 use crate::demo;
 use crate::store::Store;
 
-/// Checks sign-up fields for Ory Kratos before an account is saved, and delivers the account to other
-/// systems after.
+/// Checks sign-up fields against your services before Ory Kratos creates the account, and notifies your systems afterwards.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
@@ -36,11 +35,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Answer Kratos's hooks and make deliveries, until SIGTERM or Ctrl-C
+    /// Run Vestibule: answer Kratos's hooks and send deliveries, until SIGTERM or Ctrl-C
     Serve(serve::Options),
-    /// Show everything on one machine in one process, with example services and a page to try it on
+    /// Try Vestibule in one process, with example services and a sign-up page
     Demo(demo::Options),
-    /// Read a settings file and print every problem in it; exit code 1 if there is one
+    /// Check a settings file, and print every problem; exit code 1 if there is one
     Validate {
         /// The settings file
         #[arg(env = "VESTIBULE_CONFIG", default_value = "vestibule.yaml")]
@@ -48,7 +47,7 @@ enum Command {
     },
     /// Print the JSON Schema of the settings file, for editors
     Schema(schema::Options),
-    /// Print what kratos.yml needs
+    /// Print the hooks for kratos.yml
     #[command(subcommand)]
     Kratos(kratos::Command),
     /// List, show, retry and discard deliveries
@@ -59,7 +58,7 @@ enum Command {
     Deferred(deferred::Command),
     /// Apply pending database migrations; `serve` does the same when it starts
     Migrate(ConfigFile),
-    /// Erase the stored data of identities: payloads of deliveries, and error texts of receivers
+    /// Erase the stored data of identities: payloads of deliveries, and error messages of services
     Forget(forget::Options),
     /// Deliver identities that Vestibule missed; erase data of identities deleted in Kratos
     Reconcile(reconcile::Options),
@@ -69,7 +68,7 @@ enum Command {
     Keygen(keygen::Options),
 }
 
-/// Which settings file.
+/// The option that selects the settings file.
 #[derive(Debug, Args)]
 pub struct ConfigFile {
     /// The settings file

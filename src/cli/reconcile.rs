@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::ConfigFile;
+use super::{ConfigFile, counted};
 use crate::app::open_store;
 use crate::app::shutdown_signal;
 use crate::base::clock::{Clock, Timestamp};
@@ -24,7 +24,7 @@ use crate::store::Store;
 
 /// `vestibule reconcile`
 ///
-/// Pages through Kratos's identities by its admin API. Stores deliveries for identities that Vestibule missed, such as
+/// Reads all identities from Kratos's admin API. Stores deliveries for identities that Vestibule missed, such as
 /// those created by the admin API, imported, or created by a method without hooks. Never delivers anything twice. Erases the
 /// data of identities that were deleted in Kratos. Can run beside `serve`. An interrupted round continues where it stopped.
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub struct Options {
     /// `reconcile.since`, identities that are older than this database are skipped
     #[arg(long, value_name = "TIME", value_parser = config::parse_moment)]
     since: Option<Timestamp>,
-    /// List what it would deliver and erase, and change nothing
+    /// List what would be delivered and erased, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Erase data even if Kratos has none of many known identities, which also happens if `kratos.admin_url` is another Kratos
@@ -116,7 +116,7 @@ fn deps(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
     let metrics = Arc::new(Metrics::new());
     let admin = settings.kratos.admin.into_iter().collect();
     let services = Services::new(admin, clock.clone(), Arc::clone(&metrics))
-        .context("the HTTP client could not be built")?;
+        .context("cannot build the HTTP client")?;
     Ok(Deps {
         store,
         identities: KratosAdmin::new(Arc::new(services), clock.clone()),
@@ -137,7 +137,7 @@ struct Findings<O> {
 impl<O: Write> Findings<O> {
     fn print(&self, line: &str) {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        // The reader has closed the output, so a failed write is ignored. The final write of the sum returns the error.
+        // The reader has closed the output, so a failed write is ignored. The final write of the summary returns the error.
         let _ = writeln!(out, "{line}");
     }
 }
@@ -176,7 +176,7 @@ impl<O: Write + Send> Progress for Findings<O> {
     }
 }
 
-/// Formats the sum as text.
+/// Formats the summary as text.
 fn summary(report: &Report, dry_run: bool) -> String {
     let Report {
         checked,
@@ -186,13 +186,10 @@ fn summary(report: &Report, dry_run: bool) -> String {
         deleted,
         erased,
     } = *report;
-    let sum = format!(
-        "Checked {}.",
-        counted_noun(checked, "identity", "identities")
-    );
+    let sum = format!("Checked {}.", counted(checked, "identity", "identities"));
     let (deliveries, deleted_identities) = (
-        counted_noun(missing, "delivery", "deliveries"),
-        counted_noun(deleted, "identity", "identities"),
+        counted(missing, "delivery", "deliveries"),
+        counted(deleted, "identity", "identities"),
     );
     if dry_run {
         return format!(
@@ -202,7 +199,7 @@ fn summary(report: &Report, dry_run: bool) -> String {
     }
     let mut sentences = vec![sum];
     if stored > 0 {
-        let stored = counted_noun(stored, "delivery", "deliveries");
+        let stored = counted(stored, "delivery", "deliveries");
         sentences.push(format!(
             "Stored {stored} that Vestibule missed; a running `vestibule serve` sends them within a minute."
         ));
@@ -210,14 +207,14 @@ fn summary(report: &Report, dry_run: bool) -> String {
         sentences.push("Nothing was missing.".to_owned());
     }
     if unbuilt > 0 {
-        let unbuilt = counted_noun(unbuilt, "delivery", "deliveries");
+        let unbuilt = counted(unbuilt, "delivery", "deliveries");
         sentences.push(format!(
             "Of these, {unbuilt} could not be built, because their subscriptions read what only hooks have: \
              see `vestibule deliveries list --state abandoned`."
         ));
     }
     if deleted > 0 {
-        let erased = counted_noun(erased, "delivery", "deliveries");
+        let erased = counted(erased, "delivery", "deliveries");
         sentences.push(format!(
             "Erased the data of {deleted_identities} deleted in Kratos ({erased})."
         ));
@@ -225,16 +222,12 @@ fn summary(report: &Report, dry_run: bool) -> String {
     sentences.join(" ")
 }
 
-fn counted_noun(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_sum_is_printed_as_text() {
+    fn the_summary_is_printed_as_text() {
         let nothing = Report {
             checked: 1,
             ..Report::default()

@@ -1,4 +1,4 @@
-//! Prints the JSON Schema of the settings file, and the OpenAPI document of the admin API.
+//! `vestibule schema`: prints the JSON Schema of the settings file, and the OpenAPI document of the admin API.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         openapi::text()
     } else {
         let schema = serde_json::to_string_pretty(&schema());
-        format!("{}\n", schema.context("the schema cannot be written")?)
+        format!("{}\n", schema.context("cannot print the schema")?)
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)

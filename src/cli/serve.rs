@@ -15,7 +15,7 @@ use crate::model::pending::LookupTimes;
 pub struct Options {
     #[command(flatten)]
     file: ConfigFile,
-    /// Looks sign-ups without a `post` up this many times faster, for tests
+    /// Look up sign-ups without a `post` this many times faster, for tests
     #[arg(
         long,
         hide = true,
@@ -39,7 +39,7 @@ pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     };
     let (lines, _written_at_the_end) = telemetry::nonblocking_stdout();
     telemetry::init_logging(lines, settings.log.level, settings.log.format)
-        .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
+        .map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))?;
     telemetry::log_panics();
     ignore_hang_ups()?;
     for warning in settings.warnings.iter() {

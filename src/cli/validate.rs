@@ -11,7 +11,7 @@ pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
     match config::load(file, &Environment::of_process()) {
         Ok(settings) => {
             println!(
-                "{} is right: {}, {}",
+                "{} is valid: {}, {}",
                 file.display(),
                 counted(settings.checks.len(), "check"),
                 counted(settings.subscriptions.len(), "delivery")
@@ -22,7 +22,7 @@ pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
             }
             if settings.hooks.keys.is_empty() {
                 println!(
-                    "note: there is no key yet; `serve` needs `hooks.keys`, or the environment variable VESTIBULE_KEY"
+                    "note: `hooks.keys` is empty; `vestibule serve` needs a key in `hooks.keys` or in the environment variable VESTIBULE_KEY"
                 );
             }
             Ok(ExitCode::SUCCESS)

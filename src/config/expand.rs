@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::interpolation::{Environment, joined, pieces};
 use super::schema::resolved;
 use super::tree::{Kind, Node, join, plain};
-use super::validate::{flat, types, words};
+use super::validate::{enum_values, flat, types};
 
 /// Inserts values where the schema does not expect a text.
 pub struct Expander<'a> {
@@ -78,5 +78,5 @@ fn choices<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
 
 fn takes_text(choice: &Value) -> bool {
     let types = types(choice);
-    words(choice).is_none() && (types.is_empty() || types.contains(&"string"))
+    enum_values(choice).is_none() && (types.is_empty() || types.contains(&"string"))
 }

@@ -154,14 +154,14 @@ pub struct Kratos {
     /// writes values into identities (`write_back`), and can defer checks.
     pub admin_url: Option<Text>,
     /// The identity schema: `file://identity.schema.json` relative to the settings file, or `file:///absolute/path`.
-    /// It names the traits with which people sign in, so that a sign-up can be looked up by its user name. `vestibule
+    /// It names the traits with which visitors sign in, so that a sign-up can be looked up by its user name. `vestibule
     /// validate` warns about each checked trait without a type, because a visitor can send a list or an object there.
     /// Default: only addresses are known.
     pub identity_schema: Option<Text>,
     /// Whether `pre` sets an `external_id` (`vestibule:` and a hash of the flow's id) for sign-ups that have none.
     /// Kratos keeps external ids unique, so a form creates at most one account, even if it is submitted often or in
     /// parallel. `auto`: only if a check reserves or defers, or if `admin_url` is set. The other values are `always`
-    /// and `never`. Needs Kratos v25.4.0. The person sees the id in `whoami`. A tokenizer with `subject_source:
+    /// and `never`. Needs Kratos v25.4.0. The visitor sees the id in `whoami`. A tokenizer with `subject_source:
     /// external_id` needs `never`. Default: `auto`.
     pub use_external_id: UseExternalId,
     /// Credentials for the admin API. Default: none, because Kratos itself requires none.
@@ -338,12 +338,12 @@ pub struct Check {
     /// What the check reserves at a service for this sign-up, instead of `ask`: an invite, a seat, a number.
     pub reserve: Option<Reserve>,
     /// What the check does without a usable response: `refuse` ("please try again later"), `accept` (admit the
-    /// sign-up, and count it), `defer` (admit the sign-up, and ask again once the account exists), or a section with
+    /// sign-up, and count it), `defer` (admit the sign-up, and repeat the question once the account exists), or a section with
     /// a choice per kind. `accept` covers only the kinds `timeout`, `connection`, `status_5xx`,
     /// `rejected_credentials` and `declared`. `defer` covers every kind except `rejected_question` and `expression`.
     /// The other kinds refuse. Default: `refuse`.
     pub on_unavailable: Option<OnUnavailable>,
-    /// What the check does if it refuses an account that exists. This can be a deferred check, or a reservation that
+    /// What the check does if it refuses an existing account. This can be a deferred check, or a reservation that
     /// is taken again for an account that was found after the release. `deactivate`: deactivate the identity, mark
     /// it, and refuse its logins until an operator lifts the refusal. `mark`: mark it in
     /// `metadata_admin.vestibule.refused`. `notify`: only create the deliveries of `check.refused`, which the other
@@ -392,7 +392,7 @@ pub struct Reserve {
     pub release: Request,
 }
 
-/// What a check does if it refuses an account that exists.
+/// What a check does if it refuses an existing account.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names in the file explain them")]
@@ -553,7 +553,7 @@ pub struct Subscription {
     /// The events: `identity.created` (a registration), `identity.updated` (a change of the profile),
     /// `credentials.changed` (a change of the password, of social sign-in, of a second factor), `identity.verified`
     /// (an address was verified), `registration.failed` (an accepted sign-up without an account; needs
-    /// `kratos.admin_url`), `check.refused` (a check refused an account that exists). `credentials.changed` and
+    /// `kratos.admin_url`), `check.refused` (a check refused an existing account). `credentials.changed` and
     /// `identity.verified` need hooks of their own: `vestibule kratos hooks --event …` prints them.
     pub events: Vec<Event>,
     /// Creates a delivery only if this is true.

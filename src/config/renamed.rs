@@ -1,5 +1,5 @@
-//! Old names in a settings file: reports each with its new name, and reads the value under the new name, so that
-//! one run of `vestibule validate` finds them all, and every other problem too.
+//! Reports old names in a settings file, each with its new name. Reads the values under the new names, so that one run of
+//! `vestibule validate` finds every problem.
 
 use super::tree::{Entry, Kind, Node, join};
 use crate::base::diagnostics::{Position, Problem};

@@ -46,7 +46,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Moves to the value of this key. If it is missing, the position is that of the section.
+    /// Moves to the value of this key. Without a value, the position is that of the section.
     fn key(&self, key: &str) -> Self {
         let node = self.node.and_then(|node| node.get(key));
         Self {
@@ -98,7 +98,7 @@ pub(super) struct Resolver<'a> {
     numbers: BTreeMap<u32, messages::Numbered>,
 }
 
-/// Resolves everything, and returns the settings with their warnings. The error has every problem.
+/// Resolves the whole file, and returns the settings with their warnings. The error has every problem.
 pub(super) fn resolve(
     node: &Node,
     text: &str,

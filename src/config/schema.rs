@@ -1,4 +1,4 @@
-//! The JSON Schema of the settings file, and the manual made of it.
+//! Generates the JSON Schema of the settings file, and the reference in docs/configuration.md.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use super::file::File;
 /// Returns the schema (draft 2020-12) for editors.
 #[must_use]
 pub fn schema() -> Value {
-    let mut schema = of_the_manual();
+    let mut schema = of_the_reference();
     with_inserted(&mut schema);
     schema
 }
@@ -20,8 +20,8 @@ pub fn of_the_file() -> Value {
     schemars::schema_for!(File).to_value()
 }
 
-/// Returns the schema without the alternatives that are the same everywhere.
-fn of_the_manual() -> Value {
+/// Returns the schema for the reference, without the alternatives that every key has.
+fn of_the_reference() -> Value {
     let mut schema = of_the_file();
     without_null(&mut schema);
     with_kinds_described(&mut schema);
@@ -98,10 +98,10 @@ fn without_null(schema: &mut Value) {
     members.values_mut().for_each(without_null);
 }
 
-/// docs/configuration.md
+/// Generates docs/configuration.md.
 #[must_use]
 pub fn markdown() -> String {
-    let schema = of_the_manual();
+    let schema = of_the_reference();
     let mut text = String::from("# The settings file\n\n");
     text.push_str(
         "<!-- Generated from src/config/file.rs by `vestibule schema --markdown`; a test fails when it is stale. -->\n\n",

@@ -138,7 +138,7 @@ pub struct Log {
 pub struct Kratos {
     /// The admin API.
     pub admin: Option<Service>,
-    /// The traits with which people sign in, from the identity schema.
+    /// The traits with which visitors sign in, from the identity schema.
     pub identifiers: Identifiers,
     /// Whether `pre` sets an `external_id`.
     pub external_id: ExternalId,

@@ -8,23 +8,23 @@ use serde_json::{Map, Number, Value};
 
 use crate::base::diagnostics::{Position, Problem, quoted};
 
-/// Deeper than settings need, and too little to exhaust the stack.
+/// The maximum depth. Settings need less, and this depth does not exhaust the stack.
 const MAX_DEPTH: usize = 64;
-/// More than settings need. Aliases can multiply the values of a file.
+/// The maximum number of values. Settings need fewer, but aliases can multiply the values of a file.
 const MAX_NODES: usize = 200_000;
 
-/// A value and where it begins.
+/// A value and its position.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Where it begins.
+    /// The position of the beginning.
     pub at: Position,
-    /// What it is.
+    /// The kind and the content of the value.
     pub kind: Kind,
     /// The operator's text, if the value was inserted from elsewhere. Inserted values are never shown.
     pub written: Option<String>,
 }
 
-/// What a value is.
+/// The kind and the content of a value.
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// Nothing, or `null`.
@@ -53,7 +53,7 @@ pub struct Entry {
     pub key: String,
     /// The position of the key.
     pub at: Position,
-    /// Its value.
+    /// The value.
     pub value: Node,
 }
 
@@ -104,7 +104,7 @@ impl Node {
 
     /// Describes the node, for "found …".
     #[must_use]
-    pub fn in_words(&self) -> String {
+    pub fn describe(&self) -> String {
         if let Some(written) = &self.written {
             return format!("the value of `{written}`");
         }
@@ -134,7 +134,7 @@ enum OpenKind {
     List(Vec<Node>),
     Map {
         entries: Vec<Entry>,
-        /// The inner `None` is a key that is not a text, which is reported.
+        /// A map. The inner `None` is the place of a key that is not a text; that key is reported as a problem.
         key: Option<(Option<String>, Position)>,
     },
 }
@@ -333,7 +333,7 @@ impl Builder<'_> {
             self.problems.push(Problem::new(
                 path,
                 at,
-                format!("nested more than {DEEPEST} levels deep"),
+                format!("nested more than {MAX_DEPTH} levels deep"),
             ));
             return false;
         }
@@ -353,7 +353,7 @@ impl Builder<'_> {
             self.problems.push(Problem::new(
                 path,
                 node.at,
-                format!("the file has more than {MOST_NODES} values"),
+                format!("the file has more than {MAX_NODES} values"),
             ));
             return false;
         }
@@ -383,7 +383,7 @@ impl Builder<'_> {
                     if let Some(text) = key_text(&node) {
                         *key = Some((Some(text), node.at));
                     } else {
-                        let message = format!("a key must be a text, this is {}", node.in_words());
+                        let message = format!("a key must be a text, this is {}", node.describe());
                         let hint = "if this is a text with an `{expression}`, quote it".to_owned();
                         self.problems
                             .push(Problem::new(path, node.at, message).with_hint(Some(hint)));

@@ -30,7 +30,7 @@ pub struct Validator<'a> {
 }
 
 impl Validator<'_> {
-    /// Adds every problem of `node` against `schema`.
+    /// Adds every problem of `node`, compared with `schema`.
     pub fn check(&mut self, node: &Node, schema: &Value, path: &str) {
         if self.unknown.iter().any(|unknown| unknown == path) {
             return;
@@ -43,8 +43,8 @@ impl Validator<'_> {
         {
             return self.choose(node, choices, schema, path);
         }
-        if let Some(names) = words(schema) {
-            return self.word(node, &names, path);
+        if let Some(names) = enum_values(schema) {
+            return self.check_enum_value(node, &names, path);
         }
         let types = types(schema);
         if types.is_empty() {
@@ -157,9 +157,9 @@ impl Validator<'_> {
         }
         let choices = flat(self.root, choices);
         let all_words: Option<Vec<Vec<&str>>> =
-            choices.iter().map(|choice| words(choice)).collect();
+            choices.iter().map(|choice| enum_values(choice)).collect();
         if let Some(names) = all_words {
-            return self.word(node, &names.concat(), path);
+            return self.check_enum_value(node, &names.concat(), path);
         }
         // `{type: …, config: {…}}`: the type decides.
         if let Some(kinds) = tags(&choices) {
@@ -174,7 +174,7 @@ impl Validator<'_> {
                 Kind::Number(number, _) => {
                     types.contains(&"number") || types.contains(&"integer") && !number.is_f64()
                 }
-                Kind::Text { .. } => types.contains(&"string") || words(choice).is_some(),
+                Kind::Text { .. } => types.contains(&"string") || enum_values(choice).is_some(),
                 Kind::Null => false,
             }
         };
@@ -184,7 +184,7 @@ impl Validator<'_> {
             let expected: Vec<&str> = choices
                 .iter()
                 .flat_map(|choice| {
-                    if words(choice).is_some() {
+                    if enum_values(choice).is_some() {
                         vec!["string"]
                     } else {
                         types(choice)
@@ -216,13 +216,13 @@ impl Validator<'_> {
                     self.section(node, node.entries(), schema, path);
                 } else {
                     let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
-                    self.word(tag, &names, &join(path, "type"));
+                    self.check_enum_value(tag, &names, &join(path, "type"));
                 }
             }
         }
     }
 
-    fn word(&mut self, node: &Node, names: &[&str], path: &str) {
+    fn check_enum_value(&mut self, node: &Node, names: &[&str], path: &str) {
         match &node.kind {
             Kind::Null => self.nothing(node, path),
             Kind::Text { text, .. } if names.contains(&text.as_str()) => {}
@@ -241,7 +241,7 @@ impl Validator<'_> {
                 let message = format!(
                     "expected one of {}, found {}",
                     listed(names.iter().copied()),
-                    node.in_words()
+                    node.describe()
                 );
                 let hint = match other {
                     Kind::Text { text, .. } if node.written.is_none() => {
@@ -273,7 +273,7 @@ impl Validator<'_> {
                 least.unwrap_or(0.0),
                 most.unwrap_or(f64::INFINITY)
             );
-            let message = format!("expected a number {bounds}, found {}", node.in_words());
+            let message = format!("expected a number {bounds}, found {}", node.describe());
             self.problems
                 .push(Problem::new(path.to_owned(), node.at, message));
         }
@@ -283,12 +283,12 @@ impl Validator<'_> {
         if self.has_problem(path) {
             return;
         }
-        let mut expected: Vec<&str> = types.iter().map(|name| in_words(name, schema)).collect();
+        let mut expected: Vec<&str> = types.iter().map(|name| describe(name, schema)).collect();
         expected.dedup();
         let message = format!(
             "expected {}, found {}",
             expected.join(" or "),
-            node.in_words()
+            node.describe()
         );
         let wants_number = types.contains(&"integer");
         let wants_text = types.contains(&"string") && !wants_number;
@@ -334,7 +334,7 @@ impl Validator<'_> {
     }
 }
 
-fn in_words<'a>(name: &'a str, schema: &Value) -> &'a str {
+fn describe<'a>(name: &'a str, schema: &Value) -> &'a str {
     match (name, schema["format"].as_str()) {
         ("string", Some("duration-with-unit")) => "a duration with a unit (5s)",
         ("string", Some("expression")) => "an expression",
@@ -361,7 +361,7 @@ pub(super) fn types(schema: &Value) -> Vec<&str> {
 }
 
 /// The names of an enumeration.
-pub(super) fn words(schema: &Value) -> Option<Vec<&str>> {
+pub(super) fn enum_values(schema: &Value) -> Option<Vec<&str>> {
     if let Some(names) = schema["enum"].as_array() {
         return Some(names.iter().filter_map(Value::as_str).collect());
     }

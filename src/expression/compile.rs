@@ -1,4 +1,4 @@
-//! The compiler: from a source to a tree that is safe to evaluate, with checked and resolved names.
+//! Compiles a source to a tree that is safe to evaluate, with checked and resolved names.
 //!
 //! The library parses and evaluates by recursion without a limit. So the whole compilation runs on a thread with a
 //! large stack, and only a tree of limited depth leaves that thread. Each of Vestibule's names, with the steps behind
@@ -258,7 +258,7 @@ impl Checker<'_> {
         if depth > MAX_DEPTH {
             return Err(self.error(
                 node.id,
-                format!("the expression is nested more than {DEEPEST} deep"),
+                format!("the expression is nested more than {MAX_DEPTH} deep"),
             ));
         }
         match self.name(node, depth)? {
@@ -313,7 +313,7 @@ impl Checker<'_> {
         if depth + chain.steps.len() > MAX_DEPTH {
             return Err(self.error(
                 node.id,
-                format!("the expression is nested more than {DEEPEST} deep"),
+                format!("the expression is nested more than {MAX_DEPTH} deep"),
             ));
         }
         // The name belongs to the language: an accumulator, or the variable of a binding.
@@ -454,7 +454,7 @@ impl Checker<'_> {
             if let (operators::IN, [_, list]) = (call.func_name.as_str(), call.args.as_mut_slice())
             {
                 self.look_up(list, |entries| {
-                    entries.words();
+                    entries.texts();
                 });
             }
             let is_choice = call.func_name == operators::CONDITIONAL;

@@ -1,4 +1,4 @@
-//! Conversions of an expression's result to JSON and to text.
+//! Converts the result of an expression to JSON and to text.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

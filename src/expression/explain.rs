@@ -1,4 +1,4 @@
-//! Error messages of an evaluation, without any value.
+//! Converts errors of an evaluation to messages without values.
 //!
 //! The library's own messages contain the values that caused the error, which are a visitor's data. So Vestibule's
 //! messages only contain names that the operator wrote and names of types.
@@ -30,10 +30,10 @@ pub(super) fn explain(
             );
         }
     }
-    EvaluationError::new(words(error, written))
+    EvaluationError::new(message(error, written))
 }
 
-fn words(error: &ExecutionError, written: impl Fn(&str) -> bool) -> String {
+fn message(error: &ExecutionError, written: impl Fn(&str) -> bool) -> String {
     match error {
         ExecutionError::NoSuchKey(key) if written(key) => format!("no such key `{key}`"),
         ExecutionError::NoSuchKey(_) => "no such key".to_owned(),
@@ -77,7 +77,7 @@ fn words(error: &ExecutionError, written: impl Fn(&str) -> bool) -> String {
         ExecutionError::IndexOutOfBounds(_) => "index out of range".to_owned(),
         ExecutionError::DuplicateKey(_) => "a map has the same key twice".to_owned(),
         ExecutionError::InvalidArgumentCount { expected, actual } => {
-            format!("a function takes {expected} arguments and was given {actual}")
+            format!("a function takes {expected} arguments, and got {actual}")
         }
         _ => "cannot be evaluated".to_owned(),
     }

@@ -27,7 +27,7 @@ pub(super) struct Entries(Arc<Forms>);
 struct Forms {
     written: Vec<String>,
     list: OnceLock<CelList<'static>>,
-    words: OnceLock<HashSet<Box<str>>>,
+    texts: OnceLock<HashSet<Box<str>>>,
     domains: OnceLock<HashSet<Box<str>>>,
 }
 
@@ -41,7 +41,7 @@ impl Lists {
                 let forms = Forms {
                     written,
                     list: OnceLock::new(),
-                    words: OnceLock::new(),
+                    texts: OnceLock::new(),
                     domains: OnceLock::new(),
                 };
                 (name, Entries(Arc::new(forms)))
@@ -83,8 +83,8 @@ impl Entries {
     }
 
     /// Returns the exact entries, for `in`.
-    pub fn words(&self) -> &HashSet<Box<str>> {
-        self.0.words.get_or_init(|| {
+    pub fn texts(&self) -> &HashSet<Box<str>> {
+        self.0.texts.get_or_init(|| {
             self.0
                 .written
                 .iter()
@@ -152,6 +152,6 @@ impl Container for Entries {
         }
         Ok(value
             .downcast_ref::<CelString>()
-            .is_some_and(|word| self.words().contains(word.inner())))
+            .is_some_and(|word| self.texts().contains(word.inner())))
     }
 }

@@ -1,4 +1,4 @@
-//! The values of an expression's variables in one evaluation, and the limit of its work.
+//! Resolves the variables of an expression in one evaluation, and limits the work of the evaluation.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -71,7 +71,7 @@ impl Slot {
     }
 }
 
-/// Returns the values of the variables of one evaluation.
+/// Resolves the variables of one evaluation.
 pub(super) struct Resolver<'a> {
     names: Variables<'a>,
     slots: &'a [Slot],

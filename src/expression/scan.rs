@@ -1,4 +1,4 @@
-//! The scanner that finds the end of an expression inside a text.
+//! Finds the end of an expression inside a text.
 //!
 //! The scanner only knows the necessary part of the language: texts in all their quotes, comments, brackets.
 

@@ -1,6 +1,6 @@
 //! Serves the admin port, for operators and their monitoring: health, version, metrics, deliveries, late refusals.
 //!
-//! Like Kratos's own admin API, it has no authentication, so it belongs on a private network.
+//! Like Kratos's admin API, this port has no authentication, so it belongs on a private network.
 
 mod deliveries;
 mod error;
@@ -32,7 +32,7 @@ pub struct AdminState {
     pub store: Arc<dyn Store>,
     /// The clock.
     pub clock: Clock,
-    /// How long Vestibule retries an abandoned delivery after an operator retries it.
+    /// How long Vestibule retries an abandoned delivery after an operator has retried it.
     pub keep_trying: RetryWindows,
     /// Wakes the dispatcher.
     pub stored: Arc<Notify>,
@@ -83,7 +83,7 @@ async fn not_found(request: HttpRequest) -> ApiError {
     ApiError::no_such_path(request.path(), &paths)
 }
 
-/// `GET /openapi.json`
+/// Answers `GET /openapi.json`.
 async fn document() -> Json<Value> {
     Json(openapi::document())
 }

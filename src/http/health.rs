@@ -14,7 +14,7 @@ use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::CONTENT_TYPE;
 use crate::store::Store;
 
-/// How long the database may take to answer a ping.
+/// The time limit for a ping of the database.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the health handlers need.
@@ -84,8 +84,8 @@ pub async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// Reports that Vestibule can answer `pre`. A database that is down is reported here and in a metric, not by 503.
-/// Without Vestibule, visitors would get Kratos's error page instead of a message.
+/// Reports that Vestibule can answer `pre`. If the database is down, the body and a metric report that, but the status is
+/// not 503: without Vestibule, visitors would get Kratos's error page instead of a message.
 pub async fn ready(health: Data<Health>) -> HttpResponse {
     if health.draining.load(Ordering::Relaxed) {
         return HttpResponse::ServiceUnavailable().json(json!({"status": "shutting down"}));

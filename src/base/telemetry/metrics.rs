@@ -34,7 +34,7 @@ pub struct CheckLabels {
     pub outcome: &'static str,
 }
 
-/// An unavailable check, by kind.
+/// Labels of an unavailable check.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabels {
     /// The check's name.
@@ -43,7 +43,7 @@ pub struct KindLabels {
     pub kind: &'static str,
 }
 
-/// A call to a service.
+/// Labels of a call to a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ServiceLabels {
     /// The service's name.
@@ -52,14 +52,14 @@ pub struct ServiceLabels {
     pub outcome: String,
 }
 
-/// A service.
+/// Label of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ServiceName {
     /// The service's name.
     pub service: String,
 }
 
-/// An attempt at a delivery.
+/// Labels of an attempt at a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DeliveryLabels {
     /// The subscription's name, or the queue, such as `write-back:crm`.
@@ -68,35 +68,35 @@ pub struct DeliveryLabels {
     pub outcome: &'static str,
 }
 
-/// Why an operator must act.
+/// Label of a fault that an operator must correct.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
     /// What is wrong.
     pub reason: &'static str,
 }
 
-/// The result of a job's step.
+/// Label of the result of a job's step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
     /// The result.
     pub outcome: &'static str,
 }
 
-/// A state that something reached.
+/// Label of the state that a record has reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StateLabels {
     /// The state.
     pub state: &'static str,
 }
 
-/// How a pending sign-up ended.
+/// Label of the end of a pending sign-up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EndLabels {
     /// `created`, `never_created`, `undecided`.
     pub end: &'static str,
 }
 
-/// A check.
+/// Label of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CheckName {
     /// The check's name.
@@ -112,7 +112,7 @@ pub struct Metrics {
     registry: Registry,
     /// Calls from Kratos by flow, stage and outcome.
     pub hook_requests: Family<HookLabels, Counter>,
-    /// The duration of these calls.
+    /// The duration of calls from Kratos.
     pub hook_seconds: Family<StageLabels, Histogram>,
     /// Calls from hooks that kratos.yml configures wrongly, by what is wrong.
     pub hook_misconfigurations: Family<ReasonLabels, Counter>,
@@ -122,7 +122,7 @@ pub struct Metrics {
     pub check_outcomes: Family<CheckLabels, Counter>,
     /// Checks in mode `observe` by outcome.
     pub observed_outcomes: Family<CheckLabels, Counter>,
-    /// Sign-ups that were accepted without a check, as the settings say.
+    /// Sign-ups that were accepted although a check was unavailable, as the settings require.
     pub fail_open: Family<KindLabels, Counter>,
     /// Checks that were deferred until the account exists.
     pub deferred: Family<KindLabels, Counter>,
@@ -162,9 +162,9 @@ pub struct Metrics {
     pub reconciled: Family<OutcomeLabels, Counter>,
     /// Identities with a late refusal that deactivates.
     pub late_refused_identities: Gauge,
-    /// When they were last loaded, in seconds since 1970.
+    /// When late refusals were last loaded, in seconds since 1970.
     pub late_refusals_loaded_at: Seconds,
-    /// Failed loads of them.
+    /// Failed loads of late refusals.
     pub late_refusals_load_failures: Counter,
     /// Verifications of writes into identities, by outcome.
     pub identity_writes: Family<OutcomeLabels, Counter>,
@@ -305,7 +305,7 @@ impl Metrics {
         );
         registry.register(
             "fail_open",
-            "Sign-ups accepted although a check was unavailable, as the settings say",
+            "Sign-ups accepted although a check was unavailable, as the settings require",
             self.fail_open.clone(),
         );
         registry.register(

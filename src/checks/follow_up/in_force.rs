@@ -1,4 +1,4 @@
-//! Records since when the checks that reserve or defer are in force.
+//! Records from which time on the checks that reserve or defer are in force.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::{Timestamp, saturating_add};
 
-/// The longest time between a rule's start and the save of a sign-up that was accepted before it.
+/// The maximum time between a rule's start and the save of a sign-up that was accepted before the start.
 const OLD_SIGN_UPS_END_WITHIN: Duration = Duration::from_mins(10);
 
 /// The rules in force, by check.

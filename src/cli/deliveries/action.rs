@@ -45,7 +45,7 @@ pub async fn retry(
 ) -> anyhow::Result<bool> {
     let done = admin::retry(store, filter, now, keep_trying)
         .await
-        .context("the deliveries cannot be retried")?;
+        .context("cannot retry the deliveries")?;
     let due = counted(done.changed, "delivery is", "deliveries are");
     writeln!(out, "{due} due now.")?;
     report_skipped(&done, "not retried", out)
@@ -64,7 +64,7 @@ pub async fn discard(
         let count = store
             .unfinished(filter)
             .await
-            .context("the deliveries cannot be counted")?;
+            .context("cannot count the deliveries")?;
         let deliveries = counted(count, "delivery", "deliveries");
         match confirmation {
             Confirmation::DryRun => {
@@ -73,7 +73,7 @@ pub async fn discard(
             }
             _ if count == 0 => {}
             Confirmation::NoTerminal => bail!(
-                "this would discard {deliveries}, and there is no terminal to confirm at\nhelp: add `--yes`"
+                "discarding {deliveries} needs a confirmation, and there is no terminal to ask for it\nhelp: add `--yes`"
             ),
             Confirmation::Ask => {
                 let question = format!("Discard {deliveries}? [y/N] ");
@@ -91,13 +91,13 @@ pub async fn discard(
     }
     let done = admin::discard(store, filter, now)
         .await
-        .context("the deliveries cannot be discarded")?;
+        .context("cannot discard the deliveries")?;
     let deliveries = counted(done.changed, "delivery was", "deliveries were");
     writeln!(out, "{deliveries} discarded.")?;
     report_skipped(&done, "not discarded", out)
 }
 
-/// Asks a question. Any answer but yes means no.
+/// Asks a question. Any answer other than `y` or `yes` means no.
 pub fn agreed(
     question: &str,
     input: &mut dyn BufRead,

@@ -10,7 +10,7 @@ use crate::config::{parse_duration, parse_moment};
 use crate::model::delivery::State;
 use crate::store::Filter;
 
-/// Which deliveries are meant.
+/// The options that select deliveries.
 #[derive(Debug, Args)]
 pub struct FilterArgs {
     /// Only deliveries with these ids
@@ -22,13 +22,13 @@ pub struct FilterArgs {
     /// Only deliveries in this state: pending, delivered, abandoned or discarded
     #[arg(long, value_parser = state)]
     state: Option<State>,
-    /// Only deliveries about this identity
+    /// Only deliveries of this identity
     #[arg(long, value_name = "ID")]
     identity: Option<Uuid>,
-    /// Only deliveries created then or later: a day, a time, or an age, as in 2026-11-01, 2026-11-01T12:00:00Z, 2h or 3d
+    /// Only deliveries created at this time or later: a day, a time, or an age, such as 2026-11-01, 2026-11-01T12:00:00Z, 2h or 3d
     #[arg(long, value_name = "WHEN", value_parser = when)]
     since: Option<When>,
-    /// Only deliveries created before then; a day is its first moment, in UTC
+    /// Only deliveries created before this time; a day means its beginning, in UTC
     #[arg(long, value_name = "WHEN", value_parser = when)]
     until: Option<When>,
 }
@@ -89,6 +89,6 @@ fn when(text: &str) -> Result<When, String> {
         .map(When::At)
         .or_else(|_| parse_duration(text).map(When::Ago))
         .map_err(|_| {
-            "expected a day, a time, or an age, as in 2026-11-01, 2026-11-01T12:00:00Z, 30m, 2h or 3d".to_owned()
+            "expected a day, a time, or an age, such as 2026-11-01, 2026-11-01T12:00:00Z, 30m, 2h or 3d".to_owned()
         })
 }

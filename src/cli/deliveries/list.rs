@@ -19,7 +19,7 @@ pub async fn list(
 ) -> anyhow::Result<()> {
     let page = page(store, filter, limit)
         .await
-        .context("the deliveries cannot be listed")?;
+        .context("cannot list the deliveries")?;
     if json {
         serde_json::to_writer_pretty(&mut *out, &page.deliveries)?;
         writeln!(out)?;

@@ -22,7 +22,7 @@ pub async fn show(
     let shown = store
         .show(id)
         .await
-        .context("the delivery cannot be shown")?
+        .context("cannot show the delivery")?
         .with_context(|| {
             format!(
                 "there is no delivery {id}\nhelp: list deliveries with `vestibule deliveries list`"
@@ -42,9 +42,9 @@ pub async fn show(
         Some(action) if payload => write(action, out)?,
         Some(_) => writeln!(
             out,
-            "\nA payload is kept. It holds personal data; print it with --payload."
+            "\nThe payload is stored. It contains personal data; add `--payload` to print it."
         )?,
-        None => writeln!(out, "\nNo payload is kept: {}.", why_none(&shown))?,
+        None => writeln!(out, "\nNo payload is stored: {}.", why_none(&shown))?,
     }
     Ok(())
 }
@@ -97,7 +97,7 @@ fn why_none(shown: &DeliveryDetails) -> &'static str {
     match shown.listed.state {
         State::Delivered => "payloads are erased after delivery",
         State::Discarded => "payloads are erased when a delivery is discarded",
-        State::Pending | State::Abandoned => "it could not be built",
+        State::Pending | State::Abandoned => "the request could not be built",
     }
 }
 

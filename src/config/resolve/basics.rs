@@ -1,4 +1,4 @@
-//! serve, hooks, dsn, log, kratos.
+//! Resolves the sections without expressions: serve, hooks, dsn, log, kratos, reconcile, retention.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -24,11 +24,11 @@ use crate::store::postgres::is_address as is_postgres_address;
 const KEY_VARIABLE: &str = "VESTIBULE_KEY";
 /// The minimum length of a key. Shorter keys could be guessed.
 const MIN_KEY_LENGTH: usize = 16;
-const WHAT_A_KEY_IS: &str = "a key needs at least 16 printable ASCII characters without spaces";
-const FILE: &str = "as in sqlite:///var/lib/vestibule/vestibule.db";
-const SERVER: &str = "as in postgres://user:password@host:5432/database";
-const DATABASE: &str = "as in sqlite:///var/lib/vestibule/vestibule.db, or postgres://user:password@host:5432/database";
-const KEYGEN: &str = "generate one with `vestibule keygen`";
+const KEY_RULES: &str = "a key needs at least 16 printable ASCII characters without spaces";
+const SQLITE_EXAMPLE: &str = "as in sqlite:///var/lib/vestibule/vestibule.db";
+const POSTGRES_EXAMPLE: &str = "as in postgres://user:password@host:5432/database";
+const DSN_EXAMPLES: &str = "as in sqlite:///var/lib/vestibule/vestibule.db, or postgres://user:password@host:5432/database";
+const KEYGEN_HELP: &str = "generate one with `vestibule keygen`";
 
 /// The sections without expressions.
 pub(super) struct Basics {
@@ -144,7 +144,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// A duration within bounds. If the key is missing or wrong, the default; a wrong value is reported.
+    /// Returns a duration, or the default if the key is missing or its value is wrong. Reports a value outside of the bounds.
     pub(super) fn duration(
         &mut self,
         cursor: &Cursor<'_>,
@@ -192,11 +192,11 @@ impl Resolver<'_> {
                 Some(key) => {
                     if !is_key(&key) {
                         let message = format!(
-                            "the environment variable `{KEY_VARIABLE}` is not a valid key: {WHAT_A_KEY_IS}"
+                            "the environment variable `{KEY_VARIABLE}` is not a valid key: {KEY_RULES}"
                         );
                         self.problems.push(
                             Problem::new(cursor.key("keys").path, Position::default(), message)
-                                .with_hint(Some(KEYGEN.to_owned())),
+                                .with_hint(Some(KEYGEN_HELP.to_owned())),
                         );
                     }
                     vec![Secret::new(key)]
@@ -208,7 +208,7 @@ impl Resolver<'_> {
                     self.report(
                         &cursor.key("keys"),
                         "at least one key is required",
-                        Some(KEYGEN.to_owned()),
+                        Some(KEYGEN_HELP.to_owned()),
                     );
                 }
                 let mut read = Vec::new();
@@ -217,8 +217,8 @@ impl Resolver<'_> {
                     if !is_key(&key) {
                         self.report(
                             &cursor.key("keys").item(index),
-                            WHAT_A_KEY_IS,
-                            Some(KEYGEN.to_owned()),
+                            KEY_RULES,
+                            Some(KEYGEN_HELP.to_owned()),
                         );
                     }
                     read.push(Secret::new(key));
@@ -272,13 +272,13 @@ impl Resolver<'_> {
         };
         let text = self.text(&file::Text(text))?;
         let Some((scheme, path)) = text.split_once("://") else {
-            let hint = DATABASE.to_owned();
+            let hint = DSN_EXAMPLES.to_owned();
             self.report(&cursor, "expected the address of a database", Some(hint));
             return None;
         };
         match scheme {
             "sqlite" if path.starts_with(":memory:") || path.starts_with("file:") => {
-                let hint = FILE.to_owned();
+                let hint = SQLITE_EXAMPLE.to_owned();
                 self.report(
                     &cursor,
                     "the database must be a file, because deliveries must survive a restart",
@@ -290,7 +290,7 @@ impl Resolver<'_> {
                 Some(Dsn::Sqlite(PathBuf::from(path)))
             }
             "sqlite" => {
-                let hint = FILE.to_owned();
+                let hint = SQLITE_EXAMPLE.to_owned();
                 self.report(
                     &cursor,
                     "expected only the path of a file after `sqlite://`",
@@ -302,7 +302,7 @@ impl Resolver<'_> {
                 Some(Dsn::Postgres(Secret::new(text)))
             }
             "postgres" | "postgresql" => {
-                let hint = SERVER.to_owned();
+                let hint = POSTGRES_EXAMPLE.to_owned();
                 self.report(
                     &cursor,
                     "not an address of a PostgreSQL database",
@@ -311,7 +311,7 @@ impl Resolver<'_> {
                 None
             }
             _ => {
-                let hint = DATABASE.to_owned();
+                let hint = DSN_EXAMPLES.to_owned();
                 self.report(
                     &cursor,
                     "the database must be `sqlite://` or `postgres://`",
@@ -478,7 +478,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// A number within bounds. If the key is missing or wrong, the default; a wrong value is reported.
+    /// Returns a number, or the default if the key is missing or its value is wrong. Reports a value outside of the bounds.
     pub(super) fn amount(
         &mut self,
         cursor: &Cursor<'_>,

@@ -1,4 +1,4 @@
-//! Checks.
+//! Resolves checks.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ struct Scopes {
 }
 
 impl<'a> Resolver<'a> {
-    /// Each check with its position.
+    /// Resolves every check, and returns each with its position.
     pub(super) fn checks(&mut self, messages: &Messages<'a>) -> Vec<(Check, Cursor<'a>)> {
         let cursor = self.root.key("checks");
         let default_flows = self.default_flows(messages);
@@ -44,8 +44,9 @@ impl<'a> Resolver<'a> {
         checks
     }
 
-    /// The flows of the checks that name none: they follow from what a check reads, itself and through others. So everything
-    /// is compiled once to see what it reads, and once more with the names that exist in its flows, which reports what is wrong.
+    /// Returns the flows of the checks without `flows`. They depend on what a check reads, itself and through other checks. So
+    /// every check is compiled once to find what it reads, and a second time with the variables of its flows, which reports
+    /// the problems.
     fn default_flows(&mut self, messages: &Messages<'a>) -> BTreeMap<String, Vec<Flow>> {
         let cursor = self.root.key("checks");
         let problems = self.problems.len();
@@ -236,13 +237,13 @@ impl<'a> Resolver<'a> {
             .filter(|root| *root != Variable::Checks)
             .chain([Variable::Taken])
             .collect();
-        let saturating_add = self.scope(&roots, Vec::new());
+        let with_taken = self.scope(&roots, Vec::new());
         let take = self.request(&cursor.key("take"), &file.take, before);
         let confirm = file
             .confirm
             .as_ref()
-            .and_then(|confirm| self.request(&cursor.key("confirm"), confirm, &saturating_add));
-        let release = self.request(&cursor.key("release"), &file.release, &saturating_add);
+            .and_then(|confirm| self.request(&cursor.key("confirm"), confirm, &with_taken));
+        let release = self.request(&cursor.key("release"), &file.release, &with_taken);
         Some(Reserve {
             take: take?,
             confirm,
@@ -250,7 +251,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// Checks what only deferred checks can use. They are decided after sign-up and can change the account.
+    /// Reports settings that only deferred checks can have.
     fn deferral(
         &mut self,
         cursor: &Cursor<'a>,
@@ -314,7 +315,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Checks that late refusals have a subscription, and that deferred checks read only stored responses.
+    /// Reports late refusals without a subscription, and deferred checks that read responses that are not stored.
     pub(super) fn late_refusals(
         &mut self,
         checks: &[(Check, Cursor<'a>)],

@@ -1,4 +1,4 @@
-//! Durations with units: `500ms`, `5s`, `2m`, `24h`, `8d`.
+//! Parses and formats durations with units: `500ms`, `5s`, `2m`, `24h`, `8d`.
 
 use std::time::Duration;
 

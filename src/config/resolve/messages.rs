@@ -1,4 +1,4 @@
-//! Messages: named messages, messages in a check, and built-in messages.
+//! Resolves messages: named messages, messages in a check, and built-in messages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -224,7 +224,7 @@ impl<'a> Resolver<'a> {
 
     fn builtin(&mut self, named: &BTreeMap<String, Named<'a>>) -> Option<BuiltinMessages> {
         let mut templates = BTreeMap::new();
-        // Some built-in messages are used when nothing is known, so they cannot read variables.
+        // Some built-in messages are used without a visitor's data, so they cannot read variables.
         let nothing = self.scope(&[], Vec::new());
         for (name, id, english, german) in BUILTIN {
             let (id, texts, cursor) = if let Some(own) = named.get(name) {
@@ -238,7 +238,7 @@ impl<'a> Resolver<'a> {
             let compiled = self.compile_texts(&cursor, &texts, &nothing);
             self.explain(
                 before,
-                "a built-in message is also used when nothing is known of the visitor",
+                "a built-in message is also used without a visitor's data, so it cannot read variables",
             );
             let texts = compiled?;
             templates.insert(
@@ -373,7 +373,7 @@ impl<'a> Resolver<'a> {
         let known = || written.iter().copied().chain(own);
         let hint = did_you_mean(name, known()).unwrap_or_else(|| {
             format!(
-                "one word is a name: use one of {}, or write a text of several words",
+                "a single word is the name of a message: use one of {}, or write a text of several words",
                 listed(known())
             )
         });

@@ -1,4 +1,4 @@
-//! Problems between checks: circles, and two checks that set the same path.
+//! Reports problems between checks: circles, and two checks that set the same path.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::checks::Check;
 impl<'a> Resolver<'a> {
     pub(super) fn order(&mut self, checks: &[(Check, Cursor<'a>)]) {
         self.circles(checks);
-        self.same_places(checks);
+        self.same_paths(checks);
     }
 
     fn circles(&mut self, checks: &[(Check, Cursor<'a>)]) {
@@ -40,7 +40,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn same_places(&mut self, checks: &[(Check, Cursor<'a>)]) {
+    fn same_paths(&mut self, checks: &[(Check, Cursor<'a>)]) {
         let sets: Vec<(&Check, &Cursor<'a>, &Vec<String>)> = checks
             .iter()
             .flat_map(|(check, cursor)| check.set.iter().map(move |set| (check, cursor, &set.path)))

@@ -1,4 +1,4 @@
-//! Requests: service, path, headers, query and body.
+//! Resolves requests: service, path, headers, query and body.
 
 use indexmap::IndexMap;
 use serde_json::Value;

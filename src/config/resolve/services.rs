@@ -1,4 +1,4 @@
-//! Services: named services, and those of whole URLs.
+//! Resolves services: the named ones, and those of whole URLs.
 
 use std::time::Duration;
 
@@ -28,34 +28,34 @@ const OURS: [&str; 9] = [
 
 impl Resolver<'_> {
     pub(super) fn named_services(&mut self) {
-        let place = self.root.key("services");
-        for entry in place.entries() {
-            let place = place.key(&entry.key);
-            self.name(&place, entry, "a service");
-            let Some(file) = self.decode::<file::Service>(&place) else {
+        let cursor = self.root.key("services");
+        for entry in cursor.entries() {
+            let cursor = cursor.key(&entry.key);
+            self.name(&cursor, entry, "a service");
+            let Some(file) = self.decode::<file::Service>(&cursor) else {
                 continue;
             };
-            let url = self.service_url(&place.key("url"), &file.url);
+            let url = self.service_url(&cursor.key("url"), &file.url);
             let timeout = self.duration(
-                &place.key("timeout"),
+                &cursor.key("timeout"),
                 file.timeout.as_ref(),
                 "3s",
                 ("1ms", "60s"),
             );
-            let headers = self.service_headers(&place.key("headers"), &file.headers);
+            let headers = self.service_headers(&cursor.key("headers"), &file.headers);
             let auth = file
                 .auth
                 .as_ref()
-                .and_then(|auth| self.auth(&place.key("auth").key("config"), auth));
+                .and_then(|auth| self.auth(&cursor.key("auth").key("config"), auth));
             let signing_keys = file
                 .sign
                 .as_ref()
-                .map(|sign| self.signing_keys(&place.key("sign"), sign))
+                .map(|sign| self.signing_keys(&cursor.key("sign"), sign))
                 .unwrap_or_default();
             let limit = file
                 .limit
                 .as_ref()
-                .map(|limit| self.limit(&place.key("limit"), limit))
+                .map(|limit| self.limit(&cursor.key("limit"), limit))
                 .unwrap_or_default();
             let Some(url) = url else { continue };
             let service = Service {
@@ -71,12 +71,12 @@ impl Resolver<'_> {
         }
     }
 
-    pub(super) fn service_url(&mut self, place: &Cursor<'_>, text: &file::Text) -> Option<Url> {
+    pub(super) fn service_url(&mut self, cursor: &Cursor<'_>, text: &file::Text) -> Option<Url> {
         let text = self.text(text)?;
         match service_url(&text) {
             Ok(url) => Some(url),
             Err((message, hint)) => {
-                self.report(place, message, hint);
+                self.report(cursor, message, hint);
                 None
             }
         }
@@ -84,52 +84,52 @@ impl Resolver<'_> {
 
     fn service_headers(
         &mut self,
-        place: &Cursor<'_>,
+        cursor: &Cursor<'_>,
         headers: &indexmap::IndexMap<String, file::Text>,
     ) -> Vec<(String, Secret)> {
         let mut read = Vec::new();
         for (name, value) in headers {
-            let place = place.key(name);
-            self.header_name(&place, name);
+            let cursor = cursor.key(name);
+            self.header_name(&cursor, name);
             let Some(value) = self.text(value) else {
                 continue;
             };
-            self.header_value(&place, &value);
+            self.header_value(&cursor, &value);
             read.push((name.clone(), Secret::new(value)));
         }
         read
     }
 
-    pub(super) fn header_name(&mut self, place: &Cursor<'_>, name: &str) {
+    pub(super) fn header_name(&mut self, cursor: &Cursor<'_>, name: &str) {
         if http::HeaderName::try_from(name).is_err() {
-            self.report(place, format!("`{name}` is not a header name"), None);
+            self.report(cursor, format!("`{name}` is not a header name"), None);
         } else if OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
             self.report(
-                place,
+                cursor,
                 format!("`{name}` is set by Vestibule"),
                 Some("remove it".to_owned()),
             );
         }
     }
 
-    pub(super) fn header_value(&mut self, place: &Cursor<'_>, value: &str) {
+    pub(super) fn header_value(&mut self, cursor: &Cursor<'_>, value: &str) {
         if http::HeaderValue::try_from(value).is_err() {
             self.report(
-                place,
+                cursor,
                 "the value has a character that is not allowed in a header",
                 None,
             );
         }
     }
 
-    fn limit(&mut self, place: &Cursor<'_>, file: &file::Limit) -> Limit {
+    fn limit(&mut self, cursor: &Cursor<'_>, file: &file::Limit) -> Limit {
         let concurrent = file.concurrent.as_ref().map(|number| {
             let number = file::Decimal(number.0.clone());
-            self.amount(&place.key("concurrent"), Some(&number), 8.0, (1.0, 1000.0))
+            self.amount(&cursor.key("concurrent"), Some(&number), 8.0, (1.0, 1000.0))
         });
         let per_second = file.per_second.as_ref().map(|number| {
             self.amount(
-                &place.key("per_second"),
+                &cursor.key("per_second"),
                 Some(number),
                 1.0,
                 (0.001, 10_000.0),
@@ -146,20 +146,20 @@ impl Resolver<'_> {
         }
     }
 
-    fn signing_keys(&mut self, place: &Cursor<'_>, sign: &file::Sign) -> Vec<SigningKey> {
+    fn signing_keys(&mut self, cursor: &Cursor<'_>, sign: &file::Sign) -> Vec<SigningKey> {
         let secrets: Vec<(Cursor<'_>, &file::Text)> = match (&sign.secret, &sign.secrets) {
-            (Some(secret), None) => vec![(place.key("secret"), secret)],
+            (Some(secret), None) => vec![(cursor.key("secret"), secret)],
             (None, Some(secrets)) if !secrets.is_empty() => {
-                let place = place.key("secrets");
+                let cursor = cursor.key("secrets");
                 secrets
                     .iter()
                     .enumerate()
-                    .map(|(index, secret)| (place.item(index), secret))
+                    .map(|(index, secret)| (cursor.item(index), secret))
                     .collect()
             }
             _ => {
                 self.report(
-                    place,
+                    cursor,
                     "expected `secret`, or `secrets` with at least one entry",
                     Some("write `sign: {secret: \"${env:CRM_SECRET}\"}`".to_owned()),
                 );
@@ -167,11 +167,11 @@ impl Resolver<'_> {
             }
         };
         let mut keys = Vec::new();
-        for (place, secret) in secrets {
+        for (cursor, secret) in secrets {
             match self.text(secret).map(|text| SigningKey::parse(&text)) {
                 Some(Ok(key)) => keys.push(key),
                 Some(Err(error)) => self.report(
-                    &place,
+                    &cursor,
                     error.to_string(),
                     Some("generate one with `vestibule keygen --signing`".to_owned()),
                 ),
@@ -181,11 +181,11 @@ impl Resolver<'_> {
         keys
     }
 
-    pub(super) fn auth(&mut self, place: &Cursor<'_>, auth: &file::Auth) -> Option<Auth> {
+    pub(super) fn auth(&mut self, cursor: &Cursor<'_>, auth: &file::Auth) -> Option<Auth> {
         match auth {
             file::Auth::Bearer(file::Bearer { token }) => {
                 let token = self.text(token)?;
-                self.header_value(&place.key("token"), &token);
+                self.header_value(&cursor.key("token"), &token);
                 Some(Auth::Bearer {
                     token: Secret::new(token),
                 })
@@ -194,7 +194,7 @@ impl Resolver<'_> {
                 let (user, password) = (self.text(user)?, self.text(password)?);
                 if user.contains(':') {
                     self.report(
-                        &place.key("user"),
+                        &cursor.key("user"),
                         "a user name for basic auth cannot contain `:`",
                         None,
                     );
@@ -207,36 +207,36 @@ impl Resolver<'_> {
             file::Auth::ApiKey(file::ApiKey {
                 name,
                 value,
-                place: goes,
+                place: location,
             }) => {
                 let (name, value) = (self.text(name)?, self.text(value)?);
-                let goes = match goes {
+                let location = match location {
                     file::ApiKeyPlace::Header => ApiKeyPlace::Header,
                     file::ApiKeyPlace::Query => ApiKeyPlace::Query,
                     file::ApiKeyPlace::Cookie => ApiKeyPlace::Cookie,
                 };
-                if goes == ApiKeyPlace::Header {
-                    self.header_name(&place.key("name"), &name);
+                if location == ApiKeyPlace::Header {
+                    self.header_name(&cursor.key("name"), &name);
                 }
-                if goes != ApiKeyPlace::Query {
-                    self.header_value(&place.key("value"), &value);
+                if location != ApiKeyPlace::Query {
+                    self.header_value(&cursor.key("value"), &value);
                 }
                 Some(Auth::ApiKey {
                     name,
                     value: Secret::new(value),
-                    place: goes,
+                    place: location,
                 })
             }
         }
     }
 
     /// Adds the service of a whole URL, named by its origin. `address` is the part before the path.
-    pub(super) fn service_of_url(&mut self, place: &Cursor<'_>, address: &str) -> Option<String> {
+    pub(super) fn service_of_url(&mut self, cursor: &Cursor<'_>, address: &str) -> Option<String> {
         let url = match service_url(address) {
             Ok(url) => url,
             Err((message, hint)) => {
                 self.problems
-                    .push(Problem::new(place.path.clone(), place.at, message).with_hint(hint));
+                    .push(Problem::new(cursor.path.clone(), cursor.at, message).with_hint(hint));
                 return None;
             }
         };

@@ -1,4 +1,4 @@
-//! Subscriptions.
+//! Resolves subscriptions.
 
 use indexmap::IndexMap;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Warnings: settings that are valid, but probably a mistake.
+//! Warns about settings that are valid, but probably a mistake.
 
 use super::{Cursor, Resolver};
 use crate::checks::{Check, Mode, Policy, Reads};
@@ -17,7 +17,7 @@ impl<'a> Resolver<'a> {
         if check.reserve.is_some() && !self.has_admin_url() {
             self.warn(
                 &cursor.key("reserve"),
-                "without Kratos's admin API sign-ups cannot be looked up: a client that hangs up at the right moment keeps its \
+                "without Kratos's admin API, Vestibule cannot look up sign-ups: a client that disconnects at the right moment keeps its \
                  account while what was reserved for it is released, and a form that was refused by Kratos may have to wait until it expires",
                 "set `kratos: {admin_url: \"http://kratos:4434\"}`",
             );
@@ -69,8 +69,8 @@ impl<'a> Resolver<'a> {
         {
             self.warn(
                 &cursor.key("on_unavailable"),
-                "`accept` admits sign-ups unchecked while the service is down or slow, and a visitor can possibly cause that",
-                "write `defer` to ask again once the account exists, or name the kinds, as in `{timeout: accept}`",
+                "`accept` admits sign-ups unchecked while the service is down or slow, and a visitor may be able to cause that",
+                "write `defer` to repeat the question once the account exists, or name the kinds, as in `{timeout: accept}`",
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Handlers that list, show, retry and discard deliveries. No handler shows what a delivery contains.
+//! Handlers that list, show, retry and discard deliveries. No handler shows the payload of a delivery.
 
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Path, Payload};
@@ -8,16 +8,16 @@ use super::{AdminState, query, selection};
 use crate::store::DeliveryDetails;
 use crate::store::admin::{self, ActionResult, Page};
 
-/// `GET /deliveries`
+/// Answers `GET /deliveries`.
 pub(super) async fn list(
     request: HttpRequest,
     state: Data<AdminState>,
 ) -> Result<Json<Page>, ApiError> {
-    let (filter, limit) = query::read(request.query_string())?;
+    let (filter, limit) = query::list_query(request.query_string())?;
     Ok(Json(admin::page(&*state.store, &filter, limit).await?))
 }
 
-/// `GET /deliveries/{id}`
+/// Answers `GET /deliveries/{id}`.
 pub(super) async fn show(
     id: Path<String>,
     state: Data<AdminState>,
@@ -29,7 +29,7 @@ pub(super) async fn show(
         .ok_or_else(|| ApiError::no_such_delivery(id))
 }
 
-/// `POST /deliveries/retry`
+/// Answers `POST /deliveries/retry`.
 pub(super) async fn retry(
     request: HttpRequest,
     payload: Payload,
@@ -46,7 +46,7 @@ pub(super) async fn retry(
     Ok(Json(done))
 }
 
-/// `POST /deliveries/discard`
+/// Answers `POST /deliveries/discard`.
 pub(super) async fn discard(
     request: HttpRequest,
     payload: Payload,

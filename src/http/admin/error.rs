@@ -1,4 +1,4 @@
-//! Makes an error of the admin API into a message and a status.
+//! Converts errors of the admin API to responses.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ impl ApiError {
         }
     }
 
-    /// 400: what was asked for cannot be understood.
+    /// Creates the error for an invalid request, with status 400.
     pub(super) fn bad_request(message: String, help: impl Into<Option<String>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message, help)
     }
@@ -48,8 +48,8 @@ impl ApiError {
     pub(super) fn no_such_delivery(id: Uuid) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
-            format!("there is no delivery {id}"),
-            "list deliveries with GET /deliveries; settled ones are deleted after `retention.deliveries`"
+            format!("there is no delivery with the id {id}"),
+            "list deliveries with GET /deliveries; settled deliveries are deleted after `retention.deliveries`"
                 .to_owned(),
         )
     }
@@ -58,7 +58,7 @@ impl ApiError {
         let by = check.map_or(String::new(), |check| format!(" by `{check}`"));
         Self::new(
             StatusCode::NOT_FOUND,
-            format!("no late refusal{by} of {identity_id} is in force"),
+            format!("{identity_id} has no late refusal{by} in force"),
             "list late refusals with GET /late-refusals".to_owned(),
         )
     }
@@ -66,16 +66,16 @@ impl ApiError {
     pub(super) fn no_such_path(path: &str, known: &[&str]) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
-            format!("there is nothing at {path}"),
-            format!("known paths: {}", known.join(", ")),
+            format!("there is no path {path}"),
+            format!("use one of {}", known.join(", ")),
         )
     }
 
     pub(super) fn method_not_allowed(verb: &str, path: &str, verbs: &str) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
-            format!("{path} cannot be called with {verb}"),
-            format!("call it with {verbs}"),
+            format!("{path} does not support {verb}"),
+            format!("use {verbs}"),
         )
     }
 
@@ -83,7 +83,7 @@ impl ApiError {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "the request has no `Content-Type: application/json`".to_owned(),
-            "send `Content-Type: application/json`; without it a web page could call this from an operator's browser"
+            "send `Content-Type: application/json`, which keeps web pages in an operator's browser from calling this API"
                 .to_owned(),
         )
     }
@@ -92,7 +92,7 @@ impl ApiError {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body is longer than {most} bytes"),
-            "name fewer deliveries, or select them by subscription, state or time".to_owned(),
+            "send fewer ids, or select the deliveries by subscription, state or time".to_owned(),
         )
     }
 }

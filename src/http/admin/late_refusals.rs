@@ -31,7 +31,7 @@ pub(super) const PARAMETERS: [Parameter; 4] = [
     query::LIMIT_PARAMETER,
     Parameter {
         name: "cursor",
-        is: "The next page: the `next_cursor` of the page before.",
+        is: "The start of the page: the `next_cursor` of the previous page.",
         schema: || json!({"type": "string"}),
     },
 ];
@@ -53,17 +53,17 @@ pub(super) struct ListedLateRefusal {
     identity_id: Uuid,
     /// The check that refused.
     check: String,
-    /// What the refusal does.
+    /// The effect of the refusal.
     effect: OnLateRefusal,
     /// When the check refused.
     #[schemars(with = "String", extend("format" = "date-time"))]
     refused_at: Timestamp,
-    /// When Vestibule deactivated the identity, on Kratos's clock; null if it has not, or does not.
+    /// When Vestibule deactivated the identity, on Kratos's clock; null if Vestibule did not deactivate it.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     deactivated_at: Option<Timestamp>,
 }
 
-/// Which late refusals to lift.
+/// The late refusals to lift.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LateRefusalLift {
@@ -87,7 +87,7 @@ impl From<LateRefusal> for ListedLateRefusal {
     }
 }
 
-/// `GET /late-refusals`
+/// Answers `GET /late-refusals`.
 pub(super) async fn list(
     request: HttpRequest,
     state: Data<AdminState>,
@@ -100,9 +100,9 @@ pub(super) async fn list(
             .map(|text| query::id("identity", text))
             .transpose()?,
         check: value("check").map(ToOwned::to_owned),
-        after: value("cursor").map(position).transpose()?,
+        after: value("cursor").map(parse_cursor).transpose()?,
     };
-    // One more row than asked for shows whether there are more.
+    // One row more than the page shows whether there is a next page.
     let store = &state.store;
     let mut refusals = store
         .late_refusals_page(&filter, limit.saturating_add(1))
@@ -118,20 +118,20 @@ pub(super) async fn list(
     }))
 }
 
-/// Reads the `next_cursor` of a page.
-fn position(text: &str) -> Result<(Uuid, String), ApiError> {
-    let position = text
+/// Parses a `next_cursor`.
+fn parse_cursor(text: &str) -> Result<(Uuid, String), ApiError> {
+    let parse_cursor = text
         .split_once(':')
         .and_then(|(id, check)| Some((Uuid::parse_str(id).ok()?, check.to_owned())));
-    position.ok_or_else(|| {
+    parse_cursor.ok_or_else(|| {
         ApiError::bad_request(
             format!("`cursor`: `{text}` is not the `next_cursor` of a page"),
-            "give the `next_cursor` of the page before, unchanged".to_owned(),
+            "use the `next_cursor` of the previous page, unchanged".to_owned(),
         )
     })
 }
 
-/// `POST /late-refusals/lift`
+/// Answers `POST /late-refusals/lift`.
 pub(super) async fn lift(
     request: HttpRequest,
     payload: Payload,

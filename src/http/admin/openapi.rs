@@ -1,4 +1,4 @@
-//! Makes the OpenAPI 3.1 document of the admin API from the table of operations.
+//! Generates the OpenAPI 3.1 document of the admin API from the table of operations.
 
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -44,7 +44,7 @@ pub fn document() -> Value {
     })
 }
 
-/// The document as it is printed and kept in docs/openapi.json.
+/// Returns the document as text, as in docs/openapi.json.
 #[must_use]
 pub fn text() -> String {
     format!("{:#}\n", document())

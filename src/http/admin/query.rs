@@ -1,4 +1,4 @@
-//! Reads which deliveries a URL or a body asks for, value by value.
+//! Parses query parameters and the values of a request body.
 
 use std::collections::HashMap;
 
@@ -11,9 +11,9 @@ use crate::base::clock::{Timestamp, moment};
 use crate::model::delivery::State;
 use crate::store::Filter;
 
-/// How many entries are listed by default.
+/// The default number of entries in a page.
 pub(super) const DEFAULT_LIMIT: u32 = 100;
-/// How many entries are listed at most.
+/// The maximum number of entries in a page.
 const MAX_LIMIT: u32 = 1000;
 
 /// A query parameter.
@@ -23,7 +23,7 @@ pub(super) struct Parameter {
     pub(super) schema: fn() -> Value,
 }
 
-/// The parameter that limits how many entries are listed.
+/// The parameter that limits the number of entries in a page.
 pub(super) const LIMIT_PARAMETER: Parameter = Parameter {
     name: "limit",
     is: "The maximum number of entries.",
@@ -44,29 +44,29 @@ pub(super) const PARAMETERS: [Parameter; 7] = [
     },
     Parameter {
         name: "identity",
-        is: "Only deliveries about this identity.",
+        is: "Only deliveries of this identity.",
         schema: || json!({"type": "string", "format": "uuid"}),
     },
     Parameter {
         name: "since",
-        is: "Only deliveries created then or later: a day or a time, `2026-11-01` or `2026-11-01T12:00:00Z`.",
+        is: "Only deliveries created at this time or later: a day or a time, `2026-11-01` or `2026-11-01T12:00:00Z`.",
         schema: || json!({"type": "string"}),
     },
     Parameter {
         name: "until",
-        is: "Only deliveries created before then: a day (its first moment, in UTC) or a time.",
+        is: "Only deliveries created before this time: a day (its beginning, in UTC) or a time.",
         schema: || json!({"type": "string"}),
     },
     LIMIT_PARAMETER,
     Parameter {
         name: "cursor",
-        is: "The next page: the `next_cursor` of the page before.",
+        is: "The start of the page: the `next_cursor` of the previous page.",
         schema: || json!({"type": "string", "format": "uuid"}),
     },
 ];
 
-/// Reads the query of `GET /deliveries`: which deliveries, and how many.
-pub(super) fn read(query: &str) -> Result<(Filter, u32), ApiError> {
+/// Parses the query of `GET /deliveries` into a filter and the number of entries.
+pub(super) fn list_query(query: &str) -> Result<(Filter, u32), ApiError> {
     let values = values(query, &PARAMETERS)?;
     let value = |name: &str| values.get(name).map(String::as_str);
     let filter = Filter {
@@ -84,7 +84,7 @@ pub(super) fn read(query: &str) -> Result<(Filter, u32), ApiError> {
     Ok((filter, value("limit").map_or(Ok(DEFAULT_LIMIT), limit)?))
 }
 
-/// The query parameters by name. Each must be known and written once.
+/// Returns the query parameters by name. Reports unknown and repeated parameters as errors.
 pub(super) fn values(
     query: &str,
     parameters: &[Parameter],
@@ -106,25 +106,25 @@ pub(super) fn values(
             .is_some()
         {
             return Err(ApiError::bad_request(
-                format!("`{name}` is given twice"),
-                "give it once".to_owned(),
+                format!("the parameter `{name}` is repeated"),
+                format!("use `{name}` once"),
             ));
         }
     }
     Ok(values)
 }
 
-/// Reads an id; `position` names the value in errors.
-pub(super) fn id(position: &str, text: &str) -> Result<Uuid, ApiError> {
+/// Parses an id. `parameter` names the value in errors.
+pub(super) fn id(parameter: &str, text: &str) -> Result<Uuid, ApiError> {
     Uuid::parse_str(text).map_err(|_| {
         ApiError::bad_request(
-            format!("`{position}`: `{text}` is not an id"),
-            "an id looks like 0198a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b".to_owned(),
+            format!("`{parameter}`: `{text}` is not an id"),
+            "write an id such as 0198a1b2-c3d4-7e5f-8a6b-7c8d9e0f1a2b".to_owned(),
         )
     })
 }
 
-/// Reads the name of a state.
+/// Parses the name of a state.
 pub(super) fn state(text: &str) -> Result<State, ApiError> {
     State::named(text).ok_or_else(|| {
         ApiError::bad_request(
@@ -134,17 +134,17 @@ pub(super) fn state(text: &str) -> Result<State, ApiError> {
     })
 }
 
-/// Reads a day or a time; `position` names the value in errors.
-pub(super) fn time(position: &str, text: &str) -> Result<Timestamp, ApiError> {
+/// Reads a day or a time; `parameter` names the value in errors.
+pub(super) fn time(parameter: &str, text: &str) -> Result<Timestamp, ApiError> {
     moment(text).ok_or_else(|| {
         ApiError::bad_request(
-            format!("`{position}`: `{text}` is not a day or a time"),
+            format!("`{parameter}`: `{text}` is not a day or a time"),
             "write 2026-11-01 or 2026-11-01T12:00:00Z (a `+` in a URL is written %2B)".to_owned(),
         )
     })
 }
 
-/// Reads how many entries are listed.
+/// Parses the number of entries in a page.
 pub(super) fn limit(text: &str) -> Result<u32, ApiError> {
     let limit = text
         .parse()
@@ -153,7 +153,8 @@ pub(super) fn limit(text: &str) -> Result<u32, ApiError> {
     limit.ok_or_else(|| {
         ApiError::bad_request(
             format!("`limit`: `{text}` is not a number from 1 to {MAX_LIMIT}"),
-            "get more page by page: give the `next_cursor` of one response as `cursor`".to_owned(),
+            "get further pages with `cursor`, set to the `next_cursor` of the previous page"
+                .to_owned(),
         )
     })
 }

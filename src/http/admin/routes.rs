@@ -1,4 +1,4 @@
-//! Defines every operation of the admin port. Both the routes and the OpenAPI document are made from it.
+//! Defines every operation of the admin port. The routes and the OpenAPI document are generated from this table.
 
 use actix_web::Route;
 use actix_web::web::{get, post};
@@ -15,7 +15,7 @@ use crate::http::health;
 use crate::store::DeliveryDetails;
 use crate::store::admin::{ActionResult, Page};
 
-/// Makes a schema, with the schemas that it refers to.
+/// A function that generates a schema, and the schemas to which it refers.
 pub(super) type Schema = fn(&mut SchemaGenerator) -> Value;
 
 /// An operation of the admin API.
@@ -34,14 +34,13 @@ pub(super) struct Operation {
     pub(super) body: Option<Schema>,
     /// The answer with status 200.
     pub(super) answer: Answer,
-    /// The other statuses of this operation, beside those that every operation has.
+    /// The other statuses of this operation, in addition to those of every operation.
     pub(super) otherwise: &'static [(u16, &'static str)],
     /// The route to the handler.
     pub(super) route: fn() -> Route,
 }
 
-/// The HTTP methods of the admin port. An operation that changes something is a POST, whose body names what to
-/// change.
+/// The HTTP methods of the admin port. An operation that changes data is a POST, whose body selects the data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     Get,
@@ -73,13 +72,13 @@ const CHANGE: [(u16, &str); 4] = [BAD_REQUEST, TOO_LONG, NOT_JSON, UNAVAILABLE];
 
 const LIFT: [(u16, &str); 5] = [
     BAD_REQUEST,
-    (404, "There is no such late refusal in force."),
+    (404, "The identity has no such late refusal in force."),
     TOO_LONG,
     NOT_JSON,
     UNAVAILABLE,
 ];
 
-/// All operations. Paths without parameters come before those with parameters, which would match them too.
+/// All operations. Paths without parameters come first, because a path with parameters would match them too.
 pub(super) const OPERATIONS: [Operation; 12] = [
     Operation {
         path: "/deliveries",
@@ -96,7 +95,7 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         path: "/deliveries/retry",
         verb: Verb::Post,
         name: "retryDeliveries",
-        is: "Makes pending and abandoned deliveries due now; abandoned ones are retried for their subscription's `retry.max_elapsed` again",
+        is: "Makes pending and abandoned deliveries due now; abandoned deliveries are retried for the `retry.max_elapsed` of their subscription again",
         query: &[],
         body: Some(|schemas| schemas.subschema_for::<Selection>().to_value()),
         answer: Answer::Json(|schemas| schemas.subschema_for::<ActionResult>().to_value()),

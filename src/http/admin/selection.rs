@@ -1,4 +1,4 @@
-//! Reads which deliveries a body asks to retry or discard.
+//! Parses the body of a request: the deliveries to retry or discard.
 
 use actix_web::HttpRequest;
 use actix_web::http::header::CONTENT_TYPE;
@@ -13,12 +13,12 @@ use super::query::{id, state, time};
 use crate::model::delivery::State;
 use crate::store::Filter;
 
-/// The longest body that is read, in bytes.
+/// The maximum length of a body, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
-/// How many deliveries a body may name. Vestibule handles each by itself.
+/// The maximum number of ids in a body. Vestibule changes each of these deliveries separately.
 const MAX_IDS: usize = 1000;
 
-/// The deliveries: those in `ids`, or `all` that match the other members.
+/// The deliveries to change: those in `ids`, or `all` that match the other members.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Selection {
@@ -34,24 +34,24 @@ pub(super) struct Selection {
     /// Only deliveries in this state: `pending` or `abandoned`.
     #[schemars(with = "Option<State>")]
     state: Option<String>,
-    /// Only deliveries about this identity.
+    /// Only deliveries of this identity.
     #[schemars(with = "Option<String>", extend("format" = "uuid"))]
     identity: Option<String>,
-    /// Only deliveries created then or later: a day or a time, `2026-11-01` or `2026-11-01T12:00:00Z`.
+    /// Only deliveries created at this time or later: a day or a time, `2026-11-01` or `2026-11-01T12:00:00Z`.
     #[schemars(with = "Option<String>")]
     since: Option<String>,
-    /// Only deliveries created before then: a day (its first moment, in UTC) or a time.
+    /// Only deliveries created before this time: a day (its beginning, in UTC) or a time.
     #[schemars(with = "Option<String>")]
     until: Option<String>,
 }
 
-/// Reads which deliveries the body of a request names.
+/// Parses the body of a request into a filter.
 pub(super) async fn read(request: &HttpRequest, payload: Payload) -> Result<Filter, ApiError> {
     let help = r#"send {"ids": ["…"]}, or {"all": true} with subscription, state, identity, since or until"#;
     body::<Selection>(request, payload, help).await?.filter()
 }
 
-/// Reads the body of a request. The body must be JSON, with a matching `Content-Type`. `help` says what to send.
+/// Decodes the body of a request. The body must be JSON, with a matching `Content-Type`. `help` describes what to send.
 pub(super) async fn body<T: DeserializeOwned>(
     request: &HttpRequest,
     payload: Payload,
@@ -76,7 +76,7 @@ pub(super) async fn body<T: DeserializeOwned>(
     })
 }
 
-/// Whether the request says that its body is JSON. From a browser, a page of another site can send a form or plain
+/// Returns whether the `Content-Type` is JSON. From a browser, a page of another site can send a form or plain
 /// text without a preflight request, but not JSON.
 fn is_json(request: &HttpRequest) -> bool {
     let kind = request.headers().get(CONTENT_TYPE);
@@ -91,12 +91,12 @@ impl Selection {
         let which = |message: &str| {
             ApiError::bad_request(
                 message.to_owned(),
-                r#"give `ids`, or `"all": true` with subscription, state, identity, since or until"#
+                r#"send `ids`, or `"all": true` with subscription, state, identity, since or until"#
                     .to_owned(),
             )
         };
         match (ids.is_empty(), self.all.unwrap_or_default()) {
-            (true, false) => return Err(which("the body names no deliveries")),
+            (true, false) => return Err(which("the body selects no deliveries")),
             (false, true) => {
                 return Err(which("the body has both `ids` and `all`"));
             }
@@ -105,7 +105,7 @@ impl Selection {
         if ids.len() > MAX_IDS {
             return Err(ApiError::bad_request(
                 format!("`ids` has {} entries", ids.len()),
-                format!("give at most {MOST_IDS}"),
+                format!("send at most {MAX_IDS}"),
             ));
         }
         let ids = ids

@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt as _};
 
 use crate::base::clock::{Clock, Timestamp};
 
-/// The longest body that is read, in bytes. Kratos sends at most 64 KiB.
+/// The maximum length of a body, in bytes. Kratos sends at most 64 KiB.
 pub const MAX_BODY: usize = 256 * 1024;
 
 /// The time before the deadline that is kept free to write the answer.
@@ -21,7 +21,7 @@ pub enum BodyError {
     #[error("the body is longer than {MAX_BODY} bytes")]
     TooLarge,
     /// The connection ended, or the time ran out, before the whole body arrived.
-    #[error("the body did not arrive whole")]
+    #[error("the body is incomplete")]
     Incomplete,
 }
 

@@ -1,4 +1,4 @@
-//! Handles what all hooks share: the key, the body within time and size, and one answer for repeated calls.
+//! Handles the steps that all hooks share: the key, the body within time and size, and one answer for repeated calls.
 
 use std::sync::{Arc, PoisonError};
 
@@ -20,7 +20,7 @@ use crate::http::hooks::state::HookState;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Hook, Stage};
 
-/// One call, with what is the same for both stages.
+/// One call, with the parts that both stages use.
 #[derive(Clone)]
 pub struct HookCall {
     /// The hook that Kratos called.
@@ -38,7 +38,7 @@ pub struct HookCall {
     pub trigger: String,
 }
 
-/// `POST /hooks/{flow}/{stage}?method={method}`
+/// Answers `POST /hooks/{flow}/{stage}?method={method}`.
 pub async fn handle(
     FromKratos(hook): FromKratos,
     request: HttpRequest,

@@ -1,4 +1,4 @@
-//! Gives repeated calls the same answer, so that no service is asked twice for them.
+//! Answers repeated calls with the same response, so that services are asked once.
 //!
 //! Kratos repeats a call whose connection broke, with the same trigger id and the same body. The execution of the
 //! first call continues even if its caller disconnects. The repeated call waits for it, or gets the answer from the
@@ -24,9 +24,9 @@ use crate::kratos::Hook;
 
 /// How long an answer is kept.
 pub const KEEP_ANSWERS: Duration = Duration::from_mins(2);
-/// The most answers that are kept. Beyond it the oldest answer is deleted.
+/// The maximum number of kept answers. Further answers evict the oldest one.
 pub const MAX_ANSWERS: usize = 10_000;
-/// The most bytes of answers that are kept.
+/// The maximum size of all kept answers, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// The idempotency key: a hash of the hook, the trigger id and the body.
@@ -73,7 +73,7 @@ type Execution = Shared<oneshot::Receiver<HookResponse>>;
 /// Where an execution runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunOn {
-    /// On the thread that reads the call. Only for an execution that takes some microseconds.
+    /// On the thread that reads the call. Only for an execution of some microseconds.
     Caller,
     /// On the main runtime. A slow expression delays no other call, and a caller that disconnects does not stop the
     /// execution.

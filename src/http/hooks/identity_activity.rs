@@ -1,4 +1,4 @@
-//! Records what hook calls show about identities into which Vestibule writes through the admin API.
+//! Records hook calls about identities into which Vestibule writes through the admin API.
 
 use crate::base::clock::saturating_add;
 use crate::checks::activity::Activity;
@@ -7,8 +7,8 @@ use crate::http::hooks::state::HookState;
 use crate::kratos::{Flow, Payload};
 use crate::model::identity_write::{MAX_SETTINGS_WAIT, SavedChange};
 
-/// Records that a settings `pre` has arrived. Kratos has read the identity and will write all of it, so nothing
-/// else may write into it.
+/// Records that a settings `pre` has arrived. Kratos has read the identity and will write all of it, so no other write may
+/// happen meanwhile.
 pub async fn settings_begin(state: &HookState, call: &HookCall, payload: &Payload) {
     if !concerns(state, call) {
         return;
@@ -25,7 +25,7 @@ pub async fn settings_begin(state: &HookState, call: &HookCall, payload: &Payloa
     let begun = state
         .clock
         .timeout_at(call.until, state.store.begin_settings_call(id, call.at));
-    // Without this record a write may be overwritten, which its verification shows.
+    // Without this record Kratos may overwrite a write, which the verification of the write detects.
     if !matches!(begun.await, Some(Ok(()))) {
         tracing::warn!(trace.id = %call.trace, identity.id = %id, "Could not record that a settings call has begun");
     }

@@ -1,7 +1,6 @@
-//! Handles hook calls that show that something was saved whose `post` has not arrived.
+//! Handles hook calls that show that Kratos has saved an account or a change whose `post` has not arrived.
 //!
-//! Vestibule does for such a call what it does for the `post`, so that no visitor evades a check in the seconds
-//! before the look-up.
+//! Vestibule processes such a call like the `post`, so that no visitor evades a check in the seconds before the look-up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use crate::kratos::{Flow, Payload};
 use crate::model::pending::PendingSignUp;
 use crate::store::{self, FlowState};
 
-/// How many logins and recoveries may close flows at the same moment. The look-up finds the accounts of the others.
+/// The maximum number of logins and recoveries that close flows in parallel. Look-ups find the accounts of the others.
 pub const MAX_CONCURRENT_CLOSES: usize = 16;
 /// The time limit for closing a flow, which is longer than a working database takes.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -67,7 +66,7 @@ pub fn close_after_sign_in(state: &Arc<HookState>, call: &HookCall, payload: Pay
     }
     let (trace, identity_id) = (call.trace, payload.identity_id);
     let Ok(permit) = Arc::clone(&state.closings).try_acquire_owned() else {
-        tracing::warn!(identity.id = %identity_id, "Skipped looking for a lost `post` of this account: too many logins wait for the database");
+        tracing::warn!(identity.id = %identity_id, "Skipped the search for a lost `post` of this account: too many logins wait for the database");
         return;
     };
     let idempotency = Arc::clone(&state.idempotency);
@@ -89,7 +88,7 @@ pub fn close_after_sign_in(state: &Arc<HookState>, call: &HookCall, payload: Pay
     });
 }
 
-/// Whether the identity has the id of a flow that can still be known.
+/// Returns whether the identity has the id of a flow that may still be recorded.
 fn can_have_open_flow(identity: &Value, now: Timestamp) -> bool {
     let created_at = identity["created_at"].as_str();
     let created_at = created_at.and_then(|text| text.parse::<Timestamp>().ok());
@@ -112,7 +111,7 @@ fn before_change(payload: &Payload) -> Option<Value> {
     Some(identity)
 }
 
-/// An identity that exists, as the call shows it.
+/// An existing identity in the payload of a call.
 struct Known<'a> {
     state: &'a HookState,
     trace: Trace,
@@ -121,7 +120,7 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Closes the flow from which the identity resulted, which the `external_id` names.
+    /// Closes the flow of the identity, which its `external_id` names.
     async fn close_sign_up(&self) -> Result<(), store::Error> {
         let Some(external_id) = guard_id_of(self.identity) else {
             return Ok(());
@@ -182,7 +181,7 @@ impl Known<'_> {
     }
 
     fn failed(&self, error: &str) {
-        tracing::warn!(identity.id = %self.identity_id, trace.id = %self.trace, error, "It is not known whether a `post` of this account was lost");
+        tracing::warn!(identity.id = %self.identity_id, trace.id = %self.trace, error, "Could not find out whether a `post` of this account was lost");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Decides which accepted submissions are recorded, and which `external_id` `pre` answers, so that at most one
-//! identity results from a flow.
+//! Decides which accepted submissions are recorded, and which `external_id` `pre` sets, so that a flow has at most one
+//! identity.
 
 use std::borrow::Cow;
 
@@ -18,10 +18,10 @@ use crate::model::pending::{
 use crate::model::verdict::Verdict;
 use crate::store::Acceptance;
 
-/// What is recorded of accepted submissions.
+/// The settings that decide which accepted submissions are recorded, and with which data.
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each follows from a setting of its own"
+    reason = "each depends on a different setting"
 )]
 #[derive(Clone, Debug)]
 pub struct PendingPolicy {
@@ -33,11 +33,11 @@ pub struct PendingPolicy {
     pub external_id: ExternalId,
     /// Whether a check of a registration reserves or defers.
     pub holds_registrations: bool,
-    /// Whether a subscription wants `identity.created` or `registration.failed`.
+    /// Whether a subscription has the event `identity.created` or `registration.failed`.
     pub wants_registrations: bool,
-    /// Whether a subscription wants `identity.updated`.
+    /// Whether a subscription has the event `identity.updated`.
     pub wants_updates: bool,
-    /// Whether a subscription wants `registration.failed`.
+    /// Whether a subscription has the event `registration.failed`.
     pub wants_failures: bool,
     /// Whether a delivery reads the flow.
     pub reads_flow: bool,
@@ -47,7 +47,7 @@ pub struct PendingPolicy {
     pub times: LookupTimes,
 }
 
-/// What the checks of an accepted submission leave for later.
+/// The deferred checks and the reservations of an accepted submission.
 #[derive(Debug, Default)]
 pub struct Held {
     /// The checks that were deferred.
@@ -72,7 +72,7 @@ impl Held {
 }
 
 impl PendingPolicy {
-    /// Whether `pre` reads what is recorded of the flow before it evaluates checks.
+    /// Returns whether `pre` reads the record of the flow before it evaluates checks.
     #[must_use]
     pub fn reads_record(&self, hook: &Hook) -> bool {
         hook.flow == Flow::Registration && (self.holds_registrations || self.looks_up)
@@ -109,7 +109,7 @@ impl PendingPolicy {
         hook.flow == Flow::Settings && self.wants_updates && is_profile
     }
 
-    /// What is recorded of an accepted submission. `None` if nothing waits for its outcome.
+    /// Returns the record of an accepted submission. `None` if its outcome is not needed.
     #[must_use]
     pub fn acceptance(
         &self,
@@ -142,7 +142,7 @@ impl PendingPolicy {
             external_id: identity["external_id"].as_str().map(ToOwned::to_owned),
             identity_id: is_change.then_some(payload.identity_id),
         };
-        // No more of a visitor's data is kept than will be read.
+        // Only the data that is read later is kept.
         let keeps_identity = self.wants_failures || is_change;
         let keeps_flow = self.reads_flow || !held.deferred.is_empty();
         let keeps_request = self.reads_request || !held.deferred.is_empty();

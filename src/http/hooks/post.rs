@@ -1,4 +1,4 @@
-//! Answers `post`: from the payload to stored deliveries to a reply.
+//! Answers `post`: parses the payload, stores deliveries, and replies.
 
 use crate::base::clock::{Timestamp, milliseconds};
 use crate::checks::follow_up::{FollowUp, IdentityChange, event};
@@ -13,7 +13,7 @@ use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};
 use crate::store::{self, FlowState, attribution};
 
-/// Stores what follows from the saved identity, and accepts once it is stored.
+/// Stores the deliveries of the saved identity, and answers once they are stored.
 pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     let payload = match call
         .body
@@ -72,8 +72,8 @@ fn is_looked_up(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
         && state.outbox.has_pending(payload.flow_id)
 }
 
-/// Answers a `post` that could not be read. Kratos saved an account that Vestibule does not know. A refusal would
-/// show an error page to a visitor who has an account. So Vestibule accepts, and raises an alarm.
+/// Answers a `post` that could not be read, and raises an alarm. Kratos saved an account that Vestibule does not know. The
+/// answer is 204, because a refusal would show an error page to a visitor who has an account.
 fn unreadable(state: &HookState, error: &str) -> HookResponse {
     state.count_lost_post("unreadable");
     state.sweep_now.notify_one();
@@ -107,8 +107,8 @@ async fn store(state: &HookState, call: &HookCall, payload: &Payload) -> Result<
     Ok(stored)
 }
 
-/// Stores everything that follows in one transaction. There are several rounds, because meanwhile a reservation may
-/// be released or another submission accepted.
+/// Stores everything that follows from the account in one transaction. Tries several times, because another call may release
+/// a reservation or accept another submission meanwhile.
 async fn store_follow_up(
     state: &HookState,
     call: &HookCall,
@@ -166,10 +166,10 @@ fn has_guard_id(payload: &Payload) -> bool {
     external_id == Some(&guard_id(payload.flow_id))
 }
 
-/// Whether something recorded of the flow waits for this call.
+/// Returns whether the recorded state of the flow is needed.
 fn reads_state(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     match call.hook.flow {
-        // The identity's `external_id` says everything about the flow, unless something was reserved or deferred.
+        // The identity's `external_id` is enough, unless a check reserved or deferred.
         Flow::Registration => {
             state.follow_ups.needs_flow_state() || state.pending.looks_up && !has_guard_id(payload)
         }
@@ -201,7 +201,7 @@ async fn observe_guard(state: &HookState, call: &HookCall, returned: Option<bool
     }
 }
 
-/// When Kratos created the identity; `None` if the payload does not say.
+/// Returns when Kratos created the identity; `None` if the payload does not contain the time.
 fn created_at(payload: &Payload) -> Option<Timestamp> {
     let identity = payload.identity.as_ref()?;
     let created_at: Timestamp = identity["created_at"].as_str()?.parse().ok()?;

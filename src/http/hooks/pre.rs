@@ -1,4 +1,4 @@
-//! Answers `pre`: from the payload to a verdict to a reply.
+//! Answers `pre`: parses the payload, evaluates the checks, and replies.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -26,9 +26,9 @@ use crate::store::{self, Filter, WriteSet};
 
 /// The time limit for reading one row, which is longer than a working database takes.
 pub(super) const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);
-/// The most undelivered deliveries that are read for one identity. A healthy system never reaches it.
+/// The maximum number of pending deliveries that are read for one identity. A healthy system never reaches it.
 const MAX_OPEN_CHANGES: u32 = 1000;
-/// How long no call waits for the database after it did not answer.
+/// How long calls do not wait for the database after it did not answer.
 const RECORD_UNREADABLE_FOR: Duration = Duration::from_secs(1);
 
 /// Evaluates a sign-up or a change in settings. The reply is an acceptance, or a refusal with messages.
@@ -121,7 +121,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     )
 }
 
-/// The message if the submission cannot succeed, whatever the checks say.
+/// Returns a message if the submission cannot succeed, whatever the result of the checks.
 async fn refused_before_checks<'d>(
     state: &'d HookState,
     call: &HookCall,
@@ -150,7 +150,7 @@ async fn refused_before_checks<'d>(
     Some(&state.builtin.form_used)
 }
 
-/// Reads what is recorded of the flow. While the database does not answer, a submission that neither reserves nor
+/// Reads the record of the flow. While the database does not answer, a submission that neither reserves nor
 /// defers continues, because Kratos keeps the `external_id` unique. A submission that reserves or defers is refused
 /// if that cannot be recorded.
 async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> Option<FlowRecord> {
@@ -183,8 +183,8 @@ async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> O
     }
 }
 
-/// Whether the flow got its identity while the checks ran. A service can then refuse what the form itself has used up,
-/// as after a double click, and the visitor must not read that as a fault of the entry.
+/// Returns whether the flow got its identity while the checks ran. After a double click, a service may refuse a value that
+/// the same form has just used, and that refusal would mislead the visitor.
 async fn has_closed(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
     let record = state.store.flow_record(payload.flow_id);
@@ -202,7 +202,7 @@ async fn is_guarded(state: &HookState, call: &HookCall, payload: &Payload) -> bo
     matches!(state.clock.timeout_at(until, proven).await, Some(Ok(true)))
 }
 
-/// The checks whose question about this identity is still open.
+/// Returns the checks that are deferred for this identity.
 async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -> OpenDeferrals {
     if call.hook.flow != Flow::Settings || !state.follow_ups.defers() {
         return OpenDeferrals::default();
@@ -228,7 +228,7 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
     };
     let checks = listed
         .iter()
-        // A question that was given up has no answer either.
+        // An abandoned question has no answer either.
         .filter(|one| matches!(one.state, State::Pending | State::Abandoned))
         .filter_map(|one| match Queue::named(&one.subscription) {
             Queue::DeferredCheck(check) => Some(check.to_owned()),
@@ -242,14 +242,14 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
 
 /// The result of recording an acceptance.
 enum Recorded {
-    /// The verdict that counts.
+    /// The verdict to answer.
     Verdict(Verdict, Vec<CheckRecord>),
     /// Kratos created an identity of the flow while the checks ran.
     FlowIsClosed,
 }
 
-/// Records an accepted submission without delaying the response. If something was deferred or reserved, the
-/// response waits, because that acceptance counts only once it is recorded.
+/// Records an accepted submission without delaying the response. If a check deferred or reserved, the response waits,
+/// because such an acceptance is valid only once it is recorded.
 async fn record(
     state: &HookState,
     call: &HookCall,
@@ -359,7 +359,7 @@ pub fn read(call: &HookCall) -> Result<Payload, (RefusalStatus, String)> {
     Payload::parse(body).map_err(|error| (RefusalStatus::BadRequest, error.to_string()))
 }
 
-/// The key in kratos.yml at which this hook is configured.
+/// Returns the key in kratos.yml that configures this hook.
 pub fn config_path(call: &HookCall) -> String {
     let method = match (call.hook.flow, call.hook.method.as_str()) {
         // Kratos has one list for all its methods.

@@ -1,4 +1,4 @@
-//! Logs and counts what an attributed account shows.
+//! Logs and counts faults of an attributed account.
 
 use uuid::Uuid;
 
@@ -6,9 +6,9 @@ use crate::base::telemetry::Trace;
 use crate::checks::follow_up::{Doubt, FollowUp};
 use crate::http::hooks::state::HookState;
 
-/// An account, and the call that showed it.
+/// An account, and the call that reported it.
 pub struct Account<'a> {
-    /// The flow from which the account resulted.
+    /// The flow of the account.
     pub flow_id: Uuid,
     /// The account's id.
     pub identity_id: Uuid,

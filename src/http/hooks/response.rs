@@ -1,4 +1,4 @@
-//! Makes an HTTP response from a reply; no other module does.
+//! Converts replies to HTTP responses.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -20,7 +20,7 @@ pub struct HookResponse {
 impl HookResponse {
     /// Makes the response for a reply.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "a reply is given once")]
+    #[expect(clippy::needless_pass_by_value, reason = "a reply is sent once")]
     pub fn new(reply: Reply, outcome: &'static str) -> Self {
         Self {
             status: reply.status(),

@@ -1,4 +1,4 @@
-//! Answers `pre` of logins and recoveries: visitors whose account was refused late are kept out.
+//! Answers `pre` of logins and recoveries: refuses visitors whose account was refused late.
 //!
 //! The answer comes from memory, and never waits for the database.
 
@@ -22,7 +22,7 @@ use crate::model::late_refusal::LateRefusal;
 /// lookup secret.
 const AFTER_LOGIN: Duration = Duration::from_secs(1);
 
-/// Lets a visitor in unless the account was refused late.
+/// Admits a visitor unless the account was refused late.
 pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
     let hook = &call.hook;
     state.refused.asked();
@@ -70,7 +70,7 @@ pub fn refusal(state: &HookState, call: &HookCall, payload: &Payload) -> Option<
     };
     record_activity(state, payload, state.clock.now(), true);
     let identity = payload.identity.as_ref()?;
-    // In settings the identity is the one that is to be saved, so only a login shows an operator's act.
+    // In settings the identity is not saved yet, so only a login shows that an operator activated the account.
     if call.hook.flow.signs_in()
         && refusals
             .iter()

@@ -1,4 +1,4 @@
-//! Holds everything that answering hooks needs.
+//! The state shared by all hook handlers.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -38,18 +38,18 @@ pub struct HookState {
     pub client_ip_header: Option<String>,
     /// The checks of sign-ups and settings.
     pub checks: Checks,
-    /// What follows once an account is created.
+    /// Decides what to do once an account is created.
     pub follow_ups: Arc<FollowUps>,
     /// The lists that expressions read.
     pub lists: Arc<Lists>,
-    /// What is recorded of accepted submissions.
+    /// Decides which accepted submissions are recorded.
     pub pending: PendingPolicy,
-    /// Since when the checks that reserve or defer are in force. A later account without a recorded sign-up is a
+    /// The time from which the checks that reserve or defer are in force. A later account without a recorded sign-up is a
     /// fault.
     pub in_force: InForce,
     /// Whether Kratos stores Vestibule's `external_id`.
     pub proof: Arc<GuardProof>,
-    /// When the record of a flow is read again after the database did not answer.
+    /// Until when no record of a flow is read, because the database did not answer.
     pub record_unreadable_until: Mutex<Option<Timestamp>>,
     /// The outbox, which stores deliveries.
     pub outbox: Outbox,
@@ -69,7 +69,7 @@ pub struct HookState {
     pub unknown_paths: Mutex<UnknownPaths>,
     /// The log of decisions.
     pub recorder: DecisionLog,
-    /// The calls in progress, and those answered recently.
+    /// The calls in progress, and the recent answers.
     pub idempotency: Arc<IdempotencyCache>,
     /// How many logins and recoveries may close flows at the same moment.
     pub closings: Arc<Semaphore>,
@@ -84,13 +84,13 @@ pub struct HookState {
 }
 
 impl HookState {
-    /// Refuses at form level, if the call itself is wrong and nothing is known of the visitor.
+    /// Returns a refusal at form level, for a wrong call without a known visitor.
     #[must_use]
     pub fn reject(&self, status: RefusalStatus, message: &MessageTemplate) -> Reply {
         self.refuse_in(status, message, None)
     }
 
-    /// Refuses at form level in the visitor's language.
+    /// Returns a refusal at form level, in the visitor's language.
     #[must_use]
     pub fn refuse_visitor(&self, payload: &Payload, message: &MessageTemplate) -> Reply {
         let language = payload.header("Accept-Language");
@@ -200,7 +200,7 @@ impl HookState {
             .observe(seconds);
     }
 
-    /// Counts a call to a path that is no hook. It has no duration.
+    /// Counts a call to a path that is no hook. Such a call has no duration.
     pub fn count_not_found(&self) {
         let labels = HookLabels {
             flow: "",

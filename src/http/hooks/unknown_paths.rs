@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::base::clock::{Timestamp, saturating_add};
 
-/// How long a path that was logged is not logged again.
+/// The minimum time between two log lines about the same path.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
-/// How many paths are remembered. Paths beyond it are logged after [`LOG_INTERVAL`].
+/// The maximum number of remembered paths. Further paths are logged after [`LOG_INTERVAL`].
 const MAX_PATHS: usize = 100;
-/// The longest path that is remembered and logged, in characters.
+/// The maximum length of a remembered and logged path, in characters.
 const MAX_LENGTH: usize = 200;
 
 /// The unknown paths that were logged in the last minute.
