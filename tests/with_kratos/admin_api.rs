@@ -1,4 +1,4 @@
-//! The identities that Kratos keeps, as its admin API tells of them.
+//! The client of Kratos's admin API, against a real Kratos.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use vestibule::outbound::services::client::Services;
 
 use crate::support::{TestEnv, company};
 
-pub async fn identities_are_looked_up_paged_through_and_written_to() {
-    let house = TestEnv::open().await;
+pub async fn vestibule_finds_lists_and_changes_identities() {
+    let env = TestEnv::start().await;
     let clock = Clock::system();
-    let url = house.kratos.admin.parse().expect("a URL");
+    let url = env.kratos.admin.parse().expect("a URL");
     let services = Services::new(
         vec![service(url, None)],
         clock.clone(),
         Arc::new(Metrics::new()),
     );
-    let identities = KratosAdmin::new(Arc::new(services.expect("a client")), clock);
+    let identities = KratosAdmin::new(Arc::new(services.expect("the HTTP client builds")), clock);
 
     // More than two pages.
     let number = usize::try_from(PAGE).expect("small") * 2 + 7;
-    let made: Vec<Value> = (0..number)
+    let created: Vec<Value> = (0..number)
         .map(|number| {
             let mut identity =
                 json!({"schema_id": "company", "traits": company().nested()["traits"]});
@@ -35,7 +35,7 @@ pub async fn identities_are_looked_up_paged_through_and_written_to() {
             identity
         })
         .collect();
-    house.kratos.import(&made).await;
+    env.kratos.import(&created).await;
 
     let mut seen = Vec::new();
     let mut from = None;
@@ -49,8 +49,8 @@ pub async fn identities_are_looked_up_paged_through_and_written_to() {
     }
     let emails = |all: &[Value]| -> BTreeSet<String> {
         all.iter()
-            .map(|one| {
-                one["traits"]["email"]
+            .map(|identity| {
+                identity["traits"]["email"]
                     .as_str()
                     .expect("an address")
                     .to_owned()
@@ -58,53 +58,59 @@ pub async fn identities_are_looked_up_paged_through_and_written_to() {
             .collect()
     };
     assert_eq!(seen.len(), number);
-    assert_eq!(emails(&seen), emails(&made));
+    assert_eq!(emails(&seen), emails(&created));
 
-    // A token that it did not make, or does not know any more.
-    let lost = identities.page(Some("of-another-time")).await;
-    assert_eq!(lost, Err(Error::Status(400)));
+    // Kratos rejects a page token that it did not create or that has expired.
+    let rejected = identities.page(Some("of-another-time")).await;
+    assert_eq!(rejected, Err(Error::Status(400)));
 
-    let external = identities.with_external_id("theirs/1").await.expect("told");
-    let one = external.expect("it is there");
-    let id = Uuid::parse_str(one["id"].as_str().expect("an id")).expect("a UUID");
-    assert_eq!(one["traits"], made[0]["traits"]);
+    let external = identities
+        .with_external_id("theirs/1")
+        .await
+        .expect("Kratos answers");
+    let identity = external.expect("the identity exists");
+    let id = Uuid::parse_str(identity["id"].as_str().expect("an id")).expect("a UUID");
+    assert_eq!(identity["traits"], created[0]["traits"]);
     assert_eq!(identities.with_external_id("theirs/2").await, Ok(None));
-    assert_eq!(identities.get(id).await, Ok(Some(one.clone())));
+    assert_eq!(identities.get(id).await, Ok(Some(identity.clone())));
     assert_eq!(identities.get(Uuid::from_u128(7)).await, Ok(None));
 
-    // Only identifiers of credentials are found, however they are written; these identities have none yet.
-    let person = house
+    // Kratos finds only identifiers of credentials, in any letter case. The imported identities have no credentials.
+    let signed_up = env
         .visitor(crate::support::Client::Api)
-        .signs_up(&company().by_password())
+        .sign_up(&company().by_password())
         .await;
-    let email = person["traits"]["email"].as_str().expect("an address");
+    let email = signed_up["traits"]["email"].as_str().expect("an address");
     for written in [email.to_owned(), email.to_uppercase()] {
-        let found = identities.with_identifier(&written).await.expect("told");
+        let found = identities
+            .with_identifier(&written)
+            .await
+            .expect("Kratos answers");
         assert_eq!(found.len(), 1, "{written}");
-        assert_eq!(found[0]["id"], person["id"]);
+        assert_eq!(found[0]["id"], signed_up["id"]);
     }
     assert_eq!(
         identities.with_identifier("nobody+else@example.org").await,
         Ok(Vec::new())
     );
 
-    // Twice, because the second time the way is there already.
+    // Twice, because the parent object exists the second time.
     for value in [json!(1), json!("two")] {
         let now = identities
             .get(id)
             .await
-            .expect("told")
-            .expect("it is there");
-        let step = patch::add(&now, &["metadata_admin", "crm", "id"], &value);
-        let step = step.expect("something to do");
-        assert_eq!(identities.patch(id, &[step]).await, Ok(true));
+            .expect("Kratos answers")
+            .expect("the identity exists");
+        let operation = patch::add(&now, &["metadata_admin", "crm", "id"], &value);
+        let operation = operation.expect("an operation");
+        assert_eq!(identities.patch(id, &[operation]).await, Ok(true));
         let now = identities
             .get(id)
             .await
-            .expect("told")
-            .expect("it is there");
+            .expect("Kratos answers")
+            .expect("the identity exists");
         assert_eq!(now["metadata_admin"], json!({"crm": {"id": value}}));
-        assert_eq!(now["traits"], one["traits"]);
+        assert_eq!(now["traits"], identity["traits"]);
     }
     let inactive = patch::Operation::put(&["state"], json!("inactive"));
     assert_eq!(
@@ -114,8 +120,8 @@ pub async fn identities_are_looked_up_paged_through_and_written_to() {
     let now = identities
         .get(id)
         .await
-        .expect("told")
-        .expect("it is there");
+        .expect("Kratos answers")
+        .expect("the identity exists");
     assert_eq!(now["state"], "inactive");
     assert_eq!(
         identities.patch(Uuid::from_u128(7), &[inactive]).await,

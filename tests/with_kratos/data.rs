@@ -1,4 +1,4 @@
-//! What is stored of a sign-up, and who learns of it.
+//! What Kratos stores of a sign-up, and what Vestibule delivers.
 
 use uuid::Uuid;
 
@@ -6,16 +6,16 @@ use crate::support::fields::{COMPANY, EMAIL, INVITE, VAT_NUMBER};
 use crate::support::service::{KNOWN_INVITE, registered_name};
 use crate::support::{Client, TestEnv, company};
 
-pub async fn what_the_register_knows_is_stored_beside_what_the_person_typed(client: Client) {
-    let house = TestEnv::open().await;
-    let mut visitor = house.visitor(client);
+pub async fn kratos_stores_what_a_check_sets_beside_what_the_visitor_typed(client: Client) {
+    let env = TestEnv::start().await;
+    let mut visitor = env.visitor(client);
     let typed = company().with(INVITE, KNOWN_INVITE).by_password();
     let name = registered_name(typed.text(VAT_NUMBER));
     assert_ne!(typed.text(COMPANY), name);
 
-    let seen = visitor.signs_up(&typed).await;
+    let seen = visitor.sign_up(&typed).await;
 
-    let stored = house
+    let stored = env
         .kratos
         .identity(seen["id"].as_str().expect("an id"))
         .await;
@@ -27,37 +27,34 @@ pub async fn what_the_register_knows_is_stored_beside_what_the_person_typed(clie
     assert_eq!(stored["state"], "active");
 }
 
-pub async fn the_crm_learns_of_the_account_that_kratos_made(client: Client) {
-    let house = TestEnv::open().await;
-    let mut visitor = house.visitor(client);
+pub async fn vestibule_notifies_the_crm_of_each_account_once(client: Client) {
+    let env = TestEnv::start().await;
+    let mut visitor = env.visitor(client);
     let typed = company().by_password();
 
-    let identity = visitor.signs_up(&typed).await;
+    let identity = visitor.sign_up(&typed).await;
 
-    let contact = house.crm.next().await;
+    let contact = env.crm.next().await;
     assert_eq!(contact.path, "/contacts");
     assert_eq!(contact.body["type"], "identity.created");
-    let told = &contact.body["data"]["identity"];
-    assert_eq!(told["id"], identity["id"]);
+    let delivered = &contact.body["data"]["identity"];
+    assert_eq!(delivered["id"], identity["id"]);
     assert!(
-        !told["id"]
+        !delivered["id"]
             .as_str()
             .and_then(|id| Uuid::parse_str(id).ok())
             .expect("an id")
             .is_nil()
     );
-    assert_eq!(told["traits"]["email"], typed.text(EMAIL));
+    assert_eq!(delivered["traits"]["email"], typed.text(EMAIL));
     assert_eq!(
-        told["traits"]["company"],
+        delivered["traits"]["company"],
         registered_name(typed.text(VAT_NUMBER))
     );
     assert!(contact.idempotency_key.is_some_and(|key| !key.is_empty()));
 
-    // The next account's delivery is the next call: there was no second one for this account.
-    let other = house
-        .visitor(client)
-        .signs_up(&company().by_password())
-        .await;
-    let contact = house.crm.next().await;
+    // The next call delivers the next account, so this account was delivered once.
+    let other = env.visitor(client).sign_up(&company().by_password()).await;
+    let contact = env.crm.next().await;
     assert_eq!(contact.body["data"]["identity"]["id"], other["id"]);
 }

@@ -1,4 +1,4 @@
-//! Every way by which a check could be evaded.
+//! Every way in which a visitor could evade a check.
 
 pub mod changes;
 pub mod disconnects;

@@ -1,65 +1,68 @@
-//! Calls that get lost, or arrive without a body.
+//! Calls that are lost, or arrive without a body.
 
 use crate::support::fields::{EMAIL, VAT_NUMBER};
 use crate::support::message::TRY_AGAIN;
 use crate::support::visitor::at;
 use crate::support::{Client, TestEnv, company};
 
-/// About every fifth huge form has a call arrive without a body.
+/// For about every fifth huge form, a call arrives without a body.
 const ROUNDS: std::ops::Range<usize> = 20..150;
-/// As many as there may be broken workers, and some more.
+/// More than the number of Jsonnet workers that may be broken.
 const TRIES: usize = 30;
 
-pub async fn a_lost_answer_is_given_again_without_a_second_question() {
-    let (house, network) = TestEnv::plan().open_behind_a_bad_network().await;
-    let mut visitor = house.visitor(Client::BrowserForm);
+pub async fn vestibule_repeats_a_lost_response_without_a_second_call_to_the_service() {
+    let (env, proxy) = TestEnv::builder().start_behind_lossy_proxy().await;
+    let mut visitor = env.visitor(Client::BrowserForm);
     let typed = company().by_password();
 
-    visitor.signs_up(&typed).await;
+    visitor.sign_up(&typed).await;
 
-    let triggers = network.triggers();
-    assert!(triggers.len() >= 2, "Kratos tried again: {triggers:?}");
-    assert_eq!(triggers[0], triggers[1], "with the same trigger id");
-    assert_eq!(house.vat_numbers_asked(), [typed.text(VAT_NUMBER)]);
+    let triggers = proxy.triggers();
+    assert!(triggers.len() >= 2, "Kratos repeats the call: {triggers:?}");
+    assert_eq!(
+        triggers[0], triggers[1],
+        "the repeated call has the same trigger id"
+    );
+    assert_eq!(env.checked_vat_numbers(), [typed.text(VAT_NUMBER)]);
 }
 
-/// Above 64 KiB of input Kratos's Jsonnet workers break, and this hook or the next is called with an
+/// Above 64 KiB of input a Jsonnet worker of Kratos breaks, and Kratos calls this hook or the next with an
 /// empty body (contract §3.7).
-pub async fn nobody_gets_in_unchecked_behind_a_huge_form() {
-    let house = TestEnv::open().await;
+pub async fn no_visitor_signs_up_unchecked_after_a_huge_form() {
+    let env = TestEnv::start().await;
     let (mut rounds, mut refused) = (0, 0);
     while rounds < ROUNDS.start || refused == 0 {
         assert!(
             rounds < ROUNDS.end,
-            "no call came without a body, so this shows nothing"
+            "every call had a body, so the test proves nothing"
         );
         rounds += 1;
         let huge = company().with("transient_payload.note", "x".repeat(100_000));
         for typed in [huge, company()] {
-            let visitor = house.visitor(Client::BrowserJson);
+            let visitor = env.visitor(Client::BrowserJson);
             let mut flow = visitor.registration().await;
-            let answer = flow.submit(&typed.clone().by_password()).await;
-            if answer.is_accepted() {
-                let asked = house.vat_numbers_asked();
+            let response = flow.submit(&typed.clone().by_password()).await;
+            if response.is_accepted() {
+                let asked = env.checked_vat_numbers();
                 let number = typed.text(VAT_NUMBER);
                 assert!(
                     asked.iter().any(|asked| asked == number),
-                    "{number} got in unchecked"
+                    "{number} signed up unchecked"
                 );
-            } else if !answer.body["error"].is_object() {
-                assert_eq!(answer.refused(), [at("form", TRY_AGAIN)]);
+            } else if !response.body["error"].is_object() {
+                assert_eq!(response.assert_refused(), [at("form", TRY_AGAIN)]);
                 refused += 1;
             }
         }
     }
-    let asked = house.vat_numbers_asked();
-    for identity in house.kratos.identities().await {
+    let asked = env.checked_vat_numbers();
+    for identity in env.kratos.identities().await {
         let number = identity["traits"]["vat_number"]
             .as_str()
             .expect("a VAT number");
         assert!(
             asked.iter().any(|asked| asked == number),
-            "{} got in unchecked",
+            "{} signed up unchecked",
             identity["traits"]["email"]
         );
     }
@@ -68,17 +71,17 @@ pub async fn nobody_gets_in_unchecked_behind_a_huge_form() {
     let mut tries = 0;
     loop {
         tries += 1;
-        let visitor = house.visitor(Client::BrowserJson);
+        let visitor = env.visitor(Client::BrowserJson);
         let mut flow = visitor.registration().await;
-        let answer = flow.submit(&typed).await;
-        if answer.is_accepted() {
-            let identity = flow.signed_up(&answer).await;
+        let response = flow.submit(&typed).await;
+        if response.is_accepted() {
+            let identity = flow.assert_signed_up(&response).await;
             assert_eq!(identity["traits"]["email"], typed.text(EMAIL));
             break;
         }
         assert!(
             tries < TRIES,
-            "an ordinary sign-up works again: {answer:#?}"
+            "an ordinary sign-up succeeds again: {response:#?}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Accounts that no hook told of, and accounts that are gone, in a real Kratos.
+//! Reconciliation with a real Kratos: missing and deleted identities.
 
 use std::collections::BTreeSet;
 
@@ -10,22 +10,22 @@ use crate::support::{Client, TestEnv, company, eventually};
 /// More than a page.
 const IMPORTED: usize = 130;
 
-pub async fn imported_accounts_are_delivered_once_and_deleted_ones_forgotten() {
-    let house = TestEnv::open().await;
-    let signed_up = house
+pub async fn vestibule_delivers_imported_accounts_once_and_erases_deleted_ones() {
+    let env = TestEnv::start().await;
+    let signed_up = env
         .visitor(Client::Api)
-        .signs_up(&company().by_password())
+        .sign_up(&company().by_password())
         .await;
-    let told = house.crm.next().await;
-    assert_eq!(told.body["data"]["identity"]["id"], signed_up["id"]);
-    let made: Vec<Value> = (0..IMPORTED)
+    let delivered = env.crm.next().await;
+    assert_eq!(delivered.body["data"]["identity"]["id"], signed_up["id"]);
+    let created: Vec<Value> = (0..IMPORTED)
         .map(|_| json!({"schema_id": "company", "traits": company().nested()["traits"]}))
         .collect();
-    house.kratos.import(&made).await;
+    env.kratos.import(&created).await;
 
-    // Whoever was made just now is left to a hook that may be on its way.
-    let found = eventually("they are found", async || {
-        let found = house.vestibule.runs(&["reconcile", "--dry-run"]);
+    // Reconciliation ignores new identities, because their hooks may not have arrived yet.
+    let found = eventually("reconciliation finds the imported identities", async || {
+        let found = env.vestibule.run_command(&["reconcile", "--dry-run"]);
         found
             .contains(&format!("Would store {IMPORTED} deliveries"))
             .then_some(found)
@@ -34,25 +34,24 @@ pub async fn imported_accounts_are_delivered_once_and_deleted_ones_forgotten() {
     assert!(!found.contains('@'), "{found}");
     assert!(
         !found.contains(signed_up["id"].as_str().expect("an id")),
-        "the hook told of it: {found}"
+        "a hook has reported this identity: {found}"
     );
 
-    let said = house.vestibule.runs(&["reconcile"]);
+    let output = env.vestibule.run_command(&["reconcile"]);
     assert!(
-        said.starts_with(&format!(
+        output.starts_with(&format!(
             "Examined {} identities. Stored {IMPORTED} deliveries",
             IMPORTED + 1
         )),
-        "{said}"
+        "{output}"
     );
-    // The running program takes them up within a minute, or at once when something else is stored.
-    house
-        .visitor(Client::Api)
-        .signs_up(&company().by_password())
+    // The running program claims them within a minute, or immediately when another delivery is stored.
+    env.visitor(Client::Api)
+        .sign_up(&company().by_password())
         .await;
     let mut emails = BTreeSet::new();
     for _ in 0..=IMPORTED {
-        let contact = house.crm.next().await.body;
+        let contact = env.crm.next().await.body;
         assert_eq!(contact["type"], "identity.created");
         let identity = &contact["data"]["identity"];
         assert_eq!(identity["metadata_admin"], Value::Null);
@@ -60,41 +59,49 @@ pub async fn imported_accounts_are_delivered_once_and_deleted_ones_forgotten() {
         let email = identity["traits"]["email"].as_str().expect("an address");
         emails.insert(email.to_owned());
     }
-    assert_eq!(emails.len(), IMPORTED + 1, "each once");
-    for identity in &made {
+    assert_eq!(
+        emails.len(),
+        IMPORTED + 1,
+        "Vestibule delivers each identity once"
+    );
+    for identity in &created {
         let email = identity["traits"]["email"].as_str().expect("an address");
         assert!(emails.contains(email));
     }
-    let said = house.vestibule.runs(&["reconcile"]);
-    assert!(said.contains("Nothing was missing."), "{said}");
+    let output = env.vestibule.run_command(&["reconcile"]);
+    assert!(output.contains("Nothing was missing."), "{output}");
 
-    // One is deleted while its delivery waits.
-    house.crm.does(Behaviour::Answers(503));
-    let gone = house
+    // Kratos deletes an identity while its delivery is pending.
+    env.crm.set_behaviour(Behaviour::Answers(503));
+    let deleted = env
         .visitor(Client::Api)
-        .signs_up(&company().by_password())
+        .sign_up(&company().by_password())
         .await;
-    let id = gone["id"].as_str().expect("an id");
-    house.crm.next().await;
-    house.kratos.delete(id).await;
-    let said = house.vestibule.runs(&["reconcile"]);
+    let id = deleted["id"].as_str().expect("an id");
+    env.crm.next().await;
+    env.kratos.delete(id).await;
+    let output = env.vestibule.run_command(&["reconcile"]);
     assert!(
-        said.contains("Erased the data of 1 identity deleted in Kratos (1 delivery)."),
-        "{said}"
+        output.contains("Erased the data of 1 identity deleted in Kratos (1 delivery)."),
+        "{output}"
     );
-    let listed = house
+    let listed = env
         .vestibule
-        .runs(&["deliveries", "list", "--limit", "1", "--json"]);
+        .run_command(&["deliveries", "list", "--limit", "1", "--json"]);
     let listed: Value = serde_json::from_str(&listed).expect("JSON");
     assert_eq!(
         (&listed[0]["identity_id"], &listed[0]["state"]),
         (&json!(id), &json!("discarded"))
     );
-    let said = house.vestibule.runs(&["reconcile"]);
-    assert!(!said.contains("Forgot"), "{said}");
-    let told = house.crm.received();
-    let of_others = told
+    let output = env.vestibule.run_command(&["reconcile"]);
+    assert!(!output.contains("Forgot"), "{output}");
+    let received = env.crm.received();
+    let of_others = received
         .iter()
-        .filter(|one| one.body["data"]["identity"]["id"] != gone["id"]);
-    assert_eq!(of_others.count(), IMPORTED + 2, "nobody was told of twice");
+        .filter(|one| one.body["data"]["identity"]["id"] != deleted["id"]);
+    assert_eq!(
+        of_others.count(),
+        IMPORTED + 2,
+        "Vestibule delivers no identity twice"
+    );
 }

@@ -1,4 +1,4 @@
-//! The VAT register has a bad day.
+//! The VAT register is down, fails or hangs.
 
 use std::time::{Duration, Instant};
 
@@ -8,49 +8,49 @@ use crate::support::service::Behaviour;
 use crate::support::visitor::at;
 use crate::support::{Client, TestEnv, company};
 
-pub async fn a_service_that_is_down_is_asked_again_in_the_same_flow(client: Client) {
-    let house = TestEnv::open().await;
-    let visitor = house.visitor(client);
+pub async fn vestibule_calls_a_service_again_in_the_same_flow_after_an_outage(client: Client) {
+    let env = TestEnv::start().await;
+    let visitor = env.visitor(client);
     let typed = company().by_password();
     let mut flow = visitor.registration().await;
 
-    house.vat_register.goes_down().await;
+    env.vat_register.go_down().await;
     assert_eq!(
-        flow.submit(&typed).await.refused(),
+        flow.submit(&typed).await.assert_refused(),
         [at(VAT_NUMBER, TRY_AGAIN)]
     );
 
-    house.vat_register.comes_up().await;
-    house.vat_register.does(Behaviour::Answers(503));
+    env.vat_register.come_up().await;
+    env.vat_register.set_behaviour(Behaviour::Answers(503));
     assert_eq!(
-        flow.submit(&typed).await.refused(),
+        flow.submit(&typed).await.assert_refused(),
         [at(VAT_NUMBER, TRY_AGAIN)]
     );
-    assert!(house.kratos.identities().await.is_empty());
+    assert!(env.kratos.identities().await.is_empty());
 
-    house.vat_register.does(Behaviour::Works);
-    let answer = flow.submit(&typed).await;
-    flow.signed_up(&answer).await;
+    env.vat_register.set_behaviour(Behaviour::Works);
+    let response = flow.submit(&typed).await;
+    flow.assert_signed_up(&response).await;
 }
 
-pub async fn a_service_that_hangs_is_not_waited_for(client: Client) {
-    let house = TestEnv::plan().answering_within("1s").open().await;
-    let visitor = house.visitor(client);
+pub async fn vestibule_answers_within_its_deadline_although_a_service_hangs(client: Client) {
+    let env = TestEnv::builder().with_deadline("1s").start().await;
+    let visitor = env.visitor(client);
     let typed = company().by_password();
     let mut flow = visitor.registration().await;
 
-    house.vat_register.does(Behaviour::Hangs);
+    env.vat_register.set_behaviour(Behaviour::Hangs);
     let start = Instant::now();
-    let answer = flow.submit(&typed).await;
+    let response = flow.submit(&typed).await;
     let took = start.elapsed();
-    assert_eq!(answer.refused(), [at(VAT_NUMBER, TRY_AGAIN)]);
+    assert_eq!(response.assert_refused(), [at(VAT_NUMBER, TRY_AGAIN)]);
     assert!(
         took >= Duration::from_millis(900),
-        "the register had its time: {took:?}"
+        "Vestibule waits for the register until its deadline: {took:?}"
     );
     assert!(took < Duration::from_secs(5), "{took:?}");
 
-    house.vat_register.does(Behaviour::Works);
-    let answer = flow.submit(&typed).await;
-    flow.signed_up(&answer).await;
+    env.vat_register.set_behaviour(Behaviour::Works);
+    let response = flow.submit(&typed).await;
+    flow.assert_signed_up(&response).await;
 }

@@ -1,139 +1,150 @@
-//! What honest visitors and operators do raises no alarm and no refusal.
+//! Honest visitors and operators cause no alarm and no refusal.
 
 use futures_util::future::join;
 
 use super::submissions::{
-    accounts_with, confirmations, copies, no_alarm, plan, prove_guard, race, releases,
+    accounts_with, assert_no_alarm, builder, confirmations, copies, prove_guard, race, releases,
 };
 use crate::support::fields::INVITE;
 use crate::support::load_balancer::LoadBalancer;
 use crate::support::message::FORM_USED;
 use crate::support::postgres::Server;
-use crate::support::service::ONE_USE;
+use crate::support::service::ONE_USE_PREFIX;
 use crate::support::test_env::{KEY, NEXT_KEY};
 use crate::support::vestibule::Vestibule;
 use crate::support::{Client, TestEnv, company, eventually};
 
-/// Kratos: an account with the same identifier exists already.
+/// Kratos's message: an account with the same identifier exists.
 const IDENTIFIER_TAKEN: u64 = 4_000_007;
 
-/// The same form twice at the same moment: one of the answers is a sign-up, the other at most a refusal by Kratos, or the
-/// message for a form that is used up.
-pub async fn a_double_click_makes_one_account(client: Client) {
-    let house = plan().open().await;
-    prove_guard(&house).await;
-    let invite = format!("{ONE_USE}{client}");
+/// The visitor sends a form twice at the same moment. One response is a sign-up. The other is at most a refusal by Kratos, or the
+/// message for a used form.
+pub async fn visitor_gets_one_account_after_a_double_click(client: Client) {
+    let env = builder().start().await;
+    prove_guard(&env).await;
+    let invite = format!("{ONE_USE_PREFIX}{client}");
     let typed = company().with(INVITE, invite.as_str()).by_password();
-    let visitor = house.visitor(client);
+    let visitor = env.visitor(client);
     let form = visitor.registration().await;
     let mut forms = copies(&visitor, &form.id, 2).await;
-    let answers = race(&mut forms, &[typed.clone(), typed]).await;
-    let accepted = answers.iter().filter(|answer| answer.is_accepted()).count();
-    assert_eq!(accepted, 1, "{answers:#?}");
-    for refused in answers.iter().filter(|answer| !answer.is_accepted()) {
-        for (place, id) in refused.errors() {
-            assert_eq!(place, "form");
+    let responses = race(&mut forms, &[typed.clone(), typed]).await;
+    let accepted = responses
+        .iter()
+        .filter(|response| response.is_accepted())
+        .count();
+    assert_eq!(accepted, 1, "{responses:#?}");
+    for refused in responses.iter().filter(|response| !response.is_accepted()) {
+        for (field, id) in refused.errors() {
+            assert_eq!(field, "form");
             assert!([IDENTIFIER_TAKEN, FORM_USED].contains(&id), "{refused:#?}");
         }
     }
-    confirmed_once(&house, &invite).await;
-    no_alarm(&house).await;
+    assert_confirmed_once(&env, &invite).await;
+    assert_no_alarm(&env).await;
 }
 
-async fn confirmed_once(house: &TestEnv, invite: &str) {
-    eventually("the invite is confirmed", async || {
-        (confirmations(house, invite) > 0).then_some(())
+async fn assert_confirmed_once(env: &TestEnv, invite: &str) {
+    eventually("Vestibule confirms the invite", async || {
+        (confirmations(env, invite) > 0).then_some(())
     })
     .await;
-    assert_eq!(accounts_with(house, invite).await.len(), 1);
-    assert_eq!(confirmations(house, invite), 1);
-    assert_eq!(releases(house, invite), 0);
+    assert_eq!(accounts_with(env, invite).await.len(), 1);
+    assert_eq!(confirmations(env, invite), 1);
+    assert_eq!(releases(env, invite), 0);
 }
 
-/// How often the CRM was notified of this account.
-fn notified(house: &TestEnv, id: &str) -> usize {
-    let received = house.crm.received();
-    let of_it = received.iter().filter(|call| {
+/// How often Vestibule notified the CRM of this account.
+fn notifications(env: &TestEnv, id: &str) -> usize {
+    let received = env.crm.received();
+    let matching = received.iter().filter(|call| {
         call.body["type"] == "identity.created" && call.body["data"]["identity"]["id"] == id
     });
-    of_it.count()
+    matching.count()
 }
 
-async fn notified_once(house: &TestEnv, id: &str) {
-    eventually("the CRM is notified", async || {
-        (notified(house, id) > 0).then_some(())
+async fn assert_notified_once(env: &TestEnv, id: &str) {
+    eventually("Vestibule notifies the CRM", async || {
+        (notifications(env, id) > 0).then_some(())
     })
     .await;
-    // What is stored later is delivered later, so nothing else of this account is on its way.
-    let mut other = house.visitor(Client::Api);
-    let other = other.signs_up(&company().by_password()).await;
+    // Vestibule delivers in the order of storage, so no other delivery of this account is pending.
+    let mut other = env.visitor(Client::Api);
+    let other = other.sign_up(&company().by_password()).await;
     let other = other["id"].as_str().expect("an id");
-    eventually("the CRM is notified of a later account", async || {
-        (notified(house, other) > 0).then_some(())
-    })
+    eventually(
+        "Vestibule notifies the CRM of a later account",
+        async || (notifications(env, other) > 0).then_some(()),
+    )
     .await;
-    assert_eq!(notified(house, id), 1);
+    assert_eq!(notifications(env, id), 1);
 }
 
-/// On each instance, before and after a restart, with the trigger id and without it.
-pub async fn a_post_that_is_repeated_changes_nothing() {
+/// Repeats a `post` on each instance, before and after a restart, with the trigger id and without it.
+pub async fn vestibule_ignores_a_repeated_post() {
     let Some(server) = Server::start() else {
         return;
     };
-    let plan = plan().on_postgres(server).with_other_instances(1);
-    let (mut house, relay) = plan.open_behind_a_relay().await;
-    prove_guard(&house).await;
-    let invite = format!("{ONE_USE}repeated");
+    let builder = builder().on_postgres(server).with_extra_instances(1);
+    let (mut env, balancer) = builder.start_behind_load_balancer().await;
+    prove_guard(&env).await;
+    let invite = format!("{ONE_USE_PREFIX}repeated");
     let typed = company().with(INVITE, invite.as_str()).by_password();
-    let identity = house.visitor(Client::Api).signs_up(&typed).await;
+    let identity = env.visitor(Client::Api).sign_up(&typed).await;
     let id = identity["id"].as_str().expect("an id");
-    let post = relay.last_post();
+    let post = balancer.last_post();
     for is_restarted in [false, true] {
         for instance in 0..=1 {
             let repeated = post.clone();
-            assert_eq!(relay.repeats(&repeated, instance).await, 204);
+            assert_eq!(balancer.repeat(&repeated, instance).await, 204);
             let repeated = repeated.without_trigger_id();
-            assert_eq!(relay.repeats(&repeated, instance).await, 204);
+            assert_eq!(balancer.repeat(&repeated, instance).await, 204);
         }
         if !is_restarted {
-            house.vestibule.restart([NEXT_KEY, KEY]).await;
-            house.others[0].restart([NEXT_KEY, KEY]).await;
+            env.vestibule.restart([NEXT_KEY, KEY]).await;
+            env.extra_instances[0].restart([NEXT_KEY, KEY]).await;
         }
     }
-    notified_once(&house, id).await;
-    confirmed_once(&house, &invite).await;
-    no_alarm(&house).await;
+    assert_notified_once(&env, id).await;
+    assert_confirmed_once(&env, &invite).await;
+    assert_no_alarm(&env).await;
 }
 
-/// The operator restarts Vestibule on other settings while Kratos saves an account: with checks that reserve and defer where
-/// there was none, and without the one-identity guard.
-pub async fn settings_that_change_between_pre_and_post_change_nothing() {
+/// The operator restarts Vestibule with other settings while Kratos saves an account: first with checks that reserve and defer,
+/// then without the one-identity guard.
+pub async fn operator_changes_settings_between_pre_and_post_without_a_loss() {
     const CHECKS_ONLY: &str = "vestibule.yaml";
     const RESERVES: &str = "nothing_is_lost.yaml";
-    let (mut house, relay) = plan().on(CHECKS_ONLY).open_behind_a_relay().await;
+    let (mut env, balancer) = builder()
+        .with_settings(CHECKS_ONLY)
+        .start_behind_load_balancer()
+        .await;
 
-    let id = saved_while(&mut house, &relay, None, async |vestibule| {
-        vestibule.restart_on(RESERVES, [NEXT_KEY, KEY], None).await;
+    let id = sign_up_during(&mut env, &balancer, None, async |vestibule| {
+        vestibule
+            .restart_with_settings(RESERVES, [NEXT_KEY, KEY], None)
+            .await;
     })
     .await;
-    notified_once(&house, &id).await;
+    assert_notified_once(&env, &id).await;
 
-    let invite = format!("{ONE_USE}guard");
-    let id = saved_while(&mut house, &relay, Some(&invite), async |vestibule| {
+    let invite = format!("{ONE_USE_PREFIX}guard");
+    let id = sign_up_during(&mut env, &balancer, Some(&invite), async |vestibule| {
         let variable = Some(("EXTERNAL_ID", "never"));
         let keys = [NEXT_KEY, KEY];
-        vestibule.restart_on(RESERVES, keys, variable).await;
+        vestibule
+            .restart_with_settings(RESERVES, keys, variable)
+            .await;
     })
     .await;
-    notified_once(&house, &id).await;
-    confirmed_once(&house, &invite).await;
-    no_alarm(&house).await;
+    assert_notified_once(&env, &id).await;
+    assert_confirmed_once(&env, &invite).await;
+    assert_no_alarm(&env).await;
 }
 
-/// Signs a visitor up, and does this between `pre` and `post`; returns the id of the account.
-async fn saved_while(
-    house: &mut TestEnv,
-    relay: &LoadBalancer,
+/// Signs a visitor up and runs `change` between `pre` and `post`. Returns the id of the account.
+async fn sign_up_during(
+    env: &mut TestEnv,
+    balancer: &LoadBalancer,
     invite: Option<&str>,
     change: impl AsyncFnOnce(&mut Vestibule),
 ) -> String {
@@ -142,16 +153,16 @@ async fn saved_while(
         Some(invite) => typed.with(INVITE, invite),
         None => typed,
     };
-    let mut visitor = house.visitor(Client::Api);
-    let held = relay.held_posts();
-    relay.holds_posts();
-    let (identity, ()) = join(visitor.signs_up(&typed), async {
-        eventually("Kratos has saved the account", async || {
-            (relay.held_posts() > held).then_some(())
+    let mut visitor = env.visitor(Client::Api);
+    let held_before = balancer.held_post_count();
+    balancer.hold_posts();
+    let (identity, ()) = join(visitor.sign_up(&typed), async {
+        eventually("Kratos saves the account", async || {
+            (balancer.held_post_count() > held_before).then_some(())
         })
         .await;
-        change(&mut house.vestibule).await;
-        relay.lets_posts_go();
+        change(&mut env.vestibule).await;
+        balancer.release_posts();
     })
     .await;
     identity["id"].as_str().expect("an id").to_owned()

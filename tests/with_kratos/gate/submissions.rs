@@ -1,4 +1,4 @@
-//! One decision, one consequence: a form that is sent many times, also in parallel, makes no more of it than one account.
+//! One form creates at most one account with one invite, also if a visitor sends the form many times in parallel.
 
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -6,14 +6,14 @@ use serde_json::Value;
 use crate::support::fields::{EMAIL, Fields, INVITE, VAT_NUMBER};
 use crate::support::message::{FORM_USED, INVITE_USED};
 use crate::support::postgres::Server;
-use crate::support::service::{Behaviour, ONE_USE, Received, UNKNOWN_VAT_NUMBER};
+use crate::support::service::{Behaviour, ONE_USE_PREFIX, Received, UNKNOWN_VAT_NUMBER};
 use crate::support::test_env::TestEnvBuilder;
-use crate::support::visitor::{Answer, Flow, Page, Visitor};
+use crate::support::visitor::{Flow, FormResponse, Page, Visitor};
 use crate::support::{Client, TestEnv, company, eventually};
 
-/// How often a race is run, unless `GATE_ROUNDS` says otherwise: `GATE_ROUNDS=20 cargo test --test with_kratos gate`.
+/// How often each race runs without `GATE_ROUNDS`. For more: `GATE_ROUNDS=20 cargo test --test with_kratos gate`.
 const ROUNDS: usize = 3;
-/// How many submissions of one form race.
+/// The number of parallel submissions of one form.
 pub const RACERS: usize = 12;
 
 pub fn rounds() -> usize {
@@ -22,26 +22,26 @@ pub fn rounds() -> usize {
     })
 }
 
-pub fn plan() -> TestEnvBuilder {
-    TestEnv::plan()
-        .on("nothing_is_lost.yaml")
-        .looking_up_faster(60)
+pub fn builder() -> TestEnvBuilder {
+    TestEnv::builder()
+        .with_settings("nothing_is_lost.yaml")
+        .with_faster_lookups(60)
 }
 
-/// A sign-up that shows Vestibule that this Kratos stores external ids.
-pub async fn prove_guard(house: &TestEnv) {
+/// Signs a visitor up, which proves to Vestibule that this Kratos stores external ids.
+pub async fn prove_guard(env: &TestEnv) {
     let first = company().by_password();
-    house.visitor(Client::Api).signs_up(&first).await;
+    env.visitor(Client::Api).sign_up(&first).await;
 }
 
-/// The same form as often as this, as copies of one page would send it.
+/// Opens this number of copies of one form.
 pub async fn copies<'v>(visitor: &'v Visitor, id: &str, number: usize) -> Vec<Flow<'v>> {
-    let opened = (0..number).map(|_| visitor.again(Page::Registration, id));
+    let opened = (0..number).map(|_| visitor.reopen(Page::Registration, id));
     join_all(opened).await
 }
 
-/// Sends each form with fields of its own, at the same moment.
-pub async fn race(forms: &mut [Flow<'_>], fields: &[Fields]) -> Vec<Answer> {
+/// Sends each form with its own fields, all at the same moment.
+pub async fn race(forms: &mut [Flow<'_>], fields: &[Fields]) -> Vec<FormResponse> {
     join_all(
         forms
             .iter_mut()
@@ -51,32 +51,32 @@ pub async fn race(forms: &mut [Flow<'_>], fields: &[Fields]) -> Vec<Answer> {
     .await
 }
 
-/// The accounts that hold this invite.
-pub async fn accounts_with(house: &TestEnv, invite: &str) -> Vec<Value> {
-    let all = house.kratos.identities().await;
+/// The accounts with this invite.
+pub async fn accounts_with(env: &TestEnv, invite: &str) -> Vec<Value> {
+    let all = env.kratos.identities().await;
     all.into_iter()
         .filter(|one| one["traits"]["invite"] == invite)
         .collect()
 }
 
-/// The calls of this verb that end so.
-fn calls(received: &[Received], verb: &str, end: &str) -> usize {
+/// The number of calls with this method and this end of the path.
+fn calls(received: &[Received], method: &str, end: &str) -> usize {
     received
         .iter()
-        .filter(|call| call.method == verb && call.path.ends_with(end))
+        .filter(|call| call.method == method && call.path.ends_with(end))
         .count()
 }
 
-pub fn confirmations(house: &TestEnv, invite: &str) -> usize {
+pub fn confirmations(env: &TestEnv, invite: &str) -> usize {
     calls(
-        &house.invites.received(),
+        &env.invites.received(),
         "POST",
         &format!("{invite}/confirm"),
     )
 }
 
-pub fn releases(house: &TestEnv, invite: &str) -> usize {
-    let received = house.invites.received();
+pub fn releases(env: &TestEnv, invite: &str) -> usize {
+    let received = env.invites.received();
     received
         .iter()
         .filter(|call| call.method == "DELETE" && call.path.ends_with(invite))
@@ -89,240 +89,266 @@ fn racers(invite: &str) -> Vec<Fields> {
         .collect()
 }
 
-async fn one_invite(house: &TestEnv, client: Client, round: usize) {
-    let invite = format!("{ONE_USE}{client}-{round}");
+async fn race_for_invite(env: &TestEnv, client: Client, round: usize) {
+    let invite = format!("{ONE_USE_PREFIX}{client}-{round}");
     let taken = company().by_password();
-    house.visitor(Client::Api).signs_up(&taken).await;
+    env.visitor(Client::Api).sign_up(&taken).await;
 
-    let visitor = house.visitor(client);
+    let visitor = env.visitor(client);
     let mut form = visitor.registration().await;
     let first = taken.clone().with(INVITE, invite.as_str());
-    let answer = form.submit(&first).await;
-    assert!(!answer.is_accepted(), "the address is taken: {answer:#?}");
+    let response = form.submit(&first).await;
+    assert!(
+        !response.is_accepted(),
+        "Kratos refuses the taken address: {response:#?}"
+    );
     let mut forms = copies(&visitor, &form.id, RACERS).await;
     race(&mut forms, &racers(&invite)).await;
 
-    let made = accounts_with(house, &invite).await;
-    assert!(made.len() <= 1, "{} accounts with one invite", made.len());
-    if made.is_empty() {
-        // Without a proven guard the invite belongs to the submission whose address was taken.
-        eventually("the invite is released", async || {
-            (releases(house, &invite) == 1).then_some(())
+    let created = accounts_with(env, &invite).await;
+    assert!(
+        created.len() <= 1,
+        "{} accounts with one invite",
+        created.len()
+    );
+    if created.is_empty() {
+        // Without a proven guard, the submission with the taken address holds the reservation.
+        eventually("Vestibule releases the invite", async || {
+            (releases(env, &invite) == 1).then_some(())
         })
         .await;
         return;
     }
-    eventually("the invite is confirmed", async || {
-        (confirmations(house, &invite) > 0).then_some(())
+    eventually("Vestibule confirms the invite", async || {
+        (confirmations(env, &invite) > 0).then_some(())
     })
     .await;
-    assert_eq!(confirmations(house, &invite), 1);
-    assert_eq!(releases(house, &invite), 0);
+    assert_eq!(confirmations(env, &invite), 1);
+    assert_eq!(releases(env, &invite), 0);
 }
 
-/// Kratos refuses an address after Vestibule has accepted; then the same form is sent twelve times at the same moment.
-pub async fn one_invite_serves_one_account_of_a_form_that_is_sent_many_times(client: Client) {
-    let house = plan().open().await;
-    prove_guard(&house).await;
+/// Kratos refuses an address that Vestibule has accepted. Then the visitor sends the same form twelve times at the same moment.
+pub async fn kratos_creates_one_account_with_one_invite_from_a_form_sent_many_times(
+    client: Client,
+) {
+    let env = builder().start().await;
+    prove_guard(&env).await;
     for round in 0..rounds() {
-        one_invite(&house, client, round).await;
-        let invite = format!("{ONE_USE}{client}-{round}");
-        assert_eq!(accounts_with(&house, &invite).await.len(), 1);
+        race_for_invite(&env, client, round).await;
+        let invite = format!("{ONE_USE_PREFIX}{client}-{round}");
+        assert_eq!(accounts_with(&env, &invite).await.len(), 1);
     }
-    no_alarm(&house).await;
+    assert_no_alarm(&env).await;
 }
 
-/// The same with two instances of Vestibule behind one address, on one database.
-pub async fn on_two_instances_one_invite_serves_one_account_too() {
+/// As above, with two instances of Vestibule behind one address, on one database.
+pub async fn kratos_creates_one_account_with_one_invite_on_two_instances() {
     let Some(server) = Server::start() else {
         return;
     };
-    let plan = plan().on_postgres(server).with_other_instances(1);
-    let (house, relay) = plan.open_behind_a_relay().await;
-    prove_guard(&house).await;
+    let builder = builder().on_postgres(server).with_extra_instances(1);
+    let (env, balancer) = builder.start_behind_load_balancer().await;
+    prove_guard(&env).await;
     for round in 0..rounds() {
-        one_invite(&house, Client::Api, round).await;
-        let invite = format!("{ONE_USE}{}-{round}", Client::Api);
-        assert_eq!(accounts_with(&house, &invite).await.len(), 1);
+        race_for_invite(&env, Client::Api, round).await;
+        let invite = format!("{ONE_USE_PREFIX}{}-{round}", Client::Api);
+        assert_eq!(accounts_with(&env, &invite).await.len(), 1);
     }
-    let calls = relay.calls();
+    let calls = balancer.calls();
     assert!(calls.iter().all(|calls| *calls > RACERS), "{calls:?}");
-    no_alarm(&house).await;
+    assert_no_alarm(&env).await;
 }
 
-pub async fn without_our_external_id_one_invite_serves_one_account_too(client: Client) {
-    let house = plan().unguarded().expiring_after("4s").open().await;
+pub async fn kratos_creates_at_most_one_account_with_one_invite_without_the_one_identity_guard(
+    client: Client,
+) {
+    let env = builder()
+        .without_guard()
+        .with_flow_lifespan("4s")
+        .start()
+        .await;
     for round in 0..rounds() {
-        one_invite(&house, client, round).await;
+        race_for_invite(&env, client, round).await;
     }
-    no_alarm(&house).await;
+    assert_no_alarm(&env).await;
 }
 
-/// Accepted with the invite, refused with garbage in the same form, and then sent with the invite again.
-pub async fn a_refused_submission_leaves_the_invite_with_the_accepted_one(client: Client) {
-    let house = plan().open().await;
-    prove_guard(&house).await;
-    let invite = format!("{ONE_USE}{client}");
+/// Vestibule accepts the invite and then refuses an unknown one in the same form. Then the visitor sends the first invite again.
+pub async fn vestibule_keeps_the_invite_for_the_accepted_submission_after_a_refused_one(
+    client: Client,
+) {
+    let env = builder().start().await;
+    prove_guard(&env).await;
+    let invite = format!("{ONE_USE_PREFIX}{client}");
     let taken = company().by_password();
-    house.visitor(Client::Api).signs_up(&taken).await;
-    let visitor = house.visitor(client);
+    env.visitor(Client::Api).sign_up(&taken).await;
+    let visitor = env.visitor(client);
     let mut form = visitor.registration().await;
     let with_invite = taken.clone().with(INVITE, invite.as_str());
     assert!(!form.submit(&with_invite).await.is_accepted());
-    let garbage = company().with(INVITE, "garbage").by_password();
-    assert!(!form.submit(&garbage).await.refused().is_empty());
+    let unknown = company().with(INVITE, "garbage").by_password();
+    assert!(!form.submit(&unknown).await.assert_refused().is_empty());
 
     let good = company().with(INVITE, invite.as_str()).by_password();
-    let answer = form.submit(&good).await;
-    form.signed_up(&answer).await;
-    eventually("the invite is confirmed", async || {
-        (confirmations(&house, &invite) > 0).then_some(())
+    let response = form.submit(&good).await;
+    form.assert_signed_up(&response).await;
+    eventually("Vestibule confirms the invite", async || {
+        (confirmations(&env, &invite) > 0).then_some(())
     })
     .await;
-    assert_eq!(releases(&house, &invite), 0);
-    // Nobody else gets it.
-    let other = house.visitor(client);
+    assert_eq!(releases(&env, &invite), 0);
+    // No other visitor gets the invite.
+    let other = env.visitor(client);
     let mut form = other.registration().await;
-    let answer = form
+    let response = form
         .submit(&company().with(INVITE, invite.as_str()).by_password())
         .await;
-    let refused = answer.refused();
+    let refused = response.assert_refused();
     assert!(
         refused.iter().any(|(_, id)| *id == INVITE_USED),
         "{refused:?}"
     );
-    no_alarm(&house).await;
+    assert_no_alarm(&env).await;
 }
 
-/// The honest way: the address was taken, so the visitor types another one and keeps the invite.
-pub async fn a_correction_after_a_taken_address_keeps_the_invite(client: Client) {
-    let house = plan().open().await;
-    prove_guard(&house).await;
-    let invite = format!("{ONE_USE}{client}");
+/// The address is taken, so the visitor types another one and keeps the invite.
+pub async fn visitor_keeps_the_invite_when_correcting_a_taken_address(client: Client) {
+    let env = builder().start().await;
+    prove_guard(&env).await;
+    let invite = format!("{ONE_USE_PREFIX}{client}");
     let taken = company().by_password();
-    house.visitor(Client::Api).signs_up(&taken).await;
-    let visitor = house.visitor(client);
+    env.visitor(Client::Api).sign_up(&taken).await;
+    let visitor = env.visitor(client);
     let mut form = visitor.registration().await;
     let typed = company().with(INVITE, invite.as_str()).by_password();
-    let answer = form
+    let response = form
         .submit(&typed.clone().with(EMAIL, taken.text(EMAIL)))
         .await;
-    assert!(!answer.is_accepted());
-    let answer = form.submit(&typed).await;
-    let identity = form.signed_up(&answer).await;
+    assert!(!response.is_accepted());
+    let response = form.submit(&typed).await;
+    let identity = form.assert_signed_up(&response).await;
     assert!(
         identity["external_id"]
             .as_str()
             .is_some_and(|id| id.starts_with("vestibule:") && id.len() == 58)
     );
-    eventually("the invite is confirmed", async || {
-        (confirmations(&house, &invite) == 1).then_some(())
+    eventually("Vestibule confirms the invite", async || {
+        (confirmations(&env, &invite) == 1).then_some(())
     })
     .await;
-    // The form is used up, for whoever has a copy of it.
+    // Vestibule refuses every further copy of the used form.
     if client == Client::Api {
-        let mut copy = visitor.again(Page::Registration, &form.id).await;
-        let answer = copy.submit(&company().by_password()).await;
-        assert_eq!(answer.refused(), [("form".to_owned(), FORM_USED)]);
+        let mut copy = visitor.reopen(Page::Registration, &form.id).await;
+        let response = copy.submit(&company().by_password()).await;
+        assert_eq!(response.assert_refused(), [("form".to_owned(), FORM_USED)]);
     }
-    no_alarm(&house).await;
+    assert_no_alarm(&env).await;
 }
 
-/// Eight submissions of one form with bad values while the register is away: every account that comes of it is refused late.
-pub async fn every_account_of_a_form_is_asked_about_once_the_register_is_back(client: Client) {
+/// The visitor sends one form eight times with bad values while the register is down. Vestibule refuses every created account late.
+pub async fn vestibule_checks_every_account_of_a_form_after_an_outage_of_the_register(
+    client: Client,
+) {
     for guarded in [true, false] {
-        let house = if guarded { plan() } else { plan().unguarded() };
-        let house = house.open().await;
-        house.vat_register.does(Behaviour::Answers(503));
-        let visitor = house.visitor(client);
+        let env = if guarded {
+            builder()
+        } else {
+            builder().without_guard()
+        };
+        let env = env.start().await;
+        env.vat_register.set_behaviour(Behaviour::Answers(503));
+        let visitor = env.visitor(client);
         let form = visitor.registration().await;
         let mut forms = copies(&visitor, &form.id, 8).await;
         let bad: Vec<Fields> = (0..8)
             .map(|_| company().with(VAT_NUMBER, UNKNOWN_VAT_NUMBER).by_password())
             .collect();
         race(&mut forms, &bad).await;
-        let made = house.kratos.identities().await;
+        let created = env.kratos.identities().await;
         if guarded {
-            assert_eq!(made.len(), 1, "one account of one form");
+            assert_eq!(created.len(), 1, "Kratos creates one account from one form");
         } else {
-            assert!(!made.is_empty());
+            assert!(!created.is_empty());
         }
-        house.vat_register.does(Behaviour::Works);
-        for one in &made {
+        env.vat_register.set_behaviour(Behaviour::Works);
+        for one in &created {
             let id = one["id"].as_str().expect("an id");
-            eventually("the account is inactive", async || {
-                let now = house.kratos.identity(id).await;
+            eventually("Vestibule deactivates the account", async || {
+                let now = env.kratos.identity(id).await;
                 (now["state"] == "inactive").then_some(())
             })
             .await;
         }
-        no_alarm(&house).await;
+        assert_no_alarm(&env).await;
     }
 }
 
-/// With one invite the second tab is refused while the first is pending, and passes after its release.
-pub async fn two_tabs_with_one_invite_take_turns() {
-    let house = plan().open().await;
-    prove_guard(&house).await;
-    let invite = format!("{ONE_USE}tabs");
+/// Vestibule refuses the invite in the second tab while the sign-up in the first is pending, and accepts it after the release.
+pub async fn visitor_in_a_second_tab_gets_the_invite_after_its_release() {
+    let env = builder().start().await;
+    prove_guard(&env).await;
+    let invite = format!("{ONE_USE_PREFIX}tabs");
     let taken = company().by_password();
-    house.visitor(Client::Api).signs_up(&taken).await;
-    let (one, other) = (
-        house.visitor(Client::BrowserForm),
-        house.visitor(Client::BrowserForm),
+    env.visitor(Client::Api).sign_up(&taken).await;
+    let (first_tab, second_tab) = (
+        env.visitor(Client::BrowserForm),
+        env.visitor(Client::BrowserForm),
     );
-    let mut first = one.registration().await;
-    let mut second = other.registration().await;
+    let mut first = first_tab.registration().await;
+    let mut second = second_tab.registration().await;
     let with_invite = taken.clone().with(INVITE, invite.as_str());
     assert!(!first.submit(&with_invite).await.is_accepted());
     let typed = company().with(INVITE, invite.as_str()).by_password();
-    let refused = second.submit(&typed).await.refused();
+    let refused = second.submit(&typed).await.assert_refused();
     assert!(
         refused.iter().any(|(_, id)| *id == INVITE_USED),
         "{refused:?}"
     );
-    eventually("the first is released", async || {
-        (releases(&house, &invite) == 1).then_some(())
+    eventually("Vestibule releases the first reservation", async || {
+        (releases(&env, &invite) == 1).then_some(())
     })
     .await;
-    let answer = second.submit(&typed).await;
-    second.signed_up(&answer).await;
-    no_alarm(&house).await;
+    let response = second.submit(&typed).await;
+    second.assert_signed_up(&response).await;
+    assert_no_alarm(&env).await;
 }
 
-/// After the account was made, a new code for the same form makes no second one.
-pub async fn by_code_one_account_comes_of_a_form() {
-    let house = plan().open().await;
-    let visitor = house.visitor(Client::Api);
+/// After the account is created, a new code for the same form creates no second account.
+pub async fn kratos_creates_one_account_from_a_form_by_code() {
+    let env = builder().start().await;
+    let visitor = env.visitor(Client::Api);
     let typed = company().by_code();
     let mut form = visitor.registration().await;
-    form.submit(&typed).await.shown_again();
-    let code = house.kratos.code_mailed_to(typed.text(EMAIL), 0).await;
-    let answer = form.submit(&typed.clone().with("code", code)).await;
-    form.signed_up(&answer).await;
+    form.submit(&typed).await.assert_shown_again();
+    let code = env.kratos.mailed_code(typed.text(EMAIL), 0).await;
+    let response = form.submit(&typed.clone().with("code", code)).await;
+    form.assert_signed_up(&response).await;
 
     let second = company().by_code();
-    let mut copy = visitor.again(Page::Registration, &form.id).await;
+    let mut copy = visitor.reopen(Page::Registration, &form.id).await;
     copy.submit(&second.clone().with("resend", "code")).await;
-    let code = house.kratos.code_mailed_to(second.text(EMAIL), 0).await;
-    let answer = copy.submit(&second.with("code", code)).await;
-    assert!(!answer.is_accepted(), "{answer:#?}");
-    assert_eq!(house.kratos.identities().await.len(), 1);
-    no_alarm(&house).await;
+    let code = env.kratos.mailed_code(second.text(EMAIL), 0).await;
+    let response = copy.submit(&second.with("code", code)).await;
+    assert!(!response.is_accepted(), "{response:#?}");
+    assert_eq!(env.kratos.identities().await.len(), 1);
+    assert_no_alarm(&env).await;
 }
 
-/// Nothing of it is worth an alarm.
-pub async fn no_alarm(house: &TestEnv) {
-    let said = house.vestibule.said();
-    let alarm = said.lines().find(|line| line.contains("ALARM"));
+/// Asserts that Vestibule logged no alarm and released no reservation too early.
+pub async fn assert_no_alarm(env: &TestEnv) {
+    let log_text = env.vestibule.log_text();
+    let alarm = log_text.lines().find(|line| line.contains("ALARM"));
     assert_eq!(alarm, None);
-    no_late_post(house).await;
+    assert_no_late_post(env).await;
 }
 
-/// No account was reported after its reservations were released.
-pub async fn no_late_post(house: &TestEnv) {
-    for instance in std::iter::once(&house.vestibule).chain(&house.others) {
+/// Asserts that no `post` arrived after the release of its reservations.
+pub async fn assert_no_late_post(env: &TestEnv) {
+    for instance in std::iter::once(&env.vestibule).chain(&env.extra_instances) {
         let late = instance.metric("vestibule_posts_after_release_total").await;
-        assert!(late < 0.5, "{late} reservations were released too early");
+        assert!(
+            late < 0.5,
+            "Vestibule released {late} reservations too early"
+        );
     }
 }

@@ -17,7 +17,7 @@ pub struct Browser {
     kratos: Url,
 }
 
-/// The form of a registration.
+/// A registration form.
 pub struct Form {
     action: String,
     csrf_token: String,
@@ -36,12 +36,12 @@ impl Browser {
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_mins(1))
             .build()
-            .expect("a client");
+            .expect("the HTTP client builds");
         Self { http, jar, kratos }
     }
 
-    /// The same browser, as a thief of its cookies has it.
-    pub fn copied(&self) -> Self {
+    /// A second browser with a copy of the cookies.
+    pub fn with_copied_cookies(&self) -> Self {
         let jar = Jar::default();
         let cookies = self.jar.cookies(&self.kratos).expect("cookies");
         for cookie in cookies.to_str().expect("a text").split("; ") {
@@ -50,17 +50,19 @@ impl Browser {
         Self::with(self.kratos.clone(), jar)
     }
 
-    /// Opens the registration.
+    /// Opens the registration form.
     pub async fn registration(&self) -> Form {
         let path = "/self-service/registration";
-        let shown_at = self.follows(&self.at(&format!("{path}/browser"))).await;
+        let shown_at = self
+            .redirect_target(&self.at(&format!("{path}/browser")))
+            .await;
         let id = flow_in(&shown_at).expect("a flow");
         let url = self.at(&format!("{path}/flows?id={id}"));
         let request = self.http.get(url).header(ACCEPT, "application/json");
         let shown: Value = request
             .send()
             .await
-            .expect("an answer")
+            .expect("a response")
             .json()
             .await
             .expect("JSON");
@@ -76,8 +78,9 @@ impl Browser {
         }
     }
 
-    /// Sends the form by the button of the provider, which knows the address; returns where the provider is.
-    pub async fn chooses_provider(&self, form: &Form, typed: &Fields) -> String {
+    /// Sends the form with the button of the provider, and without the address, which the provider knows. Returns the URL of the
+    /// provider.
+    pub async fn choose_provider(&self, form: &Form, typed: &Fields) -> String {
         let mut fields = vec![
             ("csrf_token", form.csrf_token.as_str()),
             ("provider", "directory"),
@@ -88,18 +91,18 @@ impl Browser {
             .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
         fields.extend(texts.filter(|(name, _)| *name != EMAIL));
         let request = self.http.post(&form.action).header(ACCEPT, "text/html");
-        let answer = request.form(&fields).send().await.expect("an answer");
-        place(&answer)
+        let response = request.form(&fields).send().await.expect("a response");
+        location(&response)
     }
 
-    /// Opens a page that leads to another one; returns where that is.
-    pub async fn follows(&self, url: &str) -> String {
-        place(&self.opens(url).await)
+    /// Opens a page that redirects. Returns the target.
+    pub async fn redirect_target(&self, url: &str) -> String {
+        location(&self.open(url).await)
     }
 
-    pub async fn opens(&self, url: &str) -> reqwest::Response {
+    pub async fn open(&self, url: &str) -> reqwest::Response {
         let request = self.http.get(url).header(ACCEPT, "text/html");
-        request.send().await.expect("an answer")
+        request.send().await.expect("a response")
     }
 
     fn at(&self, path: &str) -> String {
@@ -107,8 +110,8 @@ impl Browser {
     }
 }
 
-fn place(answer: &reqwest::Response) -> String {
-    let location = answer.headers().get(LOCATION);
-    let location = location.unwrap_or_else(|| panic!("a place to go to: {answer:?}"));
-    location.to_str().expect("a text").to_owned()
+fn location(response: &reqwest::Response) -> String {
+    let target = response.headers().get(LOCATION);
+    let target = target.unwrap_or_else(|| panic!("Kratos redirects: {response:?}"));
+    target.to_str().expect("a text").to_owned()
 }

@@ -1,4 +1,4 @@
-//! A Kratos of its own for one scene, with the files of kratos-config/.
+//! A real Kratos for one test case, with the files of kratos-config/.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,13 +18,13 @@ use super::passkey::{ORIGIN, RELYING_PARTY};
 use super::program::Program;
 use super::{eventually, port};
 
-/// What Kratos takes over from the `OpenID` provider.
+/// The Jsonnet mapper: Kratos copies only the address from the `OpenID` provider.
 const CLAIMS: &str =
     "local claims = std.extVar('claims'); {identity: {traits: {email: claims.email}}}";
-/// Where browsers go after a sign-up; nobody answers there.
+/// Where Kratos sends browsers after a sign-up. Nothing listens there.
 pub const RETURN_TO: &str = "http://127.0.0.1:4455/after";
 
-/// Where Kratos is, if it is anywhere.
+/// The path of the Kratos binary, if there is one.
 pub fn program() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("KRATOS_BIN").filter(|path| !path.is_empty()) {
         return Some(path.into());
@@ -35,26 +35,26 @@ pub fn program() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// What a scene wants of kratos.yml.
+/// The options of kratos.yml.
 #[derive(Clone, Debug)]
 pub struct KratosOptions {
-    /// `profile_first` asks in two steps, `unified` in one.
+    /// `profile_first` for a form in two steps, `unified` for one step.
     pub style: &'static str,
-    /// How long a registration may take.
+    /// The lifespan of registration flows.
     pub lifespan: &'static str,
-    /// What else it shall tell of.
-    pub besides: &'static [ExtraEvent],
-    /// Whether people are kept out whose account was refused late.
+    /// The extra events with hooks.
+    pub extra_events: &'static [ExtraEvent],
+    /// Whether hooks enforce late refusals.
     pub late_refusals: LateRefusals,
-    /// Whether the `post` hooks of registration are taken out.
+    /// Whether to remove the `post` hooks of registration.
     pub without_post: bool,
-    /// Whether sign-ups by password are told of as if by a passkey, of which hooks are not told the identifier.
-    pub disguised: bool,
-    /// An empty database; without it a SQLite file of its own.
+    /// Whether hooks report sign-ups by password with the method `passkey`, so that they contain no identifier.
+    pub reported_as_passkey: bool,
+    /// An empty database. Without it, Kratos gets a SQLite file.
     pub dsn: Option<String>,
     /// The address of an `OpenID` provider.
     pub provider: Option<String>,
-    /// Whether people can sign up with a passkey.
+    /// Whether visitors can sign up with a passkey.
     pub passkeys: bool,
 }
 
@@ -63,10 +63,10 @@ impl Default for KratosOptions {
         Self {
             style: "unified",
             lifespan: "1h",
-            besides: &[],
+            extra_events: &[],
             late_refusals: LateRefusals::None,
             without_post: false,
-            disguised: false,
+            reported_as_passkey: false,
             dsn: None,
             provider: None,
             passkeys: false,
@@ -84,7 +84,7 @@ pub struct Kratos {
     _program: Program,
 }
 
-/// Where a Kratos will be: Vestibule, which starts first, is to know its admin API.
+/// The ports of a Kratos. Vestibule starts first and needs the address of the admin API.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
     public: u16,
@@ -92,7 +92,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Free ones.
+    /// Reserves free ports.
     pub fn free() -> Self {
         Self {
             public: port::free(),
@@ -107,10 +107,10 @@ impl Ports {
 }
 
 impl Kratos {
-    /// Starts one that calls its hooks at `hooks`, with this key.
+    /// Starts a Kratos that calls hooks at `hooks` with this key.
     pub async fn start(
         folder: &Path,
-        wishes: &KratosOptions,
+        kratos_options: &KratosOptions,
         ports: Ports,
         hooks: &str,
         key: &str,
@@ -126,19 +126,23 @@ impl Kratos {
         let text =
             std::fs::read_to_string(checkout.join("kratos.yml")).expect("kratos-config/kratos.yml");
         let mut settings: Value = serde_saphyr::from_str(&text).expect("kratos.yml is YAML");
-        tells_besides(&mut settings, wishes.besides, wishes.late_refusals);
-        at_home(&mut settings, folder, hooks, key);
-        if wishes.without_post {
-            takes_out_post(&mut settings);
+        add_extra_hooks(
+            &mut settings,
+            kratos_options.extra_events,
+            kratos_options.late_refusals,
+        );
+        set_addresses(&mut settings, folder, hooks, key);
+        if kratos_options.without_post {
+            remove_post_hooks(&mut settings);
         }
-        if wishes.disguised {
+        if kratos_options.reported_as_passkey {
             let hooks = &mut settings["selfservice"]["flows"]["registration"]["after"]["password"];
-            let told = hooks
+            let replaced = hooks
                 .to_string()
                 .replace("method=password", "method=passkey");
-            *hooks = serde_json::from_str(&told).expect("JSON");
+            *hooks = serde_json::from_str(&replaced).expect("JSON");
         }
-        if let Some(url) = &wishes.provider {
+        if let Some(url) = &kratos_options.provider {
             settings["selfservice"]["methods"]["oidc"] = json!({
                 "enabled": true,
                 "config": {"providers": [{
@@ -148,13 +152,13 @@ impl Kratos {
                 }]},
             });
         }
-        if wishes.passkeys {
+        if kratos_options.passkeys {
             settings["selfservice"]["methods"]["passkey"] = json!({
                 "enabled": true,
                 "config": {"rp": {"id": RELYING_PARTY, "display_name": "The tests", "origins": [ORIGIN]}},
             });
         }
-        let dsn = wishes.dsn.clone();
+        let dsn = kratos_options.dsn.clone();
         settings["dsn"] = json!(dsn.unwrap_or_else(|| sqlite(folder)));
         settings["serve"]["public"]["port"] = json!(ports.public);
         settings["serve"]["public"]["base_url"] = json!(format!("{public}/"));
@@ -163,18 +167,18 @@ impl Kratos {
         for server in ["public", "admin"] {
             settings["serve"][server]["host"] = json!("127.0.0.1");
         }
-        if wishes.late_refusals == LateRefusals::Enforced {
+        if kratos_options.late_refusals == LateRefusals::Enforced {
             let recovery = &mut settings["selfservice"]["flows"]["recovery"];
             recovery["enabled"] = json!(true);
             recovery["use"] = json!("code");
         }
         let registration = &mut settings["selfservice"]["flows"]["registration"];
-        registration["style"] = json!(wishes.style);
-        registration["lifespan"] = json!(wishes.lifespan);
+        registration["style"] = json!(kratos_options.style);
+        registration["lifespan"] = json!(kratos_options.lifespan);
         let file = folder.join("kratos.json");
         std::fs::write(&file, settings.to_string()).expect("kratos.json is written");
 
-        if let Some(dsn) = &wishes.dsn {
+        if let Some(dsn) = &kratos_options.dsn {
             migrate(folder, dsn);
         }
         let mut command = Command::new(program().expect("kratos on PATH, or KRATOS_BIN"));
@@ -190,7 +194,7 @@ impl Kratos {
         let http = reqwest::Client::builder()
             .no_proxy()
             .build()
-            .expect("a client");
+            .expect("the HTTP client builds");
         Self {
             public,
             admin,
@@ -201,38 +205,38 @@ impl Kratos {
         }
     }
 
-    /// Writes another key into kratos.yml, which Kratos reads again by itself, and lets a registration
-    /// take longer from then on, so that one can see when it has.
-    pub fn calls_with_key(&self, old: &str, new: &str) {
+    /// Replaces the key in kratos.yml, which Kratos reloads by itself. Also extends the lifespan of registration
+    /// flows, which shows when Kratos has reloaded the file.
+    pub fn replace_key(&self, old: &str, new: &str) {
         let text = std::fs::read_to_string(&self.file).expect("kratos.json");
         assert!(text.contains(old));
         let mut settings: Value = serde_json::from_str(&text.replace(old, new)).expect("JSON");
         settings["selfservice"]["flows"]["registration"]["lifespan"] = json!("2h");
-        let beside = self.file.with_extension("new");
-        std::fs::write(&beside, settings.to_string()).expect("kratos.json is written");
-        std::fs::rename(beside, &self.file).expect("kratos.json is replaced");
+        let temporary = self.file.with_extension("new");
+        std::fs::write(&temporary, settings.to_string()).expect("kratos.json is written");
+        std::fs::rename(temporary, &self.file).expect("kratos.json is replaced");
     }
 
-    /// An account as it is stored.
+    /// The stored identity.
     pub async fn identity(&self, id: &str) -> Value {
         self.admin(&format!("/admin/identities/{id}")).await
     }
 
-    /// All accounts.
+    /// All stored identities.
     pub async fn identities(&self) -> Vec<Value> {
         let mut all = Vec::new();
         let mut path = Some("/admin/identities?page_size=500".to_owned());
         while let Some(page) = path {
-            let answer = self.get(&page).await;
-            path = next_page(&answer);
-            let identities: Value = answer.json().await.expect("JSON");
+            let response = self.get(&page).await;
+            path = next_page(&response);
+            let identities: Value = response.json().await.expect("JSON");
             all.extend_from_slice(identities.as_array().expect("a list"));
         }
         all
     }
 
-    /// The code that was mailed to this address last, after `seen` earlier ones.
-    pub async fn code_mailed_to(&self, address: &str, seen: usize) -> String {
+    /// Waits for the code that Kratos mails to this address after `seen` earlier ones.
+    pub async fn mailed_code(&self, address: &str, seen: usize) -> String {
         let digits = Regex::new(r"\b\d{6}\b").expect("a pattern");
         eventually(&format!("code {} for {address}", seen + 1), async || {
             let path = format!("/admin/courier/messages?page_size=250&recipient={address}");
@@ -245,7 +249,7 @@ impl Kratos {
         .await
     }
 
-    /// The code by which this address can recover its account, once it is mailed.
+    /// The recovery code that Kratos has mailed to this address, if any.
     pub async fn recovery_code(&self, address: &str) -> Option<String> {
         let digits = Regex::new(r"\b\d{6}\b").expect("a pattern");
         let messages = self.admin("/admin/courier/messages?page_size=250").await;
@@ -255,22 +259,22 @@ impl Kratos {
         Some(digits.find(mine["body"].as_str()?)?.as_str().to_owned())
     }
 
-    /// Makes identities by the admin API, past every hook.
+    /// Creates identities with the admin API, without any hook.
     pub async fn import(&self, identities: &[Value]) {
         let creations: Vec<Value> = identities
             .iter()
             .map(|identity| json!({"create": identity}))
             .collect();
-        let answer = self
+        let response = self
             .http
             .patch(format!("{}/admin/identities", self.admin))
             .json(&json!({"identities": creations}))
             .send()
             .await
-            .expect("an answer");
-        assert!(answer.status().is_success(), "{}", answer.status());
-        let made: Value = answer.json().await.expect("JSON");
-        let failed = made["identities"]
+            .expect("a response");
+        assert!(response.status().is_success(), "{}", response.status());
+        let created: Value = response.json().await.expect("JSON");
+        let failed = created["identities"]
             .as_array()
             .expect("a list")
             .iter()
@@ -278,8 +282,8 @@ impl Kratos {
         assert_eq!(failed, None);
     }
 
-    /// From now on the identity schema forbids the company names that people have. Kratos reads it anew for each request.
-    pub fn forbids_company_names(&self) {
+    /// Changes the identity schema so that the existing company names violate it. Kratos reads the schema for each request.
+    pub fn forbid_company_names(&self) {
         let file = self.folder.join("identity.schema.json");
         let text = std::fs::read_to_string(&file).expect("the schema");
         let mut schema: Value = serde_json::from_str(&text).expect("JSON");
@@ -287,34 +291,34 @@ impl Kratos {
         std::fs::write(&file, schema.to_string()).expect("the schema is written");
     }
 
-    /// An operator sets the state of an account.
+    /// Sets the state of an identity, as an operator does.
     pub async fn set_state(&self, id: &str, state: &str) {
-        let answer = self
+        let response = self
             .http
             .patch(format!("{}/admin/identities/{id}", self.admin))
             .json(&json!([{"op": "replace", "path": "/state", "value": state}]))
             .send()
             .await
-            .expect("an answer");
-        assert!(answer.status().is_success(), "{}", answer.status());
+            .expect("a response");
+        assert!(response.status().is_success(), "{}", response.status());
     }
 
-    /// The sessions of an account that are active.
+    /// The number of active sessions of an identity.
     pub async fn active_sessions(&self, id: &str) -> usize {
         let url = format!("{}/admin/identities/{id}/sessions?active=true", self.admin);
-        let answer = self.http.get(url).send().await.expect("an answer");
-        if answer.status() == 404 {
+        let response = self.http.get(url).send().await.expect("a response");
+        if response.status() == 404 {
             return 0;
         }
-        let sessions: Value = answer.json().await.expect("JSON");
+        let sessions: Value = response.json().await.expect("JSON");
         sessions.as_array().map_or(0, Vec::len)
     }
 
-    /// Deletes an account.
+    /// Deletes an identity.
     pub async fn delete(&self, id: &str) {
         let url = format!("{}/admin/identities/{id}", self.admin);
-        let answer = self.http.delete(url).send().await.expect("an answer");
-        assert!(answer.status().is_success(), "{}", answer.status());
+        let response = self.http.delete(url).send().await.expect("a response");
+        assert!(response.status().is_success(), "{}", response.status());
     }
 
     async fn admin(&self, path: &str) -> Value {
@@ -323,15 +327,19 @@ impl Kratos {
 
     async fn get(&self, path: &str) -> Response {
         let request = self.http.get(format!("{}{path}", self.admin));
-        let answer = request.send().await.expect("an answer");
-        assert!(answer.status().is_success(), "{path}: {}", answer.status());
-        answer
+        let response = request.send().await.expect("a response");
+        assert!(
+            response.status().is_success(),
+            "{path}: {}",
+            response.status()
+        );
+        response
     }
 }
 
-/// The path of the page after this one, if there is one.
-fn next_page(answer: &Response) -> Option<String> {
-    let links = answer.headers().get(LINK)?.to_str().expect("a text");
+/// The path of the next page, if there is one.
+fn next_page(response: &Response) -> Option<String> {
+    let links = response.headers().get(LINK)?.to_str().expect("a text");
     let next = links
         .split(',')
         .find(|link| link.contains("rel=\"next\""))?;
@@ -340,8 +348,8 @@ fn next_page(answer: &Response) -> Option<String> {
     Some(next[start..end].to_owned())
 }
 
-/// A SQLite file with the tables of Kratos, a copy of one that is made once. In memory, Kratos answers parallel requests with
-/// errors, because its connections share a cache whose tables they lock.
+/// Copies a SQLite file with the tables of Kratos and returns its DSN. With a database in memory, Kratos answers parallel requests
+/// with errors, because its connections share a cache whose tables they lock.
 fn sqlite(folder: &Path) -> String {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     let template = TEMPLATE.get_or_init(|| {
@@ -375,29 +383,29 @@ fn migrate(folder: &Path, dsn: &str) {
         .current_dir(folder)
         .output()
         .expect("kratos migrate");
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "kratos migrate: {complained}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kratos migrate: {errors}");
 }
 
-/// Adds what `vestibule kratos hooks --event …` prints, beside the hooks that are there.
-fn tells_besides(settings: &mut Value, besides: &[ExtraEvent], late_refusals: LateRefusals) {
-    let calls = HookSnippet {
+/// Replaces the hooks with the output of `vestibule kratos hooks --event …`.
+fn add_extra_hooks(settings: &mut Value, extra_events: &[ExtraEvent], late_refusals: LateRefusals) {
+    let snippet = HookSnippet {
         url: EXAMPLE_URL.to_owned(),
         key: EXAMPLE_KEY.to_owned(),
         body: Body::At(EXAMPLE_BODY.to_owned()),
     };
-    let printed = calls.hooks(&Method::ALL, besides, late_refusals);
+    let printed = snippet.hooks(&Method::ALL, extra_events, late_refusals);
     let printed: Value = serde_saphyr::from_str(&printed).expect("YAML");
     let flows = printed["selfservice"]["flows"].as_object().expect("flows");
     for (flow, hooks) in flows {
         settings["selfservice"]["flows"][flow]["after"] = hooks["after"].clone();
     }
-    let verification = besides.contains(&ExtraEvent::Verification);
+    let verification = extra_events.contains(&ExtraEvent::Verification);
     settings["selfservice"]["flows"]["verification"]["enabled"] = json!(verification);
 }
 
-/// Takes out what tells Vestibule of an account.
-fn takes_out_post(settings: &mut Value) {
+/// Removes the `post` hooks of registration.
+fn remove_post_hooks(settings: &mut Value) {
     let after = &mut settings["selfservice"]["flows"]["registration"]["after"];
     for method in after.as_object_mut().expect("methods").values_mut() {
         let Some(hooks) = method["hooks"].as_array_mut() else {
@@ -410,8 +418,8 @@ fn takes_out_post(settings: &mut Value) {
     }
 }
 
-/// Puts our addresses, files and key in place of those of kratos-config/.
-fn at_home(settings: &mut Value, folder: &Path, hooks: &str, key: &str) {
+/// Replaces the addresses, files and key of kratos-config/ with those of the test case.
+fn set_addresses(settings: &mut Value, folder: &Path, hooks: &str, key: &str) {
     match settings {
         Value::Object(map) => {
             if map.get("hook").is_some_and(|kind| kind == "web_hook") {
@@ -425,11 +433,11 @@ fn at_home(settings: &mut Value, folder: &Path, hooks: &str, key: &str) {
                 config["auth"]["config"]["value"] = json!(key);
             }
             map.values_mut()
-                .for_each(|value| at_home(value, folder, hooks, key));
+                .for_each(|value| set_addresses(value, folder, hooks, key));
         }
         Value::Array(list) => list
             .iter_mut()
-            .for_each(|value| at_home(value, folder, hooks, key)),
+            .for_each(|value| set_addresses(value, folder, hooks, key)),
         Value::String(text) if text.starts_with("file://") => {
             let name = text.rsplit('/').next().unwrap_or_default();
             *text = format!("file://{}", folder.join(name).display());

@@ -1,4 +1,4 @@
-//! One address in front of all instances of Vestibule. It reports when `pre` is answered, and can hold and repeat `post`.
+//! A load balancer in front of all instances of Vestibule. It reports responses to `pre`, and can hold and repeat `post` calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ use reqwest::header::{
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
-/// Passes calls to the instances in turn.
+/// Distributes calls to the instances in turn.
 pub struct LoadBalancer {
     pub url: String,
     state: Data<State>,
@@ -31,11 +31,11 @@ struct State {
     posts: Mutex<BTreeSet<String>>,
     calls: Vec<AtomicUsize>,
     last_post: Mutex<Option<Call>>,
-    holds_posts: watch::Sender<bool>,
-    held_posts: AtomicUsize,
+    hold_posts: watch::Sender<bool>,
+    held_post_count: AtomicUsize,
 }
 
-/// A call of Kratos.
+/// A recorded call of Kratos.
 #[derive(Clone)]
 pub struct Call {
     uri: String,
@@ -44,7 +44,7 @@ pub struct Call {
 }
 
 impl LoadBalancer {
-    /// Starts one in front of these addresses.
+    /// Starts a load balancer in front of these addresses.
     pub fn start(instances: Vec<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -52,7 +52,7 @@ impl LoadBalancer {
             .no_proxy()
             .timeout(Duration::from_mins(1))
             .build()
-            .expect("a client");
+            .expect("the HTTP client builds");
         let state = Data::new(State {
             calls: instances.iter().map(|_| AtomicUsize::new(0)).collect(),
             instances,
@@ -61,14 +61,14 @@ impl LoadBalancer {
             answered: Mutex::default(),
             posts: Mutex::default(),
             last_post: Mutex::default(),
-            holds_posts: watch::Sender::new(false),
-            held_posts: AtomicUsize::new(0),
+            hold_posts: watch::Sender::new(false),
+            held_post_count: AtomicUsize::new(0),
         });
         let of_server = state.clone();
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(of_server.clone())
-                .default_service(web::route().to(pass_on))
+                .default_service(web::route().to(forward))
         })
         .workers(1)
         .disable_signals()
@@ -85,48 +85,56 @@ impl LoadBalancer {
         }
     }
 
-    /// Resolves when Vestibule has answered the next `pre` of the visitor with this address.
+    /// Resolves when Vestibule has answered the next `pre` of the visitor with this e-mail address.
     pub fn pre_answered(&self, email: &str) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        let mut answered = self.state.answered.lock().expect("a lock");
+        let mut answered = self
+            .state
+            .answered
+            .lock()
+            .expect("the lock is not poisoned");
         answered.insert(email.to_owned(), sender);
         receiver
     }
 
-    /// Whether a `post` of this path came for this identity.
+    /// Whether a `post` with this path arrived for this identity.
     pub fn had_post(&self, path: &str, id: &str) -> bool {
-        let posts = self.state.posts.lock().expect("a lock");
+        let posts = self.state.posts.lock().expect("the lock is not poisoned");
         posts.contains(&format!("{path} {id}"))
     }
 
-    /// From now on each `post` waits until it is let go.
-    pub fn holds_posts(&self) {
-        self.state.holds_posts.send_replace(true);
+    /// Holds each `post` until [`LoadBalancer::release_posts`].
+    pub fn hold_posts(&self) {
+        self.state.hold_posts.send_replace(true);
     }
 
-    /// Lets all of them go.
-    pub fn lets_posts_go(&self) {
-        self.state.holds_posts.send_replace(false);
+    /// Releases all held `post` calls.
+    pub fn release_posts(&self) {
+        self.state.hold_posts.send_replace(false);
     }
 
-    /// How many had to wait so far.
-    pub fn held_posts(&self) -> usize {
-        self.state.held_posts.load(Ordering::SeqCst)
+    /// How many `post` calls were held so far.
+    pub fn held_post_count(&self) -> usize {
+        self.state.held_post_count.load(Ordering::SeqCst)
     }
 
     /// The last `post` of Kratos.
     pub fn last_post(&self) -> Call {
-        let last = self.state.last_post.lock().expect("a lock");
+        let last = self
+            .state
+            .last_post
+            .lock()
+            .expect("the lock is not poisoned");
         last.clone().expect("a `post`")
     }
 
-    /// Makes the call once more, to this instance; returns the status of the answer.
-    pub async fn repeats(&self, call: &Call, instance: usize) -> u16 {
-        let answer = self.state.call(instance, call).send().await;
-        answer.expect("an answer").status().as_u16()
+    /// Repeats the call at this instance. Returns the status of the response.
+    pub async fn repeat(&self, call: &Call, instance: usize) -> u16 {
+        let upstream = self.state.call(instance, call).send().await;
+        upstream.expect("a response").status().as_u16()
     }
 
-    /// The number of calls that each instance got.
+    /// The number of calls of each instance.
     pub fn calls(&self) -> Vec<usize> {
         let count = |calls: &AtomicUsize| calls.load(Ordering::SeqCst);
         self.state.calls.iter().map(count).collect()
@@ -157,7 +165,7 @@ impl Call {
         }
     }
 
-    /// The same call, as a Kratos makes it that sends no trigger id.
+    /// The same call without the trigger id.
     #[must_use]
     pub fn without_trigger_id(mut self) -> Self {
         let removed = self.headers.remove("Ory-Webhook-Trigger-ID");
@@ -173,48 +181,48 @@ impl State {
         request.body(call.body.clone())
     }
 
-    /// Keeps a `post`, and waits if they are held.
-    async fn keeps(&self, post: &Call) {
-        *self.last_post.lock().expect("a lock") = Some(post.clone());
-        let mut holds = self.holds_posts.subscribe();
-        if *holds.borrow() {
-            self.held_posts.fetch_add(1, Ordering::SeqCst);
+    /// Records a `post`, and waits while `post` calls are held.
+    async fn record_post(&self, post: &Call) {
+        *self.last_post.lock().expect("the lock is not poisoned") = Some(post.clone());
+        let mut reservations = self.hold_posts.subscribe();
+        if *reservations.borrow() {
+            self.held_post_count.fetch_add(1, Ordering::SeqCst);
         }
-        let _ = holds.wait_for(|holds| !*holds).await;
+        let _ = reservations.wait_for(|reservations| !*reservations).await;
     }
 }
 
-async fn pass_on(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpResponse {
-    let turn = state.next.fetch_add(1, Ordering::SeqCst) % state.instances.len();
-    state.calls[turn].fetch_add(1, Ordering::SeqCst);
+async fn forward(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpResponse {
+    let instance = state.next.fetch_add(1, Ordering::SeqCst) % state.instances.len();
+    state.calls[instance].fetch_add(1, Ordering::SeqCst);
     let call = Call::of(&request, body.clone());
-    let told: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let identity = &told["identity"];
+    let payload: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let identity = &payload["identity"];
     if let (true, Some(id)) = (request.path().ends_with("/post"), identity["id"].as_str()) {
-        let mut posts = state.posts.lock().expect("a lock");
+        let mut posts = state.posts.lock().expect("the lock is not poisoned");
         posts.insert(format!("{} {id}", request.path()));
     }
     if request.path().ends_with("/post") {
-        state.keeps(&call).await;
+        state.record_post(&call).await;
     }
-    let Ok(answer) = state.call(turn, &call).send().await else {
+    let Ok(upstream) = state.call(instance, &call).send().await else {
         return HttpResponse::BadGateway().finish();
     };
-    let status = StatusCode::from_u16(answer.status().as_u16()).expect("a status");
+    let status = StatusCode::from_u16(upstream.status().as_u16()).expect("a status");
     let mut response = HttpResponse::build(status);
-    if let Some(kind) = answer.headers().get("content-type") {
+    if let Some(kind) = upstream.headers().get("content-type") {
         response.insert_header(("content-type", kind.as_bytes()));
     }
-    if let Some(after) = answer.headers().get("retry-after") {
+    if let Some(after) = upstream.headers().get("retry-after") {
         response.insert_header(("retry-after", after.as_bytes()));
     }
-    let answer = answer.bytes().await.unwrap_or_default();
+    let body = upstream.bytes().await.unwrap_or_default();
     if request.path().ends_with("/pre") {
         let email = identity["traits"]["email"].as_str();
-        let mut answered = state.answered.lock().expect("a lock");
+        let mut answered = state.answered.lock().expect("the lock is not poisoned");
         if let Some(sender) = email.and_then(|email| answered.remove(email)) {
             let _ = sender.send(());
         }
     }
-    response.body(answer)
+    response.body(body)
 }

@@ -1,4 +1,4 @@
-//! What the scenes stand on.
+//! Support for the tests with a real Kratos.
 
 pub mod browser;
 pub mod fields;
@@ -28,10 +28,10 @@ pub use visitor::Client;
 
 use std::time::{Duration, Instant};
 
-/// Said when there is no Kratos.
-pub const LEFT_OUT: &str = "
+/// The notice when there is no Kratos.
+pub const SKIPPED_NOTICE: &str = "
 **************************************************************************************
-*  NO KRATOS: THE TESTS WITH A REAL KRATOS ARE LEFT OUT.                             *
+*  NO KRATOS: THE TESTS WITH A REAL KRATOS ARE SKIPPED.                              *
 *                                                                                    *
 *  Put `kratos` v26.2.0 on PATH, or its path into KRATOS_BIN, and run again:         *
 *                                                                                    *
@@ -39,23 +39,23 @@ pub const LEFT_OUT: &str = "
 **************************************************************************************
 ";
 
-/// Looks again and again until `look` finds something, for at most half a minute.
-pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
-    within(Duration::from_secs(30), what, look).await
+/// Calls `poll` until it returns a value. Panics after half a minute.
+pub async fn eventually<T>(what: &str, poll: impl AsyncFnMut() -> Option<T>) -> T {
+    within(Duration::from_secs(30), what, poll).await
 }
 
-/// The same for as long as this.
+/// Calls `poll` until it returns a value. Panics after `timeout`.
 pub async fn within<T>(
-    patience: Duration,
+    timeout: Duration,
     what: &str,
-    mut look: impl AsyncFnMut() -> Option<T>,
+    mut poll: impl AsyncFnMut() -> Option<T>,
 ) -> T {
-    let end = Instant::now() + patience;
+    let end = Instant::now() + timeout;
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = poll().await {
             return found;
         }
-        assert!(Instant::now() < end, "{what}: not within {patience:?}");
+        assert!(Instant::now() < end, "{what}: not within {timeout:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

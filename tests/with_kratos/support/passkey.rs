@@ -1,4 +1,4 @@
-//! An authenticator in software: makes passkeys without an attestation.
+//! A software authenticator that creates passkeys without an attestation.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -7,29 +7,29 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// The domain that the passkeys are for.
+/// The domain of the passkeys.
 pub const RELYING_PARTY: &str = "localhost";
-/// The page on which they are made.
+/// The origin of the page that creates them.
 pub const ORIGIN: &str = "http://localhost";
 
-/// Present, verified, and a key follows.
+/// User present, user verified, and attested credential data follow.
 const FLAGS: u8 = 0b0100_0101;
-/// CBOR: a map of five, with `kty: EC2`, `alg: ES256`, `crv: P-256`, and the head of `x`, a text of 32 bytes.
+/// CBOR: a map of five entries with `kty: EC2`, `alg: ES256`, `crv: P-256`, and the head of `x`, a byte string of 32 bytes.
 const KEY_BEFORE_X: [u8; 10] = [0xa5, 0x01, 0x02, 0x03, 0x26, 0x20, 0x01, 0x21, 0x58, 0x20];
-/// CBOR: the head of `y`, a text of 32 bytes.
+/// CBOR: the head of `y`, a byte string of 32 bytes.
 const KEY_BEFORE_Y: [u8; 3] = [0x22, 0x58, 0x20];
 
-/// What a browser answers to a form that offers to make a passkey, for its field `passkey_register`.
-pub fn made_for(form: &Value) -> String {
+/// Creates a passkey for a form. Returns the value of its field `passkey_register`.
+pub fn created_for(form: &Value) -> String {
     let nodes = form["ui"]["nodes"].as_array().expect("nodes");
-    let asked = nodes
+    let options = nodes
         .iter()
         .map(|node| &node["attributes"])
         .find(|input| input["name"] == "passkey_create_data")
         .and_then(|input| input["value"].as_str())
-        .expect("the form offers to make a passkey");
-    let asked: Value = serde_json::from_str(asked).expect("JSON");
-    let challenge = &asked["credentialOptions"]["publicKey"]["challenge"];
+        .expect("the form offers to create a passkey");
+    let options: Value = serde_json::from_str(options).expect("JSON");
+    let challenge = &options["credentialOptions"]["publicKey"]["challenge"];
     let client_data = json!({
         "type": "webauthn.create", "challenge": challenge, "origin": ORIGIN, "crossOrigin": false,
     });
@@ -49,7 +49,7 @@ pub fn made_for(form: &Value) -> String {
     .to_string()
 }
 
-/// The new key with what was asked for, in CBOR.
+/// The attestation object with the new key, in CBOR.
 fn attestation_object(id: Uuid) -> Vec<u8> {
     let data = authenticator_data(id);
     let length = u8::try_from(data.len()).expect("less than 256 bytes");
@@ -65,7 +65,7 @@ fn authenticator_data(id: Uuid) -> Vec<u8> {
     let (x, y) = key.public_key().as_ref()[1..].split_at(32);
     let mut data = digest(&SHA256, RELYING_PARTY.as_bytes()).as_ref().to_vec();
     data.push(FLAGS);
-    // It was never used, and is of no known make.
+    // A use counter of 0, and an authenticator model of zeros.
     data.extend([0; 4 + 16]);
     data.extend([0, 16]);
     data.extend(id.as_bytes());

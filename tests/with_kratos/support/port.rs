@@ -1,15 +1,15 @@
-//! Ports that stay ours while nobody listens on them.
+//! Ports that stay reserved for a test case while no program listens on them.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the range from which the system takes ports for outgoing connections.
+/// The range is below that from which the system takes ports for outgoing connections.
 const FIRST: u16 = 20_000;
 const LAST: u16 = 32_000;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// A free port that no other scene of this run gets.
+/// Returns a free port that no other test case of this run gets.
 pub fn free() -> u16 {
     let start = u16::try_from(std::process::id() % 1_000).expect("a small number") * 12;
     for _ in FIRST..LAST {

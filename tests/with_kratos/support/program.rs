@@ -1,4 +1,4 @@
-//! A program that runs beside a scene and ends with it.
+//! A child process that ends with its test case.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 
 use super::eventually;
 
-/// How much of a log is shown when a scene fails.
+/// How many bytes of the log a failed test case prints.
 const TAIL: usize = 12_000;
 
 /// A running program.
@@ -17,15 +17,15 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it, with all that it says in `log`.
+    /// Starts the program. Its output goes to `log`.
     pub fn start(name: &'static str, command: &mut Command, log: PathBuf) -> Self {
         let file = File::options()
             .create(true)
             .append(true)
             .open(&log)
-            .expect("a log file");
+            .expect("the log file opens");
         let child = command
-            .stdout(file.try_clone().expect("a log file"))
+            .stdout(file.try_clone().expect("the log file opens"))
             .stderr(file)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
@@ -37,44 +37,44 @@ impl Program {
         let http = reqwest::Client::builder()
             .no_proxy()
             .build()
-            .expect("a client");
+            .expect("the HTTP client builds");
         let name = self.name;
         eventually(&format!("{name} answers"), async || {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                panic!("{name} ended at once: {status}\n{}", self.tail());
+            if let Some(status) = self.child.try_wait().expect("the status of the process") {
+                panic!("{name} ended: {status}\n{}", self.tail());
             }
-            let answer = http.get(url).send().await.ok()?;
-            answer.status().is_success().then_some(())
+            let response = http.get(url).send().await.ok()?;
+            response.status().is_success().then_some(())
         })
         .await;
     }
 
-    /// Asks it to stop and waits until it has.
+    /// Sends SIGTERM and waits until the program ends.
     pub async fn stop(&mut self) {
-        let asked = Command::new("kill")
+        let signal = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
             .status()
-            .expect("kill");
-        assert!(asked.success());
+            .expect("`kill` runs");
+        assert!(signal.success());
         let name = self.name;
         eventually(&format!("{name} stops"), async || {
-            self.child.try_wait().expect("a child")
+            self.child.try_wait().expect("the status of the process")
         })
         .await;
     }
 
-    /// Everything that it has said.
-    pub fn said(&self) -> String {
+    /// The complete log.
+    pub fn log_text(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     fn tail(&self) -> String {
-        let said = self.said();
-        let start = said.len().saturating_sub(TAIL);
-        let start = (start..=said.len())
-            .find(|at| said.is_char_boundary(*at))
+        let text = self.log_text();
+        let start = text.len().saturating_sub(TAIL);
+        let start = (start..=text.len())
+            .find(|at| text.is_char_boundary(*at))
             .unwrap_or(0);
-        said[start..].to_owned()
+        text[start..].to_owned()
     }
 }
 
@@ -83,7 +83,7 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("---- the last words of {} ----\n{}", self.name, self.tail());
+            eprintln!("---- end of the log of {} ----\n{}", self.name, self.tail());
         }
     }
 }

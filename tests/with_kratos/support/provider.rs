@@ -1,4 +1,4 @@
-//! A small `OpenID` provider, where whoever comes is signed in already and agrees.
+//! A fake `OpenID` provider, at which every visitor is signed in and consents.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -17,10 +17,10 @@ use url::Url;
 use url::form_urlencoded::parse;
 use uuid::Uuid;
 
-/// How long an id token is valid, in seconds.
+/// The lifetime of an id token, in seconds.
 const LIFETIME: i64 = 600;
 
-/// Each authorization is of another person, with an address of its own.
+/// A running provider. Each authorization is for a new identity with a unique address.
 pub struct Provider {
     pub url: String,
     server: ServerHandle,
@@ -29,23 +29,23 @@ pub struct Provider {
 struct State {
     url: String,
     key: EcdsaKeyPair,
-    granted: Mutex<BTreeMap<String, Granted>>,
+    grants: Mutex<BTreeMap<String, Grant>>,
 }
 
-struct Granted {
+struct Grant {
     client: String,
     nonce: Option<String>,
 }
 
 impl Provider {
-    /// Starts one.
+    /// Starts a provider.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let state = Data::new(State {
             url: url.clone(),
             key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"),
-            granted: Mutex::default(),
+            grants: Mutex::default(),
         });
         let server = HttpServer::new(move || {
             App::new()
@@ -103,17 +103,21 @@ impl State {
     }
 
     fn authorize(&self, query: &str) -> HttpResponse {
-        let asked: BTreeMap<String, String> = parse(query.as_bytes()).into_owned().collect();
+        let query_parameters: BTreeMap<String, String> =
+            parse(query.as_bytes()).into_owned().collect();
         let code = Uuid::new_v4().to_string();
-        let mut back = Url::parse(&asked["redirect_uri"]).expect("a URL");
+        let mut back = Url::parse(&query_parameters["redirect_uri"]).expect("a URL");
         back.query_pairs_mut()
             .append_pair("code", &code)
-            .append_pair("state", &asked["state"]);
-        let granted = Granted {
-            client: asked["client_id"].clone(),
-            nonce: asked.get("nonce").cloned(),
+            .append_pair("state", &query_parameters["state"]);
+        let grant = Grant {
+            client: query_parameters["client_id"].clone(),
+            nonce: query_parameters.get("nonce").cloned(),
         };
-        self.granted.lock().expect("a lock").insert(code, granted);
+        self.grants
+            .lock()
+            .expect("the lock is not poisoned")
+            .insert(code, grant);
         HttpResponse::SeeOther()
             .insert_header((LOCATION, back.as_str()))
             .finish()
@@ -122,16 +126,21 @@ impl State {
     fn token(&self, body: &[u8]) -> HttpResponse {
         let code = parse(body).find(|(name, _)| name == "code");
         let code = code.map(|(_, code)| code.into_owned()).unwrap_or_default();
-        let Some(granted) = self.granted.lock().expect("a lock").remove(&code) else {
+        let Some(grant) = self
+            .grants
+            .lock()
+            .expect("the lock is not poisoned")
+            .remove(&code)
+        else {
             return HttpResponse::BadRequest().json(json!({"error": "invalid_grant"}));
         };
         let now = chrono::Utc::now().timestamp();
         let subject = Uuid::new_v4();
         let mut claims = json!({
-            "iss": self.url, "aud": granted.client, "sub": subject, "iat": now, "exp": now + LIFETIME,
+            "iss": self.url, "aud": grant.client, "sub": subject, "iat": now, "exp": now + LIFETIME,
             "email": format!("{subject}@example.org"), "email_verified": true,
         });
-        if let Some(nonce) = granted.nonce {
+        if let Some(nonce) = grant.nonce {
             claims["nonce"] = json!(nonce);
         }
         HttpResponse::Ok().json(json!({

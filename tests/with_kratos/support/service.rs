@@ -1,4 +1,4 @@
-//! External systems that do as they are told, and remember what they were asked.
+//! Fake external services with configurable behaviour that record their calls.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -15,25 +15,25 @@ use tokio::sync::{mpsc, watch};
 
 use super::{eventually, port};
 
-/// Unknown VAT numbers begin so.
-pub const UNKNOWN_VAT_NUMBERS: &str = "DE0000";
-/// One of them.
+/// The prefix of unknown VAT numbers.
+pub const UNKNOWN_VAT_PREFIX: &str = "DE0000";
+/// An unknown VAT number.
 pub const UNKNOWN_VAT_NUMBER: &str = "DE000000000";
-/// The only invite code that there is.
+/// The only invite code that can be used many times.
 pub const KNOWN_INVITE: &str = "WELCOME-2026";
 
-/// What a service does when it is called.
+/// The behaviour of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behaviour {
-    /// Its work.
+    /// Answers as a working service.
     Works,
     /// Answers with this status.
     Answers(u16),
-    /// Takes the call and says nothing until it is let go.
+    /// Accepts the call and does not answer until the behaviour changes.
     Hangs,
 }
 
-/// One call as it arrived.
+/// A received call.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub method: String,
@@ -42,20 +42,20 @@ pub struct Received {
     pub body: Value,
 }
 
-type Work = Box<dyn Fn(&Received) -> (u16, Value) + Send + Sync>;
+type Handler = Box<dyn Fn(&Received) -> (u16, Value) + Send + Sync>;
 
-/// Invites that can be used once begin so.
-pub const ONE_USE: &str = "ONCE-";
+/// The prefix of invite codes that can be used once.
+pub const ONE_USE_PREFIX: &str = "ONCE-";
 
 struct State {
-    work: Work,
+    handler: Handler,
     behaviour: watch::Sender<Behaviour>,
     received: Mutex<Vec<Received>>,
     answered: Mutex<Vec<(Received, u16)>>,
     arrivals: mpsc::UnboundedSender<Received>,
 }
 
-/// A service with an address of its own, up or down.
+/// A service with its own address. It can go down and come up again.
 pub struct Service {
     port: u16,
     state: Data<State>,
@@ -64,11 +64,11 @@ pub struct Service {
 }
 
 impl Service {
-    /// Knows all VAT numbers but some; the company behind one is called by its number.
+    /// A VAT register that knows all numbers except those with [`UNKNOWN_VAT_PREFIX`]. The name of a company contains its number.
     pub async fn vat_register() -> Self {
         Self::start(|received| {
             let number = vat_number(received);
-            if number.starts_with(UNKNOWN_VAT_NUMBERS) {
+            if number.starts_with(UNKNOWN_VAT_PREFIX) {
                 (200, json!({"valid": false, "name": null}))
             } else {
                 (
@@ -80,27 +80,29 @@ impl Service {
         .await
     }
 
-    /// Knows one invite code, which everybody may use, and those that begin with [`ONE_USE`], which can be used once. A
-    /// repeated Idempotency-Key gets the same hold.
+    /// An invite service that knows [`KNOWN_INVITE`] and codes with [`ONE_USE_PREFIX`], which can be used once. A repeated
+    /// Idempotency-Key gets the same reservation.
     pub async fn invites() -> Self {
-        let holds: Mutex<BTreeMap<String, String>> = Mutex::default();
+        let reservations: Mutex<BTreeMap<String, String>> = Mutex::default();
         Self::start(move |received| {
-            let mut holds = holds.lock().expect("a lock");
+            let mut reservations = reservations.lock().expect("the lock is not poisoned");
             let key = received.idempotency_key.clone().unwrap_or_default();
             let parts: Vec<&str> = received.path.trim_matches('/').split('/').collect();
             match (received.method.as_str(), parts.as_slice()) {
                 ("POST", ["invites", KNOWN_INVITE, "hold"]) => (201, json!({"hold_id": "hold-1"})),
-                ("POST", ["invites", code, "hold"]) if code.starts_with(ONE_USE) => {
+                ("POST", ["invites", code, "hold"]) if code.starts_with(ONE_USE_PREFIX) => {
                     let hold = format!("{key}.{code}");
-                    let known = holds.entry((*code).to_owned()).or_insert(hold.clone());
-                    if *known == hold {
+                    let existing = reservations
+                        .entry((*code).to_owned())
+                        .or_insert(hold.clone());
+                    if *existing == hold {
                         (201, json!({"hold_id": hold}))
                     } else {
                         (409, json!({}))
                     }
                 }
                 ("DELETE", ["holds", hold]) => {
-                    holds.retain(|_, known| known != hold);
+                    reservations.retain(|_, existing| existing != hold);
                     (200, json!({}))
                 }
                 ("GET", ["invites", KNOWN_INVITE]) | (_, ["holds", ..]) => (200, json!({})),
@@ -110,17 +112,17 @@ impl Service {
         .await
     }
 
-    /// Takes every contact.
+    /// A CRM that accepts every contact.
     pub async fn crm() -> Self {
         Self::start(|_| (201, json!({"id": "contact-1"}))).await
     }
 
-    async fn start(work: impl Fn(&Received) -> (u16, Value) + Send + Sync + 'static) -> Self {
+    async fn start(handler: impl Fn(&Received) -> (u16, Value) + Send + Sync + 'static) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let service = Self {
             port: port::free(),
             state: Data::new(State {
-                work: Box::new(work),
+                handler: Box::new(handler),
                 behaviour: watch::Sender::new(Behaviour::Works),
                 received: Mutex::default(),
                 answered: Mutex::default(),
@@ -129,7 +131,7 @@ impl Service {
             arrivals: tokio::sync::Mutex::new(receiver),
             running: tokio::sync::Mutex::default(),
         };
-        service.comes_up().await;
+        service.come_up().await;
         service
     }
 
@@ -137,13 +139,13 @@ impl Service {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub fn does(&self, behaviour: Behaviour) {
+    pub fn set_behaviour(&self, behaviour: Behaviour) {
         self.state.behaviour.send_replace(behaviour);
     }
 
-    /// From now on connections are refused.
-    pub async fn goes_down(&self) {
-        let server = self.running.lock().await.take().expect("it is up");
+    /// Stops the server, so that connections are refused.
+    pub async fn go_down(&self) {
+        let server = self.running.lock().await.take().expect("the service is up");
         server.stop(false).await;
         eventually("the port closes", async || {
             TcpStream::connect(("127.0.0.1", self.port))
@@ -154,10 +156,10 @@ impl Service {
         .await;
     }
 
-    /// Answers on its address, at first or again.
-    pub async fn comes_up(&self) {
-        // A program that another scene starts at this moment holds copies of our sockets until it is itself.
-        let listener = eventually("its port is free", async || {
+    /// Starts the server on the address of the service.
+    pub async fn come_up(&self) {
+        // Another test case may fork at this moment. Its child holds copies of the sockets until it executes a program.
+        let listener = eventually("the port is free", async || {
             TcpListener::bind(("127.0.0.1", self.port)).ok()
         })
         .await;
@@ -177,17 +179,25 @@ impl Service {
         tokio::spawn(server);
     }
 
-    /// Everything that has arrived so far.
+    /// All calls so far.
     pub fn received(&self) -> Vec<Received> {
-        self.state.received.lock().expect("a lock").clone()
+        self.state
+            .received
+            .lock()
+            .expect("the lock is not poisoned")
+            .clone()
     }
 
-    /// Everything that was answered so far, each with the status of the answer.
+    /// All answered calls so far, each with the status of the response.
     pub fn answered(&self) -> Vec<(Received, u16)> {
-        self.state.answered.lock().expect("a lock").clone()
+        self.state
+            .answered
+            .lock()
+            .expect("the lock is not poisoned")
+            .clone()
     }
 
-    /// Waits for the next call that was not waited for yet.
+    /// Waits for the next call that this method has not returned yet.
     pub async fn next(&self) -> Received {
         let mut arrivals = self.arrivals.lock().await;
         let arrival = tokio::time::timeout(Duration::from_secs(30), arrivals.recv());
@@ -198,13 +208,13 @@ impl Service {
     }
 }
 
-/// The number that the register was asked about.
+/// The VAT number in a call to the register.
 pub fn vat_number(received: &Received) -> String {
     let part = |name: &str| received.body[name].as_str().unwrap_or_default().to_owned();
     part("countryCode") + &part("vatNumber")
 }
 
-/// What the register calls the company with this number.
+/// The name of the company with this number in the register.
 pub fn registered_name(vat_number: &str) -> String {
     format!("Registered {vat_number} GmbH")
 }
@@ -223,19 +233,23 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
     state
         .received
         .lock()
-        .expect("a lock")
+        .expect("the lock is not poisoned")
         .push(received.clone());
     let _ = state.arrivals.send(received.clone());
     let mut behaviour = state.behaviour.subscribe();
     let now = behaviour
         .wait_for(|behaviour| *behaviour != Behaviour::Hangs)
         .await;
-    let (status, answer) = match now.as_deref() {
+    let (status, response) = match now.as_deref() {
         Ok(Behaviour::Answers(status)) => (*status, json!({})),
-        _ => (state.work)(&received),
+        _ => (state.handler)(&received),
     };
     let answered = (received, status);
-    state.answered.lock().expect("a lock").push(answered);
+    state
+        .answered
+        .lock()
+        .expect("the lock is not poisoned")
+        .push(answered);
     let status = StatusCode::from_u16(status).expect("a status");
-    HttpResponse::build(status).json(answer)
+    HttpResponse::build(status).json(response)
 }

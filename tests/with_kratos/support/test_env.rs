@@ -1,4 +1,4 @@
-//! Everything that one scene needs, running.
+//! The running environment of a test case.
 
 use std::sync::Arc;
 
@@ -10,21 +10,21 @@ use super::load_balancer::LoadBalancer;
 use super::lossy_proxy::LossyProxy;
 use super::postgres::Server;
 use super::provider::Provider;
-use super::service::{KNOWN_INVITE, Service, UNKNOWN_VAT_NUMBERS};
+use super::service::{KNOWN_INVITE, Service, UNKNOWN_VAT_PREFIX};
 use super::vestibule::Vestibule;
 use super::visitor::{Client, Visitor};
 
-/// The key that Kratos calls with at first.
+/// The first key of the hooks.
 pub const KEY: &str = "the-first-key-0123456789";
-/// The key that it may call with, too.
+/// The second key of the hooks, which Vestibule accepts too.
 pub const NEXT_KEY: &str = "the-second-key-9876543210";
 
-/// Vestibule, its Kratos, and the services around them.
+/// Vestibule, Kratos and the external services.
 pub struct TestEnv {
     pub kratos: Kratos,
     pub vestibule: Vestibule,
-    /// Further instances on the same database.
-    pub others: Vec<Vestibule>,
+    /// Further instances of Vestibule on the same database.
+    pub extra_instances: Vec<Vestibule>,
     pub vat_register: Service,
     pub invites: Service,
     pub crm: Service,
@@ -32,35 +32,35 @@ pub struct TestEnv {
     _postgres: Option<Arc<Server>>,
 }
 
-/// A house that is not built yet.
+/// The options of a [`TestEnv`].
 #[derive(Default)]
 pub struct TestEnvBuilder {
-    wishes: KratosOptions,
+    kratos_options: KratosOptions,
     deadline: Option<&'static str>,
     settings: Option<&'static str>,
     environment: Vec<(&'static str, String)>,
     postgres: Option<Arc<Server>>,
-    other_instances: usize,
+    extra_instances: usize,
 }
 
 impl TestEnv {
-    /// With everything on one form.
-    pub async fn open() -> Self {
-        Self::plan().open().await
+    /// Starts an environment with default options.
+    pub async fn start() -> Self {
+        Self::builder().start().await
     }
 
-    /// To be changed before it opens.
-    pub fn plan() -> TestEnvBuilder {
+    /// Returns a builder with default options.
+    pub fn builder() -> TestEnvBuilder {
         TestEnvBuilder::default()
     }
 
-    /// Somebody with this kind of client.
+    /// A new visitor with this kind of client.
     pub fn visitor(&self, client: Client) -> Visitor {
         Visitor::new(&self.kratos.public, client)
     }
 
-    /// What the register was asked so far.
-    pub fn vat_numbers_asked(&self) -> Vec<String> {
+    /// The VAT numbers that Vestibule has checked so far.
+    pub fn checked_vat_numbers(&self) -> Vec<String> {
         self.vat_register
             .received()
             .iter()
@@ -70,146 +70,146 @@ impl TestEnv {
 }
 
 impl Drop for TestEnv {
-    /// Vestibule has logged nothing of what anybody typed, and no key.
+    /// Asserts that Vestibule has logged no typed value and no key.
     fn drop(&mut self) {
         if std::thread::panicking() {
             return;
         }
-        let said = self.vestibule.said();
+        let log_text = self.vestibule.log_text();
         assert!(
-            said.contains("hooks_address"),
-            "it says where it is open: {said}"
+            log_text.contains("hooks_address"),
+            "Vestibule logs its address: {log_text}"
         );
         for secret in [
             "@example.org",
             "DE8111",
-            UNKNOWN_VAT_NUMBERS,
+            UNKNOWN_VAT_PREFIX,
             KNOWN_INVITE,
             KEY,
             NEXT_KEY,
         ] {
-            let line = said.lines().find(|line| line.contains(secret));
-            assert_eq!(line, None, "a log line gives away {secret}");
+            let line = log_text.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "a log line contains {secret}");
         }
     }
 }
 
 impl TestEnvBuilder {
-    /// Kratos asks for the traits first, and for the password on a second form.
+    /// Kratos asks for the traits first, and for the password in a second step.
     #[must_use]
     pub fn in_two_steps(mut self) -> Self {
-        self.wishes.style = "profile_first";
+        self.kratos_options.style = "profile_first";
         self
     }
 
-    /// A registration may take this long.
+    /// Sets the lifespan of registration flows.
     #[must_use]
-    pub fn expiring_after(mut self, lifespan: &'static str) -> Self {
-        self.wishes.lifespan = lifespan;
+    pub fn with_flow_lifespan(mut self, lifespan: &'static str) -> Self {
+        self.kratos_options.lifespan = lifespan;
         self
     }
 
-    /// Kratos tells of this as well.
+    /// Adds hooks for these events to kratos.yml.
     #[must_use]
-    pub fn telling_of(mut self, besides: &'static [ExtraEvent]) -> Self {
-        self.wishes.besides = besides;
+    pub fn with_extra_events(mut self, extra_events: &'static [ExtraEvent]) -> Self {
+        self.kratos_options.extra_events = extra_events;
         self
     }
 
-    /// Kratos asks before it lets anybody in, and lets people recover their accounts.
+    /// Adds the hooks that enforce late refusals to kratos.yml, and enables recovery.
     #[must_use]
-    pub fn keeping_people_out(mut self) -> Self {
-        self.wishes.late_refusals = LateRefusals::Enforced;
+    pub fn enforcing_late_refusals(mut self) -> Self {
+        self.kratos_options.late_refusals = LateRefusals::Enforced;
         self
     }
 
-    /// Vestibule runs on this file beside the tests.
+    /// Starts Vestibule with this settings file of tests/with_kratos/.
     #[must_use]
-    pub fn on(mut self, settings: &'static str) -> Self {
+    pub fn with_settings(mut self, settings: &'static str) -> Self {
         self.settings = Some(settings);
         self
     }
 
-    /// Sign-ups get no `external_id`, so a form that is sent many times can make several accounts.
+    /// Disables the one-identity guard, so a form that is sent many times can create several accounts.
     #[must_use]
-    pub fn unguarded(mut self) -> Self {
+    pub fn without_guard(mut self) -> Self {
         self.environment.push(("EXTERNAL_ID", "never".to_owned()));
         self
     }
 
-    /// Sign-ups without a `post` are looked up this many times faster.
+    /// Looks up sign-ups without a `post` this many times faster.
     #[must_use]
-    pub fn looking_up_faster(mut self, times: u32) -> Self {
+    pub fn with_faster_lookups(mut self, times: u32) -> Self {
         let variable = "VESTIBULE_LOOK_UP_FASTER";
         self.environment.push((variable, times.to_string()));
         self
     }
 
-    /// Sign-ups by password are told of as if by a passkey, of which hooks are not told the identifier.
+    /// Reports sign-ups by password with the method `passkey`, so that the hooks contain no identifier.
     #[must_use]
-    pub fn disguised(mut self) -> Self {
-        self.wishes.disguised = true;
+    pub fn reported_as_passkey(mut self) -> Self {
+        self.kratos_options.reported_as_passkey = true;
         self
     }
 
-    /// Nobody tells Vestibule of an account that was made.
+    /// Removes the `post` hooks of registration from kratos.yml.
     #[must_use]
     pub fn without_post_hooks(mut self) -> Self {
-        self.wishes.without_post = true;
+        self.kratos_options.without_post = true;
         self
     }
 
-    /// Vestibule answers by then.
+    /// Sets the deadline of hooks.
     #[must_use]
-    pub fn answering_within(mut self, deadline: &'static str) -> Self {
+    pub fn with_deadline(mut self, deadline: &'static str) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Kratos and Vestibule use databases of this PostgreSQL server.
+    /// Starts Kratos and Vestibule on databases of this PostgreSQL server.
     #[must_use]
     pub fn on_postgres(mut self, server: Server) -> Self {
         self.postgres = Some(Arc::new(server));
         self
     }
 
-    /// People can sign up with this `OpenID` provider.
+    /// Enables sign-ups with this `OpenID` provider.
     #[must_use]
     pub fn with_provider(mut self, provider: &Provider) -> Self {
-        self.wishes.provider = Some(provider.url.clone());
+        self.kratos_options.provider = Some(provider.url.clone());
         self
     }
 
-    /// People can sign up with a passkey.
+    /// Enables sign-ups with a passkey.
     #[must_use]
     pub fn with_passkeys(mut self) -> Self {
-        self.wishes.passkeys = true;
+        self.kratos_options.passkeys = true;
         self
     }
 
-    /// So many further instances of Vestibule run on the same database.
+    /// Starts this number of extra instances of Vestibule on the same database.
     #[must_use]
-    pub fn with_other_instances(mut self, number: usize) -> Self {
-        self.other_instances = number;
+    pub fn with_extra_instances(mut self, number: usize) -> Self {
+        self.extra_instances = number;
         self
     }
 
-    /// Starts everything.
-    pub async fn open(self) -> TestEnv {
+    /// Starts the environment.
+    pub async fn start(self) -> TestEnv {
         self.build(async |hooks| (hooks[0].clone(), ())).await.0
     }
 
-    /// Starts everything, with a relay between Kratos and the instances of Vestibule.
-    pub async fn open_behind_a_relay(self) -> (TestEnv, LoadBalancer) {
+    /// Starts the environment with a load balancer between Kratos and the instances of Vestibule.
+    pub async fn start_behind_load_balancer(self) -> (TestEnv, LoadBalancer) {
         self.build(async |hooks| {
-            let relay = LoadBalancer::start(hooks);
-            (relay.url.clone(), relay)
+            let balancer = LoadBalancer::start(hooks);
+            (balancer.url.clone(), balancer)
         })
         .await
     }
 
-    /// Starts everything, with a network between Kratos and Vestibule that loses the first answer.
-    pub async fn open_behind_a_bad_network(self) -> (TestEnv, LossyProxy) {
+    /// Starts the environment with a proxy between Kratos and Vestibule that loses the first response.
+    pub async fn start_behind_lossy_proxy(self) -> (TestEnv, LossyProxy) {
         self.build(async |hooks| {
             let address = hooks[0]
                 .trim_start_matches("http://")
@@ -223,9 +223,9 @@ impl TestEnvBuilder {
 
     async fn build<T>(
         mut self,
-        between: impl AsyncFnOnce(Vec<String>) -> (String, T),
+        start_proxy: impl AsyncFnOnce(Vec<String>) -> (String, T),
     ) -> (TestEnv, T) {
-        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let (vat_register, invites, crm) = (
             Service::vat_register().await,
             Service::invites().await,
@@ -241,7 +241,8 @@ impl TestEnvBuilder {
         ];
         let dsn = match &self.postgres {
             Some(server) => {
-                self.wishes.dsn = Some(format!("{}?sslmode=disable", server.database().await));
+                self.kratos_options.dsn =
+                    Some(format!("{}?sslmode=disable", server.database().await));
                 server.database().await
             }
             None => format!("sqlite://{}/vestibule.db", folder.path().display()),
@@ -258,23 +259,23 @@ impl TestEnvBuilder {
             .await
         };
         let vestibule = start().await;
-        let mut others = Vec::new();
-        for _ in 0..self.other_instances {
-            others.push(start().await);
+        let mut extra_instances = Vec::new();
+        for _ in 0..self.extra_instances {
+            extra_instances.push(start().await);
         }
-        let all = std::iter::once(&vestibule).chain(&others);
-        let (hooks, between) = between(all.map(|one| one.hooks.clone()).collect()).await;
-        let kratos = Kratos::start(folder.path(), &self.wishes, ports, &hooks, KEY).await;
-        let house = TestEnv {
+        let all = std::iter::once(&vestibule).chain(&extra_instances);
+        let (hooks, proxy) = start_proxy(all.map(|one| one.hooks.clone()).collect()).await;
+        let kratos = Kratos::start(folder.path(), &self.kratos_options, ports, &hooks, KEY).await;
+        let env = TestEnv {
             kratos,
             vestibule,
-            others,
+            extra_instances,
             vat_register,
             invites,
             crm,
             _folder: folder,
             _postgres: self.postgres,
         };
-        (house, between)
+        (env, proxy)
     }
 }

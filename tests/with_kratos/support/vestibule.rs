@@ -1,4 +1,4 @@
-//! The program itself, as it is shipped.
+//! The real program.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +17,7 @@ pub struct Vestibule {
 }
 
 impl Vestibule {
-    /// Starts it on this file beside the tests; `environment` fills in the rest.
+    /// Starts Vestibule with this settings file of tests/with_kratos/ and the variables that the file reads.
     pub async fn start(
         folder: &Path,
         settings: &'static str,
@@ -25,7 +25,7 @@ impl Vestibule {
         environment: Vec<(&'static str, String)>,
     ) -> Self {
         let ports = (port::free(), port::free());
-        let program = open(folder, settings, ports, keys, &environment).await;
+        let program = start_program(folder, settings, ports, keys, &environment).await;
         Self {
             hooks: format!("http://127.0.0.1:{}", ports.0),
             ports,
@@ -36,10 +36,10 @@ impl Vestibule {
         }
     }
 
-    /// Stops it and starts it again on the same addresses, with other keys.
+    /// Restarts Vestibule on the same ports with other keys.
     pub async fn restart(&mut self, keys: [&str; 2]) {
         self.program.stop().await;
-        self.program = open(
+        self.program = start_program(
             &self.folder,
             self.settings,
             self.ports,
@@ -49,8 +49,8 @@ impl Vestibule {
         .await;
     }
 
-    /// The same on other settings, with this in the environment.
-    pub async fn restart_on(
+    /// Restarts Vestibule with another settings file and one changed variable.
+    pub async fn restart_with_settings(
         &mut self,
         settings: &'static str,
         keys: [&str; 2],
@@ -64,18 +64,18 @@ impl Vestibule {
         self.restart(keys).await;
     }
 
-    /// The value of a metric, 0 if there is none of that name yet.
+    /// The value of a metric, or 0 if it does not exist yet.
     pub async fn metric(&self, name: &str) -> f64 {
         let url = format!("http://127.0.0.1:{}/metrics", self.ports.1);
-        let answer = reqwest::get(url).await.expect("metrics");
-        let text = answer.text().await.expect("metrics");
+        let response = reqwest::get(url).await.expect("metrics");
+        let text = response.text().await.expect("metrics");
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
             .unwrap_or(0.0)
     }
 
-    /// What another command of the program says beside it, on the same settings.
-    pub fn runs(&self, arguments: &[&str]) -> String {
+    /// Runs another command of the program with the same settings. Returns its standard output.
+    pub fn run_command(&self, arguments: &[&str]) -> String {
         let output = command(
             &self.folder,
             self.settings,
@@ -85,20 +85,20 @@ impl Vestibule {
             arguments,
         )
         .output()
-        .expect("the program runs");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let complained = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}{complained}");
-        said
+        .expect("Vestibule runs");
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stdout}{stderr}");
+        stdout
     }
 
-    /// Everything that it has logged.
-    pub fn said(&self) -> String {
-        self.program.said()
+    /// The complete log.
+    pub fn log_text(&self) -> String {
+        self.program.log_text()
     }
 }
 
-async fn open(
+async fn start_program(
     folder: &Path,
     settings: &str,
     ports: (u16, u16),

@@ -1,4 +1,4 @@
-//! Somebody with a client, and the forms that Kratos shows them.
+//! A visitor with a client, and the forms that Kratos shows.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use url::Url;
 use super::fields::Fields;
 use super::kratos::RETURN_TO;
 
-/// How somebody talks to Kratos.
+/// The kind of client of a visitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
     /// A browser that posts forms.
@@ -35,7 +35,7 @@ impl fmt::Display for Client {
     }
 }
 
-/// Somebody with cookies or a token.
+/// A visitor with cookies or a session token.
 pub struct Visitor {
     pub client: Client,
     pub http: reqwest::Client,
@@ -44,7 +44,7 @@ pub struct Visitor {
     token: Option<String>,
 }
 
-/// Where the form is.
+/// The page of a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     Registration,
@@ -54,31 +54,31 @@ pub enum Page {
     Recovery,
 }
 
-/// A form that somebody has before them.
+/// An open form.
 pub struct Flow<'a> {
     visitor: &'a Visitor,
     page: Page,
     pub id: String,
-    /// As Kratos shows it.
+    /// The flow as Kratos shows it.
     pub shown: Value,
 }
 
-/// What came of sending a form.
+/// The response to a form.
 #[derive(Debug)]
-pub struct Answer {
+pub struct FormResponse {
     client: Client,
     pub status: u16,
     pub location: Option<String>,
     pub has_session_cookie: bool,
     pub body: Value,
-    /// The form, if it is shown again.
+    /// The form, if Kratos shows it again.
     shown: Option<Value>,
 }
 
-/// An error message on a form: where (`form`, or a node's name), which, and its words.
+/// An error message on a form: its field (`form`, or a node's name), its id and its text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Message {
-    pub place: String,
+    pub field: String,
     pub id: u64,
     pub text: String,
 }
@@ -96,7 +96,7 @@ impl Page {
 }
 
 impl Visitor {
-    /// Somebody whom Kratos does not know yet.
+    /// A new visitor without an account.
     pub fn new(kratos: &str, client: Client) -> Self {
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -104,7 +104,7 @@ impl Visitor {
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_mins(1))
             .build()
-            .expect("a client");
+            .expect("the HTTP client builds");
         Self {
             client,
             http,
@@ -114,62 +114,62 @@ impl Visitor {
         }
     }
 
-    /// The same, reading another language.
+    /// Sets the language of requests.
     #[must_use]
-    pub fn reading(mut self, language: &'static str) -> Self {
+    pub fn with_language(mut self, language: &'static str) -> Self {
         self.language = language;
         self
     }
 
-    /// Opens the registration.
+    /// Opens the registration page.
     pub async fn registration(&self) -> Flow<'_> {
         self.open(Page::Registration).await
     }
 
-    /// Opens the settings page of the account.
+    /// Opens the settings page.
     pub async fn settings(&self) -> Flow<'_> {
         self.open(Page::Settings).await
     }
 
-    /// Opens the page on which an address is proved.
+    /// Opens the verification page.
     pub async fn verification(&self) -> Flow<'_> {
         self.open(Page::Verification).await
     }
 
-    /// Opens the page on which people sign in.
+    /// Opens the login page.
     pub async fn login(&self) -> Flow<'_> {
         self.open(Page::Login).await
     }
 
-    /// Opens the page on which people get back into their account.
+    /// Opens the recovery page.
     pub async fn recovery(&self) -> Flow<'_> {
         self.open(Page::Recovery).await
     }
 
-    /// Sends another company name by an API flow: whether it was saved; `None` if the person is not signed in any more.
-    pub async fn saves_company(&self, typed: &Fields, name: &str) -> Option<bool> {
+    /// Sends a company name with an API flow. Returns whether Kratos saved it, or `None` if the session has ended.
+    pub async fn save_company(&self, typed: &Fields, name: &str) -> Option<bool> {
         let url = format!("{}/self-service/settings/api", self.kratos);
-        let answer = self.send(self.http.get(url)).await;
-        match answer.status().as_u16() {
+        let response = self.send(self.http.get(url)).await;
+        match response.status().as_u16() {
             200 => {}
             401 | 403 => return None,
             _ => return Some(false),
         }
-        let shown: Value = answer.json().await.expect("JSON");
+        let shown: Value = response.json().await.expect("JSON");
         let action = shown["ui"]["action"].as_str().expect("an action");
         let form = typed.clone().by_profile().with("traits.company", name);
         let request = self.http.post(action).json(&form.nested());
         Some(self.send(request).await.status() == 200)
     }
 
-    /// What Kratos says at this place.
-    pub async fn look_at(&self, location: &str) -> Value {
-        let answer = self.with_token(self.http.get(location)).send().await;
-        let answer = answer.expect("an answer");
-        answer.json().await.expect("JSON")
+    /// Fetches a URL of Kratos as JSON.
+    pub async fn fetch_json(&self, location: &str) -> Value {
+        let response = self.with_token(self.http.get(location)).send().await;
+        let response = response.expect("a response");
+        response.json().await.expect("JSON")
     }
 
-    /// Whether the person is signed in.
+    /// Whether the visitor is signed in.
     pub async fn is_signed_in(&self) -> bool {
         let url = format!("{}/sessions/whoami", self.kratos);
         self.send(self.http.get(url)).await.status() == 200
@@ -186,20 +186,20 @@ impl Visitor {
             self.kratos,
             page.path()
         );
-        let answer = self.send(self.http.get(url)).await;
+        let response = self.send(self.http.get(url)).await;
         let id = if self.client == Client::BrowserForm {
-            assert_eq!(answer.status(), 303, "the form is shown");
-            flow_in(&location(&answer).expect("a place")).expect("a flow")
+            assert_eq!(response.status(), 303, "Kratos shows the form");
+            flow_in(&location(&response).expect("a redirect")).expect("a flow")
         } else {
-            assert_eq!(answer.status(), 200, "the form is shown");
-            let shown: Value = answer.json().await.expect("JSON");
+            assert_eq!(response.status(), 200, "Kratos shows the form");
+            let shown: Value = response.json().await.expect("JSON");
             shown["id"].as_str().expect("an id").to_owned()
         };
-        self.again(page, &id).await
+        self.reopen(page, &id).await
     }
 
-    /// Takes up a flow that exists.
-    pub async fn again(&self, page: Page, id: &str) -> Flow<'_> {
+    /// Opens an existing flow.
+    pub async fn reopen(&self, page: Page, id: &str) -> Flow<'_> {
         let (status, shown) = self.fetch(page, id).await;
         assert_eq!(status, 200, "{shown}");
         Flow {
@@ -210,40 +210,43 @@ impl Visitor {
         }
     }
 
-    /// What Kratos says of a flow.
+    /// Fetches a flow. Returns the status and the body.
     pub async fn fetch(&self, page: Page, id: &str) -> (u16, Value) {
         let url = format!("{}{}/flows?id={id}", self.kratos, page.path());
         let request = self.http.get(url).header(ACCEPT, "application/json");
-        let answer = self.with_token(request).send().await.expect("an answer");
-        (answer.status().as_u16(), answer.json().await.expect("JSON"))
+        let response = self.with_token(request).send().await.expect("a response");
+        (
+            response.status().as_u16(),
+            response.json().await.expect("JSON"),
+        )
     }
 
-    /// Registers and stays signed in.
-    pub async fn signs_up(&mut self, fields: &Fields) -> Value {
+    /// Signs up and keeps the session. Returns the identity.
+    pub async fn sign_up(&mut self, fields: &Fields) -> Value {
         let mut flow = self.registration().await;
-        let answer = flow.submit(fields).await;
-        let identity = flow.signed_up(&answer).await;
-        self.token = answer.body["session_token"].as_str().map(str::to_owned);
+        let response = flow.submit(fields).await;
+        let identity = flow.assert_signed_up(&response).await;
+        self.token = response.body["session_token"].as_str().map(str::to_owned);
         identity
     }
 
-    /// Signs in and stays signed in.
-    pub async fn signs_in(&mut self, fields: &Fields) {
+    /// Signs in and keeps the session.
+    pub async fn sign_in(&mut self, fields: &Fields) {
         let mut flow = self.login().await;
-        let answer = flow.submit(fields).await;
-        assert!(answer.is_accepted(), "{answer:#?}");
-        self.token = answer.body["session_token"].as_str().map(str::to_owned);
+        let response = flow.submit(fields).await;
+        assert!(response.is_accepted(), "{response:#?}");
+        self.token = response.body["session_token"].as_str().map(str::to_owned);
     }
 
-    /// Who Kratos says is signed in.
+    /// The session of the visitor. Panics if there is none.
     async fn session(&self, token: Option<&str>) -> Value {
         let mut request = self.http.get(format!("{}/sessions/whoami", self.kratos));
         if let Some(token) = token {
             request = request.header("X-Session-Token", token);
         }
-        let answer = request.send().await.expect("an answer");
-        assert_eq!(answer.status(), 200, "signed in");
-        answer.json().await.expect("JSON")
+        let response = request.send().await.expect("a response");
+        assert_eq!(response.status(), 200, "the visitor is signed in");
+        response.json().await.expect("JSON")
     }
 
     async fn send(&self, request: RequestBuilder) -> Response {
@@ -254,7 +257,7 @@ impl Visitor {
         let request = request
             .header(ACCEPT, accept)
             .header("Accept-Language", self.language);
-        self.with_token(request).send().await.expect("an answer")
+        self.with_token(request).send().await.expect("a response")
     }
 
     fn with_token(&self, request: RequestBuilder) -> RequestBuilder {
@@ -266,13 +269,13 @@ impl Visitor {
 }
 
 impl Flow<'_> {
-    /// Fills in the form, with what it holds hidden, and sends it.
-    pub async fn submit(&mut self, fields: &Fields) -> Answer {
+    /// Sends the form with these fields and its hidden ones.
+    pub async fn submit(&mut self, fields: &Fields) -> FormResponse {
         let request = self.request(fields);
         self.send(request).await
     }
 
-    /// Sends the form of an API client on a connection of its own, and does not wait for an answer.
+    /// Sends the form of an API client on a new connection, without waiting for the response.
     pub async fn send_without_reading(&self, fields: &Fields) -> TcpStream {
         let mut all = self.hidden();
         all.0.extend(fields.0.clone());
@@ -292,41 +295,45 @@ impl Flow<'_> {
         );
         let mut connection = TcpStream::connect(host).await.expect("a connection");
         let sent = connection.write_all((head + &body).as_bytes()).await;
-        sent.expect("it is sent");
+        sent.expect("the request is sent");
         connection
     }
 
-    /// As [`Flow::submit`], with a header that this kind of client does not send.
-    pub async fn submit_with(&mut self, fields: &Fields, header: (&str, &str)) -> Answer {
+    /// As [`Flow::submit`], with an extra header.
+    pub async fn submit_with(&mut self, fields: &Fields, header: (&str, &str)) -> FormResponse {
         let request = self.request(fields).header(header.0, header.1);
         self.send(request).await
     }
 
-    /// Asserts that an account was made and its owner is signed in; returns the account as they see it.
-    pub async fn signed_up(&self, answer: &Answer) -> Value {
-        match answer.client {
+    /// Asserts that Kratos created an account and signed the visitor in. Returns the identity in the session.
+    pub async fn assert_signed_up(&self, response: &FormResponse) -> Value {
+        match response.client {
             Client::BrowserForm => {
-                assert_eq!(answer.status, 303, "{answer:#?}");
-                assert_eq!(answer.location.as_deref(), Some(RETURN_TO), "{answer:#?}");
-                assert!(answer.has_session_cookie, "{answer:#?}");
+                assert_eq!(response.status, 303, "{response:#?}");
+                assert_eq!(
+                    response.location.as_deref(),
+                    Some(RETURN_TO),
+                    "{response:#?}"
+                );
+                assert!(response.has_session_cookie, "{response:#?}");
             }
             Client::BrowserJson => {
-                assert_eq!(answer.status, 200, "{answer:#?}");
-                assert!(answer.body["session"]["id"].is_string(), "{answer:#?}");
-                assert!(answer.has_session_cookie, "{answer:#?}");
+                assert_eq!(response.status, 200, "{response:#?}");
+                assert!(response.body["session"]["id"].is_string(), "{response:#?}");
+                assert!(response.has_session_cookie, "{response:#?}");
             }
             Client::Api => {
-                assert_eq!(answer.status, 200, "{answer:#?}");
-                assert!(answer.body["session_token"].is_string(), "{answer:#?}");
+                assert_eq!(response.status, 200, "{response:#?}");
+                assert!(response.body["session_token"].is_string(), "{response:#?}");
             }
         }
         let session = self
             .visitor
-            .session(answer.body["session_token"].as_str())
+            .session(response.body["session_token"].as_str())
             .await;
         let identity = session["identity"].clone();
-        if answer.client != Client::BrowserForm {
-            assert_eq!(answer.body["identity"]["id"], identity["id"]);
+        if response.client != Client::BrowserForm {
+            assert_eq!(response.body["identity"]["id"], identity["id"]);
         }
         identity
     }
@@ -348,15 +355,15 @@ impl Flow<'_> {
         }
     }
 
-    async fn send(&mut self, request: RequestBuilder) -> Answer {
-        let answer = self.visitor.send(request).await;
-        let status = answer.status().as_u16();
-        let location = location(&answer);
-        let has_session_cookie = answer
+    async fn send(&mut self, request: RequestBuilder) -> FormResponse {
+        let response = self.visitor.send(request).await;
+        let status = response.status().as_u16();
+        let location = location(&response);
+        let has_session_cookie = response
             .cookies()
             .any(|cookie| cookie.name() == "ory_kratos_session");
         let body: Value =
-            serde_json::from_slice(&answer.bytes().await.expect("a body")).unwrap_or_default();
+            serde_json::from_slice(&response.bytes().await.expect("a body")).unwrap_or_default();
         let same = location
             .as_deref()
             .and_then(flow_in)
@@ -369,7 +376,7 @@ impl Flow<'_> {
         if let Some(shown) = &shown {
             self.shown = shown.clone();
         }
-        Answer {
+        FormResponse {
             client: self.visitor.client,
             status,
             location,
@@ -379,7 +386,7 @@ impl Flow<'_> {
         }
     }
 
-    /// What the form carries along unseen.
+    /// The hidden fields of the form.
     fn hidden(&self) -> Fields {
         let mut fields = Fields::default();
         for node in self.shown["ui"]["nodes"].as_array().expect("nodes") {
@@ -392,17 +399,17 @@ impl Flow<'_> {
         fields
     }
 
-    /// How long Kratos gives somebody for this form.
+    /// The lifespan of the flow.
     pub fn lifespan(&self) -> TimeDelta {
-        let moment = |name: &str| {
-            let text = self.shown[name].as_str().expect("a moment");
-            DateTime::parse_from_rfc3339(text).expect("a moment")
+        let time = |name: &str| {
+            let text = self.shown[name].as_str().expect("an RFC 3339 time");
+            DateTime::parse_from_rfc3339(text).expect("an RFC 3339 time")
         };
-        moment("expires_at") - moment("issued_at")
+        time("expires_at") - time("issued_at")
     }
 
-    /// Whether a field is on the form but out of sight.
-    pub fn hides(&self, name: &str) -> bool {
+    /// Whether a field is hidden on the form.
+    pub fn is_hidden(&self, name: &str) -> bool {
         let mut nodes = self.shown["ui"]["nodes"].as_array().expect("nodes").iter();
         nodes.any(|node| {
             node["attributes"]["name"] == name && node["attributes"]["type"] == "hidden"
@@ -410,9 +417,9 @@ impl Flow<'_> {
     }
 }
 
-impl Answer {
-    /// Asserts that the form is shown again; returns its error messages, sorted by place.
-    pub fn shown_again(&self) -> Vec<Message> {
+impl FormResponse {
+    /// Asserts that Kratos shows the form again. Returns its error messages, sorted by field.
+    pub fn assert_shown_again(&self) -> Vec<Message> {
         let expected: &[u16] = match self.client {
             Client::BrowserForm => &[302, 303],
             Client::BrowserJson | Client::Api => &[400],
@@ -421,39 +428,39 @@ impl Answer {
         messages(
             self.shown
                 .as_ref()
-                .unwrap_or_else(|| panic!("the form again: {self:#?}")),
+                .unwrap_or_else(|| panic!("Kratos shows the form again: {self:#?}")),
         )
     }
 
-    /// Asserts that the form is shown again with errors; returns where and which.
-    pub fn refused(&self) -> Vec<(String, u64)> {
-        let messages = self.shown_again();
-        assert!(!messages.is_empty(), "a refusal has words: {self:#?}");
+    /// Asserts that Kratos shows the form again with errors. Returns their fields and ids.
+    pub fn assert_refused(&self) -> Vec<(String, u64)> {
+        let messages = self.assert_shown_again();
+        assert!(!messages.is_empty(), "a refusal has messages: {self:#?}");
         messages
             .into_iter()
-            .map(|message| (message.place, message.id))
+            .map(|message| (message.field, message.id))
             .collect()
     }
 
-    /// Whether the form is shown again.
+    /// Whether Kratos shows the form again.
     pub fn is_shown_again(&self) -> bool {
         let shown = self.shown.as_ref();
         shown.is_some_and(|shown| shown["ui"]["nodes"].is_array())
     }
 
-    /// Where the form has errors and which, if it is shown again. Kratos does not show a form any more to a browser that was
-    /// signed in meanwhile.
+    /// The fields and ids of the errors, if Kratos shows the form again. Kratos shows no form to a browser that has been signed in
+    /// meanwhile.
     pub fn errors(&self) -> Vec<(String, u64)> {
         let form = self
             .shown
             .as_ref()
             .filter(|shown| shown["ui"]["nodes"].is_array());
         let errors = form.map(messages).unwrap_or_default().into_iter();
-        errors.map(|error| (error.place, error.id)).collect()
+        errors.map(|error| (error.field, error.id)).collect()
     }
 
-    /// Asserts that a change was saved.
-    pub fn saved(&self) {
+    /// Asserts that Kratos saved a change.
+    pub fn assert_saved(&self) {
         let expected = if self.client == Client::BrowserForm {
             303
         } else {
@@ -468,25 +475,25 @@ impl Answer {
         }
     }
 
-    /// Whether an account was made of it.
+    /// Whether Kratos created an account and a session.
     pub fn is_accepted(&self) -> bool {
         self.has_session_cookie || self.body["session_token"].is_string()
     }
 }
 
-/// A message's place and number, to be compared.
-pub fn at(place: &str, id: u64) -> (String, u64) {
-    (place.to_owned(), id)
+/// The field and the id of an expected message.
+pub fn at(field: &str, id: u64) -> (String, u64) {
+    (field.to_owned(), id)
 }
 
 fn messages(shown: &Value) -> Vec<Message> {
     let form = &shown["ui"]["messages"];
     let mut found = Vec::new();
-    let mut take = |place: &str, messages: &Value| {
+    let mut take = |field: &str, messages: &Value| {
         for message in messages.as_array().into_iter().flatten() {
             if message["type"] == "error" {
                 found.push(Message {
-                    place: place.to_owned(),
+                    field: field.to_owned(),
                     id: message["id"].as_u64().expect("an id"),
                     text: message["text"].as_str().expect("a text").to_owned(),
                 });
@@ -504,11 +511,11 @@ fn messages(shown: &Value) -> Vec<Message> {
     found
 }
 
-fn location(answer: &Response) -> Option<String> {
-    Some(answer.headers().get(LOCATION)?.to_str().ok()?.to_owned())
+fn location(response: &Response) -> Option<String> {
+    Some(response.headers().get(LOCATION)?.to_str().ok()?.to_owned())
 }
 
-/// The flow that a place to go to names.
+/// The flow id in a redirect target.
 pub fn flow_in(location: &str) -> Option<String> {
     let url = Url::parse(location).ok()?;
     url.query_pairs()
