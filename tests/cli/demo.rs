@@ -166,7 +166,7 @@ fn node<'a>(sign_up: &'a Value, name: &str) -> &'a Value {
 }
 
 #[tokio::test]
-async fn the_page_is_whole_and_closed_to_others() {
+async fn the_page_is_complete_and_rejects_other_origins() {
     let demo = Demo::with_page();
     let page = demo.get("/").await;
     let policy = page.headers()["content-security-policy"]
@@ -230,7 +230,7 @@ async fn the_page_is_whole_and_closed_to_others() {
 }
 
 #[tokio::test]
-async fn a_good_sign_up_is_shown_from_the_question_to_the_delivery() {
+async fn an_accepted_sign_up_is_shown_from_the_check_to_the_delivery() {
     let demo = Demo::with_page();
     let shown = demo
         .follow(
@@ -319,7 +319,7 @@ async fn a_good_sign_up_is_shown_from_the_question_to_the_delivery() {
 }
 
 #[tokio::test]
-async fn a_bad_sign_up_is_shown_as_kratos_shows_it() {
+async fn a_refused_sign_up_is_shown_as_kratos_shows_it() {
     let demo = Demo::with_page();
     let bad = visit("ada@muster.example", "DE000000000", "LET-ME-IN");
     let shown = demo.follow(&bad, over).await;
@@ -374,7 +374,7 @@ async fn a_bad_sign_up_is_shown_as_kratos_shows_it() {
 }
 
 #[tokio::test]
-async fn services_fail_as_they_are_switched_and_recover() {
+async fn services_fail_as_switched_and_recover() {
     let demo = Demo::with_page();
     let good = |email: &str| visit(email, "DE811115368", "");
     for (behaviour, question) in [
@@ -472,7 +472,7 @@ async fn the_example_services_run_alone() {
 }
 
 #[test]
-fn the_demo_tells_its_story() {
+fn the_demo_prints_its_walkthrough() {
     let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().expect("a folder");
     let output = run(folder.path(), &["demo", "--once"]);

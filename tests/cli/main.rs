@@ -126,7 +126,7 @@ subscriptions: {crm: {events: [identity.created], send: {post: "http://127.0.0.1
 "#;
 
 #[test]
-fn health_tells_whether_and_why() {
+fn health_reports_the_status_and_the_reason() {
     let folder = folder_with(
         "serve: {hooks: {host: 127.0.0.1, port: 0}, admin: {host: 127.0.0.1, port: 0}}",
     );
@@ -154,7 +154,7 @@ fn health_tells_whether_and_why() {
 }
 
 #[test]
-fn who_has_read_enough_of_the_output_is_told_nothing() {
+fn a_closed_output_pipe_is_not_an_error() {
     let folder = folder_with("{}");
     unread(folder.path(), &["kratos", "hooks"]);
 }
@@ -173,7 +173,7 @@ fn unread(folder: &Path, arguments: &[&str]) {
 }
 
 #[test]
-fn looking_at_deliveries_makes_no_database() {
+fn listing_deliveries_does_not_create_a_database() {
     let folder = folder_with("{}");
     let output = run(folder.path(), &["deliveries", "list"]);
     assert!(!output.status.success());
@@ -185,7 +185,7 @@ fn looking_at_deliveries_makes_no_database() {
 }
 
 #[test]
-fn serve_answers_logs_without_values_and_stops_when_told() {
+fn serve_answers_and_logs_without_personal_data_and_stops_on_sigterm() {
     let folder = folder_with(SERVED);
     let mut serving = Serving::start(folder.path());
     let body = |id: &str, invite: &str| {
@@ -256,7 +256,7 @@ fn serve_answers_logs_without_values_and_stops_when_told() {
 }
 
 #[test]
-fn nothing_half_valid_starts() {
+fn serve_does_not_start_with_invalid_settings() {
     for (settings, expected) in [
         (
             "checks: {a: {refuse: [{when: \"1 +\"}]}}",
@@ -287,7 +287,7 @@ fn nothing_half_valid_starts() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told_with_its_key() {
+fn a_port_in_use_is_reported_with_its_settings_key() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
     let folder = folder_with(&format!(
@@ -303,7 +303,7 @@ fn a_port_that_is_taken_is_told_with_its_key() {
 }
 
 #[test]
-fn validate_says_so_when_all_is_well_and_fails_when_it_is_not() {
+fn validate_succeeds_on_valid_settings_and_fails_on_problems() {
     let folder = folder_with(SERVED);
     let good = run(folder.path(), &["validate", "vestibule.yaml"]);
     assert_eq!(good.status.code(), Some(0), "{}", text(&good.stderr));
@@ -328,7 +328,7 @@ fn validate_says_so_when_all_is_well_and_fails_when_it_is_not() {
 
 /// Settings with a warning: what they say is used, and the operator is told once.
 #[test]
-fn warnings_are_printed_by_validate_and_logged_by_serve_and_are_no_failure() {
+fn validate_prints_warnings_and_serve_logs_them_without_failing() {
     let risky = "checks: {risky: {ask: {get: \"http://127.0.0.1:9/a\"}, on_unavailable: accept}, ";
     let settings = SERVED.replace("checks: {", risky);
     assert_ne!(settings, SERVED);
@@ -377,7 +377,7 @@ fn vestibule_config_names_the_settings_file_for_validate_too() {
 }
 
 #[test]
-fn the_small_commands_print_what_they_promise() {
+fn small_commands_print_their_documented_output() {
     let folder = tempfile::tempdir().expect("a folder");
     let key = text(&run(folder.path(), &["keygen"]).stdout);
     assert_eq!(key.trim().len(), 43);
@@ -399,7 +399,7 @@ fn the_small_commands_print_what_they_promise() {
 }
 
 #[test]
-fn a_hang_up_is_ignored_with_a_log_line() {
+fn sighup_is_ignored_and_logged() {
     let folder = folder_with(SERVED);
     let mut serving = Serving::start(folder.path());
     let sent = Command::new("kill")

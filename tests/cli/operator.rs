@@ -54,7 +54,7 @@ fn ids(folder: &Path, options: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn deliveries_are_listed_by_identity_and_time_and_page_by_page() {
+fn an_operator_lists_deliveries_by_filter_and_page_by_page() {
     let (folder, all) = waiting(&[ADA, BOB]);
     let folder = folder.path();
     unread(folder, &["deliveries", "list"]);
@@ -84,7 +84,7 @@ fn deliveries_are_listed_by_identity_and_time_and_page_by_page() {
 }
 
 #[test]
-fn what_is_written_wrongly_is_told() {
+fn invalid_arguments_are_reported() {
     let folder = folder_with(SERVED);
     for (arguments, expected) in [
         (
@@ -134,7 +134,7 @@ fn what_is_written_wrongly_is_told() {
 }
 
 #[test]
-fn a_delivery_is_shown_and_what_it_holds_only_to_who_asks() {
+fn a_delivery_is_shown_with_its_payload_only_on_request() {
     let (folder, all) = waiting(&[ADA]);
     let show = |options: &[&str]| {
         let arguments = [&["deliveries", "show", &all[0]], options].concat();
@@ -162,7 +162,7 @@ fn a_delivery_is_shown_and_what_it_holds_only_to_who_asks() {
 }
 
 #[test]
-fn a_retry_says_what_was_left_alone_by_its_exit_code_too() {
+fn a_retry_reports_skipped_deliveries_in_its_exit_code_too() {
     let (folder, all) = waiting(&[ADA]);
     let (code, printed, _) = said(folder.path(), &["deliveries", "retry", &all[0], NOBODY]);
     assert_eq!(code, Some(1));
@@ -178,7 +178,7 @@ fn a_retry_says_what_was_left_alone_by_its_exit_code_too() {
 }
 
 #[test]
-fn many_deliveries_are_discarded_only_by_who_says_yes() {
+fn a_bulk_discard_needs_a_confirmation() {
     let (folder, all) = waiting(&[ADA, BOB]);
     let folder = folder.path();
     let (code, printed, complained) = said(folder, &["deliveries", "discard", "--all"]);
@@ -227,7 +227,7 @@ fn many_deliveries_are_discarded_only_by_who_says_yes() {
 }
 
 #[test]
-fn an_identity_is_forgotten_while_the_program_serves() {
+fn an_identity_is_erased_while_the_server_runs() {
     let folder = folder_with(SERVED);
     let mut serving = Serving::start(folder.path());
     sign_up(&serving, &[ADA, BOB]);
@@ -261,7 +261,7 @@ fn an_identity_is_forgotten_while_the_program_serves() {
 }
 
 #[test]
-fn forgetting_makes_no_database() {
+fn forget_does_not_create_a_database() {
     let folder = folder_with(SERVED);
     let (code, _, complained) = said(folder.path(), &["forget", ADA]);
     assert_eq!(code, Some(1));
@@ -273,7 +273,7 @@ fn forgetting_makes_no_database() {
 }
 
 #[test]
-fn migrate_makes_the_database_once_and_says_so() {
+fn migrate_creates_the_database_once_and_reports_it() {
     let folder = folder_with(SERVED);
     let (code, printed, complained) = said(folder.path(), &["migrate"]);
     assert_eq!(code, Some(0), "{complained}");
@@ -294,7 +294,7 @@ fn migrate_makes_the_database_once_and_says_so() {
 }
 
 #[test]
-fn migrate_tells_what_is_wrong_with_the_settings_or_the_place() {
+fn migrate_reports_problems_with_the_settings_and_the_folder() {
     for (settings, expected) in [
         ("dsn: 5", "dsn"),
         (
@@ -310,7 +310,7 @@ fn migrate_tells_what_is_wrong_with_the_settings_or_the_place() {
 }
 
 #[test]
-fn the_document_of_the_admin_api_is_printed() {
+fn schema_prints_the_openapi_document() {
     let folder = tempfile::tempdir().expect("a folder");
     let (code, printed, _) = said(folder.path(), &["schema", "--openapi"]);
     let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
@@ -319,7 +319,7 @@ fn the_document_of_the_admin_api_is_printed() {
 }
 
 #[test]
-fn a_refusal_that_is_not_there_cannot_be_lifted() {
+fn lifting_an_unknown_refusal_is_reported() {
     let id = "00000000-0000-0000-0000-000000000007";
     let (folder, _) = waiting(&[id]);
     for (arguments, expected) in [

@@ -59,7 +59,7 @@ subscriptions: {{crm: {{events: [identity.created], send: {{post: "http://127.0.
 }
 
 #[test]
-fn it_tells_what_it_would_do_does_it_once_and_says_where_to_look() {
+fn reconcile_reports_a_dry_run_and_stores_missing_deliveries_once() {
     let kratos = Kratos::start();
     let folder = folder_with(&kratos.settings());
     let reconcile = |arguments: &[&str]| {
@@ -113,7 +113,7 @@ fn it_tells_what_it_would_do_does_it_once_and_says_where_to_look() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_how_to_mend_it() {
+fn reconcile_reports_errors_with_help() {
     let kratos = Kratos::start();
     let settings = kratos.settings();
     let without = settings.replace("kratos:", "log: {level: info} #");

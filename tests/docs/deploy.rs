@@ -22,7 +22,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 }
 
 #[test]
-fn the_kubernetes_manifest_holds_settings_that_are_right() {
+fn the_kubernetes_manifest_holds_valid_settings() {
     let manifest: Vec<Value> =
         serde_saphyr::from_multiple(&read("examples/kubernetes/vestibule.yaml")).expect("YAML");
     let of_kind = |kind: &str| {
@@ -71,7 +71,7 @@ fn the_kubernetes_manifest_holds_settings_that_are_right() {
 }
 
 #[test]
-fn the_settings_of_fly_listen_on_the_private_network_only() {
+fn the_fly_settings_listen_on_the_private_network_only() {
     let fly: toml::Table = read("fly.toml").parse().expect("TOML");
     assert!(
         !fly.contains_key("services") && !fly.contains_key("http_service"),
@@ -107,7 +107,7 @@ fn the_settings_of_fly_listen_on_the_private_network_only() {
 }
 
 #[test]
-fn docker_compose_publishes_to_this_machine_only_and_its_settings_are_right() {
+fn docker_compose_publishes_to_this_machine_only_and_its_settings_are_valid() {
     let compose: Value = serde_saphyr::from_str(&read("docker-compose.yml")).expect("YAML");
     let services = compose["services"].as_object().expect("services");
     for (name, service) in services {

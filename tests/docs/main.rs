@@ -27,7 +27,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// docs/contract.md names a test for each promise: `it/pre::a_test`, `server::answers::tests::a_test`, `it/deadline::*`.
 #[test]
-fn each_promise_names_tests_that_exist() {
+fn each_promise_names_existing_tests() {
     let mut named = 0;
     let contract = read("docs/contract.md");
     for line in contract
@@ -63,7 +63,7 @@ fn each_promise_names_tests_that_exist() {
 
 /// Links between the documents lead somewhere.
 #[test]
-fn links_lead_to_files_that_exist() {
+fn links_point_to_existing_files() {
     let mut documents: Vec<String> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
         .map(ToOwned::to_owned)
         .to_vec();

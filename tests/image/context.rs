@@ -118,7 +118,7 @@ fn collect(folder: &Path, at: &Path, patterns: &[Pattern], files: &mut Vec<PathB
 }
 
 #[test]
-fn the_patterns_of_dockerignore_mean_what_they_mean_to_docker() {
+fn dockerignore_patterns_match_as_in_docker() {
     let patterns: Vec<Pattern> = [
         "*",
         "!src",

@@ -9,7 +9,7 @@ use vestibule::model::delivery::{Event, NewDelivery, State, time_ordered_id};
 use vestibule::store::Filter;
 
 use crate::support::app::Reply;
-use crate::support::failing::Failing;
+use crate::support::failing_store::FailingStore;
 use crate::support::{FakeService, TestApp, payload};
 
 const CRM: &str = r#"
@@ -20,14 +20,16 @@ const ADA: Uuid = Uuid::from_u128(1);
 const BOB: Uuid = Uuid::from_u128(2);
 
 /// Deliveries that could not be built, so that no worker takes them up: a minute lies between one and the next.
-async fn keeping<const N: usize>(made: [(&str, Uuid); N]) -> (TestApp, [Uuid; N]) {
+async fn app_with_unbuilt_deliveries<const N: usize>(
+    new: [(&str, Uuid); N],
+) -> (TestApp, [Uuid; N]) {
     let app = TestApp::with("").start().await;
-    let mut at = app.hand.now();
-    let ids = made.map(|(plan, identity)| {
+    let mut at = app.clock.now();
+    let ids = new.map(|(subscription, identity)| {
         at = saturating_add(at, Duration::from_mins(1));
         NewDelivery {
             id: time_ordered_id(at),
-            subscription: plan.to_owned(),
+            subscription: subscription.to_owned(),
             event: Event::IdentityCreated,
             unique_key: identity.to_string(),
             identity_id: identity,
@@ -43,20 +45,20 @@ async fn keeping<const N: usize>(made: [(&str, Uuid); N]) -> (TestApp, [Uuid; N]
         store.accept(ids.to_vec()).await.expect("they are stored"),
         N
     );
-    (app, ids.map(|new| new.id))
+    (app, ids.map(|delivery| delivery.id))
 }
 
 /// A delivery that its receiver does not want.
-async fn abandoned(crm: &FakeService) -> (TestApp, Uuid) {
-    crm.answers(410, &json!({}));
+async fn app_with_abandoned_delivery(crm: &FakeService) -> (TestApp, Uuid) {
+    crm.respond_with(410, &json!({}));
     let app = TestApp::with(CRM).service("CRM", crm).start().await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    crm.next().await;
-    let one = reaches(&app, State::Abandoned).await;
+    crm.next_call().await;
+    let one = wait_for_state(&app, State::Abandoned).await;
     (app, one)
 }
 
-async fn reaches(app: &TestApp, state: State) -> Uuid {
+async fn wait_for_state(app: &TestApp, state: State) -> Uuid {
     loop {
         let all = app
             .app
@@ -71,8 +73,8 @@ async fn reaches(app: &TestApp, state: State) -> Uuid {
     }
 }
 
-async fn listed(app: &TestApp, query: &str) -> (Vec<String>, Value) {
-    let reply = app.admin(&format!("/deliveries{query}")).await;
+async fn list_deliveries(app: &TestApp, query: &str) -> (Vec<String>, Value) {
+    let reply = app.admin_get(&format!("/deliveries{query}")).await;
     assert_eq!(reply.status, 200, "{query}: {}", reply.text);
     let page = reply.json();
     let ids = page["deliveries"].as_array().expect("a list").iter();
@@ -80,18 +82,19 @@ async fn listed(app: &TestApp, query: &str) -> (Vec<String>, Value) {
     (ids.collect(), page["next_cursor"].clone())
 }
 
-/// Asserts that it failed with words and a hint, and returns both.
-fn failed(reply: &Reply, status: u16) -> String {
+/// Asserts that it failed with error and a hint, and returns both.
+fn assert_error(reply: &Reply, status: u16) -> String {
     assert_eq!(reply.status, status, "{}", reply.text);
     let body = reply.json();
-    let words = |name: &str| body["error"][name].as_str().unwrap_or_default().to_owned();
-    assert!(!words("message").is_empty(), "{body}");
-    format!("{}; {}", words("message"), words("help"))
+    let text = |name: &str| body["error"][name].as_str().unwrap_or_default().to_owned();
+    assert!(!text("message").is_empty(), "{body}");
+    format!("{}; {}", text("message"), text("help"))
 }
 
 #[tokio::test]
-async fn deliveries_are_listed_by_plan_state_identity_and_time() {
-    let (app, [one, two, three]) = keeping([("crm", ADA), ("erp", ADA), ("crm", BOB)]).await;
+async fn deliveries_can_be_listed_by_subscription_state_identity_and_time() {
+    let (app, [one, two, three]) =
+        app_with_unbuilt_deliveries([("crm", ADA), ("erp", ADA), ("crm", BOB)]).await;
     app.app
         .store
         .discard(
@@ -99,7 +102,7 @@ async fn deliveries_are_listed_by_plan_state_identity_and_time() {
                 ids: vec![two],
                 ..Filter::default()
             },
-            app.hand.now(),
+            app.clock.now(),
         )
         .await
         .unwrap();
@@ -117,7 +120,7 @@ async fn deliveries_are_listed_by_plan_state_identity_and_time() {
     ] {
         let expected: Vec<String> = expected.iter().map(Uuid::to_string).collect();
         assert_eq!(
-            listed(&app, query).await,
+            list_deliveries(&app, query).await,
             (expected, Value::Null),
             "{query}"
         );
@@ -125,14 +128,15 @@ async fn deliveries_are_listed_by_plan_state_identity_and_time() {
 }
 
 #[tokio::test]
-async fn a_long_list_is_read_page_by_page() {
-    let (app, [one, two, three]) = keeping([("a", ADA), ("b", ADA), ("c", ADA)]).await;
-    let (first, next) = listed(&app, "?limit=2").await;
+async fn a_client_reads_a_long_list_page_by_page() {
+    let (app, [one, two, three]) =
+        app_with_unbuilt_deliveries([("a", ADA), ("b", ADA), ("c", ADA)]).await;
+    let (first, next) = list_deliveries(&app, "?limit=2").await;
     assert_eq!(first, [three.to_string(), two.to_string()]);
     assert_eq!(next, two.to_string());
-    let (second, next) = listed(&app, &format!("?limit=2&cursor={two}")).await;
+    let (second, next) = list_deliveries(&app, &format!("?limit=2&cursor={two}")).await;
     assert_eq!((second, next), (vec![one.to_string()], Value::Null));
-    let (all, next) = listed(&app, "?limit=3").await;
+    let (all, next) = list_deliveries(&app, "?limit=3").await;
     assert_eq!(
         (all.len(), next),
         (3, Value::Null),
@@ -141,10 +145,10 @@ async fn a_long_list_is_read_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_delivery_is_shown_with_its_tries_and_without_a_value() {
+async fn the_api_shows_a_delivery_with_its_attempts_and_without_personal_data() {
     let crm = FakeService::start();
-    let (app, id) = abandoned(&crm).await;
-    let reply = app.admin(&format!("/deliveries/{id}")).await;
+    let (app, id) = app_with_abandoned_delivery(&crm).await;
+    let reply = app.admin_get(&format!("/deliveries/{id}")).await;
     assert_eq!(reply.status, 200);
     let shown = reply.json();
     assert_eq!(shown["id"], id.to_string());
@@ -153,44 +157,44 @@ async fn a_delivery_is_shown_with_its_tries_and_without_a_value() {
     assert_eq!(shown["payload_kept"], true);
     assert_eq!(shown["tries"][0]["attempt"], 1);
     assert_eq!(shown["tries"][0]["status"], 410);
-    for text in [reply.text, app.admin("/deliveries").await.text] {
+    for text in [reply.text, app.admin_get("/deliveries").await.text] {
         assert!(!text.to_lowercase().contains("canary"), "{text}");
     }
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_not_there_is_404() {
+async fn the_api_answers_404_for_an_unknown_delivery() {
     let app = TestApp::with("").start().await;
-    let words = failed(&app.admin(&format!("/deliveries/{ADA}")).await, 404);
-    assert!(words.contains(&ADA.to_string()), "{words}");
+    let error = assert_error(&app.admin_get(&format!("/deliveries/{ADA}")).await, 404);
+    assert!(error.contains(&ADA.to_string()), "{error}");
 }
 
 #[tokio::test]
-async fn a_retry_leaves_at_once_and_is_kept_up_as_long_as_the_plan_says() {
+async fn a_retry_is_sent_immediately_and_gets_the_max_elapsed_of_its_subscription() {
     let crm = FakeService::start();
-    let (app, id) = abandoned(&crm).await;
-    app.hand.advance(Duration::from_hours(24 * 10));
-    crm.answers(503, &json!({}));
+    let (app, id) = app_with_abandoned_delivery(&crm).await;
+    app.clock.advance(Duration::from_hours(24 * 10));
+    crm.respond_with(503, &json!({}));
     let reply = app
-        .operate("/deliveries/retry", json!({"ids": [id]}).to_string())
+        .admin_post("/deliveries/retry", json!({"ids": [id]}).to_string())
         .await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(reply.json(), json!({"changed": 1, "skipped": []}));
     // The clock stands still: the dispatcher was woken.
-    crm.next().await;
-    let shown = app.admin(&format!("/deliveries/{id}")).await.json();
+    crm.next_call().await;
+    let shown = app.admin_get(&format!("/deliveries/{id}")).await.json();
     assert_eq!(shown["keep_trying_until"], "2026-12-05T14:32:53Z");
 }
 
 #[tokio::test]
-async fn what_was_named_and_left_alone_is_told_with_the_reason() {
+async fn the_api_reports_skipped_deliveries_with_the_reason() {
     let crm = FakeService::start();
     let app = TestApp::with(CRM).service("CRM", &crm).start().await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    let id = reaches(&app, State::Delivered).await;
+    let id = wait_for_state(&app, State::Delivered).await;
     for path in ["/deliveries/retry", "/deliveries/discard"] {
         let reply = app
-            .operate(path, json!({"ids": [id, ADA]}).to_string())
+            .admin_post(path, json!({"ids": [id, ADA]}).to_string())
             .await;
         assert_eq!(
             reply.json(),
@@ -203,24 +207,30 @@ async fn what_was_named_and_left_alone_is_told_with_the_reason() {
 }
 
 #[tokio::test]
-async fn deliveries_are_discarded_by_id_and_by_what_narrows_all_of_them() {
-    let (app, [one, two, three]) = keeping([("crm", ADA), ("erp", ADA), ("crm", BOB)]).await;
+async fn an_operator_discards_deliveries_by_id_and_by_filter() {
+    let (app, [one, two, three]) =
+        app_with_unbuilt_deliveries([("crm", ADA), ("erp", ADA), ("crm", BOB)]).await;
     let discard = async |body: Value| {
-        let reply = app.operate("/deliveries/discard", body.to_string()).await;
+        let reply = app
+            .admin_post("/deliveries/discard", body.to_string())
+            .await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         reply.json()["changed"].clone()
     };
     assert_eq!(discard(json!({"ids": [two]})).await, 1);
-    assert_eq!(listed(&app, "?state=discarded").await.0, [two.to_string()]);
+    assert_eq!(
+        list_deliveries(&app, "?state=discarded").await.0,
+        [two.to_string()]
+    );
     let narrowed = json!({"all": true, "subscription": "crm", "state": "abandoned", "identity": ADA,
         "since": "2026-11-23", "until": "2026-11-24"});
     assert_eq!(discard(narrowed).await, 1);
     assert_eq!(
-        listed(&app, "?state=abandoned").await.0,
+        list_deliveries(&app, "?state=abandoned").await.0,
         [three.to_string()]
     );
     assert_eq!(discard(json!({"all": true})).await, 1);
-    let (discarded, _) = listed(&app, "?state=discarded").await;
+    let (discarded, _) = list_deliveries(&app, "?state=discarded").await;
     assert_eq!(
         discarded,
         [three, two, one].map(|id| id.to_string()),
@@ -229,8 +239,8 @@ async fn deliveries_are_discarded_by_id_and_by_what_narrows_all_of_them() {
 }
 
 #[tokio::test]
-async fn what_a_body_says_wrongly_is_told_and_nothing_is_done() {
-    let (app, [id]) = keeping([("crm", ADA)]).await;
+async fn an_invalid_body_is_reported_and_changes_nothing() {
+    let (app, [id]) = app_with_unbuilt_deliveries([("crm", ADA)]).await;
     let many: Vec<Uuid> = (0..1001).map(Uuid::from_u128).collect();
     for (body, expected) in [
         (
@@ -286,19 +296,19 @@ async fn what_a_body_says_wrongly_is_told_and_nothing_is_done() {
         ("all=true".to_owned(), "the body cannot be read"),
     ] {
         for path in ["/deliveries/retry", "/deliveries/discard"] {
-            let words = failed(&app.operate(path, body.clone()).await, 400);
-            assert!(words.contains(expected), "{expected} in {words}");
+            let error = assert_error(&app.admin_post(path, body.clone()).await, 400);
+            assert!(error.contains(expected), "{expected} in {error}");
         }
     }
     let long = format!("{{\"subscription\": \"{}\"}}", "x".repeat(256 * 1024));
-    let words = failed(&app.operate("/deliveries/discard", long).await, 413);
-    assert!(words.contains("262144 bytes"), "{words}");
-    let (untouched, _) = listed(&app, "?state=abandoned").await;
+    let error = assert_error(&app.admin_post("/deliveries/discard", long).await, 413);
+    assert!(error.contains("262144 bytes"), "{error}");
+    let (untouched, _) = list_deliveries(&app, "?state=abandoned").await;
     assert_eq!(untouched, [id.to_string()]);
 }
 
 #[tokio::test]
-async fn what_a_url_says_wrongly_is_told() {
+async fn invalid_query_parameters_are_reported() {
     let app = TestApp::with("").start().await;
     for (path, expected) in [
         (
@@ -334,14 +344,14 @@ async fn what_a_url_says_wrongly_is_told() {
         ("/deliveries?cursor=1", "`cursor`: `1` is not an id"),
         ("/deliveries/first", "`id`: `first` is not an id"),
     ] {
-        let words = failed(&app.admin(path).await, 400);
-        assert!(words.contains(expected), "{expected} in {words}");
+        let error = assert_error(&app.admin_get(path).await, 400);
+        assert!(error.contains(expected), "{expected} in {error}");
     }
 }
 
 #[tokio::test]
-async fn a_web_page_in_an_operators_browser_can_do_nothing() {
-    let (app, [id]) = keeping([("crm", ADA)]).await;
+async fn a_web_page_in_an_operators_browser_cannot_change_deliveries() {
+    let (app, [id]) = app_with_unbuilt_deliveries([("crm", ADA)]).await;
     // What a page of another site may send without asking: a form, or text.
     for kind in [
         None,
@@ -382,12 +392,15 @@ async fn a_web_page_in_an_operators_browser_can_do_nothing() {
             .get("access-control-allow-origin")
             .is_none()
     );
-    assert_eq!(listed(&app, "?state=abandoned").await.0, [id.to_string()]);
+    assert_eq!(
+        list_deliveries(&app, "?state=abandoned").await.0,
+        [id.to_string()]
+    );
 }
 
 #[tokio::test]
-async fn json_may_be_said_with_a_charset() {
-    let (app, [id]) = keeping([("crm", ADA)]).await;
+async fn a_json_content_type_may_have_a_charset() {
+    let (app, [id]) = app_with_unbuilt_deliveries([("crm", ADA)]).await;
     let url = format!("http://{}/deliveries/discard", app.app.admin_address);
     let request = app
         .http
@@ -398,45 +411,46 @@ async fn json_may_be_said_with_a_charset() {
 }
 
 #[tokio::test]
-async fn a_wrong_path_and_a_wrong_verb_are_told() {
+async fn a_wrong_path_gets_404_and_a_wrong_method_gets_405() {
     let app = TestApp::with("").start().await;
-    let words = failed(&app.admin("/delivery").await, 404);
+    let error = assert_error(&app.admin_get("/delivery").await, 404);
     assert!(
-        words.contains("/delivery; known paths: ") && words.contains("/deliveries/retry"),
-        "{words}"
+        error.contains("/delivery; known paths: ") && error.contains("/deliveries/retry"),
+        "{error}"
     );
-    let reply = app.admin("/deliveries/retry").await;
-    let words = failed(&reply, 405);
-    assert!(words.contains("with GET; call it with POST"), "{words}");
+    let reply = app.admin_get("/deliveries/retry").await;
+    let error = assert_error(&reply, 405);
+    assert!(error.contains("with GET; call it with POST"), "{error}");
     assert_eq!(reply.headers["allow"], "POST");
-    let reply = app.operate("/deliveries", "{}").await;
-    failed(&reply, 405);
+    let reply = app.admin_post("/deliveries", "{}").await;
+    assert_error(&reply, 405);
     assert_eq!(reply.headers["allow"], "GET");
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_is_503_with_words() {
+async fn the_api_answers_503_with_a_message_while_the_database_fails() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Failing::in_folder(folder.path()).await;
+    let store = FailingStore::in_folder(folder.path()).await;
     let app = TestApp::with("").store(store.clone()).start().await;
-    store.fails(true);
+    store.set_failing(true);
     let replies = [
-        app.admin("/deliveries").await,
-        app.admin(&format!("/deliveries/{ADA}")).await,
-        app.operate("/deliveries/retry", r#"{"all": true}"#).await,
-        app.operate("/deliveries/discard", json!({"ids": [ADA]}).to_string())
+        app.admin_get("/deliveries").await,
+        app.admin_get(&format!("/deliveries/{ADA}")).await,
+        app.admin_post("/deliveries/retry", r#"{"all": true}"#)
+            .await,
+        app.admin_post("/deliveries/discard", json!({"ids": [ADA]}).to_string())
             .await,
     ];
     for reply in &replies {
-        let words = failed(reply, 503);
-        assert!(words.contains("database error"), "{words}");
+        let error = assert_error(reply, 503);
+        assert!(error.contains("database error"), "{error}");
     }
-    store.fails(false);
-    assert_eq!(app.admin("/deliveries").await.status, 200);
+    store.set_failing(false);
+    assert_eq!(app.admin_get("/deliveries").await.status, 200);
 }
 
 #[tokio::test]
-async fn the_hooks_port_knows_nothing_of_it() {
+async fn the_hooks_port_does_not_serve_the_admin_api() {
     let app = TestApp::with("").start().await;
     for path in ["/deliveries", "/openapi.json"] {
         let reply = app.http.get(app.url(path)).send().await.unwrap();

@@ -15,9 +15,9 @@ checks:
 "#;
 
 #[tokio::test]
-async fn changed_fields_are_returned_whole() {
+async fn pre_returns_each_changed_field_whole() {
     let register = FakeService::start();
-    register.answers(200, &json!({"name": "Muster AG"}));
+    register.respond_with(200, &json!({"name": "Muster AG"}));
     let app = TestApp::with(SETS)
         .service("REGISTER", &register)
         .start()
@@ -39,9 +39,9 @@ async fn changed_fields_are_returned_whole() {
 }
 
 #[tokio::test]
-async fn a_change_that_changes_nothing_is_a_plain_yes() {
+async fn a_set_without_effect_is_answered_with_204() {
     let register = FakeService::start();
-    register.answers(200, &json!({"name": "Canary GmbH"}));
+    register.respond_with(200, &json!({"name": "Canary GmbH"}));
     let app = TestApp::with(SETS)
         .service("REGISTER", &register)
         .start()
@@ -54,9 +54,9 @@ async fn a_change_that_changes_nothing_is_a_plain_yes() {
 }
 
 #[tokio::test]
-async fn a_value_that_cannot_be_made_is_left_out_and_counted() {
+async fn a_value_that_cannot_be_evaluated_is_not_set_and_is_counted() {
     let register = FakeService::start();
-    register.answers(200, &json!({"no_name": true}));
+    register.respond_with(200, &json!({"no_name": true}));
     let app = TestApp::with(SETS)
         .service("REGISTER", &register)
         .start()
@@ -69,9 +69,9 @@ async fn a_value_that_cannot_be_made_is_left_out_and_counted() {
 }
 
 #[tokio::test]
-async fn nothing_is_changed_by_a_sign_up_that_is_refused() {
+async fn a_refused_sign_up_changes_nothing() {
     let register = FakeService::start();
-    register.answers(200, &json!({"name": "Muster AG"}));
+    register.respond_with(200, &json!({"name": "Muster AG"}));
     let yaml = format!(
         "{SETS}  invite: {{field: traits.invite, refuse: [{{when: \"true\", message: \"No.\"}}]}}\n"
     );
@@ -85,7 +85,7 @@ async fn nothing_is_changed_by_a_sign_up_that_is_refused() {
 }
 
 #[tokio::test]
-async fn checks_see_what_kratos_sent_and_not_each_others_changes() {
+async fn checks_read_what_kratos_sent_and_not_the_changes_of_other_checks() {
     let app = TestApp::with(
         r#"
 checks:

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::service::Behaviour;
+use crate::support::fake_service::Behaviour;
 use crate::support::{FakeService, TestApp, payload};
 
 /// `first` comes to something; does `second`, which stands after it, ask?
@@ -13,7 +13,7 @@ checks:
 "#;
 
 #[tokio::test]
-async fn a_check_runs_after_another_only_if_that_let_pass() {
+async fn a_check_with_after_runs_only_if_the_other_check_admits() {
     for (status, extra, asked) in [
         (200, "required: false", true),
         (404, "required: false", false),
@@ -24,7 +24,7 @@ async fn a_check_runs_after_another_only_if_that_let_pass() {
         (404, "when: \"false\"", true),
     ] {
         let (first, second) = (FakeService::start(), FakeService::start());
-        first.answers(status, &json!({}));
+        first.respond_with(status, &json!({}));
         let yaml = AFTER
             .replace("FIRST}\n", &format!("{extra}}}\n"))
             .replace("${env:FIRST}/{value}", "${env:ONE}/{value}");
@@ -39,10 +39,10 @@ async fn a_check_runs_after_another_only_if_that_let_pass() {
 }
 
 #[tokio::test]
-async fn checks_that_do_not_wait_ask_side_by_side() {
+async fn independent_checks_ask_in_parallel() {
     let (one, other) = (FakeService::start(), FakeService::start());
-    one.does(Behaviour::Hangs);
-    other.does(Behaviour::Hangs);
+    one.set_behaviour(Behaviour::Hangs);
+    other.set_behaviour(Behaviour::Hangs);
     let app = TestApp::with(
         "checks: {a: {ask: {get: \"${env:ONE}/a\"}}, b: {ask: {get: \"${env:OTHER}/b\"}}}",
     )
@@ -53,19 +53,19 @@ async fn checks_that_do_not_wait_ask_side_by_side() {
     let body = payload();
     let (reply, ()) = tokio::join!(app.pre(&body), async {
         // Both are asked before either has answered.
-        one.next().await;
-        other.next().await;
-        one.end_hangs();
-        other.end_hangs();
+        one.next_call().await;
+        other.next_call().await;
+        one.release_hanging_calls();
+        other.release_hanging_calls();
     });
     assert_eq!(reply.status, 204);
 }
 
 #[tokio::test]
-async fn a_check_that_reads_another_waits_for_its_answer() {
+async fn a_check_waits_for_the_response_of_a_check_that_it_reads() {
     let (register, score) = (FakeService::start(), FakeService::start());
-    register.answers(200, &json!({"company": "Muster"}));
-    score.answers(200, &json!({"points": 7}));
+    register.respond_with(200, &json!({"company": "Muster"}));
+    score.respond_with(200, &json!({"points": 7}));
     let app = TestApp::with(
         r#"
 checks:
@@ -80,14 +80,14 @@ checks:
     .start()
     .await;
     assert_eq!(app.pre(&payload()).await.messages()[0].2, "Too few.");
-    assert_eq!(score.next().await.target, "/Muster");
+    assert_eq!(score.next_call().await.target, "/Muster");
     // The other has nothing to do, so there is no answer to read.
     let reply = app.pre(&payload().with_trait("vat_number", "")).await;
     assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_001)]);
 }
 
 #[tokio::test]
-async fn a_missing_answer_of_another_check_is_not_blamed_on_the_person() {
+async fn a_missing_response_of_another_check_does_not_blame_the_visitor() {
     let app = TestApp::with(
         r#"
 checks:
@@ -104,9 +104,9 @@ checks:
 }
 
 #[tokio::test]
-async fn an_observing_check_asks_for_real_and_decides_nothing() {
+async fn an_observing_check_asks_its_service_and_never_refuses() {
     let service = FakeService::start();
-    service.answers(404, &json!({}));
+    service.respond_with(404, &json!({}));
     let app = TestApp::with(
         "checks: {c: {field: traits.invite, mode: observe, ask: {get: \"${env:SERVICE}/{value}\"}, refuse: [{when: 404, message: \"No.\"}]}}",
     )
@@ -127,7 +127,7 @@ async fn an_observing_check_asks_for_real_and_decides_nothing() {
 }
 
 #[tokio::test]
-async fn checks_run_in_the_flows_they_are_for() {
+async fn checks_run_in_their_configured_flows() {
     let app = TestApp::with(
         r#"
 checks:

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::support::service::{Behaviour, nobody};
+use crate::support::fake_service::{Behaviour, unused_address};
 use crate::support::{FakeService, TestApp, payload};
 
 /// What becomes of the sign-up.
 #[derive(Debug, PartialEq)]
-enum Ends {
+enum SignUpResult {
     /// 204
-    Passes,
+    Admitted,
     /// The refusal's own words, beside the field.
     Refused,
     /// "This value is not valid."
@@ -20,12 +20,12 @@ enum Ends {
     TryAgain(&'static str),
 }
 
-use Ends::{NotValid, Passes, Refused, RejectedQuestion, TryAgain};
+use SignUpResult::{Admitted, NotValid, Refused, RejectedQuestion, TryAgain};
 
-async fn outcome(app: &TestApp) -> Ends {
+async fn sign_up_result(app: &TestApp) -> SignUpResult {
     let reply = app.pre(&payload()).await;
     if reply.status == 204 {
-        return Passes;
+        return Admitted;
     }
     let refused = reply.refused();
     assert_eq!(refused.len(), 1);
@@ -69,18 +69,18 @@ async fn outcome(app: &TestApp) -> Ends {
 }
 
 #[tokio::test]
-async fn an_answer_is_read_in_the_order_of_the_table() {
+async fn a_response_is_evaluated_in_the_order_of_the_table() {
     let body = |body: Value| body.to_string();
     let no = "messages: {no: {id: 4900101, en: \"No.\"}}\nchecks:\n  c:\n    field: traits.invite\n    ask: {get: \"${env:SERVICE}/{value}\"}\n";
     #[rustfmt::skip]
-    let table: Vec<(&str, u16, String, &str, Ends)> = vec![
+    let table: Vec<(&str, u16, String, &str, SignUpResult)> = vec![
         // 1. Declared
         ("declared", 200, body(json!({"busy": true})), "on_unavailable: {when: response.body.busy}", TryAgain("declared")),
         ("declared before refused", 200, body(json!({"busy": true, "valid": false})), "on_unavailable: {when: response.body.busy}\n    refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("declared")),
         ("declared before a status that refuse names", 404, body(json!({"busy": true})), "on_unavailable: {when: response.body.busy}\n    refuse: [{when: 404, message: no}]", TryAgain("declared")),
         ("declared before a 503", 503, body(json!({"busy": true})), "on_unavailable: {when: response.body.busy}", TryAgain("declared")),
-        ("not declared", 200, body(json!({"busy": false})), "on_unavailable: {when: response.body.busy}", Passes),
-        ("`on_unavailable.when` fails, and the answer is accepted", 200, "<html>".to_owned(), "on_unavailable: {when: response.body.busy}", Passes),
+        ("not declared", 200, body(json!({"busy": false})), "on_unavailable: {when: response.body.busy}", Admitted),
+        ("`on_unavailable.when` fails, and the answer is accepted", 200, "<html>".to_owned(), "on_unavailable: {when: response.body.busy}", Admitted),
         ("`on_unavailable.when` fails, and the answer refuses", 404, "<html>".to_owned(), "on_unavailable: {when: response.body.busy}\n    refuse: [{when: 404, message: no}]", Refused),
         ("`on_unavailable.when` fails on a 503", 503, "<html>".to_owned(), "on_unavailable: {when: response.body.busy}", TryAgain("status_5xx")),
         // 2. Refused
@@ -119,11 +119,11 @@ async fn an_answer_is_read_in_the_order_of_the_table() {
         ("an entry fails on a 401", 401, "<html>".to_owned(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("rejected_credentials")),
         ("an entry fails on a 408", 408, "<html>".to_owned(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("timeout")),
         // 4. Accepted, because `accept` says so
-        ("accepted by status", 404, body(json!({})), "accept: 404", Passes),
-        ("a 403 that `accept` names", 403, body(json!({})), "accept: 403", Passes),
-        ("accepted by expression", 200, body(json!({"ok": true})), "accept: response.body.ok", Passes),
-        ("a body in words", 200, "fine".to_owned(), "accept: response.body == 'fine'", Passes),
-        ("a header", 200, body(json!({})), "accept: response.headers['content-type'].startsWith('application/json')", Passes),
+        ("accepted by status", 404, body(json!({})), "accept: 404", Admitted),
+        ("a 403 that `accept` names", 403, body(json!({})), "accept: 403", Admitted),
+        ("accepted by expression", 200, body(json!({"ok": true})), "accept: response.body.ok", Admitted),
+        ("a body in words", 200, "fine".to_owned(), "accept: response.body == 'fine'", Admitted),
+        ("a header", 200, body(json!({})), "accept: response.headers['content-type'].startsWith('application/json')", Admitted),
         ("accepted while an entry failed", 200, body(json!({"ok": true})), "refuse: [{when: response.body.none == 1}]\n    accept: response.body.ok", TryAgain("unexpected_answer")),
         ("a 404 accepted while an entry failed", 404, String::new(), "refuse: [{when: response.body.taken}]\n    accept: 404", TryAgain("unexpected_answer")),
         // 5. Any other 4xx
@@ -135,9 +135,9 @@ async fn an_answer_is_read_in_the_order_of_the_table() {
         ("a 451", 451, body(json!({})), "", RejectedQuestion),
         ("a firewall's page on which everything fails", 400, "<html>".to_owned(), "on_unavailable: {when: response.body.busy}\n    refuse: [{when: \"!response.body.valid\", message: no}]\n    accept: response.body.valid", RejectedQuestion),
         // 6. Accepted, because nothing says otherwise
-        ("a 200", 200, body(json!({})), "", Passes),
-        ("a 204", 204, String::new(), "", Passes),
-        ("a 299", 299, body(json!({})), "", Passes),
+        ("a 200", 200, body(json!({})), "", Admitted),
+        ("a 204", 204, String::new(), "", Admitted),
+        ("a 299", 299, body(json!({})), "", Admitted),
         ("a gateway's page where JSON is expected", 200, "<html>canary</html>".to_owned(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
         ("JSON without the field", 200, body(json!({"other": 1})), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
         ("a field of the wrong type", 200, body(json!({"valid": "canary"})), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
@@ -152,36 +152,39 @@ async fn an_answer_is_read_in_the_order_of_the_table() {
     ];
     for (name, status, answer, rest, expected) in table {
         let service = FakeService::start();
-        service.does(Behaviour::Answers(status, answer));
+        service.set_behaviour(Behaviour::Answers(status, answer));
         let app = TestApp::with(&format!("{no}    {rest}\n"))
             .service("SERVICE", &service)
             .start()
             .await;
-        assert_eq!(outcome(&app).await, expected, "{name}");
+        assert_eq!(sign_up_result(&app).await, expected, "{name}");
     }
 }
 
 #[tokio::test]
-async fn no_answer_at_all_is_unavailable() {
+async fn a_missing_response_makes_the_check_unavailable() {
     let yaml = "checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/{value}\"}}}";
-    let app = TestApp::with(yaml).env("SERVICE", &nobody()).start().await;
-    assert_eq!(outcome(&app).await, TryAgain("connection"));
+    let app = TestApp::with(yaml)
+        .env("SERVICE", &unused_address())
+        .start()
+        .await;
+    assert_eq!(sign_up_result(&app).await, TryAgain("connection"));
     let service = FakeService::start();
-    service.does(Behaviour::Breaks);
+    service.set_behaviour(Behaviour::Breaks);
     let app = TestApp::with(yaml)
         .service("SERVICE", &service)
         .start()
         .await;
-    assert_eq!(outcome(&app).await, TryAgain("connection"));
+    assert_eq!(sign_up_result(&app).await, TryAgain("connection"));
     let app = TestApp::with(yaml)
         .env("SERVICE", "http://169.254.169.254")
         .start()
         .await;
-    assert_eq!(outcome(&app).await, TryAgain("connection"));
+    assert_eq!(sign_up_result(&app).await, TryAgain("connection"));
 }
 
 #[tokio::test]
-async fn what_the_person_typed_is_to_blame_when_no_question_can_be_made_of_it() {
+async fn a_value_that_fails_an_expression_refuses_the_sign_up() {
     let table = [
         (
             "field: traits.invite\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}",
@@ -233,11 +236,11 @@ async fn what_the_person_typed_is_to_blame_when_no_question_can_be_made_of_it() 
         // The operator may let them pass, with a field and without.
         (
             "on_unavailable: {expression: accept}\n    refuse: [{when: identity.traits.none == 1}]",
-            Passes,
+            Admitted,
         ),
         (
             "field: traits.invite\n    on_unavailable: {expression: accept}\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}",
-            Passes,
+            Admitted,
         ),
     ];
     for (rest, expected) in table {
@@ -246,13 +249,13 @@ async fn what_the_person_typed_is_to_blame_when_no_question_can_be_made_of_it() 
             .service("SERVICE", &service)
             .start()
             .await;
-        assert_eq!(outcome(&app).await, expected, "{rest}");
+        assert_eq!(sign_up_result(&app).await, expected, "{rest}");
         assert!(service.received().is_empty());
     }
 }
 
 #[tokio::test]
-async fn a_path_value_can_never_change_the_path() {
+async fn a_value_cannot_change_the_structure_of_a_path() {
     let service = FakeService::start();
     let yaml =
         "checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/invites/{value}/hold\"}}}";
@@ -273,14 +276,14 @@ async fn a_path_value_can_never_change_the_path() {
             204,
             "{value}"
         );
-        assert_eq!(service.next().await.target, path);
+        assert_eq!(service.next_call().await.target, path);
     }
-    let behind_a_word = TestApp::with("checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/DE{value.substring(2)}\"}}}")
+    let with_a_prefix = TestApp::with("checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/DE{value.substring(2)}\"}}}")
         .service("SERVICE", &service)
         .start()
         .await;
     let before = service.received().len();
-    let reply = behind_a_word
+    let reply = with_a_prefix
         .pre(&payload().with_trait("invite", "DE"))
         .await;
     assert_eq!(
@@ -300,7 +303,7 @@ async fn a_path_value_can_never_change_the_path() {
 }
 
 #[tokio::test]
-async fn a_question_is_asked_as_the_settings_say() {
+async fn a_request_is_built_from_the_settings() {
     let service = FakeService::start();
     let app = TestApp::with(
         r#"
@@ -333,38 +336,38 @@ checks:
         .with_trait("vat_number", "DE811115368")
         .with_trait("invite", "a b&c");
     assert_eq!(app.pre(&body).await.status, 204);
-    let question = service.next().await;
+    let request = service.next_call().await;
     let flow = body.0["flow"]["id"].as_str().unwrap();
     assert_eq!(
-        (question.method.as_str(), question.target.clone()),
+        (request.method.as_str(), request.target.clone()),
         ("POST", format!("/v1/check?flow={flow}&braces=%7B%7D"))
     );
-    assert_eq!(question.header("X-Fixed"), Some("a {value}"));
-    assert_eq!(question.header("X-Method"), Some("password"));
+    assert_eq!(request.header("X-Fixed"), Some("a {value}"));
+    assert_eq!(request.header("X-Method"), Some("password"));
     assert_eq!(
-        question.header("Authorization"),
+        request.header("Authorization"),
         Some("Basic bWU6Y2FuYXJ5LXBhc3N3b3Jk")
     );
-    assert_eq!(question.header("Content-Type"), Some("application/json"));
-    assert!(question.header("traceparent").is_some());
+    assert_eq!(request.header("Content-Type"), Some("application/json"));
+    assert!(request.header("traceparent").is_some());
     assert_eq!(
-        question.json(),
+        request.json(),
         json!({"country": "DE", "n": 2, "list": [[1, 2], "a2"], "deep": {"t": true, "x": null}, "env": "{value}"})
     );
-    let question = service.next().await;
+    let request = service.next_call().await;
     assert_eq!(
-        (question.method.as_str(), question.target.as_str()),
+        (request.method.as_str(), request.target.as_str()),
         ("PUT", "/v1/form")
     );
     assert_eq!(
-        question.header("Content-Type"),
+        request.header("Content-Type"),
         Some("application/x-www-form-urlencoded")
     );
-    assert_eq!(question.body, "a=a+b%26c&b=1+%26+2");
+    assert_eq!(request.body, "a=a+b%26c&b=1+%26+2");
 }
 
 #[tokio::test]
-async fn credentials_go_where_the_service_wants_them() {
+async fn credentials_are_sent_in_the_configured_place() {
     for (auth, header, value) in [
         (
             "{type: bearer, config: {token: \"${env:TOKEN}\"}}",
@@ -392,7 +395,7 @@ async fn credentials_go_where_the_service_wants_them() {
             .start()
             .await;
         assert_eq!(app.pre(&payload()).await.status, 204);
-        assert_eq!(service.next().await.header(header), Some(value));
+        assert_eq!(service.next_call().await.header(header), Some(value));
     }
     let service = FakeService::start();
     let yaml = "services: {s: {url: \"${env:SERVICE}\", auth: {type: api_key, config: {name: key, value: \"${env:TOKEN}\", in: query}}}}\nchecks: {c: {ask: {service: s, get: \"/a?b=1\"}}}";
@@ -402,11 +405,11 @@ async fn credentials_go_where_the_service_wants_them() {
         .start()
         .await;
     assert_eq!(app.pre(&payload()).await.status, 204);
-    assert_eq!(service.next().await.target, "/a?b=1&key=canary-token");
+    assert_eq!(service.next_call().await.target, "/a?b=1&key=canary-token");
 }
 
 #[tokio::test]
-async fn a_trace_is_taken_over_and_handed_on() {
+async fn a_trace_context_is_passed_on_to_services() {
     let service = FakeService::start();
     let app = TestApp::with("checks: {c: {ask: {get: \"${env:SERVICE}/a\"}}}")
         .service("SERVICE", &service)
@@ -424,8 +427,8 @@ async fn a_trace_is_taken_over_and_handed_on() {
             .status,
         204
     );
-    let question = service.next().await;
-    let child = question.header("traceparent").unwrap();
+    let request = service.next_call().await;
+    let child = request.header("traceparent").unwrap();
     assert!(
         child.starts_with("00-0af7651916cd43dd8448eb211c80319c-")
             && child.ends_with("-01")
@@ -435,20 +438,20 @@ async fn a_trace_is_taken_over_and_handed_on() {
 }
 
 #[tokio::test]
-async fn what_unavailable_means_is_chosen_per_kind() {
+async fn on_unavailable_is_configured_per_kind() {
     let table = [
         // The short form and `default` with `accept` cover what only the service or the network can bring about.
-        ("on_unavailable: accept", 503, Passes),
-        ("on_unavailable: accept", 408, Passes),
-        ("on_unavailable: accept", 425, Passes),
-        ("on_unavailable: accept", 401, Passes),
-        ("on_unavailable: accept", 407, Passes),
+        ("on_unavailable: accept", 503, Admitted),
+        ("on_unavailable: accept", 408, Admitted),
+        ("on_unavailable: accept", 425, Admitted),
+        ("on_unavailable: accept", 401, Admitted),
+        ("on_unavailable: accept", 407, Admitted),
         ("on_unavailable: accept", 429, TryAgain("rate_limited")),
         ("on_unavailable: accept", 302, TryAgain("unexpected_answer")),
         ("on_unavailable: accept", 400, RejectedQuestion),
         ("on_unavailable: accept", 403, RejectedQuestion),
         ("on_unavailable: accept", 404, RejectedQuestion),
-        ("on_unavailable: {default: accept}", 503, Passes),
+        ("on_unavailable: {default: accept}", 503, Admitted),
         (
             "on_unavailable: {default: accept}",
             429,
@@ -458,7 +461,7 @@ async fn what_unavailable_means_is_chosen_per_kind() {
         (
             "on_unavailable: {default: accept, when: response.status == 200}",
             200,
-            Passes,
+            Admitted,
         ),
         ("on_unavailable: refuse", 503, TryAgain("status_5xx")),
         (
@@ -468,8 +471,8 @@ async fn what_unavailable_means_is_chosen_per_kind() {
         ),
         ("on_unavailable: refuse", 400, RejectedQuestion),
         // A kind that is named.
-        ("on_unavailable: {status_5xx: accept}", 503, Passes),
-        ("on_unavailable: {timeout: accept}", 408, Passes),
+        ("on_unavailable: {status_5xx: accept}", 503, Admitted),
+        ("on_unavailable: {timeout: accept}", 408, Admitted),
         (
             "on_unavailable: {rate_limited: accept}",
             503,
@@ -480,33 +483,33 @@ async fn what_unavailable_means_is_chosen_per_kind() {
             503,
             TryAgain("status_5xx"),
         ),
-        ("on_unavailable: {rate_limited: accept}", 429, Passes),
+        ("on_unavailable: {rate_limited: accept}", 429, Admitted),
         (
             "on_unavailable: {rejected_credentials: accept}",
             401,
-            Passes,
+            Admitted,
         ),
         (
             "on_unavailable: {rejected_credentials: refuse, default: accept}",
             401,
             TryAgain("rejected_credentials"),
         ),
-        ("on_unavailable: {rejected_question: accept}", 404, Passes),
+        ("on_unavailable: {rejected_question: accept}", 404, Admitted),
         (
             "on_unavailable: {unexpected_answer: accept}",
             404,
             RejectedQuestion,
         ),
-        ("on_unavailable: {unexpected_answer: accept}", 302, Passes),
+        ("on_unavailable: {unexpected_answer: accept}", 302, Admitted),
         (
             "on_unavailable: {declared: accept, when: response.status == 200}",
             200,
-            Passes,
+            Admitted,
         ),
     ];
     for (rest, status, expected) in table {
         let service = FakeService::start();
-        service.answers(status, &json!({}));
+        service.respond_with(status, &json!({}));
         let yaml = format!(
             "checks:\n  c:\n    field: traits.invite\n    ask: {{get: \"${{env:SERVICE}}/a\"}}\n    {rest}\n"
         );
@@ -514,9 +517,9 @@ async fn what_unavailable_means_is_chosen_per_kind() {
             .service("SERVICE", &service)
             .start()
             .await;
-        assert_eq!(outcome(&app).await, expected, "{rest} {status}");
-        if expected == Passes {
-            let metrics = app.admin("/metrics").await.text;
+        assert_eq!(sign_up_result(&app).await, expected, "{rest} {status}");
+        if expected == Admitted {
+            let metrics = app.admin_get("/metrics").await.text;
             assert!(
                 metrics.contains("vestibule_fail_open_total{check=\"c\""),
                 "{rest}"
@@ -524,17 +527,17 @@ async fn what_unavailable_means_is_chosen_per_kind() {
         }
     }
     // `default` covers what the service did; a visitor can bring about a failed expression, so it is named or refused.
-    for (unavailable, expected) in [("accept", NotValid), ("{expression: accept}", Passes)] {
+    for (unavailable, expected) in [("accept", NotValid), ("{expression: accept}", Admitted)] {
         let yaml = format!(
             "checks: {{c: {{on_unavailable: {unavailable}, refuse: [{{when: identity.traits.none == 1}}]}}}}"
         );
         let app = TestApp::with(&yaml).start().await;
-        assert_eq!(outcome(&app).await, expected, "{unavailable}");
+        assert_eq!(sign_up_result(&app).await, expected, "{unavailable}");
     }
 }
 
 #[tokio::test]
-async fn a_question_that_the_service_rejects_refuses_on_the_field_with_the_message_invalid() {
+async fn a_request_that_the_service_rejects_refuses_the_field_with_invalid_message() {
     for (rest, expected) in [
         ("field: traits.invite", ("#/traits/invite", 4_900_002)),
         (
@@ -545,7 +548,7 @@ async fn a_question_that_the_service_rejects_refuses_on_the_field_with_the_messa
     ] {
         for status in [400, 403, 404, 413, 414, 422] {
             let service = FakeService::start();
-            service.answers(status, &json!({}));
+            service.respond_with(status, &json!({}));
             let yaml = format!(
                 "checks:\n  c:\n    {rest}\n    ask: {{get: \"${{env:SERVICE}}/{{identity.traits.invite}}\"}}\n    on_unavailable: accept\n"
             );
@@ -554,7 +557,7 @@ async fn a_question_that_the_service_rejects_refuses_on_the_field_with_the_messa
                 .start()
                 .await;
             let reply = app.pre(&payload().with_trait("invite", "a/b")).await;
-            assert_eq!(service.next().await.target, "/a%2Fb");
+            assert_eq!(service.next_call().await.target, "/a%2Fb");
             assert_eq!(
                 reply.refused(),
                 [(expected.0.to_owned(), expected.1)],
@@ -565,16 +568,16 @@ async fn a_question_that_the_service_rejects_refuses_on_the_field_with_the_messa
 }
 
 #[tokio::test]
-async fn rejected_credentials_are_an_alarm() {
+async fn rejected_credentials_raise_an_alarm() {
     let service = FakeService::start();
-    service.answers(401, &json!({}));
+    service.respond_with(401, &json!({}));
     let app = TestApp::with(
         "services: {tax_register: {url: \"${env:SERVICE}\"}}\nchecks: {c: {ask: {service: tax_register, get: /a}}}",
     )
     .service("SERVICE", &service)
     .start()
     .await;
-    assert_eq!(outcome(&app).await, TryAgain("rejected_credentials"));
+    assert_eq!(sign_up_result(&app).await, TryAgain("rejected_credentials"));
     let counted = app
         .metric("vestibule_rejected_credentials_total{service=\"tax_register\"}")
         .await;
@@ -585,7 +588,7 @@ async fn rejected_credentials_are_an_alarm() {
 }
 
 #[tokio::test]
-async fn an_absent_field_has_nothing_to_do_unless_it_is_required() {
+async fn a_check_of_an_absent_field_is_not_applicable_unless_required() {
     for absent in [
         json!(null),
         json!(""),
@@ -636,7 +639,7 @@ async fn an_absent_field_has_nothing_to_do_unless_it_is_required() {
 }
 
 #[tokio::test]
-async fn throwaway_addresses_are_known_by_domain_subdomains_and_idn_included() {
+async fn in_domains_matches_subdomains_and_internationalized_domains() {
     let app = TestApp::with(
         "lists: {throwaway: [trash.example, \"müll.example\"]}\nchecks: {email: {field: traits.email, refuse: [{when: \"in_domains(value, lists.throwaway)\", message: \"No.\"}]}}",
     )
@@ -657,7 +660,7 @@ async fn throwaway_addresses_are_known_by_domain_subdomains_and_idn_included() {
 }
 
 #[tokio::test]
-async fn required_applies_only_if_when_holds() {
+async fn required_applies_only_if_when_is_true() {
     let table = [
         ("identity.traits.kind == 'company'", "company", true),
         ("identity.traits.kind == 'company'", "private", false),
@@ -686,7 +689,7 @@ async fn required_applies_only_if_when_holds() {
 }
 
 #[tokio::test]
-async fn a_value_is_not_trimmed() {
+async fn a_value_is_sent_untrimmed() {
     let service = FakeService::start();
     let app = TestApp::with(
         "checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/{value}\"}}}",
@@ -700,11 +703,11 @@ async fn a_value_is_not_trimmed() {
             .status,
         204
     );
-    assert_eq!(service.next().await.target, "/%20a%E2%80%8B%20");
+    assert_eq!(service.next_call().await.target, "/%20a%E2%80%8B%20");
 }
 
 #[tokio::test]
-async fn a_list_or_an_object_where_a_text_is_expected_is_refused_before_anybody_is_asked() {
+async fn a_list_or_an_object_in_place_of_a_text_is_refused_before_a_service_is_asked() {
     let field = "field: traits.invite\n    ";
     let table = [
         (true, "ask: {get: \"${env:SERVICE}/{value}\"}"),
@@ -784,7 +787,7 @@ async fn a_list_or_an_object_where_a_text_is_expected_is_refused_before_anybody_
 }
 
 #[tokio::test]
-async fn a_list_is_welcome_where_the_settings_take_lists() {
+async fn a_list_is_accepted_where_the_settings_expect_a_list() {
     for rest in [
         "ask: {post: \"${env:SERVICE}/a\", json: {codes: \"{value}\"}}",
         "refuse: [{when: \"value.exists(code, code in lists.bad)\"}]",
@@ -810,9 +813,9 @@ async fn a_list_is_welcome_where_the_settings_take_lists() {
 }
 
 #[tokio::test]
-async fn an_entry_of_a_list_is_a_field() {
+async fn a_field_can_be_an_entry_of_a_list() {
     let service = FakeService::start();
-    service.answers(404, &json!({}));
+    service.respond_with(404, &json!({}));
     let app = TestApp::with(
         "checks: {c: {field: traits.emails.1, ask: {get: \"${env:SERVICE}/{value}\"}, refuse: [{when: 404, message: \"No.\"}]}}",
     )
@@ -822,7 +825,7 @@ async fn an_entry_of_a_list_is_a_field() {
     let emails = |list| payload().with_trait("emails", list);
     let reply = app.pre(&emails(json!(["a", "b"]))).await;
     assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_000)]);
-    assert_eq!(service.next().await.target, "/b");
+    assert_eq!(service.next_call().await.target, "/b");
     // The form has one node for the whole list.
     let with_node = emails(json!(["a", "b"])).with("/nodes/0/name", "traits.emails");
     assert_eq!(

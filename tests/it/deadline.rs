@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::service::{Behaviour, nobody};
+use crate::support::fake_service::{Behaviour, unused_address};
 use crate::support::{FakeService, TestApp, payload};
 
 const TWO: &str = r#"
@@ -23,10 +23,10 @@ checks:
 "#;
 
 #[tokio::test]
-async fn a_service_that_says_nothing_ends_with_the_deadline_and_the_others_are_heard() {
+async fn the_deadline_cuts_off_a_silent_service_and_keeps_other_findings() {
     let (quick, slow) = (FakeService::start(), FakeService::start());
-    quick.answers(404, &json!({}));
-    slow.does(Behaviour::Hangs);
+    quick.respond_with(404, &json!({}));
+    slow.set_behaviour(Behaviour::Hangs);
     let app = TestApp::with(TWO)
         .service("QUICK", &quick)
         .service("SLOW", &slow)
@@ -34,14 +34,14 @@ async fn a_service_that_says_nothing_ends_with_the_deadline_and_the_others_are_h
         .await;
     let body = payload();
     let (reply, ()) = tokio::join!(app.pre(&body), async {
-        slow.next().await;
+        slow.next_call().await;
         // The quick one's answer has been read; only the slow one is waited for.
         while app
             .metric("vestibule_service_requests_total{service=\"quick\",outcome=\"4xx\"}")
             .await
             < 0.5
         {}
-        app.hand.advance(Duration::from_millis(3960));
+        app.clock.advance(Duration::from_millis(3960));
     });
     let mut refused = reply.refused();
     refused.sort();
@@ -62,9 +62,9 @@ async fn a_service_that_says_nothing_ends_with_the_deadline_and_the_others_are_h
 }
 
 #[tokio::test]
-async fn a_service_has_no_longer_than_its_own_timeout() {
+async fn a_request_ends_after_the_timeout_of_its_service() {
     let (quick, slow) = (FakeService::start(), FakeService::start());
-    quick.does(Behaviour::Hangs);
+    quick.set_behaviour(Behaviour::Hangs);
     let app = TestApp::with(TWO)
         .service("QUICK", &quick)
         .service("SLOW", &slow)
@@ -72,17 +72,17 @@ async fn a_service_has_no_longer_than_its_own_timeout() {
         .await;
     let body = payload();
     let (reply, ()) = tokio::join!(app.pre(&body), async {
-        slow.next().await;
-        quick.next().await;
-        app.hand.advance(Duration::from_secs(2));
+        slow.next_call().await;
+        quick.next_call().await;
+        app.clock.advance(Duration::from_secs(2));
     });
     assert_eq!(reply.refused(), [("#/traits/invite".to_owned(), 4_900_001)]);
 }
 
 #[tokio::test]
-async fn a_check_that_waited_for_a_slow_one_is_not_begun_after_the_deadline() {
+async fn a_check_is_not_started_after_the_deadline() {
     let (first, second) = (FakeService::start(), FakeService::start());
-    first.does(Behaviour::Hangs);
+    first.set_behaviour(Behaviour::Hangs);
     let app = TestApp::with(
         r#"
 services: {first: {url: "${env:FIRST}", timeout: 20s}, second: {url: "${env:SECOND}"}}
@@ -97,18 +97,18 @@ checks:
     .await;
     let body = payload();
     let (reply, ()) = tokio::join!(app.pre(&body), async {
-        first.next().await;
-        app.hand.advance(Duration::from_millis(4960));
+        first.next_call().await;
+        app.clock.advance(Duration::from_millis(4960));
     });
     assert_eq!(reply.refused(), [("#/traits/invite".to_owned(), 4_900_001)]);
     assert!(second.received().is_empty());
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_there_is_told_at_once() {
+async fn an_unreachable_service_is_reported_immediately() {
     let app = TestApp::with(TWO)
-        .env("QUICK", &nobody())
-        .env("SLOW", &nobody())
+        .env("QUICK", &unused_address())
+        .env("SLOW", &unused_address())
         .start()
         .await;
     let reply = app.pre(&payload()).await;

@@ -6,7 +6,7 @@ use serde_json::json;
 use vestibule::model::delivery::State;
 use vestibule::store::{DeliverySummary, Filter};
 
-use crate::support::service::Behaviour;
+use crate::support::fake_service::Behaviour;
 use crate::support::{FakeService, TestApp, payload};
 
 const CRM: &str = r#"
@@ -16,9 +16,9 @@ subscriptions:
 "#;
 
 #[tokio::test]
-async fn a_new_account_is_delivered_with_the_default_body_and_a_stable_key() {
+async fn a_new_account_is_delivered_with_the_default_body_and_a_stable_idempotency_key() {
     let crm = FakeService::start();
-    crm.answers(503, &json!({}));
+    crm.respond_with(503, &json!({}));
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
         .env("TOKEN", "canary-token")
@@ -26,7 +26,7 @@ async fn a_new_account_is_delivered_with_the_default_body_and_a_stable_key() {
         .await;
     let body = payload().saved();
     assert_eq!(app.post(&body).await.status, 204);
-    let first = crm.next().await;
+    let first = crm.next_call().await;
     assert_eq!(
         (first.method.as_str(), first.target.as_str()),
         ("POST", "/contacts")
@@ -42,26 +42,26 @@ async fn a_new_account_is_delivered_with_the_default_body_and_a_stable_key() {
             .starts_with("2026-11-23T14:32:53")
     );
 
-    crm.answers(201, &json!({}));
-    let second = try_after(&app, &crm, 1).await;
+    crm.respond_with(201, &json!({}));
+    let second = next_attempt_after(&app, &crm, 1).await;
     assert_eq!(
         second.header("Idempotency-Key"),
         first.header("Idempotency-Key")
     );
     assert!(first.header("Idempotency-Key").is_some());
     assert_eq!(second.body, first.body);
-    let one = settled(&app).await;
+    let one = wait_until_settled(&app).await;
     assert_eq!((one.state, one.attempts), (State::Delivered, 2));
 }
 
 #[tokio::test]
-async fn a_delivery_is_signed_with_every_key_of_a_rotation_and_keeps_its_id() {
+async fn a_delivery_is_signed_with_each_secret_of_a_rotation_and_keeps_its_id() {
     let secrets = [
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
     ];
     let crm = FakeService::start();
-    crm.answers(503, &json!({}));
+    crm.respond_with(503, &json!({}));
     let app = TestApp::with(
         r#"
 services: {crm: {url: "${env:CRM}", sign: {secrets: ["${env:NEW}", "${env:OLD}"]}}}
@@ -76,9 +76,9 @@ subscriptions:
     .start()
     .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    let first = crm.next().await;
-    crm.answers(204, &json!({}));
-    let second = try_after(&app, &crm, 1).await;
+    let first = crm.next_call().await;
+    crm.respond_with(204, &json!({}));
+    let second = next_attempt_after(&app, &crm, 1).await;
     assert_eq!(first.header("webhook-id"), second.header("webhook-id"));
     assert_eq!(first.header("webhook-id"), first.header("Idempotency-Key"));
     for delivery in [&first, &second] {
@@ -101,103 +101,103 @@ subscriptions:
     );
 
     app.pre(&payload()).await;
-    let asked = crm.next().await;
-    assert_eq!(asked.target, "/free");
-    assert_eq!(asked.header("webhook-signature"), None);
+    let request = crm.next_call().await;
+    assert_eq!(request.target, "/free");
+    assert_eq!(request.header("webhook-signature"), None);
 }
 
 #[tokio::test]
-async fn retries_go_on_after_a_restart() {
+async fn retries_continue_after_a_restart() {
     let crm = FakeService::start();
-    crm.answers(503, &json!({}));
+    crm.respond_with(503, &json!({}));
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
         .env("TOKEN", "canary-token")
         .start()
         .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    let first = crm.next().await;
-    written_down(&app, 1).await;
-    let (folder, time) = (app.folder.clone(), app.hand.now());
+    let first = crm.next_call().await;
+    wait_for_recorded_attempts(&app, 1).await;
+    let (folder, time) = (app.folder.clone(), app.clock.now());
     app.app.stop().await;
 
-    crm.answers(200, &json!({}));
-    let saturating_add = time + chrono::TimeDelta::seconds(60);
+    crm.respond_with(200, &json!({}));
+    let later = time + chrono::TimeDelta::seconds(60);
     let again = TestApp::with(CRM)
         .service("CRM", &crm)
         .env("TOKEN", "canary-token")
-        .after(&folder, saturating_add)
+        .in_folder(&folder, later)
         .start()
         .await;
-    let second = crm.next().await;
+    let second = crm.next_call().await;
     assert_eq!(
         second.header("Idempotency-Key"),
         first.header("Idempotency-Key")
     );
-    assert_eq!(settled(&again).await.state, State::Delivered);
+    assert_eq!(wait_until_settled(&again).await.state, State::Delivered);
 }
 
 #[tokio::test]
-async fn what_does_not_arrive_is_abandoned_in_the_end_and_can_be_tried_again_by_hand() {
+async fn a_failing_delivery_is_abandoned_after_max_elapsed_and_can_be_retried() {
     let crm = FakeService::start();
-    crm.answers(500, &json!({}));
+    crm.respond_with(500, &json!({}));
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
         .env("TOKEN", "canary-token")
         .start()
         .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    let began = app.hand.now();
-    crm.next().await;
-    let mut tries = 1;
-    while written_down(&app, tries).await.state == State::Pending {
-        try_after(&app, &crm, tries).await;
-        tries += 1;
+    let began = app.clock.now();
+    crm.next_call().await;
+    let mut attempts = 1;
+    while wait_for_recorded_attempts(&app, attempts).await.state == State::Pending {
+        next_attempt_after(&app, &crm, attempts).await;
+        attempts += 1;
     }
-    let one = settled(&app).await;
+    let one = wait_until_settled(&app).await;
     assert_eq!(one.state, State::Abandoned);
     assert_eq!(
-        (app.hand.now() - began).num_hours(),
+        (app.clock.now() - began).num_hours(),
         48,
         "the last try is at the end of `keep_trying_for`"
     );
-    assert!(tries > 48, "{tries} tries");
+    assert!(attempts > 48, "{attempts} attempts");
     assert_eq!(one.last_error.as_deref(), Some("status 500"));
     assert!((app.metric("vestibule_deliveries_abandoned").await - 1.0).abs() < 0.1);
 
-    crm.answers(200, &json!({}));
+    crm.respond_with(200, &json!({}));
     let two_days = Duration::from_hours(48);
     assert_eq!(
         app.app
             .store
-            .retry(&Filter::default(), app.hand.now(), two_days)
+            .retry(&Filter::default(), app.clock.now(), two_days)
             .await
             .unwrap(),
         1
     );
-    app.hand.advance(Duration::from_mins(1));
-    crm.next().await;
-    assert_eq!(settled(&app).await.state, State::Delivered);
+    app.clock.advance(Duration::from_mins(1));
+    crm.next_call().await;
+    assert_eq!(wait_until_settled(&app).await.state, State::Delivered);
 }
 
 #[tokio::test]
-async fn a_receiver_that_says_410_is_not_asked_again() {
+async fn a_delivery_is_abandoned_after_a_410() {
     let crm = FakeService::start();
-    crm.answers(410, &json!({}));
+    crm.respond_with(410, &json!({}));
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
         .env("TOKEN", "canary-token")
         .start()
         .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    crm.next().await;
-    assert_eq!(settled(&app).await.state, State::Abandoned);
+    crm.next_call().await;
+    assert_eq!(wait_until_settled(&app).await.state, State::Abandoned);
 }
 
 #[tokio::test]
-async fn a_receiver_that_asks_for_patience_gets_it() {
+async fn retry_after_postpones_the_next_attempt() {
     let crm = FakeService::start();
-    crm.does(Behaviour::AnswersWith(
+    crm.set_behaviour(Behaviour::AnswersWith(
         503,
         String::new(),
         ("Retry-After", "1800".to_owned()),
@@ -208,33 +208,36 @@ async fn a_receiver_that_asks_for_patience_gets_it() {
         .start()
         .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    let began = app.hand.now();
-    crm.next().await;
-    let due = written_down(&app, 1).await.next_attempt_at.unwrap();
+    let began = app.clock.now();
+    crm.next_call().await;
+    let due = wait_for_recorded_attempts(&app, 1)
+        .await
+        .next_attempt_at
+        .unwrap();
     assert!((due - began).num_seconds() >= 1800, "{due}");
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_is_given_up_after_its_timeout_and_tried_again() {
+async fn an_attempt_that_hangs_times_out_and_is_retried() {
     let crm = FakeService::start();
-    crm.does(Behaviour::Hangs);
+    crm.set_behaviour(Behaviour::Hangs);
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
         .env("TOKEN", "canary-token")
         .start()
         .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    crm.next().await;
-    app.hand.advance(Duration::from_secs(3));
-    let one = written_down(&app, 1).await;
+    crm.next_call().await;
+    app.clock.advance(Duration::from_secs(3));
+    let one = wait_for_recorded_attempts(&app, 1).await;
     assert_eq!(one.last_error.as_deref(), Some("timeout"));
-    crm.end_hangs();
-    try_after(&app, &crm, 1).await;
-    assert_eq!(settled(&app).await.state, State::Delivered);
+    crm.release_hanging_calls();
+    next_attempt_after(&app, &crm, 1).await;
+    assert_eq!(wait_until_settled(&app).await.state, State::Delivered);
 }
 
 #[tokio::test]
-async fn settings_changes_are_delivered_with_what_was_before() {
+async fn a_settings_change_is_delivered_with_the_previous_identity() {
     let crm = FakeService::start();
     let app = TestApp::with(
         "subscriptions: {crm: {events: [identity.updated], when: identity.traits.email != previous.traits.email, send: {post: \"${env:CRM}/x\"}}}",
@@ -247,7 +250,7 @@ async fn settings_changes_are_delivered_with_what_was_before() {
     assert_eq!(app.call(path, same.to_string()).await.status, 204);
     let changed = payload().changed_from(&json!({"email": "canary-before@example.org"}));
     assert_eq!(app.call(path, changed.to_string()).await.status, 204);
-    let sent = crm.next().await.json();
+    let sent = crm.next_call().await.json();
     assert_eq!(sent["type"], "identity.updated");
     assert_eq!(
         sent["data"]["previous"]["traits"]["email"],
@@ -256,38 +259,38 @@ async fn settings_changes_are_delivered_with_what_was_before() {
     assert_eq!(crm.received().len(), 1);
 }
 
-/// Waits until so many tries are written down, lets time pass until the next is due, and waits for it.
-async fn try_after(
+/// Waits until so many attempts are written down, lets time pass until the next is due, and waits for it.
+async fn next_attempt_after(
     app: &TestApp,
     crm: &FakeService,
-    tries: u32,
-) -> crate::support::service::Received {
-    let due = written_down(app, tries)
+    attempts: u32,
+) -> crate::support::fake_service::Received {
+    let due = wait_for_recorded_attempts(app, attempts)
         .await
         .next_attempt_at
         .expect("another try");
-    app.hand
-        .advance((due - app.hand.now()).to_std().unwrap_or_default());
-    crm.next().await
+    app.clock
+        .advance((due - app.clock.now()).to_std().unwrap_or_default());
+    crm.next_call().await
 }
 
-/// The one delivery, once so many tries of it are written down.
-async fn written_down(app: &TestApp, tries: u32) -> DeliverySummary {
+/// The one delivery, once so many attempts of it are written down.
+async fn wait_for_recorded_attempts(app: &TestApp, attempts: u32) -> DeliverySummary {
     loop {
         let mut done = 0.0;
         for outcome in ["delivered", "retried", "abandoned"] {
-            let plan = format!(
+            let name = format!(
                 "vestibule_delivery_attempts_total{{subscription=\"contact\",outcome=\"{outcome}\"}}"
             );
-            done += app.metric(&plan).await;
+            done += app.metric(&name).await;
         }
-        if done + 0.5 > f64::from(tries) {
-            return listed(app).await[0].clone();
+        if done + 0.5 > f64::from(attempts) {
+            return list_deliveries(app).await[0].clone();
         }
     }
 }
 
-async fn listed(app: &TestApp) -> Vec<DeliverySummary> {
+async fn list_deliveries(app: &TestApp) -> Vec<DeliverySummary> {
     app.app
         .store
         .list(&Filter::default(), 10)
@@ -296,9 +299,9 @@ async fn listed(app: &TestApp) -> Vec<DeliverySummary> {
 }
 
 /// Waits until the one delivery is delivered or abandoned.
-async fn settled(app: &TestApp) -> DeliverySummary {
+async fn wait_until_settled(app: &TestApp) -> DeliverySummary {
     loop {
-        let all = listed(app).await;
+        let all = list_deliveries(app).await;
         assert_eq!(all.len(), 1);
         if all[0].state != State::Pending {
             return all[0].clone();
@@ -308,7 +311,7 @@ async fn settled(app: &TestApp) -> DeliverySummary {
 }
 
 #[tokio::test]
-async fn stopping_finishes_the_deliveries_under_way_over_a_connection_that_a_check_opened() {
+async fn a_stop_waits_for_running_attempts_on_connections_that_a_check_opened() {
     let crm = FakeService::start();
     let yaml = format!("{CRM}checks: {{known: {{ask: {{service: crm, get: /known}}}}}}\n");
     let app = TestApp::with(&yaml)
@@ -317,30 +320,30 @@ async fn stopping_finishes_the_deliveries_under_way_over_a_connection_that_a_che
         .start()
         .await;
     assert_eq!(app.pre(&payload()).await.status, 204);
-    crm.next().await;
-    crm.does(Behaviour::Hangs);
+    crm.next_call().await;
+    crm.set_behaviour(Behaviour::Hangs);
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    crm.next().await;
-    let (folder, now, url) = (app.folder.clone(), app.hand.now(), app.url(""));
+    crm.next_call().await;
+    let (folder, now, url) = (app.folder.clone(), app.clock.now(), app.url(""));
     let stopping = tokio::spawn(app.app.stop());
     let address = url.trim_start_matches("http://").to_owned();
     while tokio::net::TcpStream::connect(&address).await.is_ok() {
         tokio::task::yield_now().await;
     }
-    crm.end_hangs();
+    crm.release_hanging_calls();
     stopping.await.unwrap();
     let again = TestApp::with(&yaml)
         .service("CRM", &crm)
         .env("TOKEN", "canary-token")
-        .after(&folder, now)
+        .in_folder(&folder, now)
         .start()
         .await;
-    let one = settled(&again).await;
+    let one = wait_until_settled(&again).await;
     assert_eq!((one.state, one.attempts), (State::Delivered, 1));
 }
 
 #[tokio::test]
-async fn an_account_whose_metadata_is_no_object_is_delivered_too() {
+async fn an_account_with_metadata_that_is_no_object_is_delivered() {
     let crm = FakeService::start();
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
@@ -352,21 +355,21 @@ async fn an_account_whose_metadata_is_no_object_is_delivered_too() {
         .with("/identity/metadata_public", json!(["canary"]));
     assert_eq!(app.post(&body).await.status, 204);
     assert_eq!(
-        crm.next().await.json()["data"]["identity"]["metadata_public"],
+        crm.next_call().await.json()["data"]["identity"]["metadata_public"],
         json!(["canary"])
     );
     assert_eq!(app.settings(&body).await.status, 204);
 }
 
 #[tokio::test]
-async fn each_kind_of_change_is_an_event_of_its_own() {
+async fn each_kind_of_change_has_its_own_event() {
     let crm = FakeService::start();
     let app = TestApp::with(
         r#"
 subscriptions:
   all:
     events: [identity.created, identity.updated, credentials.changed, identity.verified]
-    send: {post: "${env:CRM}/told"}
+    send: {post: "${env:CRM}/events"}
 "#,
     )
     .service("CRM", &crm)
@@ -402,7 +405,7 @@ subscriptions:
     ] {
         let reply = app.call(path, body.0.to_string()).await;
         assert_eq!(reply.status, 204, "{path}");
-        assert_eq!(crm.next().await.json()["type"], event, "{path}");
+        assert_eq!(crm.next_call().await.json()["type"], event, "{path}");
     }
     // There is nothing to refuse in a verification.
     let reply = app

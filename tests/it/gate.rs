@@ -10,11 +10,11 @@ use vestibule::model::delivery::State;
 use vestibule::model::pending::PendingState;
 
 use crate::support::app::Reply;
-use crate::support::failing::Failing;
-use crate::support::invites::Invites;
+use crate::support::failing_store::FailingStore;
+use crate::support::fake_invites::FakeInvites;
+use crate::support::fake_service::Behaviour;
 use crate::support::logs::lines_with;
 use crate::support::payload::Payload;
-use crate::support::service::Behaviour;
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
 const TRY_AGAIN: u64 = 4_900_001;
@@ -45,8 +45,8 @@ checks:
 "#;
 
 /// An app that reserves invites, and the service that has this many of each.
-async fn inviting(uses: usize) -> (TestApp, Invites) {
-    let invites = Invites::with_uses(uses);
+async fn app_with_invites(uses: usize) -> (TestApp, FakeInvites) {
+    let invites = FakeInvites::with_uses(uses);
     let app = TestApp::with(INVITES)
         .env("INVITES", &invites.url())
         .start()
@@ -55,8 +55,8 @@ async fn inviting(uses: usize) -> (TestApp, Invites) {
 }
 
 /// The same with Kratos's admin API.
-async fn inviting_with_kratos(uses: usize) -> (TestApp, Invites, FakeKratos) {
-    let (invites, kratos) = (Invites::with_uses(uses), FakeKratos::start());
+async fn app_with_invites_and_kratos(uses: usize) -> (TestApp, FakeInvites, FakeKratos) {
+    let (invites, kratos) = (FakeInvites::with_uses(uses), FakeKratos::start());
     let invites_yaml = INVITES.replace(
         "[identity.created]",
         "[identity.created, registration.failed]",
@@ -70,7 +70,7 @@ async fn inviting_with_kratos(uses: usize) -> (TestApp, Invites, FakeKratos) {
     (app, invites, kratos)
 }
 
-fn invited(email: &str) -> Payload {
+fn invited_visitor(email: &str) -> Payload {
     payload()
         .with_trait("invite", "gold")
         .with_trait("email", email)
@@ -83,8 +83,8 @@ fn invited(email: &str) -> Payload {
 
 #[tokio::test]
 async fn every_submission_of_a_flow_gets_the_same_hashed_external_id() {
-    let (app, _) = inviting(9).await;
-    let visitor = invited("a@example.org");
+    let (app, _) = app_with_invites(9).await;
+    let visitor = invited_visitor("a@example.org");
     for method in ["password", "oidc", "code", "passkey", "webauthn"] {
         let path = format!("/hooks/registration/pre?method={method}");
         let reply = app.call(&path, payload().to_string()).await;
@@ -104,14 +104,14 @@ async fn every_submission_of_a_flow_gets_the_same_hashed_external_id() {
 }
 
 #[tokio::test]
-async fn the_operator_decides_about_the_external_id() {
+async fn use_external_id_controls_the_external_id() {
     for (setting, holds, expected) in [
         ("auto", true, true),
         ("auto", false, false),
         ("always", false, true),
         ("never", true, false),
     ] {
-        let invites = Invites::with_uses(9);
+        let invites = FakeInvites::with_uses(9);
         let checks = if holds { INVITES } else { "" };
         let app = TestApp::with(&format!("kratos: {{use_external_id: {setting}}}\n{checks}"))
             .env("INVITES", &invites.url())
@@ -124,10 +124,10 @@ async fn the_operator_decides_about_the_external_id() {
 
 #[tokio::test]
 async fn twelve_submissions_of_a_guarded_flow_use_one_invite_and_confirm_it_once() {
-    let (app, invites) = inviting(1).await;
+    let (app, invites) = app_with_invites(1).await;
     app.prove_guard().await;
     let before = app.deliveries("crm").await.len();
-    let first = invited("taken@example.org");
+    let first = invited_visitor("taken@example.org");
     assert!(app.pre(&first).await.is_admitted());
     // Kratos refused the address, and somebody sends the same form with twelve others at the same moment.
     let all: Vec<Payload> = (0..12)
@@ -144,113 +144,120 @@ async fn twelve_submissions_of_a_guarded_flow_use_one_invite_and_confirm_it_once
     // It has made one, and refuses the others.
     let winner = all[7].clone().saved().guarded();
     assert_eq!(app.post(&winner).await.status, 204);
-    app.delivery_in("confirm:invite", State::Delivered).await;
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
     assert_eq!(app.deliveries("crm").await.len(), before + 1);
     // The flow is closed: the next one is refused before the service is asked.
-    let asked = invites.asked();
+    let hold_requests = invites.hold_requests();
     let reply = app.pre(&all[3]).await;
     assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
-    assert_eq!(invites.asked(), asked);
-    app.hand.advance(Duration::from_hours(30));
+    assert_eq!(invites.hold_requests(), hold_requests);
+    app.clock.advance(Duration::from_hours(30));
     assert_eq!(app.deliveries("release:invite").await, []);
 }
 
 #[tokio::test]
-async fn a_refused_submission_does_not_release_what_an_accepted_one_uses() {
+async fn a_refused_submission_does_not_release_the_reservation_of_an_accepted_one() {
     for guarded in [true, false] {
-        let (app, invites) = inviting(1).await;
+        let (app, invites) = app_with_invites(1).await;
         if guarded {
             app.prove_guard().await;
         }
-        let visitor = invited("a@example.org");
+        let visitor = invited_visitor("a@example.org");
         assert!(app.pre(&visitor).await.is_admitted());
         let garbage = visitor.clone().with_trait("invite", "garbage");
         assert_eq!(app.pre(&garbage).await.status, 400);
         let saved = visitor.saved();
         let saved = if guarded { saved.guarded() } else { saved };
         assert_eq!(app.post(&saved).await.status, 204);
-        app.delivery_in("confirm:invite", State::Delivered).await;
+        app.wait_for_delivery("confirm:invite", State::Delivered)
+            .await;
         assert_eq!(invites.held_and_confirmed(), (1, 1), "guarded: {guarded}");
         assert_eq!(app.deliveries("release:invite").await, []);
     }
 }
 
 #[tokio::test]
-async fn what_the_other_submissions_reserved_is_released_with_the_post() {
-    let (app, invites) = inviting(1).await;
+async fn the_post_releases_the_reservations_of_other_submissions() {
+    let (app, invites) = app_with_invites(1).await;
     app.prove_guard().await;
-    let gold = invited("a@example.org");
+    let gold = invited_visitor("a@example.org");
     let silver = gold.clone().with_trait("invite", "silver");
     assert!(app.pre(&gold).await.is_admitted());
     assert!(app.pre(&silver).await.is_admitted());
     assert_eq!(invites.held_and_confirmed(), (2, 0));
-    app.hand.advance(Duration::from_secs(6));
+    app.clock.advance(Duration::from_secs(6));
     assert_eq!(app.post(&silver.saved().guarded()).await.status, 204);
-    app.delivery_in("confirm:invite", State::Delivered).await;
-    app.delivery_in("release:invite", State::Delivered).await;
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    app.wait_for_delivery("release:invite", State::Delivered)
+        .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
 }
 
 #[tokio::test]
-async fn without_a_proven_guard_an_invite_belongs_to_one_submission() {
-    let (app, invites) = inviting(1).await;
-    let first = invited("a@example.org");
+async fn without_a_proven_guard_a_reservation_belongs_to_one_submission() {
+    let (app, invites) = app_with_invites(1).await;
+    let first = invited_visitor("a@example.org");
     let second = first.clone().with_trait("email", "b@example.org");
     assert!(app.pre(&first).await.is_admitted());
     // Kratos may or may not refuse the first: both could become accounts.
     let reply = app.pre(&second).await;
     assert_eq!(reply.refused()[0].1, TRY_AGAIN);
     // No look-up is possible here, so nothing is taken over before the flow is over.
-    app.hand.advance(Duration::from_mins(30));
+    app.clock.advance(Duration::from_mins(30));
     assert_eq!(app.pre(&second).await.refused()[0].1, TRY_AGAIN);
-    app.hand.advance(Duration::from_mins(32));
-    app.delivery_in("release:invite", State::Delivered).await;
+    app.clock.advance(Duration::from_mins(32));
+    app.wait_for_delivery("release:invite", State::Delivered)
+        .await;
     assert_eq!(invites.held_and_confirmed(), (0, 0));
 }
 
 #[tokio::test]
-async fn without_a_proven_guard_a_look_up_lets_the_corrected_form_pass() {
-    let (app, invites, kratos) = inviting_with_kratos(1).await;
+async fn without_a_proven_guard_a_corrected_form_is_accepted_after_a_look_up() {
+    let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
     // Somebody had this address before, so Kratos refuses.
-    kratos.has("taken@example.org", "2025-11-23T14:32:52.9Z");
-    let taken = invited("taken@example.org");
+    kratos.add_identity("taken@example.org", "2025-11-23T14:32:52.9Z");
+    let taken = invited_visitor("taken@example.org");
     assert!(app.pre(&taken).await.is_admitted());
     let corrected = taken
         .clone()
         .with_trait("email", "free@example.org")
         .with("/identity/verifiable_addresses/0/value", "free@example.org");
     assert_eq!(app.pre(&corrected).await.refused()[0].1, TRY_AGAIN);
-    app.hand.advance(Duration::from_secs(11));
-    app.looked().await;
+    app.clock.advance(Duration::from_secs(11));
+    app.wait_for_lookups().await;
     assert!(app.pre(&corrected).await.is_admitted());
     assert_eq!(invites.held_and_confirmed(), (1, 0));
     assert_eq!(app.post(&corrected.saved()).await.status, 204);
-    app.delivery_in("confirm:invite", State::Delivered).await;
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
-    app.hand.advance(Duration::from_hours(3));
-    app.looked().await;
+    app.clock.advance(Duration::from_hours(3));
+    app.wait_for_lookups().await;
     assert_eq!(app.deliveries("release:invite").await, []);
 }
 
 #[tokio::test]
-async fn an_account_that_is_there_keeps_its_invite_from_the_next_submission() {
-    let (app, invites, kratos) = inviting_with_kratos(1).await;
-    let first = invited("first@example.org");
+async fn an_existing_account_keeps_its_invite_when_the_form_is_submitted_again() {
+    let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
+    let first = invited_visitor("first@example.org");
     assert!(app.pre(&first).await.is_admitted());
-    let id = kratos.has("first@example.org", "2026-11-23T14:32:53.2Z");
-    kratos.change(id, "/traits/invite", json!("gold"));
+    let id = kratos.add_identity("first@example.org", "2026-11-23T14:32:53.2Z");
+    kratos.set_value(id, "/traits/invite", json!("gold"));
     let second = first.clone().with_trait("email", "second@example.org");
-    app.hand.advance(Duration::from_secs(11));
+    app.clock.advance(Duration::from_secs(11));
     assert_eq!(app.pre(&second).await.status, 400);
-    app.delivery_in("confirm:invite", State::Delivered).await;
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
 }
 
 #[tokio::test]
-async fn each_submission_has_its_own_deferred_question() {
+async fn each_submission_has_its_own_deferred_check() {
     let (kratos, vies) = (FakeKratos::start(), FakeService::start());
-    vies.answers(503, &json!({}));
+    vies.respond_with(503, &json!({}));
     let app = TestApp::with(DEFERS)
         .kratos("KRATOS", &kratos)
         .service("VIES", &vies)
@@ -268,9 +275,9 @@ async fn each_submission_has_its_own_deferred_question() {
     }
     // Both became accounts: Kratos is old and does not know external ids.
     for one in [&first, &second] {
-        let id = kratos.has("x@example.org", "2026-11-23T14:32:54Z");
+        let id = kratos.add_identity("x@example.org", "2026-11-23T14:32:54Z");
         let number = one.0["identity"]["traits"]["vat_number"].clone();
-        kratos.change(id, "/traits/vat_number", number);
+        kratos.set_value(id, "/traits/vat_number", number);
         assert_eq!(app.post(&one.clone().saved_as(id)).await.status, 204);
     }
     let mut questions = app.deliveries("deferred-check:vat_number").await;
@@ -280,15 +287,15 @@ async fn each_submission_has_its_own_deferred_question() {
 }
 
 #[tokio::test]
-async fn each_change_of_a_settings_flow_has_its_own_deferred_question() {
+async fn each_change_of_a_settings_flow_has_its_own_deferred_check() {
     let (kratos, vies) = (FakeKratos::start(), FakeService::start());
-    vies.answers(503, &json!({}));
+    vies.respond_with(503, &json!({}));
     let app = TestApp::with(DEFERS)
         .kratos("KRATOS", &kratos)
         .service("VIES", &vies)
         .start()
         .await;
-    let id = kratos.has("x@example.org", "2026-11-23T14:32:54Z");
+    let id = kratos.add_identity("x@example.org", "2026-11-23T14:32:54Z");
     let before = json!({"email": "canary@example.org", "vat_number": "GOOD"});
     let first = payload()
         .changed_from(&before)
@@ -306,8 +313,8 @@ async fn each_change_of_a_settings_flow_has_its_own_deferred_question() {
 }
 
 #[tokio::test]
-async fn a_twenty_first_submission_is_refused() {
-    let (app, _) = inviting(99).await;
+async fn the_twenty_first_submission_of_a_flow_is_refused() {
+    let (app, _) = app_with_invites(99).await;
     let visitor = payload();
     for number in 0..20 {
         let one = visitor
@@ -323,8 +330,8 @@ async fn a_twenty_first_submission_is_refused() {
 }
 
 #[tokio::test]
-async fn kratos_retries_of_one_call_count_once() {
-    let (app, _) = inviting(99).await;
+async fn calls_that_kratos_retries_count_as_one_submission() {
+    let (app, _) = app_with_invites(99).await;
     let visitor = payload();
     let trigger = Uuid::new_v4().to_string();
     let headers = [
@@ -353,15 +360,16 @@ async fn traits_with_u_0000_are_refused() {
 }
 
 #[tokio::test]
-async fn a_lost_post_is_made_up_for_within_seconds() {
-    let (app, invites, kratos) = inviting_with_kratos(1).await;
-    let visitor = invited("lost@example.org");
+async fn a_look_up_recovers_a_lost_post_within_seconds() {
+    let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
+    let visitor = invited_visitor("lost@example.org");
     assert!(app.pre(&visitor).await.is_admitted());
-    let id = kratos.has("lost@example.org", "2026-11-23T14:32:53.2Z");
-    kratos.change(id, "/external_id", json!(guard_id(visitor.flow_id())));
-    kratos.change(id, "/traits/invite", json!("gold"));
-    app.hand.advance(Duration::from_secs(5));
-    app.delivery_in("confirm:invite", State::Delivered).await;
+    let id = kratos.add_identity("lost@example.org", "2026-11-23T14:32:53.2Z");
+    kratos.set_value(id, "/external_id", json!(guard_id(visitor.flow_id())));
+    kratos.set_value(id, "/traits/invite", json!("gold"));
+    app.clock.advance(Duration::from_secs(5));
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
     let made = app.deliveries("crm").await;
     assert_eq!((made.len(), made[0].identity_id), (1, id));
@@ -374,65 +382,66 @@ async fn a_lost_post_is_made_up_for_within_seconds() {
 }
 
 #[tokio::test]
-async fn ten_minutes_without_an_account_release_an_invite_of_a_guarded_flow() {
-    let (app, invites, kratos) = inviting_with_kratos(1).await;
+async fn an_invite_of_a_guarded_flow_is_released_after_ten_minutes_without_an_account() {
+    let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
     app.prove_guard().await;
-    let visitor = invited("nobody@example.org");
+    let visitor = invited_visitor("nobody@example.org");
     assert!(app.pre(&visitor).await.is_admitted());
     for step in [5, 25, 90] {
-        app.hand.advance(Duration::from_secs(step));
-        app.looked().await;
+        app.clock.advance(Duration::from_secs(step));
+        app.wait_for_lookups().await;
     }
     assert_eq!(invites.held_and_confirmed(), (1, 0));
-    kratos.is_down(true);
-    app.hand.advance(Duration::from_mins(9));
-    app.looked().await;
+    kratos.set_down(true);
+    app.clock.advance(Duration::from_mins(9));
+    app.wait_for_lookups().await;
     assert_eq!(invites.held_and_confirmed(), (1, 0), "Kratos said nothing");
-    kratos.is_down(false);
-    app.hand.advance(Duration::from_mins(2));
-    app.delivery_in("release:invite", State::Delivered).await;
+    kratos.set_down(false);
+    app.clock.advance(Duration::from_mins(2));
+    app.wait_for_delivery("release:invite", State::Delivered)
+        .await;
     assert_eq!(invites.held_and_confirmed(), (0, 0));
 }
 
 #[tokio::test]
-async fn a_failed_registration_is_reported_once_for_all_its_submissions() {
-    let (app, _invites, _kratos) = inviting_with_kratos(9).await;
+async fn a_failed_registration_is_delivered_once_for_all_its_submissions() {
+    let (app, _invites, _kratos) = app_with_invites_and_kratos(9).await;
     app.prove_guard().await;
-    let first = invited("a@example.org");
+    let first = invited_visitor("a@example.org");
     for email in ["a@example.org", "b@example.org", "c@example.org"] {
         let one = first.clone().with_trait("email", email);
         assert!(app.pre(&one).await.is_admitted());
     }
     let crm = app.deliveries("crm").await.len();
-    app.hand.advance(Duration::from_mins(11));
-    app.looked().await;
+    app.clock.advance(Duration::from_mins(11));
+    app.wait_for_lookups().await;
     assert_eq!(
         app.deliveries("crm").await.len(),
         crm,
         "the form still works"
     );
-    app.hand.advance(Duration::from_mins(55));
+    app.clock.advance(Duration::from_mins(55));
     app.eventually("it is reported", async || {
         (app.deliveries("crm").await.len() > crm).then_some(())
     })
     .await;
-    app.hand.advance(Duration::from_hours(25));
-    app.looked().await;
+    app.clock.advance(Duration::from_hours(25));
+    app.wait_for_lookups().await;
     assert_eq!(app.deliveries("crm").await.len(), crm + 1);
 }
 
 #[tokio::test]
-async fn a_post_without_our_external_id_ends_the_proof() {
-    let (app, _) = inviting(9).await;
+async fn a_post_without_the_external_id_ends_the_proof_of_the_guard() {
+    let (app, _) = app_with_invites(9).await;
     app.prove_guard().await;
-    let visitor = invited("a@example.org");
+    let visitor = invited_visitor("a@example.org");
     assert!(app.pre(&visitor).await.is_admitted());
     assert_eq!(app.post(&visitor.saved()).await.status, 204);
     assert!(!lines_with("did not return the `external_id`").is_empty());
     // Now an invite belongs to one submission again.
     let (one, other) = (
-        invited("b@example.org"),
-        invited("c@example.org").with_trait("invite", "gold"),
+        invited_visitor("b@example.org"),
+        invited_visitor("c@example.org").with_trait("invite", "gold"),
     );
     let other = other.with("/flow/id", one.flow_id().to_string());
     assert!(app.pre(&one).await.is_admitted());
@@ -440,45 +449,46 @@ async fn a_post_without_our_external_id_ends_the_proof() {
 }
 
 /// The answer to a second submission whose `take` hangs until the account of the first one is saved.
-async fn second_while_the_first_is_saved(app: &TestApp, invites: &FakeService) -> Reply {
+async fn submit_second_while_first_is_saved(app: &TestApp, invites: &FakeService) -> Reply {
     let hold = json!({"hold_id": "h1"}).to_string();
-    invites.on("POST /invites/gold", Behaviour::Answers(201, hold));
+    invites.set_behaviour_for("POST /invites/gold", Behaviour::Answers(201, hold));
     app.prove_guard().await;
-    let first = invited("a@example.org");
+    let first = invited_visitor("a@example.org");
     assert!(app.pre(&first).await.is_admitted());
-    invites.on("POST /invites/silver", Behaviour::Hangs);
+    invites.set_behaviour_for("POST /invites/silver", Behaviour::Hangs);
     let second = first
         .clone()
         .with_trait("email", "b@example.org")
         .with_trait("invite", "silver");
     let (reply, ()) = tokio::join!(app.pre(&second), async {
         app.eventually("the service is asked", async || {
-            let targets = invites.targets();
+            let targets = invites.request_lines();
             let is_asked = targets.iter().any(|one| one.contains("silver"));
             is_asked.then_some(())
         })
         .await;
         assert_eq!(app.post(&first.saved().guarded()).await.status, 204);
         // The call that hung is answered with 200.
-        invites.end_hangs();
+        invites.release_hanging_calls();
     });
     reply
 }
 
 #[tokio::test]
-async fn a_submission_whose_flow_closes_while_it_is_checked_gives_up_what_it_took() {
+async fn a_submission_releases_its_reservation_if_the_flow_closes_during_its_checks() {
     let invites = FakeService::start();
     let yaml = INVITES.replace("/holds/{taken.body.hold_id}\"}", "/invites/{value}/hold\"}");
     let app = TestApp::with(&yaml)
         .service("INVITES", &invites)
         .start()
         .await;
-    let reply = second_while_the_first_is_saved(&app, &invites).await;
+    let reply = submit_second_while_first_is_saved(&app, &invites).await;
     assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
-    app.delivery_in("confirm:invite", State::Delivered).await;
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
     app.eventually("the second is released", async || {
-        app.hand.advance(Duration::from_secs(6));
-        let targets = invites.targets();
+        app.clock.advance(Duration::from_secs(6));
+        let targets = invites.request_lines();
         targets
             .contains(&"DELETE /invites/silver/hold".to_owned())
             .then_some(())
@@ -488,35 +498,35 @@ async fn a_submission_whose_flow_closes_while_it_is_checked_gives_up_what_it_too
 
 /// As after a double click: the form itself has used the invite up.
 #[tokio::test]
-async fn a_service_that_refuses_after_the_account_is_saved_gets_the_message_of_a_used_form() {
+async fn a_refusal_after_the_account_is_saved_has_the_message_of_a_used_form() {
     let invites = FakeService::start();
     let app = TestApp::with(&INVITES.replace("{when: 409,", "{when: 200,"))
         .service("INVITES", &invites)
         .start()
         .await;
-    let reply = second_while_the_first_is_saved(&app, &invites).await;
+    let reply = submit_second_while_first_is_saved(&app, &invites).await;
     assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_only_what_must_be_recorded_is_refused() {
+async fn only_sign_ups_that_must_be_recorded_are_refused_while_the_database_fails() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Failing::in_folder(folder.path()).await;
-    let invites = Invites::with_uses(9);
+    let store = FailingStore::in_folder(folder.path()).await;
+    let invites = FakeInvites::with_uses(9);
     let app = TestApp::with(INVITES)
         .env("INVITES", &invites.url())
         .store(store.clone())
         .start()
         .await;
-    store.fails(true);
-    let asked = invites.asked();
+    store.set_failing(true);
+    let hold_requests = invites.hold_requests();
     assert_eq!(
-        app.pre(&invited("a@example.org")).await.refused()[0].1,
+        app.pre(&invited_visitor("a@example.org")).await.refused()[0].1,
         TRY_AGAIN
     );
     assert_eq!(
-        invites.asked(),
-        asked,
+        invites.hold_requests(),
+        hold_requests,
         "what cannot be recorded is not reserved"
     );
     // Without an invite nothing has to be recorded.
@@ -525,19 +535,22 @@ async fn while_the_database_is_away_only_what_must_be_recorded_is_refused() {
 }
 
 #[tokio::test]
-async fn an_account_of_which_no_sign_up_is_recorded_is_an_alarm_and_a_dead_letter() {
-    let (app, _) = inviting(9).await;
+async fn an_account_without_a_recorded_sign_up_raises_an_alarm_and_leaves_a_dead_letter() {
+    let (app, _) = app_with_invites(9).await;
     let alarms = "vestibule_lost_posts_total{reason=\"not_recorded\"}";
     // A sign-up from before the check came into force is none.
     assert_eq!(
-        app.post(&invited("old@example.org").saved()).await.status,
+        app.post(&invited_visitor("old@example.org").saved())
+            .await
+            .status,
         204
     );
     assert!(app.metric(alarms).await < 0.1);
-    app.hand.advance(Duration::from_mins(11));
-    let unseen = invited("unseen@example.org").saved();
+    app.clock.advance(Duration::from_mins(11));
+    let unseen = invited_visitor("unseen@example.org").saved();
     assert_eq!(app.post(&unseen).await.status, 204);
-    app.delivery_in("confirm:invite", State::Abandoned).await;
+    app.wait_for_delivery("confirm:invite", State::Abandoned)
+        .await;
     assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
     // The check does not apply to this one.
     let plain = payload().without("/identity/traits/invite").saved();
@@ -546,22 +559,23 @@ async fn an_account_of_which_no_sign_up_is_recorded_is_an_alarm_and_a_dead_lette
 }
 
 #[tokio::test]
-async fn traits_that_a_later_hook_changed_are_attributed_if_there_is_one_submission() {
-    let (app, invites) = inviting(1).await;
+async fn a_post_with_traits_that_a_later_hook_changed_is_attributed_to_the_only_submission() {
+    let (app, invites) = app_with_invites(1).await;
     app.prove_guard().await;
-    let visitor = invited("a@example.org");
+    let visitor = invited_visitor("a@example.org");
     assert!(app.pre(&visitor).await.is_admitted());
     let changed = visitor.with_trait("company", "another").saved().guarded();
     assert_eq!(app.post(&changed).await.status, 204);
-    app.delivery_in("confirm:invite", State::Delivered).await;
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
 }
 
 #[tokio::test]
-async fn of_several_submissions_with_other_traits_nothing_is_released() {
-    let (app, invites) = inviting(1).await;
+async fn no_reservation_is_released_if_the_traits_match_none_of_several_submissions() {
+    let (app, invites) = app_with_invites(1).await;
     app.prove_guard().await;
-    let gold = invited("a@example.org");
+    let gold = invited_visitor("a@example.org");
     let silver = gold.clone().with_trait("invite", "silver");
     assert!(app.pre(&gold).await.is_admitted());
     assert!(app.pre(&silver).await.is_admitted());
@@ -570,37 +584,38 @@ async fn of_several_submissions_with_other_traits_nothing_is_released() {
     let dead = app.deliveries("confirm:invite").await;
     assert_eq!(dead.len(), 2);
     assert!(dead.iter().all(|one| one.state == State::Abandoned));
-    app.hand.advance(Duration::from_hours(30));
+    app.clock.advance(Duration::from_hours(30));
     assert_eq!(app.deliveries("release:invite").await, []);
     assert_eq!(invites.held_and_confirmed(), (2, 0));
 }
 
 #[tokio::test]
-async fn a_post_that_is_repeated_after_a_restart_changes_nothing() {
+async fn a_post_repeated_after_a_restart_changes_nothing() {
     for guarded in [true, false] {
-        let (app, invites) = inviting(1).await;
+        let (app, invites) = app_with_invites(1).await;
         if guarded {
             app.prove_guard().await;
         }
-        let visitor = invited("a@example.org");
+        let visitor = invited_visitor("a@example.org");
         assert!(app.pre(&visitor).await.is_admitted());
         let saved = visitor.saved();
         let saved = if guarded { saved.guarded() } else { saved };
         assert_eq!(app.post(&saved).await.status, 204);
-        app.delivery_in("confirm:invite", State::Delivered).await;
+        app.wait_for_delivery("confirm:invite", State::Delivered)
+            .await;
         let crm = app.deliveries("crm").await.len();
-        let (folder, now) = (Arc::clone(&app.folder), app.hand.now());
+        let (folder, now) = (Arc::clone(&app.folder), app.clock.now());
         app.app.stop().await;
         let app = TestApp::with(INVITES)
             .env("INVITES", &invites.url())
-            .after(&folder, now + Duration::from_mins(20))
+            .in_folder(&folder, now + Duration::from_mins(20))
             .start()
             .await;
         assert_eq!(app.post(&saved).await.status, 204);
         assert_eq!(app.deliveries("crm").await.len(), crm);
         assert_eq!(app.deliveries("confirm:invite").await.len(), 1);
         assert_eq!(invites.held_and_confirmed(), (1, 1), "guarded: {guarded}");
-        let alarms = app.admin("/metrics").await.text;
+        let alarms = app.admin_get("/metrics").await.text;
         let alarms = alarms
             .lines()
             .filter(|line| line.starts_with("vestibule_lost_posts_total"));
@@ -609,18 +624,22 @@ async fn a_post_that_is_repeated_after_a_restart_changes_nothing() {
 }
 
 #[tokio::test]
-async fn two_tabs_with_one_invite_take_turns() {
-    let (app, invites, _kratos) = inviting_with_kratos(1).await;
+async fn a_second_tab_gets_the_invite_after_the_first_one_is_released() {
+    let (app, invites, _kratos) = app_with_invites_and_kratos(1).await;
     app.prove_guard().await;
-    let (one, other) = (invited("a@example.org"), invited("b@example.org"));
+    let (one, other) = (
+        invited_visitor("a@example.org"),
+        invited_visitor("b@example.org"),
+    );
     assert!(app.pre(&one).await.is_admitted());
     let reply = app.pre(&other).await;
     assert_eq!(reply.messages()[0].2, "This invite is used up.");
     for step in [5, 25, 90, 481] {
-        app.hand.advance(Duration::from_secs(step));
-        app.looked().await;
+        app.clock.advance(Duration::from_secs(step));
+        app.wait_for_lookups().await;
     }
-    app.delivery_in("release:invite", State::Delivered).await;
+    app.wait_for_delivery("release:invite", State::Delivered)
+        .await;
     let state = app.app.store.flow(one.flow_id()).await.unwrap();
     assert_eq!(state.pending[0].state, PendingState::NeverCreated);
     assert!(app.pre(&other).await.is_admitted());
@@ -629,9 +648,9 @@ async fn two_tabs_with_one_invite_take_turns() {
 
 /// Without our `external_id` a visitor's address leads the look-up of one submission to the account of another.
 #[tokio::test]
-async fn an_account_that_came_of_another_submission_of_the_form_ends_this_one() {
+async fn an_account_of_another_submission_of_the_form_ends_this_one() {
     let (app, invites, _kratos) = {
-        let (invites, kratos) = (Invites::with_uses(1), FakeKratos::start());
+        let (invites, kratos) = (FakeInvites::with_uses(1), FakeKratos::start());
         let yaml = format!(
             "kratos: {{admin_url: \"${{env:KRATOS}}\", use_external_id: never}}\n{INVITES}"
         );
@@ -640,9 +659,9 @@ async fn an_account_that_came_of_another_submission_of_the_form_ends_this_one() 
             .kratos("KRATOS", &kratos)
             .start()
             .await;
-        let id = kratos.has("a@example.org", "2026-11-23T14:32:53.2Z");
-        kratos.change(id, "/traits/invite", json!("gold"));
-        let gold = invited("a@example.org");
+        let id = kratos.add_identity("a@example.org", "2026-11-23T14:32:53.2Z");
+        kratos.set_value(id, "/traits/invite", json!("gold"));
+        let gold = invited_visitor("a@example.org");
         let silver = gold.clone().with_trait("invite", "silver");
         assert!(app.pre(&gold).await.is_admitted());
         assert!(app.pre(&silver).await.is_admitted());
@@ -651,8 +670,10 @@ async fn an_account_that_came_of_another_submission_of_the_form_ends_this_one() 
     };
     assert_eq!(invites.held_and_confirmed().0, 2);
     // An attempt that is under way would time out when the time advances.
-    app.delivery_in("confirm:invite", State::Delivered).await;
-    app.hand.advance(Duration::from_mins(70));
-    app.delivery_in("release:invite", State::Delivered).await;
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    app.clock.advance(Duration::from_mins(70));
+    app.wait_for_delivery("release:invite", State::Delivered)
+        .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 
 use crate::support::app::{KEY, uuid};
-use crate::support::invites::Invites;
+use crate::support::fake_invites::FakeInvites;
 use crate::support::payload::Payload;
 use crate::support::{FakeKratos, TestApp, payload};
 
@@ -35,7 +35,7 @@ subscriptions:
 const SAVED_WITHIN_UNGUARDED: TimeDelta = TimeDelta::seconds(8);
 const SAVED_WITHIN_GUARDED: TimeDelta = TimeDelta::minutes(9);
 
-/// One thing that happens.
+/// One thing that apply.
 #[derive(Clone, Debug)]
 enum Event {
     /// A visitor submits one of the two forms with one of the two invites.
@@ -45,7 +45,7 @@ enum Event {
         invite: usize,
     },
     /// Somebody submits one of the forms with an invite that nobody knows.
-    Garbage { form: usize },
+    UnknownInvite { form: usize },
     /// Kratos repeats a call whose answer was lost.
     Repeat { submission: usize },
     /// Kratos saves an accepted submission, unless it refuses it; its `post` comes or is lost.
@@ -62,7 +62,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (0..2usize, 0..3usize, 0..2usize)
             .prop_map(|(form, visitor, invite)| Event::Submit { form, visitor, invite }),
-        1 => (0..2usize).prop_map(|form| Event::Garbage { form }),
+        1 => (0..2usize).prop_map(|form| Event::UnknownInvite { form }),
         1 => (0..8usize).prop_map(|submission| Event::Repeat { submission }),
         5 => (0..8usize, any::<bool>())
             .prop_map(|(submission, post)| Event::Save { submission, post }),
@@ -88,18 +88,18 @@ struct Account {
 }
 
 /// Vestibule and what surrounds it, used by all runs one after the other.
-struct World {
+struct TestEnv {
     app: Option<TestApp>,
     kratos: FakeKratos,
-    invites: Invites,
+    invites: FakeInvites,
     yaml: String,
     is_guarded: bool,
     runs: usize,
 }
 
-impl World {
+impl TestEnv {
     async fn new(is_guarded: bool) -> Self {
-        let (kratos, invites) = (FakeKratos::start(), Invites::with_uses(1));
+        let (kratos, invites) = (FakeKratos::start(), FakeInvites::with_uses(1));
         let yaml = SETTINGS.replace("MODE", if is_guarded { "auto" } else { "never" });
         let app = TestApp::with(&yaml)
             .kratos("KRATOS", &kratos)
@@ -125,20 +125,20 @@ impl World {
 
     async fn restart(&mut self) {
         let app = self.app.take().expect("it runs");
-        let (folder, now) = (Arc::clone(&app.folder), app.hand.now());
+        let (folder, now) = (Arc::clone(&app.folder), app.clock.now());
         app.app.stop().await;
         let app = TestApp::with(&self.yaml)
             .kratos("KRATOS", &self.kratos)
             .env("INVITES", &self.invites.url())
-            .after(&folder, now)
+            .in_folder(&folder, now)
             .start()
             .await;
         self.app = Some(app);
     }
 
     async fn wait(&self, duration: Duration) {
-        self.app().hand.advance(duration);
-        self.app().looked().await;
+        self.app().clock.advance(duration);
+        self.app().wait_for_lookups().await;
     }
 
     async fn pre(&self, submission: &Submission) -> bool {
@@ -155,9 +155,9 @@ impl World {
     }
 }
 
-/// One run: what happens, and what must be true whatever happens.
-struct Run<'w> {
-    world: &'w mut World,
+/// One run: what apply, and what must be true whatever apply.
+struct Run<'env> {
+    env: &'env mut TestEnv,
     forms: [Uuid; 2],
     number: usize,
     submissions: Vec<Submission>,
@@ -168,12 +168,12 @@ struct Run<'w> {
     known_closed: HashSet<usize>,
 }
 
-impl<'w> Run<'w> {
-    fn new(world: &'w mut World) -> Self {
-        world.runs += 1;
-        let number = world.runs;
+impl<'env> Run<'env> {
+    fn new(env: &'env mut TestEnv) -> Self {
+        env.runs += 1;
+        let number = env.runs;
         Self {
-            world,
+            env,
             forms: [Uuid::new_v4(), Uuid::new_v4()],
             number,
             submissions: Vec::new(),
@@ -185,11 +185,11 @@ impl<'w> Run<'w> {
     }
 
     fn invite(&self, invite: usize) -> String {
-        format!("invite-{}-{}-{invite}", self.world.is_guarded, self.number)
+        format!("invite-{}-{}-{invite}", self.env.is_guarded, self.number)
     }
 
     fn payload(&self, form: usize, email: &str, invite: &str) -> Payload {
-        let now = self.world.app().hand.now();
+        let now = self.env.app().clock.now();
         payload()
             .with("/flow/id", self.forms[form].to_string())
             .with("/flow/issued_at", json!(now))
@@ -203,34 +203,34 @@ impl<'w> Run<'w> {
             )
     }
 
-    async fn happens(&mut self, event: Event) {
+    async fn apply(&mut self, event: Event) {
         match event {
             Event::Submit {
                 form,
                 visitor,
                 invite,
             } => self.submit(form, visitor, invite).await,
-            Event::Garbage { form } => {
+            Event::UnknownInvite { form } => {
                 let garbage = self.payload(form, "garbage@example.org", "garbage");
-                assert!(!self.world.app().pre(&garbage).await.is_admitted());
+                assert!(!self.env.app().pre(&garbage).await.is_admitted());
             }
             Event::Repeat { submission } => {
                 let Some(one) = self.submissions.get(submission) else {
                     return;
                 };
                 // A flow may have been closed since; no repetition admits what was refused.
-                let again = self.world.pre(one).await;
+                let again = self.env.pre(one).await;
                 assert!(!again || one.is_admitted, "a refused call is admitted");
             }
             Event::Save { submission, post } => self.save(submission, post).await,
             Event::PostAgain { account } => {
                 if let Some(account) = self.accounts.get(account) {
-                    let status = self.world.app().post(&account.post).await.status;
+                    let status = self.env.app().post(&account.post).await.status;
                     assert_eq!(status, 204);
                 }
             }
-            Event::Wait { seconds } => self.world.wait(Duration::from_secs(seconds)).await,
-            Event::Restart => self.world.restart().await,
+            Event::Wait { seconds } => self.env.wait(Duration::from_secs(seconds)).await,
+            Event::Restart => self.env.restart().await,
         }
         for invite in 0..2 {
             let accounts = self.accounts_with(invite);
@@ -241,17 +241,17 @@ impl<'w> Run<'w> {
     async fn submit(&mut self, form: usize, visitor: usize, invite: usize) {
         let email = format!(
             "{}-{}-{visitor}@example.org",
-            self.number, self.world.is_guarded
+            self.number, self.env.is_guarded
         );
         let mut submission = Submission {
             payload: self.payload(form, &email, &self.invite(invite)),
             trigger: uuid(),
             form,
             invite,
-            at: self.world.app().hand.now(),
+            at: self.env.app().clock.now(),
             is_admitted: false,
         };
-        submission.is_admitted = self.world.pre(&submission).await;
+        submission.is_admitted = self.env.pre(&submission).await;
         if self.known_closed.contains(&form) {
             assert!(!submission.is_admitted, "the form is used up");
         }
@@ -266,8 +266,8 @@ impl<'w> Run<'w> {
         let Some(one) = self.submissions.get(submission) else {
             return;
         };
-        let now = self.world.app().hand.now();
-        let within = if self.world.is_guarded {
+        let now = self.env.app().clock.now();
+        let within = if self.env.is_guarded {
             SAVED_WITHIN_GUARDED
         } else {
             SAVED_WITHIN_UNGUARDED
@@ -277,26 +277,26 @@ impl<'w> Run<'w> {
             .expect("a text")
             .to_owned();
         let is_unique = !self.addresses.contains(&email);
-        let is_only = !self.world.is_guarded || !self.closed.contains(&one.form);
+        let is_only = !self.env.is_guarded || !self.closed.contains(&one.form);
         if !one.is_admitted || now - one.at > within || !is_unique || !is_only {
             return; // Kratos refuses it, or it was saved already.
         }
         let created_at = now.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-        let id = self.world.kratos.has(&email, &created_at);
+        let id = self.env.kratos.add_identity(&email, &created_at);
         let mut saved = one.payload.clone().saved_as(id);
         let traits = saved.0["identity"]["traits"].clone();
-        self.world.kratos.change(id, "/traits", traits);
-        if self.world.is_guarded {
+        self.env.kratos.set_value(id, "/traits", traits);
+        if self.env.is_guarded {
             saved = saved.guarded();
             let external_id = saved.0["identity"]["external_id"].clone();
-            self.world.kratos.change(id, "/external_id", external_id);
+            self.env.kratos.set_value(id, "/external_id", external_id);
         }
         let (form, invite) = (one.form, one.invite);
         self.addresses.insert(email);
         if post {
-            assert_eq!(self.world.app().post(&saved).await.status, 204);
+            assert_eq!(self.env.app().post(&saved).await.status, 204);
         }
-        if self.world.is_guarded {
+        if self.env.is_guarded {
             self.closed.insert(form);
             if post {
                 self.known_closed.insert(form);
@@ -314,19 +314,19 @@ impl<'w> Run<'w> {
     }
 
     /// Everything comes to its end: each account has its invite, and no invite is held for nobody.
-    async fn ends(self) {
-        let app = self.world.app();
+    async fn finish(self) {
+        let app = self.env.app();
         for seconds in [6, 25, 90, 600, 4000] {
-            self.world.wait(Duration::from_secs(seconds)).await;
+            self.env.wait(Duration::from_secs(seconds)).await;
         }
         app.eventually("each account has its invite, and nobody else", async || {
-            app.answered().await;
-            app.hand.advance(Duration::from_secs(1));
+            app.wait_for_attempts().await;
+            app.clock.advance(Duration::from_secs(1));
             let backlog = app.app.store.backlog().await.expect("an answer");
             let is_right = (0..2).all(|invite| {
                 let accounts = self.accounts_with(invite);
                 let invite = self.invite(invite);
-                self.world.invites.of_code(&invite) == (accounts, accounts)
+                self.env.invites.held_and_confirmed_of(&invite) == (accounts, accounts)
             });
             (is_right && backlog.pending == 0).then_some(())
         })
@@ -336,14 +336,14 @@ impl<'w> Run<'w> {
     }
 }
 
-fn plays(is_guarded: bool) {
+fn run_model(is_guarded: bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime");
-    let world = runtime.block_on(World::new(is_guarded));
-    let world = tokio::sync::Mutex::new(world);
+    let env = runtime.block_on(TestEnv::new(is_guarded));
+    let env = tokio::sync::Mutex::new(env);
     let mut runner = TestRunner::new(Config {
         cases: cases(),
         max_shrink_iters: 200,
@@ -355,34 +355,36 @@ fn plays(is_guarded: bool) {
     let runs = proptest::collection::vec(event(), 1..16);
     let result = runner.run(&runs, |events| {
         runtime.block_on(async {
-            let mut world = world.lock().await;
-            let mut run = Run::new(&mut world);
+            let mut env = env.lock().await;
+            let mut run = Run::new(&mut env);
             for event in events {
-                run.happens(event).await;
+                run.apply(event).await;
             }
-            run.ends().await;
+            run.finish().await;
         });
         Ok(())
     });
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// `PROPTEST_CASES=2000 cargo test --test it gate_model` plays more of them.
+/// `PROPTEST_CASES=2000 cargo test --test it gate_model` run_model more of them.
 #[expect(
     clippy::disallowed_methods,
     reason = "the number of cases is asked of the environment, as proptest does"
 )]
 fn cases() -> u32 {
-    let asked = std::env::var("PROPTEST_CASES").ok();
-    asked.and_then(|cases| cases.parse().ok()).unwrap_or(60)
+    let configured = std::env::var("PROPTEST_CASES").ok();
+    configured
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(60)
 }
 
 #[test]
 fn with_the_guard_no_invite_serves_two_accounts_and_none_is_lost() {
-    plays(true);
+    run_model(true);
 }
 
 #[test]
 fn without_the_guard_no_invite_serves_two_accounts_and_none_is_lost() {
-    plays(false);
+    run_model(false);
 }

@@ -7,11 +7,11 @@ use uuid::Uuid;
 use vestibule::model::delivery::State;
 
 use crate::support::app::uuid;
-use crate::support::failing::Failing;
-use crate::support::invites::Invites;
+use crate::support::failing_store::FailingStore;
+use crate::support::fake_invites::FakeInvites;
+use crate::support::fake_service::Behaviour;
 use crate::support::logs::lines_with;
 use crate::support::payload::Payload;
-use crate::support::service::Behaviour;
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
 const INVITES: &str = r#"
@@ -30,19 +30,19 @@ checks:
 subscriptions:
   refusals: {events: [check.refused], send: {post: "${env:INVITES}/refusals"}}
 "#;
-const LATE_POSTS: &str = "vestibule_posts_after_release_total";
+const POSTS_AFTER_RELEASE: &str = "vestibule_posts_after_release_total";
 const LOGIN: &str = "/hooks/login/pre?method=password";
 const HOUR: Duration = Duration::from_hours(1);
 
-struct House {
+struct TestEnv {
     app: TestApp,
-    invites: Invites,
+    invites: FakeInvites,
     kratos: FakeKratos,
 }
 
-impl House {
-    async fn with(yaml: &str, uses: usize) -> Self {
-        let (invites, kratos) = (Invites::with_uses(uses), FakeKratos::start());
+impl TestEnv {
+    async fn start(yaml: &str, uses: usize) -> Self {
+        let (invites, kratos) = (FakeInvites::with_uses(uses), FakeKratos::start());
         let app = TestApp::with(yaml)
             .env("INVITES", &invites.url())
             .kratos("KRATOS", &kratos)
@@ -57,53 +57,59 @@ impl House {
 
     /// A visitor whose sign-up was accepted, and whose invite was released because no account was found.
     async fn with_a_released_invite(yaml: &str) -> (Self, Payload) {
-        let house = Self::with(yaml, 1).await;
-        house.app.prove_guard().await;
-        let visitor = invited("late@example.org");
-        assert!(house.app.pre(&visitor).await.is_admitted());
+        let env = Self::start(yaml, 1).await;
+        env.app.prove_guard().await;
+        let visitor = invited_visitor("late@example.org");
+        assert!(env.app.pre(&visitor).await.is_admitted());
         for step in [5, 25, 90, 481] {
-            house.app.hand.advance(Duration::from_secs(step));
-            house.app.looked().await;
+            env.app.clock.advance(Duration::from_secs(step));
+            env.app.wait_for_lookups().await;
         }
-        let app = &house.app;
-        app.delivery_in("release:invite", State::Delivered).await;
-        assert_eq!(house.invites.held_and_confirmed(), (0, 0));
-        (house, visitor)
+        let app = &env.app;
+        app.wait_for_delivery("release:invite", State::Delivered)
+            .await;
+        assert_eq!(env.invites.held_and_confirmed(), (0, 0));
+        (env, visitor)
     }
 
     /// Kratos saves the visitor after all. Returns what `post` gets.
-    fn saves(&self, visitor: &Payload) -> (Uuid, Payload) {
+    fn save(&self, visitor: &Payload) -> (Uuid, Payload) {
         let email = visitor.0["identity"]["traits"]["email"].as_str();
-        let created_at = json!(self.app.hand.now());
+        let created_at = json!(self.app.clock.now());
         let created_at = created_at.as_str().expect("a moment");
-        let id = self.kratos.has(email.expect("an address"), created_at);
+        let id = self
+            .kratos
+            .add_identity(email.expect("an address"), created_at);
         let traits = visitor.0["identity"]["traits"].clone();
-        self.kratos.change(id, "/traits", traits);
+        self.kratos.set_value(id, "/traits", traits);
         let saved = visitor.clone().saved_as(id);
         (id, saved.with("/identity/created_at", created_at))
     }
 
     /// The same by a Kratos that keeps our `external_id`.
-    fn saves_guarded(&self, visitor: &Payload) -> (Uuid, Payload) {
-        let (id, saved) = self.saves(visitor);
+    fn save_guarded(&self, visitor: &Payload) -> (Uuid, Payload) {
+        let (id, saved) = self.save(visitor);
         let saved = saved.guarded();
         let external_id = saved.0["identity"]["external_id"].clone();
-        self.kratos.change(id, "/external_id", external_id);
+        self.kratos.set_value(id, "/external_id", external_id);
         (id, saved)
     }
 
-    async fn is_reserved_again_and_confirmed(&self) {
-        let taken = self.app.delivery_in("take:invite", State::Delivered).await;
+    async fn assert_reserved_again_and_confirmed(&self) {
+        let taken = self
+            .app
+            .wait_for_delivery("take:invite", State::Delivered)
+            .await;
         self.app
-            .delivery_in("confirm:invite", State::Delivered)
+            .wait_for_delivery("confirm:invite", State::Delivered)
             .await;
         assert_eq!(self.invites.held_and_confirmed(), (1, 1));
-        assert_eq!(self.invites.keys(), [taken.id.to_string()]);
-        assert!(self.app.metric(LATE_POSTS).await < 0.1);
+        assert_eq!(self.invites.idempotency_keys(), [taken.id.to_string()]);
+        assert!(self.app.metric(POSTS_AFTER_RELEASE).await < 0.1);
     }
 }
 
-fn invited(email: &str) -> Payload {
+fn invited_visitor(email: &str) -> Payload {
     payload()
         .with_trait("invite", "gold")
         .with_trait("email", email)
@@ -127,29 +133,29 @@ fn change_of(account: &Payload, company: &str) -> Payload {
 
 #[tokio::test]
 async fn a_post_after_the_release_reserves_again_and_confirms() {
-    let (house, visitor) = House::with_a_released_invite(INVITES).await;
-    let (_, saved) = house.saves_guarded(&visitor);
+    let (env, visitor) = TestEnv::with_a_released_invite(INVITES).await;
+    let (_, saved) = env.save_guarded(&visitor);
     for _ in 0..2 {
-        assert_eq!(house.app.post(&saved).await.status, 204);
-        house.is_reserved_again_and_confirmed().await;
+        assert_eq!(env.app.post(&saved).await.status, 204);
+        env.assert_reserved_again_and_confirmed().await;
     }
-    assert_eq!(house.app.deliveries("release:invite").await.len(), 1);
+    assert_eq!(env.app.deliveries("release:invite").await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_post_after_the_release_is_refused_late_if_the_invite_is_used_up() {
-    let (house, visitor) = House::with_a_released_invite(INVITES).await;
-    let next = invited("next@example.org");
-    assert!(house.app.pre(&next).await.is_admitted());
-    let (id, saved) = house.saves_guarded(&visitor);
-    assert_eq!(house.app.post(&saved).await.status, 204);
-    let app = &house.app;
-    app.delivery_in("take:invite", State::Delivered).await;
-    app.delivery_in("late-refusal:invite", State::Delivered)
+    let (env, visitor) = TestEnv::with_a_released_invite(INVITES).await;
+    let next = invited_visitor("next@example.org");
+    assert!(env.app.pre(&next).await.is_admitted());
+    let (id, saved) = env.save_guarded(&visitor);
+    assert_eq!(env.app.post(&saved).await.status, 204);
+    let app = &env.app;
+    app.wait_for_delivery("take:invite", State::Delivered).await;
+    app.wait_for_delivery("late-refusal:invite", State::Delivered)
         .await;
-    app.delivery_in("refusals", State::Delivered).await;
-    assert_eq!(house.kratos.identity(id)["state"], "inactive");
-    app.hand.advance(Duration::from_secs(1));
+    app.wait_for_delivery("refusals", State::Delivered).await;
+    assert_eq!(env.kratos.identity(id)["state"], "inactive");
+    app.clock.advance(Duration::from_secs(1));
     let reply = app
         .eventually("the person is kept out", async || {
             let reply = app.call(LOGIN, saved.to_string()).await;
@@ -157,143 +163,144 @@ async fn a_post_after_the_release_is_refused_late_if_the_invite_is_used_up() {
         })
         .await;
     assert_eq!(reply.messages()[0].2, "This invite is used up.");
-    assert_eq!(house.invites.held_and_confirmed(), (1, 0));
+    assert_eq!(env.invites.held_and_confirmed(), (1, 0));
     assert_eq!(app.deliveries("confirm:invite").await, []);
-    assert!(app.metric(LATE_POSTS).await < 0.1);
+    assert!(app.metric(POSTS_AFTER_RELEASE).await < 0.1);
 }
 
 #[tokio::test]
-async fn what_another_submission_of_the_form_has_reserved_is_confirmed_instead() {
-    let (house, visitor) = House::with_a_released_invite(INVITES).await;
+async fn a_reservation_of_another_submission_of_the_form_is_confirmed_instead() {
+    let (env, visitor) = TestEnv::with_a_released_invite(INVITES).await;
     let corrected = visitor.clone().with_trait("email", "corrected@example.org");
-    assert!(house.app.pre(&corrected).await.is_admitted());
-    house.app.hand.advance(Duration::from_secs(6));
-    let (_, saved) = house.saves_guarded(&visitor);
-    assert_eq!(house.app.post(&saved).await.status, 204);
-    house
-        .app
-        .delivery_in("confirm:invite", State::Delivered)
+    assert!(env.app.pre(&corrected).await.is_admitted());
+    env.app.clock.advance(Duration::from_secs(6));
+    let (_, saved) = env.save_guarded(&visitor);
+    assert_eq!(env.app.post(&saved).await.status, 204);
+    env.app
+        .wait_for_delivery("confirm:invite", State::Delivered)
         .await;
-    assert_eq!(house.app.deliveries("take:invite").await, []);
-    assert_eq!(house.invites.held_and_confirmed(), (1, 1));
+    assert_eq!(env.app.deliveries("take:invite").await, []);
+    assert_eq!(env.invites.held_and_confirmed(), (1, 1));
 }
 
 #[tokio::test]
-async fn the_operator_chooses_what_a_late_refusal_of_a_reservation_does() {
+async fn on_late_refusal_controls_the_late_refusal_of_a_reservation() {
     for (chosen, is_marked) in [("mark", true), ("notify", false)] {
         let yaml = INVITES.replace(
             "    refuse: [{when: 409",
             &format!("    on_late_refusal: {chosen}\n    refuse: [{{when: 409"),
         );
-        let (house, visitor) = House::with_a_released_invite(&yaml).await;
-        let next = invited("next@example.org");
-        assert!(house.app.pre(&next).await.is_admitted());
-        let (id, saved) = house.saves_guarded(&visitor);
-        assert_eq!(house.app.post(&saved).await.status, 204);
-        house.app.delivery_in("refusals", State::Delivered).await;
+        let (env, visitor) = TestEnv::with_a_released_invite(&yaml).await;
+        let next = invited_visitor("next@example.org");
+        assert!(env.app.pre(&next).await.is_admitted());
+        let (id, saved) = env.save_guarded(&visitor);
+        assert_eq!(env.app.post(&saved).await.status, 204);
+        env.app
+            .wait_for_delivery("refusals", State::Delivered)
+            .await;
         if is_marked {
-            house
-                .app
-                .delivery_in("write-back:invite", State::Delivered)
+            env.app
+                .wait_for_delivery("write-back:invite", State::Delivered)
                 .await;
         }
-        let identity = house.kratos.identity(id);
+        let identity = env.kratos.identity(id);
         let mark = &identity["metadata_admin"]["vestibule"]["refused"]["invite"];
         assert_eq!(mark.is_object(), is_marked, "{chosen}");
         assert_eq!(identity["state"], "active", "{chosen}");
-        assert_eq!(house.app.deliveries("late-refusal:invite").await, []);
+        assert_eq!(env.app.deliveries("late-refusal:invite").await, []);
     }
 }
 
 #[tokio::test]
-async fn a_reservation_is_taken_again_until_the_service_answers() {
-    let (house, visitor) = House::with_a_released_invite(INVITES).await;
-    house.invites.is_down(true);
-    let (_, saved) = house.saves_guarded(&visitor);
-    assert_eq!(house.app.post(&saved).await.status, 204);
-    house.app.to_the_next_try("take:invite").await;
-    house
-        .app
+async fn a_second_reservation_is_retried_until_the_service_answers() {
+    let (env, visitor) = TestEnv::with_a_released_invite(INVITES).await;
+    env.invites.set_down(true);
+    let (_, saved) = env.save_guarded(&visitor);
+    assert_eq!(env.app.post(&saved).await.status, 204);
+    env.app.advance_to_next_attempt("take:invite").await;
+    env.app
         .eventually("it is tried twice", async || {
-            let one = house.app.deliveries("take:invite").await.pop()?;
+            let one = env.app.deliveries("take:invite").await.pop()?;
             (one.attempts == 2).then_some(())
         })
         .await;
-    house.invites.is_down(false);
-    house.app.to_the_next_try("take:invite").await;
-    house.is_reserved_again_and_confirmed().await;
+    env.invites.set_down(false);
+    env.app.advance_to_next_attempt("take:invite").await;
+    env.assert_reserved_again_and_confirmed().await;
 }
 
 #[tokio::test]
-async fn a_reservation_that_cannot_be_taken_again_in_eight_days_is_a_dead_letter_and_an_alarm() {
-    let (house, visitor) = House::with_a_released_invite(INVITES).await;
-    house.invites.is_down(true);
-    let (_, saved) = house.saves_guarded(&visitor);
-    assert_eq!(house.app.post(&saved).await.status, 204);
-    house.app.to_the_next_try("take:invite").await;
-    house.app.hand.advance(Duration::from_hours(24 * 8));
-    house.app.delivery_in("take:invite", State::Abandoned).await;
-    let alarms = house.app.metric(LATE_POSTS).await;
+async fn a_second_reservation_that_fails_for_eight_days_becomes_a_dead_letter_and_raises_an_alarm()
+{
+    let (env, visitor) = TestEnv::with_a_released_invite(INVITES).await;
+    env.invites.set_down(true);
+    let (_, saved) = env.save_guarded(&visitor);
+    assert_eq!(env.app.post(&saved).await.status, 204);
+    env.app.advance_to_next_attempt("take:invite").await;
+    env.app.clock.advance(Duration::from_hours(24 * 8));
+    env.app
+        .wait_for_delivery("take:invite", State::Abandoned)
+        .await;
+    let alarms = env.app.metric(POSTS_AFTER_RELEASE).await;
     assert!((alarms - 1.0).abs() < 0.1);
     assert!(!lines_with("could not be taken again in time").is_empty());
 }
 
 #[tokio::test]
 async fn the_last_look_up_a_day_after_the_flow_reserves_again() {
-    let (house, visitor) = House::with_a_released_invite(INVITES).await;
-    house.app.hand.advance(HOUR);
-    house.app.looked().await;
-    house.saves_guarded(&visitor);
-    house.app.hand.advance(Duration::from_hours(23));
-    house.app.looked().await;
-    assert_eq!(house.app.deliveries("take:invite").await, []);
-    house.app.hand.advance(HOUR);
-    house.is_reserved_again_and_confirmed().await;
+    let (env, visitor) = TestEnv::with_a_released_invite(INVITES).await;
+    env.app.clock.advance(HOUR);
+    env.app.wait_for_lookups().await;
+    env.save_guarded(&visitor);
+    env.app.clock.advance(Duration::from_hours(23));
+    env.app.wait_for_lookups().await;
+    assert_eq!(env.app.deliveries("take:invite").await, []);
+    env.app.clock.advance(HOUR);
+    env.assert_reserved_again_and_confirmed().await;
 }
 
 #[tokio::test]
 async fn a_settings_call_after_the_release_reserves_again() {
-    let (house, visitor) = House::with_a_released_invite(INVITES).await;
-    let (_, saved) = house.saves_guarded(&visitor);
+    let (env, visitor) = TestEnv::with_a_released_invite(INVITES).await;
+    let (_, saved) = env.save_guarded(&visitor);
     let change = change_of(&saved, "Another GmbH");
-    assert!(house.app.settings(&change).await.is_admitted());
-    house.is_reserved_again_and_confirmed().await;
+    assert!(env.app.settings(&change).await.is_admitted());
+    env.assert_reserved_again_and_confirmed().await;
 }
 
 #[tokio::test]
 async fn a_login_after_the_release_reserves_again() {
-    let (house, visitor) = House::with_a_released_invite(INVITES).await;
-    let (_, saved) = house.saves_guarded(&visitor);
+    let (env, visitor) = TestEnv::with_a_released_invite(INVITES).await;
+    let (_, saved) = env.save_guarded(&visitor);
     let login = saved.with("/flow/id", uuid());
-    let reply = house.app.call(LOGIN, login.to_string()).await;
+    let reply = env.app.call(LOGIN, login.to_string()).await;
     assert_eq!(reply.status, 204);
-    house.is_reserved_again_and_confirmed().await;
+    env.assert_reserved_again_and_confirmed().await;
 }
 
 #[tokio::test]
 async fn a_login_closes_the_open_flow_of_its_account() {
     for hook in [LOGIN, "/hooks/recovery/pre"] {
-        let house = House::with(INVITES, 1).await;
-        let visitor = invited("lost@example.org");
-        assert!(house.app.pre(&visitor).await.is_admitted());
+        let env = TestEnv::start(INVITES, 1).await;
+        let visitor = invited_visitor("lost@example.org");
+        assert!(env.app.pre(&visitor).await.is_admitted());
         // The `post` is lost, and no time passes for a look-up.
-        let (_, saved) = house.saves_guarded(&visitor);
+        let (_, saved) = env.save_guarded(&visitor);
         let login = saved.with("/flow/id", uuid());
-        assert_eq!(house.app.call(hook, login.to_string()).await.status, 204);
-        house
-            .app
-            .delivery_in("confirm:invite", State::Delivered)
+        assert_eq!(env.app.call(hook, login.to_string()).await.status, 204);
+        env.app
+            .wait_for_delivery("confirm:invite", State::Delivered)
             .await;
-        assert_eq!(house.invites.held_and_confirmed(), (1, 1));
-        assert!(!house.app.pre(&visitor).await.is_admitted());
+        assert_eq!(env.invites.held_and_confirmed(), (1, 1));
+        assert!(!env.app.pre(&visitor).await.is_admitted());
     }
 }
 
 #[tokio::test]
-async fn a_login_does_not_wait_for_a_database_that_is_silent() {
+async fn a_login_does_not_wait_for_an_unresponsive_database() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Failing::in_folder(folder.path()).await;
-    let invites = Invites::with_uses(1);
+    let store = FailingStore::in_folder(folder.path()).await;
+    let invites = FakeInvites::with_uses(1);
     let kratos = FakeKratos::start();
     let app = TestApp::with(INVITES)
         .env("INVITES", &invites.url())
@@ -301,18 +308,18 @@ async fn a_login_does_not_wait_for_a_database_that_is_silent() {
         .store(store.clone())
         .start()
         .await;
-    store.is_silent(true);
-    let login = invited("a@example.org")
+    store.set_unresponsive(true);
+    let login = invited_visitor("a@example.org")
         .saved()
         .guarded()
-        .with("/identity/created_at", json!(app.hand.now()));
+        .with("/identity/created_at", json!(app.clock.now()));
     // More than may wait at the same moment.
     for _ in 0..20 {
         assert_eq!(app.call(LOGIN, login.to_string()).await.status, 204);
     }
     let too_many = lines_with("too many logins wait for the database");
     assert!(!too_many.is_empty());
-    app.hand.advance(Duration::from_secs(6));
+    app.clock.advance(Duration::from_secs(6));
     let id = login.0["identity"]["id"].as_str().unwrap().to_owned();
     app.eventually("the failure is logged", async || {
         let lines = lines_with("It is not known whether a `post` of this account was lost");
@@ -320,60 +327,62 @@ async fn a_login_does_not_wait_for_a_database_that_is_silent() {
     })
     .await;
     // An old account has no open flow.
-    store.is_silent(false);
-    let asked = store.flows_asked();
+    store.set_unresponsive(false);
+    let calls = store.open_flow_calls();
     let old = login.with("/identity/created_at", "2025-11-23T14:32:53Z");
     assert_eq!(app.call(LOGIN, old.to_string()).await.status, 204);
-    assert_eq!(store.flows_asked(), asked);
+    assert_eq!(store.open_flow_calls(), calls);
 }
 
 #[tokio::test]
 async fn a_second_reservation_waits_for_the_release_of_the_first() {
     let (invites, kratos) = (FakeService::start(), FakeKratos::start());
     let hold = |id: &str| Behaviour::Answers(201, json!({ "hold_id": id }).to_string());
-    invites.on("POST /invites/", hold("h1"));
-    invites.on("DELETE /holds/", Behaviour::Answers(503, String::new()));
+    invites.set_behaviour_for("POST /invites/", hold("h1"));
+    invites.set_behaviour_for("DELETE /holds/", Behaviour::Answers(503, String::new()));
     let app = TestApp::with(INVITES)
         .service("INVITES", &invites)
         .kratos("KRATOS", &kratos)
         .start()
         .await;
     app.prove_guard().await;
-    let visitor = invited("late@example.org");
+    let visitor = invited_visitor("late@example.org");
     assert!(app.pre(&visitor).await.is_admitted());
-    app.hand.advance(Duration::from_mins(11));
-    app.looked().await;
+    app.clock.advance(Duration::from_mins(11));
+    app.wait_for_lookups().await;
     app.eventually("it is to be released", async || {
         let one = app.deliveries("release:invite").await.pop()?;
         (one.attempts > 0).then_some(())
     })
     .await;
-    invites.on("POST /invites/", hold("h2"));
-    let id = kratos.has("late@example.org", "2026-11-23T14:43:50Z");
+    invites.set_behaviour_for("POST /invites/", hold("h2"));
+    let id = kratos.add_identity("late@example.org", "2026-11-23T14:43:50Z");
     let saved = visitor.saved_as(id).guarded();
     assert_eq!(app.post(&saved).await.status, 204);
-    let waits = app
+    let waiting = app
         .eventually("it waits", async || {
             let one = app.deliveries("take:invite").await.pop()?;
             one.last_error.clone().map(|_| one)
         })
         .await;
-    assert_eq!(waits.last_error.as_deref(), Some("not_released"));
+    assert_eq!(waiting.last_error.as_deref(), Some("not_released"));
     let takes = || {
         invites
-            .targets()
+            .request_lines()
             .iter()
             .filter(|one| one.starts_with("POST /invites/"))
             .count()
     };
     assert_eq!(takes(), 1);
-    invites.on("DELETE /holds/", Behaviour::Answers(204, String::new()));
-    app.to_the_next_try("release:invite").await;
-    app.delivery_in("release:invite", State::Delivered).await;
-    app.to_the_next_try("take:invite").await;
-    app.delivery_in("confirm:invite", State::Delivered).await;
+    invites.set_behaviour_for("DELETE /holds/", Behaviour::Answers(204, String::new()));
+    app.advance_to_next_attempt("release:invite").await;
+    app.wait_for_delivery("release:invite", State::Delivered)
+        .await;
+    app.advance_to_next_attempt("take:invite").await;
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
     assert_eq!(takes(), 2);
-    let targets = invites.targets();
+    let targets = invites.request_lines();
     assert!(
         targets.contains(&"POST /holds/h2/confirm".to_owned()),
         "{targets:?}"
@@ -381,34 +390,39 @@ async fn a_second_reservation_waits_for_the_release_of_the_first() {
 }
 
 #[tokio::test]
-async fn nothing_is_reserved_again_for_an_account_that_was_deleted() {
-    let (house, visitor) = House::with_a_released_invite(INVITES).await;
+async fn nothing_is_reserved_again_for_a_deleted_account() {
+    let (env, visitor) = TestEnv::with_a_released_invite(INVITES).await;
     let saved = visitor.saved().guarded();
-    assert_eq!(house.app.post(&saved).await.status, 204);
-    house.app.delivery_in("take:invite", State::Delivered).await;
-    assert_eq!(house.app.deliveries("confirm:invite").await, []);
-    assert_eq!(house.invites.held_and_confirmed(), (0, 0));
+    assert_eq!(env.app.post(&saved).await.status, 204);
+    env.app
+        .wait_for_delivery("take:invite", State::Delivered)
+        .await;
+    assert_eq!(env.app.deliveries("confirm:invite").await, []);
+    assert_eq!(env.invites.held_and_confirmed(), (0, 0));
 }
 
 #[tokio::test]
-async fn erasure_ends_what_is_to_be_reserved_again() {
-    let (house, visitor) = House::with_a_released_invite(INVITES).await;
-    house.invites.is_down(true);
-    let (id, saved) = house.saves_guarded(&visitor);
-    assert_eq!(house.app.post(&saved).await.status, 204);
-    let store = &house.app.app.store;
-    store.forget(id, house.app.hand.now()).await.unwrap();
-    let taking = house.app.delivery_in("take:invite", State::Discarded).await;
-    let shown = store.show(taking.id).await.unwrap().unwrap();
+async fn erasure_discards_a_pending_second_reservation() {
+    let (env, visitor) = TestEnv::with_a_released_invite(INVITES).await;
+    env.invites.set_down(true);
+    let (id, saved) = env.save_guarded(&visitor);
+    assert_eq!(env.app.post(&saved).await.status, 204);
+    let store = &env.app.app.store;
+    store.forget(id, env.app.clock.now()).await.unwrap();
+    let second = env
+        .app
+        .wait_for_delivery("take:invite", State::Discarded)
+        .await;
+    let shown = store.show(second.id).await.unwrap().unwrap();
     assert_eq!(shown.action, None);
     let state = store.flow(visitor.flow_id()).await.unwrap();
     assert!(state.reservations.iter().all(|one| one.details.is_none()));
 }
 
 #[tokio::test]
-async fn no_more_of_a_visitor_is_kept_than_taking_again_reads() {
-    let (house, visitor) = House::with_a_released_invite(INVITES).await;
-    let state = house.app.app.store.flow(visitor.flow_id()).await.unwrap();
+async fn a_released_reservation_keeps_only_the_data_for_taking_it_again() {
+    let (env, visitor) = TestEnv::with_a_released_invite(INVITES).await;
+    let state = env.app.app.store.flow(visitor.flow_id()).await.unwrap();
     let kept = json!(state.reservations[0].details);
     assert_eq!(kept["context"]["value"], "gold");
     let kept = kept.to_string();
@@ -423,11 +437,11 @@ async fn no_more_of_a_visitor_is_kept_than_taking_again_reads() {
 }
 
 /// Two submissions of one form that Kratos saves both, of which the second has taken the invite over from the first.
-async fn taken_over(uses: usize) -> (House, Payload, Payload) {
+async fn two_submissions_of_one_invite(uses: usize) -> (TestEnv, Payload, Payload) {
     let yaml = INVITES.replace("KRATOS}\"", "KRATOS}\", use_external_id: never");
-    let house = House::with(&yaml, uses).await;
-    let first = invited("first@example.org");
-    assert!(house.app.pre(&first).await.is_admitted());
+    let env = TestEnv::start(&yaml, uses).await;
+    let first = invited_visitor("first@example.org");
+    assert!(env.app.pre(&first).await.is_admitted());
     let second = first
         .clone()
         .with_trait("email", "second@example.org")
@@ -435,75 +449,71 @@ async fn taken_over(uses: usize) -> (House, Payload, Payload) {
             "/identity/verifiable_addresses/0/value",
             "second@example.org",
         );
-    house.app.hand.advance(Duration::from_secs(11));
-    house.app.looked().await;
-    (house, first, second)
+    env.app.clock.advance(Duration::from_secs(11));
+    env.app.wait_for_lookups().await;
+    (env, first, second)
 }
 
 #[tokio::test]
 async fn an_account_whose_reservation_was_taken_over_reserves_again() {
-    let (house, first, second) = taken_over(2).await;
-    assert!(house.app.pre(&second).await.is_admitted());
-    assert_eq!(house.invites.held_and_confirmed(), (1, 0));
+    let (env, first, second) = two_submissions_of_one_invite(2).await;
+    assert!(env.app.pre(&second).await.is_admitted());
+    assert_eq!(env.invites.held_and_confirmed(), (1, 0));
     for one in [&second, &first] {
-        let (_, saved) = house.saves(one);
-        assert_eq!(house.app.post(&saved).await.status, 204);
+        let (_, saved) = env.save(one);
+        assert_eq!(env.app.post(&saved).await.status, 204);
     }
-    house
-        .app
+    env.app
         .eventually("both accounts have an invite", async || {
-            (house.invites.held_and_confirmed() == (2, 2)).then_some(())
+            (env.invites.held_and_confirmed() == (2, 2)).then_some(())
         })
         .await;
-    assert_eq!(house.app.deliveries("take:invite").await.len(), 1);
-    assert!(house.app.metric(LATE_POSTS).await < 0.1);
+    assert_eq!(env.app.deliveries("take:invite").await.len(), 1);
+    assert!(env.app.metric(POSTS_AFTER_RELEASE).await < 0.1);
 }
 
 #[tokio::test]
-async fn an_account_whose_reservation_was_taken_over_is_refused_late_if_there_is_no_other() {
-    let (house, first, second) = taken_over(1).await;
-    assert!(house.app.pre(&second).await.is_admitted());
-    let (second, saved) = house.saves(&second);
-    assert_eq!(house.app.post(&saved).await.status, 204);
-    house
-        .app
-        .delivery_in("confirm:invite", State::Delivered)
+async fn an_account_whose_reservation_was_taken_over_is_refused_late_if_no_invite_is_left() {
+    let (env, first, second) = two_submissions_of_one_invite(1).await;
+    assert!(env.app.pre(&second).await.is_admitted());
+    let (second, saved) = env.save(&second);
+    assert_eq!(env.app.post(&saved).await.status, 204);
+    env.app
+        .wait_for_delivery("confirm:invite", State::Delivered)
         .await;
-    let (first, saved) = house.saves(&first);
-    assert_eq!(house.app.post(&saved).await.status, 204);
-    house
-        .app
-        .delivery_in("late-refusal:invite", State::Delivered)
+    let (first, saved) = env.save(&first);
+    assert_eq!(env.app.post(&saved).await.status, 204);
+    env.app
+        .wait_for_delivery("late-refusal:invite", State::Delivered)
         .await;
-    assert_eq!(house.kratos.identity(first)["state"], "inactive");
-    assert_eq!(house.kratos.identity(second)["state"], "active");
-    assert_eq!(house.invites.held_and_confirmed(), (1, 1));
+    assert_eq!(env.kratos.identity(first)["state"], "inactive");
+    assert_eq!(env.kratos.identity(second)["state"], "active");
+    assert_eq!(env.invites.held_and_confirmed(), (1, 1));
 }
 
 #[tokio::test]
-async fn a_reservation_that_a_refused_submission_took_over_is_still_the_account_s() {
-    let (house, first, second) = taken_over(1).await;
+async fn a_reservation_that_a_refused_submission_took_over_still_belongs_to_the_account() {
+    let (env, first, second) = two_submissions_of_one_invite(1).await;
     let refused = second.with_trait("company", "refused");
-    assert_eq!(house.app.pre(&refused).await.status, 400);
-    house.app.hand.advance(Duration::from_secs(40));
-    house.app.looked().await;
-    let (_, saved) = house.saves(&first);
-    assert_eq!(house.app.post(&saved).await.status, 204);
-    house
-        .app
-        .delivery_in("confirm:invite", State::Delivered)
+    assert_eq!(env.app.pre(&refused).await.status, 400);
+    env.app.clock.advance(Duration::from_secs(40));
+    env.app.wait_for_lookups().await;
+    let (_, saved) = env.save(&first);
+    assert_eq!(env.app.post(&saved).await.status, 204);
+    env.app
+        .wait_for_delivery("confirm:invite", State::Delivered)
         .await;
-    assert_eq!(house.app.deliveries("take:invite").await, []);
-    assert_eq!(house.invites.held_and_confirmed(), (1, 1));
+    assert_eq!(env.app.deliveries("take:invite").await, []);
+    assert_eq!(env.invites.held_and_confirmed(), (1, 1));
 }
 
 /// A change of the invite in settings whose `post` is lost.
-async fn changed_invite(house: &House) -> Payload {
+async fn changed_invite(env: &TestEnv) -> Payload {
     let change = payload()
         .changed_from(&json!({"email": "canary@example.org", "invite": "iron"}))
         .with_trait("invite", "gold");
-    assert!(house.app.settings(&change).await.is_admitted());
-    assert_eq!(house.invites.held_and_confirmed(), (1, 0));
+    assert!(env.app.settings(&change).await.is_admitted());
+    assert_eq!(env.invites.held_and_confirmed(), (1, 0));
     change
 }
 
@@ -514,42 +524,40 @@ fn without_admin_api() -> String {
 
 #[tokio::test]
 async fn a_later_settings_call_proves_that_a_change_was_saved() {
-    let house = House::with(&without_admin_api(), 1).await;
-    let change = changed_invite(&house).await;
+    let env = TestEnv::start(&without_admin_api(), 1).await;
+    let change = changed_invite(&env).await;
     // Of another identity it proves nothing, and neither does a call in which the invite is as it was before.
     let other = change_of(&change.clone().saved(), "Another GmbH");
-    assert!(house.app.settings(&other).await.is_admitted());
+    assert!(env.app.settings(&other).await.is_admitted());
     let mut before = change_of(&change, "Another GmbH");
     before.0["previous"]["traits"]["invite"] = "iron".into();
     before.0["identity"]["traits"]["invite"] = "iron".into();
-    assert!(house.app.settings(&before).await.is_admitted());
-    assert_eq!(house.app.deliveries("confirm:invite").await, []);
+    assert!(env.app.settings(&before).await.is_admitted());
+    assert_eq!(env.app.deliveries("confirm:invite").await, []);
 
     let next = change_of(&change, "Another GmbH");
-    assert!(house.app.settings(&next).await.is_admitted());
-    house
-        .app
-        .delivery_in("confirm:invite", State::Delivered)
+    assert!(env.app.settings(&next).await.is_admitted());
+    env.app
+        .wait_for_delivery("confirm:invite", State::Delivered)
         .await;
-    assert_eq!(house.invites.held_and_confirmed(), (1, 1));
+    assert_eq!(env.invites.held_and_confirmed(), (1, 1));
     // Its `post` comes after all.
     let post = "/hooks/settings/post?method=profile";
-    assert_eq!(house.app.call(post, change.to_string()).await.status, 204);
-    assert_eq!(house.app.deliveries("confirm:invite").await.len(), 1);
+    assert_eq!(env.app.call(post, change.to_string()).await.status, 204);
+    assert_eq!(env.app.deliveries("confirm:invite").await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_change_that_is_proved_after_the_release_reserves_again() {
-    let house = House::with(&without_admin_api(), 1).await;
-    let change = changed_invite(&house).await;
-    house.app.hand.advance(HOUR + Duration::from_secs(121));
-    house
-        .app
-        .delivery_in("release:invite", State::Delivered)
+    let env = TestEnv::start(&without_admin_api(), 1).await;
+    let change = changed_invite(&env).await;
+    env.app.clock.advance(HOUR + Duration::from_secs(121));
+    env.app
+        .wait_for_delivery("release:invite", State::Delivered)
         .await;
     let next = change_of(&change, "Another GmbH");
-    assert!(house.app.settings(&next).await.is_admitted());
-    house.is_reserved_again_and_confirmed().await;
+    assert!(env.app.settings(&next).await.is_admitted());
+    env.assert_reserved_again_and_confirmed().await;
 }
 
 #[tokio::test]
@@ -559,30 +567,30 @@ kratos: {admin_url: "${env:KRATOS}"}
 subscriptions:
   crm: {events: [identity.updated], send: {post: "${env:INVITES}/crm"}}
 "#;
-    let house = House::with(yaml, 1).await;
+    let env = TestEnv::start(yaml, 1).await;
     let before = json!({"email": "canary@example.org"});
     let change = payload().changed_from(&before);
-    assert!(house.app.settings(&change).await.is_admitted());
+    assert!(env.app.settings(&change).await.is_admitted());
     let next = change_of(&change, "Another GmbH");
-    assert!(house.app.settings(&next).await.is_admitted());
-    house.app.delivery_in("crm", State::Delivered).await;
+    assert!(env.app.settings(&next).await.is_admitted());
+    env.app.wait_for_delivery("crm", State::Delivered).await;
     let post = "/hooks/settings/post?method=profile";
-    assert_eq!(house.app.call(post, change.to_string()).await.status, 204);
-    assert_eq!(house.app.deliveries("crm").await.len(), 1);
+    assert_eq!(env.app.call(post, change.to_string()).await.status, 204);
+    assert_eq!(env.app.deliveries("crm").await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_change_that_left_the_traits_as_they_were_is_not_proved() {
+async fn a_change_without_an_effect_on_the_traits_is_not_proved() {
     let yaml = r#"
 kratos: {admin_url: "${env:KRATOS}"}
 subscriptions:
   crm: {events: [identity.updated], send: {post: "${env:INVITES}/crm"}}
 "#;
-    let house = House::with(yaml, 1).await;
+    let env = TestEnv::start(yaml, 1).await;
     let same = payload();
     let same = same.clone().changed_from(&traits_of(&same));
-    assert!(house.app.settings(&same).await.is_admitted());
+    assert!(env.app.settings(&same).await.is_admitted());
     let next = change_of(&same, "Another GmbH");
-    assert!(house.app.settings(&next).await.is_admitted());
-    assert_eq!(house.app.deliveries("crm").await, []);
+    assert!(env.app.settings(&next).await.is_admitted());
+    assert_eq!(env.app.deliveries("crm").await, []);
 }

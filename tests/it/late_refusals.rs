@@ -7,7 +7,7 @@ use uuid::Uuid;
 use vestibule::checks::deferred::lift;
 use vestibule::model::delivery::State;
 
-use crate::support::failing::Failing;
+use crate::support::failing_store::FailingStore;
 use crate::support::payload::Payload;
 use crate::support::{FakeKratos, FakeService, TestApp, logs, payload};
 
@@ -24,7 +24,7 @@ checks:
       - {when: response.body.blocked}
 "#;
 
-/// Every hook that keeps a person out.
+/// Every hook that keeps a visitor out.
 const HOOKS: [&str; 16] = [
     "/hooks/login/pre",
     "/hooks/login/pre?method=password",
@@ -44,15 +44,15 @@ const HOOKS: [&str; 16] = [
     "/hooks/settings/pre?method=lookup_secret",
 ];
 
-struct House {
+struct TestEnv {
     app: TestApp,
     kratos: FakeKratos,
     vies: FakeService,
 }
 
-async fn house_with(store: Option<std::sync::Arc<Failing>>, settings: &str) -> House {
+async fn test_env_with(store: Option<std::sync::Arc<FailingStore>>, settings: &str) -> TestEnv {
     let (kratos, vies) = (FakeKratos::start(), FakeService::start());
-    vies.answers(503, &json!({}));
+    vies.respond_with(503, &json!({}));
     let mut builder = TestApp::with(settings)
         .kratos("KRATOS", &kratos)
         .service("VIES", &vies);
@@ -60,72 +60,72 @@ async fn house_with(store: Option<std::sync::Arc<Failing>>, settings: &str) -> H
         builder = builder.store(store);
     }
     let app = builder.start().await;
-    House { app, kratos, vies }
+    TestEnv { app, kratos, vies }
 }
 
-async fn house() -> House {
-    house_with(None, SETTINGS).await
+async fn test_env() -> TestEnv {
+    test_env_with(None, SETTINGS).await
 }
 
-impl House {
-    /// Signs up while the service is down. Returns the person as a settings form knows them.
+impl TestEnv {
+    /// Signs up while the service is down. Returns the visitor as a settings form knows them.
     async fn sign_up(&self) -> (Uuid, Payload) {
-        let person = payload();
-        assert!(self.app.pre(&person).await.is_admitted());
+        let visitor = payload();
+        assert!(self.app.pre(&visitor).await.is_admitted());
         let id = self
             .kratos
-            .has("canary@example.org", "2026-11-23T14:32:54Z");
-        let saved = person.saved_as(id);
+            .add_identity("canary@example.org", "2026-11-23T14:32:54Z");
+        let saved = visitor.saved_as(id);
         assert_eq!(self.app.post(&saved).await.status, 204);
         self.app
-            .delivery_in("write-back:vat_number", State::Delivered)
+            .wait_for_delivery("write-back:vat_number", State::Delivered)
             .await;
         let traits = self.kratos.identity(id)["traits"].clone();
         (id, saved.changed_from(&traits).saved_as(id))
     }
 
-    async fn is_refused_late(&self, answer: Value) {
-        self.vies.answers(200, &answer);
-        self.app.hand.advance(Duration::from_secs(5));
+    async fn refuse_late(&self, answer: Value) {
+        self.vies.respond_with(200, &answer);
+        self.app.clock.advance(Duration::from_secs(5));
         self.app
-            .delivery_in("deferred-check:vat_number", State::Delivered)
+            .wait_for_delivery("deferred-check:vat_number", State::Delivered)
             .await;
     }
 
-    async fn is_inactive(&self, id: Uuid) {
+    async fn wait_until_inactive(&self, id: Uuid) {
         self.app
-            .delivery_in("late-refusal:vat_number", State::Delivered)
+            .wait_for_delivery("late-refusal:vat_number", State::Delivered)
             .await;
         assert_eq!(self.kratos.identity(id)["state"], "inactive");
     }
 
     /// Waits until the set in memory is the one in the database.
-    async fn is_let_in(&self, person: &Payload) {
-        self.app.hand.advance(Duration::from_secs(1));
+    async fn wait_until_admitted(&self, visitor: &Payload) {
+        self.app.clock.advance(Duration::from_secs(1));
         self.app
-            .eventually("the person is let in", async || {
-                (self.call("/hooks/settings/pre", person).await.status == 204).then_some(())
+            .eventually("the visitor is let in", async || {
+                (self.call("/hooks/settings/pre", visitor).await.status == 204).then_some(())
             })
             .await;
     }
 
-    async fn call(&self, hook: &str, person: &Payload) -> crate::support::app::Reply {
-        self.app.call(hook, person.to_string()).await
+    async fn call(&self, hook: &str, visitor: &Payload) -> crate::support::app::Reply {
+        self.app.call(hook, visitor.to_string()).await
     }
 }
 
 #[tokio::test]
-async fn nobody_who_was_refused_late_gets_in_by_any_way() {
-    let house = house().await;
-    let (id, person) = house.sign_up().await;
+async fn a_late_refusal_keeps_the_visitor_out_of_login_recovery_and_settings() {
+    let env = test_env().await;
+    let (id, visitor) = env.sign_up().await;
     for hook in &HOOKS[..9] {
-        assert_eq!(house.call(hook, &person).await.status, 204, "{hook}");
+        assert_eq!(env.call(hook, &visitor).await.status, 204, "{hook}");
     }
-    house.is_refused_late(json!({"valid": false})).await;
-    house.is_inactive(id).await;
-    assert_eq!(house.kratos.sessions_deleted(id), 2, "before and after");
+    env.refuse_late(json!({"valid": false})).await;
+    env.wait_until_inactive(id).await;
+    assert_eq!(env.kratos.session_deletions(id), 2, "before and after");
     for hook in HOOKS {
-        let reply = house.call(hook, &person).await;
+        let reply = env.call(hook, &visitor).await;
         let place = if hook.contains("settings") {
             "#/traits/vat_number"
         } else {
@@ -139,268 +139,257 @@ async fn nobody_who_was_refused_late_gets_in_by_any_way() {
             "{hook}"
         );
     }
-    let german = person.in_language("de-AT, en;q=0.5");
-    let reply = house.call("/hooks/login/pre?method=code", &german).await;
+    let german = visitor.in_language("de-AT, en;q=0.5");
+    let reply = env.call("/hooks/login/pre?method=code", &german).await;
     assert_eq!(reply.messages()[0].2, "Diese Nummer ist nicht registriert.");
-    let somebody_else = payload().saved();
-    let reply = house
-        .call("/hooks/login/pre?method=code", &somebody_else)
-        .await;
+    let other = payload().saved();
+    let reply = env.call("/hooks/login/pre?method=code", &other).await;
     assert_eq!(reply.status, 204);
-    assert!((house.app.metric("vestibule_late_refused_identities").await - 1.0).abs() < 0.1);
+    assert!((env.app.metric("vestibule_late_refused_identities").await - 1.0).abs() < 0.1);
 }
 
 #[tokio::test]
-async fn a_refusal_without_a_message_has_a_built_in_one() {
-    let house = house().await;
-    let (id, person) = house.sign_up().await;
-    house
-        .is_refused_late(json!({"valid": true, "blocked": true}))
+async fn a_late_refusal_without_a_message_has_a_built_in_one() {
+    let env = test_env().await;
+    let (id, visitor) = env.sign_up().await;
+    env.refuse_late(json!({"valid": true, "blocked": true}))
         .await;
-    house.is_inactive(id).await;
-    let reply = house.call("/hooks/recovery/pre", &person).await;
+    env.wait_until_inactive(id).await;
+    let reply = env.call("/hooks/recovery/pre", &visitor).await;
     assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_007)]);
 }
 
 #[tokio::test]
-async fn sign_in_hooks_are_answered_from_memory_while_the_database_is_away() {
+async fn sign_in_hooks_are_answered_from_memory_while_the_database_fails() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Failing::in_folder(folder.path()).await;
-    let house = house_with(Some(store.clone()), SETTINGS).await;
-    let (id, person) = house.sign_up().await;
-    house.is_refused_late(json!({"valid": false})).await;
-    house.is_inactive(id).await;
-    store.fails(true);
+    let store = FailingStore::in_folder(folder.path()).await;
+    let env = test_env_with(Some(store.clone()), SETTINGS).await;
+    let (id, visitor) = env.sign_up().await;
+    env.refuse_late(json!({"valid": false})).await;
+    env.wait_until_inactive(id).await;
+    store.set_failing(true);
     let failures = "vestibule_late_refusals_load_failures_total";
     for number in 1..=3 {
-        house.app.hand.advance(Duration::from_secs(1));
-        house
-            .app
+        env.app.clock.advance(Duration::from_secs(1));
+        env.app
             .eventually("it cannot be loaded", async || {
-                let failures = house.app.metric(failures).await;
+                let failures = env.app.metric(failures).await;
                 (failures > f64::from(number) - 0.5).then_some(())
             })
             .await;
     }
-    assert_eq!(house.call(HOOKS[1], &person).await.status, 400);
+    assert_eq!(env.call(HOOKS[1], &visitor).await.status, 400);
     assert_eq!(
-        house.call(HOOKS[1], &payload().saved()).await.status,
+        env.call(HOOKS[1], &payload().saved()).await.status,
         204,
-        "a person who is not refused signs in without a database"
+        "a visitor who is not refused signs in without a database"
     );
     let alarm = "ALARM: the identities that were refused late cannot be loaded";
     assert_eq!(logs::lines_with(alarm).len(), 1, "once, not each second");
-    store.fails(false);
+    store.set_failing(false);
 }
 
 #[tokio::test]
-async fn another_instance_sees_a_refusal_and_its_end_within_a_second() {
-    let house = house().await;
-    let (id, person) = house.sign_up().await;
-    house.is_refused_late(json!({"valid": false})).await;
-    house.is_inactive(id).await;
+async fn another_instance_sees_a_refusal_and_its_lift_within_a_second() {
+    let env = test_env().await;
+    let (id, visitor) = env.sign_up().await;
+    env.refuse_late(json!({"valid": false})).await;
+    env.wait_until_inactive(id).await;
     let other = TestApp::with(SETTINGS)
-        .kratos("KRATOS", &house.kratos)
-        .service("VIES", &house.vies)
-        .after(&house.app.folder, house.app.hand.now())
+        .kratos("KRATOS", &env.kratos)
+        .service("VIES", &env.vies)
+        .in_folder(&env.app.folder, env.app.clock.now())
         .start()
         .await;
     let hook = "/hooks/login/pre?method=password";
-    assert_eq!(other.call(hook, person.to_string()).await.status, 400);
-    let lifted = lift(&*house.app.app.store, id, None, house.app.hand.now()).await;
+    assert_eq!(other.call(hook, visitor.to_string()).await.status, 400);
+    let lifted = lift(&*env.app.app.store, id, None, env.app.clock.now()).await;
     assert_eq!(lifted.unwrap().checks, ["vat_number"]);
-    other.hand.advance(Duration::from_secs(1));
+    other.clock.advance(Duration::from_secs(1));
     other
         .eventually("it is seen", async || {
-            (other.call(hook, person.to_string()).await.status == 204).then_some(())
+            (other.call(hook, visitor.to_string()).await.status == 204).then_some(())
         })
         .await;
 }
 
 #[tokio::test]
-async fn a_refusal_that_is_lifted_leaves_an_active_account_without_a_mark() {
-    let house = house().await;
-    let (id, person) = house.sign_up().await;
-    house.is_refused_late(json!({"valid": false})).await;
-    house.is_inactive(id).await;
-    let store = &*house.app.app.store;
-    let now = house.app.hand.now();
+async fn a_lifted_refusal_leaves_an_active_account_without_a_mark() {
+    let env = test_env().await;
+    let (id, visitor) = env.sign_up().await;
+    env.refuse_late(json!({"valid": false})).await;
+    env.wait_until_inactive(id).await;
+    let store = &*env.app.app.store;
+    let now = env.app.clock.now();
     assert_eq!(
         lift(store, id, Some("another"), now).await.unwrap().checks,
         [""; 0]
     );
     lift(store, id, Some("vat_number"), now).await.unwrap();
-    house.app.hand.advance(Duration::from_mins(1));
-    house
-        .app
+    env.app.clock.advance(Duration::from_mins(1));
+    env.app
         .eventually("it is active", async || {
-            (house.kratos.identity(id)["state"] == "active").then_some(())
+            (env.kratos.identity(id)["state"] == "active").then_some(())
         })
         .await;
-    let admin = house.kratos.identity(id)["metadata_admin"]["vestibule"].clone();
+    let admin = env.kratos.identity(id)["metadata_admin"]["vestibule"].clone();
     assert_eq!(admin, json!({"deferred": {}, "refused": {}}));
-    house.is_let_in(&person).await;
+    env.wait_until_admitted(&visitor).await;
     for hook in HOOKS {
-        assert_eq!(house.call(hook, &person).await.status, 204, "{hook}");
+        assert_eq!(env.call(hook, &visitor).await.status, 204, "{hook}");
     }
     for _ in 0..8 {
-        house.app.hand.advance(Duration::from_hours(1));
-        house.app.verified().await;
+        env.app.clock.advance(Duration::from_hours(1));
+        env.app.wait_for_verifications().await;
     }
-    assert_eq!(house.kratos.identity(id)["state"], "active");
+    assert_eq!(env.kratos.identity(id)["state"], "active");
 }
 
 #[tokio::test]
-async fn an_operator_who_activates_an_account_is_left_alone() {
-    let house = house().await;
-    let (id, mut person) = house.sign_up().await;
-    house.is_refused_late(json!({"valid": false})).await;
-    house.is_inactive(id).await;
+async fn an_account_that_an_operator_activates_stays_active() {
+    let env = test_env().await;
+    let (id, mut visitor) = env.sign_up().await;
+    env.refuse_late(json!({"valid": false})).await;
+    env.wait_until_inactive(id).await;
     for _ in 0..8 {
-        house.app.hand.advance(Duration::from_hours(1));
-        house.app.verified().await;
+        env.app.clock.advance(Duration::from_hours(1));
+        env.app.wait_for_verifications().await;
     }
     // Long after the last planned verification.
-    house.kratos.operator_sets_state(id, "active");
-    let patches = house.kratos.patches(id);
-    let identity = house.kratos.identity(id);
-    person = person.with("/identity/state", "active").with(
+    env.kratos.set_state_as_operator(id, "active");
+    let patches = env.kratos.patch_count(id);
+    let identity = env.kratos.identity(id);
+    visitor = visitor.with("/identity/state", "active").with(
         "/identity/state_changed_at",
         identity["state_changed_at"].clone(),
     );
     assert_eq!(
-        house
-            .call("/hooks/login/pre?method=password", &person)
+        env.call("/hooks/login/pre?method=password", &visitor)
             .await
             .status,
         204
     );
-    let refusals = house
+    let refusals = env
         .app
         .eventually("the refusal is lifted", async || {
-            let refusals = house.app.app.store.late_refusals_of(id).await.unwrap();
+            let refusals = env.app.app.store.late_refusals_of(id).await.unwrap();
             refusals.is_empty().then_some(refusals)
         })
         .await;
     assert_eq!(refusals, []);
-    house.is_let_in(&person).await;
+    env.wait_until_admitted(&visitor).await;
     for hook in HOOKS {
-        assert_eq!(house.call(hook, &person).await.status, 204, "{hook}");
+        assert_eq!(env.call(hook, &visitor).await.status, 204, "{hook}");
     }
     for _ in 0..8 {
-        house.app.hand.advance(Duration::from_hours(1));
-        house.app.verified().await;
+        env.app.clock.advance(Duration::from_hours(1));
+        env.app.wait_for_verifications().await;
     }
-    assert_eq!(house.kratos.identity(id)["state"], "active");
-    assert_eq!(house.kratos.patches(id), patches);
+    assert_eq!(env.kratos.identity(id)["state"], "active");
+    assert_eq!(env.kratos.patch_count(id), patches);
 }
 
 #[tokio::test]
-async fn a_save_that_activates_the_account_again_is_undone() {
-    let house = house().await;
-    let (id, person) = house.sign_up().await;
-    let before = house.kratos.identity(id);
-    house.is_refused_late(json!({"valid": false})).await;
-    house.is_inactive(id).await;
-    let deleted = house.kratos.sessions_deleted(id);
-    house.kratos.writes_back(id, before);
+async fn a_save_that_reactivates_the_account_is_undone() {
+    let env = test_env().await;
+    let (id, visitor) = env.sign_up().await;
+    let before = env.kratos.identity(id);
+    env.refuse_late(json!({"valid": false})).await;
+    env.wait_until_inactive(id).await;
+    let deleted = env.kratos.session_deletions(id);
+    env.kratos.overwrite_identity(id, before);
     // A hook call shows that the identity may have changed.
     assert_eq!(
-        house
-            .call("/hooks/login/pre?method=password", &person)
+        env.call("/hooks/login/pre?method=password", &visitor)
             .await
             .status,
         400
     );
-    house
-        .app
+    env.app
         .eventually("it is inactive again", async || {
-            let identity = house.kratos.identity(id);
+            let identity = env.kratos.identity(id);
             let mark = &identity["metadata_admin"]["vestibule"]["refused"]["vat_number"];
             (identity["state"] == "inactive" && mark.is_object()).then_some(())
         })
         .await;
-    house
-        .app
+    env.app
         .eventually("the sessions are deleted before and after", async || {
-            (house.kratos.sessions_deleted(id) >= deleted + 2).then_some(())
+            (env.kratos.session_deletions(id) >= deleted + 2).then_some(())
         })
         .await;
     // And long after the last planned verification, without a hook call in between, by the next one.
     let before = {
-        let mut identity = house.kratos.identity(id);
+        let mut identity = env.kratos.identity(id);
         identity["state"] = json!("active");
         identity
     };
     for _ in 0..8 {
-        house.app.hand.advance(Duration::from_hours(1));
-        house.app.verified().await;
+        env.app.clock.advance(Duration::from_hours(1));
+        env.app.wait_for_verifications().await;
     }
-    house.kratos.writes_back(id, before);
-    assert_eq!(house.call("/hooks/recovery/pre", &person).await.status, 400);
-    house
-        .app
+    env.kratos.overwrite_identity(id, before);
+    assert_eq!(env.call("/hooks/recovery/pre", &visitor).await.status, 400);
+    env.app
         .eventually("it is inactive again", async || {
-            (house.kratos.identity(id)["state"] == "inactive").then_some(())
+            (env.kratos.identity(id)["state"] == "inactive").then_some(())
         })
         .await;
 }
 
 #[tokio::test]
-async fn whoever_kratos_does_not_deactivate_is_kept_out_all_the_same() {
-    let house = house().await;
-    let (id, person) = house.sign_up().await;
-    house.kratos.refuses_patches(true);
-    house.is_refused_late(json!({"valid": false})).await;
+async fn a_visitor_is_kept_out_although_kratos_refuses_the_deactivation() {
+    let env = test_env().await;
+    let (id, visitor) = env.sign_up().await;
+    env.kratos.set_refusing_patches(true);
+    env.refuse_late(json!({"valid": false})).await;
     let refused = "vestibule_identity_writes_total{outcome=\"refused_by_kratos\"}";
-    house
-        .app
+    env.app
         .eventually("there is an alarm", async || {
-            (house.app.metric(refused).await > 0.5).then_some(())
+            (env.app.metric(refused).await > 0.5).then_some(())
         })
         .await;
-    house
-        .app
+    env.app
         .eventually(
             "the sessions are deleted after the write, too",
-            async || (house.kratos.sessions_deleted(id) >= 2).then_some(()),
+            async || (env.kratos.session_deletions(id) >= 2).then_some(()),
         )
         .await;
-    assert_eq!(house.kratos.identity(id)["state"], "active");
+    assert_eq!(env.kratos.identity(id)["state"], "active");
     for hook in HOOKS {
-        assert_eq!(house.call(hook, &person).await.status, 400, "{hook}");
+        assert_eq!(env.call(hook, &visitor).await.status, 400, "{hook}");
     }
-    house.kratos.refuses_patches(false);
-    house.app.to_the_next_try("late-refusal:vat_number").await;
-    house.is_inactive(id).await;
+    env.kratos.set_refusing_patches(false);
+    env.app
+        .advance_to_next_attempt("late-refusal:vat_number")
+        .await;
+    env.wait_until_inactive(id).await;
 }
 
 #[tokio::test]
 async fn a_late_refusal_of_a_change_only_marks_the_account() {
-    let house = house().await;
-    let id = house
+    let env = test_env().await;
+    let id = env
         .kratos
-        .has("canary@example.org", "2026-11-01T00:00:00Z");
+        .add_identity("canary@example.org", "2026-11-01T00:00:00Z");
     let before = json!({"email": "canary@example.org", "vat_number": "old"});
     let change = payload().changed_from(&before).saved_as(id);
-    assert_eq!(house.app.settings(&change).await.status, 204);
+    assert_eq!(env.app.settings(&change).await.status, 204);
     let post = "/hooks/settings/post?method=profile";
-    assert_eq!(house.call(post, &change).await.status, 204);
-    house.is_refused_late(json!({"valid": false})).await;
-    house
-        .app
+    assert_eq!(env.call(post, &change).await.status, 204);
+    env.refuse_late(json!({"valid": false})).await;
+    env.app
         .eventually("it is marked", async || {
-            let admin = house.kratos.identity(id)["metadata_admin"]["vestibule"].clone();
+            let admin = env.kratos.identity(id)["metadata_admin"]["vestibule"].clone();
             admin["refused"]["vat_number"].is_object().then_some(())
         })
         .await;
-    assert_eq!(house.kratos.identity(id)["state"], "active");
-    assert_eq!(house.kratos.sessions_deleted(id), 0);
-    assert_eq!(house.call("/hooks/recovery/pre", &change).await.status, 204);
+    assert_eq!(env.kratos.identity(id)["state"], "active");
+    assert_eq!(env.kratos.session_deletions(id), 0);
+    assert_eq!(env.call("/hooks/recovery/pre", &change).await.status, 204);
 }
 
 #[tokio::test]
-async fn a_sign_in_that_cannot_be_read_is_refused_with_words() {
+async fn an_unreadable_sign_in_is_refused_with_a_message() {
     let app = TestApp::with("").start().await;
     for path in ["/hooks/login/pre?method=password", "/hooks/recovery/pre"] {
         for body in ["", "{}", "not JSON", r#"{"version": 1}"#] {
@@ -437,22 +426,21 @@ subscriptions:
 "#;
 
 #[tokio::test]
-async fn late_refusals_are_listed_over_http_without_a_value() {
-    let house = house_with(None, TWO).await;
-    let empty = house.app.admin("/late-refusals").await;
+async fn the_api_lists_late_refusals_without_personal_data() {
+    let env = test_env_with(None, TWO).await;
+    let empty = env.app.admin_get("/late-refusals").await;
     assert_eq!(
         empty.json(),
         json!({"late_refusals": [], "next_cursor": null})
     );
-    let (id, _) = house.sign_up().await;
-    house.is_refused_late(json!({"valid": false})).await;
-    house
-        .app
-        .delivery_in("deferred-check:company", State::Delivered)
+    let (id, _) = env.sign_up().await;
+    env.refuse_late(json!({"valid": false})).await;
+    env.app
+        .wait_for_delivery("deferred-check:company", State::Delivered)
         .await;
-    house.is_inactive(id).await;
+    env.wait_until_inactive(id).await;
     let list = async |query: &str| {
-        let reply = house.app.admin(&format!("/late-refusals{query}")).await;
+        let reply = env.app.admin_get(&format!("/late-refusals{query}")).await;
         assert_eq!(reply.status, 200, "{query}: {}", reply.text);
         assert!(!reply.text.to_lowercase().contains("canary"), "{reply:?}");
         let page = reply.json();
@@ -489,24 +477,23 @@ async fn late_refusals_are_listed_over_http_without_a_value() {
         "state=pending",
         "check=a&check=b",
     ] {
-        let reply = house.app.admin(&format!("/late-refusals?{wrong}")).await;
+        let reply = env.app.admin_get(&format!("/late-refusals?{wrong}")).await;
         assert_eq!(reply.status, 400, "{wrong}");
     }
 }
 
 #[tokio::test]
 async fn an_operator_lifts_late_refusals_over_http() {
-    let house = house_with(None, TWO).await;
-    let (id, person) = house.sign_up().await;
-    house.is_refused_late(json!({"valid": false})).await;
-    house
-        .app
-        .delivery_in("deferred-check:company", State::Delivered)
+    let env = test_env_with(None, TWO).await;
+    let (id, visitor) = env.sign_up().await;
+    env.refuse_late(json!({"valid": false})).await;
+    env.app
+        .wait_for_delivery("deferred-check:company", State::Delivered)
         .await;
-    house.is_inactive(id).await;
+    env.wait_until_inactive(id).await;
     let lift = async |body: Value| {
         let path = "/late-refusals/lift";
-        let reply = house.app.operate(path, body.to_string()).await;
+        let reply = env.app.admin_post(path, body.to_string()).await;
         (reply.status, reply.json())
     };
     for (wrong, status) in [
@@ -521,7 +508,7 @@ async fn an_operator_lifts_late_refusals_over_http() {
         assert!(body["error"]["message"].is_string(), "{body}");
     }
     let refusals = async || {
-        let of = house.app.app.store.late_refusals_of(id).await;
+        let of = env.app.app.store.late_refusals_of(id).await;
         of.expect("an answer").len()
     };
     assert_eq!(refusals().await, 2, "nothing was lifted");
@@ -534,42 +521,43 @@ async fn an_operator_lifts_late_refusals_over_http() {
     );
     // The clock stands still: the dispatcher was woken.
     let refused =
-        async || house.kratos.identity(id)["metadata_admin"]["vestibule"]["refused"].clone();
-    house
-        .app
+        async || env.kratos.identity(id)["metadata_admin"]["vestibule"]["refused"].clone();
+    env.app
         .eventually("the mark of one check is removed", async || {
             refused().await.get("company").is_none().then_some(())
         })
         .await;
     assert!(refused().await["vat_number"].is_object());
-    assert_eq!(house.kratos.identity(id)["state"], "inactive");
+    assert_eq!(env.kratos.identity(id)["state"], "inactive");
     assert_eq!(
         lift(json!({"identity": id})).await.1,
         json!({"checks": ["vat_number"], "others_in_force": [], "activates": true})
     );
-    house
-        .app
+    env.app
         .eventually("it is active", async || {
-            (house.kratos.identity(id)["state"] == "active").then_some(())
+            (env.kratos.identity(id)["state"] == "active").then_some(())
         })
         .await;
     assert_eq!(refused().await, json!({}));
-    house.is_let_in(&person).await;
+    env.wait_until_admitted(&visitor).await;
     assert_eq!(lift(json!({"identity": id})).await.0, 404);
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_late_refusals_can_be_neither_listed_nor_lifted() {
+async fn the_api_answers_503_for_late_refusals_while_the_database_fails() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Failing::in_folder(folder.path()).await;
-    let house = house_with(Some(store.clone()), SETTINGS).await;
-    store.fails(true);
-    assert_eq!(house.app.admin("/late-refusals").await.status, 503);
+    let store = FailingStore::in_folder(folder.path()).await;
+    let env = test_env_with(Some(store.clone()), SETTINGS).await;
+    store.set_failing(true);
+    assert_eq!(env.app.admin_get("/late-refusals").await.status, 503);
     let body = json!({"identity": Uuid::nil()}).to_string();
-    let reply = house.app.operate("/late-refusals/lift", body.clone()).await;
+    let reply = env
+        .app
+        .admin_post("/late-refusals/lift", body.clone())
+        .await;
     assert_eq!(reply.status, 503);
-    store.fails(false);
-    let url = format!("http://{}/late-refusals/lift", house.app.app.admin_address);
-    let without_type = house.app.http.post(url).body(body).send().await;
+    store.set_failing(false);
+    let url = format!("http://{}/late-refusals/lift", env.app.app.admin_address);
+    let without_type = env.app.http.post(url).body(body).send().await;
     assert_eq!(without_type.expect("an answer").status(), 415);
 }

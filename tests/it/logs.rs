@@ -5,18 +5,18 @@ use serde_json::json;
 use crate::support::{FakeService, TestApp, logs, payload};
 
 #[test]
-fn the_watch_on_the_logs_sees_a_canary_in_any_case() {
-    assert!(logs::gives_away(
+fn the_log_check_finds_the_canary_in_any_case() {
+    assert!(logs::holds_canary(
         "{\"message\":\"asked about DE-CANARY-1\"}"
     ));
-    assert!(!logs::gives_away(
+    assert!(!logs::holds_canary(
         "{\"message\":\"asked about a VAT number\"}"
     ));
 }
 
 /// Whatever could slip out is on its way here; `support::logs` reads every line and ends the run if one slips.
 #[tokio::test]
-async fn what_people_type_and_what_services_say_is_not_logged() {
+async fn user_input_and_service_responses_are_not_logged() {
     let service = FakeService::start();
     let app = TestApp::with(
         r#"
@@ -38,27 +38,27 @@ subscriptions:
     .env("TOKEN", "canary-token-0123456789")
     .start()
     .await;
-    let before = logs::lines_read();
+    let before = logs::line_count();
     for body in [
         json!({"secret": "canary"}),
         json!("canary"),
         json!(["canary"]),
     ] {
-        service.answers(200, &body);
+        service.respond_with(200, &body);
         app.pre(&payload()).await.refused();
     }
-    service.answers(500, &json!({"error": "canary"}));
+    service.respond_with(500, &json!({"error": "canary"}));
     let last = payload();
     app.pre(&last).await.refused();
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    while service.next().await.method != "POST" {}
+    while service.next_call().await.method != "POST" {}
     app.call(
         "/hooks/registration/pre?method=password",
         "{\"version\": \"canary\"",
     )
     .await
     .refused();
-    assert!(logs::lines_read() > before, "something was logged");
+    assert!(logs::line_count() > before, "something was logged");
     let flow_id = last.0["flow"]["id"].as_str().unwrap();
     assert!(
         logs::lines_with(flow_id)

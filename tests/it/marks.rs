@@ -25,7 +25,7 @@ subscriptions:
 "#;
 const POST: &str = "/hooks/settings/post?method=profile";
 
-struct EvaluationContext {
+struct TestCase {
     app: TestApp,
     kratos: FakeKratos,
     vies: FakeService,
@@ -33,13 +33,13 @@ struct EvaluationContext {
 }
 
 /// An account that the check has refused late.
-async fn scene(late_refusal: &str, flows: &str) -> EvaluationContext {
+async fn test_case(late_refusal: &str, flows: &str) -> TestCase {
     let (kratos, vies, crm) = (
         FakeKratos::start(),
         FakeService::start(),
         FakeService::start(),
     );
-    vies.answers(503, &json!({}));
+    vies.respond_with(503, &json!({}));
     let yaml = SETTINGS.replace("LATE", late_refusal);
     let app = TestApp::with(&yaml.replace("FLOWS", flows))
         .kratos("KRATOS", &kratos)
@@ -47,34 +47,34 @@ async fn scene(late_refusal: &str, flows: &str) -> EvaluationContext {
         .service("CRM", &crm)
         .start()
         .await;
-    let person = payload();
-    assert!(app.pre(&person).await.is_admitted());
-    let id = kratos.has("canary@example.org", "2026-11-23T14:32:54Z");
-    assert_eq!(app.post(&person.saved_as(id)).await.status, 204);
-    app.delivery_in("write-back:vat_number", State::Delivered)
+    let visitor = payload();
+    assert!(app.pre(&visitor).await.is_admitted());
+    let id = kratos.add_identity("canary@example.org", "2026-11-23T14:32:54Z");
+    assert_eq!(app.post(&visitor.saved_as(id)).await.status, 204);
+    app.wait_for_delivery("write-back:vat_number", State::Delivered)
         .await;
-    vies.answers(200, &json!({"valid": false}));
-    app.hand.advance(Duration::from_secs(5));
-    app.delivery_in("support", State::Delivered).await;
-    let scene = EvaluationContext {
+    vies.respond_with(200, &json!({"valid": false}));
+    app.clock.advance(Duration::from_secs(5));
+    app.wait_for_delivery("support", State::Delivered).await;
+    let case = TestCase {
         app,
         kratos,
         vies,
         id,
     };
-    scene.mark_is(late_refusal == "mark").await;
+    case.wait_for_mark(late_refusal == "mark").await;
     // The set in memory is loaded every second.
-    scene.app.hand.advance(Duration::from_secs(1));
-    scene.loaded().await;
-    scene
+    case.app.clock.advance(Duration::from_secs(1));
+    case.wait_for_refusals_loaded().await;
+    case
 }
 
-async fn marked() -> EvaluationContext {
-    scene("mark", "[registration]").await
+async fn marked_account() -> TestCase {
+    test_case("mark", "[registration]").await
 }
 
-impl EvaluationContext {
-    async fn mark_is(&self, expected: bool) {
+impl TestCase {
+    async fn wait_for_mark(&self, expected: bool) {
         let what = format!("the mark is there: {expected}");
         self.app
             .eventually(&what, async || {
@@ -85,8 +85,8 @@ impl EvaluationContext {
             .await;
     }
 
-    async fn loaded(&self) {
-        let now = self.app.hand.now().timestamp();
+    async fn wait_for_refusals_loaded(&self) {
+        let now = self.app.clock.now().timestamp();
         let metric = "vestibule_late_refusals_last_load_timestamp_seconds";
         self.app
             .eventually("the refusals are loaded", async || {
@@ -105,15 +105,15 @@ impl EvaluationContext {
             .saved_as(self.id)
     }
 
-    async fn saved(&self, change: &Payload) {
+    async fn save(&self, change: &Payload) {
         let traits = change.0["identity"]["traits"].clone();
-        self.kratos.change(self.id, "/traits", traits);
+        self.kratos.set_value(self.id, "/traits", traits);
         let reply = self.app.call(POST, change.to_string()).await;
         assert_eq!(reply.status, 204);
     }
 
     /// Waits until nothing is to be written into the identity.
-    async fn written(&self) {
+    async fn wait_for_writes(&self) {
         self.app
             .eventually("everything is written", async || {
                 let all = self.app.deliveries("write-back:vat_number").await;
@@ -123,146 +123,146 @@ impl EvaluationContext {
             .await;
     }
 
-    async fn in_force(&self) -> usize {
+    async fn refusals_in_force(&self) -> usize {
         let refusals = self.app.app.store.late_refusals_of(self.id).await;
         refusals.expect("an answer").len()
     }
 
-    async fn is_lifted(&self) {
+    async fn wait_until_lifted(&self) {
         self.app
             .eventually("the refusal is lifted", async || {
-                (self.in_force().await == 0).then_some(())
+                (self.refusals_in_force().await == 0).then_some(())
             })
             .await;
     }
 
-    fn asked(&self, value: &str) -> bool {
+    fn was_asked_about(&self, value: &str) -> bool {
         let received = self.vies.received();
         received.iter().any(|call| call.body.contains(value))
     }
 }
 
 #[tokio::test]
-async fn a_marked_account_is_checked_again_in_settings_whatever_flows_says() {
+async fn a_marked_account_is_checked_again_in_settings_regardless_of_flows() {
     for flows in ["[registration]", "[registration, settings]"] {
-        let scene = scene("mark", flows).await;
-        let bad = scene.change("vat_number", "canary-bad");
+        let case = test_case("mark", flows).await;
+        let bad = case.change("vat_number", "canary-bad");
         assert_eq!(
-            scene.app.settings(&bad).await.refused(),
+            case.app.settings(&bad).await.refused(),
             [("#/traits/vat_number".to_owned(), 4_900_101)]
         );
         // What the check does not read can be changed without it.
-        let asked = scene.vies.received().len();
-        let company = scene.change("company", "Canary AG");
-        assert_eq!(scene.app.settings(&company).await.status, 204);
-        scene.saved(&company).await;
-        let reply = scene
+        let asked = case.vies.received().len();
+        let company = case.change("company", "Canary AG");
+        assert_eq!(case.app.settings(&company).await.status, 204);
+        case.save(&company).await;
+        let reply = case
             .app
             .call("/hooks/login/pre?method=password", company.to_string())
             .await;
         assert_eq!(reply.status, 204);
-        assert_eq!(scene.vies.received().len(), asked);
-        assert_eq!(scene.in_force().await, 1);
-        scene.mark_is(true).await;
+        assert_eq!(case.vies.received().len(), asked);
+        assert_eq!(case.refusals_in_force().await, 1);
+        case.wait_for_mark(true).await;
     }
 }
 
 #[tokio::test]
-async fn acceptance_removes_the_mark_once_the_change_is_saved() {
-    let scene = marked().await;
-    scene.vies.answers(200, &json!({"valid": true}));
-    let good = scene.change("vat_number", "canary-good");
-    assert_eq!(scene.app.settings(&good).await.status, 204);
-    assert!(scene.asked("canary-good"));
-    assert_eq!(scene.in_force().await, 1, "it is not saved yet");
-    scene.mark_is(true).await;
-    let stale = scene.kratos.identity(scene.id);
+async fn a_saved_accepted_change_removes_the_mark() {
+    let case = marked_account().await;
+    case.vies.respond_with(200, &json!({"valid": true}));
+    let good = case.change("vat_number", "canary-good");
+    assert_eq!(case.app.settings(&good).await.status, 204);
+    assert!(case.was_asked_about("canary-good"));
+    assert_eq!(case.refusals_in_force().await, 1, "it is not saved yet");
+    case.wait_for_mark(true).await;
+    let stale = case.kratos.identity(case.id);
     for _ in 0..2 {
-        scene.saved(&good).await;
+        case.save(&good).await;
     }
-    scene.is_lifted().await;
-    scene.mark_is(false).await;
-    scene.written().await;
+    case.wait_until_lifted().await;
+    case.wait_for_mark(false).await;
+    case.wait_for_writes().await;
     // A save that had read the identity before writes the mark back.
-    scene.kratos.writes_back(scene.id, stale);
-    scene.app.hand.advance(VERIFY_AFTER[1]);
-    scene.mark_is(false).await;
+    case.kratos.overwrite_identity(case.id, stale);
+    case.app.clock.advance(VERIFY_AFTER[1]);
+    case.wait_for_mark(false).await;
     // A further change is an ordinary one: the check runs at registration only.
-    scene.loaded().await;
-    let other = scene.change("vat_number", "canary-other");
-    assert_eq!(scene.app.settings(&other).await.status, 204);
-    assert!(!scene.asked("canary-other"));
+    case.wait_for_refusals_loaded().await;
+    let other = case.change("vat_number", "canary-other");
+    assert_eq!(case.app.settings(&other).await.status, 204);
+    assert!(!case.was_asked_about("canary-other"));
 }
 
 #[tokio::test]
-async fn acceptance_removes_the_mark_although_the_post_never_came() {
-    let scene = marked().await;
-    scene.vies.answers(200, &json!({"valid": true}));
-    let good = scene.change("vat_number", "canary-good");
-    assert_eq!(scene.app.settings(&good).await.status, 204);
+async fn an_accepted_change_removes_the_mark_although_its_post_is_lost() {
+    let case = marked_account().await;
+    case.vies.respond_with(200, &json!({"valid": true}));
+    let good = case.change("vat_number", "canary-good");
+    assert_eq!(case.app.settings(&good).await.status, 204);
     let traits = good.0["identity"]["traits"].clone();
-    scene.kratos.change(scene.id, "/traits", traits);
-    scene.app.hand.advance(Duration::from_secs(61));
-    scene.is_lifted().await;
-    scene.app.hand.advance(Duration::from_secs(5));
-    scene.mark_is(false).await;
+    case.kratos.set_value(case.id, "/traits", traits);
+    case.app.clock.advance(Duration::from_secs(61));
+    case.wait_until_lifted().await;
+    case.app.clock.advance(Duration::from_secs(5));
+    case.wait_for_mark(false).await;
 }
 
 #[tokio::test]
-async fn a_change_that_is_not_saved_leaves_the_mark() {
-    let scene = marked().await;
-    scene.vies.answers(200, &json!({"valid": true}));
-    let good = scene.change("vat_number", "canary-good");
-    assert_eq!(scene.app.settings(&good).await.status, 204);
-    scene.app.hand.advance(Duration::from_mins(20));
-    scene.app.looked().await;
-    assert_eq!(scene.in_force().await, 1);
-    scene.mark_is(true).await;
+async fn an_unsaved_change_keeps_the_mark() {
+    let case = marked_account().await;
+    case.vies.respond_with(200, &json!({"valid": true}));
+    let good = case.change("vat_number", "canary-good");
+    assert_eq!(case.app.settings(&good).await.status, 204);
+    case.app.clock.advance(Duration::from_mins(20));
+    case.app.wait_for_lookups().await;
+    assert_eq!(case.refusals_in_force().await, 1);
+    case.wait_for_mark(true).await;
 }
 
 #[tokio::test]
-async fn a_refusal_that_only_notified_ends_without_a_write() {
-    let scene = scene("notify", "[registration]").await;
-    assert_eq!(scene.in_force().await, 1);
-    let patches = scene.kratos.patches(scene.id);
-    let bad = scene.change("vat_number", "canary-bad");
-    assert_eq!(scene.app.settings(&bad).await.refused()[0].1, 4_900_101);
-    scene.vies.answers(200, &json!({"valid": true}));
-    let good = scene.change("vat_number", "canary-good");
-    assert_eq!(scene.app.settings(&good).await.status, 204);
-    scene.saved(&good).await;
-    scene.is_lifted().await;
+async fn a_refusal_that_only_notified_is_lifted_without_a_write() {
+    let case = test_case("notify", "[registration]").await;
+    assert_eq!(case.refusals_in_force().await, 1);
+    let patches = case.kratos.patch_count(case.id);
+    let bad = case.change("vat_number", "canary-bad");
+    assert_eq!(case.app.settings(&bad).await.refused()[0].1, 4_900_101);
+    case.vies.respond_with(200, &json!({"valid": true}));
+    let good = case.change("vat_number", "canary-good");
+    assert_eq!(case.app.settings(&good).await.status, 204);
+    case.save(&good).await;
+    case.wait_until_lifted().await;
     for after in VERIFY_AFTER {
-        scene.app.hand.advance(after);
-        scene.app.verified().await;
+        case.app.clock.advance(after);
+        case.app.wait_for_verifications().await;
     }
-    assert_eq!(scene.kratos.patches(scene.id), patches);
+    assert_eq!(case.kratos.patch_count(case.id), patches);
 }
 
 #[tokio::test]
-async fn a_change_that_is_accepted_late_removes_the_mark() {
-    let scene = scene("mark", "[registration, settings]").await;
-    scene.vies.answers(503, &json!({}));
-    let good = scene.change("vat_number", "canary-good");
-    assert_eq!(scene.app.settings(&good).await.status, 204, "deferred");
-    scene.saved(&good).await;
-    assert_eq!(scene.in_force().await, 1, "it has no answer yet");
-    scene.vies.answers(200, &json!({"valid": true}));
-    scene.app.hand.advance(Duration::from_secs(5));
-    scene.is_lifted().await;
-    scene.mark_is(false).await;
+async fn a_change_accepted_late_removes_the_mark() {
+    let case = test_case("mark", "[registration, settings]").await;
+    case.vies.respond_with(503, &json!({}));
+    let good = case.change("vat_number", "canary-good");
+    assert_eq!(case.app.settings(&good).await.status, 204, "deferred");
+    case.save(&good).await;
+    assert_eq!(case.refusals_in_force().await, 1, "it has no answer yet");
+    case.vies.respond_with(200, &json!({"valid": true}));
+    case.app.clock.advance(Duration::from_secs(5));
+    case.wait_until_lifted().await;
+    case.wait_for_mark(false).await;
 }
 
 #[tokio::test]
-async fn a_mark_that_is_written_late_is_not_written_after_the_acceptance() {
-    let scene = marked().await;
-    let store = &*scene.app.app.store;
-    vestibule::checks::deferred::lift(store, scene.id, None, scene.app.hand.now())
+async fn a_late_mark_is_not_written_after_the_refusal_is_lifted() {
+    let case = marked_account().await;
+    let store = &*case.app.app.store;
+    vestibule::checks::deferred::lift(store, case.id, None, case.app.clock.now())
         .await
         .expect("it is lifted");
-    scene.app.hand.advance(Duration::from_mins(1));
-    scene.mark_is(false).await;
-    let before: Value = scene.kratos.identity(scene.id);
+    case.app.clock.advance(Duration::from_mins(1));
+    case.wait_for_mark(false).await;
+    let before: Value = case.kratos.identity(case.id);
     // The delivery that marks is still to come when the refusal is lifted.
     let mark = vestibule::model::delivery::FieldWrite {
         path: vestibule::checks::deferred::refusal_mark("vat_number"),
@@ -270,17 +270,17 @@ async fn a_mark_that_is_written_late_is_not_written_after_the_acceptance() {
     };
     let write = vestibule::checks::deferred::identity_write(
         "vat_number",
-        scene.id,
+        case.id,
         vestibule::model::delivery::Event::IdentityCreated,
         "late".to_owned(),
         vec![mark],
-        scene.app.hand.now(),
+        case.app.clock.now(),
     );
     store.accept(vec![write]).await.expect("it is stored");
-    scene.app.hand.advance(Duration::from_mins(1));
-    scene.written().await;
+    case.app.clock.advance(Duration::from_mins(1));
+    case.wait_for_writes().await;
     assert_eq!(
-        scene.kratos.identity(scene.id)["metadata_admin"],
+        case.kratos.identity(case.id)["metadata_admin"],
         before["metadata_admin"]
     );
 }

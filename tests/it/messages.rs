@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::{TestApp, payload};
 
-const WORDS: &str = r#"
+const SETTINGS: &str = r#"
 hooks: {default_language: de}
 messages:
   vat_unknown: {id: 4900101, en: "No {value.size()} letters.", de: "Keine {value.size()} Zeichen.", pt-BR: "Nada."}
@@ -14,8 +14,8 @@ checks:
 "#;
 
 #[tokio::test]
-async fn a_message_stands_where_the_person_sees_it() {
-    let app = TestApp::with(WORDS).start().await;
+async fn a_message_is_placed_where_the_visitor_sees_it() {
+    let app = TestApp::with(SETTINGS).start().await;
     let at = |place: &str, text: &str| (place.to_owned(), 4_900_101, text.to_owned());
     let visible = app.pre(&payload()).await.messages();
     assert_eq!(visible, [at("#/traits/vat_number", "Keine 11 Zeichen.")]);
@@ -42,8 +42,8 @@ async fn a_message_stands_where_the_person_sees_it() {
 }
 
 #[tokio::test]
-async fn the_language_is_the_persons_else_the_default() {
-    let app = TestApp::with(WORDS).start().await;
+async fn a_message_is_in_the_language_of_the_visitor_or_the_default() {
+    let app = TestApp::with(SETTINGS).start().await;
     for (header, expected) in [
         ("en-GB,en;q=0.9", "No 11 letters."),
         ("fr, en;q=0.5", "No 11 letters."),
@@ -59,8 +59,8 @@ async fn the_language_is_the_persons_else_the_default() {
 }
 
 #[tokio::test]
-async fn our_own_words_can_be_replaced_and_keep_their_number() {
-    let app = TestApp::with(WORDS).start().await;
+async fn a_replaced_built_in_message_keeps_its_id() {
+    let app = TestApp::with(SETTINGS).start().await;
     let reply = app
         .call("/hooks/registration/pre?method=password", "")
         .await;
@@ -71,8 +71,8 @@ async fn our_own_words_can_be_replaced_and_keep_their_number() {
 }
 
 #[tokio::test]
-async fn a_message_carries_what_a_front_end_needs_to_translate_it() {
-    let app = TestApp::with(WORDS).start().await;
+async fn a_message_has_the_context_that_a_front_end_needs_to_translate_it() {
+    let app = TestApp::with(SETTINGS).start().await;
     let body = app.pre(&payload()).await.json();
     assert_eq!(
         body["messages"][0]["messages"][0]["context"],
@@ -81,7 +81,7 @@ async fn a_message_carries_what_a_front_end_needs_to_translate_it() {
 }
 
 #[tokio::test]
-async fn words_that_cannot_be_filled_in_are_replaced_by_our_own() {
+async fn a_message_that_cannot_be_rendered_falls_back_to_the_built_in_text() {
     let app = TestApp::with(
         r#"checks: {invite: {field: traits.invite, refuse: [{when: "true", message: {id: 4900102, en: "{identity.traits.nothing}"}}]}}"#,
     )
@@ -99,7 +99,7 @@ async fn words_that_cannot_be_filled_in_are_replaced_by_our_own() {
 }
 
 #[tokio::test]
-async fn all_findings_come_back_in_one_answer() {
+async fn one_response_holds_all_findings() {
     let app = TestApp::with(
         r#"
 checks:

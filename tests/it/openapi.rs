@@ -11,7 +11,7 @@ use crate::support::{FakeService, TestApp, payload};
 /// `UPDATE=1 cargo test --test it openapi` writes it anew.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a switch for who runs the tests")]
-fn the_document_is_not_stale() {
+fn the_openapi_document_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
     if std::env::var("UPDATE").is_ok() {
         std::fs::write(&path, text()).unwrap();
@@ -27,22 +27,22 @@ fn operations(document: &Value) -> BTreeSet<String> {
     let paths = document["paths"].as_object().expect("paths");
     paths
         .iter()
-        .flat_map(|(path, verbs)| {
-            let verbs = verbs.as_object().expect("verbs").keys();
-            verbs.map(move |verb| format!("{} {path}", verb.to_uppercase()))
+        .flat_map(|(path, methods)| {
+            let methods = methods.as_object().expect("methods").keys();
+            methods.map(move |method| format!("{} {path}", method.to_uppercase()))
         })
         .collect()
 }
 
 /// Calls it with something in place of what stands in braces.
-async fn call(app: &TestApp, verb: &str, path: &str) -> reqwest::Response {
+async fn call(app: &TestApp, method: &str, path: &str) -> reqwest::Response {
     let path = path.replace("{id}", &uuid::Uuid::nil().to_string());
     let url = format!("http://{}{path}", app.app.admin_address);
     app.http
-        .request(verb.parse().expect("a verb"), url)
+        .request(method.parse().expect("a method"), url)
         .header("Content-Type", "application/json")
         .body(match path.as_str() {
-            _ if verb == "GET" => "",
+            _ if method == "GET" => "",
             "/late-refusals/lift" => r#"{"identity": "00000000-0000-0000-0000-000000000000"}"#,
             _ => r#"{"all": true}"#,
         })
@@ -52,7 +52,7 @@ async fn call(app: &TestApp, verb: &str, path: &str) -> reqwest::Response {
 }
 
 #[tokio::test]
-async fn all_that_is_served_is_in_the_document() {
+async fn every_served_operation_is_in_the_document() {
     let expected = [
         "GET /deliveries",
         "GET /deliveries/{id}",
@@ -75,10 +75,10 @@ async fn all_that_is_served_is_in_the_document() {
     let app = TestApp::with("").start().await;
     let mut refused = 0;
     for path in document()["paths"].as_object().unwrap().keys() {
-        for verb in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
-            let response = call(&app, verb, path).await;
-            if !expected.contains(&format!("{verb} {path}").as_str()) {
-                assert_eq!(response.status(), 405, "{verb} {path}");
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            let response = call(&app, method, path).await;
+            if !expected.contains(&format!("{method} {path}").as_str()) {
+                assert_eq!(response.status(), 405, "{method} {path}");
                 refused += 1;
             }
         }
@@ -87,13 +87,13 @@ async fn all_that_is_served_is_in_the_document() {
 }
 
 #[tokio::test]
-async fn all_that_is_in_the_document_is_served_as_it_says() {
+async fn every_operation_in_the_document_is_served_as_described() {
     let app = TestApp::with("").start().await;
-    let served = app.admin("/openapi.json").await;
+    let served = app.admin_get("/openapi.json").await;
     assert_eq!(served.json(), document());
     for operation in operations(&document()) {
-        let (verb, path) = operation.split_once(' ').unwrap();
-        let response = call(&app, verb, path).await;
+        let (method, path) = operation.split_once(' ').unwrap();
+        let response = call(&app, method, path).await;
         // There is no delivery and no identity of zeros.
         let expected = match path {
             "/deliveries/{id}" | "/late-refusals/lift" => 404,
@@ -101,7 +101,7 @@ async fn all_that_is_in_the_document_is_served_as_it_says() {
         };
         assert_eq!(response.status(), expected, "{operation}");
         let kind = response.headers()["content-type"].to_str().unwrap();
-        let described = &document()["paths"][path][verb.to_lowercase()]["responses"];
+        let described = &document()["paths"][path][method.to_lowercase()]["responses"];
         assert!(
             described[expected.to_string()]["content"][kind].is_object(),
             "{operation}: {kind} in {described}"
@@ -110,7 +110,7 @@ async fn all_that_is_in_the_document_is_served_as_it_says() {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_everything_is_described() {
+fn every_reference_resolves_and_everything_is_described() {
     let document = document();
     let text = document.to_string();
     let schemas = document["components"]["schemas"].as_object().unwrap();
@@ -137,7 +137,7 @@ fn every_reference_leads_somewhere_and_everything_is_described() {
 }
 
 #[tokio::test]
-async fn what_is_answered_has_the_members_that_the_document_tells() {
+async fn responses_have_the_members_that_the_document_requires() {
     let crm = FakeService::start();
     let app = TestApp::with(
         "subscriptions: {crm: {events: [identity.created], send: {post: \"${env:CRM}/x\"}}}",
@@ -162,11 +162,13 @@ async fn what_is_answered_has_the_members_that_the_document_tells() {
             .cloned()
             .collect()
     };
-    let page = app.admin("/deliveries").await.json();
+    let page = app.admin_get("/deliveries").await.json();
     let id = page["deliveries"][0]["id"].as_str().expect("an id");
-    let shown = app.admin(&format!("/deliveries/{id}")).await.json();
-    let done = app.operate("/deliveries/retry", r#"{"all": true}"#).await;
-    let wrong = app.admin("/deliveries?limit=x").await.json();
+    let shown = app.admin_get(&format!("/deliveries/{id}")).await.json();
+    let done = app
+        .admin_post("/deliveries/retry", r#"{"all": true}"#)
+        .await;
+    let wrong = app.admin_get("/deliveries?limit=x").await.json();
     for (schema, value) in [
         ("Page", &page),
         ("DeliverySummary", &page["deliveries"][0]),

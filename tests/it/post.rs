@@ -8,7 +8,7 @@ use vestibule::model::delivery::State;
 use vestibule::store::{DeliverySummary, Filter};
 
 use crate::support::app::{KEY, uuid};
-use crate::support::failing::Failing;
+use crate::support::failing_store::FailingStore;
 use crate::support::{FakeService, TestApp, payload};
 
 const PATH: &str = "/hooks/registration/post?method=password";
@@ -19,7 +19,7 @@ subscriptions:
   broken: {events: [identity.created], send: {post: "${env:CRM}/{identity.traits.none}"}}
 "#;
 
-async fn stored(app: &TestApp) -> Vec<DeliverySummary> {
+async fn stored_deliveries(app: &TestApp) -> Vec<DeliverySummary> {
     app.app
         .store
         .list(&Filter::default(), 100)
@@ -28,15 +28,15 @@ async fn stored(app: &TestApp) -> Vec<DeliverySummary> {
 }
 
 #[tokio::test]
-async fn what_an_account_calls_for_is_stored_before_the_204_once_each() {
+async fn post_stores_each_delivery_of_an_account_once_before_the_204() {
     let crm = FakeService::start();
     let app = TestApp::with(CRM).service("CRM", &crm).start().await;
     let body = payload().saved();
     assert_eq!(app.post(&body).await.status, 204);
-    let mut all = stored(&app).await;
+    let mut all = stored_deliveries(&app).await;
     all.sort_by(|one, other| one.subscription.cmp(&other.subscription));
-    let plans: Vec<_> = all.iter().map(|one| one.subscription.as_str()).collect();
-    assert_eq!(plans, ["broken", "crm", "rich"]);
+    let subscriptions: Vec<_> = all.iter().map(|one| one.subscription.as_str()).collect();
+    assert_eq!(subscriptions, ["broken", "crm", "rich"]);
     assert_eq!(
         all[0].state,
         State::Abandoned,
@@ -44,7 +44,7 @@ async fn what_an_account_calls_for_is_stored_before_the_204_once_each() {
     );
     // Kratos may knock again, with another trigger id: the account is still the same.
     assert_eq!(app.post(&body).await.status, 204);
-    assert_eq!(stored(&app).await.len(), 3);
+    assert_eq!(stored_deliveries(&app).await.len(), 3);
     // Another account is another.
     assert_eq!(
         app.post(&payload().saved().without("/identity/traits/company"))
@@ -52,11 +52,11 @@ async fn what_an_account_calls_for_is_stored_before_the_204_once_each() {
             .status,
         204
     );
-    assert_eq!(stored(&app).await.len(), 5);
+    assert_eq!(stored_deliveries(&app).await.len(), 5);
 }
 
 #[tokio::test]
-async fn two_changes_of_one_account_are_two_deliveries_and_a_repeated_call_is_none() {
+async fn two_changes_of_an_account_are_two_deliveries_and_a_repeated_call_is_none() {
     let crm = FakeService::start();
     let app = TestApp::with(CRM).service("CRM", &crm).start().await;
     let id = Uuid::new_v4();
@@ -72,9 +72,9 @@ async fn two_changes_of_one_account_are_two_deliveries_and_a_repeated_call_is_no
             app.call_with(path, body.clone(), &headers).await.status,
             204
         );
-        app.hand.advance(Duration::from_mins(5));
+        app.clock.advance(Duration::from_mins(5));
     }
-    assert_eq!(stored(&app).await.len(), 2);
+    assert_eq!(stored_deliveries(&app).await.len(), 2);
     // A change of the password changes no trait.
     assert_eq!(
         app.call("/hooks/settings/post?method=password", body)
@@ -82,11 +82,11 @@ async fn two_changes_of_one_account_are_two_deliveries_and_a_repeated_call_is_no
             .status,
         204
     );
-    assert_eq!(stored(&app).await.len(), 2);
+    assert_eq!(stored_deliveries(&app).await.len(), 2);
 }
 
 #[tokio::test]
-async fn a_post_that_cannot_be_read_is_a_yes_and_an_alarm() {
+async fn an_unreadable_post_gets_204_and_raises_an_alarm() {
     let app = TestApp::with("").start().await;
     let good = payload().saved().to_string();
     let bodies = [
@@ -110,10 +110,10 @@ async fn a_post_that_cannot_be_read_is_a_yes_and_an_alarm() {
 }
 
 #[tokio::test]
-async fn while_the_store_fails_kratos_is_asked_to_call_again_and_pre_goes_on() {
+async fn while_the_database_fails_post_answers_503_and_pre_still_works() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Failing::in_folder(folder.path()).await;
-    store.fails(true);
+    let store = FailingStore::in_folder(folder.path()).await;
+    store.set_failing(true);
     let crm = FakeService::start();
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
@@ -140,24 +140,27 @@ async fn while_the_store_fails_kratos_is_asked_to_call_again_and_pre_goes_on() {
     );
 
     // The same call, by the same trigger id, is worked on anew.
-    store.fails(false);
+    store.set_failing(false);
     assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
-    assert_eq!(stored(&app).await.len(), 3);
-    app.hand.advance(Duration::from_secs(1));
-    assert_eq!(app.admin("/health/ready").await.json()["database"], "ok");
+    assert_eq!(stored_deliveries(&app).await.len(), 3);
+    app.clock.advance(Duration::from_secs(1));
+    assert_eq!(
+        app.admin_get("/health/ready").await.json()["database"],
+        "ok"
+    );
 }
 
 #[tokio::test]
-async fn a_panic_in_post_asks_kratos_to_call_again() {
+async fn a_panic_in_post_is_answered_with_503() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Failing::in_folder(folder.path()).await;
+    let store = FailingStore::in_folder(folder.path()).await;
     let crm = FakeService::start();
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
         .store(store.clone())
         .start()
         .await;
-    store.panics(true);
+    store.set_panicking(true);
     let body = payload().saved().to_string();
     let headers = [
         ("X-Vestibule-Key", KEY),
@@ -170,6 +173,6 @@ async fn a_panic_in_post_asks_kratos_to_call_again() {
         app.call_with(PATH, body.clone(), &headers).await.status,
         503
     );
-    store.panics(false);
+    store.set_panicking(false);
     assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
 }

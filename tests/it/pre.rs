@@ -20,7 +20,7 @@ checks:
 "#;
 
 #[tokio::test]
-async fn a_good_sign_up_gets_204_without_a_body() {
+async fn an_accepted_sign_up_gets_204_without_a_body() {
     let register = FakeService::start();
     let app = TestApp::with(REGISTER)
         .service("REGISTER", &register)
@@ -28,9 +28,9 @@ async fn a_good_sign_up_gets_204_without_a_body() {
         .await;
     let reply = app.pre(&payload()).await;
     assert_eq!((reply.status, reply.text.as_str()), (204, ""));
-    let question = register.next().await;
+    let request = register.next_call().await;
     assert_eq!(
-        (question.method.as_str(), question.target.as_str()),
+        (request.method.as_str(), request.target.as_str()),
         ("GET", "/vat/DE-canary-1")
     );
 }
@@ -38,7 +38,7 @@ async fn a_good_sign_up_gets_204_without_a_body() {
 #[tokio::test]
 async fn a_refusal_is_400_with_the_message_on_the_field() {
     let register = FakeService::start();
-    register.answers(404, &json!({}));
+    register.respond_with(404, &json!({}));
     let app = TestApp::with(REGISTER)
         .service("REGISTER", &register)
         .start()
@@ -69,7 +69,7 @@ async fn a_refusal_is_400_with_the_message_on_the_field() {
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_read_is_refused_with_words() {
+async fn an_unreadable_body_is_refused_with_a_message() {
     let app = TestApp::with("").start().await;
     let good = payload().to_string();
     let cut = good[..good.len() / 2].to_owned();
@@ -153,7 +153,7 @@ async fn a_body_of_256_kib_is_read_and_one_byte_more_is_refused() {
 async fn a_body_that_never_ends_is_refused_at_the_deadline() {
     let app = TestApp::with("").start().await;
     let address = app.app.hooks_address;
-    let (sent, is_sent) = tokio::sync::oneshot::channel();
+    let (sent, part_is_sent) = tokio::sync::oneshot::channel();
     let caller = tokio::task::spawn_blocking(move || {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         stream
@@ -165,13 +165,13 @@ async fn a_body_that_never_ends_is_refused_at_the_deadline() {
         let length = stream.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..length]).into_owned()
     });
-    is_sent.await.unwrap();
+    part_is_sent.await.unwrap();
     // The call is counted from its head on, so the clock is moved until the answer is there.
     let answer = loop {
         if caller.is_finished() {
             break caller.await.unwrap();
         }
-        app.hand.advance(Duration::from_secs(1));
+        app.clock.advance(Duration::from_secs(1));
         tokio::task::yield_now().await;
     };
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
@@ -179,7 +179,7 @@ async fn a_body_that_never_ends_is_refused_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_wrong_or_missing_key_is_401_with_words_and_nobody_is_asked() {
+async fn a_wrong_or_missing_key_gets_401_with_a_message_and_no_service_is_asked() {
     let register = FakeService::start();
     let app = TestApp::with(REGISTER)
         .service("REGISTER", &register)
@@ -212,7 +212,7 @@ async fn a_wrong_or_missing_key_is_401_with_words_and_nobody_is_asked() {
 }
 
 #[tokio::test]
-async fn two_keys_open_the_door_at_once() {
+async fn two_keys_are_valid_at_the_same_time() {
     let app = TestApp::with("hooks: {keys: [\"${env:VESTIBULE_KEY}\", \"${env:OTHER}\"]}")
         .env("OTHER", OTHER_KEY)
         .start()
@@ -234,7 +234,7 @@ async fn two_keys_open_the_door_at_once() {
 }
 
 #[tokio::test]
-async fn a_url_or_verb_that_is_not_there_is_refused_with_words() {
+async fn an_unknown_url_or_method_is_refused_with_a_message() {
     let app = TestApp::with("").start().await;
     for (path, status) in [
         ("/hooks/registration/during?method=password", 404),
@@ -248,23 +248,23 @@ async fn a_url_or_verb_that_is_not_there_is_refused_with_words() {
         assert_eq!(reply.status, status, "{path}");
         assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_004)], "{path}");
     }
-    for verb in [
+    for method in [
         reqwest::Method::GET,
         reqwest::Method::PUT,
         reqwest::Method::DELETE,
     ] {
         let request = app
             .http
-            .request(verb.clone(), app.url(PATH))
+            .request(method.clone(), app.url(PATH))
             .header("X-Vestibule-Key", KEY);
         let reply = request.body(payload().to_string()).send().await.unwrap();
-        assert_eq!(reply.status(), 405, "{verb}");
-        assert!(reply.text().await.unwrap().contains("4900004"), "{verb}");
+        assert_eq!(reply.status(), 405, "{method}");
+        assert!(reply.text().await.unwrap().contains("4900004"), "{method}");
     }
 }
 
 #[tokio::test]
-async fn a_query_that_is_odd_does_not_matter() {
+async fn an_unusual_query_string_is_accepted() {
     let app = TestApp::with("").start().await;
     for query in [
         "",
@@ -286,7 +286,7 @@ async fn a_query_that_is_odd_does_not_matter() {
 }
 
 #[tokio::test]
-async fn what_is_said_has_no_braces_and_no_angle_bracket() {
+async fn a_message_has_no_braces_and_no_angle_bracket() {
     let app = TestApp::with(
         "checks: {never: {field: traits.invite, refuse: [{when: \"true\", message: \"{value} is {{not}} <b>ours\"}]}}",
     )
@@ -300,9 +300,9 @@ async fn what_is_said_has_no_braces_and_no_angle_bracket() {
 }
 
 #[tokio::test]
-async fn a_panic_while_judging_is_a_refusal_with_words() {
+async fn a_panic_during_a_check_refuses_with_a_message() {
     let register = FakeService::start();
-    register.answers(503, &json!({}));
+    register.respond_with(503, &json!({}));
     let app = TestApp::with("checks: {panic_on_purpose: {ask: {get: \"${env:REGISTER}/a\"}}}")
         .service("REGISTER", &register)
         .start()
@@ -310,10 +310,10 @@ async fn a_panic_while_judging_is_a_refusal_with_words() {
     let reply = app.pre(&payload()).await;
     assert_eq!(reply.status, 400);
     assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_001)]);
-    let broken = app
+    let internal_errors = app
         .metric(
             "vestibule_hook_requests_total{flow=\"registration\",stage=\"pre\",outcome=\"internal_error\"}",
         )
         .await;
-    assert!((broken - 1.0).abs() < 0.1);
+    assert!((internal_errors - 1.0).abs() < 0.1);
 }

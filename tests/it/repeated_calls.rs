@@ -5,16 +5,16 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::app::KEY;
-use crate::support::service::Behaviour;
+use crate::support::fake_service::Behaviour;
 use crate::support::{FakeService, TestApp, payload};
 
 const PATH: &str = "/hooks/registration/pre?method=password";
 const ASKS: &str = "checks: {invite: {field: traits.invite, ask: {get: \"${env:INVITES}/{value}\"}, refuse: [{when: 404, message: \"No.\"}]}}";
 
 #[tokio::test]
-async fn the_same_trigger_id_is_asked_once_and_answered_the_same() {
+async fn calls_with_the_same_trigger_id_ask_once_and_get_the_same_answer() {
     let invites = FakeService::start();
-    invites.answers(404, &json!({}));
+    invites.respond_with(404, &json!({}));
     let app = TestApp::with(ASKS)
         .service("INVITES", &invites)
         .start()
@@ -28,7 +28,7 @@ async fn the_same_trigger_id_is_asked_once_and_answered_the_same() {
     ];
     let body = payload().to_string();
     let first = app.call_with(PATH, body.clone(), &headers).await;
-    invites.answers(200, &json!({}));
+    invites.respond_with(200, &json!({}));
     let second = app.call_with(PATH, body.clone(), &headers).await;
     assert_eq!((first.status, first.text), (second.status, second.text));
     assert_eq!(invites.received().len(), 1);
@@ -52,15 +52,15 @@ async fn the_same_trigger_id_is_asked_once_and_answered_the_same() {
     );
     assert_eq!(invites.received().len(), 3);
 
-    app.hand.advance(Duration::from_mins(2));
+    app.clock.advance(Duration::from_mins(2));
     assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
     assert_eq!(invites.received().len(), 4);
 }
 
 #[tokio::test]
-async fn the_same_trigger_id_at_the_same_moment_is_asked_once_also_when_the_first_caller_leaves() {
+async fn parallel_calls_with_the_same_trigger_id_ask_once_although_the_first_caller_disconnects() {
     let invites = FakeService::start();
-    invites.does(Behaviour::Hangs);
+    invites.set_behaviour(Behaviour::Hangs);
     let app = TestApp::with(ASKS)
         .service("INVITES", &invites)
         .start()
@@ -75,7 +75,7 @@ async fn the_same_trigger_id_at_the_same_moment_is_asked_once_also_when_the_firs
     let body = payload().to_string();
     {
         let first = app.call_with(PATH, body.clone(), &headers);
-        let asked = invites.next();
+        let asked = invites.next_call();
         tokio::pin!(first, asked);
         // The first caller is gone once the question has been asked.
         tokio::select! {
@@ -93,7 +93,7 @@ async fn the_same_trigger_id_at_the_same_moment_is_asked_once_also_when_the_firs
         async {
             // Both are on their way, or will find the answer remembered: either way no second question.
             tokio::task::yield_now().await;
-            invites.end_hangs();
+            invites.release_hanging_calls();
         }
     );
     assert_eq!((second.status, third.status), (204, 204));
@@ -101,7 +101,7 @@ async fn the_same_trigger_id_at_the_same_moment_is_asked_once_also_when_the_firs
 }
 
 #[tokio::test]
-async fn without_a_trigger_id_nothing_is_remembered() {
+async fn calls_without_a_trigger_id_are_not_cached() {
     let invites = FakeService::start();
     let app = TestApp::with(ASKS)
         .service("INVITES", &invites)
@@ -120,9 +120,9 @@ async fn without_a_trigger_id_nothing_is_remembered() {
 }
 
 #[tokio::test]
-async fn the_work_goes_on_when_its_only_caller_leaves() {
+async fn checks_continue_when_the_only_caller_disconnects() {
     let invites = FakeService::start();
-    invites.does(Behaviour::Hangs);
+    invites.set_behaviour(Behaviour::Hangs);
     let app = TestApp::with(ASKS)
         .service("INVITES", &invites)
         .start()
@@ -137,11 +137,11 @@ async fn the_work_goes_on_when_its_only_caller_leaves() {
     tokio::io::AsyncWriteExt::write_all(&mut caller, format!("{head}{body}").as_bytes())
         .await
         .unwrap();
-    invites.next().await;
+    invites.next_call().await;
     // Gone for good: the connection is reset, not only closed for writing.
     caller.set_zero_linger().unwrap();
     drop(caller);
-    invites.end_hangs();
+    invites.release_hanging_calls();
     while app
         .metric("vestibule_check_outcomes_total{check=\"invite\",outcome=\"accepted\"}")
         .await

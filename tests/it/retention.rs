@@ -11,7 +11,7 @@ use vestibule::model::decision::Decision;
 use vestibule::model::delivery::{Event, NewDelivery, State, time_ordered_id};
 use vestibule::store::Filter;
 
-use crate::support::failing::Failing;
+use crate::support::failing_store::FailingStore;
 use crate::support::{FakeService, TestApp, logs, payload};
 
 const SETTINGS: &str = r#"
@@ -31,22 +31,22 @@ async fn states(app: &TestApp) -> Vec<State> {
 }
 
 async fn retention_horizon(app: &TestApp) -> Option<Timestamp> {
-    let get_property = app.app.store.get_property("retention_horizon").await;
-    get_property
+    let value = app.app.store.get_property("retention_horizon").await;
+    value
         .expect("a database")
-        .map(|get_property| get_property.parse().expect("a moment"))
+        .map(|value| value.parse().expect("a moment"))
 }
 
 /// Waits until the moment before which all is forgotten has come so far.
-async fn until_forgotten(app: &TestApp, moment: Timestamp) {
+async fn wait_for_horizon(app: &TestApp, moment: Timestamp) {
     while retention_horizon(app).await.is_none_or(|at| at < moment) {
         tokio::task::yield_now().await;
     }
 }
 
 /// How many decisions are left; they are deleted to count them.
-async fn decisions_left(app: &TestApp) -> u64 {
-    let end = app.hand.now() + chrono::TimeDelta::days(1);
+async fn count_decisions(app: &TestApp) -> u64 {
+    let end = app.clock.now() + chrono::TimeDelta::days(1);
     let left = app.app.store.delete_decisions(end, 10_000).await;
     left.expect("a database")
 }
@@ -67,61 +67,61 @@ fn decision(at: Timestamp) -> Decision {
 }
 
 #[tokio::test]
-async fn settled_deliveries_are_deleted_in_time_and_pending_ones_kept() {
+async fn settled_deliveries_are_deleted_after_their_retention_and_pending_ones_are_kept() {
     let crm = FakeService::start();
     let app = TestApp::with(SETTINGS).service("CRM", &crm).start().await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    crm.next().await;
+    crm.next_call().await;
     while states(&app).await != [State::Delivered] {
         tokio::task::yield_now().await;
     }
-    crm.answers(503, &json!({}));
-    app.hand.advance(Duration::from_secs(1));
+    crm.respond_with(503, &json!({}));
+    app.clock.advance(Duration::from_secs(1));
     assert_eq!(app.post(&payload().saved()).await.status, 204);
-    crm.next().await;
+    crm.next_call().await;
 
-    let made = app.hand.now();
+    let made = app.clock.now();
     let two_days = chrono::TimeDelta::days(2);
-    app.hand.advance(Duration::from_mins(1));
-    until_forgotten(&app, Timestamp::UNIX_EPOCH).await;
+    app.clock.advance(Duration::from_mins(1));
+    wait_for_horizon(&app, Timestamp::UNIX_EPOCH).await;
     assert_eq!(
         retention_horizon(&app).await,
-        Some(app.hand.now() - two_days)
+        Some(app.clock.now() - two_days)
     );
     assert_eq!(
         states(&app).await,
         [State::Pending, State::Delivered],
         "too early"
     );
-    app.hand.advance(48 * HOUR);
-    until_forgotten(&app, made + chrono::TimeDelta::seconds(1)).await;
+    app.clock.advance(48 * HOUR);
+    wait_for_horizon(&app, made + chrono::TimeDelta::seconds(1)).await;
     while states(&app).await != [State::Pending] {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn decisions_are_deleted_in_time_in_small_steps() {
+async fn decisions_are_deleted_in_small_steps_after_their_retention() {
     let crm = FakeService::start();
     let app = TestApp::with(SETTINGS).service("CRM", &crm).start().await;
-    let old: Vec<Decision> = (0..1200).map(|_| decision(app.hand.now())).collect();
+    let old: Vec<Decision> = (0..1200).map(|_| decision(app.clock.now())).collect();
     app.app.store.record(&old).await.unwrap();
-    app.hand.advance(24 * HOUR + Duration::from_secs(1));
-    let young: Vec<Decision> = (0..3).map(|_| decision(app.hand.now())).collect();
+    app.clock.advance(24 * HOUR + Duration::from_secs(1));
+    let young: Vec<Decision> = (0..3).map(|_| decision(app.clock.now())).collect();
     app.app.store.record(&young).await.unwrap();
     // Between two steps there is a pause.
     while logs::lines_with("\"decisions\":1200").is_empty() {
-        app.hand.advance(Duration::from_secs(1));
+        app.clock.advance(Duration::from_secs(1));
         tokio::task::yield_now().await;
     }
-    assert_eq!(decisions_left(&app).await, 3);
+    assert_eq!(count_decisions(&app).await, 3);
 }
 
 #[tokio::test]
-async fn what_could_not_be_deleted_is_deleted_an_hour_later() {
+async fn a_failed_round_is_repeated_an_hour_later() {
     let crm = FakeService::start();
     let folder = tempfile::tempdir().unwrap();
-    let store = Failing::in_folder(folder.path()).await;
+    let store = FailingStore::in_folder(folder.path()).await;
     let app = TestApp::with(SETTINGS)
         .service("CRM", &crm)
         .store(Arc::clone(&store) as _)
@@ -129,36 +129,36 @@ async fn what_could_not_be_deleted_is_deleted_an_hour_later() {
         .await;
     app.app
         .store
-        .record(&[decision(app.hand.now() - chrono::TimeDelta::days(2))])
+        .record(&[decision(app.clock.now() - chrono::TimeDelta::days(2))])
         .await
         .unwrap();
-    store.fails(true);
-    app.hand.advance(2 * HOUR);
+    store.set_failing(true);
+    app.clock.advance(2 * HOUR);
     while logs::lines_with("Retention failed; the next round starts in an hour").is_empty() {
         tokio::task::yield_now().await;
     }
-    store.fails(false);
-    app.hand.advance(HOUR);
-    until_forgotten(&app, Timestamp::UNIX_EPOCH).await;
+    store.set_failing(false);
+    app.clock.advance(HOUR);
+    wait_for_horizon(&app, Timestamp::UNIX_EPOCH).await;
     while logs::lines_with("\"decisions\":1,").is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(decisions_left(&app).await, 0);
+    assert_eq!(count_decisions(&app).await, 0);
 }
 
 #[tokio::test]
-async fn what_was_forgotten_stays_forgotten_however_long_things_are_kept_later() {
+async fn a_longer_retention_does_not_move_the_retention_horizon_back() {
     let crm = FakeService::start();
     let app = TestApp::with(SETTINGS).service("CRM", &crm).start().await;
-    app.hand.advance(HOUR);
-    until_forgotten(&app, Timestamp::UNIX_EPOCH).await;
+    app.clock.advance(HOUR);
+    wait_for_horizon(&app, Timestamp::UNIX_EPOCH).await;
     let before = retention_horizon(&app).await;
-    let (folder, now) = (app.folder.clone(), app.hand.now());
+    let (folder, now) = (app.folder.clone(), app.clock.now());
     app.app.stop().await;
     let longer = SETTINGS.replace("deliveries: 2d", "deliveries: 90d");
     let app = TestApp::with(&longer)
         .service("CRM", &crm)
-        .after(&folder, now)
+        .in_folder(&folder, now)
         .start()
         .await;
     let long_ago = now - chrono::TimeDelta::days(100);
@@ -177,7 +177,7 @@ async fn what_was_forgotten_stays_forgotten_however_long_things_are_kept_later()
     app.app.store.accept(vec![old]).await.unwrap();
     let all = Filter::default();
     assert_eq!(app.app.store.discard(&all, long_ago).await.unwrap(), 1);
-    app.hand.advance(HOUR);
+    app.clock.advance(HOUR);
     while !states(&app).await.is_empty() {
         tokio::task::yield_now().await;
     }
@@ -188,18 +188,18 @@ async fn what_was_forgotten_stays_forgotten_however_long_things_are_kept_later()
 async fn a_panic_in_one_round_does_not_end_retention() {
     let crm = FakeService::start();
     let folder = tempfile::tempdir().unwrap();
-    let store = Failing::in_folder(folder.path()).await;
+    let store = FailingStore::in_folder(folder.path()).await;
     let app = TestApp::with(SETTINGS)
         .service("CRM", &crm)
         .store(store.clone())
         .start()
         .await;
-    store.panics(true);
-    app.hand.advance(Duration::from_secs(61));
+    store.set_panicking(true);
+    app.clock.advance(Duration::from_secs(61));
     while logs::lines_with("A retention round panicked").is_empty() {
         tokio::task::yield_now().await;
     }
-    store.panics(false);
-    app.hand.advance(HOUR + Duration::from_secs(1));
-    until_forgotten(&app, app.hand.now() - chrono::TimeDelta::days(2)).await;
+    store.set_panicking(false);
+    app.clock.advance(HOUR + Duration::from_secs(1));
+    wait_for_horizon(&app, app.clock.now() - chrono::TimeDelta::days(2)).await;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vestibule::model::delivery::State;
 
-use crate::support::invites::Invites;
+use crate::support::fake_invites::FakeInvites;
 use crate::support::{FakeKratos, TestApp, payload};
 
 const INVITES: &str = r#"
@@ -18,10 +18,10 @@ checks:
 "#;
 const ALARMS: &str = "vestibule_lost_posts_total{reason=\"not_recorded\"}";
 
-async fn start(invites: &Invites, yaml: &str, before: Option<&TestApp>) -> TestApp {
+async fn start(invites: &FakeInvites, yaml: &str, before: Option<&TestApp>) -> TestApp {
     let mut builder = TestApp::with(yaml).env("INVITES", &invites.url());
     if let Some(before) = before {
-        builder = builder.after(&before.folder, before.hand.now());
+        builder = builder.in_folder(&before.folder, before.clock.now());
     }
     builder.start().await
 }
@@ -35,12 +35,13 @@ async fn is_reported(app: &TestApp) -> bool {
 }
 
 #[tokio::test]
-async fn a_check_of_the_same_name_with_another_rule_comes_into_force_anew() {
-    let invites = Invites::with_uses(1);
+async fn a_changed_check_comes_into_force_anew() {
+    let invites = FakeInvites::with_uses(1);
     let app = start(&invites, INVITES, None).await;
-    app.hand.advance(Duration::from_mins(11));
+    app.clock.advance(Duration::from_mins(11));
     assert!(is_reported(&app).await);
-    app.delivery_in("confirm:invite", State::Abandoned).await;
+    app.wait_for_delivery("confirm:invite", State::Abandoned)
+        .await;
     // The same rule, whatever its messages are.
     let same = INVITES.replace("{when: 404}", "{when: 404, message: We do not know it.}");
     let app = start(&invites, &same, Some(&app)).await;
@@ -59,13 +60,13 @@ async fn a_check_of_the_same_name_with_another_rule_comes_into_force_anew() {
         let changed = INVITES.replace(place, other);
         let app = start(&invites, &changed, Some(&app)).await;
         assert!(!is_reported(&app).await, "{other}");
-        app.hand.advance(Duration::from_mins(11));
+        app.clock.advance(Duration::from_mins(11));
         assert!(is_reported(&app).await, "{other}");
     }
 }
 
 #[tokio::test]
-async fn what_is_deferred_decides_about_the_rule_too() {
+async fn a_changed_on_unavailable_comes_into_force_anew() {
     let kratos = FakeKratos::start();
     let yaml = |unavailable: &str| {
         format!(
@@ -76,12 +77,12 @@ async fn what_is_deferred_decides_about_the_rule_too() {
     let start = async |unavailable: &str, before: Option<&TestApp>| {
         let mut builder = TestApp::with(&yaml(unavailable)).kratos("KRATOS", &kratos);
         if let Some(before) = before {
-            builder = builder.after(&before.folder, before.hand.now());
+            builder = builder.in_folder(&before.folder, before.clock.now());
         }
         builder.start().await
     };
     let app = start("defer", None).await;
-    app.hand.advance(Duration::from_mins(11));
+    app.clock.advance(Duration::from_mins(11));
     assert!(is_reported(&app).await);
     let app = start("{default: defer}", Some(&app)).await;
     assert!(is_reported(&app).await, "it means the same");
@@ -90,43 +91,43 @@ async fn what_is_deferred_decides_about_the_rule_too() {
 }
 
 #[tokio::test]
-async fn another_rule_of_one_check_leaves_the_others_in_force() {
-    let invites = Invites::with_uses(1);
+async fn a_change_of_one_check_leaves_the_others_in_force() {
+    let invites = FakeInvites::with_uses(1);
     let check = INVITES.trim_start_matches("\nchecks:\n");
     let second = check
         .replace("  invite:", "  second:")
         .replace("traits.invite", "traits.company");
     let app = start(&invites, &format!("{INVITES}{second}"), None).await;
-    app.hand.advance(Duration::from_mins(11));
+    app.clock.advance(Duration::from_mins(11));
     let changed = second.replace("traits.company", "traits.vat_number");
     let app = start(&invites, &format!("{INVITES}{changed}"), Some(&app)).await;
     assert!(is_reported(&app).await);
-    let dead = |plan: &'static str| app.deliveries(plan);
+    let dead = |subscription: &'static str| app.deliveries(subscription);
     assert_eq!(dead("confirm:invite").await.len(), 1);
     assert_eq!(dead("confirm:second").await.len(), 0);
 }
 
 #[tokio::test]
-async fn the_moment_that_counts_is_when_kratos_created_the_account() {
-    let invites = Invites::with_uses(1);
+async fn the_creation_time_of_the_account_decides_whether_a_check_was_in_force() {
+    let invites = FakeInvites::with_uses(1);
     let app = start(&invites, INVITES, None).await;
-    app.hand.advance(Duration::from_mins(11));
+    app.clock.advance(Duration::from_mins(11));
     // Its `post` comes late: the account is older than the rule.
     let early = payload()
         .saved()
         .with("/identity/created_at", "2026-11-23T14:40:00Z");
     assert_eq!(app.post(&early).await.status, 204);
     assert!(app.metric(ALARMS).await < 0.1);
-    let saturating_add = payload()
+    let late = payload()
         .saved()
         .with("/identity/created_at", "2026-11-23T14:43:00Z");
-    assert_eq!(app.post(&saturating_add).await.status, 204);
+    assert_eq!(app.post(&late).await.status, 204);
     assert!(app.metric(ALARMS).await > 0.5);
 }
 
 #[tokio::test]
-async fn what_an_earlier_version_stored_counts() {
-    let invites = Invites::with_uses(1);
+async fn the_property_of_an_earlier_version_is_read() {
+    let invites = FakeInvites::with_uses(1);
     let app = start(&invites, INVITES, None).await;
     let old = "2026-11-23T12:00:00+00:00 invite";
     let store = &app.app.store;

@@ -2,14 +2,14 @@
 
 use serde_json::json;
 
-use crate::support::service::Behaviour;
+use crate::support::fake_service::Behaviour;
 use crate::support::{FakeService, TestApp, payload};
 
 #[tokio::test]
-async fn health_is_told_on_both_ports_and_the_rest_on_the_admin_port() {
+async fn health_is_served_on_both_ports_and_the_rest_on_the_admin_port() {
     let app = TestApp::with("").start().await;
     for path in ["/health/alive", "/health/ready"] {
-        assert_eq!(app.admin(path).await.status, 200);
+        assert_eq!(app.admin_get(path).await.status, 200);
         let reply = app.http.get(app.url(path)).send().await.unwrap();
         assert_eq!(reply.status(), 200);
         assert_eq!(
@@ -18,11 +18,11 @@ async fn health_is_told_on_both_ports_and_the_rest_on_the_admin_port() {
         );
     }
     assert_eq!(
-        app.admin("/version").await.json(),
+        app.admin_get("/version").await.json(),
         json!({"version": env!("CARGO_PKG_VERSION")})
     );
     for path in ["/metrics", "/metrics/prometheus"] {
-        let reply = app.admin(path).await;
+        let reply = app.admin_get(path).await;
         assert_eq!(reply.status, 200);
         assert!(
             reply.headers["content-type"]
@@ -41,9 +41,9 @@ async fn health_is_told_on_both_ports_and_the_rest_on_the_admin_port() {
 }
 
 #[tokio::test]
-async fn the_metrics_of_the_design_are_there() {
+async fn the_documented_metrics_are_served() {
     let service = FakeService::start();
-    service.answers(503, &json!({}));
+    service.respond_with(503, &json!({}));
     let app = TestApp::with(
         "checks: {c: {on_unavailable: accept, ask: {get: \"${env:SERVICE}/a\"}}}\nsubscriptions: {d: {events: [identity.created], send: {post: \"${env:SERVICE}/b\"}}}",
     )
@@ -52,8 +52,8 @@ async fn the_metrics_of_the_design_are_there() {
     .await;
     app.pre(&payload()).await;
     app.post(&payload().saved()).await;
-    app.hand.advance(std::time::Duration::from_secs(3));
-    let metrics = app.admin("/metrics").await.text;
+    app.clock.advance(std::time::Duration::from_secs(3));
+    let metrics = app.admin_get("/metrics").await.text;
     for line in [
         "vestibule_hook_requests_total{flow=\"registration\",stage=\"pre\",outcome=\"admitted\"} 1",
         "vestibule_hook_requests_total{flow=\"registration\",stage=\"post\",outcome=\"stored\"} 1",
@@ -72,7 +72,7 @@ async fn the_metrics_of_the_design_are_there() {
 }
 
 #[tokio::test]
-async fn a_decision_is_recorded_without_values() {
+async fn a_decision_is_recorded_without_personal_data() {
     let app = TestApp::with("checks: {c: {field: traits.invite, refuse: [{when: \"true\", message: {id: 4900101, en: \"No.\"}}]}}").start().await;
     let body = payload();
     app.pre(&body).await.refused();
@@ -96,9 +96,9 @@ async fn a_decision_is_recorded_without_values() {
 }
 
 #[tokio::test]
-async fn stopping_finishes_the_calls_under_way() {
+async fn a_stop_waits_for_running_hook_calls() {
     let service = FakeService::start();
-    service.does(Behaviour::Hangs);
+    service.set_behaviour(Behaviour::Hangs);
     let app = TestApp::with("checks: {c: {ask: {get: \"${env:SERVICE}/a\"}}}")
         .service("SERVICE", &service)
         .start()
@@ -110,7 +110,7 @@ async fn stopping_finishes_the_calls_under_way() {
         .header("X-Vestibule-Key", crate::support::app::KEY)
         .body(payload().to_string());
     let call = tokio::spawn(request.send());
-    service.next().await;
+    service.next_call().await;
     let stopping = tokio::spawn(app.app.stop());
     // Until nothing is accepted any more.
     let address = url.split('/').nth(2).unwrap().to_owned();
@@ -118,7 +118,7 @@ async fn stopping_finishes_the_calls_under_way() {
         tokio::task::yield_now().await;
     }
     assert!(!call.is_finished());
-    service.end_hangs();
+    service.release_hanging_calls();
     assert_eq!(call.await.unwrap().unwrap().status(), 204);
     stopping.await.unwrap();
 }

@@ -19,9 +19,9 @@ checks:
 "#;
 
 #[tokio::test]
-async fn an_unchanged_field_is_not_asked_about() {
+async fn an_unchanged_field_is_not_checked() {
     let register = FakeService::start();
-    register.answers(404, &json!({}));
+    register.respond_with(404, &json!({}));
     let app = TestApp::with(ASKS)
         .service("REGISTER", &register)
         .start()
@@ -35,9 +35,9 @@ async fn an_unchanged_field_is_not_asked_about() {
 }
 
 #[tokio::test]
-async fn a_changed_field_is_asked_about_and_refused_beside_the_field() {
+async fn a_changed_field_is_checked_and_refused_on_the_field() {
     let register = FakeService::start();
-    register.answers(404, &json!({}));
+    register.respond_with(404, &json!({}));
     let app = TestApp::with(ASKS)
         .service("REGISTER", &register)
         .start()
@@ -57,7 +57,7 @@ async fn a_changed_field_is_asked_about_and_refused_beside_the_field() {
 }
 
 #[tokio::test]
-async fn a_field_that_was_and_stays_absent_is_no_reason_to_refuse_but_one_that_is_emptied_is() {
+async fn a_required_field_may_stay_absent_but_not_be_emptied() {
     let register = FakeService::start();
     let app = TestApp::with(ASKS)
         .service("REGISTER", &register)
@@ -95,9 +95,9 @@ async fn a_field_that_was_and_stays_absent_is_no_reason_to_refuse_but_one_that_i
 }
 
 #[tokio::test]
-async fn without_previous_everything_counts_as_changed() {
+async fn without_previous_every_value_counts_as_changed() {
     let register = FakeService::start();
-    register.answers(404, &json!({}));
+    register.respond_with(404, &json!({}));
     let yaml = ASKS.split("  always:").next().unwrap();
     let app = TestApp::with(yaml)
         .service("REGISTER", &register)
@@ -111,7 +111,7 @@ async fn without_previous_everything_counts_as_changed() {
 }
 
 #[tokio::test]
-async fn an_expression_may_read_what_the_identity_was() {
+async fn an_expression_can_read_the_previous_identity() {
     let register = FakeService::start();
     let app = TestApp::with(ASKS)
         .service("REGISTER", &register)
@@ -138,15 +138,15 @@ fn change(before: (Value, Value), after: (Value, Value)) -> Payload {
         .with("/previous/metadata_public", before.1)
 }
 
-fn of_traits(before: Value, after: Value) -> Payload {
+fn change_of_traits(before: Value, after: Value) -> Payload {
     change((before, json!({})), (after, json!({})))
 }
 
 /// A bad number is typed in while the check is not about it, then what makes the check be about it is changed.
 #[tokio::test]
-async fn changing_only_the_kind_asks_about_the_number() {
+async fn a_change_of_the_condition_alone_runs_the_check() {
     let register = FakeService::start();
-    register.answers(404, &json!({}));
+    register.respond_with(404, &json!({}));
     let app = TestApp::with(
         r#"
 checks:
@@ -161,14 +161,14 @@ checks:
     .service("REGISTER", &register)
     .start()
     .await;
-    let signs_up = payload()
+    let sign_up = payload()
         .with_trait("kind", "private")
         .with_trait("vat_number", "DE0");
-    assert_eq!(app.pre(&signs_up).await.status, 204);
+    assert_eq!(app.pre(&sign_up).await.status, 204);
     let private = json!({"kind": "private", "vat_number": "DE0"});
     let company = json!({"kind": "company", "vat_number": "DE0"});
     let reply = app
-        .settings(&of_traits(private.clone(), company.clone()))
+        .settings(&change_of_traits(private.clone(), company.clone()))
         .await;
     assert_eq!(
         reply.refused(),
@@ -176,10 +176,15 @@ checks:
     );
     assert_eq!(register.received().len(), 1);
     // The other way there is nothing to ask, and a company without a number is told that it is required.
-    assert_eq!(app.settings(&of_traits(company, private)).await.status, 204);
+    assert_eq!(
+        app.settings(&change_of_traits(company, private))
+            .await
+            .status,
+        204
+    );
     let none = |kind: &str| json!({"kind": kind});
     let reply = app
-        .settings(&of_traits(none("private"), none("company")))
+        .settings(&change_of_traits(none("private"), none("company")))
         .await;
     assert_eq!(reply.refused()[0].1, 4_900_003);
     assert_eq!(register.received().len(), 1);
@@ -189,7 +194,7 @@ checks:
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 async fn a_check_runs_again_if_something_that_it_reads_has_changed() {
-    let both = |before: Value, after: Value| of_traits(before, after);
+    let both = |before: Value, after: Value| change_of_traits(before, after);
     let no = |name: &str| format!("refuse: [{{when: \"{name} != 'none'\"}}]");
     let table: Vec<(&str, String, Payload, bool)> = vec![
         (
@@ -429,7 +434,7 @@ async fn a_check_runs_again_if_something_that_it_reads_has_changed() {
 
 /// What is read through the response of another check is read, and whoever is read runs too.
 #[tokio::test]
-async fn what_is_read_through_other_checks_counts() {
+async fn values_read_through_other_checks_count_as_read() {
     let chain = r#"
 checks:
   score:
@@ -440,9 +445,9 @@ checks:
   apart: {field: traits.invite, ask: {get: "${env:APART}/{value}"}}
 "#;
     let [score, company, number, apart] = [(); 4].map(|()| FakeService::start());
-    score.answers(404, &json!({}));
-    company.answers(200, &json!({"name": "muster"}));
-    number.answers(200, &json!({"number": "n1"}));
+    score.respond_with(404, &json!({}));
+    company.respond_with(200, &json!({"name": "muster"}));
+    number.respond_with(200, &json!({"number": "n1"}));
     let app = TestApp::with(chain)
         .service("SCORE", &score)
         .service("COMPANY", &company)
@@ -450,14 +455,14 @@ checks:
         .service("APART", &apart)
         .start()
         .await;
-    let changed = of_traits(
+    let changed = change_of_traits(
         json!({"vat_number": "1", "invite": "a"}),
         json!({"vat_number": "2", "invite": "a"}),
     );
     assert_eq!(app.settings(&changed).await.refused().len(), 1);
     let counts = || [&score, &company, &number, &apart].map(|service| service.received().len());
     assert_eq!(counts(), [1, 1, 1, 0]);
-    let other = of_traits(
+    let other = change_of_traits(
         json!({"vat_number": "1", "invite": "a"}),
         json!({"vat_number": "1", "invite": "b"}),
     );
@@ -466,7 +471,7 @@ checks:
 }
 
 #[tokio::test]
-async fn a_check_whose_response_is_read_runs_with_the_one_that_reads_it() {
+async fn a_check_runs_if_another_running_check_reads_its_response() {
     let yaml = r#"
 checks:
   score:
@@ -477,8 +482,8 @@ checks:
   age: {field: traits.age, refuse: [{when: "value < checks.policy.response.body.least", message: "Too young."}]}
 "#;
     let [score, number, policy] = [(); 3].map(|()| FakeService::start());
-    number.answers(200, &json!({"number": "n1"}));
-    policy.answers(200, &json!({"least": 18}));
+    number.respond_with(200, &json!({"number": "n1"}));
+    policy.respond_with(200, &json!({"least": 18}));
     let app = TestApp::with(yaml)
         .service("SCORE", &score)
         .service("NUMBER", &number)
@@ -489,20 +494,20 @@ checks:
     let traits =
         |country: &str, age: u32| json!({"vat_number": "1", "country": country, "age": age});
     // Only the country changes: the number is asked about again, because the score is made of its answer.
-    let changed = of_traits(traits("DE", 20), traits("AT", 20));
+    let changed = change_of_traits(traits("DE", 20), traits("AT", 20));
     assert_eq!(app.settings(&changed).await.status, 204);
     assert_eq!(counts(), [1, 1, 0]);
     // Only the age changes: the policy is asked for, which by itself is of the sign-up alone.
-    let changed = of_traits(traits("DE", 20), traits("DE", 17));
+    let changed = change_of_traits(traits("DE", 20), traits("DE", 17));
     assert_eq!(app.settings(&changed).await.messages()[0].2, "Too young.");
     assert_eq!(counts(), [1, 1, 1]);
-    let unchanged = of_traits(traits("DE", 20), traits("DE", 20));
+    let unchanged = change_of_traits(traits("DE", 20), traits("DE", 20));
     assert_eq!(app.settings(&unchanged).await.status, 204);
     assert_eq!(counts(), [1, 1, 1]);
 }
 
 #[tokio::test]
-async fn by_default_a_check_runs_in_the_flows_in_which_it_can_see_something() {
+async fn by_default_a_check_runs_in_the_flows_that_have_the_values_it_reads() {
     let yaml = r#"
 checks:
   field: {field: traits.invite, refuse: [{when: "true", message: "Field."}]}
@@ -521,13 +526,13 @@ checks:
         .service("SERVICE", &service)
         .start()
         .await;
-    let said = async |reply: crate::support::app::Reply| {
-        let mut said: Vec<String> = reply.messages().into_iter().map(|one| one.2).collect();
-        said.sort();
-        said
+    let texts = async |reply: crate::support::app::Reply| {
+        let mut texts: Vec<String> = reply.messages().into_iter().map(|one| one.2).collect();
+        texts.sort();
+        texts
     };
     assert_eq!(
-        said(app.pre(&payload()).await).await,
+        texts(app.pre(&payload()).await).await,
         [
             "Captcha.",
             "Field.",
@@ -540,7 +545,7 @@ checks:
         ]
     );
     assert_eq!(
-        said(app.settings(&payload().saved()).await).await,
+        texts(app.settings(&payload().saved()).await).await,
         ["Field.", "Public.", "Through.", "Traits."]
     );
 }
@@ -559,7 +564,7 @@ checks:
 "#;
 
 /// The answer's `metadata_public` and traits; `None` if they stay as they are.
-fn answered(reply: &crate::support::app::Reply) -> (Option<Value>, Option<Value>) {
+fn returned_changes(reply: &crate::support::app::Reply) -> (Option<Value>, Option<Value>) {
     if reply.status == 204 {
         return (None, None);
     }
@@ -571,7 +576,7 @@ fn answered(reply: &crate::support::app::Reply) -> (Option<Value>, Option<Value>
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-async fn what_a_check_had_set_is_removed_with_its_reason() {
+async fn a_set_value_is_removed_when_its_reason_is_gone() {
     let company =
         |number: Value| json!({"kind": "company", "vat_number": number, "company": "Old"});
     let had = json!({"plan": "free", "company": {"name": "Old", "vat": {"country": "DE"}}});
@@ -682,7 +687,7 @@ async fn what_a_check_had_set_is_removed_with_its_reason() {
     ];
     for (name, status, answer, (before, public), after, expected) in table {
         let register = FakeService::start();
-        register.answers(status, &answer);
+        register.respond_with(status, &answer);
         let app = TestApp::with(SETS)
             .service("REGISTER", &register)
             .start()
@@ -690,16 +695,16 @@ async fn what_a_check_had_set_is_removed_with_its_reason() {
         let reply = app
             .settings(&change((before, public.clone()), (after, public)))
             .await;
-        let (public, traits) = answered(&reply);
+        let (public, traits) = returned_changes(&reply);
         assert_eq!(public, expected, "{name}");
         assert_eq!(traits, None, "{name}: traits are never removed");
     }
 }
 
 #[tokio::test]
-async fn what_a_check_had_set_stays_where_the_change_is_refused_and_at_registration() {
+async fn a_set_value_stays_if_the_change_is_refused_and_at_registration() {
     let register = FakeService::start();
-    register.answers(404, &json!({}));
+    register.respond_with(404, &json!({}));
     let app = TestApp::with(SETS)
         .service("REGISTER", &register)
         .start()
@@ -710,14 +715,14 @@ async fn what_a_check_had_set_stays_where_the_change_is_refused_and_at_registrat
     let reply = app.settings(&changed).await;
     assert!(reply.json().get("identity").is_none());
     assert_eq!(reply.refused().len(), 1);
-    let signs_up = payload()
+    let sign_up = payload()
         .with("/identity/traits", json!({"kind": "private"}))
         .with("/identity/metadata_public", public);
-    assert_eq!(app.pre(&signs_up).await.status, 204);
+    assert_eq!(app.pre(&sign_up).await.status, 204);
 }
 
 #[tokio::test]
-async fn what_a_check_of_the_sign_up_had_set_is_removed_too() {
+async fn a_set_value_of_a_registration_check_is_removed_too() {
     let app = TestApp::with(
         r#"
 checks:
@@ -744,12 +749,12 @@ checks:
         (traits("1", 20), traits("1", 21), None),
     ] {
         let changed = change((before, public.clone()), (after, public.clone()));
-        assert_eq!(answered(&app.settings(&changed).await).0, expected);
+        assert_eq!(returned_changes(&app.settings(&changed).await).0, expected);
     }
 }
 
 #[tokio::test]
-async fn without_previous_what_a_check_had_set_is_removed_unless_it_is_set_again() {
+async fn without_previous_a_set_value_is_removed_unless_it_is_set_again() {
     let app = TestApp::with(
         r#"
 checks:
@@ -767,7 +772,7 @@ checks:
             json!({"number": "1", "invited": true, "plan": "free"}),
         );
     assert_eq!(
-        answered(&app.settings(&unknown).await).0,
+        returned_changes(&app.settings(&unknown).await).0,
         Some(json!({"invited": true, "plan": "free"}))
     );
 }

@@ -2,7 +2,7 @@
 
 mod manual;
 mod problems;
-mod right;
+mod valid;
 mod warnings;
 
 use std::path::{Path, PathBuf};

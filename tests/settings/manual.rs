@@ -21,7 +21,7 @@ fn every_key_of_the_schema_is_described() {
 }
 
 #[test]
-fn the_schema_knows_every_draft_2020_12_editor() {
+fn the_schema_follows_draft_2020_12() {
     let schema = schema();
     assert_eq!(
         schema["$schema"],
@@ -32,7 +32,7 @@ fn the_schema_knows_every_draft_2020_12_editor() {
 
 /// `UPDATE=1 cargo test --test settings` writes it anew.
 #[test]
-fn the_manual_is_not_stale() {
+fn the_manual_is_up_to_date() {
     let path = file("docs/configuration.md");
     if updating() {
         fs::write(&path, markdown()).unwrap();
@@ -44,7 +44,7 @@ fn the_manual_is_not_stale() {
 }
 
 #[test]
-fn the_example_shows_every_key_and_is_right() {
+fn the_example_shows_every_key_and_is_valid() {
     let path = file("vestibule.example.yaml");
     let text = fs::read_to_string(&path).unwrap();
     let variables = [

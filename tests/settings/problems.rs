@@ -1,4 +1,4 @@
-//! What is wrong, in the exact words.
+//! What is wrong, in the exact report.
 
 use std::fs;
 use std::path::Path;
@@ -9,19 +9,19 @@ use vestibule::config::{self, Environment};
 use crate::{environment, file, read};
 
 #[test]
-fn seven_problems_are_told_at_once() {
+fn seven_problems_are_reported_together() {
     let text = fs::read_to_string(file("tests/fixtures/config/seven-problems.yaml")).unwrap();
-    let words = read(&text).unwrap_err();
-    insta::assert_snapshot!(words);
+    let report = read(&text).unwrap_err();
+    insta::assert_snapshot!(report);
     assert!(
-        words.starts_with("vestibule.yaml has 7 problems"),
-        "{words}"
+        report.starts_with("vestibule.yaml has 7 problems"),
+        "{report}"
     );
 }
 
-/// Each broken file lies beside the exact words about it. `UPDATE=1 cargo test --test settings` writes them anew.
+/// Each broken file lies beside the exact report about it. `UPDATE=1 cargo test --test settings` writes them anew.
 #[test]
-fn every_kind_of_problem_has_its_words() {
+fn every_kind_of_problem_has_its_message() {
     let folder = file("tests/fixtures/config/broken");
     let mut seen = 0;
     let mut stale = Vec::new();
@@ -31,17 +31,17 @@ fn every_kind_of_problem_has_its_words() {
             continue;
         }
         seen += 1;
-        let words = read(&fs::read_to_string(&path).unwrap())
+        let report = read(&fs::read_to_string(&path).unwrap())
             .err()
             .unwrap_or_else(|| panic!("{} is right", path.display()));
         let expected = path.with_extension("txt");
         if updating() {
-            fs::write(&expected, &words).unwrap();
+            fs::write(&expected, &report).unwrap();
         }
         let known = fs::read_to_string(&expected).unwrap_or_default();
-        if known != words {
+        if known != report {
             stale.push(format!(
-                "{}\n--- expected\n{known}\n--- said\n{words}",
+                "{}\n--- expected\n{known}\n--- reported\n{report}",
                 path.display()
             ));
         }
@@ -49,7 +49,7 @@ fn every_kind_of_problem_has_its_words() {
     assert!(seen >= 30, "{seen} files");
     assert!(
         stale.is_empty(),
-        "{}\nIf the new words are right: UPDATE=1 cargo test --test settings",
+        "{}\nIf the new reports are right: UPDATE=1 cargo test --test settings",
         stale.join("\n")
     );
 }
@@ -60,7 +60,7 @@ pub fn updating() -> bool {
 }
 
 #[test]
-fn a_value_from_the_environment_is_never_shown() {
+fn a_problem_never_shows_a_value_from_the_environment() {
     for text in [
         "dsn: \"${env:SECRET}\"",
         "services: {crm: {url: \"${env:SECRET}\"}}",
@@ -81,41 +81,41 @@ fn a_value_from_the_environment_is_never_shown() {
         "services: {a: {url: \"http://a\", auth: {type: \"${env:SECRET}\", config: {token: a}}}}",
         "messages: {a: {id: \"${env:SECRET}\", en: A.}}",
     ] {
-        let words = read(text).unwrap_err();
-        assert!(!words.contains("hush-hush"), "{text}\n{words}");
+        let report = read(text).unwrap_err();
+        assert!(!report.contains("hush-hush"), "{text}\n{report}");
     }
 }
 
 #[test]
-fn a_file_that_is_not_there_is_told() {
-    let words = vestibule::config::load(&file("nowhere.yaml"), &environment())
+fn a_missing_file_is_reported() {
+    let report = vestibule::config::load(&file("nowhere.yaml"), &environment())
         .unwrap_err()
         .to_string();
     assert!(
-        words.contains("nowhere.yaml has 1 problem\n\n  cannot read the file: No such file"),
-        "{words}"
+        report.contains("nowhere.yaml has 1 problem\n\n  cannot read the file: No such file"),
+        "{report}"
     );
 }
 
 #[test]
-fn a_file_that_was_cut_off_or_never_filled_is_told() {
+fn an_empty_file_is_reported() {
     for text in ["", "\n\n", "# nothing\n", "---\n", "---\n...\n", "null\n"] {
-        let words = read(text).unwrap_err();
+        let report = read(text).unwrap_err();
         assert!(
-            words.starts_with("vestibule.yaml has 1 problem\n\n  the file is empty\n"),
-            "{text:?}: {words}"
+            report.starts_with("vestibule.yaml has 1 problem\n\n  the file is empty\n"),
+            "{text:?}: {report}"
         );
     }
 }
 
 #[test]
-fn a_key_that_is_only_in_the_environment_is_a_key_too() {
+fn a_key_that_is_only_in_the_environment_is_validated() {
     let environment = Environment::of([("VESTIBULE_KEY".to_owned(), "hush-hush".to_owned())]);
-    let words = config::read("{}", Path::new("vestibule.yaml"), &environment)
+    let report = config::read("{}", Path::new("vestibule.yaml"), &environment)
         .unwrap_err()
         .to_string();
     assert_eq!(
-        words,
+        report,
         "vestibule.yaml has 1 problem\n\n  hooks.keys: the environment variable `VESTIBULE_KEY` is not a valid key: a key needs at \
          least 16 printable ASCII characters without spaces\n    help: generate one with `vestibule keygen`\n"
     );
@@ -126,7 +126,7 @@ proptest! {
 
     /// Whatever is written, there are settings or problems, and never a crash.
     #[test]
-    fn nothing_that_is_written_crashes(
+    fn no_settings_text_causes_a_panic(
         parts in prop::collection::vec(
             prop::sample::select(vec![
                 "checks", "services", "messages", "subscriptions", "deliveries", "hooks", "lists", "serve", "dsn", "a", "b", "field", "ask", "get", "refuse",

@@ -16,8 +16,8 @@ fn warnings(text: &str, schema: &str) -> String {
     if settings.warnings.is_empty() {
         return String::new();
     }
-    let words = settings.warnings.to_string();
-    words.replace(&path.display().to_string(), "vestibule.yaml")
+    let report = settings.warnings.to_string();
+    report.replace(&path.display().to_string(), "vestibule.yaml")
 }
 
 const SCHEMA: &str = r#"{"properties": {"traits": {"type": "object", "properties": {
@@ -28,7 +28,7 @@ const SCHEMA: &str = r#"{"properties": {"traits": {"type": "object", "properties
 }}}}"#;
 
 #[test]
-fn a_checked_trait_to_which_the_schema_gives_no_type_is_a_warning() {
+fn a_checked_trait_without_a_type_in_the_schema_is_a_warning() {
     let text = r#"kratos: {identity_schema: "file://schema.json"}
 checks:
   email: {field: traits.email, refuse: [{when: "value == 'x'"}]}
@@ -64,7 +64,7 @@ fn a_reservation_without_the_admin_api_is_a_warning() {
 }
 
 #[test]
-fn without_a_schema_nothing_is_said_of_types() {
+fn without_a_schema_there_is_no_warning_about_types() {
     let text = "checks: {a: {field: traits.invite, refuse: [{when: \"value == 'x'\"}]}}";
     assert_eq!(warnings(text, SCHEMA), "");
 }

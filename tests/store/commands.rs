@@ -10,18 +10,18 @@ use vestibule::store::admin::{self, RetryWindows};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Store};
 
-use crate::scenes::{DAY, Home, MINUTE, SECOND, at, delivery, id_of, start, tried};
+use crate::fixtures::{DAY, MINUTE, SECOND, TempFolder, at, delivery, id_of, start, tried};
 
 /// A delivery that waits for its second try, and one that was abandoned.
-async fn two_that_failed(home: &Home) -> Sqlite {
-    let store = Sqlite::open(&home.database()).await.unwrap();
+async fn two_failed_deliveries(temp: &TempFolder) -> Sqlite {
+    let store = Sqlite::open(&temp.database()).await.unwrap();
     let (waiting, lost) = (delivery("crm_contact", 1), delivery("erp", 2));
     store.accept(vec![waiting, lost]).await.unwrap();
-    for (plan, status, outcome) in [
+    for (subscription, status, outcome) in [
         ("crm_contact", 503, Outcome::RetryAt(at(5 * SECOND))),
         ("erp", 410, Outcome::Abandoned),
     ] {
-        let held = store.claim(plan, start(), MINUTE, 1).await.unwrap();
+        let held = store.claim(subscription, start(), MINUTE, 1).await.unwrap();
         let attempt = tried(status, start());
         store.settle(&held[0], &attempt, &outcome).await.unwrap();
     }
@@ -29,22 +29,22 @@ async fn two_that_failed(home: &Home) -> Sqlite {
 }
 
 /// One for each reason for which a delivery is left alone, and one that is abandoned.
-async fn one_of_each(home: &Home) -> (Sqlite, [Uuid; 6]) {
-    let store = Sqlite::open(&home.database()).await.unwrap();
+async fn one_delivery_per_reason(temp: &TempFolder) -> (Sqlite, [Uuid; 6]) {
+    let store = Sqlite::open(&temp.database()).await.unwrap();
     let mut unbuilt = delivery("unbuilt", 4);
     unbuilt.action = Err("the request could not be built: no such key".to_owned());
     let others = ["arrived", "gone", "held", "lost"];
     let mut all: Vec<_> = (1..)
         .zip(others)
-        .map(|(number, plan)| delivery(plan, number))
+        .map(|(number, subscription)| delivery(subscription, number))
         .collect();
     all.push(unbuilt);
     store.accept(all).await.unwrap();
-    for (plan, status, outcome) in [
+    for (subscription, status, outcome) in [
         ("arrived", 204, Outcome::Delivered),
         ("lost", 410, Outcome::Abandoned),
     ] {
-        let held = store.claim(plan, start(), MINUTE, 1).await.unwrap();
+        let held = store.claim(subscription, start(), MINUTE, 1).await.unwrap();
         let attempt = tried(status, start());
         store.settle(&held[0], &attempt, &outcome).await.unwrap();
     }
@@ -69,15 +69,15 @@ fn by_ids<const N: usize>(ids: [Uuid; N]) -> Filter {
     }
 }
 
-fn of_plan(plan: &str) -> Filter {
+fn of_subscription(subscription: &str) -> Filter {
     Filter {
-        subscription: Some(plan.to_owned()),
+        subscription: Some(subscription.to_owned()),
         ..Filter::default()
     }
 }
 
 /// Of two plans of the settings.
-fn keep_trying() -> RetryWindows {
+fn retry_windows() -> RetryWindows {
     let yaml = r#"
 subscriptions:
   crm: {events: [identity.created], retry: {max_elapsed: 2d}, send: {post: "http://crm.svc/contacts"}}
@@ -91,7 +91,7 @@ subscriptions:
     RetryWindows::of(&settings.unwrap().subscriptions)
 }
 
-async fn printed(store: &Sqlite, filter: &Filter, limit: u32, json: bool) -> String {
+async fn print_list(store: &Sqlite, filter: &Filter, limit: u32, json: bool) -> String {
     let mut out = Vec::new();
     deliveries::list(store, filter, limit, json, &mut out)
         .await
@@ -99,7 +99,7 @@ async fn printed(store: &Sqlite, filter: &Filter, limit: u32, json: bool) -> Str
     String::from_utf8(out).unwrap()
 }
 
-async fn shown(store: &Sqlite, id: Uuid, payload: bool, json: bool) -> String {
+async fn print_delivery(store: &Sqlite, id: Uuid, payload: bool, json: bool) -> String {
     let mut out = Vec::new();
     deliveries::show(store, id, payload, json, &mut out)
         .await
@@ -107,7 +107,7 @@ async fn shown(store: &Sqlite, id: Uuid, payload: bool, json: bool) -> String {
     String::from_utf8(out).unwrap()
 }
 
-async fn retried(store: &Sqlite, filter: &Filter) -> (bool, String) {
+async fn run_retry(store: &Sqlite, filter: &Filter) -> (bool, String) {
     let mut out = Vec::new();
     let all = deliveries::retry(
         store,
@@ -121,7 +121,7 @@ async fn retried(store: &Sqlite, filter: &Filter) -> (bool, String) {
     (all, String::from_utf8(out).unwrap())
 }
 
-async fn discarded(
+async fn run_discard(
     store: &Sqlite,
     filter: &Filter,
     sure: Confirmation,
@@ -132,44 +132,47 @@ async fn discarded(
 }
 
 #[tokio::test]
-async fn deliveries_are_listed_for_people() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
-    insta::assert_snapshot!(printed(&store, &Filter::default(), 100, false).await);
+async fn deliveries_are_listed_as_a_table() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
+    insta::assert_snapshot!(print_list(&store, &Filter::default(), 100, false).await);
 }
 
 #[tokio::test]
-async fn deliveries_are_listed_for_programs() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
-    insta::assert_snapshot!(printed(&store, &Filter::default(), 100, true).await);
+async fn deliveries_are_listed_as_json() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
+    insta::assert_snapshot!(print_list(&store, &Filter::default(), 100, true).await);
 }
 
 #[tokio::test]
-async fn an_empty_list_says_so() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
-    let none = of_plan("tax");
-    assert_eq!(printed(&store, &none, 100, false).await, "No deliveries.\n");
-    assert_eq!(printed(&store, &none, 100, true).await, "[]\n");
+async fn an_empty_list_is_reported() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
+    let none = of_subscription("tax");
+    assert_eq!(
+        print_list(&store, &none, 100, false).await,
+        "No deliveries.\n"
+    );
+    assert_eq!(print_list(&store, &none, 100, true).await, "[]\n");
 }
 
 #[tokio::test]
-async fn a_long_list_tells_where_it_goes_on_and_goes_on_there() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
-    let first = printed(&store, &Filter::default(), 1, false).await;
+async fn a_long_list_ends_with_the_cursor_of_the_next_page() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
+    let first = print_list(&store, &Filter::default(), 1, false).await;
     let (newer, older) = (id_of("erp", 2), id_of("crm_contact", 1));
     assert!(
         first.ends_with(&format!("\nThere are more: --cursor {newer}\n")),
         "{first}"
     );
     assert!(!first.contains(&older.to_string()), "{first}");
-    let behind = Filter {
+    let next_page = Filter {
         cursor: Some(newer),
         ..Filter::default()
     };
-    let second = printed(&store, &behind, 1, false).await;
+    let second = print_list(&store, &next_page, 1, false).await;
     assert!(
         second.contains(&older.to_string()) && !second.contains("--cursor"),
         "{second}"
@@ -177,34 +180,34 @@ async fn a_long_list_tells_where_it_goes_on_and_goes_on_there() {
 }
 
 #[tokio::test]
-async fn a_delivery_is_shown_with_its_tries_and_without_what_it_holds() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
-    insta::assert_snapshot!(shown(&store, id_of("erp", 2), false, false).await);
+async fn a_delivery_is_shown_with_its_attempts_and_without_its_payload() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
+    insta::assert_snapshot!(print_delivery(&store, id_of("erp", 2), false, false).await);
 }
 
 #[tokio::test]
-async fn a_delivery_is_shown_for_programs() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
-    insta::assert_snapshot!(shown(&store, id_of("crm_contact", 1), false, true).await);
+async fn a_delivery_is_shown_as_json() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
+    insta::assert_snapshot!(print_delivery(&store, id_of("crm_contact", 1), false, true).await);
 }
 
 #[tokio::test]
-async fn what_a_delivery_holds_is_printed_to_who_asks_for_it() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
+async fn the_payload_of_a_delivery_is_printed_on_request() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
     let id = id_of("crm_contact", 1);
-    insta::assert_snapshot!(shown(&store, id, true, false).await);
+    insta::assert_snapshot!(print_delivery(&store, id, true, false).await);
     let json: serde_json::Value =
-        serde_json::from_str(&shown(&store, id, true, true).await).unwrap();
+        serde_json::from_str(&print_delivery(&store, id, true, true).await).unwrap();
     assert_eq!(json["payload"]["send"]["path"], "/contacts?a=1");
 }
 
 #[tokio::test]
-async fn a_delivery_without_a_payload_says_why() {
-    let home = Home::new();
-    let (store, [arrived, gone, _, unbuilt, ..]) = one_of_each(&home).await;
+async fn a_missing_payload_is_explained() {
+    let temp = TempFolder::new();
+    let (store, [arrived, gone, _, unbuilt, ..]) = one_delivery_per_reason(&temp).await;
     for (id, expected) in [
         (
             arrived,
@@ -217,16 +220,16 @@ async fn a_delivery_without_a_payload_says_why() {
         (unbuilt, "No payload is kept: it could not be built."),
     ] {
         for payload in [false, true] {
-            let shown = shown(&store, id, payload, false).await;
+            let shown = print_delivery(&store, id, payload, false).await;
             assert!(shown.contains(expected), "{expected} in {shown}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_not_there_cannot_be_shown() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
+async fn an_unknown_delivery_is_reported() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
     let id = Uuid::from_u128(404);
     let error = deliveries::show(&store, id, false, false, &mut Vec::new())
         .await
@@ -240,34 +243,37 @@ async fn a_delivery_that_is_not_there_cannot_be_shown() {
 }
 
 #[tokio::test]
-async fn a_retry_tells_how_many_are_due() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
+async fn a_retry_reports_how_many_deliveries_are_due() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
     for (filter, expected) in [
-        (of_plan("erp"), "1 delivery is due now.\n"),
+        (of_subscription("erp"), "1 delivery is due now.\n"),
         (Filter::default(), "2 deliveries are due now.\n"),
-        (of_plan("tax"), "0 deliveries are due now.\n"),
+        (of_subscription("tax"), "0 deliveries are due now.\n"),
     ] {
-        assert_eq!(retried(&store, &filter).await, (true, expected.to_owned()));
+        assert_eq!(
+            run_retry(&store, &filter).await,
+            (true, expected.to_owned())
+        );
     }
 }
 
 #[tokio::test]
-async fn deliveries_that_were_named_and_are_left_alone_are_told_with_the_reason() {
-    let home = Home::new();
-    let (store, ids) = one_of_each(&home).await;
-    let (all, output) = retried(&store, &by_ids(ids)).await;
+async fn skipped_deliveries_are_reported_with_the_reason() {
+    let temp = TempFolder::new();
+    let (store, ids) = one_delivery_per_reason(&temp).await;
+    let (all, output) = run_retry(&store, &by_ids(ids)).await;
     assert!(!all);
     insta::assert_snapshot!(output);
     // The one that was retried may be discarded as well as the one that has nothing to send.
-    let (all, output) = discarded(&store, &by_ids(ids), Confirmation::NoTerminal).await;
+    let (all, output) = run_discard(&store, &by_ids(ids), Confirmation::NoTerminal).await;
     assert!(!all.unwrap());
     insta::assert_snapshot!(output);
-    let wrong_plan = Filter {
+    let wrong_subscription = Filter {
         subscription: Some("erp".to_owned()),
         ..by_ids([ids[2]])
     };
-    let (_, output) = retried(&store, &wrong_plan).await;
+    let (_, output) = run_retry(&store, &wrong_subscription).await;
     assert!(
         output.contains("of the subscription `held`") && output.contains("does not match"),
         "{output}"
@@ -275,83 +281,91 @@ async fn deliveries_that_were_named_and_are_left_alone_are_told_with_the_reason(
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_named_twice_is_done_once() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
+async fn a_delivery_given_twice_is_retried_once() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
     let id = id_of("erp", 2);
-    let done = retried(&store, &by_ids([id, id])).await;
+    let done = run_retry(&store, &by_ids([id, id])).await;
     assert_eq!(done, (true, "1 delivery is due now.\n".to_owned()));
 }
 
 #[tokio::test]
-async fn abandoned_deliveries_are_tried_as_long_as_their_plan_says_and_others_for_eight_days() {
-    let keep_trying = keep_trying();
+async fn an_abandoned_delivery_is_retried_for_the_max_elapsed_of_its_subscription_or_eight_days() {
+    let retry_windows = retry_windows();
     let expected = [
         ("crm", 2),
         ("erp", 30),
         ("write-back:crm", 8),
         ("confirm:invite", 8),
     ];
-    let named = by_ids(expected.map(|(plan, _)| id_of(plan, 1)));
-    let by_plan = expected.map(|(plan, _)| of_plan(plan));
-    for filters in [vec![Filter::default()], vec![named], by_plan.to_vec()] {
-        let home = Home::new();
-        let store = Sqlite::open(&home.database()).await.unwrap();
-        let new = expected.map(|(plan, _)| delivery(plan, 1));
+    let named = by_ids(expected.map(|(subscription, _)| id_of(subscription, 1)));
+    let by_subscription = expected.map(|(subscription, _)| of_subscription(subscription));
+    for filters in [
+        vec![Filter::default()],
+        vec![named],
+        by_subscription.to_vec(),
+    ] {
+        let temp = TempFolder::new();
+        let store = Sqlite::open(&temp.database()).await.unwrap();
+        let new = expected.map(|(subscription, _)| delivery(subscription, 1));
         store.accept(new.to_vec()).await.unwrap();
-        for (plan, _) in expected {
-            let held = store.claim(plan, start(), MINUTE, 1).await.unwrap();
+        for (subscription, _) in expected {
+            let held = store.claim(subscription, start(), MINUTE, 1).await.unwrap();
             let attempt = tried(410, start());
             let abandoned = Outcome::Abandoned;
             store.settle(&held[0], &attempt, &abandoned).await.unwrap();
         }
         let mut count = 0;
         for filter in &filters {
-            let done = admin::retry(&store, filter, at(DAY), &keep_trying).await;
+            let done = admin::retry(&store, filter, at(DAY), &retry_windows).await;
             count += done.unwrap().changed;
         }
         assert_eq!(count, 4, "each is counted once: {filters:?}");
-        for (plan, days) in expected {
-            let shown = store.show(id_of(plan, 1)).await.unwrap().unwrap();
-            assert_eq!(shown.listed.state, State::Pending, "{plan}");
-            assert_eq!(shown.keep_trying_until, at((1 + days) * DAY), "{plan}");
+        for (subscription, days) in expected {
+            let shown = store.show(id_of(subscription, 1)).await.unwrap().unwrap();
+            assert_eq!(shown.listed.state, State::Pending, "{subscription}");
+            assert_eq!(
+                shown.keep_trying_until,
+                at((1 + days) * DAY),
+                "{subscription}"
+            );
         }
     }
 }
 
 #[tokio::test]
-async fn a_retry_leaves_a_pending_delivery_its_time() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
-    retried(&store, &Filter::default()).await;
+async fn a_retry_keeps_the_end_time_of_a_pending_delivery() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
+    run_retry(&store, &Filter::default()).await;
     let pending = store.show(id_of("crm_contact", 1)).await.unwrap().unwrap();
     assert_eq!(pending.listed.next_attempt_at, Some(at(SECOND)));
     assert_eq!(pending.keep_trying_until, at(DAY));
 }
 
 #[tokio::test]
-async fn a_bulk_discard_is_not_done_where_nobody_can_be_asked() {
-    let home = Home::new();
-    let store = two_that_failed(&home).await;
+async fn a_bulk_discard_without_a_terminal_needs_yes() {
+    let temp = TempFolder::new();
+    let store = two_failed_deliveries(&temp).await;
     let all = Filter::default();
-    let (refused, output) = discarded(&store, &all, Confirmation::NoTerminal).await;
+    let (refused, output) = run_discard(&store, &all, Confirmation::NoTerminal).await;
     assert_eq!(
         refused.unwrap_err().to_string(),
         "this would discard 2 deliveries, and there is no terminal to confirm at\nhelp: add `--yes`"
     );
     assert_eq!(output, "");
-    let (_, output) = discarded(&store, &all, Confirmation::DryRun).await;
+    let (_, output) = run_discard(&store, &all, Confirmation::DryRun).await;
     assert_eq!(output, "2 deliveries would be discarded.\n");
     assert_eq!(store.unfinished(&all).await.unwrap(), 2);
 
-    let (done, output) = discarded(&store, &all, Confirmation::Yes).await;
+    let (done, output) = run_discard(&store, &all, Confirmation::Yes).await;
     assert_eq!(
         (done.unwrap(), output.as_str()),
         (true, "2 deliveries were discarded.\n")
     );
     assert_eq!(store.unfinished(&all).await.unwrap(), 0);
     // With nothing to lose there is nothing to ask.
-    let (done, output) = discarded(&store, &all, Confirmation::NoTerminal).await;
+    let (done, output) = run_discard(&store, &all, Confirmation::NoTerminal).await;
     assert_eq!(
         (done.unwrap(), output.as_str()),
         (true, "0 deliveries were discarded.\n")
@@ -359,7 +373,7 @@ async fn a_bulk_discard_is_not_done_where_nobody_can_be_asked() {
 }
 
 #[test]
-fn anything_but_a_yes_is_a_no() {
+fn only_yes_confirms() {
     for (answer, expected) in [
         ("y\n", true),
         ("Y\n", true),

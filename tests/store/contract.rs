@@ -1,6 +1,6 @@
-//! What every database has to keep, whichever it is. [`ask`] makes a test of each promise.
+//! What every database has to keep, whichever it is. [`test_contract`] makes a test of each promise.
 
-mod upkeep;
+mod maintenance;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,85 +10,85 @@ use vestibule::model::delivery::{Claimed, Event, Outcome, State};
 use vestibule::store::settlement_writer::settlement_writer;
 use vestibule::store::{Backlog, DeliverySummary, Filter, NextDue, Settlement, Store};
 
-use crate::scenes::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
+use crate::fixtures::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
 
-pub use upkeep::*;
+pub use maintenance::*;
 
 /// Asks a database for every promise. `$fresh` is an expression for an empty one and what must outlive it.
-macro_rules! ask {
+macro_rules! test_contract {
     ($fresh:expr) => {
-        $crate::contract::ask_if_there!(async { Some($fresh.await) });
+        $crate::contract::test_contract_if_available!(async { Some($fresh.await) });
     };
 }
-pub(crate) use ask;
+pub(crate) use test_contract;
 
-/// The same of one that may not be there: then `$fresh` is `None`, and has said so.
-macro_rules! ask_if_there {
+/// The same of one that may not be there: then `$fresh` is `None`, and has results so.
+macro_rules! test_contract_if_available {
     ($fresh:expr) => {
-        $crate::contract::ask_if_there!($fresh;
-            what_was_accepted_is_handed_out_as_it_was,
-            nothing_is_accepted_without_deliveries,
-            a_second_yes_is_harmless,
-            of_many_who_say_the_same_one_is_first,
-            what_could_not_be_built_is_kept,
-            what_could_not_be_built_gives_way_to_what_could,
-            however_many_are_retried_or_discarded_each_is_once,
-            a_lease_keeps_others_away_until_it_ends,
-            nobody_gets_what_another_has,
-            a_delivery_that_failed_comes_back_at_its_time,
-            a_delivery_that_arrived_is_kept_but_never_carried_again,
-            only_the_holder_of_the_lease_settles_and_only_once,
-            what_cannot_be_settled_keeps_nobody_else_from_it,
-            what_is_given_back_is_due_at_once_and_untried,
-            the_longest_waiting_is_handed_out_first,
-            each_plan_falls_due_by_itself,
-            an_abandoned_delivery_is_tried_for_longer_when_asked,
-            a_pending_delivery_is_tried_at_once_when_asked,
-            the_list_is_newest_first_and_can_be_narrowed,
+        $crate::contract::test_contract_if_available!($fresh;
+            an_accepted_delivery_is_claimed_unchanged,
+            accepting_no_deliveries_stores_nothing,
+            a_second_delivery_with_the_same_key_is_not_stored,
+            concurrent_inserts_of_one_key_store_one_row,
+            an_unbuilt_delivery_is_stored_as_abandoned,
+            a_built_delivery_replaces_an_unbuilt_one,
+            bulk_retry_and_discard_change_each_delivery_once,
+            a_leased_delivery_is_not_claimed_until_the_lease_expires,
+            concurrent_claims_get_different_deliveries,
+            a_failed_delivery_is_due_again_at_its_time,
+            a_delivered_delivery_is_kept_and_never_claimed_again,
+            only_the_lease_holder_settles_and_only_once,
+            a_settlement_that_fails_does_not_block_the_others,
+            a_returned_delivery_is_due_immediately_without_an_attempt,
+            the_longest_due_delivery_is_claimed_first,
+            each_subscription_has_its_own_next_due_time,
+            retrying_an_abandoned_delivery_extends_its_end_time,
+            retrying_a_pending_delivery_makes_it_due_immediately,
+            the_list_is_newest_first_and_can_be_filtered,
             the_backlog_is_counted,
             decisions_are_recorded,
-            what_is_known_is_told_by_plan_and_key,
-            facts_are_written_over_and_struck_out,
-            of_many_first_facts_one_stays,
-            a_turn_is_one_holders_until_it_ends,
-            of_many_who_want_a_turn_one_gets_it,
-            those_of_whom_something_is_kept_are_listed_in_order,
-            nothing_is_left_of_whoever_is_forgotten,
-            what_is_settled_is_deleted_in_steps_and_nothing_else,
+            existing_keys_are_found_by_subscription_and_key,
+            properties_are_overwritten_and_deleted,
+            concurrent_inserts_of_one_property_keep_one_value,
+            a_lock_has_one_holder_until_it_expires,
+            concurrent_acquisitions_of_a_lock_have_one_winner,
+            identities_with_data_are_listed_in_order,
+            erasure_leaves_no_data_of_an_identity,
+            only_settled_deliveries_are_deleted_and_in_steps,
             decisions_are_deleted_in_steps,
-            what_has_ended_is_deleted_and_what_is_open_stays,
-            it_tells_that_it_is_there,
+            ended_flows_are_deleted_and_open_ones_are_kept,
+            ping_fails_after_close,
         );
     };
-    ($fresh:expr; $($promise:ident,)+) => {
+    ($fresh:expr; $($test:ident,)+) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $promise() {
+            async fn $test() {
                 if let Some((store, _kept)) = $fresh.await {
-                    $crate::contract::$promise(store).await;
+                    $crate::contract::$test(store).await;
                 }
             }
         )+
     };
 }
-pub(crate) use ask_if_there;
+pub(crate) use test_contract_if_available;
 
 const LEASE: Duration = MINUTE;
 
-async fn claim(store: &Arc<dyn Store>, plan: &str, since_the_beginning: Duration) -> Vec<Claimed> {
-    let now = at(since_the_beginning);
-    store.claim(plan, now, LEASE, 10).await.unwrap()
+async fn claim(store: &Arc<dyn Store>, subscription: &str, since_start: Duration) -> Vec<Claimed> {
+    let now = at(since_start);
+    store.claim(subscription, now, LEASE, 10).await.unwrap()
 }
 
-async fn listed(store: &Arc<dyn Store>, plan: &str, identity: u128) -> DeliverySummary {
+async fn listed(store: &Arc<dyn Store>, subscription: &str, identity: u128) -> DeliverySummary {
     let filter = Filter {
-        ids: vec![id_of(plan, identity)],
+        ids: vec![id_of(subscription, identity)],
         ..Filter::default()
     };
     store.list(&filter, 10).await.unwrap().pop().unwrap()
 }
 
-pub async fn what_was_accepted_is_handed_out_as_it_was(store: Arc<dyn Store>) {
+pub async fn an_accepted_delivery_is_claimed_unchanged(store: Arc<dyn Store>) {
     let new = delivery("crm", 1);
     assert_eq!(store.accept(vec![new.clone()]).await.unwrap(), 1);
     assert_eq!(
@@ -107,12 +107,12 @@ pub async fn what_was_accepted_is_handed_out_as_it_was(store: Arc<dyn Store>) {
     );
 }
 
-pub async fn nothing_is_accepted_without_deliveries(store: Arc<dyn Store>) {
+pub async fn accepting_no_deliveries_stores_nothing(store: Arc<dyn Store>) {
     assert_eq!(store.accept(vec![]).await.unwrap(), 0);
     assert_eq!(store.next_due().await.unwrap(), []);
 }
 
-pub async fn a_second_yes_is_harmless(store: Arc<dyn Store>) {
+pub async fn a_second_delivery_with_the_same_key_is_not_stored(store: Arc<dyn Store>) {
     let batch = |identities: &[u128]| identities.iter().map(|id| delivery("crm", *id)).collect();
     assert_eq!(store.accept(batch(&[1, 2])).await.unwrap(), 2);
     // Kratos asks again: other ids, the same keys.
@@ -127,7 +127,7 @@ pub async fn a_second_yes_is_harmless(store: Arc<dyn Store>) {
     assert_eq!(store.backlog().await.unwrap().pending, 5);
 }
 
-pub async fn of_many_who_say_the_same_one_is_first(store: Arc<dyn Store>) {
+pub async fn concurrent_inserts_of_one_key_store_one_row(store: Arc<dyn Store>) {
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..20 {
         let store = Arc::clone(&store);
@@ -141,7 +141,7 @@ pub async fn of_many_who_say_the_same_one_is_first(store: Arc<dyn Store>) {
     assert_eq!(store.backlog().await.unwrap().pending, 1);
 }
 
-pub async fn what_could_not_be_built_is_kept(store: Arc<dyn Store>) {
+pub async fn an_unbuilt_delivery_is_stored_as_abandoned(store: Arc<dyn Store>) {
     let mut broken = delivery("crm", 1);
     broken.action = Err("`when` failed: no such key".to_owned());
     store
@@ -159,14 +159,14 @@ pub async fn what_could_not_be_built_is_kept(store: Arc<dyn Store>) {
         kept.last_error.as_deref(),
         Some("`when` failed: no such key")
     );
-    let only_it = Filter {
+    let only_kept = Filter {
         ids: vec![kept.id],
         ..Filter::default()
     };
-    assert_eq!(store.retry(&only_it, start(), DAY).await.unwrap(), 0);
+    assert_eq!(store.retry(&only_kept, start(), DAY).await.unwrap(), 0);
 }
 
-pub async fn what_could_not_be_built_gives_way_to_what_could(store: Arc<dyn Store>) {
+pub async fn a_built_delivery_replaces_an_unbuilt_one(store: Arc<dyn Store>) {
     let mut unbuilt = delivery("crm", 1);
     unbuilt.action = Err("no such key".to_owned());
     let mut again = unbuilt.clone();
@@ -187,7 +187,7 @@ pub async fn what_could_not_be_built_gives_way_to_what_could(store: Arc<dyn Stor
     );
 }
 
-pub async fn however_many_are_retried_or_discarded_each_is_once(store: Arc<dyn Store>) {
+pub async fn bulk_retry_and_discard_change_each_delivery_once(store: Arc<dyn Store>) {
     let many = (1..=1_203).map(|identity| delivery("crm", identity));
     assert_eq!(store.accept(many.collect()).await.unwrap(), 1_203);
     let everything = Filter::default();
@@ -198,7 +198,7 @@ pub async fn however_many_are_retried_or_discarded_each_is_once(store: Arc<dyn S
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
 }
 
-pub async fn a_lease_keeps_others_away_until_it_ends(store: Arc<dyn Store>) {
+pub async fn a_leased_delivery_is_not_claimed_until_the_lease_expires(store: Arc<dyn Store>) {
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     assert_eq!(claim(&store, "crm", Duration::ZERO).await[0].attempt, 1);
     assert_eq!(claim(&store, "crm", 59 * SECOND).await, []);
@@ -206,21 +206,21 @@ pub async fn a_lease_keeps_others_away_until_it_ends(store: Arc<dyn Store>) {
     assert_eq!(after_a_crash[0].attempt, 2);
 }
 
-pub async fn nobody_gets_what_another_has(store: Arc<dyn Store>) {
+pub async fn concurrent_claims_get_different_deliveries(store: Arc<dyn Store>) {
     let deliveries: Vec<_> = (0..50).map(|number| delivery("crm", number)).collect();
     store.accept(deliveries).await.unwrap();
-    let mut workers = tokio::task::JoinSet::new();
+    let mut claimers = tokio::task::JoinSet::new();
     for _ in 0..10 {
         let store = Arc::clone(&store);
-        workers.spawn(async move { ids(&store.claim("crm", start(), LEASE, 7).await.unwrap()) });
+        claimers.spawn(async move { ids(&store.claim("crm", start(), LEASE, 7).await.unwrap()) });
     }
-    let mut claimed = workers.join_all().await.concat();
+    let mut claimed = claimers.join_all().await.concat();
     claimed.sort();
     claimed.dedup();
     assert_eq!(claimed.len(), 50);
 }
 
-pub async fn a_delivery_that_failed_comes_back_at_its_time(store: Arc<dyn Store>) {
+pub async fn a_failed_delivery_is_due_again_at_its_time(store: Arc<dyn Store>) {
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     let held = claim(&store, "crm", Duration::ZERO).await.remove(0);
     let again = Outcome::RetryAt(at(5 * SECOND));
@@ -239,7 +239,7 @@ pub async fn a_delivery_that_failed_comes_back_at_its_time(store: Arc<dyn Store>
     assert_eq!((second.attempt, second.action), (2, held.action));
 }
 
-pub async fn a_delivery_that_arrived_is_kept_but_never_carried_again(store: Arc<dyn Store>) {
+pub async fn a_delivered_delivery_is_kept_and_never_claimed_again(store: Arc<dyn Store>) {
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     let held = claim(&store, "crm", Duration::ZERO).await.remove(0);
     let failed = Outcome::RetryAt(start());
@@ -268,7 +268,7 @@ pub async fn a_delivery_that_arrived_is_kept_but_never_carried_again(store: Arc<
     assert_eq!(store.accept(vec![delivery("crm", 1)]).await.unwrap(), 0);
 }
 
-pub async fn only_the_holder_of_the_lease_settles_and_only_once(store: Arc<dyn Store>) {
+pub async fn only_the_lease_holder_settles_and_only_once(store: Arc<dyn Store>) {
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     let first = claim(&store, "crm", Duration::ZERO).await.remove(0);
     let second = claim(&store, "crm", LEASE).await.remove(0);
@@ -291,7 +291,7 @@ pub async fn only_the_holder_of_the_lease_settles_and_only_once(store: Arc<dyn S
     assert_eq!(kept.next_attempt_at, Some(at(DAY)));
 }
 
-pub async fn what_cannot_be_settled_keeps_nobody_else_from_it(store: Arc<dyn Store>) {
+pub async fn a_settlement_that_fails_does_not_block_the_others(store: Arc<dyn Store>) {
     let three = (1..=3).map(|identity| delivery("crm", identity));
     store.accept(three.collect()).await.unwrap();
     let held = claim(&store, "crm", Duration::ZERO).await;
@@ -315,13 +315,13 @@ pub async fn what_cannot_be_settled_keeps_nobody_else_from_it(store: Arc<dyn Sto
         )
         .await
     };
-    let (said, ()) = tokio::join!(all, writer.run());
-    assert!(said.0.unwrap());
-    assert!(said.2.unwrap());
+    let (results, ()) = tokio::join!(all, writer.run());
+    assert!(results.0.unwrap());
+    assert!(results.2.unwrap());
     assert!(claim(&store, "crm", Duration::ZERO).await.is_empty());
 }
 
-pub async fn what_is_given_back_is_due_at_once_and_untried(store: Arc<dyn Store>) {
+pub async fn a_returned_delivery_is_due_immediately_without_an_attempt(store: Arc<dyn Store>) {
     store
         .accept(vec![
             delivery("crm", 1),
@@ -338,40 +338,40 @@ pub async fn what_is_given_back_is_due_at_once_and_untried(store: Arc<dyn Store>
     assert!(again.iter().all(|claimed| claimed.attempt == 1));
 }
 
-pub async fn the_longest_waiting_is_handed_out_first(store: Arc<dyn Store>) {
-    let made = |identity, seconds| {
+pub async fn the_longest_due_delivery_is_claimed_first(store: Arc<dyn Store>) {
+    let new_due_after = |identity, seconds| {
         let mut new = delivery("crm", identity);
         new.due_at = at(seconds * SECOND);
         new
     };
     store
-        .accept(vec![made(1, 3), made(2, 1), made(3, 2), made(4, 9)])
+        .accept(vec![
+            new_due_after(1, 3),
+            new_due_after(2, 1),
+            new_due_after(3, 2),
+            new_due_after(4, 9),
+        ])
         .await
         .unwrap();
-    let take = async |limit| {
+    let claim_ids = async |limit| {
         ids(&store
             .claim("crm", at(5 * SECOND), LEASE, limit)
             .await
             .unwrap())
     };
-    assert_eq!(take(1).await, [id_of("crm", 2)]);
-    assert_eq!(take(1).await, [id_of("crm", 3)]);
-    assert_eq!(take(0).await, [] as [Uuid; 0]);
-    assert_eq!(take(9).await, [id_of("crm", 1)]);
+    assert_eq!(claim_ids(1).await, [id_of("crm", 2)]);
+    assert_eq!(claim_ids(1).await, [id_of("crm", 3)]);
+    assert_eq!(claim_ids(0).await, [] as [Uuid; 0]);
+    assert_eq!(claim_ids(9).await, [id_of("crm", 1)]);
 }
 
-pub async fn each_plan_falls_due_by_itself(store: Arc<dyn Store>) {
-    let mut saturating_add = delivery("erp", 1);
-    saturating_add.due_at = at(MINUTE);
+pub async fn each_subscription_has_its_own_next_due_time(store: Arc<dyn Store>) {
+    let mut later = delivery("erp", 1);
+    later.due_at = at(MINUTE);
     let mut latest = delivery("erp", 2);
     latest.due_at = at(DAY);
     store
-        .accept(vec![
-            delivery("crm", 1),
-            latest,
-            saturating_add,
-            delivery("tax", 1),
-        ])
+        .accept(vec![delivery("crm", 1), latest, later, delivery("tax", 1)])
         .await
         .unwrap();
     let held = claim(&store, "tax", Duration::ZERO).await.remove(0);
@@ -379,8 +379,8 @@ pub async fn each_plan_falls_due_by_itself(store: Arc<dyn Store>) {
         .settle(&held, &tried(410, start()), &Outcome::Abandoned)
         .await
         .unwrap();
-    let due = |plan: &str, at| NextDue {
-        subscription: plan.to_owned(),
+    let due = |subscription: &str, at| NextDue {
+        subscription: subscription.to_owned(),
         at,
     };
     assert_eq!(
@@ -395,7 +395,7 @@ pub async fn each_plan_falls_due_by_itself(store: Arc<dyn Store>) {
     );
 }
 
-pub async fn an_abandoned_delivery_is_tried_for_longer_when_asked(store: Arc<dyn Store>) {
+pub async fn retrying_an_abandoned_delivery_extends_its_end_time(store: Arc<dyn Store>) {
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     let held = claim(&store, "crm", DAY).await.remove(0);
     store
@@ -416,7 +416,7 @@ pub async fn an_abandoned_delivery_is_tried_for_longer_when_asked(store: Arc<dyn
     assert_eq!(held.keep_trying_until, at(5 * DAY));
 }
 
-pub async fn a_pending_delivery_is_tried_at_once_when_asked(store: Arc<dyn Store>) {
+pub async fn retrying_a_pending_delivery_makes_it_due_immediately(store: Arc<dyn Store>) {
     store
         .accept(vec![delivery("crm", 1), delivery("crm", 2)])
         .await
@@ -441,7 +441,7 @@ pub async fn a_pending_delivery_is_tried_at_once_when_asked(store: Arc<dyn Store
     );
 }
 
-pub async fn the_list_is_newest_first_and_can_be_narrowed(store: Arc<dyn Store>) {
+pub async fn the_list_is_newest_first_and_can_be_filtered(store: Arc<dyn Store>) {
     let mut updated = delivery("crm", 3);
     updated.event = Event::IdentityUpdated;
     store
@@ -463,16 +463,16 @@ pub async fn the_list_is_newest_first_and_can_be_narrowed(store: Arc<dyn Store>)
         listed.into_iter().map(|one| one.id).collect::<Vec<_>>()
     };
     let [one, two, three, four] = [("crm", 1), ("erp", 2), ("crm", 3), ("tax", 4)]
-        .map(|(plan, identity)| id_of(plan, identity));
+        .map(|(subscription, identity)| id_of(subscription, identity));
     let all = Filter::default;
     assert_eq!(list(all(), 9).await, [four, three, two, one]);
     assert_eq!(list(all(), 2).await, [four, three]);
-    let plan = Some("crm".to_owned());
-    let of_a_plan = Filter {
-        subscription: plan.clone(),
+    let subscription = Some("crm".to_owned());
+    let of_one_subscription = Filter {
+        subscription: subscription.clone(),
         ..all()
     };
-    assert_eq!(list(of_a_plan.clone(), 9).await, [three, one]);
+    assert_eq!(list(of_one_subscription.clone(), 9).await, [three, one]);
     let state = Some(State::Delivered);
     assert_eq!(list(Filter { state, ..all() }, 9).await, [four]);
     let ids = vec![two, three, Uuid::from_u128(404)];
@@ -480,7 +480,7 @@ pub async fn the_list_is_newest_first_and_can_be_narrowed(store: Arc<dyn Store>)
     assert_eq!(list(by_id.clone(), 9).await, [three, two]);
     let both = Filter {
         ids: by_id.ids,
-        ..of_a_plan
+        ..of_one_subscription
     };
     assert_eq!(list(both, 9).await, [three]);
     let exclude_subscriptions = vec!["crm".to_owned(), "tax".to_owned()];
@@ -536,7 +536,7 @@ pub async fn decisions_are_recorded(store: Arc<dyn Store>) {
     store.record(&[decision(1)]).await.unwrap();
 }
 
-pub async fn it_tells_that_it_is_there(store: Arc<dyn Store>) {
+pub async fn ping_fails_after_close(store: Arc<dyn Store>) {
     store.ping().await.unwrap();
     store.close().await;
     assert!(store.ping().await.is_err());

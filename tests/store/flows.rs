@@ -18,50 +18,50 @@ use vestibule::store::{
 
 use vestibule::base::clock::Timestamp;
 
-use crate::scenes::{MINUTE, SECOND, at, delivery, id_of, start, tried};
+use crate::fixtures::{MINUTE, SECOND, at, delivery, id_of, start, tried};
 
 /// Asks a database for every promise. `$fresh` is an expression for an empty one and what must outlive it, if there is one.
-macro_rules! ask {
+macro_rules! test_contract {
     ($fresh:expr) => {
-        $crate::flows::ask!($fresh;
-            a_submission_is_kept_as_it_was_until_its_flow_is_closed,
-            each_submission_of_a_flow_is_kept_and_a_retried_call_is_one,
-            a_closed_flow_accepts_nothing_that_must_hold,
+        $crate::flows::test_contract!($fresh;
+            a_submission_is_kept_unchanged_until_its_flow_is_closed,
+            each_submission_of_a_flow_is_kept_and_a_retried_call_is_one_submission,
+            a_closed_flow_rejects_acceptances_that_must_hold,
             recording_an_acceptance_and_closing_the_flow_exclude_each_other,
             a_flow_is_looked_up_by_one_instance,
-            recent_sign_ups_are_looked_up_now_when_asked,
-            a_flow_is_urgent_once_a_minute_however_often_it_is_asked_for,
+            recent_sign_ups_can_be_looked_up_immediately,
+            a_flow_becomes_urgent_once_a_minute_at_most,
             a_leased_flow_that_becomes_urgent_is_looked_up_again_afterwards,
-            an_outcome_is_stored_once_and_only_for_what_was_read,
+            an_outcome_is_stored_once_and_only_for_the_version_that_was_read,
             a_newer_submission_keeps_its_own_look_up,
             a_reservation_in_use_is_not_released,
-            one_submission_takes_a_reservation_over,
-            a_reservation_goes_its_way_once,
-            what_is_kept_of_a_released_reservation_is_taken_again_once,
-            a_closed_flow_keeps_nothing_of_its_released_reservations,
-            a_flow_that_is_still_looked_up_keeps_its_reservations,
-            erasure_takes_what_is_kept_of_the_reservations_of_an_identity,
+            only_one_submission_takes_over_a_reservation,
+            a_reservation_changes_its_state_only_once,
+            a_released_reservation_is_taken_again_once,
+            a_closed_flow_keeps_no_details_of_its_released_reservations,
+            a_flow_with_a_planned_look_up_keeps_its_reservations,
+            erasure_deletes_the_details_of_the_reservations_of_an_identity,
             a_settings_change_is_found_by_its_identity_and_traits,
-            a_delivery_is_pending_until_it_arrives,
-            the_same_is_not_reserved_twice_for_one_flow,
-            what_is_stored_together_is_stored_together_or_not_at_all,
-            only_what_no_submission_can_need_is_unused,
-            what_follows_a_try_is_stored_with_it_and_only_if_it_counted,
-            tries_are_kept_in_their_order,
+            a_delivery_is_pending_until_it_is_delivered,
+            one_check_cannot_reserve_twice_for_one_flow,
+            a_write_set_is_stored_completely_or_not_at_all,
+            a_reservation_is_unused_only_if_no_submission_can_need_it,
+            follow_up_deliveries_are_stored_only_with_a_valid_settlement,
+            attempts_are_kept_in_order,
         );
     };
-    ($fresh:expr; $($promise:ident,)+) => {
+    ($fresh:expr; $($test:ident,)+) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $promise() {
+            async fn $test() {
                 if let Some((store, _kept)) = $fresh.await {
-                    $crate::flows::$promise(store).await;
+                    $crate::flows::$test(store).await;
                 }
             }
         )+
     };
 }
-pub(crate) use ask;
+pub(crate) use test_contract;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -147,10 +147,10 @@ fn reserved(number: u128, flow: u128, check: &str) -> Reservation {
     }
 }
 
-fn released(number: u128, because: ReleaseReason, unused_since: Timestamp) -> Release {
+fn released(number: u128, reason: ReleaseReason, unused_since: Timestamp) -> Release {
     Release {
         id: Uuid::from_u128(number),
-        release_reason: because,
+        release_reason: reason,
         unused_since,
         kept: None,
     }
@@ -193,7 +193,7 @@ fn closing(flow: u128, identity: u128) -> Closing {
     }
 }
 
-async fn state_of(
+async fn reservation_states(
     store: &Arc<dyn Store>,
     flow: u128,
 ) -> Vec<(reservation::State, Option<ReleaseReason>)> {
@@ -202,7 +202,7 @@ async fn state_of(
     all.map(|one| (one.state, one.release_reason)).collect()
 }
 
-pub async fn a_submission_is_kept_as_it_was_until_its_flow_is_closed(store: Arc<dyn Store>) {
+pub async fn a_submission_is_kept_unchanged_until_its_flow_is_closed(store: Arc<dyn Store>) {
     accept(&store, vec![sign_up(1), sign_up(2)]).await;
     assert_eq!(pending(&store, 1).await, [sign_up(1)]);
     let batch = WriteSet {
@@ -228,7 +228,9 @@ pub async fn a_submission_is_kept_as_it_was_until_its_flow_is_closed(store: Arc<
     assert!(matches!(error, Error::Conflict), "{error}");
 }
 
-pub async fn each_submission_of_a_flow_is_kept_and_a_retried_call_is_one(store: Arc<dyn Store>) {
+pub async fn each_submission_of_a_flow_is_kept_and_a_retried_call_is_one_submission(
+    store: Arc<dyn Store>,
+) {
     let mut second = sign_up(1);
     second.key = key(1, "trigger-2");
     second.accepted_at = at(SECOND);
@@ -244,7 +246,7 @@ pub async fn each_submission_of_a_flow_is_kept_and_a_retried_call_is_one(store: 
     assert_eq!((record.submissions, record.newest_at), (2, at(2 * SECOND)));
 }
 
-pub async fn a_closed_flow_accepts_nothing_that_must_hold(store: Arc<dyn Store>) {
+pub async fn a_closed_flow_rejects_acceptances_that_must_hold(store: Arc<dyn Store>) {
     let close = WriteSet {
         closed: vec![closing(1, 71)],
         ..WriteSet::default()
@@ -338,7 +340,7 @@ pub async fn a_flow_is_looked_up_by_one_instance(store: Arc<dyn Store>) {
     assert_eq!(lease(FIRST_LOOK_UP + 10 * MINUTE, 100).await.len(), 18);
 }
 
-pub async fn recent_sign_ups_are_looked_up_now_when_asked(store: Arc<dyn Store>) {
+pub async fn recent_sign_ups_can_be_looked_up_immediately(store: Arc<dyn Store>) {
     let mut of_settings = sign_up(3);
     of_settings.flow = Flow::Settings;
     accept(&store, vec![sign_up(1), sign_up(2), of_settings]).await;
@@ -352,7 +354,7 @@ pub async fn recent_sign_ups_are_looked_up_now_when_asked(store: Arc<dyn Store>)
     assert_eq!(leased.len(), 2);
 }
 
-pub async fn a_flow_is_urgent_once_a_minute_however_often_it_is_asked_for(store: Arc<dyn Store>) {
+pub async fn a_flow_becomes_urgent_once_a_minute_at_most(store: Arc<dyn Store>) {
     let mut sign_up = sign_up(1);
     let planned = at(9 * MINUTE);
     sign_up.accepted_at = start();
@@ -417,36 +419,38 @@ pub async fn a_leased_flow_that_becomes_urgent_is_looked_up_again_afterwards(
     assert_eq!(store.next_lookup().await.unwrap(), Some(at(HOUR)));
 }
 
-pub async fn an_outcome_is_stored_once_and_only_for_what_was_read(store: Arc<dyn Store>) {
-    let mut anew = sign_up(1);
-    anew.accepted_at = at(SECOND);
+pub async fn an_outcome_is_stored_once_and_only_for_the_version_that_was_read(
+    store: Arc<dyn Store>,
+) {
+    let mut newer = sign_up(1);
+    newer.accepted_at = at(SECOND);
     accept(&store, vec![sign_up(1), sign_up(2)]).await;
-    accept(&store, vec![anew.clone()]).await;
+    accept(&store, vec![newer.clone()]).await;
     let end = |sign_up: &PendingSignUp, end| WriteSet {
         ended: vec![Ending::of(sign_up, end)],
         ..WriteSet::default()
     };
-    let made = PendingEnd::Attributed(Uuid::from_u128(71));
-    for outcome in [PendingEnd::NeverCreated, PendingEnd::Undecided, made] {
+    let attributed = PendingEnd::Attributed(Uuid::from_u128(71));
+    for outcome in [PendingEnd::NeverCreated, PendingEnd::Undecided, attributed] {
         let error = store.write(&end(&sign_up(1), outcome)).await.unwrap_err();
         assert!(matches!(error, Error::Conflict), "{error}");
     }
-    assert_eq!(pending(&store, 1).await, std::slice::from_ref(&anew));
+    assert_eq!(pending(&store, 1).await, std::slice::from_ref(&newer));
     // What was looked for in vain can still turn out to be there.
     store
-        .write(&end(&anew, PendingEnd::NeverCreated))
+        .write(&end(&newer, PendingEnd::NeverCreated))
         .await
         .unwrap();
     let kept = pending(&store, 1).await.remove(0);
     assert_eq!(kept.state, PendingState::NeverCreated);
-    assert_eq!(kept.details, anew.details);
-    store.write(&end(&anew, made)).await.unwrap();
+    assert_eq!(kept.details, newer.details);
+    store.write(&end(&newer, attributed)).await.unwrap();
     let kept = pending(&store, 1).await.remove(0);
     assert_eq!(kept.state, PendingState::Attributed);
     assert_eq!(kept.identity_id, Some(Uuid::from_u128(71)));
     assert_eq!(kept.details, Details::default(), "who it was is forgotten");
-    for outcome in [PendingEnd::NeverCreated, made] {
-        assert!(store.write(&end(&anew, outcome)).await.is_err());
+    for outcome in [PendingEnd::NeverCreated, attributed] {
+        assert!(store.write(&end(&newer, outcome)).await.is_err());
     }
 }
 
@@ -496,7 +500,7 @@ pub async fn a_reservation_in_use_is_not_released(store: Arc<dyn Store>) {
     assert!(!store.share_reservation(id, at(HOUR)).await.unwrap());
 }
 
-pub async fn one_submission_takes_a_reservation_over(store: Arc<dyn Store>) {
+pub async fn only_one_submission_takes_over_a_reservation(store: Arc<dyn Store>) {
     let reserve = WriteSet {
         reserved: vec![reserved(1, 1, "invite")],
         ..WriteSet::default()
@@ -505,7 +509,7 @@ pub async fn one_submission_takes_a_reservation_over(store: Arc<dyn Store>) {
     let read = reserved(1, 1, "invite");
     let take_over = async |submission: &str, now| {
         let until = now + 5 * SECOND;
-        let former = former(&read, if submission == "trigger-2" { 10 } else { 11 });
+        let former = taken_over_reservation(&read, if submission == "trigger-2" { 10 } else { 11 });
         let done = store.take_over_reservation(&read, Some(&former), submission, now, until);
         done.await.unwrap()
     };
@@ -516,11 +520,11 @@ pub async fn one_submission_takes_a_reservation_over(store: Arc<dyn Store>) {
     assert_eq!(now[0].submission, "trigger-2");
     assert_eq!(now[0].in_use_until, at(10 * SECOND));
     // What the first submission needs to take it again is kept for it, once.
-    assert_eq!(now[1..], [former(&read, 10)]);
+    assert_eq!(now[1..], [taken_over_reservation(&read, 10)]);
 }
 
 /// What is kept for the submission that a reservation was taken from.
-fn former(read: &Reservation, number: u128) -> Reservation {
+fn taken_over_reservation(read: &Reservation, number: u128) -> Reservation {
     Reservation {
         id: Uuid::from_u128(number),
         state: reservation::State::Released,
@@ -529,7 +533,7 @@ fn former(read: &Reservation, number: u128) -> Reservation {
     }
 }
 
-pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
+pub async fn a_reservation_changes_its_state_only_once(store: Arc<dyn Store>) {
     let batch = WriteSet {
         reserved: vec![reserved(1, 1, "invite"), reserved(2, 2, "invite")],
         ..WriteSet::default()
@@ -562,7 +566,7 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
     // What is taken cannot be "not taken".
     store.cancel_reservation(Uuid::from_u128(1)).await.unwrap();
     store.cancel_reservation(Uuid::from_u128(2)).await.unwrap();
-    assert_eq!(state_of(&store, 2).await, []);
+    assert_eq!(reservation_states(&store, 2).await, []);
 
     let confirmed = WriteSet {
         confirmed: vec![Uuid::from_u128(1)],
@@ -570,7 +574,7 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
     };
     store.write(&confirmed).await.unwrap();
     assert_eq!(
-        state_of(&store, 1).await,
+        reservation_states(&store, 1).await,
         [(reservation::State::Confirmed, None)]
     );
     assert!(
@@ -590,7 +594,7 @@ pub async fn a_reservation_goes_its_way_once(store: Arc<dyn Store>) {
 }
 
 /// A released reservation of which something is kept.
-async fn kept_after_release(store: &Arc<dyn Store>, number: u128, flow: u128) {
+async fn release_keeping_details(store: &Arc<dyn Store>, number: u128, flow: u128) {
     let reserve = WriteSet {
         reserved: vec![reserved(number, flow, "invite")],
         ..WriteSet::default()
@@ -604,10 +608,10 @@ async fn kept_after_release(store: &Arc<dyn Store>, number: u128, flow: u128) {
         ..WriteSet::default()
     };
     store.write(&release).await.unwrap();
-    assert_eq!(kept_of(store, flow).await, [Some(details(None))]);
+    assert_eq!(kept_details(store, flow).await, [Some(details(None))]);
 }
 
-async fn kept_of(store: &Arc<dyn Store>, flow: u128) -> Vec<Option<reservation::Details>> {
+async fn kept_details(store: &Arc<dyn Store>, flow: u128) -> Vec<Option<reservation::Details>> {
     let state = store.flow(Uuid::from_u128(flow)).await.unwrap();
     state
         .reservations
@@ -616,40 +620,40 @@ async fn kept_of(store: &Arc<dyn Store>, flow: u128) -> Vec<Option<reservation::
         .collect()
 }
 
-pub async fn what_is_kept_of_a_released_reservation_is_taken_again_once(store: Arc<dyn Store>) {
-    kept_after_release(&store, 1, 1).await;
+pub async fn a_released_reservation_is_taken_again_once(store: Arc<dyn Store>) {
+    release_keeping_details(&store, 1, 1).await;
     let again = WriteSet {
         taken_again: vec![Uuid::from_u128(1)],
         closed: vec![closing(1, 71)],
         ..WriteSet::default()
     };
     store.write(&again).await.unwrap();
-    assert_eq!(kept_of(&store, 1).await, [None]);
+    assert_eq!(kept_details(&store, 1).await, [None]);
     let error = store.write(&again).await.unwrap_err();
     assert!(matches!(error, Error::Conflict), "{error:?}");
 }
 
-pub async fn a_closed_flow_keeps_nothing_of_its_released_reservations(store: Arc<dyn Store>) {
-    kept_after_release(&store, 1, 1).await;
-    kept_after_release(&store, 2, 2).await;
+pub async fn a_closed_flow_keeps_no_details_of_its_released_reservations(store: Arc<dyn Store>) {
+    release_keeping_details(&store, 1, 1).await;
+    release_keeping_details(&store, 2, 2).await;
     let close = WriteSet {
         closed: vec![closing(1, 71)],
         ..WriteSet::default()
     };
     store.write(&close).await.unwrap();
-    assert_eq!(kept_of(&store, 1).await, [None]);
-    assert_eq!(kept_of(&store, 2).await, [Some(details(None))]);
+    assert_eq!(kept_details(&store, 1).await, [None]);
+    assert_eq!(kept_details(&store, 2).await, [Some(details(None))]);
 }
 
-pub async fn a_flow_that_is_still_looked_up_keeps_its_reservations(store: Arc<dyn Store>) {
-    kept_after_release(&store, 1, 1).await;
+pub async fn a_flow_with_a_planned_look_up_keeps_its_reservations(store: Arc<dyn Store>) {
+    release_keeping_details(&store, 1, 1).await;
     accept(&store, vec![sign_up(1)]).await;
     store.delete_ended(at(9 * HOUR), 9).await.unwrap();
-    assert_eq!(kept_of(&store, 1).await.len(), 1);
+    assert_eq!(kept_details(&store, 1).await.len(), 1);
     let record = record(&store, 1).await.unwrap();
     store.reschedule_lookup(&record, None).await.unwrap();
     store.delete_ended(at(9 * HOUR), 9).await.unwrap();
-    assert_eq!(kept_of(&store, 1).await, []);
+    assert_eq!(kept_details(&store, 1).await, []);
 }
 
 /// A change in settings of this identity.
@@ -661,9 +665,9 @@ fn change(flow: u128, identity: u128) -> PendingSignUp {
     change
 }
 
-pub async fn erasure_takes_what_is_kept_of_the_reservations_of_an_identity(store: Arc<dyn Store>) {
+pub async fn erasure_deletes_the_details_of_the_reservations_of_an_identity(store: Arc<dyn Store>) {
     for flow in 1..=3 {
-        kept_after_release(&store, flow, flow).await;
+        release_keeping_details(&store, flow, flow).await;
     }
     // A sign-up that became the identity, a change of it, and a change of another one.
     accept(&store, vec![sign_up(1), change(2, 71), change(3, 72)]).await;
@@ -677,7 +681,7 @@ pub async fn erasure_takes_what_is_kept_of_the_reservations_of_an_identity(store
     store.write(&attributed).await.unwrap();
     store.forget(Uuid::from_u128(71), start()).await.unwrap();
     for (flow, expected) in [(1, None), (2, None), (3, Some(details(None)))] {
-        assert_eq!(kept_of(&store, flow).await, [expected], "{flow}");
+        assert_eq!(kept_details(&store, flow).await, [expected], "{flow}");
     }
     assert_eq!(pending(&store, 2).await[0].details, Details::default());
     assert_eq!(pending(&store, 3).await, [change(3, 72)]);
@@ -704,7 +708,7 @@ pub async fn a_settings_change_is_found_by_its_identity_and_traits(store: Arc<dy
     assert_eq!(found(71, "traits").await, [0; 0]);
 }
 
-pub async fn a_delivery_is_pending_until_it_arrives(store: Arc<dyn Store>) {
+pub async fn a_delivery_is_pending_until_it_is_delivered(store: Arc<dyn Store>) {
     let one = delivery("release:invite", 1);
     let key = one.unique_key.clone();
     assert!(!store.is_pending("release:invite", &key).await.unwrap());
@@ -724,7 +728,7 @@ pub async fn a_delivery_is_pending_until_it_arrives(store: Arc<dyn Store>) {
     assert!(!store.is_pending("release:invite", &key).await.unwrap());
 }
 
-pub async fn the_same_is_not_reserved_twice_for_one_flow(store: Arc<dyn Store>) {
+pub async fn one_check_cannot_reserve_twice_for_one_flow(store: Arc<dyn Store>) {
     let reserve = |reserved, released| WriteSet {
         reserved,
         released,
@@ -742,7 +746,7 @@ pub async fn the_same_is_not_reserved_twice_for_one_flow(store: Arc<dyn Store>) 
     let changed = vec![released(1, ReleaseReason::Changed, at(HOUR))];
     store.write(&reserve(second, changed)).await.unwrap();
     assert_eq!(
-        state_of(&store, 1).await,
+        reservation_states(&store, 1).await,
         [
             (reservation::State::Released, Some(ReleaseReason::Changed)),
             (reservation::State::Taking, None),
@@ -751,7 +755,7 @@ pub async fn the_same_is_not_reserved_twice_for_one_flow(store: Arc<dyn Store>) 
     );
 }
 
-pub async fn what_is_stored_together_is_stored_together_or_not_at_all(store: Arc<dyn Store>) {
+pub async fn a_write_set_is_stored_completely_or_not_at_all(store: Arc<dyn Store>) {
     accept(&store, vec![sign_up(1)]).await;
     let batch = WriteSet {
         closed: vec![closing(1, 71)],
@@ -764,7 +768,7 @@ pub async fn what_is_stored_together_is_stored_together_or_not_at_all(store: Arc
     assert_eq!(store.backlog().await.unwrap().pending, 0);
 }
 
-pub async fn only_what_no_submission_can_need_is_unused(store: Arc<dyn Store>) {
+pub async fn a_reservation_is_unused_only_if_no_submission_can_need_it(store: Arc<dyn Store>) {
     let mut looked_up = sign_up(2);
     looked_up.expires_at = at(HOUR);
     let batch = WriteSet {
@@ -794,20 +798,20 @@ pub async fn only_what_no_submission_can_need_is_unused(store: Arc<dyn Store>) {
     assert_eq!(unused(at(2 * HOUR), at(HOUR)).await, [1, 3, 4]);
 }
 
-pub async fn what_follows_a_try_is_stored_with_it_and_only_if_it_counted(store: Arc<dyn Store>) {
+pub async fn follow_up_deliveries_are_stored_only_with_a_valid_settlement(store: Arc<dyn Store>) {
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     let held = store
         .claim("crm", start(), MINUTE, 1)
         .await
         .unwrap()
         .remove(0);
-    let mut follower = delivery("write-back:crm", 1);
-    follower.action = Ok(Action::PatchIdentity(vec![FieldWrite {
+    let mut follow_up = delivery("write-back:crm", 1);
+    follow_up.action = Ok(Action::PatchIdentity(vec![FieldWrite {
         path: vec!["metadata_admin".to_owned(), "crm".to_owned()],
         value: Some(json!(1)),
     }]));
     let settlement = Settlement {
-        follow_up_deliveries: vec![follower.clone()],
+        follow_up_deliveries: vec![follow_up.clone()],
         ..Settlement::of(&held, tried(200, start()), Outcome::Delivered)
     };
     for expected in [1, 0] {
@@ -819,7 +823,7 @@ pub async fn what_follows_a_try_is_stored_with_it_and_only_if_it_counted(store: 
         .await
         .unwrap();
     assert_eq!(held.len(), 1);
-    assert_eq!(held[0].action, follower.action.unwrap());
+    assert_eq!(held[0].action, follow_up.action.unwrap());
 
     // Somebody whose lease had ended brings forth nothing.
     let late = Settlement {
@@ -831,7 +835,7 @@ pub async fn what_follows_a_try_is_stored_with_it_and_only_if_it_counted(store: 
     assert_eq!(store.claim("late", start(), MINUTE, 9).await.unwrap(), []);
 }
 
-pub async fn tries_are_kept_in_their_order(store: Arc<dyn Store>) {
+pub async fn attempts_are_kept_in_order(store: Arc<dyn Store>) {
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     for (status, outcome) in [
         (503, Outcome::RetryAt(start())),

@@ -12,41 +12,41 @@ use vestibule::model::late_refusal::{LateRefusal, OnLateRefusal, StoredMessage};
 use vestibule::store::late_refusals::VERSION;
 use vestibule::store::{LateRefusalFilter, RefusalLift, Settlement, Store, WriteSet};
 
-use crate::scenes::{DAY, MINUTE, SECOND, at, delivery, start, tried};
+use crate::fixtures::{DAY, MINUTE, SECOND, at, delivery, start, tried};
 
 /// Asks a database for every promise. `$fresh` is an expression for an empty one and what must outlive it, if there is one.
-macro_rules! ask {
+macro_rules! test_contract {
     ($fresh:expr) => {
-        $crate::identities::ask!($fresh;
-            a_late_refusal_is_stored_with_the_answer_or_not_at_all,
+        $crate::identities::test_contract!($fresh;
+            a_late_refusal_is_stored_with_the_settlement_or_not_at_all,
             a_late_refusal_is_in_force_until_it_is_lifted,
-            acceptance_lifts_only_what_keeps_nobody_out,
-            a_refusal_in_force_gives_way_only_to_one_that_does_more,
+            acceptance_lifts_only_refusals_that_do_not_deactivate,
+            a_refusal_in_force_is_replaced_only_by_a_stronger_one,
             late_refusals_are_listed_page_by_page,
             a_refusal_after_a_lift_is_in_force_again,
-            erasure_takes_the_message_and_lifts_nothing,
-            lifted_refusals_are_deleted_after_a_while,
-            writes_are_kept_as_they_were,
-            a_verification_is_leased_to_one,
-            a_hook_call_during_a_verification_asks_for_another,
-            the_last_verification_leaves_nothing,
+            erasure_deletes_the_message_and_lifts_nothing,
+            lifted_refusals_are_deleted_after_their_retention,
+            identity_writes_are_stored_unchanged,
+            a_verification_is_leased_to_one_instance,
+            a_hook_call_during_a_verification_plans_another_one,
+            the_last_verification_deletes_the_record,
             a_saved_change_is_kept_only_while_a_write_is_verified,
             a_settings_call_is_pending_until_each_pre_has_its_post,
-            a_settings_call_without_a_post_is_forgotten,
+            a_settings_call_without_a_post_expires,
         );
     };
-    ($fresh:expr; $($promise:ident,)+) => {
+    ($fresh:expr; $($test:ident,)+) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $promise() {
+            async fn $test() {
                 if let Some((store, _kept)) = $fresh.await {
-                    $crate::identities::$promise(store).await;
+                    $crate::identities::$test(store).await;
                 }
             }
         )+
     };
 }
-pub(crate) use ask;
+pub(crate) use test_contract;
 
 fn ada() -> Uuid {
     Uuid::from_u128(1)
@@ -68,15 +68,18 @@ fn refusal(identity: u128, check: &str) -> LateRefusal {
     }
 }
 
-async fn held(store: &dyn Store, identity: u128, plan: &str) -> Claimed {
-    store.accept(vec![delivery(plan, identity)]).await.unwrap();
-    let mut held = store.claim(plan, start(), MINUTE, 1).await.unwrap();
+async fn claim_one(store: &dyn Store, identity: u128, subscription: &str) -> Claimed {
+    store
+        .accept(vec![delivery(subscription, identity)])
+        .await
+        .unwrap();
+    let mut held = store.claim(subscription, start(), MINUTE, 1).await.unwrap();
     held.remove(0)
 }
 
 /// The question's answer refuses.
-async fn refuse(store: &dyn Store, identity: u128, check: &str) {
-    let held = held(store, identity, &format!("deferred-check:{check}")).await;
+async fn settle_with_refusal(store: &dyn Store, identity: u128, check: &str) {
+    let held = claim_one(store, identity, &format!("deferred-check:{check}")).await;
     let settlement = Settlement {
         late_refusal: Some(refusal(identity, check)),
         ..Settlement::of(&held, tried(200, start()), Outcome::Delivered)
@@ -84,8 +87,8 @@ async fn refuse(store: &dyn Store, identity: u128, check: &str) {
     assert_eq!(store.settle_all(&[settlement]).await.unwrap().len(), 1);
 }
 
-pub async fn a_late_refusal_is_stored_with_the_answer_or_not_at_all(store: Arc<dyn Store>) {
-    let held = held(&*store, 1, "deferred-check:vat").await;
+pub async fn a_late_refusal_is_stored_with_the_settlement_or_not_at_all(store: Arc<dyn Store>) {
+    let held = claim_one(&*store, 1, "deferred-check:vat").await;
     store
         .give_back(std::slice::from_ref(&held), start())
         .await
@@ -100,16 +103,16 @@ pub async fn a_late_refusal_is_stored_with_the_answer_or_not_at_all(store: Arc<d
         [],
         "its lease had ended"
     );
-    refuse(&*store, 2, "vat").await;
+    settle_with_refusal(&*store, 2, "vat").await;
     assert_eq!(store.late_refusals().await.unwrap(), [refusal(2, "vat")]);
 }
 
 pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>) {
     let mut versions = vec![store.get_property(VERSION).await.unwrap()];
-    refuse(&*store, 1, "vat").await;
+    settle_with_refusal(&*store, 1, "vat").await;
     versions.push(store.get_property(VERSION).await.unwrap());
-    refuse(&*store, 1, "name").await;
-    refuse(&*store, 2, "vat").await;
+    settle_with_refusal(&*store, 1, "name").await;
+    settle_with_refusal(&*store, 2, "vat").await;
     let moment = at(SECOND);
     store.record_deactivation(ada(), moment).await.unwrap();
     versions.push(store.get_property(VERSION).await.unwrap());
@@ -164,14 +167,19 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
 }
 
 /// The same of another kind, by another question.
-async fn refuse_with(store: &dyn Store, identity: u128, check: &str, effect: OnLateRefusal) {
+async fn settle_with_refusal_of(
+    store: &dyn Store,
+    identity: u128,
+    check: &str,
+    effect: OnLateRefusal,
+) {
     let mut question = delivery(&format!("deferred-check:{check}"), identity);
     question.id = Uuid::new_v4();
     question.unique_key = question.id.to_string();
-    let plan = question.subscription.clone();
+    let subscription = question.subscription.clone();
     store.accept(vec![question]).await.unwrap();
     let held = store
-        .claim(&plan, start(), MINUTE, 1)
+        .claim(&subscription, start(), MINUTE, 1)
         .await
         .unwrap()
         .remove(0);
@@ -196,13 +204,13 @@ fn lift_by_acceptance(check: &str) -> RefusalLift {
     }
 }
 
-pub async fn acceptance_lifts_only_what_keeps_nobody_out(store: Arc<dyn Store>) {
+pub async fn acceptance_lifts_only_refusals_that_do_not_deactivate(store: Arc<dyn Store>) {
     for (check, effect) in [
         ("kept_out", OnLateRefusal::Deactivate),
         ("marked", OnLateRefusal::Mark),
         ("notified", OnLateRefusal::Notify),
     ] {
-        refuse_with(&*store, 1, check, effect).await;
+        settle_with_refusal_of(&*store, 1, check, effect).await;
     }
     store.record_deactivation(ada(), at(SECOND)).await.unwrap();
     let version = store.get_property(VERSION).await.unwrap();
@@ -225,7 +233,7 @@ pub async fn acceptance_lifts_only_what_keeps_nobody_out(store: Arc<dyn Store>) 
     }
 }
 
-pub async fn a_refusal_in_force_gives_way_only_to_one_that_does_more(store: Arc<dyn Store>) {
+pub async fn a_refusal_in_force_is_replaced_only_by_a_stronger_one(store: Arc<dyn Store>) {
     use OnLateRefusal::{Deactivate, Mark, Notify};
     for (effect, expected) in [
         (Notify, Notify),
@@ -234,7 +242,7 @@ pub async fn a_refusal_in_force_gives_way_only_to_one_that_does_more(store: Arc<
         (Deactivate, Deactivate),
         (Mark, Deactivate),
     ] {
-        refuse_with(&*store, 1, "vat", effect).await;
+        settle_with_refusal_of(&*store, 1, "vat", effect).await;
         let in_force = store.late_refusals_of(ada()).await.unwrap();
         assert_eq!(in_force[0].effect, expected, "{effect:?}");
     }
@@ -242,7 +250,7 @@ pub async fn a_refusal_in_force_gives_way_only_to_one_that_does_more(store: Arc<
 
 pub async fn late_refusals_are_listed_page_by_page(store: Arc<dyn Store>) {
     for (identity, check) in [(2, "vat"), (1, "vat"), (1, "name"), (3, "name")] {
-        refuse_with(&*store, identity, check, OnLateRefusal::Mark).await;
+        settle_with_refusal_of(&*store, identity, check, OnLateRefusal::Mark).await;
     }
     let gone = ["name".to_owned()];
     let identity = Uuid::from_u128(3);
@@ -275,7 +283,7 @@ pub async fn late_refusals_are_listed_page_by_page(store: Arc<dyn Store>) {
 }
 
 pub async fn a_refusal_after_a_lift_is_in_force_again(store: Arc<dyn Store>) {
-    refuse(&*store, 1, "vat").await;
+    settle_with_refusal(&*store, 1, "vat").await;
     store.record_deactivation(ada(), at(SECOND)).await.unwrap();
     store
         .lift_late_refusals(ada(), &["vat".to_owned()], at(MINUTE), &[])
@@ -298,8 +306,8 @@ pub async fn a_refusal_after_a_lift_is_in_force_again(store: Arc<dyn Store>) {
     assert_eq!(store.late_refusals().await.unwrap(), [refusal(1, "vat")]);
 }
 
-pub async fn erasure_takes_the_message_and_lifts_nothing(store: Arc<dyn Store>) {
-    refuse(&*store, 1, "vat").await;
+pub async fn erasure_deletes_the_message_and_lifts_nothing(store: Arc<dyn Store>) {
+    settle_with_refusal(&*store, 1, "vat").await;
     write(&*store).await;
     store
         .store_saved_change(ada(), &change(), start())
@@ -324,9 +332,9 @@ pub async fn erasure_takes_the_message_and_lifts_nothing(store: Arc<dyn Store>) 
     );
 }
 
-pub async fn lifted_refusals_are_deleted_after_a_while(store: Arc<dyn Store>) {
-    refuse(&*store, 1, "vat").await;
-    refuse(&*store, 2, "vat").await;
+pub async fn lifted_refusals_are_deleted_after_their_retention(store: Arc<dyn Store>) {
+    settle_with_refusal(&*store, 1, "vat").await;
+    settle_with_refusal(&*store, 2, "vat").await;
     store
         .lift_late_refusals(ada(), &["vat".to_owned()], at(MINUTE), &[])
         .await
@@ -364,7 +372,7 @@ fn first() -> Timestamp {
     at(VERIFY_AFTER[0])
 }
 
-pub async fn writes_are_kept_as_they_were(store: Arc<dyn Store>) {
+pub async fn identity_writes_are_stored_unchanged(store: Arc<dyn Store>) {
     assert_eq!(store.identity_writes(ada()).await.unwrap(), None);
     write(&*store).await;
     assert_eq!(store.identity_writes(ada()).await.unwrap(), Some(writes()));
@@ -375,7 +383,7 @@ pub async fn writes_are_kept_as_they_were(store: Arc<dyn Store>) {
     assert_eq!(store.identity_writes(ada()).await.unwrap(), Some(more));
 }
 
-pub async fn a_verification_is_leased_to_one(store: Arc<dyn Store>) {
+pub async fn a_verification_is_leased_to_one_instance(store: Arc<dyn Store>) {
     write(&*store).await;
     assert_eq!(store.next_verification().await.unwrap(), Some(first()));
     let lease = async |now: Timestamp| {
@@ -398,7 +406,7 @@ pub async fn a_verification_is_leased_to_one(store: Arc<dyn Store>) {
     assert_eq!((kept.verified, kept.verify_at), (1, at(DAY)));
 }
 
-pub async fn a_hook_call_during_a_verification_asks_for_another(store: Arc<dyn Store>) {
+pub async fn a_hook_call_during_a_verification_plans_another_one(store: Arc<dyn Store>) {
     write(&*store).await;
     let until = at(MINUTE);
     let asked = at(10 * SECOND);
@@ -422,7 +430,7 @@ pub async fn a_hook_call_during_a_verification_asks_for_another(store: Arc<dyn S
     assert_eq!(store.next_verification().await.unwrap(), Some(asked));
 }
 
-pub async fn the_last_verification_leaves_nothing(store: Arc<dyn Store>) {
+pub async fn the_last_verification_deletes_the_record(store: Arc<dyn Store>) {
     write(&*store).await;
     store
         .store_saved_change(ada(), &change(), at(DAY))
@@ -451,7 +459,7 @@ pub async fn a_saved_change_is_kept_only_while_a_write_is_verified(store: Arc<dy
     write(&*store).await;
     let kept = async || store.identity_writes(ada()).await.unwrap().unwrap();
     assert_eq!(kept().await.saved, []);
-    let saturating_add = SavedChange {
+    let later = SavedChange {
         saved_at: at(2 * SECOND),
         ..change()
     };
@@ -460,16 +468,16 @@ pub async fn a_saved_change_is_kept_only_while_a_write_is_verified(store: Arc<dy
         .await
         .unwrap();
     store
-        .store_saved_change(ada(), &saturating_add, at(2 * SECOND))
+        .store_saved_change(ada(), &later, at(2 * SECOND))
         .await
         .unwrap();
-    assert_eq!(kept().await.saved, [change(), saturating_add.clone()]);
+    assert_eq!(kept().await.saved, [change(), later.clone()]);
     assert_eq!(kept().await.verify_at, at(SECOND), "it is verified at once");
     let leased = store
         .lease_identity_writes(at(SECOND), at(MINUTE), 9)
         .await
         .unwrap();
-    assert_eq!(leased[0].saved, [change(), saturating_add]);
+    assert_eq!(leased[0].saved, [change(), later]);
 }
 
 pub async fn a_settings_call_is_pending_until_each_pre_has_its_post(store: Arc<dyn Store>) {
@@ -485,7 +493,7 @@ pub async fn a_settings_call_is_pending_until_each_pre_has_its_post(store: Arc<d
     assert_eq!(since().await, None);
 }
 
-pub async fn a_settings_call_without_a_post_is_forgotten(store: Arc<dyn Store>) {
+pub async fn a_settings_call_without_a_post_expires(store: Arc<dyn Store>) {
     let since = async || store.settings_pending_since(ada()).await.unwrap();
     store.begin_settings_call(ada(), start()).await.unwrap();
     store

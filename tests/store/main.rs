@@ -6,13 +6,13 @@
 
 mod commands;
 mod contract;
+mod decision_log;
+mod dispatcher;
+mod fixtures;
 mod flows;
 mod identities;
 mod outbox;
 mod postgres;
-mod recorder;
-mod scenes;
 #[path = "../support/postgres.rs"]
 mod server;
 mod sqlite;
-mod worker;

@@ -8,21 +8,21 @@ use vestibule::store::outbox::outbox;
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Filter, Store};
 
-use crate::scenes::{Home, delivery};
+use crate::fixtures::{TempFolder, delivery};
 
-async fn stored(store: &Arc<dyn Store>) -> usize {
+async fn count_stored(store: &Arc<dyn Store>) -> usize {
     store.list(&Filter::default(), 10_000).await.unwrap().len()
 }
 
-async fn home() -> (Home, Arc<dyn Store>) {
-    let home = Home::new();
-    let store = Sqlite::open(&home.database()).await.unwrap();
-    (home, Arc::new(store))
+async fn temp_store() -> (TempFolder, Arc<dyn Store>) {
+    let temp = TempFolder::new();
+    let store = Sqlite::open(&temp.database()).await.unwrap();
+    (temp, Arc::new(store))
 }
 
 #[tokio::test]
-async fn each_is_told_how_many_of_its_own_were_new() {
-    let (_home, store) = home().await;
+async fn each_caller_gets_the_number_of_its_own_new_deliveries() {
+    let (_temp, store) = temp_store().await;
     let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(|_| {}));
     // Nothing is written yet, so all of them will be written together.
     let calls = [
@@ -37,71 +37,71 @@ async fn each_is_told_how_many_of_its_own_were_new() {
             delivery("crm", 3),
         ],
     ];
-    let accepting = calls.map(|call| {
+    let calls_in_flight = calls.map(|call| {
         let outbox = outbox.clone();
         tokio::spawn(async move { outbox.accept(call).await })
     });
     tokio::task::yield_now().await;
     let writing = tokio::spawn(writer.run());
-    let mut told = Vec::new();
-    for one in accepting {
-        told.push(one.await.unwrap().unwrap());
+    let mut results = Vec::new();
+    for one in calls_in_flight {
+        results.push(one.await.unwrap().unwrap());
     }
-    assert_eq!(told, [2, 0, 1, 1]);
-    assert_eq!(stored(&store).await, 4);
+    assert_eq!(results, [2, 0, 1, 1]);
+    assert_eq!(count_stored(&store).await, 4);
     drop(outbox);
     writing.await.unwrap();
 }
 
 #[tokio::test]
-async fn one_that_the_database_refuses_fails_alone() {
-    let (_home, store) = home().await;
+async fn a_call_that_the_database_rejects_fails_alone() {
+    let (_temp, store) = temp_store().await;
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(|_| {}));
     // Another delivery with an id that is there already.
-    let wrong = NewDelivery {
+    let conflicting = NewDelivery {
         unique_key: "another".to_owned(),
         ..delivery("crm", 1)
     };
     let calls = [
         vec![delivery("crm", 2)],
-        vec![wrong],
+        vec![conflicting],
         vec![delivery("crm", 3)],
     ];
-    let accepting = calls.map(|call| {
+    let calls_in_flight = calls.map(|call| {
         let outbox = outbox.clone();
         tokio::spawn(async move { outbox.accept(call).await })
     });
     tokio::task::yield_now().await;
     tokio::spawn(writer.run());
-    let mut told = Vec::new();
-    for one in accepting {
-        told.push(one.await.unwrap().ok());
+    let mut results = Vec::new();
+    for one in calls_in_flight {
+        results.push(one.await.unwrap().ok());
     }
-    assert_eq!(told, [Some(1), None, Some(1)]);
-    assert_eq!(stored(&store).await, 3);
+    assert_eq!(results, [Some(1), None, Some(1)]);
+    assert_eq!(count_stored(&store).await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_at_once_are_all_stored() {
-    let (_home, store) = home().await;
+async fn a_thousand_parallel_calls_are_all_stored() {
+    let (_temp, store) = temp_store().await;
     let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(|_| {}));
     tokio::spawn(writer.run());
-    let accepting: Vec<_> = (0..1000)
+    let calls_in_flight: Vec<_> = (0..1000)
         .map(|identity| {
             let outbox = outbox.clone();
             tokio::spawn(async move { outbox.accept(vec![delivery("crm", identity)]).await })
         })
         .collect();
-    for one in accepting {
+    for one in calls_in_flight {
         assert_eq!(one.await.unwrap().unwrap(), 1);
     }
-    assert_eq!(stored(&store).await, 1000);
+    assert_eq!(count_stored(&store).await, 1000);
 }
 
 #[tokio::test]
-async fn without_a_writer_nothing_is_promised() {
-    let (_home, store) = home().await;
+async fn accept_fails_without_a_writer() {
+    let (_temp, store) = temp_store().await;
     let (outbox, writer) = outbox(store, Arc::new(|_| {}));
     drop(writer);
     assert!(outbox.accept(vec![delivery("crm", 1)]).await.is_err());

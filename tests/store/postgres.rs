@@ -6,15 +6,15 @@ use vestibule::store::Store;
 use vestibule::store::postgres::Postgres;
 
 use crate::contract;
-use crate::scenes::{MINUTE, at, delivery, start};
+use crate::fixtures::{MINUTE, at, delivery, start};
 use crate::server::Server;
 
 /// For this run of the tests; it ends with it.
 static SERVER: OnceLock<Option<Server>> = OnceLock::new();
 
-contract::ask_if_there!(fresh());
-crate::flows::ask!(fresh());
-crate::identities::ask!(fresh());
+contract::test_contract_if_available!(fresh());
+crate::flows::test_contract!(fresh());
+crate::identities::test_contract!(fresh());
 
 /// The address of an empty database.
 async fn database() -> Option<String> {
@@ -29,7 +29,7 @@ async fn fresh() -> Option<(Arc<dyn Store>, ())> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_instances_may_start_at_the_same_moment_on_an_empty_database() {
+async fn instances_can_start_in_parallel_on_an_empty_database() {
     let Some(url) = database().await else { return };
     let starting = (0..6).map(|_| {
         let url = url.clone();
@@ -53,7 +53,7 @@ async fn many_instances_may_start_at_the_same_moment_on_an_empty_database() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn instances_that_claim_at_once_share_without_waiting() {
+async fn instances_that_claim_in_parallel_share_the_deliveries() {
     let Some(url) = database().await else { return };
     let one = Postgres::open(&url).await.unwrap();
     let other = Postgres::open(&url).await.unwrap();
@@ -79,7 +79,7 @@ async fn instances_that_claim_at_once_share_without_waiting() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_an_error_without_the_password() {
+async fn a_connection_error_does_not_hold_the_password() {
     let error = Postgres::open("postgres://vestibule:hush-hush@127.0.0.1:1/vestibule")
         .await
         .unwrap_err();

@@ -12,38 +12,38 @@ use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{Error, Filter, Store};
 
 use crate::contract;
-use crate::scenes::{Home, MINUTE, decision, delivery, start, tried};
+use crate::fixtures::{MINUTE, TempFolder, decision, delivery, start, tried};
 
-contract::ask!(fresh());
-crate::flows::ask!(async { Some(fresh().await) });
-crate::identities::ask!(async { Some(fresh().await) });
+contract::test_contract!(fresh());
+crate::flows::test_contract!(async { Some(fresh().await) });
+crate::identities::test_contract!(async { Some(fresh().await) });
 
-async fn fresh() -> (Arc<dyn Store>, Home) {
-    let home = Home::new();
-    let store = Sqlite::open(&home.database()).await.unwrap();
-    (Arc::new(store), home)
+async fn fresh() -> (Arc<dyn Store>, TempFolder) {
+    let temp = TempFolder::new();
+    let store = Sqlite::open(&temp.database()).await.unwrap();
+    (Arc::new(store), temp)
 }
 
 /// Another program that has the file open.
-pub async fn beside(path: &Path) -> SqliteConnection {
+pub async fn connect(path: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(path);
     options.connect().await.unwrap()
 }
 
 #[tokio::test]
-async fn what_was_accepted_is_there_when_the_file_is_opened_again() {
-    let home = Home::new();
-    let store = Sqlite::open(&home.database()).await.unwrap();
+async fn accepted_deliveries_survive_a_restart() {
+    let temp = TempFolder::new();
+    let store = Sqlite::open(&temp.database()).await.unwrap();
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     // Nothing is closed: as after a crash, only the files are there.
-    let again = Sqlite::open(&home.database()).await.unwrap();
+    let again = Sqlite::open(&temp.database()).await.unwrap();
     assert_eq!(
         again.claim("crm", start(), MINUTE, 9).await.unwrap().len(),
         1
     );
     store.close().await;
     again.close().await;
-    let third = Sqlite::open(&home.database()).await.unwrap();
+    let third = Sqlite::open(&temp.database()).await.unwrap();
     assert_eq!(
         third.list(&Filter::default(), 9).await.unwrap()[0].attempts,
         1
@@ -51,10 +51,10 @@ async fn what_was_accepted_is_there_when_the_file_is_opened_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_programs_may_open_and_use_the_same_file() {
+async fn two_processes_can_open_and_use_the_same_file() {
     for _ in 0..20 {
-        let home = Home::new();
-        let path = home.database();
+        let temp = TempFolder::new();
+        let path = temp.database();
         let (server, command) = tokio::join!(Sqlite::open(&path), Sqlite::open(&path));
         let (server, command) = (server.unwrap(), command.unwrap());
         let batch = |from: u128| (from..from + 20).map(|number| vec![delivery("crm", number)]);
@@ -70,18 +70,18 @@ async fn two_programs_may_open_and_use_the_same_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_locked_database_is_waited_for_and_then_an_error_and_then_works_again() {
-    let home = Home::new();
-    let hasty = Sqlite::open_with(&home.database(), Duration::from_millis(20))
+async fn a_locked_database_is_an_error_after_the_timeout_and_recovers() {
+    let temp = TempFolder::new();
+    let hasty = Sqlite::open_with(&temp.database(), Duration::from_millis(20))
         .await
         .unwrap();
-    let patient = Sqlite::open_with(&home.database(), MINUTE).await.unwrap();
-    let mut other = beside(&home.database()).await;
+    let patient = Sqlite::open_with(&temp.database(), MINUTE).await.unwrap();
+    let mut other = connect(&temp.database()).await;
     let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
 
-    let refused = hasty.accept(vec![delivery("crm", 1)]).await.unwrap_err();
+    let error = hasty.accept(vec![delivery("crm", 1)]).await.unwrap_err();
     assert_eq!(
-        refused.error_chain(),
+        error.error_chain(),
         "database error: error returned from database: (code: 5) database is locked"
     );
     assert!(hasty.ping().await.is_err());
@@ -96,9 +96,9 @@ async fn a_locked_database_is_waited_for_and_then_an_error_and_then_works_again(
 }
 
 #[tokio::test]
-async fn a_missing_folder_is_named() {
-    let home = Home::new();
-    let folder = home.folder().join("not-there");
+async fn the_error_names_a_missing_folder() {
+    let temp = TempFolder::new();
+    let folder = temp.folder().join("not-there");
     let error = Sqlite::open(&folder.join("vestibule.db"))
         .await
         .unwrap_err();
@@ -112,9 +112,9 @@ async fn a_missing_folder_is_named() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_to_is_named() {
-    let home = Home::new();
-    let mut folder = home.folder();
+async fn the_error_names_a_folder_that_is_not_writable() {
+    let temp = TempFolder::new();
+    let mut folder = temp.folder();
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o555)).unwrap();
     if std::fs::write(folder.join("probe"), "").is_ok() {
         // We are root, whom only the kernel's own folders stop.
@@ -123,28 +123,28 @@ async fn a_folder_that_cannot_be_written_to_is_named() {
     let path = folder.join("vestibule.db");
     let error = Sqlite::open(&path).await.unwrap_err();
     assert!(matches!(error, Error::File { .. }));
-    let words = error.error_chain();
+    let text = error.error_chain();
     let expected = format!(
         "the database file {} could not be created: ",
         path.display()
     );
-    assert!(words.starts_with(&expected), "{words}");
+    assert!(text.starts_with(&expected), "{text}");
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_an_error_and_stays_as_it_is() {
-    let home = Home::new();
+async fn a_file_that_is_no_database_is_an_error_and_is_not_changed() {
+    let temp = TempFolder::new();
     let text = "precious words, not a database ".repeat(40);
-    std::fs::write(home.database(), &text).unwrap();
-    assert!(Sqlite::open(&home.database()).await.is_err());
-    assert_eq!(std::fs::read_to_string(home.database()).unwrap(), text);
+    std::fs::write(temp.database(), &text).unwrap();
+    assert!(Sqlite::open(&temp.database()).await.is_err());
+    assert_eq!(std::fs::read_to_string(temp.database()).unwrap(), text);
 }
 
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused() {
-    let home = Home::new();
-    Sqlite::open(&home.database()).await.unwrap().close().await;
-    let mut other = beside(&home.database()).await;
+    let temp = TempFolder::new();
+    Sqlite::open(&temp.database()).await.unwrap().close().await;
+    let mut other = connect(&temp.database()).await;
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (9999, 'from the future', TRUE, x'00', 0)",
@@ -152,7 +152,7 @@ async fn a_database_of_a_newer_version_is_refused() {
     .execute(&mut other)
     .await
     .unwrap();
-    let error = Sqlite::open(&home.database()).await.unwrap_err();
+    let error = Sqlite::open(&temp.database()).await.unwrap_err();
     assert!(matches!(error, Error::OtherVersion { number: 9999 }));
     assert!(
         error.error_chain().contains("9999"),
@@ -162,11 +162,11 @@ async fn a_database_of_a_newer_version_is_refused() {
 }
 
 #[tokio::test]
-async fn only_its_owner_may_read_the_files() {
-    let home = Home::new();
-    let store = Sqlite::open(&home.database()).await.unwrap();
+async fn only_the_owner_can_read_the_database_files() {
+    let temp = TempFolder::new();
+    let store = Sqlite::open(&temp.database()).await.unwrap();
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
-    for file in std::fs::read_dir(home.folder()).unwrap() {
+    for file in std::fs::read_dir(temp.folder()).unwrap() {
         let file = file.unwrap();
         let mode = file.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{}", file.path().display());
@@ -174,9 +174,9 @@ async fn only_its_owner_may_read_the_files() {
 }
 
 #[tokio::test]
-async fn nothing_personal_stays_in_the_file_of_what_has_arrived() {
-    let home = Home::new();
-    let store = Sqlite::open(&home.database()).await.unwrap();
+async fn the_file_keeps_no_personal_data_after_a_delivery() {
+    let temp = TempFolder::new();
+    let store = Sqlite::open(&temp.database()).await.unwrap();
     let mut new = delivery("crm", 1);
     let secret = "ada.lovelace@example.org";
     let Ok(Action::Send(request)) = &mut new.action else {
@@ -189,13 +189,13 @@ async fn nothing_personal_stays_in_the_file_of_what_has_arrived() {
         .await
         .unwrap()
         .remove(0);
-    let arrived = tried(204, start());
+    let delivered = tried(204, start());
     store
-        .settle(&held, &arrived, &Outcome::Delivered)
+        .settle(&held, &delivered, &Outcome::Delivered)
         .await
         .unwrap();
     store.close().await;
-    for file in std::fs::read_dir(home.folder()).unwrap() {
+    for file in std::fs::read_dir(temp.folder()).unwrap() {
         let content = std::fs::read(file.unwrap().path()).unwrap();
         let found = content
             .windows(secret.len())
@@ -205,14 +205,14 @@ async fn nothing_personal_stays_in_the_file_of_what_has_arrived() {
 }
 
 #[tokio::test]
-async fn a_delivery_of_another_version_is_put_aside_and_holds_up_nobody() {
-    let home = Home::new();
-    let store = Sqlite::open(&home.database()).await.unwrap();
+async fn an_unreadable_delivery_is_abandoned_and_does_not_block_others() {
+    let temp = TempFolder::new();
+    let store = Sqlite::open(&temp.database()).await.unwrap();
     store
         .accept(vec![delivery("crm", 1), delivery("crm", 2)])
         .await
         .unwrap();
-    let mut other = beside(&home.database()).await;
+    let mut other = connect(&temp.database()).await;
     sqlx::query("UPDATE deliveries SET action = '{\"verb\": \"BREW\"}' WHERE id = ?1")
         .bind(delivery("crm", 1).id.to_string())
         .execute(&mut other)
@@ -225,17 +225,17 @@ async fn a_delivery_of_another_version_is_put_aside_and_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_decision_is_kept_with_its_checks() {
-    let (store, home) = fresh().await;
+async fn a_decision_is_stored_with_its_checks() {
+    let (store, temp) = fresh().await;
     store.record(&[decision(7)]).await.unwrap();
     let row = sqlx::query(
-        "SELECT flow || ' ' || method || ' ' || outcome || ' ' || duration_ms AS words, at, checks FROM decisions",
+        "SELECT flow || ' ' || method || ' ' || outcome || ' ' || duration_ms AS summary, at, checks FROM decisions",
     )
-    .fetch_one(&mut beside(&home.database()).await)
+    .fetch_one(&mut connect(&temp.database()).await)
     .await
     .unwrap();
     assert_eq!(
-        row.get::<&str, _>("words"),
+        row.get::<&str, _>("summary"),
         "registration password refused 12"
     );
     assert_eq!(row.get::<i64, _>("at"), start().timestamp_millis());

@@ -8,7 +8,7 @@ use super::{call, jsonnet, recorded};
 use vestibule::kratos::snippet::TEMPLATE;
 
 #[test]
-fn the_demo_sends_what_the_template_makes_to_the_letter() {
+fn the_demo_sends_exactly_the_body_of_the_template() {
     for (name, call) in recorded() {
         let made = jsonnet::call(TEMPLATE, &call["ctx"]).expect(&name);
         assert_eq!(
@@ -30,7 +30,7 @@ fn the_demo_sends_what_the_template_makes_to_the_letter() {
 }
 
 #[test]
-fn the_demo_has_the_form_that_kratos_has() {
+fn the_form_of_the_demo_equals_the_form_of_kratos() {
     for (file, method, steps) in [
         (
             "password-browser-form-one-step",
@@ -75,7 +75,7 @@ fn the_demo_has_the_form_that_kratos_has() {
 }
 
 #[test]
-fn the_demo_has_the_account_that_kratos_has() {
+fn the_account_of_the_demo_equals_the_account_of_kratos() {
     let ctx = call("registration-pre-password-browser-form-two-step");
     let recorded = &ctx["identity"];
     let text = |name: &str| {
@@ -98,7 +98,7 @@ fn the_demo_has_the_account_that_kratos_has() {
 }
 
 #[test]
-fn a_refusal_stands_in_the_form_as_kratos_puts_it() {
+fn the_demo_places_messages_as_kratos_does() {
     let mut form =
         Form::of_registration(Method::Password, Steps::Two, &json!({"vat_number": "DE1"}));
     let message = |text: &str| json!([{"id": 4_900_001, "text": text, "type": "error"}]);

@@ -120,7 +120,7 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_recorded_call_becomes_a_body_that_is_read() {
+fn every_recorded_call_becomes_a_readable_body() {
     for (name, call) in recorded() {
         let ctx = &call["ctx"];
         let payload = Payload::parse(body(ctx).as_bytes()).expect(&name);
@@ -194,7 +194,7 @@ fn no_body_holds_a_cookie_a_token_or_an_oauth_code() {
 }
 
 #[test]
-fn the_nodes_tell_whether_the_person_sees_them() {
+fn the_nodes_show_whether_the_visitor_sees_them() {
     let fields = [
         ("traits.email", "E-mail"),
         ("traits.company", "Company"),
@@ -225,7 +225,7 @@ fn the_nodes_tell_whether_the_person_sees_them() {
 }
 
 #[test]
-fn what_kratos_may_leave_out_is_not_missed() {
+fn keys_that_kratos_may_omit_are_optional() {
     let whole = call("registration-pre-password-browser-form-two-step");
     let bare = json!({"flow": {"id": whole["flow"]["id"]}});
     let read = json(&body(&bare));
@@ -270,7 +270,7 @@ fn what_kratos_may_leave_out_is_not_missed() {
 }
 
 #[test]
-fn nodes_of_any_shape_are_passed_over_or_read() {
+fn nodes_of_any_shape_are_read_or_skipped() {
     let mut ctx = call("registration-pre-password-browser-form-one-step");
     ctx["flow"]["ui"]["nodes"] = json!([
         {"type": "text", "attributes": {"node_type": "text", "id": "x", "text": {}}},
@@ -306,7 +306,7 @@ fn a_header_sent_twice_is_one_text() {
 }
 
 #[test]
-fn what_the_person_sends_along_and_the_account_s_own_data_arrive_as_they_are() {
+fn transient_payload_traits_and_metadata_arrive_unchanged() {
     let mut ctx = call("registration-pre-password-browser-json-one-step");
     let data = json!({"text": "\u{0}<ü>\"{x}", "list": [1, null, {"deep": 1.5}], "nothing": null, "yes": true});
     ctx["flow"]["transient_payload"] = data.clone();
@@ -321,7 +321,7 @@ fn what_the_person_sends_along_and_the_account_s_own_data_arrive_as_they_are() {
 }
 
 #[test]
-fn bodies_look_like_this() {
+fn bodies_match_the_snapshots() {
     for name in [
         "registration-pre-password-browser-form-two-step",
         "registration-post-code-api",

@@ -24,13 +24,13 @@ pub const OTHER_KEY: &str = "canary-key-two-0123456789";
 
 const UNFINISHED_LOOKUPS: &str = "SELECT count(*) FROM flows WHERE look_at IS NOT NULL AND (leased_at IS NOT NULL OR look_at <= $1)";
 
-const ATTEMPTS_UNDER_WAY: &str =
+const RUNNING_ATTEMPTS: &str =
     "SELECT count(*) FROM deliveries WHERE state = 'pending' AND leased = 1";
 
 /// A running program and all that belongs to it.
 pub struct TestApp {
     pub app: App,
-    pub hand: ManualClock,
+    pub clock: ManualClock,
     pub http: reqwest::Client,
     pub folder: Arc<TempDir>,
 }
@@ -148,13 +148,13 @@ impl TestApp {
         format!("http://{}{path}", self.app.hooks_address)
     }
 
-    pub async fn admin(&self, path: &str) -> Reply {
+    pub async fn admin_get(&self, path: &str) -> Reply {
         let url = format!("http://{}{path}", self.app.admin_address);
         reply(self.http.get(url).send().await.expect("an answer")).await
     }
 
     /// What an operator posts to the admin port.
-    pub async fn operate(&self, path: &str, body: impl Into<reqwest::Body>) -> Reply {
+    pub async fn admin_post(&self, path: &str, body: impl Into<reqwest::Body>) -> Reply {
         let url = format!("http://{}{path}", self.app.admin_address);
         let request = self
             .http
@@ -207,10 +207,10 @@ impl TestApp {
         clippy::disallowed_methods,
         reason = "a bound on a test that would otherwise hang for ever"
     )]
-    pub async fn eventually<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    pub async fn eventually<T>(&self, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
         let end = std::time::Instant::now() + Duration::from_secs(30);
         loop {
-            if let Some(found) = look().await {
+            if let Some(found) = probe().await {
                 return found;
             }
             assert!(std::time::Instant::now() < end, "{what}: not within 30 s");
@@ -218,48 +218,48 @@ impl TestApp {
         }
     }
 
-    /// All deliveries of this plan or other queue, newest first.
-    pub async fn deliveries(&self, plan: &str) -> Vec<DeliverySummary> {
+    /// All deliveries of this subscription or other queue, newest first.
+    pub async fn deliveries(&self, subscription: &str) -> Vec<DeliverySummary> {
         let filter = Filter {
-            subscription: Some(plan.to_owned()),
+            subscription: Some(subscription.to_owned()),
             ..Filter::default()
         };
         self.app.store.list(&filter, 100).await.expect("a list")
     }
 
-    /// The only delivery of this plan, once it is in this state.
-    pub async fn delivery_in(&self, plan: &str, state: State) -> DeliverySummary {
-        let what = format!("one delivery of {plan} is {state}");
+    /// The only delivery of this subscription, once it is in this state.
+    pub async fn wait_for_delivery(&self, subscription: &str, state: State) -> DeliverySummary {
+        let what = format!("one delivery of {subscription} is {state}");
         self.eventually(&what, async || {
-            let all = self.deliveries(plan).await;
-            assert!(all.len() <= 1, "one of {plan}");
+            let all = self.deliveries(subscription).await;
+            assert!(all.len() <= 1, "one of {subscription}");
             all.into_iter().find(|one| one.state == state)
         })
         .await
     }
 
-    /// Waits until no try of the only delivery of this plan is under way, and moves the time to the next one, if there is one.
-    pub async fn to_the_next_try(&self, plan: &str) {
+    /// Waits until no try of the only delivery of this subscription is under way, and moves the time to the next one, if there is one.
+    pub async fn advance_to_next_attempt(&self, subscription: &str) {
         let due = self
             .eventually("it waits for its next try", async || {
-                let one = self.deliveries(plan).await.pop()?;
+                let one = self.deliveries(subscription).await.pop()?;
                 let shown = self.app.store.show(one.id).await.expect("told")?;
-                let again = self.deliveries(plan).await.pop()?;
+                let again = self.deliveries(subscription).await.pop()?;
                 let waits = shown.tries.len() == one.attempts as usize && one.attempts > 0;
                 (waits && again == one).then_some(one.next_attempt_at)
             })
             .await;
-        let wait = due.map(|due| (due - self.hand.now()).to_std().unwrap_or_default());
-        self.hand.advance(wait.unwrap_or_default());
+        let wait = due.map(|due| (due - self.clock.now()).to_std().unwrap_or_default());
+        self.clock.advance(wait.unwrap_or_default());
     }
 
     /// Waits until no flow is due for a look-up, and none is being looked up. Vestibule must run on its own SQLite database.
-    pub async fn looked(&self) {
+    pub async fn wait_for_lookups(&self) {
         let mut database = self.database().await;
         self.eventually("no look-up is under way", async || {
             // Of several flows, one can have its next time while another one is still being looked up.
             let unfinished: i64 = sqlx::query_scalar(UNFINISHED_LOOKUPS)
-                .bind(self.hand.now().timestamp_millis())
+                .bind(self.clock.now().timestamp_millis())
                 .fetch_one(&mut database)
                 .await
                 .expect("a number");
@@ -269,10 +269,10 @@ impl TestApp {
     }
 
     /// Waits until no attempt of a delivery is under way, which would time out if the time was moved.
-    pub async fn answered(&self) {
+    pub async fn wait_for_attempts(&self) {
         let mut database = self.database().await;
         self.eventually("no attempt is under way", async || {
-            let attempts: i64 = sqlx::query_scalar(ATTEMPTS_UNDER_WAY)
+            let attempts: i64 = sqlx::query_scalar(RUNNING_ATTEMPTS)
                 .fetch_one(&mut database)
                 .await
                 .expect("a number");
@@ -289,20 +289,20 @@ impl TestApp {
     }
 
     /// Waits until no write into an identity is due to be verified.
-    pub async fn verified(&self) {
+    pub async fn wait_for_verifications(&self) {
         self.eventually("nothing is being verified", async || {
             let next = self.app.store.next_verification().await.expect("told");
-            let now = self.hand.now();
+            let now = self.clock.now();
             // Whoever verifies has a lease of five minutes.
-            let rests =
+            let is_idle =
                 next.is_none_or(|next| next > now && next - now != chrono::TimeDelta::minutes(5));
-            rests.then_some(())
+            is_idle.then_some(())
         })
         .await;
     }
 
     /// Waits until an open submission of this flow is recorded.
-    pub async fn recorded(&self, payload: &Payload) {
+    pub async fn wait_for_pending_sign_up(&self, payload: &Payload) {
         let flow_id = payload.flow_id();
         self.eventually("the submission is recorded", async || {
             let state = self.app.store.flow(flow_id).await.expect("an answer");
@@ -314,7 +314,7 @@ impl TestApp {
 
     /// The value of a metric line that starts with `name`.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.admin("/metrics").await.text;
+        let text = self.admin_get("/metrics").await.text;
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
             .unwrap_or(0.0)
@@ -360,7 +360,7 @@ impl Builder {
     }
 
     /// In the folder of an app that ran before, at a later time.
-    pub fn after(mut self, folder: &Arc<TempDir>, start: Timestamp) -> Self {
+    pub fn in_folder(mut self, folder: &Arc<TempDir>, start: Timestamp) -> Self {
         self.folder = Arc::clone(folder);
         self.start = start;
         self
@@ -381,18 +381,18 @@ impl Builder {
             &environment,
         )
         .unwrap_or_else(|problems| panic!("{problems}"));
-        let (clock, hand) = Clock::manual(self.start);
-        let surroundings = Overrides {
+        let (clock, manual_clock) = Clock::manual(self.start);
+        let overrides = Overrides {
             clock,
             jitter: Arc::new(|| 0.5),
             store: self.store,
             lookup_times: LookupTimes::default(),
         };
-        let app = App::start(settings, surroundings).await.expect("a start");
+        let app = App::start(settings, overrides).await.expect("a start");
         let http = client();
         TestApp {
             app,
-            hand,
+            clock: manual_clock,
             http,
             folder: self.folder,
         }

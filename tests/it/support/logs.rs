@@ -18,18 +18,18 @@ static KEPT: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// Starts logging, once for all tests, at the level that says most.
 pub fn start() {
     STARTED.get_or_init(|| {
-        init_logging(Watch, tracing::Level::TRACE, LogFormat::Json)
+        init_logging(CanaryWriter, tracing::Level::TRACE, LogFormat::Json)
             .expect("logging is started once");
     });
 }
 
 /// Whether a line gives away what it must not.
-pub fn gives_away(line: &str) -> bool {
+pub fn holds_canary(line: &str) -> bool {
     line.to_lowercase().contains(CANARY)
 }
 
 /// How many lines have been read.
-pub fn lines_read() -> usize {
+pub fn line_count() -> usize {
     LINES.load(Ordering::SeqCst)
 }
 
@@ -43,20 +43,20 @@ pub fn lines_with(text: &str) -> Vec<String> {
 }
 
 #[derive(Clone, Copy)]
-struct Watch;
+struct CanaryWriter;
 
-impl<'a> MakeWriter<'a> for Watch {
-    type Writer = Watch;
-    fn make_writer(&'a self) -> Watch {
-        Watch
+impl<'a> MakeWriter<'a> for CanaryWriter {
+    type Writer = CanaryWriter;
+    fn make_writer(&'a self) -> CanaryWriter {
+        CanaryWriter
     }
 }
 
-impl Write for Watch {
+impl Write for CanaryWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let line = String::from_utf8_lossy(bytes);
         LINES.fetch_add(1, Ordering::SeqCst);
-        if gives_away(&line) {
+        if holds_canary(&line) {
             // Not a panic: a panic in here would only fail whichever test happened to log.
             let _ = writeln!(
                 std::io::stderr(),

@@ -1,15 +1,15 @@
 //! What the tests stand on.
 
 pub mod app;
-pub mod failing;
-pub mod invites;
-pub mod kratos;
+pub mod failing_store;
+pub mod fake_invites;
+pub mod fake_kratos;
+pub mod fake_service;
 pub mod logs;
 pub mod payload;
 mod serve;
-pub mod service;
 
 pub use app::TestApp;
-pub use kratos::FakeKratos;
+pub use fake_kratos::FakeKratos;
+pub use fake_service::FakeService;
 pub use payload::payload;
-pub use service::FakeService;

@@ -17,8 +17,8 @@ pub const MINUTE: Duration = Duration::from_mins(1);
 pub const DAY: Duration = Duration::from_hours(24);
 
 /// A moment of the story, counted from its beginning.
-pub fn at(since_the_beginning: Duration) -> Timestamp {
-    saturating_add(Timestamp::UNIX_EPOCH + 20_000 * DAY, since_the_beginning)
+pub fn at(since_start: Duration) -> Timestamp {
+    saturating_add(Timestamp::UNIX_EPOCH + 20_000 * DAY, since_start)
 }
 
 /// The beginning.
@@ -27,10 +27,10 @@ pub fn start() -> Timestamp {
 }
 
 /// A delivery about this identity, made at the beginning and tried for a day. Its id grows with the identity's.
-pub fn delivery(plan: &str, identity: u128) -> NewDelivery {
+pub fn delivery(subscription: &str, identity: u128) -> NewDelivery {
     NewDelivery {
-        id: id_of(plan, identity),
-        subscription: plan.to_owned(),
+        id: id_of(subscription, identity),
+        subscription: subscription.to_owned(),
         event: Event::IdentityCreated,
         unique_key: Uuid::from_u128(identity).to_string(),
         identity_id: Uuid::from_u128(identity),
@@ -87,9 +87,9 @@ pub fn decision(number: u128) -> Decision {
 }
 
 /// A folder of its own for a database.
-pub struct Home(TempDir);
+pub struct TempFolder(TempDir);
 
-impl Home {
+impl TempFolder {
     pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -103,8 +103,10 @@ impl Home {
     }
 }
 
-/// Of the delivery about this identity by this plan.
-pub fn id_of(plan: &str, identity: u128) -> Uuid {
-    let plan = plan.bytes().fold(0, |sum, byte| sum + u128::from(byte));
-    Uuid::from_u128((identity << 64) + plan)
+/// Of the delivery about this identity by this subscription.
+pub fn id_of(subscription: &str, identity: u128) -> Uuid {
+    let subscription = subscription
+        .bytes()
+        .fold(0, |sum, byte| sum + u128::from(byte));
+    Uuid::from_u128((identity << 64) + subscription)
 }

@@ -14,21 +14,28 @@ use vestibule::model::reservation::{self, ReleaseReason, Reservation};
 use vestibule::store::{Acceptance, Filter, Release, Store, WriteSet};
 
 use super::{claim, listed};
-use crate::scenes::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
+use crate::fixtures::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
 
-fn key(plan: &str, identity: u128) -> (String, String) {
-    (plan.to_owned(), Uuid::from_u128(identity).to_string())
+fn key(subscription: &str, identity: u128) -> (String, String) {
+    (
+        subscription.to_owned(),
+        Uuid::from_u128(identity).to_string(),
+    )
 }
 
-async fn deliver(store: &Arc<dyn Store>, plan: &str, at: Timestamp) {
-    let held = store.claim(plan, at, MINUTE, 1).await.unwrap().remove(0);
+async fn deliver(store: &Arc<dyn Store>, subscription: &str, at: Timestamp) {
+    let held = store
+        .claim(subscription, at, MINUTE, 1)
+        .await
+        .unwrap()
+        .remove(0);
     let settled = store
         .settle(&held, &tried(204, at), &Outcome::Delivered)
         .await;
     assert!(settled.unwrap());
 }
 
-pub async fn what_is_known_is_told_by_plan_and_key(store: Arc<dyn Store>) {
+pub async fn existing_keys_are_found_by_subscription_and_key(store: Arc<dyn Store>) {
     store
         .accept(vec![
             delivery("crm", 1),
@@ -38,7 +45,7 @@ pub async fn what_is_known_is_told_by_plan_and_key(store: Arc<dyn Store>) {
         .await
         .unwrap();
     deliver(&store, "erp", start()).await;
-    let asked = [
+    let keys = [
         key("crm", 1),
         key("erp", 1),
         key("crm", 3),
@@ -46,7 +53,7 @@ pub async fn what_is_known_is_told_by_plan_and_key(store: Arc<dyn Store>) {
         key("erp", 3),
     ];
     assert_eq!(
-        store.existing_keys(&asked).await.unwrap(),
+        store.existing_keys(&keys).await.unwrap(),
         HashSet::from([key("crm", 1), key("erp", 3)])
     );
     assert_eq!(store.existing_keys(&[]).await.unwrap(), HashSet::new());
@@ -54,7 +61,7 @@ pub async fn what_is_known_is_told_by_plan_and_key(store: Arc<dyn Store>) {
     assert_eq!(store.existing_keys(&many).await.unwrap().len(), 2);
 }
 
-pub async fn facts_are_written_over_and_struck_out(store: Arc<dyn Store>) {
+pub async fn properties_are_overwritten_and_deleted(store: Arc<dyn Store>) {
     let get_property = async |name| store.get_property(name).await.unwrap();
     assert_eq!(get_property("a").await, None);
     store.set_property("a", Some("one")).await.unwrap();
@@ -68,7 +75,7 @@ pub async fn facts_are_written_over_and_struck_out(store: Arc<dyn Store>) {
     assert!(get_property("b").await.is_some());
 }
 
-pub async fn of_many_first_facts_one_stays(store: Arc<dyn Store>) {
+pub async fn concurrent_inserts_of_one_property_keep_one_value(store: Arc<dyn Store>) {
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..10 {
         let store = Arc::clone(&store);
@@ -79,36 +86,36 @@ pub async fn of_many_first_facts_one_stays(store: Arc<dyn Store>) {
                 .unwrap()
         });
     }
-    let told: HashSet<String> = callers.join_all().await.into_iter().collect();
-    assert_eq!(told.len(), 1, "{told:?}");
-    let there = store.get_property("a").await.unwrap();
-    assert_eq!(there, told.into_iter().next());
+    let values: HashSet<String> = callers.join_all().await.into_iter().collect();
+    assert_eq!(values.len(), 1, "{values:?}");
+    let stored = store.get_property("a").await.unwrap();
+    assert_eq!(stored, values.into_iter().next());
 }
 
-pub async fn a_turn_is_one_holders_until_it_ends(store: Arc<dyn Store>) {
+pub async fn a_lock_has_one_holder_until_it_expires(store: Arc<dyn Store>) {
     let [one, two] = [1, 2].map(Uuid::from_u128);
-    let take = async |name, holder, now, until| {
+    let acquire = async |name, holder, now, until| {
         let (now, until) = (at(now), at(until));
         store.acquire_lock(name, holder, now, until).await.unwrap()
     };
-    assert!(take("a", one, Duration::ZERO, MINUTE).await);
-    assert!(!take("a", two, 59 * SECOND, 2 * MINUTE).await);
+    assert!(acquire("a", one, Duration::ZERO, MINUTE).await);
+    assert!(!acquire("a", two, 59 * SECOND, 2 * MINUTE).await);
     assert!(
-        take("b", two, Duration::ZERO, MINUTE).await,
+        acquire("b", two, Duration::ZERO, MINUTE).await,
         "that is another"
     );
     // It may be held for longer, and ends by itself.
-    assert!(take("a", one, 59 * SECOND, 2 * MINUTE).await);
-    assert!(!take("a", two, MINUTE, 2 * MINUTE).await);
-    assert!(take("a", two, 2 * MINUTE, 3 * MINUTE).await);
+    assert!(acquire("a", one, 59 * SECOND, 2 * MINUTE).await);
+    assert!(!acquire("a", two, MINUTE, 2 * MINUTE).await);
+    assert!(acquire("a", two, 2 * MINUTE, 3 * MINUTE).await);
     // Only its holder ends it.
     store.release_lock("a", one).await.unwrap();
-    assert!(!take("a", one, 2 * MINUTE, 3 * MINUTE).await);
+    assert!(!acquire("a", one, 2 * MINUTE, 3 * MINUTE).await);
     store.release_lock("a", two).await.unwrap();
-    assert!(take("a", one, 2 * MINUTE, 3 * MINUTE).await);
+    assert!(acquire("a", one, 2 * MINUTE, 3 * MINUTE).await);
 }
 
-pub async fn of_many_who_want_a_turn_one_gets_it(store: Arc<dyn Store>) {
+pub async fn concurrent_acquisitions_of_a_lock_have_one_winner(store: Arc<dyn Store>) {
     let mut callers = tokio::task::JoinSet::new();
     for caller in 1..=10 {
         let store = Arc::clone(&store);
@@ -120,13 +127,13 @@ pub async fn of_many_who_want_a_turn_one_gets_it(store: Arc<dyn Store>) {
                 .unwrap()
         });
     }
-    let taken = callers.join_all().await;
-    assert_eq!(taken.into_iter().filter(|taken| *taken).count(), 1);
+    let acquired = callers.join_all().await;
+    assert_eq!(acquired.into_iter().filter(|acquired| *acquired).count(), 1);
 }
 
-pub async fn those_of_whom_something_is_kept_are_listed_in_order(store: Arc<dyn Store>) {
-    let mut about_nobody = delivery("crm", 9);
-    about_nobody.identity_id = Uuid::nil();
+pub async fn identities_with_data_are_listed_in_order(store: Arc<dyn Store>) {
+    let mut without_identity = delivery("crm", 9);
+    without_identity.identity_id = Uuid::nil();
     let mut unbuilt = delivery("crm", 8);
     unbuilt.action = Err("not built".to_owned());
     store
@@ -135,7 +142,7 @@ pub async fn those_of_whom_something_is_kept_are_listed_in_order(store: Arc<dyn 
             delivery("crm", 3),
             delivery("erp", 3),
             delivery("crm", 1),
-            about_nobody,
+            without_identity,
             unbuilt,
             delivery("abandoned", 4),
         ])
@@ -164,14 +171,14 @@ pub async fn those_of_whom_something_is_kept_are_listed_in_order(store: Arc<dyn 
     assert_eq!(kept(4, 2).await, [] as [u128; 0]);
 }
 
-pub async fn nothing_is_left_of_whoever_is_forgotten(store: Arc<dyn Store>) {
+pub async fn erasure_leaves_no_data_of_an_identity(store: Arc<dyn Store>) {
     let mut unbuilt = delivery("unbuilt", 1);
     unbuilt.action = Err("not built".to_owned());
-    let mut with_a_scene = delivery("pending", 1);
-    with_a_scene.context = Some(EvaluationContext::default());
+    let mut with_a_context = delivery("pending", 1);
+    with_a_context.context = Some(EvaluationContext::default());
     store
         .accept(vec![
-            with_a_scene,
+            with_a_context,
             delivery("held", 1),
             delivery("abandoned", 1),
             delivery("delivered", 1),
@@ -194,28 +201,38 @@ pub async fn nothing_is_left_of_whoever_is_forgotten(store: Arc<dyn Store>) {
         store.identities_with_data(Uuid::nil(), 9).await.unwrap(),
         [Uuid::from_u128(2)]
     );
-    for (plan, state) in [
+    for (subscription, state) in [
         ("pending", State::Discarded),
         ("held", State::Discarded),
         ("abandoned", State::Discarded),
         ("unbuilt", State::Discarded),
         ("delivered", State::Delivered),
     ] {
-        let shown = store.show(id_of(plan, 1)).await.unwrap().unwrap();
-        assert_eq!(shown.listed.state, state, "{plan}");
-        assert_eq!((shown.action, shown.tries), (None, Vec::new()), "{plan}");
+        let shown = store.show(id_of(subscription, 1)).await.unwrap().unwrap();
+        assert_eq!(shown.listed.state, state, "{subscription}");
+        assert_eq!(
+            (shown.action, shown.tries),
+            (None, Vec::new()),
+            "{subscription}"
+        );
         let error = shown.listed.last_error;
         let forgotten = Some("the identity was deleted".to_owned());
-        assert!(error.is_none() || error == forgotten, "{plan}: {error:?}");
+        assert!(
+            error.is_none() || error == forgotten,
+            "{subscription}: {error:?}"
+        );
     }
     // Who holds one has it no more, and nobody gets it.
     let settled = store
         .settle(&held, &tried(503, at(SECOND)), &Outcome::RetryAt(start()))
         .await;
     assert!(!settled.unwrap());
-    for plan in ["pending", "held", "abandoned"] {
-        let others = claim(&store, plan, DAY).await;
-        assert!(!ids(&others).contains(&id_of(plan, 1)), "{plan}");
+    for subscription in ["pending", "held", "abandoned"] {
+        let others = claim(&store, subscription, DAY).await;
+        assert!(
+            !ids(&others).contains(&id_of(subscription, 1)),
+            "{subscription}"
+        );
     }
     assert_eq!(listed(&store, "held", 1).await.state, State::Discarded);
     // It stays known, so that it does not come again.
@@ -227,11 +244,11 @@ pub async fn nothing_is_left_of_whoever_is_forgotten(store: Arc<dyn Store>) {
     );
 }
 
-pub async fn what_is_settled_is_deleted_in_steps_and_nothing_else(store: Arc<dyn Store>) {
+pub async fn only_settled_deliveries_are_deleted_and_in_steps(store: Arc<dyn Store>) {
     let mut young = delivery("tax", 4);
     young.id = time_ordered_id(at(DAY));
-    let mut about_nobody = delivery("release", 8);
-    about_nobody.identity_id = Uuid::nil();
+    let mut without_identity = delivery("release", 8);
+    without_identity.identity_id = Uuid::nil();
     store
         .accept(vec![
             delivery("crm", 1),
@@ -241,17 +258,17 @@ pub async fn what_is_settled_is_deleted_in_steps_and_nothing_else(store: Arc<dyn
             delivery("erp", 5),
             delivery("late", 6),
             delivery("abandoned", 7),
-            about_nobody,
+            without_identity,
         ])
         .await
         .unwrap();
-    for plan in ["crm", "crm", "tax"] {
-        deliver(&store, plan, start()).await;
+    for subscription in ["crm", "crm", "tax"] {
+        deliver(&store, subscription, start()).await;
     }
     deliver(&store, "late", at(DAY)).await;
     // What is abandoned stays, unless it is about nobody with whom it could be forgotten.
-    for plan in ["abandoned", "release"] {
-        let held = claim(&store, plan, Duration::ZERO).await.remove(0);
+    for subscription in ["abandoned", "release"] {
+        let held = claim(&store, subscription, Duration::ZERO).await.remove(0);
         store
             .settle(&held, &tried(410, start()), &Outcome::Abandoned)
             .await
@@ -301,7 +318,7 @@ pub async fn decisions_are_deleted_in_steps(store: Arc<dyn Store>) {
     assert_eq!(store.delete_decisions(at(2 * DAY), 9).await.unwrap(), 1);
 }
 
-fn accepted(flow: u128, expires_at: Timestamp, look_at: Option<Timestamp>) -> Acceptance {
+fn acceptance(flow: u128, expires_at: Timestamp, look_at: Option<Timestamp>) -> Acceptance {
     Acceptance {
         sign_up: PendingSignUp {
             key: PendingKey {
@@ -324,7 +341,7 @@ fn accepted(flow: u128, expires_at: Timestamp, look_at: Option<Timestamp>) -> Ac
     }
 }
 
-fn taking(id: u128, expires_at: Timestamp) -> Reservation {
+fn reservation_being_taken(id: u128, expires_at: Timestamp) -> Reservation {
     Reservation {
         id: Uuid::from_u128(id),
         flow_id: Uuid::from_u128(id),
@@ -348,17 +365,21 @@ fn taking(id: u128, expires_at: Timestamp) -> Reservation {
     }
 }
 
-pub async fn what_has_ended_is_deleted_and_what_is_open_stays(store: Arc<dyn Store>) {
+pub async fn ended_flows_are_deleted_and_open_ones_are_kept(store: Arc<dyn Store>) {
     let (old, young) = (at(MINUTE), at(DAY));
     store
         .write(&WriteSet {
             accepted: vec![
-                accepted(1, old, None),
-                accepted(2, old, None),
-                accepted(3, old, Some(young)),
-                accepted(4, young, None),
+                acceptance(1, old, None),
+                acceptance(2, old, None),
+                acceptance(3, old, Some(young)),
+                acceptance(4, young, None),
             ],
-            reserved: vec![taking(11, old), taking(12, old), taking(13, young)],
+            reserved: vec![
+                reservation_being_taken(11, old),
+                reservation_being_taken(12, old),
+                reservation_being_taken(13, young),
+            ],
             ..WriteSet::default()
         })
         .await

@@ -10,9 +10,9 @@ use vestibule::store::Store;
 use vestibule::store::decision_log::{OnLoss, recorder};
 use vestibule::store::sqlite::Sqlite;
 
-use crate::scenes::{Home, decision};
+use crate::fixtures::{TempFolder, decision};
 
-fn counter() -> (OnLoss, Arc<AtomicU64>) {
+fn loss_counter() -> (OnLoss, Arc<AtomicU64>) {
     let lost = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&lost);
     let on_loss = Arc::new(move |number| {
@@ -21,8 +21,8 @@ fn counter() -> (OnLoss, Arc<AtomicU64>) {
     (on_loss, lost)
 }
 
-async fn recorded(home: &Home) -> i64 {
-    let options = SqliteConnectOptions::new().filename(home.database());
+async fn count_recorded(temp: &TempFolder) -> i64 {
+    let options = SqliteConnectOptions::new().filename(temp.database());
     let mut connection = options.connect().await.unwrap();
     sqlx::query_scalar("SELECT count(*) FROM decisions")
         .fetch_one(&mut connection)
@@ -31,10 +31,10 @@ async fn recorded(home: &Home) -> i64 {
 }
 
 #[tokio::test]
-async fn what_was_handed_in_before_the_stop_is_written() {
-    let home = Home::new();
-    let store = Arc::new(Sqlite::open(&home.database()).await.unwrap());
-    let (on_loss, lost) = counter();
+async fn decisions_recorded_before_the_stop_are_written() {
+    let temp = TempFolder::new();
+    let store = Arc::new(Sqlite::open(&temp.database()).await.unwrap());
+    let (on_loss, lost) = loss_counter();
     let (recorder, writer) = recorder(store, on_loss);
     let (stop, stopped) = oneshot::channel::<()>();
     for number in 0..1000 {
@@ -43,17 +43,17 @@ async fn what_was_handed_in_before_the_stop_is_written() {
     let writing = tokio::spawn(writer.run(async { drop(stopped.await) }));
     stop.send(()).unwrap();
     writing.await.unwrap();
-    assert_eq!(recorded(&home).await, 1000);
+    assert_eq!(count_recorded(&temp).await, 1000);
     assert_eq!(lost.load(Ordering::Relaxed), 0);
     recorder.record(decision(1000));
     assert_eq!(lost.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
-async fn what_nobody_writes_is_counted_as_lost_and_holds_nobody_up() {
-    let home = Home::new();
-    let store = Arc::new(Sqlite::open(&home.database()).await.unwrap());
-    let (on_loss, lost) = counter();
+async fn decisions_that_cannot_be_written_are_counted_as_lost_without_a_delay() {
+    let temp = TempFolder::new();
+    let store = Arc::new(Sqlite::open(&temp.database()).await.unwrap());
+    let (on_loss, lost) = loss_counter();
     let (recorder, writer) = recorder(store.clone(), on_loss);
     for number in 0..5000 {
         recorder.record(decision(number));

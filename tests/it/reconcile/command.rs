@@ -13,28 +13,28 @@ use super::*;
 
 /// Writes down what it is told.
 #[derive(Default)]
-struct Notes(Mutex<Vec<String>>);
+struct RecordedProgress(Mutex<Vec<String>>);
 
-impl Progress for Notes {
-    fn missing(&self, identity: Uuid, plan: &str, _: Option<&str>) {
-        let note = format!("missing {} {plan}", identity.as_u128());
-        self.0.lock().expect("a lock").push(note);
+impl Progress for RecordedProgress {
+    fn missing(&self, identity: Uuid, subscription: &str, _: Option<&str>) {
+        let line = format!("missing {} {subscription}", identity.as_u128());
+        self.0.lock().expect("a lock").push(line);
     }
     fn gone(&self, identity: Uuid) {
-        let note = format!("gone {}", identity.as_u128());
-        self.0.lock().expect("a lock").push(note);
+        let line = format!("gone {}", identity.as_u128());
+        self.0.lock().expect("a lock").push(line);
     }
 }
 
 /// With the plans of the settings, at this moment.
-fn reconciler(house: &House, app: &TestApp, dry_run: bool) -> Reconciler {
-    let (clock, _) = Clock::manual(app.hand.now());
-    reconciler_at(clock, house, app, dry_run)
+fn reconciler(env: &TestEnv, app: &TestApp, dry_run: bool) -> Reconciler {
+    let (clock, _) = Clock::manual(app.clock.now());
+    reconciler_at(clock, env, app, dry_run)
 }
 
-fn reconciler_at(clock: Clock, house: &House, app: &TestApp, dry_run: bool) -> Reconciler {
+fn reconciler_at(clock: Clock, env: &TestEnv, app: &TestApp, dry_run: bool) -> Reconciler {
     let metrics = Arc::new(Metrics::new());
-    let kratos = house.kratos.service.url().parse().expect("a URL");
+    let kratos = env.kratos.service.url().parse().expect("a URL");
     let services = Services::new(
         vec![service(kratos, None)],
         clock.clone(),
@@ -42,9 +42,9 @@ fn reconciler_at(clock: Clock, house: &House, app: &TestApp, dry_run: bool) -> R
     );
     let environment = vestibule::config::Environment::of(
         [
-            ("CRM", house.crm.url()),
-            ("ERP", house.erp.url()),
-            ("KRATOS", house.kratos.service.url()),
+            ("CRM", env.crm.url()),
+            ("ERP", env.erp.url()),
+            ("KRATOS", env.kratos.service.url()),
             ("VESTIBULE_KEY", "long-enough-0123456789".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value)),
@@ -55,7 +55,7 @@ fn reconciler_at(clock: Clock, house: &House, app: &TestApp, dry_run: bool) -> R
         &environment,
     );
     let settings = settings.unwrap_or_else(|problems| panic!("{problems}"));
-    let knows = Deps {
+    let deps = Deps {
         store: Arc::clone(&app.app.store),
         identities: KratosAdmin::new(Arc::new(services.expect("a client")), clock.clone()),
         plans: settings.subscriptions,
@@ -64,32 +64,32 @@ fn reconciler_at(clock: Clock, house: &House, app: &TestApp, dry_run: bool) -> R
         clock,
         metrics,
     };
-    let wishes = RoundOptions {
+    let options = RoundOptions {
         since: None,
         per_second: 500,
         dry_run,
         believe_all_gone: false,
     };
-    Reconciler::new(knows, wishes)
+    Reconciler::new(deps, options)
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_what_it_would_do_and_does_nothing() {
-    let house = House::build();
-    let app = house.open().await;
-    house.crm.answers(503, &json!({}));
+async fn a_dry_run_reports_what_it_would_do_and_changes_nothing() {
+    let env = TestEnv::new();
+    let app = env.start().await;
+    env.crm.respond_with(503, &json!({}));
     assert_eq!(
         app.post(&payload().saved_as(Uuid::from_u128(9)))
             .await
             .status,
         204
     );
-    house.crm.next().await;
-    house.kratos.has_many(2, a_minute_after(&app));
-    app.hand.advance(10 * MINUTE);
-    let before = (deliveries(&app).await.len(), last_round(&app).await);
-    let notes = Notes::default();
-    let report = reconciler(&house, &app, true).round(&notes).await.unwrap();
+    env.crm.next_call().await;
+    env.kratos.add_identities(2, a_minute_later(&app));
+    app.clock.advance(10 * MINUTE);
+    let before = (list_deliveries(&app).await.len(), last_round(&app).await);
+    let progress = RecordedProgress::default();
+    let report = reconciler(&env, &app, true).round(&progress).await.unwrap();
     assert_eq!(
         report,
         Report {
@@ -100,11 +100,11 @@ async fn a_dry_run_tells_what_it_would_do_and_does_nothing() {
         }
     );
     assert_eq!(
-        notes.0.into_inner().unwrap(),
+        progress.0.into_inner().unwrap(),
         ["missing 1 contact", "missing 2 contact", "gone 9"]
     );
     assert_eq!(
-        (deliveries(&app).await.len(), last_round(&app).await),
+        (list_deliveries(&app).await.len(), last_round(&app).await),
         before
     );
     let store = &app.app.store;
@@ -117,11 +117,11 @@ async fn a_dry_run_tells_what_it_would_do_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn two_do_not_reconcile_at_the_same_time() {
-    let house = House::build();
-    let app = house.open().await;
+async fn two_instances_do_not_reconcile_at_the_same_time() {
+    let env = TestEnv::new();
+    let app = env.start().await;
     let another = Uuid::from_u128(1);
-    let now = app.hand.now();
+    let now = app.clock.now();
     let until = now + TimeDelta::minutes(5);
     let store = &app.app.store;
     assert!(
@@ -130,45 +130,45 @@ async fn two_do_not_reconcile_at_the_same_time() {
             .await
             .unwrap()
     );
-    let busy = reconciler(&house, &app, false).round(&()).await;
+    let busy = reconciler(&env, &app, false).round(&()).await;
     assert!(matches!(busy, Err(Error::Busy)), "{busy:?}");
     // Looking is free.
-    assert!(reconciler(&house, &app, true).round(&()).await.is_ok());
+    assert!(reconciler(&env, &app, true).round(&()).await.is_ok());
     store.release_lock("reconcile", another).await.unwrap();
-    let ours = reconciler(&house, &app, false);
+    let ours = reconciler(&env, &app, false);
     assert!(ours.round(&()).await.is_ok());
     assert!(
-        reconciler(&house, &app, false).round(&()).await.is_ok(),
+        reconciler(&env, &app, false).round(&()).await.is_ok(),
         "the turn was ended"
     );
 }
 
 #[tokio::test]
-async fn pages_come_no_faster_than_wanted() {
-    let house = House::build();
-    let app = house.open().await;
-    house.kratos.has_many(250, a_minute_after(&app));
-    let (clock, hand) = Clock::manual(app.hand.now() + TimeDelta::hours(1));
-    let reconciler = reconciler_at(clock, &house, &app, false);
+async fn pages_are_read_no_faster_than_configured() {
+    let env = TestEnv::new();
+    let app = env.start().await;
+    env.kratos.add_identities(250, a_minute_later(&app));
+    let (clock, manual_clock) = Clock::manual(app.clock.now() + TimeDelta::hours(1));
+    let reconciler = reconciler_at(clock, &env, &app, false);
     let round = tokio::spawn(async move { reconciler.round(&()).await });
     // 500 in a second: a page of 100 in 200 ms.
     for pages in 1..=2 {
         let next = Uuid::from_u128(pages * 100 + 1).to_string();
         let checkpoint = async || {
-            let get_property = app.app.store.get_property("reconcile:checkpoint").await;
-            get_property.expect("a database").unwrap_or_default()
+            let value = app.app.store.get_property("reconcile:checkpoint").await;
+            value.expect("a database").unwrap_or_default()
         };
         while !checkpoint().await.contains(&next) {
             tokio::task::yield_now().await;
         }
         for pause in [0, 199] {
-            hand.advance(Duration::from_millis(pause));
+            manual_clock.advance(Duration::from_millis(pause));
             app.metric("vestibule_reconciled_total").await;
-            assert_eq!(house.kratos.pages_asked().len() as u128, 1 + pages);
+            assert_eq!(env.kratos.requested_pages().len() as u128, 1 + pages);
         }
-        hand.advance(Duration::from_millis(1));
+        manual_clock.advance(Duration::from_millis(1));
     }
-    while house.kratos.pages_asked() != [0, 0, 101, 201] {
+    while env.kratos.requested_pages() != [0, 0, 101, 201] {
         tokio::task::yield_now().await;
     }
     round.abort();

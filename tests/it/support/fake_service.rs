@@ -16,7 +16,7 @@ pub type Handler = dyn Fn(&Received) -> (u16, String, Option<(&'static str, Stri
 #[derive(Clone)]
 pub enum Behaviour {
     /// Its work.
-    Works(Arc<Handler>),
+    Handles(Arc<Handler>),
     /// Answers with a status and a body.
     Answers(u16, String),
     /// Answers with a status, a body and a header.
@@ -54,7 +54,7 @@ struct State {
     behaviour: Mutex<Behaviour>,
     /// Beginnings of verb and target, and what is done then.
     special: Mutex<Vec<(String, Behaviour)>>,
-    end_hangs: Notify,
+    release_hanging_calls: Notify,
     received: Mutex<Vec<Received>>,
     arrivals: mpsc::UnboundedSender<Received>,
 }
@@ -73,7 +73,7 @@ impl FakeService {
         let state = Data::new(State {
             behaviour: Mutex::new(Behaviour::Answers(200, "{}".to_owned())),
             special: Mutex::default(),
-            end_hangs: Notify::new(),
+            release_hanging_calls: Notify::new(),
             received: Mutex::default(),
             arrivals: sender,
         });
@@ -89,19 +89,19 @@ impl FakeService {
         format!("http://{}", self.address)
     }
 
-    pub fn does(&self, behaviour: Behaviour) {
+    pub fn set_behaviour(&self, behaviour: Behaviour) {
         *self.state.behaviour.lock().expect("a lock") = behaviour;
     }
 
     /// Does this when verb and target begin so: `POST /holds`.
-    pub fn on(&self, beginning: &str, behaviour: Behaviour) {
+    pub fn set_behaviour_for(&self, prefix: &str, behaviour: Behaviour) {
         let mut special = self.state.special.lock().expect("a lock");
-        special.retain(|(known, _)| known != beginning);
-        special.push((beginning.to_owned(), behaviour));
+        special.retain(|(known, _)| known != prefix);
+        special.push((prefix.to_owned(), behaviour));
     }
 
     /// Verbs and targets of everything that has arrived so far.
-    pub fn targets(&self) -> Vec<String> {
+    pub fn request_lines(&self) -> Vec<String> {
         let received = self.received();
         received
             .iter()
@@ -109,14 +109,14 @@ impl FakeService {
             .collect()
     }
 
-    pub fn answers(&self, status: u16, body: &Value) {
-        self.does(Behaviour::Answers(status, body.to_string()));
+    pub fn respond_with(&self, status: u16, body: &Value) {
+        self.set_behaviour(Behaviour::Answers(status, body.to_string()));
     }
 
     /// Lets a call go that hangs.
-    pub fn end_hangs(&self) {
-        self.does(Behaviour::Answers(200, "{}".to_owned()));
-        self.state.end_hangs.notify_waiters();
+    pub fn release_hanging_calls(&self) {
+        self.set_behaviour(Behaviour::Answers(200, "{}".to_owned()));
+        self.state.release_hanging_calls.notify_waiters();
     }
 
     /// Everything that has arrived so far.
@@ -129,7 +129,7 @@ impl FakeService {
         clippy::disallowed_methods,
         reason = "a bound on a test that would otherwise hang for ever"
     )]
-    pub async fn next(&self) -> Received {
+    pub async fn next_call(&self) -> Received {
         let mut arrivals = self.arrivals.lock().await;
         let arrival = tokio::time::timeout(Duration::from_secs(30), arrivals.recv());
         arrival
@@ -155,7 +155,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
             .collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    let end_hangs = state.end_hangs.notified();
+    let release_hanging_calls = state.release_hanging_calls.notified();
     state
         .received
         .lock()
@@ -165,21 +165,21 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
     let special = state.special.lock().expect("a lock").clone();
     let special = special
         .into_iter()
-        .find(|(beginning, _)| called.starts_with(beginning.as_str()));
+        .find(|(prefix, _)| called.starts_with(prefix.as_str()));
     let behaviour = special.map_or_else(
         || state.behaviour.lock().expect("a lock").clone(),
         |(_, behaviour)| behaviour,
     );
     let _ = state.arrivals.send(received.clone());
     match behaviour {
-        Behaviour::Works(work) => {
-            let (status, body, header) = work(&received);
+        Behaviour::Handles(handler) => {
+            let (status, body, header) = handler(&received);
             answer(status, body, header)
         }
         Behaviour::Answers(status, body) => answer(status, body, None),
         Behaviour::AnswersWith(status, body, header) => answer(status, body, Some(header)),
         Behaviour::Hangs => {
-            end_hangs.await;
+            release_hanging_calls.await;
             answer(200, json!({}).to_string(), None)
         }
         Behaviour::Breaks => {
@@ -204,7 +204,7 @@ fn answer(status: u16, body: String, header: Option<(&'static str, String)>) -> 
 }
 
 /// An address at which nobody listens.
-pub fn nobody() -> String {
+pub fn unused_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     drop(listener);

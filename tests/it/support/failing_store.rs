@@ -23,51 +23,52 @@ use vestibule::store::{
 };
 
 /// A database that can be taken away.
-pub struct Failing {
+pub struct FailingStore {
     store: Sqlite,
-    fails: AtomicBool,
-    panics: AtomicBool,
-    is_silent: AtomicBool,
-    flows_asked: AtomicUsize,
+    is_failing: AtomicBool,
+    is_panicking: AtomicBool,
+    is_unresponsive: AtomicBool,
+    open_flow_calls: AtomicUsize,
 }
 
-impl Failing {
+impl FailingStore {
     pub async fn in_folder(folder: &Path) -> Arc<Self> {
         Arc::new(Self {
             store: Sqlite::open(&folder.join("v.db")).await.expect("a file"),
-            fails: AtomicBool::new(false),
-            panics: AtomicBool::new(false),
-            is_silent: AtomicBool::new(false),
-            flows_asked: AtomicUsize::new(0),
+            is_failing: AtomicBool::new(false),
+            is_panicking: AtomicBool::new(false),
+            is_unresponsive: AtomicBool::new(false),
+            open_flow_calls: AtomicUsize::new(0),
         })
     }
 
     /// From now on every call is an error, or none is.
-    pub fn fails(&self, fails: bool) {
-        self.fails.store(fails, Ordering::SeqCst);
+    pub fn set_failing(&self, is_failing: bool) {
+        self.is_failing.store(is_failing, Ordering::SeqCst);
     }
 
     /// From now on every call breaks down, or none does.
-    pub fn panics(&self, panics: bool) {
-        self.panics.store(panics, Ordering::SeqCst);
+    pub fn set_panicking(&self, is_panicking: bool) {
+        self.is_panicking.store(is_panicking, Ordering::SeqCst);
     }
 
     /// From now on the store does not answer whether a flow is open, or answers again.
-    pub fn is_silent(&self, is_silent: bool) {
-        self.is_silent.store(is_silent, Ordering::SeqCst);
+    pub fn set_unresponsive(&self, is_unresponsive: bool) {
+        self.is_unresponsive
+            .store(is_unresponsive, Ordering::SeqCst);
     }
 
     /// How often it was asked whether a flow is open.
-    pub fn flows_asked(&self) -> usize {
-        self.flows_asked.load(Ordering::SeqCst)
+    pub fn open_flow_calls(&self) -> usize {
+        self.open_flow_calls.load(Ordering::SeqCst)
     }
 
-    fn may_fail(&self) -> Result<(), Error> {
+    fn fail_if_set(&self) -> Result<(), Error> {
         assert!(
-            !self.panics.load(Ordering::SeqCst),
+            !self.is_panicking.load(Ordering::SeqCst),
             "panics on purpose, about a canary"
         );
-        if self.fails.load(Ordering::SeqCst) {
+        if self.is_failing.load(Ordering::SeqCst) {
             return Err(Error::Database(sqlx::Error::PoolTimedOut));
         }
         Ok(())
@@ -75,13 +76,13 @@ impl Failing {
 }
 
 #[async_trait]
-impl LateRefusalStore for Failing {
+impl LateRefusalStore for FailingStore {
     async fn late_refusals(&self) -> Result<Vec<LateRefusal>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.late_refusals().await
     }
     async fn late_refusals_of(&self, identity_id: Uuid) -> Result<Vec<LateRefusal>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.late_refusals_of(identity_id).await
     }
     async fn late_refusals_page(
@@ -89,11 +90,11 @@ impl LateRefusalStore for Failing {
         filter: &LateRefusalFilter,
         limit: u32,
     ) -> Result<Vec<LateRefusal>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.late_refusals_page(filter, limit).await
     }
     async fn late_refusal_was_lifted(&self, identity_id: Uuid, check: &str) -> Result<bool, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.late_refusal_was_lifted(identity_id, check).await
     }
     async fn lift_late_refusals(
@@ -103,25 +104,25 @@ impl LateRefusalStore for Failing {
         now: Timestamp,
         deliveries: &[NewDelivery],
     ) -> Result<u64, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store
             .lift_late_refusals(identity_id, checks, now, deliveries)
             .await
     }
     async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.record_deactivation(identity_id, at).await
     }
 }
 
 #[async_trait]
-impl IdentityWriteStore for Failing {
+impl IdentityWriteStore for FailingStore {
     async fn identity_writes(&self, identity_id: Uuid) -> Result<Option<IdentityWrites>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.identity_writes(identity_id).await
     }
     async fn store_identity_writes(&self, writes: &IdentityWrites) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.store_identity_writes(writes).await
     }
     async fn lease_identity_writes(
@@ -130,7 +131,7 @@ impl IdentityWriteStore for Failing {
         lease_until: Timestamp,
         limit: u32,
     ) -> Result<Vec<IdentityWrites>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store
             .lease_identity_writes(now, lease_until, limit)
             .await
@@ -142,7 +143,7 @@ impl IdentityWriteStore for Failing {
         lease_until: Timestamp,
         verify_at: Timestamp,
     ) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store
             .reschedule_verification(identity_id, verified, lease_until, verify_at)
             .await
@@ -152,27 +153,27 @@ impl IdentityWriteStore for Failing {
         identity_id: Uuid,
         lease_until: Timestamp,
     ) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.end_verification(identity_id, lease_until).await
     }
     async fn verify_identities(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.verify_identities(ids, at).await
     }
     async fn next_verification(&self) -> Result<Option<Timestamp>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.next_verification().await
     }
     async fn begin_settings_call(&self, identity_id: Uuid, now: Timestamp) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.begin_settings_call(identity_id, now).await
     }
     async fn end_settings_call(&self, identity_id: Uuid) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.end_settings_call(identity_id).await
     }
     async fn settings_pending_since(&self, identity_id: Uuid) -> Result<Option<Timestamp>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.settings_pending_since(identity_id).await
     }
     async fn store_saved_change(
@@ -181,7 +182,7 @@ impl IdentityWriteStore for Failing {
         change: &SavedChange,
         verify_at: Timestamp,
     ) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store
             .store_saved_change(identity_id, change, verify_at)
             .await
@@ -189,42 +190,42 @@ impl IdentityWriteStore for Failing {
 }
 
 #[async_trait]
-impl Store for Failing {
+impl Store for FailingStore {
     fn deliveries_stored(&self) -> Counter {
         self.store.deliveries_stored()
     }
     async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.write(batch).await
     }
     async fn claim(
         &self,
-        plan: &str,
+        subscription: &str,
         now: Timestamp,
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<Claimed>, Error> {
-        self.may_fail()?;
-        self.store.claim(plan, now, lease, limit).await
+        self.fail_if_set()?;
+        self.store.claim(subscription, now, lease, limit).await
     }
     async fn settle_all(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.settle_all(settlements).await
     }
     async fn give_back(&self, held: &[Claimed], due_at: Timestamp) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.give_back(held, due_at).await
     }
     async fn next_due(&self) -> Result<Vec<NextDue>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.next_due().await
     }
     async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<DeliverySummary>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.list(filter, limit).await
     }
     async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.show(id).await
     }
     async fn retry(
@@ -233,48 +234,48 @@ impl Store for Failing {
         now: Timestamp,
         keep_trying_for: Duration,
     ) -> Result<u64, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.retry(filter, now, keep_trying_for).await
     }
     async fn discard(&self, filter: &Filter, now: Timestamp) -> Result<u64, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.discard(filter, now).await
     }
     async fn unfinished(&self, filter: &Filter) -> Result<u64, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.unfinished(filter).await
     }
     async fn backlog(&self) -> Result<Backlog, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.backlog().await
     }
     async fn existing_keys(
         &self,
         keys: &[(String, String)],
     ) -> Result<HashSet<(String, String)>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.existing_keys(keys).await
     }
-    async fn is_pending(&self, plan: &str, unique_key: &str) -> Result<bool, Error> {
-        self.may_fail()?;
-        self.store.is_pending(plan, unique_key).await
+    async fn is_pending(&self, subscription: &str, unique_key: &str) -> Result<bool, Error> {
+        self.fail_if_set()?;
+        self.store.is_pending(subscription, unique_key).await
     }
     async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.record(decisions).await
     }
     async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.flow(flow_id).await
     }
     async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.flow_record(flow_id).await
     }
     async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error> {
-        self.may_fail()?;
-        self.flows_asked.fetch_add(1, Ordering::SeqCst);
-        if self.is_silent.load(Ordering::SeqCst) {
+        self.fail_if_set()?;
+        self.open_flow_calls.fetch_add(1, Ordering::SeqCst);
+        if self.is_unresponsive.load(Ordering::SeqCst) {
             return std::future::pending().await;
         }
         self.store.open_flow(external_id).await
@@ -284,7 +285,7 @@ impl Store for Failing {
         identity_id: Uuid,
         traits_hash: &str,
     ) -> Result<Vec<Uuid>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.flows_of_change(identity_id, traits_hash).await
     }
     async fn lease_flows(
@@ -294,7 +295,7 @@ impl Store for Failing {
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<FlowRecord>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.lease_flows(kind, now, lease, limit).await
     }
     async fn reschedule_lookup(
@@ -302,7 +303,7 @@ impl Store for Failing {
         record: &FlowRecord,
         at: Option<Timestamp>,
     ) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.reschedule_lookup(record, at).await
     }
     async fn look_up_all_now(
@@ -310,15 +311,15 @@ impl Store for Failing {
         now: Timestamp,
         accepted_since: Timestamp,
     ) -> Result<u64, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.look_up_all_now(now, accepted_since).await
     }
     async fn next_lookup(&self) -> Result<Option<Timestamp>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.next_lookup().await
     }
     async fn share_reservation(&self, id: Uuid, until: Timestamp) -> Result<bool, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.share_reservation(id, until).await
     }
     async fn take_over_reservation(
@@ -329,17 +330,17 @@ impl Store for Failing {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store
             .take_over_reservation(reservation, former, submission, now, until)
             .await
     }
     async fn mark_reserved(&self, id: Uuid, details: &reservation::Details) -> Result<bool, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.mark_reserved(id, details).await
     }
     async fn cancel_reservation(&self, id: Uuid) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.cancel_reservation(id).await
     }
     async fn unused_reservations(
@@ -348,7 +349,7 @@ impl Store for Failing {
         expired_at: Timestamp,
         limit: u32,
     ) -> Result<Vec<Reservation>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.unused_reservations(now, expired_at, limit).await
     }
     async fn acquire_lock(
@@ -358,47 +359,47 @@ impl Store for Failing {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.acquire_lock(name, holder, now, until).await
     }
     async fn release_lock(&self, name: &str, holder: Uuid) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.release_lock(name, holder).await
     }
     async fn get_property(&self, name: &str) -> Result<Option<String>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.get_property(name).await
     }
     async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.set_property(name, value).await
     }
     async fn get_or_insert_property(&self, name: &str, value: &str) -> Result<String, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.get_or_insert_property(name, value).await
     }
     async fn delete_settled(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.delete_settled(before, limit).await
     }
     async fn delete_decisions(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.delete_decisions(before, limit).await
     }
     async fn delete_ended(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.delete_ended(before, limit).await
     }
     async fn identities_with_data(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.identities_with_data(after, limit).await
     }
     async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.forget(identity_id, now).await
     }
     async fn ping(&self) -> Result<(), Error> {
-        self.may_fail()?;
+        self.fail_if_set()?;
         self.store.ping().await
     }
     async fn close(&self) {

@@ -11,7 +11,7 @@ use vestibule::kratos::Flow;
 use crate::{environment, file, read};
 
 #[test]
-fn the_three_short_files_work_as_they_stand() {
+fn the_three_short_examples_are_valid_without_variables() {
     let nothing = Environment::of([]);
     for (name, checks, deliveries) in [
         ("one-field", 1, 0),
@@ -34,7 +34,7 @@ fn the_three_short_files_work_as_they_stand() {
 }
 
 #[test]
-fn every_example_is_right() {
+fn every_example_is_valid() {
     let variables = [
         "VESTIBULE_KEY",
         "VAT_REGISTER",
@@ -63,7 +63,7 @@ fn every_example_is_right() {
 }
 
 #[test]
-fn a_file_that_says_nothing_has_the_defaults() {
+fn an_empty_mapping_has_the_defaults() {
     for text in ["{}", "hooks:\nchecks:\nserve:\n"] {
         let settings = read(text).unwrap_or_else(|problems| panic!("{text:?}: {problems}"));
         assert_eq!(settings.hooks_address.port, 4480);
@@ -77,7 +77,7 @@ fn a_file_that_says_nothing_has_the_defaults() {
 }
 
 #[test]
-fn a_text_may_be_put_together_from_the_environment_and_files() {
+fn a_text_can_be_interpolated_from_the_environment_and_files() {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("key");
     fs::write(&secret, "a-key-from-a-file-0123\n").unwrap();
@@ -96,7 +96,7 @@ fn a_text_may_be_put_together_from_the_environment_and_files() {
 }
 
 #[test]
-fn words_numbers_and_truths_may_come_from_the_environment() {
+fn names_numbers_and_booleans_can_come_from_the_environment() {
     let settings = read(
         "log: {level: \"${env:LEVEL:-debug}\"}
 services: {s: {url: \"http://s\", auth: {type: \"${env:AUTH:-bearer}\", config: {token: \"${env:SECRET}\"}}}}
@@ -124,7 +124,7 @@ checks:
 }
 
 #[test]
-fn a_list_may_stand_in_a_file_beside_the_settings() {
+fn a_list_can_be_read_from_a_file_beside_the_settings() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(
         folder.path().join("domains.txt"),
@@ -136,7 +136,7 @@ fn a_list_may_stand_in_a_file_beside_the_settings() {
 }
 
 #[test]
-fn anchors_and_quotes_are_yaml_as_usual() {
+fn anchors_and_quotes_work_as_in_yaml() {
     let settings = read(
         "services:\n  a: &a {url: \"http://a\", timeout: 2s}\n  b: *a\nchecks:\n  c:\n    when: >-\n      identity.traits.x == 'y'\n      && true\n",
     )

@@ -7,22 +7,24 @@ use vestibule::model::delivery::State;
 
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
-async fn judging(plan: &str) -> (TestApp, FakeService) {
+async fn app_with_subscription(options: &str) -> (TestApp, FakeService) {
     let crm = FakeService::start();
     let yaml = format!(
-        "subscriptions: {{crm: {{events: [identity.created], send: {{post: \"${{env:CRM}}/c\"}}, {plan}}}}}"
+        "subscriptions: {{crm: {{events: [identity.created], send: {{post: \"${{env:CRM}}/c\"}}, {options}}}}}"
     );
     let app = TestApp::with(&yaml).service("CRM", &crm).start().await;
     (app, crm)
 }
 
 #[tokio::test]
-async fn delivered_tells_what_an_arrival_is() {
-    let (app, crm) =
-        judging("success_when: response.status == 409 || response.body.?ok.orValue(false)").await;
-    crm.answers(200, &json!({"ok": false}));
+async fn success_when_decides_whether_a_delivery_succeeds() {
+    let (app, crm) = app_with_subscription(
+        "success_when: response.status == 409 || response.body.?ok.orValue(false)",
+    )
+    .await;
+    crm.respond_with(200, &json!({"ok": false}));
     app.post(&payload().saved()).await;
-    crm.next().await;
+    crm.next_call().await;
     let waiting = app
         .eventually("it waits", async || {
             let one = app.deliveries("crm").await.remove(0);
@@ -34,20 +36,20 @@ async fn delivered_tells_what_an_arrival_is() {
         waiting.last_error.as_deref(),
         Some(r#"status 200, not delivered: {"ok":false}"#)
     );
-    crm.answers(409, &json!({}));
-    app.hand.advance(Duration::from_secs(10));
-    app.delivery_in("crm", State::Delivered).await;
+    crm.respond_with(409, &json!({}));
+    app.clock.advance(Duration::from_secs(10));
+    app.wait_for_delivery("crm", State::Delivered).await;
 }
 
 #[tokio::test]
-async fn give_up_tells_when_it_makes_no_sense_to_try_again() {
-    let (app, crm) = judging("abandon_when: response.status == 422").await;
-    crm.answers(
+async fn abandon_when_ends_the_retries() {
+    let (app, crm) = app_with_subscription("abandon_when: response.status == 422").await;
+    crm.respond_with(
         422,
         &json!({"error": "canary@example.org is no address of Canary GmbH"}),
     );
     app.post(&payload().saved()).await;
-    let dead = app.delivery_in("crm", State::Abandoned).await;
+    let dead = app.wait_for_delivery("crm", State::Abandoned).await;
     assert_eq!(
         dead.last_error.as_deref(),
         Some(r#"status 422, abandoned: {"error":"… is no address of …"}"#)
@@ -62,9 +64,9 @@ async fn give_up_tells_when_it_makes_no_sense_to_try_again() {
 }
 
 #[tokio::test]
-async fn an_expression_that_fails_on_the_answer_is_told_and_tried_again() {
-    let (app, crm) = judging("success_when: response.body.ok").await;
-    crm.answers(200, &json!({}));
+async fn an_expression_that_fails_on_a_response_is_reported_and_retried() {
+    let (app, crm) = app_with_subscription("success_when: response.body.ok").await;
+    crm.respond_with(200, &json!({}));
     app.post(&payload().saved()).await;
     let waiting = app
         .eventually("it waits", async || {
@@ -80,19 +82,19 @@ async fn an_expression_that_fails_on_the_answer_is_told_and_tried_again() {
 }
 
 #[tokio::test]
-async fn the_pauses_are_those_of_the_settings() {
-    let (app, crm) = judging("retry: {initial_interval: 1m, max_interval: 2m}").await;
-    crm.answers(503, &json!({}));
+async fn retries_follow_the_configured_intervals() {
+    let (app, crm) = app_with_subscription("retry: {initial_interval: 1m, max_interval: 2m}").await;
+    crm.respond_with(503, &json!({}));
     app.post(&payload().saved()).await;
-    for pause in [60, 120, 120] {
-        crm.next().await;
-        let before = app.hand.now();
-        app.to_the_next_try("crm").await;
-        assert_eq!((app.hand.now() - before).num_seconds(), pause);
+    for interval in [60, 120, 120] {
+        crm.next_call().await;
+        let before = app.clock.now();
+        app.advance_to_next_attempt("crm").await;
+        assert_eq!((app.clock.now() - before).num_seconds(), interval);
     }
 }
 
-const SAVING: &str = r#"
+const WRITE_BACK: &str = r#"
 kratos: {admin_url: "${env:KRATOS}"}
 subscriptions:
   crm:
@@ -102,47 +104,49 @@ subscriptions:
 "#;
 
 #[tokio::test]
-async fn the_answer_is_written_into_the_identity_however_long_that_takes() {
+async fn write_back_is_repeated_until_kratos_answers() {
     let (crm, kratos) = (FakeService::start(), FakeKratos::start());
-    crm.answers(201, &json!({"id": 4711}));
-    let app = TestApp::with(SAVING)
+    crm.respond_with(201, &json!({"id": 4711}));
+    let app = TestApp::with(WRITE_BACK)
         .service("CRM", &crm)
         .kratos("KRATOS", &kratos)
         .start()
         .await;
-    let id = kratos.has("canary@example.org", "2026-11-23T14:32:54Z");
-    kratos.is_down(true);
+    let id = kratos.add_identity("canary@example.org", "2026-11-23T14:32:54Z");
+    kratos.set_down(true);
     app.post(&payload().saved_as(id)).await;
-    app.delivery_in("crm", State::Delivered).await;
-    kratos.next().await;
-    kratos.is_down(false);
-    app.to_the_next_try("write-back:crm").await;
+    app.wait_for_delivery("crm", State::Delivered).await;
+    kratos.next_call().await;
+    kratos.set_down(false);
+    app.advance_to_next_attempt("write-back:crm").await;
     app.eventually("it is written", async || {
         let admin = kratos.identity(id)["metadata_admin"].clone();
         (admin == json!({"crm": {"id": 4711}})).then_some(())
     })
     .await;
-    app.delivery_in("write-back:crm", State::Delivered).await;
+    app.wait_for_delivery("write-back:crm", State::Delivered)
+        .await;
     // What is null is not written.
     assert_eq!(kratos.identity(id)["metadata_public"], json!(null));
     assert_eq!(crm.received().len(), 1);
 }
 
 #[tokio::test]
-async fn an_identity_that_is_gone_is_not_written_to() {
+async fn a_write_back_to_a_deleted_identity_is_abandoned() {
     let (crm, kratos) = (FakeService::start(), FakeKratos::start());
-    crm.answers(201, &json!({"id": 1}));
-    let app = TestApp::with(SAVING)
+    crm.respond_with(201, &json!({"id": 1}));
+    let app = TestApp::with(WRITE_BACK)
         .service("CRM", &crm)
         .kratos("KRATOS", &kratos)
         .start()
         .await;
     app.post(&payload().saved()).await;
-    app.delivery_in("write-back:crm", State::Abandoned).await;
+    app.wait_for_delivery("write-back:crm", State::Abandoned)
+        .await;
 }
 
 #[tokio::test]
-async fn a_destination_gets_no_more_than_it_takes() {
+async fn a_target_gets_no_more_deliveries_per_second_than_its_limit() {
     let crm = FakeService::start();
     let app = TestApp::with(
         r#"
@@ -156,15 +160,15 @@ subscriptions: {crm: {events: [identity.created], send: {service: crm, post: /c}
     for _ in 0..5 {
         app.post(&payload().saved()).await;
     }
-    let arrived = async |number: usize| {
+    let wait_for_calls = async |number: usize| {
         app.eventually("they arrive", async || {
             (crm.received().len() == number).then_some(())
         })
         .await;
     };
-    arrived(2).await;
-    app.hand.advance(Duration::from_millis(500));
-    arrived(3).await;
-    app.hand.advance(Duration::from_secs(1));
-    arrived(5).await;
+    wait_for_calls(2).await;
+    app.clock.advance(Duration::from_millis(500));
+    wait_for_calls(3).await;
+    app.clock.advance(Duration::from_secs(1));
+    wait_for_calls(5).await;
 }

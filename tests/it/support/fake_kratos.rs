@@ -10,14 +10,14 @@ use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 
 use super::FakeService;
-use super::service::{Behaviour, Received};
+use super::fake_service::{Behaviour, Received};
 
-type KratosAdmin = BTreeMap<Uuid, Value>;
+type Identities = BTreeMap<Uuid, Value>;
 
 /// A Kratos as its admin API shows it.
 pub struct FakeKratos {
     pub service: FakeService,
-    identities: Arc<Mutex<KratosAdmin>>,
+    identities: Arc<Mutex<Identities>>,
 }
 
 impl FakeKratos {
@@ -27,7 +27,7 @@ impl FakeKratos {
             service: FakeService::start(),
             identities: Arc::default(),
         };
-        kratos.works();
+        kratos.answer_normally();
         kratos
     }
 
@@ -35,38 +35,40 @@ impl FakeKratos {
         self.service.url()
     }
 
-    fn identities(&self) -> std::sync::MutexGuard<'_, KratosAdmin> {
+    fn identities(&self) -> std::sync::MutexGuard<'_, Identities> {
         self.identities.lock().expect("a lock")
     }
 
     /// Does its work, at first or again.
-    pub fn works(&self) {
-        self.works_unless(|_| None);
+    pub fn answer_normally(&self) {
+        self.answer_unless(|_| None);
     }
 
     /// Does its work until this word is in what it is asked for; then it answers with the status.
-    pub fn fails_at(&self, word: &str, status: u16) {
-        let word = word.to_owned();
-        self.works_unless(move |received| received.target.contains(&word).then_some(status));
+    pub fn fail_on(&self, target_part: &str, status: u16) {
+        let target_part = target_part.to_owned();
+        self.answer_unless(move |received| {
+            received.target.contains(&target_part).then_some(status)
+        });
     }
 
-    pub fn is_down(&self, is_down: bool) {
-        self.works_unless(move |_| is_down.then_some(503));
+    pub fn set_down(&self, is_down: bool) {
+        self.answer_unless(move |_| is_down.then_some(503));
     }
 
     /// Its work, to be put at one place again.
-    pub fn behaviour(&self) -> Behaviour {
+    pub fn normal_behaviour(&self) -> Behaviour {
         let identities = Arc::clone(&self.identities);
-        Behaviour::Works(Arc::new(move |received| {
+        Behaviour::Handles(Arc::new(move |received| {
             answer(&mut identities.lock().expect("a lock"), received)
         }))
     }
 
-    fn works_unless(&self, fails: impl Fn(&Received) -> Option<u16> + Send + Sync + 'static) {
+    fn answer_unless(&self, failure: impl Fn(&Received) -> Option<u16> + Send + Sync + 'static) {
         let identities = Arc::clone(&self.identities);
         self.service
-            .does(Behaviour::Works(Arc::new(move |received| {
-                if let Some(status) = fails(received) {
+            .set_behaviour(Behaviour::Handles(Arc::new(move |received| {
+                if let Some(status) = failure(received) {
                     return error(status);
                 }
                 answer(&mut identities.lock().expect("a lock"), received)
@@ -74,28 +76,28 @@ impl FakeKratos {
     }
 
     /// Somebody with this address was saved at that moment.
-    pub fn has(&self, email: &str, created_at: &str) -> Uuid {
+    pub fn add_identity(&self, email: &str, created_at: &str) -> Uuid {
         let id = Uuid::new_v4();
         let traits = json!({"email": email, "company": "Canary GmbH", "vat_number": "DE-canary-1", "invite": "canary-invite"});
-        self.has_one(id, &json!(created_at), &traits, &Value::Null);
+        self.insert_identity(id, &json!(created_at), &traits, &Value::Null);
         id
     }
 
     /// Somebody whose account was made at this moment, past every hook.
-    pub fn has_with_id(&self, id: Uuid, created_at: Timestamp) {
+    pub fn add_identity_with_id(&self, id: Uuid, created_at: Timestamp) {
         let traits = json!({"email": format!("canary-{id}@example.org")});
         let admin = json!({"note": "canary-admin"});
-        self.has_one(id, &json!(created_at), &traits, &admin);
+        self.insert_identity(id, &json!(created_at), &traits, &admin);
     }
 
     /// So many of them, with ids from 1 on.
-    pub fn has_many(&self, number: u128, created_at: Timestamp) {
+    pub fn add_identities(&self, number: u128, created_at: Timestamp) {
         for number in 1..=number {
-            self.has_with_id(Uuid::from_u128(number), created_at);
+            self.add_identity_with_id(Uuid::from_u128(number), created_at);
         }
     }
 
-    fn has_one(&self, id: Uuid, created_at: &Value, traits: &Value, admin: &Value) {
+    fn insert_identity(&self, id: Uuid, created_at: &Value, traits: &Value, admin: &Value) {
         let email = &traits["email"];
         let identity = json!({
             "id": id, "schema_id": "default", "schema_url": "http://127.0.0.1:4433/schemas/ZGVmYXVsdA",
@@ -111,14 +113,14 @@ impl FakeKratos {
     }
 
     /// Each of those that it has is as large as this note of theirs.
-    pub fn writes_each_of(&self, note: &str) {
+    pub fn set_note_of_all(&self, note: &str) {
         for identity in self.identities().values_mut() {
             identity["metadata_admin"]["note"] = note.into();
         }
     }
 
     /// It has this value at that place, too.
-    pub fn change(&self, id: Uuid, pointer: &str, value: Value) {
+    pub fn set_value(&self, id: Uuid, pointer: &str, value: Value) {
         let mut identities = self.identities();
         let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
         let identity = identities.get_mut(&id).expect("it is there");
@@ -130,18 +132,20 @@ impl FakeKratos {
     }
 
     /// Waits for the next call that was not waited for yet: verb and target.
-    pub async fn next(&self) -> String {
-        let received = self.service.next().await;
+    pub async fn next_call(&self) -> String {
+        let received = self.service.next_call().await;
         format!("{} {}", received.method, received.target)
     }
 
     /// Kratos refuses every PATCH, as if the traits violated the schema of today; or none again.
-    pub fn refuses_patches(&self, refuses: bool) {
-        self.works_unless(move |received| (refuses && received.method == "PATCH").then_some(400));
+    pub fn set_refusing_patches(&self, is_refusing: bool) {
+        self.answer_unless(move |received| {
+            (is_refusing && received.method == "PATCH").then_some(400)
+        });
     }
 
     /// A save writes back the whole row that it read before. A profile save erases `state_changed_at`.
-    pub fn writes_back(&self, id: Uuid, mut row: Value) {
+    pub fn overwrite_identity(&self, id: Uuid, mut row: Value) {
         if let Some(row) = row.as_object_mut() {
             row.remove("state_changed_at");
         }
@@ -149,7 +153,7 @@ impl FakeKratos {
     }
 
     /// An operator sets the state through the admin API, at a later moment.
-    pub fn operator_sets_state(&self, id: Uuid, state: &str) {
+    pub fn set_state_as_operator(&self, id: Uuid, state: &str) {
         let mut identities = self.identities();
         let identity = identities.get_mut(&id).expect("it is there");
         identity["state"] = state.into();
@@ -157,27 +161,27 @@ impl FakeKratos {
     }
 
     /// How often the sessions of this identity were deleted.
-    pub fn sessions_deleted(&self, id: Uuid) -> usize {
+    pub fn session_deletions(&self, id: Uuid) -> usize {
         let target = format!("DELETE /admin/identities/{id}/sessions");
         self.service
-            .targets()
+            .request_lines()
             .iter()
             .filter(|one| **one == target)
             .count()
     }
 
     /// How often this identity was patched.
-    pub fn patches(&self, id: Uuid) -> usize {
+    pub fn patch_count(&self, id: Uuid) -> usize {
         let target = format!("PATCH /admin/identities/{id}");
         self.service
-            .targets()
+            .request_lines()
             .iter()
             .filter(|one| **one == target)
             .count()
     }
 
     /// The pages that were asked for, by the id at which they begin; 0 is the first.
-    pub fn pages_asked(&self) -> Vec<u128> {
+    pub fn requested_pages(&self) -> Vec<u128> {
         let received = self.service.received();
         let pages = received
             .iter()
@@ -202,7 +206,7 @@ fn next_moment() -> Value {
 
 type Answer = (u16, String, Option<(&'static str, String)>);
 
-fn answer(identities: &mut KratosAdmin, received: &Received) -> Answer {
+fn answer(identities: &mut Identities, received: &Received) -> Answer {
     let path = received.target.split('?').next().unwrap_or_default();
     let named = path.trim_start_matches("/admin/identities");
     if let Some(external) = named.strip_prefix("/by/external/") {
@@ -210,7 +214,7 @@ fn answer(identities: &mut KratosAdmin, received: &Received) -> Answer {
         let found = identities
             .values()
             .find(|one| one["external_id"] == *external);
-        return found.map_or_else(|| error(404), told);
+        return found.map_or_else(|| error(404), found);
     }
     if let Some(id) = named
         .strip_suffix("/sessions")
@@ -233,7 +237,7 @@ fn answer(identities: &mut KratosAdmin, received: &Received) -> Answer {
         if received.method == "PATCH" {
             apply(identity, &received.json());
         }
-        return told(identity);
+        return found(identity);
     }
     match parameter(&received.target, "credentials_identifier") {
         Some(identifier) => with_identifier(identities, &identifier.to_lowercase()),
@@ -241,7 +245,7 @@ fn answer(identities: &mut KratosAdmin, received: &Received) -> Answer {
     }
 }
 
-fn told(identity: &Value) -> Answer {
+fn found(identity: &Value) -> Answer {
     (200, identity.to_string(), None)
 }
 
@@ -250,19 +254,19 @@ fn error(status: u16) -> Answer {
     (status, body.to_string(), None)
 }
 
-fn with_identifier(identities: &KratosAdmin, identifier: &str) -> Answer {
-    let is_theirs = |one: &&Value| {
+fn with_identifier(identities: &Identities, identifier: &str) -> Answer {
+    let has_identifier = |one: &&Value| {
         let identifiers = one["credentials"]["password"]["identifiers"].as_array();
         identifiers
             .into_iter()
             .flatten()
             .any(|one| one == identifier)
     };
-    let found: Vec<&Value> = identities.values().filter(is_theirs).collect();
+    let found: Vec<&Value> = identities.values().filter(has_identifier).collect();
     (200, json!(found).to_string(), None)
 }
 
-fn page(identities: &KratosAdmin, target: &str) -> Answer {
+fn page(identities: &Identities, target: &str) -> Answer {
     let size = parameter(target, "page_size")
         .map_or(250, |size| size.parse().expect("a page size is a number"));
     let from = parameter(target, "page_token");
