@@ -1,13 +1,13 @@
 //! Vestibule is a web-hook service for Ory Kratos. It checks sign-up fields against external services before Kratos
-//! creates the identity. Afterwards Vestibule notifies external services, and retries until each delivery succeeds or
-//! is given up.
+//! creates the identity. Afterwards Vestibule notifies external services, and retries each delivery until it succeeds
+//! or is abandoned.
 //!
 //! The crate has thirteen folders in nine layers. Imports go down, never up, and folders on one line do not import
 //! each other:
 //!
 //! `cli → demo → app → {config, http, jobs} → checks → {outbound, store} → model → {expression, kratos} → base`
 //!
-//! So you can read a folder if you know only the folders below it.
+//! So a folder can be read with knowledge of only the folders below it.
 //!
 //! - `cli`: one file per command.
 //! - `demo`: `vestibule demo`, with example services and a page.
@@ -15,7 +15,7 @@
 //! - `config`: reads the settings file into settings.
 //! - `http`: the hooks that Kratos calls, and the admin API.
 //! - `jobs`: dispatcher, sweeper, reconciliation and retention.
-//! - `checks`: evaluates a sign-up, and decides what follows from it.
+//! - `checks`: evaluates a sign-up, and decides what to do after it.
 //! - `outbound`: clients of the services and of Kratos's admin API.
 //! - `store`: SQLite and PostgreSQL.
 //! - `model`: what Vestibule sends, decides, reserves and delivers.

@@ -95,7 +95,7 @@ impl Problems {
         self.all.iter()
     }
 
-    /// Whether the list is empty. A list of problems that is returned as an error is never empty.
+    /// Returns whether the list is empty. A list of problems that is returned as an error is never empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()

@@ -20,8 +20,8 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Finds the identity of the submission, in the form that hooks get. With the one-identity guard, the identity can also
-    /// belong to another submission of the same flow.
+    /// Finds the identity of the submission, in the form that hooks get. With the one-identity guard, the identity can
+    /// also belong to another submission of the same flow.
     pub async fn find(&self, sign_up: &PendingSignUp) -> Result<Option<(Uuid, Value)>, Error> {
         let keys = &sign_up.details.lookup_keys;
         let mut found = Vec::new();
@@ -47,7 +47,7 @@ impl Lookup {
         }))
     }
 
-    /// Whether a look-up that found nothing proves that there is no identity.
+    /// Returns whether a look-up that found nothing proves that there is no identity.
     pub async fn can_find(&self, sign_up: &PendingSignUp) -> bool {
         sign_up.can_be_found(self.is_proven(sign_up).await)
     }

@@ -24,14 +24,14 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// How long Vestibule repeats the question.
 const KEEP_TRYING_FOR: Duration = Duration::from_hours(24 * 8);
 
-/// The path in `metadata_admin` for this kind of mark of this check.
+/// Returns the path in `metadata_admin` for this kind of mark of this check.
 fn mark_path(what: &str, check: &str) -> Vec<String> {
     ["metadata_admin", "vestibule", what, check]
         .map(ToOwned::to_owned)
         .to_vec()
 }
 
-/// The path of the mark that this check is deferred.
+/// Returns the path of the mark that this check is deferred.
 #[must_use]
 pub fn deferred_marker(check: &str) -> Vec<String> {
     mark_path("deferred", check)
@@ -77,7 +77,7 @@ pub fn recheck(
     ]
 }
 
-/// The delivery that writes fields into an identity.
+/// Returns the delivery that writes fields into an identity.
 #[must_use]
 pub fn identity_write(
     name: &str,
@@ -166,14 +166,14 @@ fn message_of(check: &Check, refusal: Option<usize>) -> Option<&MessageTemplate>
     check.refuse.get(refusal?)?.message.as_deref()
 }
 
-/// The path of the mark that this check has refused late.
+/// Returns the path of the mark that this check has refused late.
 #[must_use]
 pub fn refusal_mark(check: &str) -> Vec<String> {
     mark_path("refused", check)
 }
 
-/// The refusal in its stored form. A refusal that deactivates has its message in every language, so that hooks can
-/// refuse the visitor.
+/// Returns the refusal in its stored form. A refusal that deactivates has its message in every language, so that hooks
+/// can refuse the visitor.
 #[must_use]
 pub fn stored(
     check: &Check,
@@ -210,7 +210,7 @@ pub fn stored(
     }
 }
 
-/// The delivery that deactivates an account.
+/// Returns the delivery that deactivates an account.
 #[must_use]
 pub fn enforcement(
     check: &str,
@@ -263,8 +263,7 @@ pub struct Lifted {
     pub checks: Vec<String>,
     /// The checks whose refusal is still in force.
     pub others_in_force: Vec<String>,
-    /// Whether Vestibule sets the identity active. It does if a refusal that deactivated the identity was lifted, and no other one
-    /// is in force.
+    /// Whether Vestibule sets the identity active: no refusal that deactivated it is in force any more.
     pub activates: bool,
 }
 
@@ -318,7 +317,7 @@ pub async fn lift(
     })
 }
 
-/// The write that removes the mark of a deferred check.
+/// Returns the write that removes the mark of a deferred check.
 #[must_use]
 pub fn clear_marker(check: &Check) -> FieldWrite {
     FieldWrite {

@@ -257,8 +257,8 @@ impl Checks {
         evaluation.into_result()
     }
 
-    /// Decides which checks run in this call. In settings, these are the checks that read a changed value, and the checks
-    /// whose response such a check reads.
+    /// Decides which checks run in this call. In settings, these are the checks that read a changed value, and the
+    /// checks whose response such a check reads.
     fn run_decisions(&self, call: CheckInput<'_>, identity: &Value) -> Vec<RunDecision> {
         let flow = call.hook.flow;
         let previous = call.payload.previous.as_ref();
@@ -524,7 +524,7 @@ impl<'a> Evaluation<'a> {
         self.unavailable(check, Kind::NotStored, because)
     }
 
-    /// The next check that has not started and waits for no unfinished check.
+    /// Returns the next check that has not started and waits for no unfinished check.
     fn next_ready(&self) -> Option<usize> {
         let checks = &self.checks.all;
         (0..checks.len()).find(|index| {
@@ -600,7 +600,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The outcome of a check that asks no service: the first `refuse` entry that is true, else `accept`.
+    /// Returns the outcome of a check that asks no service: the first `refuse` entry that is true, else `accept`.
     fn without_question(&self, check: &Check, names: &Variables<'_>) -> Outcome {
         let holds = |condition: &Condition| match condition {
             Condition::Expression(expression) => expression.holds(names),
@@ -677,9 +677,9 @@ impl<'a> Evaluation<'a> {
         (outcome, response)
     }
 
-    /// Returns the outcome if an expression failed before the check had its answer. The visitor chose the value on which the
-    /// expression failed, so the message is that the value is not valid. If the expression read the
-    /// missing response of another check, the check is unavailable instead.
+    /// Returns the outcome if an expression failed before the check had its answer. The visitor chose the value on
+    /// which the expression failed, so the message is that the value is not valid. If the expression read the missing
+    /// response of another check, the check is unavailable instead.
     fn failed(&self, check: &Check, index: &str, error: &EvaluationError) -> Outcome {
         let policy = check.on_unavailable.policy(Kind::Expression);
         if error.missing_check || policy != Policy::Refuse {
@@ -692,7 +692,7 @@ impl<'a> Evaluation<'a> {
         Outcome::Refused(self.message(check, self.invalid(check), None))
     }
 
-    /// The message for a value that is not valid.
+    /// Returns the message for a value that is not valid.
     fn invalid<'n>(&'n self, check: &'n Check) -> &'n MessageTemplate {
         let own = check.invalid_message.as_ref();
         own.unwrap_or(&self.checks.builtin.not_valid)
@@ -815,8 +815,8 @@ impl<'a> Evaluation<'a> {
         for (index, (compiled, finished)) in self.checks.all.iter().zip(&self.finished).enumerate()
         {
             let check = &compiled.check;
-            // Every check is finished: no checks wait for each other in a circle, and each call to a service ends at the
-            // deadline.
+            // Every check is finished: no checks wait for each other in a circle, and each call to a service ends at
+            // the deadline.
             let Some(finished) = finished else { continue };
             if self.run_decisions[index] == RunDecision::NotInThisFlow {
                 continue;
@@ -955,7 +955,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Whether the value that the check wrote with `set` is stale. The value is stale if the check's field has
+    /// Returns whether the value that the check wrote with `set` is stale. The value is stale if the check's field has
     /// changed or was removed. The value is also stale if the check's `when` was true for the previous identity and is
     /// no longer true. Checks that run at registration only are included.
     fn is_stale(&self, check: &Check, decision: RunDecision) -> bool {
@@ -978,7 +978,8 @@ impl<'a> Evaluation<'a> {
             })
     }
 
-    /// Whether the condition may have been true for the previous identity: it was true, or its result is unknown.
+    /// Returns whether the condition may have been true for the previous identity: it was true, or its result is
+    /// unknown.
     fn may_have_held(&self, check: &Check, when: &Expression) -> bool {
         let Some(previous) = &self.call.payload.previous else {
             return true;
@@ -1039,7 +1040,7 @@ impl Outcome {
     }
 }
 
-/// The counters of a check, looked up once instead of with every sign-up.
+/// Returns the counters of a check, looked up once instead of with every sign-up.
 fn counters(check: &Check, metrics: &Metrics) -> [Counter; OUTCOMES.len()] {
     let family = if check.mode == Mode::Observe {
         &metrics.observed_outcomes

@@ -54,7 +54,7 @@ pub struct IdentityChange<'a> {
 }
 
 impl IdentityChange<'_> {
-    /// Whether the change can result from this submission. A registration flow results in one account, whatever
+    /// Returns whether the change can result from this submission. A registration flow results in one account, whatever
     /// methods the visitor tried before. A settings form can be submitted with several methods, one after another.
     fn can_be_of(&self, pending: &PendingSignUp) -> bool {
         match self.event {
@@ -63,7 +63,8 @@ impl IdentityChange<'_> {
         }
     }
 
-    /// Whether the identity has the `external_id` of its flow, so that no other identity can result from the flow.
+    /// Returns whether the identity has the `external_id` of its flow, so that no other identity can result from the
+    /// flow.
     fn closes_its_flow(&self) -> bool {
         let external_id = self
             .names
@@ -102,7 +103,7 @@ pub enum Doubt {
 }
 
 impl Doubt {
-    /// The name of this doubt in logs and metrics.
+    /// Returns the name of this doubt in logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -113,7 +114,7 @@ impl Doubt {
     }
 }
 
-/// The event that a `post` of this hook reports. Of all settings methods, only `profile` changes traits.
+/// Returns the event that a `post` of this hook reports. Of all settings methods, only `profile` changes traits.
 #[must_use]
 pub fn event(hook: &Hook) -> Event {
     event_of(hook.flow, &hook.method)
@@ -129,14 +130,15 @@ fn event_of(flow: Flow, method: &str) -> Event {
     }
 }
 
-/// The id that distinguishes one submission from another. A settings form can be submitted repeatedly.
+/// Returns the id that distinguishes one submission from another. A settings form can be submitted repeatedly.
 fn trigger_id_of(pending: &PendingSignUp) -> String {
     let key = &pending.key;
     format!("{}:{}", key.flow_id, key.submission)
 }
 
-/// Returns the submission of a settings change. For a repeated `post`, or a `post` after a look-up, the result is the newest
-/// saved submission. If that submission has other values, the call reports a further change, which is not recorded.
+/// Returns the submission of a settings change. For a repeated `post`, or a `post` after a look-up, the result is the
+/// newest saved submission. If that submission has other values, the call reports a further change, which is not
+/// recorded.
 fn change_of<'a>(
     attribution: &Attribution<'a>,
     pending: &'a [PendingSignUp],
@@ -153,8 +155,8 @@ fn change_of<'a>(
     }
 }
 
-/// Returns whether Vestibule can confirm `taken` in place of `released`, because another submission of the flow has the same
-/// reservation.
+/// Returns whether Vestibule can confirm `taken` in place of `released`, because another submission of the flow has the
+/// same reservation.
 fn replaces(taken: &Reservation, released: &Reservation) -> bool {
     taken.state == State::Taken
         && released.state == State::Released
@@ -162,7 +164,7 @@ fn replaces(taken: &Reservation, released: &Reservation) -> bool {
         && taken.request_hash == released.request_hash
 }
 
-/// Whether the submission that took the reservation over was not accepted, or created no account.
+/// Returns whether the submission that took the reservation over was not accepted, or created no account.
 fn has_no_owner(reservation: &Reservation, state: &FlowState, now: Timestamp) -> bool {
     let may_be_saved = |one: &PendingSignUp| {
         one.key.submission == reservation.submission && one.state != PendingState::NeverCreated
@@ -243,26 +245,26 @@ impl FollowUps {
         }
     }
 
-    /// Whether reservations and deferred checks of a flow must be read from the store.
+    /// Returns whether reservations and deferred checks of a flow must be read from the store.
     #[must_use]
     pub fn needs_flow_state(&self) -> bool {
         !self.holding.is_empty()
     }
 
-    /// Whether a check of this flow reserves or defers.
+    /// Returns whether a check of this flow reserves or defers.
     #[must_use]
     pub fn holds(&self, flow: Flow) -> bool {
         self.holding.iter().any(|check| check.flows.contains(&flow))
     }
 
-    /// Whether a check can be deferred.
+    /// Returns whether a check can be deferred.
     #[must_use]
     pub fn defers(&self) -> bool {
         self.holding.iter().any(Check::defers)
     }
 
-    /// The names of the checks that reserve or may be deferred, each with a hash. The hash changes if the check can
-    /// reserve or defer for other sign-ups.
+    /// Returns the names of the checks that reserve or may be deferred, each with a hash. The hash changes if the check
+    /// can reserve or defer for other sign-ups.
     #[must_use]
     pub fn holding_rules(&self) -> Vec<(String, String)> {
         let rule = |check: &Check| (check.name.clone(), rule::hash(check, &self.lists));
@@ -374,7 +376,8 @@ impl FollowUps {
         deliveries_for(&self.subscriptions, &trigger, &change.names)
     }
 
-    /// Adds the consequences for the submission of the identity, and for the other submissions of a flow that is closed now.
+    /// Adds the consequences for the submission of the identity, and for the other submissions of a flow that is closed
+    /// now.
     fn follow_up(
         &self,
         follow_up: &mut FollowUp,
@@ -495,8 +498,8 @@ impl FollowUps {
         }
     }
 
-    /// Returns the dead letters for an account without a recorded submission: one for each check that could have reserved or
-    /// deferred.
+    /// Returns the dead letters for an account without a recorded submission: one for each check that could have
+    /// reserved or deferred.
     fn unrecorded(&self, change: &IdentityChange<'_>) -> Vec<NewDelivery> {
         if change.event != Event::IdentityCreated {
             return Vec::new();
@@ -615,8 +618,8 @@ impl FollowUps {
         follow_up
     }
 
-    /// Returns the consequences if a submission has no account, or if that cannot be found out. The submission's reservations
-    /// are released, unless another open submission uses them.
+    /// Returns the consequences if a submission has no account, or if that cannot be found out. The submission's
+    /// reservations are released, unless another open submission uses them.
     #[must_use]
     pub fn on_never_created(
         &self,
@@ -651,7 +654,8 @@ impl FollowUps {
         batch
     }
 
-    /// Returns the deliveries once it is certain that a registration flow has no account. They report the newest submission.
+    /// Returns the deliveries once it is certain that a registration flow has no account. They report the newest
+    /// submission.
     #[must_use]
     pub fn failed(&self, newest: &PendingSignUp, now: Timestamp) -> Vec<NewDelivery> {
         let names = Variables {

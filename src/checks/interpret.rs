@@ -54,8 +54,8 @@ pub fn interpret(check: &Check, status: u16, names: &Variables<'_>) -> Interpret
     }
 }
 
-/// The entry of `refuse` that decides: the first that names the status, else the first whose expression is true. If
-/// no entry decides and one failed, the result is `Err` with the first failure.
+/// Returns the entry of `refuse` that decides: the first that names the status, else the first whose expression is
+/// true. If no entry decides and one failed, the result is `Err` with the first failure.
 fn refusal(check: &Check, status: u16, names: &Variables<'_>) -> Result<Option<usize>, String> {
     let entries = || check.refuse.iter().enumerate();
     let by_status = entries()
@@ -79,7 +79,7 @@ fn refusal(check: &Check, status: u16, names: &Variables<'_>) -> Result<Option<u
     failed.map_or(Ok(None), Err)
 }
 
-/// The kind of a status that neither `on_unavailable.when` nor `refuse` covers, whatever `accept` says.
+/// Returns the kind of a status that neither `on_unavailable.when` nor `refuse` covers, whatever `accept` says.
 fn kind_of(status: u16) -> Option<Kind> {
     match status {
         401 | 407 => Some(Kind::RejectedCredentials),
@@ -95,7 +95,7 @@ fn unavailable(kind: Kind, because: impl Into<String>) -> Interpretation {
     Interpretation::Unavailable(kind, because.into())
 }
 
-/// The interpretation of a call without an answer.
+/// Returns the interpretation of a call without an answer.
 #[must_use]
 pub fn without_answer(none: CallError) -> Interpretation {
     let kind = match none {

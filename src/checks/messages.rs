@@ -64,7 +64,7 @@ impl MessageRenderer<'_> {
         self.pick(&message.texts)
     }
 
-    /// The text in the visitor's language.
+    /// Returns the text in the visitor's language.
     fn pick<'t, T>(&self, texts: &'t [(String, T)]) -> Option<&'t T> {
         let tags: Vec<&str> = texts.iter().map(|(tag, _)| tag.as_str()).collect();
         let wanted = self

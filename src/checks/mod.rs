@@ -111,7 +111,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// The expression, unless the condition is a status.
+    /// Returns the expression, unless the condition is a status.
     fn expression(&self) -> Option<&Expression> {
         match self {
             Self::Expression(expression) => Some(expression),
@@ -167,7 +167,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name of this kind in settings, logs and metrics.
+    /// Returns the name of this kind in settings, logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -186,7 +186,7 @@ impl Kind {
 }
 
 impl OnUnavailable {
-    /// The policy for this kind. If the settings do not name a kind that `default` does not cover, Vestibule
+    /// Returns the policy for this kind. If the settings do not name a kind that `default` does not cover, Vestibule
     /// refuses.
     ///
     /// With `accept`, `default` covers what only the service or the network can cause. With `defer`, Vestibule repeats
@@ -211,7 +211,7 @@ impl OnUnavailable {
 }
 
 impl Check {
-    /// The checks that must be finished before this check starts: those in `after`, and those read as
+    /// Returns the checks that must be finished before this check starts: those in `after`, and those read as
     /// `checks.<name>`.
     #[must_use]
     pub fn waits_for(&self) -> Vec<String> {
@@ -225,7 +225,7 @@ impl Check {
         names
     }
 
-    /// The checks whose response this check reads.
+    /// Returns the checks whose response this check reads.
     #[must_use]
     pub fn checks_read(&self) -> Vec<String> {
         Reads::of(self).checks
@@ -237,7 +237,7 @@ impl Check {
         self.asks().is_none() && !self.expressions().into_iter().any(Expression::loops)
     }
 
-    /// The request that the check sends to a service: its question, or the `take` of its reservation.
+    /// Returns the request that the check sends to a service: its question, or the `take` of its reservation.
     #[must_use]
     pub fn asks(&self) -> Option<&request::RequestTemplate> {
         self.ask
@@ -256,8 +256,8 @@ impl Check {
                 .any(|policy| *policy == Policy::Defer)
     }
 
-    /// Whether the check can have run for this sign-up. Its field is present, and its condition is true or cannot
-    /// be evaluated.
+    /// Returns whether the check can have run for this sign-up. Its field is present, and its condition is true or
+    /// cannot be evaluated.
     #[must_use]
     pub fn could_apply(&self, names: &Variables<'_>) -> bool {
         let null = serde_json::Value::Null;
@@ -276,8 +276,8 @@ impl Check {
                 .is_none_or(|when| when.holds(&names).unwrap_or(true))
     }
 
-    /// What a late refusal of this check does. Without a choice of the operator, Vestibule deactivates an account
-    /// that should not have been created. A change in settings is only marked.
+    /// Returns what a late refusal of this check does. Without a choice of the operator, Vestibule deactivates an
+    /// account that should not have been created. A change in settings is only marked.
     #[must_use]
     pub fn on_late_refusal(&self, event: Event) -> OnLateRefusal {
         self.on_late_refusal.unwrap_or(match event {
@@ -286,13 +286,13 @@ impl Check {
         })
     }
 
-    /// Whether the check can refuse an existing account: it defers, or its reservation can be taken again.
+    /// Returns whether the check can refuse an existing account: it defers, or its reservation can be taken again.
     #[must_use]
     pub fn can_refuse_late(&self) -> bool {
         self.defers() || self.reserve.is_some()
     }
 
-    /// Whether a late refusal of this check can deactivate an account.
+    /// Returns whether a late refusal of this check can deactivate an account.
     #[must_use]
     pub fn can_deactivate(&self) -> bool {
         self.can_refuse_late()
@@ -302,7 +302,7 @@ impl Check {
             }
     }
 
-    /// The other checks whose answers are read together with the check's own answer.
+    /// Returns the other checks whose answers are read together with the check's own answer.
     #[must_use]
     pub fn reads_late(&self) -> Vec<String> {
         self.read_with_the_answer()
@@ -312,7 +312,7 @@ impl Check {
             .collect()
     }
 
-    /// Every expression that is ever evaluated for the check, including those of `reserve`.
+    /// Returns every expression that is ever evaluated for the check, including those of `reserve`.
     fn everything_read(&self) -> Vec<&Expression> {
         let afterwards = self.reserve.iter().flat_map(|reserve| {
             let confirm = reserve.confirm.iter();
@@ -324,7 +324,7 @@ impl Check {
             .collect()
     }
 
-    /// Whether an expression of the check, including those of `reserve`, reads this variable.
+    /// Returns whether an expression of the check, including those of `reserve`, reads this variable.
     #[must_use]
     pub fn reads(&self, root: Variable) -> bool {
         self.everything_read()
@@ -351,7 +351,7 @@ impl Check {
         set.try_for_each(|set| set.value.expects_texts(names))
     }
 
-    /// Every expression that is evaluated for the check during a sign-up.
+    /// Returns every expression that is evaluated for the check during a sign-up.
     fn expressions(&self) -> Vec<&Expression> {
         self.when
             .iter()
@@ -369,7 +369,7 @@ impl Check {
             .collect()
     }
 
-    /// The expressions that are evaluated on an answer.
+    /// Returns the expressions that are evaluated on an answer.
     fn read_with_the_answer(&self) -> Vec<&Expression> {
         let conditions = self.refuse.iter().map(|refusal| &refusal.when);
         let conditions = conditions
@@ -399,7 +399,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The name of this policy in settings and logs.
+    /// Returns the name of this policy in settings and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -64,14 +64,14 @@ impl Reads {
             .collect()
     }
 
-    /// Whether the check reads nothing that a settings change can change.
+    /// Returns whether the check reads nothing that a settings change can change.
     #[must_use]
     pub fn nothing_of_the_identity(&self) -> bool {
         self.fields.is_empty() && self.identity.is_empty()
     }
 
-    /// Returns whether a value that the check reads differs between the previous identity and the new one. A removal is a
-    /// change.
+    /// Returns whether a value that the check reads differs between the previous identity and the new one. A removal is
+    /// a change.
     #[must_use]
     pub fn differ(&self, previous: &Value, identity: &Value) -> bool {
         let field_differs =
@@ -108,7 +108,7 @@ impl Reads {
     }
 }
 
-/// The check, and the checks that it reads, directly and through others.
+/// Returns the check, and the checks that it reads, directly and through others.
 fn reachable(start: usize, checks: &[&Check], own: &[Reads]) -> Vec<usize> {
     let mut found = vec![start];
     let mut next = 0;

@@ -79,8 +79,8 @@ impl RefusedIdentities {
         }
     }
 
-    /// The checks that refused this identity late without keeping the visitor out. A change in settings can lift
-    /// these refusals.
+    /// Returns the checks that refused this identity late without keeping the visitor out. A change in settings can
+    /// lift these refusals.
     #[must_use]
     pub fn marked(&self, identity_id: Uuid) -> BTreeSet<String> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);

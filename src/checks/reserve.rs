@@ -1,7 +1,7 @@
 //! Builds the deliveries of a reservation: take again, confirm and release.
 //!
-//! Kratos may fail after `pre` accepted, and does not report the failure. So Vestibule confirms the reservations of a sign-up
-//! when `post` arrives, and releases them when it is certain that no `post` will arrive.
+//! Kratos may fail after `pre` accepted, and does not report the failure. So Vestibule confirms the reservations of a
+//! sign-up when `post` arrives, and releases them when it is certain that no `post` will arrive.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::model::reservation::{Details, ReleaseReason, Reservation};
 /// How long Vestibule retries to confirm or to release.
 const KEEP_TRYING_FOR: Duration = Duration::from_hours(24 * 8);
 
-/// The value of the variable `taken`: the answer, if there was one, and the idempotency key of the `take`.
+/// Returns the value of the variable `taken`: the answer, if there was one, and the idempotency key of the `take`.
 #[must_use]
 pub fn taken(reservation: Uuid, answer: Option<&Value>) -> Value {
     let mut taken = answer.cloned().unwrap_or_else(|| json!({}));
@@ -29,7 +29,7 @@ pub fn taken(reservation: Uuid, answer: Option<&Value>) -> Value {
     taken
 }
 
-/// The delivery that confirms the reservation for this identity. `None` if the service need not be notified.
+/// Returns the delivery that confirms the reservation for this identity. `None` if the service need not be notified.
 #[must_use]
 pub fn confirmation(
     reserve: &Reserve,
@@ -61,8 +61,8 @@ pub fn confirmation(
     ))
 }
 
-/// Returns what is needed to take a reservation again, if an accepted submission uses it, because the account may be found
-/// after the release. Of the visitor's data, only the parts that the check reads are kept.
+/// Returns what is needed to take a reservation again, if an accepted submission uses it, because the account may be
+/// found after the release. Of the visitor's data, only the parts that the check reads are kept.
 #[must_use]
 pub fn kept(
     check: &Check,
@@ -88,8 +88,8 @@ pub fn kept(
     })
 }
 
-/// The delivery that takes a released reservation again for the account that was found. `None` if the details are
-/// not kept.
+/// Returns the delivery that takes a released reservation again for the account that was found. `None` if the details
+/// are not kept.
 #[must_use]
 pub fn take_again(
     reservation: &Reservation,
@@ -113,7 +113,7 @@ pub fn take_again(
     Some(new)
 }
 
-/// The delivery that confirms what a delivery has taken again. `None` if the service need not be notified.
+/// Returns the delivery that confirms what a delivery has taken again. `None` if the service need not be notified.
 #[must_use]
 pub fn confirmation_of_taken(
     reserve: &Reserve,
@@ -138,7 +138,7 @@ pub fn confirmation_of_taken(
     })
 }
 
-/// The dead letter for an account whose reservation was released before Vestibule knew of the account.
+/// Returns the dead letter for an account whose reservation was released before Vestibule knew of the account.
 #[must_use]
 pub fn too_late(
     reservation: &Reservation,
@@ -157,7 +157,7 @@ pub fn too_late(
     delivery(&queue, reservation, identity_id, event, action, now)
 }
 
-/// The dead letter for a check that is no longer in the settings, so that its request cannot be built.
+/// Returns the dead letter for a check that is no longer in the settings, so that its request cannot be built.
 #[must_use]
 pub fn gone(
     queue: &Queue<'_>,
@@ -173,7 +173,7 @@ pub fn gone(
     delivery(queue, reservation, identity_id, event, action, now)
 }
 
-/// The delivery that releases the reservation. If the answer of `take` is not known and `release` needs it, the
+/// Returns the delivery that releases the reservation. If the answer of `take` is not known and `release` needs it, the
 /// delivery repeats `take` with the same key.
 #[must_use]
 pub fn release(
@@ -228,7 +228,7 @@ fn built(
         .map_err(|error| format!("`{what}` could not be built: {error}"))
 }
 
-/// A delivery that only an operator can settle.
+/// Returns a delivery that only an operator can settle.
 #[must_use]
 pub fn dead_letter(
     queue: &Queue<'_>,

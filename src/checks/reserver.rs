@@ -198,7 +198,7 @@ impl Reserver {
         Err("other calls of the flow keep changing its reservations".to_owned())
     }
 
-    /// Whether no accepted or running submission of the flow uses the reservation.
+    /// Returns whether no accepted or running submission of the flow uses the reservation.
     fn is_unused(&self, reservation: &Reservation, state: &FlowState) -> bool {
         reservation.in_use_until <= self.clock.now()
             && !state.pending.iter().any(|pending| {
@@ -207,7 +207,7 @@ impl Reserver {
             })
     }
 
-    /// The reservation, if this submission may use it. `None` if the reservation has changed meanwhile.
+    /// Returns the reservation, if this submission may use it. `None` if the reservation has changed meanwhile.
     async fn reuse(
         &self,
         same: &Reservation,
@@ -239,7 +239,7 @@ impl Reserver {
         Ok(is_taken_over.then(|| Found::Reservation(Box::new(found), false)))
     }
 
-    /// Whether it is proven that no identity resulted from a submission. A submission that was never accepted
+    /// Returns whether it is proven that no identity resulted from a submission. A submission that was never accepted
     /// cannot become an identity.
     async fn is_proven_absent(&self, owner: Option<&PendingSignUp>) -> bool {
         let Some(owner) = owner else { return true };
@@ -354,7 +354,7 @@ impl Reserver {
     }
 }
 
-/// The row for the submission from which a reservation is taken over. Its account may be found later, and then
+/// Returns the row for the submission from which a reservation is taken over. Its account may be found later, and then
 /// reserves again. `None` if that submission was never accepted.
 fn former(
     check: &Check,
@@ -382,7 +382,7 @@ fn error_chain(error: store::Error) -> String {
     error.error_chain()
 }
 
-/// Whether another call for the same flow was faster.
+/// Returns whether another call for the same flow was faster.
 fn is_conflict(error: &store::Error) -> bool {
     match error {
         store::Error::Conflict => true,

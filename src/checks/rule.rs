@@ -10,9 +10,9 @@ use crate::kratos::Field;
 use crate::kratos::fingerprint::fingerprint;
 use crate::model::request::RequestTemplate;
 
-/// Returns the hash of what decides whether the check can reserve or defer for a sign-up. Another hash means another rule,
-/// even if the check has the same name. Of requests, the hash covers the expressions and not the texts,
-/// which may hold secrets.
+/// Returns the hash of what decides whether the check can reserve or defer for a sign-up. Another hash means another
+/// rule, even if the check has the same name. Of requests, the hash covers the expressions and not the texts, which may
+/// hold secrets.
 #[must_use]
 pub fn hash(check: &Check, lists: &Lists) -> String {
     let field = check.field.as_ref();
@@ -27,7 +27,7 @@ pub fn hash(check: &Check, lists: &Lists) -> String {
     }))
 }
 
-/// The condition, with the lists that it reads.
+/// Returns the condition, with the lists that it reads.
 fn condition(when: &Expression, lists: &Lists) -> Value {
     let read = when.paths(Variable::Lists).map(|path| {
         let name = path.first_name().unwrap_or_default().to_owned();

@@ -88,7 +88,7 @@ impl<'a> Changes<'a> {
         self.changed.insert(root.clone(), after);
     }
 
-    /// The fields that differ from what Kratos sent. Each field is whole, because Kratos replaces whole fields.
+    /// Returns the fields that differ from what Kratos sent. Each field is whole, because Kratos replaces whole fields.
     #[must_use]
     pub fn finish(mut self) -> Map<String, Value> {
         self.changed
@@ -121,7 +121,7 @@ fn merge(target: &mut Value, value: Value) {
     }
 }
 
-/// The value without its nulls; `None` if nothing is left of it.
+/// Returns the value without its nulls; `None` if nothing is left of it.
 fn without_nulls(value: Value) -> Option<Value> {
     match value {
         Value::Null => None,

@@ -137,7 +137,8 @@ struct Findings<O> {
 impl<O: Write> Findings<O> {
     fn print(&self, line: &str) {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        // The reader has closed the output, so a failed write is ignored. The final write of the summary returns the error.
+        // The reader has closed the output, so a failed write is ignored. The final write of the summary returns the
+        // error.
         let _ = writeln!(out, "{line}");
     }
 }

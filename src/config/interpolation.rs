@@ -16,7 +16,7 @@ enum Source {
 }
 
 impl Environment {
-    /// The environment of the process.
+    /// Returns the environment of the process.
     #[must_use]
     pub fn of_process() -> Self {
         Self(Source::Process)

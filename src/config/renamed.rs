@@ -1,5 +1,5 @@
-//! Reports old names in a settings file, each with its new name. Reads the values under the new names, so that one run of
-//! `vestibule validate` finds every problem.
+//! Reports old names in a settings file, each with its new name. Reads the values under the new names, so that one run
+//! of `vestibule validate` finds every problem.
 
 use super::tree::{Entry, Kind, Node, join};
 use crate::base::diagnostics::{Position, Problem};
@@ -161,7 +161,7 @@ fn put(node: &mut Node, key: &str, at: Position, value: Node) {
     }
 }
 
-/// A scalar as the operator wrote it.
+/// Returns a scalar as the operator wrote it.
 fn written(node: &Node) -> &str {
     match &node.kind {
         Kind::Text { text, .. } | Kind::Number(_, text) => text,

@@ -276,7 +276,7 @@ impl<'a> Resolver<'a> {
             .fold(message, |message, value| message.replace(&value, "…"))
     }
 
-    /// A text with all values inserted. `None` if a lookup fails, which is reported elsewhere.
+    /// Returns a text with all values inserted. `None` if a lookup fails, which is reported elsewhere.
     fn text(&self, text: &file::Text) -> Option<String> {
         pieces(&text.0, self.environment)
             .ok()
@@ -351,7 +351,7 @@ impl<'a> Resolver<'a> {
         self.problems.push(problem.with_hint(error.hint.clone()));
     }
 
-    /// The position of a byte of a text, if its line contains the text unchanged.
+    /// Returns the position of a byte of a text, if its line contains the text unchanged.
     fn inside(&self, cursor: &Cursor<'_>, text: &str, offset: usize) -> Position {
         let line: &str = self
             .lines

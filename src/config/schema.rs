@@ -169,7 +169,7 @@ fn section(text: &mut String, root: &Value, schema: &Value, path: &str) {
     }
 }
 
-/// The sections in a property, with the path from its key to theirs.
+/// Returns the sections in a property, with the path from its key to theirs.
 fn sections<'a>(root: &'a Value, property: &'a Value) -> Vec<(&'static str, &'a Value)> {
     let property = resolved(root, property);
     if let Some(choices) = property["oneOf"]
@@ -200,7 +200,7 @@ fn sections<'a>(root: &'a Value, property: &'a Value) -> Vec<(&'static str, &'a 
     Vec::new()
 }
 
-/// The type of a property, in one or two words.
+/// Returns the type of a property, in one or two words.
 fn kind(root: &Value, property: &Value) -> String {
     let property = resolved(root, property);
     if let Some(names) = property["enum"].as_array() {

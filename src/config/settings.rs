@@ -52,7 +52,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether Vestibule writes into identities through Kratos's admin API.
+    /// Returns whether Vestibule writes into identities through Kratos's admin API.
     #[must_use]
     pub fn writes_identities(&self) -> bool {
         let refuses_late = |check: &Check| match self.kratos.admin {
@@ -66,7 +66,7 @@ impl Settings {
                 .any(|subscription| !subscription.write_back.is_empty())
     }
 
-    /// Whether a late refusal can deactivate an account, so that logins and recoveries must be refused.
+    /// Returns whether a late refusal can deactivate an account, so that logins and recoveries must be refused.
     #[must_use]
     pub fn can_deactivate(&self) -> bool {
         self.checks.iter().any(Check::can_deactivate)

@@ -395,7 +395,7 @@ impl Builder<'_> {
         true
     }
 
-    /// The path of the current position.
+    /// Returns the path of the current position.
     fn path(&self) -> String {
         let Some(open) = self.open.last() else {
             return String::new();
@@ -495,7 +495,7 @@ fn key_text(node: &Node) -> Option<String> {
     }
 }
 
-/// A value without quotes, by YAML's core schema.
+/// Returns a value without quotes, by YAML's core schema.
 pub(super) fn plain(text: &str) -> Kind {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Kind::Null,

@@ -128,8 +128,8 @@ impl Validator<'_> {
             .push(Problem::new(join(path, key), entry.at, message).with_hint(Some(hint)));
     }
 
-    /// A section without a value is an empty section: `checks:` without any check is valid. But a check, an
-    /// `ask` or a `when` without a value would admit every sign-up.
+    /// Returns whether the node may have no value. An empty section is valid: `checks:` without any check. But a check,
+    /// an `ask` or a `when` without a value would admit every sign-up.
     fn may_be_left_empty(&self, node: &Node, property: &Value) -> bool {
         let schema = resolved(self.root, property);
         // In the schema, an optional section is an object or null. It cannot be empty.
@@ -145,7 +145,7 @@ impl Validator<'_> {
         }
     }
 
-    /// Whether this path has a problem already: a tag, or a duplicate key.
+    /// Returns whether this path has a problem already: a tag, or a duplicate key.
     fn has_problem(&self, path: &str) -> bool {
         self.problems.iter().any(|problem| problem.path == path)
     }
@@ -347,7 +347,7 @@ fn describe<'a>(name: &'a str, schema: &Value) -> &'a str {
     }
 }
 
-/// The types of a schema without null: an optional key cannot be empty.
+/// Returns the types of a schema without null: an optional key cannot be empty.
 pub(super) fn types(schema: &Value) -> Vec<&str> {
     match &schema["type"] {
         Value::String(one) => vec![one],
@@ -360,7 +360,7 @@ pub(super) fn types(schema: &Value) -> Vec<&str> {
     }
 }
 
-/// The names of an enumeration.
+/// Returns the names of an enumeration.
 pub(super) fn enum_values(schema: &Value) -> Option<Vec<&str>> {
     if let Some(names) = schema["enum"].as_array() {
         return Some(names.iter().filter_map(Value::as_str).collect());
@@ -368,7 +368,7 @@ pub(super) fn enum_values(schema: &Value) -> Option<Vec<&str>> {
     schema["const"].as_str().map(|name| vec![name])
 }
 
-/// The alternatives of `{type, config}` by type; `None` for other alternatives.
+/// Returns the alternatives of `{type, config}` by type; `None` for other alternatives.
 fn tags<'a>(choices: &[&'a Value]) -> Option<Vec<(&'a str, &'a Value)>> {
     choices
         .iter()
@@ -398,7 +398,7 @@ pub(super) fn flat<'a>(root: &'a Value, choices: &'a [Value]) -> Vec<&'a Value> 
         .collect()
 }
 
-/// Whether a key is planned and does not exist yet.
+/// Returns whether a key is planned and does not exist yet.
 fn is_later(path: &str, key: &str) -> bool {
     let generic: Vec<&str> = path
         .split('.')

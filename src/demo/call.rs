@@ -1,4 +1,4 @@
-//! A call of a hook as Kratos makes it, with its request and response.
+//! Calls hooks as Kratos does.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ impl Sender {
     /// Creates a sender for the hooks at `url`, with this key.
     #[expect(
         clippy::disallowed_methods,
-        reason = "plays Kratos, which is not a configured service"
+        reason = "calls Vestibule as Kratos does, and not a configured service"
     )]
     pub fn new(url: String, key: String) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()

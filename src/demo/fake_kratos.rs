@@ -1,5 +1,5 @@
-//! The part of Kratos that a sign-up needs: the form, the account, the body that the template makes, and the effects of
-//! a response.
+//! A fake of Kratos for sign-ups: the form, the account, the body that the template makes, and the effects of a
+//! response.
 
 pub mod account;
 pub mod body;

@@ -192,7 +192,7 @@ fn registered() -> String {
     services::REGISTERED.map(|(number, _)| number).join(", ")
 }
 
-/// Prints a command for a shell, and the values that can be typed.
+/// Prints a `curl` command for the shell, and the valid values.
 fn print_curl(hooks: &str, key: &str) {
     let sign_up_input = walkthrough::sign_up_input("FR40303265045", "FRIENDS-2026");
     let now = crate::base::clock::Clock::system().now();

@@ -1,5 +1,5 @@
-//! A plain page that shows Kratos's forms, so that a visitor can sign up without another front-end. The page fetches
-//! the flow with the visitor's cookies and renders each node. The browser submits the form directly to Kratos.
+//! Serves a plain page that shows Kratos's forms, so that a visitor can sign up without another front-end. The page
+//! fetches the flow with the visitor's cookies and renders each node. The browser submits the form directly to Kratos.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

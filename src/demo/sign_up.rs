@@ -1,4 +1,4 @@
-//! One sign-up of the page, from the form to the deliveries. The demo plays Kratos's part; all other parts are real.
+//! Runs sign-ups of the page, from the form to the deliveries. The demo replaces Kratos; all other parts are real.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,7 +54,7 @@ pub struct SignUp {
 
 /// All sign-ups of the page, and their accounts.
 pub struct SignUps {
-    kept: Mutex<VecDeque<SignUp>>,
+    sign_ups: Mutex<VecDeque<SignUp>>,
     accounts: Mutex<VecDeque<Account>>,
     sender: Sender,
     request_log: Arc<RequestLog>,
@@ -66,7 +66,7 @@ impl SignUps {
     /// Creates an empty list.
     pub fn new(sender: Sender, request_log: Arc<RequestLog>, store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self {
-            kept: Mutex::default(),
+            sign_ups: Mutex::default(),
             accounts: Mutex::default(),
             sender,
             request_log,
@@ -112,12 +112,12 @@ impl SignUps {
             over: false,
         };
         let (id, trace) = (sign_up.id, sign_up.trace);
-        let mut kept = lock(&self.kept);
-        kept.push_back(sign_up);
-        if kept.len() > MAX_ENTRIES {
-            kept.pop_front();
+        let mut sign_ups = lock(&self.sign_ups);
+        sign_ups.push_back(sign_up);
+        if sign_ups.len() > MAX_ENTRIES {
+            sign_ups.pop_front();
         }
-        drop(kept);
+        drop(sign_ups);
         let all = Arc::clone(self);
         tokio::spawn(async move { all.run(id, trace, flow, account, input).await });
         Ok(id)
@@ -223,7 +223,10 @@ impl SignUps {
 
     /// Returns all data of a sign-up: its calls, the requests of its trace, the deliveries of its account.
     pub async fn view(&self, id: Uuid) -> Option<Value> {
-        let sign_up = lock(&self.kept).iter().find(|one| one.id == id)?.clone();
+        let sign_up = lock(&self.sign_ups)
+            .iter()
+            .find(|one| one.id == id)?
+            .clone();
         let trace = sign_up.trace.to_string();
         let questions = self
             .request_log
@@ -271,7 +274,7 @@ impl SignUps {
     }
 
     fn change(&self, id: Uuid, change: impl FnOnce(&mut SignUp)) {
-        if let Some(one) = lock(&self.kept).iter_mut().find(|one| one.id == id) {
+        if let Some(one) = lock(&self.sign_ups).iter_mut().find(|one| one.id == id) {
             change(one);
         }
         self.request_log.touch();

@@ -1,4 +1,4 @@
-//! The page of the demo. The visitor submits a sign-up, and sees the calls, the result and the deliveries.
+//! Serves the page of the demo. The visitor submits a sign-up, and sees the calls, the result and the deliveries.
 
 mod guard;
 

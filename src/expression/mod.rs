@@ -250,7 +250,7 @@ impl Expression {
         &self.compiled.checks
     }
 
-    /// Whether the expression reads this variable.
+    /// Returns whether the expression reads this variable.
     #[must_use]
     pub fn reads(&self, root: Variable) -> bool {
         self.compiled.roots.contains(&root)
@@ -288,7 +288,7 @@ impl Expression {
             .map_or(Ok(()), |slot| slot.expects_text(names))
     }
 
-    /// Whether the expression has a loop (`all`, `exists`, `map`, `filter`), and so may take long.
+    /// Returns whether the expression has a loop (`all`, `exists`, `map`, `filter`), and so may take long.
     #[must_use]
     pub fn loops(&self) -> bool {
         self.compiled.loops

@@ -84,7 +84,7 @@ impl ReadPath {
         )
     }
 
-    /// Whether the path is the variable itself.
+    /// Returns whether the path is the variable itself.
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.0.is_empty()

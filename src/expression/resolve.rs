@@ -90,7 +90,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Whether the evaluation used up its rounds.
+    /// Returns whether the evaluation used up its rounds.
     pub fn exhausted(&self) -> bool {
         self.rounds.load(Ordering::Relaxed) == 0
     }

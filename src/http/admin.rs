@@ -38,7 +38,7 @@ pub struct AdminState {
     pub stored: Arc<Notify>,
 }
 
-/// Every URL of the admin port.
+/// Configures every route of the admin port.
 pub fn admin(health: Data<Health>, state: Data<AdminState>) -> impl FnOnce(&mut ServiceConfig) {
     move |config| {
         config.app_data(health).app_data(state);

@@ -84,8 +84,8 @@ pub async fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// Reports that Vestibule can answer `pre`. If the database is down, the body and a metric report that, but the status is
-/// not 503: without Vestibule, visitors would get Kratos's error page instead of a message.
+/// Reports that Vestibule can answer `pre`. If the database is down, the body and a metric report that, but the status
+/// is not 503: without Vestibule, visitors would get Kratos's error page instead of a message.
 pub async fn ready(health: Data<Health>) -> HttpResponse {
     if health.draining.load(Ordering::Relaxed) {
         return HttpResponse::ServiceUnavailable().json(json!({"status": "shutting down"}));
@@ -103,7 +103,7 @@ pub async fn version() -> Json<Value> {
     Json(json!({"version": env!("CARGO_PKG_VERSION")}))
 }
 
-/// All metrics.
+/// Returns all metrics.
 pub async fn metrics(health: Data<Health>) -> HttpResponse {
     health.database_is_up().await;
     health.count_backlog().await;

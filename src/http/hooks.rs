@@ -26,7 +26,7 @@ pub use auth::KEY_HEADER;
 pub use pending::PendingPolicy;
 pub use state::HookState;
 
-/// The routes of the hooks port.
+/// Configures every route of the hooks port.
 pub fn hooks(state: Data<HookState>, health: Data<Health>) -> impl FnOnce(&mut ServiceConfig) {
     move |config| {
         config.app_data(state).app_data(health);

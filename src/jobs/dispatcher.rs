@@ -75,9 +75,9 @@ impl From<Attempt> for AttemptResult {
     }
 }
 
-/// Is notified of every attempt, to count attempts.
+/// Observes attempts, to count them.
 pub trait AttemptObserver: Send + Sync {
-    /// An attempt has ended with this outcome. The outcome has been stored, unless the database failed.
+    /// Called after an attempt with this outcome. The outcome has been stored, unless the database failed.
     fn attempted(&self, delivery: &Claimed, attempt: &Attempt, outcome: &Outcome);
 }
 
@@ -94,7 +94,7 @@ pub type Jitter = Arc<dyn Fn() -> f64 + Send + Sync>;
 pub struct DispatcherLimits {
     /// When a failed delivery is retried.
     pub schedule: Schedule,
-    /// How many deliveries to one service run in parallel. Each service has this limit to itself, so that a slow
+    /// How many deliveries to one service run in parallel. The limit applies to each service separately, so that a slow
     /// service does not delay deliveries to others.
     pub max_concurrent: usize,
     /// The time after which an attempt counts as timed out, whatever the transport does.

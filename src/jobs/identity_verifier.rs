@@ -15,11 +15,11 @@ use crate::checks::activity::{Activity, ActivityLog};
 use crate::jobs::identity_writer::IdentityWriter;
 use crate::store::{self, Store};
 
-/// How many activities are stored together.
+/// The maximum number of activities that are stored together.
 const MAX_BATCH: usize = 256;
-/// How many identities are verified in parallel.
+/// The maximum number of identities that are verified in parallel.
 const MAX_CONCURRENT: usize = 4;
-/// How many identities are leased together.
+/// The maximum number of identities that are leased together.
 const PAGE: u32 = 32;
 /// The length of a lease. A lease is longer than the verification of a page.
 const LEASE: Duration = Duration::from_mins(5);
@@ -34,7 +34,7 @@ pub struct Verifier {
     activities: mpsc::Receiver<Activity>,
 }
 
-/// Returns both ends. Nothing is verified before [`Verifier::run`].
+/// Creates the activity log and the verifier. Nothing is verified before [`Verifier::run`].
 #[must_use]
 pub fn verifier(
     writer: Arc<IdentityWriter>,

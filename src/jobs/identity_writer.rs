@@ -23,7 +23,7 @@ use crate::model::late_refusal::LateRefusal;
 use crate::outbound::kratos_admin::{Error, KratosAdmin, patch};
 use crate::store::{self, Store};
 
-/// How long the lock on an identity is valid. The lock outlasts the calls to the admin API that are made under it.
+/// How long the lock on an identity is valid. This time is longer than all calls to the admin API under the lock.
 const LOCK: Duration = Duration::from_mins(1);
 /// How many writes of one identity are verified together. Only the newest writes are verified.
 const MAX_WRITES: usize = 50;
@@ -86,8 +86,8 @@ pub enum WriteError {
     /// Database error.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// Something else wrote into the identity at the same moment.
-    #[error("the identity does not hold what was written")]
+    /// Another request wrote into the identity at the same moment.
+    #[error("another write has overwritten the values")]
     Overwritten,
 }
 
@@ -434,7 +434,7 @@ impl IdentityWriter {
             );
         }
         if let Some(mut writes) = self.store.identity_writes(id).await? {
-            writes.forget_marks();
+            writes.exclude_marks();
             self.store.store_identity_writes(&writes).await?;
         }
         let _ = self.refused.reload().await;

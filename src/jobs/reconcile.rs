@@ -1,4 +1,4 @@
-//! Reconciliation: compares Kratos's identities with what was delivered. Finds missing and deleted identities.
+//! Reconciliation: compares Kratos's identities with the stored deliveries. Finds missing and deleted identities.
 
 mod checkpoint;
 mod cutoff;
@@ -63,7 +63,7 @@ pub struct RoundOptions {
     pub allow_mass_erasure: bool,
 }
 
-/// Compares Kratos's identities with what was delivered.
+/// Compares Kratos's identities with the stored deliveries.
 pub struct Reconciler {
     store: Arc<dyn Store>,
     identities: KratosAdmin,
@@ -193,7 +193,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Extends the lock. An error if another instance holds the lock.
+    /// Renews the lock. Returns an error if another instance holds the lock.
     async fn renew_lock(&mut self) -> Result<(), Error> {
         match &mut self.lock {
             Some(lock) => lock.renew().await?.then_some(()).ok_or(Error::Busy),

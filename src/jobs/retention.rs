@@ -23,7 +23,7 @@ const STEP: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long ended pending sign-ups and reservations are kept for a late `post`.
 const KEEP_ENDED: Duration = Duration::from_hours(24);
-/// The fact: of accounts that were made before, it is not known any more what was delivered.
+/// The name of the property that holds the retention horizon.
 const RETENTION_HORIZON: &str = "retention_horizon";
 
 /// Deletes records whose retention time is over.
@@ -92,7 +92,8 @@ impl Retention {
             next = saturating_add(self.clock.now(), EVERY);
             let round = AssertUnwindSafe(self.round()).catch_unwind().await;
             let Ok(round) = round else {
-                // What panicked is logged where it panicked. The lock of the round is not left to expire.
+                // The panic hook has logged the panic. The lock is released, so that the next round need not wait for
+                // its end.
                 let _ = AssertUnwindSafe(self.store.release_lock(LOCK, self.holder))
                     .catch_unwind()
                     .await;

@@ -56,7 +56,7 @@ pub struct Sweeper {
     pub lookup: Option<Lookup>,
     /// The look-up for unreadable `post` calls. The calls of this look-up wait for [`URGENT_CALLS_PER_SECOND`].
     pub urgent_lookup: Option<Lookup>,
-    /// Decides what follows from an outcome.
+    /// Decides what to do after an outcome.
     pub follow_ups: Arc<FollowUps>,
     /// When sign-ups are looked up.
     pub times: LookupTimes,
@@ -295,7 +295,7 @@ impl Sweeper {
         attribute(&*self.store, id, flow_id, self.clock.now()).await
     }
 
-    /// Does what the lost `post` would have done. Returns whether the flow is closed.
+    /// Stores what the lost `post` would have stored. Returns whether the flow is closed.
     async fn on_found(
         &self,
         one: &PendingSignUp,
@@ -357,7 +357,7 @@ impl Sweeper {
         Ok(closes)
     }
 
-    /// Ends a submission as without an account, once that is proven.
+    /// Ends a submission as one without an account, once that is proven.
     async fn not_found(&self, one: &PendingSignUp) -> Result<(), store::Error> {
         if one.state != PendingState::Open {
             return Ok(());

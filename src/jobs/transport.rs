@@ -30,10 +30,10 @@ use crate::outbound::kratos_admin::{self, KratosAdmin};
 use crate::outbound::services::client::{Answer, CallError, Services};
 use crate::store::Store;
 
-/// The maximum duration of a request, whatever the service's timeout.
+/// The maximum duration of a request, even if the service's timeout is longer.
 const MAX_DURATION: Duration = Duration::from_mins(1);
 
-/// What the transport needs.
+/// The dependencies of the transport.
 pub struct TransportDeps {
     /// The subscriptions of the settings.
     pub subscriptions: Vec<Subscription>,

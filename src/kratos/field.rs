@@ -55,7 +55,7 @@ impl Field {
         format!("#/{}", self.text.replace('.', "/"))
     }
 
-    /// Whether the field and the path are the same, or one is within the other.
+    /// Returns whether the field and the path are equal, or one contains the other.
     #[must_use]
     pub fn meets(&self, path: &[String]) -> bool {
         self.names.iter().zip(path).all(|(one, other)| one == other)
@@ -89,7 +89,7 @@ impl Field {
     }
 }
 
-/// Whether a field with this value counts as empty.
+/// Returns whether a field with this value counts as empty.
 ///
 /// These values are absent: null, an empty list or object, and a text without visible characters.
 #[must_use]
@@ -105,7 +105,7 @@ pub fn is_absent(value: &Value) -> bool {
     }
 }
 
-/// Whether a character is a control character, or one that programs may ignore (Unicode's
+/// Returns whether a character is a control character, or one that programs may ignore (Unicode's
 /// `Default_Ignorable_Code_Point`): zero-width spaces and joiners, direction marks, variation selectors, fillers.
 fn has_no_width(character: char) -> bool {
     character.is_control()

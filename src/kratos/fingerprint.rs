@@ -78,7 +78,7 @@ pub fn guard_id(flow_id: Uuid) -> String {
         })
 }
 
-/// Whether a text in the value contains U+0000. PostgreSQL rejects this character after `pre` has accepted.
+/// Returns whether a text in the value contains U+0000. PostgreSQL rejects this character after `pre` has accepted.
 #[must_use]
 pub fn has_nul(value: &Value) -> bool {
     match value {

@@ -1,4 +1,4 @@
-//! The placement of messages on the form.
+//! Places messages on the form.
 
 use serde_json::Value;
 

@@ -26,7 +26,7 @@ pub enum Stage {
     Post,
 }
 
-/// One call, as its URL names it: `/hooks/registration/pre?method=password`.
+/// The hook in the URL of a call: `/hooks/registration/pre?method=password`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
     /// The flow in the path.
@@ -60,7 +60,7 @@ impl Flow {
         Self::Recovery,
     ];
 
-    /// Whether the flow starts a session for an account that exists.
+    /// Returns whether the flow starts a session for an existing account.
     #[must_use]
     pub fn signs_in(self) -> bool {
         matches!(self, Self::Login | Self::Recovery)

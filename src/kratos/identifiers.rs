@@ -1,4 +1,4 @@
-//! The identifiers with which visitors sign in: the traits that an identity schema marks, and the addresses.
+//! Finds the identifiers with which visitors sign in: the traits that an identity schema marks, and the addresses.
 
 use serde_json::Value;
 

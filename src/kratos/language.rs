@@ -1,4 +1,4 @@
-//! The choice of a language for a visitor: the lookup of `Accept-Language` by BCP 47 (RFC 4647 §3.4).
+//! Chooses a language for a visitor: the lookup of `Accept-Language` by BCP 47 (RFC 4647 §3.4).
 
 /// Returns the languages that `header` requests, best first, without those that have `q=0`.
 #[must_use]

@@ -1,4 +1,4 @@
-//! The messages that Kratos shows beside a field.
+//! A message that Kratos shows beside a field.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What Kratos sends and accepts. Of Vestibule, this folder only uses `base`.
+//! The data that Kratos sends and accepts. This folder uses only `base`.
 
 pub mod field;
 pub mod fingerprint;

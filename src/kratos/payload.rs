@@ -67,7 +67,7 @@ pub enum Error {
     },
     /// A template of another version built the body.
     #[error(
-        "the body has version {0}, this program reads version {VERSION}; print its template with `vestibule kratos hooks`"
+        "the body has version {0}, but this Vestibule reads version {VERSION}; print the current template with `vestibule kratos hooks`"
     )]
     Version(u64),
 }

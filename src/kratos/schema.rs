@@ -1,4 +1,4 @@
-//! The type that an identity schema gives a trait.
+//! Finds the type that an identity schema gives a trait.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! Records the decision about a sign-up and its reasons, without any value. A decision answers "why was this visitor
-//! refused?"
+//! Records the decision about a sign-up and its reasons, without any value. A decision answers the question why a
+//! visitor was refused.
 
 use std::sync::Arc;
 
@@ -43,14 +43,14 @@ pub struct CheckRecord {
     /// Whether the check has `mode: observe`, so that its result had no effect.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub observed: bool,
-    /// The duration of the check, in milliseconds; left out if less than one.
+    /// The duration of the check, in milliseconds; omitted if less than one.
     #[serde(skip_serializing_if = "is_zero")]
     pub duration_ms: u64,
 }
 
 #[expect(
     clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands over a reference"
+    reason = "serde passes a reference"
 )]
 fn is_zero(number: &u64) -> bool {
     *number == 0

@@ -44,7 +44,7 @@ pub enum Event {
     /// Vestibule accepted a registration, but no account was created.
     #[serde(rename = "registration.failed")]
     RegistrationFailed,
-    /// A deferred check refused an account that exists already.
+    /// A deferred check refused an existing account.
     #[serde(rename = "check.refused")]
     CheckRefused,
 }
@@ -64,9 +64,9 @@ pub struct Subscription {
     pub schedule: Schedule,
     /// How long a delivery is retried before it is abandoned.
     pub max_elapsed: Duration,
-    /// Which responses mean success; by default any 2xx.
+    /// The condition for a success; by default any 2xx.
     pub success_when: Option<Expression>,
-    /// Which responses mean that the delivery is abandoned; 410 always does.
+    /// The condition for abandoning the delivery; a 410 always abandons it.
     pub abandon_when: Option<Expression>,
     /// The values of the response that are written into the identity.
     pub write_back: Vec<WriteBack>,
@@ -182,7 +182,7 @@ pub enum State {
     Pending,
     /// Delivered.
     Delivered,
-    /// Given up. The delivery is kept until an operator retries or discards it.
+    /// Abandoned. The delivery is kept until an operator retries or discards it.
     Abandoned,
     /// Not delivered any more: an operator discarded the delivery, or the identity was deleted.
     Discarded,

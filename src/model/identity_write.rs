@@ -1,4 +1,5 @@
-//! Records writes into identities through Kratos's admin API, and checks whether they still hold.
+//! Records writes into identities through Kratos's admin API, and checks whether the identities still have the written
+//! values.
 //!
 //! Kratos reads, changes and writes whole rows without a lock. So a settings request that began before a write through
 //! the admin API undoes the write. The write can also undo what a visitor saved at that moment. Each write is
@@ -28,9 +29,9 @@ const POST_AFTER_WRITE: Duration = Duration::from_mins(1);
 const MAX_WRITE_DURATION: Duration = Duration::from_mins(2);
 /// How long a write waits for the `post` of settings calls, counted from the first `pre`.
 pub const MAX_SETTINGS_WAIT: Duration = Duration::from_mins(1);
-/// After this time without a `post`, a settings call is forgotten, and the next `pre` counts as the first. Writes
+/// After this time without a `post`, a settings call counts as ended, and the next `pre` counts as the first. Writes
 /// happen between the two limits, whatever a visitor sends.
-pub const SETTINGS_FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
+pub const SETTINGS_CALL_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// The path of the marks of checks.
 const MARKS: [&str; 2] = ["metadata_admin", "vestibule"];
@@ -67,7 +68,8 @@ pub struct Write {
     pub is_repair: bool,
 }
 
-/// One field of a [`Write`]; `None` means that the field is absent.
+/// The record of one changed field of a [`Write`], before and after the PATCH. `None` means that the field was absent.
+/// The instruction to change a field is a [`FieldWrite`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FieldChange {
     /// The path of the field: `["metadata_admin", "crm_id"]`.
@@ -160,8 +162,8 @@ impl IdentityWrites {
         self.writes.iter().filter(|write| write.is_repair).count()
     }
 
-    /// Excludes the marks of deferred and refused checks from further verification.
-    pub fn forget_marks(&mut self) {
+    /// Removes the marks of deferred and refused checks from the writes to verify.
+    pub fn exclude_marks(&mut self) {
         for write in &mut self.writes {
             write
                 .fields
@@ -432,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_writes_to_one_field_the_later_counts() {
+    fn the_later_of_two_writes_to_one_field_is_restored() {
         let mut writes = written(&json!({}), &[put("metadata_admin.note", Some(json!(1)))]);
         let between = json!({"metadata_admin": {"note": 1}});
         writes.add(Write::new(

@@ -1,5 +1,4 @@
-//! A late refusal: a deferred check refused after the account had been created. The refusal is in force until it is
-//! lifted.
+//! Late refusals: a check refused an account after its creation. A late refusal is in force until it is lifted.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What Vestibule decides and records, without a database or a network: requests, messages, verdicts, pending
+//! The data that Vestibule decides and records, without a database or a network: requests, messages, verdicts, pending
 //! sign-ups, reservations, late refusals and deliveries.
 
 pub mod decision;

@@ -16,7 +16,7 @@ use crate::kratos::fingerprint::fingerprint;
 use crate::model::delivery::EvaluationContext;
 use crate::model::request::Request;
 
-/// Whether `pre` answers an `external_id` of Vestibule.
+/// Whether `pre` answers with an `external_id` of Vestibule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ExternalId {
     /// If a check reserves or defers, or if identities can be looked up.
@@ -37,7 +37,7 @@ const MAX_PAUSE: Duration = Duration::from_mins(16);
 /// The maximum number of accepted submissions of one registration flow. Further submissions are refused.
 pub const MAX_SUBMISSIONS: u32 = 20;
 
-/// One accepted submission.
+/// An accepted submission of a flow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PendingSignUp {
     /// The key.
@@ -48,7 +48,7 @@ pub struct PendingSignUp {
     pub method: String,
     /// The hash of the traits as Kratos will save them, and of the transient payload.
     pub hash: SubmissionHash,
-    /// Whether `pre` answered Vestibule's `external_id`.
+    /// Whether `pre` answered with Vestibule's `external_id`.
     pub guarded: bool,
     /// The last time on Kratos's clock at which the identity did not exist.
     pub last_known_absent_at: Timestamp,
@@ -56,11 +56,11 @@ pub struct PendingSignUp {
     pub accepted_at: Timestamp,
     /// When the flow expires.
     pub expires_at: Timestamp,
-    /// What is known about the outcome.
+    /// The outcome, as far as it is known.
     pub state: PendingState,
     /// The identity to which the submission is attributed.
     pub identity_id: Option<Uuid>,
-    /// What is needed once the outcome is known.
+    /// The data that is needed once the outcome is known.
     pub details: Details,
 }
 
@@ -97,7 +97,7 @@ impl SubmissionHash {
     }
 }
 
-/// What is known about the outcome of a submission.
+/// The outcome of a submission, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PendingState {
     /// The outcome is not known.
@@ -136,11 +136,11 @@ impl PendingState {
     }
 }
 
-/// What is needed once the outcome is known.
+/// The data that is needed once the outcome is known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Details {
-    /// How the identity can be found.
+    /// The keys by which the identity can be found.
     pub lookup_keys: LookupKeys,
     /// The variables for deliveries.
     pub context: EvaluationContext,
@@ -150,10 +150,10 @@ pub struct Details {
     /// The reservations that the submission uses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reservations: Vec<Uuid>,
-    /// The checks that were deferred before, and have accepted what is saved now.
+    /// The checks that were deferred before, and have accepted the new values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub no_longer_deferred: Vec<String>,
-    /// The checks that had refused the identity late, and have accepted what is saved now.
+    /// The checks that had refused the identity late, and have accepted the new values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub no_longer_refused: Vec<String>,
 }
@@ -173,7 +173,7 @@ pub struct LookupKeys {
     pub identity_id: Option<Uuid>,
 }
 
-/// A question that had no answer before the identity existed.
+/// The question of a deferred check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deferred {
     /// The name of the check.
@@ -306,9 +306,9 @@ impl LookupTimes {
 }
 
 impl PendingSignUp {
-    /// Returns whether an identity that is not found by these keys does not exist. Kratos does not send hooks the
-    /// identifier of social sign-ups, passkeys and security keys. `guard_is_proven`: Kratos stores Vestibule's
-    /// `external_id`.
+    /// Returns whether the keys find every identity of this submission, so that a look-up without a result proves that
+    /// there is none. Kratos does not send hooks the identifier of social sign-ups, passkeys and security keys.
+    /// `guard_is_proven`: Kratos stores Vestibule's `external_id`.
     #[must_use]
     pub fn can_be_found(&self, guard_is_proven: bool) -> bool {
         let keys = &self.details.lookup_keys;
@@ -358,7 +358,7 @@ fn was_saved_since(seen: &Value, now: &Value) -> bool {
     }
 }
 
-/// The submission to which an identity is attributed.
+/// The result of attributing an identity to a submission.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Attribution<'a> {
     /// This submission: it has the same hash.

@@ -23,8 +23,8 @@ pub struct Reservation {
     pub request_hash: String,
     /// The state.
     pub state: State,
-    /// `None` after the confirmation. A released reservation keeps what taking it again needs, while its account may
-    /// still be found.
+    /// The data for further requests. `None` after the confirmation. A released reservation keeps the data for taking
+    /// it again until its account can no longer be found.
     pub details: Option<Details>,
     /// Why the reservation was released.
     pub release_reason: Option<ReleaseReason>,
@@ -38,7 +38,7 @@ pub struct Reservation {
     pub in_use_until: Timestamp,
 }
 
-/// What confirming and releasing need.
+/// The data for the requests `confirm` and `release`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Details {
     /// The request that takes the reservation.

@@ -5,14 +5,14 @@ use serde_json::{Map, Value};
 use crate::kratos::form::{Form, group_by_pointer};
 use crate::kratos::{Field, Message, Reply};
 
-/// The sum of all checks.
+/// The result of all checks of a sign-up.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// The sign-up is accepted.
     Admit,
     /// The sign-up is accepted, and these fields replace those that Kratos sent.
     AdmitWith(Map<String, Value>),
-    /// At least one reason to refuse.
+    /// The sign-up is refused for these reasons, at least one.
     Refuse(Vec<Finding>),
 }
 

@@ -56,17 +56,19 @@ pub struct Page {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Kratos did not answer.
-    #[error("Kratos's admin API gave no answer")]
+    #[error("Kratos's admin API did not answer")]
     CallError(#[from] CallError),
     /// Kratos answered with this status.
     #[error("Kratos's admin API answered with status {0}")]
     Status(u16),
-    /// Something else changed the same rows at that moment. Kratos wrote nothing.
-    #[error("Kratos wrote nothing, because something else changed the same rows at that moment")]
-    Concurrent,
-    /// The response is not one of Kratos's.
+    /// Another request changed the same rows at the same moment, and Kratos wrote nothing.
     #[error(
-        "Kratos's admin API gave an unexpected answer; check that `kratos.admin_url` is its address"
+        "Kratos wrote nothing, because another request changed the same rows at the same moment"
+    )]
+    Concurrent,
+    /// The response does not come from Kratos.
+    #[error(
+        "unexpected answer from Kratos's admin API; check that `kratos.admin_url` is its address"
     )]
     NotUnderstood,
 }

@@ -1,4 +1,4 @@
-//! External systems: name, address, credentials, timeout and limits.
+//! Services: the external systems of the settings.
 
 pub mod address;
 pub mod client;

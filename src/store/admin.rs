@@ -12,8 +12,7 @@ use super::{DeliveryDetails, DeliverySummary, Error, Filter, Store};
 use crate::base::clock::Timestamp;
 use crate::model::delivery::{State, Subscription};
 
-/// How long an abandoned delivery is retried. A subscription's own deliveries use its setting; all others use eight
-/// days.
+/// How long an abandoned delivery is retried. Deliveries of a subscription use its setting; all others use eight days.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RetryWindows(Vec<(String, Duration)>);
 
@@ -49,10 +48,10 @@ pub struct Skipped {
 /// A filter that cannot be used to list, retry or discard deliveries.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFilter {
-    /// Nothing is made then.
+    /// The time range is empty.
     #[error("`since` is not before `until`")]
     NoTimeBetween,
-    /// A settled delivery cannot be changed.
+    /// The filter selects settled deliveries, which cannot be changed.
     #[error(
         "{0} deliveries cannot be changed; only pending and abandoned deliveries can be retried or discarded"
     )]
@@ -71,7 +70,7 @@ impl RetryWindows {
         Self(subscriptions.iter().map(named).collect())
     }
 
-    /// Returns how long a delivery of `plan` is retried.
+    /// Returns how long a delivery of `subscription` is retried.
     #[must_use]
     pub fn for_subscription(&self, subscription: &str) -> Duration {
         let known = self.0.iter().find(|(name, _)| name == subscription);
@@ -170,7 +169,7 @@ impl ActionResult {
     }
 }
 
-/// Retries each subscription on its own, because each subscription has its own retry time.
+/// Retries the deliveries of each subscription separately, because each subscription has its own retry time.
 async fn retry_all(
     store: &dyn Store,
     filter: &Filter,
@@ -200,7 +199,7 @@ async fn one_by_one(
     store: &dyn Store,
     filter: &Filter,
     now: Timestamp,
-    deed: AdminAction<'_>,
+    action: AdminAction<'_>,
 ) -> Result<ActionResult, Error> {
     let mut done = ActionResult::default();
     for (index, id) in filter.ids.iter().enumerate() {
@@ -212,7 +211,7 @@ async fn one_by_one(
             ids: vec![*id],
             ..filter.clone()
         };
-        let count = match (deed, &shown) {
+        let count = match (action, &shown) {
             (_, None) => 0,
             (AdminAction::Retry(keep_trying), Some(shown)) => {
                 let duration = keep_trying.for_subscription(&shown.listed.subscription);
@@ -222,16 +221,20 @@ async fn one_by_one(
         };
         done.changed += count;
         if count == 0 {
-            let reason = skip_reason(shown.as_ref(), filter, deed);
+            let reason = skip_reason(shown.as_ref(), filter, action);
             done.skipped.push(Skipped { id: *id, reason });
         }
     }
     Ok(done)
 }
 
-fn skip_reason(shown: Option<&DeliveryDetails>, filter: &Filter, deed: AdminAction<'_>) -> String {
+fn skip_reason(
+    shown: Option<&DeliveryDetails>,
+    filter: &Filter,
+    action: AdminAction<'_>,
+) -> String {
     let Some(shown) = shown else {
-        return "there is no such delivery".to_owned();
+        return "the delivery does not exist".to_owned();
     };
     let delivery = &shown.listed;
     match delivery.state {
@@ -245,9 +248,9 @@ fn skip_reason(shown: Option<&DeliveryDetails>, filter: &Filter, deed: AdminActi
                 .created_at
                 .to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
         ),
-        State::Abandoned if matches!(deed, AdminAction::Retry(_)) => match &delivery.last_error {
-            Some(error) => format!("there is nothing to send: {error}"),
-            None => "there is nothing to send".to_owned(),
+        State::Abandoned if matches!(action, AdminAction::Retry(_)) => match &delivery.last_error {
+            Some(error) => format!("its request could not be built: {error}"),
+            None => "its request is not stored".to_owned(),
         },
         State::Pending | State::Abandoned => "an attempt is running".to_owned(),
     }

@@ -47,8 +47,8 @@ pub struct Writer<I, O> {
     write: Box<Write<I, O>>,
 }
 
-/// Creates both ends. `write` returns one result for each input, in the order of the inputs. Nothing is written before
-/// [`Writer::run`].
+/// Creates both ends of the queue. `write` returns one result for each input, in the order of the inputs. Nothing is
+/// written before [`Writer::run`].
 pub fn group_commit<I: Send + 'static, O: Send + 'static>(
     write: impl Fn(Vec<I>) -> BoxFuture<'static, Vec<WriteResult<O>>> + Send + Sync + 'static,
 ) -> (GroupCommit<I, O>, Writer<I, O>) {
@@ -108,7 +108,7 @@ impl<I, O> Writer<I, O> {
             let written = AssertUnwindSafe((self.write)(inputs)).catch_unwind();
             let Ok(results) = written.await else {
                 // The waiting callers get an error, because nothing was stored. The next write is not affected.
-                tracing::error!("Writing to the database broke down");
+                tracing::error!("A write to the database panicked");
                 continue;
             };
             let unreceived = answers

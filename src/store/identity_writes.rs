@@ -1,4 +1,4 @@
-//! What a database keeps of writes into identities, and of the settings calls that can undo them.
+//! The store trait for writes into identities, and for the settings calls that can undo writes.
 
 use async_trait::async_trait;
 use uuid::Uuid;

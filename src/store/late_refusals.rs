@@ -1,4 +1,4 @@
-//! What a database keeps of late refusals.
+//! The store trait for late refusals.
 
 use async_trait::async_trait;
 use uuid::Uuid;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Error, Store};
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 
-/// How long a lock lasts. No step between two [`NamedLock::renew`] calls takes longer. The lock of an instance that dies
+/// How long a lock is valid. No step between two [`NamedLock::renew`] calls takes longer. The lock of a killed instance
 /// expires.
 const DURATION: Duration = Duration::from_mins(5);
 /// The remaining time below which a lock is renewed.

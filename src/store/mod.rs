@@ -1,4 +1,4 @@
-//! The guarantees of a database.
+//! The store: the traits of a database, and their implementations for SQLite and PostgreSQL.
 
 pub mod admin;
 pub mod attribution;
@@ -41,13 +41,13 @@ pub use write_set::{
 /// A database error. The text never holds a value from a request or an identity.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database said no, or nothing.
+    /// The database reported an error, or cannot be reached.
     #[error("database error")]
     Database(#[from] sqlx::Error),
     /// The database has not answered for longer than any statement takes. The statement may have succeeded.
     #[error("the database did not answer in time")]
     Timeout,
-    /// Its shape could not be made.
+    /// A migration failed.
     #[error("the database could not be migrated")]
     Migration(#[from] sqlx::migrate::MigrateError),
     /// Another version of Vestibule has migrated the database.
@@ -59,7 +59,7 @@ pub enum Error {
         /// The number of the migration.
         number: i64,
     },
-    /// Its file could not be made.
+    /// The database file could not be created.
     #[error("the database file {} could not be created", path.display())]
     File {
         /// The path of the file.
@@ -69,10 +69,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A reservation, flow or submission has changed since it was read.
-    #[error("a reservation or a flow has changed meanwhile")]
+    #[error("a reservation or a flow has changed since it was read")]
     Conflict,
     /// The folder of the database file does not exist.
-    #[error("the folder {} does not exist; create it, the database is kept in there", folder.display())]
+    #[error("the folder {} of the database file does not exist; create the folder", folder.display())]
     NoFolder {
         /// The path of the folder.
         folder: PathBuf,
@@ -111,7 +111,7 @@ impl Error {
 /// The time at which a delivery of a subscription is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextDue {
-    /// The plan's name.
+    /// The name of the subscription or of another queue.
     pub subscription: String,
     /// The earliest time at which one of its deliveries is tried, or a lease on one ends.
     pub at: Timestamp,
@@ -187,18 +187,18 @@ pub struct DeliveryDetails {
     /// The fields of the list.
     #[serde(flatten)]
     pub listed: DeliverySummary,
-    /// When it is abandoned if it is not delivered.
+    /// When the delivery is abandoned if it has not succeeded.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub keep_trying_until: Timestamp,
     /// The finished attempts, oldest first.
     pub tries: Vec<ListedAttempt>,
-    /// Whether a payload is kept. It holds personal data, so only the command line shows it.
+    /// Whether a payload is stored. It contains personal data, so only the command line shows it.
     #[serde(rename = "payload_kept", serialize_with = "whether")]
     #[schemars(with = "bool")]
     pub action: Option<Action>,
 }
 
-#[expect(clippy::ref_option, reason = "serde hands it over so")]
+#[expect(clippy::ref_option, reason = "serde passes a reference to the option")]
 fn whether<S: serde::Serializer>(
     action: &Option<Action>,
     serializer: S,
@@ -217,7 +217,7 @@ pub struct FlowState {
     pub reservations: Vec<Reservation>,
 }
 
-/// A delivery.
+/// A delivery in a list.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 pub struct DeliverySummary {
     /// The delivery's id, which is also the `webhook-id` and the `Idempotency-Key`.
@@ -225,7 +225,7 @@ pub struct DeliverySummary {
     pub id: Uuid,
     /// The subscription's name, or another queue: `write-back:crm`, `deferred-check:vat`, `late-refusal:vat`, `take:invite`, `confirm:invite`, `release:invite`.
     pub subscription: String,
-    /// What happened.
+    /// The event.
     pub event: Event,
     /// The identity; all zeros if none was created.
     #[schemars(with = "String", extend("format" = "uuid"))]
@@ -236,13 +236,13 @@ pub struct DeliverySummary {
     pub attempts: u32,
     /// The error of the last attempt, if it failed.
     pub last_error: Option<String>,
-    /// When it was created.
+    /// When the delivery was created.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: Timestamp,
     /// When the next attempt is due; null unless pending.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub next_attempt_at: Option<Timestamp>,
-    /// When it was delivered, abandoned or discarded.
+    /// When the delivery was delivered, abandoned or discarded.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub settled_at: Option<Timestamp>,
 }
@@ -252,19 +252,19 @@ pub struct DeliverySummary {
 pub struct Filter {
     /// Only deliveries with these ids. Empty: all.
     pub ids: Vec<Uuid>,
-    /// Only of this plan.
+    /// Only deliveries of this subscription.
     pub subscription: Option<String>,
-    /// Not of these plans.
+    /// No deliveries of these subscriptions.
     pub exclude_subscriptions: Vec<String>,
     /// Only deliveries in this state.
     pub state: Option<State>,
-    /// Only deliveries about this identity.
+    /// Only deliveries of this identity.
     pub identity: Option<Uuid>,
     /// Only deliveries created at this time or later.
     pub since: Option<Timestamp>,
     /// Only deliveries created before this time.
     pub until: Option<Timestamp>,
-    /// Only those listed behind this one.
+    /// Only deliveries after this one in the list.
     pub cursor: Option<Uuid>,
 }
 
@@ -279,7 +279,7 @@ pub struct Backlog {
     pub oldest_pending: Option<Timestamp>,
 }
 
-/// A database that keeps every write that it has confirmed.
+/// A database that keeps every confirmed write.
 #[async_trait]
 pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// Stores the whole write set durably, in one transaction, before it returns. Returns the ids of the new
@@ -334,7 +334,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// Discards pending or abandoned deliveries and deletes their payloads. Leased deliveries are not changed. Returns
     /// the number of discarded deliveries.
     async fn discard(&self, filter: &Filter, now: Timestamp) -> Result<u64, Error>;
-    /// Returns how many deliveries [`Store::discard`] would discard, or [`Store::retry`] would examine.
+    /// Returns how many deliveries [`Store::discard`] would discard, or [`Store::retry`] would check.
     async fn unfinished(&self, filter: &Filter) -> Result<u64, Error>;
     /// Returns numbers for metrics and health.
     async fn backlog(&self) -> Result<Backlog, Error>;
@@ -344,7 +344,7 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         keys: &[(String, String)],
     ) -> Result<HashSet<(String, String)>, Error>;
 
-    /// Whether the delivery with this plan and unique key still waits for its arrival.
+    /// Returns whether the delivery with this subscription and unique key is pending.
     async fn is_pending(&self, subscription: &str, unique_key: &str) -> Result<bool, Error>;
 
     /// Stores decisions in one transaction.

@@ -18,7 +18,7 @@ const MAX_RECENT: usize = 65_536;
 /// Receives the number of submissions that could not be recorded.
 pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// The handle through which everything durable is written.
+/// The handle that stores deliveries and accepted submissions durably.
 #[derive(Clone)]
 pub struct Outbox {
     group_commit: GroupCommit<WriteSet, usize>,
@@ -26,7 +26,7 @@ pub struct Outbox {
     on_loss: OnLoss,
 }
 
-/// Creates both ends. Nothing is written before [`Writer::run`].
+/// Creates both ends of the queue. Nothing is written before [`Writer::run`].
 #[must_use]
 pub fn outbox(store: Arc<dyn Store>, on_loss: OnLoss) -> (Outbox, Writer<WriteSet, usize>) {
     let recent = Arc::new(Mutex::new(RecentPending::default()));

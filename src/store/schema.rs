@@ -31,7 +31,7 @@ pub(super) async fn missing(
         .collect())
 }
 
-/// Says so if the database was migrated by another version of Vestibule.
+/// Converts a migration error. Reports separately that another version of Vestibule migrated the database.
 pub(super) fn migration_error(error: MigrateError) -> Error {
     match error {
         MigrateError::VersionMissing(number) | MigrateError::VersionMismatch(number) => {

@@ -12,7 +12,7 @@ use super::{Settlement, Store};
 /// Accepts results of attempts. A caller gets `false` if it no longer held the lease.
 pub type SettlementWriter = GroupCommit<Settlement, bool>;
 
-/// Creates both ends. Nothing is written before [`Writer::run`].
+/// Creates both ends of the queue. Nothing is written before [`Writer::run`].
 #[must_use]
 pub fn settlement_writer(store: Arc<dyn Store>) -> (SettlementWriter, Writer<Settlement, bool>) {
     group_commit(move |settlements: Vec<Settlement>| {

@@ -1,4 +1,4 @@
-//! A write set is stored completely or not at all.
+//! Write sets: changes that are stored together or not at all.
 
 use std::collections::HashSet;
 
@@ -66,33 +66,33 @@ pub struct Release {
     pub id: Uuid,
     /// The reason.
     pub release_reason: ReleaseReason,
-    /// The time since when no `pre` uses the reservation. A `pre` that began later keeps it.
+    /// The time since which no `pre` uses the reservation. If a later `pre` uses it, it is not released.
     pub unused_since: Timestamp,
     /// The data that taking the reservation again needs, if an account may still be found for it. The store keeps it
     /// until the flow is deleted.
     pub kept: Option<Details>,
 }
 
-/// Deferred checks of an identity that need no answer any more, because the value that is saved now was accepted.
+/// A deferred check of an identity that is no longer needed, because the check has accepted the current value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettledQuestion {
     /// The queue: `deferred-check:<name>`.
     pub subscription: String,
     /// The identity.
     pub identity_id: Uuid,
-    /// When the acceptance was known.
+    /// When the check accepted.
     pub at: Timestamp,
 }
 
-/// A late refusal that ends because the check has accepted the value that is saved now. A refusal that deactivates is
-/// not lifted by an acceptance.
+/// The lift of a late refusal whose check has accepted the current value. An acceptance does not lift a refusal that
+/// deactivates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RefusalLift {
     /// The identity.
     pub identity_id: Uuid,
     /// The check.
     pub check: String,
-    /// When the acceptance was known.
+    /// When the check accepted.
     pub at: Timestamp,
     /// The write that removes the mark. It is stored only if a refusal that marked was in force.
     pub write: NewDelivery,
@@ -132,9 +132,9 @@ pub struct WriteSet {
     pub closed: Vec<Closing>,
     /// Submissions whose outcome is known. They must be as they were when they were read.
     pub ended: Vec<Ending>,
-    /// Deferred checks that need no answer any more.
+    /// Deferred checks that are no longer needed.
     pub questions_settled: Vec<SettledQuestion>,
-    /// Late refusals that end.
+    /// Late refusals to lift.
     pub refusals_lifted: Vec<RefusalLift>,
     /// Reservations that are about to be taken.
     pub reserved: Vec<Reservation>,
@@ -165,7 +165,7 @@ impl WriteSet {
         self.deliveries.is_empty() && self.is_only_deliveries()
     }
 
-    /// Returns whether the statement of the deliveries alone stores the write set.
+    /// Returns whether the write set contains only deliveries.
     #[must_use]
     pub fn is_only_deliveries(&self) -> bool {
         self.accepted.is_empty()

@@ -187,13 +187,13 @@ fn duration_histogram() -> Histogram {
 }
 
 impl Metrics {
-    /// All metrics at zero.
+    /// Creates all metrics, at zero.
     #[must_use]
     pub fn new() -> Self {
         Self::with_stored(Counter::default())
     }
 
-    /// All metrics at zero, with the counter that the store increments for each delivery that it stores.
+    /// Creates all metrics, at zero, with the counter that the store increments for each delivery that it stores.
     #[must_use]
     pub fn with_stored(deliveries_stored: Counter) -> Self {
         let mut metrics = Self {

@@ -53,13 +53,14 @@ impl InForce {
         in_force
     }
 
-    /// The text that the store keeps.
+    /// Returns the text that the store keeps.
     #[must_use]
     pub fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Whether the check's rule was in force when the sign-up of an identity created at `created_at` was evaluated.
+    /// Returns whether the check's rule was in force when the sign-up of an identity created at `created_at` was
+    /// evaluated.
     #[must_use]
     pub fn covers(&self, check: &str, created_at: Timestamp) -> bool {
         let rule = self.0.get(check);

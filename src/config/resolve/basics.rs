@@ -144,7 +144,8 @@ impl Resolver<'_> {
         })
     }
 
-    /// Returns a duration, or the default if the key is missing or its value is wrong. Reports a value outside of the bounds.
+    /// Returns a duration, or the default if the key is missing or its value is wrong. Reports a value outside of the
+    /// bounds.
     pub(super) fn duration(
         &mut self,
         cursor: &Cursor<'_>,
@@ -383,7 +384,7 @@ impl Resolver<'_> {
         );
     }
 
-    /// Whether the file sets `kratos.admin_url`, valid or not.
+    /// Returns whether the file sets `kratos.admin_url`, valid or not.
     pub(super) fn has_admin_url(&self) -> bool {
         self.root.key("kratos").key("admin_url").node.is_some()
     }
@@ -478,7 +479,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// Returns a number, or the default if the key is missing or its value is wrong. Reports a value outside of the bounds.
+    /// Returns a number, or the default if the key is missing or its value is wrong. Reports a value outside of the
+    /// bounds.
     pub(super) fn amount(
         &mut self,
         cursor: &Cursor<'_>,

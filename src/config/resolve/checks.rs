@@ -44,9 +44,9 @@ impl<'a> Resolver<'a> {
         checks
     }
 
-    /// Returns the flows of the checks without `flows`. They depend on what a check reads, itself and through other checks. So
-    /// every check is compiled once to find what it reads, and a second time with the variables of its flows, which reports
-    /// the problems.
+    /// Returns the flows of the checks without `flows`. They depend on what a check reads, itself and through other
+    /// checks. So every check is compiled once to find what it reads, and a second time with the variables of its
+    /// flows, which reports the problems.
     fn default_flows(&mut self, messages: &Messages<'a>) -> BTreeMap<String, Vec<Flow>> {
         let cursor = self.root.key("checks");
         let problems = self.problems.len();
@@ -520,7 +520,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The flows that the operator names.
+/// Returns the flows that the operator names.
 fn chosen_flows(file: &file::Check) -> Option<Vec<Flow>> {
     let flows = file.flows.as_ref()?.iter().map(|flow| match flow {
         file::Flow::Registration => Flow::Registration,

@@ -121,8 +121,8 @@ impl<'a> Resolver<'a> {
         Messages { builtin, named }
     }
 
-    /// Reports an id that operators cannot use, or that is used already. Several checks can have the same message with the
-    /// same id.
+    /// Reports an id that operators cannot use, or that is used already. Several checks can have the same message with
+    /// the same id.
     fn number(
         &mut self,
         cursor: &Cursor<'_>,
@@ -388,7 +388,7 @@ impl<'a> Resolver<'a> {
         None
     }
 
-    /// The variables that expressions can use here.
+    /// Returns the variables that expressions can use here.
     pub(super) fn scope(&self, roots: &[Variable], checks: Vec<String>) -> Scope {
         Scope {
             roots: roots.to_vec(),
@@ -398,7 +398,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The keys of a section.
+    /// Returns the keys of a section.
     pub(super) fn names_of(&self, section: &str) -> Vec<String> {
         self.root
             .key(section)

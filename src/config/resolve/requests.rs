@@ -96,7 +96,7 @@ impl<'a> Resolver<'a> {
         None
     }
 
-    /// A path that is appended to the address of a named service.
+    /// Resolves a path that is appended to the address of a named service.
     fn path(
         &mut self,
         cursor: &Cursor<'_>,
@@ -125,7 +125,7 @@ impl<'a> Resolver<'a> {
         self.compiled(cursor, &template.0, &pieces, scope)
     }
 
-    /// A whole URL. The host is literal, and the rest is a path.
+    /// Resolves a whole URL. The host is literal, and the rest is a path.
     fn whole_url(
         &mut self,
         cursor: &Cursor<'_>,
@@ -221,7 +221,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// A JSON value whose texts are templates.
+    /// Resolves a JSON value whose texts are templates.
     pub(super) fn json(
         &mut self,
         cursor: &Cursor<'a>,
@@ -269,7 +269,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Whether the text has a `#` outside expressions.
+/// Returns whether the text has a `#` outside expressions.
 fn has_fragment(template: &str) -> bool {
     let mut depth = 0_u32;
     template.chars().any(|character| {

@@ -1,4 +1,4 @@
-//! The account from the form to the database: Kratos's `identity`.
+//! An identity of Kratos, before and after it is saved.
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! A flow of Kratos: what Kratos passes to the template at each of its two calls.
+//! A flow of Kratos: the data that Kratos passes to the template in both calls.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The form as Kratos keeps it, and where Kratos places messages. The code follows recorded calls, and `tests/template`
-//! compares both.
+//! The form of a Kratos flow, and the placement of messages in it. The code follows recorded calls, and
+//! `tests/template` compares both.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -121,8 +121,8 @@ impl Form {
         }
     }
 
-    /// Sets the message of Kratos for an address that has an account already. Kratos finds that after Vestibule has
-    /// accepted the sign-up. Visible fields lose their values.
+    /// Sets the message of Kratos for an address that has an account already. Kratos finds the duplicate after
+    /// Vestibule has accepted the sign-up. Visible fields lose their values.
     pub fn show_taken(&mut self) {
         for node in &mut self.nodes {
             let attributes = &mut node["attributes"];

@@ -1,4 +1,4 @@
-//! What a visitor submits: the values, and the kind of form.
+//! The input of a visitor: the values, and the kind of form.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -86,7 +86,7 @@ impl Traits {
         ("invite", "Invite code", 0, 64),
     ];
 
-    /// Returns the traits as Kratos holds them, without empty fields.
+    /// Returns the traits as Kratos stores them, without empty fields.
     #[must_use]
     pub fn as_json(&self) -> Value {
         let mut traits = Map::new();

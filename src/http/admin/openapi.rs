@@ -14,7 +14,7 @@ const DESCRIPTION: &str = "For operators and monitoring: deliveries, late refusa
     authentication: keep the port (`serve.admin`) on a private network. It never returns payloads of deliveries or messages of refusals, which \
     hold personal data.";
 
-/// The OpenAPI document.
+/// Generates the OpenAPI document.
 #[must_use]
 pub fn document() -> Value {
     let mut answers = generator(SchemaSettings::draft2020_12().for_serialize());

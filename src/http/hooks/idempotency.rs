@@ -216,13 +216,13 @@ impl IdempotencyCache {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many answers are kept.
+    /// Returns how many answers are kept.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries().done.len()
     }
 
-    /// Whether no answer is kept.
+    /// Returns whether no answer is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -7,8 +7,8 @@ use crate::http::hooks::state::HookState;
 use crate::kratos::{Flow, Payload};
 use crate::model::identity_write::{MAX_SETTINGS_WAIT, SavedChange};
 
-/// Records that a settings `pre` has arrived. Kratos has read the identity and will write all of it, so no other write may
-/// happen meanwhile.
+/// Records that a settings `pre` has arrived. Kratos has read the identity and will write all of it, so no other write
+/// may happen meanwhile.
 pub async fn settings_begin(state: &HookState, call: &HookCall, payload: &Payload) {
     if !concerns(state, call) {
         return;

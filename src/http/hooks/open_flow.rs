@@ -1,6 +1,7 @@
 //! Handles hook calls that show that Kratos has saved an account or a change whose `post` has not arrived.
 //!
-//! Vestibule processes such a call like the `post`, so that no visitor evades a check in the seconds before the look-up.
+//! Vestibule processes such a call like the `post`, so that no visitor evades a check in the seconds before the
+//! look-up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +102,7 @@ fn guard_id_of(identity: &Value) -> Option<&str> {
     external_id.starts_with(GUARD_PREFIX).then_some(external_id)
 }
 
-/// The identity before the change.
+/// Returns the identity before the change.
 fn before_change(payload: &Payload) -> Option<Value> {
     let mut identity = payload.identity.clone()?;
     let previous = payload.previous.as_ref()?;
@@ -185,8 +186,8 @@ impl Known<'_> {
     }
 }
 
-/// The newest submission of a settings flow that gave the identity these traits. A submission that left the traits
-/// as they were proves nothing. If an equal submission is attributed already, it may be the one that was saved.
+/// Returns the newest submission of a settings flow that gave the identity these traits. A submission that left the
+/// traits as they were proves nothing. If an equal submission is attributed already, it may be the one that was saved.
 fn saved_change<'s>(
     flow_state: &'s FlowState,
     identity_id: Uuid,

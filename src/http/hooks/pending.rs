@@ -61,7 +61,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Whether the acceptance counts only once it is recorded.
+    /// Returns whether the acceptance counts only once it is recorded.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         !self.deferred.is_empty()
@@ -78,7 +78,7 @@ impl PendingPolicy {
         hook.flow == Flow::Registration && (self.holds_registrations || self.looks_up)
     }
 
-    /// The `external_id` that the identity gets, so that Kratos creates at most one identity of the flow.
+    /// Returns the `external_id` that the identity gets, so that Kratos creates at most one identity of the flow.
     #[must_use]
     pub fn guard_id(&self, hook: &Hook, payload: &Payload) -> Option<String> {
         let identity = payload.identity.as_ref()?;
@@ -93,9 +93,9 @@ impl PendingPolicy {
         (wanted && hook.flow == Flow::Registration && !has_one).then(|| guard_id(payload.flow_id))
     }
 
-    /// Whether the response waits until the acceptance is recorded. Then a `post` of a registration without a
-    /// record is certainly a fault. Without waiting, a change in settings could be delivered twice: by a `post`
-    /// that arrives before its record, and by a look-up.
+    /// Returns whether the response waits until the acceptance is recorded. Then a `post` of a registration without a
+    /// record is certainly a fault. Without waiting, a change in settings could be delivered twice: by a `post` that
+    /// arrives before its record, and by a look-up.
     #[must_use]
     pub fn is_awaited(&self, hook: &Hook) -> bool {
         match hook.flow {
@@ -184,7 +184,7 @@ impl PendingPolicy {
     }
 }
 
-/// The identity as Kratos will save it.
+/// Returns the identity as Kratos will save it.
 fn as_saved<'a>(identity: &'a Value, verdict: &Verdict) -> Cow<'a, Value> {
     let Verdict::AdmitWith(changes) = verdict else {
         return Cow::Borrowed(identity);

@@ -65,15 +65,15 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     }
 }
 
-/// Whether the sweeper will store the missing deliveries.
+/// Returns whether the sweeper will store the missing deliveries.
 fn is_looked_up(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     state.pending.looks_up
         && call.hook.flow == Flow::Registration
         && state.outbox.has_pending(payload.flow_id)
 }
 
-/// Answers a `post` that could not be read, and raises an alarm. Kratos saved an account that Vestibule does not know. The
-/// answer is 204, because a refusal would show an error page to a visitor who has an account.
+/// Answers a `post` that could not be read, and raises an alarm. Kratos saved an account that Vestibule does not know.
+/// The answer is 204, because a refusal would show an error page to a visitor who has an account.
 fn unreadable(state: &HookState, error: &str) -> HookResponse {
     state.count_lost_post("unreadable");
     state.sweep_now.notify_one();
@@ -107,8 +107,8 @@ async fn store(state: &HookState, call: &HookCall, payload: &Payload) -> Result<
     Ok(stored)
 }
 
-/// Stores everything that follows from the account in one transaction. Tries several times, because another call may release
-/// a reservation or accept another submission meanwhile.
+/// Stores everything that follows from the account in one transaction. Tries several times, because another call may
+/// release a reservation or accept another submission meanwhile.
 async fn store_follow_up(
     state: &HookState,
     call: &HookCall,

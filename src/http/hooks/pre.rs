@@ -183,8 +183,8 @@ async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> O
     }
 }
 
-/// Returns whether the flow got its identity while the checks ran. After a double click, a service may refuse a value that
-/// the same form has just used, and that refusal would mislead the visitor.
+/// Returns whether the flow got its identity while the checks ran. After a double click, a service may refuse a value
+/// that the same form has just used, and that refusal would mislead the visitor.
 async fn has_closed(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
     let record = state.store.flow_record(payload.flow_id);
@@ -192,7 +192,7 @@ async fn has_closed(state: &HookState, call: &HookCall, payload: &Payload) -> bo
     matches!(record, Some(Ok(Some(record))) if record.identity_id.is_some())
 }
 
-/// Whether it is proven that Kratos creates at most one identity of the flow.
+/// Returns whether it is proven that Kratos creates at most one identity of the flow.
 async fn is_guarded(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     if !state.pending.holds_registrations || state.pending.guard_id(&call.hook, payload).is_none() {
         return false;

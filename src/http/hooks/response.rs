@@ -29,13 +29,14 @@ impl HookResponse {
         }
     }
 
-    /// Whether a repeated call gets this response again. A response that asks Kratos to call again is not repeated.
+    /// Returns whether a repeated call gets this response again. A response that asks Kratos to call again is not
+    /// repeated.
     #[must_use]
     pub fn is_cacheable(&self) -> bool {
         self.status != 503
     }
 
-    /// How many bytes the cache needs for this response.
+    /// Returns how many bytes the cache needs for this response.
     #[must_use]
     pub fn size(&self) -> usize {
         256 + self.body.as_ref().map_or(0, Bytes::len)

@@ -57,7 +57,7 @@ pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
     HookResponse::new(Reply::NoContent, "admit")
 }
 
-/// The refusal of a visitor whose account was refused late; `None` if the visitor may continue.
+/// Returns the refusal of a visitor whose account was refused late; `None` if the visitor may continue.
 pub fn refusal(state: &HookState, call: &HookCall, payload: &Payload) -> Option<HookResponse> {
     let refusals = match state.refused.of(payload.identity_id) {
         Standing::Free => return None,

@@ -44,8 +44,8 @@ pub struct HookState {
     pub lists: Arc<Lists>,
     /// Decides which accepted submissions are recorded.
     pub pending: PendingPolicy,
-    /// The time from which the checks that reserve or defer are in force. A later account without a recorded sign-up is a
-    /// fault.
+    /// The time from which the checks that reserve or defer are in force. A later account without a recorded sign-up is
+    /// a fault.
     pub in_force: InForce,
     /// Whether Kratos stores Vestibule's `external_id`.
     pub proof: Arc<GuardProof>,
@@ -97,7 +97,7 @@ impl HookState {
         self.refuse_in(RefusalStatus::BadRequest, message, language)
     }
 
-    /// A built-in message in the visitor's language.
+    /// Returns a built-in message in the visitor's language.
     #[must_use]
     pub fn visitor_message(&self, payload: &Payload, message: &MessageTemplate) -> Message {
         self.message(message, payload.header("Accept-Language"), None)
@@ -116,7 +116,7 @@ impl HookState {
         }
     }
 
-    /// A built-in message.
+    /// Returns a built-in message.
     #[must_use]
     pub fn message(
         &self,
@@ -141,7 +141,7 @@ impl HookState {
         reader.message(message, &self.builtin.not_possible, &names, check, None)
     }
 
-    /// The renderer of messages for a visitor.
+    /// Returns the renderer of messages for a visitor.
     #[must_use]
     pub fn reader<'a>(&'a self, accept_language: Option<&'a str>) -> MessageRenderer<'a> {
         MessageRenderer {
@@ -150,7 +150,7 @@ impl HookState {
         }
     }
 
-    /// The response to an internal error: a message for `pre`, a request to retry for `post`.
+    /// Returns the response to an internal error: a message for `pre`, a request to retry for `post`.
     #[must_use]
     pub fn internal_error(&self, hook: &Hook) -> HookResponse {
         let reply = match hook.stage {

@@ -19,7 +19,8 @@ pub struct UnknownPaths {
 }
 
 impl UnknownPaths {
-    /// The path as it is to be logged; `None` if it was logged less than a minute ago, or too many paths are remembered.
+    /// Returns the path as it is to be logged; `None` if it was logged less than a minute ago, or too many paths are
+    /// remembered.
     pub fn to_log(&mut self, path: &str, now: Timestamp) -> Option<String> {
         let path: String = path.chars().take(MAX_LENGTH).collect();
         self.logged_until.retain(|_, until| *until > now);

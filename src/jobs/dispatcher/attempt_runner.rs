@@ -32,7 +32,7 @@ pub(super) struct AttemptRunner {
 }
 
 impl AttemptRunner {
-    /// The length of a lease. A lease is longer than any attempt.
+    /// Returns the length of a lease. A lease is longer than any attempt.
     pub(super) fn lease(&self) -> Duration {
         self.limits.max_attempt_duration + SETTLING
     }
@@ -41,8 +41,8 @@ impl AttemptRunner {
     pub(super) async fn attempt(&self, delivery: Claimed, mut abort: watch::Receiver<bool>) {
         let began_at = self.clock.now();
         let end = saturating_add(began_at, self.limits.max_attempt_duration);
-        // A panic counts as an attempt, because the next attempt meets the same defect. So the attempts come to an
-        // end.
+        // A panic counts as an attempt, because the next attempt meets the same defect, and the attempts must end at
+        // some time.
         let attempting = AssertUnwindSafe(self.transport.attempt(&delivery)).catch_unwind();
         let result = self.clock.timeout_at(end, attempting);
         let result = tokio::select! {
@@ -115,7 +115,7 @@ impl AttemptRunner {
                 Ok(false) => {
                     tracing::warn!(
                         delivery.id = %delivery.id, subscription = delivery.subscription, attempt = delivery.attempt,
-                        "The lease had ended, so this attempt does not count",
+                        "The lease had expired, so the result of this attempt is ignored",
                     );
                     return;
                 }

@@ -7,7 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::base::clock::{Timestamp, milliseconds, saturating_add};
 
-/// The limits of one target. Each target has its own, so that a slow target does not delay deliveries to others.
+/// Limits the deliveries to one target. Each target has a separate limiter, so that a slow target does not delay
+/// deliveries to others.
 pub(super) struct TargetLimiter {
     permits: Arc<Semaphore>,
     rate: Option<TokenBucket>,

@@ -25,11 +25,11 @@ pub(super) struct Checkpoint {
     pub(super) began_at: Timestamp,
     /// The `since` of the round. A round with another `since` has evaluated the earlier pages differently.
     pub(super) since: Option<Timestamp>,
-    /// What comes next.
+    /// The next step.
     pub(super) next: Next,
 }
 
-/// What comes next.
+/// The next step of a round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Next {

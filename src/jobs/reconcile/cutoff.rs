@@ -67,7 +67,7 @@ async fn first_seen_at(
     Ok(moment(&stored))
 }
 
-/// Parses a stored time. A value that cannot be parsed was edited by hand, and counts as the earliest time.
+/// Parses a stored time. A value that cannot be parsed was edited manually, and counts as the earliest time.
 fn moment(text: &str) -> Timestamp {
     text.parse().unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -6,7 +6,7 @@ use super::checkpoint::Next;
 use super::{Error, Round};
 use crate::outbound::kratos_admin::PAGE;
 
-/// If this many identities are deleted and none is found, `kratos.admin_url` probably names another Kratos.
+/// If this many identities are deleted and none is found, `kratos.admin_url` is probably the address of another Kratos.
 const MAX_UNCONFIRMED_DELETIONS: usize = 50;
 
 impl Round<'_> {

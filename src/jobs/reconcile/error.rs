@@ -11,7 +11,7 @@ use crate::store;
 pub enum Error {
     /// Another round is running. Only one can run at a time.
     #[error(
-        "another reconciliation of this database is running; wait until it is done (a lock that was left behind expires after five minutes)"
+        "another reconciliation of this database is running; wait until it ends (the lock of a killed process expires after five minutes)"
     )]
     Busy,
     /// A page could not be read.
@@ -28,7 +28,7 @@ pub enum Error {
     },
     /// An identity could not be read.
     #[error(
-        "stopped at the identity {id}, because Kratos gave no usable answer about it; {}",
+        "stopped at the identity {id}, because Kratos gave no usable answer; {}",
         help(*source)
     )]
     Identity {
@@ -47,8 +47,8 @@ pub enum Error {
         /// How many identities Kratos was asked for.
         asked: usize,
     },
-    /// The database did not do it.
-    #[error("database error; what was done before it is kept")]
+    /// Database error.
+    #[error("database error; completed steps are kept")]
     Store(#[from] store::Error),
 }
 
@@ -63,15 +63,17 @@ impl Error {
 fn help(source: kratos_admin::Error) -> &'static str {
     match source {
         kratos_admin::Error::CallError(_) => {
-            "check that Kratos runs and that `kratos.admin_url` can be reached from here; the next round continues where this one stopped"
+            "check that Kratos runs and that `kratos.admin_url` can be reached; the next round continues where this one stopped"
         }
         kratos_admin::Error::Status(401 | 403) => {
-            "check that `kratos.auth` holds what the admin API expects; the next round continues where this one stopped"
+            "check that `kratos.auth` has the credentials of the admin API; the next round continues where this one stopped"
         }
         kratos_admin::Error::Status(_) | kratos_admin::Error::Concurrent => {
             "see the log of Kratos; the next round continues where this one stopped"
         }
-        kratos_admin::Error::NotUnderstood => "check which server answers there",
+        kratos_admin::Error::NotUnderstood => {
+            "check that `kratos.admin_url` is the address of Kratos's admin API"
+        }
     }
 }
 
@@ -87,8 +89,8 @@ mod tests {
         };
         assert_eq!(
             error.error_chain(),
-            "stopped after 300 identities, because the next page could not be read; check that `kratos.auth` holds \
-             what the admin API expects; the next round continues where this one stopped: Kratos's admin API answered with \
+            "stopped after 300 identities, because the next page could not be read; check that `kratos.auth` has the \
+             credentials of the admin API; the next round continues where this one stopped: Kratos's admin API answered with \
              status 401"
         );
     }

@@ -1,4 +1,4 @@
-//! Runs a round at a fixed interval, whatever the number of instances and restarts.
+//! Runs a round at a fixed interval, with any number of instances and restarts.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -35,7 +35,8 @@ impl Reconciler {
             let began = self.clock.now();
             let due = AssertUnwindSafe(self.if_due(every)).catch_unwind().await;
             let Ok(due) = due else {
-                // What panicked is logged where it panicked. The lock of the round is not left to expire.
+                // The panic hook has logged the panic. The lock is released, so that the next round need not wait for
+                // its end.
                 let _ = AssertUnwindSafe(self.release_lock()).catch_unwind().await;
                 let next = saturating_add(began, pause(failures, every));
                 failures += 1;

@@ -1,4 +1,4 @@
-//! Asks the service of a deferred check again.
+//! Repeats the question of a deferred check.
 
 use std::sync::PoisonError;
 
@@ -92,8 +92,8 @@ impl HttpTransport {
         }
     }
 
-    /// The service refused the original value, and the account has another value now. The account's value counts if
-    /// the service accepts it.
+    /// Repeats the question with the account's current value, after the service refused the original value. The current
+    /// value counts if the service accepts it.
     async fn recheck_current_value(
         &self,
         check: &Check,
@@ -308,7 +308,7 @@ impl HttpTransport {
     }
 
     /// Returns the write as an abandoned delivery if the settings have no `kratos.admin_url`. Then an operator makes
-    /// the change, and hooks keep the visitor out meanwhile.
+    /// the change, and hooks refuse the visitor meanwhile.
     fn written_by_operator(&self, mut write: NewDelivery) -> NewDelivery {
         if self.deps.writer.is_none() {
             write.action = Err(

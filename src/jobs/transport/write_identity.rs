@@ -1,4 +1,4 @@
-//! Writes of a delivery into an identity.
+//! Runs deliveries that write into an identity.
 
 use uuid::Uuid;
 

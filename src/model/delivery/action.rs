@@ -1,4 +1,4 @@
-//! What a delivery does when it is due.
+//! The action of a delivery: what Vestibule does when the delivery is due.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,17 +10,17 @@ use crate::model::request::Request;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Put the question of a deferred check again.
+    /// Repeat the question of a deferred check.
     Recheck(Request),
-    /// Write into the identity, through Kratos's admin API.
+    /// Write these fields into the identity, through Kratos's admin API.
     PatchIdentity(Vec<FieldWrite>),
-    /// Keep a person out whose account was refused late: delete the sessions, write this into the identity, delete the
+    /// Enforce a late refusal: delete the sessions of the account, write these fields into the identity, and delete the
     /// sessions again.
     Enforce(Vec<FieldWrite>),
-    /// Release what an unclear taking may have taken. Who cannot say what that was is asked once more, with the key of
-    /// the first time, and then releases what the answer names.
+    /// Compensate a `take` whose answer was lost: repeat the request with the same `Idempotency-Key`, and release the
+    /// reservation that the answer names.
     Compensate {
-        /// The request that took, or did not.
+        /// The request whose answer was lost.
         take: Request,
         /// The `Idempotency-Key` of the request.
         key: String,
@@ -36,7 +36,8 @@ pub enum Action {
     Send(Request),
 }
 
-/// One value that is written into an identity.
+/// The instruction to set or remove one field of an identity. The record of a done write is a
+/// [`FieldChange`](crate::model::identity_write::FieldChange).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FieldWrite {
     /// The path of the value: `["metadata_admin", "crm_id"]`.

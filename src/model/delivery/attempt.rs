@@ -1,4 +1,4 @@
-//! The result of one attempt, and the outcome that follows from it.
+//! Decides the outcome of an attempt from its result.
 
 use std::fmt;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub enum ResponseVerdict {
     Failed,
     /// The delivery failed, and is abandoned.
     Abandon,
-    /// The response does not answer the deferred check, whatever the status. So the service is asked again.
+    /// The response does not answer the deferred check, whatever the status. The delivery is retried.
     Retry,
 }
 
@@ -54,7 +54,7 @@ pub enum NoResponse {
     /// The request could not be sent: the settings do not have the subscription any more, or the address of its
     /// service is forbidden.
     NotSent,
-    /// A defect of Vestibule.
+    /// The attempt panicked, which is a defect of Vestibule.
     Panicked,
     /// Another write into the same identity is in progress. The delivery is retried without counting an attempt.
     IdentityLocked,
@@ -156,8 +156,8 @@ impl NoResponse {
             Self::Timeout => "timeout",
             Self::Connection => "connection",
             Self::NotSent => "not_sent",
-            Self::Panicked => "broke_down",
-            Self::IdentityLocked => "busy",
+            Self::Panicked => "panicked",
+            Self::IdentityLocked => "identity_locked",
             Self::NotReleased => "not_released",
             Self::Expired => "expired",
         }

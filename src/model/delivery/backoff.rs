@@ -1,4 +1,4 @@
-//! Retry schedules: when to try again.
+//! Retry schedules: the times of the next attempts.
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// The queue that a delivery's `plan` names.
+/// The queue of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Queue<'a> {
     /// A subscription of the settings. The queue has the name of the subscription.

@@ -1,4 +1,4 @@
-//! Decides which deliveries an event causes.
+//! Creates the deliveries of an event.
 
 use chrono::SecondsFormat;
 use serde_json::json;
@@ -27,15 +27,15 @@ pub struct Trigger<'a> {
 #[must_use]
 pub fn deliveries_for(
     subscriptions: &[Subscription],
-    occasion: &Trigger<'_>,
+    trigger: &Trigger<'_>,
     names: &Variables<'_>,
 ) -> Vec<NewDelivery> {
     subscriptions
         .iter()
-        .filter(|subscription| subscription.events.contains(&occasion.event))
+        .filter(|subscription| subscription.events.contains(&trigger.event))
         .filter_map(|subscription| {
-            let request = request(subscription, occasion, names)?;
-            Some(delivery(subscription, occasion, names, request))
+            let request = request(subscription, trigger, names)?;
+            Some(delivery(subscription, trigger, names, request))
         })
         .collect()
 }
@@ -43,7 +43,7 @@ pub fn deliveries_for(
 /// Builds the request. `None` if the subscription's `when` is false.
 fn request(
     subscription: &Subscription,
-    occasion: &Trigger<'_>,
+    trigger: &Trigger<'_>,
     names: &Variables<'_>,
 ) -> Option<Result<Request, String>> {
     match subscription.when.as_ref().map(|when| when.holds(names)) {
@@ -53,7 +53,7 @@ fn request(
     }
     let built = subscription.send.build(names).map(|mut request| {
         if matches!(subscription.send.body, BodyTemplate::Empty) && may_have_body(request.method) {
-            request.body = Some(default_body(occasion.event, occasion.check, names));
+            request.body = Some(default_body(trigger.event, trigger.check, names));
         }
         request
     });
@@ -62,7 +62,7 @@ fn request(
 
 fn delivery(
     subscription: &Subscription,
-    occasion: &Trigger<'_>,
+    trigger: &Trigger<'_>,
     names: &Variables<'_>,
     request: Result<Request, String>,
 ) -> NewDelivery {
@@ -70,9 +70,9 @@ fn delivery(
     NewDelivery {
         id: time_ordered_id(now),
         subscription: subscription.name.clone(),
-        event: occasion.event,
-        unique_key: unique_key(occasion),
-        identity_id: occasion.identity_id,
+        event: trigger.event,
+        unique_key: unique_key(trigger),
+        identity_id: trigger.identity_id,
         action: request.map(Action::Send),
         context: subscription
             .reads_the_answer()
@@ -85,14 +85,14 @@ fn delivery(
 
 /// Returns the key that makes a delivery unique. Several calls can report the creation of an identity, but it happens
 /// only once. All other events can happen again.
-fn unique_key(occasion: &Trigger<'_>) -> String {
-    match occasion.event {
-        Event::IdentityCreated => occasion.identity_id.to_string(),
+fn unique_key(trigger: &Trigger<'_>) -> String {
+    match trigger.event {
+        Event::IdentityCreated => trigger.identity_id.to_string(),
         Event::IdentityUpdated
         | Event::CredentialsChanged
         | Event::IdentityVerified
         | Event::RegistrationFailed
-        | Event::CheckRefused => occasion.trigger_id.to_owned(),
+        | Event::CheckRefused => trigger.trigger_id.to_owned(),
     }
 }
 
@@ -176,17 +176,17 @@ mod tests {
 
     #[test]
     fn an_identity_is_created_once_and_updated_with_every_call() {
-        let occasion = |event| Trigger {
+        let trigger = |event| Trigger {
             event,
             identity_id: Uuid::from_u128(7),
             trigger_id: "call-1",
             check: None,
         };
         assert_eq!(
-            unique_key(&occasion(Event::IdentityCreated)),
+            unique_key(&trigger(Event::IdentityCreated)),
             Uuid::from_u128(7).to_string()
         );
-        assert_eq!(unique_key(&occasion(Event::IdentityUpdated)), "call-1");
+        assert_eq!(unique_key(&trigger(Event::IdentityUpdated)), "call-1");
     }
 
     #[test]

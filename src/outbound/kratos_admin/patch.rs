@@ -1,4 +1,4 @@
-//! Builds the JSON Patch (RFC 6902) for writes into an identity, whatever the identity holds already.
+//! Builds the JSON Patch (RFC 6902) for writes into an identity, with any existing values.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ pub struct Operation {
 impl Operation {
     /// Puts `value` at `path`, and replaces an existing value. The parent of `path` must exist.
     #[must_use]
-    pub fn put(path: &[&str], value: Value) -> Self {
+    pub fn set(path: &[&str], value: Value) -> Self {
         Self {
             // For a member of an object, `add` also replaces.
             op: "add",
@@ -47,24 +47,24 @@ pub fn remove_operation(identity: &Value, path: &[&str]) -> Option<Operation> {
 #[must_use]
 pub fn diff<'a>(
     identity: &Value,
-    puts: impl Iterator<Item = (Vec<&'a str>, Option<&'a Value>)>,
+    fields: impl Iterator<Item = (Vec<&'a str>, Option<&'a Value>)>,
 ) -> Vec<Operation> {
     // The identity as changed until now. A second value then does not replace the object that the first value needed.
     let mut becoming = identity.clone();
     let mut operations = Vec::new();
-    for (path, value) in puts {
+    for (path, value) in fields {
         if let Some(value) = value {
             operations.extend(add(&becoming, &path, value));
-            put(&mut becoming, &path, value);
+            set(&mut becoming, &path, value);
         } else {
             operations.extend(remove_operation(&becoming, &path));
-            take_away(&mut becoming, &path);
+            remove_in(&mut becoming, &path);
         }
     }
     operations
 }
 
-fn put(becoming: &mut Value, path: &[&str], value: &Value) {
+fn set(becoming: &mut Value, path: &[&str], value: &Value) {
     let mut there = becoming;
     for key in path {
         if !there.is_object() {
@@ -75,7 +75,7 @@ fn put(becoming: &mut Value, path: &[&str], value: &Value) {
     *there = value.clone();
 }
 
-fn take_away(becoming: &mut Value, path: &[&str]) {
+fn remove_in(becoming: &mut Value, path: &[&str]) {
     let Some((last, way)) = path.split_last() else {
         return;
     };
@@ -95,12 +95,12 @@ pub fn add(identity: &Value, path: &[&str], value: &Value) -> Option<Operation> 
     for (depth, key) in path.iter().enumerate() {
         match there.get(key) {
             Some(next) if depth + 1 == path.len() => {
-                return (next != value).then(|| Operation::put(path, value.clone()));
+                return (next != value).then(|| Operation::set(path, value.clone()));
             }
             Some(next @ Value::Object(_)) => there = next,
             _ => {
                 let (way, rest) = path.split_at(depth + 1);
-                return Some(Operation::put(way, within(rest, value.clone())));
+                return Some(Operation::set(way, within(rest, value.clone())));
             }
         }
     }
@@ -188,14 +188,14 @@ mod tests {
     fn several_values_of_one_patch_do_not_replace_each_other() {
         let identity = json!({"id": "i", "metadata_admin": null, "state": "active"});
         let (one, two, inactive) = (json!(1), json!(2), json!("inactive"));
-        let puts = [
+        let fields = [
             (vec!["metadata_admin", "v", "one"], Some(&one)),
             (vec!["metadata_admin", "v", "two"], Some(&two)),
             (vec!["metadata_admin", "v", "none"], None),
             (vec!["metadata_admin", "v", "one"], None),
             (vec!["state"], Some(&inactive)),
         ];
-        let operations = diff(&identity, puts.into_iter());
+        let operations = diff(&identity, fields.into_iter());
         assert_eq!(
             serde_json::to_value(&operations).unwrap(),
             json!([

@@ -1,4 +1,4 @@
-//! Calls services. A call has a time limit and a size limit, and a permitted address.
+//! Calls services, with limits for the time, the size of the response, and the address.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -42,7 +42,7 @@ pub struct Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// No response in time.
-    #[error("no answer in time")]
+    #[error("no response in time")]
     Timeout,
     /// The service was not reached, or the connection was closed.
     #[error("the connection failed")]
@@ -51,7 +51,7 @@ pub enum CallError {
     #[error("the address is link-local or a cloud's metadata service, which is never called")]
     ForbiddenAddress,
     /// The response is longer than [`MAX_ANSWER`].
-    #[error("the answer is longer than {MAX_ANSWER} bytes")]
+    #[error("the response is longer than {MAX_ANSWER} bytes")]
     TooLarge,
     /// The settings do not have the service any more.
     #[error("the settings do not have the service")]
@@ -246,23 +246,23 @@ fn outgoing(
     url.set_query(query);
     let mut headers = HeaderMap::new();
     for (name, value) in &service.headers {
-        put(&mut headers, name, value.expose(), true);
+        insert_header(&mut headers, name, value.expose(), true);
     }
     if let Some(auth) = &service.auth {
         apply_auth(auth, &mut headers, &mut url);
     }
     for (name, value) in &request.headers {
-        put(&mut headers, name, value, false);
+        insert_header(&mut headers, name, value, false);
     }
     for (name, value) in extra {
-        put(&mut headers, name, value, false);
+        insert_header(&mut headers, name, value, false);
     }
     let method = reqwest::Method::from_bytes(request.method.as_str().as_bytes())
         .map_err(|_| CallError::Connection)?;
     let mut outgoing = reqwest::Request::new(method, url);
     if let Some(body) = &request.body {
         if !headers.contains_key(CONTENT_TYPE) {
-            put(
+            insert_header(
                 &mut headers,
                 CONTENT_TYPE.as_str(),
                 &body.content_type,
@@ -275,7 +275,7 @@ fn outgoing(
     Ok(outgoing)
 }
 
-fn put(headers: &mut HeaderMap, name: &str, value: &str, sensitive: bool) {
+fn insert_header(headers: &mut HeaderMap, name: &str, value: &str, sensitive: bool) {
     // Names and values were validated when the settings were read and when the request was built.
     if let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
         value.set_sensitive(sensitive);
@@ -286,7 +286,7 @@ fn put(headers: &mut HeaderMap, name: &str, value: &str, sensitive: bool) {
 fn apply_auth(auth: &Auth, headers: &mut HeaderMap, url: &mut url::Url) {
     match auth {
         Auth::Bearer { token } => {
-            put(
+            insert_header(
                 headers,
                 AUTHORIZATION.as_str(),
                 &format!("Bearer {}", token.expose()),
@@ -295,7 +295,7 @@ fn apply_auth(auth: &Auth, headers: &mut HeaderMap, url: &mut url::Url) {
         }
         Auth::BasicAuth { user, password } => {
             let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
-            put(
+            insert_header(
                 headers,
                 AUTHORIZATION.as_str(),
                 &format!("Basic {pair}"),
@@ -306,13 +306,13 @@ fn apply_auth(auth: &Auth, headers: &mut HeaderMap, url: &mut url::Url) {
             name,
             value,
             place: ApiKeyPlace::Header,
-        } => put(headers, name, value.expose(), true),
+        } => insert_header(headers, name, value.expose(), true),
         Auth::ApiKey {
             name,
             value,
             place: ApiKeyPlace::Cookie,
         } => {
-            put(
+            insert_header(
                 headers,
                 COOKIE.as_str(),
                 &format!("{name}={}", value.expose()),

@@ -1,4 +1,4 @@
-//! Stores decisions.
+//! The statement that stores decisions.
 
 use sqlx::QueryBuilder;
 

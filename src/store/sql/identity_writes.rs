@@ -1,4 +1,4 @@
-//! Writes into identities until they are verified, and the settings calls that can undo them.
+//! The statements for writes into identities, and for the settings calls that can undo writes.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -10,7 +10,7 @@ use super::retry::with_retry;
 use super::row::{self, DbRow};
 use crate::base::clock::{Timestamp, earlier};
 use crate::model::delivery::time_ordered_id;
-use crate::model::identity_write::{IdentityWrites, SETTINGS_FORGOTTEN_AFTER, SavedChange};
+use crate::model::identity_write::{IdentityWrites, SETTINGS_CALL_TIMEOUT, SavedChange};
 use crate::store::Error;
 use crate::store::identity_writes::IdentityWriteStore;
 
@@ -178,7 +178,7 @@ impl Database {
         sqlx::query(BEGIN_SETTINGS)
             .bind(identity_id.to_string())
             .bind(row::moment(now))
-            .bind(row::moment(earlier(now, SETTINGS_FORGOTTEN_AFTER)))
+            .bind(row::moment(earlier(now, SETTINGS_CALL_TIMEOUT)))
             .execute(self.writer())
             .await?;
         Ok(())

@@ -1,4 +1,5 @@
-//! Late refusals: stored with the answer that refused, in force until they are lifted.
+//! The statements for late refusals. A late refusal is stored with the answer that refused, and is in force until it is
+//! lifted.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! Flows and their accepted submissions.
+//! The statements for flows and their accepted submissions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -100,8 +100,8 @@ impl<'a> SubmissionRow<'a> {
     }
 }
 
-/// Records acceptances within a transaction. If the flow is closed, an acceptance that must hold fails, and any other
-/// changes nothing.
+/// Records acceptances within a transaction. If the flow is closed, a durable acceptance fails, and any other
+/// acceptance changes nothing.
 pub(super) async fn accept(
     connection: &mut Connection,
     acceptances: &[Acceptance],
@@ -211,7 +211,7 @@ pub(super) async fn end(connection: &mut Connection, endings: &[Ending]) -> Resu
     Ok(())
 }
 
-// A running attempt does not count any more, because its lease is removed.
+// The result of a running attempt is ignored, because its lease is removed.
 const SETTLE_DEFERRED: &str = "
 UPDATE deliveries
 SET state = 'discarded', action = NULL, context = NULL, leased = 0, settled_at = $3,

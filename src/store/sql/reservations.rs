@@ -1,4 +1,4 @@
-//! Reservations that services keep for sign-ups.
+//! The statements for reservations.
 
 use serde_json::json;
 use sqlx::Row as _;

@@ -28,25 +28,25 @@ pub(super) async fn with_retry_untimed<'a, T>(
 ) -> Result<T, Error> {
     for _ in 1..TRIES {
         match ask().await {
-            Err(Error::Database(error)) if is_to_be_tried_again(&error) => {}
+            Err(Error::Database(error)) if is_retryable(&error) => {}
             done => return done,
         }
     }
     ask().await
 }
 
-async fn in_time<T>(request_hash: BoxFuture<'_, Result<T, Error>>) -> Result<T, Error> {
+async fn in_time<T>(statement: BoxFuture<'_, Result<T, Error>>) -> Result<T, Error> {
     let Some(longest) = MAX_DURATION else {
-        return request_hash.await;
+        return statement.await;
     };
     let clock = Clock::system();
     let answered = clock
-        .timeout_at(saturating_add(clock.now(), longest), request_hash)
+        .timeout_at(saturating_add(clock.now(), longest), statement)
         .await;
     answered.unwrap_or(Err(Error::Timeout))
 }
 
-fn is_to_be_tried_again(error: &sqlx::Error) -> bool {
+fn is_retryable(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(DatabaseError::code);
     code.is_some_and(|code| RETRYABLE_SQLSTATES.contains(&&*code))
 }

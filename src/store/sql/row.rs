@@ -12,7 +12,7 @@ pub(super) use super::DbRow;
 
 /// The column holds a value that this version does not write. The error never holds the value.
 #[derive(Debug, thiserror::Error)]
-#[error("the column `{0}` holds something that this version does not know")]
+#[error("the column `{0}` has a value that this version does not know")]
 struct Unknown(&'static str);
 
 pub(super) fn unknown(column: &'static str) -> sqlx::Error {
@@ -62,8 +62,8 @@ pub(super) fn state(row: &DbRow) -> Result<State, sqlx::Error> {
 }
 
 /// Serializes a value as JSON. All map keys are texts, so serialization cannot fail.
-pub(super) fn text(something: &impl Serialize) -> String {
-    serde_json::to_string(something).unwrap_or_default()
+pub(super) fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// Reads a value that is stored as JSON.

@@ -1,4 +1,4 @@
-//! Locks, properties, retention and erasure.
+//! The statements for locks, properties, retention and erasure.
 
 use std::collections::BTreeSet;
 
@@ -161,7 +161,7 @@ DELETE FROM reservations WHERE id IN (
     ORDER BY expires_at LIMIT $2
 )";
 
-// The holders of these locks died.
+// The holders of these locks have ended without releasing them.
 const DELETE_LOCKS: &str = "
 DELETE FROM locks WHERE name IN (SELECT name FROM locks WHERE until < $1 LIMIT $2)";
 
@@ -233,7 +233,7 @@ UPDATE deliveries
 SET action = NULL, context = NULL, leased = 0, settled_at = coalesce(settled_at, $2), state = 'discarded',
     last_error = 'the identity was deleted'
 WHERE identity_id = $1 AND action IS NOT NULL";
-// The error text may hold what a service said about a person.
+// The error message of a service may contain personal data.
 pub(super) const ERASE_ATTEMPTS: &str = "
 DELETE FROM attempts WHERE delivery_id IN (SELECT id FROM deliveries WHERE identity_id = $1)";
 // A delivery that could not be built has no payload, but its identity does not exist any more. No delivery is pending
@@ -244,7 +244,7 @@ SET state = CASE state WHEN 'abandoned' THEN 'discarded' ELSE state END, settled
     last_error = 'the identity was deleted'
 WHERE identity_id = $1 AND (state = 'abandoned' OR last_error IS NOT NULL)";
 
-// The message may hold a value. The refusal stays in force: erasure does not lift it.
+// The message may hold a value. The refusal is still in force: erasure does not lift it.
 const ERASE_LATE_REFUSALS: &str =
     "UPDATE late_refusals SET message = NULL WHERE identity_id = $1 AND message IS NOT NULL";
 const ERASE_IDENTITY_WRITES: &str = "DELETE FROM identity_writes WHERE identity_id = $1";
@@ -259,7 +259,7 @@ WHERE state = 'released' AND details IS NOT NULL AND flow_id IN (
     UNION SELECT flow_id FROM pending_sign_ups WHERE identity_id = $1
     UNION SELECT flow_id FROM pending_sign_ups WHERE changed_identity_id = $1)";
 
-// The identity as it was to be saved, and the keys to look it up.
+// The details contain the identity before its save, and the keys to look it up.
 const ERASE_PENDING_SIGN_UPS: &str = "UPDATE pending_sign_ups SET details = NULL WHERE changed_identity_id = $1 AND details IS NOT NULL";
 
 /// Erases the data of an identity within a transaction.
