@@ -75,7 +75,7 @@ impl Running {
             Clock::system(),
             Arc::new(|| 0.5),
             DispatcherLimits {
-                at_once: AT_ONCE,
+                max_concurrent: AT_ONCE,
                 ..DispatcherLimits::default()
             },
         );

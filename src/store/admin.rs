@@ -249,8 +249,8 @@ fn skip_reason(
                 .to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
         ),
         State::Abandoned if matches!(action, AdminAction::Retry(_)) => match &delivery.last_error {
-            Some(error) => format!("its request could not be built: {error}"),
-            None => "its request is not stored".to_owned(),
+            Some(error) => format!("it has no request: {error}"),
+            None => "it has no request".to_owned(),
         },
         State::Pending | State::Abandoned => "an attempt is running".to_owned(),
     }

@@ -5,36 +5,36 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Serving, folder_with, run, text};
+use super::{Server, folder_with, run, text};
 
 const IDENTITY: &str = "7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b11";
 
 /// The admin API of a Kratos with one identity, made long ago.
-struct Kratos {
+struct FakeKratos {
     url: String,
-    asked: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
     status: Arc<Mutex<&'static str>>,
 }
 
-impl Kratos {
+impl FakeKratos {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let asked = Arc::new(AtomicUsize::new(0));
+        let requests = Arc::new(AtomicUsize::new(0));
         let status = Arc::new(Mutex::new("200 OK"));
-        let (asks, says) = (Arc::clone(&asked), Arc::clone(&status));
+        let (counter, current_status) = (Arc::clone(&requests), Arc::clone(&status));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.expect("a connection");
                 let mut head = [0; 4096];
                 let length = stream.read(&mut head).unwrap_or(0);
                 let is_page = text(&head[..length]).starts_with("GET /admin/identities?");
-                asks.fetch_add(1, Ordering::SeqCst);
+                counter.fetch_add(1, Ordering::SeqCst);
                 let body = format!(
                     r#"{{"id":"{IDENTITY}","schema_id":"default","state":"active","created_at":"2026-11-01T12:00:00Z","traits":{{"email":"canary@example.org"}}}}"#
                 );
                 let body = if is_page { format!("[{body}]") } else { body };
-                let status = says.lock().expect("a lock");
+                let status = current_status.lock().expect("a lock");
                 let _ = write!(
                     stream,
                     "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
@@ -42,7 +42,11 @@ impl Kratos {
                 );
             }
         });
-        Self { url, asked, status }
+        Self {
+            url,
+            requests,
+            status,
+        }
     }
 
     fn settings(&self) -> String {
@@ -60,7 +64,7 @@ subscriptions: {{crm: {{events: [identity.created], send: {{post: "http://127.0.
 
 #[test]
 fn reconcile_reports_a_dry_run_and_stores_missing_deliveries_once() {
-    let kratos = Kratos::start();
+    let kratos = FakeKratos::start();
     let folder = folder_with(&kratos.settings());
     let reconcile = |arguments: &[&str]| {
         let output = run(folder.path(), &[&["reconcile"], arguments].concat());
@@ -68,17 +72,17 @@ fn reconcile_reports_a_dry_run_and_stores_missing_deliveries_once() {
         text(&output.stdout)
     };
     // Beside a program that runs.
-    let mut serving = Serving::start(folder.path());
+    let mut server = Server::start(folder.path());
     assert_eq!(
         reconcile(&[]),
-        "Examined 1 identity. Nothing was missing.\n",
+        "Checked 1 identity. Nothing was missing.\n",
         "the past is left alone"
     );
     let since = ["--since", "2026-11-01"];
     assert_eq!(
         reconcile(&[&since[..], &["--dry-run"]].concat()),
         format!(
-            "missing  {IDENTITY}  crm\nExamined 1 identity. Would store 1 delivery that Vestibule missed, and erase the data of 0 \
+            "missing  {IDENTITY}  crm\nChecked 1 identity. Would store 1 delivery that Vestibule missed, and erase the data of 0 \
              identities deleted in Kratos. Nothing was changed.\n"
         )
     );
@@ -94,27 +98,30 @@ fn reconcile_reports_a_dry_run_and_stores_missing_deliveries_once() {
     );
     assert_eq!(
         reconcile(&["--since", "2026-11-01T12:00:00Z"]),
-        "Examined 1 identity. Stored 1 delivery that Vestibule missed; a running `vestibule serve` sends them within a \
+        "Checked 1 identity. Stored 1 delivery that Vestibule missed; a running `vestibule serve` sends them within a \
          minute.\n"
     );
     assert_eq!(
         reconcile(&since),
-        "Examined 1 identity. Nothing was missing.\n"
+        "Checked 1 identity. Nothing was missing.\n"
     );
-    let sum: serde_json::Value =
+    let summary: serde_json::Value =
         serde_json::from_str(&reconcile(&[&since[..], &["--json"]].concat())).expect("JSON");
-    assert_eq!((&sum["looked_at"], &sum["missing"]), (&1.into(), &0.into()));
+    assert_eq!(
+        (&summary["checked"], &summary["missing"]),
+        (&1.into(), &0.into())
+    );
     let listed = run(folder.path(), &["deliveries", "list", "--json"]);
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
     assert_eq!(listed.as_array().map(Vec::len), Some(1));
-    let (code, log) = serving.stop();
+    let (code, log) = server.stop();
     assert_eq!(code, Some(0));
     assert!(!log.to_lowercase().contains("canary"), "{log}");
 }
 
 #[test]
 fn reconcile_reports_errors_with_help() {
-    let kratos = Kratos::start();
+    let kratos = FakeKratos::start();
     let settings = kratos.settings();
     let without = settings.replace("kratos:", "log: {level: info} #");
     for (settings, arguments, code, expected) in [
@@ -143,23 +150,23 @@ fn reconcile_reports_errors_with_help() {
         assert_eq!(text(&output.stderr), expected);
         assert_eq!(output.status.code(), Some(code));
     }
-    assert_eq!(kratos.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(kratos.requests.load(Ordering::SeqCst), 0);
 
     let folder = folder_with(&settings);
-    Serving::start(folder.path()).stop();
-    let wrong = |expected: &str| {
+    Server::start(folder.path()).stop();
+    let assert_error = |expected: &str| {
         let output = run(folder.path(), &["reconcile"]);
         assert_eq!(text(&output.stderr), format!("error: {expected}\n"));
         assert_eq!(output.status.code(), Some(1));
     };
     *kratos.status.lock().expect("a lock") = "401 Unauthorized";
-    wrong(
+    assert_error(
         "stopped after 0 identities, because the next page could not be read; check that `kratos.auth` holds what \
          the admin API expects; the next round continues where this one stopped: Kratos's admin API answered with status 401",
     );
     let nobody = settings.replace(&kratos.url, "http://127.0.0.1:9");
     std::fs::write(folder.path().join("vestibule.yaml"), nobody).expect("a file");
-    wrong(
+    assert_error(
         "stopped after 0 identities, because the next page could not be read; check that Kratos runs and that \
          `kratos.admin_url` can be reached from here; the next round continues where this one stopped: Kratos's admin API \
          gave no answer: the connection failed",

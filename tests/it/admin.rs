@@ -1,4 +1,4 @@
-//! What an operator does with deliveries over HTTP.
+//! The admin API for deliveries.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ subscriptions:
 const ADA: Uuid = Uuid::from_u128(1);
 const BOB: Uuid = Uuid::from_u128(2);
 
-/// Deliveries that could not be built, so that no worker takes them up: a minute lies between one and the next.
+/// Starts an app with deliveries that could not be built, so the dispatcher does not claim them. They are a minute apart.
 async fn app_with_unbuilt_deliveries<const N: usize>(
     new: [(&str, Uuid); N],
 ) -> (TestApp, [Uuid; N]) {
@@ -48,7 +48,7 @@ async fn app_with_unbuilt_deliveries<const N: usize>(
     (app, ids.map(|delivery| delivery.id))
 }
 
-/// A delivery that its receiver does not want.
+/// Starts an app with a delivery that its target rejected.
 async fn app_with_abandoned_delivery(crm: &FakeService) -> (TestApp, Uuid) {
     crm.respond_with(410, &json!({}));
     let app = TestApp::with(CRM).service("CRM", crm).start().await;
@@ -82,7 +82,7 @@ async fn list_deliveries(app: &TestApp, query: &str) -> (Vec<String>, Value) {
     (ids.collect(), page["next_cursor"].clone())
 }
 
-/// Asserts that it failed with error and a hint, and returns both.
+/// Asserts that the API reported an error with a message and a `help` line, and returns both.
 fn assert_error(reply: &Reply, status: u16) -> String {
     assert_eq!(reply.status, status, "{}", reply.text);
     let body = reply.json();
@@ -140,7 +140,7 @@ async fn a_client_reads_a_long_list_page_by_page() {
     assert_eq!(
         (all.len(), next),
         (3, Value::Null),
-        "nothing comes after the last"
+        "the last page has no cursor"
     );
 }
 
@@ -180,7 +180,7 @@ async fn a_retry_is_sent_immediately_and_gets_the_max_elapsed_of_its_subscriptio
         .await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(reply.json(), json!({"changed": 1, "skipped": []}));
-    // The clock stands still: the dispatcher was woken.
+    // The clock does not advance, so the dispatcher was woken.
     crm.next_call().await;
     let shown = app.admin_get(&format!("/deliveries/{id}")).await.json();
     assert_eq!(shown["keep_trying_until"], "2026-12-05T14:32:53Z");
@@ -200,7 +200,7 @@ async fn the_api_reports_skipped_deliveries_with_the_reason() {
             reply.json(),
             json!({"changed": 0, "skipped": [
                 {"id": id, "reason": "it is delivered"},
-                {"id": ADA, "reason": "there is no such delivery"},
+                {"id": ADA, "reason": "the delivery does not exist"},
             ]})
         );
     }
@@ -245,15 +245,15 @@ async fn an_invalid_body_is_reported_and_changes_nothing() {
     for (body, expected) in [
         (
             "{}".to_owned(),
-            "the body names no deliveries; give `ids`, or `\"all\": true`",
+            "the body selects no deliveries; send `ids`, or `\"all\": true`",
         ),
         (
             json!({"subscription": "crm"}).to_string(),
-            "the body names no deliveries",
+            "the body selects no deliveries",
         ),
         (
             json!({"ids": [], "all": false}).to_string(),
-            "the body names no deliveries",
+            "the body selects no deliveries",
         ),
         (
             json!({"ids": [id], "all": true}).to_string(),
@@ -317,7 +317,7 @@ async fn invalid_query_parameters_are_reported() {
         ),
         (
             "/deliveries?subscription=a&subscription=b",
-            "`subscription` is given twice",
+            "the parameter `subscription` is repeated",
         ),
         (
             "/deliveries?state=lost",
@@ -352,7 +352,7 @@ async fn invalid_query_parameters_are_reported() {
 #[tokio::test]
 async fn a_web_page_in_an_operators_browser_cannot_change_deliveries() {
     let (app, [id]) = app_with_unbuilt_deliveries([("crm", ADA)]).await;
-    // What a page of another site may send without asking: a form, or text.
+    // What a page of another site can send without a preflight request: a form, or text.
     for kind in [
         None,
         Some("text/plain"),
@@ -376,7 +376,7 @@ async fn a_web_page_in_an_operators_browser_cannot_change_deliveries() {
             "{body}"
         );
     }
-    // What it must ask for first is not granted.
+    // The preflight request is not granted.
     let url = format!("http://{}/deliveries/discard", app.app.admin_address);
     let asked = app
         .http
@@ -415,12 +415,12 @@ async fn a_wrong_path_gets_404_and_a_wrong_method_gets_405() {
     let app = TestApp::with("").start().await;
     let error = assert_error(&app.admin_get("/delivery").await, 404);
     assert!(
-        error.contains("/delivery; known paths: ") && error.contains("/deliveries/retry"),
+        error.contains("/delivery; use one of ") && error.contains("/deliveries/retry"),
         "{error}"
     );
     let reply = app.admin_get("/deliveries/retry").await;
     let error = assert_error(&reply, 405);
-    assert!(error.contains("with GET; call it with POST"), "{error}");
+    assert!(error.contains("does not support GET; use POST"), "{error}");
     assert_eq!(reply.headers["allow"], "POST");
     let reply = app.admin_post("/deliveries", "{}").await;
     assert_error(&reply, 405);

@@ -1,4 +1,4 @@
-//! An account that becomes known after its reservation was released, or whose `post` a later hook call makes up for.
+//! Accounts that are found after their reservation was released, and lost `post` calls that a later hook call recovers.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ impl TestEnv {
         }
     }
 
-    /// A visitor whose sign-up was accepted, and whose invite was released because no account was found.
+    /// Signs up, and waits until the invite is released because no account was found.
     async fn with_a_released_invite(yaml: &str) -> (Self, Payload) {
         let env = Self::start(yaml, 1).await;
         env.app.prove_guard().await;
@@ -72,7 +72,7 @@ impl TestEnv {
         (env, visitor)
     }
 
-    /// Kratos saves the visitor after all. Returns what `post` gets.
+    /// Saves the visitor in Kratos. Returns the body of `post`.
     fn save(&self, visitor: &Payload) -> (Uuid, Payload) {
         let email = visitor.0["identity"]["traits"]["email"].as_str();
         let created_at = json!(self.app.clock.now());
@@ -86,7 +86,7 @@ impl TestEnv {
         (id, saved.with("/identity/created_at", created_at))
     }
 
-    /// The same by a Kratos that keeps our `external_id`.
+    /// Saves the visitor in a Kratos that stores the `external_id`.
     fn save_guarded(&self, visitor: &Payload) -> (Uuid, Payload) {
         let (id, saved) = self.save(visitor);
         let saved = saved.guarded();
@@ -124,7 +124,7 @@ fn traits_of(payload: &Payload) -> Value {
     payload.0["identity"]["traits"].clone()
 }
 
-/// A change in settings of a visitor who has these traits.
+/// A change in settings of a visitor with these traits.
 fn change_of(account: &Payload, company: &str) -> Payload {
     let mut change = account.clone().with("/flow/id", uuid());
     change.0["previous"] = json!({"traits": traits_of(account), "metadata_public": null});
@@ -157,7 +157,7 @@ async fn a_post_after_the_release_is_refused_late_if_the_invite_is_used_up() {
     assert_eq!(env.kratos.identity(id)["state"], "inactive");
     app.clock.advance(Duration::from_secs(1));
     let reply = app
-        .eventually("the person is kept out", async || {
+        .eventually("the visitor is kept out", async || {
             let reply = app.call(LOGIN, saved.to_string()).await;
             (reply.status == 400).then_some(reply)
         })
@@ -219,7 +219,7 @@ async fn a_second_reservation_is_retried_until_the_service_answers() {
     assert_eq!(env.app.post(&saved).await.status, 204);
     env.app.advance_to_next_attempt("take:invite").await;
     env.app
-        .eventually("it is tried twice", async || {
+        .eventually("two attempts were made", async || {
             let one = env.app.deliveries("take:invite").await.pop()?;
             (one.attempts == 2).then_some(())
         })
@@ -313,7 +313,7 @@ async fn a_login_does_not_wait_for_an_unresponsive_database() {
         .saved()
         .guarded()
         .with("/identity/created_at", json!(app.clock.now()));
-    // More than may wait at the same moment.
+    // More calls than may wait at the same time.
     for _ in 0..20 {
         assert_eq!(app.call(LOGIN, login.to_string()).await.status, 204);
     }
@@ -322,7 +322,7 @@ async fn a_login_does_not_wait_for_an_unresponsive_database() {
     app.clock.advance(Duration::from_secs(6));
     let id = login.0["identity"]["id"].as_str().unwrap().to_owned();
     app.eventually("the failure is logged", async || {
-        let lines = lines_with("It is not known whether a `post` of this account was lost");
+        let lines = lines_with("Could not find out whether a `post` of this account was lost");
         lines.iter().any(|line| line.contains(&id)).then_some(())
     })
     .await;
@@ -350,7 +350,7 @@ async fn a_second_reservation_waits_for_the_release_of_the_first() {
     assert!(app.pre(&visitor).await.is_admitted());
     app.clock.advance(Duration::from_mins(11));
     app.wait_for_lookups().await;
-    app.eventually("it is to be released", async || {
+    app.eventually("a release was attempted", async || {
         let one = app.deliveries("release:invite").await.pop()?;
         (one.attempts > 0).then_some(())
     })
@@ -360,7 +360,7 @@ async fn a_second_reservation_waits_for_the_release_of_the_first() {
     let saved = visitor.saved_as(id).guarded();
     assert_eq!(app.post(&saved).await.status, 204);
     let waiting = app
-        .eventually("it waits", async || {
+        .eventually("the reservation waits", async || {
             let one = app.deliveries("take:invite").await.pop()?;
             one.last_error.clone().map(|_| one)
         })
@@ -436,7 +436,7 @@ async fn a_released_reservation_keeps_only_the_data_for_taking_it_again() {
     }
 }
 
-/// Two submissions of one form that Kratos saves both, of which the second has taken the invite over from the first.
+/// Submits one form twice. Kratos saves both, and the second one has taken over the invite of the first one.
 async fn two_submissions_of_one_invite(uses: usize) -> (TestEnv, Payload, Payload) {
     let yaml = INVITES.replace("KRATOS}\"", "KRATOS}\", use_external_id: never");
     let env = TestEnv::start(&yaml, uses).await;
@@ -517,7 +517,7 @@ async fn changed_invite(env: &TestEnv) -> Payload {
     change
 }
 
-/// Without Kratos's admin API nothing but hook calls shows what was saved.
+/// Settings without the admin API of Kratos: only hook calls show what was saved.
 fn without_admin_api() -> String {
     INVITES.replace("kratos: {admin_url: \"${env:KRATOS}\"}\n", "")
 }
@@ -526,7 +526,7 @@ fn without_admin_api() -> String {
 async fn a_later_settings_call_proves_that_a_change_was_saved() {
     let env = TestEnv::start(&without_admin_api(), 1).await;
     let change = changed_invite(&env).await;
-    // Of another identity it proves nothing, and neither does a call in which the invite is as it was before.
+    // A call of another identity proves nothing, and neither does a call with the old invite.
     let other = change_of(&change.clone().saved(), "Another GmbH");
     assert!(env.app.settings(&other).await.is_admitted());
     let mut before = change_of(&change, "Another GmbH");
@@ -541,7 +541,7 @@ async fn a_later_settings_call_proves_that_a_change_was_saved() {
         .wait_for_delivery("confirm:invite", State::Delivered)
         .await;
     assert_eq!(env.invites.held_and_confirmed(), (1, 1));
-    // Its `post` comes after all.
+    // The `post` arrives late.
     let post = "/hooks/settings/post?method=profile";
     assert_eq!(env.app.call(post, change.to_string()).await.status, 204);
     assert_eq!(env.app.deliveries("confirm:invite").await.len(), 1);

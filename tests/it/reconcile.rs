@@ -1,4 +1,4 @@
-//! Accounts that no hook told of are found, and those that are gone are erased.
+//! Reconciliation delivers accounts that no hook reported, and erases data of deleted identities.
 
 mod command;
 
@@ -27,12 +27,12 @@ subscriptions:
 const HOUR: Duration = Duration::from_hours(1);
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// A Kratos, and the systems that are told of its accounts.
+/// A Kratos, and the services that get its accounts.
 struct TestEnv {
     kratos: FakeKratos,
     crm: FakeService,
     erp: FakeService,
-    /// For how many calls time has passed.
+    /// The number of calls for which the clock has advanced.
     counted_calls: AtomicUsize,
 }
 
@@ -53,7 +53,7 @@ impl TestEnv {
             .service("ERP", &self.erp)
     }
 
-    /// With the settings above, after its first round.
+    /// Starts with the settings above, and waits for the first round.
     async fn start(&self) -> TestApp {
         self.start_with(SETTINGS).await
     }
@@ -64,13 +64,13 @@ impl TestEnv {
         app
     }
 
-    /// How often Kratos was asked for something.
+    /// The number of calls to Kratos.
     fn kratos_calls(&self) -> usize {
         self.kratos.service.received().len()
     }
 
-    /// Waits as long as this holds. So much time passes for every call as the pause behind it takes, and it is outcome_count from
-    /// before the call; so nothing waits in vain, and no exchange under way is out of time.
+    /// Waits while `is_running` returns true, and advances the clock for each call by the interval that follows it. The
+    /// interval counts from before the call, so no running request times out.
     async fn advance_while(&self, app: &TestApp, mut is_running: impl AsyncFnMut() -> bool) {
         while is_running().await {
             let asked = self.kratos.service.received();
@@ -84,7 +84,7 @@ impl TestEnv {
         }
     }
 
-    /// Waits until Kratos has been asked so often, and the round has stopped at the answer.
+    /// Waits until Kratos got this number of calls and the round has stopped.
     async fn wait_until_stopped_after(&self, app: &TestApp, asked: usize) {
         self.advance_while(app, async || self.kratos_calls() < asked)
             .await;
@@ -98,7 +98,7 @@ async fn last_round(app: &TestApp) -> Option<String> {
     value.expect("a database")
 }
 
-/// Waits until no round has its turn. One that has no length is in nobody's way.
+/// Waits until no round holds the lock. A lock without a duration blocks no round.
 async fn wait_until_unlocked(app: &TestApp) {
     let (store, now) = (&app.app.store, app.clock.now());
     while !store
@@ -117,7 +117,7 @@ async fn wait_for_first_round(env: &TestEnv, app: &TestApp) {
     wait_until_unlocked(app).await;
 }
 
-/// The next round, an hour later.
+/// Runs the next round, an hour later.
 async fn run_next_round(env: &TestEnv, app: &TestApp) {
     let before = last_round(app).await;
     app.clock.advance(HOUR);
@@ -131,7 +131,7 @@ async fn list_deliveries(app: &TestApp) -> Vec<DeliverySummary> {
     all.expect("a list")
 }
 
-/// All of them, once none is pending.
+/// Waits until no delivery is pending, and returns all of them.
 async fn wait_until_settled(app: &TestApp) -> Vec<DeliverySummary> {
     loop {
         let all = list_deliveries(app).await;
@@ -142,7 +142,7 @@ async fn wait_until_settled(app: &TestApp) -> Vec<DeliverySummary> {
     }
 }
 
-/// Whom a service was told of, each call once.
+/// The identities that a service got, one per call.
 fn delivered_identities(service: &FakeService) -> Vec<Uuid> {
     let received = service.received();
     let ids = received.iter().map(|one| {
@@ -177,7 +177,7 @@ async fn missed_accounts_are_delivered_once_each() {
     let env = TestEnv::new();
     let app = env.start().await;
     env.kratos.add_identities(250, a_minute_later(&app));
-    // Of one the hook told.
+    // A hook reports one of them.
     let from_a_hook = payload().saved_as(Uuid::from_u128(7));
     assert_eq!(app.post(&from_a_hook).await.status, 204);
     wait_until_settled(&app).await;
@@ -188,7 +188,7 @@ async fn missed_accounts_are_delivered_once_each() {
     let delivered = delivered_identities(&env.crm);
     assert_eq!(delivered.len(), 250, "each once");
     assert_eq!(BTreeSet::from_iter(delivered), ids(1..=250));
-    assert_eq!(outcome_count(&app, "looked_at").await, 250);
+    assert_eq!(outcome_count(&app, "checked").await, 250);
     assert_eq!(outcome_count(&app, "stored").await, 249);
 
     run_next_round(&env, &app).await;
@@ -226,14 +226,14 @@ async fn a_new_installation_does_not_deliver_earlier_accounts() {
         .add_identities(3, "2026-11-01T00:00:00Z".parse().unwrap());
     let app = env.start().await;
     run_next_round(&env, &app).await;
-    assert_eq!(outcome_count(&app, "looked_at").await, 6);
+    assert_eq!(outcome_count(&app, "checked").await, 6);
     assert_eq!(list_deliveries(&app).await, []);
 }
 
 #[tokio::test]
 async fn since_delivers_earlier_accounts() {
     let env = TestEnv::new();
-    // Longer ago than deliveries are kept.
+    // Longer ago than the retention of deliveries.
     let time = |text: &str| text.parse().unwrap();
     env.kratos
         .add_identity_with_id(Uuid::from_u128(1), time("2020-01-01T00:00:00Z"));
@@ -244,7 +244,7 @@ async fn since_delivers_earlier_accounts() {
     let yaml = SETTINGS.replace("every: 1h", "every: 1h, since: 2026-11-01");
     let app = env.start_with(&yaml).await;
     wait_until_settled(&app).await;
-    // Retention has run, and nothing of it can have been erased yet.
+    // Retention has run, but it cannot have deleted a delivery of these accounts yet.
     app.clock.advance(2 * MINUTE);
     run_next_round(&env, &app).await;
     wait_until_settled(&app).await;
@@ -298,7 +298,7 @@ async fn an_account_is_not_delivered_again_after_retention_deletes_its_delivery(
     run_next_round(&env, &app).await;
     assert_eq!(wait_until_settled(&app).await.len(), 2);
 
-    // Kept for two days, looked for every hour.
+    // Deliveries are kept for two days, and a round runs every hour.
     for _ in 0..50 {
         run_next_round(&env, &app).await;
     }
@@ -308,7 +308,7 @@ async fn an_account_is_not_delivered_again_after_retention_deletes_its_delivery(
     run_next_round(&env, &app).await;
     assert_eq!(list_deliveries(&app).await, []);
     assert_eq!(env.crm.received().len(), 2);
-    // Whoever comes now is delivered as ever.
+    // A new account is delivered as usual.
     env.kratos
         .add_identity_with_id(Uuid::from_u128(3), app.clock.now());
     run_next_round(&env, &app).await;
@@ -342,8 +342,8 @@ async fn a_deleted_identity_is_erased_and_its_pending_deliveries_are_discarded()
     let kept = delivery_of(there).await;
     assert_eq!(kept.listed.state, State::Pending);
     assert!(kept.action.is_some());
-    assert_eq!(outcome_count(&app, "gone").await, 1);
-    assert_eq!(outcome_count(&app, "forgotten").await, 1);
+    assert_eq!(outcome_count(&app, "deleted").await, 1);
+    assert_eq!(outcome_count(&app, "erased").await, 1);
 
     let before = env.crm.received().len();
     env.crm.respond_with(200, &json!({}));
@@ -391,7 +391,7 @@ async fn a_round_starts_again_if_kratos_rejects_its_page_token() {
     let app = env.start().await;
     env.kratos.add_identities(3, a_minute_later(&app));
     let now = app.clock.now();
-    let checkpoint = json!({"began_at": now, "since": null, "place": {"page": "gone"}});
+    let checkpoint = json!({"began_at": now, "since": null, "next": {"page": "gone"}});
     let store = &app.app.store;
     store
         .set_property("reconcile:checkpoint", Some(&checkpoint.to_string()))
@@ -414,7 +414,7 @@ async fn nothing_is_changed_while_the_admin_api_fails() {
     let id = Uuid::from_u128(1);
     assert_eq!(app.post(&payload().saved_as(id)).await.status, 204);
     env.crm.next_call().await;
-    // None of these is Kratos's "there is no such identity".
+    // None of these is the response of Kratos for an unknown identity.
     let mut asked = env.kratos_calls();
     for behaviour in [
         Behaviour::Answers(503, String::new()),
@@ -427,20 +427,20 @@ async fn nothing_is_changed_while_the_admin_api_fails() {
         asked += 1;
         env.wait_until_stopped_after(&app, asked).await;
     }
-    // The pages are there, the identities are not; another time they are somebody else's.
+    // The list of identities works, but each look-up fails or returns another identity.
     for (status, more) in [(500, 2), (200, 1)] {
         env.kratos.fail_on("/admin/identities/", status);
         app.clock.advance(HOUR);
         asked += more;
         env.wait_until_stopped_after(&app, asked).await;
     }
-    assert_eq!(outcome_count(&app, "gone").await, 0);
+    assert_eq!(outcome_count(&app, "deleted").await, 0);
     assert_eq!(list_deliveries(&app).await[0].state, State::Pending);
 
     env.kratos.answer_normally();
     run_next_round(&env, &app).await;
     assert_eq!(list_deliveries(&app).await[0].state, State::Discarded);
-    assert_eq!(outcome_count(&app, "gone").await, 1);
+    assert_eq!(outcome_count(&app, "deleted").await, 1);
 }
 
 #[tokio::test]
@@ -452,24 +452,24 @@ async fn no_identity_is_erased_if_kratos_has_none_of_the_known_ones() {
         let body = payload().saved_as(Uuid::from_u128(number));
         assert_eq!(app.post(&body).await.status, 204);
     }
-    // It has none of them. A page, and fifty identities; then again.
+    // Kratos has none of the identities. Each round reads a page and looks up fifty identities.
     let asked = env.kratos_calls();
     app.clock.advance(HOUR);
     env.wait_until_stopped_after(&app, asked + 51).await;
     app.clock.advance(HOUR);
     env.wait_until_stopped_after(&app, asked + 51 + 51).await;
-    assert_eq!(outcome_count(&app, "gone").await, 0);
+    assert_eq!(outcome_count(&app, "deleted").await, 0);
     let all = list_deliveries(&app).await;
     assert_eq!(all.len(), 60);
     assert!(all.iter().all(|one| one.state == State::Pending));
 
-    // One of them is enough to know it again.
+    // One known identity is enough to trust this Kratos again.
     for number in [30, 60] {
         env.kratos
             .add_identity_with_id(Uuid::from_u128(number), app.clock.now());
     }
     run_next_round(&env, &app).await;
-    assert_eq!(outcome_count(&app, "gone").await, 58);
+    assert_eq!(outcome_count(&app, "deleted").await, 58);
 }
 
 #[tokio::test]
@@ -492,7 +492,7 @@ async fn an_account_created_just_now_is_left_to_its_hook() {
     env.kratos
         .add_identity_with_id(Uuid::from_u128(1), an_hour_later + TimeDelta::seconds(5));
     run_next_round(&env, &app).await;
-    assert_eq!(outcome_count(&app, "looked_at").await, 1);
+    assert_eq!(outcome_count(&app, "checked").await, 1);
     assert_eq!(list_deliveries(&app).await, []);
     run_next_round(&env, &app).await;
     assert_eq!(wait_until_settled(&app).await.len(), 1);
@@ -527,7 +527,7 @@ async fn a_subscription_whose_condition_needs_data_of_a_hook_is_skipped() {
     env.kratos
         .add_identity_with_id(Uuid::from_u128(1), a_minute_later(&app));
     run_next_round(&env, &app).await;
-    assert_eq!(outcome_count(&app, "looked_at").await, 1);
+    assert_eq!(outcome_count(&app, "checked").await, 1);
     assert_eq!(list_deliveries(&app).await, []);
 }
 
@@ -538,6 +538,6 @@ async fn large_identities_are_read_in_smaller_pages() {
     env.kratos.add_identities(30, a_minute_later(&app));
     env.kratos.set_note_of_all(&"x".repeat(100_000));
     run_next_round(&env, &app).await;
-    assert_eq!(outcome_count(&app, "looked_at").await, 30);
+    assert_eq!(outcome_count(&app, "checked").await, 30);
     assert_eq!(wait_until_settled(&app).await.len(), 30);
 }

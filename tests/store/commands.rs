@@ -211,13 +211,13 @@ async fn a_missing_payload_is_explained() {
     for (id, expected) in [
         (
             arrived,
-            "No payload is kept: payloads are erased after delivery.",
+            "No payload is stored: payloads are erased after delivery.",
         ),
         (
             gone,
-            "No payload is kept: payloads are erased when a delivery is discarded.",
+            "No payload is stored: payloads are erased when a delivery is discarded.",
         ),
-        (unbuilt, "No payload is kept: it could not be built."),
+        (unbuilt, "No payload is stored: the request could not be built."),
     ] {
         for payload in [false, true] {
             let shown = print_delivery(&store, id, payload, false).await;
@@ -351,7 +351,7 @@ async fn a_bulk_discard_without_a_terminal_needs_yes() {
     let (refused, output) = run_discard(&store, &all, Confirmation::NoTerminal).await;
     assert_eq!(
         refused.unwrap_err().to_string(),
-        "this would discard 2 deliveries, and there is no terminal to confirm at\nhelp: add `--yes`"
+        "discarding 2 deliveries needs a confirmation, and there is no terminal to ask for it\nhelp: add `--yes`"
     );
     assert_eq!(output, "");
     let (_, output) = run_discard(&store, &all, Confirmation::DryRun).await;

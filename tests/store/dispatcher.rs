@@ -376,7 +376,7 @@ async fn a_slow_service_does_not_delay_other_targets() {
     case.store_deliveries("crm_contact", 1..=30).await;
     case.store_deliveries("crm_deal", 31..=60).await;
     let mut hanging = Vec::new();
-    while hanging.len() < DispatcherLimits::default().at_once {
+    while hanging.len() < DispatcherLimits::default().max_concurrent {
         hanging.push(case.next_call().await);
     }
     case.store_deliveries("erp", 61..=80).await;

@@ -105,7 +105,7 @@ async fn the_error_names_a_missing_folder() {
     assert_eq!(
         error.error_chain(),
         format!(
-            "the folder {} does not exist; create it, the database is kept in there",
+            "the folder {} of the database file does not exist; create the folder",
             folder.display()
         )
     );

@@ -1,4 +1,4 @@
-//! The same as the command does.
+//! Reconciliation as the command `vestibule reconcile` runs it.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use vestibule::outbound::services::client::Services;
 
 use super::*;
 
-/// Writes down what it is told.
+/// Records the progress.
 #[derive(Default)]
 struct RecordedProgress(Mutex<Vec<String>>);
 
@@ -26,7 +26,7 @@ impl Progress for RecordedProgress {
     }
 }
 
-/// With the plans of the settings, at this moment.
+/// A reconciler with the subscriptions of the settings, at the current time.
 fn reconciler(env: &TestEnv, app: &TestApp, dry_run: bool) -> Reconciler {
     let (clock, _) = Clock::manual(app.clock.now());
     reconciler_at(clock, env, app, dry_run)
@@ -58,7 +58,7 @@ fn reconciler_at(clock: Clock, env: &TestEnv, app: &TestApp, dry_run: bool) -> R
     let deps = Deps {
         store: Arc::clone(&app.app.store),
         identities: KratosAdmin::new(Arc::new(services.expect("a client")), clock.clone()),
-        plans: settings.subscriptions,
+        subscriptions: settings.subscriptions,
         lists: settings.lists,
         stored: Arc::new(Notify::new()),
         clock,
@@ -68,7 +68,7 @@ fn reconciler_at(clock: Clock, env: &TestEnv, app: &TestApp, dry_run: bool) -> R
         since: None,
         per_second: 500,
         dry_run,
-        believe_all_gone: false,
+        allow_mass_erasure: false,
     };
     Reconciler::new(deps, options)
 }
@@ -93,7 +93,7 @@ async fn a_dry_run_reports_what_it_would_do_and_changes_nothing() {
     assert_eq!(
         report,
         Report {
-            looked_at: 2,
+            checked: 2,
             missing: 2,
             gone: 1,
             ..Report::default()
@@ -132,14 +132,14 @@ async fn two_instances_do_not_reconcile_at_the_same_time() {
     );
     let busy = reconciler(&env, &app, false).round(&()).await;
     assert!(matches!(busy, Err(Error::Busy)), "{busy:?}");
-    // Looking is free.
+    // A dry run needs no lock.
     assert!(reconciler(&env, &app, true).round(&()).await.is_ok());
     store.release_lock("reconcile", another).await.unwrap();
     let ours = reconciler(&env, &app, false);
     assert!(ours.round(&()).await.is_ok());
     assert!(
         reconciler(&env, &app, false).round(&()).await.is_ok(),
-        "the turn was ended"
+        "the lock was released"
     );
 }
 
