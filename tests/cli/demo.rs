@@ -11,21 +11,21 @@ use vestibule::kratos::fingerprint::guard_id;
 
 use super::{run, text, vestibule};
 
-/// Demos look for free ports before they take them, so they start one after the other.
+/// A demo picks free ports before it binds them, so the demos start one after the other.
 static STARTING: Mutex<()> = Mutex::new(());
 
 struct Demo {
     process: Child,
     lines: BufReader<ChildStdout>,
-    said: String,
+    output: String,
     page: String,
     http: Client,
     _folder: tempfile::TempDir,
 }
 
 impl Demo {
-    /// Starts it and reads on until it says `there`, and the address on that line.
-    fn start(arguments: &[&str], there: &str) -> Self {
+    /// Starts the demo and reads its output up to the first address on or after the line with `marker`.
+    fn start(arguments: &[&str], marker: &str) -> Self {
         let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("a folder");
         let mut process = vestibule(folder.path(), arguments)
@@ -34,15 +34,15 @@ impl Demo {
             .spawn()
             .expect("the program starts");
         let mut lines = BufReader::new(process.stdout.take().expect("its lines"));
-        let mut said = String::new();
-        let (mut near, mut page) = (false, None);
+        let mut output = String::new();
+        let (mut is_near, mut page) = (false, None);
         while page.is_none() {
             let mut line = String::new();
             let length = lines.read_line(&mut line).expect("a line");
-            assert!(length > 0, "it ended: {said}");
-            said.push_str(&line);
-            near |= line.contains(there);
-            page = line.find("http://").filter(|_| near).map(|start| {
+            assert!(length > 0, "it ended: {output}");
+            output.push_str(&line);
+            is_near |= line.contains(marker);
+            page = line.find("http://").filter(|_| is_near).map(|start| {
                 let address = line[start..].trim().trim_end_matches('/');
                 address.to_owned()
             });
@@ -50,7 +50,7 @@ impl Demo {
         Self {
             process,
             lines,
-            said,
+            output,
             page: page.expect("an address"),
             http: Client::builder().no_proxy().build().expect("a client"),
             _folder: folder,
@@ -89,26 +89,26 @@ impl Demo {
         }
     }
 
-    /// Sends a sign-up and follows it until `done` holds.
-    async fn follow(&self, visit: &Value, done: impl Fn(&Value) -> bool) -> Value {
-        let (status, begun) = self.send(Method::POST, "/api/sign-ups", visit).await;
-        assert_eq!(status, 202, "{begun}");
-        let id = begun["id"].as_str().expect("an id");
-        self.follow_on(id, done).await
+    /// Submits a sign-up and polls it until `done` returns true.
+    async fn follow(&self, input: &Value, done: impl Fn(&Value) -> bool) -> Value {
+        let (status, accepted) = self.send(Method::POST, "/api/sign-ups", input).await;
+        assert_eq!(status, 202, "{accepted}");
+        let id = accepted["id"].as_str().expect("an id");
+        self.follow_id(id, done).await
     }
 
-    async fn follow_on(&self, id: &str, done: impl Fn(&Value) -> bool) -> Value {
+    async fn follow_id(&self, id: &str, done: impl Fn(&Value) -> bool) -> Value {
         let mut seen = String::new();
-        // Each answer differs from the last, or took twenty seconds.
+        // Each response differs from the one before, or took twenty seconds.
         for _ in 0..100 {
-            let news = self.get(&format!("/api/sign-ups/{id}?seen={seen}")).await;
-            let mut news: Value =
-                serde_json::from_slice(&news.bytes().await.expect("a body")).expect("JSON");
-            let sign_up = news["sign_up"].take();
+            let update = self.get(&format!("/api/sign-ups/{id}?seen={seen}")).await;
+            let mut update: Value =
+                serde_json::from_slice(&update.bytes().await.expect("a body")).expect("JSON");
+            let sign_up = update["sign_up"].take();
             if done(&sign_up) {
                 return sign_up;
             }
-            let state = news["seen"].as_str().expect("what was seen");
+            let state = update["seen"].as_str().expect("what was seen");
             state.clone_into(&mut seen);
         }
         panic!("sign-up {id} does not end");
@@ -121,10 +121,10 @@ impl Demo {
             .expect("kill");
         assert!(killed.success());
         self.lines
-            .read_to_string(&mut self.said)
+            .read_to_string(&mut self.output)
             .expect("the last lines");
         assert_eq!(self.process.wait().expect("an end").code(), Some(0));
-        self.said.clone()
+        self.output.clone()
     }
 }
 
@@ -135,19 +135,20 @@ impl Drop for Demo {
     }
 }
 
-fn visit(email: &str, vat_number: &str, invite: &str) -> Value {
+fn sign_up_input(email: &str, vat_number: &str, invite: &str) -> Value {
     json!({
         "traits": {"email": email, "company": "Muster", "vat_number": vat_number, "invite": invite},
         "method": "password", "steps": "two", "language": "en",
     })
 }
 
-fn over(sign_up: &Value) -> bool {
+fn is_over(sign_up: &Value) -> bool {
     sign_up["over"] == true
 }
 
-fn arrived(sign_up: &Value) -> bool {
-    over(sign_up) && (sign_up["end"] != "saved" || sign_up["deliveries"][0]["state"] == "delivered")
+fn is_delivered(sign_up: &Value) -> bool {
+    is_over(sign_up)
+        && (sign_up["end"] != "saved" || sign_up["deliveries"][0]["state"] == "delivered")
 }
 
 fn texts(messages: &Value) -> Vec<&str> {
@@ -180,14 +181,14 @@ async fn the_page_is_complete_and_rejects_other_origins() {
         assert!(policy.contains(part), "{policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");
-    let mut named = BTreeSet::from(["/".to_owned()]);
+    let mut paths = BTreeSet::from(["/".to_owned()]);
     let html = page.text().await.expect("text");
     for part in html.split('"').filter(|part| part.starts_with('/')) {
-        named.insert(part.to_owned());
+        paths.insert(part.to_owned());
     }
-    named.insert("/view.js".to_owned());
-    assert!(named.len() >= 5, "{named:?}");
-    for path in &named {
+    paths.insert("/view.js".to_owned());
+    assert!(paths.len() >= 5, "{paths:?}");
+    for path in &paths {
         let file = demo.get(path).await;
         assert_eq!(file.status(), 200, "{path}");
         let text = file.text().await.expect("text");
@@ -198,7 +199,7 @@ async fn the_page_is_complete_and_rejects_other_origins() {
         assert!(!text.contains("innerHTML ="), "{path}");
     }
 
-    let sign_up = visit("a@muster.example", "DE811115368", "");
+    let sign_up = sign_up_input("a@muster.example", "DE811115368", "");
     for (header, value) in [
         ("Host", "rebound.example"),
         ("Origin", "http://elsewhere.example"),
@@ -225,7 +226,7 @@ async fn the_page_is_complete_and_rejects_other_origins() {
     let state: Value =
         serde_json::from_slice(&demo.get("/api/state").await.bytes().await.expect("a body"))
             .expect("JSON");
-    assert_eq!(state["accounts"], json!([]), "nobody was signed up");
+    assert_eq!(state["accounts"], json!([]), "no visitor was signed up");
     assert_eq!(state["kratos"], Value::Null);
 }
 
@@ -234,8 +235,8 @@ async fn an_accepted_sign_up_is_shown_from_the_check_to_the_delivery() {
     let demo = Demo::with_page();
     let shown = demo
         .follow(
-            &visit("ada@muster.example", "DE811115368", "WELCOME-2026"),
-            arrived,
+            &sign_up_input("ada@muster.example", "DE811115368", "WELCOME-2026"),
+            is_delivered,
         )
         .await;
     assert_eq!(shown["end"], "saved", "{shown}");
@@ -279,7 +280,7 @@ async fn an_accepted_sign_up_is_shown_from_the_check_to_the_delivery() {
     assert_eq!(delivery["tries"][0]["status"], 201);
     assert_eq!(delivery["tries"][0]["body"]["id"], account["id"]);
     let key = demo
-        .said
+        .output
         .split("X-Vestibule-Key: ")
         .nth(1)
         .expect("the key");
@@ -289,9 +290,12 @@ async fn an_accepted_sign_up_is_shown_from_the_check_to_the_delivery() {
         "the key is not shown"
     );
 
-    // Kratos has each address once, and finds that after Vestibule's yes.
+    // Kratos has each address once, and checks that after Vestibule has accepted.
     let again = demo
-        .follow(&visit("ada@muster.example", "DE811115368", ""), over)
+        .follow(
+            &sign_up_input("ada@muster.example", "DE811115368", ""),
+            is_over,
+        )
         .await;
     assert_eq!(
         (&again["end"], &again["post"]),
@@ -299,11 +303,11 @@ async fn an_accepted_sign_up_is_shown_from_the_check_to_the_delivery() {
     );
     assert_eq!(again["form"]["messages"][0]["id"], 4_000_007);
 
-    // A change of the profile asks only about what changed, and is delivered as well.
-    let mut change = visit("ada@muster.example", "DE811115368", "WELCOME-2026");
+    // A change of the profile checks only what changed, and is delivered too.
+    let mut change = sign_up_input("ada@muster.example", "DE811115368", "WELCOME-2026");
     change["traits"]["company"] = json!("Neu GmbH");
     change["changes"] = account["id"].clone();
-    let shown = demo.follow(&change, arrived).await;
+    let shown = demo.follow(&change, is_delivered).await;
     assert_eq!(
         (&shown["flow"], &shown["end"]),
         (&json!("settings"), &json!("saved"))
@@ -311,18 +315,18 @@ async fn an_accepted_sign_up_is_shown_from_the_check_to_the_delivery() {
     assert_eq!(shown["questions"], json!([]));
     assert_eq!(shown["deliveries"][0]["event"], "identity.updated");
 
-    let said = demo.stop();
+    let output = demo.stop();
     assert!(
-        said.contains("page          sign-up of ada@muster.example: accepted, with changes ("),
-        "{said}"
+        output.contains("page          sign-up of ada@muster.example: accepted, with changes ("),
+        "{output}"
     );
 }
 
 #[tokio::test]
 async fn a_refused_sign_up_is_shown_as_kratos_shows_it() {
     let demo = Demo::with_page();
-    let bad = visit("ada@muster.example", "DE000000000", "LET-ME-IN");
-    let shown = demo.follow(&bad, over).await;
+    let bad = sign_up_input("ada@muster.example", "DE000000000", "LET-ME-IN");
+    let shown = demo.follow(&bad, is_over).await;
     assert_eq!(shown["end"], "refused", "{shown}");
     assert_eq!(shown["pre"]["answer"]["status"], 400);
     assert_eq!(
@@ -343,24 +347,24 @@ async fn a_refused_sign_up_is_shown_as_kratos_shows_it() {
         (&Value::Null, &Value::Null, &json!([]))
     );
 
-    let mut one_step = visit("ada@muster.example", "D", "");
+    let mut one_step = sign_up_input("ada@muster.example", "D", "");
     one_step["steps"] = json!("one");
     one_step["language"] = json!("de-DE,de;q=0.9");
-    let shown = demo.follow(&one_step, over).await;
-    assert_eq!(shown["form"]["messages"], json!([]), "the field is seen");
+    let shown = demo.follow(&one_step, is_over).await;
+    assert_eq!(shown["form"]["messages"], json!([]), "the field is visible");
     let beside = node(&shown, "traits.vat_number");
     assert_eq!(
         texts(&beside["messages"]),
         ["Eine USt-IdNr. beginnt mit den zwei Buchstaben eines Landes, etwa DE811115368."]
     );
     assert_eq!(beside["attributes"]["value"], "D");
-    assert_eq!(shown["questions"], json!([]), "nobody was asked");
+    assert_eq!(shown["questions"], json!([]), "no service was asked");
 
     let (status, answer) = demo
         .send(
             Method::POST,
             "/api/sign-ups",
-            &visit("no address", "DE1", ""),
+            &sign_up_input("no address", "DE1", ""),
         )
         .await;
     assert_eq!(
@@ -376,7 +380,7 @@ async fn a_refused_sign_up_is_shown_as_kratos_shows_it() {
 #[tokio::test]
 async fn services_fail_as_switched_and_recover() {
     let demo = Demo::with_page();
-    let good = |email: &str| visit(email, "DE811115368", "");
+    let good = |email: &str| sign_up_input(email, "DE811115368", "");
     for (behaviour, question) in [
         ("slow", json!("cut_off")),
         ("busy", json!("answered")),
@@ -384,7 +388,7 @@ async fn services_fail_as_switched_and_recover() {
         ("down", Value::Null),
     ] {
         demo.switch(json!({"register": behaviour})).await;
-        let asked = |shown: &Value| over(shown) && shown["questions"][0]["state"] != "under_way";
+        let asked = |shown: &Value| is_over(shown) && shown["questions"][0]["state"] != "under_way";
         let shown = demo.follow(&good("ada@muster.example"), asked).await;
         assert_eq!(shown["end"], "refused", "{behaviour}: {shown}");
         let beside = &node(&shown, "traits.vat_number")["messages"];
@@ -406,11 +410,11 @@ async fn services_fail_as_switched_and_recover() {
     assert_eq!(
         shown["deliveries"][0]["tries"],
         json!([]),
-        "nothing reached it"
+        "the CRM got no request"
     );
     demo.switch(json!({"crm": "works"})).await;
     let shown = demo
-        .follow_on(shown["id"].as_str().expect("an id"), arrived)
+        .follow_id(shown["id"].as_str().expect("an id"), is_delivered)
         .await;
     assert_eq!(shown["deliveries"][0]["attempts"], 2);
     assert_eq!(shown["deliveries"][0]["tries"][0]["status"], 201);
@@ -446,11 +450,11 @@ async fn the_example_services_run_alone() {
         .http
         .post(format!("{}/vat/check-vat-number", demo.page));
     let cut_off = cut_off.body(question.to_string()).send().await;
-    let heard = match cut_off {
+    let is_complete = match cut_off {
         Ok(answer) => answer.bytes().await.is_ok(),
         Err(_) => false,
     };
-    assert!(!heard, "no whole answer while it is down");
+    assert!(!is_complete, "no whole answer while it is down");
     demo.send(Method::PUT, "/switch", &switch("works")).await;
     assert_eq!(ask().await.0, 200);
     assert_eq!(
@@ -459,7 +463,7 @@ async fn the_example_services_run_alone() {
     );
     assert_eq!(demo.get("/health/alive").await.status(), 200);
 
-    let said = demo.stop();
+    let output = demo.stop();
     for line in [
         "VAT register  POST /check-vat-number {\"countryCode\":\"FR\",\"vatNumber\":\"40303265045\"} -> 200 {\"valid\":true,\"name\":\"Exemple SA\"} (",
         "CRM           POST /contacts {\"email\":\"ada@muster.example\"} -> 201",
@@ -467,7 +471,7 @@ async fn the_example_services_run_alone() {
         "-> 500 (a page)",
         "-> no response",
     ] {
-        assert!(said.contains(line), "{line} in\n{said}");
+        assert!(output.contains(line), "{line} in\n{output}");
     }
 }
 
@@ -476,11 +480,11 @@ fn the_demo_prints_its_walkthrough() {
     let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().expect("a folder");
     let output = run(folder.path(), &["demo", "--once"]);
-    let told = text(&output.stdout);
+    let printed = text(&output.stdout);
     assert_eq!(
         output.status.code(),
         Some(0),
-        "{told}\n{}",
+        "{printed}\n{}",
         text(&output.stderr)
     );
     for line in [
@@ -494,6 +498,6 @@ fn the_demo_prints_its_walkthrough() {
         "#/traits/invite        We do not know this invite code. (message 4900103)",
         "A VAT number begins with the two letters of a country",
     ] {
-        assert!(told.contains(line), "{line} in\n{told}");
+        assert!(printed.contains(line), "{line} in\n{printed}");
     }
 }

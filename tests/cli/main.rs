@@ -1,8 +1,8 @@
-//! The program as a person at a shell sees it.
+//! The program as an operator uses it in a shell.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "these tests stand outside the program: clients of their own"
+    reason = "these tests run outside the program and need their own clients"
 )]
 
 mod demo;
@@ -44,15 +44,15 @@ fn folder_with(settings: &str) -> tempfile::TempDir {
     folder
 }
 
-/// A program that serves until it is told to stop.
-struct Serving {
+/// A running `vestibule serve`.
+struct Server {
     process: Child,
     lines: BufReader<std::process::ChildStdout>,
     hooks: String,
     log: String,
 }
 
-impl Serving {
+impl Server {
     fn start(folder: &Path) -> Self {
         let mut process = vestibule(folder, &["serve"])
             .env("VESTIBULE_KEY", KEY)
@@ -95,7 +95,7 @@ impl Serving {
         answer
     }
 
-    /// Told to stop as an orchestrator does; returns the exit code and all lines.
+    /// Stops the server with SIGTERM. Returns the exit code and the log.
     fn stop(&mut self) -> (Option<i32>, String) {
         let killed = Command::new("kill")
             .args(["-TERM", &self.process.id().to_string()])
@@ -110,9 +110,9 @@ impl Serving {
     }
 }
 
-impl Drop for Serving {
+impl Drop for Server {
     fn drop(&mut self) {
-        // Also of a test that failed; one that has ended already is left alone.
+        // Also after a failed test. A process that has ended is not affected.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -130,8 +130,8 @@ fn health_reports_the_status_and_the_reason() {
     let folder = folder_with(
         "serve: {hooks: {host: 127.0.0.1, port: 0}, admin: {host: 127.0.0.1, port: 0}}",
     );
-    let serving = Serving::start(folder.path());
-    let url = |path: &str| format!("http://{}{path}", serving.hooks);
+    let server = Server::start(folder.path());
+    let url = |path: &str| format!("http://{}{path}", server.hooks);
     let (ready, missing) = (url("/health/ready"), url("/health/nothing"));
     let output = run(
         folder.path(),
@@ -156,11 +156,11 @@ fn health_reports_the_status_and_the_reason() {
 #[test]
 fn a_closed_output_pipe_is_not_an_error() {
     let folder = folder_with("{}");
-    unread(folder.path(), &["kratos", "hooks"]);
+    run_unread(folder.path(), &["kratos", "hooks"]);
 }
 
-/// Runs it, and reads nothing of what it prints: it does its work, and does not complain.
-fn unread(folder: &Path, arguments: &[&str]) {
+/// Runs a command with a closed output pipe, and asserts that it succeeds without an error.
+fn run_unread(folder: &Path, arguments: &[&str]) {
     let mut program = vestibule(folder, arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -187,7 +187,7 @@ fn listing_deliveries_does_not_create_a_database() {
 #[test]
 fn serve_answers_and_logs_without_personal_data_and_stops_on_sigterm() {
     let folder = folder_with(SERVED);
-    let mut serving = Serving::start(folder.path());
+    let mut server = Server::start(folder.path());
     let body = |id: &str, invite: &str| {
         format!(
             r#"{{"version":1,"flow":{{"id":"16796416-e4ae-4463-99a6-be78d13a634a"}},"identity":{{"id":"{id}","traits":{{"invite":"{invite}","email":"canary@example.org"}}}}}}"#
@@ -196,24 +196,24 @@ fn serve_answers_and_logs_without_personal_data_and_stops_on_sigterm() {
     let nil = "00000000-0000-0000-0000-000000000000";
     let pre = "/hooks/registration/pre?method=password";
     assert!(
-        serving
+        server
             .call(pre, &body(nil, "canary-good"))
             .starts_with("HTTP/1.1 204")
     );
     assert!(
-        serving
+        server
             .call(pre, &body(nil, "canary-bad"))
             .starts_with("HTTP/1.1 400")
     );
-    assert!(serving.call(pre, "canary").starts_with("HTTP/1.1 400"));
+    assert!(server.call(pre, "canary").starts_with("HTTP/1.1 400"));
     let saved = body("7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b11", "canary-good");
     assert!(
-        serving
+        server
             .call("/hooks/registration/post?method=password", &saved)
             .starts_with("HTTP/1.1 204")
     );
 
-    // The command line sees the same database while the program runs.
+    // The commands read the same database while the server runs.
     let listed = run(folder.path(), &["deliveries", "list", "--json"]);
     assert!(listed.status.success(), "{}", text(&listed.stderr));
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
@@ -221,7 +221,7 @@ fn serve_answers_and_logs_without_personal_data_and_stops_on_sigterm() {
     assert_eq!(listed[0]["state"], "pending");
     let id = listed[0]["id"].as_str().expect("an id").to_owned();
 
-    let (code, log) = serving.stop();
+    let (code, log) = server.stop();
     assert_eq!(code, Some(0));
     assert!(log.contains("Stopped"), "{log}");
     assert!(!log.to_lowercase().contains("canary"), "{log}");
@@ -288,8 +288,8 @@ fn serve_does_not_start_with_invalid_settings() {
 
 #[test]
 fn a_port_in_use_is_reported_with_its_settings_key() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = taken.local_addr().expect("an address").port();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
     let folder = folder_with(&format!(
         "dsn: sqlite://v.db\nserve: {{hooks: {{host: 127.0.0.1, port: {port}}}}}\n"
     ));
@@ -314,10 +314,10 @@ fn validate_succeeds_on_valid_settings_and_fails_on_problems() {
     .expect("a file");
     let bad = run(folder.path(), &["validate", "bad.yaml"]);
     assert_eq!(bad.status.code(), Some(1));
-    let words = format!("{}{}", text(&bad.stdout), text(&bad.stderr));
+    let report = format!("{}{}", text(&bad.stdout), text(&bad.stderr));
     assert!(
-        words.contains("2 problems") && words.contains("`checks`"),
-        "{words}"
+        report.contains("2 problems") && report.contains("`checks`"),
+        "{report}"
     );
     let missing = run(folder.path(), &["validate", "none.yaml"]);
     assert_eq!(missing.status.code(), Some(1));
@@ -326,7 +326,7 @@ fn validate_succeeds_on_valid_settings_and_fails_on_problems() {
     );
 }
 
-/// Settings with a warning: what they say is used, and the operator is told once.
+/// A warning does not change the settings, and the operator sees it once.
 #[test]
 fn validate_prints_warnings_and_serve_logs_them_without_failing() {
     let risky = "checks: {risky: {ask: {get: \"http://127.0.0.1:9/a\"}, on_unavailable: accept}, ";
@@ -335,31 +335,32 @@ fn validate_prints_warnings_and_serve_logs_them_without_failing() {
     let folder = folder_with(&settings);
     let validated = run(folder.path(), &["validate", "vestibule.yaml"]);
     assert_eq!(validated.status.code(), Some(0));
-    let (printed, complained) = (text(&validated.stdout), text(&validated.stderr));
+    let (printed, errors) = (text(&validated.stdout), text(&validated.stderr));
     assert!(printed.contains("is right"), "{printed}");
     for expected in [
         "vestibule.yaml has 1 warning\n\n  checks.risky.on_unavailable (line ",
         "`accept` admits sign-ups unchecked",
         "write `defer`",
     ] {
-        assert!(complained.contains(expected), "{complained}");
+        assert!(errors.contains(expected), "{errors}");
     }
-    let mut serving = Serving::start(folder.path());
-    let (code, said) = serving.stop();
+    let mut server = Server::start(folder.path());
+    let (code, log) = server.stop();
     assert_eq!(code, Some(0));
-    let warned: Vec<&str> = said
+    let warnings: Vec<&str> = log
         .lines()
         .filter(|line| line.contains("The settings have a warning"))
         .collect();
-    assert_eq!(warned.len(), 1, "{said}");
+    assert_eq!(warnings.len(), 1, "{log}");
     assert!(
-        warned[0].contains("checks.risky.on_unavailable") && warned[0].contains("write `defer`"),
+        warnings[0].contains("checks.risky.on_unavailable")
+            && warnings[0].contains("write `defer`"),
         "{}",
-        warned[0]
+        warnings[0]
     );
 }
 
-/// The image sets it, so that commands in a container need no path.
+/// The image sets the variable, so that commands in a container need no path.
 #[test]
 fn vestibule_config_names_the_settings_file_for_validate_too() {
     let folder = folder_with(SERVED);
@@ -401,19 +402,19 @@ fn small_commands_print_their_documented_output() {
 #[test]
 fn sighup_is_ignored_and_logged() {
     let folder = folder_with(SERVED);
-    let mut serving = Serving::start(folder.path());
+    let mut server = Server::start(folder.path());
     let sent = Command::new("kill")
-        .args(["-HUP", &serving.process.id().to_string()])
+        .args(["-HUP", &server.process.id().to_string()])
         .status()
         .expect("kill");
     assert!(sent.success());
     let mut line = String::new();
     while !line.contains("Ignored SIGHUP") {
         line.clear();
-        let read = serving.lines.read_line(&mut line).expect("a line");
-        assert!(read > 0, "it ended");
+        let read = server.lines.read_line(&mut line).expect("a line");
+        assert!(read > 0, "the server ended");
     }
-    let answer = serving.call("/hooks/registration/pre?method=password", "{}");
+    let answer = server.call("/hooks/registration/pre?method=password", "{}");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    assert_eq!(serving.stop().0, Some(0));
+    assert_eq!(server.stop().0, Some(0));
 }

@@ -1,4 +1,4 @@
-//! What an operator does with a database, by the real program on a real file.
+//! What an operator does with a database, using the real program and a real file.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ const ADA: &str = "7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b11";
 const BOB: &str = "7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b12";
 const UNKNOWN: &str = "7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b99";
 
-/// Exit code, what was printed, and what was errors.
+/// Returns the exit code, the output and the error output.
 fn run_and_read(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = run(folder, arguments);
     (
@@ -20,7 +20,7 @@ fn run_and_read(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, Stri
     )
 }
 
-/// Signs these identities up; nobody listens where their deliveries go.
+/// Signs these identities up. Their deliveries have an unreachable target.
 fn sign_up(server: &Server, identities: &[&str]) {
     for id in identities {
         let body = format!(
@@ -31,7 +31,7 @@ fn sign_up(server: &Server, identities: &[&str]) {
     }
 }
 
-/// A folder in which these identities's deliveries wait, newest first.
+/// A folder with pending deliveries of these identities, newest first.
 fn folder_with_deliveries(identities: &[&str]) -> (tempfile::TempDir, Vec<String>) {
     let folder = folder_with(SERVED);
     let mut server = Server::start(folder.path());
@@ -169,7 +169,9 @@ fn a_retry_reports_skipped_deliveries_in_its_exit_code_too() {
     assert_eq!(code, Some(1));
     assert_eq!(
         printed,
-        format!("1 delivery is due now.\n{UNKNOWN} was not retried: the delivery does not exist.\n")
+        format!(
+            "1 delivery is due now.\n{UNKNOWN} was not retried: the delivery does not exist.\n"
+        )
     );
     let (code, printed, _) = run_and_read(folder.path(), &["deliveries", "retry", "--all"]);
     assert_eq!(
@@ -209,14 +211,14 @@ fn a_bulk_discard_needs_a_confirmation() {
     assert_eq!(
         ids(folder, &["--state", "pending"]),
         all,
-        "nothing is gone yet"
+        "nothing is discarded yet"
     );
 
     let (code, printed, _) = run_and_read(folder, &["deliveries", "discard", &all[0]]);
     assert_eq!(
         (code, printed.as_str()),
         (Some(0), "1 delivery was discarded.\n"),
-        "who names it is not asked"
+        "an id needs no confirmation"
     );
     let (code, printed, _) = run_and_read(folder, &["deliveries", "discard", "--all", "--yes"]);
     assert_eq!(
@@ -237,13 +239,11 @@ fn an_identity_is_erased_while_the_server_runs() {
     assert_eq!(code, Some(0), "{errors}");
     assert_eq!(
         printed,
-        format!(
-            "{ADA}: erased the data of 1 delivery.\n{UNKNOWN}: there was no data to erase.\n"
-        )
+        format!("{ADA}: erased the data of 1 delivery.\n{UNKNOWN}: there was no data to erase.\n")
     );
     assert_eq!(ids(folder.path(), &["--state", "discarded"]).len(), 1);
     let kept = ids(folder.path(), &["--identity", BOB, "--state", "pending"]);
-    assert_eq!(kept.len(), 1, "others are left alone");
+    assert_eq!(kept.len(), 1, "other identities keep their data");
     assert_eq!(server.stop().0, Some(0));
     let gone = &ids(folder.path(), &["--identity", ADA])[0];
     let shown = run_and_read(folder.path(), &["deliveries", "show", "--payload", gone]).1;

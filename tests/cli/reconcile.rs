@@ -1,4 +1,4 @@
-//! `vestibule reconcile`, as a person at a shell sees it.
+//! `vestibule reconcile` as an operator uses it in a shell.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use super::{Server, folder_with, run, text};
 
 const IDENTITY: &str = "7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b11";
 
-/// The admin API of a Kratos with one identity, made long ago.
+/// A fake admin API of a Kratos with one identity that was created long ago.
 struct FakeKratos {
     url: String,
     requests: Arc<AtomicUsize>,
@@ -71,12 +71,12 @@ fn reconcile_reports_a_dry_run_and_stores_missing_deliveries_once() {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
         text(&output.stdout)
     };
-    // Beside a program that runs.
+    // The server runs at the same time.
     let mut server = Server::start(folder.path());
     assert_eq!(
         reconcile(&[]),
         "Checked 1 identity. Nothing was missing.\n",
-        "the past is left alone"
+        "earlier accounts are not delivered"
     );
     let since = ["--since", "2026-11-01"];
     assert_eq!(

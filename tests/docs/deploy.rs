@@ -1,4 +1,4 @@
-//! The files to deploy by: what can be seen of them without the place they are for.
+//! The files for deployments, as far as they can be checked without the platform.
 
 use std::path::Path;
 
@@ -35,7 +35,10 @@ fn the_kubernetes_manifest_holds_valid_settings() {
     let settings = config::read(settings, Path::new("vestibule.yaml"), &environment(&[]))
         .unwrap_or_else(|problems| panic!("{problems}"));
 
-    assert!(settings.kratos.admin.is_some(), "lost sign-ups are found");
+    assert!(
+        settings.kratos.admin.is_some(),
+        "lost sign-ups are looked up"
+    );
 
     let pod = &of_kind("StatefulSet")["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
@@ -58,7 +61,7 @@ fn the_kubernetes_manifest_holds_valid_settings() {
         grace > settings.shutdown_delay.as_secs() + 20,
         "time to finish"
     );
-    // What the Pod Security Standard `restricted` asks for.
+    // The requirements of the Pod Security Standard `restricted`.
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(
         pod["securityContext"]["seccompProfile"]["type"],
@@ -89,7 +92,7 @@ fn the_fly_settings_listen_on_the_private_network_only() {
     assert_eq!(settings.hooks_address.host.to_string(), "::");
     assert!(
         variables.iter().any(|(name, _)| *name == "KRATOS_ADMIN"),
-        "lost sign-ups are found"
+        "lost sign-ups are looked up"
     );
     let check = &fly["checks"]["ready"];
     assert_eq!(
@@ -133,7 +136,7 @@ fn docker_compose_publishes_to_this_machine_only_and_its_settings_are_valid() {
     assert_eq!(
         admin.url.host_str(),
         Some("kratos"),
-        "lost sign-ups are found"
+        "lost sign-ups are looked up"
     );
     assert!(services.contains_key("kratos"));
 }

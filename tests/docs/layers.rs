@@ -9,7 +9,7 @@ use syn::{Attribute, Item, ItemUse, Macro, UseTree};
 
 use crate::{read, root, sources};
 
-/// The line of ARCHITECTURE.md that names the layers, from the highest to the lowest.
+/// The line in ARCHITECTURE.md that names the layers, from the highest to the lowest.
 const LAYERS: &str = "cli → demo → app → {config, http, jobs} → checks → {outbound, store} → model → {expression, kratos} → base";
 
 /// The layer of each folder; the highest layer is 0.
@@ -27,15 +27,15 @@ fn layers() -> BTreeMap<String, usize> {
         .collect()
 }
 
-/// The top-level folders that one file uses, from anything but its unit tests.
+/// The top-level folders that a file uses outside its unit tests.
 struct Uses {
-    /// The module of the file, from the crate's root.
+    /// The module of the file, from the root of the crate.
     module: Vec<String>,
     folders: Vec<String>,
 }
 
 impl Uses {
-    /// Notes a path by its first segments. `super` is resolved from the module of the file.
+    /// Records a path by its first segments. `super` is resolved from the module of the file.
     fn note(&mut self, path: &[String]) {
         let ups = path
             .iter()
@@ -123,7 +123,7 @@ impl<'a> Visit<'a> for Uses {
         visit::visit_path(self, path);
     }
 
-    /// The arguments of a macro are no syntax tree, so their text is searched.
+    /// The arguments of a macro are not parsed, so their text is searched.
     fn visit_macro(&mut self, call: &'a Macro) {
         let text = call.tokens.to_string();
         for after in text.split("crate ::").skip(1) {

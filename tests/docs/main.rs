@@ -1,4 +1,4 @@
-//! What the documents name is there.
+//! The documents name only what exists.
 
 mod deploy;
 mod layers;
@@ -53,7 +53,7 @@ fn each_promise_names_existing_tests() {
             let function = format!("fn {test}(");
             assert!(
                 test == "*" && source.contains("fn ") || source.contains(&function),
-                "docs/contract.md names `{name}`, which is not there"
+                "docs/contract.md names `{name}`, which does not exist"
             );
         }
         assert!(proofs > 0, "no test is named for: {line}");
@@ -61,7 +61,7 @@ fn each_promise_names_existing_tests() {
     assert!(named > 30, "{named} tests are named");
 }
 
-/// Links between the documents lead somewhere.
+/// Links between the documents point to existing files.
 #[test]
 fn links_point_to_existing_files() {
     let mut documents: Vec<String> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]

@@ -1,11 +1,11 @@
-//! The build context of an image: the files of a folder that its `.dockerignore` leaves in.
+//! The build context of an image: the files of a folder without those that `.dockerignore` excludes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// The files of a build context, by their path in it.
+/// The files of a build context, by path.
 pub struct Context {
     folder: PathBuf,
     files: Vec<PathBuf>,
@@ -15,7 +15,7 @@ pub struct Context {
 struct Pattern {
     text: String,
     matcher: GlobMatcher,
-    /// `!pattern` takes files in again.
+    /// `!pattern` includes files again.
     include: bool,
 }
 
@@ -49,7 +49,7 @@ impl Pattern {
     }
 }
 
-/// The last pattern that matches decides.
+/// The last matching pattern decides.
 fn is_left_out(patterns: &[Pattern], path: &Path) -> bool {
     patterns
         .iter()
@@ -59,7 +59,7 @@ fn is_left_out(patterns: &[Pattern], path: &Path) -> bool {
 }
 
 impl Context {
-    /// The build context that `folder` is.
+    /// Reads the build context in `folder`.
     pub fn of(folder: &Path) -> Self {
         let patterns: Vec<Pattern> = fs::read_to_string(folder.join(".dockerignore"))
             .expect("a .dockerignore")
@@ -100,7 +100,7 @@ impl Context {
     }
 }
 
-/// Adds the files below `at`. A folder that is left out is not entered unless a pattern can take files in it in again.
+/// Adds the files below `at`. Skips an excluded folder unless a pattern can include files in it again.
 fn collect(folder: &Path, at: &Path, patterns: &[Pattern], files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder.join(at)).expect("a folder") {
         let entry = entry.expect("an entry");

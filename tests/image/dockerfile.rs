@@ -1,6 +1,6 @@
-//! As much of a Dockerfile as the tests need.
+//! A parser for the parts of a Dockerfile that the tests need.
 
-/// A step of a stage that changes its files.
+/// A step of a stage that changes the files.
 pub enum Step {
     /// `COPY from… to`, from the build context.
     Copy {
@@ -17,7 +17,7 @@ pub enum Step {
 pub struct Dockerfile(Vec<(String, String)>);
 
 impl Dockerfile {
-    /// Reads the instructions, continued lines joined, comments left out.
+    /// Reads the instructions. Joins continued lines and skips comments.
     pub fn parse(text: &str) -> Self {
         let mut instructions = Vec::new();
         let mut line = String::new();
@@ -38,13 +38,13 @@ impl Dockerfile {
         Self(instructions)
     }
 
-    /// The rest of the last instruction with this keyword.
+    /// Returns the rest of the last instruction with this keyword.
     pub fn last(&self, keyword: &str) -> Option<&str> {
         let mut found = self.0.iter().rev().filter(|(one, _)| one == keyword);
         found.next().map(|(_, rest)| rest.as_str())
     }
 
-    /// The steps of the first stage.
+    /// Returns the steps of the first stage.
     pub fn first_stage(&self) -> Vec<Step> {
         let first = self.0.iter().position(|(keyword, _)| keyword == "FROM");
         let first = first.expect("a FROM") + 1;
@@ -80,7 +80,7 @@ fn without_flags(rest: &str) -> &str {
     rest
 }
 
-/// The commands of `program` in a shell line, as words.
+/// Returns the commands of `program` in a shell line, split into words.
 pub fn commands_of(line: &str, program: &str) -> Vec<Vec<String>> {
     line.split(';')
         .flat_map(|part| part.split("&&"))

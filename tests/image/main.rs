@@ -1,4 +1,4 @@
-//! The images build: the commands of each Dockerfile run here on its build context, without Docker.
+//! The images build: the commands of each Dockerfile run on its build context, without Docker.
 
 mod context;
 mod dockerfile;
@@ -19,7 +19,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// An empty folder that only this test uses.
+/// Creates an empty folder for one test.
 fn empty_folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if folder.exists() {
@@ -30,8 +30,8 @@ fn empty_folder(name: &str) -> PathBuf {
 }
 
 /// Runs the first stage of the Dockerfile in `context` as far as it concerns `program`, in the order of the file: copies
-/// what `COPY` names from the build context into an empty folder, and runs `command(words)` for each command of that
-/// program. Returns how many commands ran.
+/// the files that `COPY` names from the build context into an empty folder, and runs `command(words)` for each command of
+/// that program. Returns the number of commands.
 fn run_first_stage(context: &str, program: &str, command: impl Fn(&[String]) -> Command) -> usize {
     let dockerfile = Dockerfile::parse(&read(&format!("{context}/Dockerfile")));
     let context = Context::of(&root().join(context));
@@ -61,8 +61,8 @@ fn run_first_stage(context: &str, program: &str, command: impl Fn(&[String]) -> 
     commands
 }
 
-/// `cargo build --release …` becomes `cargo check …`, which reads the same manifests and sources and needs no second
-/// build of every dependency.
+/// `cargo build --release …` becomes `cargo check …`, which reads the same manifests and sources without a second build
+/// of every dependency.
 #[test]
 fn the_image_of_vestibule_builds_from_its_context() {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))

@@ -1,4 +1,4 @@
-//! Every way to deploy the image starts the same command with the same paths.
+//! Every deployment starts the image with the same command and the same paths.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,9 +13,9 @@ use crate::read;
 struct Start {
     /// The arguments of `vestibule`.
     command: Vec<String>,
-    /// Where the settings file is put.
+    /// The path of the settings file.
     settings: String,
-    /// Where the volume with the database is.
+    /// The path of the volume with the database.
     data: String,
 }
 
@@ -30,7 +30,7 @@ fn words(value: &Value) -> Vec<String> {
     }
 }
 
-/// The command of the image, its settings file by `VESTIBULE_CONFIG`, and its volume.
+/// The command of the image, its settings file from `VESTIBULE_CONFIG`, and its volume.
 fn of_the_image() -> Start {
     let dockerfile = Dockerfile::parse(&read("Dockerfile"));
     assert_eq!(dockerfile.last("ENTRYPOINT"), Some(r#"["vestibule"]"#));
@@ -47,7 +47,7 @@ fn of_the_image() -> Start {
     }
 }
 
-/// Fly starts the image's command unless fly.toml names one.
+/// Fly starts the command of the image unless fly.toml names one.
 fn of_fly(image: &Start) -> Start {
     let fly: toml::Table = read("fly.toml").parse().expect("TOML");
     assert_eq!(fly["build"]["dockerfile"].as_str(), Some("Dockerfile"));

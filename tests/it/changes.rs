@@ -1,4 +1,4 @@
-//! What checks write into the identity: merged into what Kratos sent, returned whole.
+//! Values that checks write into the identity: merged into what Kratos sent, and returned whole.
 
 use serde_json::json;
 

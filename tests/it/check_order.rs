@@ -1,11 +1,11 @@
-//! Which check waits for which, and what an observing one may do.
+//! The order of checks, and checks that only observe.
 
 use serde_json::json;
 
 use crate::support::fake_service::Behaviour;
 use crate::support::{FakeService, TestApp, payload};
 
-/// `first` comes to something; does `second`, which stands after it, ask?
+/// `second` runs after `first`, which has the options of each case.
 const AFTER: &str = r#"
 checks:
   second: {field: traits.vat_number, after: [first], ask: {get: "${env:SECOND}/{value}"}}
@@ -52,7 +52,7 @@ async fn independent_checks_ask_in_parallel() {
     .await;
     let body = payload();
     let (reply, ()) = tokio::join!(app.pre(&body), async {
-        // Both are asked before either has answered.
+        // Both services are asked before one of them answers.
         one.next_call().await;
         other.next_call().await;
         one.release_hanging_calls();
@@ -81,7 +81,7 @@ checks:
     .await;
     assert_eq!(app.pre(&payload()).await.messages()[0].2, "Too few.");
     assert_eq!(score.next_call().await.target, "/Muster");
-    // The other has nothing to do, so there is no answer to read.
+    // The other check is not applicable, so it has no response.
     let reply = app.pre(&payload().with_trait("vat_number", "")).await;
     assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_001)]);
 }

@@ -1,20 +1,20 @@
-//! How a check ends: design §3's table, in its order.
+//! The result of a check, in the order of the table in the design, §3.
 
 use serde_json::{Value, json};
 
 use crate::support::fake_service::{Behaviour, unused_address};
 use crate::support::{FakeService, TestApp, payload};
 
-/// What becomes of the sign-up.
+/// The result of the sign-up.
 #[derive(Debug, PartialEq)]
 enum SignUpResult {
     /// 204
     Admitted,
-    /// The refusal's own words, beside the field.
+    /// The message of the refusal, on the field.
     Refused,
     /// "This value is not valid."
     NotValid,
-    /// The same, because the service answers with a 4xx that nothing names.
+    /// The same, because the service answers with a 4xx that the settings do not name.
     RejectedQuestion,
     /// "Please try again later", for this reason.
     TryAgain(&'static str),
@@ -89,8 +89,8 @@ async fn a_response_is_evaluated_in_the_order_of_the_table() {
         ("refused before accepted", 200, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}]\n    accept: response.status == 200", Refused),
         ("refused by the second entry", 410, body(json!({})), "refuse: [{when: 404, message: \"Other.\"}, {when: 410, message: no}]", Refused),
         ("refused by the first entry that holds", 404, body(json!({})), "refuse: [{when: 404, message: no}, {when: response.status == 404, message: \"Other.\"}]", Refused),
-        ("a status refuses before an expression that stands first", 404, body(json!({})), "refuse: [{when: response.status == 404, message: not_possible}, {when: 404, message: no}]", Refused),
-        ("refused without words of its own", 404, body(json!({})), "refuse: [{when: 404}]", NotValid),
+        ("a status refuses before an expression that is listed first", 404, body(json!({})), "refuse: [{when: response.status == 404, message: not_possible}, {when: 404, message: no}]", Refused),
+        ("refused without its own message", 404, body(json!({})), "refuse: [{when: 404}]", NotValid),
         ("a 500 that refuse names", 500, body(json!({})), "refuse: [{when: 500, message: no}]", Refused),
         ("a 429 that refuse names", 429, body(json!({})), "refuse: [{when: 429, message: no}]", Refused),
         ("a 401 that refuse names", 401, body(json!({})), "refuse: [{when: 401, message: no}]", Refused),
@@ -102,7 +102,7 @@ async fn a_response_is_evaluated_in_the_order_of_the_table() {
         ("an entry that fails does not hide the next", 200, body(json!({"valid": false})), "refuse: [{when: response.body.none == 1}, {when: \"!response.body.valid\", message: no}]", Refused),
         ("an entry that fails does not hide the one before", 200, body(json!({"valid": false})), "refuse: [{when: \"!response.body.valid\", message: no}, {when: response.body.none == 1}]", Refused),
         ("an entry that fails does not hide a status", 404, "<html>".to_owned(), "refuse: [{when: response.body.none == 1}, {when: 404, message: no}]", Refused),
-        // 3. No usable answer, whatever `accept` says
+        // 3. No usable response, regardless of `accept`
         ("a 408", 408, body(json!({})), "", TryAgain("timeout")),
         ("a 425", 425, body(json!({})), "", TryAgain("connection")),
         ("a 500", 500, body(json!({})), "", TryAgain("status_5xx")),
@@ -122,7 +122,7 @@ async fn a_response_is_evaluated_in_the_order_of_the_table() {
         ("accepted by status", 404, body(json!({})), "accept: 404", Admitted),
         ("a 403 that `accept` names", 403, body(json!({})), "accept: 403", Admitted),
         ("accepted by expression", 200, body(json!({"ok": true})), "accept: response.body.ok", Admitted),
-        ("a body in words", 200, "fine".to_owned(), "accept: response.body == 'fine'", Admitted),
+        ("a body in plain text", 200, "fine".to_owned(), "accept: response.body == 'fine'", Admitted),
         ("a header", 200, body(json!({})), "accept: response.headers['content-type'].startsWith('application/json')", Admitted),
         ("accepted while an entry failed", 200, body(json!({"ok": true})), "refuse: [{when: response.body.none == 1}]\n    accept: response.body.ok", TryAgain("unexpected_answer")),
         ("a 404 accepted while an entry failed", 404, String::new(), "refuse: [{when: response.body.taken}]\n    accept: 404", TryAgain("unexpected_answer")),
@@ -133,12 +133,12 @@ async fn a_response_is_evaluated_in_the_order_of_the_table() {
         ("a 404 while `accept` names another", 404, body(json!({})), "accept: 410", RejectedQuestion),
         ("a 418", 418, body(json!({})), "", RejectedQuestion),
         ("a 451", 451, body(json!({})), "", RejectedQuestion),
-        ("a firewall's page on which everything fails", 400, "<html>".to_owned(), "on_unavailable: {when: response.body.busy}\n    refuse: [{when: \"!response.body.valid\", message: no}]\n    accept: response.body.valid", RejectedQuestion),
-        // 6. Accepted, because nothing says otherwise
+        ("a page of a firewall, on which every expression fails", 400, "<html>".to_owned(), "on_unavailable: {when: response.body.busy}\n    refuse: [{when: \"!response.body.valid\", message: no}]\n    accept: response.body.valid", RejectedQuestion),
+        // 6. Accepted, because no setting decides otherwise
         ("a 200", 200, body(json!({})), "", Admitted),
         ("a 204", 204, String::new(), "", Admitted),
         ("a 299", 299, body(json!({})), "", Admitted),
-        ("a gateway's page where JSON is expected", 200, "<html>canary</html>".to_owned(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
+        ("a page of a gateway where JSON is expected", 200, "<html>canary</html>".to_owned(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
         ("JSON without the field", 200, body(json!({"other": 1})), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
         ("a field of the wrong type", 200, body(json!({"valid": "canary"})), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
         ("no body where one is expected", 200, String::new(), "refuse: [{when: \"!response.body.valid\", message: no}]", TryAgain("unexpected_answer")),
@@ -206,7 +206,7 @@ async fn a_value_that_fails_an_expression_refuses_the_sign_up() {
             "field: traits.invite\n    invalid_message: {id: 4900101, en: \"Odd.\"}\n    ask: {get: \"${env:SERVICE}/{value.substring(90)}\"}",
             Refused,
         ),
-        // Without a field, too.
+        // Also without a field.
         (
             "ask: {get: \"${env:SERVICE}/{identity.traits.none}\"}",
             NotValid,
@@ -224,7 +224,7 @@ async fn a_value_that_fails_an_expression_refuses_the_sign_up() {
             "invalid_message: {id: 4900101, en: \"Odd.\"}\n    refuse: [{when: identity.traits.email.substring(90) == ''}]",
             Refused,
         ),
-        // One that fails does not hide another that refuses.
+        // A failing entry does not hide an entry that refuses.
         (
             "refuse: [{when: identity.traits.none == 1}, {when: \"true\", message: {id: 4900101, en: \"No.\"}}]",
             Refused,
@@ -233,7 +233,7 @@ async fn a_value_that_fails_an_expression_refuses_the_sign_up() {
             "on_unavailable: {expression: accept}\n    refuse: [{when: identity.traits.none == 1}, {when: \"true\", message: {id: 4900101, en: \"No.\"}}]",
             Refused,
         ),
-        // The operator may let them pass, with a field and without.
+        // The operator can accept the sign-up, with a field and without.
         (
             "on_unavailable: {expression: accept}\n    refuse: [{when: identity.traits.none == 1}]",
             Admitted,
@@ -289,7 +289,7 @@ async fn a_value_cannot_change_the_structure_of_a_path() {
     assert_eq!(
         reply.refused(),
         [("#/traits/invite".to_owned(), 4_900_002)],
-        "an empty value leads to the whole collection"
+        "an empty value would address the whole collection"
     );
     assert_eq!(service.received().len(), before);
     for value in [".", ".."] {
@@ -440,7 +440,7 @@ async fn a_trace_context_is_passed_on_to_services() {
 #[tokio::test]
 async fn on_unavailable_is_configured_per_kind() {
     let table = [
-        // The short form and `default` with `accept` cover what only the service or the network can bring about.
+        // `accept`, short or as `default`, covers only failures that a service or the network can cause.
         ("on_unavailable: accept", 503, Admitted),
         ("on_unavailable: accept", 408, Admitted),
         ("on_unavailable: accept", 425, Admitted),
@@ -470,7 +470,7 @@ async fn on_unavailable_is_configured_per_kind() {
             TryAgain("rejected_credentials"),
         ),
         ("on_unavailable: refuse", 400, RejectedQuestion),
-        // A kind that is named.
+        // Kinds that the settings name.
         ("on_unavailable: {status_5xx: accept}", 503, Admitted),
         ("on_unavailable: {timeout: accept}", 408, Admitted),
         (
@@ -526,7 +526,7 @@ async fn on_unavailable_is_configured_per_kind() {
             );
         }
     }
-    // `default` covers what the service did; a visitor can bring about a failed expression, so it is named or refused.
+    // `default` covers failures of the service. A visitor can cause a failing expression, so `expression` must be named.
     for (unavailable, expected) in [("accept", NotValid), ("{expression: accept}", Admitted)] {
         let yaml = format!(
             "checks: {{c: {{on_unavailable: {unavailable}, refuse: [{{when: identity.traits.none == 1}}]}}}}"
@@ -664,7 +664,7 @@ async fn required_applies_only_if_when_is_true() {
     let table = [
         ("identity.traits.kind == 'company'", "company", true),
         ("identity.traits.kind == 'company'", "private", false),
-        // What fails on an absent field is no reason for another message.
+        // An expression that fails on an absent field does not change the message.
         ("value.startsWith('DE')", "company", true),
     ];
     for (when, kind, refused) in table {
@@ -731,7 +731,7 @@ async fn a_list_or_an_object_in_place_of_a_text_is_refused_before_a_service_is_a
             true,
             "ask: {post: \"${env:SERVICE}/a\", json: {code: \"{value.lowerAscii()}\"}}",
         ),
-        // Also where the answer is what decides: nothing is asked, and it is not the service that is unavailable.
+        // Also if the response decides: no request is sent, and the service is not unavailable.
         (
             true,
             "ask: {post: \"${env:SERVICE}/a\", json: {code: \"{value}\"}}\n    refuse: [{when: response.body.code != value.upperAscii()}]",

@@ -1,4 +1,4 @@
-//! `pre` answers within `hooks.deadline`, however services behave.
+//! `pre` answers within `hooks.deadline`, regardless of the services.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn the_deadline_cuts_off_a_silent_service_and_keeps_other_findings() {
     let body = payload();
     let (reply, ()) = tokio::join!(app.pre(&body), async {
         slow.next_call().await;
-        // The quick one's answer has been read; only the slow one is waited for.
+        // The quick service has answered, so `pre` waits only for the slow one.
         while app
             .metric("vestibule_service_requests_total{service=\"quick\",outcome=\"4xx\"}")
             .await

@@ -1,4 +1,4 @@
-//! A service that gives no answer does not keep anybody out: it is asked again once the account exists.
+//! A service that does not answer keeps no visitor out: Vestibule asks it again once the account exists.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ async fn test_env(late_refusal: &str) -> TestEnv {
 }
 
 impl TestEnv {
-    /// Signs up while the register is away; the account is noted as not checked yet.
+    /// Signs up while the register fails. The account is marked as deferred.
     async fn sign_up(&self) -> (Uuid, Payload) {
         let visitor = payload();
         assert!(self.app.pre(&visitor).await.is_admitted());
@@ -70,7 +70,7 @@ impl TestEnv {
         );
         let admin = self
             .app
-            .eventually("the note is there", async || {
+            .eventually("the mark is there", async || {
                 let admin = self.kratos.identity(id)["metadata_admin"].clone();
                 admin.is_object().then_some(admin)
             })
@@ -82,7 +82,7 @@ impl TestEnv {
         (id, visitor)
     }
 
-    /// Lets the register be asked again until it has answered.
+    /// Advances the clock to the recheck and waits for its answer.
     async fn run_recheck(&self) {
         self.app.clock.advance(Duration::from_secs(5));
         self.app
@@ -156,7 +156,7 @@ async fn a_late_refusal_can_only_mark_or_only_notify() {
         env.run_recheck().await;
         env.crm.next_call().await;
         env.app
-            .eventually("the note is gone", async || {
+            .eventually("the mark is removed", async || {
                 let admin = env.kratos.identity(id)["metadata_admin"]["vestibule"].clone();
                 (admin["deferred"] == json!({})).then_some(())
             })
@@ -256,7 +256,7 @@ async fn a_deferred_check_of_an_unsaved_value_is_not_asked() {
         .with("/flow/type", "browser")
         .changed_from(&before);
     let form = form.saved_as(id);
-    // The register is away, the yes comes to nothing, and another value is sent in the same form.
+    // The register fails, so the first acceptance defers. The visitor then submits another value with the same form.
     let first = form.clone().with_trait("vat_number", "mistyped-1");
     assert_eq!(env.app.settings(&first).await.status, 204);
     env.vies
@@ -336,7 +336,7 @@ async fn a_deferred_check_is_repeated_after_a_4xx_that_refuse_does_not_name() {
     }
 }
 
-/// Lets half of the recheck's time pass without an answer, and then all of it.
+/// Advances the clock past half of the time of the recheck, and then past all of it.
 async fn let_question_expire(env: &TestEnv) {
     env.app.clock.advance(Duration::from_hours(24 * 4 + 1));
     env.app
@@ -374,7 +374,7 @@ async fn on_expiry_can_accept_or_refuse() {
         let (id, _) = env.sign_up().await;
         let_question_expire(&env).await;
         env.app
-            .eventually("the note is gone", async || {
+            .eventually("the mark is removed", async || {
                 let identity = env.kratos.identity(id);
                 let admin = &identity["metadata_admin"]["vestibule"];
                 (admin["deferred"] == json!({}) && identity["state"] == state).then_some(())
@@ -436,14 +436,14 @@ async fn a_post_of_another_method_keeps_the_deferred_check_of_a_profile_change()
     assert_eq!(env.app.settings(&change).await.status, 204);
     let traits = change.0["identity"]["traits"].clone();
     env.kratos.set_value(id, "/traits", traits);
-    // Its `post` is lost; in the same form the password is changed.
+    // The `post` is lost. The visitor changes the password in the same form.
     let post = "/hooks/settings/post?method=password";
     let password = change.to_string();
     assert_eq!(env.app.call(post, password).await.status, 204);
     assert_eq!(env.app.deliveries("deferred-check:vat_number").await, []);
     env.app.clock.advance(Duration::from_secs(61));
     env.app
-        .eventually("it is asked", async || {
+        .eventually("the service is asked", async || {
             let asked = env.app.deliveries("deferred-check:vat_number").await;
             (asked.len() == 1).then_some(())
         })
@@ -480,7 +480,7 @@ async fn a_request_that_the_service_rejects_is_not_deferred() {
 
 const SETTINGS_POST: &str = "/hooks/settings/post?method=profile";
 
-/// A change of this account's trait to another value.
+/// A change of one trait of this account.
 fn change_of(id: Uuid, name: &str, value: impl Into<Value>) -> Payload {
     let before = payload().0["identity"]["traits"].clone();
     payload()
@@ -491,7 +491,7 @@ fn change_of(id: Uuid, name: &str, value: impl Into<Value>) -> Payload {
 
 #[tokio::test]
 async fn a_change_of_a_deferred_field_must_be_accepted() {
-    // Also where the check runs at sign-up alone.
+    // Also if the check runs only at registration.
     for flows in ["", "    flows: [registration]\n"] {
         let (kratos, vies, crm) = (
             FakeKratos::start(),
@@ -525,10 +525,13 @@ async fn a_change_of_a_deferred_field_must_be_accepted() {
             let reply = env.app.settings(&change_of(id, "vat_number", value)).await;
             assert_eq!(reply.refused(), refused, "{flows}{value:?}");
         }
-        assert!(asked("canary-other"), "it is asked, and has no answer");
+        assert!(
+            asked("canary-other"),
+            "the service is asked and does not answer"
+        );
         let gone = change_of(id, "vat_number", "x").without("/identity/traits/vat_number");
         assert_eq!(env.app.settings(&gone).await.refused(), refused);
-        // Whatever the check does not read can be changed.
+        // A trait that the check does not read can be changed.
         let company = change_of(id, "company", "Canary AG");
         assert!(env.app.settings(&company).await.is_admitted());
 
@@ -552,7 +555,7 @@ async fn a_saved_accepted_change_ends_the_deferral() {
         .respond_with(200, &json!({"valid": true, "name": "Canary GmbH"}));
     let good = change_of(id, "vat_number", "canary-good");
     assert_eq!(env.app.settings(&good).await.status, 200);
-    // It is not saved yet: the recheck stays.
+    // The change is not saved yet, so the recheck stays.
     let recheck = env.app.deliveries("deferred-check:vat_number").await;
     assert_eq!(recheck[0].state, State::Pending);
     let saved = good.with(
@@ -565,13 +568,13 @@ async fn a_saved_accepted_change_ends_the_deferral() {
         .wait_for_delivery("deferred-check:vat_number", State::Discarded)
         .await;
     env.wait_for_marks(id, json!({"deferred": {}})).await;
-    // The value of the sign-up would be refused now, and nobody asks.
+    // The value of the sign-up would be refused now, but the service is not asked.
     env.vies.respond_with(200, &json!({"valid": false}));
     let asked = env.vies.received().len();
     env.app.clock.advance(Duration::from_hours(24 * 9));
     assert_eq!(env.vies.received().len(), asked);
     assert_eq!(env.kratos.identity(id)["state"], "active");
-    // A further change is an ordinary one.
+    // The check treats the next change like any other.
     let emptied = change_of(id, "vat_number", "");
     assert!(env.app.settings(&emptied).await.is_admitted());
 }
@@ -612,7 +615,7 @@ async fn deferrable_checks_must_accept_a_change_while_the_database_fails() {
     }
     let company = change_of(id, "company", "Canary AG");
     assert!(app.settings(&company).await.is_admitted());
-    // What was deferred, and would end with this, cannot be recorded.
+    // An accepted change would end a deferral, and that cannot be recorded.
     vies.respond_with(200, &json!({"valid": true}));
     let good = change_of(id, "vat_number", "canary-good");
     assert_eq!(app.settings(&good).await.refused()[0].1, 4_900_001);
@@ -627,7 +630,7 @@ async fn a_late_refusal_only_marks_an_account_of_uncertain_attribution() {
     let id = env
         .kratos
         .add_identity("canary@example.org", "2026-11-23T14:32:54Z");
-    // A hook behind ours has changed another trait.
+    // A later hook has changed another trait.
     let changed = visitor.with_trait("company", "Canary AG").saved_as(id);
     let status = env.app.post(&changed.guarded()).await.status;
     assert_eq!(status, 204);
@@ -648,7 +651,7 @@ async fn a_change_before_the_look_up_of_a_lost_post_does_not_evade_the_check() {
     let env = test_env("deactivate").await;
     let visitor = payload();
     assert!(env.app.pre(&visitor).await.is_admitted());
-    // The client hung up: the account exists, and no `post` came. The visitor changes it at the same moment.
+    // The client disconnected: the account exists, and its `post` is lost. The visitor changes it immediately.
     let id = env
         .kratos
         .add_identity("canary@example.org", "2026-11-23T14:32:54Z");
@@ -661,7 +664,7 @@ async fn a_change_before_the_look_up_of_a_lost_post_does_not_evade_the_check() {
     );
     let recheck = env.app.deliveries("deferred-check:vat_number").await;
     assert_eq!((recheck.len(), recheck[0].identity_id), (1, id));
-    // The look-up and a late `post` find nothing more to do.
+    // The look-up and a late `post` find nothing left to do.
     env.app.clock.advance(Duration::from_secs(6));
     let late = visitor.saved_as(id).guarded();
     assert_eq!(env.app.post(&late).await.status, 204);

@@ -1,4 +1,4 @@
-//! From `post` to the other system, however long that takes.
+//! Deliveries, from `post` to the target.
 
 use std::time::Duration;
 
@@ -159,7 +159,7 @@ async fn a_failing_delivery_is_abandoned_after_max_elapsed_and_can_be_retried() 
     assert_eq!(
         (app.clock.now() - began).num_hours(),
         48,
-        "the last try is at the end of `keep_trying_for`"
+        "the last attempt is at the end of `max_elapsed`"
     );
     assert!(attempts > 48, "{attempts} attempts");
     assert_eq!(one.last_error.as_deref(), Some("status 500"));
@@ -259,7 +259,7 @@ async fn a_settings_change_is_delivered_with_the_previous_identity() {
     assert_eq!(crm.received().len(), 1);
 }
 
-/// Waits until so many attempts are written down, lets time pass until the next is due, and waits for it.
+/// Waits until this number of attempts is recorded, advances the clock to the next one, and waits for it.
 async fn next_attempt_after(
     app: &TestApp,
     crm: &FakeService,
@@ -268,13 +268,13 @@ async fn next_attempt_after(
     let due = wait_for_recorded_attempts(app, attempts)
         .await
         .next_attempt_at
-        .expect("another try");
+        .expect("another attempt");
     app.clock
         .advance((due - app.clock.now()).to_std().unwrap_or_default());
     crm.next_call().await
 }
 
-/// The one delivery, once so many attempts of it are written down.
+/// Waits until this number of attempts is recorded, and returns the only delivery.
 async fn wait_for_recorded_attempts(app: &TestApp, attempts: u32) -> DeliverySummary {
     loop {
         let mut done = 0.0;
@@ -298,7 +298,7 @@ async fn list_deliveries(app: &TestApp) -> Vec<DeliverySummary> {
         .expect("a list")
 }
 
-/// Waits until the one delivery is delivered or abandoned.
+/// Waits until the only delivery is settled.
 async fn wait_until_settled(app: &TestApp) -> DeliverySummary {
     loop {
         let all = list_deliveries(app).await;
@@ -407,7 +407,7 @@ subscriptions:
         assert_eq!(reply.status, 204, "{path}");
         assert_eq!(crm.next_call().await.json()["type"], event, "{path}");
     }
-    // There is nothing to refuse in a verification.
+    // A verification cannot be refused.
     let reply = app
         .call("/hooks/verification/pre", payload().0.to_string())
         .await;

@@ -1,4 +1,4 @@
-//! One decision, one consequence: a flow that is submitted many times makes no more of a check than one account.
+//! The one-identity guard: a flow with many submissions gets no more from a check than one account needs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ checks:
     refuse: [{when: "!response.body.valid"}]
 "#;
 
-/// An app that reserves invites, and the service that has this many of each.
+/// Starts an app with reservations of invites, and a service with this number of uses per invite.
 async fn app_with_invites(uses: usize) -> (TestApp, FakeInvites) {
     let invites = FakeInvites::with_uses(uses);
     let app = TestApp::with(INVITES)
@@ -54,7 +54,7 @@ async fn app_with_invites(uses: usize) -> (TestApp, FakeInvites) {
     (app, invites)
 }
 
-/// The same with Kratos's admin API.
+/// The same with the admin API of Kratos.
 async fn app_with_invites_and_kratos(uses: usize) -> (TestApp, FakeInvites, FakeKratos) {
     let (invites, kratos) = (FakeInvites::with_uses(uses), FakeKratos::start());
     let invites_yaml = INVITES.replace(
@@ -94,10 +94,10 @@ async fn every_submission_of_a_flow_gets_the_same_hashed_external_id() {
     }
     let expected = json!({"identity": {"external_id": guard_id(visitor.flow_id())}});
     assert_eq!(app.pre(&visitor).await.json(), expected);
-    // An id that another hook has set stays.
+    // Vestibule does not replace an id that another hook has set.
     let other = payload().with("/identity/external_id", "crm-7");
     assert_eq!(app.pre(&other).await.status, 204);
-    // Settings change no id.
+    // A settings call returns no id.
     let change = payload().changed_from(&json!({"email": "canary@example.org"}));
     let reply = app.settings(&change).await;
     assert_eq!(reply.status, 204, "{reply:?}");
@@ -129,7 +129,7 @@ async fn twelve_submissions_of_a_guarded_flow_use_one_invite_and_confirm_it_once
     let before = app.deliveries("crm").await.len();
     let first = invited_visitor("taken@example.org");
     assert!(app.pre(&first).await.is_admitted());
-    // Kratos refused the address, and somebody sends the same form with twelve others at the same moment.
+    // Kratos refused the address. The visitor submits the same form with twelve other addresses at the same time.
     let all: Vec<Payload> = (0..12)
         .map(|number| {
             first
@@ -139,16 +139,16 @@ async fn twelve_submissions_of_a_guarded_flow_use_one_invite_and_confirm_it_once
         .collect();
     let replies = futures_util::future::join_all(all.iter().map(|one| app.pre(one))).await;
     let admitted = replies.iter().filter(|reply| reply.is_admitted()).count();
-    assert_eq!(admitted, 12, "Kratos makes one account of them");
+    assert_eq!(admitted, 12, "Kratos creates one account");
     assert_eq!(invites.held_and_confirmed(), (1, 0));
-    // It has made one, and refuses the others.
+    // Kratos has created one account, and refuses the other submissions.
     let winner = all[7].clone().saved().guarded();
     assert_eq!(app.post(&winner).await.status, 204);
     app.wait_for_delivery("confirm:invite", State::Delivered)
         .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
     assert_eq!(app.deliveries("crm").await.len(), before + 1);
-    // The flow is closed: the next one is refused before the service is asked.
+    // The flow is closed, so the next submission is refused before the service is asked.
     let hold_requests = invites.hold_requests();
     let reply = app.pre(&all[3]).await;
     assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
@@ -202,10 +202,10 @@ async fn without_a_proven_guard_a_reservation_belongs_to_one_submission() {
     let first = invited_visitor("a@example.org");
     let second = first.clone().with_trait("email", "b@example.org");
     assert!(app.pre(&first).await.is_admitted());
-    // Kratos may or may not refuse the first: both could become accounts.
+    // Kratos may or may not refuse the first submission, so both can become accounts.
     let reply = app.pre(&second).await;
     assert_eq!(reply.refused()[0].1, TRY_AGAIN);
-    // No look-up is possible here, so nothing is taken over before the flow is over.
+    // No look-up is possible, so the reservation is not taken over before the flow expires.
     app.clock.advance(Duration::from_mins(30));
     assert_eq!(app.pre(&second).await.refused()[0].1, TRY_AGAIN);
     app.clock.advance(Duration::from_mins(32));
@@ -217,7 +217,7 @@ async fn without_a_proven_guard_a_reservation_belongs_to_one_submission() {
 #[tokio::test]
 async fn without_a_proven_guard_a_corrected_form_is_accepted_after_a_look_up() {
     let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
-    // Somebody had this address before, so Kratos refuses.
+    // An earlier account has this address, so Kratos refuses.
     kratos.add_identity("taken@example.org", "2025-11-23T14:32:52.9Z");
     let taken = invited_visitor("taken@example.org");
     assert!(app.pre(&taken).await.is_admitted());
@@ -273,7 +273,7 @@ async fn each_submission_has_its_own_deferred_check() {
     for one in [&first, &second] {
         assert!(app.pre(one).await.is_admitted());
     }
-    // Both became accounts: Kratos is old and does not know external ids.
+    // Both became accounts, because an old Kratos ignores external ids.
     for one in [&first, &second] {
         let id = kratos.add_identity("x@example.org", "2026-11-23T14:32:54Z");
         let number = one.0["identity"]["traits"]["vat_number"].clone();
@@ -325,7 +325,7 @@ async fn the_twenty_first_submission_of_a_flow_is_refused() {
     }
     let reply = app.pre(&visitor).await;
     assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
-    // Another form is fine.
+    // Another form is accepted.
     assert!(app.pre(&payload()).await.is_admitted());
 }
 
@@ -373,7 +373,7 @@ async fn a_look_up_recovers_a_lost_post_within_seconds() {
     assert_eq!(invites.held_and_confirmed(), (1, 1));
     let made = app.deliveries("crm").await;
     assert_eq!((made.len(), made[0].identity_id), (1, id));
-    // Its flow is closed, and a `post` that comes after all changes nothing.
+    // The flow is closed, so a late `post` changes nothing.
     assert_eq!(app.pre(&visitor).await.refused()[0].1, FORM_USED);
     let late = visitor.saved_as(id).guarded();
     assert_eq!(app.post(&late).await.status, 204);
@@ -395,7 +395,11 @@ async fn an_invite_of_a_guarded_flow_is_released_after_ten_minutes_without_an_ac
     kratos.set_down(true);
     app.clock.advance(Duration::from_mins(9));
     app.wait_for_lookups().await;
-    assert_eq!(invites.held_and_confirmed(), (1, 0), "Kratos said nothing");
+    assert_eq!(
+        invites.held_and_confirmed(),
+        (1, 0),
+        "Kratos did not answer"
+    );
     kratos.set_down(false);
     app.clock.advance(Duration::from_mins(2));
     app.wait_for_delivery("release:invite", State::Delivered)
@@ -438,7 +442,7 @@ async fn a_post_without_the_external_id_ends_the_proof_of_the_guard() {
     assert!(app.pre(&visitor).await.is_admitted());
     assert_eq!(app.post(&visitor.saved()).await.status, 204);
     assert!(!lines_with("did not return the `external_id`").is_empty());
-    // Now an invite belongs to one submission again.
+    // An invite belongs to one submission again.
     let (one, other) = (
         invited_visitor("b@example.org"),
         invited_visitor("c@example.org").with_trait("invite", "gold"),
@@ -448,7 +452,7 @@ async fn a_post_without_the_external_id_ends_the_proof_of_the_guard() {
     assert_eq!(app.pre(&other).await.refused()[0].1, TRY_AGAIN);
 }
 
-/// The answer to a second submission whose `take` hangs until the account of the first one is saved.
+/// Submits a second time with a `take` that hangs until the account of the first submission is saved. Returns the response.
 async fn submit_second_while_first_is_saved(app: &TestApp, invites: &FakeService) -> Reply {
     let hold = json!({"hold_id": "h1"}).to_string();
     invites.set_behaviour_for("POST /invites/gold", Behaviour::Answers(201, hold));
@@ -496,7 +500,7 @@ async fn a_submission_releases_its_reservation_if_the_flow_closes_during_its_che
     .await;
 }
 
-/// As after a double click: the form itself has used the invite up.
+/// As after a double click: the form itself has used the invite.
 #[tokio::test]
 async fn a_refusal_after_the_account_is_saved_has_the_message_of_a_used_form() {
     let invites = FakeService::start();
@@ -529,7 +533,7 @@ async fn only_sign_ups_that_must_be_recorded_are_refused_while_the_database_fail
         hold_requests,
         "what cannot be recorded is not reserved"
     );
-    // Without an invite nothing has to be recorded.
+    // Without an invite nothing must be recorded.
     let plain = payload().without("/identity/traits/invite");
     assert!(app.pre(&plain).await.is_admitted());
 }
@@ -538,7 +542,7 @@ async fn only_sign_ups_that_must_be_recorded_are_refused_while_the_database_fail
 async fn an_account_without_a_recorded_sign_up_raises_an_alarm_and_leaves_a_dead_letter() {
     let (app, _) = app_with_invites(9).await;
     let alarms = "vestibule_lost_posts_total{reason=\"not_recorded\"}";
-    // A sign-up from before the check came into force is none.
+    // A sign-up from before the check came into force is not reported.
     assert_eq!(
         app.post(&invited_visitor("old@example.org").saved())
             .await
@@ -552,7 +556,7 @@ async fn an_account_without_a_recorded_sign_up_raises_an_alarm_and_leaves_a_dead
     app.wait_for_delivery("confirm:invite", State::Abandoned)
         .await;
     assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
-    // The check does not apply to this one.
+    // The check is not applicable to this sign-up.
     let plain = payload().without("/identity/traits/invite").saved();
     assert_eq!(app.post(&plain).await.status, 204);
     assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
@@ -646,7 +650,7 @@ async fn a_second_tab_gets_the_invite_after_the_first_one_is_released() {
     assert_eq!(invites.held_and_confirmed(), (1, 0));
 }
 
-/// Without our `external_id` a visitor's address leads the look-up of one submission to the account of another.
+/// Without an `external_id`, the address of a visitor leads the look-up of one submission to the account of another one.
 #[tokio::test]
 async fn an_account_of_another_submission_of_the_form_ends_this_one() {
     let (app, invites, _kratos) = {
@@ -669,7 +673,7 @@ async fn an_account_of_another_submission_of_the_form_ends_this_one() {
         (app, invites, kratos)
     };
     assert_eq!(invites.held_and_confirmed().0, 2);
-    // An attempt that is under way would time out when the time advances.
+    // A running attempt would time out when the clock advances.
     app.wait_for_delivery("confirm:invite", State::Delivered)
         .await;
     app.clock.advance(Duration::from_mins(70));

@@ -1,4 +1,4 @@
-//! Random interleavings of everything that can happen to three visitors, two forms and two invites, beside a plain model of
+//! Random sequences of everything that three visitors, two forms and two invites can do, compared with a simple model of
 //! invites and accounts.
 
 use std::collections::HashSet;
@@ -31,11 +31,11 @@ subscriptions:
   crm: {events: [identity.created], send: {post: "${env:INVITES}/crm"}}
 "#;
 
-/// How long Kratos may take to save an accepted sign-up in this model. Without the guard nothing can be promised for longer.
+/// How long Kratos takes to save an accepted sign-up in this model. Without the guard, nothing is guaranteed for longer.
 const SAVED_WITHIN_UNGUARDED: TimeDelta = TimeDelta::seconds(8);
 const SAVED_WITHIN_GUARDED: TimeDelta = TimeDelta::minutes(9);
 
-/// One thing that apply.
+/// One event.
 #[derive(Clone, Debug)]
 enum Event {
     /// A visitor submits one of the two forms with one of the two invites.
@@ -44,13 +44,13 @@ enum Event {
         visitor: usize,
         invite: usize,
     },
-    /// Somebody submits one of the forms with an invite that nobody knows.
+    /// A visitor submits one of the forms with an unknown invite.
     UnknownInvite { form: usize },
-    /// Kratos repeats a call whose answer was lost.
+    /// Kratos repeats a call whose response was lost.
     Repeat { submission: usize },
-    /// Kratos saves an accepted submission, unless it refuses it; its `post` comes or is lost.
+    /// Kratos saves an accepted submission, or refuses it. Its `post` arrives or is lost.
     Save { submission: usize, post: bool },
-    /// A `post` comes once more, as after a restart of Kratos.
+    /// A `post` arrives again, as after a restart of Kratos.
     PostAgain { account: usize },
     /// Time passes.
     Wait { seconds: u64 },
@@ -87,7 +87,7 @@ struct Account {
     invite: usize,
 }
 
-/// Vestibule and what surrounds it, used by all runs one after the other.
+/// Vestibule and its fake services, shared by all runs.
 struct TestEnv {
     app: Option<TestApp>,
     kratos: FakeKratos,
@@ -155,7 +155,7 @@ impl TestEnv {
     }
 }
 
-/// One run: what apply, and what must be true whatever apply.
+/// One run: its events, and what must be true after each of them.
 struct Run<'env> {
     env: &'env mut TestEnv,
     forms: [Uuid; 2],
@@ -163,7 +163,7 @@ struct Run<'env> {
     submissions: Vec<Submission>,
     accounts: Vec<Account>,
     addresses: HashSet<String>,
-    /// The forms that have brought forth their account, and of those the ones of which Vestibule got a `post`.
+    /// The forms with an account, and those of them for which Vestibule got a `post`.
     closed: HashSet<usize>,
     known_closed: HashSet<usize>,
 }
@@ -218,7 +218,7 @@ impl<'env> Run<'env> {
                 let Some(one) = self.submissions.get(submission) else {
                     return;
                 };
-                // A flow may have been closed since; no repetition admits what was refused.
+                // The flow may be closed since. A repeated call never admits what was refused.
                 let again = self.env.pre(one).await;
                 assert!(!again || one.is_admitted, "a refused call is admitted");
             }
@@ -257,7 +257,7 @@ impl<'env> Run<'env> {
         }
         let is_first = self.submissions.iter().all(|one| one.invite != invite);
         if is_first && !self.closed.contains(&form) {
-            assert!(submission.is_admitted, "nobody else wants the invite");
+            assert!(submission.is_admitted, "no other submission has the invite");
         }
         self.submissions.push(submission);
     }
@@ -313,23 +313,26 @@ impl<'env> Run<'env> {
         with.count()
     }
 
-    /// Everything comes to its end: each account has its invite, and no invite is held for nobody.
+    /// Lets all deliveries finish: each account has its invite, and no other invite is held.
     async fn finish(self) {
         let app = self.env.app();
         for seconds in [6, 25, 90, 600, 4000] {
             self.env.wait(Duration::from_secs(seconds)).await;
         }
-        app.eventually("each account has its invite, and nobody else", async || {
-            app.wait_for_attempts().await;
-            app.clock.advance(Duration::from_secs(1));
-            let backlog = app.app.store.backlog().await.expect("an answer");
-            let is_right = (0..2).all(|invite| {
-                let accounts = self.accounts_with(invite);
-                let invite = self.invite(invite);
-                self.env.invites.held_and_confirmed_of(&invite) == (accounts, accounts)
-            });
-            (is_right && backlog.pending == 0).then_some(())
-        })
+        app.eventually(
+            "each account has its invite, and no other invite is held",
+            async || {
+                app.wait_for_attempts().await;
+                app.clock.advance(Duration::from_secs(1));
+                let backlog = app.app.store.backlog().await.expect("an answer");
+                let is_right = (0..2).all(|invite| {
+                    let accounts = self.accounts_with(invite);
+                    let invite = self.invite(invite);
+                    self.env.invites.held_and_confirmed_of(&invite) == (accounts, accounts)
+                });
+                (is_right && backlog.pending == 0).then_some(())
+            },
+        )
         .await;
         let backlog = app.app.store.backlog().await.expect("an answer");
         assert_eq!(backlog.abandoned, 0, "an honest run leaves no dead letter");
@@ -367,10 +370,10 @@ fn run_model(is_guarded: bool) {
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// `PROPTEST_CASES=2000 cargo test --test it gate_model` run_model more of them.
+/// `PROPTEST_CASES=2000 cargo test --test it gate_model` runs more cases.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the number of cases is asked of the environment, as proptest does"
+    reason = "the environment sets the number of cases, as in proptest"
 )]
 fn cases() -> u32 {
     let configured = std::env::var("PROPTEST_CASES").ok();

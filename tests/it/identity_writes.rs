@@ -1,4 +1,4 @@
-//! What is written into an identity lasts, and undoes nothing that a visitor or an operator wrote.
+//! Writes into an identity last, and undo no change of a visitor or an operator.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn test_env() -> TestEnv {
 }
 
 impl TestEnv {
-    /// Signs up, with the identity as it was before anything was written to it.
+    /// Signs up. Returns the id, and the identity before any write.
     async fn sign_up(&self) -> (Uuid, Value) {
         let id = self
             .kratos
@@ -64,14 +64,14 @@ impl TestEnv {
                 (identity["metadata_admin"]["crm_id"] == expected).then_some(())
             })
             .await;
-        // Time must not move while it is being written down.
+        // The clock must not advance before the write is recorded.
         self.app
             .wait_for_delivery("write-back:crm", State::Delivered)
             .await;
         self.app.wait_for_verifications().await;
     }
 
-    /// Moves the time to each planned verification that is left.
+    /// Advances the clock to each remaining verification.
     async fn run_all_verifications(&self) {
         for _ in VERIFY_AFTER {
             self.app.clock.advance(Duration::from_hours(1));
@@ -123,13 +123,11 @@ async fn a_value_that_a_save_overwrote_is_rewritten_at_each_planned_verification
 }
 
 impl TestEnv {
-    /// Moves the time to so long after the start.
+    /// Advances the clock to this time after the start.
     fn advance_to(&self, after: Duration) {
         let start = "2026-11-23T14:32:53Z".parse().expect("a moment");
         let wait = saturating_add(start, after) - self.app.clock.now();
-        self.app
-            .clock
-            .advance(wait.to_std().expect("time moves on"));
+        self.app.clock.advance(wait.to_std().expect("a later time"));
     }
 }
 
@@ -189,10 +187,10 @@ async fn nothing_is_written_while_a_settings_call_is_in_progress() {
 }
 
 impl TestEnv {
-    /// Waits until the write has been put off, and lets a second pass.
+    /// Waits until the write is postponed, and advances the clock by a second.
     async fn wait_for_postponed_write(&self, id: Uuid) {
         self.app
-            .eventually("it is put off", async || {
+            .eventually("the write is postponed", async || {
                 let write = self.app.deliveries("write-back:crm").await.pop()?;
                 let due = write.next_attempt_at?;
                 let is_postponed = write.attempts == 0 && due > self.app.clock.now();
@@ -234,7 +232,7 @@ async fn a_refused_settings_call_does_not_delay_a_write() {
     assert_eq!(env.call(PRE, &form).await, 400);
     let store = &env.app.app.store;
     env.app
-        .eventually("it is not pending any more", async || {
+        .eventually("the settings call is not pending", async || {
             let since = store.settings_pending_since(id).await.expect("told");
             since.is_none().then_some(())
         })
@@ -260,7 +258,7 @@ async fn settings_calls_are_not_recorded_if_nothing_is_written_into_identities()
     assert_eq!(since.expect("told"), None);
 }
 
-/// Kratos reads the identity for the PATCH, the visitor saves, and then Kratos writes what it had read, patched.
+/// Kratos reads the identity for the PATCH, the visitor saves, and then Kratos writes the patched old row.
 #[tokio::test]
 async fn a_change_that_a_write_of_vestibule_undid_is_restored() {
     let env = test_env().await;
@@ -281,7 +279,7 @@ async fn a_change_that_a_write_of_vestibule_undid_is_restored() {
         })
         .await;
     env.app.advance_to_next_attempt("write-back:crm").await;
-    // The visitor's save came in between: `post` tells of it, and the row is as the PATCH left it.
+    // The visitor saved in between: `post` reports it, and the row is as the PATCH left it.
     let form = env
         .change(id, "Canary GmbH", "Canary AG")
         .with("/identity/traits/canary_new", "canary-new")
@@ -351,7 +349,7 @@ checks:
             (company == "Canary Registered GmbH").then_some(())
         })
         .await;
-    // The visitor has seen the name of the register and goes back to the old one.
+    // The visitor has seen the name from the register and changes it back.
     let form = env.change(id, "Canary Registered GmbH", "Canary GmbH");
     assert_eq!(env.call(PRE, &form).await, 204);
     env.kratos

@@ -1,4 +1,4 @@
-//! An account that a deferred check refuses after it was created is kept out until the refusal is lifted.
+//! An account that a deferred check refuses is kept out until the refusal is lifted.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ async fn test_env() -> TestEnv {
 }
 
 impl TestEnv {
-    /// Signs up while the service is down. Returns the visitor as a settings form knows them.
+    /// Signs up while the service fails. Returns the visitor as in a settings form.
     async fn sign_up(&self) -> (Uuid, Payload) {
         let visitor = payload();
         assert!(self.app.pre(&visitor).await.is_admitted());
@@ -99,7 +99,7 @@ impl TestEnv {
         assert_eq!(self.kratos.identity(id)["state"], "inactive");
     }
 
-    /// Waits until the set in memory is the one in the database.
+    /// Waits until the set in memory equals the one in the database.
     async fn wait_until_admitted(&self, visitor: &Payload) {
         self.app.clock.advance(Duration::from_secs(1));
         self.app
@@ -172,7 +172,7 @@ async fn sign_in_hooks_are_answered_from_memory_while_the_database_fails() {
     for number in 1..=3 {
         env.app.clock.advance(Duration::from_secs(1));
         env.app
-            .eventually("it cannot be loaded", async || {
+            .eventually("the refusals cannot be loaded", async || {
                 let failures = env.app.metric(failures).await;
                 (failures > f64::from(number) - 0.5).then_some(())
             })
@@ -207,7 +207,7 @@ async fn another_instance_sees_a_refusal_and_its_lift_within_a_second() {
     assert_eq!(lifted.unwrap().checks, ["vat_number"]);
     other.clock.advance(Duration::from_secs(1));
     other
-        .eventually("it is seen", async || {
+        .eventually("the lift is seen", async || {
             (other.call(hook, visitor.to_string()).await.status == 204).then_some(())
         })
         .await;
@@ -317,7 +317,7 @@ async fn a_save_that_reactivates_the_account_is_undone() {
             (env.kratos.session_deletions(id) >= deleted + 2).then_some(())
         })
         .await;
-    // And long after the last planned verification, without a hook call in between, by the next one.
+    // Also long after the last planned verification, without a hook call in between.
     let before = {
         let mut identity = env.kratos.identity(id);
         identity["state"] = json!("active");
@@ -519,7 +519,7 @@ async fn an_operator_lifts_late_refusals_over_http() {
             json!({"checks": ["company"], "others_in_force": ["vat_number"], "activates": false})
         )
     );
-    // The clock stands still: the dispatcher was woken.
+    // The clock does not advance, so the dispatcher was woken.
     let refused =
         async || env.kratos.identity(id)["metadata_admin"]["vestibule"]["refused"].clone();
     env.app

@@ -1,4 +1,4 @@
-//! No trait value, body, key or token in any log line.
+//! No log line holds a trait value, a body, a key or a token.
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ fn the_log_check_finds_the_canary_in_any_case() {
     ));
 }
 
-/// Whatever could slip out is on its way here; `support::logs` reads every line and ends the run if one slips.
+/// Sends everything that could be logged by mistake; `support::logs` reads every line and ends the run on a leak.
 #[tokio::test]
 async fn user_input_and_service_responses_are_not_logged() {
     let service = FakeService::start();

@@ -1,4 +1,4 @@
-//! A `post` that cannot be read has recent sign-ups looked up, and a flood of them does not multiply the calls.
+//! An unreadable `post` makes Vestibule look up recent sign-ups, and a flood of them does not multiply the calls.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn visitor_with(email: &str) -> Payload {
     )
 }
 
-/// When each call has arrived.
+/// The time of each call.
 type Arrivals = Arc<Mutex<Vec<Timestamp>>>;
 
 async fn start(kratos: &FakeKratos, crm: &FakeService) -> TestApp {
@@ -59,8 +59,8 @@ async fn wait_for_arrivals(app: &TestApp, arrivals: &Arrivals, at_least: usize) 
     .await;
 }
 
-/// Accepts so many sign-ups of which no account came. A look-up of one has two calls: by `external_id` and, because the guard
-/// is not proven, by the address.
+/// Accepts this number of sign-ups without an account. A look-up of one needs two calls: by `external_id` and, because the
+/// guard is not proven, by the address.
 async fn accept_sign_ups(app: &TestApp, number: usize) {
     for number in 0..number {
         let visitor = visitor_with(&format!("lost-{number}@example.org")).with("/flow/id", uuid());
@@ -100,7 +100,7 @@ async fn a_planned_look_up_does_not_wait_for_the_end_of_a_flood() {
     accept_sign_ups(&app, 30).await;
     assert_eq!(app.call(POST, "").await.status, 204);
     wait_for_arrivals(&app, &arrivals, 10).await;
-    // No unreadable `post` can be about this one, so its first look-up is the planned one.
+    // This sign-up is later than every unreadable `post`, so its first look-up is the planned one.
     let later = visitor_with("later@example.org");
     assert!(app.pre(&later).await.is_admitted());
     app.wait_for_pending_sign_up(&later).await;

@@ -1,6 +1,6 @@
-//! Vestibule seen from outside: real HTTP, a real database, services that do as told, time moved by hand.
+//! Vestibule from outside: real HTTP, a real database, fake services and a manual clock.
 //!
-//! The list of modules is the list of behaviours.
+//! Each module tests one behaviour.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! A late refusal that only marks or notifies ends when the check accepts a change in settings, once that is saved.
+//! A late refusal that only marks or notifies ends when the check accepts a change in settings and the change is saved.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn test_case(late_refusal: &str, flows: &str) -> TestCase {
         id,
     };
     case.wait_for_mark(late_refusal == "mark").await;
-    // The set in memory is loaded every second.
+    // Vestibule loads the refusals every second.
     case.app.clock.advance(Duration::from_secs(1));
     case.wait_for_refusals_loaded().await;
     case
@@ -112,7 +112,7 @@ impl TestCase {
         assert_eq!(reply.status, 204);
     }
 
-    /// Waits until nothing is to be written into the identity.
+    /// Waits until no write into the identity is pending.
     async fn wait_for_writes(&self) {
         self.app
             .eventually("everything is written", async || {
@@ -151,7 +151,7 @@ async fn a_marked_account_is_checked_again_in_settings_regardless_of_flows() {
             case.app.settings(&bad).await.refused(),
             [("#/traits/vat_number".to_owned(), 4_900_101)]
         );
-        // What the check does not read can be changed without it.
+        // A trait that the check does not read can be changed without the check.
         let asked = case.vies.received().len();
         let company = case.change("company", "Canary AG");
         assert_eq!(case.app.settings(&company).await.status, 204);
@@ -183,11 +183,11 @@ async fn a_saved_accepted_change_removes_the_mark() {
     case.wait_until_lifted().await;
     case.wait_for_mark(false).await;
     case.wait_for_writes().await;
-    // A save that had read the identity before writes the mark back.
+    // A save that read the identity earlier writes the mark back.
     case.kratos.overwrite_identity(case.id, stale);
     case.app.clock.advance(VERIFY_AFTER[1]);
     case.wait_for_mark(false).await;
-    // A further change is an ordinary one: the check runs at registration only.
+    // The check runs only at registration, so it does not run for the next change.
     case.wait_for_refusals_loaded().await;
     let other = case.change("vat_number", "canary-other");
     assert_eq!(case.app.settings(&other).await.status, 204);
@@ -246,7 +246,11 @@ async fn a_change_accepted_late_removes_the_mark() {
     let good = case.change("vat_number", "canary-good");
     assert_eq!(case.app.settings(&good).await.status, 204, "deferred");
     case.save(&good).await;
-    assert_eq!(case.refusals_in_force().await, 1, "it has no answer yet");
+    assert_eq!(
+        case.refusals_in_force().await,
+        1,
+        "the check has no answer yet"
+    );
     case.vies.respond_with(200, &json!({"valid": true}));
     case.app.clock.advance(Duration::from_secs(5));
     case.wait_until_lifted().await;
@@ -259,11 +263,11 @@ async fn a_late_mark_is_not_written_after_the_refusal_is_lifted() {
     let store = &*case.app.app.store;
     vestibule::checks::deferred::lift(store, case.id, None, case.app.clock.now())
         .await
-        .expect("it is lifted");
+        .expect("the refusal is lifted");
     case.app.clock.advance(Duration::from_mins(1));
     case.wait_for_mark(false).await;
     let before: Value = case.kratos.identity(case.id);
-    // The delivery that marks is still to come when the refusal is lifted.
+    // The delivery that marks is stored after the refusal is lifted.
     let mark = vestibule::model::delivery::FieldWrite {
         path: vestibule::checks::deferred::refusal_mark("vat_number"),
         value: Some(json!({"at": "2026-11-23T14:32:58Z"})),

@@ -1,4 +1,4 @@
-//! What the person reads, where, and in which language.
+//! The messages for the visitor: text, position and language.
 
 use serde_json::json;
 

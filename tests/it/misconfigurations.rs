@@ -1,4 +1,4 @@
-//! Hooks that are wired wrongly in kratos.yml are told in the log and a metric, with the line to change.
+//! Vestibule reports hooks that are misconfigured in kratos.yml, in the log and in a metric, with the key to change.
 
 use crate::support::{TestApp, logs, payload};
 

@@ -1,4 +1,4 @@
-//! The document of the admin API says what is served.
+//! The OpenAPI document of the admin API describes what Vestibule serves.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,9 +8,9 @@ use vestibule::http::admin::openapi::{document, text};
 
 use crate::support::{FakeService, TestApp, payload};
 
-/// `UPDATE=1 cargo test --test it openapi` writes it anew.
+/// `UPDATE=1 cargo test --test it openapi` writes the document.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a switch for who runs the tests")]
+#[expect(clippy::disallowed_methods, reason = "a switch for developers")]
 fn the_openapi_document_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
     if std::env::var("UPDATE").is_ok() {
@@ -22,7 +22,7 @@ fn the_openapi_document_is_up_to_date() {
     );
 }
 
-/// `GET /deliveries`, and so on.
+/// Returns the operations of a document, as in `GET /deliveries`.
 fn operations(document: &Value) -> BTreeSet<String> {
     let paths = document["paths"].as_object().expect("paths");
     paths
@@ -34,7 +34,7 @@ fn operations(document: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-/// Calls it with something in place of what stands in braces.
+/// Calls an operation, with a value for each parameter in braces.
 async fn call(app: &TestApp, method: &str, path: &str) -> reqwest::Response {
     let path = path.replace("{id}", &uuid::Uuid::nil().to_string());
     let url = format!("http://{}{path}", app.app.admin_address);
@@ -71,7 +71,7 @@ async fn every_served_operation_is_in_the_document() {
         operations(&document()),
         expected.map(ToOwned::to_owned).into()
     );
-    // Whatever else is tried on its paths is not served.
+    // Other methods on these paths are not served.
     let app = TestApp::with("").start().await;
     let mut refused = 0;
     for path in document()["paths"].as_object().unwrap().keys() {
@@ -94,7 +94,7 @@ async fn every_operation_in_the_document_is_served_as_described() {
     for operation in operations(&document()) {
         let (method, path) = operation.split_once(' ').unwrap();
         let response = call(&app, method, path).await;
-        // There is no delivery and no identity of zeros.
+        // No delivery and no identity has an id of zeros.
         let expected = match path {
             "/deliveries/{id}" | "/late-refusals/lift" => 404,
             _ => 200,
@@ -117,7 +117,9 @@ fn every_reference_resolves_and_everything_is_described() {
     let mut references = 0;
     for rest in text.split("\"$ref\":\"").skip(1) {
         let reference = rest.split('"').next().unwrap();
-        let pointer = reference.strip_prefix('#').expect("a place in here");
+        let pointer = reference
+            .strip_prefix('#')
+            .expect("a pointer into this document");
         assert!(document.pointer(pointer).is_some(), "{reference}");
         references += 1;
     }

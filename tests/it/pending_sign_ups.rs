@@ -1,4 +1,4 @@
-//! Each yes is written down until it is known what became of it.
+//! Vestibule records every accepted sign-up until its outcome is known.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +78,7 @@ async fn an_account_whose_post_is_lost_is_delivered_once() {
             .abs()
             < 0.1
     );
-    // It comes after all: the account is still the same.
+    // The `post` arrives late, for the same account.
     assert_eq!(app.post(&visitor.saved_as(id)).await.status, 204);
     assert_eq!(app.deliveries("crm").await.len(), 1);
 }
@@ -104,7 +104,7 @@ async fn a_change_that_is_looked_up_before_its_post_is_delivered_once() {
     }
     assert_eq!(app.deliveries("crm").await.len(), 1);
 
-    // The same values again, after other ones: a further change.
+    // The same values again after other ones are another change.
     let other = Payload(change.0.clone()).with_trait("company", "Canary AG");
     for one in [&other, &change] {
         assert!(app.settings(one).await.is_admitted());
@@ -129,7 +129,7 @@ async fn a_change_is_recorded_before_its_post_can_arrive() {
     let post = "/hooks/settings/post?method=profile";
     assert_eq!(app.call(post, change.to_string()).await.status, 204);
     app.clock.advance(Duration::from_secs(61));
-    // The first look-up is of another change.
+    // The first look-up is for another change.
     let other = visitor_with("other@example.org").changed_from(&before);
     app.settings(&other).await;
     app.clock.advance(Duration::from_secs(61));
@@ -145,7 +145,7 @@ async fn a_flow_that_a_post_closed_is_not_looked_up() {
     app.wait_for_pending_sign_up(&visitor).await;
     assert_eq!(app.post(&visitor.saved()).await.status, 204);
     crm.next_call().await;
-    // Another's look would be the first call.
+    // The first call to Kratos is for the other sign-up.
     let other = visitor_with("other@example.org");
     app.pre(&other).await;
     app.wait_for_pending_sign_up(&other).await;
@@ -157,7 +157,7 @@ async fn a_flow_that_a_post_closed_is_not_looked_up() {
 #[tokio::test]
 async fn a_sign_up_without_an_account_is_reported_as_failed_when_its_flow_expires() {
     let (app, kratos, crm) = test_env().await;
-    // Somebody had this address before.
+    // An earlier account has this address.
     kratos.add_identity("taken@example.org", "2026-11-23T14:32:52.9Z");
     let visitor = visitor_with("taken@example.org");
     assert!(app.pre(&visitor).await.is_admitted());
@@ -166,7 +166,7 @@ async fn a_sign_up_without_an_account_is_reported_as_failed_when_its_flow_expire
     kratos.next_call().await;
     app.wait_for_lookups().await;
     assert_eq!(app.deliveries("crm").await, []);
-    // The flow may still bring forth an account; its last look is after its end.
+    // The flow can still become an account. Its last look-up is after it expires.
     app.clock.advance(Duration::from_mins(61));
     let event = crm.next_call().await;
     assert_eq!(event.target, "/failed");
@@ -234,12 +234,12 @@ async fn a_database_that_fails_after_the_acceptance_shows_no_visitor_an_error_pa
     app.pre(&known).await;
     app.wait_for_pending_sign_up(&known).await;
     store.set_failing(true);
-    // Its yes could not be written down, and that held nobody up.
+    // The acceptance could not be recorded, and that delayed no response.
     assert!(app.pre(&unknown).await.is_admitted());
     let id = kratos.add_identity("known@example.org", "2026-11-23T14:32:53.2Z");
     assert_eq!(app.post(&known.clone().saved_as(id)).await.status, 204);
     assert_eq!(app.post(&unknown.saved()).await.status, 503);
-    app.eventually("the lost yes is counted", async || {
+    app.eventually("the dropped acceptance is counted", async || {
         let dropped = app.metric("vestibule_pending_dropped_total").await;
         ((dropped - 1.0).abs() < 0.1).then_some(())
     })
@@ -321,7 +321,7 @@ async fn the_identity_schema_names_the_identifier_for_a_look_up() {
     let id = kratos.add_identity("ada l.", "2026-11-23T14:33:00Z");
     kratos.set_value(id, "/traits", visitor.0["identity"]["traits"].clone());
     app.clock.advance(Duration::from_secs(61));
-    // Kratos is not known yet to store our `external_id`.
+    // Kratos has not proved yet that it stores the `external_id`.
     assert!(kratos.next_call().await.contains("/by/external/"));
     assert!(
         kratos
@@ -354,7 +354,7 @@ async fn an_account_is_attributed_to_one_of_two_sign_ups_of_a_visitor() {
     kratos.next_call().await;
     app.wait_for_lookups().await;
     app.clock.advance(Duration::from_hours(2));
-    // Of the first nothing came.
+    // The first sign-up has no account.
     assert_eq!(crm.next_call().await.target, "/failed");
     assert_eq!(app.deliveries("crm").await.len(), 1);
 }
@@ -371,7 +371,7 @@ async fn post_answers_503_if_a_look_up_cannot_find_the_account() {
     store.set_failing(true);
     let post = "/hooks/registration/post?method=oidc";
     let saved = visitor.saved().to_string();
-    // Kratos is to call again.
+    // Kratos has to repeat the call.
     assert_eq!(app.call(post, saved.clone()).await.status, 503);
     store.set_failing(false);
     assert_eq!(app.call(post, saved).await.status, 204);
@@ -390,7 +390,7 @@ async fn an_account_created_long_after_the_acceptance_is_not_attributed() {
     assert_eq!(app.deliveries("crm").await, []);
 }
 
-/// Where people sign in by an address and our `external_id` is not used, another sign-up of the same visitor may be meant.
+/// Without an `external_id`, an account with the same address can be from another sign-up of the same visitor.
 #[tokio::test]
 async fn an_account_with_other_traits_is_attributed_only_after_the_flow_expires() {
     let (app, kratos, crm) = test_env().await;

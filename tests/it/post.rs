@@ -1,4 +1,4 @@
-//! `post`: 204 only after everything is stored.
+//! `post` answers 204 only after everything is stored.
 
 use std::time::Duration;
 
@@ -40,12 +40,12 @@ async fn post_stores_each_delivery_of_an_account_once_before_the_204() {
     assert_eq!(
         all[0].state,
         State::Abandoned,
-        "a delivery that cannot be made is kept"
+        "a delivery that cannot be built is kept"
     );
-    // Kratos may knock again, with another trigger id: the account is still the same.
+    // Kratos can call again with another trigger id for the same account.
     assert_eq!(app.post(&body).await.status, 204);
     assert_eq!(stored_deliveries(&app).await.len(), 3);
-    // Another account is another.
+    // Another account has its own deliveries.
     assert_eq!(
         app.post(&payload().saved().without("/identity/traits/company"))
             .await
@@ -139,7 +139,7 @@ async fn while_the_database_fails_post_answers_503_and_pre_still_works() {
         json!({"status": "ok", "database": "down"})
     );
 
-    // The same call, by the same trigger id, is worked on anew.
+    // The repeated call with the same trigger id is processed again.
     store.set_failing(false);
     assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
     assert_eq!(stored_deliveries(&app).await.len(), 3);

@@ -1,4 +1,4 @@
-//! `pre`: whatever goes wrong, Kratos gets an answer it understands.
+//! `pre` always gives Kratos a valid response, regardless of what fails.
 
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
@@ -83,11 +83,11 @@ async fn an_unreadable_body_is_refused_with_a_message() {
         ("an empty object", "{}".to_owned()),
         ("another version", payload().with("/version", 2).to_string()),
         (
-            "a version in words",
+            "a version that is a text",
             payload().with("/version", "canary").to_string(),
         ),
         (
-            "a flow that is none",
+            "a flow that is a text",
             payload().with("/flow", "canary").to_string(),
         ),
         (
@@ -166,7 +166,7 @@ async fn a_body_that_never_ends_is_refused_at_the_deadline() {
         String::from_utf8_lossy(&answer[..length]).into_owned()
     });
     part_is_sent.await.unwrap();
-    // The call is counted from its head on, so the clock is moved until the answer is there.
+    // The deadline counts from the head of the request, so the clock advances until the response is there.
     let answer = loop {
         if caller.is_finished() {
             break caller.await.unwrap();

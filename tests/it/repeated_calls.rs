@@ -1,4 +1,4 @@
-//! The same call gets the same answer without a second question.
+//! A repeated call gets the cached response, and no service is asked again.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn calls_with_the_same_trigger_id_ask_once_and_get_the_same_answer() {
     assert_eq!((first.status, first.text), (second.status, second.text));
     assert_eq!(invites.received().len(), 1);
 
-    // Another body, another hook: not the same call.
+    // A call with another body or of another hook is not the same call.
     assert_eq!(
         app.call_with(PATH, payload().to_string(), &headers)
             .await
@@ -77,9 +77,9 @@ async fn parallel_calls_with_the_same_trigger_id_ask_once_although_the_first_cal
         let first = app.call_with(PATH, body.clone(), &headers);
         let asked = invites.next_call();
         tokio::pin!(first, asked);
-        // The first caller is gone once the question has been asked.
+        // The first caller disconnects after the service was asked.
         tokio::select! {
-            _ = &mut first => panic!("nobody has answered yet"),
+            _ = &mut first => panic!("the service has not answered yet"),
             _ = &mut asked => {}
         }
     }
@@ -91,7 +91,7 @@ async fn parallel_calls_with_the_same_trigger_id_ask_once_although_the_first_cal
             )
         },
         async {
-            // Both are on their way, or will find the answer remembered: either way no second question.
+            // Both calls wait for the first one or find its cached response, so the service is not asked again.
             tokio::task::yield_now().await;
             invites.release_hanging_calls();
         }
@@ -138,7 +138,7 @@ async fn checks_continue_when_the_only_caller_disconnects() {
         .await
         .unwrap();
     invites.next_call().await;
-    // Gone for good: the connection is reset, not only closed for writing.
+    // The connection is reset, not only closed for writing.
     caller.set_zero_linger().unwrap();
     drop(caller);
     invites.release_hanging_calls();

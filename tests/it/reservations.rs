@@ -1,4 +1,4 @@
-//! Something is taken for a sign-up; it is confirmed when the account exists, and released when none came of it.
+//! A reservation is taken for a sign-up, confirmed when the account exists, and released if none is created.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn test_env() -> (TestApp, FakeService) {
     invites.set_behaviour_for("POST /invites/", hold_response("h1"));
     let app = TestApp::with(INVITES).service("INVITES", &invites).start();
     let app = app.await;
-    // What follows without it is in `gate`.
+    // `gate` tests the behaviour without the guard.
     app.prove_guard().await;
     (app, invites)
 }
@@ -47,7 +47,7 @@ async fn a_reservation_is_kept_when_the_form_is_submitted_again_and_confirmed_wi
     let take = invites.next_call().await;
     assert_eq!(take.target, "/invites/gold/hold");
     assert!(take.header("Idempotency-Key").is_some());
-    // Kratos failed for another reason, and the visitor sends the form again.
+    // Kratos failed for another reason, and the visitor submits the form again.
     assert!(app.pre(&visitor).await.is_admitted());
 
     let id = Uuid::new_v4();
@@ -75,7 +75,7 @@ async fn another_value_reserves_anew_and_the_first_reservation_is_released() {
     let visitor = visitor.with_trait("invite", "silver");
     app.pre(&visitor).await;
     assert_eq!(invites.next_call().await.target, "/invites/silver/hold");
-    // The first submission may still become the account.
+    // The first submission can still become the account.
     app.clock.advance(Duration::from_secs(6));
     assert_eq!(app.deliveries("release:invite").await, []);
     app.post(&visitor.saved().guarded()).await;
@@ -132,9 +132,9 @@ async fn an_unclear_take_is_repeated_with_its_idempotency_key_and_released() {
     let visitor = payload();
     assert!(!app.pre(&visitor).await.refused().is_empty());
     let take = invites.next_call().await;
-    // The worker asks again, with the same key, and gives back what it is told.
+    // The dispatcher repeats the request with the same key, and releases what the response names.
     invites.set_behaviour_for("POST /invites/", hold_response("h9"));
-    app.eventually("it is given back", async || {
+    app.eventually("the invite is released", async || {
         let waiting = app.deliveries("release:invite").await;
         if waiting
             .iter()
@@ -205,14 +205,14 @@ async fn with_the_admin_api_a_look_up_decides_about_the_release_and_not_the_time
         invites.next_call().await;
         app.wait_for_pending_sign_up(&visitor).await;
     }
-    // The account was made, and no `post` came.
+    // The account exists, and its `post` is lost.
     kratos.add_identity("made@example.org", "2026-11-23T14:32:54Z");
     app.clock.advance(Duration::from_secs(61));
     assert_eq!(invites.next_call().await.target, "/holds/h1/confirm");
     app.wait_for_delivery("confirm:invite", State::Delivered)
         .await;
     app.wait_for_lookups().await;
-    // Kratos is away when the flow ends: nobody knows yet.
+    // Kratos is unavailable when the flow expires, so the outcome is unknown.
     kratos.set_down(true);
     let start = app.clock.now();
     while app.app.store.next_lookup().await.unwrap().unwrap() < app.clock.now() + 2 * HOUR {
@@ -249,7 +249,7 @@ async fn the_example_admits_no_more_visitors_than_an_invite_has_uses() {
     let unknown = app.pre(&payload().with_trait("invite", "brass")).await;
     assert_eq!(unknown.messages()[0].2, "We do not know this invite code.");
 
-    // The first becomes an account, of the second none comes.
+    // The first sign-up becomes an account, the second one does not.
     assert_eq!(app.post(&visitors[0].clone().saved()).await.status, 204);
     app.wait_for_delivery("confirm:invite", State::Delivered)
         .await;
@@ -271,7 +271,7 @@ async fn a_gateway_error_is_an_unclear_take() {
     invites.set_behaviour_for("POST /invites/", gateway);
     assert!(!app.pre(&payload()).await.refused().is_empty());
     invites.set_behaviour_for("POST /invites/", hold_response("h7"));
-    app.eventually("it is given back", async || {
+    app.eventually("the invite is released", async || {
         let waiting = app.deliveries("release:invite").await;
         if waiting.iter().any(|one| one.attempts > 0) {
             app.advance_to_next_attempt("release:invite").await;
@@ -366,7 +366,7 @@ async fn a_reservation_is_confirmed_although_the_visitor_continues_with_another_
     let visitor = payload().with_trait("invite", "gold");
     assert!(app.pre(&visitor).await.is_admitted());
     assert_eq!(invites.next_call().await.target, "/invites/gold/hold");
-    // Kratos refused the password, and the visitor signs up by a provider in the same flow.
+    // Kratos refused the password, and the visitor signs up with a provider in the same flow.
     let by = |stage: &str| format!("/hooks/registration/{stage}?method=oidc");
     assert!(
         app.call(&by("pre"), visitor.to_string())
@@ -378,7 +378,7 @@ async fn a_reservation_is_confirmed_although_the_visitor_continues_with_another_
     assert_eq!(invites.next_call().await.target, "/holds/h1/confirm");
 }
 
-/// Somebody has typed `gold`, and the check sets what the service makes of it.
+/// The visitor types `gold`, and the check sets what the service returns.
 async fn reserve_with_rewritten_value(code: &str) -> (TestApp, FakeService, Payload) {
     let invites = FakeService::start();
     let answer = json!({"hold_id": "h1", "code": code}).to_string();
@@ -405,7 +405,7 @@ async fn a_reservation_is_confirmed_although_the_check_rewrote_the_value() {
 #[tokio::test]
 async fn a_reservation_is_released_if_the_visitor_removes_the_value() {
     let (app, invites, visitor) = reserve_with_rewritten_value("GOLD").await;
-    // Kratos failed for another reason, and the visitor leaves the invite out.
+    // Kratos failed for another reason, and the visitor removes the invite.
     let visitor = visitor.with_trait("invite", "");
     assert!(app.pre(&visitor).await.is_admitted());
     assert_eq!(app.post(&visitor.saved()).await.status, 204);

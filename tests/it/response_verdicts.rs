@@ -1,4 +1,4 @@
-//! What the settings make of a receiver's answer: arrived, given up, written back; and how many it gets.
+//! The verdict about the response of a target: delivered, retry or abandon; and the limit of a target.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn success_when_decides_whether_a_delivery_succeeds() {
     app.post(&payload().saved()).await;
     crm.next_call().await;
     let waiting = app
-        .eventually("it waits", async || {
+        .eventually("the delivery waits", async || {
             let one = app.deliveries("crm").await.remove(0);
             one.last_error.is_some().then_some(one)
         })
@@ -69,7 +69,7 @@ async fn an_expression_that_fails_on_a_response_is_reported_and_retried() {
     crm.respond_with(200, &json!({}));
     app.post(&payload().saved()).await;
     let waiting = app
-        .eventually("it waits", async || {
+        .eventually("the delivery waits", async || {
             let one = app.deliveries("crm").await.remove(0);
             one.last_error.is_some().then_some(one)
         })
@@ -126,7 +126,7 @@ async fn write_back_is_repeated_until_kratos_answers() {
     .await;
     app.wait_for_delivery("write-back:crm", State::Delivered)
         .await;
-    // What is null is not written.
+    // A null value is not written.
     assert_eq!(kratos.identity(id)["metadata_public"], json!(null));
     assert_eq!(crm.received().len(), 1);
 }
@@ -161,7 +161,7 @@ subscriptions: {crm: {events: [identity.created], send: {service: crm, post: /c}
         app.post(&payload().saved()).await;
     }
     let wait_for_calls = async |number: usize| {
-        app.eventually("they arrive", async || {
+        app.eventually("the deliveries arrive", async || {
             (crm.received().len() == number).then_some(())
         })
         .await;

@@ -1,4 +1,4 @@
-//! What is settled is deleted after a while; what is not settled is kept.
+//! Retention deletes settled deliveries and old decisions, and keeps everything else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,14 +37,14 @@ async fn retention_horizon(app: &TestApp) -> Option<Timestamp> {
         .map(|value| value.parse().expect("a moment"))
 }
 
-/// Waits until the moment before which all is forgotten has come so far.
+/// Waits until the retention horizon has reached this time.
 async fn wait_for_horizon(app: &TestApp, moment: Timestamp) {
     while retention_horizon(app).await.is_none_or(|at| at < moment) {
         tokio::task::yield_now().await;
     }
 }
 
-/// How many decisions are left; they are deleted to count them.
+/// Counts the remaining decisions by deleting them.
 async fn count_decisions(app: &TestApp) -> u64 {
     let end = app.clock.now() + chrono::TimeDelta::days(1);
     let left = app.app.store.delete_decisions(end, 10_000).await;
@@ -109,7 +109,7 @@ async fn decisions_are_deleted_in_small_steps_after_their_retention() {
     app.clock.advance(24 * HOUR + Duration::from_secs(1));
     let young: Vec<Decision> = (0..3).map(|_| decision(app.clock.now())).collect();
     app.app.store.record(&young).await.unwrap();
-    // Between two steps there is a pause.
+    // Retention pauses between two steps.
     while logs::lines_with("\"decisions\":1200").is_empty() {
         app.clock.advance(Duration::from_secs(1));
         tokio::task::yield_now().await;

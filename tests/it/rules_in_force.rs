@@ -1,4 +1,4 @@
-//! An account without a recorded sign-up is a fault only if the rule that could have reserved or deferred was in force then.
+//! An account without a recorded sign-up is reported only if its check was in force when the account was created.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn start(invites: &FakeInvites, yaml: &str, before: Option<&TestApp>) -> T
     builder.start().await
 }
 
-/// An account of which `pre` never heard, and whether it is reported.
+/// Sends a `post` without a `pre`, and returns whether it is reported.
 async fn is_reported(app: &TestApp) -> bool {
     let before = app.metric(ALARMS).await;
     let unseen = payload().saved();
@@ -42,7 +42,7 @@ async fn a_changed_check_comes_into_force_anew() {
     assert!(is_reported(&app).await);
     app.wait_for_delivery("confirm:invite", State::Abandoned)
         .await;
-    // The same rule, whatever its messages are.
+    // The same check with another message.
     let same = INVITES.replace("{when: 404}", "{when: 404, message: We do not know it.}");
     let app = start(&invites, &same, Some(&app)).await;
     assert!(is_reported(&app).await);
@@ -112,7 +112,7 @@ async fn the_creation_time_of_the_account_decides_whether_a_check_was_in_force()
     let invites = FakeInvites::with_uses(1);
     let app = start(&invites, INVITES, None).await;
     app.clock.advance(Duration::from_mins(11));
-    // Its `post` comes late: the account is older than the rule.
+    // The `post` is late: the account is older than the check.
     let early = payload()
         .saved()
         .with("/identity/created_at", "2026-11-23T14:40:00Z");

@@ -1,4 +1,4 @@
-//! Health, version, metrics; stopping without cutting anybody off.
+//! Health, version, metrics, and a graceful stop.
 
 use serde_json::json;
 
@@ -112,7 +112,7 @@ async fn a_stop_waits_for_running_hook_calls() {
     let call = tokio::spawn(request.send());
     service.next_call().await;
     let stopping = tokio::spawn(app.app.stop());
-    // Until nothing is accepted any more.
+    // Wait until no connection is accepted.
     let address = url.split('/').nth(2).unwrap().to_owned();
     while tokio::net::TcpStream::connect(&address).await.is_ok() {
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! In settings a check runs if something that it reads has changed, and what it had set does not outlive its reason.
+//! In settings, a check runs if a value that it reads has changed, and its set value is removed when the reason is gone.
 
 use serde_json::{Value, json};
 
@@ -128,7 +128,7 @@ async fn an_expression_can_read_the_previous_identity() {
     );
 }
 
-/// A change of settings: these traits and this `metadata_public`, before and after.
+/// A change in settings: traits and `metadata_public`, before and after.
 fn change(before: (Value, Value), after: (Value, Value)) -> Payload {
     payload()
         .saved()
@@ -142,7 +142,7 @@ fn change_of_traits(before: Value, after: Value) -> Payload {
     change((before, json!({})), (after, json!({})))
 }
 
-/// A bad number is typed in while the check is not about it, then what makes the check be about it is changed.
+/// The visitor enters a bad number while the check is not applicable, and later changes what makes it applicable.
 #[tokio::test]
 async fn a_change_of_the_condition_alone_runs_the_check() {
     let register = FakeService::start();
@@ -175,7 +175,7 @@ checks:
         [("#/traits/vat_number".to_owned(), 4_900_000)]
     );
     assert_eq!(register.received().len(), 1);
-    // The other way there is nothing to ask, and a company without a number is told that it is required.
+    // In the other direction no service is asked. A company without a number gets the message that it is required.
     assert_eq!(
         app.settings(&change_of_traits(company, private))
             .await
@@ -190,7 +190,7 @@ checks:
     assert_eq!(register.received().len(), 1);
 }
 
-/// What a check reads, a change, and whether the check runs: it refuses whenever it does.
+/// What a check reads, a change, and whether the check runs. A check that runs refuses.
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 async fn a_check_runs_again_if_something_that_it_reads_has_changed() {
@@ -228,13 +228,13 @@ async fn a_check_runs_again_if_something_that_it_reads_has_changed() {
             true,
         ),
         (
-            "what stands beside a nested trait",
+            "a trait beside a nested trait",
             no("identity.traits.address.city"),
             both(json!({"address": {"city": "A", "zip": 1}}), json!({"address": {"city": "A", "zip": 2}})),
             false,
         ),
         (
-            "the object that a nested trait stands in is replaced",
+            "the parent object of a nested trait is replaced",
             no("identity.traits.?address.?city"),
             both(json!({"address": {"city": "A"}}), json!({"address": "none"})),
             true,
@@ -252,7 +252,7 @@ async fn a_check_runs_again_if_something_that_it_reads_has_changed() {
             false,
         ),
         (
-            "an entry by a computed place: the whole list counts",
+            "an entry by a computed index: the whole list counts",
             no("identity.traits.tags[identity.traits.tags.size() - 1]"),
             both(json!({"tags": ["a", "b"]}), json!({"tags": ["c", "b"]})),
             true,
@@ -324,13 +324,13 @@ async fn a_check_runs_again_if_something_that_it_reads_has_changed() {
             false,
         ),
         (
-            "whether a trait is there: it is removed",
+            "whether a trait is present: it is removed",
             "refuse: [{when: \"!has(identity.traits.country)\"}]".to_owned(),
             both(json!({"country": "DE"}), json!({})),
             true,
         ),
         (
-            "whether a trait is there: it comes as null",
+            "whether a trait is present: it becomes null",
             "refuse: [{when: has(identity.traits.country)}]".to_owned(),
             both(json!({}), json!({"country": null})),
             true,
@@ -402,19 +402,19 @@ async fn a_check_runs_again_if_something_that_it_reads_has_changed() {
             true,
         ),
         (
-            "a check of the sign-up alone",
+            "a check that runs only at registration",
             "flows: [registration], field: traits.vat, refuse: [{when: \"true\"}]".to_owned(),
             both(json!({"vat": "1"}), json!({"vat": "2"})),
             false,
         ),
         (
-            "a check that reads nothing of the identity is of the sign-up alone",
+            "a check that reads nothing of the identity runs only at registration",
             no("method"),
             both(json!({"vat": "1"}), json!({"vat": "2"})),
             false,
         ),
         (
-            "so is one that reads the transient payload",
+            "a check that reads the transient payload runs only at registration",
             "field: traits.vat, refuse: [{when: flow.transient_payload.?note.orValue('') != 'none'}]".to_owned(),
             both(json!({"vat": "1"}), json!({"vat": "2"})),
             false,
@@ -432,7 +432,7 @@ async fn a_check_runs_again_if_something_that_it_reads_has_changed() {
     }
 }
 
-/// What is read through the response of another check is read, and whoever is read runs too.
+/// What a check reads through the response of another check counts as read, and that check runs too.
 #[tokio::test]
 async fn values_read_through_other_checks_count_as_read() {
     let chain = r#"
@@ -493,11 +493,11 @@ checks:
     let counts = || [&score, &number, &policy].map(|service| service.received().len());
     let traits =
         |country: &str, age: u32| json!({"vat_number": "1", "country": country, "age": age});
-    // Only the country changes: the number is asked about again, because the score is made of its answer.
+    // Only the country changes. The number is asked about again, because the score depends on its response.
     let changed = change_of_traits(traits("DE", 20), traits("AT", 20));
     assert_eq!(app.settings(&changed).await.status, 204);
     assert_eq!(counts(), [1, 1, 0]);
-    // Only the age changes: the policy is asked for, which by itself is of the sign-up alone.
+    // Only the age changes. The policy is asked for, although it alone would run only at registration.
     let changed = change_of_traits(traits("DE", 20), traits("DE", 17));
     assert_eq!(app.settings(&changed).await.messages()[0].2, "Too young.");
     assert_eq!(counts(), [1, 1, 1]);
@@ -563,7 +563,7 @@ checks:
       traits.company: "{response.body.name}"
 "#;
 
-/// The answer's `metadata_public` and traits; `None` if they stay as they are.
+/// Returns `metadata_public` and traits of the response; `None` if they do not change.
 fn returned_changes(reply: &crate::support::app::Reply) -> (Option<Value>, Option<Value>) {
     if reply.status == 204 {
         return (None, None);
@@ -599,7 +599,7 @@ async fn a_set_value_is_removed_when_its_reason_is_gone() {
             Some(json!({"plan": "free"})),
         ),
         (
-            "the field holds only white space now, and the last key goes",
+            "the field holds only white space now, and the last key is removed",
             200,
             json!({}),
             (company(json!("1")), only.clone()),
@@ -607,7 +607,7 @@ async fn a_set_value_is_removed_when_its_reason_is_gone() {
             Some(json!({})),
         ),
         (
-            "`when` holds no more",
+            "`when` is no longer true",
             200,
             json!({}),
             (company(json!("1")), had.clone()),
@@ -615,7 +615,7 @@ async fn a_set_value_is_removed_when_its_reason_is_gone() {
             Some(json!({"plan": "free"})),
         ),
         (
-            "the field has changed and the service is away: nothing true is known of the new value",
+            "the field has changed and the service fails: the old value is not valid for the new field",
             503,
             json!({}),
             (company(json!("1")), had.clone()),
@@ -623,7 +623,7 @@ async fn a_set_value_is_removed_when_its_reason_is_gone() {
             Some(json!({"plan": "free"})),
         ),
         (
-            "the field has changed and the check accepts: what it sets takes the place of what it had set",
+            "the field has changed and the check accepts: the new value replaces the old one",
             200,
             json!({"name": "Old"}),
             (company(json!("1")), had.clone()),
@@ -631,7 +631,7 @@ async fn a_set_value_is_removed_when_its_reason_is_gone() {
             Some(json!({"plan": "free", "company": {"name": "Old"}})),
         ),
         (
-            "the field has changed and the check sets the very same",
+            "the field has changed and the check sets the same value",
             200,
             json!({"name": "Old", "country": "DE"}),
             (company(json!("1")), had.clone()),
@@ -639,7 +639,7 @@ async fn a_set_value_is_removed_when_its_reason_is_gone() {
             None,
         ),
         (
-            "what others keep beside it stays",
+            "values of other systems beside it stay",
             200,
             json!({}),
             (
@@ -666,7 +666,7 @@ async fn a_set_value_is_removed_when_its_reason_is_gone() {
             None,
         ),
         (
-            "`when` did not hold before",
+            "`when` was not true before",
             200,
             json!({}),
             (

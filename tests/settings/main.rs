@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use vestibule::config::{self, Environment, Settings};
 
-/// A file of this repository.
+/// Returns the path of a file of this repository.
 #[must_use]
 pub fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// An environment in which one secret is set.
+/// An environment with one secret.
 #[must_use]
 pub fn environment() -> Environment {
     Environment::of(
@@ -27,7 +27,7 @@ pub fn environment() -> Environment {
     )
 }
 
-/// Settings read from a text, or the words about it.
+/// Reads settings from a text, or returns the report of problems.
 pub fn read(text: &str) -> Result<Settings, String> {
     config::read(text, Path::new("vestibule.yaml"), &environment())
         .map_err(|problems| problems.to_string())

@@ -1,4 +1,4 @@
-//! Schema, manual and example say the same as the program.
+//! The schema, the manual and the example match the program.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,7 +30,7 @@ fn the_schema_follows_draft_2020_12() {
     assert_eq!(schema["additionalProperties"], false);
 }
 
-/// `UPDATE=1 cargo test --test settings` writes it anew.
+/// `UPDATE=1 cargo test --test settings` writes the manual.
 #[test]
 fn the_manual_is_up_to_date() {
     let path = file("docs/configuration.md");
@@ -75,7 +75,7 @@ fn the_example_shows_every_key_and_is_valid() {
     }
 }
 
-/// Every key with its path, and whether it is described.
+/// Returns every key with its path, and whether it is described.
 fn keys(root: &Value) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     walk(root, root, "", &mut found);

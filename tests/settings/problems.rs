@@ -1,4 +1,4 @@
-//! What is wrong, in the exact report.
+//! The reports of problems, compared with their exact text.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn seven_problems_are_reported_together() {
     );
 }
 
-/// Each broken file lies beside the exact report about it. `UPDATE=1 cargo test --test settings` writes them anew.
+/// Each broken file has its expected report beside it. `UPDATE=1 cargo test --test settings` writes the reports.
 #[test]
 fn every_kind_of_problem_has_its_message() {
     let folder = file("tests/fixtures/config/broken");
@@ -33,7 +33,7 @@ fn every_kind_of_problem_has_its_message() {
         seen += 1;
         let report = read(&fs::read_to_string(&path).unwrap())
             .err()
-            .unwrap_or_else(|| panic!("{} is right", path.display()));
+            .unwrap_or_else(|| panic!("{} has no problem", path.display()));
         let expected = path.with_extension("txt");
         if updating() {
             fs::write(&expected, &report).unwrap();
@@ -54,7 +54,7 @@ fn every_kind_of_problem_has_its_message() {
     );
 }
 
-#[expect(clippy::disallowed_methods, reason = "asks whoever runs the tests")]
+#[expect(clippy::disallowed_methods, reason = "a switch for developers")]
 pub fn updating() -> bool {
     std::env::var("UPDATE").is_ok()
 }
@@ -124,7 +124,7 @@ fn a_key_that_is_only_in_the_environment_is_validated() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// Whatever is written, there are settings or problems, and never a crash.
+    /// Every text gives settings or problems, and never a panic.
     #[test]
     fn no_settings_text_causes_a_panic(
         parts in prop::collection::vec(

@@ -1,4 +1,4 @@
-//! Files that work as they stand.
+//! Valid settings files.
 
 use std::fs;
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn the_three_short_examples_are_valid_without_variables() {
         );
         assert!(
             settings.hooks.keys.is_empty(),
-            "there is no key until somebody sets one"
+            "there is no key until the operator sets one"
         );
     }
 }

@@ -6,7 +6,7 @@ use vestibule::config;
 
 use crate::environment;
 
-/// The warnings about these settings, with this identity schema beside them.
+/// Returns the warnings about these settings with this identity schema.
 fn warnings(text: &str, schema: &str) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("schema.json"), schema).expect("a file");

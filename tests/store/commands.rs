@@ -1,4 +1,4 @@
-//! `vestibule deliveries`, from the operator's side.
+//! The commands `vestibule deliveries …`.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use vestibule::store::{Filter, Store};
 
 use crate::fixtures::{DAY, MINUTE, SECOND, TempFolder, at, delivery, id_of, start, tried};
 
-/// A delivery that waits for its second try, and one that was abandoned.
+/// Stores a delivery that waits for its second attempt, and an abandoned one.
 async fn two_failed_deliveries(temp: &TempFolder) -> Sqlite {
     let store = Sqlite::open(&temp.database()).await.unwrap();
     let (waiting, lost) = (delivery("crm_contact", 1), delivery("erp", 2));
@@ -28,7 +28,7 @@ async fn two_failed_deliveries(temp: &TempFolder) -> Sqlite {
     store
 }
 
-/// One for each reason for which a delivery is left alone, and one that is abandoned.
+/// Stores one delivery for each reason to skip a delivery, and an abandoned one.
 async fn one_delivery_per_reason(temp: &TempFolder) -> (Sqlite, [Uuid; 6]) {
     let store = Sqlite::open(&temp.database()).await.unwrap();
     let mut unbuilt = delivery("unbuilt", 4);
@@ -76,7 +76,7 @@ fn of_subscription(subscription: &str) -> Filter {
     }
 }
 
-/// Of two plans of the settings.
+/// The retry windows of two subscriptions.
 fn retry_windows() -> RetryWindows {
     let yaml = r#"
 subscriptions:
@@ -217,7 +217,10 @@ async fn a_missing_payload_is_explained() {
             gone,
             "No payload is stored: payloads are erased when a delivery is discarded.",
         ),
-        (unbuilt, "No payload is stored: the request could not be built."),
+        (
+            unbuilt,
+            "No payload is stored: the request could not be built.",
+        ),
     ] {
         for payload in [false, true] {
             let shown = print_delivery(&store, id, payload, false).await;
@@ -265,7 +268,7 @@ async fn skipped_deliveries_are_reported_with_the_reason() {
     let (all, output) = run_retry(&store, &by_ids(ids)).await;
     assert!(!all);
     insta::assert_snapshot!(output);
-    // The one that was retried may be discarded as well as the one that has nothing to send.
+    // The retried delivery can be discarded, and so can the one without a request.
     let (all, output) = run_discard(&store, &by_ids(ids), Confirmation::NoTerminal).await;
     assert!(!all.unwrap());
     insta::assert_snapshot!(output);
@@ -364,7 +367,7 @@ async fn a_bulk_discard_without_a_terminal_needs_yes() {
         (true, "2 deliveries were discarded.\n")
     );
     assert_eq!(store.unfinished(&all).await.unwrap(), 0);
-    // With nothing to lose there is nothing to ask.
+    // With no delivery to discard, no confirmation is needed.
     let (done, output) = run_discard(&store, &all, Confirmation::NoTerminal).await;
     assert_eq!(
         (done.unwrap(), output.as_str()),

@@ -1,4 +1,4 @@
-//! What every database has to keep, whichever it is. [`test_contract`] makes a test of each promise.
+//! What every database must guarantee for deliveries. [`test_contract`] makes a test of each guarantee.
 
 mod maintenance;
 
@@ -14,7 +14,7 @@ use crate::fixtures::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, s
 
 pub use maintenance::*;
 
-/// Asks a database for every promise. `$fresh` is an expression for an empty one and what must outlive it.
+/// Tests a database. `$fresh` is an expression for an empty store and a value that must outlive it.
 macro_rules! test_contract {
     ($fresh:expr) => {
         $crate::contract::test_contract_if_available!(async { Some($fresh.await) });
@@ -22,7 +22,7 @@ macro_rules! test_contract {
 }
 pub(crate) use test_contract;
 
-/// The same of one that may not be there: then `$fresh` is `None`, and has results so.
+/// Tests a database that may be missing: then `$fresh` is `None` and has printed a note.
 macro_rules! test_contract_if_available {
     ($fresh:expr) => {
         $crate::contract::test_contract_if_available!($fresh;
@@ -115,14 +115,14 @@ pub async fn accepting_no_deliveries_stores_nothing(store: Arc<dyn Store>) {
 pub async fn a_second_delivery_with_the_same_key_is_not_stored(store: Arc<dyn Store>) {
     let batch = |identities: &[u128]| identities.iter().map(|id| delivery("crm", *id)).collect();
     assert_eq!(store.accept(batch(&[1, 2])).await.unwrap(), 2);
-    // Kratos asks again: other ids, the same keys.
+    // Kratos repeats the call: other ids, the same keys.
     let mut again = delivery("crm", 1);
     again.id = Uuid::from_u128(99);
     again.action = Err("of the second yes".to_owned());
     assert_eq!(store.accept(vec![again]).await.unwrap(), 0);
     assert_eq!(listed(&store, "crm", 1).await.state, State::Pending);
     assert_eq!(store.accept(batch(&[2, 3, 3, 4])).await.unwrap(), 2);
-    // Another plan has keys of its own.
+    // Another subscription has its own keys.
     assert_eq!(store.accept(vec![delivery("erp", 1)]).await.unwrap(), 1);
     assert_eq!(store.backlog().await.unwrap().pending, 5);
 }
@@ -264,7 +264,7 @@ pub async fn a_delivered_delivery_is_kept_and_never_claimed_again(store: Arc<dyn
         store.retry(&Filter::default(), at(DAY), DAY).await.unwrap(),
         0
     );
-    // Nor does Kratos, asking again, bring it back.
+    // A repeated call of Kratos does not make it pending again.
     assert_eq!(store.accept(vec![delivery("crm", 1)]).await.unwrap(), 0);
 }
 
@@ -304,9 +304,9 @@ pub async fn a_settlement_that_fails_does_not_block_the_others(store: Arc<dyn St
         settlements.next().unwrap(),
         settlements.next().unwrap(),
     );
-    // No text that PostgreSQL keeps.
+    // PostgreSQL accepts no text with this character.
     second.record.error = Some("\0".to_owned());
-    // They are all waiting before the first is written; the writer ends when they have been told.
+    // All of them wait before the first one is written. The writer ends when each of them has its result.
     let all = async move {
         futures_util::future::join3(
             settlement_writer.write(first),
@@ -427,7 +427,7 @@ pub async fn retrying_a_pending_delivery_makes_it_due_immediately(store: Arc<dyn
         .settle(&held[0], &tried(503, start()), &again)
         .await
         .unwrap();
-    // The other is under way, and asking twice would only send it twice.
+    // The other one is being attempted, and a retry would send it twice.
     let everything = Filter::default();
     assert_eq!(store.retry(&everything, at(SECOND), DAY).await.unwrap(), 1);
     let again = claim(&store, "crm", SECOND).await;
@@ -532,7 +532,7 @@ pub async fn the_backlog_is_counted(store: Arc<dyn Store>) {
 pub async fn decisions_are_recorded(store: Arc<dyn Store>) {
     store.record(&[]).await.unwrap();
     store.record(&[decision(1), decision(2)]).await.unwrap();
-    // One flow has a decision for each time its form was sent.
+    // A flow has a decision for each submission of its form.
     store.record(&[decision(1)]).await.unwrap();
 }
 

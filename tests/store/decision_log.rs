@@ -1,4 +1,4 @@
-//! Decisions reach the database, and never hold anybody up.
+//! Decisions are written to the database and never delay a response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What is stored is carried, again and again until it arrives, whatever breaks. Time is moved by manual_clock.
+//! The dispatcher attempts a stored delivery until it is delivered, whatever fails. The tests use a manual clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use vestibule::store::{DeliverySummary, Filter, Store};
 use crate::fixtures::{DAY, MINUTE, SECOND, TempFolder, at, delivery, start};
 use crate::sqlite;
 
-/// A worker on its way, a service that answers as the test says, and a clock moved by manual_clock.
+/// A dispatcher, a fake transport that answers as the test says, and a manual clock.
 struct TestCase {
     temp: TempFolder,
     store: Arc<dyn Store>,
@@ -30,11 +30,11 @@ struct TestCase {
     observer: Arc<OutcomeObserver>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     jitter: Jitter,
-    /// One for each pause that the worker decided on.
+    /// One message for each interval that the dispatcher computed.
     pauses: mpsc::UnboundedReceiver<()>,
 }
 
-/// One delivery at the service's door, which waits for an answer.
+/// An attempt that waits for its response.
 struct Call {
     delivery: Claimed,
     response: oneshot::Sender<Attempt>,
@@ -52,7 +52,7 @@ struct RunningDispatcher {
 
 #[async_trait]
 impl Transport for FakeTransport {
-    /// `crm_contact` goes to `crm`.
+    /// The target of `crm_contact` is `crm`.
     fn target(&self, subscription: &str) -> Option<Target> {
         let name = subscription.split('_').next()?.to_owned();
         Some(Target {
@@ -71,7 +71,7 @@ impl Transport for FakeTransport {
 
 impl AttemptObserver for OutcomeObserver {
     fn attempted(&self, _: &Claimed, _: &Attempt, outcome: &Outcome) {
-        // A test that no longer looks has seen enough.
+        // A test that has dropped the receiver needs no more outcomes.
         let _ = self.0.send(outcome.clone());
     }
 }
@@ -108,7 +108,7 @@ impl TestCase {
         }
     }
 
-    /// Starts a worker that gives what is under way a minute when it is stopped.
+    /// Starts a dispatcher that gives running attempts a minute when it is stopped.
     fn start(&self) -> RunningDispatcher {
         let dispatcher = Dispatcher::new(
             Arc::clone(&self.store),
@@ -132,7 +132,7 @@ impl TestCase {
         }
     }
 
-    /// A store on the same file that hardly waits for others.
+    /// A store on the same file with a short busy timeout.
     async fn impatient_store(&self) -> Arc<dyn Store> {
         let busy_timeout = Duration::from_millis(20);
         let store = Sqlite::open_with(&self.temp.database(), busy_timeout).await;
@@ -171,7 +171,7 @@ impl RunningDispatcher {
         self.dispatcher.await.unwrap();
     }
 
-    /// As a crash does: nothing is settled, nothing given back.
+    /// Ends as after a crash: nothing is settled and nothing is returned.
     async fn crash(self) {
         self.dispatcher.abort();
         assert!(self.dispatcher.await.unwrap_err().is_cancelled());
@@ -196,7 +196,7 @@ async fn a_stored_delivery_is_attempted_immediately() {
 async fn a_delivery_stored_by_another_instance_is_attempted_within_a_minute() {
     let mut case = TestCase::new().await;
     let running = case.start();
-    // One of ours first, so that the worker has certainly looked before the other was stored.
+    // The first delivery shows that the dispatcher has read the database before the second one is stored.
     case.store_deliveries("crm", 1..=1).await;
     case.next_call().await.respond(204);
     case.next_outcome().await;
@@ -220,7 +220,7 @@ async fn a_failed_delivery_is_retried_at_growing_intervals() {
         let next = case.manual_clock.now() + pause * SECOND;
         assert_eq!(case.next_outcome().await, Outcome::RetryAt(next));
         case.manual_clock.advance((pause - 1) * SECOND);
-        // The worker may look as often as it likes: it is not yet due.
+        // The dispatcher may read the database at any time: the delivery is not due yet.
         let waiting = case.only_delivery().await;
         assert_eq!(
             (waiting.attempts, waiting.next_attempt_at),
@@ -283,7 +283,7 @@ async fn a_delivery_is_abandoned_at_its_end_time_and_can_be_retried() {
             }
         }
     }
-    // The last try was at the very end.
+    // The last attempt is at the end time.
     assert_eq!(case.manual_clock.now(), at(DAY));
     let kept = case.only_delivery().await;
     assert_eq!((kept.state, kept.attempts), (State::Abandoned, attempts));
@@ -342,7 +342,7 @@ async fn a_panic_counts_as_an_attempt_and_the_dispatcher_continues() {
     case.store_deliveries("crm", 2..=2).await;
     case.next_call().await.respond(204);
     assert_eq!(case.next_outcome().await, Outcome::Delivered);
-    // It comes to an end like any other that does not arrive.
+    // Panics end in a dead letter like other failures.
     case.manual_clock.advance(2 * DAY);
     drop(case.next_call().await.response);
     assert_eq!(case.next_outcome().await, Outcome::Abandoned);
@@ -372,7 +372,7 @@ async fn an_attempt_that_never_ends_times_out() {
 async fn a_slow_service_does_not_delay_other_targets() {
     let mut case = TestCase::new().await;
     let running = case.start();
-    // Two plans of one service share its room.
+    // Two subscriptions of one service share its limit.
     case.store_deliveries("crm_contact", 1..=30).await;
     case.store_deliveries("crm_deal", 31..=60).await;
     let mut hanging = Vec::new();
@@ -386,7 +386,7 @@ async fn a_slow_service_does_not_delay_other_targets() {
         call.respond(204);
         assert_eq!(case.next_outcome().await, Outcome::Delivered);
     }
-    // Nobody holds a lease without being under way.
+    // Every leased delivery is being attempted.
     let contacts = Filter {
         state: Some(State::Pending),
         ..Filter::default()
@@ -394,7 +394,7 @@ async fn a_slow_service_does_not_delay_other_targets() {
     let waiting = case.store.list(&contacts, 100).await.unwrap();
     let tried = waiting.iter().filter(|one| one.attempts > 0).count();
     assert_eq!((waiting.len(), tried), (60, hanging.len()));
-    // Each that is done makes room for one.
+    // Each finished attempt makes room for another one.
     for _ in 0..60 - hanging.len() {
         hanging.remove(0).respond(204);
         hanging.push(case.next_call().await);
@@ -413,7 +413,7 @@ async fn a_stop_waits_for_running_attempts_and_returns_the_rest() {
     case.store_deliveries("crm", 1..=2).await;
     let (quick, _slow) = (case.next_call().await, case.next_call().await);
     running.stop.send(()).unwrap();
-    // All runs on one thread, so from here on the grace is counted.
+    // All tasks run on one thread, so the grace period starts here.
     running.stop_noticed.await.unwrap();
     quick.respond(204);
     assert_eq!(case.next_outcome().await, Outcome::Delivered);
@@ -459,7 +459,7 @@ async fn an_outcome_is_stored_as_soon_as_the_database_recovers() {
     let mut other = sqlite::connect(&case.temp.database()).await;
     let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
     call.respond(204);
-    // The first number is for the outcome, the second for the pause after it could not be written.
+    // The first message is for the outcome, the second one for the interval after the failed write.
     case.pauses.recv().await.unwrap();
     case.pauses.recv().await.unwrap();
     lock.rollback().await.unwrap();

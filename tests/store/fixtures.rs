@@ -1,4 +1,4 @@
-//! What the tests have in common: deliveries, decisions and moments.
+//! Deliveries, decisions and times for the tests.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,17 +16,17 @@ pub const SECOND: Duration = Duration::from_secs(1);
 pub const MINUTE: Duration = Duration::from_mins(1);
 pub const DAY: Duration = Duration::from_hours(24);
 
-/// A moment of the story, counted from its beginning.
+/// The time this long after the start of the test.
 pub fn at(since_start: Duration) -> Timestamp {
     saturating_add(Timestamp::UNIX_EPOCH + 20_000 * DAY, since_start)
 }
 
-/// The beginning.
+/// The start of the test.
 pub fn start() -> Timestamp {
     at(Duration::ZERO)
 }
 
-/// A delivery about this identity, made at the beginning and tried for a day. Its id grows with the identity's.
+/// A delivery about this identity, created at the start and retried for a day. Its id grows with that of the identity.
 pub fn delivery(subscription: &str, identity: u128) -> NewDelivery {
     NewDelivery {
         id: id_of(subscription, identity),
@@ -50,7 +50,7 @@ pub fn delivery(subscription: &str, identity: u128) -> NewDelivery {
     }
 }
 
-/// A try that began and ended at this moment.
+/// An attempt that began and ended at this time.
 pub fn tried(status: u16, moment: Timestamp) -> AttemptRecord {
     AttemptRecord {
         began_at: moment,
@@ -86,7 +86,7 @@ pub fn decision(number: u128) -> Decision {
     }
 }
 
-/// A folder of its own for a database.
+/// A temporary folder for a database.
 pub struct TempFolder(TempDir);
 
 impl TempFolder {
@@ -103,7 +103,7 @@ impl TempFolder {
     }
 }
 
-/// Of the delivery about this identity by this subscription.
+/// The id of the delivery about this identity for this subscription.
 pub fn id_of(subscription: &str, identity: u128) -> Uuid {
     let subscription = subscription
         .bytes()

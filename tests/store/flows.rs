@@ -1,4 +1,4 @@
-//! What every database has to keep about flows: submissions, reservations, and what follows a try.
+//! What every database must guarantee for flows: submissions, reservations, and follow-ups of an attempt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use vestibule::base::clock::Timestamp;
 
 use crate::fixtures::{MINUTE, SECOND, at, delivery, id_of, start, tried};
 
-/// Asks a database for every promise. `$fresh` is an expression for an empty one and what must outlive it, if there is one.
+/// Tests a database. `$fresh` is an expression for an empty store and a value that must outlive it, if the database exists.
 macro_rules! test_contract {
     ($fresh:expr) => {
         $crate::flows::test_contract!($fresh;
@@ -206,7 +206,7 @@ pub async fn a_submission_is_kept_unchanged_until_its_flow_is_closed(store: Arc<
     accept(&store, vec![sign_up(1), sign_up(2)]).await;
     assert_eq!(pending(&store, 1).await, [sign_up(1)]);
     let batch = WriteSet {
-        // The second was never accepted: its `pre` was lost.
+        // The second flow has no submission, because its `pre` was lost.
         closed: vec![closing(1, 71), closing(9, 79)],
         ..WriteSet::of(vec![delivery("crm", 1)])
     };
@@ -218,7 +218,7 @@ pub async fn a_submission_is_kept_unchanged_until_its_flow_is_closed(store: Arc<
         assert_eq!(record.identity_id, identity.map(Uuid::from_u128));
     }
     assert_eq!(record(&store, 404).await, None);
-    // A repeated `post` is fine, one of another identity is not.
+    // A repeated `post` is accepted, one of another identity is not.
     let again = |identity| WriteSet {
         closed: vec![closing(1, identity)],
         ..WriteSet::default()
@@ -263,7 +263,7 @@ pub async fn a_closed_flow_rejects_acceptances_that_must_hold(store: Arc<dyn Sto
     assert!(matches!(error, Error::Conflict), "{error}");
     assert_eq!(pending(&store, 1).await, []);
     assert_eq!(store.backlog().await.unwrap().pending, 0);
-    // One that need not hold neither fails nor opens the flow again.
+    // An acceptance that need not hold neither fails nor opens the flow again.
     accept(&store, vec![sign_up(1)]).await;
     let record = record(&store, 1).await.unwrap();
     assert_eq!(record.identity_id, Some(Uuid::from_u128(71)));
@@ -293,7 +293,7 @@ pub async fn recording_an_acceptance_and_closing_the_flow_exclude_each_other(
         };
         store.write(&batch).await.unwrap();
         accepting.await.unwrap();
-        // Whichever came first: the flow is closed, and nothing of it is pending.
+        // In either order: the flow is closed and has no pending submission.
         let record = record(&store, flow).await.unwrap();
         assert_eq!(record.identity_id, Some(Uuid::from_u128(70 + flow)));
         assert_eq!(pending(&store, flow).await, []);
@@ -331,7 +331,7 @@ pub async fn a_flow_is_looked_up_by_one_instance(store: Arc<dyn Store>) {
     leased.sort_by_key(|record| record.flow_id);
     leased.dedup_by_key(|record| record.flow_id);
     assert_eq!(leased.len(), 20, "each by one");
-    // An instance that died leaves them to others.
+    // Another instance takes over the flows of a crashed one.
     let again = lease(FIRST_LOOK_UP + 5 * MINUTE, 100).await;
     assert_eq!(again.len(), 20);
     for (record, then) in [(&again[3], Some(at(HOUR))), (&again[4], None)] {
@@ -370,7 +370,7 @@ pub async fn a_flow_becomes_urgent_once_a_minute_at_most(store: Arc<dyn Store>) 
         .await
         .unwrap();
     let mut looked_up_at = Vec::new();
-    // An unreadable `post` every second, for five minutes.
+    // An unreadable `post` arrives every second, for five minutes.
     for second in 1..300 {
         let now = at(second * SECOND);
         store.look_up_all_now(now, start()).await.unwrap();
@@ -436,7 +436,7 @@ pub async fn an_outcome_is_stored_once_and_only_for_the_version_that_was_read(
         assert!(matches!(error, Error::Conflict), "{error}");
     }
     assert_eq!(pending(&store, 1).await, std::slice::from_ref(&newer));
-    // What was looked for in vain can still turn out to be there.
+    // A sign-up without an account can still turn out to have one.
     store
         .write(&end(&newer, PendingEnd::NeverCreated))
         .await
@@ -448,7 +448,11 @@ pub async fn an_outcome_is_stored_once_and_only_for_the_version_that_was_read(
     let kept = pending(&store, 1).await.remove(0);
     assert_eq!(kept.state, PendingState::Attributed);
     assert_eq!(kept.identity_id, Some(Uuid::from_u128(71)));
-    assert_eq!(kept.details, Details::default(), "who it was is forgotten");
+    assert_eq!(
+        kept.details,
+        Details::default(),
+        "the personal data is deleted"
+    );
     for outcome in [PendingEnd::NeverCreated, attributed] {
         assert!(store.write(&end(&newer, outcome)).await.is_err());
     }
@@ -483,12 +487,12 @@ pub async fn a_reservation_in_use_is_not_released(store: Arc<dyn Store>) {
     let id = Uuid::from_u128(1);
     assert!(store.share_reservation(id, at(9 * SECOND)).await.unwrap());
     assert!(store.write(&release(at(8 * SECOND))).await.is_err());
-    // A submission is accepted with it only while it is reserved.
+    // A submission with a reservation is accepted only while it is reserved.
     let accept = WriteSet {
         used: vec![(id, at(20 * SECOND))],
         ..WriteSet::default()
     };
-    assert!(store.write(&accept).await.is_err(), "not taken yet");
+    assert!(store.write(&accept).await.is_err(), "not reserved yet");
     store
         .mark_reserved(id, &details(Some(json!({}))))
         .await
@@ -519,11 +523,11 @@ pub async fn only_one_submission_takes_over_a_reservation(store: Arc<dyn Store>)
     let now = store.flow(Uuid::from_u128(1)).await.unwrap().reservations;
     assert_eq!(now[0].submission, "trigger-2");
     assert_eq!(now[0].in_use_until, at(10 * SECOND));
-    // What the first submission needs to take it again is kept for it, once.
+    // The details for taking the reservation again are kept for the first submission, once.
     assert_eq!(now[1..], [taken_over_reservation(&read, 10)]);
 }
 
-/// What is kept for the submission that a reservation was taken from.
+/// What is kept for the submission whose reservation was taken over.
 fn taken_over_reservation(read: &Reservation, number: u128) -> Reservation {
     Reservation {
         id: Uuid::from_u128(number),
@@ -548,7 +552,7 @@ pub async fn a_reservation_changes_its_state_only_once(store: Arc<dyn Store>) {
             .await
             .unwrap()
     );
-    // Two calls of one form at the same moment are told the same.
+    // Two parallel calls of one form get the same result.
     assert!(
         store
             .mark_reserved(Uuid::from_u128(1), &taken)
@@ -557,13 +561,13 @@ pub async fn a_reservation_changes_its_state_only_once(store: Arc<dyn Store>) {
     );
     let kept = store.flow(Uuid::from_u128(1)).await.unwrap().reservations;
     assert_eq!(kept[0].details, Some(taken.clone()));
-    // And what one of them takes to be unclear is the other's.
+    // The reservation is taken for one call, so the other one cannot release it as unclear.
     let unclear = WriteSet {
         released: vec![released(1, ReleaseReason::Unclear, at(HOUR))],
         ..WriteSet::default()
     };
     assert!(store.write(&unclear).await.is_err());
-    // What is taken cannot be "not taken".
+    // A reservation that was taken cannot be cancelled.
     store.cancel_reservation(Uuid::from_u128(1)).await.unwrap();
     store.cancel_reservation(Uuid::from_u128(2)).await.unwrap();
     assert_eq!(reservation_states(&store, 2).await, []);
@@ -593,7 +597,7 @@ pub async fn a_reservation_changes_its_state_only_once(store: Arc<dyn Store>) {
     }
 }
 
-/// A released reservation of which something is kept.
+/// A released reservation with its details.
 async fn release_keeping_details(store: &Arc<dyn Store>, number: u128, flow: u128) {
     let reserve = WriteSet {
         reserved: vec![reserved(number, flow, "invite")],
@@ -669,7 +673,7 @@ pub async fn erasure_deletes_the_details_of_the_reservations_of_an_identity(stor
     for flow in 1..=3 {
         release_keeping_details(&store, flow, flow).await;
     }
-    // A sign-up that became the identity, a change of it, and a change of another one.
+    // A sign-up that became the identity, a change of it, and a change of another identity.
     accept(&store, vec![sign_up(1), change(2, 71), change(3, 72)]).await;
     let attributed = WriteSet {
         ended: vec![Ending::of(
@@ -759,7 +763,7 @@ pub async fn a_write_set_is_stored_completely_or_not_at_all(store: Arc<dyn Store
     accept(&store, vec![sign_up(1)]).await;
     let batch = WriteSet {
         closed: vec![closing(1, 71)],
-        // Nobody has taken this.
+        // This reservation does not exist.
         confirmed: vec![Uuid::from_u128(404)],
         ..WriteSet::of(vec![delivery("crm", 1)])
     };
@@ -775,7 +779,7 @@ pub async fn a_reservation_is_unused_only_if_no_submission_can_need_it(store: Ar
         reserved: (1..=4).map(|flow| reserved(flow, flow, "invite")).collect(),
         accepted: vec![
             acceptance(looked_up),
-            // Identities cannot be looked up here, so time decides.
+            // Identities cannot be looked up here, so the time decides.
             Acceptance {
                 look_at: None,
                 ..acceptance(sign_up(3))
@@ -825,7 +829,7 @@ pub async fn follow_up_deliveries_are_stored_only_with_a_valid_settlement(store:
     assert_eq!(held.len(), 1);
     assert_eq!(held[0].action, follow_up.action.unwrap());
 
-    // Somebody whose lease had ended brings forth nothing.
+    // A settlement after the end of the lease stores no follow-up.
     let late = Settlement {
         follow_up_deliveries: vec![delivery("late", 1)],
         ..Settlement::of(&held[0], tried(200, start()), Outcome::Delivered)

@@ -1,4 +1,4 @@
-//! What every database has to keep about identities: late refusals, writes into them, and the settings calls that can undo these.
+//! What every database must guarantee for identities: late refusals, writes, and settings calls that can undo writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use vestibule::store::{LateRefusalFilter, RefusalLift, Settlement, Store, WriteS
 
 use crate::fixtures::{DAY, MINUTE, SECOND, at, delivery, start, tried};
 
-/// Asks a database for every promise. `$fresh` is an expression for an empty one and what must outlive it, if there is one.
+/// Tests a database. `$fresh` is an expression for an empty store and a value that must outlive it, if the database exists.
 macro_rules! test_contract {
     ($fresh:expr) => {
         $crate::identities::test_contract!($fresh;
@@ -77,7 +77,7 @@ async fn claim_one(store: &dyn Store, identity: u128, subscription: &str) -> Cla
     held.remove(0)
 }
 
-/// The question's answer refuses.
+/// Settles a deferred check with a refusal.
 async fn settle_with_refusal(store: &dyn Store, identity: u128, check: &str) {
     let held = claim_one(store, identity, &format!("deferred-check:{check}")).await;
     let settlement = Settlement {
@@ -161,12 +161,12 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
     assert_eq!(lift(&["vat", "name"]).await, 1);
     assert_eq!(lift(&["vat", "name"]).await, 0);
     assert_eq!(store.late_refusals().await.unwrap(), [refusal(2, "vat")]);
-    // Every change is seen by whoever keeps the set in memory.
+    // Every change has a new version, for instances that keep the set in memory.
     versions.dedup();
     assert_eq!(versions.len(), 4);
 }
 
-/// The same of another kind, by another question.
+/// Settles another deferred check with a refusal of this effect.
 async fn settle_with_refusal_of(
     store: &dyn Store,
     identity: u128,
@@ -394,8 +394,8 @@ pub async fn a_verification_is_leased_to_one_instance(store: Arc<dyn Store>) {
     let leased = lease(first()).await;
     assert_eq!(leased.len(), 1);
     assert_eq!(leased[0].writes, writes().writes);
-    assert_eq!(lease(first()).await, [], "somebody has it");
-    // Whoever had it has died.
+    assert_eq!(lease(first()).await, [], "the verification is leased");
+    // The instance with the lease has crashed.
     assert_eq!(lease(at(2 * MINUTE)).await.len(), 1);
     let until = at(3 * MINUTE);
     store
@@ -425,7 +425,7 @@ pub async fn a_hook_call_during_a_verification_plans_another_one(store: Arc<dyn 
     assert_eq!(store.next_verification().await.unwrap(), Some(asked));
     store.end_verification(ada(), until).await.unwrap();
     assert_eq!(store.next_verification().await.unwrap(), Some(asked));
-    // A later moment than the planned one is none.
+    // A later time than the planned one changes nothing.
     store.verify_identities(&[ada()], at(DAY)).await.unwrap();
     assert_eq!(store.next_verification().await.unwrap(), Some(asked));
 }
@@ -472,7 +472,11 @@ pub async fn a_saved_change_is_kept_only_while_a_write_is_verified(store: Arc<dy
         .await
         .unwrap();
     assert_eq!(kept().await.saved, [change(), later.clone()]);
-    assert_eq!(kept().await.verify_at, at(SECOND), "it is verified at once");
+    assert_eq!(
+        kept().await.verify_at,
+        at(SECOND),
+        "the write is verified immediately"
+    );
     let leased = store
         .lease_identity_writes(at(SECOND), at(MINUTE), 9)
         .await

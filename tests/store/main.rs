@@ -1,8 +1,5 @@
-//! The promises of `Store`, asked of each database, and what the worker makes of them.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on says so by panicking"
-)]
+//! The contract of `Store` for each database, and the jobs that use it.
+#![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
 mod commands;
 mod contract;

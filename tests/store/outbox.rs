@@ -1,4 +1,4 @@
-//! Calls that come at the same moment share a transaction, and one another's luck as little as possible.
+//! Parallel calls share a transaction, and a failing call does not fail the others.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ async fn temp_store() -> (TempFolder, Arc<dyn Store>) {
 async fn each_caller_gets_the_number_of_its_own_new_deliveries() {
     let (_temp, store) = temp_store().await;
     let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(|_| {}));
-    // Nothing is written yet, so all of them will be written together.
+    // The writer has not started, so all calls are written together.
     let calls = [
         vec![delivery("crm", 1), delivery("erp", 1)],
         vec![],
@@ -58,7 +58,7 @@ async fn a_call_that_the_database_rejects_fails_alone() {
     let (_temp, store) = temp_store().await;
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(|_| {}));
-    // Another delivery with an id that is there already.
+    // Another delivery with an existing id.
     let conflicting = NewDelivery {
         unique_key: "another".to_owned(),
         ..delivery("crm", 1)

@@ -1,4 +1,4 @@
-//! PostgreSQL: a real one of its own.
+//! The contract on a real PostgreSQL server.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,14 +9,14 @@ use crate::contract;
 use crate::fixtures::{MINUTE, at, delivery, start};
 use crate::server::Server;
 
-/// For this run of the tests; it ends with it.
+/// The server for this run of the tests.
 static SERVER: OnceLock<Option<Server>> = OnceLock::new();
 
 contract::test_contract_if_available!(fresh());
 crate::flows::test_contract!(fresh());
 crate::identities::test_contract!(fresh());
 
-/// The address of an empty database.
+/// Returns the address of an empty database.
 async fn database() -> Option<String> {
     let server = || SERVER.get_or_init(Server::start).as_ref();
     let server = tokio::task::spawn_blocking(server).await.unwrap()?;
@@ -39,7 +39,7 @@ async fn instances_can_start_in_parallel_on_an_empty_database() {
     for one in starting.collect::<Vec<_>>() {
         stores.push(one.await.unwrap().unwrap());
     }
-    // And what one accepts, another carries.
+    // Another instance claims what the first one accepted.
     let accepted = stores[0].accept(vec![delivery("crm", 1)]).await.unwrap();
     let held = stores[5].claim("crm", start(), MINUTE, 10).await.unwrap();
     assert_eq!((accepted, held.len()), (1, 1));

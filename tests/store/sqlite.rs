@@ -1,4 +1,4 @@
-//! SQLite keeps the promises, and those that only a file can keep.
+//! The contract on SQLite, and guarantees about its file.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -24,7 +24,7 @@ async fn fresh() -> (Arc<dyn Store>, TempFolder) {
     (Arc::new(store), temp)
 }
 
-/// Another program that has the file open.
+/// Opens a second connection, as another process does.
 pub async fn connect(path: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(path);
     options.connect().await.unwrap()
@@ -35,7 +35,7 @@ async fn accepted_deliveries_survive_a_restart() {
     let temp = TempFolder::new();
     let store = Sqlite::open(&temp.database()).await.unwrap();
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
-    // Nothing is closed: as after a crash, only the files are there.
+    // The store is not closed: only the files remain, as after a crash.
     let again = Sqlite::open(&temp.database()).await.unwrap();
     assert_eq!(
         again.claim("crm", start(), MINUTE, 9).await.unwrap().len(),
@@ -85,7 +85,7 @@ async fn a_locked_database_is_an_error_after_the_timeout_and_recovers() {
         "database error: error returned from database: (code: 5) database is locked"
     );
     assert!(hasty.ping().await.is_err());
-    // Reading goes on.
+    // Reads still work.
     assert_eq!(hasty.backlog().await.unwrap().pending, 0);
 
     let waiting = tokio::spawn(async move { patient.accept(vec![delivery("crm", 2)]).await });
@@ -117,7 +117,7 @@ async fn the_error_names_a_folder_that_is_not_writable() {
     let mut folder = temp.folder();
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o555)).unwrap();
     if std::fs::write(folder.join("probe"), "").is_ok() {
-        // We are root, whom only the kernel's own folders stop.
+        // Root can write everywhere except to folders of the kernel.
         folder = "/sys".into();
     }
     let path = folder.join("vestibule.db");
@@ -134,7 +134,7 @@ async fn the_error_names_a_folder_that_is_not_writable() {
 #[tokio::test]
 async fn a_file_that_is_no_database_is_an_error_and_is_not_changed() {
     let temp = TempFolder::new();
-    let text = "precious words, not a database ".repeat(40);
+    let text = "important text, not a database ".repeat(40);
     std::fs::write(temp.database(), &text).unwrap();
     assert!(Sqlite::open(&temp.database()).await.is_err());
     assert_eq!(std::fs::read_to_string(temp.database()).unwrap(), text);

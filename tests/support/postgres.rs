@@ -1,4 +1,4 @@
-//! A real PostgreSQL of the tests' own, started as a user that is not root, on a free port.
+//! A real PostgreSQL server for the tests, which runs as a user other than root on a free port.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,10 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
 
-/// Said when there is none.
-pub const LEFT_OUT: &str =
-    "\n*** NO POSTGRESQL: ITS TESTS ARE LEFT OUT. Install Debian's package `postgresql`. ***\n";
+/// Printed if PostgreSQL is not installed.
+pub const LEFT_OUT: &str = "\n*** POSTGRESQL IS NOT INSTALLED: ITS TESTS ARE SKIPPED. Install the Debian package `postgresql`. ***\n";
 
-/// A server; it ends with this, or with the program that started it.
+/// A server. It ends when this value is dropped or the test program ends.
 pub struct Server {
     programs: PathBuf,
     folder: TempDir,
@@ -29,7 +28,7 @@ struct Running {
     ended: JoinHandle<()>,
 }
 
-/// The folder with `initdb` and `postgres`.
+/// Returns the folder with `initdb` and `postgres`.
 fn programs() -> Option<PathBuf> {
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&on_path).collect();
@@ -42,7 +41,7 @@ fn programs() -> Option<PathBuf> {
         .find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
 }
 
-/// PostgreSQL refuses to be root. Dies with whoever started it.
+/// A command of PostgreSQL, which refuses to run as root. The process ends with its parent.
 fn as_nobody(program: &Path) -> Command {
     let is_root = Command::new("id")
         .arg("-u")
@@ -62,7 +61,7 @@ fn as_nobody(program: &Path) -> Command {
 }
 
 impl Server {
-    /// A fresh one; `None`, loudly, if PostgreSQL is not installed.
+    /// Starts a new server. Returns `None` and prints a note if PostgreSQL is not installed.
     pub fn start() -> Option<Self> {
         let Some(programs) = programs() else {
             eprintln!("{LEFT_OUT}");
@@ -71,7 +70,7 @@ impl Server {
         let folder = tempfile::tempdir().expect("a folder");
         let data = folder.path().join("data");
         std::fs::create_dir(&data).expect("a folder");
-        // If we are not root the folder is ours already.
+        // If this user is not root, the folder already belongs to it.
         let _ = Command::new("chown")
             .arg("-R")
             .arg("nobody:nogroup")
@@ -98,7 +97,7 @@ impl Server {
         Some(server)
     }
 
-    /// After [`Server::stop`]: on the same port, with the same data.
+    /// Starts the server again after [`Server::stop`], on the same port and with the same data.
     pub fn start_again(&self) {
         let (started, id) = mpsc::channel();
         let mut server = as_nobody(&self.programs.join("postgres"));
@@ -113,17 +112,17 @@ impl Server {
                 "-c",
                 "max_connections=300",
             ]);
-        // From a thread that lives as long as the server: it dies with the thread that started it.
+        // The thread lives as long as the server, because the server dies with the thread that started it.
         let ended = std::thread::spawn(move || {
             let mut child = server.spawn().expect("postgres");
-            started.send(child.id()).expect("somebody waits");
+            started.send(child.id()).expect("a receiver");
             let _ = child.wait();
         });
         let id = id.recv().expect("postgres is started");
         *self.running.lock().expect("a lock") = Some(Running { id, ended });
     }
 
-    /// As a power failure does: connections are cut in the middle of a statement, nothing is tidied up. Returns once it is gone.
+    /// Stops the server as a power failure does: connections break during a statement. Returns when the server has ended.
     pub fn stop(&self) {
         let Some(running) = self.running.lock().expect("a lock").take() else {
             return;
@@ -134,12 +133,12 @@ impl Server {
         let _ = running.ended.join();
     }
 
-    /// The address of one of its databases.
+    /// Returns the address of a database.
     pub fn address(&self, database: &str) -> String {
         format!("postgres://vestibule@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// A connection of the tests' own, as soon as the server is there.
+    /// Connects to the server as soon as it is ready.
     #[expect(
         clippy::disallowed_methods,
         reason = "a program starts in its own time"
@@ -151,10 +150,10 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("PostgreSQL was not there within 30 s");
+        panic!("PostgreSQL did not start within 30 s");
     }
 
-    /// The address of an empty database.
+    /// Returns the address of a new empty database.
     pub async fn database(&self) -> String {
         let name = format!("t{}", self.databases.fetch_add(1, Ordering::SeqCst));
         let mut connection = self.connected().await;

@@ -1,4 +1,4 @@
-//! The demo plays Kratos; here it is held to what a real Kratos did.
+//! The demo imitates Kratos. These tests compare it with a real Kratos.
 
 use serde_json::{Value, json};
 use vestibule::base::clock::Clock;
@@ -10,21 +10,21 @@ use vestibule::kratos::snippet::TEMPLATE;
 #[test]
 fn the_demo_sends_exactly_the_body_of_the_template() {
     for (name, call) in recorded() {
-        let made = jsonnet::call(TEMPLATE, &call["ctx"]).expect(&name);
+        let expected = jsonnet::call(TEMPLATE, &call["ctx"]).expect(&name);
         assert_eq!(
             body::written(&body::body(&call["ctx"])).trim_end(),
-            made.trim_end(),
+            expected.trim_end(),
             "{name}"
         );
     }
-    for visit in visits() {
-        let (flow, account) = begun(&visit);
-        let ctx = flow.ctx(&account, &visit);
-        let made = jsonnet::call(TEMPLATE, &ctx).expect("a body");
+    for input in inputs() {
+        let (flow, account) = start_flow(&input);
+        let ctx = flow.ctx(&account, &input);
+        let expected = jsonnet::call(TEMPLATE, &ctx).expect("a body");
         assert_eq!(
             body::written(&body::body(&ctx)).trim_end(),
-            made.trim_end(),
-            "{visit:?}"
+            expected.trim_end(),
+            "{input:?}"
         );
     }
 }
@@ -49,9 +49,9 @@ fn the_form_of_the_demo_equals_the_form_of_kratos() {
         let form = Form::of_registration(method, steps, &ctx["identity"]["traits"]);
         let mut ui = ctx["flow"]["ui"].clone();
         for node in ui["nodes"].as_array_mut().expect("nodes") {
-            // The demo signs up anew, so no message of an earlier try is there.
+            // The demo shows a new form, without messages of an earlier submission.
             node["messages"] = json!([]);
-            // Kratos puts in what was typed when it shows the form again; the demo has it there from the start.
+            // Kratos fills in the typed values when it shows the form again; the demo does so from the start.
             let name = node["attributes"]["name"].as_str().unwrap_or_default();
             let field = name.strip_prefix("traits.").unwrap_or_default();
             if let Some(typed) = ctx["identity"]["traits"].get(field) {
@@ -138,12 +138,12 @@ fn the_demo_places_messages_as_kratos_does() {
     );
 }
 
-fn visits() -> Vec<SignUpInput> {
-    let mut visits = Vec::new();
+fn inputs() -> Vec<SignUpInput> {
+    let mut inputs = Vec::new();
     for method in [Method::Password, Method::Code, Method::Oidc] {
         for steps in [Steps::One, Steps::Two] {
             for language in [None, Some("de-DE,de;q=0.9".to_owned())] {
-                visits.push(SignUpInput {
+                inputs.push(SignUpInput {
                     traits: Traits {
                         email: "a\"ü@example.org".to_owned(),
                         company: "A\tB \\ C".to_owned(),
@@ -159,19 +159,19 @@ fn visits() -> Vec<SignUpInput> {
             }
         }
     }
-    visits
+    inputs
 }
 
-fn begun(visit: &SignUpInput) -> (Flow, Account) {
+fn start_flow(input: &SignUpInput) -> (Flow, Account) {
     let now = Clock::system().now();
-    let account = Account::new(&visit.traits, visit.method, now);
+    let account = Account::new(&input.traits, input.method, now);
     let mut before = account.clone();
     before.save(now);
-    let before = (visit.method == Method::Oidc).then_some(before);
-    (Flow::of(visit, before, now), account)
+    let before = (input.method == Method::Oidc).then_some(before);
+    (Flow::of(input, before, now), account)
 }
 
-/// Nodes without what differs from flow to flow: the token, and the provider's name.
+/// Removes the values that differ from flow to flow: the token and the provider.
 fn comparable(nodes: &Value) -> Value {
     let mut nodes = nodes.clone();
     for node in nodes.as_array_mut().expect("nodes") {

@@ -1,4 +1,4 @@
-//! Jsonnet, as Kratos runs it: a function of `ctx`, without imports.
+//! Runs Jsonnet as Kratos does: a function of `ctx`, without imports.
 
 use rsjsonnet_lang::arena::Arena;
 use rsjsonnet_lang::interner::InternedStr;
@@ -7,12 +7,12 @@ use rsjsonnet_lang::program::{
 };
 use rsjsonnet_lang::span::SpanId;
 
-/// What `template` makes of `ctx`, or the error.
+/// Returns what `template` makes of `ctx`, or the error.
 pub fn call(template: &str, ctx: &serde_json::Value) -> Result<String, String> {
     let arena = Arena::new();
     let mut program = Program::new(&arena);
     let function = load(&mut program, template, "template")?;
-    // JSON is Jsonnet.
+    // JSON is valid Jsonnet.
     let ctx = load(&mut program, &ctx.to_string(), "ctx")?;
     let name = program.intern_str("ctx");
     let made = program
@@ -32,7 +32,7 @@ fn load<'p>(program: &mut Program<'p>, source: &str, name: &str) -> Result<Thunk
         .map_err(|error| format!("{error:?}"))
 }
 
-/// Nothing can be reached from inside.
+/// A template can import and call nothing.
 struct Nothing;
 
 impl<'p> Callbacks<'p> for Nothing {

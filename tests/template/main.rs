@@ -1,4 +1,4 @@
-//! The template of the body, on calls that a real Kratos made (`tests/fixtures/kratos/`; `ctx` is what it gets).
+//! The template of the body, with calls of a real Kratos (`tests/fixtures/kratos/`; `ctx` is the input of the template).
 
 mod demo;
 mod jsonnet;
@@ -11,7 +11,7 @@ use vestibule::kratos::Payload;
 use vestibule::kratos::payload::Node;
 use vestibule::kratos::snippet::TEMPLATE;
 
-/// Every key that is in every body, where its parent is.
+/// Every key that is always present if its parent is.
 const ALWAYS: &[&str] = &[
     "version",
     "flow",
@@ -57,10 +57,10 @@ const SOMETIMES: &[&str] = &[
     "request.headers.True-Client-Ip",
 ];
 
-/// What is the operator's or the person's own inside.
+/// Objects whose keys belong to the operator or the visitor.
 const OPAQUE: &[&str] = &["traits", "metadata_public", "transient_payload"];
 
-/// The recorded calls by file name, in its order.
+/// Returns the recorded calls by file name.
 fn recorded() -> BTreeMap<String, Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kratos/v26.2.0");
     let calls: BTreeMap<String, Value> = folder
@@ -84,7 +84,7 @@ fn recorded() -> BTreeMap<String, Value> {
     calls
 }
 
-/// The body that Kratos sends for this call.
+/// Returns the body that Kratos sends for this call.
 fn body(ctx: &Value) -> String {
     jsonnet::call(TEMPLATE, ctx).unwrap_or_else(|error| panic!("{error} on {ctx}"))
 }
@@ -93,12 +93,12 @@ fn json(body: &str) -> Value {
     serde_json::from_str(body).expect("JSON")
 }
 
-/// A recorded call, to be changed.
+/// Returns a copy of a recorded call.
 fn call(name: &str) -> Value {
     recorded().remove(name).expect("recorded")["ctx"].take()
 }
 
-/// The paths of all keys, those of list entries without their number.
+/// Collects the paths of all keys; list entries have no index.
 fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
@@ -171,7 +171,7 @@ fn every_body_has_the_documented_keys_and_no_other() {
 fn no_body_holds_a_cookie_a_token_or_an_oauth_code() {
     for (name, mut call) in recorded() {
         let ctx = &mut call["ctx"];
-        // Told apart from all that is there, also where the recorded call has none.
+        // Canaries that no recorded value equals, also where the recorded call has no value.
         ctx["request_cookies"]["ory_kratos_session"] = json!("canary-session");
         ctx["request_url"] = json!("http://kratos/callback?code=canary-code&state=canary-state");
         ctx["flow"]["request_url"] = ctx["request_url"].clone();
@@ -206,11 +206,11 @@ fn the_nodes_show_whether_the_visitor_sees_them() {
             .expect(&name)
             .nodes;
         if name.starts_with("settings-before") {
-            assert_eq!(nodes, None, "{name}: Kratos hands over none");
+            assert_eq!(nodes, None, "{name}: Kratos sends no nodes");
             continue;
         }
         if name.starts_with("login") {
-            assert_eq!(nodes, Some(vec![]), "{name}: no field of an account");
+            assert_eq!(nodes, Some(vec![]), "{name}: the form has no trait");
             continue;
         }
         let second_step =
@@ -238,9 +238,9 @@ fn keys_that_kratos_may_omit_are_optional() {
             "request": {"headers": {}},
         })
     );
-    Payload::parse(read.to_string().as_bytes()).expect("it is read");
+    Payload::parse(read.to_string().as_bytes()).expect("the body is readable");
 
-    // One after the other is missing or null, at every depth.
+    // One key after the other is missing or null, at every depth.
     let mut places = BTreeSet::new();
     keys(&whole, "", &mut places);
     for place in places {

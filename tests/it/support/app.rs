@@ -1,4 +1,4 @@
-//! The program, started for one test.
+//! Starts Vestibule for one test.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use vestibule::store::{DeliverySummary, Filter, Store};
 use super::payload::Payload;
 use super::{FakeKratos, FakeService, logs};
 
-/// The key that the tests call with.
+/// The hook key that the tests use.
 pub const KEY: &str = "canary-key-one-0123456789";
-/// A second key, valid too.
+/// A second valid key.
 pub const OTHER_KEY: &str = "canary-key-two-0123456789";
 
 const UNFINISHED_LOOKUPS: &str = "SELECT count(*) FROM flows WHERE look_at IS NOT NULL AND (leased_at IS NOT NULL OR look_at <= $1)";
@@ -27,7 +27,7 @@ const UNFINISHED_LOOKUPS: &str = "SELECT count(*) FROM flows WHERE look_at IS NO
 const RUNNING_ATTEMPTS: &str =
     "SELECT count(*) FROM deliveries WHERE state = 'pending' AND leased = 1";
 
-/// A running program and all that belongs to it.
+/// A running Vestibule with its clock, its folder and an HTTP client.
 pub struct TestApp {
     pub app: App,
     pub clock: ManualClock,
@@ -35,7 +35,7 @@ pub struct TestApp {
     pub folder: Arc<TempDir>,
 }
 
-/// Settings on their way to a [`TestApp`].
+/// Collects the settings and the environment of a [`TestApp`].
 pub struct Builder {
     yaml: String,
     environment: Vec<(String, String)>,
@@ -44,7 +44,7 @@ pub struct Builder {
     start: Timestamp,
 }
 
-/// An answer to a hook.
+/// A response of Vestibule.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -58,7 +58,7 @@ impl Reply {
             .unwrap_or_else(|_| panic!("JSON, not {:?} ({})", self.text, self.status))
     }
 
-    /// `(instance_ptr, id, text)` of every message.
+    /// Returns `(instance_ptr, id, text)` of every message.
     pub fn messages(&self) -> Vec<(String, u64, String)> {
         let body = self.json();
         let mut found = Vec::new();
@@ -82,12 +82,12 @@ impl Reply {
         found
     }
 
-    /// Whether Kratos would save the identity.
+    /// Returns whether Kratos would save the identity.
     pub fn is_admitted(&self) -> bool {
         self.status == 204 || self.status == 200 && self.json()["identity"].is_object()
     }
 
-    /// Asserts that Kratos would read this as a refusal with words, and returns the places and ids.
+    /// Asserts that Kratos reads this as a refusal with messages, and returns the pointer and the id of each message.
     pub fn refused(&self) -> Vec<(String, u64)> {
         assert!(
             (400..500).contains(&self.status) && self.status != 429,
@@ -102,7 +102,7 @@ impl Reply {
 }
 
 impl TestApp {
-    /// Prepares settings: the YAML as an operator writes it; services are named by `${env:…}`.
+    /// Prepares settings from YAML. `${env:…}` names the services.
     pub fn with(yaml: &str) -> Builder {
         logs::start();
         Builder {
@@ -114,7 +114,7 @@ impl TestApp {
         }
     }
 
-    /// Calls a hook with this body as Kratos would.
+    /// Calls a hook with this body as Kratos does.
     pub async fn call(&self, path: &str, body: impl Into<reqwest::Body>) -> Reply {
         self.call_with(
             path,
@@ -127,7 +127,7 @@ impl TestApp {
         .await
     }
 
-    /// The same with these headers.
+    /// Calls a hook with these headers.
     pub async fn call_with(
         &self,
         path: &str,
@@ -153,7 +153,7 @@ impl TestApp {
         reply(self.http.get(url).send().await.expect("an answer")).await
     }
 
-    /// What an operator posts to the admin port.
+    /// Posts a body to the admin port, as an operator does.
     pub async fn admin_post(&self, path: &str, body: impl Into<reqwest::Body>) -> Reply {
         let url = format!("http://{}{path}", self.app.admin_address);
         let request = self
@@ -163,7 +163,7 @@ impl TestApp {
         reply(request.body(body).send().await.expect("an answer")).await
     }
 
-    /// A sign-up by password, before it is saved.
+    /// Calls `pre` for a sign-up by password.
     pub async fn pre(&self, payload: &Payload) -> Reply {
         self.call(
             "/hooks/registration/pre?method=password",
@@ -172,7 +172,7 @@ impl TestApp {
         .await
     }
 
-    /// A sign-up by password, after it was saved.
+    /// Calls `post` for a sign-up by password.
     pub async fn post(&self, payload: &Payload) -> Reply {
         self.call(
             "/hooks/registration/post?method=password",
@@ -181,7 +181,7 @@ impl TestApp {
         .await
     }
 
-    /// A sign-up without an invite, saved by a Kratos that stores our `external_id`: from now on Vestibule relies on it.
+    /// Proves the guard: a sign-up without an invite is saved by a Kratos that stores the `external_id` of Vestibule.
     pub async fn prove_guard(&self) {
         let visitor = super::payload()
             .without("/identity/traits/invite")
@@ -196,13 +196,13 @@ impl TestApp {
         }
     }
 
-    /// A change of the profile, before it is saved.
+    /// Calls `pre` for a change of the profile.
     pub async fn settings(&self, payload: &Payload) -> Reply {
         self.call("/hooks/settings/pre?method=profile", payload.to_string())
             .await
     }
 
-    /// Looks again and again until `look` finds something; every look asks the program or its database.
+    /// Calls `probe` until it returns a value, for 30 s at most.
     #[expect(
         clippy::disallowed_methods,
         reason = "a bound on a test that would otherwise hang for ever"
@@ -218,7 +218,7 @@ impl TestApp {
         }
     }
 
-    /// All deliveries of this subscription or other queue, newest first.
+    /// Returns all deliveries of this subscription or other queue, newest first.
     pub async fn deliveries(&self, subscription: &str) -> Vec<DeliverySummary> {
         let filter = Filter {
             subscription: Some(subscription.to_owned()),
@@ -227,7 +227,7 @@ impl TestApp {
         self.app.store.list(&filter, 100).await.expect("a list")
     }
 
-    /// The only delivery of this subscription, once it is in this state.
+    /// Waits until the only delivery of this subscription is in this state, and returns it.
     pub async fn wait_for_delivery(&self, subscription: &str, state: State) -> DeliverySummary {
         let what = format!("one delivery of {subscription} is {state}");
         self.eventually(&what, async || {
@@ -238,7 +238,7 @@ impl TestApp {
         .await
     }
 
-    /// Waits until no try of the only delivery of this subscription is under way, and moves the time to the next one, if there is one.
+    /// Waits until no attempt of the only delivery of this subscription is running, and advances the clock to the next one.
     pub async fn advance_to_next_attempt(&self, subscription: &str) {
         let due = self
             .eventually("it waits for its next try", async || {
@@ -253,11 +253,11 @@ impl TestApp {
         self.clock.advance(wait.unwrap_or_default());
     }
 
-    /// Waits until no flow is due for a look-up, and none is being looked up. Vestibule must run on its own SQLite database.
+    /// Waits until no flow is due for a look-up and no look-up is running. Works only with Vestibule's own SQLite database.
     pub async fn wait_for_lookups(&self) {
         let mut database = self.database().await;
         self.eventually("no look-up is under way", async || {
-            // Of several flows, one can have its next time while another one is still being looked up.
+            // One of several flows can have its next look-up planned while another look-up is still running.
             let unfinished: i64 = sqlx::query_scalar(UNFINISHED_LOOKUPS)
                 .bind(self.clock.now().timestamp_millis())
                 .fetch_one(&mut database)
@@ -268,7 +268,7 @@ impl TestApp {
         .await;
     }
 
-    /// Waits until no attempt of a delivery is under way, which would time out if the time was moved.
+    /// Waits until no attempt of a delivery is running. A running attempt would time out when the clock advances.
     pub async fn wait_for_attempts(&self) {
         let mut database = self.database().await;
         self.eventually("no attempt is under way", async || {
@@ -281,19 +281,19 @@ impl TestApp {
         .await;
     }
 
-    /// Reads the SQLite database of the program beside it.
+    /// Opens a second connection to the SQLite database of Vestibule, for reading.
     async fn database(&self) -> SqliteConnection {
         let file = self.folder.path().join("vestibule.db");
         let options = SqliteConnectOptions::new().filename(file).read_only(true);
         options.connect().await.expect("its own database")
     }
 
-    /// Waits until no write into an identity is due to be verified.
+    /// Waits until no write into an identity is due for verification.
     pub async fn wait_for_verifications(&self) {
         self.eventually("nothing is being verified", async || {
             let next = self.app.store.next_verification().await.expect("told");
             let now = self.clock.now();
-            // Whoever verifies has a lease of five minutes.
+            // A running verification holds a lease of five minutes.
             let is_idle =
                 next.is_none_or(|next| next > now && next - now != chrono::TimeDelta::minutes(5));
             is_idle.then_some(())
@@ -312,7 +312,7 @@ impl TestApp {
         .await;
     }
 
-    /// The value of a metric line that starts with `name`.
+    /// Returns the value of the metric line that starts with `name`.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.admin_get("/metrics").await.text;
         text.lines()
@@ -329,37 +329,37 @@ async fn reply(response: reqwest::Response) -> Reply {
     }
 }
 
-/// A new UUID as text.
+/// Returns a new UUID as text.
 pub fn uuid() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
 impl Builder {
-    /// `${env:name}` is `value`.
+    /// Sets `${env:name}` to `value`.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// `${env:name}` is the address of `service`.
+    /// Sets `${env:name}` to the address of `service`.
     pub fn service(self, name: &str, service: &FakeService) -> Self {
         let url = service.url();
         self.env(name, &url)
     }
 
-    /// `${env:name}` is the address of this Kratos's admin API.
+    /// Sets `${env:name}` to the address of the admin API of `kratos`.
     pub fn kratos(self, name: &str, kratos: &FakeKratos) -> Self {
         let url = kratos.url();
         self.env(name, &url)
     }
 
-    /// In place of SQLite.
+    /// Uses this store in place of SQLite.
     pub fn store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// In the folder of an app that ran before, at a later time.
+    /// Starts at a later time in the folder of an app that ran before.
     pub fn in_folder(mut self, folder: &Arc<TempDir>, start: Timestamp) -> Self {
         self.folder = Arc::clone(folder);
         self.start = start;
@@ -399,7 +399,7 @@ impl Builder {
     }
 }
 
-/// An HTTP client that gives up in the end.
+/// Builds an HTTP client with a timeout.
 #[expect(clippy::disallowed_methods, reason = "the tests' own client")]
 pub fn client() -> reqwest::Client {
     reqwest::Client::builder()

@@ -1,4 +1,4 @@
-//! A store that fails while it is told to, and otherwise is SQLite.
+//! A SQLite store that fails on demand.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -22,7 +22,7 @@ use vestibule::store::{
     LateRefusalFilter, LateRefusalStore, NextDue, Settlement, Store, WriteSet,
 };
 
-/// A database that can be taken away.
+/// A SQLite store that fails, panics or hangs while the test says so.
 pub struct FailingStore {
     store: Sqlite,
     is_failing: AtomicBool,
@@ -42,23 +42,23 @@ impl FailingStore {
         })
     }
 
-    /// From now on every call is an error, or none is.
+    /// Makes every call return an error, or stops that.
     pub fn set_failing(&self, is_failing: bool) {
         self.is_failing.store(is_failing, Ordering::SeqCst);
     }
 
-    /// From now on every call breaks down, or none does.
+    /// Makes every call panic, or stops that.
     pub fn set_panicking(&self, is_panicking: bool) {
         self.is_panicking.store(is_panicking, Ordering::SeqCst);
     }
 
-    /// From now on the store does not answer whether a flow is open, or answers again.
+    /// Makes `open_flow` hang, or stops that.
     pub fn set_unresponsive(&self, is_unresponsive: bool) {
         self.is_unresponsive
             .store(is_unresponsive, Ordering::SeqCst);
     }
 
-    /// How often it was asked whether a flow is open.
+    /// Returns how many times `open_flow` was called.
     pub fn open_flow_calls(&self) -> usize {
         self.open_flow_calls.load(Ordering::SeqCst)
     }

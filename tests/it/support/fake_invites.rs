@@ -1,4 +1,4 @@
-//! An invite service with codes of limited uses, which counts holds, as the example in examples/settings/invites.yaml asks.
+//! A fake invite service with a limited number of uses per code, as in examples/settings/invites.yaml.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,21 +12,21 @@ use serde_json::json;
 struct InviteState {
     uses: usize,
     is_down: bool,
-    /// How often a code was hold_requests for.
+    /// The number of requests to hold an invite.
     hold_requests: usize,
-    /// By Idempotency-Key, the code and the hold: two requests with the same key have one hold.
+    /// Code and hold by Idempotency-Key: two requests with the same key have one hold.
     holds: BTreeMap<String, (String, String)>,
     confirmed: BTreeSet<String>,
 }
 
-/// A service with the codes `gold`, `silver`, `canary-invite` and `invite-…`. Any other path is a receiver of deliveries.
+/// A service with the codes `gold`, `silver`, `canary-invite` and `invite-…`. Any other path accepts deliveries.
 pub struct FakeInvites {
     address: SocketAddr,
     state: Data<Mutex<InviteState>>,
 }
 
 impl FakeInvites {
-    /// With so many uses of each code.
+    /// Starts a service with this number of uses for each code.
     pub fn with_uses(uses: usize) -> Self {
         let state = Data::new(Mutex::new(InviteState {
             uses,
@@ -40,23 +40,23 @@ impl FakeInvites {
         format!("http://{}", self.address)
     }
 
-    /// Nothing can be held while it is down.
+    /// Makes every hold fail with 503, or stops that.
     pub fn set_down(&self, is_down: bool) {
         self.state.lock().expect("a lock").is_down = is_down;
     }
 
-    /// The Idempotency-Keys of what is held.
+    /// Returns the Idempotency-Key of each hold.
     pub fn idempotency_keys(&self) -> Vec<String> {
         let state = self.state.lock().expect("a lock");
         state.holds.keys().cloned().collect()
     }
 
-    /// How often a code was hold_requests for.
+    /// Returns the number of requests to hold an invite.
     pub fn hold_requests(&self) -> usize {
         self.state.lock().expect("a lock").hold_requests
     }
 
-    /// The same for one code.
+    /// Returns the number of holds of one code, and how many of them are confirmed.
     pub fn held_and_confirmed_of(&self, code: &str) -> (usize, usize) {
         let state = self.state.lock().expect("a lock");
         let holds: Vec<&String> = state
@@ -69,7 +69,7 @@ impl FakeInvites {
         (holds.len(), confirmed.count())
     }
 
-    /// How many are held, and how many of those are used up for good.
+    /// Returns the number of holds, and how many of them are confirmed.
     pub fn held_and_confirmed(&self) -> (usize, usize) {
         let state = self.state.lock().expect("a lock");
         (state.holds.len(), state.confirmed.len())

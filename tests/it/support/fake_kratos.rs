@@ -1,5 +1,5 @@
-//! The admin API of a Kratos whose identities a test puts there: looked up, patched, and listed in pages with the `Link`
-//! header that Kratos sends.
+//! A fake admin API of Kratos with the identities of a test: look-ups, PATCH, and a list in pages with the `Link` header of
+//! Kratos.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,14 +14,14 @@ use super::fake_service::{Behaviour, Received};
 
 type Identities = BTreeMap<Uuid, Value>;
 
-/// A Kratos as its admin API shows it.
+/// A fake Kratos with its admin API.
 pub struct FakeKratos {
     pub service: FakeService,
     identities: Arc<Mutex<Identities>>,
 }
 
 impl FakeKratos {
-    /// Without any identity.
+    /// Starts a Kratos without identities.
     pub fn start() -> Self {
         let kratos = Self {
             service: FakeService::start(),
@@ -39,12 +39,12 @@ impl FakeKratos {
         self.identities.lock().expect("a lock")
     }
 
-    /// Does its work, at first or again.
+    /// Answers every request normally.
     pub fn answer_normally(&self) {
         self.answer_unless(|_| None);
     }
 
-    /// Does its work until this word is in what it is asked for; then it answers with the status.
+    /// Answers with this status if the target holds `target_part`, and normally otherwise.
     pub fn fail_on(&self, target_part: &str, status: u16) {
         let target_part = target_part.to_owned();
         self.answer_unless(move |received| {
@@ -56,7 +56,7 @@ impl FakeKratos {
         self.answer_unless(move |_| is_down.then_some(503));
     }
 
-    /// Its work, to be put at one place again.
+    /// Returns the normal behaviour, to set it for one prefix again.
     pub fn normal_behaviour(&self) -> Behaviour {
         let identities = Arc::clone(&self.identities);
         Behaviour::Handles(Arc::new(move |received| {
@@ -75,7 +75,7 @@ impl FakeKratos {
             })));
     }
 
-    /// Somebody with this address was saved at that moment.
+    /// Adds an identity with this address and this creation time.
     pub fn add_identity(&self, email: &str, created_at: &str) -> Uuid {
         let id = Uuid::new_v4();
         let traits = json!({"email": email, "company": "Canary GmbH", "vat_number": "DE-canary-1", "invite": "canary-invite"});
@@ -83,14 +83,14 @@ impl FakeKratos {
         id
     }
 
-    /// Somebody whose account was made at this moment, past every hook.
+    /// Adds an identity with this creation time that no hook has reported.
     pub fn add_identity_with_id(&self, id: Uuid, created_at: Timestamp) {
         let traits = json!({"email": format!("canary-{id}@example.org")});
         let admin = json!({"note": "canary-admin"});
         self.insert_identity(id, &json!(created_at), &traits, &admin);
     }
 
-    /// So many of them, with ids from 1 on.
+    /// Adds this number of identities, with ids from 1 on.
     pub fn add_identities(&self, number: u128, created_at: Timestamp) {
         for number in 1..=number {
             self.add_identity_with_id(Uuid::from_u128(number), created_at);
@@ -112,14 +112,14 @@ impl FakeKratos {
         self.identities().insert(id, identity);
     }
 
-    /// Each of those that it has is as large as this note of theirs.
+    /// Sets this note in `metadata_admin` of every identity.
     pub fn set_note_of_all(&self, note: &str) {
         for identity in self.identities().values_mut() {
             identity["metadata_admin"]["note"] = note.into();
         }
     }
 
-    /// It has this value at that place, too.
+    /// Sets the value at this pointer.
     pub fn set_value(&self, id: Uuid, pointer: &str, value: Value) {
         let mut identities = self.identities();
         let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
@@ -131,20 +131,20 @@ impl FakeKratos {
         self.identities()[&id].clone()
     }
 
-    /// Waits for the next call that was not waited for yet: verb and target.
+    /// Waits for the next call and returns its method and target.
     pub async fn next_call(&self) -> String {
         let received = self.service.next_call().await;
         format!("{} {}", received.method, received.target)
     }
 
-    /// Kratos refuses every PATCH, as if the traits violated the schema of today; or none again.
+    /// Refuses every PATCH, as if the traits violated the current schema, or stops that.
     pub fn set_refusing_patches(&self, is_refusing: bool) {
         self.answer_unless(move |received| {
             (is_refusing && received.method == "PATCH").then_some(400)
         });
     }
 
-    /// A save writes back the whole row that it read before. A profile save erases `state_changed_at`.
+    /// Overwrites the identity with an earlier row, as a save of Kratos does. A profile save erases `state_changed_at`.
     pub fn overwrite_identity(&self, id: Uuid, mut row: Value) {
         if let Some(row) = row.as_object_mut() {
             row.remove("state_changed_at");
@@ -152,7 +152,7 @@ impl FakeKratos {
         self.identities().insert(id, row);
     }
 
-    /// An operator sets the state through the admin API, at a later moment.
+    /// Sets the state as an operator does through the admin API, at a later time.
     pub fn set_state_as_operator(&self, id: Uuid, state: &str) {
         let mut identities = self.identities();
         let identity = identities.get_mut(&id).expect("it is there");
@@ -160,7 +160,7 @@ impl FakeKratos {
         identity["state_changed_at"] = next_moment();
     }
 
-    /// How often the sessions of this identity were deleted.
+    /// Returns how many times the sessions of this identity were deleted.
     pub fn session_deletions(&self, id: Uuid) -> usize {
         let target = format!("DELETE /admin/identities/{id}/sessions");
         self.service
@@ -170,7 +170,7 @@ impl FakeKratos {
             .count()
     }
 
-    /// How often this identity was patched.
+    /// Returns how many times this identity was patched.
     pub fn patch_count(&self, id: Uuid) -> usize {
         let target = format!("PATCH /admin/identities/{id}");
         self.service
@@ -180,7 +180,7 @@ impl FakeKratos {
             .count()
     }
 
-    /// The pages that were asked for, by the id at which they begin; 0 is the first.
+    /// Returns the first id of each requested page; 0 is the first page.
     pub fn requested_pages(&self) -> Vec<u128> {
         let received = self.service.received();
         let pages = received
@@ -196,7 +196,7 @@ impl FakeKratos {
     }
 }
 
-/// Later with each call.
+/// Returns a later time with each call.
 fn next_moment() -> Value {
     static SECONDS: AtomicI64 = AtomicI64::new(0);
     let first: Timestamp = "2026-11-23T15:00:00.123456Z".parse().expect("a moment");

@@ -1,4 +1,4 @@
-//! An external system that does as it is told, and remembers what it was asked.
+//! A fake external system with a configurable behaviour, which records the calls it receives.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -9,29 +9,29 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
-/// The answer to a call: a status, a body and a header.
+/// Returns the response to a call: status, body and header.
 pub type Handler = dyn Fn(&Received) -> (u16, String, Option<(&'static str, String)>) + Send + Sync;
 
-/// What a service does when it is called.
+/// What the service does with a call.
 #[derive(Clone)]
 pub enum Behaviour {
-    /// Its work.
+    /// Runs a handler.
     Handles(Arc<Handler>),
     /// Answers with a status and a body.
     Answers(u16, String),
     /// Answers with a status, a body and a header.
     AnswersWith(u16, String, (&'static str, String)),
-    /// Takes the call and says nothing until it is let go.
+    /// Accepts the call and does not answer until the test releases it.
     Hangs,
-    /// Breaks the connection in the middle of its answer.
+    /// Breaks the connection in the middle of the response.
     Breaks,
 }
 
-/// One call as it arrived.
+/// A received call.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub method: String,
-    /// Path and query as written on the wire.
+    /// Path and query as sent.
     pub target: String,
     pub headers: Vec<(String, String)>,
     pub body: String,
@@ -52,7 +52,7 @@ impl Received {
 
 struct State {
     behaviour: Mutex<Behaviour>,
-    /// Beginnings of verb and target, and what is done then.
+    /// Prefixes of method and target, with their behaviour.
     special: Mutex<Vec<(String, Behaviour)>>,
     release_hanging_calls: Notify,
     received: Mutex<Vec<Received>>,
@@ -67,7 +67,7 @@ pub struct FakeService {
 }
 
 impl FakeService {
-    /// Starts one that answers `200 {}`.
+    /// Starts a service that answers `200 {}`.
     pub fn start() -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let state = Data::new(State {
@@ -93,14 +93,14 @@ impl FakeService {
         *self.state.behaviour.lock().expect("a lock") = behaviour;
     }
 
-    /// Does this when verb and target begin so: `POST /holds`.
+    /// Sets the behaviour for calls whose method and target start with `prefix`, as in `POST /holds`.
     pub fn set_behaviour_for(&self, prefix: &str, behaviour: Behaviour) {
         let mut special = self.state.special.lock().expect("a lock");
         special.retain(|(known, _)| known != prefix);
         special.push((prefix.to_owned(), behaviour));
     }
 
-    /// Verbs and targets of everything that has arrived so far.
+    /// Returns method and target of every call so far.
     pub fn request_lines(&self) -> Vec<String> {
         let received = self.received();
         received
@@ -113,18 +113,18 @@ impl FakeService {
         self.set_behaviour(Behaviour::Answers(status, body.to_string()));
     }
 
-    /// Lets a call go that hangs.
+    /// Answers the calls that hang.
     pub fn release_hanging_calls(&self) {
         self.set_behaviour(Behaviour::Answers(200, "{}".to_owned()));
         self.state.release_hanging_calls.notify_waiters();
     }
 
-    /// Everything that has arrived so far.
+    /// Returns every call so far.
     pub fn received(&self) -> Vec<Received> {
         self.state.received.lock().expect("a lock").clone()
     }
 
-    /// Waits for the next call that was not waited for yet.
+    /// Waits for the next call.
     #[expect(
         clippy::disallowed_methods,
         reason = "a bound on a test that would otherwise hang for ever"
@@ -203,7 +203,7 @@ fn answer(status: u16, body: String, header: Option<(&'static str, String)>) -> 
     response.content_type("application/json").body(body)
 }
 
-/// An address at which nobody listens.
+/// Returns an address on which no server listens.
 pub fn unused_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");

@@ -1,5 +1,5 @@
-//! Every line that the suite logs is read here. What people type, keys and tokens all hold the word
-//! `canary` in these tests; a line with that word ends the whole run.
+//! Reads every line that the test suite logs. User input, keys and tokens all hold the word `canary` in these tests. A line
+//! with that word ends the whole run.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ static STARTED: OnceLock<()> = OnceLock::new();
 static LINES: AtomicUsize = AtomicUsize::new(0);
 static KEPT: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Starts logging, once for all tests, at the level that says most.
+/// Starts logging at the most detailed level, once for all tests.
 pub fn start() {
     STARTED.get_or_init(|| {
         init_logging(CanaryWriter, tracing::Level::TRACE, LogFormat::Json)
@@ -23,17 +23,17 @@ pub fn start() {
     });
 }
 
-/// Whether a line gives away what it must not.
+/// Returns whether a line holds the canary.
 pub fn holds_canary(line: &str) -> bool {
     line.to_lowercase().contains(CANARY)
 }
 
-/// How many lines have been read.
+/// Returns the number of lines so far.
 pub fn line_count() -> usize {
     LINES.load(Ordering::SeqCst)
 }
 
-/// The lines that hold `text`.
+/// Returns the lines that hold `text`.
 pub fn lines_with(text: &str) -> Vec<String> {
     let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     kept.iter()
@@ -57,14 +57,14 @@ impl Write for CanaryWriter {
         let line = String::from_utf8_lossy(bytes);
         LINES.fetch_add(1, Ordering::SeqCst);
         if holds_canary(&line) {
-            // Not a panic: a panic in here would only fail whichever test happened to log.
+            // A panic would only fail the test that happened to log, so the whole run ends.
             let _ = writeln!(
                 std::io::stderr(),
-                "A LOG LINE GIVES AWAY WHAT SOMEBODY TYPED, OR A KEY:\n{line}"
+                "A LOG LINE HOLDS USER INPUT OR A SECRET:\n{line}"
             );
             std::process::exit(101);
         }
-        // A defect in the middle of judging, brought about by a check of this name that has no answer.
+        // The check of this name panics on purpose when it has no response.
         assert!(
             !line.contains("panic_on_purpose") || line.contains("Panicked"),
             "on purpose"

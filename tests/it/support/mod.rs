@@ -1,4 +1,4 @@
-//! What the tests stand on.
+//! The test environment.
 
 pub mod app;
 pub mod failing_store;

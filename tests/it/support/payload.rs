@@ -1,10 +1,10 @@
-//! Bodies as our template makes them. Every value that a person could have typed holds the canary.
+//! Bodies as the template of Vestibule makes them. Every value that a visitor can type holds the canary.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::kratos::fingerprint::guard_id;
 
-/// A sign-up by password in one-step form, before it is saved.
+/// A sign-up by password with a one-step form, before it is saved.
 pub fn payload() -> Payload {
     Payload(json!({
         "version": 1,
@@ -30,12 +30,12 @@ pub fn payload() -> Payload {
     }))
 }
 
-/// A body to be changed step by step.
+/// A body that a test changes step by step.
 #[derive(Clone, Debug)]
 pub struct Payload(pub Value);
 
 impl Payload {
-    /// Puts a value at a JSON pointer; what is missing on the way is made.
+    /// Sets the value at a JSON pointer and creates missing parents.
     pub fn with(mut self, pointer: &str, value: impl Into<Value>) -> Self {
         let mut target = &mut self.0;
         for name in pointer.trim_start_matches('/').split('/') {
@@ -48,7 +48,7 @@ impl Payload {
         self
     }
 
-    /// Takes out what a JSON pointer names.
+    /// Removes the value at a JSON pointer.
     pub fn without(mut self, pointer: &str) -> Self {
         let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
         self.0
@@ -59,17 +59,17 @@ impl Payload {
         self
     }
 
-    /// The same trait with another value.
+    /// Sets a trait.
     pub fn with_trait(self, name: &str, value: impl Into<Value>) -> Self {
         self.with(&format!("/identity/traits/{name}"), value)
     }
 
-    /// In the language of this `Accept-Language`.
+    /// Sets `Accept-Language`.
     pub fn in_language(self, header: &str) -> Self {
         self.with("/request/headers/Accept-Language", header)
     }
 
-    /// With this node hidden, as in the second step of a two-step form.
+    /// Hides this node, as in the second step of a two-step form.
     pub fn hiding(mut self, name: &str) -> Self {
         for node in self.0["nodes"].as_array_mut().expect("nodes") {
             if node["name"] == name {
@@ -79,29 +79,29 @@ impl Payload {
         self
     }
 
-    /// Saved: with an id of its own, as `post` sees it.
+    /// Gives the identity a new id, as in `post`.
     pub fn saved(self) -> Self {
         self.saved_as(Uuid::new_v4())
     }
 
-    /// Saved with this id.
+    /// Gives the identity this id.
     pub fn saved_as(self, id: Uuid) -> Self {
         self.with("/identity/id", id.to_string())
     }
 
-    /// Saved by a Kratos that stores the `external_id` that `pre` answered.
+    /// Adds the `external_id` that `pre` returned, as a Kratos that stores it does.
     pub fn guarded(self) -> Self {
         let id = guard_id(self.flow_id());
         self.with("/identity/external_id", id)
     }
 
-    /// Of its flow.
+    /// Returns the id of the flow.
     pub fn flow_id(&self) -> Uuid {
         let id = self.0["flow"]["id"].as_str().expect("an id");
         Uuid::parse_str(id).expect("a UUID")
     }
 
-    /// In settings: saved, and what it was before.
+    /// Makes this a change in settings of an identity that had these traits.
     pub fn changed_from(self, traits: &Value) -> Self {
         self.saved().with(
             "/previous",

@@ -1,11 +1,11 @@
-//! A server of a test's own.
+//! An HTTP server for one test.
 
 use std::net::{SocketAddr, TcpListener};
 
 use actix_web::web::{self, Data};
 use actix_web::{App, FromRequest, Handler, HttpResponse, HttpServer};
 
-/// Has this function answer every call at a free address of this machine, with this state, until the test ends.
+/// Serves every call with this function and this state on a free local port until the test ends.
 pub fn serve<Answer, Arguments, State>(state: &Data<State>, answer: Answer) -> SocketAddr
 where
     Answer: Handler<Arguments, Output = HttpResponse> + Send,

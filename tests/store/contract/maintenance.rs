@@ -1,4 +1,4 @@
-//! Turns, facts, what is known, what is forgotten and what is deleted.
+//! What every database must guarantee for locks, properties, retention and erasure.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -102,13 +102,13 @@ pub async fn a_lock_has_one_holder_until_it_expires(store: Arc<dyn Store>) {
     assert!(!acquire("a", two, 59 * SECOND, 2 * MINUTE).await);
     assert!(
         acquire("b", two, Duration::ZERO, MINUTE).await,
-        "that is another"
+        "another lock"
     );
-    // It may be held for longer, and ends by itself.
+    // The holder can extend the lock, and the lock expires without a renewal.
     assert!(acquire("a", one, 59 * SECOND, 2 * MINUTE).await);
     assert!(!acquire("a", two, MINUTE, 2 * MINUTE).await);
     assert!(acquire("a", two, 2 * MINUTE, 3 * MINUTE).await);
-    // Only its holder ends it.
+    // Only the holder can release it.
     store.release_lock("a", one).await.unwrap();
     assert!(!acquire("a", one, 2 * MINUTE, 3 * MINUTE).await);
     store.release_lock("a", two).await.unwrap();
@@ -164,7 +164,7 @@ pub async fn identities_with_data_are_listed_in_order(store: Arc<dyn Store>) {
     assert_eq!(
         kept(0, 9).await,
         [1, 3, 4],
-        "nothing is kept of who was delivered"
+        "a delivered identity has no data left"
     );
     assert_eq!(kept(0, 2).await, [1, 3]);
     assert_eq!(kept(3, 2).await, [4]);
@@ -222,7 +222,7 @@ pub async fn erasure_leaves_no_data_of_an_identity(store: Arc<dyn Store>) {
             "{subscription}: {error:?}"
         );
     }
-    // Who holds one has it no more, and nobody gets it.
+    // The lease holder loses the delivery, and no dispatcher can claim it.
     let settled = store
         .settle(&held, &tried(503, at(SECOND)), &Outcome::RetryAt(start()))
         .await;
@@ -235,7 +235,7 @@ pub async fn erasure_leaves_no_data_of_an_identity(store: Arc<dyn Store>) {
         );
     }
     assert_eq!(listed(&store, "held", 1).await.state, State::Discarded);
-    // It stays known, so that it does not come again.
+    // Its key stays known, so the delivery is not stored again.
     assert_eq!(store.accept(vec![delivery("pending", 1)]).await.unwrap(), 0);
     assert_eq!(store.forget(one, at(MINUTE)).await.unwrap(), 0);
     assert_eq!(
@@ -266,7 +266,7 @@ pub async fn only_settled_deliveries_are_deleted_and_in_steps(store: Arc<dyn Sto
         deliver(&store, subscription, start()).await;
     }
     deliver(&store, "late", at(DAY)).await;
-    // What is abandoned stays, unless it is about nobody with whom it could be forgotten.
+    // An abandoned delivery stays, unless it has no identity whose erasure would delete it.
     for subscription in ["abandoned", "release"] {
         let held = claim(&store, subscription, Duration::ZERO).await.remove(0);
         store
@@ -407,7 +407,7 @@ pub async fn ended_flows_are_deleted_and_open_ones_are_kept(store: Arc<dyn Store
     );
     assert_eq!(store.delete_ended(before, 9).await.unwrap(), 2);
     assert_eq!(store.delete_ended(before, 9).await.unwrap(), 0);
-    // It will be looked up once more.
+    // This flow will be looked up once more.
     assert_eq!(store.flow(id(3)).await.unwrap().pending.len(), 1);
     assert_eq!(store.flow(id(11)).await.unwrap().reservations, []);
     for open in [12, 13] {
