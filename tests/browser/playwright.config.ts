@@ -1,9 +1,9 @@
-// Each test is told twice: with a real Kratos, if there is one, and with the stand-in that answers as recorded.
+// Each test runs twice: with a real Kratos, if there is one, and with the fake Kratos, which replays recorded answers.
 import { defineConfig } from '@playwright/test'
-import * as places from './house/places'
-import type { Options } from './house/test'
+import * as paths from './env/paths'
+import type { Options } from './env/test'
 
-if (!places.chromium) {
+if (!paths.chromium) {
   throw new Error('no Chromium: install Debian\'s package `chromium`, or name one in CHROMIUM_BIN')
 }
 
@@ -18,7 +18,7 @@ export default defineConfig<Options>({
   use: {
     locale: 'en-GB',
     launchOptions: {
-      executablePath: places.chromium,
+      executablePath: paths.chromium,
       args: [
         '--no-sandbox',
         '--disable-gpu',
@@ -30,7 +30,7 @@ export default defineConfig<Options>({
     },
   },
   projects: [
-    ...(places.kratos ? [{ name: 'kratos', use: { backend: 'kratos' as const } }] : []),
-    { name: 'stand-in', use: { backend: 'stand-in' as const } },
+    ...(paths.kratos ? [{ name: 'kratos', use: { backend: 'kratos' as const } }] : []),
+    { name: 'fake-kratos', use: { backend: 'fake-kratos' as const } },
   ],
 })

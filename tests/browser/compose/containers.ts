@@ -1,8 +1,8 @@
 // The containers of docker-compose.yml: commands for them, and what they publish on 127.0.0.1.
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import { eventually } from '../house/eventually'
-import * as places from '../house/places'
+import { eventually } from '../env/eventually'
+import * as paths from '../env/paths'
 
 const kratosAdmin = 'http://127.0.0.1:4434'
 const mail = 'http://127.0.0.1:8025'
@@ -21,7 +21,7 @@ const healthChecks = [
 /** Runs a Compose command and returns its standard output. The command is in COMPOSE, as in `docker-compose`. */
 async function compose(...args: string[]): Promise<string> {
   const [program = 'docker', ...first] = (process.env.COMPOSE ?? 'docker compose').split(' ')
-  const { stdout } = await promisify(execFile)(program, [...first, ...args], { cwd: places.repository, timeout })
+  const { stdout } = await promisify(execFile)(program, [...first, ...args], { cwd: paths.repository, timeout })
   return stdout
 }
 

@@ -1,4 +1,4 @@
-// The scenes for the containers of docker-compose.yml. tests/compose/run starts the containers and these scenes.
+// The tests for the containers of docker-compose.yml. tests/compose/run starts the containers and these tests.
 import { defineConfig } from '@playwright/test'
 import browser from '../playwright.config'
 

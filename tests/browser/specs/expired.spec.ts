@@ -1,39 +1,39 @@
-// A person takes longer than a flow lives.
-import { expect, somebody, test, oneStep } from '../house/test'
+// The flow expires before the visitor submits it.
+import { expect, newFields, test, oneStep } from '../env/test'
 
-test.use({ wishes: { ...oneStep, lifespan: '4s' } })
+test.use({ kratosOptions: { ...oneStep, lifespan: '4s' } })
 
-test('an expired flow is replaced silently and what was typed is kept', async ({ person, house, page, picture }) => {
-  const typed = { ...somebody(), invite: 'WELCOME-2026' }
-  await person.opensTheSignUp()
+test('the front-end replaces an expired flow and keeps what the visitor typed', async ({ visitor, env, page, takePicture }) => {
+  const typed = { ...newFields(), invite: 'WELCOME-2026' }
+  await visitor.openSignUp()
   const first = new URL(page.url()).searchParams.get('flow')
-  await person.types(typed)
+  await visitor.fill(typed)
   await expect(async () => {
-    const answer = await page.request.get(`${house.place.kratos}/self-service/registration/flows?id=${first}`)
+    const answer = await page.request.get(`${env.config.kratos}/self-service/registration/flows?id=${first}`)
     expect(answer.status()).toBe(410)
   }).toPass()
 
-  await person.sends()
+  await visitor.submit()
   await expect(page).not.toHaveURL(new RegExp(`flow=${first}`))
-  await expect(person.field('email')).toHaveValue(typed.email)
-  expect(await person.typed()).toEqual(typed)
+  await expect(visitor.field('email')).toHaveValue(typed.email)
+  expect(await visitor.fieldValues()).toEqual(typed)
   await expect(page.locator('input[name=password]')).toHaveValue('')
   await expect(page.getByText(/expired/i)).toHaveCount(0)
-  await picture(page)
+  await takePicture(page)
 
-  // The new one is as short; this time they are quick.
-  await person.sends()
-  await person.isSignedInAtTheDestination(typed)
+  // The new flow is as short, but now the visitor submits in time.
+  await visitor.submit()
+  await visitor.expectSignedIn(typed)
 })
 
-test('a link to an expired flow leads to a new one', async ({ person, house, page }) => {
-  await person.opensTheSignUp()
+test('the front-end opens a new flow for a link to an expired one', async ({ visitor, env, page }) => {
+  await visitor.openSignUp()
   const first = new URL(page.url()).searchParams.get('flow')
   await expect(async () => {
-    const answer = await page.request.get(`${house.place.kratos}/self-service/registration/flows?id=${first}`)
+    const answer = await page.request.get(`${env.config.kratos}/self-service/registration/flows?id=${first}`)
     expect(answer.status()).toBe(410)
   }).toPass()
   await page.reload()
   await expect(page).not.toHaveURL(new RegExp(`flow=${first}`))
-  await expect(person.field('email')).toBeVisible()
+  await expect(visitor.field('email')).toBeVisible()
 })

@@ -1,29 +1,29 @@
-// Sign-up through a provider that does not know everything. Only with a real Kratos: the stand-in has no provider.
-import { expect, somebody, test, oneStep } from '../house/test'
-import { unknownVatNumber } from '../house/services'
+// Sign-up with a provider that knows only the address. Only with a real Kratos: the fake Kratos has no provider.
+import { expect, newFields, test, oneStep } from '../env/test'
+import { unknownVatNumber } from '../env/services'
 
-test.use({ wishes: { ...oneStep, socialSignUp: true } })
+test.use({ kratosOptions: { ...oneStep, socialSignUp: true } })
 
-test('a social sign-up asks for what the provider does not know, and checks it', async ({ backend, person, house, page, picture }) => {
-  test.skip(backend === 'stand-in', 'the stand-in has no provider')
-  const typed = somebody()
-  if (house.provider) house.provider.email = typed.email
-  await person.opensTheSignUp()
+test('Vestibule checks the fields that a visitor adds to a social sign-up', async ({ backend, visitor, env, page, takePicture }) => {
+  test.skip(backend === 'fake-kratos', 'the fake Kratos has no provider')
+  const typed = newFields()
+  if (env.provider) env.provider.email = typed.email
+  await visitor.openSignUp()
   await page.locator('button[name=provider]').click()
-  await expect(person.field('email')).toHaveValue(typed.email)
-  await expect(person.field('company')).toHaveValue('')
-  await picture(page)
+  await expect(visitor.field('email')).toHaveValue(typed.email)
+  await expect(visitor.field('company')).toHaveValue('')
+  await takePicture(page)
 
-  const goOn = page.locator('button[name=provider]')
-  await person.types({ company: typed.company, vat_number: unknownVatNumber })
-  await goOn.click()
-  // The form that asked for it had words beside it, too, until this one came.
-  await expect.poll(() => person.besideField('vat_number')).toBe('This VAT number is not registered.')
-  await expect(person.field('vat_number')).toHaveAttribute('aria-invalid', 'true')
-  expect(await house.identity(typed.email)).toBeUndefined()
+  const continueButton = page.locator('button[name=provider]')
+  await visitor.fill({ company: typed.company, vat_number: unknownVatNumber })
+  await continueButton.click()
+  // The first form also had a message beside the field, until this message replaced it.
+  await expect.poll(() => visitor.fieldMessage('vat_number')).toBe('This VAT number is not registered.')
+  await expect(visitor.field('vat_number')).toHaveAttribute('aria-invalid', 'true')
+  expect(await env.identity(typed.email)).toBeUndefined()
 
-  await person.types({ vat_number: typed.vat_number })
-  await goOn.click()
-  await person.isSignedInAtTheDestination(typed)
-  expect(await house.crm.contact(typed.email)).toMatchObject({ email: typed.email, vat_number: typed.vat_number })
+  await visitor.fill({ vat_number: typed.vat_number })
+  await continueButton.click()
+  await visitor.expectSignedIn(typed)
+  expect(await env.crm.contact(typed.email)).toMatchObject({ email: typed.email, vat_number: typed.vat_number })
 })

@@ -41,27 +41,27 @@ impl Fields {
         self
     }
 
-    /// Sends the form with the password method.
+    /// Selects the password method, as its button does.
     #[must_use]
     pub fn by_password(self) -> Self {
         self.with("method", "password")
             .with("password", "a-long-Pa55phrase-of-ours")
     }
 
-    /// Sends the form with the code method.
+    /// Selects the code method, as its button does.
     #[must_use]
     pub fn by_code(self) -> Self {
         self.with("method", "code")
     }
 
-    /// Sends the form with the passkey method and the browser's new passkey.
+    /// Selects the passkey method, with the browser's new passkey.
     #[must_use]
     pub fn by_passkey(self, passkey: &str) -> Self {
         self.with("method", "passkey")
             .with("passkey_register", passkey)
     }
 
-    /// Sends the form with the profile method: the first of two steps, or the settings page.
+    /// Selects the profile method: the first of two steps, or the settings page.
     #[must_use]
     pub fn by_profile(self) -> Self {
         self.with("method", "profile")

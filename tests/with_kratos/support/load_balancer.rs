@@ -184,11 +184,11 @@ impl State {
     /// Records a `post`, and waits while `post` calls are held.
     async fn record_post(&self, post: &Call) {
         *self.last_post.lock().expect("the lock is not poisoned") = Some(post.clone());
-        let mut reservations = self.hold_posts.subscribe();
-        if *reservations.borrow() {
+        let mut is_held = self.hold_posts.subscribe();
+        if *is_held.borrow() {
             self.held_post_count.fetch_add(1, Ordering::SeqCst);
         }
-        let _ = reservations.wait_for(|reservations| !*reservations).await;
+        let _ = is_held.wait_for(|is_held| !*is_held).await;
     }
 }
 

@@ -1,8 +1,8 @@
-// A Vestibule of its own, with the settings of examples/settings/company.yaml.
+// A Vestibule with the settings of examples/settings/company.yaml.
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { freePort } from './port'
-import * as places from './places'
+import * as paths from './paths'
 import { Program } from './program'
 
 export const key = 'a-key-for-the-tests-of-the-front-end'
@@ -14,14 +14,14 @@ export class Vestibule {
   ) {}
 
   static async start(folder: string, services: { vatRegister: string; crm: string }): Promise<Vestibule> {
-    if (!existsSync(places.vestibule)) {
-      throw new Error(`no ${places.vestibule}: run \`cargo build\`, or name a Vestibule in VESTIBULE_BIN`)
+    if (!existsSync(paths.vestibule)) {
+      throw new Error(`no ${paths.vestibule}: run \`cargo build\`, or set VESTIBULE_BIN`)
     }
     const [port, adminPort] = [await freePort(), await freePort()]
-    const settings = join(places.repository, 'examples/settings/company.yaml')
+    const settings = join(paths.repository, 'examples/settings/company.yaml')
     const program = Program.start(
       'vestibule',
-      places.vestibule,
+      paths.vestibule,
       ['serve', '--config', settings],
       {
         VESTIBULE_KEY: key,
@@ -30,7 +30,7 @@ export class Vestibule {
         VESTIBULE_DSN: `sqlite://${join(folder, 'vestibule.db')}`,
         VAT_REGISTER: services.vatRegister,
         CRM: services.crm,
-        // No scene waits for the end of a flow, after which it would be looked up what became of it.
+        // No test waits for the end of a flow, after which Vestibule looks up a sign-up without a `post`.
         KRATOS_ADMIN: 'http://127.0.0.1:9',
       },
       join(folder, 'vestibule.log'),

@@ -1,6 +1,6 @@
-// A recorded form, filled with what belongs to one flow.
-import { answer, type Json } from '../house/recording'
-import type { Place } from '../house/house'
+// A recorded form with the data of one flow.
+import { recordedAnswer, type Json } from '../env/recording'
+import type { EnvConfig } from '../env/test-env'
 
 export interface Message {
   id: number
@@ -8,8 +8,8 @@ export interface Message {
   type: string
 }
 
-/** What Vestibule says of a field, or with `#/` of the form. */
-export interface Said {
+/** Vestibule's messages for a field, or for the form with `#/`. */
+export interface FieldMessages {
   instance_ptr: string
   messages: Message[]
 }
@@ -23,7 +23,7 @@ export interface Flow {
   issued: number
   returnTo: string | undefined
   traits: Record<string, string>
-  said: Said[]
+  messages: FieldMessages[]
 }
 
 const recordings: Record<string, string> = {
@@ -34,15 +34,15 @@ const recordings: Record<string, string> = {
   'settings one': 'settings',
 }
 
-/** The name of the node that a pointer leads to: `#/traits/a` to `traits.a`. */
+/** The name of the node for a pointer: `traits.a` for `#/traits/a`. */
 function nodeName(pointer: string): string {
   return pointer.replace(/^#\//, '').replaceAll('/', '.')
 }
 
-export function form(flow: Flow, place: Place): Json {
-  const { body } = answer(recordings[`${flow.kind} ${flow.step}`] ?? '', place)
+export function form(flow: Flow, config: EnvConfig): Json {
+  const { body } = recordedAnswer(recordings[`${flow.kind} ${flow.step}`] ?? '', config)
   body.id = flow.id
-  body.ui.action = `${place.kratos}/self-service/${flow.kind}?flow=${flow.id}`
+  body.ui.action = `${config.kratos}/self-service/${flow.kind}?flow=${flow.id}`
   body.issued_at = new Date(flow.issued).toISOString()
   body.expires_at = new Date(flow.expires).toISOString()
   if (flow.returnTo === undefined) delete body.return_to
@@ -56,7 +56,7 @@ export function form(flow: Flow, place: Place): Json {
       else node.attributes.value = value
     }
   }
-  for (const { instance_ptr, messages } of flow.said) {
+  for (const { instance_ptr, messages } of flow.messages) {
     const node = body.ui.nodes.find((one: Json) => one.attributes.name === nodeName(instance_ptr))
     if (node) node.messages.push(...messages)
     else body.ui.messages = [...(body.ui.messages ?? []), ...messages]

@@ -1,4 +1,4 @@
-// The systems that Vestibule asks and tells: a VAT register and a CRM.
+// Fake external services: a VAT register and a CRM.
 import { freePort } from './port'
 import { eventually } from './eventually'
 import { LocalServer, json } from './http'
@@ -7,11 +7,11 @@ export const unknownVatNumber = 'DE999999999'
 export const knownVatNumber = 'DE811115368'
 export const registeredName = 'Muster Maschinenbau GmbH'
 
-/** Knows every VAT number but one, as long as it works. */
+/** A VAT register that knows every number except one. */
 export class VatRegister {
-  private mood: 'works' | 'breaks' | 'hangs' = 'works'
+  private behaviour: 'works' | 'fails' | 'hangs' = 'works'
   private hanging: (() => void)[] = []
-  readonly asked: string[] = []
+  readonly checked: string[] = []
 
   private constructor(private readonly server: LocalServer) {}
 
@@ -20,9 +20,9 @@ export class VatRegister {
       new LocalServer(port ?? (await freePort()), async (_request, response, body) => {
         const { countryCode, vatNumber } = JSON.parse(body) as { countryCode: string; vatNumber: string }
         const number = `${countryCode}${vatNumber}`
-        register.asked.push(number)
-        if (register.mood === 'breaks') return json(response, 500, { error: 'out of order' })
-        if (register.mood === 'hangs') await new Promise<void>((done) => register.hanging.push(done))
+        register.checked.push(number)
+        if (register.behaviour === 'fails') return json(response, 500, { error: 'internal error' })
+        if (register.behaviour === 'hangs') await new Promise<void>((done) => register.hanging.push(done))
         json(response, 200, number === unknownVatNumber ? { valid: false } : { valid: true, name: registeredName })
       }),
     )
@@ -34,24 +34,24 @@ export class VatRegister {
     return this.server.url
   }
 
-  /** Answers as it should, from now on. */
-  async works(): Promise<void> {
-    this.mood = 'works'
+  /** Answers correctly from now on, also the hanging calls. */
+  async recover(): Promise<void> {
+    this.behaviour = 'works'
     for (const release of this.hanging.splice(0)) release()
     await this.server.up()
   }
 
-  /** Answers nothing until it works again. */
-  hangs(): void {
-    this.mood = 'hangs'
+  /** Does not answer until it recovers. */
+  hang(): void {
+    this.behaviour = 'hangs'
   }
 
-  breaks(): void {
-    this.mood = 'breaks'
+  fail(): void {
+    this.behaviour = 'fails'
   }
 
-  /** Is not there at all. */
-  async goesDown(): Promise<void> {
+  /** Refuses connections. */
+  async goDown(): Promise<void> {
     for (const release of this.hanging.splice(0)) release()
     await this.server.down()
   }
@@ -63,7 +63,7 @@ export interface Contact {
   vat_number: string
 }
 
-/** Keeps the contacts that Vestibule delivers. */
+/** A CRM that stores the contacts that Vestibule delivers. */
 export class Crm {
   private readonly contacts: Contact[] = []
 
@@ -88,9 +88,9 @@ export class Crm {
     return this.contacts.some((one) => one.email === email)
   }
 
-  /** The contact with this address, as soon as it is here. */
+  /** Waits for the contact with this address. */
   contact(email: string): Promise<Contact> {
-    return eventually(`a contact ${email}`, async () => this.contacts.find((one) => one.email === email))
+    return eventually(`the CRM has a contact ${email}`, async () => this.contacts.find((one) => one.email === email))
   }
 
   async close(): Promise<void> {

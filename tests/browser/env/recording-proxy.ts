@@ -1,4 +1,4 @@
-// The wire between Kratos and Vestibule: passes every call on and keeps what was said.
+// A proxy between Kratos and Vestibule that forwards and records every call.
 import { LocalServer } from './http'
 import { freePort } from './port'
 
@@ -8,29 +8,29 @@ export interface Call {
   answer: { status: number; body: unknown }
 }
 
-export class Wire {
+export class RecordingProxy {
   readonly calls: Call[] = []
 
   private constructor(private readonly server: LocalServer) {}
 
-  static async open(vestibule: string): Promise<Wire> {
-    const wire: Wire = new Wire(
+  static async open(vestibule: string): Promise<RecordingProxy> {
+    const proxy: RecordingProxy = new RecordingProxy(
       new LocalServer(await freePort(), async (request, response, body) => {
         const headers = new Headers()
         for (const [name, value] of Object.entries(request.headers)) {
-          // These belong to one connection, and the next one makes its own.
+          // These headers belong to one connection. `fetch` sets its own.
           if (typeof value === 'string' && !['host', 'connection', 'content-length'].includes(name)) headers.set(name, value)
         }
         const path = request.url ?? '/'
         const answer = await fetch(`${vestibule}${path}`, { method: request.method ?? 'POST', headers, body })
         const text = await answer.text()
-        wire.calls.push({ path, body: read(body), answer: { status: answer.status, body: read(text) } })
+        proxy.calls.push({ path, body: parseBody(body), answer: { status: answer.status, body: parseBody(text) } })
         response.writeHead(answer.status, { 'Content-Type': answer.headers.get('content-type') ?? 'text/plain' })
         response.end(text)
       }),
     )
-    await wire.server.up()
-    return wire
+    await proxy.server.up()
+    return proxy
   }
 
   get url(): string {
@@ -42,6 +42,6 @@ export class Wire {
   }
 }
 
-function read(text: string): unknown {
+function parseBody(text: string): unknown {
   return text === '' ? null : JSON.parse(text)
 }

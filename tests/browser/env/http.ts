@@ -1,9 +1,9 @@
-// Small HTTP servers of the tests.
+// HTTP servers for the tests.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 
 export type Handler = (request: IncomingMessage, response: ServerResponse, body: string) => Promise<void> | void
 
-/** A server that can go away and come back at the same address. */
+/** A server that can go down and come up again at the same address. */
 export class LocalServer {
   private server: Server | undefined
 

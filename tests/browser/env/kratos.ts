@@ -1,11 +1,11 @@
-// A real Kratos of its own, with the files of kratos-config/.
+// A real Kratos with the files of kratos-config/.
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parse } from 'yaml'
 import { eventually } from './eventually'
-import type { Place } from './house'
+import type { EnvConfig } from './test-env'
 import { freePort } from './port'
-import * as places from './places'
+import * as paths from './paths'
 import { Program } from './program'
 import { key } from './vestibule'
 
@@ -17,31 +17,31 @@ export class Kratos {
     private readonly program: Program,
   ) {}
 
-  static async start(place: Place): Promise<Kratos> {
-    if (!places.kratos) throw new Error('no `kratos` on PATH and no KRATOS_BIN')
+  static async start(config: EnvConfig): Promise<Kratos> {
+    if (!paths.kratos) throw new Error('no `kratos` on PATH and no KRATOS_BIN')
     const adminPort = await freePort()
-    const file = join(place.folder, 'kratos.json')
-    await writeFile(file, JSON.stringify(await settings(place, adminPort), null, 2))
+    const file = join(config.folder, 'kratos.json')
+    await writeFile(file, JSON.stringify(await settings(config, adminPort), null, 2))
     const program = Program.start(
       'kratos',
-      places.kratos,
+      paths.kratos,
       ['serve', '--dev', '--sqa-opt-out', '-c', file],
       {},
-      join(place.folder, 'kratos.log'),
+      join(config.folder, 'kratos.log'),
     )
-    await program.ready(`${place.kratos}/health/ready`)
+    await program.ready(`${config.kratos}/health/ready`)
     return new Kratos(`http://127.0.0.1:${adminPort}`, program)
   }
 
-  /** The account with this address, as it is stored. */
+  /** The stored identity with this address. */
   async identity(email: string): Promise<{ id: string; traits: Record<string, string> } | undefined> {
     const answer = await fetch(`${this.admin}/admin/identities?credentials_identifier=${encodeURIComponent(email)}`)
     return ((await answer.json()) as { id: string; traits: Record<string, string> }[])[0]
   }
 
-  /** The code that was mailed to this address. */
+  /** The code that Kratos mailed to this address. */
   code(email: string): Promise<string> {
-    return eventually(`a code for ${email}`, async () => {
+    return eventually(`Kratos mails a code to ${email}`, async () => {
       const answer = await fetch(`${this.admin}/admin/courier/messages?recipient=${encodeURIComponent(email)}`)
       const [message] = (await answer.json()) as { body: string }[]
       return message?.body.match(/\b\d{6}\b/)?.[0]
@@ -53,32 +53,32 @@ export class Kratos {
   }
 }
 
-/** kratos-config/kratos.yml, moved to the addresses and folders of one house. */
-async function settings(place: Place, adminPort: number): Promise<Settings> {
-  const folder = join(places.repository, 'kratos-config')
+/** kratos-config/kratos.yml with the addresses and folders of the test environment. */
+async function settings(config: EnvConfig, adminPort: number): Promise<Settings> {
+  const folder = join(paths.repository, 'kratos-config')
   const text = (await readFile(join(folder, 'kratos.yml'), 'utf8'))
     .replaceAll('file://kratos-config/', `file://${folder}/`)
-    .replaceAll(/http:\/\/(?:127\.0\.0\.1|localhost):4455/g, place.frontEnd)
-    .replaceAll(/http:\/\/127\.0\.0\.1:4480/g, place.hooks)
+    .replaceAll(/http:\/\/(?:127\.0\.0\.1|localhost):4455/g, config.frontEnd)
+    .replaceAll(/http:\/\/127\.0\.0\.1:4480/g, config.hooks)
     .replaceAll('a-key-for-development-only', key)
   const settings = parse(text) as Settings
   settings.serve.public = {
     ...settings.serve.public,
     host: '127.0.0.1',
-    port: Number(new URL(place.kratos).port),
-    base_url: `${place.kratos}/`,
-    cors: { enabled: true, allowed_origins: [place.frontEnd], allow_credentials: true, ...settings.serve.public.cors },
+    port: Number(new URL(config.kratos).port),
+    base_url: `${config.kratos}/`,
+    cors: { enabled: true, allowed_origins: [config.frontEnd], allow_credentials: true, ...settings.serve.public.cors },
   }
   settings.serve.admin = { host: '127.0.0.1', port: adminPort, base_url: `http://127.0.0.1:${adminPort}/` }
   const { flows, methods } = settings.selfservice
-  flows.registration.style = place.wishes.style
-  flows.registration.lifespan = place.wishes.lifespan
-  if (place.wishes.verification) {
+  flows.registration.style = config.kratosOptions.style
+  flows.registration.lifespan = config.kratosOptions.lifespan
+  if (config.kratosOptions.verification) {
     flows.verification = { ...flows.verification, enabled: true, use: 'code' }
     flows.registration.after.password.hooks.push({ hook: 'show_verification_ui' })
   }
-  if (place.provider) {
-    methods.oidc = { enabled: true, config: { providers: [await provider(place.provider)] } }
+  if (config.provider) {
+    methods.oidc = { enabled: true, config: { providers: [await provider(config.provider)] } }
   }
   return settings
 }

@@ -1,9 +1,9 @@
-// The two calls to Vestibule, as kratos-config/vestibule.jsonnet makes them of what Kratos knows.
+// The `pre` and `post` calls to Vestibule, with the body of kratos-config/vestibule.jsonnet.
 import { randomUUID } from 'node:crypto'
-import type { Json } from '../house/recording'
-import type { Place } from '../house/house'
-import { key } from '../house/vestibule'
-import { form, type Flow, type Said } from './form'
+import type { Json } from '../env/recording'
+import type { EnvConfig } from '../env/test-env'
+import { key } from '../env/vestibule'
+import { form, type Flow, type FieldMessages } from './form'
 
 export interface Identity {
   id: string
@@ -11,18 +11,18 @@ export interface Identity {
   metadata_public: Json
 }
 
-const nobody = '00000000-0000-0000-0000-000000000000'
-const never = '0001-01-01T00:00:00Z'
+const nilId = '00000000-0000-0000-0000-000000000000'
+const zeroTime = '0001-01-01T00:00:00Z'
 
 export class Hooks {
-  constructor(private readonly place: Place) {}
+  constructor(private readonly config: EnvConfig) {}
 
-  /** Whether the identity may be saved, and how it looks then. */
-  async pre(flow: Flow, identity: Identity, previous: Identity | undefined, language: string): Promise<Identity | Said[]> {
+  /** Calls `pre`. Returns the identity with Vestibule's changes, or the messages of a refusal. */
+  async pre(flow: Flow, identity: Identity, previous: Identity | undefined, language: string): Promise<Identity | FieldMessages[]> {
     const { status, body } = await this.call('pre', flow, identity, previous, language)
     if (status === 204) return identity
     if (status === 200) return { ...identity, ...body.identity }
-    if (status === 400 && Array.isArray(body.messages)) return body.messages as Said[]
+    if (status === 400 && Array.isArray(body.messages)) return body.messages as FieldMessages[]
     throw new Error(`pre: status ${status} ${JSON.stringify(body)}`)
   }
 
@@ -33,9 +33,9 @@ export class Hooks {
 
   private async call(stage: string, flow: Flow, identity: Identity, previous: Identity | undefined, language: string): Promise<{ status: number; body: Json }> {
     const method = flow.kind === 'settings' ? 'profile' : 'password'
-    const { nodes } = form(flow, this.place).ui as { nodes: Json[] }
+    const { nodes } = form(flow, this.config).ui as { nodes: Json[] }
     const saved = identity.id === '' ? undefined : identity.id
-    const answer = await fetch(`${this.place.hooks}/hooks/${flow.kind}/${stage}?method=${method}`, {
+    const answer = await fetch(`${this.config.hooks}/hooks/${flow.kind}/${stage}?method=${method}`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json', 'X-Vestibule-Key': key, 'Ory-Webhook-Trigger-ID': randomUUID() },
       body: JSON.stringify({
@@ -49,11 +49,11 @@ export class Hooks {
           transient_payload: {},
         },
         identity: {
-          id: saved ?? nobody,
+          id: saved ?? nilId,
           schema_id: 'company',
           state: 'active',
-          created_at: saved ? new Date(flow.issued).toISOString() : never,
-          updated_at: saved ? new Date().toISOString() : never,
+          created_at: saved ? new Date(flow.issued).toISOString() : zeroTime,
+          updated_at: saved ? new Date().toISOString() : zeroTime,
           traits: identity.traits,
           metadata_public: identity.metadata_public,
           verifiable_addresses: [{ value: identity.traits.email, via: 'email', verified: false, status: 'pending' }],

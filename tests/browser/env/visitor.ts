@@ -1,9 +1,9 @@
-// What a person does at the front-end.
+// The actions of a visitor at the front-end.
 import { expect, type Locator, type Page } from '@playwright/test'
-import type { House } from './house'
+import type { TestEnv } from './test-env'
 import { knownVatNumber } from './services'
 
-export interface Typed {
+export interface SignUpFields {
   email: string
   company: string
   vat_number: string
@@ -11,27 +11,27 @@ export interface Typed {
 }
 
 const password = 'a-long-Pa55phrase-of-ours'
-let people = 0
+let count = 0
 
-/** Somebody nobody has heard of yet, who types nothing wrong. */
-export function somebody(): Typed {
-  people += 1
-  return { email: `ada-${process.pid}-${people}@muster.example`, company: 'As typed', vat_number: knownVatNumber }
+/** Valid fields with a unique address. */
+export function newFields(): SignUpFields {
+  count += 1
+  return { email: `ada-${process.pid}-${count}@muster.example`, company: 'As typed', vat_number: knownVatNumber }
 }
 
-export class Person {
+export class Visitor {
   constructor(
     readonly page: Page,
-    readonly house: Pick<House, 'page'>,
+    readonly env: Pick<TestEnv, 'page'>,
   ) {}
 
-  /** Where they want to be after the sign-up. */
+  /** The page after the sign-up. */
   get destination(): string {
-    return this.house.page('/welcome?from=the-shop')
+    return this.env.page('/welcome?from=the-shop')
   }
 
-  async opensTheSignUp(): Promise<void> {
-    await this.page.goto(this.house.page(`/registration?return_to=${encodeURIComponent(this.destination)}`))
+  async openSignUp(): Promise<void> {
+    await this.page.goto(this.env.page(`/registration?return_to=${encodeURIComponent(this.destination)}`))
     await expect(this.field('email')).toBeVisible()
   }
 
@@ -39,22 +39,22 @@ export class Person {
     return this.page.locator(`input[name="traits.${name}"]`)
   }
 
-  /** The words beside a field, as a screen reader finds them. */
-  async besideField(name: string): Promise<string> {
+  /** The message beside a field, as a screen reader finds it. */
+  async fieldMessage(name: string): Promise<string> {
     const id = await this.field(name).getAttribute('aria-describedby')
     return (await this.page.locator(`[id="${id}"]`).innerText()).trim()
   }
 
-  get aboveTheForm(): Locator {
+  get formMessages(): Locator {
     return this.page.locator('.form-messages')
   }
 
-  async types(typed: Partial<Typed>): Promise<void> {
+  async fill(typed: Partial<SignUpFields>): Promise<void> {
     for (const [name, value] of Object.entries(typed)) await this.field(name).fill(value)
   }
 
-  /** What stands in the fields. */
-  async typed(): Promise<Record<string, string>> {
+  /** The values of the visible fields. */
+  async fieldValues(): Promise<Record<string, string>> {
     const fields = await this.page.locator('input[name^="traits."]:not([type=hidden])').all()
     const pairs = fields.map(async (field) => [
       (await field.getAttribute('name'))?.replace('traits.', ''),
@@ -63,13 +63,13 @@ export class Person {
     return Object.fromEntries(await Promise.all(pairs)) as Record<string, string>
   }
 
-  /** Sends the form with a password, and waits for the answer. */
-  async sends(): Promise<void> {
+  /** Submits the form with a password, and waits for the answer of Kratos. */
+  async submit(): Promise<void> {
     await this.page.locator('input[name=password]').fill(password)
-    await this.presses(this.page.locator('button[name=method][value=password]'))
+    await this.press(this.page.locator('button[name=method][value=password]'))
   }
 
-  async presses(button: Locator): Promise<void> {
+  async press(button: Locator): Promise<void> {
     const answered = this.page.waitForResponse(
       (response) => response.request().method() === 'POST' && response.url().includes('/self-service/'),
     )
@@ -77,17 +77,17 @@ export class Person {
     await answered
   }
 
-  async isSignedInAtTheDestination(typed: Typed): Promise<void> {
+  async expectSignedIn(typed: SignUpFields): Promise<void> {
     await this.page.waitForURL(this.destination)
     await expect(this.page.getByRole('status')).toBeVisible()
     await expect(this.page.getByText(typed.email)).toBeVisible()
   }
 
-  async signsUp(typed = somebody()): Promise<Typed> {
-    await this.opensTheSignUp()
-    await this.types(typed)
-    await this.sends()
-    await this.isSignedInAtTheDestination(typed)
+  async signUp(typed = newFields()): Promise<SignUpFields> {
+    await this.openSignUp()
+    await this.fill(typed)
+    await this.submit()
+    await this.expectSignedIn(typed)
     return typed
   }
 }

@@ -1,4 +1,4 @@
-// A small OpenID provider: discovery, authorize, token, keys.
+// A fake OpenID provider: discovery, authorization, token and keys.
 import { createHash, generateKeyPairSync, randomUUID, sign } from 'node:crypto'
 import { LocalServer, json } from './http'
 import { freePort } from './port'
@@ -6,7 +6,7 @@ import { freePort } from './port'
 const lifetime_s = 600
 
 export class Provider {
-  /** Who is signed in at the provider. */
+  /** The address of the visitor who is signed in at the provider. */
   email = 'nobody@example.org'
 
   private constructor(private readonly server: LocalServer) {}
@@ -26,8 +26,8 @@ export class Provider {
     const provider: Provider = new Provider(
       new LocalServer(await freePort(), (request, response, body) => {
         const issuer = provider.url
-        const asked = new URL(request.url ?? '/', issuer)
-        switch (asked.pathname) {
+        const url = new URL(request.url ?? '/', issuer)
+        switch (url.pathname) {
           case '/.well-known/openid-configuration':
             return json(response, 200, {
               issuer,
@@ -41,30 +41,30 @@ export class Provider {
           case '/keys':
             return json(response, 200, { keys: [{ ...jwk, kid, use: 'sig', alg: 'RS256' }] })
           case '/authorize': {
-            // Whoever comes here is signed in already and agrees, as with a provider one uses every day.
+            // Every visitor is signed in at the provider and consents.
             const code = randomUUID()
-            codes.set(code, { nonce: asked.searchParams.get('nonce'), client: asked.searchParams.get('client_id'), email: provider.email })
-            const back = new URL(asked.searchParams.get('redirect_uri') ?? '')
-            back.searchParams.set('code', code)
-            back.searchParams.set('state', asked.searchParams.get('state') ?? '')
-            response.writeHead(303, { Location: back.href }).end()
+            codes.set(code, { nonce: url.searchParams.get('nonce'), client: url.searchParams.get('client_id'), email: provider.email })
+            const redirect = new URL(url.searchParams.get('redirect_uri') ?? '')
+            redirect.searchParams.set('code', code)
+            redirect.searchParams.set('state', url.searchParams.get('state') ?? '')
+            response.writeHead(303, { Location: redirect.href }).end()
             return
           }
           case '/token': {
             const code = new URLSearchParams(body).get('code') ?? ''
-            const granted = codes.get(code)
-            // A code is good once.
-            if (!granted || !codes.delete(code)) return json(response, 400, { error: 'invalid_grant' })
+            const grant = codes.get(code)
+            // A code can be used once.
+            if (!grant || !codes.delete(code)) return json(response, 400, { error: 'invalid_grant' })
             const now = Math.floor(Date.now() / 1000)
             const claims = {
               iss: issuer,
-              aud: granted.client,
-              sub: createHash('sha256').update(granted.email).digest('hex'),
+              aud: grant.client,
+              sub: createHash('sha256').update(grant.email).digest('hex'),
               iat: now,
               exp: now + lifetime_s,
-              email: granted.email,
+              email: grant.email,
               email_verified: true,
-              ...(granted.nonce ? { nonce: granted.nonce } : {}),
+              ...(grant.nonce ? { nonce: grant.nonce } : {}),
             }
             return json(response, 200, {
               access_token: randomUUID(),
@@ -74,7 +74,7 @@ export class Provider {
             })
           }
           default:
-            return json(response, 404, { error: `the provider has no ${asked.pathname}` })
+            return json(response, 404, { error: `the provider has no ${url.pathname}` })
         }
       }),
     )

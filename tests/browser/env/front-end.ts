@@ -1,9 +1,9 @@
-// Serves the built examples/front-end, with a config.json for this house.
+// Serves the built examples/front-end with a config.json for the test environment.
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { extname, join, normalize } from 'node:path'
 import { LocalServer, json } from './http'
-import * as places from './places'
+import * as paths from './paths'
 
 const types: Record<string, string> = {
   '.html': 'text/html; charset=utf-8',
@@ -22,9 +22,9 @@ export class FrontEnd {
       const path = new URL(request.url ?? '/', 'http://127.0.0.1').pathname
       if (path === '/config.json') return json(response, 200, { kratos })
       // `normalize` of an absolute path cannot leave the folder.
-      const asked = join(places.frontEnd, normalize(path))
+      const asked = join(paths.frontEnd, normalize(path))
       // Pages of a single-page app are not files.
-      const file = extname(asked) !== '' && existsSync(asked) ? asked : join(places.frontEnd, 'index.html')
+      const file = extname(asked) !== '' && existsSync(asked) ? asked : join(paths.frontEnd, 'index.html')
       if (!existsSync(file)) throw new Error(`no ${file}: run \`npm run build\` in examples/front-end`)
       response.writeHead(200, { 'Content-Type': types[extname(file)] ?? 'application/octet-stream' })
       response.end(await readFile(file))

@@ -1,20 +1,20 @@
-// Where things are: the repository's folders and the programs a test needs.
+// The paths of folders and programs that the tests use.
 import { accessSync, constants, existsSync } from 'node:fs'
 import { delimiter, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export const repository = resolve(fileURLToPath(new URL('.', import.meta.url)), '../../..')
 export const artefacts = join(repository, 'tests/browser/artefacts')
-export const recorded = join(repository, 'tests/browser/recorded')
+export const recordings = join(repository, 'tests/browser/recorded')
 export const frontEnd = join(repository, 'examples/front-end/dist')
 export const nativeClient = join(repository, 'examples/native-client/sign-up.mjs')
 
-/** The program that `variable` names, else the first of `names` on PATH. */
+/** The program in the environment variable `variable`, else the first of `names` on PATH. */
 function program(variable: string, ...names: string[]): string | undefined {
-  const named = process.env[variable]
-  if (named) {
-    if (!existsSync(named)) throw new Error(`${variable} names ${named}, and there is no such file`)
-    return resolve(named)
+  const configured = process.env[variable]
+  if (configured) {
+    if (!existsSync(configured)) throw new Error(`${variable} names ${configured}, which does not exist`)
+    return resolve(configured)
   }
   const folders = (process.env.PATH ?? '').split(delimiter).filter(Boolean)
   return names.flatMap((name) => folders.map((folder) => join(folder, name))).find(isProgram)
