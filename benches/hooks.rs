@@ -1,5 +1,5 @@
-//! What answering `pre` costs beside the least that any hook must do: a bare actix-web handler that parses the
-//! payload and answers 204. Same payload, same machine, same run, 64 calls in flight; rounds take turns.
+//! Compares the throughput of `pre` with a bare actix-web handler that parses the payload and answers 204. Both get the
+//! same payload in the same run, with 64 calls in flight. Rounds alternate.
 //!
 //! `cargo bench --bench hooks`
 
@@ -17,7 +17,7 @@ use vestibule::config::{self, Environment};
 
 use caller::{IN_FLIGHT, payload};
 
-/// The program's own, for both sides.
+/// The allocator of the program, for both sides.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -47,14 +47,14 @@ fn main() {
 }
 
 async fn measure() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let dsn = format!("sqlite://{}", folder.path().join("bench.db").display());
     let environment = Environment::of([("DSN".to_owned(), dsn)]);
     let settings = config::read(TEN_CHECKS, Path::new("bench.yaml"), &environment)
         .unwrap_or_else(|problems| panic!("{problems}"));
     let app = App::start(settings, Overrides::default())
         .await
-        .expect("a start");
+        .expect("Vestibule starts");
     let bare = start_bare();
 
     let body = payload().to_string();
@@ -64,16 +64,16 @@ async fn measure() {
         ROUND.as_secs()
     );
     let mut ratios = Vec::new();
-    // One round each to warm up.
+    // One warm-up round each.
     round(bare, &body).await;
     round(app.hooks_address, &body).await;
     for number in 1..=ROUNDS {
-        let least = round(bare, &body).await;
-        let ours = round(app.hooks_address, &body).await;
-        ratios.push(ours / least);
+        let bare_rate = round(bare, &body).await;
+        let pre_rate = round(app.hooks_address, &body).await;
+        ratios.push(pre_rate / bare_rate);
         println!(
-            "round {number}: bare {least:>8.0} /s   pre {ours:>8.0} /s   ratio {:.2}",
-            ours / least
+            "round {number}: bare {bare_rate:>8.0} /s   pre {pre_rate:>8.0} /s   ratio {:.2}",
+            pre_rate / bare_rate
         );
     }
     ratios.sort_by(f64::total_cmp);
@@ -82,12 +82,12 @@ async fn measure() {
 }
 
 fn start_bare() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     let server =
         HttpServer::new(|| Web::new().route("/hooks/registration/pre", web::post().to(bare)))
             .listen(listener)
-            .expect("listening")
+            .expect("the server listens")
             .disable_signals()
             .run();
     tokio::spawn(server);
@@ -101,7 +101,7 @@ async fn bare(body: web::Bytes) -> HttpResponse {
     }
 }
 
-/// Calls per second over one round.
+/// Runs one round. Returns the calls per second.
 async fn round(address: SocketAddr, body: &str) -> f64 {
     let body = body.to_owned();
     let took = caller::round(address, ROUND, move || body.clone()).await;

@@ -1,4 +1,4 @@
-//! The database that is measured.
+//! The measured database.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use vestibule::store::sqlite::Sqlite;
 
 use crate::deliveries::due;
 
-/// A store, and a way to it from behind.
+/// A store, and direct access to its database.
 pub struct Database {
     pub store: Arc<dyn Store>,
-    place: Place,
+    location: Location,
 }
 
-enum Place {
+enum Location {
     File(
         PathBuf,
-        #[expect(dead_code, reason = "it goes with this")] TempDir,
+        #[expect(dead_code, reason = "dropping it deletes the folder")] TempDir,
     ),
     Address(String),
 }
 
-// Of one that is there, with ids, keys and times of their own. The columns are those of both databases.
+// Copies one delivery, with new ids, keys and times. Both databases have these columns.
 const MULTIPLY: &str = "
 INSERT INTO deliveries
     (id, subscription, event, unique_key, identity_id, action, state, leased, run_at, attempts, keep_trying_until, created_at)
@@ -34,60 +34,68 @@ SELECT NUMBERED, subscription, event, NUMBERED, identity_id, action, state, leas
 FROM deliveries CROSS JOIN NUMBERS WHERE deliveries.id = 'TEMPLATE'";
 
 impl Database {
-    /// An empty one: of this name on the PostgreSQL in `BENCH_DSN`, else a file.
+    /// Opens an empty database: with this name on the PostgreSQL server in `BENCH_DSN`, else a SQLite file.
     pub async fn open(name: &str) -> Self {
         if let Ok(server) = std::env::var("BENCH_DSN") {
             return Self::on_server(&server, name).await;
         }
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("bench.db");
         Self {
-            store: Arc::new(Sqlite::open(&path).await.expect("a file")),
-            place: Place::File(path, folder),
+            store: Arc::new(Sqlite::open(&path).await.expect("the file opens")),
+            location: Location::File(path, folder),
         }
     }
 
     async fn on_server(server: &str, name: &str) -> Self {
         let mut address = url::Url::parse(server).expect("BENCH_DSN is an address");
-        let mut connection = PgConnection::connect(server).await.expect("a PostgreSQL");
+        let mut connection = PgConnection::connect(server)
+            .await
+            .expect("PostgreSQL answers");
         for statement in [
             format!("DROP DATABASE IF EXISTS bench_{name}"),
             format!("CREATE DATABASE bench_{name}"),
         ] {
-            let done = sqlx::raw_sql(AssertSqlSafe(statement));
-            done.execute(&mut connection).await.expect("a database");
+            let result = sqlx::raw_sql(AssertSqlSafe(statement));
+            result
+                .execute(&mut connection)
+                .await
+                .expect("the database is created");
         }
         address.set_path(&format!("bench_{name}"));
         let store = Postgres::open(address.as_str()).await;
         Self {
-            store: Arc::new(store.expect("a PostgreSQL")),
-            place: Place::Address(address.into()),
+            store: Arc::new(store.expect("PostgreSQL answers")),
+            location: Location::Address(address.into()),
         }
     }
 
     pub fn name(&self) -> &'static str {
-        match self.place {
-            Place::File(..) => "SQLite",
-            Place::Address(_) => "PostgreSQL",
+        match self.location {
+            Location::File(..) => "SQLite",
+            Location::Address(_) => "PostgreSQL",
         }
     }
 
-    /// Stores so many deliveries, all due, without any of them passing through this process.
-    pub async fn fill(&self, many: u32) {
+    /// Stores this number of due deliveries with one statement.
+    pub async fn fill(&self, number: u32) {
         let template = due();
         let id = template.id;
-        self.store.accept(vec![template]).await.expect("stored");
-        let (numbered, numbers) = match self.place {
-            Place::File(..) => (
+        self.store
+            .accept(vec![template])
+            .await
+            .expect("the delivery is stored");
+        let (numbered, numbers) = match self.location {
+            Location::File(..) => (
                 "substr(deliveries.id, 1, 24) || printf('%012x', number)",
                 format!(
-                    "(WITH RECURSIVE n (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n WHERE number < {many} - 1) \
+                    "(WITH RECURSIVE n (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n WHERE number < {number} - 1) \
                      SELECT number FROM n) AS numbers"
                 ),
             ),
-            Place::Address(_) => (
+            Location::Address(_) => (
                 "substr(deliveries.id, 1, 24) || lpad(to_hex(number), 12, '0')",
-                format!("generate_series(1, {many} - 1) AS numbers (number)"),
+                format!("generate_series(1, {number} - 1) AS numbers (number)"),
             ),
         };
         let statement = MULTIPLY
@@ -95,33 +103,35 @@ impl Database {
             .replace("NUMBERS", &numbers)
             .replace("TEMPLATE", &id.to_string());
         self.run(statement).await;
-        self.tidy().await;
+        self.vacuum().await;
     }
 
-    /// As the database does by itself sooner or later.
-    async fn tidy(&self) {
-        let statement = match self.place {
-            Place::File(..) => "PRAGMA wal_checkpoint(TRUNCATE)",
-            Place::Address(_) => "VACUUM ANALYZE",
+    /// Does the maintenance that the database does by itself sooner or later.
+    async fn vacuum(&self) {
+        let statement = match self.location {
+            Location::File(..) => "PRAGMA wal_checkpoint(TRUNCATE)",
+            Location::Address(_) => "VACUUM ANALYZE",
         };
         self.run(statement.to_owned()).await;
     }
 
     async fn run(&self, statement: String) {
         let statement = AssertSqlSafe(statement);
-        match &self.place {
-            Place::File(path, _) => {
+        match &self.location {
+            Location::File(path, _) => {
                 let options = SqliteConnectOptions::new().filename(path);
-                let mut connection = options.connect().await.expect("the file");
-                let done = sqlx::raw_sql(statement).execute(&mut connection).await;
-                done.expect("done");
-                connection.close().await.expect("closed");
+                let mut connection = options.connect().await.expect("the file opens");
+                let result = sqlx::raw_sql(statement).execute(&mut connection).await;
+                result.expect("the statement succeeds");
+                connection.close().await.expect("the connection closes");
             }
-            Place::Address(address) => {
-                let mut connection = PgConnection::connect(address).await.expect("the address");
-                let done = sqlx::raw_sql(statement).execute(&mut connection).await;
-                done.expect("done");
-                connection.close().await.expect("closed");
+            Location::Address(address) => {
+                let mut connection = PgConnection::connect(address)
+                    .await
+                    .expect("PostgreSQL answers");
+                let result = sqlx::raw_sql(statement).execute(&mut connection).await;
+                result.expect("the statement succeeds");
+                connection.close().await.expect("the connection closes");
             }
         }
     }

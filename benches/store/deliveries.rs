@@ -1,11 +1,11 @@
-//! What is stored and carried.
+//! The deliveries of the benchmarks.
 
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 use vestibule::model::delivery::{Action, Event, NewDelivery};
 use vestibule::model::request::{Body, Method, Request};
 
-/// One of 1 KB, due at once.
+/// A delivery of 1 KB that is due immediately.
 pub fn due() -> NewDelivery {
     let id = Uuid::now_v7();
     NewDelivery {
@@ -26,19 +26,19 @@ pub fn due() -> NewDelivery {
         context: None,
         created_at: Timestamp::UNIX_EPOCH,
         due_at: Timestamp::UNIX_EPOCH,
-        keep_trying_until: far(),
+        keep_trying_until: far_future(),
     }
 }
 
-/// The same, which no worker takes up.
+/// A delivery of 1 KB that no dispatcher claims.
 pub fn not_due() -> NewDelivery {
     NewDelivery {
         subscription: "erp".to_owned(),
-        due_at: far(),
+        due_at: far_future(),
         ..due()
     }
 }
 
-fn far() -> Timestamp {
-    Timestamp::from_timestamp(100_000_000_000, 0).expect("a moment")
+fn far_future() -> Timestamp {
+    Timestamp::from_timestamp(100_000_000_000, 0).expect("a valid time")
 }

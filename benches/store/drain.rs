@@ -1,4 +1,4 @@
-//! Deliveries carried and settled per second.
+//! Deliveries attempted and settled per second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,17 +16,17 @@ use vestibule::store::Store;
 
 use crate::database::Database;
 
-/// As `limit.concurrent` of a service that takes a lot.
-const AT_ONCE: usize = 256;
+/// A high concurrency limit of a service.
+const CONCURRENCY: usize = 256;
 
-/// Is at the service and back at once.
-struct Swift;
+/// A transport that does nothing and reports success.
+struct NoopTransport;
 
 #[async_trait]
-impl Transport for Swift {
+impl Transport for NoopTransport {
     fn target(&self, _: &str) -> Option<Target> {
         Some(Target {
-            name: "swift".to_owned(),
+            name: "noop".to_owned(),
             ..Target::default()
         })
     }
@@ -37,45 +37,45 @@ impl Transport for Swift {
 }
 
 #[derive(Default)]
-struct Counts {
+struct Progress {
     settled: AtomicU64,
-    enough: AtomicU64,
+    target: AtomicU64,
     reached: Notify,
 }
 
-struct Counting(Arc<Counts>);
+struct Counter(Arc<Progress>);
 
-impl AttemptObserver for Counting {
+impl AttemptObserver for Counter {
     fn attempted(&self, _: &Claimed, _: &Attempt, outcome: &Outcome) {
         assert_eq!(*outcome, Outcome::Delivered);
         let settled = self.0.settled.fetch_add(1, Ordering::SeqCst) + 1;
-        if settled == self.0.enough.load(Ordering::SeqCst) {
+        if settled == self.0.target.load(Ordering::SeqCst) {
             self.0.reached.notify_one();
         }
     }
 }
 
-/// A worker on its way.
-pub struct Running {
-    counts: Arc<Counts>,
+/// A running dispatcher.
+pub struct RunningDispatcher {
+    progress: Arc<Progress>,
     stop: oneshot::Sender<()>,
-    worker: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
-impl Running {
-    /// One that is done after so many.
-    pub fn start(store: &Arc<dyn Store>, enough: u64) -> Self {
-        let counts = Arc::new(Counts::default());
-        counts.enough.store(enough, Ordering::SeqCst);
-        let worker = Dispatcher::new(
+impl RunningDispatcher {
+    /// Starts a dispatcher. [`RunningDispatcher::target_reached`] waits for `target` settled deliveries.
+    pub fn start(store: &Arc<dyn Store>, target: u64) -> Self {
+        let progress = Arc::new(Progress::default());
+        progress.target.store(target, Ordering::SeqCst);
+        let dispatcher = Dispatcher::new(
             Arc::clone(store),
-            Arc::new(Swift),
-            Arc::new(Counting(Arc::clone(&counts))),
+            Arc::new(NoopTransport),
+            Arc::new(Counter(Arc::clone(&progress))),
             Arc::default(),
             Clock::system(),
             Arc::new(|| 0.5),
             DispatcherLimits {
-                max_concurrent: AT_ONCE,
+                max_concurrent: CONCURRENCY,
                 ..DispatcherLimits::default()
             },
         );
@@ -84,33 +84,37 @@ impl Running {
             let _ = stopped.await;
         };
         Self {
-            counts,
+            progress,
             stop,
-            worker: tokio::spawn(worker.run(stopped, Duration::from_mins(1))),
+            task: tokio::spawn(dispatcher.run(stopped, Duration::from_mins(1))),
         }
     }
 
-    /// Waits until there were enough.
-    pub async fn enough(&self) {
-        self.counts.reached.notified().await;
+    /// Waits until the dispatcher has settled the target number.
+    pub async fn target_reached(&self) {
+        self.progress.reached.notified().await;
     }
 
-    /// How many there were.
+    /// Stops the dispatcher. Returns the number of settled deliveries.
     pub async fn stop(self) -> u64 {
         let _ = self.stop.send(());
-        self.worker.await.expect("a worker");
-        self.counts.settled.load(Ordering::SeqCst)
+        self.task.await.expect("the dispatcher stops");
+        self.progress.settled.load(Ordering::SeqCst)
     }
 }
 
-/// Per second, until so many are settled.
-pub async fn round(database: &Database, many: u64) -> f64 {
+/// Settles this number of deliveries. Returns the rate per second.
+pub async fn round(database: &Database, number: u64) -> f64 {
     let started = Instant::now();
-    let running = Running::start(&database.store, many);
-    running.enough().await;
+    let dispatcher = RunningDispatcher::start(&database.store, number);
+    dispatcher.target_reached().await;
     let took = started.elapsed().as_secs_f64();
-    assert_eq!(running.stop().await, many, "each once");
+    assert_eq!(
+        dispatcher.stop().await,
+        number,
+        "each delivery is settled once"
+    );
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-    let per_second = many as f64 / took;
+    let per_second = number as f64 / took;
     per_second
 }

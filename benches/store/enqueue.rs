@@ -13,56 +13,56 @@ use crate::deliveries::{due, not_due};
 
 pub const IN_FLIGHT: usize = 64;
 
-/// Per second.
+/// Deliveries stored per second.
 pub struct Enqueued {
-    /// Each call in a transaction of its own, over as many connections as the store has.
-    pub alone: f64,
-    /// The same, one after the other.
-    pub one_by_one: f64,
-    /// Through the outbox.
-    pub together: f64,
-    /// How many of the latter are there to be carried.
-    pub to_be_drained: u64,
+    /// With a transaction for each call, on all connections of the store.
+    pub separate: f64,
+    /// With a transaction for each call, one at a time.
+    pub sequential: f64,
+    /// With the group commit of the outbox.
+    pub grouped: f64,
+    /// The number of due deliveries that the outbox stored.
+    pub due_count: u64,
 }
 
 pub async fn round(database: &Database) -> Enqueued {
     let store = Arc::clone(&database.store);
-    let (alone, _) = calls(move || {
+    let (separate, _) = calls(move || {
         let store = Arc::clone(&store);
         async move {
             let stored = store.accept(vec![not_due()]).await;
-            stored.map(drop).expect("stored");
+            stored.map(drop).expect("the delivery is stored");
         }
     })
     .await;
     let store = Arc::new(Mutex::new(Arc::clone(&database.store)));
-    let (one_by_one, _) = calls(move || {
+    let (sequential, _) = calls(move || {
         let store = Arc::clone(&store);
         async move {
             let stored = store.lock().await.accept(vec![not_due()]).await;
-            stored.map(drop).expect("stored");
+            stored.map(drop).expect("the delivery is stored");
         }
     })
     .await;
     let (outbox, writer) = outbox(Arc::clone(&database.store), Arc::new(|_| {}));
     tokio::spawn(writer.run());
-    let (together, to_be_drained) = calls(move || {
+    let (grouped, due_count) = calls(move || {
         let outbox = outbox.clone();
         async move {
             let stored = outbox.accept(vec![due()]).await;
-            stored.map(drop).expect("stored");
+            stored.map(drop).expect("the delivery is stored");
         }
     })
     .await;
     Enqueued {
-        alone,
-        one_by_one,
-        together,
-        to_be_drained,
+        separate,
+        sequential,
+        grouped,
+        due_count,
     }
 }
 
-/// Calls per second over one round, and how many there were.
+/// Runs one round. Returns the calls per second and their number.
 async fn calls<F: Future<Output = ()> + Send + 'static>(
     call: impl Fn() -> F + Clone + Send + Sync + 'static,
 ) -> (f64, u64) {
@@ -83,7 +83,7 @@ async fn calls<F: Future<Output = ()> + Send + 'static>(
     tokio::time::sleep(ROUND).await;
     running.store(false, Ordering::Relaxed);
     for caller in callers {
-        caller.await.expect("a caller");
+        caller.await.expect("the caller ends");
     }
     let calls = calls.load(Ordering::Relaxed);
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]

@@ -1,18 +1,15 @@
-//! What the store can do, as ratios within one run on one database.
+//! Measures the store, as ratios within one run on one database.
 //!
-//! - **Enqueue**: deliveries stored per second with 64 calls in flight, each in a transaction of its own (over all connections,
-//!   and over one) and through the intake. Rounds take turns.
-//! - **Drain**: what went through the intake, carried by a worker whose courier does nothing: settled per second.
-//! - **Queue**: the time of a look and a claim, and the memory of the process while a worker runs, with 1,000 and with
-//!   1,000,000 deliveries waiting.
+//! - **Enqueue**: deliveries stored per second with 64 calls in flight: with a transaction for each call (on all connections,
+//!   and one at a time), and with the group commit of the outbox. Rounds alternate.
+//! - **Drain**: deliveries settled per second by a dispatcher whose transport does nothing.
+//! - **Queue**: the time to find and to claim due deliveries, and the memory of the process while a dispatcher runs, with 1,000
+//!   and with 1,000,000 pending deliveries.
 //!
-//! `cargo bench --bench store`; on PostgreSQL with the address of a server in `BENCH_DSN`, on which it makes databases
-//! of its own.
+//! `cargo bench --bench store`. For PostgreSQL, set `BENCH_DSN` to the address of a server. The benchmark creates its own
+//! databases there.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a measurement is about the system's own time"
-)]
+#![expect(clippy::disallowed_methods, reason = "benchmarks use the system clock")]
 
 mod database;
 mod deliveries;
@@ -24,7 +21,7 @@ use std::time::Duration;
 
 use database::Database;
 
-/// The program's own, for all sides.
+/// The allocator of the program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -32,7 +29,7 @@ const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);
 
 fn main() {
-    // `cargo test --benches` passes this; a measurement is no test.
+    // `cargo test --benches` passes this; benchmarks are not tests.
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
@@ -44,7 +41,7 @@ fn main() {
 }
 
 async fn measure() {
-    // First, while the process holds nothing yet.
+    // First, while the process uses little memory.
     queue::measure().await;
     let database = Database::open("rounds").await;
     println!(
@@ -53,31 +50,31 @@ async fn measure() {
         enqueue::IN_FLIGHT,
         ROUND.as_secs()
     );
-    let mut shared = Vec::new();
-    let mut one_by_one = Vec::new();
-    let mut drained = Vec::new();
+    let mut versus_separate = Vec::new();
+    let mut versus_sequential = Vec::new();
+    let mut drain_ratios = Vec::new();
     for number in 1..=ROUNDS {
         let enqueued = enqueue::round(&database).await;
-        let drain = drain::round(&database, enqueued.to_be_drained).await;
+        let drain = drain::round(&database, enqueued.due_count).await;
         println!(
-            "round {number}: alone {:>6.0} /s   alone on one connection {:>6.0} /s   together {:>6.0} /s   drain {drain:>6.0} /s",
-            enqueued.alone, enqueued.one_by_one, enqueued.together
+            "round {number}: separate {:>6.0} /s   sequential {:>6.0} /s   grouped {:>6.0} /s   drain {drain:>6.0} /s",
+            enqueued.separate, enqueued.sequential, enqueued.grouped
         );
-        shared.push(enqueued.together / enqueued.alone);
-        one_by_one.push(enqueued.together / enqueued.one_by_one);
-        drained.push(drain / enqueued.together);
+        versus_separate.push(enqueued.grouped / enqueued.separate);
+        versus_sequential.push(enqueued.grouped / enqueued.sequential);
+        drain_ratios.push(drain / enqueued.grouped);
     }
     println!(
-        "together / alone, median of {ROUNDS}: {:.1}",
-        median(shared)
+        "grouped / separate, median of {ROUNDS}: {:.1}",
+        median(versus_separate)
     );
     println!(
-        "together / alone on one connection, median of {ROUNDS}: {:.1}",
-        median(one_by_one)
+        "grouped / sequential, median of {ROUNDS}: {:.1}",
+        median(versus_sequential)
     );
     println!(
-        "drain / together, median of {ROUNDS}: {:.2}",
-        median(drained)
+        "drain / grouped, median of {ROUNDS}: {:.2}",
+        median(drain_ratios)
     );
     database.store.close().await;
 }

@@ -1,4 +1,4 @@
-//! Kratos's part of a measurement: kept-alive connections, each with one call after the other.
+//! Calls hooks as Kratos does: on keep-alive connections, with one call at a time on each.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use vestibule::base::telemetry::{LogFormat, init_logging};
 
-/// How many calls are under way.
+/// The number of calls in flight.
 pub const IN_FLIGHT: usize = 64;
-/// The key that they carry.
+/// The key of the calls.
 pub const KEY: &str = "a-key-for-the-bench-only";
 
-/// Runs a measurement, with logs as the program writes them, but to nowhere.
+/// Runs a measurement. Logs are formatted as in the program and discarded.
 pub fn run(measurement: impl Future<Output = ()>) {
-    // `cargo test --benches` passes this; a measurement is no test.
+    // `cargo test --benches` passes this; benchmarks are not tests.
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
-    init_logging(std::io::sink, tracing::Level::INFO, LogFormat::Json).expect("logging");
+    init_logging(std::io::sink, tracing::Level::INFO, LogFormat::Json).expect("logging starts");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -29,11 +29,8 @@ pub fn run(measurement: impl Future<Output = ()>) {
     runtime.block_on(measurement);
 }
 
-/// How long each call took, in one round.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a measurement is about the system's own time"
-)]
+/// Runs one round. Returns the duration of each call.
+#[expect(clippy::disallowed_methods, reason = "benchmarks use the system clock")]
 pub async fn round(
     address: SocketAddr,
     length: Duration,
@@ -47,16 +44,13 @@ pub async fn round(
     running.store(false, Ordering::Relaxed);
     let mut took = Vec::new();
     for caller in callers {
-        took.extend(caller.await.expect("a caller"));
+        took.extend(caller.await.expect("the caller ends"));
     }
     took
 }
 
-/// One kept-alive connection, as Kratos keeps them: a call, its answer, the next.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a measurement is about the system's own time"
-)]
+/// Calls on one keep-alive connection, one call at a time.
+#[expect(clippy::disallowed_methods, reason = "benchmarks use the system clock")]
 async fn call(
     address: SocketAddr,
     body: impl Fn() -> String,
@@ -75,11 +69,17 @@ async fn call(
             body.len()
         );
         let started = Instant::now();
-        stream.write_all(request.as_bytes()).await.expect("a call");
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("the request is sent");
         let mut length = 0;
         while !buffer[..length].ends_with(b"\r\n\r\n") {
-            let read = stream.read(&mut buffer[length..]).await.expect("an answer");
-            assert!(read > 0, "the connection was closed");
+            let read = stream
+                .read(&mut buffer[length..])
+                .await
+                .expect("a response");
+            assert!(read > 0, "Vestibule keeps the connection open");
             length += read;
         }
         assert!(
@@ -92,7 +92,7 @@ async fn call(
     took
 }
 
-/// The body of a sign-up.
+/// The body of a hook call for a sign-up.
 pub fn payload() -> Value {
     json!({
         "version": 1,

@@ -1,7 +1,7 @@
-//! What recording accepted sign-ups adds: the time of `pre` with 64 calls in flight, with the record and without. Both ask the
-//! same service, which takes 5 ms, as every check that is worth a hook does. Same database server, same run; rounds take turns.
+//! Compares the latency of `pre` with and without the record of pending sign-ups, with 64 calls in flight. Both call the same
+//! service, which takes 5 ms, and use the same database server in the same run. Rounds alternate.
 //!
-//! `cargo bench --bench journal`; on PostgreSQL with the address of an empty database in `BENCH_DSN`.
+//! `cargo bench --bench pending`. For PostgreSQL, set `BENCH_DSN` to the address of an empty database.
 
 #[path = "support/caller.rs"]
 mod caller;
@@ -17,13 +17,13 @@ use vestibule::model::pending::LookupTimes;
 
 use caller::{IN_FLIGHT, payload};
 
-/// The program's own, for both sides.
+/// The allocator of the program, for both sides.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_secs(4);
-/// What the service takes to answer.
+/// The response time of the service.
 const SERVICE: Duration = Duration::from_millis(5);
 
 const SETTINGS: &str = r#"
@@ -41,10 +41,10 @@ fn main() {
 }
 
 async fn measure() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let service = start_service();
     let without = start(folder.path(), "without.db", service, "").await;
-    // Nobody is there, and nothing is looked up within the minutes of a measurement.
+    // Nothing listens there, and Vestibule looks up no sign-up during the measurement.
     let admin = "kratos: {admin_url: \"http://127.0.0.1:9\"}\n";
     let with = start(folder.path(), "with.db", service, admin).await;
     println!(
@@ -55,12 +55,12 @@ async fn measure() {
     median(without.hooks_address).await;
     median(with.hooks_address).await;
     for number in 1..=ROUNDS {
-        let least = median(without.hooks_address).await;
-        let ours = median(with.hooks_address).await;
-        let ratio = ours.as_secs_f64() / least.as_secs_f64();
+        let baseline = median(without.hooks_address).await;
+        let recorded = median(with.hooks_address).await;
+        let ratio = recorded.as_secs_f64() / baseline.as_secs_f64();
         ratios.push(ratio);
         println!(
-            "round {number}: p50 without {least:>8.2?}   with {ours:>8.2?}   ratio {ratio:.3}"
+            "round {number}: p50 without {baseline:>8.2?}   with {recorded:>8.2?}   ratio {ratio:.3}"
         );
     }
     ratios.sort_by(f64::total_cmp);
@@ -80,7 +80,10 @@ async fn median(address: SocketAddr) -> Duration {
     took[took.len() / 2]
 }
 
-#[expect(clippy::disallowed_methods, reason = "asks whoever measures")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "reads the environment of the benchmark"
+)]
 async fn start(folder: &Path, database: &str, service: SocketAddr, head: &str) -> App {
     let file = format!("sqlite://{}", folder.join(database).display());
     let dsn = std::env::var("BENCH_DSN").unwrap_or(file);
@@ -94,22 +97,24 @@ async fn start(folder: &Path, database: &str, service: SocketAddr, head: &str) -
         &environment,
     )
     .unwrap_or_else(|problems| panic!("{problems}"));
-    let surroundings = Overrides {
+    let overrides = Overrides {
         lookup_times: LookupTimes {
             after_acceptance: [Duration::from_hours(1); 4],
             ..LookupTimes::default()
         },
         ..Overrides::default()
     };
-    App::start(settings, surroundings).await.expect("a start")
+    App::start(settings, overrides)
+        .await
+        .expect("Vestibule starts")
 }
 
 fn start_service() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     let server = HttpServer::new(|| Web::new().default_service(web::route().to(answer)))
         .listen(listener)
-        .expect("listening")
+        .expect("the server listens")
         .workers(1)
         .disable_signals()
         .run();
@@ -117,7 +122,10 @@ fn start_service() -> SocketAddr {
     address
 }
 
-#[expect(clippy::disallowed_methods, reason = "a service takes its own time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the service uses the system clock"
+)]
 async fn answer() -> HttpResponse {
     tokio::time::sleep(SERVICE).await;
     HttpResponse::Ok().json(serde_json::json!({"valid": true}))
