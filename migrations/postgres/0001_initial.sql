@@ -73,14 +73,14 @@ CREATE TABLE flows (
     -- When the newest submission was accepted.
     newest_at   BIGINT  NOT NULL,
     -- The next look-up, or the end of the lease of the instance that looks the flow up. NULL: no look-up.
-    look_at     BIGINT,
+    next_lookup_at BIGINT,
     lookups     BIGINT  NOT NULL,
     -- When an instance leased the flow to look it up. NULL: no instance is looking it up.
     leased_at   BIGINT,
     -- The time of the urgent look-up that an unreadable `post` caused. NULL: none.
     urgent_at   BIGINT
 );
-CREATE INDEX flows_due ON flows (look_at) WHERE look_at IS NOT NULL;
+CREATE INDEX flows_due ON flows (next_lookup_at) WHERE next_lookup_at IS NOT NULL;
 CREATE INDEX flows_by_external_id ON flows (external_id) WHERE identity_id IS NULL AND external_id IS NOT NULL;
 CREATE INDEX flows_expiring ON flows (expires_at);
 CREATE INDEX flows_of_identity ON flows (identity_id) WHERE identity_id IS NOT NULL;

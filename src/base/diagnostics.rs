@@ -64,16 +64,16 @@ impl Problems {
     /// environment are not in these lines.
     #[must_use]
     pub fn new(file: String, text: &str, problems: Vec<Problem>) -> Self {
-        Self::gathered(file, text, problems, false)
+        Self::collected(file, text, problems, false)
     }
 
     /// Collects warnings in the same way. Vestibule uses the settings in spite of warnings.
     #[must_use]
     pub fn warnings(file: String, text: &str, warnings: Vec<Problem>) -> Self {
-        Self::gathered(file, text, warnings, true)
+        Self::collected(file, text, warnings, true)
     }
 
-    fn gathered(file: String, text: &str, mut problems: Vec<Problem>, are_warnings: bool) -> Self {
+    fn collected(file: String, text: &str, mut problems: Vec<Problem>, are_warnings: bool) -> Self {
         problems.sort_by(|one, other| (one.at, &one.path).cmp(&(other.at, &other.path)));
         problems.dedup();
         Self {

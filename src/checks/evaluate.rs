@@ -162,13 +162,13 @@ enum Start {
 
 /// The result of an operation that takes time.
 enum Completion {
-    Answered(usize, Result<Answer, CallError>),
+    Asked(usize, Result<Answer, CallError>),
     Reserved(usize, ReserveResult),
     /// The result of `take` was stored, or could not be stored.
-    Kept {
+    Stored {
         index: usize,
         outcome: Outcome,
-        kept: bool,
+        is_stored: bool,
     },
 }
 
@@ -354,20 +354,20 @@ impl<'a> Evaluation<'a> {
                 }
             }
             match running.next().await {
-                Some(Completion::Answered(index, exchange)) => {
-                    let (outcome, _) = self.interpret_answer(index, exchange);
+                Some(Completion::Asked(index, answer_result)) => {
+                    let (outcome, _) = self.interpret_answer(index, answer_result);
                     self.finish(index, outcome);
                 }
                 Some(Completion::Reserved(index, taken)) => {
                     running.extend(self.interpret_reservation(index, taken));
                 }
-                Some(Completion::Kept {
+                Some(Completion::Stored {
                     index,
                     outcome,
-                    kept,
+                    is_stored,
                 }) => {
                     let outcome = match outcome {
-                        Outcome::Accepted if !kept => {
+                        Outcome::Accepted if !is_stored => {
                             self.not_stored(index, "the reservation could not be stored")
                         }
                         outcome => outcome,
@@ -388,11 +388,11 @@ impl<'a> Evaluation<'a> {
         async move {
             let service = check.ask.as_ref().map(|request| request.service.as_str());
             let extra = [("traceparent", call.trace.child())];
-            let exchange =
+            let answer_result =
                 checks
                     .services
                     .call(service.unwrap_or_default(), &request, &extra, call.until);
-            Completion::Answered(index, exchange.await)
+            Completion::Asked(index, answer_result.await)
         }
         .boxed()
     }
@@ -430,7 +430,7 @@ impl<'a> Evaluation<'a> {
         index: usize,
         taken: ReserveResult,
     ) -> Option<BoxFuture<'a, Completion>> {
-        let (reservation, is_ours, exchange) = match taken {
+        let (reservation, is_ours, answer_result) = match taken {
             ReserveResult::NotStored(error) => {
                 let outcome = self.not_stored(index, &error);
                 self.finish(index, outcome);
@@ -467,7 +467,7 @@ impl<'a> Evaluation<'a> {
             } => (*reservation, is_ours, answer),
         };
         self.reservations[index] = Some(reservation.id);
-        let (outcome, response) = self.interpret_answer(index, exchange);
+        let (outcome, response) = self.interpret_answer(index, answer_result);
         let reserve_outcome = match &outcome {
             Outcome::Accepted => ReserveOutcome::Reserved,
             Outcome::Refused(_) => ReserveOutcome::Refused,
@@ -477,10 +477,10 @@ impl<'a> Evaluation<'a> {
             self.finish(index, outcome);
             return None;
         }
-        Some(self.keep(index, reservation, response, reserve_outcome, outcome))
+        Some(self.store_reservation(index, reservation, response, reserve_outcome, outcome))
     }
 
-    fn keep(
+    fn store_reservation(
         &self,
         index: usize,
         reservation: Reservation,
@@ -498,9 +498,9 @@ impl<'a> Evaluation<'a> {
         };
         metrics.get_or_create(&StateLabels { state }).inc();
         async move {
-            let kept = checks
+            let is_stored = checks
                 .reserver
-                .keep(
+                .store_reservation(
                     check,
                     reservation,
                     response.as_deref(),
@@ -508,10 +508,10 @@ impl<'a> Evaluation<'a> {
                     until,
                 )
                 .await;
-            Completion::Kept {
+            Completion::Stored {
                 index,
                 outcome,
-                kept,
+                is_stored,
             }
         }
         .boxed()
@@ -648,11 +648,11 @@ impl<'a> Evaluation<'a> {
     fn interpret_answer(
         &mut self,
         index: usize,
-        exchange: Result<Answer, CallError>,
+        answer_result: Result<Answer, CallError>,
     ) -> (Outcome, Option<Arc<Value>>) {
         let check = &self.checks.all[index].check;
         let mut response = None;
-        let interpretation = match exchange {
+        let interpretation = match answer_result {
             Err(none) => without_answer(none),
             Ok(answer) => {
                 let own = Arc::new(answer.response);

@@ -492,8 +492,8 @@ impl FollowUps {
             follow_up.batch.deliveries.push(delivery);
             follow_up.taken_again.push(check);
         } else {
-            let dead = reserve::too_late(reservation, change.identity_id, change.event, now);
-            follow_up.batch.deliveries.push(dead);
+            let dead_letter = reserve::too_late(reservation, change.identity_id, change.event, now);
+            follow_up.batch.deliveries.push(dead_letter);
             follow_up.too_late.push(check);
         }
     }
@@ -512,7 +512,7 @@ impl FollowUps {
                     ..change.names
                 })
         };
-        let dead = |check: &Check| {
+        let dead_letter = |check: &Check| {
             let queue = if check.reserve.is_some() {
                 Queue::Confirm(&check.name)
             } else {
@@ -528,7 +528,11 @@ impl FollowUps {
                 change.names.now,
             )
         };
-        self.holding.iter().filter(applies).map(dead).collect()
+        self.holding
+            .iter()
+            .filter(applies)
+            .map(dead_letter)
+            .collect()
     }
 
     fn confirm(
@@ -541,8 +545,8 @@ impl FollowUps {
         let Some(requests) = self.reserves.get(&reservation.check) else {
             let queue = Queue::Confirm(&reservation.check);
             let (id, event, now) = (change.identity_id, change.event, change.names.now);
-            let dead = reserve::gone(&queue, reservation, id, event, now);
-            batch.deliveries.push(dead);
+            let dead_letter = reserve::check_removed(&queue, reservation, id, event, now);
+            batch.deliveries.push(dead_letter);
             return;
         };
         let null = Value::Null;
@@ -698,8 +702,8 @@ impl FollowUps {
         } else {
             let queue = Queue::Release(&reservation.check);
             let event = Event::RegistrationFailed;
-            let dead = reserve::gone(&queue, reservation, Uuid::nil(), event, now);
-            batch.deliveries.push(dead);
+            let dead_letter = reserve::check_removed(&queue, reservation, Uuid::nil(), event, now);
+            batch.deliveries.push(dead_letter);
         }
     }
 }

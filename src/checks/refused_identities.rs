@@ -91,12 +91,12 @@ impl RefusedIdentities {
     }
 
     /// Records that Kratos called a login or recovery hook.
-    pub fn asked(&self) {
+    pub fn record_hook_call(&self) {
         self.was_asked.store(true, Ordering::Relaxed);
     }
 
     /// Warns the operator if Kratos has called no login or recovery hook yet.
-    pub fn warn_if_never_asked(&self) {
+    pub fn warn_without_hook_calls(&self) {
         if !self.was_asked.load(Ordering::Relaxed) {
             tracing::warn!(
                 "An account was refused late, and Kratos has not called a hook of login or recovery at this instance yet. If these \

@@ -159,7 +159,7 @@ pub fn too_late(
 
 /// Returns the dead letter for a check that is no longer in the settings, so that its request cannot be built.
 #[must_use]
-pub fn gone(
+pub fn check_removed(
     queue: &Queue<'_>,
     reservation: &Reservation,
     identity_id: Uuid,

@@ -260,7 +260,7 @@ impl Reserver {
     }
 
     /// Stores the outcome of the reservation. Returns `false` if an accepted reservation could not be stored.
-    pub(super) async fn keep(
+    pub(super) async fn store_reservation(
         &self,
         check: &Check,
         mut reservation: Reservation,

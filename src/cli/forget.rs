@@ -31,9 +31,9 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     let store = open_database(&settings).await?;
-    let forgotten = forget(&*store, &options.ids, Clock::system().now()).await;
+    let erased = forget(&*store, &options.ids, Clock::system().now()).await;
     store.close().await;
-    forgotten.map(|()| ExitCode::SUCCESS)
+    erased.map(|()| ExitCode::SUCCESS)
 }
 
 async fn forget(store: &dyn Store, ids: &[Uuid], now: Timestamp) -> anyhow::Result<()> {

@@ -270,14 +270,14 @@ pub struct ApiKey {
     pub value: Text,
     /// Where the key is sent.
     #[serde(rename = "in")]
-    pub place: ApiKeyPlace,
+    pub location: ApiKeyLocation,
 }
 
 /// Where an API key is sent.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names in the file explain them")]
-pub enum ApiKeyPlace {
+pub enum ApiKeyLocation {
     Header,
     Query,
     Cookie,

@@ -91,7 +91,7 @@ impl Verifier {
     /// Verifies what is due, and returns when the next verification is due.
     async fn round(&self, noted: &[Activity]) -> Result<Timestamp, store::Error> {
         self.note(noted).await?;
-        let again = saturating_add(self.clock.now(), POLL_INTERVAL);
+        let next_check = saturating_add(self.clock.now(), POLL_INTERVAL);
         loop {
             let now = self.clock.now();
             let lease_until = saturating_add(now, LEASE);
@@ -113,7 +113,7 @@ impl Verifier {
             done.into_iter().collect::<Result<(), _>>()?;
         }
         let next = self.store.next_verification().await?;
-        Ok(next.map_or(again, |next| next.min(again)))
+        Ok(next.map_or(next_check, |next| next.min(next_check)))
     }
 
     async fn note(&self, noted: &[Activity]) -> Result<(), store::Error> {

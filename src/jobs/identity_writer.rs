@@ -53,7 +53,7 @@ pub struct IdentityWriter {
 struct OwnLocks(std::sync::Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>>);
 
 impl OwnLocks {
-    async fn hold<T>(&self, id: Uuid, work: BoxFuture<'_, T>) -> T {
+    async fn run_locked<T>(&self, id: Uuid, work: BoxFuture<'_, T>) -> T {
         let lock = Arc::clone(self.known().entry(id).or_default());
         let held = lock.lock().await;
         let done = work.await;
@@ -150,7 +150,7 @@ impl IdentityWriter {
         if !self.is_in_force(id, check).await? {
             return Ok(());
         }
-        self.refused.warn_if_never_asked();
+        self.refused.warn_without_hook_calls();
         self.identities.delete_sessions(id).await?;
         let deactivate = async {
             if !self.is_in_force(id, check).await? {
@@ -271,7 +271,9 @@ impl IdentityWriter {
         id: Uuid,
         work: BoxFuture<'_, Result<(), WriteError>>,
     ) -> Result<(), WriteError> {
-        self.own.hold(id, self.with_lock(id, work).boxed()).await
+        self.own
+            .run_locked(id, self.with_lock(id, work).boxed())
+            .await
     }
 
     async fn with_lock(

@@ -149,15 +149,15 @@ impl Sweeper {
     /// Processes what is due, and returns when to sweep again.
     async fn sweep(&self) -> Result<Timestamp, store::Error> {
         // The time is taken before the work. What becomes due during the work then waits no longer than usual.
-        let again = self.times.after_acceptance[0].min(SWEEP_AGAIN);
-        let again = saturating_add(self.clock.now(), again);
+        let next_sweep = self.times.after_acceptance[0].min(SWEEP_AGAIN);
+        let next_sweep = saturating_add(self.clock.now(), next_sweep);
         self.process_planned().await?;
         self.release_unused().await?;
         // Only one page is processed, because the calls of urgent look-ups are limited. More pages would delay the
         // rest.
         self.process_page(LookupKind::Urgent, URGENT_PAGE).await?;
         let next = self.store.next_lookup().await?;
-        Ok(next.map_or(again, |next| next.min(again)))
+        Ok(next.map_or(next_sweep, |next| next.min(next_sweep)))
     }
 
     async fn process_planned(&self) -> Result<(), store::Error> {

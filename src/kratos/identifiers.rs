@@ -16,7 +16,7 @@ impl Identifiers {
     pub fn of(schema: &Value) -> Self {
         let mut paths = Vec::new();
         let traits = &schema["properties"]["traits"];
-        gather(traits, &mut Vec::new(), &mut paths);
+        collect_paths(traits, &mut Vec::new(), &mut paths);
         Self(paths)
     }
 
@@ -43,7 +43,7 @@ impl Identifiers {
     }
 }
 
-fn gather(schema: &Value, path: &mut Vec<String>, paths: &mut Vec<Vec<String>>) {
+fn collect_paths(schema: &Value, path: &mut Vec<String>, paths: &mut Vec<Vec<String>>) {
     let credentials = &schema["ory.sh/kratos"]["credentials"];
     if CREDENTIALS
         .iter()
@@ -53,7 +53,7 @@ fn gather(schema: &Value, path: &mut Vec<String>, paths: &mut Vec<Vec<String>>) 
     }
     for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
         path.push(name.clone());
-        gather(inner, path, paths);
+        collect_paths(inner, path, paths);
         path.pop();
     }
 }

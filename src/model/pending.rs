@@ -591,7 +591,7 @@ mod tests {
             value: None,
         }];
         let hash = |traits: Value| SubmissionHash::of(&json!({ "traits": traits }), &Value::Null);
-        let made = Uuid::from_u128(70);
+        let identity_id = Uuid::from_u128(70);
         let cases = [
             (vec![&a, &b], json!({"e": "a"}), true, Some("a")),
             (vec![&a, &b], json!({"e": "b"}), false, Some("b")),
@@ -610,7 +610,7 @@ mod tests {
         ];
         for (all, traits, is_closed, expected) in cases {
             let all: Vec<PendingSignUp> = all.into_iter().cloned().collect();
-            let found = attribute(&all, made, &hash(traits.clone()), true, is_closed);
+            let found = attribute(&all, identity_id, &hash(traits.clone()), true, is_closed);
             let submission = match found {
                 Attribution::Exact(one) | Attribution::Only(one) => {
                     Some(one.key.submission.as_str())
@@ -622,25 +622,25 @@ mod tests {
         let two = [a.clone(), b.clone()];
         let changed = hash(json!({"e": "c"}));
         assert_eq!(
-            attribute(&two, made, &changed, true, true),
+            attribute(&two, identity_id, &changed, true, true),
             Attribution::Ambiguous
         );
         assert_eq!(
-            attribute(&two, made, &changed, true, false),
+            attribute(&two, identity_id, &changed, true, false),
             Attribution::Unknown
         );
         assert!(matches!(
-            attribute(&two[..1], made, &changed, true, true),
+            attribute(&two[..1], identity_id, &changed, true, true),
             Attribution::Only(_)
         ));
         // A repeated `post`, and a second identity with the same traits.
         let mut done = a.clone();
         done.state = PendingState::Attributed;
-        done.identity_id = Some(made);
+        done.identity_id = Some(identity_id);
         let hash = done.hash.clone();
         let done = [done];
         assert_eq!(
-            attribute(&done, made, &hash, true, true),
+            attribute(&done, identity_id, &hash, true, true),
             Attribution::Known
         );
         let second = Uuid::from_u128(71);

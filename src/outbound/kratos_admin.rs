@@ -336,10 +336,10 @@ mod tests {
             response: json!({"status": status, "headers": {}, "body": body}),
             retry_after: None,
         };
-        let gone = json!({"error": {"code": 404, "status": "Not Found"}});
+        let not_found = json!({"error": {"code": 404, "status": "Not Found"}});
         for (status, body, expected) in [
             (200, identity.clone(), Ok(Some(identity.clone()))),
-            (404, gone, Ok(None)),
+            (404, not_found, Ok(None)),
             (
                 404,
                 json!("<html>not found</html>"),

@@ -62,13 +62,13 @@ pub enum Auth {
         /// The key.
         value: Secret,
         /// The part of the request that holds the key.
-        place: ApiKeyPlace,
+        location: ApiKeyLocation,
     },
 }
 
 /// The part of a request that holds an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApiKeyPlace {
+pub enum ApiKeyLocation {
     /// `in: header`
     Header,
     /// `in: query`

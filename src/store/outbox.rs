@@ -152,7 +152,7 @@ fn remember_recorded(
             let sign_up = &acceptance.sign_up;
             let flow_id = sign_up.key.flow_id;
             // A look-up that may not find the identity does not replace a lost `post`.
-            let can_be_found = acceptance.look_at.is_some() && sign_up.can_be_found(false);
+            let can_be_found = acceptance.next_lookup_at.is_some() && sign_up.can_be_found(false);
             if results.is_ok() && can_be_found {
                 memory.remember(flow_id);
             } else {

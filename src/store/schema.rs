@@ -22,10 +22,10 @@ pub(super) async fn missing(
     changes: &[(i64, &'static str, &str)],
 ) -> Result<Vec<AppliedMigration>, MigrateError> {
     connection.ensure_migrations_table(TABLE).await?;
-    let made = connection.list_applied_migrations(TABLE).await?;
+    let applied = connection.list_applied_migrations(TABLE).await?;
     let missing = changes
         .iter()
-        .filter(|(number, ..)| made.iter().all(|made| made.version != *number));
+        .filter(|(number, ..)| applied.iter().all(|applied| applied.version != *number));
     Ok(missing
         .map(|&(number, name, _)| AppliedMigration { number, name })
         .collect())

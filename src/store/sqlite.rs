@@ -34,24 +34,30 @@ mod open;
 mod admin;
 #[path = "sql/decisions.rs"]
 mod decisions;
+#[path = "sql/erasure.rs"]
+mod erasure;
 #[path = "sql/identity_writes.rs"]
 mod identity_writes;
 #[path = "sql/impl_store.rs"]
 mod impl_store;
 #[path = "sql/late_refusals.rs"]
 mod late_refusals;
+#[path = "sql/locks.rs"]
+mod locks;
 #[path = "sql/outbox.rs"]
 mod outbox;
 #[path = "sql/pending.rs"]
 mod pending;
+#[path = "sql/properties.rs"]
+mod properties;
 #[path = "sql/reservations.rs"]
 mod reservations;
+#[path = "sql/retention.rs"]
+mod retention;
 #[path = "sql/retry.rs"]
 mod retry;
 #[path = "sql/row.rs"]
 mod row;
-#[path = "sql/upkeep.rs"]
-mod upkeep;
 
 use std::path::Path;
 use std::time::Duration;
@@ -237,10 +243,10 @@ mod tests {
             outbox::NEXT_DUE,
             outbox::CLAIM,
             admin::BACKLOG,
-            upkeep::KEPT,
-            upkeep::FORGET,
-            upkeep::FORGET_UNBUILT,
-            upkeep::FORGET_ATTEMPTS,
+            erasure::IDENTITIES_WITH_DATA,
+            erasure::ERASE_DELIVERIES,
+            erasure::ERASE_UNBUILT,
+            erasure::ERASE_ATTEMPTS,
         ] {
             let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             let steps: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain)

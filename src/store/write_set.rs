@@ -16,7 +16,7 @@ pub struct Acceptance {
     /// The submission.
     pub sign_up: PendingSignUp,
     /// When the first look-up is due. `None`: identities cannot be looked up.
-    pub look_at: Option<Timestamp>,
+    pub next_lookup_at: Option<Timestamp>,
     /// Whether the acceptance is void if the flow is closed. The whole write set fails then.
     pub must_hold: bool,
 }

@@ -114,7 +114,7 @@ fn sign_up(flow: u128) -> PendingSignUp {
 
 fn acceptance(sign_up: PendingSignUp) -> Acceptance {
     Acceptance {
-        look_at: Some(sign_up.accepted_at + FIRST_LOOK_UP),
+        next_lookup_at: Some(sign_up.accepted_at + FIRST_LOOK_UP),
         sign_up,
         must_hold: false,
     }
@@ -362,7 +362,7 @@ pub async fn a_flow_becomes_urgent_once_a_minute_at_most(store: Arc<dyn Store>) 
         .write(&WriteSet {
             accepted: vec![Acceptance {
                 sign_up,
-                look_at: Some(planned),
+                next_lookup_at: Some(planned),
                 must_hold: false,
             }],
             ..WriteSet::default()
@@ -781,7 +781,7 @@ pub async fn a_reservation_is_unused_only_if_no_submission_can_need_it(store: Ar
             acceptance(looked_up),
             // Identities cannot be looked up here, so the time decides.
             Acceptance {
-                look_at: None,
+                next_lookup_at: None,
                 ..acceptance(sign_up(3))
             },
         ],
@@ -858,7 +858,7 @@ pub async fn attempts_are_kept_in_order(store: Arc<dyn Store>) {
     let shown = store.show(id_of("crm", 1)).await.unwrap().unwrap();
     assert_eq!(shown.listed.state, State::Delivered);
     assert_eq!(shown.action, None, "its payload is forgotten");
-    let tries: Vec<_> = shown
+    let attempts: Vec<_> = shown
         .tries
         .iter()
         .map(|one| {
@@ -871,7 +871,7 @@ pub async fn attempts_are_kept_in_order(store: Arc<dyn Store>) {
         })
         .collect();
     assert_eq!(
-        tries,
+        attempts,
         [
             (1, Some(503), 1000, Some("status 503")),
             (2, Some(500), 1000, Some("status 500")),

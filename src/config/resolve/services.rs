@@ -8,7 +8,7 @@ use super::{Cursor, Resolver};
 use crate::base::diagnostics::Problem;
 use crate::base::secret::Secret;
 use crate::config::file;
-use crate::outbound::services::{ApiKeyPlace, Auth, Limit, Service, SigningKey};
+use crate::outbound::services::{ApiKeyLocation, Auth, Limit, Service, SigningKey};
 
 /// The default timeout of a service.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -207,24 +207,24 @@ impl Resolver<'_> {
             file::Auth::ApiKey(file::ApiKey {
                 name,
                 value,
-                place: location,
+                location,
             }) => {
                 let (name, value) = (self.text(name)?, self.text(value)?);
                 let location = match location {
-                    file::ApiKeyPlace::Header => ApiKeyPlace::Header,
-                    file::ApiKeyPlace::Query => ApiKeyPlace::Query,
-                    file::ApiKeyPlace::Cookie => ApiKeyPlace::Cookie,
+                    file::ApiKeyLocation::Header => ApiKeyLocation::Header,
+                    file::ApiKeyLocation::Query => ApiKeyLocation::Query,
+                    file::ApiKeyLocation::Cookie => ApiKeyLocation::Cookie,
                 };
-                if location == ApiKeyPlace::Header {
+                if location == ApiKeyLocation::Header {
                     self.header_name(&cursor.key("name"), &name);
                 }
-                if location != ApiKeyPlace::Query {
+                if location != ApiKeyLocation::Query {
                     self.header_value(&cursor.key("value"), &value);
                 }
                 Some(Auth::ApiKey {
                     name,
                     value: Secret::new(value),
-                    place: location,
+                    location,
                 })
             }
         }

@@ -109,12 +109,12 @@ impl Form {
                     .nodes
                     .iter()
                     .position(|node| node["attributes"]["name"] == name.as_str());
-                let place = found.unwrap_or_else(|| {
+                let index = found.unwrap_or_else(|| {
                     self.nodes
                         .push(input(&name, "text", "default", None, false, None));
                     self.nodes.len() - 1
                 });
-                if let Some(messages) = self.nodes[place]["messages"].as_array_mut() {
+                if let Some(messages) = self.nodes[index]["messages"].as_array_mut() {
                     messages.push(message);
                 }
             }

@@ -138,9 +138,9 @@ pub(super) async fn lift(
     state: Data<AdminState>,
 ) -> Result<Json<Lifted>, ApiError> {
     let help = r#"send {"identity": "…"}, and "check" to lift the refusal of one check"#;
-    let asked: LateRefusalLift = selection::body(&request, payload, help).await?;
-    let id = query::id("identity", &asked.identity)?;
-    let check = asked.check.as_deref();
+    let request_body: LateRefusalLift = selection::body(&request, payload, help).await?;
+    let id = query::id("identity", &request_body.identity)?;
+    let check = request_body.check.as_deref();
     let lifted = deferred::lift(&*state.store, id, check, state.clock.now()).await?;
     if lifted.checks.is_empty() {
         return Err(ApiError::no_such_late_refusal(id, check));

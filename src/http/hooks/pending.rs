@@ -148,7 +148,7 @@ impl PendingPolicy {
         let keeps_request = self.reads_request || !held.deferred.is_empty();
         Some(Acceptance {
             must_hold: held.is_durable(),
-            look_at: self.looks_up.then(|| self.times.first(now)),
+            next_lookup_at: self.looks_up.then(|| self.times.first(now)),
             sign_up: PendingSignUp {
                 key: PendingKey {
                     flow_id: payload.flow_id,

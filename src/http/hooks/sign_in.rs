@@ -25,7 +25,7 @@ const AFTER_LOGIN: Duration = Duration::from_secs(1);
 /// Admits a visitor unless the account was refused late.
 pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
     let hook = &call.hook;
-    state.refused.asked();
+    state.refused.record_hook_call();
     let payload = match read(call) {
         Ok(payload) => payload,
         Err((status, error)) => {

@@ -34,7 +34,7 @@ impl Round<'_> {
                 } else if doubted.len() >= MAX_UNCONFIRMED_DELETIONS {
                     self.delete_checkpoint().await?;
                     return Err(Error::UnknownKratos {
-                        asked: doubted.len(),
+                        unconfirmed: doubted.len(),
                     });
                 }
             }

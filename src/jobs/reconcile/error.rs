@@ -40,12 +40,12 @@ pub enum Error {
     },
     /// Kratos has none of many stored identities. Probably this is another Kratos than before.
     #[error(
-        "Kratos has none of {asked} identities with stored deliveries, so nothing was erased; `kratos.admin_url` may name \
+        "Kratos has none of {unconfirmed} identities with stored deliveries, so nothing was erased; `kratos.admin_url` may name \
          another Kratos; fix it, or run `vestibule reconcile --allow-mass-erasure` if all of them were deleted"
     )]
     UnknownKratos {
         /// How many identities Kratos was asked for.
-        asked: usize,
+        unconfirmed: usize,
     },
     /// Database error.
     #[error("database error; completed steps are kept")]

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::address::is_forbidden;
 use super::sign::signature;
-use super::{ApiKeyPlace, Auth, Service};
+use super::{ApiKeyLocation, Auth, Service};
 use crate::base::clock::{Clock, Timestamp, milliseconds, saturating_add};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{ServiceLabels, ServiceName};
@@ -183,13 +183,11 @@ impl Services {
     ) -> Result<Answer, CallError> {
         let outgoing = outgoing(service, request, extra)?;
         let http = self.http.clone();
-        let mut exchange = AbortOnDrop(
+        let mut task = AbortOnDrop(
             self.runtime
                 .spawn(async move { receive(http.execute(outgoing).await).await }),
         );
-        (&mut exchange.0)
-            .await
-            .unwrap_or(Err(CallError::Connection))
+        (&mut task.0).await.unwrap_or(Err(CallError::Connection))
     }
 }
 
@@ -305,12 +303,12 @@ fn apply_auth(auth: &Auth, headers: &mut HeaderMap, url: &mut url::Url) {
         Auth::ApiKey {
             name,
             value,
-            place: ApiKeyPlace::Header,
+            location: ApiKeyLocation::Header,
         } => insert_header(headers, name, value.expose(), true),
         Auth::ApiKey {
             name,
             value,
-            place: ApiKeyPlace::Cookie,
+            location: ApiKeyLocation::Cookie,
         } => {
             insert_header(
                 headers,
@@ -322,7 +320,7 @@ fn apply_auth(auth: &Auth, headers: &mut HeaderMap, url: &mut url::Url) {
         Auth::ApiKey {
             name,
             value,
-            place: ApiKeyPlace::Query,
+            location: ApiKeyLocation::Query,
         } => {
             url.query_pairs_mut().append_pair(name, value.expose());
         }

@@ -84,8 +84,8 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<Vec<AppliedMigration>, Erro
     migrator.set_locking(false);
     let clock = Clock::system();
     for _ in 1..TRIES {
-        if let Ok(made) = migrate_once(pool, &migrator).await {
-            return Ok(made);
+        if let Ok(applied) = migrate_once(pool, &migrator).await {
+            return Ok(applied);
         }
         clock.sleep(PAUSE).await;
     }

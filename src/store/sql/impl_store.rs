@@ -13,7 +13,10 @@ use uuid::Uuid;
 
 use super::admin::AdminAction;
 use super::retry::{with_retry, with_retry_untimed};
-use super::{Database, admin, decisions, late_refusals, outbox, pending, reservations, upkeep};
+use super::{
+    Database, admin, decisions, erasure, late_refusals, locks, outbox, pending, properties,
+    reservations, retention,
+};
 use crate::base::clock::Timestamp;
 use crate::model::decision::Decision;
 use crate::model::delivery::Claimed;
@@ -93,23 +96,23 @@ impl Database {
 
     async fn delete_settled_once(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
         let mut transaction = self.begin().await?;
-        let deleted = upkeep::delete_settled(&mut transaction, before, limit).await?;
+        let deleted = retention::delete_settled(&mut transaction, before, limit).await?;
         transaction.commit().await?;
         Ok(deleted)
     }
 
     async fn delete_ended_once(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
         let mut transaction = self.begin().await?;
-        let deleted = upkeep::delete_ended(&mut transaction, before, limit).await?;
+        let deleted = retention::delete_ended(&mut transaction, before, limit).await?;
         transaction.commit().await?;
         Ok(deleted)
     }
 
     async fn forget_once(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error> {
         let mut transaction = self.begin().await?;
-        let forgotten = upkeep::forget(&mut transaction, identity_id, now).await?;
+        let erased = erasure::forget(&mut transaction, identity_id, now).await?;
         transaction.commit().await?;
-        Ok(forgotten)
+        Ok(erased)
     }
 }
 
@@ -292,23 +295,23 @@ impl Store for Database {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, Error> {
-        with_retry(|| upkeep::acquire_lock(self.writer(), name, holder, now, until).boxed()).await
+        with_retry(|| locks::acquire_lock(self.writer(), name, holder, now, until).boxed()).await
     }
 
     async fn release_lock(&self, name: &str, holder: Uuid) -> Result<(), Error> {
-        with_retry(|| upkeep::release_lock(self.writer(), name, holder).boxed()).await
+        with_retry(|| locks::release_lock(self.writer(), name, holder).boxed()).await
     }
 
     async fn get_property(&self, name: &str) -> Result<Option<String>, Error> {
-        with_retry(|| upkeep::get_property(self.readers(), name).boxed()).await
+        with_retry(|| properties::get_property(self.readers(), name).boxed()).await
     }
 
     async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), Error> {
-        with_retry(|| upkeep::set_property(self.writer(), name, value).boxed()).await
+        with_retry(|| properties::set_property(self.writer(), name, value).boxed()).await
     }
 
     async fn get_or_insert_property(&self, name: &str, value: &str) -> Result<String, Error> {
-        with_retry(|| upkeep::get_or_insert_property(self.writer(), name, value).boxed()).await
+        with_retry(|| properties::get_or_insert_property(self.writer(), name, value).boxed()).await
     }
 
     async fn delete_settled(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
@@ -316,7 +319,7 @@ impl Store for Database {
     }
 
     async fn delete_decisions(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
-        with_retry(|| upkeep::delete_decisions(self.writer(), before, limit).boxed()).await
+        with_retry(|| retention::delete_decisions(self.writer(), before, limit).boxed()).await
     }
 
     async fn delete_ended(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
@@ -324,7 +327,7 @@ impl Store for Database {
     }
 
     async fn identities_with_data(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, Error> {
-        with_retry(|| upkeep::identities_with_data(self.readers(), after, limit).boxed()).await
+        with_retry(|| erasure::identities_with_data(self.readers(), after, limit).boxed()).await
     }
 
     async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error> {

@@ -21,17 +21,17 @@ use crate::store::{Error, PendingEnd};
 // other.
 const FLOWS: &str = concat!(
     "
-INSERT INTO flows (flow_id, flow, external_id, expires_at, newest_at, look_at, lookups)
-SELECT flow_id, flow, external_id, expires_at, newest_at, look_at, 0
+INSERT INTO flows (flow_id, flow, external_id, expires_at, newest_at, next_lookup_at, lookups)
+SELECT flow_id, flow, external_id, expires_at, newest_at, next_lookup_at, 0
 FROM ",
     rows!(
-        "flow_id" "TEXT", "flow" "TEXT", "external_id" "TEXT", "expires_at" "BIGINT", "newest_at" "BIGINT", "look_at" "BIGINT"
+        "flow_id" "TEXT", "flow" "TEXT", "external_id" "TEXT", "expires_at" "BIGINT", "newest_at" "BIGINT", "next_lookup_at" "BIGINT"
     ),
     " WHERE true
 ON CONFLICT (flow_id) DO UPDATE
 SET expires_at = excluded.expires_at, newest_at = excluded.newest_at,
-    look_at = CASE WHEN excluded.look_at IS NULL THEN flows.look_at ELSE excluded.look_at END, lookups = 0,
-    leased_at = CASE WHEN excluded.look_at IS NULL THEN flows.leased_at END
+    next_lookup_at = CASE WHEN excluded.next_lookup_at IS NULL THEN flows.next_lookup_at ELSE excluded.next_lookup_at END, lookups = 0,
+    leased_at = CASE WHEN excluded.next_lookup_at IS NULL THEN flows.leased_at END
 WHERE flows.identity_id IS NULL"
 );
 
@@ -62,7 +62,7 @@ struct FlowRow<'a> {
     external_id: Option<&'a str>,
     expires_at: i64,
     newest_at: i64,
-    look_at: Option<i64>,
+    next_lookup_at: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -126,7 +126,7 @@ pub(super) async fn accept(
                         .filter(|_| sign_up.guarded),
                     expires_at: row::moment(sign_up.expires_at),
                     newest_at: row::moment(sign_up.accepted_at),
-                    look_at: one.look_at.map(row::moment),
+                    next_lookup_at: one.next_lookup_at.map(row::moment),
                 },
             );
             submissions.insert(&sign_up.key, SubmissionRow::of(sign_up));
@@ -154,9 +154,9 @@ pub(super) async fn accept(
 
 // A `post` can arrive without a recorded `pre`.
 const CLOSE: &str = "
-INSERT INTO flows (flow_id, flow, identity_id, expires_at, newest_at, look_at, lookups)
+INSERT INTO flows (flow_id, flow, identity_id, expires_at, newest_at, next_lookup_at, lookups)
 VALUES ($1, $2, $3, $4, $5, NULL, 0)
-ON CONFLICT (flow_id) DO UPDATE SET identity_id = excluded.identity_id, look_at = NULL
+ON CONFLICT (flow_id) DO UPDATE SET identity_id = excluded.identity_id, next_lookup_at = NULL
 WHERE flows.identity_id IS NULL OR flows.identity_id = excluded.identity_id";
 const DELETE_OF_FLOW: &str = "DELETE FROM pending_sign_ups WHERE flow_id = $1";
 // The flow cannot create another account, so no reservation is taken again.
@@ -339,11 +339,11 @@ fn sign_up(row: &DbRow) -> Result<PendingSignUp, sqlx::Error> {
 
 const LEASE: &str = concat!(
     "
-UPDATE flows SET look_at = $1, leased_at = $2, lookups = lookups + 1
+UPDATE flows SET next_lookup_at = $1, leased_at = $2, lookups = lookups + 1
 WHERE flow_id IN (
     SELECT flow_id FROM flows
-    WHERE look_at IS NOT NULL AND look_at <= $2 AND (CASE WHEN urgent_at = look_at THEN 1 ELSE 0 END) = $4
-    ORDER BY look_at LIMIT $3",
+    WHERE next_lookup_at IS NOT NULL AND next_lookup_at <= $2 AND (CASE WHEN urgent_at = next_lookup_at THEN 1 ELSE 0 END) = $4
+    ORDER BY next_lookup_at LIMIT $3",
     skip_locked!(),
     ")
 RETURNING flow_id, flow, identity_id, expires_at, newest_at, lookups, CAST(0 AS BIGINT) AS submissions"
@@ -369,7 +369,7 @@ pub(super) async fn lease(
 // A newer submission has set its own time. A `post` that could not be read during the look-up needs another look-up.
 const RESCHEDULE: &str = "
 UPDATE flows
-SET look_at = CASE
+SET next_lookup_at = CASE
         WHEN urgent_at > leased_at AND (CAST($3 AS BIGINT) IS NULL OR urgent_at < $3) THEN urgent_at
         ELSE $3
     END,
@@ -396,13 +396,13 @@ pub(super) async fn reschedule(
 const ALL_NOW: &str = "
 UPDATE flows
 SET urgent_at = CASE WHEN urgent_at + $3 > $1 THEN urgent_at + $3 ELSE $1 END,
-    look_at = CASE
-        WHEN leased_at IS NOT NULL THEN look_at
+    next_lookup_at = CASE
+        WHEN leased_at IS NOT NULL THEN next_lookup_at
         WHEN urgent_at + $3 > $1 THEN urgent_at + $3
         ELSE $1
     END
-WHERE look_at IS NOT NULL AND look_at > $1 AND newest_at <= $1 AND newest_at >= $2 AND flow = 'registration'
-    AND (urgent_at IS NULL OR (urgent_at <= $1 AND (leased_at IS NOT NULL OR urgent_at + $3 < look_at)))";
+WHERE next_lookup_at IS NOT NULL AND next_lookup_at > $1 AND newest_at <= $1 AND newest_at >= $2 AND flow = 'registration'
+    AND (urgent_at IS NULL OR (urgent_at <= $1 AND (leased_at IS NOT NULL OR urgent_at + $3 < next_lookup_at)))";
 
 pub(super) async fn look_up_all_now(
     writer: &Pool,
@@ -422,9 +422,10 @@ fn whole_milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-const NEXT: &str = "SELECT min(look_at) AS look_at FROM flows WHERE look_at IS NOT NULL";
+const NEXT: &str =
+    "SELECT min(next_lookup_at) AS next_lookup_at FROM flows WHERE next_lookup_at IS NOT NULL";
 
 pub(super) async fn next_lookup(readers: &Pool) -> Result<Option<Timestamp>, Error> {
     let row = sqlx::query(NEXT).fetch_one(readers).await?;
-    Ok(row::optional_timestamp(&row, "look_at")?)
+    Ok(row::optional_timestamp(&row, "next_lookup_at")?)
 }

@@ -227,7 +227,7 @@ WHERE state IN ('taking', 'taken') AND in_use_until <= $1 AND (
     OR expires_at <= $2 AND NOT EXISTS (
         SELECT 1 FROM pending_sign_ups
         WHERE pending_sign_ups.flow_id = reservations.flow_id AND pending_sign_ups.state = 'open'
-            AND EXISTS (SELECT 1 FROM flows WHERE flows.flow_id = reservations.flow_id AND flows.look_at IS NOT NULL)))
+            AND EXISTS (SELECT 1 FROM flows WHERE flows.flow_id = reservations.flow_id AND flows.next_lookup_at IS NOT NULL)))
 ORDER BY expires_at LIMIT $3";
 
 pub(super) async fn unused(

@@ -22,7 +22,7 @@ pub const KEY: &str = "canary-key-one-0123456789";
 /// A second valid key.
 pub const OTHER_KEY: &str = "canary-key-two-0123456789";
 
-const UNFINISHED_LOOKUPS: &str = "SELECT count(*) FROM flows WHERE look_at IS NOT NULL AND (leased_at IS NOT NULL OR look_at <= $1)";
+const UNFINISHED_LOOKUPS: &str = "SELECT count(*) FROM flows WHERE next_lookup_at IS NOT NULL AND (leased_at IS NOT NULL OR next_lookup_at <= $1)";
 
 const RUNNING_ATTEMPTS: &str =
     "SELECT count(*) FROM deliveries WHERE state = 'pending' AND leased = 1";
@@ -62,14 +62,14 @@ impl Reply {
     pub fn messages(&self) -> Vec<(String, u64, String)> {
         let body = self.json();
         let mut found = Vec::new();
-        for placed in body["messages"]
+        for group in body["messages"]
             .as_array()
             .unwrap_or_else(|| panic!("messages in {body}"))
         {
-            for message in placed["messages"].as_array().expect("inner messages") {
+            for message in group["messages"].as_array().expect("inner messages") {
                 assert_eq!(message["type"], "error");
                 found.push((
-                    placed["instance_ptr"]
+                    group["instance_ptr"]
                         .as_str()
                         .expect("a pointer")
                         .to_owned(),
@@ -78,7 +78,7 @@ impl Reply {
                 ));
             }
         }
-        assert!(!found.is_empty(), "a refusal has words: {body}");
+        assert!(!found.is_empty(), "a refusal has messages: {body}");
         found
     }
 
@@ -96,7 +96,7 @@ impl Reply {
         assert!(self.headers.get("retry-after").is_none());
         self.messages()
             .into_iter()
-            .map(|(place, id, _)| (place, id))
+            .map(|(pointer, id, _)| (pointer, id))
             .collect()
     }
 }
@@ -241,12 +241,17 @@ impl TestApp {
     /// Waits until no attempt of the only delivery of this subscription is running, and advances the clock to the next one.
     pub async fn advance_to_next_attempt(&self, subscription: &str) {
         let due = self
-            .eventually("it waits for its next try", async || {
+            .eventually("it is_waiting for its next try", async || {
                 let one = self.deliveries(subscription).await.pop()?;
-                let shown = self.app.store.show(one.id).await.expect("told")?;
+                let shown = self
+                    .app
+                    .store
+                    .show(one.id)
+                    .await
+                    .expect("the store answers")?;
                 let again = self.deliveries(subscription).await.pop()?;
-                let waits = shown.tries.len() == one.attempts as usize && one.attempts > 0;
-                (waits && again == one).then_some(one.next_attempt_at)
+                let is_waiting = shown.tries.len() == one.attempts as usize && one.attempts > 0;
+                (is_waiting && again == one).then_some(one.next_attempt_at)
             })
             .await;
         let wait = due.map(|due| (due - self.clock.now()).to_std().unwrap_or_default());
@@ -256,7 +261,7 @@ impl TestApp {
     /// Waits until no flow is due for a look-up and no look-up is running. Works only with Vestibule's own SQLite database.
     pub async fn wait_for_lookups(&self) {
         let mut database = self.database().await;
-        self.eventually("no look-up is under way", async || {
+        self.eventually("no look-up is running", async || {
             // One of several flows can have its next look-up planned while another look-up is still running.
             let unfinished: i64 = sqlx::query_scalar(UNFINISHED_LOOKUPS)
                 .bind(self.clock.now().timestamp_millis())
@@ -271,7 +276,7 @@ impl TestApp {
     /// Waits until no attempt of a delivery is running. A running attempt would time out when the clock advances.
     pub async fn wait_for_attempts(&self) {
         let mut database = self.database().await;
-        self.eventually("no attempt is under way", async || {
+        self.eventually("no attempt is running", async || {
             let attempts: i64 = sqlx::query_scalar(RUNNING_ATTEMPTS)
                 .fetch_one(&mut database)
                 .await
@@ -290,8 +295,13 @@ impl TestApp {
 
     /// Waits until no write into an identity is due for verification.
     pub async fn wait_for_verifications(&self) {
-        self.eventually("nothing is being verified", async || {
-            let next = self.app.store.next_verification().await.expect("told");
+        self.eventually("no verification is running", async || {
+            let next = self
+                .app
+                .store
+                .next_verification()
+                .await
+                .expect("the store answers");
             let now = self.clock.now();
             // A running verification holds a lease of five minutes.
             let is_idle =

@@ -286,8 +286,8 @@ pub async fn only_settled_deliveries_are_deleted_and_in_steps(store: Arc<dyn Sto
     assert_eq!(store.delete_settled(before, 2).await.unwrap(), 2);
     assert_eq!(store.delete_settled(before, 2).await.unwrap(), 0);
     for identity in 1..=3 {
-        let gone = store.show(id_of("crm", identity)).await.unwrap();
-        assert_eq!(gone, None, "{identity}");
+        let deleted = store.show(id_of("crm", identity)).await.unwrap();
+        assert_eq!(deleted, None, "{identity}");
     }
     let left = store.list(&Filter::default(), 9).await.unwrap();
     let left: HashSet<Uuid> = left.into_iter().map(|one| one.id).collect();
@@ -300,8 +300,8 @@ pub async fn only_settled_deliveries_are_deleted_and_in_steps(store: Arc<dyn Sto
             id_of("abandoned", 7)
         ])
     );
-    let tries = store.show(id_of("late", 6)).await.unwrap().unwrap().tries;
-    assert_eq!(tries.len(), 1, "its attempts stay");
+    let attempts = store.show(id_of("late", 6)).await.unwrap().unwrap().tries;
+    assert_eq!(attempts.len(), 1, "its attempts stay");
 }
 
 pub async fn decisions_are_deleted_in_steps(store: Arc<dyn Store>) {
@@ -318,7 +318,7 @@ pub async fn decisions_are_deleted_in_steps(store: Arc<dyn Store>) {
     assert_eq!(store.delete_decisions(at(2 * DAY), 9).await.unwrap(), 1);
 }
 
-fn acceptance(flow: u128, expires_at: Timestamp, look_at: Option<Timestamp>) -> Acceptance {
+fn acceptance(flow: u128, expires_at: Timestamp, next_lookup_at: Option<Timestamp>) -> Acceptance {
     Acceptance {
         sign_up: PendingSignUp {
             key: PendingKey {
@@ -336,7 +336,7 @@ fn acceptance(flow: u128, expires_at: Timestamp, look_at: Option<Timestamp>) -> 
             identity_id: None,
             details: Details::default(),
         },
-        look_at,
+        next_lookup_at,
         must_hold: false,
     }
 }
