@@ -39,7 +39,7 @@ impl Demo {
         while page.is_none() {
             let mut line = String::new();
             let length = lines.read_line(&mut line).expect("a line");
-            assert!(length > 0, "it ended: {output}");
+            assert!(length > 0, "the demo ended: {output}");
             output.push_str(&line);
             is_near |= line.contains(marker);
             page = line.find("http://").filter(|_| is_near).map(|start| {
@@ -454,7 +454,10 @@ async fn the_example_services_run_alone() {
         Ok(answer) => answer.bytes().await.is_ok(),
         Err(_) => false,
     };
-    assert!(!is_complete, "no whole answer while it is down");
+    assert!(
+        !is_complete,
+        "no complete response while the service is down"
+    );
     demo.send(Method::PUT, "/switch", &switch("works")).await;
     assert_eq!(ask().await.0, 200);
     assert_eq!(

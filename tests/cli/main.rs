@@ -66,7 +66,7 @@ impl Server {
             let mut line = String::new();
             assert!(
                 lines.read_line(&mut line).expect("a line") > 0,
-                "it ended: {log}"
+                "the demo ended: {log}"
             );
             log.push_str(&line);
             let line: serde_json::Value = serde_json::from_str(&line).expect("JSON lines");
@@ -167,7 +167,7 @@ fn run_unread(folder: &Path, arguments: &[&str]) {
         .spawn()
         .expect("the program starts");
     drop(program.stdout.take());
-    let output = program.wait_with_output().expect("it ends");
+    let output = program.wait_with_output().expect("the program ends");
     assert!(output.status.success(), "{arguments:?}");
     assert_eq!(text(&output.stderr), "", "{arguments:?}");
 }

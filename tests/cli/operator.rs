@@ -245,8 +245,8 @@ fn an_identity_is_erased_while_the_server_runs() {
     let kept = ids(folder.path(), &["--identity", BOB, "--state", "pending"]);
     assert_eq!(kept.len(), 1, "other identities keep their data");
     assert_eq!(server.stop().0, Some(0));
-    let gone = &ids(folder.path(), &["--identity", ADA])[0];
-    let shown = run_and_read(folder.path(), &["deliveries", "show", "--payload", gone]).1;
+    let erased = &ids(folder.path(), &["--identity", ADA])[0];
+    let shown = run_and_read(folder.path(), &["deliveries", "show", "--payload", erased]).1;
     assert!(
         shown.contains("No payload is stored") && !shown.contains("canary"),
         "{shown}"

@@ -164,8 +164,8 @@ fn reconcile_reports_errors_with_help() {
         "stopped after 0 identities, because the next page could not be read; check that `kratos.auth` holds what \
          the admin API expects; the next round continues where this one stopped: Kratos's admin API answered with status 401",
     );
-    let nobody = settings.replace(&kratos.url, "http://127.0.0.1:9");
-    std::fs::write(folder.path().join("vestibule.yaml"), nobody).expect("a file");
+    let unreachable = settings.replace(&kratos.url, "http://127.0.0.1:9");
+    std::fs::write(folder.path().join("vestibule.yaml"), unreachable).expect("a file");
     assert_error(
         "stopped after 0 identities, because the next page could not be read; check that Kratos runs and that \
          `kratos.admin_url` can be reached from here; the next round continues where this one stopped: Kratos's admin API \

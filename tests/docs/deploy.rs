@@ -59,7 +59,7 @@ fn the_kubernetes_manifest_holds_valid_settings() {
         .expect("a number");
     assert!(
         grace > settings.shutdown_delay.as_secs() + 20,
-        "time to finish"
+        "enough time to stop"
     );
     // The requirements of the Pod Security Standard `restricted`.
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
@@ -78,7 +78,7 @@ fn the_fly_settings_listen_on_the_private_network_only() {
     let fly: toml::Table = read("fly.toml").parse().expect("TOML");
     assert!(
         !fly.contains_key("services") && !fly.contains_key("http_service"),
-        "nothing is reached from the internet"
+        "no service is public"
     );
     let variables: Vec<(&str, &str)> = fly["env"]
         .as_table()

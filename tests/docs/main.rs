@@ -11,7 +11,7 @@ fn root() -> &'static Path {
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|_| panic!("{path} is there"))
+    fs::read_to_string(root().join(path)).unwrap_or_else(|_| panic!("{path} exists"))
 }
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -42,7 +42,10 @@ async fn app_with_unbuilt_deliveries<const N: usize>(
     });
     let store = &app.app.store;
     assert_eq!(
-        store.accept(ids.to_vec()).await.expect("they are stored"),
+        store
+            .accept(ids.to_vec())
+            .await
+            .expect("the deliveries are stored"),
         N
     );
     (app, ids.map(|delivery| delivery.id))
@@ -234,7 +237,7 @@ async fn an_operator_discards_deliveries_by_id_and_by_filter() {
     assert_eq!(
         discarded,
         [three, two, one].map(|id| id.to_string()),
-        "what is discarded can still be seen"
+        "discarded deliveries are still listed"
     );
 }
 

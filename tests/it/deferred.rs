@@ -70,7 +70,7 @@ impl TestEnv {
         );
         let admin = self
             .app
-            .eventually("the mark is there", async || {
+            .eventually("the mark is set", async || {
                 let admin = self.kratos.identity(id)["metadata_admin"].clone();
                 admin.is_object().then_some(admin)
             })
@@ -134,7 +134,7 @@ async fn a_late_refusal_deactivates_the_account_and_notifies_subscriptions() {
     );
     let identity = env
         .app
-        .eventually("it is inactive", async || {
+        .eventually("the account is inactive", async || {
             let identity = env.kratos.identity(id);
             (identity["state"] == "inactive").then_some(identity)
         })
@@ -239,7 +239,7 @@ async fn a_deferred_check_is_asked_although_the_post_is_lost() {
         .await;
     env.app.clock.advance(Duration::from_secs(5));
     env.app
-        .eventually("it is inactive", async || {
+        .eventually("the account is inactive", async || {
             (env.kratos.identity(id)["state"] == "inactive").then_some(())
         })
         .await;
@@ -308,7 +308,7 @@ async fn a_visitor_cannot_evade_a_deferred_check_by_emptying_or_changing_the_fie
         accept_only(&env.vies, "corrected-1");
         env.run_recheck().await;
         env.app
-            .eventually("it is inactive", async || {
+            .eventually("the account is inactive", async || {
                 (env.kratos.identity(id)["state"] == "inactive").then_some(())
             })
             .await;
@@ -347,7 +347,7 @@ async fn let_question_expire(env: &TestEnv) {
     env.app.clock.advance(Duration::from_hours(24 * 4));
     let end = "vestibule_deferred_unanswered_total{state=\"end\"}";
     env.app
-        .eventually("it has expired", async || {
+        .eventually("the recheck has expired", async || {
             (env.app.metric(end).await > 0.5).then_some(())
         })
         .await;
@@ -529,8 +529,8 @@ async fn a_change_of_a_deferred_field_must_be_accepted() {
             asked("canary-other"),
             "the service is asked and does not answer"
         );
-        let gone = change_of(id, "vat_number", "x").without("/identity/traits/vat_number");
-        assert_eq!(env.app.settings(&gone).await.refused(), refused);
+        let removed = change_of(id, "vat_number", "x").without("/identity/traits/vat_number");
+        assert_eq!(env.app.settings(&removed).await.refused(), refused);
         // A trait that the check does not read can be changed.
         let company = change_of(id, "company", "Canary AG");
         assert!(env.app.settings(&company).await.is_admitted());

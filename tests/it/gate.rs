@@ -385,7 +385,7 @@ async fn a_look_up_recovers_a_lost_post_within_seconds() {
 async fn an_invite_of_a_guarded_flow_is_released_after_ten_minutes_without_an_account() {
     let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
     app.prove_guard().await;
-    let visitor = invited_visitor("nobody@example.org");
+    let visitor = invited_visitor("missing@example.org");
     assert!(app.pre(&visitor).await.is_admitted());
     for step in [5, 25, 90] {
         app.clock.advance(Duration::from_secs(step));
@@ -425,7 +425,7 @@ async fn a_failed_registration_is_delivered_once_for_all_its_submissions() {
         "the form still works"
     );
     app.clock.advance(Duration::from_mins(55));
-    app.eventually("it is reported", async || {
+    app.eventually("the failure is delivered", async || {
         (app.deliveries("crm").await.len() > crm).then_some(())
     })
     .await;
@@ -490,7 +490,7 @@ async fn a_submission_releases_its_reservation_if_the_flow_closes_during_its_che
     assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
     app.wait_for_delivery("confirm:invite", State::Delivered)
         .await;
-    app.eventually("the second is released", async || {
+    app.eventually("the second invite is released", async || {
         app.clock.advance(Duration::from_secs(6));
         let targets = invites.request_lines();
         targets
@@ -531,7 +531,7 @@ async fn only_sign_ups_that_must_be_recorded_are_refused_while_the_database_fail
     assert_eq!(
         invites.hold_requests(),
         hold_requests,
-        "what cannot be recorded is not reserved"
+        "nothing is reserved without a record"
     );
     // Without an invite nothing must be recorded.
     let plain = payload().without("/identity/traits/invite");

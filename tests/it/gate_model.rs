@@ -120,11 +120,11 @@ impl TestEnv {
     }
 
     fn app(&self) -> &TestApp {
-        self.app.as_ref().expect("it runs")
+        self.app.as_ref().expect("Vestibule runs")
     }
 
     async fn restart(&mut self) {
-        let app = self.app.take().expect("it runs");
+        let app = self.app.take().expect("Vestibule runs");
         let (folder, now) = (Arc::clone(&app.folder), app.clock.now());
         app.app.stop().await;
         let app = TestApp::with(&self.yaml)
@@ -335,7 +335,7 @@ impl<'env> Run<'env> {
         )
         .await;
         let backlog = app.app.store.backlog().await.expect("an answer");
-        assert_eq!(backlog.abandoned, 0, "an honest run leaves no dead letter");
+        assert_eq!(backlog.abandoned, 0, "a run leaves no dead letter");
     }
 }
 

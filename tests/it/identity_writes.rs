@@ -78,7 +78,7 @@ impl TestEnv {
             self.app.wait_for_verifications().await;
         }
         let next = self.app.app.store.next_verification().await;
-        assert_eq!(next.expect("told"), None);
+        assert_eq!(next.expect("the store answers"), None);
     }
 
     /// A change of the company in settings.
@@ -233,7 +233,10 @@ async fn a_refused_settings_call_does_not_delay_a_write() {
     let store = &env.app.app.store;
     env.app
         .eventually("the settings call is not pending", async || {
-            let since = store.settings_pending_since(id).await.expect("told");
+            let since = store
+                .settings_pending_since(id)
+                .await
+                .expect("the store answers");
             since.is_none().then_some(())
         })
         .await;
@@ -255,7 +258,7 @@ async fn settings_calls_are_not_recorded_if_nothing_is_written_into_identities()
         .saved_as(id);
     assert_eq!(app.settings(&form).await.status, 204);
     let since = app.app.store.settings_pending_since(id).await;
-    assert_eq!(since.expect("told"), None);
+    assert_eq!(since.expect("the store answers"), None);
 }
 
 /// Kratos reads the identity for the PATCH, the visitor saves, and then Kratos writes the patched old row.
@@ -275,7 +278,7 @@ async fn a_change_that_a_write_of_vestibule_undid_is_restored() {
     env.app
         .eventually("the write has begun", async || {
             let writes = env.app.app.store.identity_writes(id).await;
-            writes.expect("told")
+            writes.expect("the store answers")
         })
         .await;
     env.app.advance_to_next_attempt("write-back:crm").await;

@@ -228,7 +228,7 @@ async fn a_lifted_refusal_leaves_an_active_account_without_a_mark() {
     lift(store, id, Some("vat_number"), now).await.unwrap();
     env.app.clock.advance(Duration::from_mins(1));
     env.app
-        .eventually("it is active", async || {
+        .eventually("the account is active", async || {
             (env.kratos.identity(id)["state"] == "active").then_some(())
         })
         .await;
@@ -306,7 +306,7 @@ async fn a_save_that_reactivates_the_account_is_undone() {
         400
     );
     env.app
-        .eventually("it is inactive again", async || {
+        .eventually("the account is inactive again", async || {
             let identity = env.kratos.identity(id);
             let mark = &identity["metadata_admin"]["vestibule"]["refused"]["vat_number"];
             (identity["state"] == "inactive" && mark.is_object()).then_some(())
@@ -330,7 +330,7 @@ async fn a_save_that_reactivates_the_account_is_undone() {
     env.kratos.overwrite_identity(id, before);
     assert_eq!(env.call("/hooks/recovery/pre", &visitor).await.status, 400);
     env.app
-        .eventually("it is inactive again", async || {
+        .eventually("the account is inactive again", async || {
             (env.kratos.identity(id)["state"] == "inactive").then_some(())
         })
         .await;
@@ -344,7 +344,7 @@ async fn a_visitor_is_kept_out_although_kratos_refuses_the_deactivation() {
     env.refuse_late(json!({"valid": false})).await;
     let refused = "vestibule_identity_writes_total{outcome=\"refused_by_kratos\"}";
     env.app
-        .eventually("there is an alarm", async || {
+        .eventually("the alarm is raised", async || {
             (env.app.metric(refused).await > 0.5).then_some(())
         })
         .await;
@@ -378,7 +378,7 @@ async fn a_late_refusal_of_a_change_only_marks_the_account() {
     assert_eq!(env.call(post, &change).await.status, 204);
     env.refuse_late(json!({"valid": false})).await;
     env.app
-        .eventually("it is marked", async || {
+        .eventually("the account is marked", async || {
             let admin = env.kratos.identity(id)["metadata_admin"]["vestibule"].clone();
             admin["refused"]["vat_number"].is_object().then_some(())
         })
@@ -534,7 +534,7 @@ async fn an_operator_lifts_late_refusals_over_http() {
         json!({"checks": ["vat_number"], "others_in_force": [], "activates": true})
     );
     env.app
-        .eventually("it is active", async || {
+        .eventually("the account is active", async || {
             (env.kratos.identity(id)["state"] == "active").then_some(())
         })
         .await;

@@ -75,7 +75,7 @@ async fn marked_account() -> TestCase {
 
 impl TestCase {
     async fn wait_for_mark(&self, expected: bool) {
-        let what = format!("the mark is there: {expected}");
+        let what = format!("the mark is set: {expected}");
         self.app
             .eventually(&what, async || {
                 let admin = self.kratos.identity(self.id)["metadata_admin"]["vestibule"].clone();
@@ -174,7 +174,11 @@ async fn a_saved_accepted_change_removes_the_mark() {
     let good = case.change("vat_number", "canary-good");
     assert_eq!(case.app.settings(&good).await.status, 204);
     assert!(case.was_asked_about("canary-good"));
-    assert_eq!(case.refusals_in_force().await, 1, "it is not saved yet");
+    assert_eq!(
+        case.refusals_in_force().await,
+        1,
+        "the change is not saved yet"
+    );
     case.wait_for_mark(true).await;
     let stale = case.kratos.identity(case.id);
     for _ in 0..2 {
@@ -280,7 +284,10 @@ async fn a_late_mark_is_not_written_after_the_refusal_is_lifted() {
         vec![mark],
         case.app.clock.now(),
     );
-    store.accept(vec![write]).await.expect("it is stored");
+    store
+        .accept(vec![write])
+        .await
+        .expect("the delivery is stored");
     case.app.clock.advance(Duration::from_mins(1));
     case.wait_for_writes().await;
     assert_eq!(

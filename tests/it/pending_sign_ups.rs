@@ -294,7 +294,7 @@ async fn a_social_sign_up_that_is_not_found_is_not_reported_as_failed() {
     app.clock.advance(Duration::from_hours(2));
     kratos.next_call().await;
     let undecided = "vestibule_pending_ended_total{end=\"undecided\"}";
-    app.eventually("it is undecided", async || {
+    app.eventually("the sign-up is undecided", async || {
         (app.metric(undecided).await > 0.5).then_some(())
     })
     .await;

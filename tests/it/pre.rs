@@ -16,7 +16,7 @@ checks:
   vat_number:
     field: traits.vat_number
     ask: {get: "${env:REGISTER}/vat/{value}"}
-    refuse: [{when: 404, message: "Nobody has this number."}]
+    refuse: [{when: 404, message: "This number is not registered."}]
 "#;
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn a_refusal_is_400_with_the_message_on_the_field() {
           "messages": [
             {
               "id": 4900000,
-              "text": "Nobody has this number.",
+              "text": "This number is not registered.",
               "type": "error",
               "context": {
                 "check": "vat_number",

@@ -324,9 +324,9 @@ async fn a_deleted_identity_is_erased_and_its_pending_deliveries_are_discarded()
     let env = TestEnv::new();
     let app = env.start().await;
     env.crm.respond_with(503, &json!({"canary": true}));
-    let (gone, there) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    env.kratos.add_identity_with_id(there, app.clock.now());
-    for id in [gone, there] {
+    let (deleted, existing) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    env.kratos.add_identity_with_id(existing, app.clock.now());
+    for id in [deleted, existing] {
         assert_eq!(app.post(&payload().saved_as(id)).await.status, 204);
         env.crm.next_call().await;
     }
@@ -336,10 +336,10 @@ async fn a_deleted_identity_is_erased_and_its_pending_deliveries_are_discarded()
         let one = all.into_iter().find(|one| one.identity_id == id).unwrap();
         app.app.store.show(one.id).await.unwrap().unwrap()
     };
-    let erased = delivery_of(gone).await;
+    let erased = delivery_of(deleted).await;
     assert_eq!(erased.listed.state, State::Discarded);
     assert_eq!((erased.action, erased.tries), (None, Vec::new()));
-    let kept = delivery_of(there).await;
+    let kept = delivery_of(existing).await;
     assert_eq!(kept.listed.state, State::Pending);
     assert!(kept.action.is_some());
     assert_eq!(outcome_count(&app, "deleted").await, 1);
@@ -351,7 +351,7 @@ async fn a_deleted_identity_is_erased_and_its_pending_deliveries_are_discarded()
     wait_until_settled(&app).await;
     let after = delivered_identities(&env.crm).split_off(before);
     assert!(
-        after.contains(&there) && !after.contains(&gone),
+        after.contains(&existing) && !after.contains(&deleted),
         "{after:?}"
     );
 }
@@ -391,13 +391,13 @@ async fn a_round_starts_again_if_kratos_rejects_its_page_token() {
     let app = env.start().await;
     env.kratos.add_identities(3, a_minute_later(&app));
     let now = app.clock.now();
-    let checkpoint = json!({"began_at": now, "since": null, "next": {"page": "gone"}});
+    let checkpoint = json!({"began_at": now, "since": null, "next": {"page": "expired"}});
     let store = &app.app.store;
     store
         .set_property("reconcile:checkpoint", Some(&checkpoint.to_string()))
         .await
         .unwrap();
-    env.kratos.fail_on("page_token=gone", 400);
+    env.kratos.fail_on("page_token=expired", 400);
     run_next_round(&env, &app).await;
     assert_eq!(wait_until_settled(&app).await.len(), 3);
     assert_eq!(

@@ -60,7 +60,7 @@ async fn abandon_when_ends_the_retries() {
         (shown.tries[0].attempt, shown.tries[0].status),
         (1, Some(422))
     );
-    assert!(shown.action.is_some(), "it can still be retried");
+    assert!(shown.action.is_some(), "the delivery can still be retried");
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn write_back_is_repeated_until_kratos_answers() {
     kratos.next_call().await;
     kratos.set_down(false);
     app.advance_to_next_attempt("write-back:crm").await;
-    app.eventually("it is written", async || {
+    app.eventually("the value is written", async || {
         let admin = kratos.identity(id)["metadata_admin"].clone();
         (admin == json!({"crm": {"id": 4711}})).then_some(())
     })

@@ -85,7 +85,7 @@ async fn a_changed_on_unavailable_comes_into_force_anew() {
     app.clock.advance(Duration::from_mins(11));
     assert!(is_reported(&app).await);
     let app = start("{default: defer}", Some(&app)).await;
-    assert!(is_reported(&app).await, "it means the same");
+    assert!(is_reported(&app).await, "the same policy");
     let app = start("{timeout: defer}", Some(&app)).await;
     assert!(!is_reported(&app).await);
 }
@@ -102,9 +102,9 @@ async fn a_change_of_one_check_leaves_the_others_in_force() {
     let changed = second.replace("traits.company", "traits.vat_number");
     let app = start(&invites, &format!("{INVITES}{changed}"), Some(&app)).await;
     assert!(is_reported(&app).await);
-    let dead = |subscription: &'static str| app.deliveries(subscription);
-    assert_eq!(dead("confirm:invite").await.len(), 1);
-    assert_eq!(dead("confirm:second").await.len(), 0);
+    let dead_letters = |subscription: &'static str| app.deliveries(subscription);
+    assert_eq!(dead_letters("confirm:invite").await.len(), 1);
+    assert_eq!(dead_letters("confirm:second").await.len(), 0);
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn the_property_of_an_earlier_version_is_read() {
     store
         .set_property("holding_checks", Some(old))
         .await
-        .expect("it is stored");
+        .expect("the delivery is stored");
     let app = start(&invites, INVITES, Some(&app)).await;
     assert!(is_reported(&app).await);
 }

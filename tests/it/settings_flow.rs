@@ -11,8 +11,8 @@ checks:
     field: traits.vat_number
     required: true
     ask: {get: "${env:REGISTER}/{value}"}
-    refuse: [{when: 404, message: "Nobody has this number."}]
-  everybody: {refuse: [{when: "true", message: "Only at registration."}]}
+    refuse: [{when: 404, message: "This number is not registered."}]
+  registration_only: {refuse: [{when: "true", message: "Only at registration."}]}
   always:
     flows: [settings]
     refuse: [{when: "previous.traits.email != identity.traits.email", message: "The address stays."}]
@@ -155,7 +155,7 @@ checks:
     required: true
     when: identity.traits.kind == 'company'
     ask: {get: "${env:REGISTER}/{value}"}
-    refuse: [{when: 404, message: "Nobody has this number."}]
+    refuse: [{when: 404, message: "This number is not registered."}]
 "#,
     )
     .service("REGISTER", &register)

@@ -48,8 +48,8 @@ async fn one_delivery_per_reason(temp: &TempFolder) -> (Sqlite, [Uuid; 6]) {
         let attempt = tried(status, start());
         store.settle(&held[0], &attempt, &outcome).await.unwrap();
     }
-    let gone = by_ids([id_of("gone", 2)]);
-    assert_eq!(store.discard(&gone, start()).await.unwrap(), 1);
+    let to_discard = by_ids([id_of("gone", 2)]);
+    assert_eq!(store.discard(&to_discard, start()).await.unwrap(), 1);
     store.claim("held", start(), MINUTE, 1).await.unwrap();
     let ids = [
         id_of("arrived", 1),
@@ -207,14 +207,14 @@ async fn the_payload_of_a_delivery_is_printed_on_request() {
 #[tokio::test]
 async fn a_missing_payload_is_explained() {
     let temp = TempFolder::new();
-    let (store, [arrived, gone, _, unbuilt, ..]) = one_delivery_per_reason(&temp).await;
+    let (store, [delivered, discarded, _, unbuilt, ..]) = one_delivery_per_reason(&temp).await;
     for (id, expected) in [
         (
-            arrived,
+            delivered,
             "No payload is stored: payloads are erased after delivery.",
         ),
         (
-            gone,
+            discarded,
             "No payload is stored: payloads are erased when a delivery is discarded.",
         ),
         (

@@ -330,7 +330,7 @@ pub async fn a_flow_is_looked_up_by_one_instance(store: Arc<dyn Store>) {
     assert!(leased.iter().all(|record| record.lookups == 1));
     leased.sort_by_key(|record| record.flow_id);
     leased.dedup_by_key(|record| record.flow_id);
-    assert_eq!(leased.len(), 20, "each by one");
+    assert_eq!(leased.len(), 20, "each flow once");
     // Another instance takes over the flows of a crashed one.
     let again = lease(FIRST_LOOK_UP + 5 * MINUTE, 100).await;
     assert_eq!(again.len(), 20);
@@ -345,7 +345,7 @@ pub async fn recent_sign_ups_can_be_looked_up_immediately(store: Arc<dyn Store>)
     of_settings.flow = Flow::Settings;
     accept(&store, vec![sign_up(1), sign_up(2), of_settings]).await;
     let now = |since| store.look_up_all_now(at(SECOND), since);
-    assert_eq!(now(at(SECOND)).await.unwrap(), 0, "they are older");
+    assert_eq!(now(at(SECOND)).await.unwrap(), 0, "the sign-ups are older");
     assert_eq!(now(start()).await.unwrap(), 2);
     let leased = store
         .lease_flows(LookupKind::Urgent, at(SECOND), MINUTE, 10)
@@ -517,9 +517,15 @@ pub async fn only_one_submission_takes_over_a_reservation(store: Arc<dyn Store>)
         let done = store.take_over_reservation(&read, Some(&former), submission, now, until);
         done.await.unwrap()
     };
-    assert!(!take_over("trigger-2", at(4 * SECOND)).await, "in use");
+    assert!(
+        !take_over("trigger-2", at(4 * SECOND)).await,
+        "the reservation is in use"
+    );
     assert!(take_over("trigger-2", at(5 * SECOND)).await);
-    assert!(!take_over("trigger-3", at(30 * SECOND)).await, "it changed");
+    assert!(
+        !take_over("trigger-3", at(30 * SECOND)).await,
+        "the reservation changed"
+    );
     let now = store.flow(Uuid::from_u128(1)).await.unwrap().reservations;
     assert_eq!(now[0].submission, "trigger-2");
     assert_eq!(now[0].in_use_until, at(10 * SECOND));
@@ -796,7 +802,11 @@ pub async fn a_reservation_is_unused_only_if_no_submission_can_need_it(store: Ar
         ids.sort_unstable();
         ids
     };
-    assert_eq!(unused(at(4 * SECOND), start()).await, [0; 0], "in use");
+    assert_eq!(
+        unused(at(4 * SECOND), start()).await,
+        [0; 0],
+        "the reservation is in use"
+    );
     assert_eq!(unused(at(5 * SECOND), start()).await, [4], "closed");
     assert_eq!(unused(at(2 * HOUR), at(59 * MINUTE)).await, [4]);
     assert_eq!(unused(at(2 * HOUR), at(HOUR)).await, [1, 3, 4]);
@@ -857,7 +867,7 @@ pub async fn attempts_are_kept_in_order(store: Arc<dyn Store>) {
     }
     let shown = store.show(id_of("crm", 1)).await.unwrap().unwrap();
     assert_eq!(shown.listed.state, State::Delivered);
-    assert_eq!(shown.action, None, "its payload is forgotten");
+    assert_eq!(shown.action, None, "the payload is erased");
     let attempts: Vec<_> = shown
         .tries
         .iter()

@@ -142,7 +142,7 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
             .unwrap()
             .len(),
         3,
-        "nothing follows"
+        "no follow-up is stored"
     );
     assert_eq!(lift(&["vat"]).await, 1);
     versions.push(store.get_property(VERSION).await.unwrap());
@@ -252,10 +252,10 @@ pub async fn late_refusals_are_listed_page_by_page(store: Arc<dyn Store>) {
     for (identity, check) in [(2, "vat"), (1, "vat"), (1, "name"), (3, "name")] {
         settle_with_refusal_of(&*store, identity, check, OnLateRefusal::Mark).await;
     }
-    let gone = ["name".to_owned()];
+    let lifted = ["name".to_owned()];
     let identity = Uuid::from_u128(3);
     store
-        .lift_late_refusals(identity, &gone, at(MINUTE), &[])
+        .lift_late_refusals(identity, &lifted, at(MINUTE), &[])
         .await
         .unwrap();
     let read = async |filter: LateRefusalFilter, limit| -> Vec<(u128, String)> {
@@ -447,7 +447,7 @@ pub async fn the_last_verification_deletes_the_record(store: Arc<dyn Store>) {
     assert_eq!(
         store.identity_writes(ada()).await.unwrap(),
         Some(writes()),
-        "without changes"
+        "without saved changes"
     );
 }
 
@@ -504,7 +504,7 @@ pub async fn a_settings_call_without_a_post_expires(store: Arc<dyn Store>) {
         .begin_settings_call(ada(), at(4 * MINUTE))
         .await
         .unwrap();
-    assert_eq!(since().await, Some(start()), "writes have had their time");
+    assert_eq!(since().await, Some(start()), "the first call still counts");
     let again = at(5 * MINUTE);
     store.begin_settings_call(ada(), again).await.unwrap();
     assert_eq!(since().await, Some(again));

@@ -252,12 +252,12 @@ fn keys_that_kratos_may_omit_are_optional() {
             "" => String::new(),
             parent => format!("/{}", parent.replace('.', "/")),
         };
-        for gone in [None, Some(Value::Null)] {
+        for missing in [None, Some(Value::Null)] {
             let mut ctx = whole.clone();
             let Some(Value::Object(object)) = ctx.pointer_mut(&parent) else {
                 continue;
             };
-            match &gone {
+            match &missing {
                 None => object.remove(key),
                 Some(null) => object.insert(key.to_owned(), null.clone()),
             };

@@ -66,7 +66,7 @@ impl Reply {
             .as_array()
             .unwrap_or_else(|| panic!("messages in {body}"))
         {
-            for message in group["messages"].as_array().expect("inner messages") {
+            for message in group["messages"].as_array().expect("messages of the group") {
                 assert_eq!(message["type"], "error");
                 found.push((
                     group["instance_ptr"]
@@ -241,7 +241,7 @@ impl TestApp {
     /// Waits until no attempt of the only delivery of this subscription is running, and advances the clock to the next one.
     pub async fn advance_to_next_attempt(&self, subscription: &str) {
         let due = self
-            .eventually("it is_waiting for its next try", async || {
+            .eventually("the delivery waits for its next attempt", async || {
                 let one = self.deliveries(subscription).await.pop()?;
                 let shown = self
                     .app

@@ -123,8 +123,8 @@ impl FakeKratos {
     pub fn set_value(&self, id: Uuid, pointer: &str, value: Value) {
         let mut identities = self.identities();
         let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
-        let identity = identities.get_mut(&id).expect("it is there");
-        identity.pointer_mut(parent).expect("it is there")[name] = value;
+        let identity = identities.get_mut(&id).expect("a known identity");
+        identity.pointer_mut(parent).expect("a known identity")[name] = value;
     }
 
     pub fn identity(&self, id: Uuid) -> Value {
@@ -155,7 +155,7 @@ impl FakeKratos {
     /// Sets the state as an operator does through the admin API, at a later time.
     pub fn set_state_as_operator(&self, id: Uuid, state: &str) {
         let mut identities = self.identities();
-        let identity = identities.get_mut(&id).expect("it is there");
+        let identity = identities.get_mut(&id).expect("a known identity");
         identity["state"] = state.into();
         identity["state_changed_at"] = next_moment();
     }
@@ -208,15 +208,15 @@ type Answer = (u16, String, Option<(&'static str, String)>);
 
 fn answer(identities: &mut Identities, received: &Received) -> Answer {
     let path = received.target.split('?').next().unwrap_or_default();
-    let named = path.trim_start_matches("/admin/identities");
-    if let Some(external) = named.strip_prefix("/by/external/") {
+    let rest = path.trim_start_matches("/admin/identities");
+    if let Some(external) = rest.strip_prefix("/by/external/") {
         let external = percent_encoding::percent_decode_str(external).decode_utf8_lossy();
         let found = identities
             .values()
             .find(|one| one["external_id"] == *external);
         return found.map_or_else(|| error(404), found);
     }
-    if let Some(id) = named
+    if let Some(id) = rest
         .strip_suffix("/sessions")
         .and_then(|id| id.strip_prefix('/'))
     {
@@ -229,7 +229,7 @@ fn answer(identities: &mut Identities, received: &Received) -> Answer {
         );
         return (204, String::new(), None);
     }
-    if let Some(id) = named.strip_prefix('/') {
+    if let Some(id) = rest.strip_prefix('/') {
         let id = id.parse().ok();
         let Some(identity) = id.and_then(|id: Uuid| identities.get_mut(&id)) else {
             return error(404);
@@ -270,10 +270,12 @@ fn page(identities: &Identities, target: &str) -> Answer {
     let size = parameter(target, "page_size")
         .map_or(250, |size| size.parse().expect("a page size is a number"));
     let from = parameter(target, "page_token");
-    let from = from.map_or(Uuid::nil(), |token| token.parse().expect("our own token"));
-    let mut behind = identities.range(from..).map(|(_, identity)| identity);
-    let page: Vec<&Value> = behind.by_ref().take(size).collect();
-    let link = behind.next().map(|next| {
+    let from = from.map_or(Uuid::nil(), |token| {
+        token.parse().expect("a token of this server")
+    });
+    let mut remaining = identities.range(from..).map(|(_, identity)| identity);
+    let page: Vec<&Value> = remaining.by_ref().take(size).collect();
+    let link = remaining.next().map(|next| {
         let next = next["id"].as_str().expect("an id");
         let first = Uuid::nil();
         format!(
@@ -296,7 +298,7 @@ fn apply(identity: &mut Value, patch: &Value) {
     for step in patch.as_array().expect("steps") {
         let pointer = step["path"].as_str().expect("a path");
         let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
-        let parent = identity.pointer_mut(parent).expect("what it stands in");
+        let parent = identity.pointer_mut(parent).expect("its parent");
         match step["op"].as_str() {
             Some("add") => {
                 let is_state = pointer == "/state" && parent[name] != step["value"];
@@ -306,8 +308,8 @@ fn apply(identity: &mut Value, patch: &Value) {
                 }
             }
             Some("remove") => {
-                let gone = parent.as_object_mut().and_then(|map| map.remove(name));
-                assert!(gone.is_some(), "{pointer} is there");
+                let removed = parent.as_object_mut().and_then(|map| map.remove(name));
+                assert!(removed.is_some(), "{pointer} exists");
             }
             other => panic!("{other:?}"),
         }
