@@ -245,12 +245,12 @@ impl Checks {
             checks: self,
             call,
             identity,
-            run_decisions: self.run_decisions(call, identity),
             started: self.clock.now(),
-            finished: self.all.iter().map(|_| None).collect(),
-            has_started: vec![false; self.all.len()],
-            questions: self.all.iter().map(|_| None).collect(),
-            reservations: self.all.iter().map(|_| None).collect(),
+            slots: self
+                .run_decisions(call, identity)
+                .into_iter()
+                .map(Slot::new)
+                .collect(),
             responses: BTreeMap::new(),
         };
         evaluation.run().await;
@@ -327,15 +327,32 @@ struct Evaluation<'a> {
     checks: &'a Checks,
     call: CheckInput<'a>,
     identity: &'a Value,
-    run_decisions: Vec<RunDecision>,
     started: Timestamp,
-    finished: Vec<Option<Finished>>,
-    has_started: Vec<bool>,
-    /// The questions that may have to be repeated, by index of the check.
-    questions: Vec<Option<Request>>,
-    /// The reservations, by index of the check.
-    reservations: Vec<Option<Uuid>>,
+    /// The state of each check, in the order of [`Checks`].
+    slots: Vec<Slot>,
     responses: BTreeMap<String, Arc<Value>>,
+}
+
+/// The state of one check in an evaluation.
+struct Slot {
+    run_decision: RunDecision,
+    has_started: bool,
+    finished: Option<Finished>,
+    /// The question, if the check can be deferred.
+    question: Option<Request>,
+    reservation: Option<Uuid>,
+}
+
+impl Slot {
+    fn new(run_decision: RunDecision) -> Self {
+        Self {
+            run_decision,
+            has_started: false,
+            finished: None,
+            question: None,
+            reservation: None,
+        }
+    }
 }
 
 impl<'a> Evaluation<'a> {
@@ -343,7 +360,7 @@ impl<'a> Evaluation<'a> {
         let mut running: FuturesUnordered<BoxFuture<'a, Completion>> = FuturesUnordered::new();
         loop {
             while let Some(index) = self.next_ready() {
-                self.has_started[index] = true;
+                self.slots[index].has_started = true;
                 match self.start(index) {
                     Start::Finished(outcome) => self.finish(index, outcome),
                     Start::Asks(request) => running.push(self.ask(index, request)),
@@ -383,7 +400,7 @@ impl<'a> Evaluation<'a> {
         let (checks, call) = (self.checks, self.call);
         let check = &checks.all[index].check;
         if check.defers() {
-            self.questions[index] = Some(request.clone());
+            self.slots[index].question = Some(request.clone());
         }
         async move {
             let service = check.ask.as_ref().map(|request| request.service.as_str());
@@ -447,7 +464,7 @@ impl<'a> Evaluation<'a> {
                 return None;
             }
             ReserveResult::Before(id, response) => {
-                self.reservations[index] = Some(id);
+                self.slots[index].reservation = Some(id);
                 let answer = Answer {
                     status: response["status"]
                         .as_u64()
@@ -466,7 +483,7 @@ impl<'a> Evaluation<'a> {
                 answer,
             } => (*reservation, is_ours, answer),
         };
-        self.reservations[index] = Some(reservation.id);
+        self.slots[index].reservation = Some(reservation.id);
         let (outcome, response) = self.interpret_answer(index, answer_result);
         let reserve_outcome = match &outcome {
             Outcome::Accepted => ReserveOutcome::Reserved,
@@ -528,22 +545,23 @@ impl<'a> Evaluation<'a> {
     fn next_ready(&self) -> Option<usize> {
         let checks = &self.checks.all;
         (0..checks.len()).find(|index| {
-            !self.has_started[*index]
+            !self.slots[*index].has_started
                 && checks[*index]
                     .waits_for
                     .iter()
-                    .all(|other| self.finished[*other].is_some())
+                    .all(|other| self.slots[*other].finished.is_some())
         })
     }
 
     fn start(&mut self, index: usize) -> Start {
         let CompiledCheck { check, after, .. } = &self.checks.all[index];
-        if !self.run_decisions[index].runs() {
+        if !self.slots[index].run_decision.runs() {
             return Start::Finished(Outcome::NotApplicable);
         }
         let lets_pass = |other: &usize| {
             let observed = self.checks.all[*other].check.mode == Mode::Observe;
-            let outcome = self.finished[*other]
+            let outcome = self.slots[*other]
+                .finished
                 .as_ref()
                 .map(|finished| &finished.outcome);
             observed
@@ -789,7 +807,7 @@ impl<'a> Evaluation<'a> {
         let duration_ms = milliseconds(self.started, self.checks.clock.now());
         let outcome = match outcome {
             Outcome::Accepted | Outcome::Refused(_) => outcome,
-            other if self.run_decisions[index] == RunDecision::RunsWhileDeferred => {
+            other if self.slots[index].run_decision == RunDecision::RunsWhileDeferred => {
                 let check = &self.checks.all[index].check;
                 tracing::info!(
                     check = check.name, outcome = other.as_str(), trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
@@ -799,7 +817,7 @@ impl<'a> Evaluation<'a> {
             }
             other => other,
         };
-        self.finished[index] = Some(Finished {
+        self.slots[index].finished = Some(Finished {
             outcome,
             duration_ms,
         });
@@ -812,21 +830,22 @@ impl<'a> Evaluation<'a> {
         let mut reservations = Vec::new();
         let mut no_longer_deferred = Vec::new();
         let mut no_longer_refused = Vec::new();
-        for (index, (compiled, finished)) in self.checks.all.iter().zip(&self.finished).enumerate()
-        {
+        for (index, (compiled, slot)) in self.checks.all.iter().zip(&self.slots).enumerate() {
             let check = &compiled.check;
             // Every check is finished: no checks wait for each other in a circle, and each call to a service ends at
             // the deadline.
-            let Some(finished) = finished else { continue };
-            if self.run_decisions[index] == RunDecision::NotInThisFlow {
+            let Some(finished) = &slot.finished else {
+                continue;
+            };
+            if slot.run_decision == RunDecision::NotInThisFlow {
                 continue;
             }
             let observed = check.mode == Mode::Observe;
             records.push(record(compiled, finished));
             self.count(compiled, &finished.outcome);
             if matches!(finished.outcome, Outcome::Accepted) {
-                reservations.extend(self.reservations[index]);
-                if self.run_decisions[index] == RunDecision::RunsWhileDeferred {
+                reservations.extend(slot.reservation);
+                if slot.run_decision == RunDecision::RunsWhileDeferred {
                     no_longer_deferred.push(check.name.clone());
                 }
                 if !observed && self.call.refused_late.contains(&check.name) {
@@ -892,7 +911,7 @@ impl<'a> Evaluation<'a> {
             return None;
         };
         let check = &self.checks.all[index].check;
-        let request = self.questions[index].clone()?;
+        let request = self.slots[index].question.clone()?;
         let value = check.field.as_ref();
         Some(Deferred {
             check: check.name.clone(),
@@ -905,18 +924,18 @@ impl<'a> Evaluation<'a> {
 
     fn admit(&self) -> Verdict {
         let mut changes = Changes::to(self.identity);
-        for (compiled, decision) in self.checks.all.iter().zip(&self.run_decisions) {
-            if self.is_stale(&compiled.check, *decision) {
+        for (compiled, slot) in self.checks.all.iter().zip(&self.slots) {
+            if self.is_stale(&compiled.check, slot.run_decision) {
                 let paths = compiled.check.set.iter().flat_map(Set::leaves);
                 let public =
                     paths.filter(|path| path.first().is_some_and(|root| root == "metadata_public"));
                 public.for_each(|path| changes.remove(&path));
             }
         }
-        for (compiled, finished) in self.checks.all.iter().zip(&self.finished) {
+        for (compiled, slot) in self.checks.all.iter().zip(&self.slots) {
             let check = &compiled.check;
             let accepted = matches!(
-                finished,
+                slot.finished,
                 Some(Finished {
                     outcome: Outcome::Accepted,
                     ..
