@@ -3,7 +3,7 @@
 //
 //   node examples/native-client/sign-up.mjs --email ada@example.org --company Muster --vat-number DE811115368
 //
-// Exit code 0: signed up. 1: refused. 2: wrong use, or Kratos cannot be reached.
+// Exit code 0: signed up. 1: refused. 2: wrong arguments, or Kratos cannot be reached.
 
 import { parseArgs } from 'node:util'
 
@@ -11,8 +11,8 @@ const usage = `node sign-up.mjs --email ADDRESS --company NAME --vat-number NUMB
     [--password PASSWORD] [--language de] [--kratos http://127.0.0.1:4433]   sign up
 node sign-up.mjs --mix [--kratos …]   see what Kratos answers to a mix of browser and API flow`
 
-class WrongUse extends Error {}
-class NotReached extends Error {}
+class UsageError extends Error {}
+class Unreachable extends Error {}
 
 const options = {
   kratos: { type: 'string', default: 'http://127.0.0.1:4433' },
@@ -33,7 +33,7 @@ function read(argv) {
     if (!URL.canParse(values.kratos)) throw new Error(`--kratos: ${values.kratos} is not a URL like http://127.0.0.1:4433`)
     return { ...values, kratos: values.kratos.replace(/\/+$/, '') }
   } catch (error) {
-    throw new WrongUse(error.message)
+    throw new UsageError(error.message)
   }
 }
 
@@ -48,13 +48,13 @@ async function call(method, url, { body, headers = {} } = {}) {
       redirect: 'manual',
     })
   } catch (error) {
-    throw new NotReached(`${new URL(url).origin} cannot be reached (${error.cause?.code ?? error.message}); is Kratos running, is --kratos its public address?`)
+    throw new Unreachable(`${new URL(url).origin} cannot be reached (${error.cause?.code ?? error.message}); is Kratos running, is --kratos its public address?`)
   }
   const text = await answer.text()
   try {
     return { status: answer.status, headers: answer.headers, body: JSON.parse(text) }
   } catch {
-    throw new NotReached(`${new URL(url).origin} answers, but not as Kratos does (status ${answer.status})`)
+    throw new Unreachable(`${new URL(url).origin} answers, but not as Kratos does (status ${answer.status})`)
   }
 }
 
@@ -83,7 +83,7 @@ async function signUp({ kratos, language, email, company, 'vat-number': vatNumbe
     console.log(`The flow expired; continue with ${answer.body.use_flow_id}`)
     return 1
   }
-  if (answer.status !== 200) throw new NotReached(`Kratos answered ${answer.status}: ${answer.body.error?.reason ?? answer.body.error?.message}`)
+  if (answer.status !== 200) throw new Unreachable(`Kratos answered ${answer.status}: ${answer.body.error?.reason ?? answer.body.error?.message}`)
 
   const { identity, session_token: token } = answer.body
   console.log(`Signed up: identity ${identity.id}`)
@@ -94,8 +94,8 @@ async function signUp({ kratos, language, email, company, 'vat-number': vatNumbe
   // The token is a secret: a native app keeps it in the keychain, and never prints it.
   console.log(`session_token: ${token.slice(0, 7)}… (${token.length} characters)`)
   for (const [name, value] of [['X-Session-Token', token], ['Authorization', `Bearer ${token}`]]) {
-    const who = await call('GET', `${kratos}/sessions/whoami`, { headers: { [name]: value } })
-    console.log(`whoami with ${name}: ${who.status} ${who.body.identity?.traits.email ?? who.body.error?.reason}`)
+    const whoami = await call('GET', `${kratos}/sessions/whoami`, { headers: { [name]: value } })
+    console.log(`whoami with ${name}: ${whoami.status} ${whoami.body.identity?.traits.email ?? whoami.body.error?.reason}`)
   }
   const unauthenticated = await call('GET', `${kratos}/sessions/whoami`)
   console.log(`whoami with neither: ${unauthenticated.status} ${unauthenticated.body.error?.status}`)
@@ -105,9 +105,9 @@ async function signUp({ kratos, language, email, company, 'vat-number': vatNumbe
 /** Sends an API flow as a web page would, and a browser flow without its cookie. */
 async function mix({ kratos }) {
   const body = { method: 'password', password: 'not-to-be-used-1', traits: { email: 'nobody@example.org', company: '-', vat_number: '-' } }
-  const report = (what, { status, body: said }) => {
-    const why = said.ui ? messages(said).map(({ text, id }) => `${text} (${id})`) : [said.error?.id, said.error?.reason ?? said.error?.message]
-    console.log(`${what}\n  ${status} ${why.filter(Boolean).join(': ')}\n`)
+  const report = (what, { status, body: answer }) => {
+    const reasons = answer.ui ? messages(answer).map(({ text, id }) => `${text} (${id})`) : [answer.error?.id, answer.error?.reason ?? answer.error?.message]
+    console.log(`${what}\n  ${status} ${reasons.filter(Boolean).join(': ')}\n`)
   }
 
   const { body: api } = await call('GET', `${kratos}/self-service/registration/api`)
@@ -121,11 +121,11 @@ async function mix({ kratos }) {
 }
 
 try {
-  const asked = read(process.argv.slice(2))
-  process.exitCode = await (asked.mix ? mix(asked) : signUp(asked))
+  const settings = read(process.argv.slice(2))
+  process.exitCode = await (settings.mix ? mix(settings) : signUp(settings))
 } catch (error) {
   console.error(`error: ${error.message}`)
-  if (error instanceof WrongUse) console.error(`\n${usage}`)
+  if (error instanceof UsageError) console.error(`\n${usage}`)
   process.exitCode = 2
-  if (!(error instanceof WrongUse || error instanceof NotReached)) throw error
+  if (!(error instanceof UsageError || error instanceof Unreachable)) throw error
 }

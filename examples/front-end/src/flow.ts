@@ -15,15 +15,15 @@ export type Next =
   | { begin: true; returnTo?: string }
   | { fail: string }
 
-interface Said {
+interface ErrorBody {
   error?: { id?: string; reason?: string; message?: string; details?: { return_to?: string } }
   redirect_browser_to?: string
 }
 
 /** Decides by the status and by `error.id`, as Kratos's documentation describes them. */
-export function next(status: number, said: Said, where: { path: string; returnTo?: string }): Next {
-  const { error, redirect_browser_to: elsewhere } = said
-  if (elsewhere) return { go: elsewhere }
+export function next(status: number, body: ErrorBody, where: { path: string; returnTo?: string }): Next {
+  const { error, redirect_browser_to: target } = body
+  if (target) return { go: target }
   if (error?.id === "session_already_available") return { go: where.returnTo ?? "/welcome" }
   if (status === 401) return { go: `/login?return_to=${encodeURIComponent(where.path)}` }
   // Expired, replaced, unknown, of another visitor, or without its CSRF cookie: start a new one.
@@ -33,8 +33,8 @@ export function next(status: number, said: Said, where: { path: string; returnTo
 
 async function nextOf(failure: unknown, returnTo: string | undefined): Promise<Next> {
   if (!(failure instanceof ResponseError)) return { fail: "" }
-  const said = (await failure.response.json().catch(() => ({}))) as Said
-  return next(failure.response.status, said, { path: window.location.href, returnTo })
+  const body = (await failure.response.json().catch(() => ({}))) as ErrorBody
+  return next(failure.response.status, body, { path: window.location.href, returnTo })
 }
 
 export type Found<F> = { flow: F } | { fail: string } | { loading: true }
@@ -42,7 +42,7 @@ export type Found<F> = { flow: F } | { fail: string } | { loading: true }
 export function useFlow<F extends { id: string }>(kind: Kind<F>): Found<F> {
   const [found, setFound] = useState<Found<F>>({ loading: true })
   useEffect(() => {
-    let left = false
+    let unmounted = false
     async function find() {
       const query = new URLSearchParams(window.location.search)
       const id = query.get("flow")
@@ -51,29 +51,29 @@ export function useFlow<F extends { id: string }>(kind: Kind<F>): Found<F> {
       for (let tries = 0; tries < 2; tries++) {
         try {
           const flow = await attempt()
-          if (left) return
+          if (unmounted) return
           window.history.replaceState(null, "", `?flow=${flow.id}`)
           setFound({ flow })
           return
         } catch (failure) {
-          const what = await nextOf(failure, returnTo)
-          if (left) return
-          if ("go" in what) {
-            window.location.replace(what.go)
+          const step = await nextOf(failure, returnTo)
+          if (unmounted) return
+          if ("go" in step) {
+            window.location.replace(step.go)
             return
           }
-          if ("fail" in what || tries === 1) {
-            setFound({ fail: "fail" in what ? what.fail : "" })
+          if ("fail" in step || tries === 1) {
+            setFound({ fail: "fail" in step ? step.fail : "" })
             return
           }
-          returnTo = what.returnTo ?? returnTo
+          returnTo = step.returnTo ?? returnTo
           attempt = () => kind.begin(returnTo)
         }
       }
     }
     void find()
     return () => {
-      left = true
+      unmounted = true
     }
   }, [kind])
   return found

@@ -31,17 +31,17 @@ afterEach(() => {
   vi.unstubAllGlobals()
 })
 
-test("only the identity's own data is kept", () => {
+test("the front-end keeps only the identity's own data", () => {
   const kept = ["traits.email", "traits.name.first", "password", "code", "csrf_token", "method"].filter(mayBeKept)
   expect(kept).toEqual(["traits.email", "traits.name.first"])
-  rememberField("password", "hush")
+  rememberField("password", "secret")
   rememberField("traits.email", "ada@example.org")
   expect(remembered().fields).toEqual({ "traits.email": "ada@example.org" })
   forget()
   expect(remembered()).toEqual({ fields: {}, messages: {} })
 })
 
-test("an empty form gets what was typed, a filled one keeps its own", () => {
+test("the front-end fills in an empty form and keeps the values of a filled one", () => {
   rememberField("traits.email", "ada@example.org")
   rememberField("traits.company", "Muster")
   const { nodes } = recalled(form(input("traits.email"), input("traits.company", "text", "Kratos's"), input("password")), remembered()).ui
@@ -49,7 +49,7 @@ test("an empty form gets what was typed, a filled one keeps its own", () => {
   expect(values).toEqual(["ada@example.org", "Kratos's", undefined])
 })
 
-test("a message on a hidden field comes back beside the field once it is visible", () => {
+test("the front-end shows the message of a hidden field again once the field is visible", () => {
   const credentials = form(input("traits.vat_number", "hidden", "DE0", [unknown]), input("password", "password", undefined, [unknown]))
   rememberMessages(credentials.ui.nodes)
   expect(messagesOf(credentials.ui.nodes)).toEqual({ "traits.vat_number": [unknown] })
@@ -61,7 +61,7 @@ test("a message on a hidden field comes back beside the field once it is visible
   expect(messages("text", [other])).toEqual([other])
 })
 
-test("storage that cannot be read is ignored", () => {
+test("the front-end ignores storage that it cannot read", () => {
   sessionStorage.setItem("sign-up", "{")
   expect(remembered()).toEqual({ fields: {}, messages: {} })
 })

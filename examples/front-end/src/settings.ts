@@ -7,13 +7,13 @@ export interface Settings {
 
 export function parseSettings(text: string): Settings {
   const help = 'Put {"kratos": "https://accounts.example.com"} into config.json beside index.html.'
-  let read: unknown
+  let parsed: unknown
   try {
-    read = JSON.parse(text)
+    parsed = JSON.parse(text)
   } catch {
     throw new Error(`config.json is not JSON. ${help}`)
   }
-  const kratos = (read as { kratos?: unknown } | null)?.kratos
+  const kratos = (parsed as { kratos?: unknown } | null)?.kratos
   if (typeof kratos !== "string" || !URL.canParse(kratos)) {
     throw new Error(`config.json does not say where Kratos is. ${help}`)
   }

@@ -4,7 +4,7 @@ import { useEffect, useState, type PropsWithChildren } from "react"
 import { chooseLanguage, LANGUAGES, texts, type Language } from "../language"
 
 export function Frame({ language, children }: PropsWithChildren<{ language: Language }>) {
-  const say = texts(language)
+  const labels = texts(language)
   const [broken, setBroken] = useState(false)
   useEffect(() => {
     document.documentElement.lang = language
@@ -20,8 +20,8 @@ export function Frame({ language, children }: PropsWithChildren<{ language: Lang
   return (
     <>
       <header className="bar">
-        <h1>{say.brand}</h1>
-        <div className="languages" role="group" aria-label={say.language}>
+        <h1>{labels.brand}</h1>
+        <div className="languages" role="group" aria-label={labels.language}>
           {LANGUAGES.map((one) => (
             <button
               key={one}
@@ -41,7 +41,7 @@ export function Frame({ language, children }: PropsWithChildren<{ language: Lang
       <main>
         {broken && (
           <p className="broken" role="alert">
-            {say.unreachable}
+            {labels.unreachable}
           </p>
         )}
         {children}
@@ -55,13 +55,13 @@ export function Waiting({ language }: { language: Language }) {
 }
 
 export function Failure({ language, reason }: { language: Language; reason: string }) {
-  const say = texts(language)
+  const labels = texts(language)
   return (
     <section className="card" role="alert">
-      <h2>{say.error}</h2>
-      <p>{reason || say.unreachable}</p>
+      <h2>{labels.error}</h2>
+      <p>{reason || labels.unreachable}</p>
       <p>
-        <a href="/registration">{say.again}</a>
+        <a href="/registration">{labels.again}</a>
       </p>
     </section>
   )

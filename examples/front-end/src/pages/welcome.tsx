@@ -5,17 +5,17 @@ import { useEffect, useState } from "react"
 import { texts, type Language } from "../language"
 import { Waiting } from "./frame"
 
-type Found = { session: Session; logOut: string } | "signed-out" | "asking"
+type Found = { session: Session; logOut: string } | "signed-out" | "loading"
 
 function useSession(api: FrontendApi): Found {
-  const [found, setFound] = useState<Found>("asking")
+  const [found, setFound] = useState<Found>("loading")
   useEffect(() => {
-    async function ask() {
+    async function load() {
       const session = await api.toSession()
       const { logout_url: logOut } = await api.createBrowserLogoutFlow()
       return { session, logOut }
     }
-    ask().then(setFound, () => {
+    load().then(setFound, () => {
       setFound("signed-out")
     })
   }, [api])
@@ -36,15 +36,15 @@ function Entries({ of }: { of: Record<string, unknown> }) {
 }
 
 export function WelcomePage({ api, language }: { api: FrontendApi; language: Language }) {
-  const say = texts(language)
+  const labels = texts(language)
   const found = useSession(api)
-  if (found === "asking") return <Waiting language={language} />
+  if (found === "loading") return <Waiting language={language} />
   if (found === "signed-out") {
     return (
       <section className="card">
-        <h2>{say.notSignedIn}</h2>
+        <h2>{labels.notSignedIn}</h2>
         <p className="links">
-          <a href="/registration">{say.signUp}</a> <a href="/login">{say.logIn}</a>
+          <a href="/registration">{labels.signUp}</a> <a href="/login">{labels.logIn}</a>
         </p>
       </section>
     )
@@ -53,20 +53,20 @@ export function WelcomePage({ api, language }: { api: FrontendApi; language: Lan
   const known = (identity?.metadata_public ?? {}) as Record<string, unknown>
   return (
     <section className="card">
-      <h2>{say.welcome}</h2>
-      <p role="status">{say.signedIn}</p>
-      <h3>{say.account}</h3>
+      <h2>{labels.welcome}</h2>
+      <p role="status">{labels.signedIn}</p>
+      <h3>{labels.account}</h3>
       <Entries of={(identity?.traits ?? {}) as Record<string, unknown>} />
       {Object.keys(known).length > 0 && (
         <>
-          <h3>{say.known}</h3>
+          <h3>{labels.known}</h3>
           <Entries of={known} />
         </>
       )}
-      <h3>{say.howSignedIn}</h3>
-      <p>{say.cookie}</p>
+      <h3>{labels.howSignedIn}</h3>
+      <p>{labels.cookie}</p>
       <p className="links">
-        <a href="/settings">{say.settings}</a> <a href={found.logOut}>{say.logOut}</a>
+        <a href="/settings">{labels.settings}</a> <a href={found.logOut}>{labels.logOut}</a>
       </p>
     </section>
   )
