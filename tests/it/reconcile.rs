@@ -73,22 +73,22 @@ impl TestEnv {
     /// interval counts from before the call, so no running request times out.
     async fn advance_while(&self, app: &TestApp, mut is_running: impl AsyncFnMut() -> bool) {
         while is_running().await {
-            let asked = self.kratos.service.received();
-            for call in &asked[self.counted_calls.load(Ordering::SeqCst)..] {
+            let calls = self.kratos.service.received();
+            for call in &calls[self.counted_calls.load(Ordering::SeqCst)..] {
                 let is_a_page = call.target.contains("page_size");
                 let identities = if is_a_page { 100 } else { 1 };
                 app.clock.advance(identities * Duration::from_millis(2));
             }
-            self.counted_calls.store(asked.len(), Ordering::SeqCst);
+            self.counted_calls.store(calls.len(), Ordering::SeqCst);
             tokio::task::yield_now().await;
         }
     }
 
     /// Waits until Kratos got this number of calls and the round has stopped.
-    async fn wait_until_stopped_after(&self, app: &TestApp, asked: usize) {
-        self.advance_while(app, async || self.kratos_calls() < asked)
+    async fn wait_until_stopped_after(&self, app: &TestApp, calls: usize) {
+        self.advance_while(app, async || self.kratos_calls() < calls)
             .await;
-        assert_eq!(self.kratos_calls(), asked);
+        assert_eq!(self.kratos_calls(), calls);
         wait_until_unlocked(app).await;
     }
 }
@@ -415,7 +415,7 @@ async fn nothing_is_changed_while_the_admin_api_fails() {
     assert_eq!(app.post(&payload().saved_as(id)).await.status, 204);
     env.crm.next_call().await;
     // None of these is the response of Kratos for an unknown identity.
-    let mut asked = env.kratos_calls();
+    let mut calls = env.kratos_calls();
     for behaviour in [
         Behaviour::Answers(503, String::new()),
         Behaviour::Answers(404, "<html>".to_owned()),
@@ -424,15 +424,15 @@ async fn nothing_is_changed_while_the_admin_api_fails() {
     ] {
         env.kratos.service.set_behaviour(behaviour);
         app.clock.advance(HOUR);
-        asked += 1;
-        env.wait_until_stopped_after(&app, asked).await;
+        calls += 1;
+        env.wait_until_stopped_after(&app, calls).await;
     }
     // The list of identities works, but each look-up fails or returns another identity.
     for (status, more) in [(500, 2), (200, 1)] {
         env.kratos.fail_on("/admin/identities/", status);
         app.clock.advance(HOUR);
-        asked += more;
-        env.wait_until_stopped_after(&app, asked).await;
+        calls += more;
+        env.wait_until_stopped_after(&app, calls).await;
     }
     assert_eq!(outcome_count(&app, "deleted").await, 0);
     assert_eq!(list_deliveries(&app).await[0].state, State::Pending);
@@ -453,11 +453,11 @@ async fn no_identity_is_erased_if_kratos_has_none_of_the_known_ones() {
         assert_eq!(app.post(&body).await.status, 204);
     }
     // Kratos has none of the identities. Each round reads a page and looks up fifty identities.
-    let asked = env.kratos_calls();
+    let calls = env.kratos_calls();
     app.clock.advance(HOUR);
-    env.wait_until_stopped_after(&app, asked + 51).await;
+    env.wait_until_stopped_after(&app, calls + 51).await;
     app.clock.advance(HOUR);
-    env.wait_until_stopped_after(&app, asked + 51 + 51).await;
+    env.wait_until_stopped_after(&app, calls + 51 + 51).await;
     assert_eq!(outcome_count(&app, "deleted").await, 0);
     let all = list_deliveries(&app).await;
     assert_eq!(all.len(), 60);

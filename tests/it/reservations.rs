@@ -336,7 +336,7 @@ async fn a_reservation_of_a_removed_check_becomes_a_dead_letter() {
     assert!(
         dead.last_error
             .unwrap()
-            .contains("has gone from the settings")
+            .contains("is no longer in the settings")
     );
 }
 

@@ -20,8 +20,8 @@ impl Progress for RecordedProgress {
         let line = format!("missing {} {subscription}", identity.as_u128());
         self.0.lock().expect("a lock").push(line);
     }
-    fn gone(&self, identity: Uuid) {
-        let line = format!("gone {}", identity.as_u128());
+    fn deleted(&self, identity: Uuid) {
+        let line = format!("deleted {}", identity.as_u128());
         self.0.lock().expect("a lock").push(line);
     }
 }
@@ -95,13 +95,13 @@ async fn a_dry_run_reports_what_it_would_do_and_changes_nothing() {
         Report {
             checked: 2,
             missing: 2,
-            gone: 1,
+            deleted: 1,
             ..Report::default()
         }
     );
     assert_eq!(
         progress.0.into_inner().unwrap(),
-        ["missing 1 contact", "missing 2 contact", "gone 9"]
+        ["missing 1 contact", "missing 2 contact", "deleted 9"]
     );
     assert_eq!(
         (list_deliveries(&app).await.len(), last_round(&app).await),
