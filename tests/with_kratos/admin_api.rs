@@ -112,7 +112,7 @@ pub async fn vestibule_finds_lists_and_changes_identities() {
         assert_eq!(now["metadata_admin"], json!({"crm": {"id": value}}));
         assert_eq!(now["traits"], identity["traits"]);
     }
-    let inactive = patch::Operation::put(&["state"], json!("inactive"));
+    let inactive = patch::Operation::set(&["state"], json!("inactive"));
     assert_eq!(
         identities.patch(id, std::slice::from_ref(&inactive)).await,
         Ok(true)

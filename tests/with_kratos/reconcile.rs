@@ -40,7 +40,7 @@ pub async fn vestibule_delivers_imported_accounts_once_and_erases_deleted_ones()
     let output = env.vestibule.run_command(&["reconcile"]);
     assert!(
         output.starts_with(&format!(
-            "Examined {} identities. Stored {IMPORTED} deliveries",
+            "Checked {} identities. Stored {IMPORTED} deliveries",
             IMPORTED + 1
         )),
         "{output}"
