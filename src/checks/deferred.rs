@@ -109,10 +109,10 @@ pub fn accepted(
     response: &Value,
     lists: &Lists,
 ) -> Vec<FieldWrite> {
-    let names = context.names(lists, Some(response));
+    let variables = context.variables(lists, Some(response));
     let mut fields = vec![clear_marker(check)];
     for set in &check.set {
-        match set.value.render(&names) {
+        match set.value.render(&variables) {
             Ok(Value::Null) => {}
             Ok(value) => fields.push(FieldWrite {
                 path: set.path.clone(),
@@ -180,13 +180,13 @@ pub fn stored(
     refusal: Option<usize>,
     effect: OnLateRefusal,
     identity_id: Uuid,
-    names: &Variables<'_>,
+    variables: &Variables<'_>,
 ) -> LateRefusal {
     // Hooks show the message only to the owner of a deactivated account.
     let template = message_of(check, refusal).filter(|_| effect == OnLateRefusal::Deactivate);
     let message = template.and_then(|template| {
         let texts = template.texts.iter();
-        let texts = texts.map(|(tag, template)| Ok((tag.clone(), template.render_text(names)?)));
+        let texts = texts.map(|(tag, template)| Ok((tag.clone(), template.render_text(variables)?)));
         match texts.collect::<Result<Vec<_>, EvaluationError>>() {
             Ok(texts) => Some(StoredMessage {
                 id: template.id,
@@ -205,7 +205,7 @@ pub fn stored(
         check: check.name.clone(),
         effect,
         message,
-        refused_at: names.now,
+        refused_at: variables.now,
         deactivated_at: None,
     }
 }
@@ -296,10 +296,10 @@ pub async fn lift(
             value: Some("active".into()),
         });
     }
-    let names = |refusals: Vec<LateRefusal>| -> Vec<String> {
+    let check_names = |refusals: Vec<LateRefusal>| -> Vec<String> {
         refusals.into_iter().map(|refusal| refusal.check).collect()
     };
-    let (checks, others_in_force) = (names(lifted), names(others));
+    let (checks, others_in_force) = (check_names(lifted), check_names(others));
     if let Some(first) = checks.first() {
         let key = format!("lift:{}", time_ordered_id(now));
         let write = identity_write(first, identity_id, Event::CheckRefused, key, fields, now);

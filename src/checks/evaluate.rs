@@ -585,8 +585,8 @@ impl<'a> Evaluation<'a> {
         if is_absent && !check.required {
             return Start::Finished(Outcome::NotApplicable);
         }
-        let names = self.names(check, None);
-        match check.when.as_ref().map(|when| when.holds(&names)) {
+        let variables = self.variables(check, None);
+        match check.when.as_ref().map(|when| when.holds(&variables)) {
             Some(Ok(false)) => return Start::Finished(Outcome::NotApplicable),
             // If any expression fails on an absent field, the visitor sees that the field is required.
             Some(Err(error)) if !is_absent || error.missing_check => {
@@ -598,12 +598,12 @@ impl<'a> Evaluation<'a> {
             let message = self.message(check, &self.checks.builtin.required, None);
             return Start::Finished(Outcome::Refused(message));
         }
-        if let Err(error) = check.expects_texts(&names) {
+        if let Err(error) = check.expects_texts(&variables) {
             return Start::Finished(self.failed(check, "a text", &error));
         }
-        match check.asks().map(|request| request.build(&names)) {
+        match check.asks().map(|request| request.build(&variables)) {
             Some(Ok(request)) if check.reserve.is_some() => {
-                Start::Takes(Box::new((request, EvaluationContext::of(&names))))
+                Start::Takes(Box::new((request, EvaluationContext::of(&variables))))
             }
             Some(Ok(request)) => Start::Asks(request),
             Some(Err(error)) => {
@@ -614,19 +614,19 @@ impl<'a> Evaluation<'a> {
                 };
                 Start::Finished(self.failed(check, index, &error))
             }
-            None => Start::Finished(self.without_question(check, &names)),
+            None => Start::Finished(self.without_question(check, &variables)),
         }
     }
 
     /// Returns the outcome of a check that asks no service: the first `refuse` entry that is true, else `accept`.
-    fn without_question(&self, check: &Check, names: &Variables<'_>) -> Outcome {
+    fn without_question(&self, check: &Check, variables: &Variables<'_>) -> Outcome {
         let holds = |condition: &Condition| match condition {
-            Condition::Expression(expression) => expression.holds(names),
+            Condition::Expression(expression) => expression.holds(variables),
             Condition::Status(_) => Ok(false),
         };
         let mut failed = None;
         if let Some(when) = &check.on_unavailable.when {
-            match when.holds(names) {
+            match when.holds(variables) {
                 Ok(false) => {}
                 Ok(true) => {
                     return self.unavailable(
@@ -682,7 +682,7 @@ impl<'a> Evaluation<'a> {
                 );
                 self.responses
                     .insert(check.name.clone(), Arc::new(reachable));
-                interpret(check, answer.status, &self.names(check, Some(&own)))
+                interpret(check, answer.status, &self.variables(check, Some(&own)))
             }
         };
         let outcome = match interpretation {
@@ -774,17 +774,17 @@ impl<'a> Evaluation<'a> {
             accept_language: self.call.payload.header("Accept-Language"),
             default_language: &self.checks.default_language,
         };
-        let names = self.names(check, response);
+        let variables = self.variables(check, response);
         renderer.message(
             template,
             &self.checks.builtin.not_valid,
-            &names,
+            &variables,
             Some(&check.name),
             check.field.as_ref(),
         )
     }
 
-    fn names<'n>(&'n self, check: &Check, response: Option<&'n Value>) -> Variables<'n> {
+    fn variables<'n>(&'n self, check: &Check, response: Option<&'n Value>) -> Variables<'n> {
         Variables {
             identity: Some(self.identity),
             previous: self.call.payload.previous.as_ref(),
@@ -948,9 +948,12 @@ impl<'a> Evaluation<'a> {
                 .responses
                 .get(&check.name)
                 .and_then(|reachable| reachable.get("response"));
-            let names = self.names(check, response);
+            let variables = self.variables(check, response);
             for set in &check.set {
-                let value = set.value.render(&names).map_err(|error| error.to_string());
+                let value = set
+                    .value
+                    .render(&variables)
+                    .map_err(|error| error.to_string());
                 let written = value.and_then(|value| {
                     changes
                         .set(&set.path, value)
@@ -992,7 +995,7 @@ impl<'a> Evaluation<'a> {
         };
         check.field.as_ref().is_some_and(has_changed)
             || check.when.as_ref().is_some_and(|when| {
-                when.holds(&self.names(check, None)) == Ok(false)
+                when.holds(&self.variables(check, None)) == Ok(false)
                     && (!when.checks_read().is_empty() || self.may_have_held(check, when))
             })
     }
@@ -1008,12 +1011,12 @@ impl<'a> Evaluation<'a> {
             identity[part] = previous.get(part).cloned().unwrap_or_default();
         }
         let field = check.field.as_ref();
-        let names = Variables {
+        let variables = Variables {
             identity: Some(&identity),
             value: field.and_then(|field| field.value_in(&identity)),
-            ..self.names(check, None)
+            ..self.variables(check, None)
         };
-        when.holds(&names) != Ok(false)
+        when.holds(&variables) != Ok(false)
     }
 
     fn count(

@@ -44,7 +44,7 @@ pub struct IdentityChange<'a> {
     /// The id that distinguishes this trigger from another one of the same identity.
     pub trigger_id: &'a str,
     /// The variables that deliveries may read.
-    pub names: Variables<'a>,
+    pub variables: Variables<'a>,
     /// When the flow expires.
     pub expires_at: Timestamp,
     /// When the identity was created or changed.
@@ -59,7 +59,7 @@ impl IdentityChange<'_> {
     fn can_be_of(&self, pending: &PendingSignUp) -> bool {
         match self.event {
             Event::IdentityCreated => pending.flow == Flow::Registration,
-            _ => pending.flow == Flow::Settings && pending.method == self.names.method,
+            _ => pending.flow == Flow::Settings && pending.method == self.variables.method,
         }
     }
 
@@ -67,7 +67,7 @@ impl IdentityChange<'_> {
     /// flow.
     fn closes_its_flow(&self) -> bool {
         let external_id = self
-            .names
+            .variables
             .identity
             .and_then(|identity| identity["external_id"].as_str());
         self.event == Event::IdentityCreated && external_id == Some(&guard_id(self.flow_id))
@@ -196,7 +196,7 @@ fn keep_all(
     pending: &[PendingSignUp],
     state: &FlowState,
 ) {
-    let now = change.names.now;
+    let now = change.variables.now;
     let reason = format!(
         "the account belongs to one of {} submissions of its flow, and none of them had these traits; check whether their \
          reservations and deferred checks are still right",
@@ -313,14 +313,15 @@ impl FollowUps {
         }
         let closes = change.closes_its_flow();
         let null = Value::Null;
-        let identity = change.names.identity.unwrap_or(&null);
-        let hash = SubmissionHash::of(identity, change.names.flow.unwrap_or(&null));
+        let identity = change.variables.identity.unwrap_or(&null);
+        let hash = SubmissionHash::of(identity, change.variables.flow.unwrap_or(&null));
         let pending: Vec<PendingSignUp> = submissions
             .iter()
             .filter(|one| change.can_be_of(one))
             .cloned()
             .collect();
-        let knows_payload = change.names.flow.is_some() && change.event == Event::IdentityCreated;
+        let knows_payload =
+            change.variables.flow.is_some() && change.event == Event::IdentityCreated;
         let attribution = attribute(&pending, change.identity_id, &hash, knows_payload, closes);
         if change.event != Event::IdentityCreated
             && let Some(one) = change_of(&attribution, &pending, &hash)
@@ -357,7 +358,7 @@ impl FollowUps {
                 flow: Flow::Registration,
                 identity_id: change.identity_id,
                 expires_at: change.expires_at,
-                at: change.names.now,
+                at: change.variables.now,
             });
         } else if let Attribution::Exact(one) = attribution {
             let end = PendingEnd::Attributed(change.identity_id);
@@ -373,7 +374,7 @@ impl FollowUps {
             trigger_id,
             check: None,
         };
-        deliveries_for(&self.subscriptions, &trigger, &change.names)
+        deliveries_for(&self.subscriptions, &trigger, &change.variables)
     }
 
     /// Adds the consequences for the submission of the identity, and for the other submissions of a flow that is closed
@@ -386,10 +387,10 @@ impl FollowUps {
         state: &FlowState,
         is_certain: bool,
     ) {
-        let now = change.names.now;
+        let now = change.variables.now;
         let context = EvaluationContext {
             is_uncertain: !is_certain,
-            ..EvaluationContext::of(&change.names)
+            ..EvaluationContext::of(&change.variables)
         };
         let trigger_id = trigger_id_of(one);
         for deferred in &one.details.deferred {
@@ -431,7 +432,7 @@ impl FollowUps {
         state: &FlowState,
         is_certain: bool,
     ) {
-        let now = change.names.now;
+        let now = change.variables.now;
         let closes = change.closes_its_flow();
         let is_used = |id: &Uuid| one.details.reservations.contains(id);
         for reservation in &state.reservations {
@@ -479,9 +480,12 @@ impl FollowUps {
         reservation: &Reservation,
         is_uncertain: bool,
     ) {
-        let now = change.names.now;
+        let now = change.variables.now;
         let null = Value::Null;
-        let about = (change.identity_id, change.names.identity.unwrap_or(&null));
+        let about = (
+            change.identity_id,
+            change.variables.identity.unwrap_or(&null),
+        );
         let is_known = self.reserves.contains_key(&reservation.check);
         let delivery = is_known
             .then(|| reserve::take_again(reservation, about, change.event, is_uncertain, now))
@@ -509,7 +513,7 @@ impl FollowUps {
                 && change.in_force.covers(&check.name, change.created_at)
                 && check.could_apply(&Variables {
                     lists: &self.lists,
-                    ..change.names
+                    ..change.variables
                 })
         };
         let dead_letter = |check: &Check| {
@@ -525,7 +529,7 @@ impl FollowUps {
                 format!("unrecorded:{}", change.identity_id),
                 (change.identity_id, change.event),
                 reason.to_owned(),
-                change.names.now,
+                change.variables.now,
             )
         };
         self.holding
@@ -544,20 +548,20 @@ impl FollowUps {
         batch.confirmed.push(reservation.id);
         let Some(requests) = self.reserves.get(&reservation.check) else {
             let queue = Queue::Confirm(&reservation.check);
-            let (id, event, now) = (change.identity_id, change.event, change.names.now);
+            let (id, event, now) = (change.identity_id, change.event, change.variables.now);
             let dead_letter = reserve::check_removed(&queue, reservation, id, event, now);
             batch.deliveries.push(dead_letter);
             return;
         };
         let null = Value::Null;
-        let identity = change.names.identity.unwrap_or(&null);
+        let identity = change.variables.identity.unwrap_or(&null);
         batch.deliveries.extend(reserve::confirmation(
             requests,
             reservation,
             (change.identity_id, identity),
             change.event,
             &self.lists,
-            change.names.now,
+            change.variables.now,
         ));
     }
 
@@ -592,17 +596,17 @@ impl FollowUps {
             &state.pending[..]
         };
         let context = &one.details.context;
-        let names = Variables {
+        let variables = Variables {
             identity: Some(identity),
             now,
-            ..context.names(&self.lists, None)
+            ..context.variables(&self.lists, None)
         };
         let change = IdentityChange {
             event: event_of(one.flow, &one.method),
             identity_id,
             flow_id: one.key.flow_id,
             trigger_id: &trigger_id_of(&one),
-            names,
+            variables,
             expires_at: one.expires_at,
             created_at: now,
             in_force: &InForce::default(),
@@ -662,9 +666,9 @@ impl FollowUps {
     /// submission.
     #[must_use]
     pub fn failed(&self, newest: &PendingSignUp, now: Timestamp) -> Vec<NewDelivery> {
-        let names = Variables {
+        let variables = Variables {
             now,
-            ..newest.details.context.names(&self.lists, None)
+            ..newest.details.context.variables(&self.lists, None)
         };
         let flow_id = newest.key.flow_id.to_string();
         let trigger = Trigger {
@@ -673,7 +677,7 @@ impl FollowUps {
             trigger_id: &flow_id,
             check: None,
         };
-        deliveries_for(&self.subscriptions, &trigger, &names)
+        deliveries_for(&self.subscriptions, &trigger, &variables)
     }
 
     /// Releases a reservation, if it is open. Keeps what one of these submissions needs to take the reservation again.

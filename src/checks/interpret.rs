@@ -15,17 +15,17 @@ pub enum Interpretation {
     Unavailable(Kind, String),
 }
 
-/// Interprets an answer, `names.response`: first `on_unavailable.when`, then `refuse`, then the status, then `accept`.
+/// Interprets an answer, `variables.response`: first `on_unavailable.when`, then `refuse`, then the status, then `accept`.
 ///
 /// Each step is evaluated only if no step before it has decided. An entry of `refuse` that fails decides nothing by
 /// itself. But an answer on which an entry has failed is never accepted, because that entry might have refused it.
 #[must_use]
-pub fn interpret(check: &Check, status: u16, names: &Variables<'_>) -> Interpretation {
+pub fn interpret(check: &Check, status: u16, variables: &Variables<'_>) -> Interpretation {
     let declared = check.on_unavailable.when.as_ref();
-    if declared.is_some_and(|when| when.holds(names) == Ok(true)) {
+    if declared.is_some_and(|when| when.holds(variables) == Ok(true)) {
         return unavailable(Kind::Declared, "`on_unavailable.when` is true");
     }
-    let refusal = refusal(check, status, names);
+    let refusal = refusal(check, status, variables);
     if let Ok(Some(index)) = refusal {
         return Interpretation::Refused(index);
     }
@@ -35,7 +35,7 @@ pub fn interpret(check: &Check, status: u16, names: &Variables<'_>) -> Interpret
     let accepted = match &check.accept {
         Some(Condition::Status(number)) => Ok(*number == status),
         Some(Condition::Expression(accept)) => accept
-            .holds(names)
+            .holds(variables)
             .map_err(|error| format!("`accept`, status {status}: {error}")),
         None => Ok((200..300).contains(&status)),
     };
@@ -56,7 +56,7 @@ pub fn interpret(check: &Check, status: u16, names: &Variables<'_>) -> Interpret
 
 /// Returns the entry of `refuse` that decides: the first that names the status, else the first whose expression is
 /// true. If no entry decides and one failed, the result is `Err` with the first failure.
-fn refusal(check: &Check, status: u16, names: &Variables<'_>) -> Result<Option<usize>, String> {
+fn refusal(check: &Check, status: u16, variables: &Variables<'_>) -> Result<Option<usize>, String> {
     let entries = || check.refuse.iter().enumerate();
     let by_status = entries()
         .find(|(_, entry)| matches!(entry.when, Condition::Status(number) if number == status));
@@ -68,7 +68,7 @@ fn refusal(check: &Check, status: u16, names: &Variables<'_>) -> Result<Option<u
         let Condition::Expression(when) = &entry.when else {
             continue;
         };
-        match when.holds(names) {
+        match when.holds(variables) {
             Ok(true) => return Ok(Some(index)),
             Ok(false) => {}
             Err(error) => {

@@ -26,11 +26,11 @@ impl MessageRenderer<'_> {
         &self,
         message: &MessageTemplate,
         fallback: &MessageTemplate,
-        names: &Variables<'_>,
+        variables: &Variables<'_>,
         check: Option<&str>,
         field: Option<&Field>,
     ) -> Message {
-        let text = self.text(message).and_then(|template| match template.render_text(names) {
+        let text = self.text(message).and_then(|template| match template.render_text(variables) {
             Ok(text) => Some(text),
             Err(error) => {
                 tracing::warn!(check, message.id = message.id, %error, "Could not render a message");
@@ -38,7 +38,7 @@ impl MessageRenderer<'_> {
             }
         });
         let text = text
-            .or_else(|| self.text(fallback)?.render_text(names).ok())
+            .or_else(|| self.text(fallback)?.render_text(variables).ok())
             .unwrap_or_default();
         let entries = [
             ("message", message.name.as_deref()),

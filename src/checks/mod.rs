@@ -259,21 +259,21 @@ impl Check {
     /// Returns whether the check can have run for this sign-up. Its field is present, and its condition is true or
     /// cannot be evaluated.
     #[must_use]
-    pub fn could_apply(&self, names: &Variables<'_>) -> bool {
+    pub fn could_apply(&self, variables: &Variables<'_>) -> bool {
         let null = serde_json::Value::Null;
-        let identity = names.identity.unwrap_or(&null);
+        let identity = variables.identity.unwrap_or(&null);
         let value = self.field.as_ref().map(|field| field.value_in(identity));
         let is_absent =
             value.is_some_and(|value| value.is_none_or(crate::kratos::field::is_absent));
-        let names = Variables {
+        let variables = Variables {
             value: value.flatten(),
-            ..*names
+            ..*variables
         };
         !is_absent
             && self
                 .when
                 .as_ref()
-                .is_none_or(|when| when.holds(&names).unwrap_or(true))
+                .is_none_or(|when| when.holds(&variables).unwrap_or(true))
     }
 
     /// Returns what a late refusal of this check does. Without a choice of the operator, Vestibule deactivates an
@@ -334,21 +334,21 @@ impl Check {
 
     /// Returns an error if the check uses a list or an object where a text is expected. `when` is excluded, because its
     /// expression may test for a list or an object. Messages are excluded, because a message has a fallback.
-    pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_texts(&self, variables: &Variables<'_>) -> Result<(), EvaluationError> {
         let reserve = self.reserve.iter().flat_map(|reserve| {
             let confirm = reserve.confirm.iter();
             confirm.chain([&reserve.take, &reserve.release])
         });
         let mut requests = self.ask.iter().chain(reserve);
-        requests.try_for_each(|request| request.expects_texts(names))?;
+        requests.try_for_each(|request| request.expects_texts(variables))?;
         let conditions = self.refuse.iter().map(|refusal| &refusal.when);
         let mut conditions = conditions
             .chain(&self.accept)
             .filter_map(Condition::expression)
             .chain(&self.on_unavailable.when);
-        conditions.try_for_each(|condition| condition.expects_texts(names))?;
+        conditions.try_for_each(|condition| condition.expects_texts(variables))?;
         let mut set = self.set.iter();
-        set.try_for_each(|set| set.value.expects_texts(names))
+        set.try_for_each(|set| set.value.expects_texts(variables))
     }
 
     /// Returns every expression that is evaluated for the check during a sign-up.

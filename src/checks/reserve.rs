@@ -223,7 +223,7 @@ fn built(
     what: &str,
 ) -> Result<Action, String> {
     template
-        .build(&context.names(lists, None))
+        .build(&context.variables(lists, None))
         .map(Action::Send)
         .map_err(|error| format!("`{what}` could not be built: {error}"))
 }

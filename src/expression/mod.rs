@@ -229,13 +229,13 @@ impl Expression {
     ///
     /// An optional becomes its value or null, a timestamp RFC 3339, a duration `90s`, bytes base64. The keys of a map
     /// become texts, in order.
-    pub fn evaluate(&self, names: &Variables<'_>) -> Result<Value, EvaluationError> {
-        self.with_result(names, convert::to_json)
+    pub fn evaluate(&self, variables: &Variables<'_>) -> Result<Value, EvaluationError> {
+        self.with_result(variables, convert::to_json)
     }
 
     /// Evaluates the expression as a condition. The result must be a bool.
-    pub fn holds(&self, names: &Variables<'_>) -> Result<bool, EvaluationError> {
-        self.with_result(names, |result| match result {
+    pub fn holds(&self, variables: &Variables<'_>) -> Result<bool, EvaluationError> {
+        self.with_result(variables, |result| match result {
             cel::Value::Bool(bool) => Ok(*bool),
             _ => Err(EvaluationError::new(format!(
                 "gave {}, not true or false",
@@ -274,18 +274,21 @@ impl Expression {
     /// Returns an error if the expression uses a list or an object as a text (`x.startsWith(…)`, `x in lists.name`).
     ///
     /// A visitor can send a list or an object wherever the identity schema gives a trait no type.
-    pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_texts(&self, variables: &Variables<'_>) -> Result<(), EvaluationError> {
         let used = self.compiled.texts.iter();
         used.filter_map(|index| self.compiled.slots.get(*index))
-            .try_for_each(|slot| slot.expects_text(names))
+            .try_for_each(|slot| slot.expects_text(variables))
     }
 
     /// Returns an error if the expression is a single path to a list or an object. Callers put the result into a
     /// text.
-    pub(crate) fn expects_text_result(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
+    pub(crate) fn expects_text_result(
+        &self,
+        variables: &Variables<'_>,
+    ) -> Result<(), EvaluationError> {
         self.compiled
             .only_path()
-            .map_or(Ok(()), |slot| slot.expects_text(names))
+            .map_or(Ok(()), |slot| slot.expects_text(variables))
     }
 
     /// Returns whether the expression has a loop (`all`, `exists`, `map`, `filter`), and so may take long.
@@ -296,10 +299,10 @@ impl Expression {
 
     fn with_result<T>(
         &self,
-        names: &Variables<'_>,
+        variables: &Variables<'_>,
         then: impl FnOnce(&cel::Value) -> Result<T, EvaluationError>,
     ) -> Result<T, EvaluationError> {
-        let resolver = resolve::Resolver::new(*names, &self.compiled.slots);
+        let resolver = resolve::Resolver::new(*variables, &self.compiled.slots);
         let mut context = Context::with_env(Arc::clone(&self.env));
         context.set_variable_resolver(&resolver);
         // The function `resolve_val` is not used, because it would be compiled into this crate, without optimisation.

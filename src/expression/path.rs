@@ -156,8 +156,8 @@ impl Path {
     }
 
     /// Walks the path to its value.
-    pub fn walk<'v>(&self, names: &Variables<'v>) -> Result<Found<'v>, Miss> {
-        let (mut value, done) = match self.start(names) {
+    pub fn walk<'v>(&self, variables: &Variables<'v>) -> Result<Found<'v>, Miss> {
+        let (mut value, done) = match self.start(variables) {
             Ok(start) => start,
             Err(_) if self.steps.first().is_some_and(|step| step.optional) => {
                 return Ok(Found::Nothing);
@@ -187,12 +187,12 @@ impl Path {
     /// In Kratos's data, a missing or null part has no fields, and that is not an error. `has(previous.traits.x)` is
     /// false in a registration, and `metadata_public` is often null. In an answer, only the last step may be missing.
     /// Otherwise an answer of an unexpected shape would count as one without the field.
-    pub fn exists(&self, names: &Variables<'_>) -> Result<bool, Miss> {
+    pub fn exists(&self, variables: &Variables<'_>) -> Result<bool, Miss> {
         let lenient = !matches!(
             self.root,
             Variable::Response | Variable::Checks | Variable::Taken
         );
-        match self.walk(names) {
+        match self.walk(variables) {
             Ok(found) => Ok(matches!(found, Found::Value { .. })),
             Err(Miss::Variable | Miss::Check) => Ok(false),
             Err(Miss::Key(_) | Miss::Bounds(_) | Miss::Parts(_, "null")) if lenient => Ok(false),
@@ -202,18 +202,18 @@ impl Path {
     }
 
     /// Returns the value of the variable, and the number of steps that lead to it.
-    fn start<'v>(&self, names: &Variables<'v>) -> Result<(&'v Value, usize), Miss> {
+    fn start<'v>(&self, variables: &Variables<'v>) -> Result<(&'v Value, usize), Miss> {
         let value = match self.root {
-            Variable::Identity => names.identity,
-            Variable::Previous => names.previous,
-            Variable::Value => names.value,
-            Variable::Flow => names.flow,
-            Variable::Request => names.request,
-            Variable::Response => names.response,
-            Variable::Taken => names.taken,
+            Variable::Identity => variables.identity,
+            Variable::Previous => variables.previous,
+            Variable::Value => variables.value,
+            Variable::Flow => variables.flow,
+            Variable::Request => variables.request,
+            Variable::Response => variables.response,
+            Variable::Taken => variables.taken,
             Variable::Checks => {
                 let name = self.steps.first().and_then(Step::name);
-                let check = names
+                let check = variables
                     .checks
                     .zip(name)
                     .and_then(|(checks, name)| checks.get(name));

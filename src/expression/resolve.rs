@@ -49,11 +49,11 @@ pub(super) enum Slot {
 
 impl Slot {
     /// Returns an error if the slot is a path to a list or an object.
-    pub fn expects_text(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_text(&self, variables: &Variables<'_>) -> Result<(), EvaluationError> {
         let Self::Path(path) = self else {
             return Ok(());
         };
-        let kind = match path.walk(names) {
+        let kind = match path.walk(variables) {
             Ok(Found::Value {
                 value: Value::Array(_),
                 ..
@@ -73,7 +73,7 @@ impl Slot {
 
 /// Resolves the variables of one evaluation.
 pub(super) struct Resolver<'a> {
-    names: Variables<'a>,
+    variables: Variables<'a>,
     slots: &'a [Slot],
     /// The lists and maps with their number of parts. Each is converted once.
     converted: Vec<OnceLock<(Box<dyn Val + 'a>, usize)>>,
@@ -81,9 +81,9 @@ pub(super) struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    pub fn new(names: Variables<'a>, slots: &'a [Slot]) -> Self {
+    pub fn new(variables: Variables<'a>, slots: &'a [Slot]) -> Self {
         Self {
-            names,
+            variables,
             slots,
             converted: slots.iter().map(|_| OnceLock::new()).collect(),
             rounds: AtomicU64::new(ROUNDS),
@@ -98,8 +98,8 @@ impl<'a> Resolver<'a> {
     /// Returns the reason why a variable of a path has no value.
     pub fn miss(&self, variable: &str) -> Option<(&'a Path, Miss)> {
         match self.slot(variable)?.1 {
-            Slot::Path(path) => path.walk(&self.names).err().map(|miss| (path, miss)),
-            Slot::Has(path) => path.exists(&self.names).err().map(|miss| (path, miss)),
+            Slot::Path(path) => path.walk(&self.variables).err().map(|miss| (path, miss)),
+            Slot::Has(path) => path.exists(&self.variables).err().map(|miss| (path, miss)),
             Slot::List(_) | Slot::Pattern(_) => None,
         }
     }
@@ -124,21 +124,21 @@ impl<'a> Resolver<'a> {
 
     fn path<'b>(&'b self, index: usize, path: &'b Path) -> Option<CowVal<'b, 'b>> {
         match path.root {
-            Variable::Method => return Some(CowVal::owned(CelString::from(self.names.method))),
+            Variable::Method => return Some(CowVal::owned(CelString::from(self.variables.method))),
             Variable::Now => {
-                let now = CelTimestamp::from(self.names.now.fixed_offset());
+                let now = CelTimestamp::from(self.variables.now.fixed_offset());
                 return Some(CowVal::owned(now));
             }
             Variable::Lists => {
                 let name = path.steps.first()?.name()?;
-                let entries = self.names.lists.get(name)?;
+                let entries = self.variables.lists.get(name)?;
                 return self
                     .spend_on(entries.len(), PARTS_PER_ROUND)
                     .then(|| CowVal::Borrowed(entries.as_list()));
             }
             _ => {}
         }
-        let (value, optional) = match path.walk(&self.names).ok()? {
+        let (value, optional) = match path.walk(&self.variables).ok()? {
             Found::Value { value, optional } => (value, optional),
             Found::Nothing => return Some(CowVal::owned(CelOptional::none())),
         };
@@ -177,11 +177,11 @@ impl VariableResolver for Resolver<'_> {
             Slot::Has(path) => {
                 let exists = match path.root {
                     Variable::Lists => true,
-                    _ => path.exists(&self.names).ok()?,
+                    _ => path.exists(&self.variables).ok()?,
                 };
                 Some(CowVal::Borrowed(if exists { &TRUE } else { &FALSE }))
             }
-            Slot::List(name) => Some(CowVal::Borrowed(self.names.lists.get(name)?)),
+            Slot::List(name) => Some(CowVal::Borrowed(self.variables.lists.get(name)?)),
             Slot::Pattern(pattern) => Some(CowVal::Borrowed(pattern)),
         }
     }

@@ -80,31 +80,31 @@ impl Template {
 
     /// Renders the template. A template that is a single expression keeps the expression's type. Any other template
     /// becomes a string.
-    pub fn render(&self, names: &Variables<'_>) -> Result<Value, EvaluationError> {
+    pub fn render(&self, variables: &Variables<'_>) -> Result<Value, EvaluationError> {
         match self.parts.as_slice() {
-            [Part::Filled(expression)] => expression.evaluate(names),
-            _ => self.render_text(names).map(Value::String),
+            [Part::Filled(expression)] => expression.evaluate(variables),
+            _ => self.render_text(variables).map(Value::String),
         }
     }
 
     /// Renders the template as text. Strings stay as they are, numbers and bools as written. Null, lists and maps are
     /// errors.
-    pub fn render_text(&self, names: &Variables<'_>) -> Result<String, EvaluationError> {
+    pub fn render_text(&self, variables: &Variables<'_>) -> Result<String, EvaluationError> {
         let mut rendered = String::new();
         for part in &self.parts {
             match part {
                 Part::Text(text) => rendered.push_str(text),
-                Part::Filled(expression) => rendered.push_str(&filled(expression, names)?),
+                Part::Filled(expression) => rendered.push_str(&filled(expression, variables)?),
             }
         }
         Ok(rendered)
     }
 
     /// Returns an error if the template would put a list or an object into the text, or uses one as a text.
-    pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_texts(&self, variables: &Variables<'_>) -> Result<(), EvaluationError> {
         self.expressions().try_for_each(|expression| {
-            expression.expects_texts(names)?;
-            expression.expects_text_result(names)
+            expression.expects_texts(variables)?;
+            expression.expects_text_result(variables)
         })
     }
 
@@ -113,7 +113,7 @@ impl Template {
     ///
     /// Some values are errors, because the path would lead to another resource: an empty value, and a value that
     /// makes a path segment empty, `.` or `..`. Behind a `?` in the operator's text there are no segments.
-    pub fn render_path(&self, names: &Variables<'_>) -> Result<String, EvaluationError> {
+    pub fn render_path(&self, variables: &Variables<'_>) -> Result<String, EvaluationError> {
         let mut path = String::new();
         let mut segment = Segment::default();
         for part in &self.parts {
@@ -135,7 +135,7 @@ impl Template {
                     }
                 }
                 Part::Filled(expression) => {
-                    let value = filled(expression, names)?;
+                    let value = filled(expression, variables)?;
                     if !segment.query && value.is_empty() {
                         return Err(EvaluationError::new(
                             "a value in the path is empty".to_owned(),
@@ -262,8 +262,8 @@ impl Segment {
     }
 }
 
-fn filled(expression: &Expression, names: &Variables<'_>) -> Result<String, EvaluationError> {
-    convert::text(&expression.evaluate(names)?)
+fn filled(expression: &Expression, variables: &Variables<'_>) -> Result<String, EvaluationError> {
+    convert::text(&expression.evaluate(variables)?)
 }
 
 fn error(message: impl Into<String>, offset: usize) -> CompileError {
@@ -277,20 +277,20 @@ fn error(message: impl Into<String>, offset: usize) -> CompileError {
 
 impl JsonTemplate {
     /// Renders the value with all expressions filled in.
-    pub fn render(&self, names: &Variables<'_>) -> Result<Value, EvaluationError> {
+    pub fn render(&self, variables: &Variables<'_>) -> Result<Value, EvaluationError> {
         Ok(match self {
             Self::Null => Value::Null,
             Self::Bool(bool) => Value::Bool(*bool),
             Self::Number(number) => Value::Number(number.clone()),
-            Self::Text(template) => template.render(names)?,
+            Self::Text(template) => template.render(variables)?,
             Self::List(list) => Value::Array(
                 list.iter()
-                    .map(|element| element.render(names))
+                    .map(|element| element.render(variables))
                     .collect::<Result<_, _>>()?,
             ),
             Self::Map(map) => Value::Object(
                 map.iter()
-                    .map(|(key, value)| Ok((key.clone(), value.render(names)?)))
+                    .map(|(key, value)| Ok((key.clone(), value.render(variables)?)))
                     .collect::<Result<_, EvaluationError>>()?,
             ),
         })
@@ -299,17 +299,17 @@ impl JsonTemplate {
     /// Returns an error if the template would put a list or an object into a text, or uses one as a text.
     ///
     /// A template that is a single expression keeps its type, so every value fits there.
-    pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_texts(&self, variables: &Variables<'_>) -> Result<(), EvaluationError> {
         match self {
             Self::Null | Self::Bool(_) | Self::Number(_) => Ok(()),
             Self::Text(template) => match template.parts.as_slice() {
-                [Part::Filled(expression)] => expression.expects_texts(names),
-                _ => template.expects_texts(names),
+                [Part::Filled(expression)] => expression.expects_texts(variables),
+                _ => template.expects_texts(variables),
             },
-            Self::List(list) => list.iter().try_for_each(|one| one.expects_texts(names)),
+            Self::List(list) => list.iter().try_for_each(|one| one.expects_texts(variables)),
             Self::Map(map) => map
                 .iter()
-                .try_for_each(|(_, value)| value.expects_texts(names)),
+                .try_for_each(|(_, value)| value.expects_texts(variables)),
         }
     }
 
@@ -396,7 +396,7 @@ mod tests {
         ] {
             let template = Template::compile(&written(text), &case.scope());
             let template = template.unwrap_or_else(|error| panic!("{text}: {error:?}"));
-            assert_eq!(template.render(&case.names()), Ok(expected), "{text}");
+            assert_eq!(template.render(&case.variables()), Ok(expected), "{text}");
         }
     }
 
@@ -406,7 +406,7 @@ mod tests {
         let pieces = inserted("a{value}", "{value}{{}}", "b{value}");
         let template = Template::compile(&pieces, &case.scope()).expect("compiles");
         assert_eq!(
-            template.render_text(&case.names()).as_deref(),
+            template.render_text(&case.variables()).as_deref(),
             Ok("aNL123{value}{{}}bNL123")
         );
         let constant = Template::compile(&inserted("a", "{", "b}}"), &case.scope());
@@ -532,7 +532,7 @@ mod tests {
             ),
         ] {
             let template = Template::compile(&written(text), &case.scope()).expect(text);
-            let error = template.render_text(&case.names()).expect_err(text);
+            let error = template.render_text(&case.variables()).expect_err(text);
             assert_eq!(error.message, expected, "{text}");
         }
     }
@@ -579,11 +579,13 @@ mod tests {
         ] {
             let template = Template::compile(&written(text), &case.scope()).expect(text);
             let value = json!(value);
-            let names = Variables {
+            let variables = Variables {
                 value: Some(&value),
-                ..case.names()
+                ..case.variables()
             };
-            let path = template.render_path(&names).map_err(|error| error.message);
+            let path = template
+                .render_path(&variables)
+                .map_err(|error| error.message);
             assert_eq!(
                 path.as_deref().map_err(String::as_str),
                 expected,
@@ -596,7 +598,7 @@ mod tests {
     fn a_path_from_the_environment_is_not_encoded() {
         let case = TestCase::new();
         let template = Template::compile(&inserted("", "/base?k=%2F&v=", "{value}"), &case.scope());
-        let path = template.expect("compiles").render_path(&case.names());
+        let path = template.expect("compiles").render_path(&case.variables());
         assert_eq!(path.as_deref(), Ok("/base?k=%2F&v=NL123"));
     }
 
@@ -627,7 +629,7 @@ mod tests {
             .map(String::as_str)
             .collect();
         assert_eq!(read, ["email", "vat", "email"]);
-        let error = template.render(&case.names()).expect_err("no response");
+        let error = template.render(&case.variables()).expect_err("no response");
         assert!(error.missing_check);
 
         let JsonTemplate::Map(mut entries) = template else {
@@ -635,7 +637,7 @@ mod tests {
         };
         entries.truncate(2);
         assert_eq!(
-            JsonTemplate::Map(entries).render(&case.names()),
+            JsonTemplate::Map(entries).render(&case.variables()),
             Ok(json!({"{value}": "123", "born": 1815}))
         );
     }
@@ -647,8 +649,8 @@ mod tests {
         fn any_text_is_a_template_or_an_error(text in "[ -~{}'\"\\\\ü\n]{0,40}") {
             let case = TestCase::new();
             if let Ok(template) = Template::compile(&[Piece::Written(text.clone())], &case.scope()) {
-                let _ = template.render(&case.names());
-                let _ = template.render_path(&case.names());
+                let _ = template.render(&case.variables());
+                let _ = template.render_path(&case.variables());
                 if !text.contains(['{', '}']) {
                     prop_assert_eq!(template.constant(), Some(text.as_str()));
                 }

@@ -66,8 +66,8 @@ impl HttpTransport {
     /// Returns a transport for the deliveries of these settings.
     #[must_use]
     pub fn new(deps: TransportDeps) -> Self {
-        let indexes = |names: Vec<&String>| {
-            names
+        let indexes = |variables: Vec<&String>| {
+            variables
                 .into_iter()
                 .enumerate()
                 .map(|(index, name)| (name.clone(), index))
@@ -190,11 +190,11 @@ impl HttpTransport {
         else {
             return (ResponseVerdict::ByStatus, None);
         };
-        let names = context.names(&self.deps.lists, Some(response));
+        let variables = context.variables(&self.deps.lists, Some(response));
         match subscription
             .success_when
             .as_ref()
-            .map(|when| when.holds(&names))
+            .map(|when| when.holds(&variables))
         {
             Some(Ok(true)) => return (ResponseVerdict::Delivered, None),
             Some(Err(error)) => {
@@ -208,7 +208,7 @@ impl HttpTransport {
         match subscription
             .abandon_when
             .as_ref()
-            .map(|when| when.holds(&names))
+            .map(|when| when.holds(&variables))
         {
             Some(Ok(true)) => return (ResponseVerdict::Abandon, None),
             Some(Err(error)) => {
@@ -232,11 +232,11 @@ impl HttpTransport {
         else {
             return Vec::new();
         };
-        let names = context.names(&self.deps.lists, Some(response));
+        let variables = context.variables(&self.deps.lists, Some(response));
         let mut writes = Vec::new();
         let mut failed = None;
         for entry in &subscription.write_back {
-            match entry.value.render(&names) {
+            match entry.value.render(&variables) {
                 Ok(Value::Null) => {}
                 Ok(value) => writes.push(FieldWrite {
                     path: entry.path.clone(),

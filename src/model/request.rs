@@ -104,15 +104,15 @@ impl Method {
 
 impl RequestTemplate {
     /// Evaluates the expressions, and returns the request.
-    pub fn build(&self, names: &Variables<'_>) -> Result<Request, EvaluationError> {
-        let mut path = self.path.render_path(names)?;
+    pub fn build(&self, variables: &Variables<'_>) -> Result<Request, EvaluationError> {
+        let mut path = self.path.render_path(variables)?;
         if !self.query.is_empty() {
             path.push(if path.contains('?') { '&' } else { '?' });
-            path.push_str(&form(&self.query, names)?);
+            path.push_str(&form(&self.query, variables)?);
         }
         let mut headers = Vec::with_capacity(self.headers.len());
         for (name, template) in &self.headers {
-            let value = template.render_text(names)?;
+            let value = template.render_text(variables)?;
             if http::HeaderValue::from_str(&value).is_err() {
                 return Err(EvaluationError::new(format!(
                     "the header `{name}` contains a character that is not allowed in headers"
@@ -124,11 +124,11 @@ impl RequestTemplate {
             BodyTemplate::Empty => None,
             BodyTemplate::Json(template) => Some(Body {
                 content_type: "application/json".to_owned(),
-                text: template.render(names)?.to_string(),
+                text: template.render(variables)?.to_string(),
             }),
             BodyTemplate::Form(pairs) => Some(Body {
                 content_type: "application/x-www-form-urlencoded".to_owned(),
-                text: form(pairs, names)?,
+                text: form(pairs, variables)?,
             }),
         };
         Ok(Request {
@@ -140,17 +140,17 @@ impl RequestTemplate {
     }
 
     /// Checks that every text of the request is a text. An error if a list or an object would be inserted.
-    pub fn expects_texts(&self, names: &Variables<'_>) -> Result<(), EvaluationError> {
+    pub fn expects_texts(&self, variables: &Variables<'_>) -> Result<(), EvaluationError> {
         let all = |pairs: &[(String, Template)]| {
             let mut pairs = pairs.iter();
-            pairs.try_for_each(|(_, template)| template.expects_texts(names))
+            pairs.try_for_each(|(_, template)| template.expects_texts(variables))
         };
-        self.path.expects_texts(names)?;
+        self.path.expects_texts(variables)?;
         all(&self.query)?;
         all(&self.headers)?;
         match &self.body {
             BodyTemplate::Empty => Ok(()),
-            BodyTemplate::Json(template) => template.expects_texts(names),
+            BodyTemplate::Json(template) => template.expects_texts(variables),
             BodyTemplate::Form(form) => all(form),
         }
     }
@@ -176,10 +176,13 @@ impl RequestTemplate {
     }
 }
 
-fn form(pairs: &[(String, Template)], names: &Variables<'_>) -> Result<String, EvaluationError> {
+fn form(
+    pairs: &[(String, Template)],
+    variables: &Variables<'_>,
+) -> Result<String, EvaluationError> {
     let mut serializer = url::form_urlencoded::Serializer::new(String::new());
     for (name, template) in pairs {
-        serializer.append_pair(name, &template.render_text(names)?);
+        serializer.append_pair(name, &template.render_text(variables)?);
     }
     Ok(serializer.finish())
 }

@@ -81,7 +81,7 @@ fn a_deep_source_is_an_error_and_not_a_crash() {
                 };
                 compiled += 1;
                 let copy = expression.clone();
-                let _ = copy.evaluate(&case.names());
+                let _ = copy.evaluate(&case.variables());
                 let _ = format!("{copy:?}");
                 drop((expression, copy));
             }
@@ -141,14 +141,14 @@ fn loops_over_a_visitors_input_end() {
         "value.sortBy(x, value.all(y, true)).size() > 0",
         "true || value.all(x, value.all(y, true)) && value.all(x, value.all(y, true))",
     ] {
-        let names = TestCase::new();
+        let case = TestCase::new();
         let value = serde_json::Value::Array((0..20_000).map(Into::into).collect());
         let identity = json!({"traits": {"bio": "a".repeat(100_000)}});
-        let expression = names.compile(source).expect(source);
+        let expression = case.compile(source).expect(source);
         let result = expression.evaluate(&Variables {
             value: Some(&value),
             identity: Some(&identity),
-            ..names.names()
+            ..case.variables()
         });
         match result {
             Ok(_) => assert!(source.starts_with("true ||"), "{source}"),
@@ -169,7 +169,7 @@ fn distinct_takes_time_proportional_to_the_list() {
     let evaluate = |value| {
         expression.evaluate(&Variables {
             value: Some(value),
-            ..case.names()
+            ..case.variables()
         })
     };
     assert_eq!(evaluate(&value), Ok(json!(200_000)));
@@ -185,11 +185,11 @@ fn a_deep_payload_is_converted() {
         let case = TestCase::new();
         let text = format!("{}{}", "[".repeat(126), "]".repeat(126));
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let names = Variables {
+        let variables = Variables {
             value: Some(&value),
-            ..case.names()
+            ..case.variables()
         };
-        let evaluate = |source: &str| case.compile(source).expect(source).evaluate(&names);
+        let evaluate = |source: &str| case.compile(source).expect(source).evaluate(&variables);
         assert_eq!(evaluate("value"), Ok(value.clone()));
         assert_eq!(evaluate("value == [value][0]"), Ok(json!(true)));
     });
@@ -321,7 +321,7 @@ proptest! {
         // The compiler catches a panic and reports it with the text below.
         match case.compile(&source) {
             Ok(expression) => {
-                if let Err(error) = expression.evaluate(&case.names()) {
+                if let Err(error) = expression.evaluate(&case.variables()) {
                     prop_assert!(!error.message.contains('@'), "{source}: {error}");
                 }
             }
@@ -345,7 +345,7 @@ proptest! {
             source = source.replacen('§', operand, 1);
         }
         if let Ok(expression) = case.compile(&source)
-            && let Err(error) = expression.evaluate(&case.names())
+            && let Err(error) = expression.evaluate(&case.variables())
         {
             prop_assert!(!error.message.contains("s3cr3t"), "{source}: {error}");
         }

@@ -78,7 +78,7 @@ impl TestCase {
         }
     }
 
-    pub fn names(&self) -> Variables<'_> {
+    pub fn variables(&self) -> Variables<'_> {
         Variables {
             identity: Some(&self.identity),
             previous: self.previous.as_ref(),
@@ -101,7 +101,7 @@ impl TestCase {
     pub fn evaluate(&self, source: &str) -> Result<Value, EvaluationError> {
         self.compile(source)
             .unwrap_or_else(|error| panic!("{source}: {error:?}"))
-            .evaluate(&self.names())
+            .evaluate(&self.variables())
     }
 }
 
@@ -538,7 +538,7 @@ fn an_evaluation_error_names_its_place_and_contains_no_value() {
 #[test]
 fn a_condition_must_be_a_bool() {
     let case = TestCase::new();
-    let holds = |source: &str| case.compile(source).expect(source).holds(&case.names());
+    let holds = |source: &str| case.compile(source).expect(source).holds(&case.variables());
     assert_eq!(holds("value == 'NL123'"), Ok(true));
     assert_eq!(holds("value == 'x'"), Ok(false));
     let error = holds("value").expect_err("a string");
@@ -560,12 +560,17 @@ fn missing_check_is_set_only_for_a_missing_response_of_a_check() {
         let error = case.evaluate(source).expect_err(source);
         assert_eq!(error.missing_check, missing, "{source}: {error}");
     }
-    let mut names = case.names();
-    names.checks = None;
+    let mut variables = case.variables();
+    variables.checks = None;
     let expression = case
         .compile("checks.email.response.status")
         .expect("compiles");
-    assert!(expression.evaluate(&names).expect_err("none").missing_check);
+    assert!(
+        expression
+            .evaluate(&variables)
+            .expect_err("none")
+            .missing_check
+    );
 }
 
 #[test]

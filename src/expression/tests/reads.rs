@@ -100,20 +100,20 @@ fn a_list_or_a_map_is_an_error_where_a_text_is_used() {
     ] {
         let expression = case.compile(source).expect(source);
         for (found, kind) in [(&list, "a list"), (&map, "a map")] {
-            let names = Variables {
+            let variables = Variables {
                 value: Some(found),
-                ..case.names()
+                ..case.variables()
             };
             let expected = expects.then(|| format!("`value` is {kind} where a text is expected"));
-            let error = expression.expects_texts(&names).err();
+            let error = expression.expects_texts(&variables).err();
             assert_eq!(error.map(|error| error.message), expected, "{source}");
         }
         for scalar in [json!("x"), json!(1), json!(true), json!(null)] {
-            let names = Variables {
+            let variables = Variables {
                 value: Some(&scalar),
-                ..case.names()
+                ..case.variables()
             };
-            assert_eq!(expression.expects_texts(&names), Ok(()), "{source}");
+            assert_eq!(expression.expects_texts(&variables), Ok(()), "{source}");
         }
     }
 }

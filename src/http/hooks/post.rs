@@ -215,7 +215,7 @@ fn follow_up(
     payload: &Payload,
     flow_state: &FlowState,
 ) -> FollowUp {
-    let names = Variables {
+    let variables = Variables {
         identity: payload.identity.as_ref(),
         previous: payload.previous.as_ref(),
         value: None,
@@ -233,7 +233,7 @@ fn follow_up(
         identity_id: payload.identity_id,
         flow_id: payload.flow_id,
         trigger_id: &call.trigger,
-        names,
+        variables,
         expires_at: payload.expires_at(call.at),
         created_at: created_at(payload).unwrap_or(call.at),
         in_force: &state.in_force,

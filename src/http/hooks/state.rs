@@ -124,7 +124,7 @@ impl HookState {
         accept_language: Option<&str>,
         check: Option<&str>,
     ) -> Message {
-        let names = Variables {
+        let variables = Variables {
             identity: None,
             previous: None,
             value: None,
@@ -138,7 +138,7 @@ impl HookState {
             lists: &self.lists,
         };
         let reader = self.reader(accept_language);
-        reader.message(message, &self.builtin.not_possible, &names, check, None)
+        reader.message(message, &self.builtin.not_possible, &variables, check, None)
     }
 
     /// Returns the renderer of messages for a visitor.

@@ -117,7 +117,7 @@ impl Round<'_> {
             return Vec::new();
         }
         let view = hook_view(candidate.identity);
-        let names = Variables {
+        let variables = Variables {
             identity: Some(&view),
             previous: None,
             value: None,
@@ -137,7 +137,7 @@ impl Round<'_> {
             check: None,
         };
         let deliveries = subscriptions.into_iter().flat_map(|subscription| {
-            deliveries_for(std::slice::from_ref(subscription), &trigger, &names)
+            deliveries_for(std::slice::from_ref(subscription), &trigger, &variables)
         });
         deliveries.collect()
     }

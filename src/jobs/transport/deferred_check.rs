@@ -45,8 +45,8 @@ impl HttpTransport {
             Ok(answer) => answer,
             Err(none) => return self.unanswered(check, delivery, context, none),
         };
-        let names = context.names(&self.deps.lists, Some(&answer.response));
-        match interpret(check, answer.status, &names) {
+        let variables = context.variables(&self.deps.lists, Some(&answer.response));
+        match interpret(check, answer.status, &variables) {
             Interpretation::Unavailable(_, because) => {
                 let attempt = self.answered(&answer, ResponseVerdict::Retry);
                 self.no_answer(check, delivery, context, attempt, Some(because))
@@ -109,8 +109,8 @@ impl HttpTransport {
             identity: Some(view.clone()),
             ..context.clone()
         };
-        let names = context.names(&self.deps.lists, None);
-        let Some(Ok(request)) = check.ask.as_ref().map(|ask| ask.build(&names)) else {
+        let variables = context.variables(&self.deps.lists, None);
+        let Some(Ok(request)) = check.ask.as_ref().map(|ask| ask.build(&variables)) else {
             return AttemptResult {
                 attempt: Attempt::answered(200),
                 ..self.refused(check, None, delivery, &context, &Value::Null)
@@ -121,8 +121,8 @@ impl HttpTransport {
             Ok(answer) => answer,
             Err(none) => return self.unanswered(check, delivery, &context, none),
         };
-        let names = context.names(&self.deps.lists, Some(&answer.response));
-        match interpret(check, answer.status, &names) {
+        let variables = context.variables(&self.deps.lists, Some(&answer.response));
+        match interpret(check, answer.status, &variables) {
             Interpretation::Accepted => {
                 tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted the value that the account has now");
                 let writes =
@@ -337,9 +337,9 @@ impl HttpTransport {
             chosen => chosen,
         };
         tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The check has refused an existing account");
-        let names = Variables {
+        let variables = Variables {
             now,
-            ..context.names(&self.deps.lists, Some(response))
+            ..context.variables(&self.deps.lists, Some(response))
         };
         let writes = deferred::refused(check, refusal, on_late_refusal, now);
         let nothing_to_write = writes.is_empty();
@@ -360,7 +360,7 @@ impl HttpTransport {
             refusal,
             on_late_refusal,
             delivery.identity_id,
-            &names,
+            &variables,
         );
         let trigger = Trigger {
             event: Event::CheckRefused,
@@ -372,7 +372,11 @@ impl HttpTransport {
         if !nothing_to_write {
             follow_up_deliveries.push(self.written_by_operator(write));
         }
-        follow_up_deliveries.extend(deliveries_for(&self.deps.subscriptions, &trigger, &names));
+        follow_up_deliveries.extend(deliveries_for(
+            &self.deps.subscriptions,
+            &trigger,
+            &variables,
+        ));
         AttemptResult {
             follow_up_deliveries,
             late_refusal: Some(stored),

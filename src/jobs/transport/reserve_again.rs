@@ -53,8 +53,8 @@ impl HttpTransport {
                 return self.not_reserved(check, delivery, without_answer(none), None);
             }
         };
-        let names = context.names(&self.deps.lists, Some(&answer.response));
-        match interpret(check, answer.status, &names) {
+        let variables = context.variables(&self.deps.lists, Some(&answer.response));
+        match interpret(check, answer.status, &variables) {
             Interpretation::Accepted => self.reserved(check, reserve, delivery, context, &answer),
             Interpretation::Refused(refusal) => {
                 self.count_reservation("refused_late");

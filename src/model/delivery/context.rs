@@ -44,16 +44,16 @@ pub struct EvaluationContext {
 impl EvaluationContext {
     /// Stores the values of these variables.
     #[must_use]
-    pub fn of(names: &Variables<'_>) -> Self {
+    pub fn of(variables: &Variables<'_>) -> Self {
         Self {
-            identity: names.identity.cloned(),
-            previous: names.previous.cloned(),
-            value: names.value.cloned(),
-            flow: names.flow.cloned(),
-            request: names.request.cloned(),
-            method: names.method.to_owned(),
-            now: names.now,
-            taken: names.taken.cloned(),
+            identity: variables.identity.cloned(),
+            previous: variables.previous.cloned(),
+            value: variables.value.cloned(),
+            flow: variables.flow.cloned(),
+            request: variables.request.cloned(),
+            method: variables.method.to_owned(),
+            now: variables.now,
+            taken: variables.taken.cloned(),
             check: None,
             is_uncertain: false,
         }
@@ -61,7 +61,7 @@ impl EvaluationContext {
 
     /// Returns the variables, with this response.
     #[must_use]
-    pub fn names<'a>(&'a self, lists: &'a Lists, response: Option<&'a Value>) -> Variables<'a> {
+    pub fn variables<'a>(&'a self, lists: &'a Lists, response: Option<&'a Value>) -> Variables<'a> {
         Variables {
             identity: self.identity.as_ref(),
             previous: self.previous.as_ref(),

@@ -28,14 +28,14 @@ pub struct Trigger<'a> {
 pub fn deliveries_for(
     subscriptions: &[Subscription],
     trigger: &Trigger<'_>,
-    names: &Variables<'_>,
+    variables: &Variables<'_>,
 ) -> Vec<NewDelivery> {
     subscriptions
         .iter()
         .filter(|subscription| subscription.events.contains(&trigger.event))
         .filter_map(|subscription| {
-            let request = request(subscription, trigger, names)?;
-            Some(delivery(subscription, trigger, names, request))
+            let request = request(subscription, trigger, variables)?;
+            Some(delivery(subscription, trigger, variables, request))
         })
         .collect()
 }
@@ -44,16 +44,16 @@ pub fn deliveries_for(
 fn request(
     subscription: &Subscription,
     trigger: &Trigger<'_>,
-    names: &Variables<'_>,
+    variables: &Variables<'_>,
 ) -> Option<Result<Request, String>> {
-    match subscription.when.as_ref().map(|when| when.holds(names)) {
+    match subscription.when.as_ref().map(|when| when.holds(variables)) {
         Some(Ok(false)) => return None,
         Some(Err(error)) => return Some(Err(format!("`when` failed: {error}"))),
         Some(Ok(true)) | None => {}
     }
-    let built = subscription.send.build(names).map(|mut request| {
+    let built = subscription.send.build(variables).map(|mut request| {
         if matches!(subscription.send.body, BodyTemplate::Empty) && may_have_body(request.method) {
-            request.body = Some(default_body(trigger.event, trigger.check, names));
+            request.body = Some(default_body(trigger.event, trigger.check, variables));
         }
         request
     });
@@ -63,10 +63,10 @@ fn request(
 fn delivery(
     subscription: &Subscription,
     trigger: &Trigger<'_>,
-    names: &Variables<'_>,
+    variables: &Variables<'_>,
     request: Result<Request, String>,
 ) -> NewDelivery {
-    let now = names.now;
+    let now = variables.now;
     NewDelivery {
         id: time_ordered_id(now),
         subscription: subscription.name.clone(),
@@ -76,7 +76,7 @@ fn delivery(
         action: request.map(Action::Send),
         context: subscription
             .reads_the_answer()
-            .then(|| EvaluationContext::of(names)),
+            .then(|| EvaluationContext::of(variables)),
         created_at: now,
         due_at: now,
         keep_trying_until: saturating_add(now, subscription.max_elapsed),
@@ -104,11 +104,11 @@ fn may_have_body(method: Method) -> bool {
 }
 
 /// Builds the body for subscriptions that define none.
-fn default_body(event: Event, check: Option<&str>, names: &Variables<'_>) -> Body {
+fn default_body(event: Event, check: Option<&str>, variables: &Variables<'_>) -> Body {
     let mut body = json!({
         "type": event,
-        "timestamp": names.now.to_rfc3339_opts(SecondsFormat::Millis, true),
-        "data": {"identity": names.identity, "previous": names.previous},
+        "timestamp": variables.now.to_rfc3339_opts(SecondsFormat::Millis, true),
+        "data": {"identity": variables.identity, "previous": variables.previous},
     });
     if let Some(check) = check {
         body["data"]["check"] = check.into();
@@ -127,7 +127,7 @@ mod tests {
     use serde_json::Value;
     use std::time::Duration;
 
-    fn names<'a>(
+    fn variables<'a>(
         identity: &'a Value,
         previous: Option<&'a Value>,
         lists: &'a Lists,
@@ -156,7 +156,7 @@ mod tests {
         let previous = json!({"traits": {"email": "ada@example.com"}});
         let lists = Lists::default();
         let body = |event, previous| {
-            let body = default_body(event, None, &names(&identity, previous, &lists));
+            let body = default_body(event, None, &variables(&identity, previous, &lists));
             assert_eq!(body.content_type, "application/json");
             serde_json::from_str::<Value>(&body.text).unwrap()
         };
