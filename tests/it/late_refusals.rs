@@ -460,8 +460,8 @@ async fn the_api_lists_late_refusals_without_personal_data() {
     assert!(all[1]["deactivated_at"].is_string());
     let (first, next) = list("?limit=1").await;
     let next = next.as_str().expect("more").to_owned();
-    let (second, end) = list(&format!("?limit=1&cursor={next}")).await;
-    assert_eq!(([first, second].concat(), end), (all, Value::Null));
+    let (second, last_cursor) = list(&format!("?limit=1&cursor={next}")).await;
+    assert_eq!(([first, second].concat(), last_cursor), (all, Value::Null));
     for (query, number) in [
         (format!("?identity={id}"), 2),
         (format!("?identity={}", Uuid::nil()), 0),

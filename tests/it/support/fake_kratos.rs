@@ -214,7 +214,7 @@ fn answer(identities: &mut Identities, received: &Received) -> Answer {
         let found = identities
             .values()
             .find(|one| one["external_id"] == *external);
-        return found.map_or_else(|| error(404), found);
+        return found.map_or_else(|| error(404), identity_answer);
     }
     if let Some(id) = rest
         .strip_suffix("/sessions")
@@ -237,7 +237,7 @@ fn answer(identities: &mut Identities, received: &Received) -> Answer {
         if received.method == "PATCH" {
             apply(identity, &received.json());
         }
-        return found(identity);
+        return identity_answer(identity);
     }
     match parameter(&received.target, "credentials_identifier") {
         Some(identifier) => with_identifier(identities, &identifier.to_lowercase()),
@@ -245,7 +245,7 @@ fn answer(identities: &mut Identities, received: &Received) -> Answer {
     }
 }
 
-fn found(identity: &Value) -> Answer {
+fn identity_answer(identity: &Value) -> Answer {
     (200, identity.to_string(), None)
 }
 

@@ -53,8 +53,8 @@ impl Received {
 struct State {
     behaviour: Mutex<Behaviour>,
     /// Prefixes of method and target, with their behaviour.
-    special: Mutex<Vec<(String, Behaviour)>>,
-    release_hanging_calls: Notify,
+    by_prefix: Mutex<Vec<(String, Behaviour)>>,
+    hang_end: Notify,
     received: Mutex<Vec<Received>>,
     arrivals: mpsc::UnboundedSender<Received>,
 }
@@ -72,8 +72,8 @@ impl FakeService {
         let (sender, receiver) = mpsc::unbounded_channel();
         let state = Data::new(State {
             behaviour: Mutex::new(Behaviour::Answers(200, "{}".to_owned())),
-            special: Mutex::default(),
-            release_hanging_calls: Notify::new(),
+            by_prefix: Mutex::default(),
+            hang_end: Notify::new(),
             received: Mutex::default(),
             arrivals: sender,
         });
@@ -95,9 +95,9 @@ impl FakeService {
 
     /// Sets the behaviour for calls whose method and target start with `prefix`, as in `POST /holds`.
     pub fn set_behaviour_for(&self, prefix: &str, behaviour: Behaviour) {
-        let mut special = self.state.special.lock().expect("a lock");
-        special.retain(|(known, _)| known != prefix);
-        special.push((prefix.to_owned(), behaviour));
+        let mut by_prefix = self.state.by_prefix.lock().expect("a lock");
+        by_prefix.retain(|(known, _)| known != prefix);
+        by_prefix.push((prefix.to_owned(), behaviour));
     }
 
     /// Returns method and target of every call so far.
@@ -116,7 +116,7 @@ impl FakeService {
     /// Answers the calls that hang.
     pub fn release_hanging_calls(&self) {
         self.set_behaviour(Behaviour::Answers(200, "{}".to_owned()));
-        self.state.release_hanging_calls.notify_waiters();
+        self.state.hang_end.notify_waiters();
     }
 
     /// Returns every call so far.
@@ -155,18 +155,18 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
             .collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    let release_hanging_calls = state.release_hanging_calls.notified();
+    let hang_end = state.hang_end.notified();
     state
         .received
         .lock()
         .expect("a lock")
         .push(received.clone());
     let called = format!("{} {}", received.method, received.target);
-    let special = state.special.lock().expect("a lock").clone();
-    let special = special
+    let by_prefix = state.by_prefix.lock().expect("a lock").clone();
+    let by_prefix = by_prefix
         .into_iter()
         .find(|(prefix, _)| called.starts_with(prefix.as_str()));
-    let behaviour = special.map_or_else(
+    let behaviour = by_prefix.map_or_else(
         || state.behaviour.lock().expect("a lock").clone(),
         |(_, behaviour)| behaviour,
     );
@@ -179,7 +179,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpRes
         Behaviour::Answers(status, body) => answer(status, body, None),
         Behaviour::AnswersWith(status, body, header) => answer(status, body, Some(header)),
         Behaviour::Hangs => {
-            release_hanging_calls.await;
+            hang_end.await;
             answer(200, json!({}).to_string(), None)
         }
         Behaviour::Breaks => {
