@@ -25,7 +25,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// docs/contract.md names a test for each promise: `it/pre::a_test`, `server::answers::tests::a_test`, `it/deadline::*`.
+/// docs/contract.md names a test for each promise: `it/pre::a_test`, `http::hooks::idempotency::tests::a_test`, `it/deadline::*`.
 #[test]
 fn each_promise_names_existing_tests() {
     let mut named = 0;

@@ -371,8 +371,8 @@ async fn a_look_up_recovers_a_lost_post_within_seconds() {
     app.wait_for_delivery("confirm:invite", State::Delivered)
         .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
-    let made = app.deliveries("crm").await;
-    assert_eq!((made.len(), made[0].identity_id), (1, id));
+    let deliveries = app.deliveries("crm").await;
+    assert_eq!((deliveries.len(), deliveries[0].identity_id), (1, id));
     // The flow is closed, so a late `post` changes nothing.
     assert_eq!(app.pre(&visitor).await.refused()[0].1, FORM_USED);
     let late = visitor.saved_as(id).guarded();

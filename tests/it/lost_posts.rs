@@ -15,7 +15,7 @@ use crate::support::{FakeKratos, FakeService, TestApp, payload};
 const SETTINGS: &str = r#"
 kratos: {admin_url: "${env:KRATOS}"}
 subscriptions:
-  crm: {events: [identity.created], send: {post: "${env:CRM}/made"}}
+  crm: {events: [identity.created], send: {post: "${env:CRM}/created"}}
 "#;
 const POST: &str = "/hooks/registration/post?method=password";
 

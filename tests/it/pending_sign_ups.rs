@@ -17,10 +17,10 @@ use crate::support::{FakeKratos, FakeService, TestApp, payload};
 const SETTINGS: &str = r#"
 kratos: {admin_url: "${env:KRATOS}"}
 subscriptions:
-  crm: {events: [identity.created], send: {post: "${env:CRM}/made"}}
-  sad: {events: [registration.failed], send: {post: "${env:CRM}/failed"}}
+  crm: {events: [identity.created], send: {post: "${env:CRM}/created"}}
+  failures: {events: [registration.failed], send: {post: "${env:CRM}/failed"}}
 "#;
-const EMPTY_POST: &str = "/hooks/registration/post?method=password";
+const REGISTRATION_POST: &str = "/hooks/registration/post?method=password";
 
 async fn test_env() -> (TestApp, FakeKratos, FakeService) {
     test_env_with(SETTINGS).await
@@ -176,7 +176,7 @@ async fn a_sign_up_without_an_account_is_reported_as_failed_when_its_flow_expire
         event["data"]["identity"]["traits"]["email"],
         "taken@example.org"
     );
-    app.wait_for_delivery("sad", State::Delivered).await;
+    app.wait_for_delivery("failures", State::Delivered).await;
     assert_eq!(app.deliveries("crm").await, []);
     let state = app.app.store.flow(visitor.flow_id()).await.unwrap();
     assert!(
@@ -194,7 +194,7 @@ async fn an_empty_post_looks_up_all_recent_sign_ups_immediately() {
     app.pre(&visitor).await;
     app.wait_for_pending_sign_up(&visitor).await;
     let id = kratos.add_identity("silent@example.org", "2026-11-23T14:32:53.2Z");
-    assert_eq!(app.call(EMPTY_POST, "").await.status, 204);
+    assert_eq!(app.call(REGISTRATION_POST, "").await.status, 204);
     // No time has passed.
     assert_eq!(
         crm.next_call().await.json()["data"]["identity"]["id"],
@@ -219,7 +219,7 @@ async fn nothing_is_concluded_while_kratos_is_unavailable() {
         crm.next_call().await.json()["data"]["identity"]["id"],
         json!(id)
     );
-    assert_eq!(app.deliveries("sad").await, []);
+    assert_eq!(app.deliveries("failures").await, []);
 }
 
 #[tokio::test]
@@ -298,7 +298,7 @@ async fn a_social_sign_up_that_is_not_found_is_not_reported_as_failed() {
         (app.metric(undecided).await > 0.5).then_some(())
     })
     .await;
-    assert_eq!(app.deliveries("sad").await, []);
+    assert_eq!(app.deliveries("failures").await, []);
     assert_eq!(crm.received().len(), 0);
 }
 
@@ -375,7 +375,7 @@ async fn post_answers_503_if_a_look_up_cannot_find_the_account() {
     assert_eq!(app.call(post, saved.clone()).await.status, 503);
     store.set_failing(false);
     assert_eq!(app.call(post, saved).await.status, 204);
-    assert_eq!(crm.next_call().await.target, "/made");
+    assert_eq!(crm.next_call().await.target, "/created");
 }
 
 #[tokio::test]
@@ -408,5 +408,5 @@ async fn an_account_with_other_traits_is_attributed_only_after_the_flow_expires(
         crm.next_call().await.json()["data"]["identity"]["id"],
         json!(id)
     );
-    assert_eq!(app.deliveries("sad").await, []);
+    assert_eq!(app.deliveries("failures").await, []);
 }

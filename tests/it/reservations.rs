@@ -191,11 +191,11 @@ async fn with_the_admin_api_a_look_up_decides_about_the_release_and_not_the_time
         .kratos("KRATOS", &kratos)
         .start()
         .await;
-    let (made, failed) = (
-        payload().with_trait("email", "made@example.org"),
+    let (created, failed) = (
+        payload().with_trait("email", "created@example.org"),
         payload().with_trait("email", "failed@example.org"),
     );
-    for visitor in [&made, &failed] {
+    for visitor in [&created, &failed] {
         let email = visitor.0["identity"]["traits"]["email"].clone();
         let visitor = visitor.clone().with(
             "/identity/verifiable_addresses",
@@ -206,7 +206,7 @@ async fn with_the_admin_api_a_look_up_decides_about_the_release_and_not_the_time
         app.wait_for_pending_sign_up(&visitor).await;
     }
     // The account exists, and its `post` is lost.
-    kratos.add_identity("made@example.org", "2026-11-23T14:32:54Z");
+    kratos.add_identity("created@example.org", "2026-11-23T14:32:54Z");
     app.clock.advance(Duration::from_secs(61));
     assert_eq!(invites.next_call().await.target, "/holds/h1/confirm");
     app.wait_for_delivery("confirm:invite", State::Delivered)

@@ -80,7 +80,7 @@ async fn settled_deliveries_are_deleted_after_their_retention_and_pending_ones_a
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     crm.next_call().await;
 
-    let made = app.clock.now();
+    let created_at = app.clock.now();
     let two_days = chrono::TimeDelta::days(2);
     app.clock.advance(Duration::from_mins(1));
     wait_for_horizon(&app, Timestamp::UNIX_EPOCH).await;
@@ -94,7 +94,7 @@ async fn settled_deliveries_are_deleted_after_their_retention_and_pending_ones_a
         "too early"
     );
     app.clock.advance(48 * HOUR);
-    wait_for_horizon(&app, made + chrono::TimeDelta::seconds(1)).await;
+    wait_for_horizon(&app, created_at + chrono::TimeDelta::seconds(1)).await;
     while states(&app).await != [State::Pending] {
         tokio::task::yield_now().await;
     }

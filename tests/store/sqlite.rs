@@ -72,27 +72,30 @@ async fn two_processes_can_open_and_use_the_same_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_database_is_an_error_after_the_timeout_and_recovers() {
     let temp = TempFolder::new();
-    let hasty = Sqlite::open_with(&temp.database(), Duration::from_millis(20))
+    let impatient = Sqlite::open_with(&temp.database(), Duration::from_millis(20))
         .await
         .unwrap();
     let patient = Sqlite::open_with(&temp.database(), MINUTE).await.unwrap();
     let mut other = connect(&temp.database()).await;
     let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
 
-    let error = hasty.accept(vec![delivery("crm", 1)]).await.unwrap_err();
+    let error = impatient
+        .accept(vec![delivery("crm", 1)])
+        .await
+        .unwrap_err();
     assert_eq!(
         error.error_chain(),
         "database error: error returned from database: (code: 5) database is locked"
     );
-    assert!(hasty.ping().await.is_err());
+    assert!(impatient.ping().await.is_err());
     // Reads still work.
-    assert_eq!(hasty.backlog().await.unwrap().pending, 0);
+    assert_eq!(impatient.backlog().await.unwrap().pending, 0);
 
     let waiting = tokio::spawn(async move { patient.accept(vec![delivery("crm", 2)]).await });
     lock.rollback().await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap(), 1);
-    hasty.ping().await.unwrap();
-    assert_eq!(hasty.accept(vec![delivery("crm", 1)]).await.unwrap(), 1);
+    impatient.ping().await.unwrap();
+    assert_eq!(impatient.accept(vec![delivery("crm", 1)]).await.unwrap(), 1);
 }
 
 #[tokio::test]

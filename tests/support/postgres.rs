@@ -77,13 +77,13 @@ impl Server {
             .arg(folder.path())
             .stderr(Stdio::null())
             .status();
-        let made = as_nobody(&programs.join("initdb"))
+        let initialized = as_nobody(&programs.join("initdb"))
             .args(["--auth", "trust", "--username", "vestibule"])
             .args(["--encoding", "UTF8", "--pgdata"])
             .arg(&data)
             .status()
             .expect("initdb");
-        assert!(made.success(), "initdb");
+        assert!(initialized.success(), "initdb");
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let server = Self {
             programs,

@@ -15,11 +15,11 @@ pub fn call(template: &str, ctx: &serde_json::Value) -> Result<String, String> {
     // JSON is valid Jsonnet.
     let ctx = load(&mut program, &ctx.to_string(), "ctx")?;
     let name = program.intern_str("ctx");
-    let made = program
+    let result = program
         .eval_call(&function, &[], &[(name, ctx)], &mut Nothing)
         .map_err(|error| format!("{error:?}"))?;
     program
-        .manifest_json(&made, true)
+        .manifest_json(&result, true)
         .map_err(|error| format!("{error:?}"))
 }
 
