@@ -103,7 +103,7 @@ async function follow(id) {
 async function send() {
   problem.textContent = "";
   const text = (name) => field(name).value.trim();
-  const visit = {
+  const input = {
     traits: Object.fromEntries(["email", "company", "vat_number", "invite"].map((name) => [name, text(name)])),
     method: field("method").value,
     steps: field("steps").value,
@@ -111,7 +111,7 @@ async function send() {
     changes: field("changes").value || null,
   };
   try {
-    const { id } = await ask("/api/sign-ups", "POST", visit);
+    const { id } = await ask("/api/sign-ups", "POST", input);
     follow(id);
     if (matchMedia("(max-width: 60rem)").matches) document.getElementById("way-title").scrollIntoView();
   } catch (error) {
