@@ -54,7 +54,7 @@ pub struct SignUp {
 
 /// All sign-ups of the page, and their accounts.
 pub struct SignUps {
-    sign_ups: Mutex<VecDeque<SignUp>>,
+    latest: Mutex<VecDeque<SignUp>>,
     accounts: Mutex<VecDeque<Account>>,
     sender: Sender,
     request_log: Arc<RequestLog>,
@@ -66,7 +66,7 @@ impl SignUps {
     /// Creates an empty list.
     pub fn new(sender: Sender, request_log: Arc<RequestLog>, store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self {
-            sign_ups: Mutex::default(),
+            latest: Mutex::default(),
             accounts: Mutex::default(),
             sender,
             request_log,
@@ -112,12 +112,12 @@ impl SignUps {
             over: false,
         };
         let (id, trace) = (sign_up.id, sign_up.trace);
-        let mut sign_ups = lock(&self.sign_ups);
-        sign_ups.push_back(sign_up);
-        if sign_ups.len() > MAX_ENTRIES {
-            sign_ups.pop_front();
+        let mut latest = lock(&self.latest);
+        latest.push_back(sign_up);
+        if latest.len() > MAX_ENTRIES {
+            latest.pop_front();
         }
-        drop(sign_ups);
+        drop(latest);
         let all = Arc::clone(self);
         tokio::spawn(async move { all.run(id, trace, flow, account, input).await });
         Ok(id)
@@ -223,10 +223,7 @@ impl SignUps {
 
     /// Returns all data of a sign-up: its calls, the requests of its trace, the deliveries of its account.
     pub async fn view(&self, id: Uuid) -> Option<Value> {
-        let sign_up = lock(&self.sign_ups)
-            .iter()
-            .find(|one| one.id == id)?
-            .clone();
+        let sign_up = lock(&self.latest).iter().find(|one| one.id == id)?.clone();
         let trace = sign_up.trace.to_string();
         let questions = self
             .request_log
@@ -274,7 +271,7 @@ impl SignUps {
     }
 
     fn change(&self, id: Uuid, change: impl FnOnce(&mut SignUp)) {
-        if let Some(one) = lock(&self.sign_ups).iter_mut().find(|one| one.id == id) {
+        if let Some(one) = lock(&self.latest).iter_mut().find(|one| one.id == id) {
             change(one);
         }
         self.request_log.touch();

@@ -168,7 +168,7 @@ const LOCK: &str = "retention";
 
 /// Returns the retention horizon: deliveries of accounts created before this time may have been deleted.
 pub async fn retention_horizon(store: &dyn Store) -> Result<Option<Timestamp>, Error> {
-    let stored = store.stored(RETENTION_HORIZON).await?;
+    let stored = store.get_property(RETENTION_HORIZON).await?;
     Ok(stored.and_then(|stored| stored.parse().ok()))
 }
 

@@ -233,12 +233,12 @@ impl HttpTransport {
             return Vec::new();
         };
         let variables = context.variables(&self.deps.lists, Some(response));
-        let mut writes = Vec::new();
+        let mut fields = Vec::new();
         let mut failed = None;
         for entry in &subscription.write_back {
             match entry.value.render(&variables) {
                 Ok(Value::Null) => {}
-                Ok(value) => writes.push(FieldWrite {
+                Ok(value) => fields.push(FieldWrite {
                     path: entry.path.clone(),
                     value: Some(value),
                 }),
@@ -247,7 +247,7 @@ impl HttpTransport {
                 }
             }
         }
-        if writes.is_empty() && failed.is_none() {
+        if fields.is_empty() && failed.is_none() {
             return Vec::new();
         }
         let mut new = crate::checks::deferred::identity_write(
@@ -255,7 +255,7 @@ impl HttpTransport {
             delivery.identity_id,
             delivery.event,
             delivery.id.to_string(),
-            writes,
+            fields,
             self.deps.clock.now(),
         );
         if let Some(reason) = failed {
@@ -291,8 +291,8 @@ impl Transport for HttpTransport {
         match &delivery.action {
             Action::Send(request) => self.send_request(delivery, request).await,
             Action::Recheck(request) => self.recheck(delivery, request).await,
-            Action::PatchIdentity(writes) => self.write(delivery, writes).await,
-            Action::Enforce(writes) => self.enforce(delivery, writes).await,
+            Action::PatchIdentity(fields) => self.write(delivery, fields).await,
+            Action::Enforce(fields) => self.enforce(delivery, fields).await,
             Action::Take { take, released } => self.take_again(delivery, take, *released).await,
             Action::Compensate { take, key } => self.compensate(delivery, take, key).await,
         }

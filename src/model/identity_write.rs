@@ -376,7 +376,7 @@ mod tests {
         saturating_add(Timestamp::UNIX_EPOCH, Duration::from_secs(seconds))
     }
 
-    fn put(path: &str, value: Option<Value>) -> FieldWrite {
+    fn set(path: &str, value: Option<Value>) -> FieldWrite {
         FieldWrite {
             path: path.split('.').map(ToOwned::to_owned).collect(),
             value,
@@ -384,9 +384,9 @@ mod tests {
     }
 
     /// Records a write that began at second 1 and was answered at second 2.
-    fn written(before: &Value, writes: &[FieldWrite]) -> IdentityWrites {
+    fn written(before: &Value, fields: &[FieldWrite]) -> IdentityWrites {
         let mut writes = IdentityWrites::new(Uuid::nil(), at(1));
-        writes.add(Write::new(before, writes, at(1)));
+        writes.add(Write::new(before, fields, at(1)));
         writes.ended(at(2));
         writes
     }
@@ -402,15 +402,15 @@ mod tests {
     #[test]
     fn a_write_is_repeated_only_if_all_of_it_is_as_before() {
         let before = json!({"metadata_admin": {"note": 1, "other": 5}, "traits": {"name": "old"}});
-        let writes = [
-            put("metadata_admin.note", None),
-            put("metadata_admin.mark", Some(json!(2))),
-            put("traits.name", Some(json!("set"))),
-            put("state", Some(json!("inactive"))),
+        let fields = [
+            set("metadata_admin.note", None),
+            set("metadata_admin.mark", Some(json!(2))),
+            set("traits.name", Some(json!("set"))),
+            set("state", Some(json!("inactive"))),
         ];
-        let writes = written(&before, &writes);
-        let repeated = |fields: &[usize]| -> Vec<FieldWrite> {
-            fields.iter().map(|field| writes[*field].clone()).collect()
+        let writes = written(&before, &fields);
+        let repeated = |indexes: &[usize]| -> Vec<FieldWrite> {
+            indexes.iter().map(|index| fields[*index].clone()).collect()
         };
         for (admin, name, undone, keeps_other_value) in [
             (json!({"mark": 2}), "set", vec![], false),
@@ -435,11 +435,11 @@ mod tests {
 
     #[test]
     fn the_later_of_two_writes_to_one_field_is_restored() {
-        let mut writes = written(&json!({}), &[put("metadata_admin.note", Some(json!(1)))]);
+        let mut writes = written(&json!({}), &[set("metadata_admin.note", Some(json!(1)))]);
         let between = json!({"metadata_admin": {"note": 1}});
         writes.add(Write::new(
             &between,
-            &[put("metadata_admin.note", None)],
+            &[set("metadata_admin.note", None)],
             at(3),
         ));
         let undone = |writes: &IdentityWrites, now: Value| writes.compare(&now).undone;
@@ -450,18 +450,18 @@ mod tests {
         );
         writes.ended(at(4));
         assert_eq!(undone(&writes, json!({"metadata_admin": {}})), []);
-        assert_eq!(undone(&writes, between), [put("metadata_admin.note", None)]);
+        assert_eq!(undone(&writes, between), [set("metadata_admin.note", None)]);
     }
 
     #[test]
     fn a_change_that_a_write_undid_is_written_back_and_no_other() {
         let old = json!({"name": "old", "number": 1, "gone": "x"});
         let new = json!({"name": "new", "number": 1.0, "more": true});
-        let admin = [put("metadata_admin.crm", Some(json!(7)))];
+        let admin = [set("metadata_admin.crm", Some(json!(7)))];
         let back = [
-            put("traits.more", Some(json!(true))),
-            put("traits.name", Some(json!("new"))),
-            put("traits.gone", None),
+            set("traits.more", Some(json!(true))),
+            set("traits.name", Some(json!("new"))),
+            set("traits.gone", None),
         ];
         for (posts, now, expected) in [
             (vec![], &old, &[][..]),

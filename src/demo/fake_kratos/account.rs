@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::input::{Method, Traits};
+use super::sign_up_input::{Method, Traits};
 use crate::base::clock::Timestamp;
 
 /// Kratos's value for a time that is not set.

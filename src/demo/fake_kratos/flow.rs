@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::account::Account;
 use super::form::Form;
-use super::input::{Method, SignUpInput};
+use super::sign_up_input::{Method, SignUpInput};
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::kratos::Flow as Kind;
 

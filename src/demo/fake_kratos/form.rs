@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::input::{Method, Steps, Traits};
+use super::sign_up_input::{Method, Steps, Traits};
 use crate::kratos::reply::PlacedMessages;
 use percent_encoding::percent_decode_str;
 

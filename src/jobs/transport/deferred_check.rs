@@ -54,9 +54,9 @@ impl HttpTransport {
             Interpretation::Accepted => match self.current_value(check, context, delivery).await {
                 Ok(CurrentValue::Same) => {
                     tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted");
-                    let writes =
+                    let fields =
                         deferred::accepted(check, context, &answer.response, &self.deps.lists);
-                    self.accepted(check, delivery, &answer, writes)
+                    self.accepted(check, delivery, &answer, fields)
                 }
                 Ok(_) => {
                     tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted a value that the account no longer has");
@@ -125,9 +125,9 @@ impl HttpTransport {
         match interpret(check, answer.status, &variables) {
             Interpretation::Accepted => {
                 tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted the value that the account has now");
-                let writes =
+                let fields =
                     deferred::accepted(check, &context, &answer.response, &self.deps.lists);
-                self.accepted(check, delivery, &answer, writes)
+                self.accepted(check, delivery, &answer, fields)
             }
             Interpretation::Refused(refusal) => AttemptResult {
                 attempt: self.answered(&answer, ResponseVerdict::Delivered),
@@ -263,11 +263,11 @@ impl HttpTransport {
         check: &Check,
         delivery: &Claimed,
         answer: &Answer,
-        writes: Vec<FieldWrite>,
+        fields: Vec<FieldWrite>,
     ) -> AttemptResult {
         self.forget_half_time(delivery);
         AttemptResult {
-            follow_up_deliveries: vec![self.written(check, delivery, writes)],
+            follow_up_deliveries: vec![self.written(check, delivery, fields)],
             ..self.answered(answer, ResponseVerdict::Delivered).into()
         }
     }
@@ -279,7 +279,7 @@ impl HttpTransport {
         check: &Check,
         delivery: &Claimed,
         answer: &Answer,
-        writes: Vec<FieldWrite>,
+        fields: Vec<FieldWrite>,
     ) -> AttemptResult {
         let (id, event) = (delivery.identity_id, delivery.event);
         let key = format!("{}:accepted", delivery.id);
@@ -292,17 +292,17 @@ impl HttpTransport {
                 key,
                 now,
             )),
-            ..self.end_with(check, delivery, answer, writes)
+            ..self.end_with(check, delivery, answer, fields)
         }
     }
 
-    fn written(&self, check: &Check, delivery: &Claimed, writes: Vec<FieldWrite>) -> NewDelivery {
+    fn written(&self, check: &Check, delivery: &Claimed, fields: Vec<FieldWrite>) -> NewDelivery {
         deferred::identity_write(
             &check.name,
             delivery.identity_id,
             delivery.event,
             delivery.id.to_string(),
-            writes,
+            fields,
             self.deps.clock.now(),
         )
     }
@@ -341,19 +341,19 @@ impl HttpTransport {
             now,
             ..context.variables(&self.deps.lists, Some(response))
         };
-        let writes = deferred::refused(check, refusal, on_late_refusal, now);
-        let nothing_to_write = writes.is_empty();
+        let fields = deferred::refused(check, refusal, on_late_refusal, now);
+        let nothing_to_write = fields.is_empty();
         let write = if on_late_refusal == OnLateRefusal::Deactivate {
             deferred::enforcement(
                 &check.name,
                 delivery.identity_id,
                 delivery.event,
                 delivery.id.to_string(),
-                writes,
+                fields,
                 now,
             )
         } else {
-            self.written(check, delivery, writes)
+            self.written(check, delivery, fields)
         };
         let stored = deferred::stored(
             check,

@@ -14,15 +14,15 @@ use crate::outbound::kratos_admin;
 use crate::store::{self, Filter};
 
 impl HttpTransport {
-    pub(super) async fn write(&self, delivery: &Claimed, writes: &[FieldWrite]) -> AttemptResult {
+    pub(super) async fn write(&self, delivery: &Claimed, fields: &[FieldWrite]) -> AttemptResult {
         let Some(writer) = &self.deps.writer else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
-        if self.is_outdated(delivery, writes).await {
+        if self.is_outdated(delivery, fields).await {
             return Attempt::answered(200).into();
         }
-        let written = match self.current(delivery.identity_id, writes).await {
-            Ok(writes) => writer.write(delivery.identity_id, &writes).await,
+        let written = match self.current(delivery.identity_id, fields).await {
+            Ok(fields) => writer.write(delivery.identity_id, &fields).await,
             Err(error) => Err(error.into()),
         };
         attempt(&written).into()
@@ -33,18 +33,18 @@ impl HttpTransport {
     async fn current(
         &self,
         id: Uuid,
-        writes: &[FieldWrite],
+        fields: &[FieldWrite],
     ) -> Result<Vec<FieldWrite>, store::Error> {
-        let is_about_refusals = |write: &FieldWrite| {
-            deferred::check_of_mark(&write.path).is_some() || write.path == ["state"]
+        let is_about_refusals = |field: &FieldWrite| {
+            deferred::check_of_mark(&field.path).is_some() || field.path == ["state"]
         };
-        if !writes.iter().any(is_about_refusals) {
-            return Ok(writes.to_vec());
+        if !fields.iter().any(is_about_refusals) {
+            return Ok(fields.to_vec());
         }
         let in_force = self.deps.store.late_refusals_of(id).await?;
-        let mut current = Vec::with_capacity(writes.len());
-        for write in writes {
-            let is_replaced = match (deferred::check_of_mark(&write.path), &write.value) {
+        let mut current = Vec::with_capacity(fields.len());
+        for field in fields {
+            let is_replaced = match (deferred::check_of_mark(&field.path), &field.value) {
                 (Some(check), value) => {
                     let is_in_force = in_force.iter().any(|one| one.check == check);
                     match value {
@@ -55,37 +55,37 @@ impl HttpTransport {
                         }
                     }
                 }
-                (None, Some(value)) if write.path == ["state"] && value == "active" => {
+                (None, Some(value)) if field.path == ["state"] && value == "active" => {
                     in_force.iter().any(LateRefusal::keeps_out)
                 }
                 (None, _) => false,
             };
             if !is_replaced {
-                current.push(write.clone());
+                current.push(field.clone());
             }
         }
         Ok(current)
     }
 
     /// Enforces a late refusal: deletes the sessions and deactivates the account.
-    pub(super) async fn enforce(&self, delivery: &Claimed, writes: &[FieldWrite]) -> AttemptResult {
+    pub(super) async fn enforce(&self, delivery: &Claimed, fields: &[FieldWrite]) -> AttemptResult {
         let (Some(writer), Queue::LateRefusal(check)) =
             (&self.deps.writer, Queue::named(&delivery.subscription))
         else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
-        attempt(&writer.enforce(delivery.identity_id, check, writes).await).into()
+        attempt(&writer.enforce(delivery.identity_id, check, fields).await).into()
     }
 
     /// Returns whether the write sets the mark of a deferred check that has been decided meanwhile. The write that
     /// clears the mark may have come first.
-    async fn is_outdated(&self, delivery: &Claimed, writes: &[FieldWrite]) -> bool {
+    async fn is_outdated(&self, delivery: &Claimed, fields: &[FieldWrite]) -> bool {
         let Queue::WriteBack(name) = Queue::named(&delivery.subscription) else {
             return false;
         };
-        let sets_marker = writes
+        let sets_marker = fields
             .iter()
-            .any(|write| write.value.is_some() && write.path == deferred::deferred_marker(name));
+            .any(|field| field.value.is_some() && field.path == deferred::deferred_marker(name));
         let open = Filter {
             subscription: Some(Queue::DeferredCheck(name).to_string()),
             state: Some(State::Pending),
