@@ -38,6 +38,7 @@ const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 /// The timeout of a test case that runs only with `--ignored`.
 const LONG_TEST_TIMEOUT: Duration = Duration::from_mins(20);
 
+#[expect(clippy::too_many_lines, reason = "one line per test case")]
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(2);

@@ -123,7 +123,7 @@ impl TestEnvBuilder {
         self
     }
 
-    /// Starts Vestibule with this settings file of tests/with_kratos/.
+    /// Starts Vestibule with this settings file of `tests/with_kratos/`.
     #[must_use]
     pub fn with_settings(mut self, settings: &'static str) -> Self {
         self.settings = Some(settings);

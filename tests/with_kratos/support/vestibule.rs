@@ -17,7 +17,7 @@ pub struct Vestibule {
 }
 
 impl Vestibule {
-    /// Starts Vestibule with this settings file of tests/with_kratos/ and the variables that the file reads.
+    /// Starts Vestibule with this settings file of `tests/with_kratos/` and the variables that the file reads.
     pub async fn start(
         folder: &Path,
         settings: &'static str,
