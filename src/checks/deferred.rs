@@ -256,14 +256,14 @@ pub fn check_of_mark(path: &[String]) -> Option<&str> {
     (refusal_mark(check) == path).then_some(check)
 }
 
-/// The result of [`lift`].
+/// The result of lifting late refusals.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Lifted {
     /// The checks whose refusal was lifted.
     pub checks: Vec<String>,
     /// The checks whose refusal is still in force.
     pub others_in_force: Vec<String>,
-    /// Whether Vestibule sets the identity active: no refusal that deactivated it is in force any more.
+    /// Whether Vestibule sets the identity active: a lifted refusal deactivated it, and no other such refusal is in force.
     pub activates: bool,
 }
 

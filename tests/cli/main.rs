@@ -143,7 +143,7 @@ fn health_reports_the_status_and_the_reason() {
     );
     for (url, expected) in [
         (missing.as_str(), "status 404 Not Found"),
-        ("http://127.0.0.1:1/", "not reached"),
+        ("http://127.0.0.1:1/", "cannot connect"),
     ] {
         let output = run(folder.path(), &["health", "--url", &ready, "--url", url]);
         assert_eq!(output.status.code(), Some(1));
@@ -336,7 +336,7 @@ fn validate_prints_warnings_and_serve_logs_them_without_failing() {
     let validated = run(folder.path(), &["validate", "vestibule.yaml"]);
     assert_eq!(validated.status.code(), Some(0));
     let (printed, errors) = (text(&validated.stdout), text(&validated.stderr));
-    assert!(printed.contains("is right"), "{printed}");
+    assert!(printed.contains("is valid"), "{printed}");
     for expected in [
         "vestibule.yaml has 1 warning\n\n  checks.risky.on_unavailable (line ",
         "`accept` admits sign-ups unchecked",

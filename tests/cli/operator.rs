@@ -256,7 +256,7 @@ fn an_identity_is_erased_while_the_server_runs() {
         &["forget", "00000000-0000-0000-0000-000000000000"],
     );
     assert_eq!(code, Some(1));
-    assert!(errors.contains("an id of zeros is no identity"), "{errors}");
+    assert!(errors.contains("is not the id of an identity"), "{errors}");
 }
 
 #[test]

@@ -161,14 +161,14 @@ fn reconcile_reports_errors_with_help() {
     };
     *kratos.status.lock().expect("a lock") = "401 Unauthorized";
     assert_error(
-        "stopped after 0 identities, because the next page could not be read; check that `kratos.auth` holds what \
-         the admin API expects; the next round continues where this one stopped: Kratos's admin API answered with status 401",
+        "stopped after 0 identities, because the next page could not be read; check that `kratos.auth` has the \
+         credentials of the admin API; the next round continues where this one stopped: Kratos's admin API answered with status 401",
     );
     let unreachable = settings.replace(&kratos.url, "http://127.0.0.1:9");
     std::fs::write(folder.path().join("vestibule.yaml"), unreachable).expect("a file");
     assert_error(
         "stopped after 0 identities, because the next page could not be read; check that Kratos runs and that \
-         `kratos.admin_url` can be reached from here; the next round continues where this one stopped: Kratos's admin API \
-         gave no answer: the connection failed",
+         `kratos.admin_url` can be reached; the next round continues where this one stopped: Kratos's admin API did not \
+         answer: the connection failed",
     );
 }

@@ -328,7 +328,7 @@ async fn invalid_query_parameters_are_reported() {
         ),
         (
             "/deliveries?identity=ada",
-            "`identity`: `ada` is not an id; an id looks like ",
+            "`identity`: `ada` is not an id; write an id such as ",
         ),
         (
             "/deliveries?since=2026-13-01",
