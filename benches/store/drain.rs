@@ -8,11 +8,14 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use vestibule::base::clock::Clock;
+use vestibule::base::telemetry::Metrics;
 use vestibule::jobs::dispatcher::{
     AttemptObserver, AttemptResult, Dispatcher, DispatcherLimits, Target, Transport,
 };
+use vestibule::jobs::driver::Driver;
 use vestibule::model::delivery::{Attempt, Claimed, Outcome};
 use vestibule::store::Store;
+use vestibule::store::outbox::outbox;
 
 use crate::database::Database;
 
@@ -67,18 +70,27 @@ impl RunningDispatcher {
     pub fn start(store: &Arc<dyn Store>, target: u64) -> Self {
         let progress = Arc::new(Progress::default());
         progress.target.store(target, Ordering::SeqCst);
+        let metrics = Arc::new(Metrics::new());
+        let (outbox, writer) = outbox(Arc::clone(store), Arc::clone(&metrics));
+        tokio::spawn(writer.run());
         let dispatcher = Dispatcher::new(
             Arc::clone(store),
             Arc::new(NoopTransport),
             Arc::new(Counter(Arc::clone(&progress))),
-            Arc::default(),
+            outbox,
             Clock::system(),
             Arc::new(|| 0.5),
             DispatcherLimits {
                 max_concurrent: CONCURRENCY,
+                grace: Duration::from_mins(1),
                 ..DispatcherLimits::default()
             },
         );
+        let driver = Driver {
+            clock: Clock::system(),
+            statuses: Arc::default(),
+            metrics,
+        };
         let (stop, stopped) = oneshot::channel();
         let stopped = async move {
             let _ = stopped.await;
@@ -86,7 +98,7 @@ impl RunningDispatcher {
         Self {
             progress,
             stop,
-            task: tokio::spawn(dispatcher.run(stopped, Duration::from_mins(1))),
+            task: tokio::spawn(driver.drive(dispatcher, stopped)),
         }
     }
 

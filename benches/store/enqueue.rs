@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Mutex;
+use vestibule::base::telemetry::Metrics;
 use vestibule::store::outbox::outbox;
 
 use crate::ROUND;
@@ -44,7 +45,7 @@ pub async fn round(database: &Database) -> Enqueued {
         }
     })
     .await;
-    let (outbox, writer) = outbox(Arc::clone(&database.store), Arc::new(|_| {}));
+    let (outbox, writer) = outbox(Arc::clone(&database.store), Arc::new(Metrics::new()));
     tokio::spawn(writer.run());
     let (grouped, due_count) = calls(move || {
         let outbox = outbox.clone();

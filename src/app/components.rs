@@ -5,37 +5,44 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use tokio::sync::{Notify, Semaphore};
+use uuid::Uuid;
 
 use super::delivery_metrics::DeliveryMetrics;
 use crate::base::clock::Clock;
 use crate::base::telemetry::Metrics;
+use crate::base::telemetry::job_status::JobStatuses;
 use crate::checks::account_lookup::Lookup;
 use crate::checks::activity::ActivityLog;
-use crate::checks::follow_up::{FollowUps, InForce};
+use crate::checks::follow_up::InForce;
+use crate::checks::observe::CheckMetrics;
 use crate::checks::refused_identities::RefusedIdentities;
-use crate::checks::{Checks, MessageCatalog, ReservationDeps};
-use crate::config::settings::Settings;
+use crate::checks::{AskService, Evaluator, Reserver, Rules};
+use crate::config::settings::{self, Settings};
 use crate::expression::Variable;
 use crate::http::hooks::idempotency::IdempotencyCache;
 use crate::http::hooks::open_flow::MAX_CONCURRENT_CLOSES;
 use crate::http::{AdminState, HookState, PendingPolicy};
 use crate::jobs::dispatcher::{Dispatcher, DispatcherLimits, Jitter};
+use crate::jobs::driver::Driver;
 use crate::jobs::identity_verifier::{Verifier, verifier};
 use crate::jobs::identity_writer::IdentityWriter;
-use crate::jobs::reconcile;
+use crate::jobs::late_refusals::ReloadLateRefusals;
+use crate::jobs::reconcile::{self, Reconciler, Reconciliation, RoundOptions};
+use crate::jobs::retention::Retention;
 use crate::jobs::sweeper::{Sweeper, URGENT_CALLS_PER_SECOND};
 use crate::jobs::transport::{HttpTransport, TransportDeps};
 use crate::kratos::Flow;
 use crate::model::delivery::Event;
-use crate::model::pending::LookupTimes;
+use crate::model::pending::{FlowRecord, LookupTimes};
 use crate::outbound::kratos_admin::KratosAdmin;
 use crate::outbound::kratos_admin::call_limit::CallLimit;
 use crate::outbound::services::client::Services;
-use crate::store::Store;
 use crate::store::admin::RetryWindows;
 use crate::store::decision_log::{self, recorder};
+use crate::store::flow_reader::{FlowReader, flow_reader};
 use crate::store::guard::GuardProof;
-use crate::store::outbox::outbox;
+use crate::store::outbox::{Outbox, Writer, outbox};
+use crate::store::{Store, WriteSet};
 
 /// The parts that several components share.
 pub(super) struct Components {
@@ -45,8 +52,12 @@ pub(super) struct Components {
     identities: Option<KratosAdmin>,
     pub(super) refused: Arc<RefusedIdentities>,
     writer: Option<Arc<IdentityWriter>>,
-    pub(super) follow_ups: Arc<FollowUps>,
-    stored: Arc<Notify>,
+    pub(super) rules: Arc<Rules>,
+    outbox: Outbox,
+    pub(super) outbox_writer: Option<Writer<WriteSet, usize>>,
+    flow_reader: FlowReader,
+    pub(super) flow_queries: Option<Writer<Uuid, Option<FlowRecord>>>,
+    pub(super) jobs: Arc<JobStatuses>,
     sweep_now: Arc<Notify>,
     clock: Clock,
     proof: Arc<GuardProof>,
@@ -89,11 +100,9 @@ impl Components {
                 Arc::clone(&metrics),
             ))
         });
-        let follow_ups = FollowUps::new(
-            &settings.subscriptions,
-            &settings.checks,
-            Arc::clone(&settings.lists),
-        );
+        let rules = Arc::new(settings.rules());
+        let (flow_reader, flow_queries) = flow_reader(Arc::clone(&store));
+        let (outbox, outbox_writer) = outbox(Arc::clone(&store), Arc::clone(&metrics));
         let proof = Arc::new(GuardProof::new(Arc::clone(&store), clock.clone()));
         let lookup = identities.clone().map(|identities| Lookup {
             identities,
@@ -109,18 +118,20 @@ impl Components {
             identities,
             refused,
             writer,
-            follow_ups: Arc::new(follow_ups),
-            stored: Arc::new(Notify::new()),
+            rules,
+            outbox,
+            outbox_writer: Some(outbox_writer),
+            flow_reader,
+            flow_queries: Some(flow_queries),
+            jobs: Arc::default(),
             sweep_now: Arc::new(Notify::new()),
             clock,
         })
     }
 
-    pub(super) fn dispatcher(&self, settings: &Settings, jitter: Jitter) -> Dispatcher {
+    pub(super) fn dispatcher(&self, jitter: Jitter) -> Dispatcher {
         let transport = HttpTransport::new(TransportDeps {
-            subscriptions: settings.subscriptions.clone(),
-            checks: settings.checks.clone(),
-            lists: Arc::clone(&settings.lists),
+            rules: Arc::clone(&self.rules),
             services: Arc::clone(&self.services),
             writer: self.writer.clone(),
             store: Arc::clone(&self.store),
@@ -131,7 +142,7 @@ impl Components {
             Arc::clone(&self.store),
             Arc::new(transport),
             Arc::new(DeliveryMetrics(Arc::clone(&self.metrics))),
-            Arc::clone(&self.stored),
+            self.outbox.clone(),
             self.clock.clone(),
             jitter,
             DispatcherLimits::default(),
@@ -149,36 +160,77 @@ impl Components {
             store: Arc::clone(&self.store),
             lookup: identities.map(|all| lookup_by(all.counted_by(&limit))),
             urgent_lookup: identities.map(|all| lookup_by(all.limited_by(&limit))),
-            follow_ups: Arc::clone(&self.follow_ups),
+            rules: Arc::clone(&self.rules),
             times: self.lookup_times.clone(),
             is_unanswered: AtomicBool::new(false),
-            stored: Arc::clone(&self.stored),
+            outbox: self.outbox.clone(),
             sweep_now: Arc::clone(&self.sweep_now),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
         }
     }
 
+    /// Returns the driver of the background jobs.
+    pub(super) fn driver(&self) -> Driver {
+        Driver {
+            clock: self.clock.clone(),
+            statuses: Arc::clone(&self.jobs),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// Returns the job that deletes old records.
+    pub(super) fn retention(&self, settings: settings::Retention) -> Retention {
+        let settings::Retention {
+            deliveries,
+            decisions,
+        } = settings;
+        let store = Arc::clone(&self.store);
+        Retention::new(store, deliveries, decisions, self.clock.clone())
+    }
+
+    /// Returns the job that loads late refusals.
+    pub(super) fn reload_late_refusals(&self) -> ReloadLateRefusals {
+        ReloadLateRefusals::new(
+            Arc::clone(&self.refused),
+            self.clock.clone(),
+            Arc::clone(&self.metrics),
+        )
+    }
+
+    /// Returns the periodic reconciliation, if the settings ask for it.
+    pub(super) fn reconciliation(&self, settings: settings::Reconcile) -> Option<Reconciliation> {
+        let every = settings.every?;
+        let options = RoundOptions {
+            since: settings.since,
+            per_second: settings.per_second,
+            dry_run: false,
+            allow_mass_erasure: false,
+        };
+        let reconciler = Reconciler::new(self.reconcile_deps()?, options);
+        Some(Reconciliation::new(reconciler, every))
+    }
+
     /// Returns what reconciliation needs, if the settings have Kratos's admin API.
-    pub(super) fn reconcile_deps(&self, settings: &Settings) -> Option<reconcile::Deps> {
+    fn reconcile_deps(&self) -> Option<reconcile::Deps> {
         Some(reconcile::Deps {
             store: Arc::clone(&self.store),
             identities: self.identities.clone()?,
-            subscriptions: settings.subscriptions.clone(),
-            lists: Arc::clone(&settings.lists),
-            stored: Arc::clone(&self.stored),
+            rules: Arc::clone(&self.rules),
+            outbox: self.outbox.clone(),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
         })
     }
 
     /// Returns the state of the admin API.
-    pub(super) fn admin_state(&self, settings: &Settings) -> AdminState {
+    pub(super) fn admin_state(&self) -> AdminState {
         AdminState {
             store: Arc::clone(&self.store),
             clock: self.clock.clone(),
-            keep_trying: RetryWindows::of(&settings.subscriptions),
-            stored: Arc::clone(&self.stored),
+            keep_trying: RetryWindows::of(self.rules.subscriptions()),
+            outbox: self.outbox.clone(),
+            jobs: Arc::clone(&self.jobs),
         }
     }
 
@@ -193,6 +245,43 @@ impl Components {
         ))
     }
 
+    fn evaluator(&self) -> Evaluator {
+        let services: Arc<dyn AskService> = Arc::<Services>::clone(&self.services);
+        let reserver = Reserver {
+            rules: Arc::clone(&self.rules),
+            services: Arc::clone(&services),
+            store: Arc::clone(&self.store),
+            outbox: self.outbox.clone(),
+            lookup: self.lookup.clone(),
+            clock: self.clock.clone(),
+        };
+        let metrics = CheckMetrics::new(Arc::clone(&self.rules), Arc::clone(&self.metrics));
+        Evaluator {
+            rules: Arc::clone(&self.rules),
+            services,
+            reservations: Arc::new(reserver),
+            observer: Arc::new(metrics),
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn pending_policy(&self, settings: &Settings) -> PendingPolicy {
+        let rules = &self.rules;
+        PendingPolicy {
+            looks_up: self.identities.is_some(),
+            identifiers: settings.kratos.identifiers.clone(),
+            external_id: settings.kratos.external_id,
+            holds_registrations: rules.holds(Flow::Registration),
+            wants_registrations: rules.wants(Event::IdentityCreated)
+                || rules.wants(Event::RegistrationFailed),
+            wants_updates: rules.wants(Event::IdentityUpdated),
+            wants_failures: rules.wants(Event::RegistrationFailed),
+            reads_flow: rules.deliveries_read(Variable::Flow),
+            reads_request: rules.deliveries_read(Variable::Request),
+            times: self.lookup_times.clone(),
+        }
+    }
+
     /// Returns the state of the hooks, and the writer of decisions.
     pub(super) fn hook_state(
         &self,
@@ -205,72 +294,27 @@ impl Components {
             dropped.inc_by(lost);
         });
         let (recorder, writer) = recorder(Arc::clone(&self.store), on_loss);
-        let lost = self.metrics.pending_dropped.clone();
-        let on_loss = Arc::new(move |number| {
-            lost.inc_by(number);
-        });
-        let (outbox, outbox_writer) = outbox(Arc::clone(&self.store), on_loss);
-        // The writer ends after the last call is answered and the hooks' state is dropped.
-        tokio::spawn(outbox_writer.run());
-        let reads = |root| {
-            settings
-                .subscriptions
-                .iter()
-                .any(|subscription| subscription.reads(root))
-        };
-        let checks = Checks::new(
-            settings.checks.clone(),
-            Arc::clone(&self.services),
-            Arc::clone(&settings.lists),
-            MessageCatalog {
-                builtin: settings.builtin.clone(),
-                default_language: settings.hooks.default_language.clone(),
-            },
-            ReservationDeps {
-                store: Arc::clone(&self.store),
-                stored: Arc::clone(&self.stored),
-                lookup: self.lookup.clone(),
-            },
-            self.clock.clone(),
-            Arc::clone(&self.metrics),
-        );
-        let wants = |event| self.follow_ups.wants(event);
         let hook_state = HookState {
             keys: settings.hooks.keys.clone(),
             deadline: settings.hooks.deadline,
             client_ip_header: settings.hooks.client_ip_header.clone(),
-            checks,
-            follow_ups: Arc::clone(&self.follow_ups),
-            lists: Arc::clone(&settings.lists),
-            pending: PendingPolicy {
-                looks_up: self.identities.is_some(),
-                identifiers: settings.kratos.identifiers.clone(),
-                external_id: settings.kratos.external_id,
-                holds_registrations: self.follow_ups.holds(Flow::Registration),
-                wants_registrations: wants(Event::IdentityCreated)
-                    || wants(Event::RegistrationFailed),
-                wants_updates: wants(Event::IdentityUpdated),
-                wants_failures: wants(Event::RegistrationFailed),
-                reads_flow: reads(Variable::Flow),
-                reads_request: reads(Variable::Request),
-                times: self.lookup_times.clone(),
-            },
+            rules: Arc::clone(&self.rules),
+            evaluator: self.evaluator(),
+            pending: self.pending_policy(settings),
             proof: Arc::clone(&self.proof),
             record_unreadable_until: Mutex::new(None),
             in_force,
-            outbox,
+            outbox: self.outbox.clone(),
+            flow_reader: self.flow_reader.clone(),
             store: Arc::clone(&self.store),
             refused: Arc::clone(&self.refused),
             activity,
             writes_identities: settings.writes_identities(),
             sweep_now: Arc::clone(&self.sweep_now),
-            stored: Arc::clone(&self.stored),
             unknown_paths: Mutex::default(),
             recorder,
             idempotency: Arc::new(IdempotencyCache::new(self.clock.clone())),
             closings: Arc::new(Semaphore::new(MAX_CONCURRENT_CLOSES)),
-            builtin: settings.builtin.clone(),
-            default_language: settings.hooks.default_language.clone(),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
         };

@@ -1,27 +1,32 @@
 //! Builds all components from the settings, starts them in order, and stops them.
 
-mod background;
 mod components;
 mod delivery_metrics;
+mod first_seen;
+mod servers;
 mod signals;
+mod tasks;
 
-use std::net::{SocketAddr, TcpListener};
+use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web::Data;
-use actix_web::{App as Web, HttpServer};
 use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, saturating_add};
 use crate::base::secret::Secret;
-use crate::config::settings::{Address, Dsn, Settings};
-use crate::http::{AdminState, Health, HookState, admin, hooks};
+use crate::config::settings::{Dsn, Settings};
+use crate::http::Health;
+use crate::jobs::decision_log::StoreDecisions;
 use crate::jobs::dispatcher::Jitter;
+use crate::jobs::driver::{Driver, Job};
+use crate::jobs::sweeper::Sweep;
 use crate::kratos::snippet::EXAMPLE_KEY;
 use crate::model::delivery::backoff::random_jitter;
 use crate::model::pending::LookupTimes;
@@ -29,14 +34,11 @@ use crate::store::Store;
 use crate::store::postgres::Postgres;
 use crate::store::sqlite::Sqlite;
 use components::Components;
+use servers::{listen, serve_admin, serve_hooks};
+use tasks::TaskMonitor;
 
 pub use signals::{ignore_hang_ups, shutdown_signal};
 
-/// The limit for the head of a request. Kratos ends an attempt after 30 s, and then reads no error for a slow head.
-const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(35);
-/// How long an idle connection is kept. Kratos keeps one for 90 s, so Vestibule never closes a connection under a call
-/// of Kratos.
-const KEEP_ALIVE: Duration = Duration::from_mins(2);
 /// How long running calls and attempts may take after the stop began.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -73,10 +75,10 @@ pub struct App {
     pub store: Arc<dyn Store>,
     health: Data<Health>,
     servers: Vec<ServerHandle>,
-    serving: Vec<JoinHandle<std::io::Result<()>>>,
-    dispatcher: JoinHandle<()>,
+    serving: Vec<JoinHandle<()>>,
     background: Vec<JoinHandle<()>>,
-    writer: JoinHandle<()>,
+    writers: Vec<JoinHandle<()>>,
+    monitor: TaskMonitor,
     stop_work: watch::Sender<ShutdownPhase>,
     shutdown_delay: Duration,
     clock: Clock,
@@ -114,65 +116,117 @@ impl App {
             Some(store) => store,
             None => open_store(&settings.dsn).await?,
         };
-        let components = Components::new(&settings, store, clock.clone(), lookup_times)?;
+        let mut components = Components::new(&settings, store, clock.clone(), lookup_times)?;
         let hooks_listener = listen(settings.hooks_address, "serve.hooks")?;
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;
         let admin_address = admin_listener.local_addr()?;
-        background::record_first_start(&*components.store, &clock, &settings.subscriptions).await;
-        let dispatcher = components.dispatcher(&settings, jitter);
-        let sweeper = components.sweeper();
-        let rules = components.follow_ups.holding_rules();
-        let in_force = background::in_force(&*components.store, &clock, &rules).await;
+        let rules = Arc::clone(&components.rules);
+        first_seen::record_first_start(&*components.store, &clock, rules.subscriptions()).await;
+        let in_force =
+            first_seen::in_force(&*components.store, &clock, &rules.holding_rules()).await;
         if let Err(error) = components.refused.reload().await {
             tracing::error!(
                 error = %error.error_chain(),
                 "ALARM: late refusals cannot be loaded; logins, recoveries and settings are refused until late refusals are loaded"
             );
         }
+        let monitor = TaskMonitor::new();
+        let (stop_work, stopped) = watch::channel(ShutdownPhase::Running);
+        let jobs = Jobs {
+            monitor: &monitor,
+            driver: components.driver(),
+            stopped,
+        };
         let (activity, verifier) = components.verifier().unzip();
-        let (hook_state, writer) = components.hook_state(&settings, in_force, activity);
+        let (hook_state, decisions) = components.hook_state(&settings, in_force, activity);
         let health = Data::new(Health::new(
             Arc::clone(&components.metrics),
             Arc::clone(&components.store),
             clock.clone(),
         ));
         let hooks_server = serve_hooks(hooks_listener, Data::new(hook_state), health.clone())?;
-        let admin_state = Data::new(components.admin_state(&settings));
+        let admin_state = Data::new(components.admin_state());
         let admin_server = serve_admin(admin_listener, health.clone(), admin_state)?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];
-        let serving = vec![tokio::spawn(hooks_server), tokio::spawn(admin_server)];
-        let (stop_work, stopped) = watch::channel(ShutdownPhase::Running);
-        let stop_intake = || reached(stopped.clone(), ShutdownPhase::StopIntake);
-        let dispatcher = tokio::spawn(dispatcher.run(stop_intake(), GRACE));
-        let swept = tokio::spawn(sweeper.run(stop_intake()));
-        let store = Arc::clone(&components.store);
-        let retained = background::retain(store, settings.retention, clock.clone(), stop_intake());
-        let deps = components.reconcile_deps(&settings);
-        let reconciled = background::reconcile(deps, settings.reconcile, stop_intake());
-        let refused = Arc::clone(&components.refused).run(stop_intake());
-        let verifying = verifier.map(|verifier| tokio::spawn(verifier.run(stop_intake())));
-        let background = [swept, retained, tokio::spawn(refused)]
-            .into_iter()
-            .chain(reconciled)
-            .chain(verifying)
-            .collect();
-        let writer = tokio::spawn(writer.run(reached(stopped, ShutdownPhase::StopWriters)));
+        let serving = vec![
+            monitor.spawn("server of hooks", serve(hooks_server)),
+            monitor.spawn("server of the admin API", serve(admin_server)),
+        ];
+        let outbox_writer = components.outbox_writer.take().map(|writer| {
+            // The writer ends when nothing can be written any more.
+            monitor.spawn("writer of the outbox", writer.run())
+        });
+        let flow_queries = components
+            .flow_queries
+            .take()
+            .map(|queries| monitor.spawn("reader of flows", queries.run()));
+        let mut background = vec![
+            jobs.start(components.dispatcher(jitter), ShutdownPhase::StopIntake),
+            jobs.start(Sweep::new(components.sweeper()), ShutdownPhase::StopIntake),
+            jobs.start(
+                components.retention(settings.retention),
+                ShutdownPhase::StopIntake,
+            ),
+            jobs.start(components.reload_late_refusals(), ShutdownPhase::StopIntake),
+        ];
+        background.extend(
+            components
+                .reconciliation(settings.reconcile)
+                .map(|job| jobs.start(job, ShutdownPhase::StopIntake)),
+        );
+        background.extend(verifier.map(|job| jobs.start(job, ShutdownPhase::StopIntake)));
+        let decision_log = jobs.start(StoreDecisions(decisions), ShutdownPhase::StopWriters);
         tracing::info!(%hooks_address, %admin_address, version = env!("CARGO_PKG_VERSION"), "Vestibule has started");
         Ok(Self {
             hooks_address,
             admin_address,
-            store: components.store,
+            store: Arc::clone(&components.store),
             health,
             servers,
             serving,
-            dispatcher,
             background,
-            writer,
+            writers: [decision_log]
+                .into_iter()
+                .chain(outbox_writer)
+                .chain(flow_queries)
+                .collect(),
+            monitor,
             stop_work,
             shutdown_delay: settings.shutdown_delay,
             clock,
         })
+    }
+
+    /// Runs until `stop` completes, and stops. An error if a task of the program ended before.
+    pub async fn run_until(
+        mut self,
+        stop: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            stopped = stop => {
+                stopped?;
+                None
+            }
+            name = self.monitor.task_ended() => Some(name),
+        };
+        if let Some(name) = ended {
+            tracing::error!(
+                task = name,
+                "The {name} has ended unexpectedly; Vestibule stops"
+            );
+        }
+        self.stop().await;
+        match ended {
+            None => Ok(()),
+            Some(name) => anyhow::bail!("the {name} has ended unexpectedly; the log says why"),
+        }
+    }
+
+    /// Returns the handles of the HTTP servers: for hooks, and for the admin API.
+    #[must_use]
+    pub fn servers(&self) -> &[ServerHandle] {
+        &self.servers
     }
 
     /// Stops accepting calls, completes running calls, returns leases, and closes the store.
@@ -190,18 +244,43 @@ impl App {
         for server in &self.servers {
             server.stop(true).await;
         }
-        for serving in self.serving {
-            let _ = serving.await;
-        }
-        let _ = self.dispatcher.await;
-        for task in self.background {
+        for task in self.serving.into_iter().chain(self.background) {
             let _ = task.await;
         }
-        // Every call has been answered, so every decision is in the queue.
+        // Every call has been answered, so every decision and every write is in a queue.
         self.stop_work.send_replace(ShutdownPhase::StopWriters);
-        let _ = self.writer.await;
+        let system = Clock::system();
+        let end = saturating_add(system.now(), GRACE);
+        let writers = futures_util::future::join_all(self.writers);
+        if system.timeout_at(end, writers).await.is_none() {
+            tracing::error!("Not everything that was queued could be written");
+        }
         self.store.close().await;
         tracing::info!("Stopped");
+    }
+}
+
+/// Runs a server until it is stopped.
+async fn serve(server: Server) {
+    if let Err(error) = server.await {
+        tracing::error!(%error, "An HTTP server failed");
+    }
+}
+
+/// Starts background jobs.
+struct Jobs<'a> {
+    monitor: &'a TaskMonitor,
+    driver: Driver,
+    stopped: watch::Receiver<ShutdownPhase>,
+}
+
+impl Jobs<'_> {
+    /// Starts the job; it ends in this phase of the shutdown.
+    fn start(&self, job: impl Job + 'static, phase: ShutdownPhase) -> JoinHandle<()> {
+        let name = job.name();
+        let stop = reached(self.stopped.clone(), phase);
+        self.monitor
+            .spawn(name, self.driver.clone().drive(job, stop))
     }
 }
 
@@ -232,42 +311,4 @@ fn check_keys(keys: &[Secret]) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-fn serve_hooks(
-    listener: TcpListener,
-    hook_state: Data<HookState>,
-    health: Data<Health>,
-) -> std::io::Result<Server> {
-    let server =
-        HttpServer::new(move || Web::new().configure(hooks(hook_state.clone(), health.clone())))
-            .listen(listener)?
-            .client_request_timeout(REQUEST_HEAD_TIMEOUT)
-            .keep_alive(KEEP_ALIVE)
-            .shutdown_timeout(GRACE.as_secs())
-            .disable_signals()
-            .run();
-    Ok(server)
-}
-
-fn serve_admin(
-    listener: TcpListener,
-    health: Data<Health>,
-    admin_state: Data<AdminState>,
-) -> std::io::Result<Server> {
-    let server =
-        HttpServer::new(move || Web::new().configure(admin(health.clone(), admin_state.clone())))
-            .workers(1)
-            .listen(listener)?
-            .shutdown_timeout(1)
-            .disable_signals()
-            .run();
-    Ok(server)
-}
-
-fn listen(address: Address, key: &str) -> anyhow::Result<TcpListener> {
-    let address = SocketAddr::new(address.host, address.port);
-    TcpListener::bind(address).with_context(|| {
-        format!("`{key}`: cannot listen on {address}; if another program uses this port, choose another one")
-    })
 }

@@ -1,5 +1,6 @@
 //! Logs, metrics and traces, and their outputs.
 
+pub mod job_status;
 pub mod metrics;
 pub mod trace;
 

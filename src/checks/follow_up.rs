@@ -2,35 +2,21 @@
 
 mod in_force;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
-use crate::checks::{Check, Reserve, deferred, reserve, rule};
-use crate::expression::{Lists, Variables};
+use crate::checks::{Check, Rules, deferred, reserve, rule};
+use crate::expression::Variables;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Hook};
 use crate::model::delivery::subscription::{Trigger, deliveries_for};
-use crate::model::delivery::{
-    EvaluationContext, Event, FieldWrite, NewDelivery, Queue, Subscription,
-};
+use crate::model::delivery::{EvaluationContext, Event, FieldWrite, NewDelivery, Queue};
 use crate::model::pending::{Attribution, PendingSignUp, PendingState, SubmissionHash, attribute};
 use crate::model::reservation::{ReleaseReason, Reservation, State};
 use crate::store::{Closing, Ending, FlowState, PendingEnd, Release, SettledQuestion, WriteSet};
 
 pub use in_force::InForce;
-
-/// The settings that decide what to do after a sign-up.
-pub struct FollowUps {
-    subscriptions: Vec<Subscription>,
-    reserves: BTreeMap<String, Reserve>,
-    /// The checks that reserve or may be deferred.
-    holding: Vec<Check>,
-    lists: Arc<Lists>,
-}
 
 /// An account that was created or changed.
 #[derive(Clone, Copy)]
@@ -227,68 +213,13 @@ fn keep_all(
     }
 }
 
-impl FollowUps {
-    /// Compiles what these subscriptions and checks require after a sign-up.
-    #[must_use]
-    pub fn new(subscriptions: &[Subscription], checks: &[Check], lists: Arc<Lists>) -> Self {
-        let reserves = checks
-            .iter()
-            .filter_map(|check| Some((check.name.clone(), check.reserve.clone()?)));
-        let holding = checks
-            .iter()
-            .filter(|check| check.reserve.is_some() || check.defers());
-        Self {
-            subscriptions: subscriptions.to_vec(),
-            reserves: reserves.collect(),
-            holding: holding.cloned().collect(),
-            lists,
-        }
-    }
-
-    /// Returns whether reservations and deferred checks of a flow must be read from the store.
-    #[must_use]
-    pub fn needs_flow_state(&self) -> bool {
-        !self.holding.is_empty()
-    }
-
-    /// Returns whether a check of this flow reserves or defers.
-    #[must_use]
-    pub fn holds(&self, flow: Flow) -> bool {
-        self.holding.iter().any(|check| check.flows.contains(&flow))
-    }
-
-    /// Returns whether a check can be deferred.
-    #[must_use]
-    pub fn defers(&self) -> bool {
-        self.holding.iter().any(Check::defers)
-    }
-
-    /// Returns the names of the checks that reserve or may be deferred, each with a hash. The hash changes if the check
-    /// can reserve or defer for other sign-ups.
+impl Rules {
+    /// The names of the checks that reserve or may be deferred, each with a hash. The hash changes if the check can
+    /// reserve or defer for other sign-ups.
     #[must_use]
     pub fn holding_rules(&self) -> Vec<(String, String)> {
-        let rule = |check: &Check| (check.name.clone(), rule::hash(check, &self.lists));
-        self.holding.iter().map(rule).collect()
-    }
-
-    /// Returns whether an account must be attributed to one of several sign-ups.
-    #[must_use]
-    pub fn needs_attribution(&self) -> bool {
-        self.needs_flow_state() || self.wants_registration_failed()
-    }
-
-    /// Returns whether a subscription has the event `registration.failed`.
-    #[must_use]
-    pub fn wants_registration_failed(&self) -> bool {
-        self.wants(Event::RegistrationFailed)
-    }
-
-    /// Returns whether a subscription has this event.
-    #[must_use]
-    pub fn wants(&self, event: Event) -> bool {
-        self.subscriptions
-            .iter()
-            .any(|one| one.events.contains(&event))
+        let rule = |check: &Check| (check.name.clone(), rule::hash(check, self.lists()));
+        self.holding().map(rule).collect()
     }
 
     /// Returns the consequences if the account exists. Its events are delivered. The reservations of its submission are
@@ -374,7 +305,7 @@ impl FollowUps {
             trigger_id,
             check: None,
         };
-        deliveries_for(&self.subscriptions, &trigger, &change.variables)
+        deliveries_for(self.subscriptions(), &trigger, &change.variables)
     }
 
     /// Adds the consequences for the submission of the identity, and for the other submissions of a flow that is closed
@@ -486,7 +417,7 @@ impl FollowUps {
             change.identity_id,
             change.variables.identity.unwrap_or(&null),
         );
-        let is_known = self.reserves.contains_key(&reservation.check);
+        let is_known = self.reserve(&reservation.check).is_some();
         let delivery = is_known
             .then(|| reserve::take_again(reservation, about, change.event, is_uncertain, now))
             .flatten();
@@ -512,7 +443,7 @@ impl FollowUps {
             check.flows.contains(&Flow::Registration)
                 && change.in_force.covers(&check.name, change.created_at)
                 && check.could_apply(&Variables {
-                    lists: &self.lists,
+                    lists: self.lists(),
                     ..change.variables
                 })
         };
@@ -532,11 +463,7 @@ impl FollowUps {
                 change.variables.now,
             )
         };
-        self.holding
-            .iter()
-            .filter(applies)
-            .map(dead_letter)
-            .collect()
+        self.holding().filter(applies).map(dead_letter).collect()
     }
 
     fn confirm(
@@ -546,7 +473,7 @@ impl FollowUps {
         change: &IdentityChange<'_>,
     ) {
         batch.confirmed.push(reservation.id);
-        let Some(requests) = self.reserves.get(&reservation.check) else {
+        let Some(requests) = self.reserve(&reservation.check) else {
             let queue = Queue::Confirm(&reservation.check);
             let (id, event, now) = (change.identity_id, change.event, change.variables.now);
             let dead_letter = reserve::check_removed(&queue, reservation, id, event, now);
@@ -560,7 +487,7 @@ impl FollowUps {
             reservation,
             (change.identity_id, identity),
             change.event,
-            &self.lists,
+            self.lists(),
             change.variables.now,
         ));
     }
@@ -599,7 +526,7 @@ impl FollowUps {
         let variables = Variables {
             identity: Some(identity),
             now,
-            ..context.variables(&self.lists, None)
+            ..context.variables(self.lists(), None)
         };
         let change = IdentityChange {
             event: event_of(one.flow, &one.method),
@@ -668,7 +595,7 @@ impl FollowUps {
     pub fn failed(&self, newest: &PendingSignUp, now: Timestamp) -> Vec<NewDelivery> {
         let variables = Variables {
             now,
-            ..newest.details.context.variables(&self.lists, None)
+            ..newest.details.context.variables(self.lists(), None)
         };
         let flow_id = newest.key.flow_id.to_string();
         let trigger = Trigger {
@@ -677,7 +604,7 @@ impl FollowUps {
             trigger_id: &flow_id,
             check: None,
         };
-        deliveries_for(&self.subscriptions, &trigger, &variables)
+        deliveries_for(self.subscriptions(), &trigger, &variables)
     }
 
     /// Releases a reservation, if it is open. Keeps what one of these submissions needs to take the reservation again.
@@ -692,16 +619,15 @@ impl FollowUps {
         if !matches!(reservation.state, State::Taking | State::Taken) {
             return;
         }
-        let mut checks = self.holding.iter();
-        let check = checks.find(|check| check.name == reservation.check);
+        let check = self.check(&reservation.check);
         batch.released.push(Release {
             id: reservation.id,
             release_reason,
             unused_since: now,
             kept: check.and_then(|check| reserve::kept(check, reservation, submissions)),
         });
-        if let Some(requests) = self.reserves.get(&reservation.check) {
-            let release = reserve::release(requests, reservation, &self.lists, now);
+        if let Some(requests) = self.reserve(&reservation.check) {
+            let release = reserve::release(requests, reservation, self.lists(), now);
             batch.deliveries.push(release);
         } else {
             let queue = Queue::Release(&reservation.check);

@@ -1,5 +1,5 @@
-//! Evaluates the checks of a sign-up: `Checks::evaluate` runs all checks in parallel under one deadline, and returns a
-//! verdict.
+//! The rules, and their evaluation: [`Evaluator::evaluate`] runs all checks of a sign-up in parallel under one deadline,
+//! and returns a verdict.
 
 pub mod account_lookup;
 pub mod activity;
@@ -8,11 +8,13 @@ mod evaluate;
 pub mod follow_up;
 pub mod interpret;
 pub mod messages;
+pub mod observe;
 pub mod reads;
 pub mod refused_identities;
 pub mod reserve;
-mod reserver;
+pub mod reserver;
 pub mod rule;
+mod rules;
 pub mod set;
 
 use std::collections::BTreeMap;
@@ -25,10 +27,11 @@ use crate::model::message::MessageTemplate;
 use crate::model::request;
 
 pub use crate::model::late_refusal::OnLateRefusal;
-pub use evaluate::{CheckInput, Checks, DeferredCheck, Evaluated, OpenDeferrals};
+pub use evaluate::{AskService, CheckInput, DeferredCheck, Evaluated, Evaluator, OpenDeferrals};
 pub use messages::{BuiltinMessages, MessageCatalog, MessageRenderer};
 pub use reads::Reads;
-pub use reserver::ReservationDeps;
+pub use reserver::Reserver;
+pub use rules::Rules;
 
 /// One check, as in the settings.
 #[derive(Clone, Debug)]

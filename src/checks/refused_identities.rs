@@ -4,13 +4,9 @@
 //! unavailable, the last loaded set counts.
 
 use std::collections::{BTreeSet, HashMap};
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use crate::base::clock::Clock;
@@ -18,9 +14,6 @@ use crate::base::telemetry::Metrics;
 use crate::model::late_refusal::LateRefusal;
 use crate::store::late_refusals::VERSION;
 use crate::store::{self, Store};
-
-/// How often the set is loaded.
-const RELOAD_EVERY: Duration = Duration::from_secs(1);
 
 /// The refusals in force, by identity.
 pub struct RefusedIdentities {
@@ -145,45 +138,5 @@ impl RefusedIdentities {
         let now = self.clock.now().timestamp() as f64;
         self.metrics.late_refusals_loaded_at.set(now);
         Ok(())
-    }
-
-    /// Loads the set every second until `stop` completes.
-    pub async fn run(self: Arc<Self>, stop: impl Future<Output = ()> + Send) {
-        tokio::pin!(stop);
-        let mut fails = false;
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut stop => return,
-                () = self.clock.sleep(RELOAD_EVERY) => {}
-            }
-            // A panic must not end the reloading.
-            let reload = AssertUnwindSafe(self.reload()).catch_unwind();
-            let reloaded = tokio::select! {
-                biased;
-                () = &mut stop => return,
-                reloaded = reload => reloaded,
-            };
-            let error = match reloaded {
-                Ok(Ok(())) => {
-                    if fails {
-                        tracing::info!("Loaded the identities that were refused late again");
-                    }
-                    fails = false;
-                    continue;
-                }
-                Ok(Err(error)) => error.error_chain(),
-                Err(_) => "panicked".to_owned(),
-            };
-            self.metrics.late_refusals_load_failures.inc();
-            if !fails {
-                tracing::error!(
-                    error,
-                    "ALARM: the identities that were refused late cannot be loaded; Vestibule answers logins, recoveries and \
-                     settings from the last loaded set until the database is available"
-                );
-            }
-            fails = true;
-        }
     }
 }

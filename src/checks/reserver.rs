@@ -4,70 +4,96 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde_json::Value;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{Check, Reserve, reserve};
+use super::evaluate::AskService;
+use super::{Check, Reserve, Rules, reserve};
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::checks::account_lookup::Lookup;
-use crate::expression::Lists;
 use crate::model::delivery::{EvaluationContext, time_ordered_id};
 use crate::model::pending::{PendingSignUp, PendingState};
 use crate::model::request::Request;
 use crate::model::reservation::{Details, ReleaseReason, Reservation, State, request_hash};
-use crate::outbound::services::client::{Answer, CallError, Services};
+use crate::outbound::services::client::{Answer, CallError};
+use crate::store::outbox::Outbox;
 use crate::store::{self, FlowState, Release, Store, WriteSet};
 
-/// What a [`Reserver`] needs to record reservations.
-pub struct ReservationDeps {
-    /// The database.
-    pub store: Arc<dyn Store>,
-    /// Wakes the dispatcher, for releases.
-    pub stored: Arc<Notify>,
-    /// Finds the outcome of another submission. `None`: identities cannot be looked up.
-    pub lookup: Option<Lookup>,
+/// Takes reservations for the checks of a call.
+#[async_trait]
+pub trait TakeReservation: Send + Sync {
+    /// Records a reservation and asks the service for it, or finds one that may be used.
+    async fn take(&self, request: ReserveRequest<'_>) -> ReserveResult;
+    /// Stores what the check makes of the answer: keeps, deletes or releases the reservation. Returns `false` if an
+    /// accepted reservation could not be stored.
+    async fn store_reservation(
+        &self,
+        check: &Check,
+        reservation: Reservation,
+        answer: Option<&Value>,
+        outcome: ReserveOutcome,
+        until: Timestamp,
+    ) -> bool;
 }
 
 /// The time after an acceptance in which a look-up without a result proves nothing.
 const LOOKUP_PROVES_NOTHING_FOR: Duration = Duration::from_secs(10);
 
-/// Takes reservations, and stores the results.
-pub(super) struct Reserver {
-    pub(super) deps: ReservationDeps,
-    pub(super) services: Arc<Services>,
-    pub(super) lists: Arc<Lists>,
-    pub(super) clock: Clock,
+/// Takes reservations at services, and records them in the database.
+pub struct Reserver {
+    /// The rules.
+    pub rules: Arc<Rules>,
+    /// The services that reserve.
+    pub services: Arc<dyn AskService>,
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// Stores reservations and releases.
+    pub outbox: Outbox,
+    /// Finds the outcome of another submission. `None`: identities cannot be looked up.
+    pub lookup: Option<Lookup>,
+    /// The clock.
+    pub clock: Clock,
 }
 
 /// The reservation to take, and the submission that needs it.
-pub(super) struct ReserveRequest<'a> {
-    pub(super) check: &'a Check,
-    pub(super) reserve: &'a Reserve,
-    pub(super) flow_id: Uuid,
-    pub(super) submission: &'a str,
+pub struct ReserveRequest<'a> {
+    /// The check.
+    pub check: &'a Check,
+    /// Its entry `reserve`.
+    pub reserve: &'a Reserve,
+    /// The flow.
+    pub flow_id: Uuid,
+    /// The submission of the flow.
+    pub submission: &'a str,
     /// Whether at most one identity can result from the flow, so that its submissions may share a reservation.
-    pub(super) is_guarded: bool,
-    pub(super) take: Request,
-    pub(super) context: EvaluationContext,
+    pub is_guarded: bool,
+    /// The request that takes the reservation.
+    pub take: Request,
+    /// What later requests of the reservation may read.
+    pub context: EvaluationContext,
     /// When the flow expires.
-    pub(super) expires_at: Timestamp,
+    pub expires_at: Timestamp,
     /// The deadline for the service's answer.
-    pub(super) until: Timestamp,
+    pub until: Timestamp,
     /// The deadline of the call; until then the reservation is in use.
-    pub(super) in_use_until: Timestamp,
-    pub(super) traceparent: String,
+    pub in_use_until: Timestamp,
+    /// The header of that name.
+    pub traceparent: String,
 }
 
 /// The result of `take`.
-pub(super) enum ReserveResult {
+pub enum ReserveResult {
     /// The reservation exists already, and this was the answer.
     Before(Uuid, Value),
     /// The service was asked just now, under this reservation. Only the call that made the reservation may release
     /// it, because another call of the flow may be asking at the same moment.
     Now {
+        /// The reservation.
         reservation: Box<Reservation>,
+        /// Whether this call made the reservation.
         is_ours: bool,
+        /// The answer of the service.
         answer: Result<Answer, CallError>,
     },
     /// Another submission of the flow has the reservation, and an identity may still result from that submission.
@@ -86,7 +112,7 @@ enum Found {
 
 /// The outcome of a reservation, by the check's interpretation of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReserveOutcome {
+pub enum ReserveOutcome {
     /// The reservation is taken.
     Reserved,
     /// The service refused the reservation.
@@ -95,49 +121,25 @@ pub(super) enum ReserveOutcome {
     Unclear,
 }
 
-impl Reserver {
-    pub(super) async fn take(&self, request: ReserveRequest<'_>) -> ReserveResult {
-        let found = self
-            .clock
-            .timeout_at(request.until, self.find_or_record(&request))
-            .await
-            .unwrap_or_else(|| Err("the database did not answer in time".to_owned()));
-        let (reservation, is_ours) = match found {
-            Ok(Found::Reservation(reservation, is_ours)) => (reservation, is_ours),
-            Ok(Found::InUse) => return ReserveResult::InUse,
-            Err(error) => return ReserveResult::NotStored(error),
-        };
-        let answered = reservation.details.as_ref().and_then(|details| {
-            let taken = details.context.taken.clone()?;
-            (reservation.state == State::Taken).then_some(taken)
-        });
-        if let Some(taken) = answered {
-            return ReserveResult::Before(reservation.id, taken);
-        }
-        let key = reservation.id.to_string();
-        let extra = [
-            ("traceparent", request.traceparent),
-            ("idempotency-key", key),
-        ];
-        let service = &request.reserve.take.service;
-        let answer = self
-            .services
-            .call(service, &request.take, &extra, request.until)
-            .await;
-        ReserveResult::Now {
-            reservation,
-            is_ours,
-            answer,
+impl ReserveOutcome {
+    /// The name of this outcome in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reserved => "taken",
+            Self::Refused => "refused",
+            Self::Unclear => "unclear",
         }
     }
+}
 
+impl Reserver {
     /// Finds an open reservation with the same request that may be used, or records a new one.
     async fn find_or_record(&self, request: &ReserveRequest<'_>) -> Result<Found, String> {
         let request_hash = request_hash(&request.take);
         // There are several rounds, because other calls of the flow change reservations at the same moment.
         for _ in 0..4 {
             let state = self
-                .deps
                 .store
                 .flow(request.flow_id)
                 .await
@@ -189,10 +191,10 @@ impl Reserver {
                 in_use_until: request.in_use_until,
             };
             batch.reserved.push(new.clone());
-            match self.write(&batch).await {
-                Ok(()) => return Ok(Found::Reservation(Box::new(new), true)),
+            match self.outbox.write(batch).await {
+                Ok(_) => return Ok(Found::Reservation(Box::new(new), true)),
                 Err(error) if is_conflict(&error) => {}
-                Err(error) => return Err(error_chain(error)),
+                Err(error) => return Err(error.error_chain()),
             }
         }
         Err("other calls of the flow keep changing its reservations".to_owned())
@@ -214,7 +216,7 @@ impl Reserver {
         state: &FlowState,
         request: &ReserveRequest<'_>,
     ) -> Result<Option<Found>, store::Error> {
-        let store = &self.deps.store;
+        let store = &self.store;
         let until = request.in_use_until;
         let mut found = same.clone();
         if request.is_guarded || same.submission == request.submission {
@@ -248,7 +250,7 @@ impl Reserver {
             PendingState::Attributed | PendingState::Undecided => return false,
             PendingState::Open => {}
         }
-        let Some(lookup) = &self.deps.lookup else {
+        let Some(lookup) = &self.lookup else {
             return false;
         };
         if self.clock.now() < saturating_add(owner.accepted_at, LOOKUP_PROVES_NOTHING_FOR)
@@ -257,75 +259,6 @@ impl Reserver {
             return false;
         }
         matches!(lookup.find(owner).await, Ok(None))
-    }
-
-    /// Stores the outcome of the reservation. Returns `false` if an accepted reservation could not be stored.
-    pub(super) async fn store_reservation(
-        &self,
-        check: &Check,
-        mut reservation: Reservation,
-        answer: Option<&Value>,
-        outcome: ReserveOutcome,
-        until: Timestamp,
-    ) -> bool {
-        // An answer that is not an acceptance does not describe a reservation.
-        if let Some(details) = &mut reservation.details
-            && outcome == ReserveOutcome::Reserved
-        {
-            details.context.taken =
-                answer.map(|answer| reserve::taken(reservation.id, Some(answer)));
-        }
-        let kept = async {
-            match (outcome, &reservation.details, &check.reserve) {
-                (ReserveOutcome::Reserved, Some(details), _) => {
-                    self.deps.store.mark_reserved(reservation.id, details).await
-                }
-                (ReserveOutcome::Refused, ..) => self
-                    .deps
-                    .store
-                    .cancel_reservation(reservation.id)
-                    .await
-                    .map(|()| true),
-                (ReserveOutcome::Unclear, _, Some(requests)) => {
-                    let mut batch = WriteSet::default();
-                    self.release(
-                        &mut batch,
-                        requests,
-                        &reservation,
-                        ReleaseReason::Unclear,
-                        None,
-                    );
-                    self.write(&batch).await.map(|()| true)
-                }
-                _ => Ok(false),
-            }
-        };
-        let kept = match outcome {
-            ReserveOutcome::Reserved => self.clock.timeout_at(until, kept).await,
-            // No call waits for this. What cannot be stored is released when the flow has expired.
-            ReserveOutcome::Refused | ReserveOutcome::Unclear => Some(kept.await),
-        };
-        match kept {
-            Some(Ok(kept)) => kept,
-            Some(Err(error)) => {
-                let error = error.error_chain();
-                tracing::error!(
-                    check = check.name,
-                    error,
-                    "Could not store the result of a reservation; the reservation is released when its flow has expired"
-                );
-                false
-            }
-            None => false,
-        }
-    }
-
-    async fn write(&self, batch: &WriteSet) -> Result<(), store::Error> {
-        self.deps.store.write(batch).await?;
-        if !batch.deliveries.is_empty() {
-            self.deps.stored.notify_one();
-        }
-        Ok(())
     }
 
     fn release(
@@ -348,9 +281,111 @@ impl Reserver {
             unused_since,
             kept,
         });
-        batch
-            .deliveries
-            .push(reserve::release(requests, reservation, &self.lists, now));
+        batch.deliveries.push(reserve::release(
+            requests,
+            reservation,
+            self.rules.lists(),
+            now,
+        ));
+    }
+}
+
+#[async_trait]
+impl TakeReservation for Reserver {
+    async fn take(&self, request: ReserveRequest<'_>) -> ReserveResult {
+        let found = self
+            .clock
+            .timeout_at(request.until, self.find_or_record(&request))
+            .await
+            .unwrap_or_else(|| Err("the database did not answer in time".to_owned()));
+        let (reservation, is_ours) = match found {
+            Ok(Found::Reservation(reservation, is_ours)) => (reservation, is_ours),
+            Ok(Found::InUse) => return ReserveResult::InUse,
+            Err(error) => return ReserveResult::NotStored(error),
+        };
+        let answered = reservation.details.as_ref().and_then(|details| {
+            let taken = details.context.taken.clone()?;
+            (reservation.state == State::Taken).then_some(taken)
+        });
+        if let Some(taken) = answered {
+            return ReserveResult::Before(reservation.id, taken);
+        }
+        let key = reservation.id.to_string();
+        let extra = [
+            ("traceparent", request.traceparent),
+            ("idempotency-key", key),
+        ];
+        let service = &request.reserve.take.service;
+        let answer = self
+            .services
+            .ask(service, &request.take, &extra, request.until)
+            .await;
+        ReserveResult::Now {
+            reservation,
+            is_ours,
+            answer,
+        }
+    }
+
+    async fn store_reservation(
+        &self,
+        check: &Check,
+        mut reservation: Reservation,
+        answer: Option<&Value>,
+        outcome: ReserveOutcome,
+        until: Timestamp,
+    ) -> bool {
+        // An answer that is not an acceptance does not describe a reservation.
+        if let Some(details) = &mut reservation.details
+            && outcome == ReserveOutcome::Reserved
+        {
+            details.context.taken =
+                answer.map(|answer| reserve::taken(reservation.id, Some(answer)));
+        }
+        let kept = async {
+            match (outcome, &reservation.details, &check.reserve) {
+                (ReserveOutcome::Reserved, Some(details), _) => {
+                    let marked = self.store.mark_reserved(reservation.id, details).await;
+                    marked.map_err(|error| error.error_chain())
+                }
+                (ReserveOutcome::Refused, ..) => {
+                    let cancelled = self.store.cancel_reservation(reservation.id).await;
+                    cancelled
+                        .map(|()| true)
+                        .map_err(|error| error.error_chain())
+                }
+                (ReserveOutcome::Unclear, _, Some(requests)) => {
+                    let mut batch = WriteSet::default();
+                    self.release(
+                        &mut batch,
+                        requests,
+                        &reservation,
+                        ReleaseReason::Unclear,
+                        None,
+                    );
+                    let written = self.outbox.write(batch).await;
+                    written.map(|_| true).map_err(|error| error.error_chain())
+                }
+                _ => Ok(false),
+            }
+        };
+        let kept = match outcome {
+            ReserveOutcome::Reserved => self.clock.timeout_at(until, kept).await,
+            // No call waits for this. What cannot be stored is released when the flow has expired.
+            ReserveOutcome::Refused | ReserveOutcome::Unclear => Some(kept.await),
+        };
+        match kept {
+            Some(Ok(kept)) => kept,
+            Some(Err(error)) => {
+                tracing::error!(
+                    check = check.name,
+                    error,
+                    "Could not store the result of a reservation; the reservation is released when its flow has expired"
+                );
+                false
+            }
+            None => false,
+        }
     }
 }
 

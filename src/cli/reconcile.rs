@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{ConfigFile, counted};
@@ -21,6 +20,7 @@ use crate::jobs::reconcile::{Deps, Progress, Reconciler, Report, RoundOptions};
 use crate::outbound::kratos_admin::KratosAdmin;
 use crate::outbound::services::client::Services;
 use crate::store::Store;
+use crate::store::outbox::outbox;
 
 /// `vestibule reconcile`
 ///
@@ -113,16 +113,19 @@ impl Options {
 
 fn deps(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
     let clock = Clock::system();
+    let rules = settings.rules();
     let metrics = Arc::new(Metrics::new());
     let admin = settings.kratos.admin.into_iter().collect();
     let services = Services::new(admin, clock.clone(), Arc::clone(&metrics))
         .context("cannot build the HTTP client")?;
+    let (outbox, writer) = outbox(Arc::clone(&store), Arc::clone(&metrics));
+    // The writer ends with the reconciler, after every write has its result.
+    tokio::spawn(writer.run());
     Ok(Deps {
         store,
         identities: KratosAdmin::new(Arc::new(services), clock.clone()),
-        subscriptions: settings.subscriptions,
-        lists: settings.lists,
-        stored: Arc::new(Notify::new()),
+        rules: Arc::new(rules),
+        outbox,
         clock,
         metrics,
     })

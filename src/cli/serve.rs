@@ -56,7 +56,6 @@ pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
         ..Overrides::default()
     };
     let app = App::start(settings, surroundings).await?;
-    shutdown_signal().await?;
-    app.stop().await;
+    app.run_until(shutdown_signal()).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use crate::base::clock::Timestamp;
 use crate::base::diagnostics::Problems;
 use crate::base::secret::Secret;
 use crate::base::telemetry::LogFormat;
-use crate::checks::{BuiltinMessages, Check};
+use crate::checks::{BuiltinMessages, Check, MessageCatalog, Rules};
 use crate::expression::Lists;
 use crate::kratos::Identifiers;
 use crate::model::delivery;
@@ -52,7 +52,21 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Returns whether Vestibule writes into identities through Kratos's admin API.
+    /// Compiles the rules.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules::new(
+            self.checks.clone(),
+            self.subscriptions.clone(),
+            Arc::clone(&self.lists),
+            MessageCatalog {
+                builtin: self.builtin.clone(),
+                default_language: self.hooks.default_language.clone(),
+            },
+        )
+    }
+
+    /// Whether Vestibule writes into identities through Kratos's admin API.
     #[must_use]
     pub fn writes_identities(&self) -> bool {
         let refuses_late = |check: &Check| match self.kratos.admin {
@@ -142,4 +156,150 @@ pub struct Kratos {
     pub identifiers: Identifiers,
     /// Whether `pre` sets an `external_id`.
     pub external_id: ExternalId,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use async_trait::async_trait;
+    use futures_util::FutureExt as _;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::base::telemetry::Trace;
+    use crate::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
+    use crate::checks::{AskService, CheckInput, Evaluator, OpenDeferrals};
+    use crate::config::{self, Environment};
+    use crate::kratos::{Flow, Hook, Payload, Stage};
+    use crate::model::request::Request;
+    use crate::model::reservation::Reservation;
+    use crate::model::verdict::Verdict;
+    use crate::outbound::services::client::{Answer, CallError};
+
+    const SETTINGS: &str = r#"
+hooks: {keys: [a-key-for-tests-only]}
+dsn: sqlite:///nowhere/vestibule.db
+services: {register: {url: "http://register.example.com"}}
+checks:
+  vat_number:
+    field: traits.vat_number
+    ask: {get: "register/{value}"}
+    refuse: [{when: 404, message: {en: "{value} is not registered."}}]
+    set: {traits.company: response.body.name}
+  greeting:
+    when: "checks.vat_number.response.body.name == 'Blocked Ltd'"
+    refuse: [{when: "true"}]
+"#;
+
+    /// Answers every question with this status, and with this name in the body.
+    struct CannedAnswer(u16, &'static str);
+
+    #[async_trait]
+    impl AskService for CannedAnswer {
+        async fn ask(
+            &self,
+            _: &str,
+            _: &Request,
+            _: &[(&'static str, String)],
+            _: Timestamp,
+        ) -> Result<Answer, CallError> {
+            let body = json!({"name": self.1});
+            Ok(Answer {
+                status: self.0,
+                response: json!({"status": self.0, "headers": {}, "body": body}),
+                retry_after: None,
+            })
+        }
+    }
+
+    struct NoReservations;
+
+    #[async_trait]
+    impl TakeReservation for NoReservations {
+        async fn take(&self, _: ReserveRequest<'_>) -> ReserveResult {
+            ReserveResult::NotStored("there is no database".to_owned())
+        }
+
+        async fn store_reservation(
+            &self,
+            _: &Check,
+            _: Reservation,
+            _: Option<&Value>,
+            _: ReserveOutcome,
+            _: Timestamp,
+        ) -> bool {
+            false
+        }
+    }
+
+    fn sign_up() -> Payload {
+        let body = json!({
+            "version": 1,
+            "flow": {"id": "16796416-e4ae-4463-99a6-be78d13a634a", "expires_at": "2026-11-23T15:32:52Z"},
+            "identity": {
+                "id": "00000000-0000-0000-0000-000000000000",
+                "traits": {"email": "ada@example.org", "vat_number": "DE1"},
+            },
+            "nodes": [],
+            "request": {"headers": {}},
+        });
+        Payload::parse(body.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn rules_are_evaluated_without_a_database_services_or_a_runtime() {
+        let environment = Environment::of([]);
+        let settings = config::read(SETTINGS, Path::new("vestibule.yaml"), &environment)
+            .unwrap_or_else(|problems| panic!("{problems}"));
+        let rules = Arc::new(settings.rules());
+        let payload = sign_up();
+        let hook = Hook {
+            flow: Flow::Registration,
+            stage: Stage::Pre,
+            method: "password".to_owned(),
+        };
+        for (status, name, expected) in [
+            (
+                200,
+                "Analytical Engines Ltd",
+                "admit: Analytical Engines Ltd",
+            ),
+            (404, "", "refuse: DE1 is not registered."),
+            (200, "Blocked Ltd", "refuse: This value is not valid."),
+            (503, "", "refuse: "),
+        ] {
+            let (clock, _) = Clock::manual("2026-11-23T14:32:52Z".parse().unwrap());
+            let evaluator = Evaluator {
+                rules: Arc::clone(&rules),
+                services: Arc::new(CannedAnswer(status, name)),
+                reservations: Arc::new(NoReservations),
+                observer: Arc::new(()),
+                clock: clock.clone(),
+            };
+            let evaluated = evaluator
+                .evaluate(CheckInput {
+                    hook: &hook,
+                    payload: &payload,
+                    until: clock.now() + Duration::from_secs(2),
+                    trace: Trace::begin(),
+                    submission: "1",
+                    is_guarded: false,
+                    deferrals: &OpenDeferrals::default(),
+                    refused_late: &BTreeSet::new(),
+                })
+                .now_or_never()
+                .expect("nothing waits");
+            let found = match evaluated.verdict {
+                Verdict::Admit => "admit".to_owned(),
+                Verdict::AdmitWith(changes) => {
+                    format!("admit: {}", changes["traits"]["company"].as_str().unwrap())
+                }
+                Verdict::Refuse(findings) => format!("refuse: {}", findings[0].message.text),
+            };
+            assert!(found.starts_with(expected), "{found:?}, not {expected:?}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 mod deliveries;
 mod error;
+mod jobs;
 mod late_refusals;
 pub mod openapi;
 mod query;
@@ -17,12 +18,13 @@ use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::web::{self, Data, Json, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use serde_json::Value;
-use tokio::sync::Notify;
 
 use super::health::Health;
 use crate::base::clock::Clock;
+use crate::base::telemetry::job_status::JobStatuses;
 use crate::store::Store;
 use crate::store::admin::RetryWindows;
+use crate::store::outbox::Outbox;
 use error::ApiError;
 use routes::{OPERATIONS, Operation};
 
@@ -35,7 +37,9 @@ pub struct AdminState {
     /// How long Vestibule retries an abandoned delivery after an operator has retried it.
     pub keep_trying: RetryWindows,
     /// Wakes the dispatcher.
-    pub stored: Arc<Notify>,
+    pub outbox: Outbox,
+    /// The status of the background jobs.
+    pub jobs: Arc<JobStatuses>,
 }
 
 /// Configures every route of the admin port.

@@ -5,18 +5,19 @@ mod attempt_runner;
 mod target_limit;
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::base::clock::{Clock, Timestamp, saturating_add};
-use crate::model::delivery::backoff::{Schedule, next_try};
+use crate::jobs::driver::{Job, JobError};
+use crate::model::delivery::backoff::Schedule;
 use crate::model::delivery::{Attempt, Claimed, NewDelivery, Outcome};
 use crate::model::late_refusal::LateRefusal;
+use crate::store::outbox::Outbox;
 use crate::store::settlement_writer::settlement_writer;
 use crate::store::{self, RefusalLift, Store};
 use attempt_runner::AttemptRunner;
@@ -101,6 +102,8 @@ pub struct DispatcherLimits {
     pub max_attempt_duration: Duration,
     /// How often to check for deliveries that another instance stored or did not finish.
     pub poll_interval: Duration,
+    /// How long attempts may take after the stop began.
+    pub grace: Duration,
 }
 
 impl Default for DispatcherLimits {
@@ -110,6 +113,7 @@ impl Default for DispatcherLimits {
             max_concurrent: 8,
             max_attempt_duration: Duration::from_mins(2),
             poll_interval: Duration::from_mins(1),
+            grace: Duration::from_secs(20),
         }
     }
 }
@@ -117,21 +121,20 @@ impl Default for DispatcherLimits {
 /// Runs attempts of due deliveries until the dispatcher is stopped. Any number of dispatchers can share a database.
 pub struct Dispatcher {
     runner: Arc<AttemptRunner>,
-    stored: Arc<Notify>,
+    outbox: Outbox,
     limiters: HashMap<Option<String>, TargetLimiter>,
     in_progress: JoinSet<()>,
     abort: watch::Sender<bool>,
 }
 
 impl Dispatcher {
-    /// Returns a dispatcher that does not run yet. `stored.notify_one()` after storing a delivery makes the dispatcher
-    /// claim it immediately.
+    /// Returns a dispatcher that does not run yet. Deliveries that the outbox stores are claimed immediately.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
         transport: Arc<dyn Transport>,
         observer: Arc<dyn AttemptObserver>,
-        stored: Arc<Notify>,
+        outbox: Outbox,
         clock: Clock,
         jitter: Jitter,
         limits: DispatcherLimits,
@@ -149,55 +152,11 @@ impl Dispatcher {
                 jitter,
                 limits,
             }),
-            stored,
+            outbox,
             limiters: HashMap::new(),
             in_progress: JoinSet::new(),
             abort: watch::Sender::new(false),
         }
-    }
-
-    /// Runs until `stop` completes. Then the dispatcher claims nothing more, waits up to `grace` for the attempts in
-    /// progress, and returns the other deliveries.
-    pub async fn run(mut self, stop: impl Future<Output = ()> + Send, grace: Duration) {
-        tokio::pin!(stop);
-        let mut failures = 0;
-        loop {
-            let claimed = self.claim_due().await;
-            let clock = &self.runner.clock;
-            match claimed {
-                Ok(next_check) => {
-                    failures = 0;
-                    tokio::select! {
-                        biased;
-                        () = &mut stop => break,
-                        Some(ended) = self.in_progress.join_next() => {
-                            report(ended);
-                            // Attempts that ended meanwhile free their permits too.
-                            while let Some(ended) = self.in_progress.try_join_next() {
-                                report(ended);
-                            }
-                        }
-                        () = self.stored.notified() => {}
-                        () = clock.sleep_until(next_check) => {}
-                    }
-                }
-                Err(error) => {
-                    failures += 1;
-                    let jitter = (self.runner.jitter)();
-                    let next_check = next_try(&Schedule::DATABASE, failures, clock.now(), jitter);
-                    tracing::error!(
-                        error = %error.error_chain(), failures,
-                        "The dispatcher cannot reach the database; next attempt at {next_check}",
-                    );
-                    tokio::select! {
-                        biased;
-                        () = &mut stop => break,
-                        () = clock.sleep_until(next_check) => {}
-                    }
-                }
-            }
-        }
-        self.finish(grace).await;
     }
 
     /// Claims what is due, starts the attempts, and returns when to check again.
@@ -270,9 +229,51 @@ impl Dispatcher {
         });
     }
 
-    async fn finish(mut self, grace: Duration) {
+    async fn join_all(&mut self) {
+        while let Some(ended) = self.in_progress.join_next().await {
+            report(ended);
+        }
+    }
+}
+
+#[async_trait]
+impl Job for Dispatcher {
+    fn name(&self) -> &'static str {
+        "dispatcher"
+    }
+
+    /// Claims what is due, and starts the attempts.
+    async fn run(&mut self) -> Result<Timestamp, JobError> {
+        Ok(self.claim_due().await?)
+    }
+
+    /// Completes if deliveries became due, or if an attempt ended and freed its permit.
+    async fn wake(&mut self) {
+        tokio::select! {
+            Some(ended) = self.in_progress.join_next() => {
+                report(ended);
+                // Attempts that ended meanwhile free their permits too.
+                while let Some(ended) = self.in_progress.try_join_next() {
+                    report(ended);
+                }
+            }
+            () = self.outbox.deliveries_due() => {}
+        }
+    }
+
+    /// A claim is not interrupted, because claimed deliveries would wait for the end of their leases.
+    fn is_interruptible(&self) -> bool {
+        false
+    }
+
+    fn pause(&self, failures: u32) -> Duration {
+        Schedule::DATABASE.pause(failures, (self.runner.jitter)())
+    }
+
+    /// Waits for the attempts in progress until the end of the grace period, and returns the other deliveries.
+    async fn finish(&mut self) {
         let clock = self.runner.clock.clone();
-        let end = saturating_add(clock.now(), grace);
+        let end = saturating_add(clock.now(), self.runner.limits.grace);
         if clock.timeout_at(end, self.join_all()).await.is_none() {
             tracing::info!(
                 in_progress = self.in_progress.len(),
@@ -280,12 +281,6 @@ impl Dispatcher {
             );
             self.abort.send_replace(true);
             self.join_all().await;
-        }
-    }
-
-    async fn join_all(&mut self) {
-        while let Some(ended) = self.in_progress.join_next().await {
-            report(ended);
         }
     }
 }

@@ -1,17 +1,17 @@
 //! Verifies writes into identities when they are due, or when a hook call shows that the identity may have changed.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::checks::activity::{Activity, ActivityLog};
+use crate::jobs::driver::{Job, JobError};
 use crate::jobs::identity_writer::IdentityWriter;
 use crate::store::{self, Store};
 
@@ -32,9 +32,11 @@ pub struct Verifier {
     store: Arc<dyn Store>,
     clock: Clock,
     activities: mpsc::Receiver<Activity>,
+    /// The activities that are not stored yet.
+    noted: Vec<Activity>,
 }
 
-/// Creates the activity log and the verifier. Nothing is verified before [`Verifier::run`].
+/// Creates the activity log and the verifier. Nothing is verified before the job runs.
 #[must_use]
 pub fn verifier(
     writer: Arc<IdentityWriter>,
@@ -47,50 +49,41 @@ pub fn verifier(
         store,
         clock,
         activities,
+        noted: Vec::with_capacity(MAX_BATCH),
     };
     (log, verifier)
 }
 
-impl Verifier {
-    /// Verifies until `stop` completes. Verifications in progress are repeated when their leases have ended.
-    pub async fn run(mut self, stop: impl Future<Output = ()> + Send) {
-        tokio::pin!(stop);
-        let mut noted = Vec::with_capacity(MAX_BATCH);
-        let mut hooks_are_gone = false;
-        loop {
-            let round = AssertUnwindSafe(self.round(&noted)).catch_unwind();
-            let round = tokio::select! {
-                biased;
-                () = &mut stop => return,
-                round = round => round,
-            };
-            noted.clear();
-            let next = match round {
-                Ok(Ok(next)) => next,
-                Ok(Err(error)) => {
-                    tracing::error!(error = %error.error_chain(), "Writes into identities cannot be verified");
-                    saturating_add(self.clock.now(), POLL_INTERVAL)
-                }
-                Err(_) => {
-                    tracing::error!("Verifying writes into identities panicked");
-                    saturating_add(self.clock.now(), POLL_INTERVAL)
-                }
-            };
-            tokio::select! {
-                biased;
-                () = &mut stop => return,
-                count = self.activities.recv_many(&mut noted, MAX_BATCH), if !hooks_are_gone => {
-                    hooks_are_gone = count == 0;
-                }
-                () = self.writer.written() => {}
-                () = self.clock.sleep_until(next) => {}
-            }
+/// Verifications that a stop interrupts are repeated when their leases have ended.
+#[async_trait]
+impl Job for Verifier {
+    fn name(&self) -> &'static str {
+        "identity_verifier"
+    }
+
+    async fn run(&mut self) -> Result<Timestamp, JobError> {
+        Ok(self.round().await?)
+    }
+
+    async fn wake(&mut self) {
+        let (noted, activities) = (&mut self.noted, &mut self.activities);
+        tokio::select! {
+            // Without a sender no activity follows.
+            count = activities.recv_many(noted, MAX_BATCH) => if count == 0 { self.writer.written().await },
+            () = self.writer.written() => {}
         }
     }
 
+    fn pause(&self, _: u32) -> Duration {
+        POLL_INTERVAL
+    }
+}
+
+impl Verifier {
     /// Verifies what is due, and returns when the next verification is due.
-    async fn round(&self, noted: &[Activity]) -> Result<Timestamp, store::Error> {
-        self.note(noted).await?;
+    async fn round(&mut self) -> Result<Timestamp, store::Error> {
+        self.note(&self.noted).await?;
+        self.noted.clear();
         let next_check = saturating_add(self.clock.now(), POLL_INTERVAL);
         loop {
             let now = self.clock.now();

@@ -11,15 +11,15 @@ mod schedule;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::base::telemetry::Metrics;
-use crate::expression::Lists;
+use crate::checks::Rules;
 use crate::model::delivery::{Event, Subscription};
 use crate::outbound::kratos_admin::KratosAdmin;
 use crate::store::lock::NamedLock;
+use crate::store::outbox::Outbox;
 use crate::store::{self, Store};
 use checkpoint::Next;
 use cutoff::Cutoff;
@@ -27,6 +27,7 @@ use cutoff::Cutoff;
 pub use cutoff::record_first_seen;
 pub use error::Error;
 pub use report::{Progress, Report};
+pub use schedule::Reconciliation;
 
 /// The name of the lock.
 const LOCK: &str = "reconcile";
@@ -37,12 +38,10 @@ pub struct Deps {
     pub store: Arc<dyn Store>,
     /// The client of Kratos's admin API.
     pub identities: KratosAdmin,
-    /// The subscriptions of the settings.
-    pub subscriptions: Vec<Subscription>,
-    /// The lists of the settings.
-    pub lists: Arc<Lists>,
-    /// Wakes the dispatcher.
-    pub stored: Arc<Notify>,
+    /// The rules.
+    pub rules: Arc<Rules>,
+    /// Stores missing deliveries.
+    pub outbox: Outbox,
     /// The clock.
     pub clock: Clock,
     /// The metrics that count findings.
@@ -70,8 +69,8 @@ pub struct Reconciler {
     subscriptions: Vec<Subscription>,
     /// The names of subscriptions that reconciliation cannot decide about.
     left_out: Vec<String>,
-    lists: Arc<Lists>,
-    stored: Arc<Notify>,
+    rules: Arc<Rules>,
+    outbox: Outbox,
     clock: Clock,
     metrics: Arc<Metrics>,
     options: RoundOptions,
@@ -94,10 +93,10 @@ impl Reconciler {
     /// Reconciles the subscriptions to `identity.created`.
     #[must_use]
     pub fn new(deps: Deps, options: RoundOptions) -> Self {
-        let of_new_identities = deps
-            .subscriptions
-            .into_iter()
-            .filter(|subscription| subscription.events.contains(&Event::IdentityCreated));
+        let subscriptions = deps.rules.subscriptions().iter();
+        let of_new_identities = subscriptions
+            .filter(|subscription| subscription.events.contains(&Event::IdentityCreated))
+            .cloned();
         // For a subscription that reads the flow, a missing delivery may be intended: its `post` may have decided
         // against a delivery.
         let (subscriptions, left_out): (Vec<Subscription>, Vec<Subscription>) =
@@ -110,8 +109,8 @@ impl Reconciler {
                 .into_iter()
                 .map(|subscription| subscription.name)
                 .collect(),
-            lists: deps.lists,
-            stored: deps.stored,
+            rules: deps.rules,
+            outbox: deps.outbox,
             clock: deps.clock,
             metrics: deps.metrics,
             options,

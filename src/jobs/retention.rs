@@ -1,15 +1,14 @@
 //! Retention: deletes old records in small steps.
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use chrono::TimeDelta;
-use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, saturating_add};
+use crate::jobs::driver::{Job, JobError};
 use crate::store::lock::NamedLock;
 use crate::store::{Error, Store};
 
@@ -31,7 +30,6 @@ pub struct Retention {
     store: Arc<dyn Store>,
     deliveries: Duration,
     decisions: Duration,
-    began_at: Timestamp,
     clock: Clock,
     holder: Uuid,
 }
@@ -68,58 +66,8 @@ impl Retention {
             store,
             deliveries,
             decisions,
-            began_at: clock.now(),
             clock,
             holder: Uuid::new_v4(),
-        }
-    }
-
-    /// Deletes every hour until `stop` completes. Then the current round ends immediately.
-    pub async fn run(self, stop: impl Future<Output = ()> + Send) {
-        tokio::select! {
-            biased;
-            () = stop => {}
-            () = self.run_loop() => {}
-        }
-        // Releases the lock of a round that was interrupted. If the release fails, the lock expires.
-        let _ = self.store.release_lock(LOCK, self.holder).await;
-    }
-
-    async fn run_loop(&self) {
-        let mut next = saturating_add(self.began_at, FIRST_AFTER);
-        loop {
-            self.clock.sleep_until(next).await;
-            next = saturating_add(self.clock.now(), EVERY);
-            let round = AssertUnwindSafe(self.round()).catch_unwind().await;
-            let Ok(round) = round else {
-                // The panic hook has logged the panic. The lock is released, so that the next round need not wait for
-                // its end.
-                let _ = AssertUnwindSafe(self.store.release_lock(LOCK, self.holder))
-                    .catch_unwind()
-                    .await;
-                tracing::error!("A retention round panicked; the next round starts in an hour");
-                continue;
-            };
-            match round {
-                Ok(Some(deleted)) if deleted != Deleted::default() => {
-                    let Deleted {
-                        deliveries,
-                        decisions,
-                        ended,
-                    } = deleted;
-                    tracing::info!(
-                        deliveries,
-                        decisions,
-                        ended,
-                        "Deleted records whose retention has ended"
-                    );
-                }
-                Ok(_) => {}
-                Err(error) => tracing::error!(
-                    error = %error.error_chain(),
-                    "Retention failed; the next round starts in an hour"
-                ),
-            }
         }
     }
 
@@ -161,6 +109,51 @@ impl Retention {
             Kind::Decisions => self.store.delete_decisions(before, STEP).await,
             Kind::Ended => self.store.delete_ended(before, STEP).await,
         }
+    }
+}
+
+#[async_trait]
+impl Job for Retention {
+    fn name(&self) -> &'static str {
+        "retention"
+    }
+
+    fn first_run(&self, now: Timestamp) -> Timestamp {
+        saturating_add(now, FIRST_AFTER)
+    }
+
+    /// Deletes, and returns when the next round is due.
+    async fn run(&mut self) -> Result<Timestamp, JobError> {
+        let next = saturating_add(self.clock.now(), EVERY);
+        if let Some(deleted) = self.round().await?
+            && deleted != Deleted::default()
+        {
+            let Deleted {
+                deliveries,
+                decisions,
+                ended,
+            } = deleted;
+            tracing::info!(
+                deliveries,
+                decisions,
+                ended,
+                "Deleted records whose retention has ended"
+            );
+        }
+        Ok(next)
+    }
+
+    fn pause(&self, _: u32) -> Duration {
+        EVERY
+    }
+
+    async fn after_panic(&mut self) {
+        self.finish().await;
+    }
+
+    /// Releases the lock of a round that was interrupted. If the release fails, the lock expires.
+    async fn finish(&mut self) {
+        let _ = self.store.release_lock(LOCK, self.holder).await;
     }
 }
 

@@ -2,29 +2,31 @@
 //!
 //! Any number of instances can sweep one database: a flow is leased to the instance that looks it up.
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use chrono::TimeDelta;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::base::telemetry::Metrics;
-use crate::base::telemetry::metrics::{EndLabels, StateLabels};
+use crate::base::telemetry::metrics::EndLabels;
+use crate::checks::Rules;
 use crate::checks::account_lookup::Lookup;
-use crate::checks::follow_up::FollowUps;
+use crate::jobs::driver::{Job, JobError};
 use crate::kratos::Flow;
 use crate::kratos::fingerprint::{fingerprint, guard_id};
-use crate::model::delivery::backoff::{Schedule, next_try};
+use crate::model::delivery::Event;
 use crate::model::pending::{FlowRecord, LookupKind, LookupTimes, PendingSignUp, PendingState};
 use crate::model::reservation::ReleaseReason;
 use crate::store::attribution::attribute;
+use crate::store::outbox::Outbox;
 use crate::store::{self, FlowState, PendingEnd, Store, WriteSet};
 
 /// How many flows are looked up in parallel.
@@ -57,11 +59,11 @@ pub struct Sweeper {
     /// The look-up for unreadable `post` calls. The calls of this look-up wait for [`URGENT_CALLS_PER_SECOND`].
     pub urgent_lookup: Option<Lookup>,
     /// Decides what to do after an outcome.
-    pub follow_ups: Arc<FollowUps>,
+    pub rules: Arc<Rules>,
     /// When sign-ups are looked up.
     pub times: LookupTimes,
-    /// Wakes the dispatcher.
-    pub stored: Arc<Notify>,
+    /// Stores what follows from an outcome.
+    pub outbox: Outbox,
     /// Requests a look-up of all recent sign-ups.
     pub sweep_now: Arc<Notify>,
     /// The clock.
@@ -70,6 +72,57 @@ pub struct Sweeper {
     pub metrics: Arc<Metrics>,
     /// Whether Kratos did not answer the last look-up. Only the first of several failures is logged.
     pub is_unanswered: AtomicBool,
+}
+
+/// The sweeper as a background job.
+pub struct Sweep {
+    sweeper: Sweeper,
+    /// Whether a look-up of all recent sign-ups was requested and has not been done.
+    is_requested: bool,
+    /// When the next look-up of all recent sign-ups may begin.
+    may_sweep_now: Timestamp,
+}
+
+impl Sweep {
+    /// Sweeps when something is due or requested.
+    #[must_use]
+    pub fn new(sweeper: Sweeper) -> Self {
+        Self {
+            may_sweep_now: sweeper.clock.now(),
+            sweeper,
+            is_requested: false,
+        }
+    }
+}
+
+/// The next instance repeats a run that was interrupted.
+#[async_trait]
+impl Job for Sweep {
+    fn name(&self) -> &'static str {
+        "sweeper"
+    }
+
+    async fn run(&mut self) -> Result<Timestamp, JobError> {
+        let now = self.sweeper.clock.now();
+        if self.is_requested && now >= self.may_sweep_now {
+            self.may_sweep_now = saturating_add(now, MIN_SWEEP_NOW_INTERVAL);
+            self.is_requested = !self.sweeper.look_up_all_now().await;
+        }
+        let next = self.sweeper.sweep().await?;
+        Ok(if self.is_requested {
+            next.min(self.may_sweep_now)
+        } else {
+            next
+        })
+    }
+
+    async fn wake(&mut self) {
+        if self.is_requested {
+            pending::<()>().await;
+        }
+        self.sweeper.sweep_now.notified().await;
+        self.is_requested = true;
+    }
 }
 
 /// The result of a look-up of one submission.
@@ -83,50 +136,6 @@ enum LookedUp {
 }
 
 impl Sweeper {
-    /// Sweeps until `stop` completes. The next instance repeats the work in progress.
-    pub async fn run(self, stop: impl Future<Output = ()> + Send) {
-        tokio::pin!(stop);
-        let mut failures = 0;
-        let (mut sweeps_now, mut may_sweep_now) = (false, self.clock.now());
-        loop {
-            if sweeps_now && self.clock.now() >= may_sweep_now {
-                may_sweep_now = saturating_add(self.clock.now(), MIN_SWEEP_NOW_INTERVAL);
-                sweeps_now = !self.look_up_all_now().await;
-            }
-            // A panic in one flow must not end the sweeping of all others.
-            let sweep = AssertUnwindSafe(self.sweep()).catch_unwind();
-            let swept = tokio::select! {
-                biased;
-                () = &mut stop => return,
-                swept = sweep => swept,
-            };
-            let now = self.clock.now();
-            let next = if let Ok(Ok(next)) = swept {
-                failures = 0;
-                next
-            } else {
-                let error = match swept {
-                    Ok(Err(error)) => error.error_chain(),
-                    _ => "the sweep panicked".to_owned(),
-                };
-                failures += 1;
-                tracing::error!(error, "Pending sign-ups cannot be looked up");
-                next_try(&Schedule::DATABASE, failures, now, 0.5)
-            };
-            let next = if sweeps_now {
-                next.min(may_sweep_now)
-            } else {
-                next
-            };
-            tokio::select! {
-                biased;
-                () = &mut stop => return,
-                () = self.sweep_now.notified(), if !sweeps_now => sweeps_now = true,
-                () = self.clock.sleep_until(next) => {}
-            }
-        }
-    }
-
     /// Schedules look-ups of all recent sign-ups, because an unreadable `post` reported the account of one of them.
     /// Returns `false` if the database failed.
     async fn look_up_all_now(&self) -> bool {
@@ -147,7 +156,7 @@ impl Sweeper {
     }
 
     /// Processes what is due, and returns when to sweep again.
-    async fn sweep(&self) -> Result<Timestamp, store::Error> {
+    async fn sweep(&self) -> Result<Timestamp, Arc<store::Error>> {
         // The time is taken before the work. What becomes due during the work then waits no longer than usual.
         let next_sweep = self.times.after_acceptance[0].min(SWEEP_AGAIN);
         let next_sweep = saturating_add(self.clock.now(), next_sweep);
@@ -160,13 +169,13 @@ impl Sweeper {
         Ok(next.map_or(next_sweep, |next| next.min(next_sweep)))
     }
 
-    async fn process_planned(&self) -> Result<(), store::Error> {
+    async fn process_planned(&self) -> Result<(), Arc<store::Error>> {
         while self.process_page(LookupKind::Planned, PAGE).await? {}
         Ok(())
     }
 
     /// Looks up a page of flows. Returns `false` if no flow was due.
-    async fn process_page(&self, kind: LookupKind, page: u32) -> Result<bool, store::Error> {
+    async fn process_page(&self, kind: LookupKind, page: u32) -> Result<bool, Arc<store::Error>> {
         let now = self.clock.now();
         let flows = self.store.lease_flows(kind, now, LEASE, page).await?;
         if flows.is_empty() {
@@ -176,7 +185,7 @@ impl Sweeper {
             LookupKind::Planned => self.lookup.as_ref(),
             LookupKind::Urgent => self.urgent_lookup.as_ref(),
         };
-        let done: Vec<Result<(), store::Error>> = futures_util::stream::iter(flows)
+        let done: Vec<Result<(), Arc<store::Error>>> = futures_util::stream::iter(flows)
             .map(|record| self.process(record, lookup))
             .buffer_unordered(MAX_CONCURRENT)
             .collect()
@@ -189,7 +198,7 @@ impl Sweeper {
         &self,
         record: FlowRecord,
         lookup: Option<&Lookup>,
-    ) -> Result<(), store::Error> {
+    ) -> Result<(), Arc<store::Error>> {
         // What becomes due during the look-up is due after it.
         let started = self.clock.now();
         let mut is_answered = true;
@@ -226,7 +235,7 @@ impl Sweeper {
                         && self.is_attributed_to(one, id, &identity).await? =>
                 {
                     if self.on_found(one, id, &identity).await? {
-                        return self.store.reschedule_lookup(&record, None).await;
+                        return Ok(self.store.reschedule_lookup(&record, None).await?);
                     }
                 }
                 LookedUp::Found(..) | LookedUp::NotFound => self.not_found(one).await?,
@@ -242,7 +251,7 @@ impl Sweeper {
         } else {
             Some(self.times.retry(&record, self.clock.now()))
         };
-        self.store.reschedule_lookup(&record, next).await
+        Ok(self.store.reschedule_lookup(&record, next).await?)
     }
 
     async fn look_up(&self, lookup: &Lookup, one: &PendingSignUp) -> LookedUp {
@@ -286,13 +295,13 @@ impl Sweeper {
         one: &PendingSignUp,
         id: Uuid,
         identity: &Value,
-    ) -> Result<bool, store::Error> {
+    ) -> Result<bool, Arc<store::Error>> {
         let flow_id = one.key.flow_id;
         let has_guard_id = identity["external_id"].as_str() == Some(&guard_id(flow_id));
-        if one.flow != Flow::Registration || has_guard_id || !self.follow_ups.needs_attribution() {
+        if one.flow != Flow::Registration || has_guard_id || !self.rules.needs_attribution() {
             return Ok(true);
         }
-        attribute(&*self.store, id, flow_id, self.clock.now()).await
+        Ok(attribute(&*self.store, id, flow_id, self.clock.now()).await?)
     }
 
     /// Stores what the lost `post` would have stored. Returns whether the flow is closed.
@@ -301,7 +310,7 @@ impl Sweeper {
         one: &PendingSignUp,
         id: Uuid,
         identity: &Value,
-    ) -> Result<bool, store::Error> {
+    ) -> Result<bool, Arc<store::Error>> {
         let flow_id = one.key.flow_id;
         let state = self.store.flow(flow_id).await?;
         let is_closed = |state: &FlowState| {
@@ -316,12 +325,12 @@ impl Sweeper {
             return Ok(is_closed(&state));
         }
         let now = self.clock.now();
-        let resolved = self.follow_ups.on_found(one, (id, identity), &state, now);
+        let resolved = self.rules.on_found(one, (id, identity), &state, now);
         if resolved.is_stale {
             return Ok(false);
         }
         let closes = !resolved.batch.closed.is_empty();
-        let Some(stored) = self.write(&resolved.batch).await? else {
+        let Some(stored) = self.write(resolved.batch).await? else {
             return Ok(false);
         };
         if stored == 0 && resolved.too_late.is_empty() && resolved.doubt.is_none() {
@@ -358,7 +367,7 @@ impl Sweeper {
     }
 
     /// Ends a submission as one without an account, once that is proven.
-    async fn not_found(&self, one: &PendingSignUp) -> Result<(), store::Error> {
+    async fn not_found(&self, one: &PendingSignUp) -> Result<(), Arc<store::Error>> {
         if one.state != PendingState::Open {
             return Ok(());
         }
@@ -384,8 +393,8 @@ impl Sweeper {
         if !is_still(one, &state) {
             return Ok(());
         }
-        let batch = self.follow_ups.on_never_created(one, end, &state, now);
-        if self.write(&batch).await?.is_none() {
+        let batch = self.rules.on_never_created(one, end, &state, now);
+        if self.write(batch).await?.is_none() {
             return Ok(());
         }
         self.count(end.as_str());
@@ -402,10 +411,10 @@ impl Sweeper {
     }
 
     /// Delivers `registration.failed` after the end of a registration flow if none of its submissions has an account.
-    async fn report_failure(&self, record: &FlowRecord) -> Result<(), store::Error> {
+    async fn report_failure(&self, record: &FlowRecord) -> Result<(), Arc<store::Error>> {
         let now = self.clock.now();
         if record.flow != Flow::Registration
-            || !self.follow_ups.wants_registration_failed()
+            || !self.rules.wants(Event::RegistrationFailed)
             || !self.times.is_over(record.expires_at, now)
         {
             return Ok(());
@@ -422,13 +431,13 @@ impl Sweeper {
         let Some(newest) = state.pending.last().filter(|_| all_failed && !is_closed) else {
             return Ok(());
         };
-        let batch = WriteSet::of(self.follow_ups.failed(newest, now));
-        self.write(&batch).await?;
+        let batch = WriteSet::of(self.rules.failed(newest, now));
+        self.write(batch).await?;
         Ok(())
     }
 
     /// Releases the reservations that no submission can use any more.
-    async fn release_unused(&self) -> Result<(), store::Error> {
+    async fn release_unused(&self) -> Result<(), Arc<store::Error>> {
         loop {
             let now = self.clock.now();
             let expired_at = saturating_add(now, Duration::ZERO) - self.times.after_expiry;
@@ -447,9 +456,11 @@ impl Sweeper {
                 };
                 let mut batch = WriteSet::default();
                 let state = self.store.flow(reservation.flow_id).await?;
-                self.follow_ups
+                self.rules
                     .release(&mut batch, reservation, because, &state.pending, now);
-                self.write(&batch).await?;
+                if self.write(batch).await?.is_none() {
+                    continue;
+                }
                 tracing::info!(
                     flow.id = %reservation.flow_id, check = reservation.check, reason = because.as_str(),
                     "Released a reservation that no submission can use any more"
@@ -459,21 +470,12 @@ impl Sweeper {
     }
 
     /// Stores the write set. `None`: a row has changed meanwhile, and nothing was stored.
-    async fn write(&self, batch: &WriteSet) -> Result<Option<usize>, store::Error> {
-        let stored = match self.store.write(batch).await {
-            Ok(stored) => stored.len(),
-            Err(store::Error::Conflict) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        for release in &batch.released {
-            let state = release.release_reason.as_str();
-            let labels = StateLabels { state };
-            self.metrics.reservations.get_or_create(&labels).inc();
+    async fn write(&self, batch: WriteSet) -> Result<Option<usize>, Arc<store::Error>> {
+        match self.outbox.write(batch).await {
+            Ok(stored) => Ok(Some(stored)),
+            Err(error) if matches!(*error, store::Error::Conflict) => Ok(None),
+            Err(error) => Err(error),
         }
-        if stored > 0 {
-            self.stored.notify_one();
-        }
-        Ok(Some(stored))
     }
 
     fn count(&self, end: &'static str) {

@@ -6,7 +6,7 @@ mod error_excerpt;
 mod reserve_again;
 mod write_identity;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,8 +16,7 @@ use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::base::telemetry::{Metrics, Trace};
-use crate::checks::Check;
-use crate::expression::Lists;
+use crate::checks::{Check, Rules};
 use crate::jobs::dispatcher::{AttemptResult, Target, Transport};
 use crate::jobs::identity_writer::IdentityWriter;
 use crate::model::delivery::backoff::Schedule;
@@ -35,12 +34,8 @@ const MAX_DURATION: Duration = Duration::from_mins(1);
 
 /// The dependencies of the transport.
 pub struct TransportDeps {
-    /// The subscriptions of the settings.
-    pub subscriptions: Vec<Subscription>,
-    /// The checks of the settings.
-    pub checks: Vec<Check>,
-    /// The lists of the settings.
-    pub lists: Arc<Lists>,
+    /// The rules.
+    pub rules: Arc<Rules>,
     /// The services of the settings.
     pub services: Arc<Services>,
     /// The writer for identities, if the settings have `kratos.admin_url`.
@@ -56,8 +51,6 @@ pub struct TransportDeps {
 /// Sends deliveries over HTTP.
 pub struct HttpTransport {
     deps: TransportDeps,
-    subscriptions: BTreeMap<String, usize>,
-    checks: BTreeMap<String, usize>,
     /// The deferred checks whose half time has been reported.
     half_time: Mutex<HashSet<Uuid>>,
 }
@@ -66,21 +59,7 @@ impl HttpTransport {
     /// Returns a transport for the deliveries of these settings.
     #[must_use]
     pub fn new(deps: TransportDeps) -> Self {
-        let indexes = |variables: Vec<&String>| {
-            variables
-                .into_iter()
-                .enumerate()
-                .map(|(index, name)| (name.clone(), index))
-                .collect()
-        };
         Self {
-            subscriptions: indexes(
-                deps.subscriptions
-                    .iter()
-                    .map(|subscription| &subscription.name)
-                    .collect(),
-            ),
-            checks: indexes(deps.checks.iter().map(|check| &check.name).collect()),
             half_time: Mutex::default(),
             deps,
         }
@@ -91,16 +70,16 @@ impl HttpTransport {
     }
 
     fn subscription(&self, name: &str) -> Option<&Subscription> {
-        Some(&self.deps.subscriptions[*self.subscriptions.get(name)?])
+        self.deps.rules.subscription(name)
     }
 
     fn check(&self, name: &str) -> Option<&Check> {
-        Some(&self.deps.checks[*self.checks.get(name)?])
+        self.deps.rules.check(name)
     }
 
     /// Returns the service that a queue's deliveries go to.
     fn service(&self, queue: &Queue<'_>) -> Option<&str> {
-        let reserve = |name: &str| self.check(name)?.reserve.as_ref();
+        let reserve = |name: &str| self.deps.rules.reserve(name);
         Some(match queue {
             Queue::Subscription(name) => &self.subscription(name)?.send.service,
             Queue::WriteBack(_) | Queue::LateRefusal(_) => kratos_admin::SERVICE,
@@ -190,7 +169,7 @@ impl HttpTransport {
         else {
             return (ResponseVerdict::ByStatus, None);
         };
-        let variables = context.variables(&self.deps.lists, Some(response));
+        let variables = context.variables(self.deps.rules.lists(), Some(response));
         match subscription
             .success_when
             .as_ref()
@@ -232,7 +211,7 @@ impl HttpTransport {
         else {
             return Vec::new();
         };
-        let variables = context.variables(&self.deps.lists, Some(response));
+        let variables = context.variables(self.deps.rules.lists(), Some(response));
         let mut fields = Vec::new();
         let mut failed = None;
         for entry in &subscription.write_back {

@@ -1,6 +1,5 @@
 //! Queues decisions for the database. A sign-up never waits for a decision to be stored.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -29,9 +28,10 @@ pub struct Writer {
     waiting: mpsc::Receiver<Decision>,
     store: Arc<dyn Store>,
     on_loss: OnLoss,
+    batch: Vec<Decision>,
 }
 
-/// Creates both ends of the queue. Nothing is written before [`Writer::run`].
+/// Creates both ends of the queue. Nothing is stored before [`Writer::write`].
 #[must_use]
 pub fn recorder(store: Arc<dyn Store>, on_loss: OnLoss) -> (DecisionLog, Writer) {
     let (sender, receiver) = mpsc::channel(WAITING);
@@ -43,6 +43,7 @@ pub fn recorder(store: Arc<dyn Store>, on_loss: OnLoss) -> (DecisionLog, Writer)
         waiting: receiver,
         store,
         on_loss,
+        batch: Vec::with_capacity(BATCH),
     };
     (recorder, writer)
 }
@@ -57,35 +58,30 @@ impl DecisionLog {
 }
 
 impl Writer {
-    /// Stores the queued decisions. When `stop` completes, the writer accepts no more, stores the rest of the queue and
-    /// returns.
-    pub async fn run(mut self, stop: impl Future<Output = ()> + Send) {
-        tokio::pin!(stop);
-        let mut stopped = false;
-        let mut batch = Vec::with_capacity(BATCH);
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut stop, if !stopped => {
-                    stopped = true;
-                    self.waiting.close();
-                }
-                count = self.waiting.recv_many(&mut batch, BATCH) => {
-                    if count == 0 {
-                        return;
-                    }
-                    self.write(&batch).await;
-                    batch.clear();
-                }
-            }
-        }
+    /// Waits for decisions. Returns `false` if no more will come.
+    pub async fn wait(&mut self) -> bool {
+        self.waiting.recv_many(&mut self.batch, BATCH).await > 0
     }
 
-    async fn write(&self, batch: &[Decision]) {
-        if let Err(error) = self.store.record(batch).await {
-            let lost = batch.len();
+    /// Stores the decisions that were received.
+    pub async fn write(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.record(&self.batch).await {
+            let lost = self.batch.len();
             tracing::warn!(lost, error = %error.error_chain(), "{lost} decisions could not be recorded");
             (self.on_loss)(u64::try_from(lost).unwrap_or(u64::MAX));
+        }
+        self.batch.clear();
+    }
+
+    /// Accepts no more decisions, and stores the rest of the queue.
+    pub async fn finish(&mut self) {
+        self.waiting.close();
+        self.write().await;
+        while self.wait().await {
+            self.write().await;
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod attribution;
 pub mod decision_log;
+pub mod flow_reader;
 pub mod group_commit;
 pub mod guard;
 pub mod identity_writes;
@@ -353,7 +354,11 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
     /// Returns the stored state of a flow.
     async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error>;
     /// Returns only the flow's record, which is faster.
-    async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error>;
+    async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error> {
+        Ok(self.flow_records(&[flow_id]).await?.pop())
+    }
+    /// Returns the records of these flows, as far as they are stored.
+    async fn flow_records(&self, flow_ids: &[Uuid]) -> Result<Vec<FlowRecord>, Error>;
     /// Returns the flow whose submissions got this `external_id`, if no `post` or look-up has closed it yet.
     async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error>;
     /// Returns the settings flows with a submission that gives this identity traits with this hash. Submissions that a

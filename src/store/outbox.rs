@@ -1,13 +1,16 @@
 //! Writes deliveries and accepted submissions into the database.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::group_commit::{GroupCommit, WriteResult, group_commit};
 use super::{Acceptance, Store, WriteSet};
+use crate::base::telemetry::Metrics;
+use crate::base::telemetry::metrics::StateLabels;
 use crate::model::delivery::NewDelivery;
 
 pub use super::group_commit::Writer;
@@ -15,31 +18,38 @@ pub use super::group_commit::Writer;
 /// The number of flows whose recorded submission is cached.
 const MAX_RECENT: usize = 65_536;
 
-/// Receives the number of submissions that could not be recorded.
-pub type OnLoss = Arc<dyn Fn(u64) + Send + Sync>;
-
-/// The handle that stores deliveries and accepted submissions durably.
+/// The handle through which deliveries, submissions and reservations are written.
+///
+/// It commits with the group, counts what was stored, and wakes the dispatcher.
 #[derive(Clone)]
 pub struct Outbox {
     group_commit: GroupCommit<WriteSet, usize>,
     recent: Arc<Mutex<RecentPending>>,
-    on_loss: OnLoss,
+    due: Arc<Notify>,
+    metrics: Arc<Metrics>,
 }
 
 /// Creates both ends of the queue. Nothing is written before [`Writer::run`].
 #[must_use]
-pub fn outbox(store: Arc<dyn Store>, on_loss: OnLoss) -> (Outbox, Writer<WriteSet, usize>) {
+pub fn outbox(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> (Outbox, Writer<WriteSet, usize>) {
     let recent = Arc::new(Mutex::new(RecentPending::default()));
-    let (memory, lost) = (Arc::clone(&recent), Arc::clone(&on_loss));
+    let due = Arc::new(Notify::new());
+    let sink = Sink {
+        store,
+        recent: Arc::clone(&recent),
+        due: Arc::clone(&due),
+        metrics: Arc::clone(&metrics),
+    };
+    let sink = Arc::new(sink);
     let (group_commit, writer) = group_commit(move |batches| {
-        let store = Arc::clone(&store);
-        let (memory, lost) = (Arc::clone(&memory), Arc::clone(&lost));
-        async move { write(&*store, batches, &memory, &lost).await }.boxed()
+        let sink = Arc::clone(&sink);
+        async move { sink.write(batches).await }.boxed()
     });
     let outbox = Outbox {
         group_commit,
         recent,
-        on_loss,
+        due,
+        metrics,
     };
     (outbox, writer)
 }
@@ -65,18 +75,26 @@ impl Outbox {
         };
         if !self.group_commit.try_submit(batch) {
             // An earlier submission of the flow does not prove that this one is recorded.
-            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            recent.forget(flow_id);
-            (self.on_loss)(1);
+            lock(&self.recent).forget(flow_id);
+            self.metrics.pending_dropped.inc();
         }
+    }
+
+    /// Wakes the dispatcher, because stored deliveries may have become due.
+    pub fn wake_dispatcher(&self) {
+        self.due.notify_one();
+    }
+
+    /// Completes once deliveries were stored or became due since the last call. Dropping the future loses nothing.
+    pub async fn deliveries_due(&self) {
+        self.due.notified().await;
     }
 
     /// Returns whether the newest submission of this flow is recorded and its identity can be found, as far as this
     /// instance knows.
     #[must_use]
     pub fn has_pending(&self, flow_id: Uuid) -> bool {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.known.contains(&flow_id)
+        lock(&self.recent).known.contains(&flow_id)
     }
 }
 
@@ -106,68 +124,81 @@ impl RecentPending {
     }
 }
 
-async fn write(
-    store: &dyn Store,
-    batches: Vec<WriteSet>,
-    memory: &Mutex<RecentPending>,
-    on_loss: &OnLoss,
-) -> Vec<WriteResult<usize>> {
-    let mut all = WriteSet::default();
-    for batch in &batches {
-        all.extend(batch);
-    }
-    let results = match store.write(&all).await {
-        Ok(new) => batches
-            .iter()
-            .map(|batch| Ok(batch.count_in(&new)))
-            .collect(),
-        // One write set may have invalid data. Each is written alone, so that the others succeed.
-        Err(error) if batches.len() > 1 && error.is_data_error() => {
-            let mut results = Vec::with_capacity(batches.len());
-            for batch in &batches {
-                let alone = store.write(batch).await;
-                results.push(alone.map(|new| new.len()).map_err(Arc::new));
-            }
-            results
-        }
-        Err(error) => {
-            let error = Arc::new(error);
-            batches.iter().map(|_| Err(Arc::clone(&error))).collect()
-        }
-    };
-    remember_recorded(&batches, &results, memory, on_loss);
-    results
+fn lock(recent: &Mutex<RecentPending>) -> MutexGuard<'_, RecentPending> {
+    recent.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn remember_recorded(
-    batches: &[WriteSet],
-    results: &[WriteResult<usize>],
-    memory: &Mutex<RecentPending>,
-    on_loss: &OnLoss,
-) {
-    let mut lost = 0;
-    let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-    for (batch, results) in batches.iter().zip(results) {
-        for acceptance in &batch.accepted {
-            let sign_up = &acceptance.sign_up;
-            let flow_id = sign_up.key.flow_id;
-            // A look-up that may not find the identity does not replace a lost `post`.
-            let can_be_found = acceptance.next_lookup_at.is_some() && sign_up.can_be_found(false);
-            if results.is_ok() && can_be_found {
-                memory.remember(flow_id);
-            } else {
-                memory.forget(flow_id);
-            }
-            lost += u64::from(results.is_err());
+/// Writes what the group commit has gathered.
+struct Sink {
+    store: Arc<dyn Store>,
+    recent: Arc<Mutex<RecentPending>>,
+    due: Arc<Notify>,
+    metrics: Arc<Metrics>,
+}
+
+impl Sink {
+    async fn write(&self, batches: Vec<WriteSet>) -> Vec<WriteResult<usize>> {
+        let mut all = WriteSet::default();
+        for batch in &batches {
+            all.extend(batch);
         }
-        if results.is_ok() {
-            for closing in &batch.closed {
-                memory.forget(closing.flow_id);
+        let results = match self.store.write(&all).await {
+            Ok(new) => batches
+                .iter()
+                .map(|batch| Ok(batch.count_in(&new)))
+                .collect(),
+            // One write set may have invalid data. Each is written alone, so that the others succeed.
+            Err(error) if batches.len() > 1 && error.is_data_error() => {
+                let mut results = Vec::with_capacity(batches.len());
+                for batch in &batches {
+                    let alone = self.store.write(batch).await;
+                    results.push(alone.map(|new| new.len()).map_err(Arc::new));
+                }
+                results
             }
-        }
+            Err(error) => {
+                let error = Arc::new(error);
+                batches.iter().map(|_| Err(Arc::clone(&error))).collect()
+            }
+        };
+        self.after_write(&batches, &results);
+        results
     }
-    drop(memory);
-    if lost > 0 {
-        on_loss(lost);
+
+    /// Remembers recorded submissions, counts, and wakes the dispatcher.
+    fn after_write(&self, batches: &[WriteSet], results: &[WriteResult<usize>]) {
+        let mut has_new = false;
+        let mut recent = lock(&self.recent);
+        for (batch, result) in batches.iter().zip(results) {
+            for acceptance in &batch.accepted {
+                let sign_up = &acceptance.sign_up;
+                let flow_id = sign_up.key.flow_id;
+                // A look-up that may not find the identity does not replace a lost `post`.
+                let can_be_found =
+                    acceptance.next_lookup_at.is_some() && sign_up.can_be_found(false);
+                if result.is_ok() && can_be_found {
+                    recent.remember(flow_id);
+                } else {
+                    recent.forget(flow_id);
+                }
+                self.metrics
+                    .pending_dropped
+                    .inc_by(u64::from(result.is_err()));
+            }
+            let Ok(new) = result else { continue };
+            has_new |= *new > 0;
+            for closing in &batch.closed {
+                recent.forget(closing.flow_id);
+            }
+            for release in &batch.released {
+                let state = release.release_reason.as_str();
+                let labels = StateLabels { state };
+                self.metrics.reservations.get_or_create(&labels).inc();
+            }
+        }
+        drop(recent);
+        if has_new {
+            self.due.notify_one();
+        }
     }
 }

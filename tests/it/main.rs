@@ -14,6 +14,7 @@ mod deliveries;
 mod gate;
 mod gate_model;
 mod identity_writes;
+mod jobs;
 mod late_accounts;
 mod late_refusals;
 mod logs;

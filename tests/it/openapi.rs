@@ -58,6 +58,7 @@ async fn every_served_operation_is_in_the_document() {
         "GET /deliveries/{id}",
         "GET /health/alive",
         "GET /health/ready",
+        "GET /jobs",
         "GET /late-refusals",
         "GET /metrics",
         "GET /metrics/prometheus",

@@ -134,9 +134,7 @@ async fn a_failed_round_is_repeated_an_hour_later() {
         .unwrap();
     store.set_failing(true);
     app.clock.advance(2 * HOUR);
-    while logs::lines_with("Retention failed; the next round starts in an hour").is_empty() {
-        tokio::task::yield_now().await;
-    }
+    app.wait_for_job("retention", "failed").await;
     store.set_failing(false);
     app.clock.advance(HOUR);
     wait_for_horizon(&app, Timestamp::UNIX_EPOCH).await;
@@ -196,9 +194,7 @@ async fn a_panic_in_one_round_does_not_end_retention() {
         .await;
     store.set_panicking(true);
     app.clock.advance(Duration::from_secs(61));
-    while logs::lines_with("A retention round panicked").is_empty() {
-        tokio::task::yield_now().await;
-    }
+    app.wait_for_job("retention", "panicked").await;
     store.set_panicking(false);
     app.clock.advance(HOUR + Duration::from_secs(1));
     wait_for_horizon(&app, app.clock.now() - chrono::TimeDelta::days(2)).await;

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use tokio::sync::oneshot;
 use vestibule::store::Store;
 use vestibule::store::decision_log::{OnLoss, recorder};
 use vestibule::store::sqlite::Sqlite;
@@ -35,14 +34,11 @@ async fn decisions_recorded_before_the_stop_are_written() {
     let temp = TempFolder::new();
     let store = Arc::new(Sqlite::open(&temp.database()).await.unwrap());
     let (on_loss, lost) = loss_counter();
-    let (recorder, writer) = recorder(store, on_loss);
-    let (stop, stopped) = oneshot::channel::<()>();
+    let (recorder, mut writer) = recorder(store, on_loss);
     for number in 0..1000 {
         recorder.record(decision(number));
     }
-    let writing = tokio::spawn(writer.run(async { drop(stopped.await) }));
-    stop.send(()).unwrap();
-    writing.await.unwrap();
+    writer.finish().await;
     assert_eq!(count_recorded(&temp).await, 1000);
     assert_eq!(lost.load(Ordering::Relaxed), 0);
     recorder.record(decision(1000));
@@ -54,12 +50,12 @@ async fn decisions_that_cannot_be_written_are_counted_as_lost_without_a_delay() 
     let temp = TempFolder::new();
     let store = Arc::new(Sqlite::open(&temp.database()).await.unwrap());
     let (on_loss, lost) = loss_counter();
-    let (recorder, writer) = recorder(store.clone(), on_loss);
+    let (recorder, mut writer) = recorder(store.clone(), on_loss);
     for number in 0..5000 {
         recorder.record(decision(number));
     }
     assert_eq!(lost.load(Ordering::Relaxed), 904);
     store.close().await;
-    writer.run(std::future::ready(())).await;
+    writer.finish().await;
     assert_eq!(lost.load(Ordering::Relaxed), 5000);
 }

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::Connection;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use vestibule::base::clock::{Clock, ManualClock};
+use vestibule::base::telemetry::Metrics;
 use vestibule::jobs::dispatcher::{
     AttemptObserver, AttemptResult, Dispatcher, DispatcherLimits, Jitter, Target, Transport,
 };
+use vestibule::jobs::driver::Driver;
 use vestibule::model::delivery::{Attempt, Claimed, Event, NoResponse, Outcome, State};
+use vestibule::store::outbox::{Outbox, outbox};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{DeliverySummary, Filter, Store};
 
@@ -22,7 +25,7 @@ use crate::sqlite;
 struct TestCase {
     temp: TempFolder,
     store: Arc<dyn Store>,
-    stored: Arc<Notify>,
+    outbox: Outbox,
     clock: Clock,
     manual_clock: ManualClock,
     transport: Arc<FakeTransport>,
@@ -85,15 +88,17 @@ impl Call {
 impl TestCase {
     async fn new() -> Self {
         let temp = TempFolder::new();
-        let store = Sqlite::open(&temp.database()).await.unwrap();
+        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&temp.database()).await.unwrap());
+        let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(Metrics::new()));
+        tokio::spawn(writer.run());
         let (clock, manual_clock) = Clock::manual(start());
         let (transport, calls) = mpsc::unbounded_channel();
         let (observer, outcomes) = mpsc::unbounded_channel();
         let (pausing, pauses) = mpsc::unbounded_channel();
         Self {
             temp,
-            store: Arc::new(store),
-            stored: Arc::new(Notify::new()),
+            store,
+            outbox,
             clock,
             manual_clock,
             transport: Arc::new(FakeTransport(transport)),
@@ -114,11 +119,19 @@ impl TestCase {
             Arc::clone(&self.store),
             Arc::clone(&self.transport) as Arc<dyn Transport>,
             Arc::clone(&self.observer) as Arc<dyn AttemptObserver>,
-            Arc::clone(&self.stored),
+            self.outbox.clone(),
             self.clock.clone(),
             Arc::clone(&self.jitter),
-            DispatcherLimits::default(),
+            DispatcherLimits {
+                grace: MINUTE,
+                ..DispatcherLimits::default()
+            },
         );
+        let driver = Driver {
+            clock: self.clock.clone(),
+            statuses: Arc::default(),
+            metrics: Arc::new(Metrics::new()),
+        };
         let (stop, stopped) = oneshot::channel();
         let (notice, stop_noticed) = oneshot::channel();
         let stopped = async move {
@@ -126,7 +139,7 @@ impl TestCase {
             let _ = notice.send(());
         };
         RunningDispatcher {
-            dispatcher: tokio::spawn(dispatcher.run(stopped, MINUTE)),
+            dispatcher: tokio::spawn(driver.drive(dispatcher, stopped)),
             stop,
             stop_noticed,
         }
@@ -147,7 +160,7 @@ impl TestCase {
             new.created_at = self.clock.now();
         }
         self.store.accept(deliveries).await.unwrap();
-        self.stored.notify_one();
+        self.outbox.wake_dispatcher();
     }
 
     async fn next_call(&mut self) -> Call {
@@ -293,7 +306,7 @@ async fn a_delivery_is_abandoned_at_its_end_time_and_can_be_retried() {
     case.manual_clock.advance(DAY);
     let now = case.manual_clock.now();
     case.store.retry(&everything, now, DAY).await.unwrap();
-    case.stored.notify_one();
+    case.outbox.wake_dispatcher();
     case.next_call().await.respond(204);
     assert_eq!(case.next_outcome().await, Outcome::Delivered);
     running.stop().await;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use uuid::Uuid;
+use vestibule::base::telemetry::Metrics;
 use vestibule::model::delivery::NewDelivery;
 use vestibule::store::outbox::outbox;
 use vestibule::store::sqlite::Sqlite;
@@ -23,7 +24,7 @@ async fn temp_store() -> (TempFolder, Arc<dyn Store>) {
 #[tokio::test]
 async fn each_caller_gets_the_number_of_its_own_new_deliveries() {
     let (_temp, store) = temp_store().await;
-    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(|_| {}));
+    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(Metrics::new()));
     // The writer has not started, so all calls are written together.
     let calls = [
         vec![delivery("crm", 1), delivery("erp", 1)],
@@ -57,7 +58,7 @@ async fn each_caller_gets_the_number_of_its_own_new_deliveries() {
 async fn a_call_that_the_database_rejects_fails_alone() {
     let (_temp, store) = temp_store().await;
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
-    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(|_| {}));
+    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(Metrics::new()));
     // Another delivery with an existing id.
     let conflicting = NewDelivery {
         unique_key: "another".to_owned(),
@@ -85,7 +86,7 @@ async fn a_call_that_the_database_rejects_fails_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_parallel_calls_are_all_stored() {
     let (_temp, store) = temp_store().await;
-    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(|_| {}));
+    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(Metrics::new()));
     tokio::spawn(writer.run());
     let calls_in_flight: Vec<_> = (0..1000)
         .map(|identity| {
@@ -102,7 +103,7 @@ async fn a_thousand_parallel_calls_are_all_stored() {
 #[tokio::test]
 async fn accept_fails_without_a_writer() {
     let (_temp, store) = temp_store().await;
-    let (outbox, writer) = outbox(store, Arc::new(|_| {}));
+    let (outbox, writer) = outbox(store, Arc::new(Metrics::new()));
     drop(writer);
     assert!(outbox.accept(vec![delivery("crm", 1)]).await.is_err());
 }

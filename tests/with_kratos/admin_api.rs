@@ -12,7 +12,10 @@ use vestibule::outbound::services::client::Services;
 
 use crate::support::{TestEnv, company};
 
-#[expect(clippy::too_many_lines, reason = "one identity through all calls of the admin API")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one identity through all calls of the admin API"
+)]
 pub async fn vestibule_finds_lists_and_changes_identities() {
     let env = TestEnv::start().await;
     let clock = Clock::system();

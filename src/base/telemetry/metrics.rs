@@ -103,6 +103,22 @@ pub struct CheckName {
     pub check: String,
 }
 
+/// A run of a background job.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct JobLabels {
+    /// The job's name.
+    pub job: &'static str,
+    /// `succeeded`, `failed`, `panicked`.
+    pub outcome: &'static str,
+}
+
+/// A background job.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct JobName {
+    /// The job's name.
+    pub job: &'static str,
+}
+
 /// A gauge of seconds, with fractions.
 pub type Seconds = Gauge<f64, AtomicU64>;
 
@@ -170,6 +186,10 @@ pub struct Metrics {
     pub identity_writes: Family<OutcomeLabels, Counter>,
     /// Deferred checks without an answer after half of their time, or all of it.
     pub deferred_unanswered: Family<StateLabels, Counter>,
+    /// Runs of background jobs by outcome.
+    pub job_runs: Family<JobLabels, Counter>,
+    /// When each job last succeeded, in seconds since 1970.
+    pub job_succeeded_at: Family<JobName, Seconds>,
 }
 
 /// Labels of a flow and a stage.
@@ -228,6 +248,8 @@ impl Metrics {
             late_refusals_load_failures: Counter::default(),
             identity_writes: Family::default(),
             deferred_unanswered: Family::default(),
+            job_runs: Family::default(),
+            job_succeeded_at: Family::default(),
         };
         metrics.register();
         metrics
@@ -240,6 +262,21 @@ impl Metrics {
         self.register_hooks();
         self.register_deliveries();
         self.register_late_refusals();
+        self.register_jobs();
+    }
+
+    fn register_jobs(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "job_runs",
+            "Runs of background jobs by outcome",
+            self.job_runs.clone(),
+        );
+        registry.register(
+            "job_last_success_timestamp_seconds",
+            "Time of the last successful run of a background job, in seconds since 1970",
+            self.job_succeeded_at.clone(),
+        );
     }
 
     fn register_late_refusals(&mut self) {

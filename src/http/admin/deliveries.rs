@@ -38,7 +38,7 @@ pub(super) async fn retry(
     let filter = selection::read(&request, payload).await?;
     let now = state.clock.now();
     let done = admin::retry(&*state.store, &filter, now, &state.keep_trying).await?;
-    state.stored.notify_one();
+    state.outbox.wake_dispatcher();
     tracing::info!(
         changed = done.changed,
         "Retried deliveries through the admin API"

@@ -145,7 +145,7 @@ pub(super) async fn lift(
     if lifted.checks.is_empty() {
         return Err(ApiError::no_such_late_refusal(id, check));
     }
-    state.stored.notify_one();
+    state.outbox.wake_dispatcher();
     tracing::info!(identity.id = %id, checks = ?lifted.checks, "Lifted late refusals through the admin API");
     Ok(Json(lifted))
 }

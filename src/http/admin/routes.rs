@@ -5,6 +5,7 @@ use actix_web::web::{get, post};
 use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
+use super::jobs::{self, Jobs};
 use super::late_refusals::{self, LateRefusalLift, LateRefusalPage};
 use super::query::{PARAMETERS, Parameter};
 use super::selection::Selection;
@@ -79,7 +80,7 @@ const LIFT: [(u16, &str); 5] = [
 ];
 
 /// All operations. Paths without parameters come first, because a path with parameters would match them too.
-pub(super) const OPERATIONS: [Operation; 12] = [
+pub(super) const OPERATIONS: [Operation; 13] = [
     Operation {
         path: "/deliveries",
         verb: Verb::Get,
@@ -149,6 +150,17 @@ pub(super) const OPERATIONS: [Operation; 12] = [
         answer: Answer::Json(|schemas| schemas.subschema_for::<Lifted>().to_value()),
         otherwise: &LIFT,
         route: || post().to(late_refusals::lift),
+    },
+    Operation {
+        path: "/jobs",
+        verb: Verb::Get,
+        name: "listJobs",
+        is: "Lists the background jobs with the result of their last run",
+        query: &[],
+        body: None,
+        answer: Answer::Json(|schemas| schemas.subschema_for::<Jobs>().to_value()),
+        otherwise: &[],
+        route: || get().to(jobs::list),
     },
     Operation {
         path: "/health/alive",

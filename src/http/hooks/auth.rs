@@ -67,7 +67,10 @@ async fn refuse(state: &HookState, hook: &Hook, payload: Payload) -> Unauthorize
     if hook.stage == Stage::Post {
         state.count_lost_post("unauthorized");
     }
-    let reply = state.reject(RefusalStatus::Unauthorized, &state.builtin.not_possible);
+    let reply = state.reject(
+        RefusalStatus::Unauthorized,
+        &state.rules.messages().not_possible,
+    );
     let answer = HookResponse::new(reply, "unauthorized");
     state.count_answer(hook, at, &answer);
     Unauthorized(answer)

@@ -83,7 +83,7 @@ pub async fn handle(
     let run_on = match stage {
         Stage::Pre if flow.signs_in() => RunOn::Caller,
         // A connection to the database must not belong to a thread that ends before it.
-        Stage::Pre if hooks.checks.are_quick() && !hooks.pending.reads_record(&hook) => {
+        Stage::Pre if hooks.rules.are_quick() && !hooks.pending.reads_record(&hook) => {
             RunOn::Caller
         }
         _ => RunOn::MainRuntime,
@@ -116,7 +116,10 @@ pub async fn method_not_allowed(
         hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
         "Refused a call of a hook with another HTTP method than POST; write `method: POST` at this hook in kratos.yml"
     );
-    let reply = hooks.reject(RefusalStatus::MethodNotAllowed, &hooks.builtin.not_possible);
+    let reply = hooks.reject(
+        RefusalStatus::MethodNotAllowed,
+        &hooks.rules.messages().not_possible,
+    );
     let answer = HookResponse::new(reply, "method_not_allowed");
     hooks.count_answer(&hook, at, &answer);
     HttpResponse::from(answer)
@@ -144,7 +147,10 @@ pub async fn not_found(
              /hooks/verification/post"
         );
     }
-    let reply = hooks.reject(RefusalStatus::NotFound, &hooks.builtin.not_possible);
+    let reply = hooks.reject(
+        RefusalStatus::NotFound,
+        &hooks.rules.messages().not_possible,
+    );
     let answer = HookResponse::new(reply, "not_found");
     hooks.count_not_found();
     HttpResponse::from(answer)

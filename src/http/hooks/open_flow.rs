@@ -18,7 +18,8 @@ use crate::http::hooks::state::HookState;
 use crate::kratos::fingerprint::{GUARD_PREFIX, fingerprint};
 use crate::kratos::{Flow, Payload};
 use crate::model::pending::PendingSignUp;
-use crate::store::{self, FlowState};
+use crate::store::FlowState;
+use crate::store::group_commit::WriteResult;
 
 /// The maximum number of logins and recoveries that close flows in parallel. Look-ups find the accounts of the others.
 pub const MAX_CONCURRENT_CLOSES: usize = 16;
@@ -30,7 +31,7 @@ const KNOWN_FOR: Duration = Duration::from_hours(24 * 8);
 /// Closes the flow before a settings call. The call waits up to [`READ_RECORD_WITHIN`], because the checks must
 /// know what is deferred.
 pub async fn close_before_settings(state: &HookState, call: &HookCall, payload: &Payload) {
-    let changes = state.follow_ups.needs_flow_state() || state.pending.wants_updates;
+    let changes = state.rules.needs_flow_state() || state.pending.wants_updates;
     if call.hook.flow != Flow::Settings || !changes {
         return;
     }
@@ -62,7 +63,7 @@ pub fn close_after_sign_in(state: &Arc<HookState>, call: &HookCall, payload: Pay
     let Some(identity) = payload.identity else {
         return;
     };
-    if !state.follow_ups.needs_flow_state() || !can_have_open_flow(&identity, call.at) {
+    if !state.rules.needs_flow_state() || !can_have_open_flow(&identity, call.at) {
         return;
     }
     let (trace, identity_id) = (call.trace, payload.identity_id);
@@ -122,11 +123,11 @@ struct Known<'a> {
 
 impl Known<'_> {
     /// Closes the flow of the identity, which its `external_id` names.
-    async fn close_sign_up(&self) -> Result<(), store::Error> {
+    async fn close_sign_up(&self) -> WriteResult<()> {
         let Some(external_id) = guard_id_of(self.identity) else {
             return Ok(());
         };
-        if !self.state.follow_ups.needs_flow_state() {
+        if !self.state.rules.needs_flow_state() {
             return Ok(());
         }
         let Some(flow_id) = self.state.store.open_flow(external_id).await? else {
@@ -141,7 +142,7 @@ impl Known<'_> {
 
     /// Attributes the saved changes in settings: those that gave the identity the traits that it had before this
     /// call.
-    async fn attribute_changes(&self) -> Result<(), store::Error> {
+    async fn attribute_changes(&self) -> WriteResult<()> {
         let hash = fingerprint(&self.identity["traits"]);
         let store = &self.state.store;
         for flow_id in store.flows_of_change(self.identity_id, &hash).await? {
@@ -153,19 +154,16 @@ impl Known<'_> {
         Ok(())
     }
 
-    async fn found(&self, one: &PendingSignUp, flow_state: &FlowState) -> Result<(), store::Error> {
+    async fn found(&self, one: &PendingSignUp, flow_state: &FlowState) -> WriteResult<()> {
         let state = self.state;
         let found = (self.identity_id, self.identity);
         let follow_up = state
-            .follow_ups
+            .rules
             .on_found(one, found, flow_state, state.clock.now());
         if follow_up.is_stale {
             return Ok(());
         }
-        let stored = state.store.write(&follow_up.batch).await?.len();
-        if stored > 0 {
-            state.stored.notify_one();
-        }
+        let stored = state.outbox.write(follow_up.batch.clone()).await?;
         let flow_id = one.key.flow_id;
         tracing::warn!(
             flow.id = %flow_id, identity.id = %self.identity_id, trace.id = %self.trace, stored,

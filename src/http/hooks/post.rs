@@ -98,13 +98,9 @@ async fn store(state: &HookState, call: &HookCall, payload: &Payload) -> Result<
     let stored = state
         .clock
         .timeout_at(call.until, store_follow_up(state, call, payload));
-    let stored = stored
+    stored
         .await
-        .ok_or_else(|| "the database did not answer in time".to_owned())??;
-    if stored > 0 {
-        state.stored.notify_one();
-    }
-    Ok(stored)
+        .ok_or_else(|| "the database did not answer in time".to_owned())?
 }
 
 /// Stores everything that follows from the account in one transaction. Tries several times, because another call may
@@ -117,7 +113,7 @@ async fn store_follow_up(
     let is_registration = call.hook.flow == Flow::Registration;
     if is_registration
         && state.pending.looks_up
-        && state.follow_ups.needs_attribution()
+        && state.rules.needs_attribution()
         && !has_guard_id(payload)
     {
         // The early attribution prevents a failed earlier sign-up of the same visitor from being taken for this one.
@@ -171,11 +167,10 @@ fn reads_state(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     match call.hook.flow {
         // The identity's `external_id` is enough, unless a check reserved or deferred.
         Flow::Registration => {
-            state.follow_ups.needs_flow_state() || state.pending.looks_up && !has_guard_id(payload)
+            state.rules.needs_flow_state() || state.pending.looks_up && !has_guard_id(payload)
         }
         Flow::Settings => {
-            state.follow_ups.needs_flow_state()
-                || state.pending.looks_up && state.pending.wants_updates
+            state.rules.needs_flow_state() || state.pending.looks_up && state.pending.wants_updates
         }
         Flow::Verification | Flow::Login | Flow::Recovery => false,
     }
@@ -226,7 +221,7 @@ fn follow_up(
         response: None,
         checks: None,
         taken: None,
-        lists: &state.lists,
+        lists: state.rules.lists(),
     };
     let change = IdentityChange {
         event: event(&call.hook),
@@ -238,7 +233,7 @@ fn follow_up(
         created_at: created_at(payload).unwrap_or(call.at),
         in_force: &state.in_force,
     };
-    let mut follow_up = state.follow_ups.on_saved(&change, flow_state);
+    let mut follow_up = state.rules.on_saved(&change, flow_state);
     if !state.pending.reads_record(&call.hook) {
         // No flow is recorded, so there is none to close.
         follow_up.batch.closed.clear();

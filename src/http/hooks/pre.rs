@@ -38,7 +38,10 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         Ok(payload) => payload,
         Err((status, error)) => {
             tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "Refused a `pre` whose body could not be read");
-            return HookResponse::new(state.reject(status, &state.builtin.try_again), "unreadable");
+            return HookResponse::new(
+                state.reject(status, &state.rules.messages().try_again),
+                "unreadable",
+            );
         }
     };
     if payload.identity.is_none() {
@@ -48,7 +51,10 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
             flow = hook.flow
         );
         state.report_misconfiguration(hook, "pre_without_identity", &fix);
-        let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.not_possible);
+        let reply = state.reject(
+            RefusalStatus::BadRequest,
+            &state.rules.messages().not_possible,
+        );
         return HookResponse::new(reply, "misconfigured");
     }
     if hook.flow == Flow::Registration && !payload.identity_id.is_nil() {
@@ -76,7 +82,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         Flow::Settings => state.refused.marked(payload.identity_id),
         _ => BTreeSet::new(),
     };
-    let evaluation = state.checks.evaluate(checks::CheckInput {
+    let evaluation = state.evaluator.evaluate(checks::CheckInput {
         hook,
         payload: &payload,
         until: call.until,
@@ -93,13 +99,13 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     let (verdict, records) = match record(state, call, &payload, evaluated).await {
         Recorded::Verdict(verdict, records) => (verdict, records),
         Recorded::FlowIsClosed => {
-            let reply = state.refuse_visitor(&payload, &state.builtin.form_used);
+            let reply = state.refuse_visitor(&payload, &state.rules.messages().form_used);
             return HookResponse::new(reply, "refused");
         }
     };
     if matches!(verdict, Verdict::Refuse(_)) {
         if is_guarded && has_closed(state, call, &payload).await {
-            let reply = state.refuse_visitor(&payload, &state.builtin.form_used);
+            let reply = state.refuse_visitor(&payload, &state.rules.messages().form_used);
             return HookResponse::new(reply, "refused");
         }
         identity_activity::settings_refused(state, call, &payload);
@@ -133,7 +139,7 @@ async fn refused_before_checks<'d>(
         .map(|identity| &identity["traits"]);
     if traits.is_some_and(has_nul) {
         tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, "Refused traits with U+0000, which databases do not store");
-        return Some(&state.builtin.not_valid);
+        return Some(&state.rules.messages().not_valid);
     }
     if !state.pending.reads_record(&call.hook) {
         return None;
@@ -147,7 +153,7 @@ async fn refused_before_checks<'d>(
         return None;
     };
     tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, "Refused a submission: {reason}");
-    Some(&state.builtin.form_used)
+    Some(&state.rules.messages().form_used)
 }
 
 /// Reads the record of the flow. While the database does not answer, a submission that neither reserves nor
@@ -167,7 +173,7 @@ async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> O
     let until = saturating_add(now, READ_RECORD_WITHIN).min(call.until);
     let record = state
         .clock
-        .timeout_at(until, state.store.flow_record(payload.flow_id))
+        .timeout_at(until, state.flow_reader.read(payload.flow_id))
         .await;
     match record {
         Some(Ok(record)) => record,
@@ -187,7 +193,7 @@ async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> O
 /// that the same form has just used, and that refusal would mislead the visitor.
 async fn has_closed(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
-    let record = state.store.flow_record(payload.flow_id);
+    let record = state.flow_reader.read(payload.flow_id);
     let record = state.clock.timeout_at(until, record).await;
     matches!(record, Some(Ok(Some(record))) if record.identity_id.is_some())
 }
@@ -204,7 +210,7 @@ async fn is_guarded(state: &HookState, call: &HookCall, payload: &Payload) -> bo
 
 /// Returns the checks that are deferred for this identity.
 async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -> OpenDeferrals {
-    if call.hook.flow != Flow::Settings || !state.follow_ups.defers() {
+    if call.hook.flow != Flow::Settings || !state.rules.defers() {
         return OpenDeferrals::default();
     }
     let open = Filter {
@@ -328,7 +334,7 @@ async fn record(
         .map(|one| one.otherwise)
         .collect();
     if findings.is_empty() {
-        let try_again = state.visitor_message(payload, &state.builtin.try_again);
+        let try_again = state.visitor_message(payload, &state.rules.messages().try_again);
         findings.push(Finding {
             field: None,
             message: try_again,

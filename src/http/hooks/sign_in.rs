@@ -30,7 +30,10 @@ pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
         Ok(payload) => payload,
         Err((status, error)) => {
             tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "Refused a `pre` whose body could not be read");
-            return HookResponse::new(state.reject(status, &state.builtin.try_again), "unreadable");
+            return HookResponse::new(
+                state.reject(status, &state.rules.messages().try_again),
+                "unreadable",
+            );
         }
     };
     if payload.identity.is_none() || payload.identity_id.is_nil() {
@@ -39,7 +42,10 @@ pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
             config_path(call)
         );
         state.report_misconfiguration(hook, "pre_without_identity", &fix);
-        let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.not_possible);
+        let reply = state.reject(
+            RefusalStatus::BadRequest,
+            &state.rules.messages().not_possible,
+        );
         return HookResponse::new(reply, "misconfigured");
     }
     if let Some(refusal) = refusal(state, call, &payload) {
@@ -63,7 +69,7 @@ pub fn refusal(state: &HookState, call: &HookCall, payload: &Payload) -> Option<
         Standing::Free => return None,
         Standing::Unknown => {
             tracing::error!(trace.id = %call.trace, identity.id = %payload.identity_id, "The late refusals are not loaded yet; Vestibule asks the visitor to try again");
-            let reply = state.reject(RefusalStatus::BadRequest, &state.builtin.try_again);
+            let reply = state.reject(RefusalStatus::BadRequest, &state.rules.messages().try_again);
             return Some(HookResponse::new(reply, "not_loaded"));
         }
         Standing::Refused(refusals) => refusals,
@@ -108,7 +114,7 @@ fn message(
     });
     let message = message.unwrap_or_else(|| {
         state.message(
-            &state.builtin.account_refused,
+            &state.rules.messages().account_refused,
             language,
             Some(&refusal.check),
         )

@@ -11,10 +11,10 @@ use crate::base::secret::Secret;
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{HookLabels, ReasonLabels};
 use crate::checks::activity::ActivityLog;
-use crate::checks::follow_up::{FollowUps, InForce};
+use crate::checks::follow_up::InForce;
 use crate::checks::refused_identities::RefusedIdentities;
-use crate::checks::{BuiltinMessages, Checks, MessageRenderer};
-use crate::expression::{Lists, Variables};
+use crate::checks::{Evaluator, MessageRenderer, Rules};
+use crate::expression::Variables;
 use crate::http::hooks::idempotency::IdempotencyCache;
 use crate::http::hooks::pending::PendingPolicy;
 use crate::http::hooks::response::HookResponse;
@@ -25,6 +25,7 @@ use crate::kratos::{Hook, Message, Payload, Reply, Stage};
 use crate::model::message::MessageTemplate;
 use crate::store::Store;
 use crate::store::decision_log::DecisionLog;
+use crate::store::flow_reader::FlowReader;
 use crate::store::guard::GuardProof;
 use crate::store::outbox::Outbox;
 
@@ -36,12 +37,10 @@ pub struct HookState {
     pub deadline: Duration,
     /// The header of the visitor's request that holds the visitor's address.
     pub client_ip_header: Option<String>,
-    /// The checks of sign-ups and settings.
-    pub checks: Checks,
-    /// Decides what to do once an account is created.
-    pub follow_ups: Arc<FollowUps>,
-    /// The lists that expressions read.
-    pub lists: Arc<Lists>,
+    /// The rules.
+    pub rules: Arc<Rules>,
+    /// Evaluates the checks.
+    pub evaluator: Evaluator,
     /// Decides which accepted submissions are recorded.
     pub pending: PendingPolicy,
     /// The time from which the checks that reserve or defer are in force. A later account without a recorded sign-up is
@@ -53,6 +52,8 @@ pub struct HookState {
     pub record_unreadable_until: Mutex<Option<Timestamp>>,
     /// The outbox, which stores deliveries.
     pub outbox: Outbox,
+    /// Reads what is recorded of flows.
+    pub flow_reader: FlowReader,
     /// The store of reservations and deferred checks.
     pub store: Arc<dyn Store>,
     /// The identities that were refused after their creation.
@@ -63,8 +64,6 @@ pub struct HookState {
     pub writes_identities: bool,
     /// Requests a look-up of every recent sign-up without a `post`.
     pub sweep_now: Arc<Notify>,
-    /// Wakes the dispatcher when something was stored.
-    pub stored: Arc<Notify>,
     /// The unknown paths that were logged lately.
     pub unknown_paths: Mutex<UnknownPaths>,
     /// The log of decisions.
@@ -73,10 +72,6 @@ pub struct HookState {
     pub idempotency: Arc<IdempotencyCache>,
     /// How many logins and recoveries may close flows at the same moment.
     pub closings: Arc<Semaphore>,
-    /// The built-in messages.
-    pub builtin: BuiltinMessages,
-    /// The language for visitors whose language is unknown or has no text.
-    pub default_language: String,
     /// The clock.
     pub clock: Clock,
     /// The metrics.
@@ -135,26 +130,29 @@ impl HookState {
             response: None,
             checks: None,
             taken: None,
-            lists: &self.lists,
+            lists: self.rules.lists(),
         };
         let reader = self.reader(accept_language);
-        reader.message(message, &self.builtin.not_possible, &variables, check, None)
+        reader.message(
+            message,
+            &self.rules.messages().not_possible,
+            &variables,
+            check,
+            None,
+        )
     }
 
     /// Returns the renderer of messages for a visitor.
     #[must_use]
     pub fn reader<'a>(&'a self, accept_language: Option<&'a str>) -> MessageRenderer<'a> {
-        MessageRenderer {
-            accept_language,
-            default_language: &self.default_language,
-        }
+        self.rules.renderer(accept_language)
     }
 
     /// Returns the response to an internal error: a message for `pre`, a request to retry for `post`.
     #[must_use]
     pub fn internal_error(&self, hook: &Hook) -> HookResponse {
         let reply = match hook.stage {
-            Stage::Pre => self.reject(RefusalStatus::BadRequest, &self.builtin.try_again),
+            Stage::Pre => self.reject(RefusalStatus::BadRequest, &self.rules.messages().try_again),
             Stage::Post => Reply::Retry,
         };
         HookResponse::new(reply, "internal_error")

@@ -1,5 +1,7 @@
 //! The reasons why a round stopped, with help.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::base::telemetry;
@@ -49,7 +51,19 @@ pub enum Error {
     },
     /// Database error.
     #[error("database error; completed steps are kept")]
-    Store(#[from] store::Error),
+    Store(#[source] Arc<store::Error>),
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+impl From<Arc<store::Error>> for Error {
+    fn from(error: Arc<store::Error>) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl Error {

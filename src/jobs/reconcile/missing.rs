@@ -14,7 +14,6 @@ use crate::model::delivery::subscription::{Trigger, deliveries_for};
 use crate::model::delivery::{Event, NewDelivery, Subscription};
 use crate::outbound::kratos_admin;
 use crate::outbound::kratos_admin::hook_view::hook_view;
-use crate::store::WriteSet;
 
 /// Newer accounts are left to their hook. The hook is running now, and has more data than the admin API.
 const MIN_AGE: TimeDelta = TimeDelta::seconds(10);
@@ -128,7 +127,7 @@ impl Round<'_> {
             response: None,
             checks: None,
             taken: None,
-            lists: &self.reconciler.lists,
+            lists: self.reconciler.rules.lists(),
         };
         let trigger = Trigger {
             event: Event::IdentityCreated,
@@ -154,9 +153,8 @@ impl Round<'_> {
             return Ok(());
         }
         // A hook may have stored some of the deliveries meanwhile.
-        let stored = self.reconciler.store.write(&WriteSet::of(missing)).await?;
-        self.report.stored += stored.len() as u64;
-        self.reconciler.stored.notify_one();
+        let stored = self.reconciler.outbox.accept(missing).await?;
+        self.report.stored += stored as u64;
         Ok(())
     }
 }

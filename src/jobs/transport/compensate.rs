@@ -39,7 +39,7 @@ impl HttpTransport {
         context.taken = Some(reserve::taken(id, Some(&answer.response)));
         let release = match reserve
             .release
-            .build(&context.variables(&self.deps.lists, None))
+            .build(&context.variables(self.deps.rules.lists(), None))
         {
             Ok(release) => release,
             Err(error) => {

@@ -45,7 +45,7 @@ impl HttpTransport {
             Ok(answer) => answer,
             Err(none) => return self.unanswered(check, delivery, context, none),
         };
-        let variables = context.variables(&self.deps.lists, Some(&answer.response));
+        let variables = context.variables(self.deps.rules.lists(), Some(&answer.response));
         match interpret(check, answer.status, &variables) {
             Interpretation::Unavailable(_, because) => {
                 let attempt = self.answered(&answer, ResponseVerdict::Retry);
@@ -54,8 +54,12 @@ impl HttpTransport {
             Interpretation::Accepted => match self.current_value(check, context, delivery).await {
                 Ok(CurrentValue::Same) => {
                     tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted");
-                    let fields =
-                        deferred::accepted(check, context, &answer.response, &self.deps.lists);
+                    let fields = deferred::accepted(
+                        check,
+                        context,
+                        &answer.response,
+                        self.deps.rules.lists(),
+                    );
                     self.accepted(check, delivery, &answer, fields)
                 }
                 Ok(_) => {
@@ -109,7 +113,7 @@ impl HttpTransport {
             identity: Some(view.clone()),
             ..context.clone()
         };
-        let variables = context.variables(&self.deps.lists, None);
+        let variables = context.variables(self.deps.rules.lists(), None);
         let Some(Ok(request)) = check.ask.as_ref().map(|ask| ask.build(&variables)) else {
             return AttemptResult {
                 attempt: Attempt::answered(200),
@@ -121,12 +125,12 @@ impl HttpTransport {
             Ok(answer) => answer,
             Err(none) => return self.unanswered(check, delivery, &context, none),
         };
-        let variables = context.variables(&self.deps.lists, Some(&answer.response));
+        let variables = context.variables(self.deps.rules.lists(), Some(&answer.response));
         match interpret(check, answer.status, &variables) {
             Interpretation::Accepted => {
                 tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The deferred check has accepted the value that the account has now");
                 let fields =
-                    deferred::accepted(check, &context, &answer.response, &self.deps.lists);
+                    deferred::accepted(check, &context, &answer.response, self.deps.rules.lists());
                 self.accepted(check, delivery, &answer, fields)
             }
             Interpretation::Refused(refusal) => AttemptResult {
@@ -339,7 +343,7 @@ impl HttpTransport {
         tracing::warn!(check = check.name, identity.id = %delivery.identity_id, late_refusal = ?on_late_refusal, "The check has refused an existing account");
         let variables = Variables {
             now,
-            ..context.variables(&self.deps.lists, Some(response))
+            ..context.variables(self.deps.rules.lists(), Some(response))
         };
         let fields = deferred::refused(check, refusal, on_late_refusal, now);
         let nothing_to_write = fields.is_empty();
@@ -373,7 +377,7 @@ impl HttpTransport {
             follow_up_deliveries.push(self.written_by_operator(write));
         }
         follow_up_deliveries.extend(deliveries_for(
-            &self.deps.subscriptions,
+            self.deps.rules.subscriptions(),
             &trigger,
             &variables,
         ));

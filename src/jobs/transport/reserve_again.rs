@@ -53,7 +53,7 @@ impl HttpTransport {
                 return self.not_reserved(check, delivery, without_answer(none), None);
             }
         };
-        let variables = context.variables(&self.deps.lists, Some(&answer.response));
+        let variables = context.variables(self.deps.rules.lists(), Some(&answer.response));
         match interpret(check, answer.status, &variables) {
             Interpretation::Accepted => self.reserved(check, reserve, delivery, context, &answer),
             Interpretation::Refused(refusal) => {
@@ -92,7 +92,7 @@ impl HttpTransport {
             taken: Some(reserve::taken(delivery.id, Some(&answer.response))),
             ..context.clone()
         };
-        let (lists, now) = (&self.deps.lists, self.deps.clock.now());
+        let (lists, now) = (self.deps.rules.lists(), self.deps.clock.now());
         let confirmation =
             reserve::confirmation_of_taken(reserve, delivery, &check.name, &context, lists, now);
         AttemptResult {

@@ -205,8 +205,8 @@ impl Store for Database {
         })
     }
 
-    async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error> {
-        with_retry(|| pending::record(self.readers(), flow_id).boxed()).await
+    async fn flow_records(&self, flow_ids: &[Uuid]) -> Result<Vec<FlowRecord>, Error> {
+        with_retry(|| pending::records(self.readers(), flow_ids).boxed()).await
     }
 
     async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error> {

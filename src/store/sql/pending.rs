@@ -241,17 +241,20 @@ fn must_change(rows: u64) -> Result<(), Error> {
     Ok(())
 }
 
-const RECORD: &str = "
+const RECORDS: &str = concat!(
+    "
 SELECT flow_id, flow, identity_id, expires_at, newest_at, lookups,
     (SELECT count(*) FROM pending_sign_ups WHERE pending_sign_ups.flow_id = flows.flow_id) AS submissions
-FROM flows WHERE flow_id = $1";
+FROM flows WHERE flow_id IN ",
+    texts!("$1")
+);
 
-pub(super) async fn record(readers: &Pool, flow_id: Uuid) -> Result<Option<FlowRecord>, Error> {
-    let row = sqlx::query(RECORD)
-        .bind(flow_id.to_string())
-        .fetch_optional(readers)
+pub(super) async fn records(readers: &Pool, flow_ids: &[Uuid]) -> Result<Vec<FlowRecord>, Error> {
+    let rows = sqlx::query(RECORDS)
+        .bind(row::text(&flow_ids))
+        .fetch_all(readers)
         .await?;
-    Ok(row.as_ref().map(flow_record).transpose()?)
+    Ok(rows.iter().map(flow_record).collect::<Result<_, _>>()?)
 }
 
 const OPEN_FLOW: &str = "SELECT flow_id FROM flows WHERE external_id = $1 AND identity_id IS NULL";

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::Notify;
 use vestibule::base::clock::Clock;
 use vestibule::base::telemetry::Metrics;
 use vestibule::jobs::reconcile::{Deps, Error, Progress, Reconciler, Report, RoundOptions};
 use vestibule::outbound::kratos_admin::{KratosAdmin, service};
 use vestibule::outbound::services::client::Services;
+use vestibule::store::outbox::outbox;
 
 use super::*;
 
@@ -55,12 +55,13 @@ fn reconciler_at(clock: Clock, env: &TestEnv, app: &TestApp, dry_run: bool) -> R
         &environment,
     );
     let settings = settings.unwrap_or_else(|problems| panic!("{problems}"));
+    let (outbox, writer) = outbox(Arc::clone(&app.app.store), Arc::clone(&metrics));
+    tokio::spawn(writer.run());
     let deps = Deps {
         store: Arc::clone(&app.app.store),
         identities: KratosAdmin::new(Arc::new(services.expect("a client")), clock.clone()),
-        subscriptions: settings.subscriptions,
-        lists: settings.lists,
-        stored: Arc::new(Notify::new()),
+        rules: Arc::new(settings.rules()),
+        outbox,
         clock,
         metrics,
     };

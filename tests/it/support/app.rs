@@ -311,6 +311,17 @@ impl TestApp {
         .await;
     }
 
+    /// Waits until the last run of this background job has this outcome.
+    pub async fn wait_for_job(&self, job: &str, outcome: &str) -> Value {
+        let what = format!("the last run of `{job}` has {outcome}");
+        self.eventually(&what, async || {
+            let jobs = self.admin_get("/jobs").await.json();
+            let status = jobs["jobs"][job].clone();
+            (status["last_outcome"] == outcome).then_some(status)
+        })
+        .await
+    }
+
     /// Waits until an open submission of this flow is recorded.
     pub async fn wait_for_pending_sign_up(&self, payload: &Payload) {
         let flow_id = payload.flow_id();

@@ -25,6 +25,8 @@ use vestibule::store::{
 /// A SQLite store that fails, panics or hangs while the test says so.
 pub struct FailingStore {
     store: Sqlite,
+    /// Names this store in its errors, so that its log lines can be found.
+    pub name: String,
     is_failing: AtomicBool,
     is_panicking: AtomicBool,
     is_unresponsive: AtomicBool,
@@ -35,6 +37,7 @@ impl FailingStore {
     pub async fn in_folder(folder: &Path) -> Arc<Self> {
         Arc::new(Self {
             store: Sqlite::open(&folder.join("v.db")).await.expect("a file"),
+            name: Uuid::new_v4().to_string(),
             is_failing: AtomicBool::new(false),
             is_panicking: AtomicBool::new(false),
             is_unresponsive: AtomicBool::new(false),
@@ -69,7 +72,8 @@ impl FailingStore {
             "panics on purpose, about a canary"
         );
         if self.is_failing.load(Ordering::SeqCst) {
-            return Err(Error::Database(sqlx::Error::PoolTimedOut));
+            let error = format!("the store {} fails on purpose", self.name);
+            return Err(Error::Database(sqlx::Error::Protocol(error)));
         }
         Ok(())
     }
@@ -268,9 +272,9 @@ impl Store for FailingStore {
         self.fail_if_set()?;
         self.store.flow(flow_id).await
     }
-    async fn flow_record(&self, flow_id: Uuid) -> Result<Option<FlowRecord>, Error> {
+    async fn flow_records(&self, flow_ids: &[Uuid]) -> Result<Vec<FlowRecord>, Error> {
         self.fail_if_set()?;
-        self.store.flow_record(flow_id).await
+        self.store.flow_records(flow_ids).await
     }
     async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error> {
         self.fail_if_set()?;

@@ -1,15 +1,8 @@
-//! Starts the periodic jobs (reconciliation, retention), and records when parts of the settings were first seen.
-
-use std::future::Future;
-use std::sync::Arc;
-
-use tokio::task::JoinHandle;
+//! Records when parts of the settings were first seen.
 
 use crate::base::clock::Clock;
 use crate::checks::follow_up::InForce;
-use crate::config::settings::{Reconcile, Retention};
-use crate::jobs::reconcile::{Deps, Reconciler, RoundOptions, record_first_seen};
-use crate::jobs::retention;
+use crate::jobs::reconcile::record_first_seen;
 use crate::model::delivery::Subscription;
 use crate::store::{self, Store};
 
@@ -58,36 +51,4 @@ async fn stored_in_force(
         store.set_property(HOLDING_CHECKS, Some(&text)).await?;
     }
     Ok(in_force)
-}
-
-/// Starts the periodic reconciliation, if the settings ask for it.
-pub(super) fn reconcile(
-    deps: Option<Deps>,
-    settings: Reconcile,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Option<JoinHandle<()>> {
-    let every = settings.every?;
-    let options = RoundOptions {
-        since: settings.since,
-        per_second: settings.per_second,
-        dry_run: false,
-        allow_mass_erasure: false,
-    };
-    Some(tokio::spawn(
-        Reconciler::new(deps?, options).run(every, stop),
-    ))
-}
-
-/// Starts the job that deletes old records.
-pub(super) fn retain(
-    store: Arc<dyn Store>,
-    settings: Retention,
-    clock: Clock,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> JoinHandle<()> {
-    let Retention {
-        deliveries,
-        decisions,
-    } = settings;
-    tokio::spawn(retention::Retention::new(store, deliveries, decisions, clock).run(stop))
 }
