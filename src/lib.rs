@@ -28,6 +28,7 @@ pub mod base;
 pub mod checks;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod expression;
 pub mod http;

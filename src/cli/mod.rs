@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::open_store;
 use crate::config::settings::Dsn;
 use crate::config::{self, Environment, Settings};
+#[cfg(feature = "demo")]
 use crate::demo;
 use crate::store::Store;
 
@@ -38,6 +39,7 @@ enum Command {
     /// Run Vestibule: answer Kratos's hooks and send deliveries, until SIGTERM or Ctrl-C
     Serve(serve::Options),
     /// Try Vestibule in one process, with example services and a sign-up page
+    #[cfg(feature = "demo")]
     Demo(demo::Options),
     /// Check a settings file, and print every problem; exit code 1 if there is one
     Validate {
@@ -113,6 +115,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(options) => serve::serve(&options).await,
+            #[cfg(feature = "demo")]
             Command::Demo(options) => demo::run(&options).await,
             Command::Validate { file } => validate::run(&file),
             Command::Schema(options) => schema::run(&options),

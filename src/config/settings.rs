@@ -186,7 +186,7 @@ services: {register: {url: "http://register.example.com"}}
 checks:
   vat_number:
     field: traits.vat_number
-    ask: {get: "register/{value}"}
+    ask: {service: register, get: "/{value}"}
     refuse: [{when: 404, message: {en: "{value} is not registered."}}]
     set: {traits.company: response.body.name}
   greeting:

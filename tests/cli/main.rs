@@ -5,6 +5,7 @@
     reason = "these tests run outside the program and need their own clients"
 )]
 
+#[cfg(feature = "demo")]
 mod demo;
 mod operator;
 mod reconcile;

@@ -7,7 +7,7 @@ use vestibule::model::delivery::State;
 use vestibule::store::{DeliverySummary, Filter};
 
 use crate::support::fake_service::Behaviour;
-use crate::support::{FakeService, TestApp, payload};
+use crate::support::{FakeService, TestApp, eventually, payload};
 
 const CRM: &str = r#"
 services: {crm: {url: "${env:CRM}", auth: {type: bearer, config: {token: "${env:TOKEN}"}}}}
@@ -327,9 +327,10 @@ async fn a_stop_waits_for_running_attempts_on_connections_that_a_check_opened() 
     let (folder, now, url) = (app.folder.clone(), app.clock.now(), app.url(""));
     let stopping = tokio::spawn(app.app.stop());
     let address = url.trim_start_matches("http://").to_owned();
-    while tokio::net::TcpStream::connect(&address).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    eventually("no connection is accepted", async || {
+        (tokio::net::TcpStream::connect(&address).await.is_err()).then_some(())
+    })
+    .await;
     crm.release_hanging_calls();
     stopping.await.unwrap();
     let again = TestApp::with(&yaml)

@@ -14,7 +14,7 @@ use vestibule::model::delivery::State;
 use vestibule::store::{DeliverySummary, Filter};
 
 use crate::support::fake_service::Behaviour;
-use crate::support::{FakeKratos, FakeService, TestApp, payload};
+use crate::support::{FakeKratos, FakeService, TestApp, eventually, payload};
 
 const SETTINGS: &str = r#"
 services: {crm: {url: "${env:CRM}"}, erp: {url: "${env:ERP}"}}
@@ -302,9 +302,10 @@ async fn an_account_is_not_delivered_again_after_retention_deletes_its_delivery(
     for _ in 0..50 {
         run_next_round(&env, &app).await;
     }
-    while !list_deliveries(&app).await.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    eventually("every delivery is deleted", async || {
+        (list_deliveries(&app).await.is_empty()).then_some(())
+    })
+    .await;
     run_next_round(&env, &app).await;
     assert_eq!(list_deliveries(&app).await, []);
     assert_eq!(env.crm.received().len(), 2);

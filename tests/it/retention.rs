@@ -12,7 +12,7 @@ use vestibule::model::delivery::{Event, NewDelivery, State, time_ordered_id};
 use vestibule::store::Filter;
 
 use crate::support::failing_store::FailingStore;
-use crate::support::{FakeService, TestApp, logs, payload};
+use crate::support::{FakeService, TestApp, eventually, logs, payload};
 
 const SETTINGS: &str = r#"
 services: {crm: {url: "${env:CRM}"}}
@@ -39,9 +39,10 @@ async fn retention_horizon(app: &TestApp) -> Option<Timestamp> {
 
 /// Waits until the retention horizon has reached this time.
 async fn wait_for_horizon(app: &TestApp, moment: Timestamp) {
-    while retention_horizon(app).await.is_none_or(|at| at < moment) {
-        tokio::task::yield_now().await;
-    }
+    eventually("the retention horizon has reached the time", async || {
+        (retention_horizon(app).await.is_some_and(|at| at >= moment)).then_some(())
+    })
+    .await;
 }
 
 /// Counts the remaining decisions by deleting them.
@@ -72,9 +73,10 @@ async fn settled_deliveries_are_deleted_after_their_retention_and_pending_ones_a
     let app = TestApp::with(SETTINGS).service("CRM", &crm).start().await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     crm.next_call().await;
-    while states(&app).await != [State::Delivered] {
-        tokio::task::yield_now().await;
-    }
+    eventually("the delivery is delivered", async || {
+        (states(&app).await == [State::Delivered]).then_some(())
+    })
+    .await;
     crm.respond_with(503, &json!({}));
     app.clock.advance(Duration::from_secs(1));
     assert_eq!(app.post(&payload().saved()).await.status, 204);
@@ -95,9 +97,10 @@ async fn settled_deliveries_are_deleted_after_their_retention_and_pending_ones_a
     );
     app.clock.advance(48 * HOUR);
     wait_for_horizon(&app, created_at + chrono::TimeDelta::seconds(1)).await;
-    while states(&app).await != [State::Pending] {
-        tokio::task::yield_now().await;
-    }
+    eventually("the delivered delivery is deleted", async || {
+        (states(&app).await == [State::Pending]).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -138,9 +141,10 @@ async fn a_failed_round_is_repeated_an_hour_later() {
     store.set_failing(false);
     app.clock.advance(HOUR);
     wait_for_horizon(&app, Timestamp::UNIX_EPOCH).await;
-    while logs::lines_with("\"decisions\":1,").is_empty() {
-        tokio::task::yield_now().await;
-    }
+    eventually("the decision is deleted", async || {
+        (!logs::lines_with("\"decisions\":1,").is_empty()).then_some(())
+    })
+    .await;
     assert_eq!(count_decisions(&app).await, 0);
 }
 
@@ -176,9 +180,10 @@ async fn a_longer_retention_does_not_move_the_retention_horizon_back() {
     let all = Filter::default();
     assert_eq!(app.app.store.discard(&all, long_ago).await.unwrap(), 1);
     app.clock.advance(HOUR);
-    while !states(&app).await.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    eventually("every delivery is deleted", async || {
+        (states(&app).await.is_empty()).then_some(())
+    })
+    .await;
     assert_eq!(retention_horizon(&app).await, before);
 }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::fake_service::Behaviour;
-use crate::support::{FakeService, TestApp, payload};
+use crate::support::{FakeService, TestApp, eventually, payload};
 
 #[tokio::test]
 async fn health_is_served_on_both_ports_and_the_rest_on_the_admin_port() {
@@ -114,9 +114,10 @@ async fn a_stop_waits_for_running_hook_calls() {
     let stopping = tokio::spawn(app.app.stop());
     // Wait until no connection is accepted.
     let address = url.split('/').nth(2).unwrap().to_owned();
-    while tokio::net::TcpStream::connect(&address).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    eventually("no connection is accepted", async || {
+        (tokio::net::TcpStream::connect(&address).await.is_err()).then_some(())
+    })
+    .await;
     assert!(!call.is_finished());
     service.release_hanging_calls();
     assert_eq!(call.await.unwrap().unwrap().status(), 204);

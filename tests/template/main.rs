@@ -1,5 +1,6 @@
 //! The template of the body, with calls of a real Kratos (`tests/fixtures/kratos/`; `ctx` is the input of the template).
 
+#[cfg(feature = "demo")]
 mod demo;
 mod jsonnet;
 

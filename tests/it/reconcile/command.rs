@@ -159,9 +159,10 @@ async fn pages_are_read_no_faster_than_configured() {
             let value = app.app.store.get_property("reconcile:checkpoint").await;
             value.expect("a database").unwrap_or_default()
         };
-        while !checkpoint().await.contains(&next) {
-            tokio::task::yield_now().await;
-        }
+        eventually("the checkpoint is stored", async || {
+            (checkpoint().await.contains(&next)).then_some(())
+        })
+        .await;
         for pause in [0, 199] {
             manual_clock.advance(Duration::from_millis(pause));
             app.metric("vestibule_reconciled_total").await;
@@ -169,8 +170,9 @@ async fn pages_are_read_no_faster_than_configured() {
         }
         manual_clock.advance(Duration::from_millis(1));
     }
-    while env.kratos.requested_pages() != [0, 0, 101, 201] {
-        tokio::task::yield_now().await;
-    }
+    eventually("the third page is requested", async || {
+        (env.kratos.requested_pages() == [0, 0, 101, 201]).then_some(())
+    })
+    .await;
     round.abort();
 }

@@ -202,20 +202,9 @@ impl TestApp {
             .await
     }
 
-    /// Calls `probe` until it returns a value, for 30 s at most.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a bound on a test that would otherwise hang for ever"
-    )]
-    pub async fn eventually<T>(&self, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-        let end = std::time::Instant::now() + Duration::from_secs(30);
-        loop {
-            if let Some(found) = probe().await {
-                return found;
-            }
-            assert!(std::time::Instant::now() < end, "{what}: not within 30 s");
-            tokio::task::yield_now().await;
-        }
+    /// Probes again and again until `probe` finds something; see [`eventually`].
+    pub async fn eventually<T>(&self, what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
+        eventually(what, probe).await
     }
 
     /// Returns all deliveries of this subscription or other queue, newest first.
@@ -339,6 +328,22 @@ impl TestApp {
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
             .unwrap_or(0.0)
+    }
+}
+
+/// Calls `probe` until it returns a value, for 30 s at most.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bound on a test that would otherwise hang for ever"
+)]
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(std::time::Instant::now() < end, "{what}: not within 30 s");
+        tokio::task::yield_now().await;
     }
 }
 

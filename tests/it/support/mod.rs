@@ -9,7 +9,7 @@ pub mod logs;
 pub mod payload;
 mod serve;
 
-pub use app::TestApp;
+pub use app::{TestApp, eventually};
 pub use fake_kratos::FakeKratos;
 pub use fake_service::FakeService;
 pub use payload::payload;
