@@ -66,7 +66,7 @@ pub struct Subscription {
     pub max_elapsed: Duration,
     /// The condition for a success; by default any 2xx.
     pub success_when: Option<Expression>,
-    /// The condition for abandoning the delivery; a 410 always abandons it.
+    /// The condition for abandoning the delivery. A 410 abandons it too, unless `success_when` is true.
     pub abandon_when: Option<Expression>,
     /// The values of the response that are written into the identity.
     pub write_back: Vec<WriteBack>,

@@ -212,7 +212,7 @@ fn whether<S: serde::Serializer>(
 pub struct FlowState {
     /// The flow, if a submission was accepted or a `post` has closed the flow.
     pub record: Option<FlowRecord>,
-    /// The accepted submissions of the flow without an attributed identity, oldest first.
+    /// All accepted submissions of the flow, oldest first.
     pub pending: Vec<PendingSignUp>,
     /// All reservations of the flow, oldest first.
     pub reservations: Vec<Reservation>,

@@ -60,7 +60,7 @@ pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
         );
     }
     close_after_sign_in(state, call, payload);
-    HookResponse::new(Reply::NoContent, "admit")
+    HookResponse::new(Reply::NoContent, "admitted")
 }
 
 /// Returns the refusal of a visitor whose account was refused late; `None` if the visitor may continue.

@@ -62,7 +62,7 @@ impl AttemptRunner {
             refusal_lift,
         } = result;
         let ended_at = self.clock.now();
-        if attempt == Attempt::NoResponse(NoResponse::IdentityLocked) {
+        if matches!(attempt, Attempt::NoResponse(reason) if reason.is_uncounted()) {
             return self
                 .give_back(delivery, saturating_add(ended_at, BUSY))
                 .await;

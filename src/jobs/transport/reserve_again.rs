@@ -44,7 +44,7 @@ impl HttpTransport {
                 let attempt = Attempt::NoResponse(NoResponse::NotReleased);
                 return self.not_reserved(check, delivery, attempt, None);
             }
-            Err(_) => return Attempt::NoResponse(NoResponse::IdentityLocked).into(),
+            Err(_) => return Attempt::NoResponse(NoResponse::StoreFailed).into(),
         }
         let id = delivery.id.to_string();
         let answer = match self.send(&reserve.take.service, take, &id).await {

@@ -60,8 +60,10 @@ pub enum NoResponse {
     IdentityLocked,
     /// The reservation to take again has not been released yet, so the service may count it twice.
     NotReleased,
-    /// The time for an answer is over, and the settings decide what follows. The attempt is final.
+    /// The time for an answer is over, and what `on_expiry` says has been done. The delivery counts as delivered.
     Expired,
+    /// The database failed before a service was asked. The delivery is retried without counting an attempt.
+    StoreFailed,
 }
 
 impl Attempt {
@@ -149,6 +151,12 @@ impl Attempt {
 }
 
 impl NoResponse {
+    /// Returns whether the attempt had not begun, so that it does not count.
+    #[must_use]
+    pub fn is_uncounted(self) -> bool {
+        matches!(self, Self::IdentityLocked | Self::StoreFailed)
+    }
+
     /// Returns the name for logs, metrics and the list of deliveries.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -160,6 +168,7 @@ impl NoResponse {
             Self::IdentityLocked => "identity_locked",
             Self::NotReleased => "not_released",
             Self::Expired => "expired",
+            Self::StoreFailed => "store_failed",
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::model::request::{Body, BodyTemplate, Method, Request};
 pub struct Trigger<'a> {
     /// The event.
     pub event: Event,
-    /// The identity; never all zeros.
+    /// The identity; all zeros if none was created.
     pub identity_id: Uuid,
     /// The trigger id: the same for every repetition of a call. The id distinguishes the events of one identity.
     pub trigger_id: &'a str,
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn ids_are_ordered_by_time() {
         let earlier = saturating_add(Timestamp::UNIX_EPOCH, Duration::from_secs(1_600_000_000));
-        let saturating_add = saturating_add(earlier, Duration::from_millis(1));
-        assert!(time_ordered_id(earlier) < time_ordered_id(saturating_add));
+        let later = saturating_add(earlier, Duration::from_millis(1));
+        assert!(time_ordered_id(earlier) < time_ordered_id(later));
     }
 }
