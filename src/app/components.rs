@@ -162,6 +162,7 @@ impl Components {
             urgent_lookup: identities.map(|all| lookup_by(all.limited_by(&limit))),
             rules: Arc::clone(&self.rules),
             times: self.lookup_times.clone(),
+            leased: Mutex::default(),
             is_unanswered: AtomicBool::new(false),
             outbox: self.outbox.clone(),
             sweep_now: Arc::clone(&self.sweep_now),

@@ -2,9 +2,10 @@
 //!
 //! Any number of instances can sweep one database: a flow is leased to the instance that looks it up.
 
+use std::collections::BTreeMap;
 use std::future::pending;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -70,6 +71,8 @@ pub struct Sweeper {
     pub clock: Clock,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// The flows that are leased to this instance and not yet looked up.
+    pub leased: Mutex<BTreeMap<Uuid, FlowRecord>>,
     /// Whether Kratos did not answer the last look-up. Only the first of several failures is logged.
     pub is_unanswered: AtomicBool,
 }
@@ -95,7 +98,6 @@ impl Sweep {
     }
 }
 
-/// The next instance repeats a run that was interrupted.
 #[async_trait]
 impl Job for Sweep {
     fn name(&self) -> &'static str {
@@ -103,6 +105,9 @@ impl Job for Sweep {
     }
 
     async fn run(&mut self) -> Result<Timestamp, JobError> {
+        // The leases of a run that failed or panicked expire. Until then, a flow that cannot be processed does not hold
+        // up the others.
+        self.sweeper.leased().clear();
         let now = self.sweeper.clock.now();
         if self.is_requested && now >= self.may_sweep_now {
             self.may_sweep_now = saturating_add(now, MIN_SWEEP_NOW_INTERVAL);
@@ -122,6 +127,11 @@ impl Job for Sweep {
         }
         self.sweeper.sweep_now.notified().await;
         self.is_requested = true;
+    }
+
+    /// Returns the leases of a run that was interrupted. The next instance repeats it.
+    async fn finish(&mut self) {
+        self.sweeper.return_leases().await;
     }
 }
 
@@ -181,17 +191,38 @@ impl Sweeper {
         if flows.is_empty() {
             return Ok(false);
         }
+        self.leased()
+            .extend(flows.iter().map(|one| (one.flow_id, one.clone())));
         let lookup = match kind {
             LookupKind::Planned => self.lookup.as_ref(),
             LookupKind::Urgent => self.urgent_lookup.as_ref(),
         };
         let done: Vec<Result<(), Arc<store::Error>>> = futures_util::stream::iter(flows)
-            .map(|record| self.process(record, lookup))
+            .map(|record| async move {
+                let flow_id = record.flow_id;
+                let processed = self.process(record, lookup).await;
+                self.leased().remove(&flow_id);
+                processed
+            })
             .buffer_unordered(MAX_CONCURRENT)
             .collect()
             .await;
         done.into_iter().collect::<Result<(), _>>()?;
         Ok(true)
+    }
+
+    fn leased(&self) -> MutexGuard<'_, BTreeMap<Uuid, FlowRecord>> {
+        self.leased.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the leases of flows that were not looked up, so that they are due again.
+    async fn return_leases(&self) {
+        let leased = std::mem::take(&mut *self.leased());
+        let now = self.clock.now();
+        for record in leased.values() {
+            // If a lease cannot be returned, it expires.
+            let _ = self.store.reschedule_lookup(record, Some(now)).await;
+        }
     }
 
     async fn process(

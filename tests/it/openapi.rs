@@ -84,7 +84,7 @@ async fn every_served_operation_is_in_the_document() {
             }
         }
     }
-    assert_eq!(refused, 48);
+    assert_eq!(refused, 52);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use vestibule::model::pending::PendingState;
 
 use crate::support::app::{KEY, uuid};
 use crate::support::failing_store::FailingStore;
+use crate::support::fake_service::Behaviour;
 use crate::support::payload::Payload;
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
@@ -409,4 +410,25 @@ async fn an_account_with_other_traits_is_attributed_only_after_the_flow_expires(
         json!(id)
     );
     assert_eq!(app.deliveries("failures").await, []);
+}
+
+#[tokio::test]
+async fn a_lookup_that_a_stop_interrupts_is_repeated_immediately_after_the_restart() {
+    let (app, kratos, crm) = test_env().await;
+    assert!(app.pre(&payload()).await.is_admitted());
+    app.wait_for_pending_sign_up(&payload()).await;
+    kratos.service.set_behaviour(Behaviour::Hangs);
+    app.clock.advance(Duration::from_secs(6));
+    kratos.service.next_call().await;
+    let (folder, now) = (Arc::clone(&app.folder), app.clock.now());
+    app.app.stop().await;
+    kratos.service.release_hanging_calls();
+    kratos.answer_normally();
+    let app = TestApp::with(SETTINGS)
+        .kratos("KRATOS", &kratos)
+        .service("CRM", &crm)
+        .in_folder(&folder, now)
+        .start()
+        .await;
+    app.wait_for_lookups().await;
 }
