@@ -188,7 +188,7 @@ checks:
     field: traits.vat_number
     ask: {service: register, get: "/{value}"}
     refuse: [{when: 404, message: {en: "{value} is not registered."}}]
-    set: {traits.company: response.body.name}
+    set: {traits.company: "{response.body.name}"}
   greeting:
     when: "checks.vat_number.response.body.name == 'Blocked Ltd'"
     refuse: [{when: "true"}]

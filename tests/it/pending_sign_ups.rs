@@ -415,8 +415,9 @@ async fn an_account_with_other_traits_is_attributed_only_after_the_flow_expires(
 #[tokio::test]
 async fn a_lookup_that_a_stop_interrupts_is_repeated_immediately_after_the_restart() {
     let (app, kratos, crm) = test_env().await;
-    assert!(app.pre(&payload()).await.is_admitted());
-    app.wait_for_pending_sign_up(&payload()).await;
+    let visitor = payload();
+    assert!(app.pre(&visitor).await.is_admitted());
+    app.wait_for_pending_sign_up(&visitor).await;
     kratos.service.set_behaviour(Behaviour::Hangs);
     app.clock.advance(Duration::from_secs(6));
     kratos.service.next_call().await;
