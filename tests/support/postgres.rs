@@ -60,6 +60,20 @@ fn as_nobody(program: &Path) -> Command {
     command
 }
 
+/// Deletes the folder once this program has ended. A server in a static is never dropped, and its data are large.
+fn delete_after_this_program(folder: &Path) {
+    let watch = r#"while kill -0 "$1" 2>/dev/null; do sleep 1; done; rm -rf -- "$2""#;
+    let watcher = Command::new("sh")
+        .args(["-c", watch, "sh", &std::process::id().to_string()])
+        .arg(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    // Without a watcher the folder stays.
+    drop(watcher);
+}
+
 impl Server {
     /// Starts a new server. Returns `None` and prints a note if PostgreSQL is not installed.
     pub fn start() -> Option<Self> {
@@ -68,6 +82,7 @@ impl Server {
             return None;
         };
         let folder = tempfile::tempdir().expect("a folder");
+        delete_after_this_program(folder.path());
         let data = folder.path().join("data");
         std::fs::create_dir(&data).expect("a folder");
         // If this user is not root, the folder already belongs to it.
