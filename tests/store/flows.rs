@@ -42,12 +42,14 @@ macro_rules! test_contract {
             a_flow_with_a_planned_look_up_keeps_its_reservations,
             erasure_deletes_the_details_of_the_reservations_of_an_identity,
             a_settings_change_is_found_by_its_identity_and_traits,
+            an_attributed_submission_is_not_recorded_again,
             a_delivery_is_pending_until_it_is_delivered,
             one_check_cannot_reserve_twice_for_one_flow,
             a_write_set_is_stored_completely_or_not_at_all,
             a_reservation_is_unused_only_if_no_submission_can_need_it,
             follow_up_deliveries_are_stored_only_with_a_valid_settlement,
             attempts_are_kept_in_order,
+            taken,
         );
     };
     ($fresh:expr; $($test:ident,)+) => {
@@ -695,6 +697,27 @@ pub async fn erasure_deletes_the_details_of_the_reservations_of_an_identity(stor
     }
     assert_eq!(pending(&store, 2).await[0].details, Details::default());
     assert_eq!(pending(&store, 3).await, [change(3, 72)]);
+}
+
+/// Attributes a submission to an identity.
+async fn attribute(store: &Arc<dyn Store>, one: &PendingSignUp, identity: u128) {
+    let end = PendingEnd::Attributed(Uuid::from_u128(identity));
+    let attributed = WriteSet {
+        ended: vec![Ending::of(one, end)],
+        ..WriteSet::default()
+    };
+    store.write(&attributed).await.unwrap();
+}
+
+pub async fn an_attributed_submission_is_not_recorded_again(store: Arc<dyn Store>) {
+    accept(&store, vec![sign_up(1)]).await;
+    attribute(&store, &sign_up(1), 71).await;
+    let mut again = sign_up(1);
+    again.accepted_at = at(SECOND);
+    accept(&store, vec![again]).await;
+    let pending = pending(&store, 1).await;
+    assert_eq!(pending[0].state, PendingState::Attributed);
+    assert_eq!(pending[0].details, Details::default());
 }
 
 pub async fn a_settings_change_is_found_by_its_identity_and_traits(store: Arc<dyn Store>) {

@@ -35,6 +35,7 @@ SET expires_at = excluded.expires_at, newest_at = excluded.newest_at,
 WHERE flows.identity_id IS NULL"
 );
 
+// A call that is recorded after its submission was attributed changes nothing.
 const SUBMISSIONS: &str = concat!(
     "
 INSERT INTO pending_sign_ups
@@ -52,7 +53,8 @@ FROM ",
 ON CONFLICT (flow_id, submission) DO UPDATE
 SET method = excluded.method, traits_hash = excluded.traits_hash, transient_payload_hash = excluded.transient_payload_hash,
     guarded = excluded.guarded, accepted_at = excluded.accepted_at, expires_at = excluded.expires_at, state = excluded.state,
-    details = excluded.details"
+    details = excluded.details
+WHERE pending_sign_ups.identity_id IS NULL"
 );
 
 #[derive(Serialize)]
