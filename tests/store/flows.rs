@@ -43,6 +43,7 @@ macro_rules! test_contract {
             erasure_deletes_the_details_of_the_reservations_of_an_identity,
             a_settings_change_is_found_by_its_identity_and_traits,
             an_attributed_submission_is_not_recorded_again,
+            a_flow_is_found_by_the_external_id_of_a_later_submission,
             a_delivery_is_pending_until_it_is_delivered,
             one_check_cannot_reserve_twice_for_one_flow,
             a_write_set_is_stored_completely_or_not_at_all,
@@ -718,6 +719,22 @@ pub async fn an_attributed_submission_is_not_recorded_again(store: Arc<dyn Store
     let pending = pending(&store, 1).await;
     assert_eq!(pending[0].state, PendingState::Attributed);
     assert_eq!(pending[0].details, Details::default());
+}
+
+pub async fn a_flow_is_found_by_the_external_id_of_a_later_submission(store: Arc<dyn Store>) {
+    let mut first = sign_up(1);
+    first.guarded = false;
+    first.details.lookup_keys.external_id = Some("crm-7".to_owned());
+    let mut second = sign_up(1);
+    second.key = key(1, "trigger-2");
+    let mut third = first.clone();
+    third.key = key(1, "trigger-3");
+    for one in [first, second, third] {
+        accept(&store, vec![one]).await;
+    }
+    let flow = store.open_flow("vestibule:1").await.unwrap();
+    assert_eq!(flow, Some(Uuid::from_u128(1)));
+    assert_eq!(store.open_flow("crm-7").await.unwrap(), None);
 }
 
 pub async fn a_settings_change_is_found_by_its_identity_and_traits(store: Arc<dyn Store>) {

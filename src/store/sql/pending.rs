@@ -29,7 +29,7 @@ FROM ",
     ),
     " WHERE true
 ON CONFLICT (flow_id) DO UPDATE
-SET expires_at = excluded.expires_at, newest_at = excluded.newest_at,
+SET external_id = coalesce(excluded.external_id, flows.external_id), expires_at = excluded.expires_at, newest_at = excluded.newest_at,
     next_lookup_at = CASE WHEN excluded.next_lookup_at IS NULL THEN flows.next_lookup_at ELSE excluded.next_lookup_at END, lookups = 0,
     leased_at = CASE WHEN excluded.next_lookup_at IS NULL THEN flows.leased_at END
 WHERE flows.identity_id IS NULL"
