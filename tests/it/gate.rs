@@ -681,3 +681,28 @@ async fn an_account_of_another_submission_of_the_form_ends_this_one() {
         .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
 }
+
+/// A hook behind Vestibule's replaces the id of some accounts only.
+#[tokio::test]
+async fn a_post_with_the_external_id_proves_nothing_for_a_day_after_one_without_it() {
+    let (app, _) = app_with_invites(99).await;
+    app.prove_guard().await;
+    let company = invited_visitor("company@example.org");
+    assert!(app.pre(&company).await.is_admitted());
+    assert_eq!(app.post(&company.saved()).await.status, 204);
+    let mut number = 0;
+    let mut shares_a_reservation = async || {
+        app.prove_guard().await;
+        number += 1;
+        let one =
+            invited_visitor("one@example.org").with_trait("invite", format!("invite-{number}"));
+        let other = one.clone().with_trait("email", "other@example.org");
+        assert!(app.pre(&one).await.is_admitted());
+        app.pre(&other).await.is_admitted()
+    };
+    assert!(!shares_a_reservation().await);
+    app.clock.advance(Duration::from_hours(23));
+    assert!(!shares_a_reservation().await);
+    app.clock.advance(Duration::from_hours(2));
+    assert!(shares_a_reservation().await);
+}
