@@ -706,3 +706,44 @@ async fn a_post_with_the_external_id_proves_nothing_for_a_day_after_one_without_
     app.clock.advance(Duration::from_hours(2));
     assert!(shares_a_reservation().await);
 }
+
+/// Lets Kratos save a visitor without the `external_id` of Vestibule. Returns the body of `post`.
+fn save_unguarded(kratos: &FakeKratos, visitor: &Payload) -> (Uuid, Payload) {
+    let traits = visitor.0["identity"]["traits"].clone();
+    let email = traits["email"].as_str().expect("an address");
+    let id = kratos.add_identity(email, "2026-11-23T14:32:53.5Z");
+    kratos.set_value(id, "/traits", traits);
+    (id, visitor.clone().saved_as(id))
+}
+
+/// As with a Kratos before v25.4.0, or with a hook behind Vestibule's that replaces the id.
+#[tokio::test]
+async fn every_submission_is_looked_up_by_its_own_address_until_the_guard_is_proven() {
+    for saved_is_second in [true, false] {
+        let (app, invites, kratos) = app_with_invites_and_kratos(9).await;
+        let first = invited_visitor("first@example.org");
+        let second = invited_visitor("second@example.org")
+            .with("/flow/id", first.flow_id().to_string())
+            .with_trait("invite", "silver");
+        for one in [&first, &second] {
+            assert!(app.pre(one).await.is_admitted());
+            app.clock.advance(Duration::from_millis(10));
+        }
+        save_unguarded(&kratos, if saved_is_second { &second } else { &first });
+        for step in [6, 25, 90, 500] {
+            app.clock.advance(Duration::from_secs(step));
+            app.wait_for_lookups().await;
+        }
+        app.wait_for_delivery("confirm:invite", State::Delivered)
+            .await;
+        // Kratos can still save the other submission.
+        assert_eq!(invites.held_and_confirmed(), (2, 1));
+        app.clock.advance(Duration::from_secs(4000));
+        app.wait_for_delivery("release:invite", State::Delivered)
+            .await;
+        assert_eq!(invites.held_and_confirmed(), (1, 1));
+        let events: Vec<_> = app.deliveries("crm").await;
+        let events: Vec<_> = events.iter().map(|one| one.event.as_str()).collect();
+        assert_eq!(events, ["identity.created"], "second: {saved_is_second}");
+    }
+}
