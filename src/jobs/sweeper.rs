@@ -227,10 +227,7 @@ impl Sweeper {
             };
             match looked_up {
                 LookedUp::Found(id, identity)
-                    if !state
-                        .pending
-                        .iter()
-                        .any(|other| other.identity_id == Some(id))
+                    if !is_of_another(one, id, &state)
                         && self.can_be_of(one, &identity)
                         && self.is_attributed_to(one, id, &identity).await? =>
                 {
