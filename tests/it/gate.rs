@@ -747,3 +747,25 @@ async fn every_submission_is_looked_up_by_its_own_address_until_the_guard_is_pro
         assert_eq!(events, ["identity.created"], "second: {saved_is_second}");
     }
 }
+
+#[tokio::test]
+async fn an_account_is_reported_once_although_its_write_is_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FailingStore::in_folder(folder.path()).await;
+    let invites = FakeInvites::with_uses(9);
+    let app = TestApp::with(INVITES)
+        .env("INVITES", &invites.url())
+        .store(store.clone())
+        .start()
+        .await;
+    app.clock.advance(Duration::from_mins(11));
+    store.set_conflicts(2);
+    let unseen = invited_visitor("unseen@example.org").saved();
+    assert_eq!(app.post(&unseen).await.status, 204);
+    let alarms = "vestibule_lost_posts_total{reason=\"not_recorded\"}";
+    assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
+    let id = unseen.0["identity"]["id"].as_str().unwrap();
+    let alarms = lines_with(id);
+    let alarms = alarms.iter().filter(|line| line.contains("ALARM"));
+    assert_eq!(alarms.count(), 1);
+}

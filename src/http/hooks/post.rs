@@ -134,18 +134,20 @@ async fn store_follow_up(
             "other calls keep changing the flow".clone_into(&mut last);
             continue;
         }
-        let account = Account {
-            flow_id: payload.flow_id,
-            identity_id: payload.identity_id,
-            trace: call.trace,
-            method: &call.hook.method,
+        let stored = if follow_up.batch.is_empty() {
+            Ok(0)
+        } else {
+            state.outbox.write(follow_up.batch.clone()).await
         };
-        report(state, &account, &follow_up);
-        if follow_up.batch.is_empty() {
-            return Ok(0);
-        }
-        match state.outbox.write(follow_up.batch).await {
+        match stored {
             Ok(stored) => {
+                let account = Account {
+                    flow_id: payload.flow_id,
+                    identity_id: payload.identity_id,
+                    trace: call.trace,
+                    method: &call.hook.method,
+                };
+                report(state, &account, &follow_up);
                 observe_guard(state, call, follow_up.guard).await;
                 return Ok(stored);
             }
