@@ -12,7 +12,9 @@ use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Hook};
 use crate::model::delivery::subscription::{Trigger, deliveries_for};
 use crate::model::delivery::{EvaluationContext, Event, FieldWrite, NewDelivery, Queue};
-use crate::model::pending::{Attribution, PendingSignUp, PendingState, SubmissionHash, attribute};
+use crate::model::pending::{
+    AttributedSubmission, Attribution, PendingSignUp, PendingState, SubmissionHash, attribute,
+};
 use crate::model::reservation::{ReleaseReason, Reservation, State};
 use crate::store::{Closing, Ending, FlowState, PendingEnd, Release, SettledQuestion, WriteSet};
 
@@ -158,6 +160,20 @@ fn has_no_owner(reservation: &Reservation, state: &FlowState, now: Timestamp) ->
     reservation.in_use_until <= now && !state.pending.iter().any(may_be_saved)
 }
 
+/// Returns whether the identity has the same reservation already, by another submission.
+fn has_same_reservation(
+    one: &PendingSignUp,
+    reservation: &Reservation,
+    attributed: &[AttributedSubmission],
+) -> bool {
+    one.other_causes(attributed).any(|other| {
+        let reserved = other.reserved.as_ref();
+        reserved.is_some_and(|(check, request_hash)| {
+            *check == reservation.check && *request_hash == reservation.request_hash
+        })
+    })
+}
+
 /// Returns the row that is kept to take a reservation again for this submission. If another submission has taken the
 /// reservation over, this is a separate row.
 fn kept_for<'a>(
@@ -224,9 +240,16 @@ impl Rules {
 
     /// Returns the consequences if the account exists. Its events are delivered. The reservations of its submission are
     /// confirmed, and the deferred checks of its submission are asked.
+    ///
+    /// `attributed`: the other submissions of the identity. What was confirmed for one of them is not confirmed again.
     #[must_use]
-    pub fn on_saved(&self, change: &IdentityChange<'_>, state: &FlowState) -> FollowUp {
-        self.on_saved_from(change, &state.pending, state)
+    pub fn on_saved(
+        &self,
+        change: &IdentityChange<'_>,
+        state: &FlowState,
+        attributed: &[AttributedSubmission],
+    ) -> FollowUp {
+        self.on_saved_from(change, &state.pending, state, attributed)
     }
 
     /// Returns the consequences if the account exists and belongs to one of these submissions.
@@ -235,6 +258,7 @@ impl Rules {
         change: &IdentityChange<'_>,
         submissions: &[PendingSignUp],
         state: &FlowState,
+        attributed: &[AttributedSubmission],
     ) -> FollowUp {
         let mut follow_up = FollowUp::default();
         follow_up.batch.deliveries = self.deliveries(change, change.trigger_id);
@@ -266,10 +290,12 @@ impl Rules {
         };
         match attribution {
             Attribution::Known => return follow_up,
-            Attribution::Exact(one) => self.follow_up(&mut follow_up, change, one, state, true),
+            Attribution::Exact(one) => {
+                self.follow_up(&mut follow_up, change, one, state, attributed, true);
+            }
             Attribution::Only(one) => {
                 follow_up.doubt = Some(Doubt::OtherTraits);
-                self.follow_up(&mut follow_up, change, one, state, false);
+                self.follow_up(&mut follow_up, change, one, state, attributed, false);
             }
             Attribution::Ambiguous => {
                 follow_up.doubt = Some(Doubt::Ambiguous);
@@ -316,6 +342,7 @@ impl Rules {
         change: &IdentityChange<'_>,
         one: &PendingSignUp,
         state: &FlowState,
+        attributed: &[AttributedSubmission],
         is_certain: bool,
     ) {
         let now = change.variables.now;
@@ -352,7 +379,7 @@ impl Rules {
         }
         let is_read = |id: &Uuid| state.reservations.iter().any(|one| one.id == *id);
         follow_up.is_stale = !one.details.reservations.iter().all(is_read);
-        self.follow_up_reservations(follow_up, change, one, state, is_certain);
+        self.follow_up_reservations(follow_up, change, one, state, attributed, is_certain);
     }
 
     fn follow_up_reservations(
@@ -361,6 +388,7 @@ impl Rules {
         change: &IdentityChange<'_>,
         one: &PendingSignUp,
         state: &FlowState,
+        attributed: &[AttributedSubmission],
         is_certain: bool,
     ) {
         let now = change.variables.now;
@@ -370,6 +398,15 @@ impl Rules {
             let is_its_own = closes
                 || reservation.submission == one.key.submission
                 || has_no_owner(reservation, state, now);
+            let is_free = reservation.in_use_until <= now;
+            if is_used(&reservation.id) && has_same_reservation(one, reservation, attributed) {
+                // The sweeper releases a reservation that is still in use.
+                if is_its_own && is_free {
+                    let because = ReleaseReason::NotUsed;
+                    self.release(&mut follow_up.batch, reservation, because, &[], now);
+                }
+                continue;
+            }
             let is_replacement = state
                 .reservations
                 .iter()
@@ -389,7 +426,7 @@ impl Rules {
                         self.take_again(follow_up, change, kept, !is_certain);
                     }
                 }
-                State::Taking | State::Taken if closes && reservation.in_use_until <= now => {
+                State::Taking | State::Taken if closes && is_free => {
                     self.release(
                         &mut follow_up.batch,
                         reservation,
@@ -493,12 +530,16 @@ impl Rules {
     }
 
     /// Returns the consequences if a look-up has found the account. `sought` is the submission that was looked up.
+    ///
+    /// `attributed`: the other submissions of the identity. An equal change that one of them saved is not delivered
+    /// again.
     #[must_use]
     pub fn on_found(
         &self,
         sought: &PendingSignUp,
         (identity_id, identity): (Uuid, &Value),
         state: &FlowState,
+        attributed: &[AttributedSubmission],
         now: Timestamp,
     ) -> FollowUp {
         let hash = SubmissionHash::of(identity, &Value::Null);
@@ -538,7 +579,16 @@ impl Rules {
             created_at: now,
             in_force: &InForce::default(),
         };
-        let mut follow_up = self.on_saved_from(&change, submissions, state);
+        let mut follow_up = self.on_saved_from(&change, submissions, state, attributed);
+        let is_explained = is_change
+            && one
+                .other_causes(attributed)
+                .any(|other| other.traits_hash == one.hash.traits);
+        if is_explained {
+            let deliveries = &mut follow_up.batch.deliveries;
+            deliveries
+                .retain(|new| !matches!(Queue::named(&new.subscription), Queue::Subscription(_)));
+        }
         if !is_its_own {
             // A later hook changed the traits, or this is another sign-up of the same visitor. No account is
             // deactivated for it.

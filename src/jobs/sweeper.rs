@@ -321,8 +321,14 @@ impl Sweeper {
             self.not_found(one).await?;
             return Ok(is_closed(&state));
         }
+        let attributed = if one.flow == Flow::Settings {
+            self.store.attributed_to(id).await?
+        } else {
+            Vec::new()
+        };
         let now = self.clock.now();
-        let resolved = self.rules.on_found(one, (id, identity), &state, now);
+        let found = (id, identity);
+        let resolved = self.rules.on_found(one, found, &state, &attributed, now);
         if resolved.is_stale {
             return Ok(false);
         }

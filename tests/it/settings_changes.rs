@@ -162,3 +162,76 @@ async fn a_value_that_is_saved_again_after_another_one_is_found_although_its_pos
     env.look_up().await;
     assert_eq!(env.count("crm").await, 3);
 }
+
+#[tokio::test]
+async fn an_unsaved_change_reserves_nothing_again_after_another_form_saved_the_same_change() {
+    let env = test_env(RESERVES).await;
+    // Kratos asks for the password again, and the visitor gives up.
+    let unsaved = env.change("invite", "gold");
+    env.accept(&unsaved).await;
+    for seconds in &LOOKUPS[..4] {
+        env.app.clock.advance(Duration::from_secs(*seconds));
+        env.app.wait_for_lookups().await;
+    }
+    env.app
+        .wait_for_delivery("release:invite", State::Delivered)
+        .await;
+    let saved = env.change("invite", "gold");
+    env.accept(&saved).await;
+    env.save(&saved);
+    env.post(&saved).await;
+    env.app
+        .wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    // A later call has the values of both changes.
+    env.accept(&env.change("company", "Canary KG")).await;
+    env.look_up().await;
+    env.app.wait_for_attempts().await;
+    let refusals = env.app.app.store.late_refusals_of(env.id).await.unwrap();
+    assert_eq!(refusals, []);
+    assert_eq!(env.count("take:invite").await, 0);
+    assert_eq!(env.count("crm").await, 1);
+    assert_eq!(env.invites.held_and_confirmed(), (1, 1));
+}
+
+#[tokio::test]
+async fn an_unsaved_change_confirms_nothing_after_another_form_saved_the_same_change() {
+    for is_found_by_look_up in [true, false] {
+        let env = test_env(RESERVES).await;
+        env.invites.set_uses(2);
+        let (unsaved, saved) = (env.change("invite", "gold"), env.change("invite", "gold"));
+        env.accept(&unsaved).await;
+        env.accept(&saved).await;
+        assert_eq!(env.invites.held_and_confirmed(), (2, 0));
+        env.save(&saved);
+        env.post(&saved).await;
+        env.app
+            .wait_for_delivery("confirm:invite", State::Delivered)
+            .await;
+        if !is_found_by_look_up {
+            env.accept(&env.change("company", "Canary KG")).await;
+        }
+        env.look_up().await;
+        env.app
+            .wait_for_delivery("release:invite", State::Delivered)
+            .await;
+        assert_eq!(env.invites.held_and_confirmed(), (1, 1));
+        assert_eq!(env.count("crm").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_two_forms_submit_and_one_saves_is_delivered_once() {
+    for saved_is_second in [true, false] {
+        let env = test_env("").await;
+        let changes = [(); 2].map(|()| env.change("company", "Canary AG"));
+        for one in &changes {
+            env.accept(one).await;
+        }
+        let saved = &changes[usize::from(saved_is_second)];
+        env.save(saved);
+        env.post(saved).await;
+        env.look_up().await;
+        assert_eq!(env.count("crm").await, 1, "second: {saved_is_second}");
+    }
+}

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use vestibule::kratos::Flow;
 use vestibule::model::delivery::{Action, EvaluationContext, FieldWrite, Outcome, State};
 use vestibule::model::pending::{
-    Deferred, Details, FlowRecord, LookupKeys, LookupKind, PendingKey, PendingSignUp, PendingState,
-    SubmissionHash,
+    AttributedSubmission, Deferred, Details, FlowRecord, LookupKeys, LookupKind, PendingKey,
+    PendingSignUp, PendingState, SubmissionHash,
 };
 use vestibule::model::reservation::{self, ReleaseReason, Reservation};
 use vestibule::store::{
@@ -42,6 +42,7 @@ macro_rules! test_contract {
             a_flow_with_a_planned_look_up_keeps_its_reservations,
             erasure_deletes_the_details_of_the_reservations_of_an_identity,
             a_settings_change_is_found_by_its_identity_and_traits,
+            the_submissions_of_an_identity_are_listed_with_their_reservations,
             an_attributed_submission_is_not_recorded_again,
             a_flow_is_found_by_the_external_id_of_a_later_submission,
             a_delivery_is_pending_until_it_is_delivered,
@@ -50,7 +51,6 @@ macro_rules! test_contract {
             a_reservation_is_unused_only_if_no_submission_can_need_it,
             follow_up_deliveries_are_stored_only_with_a_valid_settlement,
             attempts_are_kept_in_order,
-            taken,
         );
     };
     ($fresh:expr; $($test:ident,)+) => {
@@ -708,6 +708,63 @@ async fn attribute(store: &Arc<dyn Store>, one: &PendingSignUp, identity: u128) 
         ..WriteSet::default()
     };
     store.write(&attributed).await.unwrap();
+}
+
+pub async fn the_submissions_of_an_identity_are_listed_with_their_reservations(
+    store: Arc<dyn Store>,
+) {
+    let all = [change(1, 71), change(2, 71), change(3, 71), change(4, 72)];
+    accept(&store, all.to_vec()).await;
+    // Confirmed, not taken again, and taken again.
+    for flow in [1, 4] {
+        let reservation = Reservation {
+            submission: "trigger-1".to_owned(),
+            state: reservation::State::Taken,
+            ..reserved(flow, flow, "invite")
+        };
+        let confirm = WriteSet {
+            reserved: vec![reservation],
+            ..WriteSet::default()
+        };
+        store.write(&confirm).await.unwrap();
+        let confirm = WriteSet {
+            confirmed: vec![Uuid::from_u128(flow)],
+            ..WriteSet::default()
+        };
+        store.write(&confirm).await.unwrap();
+    }
+    for (flow, kept) in [(2, Some(details(None))), (3, None)] {
+        let reservation = Reservation {
+            submission: "trigger-1".to_owned(),
+            state: reservation::State::Released,
+            release_reason: Some(ReleaseReason::NeverCreated),
+            details: kept,
+            ..reserved(flow, flow, "invite")
+        };
+        let reserve = WriteSet {
+            reserved: vec![reservation],
+            ..WriteSet::default()
+        };
+        store.write(&reserve).await.unwrap();
+    }
+    for one in &all[..3] {
+        attribute(&store, one, 71).await;
+    }
+    let mut attributed = store.attributed_to(Uuid::from_u128(71)).await.unwrap();
+    attributed.sort_by_key(|one| one.key.flow_id);
+    let invite = Some(("invite".to_owned(), "hash".to_owned()));
+    let expected = [(1, invite.clone()), (2, None), (3, invite)].map(|(flow, reserved)| {
+        AttributedSubmission {
+            key: key(flow, "trigger-1"),
+            flow: Flow::Settings,
+            traits_hash: "traits".to_owned(),
+            accepted_at: start(),
+            reserved,
+        }
+    });
+    assert_eq!(attributed, expected);
+    let other = store.attributed_to(Uuid::from_u128(72)).await.unwrap();
+    assert_eq!(other, []);
 }
 
 pub async fn an_attributed_submission_is_not_recorded_again(store: Arc<dyn Store>) {

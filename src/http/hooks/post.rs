@@ -11,6 +11,8 @@ use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::state::HookState;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};
+use crate::model::pending::AttributedSubmission;
+use crate::model::reservation::State;
 use crate::store::{self, FlowState, attribution};
 
 /// Stores the deliveries of the saved identity, and answers once they are stored.
@@ -110,17 +112,35 @@ async fn store_follow_up(
     call: &HookCall,
     payload: &Payload,
 ) -> Result<usize, String> {
-    let is_registration = call.hook.flow == Flow::Registration;
-    if is_registration
+    let is_of_another_flow = !is_attributed_to_flow(state, call, payload).await?;
+    write_follow_up(state, call, payload, is_of_another_flow).await
+}
+
+/// Attributes the account of a registration without the guard to this flow. Returns `false` if a look-up has attributed
+/// the account to an earlier sign-up of the same visitor.
+async fn is_attributed_to_flow(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+) -> Result<bool, String> {
+    let is_needed = call.hook.flow == Flow::Registration
         && state.pending.looks_up
         && state.rules.needs_attribution()
-        && !has_guard_id(payload)
-    {
-        // The early attribution prevents a failed earlier sign-up of the same visitor from being taken for this one.
-        let attributed =
-            attribution::attribute(&*state.store, payload.identity_id, payload.flow_id, call.at);
-        attributed.await.map_err(|error| error.error_chain())?;
+        && !has_guard_id(payload);
+    if !is_needed {
+        return Ok(true);
     }
+    let (identity_id, flow_id) = (payload.identity_id, payload.flow_id);
+    let attributed = attribution::attribute(&*state.store, identity_id, flow_id, call.at);
+    attributed.await.map_err(|error| error.error_chain())
+}
+
+async fn write_follow_up(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+    is_of_another_flow: bool,
+) -> Result<usize, String> {
     let mut last = String::new();
     for _ in 0..4 {
         let flow_state = if reads_state(state, call, payload) {
@@ -129,7 +149,13 @@ async fn store_follow_up(
         } else {
             FlowState::default()
         };
-        let follow_up = follow_up(state, call, payload, &flow_state);
+        let attributed = if is_of_another_flow || has_open_reservation(call, &flow_state) {
+            let attributed = state.store.attributed_to(payload.identity_id).await;
+            attributed.map_err(|error| error.error_chain())?
+        } else {
+            Vec::new()
+        };
+        let follow_up = follow_up(state, call, payload, &flow_state, &attributed);
         if follow_up.is_stale {
             "other calls keep changing the flow".clone_into(&mut last);
             continue;
@@ -156,6 +182,12 @@ async fn store_follow_up(
         }
     }
     Err(last)
+}
+
+/// Returns whether a settings form has an open reservation. Then another form may have confirmed the same reservation.
+fn has_open_reservation(call: &HookCall, flow_state: &FlowState) -> bool {
+    let mut reservations = flow_state.reservations.iter();
+    call.hook.flow == Flow::Settings && reservations.any(|one| one.state != State::Confirmed)
 }
 
 fn has_guard_id(payload: &Payload) -> bool {
@@ -211,6 +243,7 @@ fn follow_up(
     call: &HookCall,
     payload: &Payload,
     flow_state: &FlowState,
+    attributed: &[AttributedSubmission],
 ) -> FollowUp {
     let variables = Variables {
         identity: payload.identity.as_ref(),
@@ -235,7 +268,7 @@ fn follow_up(
         created_at: created_at(payload).unwrap_or(call.at),
         in_force: &state.in_force,
     };
-    let mut follow_up = state.rules.on_saved(&change, flow_state);
+    let mut follow_up = state.rules.on_saved(&change, flow_state, attributed);
     if !state.pending.reads_record(&call.hook) {
         // No flow is recorded, so there is none to close.
         follow_up.batch.closed.clear();

@@ -15,7 +15,7 @@ use vestibule::model::decision::Decision;
 use vestibule::model::delivery::{Claimed, NewDelivery};
 use vestibule::model::identity_write::{IdentityWrites, SavedChange};
 use vestibule::model::late_refusal::LateRefusal;
-use vestibule::model::pending::{FlowRecord, LookupKind};
+use vestibule::model::pending::{AttributedSubmission, FlowRecord, LookupKind};
 use vestibule::model::reservation::{self, Reservation};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{
@@ -334,6 +334,10 @@ impl Store for FailingStore {
     ) -> Result<Vec<Uuid>, Error> {
         self.fail_if_set()?;
         self.store.flows_of_change(identity_id, traits_hash).await
+    }
+    async fn attributed_to(&self, identity_id: Uuid) -> Result<Vec<AttributedSubmission>, Error> {
+        self.fail_if_set()?;
+        self.store.attributed_to(identity_id).await
     }
     async fn lease_flows(
         &self,
