@@ -769,3 +769,38 @@ async fn an_account_is_reported_once_although_its_write_is_repeated() {
     let alarms = alarms.iter().filter(|line| line.contains("ALARM"));
     assert_eq!(alarms.count(), 1);
 }
+
+/// Without an `external_id`, a look-up of an earlier form of the same visitor can find the account before its `post` arrives.
+#[tokio::test]
+async fn a_post_confirms_nothing_more_for_an_account_that_belongs_to_another_form() {
+    let (invites, kratos) = (FakeInvites::with_uses(2), FakeKratos::start());
+    let yaml = INVITES.replace(
+        "[identity.created]",
+        "[identity.created, registration.failed]",
+    );
+    let yaml =
+        format!("kratos: {{admin_url: \"${{env:KRATOS}}\", use_external_id: never}}\n{yaml}");
+    let app = TestApp::with(&yaml)
+        .env("INVITES", &invites.url())
+        .kratos("KRATOS", &kratos)
+        .start()
+        .await;
+    let abandoned = invited_visitor("a@example.org");
+    let saved = abandoned
+        .clone()
+        .with("/flow/id", Uuid::new_v4().to_string());
+    assert!(app.pre(&abandoned).await.is_admitted());
+    app.clock.advance(Duration::from_secs(3));
+    assert!(app.pre(&saved).await.is_admitted());
+    let (_, saved) = save_unguarded(&kratos, &saved);
+    app.clock.advance(Duration::from_millis(2500));
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    assert_eq!(app.post(&saved).await.status, 204);
+    app.clock.advance(Duration::from_mins(70));
+    app.wait_for_delivery("release:invite", State::Delivered)
+        .await;
+    app.wait_for_lookups().await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+    assert_eq!(app.deliveries("crm").await.len(), 1);
+}
