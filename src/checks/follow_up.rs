@@ -174,21 +174,20 @@ fn has_same_reservation(
     })
 }
 
-/// Returns the row that is kept to take a reservation again for this submission. If another submission has taken the
-/// reservation over, this is a separate row.
-fn kept_for<'a>(
+/// Returns the row that is kept to take a reservation again for this submission, if another submission has taken the
+/// reservation over.
+fn taken_over_from<'a>(
     one: &PendingSignUp,
-    reservation: &'a Reservation,
+    reservation: &Reservation,
     state: &'a FlowState,
-) -> &'a Reservation {
+) -> Option<&'a Reservation> {
     let is_former = |other: &&Reservation| {
         other.release_reason == Some(ReleaseReason::TakenOver)
             && other.submission == one.key.submission
             && other.check == reservation.check
             && other.request_hash == reservation.request_hash
     };
-    let former = state.reservations.iter().find(is_former);
-    former.unwrap_or(reservation)
+    state.reservations.iter().find(is_former)
 }
 
 /// Keeps all reservations, because the submission of the identity is unknown. An operator decides.
@@ -395,7 +394,10 @@ impl Rules {
         let closes = change.closes_its_flow();
         let is_used = |id: &Uuid| one.details.reservations.contains(id);
         for reservation in &state.reservations {
+            let former = taken_over_from(one, reservation, state);
+            // A reservation that no submission took over is shared: the guard was proven when the submission used it.
             let is_its_own = closes
+                || former.is_none()
                 || reservation.submission == one.key.submission
                 || has_no_owner(reservation, state, now);
             let is_free = reservation.in_use_until <= now;
@@ -422,7 +424,7 @@ impl Rules {
                 State::Taken | State::Confirmed | State::Released if is_used(&reservation.id) => {
                     let mut others = state.reservations.iter();
                     if !(closes && others.any(|other| replaces(other, reservation))) {
-                        let kept = kept_for(one, reservation, state);
+                        let kept = former.unwrap_or(reservation);
                         self.take_again(follow_up, change, kept, !is_certain);
                     }
                 }

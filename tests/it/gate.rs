@@ -804,3 +804,63 @@ async fn a_post_confirms_nothing_more_for_an_account_that_belongs_to_another_for
     assert_eq!(invites.held_and_confirmed(), (1, 1));
     assert_eq!(app.deliveries("crm").await.len(), 1);
 }
+
+#[tokio::test]
+async fn a_shared_reservation_is_confirmed_for_an_account_without_the_external_id() {
+    let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
+    app.prove_guard().await;
+    let first = invited_visitor("taken@example.org");
+    let second = invited_visitor("free@example.org").with("/flow/id", first.flow_id().to_string());
+    assert!(app.pre(&first).await.is_admitted());
+    assert!(app.pre(&second).await.is_admitted());
+    // A hook behind Vestibule's replaces the id since a moment ago.
+    let (id, saved) = save_unguarded(&kratos, &second);
+    kratos.set_value(id, "/external_id", json!("crm-7"));
+    let saved = saved.with("/identity/external_id", "crm-7");
+    assert_eq!(app.post(&saved).await.status, 204);
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    for step in [6, 25, 90, 500, 4000] {
+        app.clock.advance(Duration::from_secs(step));
+        app.wait_for_lookups().await;
+    }
+    assert_eq!(app.deliveries("release:invite").await, []);
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+    let told = app.deliveries("crm").await;
+    assert_eq!(told.iter().filter(|one| one.identity_id == id).count(), 1);
+    // The guard is no longer proven.
+    let (one, other) = (
+        invited_visitor("b@example.org").with_trait("invite", "silver"),
+        invited_visitor("c@example.org").with_trait("invite", "silver"),
+    );
+    let other = other.with("/flow/id", one.flow_id().to_string());
+    assert!(app.pre(&one).await.is_admitted());
+    assert_eq!(app.pre(&other).await.refused()[0].1, TRY_AGAIN);
+}
+
+#[tokio::test]
+async fn a_second_account_that_used_a_shared_reservation_leaves_a_dead_letter() {
+    let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
+    app.prove_guard().await;
+    let first = invited_visitor("first@example.org");
+    let second =
+        invited_visitor("second@example.org").with("/flow/id", first.flow_id().to_string());
+    for one in [&first, &second] {
+        assert!(app.pre(one).await.is_admitted());
+    }
+    // Kratos saves both, because a hook behind Vestibule's removes the id.
+    for one in [&first, &second] {
+        let (_, saved) = save_unguarded(&kratos, one);
+        assert_eq!(app.post(&saved).await.status, 204);
+    }
+    app.eventually(
+        "one account has the invite, the other one is reported",
+        async || {
+            let all = app.deliveries("confirm:invite").await;
+            let count = |state: State| all.iter().filter(|one| one.state == state).count();
+            (count(State::Abandoned) == 1 && count(State::Delivered) == 1).then_some(())
+        },
+    )
+    .await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+}

@@ -113,7 +113,11 @@ async fn store_follow_up(
     payload: &Payload,
 ) -> Result<usize, String> {
     let is_of_another_flow = !is_attributed_to_flow(state, call, payload).await?;
-    write_follow_up(state, call, payload, is_of_another_flow).await
+    let mut guard = None;
+    let stored = write_follow_up(state, call, payload, is_of_another_flow, &mut guard).await;
+    // What the `post` shows about the guard does not depend on the write.
+    observe_guard(state, call, guard).await;
+    stored
 }
 
 /// Attributes the account of a registration without the guard to this flow. Returns `false` if a look-up has attributed
@@ -140,6 +144,7 @@ async fn write_follow_up(
     call: &HookCall,
     payload: &Payload,
     is_of_another_flow: bool,
+    guard: &mut Option<bool>,
 ) -> Result<usize, String> {
     let mut last = String::new();
     for _ in 0..4 {
@@ -156,6 +161,7 @@ async fn write_follow_up(
             Vec::new()
         };
         let follow_up = follow_up(state, call, payload, &flow_state, &attributed);
+        *guard = follow_up.guard;
         if follow_up.is_stale {
             "other calls keep changing the flow".clone_into(&mut last);
             continue;
@@ -174,7 +180,6 @@ async fn write_follow_up(
                     method: &call.hook.method,
                 };
                 report(state, &account, &follow_up);
-                observe_guard(state, call, follow_up.guard).await;
                 return Ok(stored);
             }
             Err(error) if matches!(*error, store::Error::Conflict) => last = error.error_chain(),
