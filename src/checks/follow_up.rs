@@ -88,6 +88,8 @@ pub enum Doubt {
     Ambiguous,
     /// No submission is recorded, although a check could have reserved or deferred.
     NotRecorded,
+    /// The flow has an identity already, although Vestibule's `external_id` allows only one.
+    SecondIdentity,
 }
 
 impl Doubt {
@@ -98,6 +100,7 @@ impl Doubt {
             Self::OtherTraits => "other_traits",
             Self::Ambiguous => "ambiguous",
             Self::NotRecorded => "not_recorded",
+            Self::SecondIdentity => "second_identity",
         }
     }
 }
@@ -266,6 +269,12 @@ impl Rules {
             return follow_up;
         }
         let closes = change.closes_its_flow();
+        if closes && attributed_before.is_some() {
+            follow_up.doubt = Some(Doubt::SecondIdentity);
+            let dead_letters = self.of_second_identity(change);
+            follow_up.batch.deliveries.extend(dead_letters);
+            return follow_up;
+        }
         let null = Value::Null;
         let identity = change.variables.identity.unwrap_or(&null);
         let hash = SubmissionHash::of(identity, change.variables.flow.unwrap_or(&null));
@@ -478,9 +487,30 @@ impl Rules {
         if change.event != Event::IdentityCreated {
             return Vec::new();
         }
+        let reason = "the account exists, and no accepted sign-up of its flow is recorded, so this check may not have \
+                      run; check that the hooks of all methods in kratos.yml call `pre`";
+        let is_in_force = |check: &Check| change.in_force.covers(&check.name, change.created_at);
+        self.dead_letters(change, reason, is_in_force)
+    }
+
+    /// Returns the dead letters for a second account of a flow: one for each check that could have reserved or deferred
+    /// for it.
+    fn of_second_identity(&self, change: &IdentityChange<'_>) -> Vec<NewDelivery> {
+        let reason = "another account has come from the same form before, and has what this check reserved; the deferred checks \
+                      of this account are not known any more";
+        self.dead_letters(change, reason, |_| true)
+    }
+
+    /// Returns a dead letter for each of these checks that could have reserved or deferred for the account.
+    fn dead_letters(
+        &self,
+        change: &IdentityChange<'_>,
+        reason: &str,
+        is_in_force: impl Fn(&Check) -> bool,
+    ) -> Vec<NewDelivery> {
         let applies = |check: &&Check| {
             check.flows.contains(&Flow::Registration)
-                && change.in_force.covers(&check.name, change.created_at)
+                && is_in_force(check)
                 && check.could_apply(&Variables {
                     lists: self.lists(),
                     ..change.variables
@@ -492,8 +522,6 @@ impl Rules {
             } else {
                 Queue::DeferredCheck(&check.name)
             };
-            let reason = "the account exists, and no accepted sign-up of its flow is recorded, so this check may not have \
-                          run; check that the hooks of all methods in kratos.yml call `pre`";
             reserve::dead_letter(
                 &queue,
                 format!("unrecorded:{}", change.identity_id),

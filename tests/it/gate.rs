@@ -8,6 +8,7 @@ use uuid::Uuid;
 use vestibule::kratos::fingerprint::guard_id;
 use vestibule::model::delivery::State;
 use vestibule::model::pending::PendingState;
+use vestibule::store::DeliverySummary;
 
 use crate::support::app::Reply;
 use crate::support::failing_store::FailingStore;
@@ -863,4 +864,60 @@ async fn a_second_account_that_used_a_shared_reservation_leaves_a_dead_letter() 
     )
     .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
+}
+
+#[tokio::test]
+async fn a_second_account_of_a_closed_form_is_delivered_and_raises_an_alarm() {
+    let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
+    app.prove_guard().await;
+    let first = invited_visitor("first@example.org");
+    let second =
+        invited_visitor("second@example.org").with("/flow/id", first.flow_id().to_string());
+    for one in [&first, &second] {
+        assert!(app.pre(one).await.is_admitted());
+    }
+    let (_, saved) = save_unguarded(&kratos, &first);
+    assert_eq!(app.post(&saved.guarded()).await.status, 204);
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    // Another system replaces the `external_id` of the account, so Kratos saves the second submission too.
+    let (id, saved) = save_unguarded(&kratos, &second);
+    assert_eq!(app.post(&saved.guarded()).await.status, 204);
+    let told = app.deliveries("crm").await;
+    assert_eq!(told.iter().filter(|one| one.identity_id == id).count(), 1);
+    let alarms = lines_with(&id.to_string());
+    assert!(alarms.iter().any(|line| line.contains("ALARM")));
+    let alarms = "vestibule_lost_posts_total{reason=\"second_identity\"}";
+    assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
+    let confirmations = app.deliveries("confirm:invite").await;
+    let of_second = |one: &&DeliverySummary| one.identity_id == id;
+    let states: Vec<State> = confirmations
+        .iter()
+        .filter(of_second)
+        .map(|one| one.state)
+        .collect();
+    assert_eq!(states, [State::Abandoned]);
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+}
+
+/// Without a check that reserves, the record of the form is not read before the account is stored.
+#[tokio::test]
+async fn a_second_account_of_a_closed_form_is_delivered_without_reservations() {
+    let (kratos, crm) = (FakeKratos::start(), FakeService::start());
+    let yaml = r#"
+kratos: {admin_url: "${env:KRATOS}"}
+subscriptions:
+  crm: {events: [identity.created], send: {post: "${env:CRM}/created"}}
+"#;
+    let app = TestApp::with(yaml)
+        .kratos("KRATOS", &kratos)
+        .service("CRM", &crm)
+        .start()
+        .await;
+    let form = payload();
+    for _ in 0..2 {
+        let saved = form.clone().saved().guarded();
+        assert_eq!(app.post(&saved).await.status, 204);
+    }
+    assert_eq!(app.deliveries("crm").await.len(), 2);
 }

@@ -147,8 +147,10 @@ async fn write_follow_up(
     guard: &mut Option<bool>,
 ) -> Result<usize, String> {
     let mut last = String::new();
-    for _ in 0..4 {
-        let flow_state = if reads_state(state, call, payload) {
+    for round in 0..5 {
+        // After a conflict, the flow may be closed already.
+        let reads_state = reads_state(state, call, payload) || round > 0;
+        let flow_state = if reads_state {
             let flow_state = state.store.flow(payload.flow_id).await;
             flow_state.map_err(|error| error.error_chain())?
         } else {

@@ -55,5 +55,10 @@ pub fn report(state: &HookState, account: &Account<'_>, follow_up: &FollowUp) {
             "ALARM: Kratos created an account without a recorded accepted sign-up, although a check could have reserved or deferred; \
              see `vestibule deliveries list --state abandoned`"
         ),
+        Doubt::SecondIdentity => tracing::error!(
+            flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace, hook.method = account.method,
+            "ALARM: Kratos created a second account from one form, because the `external_id` of the first account was changed or \
+             removed before; see `vestibule deliveries list --state abandoned`"
+        ),
     }
 }
