@@ -77,6 +77,8 @@ pub struct FollowUp {
     pub guard: Option<bool>,
     /// Whether a submission was accepted while the state was read, so that the state must be read again.
     pub is_stale: bool,
+    /// Whether no recorded submission of the flow has the traits. The submission may be about to be recorded.
+    pub is_unmatched: bool,
 }
 
 /// What is wrong with the attribution of an identity.
@@ -127,8 +129,9 @@ fn trigger_id_of(pending: &PendingSignUp) -> String {
     format!("{}:{}", key.flow_id, key.submission)
 }
 
-/// Returns the submission of a settings change. For a repeated `post`, or a `post` after a look-up, the result is the
-/// newest saved submission. If that submission has other values, the call reports a further change, which is not
+/// Returns the submission of a settings change that `post` and a look-up deliver in the same way. A look-up does not
+/// find a change whose traits a later hook changed. For a repeated `post`, or a `post` after a look-up, the result is
+/// the newest saved submission. If that submission has other values, the call reports a further change, which is not
 /// recorded.
 fn change_of<'a>(
     attribution: &Attribution<'a>,
@@ -136,13 +139,13 @@ fn change_of<'a>(
     hash: &SubmissionHash,
 ) -> Option<&'a PendingSignUp> {
     match attribution {
-        Attribution::Exact(one) | Attribution::Only(one) => Some(one),
+        Attribution::Exact(one) => Some(one),
         Attribution::Known => pending
             .iter()
             .filter(|one| one.identity_id.is_some())
             .max_by_key(|one| one.accepted_at)
             .filter(|one| one.hash.traits == hash.traits),
-        Attribution::Ambiguous | Attribution::Unknown => None,
+        Attribution::Only(_) | Attribution::Ambiguous | Attribution::Unknown => None,
     }
 }
 
@@ -193,6 +196,25 @@ fn taken_over_from<'a>(
     state.reservations.iter().find(is_former)
 }
 
+/// How the values that a check reads in a saved identity compare with those that it checked for a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SavedValues {
+    /// The same values.
+    AsChecked,
+    /// The values from before the change, or unknown values.
+    AsBefore,
+    /// Other new values.
+    Other,
+}
+
+/// Returns the checks that have a reservation for this submission.
+fn reserved_by<'s>(one: &'s PendingSignUp, state: &'s FlowState) -> impl Iterator<Item = &'s str> {
+    let reservations = state.reservations.iter();
+    reservations
+        .filter(|reservation| one.details.reservations.contains(&reservation.id))
+        .map(|reservation| reservation.check.as_str())
+}
+
 /// Keeps all reservations, because the submission of the identity is unknown. An operator decides.
 fn keep_all(
     batch: &mut WriteSet,
@@ -202,12 +224,19 @@ fn keep_all(
 ) {
     let now = change.variables.now;
     let reason = format!(
-        "the account belongs to one of {} submissions of its flow, and none of them had these traits; check whether their \
-         reservations and deferred checks are still right",
+        "the account belongs to one of the accepted submissions of its flow ({}), and none of them had these traits; check whether \
+         their reservations and deferred checks are still right",
         pending.len()
     );
+    let is_of_account = |reservation: &Reservation| {
+        // A registration flow that is closed has only this account. A settings form can be submitted again.
+        change.event == Event::IdentityCreated
+            || pending
+                .iter()
+                .any(|one| one.details.reservations.contains(&reservation.id))
+    };
     for reservation in &state.reservations {
-        if reservation.state == State::Taken {
+        if reservation.state == State::Taken && is_of_account(reservation) {
             batch.confirmed.push(reservation.id);
             batch.deliveries.push(reserve::dead_letter(
                 &Queue::Confirm(&reservation.check),
@@ -285,7 +314,11 @@ impl Rules {
             .collect();
         let knows_payload =
             change.variables.flow.is_some() && change.event == Event::IdentityCreated;
-        let attribution = attribute(&pending, change.identity_id, &hash, knows_payload, closes);
+        let mut attribution = attribute(&pending, change.identity_id, &hash, knows_payload, closes);
+        follow_up.is_unmatched = attribution == Attribution::Unknown;
+        if follow_up.is_unmatched && change.event != Event::IdentityCreated {
+            attribution = self.attribute_changed(change, &pending, state);
+        }
         if change.event != Event::IdentityCreated
             && let Some(one) = change_of(&attribution, &pending, &hash)
         {
@@ -304,6 +337,14 @@ impl Rules {
             Attribution::Only(one) => {
                 follow_up.doubt = Some(Doubt::OtherTraits);
                 self.follow_up(&mut follow_up, change, one, state, attributed, false);
+            }
+            Attribution::Ambiguous if change.event != Event::IdentityCreated => {
+                follow_up.doubt = Some(Doubt::Ambiguous);
+                let is_uncertain = |one: &PendingSignUp| self.reserved_another(change, one, state);
+                let uncertain: Vec<PendingSignUp> =
+                    pending.into_iter().filter(is_uncertain).collect();
+                keep_all(&mut follow_up.batch, change, &uncertain, state);
+                return follow_up;
             }
             Attribution::Ambiguous => {
                 follow_up.doubt = Some(Doubt::Ambiguous);
@@ -325,11 +366,92 @@ impl Rules {
                 expires_at: change.expires_at,
                 at: change.variables.now,
             });
-        } else if let Attribution::Exact(one) = attribution {
+        } else if let Attribution::Exact(one) | Attribution::Only(one) = attribution {
             let end = PendingEnd::Attributed(change.identity_id);
             follow_up.batch.ended.push(Ending::of(one, end));
         }
         follow_up
+    }
+
+    /// Attributes a settings change that has the traits of no recorded submission. A later hook may have changed the
+    /// traits. The change may also be a submission that was not recorded, because no check held anything for it.
+    fn attribute_changed<'p>(
+        &self,
+        change: &IdentityChange<'_>,
+        pending: &'p [PendingSignUp],
+        state: &FlowState,
+    ) -> Attribution<'p> {
+        let unattributed = || pending.iter().filter(|one| one.identity_id.is_none());
+        let newest = unattributed()
+            .filter(|one| self.is_still_held(change, one, state))
+            .max_by_key(|one| one.accepted_at);
+        match newest {
+            Some(one) => Attribution::Only(one),
+            None if unattributed().any(|one| self.reserved_another(change, one, state)) => {
+                Attribution::Ambiguous
+            }
+            None => Attribution::Unknown,
+        }
+    }
+
+    /// Returns whether the submission reserved, deferred or lifted something, and the values that these checks read are
+    /// saved as they were checked.
+    fn is_still_held(
+        &self,
+        change: &IdentityChange<'_>,
+        one: &PendingSignUp,
+        state: &FlowState,
+    ) -> bool {
+        let details = &one.details;
+        let deferred = details.deferred.iter().map(|one| one.check.as_str());
+        let lifted = details.no_longer_deferred.iter();
+        let lifted = lifted.chain(&details.no_longer_refused);
+        let mut checks = deferred
+            .chain(lifted.map(String::as_str))
+            .chain(reserved_by(one, state))
+            .peekable();
+        checks.peek().is_some()
+            && checks.all(|check| self.saved_values(change, one, check) == SavedValues::AsChecked)
+    }
+
+    /// Returns whether the submission has a reservation, and the saved identity has another new value for that check.
+    fn reserved_another(
+        &self,
+        change: &IdentityChange<'_>,
+        one: &PendingSignUp,
+        state: &FlowState,
+    ) -> bool {
+        let mut reservations = state.reservations.iter();
+        one.identity_id.is_none()
+            && reservations.any(|reservation| {
+                reservation.state == State::Taken
+                    && one.details.reservations.contains(&reservation.id)
+                    && self.saved_values(change, one, &reservation.check) == SavedValues::Other
+            })
+    }
+
+    fn saved_values(
+        &self,
+        change: &IdentityChange<'_>,
+        one: &PendingSignUp,
+        check: &str,
+    ) -> SavedValues {
+        let compiled = self.compiled().iter().find(|one| one.check.name == check);
+        let (Some(compiled), Some(identity), Some(checked)) = (
+            compiled,
+            change.variables.identity,
+            one.details.context.identity.as_ref(),
+        ) else {
+            return SavedValues::AsBefore;
+        };
+        let previous = change.variables.previous;
+        if !compiled.reads.differ(checked, identity) {
+            SavedValues::AsChecked
+        } else if previous.is_some_and(|previous| compiled.reads.differ(previous, identity)) {
+            SavedValues::Other
+        } else {
+            SavedValues::AsBefore
+        }
     }
 
     fn deliveries(&self, change: &IdentityChange<'_>, trigger_id: &str) -> Vec<NewDelivery> {

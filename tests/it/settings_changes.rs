@@ -235,3 +235,62 @@ async fn a_change_that_two_forms_submit_and_one_saves_is_delivered_once() {
         assert_eq!(env.count("crm").await, 1, "second: {saved_is_second}");
     }
 }
+
+#[tokio::test]
+async fn a_deferred_check_is_asked_although_a_later_hook_changed_another_trait() {
+    let env = test_env(DEFERS).await;
+    let change = env.change("vat_number", "BAD");
+    env.accept(&change).await;
+    let saved = change.with_trait("company", "as a later hook wrote it");
+    env.save(&saved);
+    for _ in 0..2 {
+        env.post(&saved).await;
+    }
+    env.look_up().await;
+    assert_eq!(env.count("deferred-check:vat_number").await, 1);
+}
+
+#[tokio::test]
+async fn a_deferred_check_of_an_unsaved_change_is_not_asked_after_another_submission_of_the_form() {
+    let env = test_env(DEFERS).await;
+    let unsaved = env.change("vat_number", "BAD");
+    env.accept(&unsaved).await;
+    // Kratos refused the change, and the visitor keeps the old number.
+    let other = env.change_in(&unsaved, "company", "Canary AG");
+    env.save(&other);
+    env.post(&other).await;
+    env.look_up().await;
+    assert_eq!(env.count("deferred-check:vat_number").await, 0);
+}
+
+#[tokio::test]
+async fn a_reservation_is_confirmed_although_a_later_hook_changed_another_trait() {
+    let env = test_env(RESERVES).await;
+    let change = env.change("invite", "gold");
+    env.accept(&change).await;
+    let saved = change.with_trait("company", "as a later hook wrote it");
+    env.save(&saved);
+    env.post(&saved).await;
+    env.app
+        .wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    env.look_up().await;
+    assert_eq!(env.invites.held_and_confirmed(), (1, 1));
+    assert_eq!(env.count("crm").await, 1);
+}
+
+#[tokio::test]
+async fn a_reservation_becomes_a_dead_letter_if_a_later_hook_changed_its_value() {
+    let env = test_env(RESERVES).await;
+    let change = env.change("invite", "gold");
+    env.accept(&change).await;
+    let saved = change.with_trait("invite", "as a later hook wrote it");
+    env.save(&saved);
+    env.post(&saved).await;
+    env.look_up().await;
+    env.app
+        .wait_for_delivery("confirm:invite", State::Abandoned)
+        .await;
+    assert!((env.app.metric(LOST_POSTS).await - 1.0).abs() < 0.1);
+    assert_eq!(env.count("release:invite").await, 0);
+}

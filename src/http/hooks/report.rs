@@ -47,7 +47,7 @@ pub fn report(state: &HookState, account: &Account<'_>, follow_up: &FollowUp) {
         ),
         Doubt::Ambiguous => tracing::error!(
             flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace,
-            "ALARM: several submissions of a flow were accepted, and the account has the traits of none; see \
+            "ALARM: the account has the traits of none of the accepted submissions of its flow; see \
              `vestibule deliveries list --state abandoned`"
         ),
         Doubt::NotRecorded => tracing::error!(
