@@ -294,3 +294,53 @@ async fn a_reservation_becomes_a_dead_letter_if_a_later_hook_changed_its_value()
     assert!((env.app.metric(LOST_POSTS).await - 1.0).abs() < 0.1);
     assert_eq!(env.count("release:invite").await, 0);
 }
+
+#[tokio::test]
+async fn a_change_that_is_recorded_slowly_is_delivered_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FailingStore::in_folder(folder.path()).await;
+    let (kratos, crm) = (FakeKratos::start(), FakeService::start());
+    let app = TestApp::with(UPDATES)
+        .kratos("KRATOS", &kratos)
+        .service("CRM", &crm)
+        .store(store.clone())
+        .start()
+        .await;
+    let id = kratos.add_identity("canary@example.org", "2026-11-23T14:32:52Z");
+    let before: Value = kratos.identity(id)["traits"].clone();
+    let change = payload()
+        .changed_from(&before)
+        .saved_as(id)
+        .with("/identity/traits", before)
+        .with_trait("company", "Canary AG");
+    let writes = store.hold_writes();
+    // `pre` does not wait for the record longer than 250 ms.
+    let (reply, ()) = tokio::join!(app.settings(&change), async {
+        app.eventually("the record is being written", async || {
+            (store.held_writes() > 0).then_some(())
+        })
+        .await;
+        app.clock.advance(Duration::from_millis(260));
+    });
+    assert!(reply.is_admitted(), "{reply:?}");
+    let traits = change.0["identity"]["traits"].clone();
+    kratos.set_value(id, "/traits", traits);
+    kratos.set_value(id, "/updated_at", json!(app.clock.now()));
+    let reads = store.flow_reads();
+    let (post, ()) = tokio::join!(app.call(POST, change.to_string()), async {
+        app.eventually("`post` has read the form", async || {
+            (store.flow_reads() > reads).then_some(())
+        })
+        .await;
+        drop(writes);
+    });
+    assert_eq!(post.status, 204);
+    app.clock.advance(Duration::from_secs(6));
+    app.eventually("the form was looked up", async || {
+        let wait = store.next_lookup().await.unwrap()? - app.clock.now();
+        // A running look-up holds a lease of five minutes.
+        (wait > TimeDelta::zero() && wait < TimeDelta::minutes(1)).then_some(())
+    })
+    .await;
+    assert_eq!(app.deliveries("crm").await.len(), 1);
+}

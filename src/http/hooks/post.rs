@@ -147,6 +147,7 @@ async fn write_follow_up(
     guard: &mut Option<bool>,
 ) -> Result<usize, String> {
     let mut last = String::new();
+    let mut has_waited = false;
     for round in 0..5 {
         // After a conflict, the flow may be closed already.
         let reads_state = reads_state(state, call, payload) || round > 0;
@@ -163,6 +164,13 @@ async fn write_follow_up(
             Vec::new()
         };
         let follow_up = follow_up(state, call, payload, &flow_state, &attributed);
+        if follow_up.is_unmatched && reads_state && !has_waited {
+            // `pre` does not wait long for its record, so the record may still be queued.
+            has_waited = true;
+            let flushed = state.outbox.flush().await;
+            flushed.map_err(|error| error.error_chain())?;
+            continue;
+        }
         *guard = follow_up.guard;
         if follow_up.is_stale {
             "other calls keep changing the flow".clone_into(&mut last);
