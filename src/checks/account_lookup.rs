@@ -31,8 +31,7 @@ impl Lookup {
         if let Some(external_id) = &keys.external_id {
             found.extend(self.identities.with_external_id(external_id).await?);
         }
-        let is_proven = sign_up.guarded && self.is_proven(sign_up).await;
-        if !is_proven {
+        if !self.is_guarded(sign_up).await {
             for identifier in &keys.identifiers {
                 if found.iter().any(|identity| sign_up.is_about(identity)) {
                     break;
@@ -49,11 +48,12 @@ impl Lookup {
 
     /// Returns whether a look-up that found nothing proves that there is no identity.
     pub async fn can_find(&self, sign_up: &PendingSignUp) -> bool {
-        sign_up.can_be_found(self.is_proven(sign_up).await)
+        sign_up.can_be_found(self.is_guarded(sign_up).await)
     }
 
-    /// Returns whether the guard is proven. Without an answer of the database, the guard counts as unproven.
-    async fn is_proven(&self, sign_up: &PendingSignUp) -> bool {
-        self.proof.is_proven(&sign_up.method).await.unwrap_or(false)
+    /// Returns whether the identity of the submission certainly has Vestibule's `external_id`: `pre` answered the id, and
+    /// it is proven that Kratos keeps it. Without an answer of the database, that counts as unproven.
+    pub async fn is_guarded(&self, sign_up: &PendingSignUp) -> bool {
+        sign_up.guarded && self.proof.is_proven(&sign_up.method).await.unwrap_or(false)
     }
 }

@@ -12,7 +12,9 @@ use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Hook};
 use crate::model::delivery::subscription::{Trigger, deliveries_for};
 use crate::model::delivery::{EvaluationContext, Event, FieldWrite, NewDelivery, Queue};
-use crate::model::pending::{Attribution, PendingSignUp, PendingState, SubmissionHash, attribute};
+use crate::model::pending::{
+    AttributedSubmission, Attribution, PendingSignUp, PendingState, SubmissionHash, attribute,
+};
 use crate::model::reservation::{ReleaseReason, Reservation, State};
 use crate::store::{Closing, Ending, FlowState, PendingEnd, Release, SettledQuestion, WriteSet};
 
@@ -75,6 +77,8 @@ pub struct FollowUp {
     pub guard: Option<bool>,
     /// Whether a submission was accepted while the state was read, so that the state must be read again.
     pub is_stale: bool,
+    /// Whether no recorded submission of the flow has the traits. The submission may be about to be recorded.
+    pub is_unmatched: bool,
 }
 
 /// What is wrong with the attribution of an identity.
@@ -86,6 +90,8 @@ pub enum Doubt {
     Ambiguous,
     /// No submission is recorded, although a check could have reserved or deferred.
     NotRecorded,
+    /// The flow has an identity already, although Vestibule's `external_id` allows only one.
+    SecondIdentity,
 }
 
 impl Doubt {
@@ -96,6 +102,7 @@ impl Doubt {
             Self::OtherTraits => "other_traits",
             Self::Ambiguous => "ambiguous",
             Self::NotRecorded => "not_recorded",
+            Self::SecondIdentity => "second_identity",
         }
     }
 }
@@ -122,8 +129,9 @@ fn trigger_id_of(pending: &PendingSignUp) -> String {
     format!("{}:{}", key.flow_id, key.submission)
 }
 
-/// Returns the submission of a settings change. For a repeated `post`, or a `post` after a look-up, the result is the
-/// newest saved submission. If that submission has other values, the call reports a further change, which is not
+/// Returns the submission of a settings change that `post` and a look-up deliver in the same way. A look-up does not
+/// find a change whose traits a later hook changed. For a repeated `post`, or a `post` after a look-up, the result is
+/// the newest saved submission. If that submission has other values, the call reports a further change, which is not
 /// recorded.
 fn change_of<'a>(
     attribution: &Attribution<'a>,
@@ -131,13 +139,13 @@ fn change_of<'a>(
     hash: &SubmissionHash,
 ) -> Option<&'a PendingSignUp> {
     match attribution {
-        Attribution::Exact(one) | Attribution::Only(one) => Some(one),
+        Attribution::Exact(one) => Some(one),
         Attribution::Known => pending
             .iter()
             .filter(|one| one.identity_id.is_some())
             .max_by_key(|one| one.accepted_at)
             .filter(|one| one.hash.traits == hash.traits),
-        Attribution::Ambiguous | Attribution::Unknown => None,
+        Attribution::Only(_) | Attribution::Ambiguous | Attribution::Unknown => None,
     }
 }
 
@@ -158,21 +166,53 @@ fn has_no_owner(reservation: &Reservation, state: &FlowState, now: Timestamp) ->
     reservation.in_use_until <= now && !state.pending.iter().any(may_be_saved)
 }
 
-/// Returns the row that is kept to take a reservation again for this submission. If another submission has taken the
-/// reservation over, this is a separate row.
-fn kept_for<'a>(
+/// Returns whether the identity has the same reservation already, by another submission.
+fn has_same_reservation(
     one: &PendingSignUp,
-    reservation: &'a Reservation,
+    reservation: &Reservation,
+    attributed: &[AttributedSubmission],
+) -> bool {
+    one.other_causes(attributed).any(|other| {
+        let reserved = other.reserved.as_ref();
+        reserved.is_some_and(|(check, request_hash)| {
+            *check == reservation.check && *request_hash == reservation.request_hash
+        })
+    })
+}
+
+/// Returns the row that is kept to take a reservation again for this submission, if another submission has taken the
+/// reservation over.
+fn taken_over_from<'a>(
+    one: &PendingSignUp,
+    reservation: &Reservation,
     state: &'a FlowState,
-) -> &'a Reservation {
+) -> Option<&'a Reservation> {
     let is_former = |other: &&Reservation| {
         other.release_reason == Some(ReleaseReason::TakenOver)
             && other.submission == one.key.submission
             && other.check == reservation.check
             && other.request_hash == reservation.request_hash
     };
-    let former = state.reservations.iter().find(is_former);
-    former.unwrap_or(reservation)
+    state.reservations.iter().find(is_former)
+}
+
+/// How the values that a check reads in a saved identity compare with those that it checked for a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SavedValues {
+    /// The same values.
+    AsChecked,
+    /// The values from before the change, or unknown values.
+    AsBefore,
+    /// Other new values.
+    Other,
+}
+
+/// Returns the checks that have a reservation for this submission.
+fn reserved_by<'s>(one: &'s PendingSignUp, state: &'s FlowState) -> impl Iterator<Item = &'s str> {
+    let reservations = state.reservations.iter();
+    reservations
+        .filter(|reservation| one.details.reservations.contains(&reservation.id))
+        .map(|reservation| reservation.check.as_str())
 }
 
 /// Keeps all reservations, because the submission of the identity is unknown. An operator decides.
@@ -184,12 +224,19 @@ fn keep_all(
 ) {
     let now = change.variables.now;
     let reason = format!(
-        "the account belongs to one of {} submissions of its flow, and none of them had these traits; check whether their \
-         reservations and deferred checks are still right",
+        "the account belongs to one of the accepted submissions of its flow ({}), and none of them had these traits; check whether \
+         their reservations and deferred checks are still right",
         pending.len()
     );
+    let is_of_account = |reservation: &Reservation| {
+        // A registration flow that is closed has only this account. A settings form can be submitted again.
+        change.event == Event::IdentityCreated
+            || pending
+                .iter()
+                .any(|one| one.details.reservations.contains(&reservation.id))
+    };
     for reservation in &state.reservations {
-        if reservation.state == State::Taken {
+        if reservation.state == State::Taken && is_of_account(reservation) {
             batch.confirmed.push(reservation.id);
             batch.deliveries.push(reserve::dead_letter(
                 &Queue::Confirm(&reservation.check),
@@ -224,9 +271,16 @@ impl Rules {
 
     /// Returns the consequences if the account exists. Its events are delivered. The reservations of its submission are
     /// confirmed, and the deferred checks of its submission are asked.
+    ///
+    /// `attributed`: the other submissions of the identity. What was confirmed for one of them is not confirmed again.
     #[must_use]
-    pub fn on_saved(&self, change: &IdentityChange<'_>, state: &FlowState) -> FollowUp {
-        self.on_saved_from(change, &state.pending, state)
+    pub fn on_saved(
+        &self,
+        change: &IdentityChange<'_>,
+        state: &FlowState,
+        attributed: &[AttributedSubmission],
+    ) -> FollowUp {
+        self.on_saved_from(change, &state.pending, state, attributed)
     }
 
     /// Returns the consequences if the account exists and belongs to one of these submissions.
@@ -235,6 +289,7 @@ impl Rules {
         change: &IdentityChange<'_>,
         submissions: &[PendingSignUp],
         state: &FlowState,
+        attributed: &[AttributedSubmission],
     ) -> FollowUp {
         let mut follow_up = FollowUp::default();
         follow_up.batch.deliveries = self.deliveries(change, change.trigger_id);
@@ -243,6 +298,12 @@ impl Rules {
             return follow_up;
         }
         let closes = change.closes_its_flow();
+        if closes && attributed_before.is_some() {
+            follow_up.doubt = Some(Doubt::SecondIdentity);
+            let dead_letters = self.of_second_identity(change);
+            follow_up.batch.deliveries.extend(dead_letters);
+            return follow_up;
+        }
         let null = Value::Null;
         let identity = change.variables.identity.unwrap_or(&null);
         let hash = SubmissionHash::of(identity, change.variables.flow.unwrap_or(&null));
@@ -253,7 +314,11 @@ impl Rules {
             .collect();
         let knows_payload =
             change.variables.flow.is_some() && change.event == Event::IdentityCreated;
-        let attribution = attribute(&pending, change.identity_id, &hash, knows_payload, closes);
+        let mut attribution = attribute(&pending, change.identity_id, &hash, knows_payload, closes);
+        follow_up.is_unmatched = attribution == Attribution::Unknown;
+        if follow_up.is_unmatched && change.event != Event::IdentityCreated {
+            attribution = self.attribute_changed(change, &pending, state);
+        }
         if change.event != Event::IdentityCreated
             && let Some(one) = change_of(&attribution, &pending, &hash)
         {
@@ -266,10 +331,20 @@ impl Rules {
         };
         match attribution {
             Attribution::Known => return follow_up,
-            Attribution::Exact(one) => self.follow_up(&mut follow_up, change, one, state, true),
+            Attribution::Exact(one) => {
+                self.follow_up(&mut follow_up, change, one, state, attributed, true);
+            }
             Attribution::Only(one) => {
                 follow_up.doubt = Some(Doubt::OtherTraits);
-                self.follow_up(&mut follow_up, change, one, state, false);
+                self.follow_up(&mut follow_up, change, one, state, attributed, false);
+            }
+            Attribution::Ambiguous if change.event != Event::IdentityCreated => {
+                follow_up.doubt = Some(Doubt::Ambiguous);
+                let is_uncertain = |one: &PendingSignUp| self.reserved_another(change, one, state);
+                let uncertain: Vec<PendingSignUp> =
+                    pending.into_iter().filter(is_uncertain).collect();
+                keep_all(&mut follow_up.batch, change, &uncertain, state);
+                return follow_up;
             }
             Attribution::Ambiguous => {
                 follow_up.doubt = Some(Doubt::Ambiguous);
@@ -291,11 +366,92 @@ impl Rules {
                 expires_at: change.expires_at,
                 at: change.variables.now,
             });
-        } else if let Attribution::Exact(one) = attribution {
+        } else if let Attribution::Exact(one) | Attribution::Only(one) = attribution {
             let end = PendingEnd::Attributed(change.identity_id);
             follow_up.batch.ended.push(Ending::of(one, end));
         }
         follow_up
+    }
+
+    /// Attributes a settings change that has the traits of no recorded submission. A later hook may have changed the
+    /// traits. The change may also be a submission that was not recorded, because no check held anything for it.
+    fn attribute_changed<'p>(
+        &self,
+        change: &IdentityChange<'_>,
+        pending: &'p [PendingSignUp],
+        state: &FlowState,
+    ) -> Attribution<'p> {
+        let unattributed = || pending.iter().filter(|one| one.identity_id.is_none());
+        let newest = unattributed()
+            .filter(|one| self.is_still_held(change, one, state))
+            .max_by_key(|one| one.accepted_at);
+        match newest {
+            Some(one) => Attribution::Only(one),
+            None if unattributed().any(|one| self.reserved_another(change, one, state)) => {
+                Attribution::Ambiguous
+            }
+            None => Attribution::Unknown,
+        }
+    }
+
+    /// Returns whether the submission reserved, deferred or lifted something, and the values that these checks read are
+    /// saved as they were checked.
+    fn is_still_held(
+        &self,
+        change: &IdentityChange<'_>,
+        one: &PendingSignUp,
+        state: &FlowState,
+    ) -> bool {
+        let details = &one.details;
+        let deferred = details.deferred.iter().map(|one| one.check.as_str());
+        let lifted = details.no_longer_deferred.iter();
+        let lifted = lifted.chain(&details.no_longer_refused);
+        let mut checks = deferred
+            .chain(lifted.map(String::as_str))
+            .chain(reserved_by(one, state))
+            .peekable();
+        checks.peek().is_some()
+            && checks.all(|check| self.saved_values(change, one, check) == SavedValues::AsChecked)
+    }
+
+    /// Returns whether the submission has a reservation, and the saved identity has another new value for that check.
+    fn reserved_another(
+        &self,
+        change: &IdentityChange<'_>,
+        one: &PendingSignUp,
+        state: &FlowState,
+    ) -> bool {
+        let mut reservations = state.reservations.iter();
+        one.identity_id.is_none()
+            && reservations.any(|reservation| {
+                reservation.state == State::Taken
+                    && one.details.reservations.contains(&reservation.id)
+                    && self.saved_values(change, one, &reservation.check) == SavedValues::Other
+            })
+    }
+
+    fn saved_values(
+        &self,
+        change: &IdentityChange<'_>,
+        one: &PendingSignUp,
+        check: &str,
+    ) -> SavedValues {
+        let compiled = self.compiled().iter().find(|one| one.check.name == check);
+        let (Some(compiled), Some(identity), Some(checked)) = (
+            compiled,
+            change.variables.identity,
+            one.details.context.identity.as_ref(),
+        ) else {
+            return SavedValues::AsBefore;
+        };
+        let previous = change.variables.previous;
+        if !compiled.reads.differ(checked, identity) {
+            SavedValues::AsChecked
+        } else if previous.is_some_and(|previous| compiled.reads.differ(previous, identity)) {
+            SavedValues::Other
+        } else {
+            SavedValues::AsBefore
+        }
     }
 
     fn deliveries(&self, change: &IdentityChange<'_>, trigger_id: &str) -> Vec<NewDelivery> {
@@ -316,6 +472,7 @@ impl Rules {
         change: &IdentityChange<'_>,
         one: &PendingSignUp,
         state: &FlowState,
+        attributed: &[AttributedSubmission],
         is_certain: bool,
     ) {
         let now = change.variables.now;
@@ -352,7 +509,7 @@ impl Rules {
         }
         let is_read = |id: &Uuid| state.reservations.iter().any(|one| one.id == *id);
         follow_up.is_stale = !one.details.reservations.iter().all(is_read);
-        self.follow_up_reservations(follow_up, change, one, state, is_certain);
+        self.follow_up_reservations(follow_up, change, one, state, attributed, is_certain);
     }
 
     fn follow_up_reservations(
@@ -361,15 +518,28 @@ impl Rules {
         change: &IdentityChange<'_>,
         one: &PendingSignUp,
         state: &FlowState,
+        attributed: &[AttributedSubmission],
         is_certain: bool,
     ) {
         let now = change.variables.now;
         let closes = change.closes_its_flow();
         let is_used = |id: &Uuid| one.details.reservations.contains(id);
         for reservation in &state.reservations {
+            let former = taken_over_from(one, reservation, state);
+            // A reservation that no submission took over is shared: the guard was proven when the submission used it.
             let is_its_own = closes
+                || former.is_none()
                 || reservation.submission == one.key.submission
                 || has_no_owner(reservation, state, now);
+            let is_free = reservation.in_use_until <= now;
+            if is_used(&reservation.id) && has_same_reservation(one, reservation, attributed) {
+                // The sweeper releases a reservation that is still in use.
+                if is_its_own && is_free {
+                    let because = ReleaseReason::NotUsed;
+                    self.release(&mut follow_up.batch, reservation, because, &[], now);
+                }
+                continue;
+            }
             let is_replacement = state
                 .reservations
                 .iter()
@@ -385,11 +555,11 @@ impl Rules {
                 State::Taken | State::Confirmed | State::Released if is_used(&reservation.id) => {
                     let mut others = state.reservations.iter();
                     if !(closes && others.any(|other| replaces(other, reservation))) {
-                        let kept = kept_for(one, reservation, state);
+                        let kept = former.unwrap_or(reservation);
                         self.take_again(follow_up, change, kept, !is_certain);
                     }
                 }
-                State::Taking | State::Taken if closes && reservation.in_use_until <= now => {
+                State::Taking | State::Taken if closes && is_free => {
                     self.release(
                         &mut follow_up.batch,
                         reservation,
@@ -439,9 +609,30 @@ impl Rules {
         if change.event != Event::IdentityCreated {
             return Vec::new();
         }
+        let reason = "the account exists, and no accepted sign-up of its flow is recorded, so this check may not have \
+                      run; check that the hooks of all methods in kratos.yml call `pre`";
+        let is_in_force = |check: &Check| change.in_force.covers(&check.name, change.created_at);
+        self.dead_letters(change, reason, is_in_force)
+    }
+
+    /// Returns the dead letters for a second account of a flow: one for each check that could have reserved or deferred
+    /// for it.
+    fn of_second_identity(&self, change: &IdentityChange<'_>) -> Vec<NewDelivery> {
+        let reason = "another account has come from the same form before, and has what this check reserved; the deferred checks \
+                      of this account are not known any more";
+        self.dead_letters(change, reason, |_| true)
+    }
+
+    /// Returns a dead letter for each of these checks that could have reserved or deferred for the account.
+    fn dead_letters(
+        &self,
+        change: &IdentityChange<'_>,
+        reason: &str,
+        is_in_force: impl Fn(&Check) -> bool,
+    ) -> Vec<NewDelivery> {
         let applies = |check: &&Check| {
             check.flows.contains(&Flow::Registration)
-                && change.in_force.covers(&check.name, change.created_at)
+                && is_in_force(check)
                 && check.could_apply(&Variables {
                     lists: self.lists(),
                     ..change.variables
@@ -453,8 +644,6 @@ impl Rules {
             } else {
                 Queue::DeferredCheck(&check.name)
             };
-            let reason = "the account exists, and no accepted sign-up of its flow is recorded, so this check may not have \
-                          run; check that the hooks of all methods in kratos.yml call `pre`";
             reserve::dead_letter(
                 &queue,
                 format!("unrecorded:{}", change.identity_id),
@@ -493,12 +682,16 @@ impl Rules {
     }
 
     /// Returns the consequences if a look-up has found the account. `sought` is the submission that was looked up.
+    ///
+    /// `attributed`: the other submissions of the identity. An equal change that one of them saved is not delivered
+    /// again.
     #[must_use]
     pub fn on_found(
         &self,
         sought: &PendingSignUp,
         (identity_id, identity): (Uuid, &Value),
         state: &FlowState,
+        attributed: &[AttributedSubmission],
         now: Timestamp,
     ) -> FollowUp {
         let hash = SubmissionHash::of(identity, &Value::Null);
@@ -538,7 +731,16 @@ impl Rules {
             created_at: now,
             in_force: &InForce::default(),
         };
-        let mut follow_up = self.on_saved_from(&change, submissions, state);
+        let mut follow_up = self.on_saved_from(&change, submissions, state, attributed);
+        let is_explained = is_change
+            && one
+                .other_causes(attributed)
+                .any(|other| other.traits_hash == one.hash.traits);
+        if is_explained {
+            let deliveries = &mut follow_up.batch.deliveries;
+            deliveries
+                .retain(|new| !matches!(Queue::named(&new.subscription), Queue::Subscription(_)));
+        }
         if !is_its_own {
             // A later hook changed the traits, or this is another sign-up of the same visitor. No account is
             // deactivated for it.

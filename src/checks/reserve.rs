@@ -16,7 +16,7 @@ use crate::model::delivery::{
 };
 use crate::model::pending::PendingSignUp;
 use crate::model::request;
-use crate::model::reservation::{Details, ReleaseReason, Reservation};
+use crate::model::reservation::{Details, ReleaseReason, Reservation, State};
 
 /// How long Vestibule retries to confirm or to release.
 const KEEP_TRYING_FOR: Duration = Duration::from_hours(24 * 8);
@@ -149,12 +149,20 @@ pub fn too_late(
     let because = reservation
         .release_reason
         .map_or("released", ReleaseReason::as_str);
-    let action = Err(format!(
-        "the account exists, but its reservation was released earlier ({because}), and the details for taking it again are not \
-         kept"
-    ));
+    let action = Err(if reservation.state == State::Confirmed {
+        "the account exists, but another account of its form has the reservation".to_owned()
+    } else {
+        format!(
+            "the account exists, but its reservation was released earlier ({because}), and the details for taking it again are \
+             not kept"
+        )
+    });
     let queue = Queue::Confirm(&reservation.check);
-    delivery(&queue, reservation, identity_id, event, action, now)
+    NewDelivery {
+        // Another account may have the reservation, and its confirmation has the usual key.
+        unique_key: format!("{}:{identity_id}", reservation.id),
+        ..delivery(&queue, reservation, identity_id, event, action, now)
+    }
 }
 
 /// Returns the dead letter for a check that is no longer in the settings, so that its request cannot be built.

@@ -238,12 +238,12 @@ impl Sweeper {
             let all = state.pending.iter().rev();
             all.filter(|one| one.state != PendingState::Attributed)
         };
-        // One look-up by Vestibule's `external_id` covers all submissions of the flow, because the identity is younger
-        // than the first submission.
+        // If Kratos certainly keeps Vestibule's `external_id`, one look-up by this id covers all submissions of the flow,
+        // because the identity is younger than the first submission.
         let mut by_guard = None;
         for one in unattributed() {
             let looked_up = match (lookup, &by_guard) {
-                (Some(lookup), _) if !(one.guarded && lookup.can_find(one).await) => {
+                (Some(lookup), _) if !lookup.is_guarded(one).await => {
                     self.look_up(lookup, one).await
                 }
                 (Some(lookup), None) => {
@@ -258,10 +258,7 @@ impl Sweeper {
             };
             match looked_up {
                 LookedUp::Found(id, identity)
-                    if !state
-                        .pending
-                        .iter()
-                        .any(|other| other.identity_id == Some(id))
+                    if !is_of_another(one, id, &state)
                         && self.can_be_of(one, &identity)
                         && self.is_attributed_to(one, id, &identity).await? =>
                 {
@@ -355,8 +352,14 @@ impl Sweeper {
             self.not_found(one).await?;
             return Ok(is_closed(&state));
         }
+        let attributed = if one.flow == Flow::Settings {
+            self.store.attributed_to(id).await?
+        } else {
+            Vec::new()
+        };
         let now = self.clock.now();
-        let resolved = self.rules.on_found(one, (id, identity), &state, now);
+        let found = (id, identity);
+        let resolved = self.rules.on_found(one, found, &state, &attributed, now);
         if resolved.is_stale {
             return Ok(false);
         }
@@ -404,12 +407,12 @@ impl Sweeper {
         }
         let now = self.clock.now();
         let is_over = self.times.is_over(one.expires_at, now);
-        let can_be_found = match &self.lookup {
-            Some(lookup) => lookup.can_find(one).await,
-            None => false,
+        let (can_be_found, is_guarded) = match &self.lookup {
+            Some(lookup) => (lookup.can_find(one).await, lookup.is_guarded(one).await),
+            None => (false, false),
         };
         // Without the guard, Kratos can save an identity until the flow expires.
-        let is_certain = (one.guarded || one.flow != Flow::Registration)
+        let is_certain = (is_guarded || one.flow != Flow::Registration)
             && can_be_found
             && self.times.is_conclusive(one.accepted_at, now);
         if !is_over && !is_certain {

@@ -185,6 +185,21 @@ pub struct Deferred {
     pub value: Option<Value>,
 }
 
+/// A submission that is attributed to an identity. A submission with several reservations is listed once for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttributedSubmission {
+    /// The key.
+    pub key: PendingKey,
+    /// Registration, or a change in settings.
+    pub flow: Flow,
+    /// The hash of the traits.
+    pub traits_hash: String,
+    /// When `pre` accepted the submission.
+    pub accepted_at: Timestamp,
+    /// The check and the request hash of a reservation that was confirmed, or taken again, for the submission.
+    pub reserved: Option<(String, String)>,
+}
+
 /// The record of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowRecord {
@@ -349,9 +364,32 @@ impl PendingSignUp {
     }
 }
 
+impl PendingSignUp {
+    /// Returns the other submissions of the identity that can be the reason why the identity has the values of this
+    /// submission. A change in settings that was accepted before Kratos read the identity for this submission is not
+    /// among them: Kratos had saved that change before.
+    pub fn other_causes<'a>(
+        &self,
+        attributed: &'a [AttributedSubmission],
+    ) -> impl Iterator<Item = &'a AttributedSubmission> {
+        let seen = self.details.context.identity.as_ref().and_then(saved_at);
+        let since = seen.map(|seen| seen.min(self.accepted_at));
+        attributed
+            .iter()
+            .filter(move |other| other.key != self.key && other.flow == self.flow)
+            .filter(move |other| {
+                other.flow == Flow::Registration
+                    || since.is_none_or(|since| other.accepted_at > since)
+            })
+    }
+}
+
+fn saved_at(identity: &Value) -> Option<Timestamp> {
+    identity["updated_at"].as_str()?.parse().ok()
+}
+
 /// Returns whether the identity was saved after `pre` received it. Without `updated_at`, the answer is `true`.
 fn was_saved_since(seen: &Value, now: &Value) -> bool {
-    let saved_at = |identity: &Value| identity["updated_at"].as_str()?.parse::<Timestamp>().ok();
     match (saved_at(seen), saved_at(now)) {
         (Some(before), Some(now)) => before < now,
         _ => true,
@@ -526,6 +564,52 @@ mod tests {
         assert!(entry.is_about(&saved));
         let other = json!({"traits": {"vat": "old"}, "updated_at": "2026-11-23T12:00:02Z"});
         assert!(!entry.is_about(&other));
+    }
+
+    #[test]
+    fn an_equal_change_explains_a_change_only_if_kratos_saved_it_afterwards() {
+        let mut one = pending("profile", LookupKeys::default());
+        one.flow = Flow::Settings;
+        one.accepted_at = at("2026-11-23T12:10:00Z");
+        let other = |submission: &str, accepted_at: &str| AttributedSubmission {
+            key: PendingKey {
+                flow_id: Uuid::from_u128(2),
+                submission: submission.to_owned(),
+            },
+            flow: Flow::Settings,
+            traits_hash: String::new(),
+            accepted_at: at(accepted_at),
+            reserved: None,
+        };
+        let attributed = [
+            other("saved before", "2026-11-23T12:00:00Z"),
+            other("in parallel", "2026-11-23T12:09:00Z"),
+            other("later", "2026-11-23T12:11:00Z"),
+            AttributedSubmission {
+                flow: Flow::Registration,
+                ..other("the sign-up", "2026-11-23T12:11:00Z")
+            },
+            AttributedSubmission {
+                key: one.key.clone(),
+                ..other("itself", "2026-11-23T12:11:00Z")
+            },
+        ];
+        for (updated_at, expected) in [
+            (
+                json!("2026-11-23T12:05:00Z"),
+                &["in parallel", "later"] as &[&str],
+            ),
+            // Kratos's clock is ahead.
+            (json!("2026-11-23T12:30:00Z"), &["later"]),
+            (json!(null), &["saved before", "in parallel", "later"]),
+        ] {
+            one.details.context.identity = Some(json!({ "updated_at": updated_at }));
+            let causes: Vec<&str> = one
+                .other_causes(&attributed)
+                .map(|other| other.key.submission.as_str())
+                .collect();
+            assert_eq!(causes, expected, "{updated_at}");
+        }
     }
 
     #[test]

@@ -12,7 +12,10 @@ use crate::base::clock::{Clock, Timestamp, saturating_add};
 
 /// How long an instance caches a proof. Another instance may have seen the end of the proof.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
+/// How long a `post` without the id prevents a new proof.
+pub const BROKEN_FOR: Duration = Duration::from_hours(24);
 const PROVEN: &str = "proven";
+/// The time of the last recorded `post` without the id follows.
 const BROKEN: &str = "broken";
 
 /// Whether the guard is proven. The store keeps the proof, and each instance caches it for some seconds.
@@ -49,21 +52,35 @@ impl GuardProof {
     }
 
     /// Records whether a `post` returned the id that `pre` had answered. Returns whether this ended a proof.
+    ///
+    /// Another hook may replace the id of some accounts only. So a `post` with the id proves nothing for
+    /// [`BROKEN_FOR`] after a `post` without the id: a visitor could prove the guard by one sign-up, and evade it by
+    /// another one.
     pub async fn observe(&self, method: &str, returned: bool) -> Result<bool, Error> {
         if returned && self.is_proven(method).await? {
             return Ok(false);
         }
-        let value = if returned { PROVEN } else { BROKEN };
+        let now = self.clock.now();
         let before = self.store.get_property(&property(method)).await?;
-        if before.as_deref() == Some(value) {
-            self.remember(method, returned);
+        let broken_at = before.as_deref().and_then(broken_at);
+        let was_broken_within =
+            |age| broken_at.is_some_and(|broken_at| now < saturating_add(broken_at, age));
+        let value = match returned {
+            true if was_broken_within(BROKEN_FOR) => None,
+            true => Some(PROVEN.to_owned()),
+            // Each `post` of an old Kratos lacks the id, so not each one is recorded.
+            false if was_broken_within(BROKEN_FOR / 24) => None,
+            false => Some(format!("{BROKEN} {}", now.to_rfc3339())),
+        };
+        let Some(value) = value else {
+            self.remember(method, false);
             return Ok(false);
-        }
+        };
         self.store
-            .set_property(&property(method), Some(value))
+            .set_property(&property(method), Some(&value))
             .await?;
         self.remember(method, returned);
-        Ok(!returned)
+        Ok(!returned && broken_at.is_none())
     }
 
     fn remembered(&self, method: &str) -> Option<(bool, Timestamp)> {
@@ -80,4 +97,9 @@ impl GuardProof {
 
 fn property(method: &str) -> String {
     format!("one_identity_guard:{method}")
+}
+
+/// Returns when a `post` last lacked the id.
+fn broken_at(value: &str) -> Option<Timestamp> {
+    value.strip_prefix(BROKEN)?.trim().parse().ok()
 }

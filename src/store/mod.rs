@@ -29,7 +29,7 @@ use crate::base::telemetry;
 use crate::model::decision::Decision;
 use crate::model::delivery::{Action, Claimed, Event, NewDelivery, Outcome, State};
 use crate::model::late_refusal::LateRefusal;
-use crate::model::pending::{FlowRecord, LookupKind, PendingSignUp};
+use crate::model::pending::{AttributedSubmission, FlowRecord, LookupKind, PendingSignUp};
 use crate::model::reservation::{self, Reservation};
 
 pub use identity_writes::IdentityWriteStore;
@@ -368,6 +368,9 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
         identity_id: Uuid,
         traits_hash: &str,
     ) -> Result<Vec<Uuid>, Error>;
+    /// Returns the submissions that are attributed to this identity, with their reservations. Those of closed flows are
+    /// deleted.
+    async fn attributed_to(&self, identity_id: Uuid) -> Result<Vec<AttributedSubmission>, Error>;
     /// Leases up to `limit` flows whose look-up of this kind is due to the caller, and counts the look-up.
     async fn lease_flows(
         &self,

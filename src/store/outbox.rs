@@ -80,6 +80,11 @@ impl Outbox {
         }
     }
 
+    /// Completes once everything that was queued before is stored or has failed.
+    pub async fn flush(&self) -> WriteResult<()> {
+        self.write(WriteSet::default()).await.map(drop)
+    }
+
     /// Wakes the dispatcher, because stored deliveries may have become due.
     pub fn wake_dispatcher(&self) {
         self.due.notify_one();

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use vestibule::kratos::fingerprint::guard_id;
 use vestibule::model::delivery::State;
 use vestibule::model::pending::PendingState;
+use vestibule::store::DeliverySummary;
 
 use crate::support::app::Reply;
 use crate::support::failing_store::FailingStore;
@@ -680,4 +681,243 @@ async fn an_account_of_another_submission_of_the_form_ends_this_one() {
     app.wait_for_delivery("release:invite", State::Delivered)
         .await;
     assert_eq!(invites.held_and_confirmed(), (1, 1));
+}
+
+/// A hook behind Vestibule's replaces the id of some accounts only.
+#[tokio::test]
+async fn a_post_with_the_external_id_proves_nothing_for_a_day_after_one_without_it() {
+    let (app, _) = app_with_invites(99).await;
+    app.prove_guard().await;
+    let company = invited_visitor("company@example.org");
+    assert!(app.pre(&company).await.is_admitted());
+    assert_eq!(app.post(&company.saved()).await.status, 204);
+    let mut number = 0;
+    let mut shares_a_reservation = async || {
+        app.prove_guard().await;
+        number += 1;
+        let one =
+            invited_visitor("one@example.org").with_trait("invite", format!("invite-{number}"));
+        let other = one.clone().with_trait("email", "other@example.org");
+        assert!(app.pre(&one).await.is_admitted());
+        app.pre(&other).await.is_admitted()
+    };
+    assert!(!shares_a_reservation().await);
+    app.clock.advance(Duration::from_hours(23));
+    assert!(!shares_a_reservation().await);
+    app.clock.advance(Duration::from_hours(2));
+    assert!(shares_a_reservation().await);
+}
+
+/// Lets Kratos save a visitor without the `external_id` of Vestibule. Returns the body of `post`.
+fn save_unguarded(kratos: &FakeKratos, visitor: &Payload) -> (Uuid, Payload) {
+    let traits = visitor.0["identity"]["traits"].clone();
+    let email = traits["email"].as_str().expect("an address");
+    let id = kratos.add_identity(email, "2026-11-23T14:32:53.5Z");
+    kratos.set_value(id, "/traits", traits);
+    (id, visitor.clone().saved_as(id))
+}
+
+/// As with a Kratos before v25.4.0, or with a hook behind Vestibule's that replaces the id.
+#[tokio::test]
+async fn every_submission_is_looked_up_by_its_own_address_until_the_guard_is_proven() {
+    for saved_is_second in [true, false] {
+        let (app, invites, kratos) = app_with_invites_and_kratos(9).await;
+        let first = invited_visitor("first@example.org");
+        let second = invited_visitor("second@example.org")
+            .with("/flow/id", first.flow_id().to_string())
+            .with_trait("invite", "silver");
+        for one in [&first, &second] {
+            assert!(app.pre(one).await.is_admitted());
+            app.clock.advance(Duration::from_millis(10));
+        }
+        save_unguarded(&kratos, if saved_is_second { &second } else { &first });
+        for step in [6, 25, 90, 500] {
+            app.clock.advance(Duration::from_secs(step));
+            app.wait_for_lookups().await;
+        }
+        app.wait_for_delivery("confirm:invite", State::Delivered)
+            .await;
+        // Kratos can still save the other submission.
+        assert_eq!(invites.held_and_confirmed(), (2, 1));
+        app.clock.advance(Duration::from_secs(4000));
+        app.wait_for_delivery("release:invite", State::Delivered)
+            .await;
+        assert_eq!(invites.held_and_confirmed(), (1, 1));
+        let events: Vec<_> = app.deliveries("crm").await;
+        let events: Vec<_> = events.iter().map(|one| one.event.as_str()).collect();
+        assert_eq!(events, ["identity.created"], "second: {saved_is_second}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_is_reported_once_although_its_write_is_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FailingStore::in_folder(folder.path()).await;
+    let invites = FakeInvites::with_uses(9);
+    let app = TestApp::with(INVITES)
+        .env("INVITES", &invites.url())
+        .store(store.clone())
+        .start()
+        .await;
+    app.clock.advance(Duration::from_mins(11));
+    store.set_conflicts(2);
+    let unseen = invited_visitor("unseen@example.org").saved();
+    assert_eq!(app.post(&unseen).await.status, 204);
+    let alarms = "vestibule_lost_posts_total{reason=\"not_recorded\"}";
+    assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
+    let id = unseen.0["identity"]["id"].as_str().unwrap();
+    let alarms = lines_with(id);
+    let alarms = alarms.iter().filter(|line| line.contains("ALARM"));
+    assert_eq!(alarms.count(), 1);
+}
+
+/// Without an `external_id`, a look-up of an earlier form of the same visitor can find the account before its `post` arrives.
+#[tokio::test]
+async fn a_post_confirms_nothing_more_for_an_account_that_belongs_to_another_form() {
+    let (invites, kratos) = (FakeInvites::with_uses(2), FakeKratos::start());
+    let yaml = INVITES.replace(
+        "[identity.created]",
+        "[identity.created, registration.failed]",
+    );
+    let yaml =
+        format!("kratos: {{admin_url: \"${{env:KRATOS}}\", use_external_id: never}}\n{yaml}");
+    let app = TestApp::with(&yaml)
+        .env("INVITES", &invites.url())
+        .kratos("KRATOS", &kratos)
+        .start()
+        .await;
+    let abandoned = invited_visitor("a@example.org");
+    let saved = abandoned
+        .clone()
+        .with("/flow/id", Uuid::new_v4().to_string());
+    assert!(app.pre(&abandoned).await.is_admitted());
+    app.clock.advance(Duration::from_secs(3));
+    assert!(app.pre(&saved).await.is_admitted());
+    let (_, saved) = save_unguarded(&kratos, &saved);
+    app.clock.advance(Duration::from_millis(2500));
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    assert_eq!(app.post(&saved).await.status, 204);
+    app.clock.advance(Duration::from_mins(70));
+    app.wait_for_delivery("release:invite", State::Delivered)
+        .await;
+    app.wait_for_lookups().await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+    assert_eq!(app.deliveries("crm").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_shared_reservation_is_confirmed_for_an_account_without_the_external_id() {
+    let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
+    app.prove_guard().await;
+    let first = invited_visitor("taken@example.org");
+    let second = invited_visitor("free@example.org").with("/flow/id", first.flow_id().to_string());
+    assert!(app.pre(&first).await.is_admitted());
+    assert!(app.pre(&second).await.is_admitted());
+    // A hook behind Vestibule's replaces the id since a moment ago.
+    let (id, saved) = save_unguarded(&kratos, &second);
+    kratos.set_value(id, "/external_id", json!("crm-7"));
+    let saved = saved.with("/identity/external_id", "crm-7");
+    assert_eq!(app.post(&saved).await.status, 204);
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    for step in [6, 25, 90, 500, 4000] {
+        app.clock.advance(Duration::from_secs(step));
+        app.wait_for_lookups().await;
+    }
+    assert_eq!(app.deliveries("release:invite").await, []);
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+    let told = app.deliveries("crm").await;
+    assert_eq!(told.iter().filter(|one| one.identity_id == id).count(), 1);
+    // The guard is no longer proven.
+    let (one, other) = (
+        invited_visitor("b@example.org").with_trait("invite", "silver"),
+        invited_visitor("c@example.org").with_trait("invite", "silver"),
+    );
+    let other = other.with("/flow/id", one.flow_id().to_string());
+    assert!(app.pre(&one).await.is_admitted());
+    assert_eq!(app.pre(&other).await.refused()[0].1, TRY_AGAIN);
+}
+
+#[tokio::test]
+async fn a_second_account_that_used_a_shared_reservation_leaves_a_dead_letter() {
+    let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
+    app.prove_guard().await;
+    let first = invited_visitor("first@example.org");
+    let second =
+        invited_visitor("second@example.org").with("/flow/id", first.flow_id().to_string());
+    for one in [&first, &second] {
+        assert!(app.pre(one).await.is_admitted());
+    }
+    // Kratos saves both, because a hook behind Vestibule's removes the id.
+    for one in [&first, &second] {
+        let (_, saved) = save_unguarded(&kratos, one);
+        assert_eq!(app.post(&saved).await.status, 204);
+    }
+    app.eventually(
+        "one account has the invite, the other one is reported",
+        async || {
+            let all = app.deliveries("confirm:invite").await;
+            let count = |state: State| all.iter().filter(|one| one.state == state).count();
+            (count(State::Abandoned) == 1 && count(State::Delivered) == 1).then_some(())
+        },
+    )
+    .await;
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+}
+
+#[tokio::test]
+async fn a_second_account_of_a_closed_form_is_delivered_and_raises_an_alarm() {
+    let (app, invites, kratos) = app_with_invites_and_kratos(1).await;
+    app.prove_guard().await;
+    let first = invited_visitor("first@example.org");
+    let second =
+        invited_visitor("second@example.org").with("/flow/id", first.flow_id().to_string());
+    for one in [&first, &second] {
+        assert!(app.pre(one).await.is_admitted());
+    }
+    let (_, saved) = save_unguarded(&kratos, &first);
+    assert_eq!(app.post(&saved.guarded()).await.status, 204);
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    // Another system replaces the `external_id` of the account, so Kratos saves the second submission too.
+    let (id, saved) = save_unguarded(&kratos, &second);
+    assert_eq!(app.post(&saved.guarded()).await.status, 204);
+    let told = app.deliveries("crm").await;
+    assert_eq!(told.iter().filter(|one| one.identity_id == id).count(), 1);
+    let alarms = lines_with(&id.to_string());
+    assert!(alarms.iter().any(|line| line.contains("ALARM")));
+    let alarms = "vestibule_lost_posts_total{reason=\"second_identity\"}";
+    assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
+    let confirmations = app.deliveries("confirm:invite").await;
+    let of_second = |one: &&DeliverySummary| one.identity_id == id;
+    let states: Vec<State> = confirmations
+        .iter()
+        .filter(of_second)
+        .map(|one| one.state)
+        .collect();
+    assert_eq!(states, [State::Abandoned]);
+    assert_eq!(invites.held_and_confirmed(), (1, 1));
+}
+
+/// Without a check that reserves, the record of the form is not read before the account is stored.
+#[tokio::test]
+async fn a_second_account_of_a_closed_form_is_delivered_without_reservations() {
+    let (kratos, crm) = (FakeKratos::start(), FakeService::start());
+    let yaml = r#"
+kratos: {admin_url: "${env:KRATOS}"}
+subscriptions:
+  crm: {events: [identity.created], send: {post: "${env:CRM}/created"}}
+"#;
+    let app = TestApp::with(yaml)
+        .kratos("KRATOS", &kratos)
+        .service("CRM", &crm)
+        .start()
+        .await;
+    let form = payload();
+    for _ in 0..2 {
+        let saved = form.clone().saved().guarded();
+        assert_eq!(app.post(&saved).await.status, 204);
+    }
+    assert_eq!(app.deliveries("crm").await.len(), 2);
 }

@@ -594,3 +594,22 @@ subscriptions:
     assert!(env.app.settings(&next).await.is_admitted());
     assert_eq!(env.app.deliveries("crm").await, []);
 }
+
+#[tokio::test]
+async fn a_login_closes_a_form_whose_first_submission_had_another_external_id() {
+    let env = TestEnv::start(INVITES, 1).await;
+    let first = invited_visitor("first@example.org");
+    let other_id = first.clone().with("/identity/external_id", "crm-7");
+    assert!(env.app.pre(&other_id).await.is_admitted());
+    let second = first
+        .with_trait("email", "second@example.org")
+        .with_trait("invite", "silver");
+    assert!(env.app.pre(&second).await.is_admitted());
+    let (_, saved) = env.save_guarded(&second);
+    let login = saved.with("/flow/id", uuid());
+    assert_eq!(env.app.call(LOGIN, login.to_string()).await.status, 204);
+    env.app
+        .wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    assert_eq!(env.invites.held_and_confirmed_of("silver"), (1, 1));
+}

@@ -33,4 +33,5 @@ mod response_verdicts;
 mod retention;
 mod rules_in_force;
 mod serving;
+mod settings_changes;
 mod settings_flow;

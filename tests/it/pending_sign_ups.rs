@@ -8,6 +8,7 @@ use uuid::Uuid;
 use vestibule::kratos::fingerprint::guard_id;
 use vestibule::model::delivery::State;
 use vestibule::model::pending::PendingState;
+use vestibule::store::{Acceptance, WriteSet};
 
 use crate::support::app::{KEY, uuid};
 use crate::support::failing_store::FailingStore;
@@ -432,4 +433,34 @@ async fn a_lookup_that_a_stop_interrupts_is_repeated_immediately_after_the_resta
         .start()
         .await;
     app.wait_for_lookups().await;
+
+/// Another instance is slow, and records a call whose retry was accepted and saved.
+#[tokio::test]
+async fn a_record_that_is_stored_after_the_attribution_does_not_reopen_the_sign_up() {
+    let yaml = SETTINGS.replace("KRATOS}\"", "KRATOS}\", use_external_id: never");
+    let (app, kratos, _crm) = test_env_with(&yaml).await;
+    let visitor = visitor_with("saved@example.org");
+    assert!(app.pre(&visitor).await.is_admitted());
+    app.wait_for_pending_sign_up(&visitor).await;
+    let state = app.app.store.flow(visitor.flow_id()).await.unwrap();
+    let mut sign_up = state.pending[0].clone();
+    let id = kratos.add_identity("saved@example.org", "2026-11-23T14:32:53.2Z");
+    assert_eq!(app.post(&visitor.saved_as(id)).await.status, 204);
+    sign_up.accepted_at = app.clock.now() + Duration::from_secs(1);
+    let late = Acceptance {
+        next_lookup_at: Some(sign_up.accepted_at + Duration::from_secs(5)),
+        sign_up,
+        must_hold: false,
+    };
+    let late = WriteSet {
+        accepted: vec![late],
+        ..WriteSet::default()
+    };
+    app.app.store.write(&late).await.unwrap();
+    for step in [6, 25, 90, 500, 4000] {
+        app.clock.advance(Duration::from_secs(step));
+        app.wait_for_lookups().await;
+    }
+    assert_eq!(app.deliveries("failures").await, []);
+    assert_eq!(app.deliveries("crm").await.len(), 1);
 }

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use vestibule::kratos::Flow;
 use vestibule::model::delivery::{Action, EvaluationContext, FieldWrite, Outcome, State};
 use vestibule::model::pending::{
-    Deferred, Details, FlowRecord, LookupKeys, LookupKind, PendingKey, PendingSignUp, PendingState,
-    SubmissionHash,
+    AttributedSubmission, Deferred, Details, FlowRecord, LookupKeys, LookupKind, PendingKey,
+    PendingSignUp, PendingState, SubmissionHash,
 };
 use vestibule::model::reservation::{self, ReleaseReason, Reservation};
 use vestibule::store::{
@@ -42,6 +42,9 @@ macro_rules! test_contract {
             a_flow_with_a_planned_look_up_keeps_its_reservations,
             erasure_deletes_the_details_of_the_reservations_of_an_identity,
             a_settings_change_is_found_by_its_identity_and_traits,
+            the_submissions_of_an_identity_are_listed_with_their_reservations,
+            an_attributed_submission_is_not_recorded_again,
+            a_flow_is_found_by_the_external_id_of_a_later_submission,
             a_delivery_is_pending_until_it_is_delivered,
             one_check_cannot_reserve_twice_for_one_flow,
             a_write_set_is_stored_completely_or_not_at_all,
@@ -695,6 +698,100 @@ pub async fn erasure_deletes_the_details_of_the_reservations_of_an_identity(stor
     }
     assert_eq!(pending(&store, 2).await[0].details, Details::default());
     assert_eq!(pending(&store, 3).await, [change(3, 72)]);
+}
+
+/// Attributes a submission to an identity.
+async fn attribute(store: &Arc<dyn Store>, one: &PendingSignUp, identity: u128) {
+    let end = PendingEnd::Attributed(Uuid::from_u128(identity));
+    let attributed = WriteSet {
+        ended: vec![Ending::of(one, end)],
+        ..WriteSet::default()
+    };
+    store.write(&attributed).await.unwrap();
+}
+
+pub async fn the_submissions_of_an_identity_are_listed_with_their_reservations(
+    store: Arc<dyn Store>,
+) {
+    let all = [change(1, 71), change(2, 71), change(3, 71), change(4, 72)];
+    accept(&store, all.to_vec()).await;
+    // Confirmed, not taken again, and taken again.
+    for flow in [1, 4] {
+        let reservation = Reservation {
+            submission: "trigger-1".to_owned(),
+            state: reservation::State::Taken,
+            ..reserved(flow, flow, "invite")
+        };
+        let confirm = WriteSet {
+            reserved: vec![reservation],
+            ..WriteSet::default()
+        };
+        store.write(&confirm).await.unwrap();
+        let confirm = WriteSet {
+            confirmed: vec![Uuid::from_u128(flow)],
+            ..WriteSet::default()
+        };
+        store.write(&confirm).await.unwrap();
+    }
+    for (flow, kept) in [(2, Some(details(None))), (3, None)] {
+        let reservation = Reservation {
+            submission: "trigger-1".to_owned(),
+            state: reservation::State::Released,
+            release_reason: Some(ReleaseReason::NeverCreated),
+            details: kept,
+            ..reserved(flow, flow, "invite")
+        };
+        let reserve = WriteSet {
+            reserved: vec![reservation],
+            ..WriteSet::default()
+        };
+        store.write(&reserve).await.unwrap();
+    }
+    for one in &all[..3] {
+        attribute(&store, one, 71).await;
+    }
+    let mut attributed = store.attributed_to(Uuid::from_u128(71)).await.unwrap();
+    attributed.sort_by_key(|one| one.key.flow_id);
+    let invite = Some(("invite".to_owned(), "hash".to_owned()));
+    let expected = [(1, invite.clone()), (2, None), (3, invite)].map(|(flow, reserved)| {
+        AttributedSubmission {
+            key: key(flow, "trigger-1"),
+            flow: Flow::Settings,
+            traits_hash: "traits".to_owned(),
+            accepted_at: start(),
+            reserved,
+        }
+    });
+    assert_eq!(attributed, expected);
+    let other = store.attributed_to(Uuid::from_u128(72)).await.unwrap();
+    assert_eq!(other, []);
+}
+
+pub async fn an_attributed_submission_is_not_recorded_again(store: Arc<dyn Store>) {
+    accept(&store, vec![sign_up(1)]).await;
+    attribute(&store, &sign_up(1), 71).await;
+    let mut again = sign_up(1);
+    again.accepted_at = at(SECOND);
+    accept(&store, vec![again]).await;
+    let pending = pending(&store, 1).await;
+    assert_eq!(pending[0].state, PendingState::Attributed);
+    assert_eq!(pending[0].details, Details::default());
+}
+
+pub async fn a_flow_is_found_by_the_external_id_of_a_later_submission(store: Arc<dyn Store>) {
+    let mut first = sign_up(1);
+    first.guarded = false;
+    first.details.lookup_keys.external_id = Some("crm-7".to_owned());
+    let mut second = sign_up(1);
+    second.key = key(1, "trigger-2");
+    let mut third = first.clone();
+    third.key = key(1, "trigger-3");
+    for one in [first, second, third] {
+        accept(&store, vec![one]).await;
+    }
+    let flow = store.open_flow("vestibule:1").await.unwrap();
+    assert_eq!(flow, Some(Uuid::from_u128(1)));
+    assert_eq!(store.open_flow("crm-7").await.unwrap(), None);
 }
 
 pub async fn a_settings_change_is_found_by_its_identity_and_traits(store: Arc<dyn Store>) {

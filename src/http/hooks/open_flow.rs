@@ -147,7 +147,7 @@ impl Known<'_> {
         let store = &self.state.store;
         for flow_id in store.flows_of_change(self.identity_id, &hash).await? {
             let flow_state = store.flow(flow_id).await?;
-            if let Some(saved) = saved_change(&flow_state, self.identity_id, &hash) {
+            if let Some(saved) = saved_change(&flow_state, &hash) {
                 self.found(saved, &flow_state).await?;
             }
         }
@@ -156,19 +156,27 @@ impl Known<'_> {
 
     async fn found(&self, one: &PendingSignUp, flow_state: &FlowState) -> WriteResult<()> {
         let state = self.state;
+        let attributed = if one.flow == Flow::Settings {
+            state.store.attributed_to(self.identity_id).await?
+        } else {
+            Vec::new()
+        };
         let found = (self.identity_id, self.identity);
+        let now = state.clock.now();
         let follow_up = state
             .rules
-            .on_found(one, found, flow_state, state.clock.now());
+            .on_found(one, found, flow_state, &attributed, now);
         if follow_up.is_stale {
             return Ok(());
         }
         let stored = state.outbox.write(follow_up.batch.clone()).await?;
         let flow_id = one.key.flow_id;
-        tracing::warn!(
-            flow.id = %flow_id, identity.id = %self.identity_id, trace.id = %self.trace, stored,
-            "Recovered a lost `post` from a later hook call of the account: stored {stored} deliveries"
-        );
+        if stored > 0 {
+            tracing::warn!(
+                flow.id = %flow_id, identity.id = %self.identity_id, trace.id = %self.trace, stored,
+                "Recovered a lost `post` from a later hook call of the account: stored {stored} deliveries"
+            );
+        }
         let account = Account {
             flow_id,
             identity_id: self.identity_id,
@@ -184,22 +192,17 @@ impl Known<'_> {
     }
 }
 
-/// Returns the newest submission of a settings flow that gave the identity these traits. A submission that left the
-/// traits as they were proves nothing. If an equal submission is attributed already, it may be the one that was saved.
-fn saved_change<'s>(
-    flow_state: &'s FlowState,
-    identity_id: Uuid,
-    hash: &str,
-) -> Option<&'s PendingSignUp> {
-    let has_traits = |one: &&PendingSignUp| one.hash.traits == hash;
-    let mut same = flow_state.pending.iter().filter(has_traits);
-    if same.any(|one| one.identity_id == Some(identity_id)) {
-        return None;
-    }
+/// Returns the newest submission of a settings flow that gave the identity these traits, and that is not attributed yet.
+/// A submission that left the traits as they were proves nothing.
+fn saved_change<'s>(flow_state: &'s FlowState, hash: &str) -> Option<&'s PendingSignUp> {
     let changed = |one: &&PendingSignUp| {
         let previous = one.details.context.previous.as_ref();
         previous.is_some_and(|previous| fingerprint(&previous["traits"]) != hash)
     };
-    let same = flow_state.pending.iter().filter(has_traits);
-    same.filter(changed).max_by_key(|one| one.accepted_at)
+    flow_state
+        .pending
+        .iter()
+        .filter(|one| one.identity_id.is_none() && one.hash.traits == hash)
+        .filter(changed)
+        .max_by_key(|one| one.accepted_at)
 }

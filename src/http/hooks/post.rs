@@ -11,6 +11,8 @@ use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::state::HookState;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};
+use crate::model::pending::AttributedSubmission;
+use crate::model::reservation::State;
 use crate::store::{self, FlowState, attribution};
 
 /// Stores the deliveries of the saved identity, and answers once they are stored.
@@ -110,43 +112,84 @@ async fn store_follow_up(
     call: &HookCall,
     payload: &Payload,
 ) -> Result<usize, String> {
-    let is_registration = call.hook.flow == Flow::Registration;
-    if is_registration
+    let is_of_another_flow = !is_attributed_to_flow(state, call, payload).await?;
+    let mut guard = None;
+    let stored = write_follow_up(state, call, payload, is_of_another_flow, &mut guard).await;
+    // What the `post` shows about the guard does not depend on the write.
+    observe_guard(state, call, guard).await;
+    stored
+}
+
+/// Attributes the account of a registration without the guard to this flow. Returns `false` if a look-up has attributed
+/// the account to an earlier sign-up of the same visitor.
+async fn is_attributed_to_flow(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+) -> Result<bool, String> {
+    let is_needed = call.hook.flow == Flow::Registration
         && state.pending.looks_up
         && state.rules.needs_attribution()
-        && !has_guard_id(payload)
-    {
-        // The early attribution prevents a failed earlier sign-up of the same visitor from being taken for this one.
-        let attributed =
-            attribution::attribute(&*state.store, payload.identity_id, payload.flow_id, call.at);
-        attributed.await.map_err(|error| error.error_chain())?;
+        && !has_guard_id(payload);
+    if !is_needed {
+        return Ok(true);
     }
+    let (identity_id, flow_id) = (payload.identity_id, payload.flow_id);
+    let attributed = attribution::attribute(&*state.store, identity_id, flow_id, call.at);
+    attributed.await.map_err(|error| error.error_chain())
+}
+
+async fn write_follow_up(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+    is_of_another_flow: bool,
+    guard: &mut Option<bool>,
+) -> Result<usize, String> {
     let mut last = String::new();
-    for _ in 0..4 {
-        let flow_state = if reads_state(state, call, payload) {
+    let mut has_waited = false;
+    for round in 0..5 {
+        // After a conflict, the flow may be closed already.
+        let reads_state = reads_state(state, call, payload) || round > 0;
+        let flow_state = if reads_state {
             let flow_state = state.store.flow(payload.flow_id).await;
             flow_state.map_err(|error| error.error_chain())?
         } else {
             FlowState::default()
         };
-        let follow_up = follow_up(state, call, payload, &flow_state);
+        let attributed = if is_of_another_flow || has_open_reservation(call, &flow_state) {
+            let attributed = state.store.attributed_to(payload.identity_id).await;
+            attributed.map_err(|error| error.error_chain())?
+        } else {
+            Vec::new()
+        };
+        let follow_up = follow_up(state, call, payload, &flow_state, &attributed);
+        if follow_up.is_unmatched && reads_state && !has_waited {
+            // `pre` does not wait long for its record, so the record may still be queued.
+            has_waited = true;
+            let flushed = state.outbox.flush().await;
+            flushed.map_err(|error| error.error_chain())?;
+            continue;
+        }
+        *guard = follow_up.guard;
         if follow_up.is_stale {
             "other calls keep changing the flow".clone_into(&mut last);
             continue;
         }
-        let account = Account {
-            flow_id: payload.flow_id,
-            identity_id: payload.identity_id,
-            trace: call.trace,
-            method: &call.hook.method,
+        let stored = if follow_up.batch.is_empty() {
+            Ok(0)
+        } else {
+            state.outbox.write(follow_up.batch.clone()).await
         };
-        report(state, &account, &follow_up);
-        if follow_up.batch.is_empty() {
-            return Ok(0);
-        }
-        match state.outbox.write(follow_up.batch).await {
+        match stored {
             Ok(stored) => {
-                observe_guard(state, call, follow_up.guard).await;
+                let account = Account {
+                    flow_id: payload.flow_id,
+                    identity_id: payload.identity_id,
+                    trace: call.trace,
+                    method: &call.hook.method,
+                };
+                report(state, &account, &follow_up);
                 return Ok(stored);
             }
             Err(error) if matches!(*error, store::Error::Conflict) => last = error.error_chain(),
@@ -154,6 +197,12 @@ async fn store_follow_up(
         }
     }
     Err(last)
+}
+
+/// Returns whether a settings form has an open reservation. Then another form may have confirmed the same reservation.
+fn has_open_reservation(call: &HookCall, flow_state: &FlowState) -> bool {
+    let mut reservations = flow_state.reservations.iter();
+    call.hook.flow == Flow::Settings && reservations.any(|one| one.state != State::Confirmed)
 }
 
 fn has_guard_id(payload: &Payload) -> bool {
@@ -209,6 +258,7 @@ fn follow_up(
     call: &HookCall,
     payload: &Payload,
     flow_state: &FlowState,
+    attributed: &[AttributedSubmission],
 ) -> FollowUp {
     let variables = Variables {
         identity: payload.identity.as_ref(),
@@ -233,7 +283,7 @@ fn follow_up(
         created_at: created_at(payload).unwrap_or(call.at),
         in_force: &state.in_force,
     };
-    let mut follow_up = state.rules.on_saved(&change, flow_state);
+    let mut follow_up = state.rules.on_saved(&change, flow_state, attributed);
     if !state.pending.reads_record(&call.hook) {
         // No flow is recorded, so there is none to close.
         follow_up.batch.closed.clear();

@@ -47,13 +47,18 @@ pub fn report(state: &HookState, account: &Account<'_>, follow_up: &FollowUp) {
         ),
         Doubt::Ambiguous => tracing::error!(
             flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace,
-            "ALARM: several submissions of a flow were accepted, and the account has the traits of none; see \
+            "ALARM: the account has the traits of none of the accepted submissions of its flow; see \
              `vestibule deliveries list --state abandoned`"
         ),
         Doubt::NotRecorded => tracing::error!(
             flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace, hook.method = account.method,
             "ALARM: Kratos created an account without a recorded accepted sign-up, although a check could have reserved or deferred; \
              see `vestibule deliveries list --state abandoned`"
+        ),
+        Doubt::SecondIdentity => tracing::error!(
+            flow.id = %flow_id, identity.id = %identity_id, trace.id = %trace, hook.method = account.method,
+            "ALARM: Kratos created a second account from one form, because the `external_id` of the first account was changed or \
+             removed before; see `vestibule deliveries list --state abandoned`"
         ),
     }
 }

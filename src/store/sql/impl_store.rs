@@ -20,7 +20,7 @@ use super::{
 use crate::base::clock::Timestamp;
 use crate::model::decision::Decision;
 use crate::model::delivery::Claimed;
-use crate::model::pending::{FlowRecord, LookupKind};
+use crate::model::pending::{AttributedSubmission, FlowRecord, LookupKind};
 use crate::model::reservation::{Details, Reservation};
 use crate::store::{
     AppliedMigration, Backlog, DeliveryDetails, DeliverySummary, Error, Filter, FlowState, NextDue,
@@ -220,6 +220,10 @@ impl Store for Database {
     ) -> Result<Vec<Uuid>, Error> {
         with_retry(|| pending::flows_of_change(self.readers(), identity_id, traits_hash).boxed())
             .await
+    }
+
+    async fn attributed_to(&self, identity_id: Uuid) -> Result<Vec<AttributedSubmission>, Error> {
+        with_retry(|| pending::attributed_to(self.readers(), identity_id).boxed()).await
     }
 
     async fn lease_flows(

@@ -11,8 +11,8 @@ use super::row::{self, DbRow};
 use super::{Connection, Pool};
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::model::pending::{
-    Details, FlowRecord, LookupKind, PendingKey, PendingSignUp, PendingState, SubmissionHash,
-    URGENT_LOOKUP_INTERVAL,
+    AttributedSubmission, Details, FlowRecord, LookupKind, PendingKey, PendingSignUp, PendingState,
+    SubmissionHash, URGENT_LOOKUP_INTERVAL,
 };
 use crate::store::write_set::{Acceptance, Closing, Ending, SettledQuestion};
 use crate::store::{Error, PendingEnd};
@@ -29,12 +29,13 @@ FROM ",
     ),
     " WHERE true
 ON CONFLICT (flow_id) DO UPDATE
-SET expires_at = excluded.expires_at, newest_at = excluded.newest_at,
+SET external_id = coalesce(excluded.external_id, flows.external_id), expires_at = excluded.expires_at, newest_at = excluded.newest_at,
     next_lookup_at = CASE WHEN excluded.next_lookup_at IS NULL THEN flows.next_lookup_at ELSE excluded.next_lookup_at END, lookups = 0,
     leased_at = CASE WHEN excluded.next_lookup_at IS NULL THEN flows.leased_at END
 WHERE flows.identity_id IS NULL"
 );
 
+// A call that is recorded after its submission was attributed changes nothing.
 const SUBMISSIONS: &str = concat!(
     "
 INSERT INTO pending_sign_ups
@@ -52,7 +53,8 @@ FROM ",
 ON CONFLICT (flow_id, submission) DO UPDATE
 SET method = excluded.method, traits_hash = excluded.traits_hash, transient_payload_hash = excluded.transient_payload_hash,
     guarded = excluded.guarded, accepted_at = excluded.accepted_at, expires_at = excluded.expires_at, state = excluded.state,
-    details = excluded.details"
+    details = excluded.details
+WHERE pending_sign_ups.identity_id IS NULL"
 );
 
 #[derive(Serialize)]
@@ -285,6 +287,42 @@ pub(super) async fn flows_of_change(
         .await?;
     let ids = rows.iter().map(|row| row::uuid(row, "flow_id"));
     Ok(ids.collect::<Result<_, _>>()?)
+}
+
+// A reservation without details was taken again after its release, unless it was not used.
+const ATTRIBUTED_TO: &str = "
+SELECT pending_sign_ups.flow_id, pending_sign_ups.submission, pending_sign_ups.flow, pending_sign_ups.traits_hash,
+    pending_sign_ups.accepted_at, reservations.check_name, reservations.request_hash
+FROM pending_sign_ups
+LEFT JOIN reservations ON reservations.flow_id = pending_sign_ups.flow_id
+    AND reservations.submission = pending_sign_ups.submission
+    AND (reservations.state = 'confirmed'
+        OR (reservations.state = 'released' AND reservations.details IS NULL AND reservations.release_reason <> 'not_used'))
+WHERE pending_sign_ups.identity_id = $1";
+
+pub(super) async fn attributed_to(
+    readers: &Pool,
+    identity_id: Uuid,
+) -> Result<Vec<AttributedSubmission>, Error> {
+    let rows = sqlx::query(ATTRIBUTED_TO)
+        .bind(identity_id.to_string())
+        .fetch_all(readers)
+        .await?;
+    let submissions = rows.iter().map(|row| {
+        let check: Option<String> = row.try_get("check_name")?;
+        let request_hash: Option<String> = row.try_get("request_hash")?;
+        Ok::<_, sqlx::Error>(AttributedSubmission {
+            key: PendingKey {
+                flow_id: row::uuid(row, "flow_id")?,
+                submission: row.try_get("submission")?,
+            },
+            flow: row::flow(row)?,
+            traits_hash: row.try_get("traits_hash")?,
+            accepted_at: row::timestamp(row, "accepted_at")?,
+            reserved: check.zip(request_hash),
+        })
+    });
+    Ok(submissions.collect::<Result<_, _>>()?)
 }
 
 fn flow_record(row: &DbRow) -> Result<FlowRecord, sqlx::Error> {

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use prometheus_client::metrics::counter::Counter;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 use vestibule::model::decision::Decision;
 use vestibule::model::delivery::{Claimed, NewDelivery};
 use vestibule::model::identity_write::{IdentityWrites, SavedChange};
 use vestibule::model::late_refusal::LateRefusal;
-use vestibule::model::pending::{FlowRecord, LookupKind};
+use vestibule::model::pending::{AttributedSubmission, FlowRecord, LookupKind};
 use vestibule::model::reservation::{self, Reservation};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{
@@ -31,6 +32,11 @@ pub struct FailingStore {
     is_panicking: AtomicBool,
     is_unresponsive: AtomicBool,
     open_flow_calls: AtomicUsize,
+    /// Closed while writes are held.
+    writes: Semaphore,
+    held_writes: AtomicUsize,
+    conflicts: AtomicUsize,
+    flow_reads: AtomicUsize,
 }
 
 impl FailingStore {
@@ -42,6 +48,10 @@ impl FailingStore {
             is_panicking: AtomicBool::new(false),
             is_unresponsive: AtomicBool::new(false),
             open_flow_calls: AtomicUsize::new(0),
+            writes: Semaphore::new(1),
+            held_writes: AtomicUsize::new(0),
+            conflicts: AtomicUsize::new(0),
+            flow_reads: AtomicUsize::new(0),
         })
     }
 
@@ -59,6 +69,26 @@ impl FailingStore {
     pub fn set_unresponsive(&self, is_unresponsive: bool) {
         self.is_unresponsive
             .store(is_unresponsive, Ordering::SeqCst);
+    }
+
+    /// Makes writes wait until the result is dropped.
+    pub fn hold_writes(&self) -> SemaphorePermit<'_> {
+        self.writes.try_acquire().expect("no write is running")
+    }
+
+    /// Returns how many writes have waited or are waiting.
+    pub fn held_writes(&self) -> usize {
+        self.held_writes.load(Ordering::SeqCst)
+    }
+
+    /// Makes this number of the next writes end in a conflict.
+    pub fn set_conflicts(&self, conflicts: usize) {
+        self.conflicts.store(conflicts, Ordering::SeqCst);
+    }
+
+    /// Returns how many times the state of a flow was read.
+    pub fn flow_reads(&self) -> usize {
+        self.flow_reads.load(Ordering::SeqCst)
     }
 
     /// Returns how many times `open_flow` was called.
@@ -200,6 +230,17 @@ impl Store for FailingStore {
     }
     async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {
         self.fail_if_set()?;
+        let conflicts = &self.conflicts;
+        let is_conflict = conflicts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+            left.checked_sub(1).filter(|_| !batch.is_empty())
+        });
+        if is_conflict.is_ok() {
+            return Err(Error::Conflict);
+        }
+        if self.writes.available_permits() == 0 {
+            self.held_writes.fetch_add(1, Ordering::SeqCst);
+        }
+        let _permit = self.writes.acquire().await.expect("the semaphore is open");
         self.store.write(batch).await
     }
     async fn claim(
@@ -270,7 +311,9 @@ impl Store for FailingStore {
     }
     async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error> {
         self.fail_if_set()?;
-        self.store.flow(flow_id).await
+        let state = self.store.flow(flow_id).await;
+        self.flow_reads.fetch_add(1, Ordering::SeqCst);
+        state
     }
     async fn flow_records(&self, flow_ids: &[Uuid]) -> Result<Vec<FlowRecord>, Error> {
         self.fail_if_set()?;
@@ -291,6 +334,10 @@ impl Store for FailingStore {
     ) -> Result<Vec<Uuid>, Error> {
         self.fail_if_set()?;
         self.store.flows_of_change(identity_id, traits_hash).await
+    }
+    async fn attributed_to(&self, identity_id: Uuid) -> Result<Vec<AttributedSubmission>, Error> {
+        self.fail_if_set()?;
+        self.store.attributed_to(identity_id).await
     }
     async fn lease_flows(
         &self,

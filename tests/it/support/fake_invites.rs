@@ -36,6 +36,11 @@ impl FakeInvites {
         Self { address, state }
     }
 
+    /// Changes the number of uses for each code.
+    pub fn set_uses(&self, uses: usize) {
+        self.state.lock().expect("a lock").uses = uses;
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
