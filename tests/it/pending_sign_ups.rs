@@ -433,6 +433,7 @@ async fn a_lookup_that_a_stop_interrupts_is_repeated_immediately_after_the_resta
         .start()
         .await;
     app.wait_for_lookups().await;
+}
 
 /// Another instance is slow, and records a call whose retry was accepted and saved.
 #[tokio::test]
