@@ -697,3 +697,99 @@ async fn a_late_refusal_only_marks_an_account_found_with_other_traits() {
         .await;
     assert_eq!(env.kratos.identity(id)["state"], "active");
 }
+
+/// A check of the visitor's browser, and one of a token in the form. Both read nothing of the identity.
+const WITHOUT_IDENTITY: [(&str, &str); 2] = [
+    ("fraud", "{agent: \"{request.headers['User-Agent']}\"}"),
+    ("captcha", "{token: \"{flow.transient_payload.token}\"}"),
+];
+
+/// Signs up while the service of a check that reads nothing of the identity fails.
+async fn deferred_without_identity(name: &str, question: &str, flows: &str) -> (TestEnv, Uuid) {
+    let yaml = format!(
+        r#"
+kratos: {{admin_url: "${{env:KRATOS}}"}}
+checks:
+  {name}:
+    flows: {flows}
+    ask: {{post: "${{env:VIES}}/check", json: {question}}}
+    on_unavailable: defer
+    on_late_refusal: mark
+    refuse: [{{when: "!response.body.valid"}}]
+"#
+    );
+    let (kratos, vies, crm) = (
+        FakeKratos::start(),
+        FakeService::start(),
+        FakeService::start(),
+    );
+    vies.respond_with(503, &json!({}));
+    let app = TestApp::with(&yaml)
+        .kratos("KRATOS", &kratos)
+        .service("VIES", &vies)
+        .start()
+        .await;
+    let visitor = payload().with("/flow/transient_payload/token", "canary-token");
+    assert!(app.pre(&visitor).await.is_admitted());
+    let id = kratos.add_identity("canary@example.org", "2026-11-23T14:32:54Z");
+    assert_eq!(app.post(&visitor.saved_as(id)).await.status, 204);
+    let env = TestEnv {
+        app,
+        kratos,
+        vies,
+        crm,
+    };
+    (env, id)
+}
+
+#[tokio::test]
+async fn a_change_does_not_end_the_deferral_of_a_check_that_reads_nothing_of_the_identity() {
+    let (name, question) = WITHOUT_IDENTITY[0];
+    for flows in ["[registration]", "[registration, settings]"] {
+        let (env, id) = deferred_without_identity(name, question, flows).await;
+        // The service answers again, and the visitor comes with another browser.
+        env.vies.respond_with(200, &json!({"valid": true}));
+        let company = change_of(id, "company", "Canary AG")
+            .with("/request/headers/User-Agent", "canary-other-agent");
+        assert!(env.app.settings(&company).await.is_admitted(), "{flows}");
+        let reply = env.app.call(SETTINGS_POST, company.to_string()).await;
+        assert_eq!(reply.status, 204, "{flows}");
+        env.app.clock.advance(Duration::from_secs(4));
+        let question = env.app.deliveries("deferred-check:fraud").await;
+        assert_eq!(question[0].state, State::Pending, "{flows}");
+        // The answer about the sign-up counts, and no later call changes it.
+        env.vies.respond_with(200, &json!({"valid": false}));
+        env.app.clock.advance(Duration::from_secs(1));
+        let marks = async || env.kratos.identity(id)["metadata_admin"]["vestibule"].clone();
+        env.app
+            .eventually("the account is marked", async || {
+                marks().await["refused"]["fraud"].is_object().then_some(())
+            })
+            .await;
+        env.app.clock.advance(Duration::from_secs(1));
+        env.vies.respond_with(200, &json!({"valid": true}));
+        assert!(env.app.settings(&company).await.is_admitted(), "{flows}");
+        let reply = env.app.call(SETTINGS_POST, company.to_string()).await;
+        assert_eq!(reply.status, 204, "{flows}");
+        env.app.clock.advance(Duration::from_mins(2));
+        let refused = env.app.app.store.late_refusals_of(id).await.unwrap();
+        assert_eq!(refused.len(), 1, "{flows}");
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_can_change_settings_while_a_check_that_reads_nothing_of_the_identity_is_deferred()
+ {
+    for (name, question) in WITHOUT_IDENTITY {
+        let (env, id) = deferred_without_identity(name, question, "[registration]").await;
+        let queue = format!("deferred-check:{name}");
+        assert_eq!(env.app.deliveries(&queue).await[0].state, State::Pending);
+        let change =
+            change_of(id, "company", "Canary AG").with("/flow/transient_payload", json!({}));
+        for method in ["profile", "password", "totp"] {
+            let pre = format!("/hooks/settings/pre?method={method}");
+            let reply = env.app.call(&pre, change.to_string()).await;
+            assert!(reply.is_admitted(), "{name} {method}: {reply:?}");
+        }
+    }
+}
