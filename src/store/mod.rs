@@ -322,6 +322,8 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
 
     /// Lists up to `limit` deliveries, newest first.
     async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<DeliverySummary>, Error>;
+    /// Returns the subscriptions and other queues with pending or abandoned deliveries about this identity.
+    async fn unfinished_queues(&self, identity_id: Uuid) -> Result<Vec<String>, Error>;
     /// Returns one delivery with its attempts.
     async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error>;
     /// Makes pending or abandoned deliveries due now. Abandoned deliveries are retried for another `keep_trying_for`.

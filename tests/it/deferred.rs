@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
+use vestibule::checks::reserve::dead_letter;
 use vestibule::kratos::fingerprint::guard_id;
-use vestibule::model::delivery::State;
+use vestibule::model::delivery::{Event, Queue, State};
 
 use crate::support::failing_store::FailingStore;
 use crate::support::fake_service::Behaviour;
@@ -792,4 +793,36 @@ async fn a_visitor_can_change_settings_while_a_check_that_reads_nothing_of_the_i
             assert!(reply.is_admitted(), "{name} {method}: {reply:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_change_can_be_deferred_however_many_deliveries_the_identity_has() {
+    let env = test_env("mark").await;
+    let id = env
+        .kratos
+        .add_identity("canary@example.org", "2026-11-23T14:32:54Z");
+    let now = env.app.clock.now();
+    let about = (id, Event::IdentityUpdated);
+    let old = |number: u32| {
+        let reason = "an old one".to_owned();
+        dead_letter(
+            &Queue::Confirm("invite"),
+            number.to_string(),
+            about,
+            reason,
+            now,
+        )
+    };
+    let store = &env.app.app.store;
+    store.accept((0..1000).map(old).collect()).await.unwrap();
+    let change = change_of(id, "vat_number", "canary-other");
+    let reply = env.app.settings(&change).await;
+    assert!(reply.is_admitted(), "{reply:?}");
+    assert_eq!(
+        env.app.call(SETTINGS_POST, change.to_string()).await.status,
+        204
+    );
+    // The question about this change is found among the other deliveries.
+    let another = change_of(id, "vat_number", "canary-another");
+    assert_eq!(env.app.settings(&another).await.refused()[0].1, 4_900_001);
 }

@@ -152,6 +152,10 @@ impl Store for Database {
         with_retry(|| admin::list(self.readers(), filter, limit).boxed()).await
     }
 
+    async fn unfinished_queues(&self, identity_id: Uuid) -> Result<Vec<String>, Error> {
+        with_retry(|| admin::unfinished_queues(self.readers(), identity_id).boxed()).await
+    }
+
     async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error> {
         with_retry(|| admin::show(self.readers(), id).boxed()).await
     }

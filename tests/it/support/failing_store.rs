@@ -228,6 +228,10 @@ impl Store for FailingStore {
         self.fail_if_set()?;
         self.store.list(filter, limit).await
     }
+    async fn unfinished_queues(&self, identity_id: Uuid) -> Result<Vec<String>, Error> {
+        self.fail_if_set()?;
+        self.store.unfinished_queues(identity_id).await
+    }
     async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error> {
         self.fail_if_set()?;
         self.store.show(id).await
