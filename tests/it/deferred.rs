@@ -796,6 +796,49 @@ async fn a_visitor_can_change_settings_while_a_check_that_reads_nothing_of_the_i
 }
 
 #[tokio::test]
+async fn a_change_does_not_evade_a_deferred_check_while_a_lost_post_cannot_be_recovered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FailingStore::in_folder(folder.path()).await;
+    let (kratos, vies) = (FakeKratos::start(), FakeService::start());
+    vies.respond_with(503, &json!({}));
+    let yaml = SETTINGS.replace("LATE", "deactivate").replace(
+        "    field: traits.vat_number\n",
+        "    field: traits.vat_number\n    flows: [registration]\n",
+    );
+    let app = TestApp::with(&yaml)
+        .kratos("KRATOS", &kratos)
+        .service("VIES", &vies)
+        .service("CRM", &vies)
+        .store(store.clone())
+        .start()
+        .await;
+    let visitor = payload();
+    assert!(app.pre(&visitor).await.is_admitted());
+    // The client disconnected: the account exists, and its `post` is lost.
+    let id = kratos.add_identity("canary@example.org", "2026-11-23T14:32:54Z");
+    let external_id = guard_id(visitor.flow_id());
+    let change = change_of(id, "vat_number", "canary-other")
+        .with("/identity/external_id", external_id.clone());
+    kratos.set_value(id, "/external_id", json!(external_id));
+    store.set_unresponsive(true);
+    let calls = store.open_flow_calls();
+    let (reply, ()) = tokio::join!(app.settings(&change), async {
+        app.eventually("the database is asked", async || {
+            (store.open_flow_calls() > calls).then_some(())
+        })
+        .await;
+        app.clock.advance(Duration::from_millis(250));
+    });
+    assert_eq!(
+        reply.refused(),
+        [("#/traits/vat_number".to_owned(), 4_900_001)]
+    );
+    // A trait that the check does not read can be changed all the same.
+    let company = change_of(id, "company", "Canary AG");
+    assert!(app.settings(&company).await.is_admitted());
+}
+
+#[tokio::test]
 async fn a_change_can_be_deferred_however_many_deliveries_the_identity_has() {
     let env = test_env("mark").await;
     let id = env

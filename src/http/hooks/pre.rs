@@ -74,8 +74,8 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     }
     state.add_client_ip(&mut payload);
     let is_guarded = is_guarded(state, call, &payload).await;
-    open_flow::close_before_settings(state, call, &payload).await;
-    let deferrals = open_deferrals(state, call, &payload).await;
+    let is_known = open_flow::close_before_settings(state, call, &payload).await;
+    let deferrals = open_deferrals(state, call, &payload, is_known).await;
     let refused_late = match hook.flow {
         Flow::Settings => state.refused.marked(payload.identity_id),
         _ => BTreeSet::new(),
@@ -206,8 +206,14 @@ async fn is_guarded(state: &HookState, call: &HookCall, payload: &Payload) -> bo
     matches!(state.clock.timeout_at(until, proven).await, Some(Ok(true)))
 }
 
-/// Returns the checks that are deferred for this identity.
-async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -> OpenDeferrals {
+/// Returns the checks that are deferred for this identity. Without `is_known`, a deferred check of a lost `post` may not
+/// be stored yet.
+async fn open_deferrals(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+    is_known: bool,
+) -> OpenDeferrals {
     if call.hook.flow != Flow::Settings || !state.rules.defers() {
         return OpenDeferrals::default();
     }
@@ -217,7 +223,7 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
         let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
         state.clock.timeout_at(until, unfinished).await
     };
-    let Some(Ok(queues)) = read.await else {
+    let Some(Ok(queues)) = (if is_known { read.await } else { None }) else {
         tracing::warn!(
             trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id,
             "Could not read whether a check is deferred for this identity; every check that can be deferred must accept the change"
