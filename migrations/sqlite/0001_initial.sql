@@ -164,7 +164,9 @@ CREATE TABLE identity_writes (
     -- How many of the planned verifications are done.
     verified    INTEGER NOT NULL,
     -- The next verification, or the end of the lease of the instance that verifies.
-    verify_at   INTEGER NOT NULL
+    verify_at   INTEGER NOT NULL,
+    -- When the newest change in `saved_changes` was saved that a verification found in the identity.
+    seen_at     INTEGER
 ) STRICT;
 CREATE INDEX identity_writes_due ON identity_writes (verify_at);
 

@@ -319,15 +319,10 @@ impl IdentityWriter {
         let now = self.clock.now();
         let at = match self.verified(leased).await {
             // A write that Kratos refuses is retried with the planned verifications.
-            Ok(()) | Err(WriteError::NotFound | WriteError::Kratos(Error::Status(400..=499))) => {
-                let Some((verified, at)) = leased.next_verification(now) else {
-                    return self.store.end_verification(id, lease_until).await;
-                };
-                return self
-                    .store
-                    .reschedule_verification(id, verified, lease_until, at)
-                    .await;
+            Err(WriteError::NotFound | WriteError::Kratos(Error::Status(400..=499))) => {
+                return self.plan_verification(leased, None, lease_until).await;
             }
+            Ok(seen_at) => return self.plan_verification(leased, seen_at, lease_until).await,
             Err(WriteError::Busy | WriteError::Overwritten) => saturating_add(now, BUSY),
             Err(error) => {
                 tracing::warn!(
@@ -338,30 +333,46 @@ impl IdentityWriter {
             }
         };
         self.store
-            .reschedule_verification(id, leased.verified, lease_until, at)
+            .reschedule_verification(id, (leased.verified, None), lease_until, at)
             .await
     }
 
-    async fn verified(&self, leased: &IdentityWrites) -> Result<(), WriteError> {
+    /// Plans the next verification, if there is one.
+    async fn plan_verification(
+        &self,
+        leased: &IdentityWrites,
+        seen_at: Option<Timestamp>,
+        lease_until: Timestamp,
+    ) -> Result<(), store::Error> {
+        let id = leased.identity_id;
+        let Some((verified, at)) = leased.next_verification(self.clock.now()) else {
+            return self.store.end_verification(id, lease_until).await;
+        };
+        self.store
+            .reschedule_verification(id, (verified, seen_at), lease_until, at)
+            .await
+    }
+
+    /// Verifies the writes. Returns when the newest saved change was saved that is in place.
+    async fn verified(&self, leased: &IdentityWrites) -> Result<Option<Timestamp>, WriteError> {
         let id = leased.identity_id;
         let identity = self.get(id).await?;
         let refusals = self.store.late_refusals_of(id).await?;
-        if refusals
+        let is_overruled = refusals
             .iter()
-            .any(|refusal| refusal.is_overruled_by(&identity))
-        {
-            return self.lift_for_an_operator(id).await;
-        }
+            .any(|refusal| refusal.keeps_out() && refusal.is_overruled_by(&identity));
         let finding = leased.compare(&identity);
-        if finding.keeps_other_value {
+        if finding.keeps_other_value && !is_overruled {
             self.count("kept");
         }
         let is_active_again = is_active_again(&refusals, &identity);
-        if finding.undone.is_empty() && finding.restore.is_empty() && !is_active_again {
+        let is_as_written = finding.undone.is_empty() && finding.restore.is_empty();
+        if is_as_written && !is_active_again && !is_overruled {
             self.count("verified");
-            return Ok(());
+            return Ok(leased.newest_in_place(&identity, self.clock.now()));
         }
-        self.locked(id, self.repair(id).boxed()).await
+        self.locked(id, self.repair(id).boxed()).await?;
+        Ok(None)
     }
 
     /// Compares the identity again, as the only writer, and writes again.

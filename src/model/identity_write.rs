@@ -53,7 +53,9 @@ pub struct IdentityWrites {
     pub verify_at: Timestamp,
     /// The changes that visitors saved in settings since the oldest write began, oldest first.
     pub saved: Vec<SavedChange>,
-    
+    /// When the newest of the changes was saved that a verification has found in the identity, after all writes had ended.
+    /// No write undid that change or an earlier one.
+    pub seen_at: Option<Timestamp>,
 }
 
 /// One PATCH.
@@ -147,7 +149,7 @@ impl IdentityWrites {
             verified: 0,
             verify_at: now,
             saved: Vec::new(),
-            
+            seen_at: None,
         }
     }
 
@@ -282,11 +284,24 @@ impl IdentityWrites {
         })
     }
 
+    /// Returns when the newest change was saved, if the identity has it and no write can undo it any more.
+    #[must_use]
+    pub fn newest_in_place(&self, identity: &Value, now: Timestamp) -> Option<Timestamp> {
+        let newest = self.saved.last()?;
+        let is_in_place = same(
+            &identity["traits"],
+            &self.with_own_fields(newest, &newest.identity, identity)["traits"],
+        );
+        let have_ended = self.writes.iter().all(|write| write.end() <= now);
+        (is_in_place && have_ended && self.restore(identity).is_empty()).then_some(newest.saved_at)
+    }
+
     /// Returns the fields to restore if a write undid a save. A save was undone if the identity is as before the save, but
     /// for what the write wrote, and the `post` of the save arrived during the write.
     fn restore(&self, identity: &Value) -> Vec<FieldWrite> {
-        let mut saved = self.saved.iter();
-        let undone = saved.find(|saved| self.was_undone(saved, identity));
+        let unseen = |saved: &&SavedChange| self.seen_at.is_none_or(|seen| saved.saved_at > seen);
+        let mut unseen = self.saved.iter().filter(unseen);
+        let undone = unseen.find(|saved| self.was_undone(saved, identity));
         let (Some(undone), Some(newest)) = (undone, self.saved.last()) else {
             return Vec::new();
         };
@@ -638,6 +653,28 @@ mod tests {
             let identity = json!({"traits": {"name": "old"}, "metadata_public": now});
             assert_eq!(writes.compare(&identity).restore, expected, "{identity}");
         }
+    }
+
+    #[test]
+    fn a_change_that_was_seen_in_place_is_not_restored() {
+        let (old, new) = (json!({"name": "old"}), json!({"name": "new"}));
+        let mut writes = written(&json!({}), &[set("metadata_admin.crm", Some(json!(7)))]);
+        writes.saved = vec![saved(2, &old, &new)];
+        let in_place = json!({ "traits": new });
+        let reset = json!({ "traits": old });
+        assert_eq!(writes.newest_in_place(&reset, at(3)), None);
+        assert_eq!(writes.newest_in_place(&in_place, at(3)), Some(at(2)));
+        assert_eq!(writes.compare(&reset).restore.len(), 1);
+        writes.seen_at = Some(at(2));
+        assert_eq!(writes.compare(&reset).restore, []);
+        // A later change is restored all the same.
+        writes.saved.push(saved(3, &new, &json!({"name": "newer"})));
+        assert_eq!(writes.compare(&in_place).restore.len(), 1);
+        // A write without an answer can still undo the change.
+        writes.add(Write::new(&json!({}), &[], at(4)));
+        writes.saved = vec![saved(5, &old, &new)];
+        assert_eq!(writes.newest_in_place(&in_place, at(6)), None);
+        assert_eq!(writes.newest_in_place(&in_place, at(200)), Some(at(5)));
     }
 
     #[test]

@@ -363,6 +363,29 @@ checks:
     assert_eq!(env.kratos.identity(id)["traits"]["company"], "Canary GmbH");
 }
 
+#[tokio::test]
+async fn a_trait_that_an_operator_resets_after_a_verified_save_is_not_overwritten() {
+    let env = test_env().await;
+    let (id, _) = env.sign_up().await;
+    env.wait_for_crm_id(id, json!(7)).await;
+    let before = env.kratos.identity(id)["traits"].clone();
+    env.app.clock.advance(Duration::from_secs(30));
+    env.app.wait_for_verifications().await;
+    // The visitor saves an offensive name within a minute after the write.
+    let form = env.change(id, "Canary GmbH", "Canary Offensive");
+    assert_eq!(env.call(PRE, &form).await, 204);
+    let traits = form.0["identity"]["traits"].clone();
+    env.kratos.set_value(id, "/traits", traits);
+    assert_eq!(env.call(POST, &form).await, 204);
+    env.app.wait_for_verifications().await;
+    // An operator resets the name later.
+    env.app.clock.advance(Duration::from_mins(20));
+    env.app.wait_for_verifications().await;
+    env.kratos.set_value(id, "/traits", before.clone());
+    env.run_all_verifications().await;
+    assert_eq!(env.kratos.identity(id)["traits"], before);
+}
+
 /// Writes the registered name into a trait, or an id into `metadata_admin`, after the sign-up.
 async fn env_with_write_back(write_back: &str) -> (TestEnv, Uuid, Value) {
     let (kratos, crm) = (FakeKratos::start(), FakeService::start());

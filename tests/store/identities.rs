@@ -29,6 +29,7 @@ macro_rules! test_contract {
             identity_writes_are_stored_unchanged,
             a_verification_is_leased_to_one_instance,
             a_hook_call_during_a_verification_plans_another_one,
+            a_verification_records_which_change_it_has_seen,
             the_last_verification_deletes_the_record,
             a_saved_change_is_kept_only_while_a_write_is_verified,
             a_settings_call_is_pending_until_each_pre_has_its_post,
@@ -399,7 +400,7 @@ pub async fn a_verification_is_leased_to_one_instance(store: Arc<dyn Store>) {
     assert_eq!(lease(at(2 * MINUTE)).await.len(), 1);
     let until = at(3 * MINUTE);
     store
-        .reschedule_verification(ada(), 1, until, at(DAY))
+        .reschedule_verification(ada(), (1, None), until, at(DAY))
         .await
         .unwrap();
     let kept = store.identity_writes(ada()).await.unwrap().unwrap();
@@ -419,7 +420,7 @@ pub async fn a_hook_call_during_a_verification_plans_another_one(store: Arc<dyn 
         .await
         .unwrap();
     store
-        .reschedule_verification(ada(), 1, until, at(DAY))
+        .reschedule_verification(ada(), (1, None), until, at(DAY))
         .await
         .unwrap();
     assert_eq!(store.next_verification().await.unwrap(), Some(asked));
@@ -428,6 +429,26 @@ pub async fn a_hook_call_during_a_verification_plans_another_one(store: Arc<dyn 
     // A later time than the planned one changes nothing.
     store.verify_identities(&[ada()], at(DAY)).await.unwrap();
     assert_eq!(store.next_verification().await.unwrap(), Some(asked));
+}
+
+pub async fn a_verification_records_which_change_it_has_seen(store: Arc<dyn Store>) {
+    write(&*store).await;
+    let seen_at = async |seen: Option<Timestamp>| {
+        let verified = (1, seen);
+        store
+            .reschedule_verification(ada(), verified, at(MINUTE), at(DAY))
+            .await
+            .unwrap();
+        let kept = store.identity_writes(ada()).await.unwrap().unwrap();
+        kept.seen_at
+    };
+    assert_eq!(seen_at(None).await, None);
+    assert_eq!(seen_at(Some(at(SECOND))).await, Some(at(SECOND)));
+    assert_eq!(seen_at(None).await, Some(at(SECOND)));
+    // A write that was read before keeps the later value.
+    write(&*store).await;
+    let kept = store.identity_writes(ada()).await.unwrap().unwrap();
+    assert_eq!(kept.seen_at, Some(at(SECOND)));
 }
 
 pub async fn the_last_verification_deletes_the_record(store: Arc<dyn Store>) {

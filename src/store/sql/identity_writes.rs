@@ -18,7 +18,7 @@ use crate::store::identity_writes::IdentityWriteStore;
 const MAX_CHANGES: i64 = 100;
 
 const GET: &str = "
-SELECT identity_id, writes, written_at, verified, verify_at FROM identity_writes WHERE identity_id = $1";
+SELECT identity_id, writes, written_at, verified, verify_at, seen_at FROM identity_writes WHERE identity_id = $1";
 
 const STORE: &str = "
 INSERT INTO identity_writes (identity_id, writes, written_at, verified, verify_at) VALUES ($1, $2, $3, $4, $5)
@@ -32,11 +32,12 @@ WHERE identity_id IN (
     SELECT identity_id FROM identity_writes WHERE verify_at <= $1 ORDER BY verify_at LIMIT $3",
     skip_locked!(),
     ")
-RETURNING identity_id, writes, written_at, verified, verify_at"
+RETURNING identity_id, writes, written_at, verified, verify_at, seen_at"
 );
 
 const RESCHEDULE: &str = "
-UPDATE identity_writes SET verified = $2, verify_at = CASE WHEN verify_at = $3 THEN $4 ELSE verify_at END
+UPDATE identity_writes
+SET verified = $2, verify_at = CASE WHEN verify_at = $3 THEN $4 ELSE verify_at END, seen_at = coalesce($5, seen_at)
 WHERE identity_id = $1";
 
 const END: &str = "DELETE FROM identity_writes WHERE identity_id = $1 AND verify_at = $2";
@@ -75,6 +76,7 @@ fn read(row: &DbRow) -> Result<IdentityWrites, sqlx::Error> {
         verified: usize::try_from(row::number(row, "verified")?).unwrap_or(usize::MAX),
         verify_at: row::timestamp(row, "verify_at")?,
         saved: Vec::new(),
+        seen_at: row::optional_timestamp(row, "seen_at")?,
     })
 }
 
@@ -252,7 +254,7 @@ impl IdentityWriteStore for Database {
     async fn reschedule_verification(
         &self,
         identity_id: Uuid,
-        verified: usize,
+        (verified, seen_at): (usize, Option<Timestamp>),
         lease_until: Timestamp,
         verify_at: Timestamp,
     ) -> Result<(), Error> {
@@ -263,6 +265,7 @@ impl IdentityWriteStore for Database {
                     .bind(count(verified))
                     .bind(row::moment(lease_until))
                     .bind(row::moment(verify_at))
+                    .bind(seen_at.map(row::moment))
                     .execute(self.writer())
                     .await?;
                 Ok(())

@@ -143,7 +143,7 @@ impl IdentityWriteStore for FailingStore {
     async fn reschedule_verification(
         &self,
         identity_id: Uuid,
-        verified: usize,
+        verified: (usize, Option<Timestamp>),
         lease_until: Timestamp,
         verify_at: Timestamp,
     ) -> Result<(), Error> {
