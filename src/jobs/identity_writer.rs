@@ -18,7 +18,7 @@ use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::OutcomeLabels;
 use crate::checks::refused_identities::RefusedIdentities;
 use crate::model::delivery::FieldWrite;
-use crate::model::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, VERIFY_AFTER, Write};
+use crate::model::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, Write};
 use crate::model::late_refusal::LateRefusal;
 use crate::outbound::kratos_admin::{Error, KratosAdmin, patch};
 use crate::store::{self, Store};
@@ -456,16 +456,7 @@ impl IdentityWriter {
 
     /// Schedules a verification of an identity whose refusal is in force, although the planned verifications are done.
     pub async fn verify_refused(&self, id: Uuid, at: Timestamp) -> Result<(), store::Error> {
-        if self.store.identity_writes(id).await?.is_some() {
-            return self.store.verify_identities(&[id], at).await;
-        }
-        let once = IdentityWrites {
-            written_at: Timestamp::UNIX_EPOCH,
-            verified: VERIFY_AFTER.len(),
-            verify_at: at,
-            ..IdentityWrites::new(id, at)
-        };
-        self.store.store_identity_writes(&once).await
+        self.store.verify_once(id, at).await
     }
 
     fn count(&self, outcome: &'static str) {

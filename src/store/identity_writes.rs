@@ -38,6 +38,8 @@ pub trait IdentityWriteStore: Send + Sync {
     ) -> Result<(), Error>;
     /// Schedules a verification of these identities at that time or earlier, if writes of theirs are stored.
     async fn verify_identities(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error>;
+    /// Schedules one verification of this identity at that time or earlier, also if no writes of it are stored.
+    async fn verify_once(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error>;
     /// Returns when the next verification is due.
     async fn next_verification(&self) -> Result<Option<Timestamp>, Error>;
 

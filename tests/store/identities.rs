@@ -29,6 +29,7 @@ macro_rules! test_contract {
             identity_writes_are_stored_unchanged,
             a_verification_is_leased_to_one_instance,
             a_hook_call_during_a_verification_plans_another_one,
+            a_planned_verification_keeps_the_write_that_it_verifies,
             a_verification_records_which_change_it_has_seen,
             the_last_verification_deletes_the_record,
             a_saved_change_is_kept_only_while_a_write_is_verified,
@@ -429,6 +430,19 @@ pub async fn a_hook_call_during_a_verification_plans_another_one(store: Arc<dyn 
     // A later time than the planned one changes nothing.
     store.verify_identities(&[ada()], at(DAY)).await.unwrap();
     assert_eq!(store.next_verification().await.unwrap(), Some(asked));
+}
+
+pub async fn a_planned_verification_keeps_the_write_that_it_verifies(store: Arc<dyn Store>) {
+    store.verify_once(ada(), at(DAY)).await.unwrap();
+    let planned = store.identity_writes(ada()).await.unwrap().unwrap();
+    assert_eq!((planned.writes, planned.verify_at), (Vec::new(), at(DAY)));
+    assert_eq!(planned.written_at, Timestamp::UNIX_EPOCH);
+    write(&*store).await;
+    for (asked, planned) in [(SECOND, at(SECOND)), (DAY, at(SECOND))] {
+        store.verify_once(ada(), at(asked)).await.unwrap();
+        let kept = store.identity_writes(ada()).await.unwrap().unwrap();
+        assert_eq!((&kept.writes, kept.verify_at), (&writes().writes, planned));
+    }
 }
 
 pub async fn a_verification_records_which_change_it_has_seen(store: Arc<dyn Store>) {

@@ -10,7 +10,9 @@ use super::retry::with_retry;
 use super::row::{self, DbRow};
 use crate::base::clock::{Timestamp, earlier};
 use crate::model::delivery::time_ordered_id;
-use crate::model::identity_write::{IdentityWrites, SETTINGS_CALL_TIMEOUT, SavedChange};
+use crate::model::identity_write::{
+    IdentityWrites, SETTINGS_CALL_TIMEOUT, SavedChange, VERIFY_AFTER,
+};
 use crate::store::Error;
 use crate::store::identity_writes::IdentityWriteStore;
 
@@ -49,6 +51,12 @@ const VERIFY: &str = concat!(
     "UPDATE identity_writes SET verify_at = $2 WHERE verify_at > $2 AND identity_id IN ",
     texts!("$1")
 );
+
+// The statement changes nothing of a write that began meanwhile.
+const VERIFY_ONCE: &str = "
+INSERT INTO identity_writes (identity_id, writes, written_at, verified, verify_at) VALUES ($1, '[]', 0, $2, $3)
+ON CONFLICT (identity_id) DO UPDATE
+SET verify_at = CASE WHEN identity_writes.verify_at > excluded.verify_at THEN excluded.verify_at ELSE identity_writes.verify_at END";
 
 const BEGIN_SETTINGS: &str = "
 INSERT INTO pending_settings (identity_id, first_at, open_calls) VALUES ($1, $2, 1)
@@ -160,7 +168,7 @@ impl Database {
         Ok(())
     }
 
-    async fn verify_once(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
+    async fn verify_all_once(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
         sqlx::query(VERIFY)
             .bind(json!(ids).to_string())
             .bind(row::moment(at))
@@ -284,7 +292,23 @@ impl IdentityWriteStore for Database {
     }
 
     async fn verify_identities(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
-        with_retry(|| self.verify_once(ids, at).boxed()).await
+        with_retry(|| self.verify_all_once(ids, at).boxed()).await
+    }
+
+    async fn verify_once(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
+        with_retry(|| {
+            async move {
+                sqlx::query(VERIFY_ONCE)
+                    .bind(identity_id.to_string())
+                    .bind(count(VERIFY_AFTER.len()))
+                    .bind(row::moment(at))
+                    .execute(self.writer())
+                    .await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
     }
 
     async fn next_verification(&self) -> Result<Option<Timestamp>, Error> {

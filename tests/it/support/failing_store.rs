@@ -164,6 +164,10 @@ impl IdentityWriteStore for FailingStore {
         self.fail_if_set()?;
         self.store.verify_identities(ids, at).await
     }
+    async fn verify_once(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
+        self.fail_if_set()?;
+        self.store.verify_once(identity_id, at).await
+    }
     async fn next_verification(&self) -> Result<Option<Timestamp>, Error> {
         self.fail_if_set()?;
         self.store.next_verification().await
