@@ -174,12 +174,14 @@ impl IdentityWrites {
         self.writes.iter().filter(|write| write.is_repair).count()
     }
 
-        /// Removes the marks of deferred and refused checks from the writes to verify.
-    pub fn exclude_marks(&mut self) {
+    /// Removes the marks of these checks from the writes to verify.
+    pub fn exclude_marks(&mut self, checks: &[String]) {
+        let is_mark = |field: &FieldChange| {
+            field.path.starts_with(&MARKS.map(str::to_owned))
+                && field.path.last().is_some_and(|name| checks.contains(name))
+        };
         for write in &mut self.writes {
-            write
-                .fields
-                .retain(|field| !field.path.starts_with(&MARKS.map(str::to_owned)));
+            write.fields.retain(|field| !is_mark(field));
         }
     }
 

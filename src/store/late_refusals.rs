@@ -47,7 +47,12 @@ pub trait LateRefusalStore: Send + Sync {
         now: Timestamp,
         deliveries: &[NewDelivery],
     ) -> Result<u64, Error>;
-    /// Records that the identity was deactivated at this time of Kratos's clock, because of the refusals in force that
-    /// deactivate.
-    async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error>;
+    /// Records that the identity was deactivated at this time of Kratos's clock, because of the refusal by this check, and
+    /// of all others in force that have deactivated it before.
+    async fn record_deactivation(
+        &self,
+        identity_id: Uuid,
+        check: Option<&str>,
+        at: Timestamp,
+    ) -> Result<(), Error>;
 }

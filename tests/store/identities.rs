@@ -20,6 +20,7 @@ macro_rules! test_contract {
         $crate::identities::test_contract!($fresh;
             a_late_refusal_is_stored_with_the_settlement_or_not_at_all,
             a_late_refusal_is_in_force_until_it_is_lifted,
+            a_deactivation_is_recorded_for_its_check_and_for_repairs,
             acceptance_lifts_only_refusals_that_do_not_deactivate,
             a_refusal_in_force_is_replaced_only_by_a_stronger_one,
             late_refusals_are_listed_page_by_page,
@@ -116,7 +117,12 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
     settle_with_refusal(&*store, 1, "name").await;
     settle_with_refusal(&*store, 2, "vat").await;
     let moment = at(SECOND);
-    store.record_deactivation(ada(), moment).await.unwrap();
+    for check in ["vat", "name"] {
+        store
+            .record_deactivation(ada(), Some(check), moment)
+            .await
+            .unwrap();
+    }
     versions.push(store.get_property(VERSION).await.unwrap());
     let deactivated = |check: &str| LateRefusal {
         deactivated_at: Some(moment),
@@ -195,6 +201,29 @@ async fn settle_with_refusal_of(
     assert_eq!(store.settle_all(&[settlement]).await.unwrap().len(), 1);
 }
 
+pub async fn a_deactivation_is_recorded_for_its_check_and_for_repairs(store: Arc<dyn Store>) {
+    for check in ["name", "vat"] {
+        settle_with_refusal(&*store, 1, check).await;
+    }
+    let deactivated_at = async |check: Option<&str>, moment: Timestamp| {
+        store
+            .record_deactivation(ada(), check, moment)
+            .await
+            .unwrap();
+        let in_force = store.late_refusals_of(ada()).await.unwrap();
+        let moments = in_force.iter().map(|one| one.deactivated_at);
+        moments.collect::<Vec<_>>()
+    };
+    let (first, second) = (Some(at(SECOND)), Some(at(MINUTE)));
+    assert_eq!(deactivated_at(None, at(SECOND)).await, [None, None]);
+    assert_eq!(deactivated_at(Some("vat"), at(SECOND)).await, [None, first]);
+    assert_eq!(deactivated_at(None, at(MINUTE)).await, [None, second]);
+    assert_eq!(
+        deactivated_at(Some("name"), at(MINUTE)).await,
+        [second, second]
+    );
+}
+
 fn lift_by_acceptance(check: &str) -> RefusalLift {
     let mut write = delivery(&format!("write-back:{check}"), 1);
     write.id = Uuid::new_v4();
@@ -214,7 +243,10 @@ pub async fn acceptance_lifts_only_refusals_that_do_not_deactivate(store: Arc<dy
     ] {
         settle_with_refusal_of(&*store, 1, check, effect).await;
     }
-    store.record_deactivation(ada(), at(SECOND)).await.unwrap();
+    store
+        .record_deactivation(ada(), Some("kept_out"), at(SECOND))
+        .await
+        .unwrap();
     let version = store.get_property(VERSION).await.unwrap();
     let checks = ["kept_out", "marked", "notified", "never"];
     let batch = WriteSet {
@@ -286,7 +318,10 @@ pub async fn late_refusals_are_listed_page_by_page(store: Arc<dyn Store>) {
 
 pub async fn a_refusal_after_a_lift_is_in_force_again(store: Arc<dyn Store>) {
     settle_with_refusal(&*store, 1, "vat").await;
-    store.record_deactivation(ada(), at(SECOND)).await.unwrap();
+    store
+        .record_deactivation(ada(), Some("vat"), at(SECOND))
+        .await
+        .unwrap();
     store
         .lift_late_refusals(ada(), &["vat".to_owned()], at(MINUTE), &[])
         .await

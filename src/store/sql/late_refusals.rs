@@ -90,6 +90,7 @@ fn read(row: &DbRow) -> Result<LateRefusal, sqlx::Error> {
         message: row::optional_json(row, "message")?,
         refused_at: row::timestamp(row, "refused_at")?,
         deactivated_at: row::optional_timestamp(row, "deactivated_at")?,
+        
     })
 }
 
@@ -133,7 +134,7 @@ SELECT 1 FROM late_refusals WHERE identity_id = $1 AND check_name = $2 AND lifte
 
 const DEACTIVATED: &str = "
 UPDATE late_refusals SET deactivated_at = $2
-WHERE identity_id = $1 AND lifted_at IS NULL AND effect = 'deactivate'";
+WHERE identity_id = $1 AND lifted_at IS NULL AND effect = 'deactivate' AND (check_name = $3 OR deactivated_at IS NOT NULL)";
 
 impl Database {
     async fn lift_once(
@@ -161,11 +162,17 @@ impl Database {
         Ok(lifted)
     }
 
-    async fn deactivated_once(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
+    async fn deactivated_once(
+        &self,
+        identity_id: Uuid,
+        check: Option<&str>,
+        at: Timestamp,
+    ) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         sqlx::query(DEACTIVATED)
             .bind(identity_id.to_string())
             .bind(row::moment(at))
+            .bind(check)
             .execute(&mut *transaction)
             .await?;
         new_version(&mut transaction).await?;
@@ -245,7 +252,12 @@ impl LateRefusalStore for Database {
         with_retry(|| self.lift_once(identity_id, checks, now, deliveries).boxed()).await
     }
 
-    async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
-        with_retry(|| self.deactivated_once(identity_id, at).boxed()).await
+    async fn record_deactivation(
+        &self,
+        identity_id: Uuid,
+        check: Option<&str>,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        with_retry(|| self.deactivated_once(identity_id, check, at).boxed()).await
     }
 }

@@ -113,9 +113,14 @@ impl LateRefusalStore for FailingStore {
             .lift_late_refusals(identity_id, checks, now, deliveries)
             .await
     }
-    async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
+    async fn record_deactivation(
+        &self,
+        identity_id: Uuid,
+        check: Option<&str>,
+        at: Timestamp,
+    ) -> Result<(), Error> {
         self.fail_if_set()?;
-        self.store.record_deactivation(identity_id, at).await
+        self.store.record_deactivation(identity_id, check, at).await
     }
 }
 
