@@ -146,6 +146,8 @@ CREATE TABLE late_refusals (
     refused_at     BIGINT  NOT NULL,
     -- `state_changed_at` of the identity after Vestibule deactivated it. NULL until then.
     deactivated_at BIGINT,
+    -- Whether the identity was active before Vestibule enforced the refusal. NULL until then.
+    was_active     BIGINT,
     lifted_at      BIGINT,
     -- What the refusal does. Only `deactivate` refuses sign-ins.
     effect         TEXT    NOT NULL DEFAULT 'deactivate' CHECK (effect IN ('deactivate', 'mark', 'notify')),

@@ -146,6 +146,8 @@ CREATE TABLE late_refusals (
     refused_at     INTEGER NOT NULL,
     -- `state_changed_at` of the identity after Vestibule deactivated it. NULL until then.
     deactivated_at INTEGER,
+    -- Whether the identity was active before Vestibule enforced the refusal. NULL until then.
+    was_active     INTEGER,
     lifted_at      INTEGER,
     -- What the refusal does. Only `deactivate` refuses sign-ins.
     effect         TEXT    NOT NULL DEFAULT 'deactivate' CHECK (effect IN ('deactivate', 'mark', 'notify')),

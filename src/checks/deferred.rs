@@ -207,6 +207,7 @@ pub fn stored(
         message,
         refused_at: variables.now,
         deactivated_at: None,
+        was_active: None,
     }
 }
 
@@ -268,7 +269,8 @@ pub struct Lifted {
 }
 
 /// Lifts the late refusal of this check, or of all checks. A delivery removes the marks. The delivery also
-/// activates the account, unless another refusal that deactivates is in force.
+/// activates the account, unless another refusal that deactivates is in force, or the account was inactive before
+/// Vestibule enforced the refusal.
 pub async fn lift(
     store: &dyn Store,
     identity_id: Uuid,
@@ -280,7 +282,17 @@ pub async fn lift(
         .into_iter()
         .partition(|refusal| check.is_none_or(|check| refusal.check == check));
     let keeps_out = |refusals: &[LateRefusal]| refusals.iter().any(LateRefusal::keeps_out);
-    let activates = keeps_out(&lifted) && !keeps_out(&others);
+    let was_active = |expected: &[Option<bool>]| {
+        lifted
+            .iter()
+            .any(|one| one.keeps_out() && expected.contains(&one.was_active))
+    };
+    if was_active(&[Some(true)]) && keeps_out(&others) {
+        // The lift of the last refusal activates the account.
+        store.record_state_before(identity_id, true).await?;
+    }
+    // If the enforcement has not begun, the delivery finds out whether it began before the lift.
+    let activates = was_active(&[Some(true), None]) && !keeps_out(&others);
     let marked = lifted
         .iter()
         .filter(|one| one.effect != OnLateRefusal::Notify);

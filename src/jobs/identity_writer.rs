@@ -162,6 +162,14 @@ impl IdentityWriter {
             if !in_force.iter().any(|one| is_of_check(&one)) {
                 return Ok(());
             }
+            // An account that another refusal deactivated was active before.
+            let was_active = identity["state"] == "active"
+                || in_force
+                    .iter()
+                    .any(|refusal| refusal.was_active == Some(true));
+            if !self.store.record_state_before(id, was_active).await? {
+                return Ok(());
+            }
             self.deactivate(id, &identity, fields, Some(check)).await
         };
         self.locked(id, deactivate.boxed()).await

@@ -21,6 +21,7 @@ macro_rules! test_contract {
             a_late_refusal_is_stored_with_the_settlement_or_not_at_all,
             a_late_refusal_is_in_force_until_it_is_lifted,
             a_deactivation_is_recorded_for_its_check_and_for_repairs,
+            the_state_before_a_refusal_is_recorded_once,
             acceptance_lifts_only_refusals_that_do_not_deactivate,
             a_refusal_in_force_is_replaced_only_by_a_stronger_one,
             late_refusals_are_listed_page_by_page,
@@ -68,6 +69,7 @@ fn refusal(identity: u128, check: &str) -> LateRefusal {
         }),
         refused_at: start(),
         deactivated_at: None,
+        was_active: None,
     }
 }
 
@@ -222,6 +224,26 @@ pub async fn a_deactivation_is_recorded_for_its_check_and_for_repairs(store: Arc
         deactivated_at(Some("name"), at(MINUTE)).await,
         [second, second]
     );
+}
+
+pub async fn the_state_before_a_refusal_is_recorded_once(store: Arc<dyn Store>) {
+    let before = async || store.state_before_refusal(ada(), "vat").await.unwrap();
+    assert!(!store.record_state_before(ada(), true).await.unwrap());
+    assert_eq!(before().await, None);
+    settle_with_refusal(&*store, 1, "vat").await;
+    assert_eq!(before().await, None);
+    for (was_active, expected) in [(false, false), (true, true), (false, true)] {
+        assert!(store.record_state_before(ada(), was_active).await.unwrap());
+        assert_eq!(before().await, Some(expected));
+        let in_force = store.late_refusals_of(ada()).await.unwrap();
+        assert_eq!(in_force[0].was_active, Some(expected));
+    }
+    store
+        .lift_late_refusals(ada(), &["vat".to_owned()], at(MINUTE), &[])
+        .await
+        .unwrap();
+    assert!(!store.record_state_before(ada(), false).await.unwrap());
+    assert_eq!(before().await, Some(true), "also after the lift");
 }
 
 fn lift_by_acceptance(check: &str) -> RefusalLift {

@@ -113,6 +113,24 @@ impl LateRefusalStore for FailingStore {
             .lift_late_refusals(identity_id, checks, now, deliveries)
             .await
     }
+    async fn record_state_before(
+        &self,
+        identity_id: Uuid,
+        was_active: bool,
+    ) -> Result<bool, Error> {
+        self.fail_if_set()?;
+        self.store
+            .record_state_before(identity_id, was_active)
+            .await
+    }
+    async fn state_before_refusal(
+        &self,
+        identity_id: Uuid,
+        check: &str,
+    ) -> Result<Option<bool>, Error> {
+        self.fail_if_set()?;
+        self.store.state_before_refusal(identity_id, check).await
+    }
     async fn record_deactivation(
         &self,
         identity_id: Uuid,
