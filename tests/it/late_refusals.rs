@@ -715,3 +715,22 @@ async fn a_repeated_enforcement_leaves_an_account_active_that_an_operator_activa
     assert_eq!(env.kratos.session_deletions(id), deleted);
     assert_eq!(env.checks_in_force(id).await, [""; 0]);
 }
+
+#[tokio::test]
+async fn the_late_refusal_of_a_deleted_account_leaves_no_dead_letter() {
+    let env = test_env().await;
+    let (id, _) = env.sign_up().await;
+    env.kratos.fail_on("/sessions", 503);
+    env.refuse_late(json!({"valid": false})).await;
+    env.app
+        .advance_to_next_attempt("late-refusal:vat_number")
+        .await;
+    env.kratos.remove_identity(id);
+    env.kratos.answer_normally();
+    env.app
+        .advance_to_next_attempt("late-refusal:vat_number")
+        .await;
+    env.app
+        .wait_for_delivery("late-refusal:vat_number", State::Delivered)
+        .await;
+}

@@ -117,10 +117,11 @@ impl HttpTransport {
 fn attempt(written: &Result<(), WriteError>) -> Attempt {
     match written {
         Ok(()) => Attempt::answered(200),
+        // The identity was deleted, so nothing is left to write.
         Err(WriteError::NotFound) => Attempt::Response {
             status: 404,
             retry_after: None,
-            verdict: ResponseVerdict::Abandon,
+            verdict: ResponseVerdict::Delivered,
         },
         // Whether another write is in progress is unknown.
         Err(WriteError::Busy | WriteError::Store(_)) => {
