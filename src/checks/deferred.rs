@@ -14,6 +14,7 @@ use crate::expression::{EvaluationError, Lists, Variables};
 use crate::model::delivery::{
     Action, EvaluationContext, Event, FieldWrite, NewDelivery, Queue, time_ordered_id,
 };
+use crate::model::identity_write::MAX_SETTINGS_WAIT;
 use crate::model::late_refusal::{LateRefusal, StoredMessage};
 use crate::model::message::MessageTemplate;
 use crate::model::pending::Deferred;
@@ -208,6 +209,31 @@ pub fn stored(
         refused_at: variables.now,
         deactivated_at: None,
         was_active: None,
+    }
+}
+
+/// Returns the delivery that ends the deferral and the late refusal of a check, because the check has accepted a change
+/// that was saved. `accepted` is the identity with that change. A save that began earlier can overwrite the change, so the
+/// delivery is due when such a save has ended.
+#[must_use]
+pub fn end_after_acceptance(
+    check: &str,
+    (identity_id, event): (Uuid, Event),
+    unique_key: String,
+    accepted: &Value,
+    now: Timestamp,
+) -> NewDelivery {
+    let identity =
+        json!({"traits": accepted["traits"], "metadata_public": accepted["metadata_public"]});
+    NewDelivery {
+        action: Ok(Action::EndAfterAcceptance),
+        context: Some(EvaluationContext {
+            identity: Some(identity),
+            now,
+            ..EvaluationContext::default()
+        }),
+        due_at: saturating_add(now, MAX_SETTINGS_WAIT),
+        ..identity_write(check, identity_id, event, unique_key, Vec::new(), now)
     }
 }
 

@@ -428,7 +428,9 @@ fn overlap(one: &[String], other: &[String]) -> bool {
     one.iter().zip(other).all(|(one, other)| one == other)
 }
 
-fn same_option(one: Option<&Value>, other: Option<&Value>) -> bool {
+/// Returns whether both values are equal or absent, ignoring number formats.
+#[must_use]
+pub fn same_option(one: Option<&Value>, other: Option<&Value>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => same(one, other),
         (one, other) => one.is_none() == other.is_none(),

@@ -148,6 +148,8 @@ pub struct Settlement {
     pub late_refusal: Option<LateRefusal>,
     /// The late refusal that this outcome lifts.
     pub refusal_lift: Option<RefusalLift>,
+    /// The questions of a deferred check that this outcome discards.
+    pub question_settled: Option<SettledQuestion>,
 }
 
 impl Settlement {
@@ -162,6 +164,7 @@ impl Settlement {
             follow_up_deliveries: Vec::new(),
             late_refusal: None,
             refusal_lift: None,
+            question_settled: None,
         }
     }
 }

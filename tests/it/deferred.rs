@@ -559,12 +559,19 @@ async fn a_saved_accepted_change_ends_the_deferral() {
     // The change is not saved yet, so the recheck stays.
     let recheck = env.app.deliveries("deferred-check:vat_number").await;
     assert_eq!(recheck[0].state, State::Pending);
+    env.vies.respond_with(503, &json!({}));
     let saved = good.with(
         "/identity/metadata_public",
         json!({"company": "Canary GmbH"}),
     );
+    let traits = saved.0["identity"]["traits"].clone();
+    env.kratos.set_value(id, "/traits", traits);
     let status = env.app.call(SETTINGS_POST, saved.to_string()).await.status;
     assert_eq!(status, 204);
+    // Until a save that began earlier has ended, the deferral lasts.
+    let other = change_of(id, "vat_number", "canary-other");
+    assert_eq!(env.app.settings(&other).await.refused()[0].1, 4_900_001);
+    env.app.clock.advance(Duration::from_mins(1));
     env.app
         .wait_for_delivery("deferred-check:vat_number", State::Discarded)
         .await;
@@ -868,4 +875,32 @@ async fn a_change_can_be_deferred_however_many_deliveries_the_identity_has() {
     // The question about this change is found among the other deliveries.
     let another = change_of(id, "vat_number", "canary-another");
     assert_eq!(env.app.settings(&another).await.refused()[0].1, 4_900_001);
+}
+
+#[tokio::test]
+async fn a_parallel_save_that_restores_the_deferred_value_does_not_evade_the_check() {
+    let env = test_env("deactivate").await;
+    let (id, _) = env.sign_up().await;
+    // Kratos reads the identity for both calls before it saves one of them.
+    let company = change_of(id, "company", "Canary AG");
+    assert!(env.app.settings(&company).await.is_admitted());
+    accept_only(&env.vies, "canary-good");
+    let good = change_of(id, "vat_number", "canary-good");
+    assert!(env.app.settings(&good).await.is_admitted());
+    for saved in [&good, &company] {
+        env.kratos
+            .set_value(id, "/traits", saved.0["identity"]["traits"].clone());
+        let reply = env.app.call(SETTINGS_POST, saved.to_string()).await;
+        assert_eq!(reply.status, 204);
+    }
+    assert_eq!(
+        env.kratos.identity(id)["traits"]["vat_number"],
+        "DE-canary-1"
+    );
+    env.app.clock.advance(Duration::from_secs(61));
+    env.app
+        .eventually("the account is inactive", async || {
+            (env.kratos.identity(id)["state"] == "inactive").then_some(())
+        })
+        .await;
 }

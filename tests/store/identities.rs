@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
-use vestibule::model::delivery::{Claimed, FieldWrite, Outcome};
+use vestibule::model::delivery::{Claimed, FieldWrite, Outcome, State};
 use vestibule::model::identity_write::{IdentityWrites, SavedChange, VERIFY_AFTER, Write};
 use vestibule::model::late_refusal::{LateRefusal, OnLateRefusal, StoredMessage};
 use vestibule::store::late_refusals::VERSION;
-use vestibule::store::{LateRefusalFilter, RefusalLift, Settlement, Store, WriteSet};
+use vestibule::store::{LateRefusalFilter, RefusalLift, SettledQuestion, Settlement, Store};
 
 use crate::fixtures::{DAY, MINUTE, SECOND, at, delivery, start, tried};
 
@@ -22,6 +22,7 @@ macro_rules! test_contract {
             a_late_refusal_is_in_force_until_it_is_lifted,
             a_deactivation_is_recorded_for_its_check_and_for_repairs,
             the_state_before_a_refusal_is_recorded_once,
+            an_outcome_discards_the_questions_of_its_check,
             acceptance_lifts_only_refusals_that_do_not_deactivate,
             a_refusal_in_force_is_replaced_only_by_a_stronger_one,
             late_refusals_are_listed_page_by_page,
@@ -246,6 +247,41 @@ pub async fn the_state_before_a_refusal_is_recorded_once(store: Arc<dyn Store>) 
     assert_eq!(before().await, Some(true), "also after the lift");
 }
 
+pub async fn an_outcome_discards_the_questions_of_its_check(store: Arc<dyn Store>) {
+    let questions = ["deferred-check:vat", "deferred-check:name"];
+    let questions = questions.map(|queue| delivery(queue, 1));
+    let ids = questions.each_ref().map(|one| one.id);
+    store.accept(questions.to_vec()).await.unwrap();
+    let queues = async || {
+        let mut queues = store.unfinished_queues(ada()).await.unwrap();
+        queues.sort();
+        queues
+    };
+    assert_eq!(
+        queues().await,
+        ["deferred-check:name", "deferred-check:vat"]
+    );
+    let held = claim_one(&*store, 1, "write-back:vat").await;
+    let settlement = Settlement {
+        question_settled: Some(SettledQuestion {
+            subscription: "deferred-check:vat".to_owned(),
+            identity_id: ada(),
+            at: at(SECOND),
+        }),
+        ..Settlement::of(&held, tried(200, start()), Outcome::Delivered)
+    };
+    store.settle_all(&[settlement]).await.unwrap();
+    for (id, expected) in ids.into_iter().zip([State::Discarded, State::Pending]) {
+        let shown = store.show(id).await.unwrap().unwrap();
+        assert_eq!(shown.listed.state, expected);
+    }
+    assert_eq!(queues().await, ["deferred-check:name"]);
+    assert_eq!(
+        store.unfinished_queues(Uuid::from_u128(2)).await.unwrap(),
+        [""; 0]
+    );
+}
+
 fn lift_by_acceptance(check: &str) -> RefusalLift {
     let mut write = delivery(&format!("write-back:{check}"), 1);
     write.id = Uuid::new_v4();
@@ -271,13 +307,18 @@ pub async fn acceptance_lifts_only_refusals_that_do_not_deactivate(store: Arc<dy
         .unwrap();
     let version = store.get_property(VERSION).await.unwrap();
     let checks = ["kept_out", "marked", "notified", "never"];
-    let batch = WriteSet {
-        refusals_lifted: checks.map(lift_by_acceptance).to_vec(),
-        ..WriteSet::default()
-    };
-    let stored = store.write(&batch).await.unwrap();
-    assert_eq!(stored.len(), 1);
-    assert!(stored.contains(&batch.refusals_lifted[1].write.id));
+    for check in checks {
+        let held = claim_one(&*store, 1, &format!("accepted:{check}")).await;
+        let lift = lift_by_acceptance(check);
+        let write = lift.write.id;
+        let settlement = Settlement {
+            refusal_lift: Some(lift),
+            ..Settlement::of(&held, tried(200, start()), Outcome::Delivered)
+        };
+        assert_eq!(store.settle_all(&[settlement]).await.unwrap().len(), 1);
+        let is_stored = store.show(write).await.unwrap().is_some();
+        assert_eq!(is_stored, check == "marked", "{check}");
+    }
     let in_force = store.late_refusals_of(ada()).await.unwrap();
     assert_eq!(in_force.len(), 1);
     assert_eq!(in_force[0].check, "kept_out");
