@@ -146,6 +146,8 @@ CREATE TABLE late_refusals (
     refused_at     INTEGER NOT NULL,
     -- `state_changed_at` of the identity after Vestibule deactivated it. NULL until then.
     deactivated_at INTEGER,
+    -- Whether the identity was active before Vestibule enforced the refusal. NULL until then.
+    was_active     INTEGER,
     lifted_at      INTEGER,
     -- What the refusal does. Only `deactivate` refuses sign-ins.
     effect         TEXT    NOT NULL DEFAULT 'deactivate' CHECK (effect IN ('deactivate', 'mark', 'notify')),
@@ -164,7 +166,9 @@ CREATE TABLE identity_writes (
     -- How many of the planned verifications are done.
     verified    INTEGER NOT NULL,
     -- The next verification, or the end of the lease of the instance that verifies.
-    verify_at   INTEGER NOT NULL
+    verify_at   INTEGER NOT NULL,
+    -- When the newest change in `saved_changes` was saved that a verification found in the identity.
+    seen_at     INTEGER
 ) STRICT;
 CREATE INDEX identity_writes_due ON identity_writes (verify_at);
 

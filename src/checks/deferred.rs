@@ -14,6 +14,7 @@ use crate::expression::{EvaluationError, Lists, Variables};
 use crate::model::delivery::{
     Action, EvaluationContext, Event, FieldWrite, NewDelivery, Queue, time_ordered_id,
 };
+use crate::model::identity_write::MAX_SETTINGS_WAIT;
 use crate::model::late_refusal::{LateRefusal, StoredMessage};
 use crate::model::message::MessageTemplate;
 use crate::model::pending::Deferred;
@@ -207,6 +208,32 @@ pub fn stored(
         message,
         refused_at: variables.now,
         deactivated_at: None,
+        was_active: None,
+    }
+}
+
+/// Returns the delivery that ends the deferral and the late refusal of a check, because the check has accepted a change
+/// that was saved. `accepted` is the identity with that change. A save that began earlier can overwrite the change, so the
+/// delivery is due when such a save has ended.
+#[must_use]
+pub fn end_after_acceptance(
+    check: &str,
+    (identity_id, event): (Uuid, Event),
+    unique_key: String,
+    accepted: &Value,
+    now: Timestamp,
+) -> NewDelivery {
+    let identity =
+        json!({"traits": accepted["traits"], "metadata_public": accepted["metadata_public"]});
+    NewDelivery {
+        action: Ok(Action::EndAfterAcceptance),
+        context: Some(EvaluationContext {
+            identity: Some(identity),
+            now,
+            ..EvaluationContext::default()
+        }),
+        due_at: saturating_add(now, MAX_SETTINGS_WAIT),
+        ..identity_write(check, identity_id, event, unique_key, Vec::new(), now)
     }
 }
 
@@ -268,7 +295,8 @@ pub struct Lifted {
 }
 
 /// Lifts the late refusal of this check, or of all checks. A delivery removes the marks. The delivery also
-/// activates the account, unless another refusal that deactivates is in force.
+/// activates the account, unless another refusal that deactivates is in force, or the account was inactive before
+/// Vestibule enforced the refusal.
 pub async fn lift(
     store: &dyn Store,
     identity_id: Uuid,
@@ -280,7 +308,17 @@ pub async fn lift(
         .into_iter()
         .partition(|refusal| check.is_none_or(|check| refusal.check == check));
     let keeps_out = |refusals: &[LateRefusal]| refusals.iter().any(LateRefusal::keeps_out);
-    let activates = keeps_out(&lifted) && !keeps_out(&others);
+    let was_active = |expected: &[Option<bool>]| {
+        lifted
+            .iter()
+            .any(|one| one.keeps_out() && expected.contains(&one.was_active))
+    };
+    if was_active(&[Some(true)]) && keeps_out(&others) {
+        // The lift of the last refusal activates the account.
+        store.record_state_before(identity_id, true).await?;
+    }
+    // If the enforcement has not begun, the delivery finds out whether it began before the lift.
+    let activates = was_active(&[Some(true), None]) && !keeps_out(&others);
     let marked = lifted
         .iter()
         .filter(|one| one.effect != OnLateRefusal::Notify);

@@ -2,6 +2,8 @@
 
 mod in_force;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -11,12 +13,12 @@ use crate::expression::Variables;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Hook};
 use crate::model::delivery::subscription::{Trigger, deliveries_for};
-use crate::model::delivery::{EvaluationContext, Event, FieldWrite, NewDelivery, Queue};
+use crate::model::delivery::{EvaluationContext, Event, NewDelivery, Queue};
 use crate::model::pending::{
     AttributedSubmission, Attribution, PendingSignUp, PendingState, SubmissionHash, attribute,
 };
 use crate::model::reservation::{ReleaseReason, Reservation, State};
-use crate::store::{Closing, Ending, FlowState, PendingEnd, Release, SettledQuestion, WriteSet};
+use crate::store::{Closing, Ending, FlowState, PendingEnd, Release, WriteSet};
 
 pub use in_force::InForce;
 
@@ -486,26 +488,17 @@ impl Rules {
             let question = deferred::recheck(deferred, &trigger_id, about, &context, now);
             follow_up.batch.deliveries.extend(question);
         }
-        for check in &one.details.no_longer_deferred {
-            follow_up.batch.questions_settled.push(SettledQuestion {
-                subscription: Queue::DeferredCheck(check).to_string(),
-                identity_id: change.identity_id,
-                at: now,
-            });
-            let key = format!("{trigger_id}:{check}:settled");
-            let mark = FieldWrite {
-                path: deferred::deferred_marker(check),
-                value: None,
-            };
-            let about = (change.identity_id, change.event);
-            let write = deferred::identity_write(check, about.0, about.1, key, vec![mark], now);
-            follow_up.batch.deliveries.push(write);
-        }
-        for check in &one.details.no_longer_refused {
+        let details = &one.details;
+        let accepted = details.context.identity.as_ref();
+        let accepted = accepted.or(change.variables.identity);
+        let ended = details.no_longer_deferred.iter();
+        let ended: BTreeSet<&String> = ended.chain(&details.no_longer_refused).collect();
+        for check in ended {
             let key = format!("{trigger_id}:{check}:accepted");
-            let lift =
-                deferred::lift_after_acceptance(check, change.identity_id, change.event, key, now);
-            follow_up.batch.refusals_lifted.push(lift);
+            let about = (change.identity_id, change.event);
+            let accepted = accepted.unwrap_or(&Value::Null);
+            let end = deferred::end_after_acceptance(check, about, key, accepted, now);
+            follow_up.batch.deliveries.push(end);
         }
         let is_read = |id: &Uuid| state.reservations.iter().any(|one| one.id == *id);
         follow_up.is_stale = !one.details.reservations.iter().all(is_read);

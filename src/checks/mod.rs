@@ -259,6 +259,14 @@ impl Check {
                 .any(|policy| *policy == Policy::Defer)
     }
 
+    /// Returns whether an entry of `refuse` names this status.
+    #[must_use]
+    pub fn refuses_status(&self, status: u16) -> bool {
+        let is_named =
+            |entry: &Refusal| matches!(entry.when, Condition::Status(number) if number == status);
+        self.refuse.iter().any(is_named)
+    }
+
     /// Returns whether the check can have run for this sign-up. Its field is present, and its condition is true or
     /// cannot be evaluated.
     #[must_use]

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Check;
 use crate::expression::{Expression, ReadPath, Variable};
 use crate::kratos::Field;
+use crate::model::identity_write::same_option;
 
 /// The parts of an identity that Vestibule can compare before and after a change. Hooks see both states of both
 /// parts.
@@ -75,8 +76,9 @@ impl Reads {
     #[must_use]
     pub fn differ(&self, previous: &Value, identity: &Value) -> bool {
         let field_differs =
-            |field: &Field| field.present_in(previous) != field.present_in(identity);
-        let path_differs = |path: &ReadPath| path.value_in(previous) != path.value_in(identity);
+            |field: &Field| !same_option(field.present_in(previous), field.present_in(identity));
+        let path_differs =
+            |path: &ReadPath| !same_option(path.value_in(previous), path.value_in(identity));
         self.fields.iter().any(field_differs) || self.identity.iter().any(path_differs)
     }
 

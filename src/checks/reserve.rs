@@ -138,6 +138,32 @@ pub fn confirmation_of_taken(
     })
 }
 
+/// Returns the delivery that releases what a delivery has taken again, because the check refused the answer. `None` if
+/// `release` reads what the answer does not have, so that the answer names no reservation.
+#[must_use]
+pub fn release_of_taken(
+    reserve: &Reserve,
+    taking: &Claimed,
+    check: &str,
+    context: &EvaluationContext,
+    lists: &Lists,
+    now: Timestamp,
+) -> Option<NewDelivery> {
+    let action = built(&reserve.release, context, lists, "release").ok()?;
+    Some(NewDelivery {
+        id: time_ordered_id(now),
+        subscription: Queue::Release(check).to_string(),
+        event: taking.event,
+        unique_key: taking.id.to_string(),
+        identity_id: taking.identity_id,
+        action: Ok(action),
+        context: None,
+        created_at: now,
+        due_at: now,
+        keep_trying_until: saturating_add(now, KEEP_TRYING_FOR),
+    })
+}
+
 /// Returns the dead letter for an account whose reservation was released before Vestibule knew of the account.
 #[must_use]
 pub fn too_late(

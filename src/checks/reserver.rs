@@ -117,6 +117,8 @@ pub enum ReserveOutcome {
     Reserved,
     /// The service refused the reservation.
     Refused,
+    /// The service took the reservation, and an expression of `refuse` refused what the answer says.
+    AnswerRefused,
     /// Whether the reservation is taken is unknown.
     Unclear,
 }
@@ -127,7 +129,7 @@ impl ReserveOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reserved => "taken",
-            Self::Refused => "refused",
+            Self::Refused | Self::AnswerRefused => "refused",
             Self::Unclear => "unclear",
         }
     }
@@ -261,6 +263,14 @@ impl Reserver {
         matches!(lookup.find(owner).await, Ok(None))
     }
 
+    /// Deletes a reservation that the service did not take.
+    async fn cancel(&self, reservation: &Reservation) -> Result<bool, String> {
+        let cancelled = self.store.cancel_reservation(reservation.id).await;
+        cancelled
+            .map(|()| true)
+            .map_err(|error| error.error_chain())
+    }
+
     fn release(
         &self,
         batch: &mut WriteSet,
@@ -270,9 +280,11 @@ impl Reserver {
         kept: Option<Details>,
     ) {
         let now = self.clock.now();
-        // An unclear reservation belongs to this call, which is still running.
+        // The reservation belongs to this call, which is still running.
         let unused_since = match release_reason {
-            ReleaseReason::Unclear => saturating_add(now, Duration::from_hours(24)),
+            ReleaseReason::Unclear | ReleaseReason::AnswerRefused => {
+                saturating_add(now, Duration::from_hours(24))
+            }
             _ => now,
         };
         batch.released.push(Release {
@@ -335,9 +347,12 @@ impl TakeReservation for Reserver {
         outcome: ReserveOutcome,
         until: Timestamp,
     ) -> bool {
-        // An answer that is not an acceptance does not describe a reservation.
+        // Another answer does not describe a reservation.
         if let Some(details) = &mut reservation.details
-            && outcome == ReserveOutcome::Reserved
+            && matches!(
+                outcome,
+                ReserveOutcome::Reserved | ReserveOutcome::AnswerRefused
+            )
         {
             details.context.taken =
                 answer.map(|answer| reserve::taken(reservation.id, Some(answer)));
@@ -348,21 +363,23 @@ impl TakeReservation for Reserver {
                     let marked = self.store.mark_reserved(reservation.id, details).await;
                     marked.map_err(|error| error.error_chain())
                 }
-                (ReserveOutcome::Refused, ..) => {
-                    let cancelled = self.store.cancel_reservation(reservation.id).await;
-                    cancelled
-                        .map(|()| true)
-                        .map_err(|error| error.error_chain())
+                (ReserveOutcome::Refused, ..) => self.cancel(&reservation).await,
+                (ReserveOutcome::AnswerRefused, _, Some(requests)) => {
+                    let mut batch = WriteSet::default();
+                    let reason = ReleaseReason::AnswerRefused;
+                    self.release(&mut batch, requests, &reservation, reason, None);
+                    if batch.deliveries.iter().any(|one| one.action.is_err()) {
+                        // `release` reads what the answer does not have, so the answer names no reservation.
+                        self.cancel(&reservation).await
+                    } else {
+                        let written = self.outbox.write(batch).await;
+                        written.map(|_| true).map_err(|error| error.error_chain())
+                    }
                 }
                 (ReserveOutcome::Unclear, _, Some(requests)) => {
                     let mut batch = WriteSet::default();
-                    self.release(
-                        &mut batch,
-                        requests,
-                        &reservation,
-                        ReleaseReason::Unclear,
-                        None,
-                    );
+                    let reason = ReleaseReason::Unclear;
+                    self.release(&mut batch, requests, &reservation, reason, None);
                     let written = self.outbox.write(batch).await;
                     written.map(|_| true).map_err(|error| error.error_chain())
                 }
@@ -372,7 +389,9 @@ impl TakeReservation for Reserver {
         let kept = match outcome {
             ReserveOutcome::Reserved => self.clock.timeout_at(until, kept).await,
             // No call waits for this. What cannot be stored is released when the flow has expired.
-            ReserveOutcome::Refused | ReserveOutcome::Unclear => Some(kept.await),
+            ReserveOutcome::Refused | ReserveOutcome::AnswerRefused | ReserveOutcome::Unclear => {
+                Some(kept.await)
+            }
         };
         match kept {
             Some(Ok(kept)) => kept,

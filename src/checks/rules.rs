@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::{BuiltinMessages, Check, MessageCatalog, MessageRenderer, Reads, Reserve};
 use crate::expression::{Lists, Variable};
 use crate::kratos::Flow;
@@ -78,6 +80,14 @@ impl Rules {
     pub fn check(&self, name: &str) -> Option<&Check> {
         let index = self.by_name.get(name)?;
         Some(&self.checks[*index].check)
+    }
+
+    /// Returns whether something that the check of this name reads differs between two states of an identity. `false` if
+    /// there is no such check.
+    #[must_use]
+    pub fn reads_differ(&self, check: &str, one: &Value, other: &Value) -> bool {
+        let index = self.by_name.get(check);
+        index.is_some_and(|index| self.checks[*index].reads.differ(one, other))
     }
 
     /// The entry `reserve` of the check of this name.

@@ -155,6 +155,7 @@ mod tests {
             message: None,
             refused_at: "2026-11-23T12:00:00.5Z".parse().unwrap(),
             deactivated_at: None,
+            was_active: None,
         };
         for (json, expected) in [
             (

@@ -19,7 +19,7 @@ use crate::model::delivery::{Attempt, Claimed, NewDelivery, Outcome};
 use crate::model::late_refusal::LateRefusal;
 use crate::store::outbox::Outbox;
 use crate::store::settlement_writer::settlement_writer;
-use crate::store::{self, RefusalLift, Store};
+use crate::store::{self, RefusalLift, SettledQuestion, Store};
 use attempt_runner::AttemptRunner;
 use target_limit::TargetLimiter;
 
@@ -62,6 +62,8 @@ pub struct AttemptResult {
     pub late_refusal: Option<LateRefusal>,
     /// The late refusal to lift if the attempt succeeded.
     pub refusal_lift: Option<RefusalLift>,
+    /// The questions of a deferred check to discard if the attempt succeeded.
+    pub question_settled: Option<SettledQuestion>,
 }
 
 impl From<Attempt> for AttemptResult {
@@ -72,6 +74,7 @@ impl From<Attempt> for AttemptResult {
             follow_up_deliveries: Vec::new(),
             late_refusal: None,
             refusal_lift: None,
+            question_settled: None,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::OutcomeLabels;
 use crate::checks::refused_identities::RefusedIdentities;
 use crate::model::delivery::FieldWrite;
-use crate::model::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, VERIFY_AFTER, Write};
+use crate::model::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, Write};
 use crate::model::late_refusal::LateRefusal;
 use crate::outbound::kratos_admin::{Error, KratosAdmin, patch};
 use crate::store::{self, Store};
@@ -138,7 +138,7 @@ impl IdentityWriter {
     }
 
     /// Enforces a late refusal of this check: all sessions are deleted, and the account becomes inactive. Does nothing
-    /// if the refusal has been lifted.
+    /// if the refusal has been lifted, or if an operator has activated the account since an earlier enforcement.
     pub async fn enforce(
         &self,
         id: Uuid,
@@ -147,37 +147,44 @@ impl IdentityWriter {
     ) -> Result<(), WriteError> {
         // The hooks come first, so that no new session can begin.
         self.refused.reload().await?;
-        if !self.is_in_force(id, check).await? {
+        let is_of_check = |refusal: &&LateRefusal| refusal.check == check && refusal.keeps_out();
+        let refusals = self.store.late_refusals_of(id).await?;
+        let Some(refusal) = refusals.iter().find(is_of_check) else {
             return Ok(());
+        };
+        if !refusal.is_overruled_by(&self.get(id).await?) {
+            self.refused.warn_without_hook_calls();
+            self.identities.delete_sessions(id).await?;
         }
-        self.refused.warn_without_hook_calls();
-        self.identities.delete_sessions(id).await?;
         let deactivate = async {
-            if !self.is_in_force(id, check).await? {
+            let identity = self.get(id).await?;
+            let in_force = self.lift_overruled(id, &identity).await?;
+            if !in_force.iter().any(|one| is_of_check(&one)) {
                 return Ok(());
             }
-            let identity = self.get(id).await?;
-            self.deactivate(id, &identity, fields, false).await
+            // An account that another refusal deactivated was active before.
+            let was_active = identity["state"] == "active"
+                || in_force
+                    .iter()
+                    .any(|refusal| refusal.was_active == Some(true));
+            if !self.store.record_state_before(id, was_active).await? {
+                return Ok(());
+            }
+            self.deactivate(id, &identity, fields, Some(check)).await
         };
         self.locked(id, deactivate.boxed()).await
     }
 
-    async fn is_in_force(&self, id: Uuid, check: &str) -> Result<bool, store::Error> {
-        let refusals = self.store.late_refusals_of(id).await?;
-        Ok(refusals
-            .iter()
-            .any(|refusal| refusal.check == check && refusal.keeps_out()))
-    }
-
-    /// Deactivates the account. The caller holds the lock of the identity.
+    /// Deactivates the account, because of this check or to repair the enforcement of all refusals. The caller holds the
+    /// lock of the identity.
     async fn deactivate(
         &self,
         id: Uuid,
         identity: &Value,
         fields: &[FieldWrite],
-        is_repair: bool,
+        check: Option<&str>,
     ) -> Result<(), WriteError> {
-        let patched = self.patch(id, identity, fields, is_repair).await;
+        let patched = self.patch(id, identity, fields, check.is_none()).await;
         // Sessions are also deleted if Kratos refused the write. Then only the hooks keep the visitor out.
         self.identities.delete_sessions(id).await?;
         patched?;
@@ -186,7 +193,9 @@ impl IdentityWriter {
             return Err(WriteError::Overwritten);
         }
         let changed_at = moment(&identity["state_changed_at"]).unwrap_or(self.clock.now());
-        self.store.record_deactivation(id, changed_at).await?;
+        self.store
+            .record_deactivation(id, check, changed_at)
+            .await?;
         // The next hook call needs this time. If loading fails here, the set is loaded within a second.
         let _ = self.refused.reload().await;
         Ok(())
@@ -319,15 +328,10 @@ impl IdentityWriter {
         let now = self.clock.now();
         let at = match self.verified(leased).await {
             // A write that Kratos refuses is retried with the planned verifications.
-            Ok(()) | Err(WriteError::NotFound | WriteError::Kratos(Error::Status(400..=499))) => {
-                let Some((verified, at)) = leased.next_verification(now) else {
-                    return self.store.end_verification(id, lease_until).await;
-                };
-                return self
-                    .store
-                    .reschedule_verification(id, verified, lease_until, at)
-                    .await;
+            Err(WriteError::NotFound | WriteError::Kratos(Error::Status(400..=499))) => {
+                return self.plan_verification(leased, None, lease_until).await;
             }
+            Ok(seen_at) => return self.plan_verification(leased, seen_at, lease_until).await,
             Err(WriteError::Busy | WriteError::Overwritten) => saturating_add(now, BUSY),
             Err(error) => {
                 tracing::warn!(
@@ -338,30 +342,46 @@ impl IdentityWriter {
             }
         };
         self.store
-            .reschedule_verification(id, leased.verified, lease_until, at)
+            .reschedule_verification(id, (leased.verified, None), lease_until, at)
             .await
     }
 
-    async fn verified(&self, leased: &IdentityWrites) -> Result<(), WriteError> {
+    /// Plans the next verification, if there is one.
+    async fn plan_verification(
+        &self,
+        leased: &IdentityWrites,
+        seen_at: Option<Timestamp>,
+        lease_until: Timestamp,
+    ) -> Result<(), store::Error> {
+        let id = leased.identity_id;
+        let Some((verified, at)) = leased.next_verification(self.clock.now()) else {
+            return self.store.end_verification(id, lease_until).await;
+        };
+        self.store
+            .reschedule_verification(id, (verified, seen_at), lease_until, at)
+            .await
+    }
+
+    /// Verifies the writes. Returns when the newest saved change was saved that is in place.
+    async fn verified(&self, leased: &IdentityWrites) -> Result<Option<Timestamp>, WriteError> {
         let id = leased.identity_id;
         let identity = self.get(id).await?;
         let refusals = self.store.late_refusals_of(id).await?;
-        if refusals
+        let is_overruled = refusals
             .iter()
-            .any(|refusal| refusal.is_overruled_by(&identity))
-        {
-            return self.lift_for_an_operator(id).await;
-        }
+            .any(|refusal| refusal.keeps_out() && refusal.is_overruled_by(&identity));
         let finding = leased.compare(&identity);
-        if finding.keeps_other_value {
+        if finding.keeps_other_value && !is_overruled {
             self.count("kept");
         }
         let is_active_again = is_active_again(&refusals, &identity);
-        if finding.undone.is_empty() && finding.restore.is_empty() && !is_active_again {
+        let is_as_written = finding.undone.is_empty() && finding.restore.is_empty();
+        if is_as_written && !is_active_again && !is_overruled {
             self.count("verified");
-            return Ok(());
+            return Ok(leased.newest_in_place(&identity, self.clock.now()));
         }
-        self.locked(id, self.repair(id).boxed()).await
+        self.locked(id, self.repair(id).boxed()).await?;
+        Ok(None)
     }
 
     /// Compares the identity again, as the only writer, and writes again.
@@ -370,14 +390,13 @@ impl IdentityWriter {
         // write undid them.
         let now = self.clock.now();
         let writes = self.store.identity_writes(id).await?;
-        let writes = writes.unwrap_or_else(|| IdentityWrites::new(id, now));
+        let mut writes = writes.unwrap_or_else(|| IdentityWrites::new(id, now));
         let identity = self.get(id).await?;
-        let refusals = self.store.late_refusals_of(id).await?;
-        if refusals
-            .iter()
-            .any(|refusal| refusal.is_overruled_by(&identity))
-        {
-            return self.lift_for_an_operator(id).await;
+        let before = self.store.late_refusals_of(id).await?.len();
+        let refusals = self.lift_overruled(id, &identity).await?;
+        if refusals.len() < before {
+            let stored = self.store.identity_writes(id).await?;
+            writes = stored.unwrap_or_else(|| IdentityWrites::new(id, now));
         }
         let finding = writes.compare(&identity);
         let is_active_again = is_active_again(&refusals, &identity);
@@ -416,45 +435,46 @@ impl IdentityWriter {
                 value: Some("inactive".into()),
             });
             self.identities.delete_sessions(id).await?;
-            return self.deactivate(id, &identity, &fields, true).await;
+            return self.deactivate(id, &identity, &fields, None).await;
         }
         self.patch(id, &identity, &fields, true).await
     }
 
-    /// Lifts the refusal, because an operator activated the account. The identity stays as it is.
-    async fn lift_for_an_operator(&self, id: Uuid) -> Result<(), WriteError> {
-        let now = self.clock.now();
+    /// Lifts the refusals that an operator has overruled by an activation of the account. The identity stays as it is.
+    /// Returns the refusals that are still in force. The caller holds the lock of the identity.
+    async fn lift_overruled(
+        &self,
+        id: Uuid,
+        identity: &Value,
+    ) -> Result<Vec<LateRefusal>, WriteError> {
         let in_force = self.store.late_refusals_of(id).await?;
-        let keep_out = in_force.into_iter().filter(LateRefusal::keeps_out);
-        let checks: Vec<String> = keep_out.map(|refusal| refusal.check).collect();
+        let is_overruled =
+            |refusal: &LateRefusal| refusal.keeps_out() && refusal.is_overruled_by(identity);
+        let (overruled, others): (Vec<_>, Vec<_>) = in_force.into_iter().partition(is_overruled);
+        if overruled.is_empty() {
+            return Ok(others);
+        }
+        let checks: Vec<String> = overruled.into_iter().map(|refusal| refusal.check).collect();
+        let now = self.clock.now();
         let lifted = self.store.lift_late_refusals(id, &checks, now, &[]).await?;
         if lifted > 0 {
             self.count("lifted_by_operator");
             tracing::warn!(
-                identity.id = %id,
+                identity.id = %id, ?checks,
                 "An operator has activated an account that had been refused late; the refusal is lifted"
             );
         }
         if let Some(mut writes) = self.store.identity_writes(id).await? {
-            writes.exclude_marks();
+            writes.exclude_marks(&checks);
             self.store.store_identity_writes(&writes).await?;
         }
         let _ = self.refused.reload().await;
-        Ok(())
+        Ok(others)
     }
 
     /// Schedules a verification of an identity whose refusal is in force, although the planned verifications are done.
     pub async fn verify_refused(&self, id: Uuid, at: Timestamp) -> Result<(), store::Error> {
-        if self.store.identity_writes(id).await?.is_some() {
-            return self.store.verify_identities(&[id], at).await;
-        }
-        let once = IdentityWrites {
-            written_at: Timestamp::UNIX_EPOCH,
-            verified: VERIFY_AFTER.len(),
-            verify_at: at,
-            ..IdentityWrites::new(id, at)
-        };
-        self.store.store_identity_writes(&once).await
+        self.store.verify_once(id, at).await
     }
 
     fn count(&self, outcome: &'static str) {

@@ -152,8 +152,7 @@ impl HttpTransport {
             attempt,
             error_excerpt,
             follow_up_deliveries,
-            late_refusal: None,
-            refusal_lift: None,
+            ..attempt.into()
         }
     }
 
@@ -271,6 +270,7 @@ impl Transport for HttpTransport {
             Action::Send(request) => self.send_request(delivery, request).await,
             Action::Recheck(request) => self.recheck(delivery, request).await,
             Action::PatchIdentity(fields) => self.write(delivery, fields).await,
+            Action::EndAfterAcceptance => self.end_after_acceptance(delivery).await,
             Action::Enforce(fields) => self.enforce(delivery, fields).await,
             Action::Take { take, released } => self.take_again(delivery, take, *released).await,
             Action::Compensate { take, key } => self.compensate(delivery, take, key).await,

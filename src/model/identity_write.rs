@@ -33,6 +33,8 @@ pub const MAX_SETTINGS_WAIT: Duration = Duration::from_mins(1);
 /// happen between the two limits, whatever a visitor sends.
 pub const SETTINGS_CALL_TIMEOUT: Duration = Duration::from_mins(5);
 
+/// The parts of an identity that a save in settings reports.
+const SAVED_PARTS: [&str; 2] = ["traits", "metadata_public"];
 /// The path of the marks of checks.
 const MARKS: [&str; 2] = ["metadata_admin", "vestibule"];
 
@@ -51,6 +53,9 @@ pub struct IdentityWrites {
     pub verify_at: Timestamp,
     /// The changes that visitors saved in settings since the oldest write began, oldest first.
     pub saved: Vec<SavedChange>,
+    /// When the newest of the changes was saved that a verification has found in the identity, after all writes had ended.
+    /// No write undid that change or an earlier one.
+    pub seen_at: Option<Timestamp>,
 }
 
 /// One PATCH.
@@ -125,6 +130,12 @@ impl Write {
             is_repair: false,
         }
     }
+
+    /// Returns when the write had ended at the latest.
+    fn end(&self) -> Timestamp {
+        self.ended_at
+            .unwrap_or(saturating_add(self.began_at, MAX_WRITE_DURATION))
+    }
 }
 
 impl IdentityWrites {
@@ -138,6 +149,7 @@ impl IdentityWrites {
             verified: 0,
             verify_at: now,
             saved: Vec::new(),
+            seen_at: None,
         }
     }
 
@@ -162,12 +174,14 @@ impl IdentityWrites {
         self.writes.iter().filter(|write| write.is_repair).count()
     }
 
-    /// Removes the marks of deferred and refused checks from the writes to verify.
-    pub fn exclude_marks(&mut self) {
+    /// Removes the marks of these checks from the writes to verify.
+    pub fn exclude_marks(&mut self, checks: &[String]) {
+        let is_mark = |field: &FieldChange| {
+            field.path.starts_with(&MARKS.map(str::to_owned))
+                && field.path.last().is_some_and(|name| checks.contains(name))
+        };
         for write in &mut self.writes {
-            write
-                .fields
-                .retain(|field| !field.path.starts_with(&MARKS.map(str::to_owned)));
+            write.fields.retain(|field| !is_mark(field));
         }
     }
 
@@ -272,29 +286,78 @@ impl IdentityWrites {
         })
     }
 
-    /// Returns the traits to restore if a write undid a save. A save was undone if the traits are those from before the
-    /// save, and its `post` arrived during the write.
+    /// Returns when the newest change was saved, if the identity has it and no write can undo it any more.
+    #[must_use]
+    pub fn newest_in_place(&self, identity: &Value, now: Timestamp) -> Option<Timestamp> {
+        let newest = self.saved.last()?;
+        let is_in_place = same(
+            &identity["traits"],
+            &self.with_own_fields(newest, &newest.identity, identity)["traits"],
+        );
+        let have_ended = self.writes.iter().all(|write| write.end() <= now);
+        (is_in_place && have_ended && self.restore(identity).is_empty()).then_some(newest.saved_at)
+    }
+
+    /// Returns the fields to restore if a write undid a save. A save was undone if the identity is as before the save, but
+    /// for what the write wrote, and the `post` of the save arrived during the write.
     fn restore(&self, identity: &Value) -> Vec<FieldWrite> {
-        let Some(newest) = self.saved.last() else {
+        let unseen = |saved: &&SavedChange| self.seen_at.is_none_or(|seen| saved.saved_at > seen);
+        let mut unseen = self.saved.iter().filter(unseen);
+        let undone = unseen.find(|saved| self.was_undone(saved, identity));
+        let (Some(undone), Some(newest)) = (undone, self.saved.last()) else {
             return Vec::new();
         };
-        let traits = &identity["traits"];
-        if same(traits, &newest.identity["traits"]) {
-            return Vec::new();
+        let before = self.with_own_fields(undone, &undone.previous, identity);
+        let wanted = self.with_own_fields(undone, &newest.identity, identity);
+        SAVED_PARTS
+            .into_iter()
+            .filter(|part| same(&identity[part], &before[part]))
+            .flat_map(|part| differences(part, &identity[part], &wanted[part]))
+            .collect()
+    }
+
+    /// Returns whether a write undid this save. If the save changed traits, the traits decide.
+    fn was_undone(&self, saved: &SavedChange, identity: &Value) -> bool {
+        if self.writes_during(saved).next().is_none() {
+            return false;
         }
-        let undone = self.saved.iter().find(|saved| {
-            same(traits, &saved.previous["traits"])
-                && self.writes.iter().any(|write| {
-                    let ended_at = write
-                        .ended_at
-                        .unwrap_or(saturating_add(write.began_at, MAX_WRITE_DURATION));
-                    write.began_at <= saved.saved_at
-                        && saved.saved_at <= saturating_add(ended_at, POST_AFTER_WRITE)
-                })
-        });
-        undone.map_or_else(Vec::new, |_| {
-            differences(traits, &newest.identity["traits"])
+        let before = self.with_own_fields(saved, &saved.previous, identity);
+        let after = self.with_own_fields(saved, &saved.identity, identity);
+        let mut changed = SAVED_PARTS
+            .iter()
+            .filter(|part| !same(&before[part], &after[part]));
+        changed
+            .next()
+            .is_some_and(|part| same(&identity[part], &before[part]))
+    }
+
+    /// Returns the writes that can have undone this save.
+    fn writes_during<'a>(&'a self, saved: &SavedChange) -> impl Iterator<Item = &'a Write> {
+        let saved_at = saved.saved_at;
+        self.writes.iter().filter(move |write| {
+            write.began_at <= saved_at && saved_at <= saturating_add(write.end(), POST_AFTER_WRITE)
         })
+    }
+
+    /// Returns this state of a save with the values that writes during the save have given to the identity. A value that
+    /// the visitor saw and changed is left out.
+    fn with_own_fields(&self, saved: &SavedChange, state: &Value, identity: &Value) -> Value {
+        let mut state = state.clone();
+        for write in self.writes_during(saved) {
+            for field in &write.fields {
+                let is_saved = field
+                    .path
+                    .first()
+                    .is_some_and(|root| SAVED_PARTS.contains(&root.as_str()));
+                if is_saved
+                    && is_as_written(field, identity)
+                    && !self.was_seen_and_changed(field, write)
+                {
+                    set_at(&mut state, &field.path, field.after.as_ref());
+                }
+            }
+        }
+        state
     }
 }
 
@@ -302,15 +365,41 @@ fn is_as_written(field: &FieldChange, identity: &Value) -> bool {
     same_option(value_at(identity, &field.path), field.after.as_ref())
 }
 
-/// Returns the members of `wanted` that differ. Members that are unchanged are not written, because Jsonnet rounds
-/// numbers.
-fn differences(now: &Value, wanted: &Value) -> Vec<FieldWrite> {
+/// Sets or removes the value at this path. Missing objects on the path are created.
+fn set_at(value: &mut Value, path: &[String], new: Option<&Value>) {
+    let Some((last, way)) = path.split_last() else {
+        return;
+    };
+    let mut there = value;
+    for name in way {
+        if !there[name.as_str()].is_object() {
+            if new.is_none() {
+                return;
+            }
+            there[name.as_str()] = Value::Object(Map::new());
+        }
+        there = &mut there[name.as_str()];
+    }
+    match (new, there.as_object_mut()) {
+        (Some(new), Some(map)) => {
+            map.insert(last.clone(), new.clone());
+        }
+        (None, Some(map)) => {
+            map.remove(last);
+        }
+        (_, None) => {}
+    }
+}
+
+/// Returns the members of this part of `wanted` that differ. Members that are unchanged are not written, because Jsonnet
+/// rounds numbers.
+fn differences(part: &str, now: &Value, wanted: &Value) -> Vec<FieldWrite> {
     let nothing = Map::new();
     let (now, wanted) = (
         now.as_object().unwrap_or(&nothing),
         wanted.as_object().unwrap_or(&nothing),
     );
-    let path = |name: &String| vec!["traits".to_owned(), name.clone()];
+    let path = |name: &String| vec![part.to_owned(), name.clone()];
     let changed = wanted
         .iter()
         .filter(|(name, value)| !now.get(*name).is_some_and(|now| same(now, value)))
@@ -339,7 +428,9 @@ fn overlap(one: &[String], other: &[String]) -> bool {
     one.iter().zip(other).all(|(one, other)| one == other)
 }
 
-fn same_option(one: Option<&Value>, other: Option<&Value>) -> bool {
+/// Returns whether both values are equal or absent, ignoring number formats.
+#[must_use]
+pub fn same_option(one: Option<&Value>, other: Option<&Value>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => same(one, other),
         (one, other) => one.is_none() == other.is_none(),
@@ -496,6 +587,98 @@ mod tests {
             restore.sort_by_key(|write| (write.value.is_none(), write.path.clone()));
             assert_eq!(restore, expected, "{now} {:?}", writes.saved);
         }
+    }
+
+    #[test]
+    fn a_change_is_restored_without_the_fields_of_the_write() {
+        let old = json!({"name": "old", "company": "old"});
+        let set_company = [set("traits.company", Some(json!("set")))];
+        let name = set("traits.name", Some(json!("new")));
+        for (previous, saved_traits, now, expected) in [
+            // The write undid the name, and its own value stays.
+            (
+                &old,
+                json!({"name": "new", "company": "old"}),
+                json!({"name": "old", "company": "set"}),
+                vec![name.clone()],
+            ),
+            // The visitor changed only the written field, so the write came later.
+            (
+                &old,
+                json!({"name": "old", "company": "new"}),
+                json!({"name": "old", "company": "set"}),
+                vec![],
+            ),
+            // The visitor saw the written value and changed it.
+            (
+                &json!({"name": "old", "company": "set"}),
+                json!({"name": "old", "company": "new"}),
+                json!({"name": "old", "company": "set"}),
+                vec![set("traits.company", Some(json!("new")))],
+            ),
+            // Both changes are in place.
+            (
+                &old,
+                json!({"name": "new", "company": "old"}),
+                json!({"name": "new", "company": "set"}),
+                vec![],
+            ),
+        ] {
+            let mut writes = written(&json!({ "traits": old }), &set_company);
+            writes.saved = vec![saved(2, previous, &saved_traits)];
+            let now = json!({ "traits": now });
+            assert_eq!(writes.compare(&now).restore, expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn metadata_public_is_restored_unless_it_has_another_value() {
+        let admin = [set("metadata_admin.crm", Some(json!(7)))];
+        let back = set("metadata_public.plan", Some(json!("new")));
+        let name = set("traits.name", Some(json!("new")));
+        for (changes_name, now, expected) in [
+            (
+                true,
+                json!({"plan": "old"}),
+                vec![name.clone(), back.clone()],
+            ),
+            (true, json!({"plan": "other"}), vec![name.clone()]),
+            (false, json!({"plan": "old"}), vec![back]),
+            (false, json!({"plan": "other"}), vec![]),
+            (false, json!({"plan": "new"}), vec![]),
+        ] {
+            let new_name = if changes_name { "new" } else { "old" };
+            let mut writes = written(&json!({}), &admin);
+            writes.saved = vec![SavedChange {
+                saved_at: at(2),
+                previous: json!({"traits": {"name": "old"}, "metadata_public": {"plan": "old"}}),
+                identity: json!({"traits": {"name": new_name}, "metadata_public": {"plan": "new"}}),
+            }];
+            let identity = json!({"traits": {"name": "old"}, "metadata_public": now});
+            assert_eq!(writes.compare(&identity).restore, expected, "{identity}");
+        }
+    }
+
+    #[test]
+    fn a_change_that_was_seen_in_place_is_not_restored() {
+        let (old, new) = (json!({"name": "old"}), json!({"name": "new"}));
+        let mut writes = written(&json!({}), &[set("metadata_admin.crm", Some(json!(7)))]);
+        writes.saved = vec![saved(2, &old, &new)];
+        let in_place = json!({ "traits": new });
+        let reset = json!({ "traits": old });
+        assert_eq!(writes.newest_in_place(&reset, at(3)), None);
+        assert_eq!(writes.newest_in_place(&in_place, at(3)), Some(at(2)));
+        assert_eq!(writes.compare(&reset).restore.len(), 1);
+        writes.seen_at = Some(at(2));
+        assert_eq!(writes.compare(&reset).restore, []);
+        // A later change is restored all the same.
+        writes.saved.push(saved(3, &new, &json!({"name": "newer"})));
+        assert_eq!(writes.compare(&in_place).restore.len(), 1);
+        // A write without an answer can still undo the change.
+        writes.add(Write::new(&json!({}), &[], at(4)));
+        writes.saved = vec![saved(5, &old, &new)];
+        assert_eq!(writes.newest_in_place(&in_place, at(6)), None);
+        assert_eq!(writes.newest_in_place(&in_place, at(200)), Some(at(5)));
     }
 
     #[test]

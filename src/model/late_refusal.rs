@@ -57,6 +57,8 @@ pub struct LateRefusal {
     /// `state_changed_at` of the identity, on Kratos's clock, after Vestibule deactivated the identity. `None` until
     /// then.
     pub deactivated_at: Option<Timestamp>,
+    /// Whether the identity was active before Vestibule enforced the refusal. `None` until then.
+    pub was_active: Option<bool>,
 }
 
 /// A message with evaluated expressions, in every language of the settings.
@@ -107,6 +109,7 @@ mod tests {
             message: None,
             refused_at: "2026-11-23T12:00:00Z".parse().unwrap(),
             deactivated_at: deactivated_at.map(|text| text.parse().unwrap()),
+            was_active: None,
         };
         let ours = Some("2026-11-23T12:00:05Z");
         for (deactivated_at, state, changed_at, expected) in [

@@ -67,6 +67,8 @@ pub enum ReleaseReason {
     Changed,
     /// Whether the service took the reservation is unknown.
     Unclear,
+    /// The service took the reservation, and the check refused the answer.
+    AnswerRefused,
     /// The flow expired.
     Expired,
     /// The submission has no account.
@@ -101,9 +103,10 @@ impl State {
 
 impl ReleaseReason {
     /// All reasons.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Changed,
         Self::Unclear,
+        Self::AnswerRefused,
         Self::Expired,
         Self::NeverCreated,
         Self::NotUsed,
@@ -116,6 +119,7 @@ impl ReleaseReason {
         match self {
             Self::Changed => "changed",
             Self::Unclear => "unclear",
+            Self::AnswerRefused => "answer_refused",
             Self::Expired => "expired",
             Self::NeverCreated => "never_created",
             Self::NotUsed => "not_used",

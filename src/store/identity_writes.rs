@@ -12,7 +12,7 @@ use crate::model::identity_write::{IdentityWrites, SavedChange};
 pub trait IdentityWriteStore: Send + Sync {
     /// Returns the writes into this identity that are still verified.
     async fn identity_writes(&self, identity_id: Uuid) -> Result<Option<IdentityWrites>, Error>;
-    /// Stores the writes (not `saved`) and replaces the earlier ones.
+    /// Stores the writes (not `saved` and `seen_at`) and replaces the earlier ones.
     async fn store_identity_writes(&self, writes: &IdentityWrites) -> Result<(), Error>;
     /// Leases up to `limit` due verifications to the caller until `lease_until`.
     async fn lease_identity_writes(
@@ -21,11 +21,12 @@ pub trait IdentityWriteStore: Send + Sync {
         lease_until: Timestamp,
         limit: u32,
     ) -> Result<Vec<IdentityWrites>, Error>;
-    /// Sets the next verification, unless a hook call has asked for an earlier one since the lease began.
+    /// Sets the next verification, unless a hook call has asked for an earlier one since the lease began. `seen_at` is the
+    /// newest saved change that the verification found in the identity.
     async fn reschedule_verification(
         &self,
         identity_id: Uuid,
-        verified: usize,
+        (verified, seen_at): (usize, Option<Timestamp>),
         lease_until: Timestamp,
         verify_at: Timestamp,
     ) -> Result<(), Error>;
@@ -37,6 +38,8 @@ pub trait IdentityWriteStore: Send + Sync {
     ) -> Result<(), Error>;
     /// Schedules a verification of these identities at that time or earlier, if writes of theirs are stored.
     async fn verify_identities(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error>;
+    /// Schedules one verification of this identity at that time or earlier, also if no writes of it are stored.
+    async fn verify_once(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error>;
     /// Returns when the next verification is due.
     async fn next_verification(&self) -> Result<Option<Timestamp>, Error>;
 

@@ -47,7 +47,23 @@ pub trait LateRefusalStore: Send + Sync {
         now: Timestamp,
         deliveries: &[NewDelivery],
     ) -> Result<u64, Error>;
-    /// Records that the identity was deactivated at this time of Kratos's clock, because of the refusals in force that
-    /// deactivate.
-    async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error>;
+    /// Records, for the refusals in force that deactivate, whether the identity was active before they were enforced. What
+    /// is recorded already is changed only to `true`. Returns whether such a refusal is in force.
+    async fn record_state_before(&self, identity_id: Uuid, was_active: bool)
+    -> Result<bool, Error>;
+    /// Returns what is recorded by [`LateRefusalStore::record_state_before`] for the refusal by this check, also if it is
+    /// lifted.
+    async fn state_before_refusal(
+        &self,
+        identity_id: Uuid,
+        check: &str,
+    ) -> Result<Option<bool>, Error>;
+    /// Records that the identity was deactivated at this time of Kratos's clock, because of the refusal by this check, and
+    /// of all others in force that have deactivated it before.
+    async fn record_deactivation(
+        &self,
+        identity_id: Uuid,
+        check: Option<&str>,
+        at: Timestamp,
+    ) -> Result<(), Error>;
 }

@@ -148,6 +148,8 @@ pub struct Settlement {
     pub late_refusal: Option<LateRefusal>,
     /// The late refusal that this outcome lifts.
     pub refusal_lift: Option<RefusalLift>,
+    /// The questions of a deferred check that this outcome discards.
+    pub question_settled: Option<SettledQuestion>,
 }
 
 impl Settlement {
@@ -162,6 +164,7 @@ impl Settlement {
             follow_up_deliveries: Vec::new(),
             late_refusal: None,
             refusal_lift: None,
+            question_settled: None,
         }
     }
 }
@@ -322,6 +325,8 @@ pub trait Store: LateRefusalStore + IdentityWriteStore + Send + Sync {
 
     /// Lists up to `limit` deliveries, newest first.
     async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<DeliverySummary>, Error>;
+    /// Returns the subscriptions and other queues with pending or abandoned deliveries about this identity.
+    async fn unfinished_queues(&self, identity_id: Uuid) -> Result<Vec<String>, Error>;
     /// Returns one delivery with its attempts.
     async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error>;
     /// Makes pending or abandoned deliveries due now. Abandoned deliveries are retried for another `keep_trying_for`.

@@ -132,10 +132,6 @@ pub struct WriteSet {
     pub closed: Vec<Closing>,
     /// Submissions whose outcome is known. They must be as they were when they were read.
     pub ended: Vec<Ending>,
-    /// Deferred checks that are no longer needed.
-    pub questions_settled: Vec<SettledQuestion>,
-    /// Late refusals to lift.
-    pub refusals_lifted: Vec<RefusalLift>,
     /// Reservations that are about to be taken.
     pub reserved: Vec<Reservation>,
     /// Reservations that an accepted submission uses, and until when its `pre` runs. They must be taken.
@@ -171,8 +167,6 @@ impl WriteSet {
         self.accepted.is_empty()
             && self.closed.is_empty()
             && self.ended.is_empty()
-            && self.questions_settled.is_empty()
-            && self.refusals_lifted.is_empty()
             && self.reserved.is_empty()
             && self.used.is_empty()
             && self.confirmed.is_empty()
@@ -183,8 +177,7 @@ impl WriteSet {
     /// Returns how many deliveries of the write set are among these.
     #[must_use]
     pub fn count_in(&self, stored: &HashSet<Uuid>) -> usize {
-        let lifts = self.refusals_lifted.iter().map(|lift| &lift.write);
-        let deliveries = self.deliveries.iter().chain(lifts);
+        let deliveries = self.deliveries.iter();
         deliveries.filter(|one| stored.contains(&one.id)).count()
     }
 
@@ -194,10 +187,6 @@ impl WriteSet {
         self.accepted.extend_from_slice(&other.accepted);
         self.closed.extend_from_slice(&other.closed);
         self.ended.extend_from_slice(&other.ended);
-        self.questions_settled
-            .extend_from_slice(&other.questions_settled);
-        self.refusals_lifted
-            .extend_from_slice(&other.refusals_lifted);
         self.reserved.extend_from_slice(&other.reserved);
         self.used.extend_from_slice(&other.used);
         self.confirmed.extend_from_slice(&other.confirmed);

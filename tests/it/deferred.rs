@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
+use vestibule::checks::reserve::dead_letter;
 use vestibule::kratos::fingerprint::guard_id;
-use vestibule::model::delivery::State;
+use vestibule::model::delivery::{Event, Queue, State};
 
 use crate::support::failing_store::FailingStore;
 use crate::support::fake_service::Behaviour;
@@ -558,12 +559,19 @@ async fn a_saved_accepted_change_ends_the_deferral() {
     // The change is not saved yet, so the recheck stays.
     let recheck = env.app.deliveries("deferred-check:vat_number").await;
     assert_eq!(recheck[0].state, State::Pending);
+    env.vies.respond_with(503, &json!({}));
     let saved = good.with(
         "/identity/metadata_public",
         json!({"company": "Canary GmbH"}),
     );
+    let traits = saved.0["identity"]["traits"].clone();
+    env.kratos.set_value(id, "/traits", traits);
     let status = env.app.call(SETTINGS_POST, saved.to_string()).await.status;
     assert_eq!(status, 204);
+    // Until a save that began earlier has ended, the deferral lasts.
+    let other = change_of(id, "vat_number", "canary-other");
+    assert_eq!(env.app.settings(&other).await.refused()[0].1, 4_900_001);
+    env.app.clock.advance(Duration::from_mins(1));
     env.app
         .wait_for_delivery("deferred-check:vat_number", State::Discarded)
         .await;
@@ -696,4 +704,203 @@ async fn a_late_refusal_only_marks_an_account_found_with_other_traits() {
         })
         .await;
     assert_eq!(env.kratos.identity(id)["state"], "active");
+}
+
+/// A check of the visitor's browser, and one of a token in the form. Both read nothing of the identity.
+const WITHOUT_IDENTITY: [(&str, &str); 2] = [
+    ("fraud", "{agent: \"{request.headers['User-Agent']}\"}"),
+    ("captcha", "{token: \"{flow.transient_payload.token}\"}"),
+];
+
+/// Signs up while the service of a check that reads nothing of the identity fails.
+async fn deferred_without_identity(name: &str, question: &str, flows: &str) -> (TestEnv, Uuid) {
+    let yaml = format!(
+        r#"
+kratos: {{admin_url: "${{env:KRATOS}}"}}
+checks:
+  {name}:
+    flows: {flows}
+    ask: {{post: "${{env:VIES}}/check", json: {question}}}
+    on_unavailable: defer
+    on_late_refusal: mark
+    refuse: [{{when: "!response.body.valid"}}]
+"#
+    );
+    let (kratos, vies, crm) = (
+        FakeKratos::start(),
+        FakeService::start(),
+        FakeService::start(),
+    );
+    vies.respond_with(503, &json!({}));
+    let app = TestApp::with(&yaml)
+        .kratos("KRATOS", &kratos)
+        .service("VIES", &vies)
+        .start()
+        .await;
+    let visitor = payload().with("/flow/transient_payload/token", "canary-token");
+    assert!(app.pre(&visitor).await.is_admitted());
+    let id = kratos.add_identity("canary@example.org", "2026-11-23T14:32:54Z");
+    assert_eq!(app.post(&visitor.saved_as(id)).await.status, 204);
+    let env = TestEnv {
+        app,
+        kratos,
+        vies,
+        crm,
+    };
+    (env, id)
+}
+
+#[tokio::test]
+async fn a_change_does_not_end_the_deferral_of_a_check_that_reads_nothing_of_the_identity() {
+    let (name, question) = WITHOUT_IDENTITY[0];
+    for flows in ["[registration]", "[registration, settings]"] {
+        let (env, id) = deferred_without_identity(name, question, flows).await;
+        // The service answers again, and the visitor comes with another browser.
+        env.vies.respond_with(200, &json!({"valid": true}));
+        let company = change_of(id, "company", "Canary AG")
+            .with("/request/headers/User-Agent", "canary-other-agent");
+        assert!(env.app.settings(&company).await.is_admitted(), "{flows}");
+        let reply = env.app.call(SETTINGS_POST, company.to_string()).await;
+        assert_eq!(reply.status, 204, "{flows}");
+        env.app.clock.advance(Duration::from_secs(4));
+        let question = env.app.deliveries("deferred-check:fraud").await;
+        assert_eq!(question[0].state, State::Pending, "{flows}");
+        // The answer about the sign-up counts, and no later call changes it.
+        env.vies.respond_with(200, &json!({"valid": false}));
+        env.app.clock.advance(Duration::from_secs(1));
+        let marks = async || env.kratos.identity(id)["metadata_admin"]["vestibule"].clone();
+        env.app
+            .eventually("the account is marked", async || {
+                marks().await["refused"]["fraud"].is_object().then_some(())
+            })
+            .await;
+        env.app.clock.advance(Duration::from_secs(1));
+        env.vies.respond_with(200, &json!({"valid": true}));
+        assert!(env.app.settings(&company).await.is_admitted(), "{flows}");
+        let reply = env.app.call(SETTINGS_POST, company.to_string()).await;
+        assert_eq!(reply.status, 204, "{flows}");
+        env.app.clock.advance(Duration::from_mins(2));
+        let refused = env.app.app.store.late_refusals_of(id).await.unwrap();
+        assert_eq!(refused.len(), 1, "{flows}");
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_can_change_settings_while_a_check_that_reads_nothing_of_the_identity_is_deferred()
+ {
+    for (name, question) in WITHOUT_IDENTITY {
+        let (env, id) = deferred_without_identity(name, question, "[registration]").await;
+        let queue = format!("deferred-check:{name}");
+        assert_eq!(env.app.deliveries(&queue).await[0].state, State::Pending);
+        let change =
+            change_of(id, "company", "Canary AG").with("/flow/transient_payload", json!({}));
+        for method in ["profile", "password", "totp"] {
+            let pre = format!("/hooks/settings/pre?method={method}");
+            let reply = env.app.call(&pre, change.to_string()).await;
+            assert!(reply.is_admitted(), "{name} {method}: {reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_does_not_evade_a_deferred_check_while_a_lost_post_cannot_be_recovered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FailingStore::in_folder(folder.path()).await;
+    let (kratos, vies) = (FakeKratos::start(), FakeService::start());
+    vies.respond_with(503, &json!({}));
+    let yaml = SETTINGS.replace("LATE", "deactivate").replace(
+        "    field: traits.vat_number\n",
+        "    field: traits.vat_number\n    flows: [registration]\n",
+    );
+    let app = TestApp::with(&yaml)
+        .kratos("KRATOS", &kratos)
+        .service("VIES", &vies)
+        .service("CRM", &vies)
+        .store(store.clone())
+        .start()
+        .await;
+    let visitor = payload();
+    assert!(app.pre(&visitor).await.is_admitted());
+    // The client disconnected: the account exists, and its `post` is lost.
+    let id = kratos.add_identity("canary@example.org", "2026-11-23T14:32:54Z");
+    let external_id = guard_id(visitor.flow_id());
+    let change = change_of(id, "vat_number", "canary-other")
+        .with("/identity/external_id", external_id.clone());
+    kratos.set_value(id, "/external_id", json!(external_id));
+    store.set_unresponsive(true);
+    let calls = store.open_flow_calls();
+    let (reply, ()) = tokio::join!(app.settings(&change), async {
+        app.eventually("the database is asked", async || {
+            (store.open_flow_calls() > calls).then_some(())
+        })
+        .await;
+        app.clock.advance(Duration::from_millis(250));
+    });
+    assert_eq!(
+        reply.refused(),
+        [("#/traits/vat_number".to_owned(), 4_900_001)]
+    );
+    // A trait that the check does not read can be changed all the same.
+    let company = change_of(id, "company", "Canary AG");
+    assert!(app.settings(&company).await.is_admitted());
+}
+
+#[tokio::test]
+async fn a_change_can_be_deferred_however_many_deliveries_the_identity_has() {
+    let env = test_env("mark").await;
+    let id = env
+        .kratos
+        .add_identity("canary@example.org", "2026-11-23T14:32:54Z");
+    let now = env.app.clock.now();
+    let about = (id, Event::IdentityUpdated);
+    let old = |number: u32| {
+        let reason = "an old one".to_owned();
+        dead_letter(
+            &Queue::Confirm("invite"),
+            number.to_string(),
+            about,
+            reason,
+            now,
+        )
+    };
+    let store = &env.app.app.store;
+    store.accept((0..1000).map(old).collect()).await.unwrap();
+    let change = change_of(id, "vat_number", "canary-other");
+    let reply = env.app.settings(&change).await;
+    assert!(reply.is_admitted(), "{reply:?}");
+    assert_eq!(
+        env.app.call(SETTINGS_POST, change.to_string()).await.status,
+        204
+    );
+    // The question about this change is found among the other deliveries.
+    let another = change_of(id, "vat_number", "canary-another");
+    assert_eq!(env.app.settings(&another).await.refused()[0].1, 4_900_001);
+}
+
+#[tokio::test]
+async fn a_parallel_save_that_restores_the_deferred_value_does_not_evade_the_check() {
+    let env = test_env("deactivate").await;
+    let (id, _) = env.sign_up().await;
+    // Kratos reads the identity for both calls before it saves one of them.
+    let company = change_of(id, "company", "Canary AG");
+    assert!(env.app.settings(&company).await.is_admitted());
+    accept_only(&env.vies, "canary-good");
+    let good = change_of(id, "vat_number", "canary-good");
+    assert!(env.app.settings(&good).await.is_admitted());
+    for saved in [&good, &company] {
+        env.kratos
+            .set_value(id, "/traits", saved.0["identity"]["traits"].clone());
+        let reply = env.app.call(SETTINGS_POST, saved.to_string()).await;
+        assert_eq!(reply.status, 204);
+    }
+    assert_eq!(
+        env.kratos.identity(id)["traits"]["vat_number"],
+        "DE-canary-1"
+    );
+    env.app.clock.advance(Duration::from_secs(61));
+    env.app
+        .eventually("the account is inactive", async || {
+            (env.kratos.identity(id)["state"] == "inactive").then_some(())
+        })
+        .await;
 }

@@ -362,3 +362,84 @@ checks:
     env.run_all_verifications().await;
     assert_eq!(env.kratos.identity(id)["traits"]["company"], "Canary GmbH");
 }
+
+#[tokio::test]
+async fn a_trait_that_an_operator_resets_after_a_verified_save_is_not_overwritten() {
+    let env = test_env().await;
+    let (id, _) = env.sign_up().await;
+    env.wait_for_crm_id(id, json!(7)).await;
+    let before = env.kratos.identity(id)["traits"].clone();
+    env.app.clock.advance(Duration::from_secs(30));
+    env.app.wait_for_verifications().await;
+    // The visitor saves an offensive name within a minute after the write.
+    let form = env.change(id, "Canary GmbH", "Canary Offensive");
+    assert_eq!(env.call(PRE, &form).await, 204);
+    let traits = form.0["identity"]["traits"].clone();
+    env.kratos.set_value(id, "/traits", traits);
+    assert_eq!(env.call(POST, &form).await, 204);
+    env.app.wait_for_verifications().await;
+    // An operator resets the name later.
+    env.app.clock.advance(Duration::from_mins(20));
+    env.app.wait_for_verifications().await;
+    env.kratos.set_value(id, "/traits", before.clone());
+    env.run_all_verifications().await;
+    assert_eq!(env.kratos.identity(id)["traits"], before);
+}
+
+/// Writes the registered name into a trait, or an id into `metadata_admin`, after the sign-up.
+async fn env_with_write_back(write_back: &str) -> (TestEnv, Uuid, Value) {
+    let (kratos, crm) = (FakeKratos::start(), FakeService::start());
+    crm.respond_with(200, &json!({"id": 7, "name": "Canary Registered GmbH"}));
+    let yaml = SETTINGS.replace("metadata_admin.crm_id: \"{response.body.id}\"", write_back);
+    let app = TestApp::with(&yaml)
+        .kratos("KRATOS", &kratos)
+        .service("CRM", &crm)
+        .start()
+        .await;
+    let env = TestEnv { app, kratos, crm };
+    let (id, before) = env.sign_up().await;
+    env.app
+        .wait_for_delivery("write-back:crm", State::Delivered)
+        .await;
+    env.app.wait_for_verifications().await;
+    (env, id, before)
+}
+
+#[tokio::test]
+async fn a_change_that_a_write_into_another_trait_undid_is_restored() {
+    let write_back = "traits.company: \"{response.body.name}\"";
+    let (env, id, before) = env_with_write_back(write_back).await;
+    // Kratos read the row for the write before the visitor's save, and saved the row after it.
+    let form = payload()
+        .changed_from(&before["traits"])
+        .saved_as(id)
+        .with("/identity/traits", before["traits"].clone())
+        .with_trait("canary_name", "canary-ada");
+    assert_eq!(env.call(POST, &form).await, 204);
+    env.run_all_verifications().await;
+    let traits = &env.kratos.identity(id)["traits"];
+    assert_eq!(traits["canary_name"], "canary-ada");
+    assert_eq!(
+        traits["company"], "Canary Registered GmbH",
+        "the write stays"
+    );
+}
+
+#[tokio::test]
+async fn metadata_public_that_a_write_undid_is_restored_with_the_traits() {
+    let write_back = "metadata_admin.crm_id: \"{response.body.id}\"";
+    let (env, id, before) = env_with_write_back(write_back).await;
+    let public = json!({"company": "Canary New GmbH"});
+    let form = payload()
+        .changed_from(&before["traits"])
+        .saved_as(id)
+        .with("/identity/traits", before["traits"].clone())
+        .with_trait("vat_number", "DE-canary-2")
+        .with("/identity/metadata_public", public.clone());
+    assert_eq!(env.call(POST, &form).await, 204);
+    env.run_all_verifications().await;
+    let identity = env.kratos.identity(id);
+    assert_eq!(identity["traits"]["vat_number"], "DE-canary-2");
+    assert_eq!(identity["metadata_public"], public);
+    assert_eq!(identity["metadata_admin"]["crm_id"], 7);
+}

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::checks::deferred::lift;
-use vestibule::model::delivery::State;
+use vestibule::checks::deferred::{enforcement, lift};
+use vestibule::model::delivery::{Event, FieldWrite, State};
 
 use crate::support::failing_store::FailingStore;
+use crate::support::fake_service::Behaviour;
 use crate::support::payload::Payload;
 use crate::support::{FakeKratos, FakeService, TestApp, logs, payload};
 
@@ -563,4 +564,173 @@ async fn the_api_answers_503_for_late_refusals_while_the_database_fails() {
     let url = format!("http://{}/late-refusals/lift", env.app.app.admin_address);
     let without_type = env.app.http.post(url).body(body).send().await;
     assert_eq!(without_type.expect("an answer").status(), 415);
+}
+
+#[tokio::test]
+async fn a_lift_leaves_an_account_inactive_that_an_operator_had_deactivated() {
+    for is_enforced in [true, false] {
+        let env = test_env().await;
+        let (id, _) = env.sign_up().await;
+        // The account is deactivated for another reason.
+        env.kratos.set_state_as_operator(id, "inactive");
+        if is_enforced {
+            env.refuse_late(json!({"valid": false})).await;
+            env.wait_until_inactive(id).await;
+        } else {
+            env.kratos.fail_on("/sessions", 503);
+            env.refuse_late(json!({"valid": false})).await;
+        }
+        let store = &*env.app.app.store;
+        let now = env.app.clock.now();
+        lift(store, id, None, now).await.unwrap();
+        env.kratos.answer_normally();
+        env.app.clock.advance(Duration::from_mins(1));
+        env.app
+            .eventually("everything is written", async || {
+                let filter = vestibule::store::Filter {
+                    identity: Some(id),
+                    state: Some(State::Pending),
+                    ..vestibule::store::Filter::default()
+                };
+                let pending = store.list(&filter, 9).await.unwrap();
+                env.app.clock.advance(Duration::from_secs(1));
+                pending.is_empty().then_some(())
+            })
+            .await;
+        let identity = env.kratos.identity(id);
+        let mark = &identity["metadata_admin"]["vestibule"]["refused"]["vat_number"];
+        assert_eq!(mark, &Value::Null, "{is_enforced}");
+        assert_eq!(identity["state"], "inactive", "{is_enforced}");
+    }
+}
+
+/// A second check of the account, whose service answers later.
+const SECOND_CHECK: &str = r#"
+  company:
+    field: traits.company
+    ask: {post: "${env:VIES}/company"}
+    on_unavailable: defer
+    refuse: [{when: 200}]
+"#;
+
+/// Signs up while both services fail. The first check refuses the account, and the service of the second one keeps
+/// Vestibule waiting.
+async fn refused_by_the_first_of_two_checks() -> (TestEnv, Uuid) {
+    let env = test_env_with(None, &format!("{SETTINGS}{SECOND_CHECK}")).await;
+    let (id, _) = env.sign_up().await;
+    env.app
+        .wait_for_delivery("write-back:company", State::Delivered)
+        .await;
+    env.vies
+        .set_behaviour_for("POST /company", Behaviour::Hangs);
+    env.refuse_late(json!({"valid": false})).await;
+    env.wait_until_inactive(id).await;
+    (env, id)
+}
+
+impl TestEnv {
+    /// Lets the second check refuse the account.
+    async fn refuse_by_the_second_check(&self) {
+        self.vies.release_hanging_calls();
+        self.app
+            .wait_for_delivery("late-refusal:company", State::Delivered)
+            .await;
+    }
+
+    async fn checks_in_force(&self, id: Uuid) -> Vec<String> {
+        let refusals = self.app.app.store.late_refusals_of(id).await;
+        let refusals = refusals.expect("an answer");
+        refusals.into_iter().map(|one| one.check).collect()
+    }
+
+    async fn wait_until_active(&self, id: Uuid) {
+        self.app
+            .eventually("the account is active", async || {
+                self.app.clock.advance(Duration::from_secs(1));
+                (self.kratos.identity(id)["state"] == "active").then_some(())
+            })
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn an_activation_by_an_operator_overrules_only_earlier_deactivations() {
+    let (env, id) = refused_by_the_first_of_two_checks().await;
+    env.kratos.set_state_as_operator(id, "active");
+    env.refuse_by_the_second_check().await;
+    assert_eq!(env.kratos.identity(id)["state"], "inactive");
+    assert_eq!(env.checks_in_force(id).await, ["company"]);
+}
+
+#[tokio::test]
+async fn the_lift_of_the_last_of_two_refusals_activates_the_account() {
+    let (env, id) = refused_by_the_first_of_two_checks().await;
+    let store = &*env.app.app.store;
+    let now = env.app.clock.now();
+    env.refuse_by_the_second_check().await;
+    let lifted = lift(store, id, Some("vat_number"), now).await.unwrap();
+    assert!(!lifted.activates);
+    assert_eq!(env.kratos.identity(id)["state"], "inactive");
+    let lifted = lift(store, id, Some("company"), now).await.unwrap();
+    assert!(lifted.activates);
+    env.wait_until_active(id).await;
+}
+
+#[tokio::test]
+async fn a_repeated_enforcement_leaves_an_account_active_that_an_operator_activated() {
+    let env = test_env().await;
+    let (id, _) = env.sign_up().await;
+    env.refuse_late(json!({"valid": false})).await;
+    env.wait_until_inactive(id).await;
+    env.kratos.set_state_as_operator(id, "active");
+    let deleted = env.kratos.session_deletions(id);
+    // An instance that stops before it stores the result of an enforcement leaves it to another instance.
+    let state = FieldWrite {
+        path: vec!["state".to_owned()],
+        value: Some(json!("inactive")),
+    };
+    let again = enforcement(
+        "vat_number",
+        id,
+        Event::IdentityCreated,
+        "again".to_owned(),
+        vec![state],
+        env.app.clock.now(),
+    );
+    env.app.app.store.accept(vec![again]).await.unwrap();
+    let wake = json!({"all": true, "subscription": "late-refusal:vat_number"});
+    let reply = env
+        .app
+        .admin_post("/deliveries/retry", wake.to_string())
+        .await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    env.app
+        .eventually("the enforcement is repeated", async || {
+            let all = env.app.deliveries("late-refusal:vat_number").await;
+            let is_done = all.iter().all(|one| one.state == State::Delivered);
+            (all.len() == 2 && is_done).then_some(())
+        })
+        .await;
+    assert_eq!(env.kratos.identity(id)["state"], "active");
+    assert_eq!(env.kratos.session_deletions(id), deleted);
+    assert_eq!(env.checks_in_force(id).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn the_late_refusal_of_a_deleted_account_leaves_no_dead_letter() {
+    let env = test_env().await;
+    let (id, _) = env.sign_up().await;
+    env.kratos.fail_on("/sessions", 503);
+    env.refuse_late(json!({"valid": false})).await;
+    env.app
+        .advance_to_next_attempt("late-refusal:vat_number")
+        .await;
+    env.kratos.remove_identity(id);
+    env.kratos.answer_normally();
+    env.app
+        .advance_to_next_attempt("late-refusal:vat_number")
+        .await;
+    env.app
+        .wait_for_delivery("late-refusal:vat_number", State::Delivered)
+        .await;
 }

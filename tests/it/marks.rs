@@ -184,6 +184,7 @@ async fn a_saved_accepted_change_removes_the_mark() {
     for _ in 0..2 {
         case.save(&good).await;
     }
+    case.app.clock.advance(Duration::from_mins(1));
     case.wait_until_lifted().await;
     case.wait_for_mark(false).await;
     case.wait_for_writes().await;
@@ -207,6 +208,8 @@ async fn an_accepted_change_removes_the_mark_although_its_post_is_lost() {
     let traits = good.0["identity"]["traits"].clone();
     case.kratos.set_value(case.id, "/traits", traits);
     case.app.clock.advance(Duration::from_secs(61));
+    case.app.wait_for_lookups().await;
+    case.app.clock.advance(Duration::from_mins(1));
     case.wait_until_lifted().await;
     case.app.clock.advance(Duration::from_secs(5));
     case.wait_for_mark(false).await;
@@ -235,6 +238,7 @@ async fn a_refusal_that_only_notified_is_lifted_without_a_write() {
     let good = case.change("vat_number", "canary-good");
     assert_eq!(case.app.settings(&good).await.status, 204);
     case.save(&good).await;
+    case.app.clock.advance(Duration::from_mins(1));
     case.wait_until_lifted().await;
     for after in VERIFY_AFTER {
         case.app.clock.advance(after);
@@ -294,4 +298,21 @@ async fn a_late_mark_is_not_written_after_the_refusal_is_lifted() {
         case.kratos.identity(case.id)["metadata_admin"],
         before["metadata_admin"]
     );
+}
+
+#[tokio::test]
+async fn a_parallel_save_that_restores_the_refused_value_keeps_the_mark() {
+    let case = marked_account().await;
+    // Kratos reads the identity for both calls before it saves one of them.
+    let company = case.change("company", "Canary AG");
+    assert_eq!(case.app.settings(&company).await.status, 204);
+    case.vies.respond_with(200, &json!({"valid": true}));
+    let good = case.change("vat_number", "canary-good");
+    assert_eq!(case.app.settings(&good).await.status, 204);
+    case.save(&good).await;
+    case.save(&company).await;
+    case.app.clock.advance(Duration::from_mins(1));
+    case.wait_for_writes().await;
+    assert_eq!(case.refusals_in_force().await, 1);
+    case.wait_for_mark(true).await;
 }

@@ -413,3 +413,79 @@ async fn a_reservation_is_released_if_the_visitor_removes_the_value() {
     app.clock.advance(HOUR + Duration::from_secs(121));
     assert_eq!(invites.next_call().await.target, "/holds/h1");
 }
+
+/// Two entries of `refuse` that read an answer with a status 2xx.
+fn refuses_plans() -> String {
+    let entry =
+        "{when: \"response.body.?plan.orValue('') == 'basic'\", message: \"Another plan.\"}";
+    INVITES.replace("refuse: [", &format!("refuse: [{entry}, {{when: 202}}, "))
+}
+
+#[tokio::test]
+async fn a_reservation_whose_answer_the_check_refuses_is_released() {
+    let invites = FakeService::start();
+    let hold = json!({"hold_id": "h1", "plan": "basic"}).to_string();
+    invites.set_behaviour_for("POST /invites/", Behaviour::Answers(201, hold));
+    let app = TestApp::with(&refuses_plans())
+        .service("INVITES", &invites)
+        .start()
+        .await;
+    let reply = app.pre(&payload()).await;
+    assert_eq!(reply.messages()[0].2, "Another plan.");
+    app.wait_for_delivery("release:invite", State::Delivered)
+        .await;
+    let calls = invites.request_lines();
+    assert_eq!(
+        calls,
+        ["POST /invites/canary-invite/hold", "DELETE /holds/h1"]
+    );
+    // The same visitor reserves again.
+    invites.set_behaviour_for("POST /invites/", hold_response("h2"));
+    assert!(app.pre(&payload()).await.is_admitted());
+}
+
+#[tokio::test]
+async fn a_refused_answer_without_a_reservation_leaves_nothing_to_release() {
+    for (status, answer) in [
+        (200, json!({"plan": "basic"})),
+        (202, json!({"hold_id": "h1"})),
+    ] {
+        let invites = FakeService::start();
+        let behaviour = Behaviour::Answers(status, answer.to_string());
+        invites.set_behaviour_for("POST /invites/", behaviour);
+        let app = TestApp::with(&refuses_plans())
+            .service("INVITES", &invites)
+            .start()
+            .await;
+        let visitor = payload();
+        assert!(!app.pre(&visitor).await.refused().is_empty(), "{status}");
+        app.clock.advance(3 * HOUR);
+        let state = app.app.store.flow(visitor.flow_id()).await.unwrap();
+        assert_eq!(state.reservations, [], "{status}");
+        assert_eq!(app.deliveries("release:invite").await, [], "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_reservation_that_is_taken_again_and_refused_is_released() {
+    let invites = FakeService::start();
+    invites.set_behaviour_for("POST /invites/", hold_response("h1"));
+    let app = TestApp::with(&refuses_plans())
+        .service("INVITES", &invites)
+        .start()
+        .await;
+    let visitor = payload();
+    assert!(app.pre(&visitor).await.is_admitted());
+    app.clock.advance(HOUR + Duration::from_secs(121));
+    app.wait_for_delivery("release:invite", State::Delivered)
+        .await;
+    let hold = json!({"hold_id": "h2", "plan": "basic"}).to_string();
+    invites.set_behaviour_for("POST /invites/", Behaviour::Answers(201, hold));
+    assert_eq!(app.post(&visitor.saved()).await.status, 204);
+    app.wait_for_delivery("take:invite", State::Delivered).await;
+    app.eventually("the second hold is released", async || {
+        let calls = invites.request_lines();
+        calls.contains(&"DELETE /holds/h2".to_owned()).then_some(())
+    })
+    .await;
+}

@@ -132,7 +132,7 @@ async fn write_back_is_repeated_until_kratos_answers() {
 }
 
 #[tokio::test]
-async fn a_write_back_to_a_deleted_identity_is_abandoned() {
+async fn a_write_back_to_a_deleted_identity_leaves_no_dead_letter() {
     let (crm, kratos) = (FakeService::start(), FakeKratos::start());
     crm.respond_with(201, &json!({"id": 1}));
     let app = TestApp::with(WRITE_BACK)
@@ -141,8 +141,10 @@ async fn a_write_back_to_a_deleted_identity_is_abandoned() {
         .start()
         .await;
     app.post(&payload().saved()).await;
-    app.wait_for_delivery("write-back:crm", State::Abandoned)
+    let written = app
+        .wait_for_delivery("write-back:crm", State::Delivered)
         .await;
+    assert_eq!(written.attempts, 1);
 }
 
 #[tokio::test]

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
-use vestibule::model::delivery::{Claimed, FieldWrite, Outcome};
+use vestibule::model::delivery::{Claimed, FieldWrite, Outcome, State};
 use vestibule::model::identity_write::{IdentityWrites, SavedChange, VERIFY_AFTER, Write};
 use vestibule::model::late_refusal::{LateRefusal, OnLateRefusal, StoredMessage};
 use vestibule::store::late_refusals::VERSION;
-use vestibule::store::{LateRefusalFilter, RefusalLift, Settlement, Store, WriteSet};
+use vestibule::store::{LateRefusalFilter, RefusalLift, SettledQuestion, Settlement, Store};
 
 use crate::fixtures::{DAY, MINUTE, SECOND, at, delivery, start, tried};
 
@@ -20,6 +20,9 @@ macro_rules! test_contract {
         $crate::identities::test_contract!($fresh;
             a_late_refusal_is_stored_with_the_settlement_or_not_at_all,
             a_late_refusal_is_in_force_until_it_is_lifted,
+            a_deactivation_is_recorded_for_its_check_and_for_repairs,
+            the_state_before_a_refusal_is_recorded_once,
+            an_outcome_discards_the_questions_of_its_check,
             acceptance_lifts_only_refusals_that_do_not_deactivate,
             a_refusal_in_force_is_replaced_only_by_a_stronger_one,
             late_refusals_are_listed_page_by_page,
@@ -29,6 +32,8 @@ macro_rules! test_contract {
             identity_writes_are_stored_unchanged,
             a_verification_is_leased_to_one_instance,
             a_hook_call_during_a_verification_plans_another_one,
+            a_planned_verification_keeps_the_write_that_it_verifies,
+            a_verification_records_which_change_it_has_seen,
             the_last_verification_deletes_the_record,
             a_saved_change_is_kept_only_while_a_write_is_verified,
             a_settings_call_is_pending_until_each_pre_has_its_post,
@@ -65,6 +70,7 @@ fn refusal(identity: u128, check: &str) -> LateRefusal {
         }),
         refused_at: start(),
         deactivated_at: None,
+        was_active: None,
     }
 }
 
@@ -114,7 +120,12 @@ pub async fn a_late_refusal_is_in_force_until_it_is_lifted(store: Arc<dyn Store>
     settle_with_refusal(&*store, 1, "name").await;
     settle_with_refusal(&*store, 2, "vat").await;
     let moment = at(SECOND);
-    store.record_deactivation(ada(), moment).await.unwrap();
+    for check in ["vat", "name"] {
+        store
+            .record_deactivation(ada(), Some(check), moment)
+            .await
+            .unwrap();
+    }
     versions.push(store.get_property(VERSION).await.unwrap());
     let deactivated = |check: &str| LateRefusal {
         deactivated_at: Some(moment),
@@ -193,6 +204,84 @@ async fn settle_with_refusal_of(
     assert_eq!(store.settle_all(&[settlement]).await.unwrap().len(), 1);
 }
 
+pub async fn a_deactivation_is_recorded_for_its_check_and_for_repairs(store: Arc<dyn Store>) {
+    for check in ["name", "vat"] {
+        settle_with_refusal(&*store, 1, check).await;
+    }
+    let deactivated_at = async |check: Option<&str>, moment: Timestamp| {
+        store
+            .record_deactivation(ada(), check, moment)
+            .await
+            .unwrap();
+        let in_force = store.late_refusals_of(ada()).await.unwrap();
+        let moments = in_force.iter().map(|one| one.deactivated_at);
+        moments.collect::<Vec<_>>()
+    };
+    let (first, second) = (Some(at(SECOND)), Some(at(MINUTE)));
+    assert_eq!(deactivated_at(None, at(SECOND)).await, [None, None]);
+    assert_eq!(deactivated_at(Some("vat"), at(SECOND)).await, [None, first]);
+    assert_eq!(deactivated_at(None, at(MINUTE)).await, [None, second]);
+    assert_eq!(
+        deactivated_at(Some("name"), at(MINUTE)).await,
+        [second, second]
+    );
+}
+
+pub async fn the_state_before_a_refusal_is_recorded_once(store: Arc<dyn Store>) {
+    let before = async || store.state_before_refusal(ada(), "vat").await.unwrap();
+    assert!(!store.record_state_before(ada(), true).await.unwrap());
+    assert_eq!(before().await, None);
+    settle_with_refusal(&*store, 1, "vat").await;
+    assert_eq!(before().await, None);
+    for (was_active, expected) in [(false, false), (true, true), (false, true)] {
+        assert!(store.record_state_before(ada(), was_active).await.unwrap());
+        assert_eq!(before().await, Some(expected));
+        let in_force = store.late_refusals_of(ada()).await.unwrap();
+        assert_eq!(in_force[0].was_active, Some(expected));
+    }
+    store
+        .lift_late_refusals(ada(), &["vat".to_owned()], at(MINUTE), &[])
+        .await
+        .unwrap();
+    assert!(!store.record_state_before(ada(), false).await.unwrap());
+    assert_eq!(before().await, Some(true), "also after the lift");
+}
+
+pub async fn an_outcome_discards_the_questions_of_its_check(store: Arc<dyn Store>) {
+    let questions = ["deferred-check:vat", "deferred-check:name"];
+    let questions = questions.map(|queue| delivery(queue, 1));
+    let ids = questions.each_ref().map(|one| one.id);
+    store.accept(questions.to_vec()).await.unwrap();
+    let queues = async || {
+        let mut queues = store.unfinished_queues(ada()).await.unwrap();
+        queues.sort();
+        queues
+    };
+    assert_eq!(
+        queues().await,
+        ["deferred-check:name", "deferred-check:vat"]
+    );
+    let held = claim_one(&*store, 1, "write-back:vat").await;
+    let settlement = Settlement {
+        question_settled: Some(SettledQuestion {
+            subscription: "deferred-check:vat".to_owned(),
+            identity_id: ada(),
+            at: at(SECOND),
+        }),
+        ..Settlement::of(&held, tried(200, start()), Outcome::Delivered)
+    };
+    store.settle_all(&[settlement]).await.unwrap();
+    for (id, expected) in ids.into_iter().zip([State::Discarded, State::Pending]) {
+        let shown = store.show(id).await.unwrap().unwrap();
+        assert_eq!(shown.listed.state, expected);
+    }
+    assert_eq!(queues().await, ["deferred-check:name"]);
+    assert_eq!(
+        store.unfinished_queues(Uuid::from_u128(2)).await.unwrap(),
+        [""; 0]
+    );
+}
+
 fn lift_by_acceptance(check: &str) -> RefusalLift {
     let mut write = delivery(&format!("write-back:{check}"), 1);
     write.id = Uuid::new_v4();
@@ -212,16 +301,24 @@ pub async fn acceptance_lifts_only_refusals_that_do_not_deactivate(store: Arc<dy
     ] {
         settle_with_refusal_of(&*store, 1, check, effect).await;
     }
-    store.record_deactivation(ada(), at(SECOND)).await.unwrap();
+    store
+        .record_deactivation(ada(), Some("kept_out"), at(SECOND))
+        .await
+        .unwrap();
     let version = store.get_property(VERSION).await.unwrap();
     let checks = ["kept_out", "marked", "notified", "never"];
-    let batch = WriteSet {
-        refusals_lifted: checks.map(lift_by_acceptance).to_vec(),
-        ..WriteSet::default()
-    };
-    let stored = store.write(&batch).await.unwrap();
-    assert_eq!(stored.len(), 1);
-    assert!(stored.contains(&batch.refusals_lifted[1].write.id));
+    for check in checks {
+        let held = claim_one(&*store, 1, &format!("accepted:{check}")).await;
+        let lift = lift_by_acceptance(check);
+        let write = lift.write.id;
+        let settlement = Settlement {
+            refusal_lift: Some(lift),
+            ..Settlement::of(&held, tried(200, start()), Outcome::Delivered)
+        };
+        assert_eq!(store.settle_all(&[settlement]).await.unwrap().len(), 1);
+        let is_stored = store.show(write).await.unwrap().is_some();
+        assert_eq!(is_stored, check == "marked", "{check}");
+    }
     let in_force = store.late_refusals_of(ada()).await.unwrap();
     assert_eq!(in_force.len(), 1);
     assert_eq!(in_force[0].check, "kept_out");
@@ -284,7 +381,10 @@ pub async fn late_refusals_are_listed_page_by_page(store: Arc<dyn Store>) {
 
 pub async fn a_refusal_after_a_lift_is_in_force_again(store: Arc<dyn Store>) {
     settle_with_refusal(&*store, 1, "vat").await;
-    store.record_deactivation(ada(), at(SECOND)).await.unwrap();
+    store
+        .record_deactivation(ada(), Some("vat"), at(SECOND))
+        .await
+        .unwrap();
     store
         .lift_late_refusals(ada(), &["vat".to_owned()], at(MINUTE), &[])
         .await
@@ -399,7 +499,7 @@ pub async fn a_verification_is_leased_to_one_instance(store: Arc<dyn Store>) {
     assert_eq!(lease(at(2 * MINUTE)).await.len(), 1);
     let until = at(3 * MINUTE);
     store
-        .reschedule_verification(ada(), 1, until, at(DAY))
+        .reschedule_verification(ada(), (1, None), until, at(DAY))
         .await
         .unwrap();
     let kept = store.identity_writes(ada()).await.unwrap().unwrap();
@@ -419,7 +519,7 @@ pub async fn a_hook_call_during_a_verification_plans_another_one(store: Arc<dyn 
         .await
         .unwrap();
     store
-        .reschedule_verification(ada(), 1, until, at(DAY))
+        .reschedule_verification(ada(), (1, None), until, at(DAY))
         .await
         .unwrap();
     assert_eq!(store.next_verification().await.unwrap(), Some(asked));
@@ -428,6 +528,39 @@ pub async fn a_hook_call_during_a_verification_plans_another_one(store: Arc<dyn 
     // A later time than the planned one changes nothing.
     store.verify_identities(&[ada()], at(DAY)).await.unwrap();
     assert_eq!(store.next_verification().await.unwrap(), Some(asked));
+}
+
+pub async fn a_planned_verification_keeps_the_write_that_it_verifies(store: Arc<dyn Store>) {
+    store.verify_once(ada(), at(DAY)).await.unwrap();
+    let planned = store.identity_writes(ada()).await.unwrap().unwrap();
+    assert_eq!((planned.writes, planned.verify_at), (Vec::new(), at(DAY)));
+    assert_eq!(planned.written_at, Timestamp::UNIX_EPOCH);
+    write(&*store).await;
+    for (asked, planned) in [(SECOND, at(SECOND)), (DAY, at(SECOND))] {
+        store.verify_once(ada(), at(asked)).await.unwrap();
+        let kept = store.identity_writes(ada()).await.unwrap().unwrap();
+        assert_eq!((&kept.writes, kept.verify_at), (&writes().writes, planned));
+    }
+}
+
+pub async fn a_verification_records_which_change_it_has_seen(store: Arc<dyn Store>) {
+    write(&*store).await;
+    let seen_at = async |seen: Option<Timestamp>| {
+        let verified = (1, seen);
+        store
+            .reschedule_verification(ada(), verified, at(MINUTE), at(DAY))
+            .await
+            .unwrap();
+        let kept = store.identity_writes(ada()).await.unwrap().unwrap();
+        kept.seen_at
+    };
+    assert_eq!(seen_at(None).await, None);
+    assert_eq!(seen_at(Some(at(SECOND))).await, Some(at(SECOND)));
+    assert_eq!(seen_at(None).await, Some(at(SECOND)));
+    // A write that was read before keeps the later value.
+    write(&*store).await;
+    let kept = store.identity_writes(ada()).await.unwrap().unwrap();
+    assert_eq!(kept.seen_at, Some(at(SECOND)));
 }
 
 pub async fn the_last_verification_deletes_the_record(store: Arc<dyn Store>) {

@@ -86,9 +86,13 @@ impl<'a> Evaluation<'a> {
             } => (*reservation, is_ours, answer),
         };
         self.uses(index, reservation.id);
+        // An entry of `refuse` that names the status says that the service has taken nothing.
+        let check = self.check(index);
+        let is_taken = matches!(&answer, Ok(answer) if (200..300).contains(&answer.status) && !check.refuses_status(answer.status));
         let (outcome, response) = self.interpret_answer(index, answer);
         let reserve_outcome = match &outcome {
             Outcome::Accepted => ReserveOutcome::Reserved,
+            Outcome::Refused(_) if is_taken => ReserveOutcome::AnswerRefused,
             Outcome::Refused(_) => ReserveOutcome::Refused,
             _ => ReserveOutcome::Unclear,
         };

@@ -11,7 +11,10 @@ use crate::kratos::Flow;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RunDecision {
     Runs,
-    /// The check is deferred for this identity, so the change needs an acceptance.
+    /// The check has refused the identity late, and something that it reads has changed. An acceptance ends the refusal.
+    RunsAfterLateRefusal,
+    /// The check is deferred for this identity, and something that it reads has changed. The change needs an acceptance,
+    /// which ends the deferral.
     RunsWhileDeferred,
     /// Nothing that the check reads has changed.
     Unchanged,
@@ -20,7 +23,10 @@ pub(super) enum RunDecision {
 
 impl RunDecision {
     pub(super) fn runs(self) -> bool {
-        matches!(self, Self::Runs | Self::RunsWhileDeferred)
+        match self {
+            Self::Runs | Self::RunsAfterLateRefusal | Self::RunsWhileDeferred => true,
+            Self::Unchanged | Self::NotInThisFlow => false,
+        }
     }
 }
 
@@ -54,26 +60,29 @@ pub(super) fn run_decisions(
 fn decide(compiled: &CompiledCheck, call: CheckInput<'_>, identity: &Value) -> RunDecision {
     let check = &compiled.check;
     let flow = call.hook.flow;
-    let is_settings = flow == Flow::Settings;
-    let reads_a_change = || {
-        let previous = call.payload.previous.as_ref();
-        previous.is_none_or(|previous| compiled.reads.differ(previous, identity))
-    };
-    // A change must not evade a deferred check, even if `flows` excludes settings. A check that has refused late runs
-    // again.
-    let is_deferred = is_settings && call.deferrals.has(check);
-    let is_refused_late = is_settings && call.refused_late.contains(&check.name);
-    if !check.flows.contains(&flow) && !is_deferred {
-        return if is_refused_late && reads_a_change() {
+    let is_in_flow = check.flows.contains(&flow);
+    if flow != Flow::Settings {
+        return if is_in_flow {
             RunDecision::Runs
         } else {
             RunDecision::NotInThisFlow
         };
     }
-    let is_concerned = !is_settings || compiled.reads.nothing_of_the_identity() || reads_a_change();
-    match (is_concerned, is_deferred) {
-        (false, _) => RunDecision::Unchanged,
-        (true, true) => RunDecision::RunsWhileDeferred,
-        (true, false) => RunDecision::Runs,
+    let previous = call.payload.previous.as_ref();
+    // A check that reads nothing of the identity reads no change. Its acceptance is about this call, and says nothing about
+    // the sign-up.
+    let reads_a_change = !compiled.reads.nothing_of_the_identity()
+        && previous.is_none_or(|previous| compiled.reads.differ(previous, identity));
+    // A change must not evade a deferred check or a late refusal, even if `flows` excludes settings.
+    if reads_a_change && call.deferrals.has(check) {
+        return RunDecision::RunsWhileDeferred;
+    }
+    if reads_a_change && call.refused_late.contains(&check.name) {
+        return RunDecision::RunsAfterLateRefusal;
+    }
+    match is_in_flow {
+        false => RunDecision::NotInThisFlow,
+        true if reads_a_change || compiled.reads.nothing_of_the_identity() => RunDecision::Runs,
+        true => RunDecision::Unchanged,
     }
 }

@@ -83,7 +83,14 @@ impl Evaluation<'_> {
         if self.run_decisions[index] == RunDecision::RunsWhileDeferred {
             result.no_longer_deferred.push(check.name.clone());
         }
-        if check.mode == Mode::Enforce && self.call.refused_late.contains(&check.name) {
+        let reads_a_change = matches!(
+            self.run_decisions[index],
+            RunDecision::RunsAfterLateRefusal | RunDecision::RunsWhileDeferred
+        );
+        if reads_a_change
+            && check.mode == Mode::Enforce
+            && self.call.refused_late.contains(&check.name)
+        {
             result.no_longer_refused.push(check.name.clone());
         }
     }

@@ -120,6 +120,10 @@ fn write(action: &Action, out: &mut (dyn Write + Send)) -> std::io::Result<()> {
         Action::PatchIdentity(writes) => {
             writeln!(out, "\nWrites into the identity:\n\n{:#}", json!(writes))
         }
+        Action::EndAfterAcceptance => writeln!(
+            out,
+            "\nEnds the deferral and the late refusal of the check, unless the identity has lost the accepted change."
+        ),
         Action::Enforce(writes) => writeln!(
             out,
             "\nWrites into the identity, whose sessions are deleted before and after:\n\n{:#}",

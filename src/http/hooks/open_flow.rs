@@ -18,25 +18,28 @@ use crate::http::hooks::state::HookState;
 use crate::kratos::fingerprint::{GUARD_PREFIX, fingerprint};
 use crate::kratos::{Flow, Payload};
 use crate::model::pending::PendingSignUp;
-use crate::store::FlowState;
 use crate::store::group_commit::WriteResult;
+use crate::store::{self, FlowState};
 
 /// The maximum number of logins and recoveries that close flows in parallel. Look-ups find the accounts of the others.
 pub const MAX_CONCURRENT_CLOSES: usize = 16;
 /// The time limit for closing a flow, which is longer than a working database takes.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// How many times a settings call reads a flow that changes at the same moment.
+const ROUNDS: usize = 4;
 /// The age after which an identity's flow is no longer known, with a margin.
 const KNOWN_FOR: Duration = Duration::from_hours(24 * 8);
 
 /// Closes the flow before a settings call. The call waits up to [`READ_RECORD_WITHIN`], because the checks must
-/// know what is deferred.
-pub async fn close_before_settings(state: &HookState, call: &HookCall, payload: &Payload) {
+/// know what is deferred. Returns whether everything that follows from a lost `post` is stored now. If not, the deferred
+/// checks of the identity are unknown.
+pub async fn close_before_settings(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     let changes = state.rules.needs_flow_state() || state.pending.wants_updates;
     if call.hook.flow != Flow::Settings || !changes {
-        return;
+        return true;
     }
     let Some(identity) = before_change(payload) else {
-        return;
+        return true;
     };
     let known = Known {
         state,
@@ -46,16 +49,20 @@ pub async fn close_before_settings(state: &HookState, call: &HookCall, payload: 
     };
     let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
     let closed = async {
-        known.close_sign_up().await?;
-        known.attribute_changes().await
+        for _ in 1..ROUNDS {
+            match known.close().await {
+                Err(error) if matches!(*error, store::Error::Conflict) => {}
+                closed => return closed,
+            }
+        }
+        known.close().await
     };
     match state.clock.timeout_at(until, closed).await {
-        Some(Ok(())) => {}
+        Some(Ok(())) => return true,
         Some(Err(error)) => known.failed(&error.error_chain()),
-        // While it is not known whether a check is deferred, every check that can be deferred must accept the
-        // change.
         None => known.failed("the database did not answer in time"),
     }
+    false
 }
 
 /// Closes the flow after a login or a recovery. The answer comes from memory and does not wait for this task.
@@ -122,6 +129,11 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
+    async fn close(&self) -> WriteResult<()> {
+        self.close_sign_up().await?;
+        self.attribute_changes().await
+    }
+
     /// Closes the flow of the identity, which its `external_id` names.
     async fn close_sign_up(&self) -> WriteResult<()> {
         let Some(external_id) = guard_id_of(self.identity) else {
@@ -167,7 +179,7 @@ impl Known<'_> {
             .rules
             .on_found(one, found, flow_state, &attributed, now);
         if follow_up.is_stale {
-            return Ok(());
+            return Err(Arc::new(store::Error::Conflict));
         }
         let stored = state.outbox.write(follow_up.batch.clone()).await?;
         let flow_id = one.key.flow_id;

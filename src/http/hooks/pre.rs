@@ -18,16 +18,14 @@ use crate::kratos::fingerprint::has_nul;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Flow, Form, Payload, Reply};
 use crate::model::decision::{CheckRecord, Decision};
-use crate::model::delivery::{Queue, State};
+use crate::model::delivery::Queue;
 use crate::model::message::MessageTemplate;
 use crate::model::pending::{FlowRecord, MAX_SUBMISSIONS};
 use crate::model::verdict::{Finding, Verdict};
-use crate::store::{self, Filter, WriteSet};
+use crate::store::{self, WriteSet};
 
 /// The time limit for reading one row, which is longer than a working database takes.
 pub(super) const READ_RECORD_WITHIN: Duration = Duration::from_millis(250);
-/// The maximum number of pending deliveries that are read for one identity. A healthy system never reaches it.
-const MAX_OPEN_CHANGES: u32 = 1000;
 /// How long calls do not wait for the database after it did not answer.
 const RECORD_UNREADABLE_FOR: Duration = Duration::from_secs(1);
 
@@ -76,8 +74,8 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     }
     state.add_client_ip(&mut payload);
     let is_guarded = is_guarded(state, call, &payload).await;
-    open_flow::close_before_settings(state, call, &payload).await;
-    let deferrals = open_deferrals(state, call, &payload).await;
+    let is_known = open_flow::close_before_settings(state, call, &payload).await;
+    let deferrals = open_deferrals(state, call, &payload, is_known).await;
     let refused_late = match hook.flow {
         Flow::Settings => state.refused.marked(payload.identity_id),
         _ => BTreeSet::new(),
@@ -208,21 +206,24 @@ async fn is_guarded(state: &HookState, call: &HookCall, payload: &Payload) -> bo
     matches!(state.clock.timeout_at(until, proven).await, Some(Ok(true)))
 }
 
-/// Returns the checks that are deferred for this identity.
-async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -> OpenDeferrals {
+/// Returns the checks that are deferred for this identity. Without `is_known`, a deferred check of a lost `post` may not
+/// be stored yet.
+async fn open_deferrals(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+    is_known: bool,
+) -> OpenDeferrals {
     if call.hook.flow != Flow::Settings || !state.rules.defers() {
         return OpenDeferrals::default();
     }
-    let open = Filter {
-        identity: Some(payload.identity_id),
-        ..Filter::default()
+    let read = async {
+        // An abandoned question has no answer either.
+        let unfinished = state.store.unfinished_queues(payload.identity_id);
+        let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
+        state.clock.timeout_at(until, unfinished).await
     };
-    let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
-    let listed = state
-        .clock
-        .timeout_at(until, state.store.list(&open, MAX_OPEN_CHANGES))
-        .await;
-    let Some(Ok(listed)) = listed else {
+    let Some(Ok(queues)) = (if is_known { read.await } else { None }) else {
         tracing::warn!(
             trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id,
             "Could not read whether a check is deferred for this identity; every check that can be deferred must accept the change"
@@ -232,17 +233,13 @@ async fn open_deferrals(state: &HookState, call: &HookCall, payload: &Payload) -
             ..OpenDeferrals::default()
         };
     };
-    let checks = listed
-        .iter()
-        // An abandoned question has no answer either.
-        .filter(|one| matches!(one.state, State::Pending | State::Abandoned))
-        .filter_map(|one| match Queue::named(&one.subscription) {
-            Queue::DeferredCheck(check) => Some(check.to_owned()),
-            _ => None,
-        });
+    let checks = queues.iter().filter_map(|queue| match Queue::named(queue) {
+        Queue::DeferredCheck(check) => Some(check.to_owned()),
+        _ => None,
+    });
     OpenDeferrals {
         checks: checks.collect(),
-        is_unknown: listed.len() >= MAX_OPEN_CHANGES as usize,
+        is_unknown: false,
     }
 }
 

@@ -60,6 +60,7 @@ impl AttemptRunner {
             follow_up_deliveries,
             late_refusal,
             refusal_lift,
+            question_settled,
         } = result;
         let ended_at = self.clock.now();
         if matches!(attempt, Attempt::NoResponse(reason) if reason.is_uncounted()) {
@@ -94,6 +95,7 @@ impl AttemptRunner {
             },
             late_refusal: late_refusal.filter(|_| outcome == Outcome::Delivered),
             refusal_lift: refusal_lift.filter(|_| outcome == Outcome::Delivered),
+            question_settled: question_settled.filter(|_| outcome == Outcome::Delivered),
             ..Settlement::of(&delivery, record, outcome.clone())
         };
         self.settle(&delivery, settlement, lease_ends, abort).await;

@@ -18,6 +18,7 @@ use crate::model::delivery::{
 use crate::model::request::Request;
 use crate::outbound::kratos_admin::hook_view::hook_view;
 use crate::outbound::services::client::{Answer, CallError};
+use crate::store::SettledQuestion;
 
 /// The account's current value of the field, compared with the value of the deferred check.
 enum CurrentValue {
@@ -93,6 +94,48 @@ impl HttpTransport {
                     Err(unanswered) => Attempt::NoResponse(unanswered).into(),
                 }
             }
+        }
+    }
+
+    /// Ends the deferral and the late refusal of a check that has accepted a saved change. Ends nothing if something that
+    /// the check reads has another value again, because a save that began earlier has overwritten the change.
+    pub(super) async fn end_after_acceptance(&self, delivery: &Claimed) -> AttemptResult {
+        let (Queue::WriteBack(check), Some(context)) =
+            (Queue::named(&delivery.subscription), &delivery.context)
+        else {
+            return Attempt::NoResponse(NoResponse::NotSent).into();
+        };
+        let (id, event, now) = (delivery.identity_id, delivery.event, self.deps.clock.now());
+        if let Some(identities) = self.identities() {
+            let identity = match identities.get(id).await {
+                Ok(Some(identity)) => hook_view(&identity),
+                // The account was deleted.
+                Ok(None) => return Attempt::answered(200).into(),
+                Err(_) => return Attempt::NoResponse(NoResponse::Connection).into(),
+            };
+            let accepted = context.identity.as_ref().unwrap_or(&Value::Null);
+            if self.deps.rules.reads_differ(check, accepted, &identity) {
+                tracing::warn!(check, identity.id = %id, "The account has lost a change that the check had accepted, so the check stays deferred or refused");
+                return Attempt::answered(200).into();
+            }
+        }
+        tracing::info!(check, identity.id = %id, "The check has accepted the values that the account has now");
+        let marker = FieldWrite {
+            path: deferred::deferred_marker(check),
+            value: None,
+        };
+        let key = delivery.id.to_string();
+        let unmark = deferred::identity_write(check, id, event, key, vec![marker], now);
+        let key = format!("{}:accepted", delivery.id);
+        AttemptResult {
+            follow_up_deliveries: vec![unmark],
+            refusal_lift: Some(deferred::lift_after_acceptance(check, id, event, key, now)),
+            question_settled: Some(SettledQuestion {
+                subscription: Queue::DeferredCheck(check).to_string(),
+                identity_id: id,
+                at: now,
+            }),
+            ..Attempt::answered(200).into()
         }
     }
 

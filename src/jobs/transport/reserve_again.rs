@@ -58,10 +58,18 @@ impl HttpTransport {
             Interpretation::Accepted => self.reserved(check, reserve, delivery, context, &answer),
             Interpretation::Refused(refusal) => {
                 self.count_reservation("refused_late");
-                AttemptResult {
-                    attempt: self.answered(&answer, ResponseVerdict::Delivered),
-                    ..self.refused(check, Some(refusal), delivery, context, &answer.response)
+                let mut refused =
+                    self.refused(check, Some(refusal), delivery, context, &answer.response);
+                refused.attempt = self.answered(&answer, ResponseVerdict::Delivered);
+                if (200..300).contains(&answer.status) && !check.refuses_status(answer.status) {
+                    let context = with_taken(delivery, context, &answer);
+                    let (lists, now) = (self.deps.rules.lists(), self.deps.clock.now());
+                    let name = &check.name;
+                    let release =
+                        reserve::release_of_taken(reserve, delivery, name, &context, lists, now);
+                    refused.follow_up_deliveries.extend(release);
                 }
+                refused
             }
             Interpretation::Unavailable(_, because) => {
                 let attempt = self.answered(&answer, ResponseVerdict::Retry);
@@ -88,10 +96,7 @@ impl HttpTransport {
     ) -> AttemptResult {
         self.count_reservation("taken_again");
         tracing::info!(check = check.name, identity.id = %delivery.identity_id, "The reservation of check `{}` was released too early; Vestibule has taken it again", check.name);
-        let context = EvaluationContext {
-            taken: Some(reserve::taken(delivery.id, Some(&answer.response))),
-            ..context.clone()
-        };
+        let context = with_taken(delivery, context, answer);
         let (lists, now) = (self.deps.rules.lists(), self.deps.clock.now());
         let confirmation =
             reserve::confirmation_of_taken(reserve, delivery, &check.name, &context, lists, now);
@@ -126,5 +131,17 @@ impl HttpTransport {
     fn count_reservation(&self, state: &'static str) {
         let reservations = &self.deps.metrics.reservations;
         reservations.get_or_create(&StateLabels { state }).inc();
+    }
+}
+
+/// Returns the context with the variable `taken` of this answer.
+fn with_taken(
+    delivery: &Claimed,
+    context: &EvaluationContext,
+    answer: &Answer,
+) -> EvaluationContext {
+    EvaluationContext {
+        taken: Some(reserve::taken(delivery.id, Some(&answer.response))),
+        ..context.clone()
     }
 }

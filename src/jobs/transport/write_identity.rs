@@ -57,6 +57,7 @@ impl HttpTransport {
                 }
                 (None, Some(value)) if field.path == ["state"] && value == "active" => {
                     in_force.iter().any(LateRefusal::keeps_out)
+                        || !self.was_active_before(id, fields).await?
                 }
                 (None, _) => false,
             };
@@ -65,6 +66,23 @@ impl HttpTransport {
             }
         }
         Ok(current)
+    }
+
+    /// Returns whether the account was active before Vestibule enforced the refusals whose marks this write removes.
+    async fn was_active_before(
+        &self,
+        id: Uuid,
+        fields: &[FieldWrite],
+    ) -> Result<bool, store::Error> {
+        let checks = fields
+            .iter()
+            .filter_map(|field| deferred::check_of_mark(&field.path));
+        for check in checks {
+            if self.deps.store.state_before_refusal(id, check).await? == Some(true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Enforces a late refusal: deletes the sessions and deactivates the account.
@@ -99,10 +117,11 @@ impl HttpTransport {
 fn attempt(written: &Result<(), WriteError>) -> Attempt {
     match written {
         Ok(()) => Attempt::answered(200),
+        // The identity was deleted, so nothing is left to write.
         Err(WriteError::NotFound) => Attempt::Response {
             status: 404,
             retry_after: None,
-            verdict: ResponseVerdict::Abandon,
+            verdict: ResponseVerdict::Delivered,
         },
         // Whether another write is in progress is unknown.
         Err(WriteError::Busy | WriteError::Store(_)) => {

@@ -14,6 +14,9 @@ pub enum Action {
     Recheck(Request),
     /// Write these fields into the identity, through Kratos's admin API.
     PatchIdentity(Vec<FieldWrite>),
+    /// End the deferral and the late refusal of a check that has accepted a saved change, unless the identity has other
+    /// values again. The context holds the accepted values.
+    EndAfterAcceptance,
     /// Enforce a late refusal: delete the sessions of the account, write these fields into the identity, and delete the
     /// sessions again.
     Enforce(Vec<FieldWrite>),
@@ -75,6 +78,7 @@ mod tests {
                 path: vec!["state".to_owned()],
                 value: Some(json!("inactive")),
             }]),
+            Action::EndAfterAcceptance,
             Action::Compensate {
                 take: request.clone(),
                 key: "k".to_owned(),

@@ -92,6 +92,21 @@ fn listed(row: &DbRow) -> Result<DeliverySummary, sqlx::Error> {
     })
 }
 
+const UNFINISHED_QUEUES: &str = "
+SELECT DISTINCT subscription FROM deliveries WHERE identity_id = $1 AND state IN ('pending', 'abandoned')";
+
+pub(super) async fn unfinished_queues(
+    readers: &Pool,
+    identity_id: Uuid,
+) -> Result<Vec<String>, Error> {
+    let rows = sqlx::query(UNFINISHED_QUEUES)
+        .bind(identity_id.to_string())
+        .fetch_all(readers)
+        .await?;
+    let queues = rows.iter().map(|row| row.try_get("subscription"));
+    Ok(queues.collect::<Result<_, _>>()?)
+}
+
 const IS_PENDING: &str = "SELECT 1 AS one FROM deliveries WHERE subscription = $1 AND unique_key = $2 AND state = 'pending'";
 
 pub(super) async fn is_pending(

@@ -10,7 +10,9 @@ use super::retry::with_retry;
 use super::row::{self, DbRow};
 use crate::base::clock::{Timestamp, earlier};
 use crate::model::delivery::time_ordered_id;
-use crate::model::identity_write::{IdentityWrites, SETTINGS_CALL_TIMEOUT, SavedChange};
+use crate::model::identity_write::{
+    IdentityWrites, SETTINGS_CALL_TIMEOUT, SavedChange, VERIFY_AFTER,
+};
 use crate::store::Error;
 use crate::store::identity_writes::IdentityWriteStore;
 
@@ -18,7 +20,7 @@ use crate::store::identity_writes::IdentityWriteStore;
 const MAX_CHANGES: i64 = 100;
 
 const GET: &str = "
-SELECT identity_id, writes, written_at, verified, verify_at FROM identity_writes WHERE identity_id = $1";
+SELECT identity_id, writes, written_at, verified, verify_at, seen_at FROM identity_writes WHERE identity_id = $1";
 
 const STORE: &str = "
 INSERT INTO identity_writes (identity_id, writes, written_at, verified, verify_at) VALUES ($1, $2, $3, $4, $5)
@@ -32,11 +34,12 @@ WHERE identity_id IN (
     SELECT identity_id FROM identity_writes WHERE verify_at <= $1 ORDER BY verify_at LIMIT $3",
     skip_locked!(),
     ")
-RETURNING identity_id, writes, written_at, verified, verify_at"
+RETURNING identity_id, writes, written_at, verified, verify_at, seen_at"
 );
 
 const RESCHEDULE: &str = "
-UPDATE identity_writes SET verified = $2, verify_at = CASE WHEN verify_at = $3 THEN $4 ELSE verify_at END
+UPDATE identity_writes
+SET verified = $2, verify_at = CASE WHEN verify_at = $3 THEN $4 ELSE verify_at END, seen_at = coalesce($5, seen_at)
 WHERE identity_id = $1";
 
 const END: &str = "DELETE FROM identity_writes WHERE identity_id = $1 AND verify_at = $2";
@@ -48,6 +51,12 @@ const VERIFY: &str = concat!(
     "UPDATE identity_writes SET verify_at = $2 WHERE verify_at > $2 AND identity_id IN ",
     texts!("$1")
 );
+
+// The statement changes nothing of a write that began meanwhile.
+const VERIFY_ONCE: &str = "
+INSERT INTO identity_writes (identity_id, writes, written_at, verified, verify_at) VALUES ($1, '[]', 0, $2, $3)
+ON CONFLICT (identity_id) DO UPDATE
+SET verify_at = CASE WHEN identity_writes.verify_at > excluded.verify_at THEN excluded.verify_at ELSE identity_writes.verify_at END";
 
 const BEGIN_SETTINGS: &str = "
 INSERT INTO pending_settings (identity_id, first_at, open_calls) VALUES ($1, $2, 1)
@@ -75,6 +84,7 @@ fn read(row: &DbRow) -> Result<IdentityWrites, sqlx::Error> {
         verified: usize::try_from(row::number(row, "verified")?).unwrap_or(usize::MAX),
         verify_at: row::timestamp(row, "verify_at")?,
         saved: Vec::new(),
+        seen_at: row::optional_timestamp(row, "seen_at")?,
     })
 }
 
@@ -158,7 +168,7 @@ impl Database {
         Ok(())
     }
 
-    async fn verify_once(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
+    async fn verify_all_once(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
         sqlx::query(VERIFY)
             .bind(json!(ids).to_string())
             .bind(row::moment(at))
@@ -252,7 +262,7 @@ impl IdentityWriteStore for Database {
     async fn reschedule_verification(
         &self,
         identity_id: Uuid,
-        verified: usize,
+        (verified, seen_at): (usize, Option<Timestamp>),
         lease_until: Timestamp,
         verify_at: Timestamp,
     ) -> Result<(), Error> {
@@ -263,6 +273,7 @@ impl IdentityWriteStore for Database {
                     .bind(count(verified))
                     .bind(row::moment(lease_until))
                     .bind(row::moment(verify_at))
+                    .bind(seen_at.map(row::moment))
                     .execute(self.writer())
                     .await?;
                 Ok(())
@@ -281,7 +292,23 @@ impl IdentityWriteStore for Database {
     }
 
     async fn verify_identities(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
-        with_retry(|| self.verify_once(ids, at).boxed()).await
+        with_retry(|| self.verify_all_once(ids, at).boxed()).await
+    }
+
+    async fn verify_once(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
+        with_retry(|| {
+            async move {
+                sqlx::query(VERIFY_ONCE)
+                    .bind(identity_id.to_string())
+                    .bind(count(VERIFY_AFTER.len()))
+                    .bind(row::moment(at))
+                    .execute(self.writer())
+                    .await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
     }
 
     async fn next_verification(&self) -> Result<Option<Timestamp>, Error> {

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::admin::AdminAction;
 use super::retry::{with_retry, with_retry_untimed};
 use super::{
-    Database, admin, decisions, erasure, late_refusals, locks, outbox, pending, properties,
-    reservations, retention,
+    Database, admin, decisions, erasure, locks, outbox, pending, properties, reservations,
+    retention,
 };
 use crate::base::clock::Timestamp;
 use crate::model::decision::Decision;
@@ -42,12 +42,10 @@ impl Database {
         // Closing a flow deletes the details of its other released reservations, so this comes first.
         reservations::take_again(&mut transaction, &batch.taken_again).await?;
         pending::close(&mut transaction, &batch.closed).await?;
-        pending::settle_questions(&mut transaction, &batch.questions_settled).await?;
         reservations::confirm(&mut transaction, &batch.confirmed).await?;
         reservations::release(&mut transaction, &batch.released).await?;
         reservations::reserve(&mut transaction, &batch.reserved).await?;
-        let mut new = outbox::accept(&mut transaction, &batch.deliveries).await?;
-        new.extend(late_refusals::lift_accepted(&mut transaction, &batch.refusals_lifted).await?);
+        let new = outbox::accept(&mut transaction, &batch.deliveries).await?;
         transaction.commit().await?;
         self.stored.inc_by(new.len() as u64);
         Ok(new)
@@ -150,6 +148,10 @@ impl Store for Database {
 
     async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<DeliverySummary>, Error> {
         with_retry(|| admin::list(self.readers(), filter, limit).boxed()).await
+    }
+
+    async fn unfinished_queues(&self, identity_id: Uuid) -> Result<Vec<String>, Error> {
+        with_retry(|| admin::unfinished_queues(self.readers(), identity_id).boxed()).await
     }
 
     async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error> {

@@ -22,7 +22,7 @@ use crate::store::{Error, RefusalLift};
 const STORE: &str = "
 INSERT INTO late_refusals (identity_id, check_name, message, refused_at, effect) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (identity_id, check_name) DO UPDATE
-SET message = excluded.message, refused_at = excluded.refused_at, effect = excluded.effect, deactivated_at = NULL, lifted_at = NULL
+SET message = excluded.message, refused_at = excluded.refused_at, effect = excluded.effect, deactivated_at = NULL, was_active = NULL, lifted_at = NULL
 WHERE late_refusals.lifted_at IS NOT NULL
     OR (late_refusals.effect = 'mark' AND excluded.effect = 'deactivate')
     OR (late_refusals.effect = 'notify' AND excluded.effect <> 'notify')";
@@ -65,7 +65,7 @@ pub(super) async fn new_version(connection: &mut Connection) -> Result<(), Error
 macro_rules! in_force {
     ($more:literal, $order:literal) => {
         concat!(
-            "SELECT identity_id, check_name, effect, message, refused_at, deactivated_at FROM late_refusals
+            "SELECT identity_id, check_name, effect, message, refused_at, deactivated_at, was_active FROM late_refusals
 WHERE lifted_at IS NULL",
             $more,
             " ORDER BY ",
@@ -90,7 +90,13 @@ fn read(row: &DbRow) -> Result<LateRefusal, sqlx::Error> {
         message: row::optional_json(row, "message")?,
         refused_at: row::timestamp(row, "refused_at")?,
         deactivated_at: row::optional_timestamp(row, "deactivated_at")?,
+        was_active: was_active(row)?,
     })
+}
+
+fn was_active(row: &DbRow) -> Result<Option<bool>, sqlx::Error> {
+    let was_active: Option<i64> = row.try_get("was_active")?;
+    Ok(was_active.map(|number| number == 1))
 }
 
 const LIFT: &str = concat!(
@@ -131,9 +137,15 @@ pub(super) async fn lift_accepted(
 const WAS_LIFTED: &str = "
 SELECT 1 FROM late_refusals WHERE identity_id = $1 AND check_name = $2 AND lifted_at IS NOT NULL";
 
+const STATE_BEFORE: &str = "
+UPDATE late_refusals SET was_active = CASE WHEN was_active = 1 THEN 1 WHEN $2 = 1 THEN 1 ELSE 0 END
+WHERE identity_id = $1 AND lifted_at IS NULL AND effect = 'deactivate'";
+const READ_STATE_BEFORE: &str =
+    "SELECT was_active FROM late_refusals WHERE identity_id = $1 AND check_name = $2";
+
 const DEACTIVATED: &str = "
 UPDATE late_refusals SET deactivated_at = $2
-WHERE identity_id = $1 AND lifted_at IS NULL AND effect = 'deactivate'";
+WHERE identity_id = $1 AND lifted_at IS NULL AND effect = 'deactivate' AND (check_name = $3 OR deactivated_at IS NOT NULL)";
 
 impl Database {
     async fn lift_once(
@@ -161,11 +173,35 @@ impl Database {
         Ok(lifted)
     }
 
-    async fn deactivated_once(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
+    async fn record_state_once(&self, identity_id: Uuid, was_active: bool) -> Result<bool, Error> {
+        let done = sqlx::query(STATE_BEFORE)
+            .bind(identity_id.to_string())
+            .bind(i64::from(was_active))
+            .execute(self.writer())
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn state_before(&self, identity_id: Uuid, check: &str) -> Result<Option<bool>, Error> {
+        let row = sqlx::query(READ_STATE_BEFORE)
+            .bind(identity_id.to_string())
+            .bind(check)
+            .fetch_optional(self.readers())
+            .await?;
+        Ok(row.as_ref().map(was_active).transpose()?.flatten())
+    }
+
+    async fn deactivated_once(
+        &self,
+        identity_id: Uuid,
+        check: Option<&str>,
+        at: Timestamp,
+    ) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         sqlx::query(DEACTIVATED)
             .bind(identity_id.to_string())
             .bind(row::moment(at))
+            .bind(check)
             .execute(&mut *transaction)
             .await?;
         new_version(&mut transaction).await?;
@@ -245,7 +281,28 @@ impl LateRefusalStore for Database {
         with_retry(|| self.lift_once(identity_id, checks, now, deliveries).boxed()).await
     }
 
-    async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
-        with_retry(|| self.deactivated_once(identity_id, at).boxed()).await
+    async fn record_state_before(
+        &self,
+        identity_id: Uuid,
+        was_active: bool,
+    ) -> Result<bool, Error> {
+        with_retry(|| self.record_state_once(identity_id, was_active).boxed()).await
+    }
+
+    async fn state_before_refusal(
+        &self,
+        identity_id: Uuid,
+        check: &str,
+    ) -> Result<Option<bool>, Error> {
+        with_retry(|| self.state_before(identity_id, check).boxed()).await
+    }
+
+    async fn record_deactivation(
+        &self,
+        identity_id: Uuid,
+        check: Option<&str>,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        with_retry(|| self.deactivated_once(identity_id, check, at).boxed()).await
     }
 }

@@ -9,11 +9,11 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::row::{self, DbRow};
-use super::{Connection, Pool, late_refusals};
+use super::{Connection, Pool, late_refusals, pending};
 use crate::base::clock::{Timestamp, milliseconds, saturating_add};
 use crate::model::delivery::{Claimed, Event, NewDelivery, Outcome, State};
 use crate::model::late_refusal::LateRefusal;
-use crate::store::{Error, NextDue, RefusalLift, Settlement};
+use crate::store::{Error, NextDue, RefusalLift, SettledQuestion, Settlement};
 
 // `WHERE true` lets SQLite parse `ON` as part of the upsert and not of a join. An existing delivery is kept. Only a
 // delivery that could not be built is replaced by one that could be built with more data.
@@ -259,7 +259,11 @@ pub(super) async fn settle(
     let lifts: Vec<RefusalLift> = counted()
         .filter_map(|one| one.refusal_lift.clone())
         .collect();
-    let written = late_refusals::lift_accepted(connection, &lifts).await?;
+    let written = late_refusals::lift_accepted(&mut *connection, &lifts).await?;
+    let questions: Vec<SettledQuestion> = counted()
+        .filter_map(|one| one.question_settled.clone())
+        .collect();
+    pending::settle_questions(connection, &questions).await?;
     Ok((settled, followed.len() + written.len()))
 }
 

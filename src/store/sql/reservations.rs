@@ -60,9 +60,10 @@ pub(super) async fn confirm(connection: &mut Connection, ids: &[Uuid]) -> Result
     Ok(())
 }
 
+// Another call with the same request may have accepted the answer. Then the reservation is taken, and stays.
 const RELEASE: &str = "
 UPDATE reservations SET state = 'released', details = $4, release_reason = $2
-WHERE id = $1 AND in_use_until <= $3 AND (state = 'taking' OR state = 'taken' AND CAST($2 AS TEXT) <> 'unclear')";
+WHERE id = $1 AND in_use_until <= $3 AND (state = 'taking' OR state = 'taken' AND CAST($2 AS TEXT) NOT IN ('unclear', 'answer_refused'))";
 
 pub(super) async fn release(
     connection: &mut Connection,

@@ -143,9 +143,32 @@ impl LateRefusalStore for FailingStore {
             .lift_late_refusals(identity_id, checks, now, deliveries)
             .await
     }
-    async fn record_deactivation(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
+    async fn record_state_before(
+        &self,
+        identity_id: Uuid,
+        was_active: bool,
+    ) -> Result<bool, Error> {
         self.fail_if_set()?;
-        self.store.record_deactivation(identity_id, at).await
+        self.store
+            .record_state_before(identity_id, was_active)
+            .await
+    }
+    async fn state_before_refusal(
+        &self,
+        identity_id: Uuid,
+        check: &str,
+    ) -> Result<Option<bool>, Error> {
+        self.fail_if_set()?;
+        self.store.state_before_refusal(identity_id, check).await
+    }
+    async fn record_deactivation(
+        &self,
+        identity_id: Uuid,
+        check: Option<&str>,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        self.fail_if_set()?;
+        self.store.record_deactivation(identity_id, check, at).await
     }
 }
 
@@ -173,7 +196,7 @@ impl IdentityWriteStore for FailingStore {
     async fn reschedule_verification(
         &self,
         identity_id: Uuid,
-        verified: usize,
+        verified: (usize, Option<Timestamp>),
         lease_until: Timestamp,
         verify_at: Timestamp,
     ) -> Result<(), Error> {
@@ -193,6 +216,10 @@ impl IdentityWriteStore for FailingStore {
     async fn verify_identities(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
         self.fail_if_set()?;
         self.store.verify_identities(ids, at).await
+    }
+    async fn verify_once(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
+        self.fail_if_set()?;
+        self.store.verify_once(identity_id, at).await
     }
     async fn next_verification(&self) -> Result<Option<Timestamp>, Error> {
         self.fail_if_set()?;
@@ -268,6 +295,10 @@ impl Store for FailingStore {
     async fn list(&self, filter: &Filter, limit: u32) -> Result<Vec<DeliverySummary>, Error> {
         self.fail_if_set()?;
         self.store.list(filter, limit).await
+    }
+    async fn unfinished_queues(&self, identity_id: Uuid) -> Result<Vec<String>, Error> {
+        self.fail_if_set()?;
+        self.store.unfinished_queues(identity_id).await
     }
     async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error> {
         self.fail_if_set()?;

@@ -112,6 +112,11 @@ impl FakeKratos {
         self.identities().insert(id, identity);
     }
 
+    /// Deletes the identity.
+    pub fn remove_identity(&self, id: Uuid) {
+        self.identities().remove(&id).expect("a known identity");
+    }
+
     /// Sets this note in `metadata_admin` of every identity.
     pub fn set_note_of_all(&self, note: &str) {
         for identity in self.identities().values_mut() {
