@@ -827,8 +827,9 @@ async fn a_shared_reservation_is_confirmed_for_an_account_without_the_external_i
     }
     assert_eq!(app.deliveries("release:invite").await, []);
     assert_eq!(invites.held_and_confirmed(), (1, 1));
-    let told = app.deliveries("crm").await;
-    assert_eq!(told.iter().filter(|one| one.identity_id == id).count(), 1);
+    let deliveries = app.deliveries("crm").await;
+    let of_account = deliveries.iter().filter(|one| one.identity_id == id);
+    assert_eq!(of_account.count(), 1);
     // The guard is no longer proven.
     let (one, other) = (
         invited_visitor("b@example.org").with_trait("invite", "silver"),
@@ -883,8 +884,9 @@ async fn a_second_account_of_a_closed_form_is_delivered_and_raises_an_alarm() {
     // Another system replaces the `external_id` of the account, so Kratos saves the second submission too.
     let (id, saved) = save_unguarded(&kratos, &second);
     assert_eq!(app.post(&saved.guarded()).await.status, 204);
-    let told = app.deliveries("crm").await;
-    assert_eq!(told.iter().filter(|one| one.identity_id == id).count(), 1);
+    let deliveries = app.deliveries("crm").await;
+    let of_account = deliveries.iter().filter(|one| one.identity_id == id);
+    assert_eq!(of_account.count(), 1);
     let alarms = lines_with(&id.to_string());
     assert!(alarms.iter().any(|line| line.contains("ALARM")));
     let alarms = "vestibule_lost_posts_total{reason=\"second_identity\"}";
