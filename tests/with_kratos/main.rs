@@ -41,7 +41,8 @@ const LONG_TEST_TIMEOUT: Duration = Duration::from_mins(20);
 #[expect(clippy::too_many_lines, reason = "one line per test case")]
 fn main() {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(2);
+    // The test cases wait for Kratos most of the time.
+    arguments.test_threads.get_or_insert(3);
     let with_kratos = support::kratos::program().is_some();
     if !with_kratos {
         eprintln!("{}", support::SKIPPED_NOTICE);
