@@ -6,9 +6,9 @@ use std::sync::Arc;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 use tempfile::TempDir;
-use vestibule::store::Store;
 use vestibule::store::postgres::Postgres;
 use vestibule::store::sqlite::Sqlite;
+use vestibule::store::{Store, WriteSet};
 
 use crate::deliveries::due;
 
@@ -81,10 +81,8 @@ impl Database {
     pub async fn fill(&self, number: u32) {
         let template = due();
         let id = template.id;
-        self.store
-            .accept(vec![template])
-            .await
-            .expect("the delivery is stored");
+        let stored = self.store.write(&WriteSet::of(vec![template])).await;
+        stored.expect("the delivery is stored");
         let (numbered, numbers) = match self.location {
             Location::File(..) => (
                 "substr(deliveries.id, 1, 24) || printf('%012x', number)",

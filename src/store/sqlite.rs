@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Timestamp;
     use crate::model::delivery::{Event, NewDelivery};
-    use crate::store::{Backlog, Store as _};
+    use crate::store::{Backlog, DeliveryStore as _, Store as _, WriteSet};
     use sqlx::AssertSqlSafe;
     use uuid::Uuid;
 
@@ -210,7 +210,8 @@ mod tests {
         };
         pages("PRAGMA max_page_count = 20").await;
         let large = (0..100).map(|number| delivery(number, "x".repeat(4000)));
-        let error = store.accept(large.collect()).await.unwrap_err();
+        let large = WriteSet::of(large.collect());
+        let error = store.write(&large).await.unwrap_err();
         assert!(
             error.error_chain().contains("full"),
             "{}",
@@ -218,8 +219,8 @@ mod tests {
         );
         assert_eq!(store.backlog().await.unwrap(), Backlog::default());
         pages("PRAGMA max_page_count = 100000").await;
-        let small = vec![delivery(1, "x".to_owned())];
-        assert_eq!(store.accept(small).await.unwrap(), 1);
+        let small = WriteSet::of(vec![delivery(1, "x".to_owned())]);
+        assert_eq!(store.write(&small).await.unwrap().len(), 1);
     }
 
     /// Fails like SQLite on a full or broken disk. SQLite has then rolled back already, so there is nothing to roll

@@ -8,9 +8,11 @@ use vestibule::config::{self, Environment};
 use vestibule::model::delivery::{Outcome, State};
 use vestibule::store::admin::{self, RetryWindows};
 use vestibule::store::sqlite::Sqlite;
-use vestibule::store::{Filter, Store};
+use vestibule::store::{DeliveryStore, Filter};
 
-use crate::fixtures::{DAY, MINUTE, SECOND, TempFolder, at, delivery, id_of, start, tried};
+use crate::fixtures::{
+    DAY, DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, delivery, id_of, start, tried,
+};
 
 /// Stores a delivery that waits for its second attempt, and an abandoned one.
 async fn two_failed_deliveries(temp: &TempFolder) -> Sqlite {

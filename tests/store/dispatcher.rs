@@ -18,7 +18,9 @@ use vestibule::store::outbox::{Outbox, outbox};
 use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{DeliverySummary, Filter, Store};
 
-use crate::fixtures::{DAY, MINUTE, SECOND, TempFolder, at, delivery, start};
+use crate::fixtures::{
+    DAY, DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, delivery, start,
+};
 use crate::sqlite;
 
 /// A dispatcher, a fake transport that answers as the test says, and a manual clock.
@@ -89,7 +91,7 @@ impl TestCase {
     async fn new() -> Self {
         let temp = TempFolder::new();
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(&temp.database()).await.unwrap());
-        let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(Metrics::new()));
+        let (outbox, writer) = outbox(store.clone(), Arc::new(Metrics::new()));
         tokio::spawn(writer.run());
         let (clock, manual_clock) = Clock::manual(start());
         let (transport, calls) = mpsc::unbounded_channel();
@@ -116,7 +118,7 @@ impl TestCase {
     /// Starts a dispatcher that gives running attempts a minute when it is stopped.
     fn start(&self) -> RunningDispatcher {
         let dispatcher = Dispatcher::new(
-            Arc::clone(&self.store),
+            self.store.clone(),
             Arc::clone(&self.transport) as Arc<dyn Transport>,
             Arc::clone(&self.observer) as Arc<dyn AttemptObserver>,
             self.outbox.clone(),

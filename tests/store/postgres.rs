@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use vestibule::store::Store;
 use vestibule::store::postgres::Postgres;
+use vestibule::store::{DeliveryStore, Store};
 
 use crate::contract;
-use crate::fixtures::{MINUTE, at, delivery, start};
+use crate::fixtures::{DeliveryStoreExt as _, MINUTE, at, delivery, start};
 use crate::server::Server;
 
 /// The server for this run of the tests.

@@ -9,10 +9,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row};
 use vestibule::model::delivery::{Action, Outcome};
 use vestibule::store::sqlite::Sqlite;
-use vestibule::store::{Error, Filter, Store};
+use vestibule::store::{DeliveryStore, Error, Filter, Store};
 
 use crate::contract;
-use crate::fixtures::{MINUTE, TempFolder, decision, delivery, start, tried};
+use crate::fixtures::{
+    DeliveryStoreExt as _, MINUTE, TempFolder, decision, delivery, start, tried,
+};
 
 contract::test_contract!(fresh());
 crate::flows::test_contract!(async { Some(fresh().await) });

@@ -23,8 +23,9 @@ use crate::model::delivery::Claimed;
 use crate::model::pending::{AttributedSubmission, FlowRecord, LookupKind};
 use crate::model::reservation::{Details, Reservation};
 use crate::store::{
-    AppliedMigration, Backlog, DeliveryDetails, DeliverySummary, Error, Filter, FlowState, NextDue,
-    Settlement, Store, WriteSet,
+    AppliedMigration, Backlog, Coordination, DeliveryDetails, DeliveryStore, DeliverySummary,
+    Error, Filter, FlowState, NextDue, PendingStore, ReservationStore, Retention, Settlement,
+    Store, WriteSet,
 };
 
 impl Database {
@@ -115,7 +116,7 @@ impl Database {
 }
 
 #[async_trait]
-impl Store for Database {
+impl DeliveryStore for Database {
     async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {
         with_retry(|| self.write_once(batch).boxed()).await
     }
@@ -190,18 +191,17 @@ impl Store for Database {
     async fn is_pending(&self, subscription: &str, unique_key: &str) -> Result<bool, Error> {
         with_retry(|| admin::is_pending(self.readers(), subscription, unique_key).boxed()).await
     }
+}
 
-    async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
-        with_retry(|| decisions::record(self.writer(), decisions).boxed()).await
-    }
-
+#[async_trait]
+impl PendingStore for Database {
     async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error> {
         // The order matters: if a later part shows the flow open, the earlier parts are from before it was closed.
         let reservations =
             with_retry(|| reservations::of_flow(self.readers(), flow_id).boxed()).await?;
         let pending = with_retry(|| pending::of_flow(self.readers(), flow_id).boxed()).await?;
         Ok(FlowState {
-            record: self.flow_record(flow_id).await?,
+            record: self.flow_records(&[flow_id]).await?.pop(),
             pending,
             reservations,
         })
@@ -257,7 +257,10 @@ impl Store for Database {
     async fn next_lookup(&self) -> Result<Option<Timestamp>, Error> {
         with_retry(|| pending::next_lookup(self.readers()).boxed()).await
     }
+}
 
+#[async_trait]
+impl ReservationStore for Database {
     async fn share_reservation(&self, id: Uuid, until: Timestamp) -> Result<bool, Error> {
         with_retry(|| reservations::share(self.writer(), id, until).boxed()).await
     }
@@ -293,7 +296,10 @@ impl Store for Database {
     ) -> Result<Vec<Reservation>, Error> {
         with_retry(|| reservations::unused(self.readers(), now, expired_at, limit).boxed()).await
     }
+}
 
+#[async_trait]
+impl Coordination for Database {
     async fn acquire_lock(
         &self,
         name: &str,
@@ -320,6 +326,13 @@ impl Store for Database {
         with_retry(|| properties::get_or_insert_property(self.writer(), name, value).boxed()).await
     }
 
+    async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
+        with_retry(|| decisions::record(self.writer(), decisions).boxed()).await
+    }
+}
+
+#[async_trait]
+impl Retention for Database {
     async fn delete_settled(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
         with_retry(|| self.delete_settled_once(before, limit).boxed()).await
     }
@@ -339,10 +352,14 @@ impl Store for Database {
     async fn forget(&self, identity_id: Uuid, now: Timestamp) -> Result<u64, Error> {
         with_retry(|| self.forget_once(identity_id, now).boxed()).await
     }
+}
 
+#[async_trait]
+impl Store for Database {
     fn changes(&self) -> &[AppliedMigration] {
         &self.changes
     }
+
     async fn ping(&self) -> Result<(), Error> {
         self.reach().await
     }
