@@ -1,5 +1,6 @@
 //! The store: the traits of a database, and their implementations for SQLite and PostgreSQL.
 
+mod adapter;
 pub mod admin;
 pub mod attribution;
 mod coordination;
@@ -19,6 +20,7 @@ mod reservations;
 mod retention;
 mod schema;
 pub mod settlement_writer;
+mod sql;
 pub mod sqlite;
 mod write_set;
 
@@ -36,6 +38,7 @@ pub use pending::{FlowState, PendingStore};
 pub use reservations::ReservationStore;
 pub use retention::Retention;
 pub use schema::AppliedMigration;
+pub use sql::Database;
 pub use write_set::{
     Acceptance, Closing, Ending, PendingEnd, RefusalLift, Release, SettledQuestion, WriteSet,
 };

@@ -6,8 +6,7 @@ use uuid::Uuid;
 use vestibule::base::telemetry::Metrics;
 use vestibule::model::delivery::NewDelivery;
 use vestibule::store::outbox::outbox;
-use vestibule::store::sqlite::Sqlite;
-use vestibule::store::{Filter, Store};
+use vestibule::store::{Filter, Store, sqlite};
 
 use crate::fixtures::{DeliveryStoreExt as _, TempFolder, delivery};
 
@@ -17,7 +16,7 @@ async fn count_stored(store: &Arc<dyn Store>) -> usize {
 
 async fn temp_store() -> (TempFolder, Arc<dyn Store>) {
     let temp = TempFolder::new();
-    let store = Sqlite::open(&temp.database()).await.unwrap();
+    let store = sqlite::open(&temp.database()).await.unwrap();
     (temp, Arc::new(store))
 }
 

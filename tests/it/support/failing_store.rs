@@ -17,16 +17,16 @@ use vestibule::model::identity_write::{IdentityWrites, SavedChange};
 use vestibule::model::late_refusal::LateRefusal;
 use vestibule::model::pending::{AttributedSubmission, FlowRecord, LookupKind};
 use vestibule::model::reservation::{self, Reservation};
-use vestibule::store::sqlite::Sqlite;
 use vestibule::store::{
-    AppliedMigration, Backlog, Coordination, DeliveryDetails, DeliveryStore, DeliverySummary,
-    Error, Filter, FlowState, IdentityWriteStore, LateRefusalFilter, LateRefusalStore, NextDue,
-    PendingStore, ReservationStore, Retention, Settlement, Store, WriteSet,
+    AppliedMigration, Backlog, Coordination, Database, DeliveryDetails, DeliveryStore,
+    DeliverySummary, Error, Filter, FlowState, IdentityWriteStore, LateRefusalFilter,
+    LateRefusalStore, NextDue, PendingStore, ReservationStore, Retention, Settlement, Store,
+    WriteSet, sqlite,
 };
 
 /// A SQLite store that fails, panics or hangs while the test says so.
 pub struct FailingStore {
-    store: Sqlite,
+    store: Database,
     /// Names this store in its errors, so that its log lines can be found.
     pub name: String,
     is_failing: AtomicBool,
@@ -43,7 +43,7 @@ pub struct FailingStore {
 impl FailingStore {
     pub async fn in_folder(folder: &Path) -> Arc<Self> {
         Arc::new(Self {
-            store: Sqlite::open(&folder.join("v.db")).await.expect("a file"),
+            store: sqlite::open(&folder.join("v.db")).await.expect("a file"),
             name: Uuid::new_v4().to_string(),
             is_failing: AtomicBool::new(false),
             is_panicking: AtomicBool::new(false),
