@@ -6,9 +6,7 @@ use std::sync::Arc;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 use tempfile::TempDir;
-use vestibule::store::Store;
-use vestibule::store::postgres::Postgres;
-use vestibule::store::sqlite::Sqlite;
+use vestibule::store::{Store, WriteSet, postgres, sqlite};
 
 use crate::deliveries::due;
 
@@ -42,7 +40,7 @@ impl Database {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("bench.db");
         Self {
-            store: Arc::new(Sqlite::open(&path).await.expect("the file opens")),
+            store: Arc::new(sqlite::open(&path).await.expect("the file opens")),
             location: Location::File(path, folder),
         }
     }
@@ -63,7 +61,7 @@ impl Database {
                 .expect("the database is created");
         }
         address.set_path(&format!("bench_{name}"));
-        let store = Postgres::open(address.as_str()).await;
+        let store = postgres::open(address.as_str()).await;
         Self {
             store: Arc::new(store.expect("PostgreSQL answers")),
             location: Location::Address(address.into()),
@@ -81,10 +79,8 @@ impl Database {
     pub async fn fill(&self, number: u32) {
         let template = due();
         let id = template.id;
-        self.store
-            .accept(vec![template])
-            .await
-            .expect("the delivery is stored");
+        let stored = self.store.write(&WriteSet::of(vec![template])).await;
+        stored.expect("the delivery is stored");
         let (numbered, numbers) = match self.location {
             Location::File(..) => (
                 "substr(deliveries.id, 1, 24) || printf('%012x', number)",

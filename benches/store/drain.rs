@@ -71,10 +71,10 @@ impl RunningDispatcher {
         let progress = Arc::new(Progress::default());
         progress.target.store(target, Ordering::SeqCst);
         let metrics = Arc::new(Metrics::new());
-        let (outbox, writer) = outbox(Arc::clone(store), Arc::clone(&metrics));
+        let (outbox, writer) = outbox(store.clone(), Arc::clone(&metrics));
         tokio::spawn(writer.run());
         let dispatcher = Dispatcher::new(
-            Arc::clone(store),
+            store.clone(),
             Arc::new(NoopTransport),
             Arc::new(Counter(Arc::clone(&progress))),
             outbox,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::Mutex;
 use vestibule::base::telemetry::Metrics;
+use vestibule::store::WriteSet;
 use vestibule::store::outbox::outbox;
 
 use crate::ROUND;
@@ -31,7 +32,7 @@ pub async fn round(database: &Database) -> Enqueued {
     let (separate, _) = calls(move || {
         let store = Arc::clone(&store);
         async move {
-            let stored = store.accept(vec![not_due()]).await;
+            let stored = store.write(&WriteSet::of(vec![not_due()])).await;
             stored.map(drop).expect("the delivery is stored");
         }
     })
@@ -40,12 +41,13 @@ pub async fn round(database: &Database) -> Enqueued {
     let (sequential, _) = calls(move || {
         let store = Arc::clone(&store);
         async move {
-            let stored = store.lock().await.accept(vec![not_due()]).await;
+            let not_due = WriteSet::of(vec![not_due()]);
+            let stored = store.lock().await.write(&not_due).await;
             stored.map(drop).expect("the delivery is stored");
         }
     })
     .await;
-    let (outbox, writer) = outbox(Arc::clone(&database.store), Arc::new(Metrics::new()));
+    let (outbox, writer) = outbox(database.store.clone(), Arc::new(Metrics::new()));
     tokio::spawn(writer.run());
     let (grouped, due_count) = calls(move || {
         let outbox = outbox.clone();

@@ -101,9 +101,9 @@ impl Components {
             ))
         });
         let rules = Arc::new(settings.rules());
-        let (flow_reader, flow_queries) = flow_reader(Arc::clone(&store));
-        let (outbox, outbox_writer) = outbox(Arc::clone(&store), Arc::clone(&metrics));
-        let proof = Arc::new(GuardProof::new(Arc::clone(&store), clock.clone()));
+        let (flow_reader, flow_queries) = flow_reader(store.clone());
+        let (outbox, outbox_writer) = outbox(store.clone(), Arc::clone(&metrics));
+        let proof = Arc::new(GuardProof::new(store.clone(), clock.clone()));
         let lookup = identities.clone().map(|identities| Lookup {
             identities,
             proof: Arc::clone(&proof),
@@ -139,7 +139,7 @@ impl Components {
             clock: self.clock.clone(),
         });
         Dispatcher::new(
-            Arc::clone(&self.store),
+            self.store.clone(),
             Arc::new(transport),
             Arc::new(DeliveryMetrics(Arc::clone(&self.metrics))),
             self.outbox.clone(),
@@ -239,11 +239,7 @@ impl Components {
     /// changed.
     pub(super) fn verifier(&self) -> Option<(ActivityLog, Verifier)> {
         let writer = Arc::clone(self.writer.as_ref()?);
-        Some(verifier(
-            writer,
-            Arc::clone(&self.store),
-            self.clock.clone(),
-        ))
+        Some(verifier(writer, self.store.clone(), self.clock.clone()))
     }
 
     fn evaluator(&self) -> Evaluator {
@@ -294,7 +290,7 @@ impl Components {
         let on_loss = Arc::new(move |lost| {
             dropped.inc_by(lost);
         });
-        let (recorder, writer) = recorder(Arc::clone(&self.store), on_loss);
+        let (recorder, writer) = recorder(self.store.clone(), on_loss);
         let hook_state = HookState {
             keys: settings.hooks.keys.clone(),
             deadline: settings.hooks.deadline,

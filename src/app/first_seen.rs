@@ -4,7 +4,7 @@ use crate::base::clock::Clock;
 use crate::checks::follow_up::InForce;
 use crate::jobs::reconcile::record_first_seen;
 use crate::model::delivery::Subscription;
-use crate::store::{self, Store};
+use crate::store::{self, Coordination, Store};
 
 /// Records, at the first start, when this database and its subscriptions were first seen. Reconciliation delivers no
 /// identity from before that time.
@@ -27,7 +27,7 @@ const HOLDING_CHECKS: &str = "holding_checks";
 
 /// Returns the time from which the checks that reserve or defer are in force, and stores this time.
 pub(super) async fn in_force(
-    store: &dyn Store,
+    store: &dyn Coordination,
     clock: &Clock,
     rules: &[(String, String)],
 ) -> InForce {
@@ -40,7 +40,7 @@ pub(super) async fn in_force(
 }
 
 async fn stored_in_force(
-    store: &dyn Store,
+    store: &dyn Coordination,
     clock: &Clock,
     rules: &[(String, String)],
 ) -> Result<InForce, store::Error> {

@@ -30,9 +30,7 @@ use crate::jobs::sweeper::Sweep;
 use crate::kratos::snippet::EXAMPLE_KEY;
 use crate::model::delivery::backoff::random_jitter;
 use crate::model::pending::LookupTimes;
-use crate::store::Store;
-use crate::store::postgres::Postgres;
-use crate::store::sqlite::Sqlite;
+use crate::store::{Store, postgres, sqlite};
 use components::Components;
 use servers::{listen, serve_admin, serve_hooks};
 use tasks::TaskMonitor;
@@ -88,13 +86,13 @@ pub struct App {
 pub async fn open_store(dsn: &Dsn) -> anyhow::Result<Arc<dyn Store>> {
     match dsn {
         Dsn::Sqlite(path) => {
-            let store = Sqlite::open(path)
+            let store = sqlite::open(path)
                 .await
                 .with_context(|| format!("`dsn`: cannot open the database {}", path.display()))?;
             Ok(Arc::new(store))
         }
         Dsn::Postgres(url) => {
-            let store = Postgres::open(url.expose())
+            let store = postgres::open(url.expose())
                 .await
                 .context("`dsn`: cannot open the PostgreSQL database")?;
             Ok(Arc::new(store))

@@ -18,7 +18,7 @@ use crate::model::identity_write::MAX_SETTINGS_WAIT;
 use crate::model::late_refusal::{LateRefusal, StoredMessage};
 use crate::model::message::MessageTemplate;
 use crate::model::pending::Deferred;
-use crate::store::{self, RefusalLift, Store};
+use crate::store::{self, LateRefusalStore, RefusalLift};
 
 /// The time from the unanswered question of `pre` to the first repetition.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -298,7 +298,7 @@ pub struct Lifted {
 /// activates the account, unless another refusal that deactivates is in force, or the account was inactive before
 /// Vestibule enforced the refusal.
 pub async fn lift(
-    store: &dyn Store,
+    store: &dyn LateRefusalStore,
     identity_id: Uuid,
     check: Option<&str>,
     now: Timestamp,

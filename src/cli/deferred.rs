@@ -13,7 +13,7 @@ use super::{ConfigFile, open_database};
 use crate::base::clock::{Clock, Timestamp};
 use crate::checks::deferred::lift;
 use crate::model::late_refusal::{LateRefusal, OnLateRefusal};
-use crate::store::Store;
+use crate::store::LateRefusalStore;
 
 /// `vestibule deferred …`
 #[derive(Debug, Subcommand)]
@@ -113,7 +113,7 @@ impl List {
 }
 
 impl Lift {
-    async fn run(&self, store: &dyn Store, now: Timestamp) -> anyhow::Result<String> {
+    async fn run(&self, store: &dyn LateRefusalStore, now: Timestamp) -> anyhow::Result<String> {
         let Self { id, check, .. } = self;
         let lifted = lift(store, *id, check.as_deref(), now)
             .await

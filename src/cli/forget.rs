@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{ConfigFile, counted, open_database};
 use crate::base::clock::{Clock, Timestamp};
-use crate::store::Store;
+use crate::store::Retention;
 
 /// `vestibule forget …`
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     erased.map(|()| ExitCode::SUCCESS)
 }
 
-async fn forget(store: &dyn Store, ids: &[Uuid], now: Timestamp) -> anyhow::Result<()> {
+async fn forget(store: &dyn Retention, ids: &[Uuid], now: Timestamp) -> anyhow::Result<()> {
     for id in ids {
         let count = store
             .forget(*id, now)

@@ -118,7 +118,7 @@ fn deps(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
     let admin = settings.kratos.admin.into_iter().collect();
     let services = Services::new(admin, clock.clone(), Arc::clone(&metrics))
         .context("cannot build the HTTP client")?;
-    let (outbox, writer) = outbox(Arc::clone(&store), Arc::clone(&metrics));
+    let (outbox, writer) = outbox(store.clone(), Arc::clone(&metrics));
     // The writer ends with the reconciler, after every write has its result.
     tokio::spawn(writer.run());
     Ok(Deps {

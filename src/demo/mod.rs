@@ -99,7 +99,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let real = sign_up_page.map(|page| format!("{page}/registration"));
         let sender = Sender::new(hooks.clone(), key.clone())?;
         let page = ui::start(ui::AppState {
-            sign_ups: SignUps::new(sender, Arc::clone(&request_log), Arc::clone(&app.store)),
+            sign_ups: SignUps::new(sender, Arc::clone(&request_log), app.store.clone()),
             request_log,
             register: Arc::clone(&register),
             crm: Arc::clone(&crm),

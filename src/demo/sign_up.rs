@@ -16,7 +16,7 @@ use crate::base::telemetry::Trace;
 use crate::kratos::reply::PlacedMessages;
 use crate::kratos::{Flow as Kind, Stage};
 use crate::model::delivery::Event;
-use crate::store::{DeliverySummary, Filter, Store};
+use crate::store::{DeliveryStore, DeliverySummary, Filter};
 
 /// The maximum number of sign-ups, and of accounts.
 const MAX_ENTRIES: usize = 100;
@@ -58,13 +58,17 @@ pub struct SignUps {
     accounts: Mutex<VecDeque<Account>>,
     sender: Sender,
     request_log: Arc<RequestLog>,
-    store: Arc<dyn Store>,
+    store: Arc<dyn DeliveryStore>,
     clock: Clock,
 }
 
 impl SignUps {
     /// Creates an empty list.
-    pub fn new(sender: Sender, request_log: Arc<RequestLog>, store: Arc<dyn Store>) -> Arc<Self> {
+    pub fn new(
+        sender: Sender,
+        request_log: Arc<RequestLog>,
+        store: Arc<dyn DeliveryStore>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             latest: Mutex::default(),
             accounts: Mutex::default(),

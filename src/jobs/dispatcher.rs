@@ -19,7 +19,7 @@ use crate::model::delivery::{Attempt, Claimed, NewDelivery, Outcome};
 use crate::model::late_refusal::LateRefusal;
 use crate::store::outbox::Outbox;
 use crate::store::settlement_writer::settlement_writer;
-use crate::store::{self, RefusalLift, SettledQuestion, Store};
+use crate::store::{self, DeliveryStore, RefusalLift, SettledQuestion};
 use attempt_runner::AttemptRunner;
 use target_limit::TargetLimiter;
 
@@ -134,7 +134,7 @@ impl Dispatcher {
     /// Returns a dispatcher that does not run yet. Deliveries that the outbox stores are claimed immediately.
     #[must_use]
     pub fn new(
-        store: Arc<dyn Store>,
+        store: Arc<dyn DeliveryStore>,
         transport: Arc<dyn Transport>,
         observer: Arc<dyn AttemptObserver>,
         outbox: Outbox,

@@ -13,7 +13,7 @@ use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::checks::activity::{Activity, ActivityLog};
 use crate::jobs::driver::{Job, JobError};
 use crate::jobs::identity_writer::IdentityWriter;
-use crate::store::{self, Store};
+use crate::store::{self, IdentityWriteStore};
 
 /// The maximum number of activities that are stored together.
 const MAX_BATCH: usize = 256;
@@ -29,7 +29,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Verifies writes into identities.
 pub struct Verifier {
     writer: Arc<IdentityWriter>,
-    store: Arc<dyn Store>,
+    store: Arc<dyn IdentityWriteStore>,
     clock: Clock,
     activities: mpsc::Receiver<Activity>,
     /// The activities that are not stored yet.
@@ -40,7 +40,7 @@ pub struct Verifier {
 #[must_use]
 pub fn verifier(
     writer: Arc<IdentityWriter>,
-    store: Arc<dyn Store>,
+    store: Arc<dyn IdentityWriteStore>,
     clock: Clock,
 ) -> (ActivityLog, Verifier) {
     let (log, activities) = ActivityLog::channel();

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::jobs::driver::{Job, JobError};
 use crate::store::lock::NamedLock;
-use crate::store::{Error, Store};
+use crate::store::{Coordination, Error, Store};
 
 /// The first round begins after this time, so that it does not run during the start.
 const FIRST_AFTER: Duration = Duration::from_mins(1);
@@ -160,7 +160,7 @@ impl Job for Retention {
 const LOCK: &str = "retention";
 
 /// Returns the retention horizon: deliveries of accounts created before this time may have been deleted.
-pub async fn retention_horizon(store: &dyn Store) -> Result<Option<Timestamp>, Error> {
+pub async fn retention_horizon(store: &dyn Coordination) -> Result<Option<Timestamp>, Error> {
     let stored = store.get_property(RETENTION_HORIZON).await?;
     Ok(stored.and_then(|stored| stored.parse().ok()))
 }
@@ -168,7 +168,10 @@ pub async fn retention_horizon(store: &dyn Store) -> Result<Option<Timestamp>, E
 /// Moves the retention horizon, and only forward. Deleted records stay deleted, even if the operator extends the
 /// retention time. The horizon is stored before anything is deleted, so that reconciliation does not report deleted
 /// records as missing.
-async fn advance_retention_horizon(store: &dyn Store, before: Timestamp) -> Result<(), Error> {
+async fn advance_retention_horizon(
+    store: &dyn Coordination,
+    before: Timestamp,
+) -> Result<(), Error> {
     let stored = retention_horizon(store).await?;
     if stored.is_none_or(|stored| stored < before) {
         let before = before.to_rfc3339();

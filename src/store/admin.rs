@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{DeliveryDetails, DeliverySummary, Error, Filter, Store};
+use super::{DeliveryDetails, DeliveryStore, DeliverySummary, Error, Filter};
 use crate::base::clock::Timestamp;
 use crate::model::delivery::{State, Subscription};
 
@@ -117,7 +117,7 @@ impl Filter {
 }
 
 /// Returns up to `limit` deliveries, newest first.
-pub async fn page(store: &dyn Store, filter: &Filter, limit: u32) -> Result<Page, Error> {
+pub async fn page(store: &dyn DeliveryStore, filter: &Filter, limit: u32) -> Result<Page, Error> {
     // One more delivery shows whether another page follows.
     let mut deliveries = store.list(filter, limit.saturating_add(1)).await?;
     let whole = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -133,7 +133,7 @@ pub async fn page(store: &dyn Store, filter: &Filter, limit: u32) -> Result<Page
 /// Makes pending or abandoned deliveries due now. Abandoned deliveries get the retry time of their subscription, from
 /// now.
 pub async fn retry(
-    store: &dyn Store,
+    store: &dyn DeliveryStore,
     filter: &Filter,
     now: Timestamp,
     keep_trying: &RetryWindows,
@@ -149,7 +149,7 @@ pub async fn retry(
 
 /// Discards pending or abandoned deliveries.
 pub async fn discard(
-    store: &dyn Store,
+    store: &dyn DeliveryStore,
     filter: &Filter,
     now: Timestamp,
 ) -> Result<ActionResult, Error> {
@@ -171,7 +171,7 @@ impl ActionResult {
 
 /// Retries the deliveries of each subscription separately, because each subscription has its own retry time.
 async fn retry_all(
-    store: &dyn Store,
+    store: &dyn DeliveryStore,
     filter: &Filter,
     now: Timestamp,
     keep_trying: &RetryWindows,
@@ -196,7 +196,7 @@ async fn retry_all(
 
 /// Changes each delivery that was selected by id, and reports the deliveries that were not changed.
 async fn one_by_one(
-    store: &dyn Store,
+    store: &dyn DeliveryStore,
     filter: &Filter,
     now: Timestamp,
     action: AdminAction<'_>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Error, Store};
+use super::{Coordination, Error};
 use crate::base::clock::{Timestamp, saturating_add};
 
 /// How long an attribution is kept. No flow lives longer.
@@ -12,7 +12,7 @@ const KEPT_FOR: Duration = Duration::from_hours(24 * 7);
 
 /// Attributes an identity to this flow. Returns `false` if the identity is attributed to another flow.
 pub async fn attribute(
-    store: &dyn Store,
+    store: &dyn Coordination,
     identity_id: Uuid,
     flow_id: Uuid,
     now: Timestamp,

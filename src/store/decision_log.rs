@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::Store;
+use super::Coordination;
 use crate::model::decision::Decision;
 
 /// The maximum number of decisions in the queue.
@@ -26,14 +26,14 @@ pub struct DecisionLog {
 /// The receiving end of the queue, which stores the decisions.
 pub struct Writer {
     waiting: mpsc::Receiver<Decision>,
-    store: Arc<dyn Store>,
+    store: Arc<dyn Coordination>,
     on_loss: OnLoss,
     batch: Vec<Decision>,
 }
 
 /// Creates both ends of the queue. Nothing is stored before [`Writer::write`].
 #[must_use]
-pub fn recorder(store: Arc<dyn Store>, on_loss: OnLoss) -> (DecisionLog, Writer) {
+pub fn recorder(store: Arc<dyn Coordination>, on_loss: OnLoss) -> (DecisionLog, Writer) {
     let (sender, receiver) = mpsc::channel(WAITING);
     let recorder = DecisionLog {
         waiting: sender,

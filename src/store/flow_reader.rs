@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use uuid::Uuid;
 
-use super::Store;
+use super::PendingStore;
 use super::group_commit::{GroupCommit, WriteResult, Writer, group_commit};
 use crate::model::pending::FlowRecord;
 
@@ -16,7 +16,7 @@ pub struct FlowReader(GroupCommit<Uuid, Option<FlowRecord>>);
 
 /// Creates both ends of the queue. Nothing is read before [`Writer::run`].
 #[must_use]
-pub fn flow_reader(store: Arc<dyn Store>) -> (FlowReader, Writer<Uuid, Option<FlowRecord>>) {
+pub fn flow_reader(store: Arc<dyn PendingStore>) -> (FlowReader, Writer<Uuid, Option<FlowRecord>>) {
     let (queue, reader) = group_commit(move |flow_ids: Vec<Uuid>| {
         let store = Arc::clone(&store);
         async move { read(&*store, &flow_ids).await }.boxed()
@@ -31,7 +31,7 @@ impl FlowReader {
     }
 }
 
-async fn read(store: &dyn Store, flow_ids: &[Uuid]) -> Vec<WriteResult<Option<FlowRecord>>> {
+async fn read(store: &dyn PendingStore, flow_ids: &[Uuid]) -> Vec<WriteResult<Option<FlowRecord>>> {
     match store.flow_records(flow_ids).await {
         Ok(records) => {
             let by_id: HashMap<Uuid, FlowRecord> = records

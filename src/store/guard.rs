@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Error, Store};
+use super::{Coordination, Error};
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 
 /// How long an instance caches a proof. Another instance may have seen the end of the proof.
@@ -20,7 +20,7 @@ const BROKEN: &str = "broken";
 
 /// Whether the guard is proven. The store keeps the proof, and each instance caches it for some seconds.
 pub struct GuardProof {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Coordination>,
     clock: Clock,
     known: Mutex<HashMap<String, (bool, Timestamp)>>,
 }
@@ -28,7 +28,7 @@ pub struct GuardProof {
 impl GuardProof {
     /// Starts with an empty cache.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
+    pub fn new(store: Arc<dyn Coordination>, clock: Clock) -> Self {
         Self {
             store,
             clock,

@@ -22,8 +22,8 @@ pub struct LateRefusalFilter {
     pub after: Option<(Uuid, String)>,
 }
 
-/// Stores late refusals. [`Store::settle_all`](super::Store::settle_all) stores a refusal, in the transaction that
-/// settles the deferred check.
+/// Lists and lifts late refusals. [`DeliveryStore::settle_all`](super::DeliveryStore::settle_all) stores a refusal, in the
+/// transaction that settles the deferred check.
 #[async_trait]
 pub trait LateRefusalStore: Send + Sync {
     /// Returns all refusals in force.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Error, Store};
+use super::{Coordination, Error};
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 
 /// How long a lock is valid. No step between two [`NamedLock::renew`] calls takes longer. The lock of a killed instance
@@ -15,7 +15,7 @@ const RENEW_BELOW: Duration = Duration::from_mins(3);
 
 /// A lock that this instance has acquired.
 pub struct NamedLock<'a> {
-    store: &'a dyn Store,
+    store: &'a dyn Coordination,
     clock: &'a Clock,
     name: &'static str,
     holder: Uuid,
@@ -25,7 +25,7 @@ pub struct NamedLock<'a> {
 impl<'a> NamedLock<'a> {
     /// Acquires the lock of that name. Returns `None` if another holder has the lock.
     pub async fn acquire(
-        store: &'a dyn Store,
+        store: &'a dyn Coordination,
         clock: &'a Clock,
         name: &'static str,
         holder: Uuid,

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::group_commit::{GroupCommit, WriteResult, group_commit};
-use super::{Acceptance, Store, WriteSet};
+use super::{Acceptance, DeliveryStore, WriteSet};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::StateLabels;
 use crate::model::delivery::NewDelivery;
@@ -31,7 +31,10 @@ pub struct Outbox {
 
 /// Creates both ends of the queue. Nothing is written before [`Writer::run`].
 #[must_use]
-pub fn outbox(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> (Outbox, Writer<WriteSet, usize>) {
+pub fn outbox(
+    store: Arc<dyn DeliveryStore>,
+    metrics: Arc<Metrics>,
+) -> (Outbox, Writer<WriteSet, usize>) {
     let recent = Arc::new(Mutex::new(RecentPending::default()));
     let due = Arc::new(Notify::new());
     let sink = Sink {
@@ -135,7 +138,7 @@ fn lock(recent: &Mutex<RecentPending>) -> MutexGuard<'_, RecentPending> {
 
 /// Writes what the group commit has gathered.
 struct Sink {
-    store: Arc<dyn Store>,
+    store: Arc<dyn DeliveryStore>,
     recent: Arc<Mutex<RecentPending>>,
     due: Arc<Notify>,
     metrics: Arc<Metrics>,

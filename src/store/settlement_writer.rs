@@ -7,21 +7,23 @@ use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use super::group_commit::{GroupCommit, WriteResult, Writer, group_commit};
-use super::{Settlement, Store};
+use super::{DeliveryStore, Settlement};
 
 /// Accepts results of attempts. A caller gets `false` if it no longer held the lease.
 pub type SettlementWriter = GroupCommit<Settlement, bool>;
 
 /// Creates both ends of the queue. Nothing is written before [`Writer::run`].
 #[must_use]
-pub fn settlement_writer(store: Arc<dyn Store>) -> (SettlementWriter, Writer<Settlement, bool>) {
+pub fn settlement_writer(
+    store: Arc<dyn DeliveryStore>,
+) -> (SettlementWriter, Writer<Settlement, bool>) {
     group_commit(move |settlements: Vec<Settlement>| {
         let store = Arc::clone(&store);
         async move { settle(&*store, &settlements).await }.boxed()
     })
 }
 
-async fn settle(store: &dyn Store, settlements: &[Settlement]) -> Vec<WriteResult<bool>> {
+async fn settle(store: &dyn DeliveryStore, settlements: &[Settlement]) -> Vec<WriteResult<bool>> {
     let was_settled = |settled: &HashSet<Uuid>, one: &Settlement| settled.contains(&one.id);
     match store.settle_all(settlements).await {
         Ok(settled) => settlements

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::base::clock::saturating_add;
 use vestibule::model::delivery::{Event, NewDelivery, State, time_ordered_id};
-use vestibule::store::Filter;
+use vestibule::store::{Filter, WriteSet};
 
 use crate::support::app::Reply;
 use crate::support::failing_store::FailingStore;
@@ -41,13 +41,8 @@ async fn app_with_unbuilt_deliveries<const N: usize>(
         }
     });
     let store = &app.app.store;
-    assert_eq!(
-        store
-            .accept(ids.to_vec())
-            .await
-            .expect("the deliveries are stored"),
-        N
-    );
+    let stored = store.write(&WriteSet::of(ids.to_vec())).await;
+    assert_eq!(stored.expect("the deliveries are stored").len(), N);
     (app, ids.map(|delivery| delivery.id))
 }
 

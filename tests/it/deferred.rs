@@ -8,6 +8,7 @@ use uuid::Uuid;
 use vestibule::checks::reserve::dead_letter;
 use vestibule::kratos::fingerprint::guard_id;
 use vestibule::model::delivery::{Event, Queue, State};
+use vestibule::store::WriteSet;
 
 use crate::support::failing_store::FailingStore;
 use crate::support::fake_service::Behaviour;
@@ -864,7 +865,8 @@ async fn a_change_can_be_deferred_however_many_deliveries_the_identity_has() {
         )
     };
     let store = &env.app.app.store;
-    store.accept((0..1000).map(old).collect()).await.unwrap();
+    let old = WriteSet::of((0..1000).map(old).collect());
+    store.write(&old).await.unwrap();
     let change = change_of(id, "vat_number", "canary-other");
     let reply = env.app.settings(&change).await;
     assert!(reply.is_admitted(), "{reply:?}");

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::checks::deferred::{enforcement, lift};
 use vestibule::model::delivery::{Event, FieldWrite, State};
+use vestibule::store::WriteSet;
 
 use crate::support::failing_store::FailingStore;
 use crate::support::fake_service::Behaviour;
@@ -697,7 +698,8 @@ async fn a_repeated_enforcement_leaves_an_account_active_that_an_operator_activa
         vec![state],
         env.app.clock.now(),
     );
-    env.app.app.store.accept(vec![again]).await.unwrap();
+    let again = WriteSet::of(vec![again]);
+    env.app.app.store.write(&again).await.unwrap();
     let wake = json!({"all": true, "subscription": "late-refusal:vat_number"});
     let reply = env
         .app

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::model::delivery::State;
 use vestibule::model::identity_write::VERIFY_AFTER;
+use vestibule::store::WriteSet;
 
 use crate::support::payload::Payload;
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
@@ -288,10 +289,8 @@ async fn a_late_mark_is_not_written_after_the_refusal_is_lifted() {
         vec![mark],
         case.app.clock.now(),
     );
-    store
-        .accept(vec![write])
-        .await
-        .expect("the delivery is stored");
+    let stored = store.write(&WriteSet::of(vec![write])).await;
+    stored.expect("the delivery is stored");
     case.app.clock.advance(Duration::from_mins(1));
     case.wait_for_writes().await;
     assert_eq!(

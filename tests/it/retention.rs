@@ -9,7 +9,7 @@ use vestibule::base::clock::Timestamp;
 use vestibule::kratos::{Flow, Hook, Stage};
 use vestibule::model::decision::Decision;
 use vestibule::model::delivery::{Event, NewDelivery, State, time_ordered_id};
-use vestibule::store::Filter;
+use vestibule::store::{Filter, WriteSet};
 
 use crate::support::failing_store::FailingStore;
 use crate::support::{FakeService, TestApp, eventually, logs, payload};
@@ -176,7 +176,8 @@ async fn a_longer_retention_does_not_move_the_retention_horizon_back() {
         due_at: long_ago,
         keep_trying_until: long_ago,
     };
-    app.app.store.accept(vec![old]).await.unwrap();
+    let old = WriteSet::of(vec![old]);
+    app.app.store.write(&old).await.unwrap();
     let all = Filter::default();
     assert_eq!(app.app.store.discard(&all, long_ago).await.unwrap(), 1);
     app.clock.advance(HOUR);

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::model::delivery::State;
-use vestibule::store::Store as _;
+use vestibule::store::PendingStore as _;
 
 use crate::support::failing_store::FailingStore;
 use crate::support::fake_invites::FakeInvites;

@@ -7,14 +7,15 @@ use vestibule::cli::deliveries::{self, Confirmation};
 use vestibule::config::{self, Environment};
 use vestibule::model::delivery::{Outcome, State};
 use vestibule::store::admin::{self, RetryWindows};
-use vestibule::store::sqlite::Sqlite;
-use vestibule::store::{Filter, Store};
+use vestibule::store::{Database, DeliveryStore, Filter, sqlite};
 
-use crate::fixtures::{DAY, MINUTE, SECOND, TempFolder, at, delivery, id_of, start, tried};
+use crate::fixtures::{
+    DAY, DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, delivery, id_of, start, tried,
+};
 
 /// Stores a delivery that waits for its second attempt, and an abandoned one.
-async fn two_failed_deliveries(temp: &TempFolder) -> Sqlite {
-    let store = Sqlite::open(&temp.database()).await.unwrap();
+async fn two_failed_deliveries(temp: &TempFolder) -> Database {
+    let store = sqlite::open(&temp.database()).await.unwrap();
     let (waiting, lost) = (delivery("crm_contact", 1), delivery("erp", 2));
     store.accept(vec![waiting, lost]).await.unwrap();
     for (subscription, status, outcome) in [
@@ -29,8 +30,8 @@ async fn two_failed_deliveries(temp: &TempFolder) -> Sqlite {
 }
 
 /// Stores one delivery for each reason to skip a delivery, and an abandoned one.
-async fn one_delivery_per_reason(temp: &TempFolder) -> (Sqlite, [Uuid; 6]) {
-    let store = Sqlite::open(&temp.database()).await.unwrap();
+async fn one_delivery_per_reason(temp: &TempFolder) -> (Database, [Uuid; 6]) {
+    let store = sqlite::open(&temp.database()).await.unwrap();
     let mut unbuilt = delivery("unbuilt", 4);
     unbuilt.action = Err("the request could not be built: no such key".to_owned());
     let others = ["arrived", "gone", "held", "lost"];
@@ -91,7 +92,7 @@ subscriptions:
     RetryWindows::of(&settings.unwrap().subscriptions)
 }
 
-async fn print_list(store: &Sqlite, filter: &Filter, limit: u32, json: bool) -> String {
+async fn print_list(store: &Database, filter: &Filter, limit: u32, json: bool) -> String {
     let mut out = Vec::new();
     deliveries::list(store, filter, limit, json, &mut out)
         .await
@@ -99,7 +100,7 @@ async fn print_list(store: &Sqlite, filter: &Filter, limit: u32, json: bool) -> 
     String::from_utf8(out).unwrap()
 }
 
-async fn print_delivery(store: &Sqlite, id: Uuid, payload: bool, json: bool) -> String {
+async fn print_delivery(store: &Database, id: Uuid, payload: bool, json: bool) -> String {
     let mut out = Vec::new();
     deliveries::show(store, id, payload, json, &mut out)
         .await
@@ -107,7 +108,7 @@ async fn print_delivery(store: &Sqlite, id: Uuid, payload: bool, json: bool) -> 
     String::from_utf8(out).unwrap()
 }
 
-async fn run_retry(store: &Sqlite, filter: &Filter) -> (bool, String) {
+async fn run_retry(store: &Database, filter: &Filter) -> (bool, String) {
     let mut out = Vec::new();
     let all = deliveries::retry(
         store,
@@ -122,7 +123,7 @@ async fn run_retry(store: &Sqlite, filter: &Filter) -> (bool, String) {
 }
 
 async fn run_discard(
-    store: &Sqlite,
+    store: &Database,
     filter: &Filter,
     sure: Confirmation,
 ) -> (anyhow::Result<bool>, String) {
@@ -309,7 +310,7 @@ async fn an_abandoned_delivery_is_retried_for_the_max_elapsed_of_its_subscriptio
         by_subscription.to_vec(),
     ] {
         let temp = TempFolder::new();
-        let store = Sqlite::open(&temp.database()).await.unwrap();
+        let store = sqlite::open(&temp.database()).await.unwrap();
         let new = expected.map(|(subscription, _)| delivery(subscription, 1));
         store.accept(new.to_vec()).await.unwrap();
         for (subscription, _) in expected {

@@ -10,7 +10,9 @@ use vestibule::model::delivery::{Claimed, Event, Outcome, State};
 use vestibule::store::settlement_writer::settlement_writer;
 use vestibule::store::{Backlog, DeliverySummary, Filter, NextDue, Settlement, Store};
 
-use crate::fixtures::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
+use crate::fixtures::{
+    DAY, DeliveryStoreExt as _, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried,
+};
 
 pub use maintenance::*;
 
@@ -295,7 +297,7 @@ pub async fn a_settlement_that_fails_does_not_block_the_others(store: Arc<dyn St
     let three = (1..=3).map(|identity| delivery("crm", identity));
     store.accept(three.collect()).await.unwrap();
     let held = claim(&store, "crm", Duration::ZERO).await;
-    let (settlement_writer, writer) = settlement_writer(Arc::clone(&store));
+    let (settlement_writer, writer) = settlement_writer(store.clone());
     let mut settlements = held
         .iter()
         .map(|one| Settlement::of(one, tried(204, start()), Outcome::Delivered));

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use vestibule::store::Store;
 use vestibule::store::decision_log::{OnLoss, recorder};
-use vestibule::store::sqlite::Sqlite;
+use vestibule::store::{Store, sqlite};
 
 use crate::fixtures::{TempFolder, decision};
 
@@ -32,7 +31,7 @@ async fn count_recorded(temp: &TempFolder) -> i64 {
 #[tokio::test]
 async fn decisions_recorded_before_the_stop_are_written() {
     let temp = TempFolder::new();
-    let store = Arc::new(Sqlite::open(&temp.database()).await.unwrap());
+    let store = Arc::new(sqlite::open(&temp.database()).await.unwrap());
     let (on_loss, lost) = loss_counter();
     let (recorder, mut writer) = recorder(store, on_loss);
     for number in 0..1000 {
@@ -48,7 +47,7 @@ async fn decisions_recorded_before_the_stop_are_written() {
 #[tokio::test]
 async fn decisions_that_cannot_be_written_are_counted_as_lost_without_a_delay() {
     let temp = TempFolder::new();
-    let store = Arc::new(Sqlite::open(&temp.database()).await.unwrap());
+    let store = Arc::new(sqlite::open(&temp.database()).await.unwrap());
     let (on_loss, lost) = loss_counter();
     let (recorder, mut writer) = recorder(store.clone(), on_loss);
     for number in 0..5000 {

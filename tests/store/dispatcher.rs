@@ -15,11 +15,12 @@ use vestibule::jobs::dispatcher::{
 use vestibule::jobs::driver::Driver;
 use vestibule::model::delivery::{Attempt, Claimed, Event, NoResponse, Outcome, State};
 use vestibule::store::outbox::{Outbox, outbox};
-use vestibule::store::sqlite::Sqlite;
-use vestibule::store::{DeliverySummary, Filter, Store};
+use vestibule::store::{DeliverySummary, Filter, Store, sqlite};
 
-use crate::fixtures::{DAY, MINUTE, SECOND, TempFolder, at, delivery, start};
-use crate::sqlite;
+use crate::fixtures::{
+    DAY, DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, delivery, start,
+};
+use crate::sqlite::connect;
 
 /// A dispatcher, a fake transport that answers as the test says, and a manual clock.
 struct TestCase {
@@ -88,8 +89,8 @@ impl Call {
 impl TestCase {
     async fn new() -> Self {
         let temp = TempFolder::new();
-        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&temp.database()).await.unwrap());
-        let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(Metrics::new()));
+        let store: Arc<dyn Store> = Arc::new(sqlite::open(&temp.database()).await.unwrap());
+        let (outbox, writer) = outbox(store.clone(), Arc::new(Metrics::new()));
         tokio::spawn(writer.run());
         let (clock, manual_clock) = Clock::manual(start());
         let (transport, calls) = mpsc::unbounded_channel();
@@ -116,7 +117,7 @@ impl TestCase {
     /// Starts a dispatcher that gives running attempts a minute when it is stopped.
     fn start(&self) -> RunningDispatcher {
         let dispatcher = Dispatcher::new(
-            Arc::clone(&self.store),
+            self.store.clone(),
             Arc::clone(&self.transport) as Arc<dyn Transport>,
             Arc::clone(&self.observer) as Arc<dyn AttemptObserver>,
             self.outbox.clone(),
@@ -148,7 +149,7 @@ impl TestCase {
     /// A store on the same file with a short busy timeout.
     async fn impatient_store(&self) -> Arc<dyn Store> {
         let busy_timeout = Duration::from_millis(20);
-        let store = Sqlite::open_with(&self.temp.database(), busy_timeout).await;
+        let store = sqlite::open_with(&self.temp.database(), busy_timeout).await;
         Arc::new(store.unwrap())
     }
 
@@ -213,7 +214,7 @@ async fn a_delivery_stored_by_another_instance_is_attempted_within_a_minute() {
     case.store_deliveries("crm", 1..=1).await;
     case.next_call().await.respond(204);
     case.next_outcome().await;
-    let other = Sqlite::open(&case.temp.database()).await.unwrap();
+    let other = sqlite::open(&case.temp.database()).await.unwrap();
     other.accept(vec![delivery("erp", 2)]).await.unwrap();
     case.manual_clock.advance(MINUTE);
     case.next_call().await.respond(204);
@@ -263,7 +264,7 @@ async fn the_retry_schedule_survives_a_restart() {
     running.stop().await;
     case.store.close().await;
 
-    case.store = Arc::new(Sqlite::open(&case.temp.database()).await.unwrap());
+    case.store = Arc::new(sqlite::open(&case.temp.database()).await.unwrap());
     let running = case.start();
     assert_eq!(case.only_delivery().await.next_attempt_at, Some(next));
     case.manual_clock.advance(40 * SECOND);
@@ -444,7 +445,7 @@ async fn the_dispatcher_waits_until_the_database_recovers() {
     let mut case = TestCase::new().await;
     case.store = case.impatient_store().await;
     case.store_deliveries("crm", 1..=1).await;
-    let mut other = sqlite::connect(&case.temp.database()).await;
+    let mut other = connect(&case.temp.database()).await;
     let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
     let running = case.start();
     for _ in 0..3 {
@@ -469,7 +470,7 @@ async fn an_outcome_is_stored_as_soon_as_the_database_recovers() {
     case.store_deliveries("crm", 1..=1).await;
     let running = case.start();
     let call = case.next_call().await;
-    let mut other = sqlite::connect(&case.temp.database()).await;
+    let mut other = connect(&case.temp.database()).await;
     let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
     call.respond(204);
     // The first message is for the outcome, the second one for the interval after the failed write.

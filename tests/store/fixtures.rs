@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tempfile::TempDir;
 use uuid::Uuid;
 use vestibule::base::clock::{Timestamp, saturating_add};
 use vestibule::kratos::{Flow, Hook, Stage};
 use vestibule::model::decision::{CheckRecord, Decision};
-use vestibule::model::delivery::{Action, Claimed, Event, NewDelivery};
+use vestibule::model::delivery::{Action, Claimed, Event, NewDelivery, Outcome};
 use vestibule::model::request::{Body, Method, Request};
-use vestibule::store::AttemptRecord;
+use vestibule::store::{AttemptRecord, DeliveryStore, Error, Settlement, WriteSet};
 
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const MINUTE: Duration = Duration::from_mins(1);
@@ -109,4 +110,35 @@ pub fn id_of(subscription: &str, identity: u128) -> Uuid {
         .bytes()
         .fold(0, |sum, byte| sum + u128::from(byte));
     Uuid::from_u128((identity << 64) + subscription)
+}
+
+/// Stores and settles without a write set or a list of settlements.
+#[async_trait]
+pub trait DeliveryStoreExt {
+    /// Stores these deliveries; returns how many were new.
+    async fn accept(&self, deliveries: Vec<NewDelivery>) -> Result<usize, Error>;
+    /// Stores the result of one attempt. Returns `false` if the caller no longer holds the lease.
+    async fn settle(
+        &self,
+        held: &Claimed,
+        attempt: &AttemptRecord,
+        outcome: &Outcome,
+    ) -> Result<bool, Error>;
+}
+
+#[async_trait]
+impl<S: DeliveryStore + ?Sized> DeliveryStoreExt for S {
+    async fn accept(&self, deliveries: Vec<NewDelivery>) -> Result<usize, Error> {
+        Ok(self.write(&WriteSet::of(deliveries)).await?.len())
+    }
+
+    async fn settle(
+        &self,
+        held: &Claimed,
+        attempt: &AttemptRecord,
+        outcome: &Outcome,
+    ) -> Result<bool, Error> {
+        let settlement = Settlement::of(held, attempt.clone(), outcome.clone());
+        Ok(self.settle_all(&[settlement]).await?.contains(&held.id))
+    }
 }

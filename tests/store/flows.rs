@@ -18,7 +18,7 @@ use vestibule::store::{
 
 use vestibule::base::clock::Timestamp;
 
-use crate::fixtures::{MINUTE, SECOND, at, delivery, id_of, start, tried};
+use crate::fixtures::{DeliveryStoreExt as _, MINUTE, SECOND, at, delivery, id_of, start, tried};
 
 /// Tests a database. `$fresh` is an expression for an empty store and a value that must outlive it, if the database exists.
 macro_rules! test_contract {
@@ -183,7 +183,8 @@ async fn pending(store: &Arc<dyn Store>, flow: u128) -> Vec<PendingSignUp> {
 }
 
 async fn record(store: &Arc<dyn Store>, flow: u128) -> Option<FlowRecord> {
-    store.flow_record(Uuid::from_u128(flow)).await.unwrap()
+    let records = store.flow_records(&[Uuid::from_u128(flow)]).await;
+    records.unwrap().pop()
 }
 
 fn closing(flow: u128, identity: u128) -> Closing {

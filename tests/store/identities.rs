@@ -12,7 +12,7 @@ use vestibule::model::late_refusal::{LateRefusal, OnLateRefusal, StoredMessage};
 use vestibule::store::late_refusals::VERSION;
 use vestibule::store::{LateRefusalFilter, RefusalLift, SettledQuestion, Settlement, Store};
 
-use crate::fixtures::{DAY, MINUTE, SECOND, at, delivery, start, tried};
+use crate::fixtures::{DAY, DeliveryStoreExt as _, MINUTE, SECOND, at, delivery, start, tried};
 
 /// Tests a database. `$fresh` is an expression for an empty store and a value that must outlive it, if the database exists.
 macro_rules! test_contract {

@@ -6,10 +6,9 @@ use uuid::Uuid;
 use vestibule::base::telemetry::Metrics;
 use vestibule::model::delivery::NewDelivery;
 use vestibule::store::outbox::outbox;
-use vestibule::store::sqlite::Sqlite;
-use vestibule::store::{Filter, Store};
+use vestibule::store::{Filter, Store, sqlite};
 
-use crate::fixtures::{TempFolder, delivery};
+use crate::fixtures::{DeliveryStoreExt as _, TempFolder, delivery};
 
 async fn count_stored(store: &Arc<dyn Store>) -> usize {
     store.list(&Filter::default(), 10_000).await.unwrap().len()
@@ -17,14 +16,14 @@ async fn count_stored(store: &Arc<dyn Store>) -> usize {
 
 async fn temp_store() -> (TempFolder, Arc<dyn Store>) {
     let temp = TempFolder::new();
-    let store = Sqlite::open(&temp.database()).await.unwrap();
+    let store = sqlite::open(&temp.database()).await.unwrap();
     (temp, Arc::new(store))
 }
 
 #[tokio::test]
 async fn each_caller_gets_the_number_of_its_own_new_deliveries() {
     let (_temp, store) = temp_store().await;
-    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(Metrics::new()));
+    let (outbox, writer) = outbox(store.clone(), Arc::new(Metrics::new()));
     // The writer has not started, so all calls are written together.
     let calls = [
         vec![delivery("crm", 1), delivery("erp", 1)],
@@ -58,7 +57,7 @@ async fn each_caller_gets_the_number_of_its_own_new_deliveries() {
 async fn a_call_that_the_database_rejects_fails_alone() {
     let (_temp, store) = temp_store().await;
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
-    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(Metrics::new()));
+    let (outbox, writer) = outbox(store.clone(), Arc::new(Metrics::new()));
     // Another delivery with an existing id.
     let conflicting = NewDelivery {
         unique_key: "another".to_owned(),
@@ -86,7 +85,7 @@ async fn a_call_that_the_database_rejects_fails_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_parallel_calls_are_all_stored() {
     let (_temp, store) = temp_store().await;
-    let (outbox, writer) = outbox(Arc::clone(&store), Arc::new(Metrics::new()));
+    let (outbox, writer) = outbox(store.clone(), Arc::new(Metrics::new()));
     tokio::spawn(writer.run());
     let calls_in_flight: Vec<_> = (0..1000)
         .map(|identity| {

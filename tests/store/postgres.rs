@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use vestibule::store::Store;
-use vestibule::store::postgres::Postgres;
+use vestibule::store::{Database, DeliveryStore, Store, postgres};
 
 use crate::contract;
-use crate::fixtures::{MINUTE, at, delivery, start};
+use crate::fixtures::{DeliveryStoreExt as _, MINUTE, at, delivery, start};
 use crate::server::Server;
 
 /// The server for this run of the tests.
@@ -24,7 +23,7 @@ async fn database() -> Option<String> {
 }
 
 async fn fresh() -> Option<(Arc<dyn Store>, ())> {
-    let store = Postgres::open(&database().await?).await.unwrap();
+    let store = postgres::open(&database().await?).await.unwrap();
     Some((Arc::new(store), ()))
 }
 
@@ -33,7 +32,7 @@ async fn instances_can_start_in_parallel_on_an_empty_database() {
     let Some(url) = database().await else { return };
     let starting = (0..6).map(|_| {
         let url = url.clone();
-        tokio::spawn(async move { Postgres::open(&url).await })
+        tokio::spawn(async move { postgres::open(&url).await })
     });
     let mut stores = Vec::new();
     for one in starting.collect::<Vec<_>>() {
@@ -55,13 +54,13 @@ async fn instances_can_start_in_parallel_on_an_empty_database() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_that_claim_in_parallel_share_the_deliveries() {
     let Some(url) = database().await else { return };
-    let one = Postgres::open(&url).await.unwrap();
-    let other = Postgres::open(&url).await.unwrap();
+    let one = postgres::open(&url).await.unwrap();
+    let other = postgres::open(&url).await.unwrap();
     let all: Vec<_> = (1..=200)
         .map(|identity| delivery("crm", identity))
         .collect();
     one.accept(all).await.unwrap();
-    let claim = async |store: &Postgres| {
+    let claim = async |store: &Database| {
         let mut ids = Vec::new();
         loop {
             let held = store.claim("crm", at(MINUTE), MINUTE, 7).await.unwrap();
@@ -80,7 +79,7 @@ async fn instances_that_claim_in_parallel_share_the_deliveries() {
 
 #[tokio::test]
 async fn a_connection_error_does_not_hold_the_password() {
-    let error = Postgres::open("postgres://vestibule:hush-hush@127.0.0.1:1/vestibule")
+    let error = postgres::open("postgres://vestibule:hush-hush@127.0.0.1:1/vestibule")
         .await
         .unwrap_err();
     assert!(

@@ -8,11 +8,12 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row};
 use vestibule::model::delivery::{Action, Outcome};
-use vestibule::store::sqlite::Sqlite;
-use vestibule::store::{Error, Filter, Store};
+use vestibule::store::{Database, DeliveryStore, Error, Filter, Store, sqlite};
 
 use crate::contract;
-use crate::fixtures::{MINUTE, TempFolder, decision, delivery, start, tried};
+use crate::fixtures::{
+    DeliveryStoreExt as _, MINUTE, TempFolder, decision, delivery, start, tried,
+};
 
 contract::test_contract!(fresh());
 crate::flows::test_contract!(async { Some(fresh().await) });
@@ -20,7 +21,7 @@ crate::identities::test_contract!(async { Some(fresh().await) });
 
 async fn fresh() -> (Arc<dyn Store>, TempFolder) {
     let temp = TempFolder::new();
-    let store = Sqlite::open(&temp.database()).await.unwrap();
+    let store = sqlite::open(&temp.database()).await.unwrap();
     (Arc::new(store), temp)
 }
 
@@ -33,17 +34,17 @@ pub async fn connect(path: &Path) -> SqliteConnection {
 #[tokio::test]
 async fn accepted_deliveries_survive_a_restart() {
     let temp = TempFolder::new();
-    let store = Sqlite::open(&temp.database()).await.unwrap();
+    let store = sqlite::open(&temp.database()).await.unwrap();
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     // The store is not closed: only the files remain, as after a crash.
-    let again = Sqlite::open(&temp.database()).await.unwrap();
+    let again = sqlite::open(&temp.database()).await.unwrap();
     assert_eq!(
         again.claim("crm", start(), MINUTE, 9).await.unwrap().len(),
         1
     );
     store.close().await;
     again.close().await;
-    let third = Sqlite::open(&temp.database()).await.unwrap();
+    let third = sqlite::open(&temp.database()).await.unwrap();
     assert_eq!(
         third.list(&Filter::default(), 9).await.unwrap()[0].attempts,
         1
@@ -55,10 +56,10 @@ async fn two_processes_can_open_and_use_the_same_file() {
     for _ in 0..20 {
         let temp = TempFolder::new();
         let path = temp.database();
-        let (server, command) = tokio::join!(Sqlite::open(&path), Sqlite::open(&path));
+        let (server, command) = tokio::join!(sqlite::open(&path), sqlite::open(&path));
         let (server, command) = (server.unwrap(), command.unwrap());
         let batch = |from: u128| (from..from + 20).map(|number| vec![delivery("crm", number)]);
-        let accept = async |store: &Sqlite, from| {
+        let accept = async |store: &Database, from| {
             for one in batch(from) {
                 store.accept(one).await.unwrap();
             }
@@ -72,10 +73,10 @@ async fn two_processes_can_open_and_use_the_same_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_database_is_an_error_after_the_timeout_and_recovers() {
     let temp = TempFolder::new();
-    let impatient = Sqlite::open_with(&temp.database(), Duration::from_millis(20))
+    let impatient = sqlite::open_with(&temp.database(), Duration::from_millis(20))
         .await
         .unwrap();
-    let patient = Sqlite::open_with(&temp.database(), MINUTE).await.unwrap();
+    let patient = sqlite::open_with(&temp.database(), MINUTE).await.unwrap();
     let mut other = connect(&temp.database()).await;
     let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
 
@@ -102,7 +103,7 @@ async fn a_locked_database_is_an_error_after_the_timeout_and_recovers() {
 async fn the_error_names_a_missing_folder() {
     let temp = TempFolder::new();
     let folder = temp.folder().join("not-there");
-    let error = Sqlite::open(&folder.join("vestibule.db"))
+    let error = sqlite::open(&folder.join("vestibule.db"))
         .await
         .unwrap_err();
     assert_eq!(
@@ -124,7 +125,7 @@ async fn the_error_names_a_folder_that_is_not_writable() {
         folder = "/sys".into();
     }
     let path = folder.join("vestibule.db");
-    let error = Sqlite::open(&path).await.unwrap_err();
+    let error = sqlite::open(&path).await.unwrap_err();
     assert!(matches!(error, Error::File { .. }));
     let text = error.error_chain();
     let expected = format!(
@@ -139,14 +140,14 @@ async fn a_file_that_is_no_database_is_an_error_and_is_not_changed() {
     let temp = TempFolder::new();
     let text = "important text, not a database ".repeat(40);
     std::fs::write(temp.database(), &text).unwrap();
-    assert!(Sqlite::open(&temp.database()).await.is_err());
+    assert!(sqlite::open(&temp.database()).await.is_err());
     assert_eq!(std::fs::read_to_string(temp.database()).unwrap(), text);
 }
 
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused() {
     let temp = TempFolder::new();
-    Sqlite::open(&temp.database()).await.unwrap().close().await;
+    sqlite::open(&temp.database()).await.unwrap().close().await;
     let mut other = connect(&temp.database()).await;
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
@@ -155,7 +156,7 @@ async fn a_database_of_a_newer_version_is_refused() {
     .execute(&mut other)
     .await
     .unwrap();
-    let error = Sqlite::open(&temp.database()).await.unwrap_err();
+    let error = sqlite::open(&temp.database()).await.unwrap_err();
     assert!(matches!(error, Error::OtherVersion { number: 9999 }));
     assert!(
         error.error_chain().contains("9999"),
@@ -167,7 +168,7 @@ async fn a_database_of_a_newer_version_is_refused() {
 #[tokio::test]
 async fn only_the_owner_can_read_the_database_files() {
     let temp = TempFolder::new();
-    let store = Sqlite::open(&temp.database()).await.unwrap();
+    let store = sqlite::open(&temp.database()).await.unwrap();
     store.accept(vec![delivery("crm", 1)]).await.unwrap();
     for file in std::fs::read_dir(temp.folder()).unwrap() {
         let file = file.unwrap();
@@ -179,7 +180,7 @@ async fn only_the_owner_can_read_the_database_files() {
 #[tokio::test]
 async fn the_file_keeps_no_personal_data_after_a_delivery() {
     let temp = TempFolder::new();
-    let store = Sqlite::open(&temp.database()).await.unwrap();
+    let store = sqlite::open(&temp.database()).await.unwrap();
     let mut new = delivery("crm", 1);
     let secret = "ada.lovelace@example.org";
     let Ok(Action::Send(request)) = &mut new.action else {
@@ -210,7 +211,7 @@ async fn the_file_keeps_no_personal_data_after_a_delivery() {
 #[tokio::test]
 async fn an_unreadable_delivery_is_abandoned_and_does_not_block_others() {
     let temp = TempFolder::new();
-    let store = Sqlite::open(&temp.database()).await.unwrap();
+    let store = sqlite::open(&temp.database()).await.unwrap();
     store
         .accept(vec![delivery("crm", 1), delivery("crm", 2)])
         .await

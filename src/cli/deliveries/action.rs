@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use crate::base::clock::Timestamp;
 use crate::cli::counted;
 use crate::store::admin::{self, ActionResult, RetryWindows};
-use crate::store::{Filter, Store};
+use crate::store::{DeliveryStore, Filter};
 
 /// Whether deliveries that were not selected by id may be discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Confirmation {
 /// Makes pending or abandoned deliveries due now, and prints how many. Returns `false` if a delivery that was selected
 /// by id was not changed.
 pub async fn retry(
-    store: &dyn Store,
+    store: &dyn DeliveryStore,
     filter: &Filter,
     now: Timestamp,
     keep_trying: &RetryWindows,
@@ -54,7 +54,7 @@ pub async fn retry(
 /// Discards pending or abandoned deliveries, and prints how many. Asks first if the deliveries are not selected by id.
 /// Returns `false` if a selected delivery was not changed, or the operator did not confirm.
 pub async fn discard(
-    store: &dyn Store,
+    store: &dyn DeliveryStore,
     filter: &Filter,
     now: Timestamp,
     confirmation: Confirmation,

@@ -7,11 +7,11 @@ use comfy_table::Table;
 
 use super::{nothing, time};
 use crate::store::admin::page;
-use crate::store::{DeliverySummary, Filter, Store};
+use crate::store::{DeliveryStore, DeliverySummary, Filter};
 
 /// Prints deliveries, newest first, as text or as a JSON list.
 pub async fn list(
-    store: &dyn Store,
+    store: &dyn DeliveryStore,
     filter: &Filter,
     limit: u32,
     json: bool,

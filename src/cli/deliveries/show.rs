@@ -9,11 +9,11 @@ use uuid::Uuid;
 use super::{nothing, table, time};
 use crate::model::delivery::{Action, State};
 use crate::model::request::Request;
-use crate::store::{DeliveryDetails, ListedAttempt, Store};
+use crate::store::{DeliveryDetails, DeliveryStore, ListedAttempt};
 
 /// Prints the delivery as text or as JSON. The payload holds personal data, so it is printed only with `payload`.
 pub async fn show(
-    store: &dyn Store,
+    store: &dyn DeliveryStore,
     id: Uuid,
     payload: bool,
     json: bool,

@@ -12,7 +12,7 @@ use crate::base::clock::{Clock, Timestamp, milliseconds, saturating_add};
 use crate::model::delivery::backoff::{Schedule, next_try};
 use crate::model::delivery::{Attempt, Claimed, NoResponse, Outcome};
 use crate::store::settlement_writer::SettlementWriter;
-use crate::store::{AttemptRecord, Settlement, Store};
+use crate::store::{AttemptRecord, DeliveryStore, Settlement};
 
 /// When to retry if another write into the same identity is in progress.
 const BUSY: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ const SETTLING: Duration = Duration::from_mins(1);
 
 /// Everything that an attempt needs.
 pub(super) struct AttemptRunner {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn DeliveryStore>,
     pub(super) settlement_writer: SettlementWriter,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) observer: Arc<dyn AttemptObserver>,

@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use crate::base::clock::{Clock, Timestamp};
 use crate::jobs::retention::retention_horizon;
 use crate::model::delivery::{Event, Subscription};
-use crate::store::{Error, Filter, Store};
+use crate::store::{Coordination, Error, Filter, Store};
 
 /// The name of the property that holds the creation time of this database.
 const DATABASE_CREATED_AT: &str = "database_created_at";
@@ -99,7 +99,7 @@ impl Cutoff {
     }
 
     /// Reads the retention horizon again, because retention runs meanwhile.
-    pub(super) async fn refresh(&mut self, store: &dyn Store) -> Result<(), Error> {
+    pub(super) async fn refresh(&mut self, store: &dyn Coordination) -> Result<(), Error> {
         self.retention_horizon = retention_horizon(store).await?;
         Ok(())
     }

@@ -1,253 +1,29 @@
-//! The statements for writes into identities, and for the settings calls that can undo writes.
+//! Implements [`IdentityWriteStore`]: writes into identities until they are verified. The settings calls that can undo
+//! them are in `settings_calls`.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use serde_json::json;
 use uuid::Uuid;
 
-use super::Database;
-use super::retry::with_retry;
-use super::row::{self, DbRow};
-use crate::base::clock::{Timestamp, earlier};
+use super::{Database, row, settings_calls};
+use crate::base::clock::Timestamp;
 use crate::model::delivery::time_ordered_id;
-use crate::model::identity_write::{
-    IdentityWrites, SETTINGS_CALL_TIMEOUT, SavedChange, VERIFY_AFTER,
-};
+use crate::model::identity_write::{IdentityWrites, SavedChange, VERIFY_AFTER};
 use crate::store::Error;
+use crate::store::adapter::{Connection, Row, Sql, query};
 use crate::store::identity_writes::IdentityWriteStore;
 
 /// The maximum number of changes of one identity that are compared.
-const MAX_CHANGES: i64 = 100;
-
-const GET: &str = "
-SELECT identity_id, writes, written_at, verified, verify_at, seen_at FROM identity_writes WHERE identity_id = $1";
-
-const STORE: &str = "
-INSERT INTO identity_writes (identity_id, writes, written_at, verified, verify_at) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (identity_id) DO UPDATE
-SET writes = excluded.writes, written_at = excluded.written_at, verified = excluded.verified, verify_at = excluded.verify_at";
-
-pub(super) const LEASE: &str = concat!(
-    "
-UPDATE identity_writes SET verify_at = $2
-WHERE identity_id IN (
-    SELECT identity_id FROM identity_writes WHERE verify_at <= $1 ORDER BY verify_at LIMIT $3",
-    skip_locked!(),
-    ")
-RETURNING identity_id, writes, written_at, verified, verify_at, seen_at"
-);
-
-const RESCHEDULE: &str = "
-UPDATE identity_writes
-SET verified = $2, verify_at = CASE WHEN verify_at = $3 THEN $4 ELSE verify_at END, seen_at = coalesce($5, seen_at)
-WHERE identity_id = $1";
-
-const END: &str = "DELETE FROM identity_writes WHERE identity_id = $1 AND verify_at = $2";
-const END_CHANGES: &str = "
-DELETE FROM saved_changes WHERE identity_id = $1
-    AND NOT EXISTS (SELECT 1 FROM identity_writes WHERE identity_id = $1)";
-
-const VERIFY: &str = concat!(
-    "UPDATE identity_writes SET verify_at = $2 WHERE verify_at > $2 AND identity_id IN ",
-    texts!("$1")
-);
-
-// The statement changes nothing of a write that began meanwhile.
-const VERIFY_ONCE: &str = "
-INSERT INTO identity_writes (identity_id, writes, written_at, verified, verify_at) VALUES ($1, '[]', 0, $2, $3)
-ON CONFLICT (identity_id) DO UPDATE
-SET verify_at = CASE WHEN identity_writes.verify_at > excluded.verify_at THEN excluded.verify_at ELSE identity_writes.verify_at END";
-
-const BEGIN_SETTINGS: &str = "
-INSERT INTO pending_settings (identity_id, first_at, open_calls) VALUES ($1, $2, 1)
-ON CONFLICT (identity_id) DO UPDATE
-SET first_at = CASE WHEN pending_settings.first_at <= $3 THEN excluded.first_at ELSE pending_settings.first_at END,
-    open_calls = CASE WHEN pending_settings.first_at <= $3 THEN 1 ELSE pending_settings.open_calls + 1 END";
-
-const END_SETTINGS: &str =
-    "UPDATE pending_settings SET open_calls = open_calls - 1 WHERE identity_id = $1";
-const DELETE_SETTINGS: &str =
-    "DELETE FROM pending_settings WHERE identity_id = $1 AND open_calls <= 0";
-
-const STORE_CHANGE: &str = "
-INSERT INTO saved_changes (id, identity_id, change, saved_at)
-SELECT $1, identity_id, $3, $4 FROM identity_writes WHERE identity_id = $2";
-
-const CHANGES: &str =
-    "SELECT change FROM saved_changes WHERE identity_id = $1 ORDER BY id DESC LIMIT $2";
-
-fn read(row: &DbRow) -> Result<IdentityWrites, sqlx::Error> {
-    Ok(IdentityWrites {
-        identity_id: row::uuid(row, "identity_id")?,
-        writes: row::json(row, "writes")?,
-        written_at: row::timestamp(row, "written_at")?,
-        verified: usize::try_from(row::number(row, "verified")?).unwrap_or(usize::MAX),
-        verify_at: row::timestamp(row, "verify_at")?,
-        saved: Vec::new(),
-        seen_at: row::optional_timestamp(row, "seen_at")?,
-    })
-}
-
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-impl Database {
-    async fn with_changes(&self, mut writes: IdentityWrites) -> Result<IdentityWrites, Error> {
-        let rows = sqlx::query(CHANGES)
-            .bind(writes.identity_id.to_string())
-            .bind(MAX_CHANGES)
-            .fetch_all(self.readers())
-            .await?;
-        writes.saved = rows
-            .iter()
-            .rev()
-            .map(|row| row::json(row, "change"))
-            .collect::<Result<_, _>>()?;
-        Ok(writes)
-    }
-
-    async fn writes_once(&self, identity_id: Uuid) -> Result<Option<IdentityWrites>, Error> {
-        let row = sqlx::query(GET)
-            .bind(identity_id.to_string())
-            .fetch_optional(self.readers())
-            .await?;
-        match row {
-            Some(row) => Ok(Some(self.with_changes(read(&row)?).await?)),
-            None => Ok(None),
-        }
-    }
-
-    async fn store_writes_once(&self, writes: &IdentityWrites) -> Result<(), Error> {
-        sqlx::query(STORE)
-            .bind(writes.identity_id.to_string())
-            .bind(row::text(&writes.writes))
-            .bind(row::moment(writes.written_at))
-            .bind(count(writes.verified))
-            .bind(row::moment(writes.verify_at))
-            .execute(self.writer())
-            .await?;
-        Ok(())
-    }
-
-    async fn lease_once(
-        &self,
-        now: Timestamp,
-        lease_until: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<IdentityWrites>, Error> {
-        let rows = sqlx::query(LEASE)
-            .bind(row::moment(now))
-            .bind(row::moment(lease_until))
-            .bind(i64::from(limit))
-            .fetch_all(self.writer())
-            .await?;
-        let mut leased = Vec::with_capacity(rows.len());
-        for row in &rows {
-            leased.push(self.with_changes(read(row)?).await?);
-        }
-        Ok(leased)
-    }
-
-    async fn end_verification_once(
-        &self,
-        identity_id: Uuid,
-        lease_until: Timestamp,
-    ) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
-        sqlx::query(END)
-            .bind(identity_id.to_string())
-            .bind(row::moment(lease_until))
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query(END_CHANGES)
-            .bind(identity_id.to_string())
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(())
-    }
-
-    async fn verify_all_once(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
-        sqlx::query(VERIFY)
-            .bind(json!(ids).to_string())
-            .bind(row::moment(at))
-            .execute(self.writer())
-            .await?;
-        Ok(())
-    }
-
-    async fn next_verification_once(&self) -> Result<Option<Timestamp>, Error> {
-        let row = sqlx::query("SELECT min(verify_at) AS verify_at FROM identity_writes")
-            .fetch_one(self.readers())
-            .await?;
-        Ok(row::optional_timestamp(&row, "verify_at")?)
-    }
-
-    async fn begin_settings_once(&self, identity_id: Uuid, now: Timestamp) -> Result<(), Error> {
-        sqlx::query(BEGIN_SETTINGS)
-            .bind(identity_id.to_string())
-            .bind(row::moment(now))
-            .bind(row::moment(earlier(now, SETTINGS_CALL_TIMEOUT)))
-            .execute(self.writer())
-            .await?;
-        Ok(())
-    }
-
-    async fn end_settings_once(&self, identity_id: Uuid) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
-        for statement in [END_SETTINGS, DELETE_SETTINGS] {
-            sqlx::query(statement)
-                .bind(identity_id.to_string())
-                .execute(&mut *transaction)
-                .await?;
-        }
-        transaction.commit().await?;
-        Ok(())
-    }
-
-    async fn pending_since_once(&self, identity_id: Uuid) -> Result<Option<Timestamp>, Error> {
-        let row = sqlx::query("SELECT first_at FROM pending_settings WHERE identity_id = $1")
-            .bind(identity_id.to_string())
-            .fetch_optional(self.readers())
-            .await?;
-        Ok(row
-            .map(|row| row::timestamp(&row, "first_at"))
-            .transpose()?)
-    }
-
-    async fn store_change_once(
-        &self,
-        identity_id: Uuid,
-        change: &SavedChange,
-        verify_at: Timestamp,
-    ) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
-        sqlx::query(STORE_CHANGE)
-            .bind(time_ordered_id(change.saved_at).to_string())
-            .bind(identity_id.to_string())
-            .bind(row::text(change))
-            .bind(row::moment(change.saved_at))
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query(VERIFY)
-            .bind(json!([identity_id]).to_string())
-            .bind(row::moment(verify_at))
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(())
-    }
-}
+const MAX_CHANGES: u32 = 100;
 
 #[async_trait]
 impl IdentityWriteStore for Database {
     async fn identity_writes(&self, identity_id: Uuid) -> Result<Option<IdentityWrites>, Error> {
-        with_retry(|| self.writes_once(identity_id).boxed()).await
+        self.pool.read(|on| writes(on, identity_id).boxed()).await
     }
 
     async fn store_identity_writes(&self, writes: &IdentityWrites) -> Result<(), Error> {
-        with_retry(|| self.store_writes_once(writes).boxed()).await
+        self.pool.write(|on| store(on, writes).boxed()).await
     }
 
     async fn lease_identity_writes(
@@ -256,31 +32,21 @@ impl IdentityWriteStore for Database {
         lease_until: Timestamp,
         limit: u32,
     ) -> Result<Vec<IdentityWrites>, Error> {
-        with_retry(|| self.lease_once(now, lease_until, limit).boxed()).await
+        self.pool
+            .write(|on| lease(on, now, lease_until, limit).boxed())
+            .await
     }
 
     async fn reschedule_verification(
         &self,
         identity_id: Uuid,
-        (verified, seen_at): (usize, Option<Timestamp>),
+        verified: (usize, Option<Timestamp>),
         lease_until: Timestamp,
         verify_at: Timestamp,
     ) -> Result<(), Error> {
-        with_retry(|| {
-            async move {
-                sqlx::query(RESCHEDULE)
-                    .bind(identity_id.to_string())
-                    .bind(count(verified))
-                    .bind(row::moment(lease_until))
-                    .bind(row::moment(verify_at))
-                    .bind(seen_at.map(row::moment))
-                    .execute(self.writer())
-                    .await?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        self.pool
+            .write(|on| reschedule(on, identity_id, verified, lease_until, verify_at).boxed())
+            .await
     }
 
     async fn end_verification(
@@ -288,43 +54,41 @@ impl IdentityWriteStore for Database {
         identity_id: Uuid,
         lease_until: Timestamp,
     ) -> Result<(), Error> {
-        with_retry(|| self.end_verification_once(identity_id, lease_until).boxed()).await
+        self.pool
+            .transaction(|on| end_verification(on, identity_id, lease_until).boxed())
+            .await
     }
 
     async fn verify_identities(&self, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
-        with_retry(|| self.verify_all_once(ids, at).boxed()).await
+        self.pool.write(|on| verify(on, ids, at).boxed()).await
     }
 
     async fn verify_once(&self, identity_id: Uuid, at: Timestamp) -> Result<(), Error> {
-        with_retry(|| {
-            async move {
-                sqlx::query(VERIFY_ONCE)
-                    .bind(identity_id.to_string())
-                    .bind(count(VERIFY_AFTER.len()))
-                    .bind(row::moment(at))
-                    .execute(self.writer())
-                    .await?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        self.pool
+            .write(|on| verify_once(on, identity_id, at).boxed())
+            .await
     }
 
     async fn next_verification(&self) -> Result<Option<Timestamp>, Error> {
-        with_retry(|| self.next_verification_once().boxed()).await
+        self.pool.read(|on| next_verification(on).boxed()).await
     }
 
     async fn begin_settings_call(&self, identity_id: Uuid, now: Timestamp) -> Result<(), Error> {
-        with_retry(|| self.begin_settings_once(identity_id, now).boxed()).await
+        self.pool
+            .write(|on| settings_calls::begin(on, identity_id, now).boxed())
+            .await
     }
 
     async fn end_settings_call(&self, identity_id: Uuid) -> Result<(), Error> {
-        with_retry(|| self.end_settings_once(identity_id).boxed()).await
+        self.pool
+            .transaction(|on| settings_calls::end(on, identity_id).boxed())
+            .await
     }
 
     async fn settings_pending_since(&self, identity_id: Uuid) -> Result<Option<Timestamp>, Error> {
-        with_retry(|| self.pending_since_once(identity_id).boxed()).await
+        self.pool
+            .read(|on| settings_calls::pending_since(on, identity_id).boxed())
+            .await
     }
 
     async fn store_saved_change(
@@ -333,10 +97,201 @@ impl IdentityWriteStore for Database {
         change: &SavedChange,
         verify_at: Timestamp,
     ) -> Result<(), Error> {
-        with_retry(|| {
-            self.store_change_once(identity_id, change, verify_at)
-                .boxed()
-        })
-        .await
+        self.pool
+            .transaction(|on| store_change(on, identity_id, change, verify_at).boxed())
+            .await
     }
+}
+
+static GET: Sql = Sql::new(
+    "
+SELECT identity_id, writes, written_at, verified, verify_at, seen_at FROM identity_writes WHERE identity_id = $1",
+);
+
+async fn writes(
+    connection: &mut Connection<'_>,
+    identity_id: Uuid,
+) -> Result<Option<IdentityWrites>, Error> {
+    let get = query(&GET).bind(identity_id);
+    match get.fetch_optional(connection).await? {
+        Some(row) => Ok(Some(with_changes(connection, read(&row)?).await?)),
+        None => Ok(None),
+    }
+}
+
+fn read(row: &Row) -> Result<IdentityWrites, sqlx::Error> {
+    Ok(IdentityWrites {
+        identity_id: row.uuid("identity_id")?,
+        writes: row.json("writes")?,
+        written_at: row.timestamp("written_at")?,
+        verified: row.count("verified")?,
+        verify_at: row.timestamp("verify_at")?,
+        saved: Vec::new(),
+        seen_at: row.optional_timestamp("seen_at")?,
+    })
+}
+
+static CHANGES: Sql =
+    Sql::new("SELECT change FROM saved_changes WHERE identity_id = $1 ORDER BY id DESC LIMIT $2");
+
+async fn with_changes(
+    connection: &mut Connection<'_>,
+    mut writes: IdentityWrites,
+) -> Result<IdentityWrites, Error> {
+    let changes = query(&CHANGES).bind(writes.identity_id).bind(MAX_CHANGES);
+    let rows = changes.fetch_all(connection).await?;
+    writes.saved = row::read_all(&rows, |row| row.json("change"))?;
+    writes.saved.reverse();
+    Ok(writes)
+}
+
+static STORE: Sql = Sql::new(
+    "
+INSERT INTO identity_writes (identity_id, writes, written_at, verified, verify_at) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (identity_id) DO UPDATE
+SET writes = excluded.writes, written_at = excluded.written_at, verified = excluded.verified, verify_at = excluded.verify_at",
+);
+
+async fn store(connection: &mut Connection<'_>, writes: &IdentityWrites) -> Result<(), Error> {
+    let store = query(&STORE)
+        .bind(writes.identity_id)
+        .bind(row::text(&writes.writes))
+        .bind(writes.written_at)
+        .bind(count(writes.verified))
+        .bind(writes.verify_at);
+    store.execute(connection).await?;
+    Ok(())
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+// On PostgreSQL, rows that another instance is leasing are skipped.
+static LEASE: Sql = Sql::new(
+    "
+UPDATE identity_writes SET verify_at = $2
+WHERE identity_id IN (
+    SELECT identity_id FROM identity_writes WHERE verify_at <= $1
+    ORDER BY verify_at LIMIT $3 /* postgres: FOR UPDATE SKIP LOCKED */)
+RETURNING identity_id, writes, written_at, verified, verify_at, seen_at",
+);
+
+async fn lease(
+    connection: &mut Connection<'_>,
+    now: Timestamp,
+    lease_until: Timestamp,
+    limit: u32,
+) -> Result<Vec<IdentityWrites>, Error> {
+    let lease = query(&LEASE).bind(now).bind(lease_until).bind(limit);
+    let rows = lease.fetch_all(connection).await?;
+    let mut leased = Vec::with_capacity(rows.len());
+    for row in &rows {
+        leased.push(with_changes(connection, read(row)?).await?);
+    }
+    Ok(leased)
+}
+
+static RESCHEDULE: Sql = Sql::new(
+    "
+UPDATE identity_writes
+SET verified = $2, verify_at = CASE WHEN verify_at = $3 THEN $4 ELSE verify_at END, seen_at = coalesce($5, seen_at)
+WHERE identity_id = $1",
+);
+
+async fn reschedule(
+    connection: &mut Connection<'_>,
+    identity_id: Uuid,
+    (verified, seen_at): (usize, Option<Timestamp>),
+    lease_until: Timestamp,
+    verify_at: Timestamp,
+) -> Result<(), Error> {
+    let reschedule = query(&RESCHEDULE)
+        .bind(identity_id)
+        .bind(count(verified))
+        .bind(lease_until)
+        .bind(verify_at)
+        .bind(seen_at);
+    reschedule.execute(connection).await?;
+    Ok(())
+}
+
+static END: Sql = Sql::new("DELETE FROM identity_writes WHERE identity_id = $1 AND verify_at = $2");
+static END_CHANGES: Sql = Sql::new(
+    "
+DELETE FROM saved_changes WHERE identity_id = $1
+    AND NOT EXISTS (SELECT 1 FROM identity_writes WHERE identity_id = $1)",
+);
+
+async fn end_verification(
+    connection: &mut Connection<'_>,
+    identity_id: Uuid,
+    lease_until: Timestamp,
+) -> Result<(), Error> {
+    let end = query(&END).bind(identity_id).bind(lease_until);
+    end.execute(connection).await?;
+    let end_changes = query(&END_CHANGES).bind(identity_id);
+    end_changes.execute(connection).await?;
+    Ok(())
+}
+
+static VERIFY: Sql = Sql::new(
+    "
+UPDATE identity_writes SET verify_at = $2
+WHERE verify_at > $2 AND identity_id IN (SELECT value ->> 'id' FROM json_each($1))",
+);
+
+async fn verify(connection: &mut Connection<'_>, ids: &[Uuid], at: Timestamp) -> Result<(), Error> {
+    let verify = query(&VERIFY).bind(row::list(ids)).bind(at);
+    verify.execute(connection).await?;
+    Ok(())
+}
+
+// The statement changes nothing of a write that began meanwhile.
+static VERIFY_ONCE: Sql = Sql::new(
+    "
+INSERT INTO identity_writes (identity_id, writes, written_at, verified, verify_at) VALUES ($1, '[]', 0, $2, $3)
+ON CONFLICT (identity_id) DO UPDATE
+SET verify_at = CASE WHEN identity_writes.verify_at > excluded.verify_at THEN excluded.verify_at ELSE identity_writes.verify_at END",
+);
+
+async fn verify_once(
+    connection: &mut Connection<'_>,
+    identity_id: Uuid,
+    at: Timestamp,
+) -> Result<(), Error> {
+    let verify = query(&VERIFY_ONCE)
+        .bind(identity_id)
+        .bind(count(VERIFY_AFTER.len()))
+        .bind(at);
+    verify.execute(connection).await?;
+    Ok(())
+}
+
+static NEXT: Sql = Sql::new("SELECT min(verify_at) AS verify_at FROM identity_writes");
+
+async fn next_verification(connection: &mut Connection<'_>) -> Result<Option<Timestamp>, Error> {
+    let row = query(&NEXT).fetch_one(connection).await?;
+    Ok(row.optional_timestamp("verify_at")?)
+}
+
+static STORE_CHANGE: Sql = Sql::new(
+    "
+INSERT INTO saved_changes (id, identity_id, change, saved_at)
+SELECT $1, identity_id, $3, $4 FROM identity_writes WHERE identity_id = $2",
+);
+
+async fn store_change(
+    connection: &mut Connection<'_>,
+    identity_id: Uuid,
+    change: &SavedChange,
+    verify_at: Timestamp,
+) -> Result<(), Error> {
+    let store = query(&STORE_CHANGE)
+        .bind(time_ordered_id(change.saved_at))
+        .bind(identity_id)
+        .bind(row::text(change))
+        .bind(change.saved_at);
+    store.execute(connection).await?;
+    verify(connection, &[identity_id], verify_at).await
 }

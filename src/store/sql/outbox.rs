@@ -1,55 +1,49 @@
-//! The statements of the outbox: accept, claim, settle and return deliveries.
+//! The statements of the outbox: accept, claim and return deliveries.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::row::{self, DbRow};
-use super::{Connection, Pool, late_refusals, pending};
-use crate::base::clock::{Timestamp, milliseconds, saturating_add};
-use crate::model::delivery::{Claimed, Event, NewDelivery, Outcome, State};
-use crate::model::late_refusal::LateRefusal;
-use crate::store::{Error, NextDue, RefusalLift, SettledQuestion, Settlement};
+use super::row;
+use crate::base::clock::{Timestamp, saturating_add};
+use crate::model::delivery::{Claimed, Event, NewDelivery, State};
+use crate::store::adapter::{Connection, Row, Sql, query};
+use crate::store::{Error, NextDue};
 
 // `WHERE true` lets SQLite parse `ON` as part of the upsert and not of a join. An existing delivery is kept. Only a
 // delivery that could not be built is replaced by one that could be built with more data.
-const ACCEPT: &str = concat!(
+static ACCEPT: Sql = Sql::new(
     "
 INSERT INTO deliveries
     (id, subscription, event, unique_key, identity_id, action, context, state, leased, run_at, attempts,
      keep_trying_until, created_at, settled_at, last_error)
-SELECT id, subscription, event, unique_key, identity_id, action, context, state, 0, run_at, 0,
-    keep_trying_until, created_at, settled_at, last_error
-FROM ",
-    rows!(
-        "id" "TEXT", "subscription" "TEXT", "event" "TEXT", "unique_key" "TEXT", "identity_id" "TEXT", "action" "TEXT",
-        "context" "TEXT", "state" "TEXT", "run_at" "BIGINT", "keep_trying_until" "BIGINT", "created_at" "BIGINT",
-        "settled_at" "BIGINT", "last_error" "TEXT"
-    ),
-    " WHERE true ON CONFLICT (subscription, unique_key) DO UPDATE
+SELECT value ->> 'id', value ->> 'subscription', value ->> 'event', value ->> 'unique_key', value ->> 'identity_id',
+    value ->> 'action', value ->> 'context', value ->> 'state', 0, CAST(value ->> 'run_at' AS BIGINT), 0,
+    CAST(value ->> 'keep_trying_until' AS BIGINT), CAST(value ->> 'created_at' AS BIGINT),
+    CAST(value ->> 'settled_at' AS BIGINT), value ->> 'last_error'
+FROM json_each($1)
+WHERE true
+ON CONFLICT (subscription, unique_key) DO UPDATE
 SET id = excluded.id, action = excluded.action, context = excluded.context, state = excluded.state, run_at = excluded.run_at,
     keep_trying_until = excluded.keep_trying_until, created_at = excluded.created_at, settled_at = NULL, last_error = NULL
 WHERE deliveries.action IS NULL AND deliveries.state = 'abandoned' AND excluded.action IS NOT NULL
-RETURNING id"
+RETURNING id",
 );
 
+/// Stores deliveries. Returns the ids of the new ones.
 pub(super) async fn accept(
-    connection: &mut Connection,
+    connection: &mut Connection<'_>,
     deliveries: &[NewDelivery],
 ) -> Result<HashSet<Uuid>, Error> {
     if deliveries.is_empty() {
         return Ok(HashSet::new());
     }
     let rows: Vec<NewRow<'_>> = each_once(deliveries).map(NewRow::of).collect();
-    let new = sqlx::query(ACCEPT)
-        .bind(row::text(&rows))
-        .fetch_all(connection)
-        .await?;
-    ids(&new)
+    let accept = query(&ACCEPT).bind(row::text(&rows));
+    ids(&accept.fetch_all(connection).await?)
 }
 
 /// Removes duplicates, because a statement may change each row only once.
@@ -60,11 +54,9 @@ fn each_once(deliveries: &[NewDelivery]) -> impl Iterator<Item = &NewDelivery> {
         .filter(move |new| seen.insert((&new.subscription, &new.unique_key)))
 }
 
-fn ids(rows: &[DbRow]) -> Result<HashSet<Uuid>, Error> {
-    Ok(rows
-        .iter()
-        .map(|row| row::uuid(row, "id"))
-        .collect::<Result<_, _>>()?)
+pub(super) fn ids(rows: &[Row]) -> Result<HashSet<Uuid>, Error> {
+    let ids = rows.iter().map(|row| row.uuid("id"));
+    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 #[derive(Serialize)]
@@ -111,7 +103,8 @@ impl<'a> NewRow<'a> {
 }
 
 // Jumps from subscription to subscription along the index, however many deliveries each has.
-pub(super) const NEXT_DUE: &str = "
+pub(super) static NEXT_DUE: Sql = Sql::new(
+    "
 WITH RECURSIVE subscriptions (subscription) AS (
     SELECT min(subscription) FROM deliveries WHERE state = 'pending'
     UNION ALL
@@ -119,56 +112,54 @@ WITH RECURSIVE subscriptions (subscription) AS (
     FROM subscriptions WHERE subscription IS NOT NULL
 )
 SELECT subscription, (SELECT min(run_at) FROM deliveries WHERE state = 'pending' AND subscription = subscriptions.subscription) AS run_at
-FROM subscriptions WHERE subscription IS NOT NULL";
+FROM subscriptions WHERE subscription IS NOT NULL",
+);
 
-pub(super) async fn next_due(readers: &Pool) -> Result<Vec<NextDue>, Error> {
-    let rows = sqlx::query(NEXT_DUE).fetch_all(readers).await?;
+pub(super) async fn next_due(connection: &mut Connection<'_>) -> Result<Vec<NextDue>, Error> {
+    let rows = query(&NEXT_DUE).fetch_all(connection).await?;
     // If the last delivery of a subscription is settled between the two reads, the time is NULL.
     let mut due = Vec::with_capacity(rows.len());
     for row in &rows {
-        if let Some(at) = row::optional_timestamp(row, "run_at")? {
-            due.push(NextDue {
-                subscription: row.try_get("subscription")?,
-                at,
-            });
+        if let Some(at) = row.optional_timestamp("run_at")? {
+            let subscription = row.string("subscription")?;
+            due.push(NextDue { subscription, at });
         }
     }
     Ok(due)
 }
 
 // Ordered by time alone, like the index. With the id as well, each claim would read and sort all deliveries that are
-// due at one moment. There may be a million of them, as after a `retry` of all.
-pub(super) const CLAIM: &str = concat!(
+// due at one moment. There may be a million of them, as after a `retry` of all. On PostgreSQL, rows that another
+// instance is claiming are skipped.
+pub(super) static CLAIM: Sql = Sql::new(
     "
 UPDATE deliveries SET leased = 1, run_at = $1, attempts = attempts + 1
 WHERE id IN (
     SELECT id FROM deliveries WHERE state = 'pending' AND subscription = $2 AND run_at <= $3
-    ORDER BY run_at LIMIT $4",
-    skip_locked!(),
-    ")
-RETURNING id, subscription, event, identity_id, action, context, attempts, created_at, keep_trying_until"
+    ORDER BY run_at LIMIT $4 /* postgres: FOR UPDATE SKIP LOCKED */)
+RETURNING id, subscription, event, identity_id, action, context, attempts, created_at, keep_trying_until",
 );
 
 pub(super) async fn claim(
-    writer: &Pool,
+    connection: &mut Connection<'_>,
     subscription: &str,
     now: Timestamp,
     lease: Duration,
     limit: u32,
 ) -> Result<Vec<Claimed>, Error> {
-    let rows = sqlx::query(CLAIM)
-        .bind(row::moment(saturating_add(now, lease)))
+    let rows = query(&CLAIM)
+        .bind(saturating_add(now, lease))
         .bind(subscription)
-        .bind(row::moment(now))
-        .bind(i64::from(limit))
-        .fetch_all(writer)
+        .bind(now)
+        .bind(limit)
+        .fetch_all(connection)
         .await?;
     let mut held = Vec::with_capacity(rows.len());
     for row in &rows {
         match claimed(row) {
             Ok(claimed) => held.push(claimed),
             Err(error) => {
-                abandon_unreadable(writer, row.try_get("id")?, now).await?;
+                abandon_unreadable(connection, row.text("id")?, now).await?;
                 tracing::error!(subscription, %error, "A stored delivery cannot be read; it is kept as abandoned");
             }
         }
@@ -177,136 +168,48 @@ pub(super) async fn claim(
     Ok(held)
 }
 
-fn claimed(row: &DbRow) -> Result<Claimed, sqlx::Error> {
+fn claimed(row: &Row) -> Result<Claimed, sqlx::Error> {
     Ok(Claimed {
-        id: row::uuid(row, "id")?,
-        subscription: row.try_get("subscription")?,
-        event: row::event(row)?,
-        identity_id: row::uuid(row, "identity_id")?,
-        action: row::json(row, "action")?,
-        context: row::optional_json(row, "context")?,
-        attempt: row::count(row, "attempts")?,
-        created_at: row::timestamp(row, "created_at")?,
-        keep_trying_until: row::timestamp(row, "keep_trying_until")?,
+        id: row.uuid("id")?,
+        subscription: row.string("subscription")?,
+        event: row.event()?,
+        identity_id: row.uuid("identity_id")?,
+        action: row.json("action")?,
+        context: row.optional_json("context")?,
+        attempt: row.count("attempts")?,
+        created_at: row.timestamp("created_at")?,
+        keep_trying_until: row.timestamp("keep_trying_until")?,
     })
 }
 
-const ABANDON_UNREADABLE: &str = "
+static ABANDON_UNREADABLE: Sql = Sql::new(
+    "
 UPDATE deliveries
 SET state = 'abandoned', leased = 0, settled_at = $2, last_error = 'this version cannot read the stored delivery'
-WHERE id = $1";
+WHERE id = $1",
+);
 
 /// Abandons a delivery that another version wrote, so that the delivery does not block the others.
-async fn abandon_unreadable(writer: &Pool, id: &str, now: Timestamp) -> Result<(), sqlx::Error> {
-    let statement = sqlx::query(ABANDON_UNREADABLE)
-        .bind(id)
-        .bind(row::moment(now));
-    statement.execute(writer).await.map(drop)
+async fn abandon_unreadable(
+    connection: &mut Connection<'_>,
+    id: &str,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let abandon = query(&ABANDON_UNREADABLE).bind(id).bind(now);
+    abandon.execute(connection).await.map(drop)
 }
 
-const SETTLE: &str = concat!(
-    "
-UPDATE deliveries
-SET state = new.new_state, leased = 0, run_at = coalesce(new.next_at, deliveries.run_at), settled_at = new.ended_at,
-    last_status = new.status, last_error = new.error,
-    action = CASE new.new_state WHEN 'delivered' THEN NULL ELSE deliveries.action END,
-    context = CASE new.new_state WHEN 'delivered' THEN NULL ELSE deliveries.context END
-FROM ",
-    rows!(
-        "delivery" "TEXT", "attempt" "BIGINT", "new_state" "TEXT", "next_at" "BIGINT", "ended_at" "BIGINT",
-        "status" "INT4", "error" "TEXT"
-    ),
-    " WHERE deliveries.id = new.delivery AND deliveries.attempts = new.attempt AND deliveries.leased = 1
-RETURNING id"
-);
-
-const KEEP_ATTEMPTS: &str = concat!(
-    "
-INSERT INTO attempts (delivery_id, attempt, began_at, duration_ms, status, error)
-SELECT delivery, attempt, began_at, duration_ms, status, error FROM ",
-    rows!(
-        "delivery" "TEXT", "attempt" "BIGINT", "began_at" "BIGINT", "duration_ms" "BIGINT", "status" "BIGINT",
-        "error" "TEXT"
-    ),
-    " WHERE true ON CONFLICT (delivery_id, attempt) DO NOTHING"
-);
-
-/// Settles deliveries within a transaction. Also returns how many deliveries were stored.
-pub(super) async fn settle(
-    connection: &mut Connection,
-    settlements: &[Settlement],
-) -> Result<(HashSet<Uuid>, usize), Error> {
-    let rows: Value = settlements.iter().map(settled_row).collect();
-    let settled = sqlx::query(SETTLE)
-        .bind(rows.to_string())
-        .fetch_all(&mut *connection)
-        .await?;
-    let settled = ids(&settled)?;
-    let counted = || settlements.iter().filter(|one| settled.contains(&one.id));
-    let attempts: Value = counted().map(attempt_row).collect();
-    sqlx::query(KEEP_ATTEMPTS)
-        .bind(attempts.to_string())
-        .execute(&mut *connection)
-        .await?;
-    let follow_up_deliveries: Vec<NewDelivery> = counted()
-        .flat_map(|one| one.follow_up_deliveries.iter().cloned())
-        .collect();
-    let followed = accept(&mut *connection, &follow_up_deliveries).await?;
-    let refusals: Vec<&LateRefusal> = counted()
-        .filter_map(|one| one.late_refusal.as_ref())
-        .collect();
-    late_refusals::store(&mut *connection, &refusals).await?;
-    let lifts: Vec<RefusalLift> = counted()
-        .filter_map(|one| one.refusal_lift.clone())
-        .collect();
-    let written = late_refusals::lift_accepted(&mut *connection, &lifts).await?;
-    let questions: Vec<SettledQuestion> = counted()
-        .filter_map(|one| one.question_settled.clone())
-        .collect();
-    pending::settle_questions(connection, &questions).await?;
-    Ok((settled, followed.len() + written.len()))
-}
-
-fn settled_row(settlement: &Settlement) -> Value {
-    let ended_at = row::moment(settlement.record.ended_at);
-    let (state, next_at, ended_at) = match &settlement.outcome {
-        Outcome::Delivered => (State::Delivered, None, Some(ended_at)),
-        Outcome::RetryAt(next) => (State::Pending, Some(row::moment(*next)), None),
-        Outcome::Abandoned => (State::Abandoned, None, Some(ended_at)),
-    };
-    json!({
-        "delivery": settlement.id,
-        "attempt": settlement.attempt,
-        "new_state": state,
-        "next_at": next_at,
-        "ended_at": ended_at,
-        "status": settlement.record.status,
-        "error": settlement.record.error,
-    })
-}
-
-fn attempt_row(settlement: &Settlement) -> Value {
-    let record = &settlement.record;
-    json!({
-        "delivery": settlement.id,
-        "attempt": settlement.attempt,
-        "began_at": row::moment(record.began_at),
-        "duration_ms": milliseconds(record.began_at, record.ended_at),
-        "status": record.status,
-        "error": record.error,
-    })
-}
-
-const GIVE_BACK: &str = concat!(
+static GIVE_BACK: Sql = Sql::new(
     "
 UPDATE deliveries SET leased = 0, run_at = $2, attempts = deliveries.attempts - 1
-FROM ",
-    rows!("delivery" "TEXT", "attempt" "BIGINT"),
-    " WHERE deliveries.id = new.delivery AND deliveries.attempts = new.attempt AND deliveries.leased = 1"
+FROM (
+    SELECT value ->> 'delivery' AS delivery, CAST(value ->> 'attempt' AS BIGINT) AS attempt FROM json_each($1)
+) AS new
+WHERE deliveries.id = new.delivery AND deliveries.attempts = new.attempt AND deliveries.leased = 1",
 );
 
 pub(super) async fn give_back(
-    writer: &Pool,
+    connection: &mut Connection<'_>,
     held: &[Claimed],
     due_at: Timestamp,
 ) -> Result<(), Error> {
@@ -314,9 +217,7 @@ pub(super) async fn give_back(
         .iter()
         .map(|claimed| json!({"delivery": claimed.id, "attempt": claimed.attempt}))
         .collect();
-    let statement = sqlx::query(GIVE_BACK)
-        .bind(rows.to_string())
-        .bind(row::moment(due_at));
-    statement.execute(writer).await?;
+    let give_back = query(&GIVE_BACK).bind(rows.to_string()).bind(due_at);
+    give_back.execute(connection).await?;
     Ok(())
 }

@@ -1,296 +1,166 @@
-//! The statements for flows and their accepted submissions.
+//! Implements [`PendingStore`]: flows, their accepted submissions, and when they are looked up.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
-use sqlx::Row as _;
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use uuid::Uuid;
 
-use super::row::{self, DbRow};
-use super::{Connection, Pool};
+use super::{Database, reservations, row};
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::model::pending::{
-    AttributedSubmission, Details, FlowRecord, LookupKind, PendingKey, PendingSignUp, PendingState,
+    AttributedSubmission, FlowRecord, LookupKind, PendingKey, PendingSignUp, PendingState,
     SubmissionHash, URGENT_LOOKUP_INTERVAL,
 };
-use crate::store::write_set::{Acceptance, Closing, Ending, SettledQuestion};
-use crate::store::{Error, PendingEnd};
+use crate::store::adapter::{Connection, Row, Sql, query};
+use crate::store::{Error, FlowState, PendingStore};
 
-// A closed flow is not changed. The upsert locks the row, so recording an acceptance and closing the flow exclude each
-// other.
-const FLOWS: &str = concat!(
-    "
-INSERT INTO flows (flow_id, flow, external_id, expires_at, newest_at, next_lookup_at, lookups)
-SELECT flow_id, flow, external_id, expires_at, newest_at, next_lookup_at, 0
-FROM ",
-    rows!(
-        "flow_id" "TEXT", "flow" "TEXT", "external_id" "TEXT", "expires_at" "BIGINT", "newest_at" "BIGINT", "next_lookup_at" "BIGINT"
-    ),
-    " WHERE true
-ON CONFLICT (flow_id) DO UPDATE
-SET external_id = coalesce(excluded.external_id, flows.external_id), expires_at = excluded.expires_at, newest_at = excluded.newest_at,
-    next_lookup_at = CASE WHEN excluded.next_lookup_at IS NULL THEN flows.next_lookup_at ELSE excluded.next_lookup_at END, lookups = 0,
-    leased_at = CASE WHEN excluded.next_lookup_at IS NULL THEN flows.leased_at END
-WHERE flows.identity_id IS NULL"
-);
+#[async_trait]
+impl PendingStore for Database {
+    async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error> {
+        self.pool.read(|on| state(on, flow_id).boxed()).await
+    }
 
-// A call that is recorded after its submission was attributed changes nothing.
-const SUBMISSIONS: &str = concat!(
-    "
-INSERT INTO pending_sign_ups
-    (flow_id, submission, flow, method, traits_hash, transient_payload_hash, guarded, absent_at, accepted_at, expires_at, state,
-     details, changed_identity_id)
-SELECT flow_id, submission, flow, method, traits_hash, transient_payload_hash, guarded, absent_at, accepted_at, expires_at, 'open',
-    details, changed_identity_id
-FROM ",
-    rows!(
-        "flow_id" "TEXT", "submission" "TEXT", "flow" "TEXT", "method" "TEXT", "traits_hash" "TEXT",
-        "transient_payload_hash" "TEXT", "guarded" "BIGINT", "absent_at" "BIGINT", "accepted_at" "BIGINT",
-        "expires_at" "BIGINT", "details" "TEXT", "changed_identity_id" "TEXT"
-    ),
-    " WHERE true
-ON CONFLICT (flow_id, submission) DO UPDATE
-SET method = excluded.method, traits_hash = excluded.traits_hash, transient_payload_hash = excluded.transient_payload_hash,
-    guarded = excluded.guarded, accepted_at = excluded.accepted_at, expires_at = excluded.expires_at, state = excluded.state,
-    details = excluded.details
-WHERE pending_sign_ups.identity_id IS NULL"
-);
+    async fn flow_records(&self, flow_ids: &[Uuid]) -> Result<Vec<FlowRecord>, Error> {
+        self.pool.read(|on| records(on, flow_ids).boxed()).await
+    }
 
-#[derive(Serialize)]
-struct FlowRow<'a> {
-    flow_id: Uuid,
-    flow: &'static str,
-    external_id: Option<&'a str>,
-    expires_at: i64,
-    newest_at: i64,
-    next_lookup_at: Option<i64>,
-}
+    async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error> {
+        self.pool
+            .read(|on| open_flow(on, external_id).boxed())
+            .await
+    }
 
-#[derive(Serialize)]
-struct SubmissionRow<'a> {
-    flow_id: Uuid,
-    submission: &'a str,
-    flow: &'static str,
-    method: &'a str,
-    traits_hash: &'a str,
-    transient_payload_hash: &'a str,
-    guarded: i64,
-    absent_at: i64,
-    accepted_at: i64,
-    expires_at: i64,
-    details: String,
-    changed_identity_id: Option<Uuid>,
-}
+    async fn flows_of_change(
+        &self,
+        identity_id: Uuid,
+        traits_hash: &str,
+    ) -> Result<Vec<Uuid>, Error> {
+        self.pool
+            .read(|on| flows_of_change(on, identity_id, traits_hash).boxed())
+            .await
+    }
 
-impl<'a> SubmissionRow<'a> {
-    fn of(one: &'a PendingSignUp) -> Self {
-        Self {
-            flow_id: one.key.flow_id,
-            submission: &one.key.submission,
-            flow: one.flow.as_str(),
-            method: &one.method,
-            traits_hash: &one.hash.traits,
-            transient_payload_hash: &one.hash.transient_payload,
-            guarded: one.guarded.into(),
-            absent_at: row::moment(one.last_known_absent_at),
-            accepted_at: row::moment(one.accepted_at),
-            expires_at: row::moment(one.expires_at),
-            details: row::text(&one.details),
-            changed_identity_id: one.details.lookup_keys.identity_id,
-        }
+    async fn attributed_to(&self, identity_id: Uuid) -> Result<Vec<AttributedSubmission>, Error> {
+        self.pool
+            .read(|on| attributed_to(on, identity_id).boxed())
+            .await
+    }
+
+    async fn lease_flows(
+        &self,
+        kind: LookupKind,
+        now: Timestamp,
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<FlowRecord>, Error> {
+        let until = saturating_add(now, lease);
+        self.pool
+            .write(|on| lease_flows(on, kind, now, until, limit).boxed())
+            .await
+    }
+
+    async fn reschedule_lookup(
+        &self,
+        record: &FlowRecord,
+        at: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        self.pool
+            .write(|on| reschedule(on, record, at).boxed())
+            .await
+    }
+
+    async fn look_up_all_now(
+        &self,
+        now: Timestamp,
+        accepted_since: Timestamp,
+    ) -> Result<u64, Error> {
+        self.pool
+            .write(|on| look_up_all_now(on, now, accepted_since).boxed())
+            .await
+    }
+
+    async fn next_lookup(&self) -> Result<Option<Timestamp>, Error> {
+        self.pool.read(|on| next_lookup(on).boxed()).await
     }
 }
 
-/// Records acceptances within a transaction. If the flow is closed, a durable acceptance fails, and any other
-/// acceptance changes nothing.
-pub(super) async fn accept(
-    connection: &mut Connection,
-    acceptances: &[Acceptance],
-) -> Result<(), Error> {
-    for must_hold in [true, false] {
-        let some = || acceptances.iter().filter(|one| one.must_hold == must_hold);
-        // A statement may change each row only once, and must lock rows in one order.
-        let mut flows: BTreeMap<Uuid, FlowRow<'_>> = BTreeMap::new();
-        let mut submissions: BTreeMap<&PendingKey, SubmissionRow<'_>> = BTreeMap::new();
-        for one in some() {
-            let sign_up = &one.sign_up;
-            flows.insert(
-                sign_up.key.flow_id,
-                FlowRow {
-                    flow_id: sign_up.key.flow_id,
-                    flow: sign_up.flow.as_str(),
-                    external_id: sign_up
-                        .details
-                        .lookup_keys
-                        .external_id
-                        .as_deref()
-                        .filter(|_| sign_up.guarded),
-                    expires_at: row::moment(sign_up.expires_at),
-                    newest_at: row::moment(sign_up.accepted_at),
-                    next_lookup_at: one.next_lookup_at.map(row::moment),
-                },
-            );
-            submissions.insert(&sign_up.key, SubmissionRow::of(sign_up));
-        }
-        if flows.is_empty() {
-            continue;
-        }
-        let expected = flows.len() as u64;
-        let rows: Vec<FlowRow<'_>> = flows.into_values().collect();
-        let done = sqlx::query(FLOWS)
-            .bind(row::text(&rows))
-            .execute(&mut *connection)
-            .await?;
-        if must_hold && done.rows_affected() < expected {
-            return Err(Error::Conflict);
-        }
-        let rows: Vec<SubmissionRow<'_>> = submissions.into_values().collect();
-        sqlx::query(SUBMISSIONS)
-            .bind(row::text(&rows))
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
+/// The order matters: if a later part shows the flow open, the earlier parts are from before it was closed.
+async fn state(connection: &mut Connection<'_>, flow_id: Uuid) -> Result<FlowState, Error> {
+    let reservations = reservations::of_flow(connection, flow_id).await?;
+    let pending = of_flow(connection, flow_id).await?;
+    Ok(FlowState {
+        record: records(connection, &[flow_id]).await?.pop(),
+        pending,
+        reservations,
+    })
 }
 
-// A `post` can arrive without a recorded `pre`.
-const CLOSE: &str = "
-INSERT INTO flows (flow_id, flow, identity_id, expires_at, newest_at, next_lookup_at, lookups)
-VALUES ($1, $2, $3, $4, $5, NULL, 0)
-ON CONFLICT (flow_id) DO UPDATE SET identity_id = excluded.identity_id, next_lookup_at = NULL
-WHERE flows.identity_id IS NULL OR flows.identity_id = excluded.identity_id";
-const DELETE_OF_FLOW: &str = "DELETE FROM pending_sign_ups WHERE flow_id = $1";
-// The flow cannot create another account, so no reservation is taken again.
-const ERASE_RELEASED: &str = "
-UPDATE reservations SET details = NULL WHERE flow_id = $1 AND state = 'released' AND details IS NOT NULL";
-
-/// Closes flows within a transaction.
-pub(super) async fn close(connection: &mut Connection, closings: &[Closing]) -> Result<(), Error> {
-    for closing in closings {
-        let flow_id = closing.flow_id.to_string();
-        let done = sqlx::query(CLOSE)
-            .bind(&flow_id)
-            .bind(closing.flow.as_str())
-            .bind(closing.identity_id.to_string())
-            .bind(row::moment(closing.expires_at))
-            .bind(row::moment(closing.at))
-            .execute(&mut *connection)
-            .await?;
-        must_change(done.rows_affected())?;
-        for statement in [DELETE_OF_FLOW, ERASE_RELEASED] {
-            sqlx::query(statement)
-                .bind(&flow_id)
-                .execute(&mut *connection)
-                .await?;
-        }
-    }
-    Ok(())
-}
-
-const ATTRIBUTED: &str = "
-UPDATE pending_sign_ups SET state = 'attributed', identity_id = $4, details = NULL
-WHERE flow_id = $1 AND submission = $2 AND accepted_at = $3 AND identity_id IS NULL";
-// The details are kept until the flow is deleted: `registration.failed` reads them, and a late `post` may need them.
-const CONCLUDE: &str = "
-UPDATE pending_sign_ups SET state = $4
-WHERE flow_id = $1 AND submission = $2 AND accepted_at = $3 AND state = 'open'";
-
-/// Ends submissions within a transaction. Each must be as it was when it was read.
-pub(super) async fn end(connection: &mut Connection, endings: &[Ending]) -> Result<(), Error> {
-    for ending in endings {
-        let (statement, value) = match ending.end {
-            PendingEnd::Attributed(identity_id) => (ATTRIBUTED, identity_id.to_string()),
-            end => (CONCLUDE, end.as_str().to_owned()),
-        };
-        let statement = sqlx::query(statement)
-            .bind(ending.key.flow_id.to_string())
-            .bind(&ending.key.submission)
-            .bind(row::moment(ending.accepted_at))
-            .bind(value);
-        must_change(statement.execute(&mut *connection).await?.rows_affected())?;
-    }
-    Ok(())
-}
-
-// The result of a running attempt is ignored, because its lease is removed.
-const SETTLE_DEFERRED: &str = "
-UPDATE deliveries
-SET state = 'discarded', action = NULL, context = NULL, leased = 0, settled_at = $3,
-    last_error = 'the check has accepted the value that replaced this one'
-WHERE subscription = $1 AND identity_id = $2 AND state IN ('pending', 'abandoned')";
-
-/// Discards deferred checks within a transaction.
-pub(super) async fn settle_questions(
-    connection: &mut Connection,
-    settled: &[SettledQuestion],
-) -> Result<(), Error> {
-    for question in settled {
-        sqlx::query(SETTLE_DEFERRED)
-            .bind(&question.subscription)
-            .bind(question.identity_id.to_string())
-            .bind(row::moment(question.at))
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
-}
-
-fn must_change(rows: u64) -> Result<(), Error> {
-    if rows == 0 {
-        return Err(Error::Conflict);
-    }
-    Ok(())
-}
-
-const RECORDS: &str = concat!(
+static RECORDS: Sql = Sql::new(
     "
 SELECT flow_id, flow, identity_id, expires_at, newest_at, lookups,
     (SELECT count(*) FROM pending_sign_ups WHERE pending_sign_ups.flow_id = flows.flow_id) AS submissions
-FROM flows WHERE flow_id IN ",
-    texts!("$1")
+FROM flows WHERE flow_id IN (SELECT value ->> 'id' FROM json_each($1))",
 );
 
-pub(super) async fn records(readers: &Pool, flow_ids: &[Uuid]) -> Result<Vec<FlowRecord>, Error> {
-    let rows = sqlx::query(RECORDS)
-        .bind(row::text(&flow_ids))
-        .fetch_all(readers)
-        .await?;
-    Ok(rows.iter().map(flow_record).collect::<Result<_, _>>()?)
+async fn records(
+    connection: &mut Connection<'_>,
+    flow_ids: &[Uuid],
+) -> Result<Vec<FlowRecord>, Error> {
+    let records = query(&RECORDS).bind(row::list(flow_ids));
+    row::read_all(&records.fetch_all(connection).await?, flow_record)
 }
 
-const OPEN_FLOW: &str = "SELECT flow_id FROM flows WHERE external_id = $1 AND identity_id IS NULL";
+fn flow_record(row: &Row) -> Result<FlowRecord, sqlx::Error> {
+    let count = |column| {
+        row.integer(column)
+            .map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+    };
+    Ok(FlowRecord {
+        flow_id: row.uuid("flow_id")?,
+        flow: row.flow()?,
+        identity_id: row.optional_uuid("identity_id")?,
+        expires_at: row.timestamp("expires_at")?,
+        newest_at: row.timestamp("newest_at")?,
+        lookups: count("lookups")?,
+        submissions: count("submissions")?,
+    })
+}
 
-pub(super) async fn open_flow(readers: &Pool, external_id: &str) -> Result<Option<Uuid>, Error> {
-    let row = sqlx::query(OPEN_FLOW)
-        .bind(external_id)
-        .fetch_optional(readers)
-        .await?;
-    Ok(row.map(|row| row::uuid(&row, "flow_id")).transpose()?)
+static OPEN_FLOW: Sql =
+    Sql::new("SELECT flow_id FROM flows WHERE external_id = $1 AND identity_id IS NULL");
+
+async fn open_flow(
+    connection: &mut Connection<'_>,
+    external_id: &str,
+) -> Result<Option<Uuid>, Error> {
+    let open_flow = query(&OPEN_FLOW).bind(external_id);
+    let row = open_flow.fetch_optional(connection).await?;
+    Ok(row.map(|row| row.uuid("flow_id")).transpose()?)
 }
 
 // A saved submission never belongs to two changes, so a few rows are enough.
-const FLOWS_OF_CHANGE: &str = "
+static FLOWS_OF_CHANGE: Sql = Sql::new(
+    "
 SELECT DISTINCT flow_id FROM pending_sign_ups
 WHERE changed_identity_id = $1 AND traits_hash = $2 AND identity_id IS NULL
-LIMIT 20";
+LIMIT 20",
+);
 
-pub(super) async fn flows_of_change(
-    readers: &Pool,
+async fn flows_of_change(
+    connection: &mut Connection<'_>,
     identity_id: Uuid,
     traits_hash: &str,
 ) -> Result<Vec<Uuid>, Error> {
-    let rows = sqlx::query(FLOWS_OF_CHANGE)
-        .bind(identity_id.to_string())
-        .bind(traits_hash)
-        .fetch_all(readers)
-        .await?;
-    let ids = rows.iter().map(|row| row::uuid(row, "flow_id"));
-    Ok(ids.collect::<Result<_, _>>()?)
+    let flows = query(&FLOWS_OF_CHANGE).bind(identity_id).bind(traits_hash);
+    row::read_all(&flows.fetch_all(connection).await?, |row| {
+        row.uuid("flow_id")
+    })
 }
 
 // A reservation without details was taken again after its release, unless it was not used.
-const ATTRIBUTED_TO: &str = "
+static ATTRIBUTED_TO: Sql = Sql::new(
+    "
 SELECT pending_sign_ups.flow_id, pending_sign_ups.submission, pending_sign_ups.flow, pending_sign_ups.traits_hash,
     pending_sign_ups.accepted_at, reservations.check_name, reservations.request_hash
 FROM pending_sign_ups
@@ -298,143 +168,128 @@ LEFT JOIN reservations ON reservations.flow_id = pending_sign_ups.flow_id
     AND reservations.submission = pending_sign_ups.submission
     AND (reservations.state = 'confirmed'
         OR (reservations.state = 'released' AND reservations.details IS NULL AND reservations.release_reason <> 'not_used'))
-WHERE pending_sign_ups.identity_id = $1";
+WHERE pending_sign_ups.identity_id = $1",
+);
 
-pub(super) async fn attributed_to(
-    readers: &Pool,
+async fn attributed_to(
+    connection: &mut Connection<'_>,
     identity_id: Uuid,
 ) -> Result<Vec<AttributedSubmission>, Error> {
-    let rows = sqlx::query(ATTRIBUTED_TO)
-        .bind(identity_id.to_string())
-        .fetch_all(readers)
-        .await?;
-    let submissions = rows.iter().map(|row| {
-        let check: Option<String> = row.try_get("check_name")?;
-        let request_hash: Option<String> = row.try_get("request_hash")?;
-        Ok::<_, sqlx::Error>(AttributedSubmission {
-            key: PendingKey {
-                flow_id: row::uuid(row, "flow_id")?,
-                submission: row.try_get("submission")?,
-            },
-            flow: row::flow(row)?,
-            traits_hash: row.try_get("traits_hash")?,
-            accepted_at: row::timestamp(row, "accepted_at")?,
-            reserved: check.zip(request_hash),
-        })
-    });
-    Ok(submissions.collect::<Result<_, _>>()?)
+    let attributed = query(&ATTRIBUTED_TO).bind(identity_id);
+    row::read_all(
+        &attributed.fetch_all(connection).await?,
+        attributed_submission,
+    )
 }
 
-fn flow_record(row: &DbRow) -> Result<FlowRecord, sqlx::Error> {
-    let count = |column: &str| {
-        row.try_get::<i64, _>(column)
-            .map(|number| u32::try_from(number).unwrap_or(u32::MAX))
-    };
-    Ok(FlowRecord {
-        flow_id: row::uuid(row, "flow_id")?,
-        flow: row::flow(row)?,
-        identity_id: row::optional_uuid(row, "identity_id")?,
-        expires_at: row::timestamp(row, "expires_at")?,
-        newest_at: row::timestamp(row, "newest_at")?,
-        lookups: count("lookups")?,
-        submissions: count("submissions")?,
+fn attributed_submission(row: &Row) -> Result<AttributedSubmission, sqlx::Error> {
+    let check = row.optional_string("check_name")?;
+    let request_hash = row.optional_string("request_hash")?;
+    Ok(AttributedSubmission {
+        key: PendingKey {
+            flow_id: row.uuid("flow_id")?,
+            submission: row.string("submission")?,
+        },
+        flow: row.flow()?,
+        traits_hash: row.string("traits_hash")?,
+        accepted_at: row.timestamp("accepted_at")?,
+        reserved: check.zip(request_hash),
     })
 }
 
-const OF_FLOW: &str = "
+static OF_FLOW: Sql = Sql::new(
+    "
 SELECT flow_id, submission, flow, method, traits_hash, transient_payload_hash, guarded, absent_at, accepted_at, expires_at, state,
     identity_id, details
-FROM pending_sign_ups WHERE flow_id = $1 ORDER BY accepted_at, submission";
+FROM pending_sign_ups WHERE flow_id = $1 ORDER BY accepted_at, submission",
+);
 
-pub(super) async fn of_flow(readers: &Pool, flow_id: Uuid) -> Result<Vec<PendingSignUp>, Error> {
-    let rows = sqlx::query(OF_FLOW)
-        .bind(flow_id.to_string())
-        .fetch_all(readers)
-        .await?;
-    Ok(rows.iter().map(sign_up).collect::<Result<_, _>>()?)
+async fn of_flow(
+    connection: &mut Connection<'_>,
+    flow_id: Uuid,
+) -> Result<Vec<PendingSignUp>, Error> {
+    let of_flow = query(&OF_FLOW).bind(flow_id);
+    row::read_all(&of_flow.fetch_all(connection).await?, sign_up)
 }
 
-fn sign_up(row: &DbRow) -> Result<PendingSignUp, sqlx::Error> {
-    let details: Option<Details> = row::optional_json(row, "details")?;
-    let state: &str = row.try_get("state")?;
+fn sign_up(row: &Row) -> Result<PendingSignUp, sqlx::Error> {
     Ok(PendingSignUp {
         key: PendingKey {
-            flow_id: row::uuid(row, "flow_id")?,
-            submission: row.try_get("submission")?,
+            flow_id: row.uuid("flow_id")?,
+            submission: row.string("submission")?,
         },
-        flow: row::flow(row)?,
-        method: row.try_get("method")?,
+        flow: row.flow()?,
+        method: row.string("method")?,
         hash: SubmissionHash {
-            traits: row.try_get("traits_hash")?,
-            transient_payload: row.try_get("transient_payload_hash")?,
+            traits: row.string("traits_hash")?,
+            transient_payload: row.string("transient_payload_hash")?,
         },
-        guarded: row.try_get::<i64, _>("guarded")? == 1,
-        last_known_absent_at: row::timestamp(row, "absent_at")?,
-        accepted_at: row::timestamp(row, "accepted_at")?,
-        expires_at: row::timestamp(row, "expires_at")?,
-        state: PendingState::named(state).ok_or_else(|| row::unknown("state"))?,
-        identity_id: row::optional_uuid(row, "identity_id")?,
-        details: details.unwrap_or_default(),
+        guarded: row.integer("guarded")? == 1,
+        last_known_absent_at: row.timestamp("absent_at")?,
+        accepted_at: row.timestamp("accepted_at")?,
+        expires_at: row.timestamp("expires_at")?,
+        state: row.named("state", PendingState::named)?,
+        identity_id: row.optional_uuid("identity_id")?,
+        details: row.optional_json("details")?.unwrap_or_default(),
     })
 }
 
-const LEASE: &str = concat!(
+// On PostgreSQL, rows that another instance is leasing are skipped.
+static LEASE: Sql = Sql::new(
     "
 UPDATE flows SET next_lookup_at = $1, leased_at = $2, lookups = lookups + 1
 WHERE flow_id IN (
     SELECT flow_id FROM flows
     WHERE next_lookup_at IS NOT NULL AND next_lookup_at <= $2 AND (CASE WHEN urgent_at = next_lookup_at THEN 1 ELSE 0 END) = $4
-    ORDER BY next_lookup_at LIMIT $3",
-    skip_locked!(),
-    ")
-RETURNING flow_id, flow, identity_id, expires_at, newest_at, lookups, CAST(0 AS BIGINT) AS submissions"
+    ORDER BY next_lookup_at LIMIT $3 /* postgres: FOR UPDATE SKIP LOCKED */)
+RETURNING flow_id, flow, identity_id, expires_at, newest_at, lookups, 0 AS submissions",
 );
 
-pub(super) async fn lease(
-    writer: &Pool,
+async fn lease_flows(
+    connection: &mut Connection<'_>,
     kind: LookupKind,
     now: Timestamp,
-    lease: Duration,
+    until: Timestamp,
     limit: u32,
 ) -> Result<Vec<FlowRecord>, Error> {
-    let rows = sqlx::query(LEASE)
-        .bind(row::moment(saturating_add(now, lease)))
-        .bind(row::moment(now))
-        .bind(i64::from(limit))
-        .bind(i64::from(kind == LookupKind::Urgent))
-        .fetch_all(writer)
-        .await?;
-    Ok(rows.iter().map(flow_record).collect::<Result<_, _>>()?)
+    let lease = query(&LEASE)
+        .bind(until)
+        .bind(now)
+        .bind(limit)
+        .bind(u32::from(kind == LookupKind::Urgent));
+    row::read_all(&lease.fetch_all(connection).await?, flow_record)
 }
 
 // A newer submission has set its own time. A `post` that could not be read during the look-up needs another look-up.
-const RESCHEDULE: &str = "
+static RESCHEDULE: Sql = Sql::new(
+    "
 UPDATE flows
 SET next_lookup_at = CASE
         WHEN urgent_at > leased_at AND (CAST($3 AS BIGINT) IS NULL OR urgent_at < $3) THEN urgent_at
         ELSE $3
     END,
     leased_at = NULL
-WHERE flow_id = $1 AND newest_at = $2 AND identity_id IS NULL";
+WHERE flow_id = $1 AND newest_at = $2 AND identity_id IS NULL",
+);
 
-pub(super) async fn reschedule(
-    writer: &Pool,
+async fn reschedule(
+    connection: &mut Connection<'_>,
     record: &FlowRecord,
     at: Option<Timestamp>,
 ) -> Result<(), Error> {
-    sqlx::query(RESCHEDULE)
-        .bind(record.flow_id.to_string())
-        .bind(row::moment(record.newest_at))
-        .bind(at.map(row::moment))
-        .execute(writer)
-        .await?;
+    let reschedule = query(&RESCHEDULE)
+        .bind(record.flow_id)
+        .bind(record.newest_at)
+        .bind(at);
+    reschedule.execute(connection).await?;
     Ok(())
 }
 
 // A change in settings keeps its time, because its own `post` may be running. A leased flow keeps its lease, so that
 // only one look-up of it runs at a time, and is looked up again afterwards. A flow that is due soon enough is not
 // changed.
-const ALL_NOW: &str = "
+static ALL_NOW: Sql = Sql::new(
+    "
 UPDATE flows
 SET urgent_at = CASE WHEN urgent_at + $3 > $1 THEN urgent_at + $3 ELSE $1 END,
     next_lookup_at = CASE
@@ -443,30 +298,27 @@ SET urgent_at = CASE WHEN urgent_at + $3 > $1 THEN urgent_at + $3 ELSE $1 END,
         ELSE $1
     END
 WHERE next_lookup_at IS NOT NULL AND next_lookup_at > $1 AND newest_at <= $1 AND newest_at >= $2 AND flow = 'registration'
-    AND (urgent_at IS NULL OR (urgent_at <= $1 AND (leased_at IS NOT NULL OR urgent_at + $3 < next_lookup_at)))";
+    AND (urgent_at IS NULL OR (urgent_at <= $1 AND (leased_at IS NOT NULL OR urgent_at + $3 < next_lookup_at)))",
+);
 
-pub(super) async fn look_up_all_now(
-    writer: &Pool,
+async fn look_up_all_now(
+    connection: &mut Connection<'_>,
     now: Timestamp,
     accepted_since: Timestamp,
 ) -> Result<u64, Error> {
-    let done = sqlx::query(ALL_NOW)
-        .bind(row::moment(now))
-        .bind(row::moment(accepted_since))
-        .bind(whole_milliseconds(URGENT_LOOKUP_INTERVAL))
-        .execute(writer)
-        .await?;
-    Ok(done.rows_affected())
+    let interval = i64::try_from(URGENT_LOOKUP_INTERVAL.as_millis()).unwrap_or(i64::MAX);
+    let all_now = query(&ALL_NOW)
+        .bind(now)
+        .bind(accepted_since)
+        .bind(interval);
+    Ok(all_now.execute(connection).await?)
 }
 
-fn whole_milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
+static NEXT: Sql = Sql::new(
+    "SELECT min(next_lookup_at) AS next_lookup_at FROM flows WHERE next_lookup_at IS NOT NULL",
+);
 
-const NEXT: &str =
-    "SELECT min(next_lookup_at) AS next_lookup_at FROM flows WHERE next_lookup_at IS NOT NULL";
-
-pub(super) async fn next_lookup(readers: &Pool) -> Result<Option<Timestamp>, Error> {
-    let row = sqlx::query(NEXT).fetch_one(readers).await?;
-    Ok(row::optional_timestamp(&row, "next_lookup_at")?)
+async fn next_lookup(connection: &mut Connection<'_>) -> Result<Option<Timestamp>, Error> {
+    let row = query(&NEXT).fetch_one(connection).await?;
+    Ok(row.optional_timestamp("next_lookup_at")?)
 }

@@ -14,7 +14,9 @@ use vestibule::model::reservation::{self, ReleaseReason, Reservation};
 use vestibule::store::{Acceptance, Filter, Release, Store, WriteSet};
 
 use super::{claim, listed};
-use crate::fixtures::{DAY, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried};
+use crate::fixtures::{
+    DAY, DeliveryStoreExt as _, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried,
+};
 
 fn key(subscription: &str, identity: u128) -> (String, String) {
     (

@@ -1,0 +1,102 @@
+//! Implements the store traits with statements that both databases understand. Each file implements one trait, or has
+//! the statements of one.
+
+mod admin;
+mod coordination;
+mod deliveries;
+mod erasure;
+mod identity_writes;
+mod late_refusals;
+mod outbox;
+mod pending;
+mod pending_writes;
+mod reservations;
+mod retention;
+mod row;
+mod settings_calls;
+mod settle;
+
+use async_trait::async_trait;
+use prometheus_client::metrics::counter::Counter;
+
+use super::adapter::Pool;
+use super::{AppliedMigration, Error, Store};
+
+/// A database: SQLite or PostgreSQL.
+#[derive(Debug)]
+pub struct Database {
+    pub(super) pool: Pool,
+    changes: Vec<AppliedMigration>,
+    /// Counts the deliveries that were stored.
+    stored: Counter,
+}
+
+impl Database {
+    /// Creates the store of an open database. `changes` are the migrations that opening the database applied.
+    pub(super) fn new(pool: Pool, changes: Vec<AppliedMigration>) -> Self {
+        Self {
+            pool,
+            changes,
+            stored: Counter::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Database {
+    fn changes(&self) -> &[AppliedMigration] {
+        &self.changes
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        Ok(self.pool.ping().await?)
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::AssertSqlSafe;
+
+    use super::*;
+    use crate::store::sqlite;
+
+    #[tokio::test]
+    async fn frequent_queries_use_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = sqlite::open(&folder.path().join("vestibule.db"))
+            .await
+            .unwrap();
+        let Pool::Sqlite { writer, .. } = &store.pool else {
+            panic!("not a file");
+        };
+        for statement in [
+            &outbox::NEXT_DUE,
+            &outbox::CLAIM,
+            &admin::BACKLOG,
+            &erasure::IDENTITIES_WITH_DATA,
+            &erasure::ERASE_DELIVERIES,
+            &erasure::ERASE_UNBUILT,
+            &erasure::ERASE_ATTEMPTS,
+        ] {
+            let statement = statement.for_sqlite();
+            let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let steps: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(explain).fetch_all(writer).await.unwrap();
+            for (.., step) in steps
+                .iter()
+                .filter(|(.., step)| step.contains("deliveries"))
+            {
+                assert!(step.contains("INDEX"), "{step} in {statement}");
+            }
+            // However many deliveries are due at one moment, SQLite does not sort them to find the first.
+            assert!(
+                steps.iter().all(|(.., step)| !step.contains("TEMP B-TREE")),
+                "{steps:?} in {statement}"
+            );
+        }
+    }
+}
