@@ -491,8 +491,8 @@ async fn a_submission_releases_its_reservation_if_the_flow_closes_during_its_che
     assert_eq!(reply.refused(), [("#/".to_owned(), FORM_USED)]);
     app.wait_for_delivery("confirm:invite", State::Delivered)
         .await;
-    app.eventually("the second invite is released", async || {
-        app.clock.advance(Duration::from_secs(6));
+    let step = Duration::from_secs(6);
+    app.advance_until("the second invite is released", step, async || {
         let targets = invites.request_lines();
         targets
             .contains(&"DELETE /invites/silver/hold".to_owned())

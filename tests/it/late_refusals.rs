@@ -646,10 +646,11 @@ impl TestEnv {
 
     async fn wait_until_active(&self, id: Uuid) {
         self.app
-            .eventually("the account is active", async || {
-                self.app.clock.advance(Duration::from_secs(1));
-                (self.kratos.identity(id)["state"] == "active").then_some(())
-            })
+            .advance_until(
+                "the account is active",
+                Duration::from_secs(1),
+                async || (self.kratos.identity(id)["state"] == "active").then_some(()),
+            )
             .await;
     }
 }

@@ -207,6 +207,26 @@ impl TestApp {
         eventually(what, probe).await
     }
 
+    /// Advances the clock in steps until `probe` finds something. Each step waits for the running attempts and
+    /// look-ups, which would otherwise time out without having had any time.
+    pub async fn advance_until<T>(
+        &self,
+        what: &str,
+        step: Duration,
+        mut probe: impl AsyncFnMut() -> Option<T>,
+    ) -> T {
+        self.eventually(what, async || {
+            self.wait_for_lookups().await;
+            self.wait_for_attempts().await;
+            let found = probe().await;
+            if found.is_none() {
+                self.clock.advance(step);
+            }
+            found
+        })
+        .await
+    }
+
     /// Returns all deliveries of this subscription or other queue, newest first.
     pub async fn deliveries(&self, subscription: &str) -> Vec<DeliverySummary> {
         let filter = Filter {
