@@ -6,14 +6,18 @@
 #[path = "support/caller.rs"]
 mod caller;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::Path;
 use std::time::Duration;
 
-use actix_web::{App as Web, HttpResponse, HttpServer, web};
+use actix_web::HttpResponse;
+use actix_web::web::{Bytes, Data};
 use serde_json::Value;
 use vestibule::app::{App, Overrides};
 use vestibule::config::{self, Environment};
+use vestibule_testing::port;
+use vestibule_testing::serve::serve_on;
 
 use caller::{IN_FLIGHT, payload};
 
@@ -55,7 +59,8 @@ async fn measure() {
     let app = App::start(settings, Overrides::default())
         .await
         .expect("Vestibule starts");
-    let bare = start_bare();
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let bare = serve_on(port::listener(), threads, &Data::new(()), bare).address;
 
     let body = payload().to_string();
     println!(
@@ -81,20 +86,7 @@ async fn measure() {
     app.stop().await;
 }
 
-fn start_bare() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let server =
-        HttpServer::new(|| Web::new().route("/hooks/registration/pre", web::post().to(bare)))
-            .listen(listener)
-            .expect("the server listens")
-            .disable_signals()
-            .run();
-    tokio::spawn(server);
-    address
-}
-
-async fn bare(body: web::Bytes) -> HttpResponse {
+async fn bare(body: Bytes) -> HttpResponse {
     match serde_json::from_slice::<Value>(&body) {
         Ok(_) => HttpResponse::NoContent().finish(),
         Err(_) => HttpResponse::BadRequest().finish(),

@@ -6,16 +6,18 @@
 #[path = "support/caller.rs"]
 mod caller;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use actix_web::{App as Web, HttpResponse, HttpServer, web};
+use actix_web::HttpResponse;
+use actix_web::web::Data;
 use vestibule::app::{App, Overrides};
 use vestibule::config::{self, Environment};
 use vestibule::model::pending::LookupTimes;
+use vestibule_testing::serve::serve;
 
-use caller::{IN_FLIGHT, payload};
+use caller::{FLOW_ID, IN_FLIGHT, payload};
 
 /// The allocator of the program, for both sides.
 #[global_allocator]
@@ -42,7 +44,7 @@ fn main() {
 
 async fn measure() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let service = start_service();
+    let service = serve(&Data::new(()), answer).address;
     let without = start(folder.path(), "without.db", service, "").await;
     // Nothing listens there, and Vestibule looks up no sign-up during the measurement.
     let admin = "kratos: {admin_url: \"http://127.0.0.1:9\"}\n";
@@ -73,7 +75,7 @@ async fn median(address: SocketAddr) -> Duration {
     let template = payload().to_string();
     let body = move || {
         let flow = uuid::Uuid::new_v4().to_string();
-        template.replace("16796416-e4ae-4463-99a6-be78d13a634a", &flow)
+        template.replace(FLOW_ID, &flow)
     };
     let mut took = caller::round(address, ROUND, body).await;
     took.sort();
@@ -107,19 +109,6 @@ async fn start(folder: &Path, database: &str, service: SocketAddr, head: &str) -
     App::start(settings, overrides)
         .await
         .expect("Vestibule starts")
-}
-
-fn start_service() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let server = HttpServer::new(|| Web::new().default_service(web::route().to(answer)))
-        .listen(listener)
-        .expect("the server listens")
-        .workers(1)
-        .disable_signals()
-        .run();
-    tokio::spawn(server);
-    address
 }
 
 #[expect(

@@ -9,12 +9,18 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use uuid::Uuid;
 use vestibule::base::telemetry::{LogFormat, init_logging};
+use vestibule_testing::payload::Payload;
 
 /// The number of calls in flight.
 pub const IN_FLIGHT: usize = 64;
 /// The key of the calls.
 pub const KEY: &str = "a-key-for-the-bench-only";
+/// The flow of [`payload`].
+pub const FLOW_ID: &str = "16796416-e4ae-4463-99a6-be78d13a634a";
+
+const EMAIL: &str = "p8e40b229@example.org";
 
 /// Runs a measurement. Logs are formatted as in the program and discarded.
 pub fn run(measurement: impl Future<Output = ()>) {
@@ -66,7 +72,7 @@ async fn call(
         let request = format!(
             "POST /hooks/registration/pre?method=password HTTP/1.1\r\nHost: vestibule\r\nUser-Agent: Go-http-client/1.1\r\n\
              Content-Type: application/json\r\nX-Vestibule-Key: {KEY}\r\nOry-Webhook-Trigger-Id: {}\r\nContent-Length: {}\r\n\r\n{body}",
-            uuid::Uuid::new_v4(),
+            Uuid::new_v4(),
             body.len()
         );
         let started = Instant::now();
@@ -108,30 +114,45 @@ async fn read_answer<'b>(stream: &mut TcpStream, buffer: &'b mut [u8]) -> Cow<'b
     String::from_utf8_lossy(&buffer[..length])
 }
 
-/// The body of a hook call for a sign-up.
-pub fn payload() -> Value {
+/// The body of a hook call for a sign-up in the second step of a form.
+pub fn payload() -> Payload {
+    let nodes = ["email", "company", "vat_number", "invite"];
+    let form = vestibule_testing::payload()
+        .with("/flow/id", FLOW_ID)
+        .with("/flow/issued_at", "2026-11-23T14:32:52.964673909Z")
+        .with("/flow/expires_at", "2026-11-23T15:32:52.964673909Z")
+        .with("/flow/transient_payload", json!({}))
+        .with(
+            "/identity/traits",
+            json!({"company": "Muster GmbH", "email": EMAIL, "vat_number": "DE811115368"}),
+        )
+        .with("/identity/recovery_addresses", json!([address()]))
+        .with(
+            "/identity/verifiable_addresses",
+            json!([verifiable_address()]),
+        )
+        .with(
+            "/request/headers",
+            json!({
+                "Accept-Language": "de-DE,de;q=0.9,en;q=0.5",
+                "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36",
+            }),
+        );
+    nodes
+        .iter()
+        .fold(form, |form, name| form.hiding(&format!("traits.{name}")))
+}
+
+fn address() -> Value {
     json!({
-        "version": 1,
-        "flow": {
-            "id": "16796416-e4ae-4463-99a6-be78d13a634a", "type": "browser", "issued_at": "2026-11-23T14:32:52.964673909Z",
-            "expires_at": "2026-11-23T15:32:52.964673909Z", "return_to": "http://127.0.0.1:4455/after", "transient_payload": {}
-        },
-        "identity": {
-            "id": "00000000-0000-0000-0000-000000000000", "schema_id": "default", "state": "active",
-            "traits": {"company": "Muster GmbH", "email": "p8e40b229@example.org", "vat_number": "DE811115368"},
-            "metadata_public": null,
-            "recovery_addresses": [{"id": "00000000-0000-0000-0000-000000000000", "value": "p8e40b229@example.org", "via": "email",
-                "created_at": "0001-01-01T00:00:00Z", "updated_at": "0001-01-01T00:00:00Z"}],
-            "verifiable_addresses": [{"id": "00000000-0000-0000-0000-000000000000", "value": "p8e40b229@example.org", "via": "email",
-                "status": "pending", "verified": false, "created_at": "0001-01-01T00:00:00Z", "updated_at": "0001-01-01T00:00:00Z"}],
-            "created_at": "0001-01-01T00:00:00Z", "updated_at": "0001-01-01T00:00:00Z"
-        },
-        "nodes": [
-            {"name": "traits.email", "hidden": true, "title": "E-mail"},
-            {"name": "traits.company", "hidden": true, "title": "Company"},
-            {"name": "traits.vat_number", "hidden": true, "title": "VAT number"},
-            {"name": "traits.invite", "hidden": true, "title": "Invite code"}
-        ],
-        "request": {"headers": {"Accept-Language": "de-DE,de;q=0.9,en;q=0.5", "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"}}
+        "id": Uuid::nil(), "value": EMAIL, "via": "email",
+        "created_at": "0001-01-01T00:00:00Z", "updated_at": "0001-01-01T00:00:00Z",
     })
+}
+
+fn verifiable_address() -> Value {
+    let mut address = address();
+    address["status"] = "pending".into();
+    address["verified"] = false.into();
+    address
 }

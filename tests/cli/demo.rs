@@ -1,13 +1,14 @@
 //! The page of the demo, and its services alone.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use vestibule::kratos::fingerprint::guard_id;
+use vestibule_testing::Program;
+use vestibule_testing::http::client;
 
 use super::{run, text, vestibule};
 
@@ -15,9 +16,7 @@ use super::{run, text, vestibule};
 static STARTING: Mutex<()> = Mutex::new(());
 
 struct Demo {
-    process: Child,
-    lines: BufReader<ChildStdout>,
-    output: String,
+    program: Program,
     page: String,
     http: Client,
     _folder: tempfile::TempDir,
@@ -28,31 +27,24 @@ impl Demo {
     fn start(arguments: &[&str], marker: &str) -> Self {
         let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("a folder");
-        let mut process = vestibule(folder.path(), arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program starts");
-        let mut lines = BufReader::new(process.stdout.take().expect("its lines"));
-        let mut output = String::new();
-        let (mut is_near, mut page) = (false, None);
-        while page.is_none() {
-            let mut line = String::new();
-            let length = lines.read_line(&mut line).expect("a line");
-            assert!(length > 0, "the demo ended: {output}");
-            output.push_str(&line);
-            is_near |= line.contains(marker);
-            page = line.find("http://").filter(|_| is_near).map(|start| {
-                let address = line[start..].trim().trim_end_matches('/');
-                address.to_owned()
-            });
-        }
+        let mut command = vestibule(folder.path(), arguments);
+        let log = folder.path().join("demo.log");
+        let mut program =
+            Program::start_with_errors_to("the demo", &mut command, log, Stdio::null());
+        let page = program.wait_for_log("the address of the demo", |output| {
+            let mut lines = output
+                .split_inclusive('\n')
+                .skip_while(|line| !line.contains(marker));
+            lines.find_map(|line| {
+                let address = &line[line.find("http://")?..];
+                let address = address.strip_suffix('\n')?.trim();
+                Some(address.trim_end_matches('/').to_owned())
+            })
+        });
         Self {
-            process,
-            lines,
-            output,
-            page: page.expect("an address"),
-            http: Client::builder().no_proxy().build().expect("a client"),
+            program,
+            page,
+            http: client(),
             _folder: folder,
         }
     }
@@ -115,23 +107,8 @@ impl Demo {
     }
 
     fn stop(mut self) -> String {
-        let killed = Command::new("kill")
-            .args(["-TERM", &self.process.id().to_string()])
-            .status()
-            .expect("kill");
-        assert!(killed.success());
-        self.lines
-            .read_to_string(&mut self.output)
-            .expect("the last lines");
-        assert_eq!(self.process.wait().expect("an end").code(), Some(0));
-        self.output.clone()
-    }
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        assert_eq!(self.program.stop_blocking().code(), Some(0));
+        self.program.log_text()
     }
 }
 
@@ -279,11 +256,8 @@ async fn an_accepted_sign_up_is_shown_from_the_check_to_the_delivery() {
     assert_eq!(delivery["attempts"], 1);
     assert_eq!(delivery["tries"][0]["status"], 201);
     assert_eq!(delivery["tries"][0]["body"]["id"], account["id"]);
-    let key = demo
-        .output
-        .split("X-Vestibule-Key: ")
-        .nth(1)
-        .expect("the key");
+    let output = demo.program.log_text();
+    let key = output.split("X-Vestibule-Key: ").nth(1).expect("the key");
     let key = key.split('\'').next().expect("the key");
     assert!(
         key.len() > 20 && !shown.to_string().contains(key),

@@ -1,19 +1,20 @@
 //! The program as an operator uses it in a shell.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "these tests run outside the program and need their own clients"
-)]
-
 #[cfg(feature = "demo")]
 mod demo;
 mod operator;
 mod reconcile;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use uuid::Uuid;
+use vestibule_testing::payload;
+use vestibule_testing::program::{self, Program};
+use vestibule_testing::wait::BOUND;
 
 const KEY: &str = "canary-key-one-0123456789";
 
@@ -23,16 +24,12 @@ fn vestibule(folder: &Path, arguments: &[&str]) -> Command {
         .args(arguments)
         .current_dir(folder)
         .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .stdin(Stdio::null());
+        .env("PATH", "/usr/bin:/bin");
     command
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    vestibule(folder, arguments)
-        .env("VESTIBULE_KEY", KEY)
-        .output()
-        .expect("the program runs")
+    program::output(vestibule(folder, arguments).env("VESTIBULE_KEY", KEY))
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -47,44 +44,27 @@ fn folder_with(settings: &str) -> tempfile::TempDir {
 
 /// A running `vestibule serve`.
 struct Server {
-    process: Child,
-    lines: BufReader<std::process::ChildStdout>,
+    program: Program,
     hooks: String,
-    log: String,
 }
 
 impl Server {
     fn start(folder: &Path) -> Self {
-        let mut process = vestibule(folder, &["serve"])
-            .env("VESTIBULE_KEY", KEY)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("the program starts");
-        let mut lines = BufReader::new(process.stdout.take().expect("its lines"));
-        let mut log = String::new();
-        let hooks = loop {
-            let mut line = String::new();
-            assert!(
-                lines.read_line(&mut line).expect("a line") > 0,
-                "the demo ended: {log}"
-            );
-            log.push_str(&line);
-            let line: serde_json::Value = serde_json::from_str(&line).expect("JSON lines");
-            if let Some(address) = line["hooks_address"].as_str() {
-                break address.to_owned();
-            }
-        };
-        Self {
-            process,
-            lines,
-            hooks,
-            log,
-        }
+        let mut command = vestibule(folder, &["serve"]);
+        let log = folder.join(format!("{}.log", Uuid::new_v4()));
+        let mut program = Program::start("Vestibule", command.env("VESTIBULE_KEY", KEY), log);
+        let hooks = program.wait_for_log("the address of the hooks", |log| {
+            let mut lines = log
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok());
+            lines.find_map(|line: Value| Some(line["hooks_address"].as_str()?.to_owned()))
+        });
+        Self { program, hooks }
     }
 
     fn call(&self, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.hooks).expect("a connection");
+        stream.set_read_timeout(Some(BOUND)).expect("a timeout");
         write!(
             stream,
             "POST {path} HTTP/1.1\r\nHost: v\r\nConnection: close\r\nX-Vestibule-Key: {KEY}\r\nContent-Length: {}\r\n\r\n{body}",
@@ -92,30 +72,16 @@ impl Server {
         )
         .expect("a call");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
+        stream
+            .read_to_string(&mut answer)
+            .expect("an answer within 30 s");
         answer
     }
 
     /// Stops the server with SIGTERM. Returns the exit code and the log.
     fn stop(&mut self) -> (Option<i32>, String) {
-        let killed = Command::new("kill")
-            .args(["-TERM", &self.process.id().to_string()])
-            .status()
-            .expect("kill");
-        assert!(killed.success());
-        self.lines
-            .read_to_string(&mut self.log)
-            .expect("the last lines");
-        let code = self.process.wait().expect("an end").code();
-        (code, std::mem::take(&mut self.log))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Also after a failed test. A process that has ended is not affected.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let code = self.program.stop_blocking().code();
+        (code, self.program.log_text())
     }
 }
 
@@ -162,15 +128,18 @@ fn a_closed_output_pipe_is_not_an_error() {
 
 /// Runs a command with a closed output pipe, and asserts that it succeeds without an error.
 fn run_unread(folder: &Path, arguments: &[&str]) {
+    let errors = tempfile::NamedTempFile::new().expect("a file");
     let mut program = vestibule(folder, arguments)
+        .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(errors.reopen().expect("the file opens"))
         .spawn()
         .expect("the program starts");
     drop(program.stdout.take());
-    let output = program.wait_with_output().expect("the program ends");
-    assert!(output.status.success(), "{arguments:?}");
-    assert_eq!(text(&output.stderr), "", "{arguments:?}");
+    let status = program::end(&mut program, BOUND).expect("the program ends within 30 s");
+    assert!(status.success(), "{arguments:?}");
+    let errors = std::fs::read_to_string(errors.path()).expect("a text");
+    assert_eq!(errors, "", "{arguments:?}");
 }
 
 #[test]
@@ -189,12 +158,11 @@ fn listing_deliveries_does_not_create_a_database() {
 fn serve_answers_and_logs_without_personal_data_and_stops_on_sigterm() {
     let folder = folder_with(SERVED);
     let mut server = Server::start(folder.path());
-    let body = |id: &str, invite: &str| {
-        format!(
-            r#"{{"version":1,"flow":{{"id":"16796416-e4ae-4463-99a6-be78d13a634a"}},"identity":{{"id":"{id}","traits":{{"invite":"{invite}","email":"canary@example.org"}}}}}}"#
-        )
+    let body = |id: Uuid, invite: &str| {
+        let visitor = payload().with_trait("invite", invite);
+        visitor.saved_as(id).to_string()
     };
-    let nil = "00000000-0000-0000-0000-000000000000";
+    let nil = Uuid::nil();
     let pre = "/hooks/registration/pre?method=password";
     assert!(
         server
@@ -207,7 +175,7 @@ fn serve_answers_and_logs_without_personal_data_and_stops_on_sigterm() {
             .starts_with("HTTP/1.1 400")
     );
     assert!(server.call(pre, "canary").starts_with("HTTP/1.1 400"));
-    let saved = body("7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b11", "canary-good");
+    let saved = body(Uuid::new_v4(), "canary-good");
     assert!(
         server
             .call("/hooks/registration/post?method=password", &saved)
@@ -217,7 +185,7 @@ fn serve_answers_and_logs_without_personal_data_and_stops_on_sigterm() {
     // The commands read the same database while the server runs.
     let listed = run(folder.path(), &["deliveries", "list", "--json"]);
     assert!(listed.status.success(), "{}", text(&listed.stderr));
-    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
     assert_eq!(listed[0]["subscription"], "crm");
     assert_eq!(listed[0]["state"], "pending");
     let id = listed[0]["id"].as_str().expect("an id").to_owned();
@@ -227,7 +195,7 @@ fn serve_answers_and_logs_without_personal_data_and_stops_on_sigterm() {
     assert!(log.contains("Stopped"), "{log}");
     assert!(!log.to_lowercase().contains("canary"), "{log}");
     for line in log.lines() {
-        let line: serde_json::Value = serde_json::from_str(line).expect("JSON lines");
+        let line: Value = serde_json::from_str(line).expect("JSON lines");
         assert!(
             line["message"].is_string()
                 && line["timestamp"].is_string()
@@ -276,9 +244,7 @@ fn serve_does_not_start_with_invalid_settings() {
         );
     }
     let folder = folder_with("{}");
-    let output = vestibule(folder.path(), &["serve"])
-        .output()
-        .expect("the program runs");
+    let output = program::output(&mut vestibule(folder.path(), &["serve"]));
     assert_eq!(output.status.code(), Some(1), "no key");
     assert!(
         text(&output.stderr).contains("VESTIBULE_KEY"),
@@ -370,11 +336,11 @@ fn vestibule_config_names_the_settings_file_for_validate_too() {
         folder.path().join("other.yaml"),
     )
     .expect("the file is renamed");
-    let output = vestibule(folder.path(), &["validate"])
+    let mut command = vestibule(folder.path(), &["validate"]);
+    command
         .env("VESTIBULE_KEY", KEY)
-        .env("VESTIBULE_CONFIG", "other.yaml")
-        .output()
-        .expect("the program runs");
+        .env("VESTIBULE_CONFIG", "other.yaml");
+    let output = program::output(&mut command);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
 
@@ -383,7 +349,7 @@ fn small_commands_print_their_documented_output() {
     let folder = tempfile::tempdir().expect("a folder");
     let key = text(&run(folder.path(), &["keygen"]).stdout);
     assert_eq!(key.trim().len(), 43);
-    let schema: serde_json::Value =
+    let schema: Value =
         serde_json::from_slice(&run(folder.path(), &["schema"]).stdout).expect("JSON");
     assert!(schema["properties"]["checks"].is_object());
     let hooks = text(&run(folder.path(), &["kratos", "hooks", "--inline"]).stdout);
@@ -404,17 +370,10 @@ fn small_commands_print_their_documented_output() {
 fn sighup_is_ignored_and_logged() {
     let folder = folder_with(SERVED);
     let mut server = Server::start(folder.path());
-    let sent = Command::new("kill")
-        .args(["-HUP", &server.process.id().to_string()])
-        .status()
-        .expect("kill");
-    assert!(sent.success());
-    let mut line = String::new();
-    while !line.contains("Ignored SIGHUP") {
-        line.clear();
-        let read = server.lines.read_line(&mut line).expect("a line");
-        assert!(read > 0, "the server ended");
-    }
+    server.program.signal("HUP");
+    server.program.wait_for_log("the signal", |log| {
+        log.contains("Ignored SIGHUP").then_some(())
+    });
     let answer = server.call("/hooks/registration/pre?method=password", "{}");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert_eq!(server.stop().0, Some(0));

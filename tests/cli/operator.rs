@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
+use vestibule_testing::payload;
 
 use crate::{SERVED, Server, folder_with, run, run_unread, text};
 
@@ -23,9 +24,8 @@ fn run_and_read(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, Stri
 /// Signs these identities up. Their deliveries have an unreachable target.
 fn sign_up(server: &Server, identities: &[&str]) {
     for id in identities {
-        let body = format!(
-            r#"{{"version":1,"flow":{{"id":"16796416-e4ae-4463-99a6-be78d13a634a"}},"identity":{{"id":"{id}","traits":{{"invite":"canary-good","email":"canary@example.org"}}}}}}"#
-        );
+        let visitor = payload().with_trait("invite", "canary-good");
+        let body = visitor.saved_as(id.parse().expect("an id")).to_string();
         let answer = server.call("/hooks/registration/post?method=password", &body);
         assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     }

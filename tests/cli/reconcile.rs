@@ -1,71 +1,35 @@
 //! `vestibule reconcile` as an operator uses it in a shell.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use vestibule_testing::FakeKratos;
 
 use super::{Server, folder_with, run, text};
 
 const IDENTITY: &str = "7e2a2a9e-6c3d-4c3f-9a53-1d8d0f6f5b11";
 
-/// A fake admin API of a Kratos with one identity that was created long ago.
-struct FakeKratos {
-    url: String,
-    requests: Arc<AtomicUsize>,
-    status: Arc<Mutex<&'static str>>,
+/// A Kratos with one identity that was created long ago.
+fn kratos() -> FakeKratos {
+    let kratos = FakeKratos::start();
+    let created_at = "2026-11-01T12:00:00Z".parse().expect("a moment");
+    kratos.add_identity_with_id(IDENTITY.parse().expect("an id"), created_at);
+    kratos
 }
 
-impl FakeKratos {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let requests = Arc::new(AtomicUsize::new(0));
-        let status = Arc::new(Mutex::new("200 OK"));
-        let (counter, current_status) = (Arc::clone(&requests), Arc::clone(&status));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.expect("a connection");
-                let mut head = [0; 4096];
-                let length = stream.read(&mut head).unwrap_or(0);
-                let is_page = text(&head[..length]).starts_with("GET /admin/identities?");
-                counter.fetch_add(1, Ordering::SeqCst);
-                let body = format!(
-                    r#"{{"id":"{IDENTITY}","schema_id":"default","state":"active","created_at":"2026-11-01T12:00:00Z","traits":{{"email":"canary@example.org"}}}}"#
-                );
-                let body = if is_page { format!("[{body}]") } else { body };
-                let status = current_status.lock().expect("a lock");
-                let _ = write!(
-                    stream,
-                    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-                    body.len()
-                );
-            }
-        });
-        Self {
-            url,
-            requests,
-            status,
-        }
-    }
-
-    fn settings(&self) -> String {
-        format!(
-            r#"
+fn settings(kratos: &FakeKratos) -> String {
+    format!(
+        r#"
 serve: {{hooks: {{host: 127.0.0.1, port: 0}}, admin: {{host: 127.0.0.1, port: 0}}}}
 dsn: sqlite://vestibule.db
 kratos: {{admin_url: "{}"}}
 subscriptions: {{crm: {{events: [identity.created], send: {{post: "http://127.0.0.1:9/contacts"}}}}}}
 "#,
-            self.url
-        )
-    }
+        kratos.url()
+    )
 }
 
-#[test]
-fn reconcile_reports_a_dry_run_and_stores_missing_deliveries_once() {
-    let kratos = FakeKratos::start();
-    let folder = folder_with(&kratos.settings());
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reconcile_reports_a_dry_run_and_stores_missing_deliveries_once() {
+    let kratos = kratos();
+    let folder = folder_with(&settings(&kratos));
     let reconcile = |arguments: &[&str]| {
         let output = run(folder.path(), &[&["reconcile"], arguments].concat());
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -119,10 +83,10 @@ fn reconcile_reports_a_dry_run_and_stores_missing_deliveries_once() {
     assert!(!log.to_lowercase().contains("canary"), "{log}");
 }
 
-#[test]
-fn reconcile_reports_errors_with_help() {
-    let kratos = FakeKratos::start();
-    let settings = kratos.settings();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reconcile_reports_errors_with_help() {
+    let kratos = kratos();
+    let settings = settings(&kratos);
     let without = settings.replace("kratos:", "log: {level: info} #");
     for (settings, arguments, code, expected) in [
         (
@@ -150,7 +114,7 @@ fn reconcile_reports_errors_with_help() {
         assert_eq!(text(&output.stderr), expected);
         assert_eq!(output.status.code(), Some(code));
     }
-    assert_eq!(kratos.requests.load(Ordering::SeqCst), 0);
+    assert!(kratos.service.received().is_empty());
 
     let folder = folder_with(&settings);
     Server::start(folder.path()).stop();
@@ -159,12 +123,12 @@ fn reconcile_reports_errors_with_help() {
         assert_eq!(text(&output.stderr), format!("error: {expected}\n"));
         assert_eq!(output.status.code(), Some(1));
     };
-    *kratos.status.lock().expect("a lock") = "401 Unauthorized";
+    kratos.fail_on("/admin/identities", 401);
     assert_error(
         "stopped after 0 identities, because the next page could not be read; check that `kratos.auth` has the \
          credentials of the admin API; the next round continues where this one stopped: Kratos's admin API answered with status 401",
     );
-    let unreachable = settings.replace(&kratos.url, "http://127.0.0.1:9");
+    let unreachable = settings.replace(&kratos.url(), "http://127.0.0.1:9");
     std::fs::write(folder.path().join("vestibule.yaml"), unreachable).expect("a file");
     assert_error(
         "stopped after 0 identities, because the next page could not be read; check that Kratos runs and that \

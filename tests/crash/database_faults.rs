@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::load::{CallResult, Callers};
 use crate::support::postgres::Server;
-use crate::support::{TestEnv, eventually};
+use crate::support::{TestEnv, within};
 
 const CALLERS: Callers = Callers { post: 8, pre: 4 };
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -122,7 +122,7 @@ async fn run<T>(
     let load = env.load(CALLERS);
     let wait_for_posts = async |what: &str, result, more: u64| {
         let before = load.post_count(result);
-        eventually(what, TIMEOUT, async || {
+        within(TIMEOUT, what, async || {
             (load.post_count(result) >= before + more).then_some(())
         })
         .await;
@@ -144,9 +144,9 @@ async fn run<T>(
         20,
     )
     .await;
-    eventually(
-        &format!("the log contains `{cause}`"),
+    within(
         TIMEOUT,
+        &format!("the log contains `{cause}`"),
         async || instance.log_text().contains(cause).then_some(()),
     )
     .await;

@@ -13,10 +13,10 @@ mod kills;
 mod outage;
 mod support;
 
-use std::pin::pin;
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Trial};
+use vestibule_testing::test_case;
 
 /// The timeout of a test case, longer than any takes on a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_mins(20);
@@ -74,31 +74,11 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn short<F: Future<Output = ()>>(
-    name: &str,
-    test_case: impl FnOnce() -> F + Send + 'static,
-) -> Trial {
-    Trial::test(name, || run(test_case))
+fn short<F: Future<Output = ()>>(name: &str, case: impl FnOnce() -> F + Send + 'static) -> Trial {
+    Trial::test(name, || Ok(test_case::run(TEST_TIMEOUT, case)?))
 }
 
 /// A test case that takes minutes, so it runs only with `--ignored`.
-fn long<F: Future<Output = ()>>(
-    name: &str,
-    test_case: impl FnOnce() -> F + Send + 'static,
-) -> Trial {
-    Trial::test(format!("{name}::long"), || run(test_case)).with_ignored_flag(true)
-}
-
-fn run<F: Future<Output = ()>>(test_case: impl FnOnce() -> F) -> Result<(), Failed> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut test_case = pin!(test_case());
-        tokio::time::timeout(TEST_TIMEOUT, &mut test_case)
-            .await
-            .expect("the test case ends in time");
-    });
-    Ok(())
+fn long<F: Future<Output = ()>>(name: &str, case: impl FnOnce() -> F + Send + 'static) -> Trial {
+    short(&format!("{name}::long"), case).with_ignored_flag(true)
 }

@@ -30,7 +30,7 @@ pub async fn vestibule_survives_silent_postgres_connections_under_load(outage: D
     let Some(server) = Server::start() else {
         return;
     };
-    let proxy = TcpProxy::start(server.port).await;
+    let proxy = TcpProxy::start(([127, 0, 0, 1], server.port).into()).await;
     let address = server.database().await;
     let proxied = address.replace(&format!(":{}/", server.port), &format!(":{}/", proxy.port));
     let env = TestEnv::start(1, Some(proxied)).await;
@@ -53,9 +53,9 @@ async fn run(
     let before = load.post_count(CallResult::Status(204));
     tokio::time::sleep(outage).await;
     end_fault();
-    crate::support::eventually(
-        "Vestibule answers `post` with 204 again",
+    crate::support::within(
         TIMEOUT,
+        "Vestibule answers `post` with 204 again",
         async || (load.post_count(CallResult::Status(204)) > before + 50).then_some(()),
     )
     .await;

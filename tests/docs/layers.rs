@@ -208,6 +208,18 @@ fn every_folder_imports_only_folders_of_lower_layers() {
     );
 }
 
+/// A fake that used Vestibule's own code would share its mistakes.
+#[test]
+fn the_testing_crate_does_not_use_vestibule() {
+    let manifest: toml::Table = read("crates/testing/Cargo.toml").parse().expect("TOML");
+    for (section, dependencies) in &manifest {
+        if section.ends_with("dependencies") {
+            let dependencies = dependencies.as_table().expect("a table");
+            assert!(!dependencies.contains_key("vestibule"), "{section}");
+        }
+    }
+}
+
 #[test]
 fn every_form_of_import_is_read() {
     let module = || vec!["http".to_owned(), "hooks".to_owned(), "pre".to_owned()];

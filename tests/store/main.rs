@@ -10,6 +10,4 @@ mod flows;
 mod identities;
 mod outbox;
 mod postgres;
-#[path = "../support/postgres.rs"]
-mod server;
 mod sqlite;

@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use vestibule::store::{Database, DeliveryStore, Store, postgres};
+use vestibule_testing::postgres::Server;
 
 use crate::contract;
 use crate::fixtures::{DeliveryStoreExt as _, MINUTE, at, delivery, start};
-use crate::server::Server;
 
 /// The server for this run of the tests.
 static SERVER: OnceLock<Option<Server>> = OnceLock::new();

@@ -51,7 +51,7 @@ pub async fn vestibule_notifies_the_crm_of_each_account_once(client: Client) {
         delivered["traits"]["company"],
         registered_name(typed.text(VAT_NUMBER))
     );
-    assert!(contact.idempotency_key.is_some_and(|key| !key.is_empty()));
+    assert!(contact.idempotency_key().is_some_and(|key| !key.is_empty()));
 
     // The next call delivers the next account, so this account was delivered once.
     let other = env.visitor(client).sign_up(&company().by_password()).await;

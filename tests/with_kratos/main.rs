@@ -25,10 +25,10 @@ mod support;
 mod what_checks_read;
 
 use std::any::type_name_of_val;
-use std::pin::pin;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
+use vestibule_testing::test_case;
 
 use gate::methods::Method;
 use support::visitor::Client;
@@ -243,19 +243,7 @@ impl TestCases {
         } else {
             timeout
         };
-        let trial = Trial::test(name, move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()?;
-            runtime.block_on(async {
-                let mut case = pin!(case());
-                tokio::time::timeout(timeout, &mut case)
-                    .await
-                    .expect("the test case ends in time");
-            });
-            Ok(())
-        });
+        let trial = Trial::test(name, move || Ok(test_case::run(timeout, case)?));
         self.trials.push(trial.with_ignored_flag(!self.with_kratos));
     }
 }

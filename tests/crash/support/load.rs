@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::instance::{KEY, http};
-use super::payload::payload;
+use vestibule_testing::http::client_with_timeout;
+
+use super::instance::KEY;
+use super::payload;
 use super::receiver::DeliveryKey;
 use super::rng::Rng;
 
@@ -64,7 +66,7 @@ impl Load {
     /// Starts the callers. Each call goes to a random one of these addresses.
     pub fn start(urls: Vec<String>, callers: Callers, rng: Arc<Rng>) -> Self {
         let shared = Arc::new(Shared {
-            http: http(TIMEOUT),
+            http: client_with_timeout(TIMEOUT),
             urls,
             rng,
             running: AtomicBool::new(true),

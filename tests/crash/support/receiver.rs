@@ -4,17 +4,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix_web::web::{self, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
 use uuid::Uuid;
+use vestibule_testing::serve::serve;
 
 use super::rng::Rng;
 
 /// The subscription and the identity of a delivery.
 pub type DeliveryKey = (String, Uuid);
 
-#[derive(Default)]
 struct State {
+    rng: Arc<Rng>,
     /// The `webhook-id` of each arrival.
     arrived: Mutex<HashMap<DeliveryKey, Vec<String>>>,
 }
@@ -28,21 +29,11 @@ pub struct Receiver {
 impl Receiver {
     /// Starts a receiver. It delays some responses, so that deliveries are in progress when Vestibule is killed.
     pub fn start(rng: Arc<Rng>) -> Self {
-        let state = Data::new(State::default());
-        let shared = state.clone();
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(shared.clone())
-                .app_data(Data::from(Arc::clone(&rng)))
-                .route("/check", web::get().to(HttpResponse::NoContent))
-                .default_service(web::route().to(receive))
-        })
-        .workers(1)
-        .disable_signals()
-        .bind("127.0.0.1:0")
-        .expect("a free port");
-        let url = format!("http://{}", server.addrs()[0]);
-        tokio::spawn(server.run());
+        let state = Data::new(State {
+            rng,
+            arrived: Mutex::default(),
+        });
+        let url = serve(&state, receive).url();
         Self { url, state }
     }
 
@@ -63,8 +54,11 @@ impl Receiver {
     }
 }
 
-/// `POST /crm/{identity}`, `PUT /ledger/{identity}`
-async fn receive(request: HttpRequest, state: Data<State>, rng: Data<Rng>) -> HttpResponse {
+/// `GET /check`, `POST /crm/{identity}`, `PUT /ledger/{identity}`
+async fn receive(request: HttpRequest, state: Data<State>) -> HttpResponse {
+    if request.path() == "/check" {
+        return HttpResponse::NoContent().finish();
+    }
     let mut path = request.path().trim_start_matches('/').split('/');
     let (subscription, identity) = (path.next(), path.next());
     let identity = identity.and_then(|id| Uuid::parse_str(id).ok());
@@ -81,8 +75,8 @@ async fn receive(request: HttpRequest, state: Data<State>, rng: Data<Rng>) -> Ht
         .entry(key)
         .or_default()
         .push(id);
-    if rng.one_in(4) {
-        tokio::time::sleep(Duration::from_millis(rng.below(60))).await;
+    if state.rng.one_in(4) {
+        tokio::time::sleep(Duration::from_millis(state.rng.below(60))).await;
     }
     HttpResponse::NoContent().finish()
 }

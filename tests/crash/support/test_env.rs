@@ -14,7 +14,7 @@ use super::instance::{Instance, InstanceOptions, settings};
 use super::load::{CallResult, Callers, Load, LoadResults};
 use super::receiver::Receiver;
 use super::rng::Rng;
-use super::{eventually, port};
+use super::{port, within};
 
 /// Everything that one test case runs.
 pub struct TestEnv {
@@ -59,9 +59,9 @@ impl TestEnv {
     /// Waits until the receiver has all expected deliveries.
     pub async fn wait_for_deliveries(&self, results: &LoadResults, timeout: Duration) {
         let expected = results.expected_deliveries();
-        eventually(
-            "the receiver gets every expected delivery",
+        within(
             timeout,
+            "the receiver gets every expected delivery",
             async || self.receiver.missing(&expected).is_empty().then_some(()),
         )
         .await;
@@ -85,7 +85,7 @@ impl TestEnv {
             .expect("Vestibule starts");
         let timeout = Duration::from_mins(1);
         self.wait_for_deliveries(results, timeout).await;
-        let backlog = eventually("Vestibule settles all deliveries", timeout, async || {
+        let backlog = within(timeout, "Vestibule settles all deliveries", async || {
             let backlog = app.store.backlog().await.expect("the database answers");
             (backlog.pending == 0).then_some(backlog)
         })

@@ -1,7 +1,6 @@
 //! Starts Vestibule for one test.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -13,9 +12,10 @@ use vestibule::config::{self, Environment};
 use vestibule::model::delivery::State;
 use vestibule::model::pending::{LookupTimes, PendingSignUp, PendingState};
 use vestibule::store::{DeliverySummary, Filter, Store};
+use vestibule_testing::http::{client, metric};
+use vestibule_testing::payload::Payload;
 
-use super::payload::Payload;
-use super::{FakeKratos, FakeService, logs};
+use super::{FakeKratos, FakeService, eventually, logs};
 
 /// The hook key that the tests use.
 pub const KEY: &str = "canary-key-one-0123456789";
@@ -344,26 +344,7 @@ impl TestApp {
 
     /// Returns the value of the metric line that starts with `name`.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.admin_get("/metrics").await.text;
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-            .unwrap_or(0.0)
-    }
-}
-
-/// Calls `probe` until it returns a value, for 30 s at most.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a bound on a test that would otherwise hang for ever"
-)]
-pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = std::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(found) = probe().await {
-            return found;
-        }
-        assert!(std::time::Instant::now() < end, "{what}: not within 30 s");
-        tokio::task::yield_now().await;
+        metric(&self.admin_get("/metrics").await.text, name)
     }
 }
 
@@ -443,15 +424,4 @@ impl Builder {
             folder: self.folder,
         }
     }
-}
-
-/// Builds an HTTP client with a timeout.
-#[expect(clippy::disallowed_methods, reason = "the tests' own client")]
-pub fn client() -> reqwest::Client {
-    reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_secs(30))
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .expect("a client")
 }

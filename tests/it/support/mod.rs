@@ -2,14 +2,9 @@
 
 pub mod app;
 pub mod failing_store;
-pub mod fake_invites;
-pub mod fake_kratos;
-pub mod fake_service;
 pub mod logs;
-pub mod payload;
-mod serve;
 
-pub use app::{TestApp, eventually};
-pub use fake_kratos::FakeKratos;
-pub use fake_service::FakeService;
-pub use payload::payload;
+pub use app::TestApp;
+pub use vestibule_testing::{
+    FakeKratos, FakeService, eventually, fake_invites, fake_service, payload,
+};

@@ -7,6 +7,7 @@ use reqwest::cookie::{CookieStore as _, Jar};
 use reqwest::header::{ACCEPT, LOCATION};
 use serde_json::Value;
 use url::Url;
+use vestibule_testing::http::client_builder;
 
 use super::fields::{EMAIL, Fields};
 use super::visitor::flow_in;
@@ -30,11 +31,8 @@ impl Browser {
 
     fn with(kratos: Url, jar: Jar) -> Self {
         let jar = Arc::new(jar);
-        let http = reqwest::Client::builder()
-            .no_proxy()
+        let http = client_builder(Duration::from_mins(1))
             .cookie_provider(Arc::clone(&jar))
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_mins(1))
             .build()
             .expect("the HTTP client builds");
         Self { http, jar, kratos }

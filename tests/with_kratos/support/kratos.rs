@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -13,9 +14,11 @@ use serde_json::{Value, json};
 use vestibule::kratos::snippet::{
     Body, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, ExtraEvent, HookSnippet, LateRefusals, Method,
 };
+use vestibule_testing::Program;
+use vestibule_testing::http::client_with_timeout;
+use vestibule_testing::program::output;
 
 use super::passkey::{ORIGIN, RELYING_PARTY};
-use super::program::Program;
 use super::{eventually, port};
 
 /// The Jsonnet mapper: Kratos copies only the address from the `OpenID` provider.
@@ -191,10 +194,7 @@ impl Kratos {
             .current_dir(folder);
         let mut program = Program::start("kratos", &mut command, folder.join("kratos.log"));
         program.ready(&format!("{public}/health/ready")).await;
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("the HTTP client builds");
+        let http = client_with_timeout(Duration::from_mins(1));
         Self {
             public,
             admin,
@@ -374,15 +374,15 @@ fn sqlite(folder: &Path) -> String {
 
 /// Creates the tables of Kratos in an empty database.
 fn migrate(folder: &Path, dsn: &str) {
-    let output = Command::new(program().expect("kratos on PATH, or KRATOS_BIN"))
+    let mut command = Command::new(program().expect("kratos on PATH, or KRATOS_BIN"));
+    command
         .args(["migrate", "sql", "-e", "--yes"])
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("HOME", folder)
         .env("DSN", dsn)
-        .current_dir(folder)
-        .output()
-        .expect("kratos migrate");
+        .current_dir(folder);
+    let output = output(&mut command);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "kratos migrate: {errors}");
 }

@@ -1,26 +1,26 @@
 //! A load balancer in front of all instances of Vestibule. It reports responses to `pre`, and can hold and repeat `post` calls.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
-use actix_web::web::{self, Bytes, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpRequest, HttpResponse};
 use reqwest::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
+use vestibule_testing::http::client_with_timeout;
+use vestibule_testing::serve::{Server, serve};
 
 /// Distributes calls to the instances in turn.
 pub struct LoadBalancer {
     pub url: String,
     state: Data<State>,
-    server: ServerHandle,
+    server: Server,
 }
 
 struct State {
@@ -46,42 +46,22 @@ pub struct Call {
 impl LoadBalancer {
     /// Starts a load balancer in front of these addresses.
     pub fn start(instances: Vec<String>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_mins(1))
-            .build()
-            .expect("the HTTP client builds");
         let state = Data::new(State {
             calls: instances.iter().map(|_| AtomicUsize::new(0)).collect(),
             instances,
             next: AtomicUsize::new(0),
-            http,
+            http: client_with_timeout(Duration::from_mins(1)),
             answered: Mutex::default(),
             posts: Mutex::default(),
             last_post: Mutex::default(),
             hold_posts: watch::Sender::new(false),
             held_post_count: AtomicUsize::new(0),
         });
-        let of_server = state.clone();
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(of_server.clone())
-                .default_service(web::route().to(forward))
-        })
-        .workers(1)
-        .disable_signals()
-        .shutdown_timeout(0)
-        .listen(listener)
-        .expect("listening")
-        .run();
-        let handle = server.handle();
-        tokio::spawn(server);
+        let server = serve(&state, forward);
         Self {
-            url: format!("http://{address}"),
+            url: server.url(),
             state,
-            server: handle,
+            server,
         }
     }
 
@@ -143,7 +123,7 @@ impl LoadBalancer {
 
 impl Drop for LoadBalancer {
     fn drop(&mut self) {
-        drop(self.server.stop(false));
+        self.server.begin_to_stop();
     }
 }
 

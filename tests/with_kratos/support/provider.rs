@@ -1,13 +1,11 @@
 //! A fake `OpenID` provider, at which every visitor is signed in and consents.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::sync::Mutex;
 
-use actix_web::dev::ServerHandle;
 use actix_web::http::header::LOCATION;
-use actix_web::web::{self, Bytes, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpRequest, HttpResponse};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -16,6 +14,8 @@ use serde_json::{Value, json};
 use url::Url;
 use url::form_urlencoded::parse;
 use uuid::Uuid;
+use vestibule_testing::port;
+use vestibule_testing::serve::{Server, serve_on};
 
 /// The lifetime of an id token, in seconds.
 const LIFETIME: i64 = 600;
@@ -23,7 +23,7 @@ const LIFETIME: i64 = 600;
 /// A running provider. Each authorization is for a new identity with a unique address.
 pub struct Provider {
     pub url: String,
-    server: ServerHandle,
+    server: Server,
 }
 
 struct State {
@@ -40,40 +40,25 @@ struct Grant {
 impl Provider {
     /// Starts a provider.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = port::listener();
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let state = Data::new(State {
             url: url.clone(),
             key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"),
             grants: Mutex::default(),
         });
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(state.clone())
-                .default_service(web::route().to(serve))
-        })
-        .workers(1)
-        .disable_signals()
-        .shutdown_timeout(0)
-        .listen(listener)
-        .expect("listening")
-        .run();
-        let handle = server.handle();
-        tokio::spawn(server);
-        Self {
-            url,
-            server: handle,
-        }
+        let server = serve_on(listener, 1, &state, answer);
+        Self { url, server }
     }
 }
 
 impl Drop for Provider {
     fn drop(&mut self) {
-        drop(self.server.stop(false));
+        self.server.begin_to_stop();
     }
 }
 
-async fn serve(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpResponse {
+async fn answer(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpResponse {
     let url = &state.url;
     match request.path() {
         "/.well-known/openid-configuration" => HttpResponse::Ok().json(json!({

@@ -27,7 +27,7 @@ impl Reservations {
         let parts: Vec<&str> = call.path.trim_matches('/').split('/').collect();
         match (call.method.as_str(), parts.as_slice()) {
             ("POST", ["invites", code, "hold"]) => {
-                let key = call.idempotency_key.as_deref().unwrap_or_default();
+                let key = call.idempotency_key().unwrap_or_default();
                 let held = self.active.entry((*code).to_owned());
                 held.or_insert_with(|| format!("{key}.{code}"));
             }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use vestibule::kratos::snippet::{ExtraEvent, LateRefusals};
+use vestibule_testing::tcp_proxy::TcpProxy;
 
 use super::kratos::{Kratos, KratosOptions, Ports};
 use super::load_balancer::LoadBalancer;
-use super::lossy_proxy::LossyProxy;
 use super::postgres::Server;
 use super::provider::Provider;
 use super::service::{KNOWN_INVITE, Service, UNKNOWN_VAT_PREFIX};
@@ -209,14 +209,15 @@ impl TestEnvBuilder {
     }
 
     /// Starts the environment with a proxy between Kratos and Vestibule that loses the first response.
-    pub async fn start_behind_lossy_proxy(self) -> (TestEnv, LossyProxy) {
+    pub async fn start_behind_lossy_proxy(self) -> (TestEnv, TcpProxy) {
         self.build(async |hooks| {
             let address = hooks[0]
                 .trim_start_matches("http://")
                 .parse()
                 .expect("an address");
-            let proxy = LossyProxy::start(address).await;
-            (proxy.url.clone(), proxy)
+            let proxy = TcpProxy::start(address).await;
+            proxy.lose_next_response();
+            (proxy.url(), proxy)
         })
         .await
     }
@@ -226,11 +227,8 @@ impl TestEnvBuilder {
         start_proxy: impl AsyncFnOnce(Vec<String>) -> (String, T),
     ) -> (TestEnv, T) {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
-        let (vat_register, invites, crm) = (
-            Service::vat_register().await,
-            Service::invites().await,
-            Service::crm().await,
-        );
+        let (vat_register, invites, crm) =
+            (Service::vat_register(), Service::invites(), Service::crm());
         let ports = Ports::free();
         let mut environment = vec![
             ("DEADLINE", self.deadline.unwrap_or("5s").to_owned()),

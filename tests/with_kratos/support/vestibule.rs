@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use vestibule_testing::Program;
+use vestibule_testing::http::{client, metric};
+use vestibule_testing::program::output;
+
 use super::port;
-use super::program::Program;
 
 /// A running Vestibule.
 pub struct Vestibule {
@@ -67,25 +70,21 @@ impl Vestibule {
     /// The value of a metric, or 0 if it does not exist yet.
     pub async fn metric(&self, name: &str) -> f64 {
         let url = format!("http://127.0.0.1:{}/metrics", self.ports.1);
-        let response = reqwest::get(url).await.expect("metrics");
-        let text = response.text().await.expect("metrics");
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-            .unwrap_or(0.0)
+        let response = client().get(url).send().await.expect("metrics");
+        metric(&response.text().await.expect("metrics"), name)
     }
 
     /// Runs another command of the program with the same settings. Returns its standard output.
     pub fn run_command(&self, arguments: &[&str]) -> String {
-        let output = command(
+        let mut command = command(
             &self.folder,
             self.settings,
             self.ports,
             ["unused-key-0123456789", "another-key-0123456789"],
             &self.environment,
             arguments,
-        )
-        .output()
-        .expect("Vestibule runs");
+        );
+        let output = output(&mut command);
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{stdout}{stderr}");

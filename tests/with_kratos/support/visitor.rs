@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use url::Url;
+use vestibule_testing::http::client_builder;
 
 use super::fields::Fields;
 use super::kratos::RETURN_TO;
@@ -98,11 +99,8 @@ impl Page {
 impl Visitor {
     /// A new visitor without an account.
     pub fn new(kratos: &str, client: Client) -> Self {
-        let http = reqwest::Client::builder()
-            .no_proxy()
+        let http = client_builder(Duration::from_mins(1))
             .cookie_store(client != Client::Api)
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_mins(1))
             .build()
             .expect("the HTTP client builds");
         Self {

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 /// A `SplitMix64` generator.
 pub struct Rng {
+    /// The seed, to repeat a run.
     pub seed: u64,
     state: AtomicU64,
 }
 
 impl Rng {
     /// Takes the seed from `CRASH_SEED`, or a random one.
+    #[expect(clippy::new_without_default, reason = "the seed is a random one")]
     pub fn new() -> Self {
         let seed = match std::env::var("CRASH_SEED") {
             Ok(seed) => seed.parse().expect("CRASH_SEED is a number"),

@@ -1,15 +1,17 @@
 //! A real PostgreSQL server for the tests, which runs as a user other than root on a free port.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
+
+use crate::port;
+use crate::program::output;
+use crate::wait::{BOUND, bounded, eventually, wait_until};
 
 /// Printed if PostgreSQL is not installed.
 pub const LEFT_OUT: &str = "\n*** POSTGRESQL IS NOT INSTALLED: ITS TESTS ARE SKIPPED. Install the Debian package `postgresql`. ***\n";
@@ -18,6 +20,7 @@ pub const LEFT_OUT: &str = "\n*** POSTGRESQL IS NOT INSTALLED: ITS TESTS ARE SKI
 pub struct Server {
     programs: PathBuf,
     folder: TempDir,
+    /// The port of 127.0.0.1 on which it listens.
     pub port: u16,
     databases: AtomicU32,
     running: Mutex<Option<Running>>,
@@ -43,10 +46,7 @@ fn programs() -> Option<PathBuf> {
 
 /// A command of PostgreSQL, which refuses to run as root. The process ends with its parent.
 fn as_nobody(program: &Path) -> Command {
-    let is_root = Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|id| id.stdout == b"0\n");
+    let is_root = output(Command::new("id").arg("-u")).stdout == b"0\n";
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if is_root {
@@ -86,28 +86,22 @@ impl Server {
         let data = folder.path().join("data");
         std::fs::create_dir(&data).expect("a folder");
         // If this user is not root, the folder already belongs to it.
-        let _ = Command::new("chown")
-            .arg("-R")
-            .arg("nobody:nogroup")
-            .arg(folder.path())
-            .stderr(Stdio::null())
-            .status();
-        let initialized = as_nobody(&programs.join("initdb"))
+        let mut owned = Command::new("chown");
+        output(owned.args(["-R", "nobody:nogroup"]).arg(folder.path()));
+        let mut initdb = as_nobody(&programs.join("initdb"));
+        initdb
             .args(["--auth", "trust", "--username", "vestibule"])
             .args(["--encoding", "UTF8", "--pgdata"])
-            .arg(&data)
-            .status()
-            .expect("initdb");
-        assert!(initialized.success(), "initdb");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            .arg(&data);
+        let initialized = output(&mut initdb);
+        assert!(initialized.status.success(), "initdb: {initialized:?}");
         let server = Self {
             programs,
             folder,
-            port: free.local_addr().expect("an address").port(),
+            port: port::free(),
             databases: AtomicU32::new(0),
             running: Mutex::new(None),
         };
-        drop(free);
         server.start_again();
         Some(server)
     }
@@ -133,7 +127,7 @@ impl Server {
             started.send(child.id()).expect("a receiver");
             let _ = child.wait();
         });
-        let id = id.recv().expect("postgres is started");
+        let id = id.recv_timeout(BOUND).expect("postgres is started");
         *self.running.lock().expect("a lock") = Some(Running { id, ended });
     }
 
@@ -142,10 +136,10 @@ impl Server {
         let Some(running) = self.running.lock().expect("a lock").take() else {
             return;
         };
-        let _ = Command::new("kill")
-            .args(["-QUIT", &running.id.to_string()])
-            .status();
-        let _ = running.ended.join();
+        output(Command::new("kill").args(["-QUIT", &running.id.to_string()]));
+        wait_until("PostgreSQL stops", || {
+            running.ended.is_finished().then_some(())
+        });
     }
 
     /// Returns the address of a database.
@@ -154,28 +148,21 @@ impl Server {
     }
 
     /// Connects to the server as soon as it is ready.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a program starts in its own time"
-    )]
     pub async fn connected(&self) -> PgConnection {
-        for _ in 0..300 {
-            if let Ok(connection) = PgConnection::connect(&self.address("postgres")).await {
-                return connection;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("PostgreSQL did not start within 30 s");
+        eventually("PostgreSQL starts", async || {
+            PgConnection::connect(&self.address("postgres")).await.ok()
+        })
+        .await
     }
 
     /// Returns the address of a new empty database.
     pub async fn database(&self) -> String {
         let name = format!("t{}", self.databases.fetch_add(1, Ordering::SeqCst));
         let mut connection = self.connected().await;
-        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
-            .execute(&mut connection)
-            .await
-            .expect("a database");
+        let created = sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")));
+        let created = created.execute(&mut connection);
+        let created = bounded("PostgreSQL creates a database", created).await;
+        created.expect("a database");
         self.address(&name)
     }
 }

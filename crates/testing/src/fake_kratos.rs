@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::base::clock::Timestamp;
 
-use super::FakeService;
-use super::fake_service::{Behaviour, Received};
+use crate::fake_service::{Behaviour, FakeService, Received, Response};
 
+type Timestamp = DateTime<Utc>;
 type Identities = BTreeMap<Uuid, Value>;
 
 /// A fake Kratos with its admin API.
 pub struct FakeKratos {
+    /// The service behind the admin API.
     pub service: FakeService,
     identities: Arc<Mutex<Identities>>,
 }
@@ -31,6 +32,7 @@ impl FakeKratos {
         kratos
     }
 
+    /// The base URL.
     pub fn url(&self) -> String {
         self.service.url()
     }
@@ -52,6 +54,7 @@ impl FakeKratos {
         });
     }
 
+    /// Answers every request with 503, or stops that.
     pub fn set_down(&self, is_down: bool) {
         self.answer_unless(move |_| is_down.then_some(503));
     }
@@ -132,14 +135,14 @@ impl FakeKratos {
         identity.pointer_mut(parent).expect("a known identity")[name] = value;
     }
 
+    /// The identity as it is now.
     pub fn identity(&self, id: Uuid) -> Value {
         self.identities()[&id].clone()
     }
 
     /// Waits for the next call and returns its method and target.
     pub async fn next_call(&self) -> String {
-        let received = self.service.next_call().await;
-        format!("{} {}", received.method, received.target)
+        self.service.next_call().await.line()
     }
 
     /// Refuses every PATCH, as if the traits violated the current schema, or stops that.
@@ -167,22 +170,17 @@ impl FakeKratos {
 
     /// Returns how many times the sessions of this identity were deleted.
     pub fn session_deletions(&self, id: Uuid) -> usize {
-        let target = format!("DELETE /admin/identities/{id}/sessions");
-        self.service
-            .request_lines()
-            .iter()
-            .filter(|one| **one == target)
-            .count()
+        self.count_of(&format!("DELETE /admin/identities/{id}/sessions"))
     }
 
     /// Returns how many times this identity was patched.
     pub fn patch_count(&self, id: Uuid) -> usize {
-        let target = format!("PATCH /admin/identities/{id}");
-        self.service
-            .request_lines()
-            .iter()
-            .filter(|one| **one == target)
-            .count()
+        self.count_of(&format!("PATCH /admin/identities/{id}"))
+    }
+
+    fn count_of(&self, line: &str) -> usize {
+        let lines = self.service.request_lines();
+        lines.iter().filter(|one| *one == line).count()
     }
 
     /// Returns the first id of each requested page; 0 is the first page.
@@ -206,12 +204,10 @@ fn next_moment() -> Value {
     static SECONDS: AtomicI64 = AtomicI64::new(0);
     let first: Timestamp = "2026-11-23T15:00:00.123456Z".parse().expect("a moment");
     let seconds = SECONDS.fetch_add(1, Ordering::SeqCst);
-    json!(first + chrono::TimeDelta::seconds(seconds))
+    json!(first + TimeDelta::seconds(seconds))
 }
 
-type Answer = (u16, String, Option<(&'static str, String)>);
-
-fn answer(identities: &mut Identities, received: &Received) -> Answer {
+fn answer(identities: &mut Identities, received: &Received) -> Response {
     let path = received.target.split('?').next().unwrap_or_default();
     let rest = path.trim_start_matches("/admin/identities");
     if let Some(external) = rest.strip_prefix("/by/external/") {
@@ -250,16 +246,16 @@ fn answer(identities: &mut Identities, received: &Received) -> Answer {
     }
 }
 
-fn identity_answer(identity: &Value) -> Answer {
+fn identity_answer(identity: &Value) -> Response {
     (200, identity.to_string(), None)
 }
 
-fn error(status: u16) -> Answer {
+fn error(status: u16) -> Response {
     let body = json!({"error": {"code": status}});
     (status, body.to_string(), None)
 }
 
-fn with_identifier(identities: &Identities, identifier: &str) -> Answer {
+fn with_identifier(identities: &Identities, identifier: &str) -> Response {
     let has_identifier = |one: &&Value| {
         let identifiers = one["credentials"]["password"]["identifiers"].as_array();
         identifiers
@@ -271,7 +267,7 @@ fn with_identifier(identities: &Identities, identifier: &str) -> Answer {
     (200, json!(found).to_string(), None)
 }
 
-fn page(identities: &Identities, target: &str) -> Answer {
+fn page(identities: &Identities, target: &str) -> Response {
     let size = parameter(target, "page_size")
         .map_or(250, |size| size.parse().expect("a page size is a number"));
     let from = parameter(target, "page_token");
