@@ -220,7 +220,7 @@ async fn a_missing_payload_is_explained() {
         ),
         (
             unbuilt,
-            "No payload is stored: the request could not be built.",
+            "No payload is stored: there is nothing to send.",
         ),
     ] {
         for payload in [false, true] {
