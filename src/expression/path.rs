@@ -113,8 +113,31 @@ impl ReadPath {
     }
 
     /// Returns whether the path is one of these, or leads into one of them.
-    pub(super) fn is_within(&self, paths: &BTreeSet<Self>) -> bool {
+    pub(super) fn is_within_any(&self, paths: &BTreeSet<Self>) -> bool {
         (1..=self.0.len()).any(|length| paths.contains(&Self(self.0[..length].to_vec())))
+    }
+
+    /// Returns whether the path and these names are equal, or one contains the other. A number among the names is an index
+    /// too, as in a field.
+    #[must_use]
+    pub fn meets(&self, names: &[String]) -> bool {
+        let is_same = |(segment, name): (&Segment, &String)| match segment {
+            Segment::Name(own) => own == name,
+            Segment::Index(index) => name.parse() == Ok(*index),
+        };
+        self.0.iter().zip(names).all(is_same)
+    }
+
+    /// Returns whether the path is that of these names.
+    #[must_use]
+    pub fn is_at(&self, names: &[String]) -> bool {
+        self.0.len() == names.len() && self.meets(names)
+    }
+
+    /// Returns whether the path is that of these names, or leads to a part of it.
+    #[must_use]
+    pub fn is_within(&self, names: &[String]) -> bool {
+        self.0.len() >= names.len() && self.meets(names)
     }
 
     /// Returns the value at the end of the path.
@@ -194,7 +217,7 @@ impl Path {
         let is_optional = || self.steps.iter().any(|step| step.optional);
         match self.root {
             Variable::Identity | Variable::Previous => {
-                is_optional() || self.constant().is_within(optional)
+                is_optional() || self.constant().is_within_any(optional)
             }
             Variable::Flow | Variable::Request => is_optional(),
             _ => false,
