@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::file::File;
+use crate::expression::FUNCTION_REFERENCE;
 
 /// Returns the schema (draft 2020-12) for editors.
 #[must_use]
@@ -110,8 +111,33 @@ pub fn markdown() -> String {
     text.push_str("\n\n[vestibule.example.yaml](../vestibule.example.yaml) shows every key. `vestibule validate` reports every problem of a file; `vestibule schema` prints the JSON Schema for editors.\n");
     section(&mut text, &schema, &schema, "");
     text.push_str(NAMES);
+    text.push_str(&functions());
     text
 }
+
+/// Generates the reference of Vestibule's own functions.
+fn functions() -> String {
+    let mut text = FUNCTIONS.to_owned();
+    for function in FUNCTION_REFERENCE {
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | `{}` | `{}` |",
+            function.call, function.meaning, function.example, function.result
+        );
+    }
+    text
+}
+
+const FUNCTIONS: &str = "
+## Functions in expressions
+
+Besides CEL's functions and the functions of its string and list extensions there are the functions below. An argument
+of another type is an error. So is a text longer than 16 KiB that is hashed, encoded or decoded. Write `.orValue('')`
+behind an optional value, and `string(…)` around a number.
+
+| function | result | example | gives |
+|---|---|---|---|
+";
 
 /// The variables of expressions, which the schema does not contain.
 const NAMES: &str = "
@@ -120,18 +146,18 @@ const NAMES: &str = "
 | variable | value | where |
 |---|---|---|
 | `identity` | the identity before it is saved, or as it was saved: `identity.traits`, `identity.metadata_public`, … | everywhere |
-| `previous` | the identity before the change: `traits`, `metadata_public` | settings |
+| `previous` | the identity before the change: `traits`, `metadata_public`, `state`, `state_changed_at` | settings |
 | `value` | the value of the check's `field` | checks with a `field` |
 | `flow` | `id`, `type`, `issued_at`, `expires_at`, `return_to`, `transient_payload` | everywhere |
-| `request` | the visitor's request: `headers`, and `client_ip` with `hooks.client_ip_header` | everywhere |
+| `flow.request_url` | the URL that opened the registration, with its query; null in settings. The visitor can write anything into it | everywhere |
+| `flow.provider` | the id of the OpenID provider in kratos.yml; null if there is none, or if Kratos does not tell it | everywhere |
+| `request.headers` | `Accept-Language`, `User-Agent`, `True-Client-Ip` and those of `hooks.headers`, if the request has them. Several lines of one header are one text, with commas | everywhere |
+| `request.client_ip` | the visitor's address, or null; needs `hooks.client_ip` | everywhere |
 | `method` | `password`, `oidc`, `code`, `passkey`, `webauthn`, `profile`, … | everywhere |
 | `now` | the time of the call | everywhere |
 | `lists.<name>` | a list | everywhere |
 | `response` | the response: `status`, `headers` (names in lower case), `body` (JSON, or else a text; null if empty) | after an `ask` |
 | `checks.<name>.response` | the response of another check, for which the check waits | checks |
-
-Besides CEL's functions and the functions of its string extension there are `domain(address)`, the part after the `@` in lower
-case and ASCII, and `in_domains(address, list)`, true if that domain or one above it is in the list.
 ";
 
 fn section(text: &mut String, root: &Value, schema: &Value, path: &str) {

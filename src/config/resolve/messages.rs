@@ -404,6 +404,7 @@ impl<'a> Resolver<'a> {
             lists: Arc::clone(&self.lists),
             client_ip: self.client_ip,
             optional_paths: Arc::default(),
+            headers: self.request_headers.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 mod absent;
 mod adversarial;
 pub(super) mod conformance;
+mod own_functions;
 mod reads;
 
 use super::*;

@@ -42,6 +42,8 @@ pub struct Visitor {
     pub http: reqwest::Client,
     kratos: String,
     language: &'static str,
+    query: Option<&'static str>,
+    headers: &'static [(&'static str, &'static str)],
     token: Option<String>,
 }
 
@@ -108,6 +110,8 @@ impl Visitor {
             http,
             kratos: kratos.to_owned(),
             language: "en",
+            query: None,
+            headers: &[],
             token: None,
         }
     }
@@ -116,6 +120,20 @@ impl Visitor {
     #[must_use]
     pub fn with_language(mut self, language: &'static str) -> Self {
         self.language = language;
+        self
+    }
+
+    /// Opens pages with further parameters, as a link does.
+    #[must_use]
+    pub fn with_query(mut self, query: Option<&'static str>) -> Self {
+        self.query = query;
+        self
+    }
+
+    /// Sends headers with each request, as proxies add them.
+    #[must_use]
+    pub fn with_headers(mut self, headers: &'static [(&'static str, &'static str)]) -> Self {
+        self.headers = headers;
         self
     }
 
@@ -180,9 +198,10 @@ impl Visitor {
             "browser"
         };
         let url = format!(
-            "{}{}/{kind}?return_to={RETURN_TO}",
+            "{}{}/{kind}?return_to={RETURN_TO}&{}",
             self.kratos,
-            page.path()
+            page.path(),
+            self.query.unwrap_or_default()
         );
         let mut response = self.send(self.http.get(&url)).await;
         for _ in 0..5 {
@@ -259,9 +278,12 @@ impl Visitor {
             Client::BrowserForm => "text/html",
             Client::BrowserJson | Client::Api => "application/json",
         };
-        let request = request
+        let mut request = request
             .header(ACCEPT, accept)
             .header("Accept-Language", self.language);
+        for (name, value) in self.headers {
+            request = request.header(*name, *value);
+        }
         self.with_token(request).send().await.expect("a response")
     }
 
