@@ -2,6 +2,7 @@
 
 mod basics;
 mod checks;
+mod deletions;
 pub mod durations;
 mod messages;
 mod order;

@@ -47,6 +47,9 @@ pub enum Event {
     /// A deferred check refused an existing account.
     #[serde(rename = "check.refused")]
     CheckRefused,
+    /// An identity was deleted in Kratos.
+    #[serde(rename = "identity.deleted")]
+    IdentityDeleted,
 }
 
 /// A subscription of the settings: which events are sent to which service, and with which request.
@@ -113,6 +116,14 @@ impl Subscription {
             .as_ref()
             .is_none_or(|when| !hook_only.into_iter().any(|root| when.reads(root)))
     }
+
+    /// Returns whether `when` can be evaluated for a change that no hook reported. The identity before such a change is
+    /// unknown.
+    #[must_use]
+    pub fn is_decided_by_the_changed_identity(&self) -> bool {
+        let reads_previous = |when: &Expression| when.reads(Variable::Previous);
+        self.is_decided_by_the_identity() && !self.when.as_ref().is_some_and(reads_previous)
+    }
 }
 
 /// A delivery that is not stored yet.
@@ -138,6 +149,14 @@ pub struct NewDelivery {
     pub due_at: Timestamp,
     /// When the delivery is abandoned if it has not succeeded.
     pub keep_trying_until: Timestamp,
+}
+
+impl NewDelivery {
+    /// Returns the reason why there is nothing to send, if there is nothing.
+    #[must_use]
+    pub fn unbuilt_reason(&self) -> Option<&str> {
+        self.action.as_ref().err().map(String::as_str)
+    }
 }
 
 /// A delivery that a dispatcher has leased.
@@ -190,13 +209,14 @@ pub enum State {
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::IdentityCreated,
         Self::IdentityUpdated,
         Self::CredentialsChanged,
         Self::IdentityVerified,
         Self::RegistrationFailed,
         Self::CheckRefused,
+        Self::IdentityDeleted,
     ];
 
     /// Returns the name in the settings file, the default body and the store.
@@ -209,6 +229,7 @@ impl Event {
             Self::IdentityVerified => "identity.verified",
             Self::RegistrationFailed => "registration.failed",
             Self::CheckRefused => "check.refused",
+            Self::IdentityDeleted => "identity.deleted",
         }
     }
 

@@ -68,3 +68,13 @@ fn without_a_schema_there_is_no_warning_about_types() {
     let text = "checks: {a: {field: traits.invite, refuse: [{when: \"value == 'x'\"}]}}";
     assert_eq!(warnings(text, SCHEMA), "");
 }
+
+#[test]
+fn deletions_that_nothing_looks_for_by_itself_are_a_warning() {
+    let text = r#"kratos: {admin_url: "http://kratos:4434"}
+subscriptions:
+  erasure: {events: [check.refused, identity.deleted], send: {post: "http://a/{identity.id}"}}
+"#;
+    insta::assert_snapshot!(warnings(text, "{}"));
+    assert_eq!(warnings(&format!("{text}reconcile: {{every: 1d}}\n"), "{}"), "");
+}

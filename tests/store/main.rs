@@ -8,6 +8,7 @@ mod dispatcher;
 mod fixtures;
 mod flows;
 mod identities;
+mod known_identities;
 mod outbox;
 mod postgres;
 #[path = "../support/postgres.rs"]

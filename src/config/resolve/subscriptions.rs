@@ -73,6 +73,7 @@ impl<'a> Resolver<'a> {
             file::Event::IdentityVerified => Event::IdentityVerified,
             file::Event::RegistrationFailed => Event::RegistrationFailed,
             file::Event::CheckRefused => Event::CheckRefused,
+            file::Event::IdentityDeleted => Event::IdentityDeleted,
         });
         let failed = file
             .events
@@ -116,6 +117,7 @@ impl<'a> Resolver<'a> {
             abandon_when,
             write_back,
         };
+        self.identity_deleted(cursor, &subscription);
         (self.problems.len() == before).then_some(subscription)
     }
 

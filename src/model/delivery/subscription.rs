@@ -84,10 +84,11 @@ fn delivery(
 }
 
 /// Returns the key that makes a delivery unique. Several calls can report the creation of an identity, but it happens
-/// only once. All other events can happen again.
+/// only once, and so does its deletion. All other events can happen again.
 fn unique_key(trigger: &Trigger<'_>) -> String {
     match trigger.event {
         Event::IdentityCreated => trigger.identity_id.to_string(),
+        Event::IdentityDeleted => format!("{}:deleted", trigger.identity_id),
         Event::IdentityUpdated
         | Event::CredentialsChanged
         | Event::IdentityVerified
@@ -187,6 +188,10 @@ mod tests {
             Uuid::from_u128(7).to_string()
         );
         assert_eq!(unique_key(&trigger(Event::IdentityUpdated)), "call-1");
+        assert_eq!(
+            unique_key(&trigger(Event::IdentityDeleted)),
+            format!("{}:deleted", Uuid::from_u128(7))
+        );
     }
 
     #[test]

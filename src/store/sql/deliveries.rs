@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use uuid::Uuid;
 
 use super::admin::AdminAction;
-use super::{Database, admin, outbox, pending_writes, reservations, settle};
+use super::{Database, admin, known_identities, outbox, pending_writes, reservations, settle};
 use crate::base::clock::Timestamp;
 use crate::model::delivery::Claimed;
 use crate::store::adapter::Connection;
@@ -160,5 +160,6 @@ async fn write_all(
     reservations::confirm(connection, &batch.confirmed).await?;
     reservations::release(connection, &batch.released).await?;
     reservations::reserve(connection, &batch.reserved).await?;
+    known_identities::record(connection, &batch.identities).await?;
     outbox::accept(connection, &batch.deliveries).await
 }
