@@ -224,3 +224,16 @@ CREATE TABLE properties (
     name  TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
 );
+
+-- The identities of Kratos, so that changes and deletions that no hook reports are noticed. Kept only while a subscription wants
+-- them.
+CREATE TABLE identities (
+    identity_id TEXT    NOT NULL PRIMARY KEY,
+    -- An HMAC of the traits, the state and the schema id that were reported last. Empty once the identity is erased.
+    fingerprint TEXT    NOT NULL,
+    -- When Kratos saved these traits, on Kratos's clock.
+    updated_at  BIGINT  NOT NULL,
+    -- When a hook or a reconciliation last saw the identity.
+    seen_at     BIGINT  NOT NULL
+);
+CREATE INDEX identities_by_last_seen ON identities (seen_at, identity_id);

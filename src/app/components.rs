@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::delivery_metrics::DeliveryMetrics;
 use crate::base::clock::Clock;
+use crate::base::secret::random_key;
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::job_status::JobStatuses;
 use crate::checks::account_lookup::Lookup;
@@ -42,8 +43,22 @@ use crate::store::admin::RetryWindows;
 use crate::store::decision_log::{self, recorder};
 use crate::store::flow_reader::{FlowReader, flow_reader};
 use crate::store::guard::GuardProof;
+use crate::store::known_identities::IdentityTracker;
 use crate::store::outbox::{Outbox, Writer, outbox};
 use crate::store::{Store, WriteSet};
+
+/// Returns the tracker of identities, if the settings want changes or deletions that no hook reports.
+pub fn identity_tracker(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+) -> anyhow::Result<Option<Arc<IdentityTracker>>> {
+    if !settings.tracks_identities() {
+        return Ok(None);
+    }
+    let new_key = random_key().context("cannot create a random key")?;
+    let tracker = IdentityTracker::new(Arc::clone(store), new_key);
+    Ok(Some(Arc::new(tracker)))
+}
 
 /// The parts that several components share.
 pub(super) struct Components {
@@ -52,6 +67,7 @@ pub(super) struct Components {
     services: Arc<Services>,
     identities: Option<KratosAdmin>,
     pub(super) refused: Arc<RefusedIdentities>,
+    tracker: Option<Arc<IdentityTracker>>,
     writer: Option<Arc<IdentityWriter>>,
     pub(super) rules: Arc<Rules>,
     outbox: Outbox,
@@ -92,11 +108,13 @@ impl Components {
             clock.clone(),
             Arc::clone(&metrics),
         ));
+        let tracker = identity_tracker(settings, &store)?;
         let writer = identities.clone().map(|identities| {
             Arc::new(IdentityWriter::new(
                 identities,
                 Arc::clone(&store),
                 Arc::clone(&refused),
+                tracker.clone(),
                 clock.clone(),
                 Arc::clone(&metrics),
             ))
@@ -118,6 +136,7 @@ impl Components {
             services,
             identities,
             refused,
+            tracker,
             writer,
             rules,
             outbox,
@@ -166,6 +185,7 @@ impl Components {
             leased: Mutex::default(),
             is_unanswered: AtomicBool::new(false),
             outbox: self.outbox.clone(),
+            tracker: self.tracker.clone(),
             sweep_now: Arc::clone(&self.sweep_now),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -188,7 +208,8 @@ impl Components {
             decisions,
         } = settings;
         let store = Arc::clone(&self.store);
-        Retention::new(store, deliveries, decisions, self.clock.clone())
+        let clock = self.clock.clone();
+        Retention::new(store, deliveries, decisions, clock).keeping_identities(self.tracker.is_some())
     }
 
     /// Returns the job that loads late refusals.
@@ -208,6 +229,7 @@ impl Components {
             per_second: settings.per_second,
             dry_run: false,
             allow_mass_erasure: false,
+            reports_changes: true,
         };
         let reconciler = Reconciler::new(self.reconcile_deps()?, options);
         Some(Reconciliation::new(reconciler, every))
@@ -220,6 +242,7 @@ impl Components {
             identities: self.identities.clone()?,
             rules: Arc::clone(&self.rules),
             outbox: self.outbox.clone(),
+            tracker: self.tracker.clone(),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
         })
@@ -309,6 +332,7 @@ impl Components {
             refused: Arc::clone(&self.refused),
             activity,
             writes_identities: settings.writes_identities(),
+            tracker: self.tracker.clone(),
             sweep_now: Arc::clone(&self.sweep_now),
             log_limits: LogLimits::default(),
             recorder,

@@ -4,6 +4,7 @@ use crate::base::clock::Clock;
 use crate::checks::follow_up::InForce;
 use crate::jobs::reconcile::record_first_seen;
 use crate::model::delivery::Subscription;
+use crate::store::known_identities::set_all_known;
 use crate::store::{self, Coordination, Store};
 
 /// Records, at the first start, when this database and its subscriptions were first seen. Reconciliation delivers no
@@ -19,6 +20,14 @@ pub(super) async fn record_first_start(
             error = %error.error_chain(),
             "Could not store when this database and its subscriptions were first seen"
         );
+    }
+}
+
+/// Records that nothing is recorded about identities any more. If that begins again, what was known is outdated.
+pub(super) async fn record_untracked(store: &dyn Coordination) {
+    if let Err(error) = set_all_known(store, None).await {
+        // Retention records it too.
+        tracing::warn!(error = %error.error_chain(), "Could not store that known identities are outdated");
     }
 }
 

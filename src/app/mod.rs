@@ -35,6 +35,7 @@ use components::Components;
 use servers::{listen, serve_admin, serve_hooks};
 use tasks::TaskMonitor;
 
+pub use components::identity_tracker;
 pub use signals::{ignore_hang_ups, shutdown_signal};
 
 /// How long running calls and attempts may take after the stop began.
@@ -121,6 +122,9 @@ impl App {
         let admin_address = admin_listener.local_addr()?;
         let rules = Arc::clone(&components.rules);
         first_seen::record_first_start(&*components.store, &clock, rules.subscriptions()).await;
+        if !settings.tracks_identities() {
+            first_seen::record_untracked(&*components.store).await;
+        }
         let in_force =
             first_seen::in_force(&*components.store, &clock, &rules.holding_rules()).await;
         if let Err(error) = components.refused.reload().await {

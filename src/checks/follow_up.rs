@@ -125,6 +125,16 @@ fn event_of(flow: Flow, method: &str) -> Event {
     }
 }
 
+/// Returns whether such a call reports the traits of an identity to the subscriptions. A change before any other call is
+/// still to be reported.
+#[must_use]
+pub fn reports_traits(flow: Flow, method: &str) -> bool {
+    matches!(
+        event_of(flow, method),
+        Event::IdentityCreated | Event::IdentityUpdated
+    )
+}
+
 /// Returns the id that distinguishes one submission from another. A settings form can be submitted repeatedly.
 fn trigger_id_of(pending: &PendingSignUp) -> String {
     let key = &pending.key;

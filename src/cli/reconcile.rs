@@ -1,5 +1,7 @@
-//! `vestibule reconcile`: delivers identities that Vestibule missed, and erases data of identities deleted in Kratos.
+//! `vestibule reconcile`: delivers identities, changes and deletions that Vestibule missed, and erases data of identities
+//! deleted in Kratos.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +12,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{ConfigFile, counted};
-use crate::app::open_store;
-use crate::app::shutdown_signal;
+use crate::app::{identity_tracker, open_store, shutdown_signal};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Metrics;
 use crate::config::settings::{Dsn, Settings};
 use crate::config::{self, Environment};
-use crate::jobs::reconcile::{Deps, Progress, Reconciler, Report, RoundOptions};
+use crate::jobs::reconcile::{Deps, Progress, Reconciler, Report, RoundOptions, only_of_hooks};
+use crate::model::delivery::Event;
 use crate::outbound::kratos_admin::KratosAdmin;
 use crate::outbound::services::client::Services;
 use crate::store::Store;
@@ -25,8 +27,10 @@ use crate::store::outbox::outbox;
 /// `vestibule reconcile`
 ///
 /// Reads all identities from Kratos's admin API. Stores deliveries for identities that Vestibule missed, such as
-/// those created by the admin API, imported, or created by a method without hooks. Never delivers anything twice. Erases the
-/// data of identities that were deleted in Kratos. Can run beside `serve`. An interrupted round continues where it stopped.
+/// those created by the admin API, imported, or created by a method without hooks. Delivers deletions to subscriptions of
+/// `identity.deleted`, and, if `reconcile.every` is set, changes that no hook reported to subscriptions of `identity.updated`. Never
+/// delivers anything twice. Erases the data of identities that were deleted in Kratos. Can run beside `serve`. An interrupted round
+/// continues where it stopped.
 #[derive(Debug, Args)]
 pub struct Options {
     /// The settings file, which names the database, Kratos and the subscriptions
@@ -85,6 +89,7 @@ impl Options {
             per_second: settings.reconcile.per_second,
             dry_run: self.dry_run,
             allow_mass_erasure: self.allow_mass_erasure,
+            reports_changes: settings.reconcile.every.is_some(),
         };
         let reconciler = Reconciler::new(deps(settings, store)?, options);
         let mut out = std::io::stdout();
@@ -114,6 +119,7 @@ impl Options {
 fn deps(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
     let clock = Clock::system();
     let rules = settings.rules();
+    let tracker = identity_tracker(&settings, &store)?;
     let metrics = Arc::new(Metrics::new());
     let admin = settings.kratos.admin.into_iter().collect();
     let services = Services::new(admin, clock.clone(), Arc::clone(&metrics))
@@ -126,6 +132,7 @@ fn deps(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
         identities: KratosAdmin::new(Arc::new(services), clock.clone()),
         rules: Arc::new(rules),
         outbox,
+        tracker,
         clock,
         metrics,
     })
@@ -138,6 +145,26 @@ struct Findings<O> {
 }
 
 impl<O: Write> Findings<O> {
+    fn print_delivery(
+        &self,
+        kind: &str,
+        identity: Uuid,
+        subscription: &str,
+        unbuilt: Option<&str>,
+    ) {
+        if self.json {
+            let delivery =
+                json!({"identity_id": identity, "subscription": subscription, "unbuilt": unbuilt});
+            self.print(&json!({ kind: delivery }).to_string());
+        } else if let Some(why) = unbuilt {
+            self.print(&format!(
+                "{kind}  {identity}  {subscription}  (cannot be built: {why})"
+            ));
+        } else {
+            self.print(&format!("{kind}  {identity}  {subscription}"));
+        }
+    }
+
     fn print(&self, line: &str) {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         // The reader has closed the output, so a failed write is ignored. The final write of the summary returns the
@@ -147,28 +174,28 @@ impl<O: Write> Findings<O> {
 }
 
 impl<O: Write + Send> Progress for Findings<O> {
-    fn left_out(&self, subscription: &str) {
+    fn left_out(&self, subscription: &str, event: Event) {
         if self.json {
-            self.print(&json!({"left_out": {"subscription": subscription}}).to_string());
+            let left_out = json!({"subscription": subscription, "event": event});
+            self.print(&json!({ "left_out": left_out }).to_string());
         } else {
             self.print(&format!(
-                "left out {subscription}  (its `when` reads `flow`, `request` or `method`, which only hooks have)"
+                "left out {subscription}  {event}  (its `when` reads {}, which only hooks have)",
+                only_of_hooks(event)
             ));
         }
     }
 
     fn missing(&self, identity: Uuid, subscription: &str, unbuilt: Option<&str>) {
-        if self.json {
-            let missing =
-                json!({"identity_id": identity, "subscription": subscription, "unbuilt": unbuilt});
-            self.print(&json!({ "missing": missing }).to_string());
-        } else if let Some(why) = unbuilt {
-            self.print(&format!(
-                "missing  {identity}  {subscription}  (cannot be built: {why})"
-            ));
-        } else {
-            self.print(&format!("missing  {identity}  {subscription}"));
-        }
+        self.print_delivery("missing", identity, subscription, unbuilt);
+    }
+
+    fn changed(&self, identity: Uuid, subscription: &str, unbuilt: Option<&str>) {
+        self.print_delivery("changed", identity, subscription, unbuilt);
+    }
+
+    fn deletion(&self, identity: Uuid, subscription: &str) {
+        self.print_delivery("deletion", identity, subscription, None);
     }
 
     fn deleted(&self, identity: Uuid) {
@@ -187,38 +214,62 @@ fn summary(report: &Report, dry_run: bool) -> String {
         missing,
         stored,
         unbuilt,
+        changes_reported,
+        deletions_reported,
         deleted,
         erased,
     } = *report;
     let sum = format!("Checked {}.", counted(checked, "identity", "identities"));
-    let (deliveries, deleted_identities) = (
-        counted(missing, "delivery", "deliveries"),
-        counted(deleted, "identity", "identities"),
-    );
+    let of_deliveries = |count| counted(count, "delivery", "deliveries");
+    let deleted_identities = counted(deleted, "identity", "identities");
     if dry_run {
+        let mut stored = format!("{} that Vestibule missed", of_deliveries(missing));
+        if changes_reported > 0 {
+            let _ = write!(
+                stored,
+                ", {} of changes that no hook reported",
+                of_deliveries(changes_reported)
+            );
+        }
+        if deletions_reported > 0 {
+            let _ = write!(
+                stored,
+                ", {} of `identity.deleted`",
+                of_deliveries(deletions_reported)
+            );
+        }
         return format!(
-            "{sum} Would store {deliveries} that Vestibule missed, and erase the data of {deleted_identities} deleted in Kratos. \
-             Nothing was changed."
+            "{sum} Would store {stored}, and erase the data of {deleted_identities} deleted in Kratos. Nothing was changed."
         );
     }
     let mut sentences = vec![sum];
     if stored > 0 {
-        let stored = counted(stored, "delivery", "deliveries");
+        let stored = of_deliveries(stored);
         sentences.push(format!(
             "Stored {stored} that Vestibule missed; a running `vestibule serve` sends them within a minute."
         ));
     } else {
         sentences.push("Nothing was missing.".to_owned());
     }
+    if changes_reported > 0 {
+        let reported = of_deliveries(changes_reported);
+        sentences.push(format!(
+            "Stored {reported} of changes that no hook reported."
+        ));
+    }
+    if deletions_reported > 0 {
+        let reported = of_deliveries(deletions_reported);
+        sentences.push(format!("Stored {reported} of `identity.deleted`."));
+    }
     if unbuilt > 0 {
-        let unbuilt = counted(unbuilt, "delivery", "deliveries");
+        let unbuilt = of_deliveries(unbuilt);
         sentences.push(format!(
             "Of these, {unbuilt} could not be built, because their subscriptions read what only hooks have: \
              see `vestibule deliveries list --state abandoned`."
         ));
     }
     if deleted > 0 {
-        let erased = counted(erased, "delivery", "deliveries");
+        let erased = of_deliveries(erased);
         sentences.push(format!(
             "Erased the data of {deleted_identities} deleted in Kratos ({erased})."
         ));
@@ -243,6 +294,14 @@ mod tests {
             unbuilt: 1,
             deleted: 1,
             erased: 2,
+            ..Report::default()
+        };
+        let unreported = Report {
+            checked: 2,
+            changes_reported: 2,
+            deletions_reported: 1,
+            deleted: 1,
+            ..Report::default()
         };
         for (report, dry_run, expected) in [
             (nothing, false, "Checked 1 identity. Nothing was missing."),
@@ -259,6 +318,19 @@ mod tests {
                  a minute. Of these, 1 delivery could not be built, because their subscriptions read what only hooks have: see \
                  `vestibule deliveries list --state abandoned`. Erased the data of 1 identity deleted in Kratos (2 deliveries).",
             ),
+            (
+                unreported,
+                false,
+                "Checked 2 identities. Nothing was missing. Stored 2 deliveries of changes that no hook reported. Stored 1 \
+                 delivery of `identity.deleted`. Erased the data of 1 identity deleted in Kratos (0 deliveries).",
+            ),
+            (
+                unreported,
+                true,
+                "Checked 2 identities. Would store 0 deliveries that Vestibule missed, 2 deliveries of changes that no hook \
+                 reported, 1 delivery of `identity.deleted`, and erase the data of 1 identity deleted in Kratos. Nothing was \
+                 changed.",
+            ),
         ] {
             assert_eq!(summary(&report, dry_run), expected);
         }
@@ -270,16 +342,22 @@ mod tests {
         for (json, expected) in [
             (
                 false,
-                "left out tax  (its `when` reads `flow`, `request` or `method`, which only hooks have)\n\
+                "left out tax  identity.created  (its `when` reads `flow`, `request` or `method`, which only hooks have)\n\
+                 left out tax  identity.updated  (its `when` reads `previous`, `flow`, `request` or `method`, which only hooks have)\n\
                  missing  00000000-0000-0000-0000-000000000007  crm\n\
                  missing  00000000-0000-0000-0000-000000000007  erp  (cannot be built: why)\n\
+                 changed  00000000-0000-0000-0000-000000000007  crm\n\
+                 deletion  00000000-0000-0000-0000-000000000007  crm\n\
                  deleted  00000000-0000-0000-0000-000000000007\n",
             ),
             (
                 true,
-                "{\"left_out\":{\"subscription\":\"tax\"}}\n\
+                "{\"left_out\":{\"subscription\":\"tax\",\"event\":\"identity.created\"}}\n\
+                 {\"left_out\":{\"subscription\":\"tax\",\"event\":\"identity.updated\"}}\n\
                  {\"missing\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"subscription\":\"crm\",\"unbuilt\":null}}\n\
                  {\"missing\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"subscription\":\"erp\",\"unbuilt\":\"why\"}}\n\
+                 {\"changed\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"subscription\":\"crm\",\"unbuilt\":null}}\n\
+                 {\"deletion\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\",\"subscription\":\"crm\",\"unbuilt\":null}}\n\
                  {\"deleted\":{\"identity_id\":\"00000000-0000-0000-0000-000000000007\"}}\n",
             ),
         ] {
@@ -287,9 +365,12 @@ mod tests {
                 out: Mutex::new(Vec::new()),
                 json,
             };
-            findings.left_out("tax");
+            findings.left_out("tax", Event::IdentityCreated);
+            findings.left_out("tax", Event::IdentityUpdated);
             findings.missing(id, "crm", None);
             findings.missing(id, "erp", Some("why"));
+            findings.changed(id, "crm", None);
+            findings.deletion(id, "crm");
             findings.deleted(id);
             let printed = findings.out.into_inner().unwrap();
             assert_eq!(String::from_utf8(printed).unwrap(), expected);

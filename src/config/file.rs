@@ -52,7 +52,8 @@ pub struct File {
 }
 
 /// Delivers identities that Vestibule missed (created by the admin API, by an import, or by a method without hooks),
-/// and erases the data of identities that were deleted in Kratos. `vestibule reconcile` does the same once.
+/// and erases the data of identities that were deleted in Kratos. Delivers changes and deletions that no hook reports to
+/// subscriptions of `identity.updated` and `identity.deleted`. `vestibule reconcile` does the same once.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reconcile {
@@ -601,8 +602,10 @@ pub struct Subscription {
     /// The events: `identity.created` (a registration), `identity.updated` (a change of the profile),
     /// `credentials.changed` (a change of the password, of social sign-in, of a second factor), `identity.verified`
     /// (an address was verified), `registration.failed` (an accepted sign-up without an account; needs
-    /// `kratos.admin_url`), `check.refused` (a check refused an existing account). `credentials.changed` and
-    /// `identity.verified` need hooks of their own: `vestibule kratos hooks --event …` prints them.
+    /// `kratos.admin_url`), `check.refused` (a check refused an existing account), `identity.deleted` (Kratos does not
+    /// have the identity any more; needs `kratos.admin_url`; expressions can read only `identity.id`).
+    /// `credentials.changed` and `identity.verified` need hooks of their own: `vestibule kratos hooks --event …`
+    /// prints them. Reconciliation finds deletions, and with `reconcile.every` also changes that no hook reports.
     pub events: Vec<Event>,
     /// Creates a delivery only if this is true.
     #[serde(default)]
@@ -677,4 +680,6 @@ pub enum Event {
     RegistrationFailed,
     #[serde(rename = "check.refused")]
     CheckRefused,
+    #[serde(rename = "identity.deleted")]
+    IdentityDeleted,
 }

@@ -4,6 +4,7 @@ mod absent;
 mod basics;
 mod body_needs;
 mod checks;
+mod deletions;
 pub mod durations;
 mod headers;
 mod messages;

@@ -12,7 +12,7 @@ use crate::base::telemetry::LogFormat;
 use crate::checks::{BuiltinMessages, Check, MessageCatalog, Rules};
 use crate::expression::Lists;
 use crate::kratos::{BodyNeeds, ClientIpHeader, Identifiers};
-use crate::model::delivery;
+use crate::model::delivery::{self, Event};
 use crate::model::pending::ExternalId;
 use crate::outbound::services::Service;
 
@@ -78,6 +78,19 @@ impl Settings {
                 .subscriptions
                 .iter()
                 .any(|subscription| !subscription.write_back.is_empty())
+    }
+
+    /// Whether Vestibule keeps what is known about each identity of Kratos, because a subscription wants changes or
+    /// deletions that no hook reports.
+    #[must_use]
+    pub fn tracks_identities(&self) -> bool {
+        let wants = |event| {
+            let mut subscriptions = self.subscriptions.iter();
+            subscriptions.any(|one| one.events.contains(&event))
+        };
+        self.kratos.admin.is_some()
+            && (wants(Event::IdentityDeleted)
+                || self.reconcile.every.is_some() && wants(Event::IdentityUpdated))
     }
 
     /// Returns whether a late refusal can deactivate an account, so that logins and recoveries must be refused.

@@ -21,10 +21,11 @@ use crate::model::delivery::{EntryWrite, FieldWrite};
 use crate::model::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, Write};
 use crate::model::late_refusal::LateRefusal;
 use crate::outbound::kratos_admin::{Error, KratosAdmin, patch};
+use crate::store::known_identities::IdentityTracker;
 use crate::store::{self, Store};
 
 /// How long the lock on an identity is valid. This time is longer than all calls to the admin API under the lock.
-const LOCK: Duration = Duration::from_mins(1);
+pub const LOCK: Duration = Duration::from_mins(1);
 /// How many writes of one identity are verified together. Only the newest writes are verified.
 const MAX_WRITES: usize = 50;
 /// How many of these writes can be repairs. More repairs mean that each write is undone.
@@ -39,6 +40,8 @@ pub struct IdentityWriter {
     identities: KratosAdmin,
     store: Arc<dyn Store>,
     refused: Arc<RefusedIdentities>,
+    /// Records the writes, so that reconciliation does not report them as changes.
+    tracker: Option<Arc<IdentityTracker>>,
     clock: Clock,
     metrics: Arc<Metrics>,
     /// Wakes the verifier after a write.
@@ -101,6 +104,7 @@ impl IdentityWriter {
         identities: KratosAdmin,
         store: Arc<dyn Store>,
         refused: Arc<RefusedIdentities>,
+        tracker: Option<Arc<IdentityTracker>>,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -108,6 +112,7 @@ impl IdentityWriter {
             identities,
             store,
             refused,
+            tracker,
             clock,
             metrics,
             written: Notify::new(),
@@ -246,11 +251,11 @@ impl IdentityWriter {
         if operations.is_empty() {
             // The answer to an earlier attempt may be lost.
             if let Some(mut writes) = known
-                && writes
-                    .writes
-                    .last()
-                    .is_some_and(|last| last.ended_at.is_none())
+                && let Some(last) = writes.writes.last()
+                && last.ended_at.is_none()
             {
+                let before = last.undone_in(identity);
+                self.record_own_write(id, &before, identity).await;
                 writes.ended(now);
                 self.store.store_identity_writes(&writes).await?;
             }
@@ -266,12 +271,13 @@ impl IdentityWriter {
         self.store.store_identity_writes(&writes).await?;
         self.written.notify_one();
         match self.identities.patch(id, &operations).await {
-            Ok(true) => {
+            Ok(Some(after)) => {
+                self.record_own_write(id, identity, &after).await;
                 writes.ended(self.clock.now());
                 self.store.store_identity_writes(&writes).await?;
                 Ok(())
             }
-            Ok(false) => Err(WriteError::NotFound),
+            Ok(None) => Err(WriteError::NotFound),
             Err(error @ (Error::Status(400..=499) | Error::Concurrent)) => {
                 if error == Error::Status(400) {
                     self.count("refused_by_kratos");
@@ -296,6 +302,19 @@ impl IdentityWriter {
         }
     }
 
+    /// Records a write that Kratos has made, under the lock of the identity. So reconciliation, which compares under the
+    /// same lock, does not report it as a change.
+    async fn record_own_write(&self, id: Uuid, before: &Value, after: &Value) {
+        let Some(tracker) = &self.tracker else { return };
+        let now = self.clock.now();
+        if let Err(error) = tracker.record_own_write(before, after, now).await {
+            tracing::warn!(
+                identity.id = %id, error = %error.error_chain(),
+                "A write into an identity could not be recorded; reconciliation may report it as a change"
+            );
+        }
+    }
+
     /// Runs `work` as the only writer into the identity.
     async fn locked(
         &self,
@@ -316,7 +335,7 @@ impl IdentityWriter {
         if self.settings_call_is_pending(id, now).await? {
             return Err(WriteError::Busy);
         }
-        let (lock, holder) = (format!("identity:{id}"), Uuid::new_v4());
+        let (lock, holder) = (lock_name(id), Uuid::new_v4());
         if !self
             .store
             .acquire_lock(&lock, holder, now, saturating_add(now, LOCK))
@@ -505,6 +524,12 @@ impl IdentityWriter {
             .get_or_create(&OutcomeLabels { outcome })
             .inc();
     }
+}
+
+/// Returns the name of the lock whose holder is the only writer into the identity.
+#[must_use]
+pub fn lock_name(id: Uuid) -> String {
+    format!("identity:{id}")
 }
 
 /// Returns whether a save has restored the state from before the account was deactivated.

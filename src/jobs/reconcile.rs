@@ -1,12 +1,16 @@
-//! Reconciliation: compares Kratos's identities with the stored deliveries. Finds missing and deleted identities.
+//! Reconciliation: compares Kratos's identities with the stored deliveries, and with what was reported of each identity.
+//! Finds missing, changed and deleted identities.
 
+mod changed;
 mod checkpoint;
 mod cutoff;
 mod deleted;
 mod error;
+mod known;
 mod missing;
 mod report;
 mod schedule;
+mod unseen;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +22,7 @@ use crate::base::telemetry::Metrics;
 use crate::checks::Rules;
 use crate::model::delivery::{Event, Subscription};
 use crate::outbound::kratos_admin::KratosAdmin;
+use crate::store::known_identities::{IdentityTracker, all_are_known};
 use crate::store::lock::NamedLock;
 use crate::store::outbox::Outbox;
 use crate::store::{self, Store};
@@ -42,6 +47,8 @@ pub struct Deps {
     pub rules: Arc<Rules>,
     /// Stores missing deliveries.
     pub outbox: Outbox,
+    /// Knows what was reported of each identity; `None` if no subscription wants what no hook reports.
+    pub tracker: Option<Arc<IdentityTracker>>,
     /// The clock.
     pub clock: Clock,
     /// The metrics that count findings.
@@ -60,6 +67,8 @@ pub struct RoundOptions {
     pub dry_run: bool,
     /// Erase data even if Kratos has none of many stored identities.
     pub allow_mass_erasure: bool,
+    /// Whether changes that no hook reported are delivered as `identity.updated`. Deletions always are.
+    pub reports_changes: bool,
 }
 
 /// Compares Kratos's identities with the stored deliveries.
@@ -67,14 +76,24 @@ pub struct Reconciler {
     store: Arc<dyn Store>,
     identities: KratosAdmin,
     subscriptions: Vec<Subscription>,
-    /// The names of subscriptions that reconciliation cannot decide about.
-    left_out: Vec<String>,
+    /// The subscriptions that reconciliation cannot decide about, and their event.
+    left_out: Vec<(String, Event)>,
+    tracking: Option<Tracking>,
     rules: Arc<Rules>,
     outbox: Outbox,
     clock: Clock,
     metrics: Arc<Metrics>,
     options: RoundOptions,
     holder: Uuid,
+}
+
+/// What finds changes and deletions that no hook reported, and who wants them.
+struct Tracking {
+    tracker: Arc<IdentityTracker>,
+    /// The subscriptions to `identity.updated`.
+    changes: Vec<Subscription>,
+    /// The subscriptions to `identity.deleted`.
+    deletions: Vec<Subscription>,
 }
 
 /// A round in progress.
@@ -87,28 +106,42 @@ struct Round<'a> {
     report: Report,
     /// Whether this Kratos is the right one: it has an identity with stored data.
     saw_known_identity: bool,
+    /// Whether identities are only recorded, because not all of them were known before.
+    is_first: bool,
 }
 
 impl Reconciler {
-    /// Reconciles the subscriptions to `identity.created`.
+    /// Reconciles the subscriptions to `identity.created`, and to changes and deletions that no hook reports.
     #[must_use]
     pub fn new(deps: Deps, options: RoundOptions) -> Self {
-        let subscriptions = deps.rules.subscriptions().iter();
-        let of_new_identities = subscriptions
-            .filter(|subscription| subscription.events.contains(&Event::IdentityCreated))
-            .cloned();
+        let of_event = |event: Event| {
+            let subscriptions = deps.rules.subscriptions().iter();
+            subscriptions.filter(move |one| one.events.contains(&event))
+        };
         // For a subscription that reads the flow, a missing delivery may be intended: its `post` may have decided
         // against a delivery.
-        let (subscriptions, left_out): (Vec<Subscription>, Vec<Subscription>) =
-            of_new_identities.partition(Subscription::is_decided_by_the_identity);
+        let (subscriptions, undecided) = partition(
+            of_event(Event::IdentityCreated),
+            Subscription::is_decided_by_the_identity,
+        );
+        let mut left_out = with_event(undecided, Event::IdentityCreated);
+        let tracking = deps.tracker.map(|tracker| {
+            let wanted = of_event(Event::IdentityUpdated).filter(|_| options.reports_changes);
+            let (changes, undecided) =
+                partition(wanted, Subscription::is_decided_by_the_changed_identity);
+            left_out.extend(with_event(undecided, Event::IdentityUpdated));
+            Tracking {
+                tracker,
+                changes,
+                deletions: of_event(Event::IdentityDeleted).cloned().collect(),
+            }
+        });
         Self {
             store: deps.store,
             identities: deps.identities,
             subscriptions,
-            left_out: left_out
-                .into_iter()
-                .map(|subscription| subscription.name)
-                .collect(),
+            left_out,
+            tracking,
             rules: deps.rules,
             outbox: deps.outbox,
             clock: deps.clock,
@@ -126,12 +159,12 @@ impl Reconciler {
             let lock = NamedLock::acquire(&*self.store, &self.clock, LOCK, self.holder).await?;
             Some(lock.ok_or(Error::Busy)?)
         };
-        for subscription in &self.left_out {
-            progress.left_out(subscription);
+        for (subscription, event) in &self.left_out {
+            progress.left_out(subscription, *event);
             tracing::warn!(
-                subscription,
-                "Reconciliation leaves out the subscription `{subscription}`: its `when` reads `flow`, `request` or `method`, which only \
-                 a hook has"
+                subscription, %event,
+                "Reconciliation leaves out the subscription `{subscription}` for `{event}`: its `when` reads {}, which only a hook has",
+                only_of_hooks(*event)
             );
         }
         let cutoff = Cutoff::of(
@@ -141,6 +174,7 @@ impl Reconciler {
             self.options.since,
         )
         .await?;
+        let is_first = !all_are_known(&*self.store).await?;
         let mut round = Round {
             reconciler: self,
             progress,
@@ -149,6 +183,7 @@ impl Reconciler {
             lock,
             report: Report::default(),
             saw_known_identity: false,
+            is_first,
         };
         let done = round.run_to_end().await;
         let report = round.report;
@@ -174,6 +209,7 @@ impl Reconciler {
 
 impl Round<'_> {
     async fn run_to_end(&mut self) -> Result<(), Error> {
+        self.check_kratos().await?;
         let next = self.interrupted().await?.map(|checkpoint| {
             self.began_at = checkpoint.began_at;
             tracing::info!(
@@ -184,12 +220,21 @@ impl Round<'_> {
         });
         let kept_after = match next {
             Some(Next::Stored(after)) => after,
-            Some(Next::Page(token)) => self.pages(Some(token)).await?,
-            None => self.pages(None).await?,
+            Some(Next::Unseen) => self.check_unseen().await?,
+            Some(Next::Page(token)) => self.pages_and_unseen(Some(token)).await?,
+            None => self.pages_and_unseen(None).await?,
         };
         self.check_stored(kept_after).await?;
         self.store_completion().await?;
         Ok(())
+    }
+
+    /// Compares all pages from this one on, and then looks for known identities that no page had. Returns the id after
+    /// which the stored identities continue.
+    async fn pages_and_unseen(&mut self, from: Option<String>) -> Result<Uuid, Error> {
+        self.pages(from).await?;
+        self.store_checkpoint(Next::Unseen).await?;
+        self.check_unseen().await
     }
 
     /// Renews the lock. Returns an error if another instance holds the lock.
@@ -199,4 +244,26 @@ impl Round<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// Returns the variables that only a hook has for an event that reconciliation finds.
+#[must_use]
+pub fn only_of_hooks(event: Event) -> &'static str {
+    match event {
+        Event::IdentityUpdated => "`previous`, `flow`, `request` or `method`",
+        _ => "`flow`, `request` or `method`",
+    }
+}
+
+/// Separates the subscriptions that reconciliation can decide about from the others.
+fn partition<'s>(
+    subscriptions: impl Iterator<Item = &'s Subscription>,
+    is_decided: impl Fn(&Subscription) -> bool,
+) -> (Vec<Subscription>, Vec<Subscription>) {
+    subscriptions.cloned().partition(is_decided)
+}
+
+fn with_event(subscriptions: Vec<Subscription>, event: Event) -> Vec<(String, Event)> {
+    let with_event = |subscription: Subscription| (subscription.name, event);
+    subscriptions.into_iter().map(with_event).collect()
 }

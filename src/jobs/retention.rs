@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::jobs::driver::{Job, JobError};
+use crate::store::known_identities::set_all_known;
 use crate::store::lock::NamedLock;
 use crate::store::{Coordination, Error, Store};
 
@@ -30,6 +31,8 @@ pub struct Retention {
     store: Arc<dyn Store>,
     deliveries: Duration,
     decisions: Duration,
+    /// Whether known identities are kept. Otherwise nothing would ever delete them.
+    keeps_identities: bool,
     clock: Clock,
     holder: Uuid,
 }
@@ -43,6 +46,8 @@ pub struct Deleted {
     pub decisions: u64,
     /// Ended pending sign-ups, and reservations.
     pub ended: u64,
+    /// Known identities that no subscription needs any more.
+    pub identities: u64,
 }
 
 /// What a step deletes.
@@ -51,6 +56,7 @@ enum Kind {
     Deliveries,
     Decisions,
     Ended,
+    Identities,
 }
 
 impl Retention {
@@ -66,8 +72,18 @@ impl Retention {
             store,
             deliveries,
             decisions,
+            keeps_identities: true,
             clock,
             holder: Uuid::new_v4(),
+        }
+    }
+
+    /// Keeps known identities, or deletes all of them.
+    #[must_use]
+    pub fn keeping_identities(self, keeps_identities: bool) -> Self {
+        Self {
+            keeps_identities,
+            ..self
         }
     }
 
@@ -81,6 +97,12 @@ impl Retention {
         let deliveries_before = earlier(now, self.deliveries);
         advance_retention_horizon(&*self.store, deliveries_before).await?;
         let mut deleted = Deleted::default();
+        let identities_before = if self.keeps_identities {
+            Timestamp::UNIX_EPOCH
+        } else {
+            set_all_known(&*self.store, None).await?;
+            Timestamp::MAX_UTC
+        };
         for (kind, before, count) in [
             (Kind::Deliveries, deliveries_before, &mut deleted.deliveries),
             (
@@ -89,6 +111,11 @@ impl Retention {
                 &mut deleted.decisions,
             ),
             (Kind::Ended, earlier(now, KEEP_ENDED), &mut deleted.ended),
+            (
+                Kind::Identities,
+                identities_before,
+                &mut deleted.identities,
+            ),
         ] {
             loop {
                 let step = self.step(kind, before).await?;
@@ -108,6 +135,7 @@ impl Retention {
             Kind::Deliveries => self.store.delete_settled(before, STEP).await,
             Kind::Decisions => self.store.delete_decisions(before, STEP).await,
             Kind::Ended => self.store.delete_ended(before, STEP).await,
+            Kind::Identities => self.store.delete_unseen_identities(before, STEP).await,
         }
     }
 }
@@ -132,11 +160,13 @@ impl Job for Retention {
                 deliveries,
                 decisions,
                 ended,
+                identities,
             } = deleted;
             tracing::info!(
                 deliveries,
                 decisions,
                 ended,
+                identities,
                 "Deleted records whose retention has ended"
             );
         }

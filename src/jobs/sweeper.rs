@@ -20,6 +20,7 @@ use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::EndLabels;
 use crate::checks::Rules;
 use crate::checks::account_lookup::Lookup;
+use crate::checks::follow_up::reports_traits;
 use crate::jobs::driver::{Job, JobError};
 use crate::kratos::Flow;
 use crate::kratos::fingerprint::{fingerprint, guard_id};
@@ -27,6 +28,8 @@ use crate::model::delivery::Event;
 use crate::model::pending::{FlowRecord, LookupKind, LookupTimes, PendingSignUp, PendingState};
 use crate::model::reservation::ReleaseReason;
 use crate::store::attribution::attribute;
+use crate::store::group_commit::WriteResult;
+use crate::store::known_identities::{IdentityTracker, write_found};
 use crate::store::outbox::Outbox;
 use crate::store::{self, FlowState, PendingEnd, Store, WriteSet};
 
@@ -65,6 +68,8 @@ pub struct Sweeper {
     pub times: LookupTimes,
     /// Stores what follows from an outcome.
     pub outbox: Outbox,
+    /// Records what is reported about identities.
+    pub tracker: Option<Arc<IdentityTracker>>,
     /// Requests a look-up of all recent sign-ups.
     pub sweep_now: Arc<Notify>,
     /// The clock.
@@ -364,7 +369,14 @@ impl Sweeper {
             return Ok(false);
         }
         let closes = !resolved.batch.closed.is_empty();
-        let Some(stored) = self.write(resolved.batch).await? else {
+        let known = match &self.tracker {
+            Some(tracker) if reports_traits(one.flow, &one.method) => {
+                tracker.state_of(identity, now).await?
+            }
+            _ => None,
+        };
+        let Some(stored) = unless_conflict(write_found(&self.outbox, resolved.batch, known).await)?
+        else {
             return Ok(false);
         };
         if stored == 0 && resolved.too_late.is_empty() && resolved.doubt.is_none() {
@@ -505,16 +517,21 @@ impl Sweeper {
 
     /// Stores the write set. `None`: a row has changed meanwhile, and nothing was stored.
     async fn write(&self, batch: WriteSet) -> Result<Option<usize>, Arc<store::Error>> {
-        match self.outbox.write(batch).await {
-            Ok(stored) => Ok(Some(stored)),
-            Err(error) if matches!(*error, store::Error::Conflict) => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_conflict(self.outbox.write(batch).await)
     }
 
     fn count(&self, end: &'static str) {
         let labels = EndLabels { end };
         self.metrics.pending_ended.get_or_create(&labels).inc();
+    }
+}
+
+/// Returns `None` after a conflict with another write.
+fn unless_conflict(written: WriteResult<usize>) -> Result<Option<usize>, Arc<store::Error>> {
+    match written {
+        Ok(stored) => Ok(Some(stored)),
+        Err(error) if matches!(*error, store::Error::Conflict) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

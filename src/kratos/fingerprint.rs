@@ -1,8 +1,10 @@
-//! A hash that identifies the same traits in `pre`, `post` and the admin API.
+//! Hashes that identify the same traits in `pre`, `post` and the admin API.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+use hmac::digest::Update;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -18,12 +20,49 @@ pub const GUARD_PREFIX: &str = "vestibule:";
 /// differ for the same traits.
 #[must_use]
 pub fn fingerprint(value: &Value) -> String {
-    let mut hasher = Sha256::new();
+    let mut hasher = Sha256::default();
     feed(&mut hasher, value);
     URL_SAFE_NO_PAD.encode(&hasher.finalize()[..HASH_BYTES])
 }
 
-fn feed(hasher: &mut Sha256, value: &Value) {
+/// The key of the fingerprints that are stored about identities.
+///
+/// A plain hash would let everybody who reads the database test guessed traits, such as addresses.
+#[derive(Clone)]
+pub struct FingerprintKey(Hmac<Sha256>);
+
+impl FingerprintKey {
+    /// Creates the key from a secret text. Of a text with more than 64 bytes, the rest is ignored.
+    #[must_use]
+    pub fn new(secret: &str) -> Self {
+        let mut block = [0; 64];
+        for (byte, of_secret) in block.iter_mut().zip(secret.bytes()) {
+            *byte = of_secret;
+        }
+        Self(Hmac::new(&block.into()))
+    }
+
+    /// Returns an HMAC of the identity's traits, state and schema id. It is the same for an identity of a hook and of the
+    /// admin API.
+    #[must_use]
+    pub fn fingerprint(&self, identity: &Value) -> String {
+        let empty = Value::Object(Map::new());
+        let traits = identity.get("traits").filter(|traits| !traits.is_null());
+        let mut hmac = self.0.clone();
+        feed(&mut hmac, traits.unwrap_or(&empty));
+        feed(&mut hmac, &identity["state"]);
+        feed(&mut hmac, &identity["schema_id"]);
+        URL_SAFE_NO_PAD.encode(&hmac.finalize().into_bytes()[..HASH_BYTES])
+    }
+}
+
+impl std::fmt::Debug for FingerprintKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("FingerprintKey(…)")
+    }
+}
+
+fn feed(hasher: &mut impl Update, value: &Value) {
     match value {
         Value::Null => hasher.update(b"n"),
         Value::Bool(true) => hasher.update(b"t"),
@@ -33,12 +72,12 @@ fn feed(hasher: &mut Sha256, value: &Value) {
             // -0 and 0 are the same number in JSON.
             let number = if number == 0.0 { 0.0 } else { number };
             hasher.update(b"d");
-            hasher.update(number.to_be_bytes());
+            hasher.update(&number.to_be_bytes());
         }
         Value::String(text) => feed_text(hasher, text),
         Value::Array(items) => {
             hasher.update(b"[");
-            hasher.update((items.len() as u64).to_be_bytes());
+            hasher.update(&(items.len() as u64).to_be_bytes());
             for item in items {
                 feed(hasher, item);
             }
@@ -47,7 +86,7 @@ fn feed(hasher: &mut Sha256, value: &Value) {
             let mut keys: Vec<&String> = members.keys().collect();
             keys.sort_unstable();
             hasher.update(b"{");
-            hasher.update((keys.len() as u64).to_be_bytes());
+            hasher.update(&(keys.len() as u64).to_be_bytes());
             for key in keys {
                 feed_text(hasher, key);
                 feed(hasher, &members[key]);
@@ -56,9 +95,9 @@ fn feed(hasher: &mut Sha256, value: &Value) {
     }
 }
 
-fn feed_text(hasher: &mut Sha256, text: &str) {
+fn feed_text(hasher: &mut impl Update, text: &str) {
     hasher.update(b"s");
-    hasher.update((text.len() as u64).to_be_bytes());
+    hasher.update(&(text.len() as u64).to_be_bytes());
     hasher.update(text.as_bytes());
 }
 
@@ -142,6 +181,53 @@ mod tests {
         hashes.sort();
         hashes.dedup();
         assert_eq!(hashes.len(), all.len());
+    }
+
+    #[test]
+    fn a_keyed_fingerprint_depends_on_traits_state_schema_and_key_alone() {
+        let identity = parsed(
+            r#"{"id": "1", "schema_id": "default", "state": "active", "traits": {"a": 1.0, "b": "x"}}"#,
+        );
+        let key = FingerprintKey::new("a secret");
+        let fingerprint = key.fingerprint(&identity);
+        for (other, is_same) in [
+            (
+                r#"{"schema_id": "default", "state": "active", "traits": {"b": "x", "a": 1}, "metadata_public": {"c": 1},
+                    "updated_at": "2026-11-01T00:00:00Z"}"#,
+                true,
+            ),
+            (
+                r#"{"schema_id": "default", "state": "active", "traits": {"a": 2, "b": "x"}}"#,
+                false,
+            ),
+            (
+                r#"{"schema_id": "default", "state": "inactive", "traits": {"a": 1, "b": "x"}}"#,
+                false,
+            ),
+            (
+                r#"{"schema_id": "other", "state": "active", "traits": {"a": 1, "b": "x"}}"#,
+                false,
+            ),
+            (
+                r#"{"schema_id": "active", "state": "default", "traits": {"a": 1, "b": "x"}}"#,
+                false,
+            ),
+        ] {
+            assert_eq!(
+                key.fingerprint(&parsed(other)) == fingerprint,
+                is_same,
+                "{other}"
+            );
+        }
+        assert_ne!(
+            FingerprintKey::new("another").fingerprint(&identity),
+            fingerprint
+        );
+        assert_eq!(
+            key.fingerprint(&json!({"traits": null})),
+            key.fingerprint(&json!({"traits": {}}))
+        );
+        assert!(!format!("{key:?}").contains("secret"));
     }
 
     #[test]

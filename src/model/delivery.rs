@@ -50,6 +50,9 @@ pub enum Event {
     /// A deferred check refused an existing account.
     #[serde(rename = "check.refused")]
     CheckRefused,
+    /// An identity was deleted in Kratos.
+    #[serde(rename = "identity.deleted")]
+    IdentityDeleted,
 }
 
 /// A subscription of the settings: which events are sent to which service, and with which request.
@@ -138,6 +141,14 @@ impl Subscription {
         self.when
             .as_ref()
             .is_none_or(|when| !hook_only.into_iter().any(|root| when.reads(root)))
+    }
+
+    /// Returns whether `when` can be evaluated for a change that no hook reported. The identity before such a change is
+    /// unknown.
+    #[must_use]
+    pub fn is_decided_by_the_changed_identity(&self) -> bool {
+        let reads_previous = |when: &Expression| when.reads(Variable::Previous);
+        self.is_decided_by_the_identity() && !self.when.as_ref().is_some_and(reads_previous)
     }
 }
 
@@ -242,13 +253,14 @@ pub enum AbandonReason {
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::IdentityCreated,
         Self::IdentityUpdated,
         Self::CredentialsChanged,
         Self::IdentityVerified,
         Self::RegistrationFailed,
         Self::CheckRefused,
+        Self::IdentityDeleted,
     ];
 
     /// Returns the name in the settings file, the default body and the store.
@@ -261,6 +273,7 @@ impl Event {
             Self::IdentityVerified => "identity.verified",
             Self::RegistrationFailed => "registration.failed",
             Self::CheckRefused => "check.refused",
+            Self::IdentityDeleted => "identity.deleted",
         }
     }
 

@@ -131,6 +131,28 @@ impl Write {
         }
     }
 
+    /// Returns the identity without this write.
+    #[must_use]
+    pub fn undone_in(&self, identity: &Value) -> Value {
+        let mut before = identity.clone();
+        for field in &self.fields {
+            let Some((last, way)) = field.path.split_last() else {
+                continue;
+            };
+            let parent = way
+                .iter()
+                .try_fold(&mut before, |value, name| value.get_mut(name));
+            let Some(Value::Object(parent)) = parent else {
+                continue;
+            };
+            match &field.before {
+                Some(value) => parent.insert(last.clone(), value.clone()),
+                None => parent.remove(last),
+            };
+        }
+        before
+    }
+
     /// Returns when the write had ended at the latest.
     fn end(&self) -> Timestamp {
         self.ended_at
@@ -528,6 +550,25 @@ mod tests {
             previous: json!({ "traits": previous }),
             identity: json!({ "traits": traits }),
         }
+    }
+
+    #[test]
+    fn an_identity_without_a_write_has_the_values_from_before_it() {
+        let before = json!({"metadata_admin": {"note": 1}, "traits": {"name": "old", "city": "Graz"}});
+        let fields = [
+            set("metadata_admin.note", None),
+            set("metadata_admin.mark", Some(json!(2))),
+            set("traits.name", Some(json!("set"))),
+            set("metadata_public.deep.mark", Some(json!(2))),
+        ];
+        let after = json!({
+            "metadata_admin": {"mark": 2}, "metadata_public": null, "traits": {"name": "set", "city": "Wien"},
+        });
+        let mut expected = before.clone();
+        expected["traits"]["city"] = json!("Wien");
+        expected["metadata_public"] = Value::Null;
+        let write = Write::new(&before, &fields, at(1));
+        assert_eq!(write.undone_in(&after), expected);
     }
 
     #[test]

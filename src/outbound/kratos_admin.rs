@@ -168,8 +168,12 @@ impl KratosAdmin {
         })
     }
 
-    /// Applies a JSON Patch (RFC 6902). Returns `false` if the identity does not exist.
-    pub async fn patch(&self, id: Uuid, operations: &[patch::Operation]) -> Result<bool, Error> {
+    /// Applies a JSON Patch (RFC 6902). Returns the identity after it; `None` if the identity does not exist.
+    pub async fn patch(
+        &self,
+        id: Uuid,
+        operations: &[patch::Operation],
+    ) -> Result<Option<Value>, Error> {
         let answer = self
             .ask(Request {
                 method: Method::Patch,
@@ -181,7 +185,7 @@ impl KratosAdmin {
                 }),
             })
             .await?;
-        found(answer).map(|identity| identity.is_some())
+        found(answer)
     }
 
     /// Deletes all sessions of an identity. The identity may have none.

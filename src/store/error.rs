@@ -34,8 +34,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A reservation, flow or submission has changed since it was read.
-    #[error("a reservation or a flow has changed since it was read")]
+    /// A reservation, flow, submission or known identity has changed since it was read.
+    #[error("a reservation, a flow or a known identity has changed since it was read")]
     Conflict,
     /// The folder of the database file does not exist.
     #[error("the folder {} of the database file does not exist; create the folder", folder.display())]

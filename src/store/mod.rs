@@ -11,6 +11,7 @@ pub mod flow_reader;
 pub mod group_commit;
 pub mod guard;
 pub mod identity_writes;
+pub mod known_identities;
 pub mod late_refusals;
 pub mod lock;
 pub mod outbox;
@@ -33,6 +34,7 @@ pub use deliveries::{
 };
 pub use error::Error;
 pub use identity_writes::IdentityWriteStore;
+pub use known_identities::KnownIdentityStore;
 pub use late_refusals::{LateRefusalFilter, LateRefusalStore};
 pub use pending::{FlowState, PendingStore};
 pub use reservations::ReservationStore;
@@ -51,6 +53,7 @@ pub trait Store:
     + ReservationStore
     + LateRefusalStore
     + IdentityWriteStore
+    + KnownIdentityStore
     + Coordination
     + Retention
 {

@@ -6,6 +6,7 @@ mod coordination;
 mod deliveries;
 mod erasure;
 mod identity_writes;
+mod known_identities;
 mod late_refusals;
 mod order;
 mod outbox;

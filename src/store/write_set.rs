@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::base::clock::Timestamp;
 use crate::kratos::Flow;
 use crate::model::delivery::NewDelivery;
+use crate::model::known_identity::IdentityRecord;
 use crate::model::pending::{PendingKey, PendingSignUp};
 use crate::model::reservation::{Details, ReleaseReason, Reservation};
 
@@ -143,6 +144,8 @@ pub struct WriteSet {
     /// Released reservations that a delivery takes again, so that the store deletes their details. They must have
     /// details.
     pub taken_again: Vec<Uuid>,
+    /// What is known about identities from now on.
+    pub identities: Vec<IdentityRecord>,
 }
 
 impl WriteSet {
@@ -172,6 +175,7 @@ impl WriteSet {
             && self.confirmed.is_empty()
             && self.released.is_empty()
             && self.taken_again.is_empty()
+            && self.identities.is_empty()
     }
 
     /// Returns how many deliveries of the write set are among these.
@@ -192,5 +196,6 @@ impl WriteSet {
         self.confirmed.extend_from_slice(&other.confirmed);
         self.released.extend_from_slice(&other.released);
         self.taken_again.extend_from_slice(&other.taken_again);
+        self.identities.extend_from_slice(&other.identities);
     }
 }

@@ -1,8 +1,10 @@
 //! Reconciliation delivers accounts that no hook reported, and erases data of deleted identities.
 
 mod command;
+mod known_identities;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 

@@ -114,3 +114,13 @@ fn immutable_under_a_condition_that_a_visitor_can_change_is_a_warning() {
 "#;
     insta::assert_snapshot!(warnings(text, "{}"));
 }
+
+#[test]
+fn deletions_that_nothing_looks_for_by_itself_are_a_warning() {
+    let text = r#"kratos: {admin_url: "http://kratos:4434"}
+subscriptions:
+  erasure: {events: [check.refused, identity.deleted], send: {post: "http://a/{identity.id}"}}
+"#;
+    insta::assert_snapshot!(warnings(text, "{}"));
+    assert_eq!(warnings(&format!("{text}reconcile: {{every: 1d}}\n"), "{}"), "");
+}

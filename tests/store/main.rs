@@ -10,6 +10,7 @@ mod flows;
 mod identities;
 mod order;
 mod order_commands;
+mod known_identities;
 mod outbox;
 mod postgres;
 mod sqlite;

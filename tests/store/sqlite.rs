@@ -17,6 +17,7 @@ use crate::fixtures::{
 
 contract::test_contract!(fresh());
 crate::flows::test_contract!(async { Some(fresh().await) });
+crate::known_identities::test_contract!(async { Some(fresh().await) });
 crate::identities::test_contract!(async { Some(fresh().await) });
 crate::order::test_contract!(async { Some(fresh().await) });
 crate::unbuilt::test_contract!(async { Some(fresh().await) });

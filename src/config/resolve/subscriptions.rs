@@ -73,6 +73,7 @@ impl<'a> Resolver<'a> {
             file::Event::IdentityVerified => Event::IdentityVerified,
             file::Event::RegistrationFailed => Event::RegistrationFailed,
             file::Event::CheckRefused => Event::CheckRefused,
+            file::Event::IdentityDeleted => Event::IdentityDeleted,
         });
         let failed = file
             .events
@@ -124,6 +125,7 @@ impl<'a> Resolver<'a> {
             once: file.once,
             supersede: file.supersede.unwrap_or(reads_only_the_identity),
         };
+        self.identity_deleted(cursor, &subscription);
         (self.problems.len() == before).then_some(subscription)
     }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::base::telemetry::Trace;
+use crate::checks::follow_up::reports_traits;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::pre::READ_RECORD_WITHIN;
 use crate::http::hooks::report::{Account, report};
@@ -19,6 +20,7 @@ use crate::kratos::fingerprint::{GUARD_PREFIX, fingerprint};
 use crate::kratos::{Flow, Payload};
 use crate::model::pending::PendingSignUp;
 use crate::store::group_commit::WriteResult;
+use crate::store::known_identities::write_found;
 use crate::store::{self, FlowState};
 
 /// The maximum number of logins and recoveries that close flows in parallel. Look-ups find the accounts of the others.
@@ -181,7 +183,13 @@ impl Known<'_> {
         if follow_up.is_stale {
             return Err(Arc::new(store::Error::Conflict));
         }
-        let stored = state.outbox.write(follow_up.batch.clone()).await?;
+        let found = match &state.tracker {
+            Some(tracker) if reports_traits(one.flow, &one.method) => {
+                tracker.state_of(self.identity, now).await?
+            }
+            _ => None,
+        };
+        let stored = write_found(&state.outbox, follow_up.batch.clone(), found).await?;
         let flow_id = one.key.flow_id;
         if stored > 0 {
             tracing::warn!(

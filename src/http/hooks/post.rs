@@ -1,7 +1,7 @@
 //! Answers `post`: parses the payload, stores deliveries, and replies.
 
 use crate::base::clock::{Timestamp, milliseconds};
-use crate::checks::follow_up::{FollowUp, IdentityChange, event};
+use crate::checks::follow_up::{FollowUp, IdentityChange, event, reports_traits};
 use crate::expression::Variables;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::identity_activity;
@@ -11,6 +11,7 @@ use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::state::HookState;
 use crate::kratos::fingerprint::guard_id;
 use crate::kratos::{Flow, Payload, Reply};
+use crate::model::known_identity::{IdentityRecord, KnownIdentity};
 use crate::model::pending::AttributedSubmission;
 use crate::model::reservation::State;
 use crate::store::{self, FlowState, attribution};
@@ -150,6 +151,7 @@ async fn write_follow_up(
 ) -> Result<usize, String> {
     let mut last = String::new();
     let mut has_waited = false;
+    let known = reported_state(state, call, payload).await?;
     for round in 0..5 {
         // After a conflict, the flow may be closed already.
         let reads_state = reads_state(state, call, payload) || round > 0;
@@ -178,10 +180,16 @@ async fn write_follow_up(
             "other calls keep changing the flow".clone_into(&mut last);
             continue;
         }
-        let stored = if follow_up.batch.is_empty() {
+        let mut batch = follow_up.batch.clone();
+        if let Some(known) = &known {
+            batch
+                .identities
+                .push(IdentityRecord::Reported(known.clone()));
+        }
+        let stored = if batch.is_empty() {
             Ok(0)
         } else {
-            state.outbox.write(follow_up.batch.clone()).await
+            state.outbox.write(batch).await
         };
         match stored {
             Ok(stored) => {
@@ -199,6 +207,22 @@ async fn write_follow_up(
         }
     }
     Err(last)
+}
+
+/// Returns the state of the identity that this `post` reports to all subscriptions, if changes that no hook reports are
+/// wanted.
+async fn reported_state(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+) -> Result<Option<KnownIdentity>, String> {
+    match (&state.tracker, &payload.identity) {
+        (Some(tracker), Some(identity)) if reports_traits(call.hook.flow, &call.hook.method) => {
+            let known = tracker.state_of(identity, call.at).await;
+            known.map_err(|error| error.error_chain())
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Returns whether a settings form has an open reservation. Then another form may have confirmed the same reservation.

@@ -26,6 +26,7 @@ use crate::store::Store;
 use crate::store::decision_log::DecisionLog;
 use crate::store::flow_reader::FlowReader;
 use crate::store::guard::GuardProof;
+use crate::store::known_identities::IdentityTracker;
 use crate::store::outbox::Outbox;
 
 /// The state shared by all hook handlers.
@@ -63,6 +64,8 @@ pub struct HookState {
     pub activity: Option<ActivityLog>,
     /// Whether these settings write into identities through the admin API.
     pub writes_identities: bool,
+    /// Records what hooks report about identities; `None` if no subscription wants what no hook reports.
+    pub tracker: Option<Arc<IdentityTracker>>,
     /// Requests a look-up of every recent sign-up without a `post`.
     pub sweep_now: Arc<Notify>,
     /// Limits the log lines that any client can cause.

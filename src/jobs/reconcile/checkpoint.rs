@@ -25,6 +25,9 @@ pub(super) struct Checkpoint {
     pub(super) began_at: Timestamp,
     /// The `since` of the round. A round with another `since` has evaluated the earlier pages differently.
     pub(super) since: Option<Timestamp>,
+    /// Whether the round records what it finds. Otherwise the identities of the earlier pages are not known.
+    #[serde(default)]
+    pub(super) tracks: bool,
     /// The next step.
     pub(super) next: Next,
 }
@@ -35,6 +38,8 @@ pub(super) struct Checkpoint {
 pub(super) enum Next {
     /// The page with this token.
     Page(String),
+    /// The known identities that no page had.
+    Unseen,
     /// The identities with stored data after this id.
     Stored(Uuid),
 }
@@ -50,6 +55,7 @@ impl Round<'_> {
             .and_then(|get_property| serde_json::from_str::<Checkpoint>(&get_property).ok());
         Ok(checkpoint.filter(|checkpoint| {
             checkpoint.since == self.reconciler.options.since
+                && checkpoint.tracks == self.reconciler.tracking.is_some()
                 && (matches!(checkpoint.next, Next::Page(_))
                     || saturating_add(checkpoint.began_at, MAX_CHECKPOINT_AGE) > self.began_at)
         }))
@@ -63,6 +69,7 @@ impl Round<'_> {
         let checkpoint = Checkpoint {
             began_at: self.began_at,
             since: self.reconciler.options.since,
+            tracks: self.reconciler.tracking.is_some(),
             next,
         };
         let checkpoint = serde_json::to_string(&checkpoint).unwrap_or_default();
@@ -99,11 +106,13 @@ mod tests {
     fn a_stored_checkpoint_is_read_back() {
         for next in [
             Next::Page("a/b".to_owned()),
+            Next::Unseen,
             Next::Stored(Uuid::from_u128(7)),
         ] {
             let checkpoint = Checkpoint {
                 began_at: Timestamp::UNIX_EPOCH,
                 since: None,
+                tracks: true,
                 next,
             };
             let written = serde_json::to_string(&checkpoint).unwrap();

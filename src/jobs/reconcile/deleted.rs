@@ -7,7 +7,7 @@ use super::{Error, Round};
 use crate::outbound::kratos_admin::PAGE;
 
 /// If this many identities are deleted and none is found, `kratos.admin_url` is probably the address of another Kratos.
-const MAX_UNCONFIRMED_DELETIONS: usize = 50;
+pub(super) const MAX_UNCONFIRMED_DELETIONS: usize = 50;
 
 impl Round<'_> {
     /// Checks all identities with stored data after this id.
@@ -22,7 +22,8 @@ impl Round<'_> {
             let Some(last) = kept.last().copied() else {
                 break;
             };
-            for id in &kept {
+            let reported = self.reported_in_dry_run(&kept).await?;
+            for id in kept.iter().filter(|id| !reported.contains(*id)) {
                 self.renew_lock().await?;
                 if self.is_deleted(*id).await? {
                     doubted.push(*id);
@@ -50,7 +51,7 @@ impl Round<'_> {
         self.forget(&mut doubted).await
     }
 
-    async fn is_deleted(&self, id: Uuid) -> Result<bool, Error> {
+    pub(super) async fn is_deleted(&self, id: Uuid) -> Result<bool, Error> {
         let identity = self.reconciler.identities.get(id).await;
         let identity = identity.map_err(|source| Error::Identity { id, source })?;
         Ok(identity.is_none())

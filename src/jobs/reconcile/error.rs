@@ -40,10 +40,10 @@ pub enum Error {
         #[source]
         source: kratos_admin::Error,
     },
-    /// Kratos has none of many stored identities. Probably this is another Kratos than before.
+    /// Kratos has none of many known identities. Probably this is another Kratos than before.
     #[error(
-        "Kratos has none of {unconfirmed} identities with stored deliveries, so nothing was erased; `kratos.admin_url` may name \
-         another Kratos; fix it, or run `vestibule reconcile --allow-mass-erasure` if all of them were deleted"
+        "Kratos has none of {unconfirmed} known identities, so nothing was erased and no deletion was delivered; `kratos.admin_url` \
+         may name another Kratos; fix it, or run `vestibule reconcile --allow-mass-erasure` if all of them were deleted"
     )]
     UnknownKratos {
         /// How many identities Kratos was asked for.

@@ -7,16 +7,18 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::checkpoint::Next;
-use super::{Error, Round};
+use super::{Error, Reconciler, Round};
 use crate::base::clock::Timestamp;
 use crate::expression::Variables;
 use crate::model::delivery::subscription::{Trigger, deliveries_for};
 use crate::model::delivery::{Event, NewDelivery, Subscription};
+use crate::model::known_identity::IdentityRecord;
 use crate::outbound::kratos_admin;
 use crate::outbound::kratos_admin::hook_view::hook_view;
+use crate::store::WriteSet;
 
 /// Newer accounts are left to their hook. The hook is running now, and has more data than the admin API.
-const MIN_AGE: TimeDelta = TimeDelta::seconds(10);
+pub(super) const MIN_AGE: TimeDelta = TimeDelta::seconds(10);
 
 /// An identity of a page whose deliveries may be missing.
 struct Candidate<'a> {
@@ -26,8 +28,8 @@ struct Candidate<'a> {
 }
 
 impl Round<'_> {
-    /// Processes all pages from this one on. Returns the id after which the stored identities continue.
-    pub(super) async fn pages(&mut self, mut from: Option<String>) -> Result<Uuid, Error> {
+    /// Processes all pages from this one on.
+    pub(super) async fn pages(&mut self, mut from: Option<String>) -> Result<(), Error> {
         let reconciler = self.reconciler;
         let mut is_resumed = from.is_some();
         loop {
@@ -52,18 +54,19 @@ impl Round<'_> {
                 source,
             })?;
             is_resumed = false;
-            self.page(&page.identities).await?;
+            let compared_again = self.page(&page.identities).await?;
             let Some(next) = page.next else {
-                self.store_checkpoint(Next::Stored(Uuid::nil())).await?;
-                return Ok(Uuid::nil());
+                return Ok(());
             };
             self.store_checkpoint(Next::Page(next.clone())).await?;
             from = Some(next);
-            reconciler.pause(began, page.identities.len()).await;
+            let compared = page.identities.len() + compared_again;
+            reconciler.pause(began, compared).await;
         }
     }
 
-    async fn page(&mut self, identities: &[Value]) -> Result<(), Error> {
+    /// Compares the identities of a page. Returns how many of them were read again.
+    async fn page(&mut self, identities: &[Value]) -> Result<usize, Error> {
         let reconciler = self.reconciler;
         let just_now = reconciler.clock.now() - MIN_AGE;
         let candidates: Vec<Candidate<'_>> = identities
@@ -92,10 +95,14 @@ impl Round<'_> {
                 tokio::task::yield_now().await;
             }
         }
+        let compared = self.compare(identities, just_now).await?;
         self.report.checked += identities.len() as u64;
-        self.deliver(missing).await?;
+        self.deliver(missing, compared.records).await?;
+        for id in &compared.changed {
+            self.report_change(*id).await?;
+        }
         self.progress.checked(self.report.checked);
-        Ok(())
+        Ok(compared.changed.len())
     }
 
     /// Returns the deliveries of this identity that are not stored.
@@ -116,19 +123,7 @@ impl Round<'_> {
             return Vec::new();
         }
         let view = hook_view(candidate.identity);
-        let variables = Variables {
-            identity: Some(&view),
-            previous: None,
-            value: None,
-            flow: None,
-            request: None,
-            method: "",
-            now: self.reconciler.clock.now(),
-            response: None,
-            checks: None,
-            taken: None,
-            lists: self.reconciler.rules.lists(),
-        };
+        let variables = self.reconciler.variables(&view);
         let trigger = Trigger {
             event: Event::IdentityCreated,
             identity_id: candidate.id,
@@ -141,7 +136,13 @@ impl Round<'_> {
         deliveries.collect()
     }
 
-    async fn deliver(&mut self, missing: Vec<NewDelivery>) -> Result<(), Error> {
+    /// Stores missing deliveries together with what is known about their identities. Otherwise a crash between the two
+    /// would lose a change that follows.
+    async fn deliver(
+        &mut self,
+        missing: Vec<NewDelivery>,
+        identities: Vec<IdentityRecord>,
+    ) -> Result<(), Error> {
         for delivery in &missing {
             let unbuilt = delivery.unbuilt_reason();
             self.report.missing += 1;
@@ -149,13 +150,36 @@ impl Round<'_> {
             self.progress
                 .missing(delivery.identity_id, &delivery.subscription, unbuilt);
         }
-        if missing.is_empty() || self.reconciler.options.dry_run {
+        let batch = WriteSet {
+            identities,
+            ..WriteSet::of(missing)
+        };
+        if batch.is_empty() || self.reconciler.options.dry_run {
             return Ok(());
         }
         // A hook may have stored some of the deliveries meanwhile.
-        let stored = self.reconciler.outbox.accept(missing).await?;
+        let stored = self.reconciler.outbox.write(batch).await?;
         self.report.stored += stored as u64;
         Ok(())
+    }
+}
+
+impl Reconciler {
+    /// Returns the variables for an event that no hook reported.
+    pub(super) fn variables<'a>(&'a self, identity: &'a Value) -> Variables<'a> {
+        Variables {
+            identity: Some(identity),
+            previous: None,
+            value: None,
+            flow: None,
+            request: None,
+            method: "",
+            now: self.clock.now(),
+            response: None,
+            checks: None,
+            taken: None,
+            lists: self.rules.lists(),
+        }
     }
 }
 

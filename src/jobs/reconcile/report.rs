@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::OutcomeLabels;
+use crate::model::delivery::Event;
 
 /// The result of a round. If a round continues an interrupted one, the result counts only its own part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -16,9 +17,13 @@ pub struct Report {
     pub missing: u64,
     /// Missing deliveries that this round stored.
     pub stored: u64,
-    /// Missing deliveries that could not be built. These deliveries are stored as abandoned.
+    /// Deliveries that could not be built. These deliveries are stored as abandoned.
     pub unbuilt: u64,
-    /// Identities with stored data that were deleted in Kratos.
+    /// Deliveries of `identity.updated` for changes that no hook reported.
+    pub changes_reported: u64,
+    /// Deliveries of `identity.deleted`.
+    pub deletions_reported: u64,
+    /// Known identities, and identities with stored data, that were deleted in Kratos.
     pub deleted: u64,
     /// Deliveries of deleted identities that were erased.
     pub erased: u64,
@@ -26,15 +31,23 @@ pub struct Report {
 
 /// Receives the findings during a round. The findings are not kept.
 pub trait Progress: Send + Sync {
-    /// This subscription is left out, because only a hook has the data that its `when` reads.
-    fn left_out(&self, subscription: &str) {
-        let _ = subscription;
+    /// This subscription is left out for this event, because only a hook has the data that its `when` reads.
+    fn left_out(&self, subscription: &str, event: Event) {
+        let _ = (subscription, event);
     }
     /// A delivery is missing. `unbuilt` is the reason if the delivery cannot be built.
     fn missing(&self, identity: Uuid, subscription: &str, unbuilt: Option<&str>) {
         let _ = (identity, subscription, unbuilt);
     }
-    /// An identity with stored data was deleted in Kratos.
+    /// An identity was changed, and no hook reported it. `unbuilt` is the reason if the delivery cannot be built.
+    fn changed(&self, identity: Uuid, subscription: &str, unbuilt: Option<&str>) {
+        let _ = (identity, subscription, unbuilt);
+    }
+    /// The deletion of an identity is delivered to this subscription.
+    fn deletion(&self, identity: Uuid, subscription: &str) {
+        let _ = (identity, subscription);
+    }
+    /// A known identity, or one with stored data, was deleted in Kratos.
     fn deleted(&self, identity: Uuid) {
         let _ = identity;
     }
@@ -52,6 +65,8 @@ impl Report {
             ("checked", self.checked),
             ("stored", self.stored),
             ("unbuilt", self.unbuilt),
+            ("changes_reported", self.changes_reported),
+            ("deletions_reported", self.deletions_reported),
             ("deleted", self.deleted),
             ("erased", self.erased),
         ] {

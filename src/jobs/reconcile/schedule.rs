@@ -71,6 +71,8 @@ impl Reconciler {
             missing,
             stored,
             unbuilt,
+            changes_reported,
+            deletions_reported,
             deleted,
             erased,
         } = self.round(&()).await?;
@@ -79,9 +81,12 @@ impl Reconciler {
             missing,
             stored,
             unbuilt,
+            changes_reported,
+            deletions_reported,
             deleted,
             erased,
-            "Reconciled: checked {checked} identities, stored {stored} missing deliveries; {deleted} identities were deleted in Kratos"
+            "Reconciled: checked {checked} identities, stored {stored} missing deliveries, {changes_reported} of changes and \
+             {deletions_reported} of deletions that no hook reported; {deleted} identities were deleted in Kratos"
         );
         Ok(self.due(every).await?)
     }

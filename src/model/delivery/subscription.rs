@@ -122,11 +122,12 @@ fn delivery(
 }
 
 /// Returns the key that makes a delivery unique. Several calls can report the creation of an identity, but it happens
-/// only once. All other events can happen again.
+/// only once, and so does its deletion. All other events can happen again.
 fn unique_key(trigger: &Trigger<'_>, order: DeliveryOrder) -> String {
     match trigger.event {
         _ if order.once => trigger.identity_id.to_string(),
         Event::IdentityCreated => trigger.identity_id.to_string(),
+        Event::IdentityDeleted => format!("{}:deleted", trigger.identity_id),
         Event::IdentityUpdated
         | Event::CredentialsChanged
         | Event::IdentityVerified
@@ -237,6 +238,10 @@ mod tests {
         let of_identity = Uuid::from_u128(7).to_string();
         assert_eq!(key(Event::IdentityCreated, false), of_identity);
         assert_eq!(key(Event::IdentityUpdated, false), "call-1");
+        assert_eq!(
+            key(Event::IdentityDeleted, false),
+            format!("{of_identity}:deleted")
+        );
         for event in [
             Event::IdentityCreated,
             Event::IdentityUpdated,

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use super::admin::AdminAction;
-use super::{Database, admin, outbox, pending_writes, reservations, settle};
+use super::{Database, admin, known_identities, outbox, pending_writes, reservations, settle};
 use crate::base::clock::Timestamp;
 use crate::base::telemetry::metrics::{DeliveryCounters, SubscriptionName};
 use crate::model::delivery::subscription::Built;
@@ -235,5 +235,6 @@ async fn write_all(
     reservations::confirm(connection, &batch.confirmed).await?;
     reservations::release(connection, &batch.released).await?;
     reservations::reserve(connection, &batch.reserved).await?;
+    known_identities::record(connection, &batch.identities).await?;
     outbox::accept(connection, &batch.deliveries).await
 }

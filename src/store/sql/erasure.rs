@@ -12,7 +12,7 @@ use crate::store::adapter::{Connection, Sql, query};
 pub(super) static IDENTITIES_WITH_DATA: Sql = Sql::new(
     "
 SELECT DISTINCT identity_id FROM deliveries
-WHERE action IS NOT NULL AND identity_id > $1
+WHERE action IS NOT NULL AND identity_id > $1 AND event <> 'identity.deleted'
 ORDER BY identity_id LIMIT $2",
 );
 static IDENTITIES_WITH_LATE_REFUSALS: Sql = Sql::new(
@@ -36,12 +36,13 @@ pub(super) async fn identities_with_data(
     Ok(ids.into_iter().take(limit as usize).collect())
 }
 
+// A delivery of `identity.deleted` holds only the id, and is what other systems erase the person by. So it stays.
 pub(super) static ERASE_DELIVERIES: Sql = Sql::new(
     "
 UPDATE deliveries
 SET action = NULL, context = NULL, leased = 0, waiting = 0, settled_at = coalesce(settled_at, $2), state = 'discarded',
     last_error = 'the identity was deleted'
-WHERE identity_id = $1 AND action IS NOT NULL",
+WHERE identity_id = $1 AND action IS NOT NULL AND event <> 'identity.deleted'",
 );
 // A delivery without an action has no payload, but its identity does not exist any more. No delivery is pending now. Of the others, only their existence is kept.
 pub(super) static ERASE_WITHOUT_ACTION: Sql = Sql::new(
@@ -49,7 +50,13 @@ pub(super) static ERASE_WITHOUT_ACTION: Sql = Sql::new(
 UPDATE deliveries
 SET state = CASE state WHEN 'abandoned' THEN 'discarded' ELSE state END, settled_at = coalesce(settled_at, $2),
     last_error = 'the identity was deleted'
-WHERE identity_id = $1 AND (state = 'abandoned' OR last_error IS NOT NULL)",
+WHERE identity_id = $1 AND (state = 'abandoned' OR last_error IS NOT NULL) AND event <> 'identity.deleted'",
+);
+// The error message of a service may contain personal data.
+static ERASE_ERRORS: Sql = Sql::new(
+    "
+UPDATE deliveries SET last_error = NULL
+WHERE identity_id = $1 AND event = 'identity.deleted' AND last_error IS NOT NULL",
 );
 // The error message of a service may contain personal data.
 pub(super) static ERASE_ATTEMPTS: Sql = Sql::new(
@@ -77,6 +84,10 @@ WHERE state = 'released' AND details IS NOT NULL AND flow_id IN (
     UNION SELECT flow_id FROM pending_sign_ups WHERE changed_identity_id = $1)",
 );
 
+// The identity stays known, so that its deletion is still noticed.
+static ERASE_FINGERPRINT: Sql =
+    Sql::new("UPDATE identities SET fingerprint = '' WHERE identity_id = $1");
+
 // The details contain the identity before its save, and the keys to look it up.
 static ERASE_PENDING_SIGN_UPS: Sql = Sql::new(
     "UPDATE pending_sign_ups SET details = NULL WHERE changed_identity_id = $1 AND details IS NOT NULL",
@@ -93,8 +104,10 @@ pub(super) async fn forget(
     let others = query(&ERASE_WITHOUT_ACTION).bind(identity_id).bind(now);
     others.execute(connection).await?;
     for statement in [
+        &ERASE_ERRORS,
         &ERASE_ATTEMPTS,
         &ERASE_SENT_ONCE,
+        &ERASE_FINGERPRINT,
         &ERASE_IDENTITY_WRITES,
         &ERASE_SAVED_CHANGES,
         &ERASE_PENDING_SETTINGS,

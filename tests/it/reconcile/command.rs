@@ -1,7 +1,8 @@
 //! Reconciliation as the command `vestibule reconcile` runs it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
+use vestibule::app::identity_tracker;
 use vestibule::base::clock::Clock;
 use vestibule::base::telemetry::Metrics;
 use vestibule::jobs::reconcile::{Deps, Error, Progress, Reconciler, Report, RoundOptions};
@@ -13,11 +14,19 @@ use super::*;
 
 /// Records the progress.
 #[derive(Default)]
-struct RecordedProgress(Mutex<Vec<String>>);
+pub(super) struct RecordedProgress(pub(super) Mutex<Vec<String>>);
 
 impl Progress for RecordedProgress {
     fn missing(&self, identity: Uuid, subscription: &str, _: Option<&str>) {
         let line = format!("missing {} {subscription}", identity.as_u128());
+        self.0.lock().expect("a lock").push(line);
+    }
+    fn changed(&self, identity: Uuid, subscription: &str, _: Option<&str>) {
+        let line = format!("changed {} {subscription}", identity.as_u128());
+        self.0.lock().expect("a lock").push(line);
+    }
+    fn deletion(&self, identity: Uuid, subscription: &str) {
+        let line = format!("deletion {} {subscription}", identity.as_u128());
         self.0.lock().expect("a lock").push(line);
     }
     fn deleted(&self, identity: Uuid) {
@@ -33,6 +42,17 @@ fn reconciler(env: &TestEnv, app: &TestApp, dry_run: bool) -> Reconciler {
 }
 
 fn reconciler_at(clock: Clock, env: &TestEnv, app: &TestApp, dry_run: bool) -> Reconciler {
+    reconciler_with(SETTINGS, clock, env, app, dry_run)
+}
+
+/// A reconciler with the subscriptions of these settings.
+pub(super) fn reconciler_with(
+    yaml: &str,
+    clock: Clock,
+    env: &TestEnv,
+    app: &TestApp,
+    dry_run: bool,
+) -> Reconciler {
     let metrics = Arc::new(Metrics::new());
     let kratos = env.kratos.service.url().parse().expect("a URL");
     let services = Services::new(
@@ -50,7 +70,7 @@ fn reconciler_at(clock: Clock, env: &TestEnv, app: &TestApp, dry_run: bool) -> R
         .map(|(name, value)| (name.to_owned(), value)),
     );
     let settings = vestibule::config::read(
-        SETTINGS,
+        yaml,
         &app.folder.path().join("vestibule.yaml"),
         &environment,
     );
@@ -62,6 +82,7 @@ fn reconciler_at(clock: Clock, env: &TestEnv, app: &TestApp, dry_run: bool) -> R
         identities: KratosAdmin::new(Arc::new(services.expect("a client")), clock.clone()),
         rules: Arc::new(settings.rules()),
         outbox,
+        tracker: identity_tracker(&settings, &app.app.store).expect("a random key"),
         clock,
         metrics,
     };
@@ -70,6 +91,7 @@ fn reconciler_at(clock: Clock, env: &TestEnv, app: &TestApp, dry_run: bool) -> R
         per_second: 500,
         dry_run,
         allow_mass_erasure: false,
+        reports_changes: true,
     };
     Reconciler::new(deps, options)
 }

@@ -1,6 +1,6 @@
 //! A SQLite store that fails on demand.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,14 +15,15 @@ use vestibule::model::decision::Decision;
 use vestibule::model::delivery::subscription::Built;
 use vestibule::model::delivery::{Claimed, NewDelivery};
 use vestibule::model::identity_write::{IdentityWrites, SavedChange};
+use vestibule::model::known_identity::KnownIdentity;
 use vestibule::model::late_refusal::LateRefusal;
 use vestibule::model::pending::{AttributedSubmission, FlowRecord, LookupKind};
 use vestibule::model::reservation::{self, Reservation};
 use vestibule::store::{
     AppliedMigration, Backlog, Coordination, Database, DeliveryDetails, DeliveryStore,
-    DeliverySummary, Error, Filter, FlowState, IdentityWriteStore, LateRefusalFilter,
-    LateRefusalStore, NextDue, PendingStore, ReservationStore, Retention, RetryOptions, Settlement,
-    Store, WriteSet, sqlite,
+    DeliverySummary, Error, Filter, FlowState, IdentityWriteStore, KnownIdentityStore,
+    LateRefusalFilter, LateRefusalStore, NextDue, PendingStore, ReservationStore, Retention,
+    RetryOptions, Settlement, Store, WriteSet, sqlite,
 };
 
 /// A SQLite store that fails, panics or hangs while the test says so.
@@ -231,6 +232,15 @@ delegate! {
         async fn end_settings_call(identity_id: Uuid) -> ();
         async fn settings_pending_since(identity_id: Uuid) -> Option<Timestamp>;
         async fn store_saved_change(identity_id: Uuid, change: &SavedChange, verify_at: Timestamp) -> ();
+    }
+    KnownIdentityStore {
+        async fn known_identities(ids: &[Uuid]) -> HashMap<Uuid, String>;
+        async fn touch_identities(ids: &[Uuid], now: Timestamp) -> ();
+        async fn replace_fingerprint(from: &str, to: &KnownIdentity) -> bool;
+        async fn sample_identities(from: Uuid, limit: u32) -> Vec<Uuid>;
+        async fn unseen_identities(before: Timestamp, after: (Timestamp, Uuid), limit: u32) -> Vec<(Timestamp, Uuid)>;
+        async fn delete_unseen_identities(before: Timestamp, limit: u32) -> u64;
+        async fn has_open_change(identity_id: Uuid) -> bool;
     }
     Coordination {
         async fn acquire_lock(name: &str, holder: Uuid, now: Timestamp, until: Timestamp) -> bool;
