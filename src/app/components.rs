@@ -209,7 +209,8 @@ impl Components {
         } = settings;
         let store = Arc::clone(&self.store);
         let clock = self.clock.clone();
-        Retention::new(store, deliveries, decisions, clock).keeping_identities(self.tracker.is_some())
+        Retention::new(store, deliveries, decisions, clock)
+            .keeping_identities(self.tracker.is_some())
     }
 
     /// Returns the job that loads late refusals.

@@ -142,7 +142,7 @@ fn refusal(
             Ok(true) => return Ok(Some(index)),
             Ok(false) => {}
             Err(error) => {
-                return Err(Failure::new(format!("refuse[{index}].when"), error));
+                failed.get_or_insert(Failure::new(format!("refuse[{index}].when"), error));
             }
         }
     }

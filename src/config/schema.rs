@@ -108,10 +108,11 @@ pub fn markdown() -> String {
         "<!-- Generated from src/config/file.rs by `vestibule schema --markdown`; a test fails when it is stale. -->\n\n",
     );
     text.push_str(&described(&schema));
-    text.push_str("\n\n[vestibule.example.yaml](../vestibule.example.yaml) shows every key. `vestibule validate` reports every problem of a file; `vestibule schema` prints the JSON Schema for editors.\n");
+    text.push_str("\n\n[vestibule.example.yaml](../vestibule.example.yaml) shows every key. [`vestibule validate`](#checking-a-file) reports every problem of a file; `vestibule schema` prints the JSON Schema for editors.\n");
     section(&mut text, &schema, &schema, "");
     text.push_str(NAMES);
     text.push_str(&functions());
+    text.push_str(CHAPTERS);
     text
 }
 
@@ -159,6 +160,9 @@ const NAMES: &str = "
 | `response` | the response: `status`, `headers` (names in lower case), `body` (JSON, or else a text; null if empty) | after an `ask` |
 | `checks.<name>.response` | the response of another check, for which the check waits | checks |
 ";
+
+/// What the keys and variables do not explain.
+const CHAPTERS: &str = include_str!("schema/chapters.md");
 
 fn section(text: &mut String, root: &Value, schema: &Value, path: &str) {
     let schema = resolved(root, schema);

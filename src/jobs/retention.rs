@@ -111,11 +111,7 @@ impl Retention {
                 &mut deleted.decisions,
             ),
             (Kind::Ended, earlier(now, KEEP_ENDED), &mut deleted.ended),
-            (
-                Kind::Identities,
-                identities_before,
-                &mut deleted.identities,
-            ),
+            (Kind::Identities, identities_before, &mut deleted.identities),
         ] {
             loop {
                 let step = self.step(kind, before).await?;

@@ -23,8 +23,8 @@ use backoff::Schedule;
 pub use action::{Action, EntryWrite, FieldWrite, Unbuilt};
 pub use attempt::{Attempt, NoResponse, ResponseVerdict};
 pub use context::EvaluationContext;
-pub use order::DeliveryOrder;
 pub(crate) use context::null_is_a_value;
+pub use order::DeliveryOrder;
 pub use queue::Queue;
 
 /// An event of an identity that can cause deliveries.

@@ -554,7 +554,8 @@ mod tests {
 
     #[test]
     fn an_identity_without_a_write_has_the_values_from_before_it() {
-        let before = json!({"metadata_admin": {"note": 1}, "traits": {"name": "old", "city": "Graz"}});
+        let before =
+            json!({"metadata_admin": {"note": 1}, "traits": {"name": "old", "city": "Graz"}});
         let fields = [
             set("metadata_admin.note", None),
             set("metadata_admin.mark", Some(json!(2))),

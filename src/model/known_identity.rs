@@ -41,9 +41,7 @@ impl KnownIdentity {
         Some(Self {
             id: identity["id"].as_str()?.parse().ok()?,
             fingerprint: key.fingerprint(identity),
-            updated_at: updated_at
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(now),
+            updated_at: updated_at.and_then(|text| text.parse().ok()).unwrap_or(now),
             seen_at: now,
         })
     }

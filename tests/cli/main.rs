@@ -4,6 +4,7 @@
 mod demo;
 mod operator;
 mod reconcile;
+mod validate;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -24,16 +24,36 @@ const VERIFIED: &str = "/hooks/verification/post";
 async fn absent_values_are_null_in_json() {
     let changed = payload().changed_from(&json!({"email": "canary-before@example.org"}));
     for (template, hook, body, expected) in [
-        ("{identity.traits.?company_number}", CREATED, payload().saved(), Value::Null),
-        ("{identity.traits.?address.city}", VERIFIED, payload().saved(), Value::Null),
-        ("{identity.traits.?tags[0]}", CREATED, payload().saved(), Value::Null),
+        (
+            "{identity.traits.?company_number}",
+            CREATED,
+            payload().saved(),
+            Value::Null,
+        ),
+        (
+            "{identity.traits.?address.city}",
+            VERIFIED,
+            payload().saved(),
+            Value::Null,
+        ),
+        (
+            "{identity.traits.?tags[0]}",
+            CREATED,
+            payload().saved(),
+            Value::Null,
+        ),
         (
             "{identity.traits.?tags[0]}",
             CREATED,
             payload().saved().with_trait("tags", json!([7])),
             json!(7),
         ),
-        ("{previous.traits.?email}", CREATED, payload().saved(), Value::Null),
+        (
+            "{previous.traits.?email}",
+            CREATED,
+            payload().saved(),
+            Value::Null,
+        ),
         (
             "{previous.traits.?email}",
             UPDATED,
@@ -41,12 +61,28 @@ async fn absent_values_are_null_in_json() {
             json!("canary-before@example.org"),
         ),
         ("{previous.traits.?phone}", UPDATED, changed, Value::Null),
-        ("{flow.?return_to}", CREATED, payload().saved().without("/flow/return_to"), Value::Null),
-        ("{request.headers[?'X-Campaign']}", CREATED, payload().saved(), Value::Null),
+        (
+            "{flow.?return_to}",
+            CREATED,
+            payload().saved().without("/flow/return_to"),
+            Value::Null,
+        ),
+        (
+            "{request.headers[?'X-Campaign']}",
+            CREATED,
+            payload().saved(),
+            Value::Null,
+        ),
     ] {
-        let request = format!("{{post: \"${{env:CRM}}/x\", json: {{n: \"{template}\", list: [\"{template}\"]}}}}");
+        let request = format!(
+            "{{post: \"${{env:CRM}}/x\", json: {{n: \"{template}\", list: [\"{template}\"]}}}}"
+        );
         let call = sent(&request, hook, &body).await;
-        assert_eq!(call.json(), json!({"n": expected, "list": [expected]}), "{template}");
+        assert_eq!(
+            call.json(),
+            json!({"n": expected, "list": [expected]}),
+            "{template}"
+        );
     }
 }
 
@@ -54,10 +90,26 @@ async fn absent_values_are_null_in_json() {
 async fn absent_values_are_left_out_of_forms_and_queries() {
     for (template, body, expected) in [
         ("{identity.traits.?phone}", payload().saved(), ""),
-        ("{identity.traits.?phone}", payload().saved().with_trait("phone", Value::Null), ""),
-        ("{identity.traits.?phone}", payload().saved().with_trait("phone", "+49 1"), "phone=%2B49+1"),
-        ("{identity.traits.?phone}", payload().saved().with_trait("phone", ""), "phone="),
-        ("{identity.traits.?phone}", payload().saved().with_trait("phone", 7), "phone=7"),
+        (
+            "{identity.traits.?phone}",
+            payload().saved().with_trait("phone", Value::Null),
+            "",
+        ),
+        (
+            "{identity.traits.?phone}",
+            payload().saved().with_trait("phone", "+49 1"),
+            "phone=%2B49+1",
+        ),
+        (
+            "{identity.traits.?phone}",
+            payload().saved().with_trait("phone", ""),
+            "phone=",
+        ),
+        (
+            "{identity.traits.?phone}",
+            payload().saved().with_trait("phone", 7),
+            "phone=7",
+        ),
         ("{identity.traits.?contact.phone}", payload().saved(), ""),
         ("{previous.?traits.phone}", payload().saved(), ""),
         ("{flow.transient_payload.?phone}", payload().saved(), ""),
@@ -67,15 +119,27 @@ async fn absent_values_are_left_out_of_forms_and_queries() {
         assert_eq!(call.body, expected, "{template}");
         let query = format!("{{get: \"${{env:CRM}}/x\", query: {{phone: \"{template}\"}}}}");
         let call = sent(&query, CREATED, &body).await;
-        let target = if expected.is_empty() { "/x".to_owned() } else { format!("/x?{expected}") };
+        let target = if expected.is_empty() {
+            "/x".to_owned()
+        } else {
+            format!("/x?{expected}")
+        };
         assert_eq!(call.target, target, "{template}");
         // The other parameters stay, also those of the path.
         let both = format!(
             "{{get: \"${{env:CRM}}/x?v=1\", query: {{a: \"1\", phone: \"{template}\", z: \"{{identity.traits.company}}\"}}}}"
         );
         let call = sent(&both, CREATED, &body).await;
-        let between = if expected.is_empty() { String::new() } else { format!("&{expected}") };
-        assert_eq!(call.target, format!("/x?v=1&a=1{between}&z=Canary+GmbH"), "{template}");
+        let between = if expected.is_empty() {
+            String::new()
+        } else {
+            format!("&{expected}")
+        };
+        assert_eq!(
+            call.target,
+            format!("/x?v=1&a=1{between}&z=Canary+GmbH"),
+            "{template}"
+        );
     }
 }
 

@@ -32,7 +32,10 @@ fn saved(id: Uuid, email: &str, seconds: u32) -> Payload {
         .changed_from(&json!({"email": "canary@example.org"}))
         .saved_as(id)
         .with_trait("email", email)
-        .with("/identity/updated_at", format!("2026-11-23T14:32:{seconds:02}.000001Z"))
+        .with(
+            "/identity/updated_at",
+            format!("2026-11-23T14:32:{seconds:02}.000001Z"),
+        )
 }
 
 async fn call(app: &TestApp, hook: &str, body: &Payload) {
@@ -41,7 +44,12 @@ async fn call(app: &TestApp, hook: &str, body: &Payload) {
 
 /// Returns all deliveries, oldest first.
 pub async fn all_deliveries(app: &TestApp) -> Vec<DeliverySummary> {
-    let mut all = app.app.store.list(&Filter::default(), 1_000).await.expect("a list");
+    let mut all = app
+        .app
+        .store
+        .list(&Filter::default(), 1_000)
+        .await
+        .expect("a list");
     all.reverse();
     all
 }
@@ -75,14 +83,26 @@ pub async fn deliver_all(app: &TestApp) {
 fn addresses(crm: &FakeService) -> Vec<String> {
     let received = crm.received();
     let address = |body: &Value| {
-        let body = if body["data"].is_object() { &body["data"]["identity"]["traits"] } else { body };
-        body["email"].as_str().expect("an address").trim_start_matches("canary-").to_owned()
+        let body = if body["data"].is_object() {
+            &body["data"]["identity"]["traits"]
+        } else {
+            body
+        };
+        body["email"]
+            .as_str()
+            .expect("an address")
+            .trim_start_matches("canary-")
+            .to_owned()
     };
     received.iter().map(|one| address(&one.json())).collect()
 }
 
 async fn states(app: &TestApp) -> Vec<State> {
-    all_deliveries(app).await.into_iter().map(|one| one.state).collect()
+    all_deliveries(app)
+        .await
+        .into_iter()
+        .map(|one| one.state)
+        .collect()
 }
 
 #[tokio::test]
@@ -136,7 +156,10 @@ async fn a_receiver_that_failed_ends_with_the_newest_data() {
 async fn a_change_while_an_attempt_is_running_waits_for_its_result() {
     let crm = FakeService::start();
     crm.set_behaviour(Behaviour::Hangs);
-    let app = TestApp::with(&subscription(ONLY_IDENTITY)).service("CRM", &crm).start().await;
+    let app = TestApp::with(&subscription(ONLY_IDENTITY))
+        .service("CRM", &crm)
+        .start()
+        .await;
     let id = Uuid::new_v4();
     call(&app, PROFILE, &saved(id, "canary-b", 1)).await;
     crm.next_call().await;
@@ -155,7 +178,10 @@ async fn a_change_while_an_attempt_is_running_waits_for_its_result() {
 async fn different_events_about_an_identity_go_in_the_order_of_the_changes() {
     let crm = FakeService::start();
     crm.respond_with(503, &json!({}));
-    let app = TestApp::with(&subscription(ONLY_IDENTITY)).service("CRM", &crm).start().await;
+    let app = TestApp::with(&subscription(ONLY_IDENTITY))
+        .service("CRM", &crm)
+        .start()
+        .await;
     let id = Uuid::new_v4();
     call(&app, CREATED, &saved(id, "canary-a", 1)).await;
     crm.next_call().await;
@@ -169,7 +195,12 @@ async fn different_events_about_an_identity_go_in_the_order_of_the_changes() {
     assert_eq!(addresses(&crm), ["a", "a", "b2", "c"]);
     assert_eq!(
         states(&app).await,
-        [State::Delivered, State::Superseded, State::Delivered, State::Delivered]
+        [
+            State::Delivered,
+            State::Superseded,
+            State::Delivered,
+            State::Delivered
+        ]
     );
     let superseded = app
         .metric("vestibule_deliveries_superseded_total{subscription=\"mail\"}")
@@ -184,10 +215,17 @@ async fn a_change_that_is_reported_late_does_not_overwrite_a_newer_one() {
     for (keys, received, state) in [
         (ONLY_IDENTITY.to_owned(), vec!["c"], State::Superseded),
         // Each event counts, so nothing is lost.
-        (format!("supersede: false, {ONLY_IDENTITY}"), vec!["c", "b"], State::Delivered),
+        (
+            format!("supersede: false, {ONLY_IDENTITY}"),
+            vec!["c", "b"],
+            State::Delivered,
+        ),
     ] {
         let crm = FakeService::start();
-        let app = TestApp::with(&subscription(&keys)).service("CRM", &crm).start().await;
+        let app = TestApp::with(&subscription(&keys))
+            .service("CRM", &crm)
+            .start()
+            .await;
         let id = Uuid::new_v4();
         call(&app, PROFILE, &saved(id, "canary-c", 2)).await;
         deliver_all(&app).await;
@@ -204,7 +242,10 @@ async fn an_abandoned_delivery_older_than_a_delivered_one_is_retried_only_on_dem
     let crm = FakeService::start();
     crm.respond_with(410, &json!({}));
     let keys = format!("supersede: false, {ONLY_IDENTITY}");
-    let app = TestApp::with(&subscription(&keys)).service("CRM", &crm).start().await;
+    let app = TestApp::with(&subscription(&keys))
+        .service("CRM", &crm)
+        .start()
+        .await;
     let id = Uuid::new_v4();
     call(&app, PROFILE, &saved(id, "canary-b", 1)).await;
     deliver_all(&app).await;
@@ -217,17 +258,29 @@ async fn an_abandoned_delivery_older_than_a_delivered_one_is_retried_only_on_dem
 
     let by_id = json!({"ids": [first.id]}).to_string();
     let refused = app.admin_post("/deliveries/retry", by_id).await.json();
-    assert_eq!((&refused["changed"], &refused["out_of_order"]), (&json!(0), &json!(1)));
+    assert_eq!(
+        (&refused["changed"], &refused["out_of_order"]),
+        (&json!(0), &json!(1))
+    );
     let reason = refused["skipped"][0]["reason"].as_str().expect("a reason");
     assert!(reason.contains("a newer delivery"), "{reason}");
     let all = json!({"all": true, "state": "abandoned"}).to_string();
     let refused = app.admin_post("/deliveries/retry", all).await.json();
-    assert_eq!(refused, json!({"changed": 0, "skipped": [], "out_of_order": 1}));
+    assert_eq!(
+        refused,
+        json!({"changed": 0, "skipped": [], "out_of_order": 1})
+    );
     assert_eq!(addresses(&crm), ["b", "c"]);
 
     let on_demand = json!({"ids": [first.id], "out_of_order": true}).to_string();
-    let retried = app.admin_post("/deliveries/retry", on_demand.clone()).await.json();
-    assert_eq!(retried, json!({"changed": 1, "skipped": [], "out_of_order": 0}));
+    let retried = app
+        .admin_post("/deliveries/retry", on_demand.clone())
+        .await
+        .json();
+    assert_eq!(
+        retried,
+        json!({"changed": 1, "skipped": [], "out_of_order": 0})
+    );
     deliver_all(&app).await;
     assert_eq!(addresses(&crm), ["b", "c", "b"]);
     // A discard has no order.

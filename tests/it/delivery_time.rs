@@ -44,11 +44,20 @@ async fn an_attempt_may_take_as_long_as_the_settings_say() {
 
 #[tokio::test]
 async fn a_receiver_that_answers_after_four_seconds_gets_a_delivery_once() {
-    for (keys, url) in [("service: crm, post: /x", false), ("post: \"${env:CRM}/x\"", true)] {
+    for (keys, url) in [
+        ("service: crm, post: /x", false),
+        ("post: \"${env:CRM}/x\"", true),
+    ] {
         let crm = FakeService::start();
         crm.set_behaviour(Behaviour::Hangs);
-        let services = if url { "" } else { "services: {crm: {url: \"${env:CRM}\"}}\n" };
-        let yaml = format!("{services}subscriptions: {{crm: {{events: [identity.created], send: {{{keys}}}}}}}");
+        let services = if url {
+            ""
+        } else {
+            "services: {crm: {url: \"${env:CRM}\"}}\n"
+        };
+        let yaml = format!(
+            "{services}subscriptions: {{crm: {{events: [identity.created], send: {{{keys}}}}}}}"
+        );
         let app = TestApp::with(&yaml).service("CRM", &crm).start().await;
         assert_eq!(app.post(&payload().saved()).await.status, 204);
         crm.next_call().await;
@@ -69,14 +78,17 @@ async fn a_question_before_saving_has_three_seconds() {
             "services: {{register: {{url: \"${{env:REGISTER}}\"{timeout}}}}}\n\
              checks: {{known: {{field: traits.email, ask: {{service: register, get: /x}}, on_unavailable: {{timeout: accept}}}}}}"
         );
-        let app = TestApp::with(&yaml).service("REGISTER", &register).start().await;
+        let app = TestApp::with(&yaml)
+            .service("REGISTER", &register)
+            .start()
+            .await;
         let body = payload();
         let calling = app.pre(&body);
         let answering = async {
             register.next_call().await;
             app.clock.advance(Duration::from_secs(seconds));
         };
-        let (reply, ()) = futures_util::join!(calling, answering);
+        let (reply, ()) = tokio::join!(calling, answering);
         assert_eq!(reply.status, 204, "{timeout}: {reply:?}");
     }
 }
@@ -91,13 +103,17 @@ async fn a_receiver_that_keeps_timing_out_is_reported() {
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     let warnings = || {
         let lines = logs::lines_with("often_too_slow");
-        lines.iter().filter(|line| line.contains("timed out; each is repeated")).count()
+        lines
+            .iter()
+            .filter(|line| line.contains("timed out; each is repeated"))
+            .count()
     };
     for attempt in 1..=5 {
         crm.next_call().await;
         app.clock.advance(Duration::from_secs(1));
         let next = wait_until_idle(&app).await.expect("another attempt");
         assert_eq!(warnings(), usize::from(attempt >= 3), "attempt {attempt}");
-        app.clock.advance((next - app.clock.now()).to_std().unwrap_or_default());
+        app.clock
+            .advance((next - app.clock.now()).to_std().unwrap_or_default());
     }
 }

@@ -173,8 +173,7 @@ async fn when_reads_the_stored_value_of_an_immutable_field() {
     let same_path = "field: traits.company.vat, immutable: true, when: identity.traits.company.vat.startsWith('DE')";
     let of_kind =
         "field: traits.company.vat, immutable: true, when: identity.traits.kind == 'firm'";
-    let listed =
-        "field: traits.emails.0, immutable: true, when: \"identity.traits.emails.exists(e, e == 'a')\"";
+    let listed = "field: traits.emails.0, immutable: true, when: \"identity.traits.emails.exists(e, e == 'a')\"";
     let firm = |kind: &str, vat: Value| json!({"kind": kind, "company": {"vat": vat}});
     #[rustfmt::skip]
     let table = [

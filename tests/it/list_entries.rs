@@ -27,7 +27,9 @@ async fn signed_up(write_back: &str, projects: &Value, projects_now: &Value) -> 
         .await;
     let id = kratos.add_identity("canary@example.org", "2026-11-23T14:32:54Z");
     kratos.set_value(id, "/traits/projects", projects_now.clone());
-    let body = payload().saved_as(id).with_trait("projects", projects.clone());
+    let body = payload()
+        .saved_as(id)
+        .with_trait("projects", projects.clone());
     assert_eq!(app.post(&body).await.status, 204);
     TestEnv { app, kratos, id }
 }
@@ -37,7 +39,8 @@ async fn an_entry_as_in_the_event_gets_the_key() {
     let one = json!({"name": "canary-a"});
     let two = json!({"name": "canary-b", "tags": ["x"], "size": 9_007_199_254_740_993_i64});
     // Jsonnet rounds the numbers of the event.
-    let two_in_event = json!({"name": "canary-b", "tags": ["x"], "size": 9_007_199_254_740_992_i64});
+    let two_in_event =
+        json!({"name": "canary-b", "tags": ["x"], "size": 9_007_199_254_740_992_i64});
     for (write_back, expected) in [
         (
             r#"{traits.projects.0.subject_id: "{response.body.id}"}"#,
@@ -62,10 +65,20 @@ async fn an_entry_as_in_the_event_gets_the_key() {
     ] {
         let (in_event, now) = (json!([one, two_in_event]), json!([one, two]));
         let env = signed_up(write_back, &in_event, &now).await;
-        env.app.wait_for_delivery("write-back:crm", State::Delivered).await;
-        assert_eq!(env.kratos.identity(env.id)["traits"]["projects"], expected, "{write_back}");
+        env.app
+            .wait_for_delivery("write-back:crm", State::Delivered)
+            .await;
+        assert_eq!(
+            env.kratos.identity(env.id)["traits"]["projects"],
+            expected,
+            "{write_back}"
+        );
         let crm = &env.kratos.identity(env.id)["metadata_admin"]["crm"];
-        assert_eq!(*crm == "s-7", write_back.contains("metadata_admin"), "{write_back}");
+        assert_eq!(
+            *crm == "s-7",
+            write_back.contains("metadata_admin"),
+            "{write_back}"
+        );
     }
 }
 
@@ -84,7 +97,10 @@ async fn another_entry_at_this_place_is_left_alone() {
     ] {
         let write_back = r#"{traits.projects.0.subject_id: "{response.body.id}"}"#;
         let env = signed_up(write_back, &in_event, &now).await;
-        let kept = env.app.wait_for_delivery("write-back:crm", State::Abandoned).await;
+        let kept = env
+            .app
+            .wait_for_delivery("write-back:crm", State::Abandoned)
+            .await;
         let error = kept.last_error.expect("a reason");
         assert!(
             error.contains("the entry `traits.projects.0` is not the entry of the event any more"),
@@ -98,15 +114,24 @@ async fn another_entry_at_this_place_is_left_alone() {
 #[tokio::test]
 async fn an_entry_that_the_event_does_not_have_is_reported() {
     for (in_event, write_back) in [
-        (json!([{"name": "canary-a"}]), "traits.projects.1.subject_id"),
+        (
+            json!([{"name": "canary-a"}]),
+            "traits.projects.1.subject_id",
+        ),
         (json!([]), "traits.projects.0.subject_id"),
         (json!(["canary-a"]), "traits.projects.0.subject_id"),
     ] {
         let keys = format!("{{{write_back}: \"{{response.body.id}}\"}}");
         let env = signed_up(&keys, &in_event, &in_event).await;
-        let kept = env.app.wait_for_delivery("write-back:crm", State::Abandoned).await;
+        let kept = env
+            .app
+            .wait_for_delivery("write-back:crm", State::Abandoned)
+            .await;
         let error = kept.last_error.expect("a reason");
-        assert!(error.contains("the identity of the event has no entry"), "{error}");
+        assert!(
+            error.contains("the identity of the event has no entry"),
+            "{error}"
+        );
         assert_eq!(env.kratos.identity(env.id)["traits"]["projects"], in_event);
     }
 }
@@ -122,7 +147,9 @@ async fn a_list_is_never_replaced_by_an_object() {
         let now = json!([{"name": "canary-a"}]);
         let keys = format!("{{{write_back}: \"{{response.body.id}}\"}}");
         let env = signed_up(&keys, &in_event, &now).await;
-        env.app.wait_for_delivery("write-back:crm", State::Abandoned).await;
+        env.app
+            .wait_for_delivery("write-back:crm", State::Abandoned)
+            .await;
         assert_eq!(env.kratos.identity(env.id)["traits"]["projects"], now);
     }
 }

@@ -4,8 +4,8 @@
 
 mod support;
 
-mod absent_values;
 mod absent_fields;
+mod absent_values;
 mod admin;
 mod changes;
 mod check_order;

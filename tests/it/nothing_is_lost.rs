@@ -109,7 +109,10 @@ impl Run {
         let answers = (Arc::clone(&status), Arc::clone(&calls));
         crm.set_behaviour(Behaviour::Handles(Arc::new(move |received| {
             let status = *answers.0.lock().expect("a lock");
-            let key = received.header("Idempotency-Key").expect("a key").to_owned();
+            let key = received
+                .header("Idempotency-Key")
+                .expect("a key")
+                .to_owned();
             let call = (key, received.target.clone(), number_of(received), status);
             answers.1.lock().expect("a lock").push(call);
             (status, "{}".to_owned(), None)
@@ -139,7 +142,8 @@ impl Run {
                 has_nick,
             } => {
                 let identity = self.identities[identity];
-                self.report(identity, is_verification, is_late, has_nick).await;
+                self.report(identity, is_verification, is_late, has_nick)
+                    .await;
             }
             Step::Answer { status } => *self.status.lock().expect("a lock") = status,
             Step::Wait { seconds } => {
@@ -155,12 +159,28 @@ impl Run {
         self.check().await;
     }
 
-    async fn report(&mut self, identity: Uuid, is_verification: bool, is_late: bool, has_nick: bool) {
-        let earlier: Vec<&Reported> = self.reported.iter().filter(|one| one.identity == identity).collect();
+    async fn report(
+        &mut self,
+        identity: Uuid,
+        is_verification: bool,
+        is_late: bool,
+        has_nick: bool,
+    ) {
+        let earlier: Vec<&Reported> = self
+            .reported
+            .iter()
+            .filter(|one| one.identity == identity)
+            .collect();
         let last = earlier.iter().map(|one| one.saved_at).max();
-        let updates = earlier.iter().filter(|one| one.event == "identity.updated").count();
+        let updates = earlier
+            .iter()
+            .filter(|one| one.event == "identity.updated")
+            .count();
         let (event, hook) = match last {
-            None => ("identity.created", "/hooks/registration/post?method=password"),
+            None => (
+                "identity.created",
+                "/hooks/registration/post?method=password",
+            ),
             Some(_) if is_verification => ("identity.verified", "/hooks/verification/post"),
             Some(_) => ("identity.updated", "/hooks/settings/post?method=profile"),
         };
@@ -201,7 +221,11 @@ impl Run {
 
     async fn retry(&self, out_of_order: bool) -> u64 {
         let body = json!({"all": true, "out_of_order": out_of_order}).to_string();
-        let answer = self.app().admin_post("/deliveries/retry", body).await.json();
+        let answer = self
+            .app()
+            .admin_post("/deliveries/retry", body)
+            .await
+            .json();
         answer["out_of_order"].as_u64().expect("a number")
     }
 
@@ -210,13 +234,23 @@ impl Run {
         let all = all_deliveries(self.app()).await;
         let mut stored: BTreeMap<(String, Uuid, String), usize> = BTreeMap::new();
         for one in &all {
-            let key = (one.subscription.clone(), one.identity_id, one.event.to_string());
+            let key = (
+                one.subscription.clone(),
+                one.identity_id,
+                one.event.to_string(),
+            );
             *stored.entry(key).or_default() += 1;
             match one.state {
                 State::Pending => {}
                 State::Delivered => assert!(self.has_arrived(one), "{one:?}"),
                 State::Abandoned => {
-                    let shown = self.app().app.store.show(one.id).await.expect("the store answers");
+                    let shown = self
+                        .app()
+                        .app
+                        .store
+                        .show(one.id)
+                        .await
+                        .expect("the store answers");
                     assert!(shown.expect("a delivery").action.is_some(), "{one:?}");
                 }
                 State::Superseded => {
@@ -237,7 +271,9 @@ impl Run {
     fn has_arrived(&self, delivery: &DeliverySummary) -> bool {
         let calls = self.calls.lock().expect("a lock");
         let key = delivery.id.to_string();
-        calls.iter().any(|(of, _, _, status)| *of == key && *status == 200)
+        calls
+            .iter()
+            .any(|(of, _, _, status)| *of == key && *status == 200)
     }
 
     /// Returns how many deliveries each subscription must have.
@@ -270,8 +306,16 @@ impl Run {
         self.check().await;
         self.check_newest();
         let is_abandoned = |one: &&DeliverySummary| one.state == State::Abandoned;
-        let left = all_deliveries(self.app()).await.iter().filter(is_abandoned).count();
-        assert_eq!(self.retry(false).await, left as u64, "only what is out of order is left");
+        let left = all_deliveries(self.app())
+            .await
+            .iter()
+            .filter(is_abandoned)
+            .count();
+        assert_eq!(
+            self.retry(false).await,
+            left as u64,
+            "only what is out of order is left"
+        );
         self.retry(true).await;
         deliver_all(self.app()).await;
         self.check().await;
@@ -285,9 +329,10 @@ impl Run {
     fn check_newest(&self) {
         let calls = self.calls.lock().expect("a lock");
         for identity in self.identities {
-            let of_identity = self.reported.iter().filter(|one| {
-                one.identity == identity && one.event != "identity.verified"
-            });
+            let of_identity = self
+                .reported
+                .iter()
+                .filter(|one| one.identity == identity && one.event != "identity.verified");
             // Of equal times, the later report is the newer one.
             let Some(newest) = of_identity.max_by_key(|one| one.saved_at) else {
                 continue;
@@ -315,7 +360,11 @@ impl Run {
                 .filter(|(_, of, _, status)| of == path && *status == 200)
                 .map(|(_, _, number, _)| number.as_str())
                 .collect();
-            let reported: BTreeSet<&str> = self.reported.iter().map(|one| one.number.as_str()).collect();
+            let reported: BTreeSet<&str> = self
+                .reported
+                .iter()
+                .map(|one| one.number.as_str())
+                .collect();
             assert_eq!(arrived, reported, "{path}");
         }
     }
@@ -338,7 +387,9 @@ fn number_of(call: &Received) -> String {
 )]
 fn cases() -> u32 {
     let configured = std::env::var("PROPTEST_CASES").ok();
-    configured.and_then(|cases| cases.parse().ok()).unwrap_or(15)
+    configured
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(15)
 }
 
 #[test]

@@ -13,7 +13,9 @@ const VERIFIED: &str = "/hooks/verification/post";
 
 /// The settings of a welcome mail with these keys.
 fn settings(keys: &str) -> String {
-    format!("subscriptions: {{mail: {{once: true, send: {{post: \"${{env:CRM}}/mail\"}}, {keys}}}}}")
+    format!(
+        "subscriptions: {{mail: {{once: true, send: {{post: \"${{env:CRM}}/mail\"}}, {keys}}}}}"
+    )
 }
 
 /// Kratos's report about an identity.
@@ -28,7 +30,11 @@ fn saved(id: Uuid, company: &str) -> Payload {
 async fn an_identity_is_sent_once_over_all_events() {
     let a = "a";
     for (keys, hooks, expected) in [
-        ("events: [identity.verified]", vec![(VERIFIED, a), (VERIFIED, a), (VERIFIED, a)], vec!["identity.verified"]),
+        (
+            "events: [identity.verified]",
+            vec![(VERIFIED, a), (VERIFIED, a), (VERIFIED, a)],
+            vec!["identity.verified"],
+        ),
         (
             "events: [identity.created, identity.verified]",
             vec![(CREATED, a), (VERIFIED, a)],
@@ -42,14 +48,27 @@ async fn an_identity_is_sent_once_over_all_events() {
         // An event for which `when` is false does not count.
         (
             "events: [identity.created, identity.updated, identity.verified], when: \"identity.traits.company == 'b'\"",
-            vec![(CREATED, a), (VERIFIED, a), (UPDATED, "b"), (VERIFIED, "b"), (UPDATED, "b")],
+            vec![
+                (CREATED, a),
+                (VERIFIED, a),
+                (UPDATED, "b"),
+                (VERIFIED, "b"),
+                (UPDATED, "b"),
+            ],
             vec!["identity.updated"],
         ),
         // An event that is not of the subscription does not count.
-        ("events: [identity.verified]", vec![(CREATED, a), (UPDATED, a), (VERIFIED, a)], vec!["identity.verified"]),
+        (
+            "events: [identity.verified]",
+            vec![(CREATED, a), (UPDATED, a), (VERIFIED, a)],
+            vec!["identity.verified"],
+        ),
     ] {
         let crm = FakeService::start();
-        let app = TestApp::with(&settings(keys)).service("CRM", &crm).start().await;
+        let app = TestApp::with(&settings(keys))
+            .service("CRM", &crm)
+            .start()
+            .await;
         let (one, other) = (Uuid::new_v4(), Uuid::new_v4());
         for id in [one, other] {
             for (hook, company) in &hooks {
@@ -77,7 +96,10 @@ async fn without_once_each_verification_is_sent() {
     let app = TestApp::with(&yaml).service("CRM", &crm).start().await;
     let id = Uuid::new_v4();
     for _ in 0..3 {
-        assert_eq!(app.call(VERIFIED, saved(id, "a").to_string()).await.status, 204);
+        assert_eq!(
+            app.call(VERIFIED, saved(id, "a").to_string()).await.status,
+            204
+        );
     }
     deliver_all(&app).await;
     assert_eq!(crm.received().len(), 3);
@@ -86,28 +108,62 @@ async fn without_once_each_verification_is_sent() {
 #[tokio::test]
 async fn once_holds_across_restarts_retries_and_retention() {
     let crm = FakeService::start();
-    let yaml = format!("retention: {{deliveries: 1d}}\n{}", settings("events: [identity.verified]"));
+    let yaml = format!(
+        "retention: {{deliveries: 1d}}\n{}",
+        settings("events: [identity.verified]")
+    );
     let id = Uuid::new_v4();
     crm.respond_with(503, &json!({}));
     let app = TestApp::with(&yaml).service("CRM", &crm).start().await;
-    assert_eq!(app.call(VERIFIED, saved(id, "a").to_string()).await.status, 204);
+    assert_eq!(
+        app.call(VERIFIED, saved(id, "a").to_string()).await.status,
+        204
+    );
     crm.next_call().await;
     app.wait_for_attempts().await;
-    assert_eq!(app.call(VERIFIED, saved(id, "a").to_string()).await.status, 204);
+    assert_eq!(
+        app.call(VERIFIED, saved(id, "a").to_string()).await.status,
+        204
+    );
     crm.respond_with(200, &json!({}));
     deliver_all(&app).await;
-    assert_eq!((crm.received().len(), all_deliveries(&app).await.len()), (2, 1));
+    assert_eq!(
+        (crm.received().len(), all_deliveries(&app).await.len()),
+        (2, 1)
+    );
     let (folder, time) = (app.folder.clone(), app.clock.now());
     app.app.stop().await;
 
     let later = time + chrono::TimeDelta::days(3);
-    let app = TestApp::with(&yaml).service("CRM", &crm).in_folder(&folder, later).start().await;
+    let app = TestApp::with(&yaml)
+        .service("CRM", &crm)
+        .in_folder(&folder, later)
+        .start()
+        .await;
     let before = later - chrono::TimeDelta::days(1);
-    app.app.store.delete_settled(before, 10).await.expect("the store answers");
-    assert_eq!(all_deliveries(&app).await.len(), 0, "the delivery is deleted");
-    assert_eq!(app.call(VERIFIED, saved(id, "a").to_string()).await.status, 204);
+    app.app
+        .store
+        .delete_settled(before, 10)
+        .await
+        .expect("the store answers");
+    assert_eq!(
+        all_deliveries(&app).await.len(),
+        0,
+        "the delivery is deleted"
+    );
+    assert_eq!(
+        app.call(VERIFIED, saved(id, "a").to_string()).await.status,
+        204
+    );
     assert_eq!(all_deliveries(&app).await.len(), 0);
-    app.app.store.forget(id, later).await.expect("the store answers");
-    assert_eq!(app.call(VERIFIED, saved(id, "a").to_string()).await.status, 204);
+    app.app
+        .store
+        .forget(id, later)
+        .await
+        .expect("the store answers");
+    assert_eq!(
+        app.call(VERIFIED, saved(id, "a").to_string()).await.status,
+        204
+    );
     assert_eq!(all_deliveries(&app).await.len(), 1);
 }

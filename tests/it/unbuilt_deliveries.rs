@@ -34,14 +34,18 @@ async fn restart_with(app: TestApp, yaml: &str, crm: &FakeService) -> TestApp {
 }
 
 async fn retry_all(app: &TestApp) -> u64 {
-    let answer = app.admin_post("/deliveries/retry", r#"{"all": true}"#).await;
+    let answer = app
+        .admin_post("/deliveries/retry", r#"{"all": true}"#)
+        .await;
     answer.json()["changed"].as_u64().expect("a number")
 }
 
 #[tokio::test]
 async fn corrected_settings_build_what_could_not_be_built() {
     let changed = payload().changed_from(&json!({"email": "canary-before@example.org"}));
-    let of_flow = payload().saved().with("/flow/transient_payload", json!({"invite": "canary-7"}));
+    let of_flow = payload()
+        .saved()
+        .with("/flow/transient_payload", json!({"invite": "canary-7"}));
     for (broken, corrected, hook, body, expected) in [
         (
             r#"send: {service: crm, post: "/u/{identity.traits.nick}"}"#,
@@ -87,23 +91,37 @@ async fn corrected_settings_build_what_could_not_be_built() {
         ),
     ] {
         let crm = FakeService::start();
-        let app = TestApp::with(&settings(broken)).service("CRM", &crm).start().await;
+        let app = TestApp::with(&settings(broken))
+            .service("CRM", &crm)
+            .start()
+            .await;
         call(&app, hook, &body).await;
         let kept = all_deliveries(&app).await.remove(0);
         assert_eq!(kept.state, State::Abandoned, "{broken}");
         assert_eq!(kept.reason, Some(AbandonReason::NotBuilt), "{broken}");
         assert_eq!(kept.attempts, 0, "{broken}");
-        let count = app.metric("vestibule_deliveries_not_built_total{subscription=\"crm\"}").await;
+        let count = app
+            .metric("vestibule_deliveries_not_built_total{subscription=\"crm\"}")
+            .await;
         assert!((count - 1.0).abs() < 0.1, "{broken}: {count}");
         let id = kept.id.to_string();
         let lines = logs::lines_with(&id);
-        assert!(lines.iter().any(|line| line.contains("could not be built") && line.contains("ERROR")), "{broken}");
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.contains("could not be built") && line.contains("ERROR")),
+            "{broken}"
+        );
 
         // Nothing changes while the settings are wrong.
         assert_eq!(retry_all(&app).await, 1, "{broken}");
         wait_until_idle(&app).await;
         let again = all_deliveries(&app).await.remove(0);
-        assert_eq!((again.state, again.attempts), (State::Abandoned, 0), "{broken}");
+        assert_eq!(
+            (again.state, again.attempts),
+            (State::Abandoned, 0),
+            "{broken}"
+        );
         assert!(crm.received().is_empty(), "{broken}");
 
         let app = restart_with(app, &settings(corrected), &crm).await;
@@ -111,10 +129,18 @@ async fn corrected_settings_build_what_could_not_be_built() {
         let call = crm.next_call().await;
         let sent = format!("{} {} {}", call.method, call.target, call.body);
         assert_eq!(sent.trim(), expected, "{broken}");
-        assert_eq!(call.header("Idempotency-Key"), Some(id.as_str()), "{broken}");
+        assert_eq!(
+            call.header("Idempotency-Key"),
+            Some(id.as_str()),
+            "{broken}"
+        );
         deliver_all(&app).await;
         let done = all_deliveries(&app).await.remove(0);
-        assert_eq!((done.state, done.reason, done.attempts), (State::Delivered, None, 1), "{broken}");
+        assert_eq!(
+            (done.state, done.reason, done.attempts),
+            (State::Delivered, None, 1),
+            "{broken}"
+        );
     }
 }
 
@@ -128,7 +154,8 @@ async fn what_was_built_once_is_sent_again_unchanged() {
     let broken = settings(r#"send: {service: crm, post: "/{identity.traits.nick}"}"#);
     let app = TestApp::with(&broken).service("CRM", &crm).start().await;
     call(&app, CREATED, &payload().saved()).await;
-    let corrected = settings(r#"send: {service: crm, post: "/first/{identity.traits.company}", json: {a: 1}}"#);
+    let corrected =
+        settings(r#"send: {service: crm, post: "/first/{identity.traits.company}", json: {a: 1}}"#);
     crm.respond_with(503, &json!({}));
     let app = restart_with(app, &corrected, &crm).await;
     retry_all(&app).await;
@@ -150,12 +177,16 @@ async fn a_condition_that_is_false_now_sends_nothing_and_loses_nothing() {
     let broken = settings("when: identity.traits.nick == 'x', send: {service: crm, post: /u}");
     let app = TestApp::with(&broken).service("CRM", &crm).start().await;
     call(&app, CREATED, &payload().saved()).await;
-    let corrected = settings("when: \"identity.traits.company == 'x'\", send: {service: crm, post: /u}");
+    let corrected =
+        settings("when: \"identity.traits.company == 'x'\", send: {service: crm, post: /u}");
     let app = restart_with(app, &corrected, &crm).await;
     assert_eq!(retry_all(&app).await, 1);
     wait_until_idle(&app).await;
     let kept = all_deliveries(&app).await.remove(0);
-    assert_eq!((kept.state, kept.reason), (State::Abandoned, Some(AbandonReason::NotBuilt)));
+    assert_eq!(
+        (kept.state, kept.reason),
+        (State::Abandoned, Some(AbandonReason::NotBuilt))
+    );
     let error = kept.last_error.expect("a reason");
     assert!(error.contains("`when` is false"), "{error}");
     assert!(crm.received().is_empty());
@@ -178,16 +209,25 @@ checks:
 "#
         )
     };
-    let app = TestApp::with(&yaml("{taken.body.hold_id}")).service("CRM", &invites).start().await;
+    let app = TestApp::with(&yaml("{taken.body.hold_id}"))
+        .service("CRM", &invites)
+        .start()
+        .await;
     let visitor = payload();
     assert!(app.pre(&visitor).await.is_admitted());
     assert_eq!(app.post(&visitor.saved().guarded()).await.status, 204);
-    let kept = app.wait_for_delivery("confirm:invite", State::Abandoned).await;
+    let kept = app
+        .wait_for_delivery("confirm:invite", State::Abandoned)
+        .await;
     assert_eq!(kept.reason, Some(AbandonReason::NotBuilt));
     let app = restart_with(app, &yaml("{taken.body.hold}"), &invites).await;
     assert_eq!(retry_all(&app).await, 1);
-    app.wait_for_delivery("confirm:invite", State::Delivered).await;
-    assert_eq!(invites.request_lines().last().map(String::as_str), Some("POST /confirm/7"));
+    app.wait_for_delivery("confirm:invite", State::Delivered)
+        .await;
+    assert_eq!(
+        invites.request_lines().last().map(String::as_str),
+        Some("POST /confirm/7")
+    );
 }
 
 #[tokio::test]
@@ -197,10 +237,20 @@ async fn erasure_deletes_the_kept_event() {
     let app = TestApp::with(&broken).service("CRM", &crm).start().await;
     let id = Uuid::new_v4();
     call(&app, CREATED, &payload().saved_as(id)).await;
-    app.app.store.forget(id, app.clock.now()).await.expect("the store answers");
+    app.app
+        .store
+        .forget(id, app.clock.now())
+        .await
+        .expect("the store answers");
     let kept = all_deliveries(&app).await.remove(0);
     assert_eq!(kept.state, State::Discarded);
-    let shown = app.app.store.show(kept.id).await.expect("the store answers").expect("a delivery");
+    let shown = app
+        .app
+        .store
+        .show(kept.id)
+        .await
+        .expect("the store answers")
+        .expect("a delivery");
     assert_eq!(shown.action, None);
     assert_eq!(retry_all(&app).await, 0);
 }
@@ -245,6 +295,8 @@ async fn reconciliation_counts_what_could_not_be_built_as_missing() {
     assert_eq!(delivered.identity_id, id);
     assert_eq!(crm.request_lines(), [format!("POST /u/{id}")]);
     assert_eq!(all_deliveries(&app).await.len(), 1);
-    let missing = app.metric("vestibule_reconciled_total{outcome=\"stored\"}").await;
+    let missing = app
+        .metric("vestibule_reconciled_total{outcome=\"stored\"}")
+        .await;
     assert!((missing - 1.0).abs() < 0.1, "{missing}");
 }

@@ -1,8 +1,12 @@
 //! The settings file from an operator's view: every problem is reported, with its position and a `help:` line.
 
+mod hints;
 mod manual;
+mod paths;
 mod problems;
 mod request_headers;
+mod schemas;
+mod strict;
 mod valid;
 mod warnings;
 

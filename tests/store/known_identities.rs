@@ -13,7 +13,7 @@ use vestibule::model::pending::{
     Details, LookupKeys, PendingKey, PendingSignUp, PendingState, SubmissionHash,
 };
 use vestibule::store::{
-    Acceptance, Ending, Error, Filter, PendingEnd, Settlement, Store, WriteSet,
+    Acceptance, Ending, Error, Filter, PendingEnd, RetryOptions, Settlement, Store, WriteSet,
 };
 
 use crate::fixtures::{DAY, MINUTE, SECOND, at, delivery, start, tried};
@@ -165,8 +165,8 @@ async fn write_concurrently(store: &Arc<dyn Store>, batches: [WriteSet; 8]) -> u
 
 pub async fn concurrent_rounds_store_a_change_once(store: Arc<dyn Store>) {
     record(&*store, vec![reported(1, "a", SECOND)]).await;
-    let batches = [1, 2, 3, 4, 5, 6, 7, 8]
-        .map(|number| batch(vec![changed(1, "a", "b", MINUTE)], &[number]));
+    let batches =
+        [1, 2, 3, 4, 5, 6, 7, 8].map(|number| batch(vec![changed(1, "a", "b", MINUTE)], &[number]));
     assert_eq!(write_concurrently(&store, batches).await, 1);
     assert_eq!(store.backlog().await.unwrap().pending, 1);
 }
@@ -242,11 +242,7 @@ pub async fn unseen_identities_are_deleted_in_steps(store: Arc<dyn Store>) {
 }
 
 pub async fn a_sample_wraps_around(store: Arc<dyn Store>) {
-    record(
-        &*store,
-        (1..=5).map(|id| found(id, "a", SECOND)).collect(),
-    )
-    .await;
+    record(&*store, (1..=5).map(|id| found(id, "a", SECOND)).collect()).await;
     for (from, limit, expected) in [
         (1, 2, vec![1, 2]),
         (4, 3, vec![4, 5, 1]),
@@ -314,13 +310,15 @@ fn deletion(subscription: &str) -> NewDelivery {
     }
 }
 
-pub async fn erasure_keeps_the_deletion_and_the_identity_but_no_fingerprint(
-    store: Arc<dyn Store>,
-) {
+pub async fn erasure_keeps_the_deletion_and_the_identity_but_no_fingerprint(store: Arc<dyn Store>) {
     let id = Uuid::from_u128(1);
     let pending = WriteSet {
         identities: vec![reported(1, "a", SECOND)],
-        ..WriteSet::of(vec![deletion("failed"), deletion("erp"), delivery("crm", 1)])
+        ..WriteSet::of(vec![
+            deletion("failed"),
+            deletion("erp"),
+            delivery("crm", 1),
+        ])
     };
     store.write(&pending).await.unwrap();
     let held = store.claim("failed", start(), MINUTE, 1).await.unwrap();
@@ -330,10 +328,16 @@ pub async fn erasure_keeps_the_deletion_and_the_identity_but_no_fingerprint(
         vestibule::model::delivery::Outcome::Abandoned,
     );
     store.settle_all(&[abandoned]).await.unwrap();
-    assert_eq!(store.identities_with_data(Uuid::nil(), 9).await.unwrap(), [id]);
+    assert_eq!(
+        store.identities_with_data(Uuid::nil(), 9).await.unwrap(),
+        [id]
+    );
 
     assert_eq!(store.forget(id, at(MINUTE)).await.unwrap(), 1);
-    assert_eq!(store.identities_with_data(Uuid::nil(), 9).await.unwrap(), [] as [Uuid; 0]);
+    assert_eq!(
+        store.identities_with_data(Uuid::nil(), 9).await.unwrap(),
+        [] as [Uuid; 0]
+    );
     assert_eq!(fingerprint(&*store).await, "");
     let listed = store.list(&Filter::default(), 9).await.unwrap();
     let state_of = |subscription: &str| {
@@ -349,6 +353,8 @@ pub async fn erasure_keeps_the_deletion_and_the_identity_but_no_fingerprint(
     );
     let held = store.claim("erp", at(MINUTE), MINUTE, 9).await.unwrap();
     assert_eq!(held.len(), 1);
-    let retried = store.retry(&Filter::default(), at(MINUTE), DAY).await;
+    let retried = store
+        .retry(&Filter::default(), at(MINUTE), RetryOptions::of(DAY))
+        .await;
     assert_eq!(retried.unwrap(), 1, "the abandoned one");
 }

@@ -9,7 +9,9 @@ use vestibule::model::delivery::{
 use vestibule::store::admin::RetryWindows;
 use vestibule::store::{Database, DeliveryStore, Filter, sqlite};
 
-use crate::fixtures::{DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, delivery, start, tried};
+use crate::fixtures::{
+    DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, delivery, start, tried,
+};
 
 /// The delivery of event `number` about one identity.
 fn event(number: u32, supersedes: bool) -> NewDelivery {
@@ -32,7 +34,10 @@ async fn out_of_order(temp: &TempFolder) -> Database {
     for (number, status, outcome) in [(1, 410, Outcome::Abandoned), (2, 204, Outcome::Delivered)] {
         store.accept(vec![event(number, false)]).await.unwrap();
         let held = store.claim("crm", start(), MINUTE, 1).await.unwrap();
-        store.settle(&held[0], &tried(status, start()), &outcome).await.unwrap();
+        store
+            .settle(&held[0], &tried(status, start()), &outcome)
+            .await
+            .unwrap();
     }
     store
 }
@@ -40,14 +45,18 @@ async fn out_of_order(temp: &TempFolder) -> Database {
 async fn retry(store: &Database, filter: &Filter, out_of_order: bool) -> (bool, String) {
     let windows = RetryWindows::default().out_of_order(out_of_order);
     let mut out = Vec::new();
-    let done = deliveries::retry(store, filter, at(MINUTE), &windows, &mut out).await.unwrap();
+    let done = deliveries::retry(store, filter, at(MINUTE), &windows, &mut out)
+        .await
+        .unwrap();
     (done, String::from_utf8(out).unwrap())
 }
 
 async fn show(store: &Database, number: u128, payload: bool) -> String {
     let mut out = Vec::new();
     let id = Uuid::from_u128(number);
-    deliveries::show(store, id, payload, false, &mut out).await.unwrap();
+    deliveries::show(store, id, payload, false, &mut out)
+        .await
+        .unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -68,8 +77,14 @@ async fn a_retry_says_what_is_out_of_order() {
     };
     let (done, output) = retry(&store, &first, false).await;
     assert!(!done);
-    assert!(output.starts_with("0 deliveries are due now.\n"), "{output}");
-    assert!(output.contains("was not retried: a newer delivery"), "{output}");
+    assert!(
+        output.starts_with("0 deliveries are due now.\n"),
+        "{output}"
+    );
+    assert!(
+        output.contains("was not retried: a newer delivery"),
+        "{output}"
+    );
     let (done, output) = retry(&store, &first, true).await;
     assert_eq!((done, output.as_str()), (true, "1 delivery is due now.\n"));
 }
@@ -83,9 +98,14 @@ async fn a_superseded_delivery_is_shown_and_not_changed() {
     }
     let shown = show(&store, 1, true).await;
     assert!(shown.contains("state               superseded"), "{shown}");
-    assert!(shown.contains("payloads are erased when a delivery is superseded"), "{shown}");
+    assert!(
+        shown.contains("payloads are erased when a delivery is superseded"),
+        "{shown}"
+    );
     let mut out = Vec::new();
-    deliveries::list(&store, &Filter::default(), 9, false, &mut out).await.unwrap();
+    deliveries::list(&store, &Filter::default(), 9, false, &mut out)
+        .await
+        .unwrap();
     let listed = String::from_utf8(out).unwrap();
     assert!(listed.contains(" superseded "), "{listed}");
     let first = Filter {
@@ -94,7 +114,10 @@ async fn a_superseded_delivery_is_shown_and_not_changed() {
     };
     let (done, output) = retry(&store, &first, true).await;
     assert!(!done);
-    assert!(output.contains("it is superseded by a newer delivery"), "{output}");
+    assert!(
+        output.contains("it is superseded by a newer delivery"),
+        "{output}"
+    );
 }
 
 #[tokio::test]

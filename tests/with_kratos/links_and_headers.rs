@@ -21,10 +21,14 @@ fn builder() -> TestEnvBuilder {
         .with_headers(&["X-Forwarded-For", "X-Tenant"])
 }
 
+fn json_of(body: &str) -> Value {
+    serde_json::from_str(body).expect("JSON")
+}
+
 /// What the check sent of the newest sign-up.
 fn asked(env: &TestEnv) -> Value {
     let asked = env.invites.received().pop();
-    asked.expect("the check asked").body
+    json_of(&asked.expect("the check asked").body)
 }
 
 pub async fn the_invite_of_a_link_reaches_a_check_in_one_step(client: Client) {
@@ -90,7 +94,7 @@ pub async fn the_invite_of_a_link_and_the_provider_reach_a_check_of_a_social_sig
             let identities = env.kratos.identities().await;
             assert_eq!(identities.len(), round + accepted, "{page} {link}");
         }
-        let (context, delivered) = (asked(&env), env.crm.next().await.body);
+        let (context, delivered) = (asked(&env), json_of(&env.crm.next().await.body));
         for seen in [context, delivered] {
             assert_eq!(seen["invite"], INVITATION, "{page}");
             assert_eq!(seen["provider"], "directory", "{page}");

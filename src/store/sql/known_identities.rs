@@ -83,11 +83,7 @@ UPDATE identities SET seen_at = $2
 WHERE seen_at < $2 AND identity_id IN (SELECT value ->> 'id' FROM json_each($1))",
 );
 
-async fn touch(
-    connection: &mut Connection<'_>,
-    ids: &[Uuid],
-    now: Timestamp,
-) -> Result<(), Error> {
+async fn touch(connection: &mut Connection<'_>, ids: &[Uuid], now: Timestamp) -> Result<(), Error> {
     let touch = query(&TOUCH).bind(row::list(ids)).bind(now);
     touch.execute(connection).await?;
     Ok(())

@@ -66,7 +66,11 @@ fn received(service: &FakeService) -> Vec<(String, u128, String)> {
     let events = received.iter().map(|one| {
         let body = one.json();
         let identity = &body["data"]["identity"];
-        let id: Uuid = identity["id"].as_str().expect("an id").parse().expect("a UUID");
+        let id: Uuid = identity["id"]
+            .as_str()
+            .expect("an id")
+            .parse()
+            .expect("a UUID");
         let email = identity["traits"]["email"].as_str().unwrap_or_default();
         let event = body["type"].as_str().expect("an event");
         (event.to_owned(), id.as_u128(), email.to_owned())
@@ -167,7 +171,12 @@ async fn a_new_account_that_a_hook_reported_is_known_before_the_first_round_sees
         .with("/identity/created_at", json!(now))
         .with("/identity/updated_at", json!(now));
     assert_eq!(app.post(&post).await.status, 204);
-    env.change_at(now + TimeDelta::minutes(1), 1, "/traits/email", "canary-new@example.org");
+    env.change_at(
+        now + TimeDelta::minutes(1),
+        1,
+        "/traits/email",
+        "canary-new@example.org",
+    );
     run_next_round(&env, &app).await;
     wait_until_settled(&app).await;
     let events: Vec<String> = received(&env.crm).into_iter().map(|one| one.0).collect();
@@ -193,7 +202,10 @@ async fn a_password_change_does_not_hide_a_change_through_the_admin_api() {
         assert_eq!(app.call(&path, post).await.status, 204);
     }
     let path = "/hooks/verification/post";
-    assert_eq!(app.call(path, env.report_of(1, &previous)).await.status, 204);
+    assert_eq!(
+        app.call(path, env.report_of(1, &previous)).await.status,
+        204
+    );
     run_next_round(&env, &app).await;
     wait_until_settled(&app).await;
     assert_eq!(received(&env.crm), [updated(1, "canary-new@example.org")]);
@@ -355,9 +367,15 @@ async fn another_kratos_deletes_nobody_and_becomes_no_known_one() {
     let other = TestEnv::new();
     let a_day_ago = now - TimeDelta::days(1);
     for number in 501..=540 {
-        other.kratos.add_identity_with_id(Uuid::from_u128(number), a_day_ago);
+        other
+            .kratos
+            .add_identity_with_id(Uuid::from_u128(number), a_day_ago);
     }
-    let app = other.builder(TRACKING).in_folder(&folder, now).start().await;
+    let app = other
+        .builder(TRACKING)
+        .in_folder(&folder, now)
+        .start()
+        .await;
     for _ in 0..3 {
         let calls = other.kratos_calls();
         app.clock.advance(HOUR);
@@ -375,7 +393,9 @@ async fn another_kratos_deletes_nobody_and_becomes_no_known_one() {
     );
 
     // One known identity is enough to trust this Kratos.
-    other.kratos.add_identity_with_id(Uuid::from_u128(5), a_day_ago);
+    other
+        .kratos
+        .add_identity_with_id(Uuid::from_u128(5), a_day_ago);
     run_next_round(&other, &app).await;
     wait_until_settled(&app).await;
     assert_eq!(other.erp.received().len(), 11);

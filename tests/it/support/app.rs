@@ -1,6 +1,7 @@
 //! Starts Vestibule for one test.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;

@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use vestibule::kratos::snippet::{
     Body, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, ExtraEvent, HookSnippet, LateRefusals, Method,
 };
+use vestibule::kratos::template::template;
 use vestibule_testing::Program;
 use vestibule_testing::http::client_with_timeout;
 use vestibule_testing::program::output;
-use vestibule::kratos::template::template;
 
 use super::passkey::{ORIGIN, RELYING_PARTY};
 use super::{eventually, port};
