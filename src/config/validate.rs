@@ -313,11 +313,14 @@ impl Validator<'_> {
         }
         let mut expected: Vec<&str> = types.iter().map(|name| describe(name, schema)).collect();
         expected.dedup();
-        let message = format!(
-            "expected {}, found {}",
-            expected.join(" or "),
-            node.describe()
-        );
+        let expected = match expected.split_last() {
+            Some((last, others)) if !others.is_empty() => {
+                let others = others.join(", ").replace("` or `", "`, `");
+                format!("{others} or {last}")
+            }
+            _ => expected.concat(),
+        };
+        let message = format!("expected {expected}, found {}", node.describe());
         let hint = hints::of_wrong_type(node, schema, types, path);
         self.problems
             .push(Problem::new(path.to_owned(), node.at, message).with_hint(hint));

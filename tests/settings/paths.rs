@@ -943,7 +943,7 @@ fn previous_without_a_guard_where_a_registration_comes_is_a_problem() {
             vec![],
         ),
         (
-            "checks: {a: {field: traits.a, when: has(previous.traits), refuse: [{when: \"previous.traits.email != value\"}]}}",
+            "checks: {a: {field: traits.a, absent: check, when: has(previous.traits), refuse: [{when: \"previous.traits.email != value\"}]}}",
             vec![],
         ),
         (

@@ -93,7 +93,7 @@ fn a_field_that_cannot_be_emptied_is_no_warning() {
         "flows: [settings], field: traits.a, required: true, refuse: [{when: previous.traits.a != value}]",
         "flows: [settings], field: traits.a, absent: check, refuse: [{when: previous.traits.a != value}]",
         "flows: [settings], field: traits.a, refuse: [{when: previous.traits.b != value}]",
-        "flows: [settings], field: traits.a, when: has(previous.traits.a)",
+        "flows: [settings], field: traits.a, when: has(previous.traits.a), set: {metadata_public.a: \"{value}\"}",
         "flows: [settings], field: traits.emails.0, refuse: [{when: \"previous.traits.emails[1] == value\"}]",
         "flows: [settings], refuse: [{when: previous.traits.a != identity.traits.a}]",
     ] {

@@ -39,9 +39,9 @@ fn an_optional_path_is_null_where_it_is_absent_and_is_left_out_of_a_form() {
         ("{previous.traits.?address.?city}", None),
         ("{flow.?return_to}", None),
         ("{flow.transient_payload.?invite}", None),
-        ("{flow.?oauth2.client_id}", None),
-        ("{request.headers[?'User-Agent']}", None),
-        ("{request.?headers['User-Agent']}", None),
+        ("{flow.?provider}", None),
+        ("{request.headers[?'X-Forwarded-For']}", None),
+        ("{request.?headers['X-Forwarded-For']}", None),
         // The value is there.
         ("{identity.traits.?vat_id}", Some(json!("NL123"))),
         ("{identity.traits.?born}", Some(json!(1815))),
@@ -80,7 +80,7 @@ fn a_path_that_may_not_be_absent_is_still_an_error() {
         "{identity.traits.tags[7]}",
         "{previous.traits.email}",
         "{flow.return_to}",
-        "{request.headers['User-Agent']}",
+        "{request.headers['X-Forwarded-For']}",
         // More than a path.
         "{identity.traits.?phone.orValue(identity.traits.phone)}",
         "{identity.traits.?phone}{identity.traits.?phone}",
@@ -115,9 +115,10 @@ fn a_path_that_the_schema_does_not_require_needs_no_mark() {
         ("{identity.traits['phone']}", true),
         ("{identity.traits.phones}", false),
         ("{identity.traits.fax}", false),
-        ("{identity.phone}", false),
-        ("{flow.traits.phone}", false),
-        ("{request.headers.phone}", false),
+        ("{identity.external_id}", false),
+        ("{flow.return_to}", false),
+        ("{flow.transient_payload.phone}", false),
+        ("{request.headers['X-Forwarded-For']}", false),
     ] {
         let template = compile(&case, text, &[phone, address]);
         let variables = case.variables();
