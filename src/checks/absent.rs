@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Check;
+use crate::expression::Variables;
 
 static NULL: Value = Value::Null;
 
@@ -32,5 +33,21 @@ impl Check {
     pub fn value_in<'v>(&self, identity: &'v Value) -> Option<&'v Value> {
         let field = self.field.as_ref()?;
         Some(field.present_in(identity).unwrap_or(&NULL))
+    }
+
+    /// Returns whether the check can have run for this sign-up. Its field is present, unless the check runs for an
+    /// absent field too, and its condition is true or cannot be evaluated.
+    #[must_use]
+    pub fn could_apply(&self, variables: &Variables<'_>) -> bool {
+        let identity = variables.identity.unwrap_or(&NULL);
+        let variables = Variables {
+            value: self.value_in(identity),
+            ..*variables
+        };
+        (self.absent == Absent::Check || !self.is_absent_in(identity))
+            && self
+                .when
+                .as_ref()
+                .is_none_or(|when| when.holds(&variables).unwrap_or(true))
     }
 }

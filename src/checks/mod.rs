@@ -274,23 +274,6 @@ impl Check {
         self.refuse.iter().any(is_named)
     }
 
-    /// Returns whether the check can have run for this sign-up. Its field is present, unless the check runs for an
-    /// absent field too, and its condition is true or cannot be evaluated.
-    #[must_use]
-    pub fn could_apply(&self, variables: &Variables<'_>) -> bool {
-        let null = serde_json::Value::Null;
-        let identity = variables.identity.unwrap_or(&null);
-        let variables = Variables {
-            value: self.value_in(identity),
-            ..*variables
-        };
-        (self.absent == Absent::Check || !self.is_absent_in(identity))
-            && self
-                .when
-                .as_ref()
-                .is_none_or(|when| when.holds(&variables).unwrap_or(true))
-    }
-
     /// Returns what a late refusal of this check does. Without a choice of the operator, Vestibule deactivates an
     /// account that should not have been created. A change in settings is only marked.
     #[must_use]

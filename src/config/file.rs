@@ -351,7 +351,7 @@ pub struct Check {
     /// them, or if it reads `flow.transient_payload`, `flow.request_url` or `flow.provider`, which settings lack.
     pub flows: Option<Vec<Flow>>,
     /// The trait that the check is about, `traits.vat_number`, or an entry of a list, `traits.emails.0`. Expressions
-    /// read it as `value`, not trimmed. Messages are shown at this field, or at the nearest field above it that the form
+    /// read it as `value`, not trimmed, and null if it is absent. Messages are shown at this field, or at the nearest field above it that the form
     /// has. An index into something that is not a list is absent.
     pub field: Option<Text>,
     /// Runs the check only if this is true. Everything below applies only then, `absent`, `required` and `immutable`
@@ -400,7 +400,8 @@ pub struct Check {
     /// the sign-up is missing that an expression reads. Default: `not_valid`.
     pub invalid_message: Option<Message>,
     /// Values that are written into the identity if the check accepts, by path: `traits.company`,
-    /// `metadata_public.company`. Objects are merged, and nulls are ignored. In settings, Vestibule removes a value
+    /// `metadata_public.company`. Objects are merged, and nulls are ignored. In a list, a number is the index of an
+    /// entry, which must exist: `traits.emails.0`. In settings, Vestibule removes a value
     /// that the check set in `metadata_public` if the field has changed or is absent, or if `when` is no longer true.
     /// Then it writes what the check sets for the new value. Traits are never removed.
     #[schemars(with = "IndexMap<String, Value>")]

@@ -10,8 +10,10 @@
 )]
 
 mod admin_api;
+mod checked_fields;
 mod code;
 mod data;
+mod delivery_order;
 mod flows;
 mod gate;
 mod keys;
@@ -22,7 +24,9 @@ mod reconcile;
 mod registration;
 mod services;
 mod settings;
+mod social_sign_ups;
 mod support;
+mod unreported;
 mod what_checks_read;
 
 use std::any::type_name_of_val;
@@ -62,6 +66,9 @@ fn main() {
     cases.each_client(services::vestibule_calls_a_service_again_in_the_same_flow_after_an_outage);
     cases.each_client(services::vestibule_answers_within_its_deadline_although_a_service_hangs);
     cases.each_client(code::visitor_corrects_a_refused_sign_up_by_code);
+    cases.each_client(
+        delivery_order::vestibule_brings_the_newest_change_last_after_an_outage_of_the_crm,
+    );
     cases.each_client(settings::vestibule_refuses_a_bad_change_and_delivers_a_good_one);
     cases.each_client(settings::vestibule_does_not_check_an_unchanged_field_again);
     cases.each_client(
@@ -82,6 +89,15 @@ fn main() {
     cases.each_client(links_and_headers::the_address_and_listed_headers_reach_a_check);
     cases.each_client(links_and_headers::the_state_before_a_change_reaches_a_delivery);
     cases.each_client(links_and_headers::an_old_template_is_refused_until_it_is_replaced);
+    cases.each_client(
+        checked_fields::visitor_signs_up_without_a_field_that_only_others_must_fill_in,
+    );
+    cases.each_client(checked_fields::vestibule_requires_an_absent_field_once_the_condition_holds);
+    cases.each_client(checked_fields::visitor_can_neither_change_nor_remove_an_immutable_value);
+    cases.each_json_client(checked_fields::vestibule_checks_and_changes_an_entry_of_a_list);
+    cases.each_json_client(checked_fields::visitor_cannot_replace_an_immutable_value_by_null);
+    cases.once(social_sign_ups::kratos_offers_to_link_a_social_sign_up_to_an_existing_account);
+    cases.once(social_sign_ups::native_app_reads_the_message_about_a_field_that_kratos_dropped);
     cases.each_client(flows::visitor_continues_an_expired_flow_in_a_new_flow);
     cases.each_client(settings::vestibule_delivers_password_changes_and_verified_addresses);
     cases.once(flows::kratos_refuses_an_api_flow_that_a_browser_sends);
@@ -146,6 +162,7 @@ fn main() {
     cases.long(gate::late_refusals::vestibule_loses_no_profile_change_saved_during_an_identity_write_in_forty_rounds);
     cases.once(admin_api::vestibule_finds_lists_and_changes_identities);
     cases.once(reconcile::vestibule_delivers_imported_accounts_once_and_erases_deleted_ones);
+    cases.once(unreported::vestibule_delivers_changes_and_deletions_of_the_admin_api_once);
 
     let conclusion = libtest_mimic::run(&arguments, cases.trials);
     if !with_kratos && conclusion.num_ignored > 0 {
@@ -189,7 +206,27 @@ impl TestCases {
         S: Fn(Client) -> F + Copy + Send + 'static,
         F: Future<Output = ()>,
     {
-        for client in [Client::BrowserForm, Client::BrowserJson, Client::Api] {
+        self.with_clients(
+            &[Client::BrowserForm, Client::BrowserJson, Client::Api],
+            case,
+        );
+    }
+
+    /// Adds a test case for every kind of client that sends JSON, in which a value can be a list or null.
+    fn each_json_client<S, F>(&mut self, case: S)
+    where
+        S: Fn(Client) -> F + Copy + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        self.with_clients(&[Client::BrowserJson, Client::Api], case);
+    }
+
+    fn with_clients<S, F>(&mut self, clients: &[Client], case: S)
+    where
+        S: Fn(Client) -> F + Copy + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        for client in clients.iter().copied() {
             self.add(format!("{}::{client}", name_of(&case)), move || {
                 case(client)
             });

@@ -17,7 +17,7 @@ pub struct Report {
     pub missing: u64,
     /// Missing deliveries that this round stored.
     pub stored: u64,
-    /// Deliveries that could not be built. These deliveries are stored as abandoned.
+    /// Missing deliveries that could not be built. These deliveries are stored as abandoned, unless they were before.
     pub unbuilt: u64,
     /// Deliveries of `identity.updated` for changes that no hook reported.
     pub changes_reported: u64,

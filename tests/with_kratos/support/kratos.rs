@@ -62,6 +62,8 @@ pub struct KratosOptions {
     pub passkeys: bool,
     /// The request headers for which hooks and template are printed.
     pub headers: &'static [&'static str],
+    /// Changes the identity schema.
+    pub schema: Option<fn(&mut Value)>,
 }
 
 impl Default for KratosOptions {
@@ -77,6 +79,7 @@ impl Default for KratosOptions {
             provider: None,
             passkeys: false,
             headers: &[],
+            schema: None,
         }
     }
 }
@@ -136,6 +139,13 @@ impl Kratos {
             .collect();
         std::fs::write(folder.join("vestibule.jsonnet"), template(&headers))
             .expect("the template is written");
+        if let Some(change) = kratos_options.schema {
+            let file = folder.join("identity.schema.json");
+            let text = std::fs::read_to_string(&file).expect("the schema");
+            let mut schema: Value = serde_json::from_str(&text).expect("JSON");
+            change(&mut schema);
+            std::fs::write(&file, schema.to_string()).expect("the schema is written");
+        }
         let text =
             std::fs::read_to_string(checkout.join("kratos.yml")).expect("kratos-config/kratos.yml");
         let mut settings: Value = serde_saphyr::from_str(&text).expect("kratos.yml is YAML");
@@ -316,6 +326,19 @@ impl Kratos {
             .http
             .patch(format!("{}/admin/identities/{id}", self.admin))
             .json(&json!([{"op": "replace", "path": "/state", "value": state}]))
+            .send()
+            .await
+            .expect("a response");
+        assert!(response.status().is_success(), "{}", response.status());
+    }
+
+    /// Sets a trait of an identity, as an operator does.
+    pub async fn set_trait(&self, id: &str, name: &str, value: &str) {
+        let path = format!("/traits/{name}");
+        let response = self
+            .http
+            .patch(format!("{}/admin/identities/{id}", self.admin))
+            .json(&json!([{"op": "replace", "path": path, "value": value}]))
             .send()
             .await
             .expect("a response");
