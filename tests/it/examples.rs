@@ -288,7 +288,7 @@ async fn each_example_does_what_it_says() {
             .without("/identity/traits/vat_number")
             .with_trait("kind", kind)
     };
-    let user_name = |value: &str| with("user_name", json!(value));
+    let long_name = "a".repeat(101);
     let settings = |name: &str| format!("examples/settings/{name}.yaml");
     let all = "vestibule.example.yaml".to_owned();
     #[rustfmt::skip]
@@ -310,9 +310,9 @@ async fn each_example_does_what_it_says() {
         (settings("vat-number"), "vat_number", company("").without("/identity/traits/kind"), 200, Refused(4_900_003)),
         (all.clone(), "email", payload(), 200, Accepted),
         (all.clone(), "email", with("email", json!("a@mailinator.com")), 200, Refused(4_900_000)),
-        (all.clone(), "user_name", payload(), 200, NotApplicable),
-        (all.clone(), "user_name", user_name("ada_7"), 200, Accepted),
-        (all.clone(), "user_name", user_name("Ada"), 200, Refused(4_900_000)),
+        (all.clone(), "company", payload().without("/identity/traits/company"), 200, NotApplicable),
+        (all.clone(), "company", payload(), 200, Accepted),
+        (all.clone(), "company", with("company", json!(long_name)), 200, Refused(4_900_000)),
         (all, "score", payload(), 503, Unavailable),
     ];
     for (name, check, body, status, expected) in table {

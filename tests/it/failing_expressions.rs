@@ -147,7 +147,7 @@ async fn an_expression_on_a_response_that_fails_on_what_the_visitor_sent_is_not_
         ("refuse: [{when: \"!(identity.traits.address.country in response.body.tags)\"}]", NOT_VALID),
         ("accept: response.body.owner == identity.traits.owner", NOT_VALID),
         ("accept: response.body.owner == flow.transient_payload.owner", NOT_VALID),
-        ("refuse: [{when: response.body.owner != request.headers.Owner}]", NOT_VALID),
+        ("refuse: [{when: \"response.body.owner != request.headers['Accept-Language']\"}]", NOT_VALID),
         ("refuse: [{when: response.body.owner != identity.traits.owner}], invalid_message: {id: 4900101, en: \"No.\"}", NO),
         // What the service did not send is unexpected.
         ("refuse: [{when: response.body.none != identity.traits.email}]", TRY_AGAIN),

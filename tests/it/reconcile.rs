@@ -2,7 +2,6 @@
 
 mod command;
 mod known_identities;
-mod model;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -105,13 +104,11 @@ async fn last_round(app: &TestApp) -> Option<String> {
 /// Waits until no round holds the lock. A lock without a duration blocks no round.
 async fn wait_until_unlocked(app: &TestApp) {
     let (store, now) = (&app.app.store, app.clock.now());
-    while !store
-        .acquire_lock("reconcile", Uuid::nil(), now, now)
-        .await
-        .expect("a database")
-    {
-        tokio::task::yield_now().await;
-    }
+    app.eventually("no round holds the lock", async || {
+        let lock = store.acquire_lock("reconcile", Uuid::nil(), now, now).await;
+        lock.expect("a database").then_some(())
+    })
+    .await;
 }
 
 /// Waits until the next round is planned. If the clock advanced before, the round would be planned later than the test
@@ -149,13 +146,12 @@ async fn list_deliveries(app: &TestApp) -> Vec<DeliverySummary> {
 
 /// Waits until no delivery is pending, and returns all of them.
 async fn wait_until_settled(app: &TestApp) -> Vec<DeliverySummary> {
-    loop {
+    app.eventually("no delivery is pending", async || {
         let all = list_deliveries(app).await;
-        if all.iter().all(|one| one.state != State::Pending) {
-            return all;
-        }
-        tokio::task::yield_now().await;
-    }
+        let is_settled = all.iter().all(|one| one.state != State::Pending);
+        is_settled.then_some(all)
+    })
+    .await
 }
 
 /// The identities that a service got, one per call.

@@ -171,6 +171,7 @@ async fn a_new_account_that_a_hook_reported_is_known_before_the_first_round_sees
         .with("/identity/created_at", json!(now))
         .with("/identity/updated_at", json!(now));
     assert_eq!(app.post(&post).await.status, 204);
+    wait_until_settled(&app).await;
     env.change_at(
         now + TimeDelta::minutes(1),
         1,
@@ -249,6 +250,7 @@ async fn a_saved_change_whose_post_is_lost_is_delivered_once() {
 
     app.clock.advance(Duration::from_secs(5));
     wait_until_delivered(&env, &app, 1).await;
+    wait_until_settled(&app).await;
     run_next_round(&env, &app).await;
     wait_until_settled(&app).await;
     assert_eq!(received(&env.crm), [updated(1, "canary-new@example.org")]);
