@@ -380,8 +380,8 @@ mod tests {
         ] {
             let mut changes = Changes::to(&identity);
             changes.remove(&path(at));
-            let changed = json!({"metadata_public": {"list": expected}});
-            assert_eq!(Value::Object(changes.finish()), changed, "{at}");
+            let expected = json!({"metadata_public": {"list": expected}});
+            assert_eq!(Value::Object(changes.finish()), expected, "{at}");
         }
     }
 

@@ -407,8 +407,8 @@ pub fn set_at(value: &mut Value, path: &[String], new: Option<&Value>) {
         (None, Value::Object(map)) => {
             map.remove(last);
         }
-        (Some(new), Value::Array(list)) => {
-            if let Some(entry) = index(last).and_then(|index| list.get_mut(index)) {
+        (Some(new), Value::Array(entries)) => {
+            if let Some(entry) = index(last).and_then(|index| entries.get_mut(index)) {
                 *entry = new.clone();
             }
         }

@@ -31,8 +31,8 @@ fn sign_up(traits: Value) -> Payload {
     payload().with("/identity/traits", traits)
 }
 
-fn change(before: Value, after: Value) -> Payload {
-    sign_up(after).changed_from(&before)
+fn change(before: &Value, after: Value) -> Payload {
+    sign_up(after).changed_from(before)
 }
 
 /// The check of the issue: the number of a company, which a private person does not have.
@@ -123,13 +123,13 @@ async fn a_change_of_the_condition_alone_makes_an_absent_field_required() {
             .start()
             .await;
         let case = format!("{check} {before} → {after}");
-        let reply = app.settings(&change(before, after)).await;
+        let reply = app.settings(&change(&before, after)).await;
         assert_result(&reply, expected, "#/traits/vat_number", &case);
     }
     let app = TestApp::with(&format!("checks: {{c: {{{of_public}}}}}"))
         .start()
         .await;
-    let becomes_gold = change(json!({}), json!({}))
+    let becomes_gold = change(&json!({}), json!({}))
         .with("/previous/metadata_public", json!({"plan": "free"}))
         .with("/identity/metadata_public", json!({"plan": "gold"}));
     assert_eq!(app.settings(&becomes_gold).await.refused()[0].1, REQUIRED);

@@ -68,7 +68,7 @@ async fn absent_values_are_null_in_json() {
             Value::Null,
         ),
         (
-            "{request.headers[?'X-Campaign']}",
+            "{request.headers[?'Accept-Language']}",
             CREATED,
             payload().saved(),
             Value::Null,

@@ -79,7 +79,9 @@ async fn an_identity_is_sent_once_over_all_events() {
         deliver_all(&app).await;
         for id in [one, other] {
             let received = crm.received();
-            let of_identity = received.iter().map(|call| call.json());
+            let of_identity = received
+                .iter()
+                .map(vestibule_testing::fake_service::Received::json);
             let events: Vec<String> = of_identity
                 .filter(|body| body["data"]["identity"]["id"] == json!(id))
                 .map(|body| body["type"].as_str().expect("a type").to_owned())

@@ -47,6 +47,7 @@ enum When {
     Holds(Condition),
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of a check")]
 #[derive(Clone, Debug)]
 struct Check {
     field: Option<usize>,

@@ -104,13 +104,13 @@ fn a_field_that_cannot_be_emptied_is_no_warning() {
 
 #[test]
 fn immutable_under_a_condition_that_a_visitor_can_change_is_a_warning() {
-    let text = r#"checks:
+    let text = r"checks:
   kind: {field: traits.vat, immutable: true, when: identity.traits.kind == 'firm'}
   nested: {field: traits.company.vat, immutable: true, when: has(identity.traits.company.kind)}
   all: {field: traits.vat, immutable: true, when: size(identity.traits) > 2}
   own: {field: traits.vat, immutable: true, when: value.startsWith('DE') && identity.traits.vat != 'DE1'}
   schema: {field: traits.vat, immutable: true, when: identity.schema_id == 'firm' && identity.metadata_public.plan == 'gold'}
-"#;
+";
     insta::assert_snapshot!(warnings(text, "{}"));
 }
 

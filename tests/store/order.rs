@@ -121,7 +121,7 @@ pub async fn deliveries_about_an_identity_go_one_at_a_time_in_order(store: Arc<d
     ];
     assert_eq!(store.accept(batch).await.unwrap(), 4);
     let mut other = event(1, 30, 4);
-    other.subscription = "erp".to_owned();
+    other.subscription = "erp".into();
     store.accept(vec![other]).await.unwrap();
 
     let held = claim(&store, Duration::ZERO).await;
@@ -390,7 +390,7 @@ pub async fn only_marked_updates_supersede_and_are_superseded(store: Arc<dyn Sto
     let mut created = event(1, 1, 1);
     created.event = Event::IdentityCreated;
     let mut of_erp = update(1, 7, 7);
-    of_erp.subscription = "erp".to_owned();
+    of_erp.subscription = "erp".into();
     store
         .accept(vec![created, event(1, 2, 2), update(1, 3, 3)])
         .await

@@ -236,7 +236,7 @@ fn once(identity: u128, number: u128, event: Event) -> NewDelivery {
 
 pub async fn a_delivery_is_sent_once_per_subscription_and_identity(store: Arc<dyn Store>) {
     let mut of_erp = once(1, 4, Event::IdentityVerified);
-    of_erp.subscription = "erp".to_owned();
+    of_erp.subscription = "erp".into();
     let together = vec![
         once(1, 1, Event::IdentityVerified),
         once(1, 2, Event::IdentityVerified),

@@ -1,10 +1,12 @@
 //! What happens through the admin API of a real Kratos, without a hook.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::fields::{EMAIL, VAT_NUMBER};
 use crate::support::visitor::Visitor;
-use crate::support::{Client, TestEnv, company, eventually};
+use crate::support::{Client, TestEnv, company, eventually, within};
 
 /// What `write_back` writes into every identity.
 const WRITTEN: &str = "Muster GmbH & Co. KG";
@@ -33,7 +35,9 @@ pub async fn vestibule_delivers_changes_and_deletions_of_the_admin_api_once() {
         .with_settings("unreported.yaml")
         .start()
         .await;
-    eventually("the first round has ended", async || {
+    // A round that finds Kratos still starting is repeated after a minute.
+    let first_round = "the first round has ended";
+    within(Duration::from_mins(2), first_round, async || {
         let log_text = env.vestibule.log_text();
         log_text.contains("are known now").then_some(())
     })

@@ -43,9 +43,12 @@ impl Resolver<'_> {
         for expression in expressions {
             let of_identity = expression.paths(Variable::Identity);
             let others = of_identity.filter(|path| *path != id);
-            read.extend(others.map(|path| match path.is_root() {
-                true => "identity".to_owned(),
-                false => format!("identity.{path}"),
+            read.extend(others.map(|path| {
+                if path.is_root() {
+                    "identity".to_owned()
+                } else {
+                    format!("identity.{path}")
+                }
             }));
             let roots = Variable::ALL.into_iter();
             let absent = roots.filter(|root| {
