@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
-use vestibule::model::delivery::{Action, Event, NewDelivery};
+use vestibule::model::delivery::{Action, DeliveryOrder, Event, NewDelivery};
 use vestibule::model::request::{Body, Method, Request};
 
 /// A delivery of 1 KB that is due immediately.
@@ -23,6 +23,10 @@ pub fn due() -> NewDelivery {
                 text: "x".repeat(1000),
             }),
         })),
+        order: DeliveryOrder {
+            updated_at: Some(Timestamp::UNIX_EPOCH),
+            ..DeliveryOrder::default()
+        },
         context: None,
         created_at: Timestamp::UNIX_EPOCH,
         due_at: Timestamp::UNIX_EPOCH,

@@ -6,16 +6,16 @@ CREATE TABLE deliveries (
     -- A subscription's name, or the queue of another kind of delivery, such as `write-back:crm`.
     subscription      TEXT    NOT NULL,
     event             TEXT    NOT NULL,
-    -- The identity's id for identity.created, the trigger id for all others.
+    -- The identity's id for identity.created and with `once`, the trigger id for all others.
     unique_key        TEXT    NOT NULL,
     -- All zeros if no identity was created.
     identity_id       TEXT    NOT NULL,
-    -- JSON: what the delivery does. NULL once it is delivered or discarded, so that no personal data stays, and if it could not
-    -- be built.
+    -- JSON: what the delivery does. NULL once it is delivered, superseded or discarded, so that no personal data stays, and if
+    -- there is nothing to do.
     action            TEXT,
     -- JSON: what expressions about the response may read. NULL likewise, and if there are none.
     context           TEXT,
-    state             TEXT    NOT NULL CHECK (state IN ('pending', 'delivered', 'abandoned', 'discarded')),
+    state             TEXT    NOT NULL CHECK (state IN ('pending', 'delivered', 'abandoned', 'discarded', 'superseded')),
     -- Whether a dispatcher has leased the delivery. If so, run_at is the end of the lease, otherwise the time of the next attempt.
     leased            INTEGER NOT NULL CHECK (leased IN (0, 1)),
     run_at            INTEGER NOT NULL,
@@ -24,17 +24,39 @@ CREATE TABLE deliveries (
     created_at        INTEGER NOT NULL,
     settled_at        INTEGER,
     last_error        TEXT,
+    -- Why it is abandoned, if not because its attempts failed.
+    reason            TEXT    CHECK (reason IN ('not_built')),
     last_status       INTEGER,
+    -- When Kratos saved the identity, in microseconds since 1970, as exact as Kratos has it. Deliveries of one subscription to
+    -- one identity go one at a time, in this order and then in that of their ids. NULL: not ordered.
+    ordered_at        INTEGER,
+    -- Whether the delivery supersedes earlier ones that are marked too.
+    supersedes        INTEGER NOT NULL DEFAULT 0 CHECK (supersedes IN (0, 1)),
+    -- Whether a dispatcher has found that the delivery waits for another one of its subscription and identity. When that one
+    -- ends, this becomes 0.
+    waiting           INTEGER NOT NULL DEFAULT 0 CHECK (waiting IN (0, 1)),
     UNIQUE (subscription, unique_key)
 ) STRICT;
--- The due deliveries of a subscription.
-CREATE INDEX deliveries_due ON deliveries (subscription, run_at) WHERE state = 'pending';
+-- The due deliveries of a subscription, without those that wait for another one.
+CREATE INDEX deliveries_due ON deliveries (subscription, run_at) WHERE state = 'pending' AND waiting = 0;
+-- The pending deliveries of a subscription to an identity, in their order.
+CREATE INDEX deliveries_in_order ON deliveries (subscription, identity_id, ordered_at, id)
+    WHERE state = 'pending' AND ordered_at IS NOT NULL;
+-- One at a time, whatever several instances do.
+CREATE UNIQUE INDEX deliveries_in_flight ON deliveries (subscription, identity_id) WHERE leased = 1 AND ordered_at IS NOT NULL;
 -- The backlog: how many deliveries are pending or abandoned, and since when.
 CREATE INDEX deliveries_unfinished ON deliveries (state, created_at) WHERE state IN ('pending', 'abandoned');
 -- The payloads that are kept about an identity.
 CREATE INDEX deliveries_of_identity ON deliveries (identity_id) WHERE action IS NOT NULL;
--- All deliveries about an identity, for erasure.
-CREATE INDEX deliveries_all_of_identity ON deliveries (identity_id);
+-- All deliveries about an identity, for erasure, and those of a subscription.
+CREATE INDEX deliveries_all_of_identity ON deliveries (identity_id, subscription);
+
+-- The identities to which a subscription with `once` has sent. Kept until the identity is erased.
+CREATE TABLE sent_once (
+    identity_id  TEXT NOT NULL,
+    subscription TEXT NOT NULL,
+    PRIMARY KEY (identity_id, subscription)
+) STRICT;
 
 -- The attempts at each delivery.
 CREATE TABLE attempts (

@@ -72,7 +72,7 @@ impl Components {
         clock: Clock,
         lookup_times: LookupTimes,
     ) -> anyhow::Result<Self> {
-        let metrics = Arc::new(Metrics::with_stored(store.deliveries_stored()));
+        let metrics = Arc::new(Metrics::with_deliveries(store.counters()));
         let named = settings.services.iter().chain(&settings.kratos.admin);
         let services = Services::new(
             named.cloned().collect(),

@@ -12,7 +12,8 @@ use super::{Check, OnLateRefusal};
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::expression::{EvaluationError, Lists, Variables};
 use crate::model::delivery::{
-    Action, EvaluationContext, Event, FieldWrite, NewDelivery, Queue, time_ordered_id,
+    Action, DeliveryOrder, EvaluationContext, Event, FieldWrite, NewDelivery, Queue,
+    time_ordered_id,
 };
 use crate::model::identity_write::MAX_SETTINGS_WAIT;
 use crate::model::late_refusal::{LateRefusal, StoredMessage};
@@ -69,6 +70,7 @@ pub fn recheck(
             unique_key: key.clone(),
             identity_id,
             action: Ok(Action::Recheck(deferred.request.clone())),
+            order: DeliveryOrder::default(),
             context: Some(context),
             created_at: now,
             due_at: saturating_add(now, FIRST_PAUSE),
@@ -95,6 +97,7 @@ pub fn identity_write(
         unique_key,
         identity_id,
         action: Ok(Action::PatchIdentity(fields)),
+        order: DeliveryOrder::default(),
         context: None,
         created_at: now,
         due_at: now,

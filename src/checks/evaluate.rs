@@ -29,7 +29,7 @@ use crate::model::decision::CheckRecord;
 use crate::model::pending::Deferred;
 use crate::model::request::Request;
 use crate::model::verdict::{Finding, Verdict};
-use crate::outbound::services::client::{Answer, CallError, Services};
+use crate::outbound::services::client::{Answer, CallError, QUESTION_TIMEOUT, Services, TimeLimit};
 use outcome::{Asked, Finished, Outcome, Slot};
 use run_decision::{RunDecision, run_decisions};
 use start::Start;
@@ -57,7 +57,12 @@ impl AskService for Services {
         headers: &[(&'static str, String)],
         until: Timestamp,
     ) -> Result<Answer, CallError> {
-        self.call(service, request, headers, until).await
+        let limit = TimeLimit {
+            of_request: None,
+            otherwise: QUESTION_TIMEOUT,
+            until,
+        };
+        self.call(service, request, headers, limit).await
     }
 }
 

@@ -12,7 +12,8 @@ use super::{Check, Reserve};
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::expression::{Lists, Variable};
 use crate::model::delivery::{
-    Action, Claimed, EvaluationContext, Event, NewDelivery, Queue, time_ordered_id,
+    Action, Claimed, DeliveryOrder, EvaluationContext, Event, NewDelivery, Queue, Unbuilt,
+    time_ordered_id,
 };
 use crate::model::pending::PendingSignUp;
 use crate::model::request;
@@ -46,7 +47,7 @@ pub fn confirmation(
                 identity: Some(identity.clone()),
                 ..details.context.clone()
             };
-            built(template, &context, lists, "confirm")
+            Ok(built_or_kept(template, &context, lists, "confirm"))
         }
         None => Err("the details of the reservation are deleted".to_owned()),
     };
@@ -130,7 +131,8 @@ pub fn confirmation_of_taken(
         event: taking.event,
         unique_key: taking.id.to_string(),
         identity_id: taking.identity_id,
-        action: built(template, context, lists, "confirm"),
+        action: Ok(built_or_kept(template, context, lists, "confirm")),
+        order: DeliveryOrder::default(),
         context: None,
         created_at: now,
         due_at: now,
@@ -157,6 +159,7 @@ pub fn release_of_taken(
         unique_key: taking.id.to_string(),
         identity_id: taking.identity_id,
         action: Ok(action),
+        order: DeliveryOrder::default(),
         context: None,
         created_at: now,
         due_at: now,
@@ -229,13 +232,15 @@ pub fn release(
                 ),
                 ..details.context.clone()
             };
-            match built(&reserve.release, &context, lists, "release") {
-                Err(_) if !answered => Ok(Action::Compensate {
-                    take: details.take.clone(),
-                    key: reservation.id.to_string(),
-                }),
-                direct => direct,
-            }
+            Ok(
+                match built_or_kept(&reserve.release, &context, lists, "release") {
+                    Action::Build(_) if !answered => Action::Compensate {
+                        take: details.take.clone(),
+                        key: reservation.id.to_string(),
+                    },
+                    direct => direct,
+                },
+            )
         }
         None => Err("the details of the reservation are deleted".to_owned()),
     };
@@ -262,6 +267,19 @@ fn built(
         .map_err(|error| format!("`{what}` could not be built: {error}"))
 }
 
+/// Builds a request. If an expression fails, the data for the request are kept, so that a retry can build it.
+fn built_or_kept(
+    template: &request::RequestTemplate,
+    context: &EvaluationContext,
+    lists: &Lists,
+    what: &str,
+) -> Action {
+    built(template, context, lists, what).unwrap_or_else(|reason| {
+        let context = context.clone();
+        Action::Build(Box::new(Unbuilt { reason, context }))
+    })
+}
+
 /// Returns a delivery that only an operator can settle.
 #[must_use]
 pub fn dead_letter(
@@ -278,6 +296,7 @@ pub fn dead_letter(
         unique_key,
         identity_id,
         action: Err(reason),
+        order: DeliveryOrder::default(),
         context: None,
         created_at: now,
         due_at: now,
@@ -300,6 +319,7 @@ fn delivery(
         unique_key: reservation.id.to_string(),
         identity_id,
         action,
+        order: DeliveryOrder::default(),
         context: None,
         created_at: now,
         due_at: now,

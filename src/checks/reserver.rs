@@ -368,7 +368,8 @@ impl TakeReservation for Reserver {
                     let mut batch = WriteSet::default();
                     let reason = ReleaseReason::AnswerRefused;
                     self.release(&mut batch, requests, &reservation, reason, None);
-                    if batch.deliveries.iter().any(|one| one.action.is_err()) {
+                    let mut deliveries = batch.deliveries.iter();
+                    if deliveries.any(|one| one.unbuilt_reason().is_some()) {
                         // `release` reads what the answer does not have, so the answer names no reservation.
                         self.cancel(&reservation).await
                     } else {

@@ -61,7 +61,8 @@ pub enum Command {
     /// Make pending and abandoned deliveries due now
     ///
     /// A running `vestibule serve` sends the deliveries within a minute. Abandoned deliveries are retried for the
-    /// `retry.max_elapsed` of their subscription again. The exit code is 1 if a delivery given by id is skipped.
+    /// `retry.max_elapsed` of their subscription again. A delivery that could not be built is built with the settings of
+    /// that `serve`. The exit code is 1 if a delivery given by id is skipped.
     Retry {
         /// The settings file, which names the database
         #[command(flatten)]
@@ -69,6 +70,9 @@ pub enum Command {
         /// The deliveries
         #[command(flatten)]
         chosen: Selection,
+        /// Also retry deliveries that are older than one that was delivered to the same subscription about the same identity
+        #[arg(long)]
+        out_of_order: bool,
     },
     /// Discard pending and abandoned deliveries, and erase their payloads
     ///
@@ -138,8 +142,9 @@ impl Command {
             } => show(store, id, payload, json, &mut out)
                 .await
                 .map(|()| true),
-            Self::Retry { .. } => {
+            Self::Retry { out_of_order, .. } => {
                 let keep_trying = RetryWindows::of(&settings.subscriptions);
+                let keep_trying = keep_trying.out_of_order(out_of_order);
                 retry(store, &filter, now, &keep_trying, &mut out).await
             }
             Self::Discard { yes, dry_run, .. } => {

@@ -207,13 +207,13 @@ fn summary(report: &Report, dry_run: bool) -> String {
         sentences.push(format!(
             "Stored {stored} that Vestibule missed; a running `vestibule serve` sends them within a minute."
         ));
-    } else {
+    } else if unbuilt == 0 {
         sentences.push("Nothing was missing.".to_owned());
     }
     if unbuilt > 0 {
-        let unbuilt = counted(unbuilt, "delivery", "deliveries");
+        let unbuilt = counted(unbuilt, "missing delivery", "missing deliveries");
         sentences.push(format!(
-            "Of these, {unbuilt} could not be built, because their subscriptions read what only hooks have: \
+            "Could not build {unbuilt}, because the subscriptions read what these identities or the admin API do not have: \
              see `vestibule deliveries list --state abandoned`."
         ));
     }
@@ -244,7 +244,19 @@ mod tests {
             deleted: 1,
             erased: 2,
         };
+        let still_unbuilt = Report {
+            checked: 2,
+            missing: 2,
+            unbuilt: 2,
+            ..Report::default()
+        };
         for (report, dry_run, expected) in [
+            (
+                still_unbuilt,
+                false,
+                "Checked 2 identities. Could not build 2 missing deliveries, because the subscriptions read what these identities \
+                 or the admin API do not have: see `vestibule deliveries list --state abandoned`.",
+            ),
             (nothing, false, "Checked 1 identity. Nothing was missing."),
             (
                 nothing,
@@ -256,8 +268,8 @@ mod tests {
                 much,
                 false,
                 "Checked 250 identities. Stored 3 deliveries that Vestibule missed; a running `vestibule serve` sends them within \
-                 a minute. Of these, 1 delivery could not be built, because their subscriptions read what only hooks have: see \
-                 `vestibule deliveries list --state abandoned`. Erased the data of 1 identity deleted in Kratos (2 deliveries).",
+                 a minute. Could not build 1 missing delivery, because the subscriptions read what these identities or the admin \
+                 API do not have: see `vestibule deliveries list --state abandoned`. Erased the data of 1 identity deleted in Kratos (2 deliveries).",
             ),
         ] {
             assert_eq!(summary(&report, dry_run), expected);

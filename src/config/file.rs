@@ -70,7 +70,7 @@ pub struct Reconcile {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// Delivered and discarded deliveries, with their attempts. Their payload is erased immediately. Identities older
+    /// Delivered, superseded and discarded deliveries, with their attempts. Their payload is erased immediately. Identities older
     /// than this are not reconciled. Default: `90d`. From `1d` to `3650d`.
     pub deliveries: Option<Duration>,
     /// Decisions about sign-ups. Default: `30d`. From `1h` to `3650d`.
@@ -187,8 +187,8 @@ pub enum UseExternalId {
 pub struct Service {
     /// The address, `http` or `https`. The paths of requests are appended to it.
     pub url: Text,
-    /// The maximum time of one call. Default: `3s`. At most `60s`. Before the identity is saved, `hooks.deadline`
-    /// limits the time too.
+    /// The maximum time of one call. Default: `3s` for questions before the identity is saved, which `hooks.deadline`
+    /// limits too, and `15s` for deliveries. At most `60s`.
     #[serde(default)]
     pub timeout: Option<Duration>,
     /// Headers of every request.
@@ -562,7 +562,7 @@ pub struct Subscription {
     #[serde(default)]
     pub when: Option<Expression>,
     /// The request. Without `json` and `form` the body is `{type, timestamp, data: {identity, previous}}`.
-    pub send: Request,
+    pub send: Send,
     /// When a delivery is retried.
     #[serde(default)]
     pub retry: Option<Retry>,
@@ -573,10 +573,34 @@ pub struct Subscription {
     #[serde(default)]
     pub abandon_when: Option<Expression>,
     /// Values that are written into the identity after a success, by path: `metadata_admin.crm_id`,
-    /// `metadata_public.…`, `traits.…`. Nulls are ignored. Needs `kratos.admin_url`.
+    /// `metadata_public.…`, `traits.…`, and in an entry of a list `traits.projects.0.id`. The entry is changed only if it
+    /// is still the entry of the event; otherwise the write is abandoned. Nulls are ignored. Needs `kratos.admin_url`.
     #[serde(default)]
     #[schemars(with = "IndexMap<String, Value>")]
     pub write_back: IndexMap<String, Value>,
+    /// Whether the subscription sends once per identity, over all its events: a welcome mail after the first of several
+    /// verifications. An event for which `when` is false does not count. Vestibule remembers the identities until they
+    /// are erased; those from before `once` was set do not count. Default: `false`.
+    #[serde(default)]
+    pub once: bool,
+    /// Whether a newer `identity.updated` replaces a delivery of `identity.updated` that is still pending. The replaced
+    /// delivery is `superseded`, and is not sent. Deliveries of one subscription about one identity always go one at a
+    /// time, oldest first. Default: `true` if `when` and `send` read nothing but `identity`, else `false`. The default
+    /// body also has `previous`.
+    #[serde(default)]
+    pub supersede: Option<bool>,
+}
+
+/// The request of a subscription, with the maximum time of one attempt.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Send {
+    /// The request.
+    #[serde(flatten)]
+    pub request: Request,
+    /// The maximum time of one attempt. A receiver that answers later gets the delivery again. Default: the `timeout` of
+    /// the service, or else `15s`. At most `60s`.
+    #[serde(default)]
+    pub timeout: Option<Duration>,
 }
 
 /// When a delivery is retried: each interval is twice as long as the one before, plus or minus a fifth.

@@ -82,7 +82,8 @@ impl Template {
         }
         if let [Part::Filled(expression)] = template.parts.as_slice() {
             let path = expression.only_path();
-            template.is_optional = path.is_some_and(|path| path.may_be_absent(&scope.optional_paths));
+            template.is_optional =
+                path.is_some_and(|path| path.may_be_absent(&scope.optional_paths));
         }
         Ok(template)
     }
@@ -570,7 +571,10 @@ mod tests {
                 "a{identity.traits.?x}",
                 "`identity.traits.?x` is absent or null, and cannot be put into a text",
             ),
-            ("a{value == '' ? 'x' : null}", "null cannot be put into a text"),
+            (
+                "a{value == '' ? 'x' : null}",
+                "null cannot be put into a text",
+            ),
             (
                 "a{identity.traits.tags}",
                 "a list cannot be put into a text",

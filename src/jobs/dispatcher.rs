@@ -15,7 +15,8 @@ use tokio::task::{JoinError, JoinSet};
 use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::jobs::driver::{Job, JobError};
 use crate::model::delivery::backoff::Schedule;
-use crate::model::delivery::{Attempt, Claimed, NewDelivery, Outcome};
+use crate::model::delivery::subscription::Built;
+use crate::model::delivery::{Attempt, Claimed, NewDelivery, Outcome, Unbuilt};
 use crate::model::late_refusal::LateRefusal;
 use crate::store::outbox::Outbox;
 use crate::store::settlement_writer::settlement_writer;
@@ -32,6 +33,12 @@ pub trait Transport: Send + Sync {
     /// Returns the retry schedule of a subscription. `None`: the schedule of [`DispatcherLimits`] applies.
     fn schedule(&self, subscription: &str) -> Option<Schedule> {
         let _ = subscription;
+        None
+    }
+    /// Builds the request of a delivery that could not be built before. The error is the reason, without values. `None`
+    /// if the settings do not have the subscription any more.
+    fn build(&self, delivery: &Claimed, unbuilt: &Unbuilt) -> Option<Result<Built, String>> {
+        let _ = (delivery, unbuilt);
         None
     }
     /// Runs one attempt.

@@ -17,7 +17,7 @@ use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::OutcomeLabels;
 use crate::checks::refused_identities::RefusedIdentities;
-use crate::model::delivery::FieldWrite;
+use crate::model::delivery::{EntryWrite, FieldWrite};
 use crate::model::identity_write::{IdentityWrites, MAX_SETTINGS_WAIT, Write};
 use crate::model::late_refusal::LateRefusal;
 use crate::outbound::kratos_admin::{Error, KratosAdmin, patch};
@@ -89,6 +89,9 @@ pub enum WriteError {
     /// Another request wrote into the identity at the same moment.
     #[error("another write has overwritten the values")]
     Overwritten,
+    /// A list of the identity has another entry at this path than the event had.
+    #[error("the entry `{0}` is not the entry of the event any more")]
+    OtherEntry(String),
 }
 
 impl IdentityWriter {
@@ -123,8 +126,14 @@ impl IdentityWriter {
         self.written.notified().await;
     }
 
-    /// Writes these values into the identity.
-    pub async fn write(&self, id: Uuid, fields: &[FieldWrite]) -> Result<(), WriteError> {
+    /// Writes these values into the identity, and into these entries of its lists. If one of the entries is not the entry
+    /// of the event any more, nothing is written.
+    pub async fn write(
+        &self,
+        id: Uuid,
+        fields: &[FieldWrite],
+        entries: &[EntryWrite],
+    ) -> Result<(), WriteError> {
         if fields.iter().any(|field| field.path == ["state"]) {
             // This write activates an account after its refusal was lifted. The hooks must admit the visitor before
             // the account is active.
@@ -132,7 +141,20 @@ impl IdentityWriter {
         }
         let write = async {
             let identity = self.get(id).await?;
-            self.patch(id, &identity, fields, false).await
+            if let Some(list) = patch::list_on_the_way(&identity, fields) {
+                return Err(WriteError::OtherEntry(list));
+            }
+            let mut fields = fields.to_vec();
+            for entry in entries {
+                let Some(value) = entry.written_into(&identity) else {
+                    return Err(WriteError::OtherEntry(entry.path.join(".")));
+                };
+                fields.push(FieldWrite {
+                    path: entry.path.clone(),
+                    value: Some(value),
+                });
+            }
+            self.patch(id, &identity, &fields, false).await
         };
         self.locked(id, write.boxed()).await
     }

@@ -37,7 +37,7 @@ pub struct Retention {
 /// How many records one round has deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deleted {
-    /// Delivered and discarded deliveries.
+    /// Delivered, superseded and discarded deliveries.
     pub deliveries: u64,
     /// Decisions.
     pub decisions: u64,

@@ -4,6 +4,8 @@ mod compensate;
 mod deferred_check;
 mod error_excerpt;
 mod reserve_again;
+mod slow_receivers;
+mod write_back;
 mod write_identity;
 
 use std::collections::HashSet;
@@ -20,14 +22,15 @@ use crate::checks::{Check, Rules};
 use crate::jobs::dispatcher::{AttemptResult, Target, Transport};
 use crate::jobs::identity_writer::IdentityWriter;
 use crate::model::delivery::backoff::Schedule;
+use crate::model::delivery::subscription::{Built, build_again};
 use crate::model::delivery::{
-    Action, Attempt, Claimed, FieldWrite, NewDelivery, NoResponse, Queue, ResponseVerdict,
-    Subscription,
+    Action, Attempt, Claimed, NoResponse, Queue, ResponseVerdict, Subscription, Unbuilt,
 };
-use crate::model::request::Request;
+use crate::model::request::{Request, RequestTemplate};
 use crate::outbound::kratos_admin::{self, KratosAdmin};
-use crate::outbound::services::client::{Answer, CallError, Services};
+use crate::outbound::services::client::{Answer, CallError, DELIVERY_TIMEOUT, Services, TimeLimit};
 use crate::store::Store;
+use slow_receivers::SlowReceivers;
 
 /// The maximum duration of a request, even if the service's timeout is longer.
 const MAX_DURATION: Duration = Duration::from_mins(1);
@@ -53,6 +56,7 @@ pub struct HttpTransport {
     deps: TransportDeps,
     /// The deferred checks whose half time has been reported.
     half_time: Mutex<HashSet<Uuid>>,
+    slow_receivers: SlowReceivers,
 }
 
 impl HttpTransport {
@@ -61,6 +65,7 @@ impl HttpTransport {
     pub fn new(deps: TransportDeps) -> Self {
         Self {
             half_time: Mutex::default(),
+            slow_receivers: SlowReceivers::default(),
             deps,
         }
     }
@@ -92,6 +97,17 @@ impl HttpTransport {
 
     /// Sends one request with the headers of every delivery.
     async fn send(&self, service: &str, request: &Request, id: &str) -> Result<Answer, CallError> {
+        self.send_within(service, request, id, None).await
+    }
+
+    /// Sends one request. `timeout` replaces the time limit of the service.
+    async fn send_within(
+        &self,
+        service: &str,
+        request: &Request,
+        id: &str,
+        timeout: Option<Duration>,
+    ) -> Result<Answer, CallError> {
         let now = self.deps.clock.now();
         let services = &self.deps.services;
         let signature = services.signature(service, id, now, request);
@@ -102,9 +118,12 @@ impl HttpTransport {
             ("traceparent", Trace::begin().child()),
         ];
         extra.extend(signature.map(|signature| ("webhook-signature", signature)));
-        services
-            .call(service, request, &extra, saturating_add(now, MAX_DURATION))
-            .await
+        let limit = TimeLimit {
+            of_request: timeout,
+            otherwise: DELIVERY_TIMEOUT,
+            until: saturating_add(now, MAX_DURATION),
+        };
+        services.call(service, request, &extra, limit).await
     }
 
     fn answered(&self, answer: &Answer, verdict: ResponseVerdict) -> Attempt {
@@ -126,7 +145,13 @@ impl HttpTransport {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
         let id = delivery.id.to_string();
-        let answer = match self.send(service, request, &id).await {
+        let timeout = match &queue {
+            Queue::Subscription(name) => self.subscription(name).and_then(|one| one.timeout),
+            _ => None,
+        };
+        let answer = self.send_within(service, request, &id, timeout).await;
+        self.note_time_out(delivery, service, answer.as_ref().err());
+        let answer = match answer {
             Ok(answer) => answer,
             Err(none) => return without_answer(none).into(),
         };
@@ -204,43 +229,29 @@ impl HttpTransport {
         }
     }
 
-    /// Returns the delivery that writes values of the response into the identity.
-    fn write_back(&self, name: &str, delivery: &Claimed, response: &Value) -> Vec<NewDelivery> {
-        let (Some(subscription), Some(context)) = (self.subscription(name), &delivery.context)
-        else {
-            return Vec::new();
-        };
-        let variables = context.variables(self.deps.rules.lists(), Some(response));
-        let mut fields = Vec::new();
-        let mut failed = None;
-        for entry in &subscription.write_back {
-            match entry.value.render(&variables) {
-                Ok(Value::Null) => {}
-                Ok(value) => fields.push(FieldWrite {
-                    path: entry.path.clone(),
-                    value: Some(value),
-                }),
-                Err(error) => {
-                    failed = Some(format!("`write_back.{}`: {error}", entry.path.join(".")));
-                }
-            }
+    /// Warns once in a while about a receiver that keeps timing out.
+    fn note_time_out(&self, delivery: &Claimed, service: &str, error: Option<&CallError>) {
+        let subscription = &delivery.subscription;
+        let has_timed_out = error == Some(&CallError::Timeout);
+        let now = self.deps.clock.now();
+        if let Some(in_a_row) = self.slow_receivers.note(subscription, has_timed_out, now) {
+            tracing::warn!(
+                subscription,
+                service.name = service,
+                in_a_row,
+                "The last {in_a_row} attempts of `{subscription}` timed out; each is repeated, and a receiver that is only slow gets \
+                 every repetition: raise the `timeout` of the subscription's `send`, or let the receiver answer before it does the work"
+            );
         }
-        if fields.is_empty() && failed.is_none() {
-            return Vec::new();
+    }
+
+    /// Returns the template of this queue's requests.
+    fn template(&self, queue: &Queue<'_>) -> Option<&RequestTemplate> {
+        match queue {
+            Queue::Confirm(name) => self.deps.rules.reserve(name)?.confirm.as_ref(),
+            Queue::Release(name) => Some(&self.deps.rules.reserve(name)?.release),
+            _ => None,
         }
-        let mut new = crate::checks::deferred::identity_write(
-            name,
-            delivery.identity_id,
-            delivery.event,
-            delivery.id.to_string(),
-            fields,
-            self.deps.clock.now(),
-        );
-        if let Some(reason) = failed {
-            // The delivery is stored with its error and listed. Nothing is written in part.
-            new.action = Err(reason);
-        }
-        vec![new]
     }
 }
 
@@ -265,11 +276,32 @@ impl Transport for HttpTransport {
         }
     }
 
+    fn build(&self, delivery: &Claimed, unbuilt: &Unbuilt) -> Option<Result<Built, String>> {
+        let queue = Queue::named(&delivery.subscription);
+        let lists = self.deps.rules.lists();
+        if let Queue::Subscription(name) = &queue {
+            let subscription = self.subscription(name)?;
+            return Some(build_again(subscription, delivery.event, unbuilt, lists));
+        }
+        let template = self.template(&queue)?;
+        let request = template.build(&unbuilt.context.variables(lists, None));
+        Some(match request {
+            Ok(request) => Ok(Built {
+                request,
+                context: None,
+            }),
+            Err(error) => Err(format!("the request could not be built: {error}")),
+        })
+    }
+
     async fn attempt(&self, delivery: &Claimed) -> AttemptResult {
         match &delivery.action {
             Action::Send(request) => self.send_request(delivery, request).await,
             Action::Recheck(request) => self.recheck(delivery, request).await,
-            Action::PatchIdentity(fields) => self.write(delivery, fields).await,
+            Action::PatchIdentity(fields) => self.write(delivery, fields, &[]).await,
+            Action::PatchEntries { fields, entries } => self.write(delivery, fields, entries).await,
+            // The settings have no template for the request any more.
+            Action::Build(_) => Attempt::NoResponse(NoResponse::NotSent).into(),
             Action::EndAfterAcceptance => self.end_after_acceptance(delivery).await,
             Action::Enforce(fields) => self.enforce(delivery, fields).await,
             Action::Take { take, released } => self.take_again(delivery, take, *released).await,

@@ -1,9 +1,10 @@
-//! Deliveries: pending, leased, then delivered or abandoned.
+//! Deliveries: pending, leased, then delivered, superseded or abandoned.
 
 mod action;
 pub mod attempt;
 pub mod backoff;
 mod context;
+mod order;
 mod queue;
 pub mod subscription;
 
@@ -19,9 +20,10 @@ use crate::expression::{Expression, JsonTemplate, Variable};
 use crate::model::request;
 use backoff::Schedule;
 
-pub use action::{Action, FieldWrite};
+pub use action::{Action, EntryWrite, FieldWrite, Unbuilt};
 pub use attempt::{Attempt, NoResponse, ResponseVerdict};
 pub use context::EvaluationContext;
+pub use order::DeliveryOrder;
 pub use queue::Queue;
 
 /// An event of an identity that can cause deliveries.
@@ -70,6 +72,12 @@ pub struct Subscription {
     pub abandon_when: Option<Expression>,
     /// The values of the response that are written into the identity.
     pub write_back: Vec<WriteBack>,
+    /// The maximum duration of one attempt. `None`: that of the service.
+    pub timeout: Option<Duration>,
+    /// Whether the subscription sends once per identity, over all its events.
+    pub once: bool,
+    /// Whether a newer `identity.updated` supersedes a pending one of the same identity.
+    pub supersede: bool,
 }
 
 /// One entry of `write_back`.
@@ -104,6 +112,23 @@ impl Subscription {
                 .any(|one| one.reads(root))
     }
 
+    /// Returns whether `when` and `send` read nothing but `identity`, so that the newest event has all that the earlier
+    /// ones had.
+    #[must_use]
+    pub fn reads_only_the_identity(
+        when: Option<&Expression>,
+        send: &request::RequestTemplate,
+    ) -> bool {
+        let others = Variable::ALL
+            .into_iter()
+            .filter(|root| !matches!(root, Variable::Identity | Variable::Lists));
+        // The default body has `previous` and the time.
+        !subscription::has_default_body(send)
+            && !others
+                .into_iter()
+                .any(|root| send.reads(root) || when.is_some_and(|when| when.reads(root)))
+    }
+
     /// Returns whether `when` can be evaluated with an identity of Kratos's admin API alone. The admin API does not
     /// return the flow, the request and the method.
     #[must_use]
@@ -124,12 +149,16 @@ pub struct NewDelivery {
     pub subscription: String,
     /// The event.
     pub event: Event,
-    /// Unique together with the queue: the identity's id for `identity.created`, the trigger id for all other events.
+    /// Unique together with the queue: the identity's id for `identity.created` and with `once`, the trigger id for all
+    /// other events.
     pub unique_key: String,
     /// The identity; all zeros if there is no identity.
     pub identity_id: Uuid,
-    /// The action. `Err` is the reason why the request could not be built; then the delivery is stored as abandoned.
+    /// The action. With [`Action::Build`] the delivery is stored as abandoned until an operator retries it. `Err` is the
+    /// reason why there is nothing to do; then the delivery is stored as abandoned for good.
     pub action: Result<Action, String>,
+    /// The order among the deliveries of the same subscription and identity.
+    pub order: DeliveryOrder,
     /// The variables for expressions that read the response.
     pub context: Option<EvaluationContext>,
     /// When the delivery was created.
@@ -138,6 +167,18 @@ pub struct NewDelivery {
     pub due_at: Timestamp,
     /// When the delivery is abandoned if it has not succeeded.
     pub keep_trying_until: Timestamp,
+}
+
+impl NewDelivery {
+    /// Returns the reason why there is nothing to send, if there is nothing.
+    #[must_use]
+    pub fn unbuilt_reason(&self) -> Option<&str> {
+        match &self.action {
+            Ok(Action::Build(unbuilt)) => Some(&unbuilt.reason),
+            Ok(_) => None,
+            Err(reason) => Some(reason),
+        }
+    }
 }
 
 /// A delivery that a dispatcher has leased.
@@ -186,6 +227,16 @@ pub enum State {
     Abandoned,
     /// Not delivered any more: an operator discarded the delivery, or the identity was deleted.
     Discarded,
+    /// Not delivered, because a newer delivery has the newer data of the same identity.
+    Superseded,
+}
+
+/// Why a delivery was abandoned, if not because its attempts failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AbandonReason {
+    /// The request could not be built. A retry builds the request with the settings in force.
+    NotBuilt,
 }
 
 impl Event {
@@ -221,11 +272,12 @@ impl Event {
 
 impl State {
     /// All states.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Pending,
         Self::Delivered,
         Self::Abandoned,
         Self::Discarded,
+        Self::Superseded,
     ];
 
     /// Returns the name on the command line and in the store.
@@ -236,6 +288,7 @@ impl State {
             Self::Delivered => "delivered",
             Self::Abandoned => "abandoned",
             Self::Discarded => "discarded",
+            Self::Superseded => "superseded",
         }
     }
 
@@ -243,6 +296,25 @@ impl State {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+impl AbandonReason {
+    /// All reasons.
+    pub const ALL: [Self; 1] = [Self::NotBuilt];
+
+    /// Returns the name on the command line and in the store.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotBuilt => "not_built",
+        }
+    }
+
+    /// Returns the reason with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == name)
     }
 }
 

@@ -365,30 +365,61 @@ fn is_as_written(field: &FieldChange, identity: &Value) -> bool {
     same_option(value_at(identity, &field.path), field.after.as_ref())
 }
 
-/// Sets or removes the value at this path. Missing objects on the path are created.
-fn set_at(value: &mut Value, path: &[String], new: Option<&Value>) {
+/// Sets or removes the value at this path. Missing objects on the path are created. A list keeps its length, so nothing
+/// is done for an entry that does not exist, or that would be removed.
+pub fn set_at(value: &mut Value, path: &[String], new: Option<&Value>) {
     let Some((last, way)) = path.split_last() else {
         return;
     };
     let mut there = value;
     for name in way {
-        if !there[name.as_str()].is_object() {
-            if new.is_none() {
-                return;
-            }
-            there[name.as_str()] = Value::Object(Map::new());
-        }
-        there = &mut there[name.as_str()];
+        let Some(next) = next_on_the_way(there, name, new.is_some()) else {
+            return;
+        };
+        there = next;
     }
-    match (new, there.as_object_mut()) {
-        (Some(new), Some(map)) => {
+    match (new, there) {
+        (Some(new), Value::Object(map)) => {
             map.insert(last.clone(), new.clone());
         }
-        (None, Some(map)) => {
+        (None, Value::Object(map)) => {
             map.remove(last);
         }
-        (_, None) => {}
+        (Some(new), Value::Array(list)) => {
+            if let Some(entry) = index(last).and_then(|index| list.get_mut(index)) {
+                *entry = new.clone();
+            }
+        }
+        _ => {}
     }
+}
+
+/// Returns the value of this name, which becomes an object if it can hold no member.
+fn next_on_the_way<'v>(there: &'v mut Value, name: &str, creates: bool) -> Option<&'v mut Value> {
+    let next = match there {
+        Value::Array(list) => list.get_mut(index(name)?)?,
+        Value::Object(map) if map.contains_key(name) || creates => {
+            map.entry(name.to_owned()).or_insert(Value::Null)
+        }
+        _ => return None,
+    };
+    if !next.is_object() && !next.is_array() {
+        if !creates {
+            return None;
+        }
+        *next = Value::Object(Map::new());
+    }
+    Some(next)
+}
+
+/// Returns the index that this name of a path is in a list.
+#[must_use]
+pub fn index(name: &str) -> Option<usize> {
+    let is_number = name == "0" || !name.starts_with('0');
+    let is_digits = name.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && is_digits)
+        .then(|| name.parse().ok())
+        .flatten()
 }
 
 /// Returns the members of this part of `wanted` that differ. Members that are unchanged are not written, because Jsonnet
@@ -417,11 +448,20 @@ fn differences(part: &str, now: &Value, wanted: &Value) -> Vec<FieldWrite> {
     changed.chain(removed).collect()
 }
 
-/// Returns the value at this path. An empty path is the whole identity.
+/// Returns the value at this path. An empty path is the whole identity. A number leads to an entry of a list.
 #[must_use]
 pub fn value_at<'a>(identity: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter()
-        .try_fold(identity, |value, name| value.get(name))
+        .try_fold(identity, |value, name| part(value, name))
+}
+
+/// Returns the member of this name, or the entry of this index.
+#[must_use]
+pub fn part<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    match value {
+        Value::Array(list) => list.get(index(name)?),
+        value => value.get(name),
+    }
 }
 
 fn overlap(one: &[String], other: &[String]) -> bool {

@@ -16,7 +16,7 @@ use call_limit::CallLimit;
 
 use crate::base::clock::{Clock, saturating_add};
 use crate::model::request::{Body, Method, Request};
-use crate::outbound::services::client::{Answer, CallError, Services};
+use crate::outbound::services::client::{Answer, CallError, Services, TimeLimit};
 use crate::outbound::services::{Auth, Limit, Service};
 
 /// The name of the admin API among the services. Operators cannot give this name to a service.
@@ -79,7 +79,7 @@ pub fn service(url: Url, auth: Option<Auth>) -> Service {
     Service {
         name: SERVICE.to_owned(),
         url,
-        timeout: TIMEOUT,
+        timeout: Some(TIMEOUT),
         headers: Vec::new(),
         auth,
         limit: Limit::default(),
@@ -208,11 +208,15 @@ impl KratosAdmin {
             Limited::IsCounted(limit) => limit.count(),
             Limited::Waits(limit) => limit.wait().await,
         }
-        let until = saturating_add(self.clock.now(), TIMEOUT);
+        let limit = TimeLimit {
+            of_request: None,
+            otherwise: TIMEOUT,
+            until: saturating_add(self.clock.now(), TIMEOUT),
+        };
         let headers = [("accept", "application/json".to_owned())];
         let answer = self
             .services
-            .call(SERVICE, &request, &headers, until)
+            .call(SERVICE, &request, &headers, limit)
             .await?;
         if is_concurrent(&answer) {
             return Err(Error::Concurrent);

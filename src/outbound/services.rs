@@ -19,8 +19,8 @@ pub struct Service {
     pub name: String,
     /// The base URL of the service. The path of a request is appended.
     pub url: Url,
-    /// The maximum duration of one call.
-    pub timeout: Duration,
+    /// The maximum duration of one call. `None`: the default of the call.
+    pub timeout: Option<Duration>,
     /// Headers that are sent with each request. Values may be secret.
     pub headers: Vec<(String, Secret)>,
     /// The credentials.

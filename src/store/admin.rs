@@ -8,13 +8,16 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{DeliveryDetails, DeliveryStore, DeliverySummary, Error, Filter};
+use super::{DeliveryDetails, DeliveryStore, DeliverySummary, Error, Filter, RetryOptions};
 use crate::base::clock::Timestamp;
 use crate::model::delivery::{State, Subscription};
 
 /// How long an abandoned delivery is retried. Deliveries of a subscription use its setting; all others use eight days.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RetryWindows(Vec<(String, Duration)>);
+pub struct RetryWindows {
+    subscriptions: Vec<(String, Duration)>,
+    out_of_order: bool,
+}
 
 /// A page of deliveries.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -33,6 +36,8 @@ pub struct ActionResult {
     pub changed: u64,
     /// The deliveries given by id that were not changed.
     pub skipped: Vec<Skipped>,
+    /// How many deliveries were not retried because a newer one of the same subscription and identity has been delivered. `out_of_order` retries them.
+    pub out_of_order: u64,
 }
 
 /// A delivery that was not changed.
@@ -67,13 +72,33 @@ impl RetryWindows {
     pub fn of(subscriptions: &[Subscription]) -> Self {
         let named =
             |subscription: &Subscription| (subscription.name.clone(), subscription.max_elapsed);
-        Self(subscriptions.iter().map(named).collect())
+        Self {
+            subscriptions: subscriptions.iter().map(named).collect(),
+            out_of_order: false,
+        }
+    }
+
+    /// Also retries deliveries that are older than one that was delivered.
+    #[must_use]
+    pub fn out_of_order(self, out_of_order: bool) -> Self {
+        Self {
+            out_of_order,
+            ..self
+        }
+    }
+
+    fn options(&self, subscription: &str) -> RetryOptions {
+        RetryOptions {
+            keep_trying_for: self.for_subscription(subscription),
+            out_of_order: self.out_of_order,
+        }
     }
 
     /// Returns how long a delivery of `subscription` is retried.
     #[must_use]
     pub fn for_subscription(&self, subscription: &str) -> Duration {
-        let known = self.0.iter().find(|(name, _)| name == subscription);
+        let mut subscriptions = self.subscriptions.iter();
+        let known = subscriptions.find(|(name, _)| name == subscription);
         known.map_or(Self::OTHERWISE, |(_, duration)| *duration)
     }
 }
@@ -97,7 +122,7 @@ impl Filter {
     /// Checks that the filter can match a delivery that can be retried or discarded.
     pub fn check_for_change(&self) -> Result<(), InvalidFilter> {
         match self.state {
-            Some(state @ (State::Delivered | State::Discarded)) => {
+            Some(state @ (State::Delivered | State::Discarded | State::Superseded)) => {
                 Err(InvalidFilter::Settled(state))
             }
             Some(State::Pending | State::Abandoned) | None => self.check(),
@@ -139,9 +164,11 @@ pub async fn retry(
     keep_trying: &RetryWindows,
 ) -> Result<ActionResult, Error> {
     if filter.ids.is_empty() {
-        Ok(ActionResult::to(
-            retry_all(store, filter, now, keep_trying).await?,
-        ))
+        let changed = retry_all(store, filter, now, keep_trying).await?;
+        Ok(ActionResult {
+            out_of_order: left_out(store, filter, keep_trying).await?,
+            ..ActionResult::to(changed)
+        })
     } else {
         one_by_one(store, filter, now, AdminAction::Retry(keep_trying)).await
     }
@@ -178,20 +205,37 @@ async fn retry_all(
 ) -> Result<u64, Error> {
     if let Some(subscription) = &filter.subscription {
         return store
-            .retry(filter, now, keep_trying.for_subscription(subscription))
+            .retry(filter, now, keep_trying.options(subscription))
             .await;
     }
     let mut count = 0;
     let mut rest = filter.clone();
-    for (subscription, duration) in &keep_trying.0 {
+    for (subscription, _) in &keep_trying.subscriptions {
         let of_it = Filter {
             subscription: Some(subscription.clone()),
             ..filter.clone()
         };
-        count += store.retry(&of_it, now, *duration).await?;
+        let options = keep_trying.options(subscription);
+        count += store.retry(&of_it, now, options).await?;
         rest.exclude_subscriptions.push(subscription.clone());
     }
-    Ok(count + store.retry(&rest, now, RetryWindows::OTHERWISE).await?)
+    let others = RetryOptions {
+        keep_trying_for: RetryWindows::OTHERWISE,
+        out_of_order: keep_trying.out_of_order,
+    };
+    Ok(count + store.retry(&rest, now, others).await?)
+}
+
+/// Returns how many deliveries were left out because of the order.
+async fn left_out(
+    store: &dyn DeliveryStore,
+    filter: &Filter,
+    keep_trying: &RetryWindows,
+) -> Result<u64, Error> {
+    if keep_trying.out_of_order {
+        return Ok(0);
+    }
+    store.out_of_order(filter).await
 }
 
 /// Changes each delivery that was selected by id, and reports the deliveries that were not changed.
@@ -211,22 +255,33 @@ async fn one_by_one(
             ids: vec![*id],
             ..filter.clone()
         };
+        let mut left = 0;
         let count = match (action, &shown) {
             (_, None) => 0,
             (AdminAction::Retry(keep_trying), Some(shown)) => {
-                let duration = keep_trying.for_subscription(&shown.listed.subscription);
-                store.retry(&only_it, now, duration).await?
+                let options = keep_trying.options(&shown.listed.subscription);
+                left = left_out(store, &only_it, keep_trying).await?;
+                store.retry(&only_it, now, options).await?
             }
             (AdminAction::Discard, Some(_)) => store.discard(&only_it, now).await?,
         };
         done.changed += count;
         if count == 0 {
-            let reason = skip_reason(shown.as_ref(), filter, action);
+            done.out_of_order += left;
+            let reason = if left > 0 {
+                OUT_OF_ORDER.to_owned()
+            } else {
+                skip_reason(shown.as_ref(), filter, action)
+            };
             done.skipped.push(Skipped { id: *id, reason });
         }
     }
     Ok(done)
 }
+
+/// Why a delivery is not retried after a newer one.
+const OUT_OF_ORDER: &str = "a newer delivery of the same subscription and identity has been delivered, and this one could \
+                            overwrite what it brought; retry it out of order if each event counts, or discard it";
 
 fn skip_reason(
     shown: Option<&DeliveryDetails>,
@@ -240,6 +295,7 @@ fn skip_reason(
     match delivery.state {
         State::Delivered => "it is delivered".to_owned(),
         State::Discarded => "it is discarded".to_owned(),
+        State::Superseded => "it is superseded by a newer delivery of the same identity".to_owned(),
         State::Pending | State::Abandoned if !filter.fits(delivery) => format!(
             "it is {}, of the subscription `{}`, created at {}, and does not match the other filters",
             delivery.state,

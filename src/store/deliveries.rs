@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use prometheus_client::metrics::counter::Counter;
 use uuid::Uuid;
 
 use super::{Error, RefusalLift, SettledQuestion, WriteSet};
 use crate::base::clock::Timestamp;
-use crate::model::delivery::{Action, Claimed, Event, NewDelivery, Outcome, State};
+use crate::base::telemetry::metrics::DeliveryCounters;
+use crate::model::delivery::subscription::Built;
+use crate::model::delivery::{AbandonReason, Action, Claimed, Event, NewDelivery, Outcome, State};
 use crate::model::late_refusal::LateRefusal;
 
 /// Stores write sets and deliveries, leases deliveries to dispatchers, and lists and changes them for an operator.
@@ -18,10 +19,12 @@ pub trait DeliveryStore: Send + Sync {
     /// Stores the whole write set durably, in one transaction, before it returns. Returns the ids of the new
     /// deliveries.
     async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error>;
-    /// Counts the deliveries that were stored since the store was opened, whatever stored them.
-    fn deliveries_stored(&self) -> Counter;
+    /// Counts deliveries since the store was opened, whatever stored or superseded them.
+    fn counters(&self) -> DeliveryCounters;
     /// Claims up to `limit` due deliveries of the subscription, those due longest first, and counts the attempt. The
     /// caller holds them for `lease`. When a lease expires, its delivery is due again.
+    ///
+    /// Of the deliveries of an identity that have an order, at most one is leased, and only the first that is pending.
     async fn claim(
         &self,
         subscription: &str,
@@ -29,6 +32,14 @@ pub trait DeliveryStore: Send + Sync {
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<Claimed>, Error>;
+    /// Stores the request that was built for a leased delivery with [`Action::Build`]. With an error, the delivery is
+    /// abandoned again, and the attempt is not counted. Returns `false` if the caller no longer held the lease.
+    async fn keep_built(
+        &self,
+        held: &Claimed,
+        built: &Result<Built, String>,
+        now: Timestamp,
+    ) -> Result<bool, Error>;
     /// Stores the results of attempts in one transaction. Returns the ids whose lease the caller still held; the others
     /// are not changed.
     async fn settle_all(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error>;
@@ -44,14 +55,17 @@ pub trait DeliveryStore: Send + Sync {
     async fn unfinished_queues(&self, identity_id: Uuid) -> Result<Vec<String>, Error>;
     /// Returns one delivery with its attempts.
     async fn show(&self, id: Uuid) -> Result<Option<DeliveryDetails>, Error>;
-    /// Makes pending or abandoned deliveries due now. Abandoned deliveries are retried for another `keep_trying_for`.
-    /// Leased deliveries and those that could not be built are not changed. Returns the number of changed deliveries.
+    /// Makes pending or abandoned deliveries due now. Leased deliveries, those without an action and those
+    /// [out of order](Self::out_of_order) are not changed. Returns the number of changed deliveries.
     async fn retry(
         &self,
         filter: &Filter,
         now: Timestamp,
-        keep_trying_for: Duration,
+        options: RetryOptions,
     ) -> Result<u64, Error>;
+    /// Returns how many abandoned deliveries are older than one that was delivered to the same subscription about the
+    /// same identity.
+    async fn out_of_order(&self, filter: &Filter) -> Result<u64, Error>;
     /// Discards pending or abandoned deliveries and deletes their payloads. Leased deliveries are not changed. Returns
     /// the number of discarded deliveries.
     async fn discard(&self, filter: &Filter, now: Timestamp) -> Result<u64, Error>;
@@ -59,13 +73,34 @@ pub trait DeliveryStore: Send + Sync {
     async fn unfinished(&self, filter: &Filter) -> Result<u64, Error>;
     /// Returns numbers for metrics and health.
     async fn backlog(&self) -> Result<Backlog, Error>;
-    /// Returns those of these subscriptions and unique keys that are stored.
+    /// Returns those of these subscriptions and unique keys that are stored. A delivery that could not be built does not
+    /// count.
     async fn existing_keys(
         &self,
         keys: &[(String, String)],
     ) -> Result<HashSet<(String, String)>, Error>;
     /// Returns whether the delivery with this subscription and unique key is pending.
     async fn is_pending(&self, subscription: &str, unique_key: &str) -> Result<bool, Error>;
+}
+
+/// How an operator retries deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryOptions {
+    /// How long an abandoned delivery is retried.
+    pub keep_trying_for: Duration,
+    /// Whether a delivery is retried although a newer one of its subscription and identity has been delivered.
+    pub out_of_order: bool,
+}
+
+impl RetryOptions {
+    /// Retries for this long, in order.
+    #[must_use]
+    pub fn of(keep_trying_for: Duration) -> Self {
+        Self {
+            keep_trying_for,
+            out_of_order: false,
+        }
+    }
 }
 
 /// The time at which a delivery of a subscription is due.
@@ -184,6 +219,8 @@ pub struct DeliverySummary {
     pub identity_id: Uuid,
     /// The state.
     pub state: State,
+    /// Why it was abandoned, if not because its attempts failed. `not_built`: the request could not be built; a retry builds it with the settings in force.
+    pub reason: Option<AbandonReason>,
     /// The number of attempts.
     pub attempts: u32,
     /// The error of the last attempt, if it failed.
@@ -191,10 +228,10 @@ pub struct DeliverySummary {
     /// When the delivery was created.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: Timestamp,
-    /// When the next attempt is due; null unless pending.
+    /// When the next attempt is due; null unless pending, and while an earlier delivery of the same identity is pending.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub next_attempt_at: Option<Timestamp>,
-    /// When the delivery was delivered, abandoned or discarded.
+    /// When the delivery was delivered, superseded, abandoned or discarded.
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub settled_at: Option<Timestamp>,
 }

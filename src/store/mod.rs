@@ -29,7 +29,7 @@ use async_trait::async_trait;
 pub use coordination::Coordination;
 pub use deliveries::{
     AttemptRecord, Backlog, DeliveryDetails, DeliveryStore, DeliverySummary, Filter, ListedAttempt,
-    NextDue, Settlement,
+    NextDue, RetryOptions, Settlement,
 };
 pub use error::Error;
 pub use identity_writes::IdentityWriteStore;

@@ -9,7 +9,7 @@ use crate::base::clock::Timestamp;
 /// Deletes old records, and the data of an identity.
 #[async_trait]
 pub trait Retention: Send + Sync {
-    /// Deletes up to `limit` deliveries that were delivered or discarded before this time, with their attempts.
+    /// Deletes up to `limit` deliveries that were delivered, superseded or discarded before this time, with their attempts.
     async fn delete_settled(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
     /// Deletes up to `limit` decisions that were made before this time.
     async fn delete_decisions(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;

@@ -7,6 +7,7 @@ mod deliveries;
 mod erasure;
 mod identity_writes;
 mod late_refusals;
+mod order;
 mod outbox;
 mod pending;
 mod pending_writes;
@@ -17,18 +18,18 @@ mod settings_calls;
 mod settle;
 
 use async_trait::async_trait;
-use prometheus_client::metrics::counter::Counter;
 
 use super::adapter::Pool;
 use super::{AppliedMigration, Error, Store};
+use crate::base::telemetry::metrics::DeliveryCounters;
 
 /// A database: SQLite or PostgreSQL.
 #[derive(Debug)]
 pub struct Database {
     pub(super) pool: Pool,
     changes: Vec<AppliedMigration>,
-    /// Counts the deliveries that were stored.
-    stored: Counter,
+    /// Counts what happens to deliveries.
+    counters: DeliveryCounters,
 }
 
 impl Database {
@@ -37,7 +38,7 @@ impl Database {
         Self {
             pool,
             changes,
-            stored: Counter::default(),
+            counters: DeliveryCounters::default(),
         }
     }
 }
@@ -76,10 +77,12 @@ mod tests {
         for statement in [
             &outbox::NEXT_DUE,
             &outbox::CLAIM,
+            &order::SUPERSEDE,
+            &order::RESUME,
             &admin::BACKLOG,
             &erasure::IDENTITIES_WITH_DATA,
             &erasure::ERASE_DELIVERIES,
-            &erasure::ERASE_UNBUILT,
+            &erasure::ERASE_WITHOUT_ACTION,
             &erasure::ERASE_ATTEMPTS,
         ] {
             let statement = statement.for_sqlite();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::base::clock::saturating_add;
-use vestibule::model::delivery::{Event, NewDelivery, State, time_ordered_id};
+use vestibule::model::delivery::{DeliveryOrder, Event, NewDelivery, State, time_ordered_id};
 use vestibule::store::{Filter, WriteSet};
 
 use crate::support::app::Reply;
@@ -34,6 +34,7 @@ async fn app_with_unbuilt_deliveries<const N: usize>(
             unique_key: identity.to_string(),
             identity_id: identity,
             action: Err("the request could not be built".to_owned()),
+            order: DeliveryOrder::default(),
             context: None,
             created_at: at,
             due_at: at,

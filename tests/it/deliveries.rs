@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use vestibule::model::delivery::State;
-use vestibule::store::{DeliverySummary, Filter};
+use vestibule::store::{DeliverySummary, Filter, RetryOptions};
 
 use crate::support::fake_service::Behaviour;
 use crate::support::{FakeService, TestApp, eventually, payload};
@@ -170,7 +170,11 @@ async fn a_failing_delivery_is_abandoned_after_max_elapsed_and_can_be_retried() 
     assert_eq!(
         app.app
             .store
-            .retry(&Filter::default(), app.clock.now(), two_days)
+            .retry(
+                &Filter::default(),
+                app.clock.now(),
+                RetryOptions::of(two_days)
+            )
             .await
             .unwrap(),
         1
@@ -228,7 +232,7 @@ async fn an_attempt_that_hangs_times_out_and_is_retried() {
         .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     crm.next_call().await;
-    app.clock.advance(Duration::from_secs(3));
+    app.clock.advance(Duration::from_secs(15));
     let one = wait_for_recorded_attempts(&app, 1).await;
     assert_eq!(one.last_error.as_deref(), Some("timeout"));
     crm.release_hanging_calls();

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod absent_values;
 mod admin;
 mod changes;
 mod check_order;
@@ -11,17 +12,22 @@ mod check_outcomes;
 mod deadline;
 mod deferred;
 mod deliveries;
+mod delivery_order;
+mod delivery_time;
 mod gate;
 mod gate_model;
 mod identity_writes;
 mod jobs;
 mod late_accounts;
 mod late_refusals;
+mod list_entries;
 mod logs;
 mod lost_posts;
 mod marks;
 mod messages;
 mod misconfigurations;
+mod nothing_is_lost;
+mod once;
 mod openapi;
 mod pending_sign_ups;
 mod post;
@@ -35,3 +41,4 @@ mod rules_in_force;
 mod serving;
 mod settings_changes;
 mod settings_flow;
+mod unbuilt_deliveries;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 use vestibule::kratos::{Flow, Hook, Stage};
 use vestibule::model::decision::Decision;
-use vestibule::model::delivery::{Event, NewDelivery, State, time_ordered_id};
+use vestibule::model::delivery::{DeliveryOrder, Event, NewDelivery, State, time_ordered_id};
 use vestibule::store::{Filter, WriteSet};
 
 use crate::support::failing_store::FailingStore;
@@ -171,6 +171,7 @@ async fn a_longer_retention_does_not_move_the_retention_horizon_back() {
         unique_key: "1".to_owned(),
         identity_id: Uuid::from_u128(1),
         action: Err("a canary".to_owned()),
+        order: DeliveryOrder::default(),
         context: None,
         created_at: long_ago,
         due_at: long_ago,

@@ -142,5 +142,5 @@ fn anchors_and_quotes_work_as_in_yaml() {
     )
     .unwrap();
     assert_eq!(settings.services.len(), 2);
-    assert_eq!(settings.services[1].timeout, Duration::from_secs(2));
+    assert_eq!(settings.services[1].timeout, Some(Duration::from_secs(2)));
 }

@@ -218,10 +218,7 @@ async fn a_missing_payload_is_explained() {
             discarded,
             "No payload is stored: payloads are erased when a delivery is discarded.",
         ),
-        (
-            unbuilt,
-            "No payload is stored: the request could not be built.",
-        ),
+        (unbuilt, "No payload is stored: there is nothing to send."),
     ] {
         for payload in [false, true] {
             let shown = print_delivery(&store, id, payload, false).await;

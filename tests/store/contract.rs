@@ -8,7 +8,9 @@ use std::time::Duration;
 use uuid::Uuid;
 use vestibule::model::delivery::{Claimed, Event, Outcome, State};
 use vestibule::store::settlement_writer::settlement_writer;
-use vestibule::store::{Backlog, DeliverySummary, Filter, NextDue, Settlement, Store};
+use vestibule::store::{
+    Backlog, DeliverySummary, Filter, NextDue, RetryOptions, Settlement, Store,
+};
 
 use crate::fixtures::{
     DAY, DeliveryStoreExt as _, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried,
@@ -165,7 +167,13 @@ pub async fn an_unbuilt_delivery_is_stored_as_abandoned(store: Arc<dyn Store>) {
         ids: vec![kept.id],
         ..Filter::default()
     };
-    assert_eq!(store.retry(&only_kept, start(), DAY).await.unwrap(), 0);
+    assert_eq!(
+        store
+            .retry(&only_kept, start(), RetryOptions::of(DAY))
+            .await
+            .unwrap(),
+        0
+    );
 }
 
 pub async fn a_built_delivery_replaces_an_unbuilt_one(store: Arc<dyn Store>) {
@@ -193,7 +201,10 @@ pub async fn bulk_retry_and_discard_change_each_delivery_once(store: Arc<dyn Sto
     let many = (1..=1_203).map(|identity| delivery("crm", identity));
     assert_eq!(store.accept(many.collect()).await.unwrap(), 1_203);
     let everything = Filter::default();
-    let retried = store.retry(&everything, at(SECOND), DAY).await.unwrap();
+    let retried = store
+        .retry(&everything, at(SECOND), RetryOptions::of(DAY))
+        .await
+        .unwrap();
     assert_eq!(retried, 1_203);
     assert_eq!(store.discard(&everything, at(SECOND)).await.unwrap(), 1_203);
     assert_eq!(store.discard(&everything, at(SECOND)).await.unwrap(), 0);
@@ -263,7 +274,10 @@ pub async fn a_delivered_delivery_is_kept_and_never_claimed_again(store: Arc<dyn
     assert_eq!(kept.settled_at, Some(at(SECOND)));
     assert_eq!(claim(&store, "crm", DAY).await, []);
     assert_eq!(
-        store.retry(&Filter::default(), at(DAY), DAY).await.unwrap(),
+        store
+            .retry(&Filter::default(), at(DAY), RetryOptions::of(DAY))
+            .await
+            .unwrap(),
         0
     );
     // A repeated call of Kratos does not make it pending again.
@@ -407,7 +421,10 @@ pub async fn retrying_an_abandoned_delivery_extends_its_end_time(store: Arc<dyn 
     assert_eq!(listed(&store, "crm", 1).await.settled_at, Some(at(DAY)));
     let now = at(2 * DAY);
     assert_eq!(
-        store.retry(&Filter::default(), now, 3 * DAY).await.unwrap(),
+        store
+            .retry(&Filter::default(), now, RetryOptions::of(3 * DAY))
+            .await
+            .unwrap(),
         1
     );
     let waiting = listed(&store, "crm", 1).await;
@@ -431,7 +448,13 @@ pub async fn retrying_a_pending_delivery_makes_it_due_immediately(store: Arc<dyn
         .unwrap();
     // The other one is being attempted, and a retry would send it twice.
     let everything = Filter::default();
-    assert_eq!(store.retry(&everything, at(SECOND), DAY).await.unwrap(), 1);
+    assert_eq!(
+        store
+            .retry(&everything, at(SECOND), RetryOptions::of(DAY))
+            .await
+            .unwrap(),
+        1
+    );
     let again = claim(&store, "crm", SECOND).await;
     assert_eq!(ids(&again), [held[0].id]);
     assert_eq!(again[0].keep_trying_until, at(DAY));
@@ -492,7 +515,13 @@ pub async fn the_list_is_newest_first_and_can_be_filtered(store: Arc<dyn Store>)
     };
     assert_eq!(list(of_others.clone(), 9).await, [two]);
     assert_eq!(store.unfinished(&of_others).await.unwrap(), 1);
-    assert_eq!(store.retry(&of_others, at(SECOND), DAY).await.unwrap(), 1);
+    assert_eq!(
+        store
+            .retry(&of_others, at(SECOND), RetryOptions::of(DAY))
+            .await
+            .unwrap(),
+        1
+    );
     assert_eq!(store.discard(&of_others, at(SECOND)).await.unwrap(), 1);
     assert_eq!(store.unfinished(&all()).await.unwrap(), 2);
     let newest = store.list(&all(), 2).await.unwrap();

@@ -15,7 +15,7 @@ use vestibule::jobs::dispatcher::{
 use vestibule::jobs::driver::Driver;
 use vestibule::model::delivery::{Attempt, Claimed, Event, NoResponse, Outcome, State};
 use vestibule::store::outbox::{Outbox, outbox};
-use vestibule::store::{DeliverySummary, Filter, Store, sqlite};
+use vestibule::store::{DeliverySummary, Filter, RetryOptions, Store, sqlite};
 
 use crate::fixtures::{
     DAY, DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, delivery, start,
@@ -306,7 +306,10 @@ async fn a_delivery_is_abandoned_at_its_end_time_and_can_be_retried() {
     let everything = Filter::default();
     case.manual_clock.advance(DAY);
     let now = case.manual_clock.now();
-    case.store.retry(&everything, now, DAY).await.unwrap();
+    case.store
+        .retry(&everything, now, RetryOptions::of(DAY))
+        .await
+        .unwrap();
     case.outbox.wake_dispatcher();
     case.next_call().await.respond(204);
     assert_eq!(case.next_outcome().await, Outcome::Delivered);

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use vestibule::base::clock::{Timestamp, saturating_add};
 use vestibule::kratos::{Flow, Hook, Stage};
 use vestibule::model::decision::{CheckRecord, Decision};
-use vestibule::model::delivery::{Action, Claimed, Event, NewDelivery, Outcome};
+use vestibule::model::delivery::{Action, Claimed, DeliveryOrder, Event, NewDelivery, Outcome};
 use vestibule::model::request::{Body, Method, Request};
 use vestibule::store::{AttemptRecord, DeliveryStore, Error, Settlement, WriteSet};
 
@@ -44,6 +44,7 @@ pub fn delivery(subscription: &str, identity: u128) -> NewDelivery {
                 text: format!(r#"{{"identity":"{identity}","quote":"\"\\ \u0000 ü"}}"#),
             }),
         })),
+        order: DeliveryOrder::default(),
         context: None,
         created_at: start(),
         due_at: start(),

@@ -8,8 +8,11 @@ mod dispatcher;
 mod fixtures;
 mod flows;
 mod identities;
+mod order;
+mod order_commands;
 mod outbox;
 mod postgres;
 #[path = "../support/postgres.rs"]
 mod server;
 mod sqlite;
+mod unbuilt;

@@ -14,6 +14,8 @@ static SERVER: OnceLock<Option<Server>> = OnceLock::new();
 contract::test_contract_if_available!(fresh());
 crate::flows::test_contract!(fresh());
 crate::identities::test_contract!(fresh());
+crate::order::test_contract!(fresh());
+crate::unbuilt::test_contract!(fresh());
 
 /// Returns the address of an empty database.
 async fn database() -> Option<String> {

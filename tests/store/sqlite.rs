@@ -18,6 +18,8 @@ use crate::fixtures::{
 contract::test_contract!(fresh());
 crate::flows::test_contract!(async { Some(fresh().await) });
 crate::identities::test_contract!(async { Some(fresh().await) });
+crate::order::test_contract!(async { Some(fresh().await) });
+crate::unbuilt::test_contract!(async { Some(fresh().await) });
 
 async fn fresh() -> (Arc<dyn Store>, TempFolder) {
     let temp = TempFolder::new();

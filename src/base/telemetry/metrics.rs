@@ -68,6 +68,34 @@ pub struct DeliveryLabels {
     pub outcome: &'static str,
 }
 
+/// Label of a subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SubscriptionName {
+    /// The subscription's name, or the queue, such as `confirm:invite`.
+    pub subscription: String,
+}
+
+impl SubscriptionName {
+    /// Returns the label of this subscription.
+    #[must_use]
+    pub fn of(subscription: &str) -> Self {
+        Self {
+            subscription: subscription.to_owned(),
+        }
+    }
+}
+
+/// Counts what a store does with deliveries. Clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryCounters {
+    /// Deliveries that were stored, wherever they come from.
+    pub stored: Counter,
+    /// Deliveries whose request could not be built, when the event happened or in a retry.
+    pub not_built: Family<SubscriptionName, Counter>,
+    /// Deliveries that a newer one superseded.
+    pub superseded: Family<SubscriptionName, Counter>,
+}
+
 /// Label of a fault that an operator must correct.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
@@ -152,8 +180,8 @@ pub struct Metrics {
     pub rejected_credentials: Family<ServiceName, Counter>,
     /// The duration of calls to services.
     pub service_seconds: Family<ServiceName, Histogram>,
-    /// Deliveries that were stored, wherever they come from.
-    pub deliveries_stored: Counter,
+    /// What the store does with deliveries.
+    pub deliveries: DeliveryCounters,
     /// Attempts at deliveries by outcome.
     pub delivery_attempts: Family<DeliveryLabels, Counter>,
     /// The age of the oldest pending delivery.
@@ -210,12 +238,12 @@ impl Metrics {
     /// Creates all metrics, at zero.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_stored(Counter::default())
+        Self::with_deliveries(DeliveryCounters::default())
     }
 
-    /// Creates all metrics, at zero, with the counter that the store increments for each delivery that it stores.
+    /// Creates all metrics, at zero, with the counters of the store.
     #[must_use]
-    pub fn with_stored(deliveries_stored: Counter) -> Self {
+    pub fn with_deliveries(deliveries: DeliveryCounters) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("vestibule"),
             hook_requests: Family::default(),
@@ -231,7 +259,7 @@ impl Metrics {
             service_requests: Family::default(),
             rejected_credentials: Family::default(),
             service_seconds: Family::new_with_constructor(duration_histogram),
-            deliveries_stored,
+            deliveries,
             delivery_attempts: Family::default(),
             oldest_pending: Seconds::default(),
             pending: Gauge::default(),
@@ -382,7 +410,17 @@ impl Metrics {
         registry.register(
             "deliveries_stored",
             "Deliveries stored in the outbox",
-            self.deliveries_stored.clone(),
+            self.deliveries.stored.clone(),
+        );
+        registry.register(
+            "deliveries_not_built",
+            "Deliveries whose request could not be built, by subscription",
+            self.deliveries.not_built.clone(),
+        );
+        registry.register(
+            "deliveries_superseded",
+            "Pending deliveries that a newer one of the same identity replaced, by subscription",
+            self.deliveries.superseded.clone(),
         );
         registry.register(
             "delivery_attempts",

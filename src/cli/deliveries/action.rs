@@ -48,6 +48,13 @@ pub async fn retry(
         .context("cannot retry the deliveries")?;
     let due = counted(done.changed, "delivery is", "deliveries are");
     writeln!(out, "{due} due now.")?;
+    if done.out_of_order > 0 && filter.ids.is_empty() {
+        let left = counted(done.out_of_order, "delivery was", "deliveries were");
+        writeln!(
+            out,
+            "{left} not retried, because newer ones of the same identities have been delivered. `--out-of-order` retries them."
+        )?;
+    }
     report_skipped(&done, "not retried", out)
 }
 

@@ -19,7 +19,7 @@ pub struct FilterArgs {
     /// Only deliveries of this subscription; or `write-back:…`, `deferred-check:…`, `late-refusal:…`, `take:…`, `confirm:…`, `release:…`
     #[arg(long)]
     subscription: Option<String>,
-    /// Only deliveries in this state: pending, delivered, abandoned or discarded
+    /// Only deliveries in this state: pending, delivered, abandoned, discarded or superseded
     #[arg(long, value_parser = state)]
     state: Option<State>,
     /// Only deliveries of this identity

@@ -57,6 +57,10 @@ fn about(shown: &DeliveryDetails, out: &mut (dyn Write + Send)) -> std::io::Resu
         ("event", Some(delivery.event.to_string())),
         ("identity", Some(delivery.identity_id.to_string())),
         ("state", Some(delivery.state.to_string())),
+        (
+            "reason",
+            delivery.reason.map(|reason| reason.as_str().to_owned()),
+        ),
         ("created", Some(time(delivery.created_at))),
         ("attempts", Some(delivery.attempts.to_string())),
         ("next attempt", delivery.next_attempt_at.map(time)),
@@ -97,7 +101,8 @@ fn why_none(shown: &DeliveryDetails) -> &'static str {
     match shown.listed.state {
         State::Delivered => "payloads are erased after delivery",
         State::Discarded => "payloads are erased when a delivery is discarded",
-        State::Pending | State::Abandoned => "the request could not be built",
+        State::Superseded => "payloads are erased when a delivery is superseded",
+        State::Pending | State::Abandoned => "there is nothing to send",
     }
 }
 
@@ -120,6 +125,17 @@ fn write(action: &Action, out: &mut (dyn Write + Send)) -> std::io::Result<()> {
         Action::PatchIdentity(writes) => {
             writeln!(out, "\nWrites into the identity:\n\n{:#}", json!(writes))
         }
+        Action::PatchEntries { fields, entries } => writeln!(
+            out,
+            "\nWrites into the identity, and into entries of lists that are still as in the event:\n\n{:#}\n\n{:#}",
+            json!(fields),
+            json!(entries)
+        ),
+        Action::Build(unbuilt) => writeln!(
+            out,
+            "\nEvent, from which a retry builds the request:\n\n{:#}",
+            json!(unbuilt.context)
+        ),
         Action::EndAfterAcceptance => writeln!(
             out,
             "\nEnds the deferral and the late refusal of the check, unless the identity has lost the accepted change."

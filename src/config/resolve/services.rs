@@ -10,9 +10,6 @@ use crate::base::secret::Secret;
 use crate::config::file;
 use crate::outbound::services::{ApiKeyLocation, Auth, Limit, Service, SigningKey};
 
-/// The default timeout of a service.
-pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// Headers that Vestibule sets itself.
 const OURS: [&str; 9] = [
     "host",
@@ -36,12 +33,7 @@ impl Resolver<'_> {
                 continue;
             };
             let url = self.service_url(&cursor.key("url"), &file.url);
-            let timeout = self.duration(
-                &cursor.key("timeout"),
-                file.timeout.as_ref(),
-                "3s",
-                ("1ms", "60s"),
-            );
+            let timeout = self.timeout(&cursor, file.timeout.as_ref());
             let headers = self.service_headers(&cursor.key("headers"), &file.headers);
             let auth = file
                 .auth
@@ -69,6 +61,16 @@ impl Resolver<'_> {
             };
             self.services.insert(entry.key.clone(), service);
         }
+    }
+
+    /// Resolves the key `timeout` of a section. Its default depends on what the call is for.
+    pub(super) fn timeout(
+        &mut self,
+        cursor: &Cursor<'_>,
+        timeout: Option<&file::Duration>,
+    ) -> Option<Duration> {
+        timeout?;
+        Some(self.duration(&cursor.key("timeout"), timeout, "15s", ("1ms", "60s")))
     }
 
     pub(super) fn service_url(&mut self, cursor: &Cursor<'_>, text: &file::Text) -> Option<Url> {
@@ -244,7 +246,7 @@ impl Resolver<'_> {
         let service = Service {
             name: name.clone(),
             url,
-            timeout: DEFAULT_TIMEOUT,
+            timeout: None,
             headers: Vec::new(),
             auth: None,
             limit: Limit::default(),

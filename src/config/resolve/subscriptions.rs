@@ -86,7 +86,8 @@ impl<'a> Resolver<'a> {
             .when
             .as_ref()
             .and_then(|when| self.expression(&cursor.key("when"), when, &scope));
-        let send = self.request(&cursor.key("send"), &file.send, &scope);
+        let send = self.request(&cursor.key("send"), &file.send.request, &scope);
+        let timeout = self.timeout(&cursor.key("send"), file.send.timeout.as_ref());
         let retry = cursor.key("retry");
         let schedule = self.schedule(&retry, file.retry.as_ref());
         let max_elapsed = self.duration(
@@ -105,18 +106,55 @@ impl<'a> Resolver<'a> {
         let success_when = expression("success_when", file.success_when.as_ref());
         let abandon_when = expression("abandon_when", file.abandon_when.as_ref());
         let write_back = self.write_backs(&cursor.key("write_back"), &file.write_back, &after);
+        self.once(cursor, file);
+        self.supersede(cursor, file);
+        let send = send?;
+        let reads_only_the_identity = Subscription::reads_only_the_identity(when.as_ref(), &send);
         let subscription = Subscription {
             name: name.to_owned(),
             events: events.collect(),
             when,
-            send: send?,
+            send,
             schedule,
             max_elapsed,
             success_when,
             abandon_when,
             write_back,
+            timeout,
+            once: file.once,
+            supersede: file.supersede.unwrap_or(reads_only_the_identity),
         };
         (self.problems.len() == before).then_some(subscription)
+    }
+
+    /// Checks that each event has an identity to which the subscription can send once.
+    fn once(&mut self, cursor: &Cursor<'a>, file: &file::Subscription) {
+        let has_failures = file
+            .events
+            .iter()
+            .any(|event| matches!(event, file::Event::RegistrationFailed));
+        if file.once && has_failures {
+            self.report(
+                &cursor.key("once"),
+                "`registration.failed` has no identity, so it cannot be sent once per identity",
+                Some("move `registration.failed` to a subscription of its own".to_owned()),
+            );
+        }
+    }
+
+    /// Checks that the subscription has the event that can be superseded.
+    fn supersede(&mut self, cursor: &Cursor<'a>, file: &file::Subscription) {
+        let has_updates = file
+            .events
+            .iter()
+            .any(|event| matches!(event, file::Event::IdentityUpdated));
+        if file.supersede == Some(true) && !has_updates {
+            self.report(
+                &cursor.key("supersede"),
+                "only `identity.updated` can be superseded, and the subscription does not have it",
+                Some("remove `supersede`, or add `identity.updated` to `events`".to_owned()),
+            );
+        }
     }
 
     fn schedule(&mut self, cursor: &Cursor<'_>, file: Option<&file::Retry>) -> Schedule {

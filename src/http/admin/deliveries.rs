@@ -35,12 +35,14 @@ pub(super) async fn retry(
     payload: Payload,
     state: Data<AdminState>,
 ) -> Result<Json<ActionResult>, ApiError> {
-    let filter = selection::read(&request, payload).await?;
+    let (filter, out_of_order) = selection::read_retry(&request, payload).await?;
     let now = state.clock.now();
-    let done = admin::retry(&*state.store, &filter, now, &state.keep_trying).await?;
+    let keep_trying = state.keep_trying.clone().out_of_order(out_of_order);
+    let done = admin::retry(&*state.store, &filter, now, &keep_trying).await?;
     state.outbox.wake_dispatcher();
     tracing::info!(
         changed = done.changed,
+        out_of_order = done.out_of_order,
         "Retried deliveries through the admin API"
     );
     Ok(Json(done))

@@ -43,12 +43,35 @@ pub(super) struct Selection {
     /// Only deliveries created before this time: a day (its beginning, in UTC) or a time.
     #[schemars(with = "Option<String>")]
     until: Option<String>,
+    /// Only for a retry: also retries deliveries that are older than one that was delivered to the same subscription about the same identity.
+    #[schemars(with = "Option<bool>")]
+    out_of_order: Option<bool>,
 }
 
-/// Parses the body of a request into a filter.
+/// What to send as a selection.
+const HELP: &str =
+    r#"send {"ids": ["…"]}, or {"all": true} with subscription, state, identity, since or until"#;
+
+/// Parses the body of a discard into a filter.
 pub(super) async fn read(request: &HttpRequest, payload: Payload) -> Result<Filter, ApiError> {
-    let help = r#"send {"ids": ["…"]}, or {"all": true} with subscription, state, identity, since or until"#;
-    body::<Selection>(request, payload, help).await?.filter()
+    let selection = body::<Selection>(request, payload, HELP).await?;
+    if selection.out_of_order.is_some() {
+        return Err(ApiError::bad_request(
+            "`out_of_order` has no meaning for a discard".to_owned(),
+            "remove it".to_owned(),
+        ));
+    }
+    selection.filter()
+}
+
+/// Parses the body of a retry into a filter, and whether to retry out of order.
+pub(super) async fn read_retry(
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<(Filter, bool), ApiError> {
+    let selection = body::<Selection>(request, payload, HELP).await?;
+    let out_of_order = selection.out_of_order.unwrap_or_default();
+    Ok((selection.filter()?, out_of_order))
 }
 
 /// Decodes the body of a request. The body must be JSON, with a matching `Content-Type`. `help` describes what to send.

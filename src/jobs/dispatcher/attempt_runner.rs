@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{AttemptObserver, AttemptResult, DispatcherLimits, Jitter, Transport};
 use crate::base::clock::{Clock, Timestamp, milliseconds, saturating_add};
 use crate::model::delivery::backoff::{Schedule, next_try};
-use crate::model::delivery::{Attempt, Claimed, NoResponse, Outcome};
+use crate::model::delivery::{Action, Attempt, Claimed, NoResponse, Outcome};
 use crate::store::settlement_writer::SettlementWriter;
 use crate::store::{AttemptRecord, DeliveryStore, Settlement};
 
@@ -40,6 +40,9 @@ impl AttemptRunner {
     /// Calls the service and settles the delivery. If `abort` is signalled first, returns the delivery.
     pub(super) async fn attempt(&self, delivery: Claimed, mut abort: watch::Receiver<bool>) {
         let began_at = self.clock.now();
+        let Some(delivery) = self.built(delivery).await else {
+            return;
+        };
         let end = saturating_add(began_at, self.limits.max_attempt_duration);
         // A panic counts as an attempt, because the next attempt meets the same defect, and the attempts must end at
         // some time.
@@ -100,6 +103,35 @@ impl AttemptRunner {
         };
         self.settle(&delivery, settlement, lease_ends, abort).await;
         self.observer.attempted(&delivery, &attempt, &outcome);
+    }
+
+    /// Builds the request if it is not built yet, and stores it before it is sent. Returns `None` if there is nothing to
+    /// attempt.
+    async fn built(&self, delivery: Claimed) -> Option<Claimed> {
+        let Action::Build(unbuilt) = &delivery.action else {
+            return Some(delivery);
+        };
+        let Some(built) = self.transport.build(&delivery, unbuilt) else {
+            return Some(delivery);
+        };
+        let now = self.clock.now();
+        match (self.store.keep_built(&delivery, &built, now).await, built) {
+            (Ok(true), Ok(built)) => Some(Claimed {
+                action: Action::Send(built.request),
+                context: built.context,
+                ..delivery
+            }),
+            // The delivery is abandoned again, or another dispatcher has it.
+            (Ok(_), _) => None,
+            (Err(error), _) => {
+                tracing::warn!(
+                    delivery.id = %delivery.id, subscription = delivery.subscription, error = %error.error_chain(),
+                    "The request of a delivery could not be stored",
+                );
+                self.give_back(delivery, saturating_add(now, BUSY)).await;
+                None
+            }
+        }
     }
 
     /// Stores the settlement, and retries until the lease ends. If the settlement cannot be stored, the delivery is

@@ -143,7 +143,7 @@ impl Round<'_> {
 
     async fn deliver(&mut self, missing: Vec<NewDelivery>) -> Result<(), Error> {
         for delivery in &missing {
-            let unbuilt = delivery.action.as_ref().err().map(String::as_str);
+            let unbuilt = delivery.unbuilt_reason();
             self.report.missing += 1;
             self.report.unbuilt += u64::from(unbuilt.is_some());
             self.progress

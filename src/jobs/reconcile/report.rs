@@ -16,7 +16,7 @@ pub struct Report {
     pub missing: u64,
     /// Missing deliveries that this round stored.
     pub stored: u64,
-    /// Missing deliveries that could not be built. These deliveries are stored as abandoned.
+    /// Missing deliveries that could not be built. These deliveries are stored as abandoned, unless they were before.
     pub unbuilt: u64,
     /// Identities with stored data that were deleted in Kratos.
     pub deleted: u64,

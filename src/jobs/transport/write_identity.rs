@@ -7,14 +7,19 @@ use crate::checks::deferred;
 use crate::jobs::dispatcher::AttemptResult;
 use crate::jobs::identity_writer::WriteError;
 use crate::model::delivery::{
-    Attempt, Claimed, FieldWrite, NoResponse, Queue, ResponseVerdict, State,
+    Attempt, Claimed, EntryWrite, FieldWrite, NoResponse, Queue, ResponseVerdict, State,
 };
 use crate::model::late_refusal::LateRefusal;
 use crate::outbound::kratos_admin;
 use crate::store::{self, Filter};
 
 impl HttpTransport {
-    pub(super) async fn write(&self, delivery: &Claimed, fields: &[FieldWrite]) -> AttemptResult {
+    pub(super) async fn write(
+        &self,
+        delivery: &Claimed,
+        fields: &[FieldWrite],
+        entries: &[EntryWrite],
+    ) -> AttemptResult {
         let Some(writer) = &self.deps.writer else {
             return Attempt::NoResponse(NoResponse::NotSent).into();
         };
@@ -22,10 +27,17 @@ impl HttpTransport {
             return Attempt::answered(200).into();
         }
         let written = match self.current(delivery.identity_id, fields).await {
-            Ok(fields) => writer.write(delivery.identity_id, &fields).await,
+            Ok(fields) => writer.write(delivery.identity_id, &fields, entries).await,
             Err(error) => Err(error.into()),
         };
-        attempt(&written).into()
+        let error_excerpt = match &written {
+            Err(error @ WriteError::OtherEntry(_)) => Some(error.to_string()),
+            _ => None,
+        };
+        AttemptResult {
+            error_excerpt,
+            ..attempt(&written).into()
+        }
     }
 
     /// Returns the values without those that a later refusal, or its lift, has replaced. Deliveries of one identity
@@ -122,6 +134,12 @@ fn attempt(written: &Result<(), WriteError>) -> Attempt {
             status: 404,
             retry_after: None,
             verdict: ResponseVerdict::Delivered,
+        },
+        // What the event brought is not true of the entry that is there now.
+        Err(WriteError::OtherEntry(_)) => Attempt::Response {
+            status: 200,
+            retry_after: None,
+            verdict: ResponseVerdict::Abandon,
         },
         // Whether another write is in progress is unknown.
         Err(WriteError::Busy | WriteError::Store(_)) => {

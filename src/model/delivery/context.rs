@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Subscription;
+use super::subscription::has_default_body;
 use crate::base::clock::Timestamp;
-use crate::expression::{Lists, Variables};
+use crate::expression::{Lists, Variable, Variables};
 
 /// The stored variables of expressions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -56,6 +58,30 @@ impl EvaluationContext {
             taken: variables.taken.cloned(),
             check: None,
             is_uncertain: false,
+        }
+    }
+
+    /// Stores the values of those variables that the subscription reads.
+    #[must_use]
+    pub fn read_by(
+        subscription: &Subscription,
+        variables: &Variables<'_>,
+        check: Option<&str>,
+    ) -> Self {
+        let has_default_body = has_default_body(&subscription.send);
+        let if_read = |root, value: Option<Value>| {
+            let is_in_default_body =
+                has_default_body && matches!(root, Variable::Identity | Variable::Previous);
+            value.filter(|_| is_in_default_body || subscription.reads(root))
+        };
+        let all = Self::of(variables);
+        Self {
+            identity: if_read(Variable::Identity, all.identity),
+            previous: if_read(Variable::Previous, all.previous),
+            flow: if_read(Variable::Flow, all.flow),
+            request: if_read(Variable::Request, all.request),
+            check: check.map(ToOwned::to_owned),
+            ..all
         }
     }
 

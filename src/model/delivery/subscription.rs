@@ -4,10 +4,13 @@ use chrono::SecondsFormat;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Action, EvaluationContext, Event, NewDelivery, Subscription, time_ordered_id};
+use super::{
+    Action, DeliveryOrder, EvaluationContext, Event, NewDelivery, Subscription, Unbuilt,
+    time_ordered_id,
+};
 use crate::base::clock::saturating_add;
-use crate::expression::Variables;
-use crate::model::request::{Body, BodyTemplate, Method, Request};
+use crate::expression::{Lists, Variables};
+use crate::model::request::{Body, BodyTemplate, Method, Request, RequestTemplate};
 
 /// An event of an identity, and the call of Kratos that reported it.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +25,17 @@ pub struct Trigger<'a> {
     pub check: Option<&'a str>,
 }
 
-/// Returns the deliveries that the event causes. If an expression fails, the delivery has the reason instead of its
-/// request. So the delivery is stored and can be listed.
+/// A request that was built for a delivery, and what expressions about its response read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Built {
+    /// The request.
+    pub request: Request,
+    /// The variables, if an expression reads the response.
+    pub context: Option<EvaluationContext>,
+}
+
+/// Returns the deliveries that the event causes. If an expression fails, the delivery has the reason and the event
+/// instead of its request. So the delivery is stored, can be listed, and can be built later.
 #[must_use]
 pub fn deliveries_for(
     subscriptions: &[Subscription],
@@ -34,28 +46,47 @@ pub fn deliveries_for(
         .iter()
         .filter(|subscription| subscription.events.contains(&trigger.event))
         .filter_map(|subscription| {
-            let request = request(subscription, trigger, variables)?;
-            Some(delivery(subscription, trigger, variables, request))
+            let built = build(subscription, trigger.event, trigger.check, variables)?;
+            Some(delivery(subscription, trigger, variables, built))
         })
         .collect()
 }
 
-/// Builds the request. `None` if the subscription's `when` is false.
-fn request(
+/// Builds the request of a delivery that could not be built before. The error is the reason, without values.
+pub fn build_again(
     subscription: &Subscription,
-    trigger: &Trigger<'_>,
+    event: Event,
+    unbuilt: &Unbuilt,
+    lists: &Lists,
+) -> Result<Built, String> {
+    let variables = unbuilt.context.variables(lists, None);
+    let check = unbuilt.context.check.as_deref();
+    build(subscription, event, check, &variables).unwrap_or_else(|| {
+        Err("`when` is false with the settings in force; discard the delivery".to_owned())
+    })
+}
+
+/// Builds the request. `None` if the subscription's `when` is false.
+fn build(
+    subscription: &Subscription,
+    event: Event,
+    check: Option<&str>,
     variables: &Variables<'_>,
-) -> Option<Result<Request, String>> {
+) -> Option<Result<Built, String>> {
     match subscription.when.as_ref().map(|when| when.holds(variables)) {
         Some(Ok(false)) => return None,
         Some(Err(error)) => return Some(Err(format!("`when` failed: {error}"))),
         Some(Ok(true)) | None => {}
     }
     let built = subscription.send.build(variables).map(|mut request| {
-        if matches!(subscription.send.body, BodyTemplate::Empty) && may_have_body(request.method) {
-            request.body = Some(default_body(trigger.event, trigger.check, variables));
+        if has_default_body(&subscription.send) {
+            request.body = Some(default_body(event, check, variables));
         }
-        request
+        let reads_the_answer = subscription.reads_the_answer();
+        Built {
+            request,
+            context: reads_the_answer.then(|| EvaluationContext::of(variables)),
+        }
     });
     Some(built.map_err(|error| format!("the request could not be built: {error}")))
 }
@@ -64,19 +95,26 @@ fn delivery(
     subscription: &Subscription,
     trigger: &Trigger<'_>,
     variables: &Variables<'_>,
-    request: Result<Request, String>,
+    built: Result<Built, String>,
 ) -> NewDelivery {
     let now = variables.now;
+    let order = DeliveryOrder::of(subscription, trigger, variables);
+    let (action, context) = match built {
+        Ok(built) => (Action::Send(built.request), built.context),
+        Err(reason) => {
+            let context = EvaluationContext::read_by(subscription, variables, trigger.check);
+            (Action::Build(Box::new(Unbuilt { reason, context })), None)
+        }
+    };
     NewDelivery {
         id: time_ordered_id(now),
         subscription: subscription.name.clone(),
         event: trigger.event,
-        unique_key: unique_key(trigger),
+        unique_key: unique_key(trigger, order),
         identity_id: trigger.identity_id,
-        action: request.map(Action::Send),
-        context: subscription
-            .reads_the_answer()
-            .then(|| EvaluationContext::of(variables)),
+        action: Ok(action),
+        order,
+        context,
         created_at: now,
         due_at: now,
         keep_trying_until: saturating_add(now, subscription.max_elapsed),
@@ -85,8 +123,9 @@ fn delivery(
 
 /// Returns the key that makes a delivery unique. Several calls can report the creation of an identity, but it happens
 /// only once. All other events can happen again.
-fn unique_key(trigger: &Trigger<'_>) -> String {
+fn unique_key(trigger: &Trigger<'_>, order: DeliveryOrder) -> String {
     match trigger.event {
+        _ if order.once => trigger.identity_id.to_string(),
         Event::IdentityCreated => trigger.identity_id.to_string(),
         Event::IdentityUpdated
         | Event::CredentialsChanged
@@ -94,6 +133,12 @@ fn unique_key(trigger: &Trigger<'_>) -> String {
         | Event::RegistrationFailed
         | Event::CheckRefused => trigger.trigger_id.to_owned(),
     }
+}
+
+/// Returns whether the request has the default body, which holds `identity` and `previous`.
+#[must_use]
+pub fn has_default_body(send: &RequestTemplate) -> bool {
+    matches!(send.body, BodyTemplate::Empty) && may_have_body(send.method)
 }
 
 fn may_have_body(method: Method) -> bool {
@@ -182,11 +227,23 @@ mod tests {
             trigger_id: "call-1",
             check: None,
         };
-        assert_eq!(
-            unique_key(&trigger(Event::IdentityCreated)),
-            Uuid::from_u128(7).to_string()
-        );
-        assert_eq!(unique_key(&trigger(Event::IdentityUpdated)), "call-1");
+        let key = |event, once| {
+            let order = DeliveryOrder {
+                once,
+                ..DeliveryOrder::default()
+            };
+            unique_key(&trigger(event), order)
+        };
+        let of_identity = Uuid::from_u128(7).to_string();
+        assert_eq!(key(Event::IdentityCreated, false), of_identity);
+        assert_eq!(key(Event::IdentityUpdated, false), "call-1");
+        for event in [
+            Event::IdentityCreated,
+            Event::IdentityUpdated,
+            Event::IdentityVerified,
+        ] {
+            assert_eq!(key(event, true), of_identity);
+        }
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::model::delivery::FieldWrite;
+use crate::model::identity_write::{index, part};
+
 /// One operation of a patch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Operation {
@@ -24,6 +27,16 @@ impl Operation {
         }
     }
 
+    /// Replaces the entry of a list at `path`. The entry must exist.
+    #[must_use]
+    pub fn replace(path: &[&str], value: Value) -> Self {
+        Self {
+            op: "replace",
+            path: pointer(path),
+            value: Some(value),
+        }
+    }
+
     /// Removes the value at `path`. The value must exist.
     #[must_use]
     pub fn remove(path: &[&str]) -> Self {
@@ -38,8 +51,28 @@ impl Operation {
 /// Returns the operation that removes the value at `path` of `identity`. `None` if there is no value.
 #[must_use]
 pub fn remove_operation(identity: &Value, path: &[&str]) -> Option<Operation> {
-    let found = path.iter().try_fold(identity, |value, key| value.get(key));
+    let (last, way) = path.split_last()?;
+    let parent = way.iter().try_fold(identity, |value, key| part(value, key));
+    // An entry of a list is not removed, because the later entries would move.
+    let found = parent.and_then(Value::as_object)?.get(*last);
     found.map(|_| Operation::remove(path))
+}
+
+/// Returns the path of one of these fields up to a list into which it leads. The field has no instruction for an entry,
+/// and would replace a list of the visitor.
+#[must_use]
+pub fn list_on_the_way(identity: &Value, fields: &[FieldWrite]) -> Option<String> {
+    fields.iter().find_map(|field| {
+        let mut there = identity;
+        for (depth, name) in field.path.iter().enumerate() {
+            if there.is_array() {
+                let is_kept = field.path[0] == "traits" || index(name).is_some();
+                return is_kept.then(|| field.path[..=depth].join("."));
+            }
+            there = there.get(name)?;
+        }
+        None
+    })
 }
 
 /// Returns the patch that sets all of these values one after the other; `None` removes a value. The patch is empty if
@@ -67,10 +100,18 @@ pub fn diff<'a>(
 fn set(becoming: &mut Value, path: &[&str], value: &Value) {
     let mut there = becoming;
     for key in path {
-        if !there.is_object() {
-            *there = Value::Object(Map::new());
-        }
-        there = &mut there[*key];
+        there = match there {
+            Value::Array(list) => match index(key).and_then(|index| list.get_mut(index)) {
+                Some(entry) => entry,
+                None => return,
+            },
+            there => {
+                if !there.is_object() {
+                    *there = Value::Object(Map::new());
+                }
+                &mut there[*key]
+            }
+        };
     }
     *there = value.clone();
 }
@@ -88,16 +129,28 @@ fn remove_in(becoming: &mut Value, path: &[&str]) {
 }
 
 /// Returns the operation that puts `value` at `path` of `identity`. Missing objects on the path are created, and other
-/// values on the path are replaced by objects. `None` if the value is there already.
+/// values on the path are replaced by objects. `None` if the value is there already, or if a list has no such entry.
 #[must_use]
 pub fn add(identity: &Value, path: &[&str], value: &Value) -> Option<Operation> {
     let mut there = identity;
     for (depth, key) in path.iter().enumerate() {
+        if let (Value::Array(list), Some(index)) = (there, index(key)) {
+            there = list.get(index)?;
+            if depth + 1 == path.len() {
+                // `add` would insert another entry.
+                return (there != value).then(|| Operation::replace(path, value.clone()));
+            }
+            continue;
+        }
         match there.get(key) {
             Some(next) if depth + 1 == path.len() => {
                 return (next != value).then(|| Operation::set(path, value.clone()));
             }
-            Some(next @ Value::Object(_)) => there = next,
+            Some(next @ (Value::Object(_) | Value::Array(_)))
+                if next.is_object() || index(path[depth + 1]).is_some() =>
+            {
+                there = next;
+            }
             _ => {
                 let (way, rest) = path.split_at(depth + 1);
                 return Some(Operation::set(way, within(rest, value.clone())));
@@ -212,5 +265,68 @@ mod tests {
             )
             .is_empty()
         );
+    }
+
+    #[test]
+    fn an_entry_of_a_list_is_replaced_and_never_inserted_or_removed() {
+        let identity = json!({"traits": {"projects": [{"name": "a"}, {"name": "b", "tags": ["x"]}], "tags": ["x"]}});
+        let entry = json!({"name": "b", "id": 7});
+        for (path, value, expected) in [
+            (
+                "traits.projects.1",
+                &entry,
+                Some(("replace", "/traits/projects/1", entry.clone())),
+            ),
+            (
+                "traits.projects.1.tags.0",
+                &json!("y"),
+                Some(("replace", "/traits/projects/1/tags/0", json!("y"))),
+            ),
+            ("traits.tags.0", &json!("x"), None),
+            ("traits.projects.2", &entry, None),
+            ("traits.projects.7.id", &json!(7), None),
+            (
+                "traits.projects.0.id",
+                &json!(7),
+                Some(("add", "/traits/projects/0/id", json!(7))),
+            ),
+        ] {
+            let steps: Vec<&str> = path.split('.').collect();
+            let expected = expected.map(|(op, path, value)| Operation {
+                op,
+                path: path.to_owned(),
+                value: Some(value),
+            });
+            assert_eq!(add(&identity, &steps, value), expected, "{path}");
+        }
+        assert_eq!(remove_operation(&identity, &["traits", "tags", "0"]), None);
+    }
+
+    #[test]
+    fn a_field_that_leads_into_a_list_is_found() {
+        let identity = json!({
+            "traits": {"projects": [{"name": "a"}], "years": {"0": {}}}, "metadata_admin": [1],
+            "metadata_public": {"list": [{}]},
+        });
+        for (path, expected) in [
+            ("traits.projects.0.id", Some("traits.projects.0")),
+            ("traits.projects.7", Some("traits.projects.7")),
+            ("traits.projects.id", Some("traits.projects.id")),
+            ("metadata_public.list.0.id", Some("metadata_public.list.0")),
+            ("traits.projects", None),
+            ("traits.years.0.id", None),
+            ("traits.other.0", None),
+            ("metadata_admin.crm", None),
+        ] {
+            let field = FieldWrite {
+                path: path.split('.').map(ToOwned::to_owned).collect(),
+                value: Some(json!(7)),
+            };
+            assert_eq!(
+                list_on_the_way(&identity, &[field]).as_deref(),
+                expected,
+                "{path}"
+            );
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,6 +26,13 @@ use crate::model::request::Request;
 
 /// The maximum size of a response, in bytes.
 pub const MAX_ANSWER: usize = 1024 * 1024;
+
+/// The maximum duration of a question before the identity is saved, if the settings give none.
+pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The maximum duration of an attempt of a delivery, if the settings give none. Nobody waits for a delivery, and a
+/// receiver that times out gets it again.
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The response of a service, parsed.
 #[derive(Clone, Debug)]
@@ -72,6 +80,17 @@ impl CallError {
     }
 }
 
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeLimit {
+    /// The maximum duration that the settings give to the request. It replaces that of the service.
+    pub of_request: Option<Duration>,
+    /// The maximum duration if the settings give none to the request and none to the service.
+    pub otherwise: Duration,
+    /// When the call ends at the latest.
+    pub until: Timestamp,
+}
+
 /// All services of the settings, and the HTTP client.
 #[derive(Debug)]
 pub struct Services {
@@ -114,18 +133,19 @@ impl Services {
         })
     }
 
-    /// Sends `request` to the service with this name and waits for the response. The call ends after the service's
-    /// timeout, and never later than `until`. `extra` headers are added.
+    /// Sends `request` to the service with this name and waits for the response. `extra` headers are added.
     pub async fn call(
         &self,
         name: &str,
         request: &Request,
         extra: &[(&'static str, String)],
-        until: Timestamp,
+        limit: TimeLimit,
     ) -> Result<Answer, CallError> {
         let service = self.named.get(name).ok_or(CallError::UnknownService)?;
         let started = self.clock.now();
-        let until = until.min(saturating_add(started, service.timeout));
+        let timeout = limit.of_request.or(service.timeout);
+        let timeout = timeout.unwrap_or(limit.otherwise);
+        let until = limit.until.min(saturating_add(started, timeout));
         let answer = if started >= until {
             None
         } else {

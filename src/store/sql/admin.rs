@@ -1,22 +1,23 @@
 //! The statements with which an operator lists, retries and discards deliveries.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::row;
+use super::{order, row};
 use crate::base::clock::{Timestamp, saturating_add};
-use crate::model::delivery::State;
+use crate::model::delivery::{AbandonReason, State};
 use crate::store::adapter::{Connection, Query, Row, Sql, query};
-use crate::store::{Backlog, DeliveryDetails, DeliverySummary, Error, Filter, ListedAttempt};
+use crate::store::{
+    Backlog, DeliveryDetails, DeliverySummary, Error, Filter, ListedAttempt, RetryOptions,
+};
 
 // The condition with the parameters 1 to 7, which are the fields of a filter, is the same in each statement that has a
 // filter. Ids are ordered by time.
 static LIST: Sql = Sql::new(
     "
-SELECT id, subscription, event, identity_id, state, attempts, last_error, created_at, run_at, settled_at
+SELECT id, subscription, event, identity_id, state, reason, attempts, last_error, created_at, run_at, waiting, settled_at
 FROM deliveries
 WHERE (CAST($1 AS TEXT) IS NULL OR id IN (SELECT value ->> 'id' FROM json_each($1)))
     AND (CAST($2 AS TEXT) IS NULL OR subscription = $2)
@@ -42,6 +43,24 @@ WHERE (CAST($1 AS TEXT) IS NULL OR id IN (SELECT value ->> 'id' FROM json_each($
     AND (CAST($6 AS BIGINT) IS NULL OR created_at < $6)
     AND (CAST($7 AS TEXT) IS NULL OR subscription NOT IN (SELECT value ->> 'id' FROM json_each($7)))
     AND state IN ('pending', 'abandoned')",
+);
+
+// An abandoned delivery is out of order if a newer one of its subscription and identity has been delivered.
+static OUT_OF_ORDER: Sql = Sql::new(
+    "
+SELECT count(*) AS number
+FROM deliveries
+WHERE (CAST($1 AS TEXT) IS NULL OR id IN (SELECT value ->> 'id' FROM json_each($1)))
+    AND (CAST($2 AS TEXT) IS NULL OR subscription = $2)
+    AND (CAST($3 AS TEXT) IS NULL OR state = $3)
+    AND (CAST($4 AS TEXT) IS NULL OR identity_id = $4)
+    AND (CAST($5 AS BIGINT) IS NULL OR created_at >= $5)
+    AND (CAST($6 AS BIGINT) IS NULL OR created_at < $6)
+    AND (CAST($7 AS TEXT) IS NULL OR subscription NOT IN (SELECT value ->> 'id' FROM json_each($7)))
+    AND state = 'abandoned' AND action IS NOT NULL AND EXISTS (
+        SELECT 1 FROM deliveries AS newer
+        WHERE newer.identity_id = deliveries.identity_id AND newer.subscription = deliveries.subscription
+            AND (newer.ordered_at, newer.id) > (deliveries.ordered_at, deliveries.id) AND newer.state = 'delivered')",
 );
 
 static NEXT_UNFINISHED: Sql = Sql::new(
@@ -85,17 +104,20 @@ pub(super) async fn list(
 
 fn listed(row: &Row) -> Result<DeliverySummary, sqlx::Error> {
     let state = row.state()?;
+    let reason = row.optional_text("reason")?.and_then(AbandonReason::named);
     let run_at = row.timestamp("run_at")?;
+    let is_waiting = row.integer("waiting")? == 1;
     Ok(DeliverySummary {
         id: row.uuid("id")?,
         subscription: row.string("subscription")?,
         event: row.event()?,
         identity_id: row.uuid("identity_id")?,
         state,
+        reason: reason.filter(|_| state == State::Abandoned),
         attempts: row.count("attempts")?,
         last_error: row.optional_string("last_error")?,
         created_at: row.timestamp("created_at")?,
-        next_attempt_at: (state == State::Pending).then_some(run_at),
+        next_attempt_at: (state == State::Pending && !is_waiting).then_some(run_at),
         settled_at: row.optional_timestamp("settled_at")?,
     })
 }
@@ -130,7 +152,8 @@ pub(super) async fn is_pending(
 
 static SHOW: Sql = Sql::new(
     "
-SELECT id, subscription, event, identity_id, state, attempts, last_error, created_at, run_at, settled_at, keep_trying_until, action
+SELECT id, subscription, event, identity_id, state, reason, attempts, last_error, created_at, run_at, waiting, settled_at,
+    keep_trying_until, action
 FROM deliveries WHERE id = $1",
 );
 
@@ -169,8 +192,8 @@ fn listed_attempt(row: &Row) -> Result<ListedAttempt, sqlx::Error> {
 /// A change to deliveries that are pending or abandoned.
 #[derive(Clone, Copy)]
 pub(super) enum AdminAction {
-    /// The deliveries become due now. Abandoned deliveries are retried for this long.
-    Retry(Duration),
+    /// The deliveries become due now.
+    Retry(RetryOptions),
     /// The deliveries are discarded.
     Discard,
 }
@@ -178,22 +201,27 @@ pub(super) enum AdminAction {
 /// The number of deliveries that one transaction changes. Other writers can write between two transactions.
 const STEP: u32 = 500;
 
-// The condition is the one of the selection, because a dispatcher may claim a delivery after its selection.
+// The conditions are those of the selection, because a dispatcher may claim a delivery after its selection. `NOT IN` lets
+// SQLite find the rows by their ids: the index of unfinished deliveries holds all of them.
 static RETRY: Sql = Sql::new(
     "
 UPDATE deliveries
 SET state = 'pending', leased = 0, run_at = $2, settled_at = NULL,
     keep_trying_until = CASE state WHEN 'abandoned' THEN $3 ELSE keep_trying_until END
 WHERE id IN (SELECT value ->> 'id' FROM json_each($1))
-    AND state IN ('pending', 'abandoned') AND NOT (leased = 1 AND run_at > $2) AND action IS NOT NULL",
+    AND state NOT IN ('delivered', 'discarded', 'superseded') AND NOT (leased = 1 AND run_at > $2) AND action IS NOT NULL
+    AND (CAST($4 AS BIGINT) = 1 OR state = 'pending' OR NOT EXISTS (
+        SELECT 1 FROM deliveries AS newer
+        WHERE newer.identity_id = deliveries.identity_id AND newer.subscription = deliveries.subscription
+            AND (newer.ordered_at, newer.id) > (deliveries.ordered_at, deliveries.id) AND newer.state = 'delivered'))",
 );
 
 static DISCARD: Sql = Sql::new(
     "
 UPDATE deliveries
-SET state = 'discarded', leased = 0, settled_at = $2, action = NULL, context = NULL
+SET state = 'discarded', leased = 0, waiting = 0, settled_at = $2, action = NULL, context = NULL
 WHERE id IN (SELECT value ->> 'id' FROM json_each($1))
-    AND state IN ('pending', 'abandoned') AND NOT (leased = 1 AND run_at > $2)",
+    AND state NOT IN ('delivered', 'discarded', 'superseded') AND NOT (leased = 1 AND run_at > $2)",
 );
 
 /// Changes the next deliveries after the id `after` within a transaction. Returns how many were changed, and the id of
@@ -207,19 +235,31 @@ pub(super) async fn step(
 ) -> Result<(u64, Option<String>), Error> {
     let next = filtered(&NEXT_UNFINISHED, filter).bind(now).bind(after);
     let rows = next.bind(STEP).fetch_all(connection).await?;
-    let ids = row::read_all(&rows, |row| row.string("id"))?;
+    let ids = row::read_all(&rows, |row| row.uuid("id"))?;
     let Some(last) = ids.last() else {
         return Ok((0, None));
     };
     let change = match action {
-        AdminAction::Retry(keep_trying_for) => query(&RETRY)
+        AdminAction::Retry(options) => query(&RETRY)
             .bind(row::list(&ids))
             .bind(now)
-            .bind(saturating_add(now, keep_trying_for)),
+            .bind(saturating_add(now, options.keep_trying_for))
+            .bind(u32::from(options.out_of_order)),
         AdminAction::Discard => query(&DISCARD).bind(row::list(&ids)).bind(now),
     };
     let changed = change.execute(connection).await?;
-    Ok((changed, Some(last.clone())))
+    order::resume(connection, &ids).await?;
+    Ok((changed, Some(last.to_string())))
+}
+
+pub(super) async fn out_of_order(
+    connection: &mut Connection<'_>,
+    filter: &Filter,
+) -> Result<u64, Error> {
+    let row = filtered(&OUT_OF_ORDER, filter)
+        .fetch_one(connection)
+        .await?;
+    Ok(row.count("number")?)
 }
 
 pub(super) async fn unfinished(
@@ -245,7 +285,7 @@ pub(super) async fn backlog(connection: &mut Connection<'_>) -> Result<Backlog, 
                 backlog.oldest_pending = row.optional_timestamp("oldest")?;
             }
             State::Abandoned => backlog.abandoned = row.count("number")?,
-            State::Delivered | State::Discarded => {}
+            State::Delivered | State::Discarded | State::Superseded => {}
         }
     }
     Ok(backlog)
@@ -255,7 +295,8 @@ static EXISTING_KEYS: Sql = Sql::new(
     "
 SELECT deliveries.subscription AS subscription, deliveries.unique_key AS unique_key
 FROM (SELECT value ->> 'of_subscription' AS of_subscription, value ->> 'of_key' AS of_key FROM json_each($1)) AS new
-JOIN deliveries ON deliveries.subscription = new.of_subscription AND deliveries.unique_key = new.of_key",
+JOIN deliveries ON deliveries.subscription = new.of_subscription AND deliveries.unique_key = new.of_key
+WHERE NOT (deliveries.state = 'abandoned' AND coalesce(deliveries.reason, '') = 'not_built')",
 );
 
 pub(super) async fn existing_keys(
@@ -286,6 +327,7 @@ mod tests {
             filter.to_owned()
         };
         assert_eq!(filter(&UNFINISHED), filter(&LIST));
+        assert_eq!(filter(&OUT_OF_ORDER), filter(&LIST));
         assert_eq!(filter(&NEXT_UNFINISHED), filter(&LIST));
     }
 }

@@ -5,37 +5,39 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use prometheus_client::metrics::counter::Counter;
 use uuid::Uuid;
 
 use super::admin::AdminAction;
 use super::{Database, admin, outbox, pending_writes, reservations, settle};
 use crate::base::clock::Timestamp;
-use crate::model::delivery::Claimed;
+use crate::base::telemetry::metrics::{DeliveryCounters, SubscriptionName};
+use crate::model::delivery::subscription::Built;
+use crate::model::delivery::{Action, Claimed, Event, NewDelivery};
 use crate::store::adapter::Connection;
 use crate::store::{
-    Backlog, DeliveryDetails, DeliveryStore, DeliverySummary, Error, Filter, NextDue, Settlement,
-    WriteSet,
+    Backlog, DeliveryDetails, DeliveryStore, DeliverySummary, Error, Filter, NextDue, RetryOptions,
+    Settlement, WriteSet,
 };
 
 #[async_trait]
 impl DeliveryStore for Database {
     async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {
-        let new = if batch.is_only_deliveries() {
-            self.pool
-                .write(|on| outbox::accept(on, &batch.deliveries).boxed())
-                .await?
-        } else {
-            self.pool
-                .transaction(|on| write_all(on, batch).boxed())
-                .await?
-        };
-        self.stored.inc_by(new.len() as u64);
-        Ok(new)
+        let accepted =
+            if batch.is_only_deliveries() && !outbox::needs_transaction(&batch.deliveries) {
+                self.pool
+                    .write(|on| outbox::accept(on, &batch.deliveries).boxed())
+                    .await?
+            } else {
+                self.pool
+                    .transaction(|on| write_all(on, batch).boxed())
+                    .await?
+            };
+        self.note(batch.deliveries.iter(), &accepted);
+        Ok(accepted.new)
     }
 
-    fn deliveries_stored(&self) -> Counter {
-        self.stored.clone()
+    fn counters(&self) -> DeliveryCounters {
+        self.counters.clone()
     }
 
     async fn claim(
@@ -45,23 +47,52 @@ impl DeliveryStore for Database {
         lease: Duration,
         limit: u32,
     ) -> Result<Vec<Claimed>, Error> {
-        self.pool
+        let claims = self
+            .pool
             .write(|on| outbox::claim(on, subscription, now, lease, limit).boxed())
-            .await
+            .await?;
+        if !claims.unreadable.is_empty() {
+            self.pool
+                .transaction(|on| outbox::abandon_unreadable(on, &claims.unreadable, now).boxed())
+                .await?;
+        }
+        Ok(claims.held)
+    }
+
+    async fn keep_built(
+        &self,
+        held: &Claimed,
+        built: &Result<Built, String>,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let is_kept = self
+            .pool
+            .transaction(|on| outbox::keep_built(on, held, built, now).boxed())
+            .await?;
+        if is_kept && let Err(reason) = built {
+            self.note_unbuilt(
+                &held.subscription,
+                held.event,
+                (held.id, held.identity_id),
+                reason,
+            );
+        }
+        Ok(is_kept)
     }
 
     async fn settle_all(&self, settlements: &[Settlement]) -> Result<HashSet<Uuid>, Error> {
-        let (settled, stored) = self
+        let settled = self
             .pool
             .transaction(|on| settle::settle(on, settlements).boxed())
             .await?;
-        self.stored.inc_by(stored as u64);
-        Ok(settled)
+        let deliveries = settlements.iter().flat_map(|one| &one.follow_up_deliveries);
+        self.note(deliveries, &settled.accepted);
+        Ok(settled.ids)
     }
 
     async fn give_back(&self, held: &[Claimed], due_at: Timestamp) -> Result<(), Error> {
         self.pool
-            .write(|on| outbox::give_back(on, held, due_at).boxed())
+            .transaction(|on| outbox::give_back(on, held, due_at).boxed())
             .await
     }
 
@@ -89,9 +120,14 @@ impl DeliveryStore for Database {
         &self,
         filter: &Filter,
         now: Timestamp,
-        keep_trying_for: Duration,
+        options: RetryOptions,
     ) -> Result<u64, Error> {
-        self.change(AdminAction::Retry(keep_trying_for), filter, now)
+        self.change(AdminAction::Retry(options), filter, now).await
+    }
+
+    async fn out_of_order(&self, filter: &Filter) -> Result<u64, Error> {
+        self.pool
+            .read_untimed(|on| admin::out_of_order(on, filter).boxed())
             .await
     }
 
@@ -126,6 +162,45 @@ impl DeliveryStore for Database {
 }
 
 impl Database {
+    /// Counts what a transaction has stored and superseded, and logs what could not be built.
+    fn note<'d>(
+        &self,
+        deliveries: impl Iterator<Item = &'d NewDelivery>,
+        accepted: &outbox::Accepted,
+    ) {
+        self.counters.stored.inc_by(accepted.new.len() as u64);
+        for subscription in &accepted.superseded.subscriptions {
+            let superseded = &self.counters.superseded;
+            superseded
+                .get_or_create(&SubscriptionName::of(subscription))
+                .inc();
+        }
+        for new in deliveries.filter(|new| accepted.new.contains(&new.id)) {
+            if let Ok(Action::Build(unbuilt)) = &new.action {
+                let ids = (new.id, new.identity_id);
+                self.note_unbuilt(&new.subscription, new.event, ids, &unbuilt.reason);
+            }
+        }
+    }
+
+    fn note_unbuilt(
+        &self,
+        subscription: &str,
+        event: Event,
+        (id, identity_id): (Uuid, Uuid),
+        reason: &str,
+    ) {
+        let not_built = &self.counters.not_built;
+        not_built
+            .get_or_create(&SubscriptionName::of(subscription))
+            .inc();
+        tracing::error!(
+            delivery.id = %id, subscription, %event, identity.id = %identity_id, reason,
+            "A delivery of `{subscription}` could not be built ({reason}); it is kept as abandoned: correct the settings, and then \
+             run `vestibule deliveries retry {id}`"
+        );
+    }
+
     /// Changes deliveries in several transactions, so that other writers do not wait for all of them.
     async fn change(
         &self,
@@ -146,11 +221,11 @@ impl Database {
     }
 }
 
-/// Writes a write set within a transaction. Returns the ids of the new deliveries.
+/// Writes a write set within a transaction.
 async fn write_all(
     connection: &mut Connection<'_>,
     batch: &WriteSet,
-) -> Result<HashSet<Uuid>, Error> {
+) -> Result<outbox::Accepted, Error> {
     pending_writes::accept(connection, &batch.accepted).await?;
     reservations::use_all(connection, &batch.used).await?;
     pending_writes::end(connection, &batch.ended).await?;

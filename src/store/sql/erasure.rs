@@ -39,13 +39,12 @@ pub(super) async fn identities_with_data(
 pub(super) static ERASE_DELIVERIES: Sql = Sql::new(
     "
 UPDATE deliveries
-SET action = NULL, context = NULL, leased = 0, settled_at = coalesce(settled_at, $2), state = 'discarded',
+SET action = NULL, context = NULL, leased = 0, waiting = 0, settled_at = coalesce(settled_at, $2), state = 'discarded',
     last_error = 'the identity was deleted'
 WHERE identity_id = $1 AND action IS NOT NULL",
 );
-// A delivery that could not be built has no payload, but its identity does not exist any more. No delivery is pending
-// now. Of the others, only their existence is kept.
-pub(super) static ERASE_UNBUILT: Sql = Sql::new(
+// A delivery without an action has no payload, but its identity does not exist any more. No delivery is pending now. Of the others, only their existence is kept.
+pub(super) static ERASE_WITHOUT_ACTION: Sql = Sql::new(
     "
 UPDATE deliveries
 SET state = CASE state WHEN 'abandoned' THEN 'discarded' ELSE state END, settled_at = coalesce(settled_at, $2),
@@ -62,6 +61,7 @@ DELETE FROM attempts WHERE delivery_id IN (SELECT id FROM deliveries WHERE ident
 static ERASE_LATE_REFUSALS: Sql = Sql::new(
     "UPDATE late_refusals SET message = NULL WHERE identity_id = $1 AND message IS NOT NULL",
 );
+static ERASE_SENT_ONCE: Sql = Sql::new("DELETE FROM sent_once WHERE identity_id = $1");
 static ERASE_IDENTITY_WRITES: Sql = Sql::new("DELETE FROM identity_writes WHERE identity_id = $1");
 static ERASE_SAVED_CHANGES: Sql = Sql::new("DELETE FROM saved_changes WHERE identity_id = $1");
 static ERASE_PENDING_SETTINGS: Sql =
@@ -90,10 +90,11 @@ pub(super) async fn forget(
 ) -> Result<u64, Error> {
     let forget = query(&ERASE_DELIVERIES).bind(identity_id).bind(now);
     let forgotten = forget.execute(connection).await?;
-    let unbuilt = query(&ERASE_UNBUILT).bind(identity_id).bind(now);
-    unbuilt.execute(connection).await?;
+    let others = query(&ERASE_WITHOUT_ACTION).bind(identity_id).bind(now);
+    others.execute(connection).await?;
     for statement in [
         &ERASE_ATTEMPTS,
+        &ERASE_SENT_ONCE,
         &ERASE_IDENTITY_WRITES,
         &ERASE_SAVED_CHANGES,
         &ERASE_PENDING_SETTINGS,

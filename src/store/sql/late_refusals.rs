@@ -52,7 +52,7 @@ impl LateRefusalStore for Database {
             .pool
             .transaction(|on| lift(on, identity_id, checks, now, deliveries).boxed())
             .await?;
-        self.stored.inc_by(stored);
+        self.counters.stored.inc_by(stored);
         Ok(lifted)
     }
 
@@ -217,7 +217,7 @@ async fn lift(
     }
     new_version(connection).await?;
     let stored = outbox::accept(connection, deliveries).await?;
-    Ok((lifted, stored.len() as u64))
+    Ok((lifted, stored.new.len() as u64))
 }
 
 // A deactivated account cannot have a value accepted, so only an operator lifts its refusal.
@@ -247,7 +247,7 @@ pub(super) async fn lift_accepted(
             writes.push(lift.write.clone());
         }
     }
-    outbox::accept(connection, &writes).await
+    Ok(outbox::accept(connection, &writes).await?.new)
 }
 
 static WAS_LIFTED: Sql = Sql::new(

@@ -49,7 +49,7 @@ static SETTLED_DELIVERIES: Sql = Sql::new(
     "
 SELECT id FROM deliveries
 WHERE id < $1 AND settled_at < $2
-    AND (state IN ('delivered', 'discarded') OR (state = 'abandoned' AND identity_id = '00000000-0000-0000-0000-000000000000'))
+    AND (state IN ('delivered', 'discarded', 'superseded') OR (state = 'abandoned' AND identity_id = '00000000-0000-0000-0000-000000000000'))
 ORDER BY id LIMIT $3",
 );
 static DELETE_ATTEMPTS: Sql = Sql::new(

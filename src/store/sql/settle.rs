@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{late_refusals, outbox, row};
+use super::outbox::Accepted;
+use super::{late_refusals, order, outbox, row};
 use crate::base::clock::milliseconds;
 use crate::model::delivery::{NewDelivery, Outcome, State};
 use crate::model::late_refusal::LateRefusal;
-use crate::store::adapter::{Connection, Sql, query};
+use crate::store::adapter::{Connection, Row, Sql, query};
 use crate::store::{Error, RefusalLift, SettledQuestion, Settlement};
 
 static SETTLE: Sql = Sql::new(
@@ -27,7 +28,7 @@ FROM (
     FROM json_each($1)
 ) AS new
 WHERE deliveries.id = new.delivery AND deliveries.attempts = new.attempt AND deliveries.leased = 1
-RETURNING id",
+RETURNING id, state, supersedes",
 );
 
 // `WHERE true` lets SQLite parse `ON` as part of the upsert and not of a join.
@@ -41,22 +42,32 @@ WHERE true
 ON CONFLICT (delivery_id, attempt) DO NOTHING",
 );
 
-/// Settles deliveries within a transaction. Also returns how many deliveries were stored.
+/// What a transaction settled and stored.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// The deliveries whose lease the caller still held.
+    pub(super) ids: HashSet<Uuid>,
+    /// What storing their follow-up deliveries did.
+    pub(super) accepted: Accepted,
+}
+
+/// Settles deliveries within a transaction.
 pub(super) async fn settle(
     connection: &mut Connection<'_>,
     settlements: &[Settlement],
-) -> Result<(HashSet<Uuid>, usize), Error> {
+) -> Result<Settled, Error> {
     let rows: Value = settlements.iter().map(settled_row).collect();
     let settle = query(&SETTLE).bind(rows.to_string());
-    let settled = outbox::ids(&settle.fetch_all(connection).await?)?;
-    let counted = || settlements.iter().filter(|one| settled.contains(&one.id));
+    let rows = settle.fetch_all(connection).await?;
+    let ids = outbox::ids(&rows)?;
+    let counted = || settlements.iter().filter(|one| ids.contains(&one.id));
     let attempts: Value = counted().map(attempt_row).collect();
     let keep_attempts = query(&KEEP_ATTEMPTS).bind(attempts.to_string());
     keep_attempts.execute(connection).await?;
     let follow_up_deliveries: Vec<NewDelivery> = counted()
         .flat_map(|one| one.follow_up_deliveries.iter().cloned())
         .collect();
-    let followed = outbox::accept(connection, &follow_up_deliveries).await?;
+    let mut accepted = outbox::accept(connection, &follow_up_deliveries).await?;
     let refusals: Vec<&LateRefusal> = counted()
         .filter_map(|one| one.late_refusal.as_ref())
         .collect();
@@ -64,12 +75,40 @@ pub(super) async fn settle(
     let lifts: Vec<RefusalLift> = counted()
         .filter_map(|one| one.refusal_lift.clone())
         .collect();
-    let written = late_refusals::lift_accepted(connection, &lifts).await?;
+    accepted
+        .new
+        .extend(late_refusals::lift_accepted(connection, &lifts).await?);
     let questions: Vec<SettledQuestion> = counted()
         .filter_map(|one| one.question_settled.clone())
         .collect();
     settle_questions(connection, &questions).await?;
-    Ok((settled, followed.len() + written.len()))
+    continue_order(connection, settlements, &rows, &mut accepted).await?;
+    Ok(Settled { ids, accepted })
+}
+
+/// Supersedes deliveries that failed while a newer one arrived, and resumes those that waited.
+async fn continue_order(
+    connection: &mut Connection<'_>,
+    settlements: &[Settlement],
+    rows: &[Row],
+    accepted: &mut Accepted,
+) -> Result<(), Error> {
+    let mut failed = Vec::new();
+    for row in rows {
+        if row.state()? == State::Pending && row.integer("supersedes")? == 1 {
+            failed.push(row.uuid("id")?);
+        }
+    }
+    let ended_at = settlements.iter().map(|one| one.record.ended_at).max();
+    let now = ended_at.unwrap_or_default();
+    let superseded = order::supersede(connection, &failed, false, now).await?;
+    accepted.superseded.ids.extend(superseded.ids);
+    accepted
+        .superseded
+        .subscriptions
+        .extend(superseded.subscriptions);
+    let settled: Vec<Uuid> = settlements.iter().map(|one| one.id).collect();
+    order::resume(connection, &settled).await
 }
 
 fn settled_row(settlement: &Settlement) -> Value {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::base::clock::Timestamp;
-use crate::model::delivery::{Event, NewDelivery};
+use crate::model::delivery::{DeliveryOrder, Event, NewDelivery};
 use crate::store::adapter::{Sql, query};
 use crate::store::{Backlog, DeliveryStore as _, Store as _, WriteSet};
 
@@ -30,6 +30,7 @@ fn delivery(number: u128, reason: String) -> NewDelivery {
         unique_key: number.to_string(),
         identity_id: Uuid::from_u128(number),
         action: Err(reason),
+        order: DeliveryOrder::default(),
         context: None,
         created_at: Timestamp::UNIX_EPOCH,
         due_at: Timestamp::UNIX_EPOCH,

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
+use vestibule::base::telemetry::metrics::DeliveryCounters;
 use vestibule::model::decision::Decision;
+use vestibule::model::delivery::subscription::Built;
 use vestibule::model::delivery::{Claimed, NewDelivery};
 use vestibule::model::identity_write::{IdentityWrites, SavedChange};
 use vestibule::model::late_refusal::LateRefusal;
@@ -20,8 +21,8 @@ use vestibule::model::reservation::{self, Reservation};
 use vestibule::store::{
     AppliedMigration, Backlog, Coordination, Database, DeliveryDetails, DeliveryStore,
     DeliverySummary, Error, Filter, FlowState, IdentityWriteStore, LateRefusalFilter,
-    LateRefusalStore, NextDue, PendingStore, ReservationStore, Retention, Settlement, Store,
-    WriteSet, sqlite,
+    LateRefusalStore, NextDue, PendingStore, ReservationStore, Retention, RetryOptions, Settlement,
+    Store, WriteSet, sqlite,
 };
 
 /// A SQLite store that fails, panics or hangs while the test says so.
@@ -140,15 +141,17 @@ delegate! {
         async fn list(filter: &Filter, limit: u32) -> Vec<DeliverySummary>;
         async fn unfinished_queues(identity_id: Uuid) -> Vec<String>;
         async fn show(id: Uuid) -> Option<DeliveryDetails>;
-        async fn retry(filter: &Filter, now: Timestamp, keep_trying_for: Duration) -> u64;
+        async fn keep_built(held: &Claimed, built: &Result<Built, String>, now: Timestamp) -> bool;
+        async fn retry(filter: &Filter, now: Timestamp, options: RetryOptions) -> u64;
+        async fn out_of_order(filter: &Filter) -> u64;
         async fn discard(filter: &Filter, now: Timestamp) -> u64;
         async fn unfinished(filter: &Filter) -> u64;
         async fn backlog() -> Backlog;
         async fn existing_keys(keys: &[(String, String)]) -> HashSet<(String, String)>;
         async fn is_pending(subscription: &str, unique_key: &str) -> bool;
     } {
-        fn deliveries_stored(&self) -> Counter {
-            self.store.deliveries_stored()
+        fn counters(&self) -> DeliveryCounters {
+            self.store.counters()
         }
 
         async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {

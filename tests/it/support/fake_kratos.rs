@@ -312,6 +312,10 @@ fn apply(identity: &mut Value, patch: &Value) {
                     parent["state_changed_at"] = next_moment();
                 }
             }
+            Some("replace") => {
+                let entry = parent.as_array_mut().expect("a list");
+                entry[name.parse::<usize>().expect("an index")] = step["value"].clone();
+            }
             Some("remove") => {
                 let removed = parent.as_object_mut().and_then(|map| map.remove(name));
                 assert!(removed.is_some(), "{pointer} exists");
