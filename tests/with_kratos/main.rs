@@ -12,6 +12,7 @@
 mod admin_api;
 mod code;
 mod data;
+mod delivery_order;
 mod flows;
 mod gate;
 mod keys;
@@ -61,6 +62,9 @@ fn main() {
     cases.each_client(services::vestibule_calls_a_service_again_in_the_same_flow_after_an_outage);
     cases.each_client(services::vestibule_answers_within_its_deadline_although_a_service_hangs);
     cases.each_client(code::visitor_corrects_a_refused_sign_up_by_code);
+    cases.each_client(
+        delivery_order::vestibule_brings_the_newest_change_last_after_an_outage_of_the_crm,
+    );
     cases.each_client(settings::vestibule_refuses_a_bad_change_and_delivers_a_good_one);
     cases.each_client(settings::vestibule_does_not_check_an_unchanged_field_again);
     cases.each_client(
