@@ -178,7 +178,10 @@ async fn a_retry_is_sent_immediately_and_gets_the_max_elapsed_of_its_subscriptio
         .admin_post("/deliveries/retry", json!({"ids": [id]}).to_string())
         .await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    assert_eq!(reply.json(), json!({"changed": 1, "skipped": []}));
+    assert_eq!(
+        reply.json(),
+        json!({"changed": 1, "skipped": [], "out_of_order": 0})
+    );
     // The clock does not advance, so the dispatcher was woken.
     crm.next_call().await;
     let shown = app.admin_get(&format!("/deliveries/{id}")).await.json();
@@ -194,13 +197,15 @@ async fn the_api_reports_skipped_deliveries_with_the_reason() {
     for path in ["/deliveries/retry", "/deliveries/discard"] {
         let reply = app
             .admin_post(path, json!({"ids": [id, ADA]}).to_string())
-            .await;
+            .await
+            .json();
+        let skipped = json!([
+            {"id": id, "reason": "it is delivered"},
+            {"id": ADA, "reason": "the delivery does not exist"},
+        ]);
         assert_eq!(
-            reply.json(),
-            json!({"changed": 0, "skipped": [
-                {"id": id, "reason": "it is delivered"},
-                {"id": ADA, "reason": "the delivery does not exist"},
-            ]})
+            (&reply["changed"], &reply["skipped"]),
+            (&json!(0), &skipped)
         );
     }
 }

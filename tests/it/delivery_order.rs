@@ -40,6 +40,8 @@ fn saved(id: Uuid, email: &str, seconds: u32) -> Payload {
 
 async fn call(app: &TestApp, hook: &str, body: &Payload) {
     assert_eq!(app.call(hook, body.to_string()).await.status, 204);
+    // Ids of the same millisecond have no order.
+    app.clock.advance(Duration::from_millis(1));
 }
 
 /// Returns all deliveries, oldest first.
@@ -120,7 +122,7 @@ async fn a_receiver_that_failed_ends_with_the_newest_data() {
         (format!("supersede: false, {ONLY_IDENTITY}"), vec!["b", "b", "c"], [Delivered, Delivered]),
         ("send: {service: crm, post: /m}".to_owned(), vec!["b", "b", "c"], [Delivered, Delivered]),
         (
-            r#"send: {service: crm, post: /m, json: {email: "{identity.traits.email}", old: "{previous.traits.email}"}}"#.to_owned(),
+            r#"send: {service: crm, post: /m, json: {email: "{identity.traits.email}", old: "{previous.?traits.?email}"}}"#.to_owned(),
             vec!["b", "b", "c"],
             [Delivered, Delivered],
         ),

@@ -31,6 +31,7 @@ subscriptions:
     retry: {max_elapsed: 1h}
     send: {service: crm, post: /each}
   fragile:
+    supersede: false
     events: [identity.created, identity.updated, identity.verified]
     retry: {max_elapsed: 1h}
     send: {service: crm, post: /fragile, json: {number: "{identity.traits.NICK}"}}
