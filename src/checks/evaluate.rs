@@ -2,6 +2,8 @@
 //! every unfinished check becomes unavailable.
 
 mod answer;
+mod applies;
+mod immutable;
 mod outcome;
 mod reservation;
 mod run_decision;
@@ -294,10 +296,7 @@ impl<'a> Evaluation<'a> {
         Variables {
             identity: Some(self.identity),
             previous: self.call.payload.previous.as_ref(),
-            value: check
-                .field
-                .as_ref()
-                .and_then(|field| field.value_in(self.identity)),
+            value: check.value_in(self.identity),
             flow: Some(&self.call.payload.flow),
             request: Some(&self.call.payload.request),
             method: &self.call.hook.method,

@@ -176,9 +176,16 @@ fn kind_of(status: u16) -> Option<Kind> {
     }
 }
 
+/// The interpretation of an answer on which an expression failed. If the expression failed on what the visitor sent, the
+/// answer is as expected, and no later answer helps.
 fn failed_on(status: u16, Failure { setting, error }: &Failure) -> Interpretation {
     let because = format!("`{setting}`, status {status}: {error}");
-    unavailable(Kind::UnexpectedAnswer, because)
+    let kind = if error.missing_input {
+        Kind::Expression
+    } else {
+        Kind::UnexpectedAnswer
+    };
+    unavailable(kind, because)
 }
 
 fn unavailable(kind: Kind, because: impl Into<String>) -> Interpretation {

@@ -108,6 +108,8 @@ pub struct BuiltinMessages {
     pub not_valid: Arc<MessageTemplate>,
     /// `required`: the field is absent.
     pub required: Arc<MessageTemplate>,
+    /// `immutable`: the field has a value, and `immutable` keeps it.
+    pub immutable: Arc<MessageTemplate>,
     /// `not_possible`: the call itself is wrong (key, hook configuration, body), and the visitor cannot fix that.
     pub not_possible: Arc<MessageTemplate>,
     /// `form_used`: the form has created an account already, or was accepted too often.

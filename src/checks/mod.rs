@@ -1,6 +1,7 @@
 //! The rules, and their evaluation: [`Evaluator::evaluate`] runs all checks of a sign-up in parallel under one deadline,
 //! and returns a verdict.
 
+mod absent;
 pub mod account_lookup;
 pub mod activity;
 pub mod deferred;
@@ -27,6 +28,7 @@ use crate::model::message::MessageTemplate;
 use crate::model::request;
 
 pub use crate::model::late_refusal::OnLateRefusal;
+pub use absent::Absent;
 pub use evaluate::{AskService, CheckInput, DeferredCheck, Evaluated, Evaluator, OpenDeferrals};
 pub use messages::{BuiltinMessages, MessageCatalog, MessageRenderer};
 pub use reads::Reads;
@@ -42,9 +44,14 @@ pub struct Check {
     pub flows: Vec<Flow>,
     /// The field that the check is about.
     pub field: Option<Field>,
-    /// Whether the check refuses an absent field.
-    pub required: bool,
-    /// The condition under which the check applies.
+    /// What an absent field means.
+    pub absent: Absent,
+    /// The condition of `required: "<expression>"`. An absent field is refused if the condition is true or fails.
+    pub required_if: Option<Expression>,
+    /// Whether a value that was present can be neither changed nor removed in settings.
+    pub immutable: bool,
+    /// The condition under which the check applies. Everything below it, `absent`, `required_if` and `immutable`
+    /// included, counts only if it is true.
     pub when: Option<Expression>,
     /// The question to a service, if the check asks one.
     pub ask: Option<request::RequestTemplate>,
@@ -61,8 +68,8 @@ pub struct Check {
     pub refuse: Vec<Refusal>,
     /// The condition under which an answer is an acceptance; by default a status 2xx.
     pub accept: Option<Condition>,
-    /// The message for a value that cannot be put into the request, or that makes the service reject the request. The
-    /// default is the built-in `not_valid`.
+    /// The message for a value on which an expression fails, or that makes the service reject the request. The default
+    /// is the built-in `not_valid`.
     pub invalid_message: Option<Arc<MessageTemplate>>,
     /// What Vestibule writes into the identity if the check accepts.
     pub set: Vec<Set>,
@@ -163,7 +170,7 @@ pub enum Kind {
     RejectedQuestion,
     /// The answer is neither refused nor accepted, or an expression failed on the answer.
     UnexpectedAnswer,
-    /// The question could not be built, or an expression failed without an answer.
+    /// The question could not be built, or an expression failed without an answer or on what the visitor sent.
     Expression,
     /// A deferred check or a reservation could not be stored before the response.
     NotStored,
@@ -267,26 +274,6 @@ impl Check {
         self.refuse.iter().any(is_named)
     }
 
-    /// Returns whether the check can have run for this sign-up. Its field is present, and its condition is true or
-    /// cannot be evaluated.
-    #[must_use]
-    pub fn could_apply(&self, variables: &Variables<'_>) -> bool {
-        let null = serde_json::Value::Null;
-        let identity = variables.identity.unwrap_or(&null);
-        let value = self.field.as_ref().map(|field| field.value_in(identity));
-        let is_absent =
-            value.is_some_and(|value| value.is_none_or(crate::kratos::field::is_absent));
-        let variables = Variables {
-            value: value.flatten(),
-            ..*variables
-        };
-        !is_absent
-            && self
-                .when
-                .as_ref()
-                .is_none_or(|when| when.holds(&variables).unwrap_or(true))
-    }
-
     /// Returns what a late refusal of this check does. Without a choice of the operator, Vestibule deactivates an
     /// account that should not have been created. A change in settings is only marked.
     #[must_use]
@@ -366,6 +353,7 @@ impl Check {
     fn expressions(&self) -> Vec<&Expression> {
         self.when
             .iter()
+            .chain(&self.required_if)
             .chain(
                 self.invalid_message
                     .iter()
@@ -378,6 +366,14 @@ impl Check {
             )
             .chain(self.read_with_the_answer())
             .collect()
+    }
+
+    /// Returns the conditions of the check: `when`, and the expressions of `refuse`.
+    pub fn conditions(&self) -> impl Iterator<Item = &Expression> {
+        let refuse = self.refuse.iter().map(|refusal| &refusal.when);
+        self.when
+            .iter()
+            .chain(refuse.filter_map(Condition::expression))
     }
 
     /// Returns the expressions that are evaluated on an answer.

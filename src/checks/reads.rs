@@ -37,9 +37,7 @@ impl Reads {
         }
         // A path to exactly the field is compared like the field.
         if let Some(field) = &check.field {
-            let names: Vec<&str> = field.names().iter().map(String::as_str).collect();
-            let field = ReadPath::of_names(&names);
-            reads.identity.retain(|path| *path != field);
+            reads.identity.retain(|path| !path.is_at(field.names()));
         }
         reads.tidy();
         reads

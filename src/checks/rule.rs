@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Check, OnUnavailable, Policy, Reserve};
+use super::{Absent, Check, OnUnavailable, Policy, Reserve};
 use crate::expression::{Expression, Lists, Variable};
 use crate::kratos::Field;
 use crate::kratos::fingerprint::fingerprint;
@@ -17,14 +17,18 @@ use crate::model::request::RequestTemplate;
 pub fn hash(check: &Check, lists: &Lists) -> String {
     let field = check.field.as_ref();
     let flows: Vec<&str> = check.flows.iter().map(|flow| flow.as_str()).collect();
-    fingerprint(&json!({
+    let mut rule = json!({
         "field": field.map(Field::node_name),
         "flows": flows,
         "when": check.when.as_ref().map(|when| condition(when, lists)),
         "unavailable": unavailable(&check.on_unavailable),
         "asks": check.ask.is_some(),
         "reserve": check.reserve.as_ref().map(reserve),
-    }))
+    });
+    if check.absent == Absent::Check {
+        rule["absent"] = "check".into();
+    }
+    fingerprint(&rule)
 }
 
 /// Returns the condition, with the lists that it reads.

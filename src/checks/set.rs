@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::kratos::field::{index, step};
+
 /// The maximum size of one value, in bytes of JSON. Kratos passes at most 64 KiB to a hook, and a stored value is
 /// part of every later call.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -15,6 +17,9 @@ pub enum Unfit {
     /// The field would not be an object; `traits` and `metadata_public` must stay objects.
     #[error("the field as a whole is not an object")]
     NoObject,
+    /// The path leads into a list, and the list has no such entry.
+    #[error("the path leads to an entry of a list, and there is no such entry")]
+    NoEntry,
 }
 
 /// Collects the changes of an identity's fields.
@@ -35,10 +40,11 @@ impl<'a> Changes<'a> {
     }
 
     /// Writes `value` at `path` (`traits`, `company`, `name`). Objects are merged, nulls are skipped, and all else
-    /// is replaced. A value that blocks the path (a text where an object should be) is replaced too.
+    /// is replaced. A value that blocks the path (a text where an object should be) is replaced too. In a list, a number
+    /// is the index of an entry (`traits`, `emails`, `0`), and the entry must exist.
     ///
-    /// If the field as a whole would not be an object, or the value is too large, nothing changes and an error is
-    /// returned.
+    /// If the field as a whole would not be an object, the list has no such entry, or the value is too large, nothing
+    /// changes and an error is returned.
     pub fn set(&mut self, path: &[String], value: Value) -> Result<(), Unfit> {
         let Some((root, rest)) = path.split_first() else {
             return Ok(());
@@ -52,21 +58,17 @@ impl<'a> Changes<'a> {
         {
             return Err(Unfit::NoObject);
         }
-        let nested = rest.iter().rev().fold(value, |inner, name| {
-            Value::Object(Map::from_iter([(name.clone(), inner)]))
-        });
-        if let Some(nested) = without_nulls(nested) {
-            let target = self
-                .changed
-                .entry(root.clone())
-                .or_insert_with(|| sent.clone());
-            merge(target, nested);
+        if let Some(value) = without_nulls(value) {
+            let mut after = self.changed.get(root).unwrap_or(sent).clone();
+            put(&mut after, rest, value, root == "traits")?;
+            self.changed.insert(root.clone(), after);
         }
         Ok(())
     }
 
     /// Removes the value at `path`, and the objects around it that become empty. The field itself stays an object,
-    /// because Kratos empties `metadata_public` for a `{}`.
+    /// because Kratos empties `metadata_public` for a `{}`. Entries of lists stay, so that no other entry moves: an entry
+    /// at `path` becomes null.
     pub fn remove(&mut self, path: &[String]) {
         let Some((root, rest)) = path.split_first() else {
             return;
@@ -78,7 +80,7 @@ impl<'a> Changes<'a> {
             .unwrap_or(&Value::Null);
         let exists = rest
             .iter()
-            .try_fold(before, |value, name| value.get(name))
+            .try_fold(before, |value, name| step(value, name))
             .is_some();
         if rest.is_empty() || !exists {
             return;
@@ -97,9 +99,42 @@ impl<'a> Changes<'a> {
     }
 }
 
+/// Writes `value` at `path` below `target`.
+fn put(target: &mut Value, path: &[String], value: Value, is_in_traits: bool) -> Result<(), Unfit> {
+    let Some((name, rest)) = path.split_first() else {
+        merge(target, value);
+        return Ok(());
+    };
+    let inner = match target {
+        Value::Array(list) => index(name)
+            .and_then(|index| list.get_mut(index))
+            .ok_or(Unfit::NoEntry)?,
+        Value::Object(members) => members.entry(name.clone()).or_insert(Value::Null),
+        // Where the list of a trait is missing, Kratos would refuse an object in its place.
+        _ if is_in_traits && index(name).is_some() => return Err(Unfit::NoEntry),
+        blocking => {
+            *blocking = Value::Object(Map::new());
+            &mut blocking[name]
+        }
+    };
+    put(inner, rest, value, is_in_traits)
+}
+
 fn remove_in(value: &mut Value, path: &[String]) {
-    let (Value::Object(members), Some((name, rest))) = (value, path.split_first()) else {
+    let Some((name, rest)) = path.split_first() else {
         return;
+    };
+    let members = match value {
+        Value::Object(members) => members,
+        Value::Array(list) => {
+            let entry = index(name).and_then(|index| list.get_mut(index));
+            return match entry {
+                Some(entry) if rest.is_empty() => *entry = Value::Null,
+                Some(entry) => remove_in(entry, rest),
+                None => {}
+            };
+        }
+        _ => return,
     };
     if let Some(inner) = members.get_mut(name).filter(|_| !rest.is_empty()) {
         remove_in(inner, rest);
@@ -235,7 +270,8 @@ mod tests {
             "metadata_public",
             "metadata_public.other",
             "metadata_public.plan.deeper",
-            "metadata_public.list.0.a",
+            "metadata_public.list.1.a",
+            "metadata_public.list.a",
             "metadata_admin.a",
         ] {
             let mut changes = Changes::to(&identity);
@@ -251,6 +287,102 @@ mod tests {
             changes.finish()["metadata_public"]["company"],
             json!({"name": "New"})
         );
+    }
+
+    #[test]
+    fn a_number_in_a_path_is_the_index_of_an_entry_where_the_value_is_a_list() {
+        let identity = json!({
+            "traits": {"emails": ["A@example.org", "b@example.org"], "projects": [{"name": "p", "tags": ["x"]}], "map": {"0": "by name"}, "text": "abc"},
+            "metadata_public": {"list": [1, 2]},
+        });
+        let unchanged = json!({});
+        let traits = |pointer: &str, value: Value| {
+            let mut traits = identity["traits"].clone();
+            *traits.pointer_mut(pointer).unwrap() = value;
+            json!({ "traits": traits })
+        };
+        for (at, value, expected) in [
+            (
+                "traits.emails.0",
+                json!("a@example.org"),
+                Ok(traits("/emails/0", json!("a@example.org"))),
+            ),
+            (
+                "traits.emails.1",
+                json!({"a": 1}),
+                Ok(traits("/emails/1", json!({"a": 1}))),
+            ),
+            (
+                "traits.projects.0.name",
+                json!("q"),
+                Ok(traits("/projects/0/name", json!("q"))),
+            ),
+            (
+                "traits.projects.0",
+                json!({"id": 7}),
+                Ok(traits(
+                    "/projects/0",
+                    json!({"name": "p", "tags": ["x"], "id": 7}),
+                )),
+            ),
+            (
+                "traits.projects.0.tags.0",
+                json!("y"),
+                Ok(traits("/projects/0/tags/0", json!("y"))),
+            ),
+            (
+                "traits.map.0",
+                json!("new"),
+                Ok(traits("/map/0", json!("new"))),
+            ),
+            (
+                "metadata_public.list.1",
+                json!(3),
+                Ok(json!({"metadata_public": {"list": [1, 3]}})),
+            ),
+            (
+                "metadata_public.by_year.2026",
+                json!(1),
+                Ok(json!({"metadata_public": {"list": [1, 2], "by_year": {"2026": 1}}})),
+            ),
+            ("traits.emails.2", json!("c"), Err(Unfit::NoEntry)),
+            ("traits.emails.00", json!("c"), Err(Unfit::NoEntry)),
+            ("traits.emails.first", json!("c"), Err(Unfit::NoEntry)),
+            ("traits.missing.0", json!("c"), Err(Unfit::NoEntry)),
+            ("traits.text.0", json!("c"), Err(Unfit::NoEntry)),
+            ("traits.projects.1.name", json!("c"), Err(Unfit::NoEntry)),
+            ("metadata_public.list.x", json!(1), Err(Unfit::NoEntry)),
+            ("traits.emails.0", json!(null), Ok(unchanged.clone())),
+        ] {
+            let mut changes = Changes::to(&identity);
+            let result = changes.set(&path(at), value);
+            let expected = expected.map_or_else(
+                |unfit| (Err(unfit), unchanged.clone()),
+                |changed| (Ok(()), changed),
+            );
+            assert_eq!((result, Value::Object(changes.finish())), expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn entries_of_lists_stay_in_their_place_when_a_value_is_removed() {
+        let identity = json!({"metadata_public": {"list": [{"a": 1}, {"a": 2, "b": 3}, "c"]}});
+        for (at, expected) in [
+            (
+                "metadata_public.list.0.a",
+                json!([{}, {"a": 2, "b": 3}, "c"]),
+            ),
+            ("metadata_public.list.1.a", json!([{"a": 1}, {"b": 3}, "c"])),
+            (
+                "metadata_public.list.2",
+                json!([{"a": 1}, {"a": 2, "b": 3}, null]),
+            ),
+        ] {
+            let mut changes = Changes::to(&identity);
+            changes.remove(&path(at));
+            let changed = json!({"metadata_public": {"list": expected}});
+            assert_eq!(Value::Object(changes.finish()), changed, "{at}");
+        }
     }
 
     #[test]

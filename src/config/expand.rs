@@ -23,6 +23,10 @@ impl Expander<'_> {
     pub fn fill(&mut self, node: &mut Node, schema: &Value, path: &str) {
         let root = self.root;
         let choices = choices(root, schema);
+        // An expression cannot contain `${…}`, so next to `true` and `false` no text is expected.
+        let is_truth = choices.iter().any(|choice| choice["type"] == "boolean");
+        let takes_text =
+            |choice: &Value| takes_text(choice) && !(is_truth && choice["format"] == "expression");
         match &mut node.kind {
             Kind::Text { text, .. }
                 if text.contains("${") && !choices.iter().copied().any(takes_text) =>

@@ -35,7 +35,7 @@ pub struct File {
     /// External systems by name. Needed where a request needs more than a URL.
     pub services: IndexMap<String, Service>,
     /// Messages for visitors, by name. A message with the name of a built-in message (`try_again`, `not_valid`,
-    /// `required`, `not_possible`, `form_used`, `account_refused`) replaces it.
+    /// `required`, `immutable`, `not_possible`, `form_used`, `account_refused`) replaces it.
     pub messages: IndexMap<String, NamedMessage>,
     /// Lists by name. Expressions read a list as `lists.<name>`.
     pub lists: IndexMap<String, List>,
@@ -325,14 +325,23 @@ pub struct Check {
     /// them, or if it reads `flow.transient_payload`, which Kratos drops in settings.
     pub flows: Option<Vec<Flow>>,
     /// The trait that the check is about, `traits.vat_number`, or an entry of a list, `traits.emails.0`. Expressions
-    /// read it as `value`, not trimmed, and messages are shown at this field. If the field is absent, the check is
-    /// skipped. Absent is: missing, null, an empty list or object, or a text of nothing but white space and
-    /// zero-width characters.
+    /// read it as `value`, not trimmed, and null if it is absent. Messages are shown at this field, or at the nearest field above it that the form
+    /// has. An index into something that is not a list is absent.
     pub field: Option<Text>,
-    /// Whether an absent field is refused, if `when` is true. Default: `false`.
-    pub required: bool,
-    /// Runs the check only if this is true. If the expression fails, the value is refused with `invalid_message`.
+    /// Runs the check only if this is true. Everything below applies only then, `absent`, `required` and `immutable`
+    /// included. If the expression fails, the value is refused with `invalid_message`.
     pub when: Option<Expression>,
+    /// What an absent field means. `skip`: the check does not run. `refuse`: it is refused with the message `required`.
+    /// `check`: the check runs, and `value` is null. Absent is: missing, null, an empty list or object, or a text of
+    /// nothing but white space and zero-width characters. Default: `skip`.
+    pub absent: Option<Absent>,
+    /// `true` is short for `absent: refuse`. An expression refuses an absent field if it is true or fails:
+    /// `identity.traits.kind == 'company'`. Default: `false`.
+    pub required: Option<Required>,
+    /// In settings, a value that was present can be neither changed nor removed. It is refused with the message
+    /// `immutable`. The value that Kratos would store is compared with the stored one, after the `set` of all checks.
+    /// Default: `false`.
+    pub immutable: bool,
     /// The request to a service. A check without `ask` evaluates only expressions.
     pub ask: Option<Request>,
     /// What the check reserves at a service for this sign-up, instead of `ask`: an invite, a seat, a number.
@@ -360,11 +369,13 @@ pub struct Check {
     /// Which response is accepted: an expression, or a status, such as 404 for a name that must be free. Default: any
     /// 2xx status; without `ask`, always.
     pub accept: Option<Condition>,
-    /// The message for a value that cannot be put into the request, for which an expression fails, or to which the
-    /// service responds with a 4xx that the settings do not name (`rejected_question`). Default: `not_valid`.
+    /// The message for a value that cannot be put into the request, on which an expression fails, or to which the
+    /// service responds with a 4xx that the settings do not name (`rejected_question`). It is also shown if a part of
+    /// the sign-up is missing that an expression reads. Default: `not_valid`.
     pub invalid_message: Option<Message>,
     /// Values that are written into the identity if the check accepts, by path: `traits.company`,
-    /// `metadata_public.company`. Objects are merged, and nulls are ignored. In settings, Vestibule removes a value
+    /// `metadata_public.company`. Objects are merged, and nulls are ignored. In a list, a number is the index of an
+    /// entry, which must exist: `traits.emails.0`. In settings, Vestibule removes a value
     /// that the check set in `metadata_public` if the field has changed or is absent, or if `when` is no longer true.
     /// Then it writes what the check sets for the new value. Traits are never removed.
     #[schemars(with = "IndexMap<String, Value>")]
@@ -373,6 +384,26 @@ pub struct Check {
     pub mode: Mode,
     /// Checks that must accept before this check runs.
     pub after: Vec<Text>,
+}
+
+/// What an absent field means.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names in the file explain them")]
+pub enum Absent {
+    Skip,
+    Refuse,
+    Check,
+}
+
+/// Whether an absent field is refused: always, or under a condition.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Required {
+    /// Always, or never.
+    Always(bool),
+    /// If the expression is true or fails.
+    If(Expression),
 }
 
 /// A reservation at a service. Kratos can fail after Vestibule accepted the sign-up, so the reservation is confirmed
@@ -508,9 +539,9 @@ pub struct PerKind {
     /// A response that is neither refused nor accepted, or an expression that fails on a response that would be
     /// accepted.
     pub unexpected_answer: Option<Policy>,
-    /// The request could not be built, or an expression failed without a response. A visitor can cause that, so it is
-    /// refused unless it is named here: with `invalid_message`, or with `try_again` if the response of another check
-    /// is missing.
+    /// The request could not be built, or an expression failed without a response, or on a part of the sign-up that is
+    /// missing. A visitor can cause that, so it is refused unless it is named here: with `invalid_message`, or with
+    /// `try_again` if the response of another check is missing.
     pub expression: Option<Policy>,
     /// The choice for all kinds that are not named. `accept` covers `timeout`, `connection`, `status_5xx`,
     /// `rejected_credentials` and `declared`; `defer` covers every kind except `rejected_question` and `expression`.

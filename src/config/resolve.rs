@@ -1,5 +1,6 @@
 //! Resolves a settings file: looks up names, reads secrets, compiles expressions, and collects every problem.
 
+mod absent;
 mod basics;
 mod checks;
 pub mod durations;

@@ -178,9 +178,15 @@ impl Validator<'_> {
                 Kind::Null => false,
             }
         };
-        if let Some(choice) = choices.iter().find(fits) {
+        let expression = choices
+            .iter()
+            .find(|choice| choice["format"] == "expression");
+        let is_truth = choices.iter().any(|choice| choice["type"] == "boolean");
+        let is_no_expression = is_truth && expression.is_some() && is_word(node);
+        if let Some(choice) = choices.iter().find(fits).filter(|_| !is_no_expression) {
             self.check(node, choice, path);
         } else {
+            let schema = expression.copied().unwrap_or(schema);
             let expected: Vec<&str> = choices
                 .iter()
                 .flat_map(|choice| {
@@ -306,7 +312,9 @@ impl Validator<'_> {
                     quoted(&format!("{{{}}}", keys.join(", ")))
                 ))
             }
-            Kind::Number(_, written) if wants_text => Some(format!("quote it: \"{written}\"")),
+            Kind::Number(_, written) if wants_text && schema["format"] != "expression" => {
+                Some(format!("quote it: \"{written}\""))
+            }
             Kind::Bool(truth) if types.contains(&"string") => {
                 Some(format!("quote it: \"{truth}\""))
             }
@@ -332,6 +340,17 @@ impl Validator<'_> {
         self.problems
             .push(Problem::new(path.to_owned(), node.at, message).with_hint(hint));
     }
+}
+
+/// Returns whether the node is a word where `true`, `false` or an expression is expected: `yes`, `always`, or anything that
+/// was inserted.
+fn is_word(node: &Node) -> bool {
+    let Kind::Text { text, .. } = &node.kind else {
+        return false;
+    };
+    let is_plain = |character: char| character.is_alphanumeric() || "_-".contains(character);
+    let is_truth = ["true", "false"].contains(&text.as_str());
+    node.written.is_some() || (text.chars().all(is_plain) && !is_truth)
 }
 
 fn describe<'a>(name: &'a str, schema: &Value) -> &'a str {

@@ -22,6 +22,7 @@ pub(super) fn explain(
             return EvaluationError {
                 message: path.explain(miss),
                 missing_check: miss == Miss::Check,
+                missing_input: path.root.is_input(),
             };
         }
         if name.as_str() == BUDGET || resolver.exhausted() {

@@ -129,6 +129,9 @@ pub struct EvaluationError {
     pub message: String,
     /// Whether the cause is a missing `checks.<name>.response`, and not the visitor's input.
     pub missing_check: bool,
+    /// Whether the cause is that what the visitor sent has no such part, or one of another type: `identity`, `previous`,
+    /// `value`, `flow` or `request`.
+    pub missing_input: bool,
 }
 
 impl Variable {
@@ -165,6 +168,14 @@ impl Variable {
         }
     }
 
+    /// Returns whether a visitor decides which parts the variable has.
+    fn is_input(self) -> bool {
+        matches!(
+            self,
+            Self::Identity | Self::Previous | Self::Value | Self::Flow | Self::Request
+        )
+    }
+
     fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|root| root.name() == name)
     }
@@ -191,12 +202,13 @@ impl CompileError {
 }
 
 impl EvaluationError {
-    /// Creates an error whose cause is not a missing response of a check.
+    /// Creates an error whose cause is neither a missing response of a check nor a missing part of the input.
     #[must_use]
     pub fn new(message: String) -> Self {
         Self {
             message,
             missing_check: false,
+            missing_input: false,
         }
     }
 }

@@ -111,6 +111,29 @@ impl ReadPath {
             .collect()
     }
 
+    /// Returns whether the path and these names are equal, or one contains the other. A number among the names is an index
+    /// too, as in a field.
+    #[must_use]
+    pub fn meets(&self, names: &[String]) -> bool {
+        let is_same = |(segment, name): (&Segment, &String)| match segment {
+            Segment::Name(own) => own == name,
+            Segment::Index(index) => name.parse() == Ok(*index),
+        };
+        self.0.iter().zip(names).all(is_same)
+    }
+
+    /// Returns whether the path is that of these names.
+    #[must_use]
+    pub fn is_at(&self, names: &[String]) -> bool {
+        self.0.len() == names.len() && self.meets(names)
+    }
+
+    /// Returns whether the path is that of these names, or leads to a part of it.
+    #[must_use]
+    pub fn is_within(&self, names: &[String]) -> bool {
+        self.0.len() >= names.len() && self.meets(names)
+    }
+
     /// Returns the value at the end of the path.
     ///
     /// An index only applies to a list, and a name only to an object. Otherwise there is no value.

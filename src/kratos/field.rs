@@ -1,6 +1,6 @@
 //! The path of a trait: `traits.email`, also written `#/traits/email`.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The path of one trait. At least one name follows `traits`, and no name is empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,12 +67,9 @@ impl Field {
     /// `traits.emails.0`.
     #[must_use]
     pub fn value_in<'a>(&self, identity: &'a Value) -> Option<&'a Value> {
-        self.names
-            .iter()
-            .try_fold(identity, |value, name| match value {
-                Value::Array(list) => name.parse::<usize>().ok().and_then(|at| list.get(at)),
-                other => other.get(name),
-            })
+        let mut names = self.names.iter();
+        names
+            .try_fold(identity, |value, name| step(value, name))
             .filter(|value| !value.is_null())
     }
 
@@ -82,11 +79,43 @@ impl Field {
         self.value_in(identity).filter(|value| !is_absent(value))
     }
 
+    /// Replaces the field's value in an identity. Returns `false` without a change if the path leads to a missing entry of a
+    /// list, or through a value without parts.
+    pub fn put_into(&self, identity: &mut Value, value: Value) -> bool {
+        let mut names = self.names.iter();
+        let place = names.try_fold(&mut *identity, |value, name| match value {
+            Value::Array(list) => list.get_mut(index(name)?),
+            Value::Object(members) => Some(members.entry(name.clone()).or_insert(Value::Null)),
+            Value::Null => {
+                *value = Value::Object(Map::new());
+                Some(&mut value[name])
+            }
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        });
+        place.map(|place| *place = value).is_some()
+    }
+
     /// Returns the names of the path, `traits` first.
     #[must_use]
     pub fn names(&self) -> &[String] {
         &self.names
     }
+}
+
+/// Returns the part of a value under one name of a path. In a list, a number is the index of an entry.
+#[must_use]
+pub fn step<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    match value {
+        Value::Array(list) => list.get(index(name)?),
+        other => other.get(name),
+    }
+}
+
+/// Returns the name of a path as an index: `0`, `12`, but not `01` or `+1`.
+#[must_use]
+pub fn index(name: &str) -> Option<usize> {
+    let is_plain = name == "0" || !name.starts_with(['0', '+']);
+    name.parse().ok().filter(|_| is_plain)
 }
 
 /// Returns whether a field with this value counts as empty.
@@ -190,6 +219,32 @@ mod tests {
         let empty = Field::parse("traits.emails.1").unwrap();
         assert_eq!(empty.value_in(&identity), Some(&json!("")));
         assert_eq!(empty.present_in(&identity), None);
+    }
+
+    #[test]
+    fn a_value_is_put_where_the_field_is_read() {
+        let identity = json!({"traits": {"emails": ["a"], "company": {"vat": "1"}, "text": "x", "none": null}});
+        for (field, is_put) in [
+            ("traits.emails.0", true),
+            ("traits.company.vat", true),
+            ("traits.company.name", true),
+            ("traits.new.part", true),
+            ("traits.none.part", true),
+            ("traits.emails.1", false),
+            ("traits.emails.x", false),
+            ("traits.text.part", false),
+        ] {
+            let (field, mut changed) = (Field::parse(field).unwrap(), identity.clone());
+            assert_eq!(
+                field.put_into(&mut changed, json!({"a": 1})),
+                is_put,
+                "{field}"
+            );
+            let expected = is_put
+                .then(|| json!({"a": 1}))
+                .or(field.value_in(&identity).cloned());
+            assert_eq!(field.value_in(&changed), expected.as_ref(), "{field}");
+        }
     }
 
     #[test]

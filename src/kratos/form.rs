@@ -69,7 +69,7 @@ fn titled(node: &Node, message: Message) -> Message {
     }
 }
 
-/// Groups messages by their pointer, in the order of the first message of each group.
+/// Groups messages by their pointer, in the order of the first message of each group. A text is shown once at each place.
 #[must_use]
 pub fn group_by_pointer(placed: Vec<PlacedMessages>) -> Vec<PlacedMessages> {
     let mut gathered: Vec<PlacedMessages> = Vec::new();
@@ -78,7 +78,13 @@ pub fn group_by_pointer(placed: Vec<PlacedMessages>) -> Vec<PlacedMessages> {
             .iter_mut()
             .find(|other| other.instance_ptr == one.instance_ptr)
         {
-            Some(same) => same.messages.extend(one.messages),
+            Some(same) => {
+                for message in one.messages {
+                    if same.messages.iter().all(|known| known.text != message.text) {
+                        same.messages.push(message);
+                    }
+                }
+            }
             None => gathered.push(one),
         }
     }

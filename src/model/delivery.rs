@@ -22,6 +22,7 @@ use backoff::Schedule;
 pub use action::{Action, FieldWrite};
 pub use attempt::{Attempt, NoResponse, ResponseVerdict};
 pub use context::EvaluationContext;
+pub(crate) use context::null_is_a_value;
 pub use queue::Queue;
 
 /// An event of an identity that can cause deliveries.

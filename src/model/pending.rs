@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::kratos::Flow;
 use crate::kratos::fingerprint::fingerprint;
-use crate::model::delivery::EvaluationContext;
+use crate::model::delivery::{EvaluationContext, null_is_a_value};
 use crate::model::request::Request;
 
 /// Whether `pre` answers with an `external_id` of Vestibule.
@@ -181,7 +181,11 @@ pub struct Deferred {
     /// The request.
     pub request: Request,
     /// The value of the check's field, as Kratos will save it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_a_value",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub value: Option<Value>,
 }
 

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod absent_fields;
 mod admin;
 mod changes;
 mod check_order;
@@ -11,12 +12,16 @@ mod check_outcomes;
 mod deadline;
 mod deferred;
 mod deliveries;
+mod examples;
+mod failing_expressions;
 mod gate;
 mod gate_model;
 mod identity_writes;
+mod immutable;
 mod jobs;
 mod late_accounts;
 mod late_refusals;
+mod list_fields;
 mod logs;
 mod lost_posts;
 mod marks;
@@ -24,10 +29,12 @@ mod messages;
 mod misconfigurations;
 mod openapi;
 mod pending_sign_ups;
+mod plain_model;
 mod post;
 mod pre;
 mod reconcile;
 mod repeated_calls;
+mod repeated_findings;
 mod reservations;
 mod response_verdicts;
 mod retention;

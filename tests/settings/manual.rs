@@ -49,7 +49,6 @@ fn the_example_shows_every_key_and_is_valid() {
     let text = fs::read_to_string(&path).unwrap();
     let variables = [
         ("VESTIBULE_KEY", "a-key-for-tests-only"),
-        ("VIES_TOKEN", "t"),
         ("CRM_PASSWORD", "p"),
         (
             "CRM_SIGNING_SECRET",

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use vestibule::checks::{Mode, Policy};
+use vestibule::checks::{Absent, Mode, Policy};
 use vestibule::config::settings::Dsn;
 use vestibule::config::{self, Environment};
 use vestibule::kratos::Flow;
@@ -41,7 +41,6 @@ fn every_example_is_valid() {
         "CRM",
         "CRM_TOKEN",
         "INVITES",
-        "VIES_TOKEN",
     ];
     let environment = Environment::of(
         variables.map(|name| (name.to_owned(), "http://127.0.0.1:9/long-enough".to_owned())),
@@ -114,7 +113,7 @@ checks:
     .unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(settings.log.level, tracing::Level::DEBUG);
     let check = &settings.checks[0];
-    assert!(check.required);
+    assert_eq!(check.absent, Absent::Refuse);
     assert_eq!(check.flows, [Flow::Settings]);
     assert_eq!(check.mode, Mode::Observe);
     assert_eq!(check.on_unavailable.default, Policy::Accept);

@@ -68,3 +68,49 @@ fn without_a_schema_there_is_no_warning_about_types() {
     let text = "checks: {a: {field: traits.invite, refuse: [{when: \"value == 'x'\"}]}}";
     assert_eq!(warnings(text, SCHEMA), "");
 }
+
+#[test]
+fn a_field_that_is_compared_with_the_previous_one_can_be_emptied() {
+    let text = r#"checks:
+  refused: {flows: [settings], field: traits.user_name, refuse: [{when: "previous.traits.user_name != value"}]}
+  condition: {flows: [settings], field: traits.user_name, when: has(previous.traits.user_name), refuse: [{when: "true"}]}
+  nested: {flows: [settings], field: traits.company.vat, refuse: [{when: "has(previous.traits.company) && previous.traits.company.vat != value"}]}
+  listed: {flows: [settings], field: traits.emails.0, refuse: [{when: "previous.traits.emails[0] != value"}]}
+  both: {field: traits.user_name, refuse: [{when: "has(previous.traits.user_name) && previous.traits.user_name != value"}]}
+  with_a_service:
+    flows: [settings]
+    field: traits.user_name
+    ask: {get: "http://a/{value}"}
+    refuse: [{when: 404}, {when: "previous.traits.user_name != response.body.name"}]
+"#;
+    insta::assert_snapshot!(warnings(text, "{}"));
+}
+
+#[test]
+fn a_field_that_cannot_be_emptied_is_no_warning() {
+    for check in [
+        "field: traits.a, immutable: true",
+        "field: traits.a, immutable: true, refuse: [{when: \"has(previous.traits.a) && previous.traits.a != value\"}]",
+        "flows: [settings], field: traits.a, required: true, refuse: [{when: previous.traits.a != value}]",
+        "flows: [settings], field: traits.a, absent: check, refuse: [{when: previous.traits.a != value}]",
+        "flows: [settings], field: traits.a, refuse: [{when: previous.traits.b != value}]",
+        "flows: [settings], field: traits.a, when: has(previous.traits.a)",
+        "flows: [settings], field: traits.emails.0, refuse: [{when: \"previous.traits.emails[1] == value\"}]",
+        "flows: [settings], refuse: [{when: previous.traits.a != identity.traits.a}]",
+    ] {
+        let text = format!("checks: {{c: {{{check}}}}}");
+        assert_eq!(warnings(&text, "{}"), "", "{check}");
+    }
+}
+
+#[test]
+fn immutable_under_a_condition_that_a_visitor_can_change_is_a_warning() {
+    let text = r#"checks:
+  kind: {field: traits.vat, immutable: true, when: identity.traits.kind == 'firm'}
+  nested: {field: traits.company.vat, immutable: true, when: has(identity.traits.company.kind)}
+  all: {field: traits.vat, immutable: true, when: size(identity.traits) > 2}
+  own: {field: traits.vat, immutable: true, when: value.startsWith('DE') && identity.traits.vat != 'DE1'}
+  schema: {field: traits.vat, immutable: true, when: identity.schema_id == 'firm' && identity.metadata_public.plan == 'gold'}
+"#;
+    insta::assert_snapshot!(warnings(text, "{}"));
+}

@@ -10,6 +10,7 @@
 )]
 
 mod admin_api;
+mod checked_fields;
 mod code;
 mod data;
 mod flows;
@@ -21,6 +22,7 @@ mod reconcile;
 mod registration;
 mod services;
 mod settings;
+mod social_sign_ups;
 mod support;
 mod what_checks_read;
 
@@ -73,6 +75,15 @@ fn main() {
         what_checks_read::vestibule_runs_a_check_without_a_field_if_a_trait_that_it_reads_changes,
     );
     cases.each_client(what_checks_read::vestibule_refuses_a_valid_address_that_the_service_rejects);
+    cases.each_client(
+        checked_fields::visitor_signs_up_without_a_field_that_only_others_must_fill_in,
+    );
+    cases.each_client(checked_fields::vestibule_requires_an_absent_field_once_the_condition_holds);
+    cases.each_client(checked_fields::visitor_can_neither_change_nor_remove_an_immutable_value);
+    cases.each_json_client(checked_fields::vestibule_checks_and_changes_an_entry_of_a_list);
+    cases.each_json_client(checked_fields::visitor_cannot_replace_an_immutable_value_by_null);
+    cases.once(social_sign_ups::kratos_offers_to_link_a_social_sign_up_to_an_existing_account);
+    cases.once(social_sign_ups::native_app_reads_the_message_about_a_field_that_kratos_dropped);
     cases.each_client(flows::visitor_continues_an_expired_flow_in_a_new_flow);
     cases.each_client(settings::vestibule_delivers_password_changes_and_verified_addresses);
     cases.once(flows::kratos_refuses_an_api_flow_that_a_browser_sends);
@@ -180,7 +191,27 @@ impl TestCases {
         S: Fn(Client) -> F + Copy + Send + 'static,
         F: Future<Output = ()>,
     {
-        for client in [Client::BrowserForm, Client::BrowserJson, Client::Api] {
+        self.with_clients(
+            &[Client::BrowserForm, Client::BrowserJson, Client::Api],
+            case,
+        );
+    }
+
+    /// Adds a test case for every kind of client that sends JSON, in which a value can be a list or null.
+    fn each_json_client<S, F>(&mut self, case: S)
+    where
+        S: Fn(Client) -> F + Copy + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        self.with_clients(&[Client::BrowserJson, Client::Api], case);
+    }
+
+    fn with_clients<S, F>(&mut self, clients: &[Client], case: S)
+    where
+        S: Fn(Client) -> F + Copy + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        for client in clients.iter().copied() {
             self.add(format!("{}::{client}", name_of(&case)), move || {
                 case(client)
             });

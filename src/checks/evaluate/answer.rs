@@ -62,14 +62,24 @@ impl Evaluation<'_> {
     /// missing response of another check, the check is unavailable instead.
     pub(super) fn failed(&self, check: &Check, Failure { setting, error }: &Failure) -> Outcome {
         let policy = check.on_unavailable.policy(Kind::Expression);
-        if error.missing_check || policy != Policy::Refuse {
-            return self.unavailable(check, Kind::Expression, &format!("`{setting}`: {error}"));
+        let because = format!("`{setting}`: {error}");
+        if error.missing_check {
+            let try_again = &self.rules().messages().try_again;
+            return self.unavailable_with(check, Kind::Expression, &because, try_again);
+        }
+        if policy != Policy::Refuse {
+            return self.unavailable(check, Kind::Expression, &because);
         }
         tracing::info!(
             check = check.name, setting, %error, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
             "Refused a value: an expression of the check failed on the value"
         );
-        Outcome::Refused(self.message(check, self.invalid(check), None))
+        self.refused(check, self.invalid(check))
+    }
+
+    /// The outcome if the check refuses without an answer.
+    pub(super) fn refused(&self, check: &Check, template: &MessageTemplate) -> Outcome {
+        Outcome::Refused(self.message(check, template, None))
     }
 
     /// The outcome if a reservation cannot be stored. What must be released later, and cannot be stored, is not
@@ -78,7 +88,23 @@ impl Evaluation<'_> {
         self.unavailable(self.check(index), Kind::NotStored, because)
     }
 
+    /// The outcome if there is no usable answer. A value that the visitor chose has caused a rejected question or a
+    /// failed expression, so the message is about the value.
     fn unavailable(&self, check: &Check, kind: Kind, because: &str) -> Outcome {
+        let template = match kind {
+            Kind::RejectedQuestion | Kind::Expression => self.invalid(check),
+            _ => &self.rules().messages().try_again,
+        };
+        self.unavailable_with(check, kind, because, template)
+    }
+
+    fn unavailable_with(
+        &self,
+        check: &Check,
+        kind: Kind,
+        because: &str,
+        template: &MessageTemplate,
+    ) -> Outcome {
         let policy = check.on_unavailable.policy(kind);
         let observed = check.mode == Mode::Observe;
         if kind == Kind::RejectedCredentials {
@@ -89,10 +115,6 @@ impl Evaluation<'_> {
             policy = policy.as_str(), observed,
             "Check `{}` has no usable answer", check.name
         );
-        let template = match kind {
-            Kind::RejectedQuestion => self.invalid(check),
-            _ => &self.rules().messages().try_again,
-        };
         Outcome::Unavailable {
             kind,
             policy,

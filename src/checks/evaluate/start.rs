@@ -28,23 +28,9 @@ impl Evaluation<'_> {
         if !compiled.after.iter().all(lets_pass) {
             return Start::Finished(Outcome::Skipped);
         }
-        let field = check.field.as_ref();
-        let is_absent = field.is_some_and(|field| field.present_in(self.identity).is_none());
-        if is_absent && !check.required {
-            return Start::Finished(Outcome::NotApplicable);
-        }
         let variables = self.variables(check, None);
-        match check.when.as_ref().map(|when| when.holds(&variables)) {
-            Some(Ok(false)) => return Start::Finished(Outcome::NotApplicable),
-            // Whatever fails on an absent field, the visitor sees that the field is required.
-            Some(Err(error)) if !is_absent || error.missing_check => {
-                return Start::Finished(self.failed(check, &Failure::new("when", error)));
-            }
-            Some(Ok(true) | Err(_)) | None => {}
-        }
-        if is_absent {
-            let message = self.message(check, &self.rules().messages().required, None);
-            return Start::Finished(Outcome::Refused(message));
+        if let Err(outcome) = self.applies(check, &variables) {
+            return Start::Finished(outcome);
         }
         if let Err(error) = check.expects_texts(&variables) {
             return Start::Finished(self.failed(check, &Failure::new("a text", error)));

@@ -1,6 +1,6 @@
 //! Sums up the outcomes of all checks: the verdict, what is deferred, and what is recorded.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::outcome::{Finished, Outcome};
 use super::{DeferredCheck, Evaluated, Evaluation, RunDecision};
@@ -12,7 +12,15 @@ use crate::model::pending::Deferred;
 use crate::model::verdict::{Finding, Verdict};
 
 impl Evaluation<'_> {
-    pub(super) fn into_result(self) -> Evaluated {
+    pub(super) fn into_result(mut self) -> Evaluated {
+        let changes = if self.has_finding() {
+            None
+        } else {
+            Some(self.changes())
+        };
+        if let Some(changes) = &changes {
+            self.refuse_changed_immutables(changes);
+        }
         let mut findings = Vec::new();
         let mut result = Evaluated {
             verdict: Verdict::Admit,
@@ -58,19 +66,18 @@ impl Evaluation<'_> {
                 None => findings.push(finding),
             }
         }
-        result.verdict = if findings.is_empty() {
-            self.admit()
-        } else {
-            Verdict::Refuse(findings)
+        result.verdict = match changes {
+            _ if !findings.is_empty() => Verdict::Refuse(findings),
+            Some(changes) if !changes.is_empty() => Verdict::AdmitWith(changes),
+            _ => Verdict::Admit,
         };
         if let Verdict::AdmitWith(changes) = &result.verdict
             && changes.contains_key("traits")
         {
             let saved = Value::Object(changes.clone());
             for one in &mut result.deferred_checks {
-                if let Some(field) = &one.otherwise.field {
-                    one.deferred.value = field.value_in(&saved).cloned();
-                }
+                let check = self.rules().check(&one.deferred.check);
+                one.deferred.value = check.and_then(|check| check.value_in(&saved)).cloned();
             }
         }
         result
@@ -105,17 +112,26 @@ impl Evaluation<'_> {
             return None;
         };
         let request = finished.asked.question.clone()?;
-        let value = check.field.as_ref();
         Some(Deferred {
             check: check.name.clone(),
             request,
-            value: value
-                .and_then(|field| field.value_in(self.identity))
-                .cloned(),
+            value: check.value_in(self.identity).cloned(),
         })
     }
 
-    fn admit(&self) -> Verdict {
+    /// Returns whether a check keeps the sign-up from passing.
+    fn has_finding(&self) -> bool {
+        let checks = self.rules().checks().zip(&self.slots);
+        let mut enforced = checks.filter(|(check, _)| check.mode == Mode::Enforce);
+        enforced.any(|(check, slot)| {
+            slot.finished().is_some_and(|finished| {
+                finished.outcome.objection().is_some() && self.deferred(check, finished).is_none()
+            })
+        })
+    }
+
+    /// Returns the fields that the accepted checks change, each as a whole.
+    fn changes(&self) -> Map<String, Value> {
         let mut changes = Changes::to(self.identity);
         for (check, decision) in self.rules().checks().zip(&self.run_decisions) {
             if self.is_stale(check, *decision) {
@@ -130,12 +146,7 @@ impl Evaluation<'_> {
                 self.set(check, &mut changes);
             }
         }
-        let changes = changes.finish();
-        if changes.is_empty() {
-            Verdict::Admit
-        } else {
-            Verdict::AdmitWith(changes)
-        }
+        changes.finish()
     }
 
     /// Adds the values of the check's `set`. A value that cannot be written is left out.
@@ -195,10 +206,9 @@ impl Evaluation<'_> {
         for part in ["traits", "metadata_public"] {
             identity[part] = previous.get(part).cloned().unwrap_or_default();
         }
-        let field = check.field.as_ref();
         let variables = Variables {
             identity: Some(&identity),
-            value: field.and_then(|field| field.value_in(&identity)),
+            value: check.value_in(&identity),
             ..self.variables(check, None)
         };
         when.holds(&variables) != Ok(false)

@@ -84,10 +84,8 @@ impl<'a> Resolver<'a> {
             .field
             .as_ref()
             .and_then(|field| self.field(&cursor.key("field"), field));
-        if file.required && file.field.is_none() {
-            self.report(&cursor.key("required"), "`required` needs a `field`", None);
-        }
         let scopes = self.scopes(name, file, &flows);
+        let absent_field = self.absent_field(cursor, file, &flows, &scopes.before);
         let when = file
             .when
             .as_ref()
@@ -152,7 +150,9 @@ impl<'a> Resolver<'a> {
             name: name.to_owned(),
             flows,
             field,
-            required: file.required,
+            absent: absent_field.absent,
+            required_if: absent_field.required_if,
+            immutable: absent_field.immutable,
             when,
             ask,
             reserve,

@@ -16,7 +16,7 @@ use crate::expression::{Scope, Template, Variable};
 use crate::model::message::{INLINE_ID, MessageTemplate};
 
 /// The built-in messages: name, id, English, German.
-const BUILTIN: [(&str, u32, &str, &str); 6] = [
+const BUILTIN: [(&str, u32, &str, &str); 7] = [
     (
         "try_again",
         4_900_001,
@@ -40,6 +40,12 @@ const BUILTIN: [(&str, u32, &str, &str); 6] = [
         4_900_004,
         "This is not possible at the moment. Please try again later.",
         "Das ist im Moment nicht möglich. Bitte versuchen Sie es später noch einmal.",
+    ),
+    (
+        "immutable",
+        4_900_005,
+        "This value cannot be changed.",
+        "Dieser Wert kann nicht geändert werden.",
     ),
     (
         "form_used",
@@ -254,6 +260,7 @@ impl<'a> Resolver<'a> {
             try_again: templates.remove("try_again")?,
             not_valid: templates.remove("not_valid")?,
             required: templates.remove("required")?,
+            immutable: templates.remove("immutable")?,
             not_possible: templates.remove("not_possible")?,
             form_used: templates.remove("form_used")?,
             account_refused: templates.remove("account_refused")?,
@@ -355,6 +362,7 @@ impl<'a> Resolver<'a> {
                 "try_again" => &builtin.try_again,
                 "not_valid" => &builtin.not_valid,
                 "required" => &builtin.required,
+                "immutable" => &builtin.immutable,
                 "form_used" => &builtin.form_used,
                 "account_refused" => &builtin.account_refused,
                 _ => &builtin.not_possible,

@@ -1,7 +1,9 @@
 //! Warns about settings that are valid, but probably a mistake.
 
 use super::{Cursor, Resolver};
-use crate::checks::{Check, Mode, Policy, Reads};
+use crate::checks::{Absent, Check, Mode, Policy, Reads};
+use crate::expression::Variable;
+use crate::kratos::Flow;
 use crate::kratos::schema::{TraitType, trait_type};
 
 impl<'a> Resolver<'a> {
@@ -10,6 +12,44 @@ impl<'a> Resolver<'a> {
             self.warn_about_types(check, cursor);
             self.warn_about_accept(check, cursor);
             self.warn_about_reserve(check, cursor);
+            self.warn_about_immutable(check, cursor);
+        }
+    }
+
+    /// A check that compares a field with the previous one keeps the value only until the visitor empties the field. And
+    /// `immutable` keeps it only while `when` is true.
+    fn warn_about_immutable(&mut self, check: &Check, cursor: &Cursor<'a>) {
+        let Some(field) = &check.field else {
+            return;
+        };
+        let mut when = check
+            .when
+            .iter()
+            .flat_map(|when| when.paths(Variable::Identity));
+        let changeable =
+            when.find(|path| path.first_name() == Some("traits") && !path.is_within(field.names()));
+        if let (true, Some(path)) = (check.immutable, changeable) {
+            self.warn(
+                &cursor.key("when"),
+                format!("`immutable` counts only while `when` is true, and a visitor can change `{path}`, which `when` reads"),
+                "remove `when`, or read only what no visitor can change, such as `identity.schema_id`",
+            );
+        }
+        let skips = check.absent == Absent::Skip && check.required_if.is_none();
+        let refuses = check.flows.contains(&Flow::Settings) && !check.refuse.is_empty();
+        let compares = || {
+            let mut read = check
+                .conditions()
+                .flat_map(|one| one.paths(Variable::Previous));
+            read.any(|path| path.meets(field.names()))
+        };
+        if !check.immutable && skips && refuses && compares() {
+            self.warn(
+                &cursor.key("refuse"),
+                format!("a visitor can empty `{field}`, because an absent field skips the check, and then choose any value"),
+                "if the value cannot change once it is there, write `immutable: true` in place of the comparison with `previous`; \
+                 if it can, write `required: true`",
+            );
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{HttpTransport, without_answer};
 use crate::base::telemetry::metrics::StateLabels;
 use crate::checks::interpret::{Interpretation, interpret};
-use crate::checks::{Check, OnExpiry, OnLateRefusal, deferred};
+use crate::checks::{Absent, Check, OnExpiry, OnLateRefusal, deferred};
 use crate::expression::Variables;
 use crate::jobs::dispatcher::AttemptResult;
 use crate::model::delivery::subscription::{Trigger, deliveries_for};
@@ -150,9 +150,8 @@ impl HttpTransport {
         identity: &Value,
     ) -> AttemptResult {
         let view = hook_view(identity);
-        let field = check.field.as_ref();
         let context = EvaluationContext {
-            value: field.and_then(|field| field.value_in(&view)).cloned(),
+            value: check.value_in(&view).cloned(),
             identity: Some(view.clone()),
             ..context.clone()
         };
@@ -205,14 +204,14 @@ impl HttpTransport {
             }
             Err(_) => return Err(NoResponse::Connection),
         };
-        let Some(field) = &check.field else {
+        if check.field.is_none() || check.value_in(&identity) == context.value.as_ref() {
             return Ok(CurrentValue::Same);
-        };
-        Ok(match field.value_in(&identity) {
-            value if value == context.value.as_ref() => CurrentValue::Same,
-            None => CurrentValue::Absent,
-            Some(Value::String(text)) if text.trim().is_empty() => CurrentValue::Absent,
-            Some(_) => CurrentValue::Other(Box::new(identity)),
+        }
+        let is_absent = check.is_absent_in(&identity) && check.absent != Absent::Check;
+        Ok(if is_absent {
+            CurrentValue::Absent
+        } else {
+            CurrentValue::Other(Box::new(identity))
         })
     }
 

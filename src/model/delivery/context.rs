@@ -1,6 +1,6 @@
 //! The evaluation context: the stored variables of a delivery, for expressions that read its response later.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::base::clock::Timestamp;
@@ -16,8 +16,11 @@ pub struct EvaluationContext {
     /// `previous`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<Value>,
-    /// `value`
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// `value`, which is null for an absent field
+    #[serde(
+        deserialize_with = "null_is_a_value",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub value: Option<Value>,
     /// `flow`
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,6 +42,13 @@ pub struct EvaluationContext {
     /// for it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_uncertain: bool,
+}
+
+/// Reads a value that can be null. A missing key is the only `None`.
+pub(crate) fn null_is_a_value<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 impl EvaluationContext {

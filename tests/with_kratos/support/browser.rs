@@ -105,6 +105,28 @@ impl Browser {
         request.send().await.expect("a response")
     }
 
+    /// Fetches a flow of this page: `login`.
+    pub async fn flow(&self, page: &str, id: &str) -> Value {
+        let url = self.at(&format!("/self-service/{page}/flows?id={id}"));
+        let request = self.http.get(url).header(ACCEPT, "application/json");
+        let response = request.send().await.expect("a response");
+        response.json().await.expect("JSON")
+    }
+
+    /// Sends the form of a flow with these fields and its CSRF token.
+    pub async fn submit(&self, flow: &Value, typed: &[(&str, &str)]) -> reqwest::Response {
+        let nodes = flow["ui"]["nodes"].as_array().expect("nodes");
+        let token = nodes
+            .iter()
+            .find(|node| node["attributes"]["name"] == "csrf_token")
+            .and_then(|node| node["attributes"]["value"].as_str());
+        let mut fields = vec![("csrf_token", token.expect("a token"))];
+        fields.extend(typed);
+        let action = flow["ui"]["action"].as_str().expect("an action");
+        let request = self.http.post(action).header(ACCEPT, "text/html");
+        request.form(&fields).send().await.expect("a response")
+    }
+
     fn at(&self, path: &str) -> String {
         self.kratos.join(path).expect("a URL").into()
     }

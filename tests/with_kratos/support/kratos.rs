@@ -56,6 +56,8 @@ pub struct KratosOptions {
     pub provider: Option<String>,
     /// Whether visitors can sign up with a passkey.
     pub passkeys: bool,
+    /// Changes the identity schema.
+    pub schema: Option<fn(&mut Value)>,
 }
 
 impl Default for KratosOptions {
@@ -70,6 +72,7 @@ impl Default for KratosOptions {
             dsn: None,
             provider: None,
             passkeys: false,
+            schema: None,
         }
     }
 }
@@ -122,6 +125,13 @@ impl Kratos {
         for name in ["identity.schema.json", "vestibule.jsonnet"] {
             std::fs::copy(checkout.join(name), folder.join(name))
                 .unwrap_or_else(|error| panic!("kratos-config/{name}: {error}"));
+        }
+        if let Some(change) = kratos_options.schema {
+            let file = folder.join("identity.schema.json");
+            let text = std::fs::read_to_string(&file).expect("the schema");
+            let mut schema: Value = serde_json::from_str(&text).expect("JSON");
+            change(&mut schema);
+            std::fs::write(&file, schema.to_string()).expect("the schema is written");
         }
         let text =
             std::fs::read_to_string(checkout.join("kratos.yml")).expect("kratos-config/kratos.yml");

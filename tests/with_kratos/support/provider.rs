@@ -20,16 +20,19 @@ use uuid::Uuid;
 /// The lifetime of an id token, in seconds.
 const LIFETIME: i64 = 600;
 
-/// A running provider. Each authorization is for a new identity with a unique address.
+/// A running provider. Each authorization is for a new identity with a unique address, unless a person is named.
 pub struct Provider {
     pub url: String,
     server: ServerHandle,
+    state: Data<State>,
 }
 
 struct State {
     url: String,
     key: EcdsaKeyPair,
     grants: Mutex<BTreeMap<String, Grant>>,
+    /// The subject and the address of the person that is signed in.
+    person: Mutex<Option<(Uuid, String)>>,
 }
 
 struct Grant {
@@ -46,7 +49,9 @@ impl Provider {
             url: url.clone(),
             key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"),
             grants: Mutex::default(),
+            person: Mutex::default(),
         });
+        let shared = state.clone();
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(state.clone())
@@ -63,7 +68,19 @@ impl Provider {
         Self {
             url,
             server: handle,
+            state: shared,
         }
+    }
+
+    /// Signs in the person with this address from now on.
+    pub fn sign_in_as(&self, address: &str) {
+        let person = (Uuid::new_v4(), address.to_owned());
+        *self.state.person.lock().expect("a lock") = Some(person);
+    }
+
+    /// Signs in a new person each time from now on.
+    pub fn sign_in_as_anyone(&self) {
+        *self.state.person.lock().expect("a lock") = None;
     }
 }
 
@@ -135,10 +152,14 @@ impl State {
             return HttpResponse::BadRequest().json(json!({"error": "invalid_grant"}));
         };
         let now = chrono::Utc::now().timestamp();
-        let subject = Uuid::new_v4();
+        let person = self.person.lock().expect("a lock").clone();
+        let (subject, address) = person.unwrap_or_else(|| {
+            let subject = Uuid::new_v4();
+            (subject, format!("{subject}@example.org"))
+        });
         let mut claims = json!({
             "iss": self.url, "aud": grant.client, "sub": subject, "iat": now, "exp": now + LIFETIME,
-            "email": format!("{subject}@example.org"), "email_verified": true,
+            "email": address, "email_verified": true,
         });
         if let Some(nonce) = grant.nonce {
             claims["nonce"] = json!(nonce);

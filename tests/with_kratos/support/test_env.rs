@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use tempfile::TempDir;
 use vestibule::kratos::snippet::{ExtraEvent, LateRefusals};
 
@@ -184,6 +185,13 @@ impl TestEnvBuilder {
     #[must_use]
     pub fn with_passkeys(mut self) -> Self {
         self.kratos_options.passkeys = true;
+        self
+    }
+
+    /// Changes the identity schema.
+    #[must_use]
+    pub fn with_schema(mut self, change: fn(&mut Value)) -> Self {
+        self.kratos_options.schema = Some(change);
         self
     }
 
