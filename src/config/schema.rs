@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::file::File;
+use crate::expression::FUNCTION_REFERENCE;
 
 /// Returns the schema (draft 2020-12) for editors.
 #[must_use]
@@ -110,8 +111,33 @@ pub fn markdown() -> String {
     text.push_str("\n\n[vestibule.example.yaml](../vestibule.example.yaml) shows every key. `vestibule validate` reports every problem of a file; `vestibule schema` prints the JSON Schema for editors.\n");
     section(&mut text, &schema, &schema, "");
     text.push_str(NAMES);
+    text.push_str(&functions());
     text
 }
+
+/// Generates the reference of Vestibule's own functions.
+fn functions() -> String {
+    let mut text = FUNCTIONS.to_owned();
+    for function in FUNCTION_REFERENCE {
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | `{}` | `{}` |",
+            function.call, function.meaning, function.example, function.result
+        );
+    }
+    text
+}
+
+const FUNCTIONS: &str = "
+## Functions in expressions
+
+Besides CEL's functions and the functions of its string and list extensions there are the functions below. An argument
+of another type is an error. So is a text longer than 16 KiB that is hashed, encoded or decoded. Write `.orValue('')`
+behind an optional value, and `string(…)` around a number.
+
+| function | result | example | gives |
+|---|---|---|---|
+";
 
 /// The variables of expressions, which the schema does not contain.
 const NAMES: &str = "
@@ -129,9 +155,6 @@ const NAMES: &str = "
 | `lists.<name>` | a list | everywhere |
 | `response` | the response: `status`, `headers` (names in lower case), `body` (JSON, or else a text; null if empty) | after an `ask` |
 | `checks.<name>.response` | the response of another check, for which the check waits | checks |
-
-Besides CEL's functions and the functions of its string extension there are `domain(address)`, the part after the `@` in lower
-case and ASCII, and `in_domains(address, list)`, true if that domain or one above it is in the list.
 ";
 
 fn section(text: &mut String, root: &Value, schema: &Value, path: &str) {

@@ -792,18 +792,26 @@ const OF_TEXTS: &[&str] = &[
 
 /// Functions whose first argument is a text, or another value that is neither a list nor a map.
 const WITH_TEXT: &[&str] = &[
+    "base64_decode",
+    "base64_encode",
     "bool",
     "bytes",
     "domain",
     "double",
     "duration",
+    "hmac_sha256",
     "in_domains",
     "int",
     "matches",
+    "md5",
+    "query_parameter",
+    "sha256",
     "string",
     "strings.quote",
     "timestamp",
     "uint",
+    "url_decode",
+    "url_encode",
 ];
 
 const OPERATORS: &[&str] = &[

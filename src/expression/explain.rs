@@ -10,6 +10,10 @@ use super::convert::{kind, named};
 use super::functions::{FUNCTIONS, NO_DOMAIN, NO_TEXT, TOO_MANY};
 use super::path::Miss;
 use super::resolve::{BUDGET, Resolver};
+use super::texts::{NOT_BASE64, NOT_TEXT, TOO_LONG};
+
+/// The errors of Vestibule's own functions. None of them holds a value.
+const OWN_ERRORS: [&str; 6] = [NO_DOMAIN, NO_TEXT, TOO_MANY, TOO_LONG, NOT_BASE64, NOT_TEXT];
 
 /// Converts an error of the library. `written` returns whether the operator wrote a key.
 pub(super) fn explain(
@@ -97,7 +101,7 @@ fn unsuited(function: &str, kinds: &[&str]) -> String {
 
 /// Formats the error of a function that was called with the right types.
 fn failed(function: &str, message: &str) -> String {
-    if [NO_DOMAIN, NO_TEXT, TOO_MANY].contains(&message) {
+    if OWN_ERRORS.contains(&message) {
         return format!("{}: {message}", symbol(function));
     }
     match function {

@@ -13,6 +13,7 @@ use cel::{DeclarationError, Env, ExecutionError, extensions};
 use regex::{Regex, RegexBuilder};
 
 use super::lists::Entries;
+use super::texts;
 
 /// The error of `domain` and `in_domains` for a value without a domain.
 pub(super) const NO_DOMAIN: &str = "the argument is not an address or a domain";
@@ -73,24 +74,32 @@ const fn member(name: &'static str, fewest: usize, most: usize) -> Function {
 /// The library does not list its own functions. Its function `lists.range` keeps a short expression running for
 /// minutes.
 pub(super) const FUNCTIONS: &[Function] = &[
+    global("base64_decode", 1),
+    global("base64_encode", 1),
     global("bool", 1),
     global("bytes", 1),
     global("domain", 1),
     global("double", 1),
     global("duration", 1),
     global("dyn", 1),
+    global("hmac_sha256", 2),
     global("in_domains", 2),
     global("int", 1),
     global("matches", 2),
+    global("md5", 1),
     global("optional.none", 0),
     global("optional.of", 1),
     global("optional.ofNonZeroValue", 1),
+    global("query_parameter", 2),
+    global("sha256", 1),
     global("size", 1),
     global("string", 1),
     global("strings.quote", 1),
     global("timestamp", 1),
     global("type", 1),
     global("uint", 1),
+    global("url_decode", 1),
+    global("url_encode", 1),
     member("@sortByAssociatedKeys", 1, 1),
     member("charAt", 1, 1),
     member("contains", 1, 1),
@@ -182,6 +191,7 @@ fn declare() -> Result<Env, DeclarationError> {
         vec![PATTERN_TYPE],
         matches,
     )?;
+    texts::declare(&mut env)?;
     Ok(env)
 }
 
@@ -394,7 +404,7 @@ fn bool<'b, 'v>(value: bool) -> CowVal<'b, 'v> {
     CowVal::Borrowed(if value { &TRUE } else { &FALSE })
 }
 
-fn take<'b, 'v, const N: usize>(
+pub(super) fn take<'b, 'v, const N: usize>(
     arguments: Vec<CowVal<'b, 'v>>,
 ) -> Result<[CowVal<'b, 'v>; N], ExecutionError> {
     arguments

@@ -7,6 +7,7 @@
 
 mod compile;
 mod convert;
+mod documented;
 mod explain;
 mod functions;
 mod lists;
@@ -14,6 +15,7 @@ mod path;
 mod resolve;
 mod scan;
 pub mod template;
+mod texts;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ use serde_json::Value;
 
 use crate::base::clock::Timestamp;
 
+pub use documented::{FUNCTION_REFERENCE, FunctionReference};
 pub use lists::Lists;
 pub use path::ReadPath;
 pub use template::{JsonTemplate, Piece, Template};

@@ -48,7 +48,7 @@ pub enum JsonTemplate {
 }
 
 /// The characters that are percent-encoded: all but those without a special meaning in a URL.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')

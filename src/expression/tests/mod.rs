@@ -2,6 +2,7 @@
 
 mod adversarial;
 pub(super) mod conformance;
+mod own_functions;
 mod reads;
 
 use super::*;
