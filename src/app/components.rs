@@ -20,6 +20,7 @@ use crate::checks::{AskService, Evaluator, Reserver, Rules};
 use crate::config::settings::{self, Settings};
 use crate::expression::Variable;
 use crate::http::hooks::idempotency::IdempotencyCache;
+use crate::http::hooks::log_limits::LogLimits;
 use crate::http::hooks::open_flow::MAX_CONCURRENT_CLOSES;
 use crate::http::{AdminState, HookState, PendingPolicy};
 use crate::jobs::dispatcher::{Dispatcher, DispatcherLimits, Jitter};
@@ -308,7 +309,7 @@ impl Components {
             activity,
             writes_identities: settings.writes_identities(),
             sweep_now: Arc::clone(&self.sweep_now),
-            unknown_paths: Mutex::default(),
+            log_limits: LogLimits::default(),
             recorder,
             idempotency: Arc::new(IdempotencyCache::new(self.clock.clone())),
             closings: Arc::new(Semaphore::new(MAX_CONCURRENT_CLOSES)),

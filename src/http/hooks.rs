@@ -6,6 +6,7 @@ mod call;
 mod endpoint;
 pub mod idempotency;
 mod identity_activity;
+pub mod log_limits;
 pub mod open_flow;
 mod pending;
 mod post;
@@ -14,8 +15,8 @@ mod report;
 pub mod response;
 mod sign_in;
 pub mod state;
-pub mod unknown_paths;
 
+use actix_web::Route;
 use actix_web::web::{self, Data, ServiceConfig};
 
 use crate::http::health::{self, Health};
@@ -45,9 +46,13 @@ pub fn hooks(state: Data<HookState>, health: Data<Health>) -> impl FnOnce(&mut S
                 );
             }
         }
+        let with_get = |path: &str, get: Route| {
+            let other_verbs = web::route().to(call::not_found);
+            web::resource(path).route(get).default_service(other_verbs)
+        };
         config
-            .route("/health/alive", web::get().to(health::alive))
-            .route("/health/ready", web::get().to(health::ready))
+            .service(with_get("/health/alive", web::get().to(health::alive)))
+            .service(with_get("/health/ready", web::get().to(health::ready)))
             .default_service(web::route().to(call::not_found));
     }
 }

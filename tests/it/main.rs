@@ -13,6 +13,7 @@ mod deferred;
 mod deliveries;
 mod gate;
 mod gate_model;
+mod hooks_port;
 mod identity_writes;
 mod jobs;
 mod late_accounts;

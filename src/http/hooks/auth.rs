@@ -16,9 +16,9 @@ use crate::http::hooks::body::{self, ANSWER_MARGIN};
 use crate::http::hooks::endpoint::Endpoint;
 use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::state::HookState;
+use crate::kratos::Hook;
 use crate::kratos::reply::RefusalStatus;
 pub use crate::kratos::snippet::KEY_HEADER;
-use crate::kratos::{Hook, Stage};
 
 /// Extracts the hook that Kratos calls. A handler with this argument runs only for requests that have one of the
 /// keys. All other requests are logged, counted and refused with status 401.
@@ -60,12 +60,13 @@ async fn refuse(state: &HookState, hook: &Hook, payload: Payload) -> Unauthorize
     let at = state.clock.now();
     let until = saturating_add(at, state.deadline.saturating_sub(ANSWER_MARGIN));
     let _ = body::read(payload, &state.clock, until, 0).await;
-    tracing::error!(
-        hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
-        "Refused a call without a valid key; `auth.config.value` of this hook in kratos.yml must be one of `hooks.keys`"
-    );
-    if hook.stage == Stage::Post {
-        state.count_lost_post("unauthorized");
+    // Any client on the network can send such calls, so they raise no alarm.
+    let path = format!("{}/{}", hook.flow, hook.stage);
+    if state.log_limits.without_key.to_log(&path, at).is_some() {
+        tracing::error!(
+            hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
+            "Refused a call without a valid key; `auth.config.value` of this hook in kratos.yml must be one of `hooks.keys`"
+        );
     }
     let reply = state.reject(
         RefusalStatus::Unauthorized,

@@ -1,6 +1,6 @@
 //! Handles the steps that all hooks share: the key, the body within time and size, and one answer for repeated calls.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
@@ -112,10 +112,13 @@ pub async fn method_not_allowed(
     let until = saturating_add(at, hooks.deadline);
     let _ = body::read(payload, &hooks.clock, until, 0).await;
     let hook = endpoint.hook(&request);
-    tracing::error!(
-        hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
-        "Refused a call of a hook with another HTTP method than POST; write `method: POST` at this hook in kratos.yml"
-    );
+    let limit = &hooks.log_limits.wrong_verbs;
+    if limit.to_log(request.path(), at).is_some() {
+        tracing::error!(
+            hook.flow = %hook.flow, hook.stage = %hook.stage, hook.method = hook.method,
+            "Refused a call of a hook with another HTTP method than POST; write `method: POST` at this hook in kratos.yml"
+        );
+    }
     let reply = hooks.reject(
         RefusalStatus::MethodNotAllowed,
         &hooks.rules.messages().not_possible,
@@ -134,11 +137,7 @@ pub async fn not_found(
     let now = hooks.clock.now();
     let until = saturating_add(now, hooks.deadline);
     let _ = body::read(payload, &hooks.clock, until, 0).await;
-    let path = {
-        let paths = hooks.unknown_paths.lock();
-        let mut paths = paths.unwrap_or_else(PoisonError::into_inner);
-        paths.to_log(request.path(), now)
-    };
+    let path = hooks.log_limits.unknown_paths.to_log(request.path(), now);
     if let Some(path) = path {
         tracing::error!(
             path,

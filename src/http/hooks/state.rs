@@ -16,9 +16,9 @@ use crate::checks::refused_identities::RefusedIdentities;
 use crate::checks::{Evaluator, MessageRenderer, Rules};
 use crate::expression::Variables;
 use crate::http::hooks::idempotency::IdempotencyCache;
+use crate::http::hooks::log_limits::LogLimits;
 use crate::http::hooks::pending::PendingPolicy;
 use crate::http::hooks::response::HookResponse;
-use crate::http::hooks::unknown_paths::UnknownPaths;
 use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{PlacedMessages, RefusalStatus};
 use crate::kratos::{Hook, Message, Payload, Reply, Stage};
@@ -64,8 +64,8 @@ pub struct HookState {
     pub writes_identities: bool,
     /// Requests a look-up of every recent sign-up without a `post`.
     pub sweep_now: Arc<Notify>,
-    /// The unknown paths that were logged lately.
-    pub unknown_paths: Mutex<UnknownPaths>,
+    /// Limits the log lines that any client can cause.
+    pub log_limits: LogLimits,
     /// The log of decisions.
     pub recorder: DecisionLog,
     /// The calls in progress, and the recent answers.
