@@ -111,8 +111,10 @@ async fn read_answer<'b>(stream: &mut TcpStream, buffer: &'b mut [u8]) -> Cow<'b
 /// The body of a hook call for a sign-up.
 pub fn payload() -> Value {
     json!({
-        "version": 1,
+        "version": 2,
+        "forwarded_headers": ["Accept-Language", "User-Agent", "True-Client-Ip"],
         "flow": {
+            "request_url": "http://127.0.0.1:4433/self-service/registration/browser",
             "id": "16796416-e4ae-4463-99a6-be78d13a634a", "type": "browser", "issued_at": "2026-11-23T14:32:52.964673909Z",
             "expires_at": "2026-11-23T15:32:52.964673909Z", "return_to": "http://127.0.0.1:4455/after", "transient_payload": {}
         },

@@ -295,7 +295,8 @@ impl Components {
         let hook_state = HookState {
             keys: settings.hooks.keys.clone(),
             deadline: settings.hooks.deadline,
-            client_ip_header: settings.hooks.client_ip_header.clone(),
+            client_ip: settings.hooks.client_ip.clone(),
+            body_needs: settings.hooks.body_needs.clone(),
             rules: Arc::clone(&self.rules),
             evaluator: self.evaluator(),
             pending: self.pending_policy(settings),

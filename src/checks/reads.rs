@@ -11,6 +11,9 @@ use crate::model::identity_write::same_option;
 /// parts.
 const COMPARED: [&str; 2] = ["traits", "metadata_public"];
 
+/// The parts of `flow` that only a registration has.
+const REGISTRATION_DATA: [&str; 3] = ["transient_payload", "request_url", "provider"];
+
 /// What a check reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
@@ -18,8 +21,8 @@ pub struct Reads {
     pub fields: Vec<Field>,
     /// Paths in `identity`, each in `traits` or `metadata_public`.
     pub identity: Vec<ReadPath>,
-    /// Whether the check reads `flow.transient_payload`. Kratos drops it in settings.
-    pub transient_payload: bool,
+    /// Whether the check reads a part of `flow` that Kratos sends at registration only.
+    pub registration_data: bool,
     /// The checks whose response is read.
     pub checks: Vec<String>,
 }
@@ -56,7 +59,7 @@ impl Reads {
                 for index in reachable(start, &checks, &own) {
                     sum.fields.extend(own[index].fields.iter().cloned());
                     sum.identity.extend(own[index].identity.iter().cloned());
-                    sum.transient_payload |= own[index].transient_payload;
+                    sum.registration_data |= own[index].registration_data;
                     sum.checks.extend(own[index].checks.iter().cloned());
                 }
                 sum.tidy();
@@ -94,9 +97,10 @@ impl Reads {
                 self.identity.push(path);
             }
         }
-        self.transient_payload |= expression
-            .paths(Variable::Flow)
-            .any(|path| path.first_name() == Some("transient_payload"));
+        self.registration_data |= expression.paths(Variable::Flow).any(|path| {
+            path.first_name()
+                .is_some_and(|name| REGISTRATION_DATA.contains(&name))
+        });
         self.checks.extend(expression.checks_read().iter().cloned());
     }
 

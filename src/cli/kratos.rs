@@ -8,13 +8,23 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 use url::Url;
 
-use crate::config::{self, Environment};
-use crate::kratos::snippet::{
-    Body, EXAMPLE_URL, ExtraEvent, HookSnippet, LateRefusals, Method, TEMPLATE,
-};
+use crate::config::{self, Environment, Settings};
+use crate::kratos::snippet::{Body, EXAMPLE_URL, ExtraEvent, HookSnippet, LateRefusals, Method};
+use crate::kratos::template::{header_allowlist, template};
+use crate::model::delivery::Event;
 
 /// The placeholder for the key.
 const NO_KEY: &str = "PUT-YOUR-KEY-HERE";
+const ALLOWLIST: &str = "\
+#
+# The settings read request headers that Kratos does not pass to hooks by default. `clients.web_hook.header_allowlist` replaces
+# Kratos's default and the list in kratos.yml, so add the entries that kratos.yml has there.";
+const LATE_REFUSALS: &str = "\
+#
+# A check can deactivate an account that exists. The hooks under `login`, `recovery` and `settings` refuse its
+# owner; with them, no one can sign in while Vestibule is down.
+# Put those under `login` and `recovery` before other hooks. Kratos runs `login.after.<method>.hooks` in place of `login.after.hooks`,
+# so repeat under each method what `login.after.hooks` holds, such as `require_verified_address`.";
 
 /// `vestibule kratos …`
 #[derive(Debug, Subcommand)]
@@ -49,8 +59,9 @@ pub struct Hooks {
             .try_map(|name| ExtraEvent::named(&name).ok_or("this event needs no extra hooks")),
     )]
     events: Vec<ExtraEvent>,
-    /// The settings file. If one of its checks can deactivate an existing account, also print the hooks that refuse the owner
-    /// of such an account: for logins, recoveries and all settings
+    /// The settings file. Prints what its settings need: the template with the request headers that they read, the headers that
+    /// Kratos must pass to it, the hooks of their events, and, if a check can deactivate an existing account, the hooks that refuse
+    /// the owner of such an account (for logins, recoveries and all settings)
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Also print the hooks that refuse the owners of accounts that a late refusal deactivated, without reading a settings file
@@ -71,59 +82,113 @@ pub struct Hooks {
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     behind: usize,
     /// Print only the template of the body
-    #[arg(long, exclusive = true)]
+    #[arg(
+        long,
+        conflicts_with_all = ["url", "methods", "events", "late_refusals", "inline", "body", "behind"]
+    )]
     template: bool,
+}
+
+/// What must be printed for the settings.
+#[derive(Debug, Default)]
+struct Needs {
+    /// The request headers besides those that every template sends.
+    headers: Vec<String>,
+    /// The extra events of the subscriptions.
+    events: Vec<ExtraEvent>,
+    late_refusals: LateRefusals,
+}
+
+impl Needs {
+    fn of(settings: &Settings) -> Self {
+        let wants = |event: &Event| {
+            let mut subscriptions = settings.subscriptions.iter();
+            subscriptions.any(|subscription| subscription.events.contains(event))
+        };
+        let events = [
+            (ExtraEvent::Credentials, Event::CredentialsChanged),
+            (ExtraEvent::Verification, Event::IdentityVerified),
+        ];
+        let events = events.into_iter().filter(|(_, event)| wants(event));
+        Self {
+            headers: settings.hooks.body_needs.headers.clone(),
+            events: events.map(|(extra, _)| extra).collect(),
+            late_refusals: if settings.can_deactivate() {
+                LateRefusals::Enforced
+            } else {
+                LateRefusals::None
+            },
+        }
+    }
 }
 
 impl Command {
     /// Prints the hooks.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Self::Hooks(hooks) = self;
-        let can_deactivate = match &hooks.config {
-            None => false,
+        let needs = match &hooks.config {
+            None => Needs::default(),
             Some(file) => match config::load(file, &Environment::of_process()) {
-                Ok(settings) => settings.can_deactivate(),
+                Ok(settings) => Needs::of(&settings),
                 Err(problems) => {
                     eprintln!("{problems}");
                     return Ok(ExitCode::FAILURE);
                 }
             },
         };
-        let late_refusals = if can_deactivate || hooks.late_refusals {
-            LateRefusals::Enforced
-        } else {
-            LateRefusals::None
-        };
-        hooks.print(late_refusals, &mut io::stdout().lock())?;
+        hooks.print(needs, &mut io::stdout().lock())?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 impl Hooks {
     /// Prints the hooks or the template.
-    pub fn print(&self, late_refusals: LateRefusals, to: &mut impl Write) -> io::Result<()> {
+    fn print(&self, mut needs: Needs, to: &mut impl Write) -> io::Result<()> {
         if self.template {
-            return to.write_all(TEMPLATE.as_bytes());
+            return to.write_all(template(&needs.headers).as_bytes());
         }
-        let (hooked, open): (Vec<Method>, Vec<Method>) = Method::ALL
-            .into_iter()
-            .partition(|method| self.methods.contains(method));
-        let body = if self.inline {
-            Body::Inline
-        } else {
-            Body::At(self.body.clone())
-        };
+        if self.late_refusals {
+            needs.late_refusals = LateRefusals::Enforced;
+        }
+        let wanted =
+            |event: &ExtraEvent| self.events.contains(event) || needs.events.contains(event);
+        needs.events = ExtraEvent::ALL.into_iter().filter(wanted).collect();
+        let methods = Method::ALL.into_iter();
+        let hooked: Vec<Method> = methods.filter(|one| self.methods.contains(one)).collect();
         let calls = HookSnippet {
             url: self.url.clone(),
             key: NO_KEY.to_owned(),
-            body,
+            body: if self.inline {
+                Body::Inline
+            } else {
+                Body::At(self.body.clone())
+            },
+            headers: needs.headers,
         };
+        self.print_instructions(&calls, needs.late_refusals, to)?;
+        let variables =
+            calls.key_variables(&hooked, &needs.events, needs.late_refusals, self.behind);
+        for variable in variables {
+            writeln!(to, "#   {variable}")?;
+        }
+        let hooks = calls.hooks(&hooked, &needs.events, needs.late_refusals);
+        to.write_all(hooks.as_bytes())
+    }
 
+    /// Prints what the operator must do, up to the list of the key's variables.
+    fn print_instructions(
+        &self,
+        calls: &HookSnippet,
+        late_refusals: LateRefusals,
+        to: &mut impl Write,
+    ) -> io::Result<()> {
         writeln!(
             to,
             "# Save this as a file of its own and start Kratos with both: kratos serve -c kratos.yml -c vestibule-hooks.yml\n\
              # A list of the second file replaces the list of the first, so add to each list below the hooks that kratos.yml has there."
         )?;
+        let methods = Method::ALL.into_iter();
+        let open: Vec<Method> = methods.filter(|one| !self.methods.contains(one)).collect();
         if !open.is_empty() {
             writeln!(
                 to,
@@ -134,20 +199,22 @@ impl Hooks {
             }
         }
         if let Body::At(address) = &calls.body {
+            let config = if calls.headers.is_empty() {
+                ""
+            } else {
+                " --config vestibule.yaml"
+            };
             writeln!(
                 to,
                 "#\n# The body's template belongs at {address}\n\
-                 #   vestibule kratos hooks --template > vestibule.jsonnet"
+                 #   vestibule kratos hooks --template{config} > vestibule.jsonnet"
             )?;
         }
+        if header_allowlist(&calls.headers).is_some() {
+            writeln!(to, "{ALLOWLIST}")?;
+        }
         if late_refusals == LateRefusals::Enforced {
-            writeln!(
-                to,
-                "#\n# A check can deactivate an account that exists. The hooks under `login`, `recovery` and `settings` refuse its\n\
-                 # owner; with them, no one can sign in while Vestibule is down.\n\
-                 # Put those under `login` and `recovery` before other hooks. Kratos runs `login.after.<method>.hooks` in place of `login.after.hooks`,\n\
-                 # so repeat under each method what `login.after.hooks` holds, such as `require_verified_address`."
-            )?;
+            writeln!(to, "{LATE_REFUSALS}")?;
         }
         writeln!(
             to,
@@ -155,12 +222,7 @@ impl Hooks {
              # place of {NO_KEY}; or take `value` out and give it to Kratos in each of these variables,\n\
              # without which it then does not start. A number in a name is the position of the hook in its list, from 0.\n\
              # If hooks of yours precede these, print the names anew with `--behind NUMBER`:"
-        )?;
-        for variable in calls.key_variables(&hooked, &self.events, late_refusals, self.behind) {
-            writeln!(to, "#   {variable}")?;
-        }
-        let hooks = calls.hooks(&hooked, &self.events, late_refusals);
-        to.write_all(hooks.as_bytes())
+        )
     }
 }
 
@@ -184,6 +246,7 @@ fn base(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
     use clap::Parser as _;
+    use std::path::Path;
 
     #[derive(clap::Parser)]
     struct Program {
@@ -192,18 +255,84 @@ mod tests {
     }
 
     fn printed(arguments: &[&str]) -> String {
+        printed_for(Needs::default(), arguments)
+    }
+
+    fn printed_for(needs: Needs, arguments: &[&str]) -> String {
         let program = Program::parse_from([&["hooks"], arguments].concat());
         let mut printed = Vec::new();
-        let late_refusals = if program.hooks.late_refusals {
-            LateRefusals::Enforced
-        } else {
-            LateRefusals::None
-        };
         program
             .hooks
-            .print(late_refusals, &mut printed)
+            .print(needs, &mut printed)
             .expect("it is printed");
         String::from_utf8(printed).expect("text")
+    }
+
+    fn needs(settings: &str) -> Needs {
+        let environment = Environment::of([]);
+        let settings = config::read(settings, Path::new("vestibule.yaml"), &environment);
+        Needs::of(&settings.unwrap_or_else(|problems| panic!("{problems}")))
+    }
+
+    #[test]
+    fn the_settings_decide_what_is_printed() {
+        let crm = |events: &str| {
+            format!(
+                "subscriptions: {{crm: {{events: [{events}], send: {{post: \"http://crm/\"}}}}}}"
+            )
+        };
+        for (settings, headers, events, late_refusals) in [
+            ("{}".to_owned(), vec![], vec![], LateRefusals::None),
+            (
+                "hooks: {headers: [x-country, User-Agent, DNT], client_ip: {header: X-Forwarded-For}}".to_owned(),
+                vec!["Dnt", "X-Country", "X-Forwarded-For"],
+                vec![],
+                LateRefusals::None,
+            ),
+            (
+                crm("identity.verified, credentials.changed"),
+                vec![],
+                vec![ExtraEvent::Credentials, ExtraEvent::Verification],
+                LateRefusals::None,
+            ),
+            (crm("identity.created, identity.updated"), vec![], vec![], LateRefusals::None),
+            (
+                "kratos: {admin_url: \"http://k\"}\nchecks: {a: {field: traits.a, ask: {get: \"http://s/\"}, on_unavailable: defer, refuse: [{when: 404}]}}".to_owned(),
+                vec![],
+                vec![],
+                LateRefusals::Enforced,
+            ),
+        ] {
+            let needs = needs(&settings);
+            assert_eq!(needs.headers, headers, "{settings}");
+            assert_eq!(needs.events, events, "{settings}");
+            assert_eq!(needs.late_refusals, late_refusals, "{settings}");
+        }
+    }
+
+    #[test]
+    fn the_headers_of_the_settings_are_printed_into_allowlist_and_template() {
+        const SETTINGS: &str =
+            "hooks: {headers: [X-Country], client_ip: {header: X-Forwarded-For}}";
+        let hooks = printed_for(needs(SETTINGS), &["--method", "password"]);
+        insta::assert_snapshot!(hooks);
+        let printed = printed_for(
+            needs(SETTINGS),
+            &["--template", "--config", "vestibule.yaml"],
+        );
+        let headers = ["X-Country", "X-Forwarded-For"].map(ToOwned::to_owned);
+        assert_eq!(printed, template(&headers));
+    }
+
+    #[test]
+    fn events_of_arguments_and_settings_are_both_printed() {
+        let needs = Needs {
+            events: vec![ExtraEvent::Verification],
+            ..Needs::default()
+        };
+        let printed = printed_for(needs, &["--event", "credentials.changed"]);
+        assert!(printed.contains("/hooks/verification/post"));
+        assert!(printed.contains("/hooks/settings/post?method=totp"));
     }
 
     #[test]
@@ -239,7 +368,7 @@ mod tests {
 
     #[test]
     fn only_the_template_is_printed() {
-        assert_eq!(printed(&["--template"]), TEMPLATE);
+        assert_eq!(printed(&["--template"]), template(&[]));
     }
 
     #[test]

@@ -110,9 +110,25 @@ pub struct Hooks {
     pub deadline: Option<Duration>,
     /// The language for visitors without a text in their own language: a BCP 47 tag. Default: `en`.
     pub default_language: Option<Text>,
-    /// The header of the visitor's request that holds the visitor's address, for `request.client_ip`. Kratos must
-    /// forward the header (it forwards `True-Client-Ip` by default), and your proxy must set it. Default: none.
-    pub client_ip_header: Option<Text>,
+    /// Headers of the visitor's request that expressions read as `request.headers["X-Country"]`, besides
+    /// `Accept-Language`, `User-Agent` and `True-Client-Ip`. Names are written as Kratos writes them: `X-Country`,
+    /// `Dnt`. After a change, print the hooks again: `vestibule kratos hooks --config FILE`. Default: none.
+    pub headers: Option<Vec<Text>>,
+    /// The header with the visitor's address, for `request.client_ip`. It need not be listed under `headers`. Default:
+    /// none.
+    pub client_ip: Option<ClientIp>,
+}
+
+/// The header with the visitor's address. Each proxy before Kratos appends the address of its client to
+/// `X-Forwarded-For`, so the address is counted from the right. What stands further left may be forged.
+/// `request.client_ip` is null if the request has no such address.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientIp {
+    /// The header: `X-Forwarded-For`, or one with a single address that your proxy sets, such as `True-Client-Ip`.
+    pub header: Text,
+    /// The number of your proxies before Kratos, each of which appends an entry. Default: 1. From 1 to 10.
+    pub trusted_proxies: Option<Number>,
 }
 
 /// Logging.
@@ -322,7 +338,7 @@ pub struct Check {
     /// The flows in which the check runs. In `settings` it runs only if a value of `traits` or `metadata_public` has
     /// changed that the check reads, itself or through the response of another check. A check whose response it reads
     /// runs too. Default: `[registration, settings]`. The default is `[registration]` if the check reads neither of
-    /// them, or if it reads `flow.transient_payload`, which Kratos drops in settings.
+    /// them, or if it reads `flow.transient_payload`, `flow.request_url` or `flow.provider`, which settings lack.
     pub flows: Option<Vec<Flow>>,
     /// The trait that the check is about, `traits.vat_number`, or an entry of a list, `traits.emails.0`. Expressions
     /// read it as `value`, not trimmed, and messages are shown at this field. If the field is absent, the check is

@@ -31,6 +31,7 @@ pub(super) fn rename(root: &mut Node) -> Vec<Problem> {
     for section in entries(root) {
         let path = section.key.as_str();
         match path {
+            "hooks" => renamer.client_ip(&mut section.value, path),
             "log" => renamer.value(&mut section.value, path, "format", ("human", "text")),
             "checks" => {
                 for check in entries(&mut section.value) {
@@ -85,6 +86,25 @@ impl Renamer {
             "retry",
             at,
             Node::new(at, Kind::Map(vec![max_elapsed])),
+        );
+    }
+
+    fn client_ip(&mut self, node: &mut Node, path: &str) {
+        let Some(old) = take(node, "client_ip_header") else {
+            return;
+        };
+        let help = format!("write `client_ip: {{header: {}}}`", written(&old.value));
+        self.report(path, &old, "client_ip.header", help);
+        let at = old.at;
+        let header = Entry {
+            key: "header".to_owned(),
+            ..old
+        };
+        put(
+            node,
+            "client_ip",
+            at,
+            Node::new(at, Kind::Map(vec![header])),
         );
     }
 

@@ -1,8 +1,10 @@
 //! Resolves a settings file: looks up names, reads secrets, compiles expressions, and collects every problem.
 
 mod basics;
+mod body_needs;
 mod checks;
 pub mod durations;
+mod headers;
 mod messages;
 mod order;
 mod requests;
@@ -93,7 +95,12 @@ pub(super) struct Resolver<'a> {
     invalid_paths: Vec<String>,
     services: BTreeMap<String, Service>,
     lists: Arc<Lists>,
+    /// Whether `request.client_ip` exists.
     client_ip: bool,
+    /// The names in `request.headers`.
+    request_headers: Vec<String>,
+    /// A key of version 2 of the body that an expression reads.
+    body_key: Option<String>,
     /// The ids of messages.
     numbers: BTreeMap<u32, messages::Numbered>,
 }
@@ -135,6 +142,8 @@ pub(super) fn resolve(
         services: BTreeMap::new(),
         lists: Arc::default(),
         client_ip: false,
+        request_headers: Vec::new(),
+        body_key: None,
         numbers: BTreeMap::new(),
     };
     let root = resolver.root.clone();
@@ -149,8 +158,9 @@ pub(super) fn resolve(
 
 impl<'a> Resolver<'a> {
     fn settings(&mut self) -> Option<Settings> {
-        let basics = self.basics();
-        self.client_ip = basics.hooks.client_ip_header.is_some();
+        let mut basics = self.basics();
+        self.client_ip = self.root.key("hooks").key("client_ip").node.is_some();
+        self.request_headers = self.known_headers();
         self.lists = Arc::new(self.lists());
         self.named_services();
         let messages = self.messages();
@@ -159,6 +169,7 @@ impl<'a> Resolver<'a> {
         self.order(&checks);
         self.late_refusals(&checks, &subscriptions);
         self.warn_about_checks(&checks);
+        basics.hooks.body_needs.key = self.body_key.take();
         Some(Settings {
             hooks_address: basics.hooks_address?,
             admin_address: basics.admin_address?,
@@ -306,7 +317,10 @@ impl<'a> Resolver<'a> {
             return None;
         }
         match Expression::compile(&source.0, scope) {
-            Ok(expression) => Some(expression),
+            Ok(expression) => {
+                self.note_body_key(&expression);
+                Some(expression)
+            }
             Err(error) => {
                 self.compile_error(cursor, &source.0, 0, &error);
                 None
@@ -327,7 +341,12 @@ impl<'a> Resolver<'a> {
         scope: &Scope,
     ) -> Option<Template> {
         match Template::compile(pieces, scope) {
-            Ok(template) => Some(template),
+            Ok(template) => {
+                for expression in template.expressions() {
+                    self.note_body_key(expression);
+                }
+                Some(template)
+            }
             Err(error) => {
                 let before = match pieces.get(error.piece) {
                     Some(Piece::Written(written)) => text.find(written.as_str()).unwrap_or(0),

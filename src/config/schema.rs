@@ -146,10 +146,13 @@ const NAMES: &str = "
 | variable | value | where |
 |---|---|---|
 | `identity` | the identity before it is saved, or as it was saved: `identity.traits`, `identity.metadata_public`, … | everywhere |
-| `previous` | the identity before the change: `traits`, `metadata_public` | settings |
+| `previous` | the identity before the change: `traits`, `metadata_public`, `state`, `state_changed_at` | settings |
 | `value` | the value of the check's `field` | checks with a `field` |
 | `flow` | `id`, `type`, `issued_at`, `expires_at`, `return_to`, `transient_payload` | everywhere |
-| `request` | the visitor's request: `headers`, and `client_ip` with `hooks.client_ip_header` | everywhere |
+| `flow.request_url` | the URL that opened the registration, with its query; null in settings. The visitor can write anything into it | everywhere |
+| `flow.provider` | the id of the OpenID provider in kratos.yml; null if there is none, or if Kratos does not tell it | everywhere |
+| `request.headers` | `Accept-Language`, `User-Agent`, `True-Client-Ip` and those of `hooks.headers`, if the request has them. Several lines of one header are one text, with commas | everywhere |
+| `request.client_ip` | the visitor's address, or null; needs `hooks.client_ip` | everywhere |
 | `method` | `password`, `oidc`, `code`, `passkey`, `webauthn`, `profile`, … | everywhere |
 | `now` | the time of the call | everywhere |
 | `lists.<name>` | a list | everywhere |

@@ -11,7 +11,7 @@ use crate::base::secret::Secret;
 use crate::base::telemetry::LogFormat;
 use crate::checks::{BuiltinMessages, Check, MessageCatalog, Rules};
 use crate::expression::Lists;
-use crate::kratos::Identifiers;
+use crate::kratos::{BodyNeeds, ClientIpHeader, Identifiers};
 use crate::model::delivery;
 use crate::model::pending::ExternalId;
 use crate::outbound::services::Service;
@@ -125,8 +125,10 @@ pub struct Hooks {
     pub deadline: Duration,
     /// The language for visitors without a text in their own language.
     pub default_language: String,
-    /// The header of the visitor's request that holds the visitor's address.
-    pub client_ip_header: Option<String>,
+    /// The header with the visitor's address.
+    pub client_ip: Option<ClientIpHeader>,
+    /// What the settings need of the body of a call.
+    pub body_needs: BodyNeeds,
 }
 
 /// `dsn:`

@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use tokio::process::{Child, Command};
 
 use crate::base::clock::Clock;
+use crate::kratos::template::TEMPLATE;
 
 const KRATOS_YML: &str = include_str!("../../kratos-config/kratos.yml");
 const IDENTITY_SCHEMA: &str = include_str!("../../kratos-config/identity.schema.json");
-const TEMPLATE: &str = include_str!("../../kratos-config/vestibule.jsonnet");
 
 /// The admin API's address in kratos.yml.
 pub const ADMIN_URL: &str = "http://127.0.0.1:4434";

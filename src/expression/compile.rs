@@ -353,6 +353,7 @@ impl Checker<'_> {
                 }
             }
             Variable::Checks => self.check(&chain)?,
+            Variable::Flow => self.part(&chain, 0, FLOW)?,
             Variable::Request => self.request(&chain)?,
             Variable::Response => self.part(&chain, 0, &["status", "headers", "body"])?,
             Variable::Taken => self.part(&chain, 0, &["status", "headers", "body", "key"])?,
@@ -422,9 +423,27 @@ impl Checker<'_> {
         if first == Some("client_ip") && !self.scope.client_ip {
             return Err(self
                 .error(chain.id, "`request.client_ip` is not known")
-                .with_hint("set hooks.client_ip_header"));
+                .with_hint("set hooks.client_ip"));
+        }
+        if first == Some("headers") {
+            self.request_header(chain)?;
         }
         Ok(())
+    }
+
+    /// Checks the name of a header. Kratos passes only listed headers, so any other name would never have a value.
+    fn request_header(&self, chain: &Chain<'_>) -> Result<(), CompileError> {
+        let known: Vec<&str> = self.scope.headers.iter().map(String::as_str).collect();
+        self.part(chain, 1, &known).map_err(|error| {
+            let Some(name) = chain.steps.get(1).and_then(Step::name) else {
+                return error;
+            };
+            let add = format!("add `{name}` to `hooks.headers`");
+            error.with_hint(match did_you_mean(name, known.iter().copied()) {
+                Some(other) => format!("{other} Otherwise {add}"),
+                None => add,
+            })
+        })
     }
 
     /// Checks that a step leads to one of the known `parts`.
@@ -772,6 +791,18 @@ fn counted(node: &mut IdedExpr, otherwise: Expr) {
         ],
     });
 }
+
+/// The keys of `flow`.
+const FLOW: &[&str] = &[
+    "id",
+    "type",
+    "issued_at",
+    "expires_at",
+    "return_to",
+    "request_url",
+    "provider",
+    "transient_payload",
+];
 
 /// Functions that are called on a text.
 const OF_TEXTS: &[&str] = &[

@@ -45,6 +45,8 @@ pub struct Scope {
     pub lists: Arc<Lists>,
     /// Whether `request.client_ip` exists, which needs a header in the settings.
     pub client_ip: bool,
+    /// The names in `request.headers`.
+    pub headers: Vec<String>,
 }
 
 /// A name at the root of an expression.

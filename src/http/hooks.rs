@@ -11,6 +11,7 @@ pub mod open_flow;
 mod pending;
 mod post;
 mod pre;
+mod read;
 mod report;
 pub mod response;
 mod sign_in;

@@ -1,5 +1,6 @@
 //! The data that Kratos sends and accepts. This folder uses only `base`.
 
+pub mod client_ip;
 pub mod field;
 pub mod fingerprint;
 pub mod form;
@@ -11,7 +12,9 @@ pub mod payload;
 pub mod reply;
 pub mod schema;
 pub mod snippet;
+pub mod template;
 
+pub use client_ip::ClientIpHeader;
 pub use field::Field;
 pub use form::Form;
 pub use hook::{Flow, Hook, Stage};
@@ -19,3 +22,4 @@ pub use identifiers::Identifiers;
 pub use message::Message;
 pub use payload::Payload;
 pub use reply::Reply;
+pub use template::BodyNeeds;

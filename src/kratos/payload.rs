@@ -2,18 +2,32 @@
 
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::template::FORWARDED;
 use crate::base::clock::{Timestamp, saturating_add};
 
-/// The version of the body that this Vestibule reads.
-pub const VERSION: u32 = 1;
+/// The version of the body that the current template builds. This Vestibule also reads version 1.
+pub const VERSION: u32 = 2;
+/// The oldest version of the body that this Vestibule reads.
+const OLDEST_VERSION: u32 = 1;
+
+/// Keys that Kratos does not always send, so that expressions can read them in every call. They are null then.
+const NULL_IF_MISSING: [(&str, [&str; 2]); 2] = [
+    ("flow", ["request_url", "provider"]),
+    ("previous", ["state", "state_changed_at"]),
+];
 
 /// The body of one call. Every part has the expected type.
 #[derive(Clone, Debug)]
 pub struct Payload {
+    /// The version of the body.
+    pub version: u32,
+    /// The request headers that the template sends if the visitor's request has them, in canonical form.
+    pub forwarded_headers: Vec<String>,
     /// An object with the flow's id, type, times and `transient_payload`.
     pub flow: Value,
     /// The flow's id, the only id that `pre` and `post` share.
@@ -67,7 +81,8 @@ pub enum Error {
     },
     /// A template of another version built the body.
     #[error(
-        "the body has version {0}, but this Vestibule reads version {VERSION}; print the current template with `vestibule kratos hooks`"
+        "the body has version {0}, but this Vestibule reads the versions {OLDEST_VERSION} to {VERSION}; print the current template with \
+         `vestibule kratos hooks --template`"
     )]
     Version(u64),
 }
@@ -86,12 +101,9 @@ impl Payload {
         if !root.is_object() {
             return Err(wrong("the body", "an object"));
         }
-        let version = root["version"]
-            .as_u64()
-            .ok_or(wrong("version", "a number"))?;
-        if version != u64::from(VERSION) {
-            return Err(Error::Version(version));
-        }
+        let version = version(&root)?;
+        let forwarded_headers = forwarded_headers(&root, version);
+        set_missing_to_null(&mut root);
         let flow = root["flow"].take();
         if !flow.is_object() {
             return Err(wrong("flow", "an object"));
@@ -125,6 +137,8 @@ impl Payload {
             _ => return Err(wrong("request", "an object")),
         };
         Ok(Self {
+            version,
+            forwarded_headers,
             flow,
             flow_id,
             identity,
@@ -167,6 +181,43 @@ impl Payload {
     }
 }
 
+fn version(root: &Value) -> Result<u32, Error> {
+    let version = root["version"].as_u64().ok_or(Error::WrongType {
+        key: "version",
+        expected: "a number",
+    })?;
+    u32::try_from(version)
+        .ok()
+        .filter(|version| (OLDEST_VERSION..=VERSION).contains(version))
+        .ok_or(Error::Version(version))
+}
+
+fn forwarded_headers(root: &Value, version: u32) -> Vec<String> {
+    if version == OLDEST_VERSION {
+        return FORWARDED.map(ToOwned::to_owned).to_vec();
+    }
+    let names = root["forwarded_headers"].as_array().into_iter().flatten();
+    let names = names.filter_map(Value::as_str);
+    names.map(ToOwned::to_owned).collect()
+}
+
+fn set_missing_to_null(root: &mut Value) {
+    for (part, keys) in NULL_IF_MISSING {
+        let Some(part) = root.get_mut(part).and_then(Value::as_object_mut) else {
+            continue;
+        };
+        for key in keys {
+            part.entry(key).or_insert(Value::Null);
+        }
+    }
+    // The provider is a part of a URL.
+    if let Some(Value::String(provider)) = root.pointer_mut("/flow/provider") {
+        *provider = percent_decode_str(provider)
+            .decode_utf8_lossy()
+            .into_owned();
+    }
+}
+
 fn moment_at(object: &Value, key: &str) -> Option<Timestamp> {
     object[key].as_str().and_then(|text| text.parse().ok())
 }
@@ -192,7 +243,7 @@ mod tests {
 
     fn good() -> Value {
         json!({
-            "version": 1,
+            "version": 2,
             "flow": {"id": "16796416-e4ae-4463-99a6-be78d13a634a"},
             "identity": {"id": Uuid::nil(), "traits": {"email": "a@example.org"}, "metadata_public": null},
             "nodes": [{"name": "traits.email", "hidden": true, "title": "E-mail"}],
@@ -206,6 +257,58 @@ mod tests {
         assert!(payload.identity_id.is_nil());
         assert_eq!(payload.header("accept-language"), Some("de"));
         assert_eq!(payload.nodes.unwrap()[0].title.as_deref(), Some("E-mail"));
+    }
+
+    fn parsed(body: &Value) -> Payload {
+        Payload::parse(body.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn keys_that_a_body_lacks_are_null() {
+        let mut body = good();
+        body["previous"] = json!({"traits": {}});
+        for version in [1, 2] {
+            body["version"] = version.into();
+            let payload = parsed(&body);
+            assert_eq!(payload.flow["provider"], Value::Null);
+            assert_eq!(payload.flow.get("request_url"), Some(&Value::Null));
+            let previous = payload.previous.unwrap();
+            assert_eq!(previous.get("state"), Some(&Value::Null));
+            assert_eq!(previous.get("state_changed_at"), Some(&Value::Null));
+        }
+        assert!(parsed(&good()).previous.is_none());
+        body["flow"]["request_url"] = json!("http://kratos/?invite=A%20B");
+        body["flow"]["provider"] = json!("my%20directory%FF");
+        body["previous"]["state"] = json!("inactive");
+        let payload = parsed(&body);
+        assert_eq!(payload.flow["request_url"], "http://kratos/?invite=A%20B");
+        assert_eq!(payload.flow["provider"], "my directory\u{fffd}");
+        assert_eq!(payload.previous.unwrap()["state"], "inactive");
+    }
+
+    #[test]
+    fn version_1_sends_a_fixed_list_of_headers() {
+        let mut body = good();
+        body["forwarded_headers"] = json!(["Accept-Language", "X-Forwarded-For", 7]);
+        let headers = ["Accept-Language", "X-Forwarded-For"];
+        assert_eq!(parsed(&body).forwarded_headers, headers);
+        body["version"] = 1.into();
+        assert_eq!(parsed(&body).forwarded_headers, FORWARDED);
+        for wrong in [json!(null), json!("X-Forwarded-For"), json!({"a": "b"})] {
+            body["version"] = 2.into();
+            body["forwarded_headers"] = wrong;
+            assert!(parsed(&body).forwarded_headers.is_empty());
+        }
+    }
+
+    #[test]
+    fn other_versions_are_refused() {
+        for version in [0, 3, u64::MAX] {
+            let mut body = good();
+            body["version"] = version.into();
+            let error = Payload::parse(body.to_string().as_bytes()).unwrap_err();
+            assert_eq!(error, Error::Version(version));
+        }
     }
 
     #[test]

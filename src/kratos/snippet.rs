@@ -6,9 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::hook::{Flow, Stage};
-
-/// The template of the body, in Jsonnet: a function of Kratos's `ctx`.
-pub const TEMPLATE: &str = include_str!("../../kratos-config/vestibule.jsonnet");
+use super::template::{header_allowlist, template};
 
 /// The header with the key.
 pub const KEY_HEADER: &str = "X-Vestibule-Key";
@@ -150,6 +148,8 @@ pub struct HookSnippet {
     pub key: String,
     /// Where Kratos finds the template.
     pub body: Body,
+    /// The request headers that the settings need, in canonical form.
+    pub headers: Vec<String>,
 }
 
 /// How a hook refers to key and template. The first hook contains both. The other hooks use YAML aliases.
@@ -160,7 +160,7 @@ enum Anchor {
 }
 
 impl HookSnippet {
-    /// Returns the part of kratos.yml from `selfservice:` down.
+    /// Returns the part of kratos.yml from `selfservice:` down, and `clients:` if Kratos must forward more headers.
     ///
     /// The part has hooks for sign-ups by these methods, for profile changes and for these events. With
     /// [`LateRefusals::Enforced`], other hooks refuse visitors whose account was refused late.
@@ -171,7 +171,8 @@ impl HookSnippet {
         extra: &[ExtraEvent],
         late_refusals: LateRefusals,
     ) -> String {
-        let mut yaml = "selfservice:\n  flows:\n".to_owned();
+        let mut yaml = self.clients();
+        yaml.push_str("selfservice:\n  flows:\n");
         if !methods.is_empty() {
             yaml.push_str("    registration:\n");
             yaml.push_str(&self.registration(methods));
@@ -204,6 +205,18 @@ impl HookSnippet {
             }
             let call = self.call(Flow::Recovery, Stage::Pre, "", Anchor::Again);
             yaml.extend(["    recovery:\n      after:\n        hooks:\n", &call]);
+        }
+        yaml
+    }
+
+    /// Returns the part that makes Kratos pass the request headers to the template.
+    fn clients(&self) -> String {
+        let Some(headers) = header_allowlist(&self.headers) else {
+            return String::new();
+        };
+        let mut yaml = "clients:\n  web_hook:\n    header_allowlist:\n".to_owned();
+        for header in headers {
+            yaml.extend(["      - ", &quoted(header), "\n"]);
         }
         yaml
     }
@@ -244,7 +257,7 @@ impl HookSnippet {
         let url = quoted(&format!("{}/hooks/{flow}/{stage}{query}", self.url));
         let (body, auth) = match anchor {
             Anchor::First => (
-                format!("&vestibule_body {}", quoted(&self.body.address())),
+                format!("&vestibule_body {}", quoted(&self.address())),
                 format!(
                     "&vestibule_key {{type: api_key, config: {{in: header, name: {KEY_HEADER}, value: {}}}}}",
                     quoted(&self.key)
@@ -269,6 +282,14 @@ impl HookSnippet {
             .into_iter()
             .flat_map(|line| [margin.clone(), line, "\n".to_owned()])
             .collect()
+    }
+
+    /// Returns the address of the template.
+    fn address(&self) -> String {
+        match &self.body {
+            Body::Inline => format!("base64://{}", STANDARD.encode(template(&self.headers))),
+            Body::At(address) => address.clone(),
+        }
     }
 
     /// Returns the environment variables that can hold the key instead of the file, one for each call. `behind` is the
@@ -322,15 +343,6 @@ fn credential_stages(extra: &[ExtraEvent], late_refusals: LateRefusals) -> &'sta
     }
 }
 
-impl Body {
-    fn address(&self) -> String {
-        match self {
-            Self::Inline => format!("base64://{}", STANDARD.encode(TEMPLATE)),
-            Self::At(address) => address.clone(),
-        }
-    }
-}
-
 /// Quotes a text with YAML's double quotes, which support all escapes of JSON.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
@@ -348,6 +360,7 @@ mod tests {
             url: EXAMPLE_URL.to_owned(),
             key: EXAMPLE_KEY.to_owned(),
             body: Body::At(EXAMPLE_BODY.to_owned()),
+            headers: Vec::new(),
         }
     }
 
@@ -492,8 +505,27 @@ mod tests {
                 .as_str()
                 .and_then(|body| body.strip_prefix("base64://"));
             let template = STANDARD.decode(encoded.expect("base64")).expect("base64");
-            assert_eq!(template, TEMPLATE.as_bytes());
+            assert_eq!(template, super::template(&calls.headers).as_bytes());
         }
+    }
+
+    #[test]
+    fn more_headers_are_in_the_allowlist_and_in_the_template() {
+        let mut calls = HookSnippet {
+            body: Body::Inline,
+            ..example()
+        };
+        let print = |calls: &HookSnippet| calls.hooks(&[], &[], LateRefusals::None);
+        for in_default in [&[][..], &["Origin"]] {
+            calls.headers = in_default.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(read(&print(&calls)).get("clients"), None, "{in_default:?}");
+        }
+        calls.headers.push("X-Forwarded-For".to_owned());
+        let yaml = print(&calls);
+        let allowlist = read(&yaml)["clients"]["web_hook"]["header_allowlist"].clone();
+        assert_eq!(json!(header_allowlist(&calls.headers)), allowlist);
+        let printed = STANDARD.encode(template(&calls.headers));
+        assert!(yaml.contains(&printed));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod post;
 mod pre;
 mod reconcile;
 mod repeated_calls;
+mod request_data;
 mod reservations;
 mod response_verdicts;
 mod retention;

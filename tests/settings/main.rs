@@ -2,6 +2,7 @@
 
 mod manual;
 mod problems;
+mod request_headers;
 mod valid;
 mod warnings;
 

@@ -74,7 +74,7 @@ fn a_problem_never_shows_a_value_from_the_environment() {
         "checks: {a: {field: \"${env:SECRET}\"}}",
         "checks: {a: {ask: {service: \"${env:SECRET}\", get: /}}}",
         "kratos: {admin_url: \"${env:SECRET}\"}",
-        "hooks: {default_language: \"${env:SECRET}\", client_ip_header: \"a b ${env:SECRET}\"}",
+        "hooks: {default_language: \"${env:SECRET}\", client_ip: {header: \"a b ${env:SECRET}\"}, headers: [\"a ${env:SECRET}\"]}",
         "lists: {a: {file: \"${env:SECRET}\"}}",
         "log: {level: \"${env:SECRET}\"}",
         "checks: {a: {field: traits.a, required: \"${env:SECRET}\", mode: \"${env:SECRET}\", flows: [\"${env:SECRET}\"]}}",

@@ -5,7 +5,7 @@ use vestibule::base::clock::Clock;
 use vestibule::demo::fake_kratos::{Account, Flow, Form, Method, SignUpInput, Steps, Traits, body};
 
 use super::{call, jsonnet, recorded};
-use vestibule::kratos::snippet::TEMPLATE;
+use vestibule::kratos::template::TEMPLATE;
 
 #[test]
 fn the_demo_sends_exactly_the_body_of_the_template() {

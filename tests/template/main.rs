@@ -10,11 +10,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 use vestibule::kratos::Payload;
 use vestibule::kratos::payload::Node;
-use vestibule::kratos::snippet::TEMPLATE;
+use vestibule::kratos::template::{FORWARDED, TEMPLATE, template};
 
 /// Every key that is always present if its parent is.
 const ALWAYS: &[&str] = &[
     "version",
+    "forwarded_headers",
     "flow",
     "flow.id",
     "flow.type",
@@ -36,6 +37,7 @@ const ALWAYS: &[&str] = &[
     "identity.recovery_addresses.via",
     "identity.created_at",
     "identity.updated_at",
+    "previous.state",
     "previous.traits",
     "previous.metadata_public",
     "nodes",
@@ -49,6 +51,9 @@ const ALWAYS: &[&str] = &[
 const SOMETIMES: &[&str] = &[
     "identity.state_changed_at",
     "flow.return_to",
+    "flow.request_url",
+    "flow.provider",
+    "previous.state_changed_at",
     "identity",
     "identity.external_id",
     "previous",
@@ -174,8 +179,10 @@ fn no_body_holds_a_cookie_a_token_or_an_oauth_code() {
         let ctx = &mut call["ctx"];
         // Canaries that no recorded value equals, also where the recorded call has no value.
         ctx["request_cookies"]["ory_kratos_session"] = json!("canary-session");
-        ctx["request_url"] = json!("http://kratos/callback?code=canary-code&state=canary-state");
-        ctx["flow"]["request_url"] = ctx["request_url"].clone();
+        ctx["request_url"] = json!(
+            "http://kratos/self-service/methods/oidc/callback/a?code=canary-code&state=canary-state"
+        );
+        ctx["flow"]["request_url"] = json!("http://kratos/?login_challenge=canary-challenge&a=b");
         ctx["flow"]["session_token_exchange_code"] = json!("canary-exchange");
         ctx["flow"]["oauth2_login_challenge"] = json!("canary-challenge");
         ctx["request_headers"]["Cookie"] = json!(["canary-cookie"]);
@@ -233,7 +240,8 @@ fn keys_that_kratos_may_omit_are_optional() {
     assert_eq!(
         read,
         json!({
-            "version": 1,
+            "version": 2,
+            "forwarded_headers": FORWARDED,
             "flow": {"id": whole["flow"]["id"], "transient_payload": {}},
             "nodes": null,
             "request": {"headers": {}},
@@ -303,6 +311,147 @@ fn a_header_sent_twice_is_one_text() {
     assert_eq!(
         json(&body(&ctx))["request"]["headers"],
         json!({"Accept-Language": "de, en;q=0.5", "True-Client-Ip": "192.0.2.7"})
+    );
+}
+
+#[test]
+fn bodies_of_version_1_are_readable() {
+    const VERSION_1: &str = include_str!("../fixtures/kratos/version-1.jsonnet");
+    for (name, call) in recorded() {
+        let current = Payload::parse(body(&call["ctx"]).as_bytes()).expect(&name);
+        let body = jsonnet::call(VERSION_1, &call["ctx"]).expect(&name);
+        let old = Payload::parse(body.as_bytes()).expect(&name);
+        assert_eq!((old.version, current.version), (1, 2), "{name}");
+        assert_eq!(old.forwarded_headers, current.forwarded_headers, "{name}");
+        assert_eq!(old.request, current.request, "{name}");
+        assert_eq!(old.identity, current.identity, "{name}");
+        assert_eq!(old.nodes, current.nodes, "{name}");
+        assert_eq!(old.flow["request_url"], Value::Null, "{name}");
+        assert_eq!(old.flow["id"], current.flow["id"], "{name}");
+    }
+}
+
+#[test]
+fn the_printed_template_sends_the_headers_of_the_settings() {
+    let mut ctx = call("registration-pre-password-browser-form-one-step");
+    ctx["request_headers"] = json!({
+        "Accept-Language": ["de"],
+        "X-Forwarded-For": ["198.51.100.9, 192.0.2.1", "192.0.2.2"],
+        "Dnt": ["1"],
+        "Cookie": ["canary"],
+    });
+    let headers = ["X-Country", "X-Forwarded-For"].map(ToOwned::to_owned);
+    let body = jsonnet::call(&template(&headers), &ctx).expect("a body");
+    assert_eq!(
+        json(&body)["request"]["headers"],
+        json!({"Accept-Language": "de", "X-Forwarded-For": "198.51.100.9, 192.0.2.1, 192.0.2.2"})
+    );
+    let payload = Payload::parse(body.as_bytes()).expect("the body is readable");
+    let forwarded: Vec<&str> = FORWARDED
+        .into_iter()
+        .chain(["X-Country", "X-Forwarded-For"])
+        .collect();
+    assert_eq!(payload.forwarded_headers, forwarded);
+}
+
+#[test]
+fn the_url_that_opened_a_registration_is_sent() {
+    let base = "http://127.0.0.1:4433/self-service/registration/browser";
+    for (opened, expected) in [
+        (
+            format!("{base}?invite=A%20B&x=1&x=2"),
+            format!("{base}?invite=A%20B&x=1&x=2"),
+        ),
+        (
+            format!("{base}?login_challenge=canary&invite=A"),
+            format!("{base}?invite=A"),
+        ),
+        (
+            format!("{base}?invite=A&login_challenge=canary"),
+            format!("{base}?invite=A"),
+        ),
+        (format!("{base}?login_challenge=canary"), base.to_owned()),
+        (format!("{base}?&&a=b?c=d&"), format!("{base}?a=b?c=d")),
+        (format!("{base}?"), base.to_owned()),
+        (base.to_owned(), base.to_owned()),
+        // A login of a new visitor becomes a registration with the URL of the login.
+        (
+            "https://kratos/self-service/login/browser?invite=ü%".to_owned(),
+            "https://kratos/self-service/login/browser?invite=ü%".to_owned(),
+        ),
+    ] {
+        for name in [
+            "registration-pre-oidc-browser",
+            "registration-post-code-api",
+        ] {
+            let mut ctx = call(name);
+            ctx["flow"]["request_url"] = json!(opened);
+            let payload = Payload::parse(body(&ctx).as_bytes()).expect("the body is readable");
+            assert_eq!(payload.flow["request_url"], expected, "{name}");
+        }
+        // Other flows can be opened with a token in the URL.
+        for name in ["settings-pre-profile-api", "login-after-password-browser"] {
+            let mut ctx = call(name);
+            ctx["flow"]["request_url"] = json!(opened);
+            assert!(!body(&ctx).contains("request_url"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_provider_of_a_social_sign_up_is_sent() {
+    let oidc = "/self-service/methods/oidc";
+    for (url, expected) in [
+        (
+            format!("http://127.0.0.1:4433{oidc}/callback/rig?code=a&state=b"),
+            json!("rig"),
+        ),
+        (
+            format!("https://kratos/base{oidc}/callback/my%20directory?code=a"),
+            json!("my directory"),
+        ),
+        // With `pkce: force` Kratos has one URL for all providers.
+        (
+            format!("http://127.0.0.1:4433{oidc}/callback?code=a&state=b"),
+            Value::Null,
+        ),
+        (
+            "http://127.0.0.1:4433/self-service/registration?flow=1".to_owned(),
+            Value::Null,
+        ),
+        (
+            format!("http://127.0.0.1:4433/self-service/registration?flow={oidc}/callback/forged"),
+            Value::Null,
+        ),
+    ] {
+        for name in ["registration-pre-oidc-browser", "settings-post-profile-api"] {
+            let mut ctx = call(name);
+            ctx["request_url"] = json!(url);
+            let payload = Payload::parse(body(&ctx).as_bytes()).expect("the body is readable");
+            assert_eq!(payload.flow["provider"], expected, "{name} {url}");
+        }
+    }
+    let recorded = Payload::parse(body(&call("registration-pre-oidc-browser")).as_bytes());
+    assert_eq!(recorded.expect("a body").flow["provider"], "rig");
+}
+
+#[test]
+fn the_state_before_a_change_is_sent() {
+    let mut ctx = call("settings-pre-profile-api");
+    ctx["flow"]["identity"]["state"] = json!("inactive");
+    let payload = Payload::parse(body(&ctx).as_bytes()).expect("the body is readable");
+    let previous = payload.previous.expect("the identity before the change");
+    assert_eq!(previous["state"], "inactive");
+    assert_eq!(
+        previous["state_changed_at"],
+        ctx["flow"]["identity"]["state_changed_at"]
+    );
+    // Kratos clears the time at a profile save.
+    ctx["flow"]["identity"]["state_changed_at"] = Value::Null;
+    let payload = Payload::parse(body(&ctx).as_bytes()).expect("the body is readable");
+    assert_eq!(
+        payload.previous.expect("it is there")["state_changed_at"],
+        Value::Null
     );
 }
 

@@ -15,6 +15,7 @@ mod data;
 mod flows;
 mod gate;
 mod keys;
+mod links_and_headers;
 mod lost_calls;
 mod nothing_is_lost;
 mod reconcile;
@@ -73,6 +74,14 @@ fn main() {
         what_checks_read::vestibule_runs_a_check_without_a_field_if_a_trait_that_it_reads_changes,
     );
     cases.each_client(what_checks_read::vestibule_refuses_a_valid_address_that_the_service_rejects);
+    cases.each_client(links_and_headers::the_invite_of_a_link_reaches_a_check_in_one_step);
+    cases.each_client(links_and_headers::the_invite_of_a_link_reaches_a_check_in_two_steps);
+    cases.once(
+        links_and_headers::the_invite_of_a_link_and_the_provider_reach_a_check_of_a_social_sign_up,
+    );
+    cases.each_client(links_and_headers::the_address_and_listed_headers_reach_a_check);
+    cases.each_client(links_and_headers::the_state_before_a_change_reaches_a_delivery);
+    cases.each_client(links_and_headers::an_old_template_is_refused_until_it_is_replaced);
     cases.each_client(flows::visitor_continues_an_expired_flow_in_a_new_flow);
     cases.each_client(settings::vestibule_delivers_password_changes_and_verified_addresses);
     cases.once(flows::kratos_refuses_an_api_flow_that_a_browser_sends);

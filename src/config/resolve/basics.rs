@@ -15,7 +15,7 @@ use crate::base::secret::Secret;
 use crate::base::telemetry::LogFormat;
 use crate::config::file;
 use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log, Reconcile, Retention};
-use crate::kratos::Identifiers;
+use crate::kratos::{BodyNeeds, Identifiers};
 use crate::model::pending::ExternalId;
 use crate::outbound::kratos_admin;
 use crate::store::postgres::is_address as is_postgres_address;
@@ -239,16 +239,12 @@ impl Resolver<'_> {
                 Some(hint),
             );
         }
-        let client_ip_header = file.client_ip_header.and_then(|text| self.text(&text));
-        if let Some(name) = &client_ip_header
-            && http::HeaderName::try_from(name.as_str()).is_err()
-        {
-            self.report(
-                &cursor.key("client_ip_header"),
-                format!("`{name}` is not a header name"),
-                None,
-            );
-        }
+        let client_ip = file
+            .client_ip
+            .as_ref()
+            .and_then(|file| self.client_ip(&cursor.key("client_ip"), file));
+        let headers = file.headers.unwrap_or_default();
+        let headers = self.request_headers(&cursor.key("headers"), &headers, client_ip.as_ref());
         let deadline = self.duration(
             &cursor.key("deadline"),
             file.deadline.as_ref(),
@@ -259,7 +255,12 @@ impl Resolver<'_> {
             keys,
             deadline,
             default_language,
-            client_ip_header,
+            client_ip,
+            body_needs: BodyNeeds {
+                headers,
+                // The sections with expressions complete this.
+                key: None,
+            },
         }
     }
 

@@ -66,7 +66,7 @@ impl<'a> Resolver<'a> {
         let names = checks.into_iter().map(|check| check.name);
         names
             .zip(reads)
-            .filter(|(_, reads)| reads.nothing_of_the_identity() || reads.transient_payload)
+            .filter(|(_, reads)| reads.nothing_of_the_identity() || reads.registration_data)
             .map(|(name, _)| (name, vec![Flow::Registration]))
             .collect()
     }

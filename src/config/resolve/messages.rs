@@ -395,6 +395,7 @@ impl<'a> Resolver<'a> {
             checks,
             lists: Arc::clone(&self.lists),
             client_ip: self.client_ip,
+            headers: self.request_headers.clone(),
         }
     }
 

@@ -4,12 +4,16 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use crate::kratos::payload::VERSION;
+use crate::kratos::template::FORWARDED;
+
 /// Returns the body for Kratos's `ctx`.
 #[must_use]
 pub fn body(ctx: &Value) -> Value {
     let flow = &ctx["flow"];
     let mut body = Map::new();
-    body.insert("version".into(), json!(crate::kratos::payload::VERSION));
+    body.insert("version".into(), json!(VERSION));
+    body.insert("forwarded_headers".into(), json!(FORWARDED));
     let mut part = picked(
         flow,
         &["id", "type", "issued_at", "expires_at", "return_to"],
@@ -18,6 +22,12 @@ pub fn body(ctx: &Value) -> Value {
         "transient_payload".into(),
         or_empty(&flow["transient_payload"]),
     );
+    if let Some(url) = registration_url(flow) {
+        part.insert("request_url".into(), url.into());
+    }
+    if let Some(provider) = provider(ctx) {
+        part.insert("provider".into(), provider.into());
+    }
     body.insert("flow".into(), part.into());
     let identity = &ctx["identity"];
     if !identity.is_null() {
@@ -49,7 +59,9 @@ pub fn body(ctx: &Value) -> Value {
         body.insert("identity".into(), part.into());
     }
     if !flow["identity"].is_null() {
-        body.insert("previous".into(), data(&flow["identity"]).into());
+        let mut part = picked(&flow["identity"], &["state", "state_changed_at"]);
+        part.append(&mut data(&flow["identity"]));
+        body.insert("previous".into(), part.into());
     }
     body.insert(
         "nodes".into(),
@@ -59,7 +71,7 @@ pub fn body(ctx: &Value) -> Value {
         },
     );
     let mut headers = Map::new();
-    for name in ["Accept-Language", "User-Agent", "True-Client-Ip"] {
+    for name in FORWARDED {
         match &ctx["request_headers"][name] {
             Value::Null => {}
             Value::Array(values) => {
@@ -73,6 +85,33 @@ pub fn body(ctx: &Value) -> Value {
     }
     body.insert("request".into(), json!({ "headers": headers }));
     body.into()
+}
+
+/// Returns the URL that opened a registration, without the parameter that an OAuth server makes for one login.
+fn registration_url(flow: &Value) -> Option<String> {
+    let opened = flow["request_url"].as_str().filter(|url| !url.is_empty())?;
+    let action = flow["ui"]["action"].as_str()?;
+    let (_, parameters) = action.split_once("/self-service/registration?")?;
+    if parameters.is_empty() {
+        return None;
+    }
+    let (path, query) = opened.split_once('?').unwrap_or((opened, ""));
+    let parameters = query
+        .split('&')
+        .filter(|parameter| !parameter.is_empty() && !parameter.starts_with("login_challenge="));
+    let query = parameters.collect::<Vec<_>>().join("&");
+    Some(if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{query}")
+    })
+}
+
+/// Returns the provider in the URL to which an `OpenID` provider sends the visitor back.
+fn provider(ctx: &Value) -> Option<&str> {
+    let callback = ctx["request_url"].as_str()?.split('?').next()?;
+    let (_, provider) = callback.split_once("/methods/oidc/callback/")?;
+    (!provider.is_empty()).then_some(provider)
 }
 
 fn picked(object: &Value, keys: &[&str]) -> Map<String, Value> {

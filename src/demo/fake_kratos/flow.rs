@@ -86,8 +86,17 @@ impl Flow {
                 headers[name] = json!([value]);
             }
         }
+        // A provider sends the visitor back with a URL of its own.
+        let url = match (self.kind, self.method) {
+            (Kind::Registration, Method::Oidc) => {
+                format!(
+                    "{KRATOS}/self-service/methods/oidc/callback/example?code=example&state=example"
+                )
+            }
+            _ => action,
+        };
         json!({
-            "flow": flow, "identity": account.as_json(), "request_method": "POST", "request_url": action,
+            "flow": flow, "identity": account.as_json(), "request_method": "POST", "request_url": url,
             "request_headers": headers, "request_cookies": {},
         })
     }

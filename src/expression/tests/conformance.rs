@@ -75,6 +75,9 @@ impl TestCase {
             checks: vec!["email".to_owned(), "vat".to_owned()],
             lists: Arc::clone(&self.lists),
             client_ip: true,
+            headers: ["Accept-Language", "X-Forwarded-For"]
+                .map(ToOwned::to_owned)
+                .into(),
         }
     }
 
@@ -692,13 +695,13 @@ fn unknown_names_are_compile_errors() {
             "request.client_ip",
             0,
             "`request.client_ip` is not known",
-            "set hooks.client_ip_header",
+            "set hooks.client_ip",
         ),
         (
             "request['client_ip']",
             0,
             "`request.client_ip` is not known",
-            "set hooks.client_ip_header",
+            "set hooks.client_ip",
         ),
         (
             "request.header",

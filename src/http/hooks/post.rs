@@ -5,7 +5,7 @@ use crate::checks::follow_up::{FollowUp, IdentityChange, event};
 use crate::expression::Variables;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::identity_activity;
-use crate::http::hooks::pre::config_path;
+use crate::http::hooks::read::{config_path, report_old_template};
 use crate::http::hooks::report::{Account, report};
 use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::state::HookState;
@@ -38,6 +38,8 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         state.report_misconfiguration(&call.hook, "post_before_saving", &fix);
         return HookResponse::new(Reply::NoContent, "misconfigured");
     }
+    // The account exists, so its deliveries are stored all the same.
+    report_old_template(state, call, &payload);
     identity_activity::post(state, call, &payload).await;
     match store(state, call, &payload).await {
         Ok(stored) => {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::base::clock::{milliseconds, saturating_add};
 use crate::checks::{self, Evaluated, OpenDeferrals};
-use crate::http::hooks::body::BodyError;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::identity_activity;
 use crate::http::hooks::open_flow;
 use crate::http::hooks::pending::Held;
+use crate::http::hooks::read::{config_path, read, refusal_of_old_template};
 use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::sign_in;
 use crate::http::hooks::state::HookState;
@@ -32,15 +32,9 @@ const RECORD_UNREADABLE_FOR: Duration = Duration::from_secs(1);
 /// Evaluates a sign-up or a change in settings. The reply is an acceptance, or a refusal with messages.
 pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     let hook = &call.hook;
-    let mut payload = match read(call) {
+    let mut payload = match read(state, call) {
         Ok(payload) => payload,
-        Err((status, error)) => {
-            tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "Refused a `pre` whose body could not be read");
-            return HookResponse::new(
-                state.reject(status, &state.rules.messages().try_again),
-                "unreadable",
-            );
-        }
+        Err(refusal) => return refusal,
     };
     if payload.identity.is_none() {
         let fix = format!(
@@ -67,6 +61,9 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     if hook.flow == Flow::Settings
         && let Some(refusal) = sign_in::refusal(state, call, &payload)
     {
+        return refusal;
+    }
+    if let Some(refusal) = refusal_of_old_template(state, call, &payload) {
         return refusal;
     }
     if let Some(message) = refused_before_checks(state, call, &payload).await {
@@ -351,24 +348,4 @@ fn with_external_id(verdict: Verdict, external_id: Option<String>) -> Verdict {
     };
     changes.insert("external_id".to_owned(), external_id.into());
     Verdict::AdmitWith(changes)
-}
-
-/// Parses the body of the call.
-pub fn read(call: &HookCall) -> Result<Payload, (RefusalStatus, String)> {
-    let body = call.body.as_ref().map_err(|unread| match unread {
-        BodyError::TooLarge => (RefusalStatus::TooLarge, unread.to_string()),
-        BodyError::Incomplete => (RefusalStatus::BadRequest, unread.to_string()),
-    })?;
-    Payload::parse(body).map_err(|error| (RefusalStatus::BadRequest, error.to_string()))
-}
-
-/// Returns the key in kratos.yml that configures this hook.
-pub fn config_path(call: &HookCall) -> String {
-    let method = match (call.hook.flow, call.hook.method.as_str()) {
-        // Kratos has one list for all its methods.
-        (Flow::Verification | Flow::Recovery, _) | (Flow::Login, "") => String::new(),
-        (_, "") => ".<method>".to_owned(),
-        (_, method) => format!(".{method}"),
-    };
-    format!("`selfservice.flows.{}.after{method}.hooks`", call.hook.flow)
 }

@@ -10,7 +10,7 @@ use crate::checks::activity::Activity;
 use crate::checks::refused_identities::Standing;
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::open_flow::close_after_sign_in;
-use crate::http::hooks::pre::{config_path, read};
+use crate::http::hooks::read::{config_path, read};
 use crate::http::hooks::response::HookResponse;
 use crate::http::hooks::state::HookState;
 use crate::kratos::form::group_by_pointer;
@@ -26,15 +26,9 @@ const AFTER_LOGIN: Duration = Duration::from_secs(1);
 pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
     let hook = &call.hook;
     state.refused.record_hook_call();
-    let payload = match read(call) {
+    let payload = match read(state, call) {
         Ok(payload) => payload,
-        Err((status, error)) => {
-            tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "Refused a `pre` whose body could not be read");
-            return HookResponse::new(
-                state.reject(status, &state.rules.messages().try_again),
-                "unreadable",
-            );
-        }
+        Err(refusal) => return refusal,
     };
     if payload.identity.is_none() || payload.identity_id.is_nil() {
         let fix = format!(

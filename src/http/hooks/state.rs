@@ -1,6 +1,5 @@
 //! The state shared by all hook handlers.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use crate::http::hooks::pending::PendingPolicy;
 use crate::http::hooks::response::HookResponse;
 use crate::kratos::form::FORM_LEVEL;
 use crate::kratos::reply::{PlacedMessages, RefusalStatus};
-use crate::kratos::{Hook, Message, Payload, Reply, Stage};
+use crate::kratos::{BodyNeeds, ClientIpHeader, Hook, Message, Payload, Reply, Stage};
 use crate::model::message::MessageTemplate;
 use crate::store::Store;
 use crate::store::decision_log::DecisionLog;
@@ -35,8 +34,10 @@ pub struct HookState {
     pub keys: Vec<Secret>,
     /// The time within which `pre` must answer.
     pub deadline: Duration,
-    /// The header of the visitor's request that holds the visitor's address.
-    pub client_ip_header: Option<String>,
+    /// The header with the visitor's address.
+    pub client_ip: Option<ClientIpHeader>,
+    /// What the rules need of the body of a call.
+    pub body_needs: BodyNeeds,
     /// The rules.
     pub rules: Arc<Rules>,
     /// Evaluates the checks.
@@ -208,15 +209,38 @@ impl HookState {
         self.metrics.hook_requests.get_or_create(&labels).inc();
     }
 
-    /// Adds `client_ip` to the visitor's request, if the configured header holds an address.
+    /// Adds `client_ip` to the visitor's request, if the settings want it: the visitor's address, or null.
     pub fn add_client_ip(&self, payload: &mut Payload) {
-        let address = self
-            .client_ip_header
-            .as_deref()
-            .and_then(|name| payload.header(name))
-            .and_then(|text| text.trim().parse::<IpAddr>().ok());
-        if let (Some(address), Some(request)) = (address, payload.request.as_object_mut()) {
-            request.insert("client_ip".to_owned(), address.to_string().into());
+        let Some(header) = &self.client_ip else {
+            return;
+        };
+        let value = payload.header(&header.name);
+        let address = value.and_then(|value| header.address(value));
+        if address.is_none() {
+            self.report_missing_client_ip(header);
+        }
+        if let Some(request) = payload.request.as_object_mut() {
+            let address = address.map(|address| address.to_string());
+            request.insert("client_ip".to_owned(), address.into());
+        }
+    }
+
+    fn report_missing_client_ip(&self, header: &ClientIpHeader) {
+        let reason = "without_client_ip";
+        self.metrics
+            .hook_misconfigurations
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
+        let name = &header.name;
+        let limit = &self.log_limits.without_client_ip;
+        if limit.to_log(name, self.clock.now()).is_some() {
+            tracing::warn!(
+                header = name,
+                trusted_proxies = header.trusted_proxies,
+                "A visitor's request has no address at its place in `{name}`, so `request.client_ip` is null; check that your proxies \
+                 write this header, that `hooks.client_ip.trusted_proxies` is their number, and that `clients.web_hook.header_allowlist` \
+                 in kratos.yml has the header"
+            );
         }
     }
 }

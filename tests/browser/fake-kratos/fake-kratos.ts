@@ -112,11 +112,12 @@ export class FakeKratos {
     return this.sessions.get(cookies(request).session ?? '')
   }
 
-  private createFlow(kind: Flow['kind'], returnTo: string | undefined, csrf: string): Flow {
+  private createFlow(kind: Flow['kind'], opened: URL, csrf: string): Flow {
+    const returnTo = opened.searchParams.get('return_to') ?? undefined
     const issued = Date.now()
     const step = kind === 'registration' && this.config.kratosOptions.style === 'profile_first' ? 'profile' : 'one'
     const expires = issued + milliseconds(this.config.kratosOptions.lifespan)
-    const flow: Flow = { id: randomUUID(), kind, step, csrf, issued, expires, returnTo, traits: {}, messages: [] }
+    const flow: Flow = { id: randomUUID(), kind, step, csrf, issued, expires, requestUrl: opened.href, returnTo, traits: {}, messages: [] }
     this.flows.set(flow.id, flow)
     return flow
   }
@@ -127,7 +128,7 @@ export class FakeKratos {
     if (kind === 'registration' && account) return this.replay(exchange, 'session-already-available')
     if (kind === 'settings' && !account) return this.replay(exchange, 'whoami-signed-out')
     const csrf = cookies(request).csrf ?? randomBytes(32).toString('base64url')
-    const flow = this.createFlow(kind, url.searchParams.get('return_to') ?? undefined, csrf)
+    const flow = this.createFlow(kind, url, csrf)
     if (kind === 'settings' && account) flow.traits = account.traits
     reply(200, form(flow, this.config), { 'Set-Cookie': `csrf=${csrf}; Path=/; HttpOnly; SameSite=Lax` })
   }
@@ -190,7 +191,7 @@ export class FakeKratos {
     if (!values) return reply(403, { error: { id: 'security_csrf_violation' } })
     if (flow.expires < Date.now()) {
       const { status, body } = recordedAnswer('expired-sent', this.config)
-      return reply(status, { ...body, use_flow_id: this.createFlow('registration', flow.returnTo, flow.csrf).id })
+      return reply(status, { ...body, use_flow_id: this.createFlow('registration', new URL(flow.requestUrl), flow.csrf).id })
     }
     flow.traits = values.traits
     flow.messages = []

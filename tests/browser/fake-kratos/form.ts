@@ -21,6 +21,7 @@ export interface Flow {
   csrf: string
   expires: number
   issued: number
+  requestUrl: string
   returnTo: string | undefined
   traits: Record<string, string>
   messages: FieldMessages[]
@@ -42,6 +43,7 @@ function nodeName(pointer: string): string {
 export function form(flow: Flow, config: EnvConfig): Json {
   const { body } = recordedAnswer(recordings[`${flow.kind} ${flow.step}`] ?? '', config)
   body.id = flow.id
+  body.request_url = flow.requestUrl
   body.ui.action = `${config.kratos}/self-service/${flow.kind}?flow=${flow.id}`
   body.issued_at = new Date(flow.issued).toISOString()
   body.expires_at = new Date(flow.expires).toISOString()

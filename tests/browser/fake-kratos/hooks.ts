@@ -39,13 +39,15 @@ export class Hooks {
       method: 'POST',
       headers: { 'Content-Type': 'application/json', 'X-Vestibule-Key': key, 'Ory-Webhook-Trigger-ID': randomUUID() },
       body: JSON.stringify({
-        version: 1,
+        version: 2,
+        forwarded_headers: ['Accept-Language', 'User-Agent', 'True-Client-Ip'],
         flow: {
           id: flow.id,
           type: 'browser',
           issued_at: new Date(flow.issued).toISOString(),
           expires_at: new Date(flow.expires).toISOString(),
           return_to: flow.returnTo,
+          request_url: flow.kind === 'registration' ? flow.requestUrl : undefined,
           transient_payload: {},
         },
         identity: {
@@ -59,7 +61,7 @@ export class Hooks {
           verifiable_addresses: [{ value: identity.traits.email, via: 'email', verified: false, status: 'pending' }],
           recovery_addresses: [{ value: identity.traits.email, via: 'email' }],
         },
-        ...(previous && { previous: { traits: previous.traits, metadata_public: previous.metadata_public } }),
+        ...(previous && { previous: { state: 'active', traits: previous.traits, metadata_public: previous.metadata_public } }),
         nodes: nodes
           .filter((node) => String(node.attributes.name).startsWith('traits.'))
           .map((node) => ({ name: node.attributes.name, hidden: node.attributes.type === 'hidden', title: node.meta.label?.text })),

@@ -3,13 +3,15 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::kratos::fingerprint::guard_id;
+use vestibule::kratos::template::FORWARDED;
 
 /// A sign-up by password with a one-step form, before it is saved.
 pub fn payload() -> Payload {
     Payload(json!({
-        "version": 1,
+        "version": 2,
+        "forwarded_headers": FORWARDED,
         "flow": {
-            "id": Uuid::new_v4(), "type": "browser", "issued_at": "2026-11-23T14:32:52Z",
+            "id": Uuid::new_v4(), "type": "browser", "request_url": "http://127.0.0.1:4433/self-service/registration/browser?invite=canary-link", "issued_at": "2026-11-23T14:32:52Z",
             "expires_at": "2026-11-23T15:32:52Z", "return_to": "http://127.0.0.1:4455/after",
             "transient_payload": {"note": "canary-transient"},
         },

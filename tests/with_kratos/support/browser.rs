@@ -52,9 +52,14 @@ impl Browser {
 
     /// Opens the registration form.
     pub async fn registration(&self) -> Form {
-        let path = "/self-service/registration";
+        self.form("registration", "").await
+    }
+
+    /// Opens the form of `registration` or `login` with these parameters.
+    pub async fn form(&self, page: &str, query: &str) -> Form {
+        let path = format!("/self-service/{page}");
         let shown_at = self
-            .redirect_target(&self.at(&format!("{path}/browser")))
+            .redirect_target(&self.at(&format!("{path}/browser?{query}")))
             .await;
         let id = flow_in(&shown_at).expect("a flow");
         let url = self.at(&format!("{path}/flows?id={id}"));

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use vestibule::kratos::snippet::{
     Body, EXAMPLE_BODY, EXAMPLE_KEY, EXAMPLE_URL, ExtraEvent, HookSnippet, LateRefusals, Method,
 };
+use vestibule::kratos::template::template;
 
 use super::passkey::{ORIGIN, RELYING_PARTY};
 use super::program::Program;
@@ -56,6 +57,8 @@ pub struct KratosOptions {
     pub provider: Option<String>,
     /// Whether visitors can sign up with a passkey.
     pub passkeys: bool,
+    /// The request headers for which hooks and template are printed.
+    pub headers: &'static [&'static str],
 }
 
 impl Default for KratosOptions {
@@ -70,6 +73,7 @@ impl Default for KratosOptions {
             dsn: None,
             provider: None,
             passkeys: false,
+            headers: &[],
         }
     }
 }
@@ -119,10 +123,16 @@ impl Kratos {
         let admin = ports.admin_url();
 
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("kratos-config");
-        for name in ["identity.schema.json", "vestibule.jsonnet"] {
-            std::fs::copy(checkout.join(name), folder.join(name))
-                .unwrap_or_else(|error| panic!("kratos-config/{name}: {error}"));
-        }
+        let name = "identity.schema.json";
+        std::fs::copy(checkout.join(name), folder.join(name))
+            .unwrap_or_else(|error| panic!("kratos-config/{name}: {error}"));
+        let headers: Vec<String> = kratos_options
+            .headers
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect();
+        std::fs::write(folder.join("vestibule.jsonnet"), template(&headers))
+            .expect("the template is written");
         let text =
             std::fs::read_to_string(checkout.join("kratos.yml")).expect("kratos-config/kratos.yml");
         let mut settings: Value = serde_saphyr::from_str(&text).expect("kratos.yml is YAML");
@@ -130,6 +140,7 @@ impl Kratos {
             &mut settings,
             kratos_options.extra_events,
             kratos_options.late_refusals,
+            kratos_options.headers,
         );
         set_addresses(&mut settings, folder, hooks, key);
         if kratos_options.without_post {
@@ -215,6 +226,14 @@ impl Kratos {
         let temporary = self.file.with_extension("new");
         std::fs::write(&temporary, settings.to_string()).expect("kratos.json is written");
         std::fs::rename(temporary, &self.file).expect("kratos.json is replaced");
+    }
+
+    /// Replaces the template of the body, which Kratos reads at each call. Returns the previous one.
+    pub fn replace_template(&self, template: &str) -> String {
+        let file = self.folder.join("vestibule.jsonnet");
+        let previous = std::fs::read_to_string(&file).expect("the template");
+        std::fs::write(&file, template).expect("the template is written");
+        previous
     }
 
     /// The stored identity.
@@ -388,17 +407,26 @@ fn migrate(folder: &Path, dsn: &str) {
 }
 
 /// Replaces the hooks with the output of `vestibule kratos hooks --event …`.
-fn add_extra_hooks(settings: &mut Value, extra_events: &[ExtraEvent], late_refusals: LateRefusals) {
+fn add_extra_hooks(
+    settings: &mut Value,
+    extra_events: &[ExtraEvent],
+    late_refusals: LateRefusals,
+    headers: &[&str],
+) {
     let snippet = HookSnippet {
         url: EXAMPLE_URL.to_owned(),
         key: EXAMPLE_KEY.to_owned(),
         body: Body::At(EXAMPLE_BODY.to_owned()),
+        headers: headers.iter().map(|name| (*name).to_owned()).collect(),
     };
     let printed = snippet.hooks(&Method::ALL, extra_events, late_refusals);
     let printed: Value = serde_saphyr::from_str(&printed).expect("YAML");
     let flows = printed["selfservice"]["flows"].as_object().expect("flows");
     for (flow, hooks) in flows {
         settings["selfservice"]["flows"][flow]["after"] = hooks["after"].clone();
+    }
+    if printed["clients"].is_object() {
+        settings["clients"] = printed["clients"].clone();
     }
     let verification = extra_events.contains(&ExtraEvent::Verification);
     settings["selfservice"]["flows"]["verification"]["enabled"] = json!(verification);

@@ -180,6 +180,13 @@ impl TestEnvBuilder {
         self
     }
 
+    /// Prints hooks and template for these request headers.
+    #[must_use]
+    pub fn with_headers(mut self, headers: &'static [&'static str]) -> Self {
+        self.kratos_options.headers = headers;
+        self
+    }
+
     /// Enables sign-ups with a passkey.
     #[must_use]
     pub fn with_passkeys(mut self) -> Self {

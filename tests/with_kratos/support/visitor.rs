@@ -41,6 +41,8 @@ pub struct Visitor {
     pub http: reqwest::Client,
     kratos: String,
     language: &'static str,
+    query: Option<&'static str>,
+    headers: &'static [(&'static str, &'static str)],
     token: Option<String>,
 }
 
@@ -110,6 +112,8 @@ impl Visitor {
             http,
             kratos: kratos.to_owned(),
             language: "en",
+            query: None,
+            headers: &[],
             token: None,
         }
     }
@@ -118,6 +122,20 @@ impl Visitor {
     #[must_use]
     pub fn with_language(mut self, language: &'static str) -> Self {
         self.language = language;
+        self
+    }
+
+    /// Opens pages with further parameters, as a link does.
+    #[must_use]
+    pub fn with_query(mut self, query: Option<&'static str>) -> Self {
+        self.query = query;
+        self
+    }
+
+    /// Sends headers with each request, as proxies add them.
+    #[must_use]
+    pub fn with_headers(mut self, headers: &'static [(&'static str, &'static str)]) -> Self {
+        self.headers = headers;
         self
     }
 
@@ -182,9 +200,10 @@ impl Visitor {
             "browser"
         };
         let url = format!(
-            "{}{}/{kind}?return_to={RETURN_TO}",
+            "{}{}/{kind}?return_to={RETURN_TO}&{}",
             self.kratos,
-            page.path()
+            page.path(),
+            self.query.unwrap_or_default()
         );
         let mut response = self.send(self.http.get(&url)).await;
         for _ in 0..5 {
@@ -261,9 +280,12 @@ impl Visitor {
             Client::BrowserForm => "text/html",
             Client::BrowserJson | Client::Api => "application/json",
         };
-        let request = request
+        let mut request = request
             .header(ACCEPT, accept)
             .header("Accept-Language", self.language);
+        for (name, value) in self.headers {
+            request = request.header(*name, *value);
+        }
         self.with_token(request).send().await.expect("a response")
     }
 
