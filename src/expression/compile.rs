@@ -17,7 +17,7 @@ use super::functions::{DISTINCT, FUNCTIONS, MACROS, Pattern, Style, environment}
 use super::lists::Entries;
 use super::path::{Key, Path, Step};
 use super::resolve::{BUDGET, Slot};
-use super::{CompileError, Scope, Variable};
+use super::{CompileError, Scope, Variable, foreign, roots};
 
 /// The maximum length of a source, in bytes.
 const MAX_BYTES: usize = 2 * 1024;
@@ -33,6 +33,8 @@ const STACK: usize = 64 * 1024 * 1024;
 pub(super) struct Compiled {
     pub tree: IdedExpr,
     pub slots: Vec<Slot>,
+    /// For each slot, the byte of the source at which it first begins.
+    pub starts: Vec<Option<usize>>,
     /// The checks that the expression reads, each once.
     pub checks: Vec<String>,
     /// The variables that the expression reads, each once.
@@ -100,6 +102,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         loops: 0,
         has_loops: false,
         slots: Vec::new(),
+        starts: Vec::new(),
         checks: Vec::new(),
         roots: BTreeSet::new(),
         keys: BTreeSet::new(),
@@ -110,6 +113,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
     checker.visit(&mut tree, 1)?;
     let Checker {
         slots,
+        starts,
         checks,
         roots,
         has_loops: loops,
@@ -121,6 +125,7 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
     Ok(Compiled {
         tree,
         slots,
+        starts,
         checks,
         roots,
         loops,
@@ -146,6 +151,7 @@ struct Checker<'s> {
     /// Whether there is a loop anywhere in the tree.
     has_loops: bool,
     slots: Vec<Slot>,
+    starts: Vec<Option<usize>>,
     checks: Vec<String>,
     roots: BTreeSet<Variable>,
     keys: BTreeSet<String>,
@@ -168,8 +174,8 @@ struct Chain<'t> {
 
 /// The meaning of a chain.
 enum Resolved {
-    /// One of Vestibule's names.
-    Slot(Slot),
+    /// One of Vestibule's names, and the node at which it begins.
+    Slot(Slot, u64),
     /// The name of a type.
     Type,
     /// Neither, or only the beginning of the chain has a meaning.
@@ -262,8 +268,8 @@ impl Checker<'_> {
             ));
         }
         match self.name(node, depth)? {
-            Resolved::Slot(slot) => {
-                node.expr = self.variable(slot);
+            Resolved::Slot(slot, start) => {
+                node.expr = self.variable(slot, start);
                 return Ok(());
             }
             Resolved::Type => return Ok(()),
@@ -354,19 +360,19 @@ impl Checker<'_> {
             }
             Variable::Checks => self.check(&chain)?,
             Variable::Request => self.request(&chain)?,
-            Variable::Response => self.part(&chain, 0, &["status", "headers", "body"])?,
-            Variable::Taken => self.part(&chain, 0, &["status", "headers", "body", "key"])?,
-            _ => {}
+            _ => self.member(root, &chain)?,
         }
+        let start = chain.id;
         let path = Path {
             root,
             steps: chain.steps,
         };
-        Ok(Resolved::Slot(if chain.test {
+        let slot = if chain.test {
             Slot::Has(path)
         } else {
             Slot::Path(path)
-        }))
+        };
+        Ok(Resolved::Slot(slot, start))
     }
 
     /// Checks a list's name. `lists` is only the first part of a name: `lists.name`.
@@ -417,7 +423,7 @@ impl Checker<'_> {
     }
 
     fn request(&self, chain: &Chain<'_>) -> Result<(), CompileError> {
-        self.part(chain, 0, &["headers", "client_ip"])?;
+        self.member(Variable::Request, chain)?;
         let first = chain.steps.first().and_then(Step::name);
         if first == Some("client_ip") && !self.scope.client_ip {
             return Err(self
@@ -425,6 +431,28 @@ impl Checker<'_> {
                 .with_hint("set hooks.client_ip_header"));
         }
         Ok(())
+    }
+
+    /// Checks that the first step leads to a member that the variable has.
+    fn member(&self, root: Variable, chain: &Chain<'_>) -> Result<(), CompileError> {
+        let Some(members) = roots::members(root) else {
+            return Ok(());
+        };
+        let checked = self.part(chain, 0, members);
+        let name = chain.steps.first().and_then(Step::name).unwrap_or_default();
+        checked.map_err(|error| {
+            if name.is_empty() {
+                return error;
+            }
+            let known = || format!("`{}` has {}", root.name(), listed(members));
+            let near = did_you_mean(name, members.iter().copied())
+                .filter(|_| !roots::HIDDEN.contains(&name));
+            match (near, roots::instead(root, name)) {
+                (Some(near), Some(_)) => error.with_hint(format!("{near} {}", known())),
+                (None, Some(instead)) => error.with_hint(format!("{instead}; {}", known())),
+                (_, None) => error,
+            }
+        })
     }
 
     /// Checks that a step leads to one of the known `parts`.
@@ -593,7 +621,7 @@ impl Checker<'_> {
         if let Some(entries) = self.scope.lists.get(&list) {
             // The list is prepared now and not in the first sign-up.
             prepare(entries);
-            node.expr = self.variable(Slot::List(list));
+            node.expr = self.variable(Slot::List(list), node.id);
         }
     }
 
@@ -610,7 +638,7 @@ impl Checker<'_> {
                 format!("`{}` is not a regular expression: {reason}", source.inner()),
             )
         })?;
-        node.expr = self.variable(Slot::Pattern(pattern));
+        node.expr = self.variable(Slot::Pattern(pattern), node.id);
         Ok(())
     }
 
@@ -651,7 +679,7 @@ impl Checker<'_> {
     }
 
     /// Returns the variable of a slot. Equal paths share a slot, so that the value is converted once.
-    fn variable(&mut self, slot: Slot) -> Expr {
+    fn variable(&mut self, slot: Slot, start: u64) -> Expr {
         let same = self.slots.iter().position(|known| match (known, &slot) {
             (Slot::Path(one), Slot::Path(other)) | (Slot::Has(one), Slot::Has(other)) => {
                 one == other
@@ -662,6 +690,7 @@ impl Checker<'_> {
         });
         let index = same.unwrap_or_else(|| {
             self.slots.push(slot);
+            self.starts.push(self.offset_of(start));
             self.slots.len() - 1
         });
         Expr::Ident(format!("@{index}"))
@@ -672,6 +701,9 @@ impl Checker<'_> {
         let locals = self.locals.iter().map(String::as_str);
         let known = known.chain(locals.filter(|local| !local.starts_with(['@', '#'])));
         let error = self.error(id, format!("there is no name `{name}`"));
+        if let Some(hint) = foreign::name(name) {
+            return error.with_hint(hint);
+        }
         let hint = did_you_mean(name, known.clone()).unwrap_or_else(|| {
             let known = listed(&known.collect::<Vec<_>>());
             format!("the names here are {known}; write a text in quotes")
@@ -680,6 +712,11 @@ impl Checker<'_> {
     }
 
     fn unknown_function(&self, id: u64, name: &str, style: Style) -> CompileError {
+        if let Some(hint) = foreign::function(name, style) {
+            return self
+                .error(id, format!("there is no function `{name}`"))
+                .with_hint(hint);
+        }
         if let Some((_, way)) = MACROS.iter().find(|(known, _)| *known == name) {
             return self
                 .error(id, format!("`{name}` has another form"))
@@ -717,14 +754,18 @@ impl Checker<'_> {
     }
 
     fn error(&self, id: u64, message: impl Into<String>) -> CompileError {
-        let start = self.info.offset_for(id).map(|(start, _)| start);
-        let offset = start
-            .and_then(|start| usize::try_from(start).ok())
-            .filter(|start| self.source.is_char_boundary(*start));
         CompileError {
-            offset,
+            offset: self.offset_of(id),
             ..error(message)
         }
+    }
+
+    /// Returns the byte of the source at which a node begins.
+    fn offset_of(&self, id: u64) -> Option<usize> {
+        let start = self.info.offset_for(id).map(|(start, _)| start);
+        start
+            .and_then(|start| usize::try_from(start).ok())
+            .filter(|start| self.source.is_char_boundary(*start))
     }
 }
 

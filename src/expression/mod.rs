@@ -5,13 +5,17 @@
 //! with the settings and not in a sign-up. An evaluation is limited in time. The errors of an evaluation contain no
 //! value of its input.
 
+mod absence;
 mod compile;
 mod convert;
 mod explain;
+mod foreign;
 mod functions;
 mod lists;
 mod path;
+mod reads;
 mod resolve;
+mod roots;
 mod scan;
 pub mod template;
 
@@ -27,8 +31,10 @@ use serde_json::Value;
 
 use crate::base::clock::Timestamp;
 
+pub use absence::{Absent, Effect};
 pub use lists::Lists;
-pub use path::ReadPath;
+pub use path::{ReadPath, ReadStep};
+pub use reads::Read;
 pub use template::{JsonTemplate, Piece, Template};
 
 /// The names that an expression may use at one place of the settings file.

@@ -48,6 +48,15 @@ enum Segment {
     Index(i64),
 }
 
+/// One step of a [`ReadPath`], as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadStep<'p> {
+    /// `.name` or `["name"]`
+    Name(&'p str),
+    /// `[3]`
+    Index(i64),
+}
+
 /// The result of walking a path.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Found<'v> {
@@ -109,6 +118,52 @@ impl ReadPath {
                 Segment::Index(_) => None,
             })
             .collect()
+    }
+
+    /// Returns the steps.
+    pub fn steps(&self) -> impl Iterator<Item = ReadStep<'_>> {
+        self.0.iter().map(|segment| match segment {
+            Segment::Name(name) => ReadStep::Name(name),
+            Segment::Index(index) => ReadStep::Index(*index),
+        })
+    }
+
+    /// Returns the first steps of the path.
+    #[must_use]
+    pub fn beginning(&self, length: usize) -> Self {
+        Self(self.0.iter().take(length).cloned().collect())
+    }
+
+    /// Returns the number of steps, if the other path begins with this one.
+    pub(super) fn steps_within(&self, other: &Self) -> Option<usize> {
+        other.0.starts_with(&self.0).then_some(self.0.len())
+    }
+
+    /// Returns the path as an expression: `identity.traits.nick`. Steps from `optional` on have the mark `?`.
+    #[must_use]
+    pub fn written(&self, root: Variable, optional: usize) -> String {
+        let mut text = root.name().to_owned();
+        for (at, segment) in self.0.iter().enumerate() {
+            let mark = if at >= optional { "?" } else { "" };
+            let _ = match segment {
+                Segment::Name(name) if is_plain(name) => write!(text, ".{mark}{name}"),
+                Segment::Name(name) => write!(text, "[{mark}{name:?}]"),
+                Segment::Index(index) => write!(text, "[{mark}{index}]"),
+            };
+        }
+        text
+    }
+
+    /// Returns a condition that is true if there is a value: `has(identity.traits.nick)`.
+    #[must_use]
+    pub fn guard(&self, root: Variable) -> String {
+        match self.0.last() {
+            Some(Segment::Name(name)) if is_plain(name) => {
+                format!("has({})", self.written(root, usize::MAX))
+            }
+            Some(_) => format!("{}.hasValue()", self.written(root, self.0.len() - 1)),
+            None => format!("has({}.traits)", root.name()),
+        }
     }
 
     /// Returns the value at the end of the path.
@@ -282,6 +337,15 @@ impl Step {
             _ => Err(Miss::Parts(at, kind(value))),
         }
     }
+}
+
+/// Returns whether a name can follow a dot.
+fn is_plain(name: &str) -> bool {
+    let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    name.chars().all(is_word)
+        && !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && !["false", "in", "null", "true"].contains(&name)
 }
 
 fn holds(value: &Value) -> bool {

@@ -160,6 +160,15 @@ impl Template {
         }
     }
 
+    /// Returns the expression, if the template is nothing but one expression. Then it keeps the type of its value.
+    #[must_use]
+    pub fn only_expression(&self) -> Option<&Expression> {
+        match self.parts.as_slice() {
+            [Part::Filled(expression)] => Some(expression),
+            _ => None,
+        }
+    }
+
     /// Returns the expressions, in order.
     pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.parts.iter().filter_map(|part| match part {

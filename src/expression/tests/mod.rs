@@ -1,5 +1,6 @@
 //! Tests of the whole folder: the language, hostile input, and what compiling an expression shows.
 
+mod absence;
 mod adversarial;
 pub(super) mod conformance;
 mod reads;
