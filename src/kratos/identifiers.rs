@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::schema::Schemas;
+
 /// The paths of the traits that are identifiers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identifiers(Vec<Vec<String>>);
@@ -10,14 +12,23 @@ pub struct Identifiers(Vec<Vec<String>>);
 const CREDENTIALS: [&str; 3] = ["password", "code", "webauthn"];
 
 impl Identifiers {
-    /// Returns the identifiers that an identity schema marks: `"ory.sh/kratos": {"credentials": {"password":
+    /// Returns the identifiers that the identity schemas mark: `"ory.sh/kratos": {"credentials": {"password":
     /// {"identifier": true}}}`.
     #[must_use]
-    pub fn of(schema: &Value) -> Self {
-        let mut paths = Vec::new();
-        let traits = &schema["properties"]["traits"];
-        collect_paths(traits, &mut Vec::new(), &mut paths);
-        Self(paths)
+    pub fn of(schemas: &Schemas) -> Self {
+        let is_marked = |schema: &Value| {
+            let credentials = &schema["ory.sh/kratos"]["credentials"];
+            CREDENTIALS
+                .iter()
+                .any(|name| credentials[*name]["identifier"] == true)
+        };
+        let paths = schemas.paths_where(&is_marked);
+        Self(
+            paths
+                .iter()
+                .map(|path| path.split('.').skip(1).map(ToOwned::to_owned).collect())
+                .collect(),
+        )
     }
 
     /// Returns the identifiers of this identity, as far as Kratos includes them in hook calls.
@@ -43,21 +54,6 @@ impl Identifiers {
     }
 }
 
-fn collect_paths(schema: &Value, path: &mut Vec<String>, paths: &mut Vec<Vec<String>>) {
-    let credentials = &schema["ory.sh/kratos"]["credentials"];
-    if CREDENTIALS
-        .iter()
-        .any(|name| credentials[*name]["identifier"] == true)
-    {
-        paths.push(path.clone());
-    }
-    for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
-        path.push(name.clone());
-        collect_paths(inner, path, paths);
-        path.pop();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,19 +62,26 @@ mod tests {
     #[test]
     fn identifiers_are_the_marked_traits_and_the_addresses() {
         let marked = json!({"ory.sh/kratos": {"credentials": {"password": {"identifier": true}}}});
-        let schema = json!({"properties": {"traits": {"properties": {
-            "email": {"type": "string"},
-            "user_name": marked,
-            "login": {"properties": {"name": marked, "number": marked}},
-        }}}});
+        let schema = json!({
+            "definitions": {"name": marked},
+            "properties": {"traits": {"properties": {
+                "email": {"type": "string"},
+                "user_name": {"$ref": "#/definitions/name"},
+                "login": {"properties": {"name": marked, "number": marked}},
+            }}},
+        });
+        let member = json!({"properties": {"traits": {"properties": {"member": marked}}}});
+        let mut schemas = Schemas::default();
+        schemas.add("default".to_owned(), schema);
+        schemas.add("member".to_owned(), member);
         let identity = json!({
-            "traits": {"email": "a@example.org", "user_name": "ada", "login": {"name": "", "number": 7}},
+            "traits": {"email": "a@example.org", "user_name": "ada", "login": {"name": "", "number": 7}, "member": "m-1"},
             "verifiable_addresses": [{"value": "a@example.org", "via": "email"}],
             "recovery_addresses": [{"value": "a@example.org", "via": "email"}, {"value": "+49123", "via": "sms"}],
         });
         assert_eq!(
-            Identifiers::of(&schema).in_identity(&identity),
-            ["ada", "a@example.org", "+49123"]
+            Identifiers::of(&schemas).in_identity(&identity),
+            ["ada", "m-1", "a@example.org", "+49123"]
         );
         assert_eq!(
             Identifiers::default().in_identity(&json!({"traits": {}})),
