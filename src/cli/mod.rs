@@ -41,12 +41,8 @@ enum Command {
     /// Try Vestibule in one process, with example services and a sign-up page
     #[cfg(feature = "demo")]
     Demo(demo::Options),
-    /// Check a settings file, and print every problem; exit code 1 if there is one
-    Validate {
-        /// The settings file
-        #[arg(env = "VESTIBULE_CONFIG", default_value = "vestibule.yaml")]
-        file: PathBuf,
-    },
+    /// Check a settings file, and print every problem and warning
+    Validate(validate::Options),
     /// Print the JSON Schema of the settings file, for editors
     Schema(schema::Options),
     /// Print the hooks for kratos.yml
@@ -117,7 +113,7 @@ impl Cli {
             Command::Serve(options) => serve::serve(&options).await,
             #[cfg(feature = "demo")]
             Command::Demo(options) => demo::run(&options).await,
-            Command::Validate { file } => validate::run(&file),
+            Command::Validate(options) => validate::run(&options),
             Command::Schema(options) => schema::run(&options),
             Command::Kratos(command) => command.run(),
             Command::Deliveries(command) => command.run().await,

@@ -72,11 +72,13 @@ impl Expander<'_> {
     }
 }
 
-fn choices<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
+/// Returns the alternatives of a schema.
+pub(super) fn choices<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
     flat(root, std::slice::from_ref(resolved(root, schema)))
 }
 
-fn takes_text(choice: &Value) -> bool {
+/// Returns whether a value can be a text.
+pub(super) fn takes_text(choice: &Value) -> bool {
     let types = types(choice);
     enum_values(choice).is_none() && (types.is_empty() || types.contains(&"string"))
 }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::expression::Piece;
+use crate::expression::{Piece, Variable};
 
 /// The variables for `${env:…}`.
 #[derive(Clone, Debug)]
-pub struct Environment(Source);
+pub struct Environment {
+    source: Source,
+    allows_missing: bool,
+}
 
 #[derive(Clone, Debug)]
 enum Source {
@@ -19,13 +22,34 @@ impl Environment {
     /// Returns the environment of the process.
     #[must_use]
     pub fn of_process() -> Self {
-        Self(Source::Process)
+        Self {
+            source: Source::Process,
+            allows_missing: false,
+        }
     }
 
     /// Only these variables.
     #[must_use]
     pub fn of(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self(Source::Given(Arc::new(variables.into_iter().collect())))
+        Self {
+            source: Source::Given(Arc::new(variables.into_iter().collect())),
+            allows_missing: false,
+        }
+    }
+
+    /// Inserts a placeholder for each variable that is not set, and for each file that cannot be read. The settings can
+    /// be checked then, and not be used.
+    #[must_use]
+    pub fn allowing_missing(self) -> Self {
+        Self {
+            allows_missing: true,
+            ..self
+        }
+    }
+
+    /// Returns whether placeholders are inserted.
+    pub(super) fn allows_missing(&self) -> bool {
+        self.allows_missing
     }
 
     /// Returns the value of a variable that is set and not empty.
@@ -35,7 +59,7 @@ impl Environment {
         reason = "the one place that reads the environment"
     )]
     pub fn value(&self, name: &str) -> Option<String> {
-        let value = match &self.0 {
+        let value = match &self.source {
             Source::Process => std::env::var(name).ok(),
             Source::Given(variables) => variables.get(name).cloned(),
         };
@@ -52,6 +76,8 @@ pub struct Error {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Whether the text is right, and only the variable or the file is missing.
+    pub is_missing: bool,
 }
 
 /// Splits a text into the operator's pieces and inserted values. `$${` produces `${`.
@@ -73,7 +99,8 @@ pub fn pieces(text: &str, environment: &Environment) -> Result<Vec<Piece>, Error
             return Err(Error {
                 offset,
                 message: "`${` has no `}`".to_owned(),
-                hint: None,
+                hint: Some("close it, as in `${env:NAME}`".to_owned()),
+                is_missing: false,
             });
         };
         let value = looked_up(&inside[..end], environment, offset)?;
@@ -106,6 +133,11 @@ fn looked_up(inside: &str, environment: &Environment, offset: usize) -> Result<S
         offset,
         message,
         hint,
+        is_missing: false,
+    };
+    let missing = |message: String, hint: Option<String>| Error {
+        is_missing: true,
+        ..error(message, hint)
     };
     if let Some(variable) = inside.strip_prefix("env:") {
         let (name, default) = match variable.split_once(":-") {
@@ -116,14 +148,14 @@ fn looked_up(inside: &str, environment: &Environment, offset: usize) -> Result<S
         if name.is_empty() || !name.chars().all(usable) {
             return Err(error(
                 format!("`{name}` is not a name of an environment variable"),
-                None,
+                instead(inside).map(|instead| format!("write `{instead}`")),
             ));
         }
         return environment
             .value(name)
             .or_else(|| default.map(ToOwned::to_owned))
             .ok_or_else(|| {
-                error(
+                missing(
                     format!("the environment variable `{name}` is not set, or empty"),
                     Some(format!("set it, or add a default: ${{env:{name}:-…}}")),
                 )
@@ -131,7 +163,7 @@ fn looked_up(inside: &str, environment: &Environment, offset: usize) -> Result<S
     }
     if let Some(path) = inside.strip_prefix("file:") {
         let text = std::fs::read_to_string(path)
-            .map_err(|cause| error(format!("cannot read the file `{path}`: {cause}"), None))?;
+            .map_err(|cause| missing(format!("cannot read the file `{path}`: {cause}"), None))?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let text = text.strip_suffix('\r').unwrap_or(text);
         return if text.is_empty() {
@@ -142,13 +174,129 @@ fn looked_up(inside: &str, environment: &Environment, offset: usize) -> Result<S
     }
     Err(error(
         format!("`${{{inside}}}` is neither `${{env:NAME}}` nor `${{file:/path}}`"),
-        Some(format!("for a literal `${{`, write `$${{{inside}}}`")),
+        Some(match instead(inside) {
+            Some(instead) => {
+                format!("write `{instead}`, or `$${{{inside}}}` for a literal `${{`")
+            }
+            None => format!("for a literal `${{`, write `$${{{inside}}}`"),
+        }),
     ))
+}
+
+/// Replaces each `${…}` whose variable or file is missing. `placeholder` gets the texts before and behind it. A text
+/// with an error of another kind stays as it is.
+pub(super) fn replace_missing(
+    text: &str,
+    environment: &Environment,
+    mut placeholder: impl FnMut(&str, &str) -> String,
+) -> String {
+    let mut text = text.to_owned();
+    // Each round replaces one.
+    while let Err(error) = pieces(&text, environment) {
+        let end = text[error.offset..].find('}').map(|end| error.offset + end);
+        let (true, Some(end)) = (error.is_missing, end) else {
+            break;
+        };
+        let value = placeholder(&text[..error.offset], &text[end + 1..]);
+        text.replace_range(error.offset..=end, &value);
+    }
+    text
+}
+
+/// Returns what was probably meant by a `${…}` of another program.
+fn instead(inside: &str) -> Option<String> {
+    let inside = inside.trim();
+    let (name, default) = match inside.find([':', '-', '?', '+']) {
+        Some(end) => {
+            let behind = inside[end..].trim_start_matches(':');
+            (&inside[..end], behind.strip_prefix('-'))
+        }
+        None => (inside, None),
+    };
+    let root = name.split(['.', '[', ' ']).next().unwrap_or_default();
+    let is_variable = Variable::ALL.iter().any(|variable| variable.name() == root);
+    if is_variable {
+        return Some(format!("{{{inside}}}"));
+    }
+    if inside.starts_with(['/', '.']) {
+        return Some(format!("${{file:{inside}}}"));
+    }
+    let lower = inside.to_lowercase();
+    for prefix in [
+        "process.env.",
+        "env.",
+        "env:",
+        "env ",
+        "secrets.",
+        "vars.",
+        "var.",
+    ] {
+        if lower.starts_with(prefix) {
+            return env_form(inside[prefix.len()..].trim(), None);
+        }
+    }
+    env_form(name, default)
+}
+
+fn env_form(name: &str, default: Option<&str>) -> Option<String> {
+    let usable = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    let is_name = !name.is_empty() && name.chars().all(usable);
+    is_name.then(|| match default {
+        Some(default) => format!("${{env:{name}:-{default}}}"),
+        None => format!("${{env:{name}}}"),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_form_of_another_program_has_the_right_form_as_help() {
+        for (text, expected) in [
+            ("${API_URL}", "${env:API_URL}"),
+            ("${api_url}", "${env:api_url}"),
+            ("${API_URL:-http://a}", "${env:API_URL:-http://a}"),
+            ("${API_URL-http://a}", "${env:API_URL:-http://a}"),
+            ("${API_URL:?it is not set}", "${env:API_URL}"),
+            ("${env.API_URL}", "${env:API_URL}"),
+            ("${ENV:API_URL}", "${env:API_URL}"),
+            ("${env: API_URL }", "${env:API_URL}"),
+            ("${process.env.API_URL}", "${env:API_URL}"),
+            ("${/run/secrets/key}", "${file:/run/secrets/key}"),
+            ("${./key.txt}", "${file:./key.txt}"),
+            ("${value}", "{value}"),
+            ("${identity.traits.email}", "{identity.traits.email}"),
+        ] {
+            let error = pieces(text, &Environment::of([])).expect_err(text);
+            let hint = error.hint.unwrap_or_default();
+            assert!(
+                hint.starts_with(&format!("write `{expected}`")),
+                "{text}: {hint}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_missing_values_are_replaced() {
+        let environment = Environment::of([("A".to_owned(), "a".to_owned())]);
+        for (text, expected) in [
+            ("${env:A}", "${env:A}"),
+            ("${env:B}", "(|)"),
+            ("${env:B:-b}", "${env:B:-b}"),
+            ("x${env:B}y", "x(x|y)y"),
+            ("${env:B}/${env:C}", "(|/C)/((|/C)/|)"),
+            ("$${env:B}", "$${env:B}"),
+            ("${file:/nowhere}", "(|)"),
+            ("${B}", "${B}"),
+            ("${env:B", "${env:B"),
+        ] {
+            let replaced = replace_missing(text, &environment, |before, behind| {
+                format!("({before}|{behind})").replace("${env:C}", "C")
+            });
+            assert_eq!(replaced, expected, "{text}");
+        }
+    }
 
     #[test]
     fn what_is_put_in_is_kept_apart_from_what_was_written() {

@@ -2,7 +2,10 @@
 
 mod expand;
 pub mod file;
+mod hints;
 pub mod interpolation;
+mod languages;
+mod placeholder;
 mod renamed;
 mod resolve;
 pub mod schema;
@@ -18,19 +21,44 @@ pub use settings::Settings;
 
 use crate::base::diagnostics::Position;
 
-/// Reads the settings file at `path`. The error has every problem of the file.
-pub fn load(path: &Path, environment: &Environment) -> Result<Settings, Problems> {
+/// What the check of a settings file finds.
+#[derive(Clone, Debug)]
+pub struct Review {
+    /// The settings, if the file has no problem.
+    pub settings: Option<Settings>,
+    /// Every problem. Vestibule does not start with one.
+    pub problems: Problems,
+    /// Every warning. Vestibule uses the settings in spite of warnings.
+    pub warnings: Problems,
+}
+
+/// Checks the settings file at `path`.
+#[must_use]
+pub fn review(path: &Path, environment: &Environment) -> Review {
     match std::fs::read_to_string(path) {
-        Ok(text) => read(&text, path, environment),
+        Ok(text) => review_text(&text, path, environment),
         Err(cause) => {
+            let name = path.display().to_string();
             let problem = Problem::new(
                 String::new(),
                 Position::default(),
                 format!("cannot read the file: {cause}"),
             );
-            Err(Problems::new(path.display().to_string(), "", vec![problem]))
+            Review {
+                settings: None,
+                problems: Problems::new(name.clone(), "", vec![problem]),
+                warnings: Problems::warnings(name, "", Vec::new()),
+            }
         }
     }
+}
+
+/// Reads the settings file at `path`. The error has every problem of the file.
+pub fn load(path: &Path, environment: &Environment) -> Result<Settings, Problems> {
+    let Review {
+        settings, problems, ..
+    } = review(path, environment);
+    settings.ok_or(problems)
 }
 
 /// Parses a duration as written in the settings file: `500ms`, `5s`, `2m`, `24h`, `8d`.
@@ -50,18 +78,33 @@ pub fn parse_moment(text: &str) -> Result<crate::base::clock::Timestamp, String>
 
 /// Reads settings from a text. Problems name the file by `path`, and relative paths start in its folder.
 pub fn read(text: &str, path: &Path, environment: &Environment) -> Result<Settings, Problems> {
+    let Review {
+        settings, problems, ..
+    } = review_text(text, path, environment);
+    settings.ok_or(problems)
+}
+
+/// Checks settings in a text, as [`read`] does.
+#[must_use]
+pub fn review_text(text: &str, path: &Path, environment: &Environment) -> Review {
     let mut problems = Vec::new();
     let folder = path.parent().unwrap_or(Path::new(""));
     let resolved = match tree::read(text, &mut problems) {
         Some(node) => resolve::resolve(&node, text, folder, environment, problems),
-        None => Err(problems),
+        None => resolve::Resolved {
+            problems,
+            ..resolve::Resolved::default()
+        },
     };
     let name = path.display().to_string();
-    match resolved {
-        Ok((settings, warnings)) => Ok(Settings {
-            warnings: Problems::warnings(name, text, warnings),
-            ..settings
-        }),
-        Err(problems) => Err(Problems::new(name, text, problems)),
+    let warnings = Problems::warnings(name.clone(), text, resolved.warnings);
+    let settings = resolved.settings.map(|settings| Settings {
+        warnings: warnings.clone(),
+        ..settings
+    });
+    Review {
+        settings,
+        problems: Problems::new(name, text, resolved.problems),
+        warnings,
     }
 }

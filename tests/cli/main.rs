@@ -9,6 +9,7 @@
 mod demo;
 mod operator;
 mod reconcile;
+mod validate;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
