@@ -153,11 +153,14 @@ pub struct Kratos {
     /// The address of Kratos's admin API, `http://kratos:4434`. With it Vestibule looks up sign-ups without a `post`,
     /// writes values into identities (`write_back`), and can defer checks.
     pub admin_url: Option<Text>,
-    /// The identity schema: `file://identity.schema.json` relative to the settings file, or `file:///absolute/path`.
-    /// It names the traits with which visitors sign in, so that a sign-up can be looked up by its user name. `vestibule
-    /// validate` warns about each checked trait without a type, because a visitor can send a list or an object there.
-    /// Default: only addresses are known.
+    /// The identity schema: `file://identity.schema.json` relative to the settings file, `file:///absolute/path`, or
+    /// `base64://…`. Every trait that the settings read or write is checked against it, and a trait that it does not
+    /// name is a problem ([details](#identity-schemas)). It names the traits with which visitors sign in, so that a
+    /// sign-up can be looked up by its user name. Default: the traits are not checked, and only addresses are known.
     pub identity_schema: Option<Text>,
+    /// Several identity schemas, by their id in kratos.yml: `{default: file://default.schema.json, customer: …}`.
+    /// Instead of `identity_schema`.
+    pub identity_schemas: IndexMap<String, Text>,
     /// Whether `pre` sets an `external_id` (`vestibule:` and a hash of the flow's id) for sign-ups that have none.
     /// Kratos keeps external ids unique, so a form creates at most one account, even if it is submitted often or in
     /// parallel. `auto`: only if a check reserves or defers, or if `admin_url` is set. The other values are `always`
@@ -290,6 +293,10 @@ pub struct NamedMessage {
     /// unless the message replaces a built-in message.
     #[serde(default)]
     pub id: Option<u32>,
+    /// One text for every language, instead of a text for each language. In a check, `message: {text: "Refused"}` is
+    /// a text of one word; `message: refused` names a message.
+    #[serde(default)]
+    pub text: Option<Template>,
     /// A text for each language, with its BCP 47 tag as key. The values of `{expression}` are inserted.
     #[serde(flatten)]
     #[schemars(with = "IndexMap<String, Template>")]
@@ -452,7 +459,8 @@ pub enum Condition {
     Expression(Expression),
 }
 
-/// A message: a name under `messages` (one word in lower case), a text, or an id and a text for each language.
+/// A message: a name under `messages` (one word in lower case), a text, `{text: …}`, or an id and a text for each
+/// language.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Message {

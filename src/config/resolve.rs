@@ -3,8 +3,10 @@
 mod basics;
 mod checks;
 pub mod durations;
+mod identity_schemas;
 mod messages;
 mod order;
+mod paths;
 mod requests;
 mod services;
 mod subscriptions;
@@ -18,13 +20,16 @@ use serde::de::DeserializeOwned;
 
 use super::expand::Expander;
 use super::interpolation::{Environment, joined, pieces};
+use super::placeholder::Placeholders;
 use super::settings::Settings;
 use super::tree::{Entry, Kind, Node, join};
 use super::{file, renamed, schema, validate};
 use crate::base::diagnostics::Position;
 use crate::base::diagnostics::{Problem, Problems};
 use crate::expression::{CompileError, Expression, Lists, Piece, Scope, Template};
+use crate::kratos::schema::Schemas;
 use crate::outbound::services::Service;
+use paths::{Place, Use, Write};
 
 /// Reserved words of CEL, which cannot follow `lists.` and `checks.`.
 const RESERVED: [&str; 4] = ["false", "in", "null", "true"];
@@ -87,8 +92,14 @@ pub(super) struct Resolver<'a> {
     problems: Vec<Problem>,
     /// Settings that are valid, but probably a mistake.
     warnings: Vec<Problem>,
-    /// The identity schema, if the file names one that can be read.
-    identity_schema: Option<serde_json::Value>,
+    /// The identity schemas. None if the file names none, or if one of them cannot be read.
+    schemas: Arc<Schemas>,
+    /// Whether an identity schema cannot be read.
+    lacks_a_schema: bool,
+    /// What the section that is being resolved reads.
+    uses: Vec<Use>,
+    /// The paths that the section writes.
+    writes: Vec<Write>,
     /// Paths of values that do not match the schema and cannot be decoded.
     invalid_paths: Vec<String>,
     services: BTreeMap<String, Service>,
@@ -98,17 +109,34 @@ pub(super) struct Resolver<'a> {
     numbers: BTreeMap<u32, messages::Numbered>,
 }
 
-/// Resolves the whole file, and returns the settings with their warnings. The error has every problem.
+/// What a file gives: settings unless it has a problem, and every problem and warning.
+#[derive(Default)]
+pub(super) struct Resolved {
+    pub settings: Option<Settings>,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Problem>,
+}
+
+/// Resolves the whole file.
 pub(super) fn resolve(
     node: &Node,
     text: &str,
     folder: &Path,
     environment: &Environment,
     mut problems: Vec<Problem>,
-) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
+) -> Resolved {
     let schema = schema::of_the_file();
     let mut filled = node.clone();
     let renamed = renamed::rename(&mut filled);
+    if environment.allows_missing() {
+        let mut placeholders = Placeholders {
+            root: &schema,
+            environment,
+            ids: 0,
+            has_service: false,
+        };
+        placeholders.fill(&mut filled, &schema, "");
+    }
     let mut filling = Expander {
         root: &schema,
         environment,
@@ -130,7 +158,10 @@ pub(super) fn resolve(
         environment,
         problems,
         warnings: Vec::new(),
-        identity_schema: None,
+        schemas: Arc::default(),
+        lacks_a_schema: false,
+        uses: Vec::new(),
+        writes: Vec::new(),
         invalid_paths,
         services: BTreeMap::new(),
         lists: Arc::default(),
@@ -141,9 +172,10 @@ pub(super) fn resolve(
     resolver.look_up_everything(&root);
     let settings = resolver.settings();
     resolver.problems.extend(renamed);
-    match settings {
-        Some(settings) if resolver.problems.is_empty() => Ok((settings, resolver.warnings)),
-        _ => Err(resolver.problems),
+    Resolved {
+        settings: settings.filter(|_| resolver.problems.is_empty()),
+        problems: resolver.problems,
+        warnings: resolver.warnings,
     }
 }
 
@@ -185,7 +217,9 @@ impl<'a> Resolver<'a> {
             Some(Kind::Text { text, .. })
                 if cursor.node.is_some_and(|node| node.written.is_none()) =>
             {
-                if let Err(error) = pieces(text, self.environment) {
+                if let Err(error) = pieces(text, self.environment)
+                    && !(error.is_missing && self.environment.allows_missing())
+                {
                     let at = self.inside(cursor, text, error.offset);
                     self.problems.push(
                         Problem::new(cursor.path.clone(), at, error.message).with_hint(error.hint),
@@ -293,11 +327,14 @@ impl<'a> Resolver<'a> {
         source: &file::Expression,
         scope: &Scope,
     ) -> Option<Expression> {
-        if self
-            .pieces(&source.0)?
-            .iter()
-            .any(|piece| matches!(piece, Piece::Inserted(_)))
-        {
+        let inserts = match pieces(&source.0, self.environment) {
+            Ok(pieces) => pieces
+                .iter()
+                .any(|piece| matches!(piece, Piece::Inserted(_))),
+            Err(error) if error.is_missing && self.environment.allows_missing() => true,
+            Err(_) => return None,
+        };
+        if inserts {
             self.report(
                 cursor,
                 "an expression cannot contain `${…}`",
@@ -306,7 +343,12 @@ impl<'a> Resolver<'a> {
             return None;
         }
         match Expression::compile(&source.0, scope) {
-            Ok(expression) => Some(expression),
+            Ok(expression) => {
+                let place = Place::Condition;
+                let read = std::iter::once(&expression);
+                self.uses.push(Use::new(cursor, &source.0, place, read));
+                Some(expression)
+            }
             Err(error) => {
                 self.compile_error(cursor, &source.0, 0, &error);
                 None
@@ -327,7 +369,16 @@ impl<'a> Resolver<'a> {
         scope: &Scope,
     ) -> Option<Template> {
         match Template::compile(pieces, scope) {
-            Ok(template) => Some(template),
+            Ok(template) => {
+                let place = match template.only_expression() {
+                    Some(_) => Place::Value,
+                    None => Place::Text,
+                };
+                let read = template.expressions();
+                self.uses.push(Use::new(cursor, text, place, read));
+                self.warn_about_braces(cursor, text, scope);
+                Some(template)
+            }
             Err(error) => {
                 let before = match pieces.get(error.piece) {
                     Some(Piece::Written(written)) => text.find(written.as_str()).unwrap_or(0),

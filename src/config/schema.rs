@@ -107,9 +107,10 @@ pub fn markdown() -> String {
         "<!-- Generated from src/config/file.rs by `vestibule schema --markdown`; a test fails when it is stale. -->\n\n",
     );
     text.push_str(&described(&schema));
-    text.push_str("\n\n[vestibule.example.yaml](../vestibule.example.yaml) shows every key. `vestibule validate` reports every problem of a file; `vestibule schema` prints the JSON Schema for editors.\n");
+    text.push_str("\n\n[vestibule.example.yaml](../vestibule.example.yaml) shows every key. [`vestibule validate`](#checking-a-file) reports every problem of a file; `vestibule schema` prints the JSON Schema for editors.\n");
     section(&mut text, &schema, &schema, "");
     text.push_str(NAMES);
+    text.push_str(CHAPTERS);
     text
 }
 
@@ -133,6 +134,9 @@ const NAMES: &str = "
 Besides CEL's functions and the functions of its string extension there are `domain(address)`, the part after the `@` in lower
 case and ASCII, and `in_domains(address, list)`, true if that domain or one above it is in the list.
 ";
+
+/// What the keys and variables do not explain.
+const CHAPTERS: &str = include_str!("schema/chapters.md");
 
 fn section(text: &mut String, root: &Value, schema: &Value, path: &str) {
     let schema = resolved(root, schema);

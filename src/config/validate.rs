@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use super::hints;
 use super::schema::resolved;
-use super::tree::{Entry, Kind, Node, join, plain};
-use crate::base::diagnostics::{Problem, did_you_mean, listed, quoted};
+use super::tree::{Entry, Kind, Node, join};
+use crate::base::diagnostics::{Problem, did_you_mean, listed};
 
 /// Planned keys that do not exist yet, by the path of their section.
 const NOT_YET_SUPPORTED: [(&str, &[&str]); 6] = [
@@ -196,30 +197,50 @@ impl Validator<'_> {
     }
 
     fn tagged(&mut self, node: &Node, kinds: &[(&str, &Value)], path: &str) {
-        let Kind::Map(_) = &node.kind else {
+        let Kind::Map(entries) = &node.kind else {
             return self.wrong(node, &Value::Null, &["object"], path);
         };
         match node.get("type") {
-            None => self.problems.push(
-                Problem::new(path.to_owned(), node.at, "`type` is missing".to_owned()).with_hint(
-                    Some(format!(
-                        "use one of {}",
-                        listed(kinds.iter().map(|(name, _)| *name))
-                    )),
-                ),
-            ),
+            None => {
+                let hint = match hints::auth_type_of(entries) {
+                    Some(kind) => hints::auth_form(kind),
+                    None => format!("use one of {}", listed(kinds.iter().map(|(name, _)| *name))),
+                };
+                let message = "`type` is missing".to_owned();
+                self.problems
+                    .push(Problem::new(path.to_owned(), node.at, message).with_hint(Some(hint)));
+            }
             Some(tag) => {
                 let known = kinds
                     .iter()
                     .find(|(name, _)| matches!(&tag.kind, Kind::Text { text, .. } if text == name));
-                if let Some((_, schema)) = known {
-                    self.section(node, node.entries(), schema, path);
+                if let Some((name, schema)) = known {
+                    if !self.outside_config(node, name, schema, path) {
+                        self.section(node, node.entries(), schema, path);
+                    }
                 } else {
                     let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
                     self.check_enum_value(tag, &names, &join(path, "type"));
                 }
             }
         }
+    }
+
+    /// Reports keys of `config` that are written beside it, once. Returns whether there are any.
+    fn outside_config(&mut self, node: &Node, kind: &str, schema: &Value, path: &str) -> bool {
+        let config = resolved(self.root, &schema["properties"]["config"]);
+        let entries = node.entries();
+        let belongs = |entry: &&Entry| config["properties"].get(&entry.key).is_some();
+        let outside = entries.iter().find(belongs);
+        let (at, what) = match outside {
+            Some(entry) => (entry.at, format!("`{}` belongs into `config`", entry.key)),
+            None if node.get("config").is_none() => (node.at, "`config` is missing".to_owned()),
+            None => return false,
+        };
+        let path = outside.map_or_else(|| path.to_owned(), |entry| join(path, &entry.key));
+        self.problems
+            .push(Problem::new(path, at, what).with_hint(Some(hints::auth_form(kind))));
+        true
     }
 
     fn check_enum_value(&mut self, node: &Node, names: &[&str], path: &str) {
@@ -244,9 +265,10 @@ impl Validator<'_> {
                     node.describe()
                 );
                 let hint = match other {
-                    Kind::Text { text, .. } if node.written.is_none() => {
-                        did_you_mean(text, names.iter().copied())
-                    }
+                    Kind::Text { text, .. } if node.written.is_none() => hints::auth_alias(text)
+                        .filter(|kind| path.ends_with(".auth.type") && names.contains(kind))
+                        .map(hints::auth_form)
+                        .or_else(|| did_you_mean(text, names.iter().copied())),
                     _ => None,
                 };
                 self.problems
@@ -290,45 +312,7 @@ impl Validator<'_> {
             expected.join(" or "),
             node.describe()
         );
-        let wants_number = types.contains(&"integer");
-        let wants_text = types.contains(&"string") && !wants_number;
-        let hint = match &node.kind {
-            _ if node.written.is_some() => None,
-            Kind::Map(entries)
-                if types.contains(&"string")
-                    && entries
-                        .iter()
-                        .all(|entry| matches!(entry.value.kind, Kind::Null)) =>
-            {
-                let keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
-                Some(format!(
-                    "quote a value that begins with `{{`: {}",
-                    quoted(&format!("{{{}}}", keys.join(", ")))
-                ))
-            }
-            Kind::Number(_, written) if wants_text => Some(format!("quote it: \"{written}\"")),
-            Kind::Bool(truth) if types.contains(&"string") => {
-                Some(format!("quote it: \"{truth}\""))
-            }
-            Kind::Text { text, quoted: true }
-                if matches!(
-                    (plain(text), types.contains(&"boolean")),
-                    (Kind::Bool(_), true)
-                ) || matches!((plain(text), wants_number), (Kind::Number(..), true)) =>
-            {
-                Some(format!("remove the quotes: {text}"))
-            }
-            Kind::Text { .. } | Kind::Map(_) if types.contains(&"array") && types.len() == 1 => {
-                Some("put it in brackets: [ … ]".to_owned())
-            }
-            Kind::Text { text, .. }
-                if types.contains(&"boolean")
-                    && ["yes", "no", "on", "off"].contains(&text.as_str()) =>
-            {
-                Some("write `true` or `false`".to_owned())
-            }
-            _ => None,
-        };
+        let hint = hints::of_wrong_type(node, schema, types, path);
         self.problems
             .push(Problem::new(path.to_owned(), node.at, message).with_hint(hint));
     }

@@ -1,7 +1,11 @@
 //! The settings file from an operator's view: every problem is reported, with its position and a `help:` line.
 
+mod hints;
 mod manual;
+mod paths;
 mod problems;
+mod schemas;
+mod strict;
 mod valid;
 mod warnings;
 

@@ -15,7 +15,6 @@ use crate::base::secret::Secret;
 use crate::base::telemetry::LogFormat;
 use crate::config::file;
 use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log, Reconcile, Retention};
-use crate::kratos::Identifiers;
 use crate::model::pending::ExternalId;
 use crate::outbound::kratos_admin;
 use crate::store::postgres::is_address as is_postgres_address;
@@ -239,6 +238,7 @@ impl Resolver<'_> {
                 Some(hint),
             );
         }
+        self.warn_about_language(&cursor.key("default_language"), &default_language);
         let client_ip_header = file.client_ip_header.and_then(|text| self.text(&text));
         if let Some(name) = &client_ip_header
             && http::HeaderName::try_from(name.as_str()).is_err()
@@ -347,11 +347,7 @@ impl Resolver<'_> {
             .auth
             .as_ref()
             .and_then(|auth| self.auth(&cursor.key("auth").key("config"), auth));
-        let identifiers = file
-            .identity_schema
-            .as_ref()
-            .and_then(|schema| self.identifiers(&cursor.key("identity_schema"), schema))
-            .unwrap_or_default();
+        let identifiers = self.identity_schemas(&cursor, &file);
         let external_id = match file.use_external_id {
             file::UseExternalId::Auto => ExternalId::Auto,
             file::UseExternalId::Always => ExternalId::Always,
@@ -387,36 +383,6 @@ impl Resolver<'_> {
     /// Returns whether the file sets `kratos.admin_url`, valid or not.
     pub(super) fn has_admin_url(&self) -> bool {
         self.root.key("kratos").key("admin_url").node.is_some()
-    }
-
-    fn identifiers(&mut self, cursor: &Cursor<'_>, schema: &file::Text) -> Option<Identifiers> {
-        let text = self.text(schema)?;
-        let Some(path) = text.strip_prefix("file://") else {
-            self.report(
-                cursor,
-                "expected the address of a file",
-                Some("as in file:///etc/config/kratos/identity.schema.json".to_owned()),
-            );
-            return None;
-        };
-        let path = self.folder.join(path);
-        let read = std::fs::read_to_string(&path)
-            .map_err(|cause| format!("cannot read the file {}: {cause}", path.display()))
-            .and_then(|text| {
-                serde_json::from_str(&text)
-                    .map_err(|error| format!("the file {} is not JSON: {error}", path.display()))
-            });
-        match read {
-            Ok(schema) => {
-                let identifiers = Identifiers::of(&schema);
-                self.identity_schema = Some(schema);
-                Some(identifiers)
-            }
-            Err(message) => {
-                self.report(cursor, message, None);
-                None
-            }
-        }
     }
 
     fn reconcile(&mut self) -> Reconcile {

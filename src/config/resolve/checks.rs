@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::messages::Messages;
+use super::paths::{Place, Subject, Write};
 use super::{Cursor, Resolver};
 use crate::base::diagnostics::{Problem, did_you_mean, listed};
 use crate::checks::{
@@ -37,9 +38,11 @@ impl<'a> Resolver<'a> {
             let flows = chosen_flows(&file)
                 .or_else(|| default_flows.get(&entry.key).cloned())
                 .unwrap_or_else(|| Flow::CHECKED.to_vec());
+            let subject = Subject::check(&cursor, &file, &flows);
             if let Some(check) = self.check(&entry.key, &cursor, &file, messages, flows) {
                 checks.push((check, cursor));
             }
+            self.review(&subject);
         }
         checks
     }
@@ -49,7 +52,7 @@ impl<'a> Resolver<'a> {
     /// flows, which reports the problems.
     fn default_flows(&mut self, messages: &Messages<'a>) -> BTreeMap<String, Vec<Flow>> {
         let cursor = self.root.key("checks");
-        let problems = self.problems.len();
+        let (problems, warnings) = (self.problems.len(), self.warnings.len());
         let numbers = self.numbers.clone();
         let mut checks = Vec::new();
         for entry in cursor.entries() {
@@ -61,6 +64,9 @@ impl<'a> Resolver<'a> {
             checks.extend(self.check(&entry.key, &cursor, &file, messages, both));
         }
         self.problems.truncate(problems);
+        self.warnings.truncate(warnings);
+        self.uses.clear();
+        self.writes.clear();
         self.numbers = numbers;
         let reads = Reads::of_all(&checks);
         let names = checks.into_iter().map(|check| check.name);
@@ -371,7 +377,10 @@ impl<'a> Resolver<'a> {
                 self.report(
                     cursor,
                     "a status needs a response, and this check has no `ask`",
-                    Some("add `ask`, or write an expression".to_owned()),
+                    Some(
+                        "add `ask: {get: \"https://…/{value}\"}`, or write an expression, as in `when: \"value == 'x'\"`"
+                            .to_owned(),
+                    ),
                 );
                 None
             }
@@ -411,10 +420,12 @@ impl<'a> Resolver<'a> {
                 ..OnUnavailable::default()
             },
             Some(file::OnUnavailable::PerKind(kinds)) => {
+                let since = self.uses.len();
                 let when = kinds
                     .when
                     .as_ref()
                     .and_then(|when| self.expression(&cursor.key("when"), when, scope));
+                self.place_uses(since, Place::MayFail);
                 let named = [
                     (Kind::Timeout, kinds.timeout),
                     (Kind::Connection, kinds.connection),
@@ -468,6 +479,8 @@ impl<'a> Resolver<'a> {
                     );
                 }
                 Some("traits" | "metadata_public") => {
+                    self.writes
+                        .push(Write::set(&cursor, &names, value.as_ref()));
                     sets.extend(value.map(|value| Set { path: names, value }));
                 }
                 Some("metadata_admin") => {

@@ -7,11 +7,12 @@ use indexmap::IndexMap;
 use oxilangtag::LanguageTag;
 use serde_json::Value;
 
+use super::paths::Place;
 use super::{Cursor, Resolver};
 use crate::base::diagnostics::Position;
 use crate::base::diagnostics::{Problem, did_you_mean, listed};
 use crate::checks::BuiltinMessages;
-use crate::config::file;
+use crate::config::{file, languages};
 use crate::expression::{Scope, Template, Variable};
 use crate::model::message::{INLINE_ID, MessageTemplate};
 
@@ -73,6 +74,24 @@ pub(super) struct Numbered {
     beside: Option<IndexMap<String, Value>>,
 }
 
+/// Returns the texts by language tag. A text for every language has the tag "".
+fn texts_of(file: &file::NamedMessage) -> IndexMap<String, Value> {
+    let text = file.text.as_ref().map(|file::Template(text)| text.as_str());
+    let text = text.map(|text| (String::new(), text.into()));
+    text.into_iter()
+        .chain(
+            file.texts
+                .iter()
+                .map(|(tag, text)| (tag.clone(), text.clone())),
+        )
+        .collect()
+}
+
+/// Returns the key of a text with this language tag.
+fn key_of(tag: &str) -> &str {
+    if tag.is_empty() { "text" } else { tag }
+}
+
 struct Named<'a> {
     cursor: Cursor<'a>,
     id: u32,
@@ -114,9 +133,10 @@ impl<'a> Resolver<'a> {
         let everything = self.scope(&Variable::ALL, self.names_of("checks"));
         for message in named.values() {
             for (tag, text) in &message.texts {
-                self.template(&message.cursor.key(tag), text, &everything);
+                self.template(&message.cursor.key(key_of(tag)), text, &everything);
             }
         }
+        self.review_messages();
         let builtin = self.builtin(&named);
         Messages { builtin, named }
     }
@@ -176,10 +196,20 @@ impl<'a> Resolver<'a> {
         file: &file::NamedMessage,
     ) -> Option<Vec<(String, String)>> {
         let mut texts: Vec<(String, String)> = Vec::new();
-        for (tag, text) in &file.texts {
-            let cursor = cursor.key(tag);
-            if LanguageTag::parse(tag.as_str()).is_err() {
-                let hint = "use a language tag as the key, as in `en`, `de` or `pt-BR`".to_owned();
+        let written = texts_of(file);
+        if file.text.is_some() && !file.texts.is_empty() {
+            self.report(
+                &cursor.key("text"),
+                "`text` cannot be used together with texts by language",
+                Some("write its language in place of `text`, as in `en`".to_owned()),
+            );
+        }
+        for (tag, text) in &written {
+            let cursor = cursor.key(key_of(tag));
+            if !tag.is_empty() && LanguageTag::parse(tag.as_str()).is_err() {
+                let hint = languages::instead(tag).unwrap_or_else(|| {
+                    "use a language tag as the key, as in `en`, `de` or `pt-BR`".to_owned()
+                });
                 self.report(
                     &cursor,
                     format!("`{tag}` is not a BCP 47 language tag"),
@@ -200,11 +230,17 @@ impl<'a> Resolver<'a> {
             }
             match text {
                 Value::String(text) if text.trim().is_empty() => self.empty_message(&cursor),
-                Value::String(text) => texts.push((tag.clone(), text.clone())),
+                Value::String(text) => {
+                    if !tag.is_empty() {
+                        self.warn_about_language(&cursor, tag);
+                    }
+                    self.warn_about_html(&cursor, text);
+                    texts.push((tag.clone(), text.clone()));
+                }
                 _ => self.report(&cursor, "expected a text", None),
             }
         }
-        if file.texts.is_empty() {
+        if written.is_empty() {
             self.report(
                 cursor,
                 "there is no text in any language",
@@ -266,13 +302,16 @@ impl<'a> Resolver<'a> {
         texts: &[(String, String)],
         scope: &Scope,
     ) -> Option<Vec<(String, Template)>> {
-        texts
+        let since = self.uses.len();
+        let compiled = texts
             .iter()
             .map(|(tag, text)| {
-                self.template(&cursor.key(tag), text, scope)
+                self.template(&cursor.key(key_of(tag)), text, scope)
                     .map(|template| (tag.clone(), template))
             })
-            .collect()
+            .collect();
+        self.place_uses(since, Place::Message);
+        compiled
     }
 
     /// Adds the reason to each problem since `before`, and removes duplicates.
@@ -322,7 +361,11 @@ impl<'a> Resolver<'a> {
                 return None;
             }
             file::Message::Text(file::Template(text)) => {
-                let template = self.template(cursor, text, scope)?;
+                self.warn_about_html(cursor, text);
+                let since = self.uses.len();
+                let template = self.template(cursor, text, scope);
+                self.place_uses(since, Place::Message);
+                let template = template?;
                 MessageTemplate {
                     name: None,
                     id: INLINE_ID,
@@ -330,7 +373,7 @@ impl<'a> Resolver<'a> {
                 }
             }
             file::Message::Inline(file) => {
-                self.number(cursor, None, Some(&file.texts));
+                self.number(cursor, None, Some(&texts_of(file)));
                 let texts = self.texts(cursor, file)?;
                 let texts = self.compile_texts(cursor, &texts, scope)?;
                 MessageTemplate {
@@ -371,12 +414,14 @@ impl<'a> Resolver<'a> {
             return None;
         }
         let known = || written.iter().copied().chain(own);
-        let hint = did_you_mean(name, known()).unwrap_or_else(|| {
-            format!(
-                "a single word is the name of a message: use one of {}, or write a text of several words",
+        let form = format!("for a text of one word, write `{{text: \"{name}\"}}`");
+        let hint = match did_you_mean(name, known()) {
+            Some(near) => format!("{near} {}", capitalised(&form)),
+            None => format!(
+                "{form}; a single word in lower case is the name of a message: {}",
                 listed(known())
-            )
-        });
+            ),
+        };
         self.problems.push(
             Problem::new(
                 cursor.path.clone(),
@@ -407,6 +452,12 @@ impl<'a> Resolver<'a> {
             .map(|entry| entry.key.clone())
             .collect()
     }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(characters).collect()
 }
 
 fn is_name(text: &str) -> bool {

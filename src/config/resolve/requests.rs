@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use super::paths::Place;
 use super::{Cursor, Resolver};
 use crate::base::diagnostics::{Problem, did_you_mean, listed, quoted};
 use crate::config::file;
@@ -66,6 +67,7 @@ impl<'a> Resolver<'a> {
                 Some(hint),
             );
         }
+        let since = self.uses.len();
         let (service, path) = match &file.service {
             Some(service) => (
                 self.service_named(&cursor.key("service"), service),
@@ -73,6 +75,7 @@ impl<'a> Resolver<'a> {
             ),
             None => self.whole_url(&target_place, path, scope)?,
         };
+        self.place_uses(since, Place::Text);
         Some(RequestTemplate {
             service: service?,
             method,
@@ -154,7 +157,10 @@ impl<'a> Resolver<'a> {
         for name in headers.keys() {
             self.header_name(&cursor.key(name), name);
         }
-        let headers = self.templates(cursor, headers, scope)?;
+        let since = self.uses.len();
+        let headers = self.templates(cursor, headers, scope);
+        self.place_uses(since, Place::Text);
+        let headers = headers?;
         for (name, template) in &headers {
             if let Some(value) = template.constant() {
                 self.header_value(&cursor.key(name), value);

@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use super::paths::{Subject, Write};
 use super::{Cursor, Resolver};
 use crate::base::diagnostics::{Problem, did_you_mean};
 use crate::config::file;
@@ -34,6 +35,7 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             subscriptions.extend(self.subscription(&entry.key, &cursor, &file));
+            self.review(&Subject::subscription(&cursor, &file));
         }
         subscriptions
     }
@@ -193,6 +195,8 @@ impl<'a> Resolver<'a> {
                 self.report(&cursor, message, None);
                 continue;
             }
+            self.writes
+                .push(Write::write_back(&cursor, &names, value.as_ref()));
             write_backs.extend(value.map(|value| WriteBack { path: names, value }));
         }
         write_backs
