@@ -15,7 +15,9 @@ pub use text::{Decimal, Duration, Expression, Number, Template, Text};
 /// The settings are one YAML file. Every text can contain `${env:NAME}`, `${env:NAME:-default}` and `${file:/path}`,
 /// quoted or not; `$${` produces `${`. Durations have a unit: `500ms`, `5s`, `2m`, `24h`, `8d`. Conditions are CEL
 /// expressions. In a template the value of `{expression}` is inserted, and `{{` and `}}` produce braces. A template that
-/// consists of one expression keeps the type of its value. Quote a value that begins with `{`, `!`, `*` or `&`.
+/// consists of one expression keeps the type of its value. A template that is nothing but one path with a `?`, such as
+/// `{identity.traits.?phone}`, is null where the path is absent, and is left out of `form` and `query`. In a path, a header
+/// or a longer text, an absent value is an error. Quote a value that begins with `{`, `!`, `*` or `&`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Vestibule settings")]

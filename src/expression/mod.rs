@@ -22,7 +22,7 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -48,6 +48,9 @@ pub struct Scope {
     pub lists: Arc<Lists>,
     /// Whether `request.client_ip` exists, which needs a header in the settings.
     pub client_ip: bool,
+    /// Paths in `identity` and `previous` that may be absent, as the identity schema says: `traits.phone`. A template
+    /// that is one of these paths, or a path that leads into one, is null where the path is absent.
+    pub optional_paths: Arc<BTreeSet<ReadPath>>,
 }
 
 /// A name at the root of an expression.
@@ -295,6 +298,14 @@ impl Expression {
         self.compiled
             .only_path()
             .map_or(Ok(()), |slot| slot.expects_text(variables))
+    }
+
+    /// Returns the path, if the expression is a single path.
+    fn only_path(&self) -> Option<&path::Path> {
+        match self.compiled.only_path()? {
+            resolve::Slot::Path(path) => Some(path),
+            _ => None,
+        }
     }
 
     /// Returns whether the expression has a loop (`all`, `exists`, `map`, `filter`), and so may take long.

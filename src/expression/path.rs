@@ -3,6 +3,7 @@
 //! A path is found during compilation, and walked during evaluation. So only the value at the end of the path is
 //! converted, however large the payload is.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde_json::Value;
@@ -120,6 +121,11 @@ impl ReadPath {
             .collect()
     }
 
+    /// Returns whether the path is one of these, or leads into one of them.
+    pub(super) fn is_within_any(&self, paths: &BTreeSet<Self>) -> bool {
+        (1..=self.0.len()).any(|length| paths.contains(&Self(self.0[..length].to_vec())))
+    }
+
     /// Returns the steps.
     pub fn steps(&self) -> impl Iterator<Item = ReadStep<'_>> {
         self.0.iter().map(|segment| match segment {
@@ -235,6 +241,27 @@ impl Path {
             optional |= step.optional;
         }
         Ok(Found::Value { value, optional })
+    }
+
+    /// Returns whether the path may be absent: a step is optional, or the identity schema does not require the value.
+    /// Only data of Kratos may be absent. An absent part of a response is a response of an unexpected shape.
+    pub fn may_be_absent(&self, optional: &BTreeSet<ReadPath>) -> bool {
+        let is_optional = || self.steps.iter().any(|step| step.optional);
+        match self.root {
+            Variable::Identity | Variable::Previous => {
+                is_optional() || self.constant().is_within_any(optional)
+            }
+            Variable::Flow | Variable::Request => is_optional(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the path has no value, or the value null.
+    pub fn is_absent(&self, variables: &Variables<'_>) -> bool {
+        match self.walk(variables) {
+            Ok(Found::Value { value, .. }) => value.is_null(),
+            Ok(Found::Nothing) | Err(_) => true,
+        }
     }
 
     /// Evaluates `has(…)` of the path: whether its last step has a value.

@@ -22,6 +22,8 @@ pub enum Piece {
 pub struct Template {
     /// The parts. No two texts are adjacent, and no text is empty.
     parts: Vec<Part>,
+    /// Whether the template is a single path that may be absent. Then it is null where the path is absent.
+    is_optional: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -60,7 +62,10 @@ impl Template {
     /// An expression must be within one written piece. The [`CompileError::offset`] counts from the start of the
     /// piece [`CompileError::piece`].
     pub fn compile(pieces: &[Piece], scope: &Scope) -> Result<Self, CompileError> {
-        let mut template = Self { parts: Vec::new() };
+        let mut template = Self {
+            parts: Vec::new(),
+            is_optional: false,
+        };
         for (index, piece) in pieces.iter().enumerate() {
             match piece {
                 Piece::Inserted(text) => template.push(text),
@@ -75,13 +80,21 @@ impl Template {
                 }
             }
         }
+        if let [Part::Filled(expression)] = template.parts.as_slice() {
+            let path = expression.only_path();
+            template.is_optional = path.is_some_and(|path| path.may_be_absent(&scope.optional_paths));
+        }
         Ok(template)
     }
 
     /// Renders the template. A template that is a single expression keeps the expression's type. Any other template
     /// becomes a string.
+    ///
+    /// A template that is nothing but one path of Kratos's data is null where the path is absent, if the path has an
+    /// optional step (`{identity.traits.?phone}`) or the identity schema does not require the value.
     pub fn render(&self, variables: &Variables<'_>) -> Result<Value, EvaluationError> {
         match self.parts.as_slice() {
+            _ if self.is_absent(variables) => Ok(Value::Null),
             [Part::Filled(expression)] => expression.evaluate(variables),
             _ => self.render_text(variables).map(Value::String),
         }
@@ -98,6 +111,28 @@ impl Template {
             }
         }
         Ok(rendered)
+    }
+
+    /// Renders the template as text for a form or a query, where an absent value is left out: `None`. Absent is the same
+    /// as in [`Self::render`].
+    pub fn render_optional_text(
+        &self,
+        variables: &Variables<'_>,
+    ) -> Result<Option<String>, EvaluationError> {
+        if self.is_absent(variables) {
+            return Ok(None);
+        }
+        self.render_text(variables).map(Some)
+    }
+
+    /// Returns whether the template is null because its only path is absent.
+    fn is_absent(&self, variables: &Variables<'_>) -> bool {
+        match self.parts.as_slice() {
+            [Part::Filled(expression)] if self.is_optional => expression
+                .only_path()
+                .is_some_and(|path| path.is_absent(variables)),
+            _ => false,
+        }
     }
 
     /// Returns an error if the template would put a list or an object into the text, or uses one as a text.
@@ -272,7 +307,14 @@ impl Segment {
 }
 
 fn filled(expression: &Expression, variables: &Variables<'_>) -> Result<String, EvaluationError> {
-    convert::text(&expression.evaluate(variables)?)
+    let value = expression.evaluate(variables)?;
+    match (&value, expression.only_path()) {
+        (Value::Null, Some(path)) => Err(EvaluationError::new(format!(
+            "`{}` is absent or null, and cannot be put into a text",
+            path.written(path.steps.len())
+        ))),
+        _ => convert::text(&value),
+    }
 }
 
 fn error(message: impl Into<String>, offset: usize) -> CompileError {
@@ -529,7 +571,15 @@ mod tests {
     fn null_lists_and_maps_cannot_be_put_into_a_text() {
         let case = TestCase::new();
         for (text, expected) in [
-            ("a{identity.traits.nick}", "null cannot be put into a text"),
+            (
+                "a{identity.traits.nick}",
+                "`identity.traits.nick` is absent or null, and cannot be put into a text",
+            ),
+            (
+                "a{identity.traits.?x}",
+                "`identity.traits.?x` is absent or null, and cannot be put into a text",
+            ),
+            ("a{value == '' ? 'x' : null}", "null cannot be put into a text"),
             (
                 "a{identity.traits.tags}",
                 "a list cannot be put into a text",

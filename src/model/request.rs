@@ -106,9 +106,10 @@ impl RequestTemplate {
     /// Evaluates the expressions, and returns the request.
     pub fn build(&self, variables: &Variables<'_>) -> Result<Request, EvaluationError> {
         let mut path = self.path.render_path(variables)?;
-        if !self.query.is_empty() {
+        let query = form(&self.query, variables)?;
+        if !query.is_empty() {
             path.push(if path.contains('?') { '&' } else { '?' });
-            path.push_str(&form(&self.query, variables)?);
+            path.push_str(&query);
         }
         let mut headers = Vec::with_capacity(self.headers.len());
         for (name, template) in &self.headers {
@@ -176,13 +177,16 @@ impl RequestTemplate {
     }
 }
 
+/// Builds form data. An absent optional value is left out.
 fn form(
     pairs: &[(String, Template)],
     variables: &Variables<'_>,
 ) -> Result<String, EvaluationError> {
     let mut serializer = url::form_urlencoded::Serializer::new(String::new());
     for (name, template) in pairs {
-        serializer.append_pair(name, &template.render_text(variables)?);
+        if let Some(value) = template.render_optional_text(variables)? {
+            serializer.append_pair(name, &value);
+        }
     }
     Ok(serializer.finish())
 }

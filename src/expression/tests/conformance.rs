@@ -75,6 +75,7 @@ impl TestCase {
             checks: vec!["email".to_owned(), "vat".to_owned()],
             lists: Arc::clone(&self.lists),
             client_ip: true,
+            ..Scope::default()
         }
     }
 
