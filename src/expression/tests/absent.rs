@@ -39,7 +39,7 @@ fn an_optional_path_is_null_where_it_is_absent_and_is_left_out_of_a_form() {
         ("{previous.traits.?address.?city}", None),
         ("{flow.?return_to}", None),
         ("{flow.transient_payload.?invite}", None),
-        ("{flow.?oauth2.client_id}", None),
+        ("{flow.transient_payload.?oauth2.client_id}", None),
         ("{request.headers[?'User-Agent']}", None),
         ("{request.?headers['User-Agent']}", None),
         // The value is there.
@@ -115,8 +115,8 @@ fn a_path_that_the_schema_does_not_require_needs_no_mark() {
         ("{identity.traits['phone']}", true),
         ("{identity.traits.phones}", false),
         ("{identity.traits.fax}", false),
-        ("{identity.phone}", false),
-        ("{flow.traits.phone}", false),
+        ("{identity.metadata_public.phone}", false),
+        ("{flow.transient_payload.phone}", false),
         ("{request.headers.phone}", false),
     ] {
         let template = compile(&case, text, &[phone, address]);
