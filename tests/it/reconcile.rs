@@ -2,6 +2,7 @@
 
 mod command;
 mod known_identities;
+mod model;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -92,6 +93,7 @@ impl TestEnv {
             .await;
         assert_eq!(self.kratos_calls(), calls);
         wait_until_unlocked(app).await;
+        wait_until_planned(app).await;
     }
 }
 
@@ -110,6 +112,18 @@ async fn wait_until_unlocked(app: &TestApp) {
     {
         tokio::task::yield_now().await;
     }
+}
+
+/// Waits until the next round is planned. If the clock advanced before, the round would be planned later than the test
+/// expects.
+async fn wait_until_planned(app: &TestApp) {
+    app.eventually("the next round is planned", async || {
+        let jobs = app.admin_get("/jobs").await.json();
+        let next = jobs["jobs"]["reconciliation"]["next_run_at"].as_str()?;
+        let next: Timestamp = next.parse().expect("a moment");
+        (next > app.clock.now()).then_some(())
+    })
+    .await;
 }
 
 /// Waits until the first round is done.

@@ -22,6 +22,7 @@ mod registration;
 mod services;
 mod settings;
 mod support;
+mod unreported;
 mod what_checks_read;
 
 use std::any::type_name_of_val;
@@ -137,6 +138,7 @@ fn main() {
     cases.long(gate::late_refusals::vestibule_loses_no_profile_change_saved_during_an_identity_write_in_forty_rounds);
     cases.once(admin_api::vestibule_finds_lists_and_changes_identities);
     cases.once(reconcile::vestibule_delivers_imported_accounts_once_and_erases_deleted_ones);
+    cases.once(unreported::vestibule_delivers_changes_and_deletions_of_the_admin_api_once);
 
     let conclusion = libtest_mimic::run(&arguments, cases.trials);
     if !with_kratos && conclusion.num_ignored > 0 {

@@ -303,6 +303,19 @@ impl Kratos {
         assert!(response.status().is_success(), "{}", response.status());
     }
 
+    /// Sets a trait of an identity, as an operator does.
+    pub async fn set_trait(&self, id: &str, name: &str, value: &str) {
+        let path = format!("/traits/{name}");
+        let response = self
+            .http
+            .patch(format!("{}/admin/identities/{id}", self.admin))
+            .json(&json!([{"op": "replace", "path": path, "value": value}]))
+            .send()
+            .await
+            .expect("a response");
+        assert!(response.status().is_success(), "{}", response.status());
+    }
+
     /// The number of active sessions of an identity.
     pub async fn active_sessions(&self, id: &str) -> usize {
         let url = format!("{}/admin/identities/{id}/sessions?active=true", self.admin);
