@@ -186,8 +186,7 @@ async fn a_retry_is_sent_immediately_and_gets_the_max_elapsed_of_its_subscriptio
 
 #[tokio::test]
 async fn the_api_reports_skipped_deliveries_with_the_reason() {
-    let crm = FakeService::start();
-    let app = TestApp::with(CRM).service("CRM", &crm).start().await;
+    let (app, _crm) = TestApp::with_service(CRM, "CRM").await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     let id = wait_for_state(&app, State::Delivered).await;
     for path in ["/deliveries/retry", "/deliveries/discard"] {
@@ -427,8 +426,7 @@ async fn a_wrong_path_gets_404_and_a_wrong_method_gets_405() {
 
 #[tokio::test]
 async fn the_api_answers_503_with_a_message_while_the_database_fails() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let app = TestApp::with("").store(store.clone()).start().await;
     store.set_failing(true);
     let replies = [

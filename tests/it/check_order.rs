@@ -105,20 +105,15 @@ checks:
 
 #[tokio::test]
 async fn an_observing_check_asks_its_service_and_never_refuses() {
-    let service = FakeService::start();
+    let (app, service) = TestApp::with_service("checks: {c: {field: traits.invite, mode: observe, ask: {get: \"${env:SERVICE}/{value}\"}, refuse: [{when: 404, message: \"No.\"}]}}", "SERVICE").await;
     service.respond_with(404, &json!({}));
-    let app = TestApp::with(
-        "checks: {c: {field: traits.invite, mode: observe, ask: {get: \"${env:SERVICE}/{value}\"}, refuse: [{when: 404, message: \"No.\"}]}}",
-    )
-    .service("SERVICE", &service)
-    .start()
-    .await;
     assert_eq!(app.pre(&payload()).await.status, 204);
     assert_eq!(service.received().len(), 1);
-    let observed = app
-        .metric("vestibule_check_observed_outcomes_total{check=\"c\",outcome=\"refused\"}")
-        .await;
-    assert!((observed - 1.0).abs() < 0.1);
+    app.assert_metric(
+        "vestibule_check_observed_outcomes_total{check=\"c\",outcome=\"refused\"}",
+        1,
+    )
+    .await;
     assert!(
         app.metric("vestibule_check_outcomes_total{check=\"c\",outcome=\"refused\"}")
             .await

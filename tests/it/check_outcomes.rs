@@ -151,12 +151,8 @@ async fn a_response_is_evaluated_in_the_order_of_the_table() {
         ("too long", 200, "x".repeat(1024 * 1024 + 1), "", TryAgain("unexpected_answer")),
     ];
     for (name, status, answer, rest, expected) in table {
-        let service = FakeService::start();
+        let (app, service) = TestApp::with_service(&format!("{no}    {rest}\n"), "SERVICE").await;
         service.set_behaviour(Behaviour::Answers(status, answer));
-        let app = TestApp::with(&format!("{no}    {rest}\n"))
-            .service("SERVICE", &service)
-            .start()
-            .await;
         assert_eq!(sign_up_result(&app).await, expected, "{name}");
     }
 }
@@ -169,12 +165,8 @@ async fn a_missing_response_makes_the_check_unavailable() {
         .start()
         .await;
     assert_eq!(sign_up_result(&app).await, TryAgain("connection"));
-    let service = FakeService::start();
+    let (app, service) = TestApp::with_service(yaml, "SERVICE").await;
     service.set_behaviour(Behaviour::Breaks);
-    let app = TestApp::with(yaml)
-        .service("SERVICE", &service)
-        .start()
-        .await;
     assert_eq!(sign_up_result(&app).await, TryAgain("connection"));
     let app = TestApp::with(yaml)
         .env("SERVICE", "http://169.254.169.254")
@@ -244,11 +236,8 @@ async fn a_value_that_fails_an_expression_refuses_the_sign_up() {
         ),
     ];
     for (rest, expected) in table {
-        let service = FakeService::start();
-        let app = TestApp::with(&format!("checks:\n  c:\n    {rest}\n"))
-            .service("SERVICE", &service)
-            .start()
-            .await;
+        let (app, service) =
+            TestApp::with_service(&format!("checks:\n  c:\n    {rest}\n"), "SERVICE").await;
         assert_eq!(sign_up_result(&app).await, expected, "{rest}");
         assert!(service.received().is_empty());
     }
@@ -410,11 +399,8 @@ async fn credentials_are_sent_in_the_configured_place() {
 
 #[tokio::test]
 async fn a_trace_context_is_passed_on_to_services() {
-    let service = FakeService::start();
-    let app = TestApp::with("checks: {c: {ask: {get: \"${env:SERVICE}/a\"}}}")
-        .service("SERVICE", &service)
-        .start()
-        .await;
+    let (app, service) =
+        TestApp::with_service("checks: {c: {ask: {get: \"${env:SERVICE}/a\"}}}", "SERVICE").await;
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let headers = [
         ("X-Vestibule-Key", crate::support::app::KEY),
@@ -569,19 +555,14 @@ async fn a_request_that_the_service_rejects_refuses_the_field_with_invalid_messa
 
 #[tokio::test]
 async fn rejected_credentials_raise_an_alarm() {
-    let service = FakeService::start();
+    let (app, service) = TestApp::with_service("services: {tax_register: {url: \"${env:SERVICE}\"}}\nchecks: {c: {ask: {service: tax_register, get: /a}}}", "SERVICE").await;
     service.respond_with(401, &json!({}));
-    let app = TestApp::with(
-        "services: {tax_register: {url: \"${env:SERVICE}\"}}\nchecks: {c: {ask: {service: tax_register, get: /a}}}",
-    )
-    .service("SERVICE", &service)
-    .start()
-    .await;
     assert_eq!(sign_up_result(&app).await, TryAgain("rejected_credentials"));
-    let counted = app
-        .metric("vestibule_rejected_credentials_total{service=\"tax_register\"}")
-        .await;
-    assert!((counted - 1.0).abs() < 0.1, "{counted}");
+    app.assert_metric(
+        "vestibule_rejected_credentials_total{service=\"tax_register\"}",
+        1,
+    )
+    .await;
     let alarms = crate::support::logs::lines_with("ALARM: service `tax_register` rejects");
     assert_eq!(alarms.len(), 1, "{alarms:?}");
     assert!(alarms[0].contains("\"ERROR\""), "{}", alarms[0]);
@@ -690,12 +671,10 @@ async fn required_applies_only_if_when_is_true() {
 
 #[tokio::test]
 async fn a_value_is_sent_untrimmed() {
-    let service = FakeService::start();
-    let app = TestApp::with(
+    let (app, service) = TestApp::with_service(
         "checks: {c: {field: traits.invite, ask: {get: \"${env:SERVICE}/{value}\"}}}",
+        "SERVICE",
     )
-    .service("SERVICE", &service)
-    .start()
     .await;
     assert_eq!(
         app.pre(&payload().with_trait("invite", " a\u{200b} "))
@@ -814,14 +793,8 @@ async fn a_list_is_accepted_where_the_settings_expect_a_list() {
 
 #[tokio::test]
 async fn a_field_can_be_an_entry_of_a_list() {
-    let service = FakeService::start();
+    let (app, service) = TestApp::with_service("checks: {c: {field: traits.emails.1, ask: {get: \"${env:SERVICE}/{value}\"}, refuse: [{when: 404, message: \"No.\"}]}}", "SERVICE").await;
     service.respond_with(404, &json!({}));
-    let app = TestApp::with(
-        "checks: {c: {field: traits.emails.1, ask: {get: \"${env:SERVICE}/{value}\"}, refuse: [{when: 404, message: \"No.\"}]}}",
-    )
-    .service("SERVICE", &service)
-    .start()
-    .await;
     let emails = |list| payload().with_trait("emails", list);
     let reply = app.pre(&emails(json!(["a", "b"]))).await;
     assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_000)]);

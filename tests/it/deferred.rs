@@ -88,8 +88,21 @@ impl TestEnv {
     async fn run_recheck(&self) {
         self.app.clock.advance(Duration::from_secs(5));
         self.app
-            .wait_for_delivery("deferred-check:vat_number", State::Delivered)
+            .wait_until_delivered("deferred-check:vat_number")
             .await;
+    }
+
+    /// Advances the clock to a recheck that accepts, and asserts what it leaves behind.
+    async fn run_accepting_recheck(&self, id: Uuid) {
+        self.run_recheck().await;
+        self.wait_for_marks(id, json!({"deferred": {}})).await;
+        let identity = self.kratos.identity(id);
+        assert_eq!(identity["state"], "active");
+        assert_eq!(
+            identity["metadata_public"],
+            json!({"company": "Canary GmbH"})
+        );
+        assert_eq!(self.crm.received().len(), 0);
     }
 
     async fn wait_for_marks(&self, id: Uuid, expected: Value) {
@@ -108,15 +121,7 @@ async fn a_late_acceptance_writes_what_the_check_sets() {
     let (id, _) = env.sign_up().await;
     env.vies
         .respond_with(200, &json!({"valid": true, "name": "Canary GmbH"}));
-    env.run_recheck().await;
-    env.wait_for_marks(id, json!({"deferred": {}})).await;
-    let identity = env.kratos.identity(id);
-    assert_eq!(identity["state"], "active");
-    assert_eq!(
-        identity["metadata_public"],
-        json!({"company": "Canary GmbH"})
-    );
-    assert_eq!(env.crm.received().len(), 0);
+    env.run_accepting_recheck(id).await;
 }
 
 #[tokio::test]
@@ -205,8 +210,7 @@ async fn a_deferred_check_is_repeated_at_growing_intervals_until_it_gets_an_answ
 
 #[tokio::test]
 async fn a_check_is_deferred_only_if_it_can_be_stored() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let (kratos, vies) = (FakeKratos::start(), FakeService::start());
     vies.respond_with(503, &json!({}));
     let app = TestApp::with(&SETTINGS.replace("LATE", "mark"))
@@ -236,15 +240,9 @@ async fn a_deferred_check_is_asked_although_the_post_is_lost() {
         .add_identity("canary@example.org", "2026-11-23T14:32:54Z");
     env.vies.respond_with(200, &json!({"valid": false}));
     env.app.clock.advance(Duration::from_secs(61));
-    env.app
-        .wait_for_delivery("write-back:vat_number", State::Delivered)
-        .await;
+    env.app.wait_until_delivered("write-back:vat_number").await;
     env.app.clock.advance(Duration::from_secs(5));
-    env.app
-        .eventually("the account is inactive", async || {
-            (env.kratos.identity(id)["state"] == "inactive").then_some(())
-        })
-        .await;
+    env.app.wait_for_state(&env.kratos, id, "inactive").await;
 }
 
 #[tokio::test]
@@ -265,8 +263,7 @@ async fn a_deferred_check_of_an_unsaved_value_is_not_asked() {
         .respond_with(200, &json!({"valid": true, "name": "Canary GmbH"}));
     let second = form.with_trait("vat_number", "right-1");
     assert_eq!(env.app.settings(&second).await.status, 200);
-    let post = "/hooks/settings/post?method=profile";
-    assert_eq!(env.app.call(post, second.to_string()).await.status, 204);
+    assert_eq!(env.app.settings_post(&second).await.status, 204);
     assert_eq!(env.app.deliveries("deferred-check:vat_number").await, []);
 }
 
@@ -289,15 +286,7 @@ async fn an_account_whose_current_value_is_accepted_stays_active() {
     env.kratos
         .set_value(id, "/traits/vat_number", json!("corrected-1"));
     accept_only(&env.vies, "corrected-1");
-    env.run_recheck().await;
-    env.wait_for_marks(id, json!({"deferred": {}})).await;
-    let identity = env.kratos.identity(id);
-    assert_eq!(identity["state"], "active");
-    assert_eq!(
-        identity["metadata_public"],
-        json!({"company": "Canary GmbH"})
-    );
-    assert_eq!(env.crm.received().len(), 0);
+    env.run_accepting_recheck(id).await;
 }
 
 #[tokio::test]
@@ -309,11 +298,7 @@ async fn a_visitor_cannot_evade_a_deferred_check_by_emptying_or_changing_the_fie
             .set_value(id, "/traits/vat_number", value.clone());
         accept_only(&env.vies, "corrected-1");
         env.run_recheck().await;
-        env.app
-            .eventually("the account is inactive", async || {
-                (env.kratos.identity(id)["state"] == "inactive").then_some(())
-            })
-            .await;
+        env.app.wait_for_state(&env.kratos, id, "inactive").await;
         let event = env.crm.next_call().await.json();
         assert_eq!(event["type"], "check.refused", "{value}");
     }
@@ -345,7 +330,7 @@ async fn let_question_expire(env: &TestEnv) {
         .advance_to_next_attempt("deferred-check:vat_number")
         .await;
     let half_time = "vestibule_deferred_unanswered_total{state=\"half_time\"}";
-    assert!((env.app.metric(half_time).await - 1.0).abs() < 0.1);
+    env.app.assert_metric(half_time, 1).await;
     env.app.clock.advance(Duration::from_hours(24 * 4));
     let end = "vestibule_deferred_unanswered_total{state=\"end\"}";
     env.app
@@ -353,7 +338,7 @@ async fn let_question_expire(env: &TestEnv) {
             (env.app.metric(end).await > 0.5).then_some(())
         })
         .await;
-    assert!((env.app.metric(half_time).await - 1.0).abs() < 0.1, "once");
+    env.app.assert_metric(half_time, 1).await;
 }
 
 #[tokio::test]
@@ -383,7 +368,7 @@ async fn on_expiry_can_accept_or_refuse() {
             })
             .await;
         env.app
-            .wait_for_delivery("deferred-check:vat_number", State::Delivered)
+            .wait_until_delivered("deferred-check:vat_number")
             .await;
         let refused = env.app.deliveries("support").await.len();
         assert_eq!(refused == 1, on_expiry == "refuse", "{on_expiry}");
@@ -480,8 +465,6 @@ async fn a_request_that_the_service_rejects_is_not_deferred() {
     }
 }
 
-const SETTINGS_POST: &str = "/hooks/settings/post?method=profile";
-
 /// A change of one trait of this account.
 fn change_of(id: Uuid, name: &str, value: impl Into<Value>) -> Payload {
     let before = payload().0["identity"]["traits"].clone();
@@ -567,7 +550,7 @@ async fn a_saved_accepted_change_ends_the_deferral() {
     );
     let traits = saved.0["identity"]["traits"].clone();
     env.kratos.set_value(id, "/traits", traits);
-    let status = env.app.call(SETTINGS_POST, saved.to_string()).await.status;
+    let status = env.app.settings_post(&saved).await.status;
     assert_eq!(status, 204);
     // Until a save that began earlier has ended, the deferral lasts.
     let other = change_of(id, "vat_number", "canary-other");
@@ -605,8 +588,7 @@ async fn an_abandoned_deferred_check_still_blocks_unchecked_changes() {
 
 #[tokio::test]
 async fn deferrable_checks_must_accept_a_change_while_the_database_fails() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let (kratos, vies) = (FakeKratos::start(), FakeService::start());
     let app = TestApp::with(&SETTINGS.replace("LATE", "deactivate"))
         .kratos("KRATOS", &kratos)
@@ -761,7 +743,7 @@ async fn a_change_does_not_end_the_deferral_of_a_check_that_reads_nothing_of_the
         let company = change_of(id, "company", "Canary AG")
             .with("/request/headers/User-Agent", "canary-other-agent");
         assert!(env.app.settings(&company).await.is_admitted(), "{flows}");
-        let reply = env.app.call(SETTINGS_POST, company.to_string()).await;
+        let reply = env.app.settings_post(&company).await;
         assert_eq!(reply.status, 204, "{flows}");
         env.app.clock.advance(Duration::from_secs(4));
         let question = env.app.deliveries("deferred-check:fraud").await;
@@ -778,7 +760,7 @@ async fn a_change_does_not_end_the_deferral_of_a_check_that_reads_nothing_of_the
         env.app.clock.advance(Duration::from_secs(1));
         env.vies.respond_with(200, &json!({"valid": true}));
         assert!(env.app.settings(&company).await.is_admitted(), "{flows}");
-        let reply = env.app.call(SETTINGS_POST, company.to_string()).await;
+        let reply = env.app.settings_post(&company).await;
         assert_eq!(reply.status, 204, "{flows}");
         env.app.clock.advance(Duration::from_mins(2));
         let refused = env.app.app.store.late_refusals_of(id).await.unwrap();
@@ -805,8 +787,7 @@ async fn a_visitor_can_change_settings_while_a_check_that_reads_nothing_of_the_i
 
 #[tokio::test]
 async fn a_change_does_not_evade_a_deferred_check_while_a_lost_post_cannot_be_recovered() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let (kratos, vies) = (FakeKratos::start(), FakeService::start());
     vies.respond_with(503, &json!({}));
     let yaml = SETTINGS.replace("LATE", "deactivate").replace(
@@ -870,10 +851,7 @@ async fn a_change_can_be_deferred_however_many_deliveries_the_identity_has() {
     let change = change_of(id, "vat_number", "canary-other");
     let reply = env.app.settings(&change).await;
     assert!(reply.is_admitted(), "{reply:?}");
-    assert_eq!(
-        env.app.call(SETTINGS_POST, change.to_string()).await.status,
-        204
-    );
+    assert_eq!(env.app.settings_post(&change).await.status, 204);
     // The question about this change is found among the other deliveries.
     let another = change_of(id, "vat_number", "canary-another");
     assert_eq!(env.app.settings(&another).await.refused()[0].1, 4_900_001);
@@ -892,7 +870,7 @@ async fn a_parallel_save_that_restores_the_deferred_value_does_not_evade_the_che
     for saved in [&good, &company] {
         env.kratos
             .set_value(id, "/traits", saved.0["identity"]["traits"].clone());
-        let reply = env.app.call(SETTINGS_POST, saved.to_string()).await;
+        let reply = env.app.settings_post(saved).await;
         assert_eq!(reply.status, 204);
     }
     assert_eq!(
@@ -900,9 +878,5 @@ async fn a_parallel_save_that_restores_the_deferred_value_does_not_evade_the_che
         "DE-canary-1"
     );
     env.app.clock.advance(Duration::from_secs(61));
-    env.app
-        .eventually("the account is inactive", async || {
-            (env.kratos.identity(id)["state"] == "inactive").then_some(())
-        })
-        .await;
+    env.app.wait_for_state(&env.kratos, id, "inactive").await;
 }

@@ -12,10 +12,10 @@ use serde_json::json;
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 
-use crate::support::app::{KEY, uuid};
+use crate::support::app::uuid;
 use crate::support::fake_invites::FakeInvites;
-use crate::support::payload::Payload;
-use crate::support::{FakeKratos, TestApp, payload};
+use crate::support::payload::{Payload, visitor_with};
+use crate::support::{FakeKratos, TestApp};
 
 const SETTINGS: &str = r#"
 kratos: {admin_url: "${env:KRATOS}", use_external_id: MODE}
@@ -142,16 +142,10 @@ impl TestEnv {
     }
 
     async fn pre(&self, submission: &Submission) -> bool {
-        let headers = [
-            ("X-Vestibule-Key", KEY),
-            ("Ory-Webhook-Trigger-ID", submission.trigger.as_str()),
-        ];
         let path = "/hooks/registration/pre?method=password";
         let body = submission.payload.to_string();
-        self.app()
-            .call_with(path, body, &headers)
-            .await
-            .is_admitted()
+        let reply = self.app().call_again(path, body, &submission.trigger);
+        reply.await.is_admitted()
     }
 }
 
@@ -190,17 +184,12 @@ impl<'env> Run<'env> {
 
     fn payload(&self, form: usize, email: &str, invite: &str) -> Payload {
         let now = self.env.app().clock.now();
-        payload()
+        visitor_with(email)
             .with("/flow/id", self.forms[form].to_string())
             .with("/flow/issued_at", json!(now))
             .with("/flow/expires_at", json!(now + TimeDelta::hours(1)))
             .with("/identity/state_changed_at", json!(now))
-            .with_trait("email", email)
             .with_trait("invite", invite)
-            .with(
-                "/identity/verifiable_addresses",
-                json!([{"value": email, "via": "email"}]),
-            )
     }
 
     async fn apply(&mut self, event: Event) {

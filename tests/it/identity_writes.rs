@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vestibule::base::clock::saturating_add;
-use vestibule::model::delivery::State;
 use vestibule::model::identity_write::VERIFY_AFTER;
 
 use crate::support::fake_service::Behaviour;
@@ -65,9 +64,7 @@ impl TestEnv {
             })
             .await;
         // The clock must not advance before the write is recorded.
-        self.app
-            .wait_for_delivery("write-back:crm", State::Delivered)
-            .await;
+        self.app.wait_until_delivered("write-back:crm").await;
         self.app.wait_for_verifications().await;
     }
 
@@ -104,12 +101,18 @@ impl TestEnv {
     }
 }
 
+/// An account with the id of the CRM in its `metadata_admin`. Returns also the identity before the write.
+async fn env_with_crm_id() -> (TestEnv, Uuid, Value) {
+    let env = test_env().await;
+    let (id, before) = env.sign_up().await;
+    env.wait_for_crm_id(id, json!(7)).await;
+    (env, id, before)
+}
+
 #[tokio::test]
 async fn a_value_that_a_save_overwrote_is_rewritten_at_each_planned_verification() {
     for moment in 0..VERIFY_AFTER.len() {
-        let env = test_env().await;
-        let (id, before) = env.sign_up().await;
-        env.wait_for_crm_id(id, json!(7)).await;
+        let (env, id, before) = env_with_crm_id().await;
         for after in &VERIFY_AFTER[..moment] {
             env.advance_to(*after);
             env.app.wait_for_verifications().await;
@@ -133,9 +136,7 @@ impl TestEnv {
 
 #[tokio::test]
 async fn the_post_of_a_change_triggers_a_verification_immediately() {
-    let env = test_env().await;
-    let (id, mut before) = env.sign_up().await;
-    env.wait_for_crm_id(id, json!(7)).await;
+    let (env, id, mut before) = env_with_crm_id().await;
     let form = env.change(id, "Canary GmbH", "Canary AG");
     assert_eq!(env.call(PRE, &form).await, 204);
     before["traits"]["company"] = json!("Canary AG");
@@ -149,9 +150,7 @@ async fn the_post_of_a_change_triggers_a_verification_immediately() {
 
 #[tokio::test]
 async fn a_value_that_an_operator_corrects_is_not_overwritten() {
-    let env = test_env().await;
-    let (id, _) = env.sign_up().await;
-    env.wait_for_crm_id(id, json!(7)).await;
+    let (env, id, _) = env_with_crm_id().await;
     env.kratos
         .set_value(id, "/metadata_admin/crm_id", json!("corrected"));
     let patches = env.kratos.patch_count(id);
@@ -344,7 +343,7 @@ checks:
     vies.respond_with(200, &json!({"name": "Canary Registered GmbH"}));
     env.app.clock.advance(Duration::from_secs(5));
     env.app
-        .wait_for_delivery("deferred-check:vat_number", State::Delivered)
+        .wait_until_delivered("deferred-check:vat_number")
         .await;
     env.app
         .eventually("the name is set", async || {
@@ -365,9 +364,7 @@ checks:
 
 #[tokio::test]
 async fn a_trait_that_an_operator_resets_after_a_verified_save_is_not_overwritten() {
-    let env = test_env().await;
-    let (id, _) = env.sign_up().await;
-    env.wait_for_crm_id(id, json!(7)).await;
+    let (env, id, _) = env_with_crm_id().await;
     let before = env.kratos.identity(id)["traits"].clone();
     env.app.clock.advance(Duration::from_secs(30));
     env.app.wait_for_verifications().await;
@@ -398,9 +395,7 @@ async fn env_with_write_back(write_back: &str) -> (TestEnv, Uuid, Value) {
         .await;
     let env = TestEnv { app, kratos, crm };
     let (id, before) = env.sign_up().await;
-    env.app
-        .wait_for_delivery("write-back:crm", State::Delivered)
-        .await;
+    env.app.wait_until_delivered("write-back:crm").await;
     env.app.wait_for_verifications().await;
     (env, id, before)
 }

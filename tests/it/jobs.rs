@@ -35,8 +35,7 @@ async fn the_admin_api_lists_every_job_with_its_last_run() {
 
 #[tokio::test]
 async fn a_job_that_fails_is_counted_and_runs_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let app = TestApp::with("")
         .store(Arc::clone(&store) as _)
         .start()
@@ -60,8 +59,7 @@ async fn a_job_that_fails_is_counted_and_runs_again() {
 #[tokio::test]
 async fn a_panic_in_reconciliation_does_not_end_it() {
     let kratos = FakeKratos::start();
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let app = TestApp::with(RECONCILIATION)
         .kratos("KRATOS", &kratos)
         .store(Arc::clone(&store) as _)

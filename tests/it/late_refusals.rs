@@ -70,6 +70,24 @@ async fn test_env() -> TestEnv {
 }
 
 impl TestEnv {
+    /// Advances the clock beyond the last planned verification.
+    async fn run_all_verifications(&self) {
+        for _ in 0..8 {
+            self.app.clock.advance(Duration::from_hours(1));
+            self.app.wait_for_verifications().await;
+        }
+    }
+
+    /// Asserts that every hook admits the visitor and that no verification deactivates the account.
+    async fn assert_stays_active(&self, id: Uuid, visitor: &Payload) {
+        self.wait_until_admitted(visitor).await;
+        for hook in HOOKS {
+            assert_eq!(self.call(hook, visitor).await.status, 204, "{hook}");
+        }
+        self.run_all_verifications().await;
+        assert_eq!(self.kratos.identity(id)["state"], "active");
+    }
+
     /// Signs up while the service fails. Returns the visitor as in a settings form.
     async fn sign_up(&self) -> (Uuid, Payload) {
         let visitor = payload();
@@ -79,9 +97,7 @@ impl TestEnv {
             .add_identity("canary@example.org", "2026-11-23T14:32:54Z");
         let saved = visitor.saved_as(id);
         assert_eq!(self.app.post(&saved).await.status, 204);
-        self.app
-            .wait_for_delivery("write-back:vat_number", State::Delivered)
-            .await;
+        self.app.wait_until_delivered("write-back:vat_number").await;
         let traits = self.kratos.identity(id)["traits"].clone();
         (id, saved.changed_from(&traits).saved_as(id))
     }
@@ -90,13 +106,13 @@ impl TestEnv {
         self.vies.respond_with(200, &answer);
         self.app.clock.advance(Duration::from_secs(5));
         self.app
-            .wait_for_delivery("deferred-check:vat_number", State::Delivered)
+            .wait_until_delivered("deferred-check:vat_number")
             .await;
     }
 
     async fn wait_until_inactive(&self, id: Uuid) {
         self.app
-            .wait_for_delivery("late-refusal:vat_number", State::Delivered)
+            .wait_until_delivered("late-refusal:vat_number")
             .await;
         assert_eq!(self.kratos.identity(id)["state"], "inactive");
     }
@@ -147,7 +163,9 @@ async fn a_late_refusal_keeps_the_visitor_out_of_login_recovery_and_settings() {
     let other = payload().saved();
     let reply = env.call("/hooks/login/pre?method=code", &other).await;
     assert_eq!(reply.status, 204);
-    assert!((env.app.metric("vestibule_late_refused_identities").await - 1.0).abs() < 0.1);
+    env.app
+        .assert_metric("vestibule_late_refused_identities", 1)
+        .await;
 }
 
 #[tokio::test]
@@ -163,8 +181,7 @@ async fn a_late_refusal_without_a_message_has_a_built_in_one() {
 
 #[tokio::test]
 async fn sign_in_hooks_are_answered_from_memory_while_the_database_fails() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let env = test_env_with(Some(store.clone()), SETTINGS).await;
     let (id, visitor) = env.sign_up().await;
     env.refuse_late(json!({"valid": false})).await;
@@ -232,22 +249,10 @@ async fn a_lifted_refusal_leaves_an_active_account_without_a_mark() {
     );
     lift(store, id, Some("vat_number"), now).await.unwrap();
     env.app.clock.advance(Duration::from_mins(1));
-    env.app
-        .eventually("the account is active", async || {
-            (env.kratos.identity(id)["state"] == "active").then_some(())
-        })
-        .await;
+    env.app.wait_for_state(&env.kratos, id, "active").await;
     let admin = env.kratos.identity(id)["metadata_admin"]["vestibule"].clone();
     assert_eq!(admin, json!({"deferred": {}, "refused": {}}));
-    env.wait_until_admitted(&visitor).await;
-    for hook in HOOKS {
-        assert_eq!(env.call(hook, &visitor).await.status, 204, "{hook}");
-    }
-    for _ in 0..8 {
-        env.app.clock.advance(Duration::from_hours(1));
-        env.app.wait_for_verifications().await;
-    }
-    assert_eq!(env.kratos.identity(id)["state"], "active");
+    env.assert_stays_active(id, &visitor).await;
 }
 
 #[tokio::test]
@@ -256,10 +261,7 @@ async fn an_account_that_an_operator_activates_stays_active() {
     let (id, mut visitor) = env.sign_up().await;
     env.refuse_late(json!({"valid": false})).await;
     env.wait_until_inactive(id).await;
-    for _ in 0..8 {
-        env.app.clock.advance(Duration::from_hours(1));
-        env.app.wait_for_verifications().await;
-    }
+    env.run_all_verifications().await;
     // Long after the last planned verification.
     env.kratos.set_state_as_operator(id, "active");
     let patches = env.kratos.patch_count(id);
@@ -282,15 +284,7 @@ async fn an_account_that_an_operator_activates_stays_active() {
         })
         .await;
     assert_eq!(refusals, []);
-    env.wait_until_admitted(&visitor).await;
-    for hook in HOOKS {
-        assert_eq!(env.call(hook, &visitor).await.status, 204, "{hook}");
-    }
-    for _ in 0..8 {
-        env.app.clock.advance(Duration::from_hours(1));
-        env.app.wait_for_verifications().await;
-    }
-    assert_eq!(env.kratos.identity(id)["state"], "active");
+    env.assert_stays_active(id, &visitor).await;
     assert_eq!(env.kratos.patch_count(id), patches);
 }
 
@@ -328,10 +322,7 @@ async fn a_save_that_reactivates_the_account_is_undone() {
         identity["state"] = json!("active");
         identity
     };
-    for _ in 0..8 {
-        env.app.clock.advance(Duration::from_hours(1));
-        env.app.wait_for_verifications().await;
-    }
+    env.run_all_verifications().await;
     env.kratos.overwrite_identity(id, before);
     assert_eq!(env.call("/hooks/recovery/pre", &visitor).await.status, 400);
     env.app
@@ -379,8 +370,7 @@ async fn a_late_refusal_of_a_change_only_marks_the_account() {
     let before = json!({"email": "canary@example.org", "vat_number": "old"});
     let change = payload().changed_from(&before).saved_as(id);
     assert_eq!(env.app.settings(&change).await.status, 204);
-    let post = "/hooks/settings/post?method=profile";
-    assert_eq!(env.call(post, &change).await.status, 204);
+    assert_eq!(env.app.settings_post(&change).await.status, 204);
     env.refuse_late(json!({"valid": false})).await;
     env.app
         .eventually("the account is marked", async || {
@@ -440,9 +430,7 @@ async fn the_api_lists_late_refusals_without_personal_data() {
     );
     let (id, _) = env.sign_up().await;
     env.refuse_late(json!({"valid": false})).await;
-    env.app
-        .wait_for_delivery("deferred-check:company", State::Delivered)
-        .await;
+    env.app.wait_until_delivered("deferred-check:company").await;
     env.wait_until_inactive(id).await;
     let list = async |query: &str| {
         let reply = env.app.admin_get(&format!("/late-refusals{query}")).await;
@@ -492,9 +480,7 @@ async fn an_operator_lifts_late_refusals_over_http() {
     let env = test_env_with(None, TWO).await;
     let (id, visitor) = env.sign_up().await;
     env.refuse_late(json!({"valid": false})).await;
-    env.app
-        .wait_for_delivery("deferred-check:company", State::Delivered)
-        .await;
+    env.app.wait_until_delivered("deferred-check:company").await;
     env.wait_until_inactive(id).await;
     let lift = async |body: Value| {
         let path = "/late-refusals/lift";
@@ -538,11 +524,7 @@ async fn an_operator_lifts_late_refusals_over_http() {
         lift(json!({"identity": id})).await.1,
         json!({"checks": ["vat_number"], "others_in_force": [], "activates": true})
     );
-    env.app
-        .eventually("the account is active", async || {
-            (env.kratos.identity(id)["state"] == "active").then_some(())
-        })
-        .await;
+    env.app.wait_for_state(&env.kratos, id, "active").await;
     assert_eq!(refused().await, json!({}));
     env.wait_until_admitted(&visitor).await;
     assert_eq!(lift(json!({"identity": id})).await.0, 404);
@@ -550,8 +532,7 @@ async fn an_operator_lifts_late_refusals_over_http() {
 
 #[tokio::test]
 async fn the_api_answers_503_for_late_refusals_while_the_database_fails() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let env = test_env_with(Some(store.clone()), SETTINGS).await;
     store.set_failing(true);
     assert_eq!(env.app.admin_get("/late-refusals").await.status, 503);
@@ -619,9 +600,7 @@ const SECOND_CHECK: &str = r#"
 async fn refused_by_the_first_of_two_checks() -> (TestEnv, Uuid) {
     let env = test_env_with(None, &format!("{SETTINGS}{SECOND_CHECK}")).await;
     let (id, _) = env.sign_up().await;
-    env.app
-        .wait_for_delivery("write-back:company", State::Delivered)
-        .await;
+    env.app.wait_until_delivered("write-back:company").await;
     env.vies
         .set_behaviour_for("POST /company", Behaviour::Hangs);
     env.refuse_late(json!({"valid": false})).await;
@@ -633,9 +612,7 @@ impl TestEnv {
     /// Lets the second check refuse the account.
     async fn refuse_by_the_second_check(&self) {
         self.vies.release_hanging_calls();
-        self.app
-            .wait_for_delivery("late-refusal:company", State::Delivered)
-            .await;
+        self.app.wait_until_delivered("late-refusal:company").await;
     }
 
     async fn checks_in_force(&self, id: Uuid) -> Vec<String> {
@@ -733,6 +710,6 @@ async fn the_late_refusal_of_a_deleted_account_leaves_no_dead_letter() {
         .advance_to_next_attempt("late-refusal:vat_number")
         .await;
     env.app
-        .wait_for_delivery("late-refusal:vat_number", State::Delivered)
+        .wait_until_delivered("late-refusal:vat_number")
         .await;
 }

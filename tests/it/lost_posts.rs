@@ -9,8 +9,8 @@ use vestibule::jobs::sweeper::URGENT_CALLS_PER_SECOND;
 
 use crate::support::app::uuid;
 use crate::support::fake_service::Behaviour;
-use crate::support::payload::Payload;
-use crate::support::{FakeKratos, FakeService, TestApp, payload};
+use crate::support::payload::visitor_with;
+use crate::support::{FakeKratos, FakeService, TestApp};
 
 const SETTINGS: &str = r#"
 kratos: {admin_url: "${env:KRATOS}"}
@@ -18,13 +18,6 @@ subscriptions:
   crm: {events: [identity.created], send: {post: "${env:CRM}/created"}}
 "#;
 const POST: &str = "/hooks/registration/post?method=password";
-
-fn visitor_with(email: &str) -> Payload {
-    payload().with_trait("email", email).with(
-        "/identity/verifiable_addresses",
-        json!([{"value": email, "via": "email"}]),
-    )
-}
 
 /// The time of each call.
 type Arrivals = Arc<Mutex<Vec<Timestamp>>>;

@@ -24,7 +24,6 @@ checks:
 subscriptions:
   support: {events: [check.refused], send: {post: "${env:CRM}/refused"}}
 "#;
-const POST: &str = "/hooks/settings/post?method=profile";
 
 struct TestCase {
     app: TestApp,
@@ -52,11 +51,10 @@ async fn test_case(late_refusal: &str, flows: &str) -> TestCase {
     assert!(app.pre(&visitor).await.is_admitted());
     let id = kratos.add_identity("canary@example.org", "2026-11-23T14:32:54Z");
     assert_eq!(app.post(&visitor.saved_as(id)).await.status, 204);
-    app.wait_for_delivery("write-back:vat_number", State::Delivered)
-        .await;
+    app.wait_until_delivered("write-back:vat_number").await;
     vies.respond_with(200, &json!({"valid": false}));
     app.clock.advance(Duration::from_secs(5));
-    app.wait_for_delivery("support", State::Delivered).await;
+    app.wait_until_delivered("support").await;
     let case = TestCase {
         app,
         kratos,
@@ -109,7 +107,7 @@ impl TestCase {
     async fn save(&self, change: &Payload) {
         let traits = change.0["identity"]["traits"].clone();
         self.kratos.set_value(self.id, "/traits", traits);
-        let reply = self.app.call(POST, change.to_string()).await;
+        let reply = self.app.settings_post(change).await;
         assert_eq!(reply.status, 204);
     }
 

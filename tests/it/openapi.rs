@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use vestibule::http::admin::openapi::{document, text};
 
-use crate::support::{FakeService, TestApp, payload};
+use crate::support::{TestApp, payload};
 
 /// `UPDATE=1 cargo test --test it openapi` writes the document.
 #[test]
@@ -141,12 +141,10 @@ fn every_reference_resolves_and_everything_is_described() {
 
 #[tokio::test]
 async fn responses_have_the_members_that_the_document_requires() {
-    let crm = FakeService::start();
-    let app = TestApp::with(
+    let (app, _crm) = TestApp::with_service(
         "subscriptions: {crm: {events: [identity.created], send: {post: \"${env:CRM}/x\"}}}",
+        "CRM",
     )
-    .service("CRM", &crm)
-    .start()
     .await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     let document = document();

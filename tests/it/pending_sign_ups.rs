@@ -6,14 +6,13 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 use vestibule::kratos::fingerprint::guard_id;
-use vestibule::model::delivery::State;
 use vestibule::model::pending::PendingState;
 use vestibule::store::{Acceptance, WriteSet};
 
 use crate::support::app::{KEY, uuid};
 use crate::support::failing_store::FailingStore;
 use crate::support::fake_service::Behaviour;
-use crate::support::payload::Payload;
+use crate::support::payload::{Payload, visitor_with};
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
 const SETTINGS: &str = r#"
@@ -49,22 +48,30 @@ async fn test_env_on(store: Arc<FailingStore>) -> (TestApp, FakeKratos, FakeServ
     (app, kratos, crm)
 }
 
-fn visitor_with(email: &str) -> Payload {
-    payload()
-        .with_trait("email", email)
-        .with("/identity/state_changed_at", "2026-11-23T14:32:53.1Z")
-        .with(
-            "/identity/verifiable_addresses",
-            json!([{"value": email, "via": "email"}]),
-        )
+/// Accepts a sign-up with this address, and waits until it is recorded.
+async fn accept(app: &TestApp, email: &str) -> Payload {
+    let visitor = visitor_with(email);
+    assert!(app.pre(&visitor).await.is_admitted());
+    app.wait_for_pending_sign_up(&visitor).await;
+    visitor
+}
+
+/// A change in settings of an identity that Kratos has.
+async fn env_with_accepted_change() -> (TestApp, FakeKratos, FakeService, Payload) {
+    let yaml = SETTINGS.replace("[identity.created]", "[identity.updated]");
+    let (app, kratos, crm) = test_env_with(&yaml).await;
+    let id = kratos.add_identity("changed@example.org", "2026-11-23T14:32:54Z");
+    let change = visitor_with("changed@example.org")
+        .changed_from(&json!({"email": "before@example.org"}))
+        .saved_as(id);
+    assert!(app.settings(&change).await.is_admitted());
+    (app, kratos, crm, change)
 }
 
 #[tokio::test]
 async fn an_account_whose_post_is_lost_is_delivered_once() {
     let (app, kratos, crm) = test_env().await;
-    let visitor = visitor_with("lost@example.org");
-    assert!(app.pre(&visitor).await.is_admitted());
-    app.wait_for_pending_sign_up(&visitor).await;
+    let visitor = accept(&app, "lost@example.org").await;
     let id = kratos.add_identity("lost@example.org", "2026-11-23T14:32:53.2Z");
     app.clock.advance(Duration::from_secs(61));
     let event = crm.next_call().await.json();
@@ -72,14 +79,9 @@ async fn an_account_whose_post_is_lost_is_delivered_once() {
     assert_eq!(event["data"]["identity"]["id"], json!(id));
     assert_eq!(event["data"]["identity"]["metadata_public"], json!({}));
     assert_eq!(event["data"]["identity"].get("metadata_admin"), None);
-    app.wait_for_delivery("crm", State::Delivered).await;
-    assert!(
-        (app.metric("vestibule_pending_ended_total{end=\"created\"}")
-            .await
-            - 1.0)
-            .abs()
-            < 0.1
-    );
+    app.wait_until_delivered("crm").await;
+    app.assert_metric("vestibule_pending_ended_total{end=\"created\"}", 1)
+        .await;
     // The `post` arrives late, for the same account.
     assert_eq!(app.post(&visitor.saved_as(id)).await.status, 204);
     assert_eq!(app.deliveries("crm").await.len(), 1);
@@ -87,22 +89,14 @@ async fn an_account_whose_post_is_lost_is_delivered_once() {
 
 #[tokio::test]
 async fn a_change_that_is_looked_up_before_its_post_is_delivered_once() {
-    let yaml = SETTINGS.replace("[identity.created]", "[identity.updated]");
-    let (app, kratos, crm) = test_env_with(&yaml).await;
-    let id = kratos.add_identity("changed@example.org", "2026-11-23T14:32:54Z");
-    let before = json!({"email": "before@example.org"});
-    let change = visitor_with("changed@example.org")
-        .changed_from(&before)
-        .saved_as(id);
-    assert!(app.settings(&change).await.is_admitted());
+    let (app, _kratos, crm, change) = env_with_accepted_change().await;
     app.wait_for_pending_sign_up(&change).await;
     app.clock.advance(Duration::from_secs(61));
     crm.next_call().await;
-    app.wait_for_delivery("crm", State::Delivered).await;
+    app.wait_until_delivered("crm").await;
 
-    let post = "/hooks/settings/post?method=profile";
     for _ in 0..2 {
-        assert_eq!(app.call(post, change.to_string()).await.status, 204);
+        assert_eq!(app.settings_post(&change).await.status, 204);
     }
     assert_eq!(app.deliveries("crm").await.len(), 1);
 
@@ -111,28 +105,21 @@ async fn a_change_that_is_looked_up_before_its_post_is_delivered_once() {
     for one in [&other, &change] {
         assert!(app.settings(one).await.is_admitted());
         app.wait_for_pending_sign_up(one).await;
-        assert_eq!(app.call(post, one.to_string()).await.status, 204);
+        assert_eq!(app.settings_post(one).await.status, 204);
     }
     assert_eq!(app.deliveries("crm").await.len(), 3);
 }
 
 #[tokio::test]
 async fn a_change_is_recorded_before_its_post_can_arrive() {
-    let yaml = SETTINGS.replace("[identity.created]", "[identity.updated]");
-    let (app, kratos, _crm) = test_env_with(&yaml).await;
-    let id = kratos.add_identity("changed@example.org", "2026-11-23T14:32:54Z");
-    let before = json!({"email": "before@example.org"});
-    let change = visitor_with("changed@example.org")
-        .changed_from(&before)
-        .saved_as(id);
-    assert!(app.settings(&change).await.is_admitted());
+    let (app, kratos, _crm, change) = env_with_accepted_change().await;
     let pending = app.app.store.flow(change.flow_id()).await;
     assert_eq!(pending.expect("an answer").pending.len(), 1);
-    let post = "/hooks/settings/post?method=profile";
-    assert_eq!(app.call(post, change.to_string()).await.status, 204);
+    assert_eq!(app.settings_post(&change).await.status, 204);
     app.clock.advance(Duration::from_secs(61));
     // The first look-up is for another change.
-    let other = visitor_with("other@example.org").changed_from(&before);
+    let other =
+        visitor_with("other@example.org").changed_from(&json!({"email": "before@example.org"}));
     app.settings(&other).await;
     app.clock.advance(Duration::from_secs(61));
     kratos.next_call().await;
@@ -142,15 +129,11 @@ async fn a_change_is_recorded_before_its_post_can_arrive() {
 #[tokio::test]
 async fn a_flow_that_a_post_closed_is_not_looked_up() {
     let (app, kratos, crm) = test_env().await;
-    let visitor = visitor_with("saved@example.org");
-    app.pre(&visitor).await;
-    app.wait_for_pending_sign_up(&visitor).await;
+    let visitor = accept(&app, "saved@example.org").await;
     assert_eq!(app.post(&visitor.saved()).await.status, 204);
     crm.next_call().await;
     // The first call to Kratos is for the other sign-up.
-    let other = visitor_with("other@example.org");
-    app.pre(&other).await;
-    app.wait_for_pending_sign_up(&other).await;
+    let other = accept(&app, "other@example.org").await;
     app.clock.advance(Duration::from_secs(61));
     let id = guard_id(other.flow_id()).replace(':', "%3A");
     assert!(kratos.next_call().await.contains(&id));
@@ -161,9 +144,7 @@ async fn a_sign_up_without_an_account_is_reported_as_failed_when_its_flow_expire
     let (app, kratos, crm) = test_env().await;
     // An earlier account has this address.
     kratos.add_identity("taken@example.org", "2026-11-23T14:32:52.9Z");
-    let visitor = visitor_with("taken@example.org");
-    assert!(app.pre(&visitor).await.is_admitted());
-    app.wait_for_pending_sign_up(&visitor).await;
+    let visitor = accept(&app, "taken@example.org").await;
     app.clock.advance(Duration::from_secs(61));
     kratos.next_call().await;
     app.wait_for_lookups().await;
@@ -178,7 +159,7 @@ async fn a_sign_up_without_an_account_is_reported_as_failed_when_its_flow_expire
         event["data"]["identity"]["traits"]["email"],
         "taken@example.org"
     );
-    app.wait_for_delivery("failures", State::Delivered).await;
+    app.wait_until_delivered("failures").await;
     assert_eq!(app.deliveries("crm").await, []);
     let state = app.app.store.flow(visitor.flow_id()).await.unwrap();
     assert!(
@@ -192,9 +173,7 @@ async fn a_sign_up_without_an_account_is_reported_as_failed_when_its_flow_expire
 #[tokio::test]
 async fn an_empty_post_looks_up_all_recent_sign_ups_immediately() {
     let (app, kratos, crm) = test_env().await;
-    let visitor = visitor_with("silent@example.org");
-    app.pre(&visitor).await;
-    app.wait_for_pending_sign_up(&visitor).await;
+    accept(&app, "silent@example.org").await;
     let id = kratos.add_identity("silent@example.org", "2026-11-23T14:32:53.2Z");
     assert_eq!(app.call(REGISTRATION_POST, "").await.status, 204);
     // No time has passed.
@@ -208,9 +187,7 @@ async fn an_empty_post_looks_up_all_recent_sign_ups_immediately() {
 async fn nothing_is_concluded_while_kratos_is_unavailable() {
     let (app, kratos, crm) = test_env().await;
     kratos.set_down(true);
-    let visitor = visitor_with("later@example.org");
-    app.pre(&visitor).await;
-    app.wait_for_pending_sign_up(&visitor).await;
+    accept(&app, "later@example.org").await;
     let id = kratos.add_identity("later@example.org", "2026-11-23T14:32:53.2Z");
     app.clock.advance(Duration::from_hours(3));
     kratos.next_call().await;
@@ -226,8 +203,7 @@ async fn nothing_is_concluded_while_kratos_is_unavailable() {
 
 #[tokio::test]
 async fn a_database_that_fails_after_the_acceptance_shows_no_visitor_an_error_page() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let (app, kratos, crm) = test_env_on(store.clone()).await;
     let (known, unknown) = (
         visitor_with("known@example.org"),
@@ -248,7 +224,7 @@ async fn a_database_that_fails_after_the_acceptance_shows_no_visitor_an_error_pa
     .await;
     store.set_failing(false);
     let alarms = "vestibule_lost_posts_total{reason=\"not_stored\"}";
-    assert!((app.metric(alarms).await - 1.0).abs() < 0.1);
+    app.assert_metric(alarms, 1).await;
     app.clock.advance(Duration::from_mins(2));
     assert_eq!(
         crm.next_call().await.json()["data"]["identity"]["id"],
@@ -351,7 +327,7 @@ async fn an_account_is_attributed_to_one_of_two_sign_ups_of_a_visitor() {
     let id = kratos.add_identity("twice@example.org", "2026-11-23T14:32:53.9Z");
     assert_eq!(app.post(&submitted.saved_as(id)).await.status, 204);
     crm.next_call().await;
-    app.wait_for_delivery("crm", State::Delivered).await;
+    app.wait_until_delivered("crm").await;
     app.clock.advance(Duration::from_secs(61));
     kratos.next_call().await;
     app.wait_for_lookups().await;
@@ -363,8 +339,7 @@ async fn an_account_is_attributed_to_one_of_two_sign_ups_of_a_visitor() {
 
 #[tokio::test]
 async fn post_answers_503_if_a_look_up_cannot_find_the_account() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let (app, _, crm) = test_env_on(store.clone()).await;
     let visitor = visitor_with("social@example.org");
     let pre = "/hooks/registration/pre?method=oidc";
@@ -383,9 +358,7 @@ async fn post_answers_503_if_a_look_up_cannot_find_the_account() {
 #[tokio::test]
 async fn an_account_created_long_after_the_acceptance_is_not_attributed() {
     let (app, kratos, crm) = test_env().await;
-    let visitor = visitor_with("twice@example.org");
-    app.pre(&visitor).await;
-    app.wait_for_pending_sign_up(&visitor).await;
+    accept(&app, "twice@example.org").await;
     kratos.add_identity("twice@example.org", "2026-11-23T14:52:53.2Z");
     app.clock.advance(Duration::from_mins(63));
     assert_eq!(crm.next_call().await.target, "/failed");
@@ -396,9 +369,7 @@ async fn an_account_created_long_after_the_acceptance_is_not_attributed() {
 #[tokio::test]
 async fn an_account_with_other_traits_is_attributed_only_after_the_flow_expires() {
     let (app, kratos, crm) = test_env().await;
-    let visitor = visitor_with("changed@example.org");
-    assert!(app.pre(&visitor).await.is_admitted());
-    app.wait_for_pending_sign_up(&visitor).await;
+    accept(&app, "changed@example.org").await;
     let id = kratos.add_identity("changed@example.org", "2026-11-23T14:32:53.2Z");
     kratos.set_value(id, "/traits/company", json!("as a later hook wrote it"));
     app.clock.advance(Duration::from_mins(11));
@@ -440,9 +411,7 @@ async fn a_lookup_that_a_stop_interrupts_is_repeated_immediately_after_the_resta
 async fn a_record_that_is_stored_after_the_attribution_does_not_reopen_the_sign_up() {
     let yaml = SETTINGS.replace("KRATOS}\"", "KRATOS}\", use_external_id: never");
     let (app, kratos, _crm) = test_env_with(&yaml).await;
-    let visitor = visitor_with("saved@example.org");
-    assert!(app.pre(&visitor).await.is_admitted());
-    app.wait_for_pending_sign_up(&visitor).await;
+    let visitor = accept(&app, "saved@example.org").await;
     let state = app.app.store.flow(visitor.flow_id()).await.unwrap();
     let mut sign_up = state.pending[0].clone();
     let id = kratos.add_identity("saved@example.org", "2026-11-23T14:32:53.2Z");
@@ -458,10 +427,7 @@ async fn a_record_that_is_stored_after_the_attribution_does_not_reopen_the_sign_
         ..WriteSet::default()
     };
     app.app.store.write(&late).await.unwrap();
-    for step in [6, 25, 90, 500, 4000] {
-        app.clock.advance(Duration::from_secs(step));
-        app.wait_for_lookups().await;
-    }
+    app.run_lookups_after([6, 25, 90, 500, 4000]).await;
     assert_eq!(app.deliveries("failures").await, []);
     assert_eq!(app.deliveries("crm").await.len(), 1);
 }

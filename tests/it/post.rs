@@ -7,11 +7,12 @@ use uuid::Uuid;
 use vestibule::model::delivery::State;
 use vestibule::store::{DeliverySummary, Filter};
 
-use crate::support::app::{KEY, uuid};
+use crate::support::app::uuid;
 use crate::support::failing_store::FailingStore;
 use crate::support::{FakeService, TestApp, payload};
 
 const PATH: &str = "/hooks/registration/post?method=password";
+const TRIGGER: &str = "8474962b-9285-4104-9ac4-1b5ec4ac6aa3";
 const CRM: &str = r#"
 subscriptions:
   crm: {events: [identity.created, identity.updated], send: {post: "${env:CRM}/contacts"}}
@@ -29,8 +30,7 @@ async fn stored_deliveries(app: &TestApp) -> Vec<DeliverySummary> {
 
 #[tokio::test]
 async fn post_stores_each_delivery_of_an_account_once_before_the_204() {
-    let crm = FakeService::start();
-    let app = TestApp::with(CRM).service("CRM", &crm).start().await;
+    let (app, _crm) = TestApp::with_service(CRM, "CRM").await;
     let body = payload().saved();
     assert_eq!(app.post(&body).await.status, 204);
     let mut all = stored_deliveries(&app).await;
@@ -57,21 +57,14 @@ async fn post_stores_each_delivery_of_an_account_once_before_the_204() {
 
 #[tokio::test]
 async fn two_changes_of_an_account_are_two_deliveries_and_a_repeated_call_is_none() {
-    let crm = FakeService::start();
-    let app = TestApp::with(CRM).service("CRM", &crm).start().await;
+    let (app, _crm) = TestApp::with_service(CRM, "CRM").await;
     let id = Uuid::new_v4();
     let path = "/hooks/settings/post?method=profile";
     let body = payload().saved_as(id).to_string();
     let (first, second) = (uuid(), uuid());
     for trigger in [&first, &second, &first] {
-        let headers = [
-            ("X-Vestibule-Key", KEY),
-            ("Ory-Webhook-Trigger-ID", trigger.as_str()),
-        ];
-        assert_eq!(
-            app.call_with(path, body.clone(), &headers).await.status,
-            204
-        );
+        let reply = app.call_again(path, body.clone(), trigger).await;
+        assert_eq!(reply.status, 204);
         app.clock.advance(Duration::from_mins(5));
     }
     assert_eq!(stored_deliveries(&app).await.len(), 2);
@@ -111,8 +104,7 @@ async fn an_unreadable_post_gets_204_and_raises_an_alarm() {
 
 #[tokio::test]
 async fn while_the_database_fails_post_answers_503_and_pre_still_works() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     store.set_failing(true);
     let crm = FakeService::start();
     let app = TestApp::with(CRM)
@@ -121,14 +113,7 @@ async fn while_the_database_fails_post_answers_503_and_pre_still_works() {
         .start()
         .await;
     let body = payload().saved().to_string();
-    let headers = [
-        ("X-Vestibule-Key", KEY),
-        (
-            "Ory-Webhook-Trigger-ID",
-            "8474962b-9285-4104-9ac4-1b5ec4ac6aa3",
-        ),
-    ];
-    let reply = app.call_with(PATH, body.clone(), &headers).await;
+    let reply = app.call_again(PATH, body.clone(), TRIGGER).await;
     assert_eq!(reply.status, 503);
     assert!(reply.headers.get("retry-after").is_none());
     assert_eq!(app.pre(&payload()).await.status, 204);
@@ -141,7 +126,7 @@ async fn while_the_database_fails_post_answers_503_and_pre_still_works() {
 
     // The repeated call with the same trigger id is processed again.
     store.set_failing(false);
-    assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
+    assert_eq!(app.call_again(PATH, body, TRIGGER).await.status, 204);
     assert_eq!(stored_deliveries(&app).await.len(), 3);
     app.clock.advance(Duration::from_secs(1));
     assert_eq!(
@@ -152,8 +137,7 @@ async fn while_the_database_fails_post_answers_503_and_pre_still_works() {
 
 #[tokio::test]
 async fn a_panic_in_post_is_answered_with_503() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let crm = FakeService::start();
     let app = TestApp::with(CRM)
         .service("CRM", &crm)
@@ -162,17 +146,10 @@ async fn a_panic_in_post_is_answered_with_503() {
         .await;
     store.set_panicking(true);
     let body = payload().saved().to_string();
-    let headers = [
-        ("X-Vestibule-Key", KEY),
-        (
-            "Ory-Webhook-Trigger-ID",
-            "8474962b-9285-4104-9ac4-1b5ec4ac6aa3",
-        ),
-    ];
     assert_eq!(
-        app.call_with(PATH, body.clone(), &headers).await.status,
+        app.call_again(PATH, body.clone(), TRIGGER).await.status,
         503
     );
     store.set_panicking(false);
-    assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
+    assert_eq!(app.call_again(PATH, body, TRIGGER).await.status, 204);
 }

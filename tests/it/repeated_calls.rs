@@ -6,75 +6,50 @@ use serde_json::json;
 
 use crate::support::app::KEY;
 use crate::support::fake_service::Behaviour;
-use crate::support::{FakeService, TestApp, payload};
+use crate::support::{TestApp, payload};
 
 const PATH: &str = "/hooks/registration/pre?method=password";
+const TRIGGER: &str = "8474962b-9285-4104-9ac4-1b5ec4ac6aa3";
 const ASKS: &str = "checks: {invite: {field: traits.invite, ask: {get: \"${env:INVITES}/{value}\"}, refuse: [{when: 404, message: \"No.\"}]}}";
 
 #[tokio::test]
 async fn calls_with_the_same_trigger_id_ask_once_and_get_the_same_answer() {
-    let invites = FakeService::start();
+    let (app, invites) = TestApp::with_service(ASKS, "INVITES").await;
     invites.respond_with(404, &json!({}));
-    let app = TestApp::with(ASKS)
-        .service("INVITES", &invites)
-        .start()
-        .await;
-    let headers = [
-        ("X-Vestibule-Key", KEY),
-        (
-            "Ory-Webhook-Trigger-ID",
-            "8474962b-9285-4104-9ac4-1b5ec4ac6aa3",
-        ),
-    ];
     let body = payload().to_string();
-    let first = app.call_with(PATH, body.clone(), &headers).await;
+    let first = app.call_again(PATH, body.clone(), TRIGGER).await;
     invites.respond_with(200, &json!({}));
-    let second = app.call_with(PATH, body.clone(), &headers).await;
+    let second = app.call_again(PATH, body.clone(), TRIGGER).await;
     assert_eq!((first.status, first.text), (second.status, second.text));
     assert_eq!(invites.received().len(), 1);
 
     // A call with another body or of another hook is not the same call.
     assert_eq!(
-        app.call_with(PATH, payload().to_string(), &headers)
+        app.call_again(PATH, payload().to_string(), TRIGGER)
             .await
             .status,
         204
     );
     assert_eq!(
-        app.call_with(
-            "/hooks/registration/pre?method=oidc",
-            body.clone(),
-            &headers
-        )
-        .await
-        .status,
+        app.call_again("/hooks/registration/pre?method=oidc", body.clone(), TRIGGER)
+            .await
+            .status,
         204
     );
     assert_eq!(invites.received().len(), 3);
 
     app.clock.advance(Duration::from_mins(2));
-    assert_eq!(app.call_with(PATH, body, &headers).await.status, 204);
+    assert_eq!(app.call_again(PATH, body, TRIGGER).await.status, 204);
     assert_eq!(invites.received().len(), 4);
 }
 
 #[tokio::test]
 async fn parallel_calls_with_the_same_trigger_id_ask_once_although_the_first_caller_disconnects() {
-    let invites = FakeService::start();
+    let (app, invites) = TestApp::with_service(ASKS, "INVITES").await;
     invites.set_behaviour(Behaviour::Hangs);
-    let app = TestApp::with(ASKS)
-        .service("INVITES", &invites)
-        .start()
-        .await;
-    let headers = [
-        ("X-Vestibule-Key", KEY),
-        (
-            "Ory-Webhook-Trigger-ID",
-            "8474962b-9285-4104-9ac4-1b5ec4ac6aa3",
-        ),
-    ];
     let body = payload().to_string();
     {
-        let first = app.call_with(PATH, body.clone(), &headers);
+        let first = app.call_again(PATH, body.clone(), TRIGGER);
         let asked = invites.next_call();
         tokio::pin!(first, asked);
         // The first caller disconnects after the service was asked.
@@ -86,8 +61,8 @@ async fn parallel_calls_with_the_same_trigger_id_ask_once_although_the_first_cal
     let ((second, third), ()) = tokio::join!(
         async {
             tokio::join!(
-                app.call_with(PATH, body.clone(), &headers),
-                app.call_with(PATH, body.clone(), &headers)
+                app.call_again(PATH, body.clone(), TRIGGER),
+                app.call_again(PATH, body.clone(), TRIGGER)
             )
         },
         async {
@@ -102,11 +77,7 @@ async fn parallel_calls_with_the_same_trigger_id_ask_once_although_the_first_cal
 
 #[tokio::test]
 async fn calls_without_a_trigger_id_are_not_cached() {
-    let invites = FakeService::start();
-    let app = TestApp::with(ASKS)
-        .service("INVITES", &invites)
-        .start()
-        .await;
+    let (app, invites) = TestApp::with_service(ASKS, "INVITES").await;
     let body = payload().to_string();
     for _ in 0..2 {
         assert_eq!(
@@ -121,12 +92,8 @@ async fn calls_without_a_trigger_id_are_not_cached() {
 
 #[tokio::test]
 async fn checks_continue_when_the_only_caller_disconnects() {
-    let invites = FakeService::start();
+    let (app, invites) = TestApp::with_service(ASKS, "INVITES").await;
     invites.set_behaviour(Behaviour::Hangs);
-    let app = TestApp::with(ASKS)
-        .service("INVITES", &invites)
-        .start()
-        .await;
     let address = app.app.hooks_address;
     let body = payload().to_string();
     let mut caller = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -142,9 +109,9 @@ async fn checks_continue_when_the_only_caller_disconnects() {
     caller.set_zero_linger().unwrap();
     drop(caller);
     invites.release_hanging_calls();
-    while app
-        .metric("vestibule_check_outcomes_total{check=\"invite\",outcome=\"accepted\"}")
-        .await
-        < 0.5
-    {}
+    app.wait_for_metric(
+        "vestibule_check_outcomes_total{check=\"invite\",outcome=\"accepted\"}",
+        1,
+    )
+    .await;
 }

@@ -38,7 +38,7 @@ async fn success_when_decides_whether_a_delivery_succeeds() {
     );
     crm.respond_with(409, &json!({}));
     app.clock.advance(Duration::from_secs(10));
-    app.wait_for_delivery("crm", State::Delivered).await;
+    app.wait_until_delivered("crm").await;
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn write_back_is_repeated_until_kratos_answers() {
     let id = kratos.add_identity("canary@example.org", "2026-11-23T14:32:54Z");
     kratos.set_down(true);
     app.post(&payload().saved_as(id)).await;
-    app.wait_for_delivery("crm", State::Delivered).await;
+    app.wait_until_delivered("crm").await;
     kratos.next_call().await;
     kratos.set_down(false);
     app.advance_to_next_attempt("write-back:crm").await;
@@ -124,8 +124,7 @@ async fn write_back_is_repeated_until_kratos_answers() {
         (admin == json!({"crm": {"id": 4711}})).then_some(())
     })
     .await;
-    app.wait_for_delivery("write-back:crm", State::Delivered)
-        .await;
+    app.wait_until_delivered("write-back:crm").await;
     // A null value is not written.
     assert_eq!(kratos.identity(id)["metadata_public"], json!(null));
     assert_eq!(crm.received().len(), 1);
@@ -141,23 +140,19 @@ async fn a_write_back_to_a_deleted_identity_leaves_no_dead_letter() {
         .start()
         .await;
     app.post(&payload().saved()).await;
-    let written = app
-        .wait_for_delivery("write-back:crm", State::Delivered)
-        .await;
+    let written = app.wait_until_delivered("write-back:crm").await;
     assert_eq!(written.attempts, 1);
 }
 
 #[tokio::test]
 async fn a_target_gets_no_more_deliveries_per_second_than_its_limit() {
-    let crm = FakeService::start();
-    let app = TestApp::with(
+    let (app, crm) = TestApp::with_service(
         r#"
 services: {crm: {url: "${env:CRM}", limit: {per_second: 2}}}
 subscriptions: {crm: {events: [identity.created], send: {service: crm, post: /c}}}
 "#,
+        "CRM",
     )
-    .service("CRM", &crm)
-    .start()
     .await;
     for _ in 0..5 {
         app.post(&payload().saved()).await;

@@ -69,8 +69,7 @@ fn decision(at: Timestamp) -> Decision {
 
 #[tokio::test]
 async fn settled_deliveries_are_deleted_after_their_retention_and_pending_ones_are_kept() {
-    let crm = FakeService::start();
-    let app = TestApp::with(SETTINGS).service("CRM", &crm).start().await;
+    let (app, crm) = TestApp::with_service(SETTINGS, "CRM").await;
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     crm.next_call().await;
     eventually("the delivery is delivered", async || {
@@ -105,8 +104,7 @@ async fn settled_deliveries_are_deleted_after_their_retention_and_pending_ones_a
 
 #[tokio::test]
 async fn decisions_are_deleted_in_small_steps_after_their_retention() {
-    let crm = FakeService::start();
-    let app = TestApp::with(SETTINGS).service("CRM", &crm).start().await;
+    let (app, _crm) = TestApp::with_service(SETTINGS, "CRM").await;
     let old: Vec<Decision> = (0..1200).map(|_| decision(app.clock.now())).collect();
     app.app.store.record(&old).await.unwrap();
     app.clock.advance(24 * HOUR + Duration::from_secs(1));
@@ -123,8 +121,7 @@ async fn decisions_are_deleted_in_small_steps_after_their_retention() {
 #[tokio::test]
 async fn a_failed_round_is_repeated_an_hour_later() {
     let crm = FakeService::start();
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let app = TestApp::with(SETTINGS)
         .service("CRM", &crm)
         .store(Arc::clone(&store) as _)
@@ -150,8 +147,7 @@ async fn a_failed_round_is_repeated_an_hour_later() {
 
 #[tokio::test]
 async fn a_longer_retention_does_not_move_the_retention_horizon_back() {
-    let crm = FakeService::start();
-    let app = TestApp::with(SETTINGS).service("CRM", &crm).start().await;
+    let (app, crm) = TestApp::with_service(SETTINGS, "CRM").await;
     app.clock.advance(HOUR);
     wait_for_horizon(&app, Timestamp::UNIX_EPOCH).await;
     let before = retention_horizon(&app).await;
@@ -191,8 +187,7 @@ async fn a_longer_retention_does_not_move_the_retention_horizon_back() {
 #[tokio::test]
 async fn a_panic_in_one_round_does_not_end_retention() {
     let crm = FakeService::start();
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let app = TestApp::with(SETTINGS)
         .service("CRM", &crm)
         .store(store.clone())

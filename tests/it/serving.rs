@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::fake_service::Behaviour;
-use crate::support::{FakeService, TestApp, eventually, payload};
+use crate::support::{TestApp, eventually, payload};
 
 #[tokio::test]
 async fn health_is_served_on_both_ports_and_the_rest_on_the_admin_port() {
@@ -42,14 +42,8 @@ async fn health_is_served_on_both_ports_and_the_rest_on_the_admin_port() {
 
 #[tokio::test]
 async fn the_documented_metrics_are_served() {
-    let service = FakeService::start();
+    let (app, service) = TestApp::with_service("checks: {c: {on_unavailable: accept, ask: {get: \"${env:SERVICE}/a\"}}}\nsubscriptions: {d: {events: [identity.created], send: {post: \"${env:SERVICE}/b\"}}}", "SERVICE").await;
     service.respond_with(503, &json!({}));
-    let app = TestApp::with(
-        "checks: {c: {on_unavailable: accept, ask: {get: \"${env:SERVICE}/a\"}}}\nsubscriptions: {d: {events: [identity.created], send: {post: \"${env:SERVICE}/b\"}}}",
-    )
-    .service("SERVICE", &service)
-    .start()
-    .await;
     app.pre(&payload()).await;
     app.post(&payload().saved()).await;
     app.clock.advance(std::time::Duration::from_secs(3));
@@ -97,12 +91,9 @@ async fn a_decision_is_recorded_without_personal_data() {
 
 #[tokio::test]
 async fn a_stop_waits_for_running_hook_calls() {
-    let service = FakeService::start();
+    let (app, service) =
+        TestApp::with_service("checks: {c: {ask: {get: \"${env:SERVICE}/a\"}}}", "SERVICE").await;
     service.set_behaviour(Behaviour::Hangs);
-    let app = TestApp::with("checks: {c: {ask: {get: \"${env:SERVICE}/a\"}}}")
-        .service("SERVICE", &service)
-        .start()
-        .await;
     let url = app.url("/hooks/registration/pre?method=password");
     let request = app
         .http

@@ -13,7 +13,6 @@ use crate::support::fake_invites::FakeInvites;
 use crate::support::payload::Payload;
 use crate::support::{FakeKratos, FakeService, TestApp, payload};
 
-const POST: &str = "/hooks/settings/post?method=profile";
 const LOST_POSTS: &str = "vestibule_lost_posts_total{reason=\"ambiguous\"}";
 /// The seconds from one planned look-up of a form to the next one, until it has expired.
 const LOOKUPS: [u64; 5] = [6, 25, 90, 500, 4000];
@@ -113,7 +112,7 @@ impl TestEnv {
     async fn post(&self, change: &Payload) {
         let updated_at = self.kratos.identity(self.id)["updated_at"].clone();
         let saved = change.clone().with("/identity/updated_at", updated_at);
-        assert_eq!(self.app.call(POST, saved.to_string()).await.status, 204);
+        assert_eq!(self.app.settings_post(&saved).await.status, 204);
     }
 
     /// Waits for all planned look-ups of the forms so far.
@@ -173,16 +172,12 @@ async fn an_unsaved_change_reserves_nothing_again_after_another_form_saved_the_s
         env.app.clock.advance(Duration::from_secs(*seconds));
         env.app.wait_for_lookups().await;
     }
-    env.app
-        .wait_for_delivery("release:invite", State::Delivered)
-        .await;
+    env.app.wait_until_delivered("release:invite").await;
     let saved = env.change("invite", "gold");
     env.accept(&saved).await;
     env.save(&saved);
     env.post(&saved).await;
-    env.app
-        .wait_for_delivery("confirm:invite", State::Delivered)
-        .await;
+    env.app.wait_until_delivered("confirm:invite").await;
     // A later call has the values of both changes.
     env.accept(&env.change("company", "Canary KG")).await;
     env.look_up().await;
@@ -205,16 +200,12 @@ async fn an_unsaved_change_confirms_nothing_after_another_form_saved_the_same_ch
         assert_eq!(env.invites.held_and_confirmed(), (2, 0));
         env.save(&saved);
         env.post(&saved).await;
-        env.app
-            .wait_for_delivery("confirm:invite", State::Delivered)
-            .await;
+        env.app.wait_until_delivered("confirm:invite").await;
         if !is_found_by_look_up {
             env.accept(&env.change("company", "Canary KG")).await;
         }
         env.look_up().await;
-        env.app
-            .wait_for_delivery("release:invite", State::Delivered)
-            .await;
+        env.app.wait_until_delivered("release:invite").await;
         assert_eq!(env.invites.held_and_confirmed(), (1, 1));
         assert_eq!(env.count("crm").await, 1);
     }
@@ -271,9 +262,7 @@ async fn a_reservation_is_confirmed_although_a_later_hook_changed_another_trait(
     let saved = change.with_trait("company", "as a later hook wrote it");
     env.save(&saved);
     env.post(&saved).await;
-    env.app
-        .wait_for_delivery("confirm:invite", State::Delivered)
-        .await;
+    env.app.wait_until_delivered("confirm:invite").await;
     env.look_up().await;
     assert_eq!(env.invites.held_and_confirmed(), (1, 1));
     assert_eq!(env.count("crm").await, 1);
@@ -291,14 +280,13 @@ async fn a_reservation_becomes_a_dead_letter_if_a_later_hook_changed_its_value()
     env.app
         .wait_for_delivery("confirm:invite", State::Abandoned)
         .await;
-    assert!((env.app.metric(LOST_POSTS).await - 1.0).abs() < 0.1);
+    env.app.assert_metric(LOST_POSTS, 1).await;
     assert_eq!(env.count("release:invite").await, 0);
 }
 
 #[tokio::test]
 async fn a_change_that_is_recorded_slowly_is_delivered_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = FailingStore::in_folder(folder.path()).await;
+    let store = FailingStore::create().await;
     let (kratos, crm) = (FakeKratos::start(), FakeService::start());
     let app = TestApp::with(UPDATES)
         .kratos("KRATOS", &kratos)
@@ -327,7 +315,7 @@ async fn a_change_that_is_recorded_slowly_is_delivered_once() {
     kratos.set_value(id, "/traits", traits);
     kratos.set_value(id, "/updated_at", json!(app.clock.now()));
     let reads = store.flow_reads();
-    let (post, ()) = tokio::join!(app.call(POST, change.to_string()), async {
+    let (post, ()) = tokio::join!(app.settings_post(&change), async {
         app.eventually("`post` has read the form", async || {
             (store.flow_reads() > reads).then_some(())
         })

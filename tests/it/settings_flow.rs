@@ -20,12 +20,8 @@ checks:
 
 #[tokio::test]
 async fn an_unchanged_field_is_not_checked() {
-    let register = FakeService::start();
+    let (app, register) = TestApp::with_service(ASKS, "REGISTER").await;
     register.respond_with(404, &json!({}));
-    let app = TestApp::with(ASKS)
-        .service("REGISTER", &register)
-        .start()
-        .await;
     let same = json!({"email": "canary@example.org", "vat_number": "DE-canary-1"});
     assert_eq!(
         app.settings(&payload().changed_from(&same)).await.status,
@@ -36,12 +32,8 @@ async fn an_unchanged_field_is_not_checked() {
 
 #[tokio::test]
 async fn a_changed_field_is_checked_and_refused_on_the_field() {
-    let register = FakeService::start();
+    let (app, register) = TestApp::with_service(ASKS, "REGISTER").await;
     register.respond_with(404, &json!({}));
-    let app = TestApp::with(ASKS)
-        .service("REGISTER", &register)
-        .start()
-        .await;
     for before in [
         json!({"email": "canary@example.org", "vat_number": "DE-canary-0"}),
         json!({"email": "canary@example.org"}),
@@ -58,11 +50,7 @@ async fn a_changed_field_is_checked_and_refused_on_the_field() {
 
 #[tokio::test]
 async fn a_required_field_may_stay_absent_but_not_be_emptied() {
-    let register = FakeService::start();
-    let app = TestApp::with(ASKS)
-        .service("REGISTER", &register)
-        .start()
-        .await;
+    let (app, _register) = TestApp::with_service(ASKS, "REGISTER").await;
     for (before, after) in [
         (json!(null), json!("")),
         (json!(""), json!(" \u{200b}")),
@@ -112,11 +100,7 @@ async fn without_previous_every_value_counts_as_changed() {
 
 #[tokio::test]
 async fn an_expression_can_read_the_previous_identity() {
-    let register = FakeService::start();
-    let app = TestApp::with(ASKS)
-        .service("REGISTER", &register)
-        .start()
-        .await;
+    let (app, _register) = TestApp::with_service(ASKS, "REGISTER").await;
     let before = json!({"email": "canary-before@example.org", "vat_number": "DE-canary-1"});
     let messages = app
         .settings(&payload().changed_from(&before))
@@ -145,9 +129,7 @@ fn change_of_traits(before: Value, after: Value) -> Payload {
 /// The visitor enters a bad number while the check is not applicable, and later changes what makes it applicable.
 #[tokio::test]
 async fn a_change_of_the_condition_alone_runs_the_check() {
-    let register = FakeService::start();
-    register.respond_with(404, &json!({}));
-    let app = TestApp::with(
+    let (app, register) = TestApp::with_service(
         r#"
 checks:
   vat_number:
@@ -157,10 +139,10 @@ checks:
     ask: {get: "${env:REGISTER}/{value}"}
     refuse: [{when: 404, message: "This number is not registered."}]
 "#,
+        "REGISTER",
     )
-    .service("REGISTER", &register)
-    .start()
     .await;
+    register.respond_with(404, &json!({}));
     let sign_up = payload()
         .with_trait("kind", "private")
         .with_trait("vat_number", "DE0");
@@ -521,11 +503,7 @@ checks:
   through_transient: {field: traits.invite, refuse: [{when: "checks.captcha.response.status == 200", message: "Captcha."}]}
   captcha: {ask: {get: "${env:SERVICE}/b", query: {code: "{flow.transient_payload.?code.orValue('none')}"}}}
 "#;
-    let service = FakeService::start();
-    let app = TestApp::with(yaml)
-        .service("SERVICE", &service)
-        .start()
-        .await;
+    let (app, _service) = TestApp::with_service(yaml, "SERVICE").await;
     let texts = async |reply: crate::support::app::Reply| {
         let mut texts: Vec<String> = reply.messages().into_iter().map(|one| one.2).collect();
         texts.sort();
@@ -686,12 +664,8 @@ async fn a_set_value_is_removed_when_its_reason_is_gone() {
         ),
     ];
     for (name, status, answer, (before, public), after, expected) in table {
-        let register = FakeService::start();
+        let (app, register) = TestApp::with_service(SETS, "REGISTER").await;
         register.respond_with(status, &answer);
-        let app = TestApp::with(SETS)
-            .service("REGISTER", &register)
-            .start()
-            .await;
         let reply = app
             .settings(&change((before, public.clone()), (after, public)))
             .await;
@@ -703,12 +677,8 @@ async fn a_set_value_is_removed_when_its_reason_is_gone() {
 
 #[tokio::test]
 async fn a_set_value_stays_if_the_change_is_refused_and_at_registration() {
-    let register = FakeService::start();
+    let (app, register) = TestApp::with_service(SETS, "REGISTER").await;
     register.respond_with(404, &json!({}));
-    let app = TestApp::with(SETS)
-        .service("REGISTER", &register)
-        .start()
-        .await;
     let public = json!({"company": {"name": "Old"}});
     let traits = |number: &str| json!({"kind": "company", "vat_number": number});
     let changed = change((traits("1"), public.clone()), (traits("2"), public.clone()));

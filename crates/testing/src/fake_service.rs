@@ -233,6 +233,11 @@ impl FakeService {
         self.received().iter().map(Received::line).collect()
     }
 
+    /// Returns whether a call had this method and target.
+    pub fn was_asked(&self, line: &str) -> bool {
+        self.request_lines().iter().any(|one| one == line)
+    }
+
     /// Waits for the next call that this method has not returned yet.
     pub async fn next_call(&self) -> Received {
         let call = async { self.arrivals.lock().await.recv().await };

@@ -30,6 +30,22 @@ pub fn payload() -> Payload {
     }))
 }
 
+/// As [`payload`], for a visitor with this address, by which Kratos can be asked for the account.
+pub fn visitor_with(email: &str) -> Payload {
+    payload()
+        .with_trait("email", email)
+        .with("/identity/state_changed_at", "2026-11-23T14:32:53.1Z")
+        .with(
+            "/identity/verifiable_addresses",
+            json!([{"value": email, "via": "email"}]),
+        )
+}
+
+/// As [`visitor_with`], for a visitor with the invite `gold`.
+pub fn invited_visitor(email: &str) -> Payload {
+    visitor_with(email).with_trait("invite", "gold")
+}
+
 /// A body that a test changes step by step.
 #[derive(Clone, Debug)]
 pub struct Payload(pub Value);

@@ -1,11 +1,13 @@
 //! Starts Vestibule for one test.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
 use tempfile::TempDir;
+use uuid::Uuid;
 use vestibule::app::{App, Overrides};
 use vestibule::base::clock::{Clock, ManualClock, Timestamp};
 use vestibule::config::{self, Environment};
@@ -114,17 +116,30 @@ impl TestApp {
         }
     }
 
+    /// Starts with these settings, which name the address of a new service with `${env:name}`.
+    pub async fn with_service(yaml: &str, name: &str) -> (Self, FakeService) {
+        let service = FakeService::start();
+        let app = Self::with(yaml).service(name, &service).start().await;
+        (app, service)
+    }
+
     /// Calls a hook with this body as Kratos does.
     pub async fn call(&self, path: &str, body: impl Into<reqwest::Body>) -> Reply {
-        self.call_with(
-            path,
-            body,
-            &[
-                ("X-Vestibule-Key", KEY),
-                ("Ory-Webhook-Trigger-ID", &uuid()),
-            ],
-        )
-        .await
+        self.call_again(path, body, &uuid()).await
+    }
+
+    /// Calls a hook as Kratos does: with this trigger id, which repeated calls have too.
+    pub async fn call_again(
+        &self,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+        trigger_id: &str,
+    ) -> Reply {
+        let headers = [
+            ("X-Vestibule-Key", KEY),
+            ("Ory-Webhook-Trigger-ID", trigger_id),
+        ];
+        self.call_with(path, body, &headers).await
     }
 
     /// Calls a hook with these headers.
@@ -196,6 +211,12 @@ impl TestApp {
         }
     }
 
+    /// Calls `post` for a change of the profile.
+    pub async fn settings_post(&self, payload: &Payload) -> Reply {
+        self.call("/hooks/settings/post?method=profile", payload.to_string())
+            .await
+    }
+
     /// Calls `pre` for a change of the profile.
     pub async fn settings(&self, payload: &Payload) -> Reply {
         self.call("/hooks/settings/pre?method=profile", payload.to_string())
@@ -225,6 +246,11 @@ impl TestApp {
             all.into_iter().find(|one| one.state == state)
         })
         .await
+    }
+
+    /// Waits until the only delivery of this subscription is delivered, and returns it.
+    pub async fn wait_until_delivered(&self, subscription: &str) -> DeliverySummary {
+        self.wait_for_delivery(subscription, State::Delivered).await
     }
 
     /// Waits until no attempt of the only delivery of this subscription is running, and advances the clock to the next one.
@@ -262,6 +288,14 @@ impl TestApp {
         .await;
     }
 
+    /// Advances the clock by each of these numbers of seconds, and waits for the look-ups that are due then.
+    pub async fn run_lookups_after<const N: usize>(&self, steps: [u64; N]) {
+        for step in steps {
+            self.clock.advance(Duration::from_secs(step));
+            self.wait_for_lookups().await;
+        }
+    }
+
     /// Waits until no attempt of a delivery is running. A running attempt would time out when the clock advances.
     pub async fn wait_for_attempts(&self) {
         let mut database = self.database().await;
@@ -280,6 +314,14 @@ impl TestApp {
         let file = self.folder.path().join("vestibule.db");
         let options = SqliteConnectOptions::new().filename(file).read_only(true);
         options.connect().await.expect("its own database")
+    }
+
+    /// Waits until the identity has this state in Kratos.
+    pub async fn wait_for_state(&self, kratos: &FakeKratos, id: Uuid, state: &str) {
+        self.eventually(&format!("the account is {state}"), async || {
+            (kratos.identity(id)["state"] == state).then_some(())
+        })
+        .await;
     }
 
     /// Waits until no write into an identity is due for verification.
@@ -322,6 +364,20 @@ impl TestApp {
         .await;
     }
 
+    /// Asserts the value of the metric line that starts with `name`.
+    pub async fn assert_metric(&self, name: &str, expected: u32) {
+        let value = self.metric(name).await;
+        assert!((value - f64::from(expected)).abs() < 0.1, "{name}: {value}");
+    }
+
+    /// Waits until the value of the metric line that starts with `name` is this number or more.
+    pub async fn wait_for_metric(&self, name: &str, at_least: u32) {
+        self.eventually(&format!("{name} is {at_least}"), async || {
+            (self.metric(name).await > f64::from(at_least) - 0.1).then_some(())
+        })
+        .await;
+    }
+
     /// Returns the value of the metric line that starts with `name`.
     pub async fn metric(&self, name: &str) -> f64 {
         metric(&self.admin_get("/metrics").await.text, name)
@@ -338,7 +394,7 @@ async fn reply(response: reqwest::Response) -> Reply {
 
 /// Returns a new UUID as text.
 pub fn uuid() -> String {
-    uuid::Uuid::new_v4().to_string()
+    Uuid::new_v4().to_string()
 }
 
 impl Builder {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use prometheus_client::metrics::counter::Counter;
+use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
@@ -38,11 +39,24 @@ pub struct FailingStore {
     held_writes: AtomicUsize,
     conflicts: AtomicUsize,
     flow_reads: AtomicUsize,
+    /// Its own folder, which is deleted with it.
+    folder: Option<TempDir>,
 }
 
 impl FailingStore {
+    /// Creates a store in a folder of its own.
+    pub async fn create() -> Arc<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut store = Self::in_folder(folder.path()).await;
+        let only = Arc::get_mut(&mut store).expect("the only handle");
+        only.folder = Some(folder);
+        store
+    }
+
+    /// Opens the store in this folder.
     pub async fn in_folder(folder: &Path) -> Arc<Self> {
         Arc::new(Self {
+            folder: None,
             store: sqlite::open(&folder.join("v.db")).await.expect("a file"),
             name: Uuid::new_v4().to_string(),
             is_failing: AtomicBool::new(false),

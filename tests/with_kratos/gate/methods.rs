@@ -98,6 +98,21 @@ impl Method {
     }
 }
 
+/// Waits until every invite without an account is released, and asserts that no other one is.
+pub async fn wait_for_releases(env: &TestEnv) {
+    within(
+        timeout(),
+        "Vestibule releases every invite without an account",
+        async || {
+            let reservations = Reservations::after(&env.invites.received());
+            reservations.unconfirmed().is_empty().then_some(())
+        },
+    )
+    .await;
+    let reservations = Reservations::after(&env.invites.received());
+    assert_eq!(reservations.confirmed_and_released(), [""; 0]);
+}
+
 fn accepted(responses: &[FormResponse]) -> usize {
     responses
         .iter()
@@ -301,17 +316,7 @@ async fn evade_no_check(method: Method, builder: TestEnvBuilder, is_guarded: boo
     }
     let asked = env.vat_register.received();
     let asked: BTreeSet<String> = asked[before..].iter().map(vat_number).collect();
-    within(
-        timeout(),
-        "Vestibule releases every invite without an account",
-        async || {
-            let reservations = Reservations::after(&env.invites.received());
-            reservations.unconfirmed().is_empty().then_some(())
-        },
-    )
-    .await;
-    let reservations = Reservations::after(&env.invites.received());
-    assert_eq!(reservations.confirmed_and_released(), [""; 0]);
+    wait_for_releases(&env).await;
     let mut confirmed = 0;
     let all = env.kratos.identities().await;
     for invite in &results.invites {
