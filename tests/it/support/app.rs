@@ -17,7 +17,7 @@ use vestibule::store::{DeliverySummary, Filter, Store};
 use vestibule_testing::http::{client, metric};
 use vestibule_testing::payload::Payload;
 
-use super::{FakeKratos, FakeService, eventually, logs};
+use super::{FakeKratos, FakeService, bounded, eventually, logs};
 
 /// The hook key that the tests use.
 pub const KEY: &str = "canary-key-one-0123456789";
@@ -121,6 +121,13 @@ impl TestApp {
         let service = FakeService::start();
         let app = Self::with(yaml).service(name, &service).start().await;
         (app, service)
+    }
+
+    /// Stops Vestibule. Returns its folder and the time, to start it again.
+    pub async fn stop(self) -> (Arc<TempDir>, Timestamp) {
+        let now = self.clock.now();
+        bounded("Vestibule stops", self.app.stop()).await;
+        (self.folder, now)
     }
 
     /// Calls a hook with this body as Kratos does.
