@@ -49,7 +49,7 @@ pub struct Options {
 
 impl Options {
     /// Runs one reconciliation on what the settings name.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub async fn run(self, clock: Clock) -> anyhow::Result<ExitCode> {
         let settings = match config::load(&self.file.config, &Environment::of_process()) {
             Ok(settings) => settings,
             Err(problems) => {
@@ -70,7 +70,7 @@ impl Options {
             );
         }
         let store = open_store(&settings.dsn).await?;
-        let done = self.reconcile(settings, Arc::clone(&store)).await;
+        let done = self.reconcile(settings, Arc::clone(&store), clock).await;
         store.close().await;
         done
     }
@@ -79,6 +79,7 @@ impl Options {
         &self,
         settings: Settings,
         store: Arc<dyn Store>,
+        clock: Clock,
     ) -> anyhow::Result<ExitCode> {
         let options = RoundOptions {
             since: self.since.or(settings.reconcile.since),
@@ -86,7 +87,7 @@ impl Options {
             dry_run: self.dry_run,
             allow_mass_erasure: self.allow_mass_erasure,
         };
-        let reconciler = Reconciler::new(deps(settings, store)?, options);
+        let reconciler = Reconciler::new(deps(settings, store, clock)?, options);
         let mut out = std::io::stdout();
         let findings = Findings {
             out: Mutex::new(std::io::stdout()),
@@ -111,14 +112,13 @@ impl Options {
     }
 }
 
-fn deps(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
-    let clock = Clock::system();
+fn deps(settings: Settings, store: Arc<dyn Store>, clock: Clock) -> anyhow::Result<Deps> {
     let rules = settings.rules();
     let metrics = Arc::new(Metrics::new());
     let admin = settings.kratos.admin.into_iter().collect();
     let services = Services::new(admin, clock.clone(), Arc::clone(&metrics))
         .context("cannot build the HTTP client")?;
-    let (outbox, writer) = outbox(store.clone(), Arc::clone(&metrics));
+    let (outbox, writer) = outbox(store.clone(), Arc::clone(&metrics), clock.clone());
     // The writer ends with the reconciler, after every write has its result.
     tokio::spawn(writer.run());
     Ok(Deps {
