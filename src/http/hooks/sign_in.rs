@@ -28,13 +28,7 @@ pub fn answer(state: &Arc<HookState>, call: &HookCall) -> HookResponse {
     state.refused.record_hook_call();
     let payload = match read(call) {
         Ok(payload) => payload,
-        Err((status, error)) => {
-            tracing::warn!(trace.id = %call.trace, hook.flow = %hook.flow, hook.method = hook.method, error, "Refused a `pre` whose body could not be read");
-            return HookResponse::new(
-                state.reject(status, &state.rules.messages().try_again),
-                "unreadable",
-            );
-        }
+        Err((status, error)) => return unreadable(state, call, status, &error),
     };
     if payload.identity.is_none() || payload.identity_id.is_nil() {
         let fix = format!(
