@@ -102,11 +102,6 @@ pub async fn kratos_offers_to_link_a_social_sign_up_to_an_existing_account() {
     );
     assert_eq!(env.kratos.identities().await.len(), 1);
 
-    // Nothing stays reserved: another person can use the invite of the sign-up that came to nothing.
-    provider.sign_in_as_anyone();
-    let browser = Browser::new(&env.kratos.public);
-    let other = company().with(INVITE, invite("second"));
-    assert_eq!(sign_up_at_provider(&browser, &other).await, SIGNED_UP);
     assert_no_alarm(&env).await;
 }
 
