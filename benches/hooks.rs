@@ -16,8 +16,7 @@ use actix_web::web::{Bytes, Data};
 use serde_json::Value;
 use vestibule::app::{App, Overrides};
 use vestibule::config::{self, Environment};
-use vestibule_testing::port;
-use vestibule_testing::serve::serve_on;
+use vestibule_testing::serve::{any_port, serve_on};
 
 use caller::{IN_FLIGHT, payload};
 
@@ -60,7 +59,7 @@ async fn measure() {
         .await
         .expect("Vestibule starts");
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let bare = serve_on(port::listener(), threads, &Data::new(()), bare).address;
+    let bare = serve_on(any_port(), threads, &Data::new(()), bare).address;
 
     let body = payload().to_string();
     println!(

@@ -16,11 +16,14 @@ use vestibule::jobs::driver::Driver;
 use vestibule::model::delivery::{Attempt, Claimed, Outcome};
 use vestibule::store::Store;
 use vestibule::store::outbox::outbox;
+use vestibule_testing::wait::bounded_by;
 
 use crate::database::Database;
 
 /// A high concurrency limit of a service.
 const CONCURRENCY: usize = 256;
+/// How long a round may take.
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A transport that does nothing and reports success.
 struct NoopTransport;
@@ -104,13 +107,15 @@ impl RunningDispatcher {
 
     /// Waits until the dispatcher has settled the target number.
     pub async fn target_reached(&self) {
-        self.progress.reached.notified().await;
+        let reached = self.progress.reached.notified();
+        bounded_by(PATIENCE, "the dispatcher settles every delivery", reached).await;
     }
 
     /// Stops the dispatcher. Returns the number of settled deliveries.
     pub async fn stop(self) -> u64 {
         let _ = self.stop.send(());
-        self.task.await.expect("the dispatcher stops");
+        let stopped = bounded_by(PATIENCE, "the dispatcher stops", self.task).await;
+        stopped.expect("the dispatcher stops");
         self.progress.settled.load(Ordering::SeqCst)
     }
 }

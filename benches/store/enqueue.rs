@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 use vestibule::base::telemetry::Metrics;
 use vestibule::store::WriteSet;
 use vestibule::store::outbox::outbox;
+use vestibule_testing::join_all;
 
 use crate::ROUND;
 use crate::database::Database;
@@ -85,9 +86,7 @@ async fn calls<F: Future<Output = ()> + Send + 'static>(
         .collect();
     tokio::time::sleep(ROUND).await;
     running.store(false, Ordering::Relaxed);
-    for caller in callers {
-        caller.await.expect("the caller ends");
-    }
+    join_all("each caller ends", callers).await;
     let calls = calls.load(Ordering::Relaxed);
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let per_second = calls as f64 / started.elapsed().as_secs_f64();

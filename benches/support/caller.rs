@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 use vestibule::base::telemetry::{LogFormat, init_logging};
+use vestibule_testing::join_all;
 use vestibule_testing::payload::Payload;
 
 /// The number of calls in flight.
@@ -49,11 +50,7 @@ pub async fn round(
         .collect();
     tokio::time::sleep(length).await;
     running.store(false, Ordering::Relaxed);
-    let mut took = Vec::new();
-    for caller in callers {
-        took.extend(caller.await.expect("the caller ends"));
-    }
-    took
+    join_all("each caller ends", callers).await.concat()
 }
 
 /// Calls on one keep-alive connection, one call at a time.

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use vestibule::kratos::fingerprint::guard_id;
-use vestibule_testing::Program;
+use vestibule_testing::{Program, within};
 use vestibule_testing::http::client;
 
 use super::{run, text, vestibule};
@@ -91,19 +92,18 @@ impl Demo {
 
     async fn follow_id(&self, id: &str, done: impl Fn(&Value) -> bool) -> Value {
         let mut seen = String::new();
+        let what = format!("the state of sign-up {id}");
         // Each response differs from the one before, or took twenty seconds.
-        for _ in 0..100 {
+        within(Duration::from_mins(2), &what, async || {
             let update = self.get(&format!("/api/sign-ups/{id}?seen={seen}")).await;
             let mut update: Value =
                 serde_json::from_slice(&update.bytes().await.expect("a body")).expect("JSON");
-            let sign_up = update["sign_up"].take();
-            if done(&sign_up) {
-                return sign_up;
-            }
             let state = update["seen"].as_str().expect("what was seen");
             state.clone_into(&mut seen);
-        }
-        panic!("sign-up {id} does not end");
+            let sign_up = update["sign_up"].take();
+            done(&sign_up).then_some(sign_up)
+        })
+        .await
     }
 
     fn stop(mut self) -> String {

@@ -6,12 +6,14 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
+use vestibule_testing::bounded;
+use vestibule_testing::program::output;
 
 use crate::support::load::{CallResult, Callers};
 use crate::support::postgres::Server;
@@ -72,10 +74,9 @@ pub async fn vestibule_reports_and_survives_a_read_only_server() {
             format!("ALTER SYSTEM SET default_transaction_read_only = {value}"),
             "SELECT pg_reload_conf()".to_owned(),
         ] {
-            sqlx::query(AssertSqlSafe(statement))
-                .execute(&mut connection)
-                .await
-                .expect("PostgreSQL changes the setting");
+            let changed = sqlx::query(AssertSqlSafe(statement)).execute(&mut connection);
+            let changed = bounded("PostgreSQL changes the setting", changed).await;
+            changed.expect("PostgreSQL changes the setting");
         }
     };
     let start_fault = async || set("on").await;
@@ -171,16 +172,16 @@ fn report_skipped(what: &str) {
 /// Sets or clears the immutable attribute of a file, also for processes that have it open. Returns `false` if this machine does
 /// not support it.
 fn set_immutable(file: &Path, on: bool) -> bool {
-    let set = Command::new("chattr")
-        .arg(if on { "+i" } else { "-i" })
-        .arg(file)
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
+    let mut chattr = Command::new("chattr");
+    chattr.arg(if on { "+i" } else { "-i" }).arg(file);
+    let set = output(&mut chattr).status.success();
     set && (!on || File::options().append(true).open(file).is_err())
 }
 
-/// A tmpfs of 6 MB.
+/// The size of a [`SmallDisk`].
+const DISK_BYTES: usize = 6 * 1024 * 1024;
+
+/// A small tmpfs.
 struct SmallDisk {
     folder: TempDir,
 }
@@ -188,14 +189,10 @@ struct SmallDisk {
 impl SmallDisk {
     fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
-            .arg(folder.path())
-            .stderr(Stdio::null())
-            .status();
-        mounted
-            .is_ok_and(|status| status.success())
-            .then_some(Self { folder })
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={DISK_BYTES}"), "tmpfs"]);
+        let mounted = output(mount.arg(folder.path()));
+        mounted.status.success().then_some(Self { folder })
     }
 
     fn database(&self) -> String {
@@ -208,7 +205,8 @@ impl SmallDisk {
 
     fn fill(&self) {
         let mut filler = File::create(self.filler()).expect("the filler is created");
-        while filler.write_all(&[0; 4096]).is_ok() {}
+        let is_full = (0..=DISK_BYTES / 4096).any(|_| filler.write_all(&[0; 4096]).is_err());
+        assert!(is_full, "the disk is full");
     }
 
     fn free(&self) {
@@ -219,9 +217,6 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // Lazily, because the program may still use it.
-        let _ = Command::new("umount")
-            .arg("-l")
-            .arg(self.folder.path())
-            .status();
+        output(Command::new("umount").arg("-l").arg(self.folder.path()));
     }
 }

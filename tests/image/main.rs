@@ -7,9 +7,14 @@ mod start;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use context::Context;
 use dockerfile::{Dockerfile, Step};
+use vestibule_testing::program::output_by;
+
+/// How long a command of a Dockerfile may take. It may compile or install every dependency.
+const PATIENCE: Duration = Duration::from_mins(30);
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -43,10 +48,7 @@ fn run_first_stage(context: &str, program: &str, command: impl Fn(&[String]) -> 
             Step::Run(line) => {
                 for words in dockerfile::commands_of(&line, program) {
                     let shown = words.join(" ");
-                    let output = command(&words)
-                        .current_dir(&folder)
-                        .output()
-                        .unwrap_or_else(|error| panic!("{program} starts: {error}"));
+                    let output = output_by(PATIENCE, command(&words).current_dir(&folder));
                     assert!(
                         output.status.success(),
                         "`{shown}` fails on the build context:\n{}{}",

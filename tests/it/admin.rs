@@ -58,18 +58,12 @@ async fn app_with_abandoned_delivery(crm: &FakeService) -> (TestApp, Uuid) {
 }
 
 async fn wait_for_state(app: &TestApp, state: State) -> Uuid {
-    loop {
-        let all = app
-            .app
-            .store
-            .list(&Filter::default(), 10)
-            .await
-            .expect("a list");
-        if all[0].state == state {
-            return all[0].id;
-        }
-        tokio::task::yield_now().await;
-    }
+    app.eventually(&format!("the delivery is {state}"), async || {
+        let all = app.app.store.list(&Filter::default(), 10).await;
+        let newest = all.expect("a list").swap_remove(0);
+        (newest.state == state).then_some(newest.id)
+    })
+    .await
 }
 
 async fn list_deliveries(app: &TestApp, query: &str) -> (Vec<String>, Value) {

@@ -7,7 +7,7 @@ use vestibule::model::delivery::State;
 use vestibule::store::{DeliverySummary, Filter, RetryOptions};
 
 use crate::support::fake_service::Behaviour;
-use crate::support::{FakeService, TestApp, eventually, payload};
+use crate::support::{FakeService, TestApp, bounded, eventually, payload};
 
 const CRM: &str = r#"
 services: {crm: {url: "${env:CRM}", auth: {type: bearer, config: {token: "${env:TOKEN}"}}}}
@@ -118,8 +118,7 @@ async fn retries_continue_after_a_restart() {
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     let first = crm.next_call().await;
     wait_for_recorded_attempts(&app, 1).await;
-    let (folder, time) = (app.folder.clone(), app.clock.now());
-    app.app.stop().await;
+    let (folder, time) = app.stop().await;
 
     crm.respond_with(200, &json!({}));
     let later = time + chrono::TimeDelta::seconds(60);
@@ -150,6 +149,7 @@ async fn a_failing_delivery_is_abandoned_after_max_elapsed_and_can_be_retried() 
     let began = app.clock.now();
     crm.next_call().await;
     let mut attempts = 1;
+    // The clock advances with each attempt, so `max_elapsed` bounds the loop.
     while wait_for_recorded_attempts(&app, attempts).await.state == State::Pending {
         next_attempt_after(&app, &crm, attempts).await;
         attempts += 1;
@@ -280,7 +280,7 @@ async fn next_attempt_after(
 
 /// Waits until this number of attempts is recorded, and returns the only delivery.
 async fn wait_for_recorded_attempts(app: &TestApp, attempts: u32) -> DeliverySummary {
-    loop {
+    app.eventually(&format!("{attempts} attempts are recorded"), async || {
         let mut done = 0.0;
         for outcome in ["delivered", "retried", "abandoned"] {
             let name = format!(
@@ -288,10 +288,10 @@ async fn wait_for_recorded_attempts(app: &TestApp, attempts: u32) -> DeliverySum
             );
             done += app.metric(&name).await;
         }
-        if done + 0.5 > f64::from(attempts) {
-            return list_deliveries(app).await[0].clone();
-        }
-    }
+        (done + 0.5 > f64::from(attempts)).then_some(())
+    })
+    .await;
+    list_deliveries(app).await[0].clone()
 }
 
 async fn list_deliveries(app: &TestApp) -> Vec<DeliverySummary> {
@@ -304,14 +304,12 @@ async fn list_deliveries(app: &TestApp) -> Vec<DeliverySummary> {
 
 /// Waits until the only delivery is settled.
 async fn wait_until_settled(app: &TestApp) -> DeliverySummary {
-    loop {
-        let all = list_deliveries(app).await;
+    app.eventually("the delivery is settled", async || {
+        let mut all = list_deliveries(app).await;
         assert_eq!(all.len(), 1);
-        if all[0].state != State::Pending {
-            return all[0].clone();
-        }
-        tokio::task::yield_now().await;
-    }
+        all.pop().filter(|one| one.state != State::Pending)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -336,7 +334,7 @@ async fn a_stop_waits_for_running_attempts_on_connections_that_a_check_opened() 
     })
     .await;
     crm.release_hanging_calls();
-    stopping.await.unwrap();
+    bounded("Vestibule stops", stopping).await.unwrap();
     let again = TestApp::with(&yaml)
         .service("CRM", &crm)
         .env("TOKEN", "canary-token")

@@ -609,8 +609,7 @@ async fn a_post_repeated_after_a_restart_changes_nothing() {
         app.wait_for_delivery("confirm:invite", State::Delivered)
             .await;
         let crm = app.deliveries("crm").await.len();
-        let (folder, now) = (Arc::clone(&app.folder), app.clock.now());
-        app.app.stop().await;
+        let (folder, now) = app.stop().await;
         let app = TestApp::with(INVITES)
             .env("INVITES", &invites.url())
             .in_folder(&folder, now + Duration::from_mins(20))

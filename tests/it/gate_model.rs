@@ -125,8 +125,7 @@ impl TestEnv {
 
     async fn restart(&mut self) {
         let app = self.app.take().expect("Vestibule runs");
-        let (folder, now) = (Arc::clone(&app.folder), app.clock.now());
-        app.app.stop().await;
+        let (folder, now) = app.stop().await;
         let app = TestApp::with(&self.yaml)
             .kratos("KRATOS", &self.kratos)
             .env("INVITES", &self.invites.url())

@@ -422,8 +422,7 @@ async fn a_lookup_that_a_stop_interrupts_is_repeated_immediately_after_the_resta
     kratos.service.set_behaviour(Behaviour::Hangs);
     app.clock.advance(Duration::from_secs(6));
     kratos.service.next_call().await;
-    let (folder, now) = (Arc::clone(&app.folder), app.clock.now());
-    app.app.stop().await;
+    let (folder, now) = app.stop().await;
     kratos.service.release_hanging_calls();
     kratos.answer_normally();
     let app = TestApp::with(SETTINGS)

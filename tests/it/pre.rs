@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::app::{KEY, OTHER_KEY};
-use crate::support::{FakeService, TestApp, payload};
+use crate::support::{FakeService, TestApp, bounded, payload};
 
 const PATH: &str = "/hooks/registration/pre?method=password";
 
@@ -164,15 +164,16 @@ async fn a_body_that_never_ends_is_refused_at_the_deadline() {
         let length = stream.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..length]).into_owned()
     });
-    part_is_sent.await.unwrap();
+    bounded("a part of the call is sent", part_is_sent)
+        .await
+        .unwrap();
     // The deadline counts from the head of the request, so the clock advances until the response is there.
-    let answer = loop {
-        if caller.is_finished() {
-            break caller.await.unwrap();
-        }
+    app.eventually("the call is answered", async || {
         app.clock.advance(Duration::from_secs(1));
-        tokio::task::yield_now().await;
-    };
+        caller.is_finished().then_some(())
+    })
+    .await;
+    let answer = caller.await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.contains("4900001"), "{answer}");
 }

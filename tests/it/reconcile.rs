@@ -74,7 +74,10 @@ impl TestEnv {
     /// Waits while `is_running` returns true, and advances the clock for each call by the interval that follows it. The
     /// interval counts from before the call, so no running request times out.
     async fn advance_while(&self, app: &TestApp, mut is_running: impl AsyncFnMut() -> bool) {
-        while is_running().await {
+        app.eventually("the round goes on", async || {
+            if !is_running().await {
+                return Some(());
+            }
             let calls = self.kratos.service.received();
             for call in &calls[self.counted_calls.load(Ordering::SeqCst)..] {
                 let is_a_page = call.target.contains("page_size");
@@ -82,8 +85,9 @@ impl TestEnv {
                 app.clock.advance(identities * Duration::from_millis(2));
             }
             self.counted_calls.store(calls.len(), Ordering::SeqCst);
-            tokio::task::yield_now().await;
-        }
+            None
+        })
+        .await;
     }
 
     /// Waits until Kratos got this number of calls and the round has stopped.
@@ -261,8 +265,7 @@ async fn since_delivers_earlier_accounts() {
     run_next_round(&env, &app).await;
     wait_until_settled(&app).await;
     assert_eq!(delivered_identities(&env.crm), [Uuid::from_u128(3)]);
-    let (folder, now) = (app.folder.clone(), app.clock.now());
-    app.app.stop().await;
+    let (folder, now) = app.stop().await;
 
     let yaml = SETTINGS.replace("every: 1h", "every: 1h, since: 2020-01-01");
     let app = env.builder(&yaml).in_folder(&folder, now).start().await;
@@ -283,8 +286,7 @@ async fn a_new_subscription_does_not_get_earlier_accounts() {
         .add_identity_with_id(Uuid::from_u128(1), a_minute_later(&app));
     run_next_round(&env, &app).await;
     wait_until_settled(&app).await;
-    let (folder, now) = (app.folder.clone(), app.clock.now());
-    app.app.stop().await;
+    let (folder, now) = app.stop().await;
 
     let both = format!(
         "{SETTINGS}  ledger: {{events: [identity.created], send: {{service: erp, post: /accounts}}}}\n"
@@ -384,8 +386,7 @@ async fn an_interrupted_round_continues_at_its_checkpoint() {
     app.clock.advance(MINUTE);
     env.wait_until_stopped_after(&app, 4).await;
     assert_eq!(env.kratos.requested_pages(), [0, 0, 101, 101]);
-    let (folder, now) = (app.folder.clone(), app.clock.now());
-    app.app.stop().await;
+    let (folder, now) = app.stop().await;
     env.kratos.answer_normally();
     let before = Some(last.clone());
     let app = env.builder(SETTINGS).in_folder(&folder, now).start().await;
@@ -489,8 +490,7 @@ async fn no_identity_is_erased_if_kratos_has_none_of_the_known_ones() {
 async fn restarts_do_not_cause_additional_rounds() {
     let env = TestEnv::new();
     let app = env.start().await;
-    let (folder, now) = (app.folder.clone(), app.clock.now());
-    app.app.stop().await;
+    let (folder, now) = app.stop().await;
     assert_eq!(env.kratos.requested_pages().len(), 1);
     let app = env.builder(SETTINGS).in_folder(&folder, now).start().await;
     run_next_round(&env, &app).await;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::fake_service::Behaviour;
-use crate::support::{FakeService, TestApp, eventually, payload};
+use crate::support::{FakeService, TestApp, bounded, eventually, payload};
 
 #[tokio::test]
 async fn health_is_served_on_both_ports_and_the_rest_on_the_admin_port() {
@@ -76,8 +76,7 @@ async fn a_decision_is_recorded_without_personal_data() {
     let app = TestApp::with("checks: {c: {field: traits.invite, refuse: [{when: \"true\", message: {id: 4900101, en: \"No.\"}}]}}").start().await;
     let body = payload();
     app.pre(&body).await.refused();
-    let folder = app.folder.clone();
-    app.app.stop().await;
+    let (folder, _) = app.stop().await;
     let options =
         sqlx::sqlite::SqliteConnectOptions::new().filename(folder.path().join("vestibule.db"));
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
@@ -120,6 +119,7 @@ async fn a_stop_waits_for_running_hook_calls() {
     .await;
     assert!(!call.is_finished());
     service.release_hanging_calls();
-    assert_eq!(call.await.unwrap().unwrap().status(), 204);
-    stopping.await.unwrap();
+    let answer = bounded("the call is answered", call).await;
+    assert_eq!(answer.unwrap().unwrap().status(), 204);
+    bounded("Vestibule stops", stopping).await.unwrap();
 }

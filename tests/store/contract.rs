@@ -11,6 +11,7 @@ use vestibule::store::settlement_writer::settlement_writer;
 use vestibule::store::{
     Backlog, DeliverySummary, Filter, NextDue, RetryOptions, Settlement, Store,
 };
+use vestibule_testing::join_all;
 
 use crate::fixtures::{
     DAY, DeliveryStoreExt as _, MINUTE, SECOND, at, decision, delivery, id_of, ids, start, tried,
@@ -69,7 +70,7 @@ macro_rules! test_contract_if_available {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 if let Some((store, _kept)) = $fresh.await {
-                    $crate::contract::$test(store).await;
+                    vestibule_testing::bounded(stringify!($test), $crate::contract::$test(store)).await;
                 }
             }
         )+
@@ -132,16 +133,16 @@ pub async fn a_second_delivery_with_the_same_key_is_not_stored(store: Arc<dyn St
 }
 
 pub async fn concurrent_inserts_of_one_key_store_one_row(store: Arc<dyn Store>) {
-    let mut callers = tokio::task::JoinSet::new();
-    for caller in 0..20 {
+    let callers = (0..20).map(|caller| {
         let store = Arc::clone(&store);
-        callers.spawn(async move {
+        tokio::spawn(async move {
             let mut same = delivery("crm", 1);
             same.id = Uuid::from_u128(caller);
             store.accept(vec![same]).await.unwrap()
-        });
-    }
-    assert_eq!(callers.join_all().await.iter().sum::<usize>(), 1);
+        })
+    });
+    let stored = join_all("each insert returns", callers).await;
+    assert_eq!(stored.iter().sum::<usize>(), 1);
     assert_eq!(store.backlog().await.unwrap().pending, 1);
 }
 
@@ -222,12 +223,11 @@ pub async fn a_leased_delivery_is_not_claimed_until_the_lease_expires(store: Arc
 pub async fn concurrent_claims_get_different_deliveries(store: Arc<dyn Store>) {
     let deliveries: Vec<_> = (0..50).map(|number| delivery("crm", number)).collect();
     store.accept(deliveries).await.unwrap();
-    let mut claimers = tokio::task::JoinSet::new();
-    for _ in 0..10 {
+    let claimers = (0..10).map(|_| {
         let store = Arc::clone(&store);
-        claimers.spawn(async move { ids(&store.claim("crm", start(), LEASE, 7).await.unwrap()) });
-    }
-    let mut claimed = claimers.join_all().await.concat();
+        tokio::spawn(async move { ids(&store.claim("crm", start(), LEASE, 7).await.unwrap()) })
+    });
+    let mut claimed = join_all("each claim returns", claimers).await.concat();
     claimed.sort();
     claimed.dedup();
     assert_eq!(claimed.len(), 50);

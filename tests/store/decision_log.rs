@@ -7,6 +7,7 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use vestibule::store::decision_log::{OnLoss, recorder};
 use vestibule::store::{Store, sqlite};
+use vestibule_testing::bounded;
 
 use crate::fixtures::{TempFolder, decision};
 
@@ -37,7 +38,7 @@ async fn decisions_recorded_before_the_stop_are_written() {
     for number in 0..1000 {
         recorder.record(decision(number));
     }
-    writer.finish().await;
+    bounded("the writer finishes", writer.finish()).await;
     assert_eq!(count_recorded(&temp).await, 1000);
     assert_eq!(lost.load(Ordering::Relaxed), 0);
     recorder.record(decision(1000));
@@ -55,6 +56,6 @@ async fn decisions_that_cannot_be_written_are_counted_as_lost_without_a_delay() 
     }
     assert_eq!(lost.load(Ordering::Relaxed), 904);
     store.close().await;
-    writer.finish().await;
+    bounded("the writer finishes", writer.finish()).await;
     assert_eq!(lost.load(Ordering::Relaxed), 5000);
 }

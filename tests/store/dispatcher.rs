@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::Connection;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use vestibule::base::clock::{Clock, ManualClock};
 use vestibule::base::telemetry::Metrics;
 use vestibule::jobs::dispatcher::{
@@ -16,6 +16,7 @@ use vestibule::jobs::driver::Driver;
 use vestibule::model::delivery::{Attempt, Claimed, Event, NoResponse, Outcome, State};
 use vestibule::store::outbox::{Outbox, outbox};
 use vestibule::store::{DeliverySummary, Filter, RetryOptions, Store, sqlite};
+use vestibule_testing::bounded;
 
 use crate::fixtures::{
     DAY, DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, delivery, start,
@@ -165,11 +166,19 @@ impl TestCase {
     }
 
     async fn next_call(&mut self) -> Call {
-        self.calls.recv().await.unwrap()
+        let call = bounded("the dispatcher attempts a delivery", self.calls.recv());
+        call.await.unwrap()
     }
 
     async fn next_outcome(&mut self) -> Outcome {
-        self.outcomes.recv().await.unwrap()
+        let outcome = bounded("an attempt has its outcome", self.outcomes.recv());
+        outcome.await.unwrap()
+    }
+
+    /// Waits until the dispatcher computes another interval.
+    async fn next_pause(&mut self) {
+        let pause = bounded("the dispatcher pauses", self.pauses.recv());
+        pause.await.unwrap();
     }
 
     async fn only_delivery(&self) -> DeliverySummary {
@@ -182,14 +191,18 @@ impl TestCase {
 impl RunningDispatcher {
     async fn stop(self) {
         self.stop.send(()).unwrap();
-        self.dispatcher.await.unwrap();
+        ended(self.dispatcher).await.unwrap();
     }
 
     /// Ends as after a crash: nothing is settled and nothing is returned.
     async fn crash(self) {
         self.dispatcher.abort();
-        assert!(self.dispatcher.await.unwrap_err().is_cancelled());
+        assert!(ended(self.dispatcher).await.unwrap_err().is_cancelled());
     }
+}
+
+async fn ended(dispatcher: JoinHandle<()>) -> Result<(), JoinError> {
+    bounded("the dispatcher ends", dispatcher).await
 }
 
 #[tokio::test]
@@ -282,6 +295,7 @@ async fn a_delivery_is_abandoned_at_its_end_time_and_can_be_retried() {
     let running = case.start();
     case.store_deliveries("crm", 1..=1).await;
     let mut attempts = 0;
+    // The clock advances with each attempt, and the end time bounds the loop.
     loop {
         case.next_call().await.respond(500);
         attempts += 1;
@@ -431,12 +445,13 @@ async fn a_stop_waits_for_running_attempts_and_returns_the_rest() {
     let (quick, _slow) = (case.next_call().await, case.next_call().await);
     running.stop.send(()).unwrap();
     // All tasks run on one thread, so the grace period starts here.
-    running.stop_noticed.await.unwrap();
+    let noticed = bounded("the dispatcher notices the stop", running.stop_noticed);
+    noticed.await.unwrap();
     quick.respond(204);
     assert_eq!(case.next_outcome().await, Outcome::Delivered);
     case.store_deliveries("crm", 3..=3).await;
     case.manual_clock.advance(MINUTE);
-    running.dispatcher.await.unwrap();
+    ended(running.dispatcher).await.unwrap();
     let now = case.manual_clock.now();
     let again = case.store.claim("crm", now, MINUTE, 9).await.unwrap();
     let attempts: Vec<_> = again.iter().map(|held| held.attempt).collect();
@@ -452,10 +467,10 @@ async fn the_dispatcher_waits_until_the_database_recovers() {
     let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
     let running = case.start();
     for _ in 0..3 {
-        case.pauses.recv().await.unwrap();
+        case.next_pause().await;
         case.manual_clock.advance(MINUTE);
     }
-    case.pauses.recv().await.unwrap();
+    case.next_pause().await;
     assert!(case.calls.try_recv().is_err());
     lock.rollback().await.unwrap();
     case.manual_clock.advance(MINUTE);
@@ -477,8 +492,8 @@ async fn an_outcome_is_stored_as_soon_as_the_database_recovers() {
     let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
     call.respond(204);
     // The first message is for the outcome, the second one for the interval after the failed write.
-    case.pauses.recv().await.unwrap();
-    case.pauses.recv().await.unwrap();
+    case.next_pause().await;
+    case.next_pause().await;
     lock.rollback().await.unwrap();
     case.manual_clock.advance(SECOND);
     assert_eq!(case.next_outcome().await, Outcome::Delivered);

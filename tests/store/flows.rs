@@ -17,6 +17,7 @@ use vestibule::store::{
 };
 
 use vestibule::base::clock::Timestamp;
+use vestibule_testing::join_all;
 
 use crate::fixtures::{DeliveryStoreExt as _, MINUTE, SECOND, at, delivery, id_of, start, tried};
 
@@ -58,7 +59,7 @@ macro_rules! test_contract {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 if let Some((store, _kept)) = $fresh.await {
-                    $crate::flows::$test(store).await;
+                    vestibule_testing::bounded(stringify!($test), $crate::flows::$test(store)).await;
                 }
             }
         )+
@@ -326,10 +327,7 @@ pub async fn a_flow_is_looked_up_by_one_instance(store: Arc<dyn Store>) {
                 .unwrap()
         })
     });
-    let mut leased = Vec::new();
-    for instance in instances.collect::<Vec<_>>() {
-        leased.extend(instance.await.unwrap());
-    }
+    let mut leased = join_all("each lease returns", instances).await.concat();
     leased.extend(lease(FIRST_LOOK_UP, 100).await);
     assert!(leased.iter().all(|record| record.lookups == 1));
     leased.sort_by_key(|record| record.flow_id);

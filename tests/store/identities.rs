@@ -45,7 +45,7 @@ macro_rules! test_contract {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 if let Some((store, _kept)) = $fresh.await {
-                    $crate::identities::$test(store).await;
+                    vestibule_testing::bounded(stringify!($test), $crate::identities::$test(store)).await;
                 }
             }
         )+

@@ -7,6 +7,7 @@ use vestibule::base::telemetry::Metrics;
 use vestibule::model::delivery::NewDelivery;
 use vestibule::store::outbox::outbox;
 use vestibule::store::{Filter, Store, sqlite};
+use vestibule_testing::{bounded, join_all};
 
 use crate::fixtures::{DeliveryStoreExt as _, TempFolder, delivery};
 
@@ -43,14 +44,12 @@ async fn each_caller_gets_the_number_of_its_own_new_deliveries() {
     });
     tokio::task::yield_now().await;
     let writing = tokio::spawn(writer.run());
-    let mut results = Vec::new();
-    for one in calls_in_flight {
-        results.push(one.await.unwrap().unwrap());
-    }
+    let results = join_all("each call has its result", calls_in_flight).await;
+    let results: Vec<usize> = results.into_iter().map(Result::unwrap).collect();
     assert_eq!(results, [2, 0, 1, 1]);
     assert_eq!(count_stored(&store).await, 4);
     drop(outbox);
-    writing.await.unwrap();
+    bounded("the writer ends", writing).await.unwrap();
 }
 
 #[tokio::test]
@@ -74,10 +73,8 @@ async fn a_call_that_the_database_rejects_fails_alone() {
     });
     tokio::task::yield_now().await;
     tokio::spawn(writer.run());
-    let mut results = Vec::new();
-    for one in calls_in_flight {
-        results.push(one.await.unwrap().ok());
-    }
+    let results = join_all("each call has its result", calls_in_flight).await;
+    let results: Vec<_> = results.into_iter().map(Result::ok).collect();
     assert_eq!(results, [Some(1), None, Some(1)]);
     assert_eq!(count_stored(&store).await, 3);
 }
@@ -87,14 +84,12 @@ async fn a_thousand_parallel_calls_are_all_stored() {
     let (_temp, store) = temp_store().await;
     let (outbox, writer) = outbox(store.clone(), Arc::new(Metrics::new()));
     tokio::spawn(writer.run());
-    let calls_in_flight: Vec<_> = (0..1000)
-        .map(|identity| {
-            let outbox = outbox.clone();
-            tokio::spawn(async move { outbox.accept(vec![delivery("crm", identity)]).await })
-        })
-        .collect();
-    for one in calls_in_flight {
-        assert_eq!(one.await.unwrap().unwrap(), 1);
+    let calls_in_flight = (0..1000).map(|identity| {
+        let outbox = outbox.clone();
+        tokio::spawn(async move { outbox.accept(vec![delivery("crm", identity)]).await })
+    });
+    for stored in join_all("each call has its result", calls_in_flight).await {
+        assert_eq!(stored.unwrap(), 1);
     }
     assert_eq!(count_stored(&store).await, 1000);
 }
@@ -104,5 +99,6 @@ async fn accept_fails_without_a_writer() {
     let (_temp, store) = temp_store().await;
     let (outbox, writer) = outbox(store, Arc::new(Metrics::new()));
     drop(writer);
-    assert!(outbox.accept(vec![delivery("crm", 1)]).await.is_err());
+    let accepted = bounded("the call ends", outbox.accept(vec![delivery("crm", 1)]));
+    assert!(accepted.await.is_err());
 }

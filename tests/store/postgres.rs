@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use vestibule::store::{Database, DeliveryStore, Store, postgres};
 use vestibule_testing::postgres::Server;
+use vestibule_testing::{eventually, join_all};
 
 use crate::contract;
 use crate::fixtures::{DeliveryStoreExt as _, MINUTE, at, delivery, start};
@@ -35,12 +36,9 @@ async fn instances_can_start_in_parallel_on_an_empty_database() {
     let Some(url) = database().await else { return };
     let starting = (0..6).map(|_| {
         let url = url.clone();
-        tokio::spawn(async move { postgres::open(&url).await })
+        tokio::spawn(async move { postgres::open(&url).await.unwrap() })
     });
-    let mut stores = Vec::new();
-    for one in starting.collect::<Vec<_>>() {
-        stores.push(one.await.unwrap().unwrap());
-    }
+    let stores = join_all("each instance starts", starting).await;
     // Another instance claims what the first one accepted.
     let accepted = stores[0].accept(vec![delivery("crm", 1)]).await.unwrap();
     let held = stores[5].claim("crm", start(), MINUTE, 10).await.unwrap();
@@ -65,13 +63,13 @@ async fn instances_that_claim_in_parallel_share_the_deliveries() {
     one.accept(all).await.unwrap();
     let claim = async |store: &Database| {
         let mut ids = Vec::new();
-        loop {
+        eventually("everything is claimed", async || {
             let held = store.claim("crm", at(MINUTE), MINUTE, 7).await.unwrap();
-            if held.is_empty() {
-                return ids;
-            }
-            ids.extend(held.into_iter().map(|held| held.id));
-        }
+            ids.extend(held.iter().map(|held| held.id));
+            held.is_empty().then_some(())
+        })
+        .await;
+        ids
     };
     let (mut ours, theirs) = tokio::join!(claim(&one), claim(&other));
     ours.extend(theirs);

@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row};
 use vestibule::model::delivery::{Action, Outcome};
 use vestibule::store::{Database, DeliveryStore, Error, Filter, Store, sqlite};
+use vestibule_testing::bounded;
 
 use crate::contract;
 use crate::fixtures::{
@@ -97,7 +98,8 @@ async fn a_locked_database_is_an_error_after_the_timeout_and_recovers() {
 
     let waiting = tokio::spawn(async move { patient.accept(vec![delivery("crm", 2)]).await });
     lock.rollback().await.unwrap();
-    assert_eq!(waiting.await.unwrap().unwrap(), 1);
+    let stored = bounded("the write returns", waiting).await;
+    assert_eq!(stored.unwrap().unwrap(), 1);
     impatient.ping().await.unwrap();
     assert_eq!(impatient.accept(vec![delivery("crm", 1)]).await.unwrap(), 1);
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
 use crate::port;
-use crate::serve::{Server, serve_on};
+use crate::serve::{Server, any_port, serve_on};
 use crate::wait::{bounded, eventually};
 
 /// A response: status, body and header.
@@ -165,6 +165,14 @@ impl FakeService {
 
     /// Starts a service that answers with this function while it works.
     pub fn answering(works: impl Fn(&Received) -> Response + Send + Sync + 'static) -> Self {
+        Self::answering_on(any_port(), works)
+    }
+
+    /// The same on this listener. A service that goes down needs a port that stays reserved meanwhile.
+    pub fn answering_on(
+        listener: TcpListener,
+        works: impl Fn(&Received) -> Response + Send + Sync + 'static,
+    ) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let state = Data::new(State {
             works: Arc::new(works),
@@ -175,7 +183,7 @@ impl FakeService {
             answered: Mutex::default(),
             arrivals: sender,
         });
-        let server = serve_on(port::listener(), 1, &state, serve);
+        let server = serve_on(listener, 1, &state, serve);
         Self {
             address: server.address,
             state,
@@ -378,7 +386,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_service_comes_up_at_its_address() {
-        let service = FakeService::start();
+        let service = FakeService::answering_on(port::listener(), |_| empty_answer());
         service.go_down().await;
         assert_eq!(status(&service, "/").await, None);
         service.come_up().await;

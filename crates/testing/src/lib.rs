@@ -31,4 +31,4 @@ pub use fake_kratos::FakeKratos;
 pub use fake_service::FakeService;
 pub use payload::payload;
 pub use program::Program;
-pub use wait::{bounded, eventually, wait_until, within};
+pub use wait::{bounded, eventually, join_all, wait_until, within};

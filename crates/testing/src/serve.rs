@@ -6,8 +6,6 @@ use actix_web::dev::ServerHandle;
 use actix_web::web::{self, Data};
 use actix_web::{App, FromRequest, Handler, HttpResponse, HttpServer};
 
-use crate::port;
-
 /// A running server. It runs until it is stopped or the runtime of the test ends, also after this value is dropped.
 pub struct Server {
     /// Where the server listens.
@@ -22,7 +20,12 @@ where
     Arguments: FromRequest + 'static,
     State: Send + Sync + 'static,
 {
-    serve_on(port::listener(), 1, state, answer)
+    serve_on(any_port(), 1, state, answer)
+}
+
+/// Listens on a port that the system chooses.
+pub fn any_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("a free port")
 }
 
 /// Serves every call with this function and this state on `listener`, with this number of threads.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::{JoinError, JoinHandle};
+
 /// The bound of a wait, longer than anything takes on a busy machine.
 pub const BOUND: Duration = Duration::from_secs(30);
 
@@ -44,6 +46,14 @@ pub async fn bounded<F: Future>(what: &str, work: F) -> F::Output {
 pub async fn bounded_by<F: Future>(bound: Duration, what: &str, work: F) -> F::Output {
     let done = tokio::time::timeout(bound, work).await;
     done.unwrap_or_else(|_| panic!("{what}: not within {bound:?}"))
+}
+
+/// Starts all tasks and waits for their results. Panics after [`BOUND`], or if a task panicked.
+pub async fn join_all<T>(what: &str, tasks: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<T> {
+    let tasks: Vec<_> = tasks.into_iter().collect();
+    let joined = bounded(what, futures_util::future::join_all(tasks)).await;
+    let done = |task: Result<T, JoinError>| task.unwrap_or_else(|error| panic!("{what}: {error}"));
+    joined.into_iter().map(done).collect()
 }
 
 /// Calls `probe` until it returns a value, and blocks the thread meanwhile. Panics after [`BOUND`].

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use vestibule_testing::http::client_with_timeout;
+use vestibule_testing::wait::bounded_by;
 
 use super::instance::KEY;
 use super::payload;
@@ -98,11 +99,10 @@ impl Load {
     }
 
     /// Waits until the calls in progress end, and returns the results.
-    pub async fn stop(mut self) -> LoadResults {
+    pub async fn stop(self) -> LoadResults {
         self.shared.running.store(false, Ordering::Relaxed);
-        while let Some(ended) = self.callers.join_next().await {
-            ended.expect("the caller ends");
-        }
+        // A caller ends after at most five calls, each of which has a timeout.
+        bounded_by(6 * TIMEOUT, "every caller ends", self.callers.join_all()).await;
         std::mem::take(
             &mut *self
                 .shared

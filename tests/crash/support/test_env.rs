@@ -9,6 +9,7 @@ use vestibule::app::{App, Overrides};
 use vestibule::base::clock::{Clock, saturating_add};
 use vestibule::config::{self, Environment};
 use vestibule::store::Backlog;
+use vestibule_testing::bounded;
 
 use super::instance::{Instance, InstanceOptions, settings};
 use super::load::{CallResult, Callers, Load, LoadResults};
@@ -90,7 +91,7 @@ impl TestEnv {
             (backlog.pending == 0).then_some(backlog)
         })
         .await;
-        app.stop().await;
+        bounded("Vestibule stops", app.stop()).await;
         backlog
     }
 

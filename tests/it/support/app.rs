@@ -16,7 +16,7 @@ use vestibule::store::{DeliverySummary, Filter, Store};
 use vestibule_testing::http::{client, metric};
 use vestibule_testing::payload::Payload;
 
-use super::{FakeKratos, FakeService, eventually, logs};
+use super::{FakeKratos, FakeService, bounded, eventually, logs};
 
 /// The hook key that the tests use.
 pub const KEY: &str = "canary-key-one-0123456789";
@@ -113,6 +113,13 @@ impl TestApp {
             folder: Arc::new(tempfile::tempdir().expect("a folder")),
             start: "2026-11-23T14:32:53Z".parse().expect("a moment"),
         }
+    }
+
+    /// Stops Vestibule. Returns its folder and the time, to start it again.
+    pub async fn stop(self) -> (Arc<TempDir>, Timestamp) {
+        let now = self.clock.now();
+        bounded("Vestibule stops", self.app.stop()).await;
+        (self.folder, now)
     }
 
     /// Calls a hook with this body as Kratos does.

@@ -7,5 +7,5 @@ pub mod logs;
 
 pub use app::TestApp;
 pub use vestibule_testing::{
-    FakeKratos, FakeService, eventually, fake_invites, fake_service, payload,
+    FakeKratos, FakeService, bounded, eventually, fake_invites, fake_service, payload,
 };

@@ -12,6 +12,7 @@ use vestibule::model::pending::{Details, PendingKey, PendingSignUp, PendingState
 use vestibule::model::request::{Method, Request};
 use vestibule::model::reservation::{self, ReleaseReason, Reservation};
 use vestibule::store::{Acceptance, Filter, Release, Store, WriteSet};
+use vestibule_testing::join_all;
 
 use super::{claim, listed};
 use crate::fixtures::{
@@ -78,17 +79,15 @@ pub async fn properties_are_overwritten_and_deleted(store: Arc<dyn Store>) {
 }
 
 pub async fn concurrent_inserts_of_one_property_keep_one_value(store: Arc<dyn Store>) {
-    let mut callers = tokio::task::JoinSet::new();
-    for caller in 0..10 {
+    let callers = (0..10).map(|caller| {
         let store = Arc::clone(&store);
-        callers.spawn(async move {
-            store
-                .get_or_insert_property("a", &caller.to_string())
-                .await
-                .unwrap()
-        });
-    }
-    let values: HashSet<String> = callers.join_all().await.into_iter().collect();
+        tokio::spawn(async move {
+            let value = caller.to_string();
+            store.get_or_insert_property("a", &value).await.unwrap()
+        })
+    });
+    let values = join_all("each insert returns", callers).await;
+    let values: HashSet<String> = values.into_iter().collect();
     assert_eq!(values.len(), 1, "{values:?}");
     let stored = store.get_property("a").await.unwrap();
     assert_eq!(stored, values.into_iter().next());
@@ -118,18 +117,15 @@ pub async fn a_lock_has_one_holder_until_it_expires(store: Arc<dyn Store>) {
 }
 
 pub async fn concurrent_acquisitions_of_a_lock_have_one_winner(store: Arc<dyn Store>) {
-    let mut callers = tokio::task::JoinSet::new();
-    for caller in 1..=10 {
+    let callers = (1..=10).map(|caller| {
         let store = Arc::clone(&store);
-        let holder = Uuid::from_u128(caller);
-        callers.spawn(async move {
-            store
-                .acquire_lock("a", holder, start(), at(MINUTE))
-                .await
-                .unwrap()
-        });
-    }
-    let acquired = callers.join_all().await;
+        tokio::spawn(async move {
+            let holder = Uuid::from_u128(caller);
+            let acquired = store.acquire_lock("a", holder, start(), at(MINUTE));
+            acquired.await.unwrap()
+        })
+    });
+    let acquired = join_all("each acquisition returns", callers).await;
     assert_eq!(acquired.into_iter().filter(|acquired| *acquired).count(), 1);
 }
 

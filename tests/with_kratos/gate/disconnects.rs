@@ -12,7 +12,7 @@ use crate::support::postgres::Server;
 use crate::support::rng::Rng;
 use crate::support::service::{ONE_USE_PREFIX, Received};
 use crate::support::visitor::{Flow, Visitor};
-use crate::support::{Client, TestEnv, company, within};
+use crate::support::{Client, TestEnv, bounded, company, within};
 
 /// The number of parallel clients.
 const CONCURRENCY: usize = 4;
@@ -198,10 +198,8 @@ async fn disconnect_changes(number: usize) {
 async fn disconnect(balancer: &LoadBalancer, flow: &Flow<'_>, typed: &Fields, delay: Duration) {
     let accepted = balancer.pre_answered(typed.text(EMAIL));
     let connection = flow.send_without_reading(typed).await;
-    tokio::time::timeout(Duration::from_secs(30), accepted)
-        .await
-        .expect("Kratos calls Vestibule within 30 s")
-        .expect("the load balancer runs");
+    let accepted = bounded("Kratos calls Vestibule", accepted).await;
+    accepted.expect("the load balancer runs");
     tokio::time::sleep(delay).await;
     drop(connection);
 }
@@ -251,7 +249,8 @@ async fn time_to_save(env: &TestEnv, balancer: &LoadBalancer) -> Duration {
         let visitor = env.visitor(Client::Api);
         let mut flow = visitor.registration().await;
         let (response, accepted) = join(flow.submit(&typed), async {
-            accepted.await.expect("the load balancer runs");
+            let accepted = bounded("Kratos calls Vestibule", accepted).await;
+            accepted.expect("the load balancer runs");
             Instant::now()
         })
         .await;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 use vestibule_testing::http::client_with_timeout;
 use vestibule_testing::serve::{Server, serve};
+use vestibule_testing::wait::bounded_by;
 
 /// Distributes calls to the instances in turn.
 pub struct LoadBalancer {
@@ -168,7 +169,8 @@ impl State {
         if *is_held.borrow() {
             self.held_post_count.fetch_add(1, Ordering::SeqCst);
         }
-        let _ = is_held.wait_for(|is_held| !*is_held).await;
+        let released = is_held.wait_for(|is_held| !*is_held);
+        let _ = bounded_by(Duration::from_mins(1), "the `post` is released", released).await;
     }
 }
 

@@ -15,7 +15,7 @@ pub mod visitor;
 
 pub use fields::company;
 pub use test_env::TestEnv;
-pub use vestibule_testing::{eventually, port, postgres, rng, within};
+pub use vestibule_testing::{bounded, eventually, port, postgres, rng, within};
 pub use visitor::Client;
 
 /// The notice when there is no Kratos.

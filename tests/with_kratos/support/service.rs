@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 use vestibule_testing::fake_service::{self, FakeService};
+use vestibule_testing::port;
 
 pub use vestibule_testing::fake_service::Received;
 
@@ -100,7 +101,7 @@ impl Service {
     }
 
     fn answering(handler: impl Fn(&Received) -> (u16, Value) + Send + Sync + 'static) -> Self {
-        Self(FakeService::answering(move |received| {
+        Self(FakeService::answering_on(port::listener(), move |received| {
             let (status, body) = handler(received);
             (status, body.to_string(), None)
         }))
