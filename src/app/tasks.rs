@@ -63,7 +63,7 @@ mod tests {
         let lasting = monitor.spawn("lasting", std::future::pending());
         monitor.spawn("returns", async {});
         assert_eq!(monitor.task_ended().await, "returns");
-        monitor.spawn("panics", async { panic!("panic_on_purpose") });
+        monitor.spawn("panics", async { panic!("injected: the task panics") });
         assert_eq!(monitor.task_ended().await, "panics");
         lasting.abort();
         assert_eq!(monitor.task_ended().await, "lasting");

@@ -252,7 +252,7 @@ mod tests {
     #[tokio::test]
     async fn a_job_that_panics_runs_again_and_is_counted() {
         let running = Running::start(|run| {
-            assert!(run != 2, "panic_on_purpose");
+            assert!(run != 2, "injected: the second run panics");
             Ok(Duration::from_mins(1))
         });
         assert_eq!(running.runs().await, 1);

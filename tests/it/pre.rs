@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::app::{KEY, OTHER_KEY};
+use crate::support::failing_store::{FailingStore, Fault};
+use crate::support::fake_invites::FakeInvites;
 use crate::support::{FakeService, TestApp, bounded, payload};
 
 const PATH: &str = "/hooks/registration/pre?method=password";
@@ -17,6 +19,16 @@ checks:
     field: traits.vat_number
     ask: {get: "${env:REGISTER}/vat/{value}"}
     refuse: [{when: 404, message: "This number is not registered."}]
+"#;
+
+const RESERVES: &str = r#"
+checks:
+  invite:
+    field: traits.invite
+    reserve:
+      take: {post: "${env:INVITES}/invites/{value}/hold"}
+      release: {delete: "${env:INVITES}/holds/{taken.body.hold_id}"}
+    refuse: [{when: 409, message: "This invite is used up."}]
 "#;
 
 #[tokio::test]
@@ -301,19 +313,18 @@ async fn a_message_has_no_braces_and_no_angle_bracket() {
 
 #[tokio::test]
 async fn a_panic_during_a_check_refuses_with_a_message() {
-    let register = FakeService::start();
-    register.respond_with(503, &json!({}));
-    let app = TestApp::with("checks: {panic_on_purpose: {ask: {get: \"${env:REGISTER}/a\"}}}")
-        .service("REGISTER", &register)
+    let (invites, store) = (FakeInvites::with_uses(1), FailingStore::create().await);
+    let app = TestApp::with(RESERVES)
+        .env("INVITES", &invites.url())
+        .store(store.clone())
         .start()
         .await;
+    // The check reads the reservations of the flow before it asks the service.
+    store.set_fault(Some(Fault::PanicIn("flow")));
     let reply = app.pre(&payload()).await;
     assert_eq!(reply.status, 400);
     assert_eq!(reply.refused(), [("#/".to_owned(), 4_900_001)]);
-    let internal_errors = app
-        .metric(
-            "vestibule_hook_requests_total{flow=\"registration\",stage=\"pre\",outcome=\"internal_error\"}",
-        )
-        .await;
-    assert!((internal_errors - 1.0).abs() < 0.1);
+    let internal_errors = "vestibule_hook_requests_total{flow=\"registration\",stage=\"pre\",outcome=\"internal_error\"}";
+    assert!((app.metric(internal_errors).await - 1.0).abs() < 0.1);
+    assert_eq!(invites.hold_requests(), 0);
 }

@@ -42,7 +42,14 @@ struct TestCase {
 /// An attempt that waits for its response.
 struct Call {
     delivery: Claimed,
-    response: oneshot::Sender<Attempt>,
+    response: oneshot::Sender<Response>,
+}
+
+/// What the transport does with an attempt.
+enum Response {
+    Result(Attempt),
+    /// Panics. The test injects this.
+    Panic,
 }
 
 struct FakeTransport(mpsc::UnboundedSender<Call>);
@@ -70,7 +77,10 @@ impl Transport for FakeTransport {
         let (response, responded) = oneshot::channel();
         let delivery = delivery.clone();
         self.0.send(Call { delivery, response }).ok().unwrap();
-        responded.await.expect("the transport broke down").into()
+        match responded.await.expect("the test responds") {
+            Response::Result(attempt) => attempt.into(),
+            Response::Panic => panic!("injected: the transport panics"),
+        }
     }
 }
 
@@ -83,7 +93,13 @@ impl AttemptObserver for OutcomeObserver {
 
 impl Call {
     fn respond(self, status: u16) {
-        self.response.send(Attempt::answered(status)).unwrap();
+        let result = Response::Result(Attempt::answered(status));
+        assert!(self.response.send(result).is_ok());
+    }
+
+    /// Makes the attempt panic.
+    fn panic(self) {
+        assert!(self.response.send(Response::Panic).is_ok());
     }
 }
 
@@ -363,7 +379,7 @@ async fn a_panic_counts_as_an_attempt_and_the_dispatcher_continues() {
     let mut case = TestCase::new().await;
     let running = case.start();
     case.store_deliveries("crm", 1..=1).await;
-    drop(case.next_call().await.response);
+    case.next_call().await.panic();
     assert_eq!(case.next_outcome().await, Outcome::RetryAt(at(5 * SECOND)));
     let panicked = NoResponse::Panicked.as_str();
     assert_eq!(
@@ -375,7 +391,7 @@ async fn a_panic_counts_as_an_attempt_and_the_dispatcher_continues() {
     assert_eq!(case.next_outcome().await, Outcome::Delivered);
     // Panics end in a dead letter like other failures.
     case.manual_clock.advance(2 * DAY);
-    drop(case.next_call().await.response);
+    case.next_call().await.panic();
     assert_eq!(case.next_outcome().await, Outcome::Abandoned);
     running.stop().await;
 }

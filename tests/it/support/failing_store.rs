@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -26,13 +26,23 @@ use vestibule::store::{
     RetryOptions, Settlement, Store, WriteSet, sqlite,
 };
 
+/// What the store does in place of its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Every call returns an error.
+    Error,
+    /// Every call panics.
+    Panic,
+    /// Calls of this method panic.
+    PanicIn(&'static str),
+}
+
 /// A SQLite store that fails, panics or hangs while the test says so.
 pub struct FailingStore {
     store: Database,
     /// Names this store in its errors, so that its log lines can be found.
     pub name: String,
-    is_failing: AtomicBool,
-    is_panicking: AtomicBool,
+    fault: Mutex<Option<Fault>>,
     is_unresponsive: AtomicBool,
     open_flow_calls: AtomicUsize,
     /// Closed while writes are held.
@@ -47,8 +57,7 @@ impl FailingStore {
         Arc::new(Self {
             store: sqlite::open(&folder.join("v.db")).await.expect("a file"),
             name: Uuid::new_v4().to_string(),
-            is_failing: AtomicBool::new(false),
-            is_panicking: AtomicBool::new(false),
+            fault: Mutex::default(),
             is_unresponsive: AtomicBool::new(false),
             open_flow_calls: AtomicUsize::new(0),
             writes: Semaphore::new(1),
@@ -58,14 +67,19 @@ impl FailingStore {
         })
     }
 
+    /// Injects a fault into the next calls, or ends the current one.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        *lock(&self.fault) = fault;
+    }
+
     /// Makes every call return an error, or stops that.
     pub fn set_failing(&self, is_failing: bool) {
-        self.is_failing.store(is_failing, Ordering::SeqCst);
+        self.set_fault(is_failing.then_some(Fault::Error));
     }
 
     /// Makes every call panic, or stops that.
     pub fn set_panicking(&self, is_panicking: bool) {
-        self.is_panicking.store(is_panicking, Ordering::SeqCst);
+        self.set_fault(is_panicking.then_some(Fault::Panic));
     }
 
     /// Makes `open_flow` hang, or stops that.
@@ -99,17 +113,26 @@ impl FailingStore {
         self.open_flow_calls.load(Ordering::SeqCst)
     }
 
-    fn fail_if_set(&self) -> Result<(), Error> {
-        assert!(
-            !self.is_panicking.load(Ordering::SeqCst),
-            "panics on purpose, about a canary"
-        );
-        if self.is_failing.load(Ordering::SeqCst) {
-            let error = format!("the store {} fails on purpose", self.name);
-            return Err(Error::Database(sqlx::Error::Protocol(error)));
+    /// Runs the injected fault, if there is one for this method.
+    fn run_fault(&self, method: &str) -> Result<(), Error> {
+        let fault = *lock(&self.fault);
+        match fault {
+            Some(Fault::Error) => {
+                let error = format!("the store {} fails on purpose", self.name);
+                Err(Error::Database(sqlx::Error::Protocol(error)))
+            }
+            Some(Fault::Panic) => panic!("injected: the store panics, about a canary"),
+            Some(Fault::PanicIn(name)) if name == method => {
+                panic!("injected: `{method}` panics, about a canary")
+            }
+            Some(Fault::PanicIn(_)) | None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// A panic that a test injects can poison the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Implements traits of the store. Each method in the list fails or panics if the test says so, and otherwise asks
@@ -123,7 +146,7 @@ macro_rules! delegate {
             impl $store for FailingStore {
                 $(
                     async fn $method(&self, $($argument: $type),*) -> Result<$result, Error> {
-                        self.fail_if_set()?;
+                        self.run_fault(stringify!($method))?;
                         self.store.$method($($argument),*).await
                     }
                 )*
@@ -156,7 +179,7 @@ delegate! {
         }
 
         async fn write(&self, batch: &WriteSet) -> Result<HashSet<Uuid>, Error> {
-            self.fail_if_set()?;
+            self.run_fault("write")?;
             let conflicts = &self.conflicts;
             let is_conflict = conflicts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
                 left.checked_sub(1).filter(|_| !batch.is_empty())
@@ -181,14 +204,14 @@ delegate! {
         async fn next_lookup() -> Option<Timestamp>;
     } {
         async fn flow(&self, flow_id: Uuid) -> Result<FlowState, Error> {
-            self.fail_if_set()?;
+            self.run_fault("flow")?;
             let state = self.store.flow(flow_id).await;
             self.flow_reads.fetch_add(1, Ordering::SeqCst);
             state
         }
 
         async fn open_flow(&self, external_id: &str) -> Result<Option<Uuid>, Error> {
-            self.fail_if_set()?;
+            self.run_fault("open_flow")?;
             self.open_flow_calls.fetch_add(1, Ordering::SeqCst);
             if self.is_unresponsive.load(Ordering::SeqCst) {
                 return std::future::pending().await;
@@ -266,7 +289,7 @@ impl Store for FailingStore {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        self.fail_if_set()?;
+        self.run_fault("ping")?;
         self.store.ping().await
     }
 
