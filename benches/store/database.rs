@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 use tempfile::TempDir;
+use vestibule::base::clock::Clock;
 use vestibule::store::{Store, WriteSet, postgres, sqlite};
 
 use crate::deliveries::due;
@@ -61,7 +62,7 @@ impl Database {
                 .expect("the database is created");
         }
         address.set_path(&format!("bench_{name}"));
-        let store = postgres::open(address.as_str()).await;
+        let store = postgres::open(address.as_str(), Clock::system()).await;
         Self {
             store: Arc::new(store.expect("PostgreSQL answers")),
             location: Location::Address(address.into()),

@@ -74,7 +74,7 @@ impl RunningDispatcher {
         let progress = Arc::new(Progress::default());
         progress.target.store(target, Ordering::SeqCst);
         let metrics = Arc::new(Metrics::new());
-        let (outbox, writer) = outbox(store.clone(), Arc::clone(&metrics));
+        let (outbox, writer) = outbox(store.clone(), Arc::clone(&metrics), Clock::system());
         tokio::spawn(writer.run());
         let dispatcher = Dispatcher::new(
             store.clone(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Mutex;
+use vestibule::base::clock::Clock;
 use vestibule::base::telemetry::Metrics;
 use vestibule::store::WriteSet;
 use vestibule::store::outbox::outbox;
@@ -48,7 +49,7 @@ pub async fn round(database: &Database) -> Enqueued {
         }
     })
     .await;
-    let (outbox, writer) = outbox(database.store.clone(), Arc::new(Metrics::new()));
+    let (outbox, writer) = outbox(database.store.clone(), Arc::new(Metrics::new()), Clock::system());
     tokio::spawn(writer.run());
     let (grouped, due_count) = calls(move || {
         let outbox = outbox.clone();

@@ -83,10 +83,12 @@ pub(super) struct Components {
 }
 
 impl Components {
+    /// `clock` is the time of all decisions. `system` ends waits of milliseconds, which go on while a test stops `clock`.
     pub(super) fn new(
         settings: &Settings,
         store: Arc<dyn Store>,
         clock: Clock,
+        system: &Clock,
         lookup_times: LookupTimes,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::with_deliveries(store.counters()));
@@ -120,8 +122,8 @@ impl Components {
             ))
         });
         let rules = Arc::new(settings.rules());
-        let (flow_reader, flow_queries) = flow_reader(store.clone());
-        let (outbox, outbox_writer) = outbox(store.clone(), Arc::clone(&metrics));
+        let (flow_reader, flow_queries) = flow_reader(store.clone(), system.clone());
+        let (outbox, outbox_writer) = outbox(store.clone(), Arc::clone(&metrics), system.clone());
         let proof = Arc::new(GuardProof::new(store.clone(), clock.clone()));
         let lookup = identities.clone().map(|identities| Lookup {
             identities,

@@ -56,7 +56,7 @@ pub struct Overrides {
 impl Default for Overrides {
     fn default() -> Self {
         Self {
-            clock: Clock::system(),
+            clock: system_clock(),
             jitter: Arc::new(random_jitter),
             store: None,
             lookup_times: LookupTimes::default(),
@@ -83,6 +83,12 @@ pub struct App {
     clock: Clock,
 }
 
+/// Returns the clock of the program. No other place chooses a clock: commands and components take one as an argument.
+#[must_use]
+pub fn system_clock() -> Clock {
+    Clock::system()
+}
+
 /// Opens the store that the settings name, and applies pending migrations.
 pub async fn open_store(dsn: &Dsn) -> anyhow::Result<Arc<dyn Store>> {
     match dsn {
@@ -93,7 +99,7 @@ pub async fn open_store(dsn: &Dsn) -> anyhow::Result<Arc<dyn Store>> {
             Ok(Arc::new(store))
         }
         Dsn::Postgres(url) => {
-            let store = postgres::open(url.expose())
+            let store = postgres::open(url.expose(), system_clock())
                 .await
                 .context("`dsn`: cannot open the PostgreSQL database")?;
             Ok(Arc::new(store))
@@ -115,7 +121,7 @@ impl App {
             Some(store) => store,
             None => open_store(&settings.dsn).await?,
         };
-        let mut components = Components::new(&settings, store, clock.clone(), lookup_times)?;
+        let mut components = Components::new(&settings, store, clock.clone(), &system_clock(), lookup_times)?;
         let hooks_listener = listen(settings.hooks_address, "serve.hooks")?;
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;
@@ -251,7 +257,7 @@ impl App {
         }
         // Every call has been answered, so every decision and every write is in a queue.
         self.stop_work.send_replace(ShutdownPhase::StopWriters);
-        let system = Clock::system();
+        let system = system_clock();
         let end = saturating_add(system.now(), GRACE);
         let writers = futures_util::future::join_all(self.writers);
         if system.timeout_at(end, writers).await.is_none() {

@@ -10,7 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{ConfigFile, open_database};
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::Timestamp;
 use crate::checks::deferred::lift;
 use crate::model::late_refusal::{LateRefusal, OnLateRefusal};
 use crate::store::LateRefusalStore;
@@ -54,7 +54,7 @@ pub struct Lift {
 
 impl Command {
     /// Runs the command, also while `serve` runs.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub async fn run(self, now: Timestamp) -> anyhow::Result<ExitCode> {
         let lift = match self {
             Self::Lift(lift) => lift,
             Self::List(list) => return list.run().await,
@@ -63,7 +63,7 @@ impl Command {
             return Ok(ExitCode::FAILURE);
         };
         let store = open_database(&settings).await?;
-        let lifted = lift.run(&*store, Clock::system().now()).await;
+        let lifted = lift.run(&*store, now).await;
         store.close().await;
         println!("{}", lifted?);
         Ok(ExitCode::SUCCESS)

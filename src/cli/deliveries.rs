@@ -15,7 +15,7 @@ use comfy_table::{ContentArrangement, Table};
 use uuid::Uuid;
 
 use super::{ConfigFile, open_database};
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::Timestamp;
 use crate::store::admin::RetryWindows;
 
 pub use action::{Confirmation, agreed, discard, retry};
@@ -115,8 +115,7 @@ impl Selection {
 
 impl Command {
     /// Runs the command on the database that the settings name.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let now = Clock::system().now();
+    pub async fn run(self, now: Timestamp) -> anyhow::Result<ExitCode> {
         let filter = match &self {
             Self::List { which, cursor, .. } => which.filter(*cursor, now)?,
             Self::Show { id, .. } => FilterArgs::only(*id),

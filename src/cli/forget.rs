@@ -7,7 +7,7 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::{ConfigFile, counted, open_database};
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::Timestamp;
 use crate::store::Retention;
 
 /// `vestibule forget …`
@@ -22,7 +22,7 @@ pub struct Options {
 }
 
 /// Erases the data, also while `serve` runs.
-pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub async fn run(options: &Options, now: Timestamp) -> anyhow::Result<ExitCode> {
     ensure!(
         options.ids.iter().all(|id| !id.is_nil()),
         "00000000-0000-0000-0000-000000000000 is not the id of an identity\nhelp: give the id that the identity has in Kratos"
@@ -31,7 +31,7 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     let store = open_database(&settings).await?;
-    let erased = forget(&*store, &options.ids, Clock::system().now()).await;
+    let erased = forget(&*store, &options.ids, now).await;
     store.close().await;
     erased.map(|()| ExitCode::SUCCESS)
 }

@@ -33,12 +33,11 @@ pub struct Options {
     clippy::disallowed_methods,
     reason = "this request belongs to no sign-up, so it needs none of the limits of a service"
 )]
-pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub async fn run(options: &Options, clock: &Clock) -> anyhow::Result<ExitCode> {
     let http = reqwest::Client::builder()
         .no_proxy()
         .timeout(PATIENCE)
         .build()?;
-    let clock = Clock::system();
     let end = saturating_add(clock.now(), options.wait);
     for url in &options.urls {
         while let Err(failure) = check_url(&http, url).await {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
 
-use crate::app::open_store;
+use crate::app::{open_store, system_clock};
 use crate::config::settings::Dsn;
 use crate::config::{self, Environment, Settings};
 #[cfg(feature = "demo")]
@@ -109,19 +109,20 @@ fn counted(count: u64, one: &str, more: &str) -> String {
 impl Cli {
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let clock = system_clock();
         match self.command {
             Command::Serve(options) => serve::serve(&options).await,
             #[cfg(feature = "demo")]
-            Command::Demo(options) => demo::run(&options).await,
+            Command::Demo(options) => demo::run(&options, &clock).await,
             Command::Validate(options) => validate::run(&options),
             Command::Schema(options) => schema::run(&options),
             Command::Kratos(command) => command.run(),
-            Command::Deliveries(command) => command.run().await,
-            Command::Deferred(command) => command.run().await,
+            Command::Deliveries(command) => command.run(clock.now()).await,
+            Command::Deferred(command) => command.run(clock.now()).await,
             Command::Migrate(file) => migrate::run(&file).await,
-            Command::Forget(options) => forget::run(&options).await,
-            Command::Reconcile(options) => options.run().await,
-            Command::Health(options) => health::run(&options).await,
+            Command::Forget(options) => forget::run(&options, clock.now()).await,
+            Command::Reconcile(options) => options.run(clock).await,
+            Command::Health(options) => health::run(&options, &clock).await,
             Command::Keygen(options) => keygen::run(&options),
         }
     }

@@ -53,7 +53,7 @@ pub struct Options {
 
 impl Options {
     /// Runs one reconciliation on what the settings name.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    pub async fn run(self, clock: Clock) -> anyhow::Result<ExitCode> {
         let settings = match config::load(&self.file.config, &Environment::of_process()) {
             Ok(settings) => settings,
             Err(problems) => {
@@ -74,7 +74,7 @@ impl Options {
             );
         }
         let store = open_store(&settings.dsn).await?;
-        let done = self.reconcile(settings, Arc::clone(&store)).await;
+        let done = self.reconcile(settings, Arc::clone(&store), clock).await;
         store.close().await;
         done
     }
@@ -83,6 +83,7 @@ impl Options {
         &self,
         settings: Settings,
         store: Arc<dyn Store>,
+        clock: Clock,
     ) -> anyhow::Result<ExitCode> {
         let options = RoundOptions {
             since: self.since.or(settings.reconcile.since),
@@ -91,7 +92,7 @@ impl Options {
             allow_mass_erasure: self.allow_mass_erasure,
             reports_changes: settings.reconcile.every.is_some(),
         };
-        let reconciler = Reconciler::new(deps(settings, store)?, options);
+        let reconciler = Reconciler::new(deps(settings, store, clock)?, options);
         let mut out = std::io::stdout();
         let findings = Findings {
             out: Mutex::new(std::io::stdout()),
@@ -116,15 +117,14 @@ impl Options {
     }
 }
 
-fn deps(settings: Settings, store: Arc<dyn Store>) -> anyhow::Result<Deps> {
-    let clock = Clock::system();
+fn deps(settings: Settings, store: Arc<dyn Store>, clock: Clock) -> anyhow::Result<Deps> {
     let rules = settings.rules();
     let tracker = identity_tracker(&settings, &store)?;
     let metrics = Arc::new(Metrics::new());
     let admin = settings.kratos.admin.into_iter().collect();
     let services = Services::new(admin, clock.clone(), Arc::clone(&metrics))
         .context("cannot build the HTTP client")?;
-    let (outbox, writer) = outbox(store.clone(), Arc::clone(&metrics));
+    let (outbox, writer) = outbox(store.clone(), Arc::clone(&metrics), clock.clone());
     // The writer ends with the reconciler, after every write has its result.
     tokio::spawn(writer.run());
     Ok(Deps {

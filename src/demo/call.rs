@@ -55,7 +55,7 @@ impl Sender {
         clippy::disallowed_methods,
         reason = "calls Vestibule as Kratos does, and not a configured service"
     )]
-    pub fn new(url: String, key: String) -> anyhow::Result<Self> {
+    pub fn new(url: String, key: String, clock: Clock) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .no_proxy()
             .build()
@@ -64,7 +64,7 @@ impl Sender {
             http,
             url,
             key,
-            clock: Clock::system(),
+            clock,
         })
     }
 

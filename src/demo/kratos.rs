@@ -24,7 +24,12 @@ pub struct Kratos {
 }
 
 /// Starts Kratos on the ports of kratos.yml, with its files in `folder`, and waits until Kratos is ready.
-pub async fn start(folder: &Path, hooks: &str, key: &str) -> anyhow::Result<Kratos> {
+pub async fn start(
+    folder: &Path,
+    hooks: &str,
+    key: &str,
+    clock: &Clock,
+) -> anyhow::Result<Kratos> {
     let write = |name: &str, text: &str| -> anyhow::Result<PathBuf> {
         let path = folder.join(name);
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -51,7 +56,7 @@ pub async fn start(folder: &Path, hooks: &str, key: &str) -> anyhow::Result<Krat
         public_url: "http://127.0.0.1:4433".to_owned(),
         process,
     };
-    kratos.ready(folder).await?;
+    kratos.ready(folder, clock).await?;
     Ok(kratos)
 }
 
@@ -67,8 +72,7 @@ fn adapted(folder: &Path, hooks: &str, key: &str) -> String {
 }
 
 impl Kratos {
-    async fn ready(&mut self, folder: &Path) -> anyhow::Result<()> {
-        let clock = Clock::system();
+    async fn ready(&mut self, folder: &Path, clock: &Clock) -> anyhow::Result<()> {
         let address = self.public_url.trim_start_matches("http://").to_owned();
         for _ in 0..300 {
             if let Some(status) = self.process.try_wait()? {

@@ -19,6 +19,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::app::{App, Overrides, ignore_hang_ups, shutdown_signal};
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::secret::random_key;
 use crate::base::telemetry;
 use crate::config::{self, Environment};
@@ -56,14 +57,14 @@ pub struct Options {
 }
 
 /// Runs the demo until a signal stops it.
-pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub async fn run(options: &Options, clock: &Clock) -> anyhow::Result<ExitCode> {
     ignore_hang_ups()?;
     if options.services_only {
-        services::serve_standalone(options.listen).await?;
+        services::serve_standalone(options.listen, clock.clone()).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
-    let request_log = RequestLog::new();
+    let request_log = RequestLog::new(clock.clone());
     let register = Arc::new(Example::start(Service::register(&request_log))?);
     let crm = Arc::new(Example::start(Service::crm(&request_log))?);
     let key = random_key()?;
@@ -83,12 +84,13 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     print_addresses(&app, &hooks, &register, &crm, folder.path());
 
     request_log.verbose.store(true, Ordering::Relaxed);
-    walkthrough::run(&app, &Sender::new(hooks.clone(), key.clone())?).await?;
+    let sender = Sender::new(hooks.clone(), key.clone(), clock.clone())?;
+    walkthrough::run(&app, &sender, clock).await?;
     request_log.verbose.store(false, Ordering::Relaxed);
 
     if !options.once {
         let kratos = if options.kratos {
-            Some(kratos::start(folder.path(), &hooks, &key).await?)
+            Some(kratos::start(folder.path(), &hooks, &key, clock).await?)
         } else {
             None
         };
@@ -97,15 +99,15 @@ pub async fn run(options: &Options) -> anyhow::Result<ExitCode> {
             .map(|kratos| page::start(&kratos.public_url))
             .transpose()?;
         let real = sign_up_page.map(|page| format!("{page}/registration"));
-        let sender = Sender::new(hooks.clone(), key.clone())?;
         let page = ui::start(ui::AppState {
-            sign_ups: SignUps::new(sender, Arc::clone(&request_log), app.store.clone()),
+            sign_ups: SignUps::new(sender, Arc::clone(&request_log), app.store.clone(), clock.clone()),
             request_log,
             register: Arc::clone(&register),
             crm: Arc::clone(&crm),
             kratos: real.clone(),
+            clock: clock.clone(),
         })?;
-        print_curl(&hooks, &key);
+        print_curl(&hooks, &key, clock.now());
         say(&format!(
             "\nNow sign up yourself, and see the calls and the deliveries. Open this page:\n\n   http://{}/\n",
             page.address
@@ -193,9 +195,8 @@ fn registered() -> String {
 }
 
 /// Prints a `curl` command for the shell, and the valid values.
-fn print_curl(hooks: &str, key: &str) {
+fn print_curl(hooks: &str, key: &str, now: Timestamp) {
     let sign_up_input = walkthrough::sign_up_input("FR40303265045", "FRIENDS-2026");
-    let now = crate::base::clock::Clock::system().now();
     let account = fake_kratos::Account::new(&sign_up_input.traits, sign_up_input.method, now);
     let ctx = fake_kratos::Flow::of(&sign_up_input, None, now).ctx(&account, &sign_up_input);
     let body = fake_kratos::body::body(&ctx);

@@ -60,7 +60,7 @@ impl Service {
             switch: Switch::default(),
             data,
             request_log: Arc::clone(request_log),
-            clock: Clock::system(),
+            clock: request_log.clock.clone(),
         })
     }
 

@@ -68,6 +68,7 @@ impl SignUps {
         sender: Sender,
         request_log: Arc<RequestLog>,
         store: Arc<dyn DeliveryStore>,
+        clock: Clock,
     ) -> Arc<Self> {
         Arc::new(Self {
             latest: Mutex::default(),
@@ -75,7 +76,7 @@ impl SignUps {
             sender,
             request_log,
             store,
-            clock: Clock::system(),
+            clock,
         })
     }
 

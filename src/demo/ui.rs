@@ -43,6 +43,8 @@ pub struct AppState {
     pub crm: Arc<Example>,
     /// The page for a sign-up with a real Kratos, if one runs.
     pub kratos: Option<String>,
+    /// The clock of the demo.
+    pub clock: Clock,
 }
 
 #[derive(Deserialize)]
@@ -168,7 +170,7 @@ async fn begin(
 
 /// Returns a sign-up as soon as it differs from the state that the page has seen.
 async fn news(id: Path<Uuid>, seen: Query<NewsQuery>, app_state: Data<AppState>) -> HttpResponse {
-    let clock = Clock::system();
+    let clock = &app_state.clock;
     let until = saturating_add(clock.now(), MAX_NEWS_WAIT);
     let mut changed = app_state.request_log.watch();
     loop {

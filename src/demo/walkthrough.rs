@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::call::{Call, Sender};
 use super::fake_kratos::{Account, Flow, Method, SignUpInput, Steps, Traits};
 use crate::app::App;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Trace;
 use crate::kratos::Stage;
 
@@ -15,28 +15,28 @@ pub fn say(line: &str) {
 }
 
 /// Sends one sign-up that is accepted and two that are refused.
-pub async fn run(app: &App, sender: &Sender) -> anyhow::Result<()> {
+pub async fn run(app: &App, sender: &Sender, clock: &Clock) -> anyhow::Result<()> {
     say("1. A valid sign-up. Before Kratos saves the account, it calls `pre`:\n");
     let good = sign_up_input("DE811115368", "WELCOME-2026");
-    let flow = Flow::of(&good, None, Clock::system().now());
-    let mut account = Account::new(&good.traits, good.method, Clock::system().now());
+    let flow = Flow::of(&good, None, clock.now());
+    let mut account = Account::new(&good.traits, good.method, clock.now());
     let answer = call(sender, Stage::Pre, &flow, &account, &good).await;
     if let Some(changes) = answer["identity"].as_object() {
         account.take(changes);
     }
     say("\n   Kratos saves the account and calls `post`:\n");
-    account.save(Clock::system().now());
+    account.save(clock.now());
     call(sender, Stage::Post, &flow, &account, &good).await;
-    wait_until_delivered(app).await?;
+    wait_until_delivered(app, clock).await?;
     say(
         "\n2. An invalid sign-up: the VAT number is not registered, and the invite code is unknown.\n",
     );
-    send_refused(sender, &sign_up_input("DE000000000", "LET-ME-IN")).await;
+    send_refused(sender, &sign_up_input("DE000000000", "LET-ME-IN"), clock.now()).await;
     say("\n   Kratos shows these messages beside the fields, and saves nothing.");
     say(
         "\n3. The VAT number is malformed: Vestibule refuses it without a request to the register.\n",
     );
-    send_refused(sender, &sign_up_input("D", "FRIENDS-2026")).await;
+    send_refused(sender, &sign_up_input("D", "FRIENDS-2026"), clock.now()).await;
     Ok(())
 }
 
@@ -58,8 +58,7 @@ pub fn sign_up_input(vat_number: &str, invite: &str) -> SignUpInput {
     }
 }
 
-async fn send_refused(sender: &Sender, sign_up_input: &SignUpInput) {
-    let now = Clock::system().now();
+async fn send_refused(sender: &Sender, sign_up_input: &SignUpInput, now: Timestamp) {
     let account = Account::new(&sign_up_input.traits, sign_up_input.method, now);
     let flow = Flow::of(sign_up_input, None, now);
     call(sender, Stage::Pre, &flow, &account, sign_up_input).await;
@@ -135,8 +134,7 @@ pub fn meaning(stage: Stage, status: Option<u16>) -> &'static str {
 }
 
 /// Waits until no delivery is pending.
-async fn wait_until_delivered(app: &App) -> anyhow::Result<()> {
-    let clock = Clock::system();
+async fn wait_until_delivered(app: &App, clock: &Clock) -> anyhow::Result<()> {
     for _ in 0..100 {
         if app.store.backlog().await?.pending == 0 {
             say("               delivered     no delivery is pending");

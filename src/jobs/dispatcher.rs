@@ -149,7 +149,7 @@ impl Dispatcher {
         jitter: Jitter,
         limits: DispatcherLimits,
     ) -> Self {
-        let (settlement_writer, writer) = settlement_writer(Arc::clone(&store));
+        let (settlement_writer, writer) = settlement_writer(Arc::clone(&store), clock.clone());
         // The writer ends with the runner, after every settlement has its result.
         tokio::spawn(writer.run());
         Self {

@@ -38,7 +38,8 @@ pub(super) enum Pool {
         writer: SqlitePool,
         readers: SqlitePool,
     },
-    Postgres(PgPool),
+    /// The clock bounds each attempt.
+    Postgres { connections: PgPool, clock: Clock },
 }
 
 /// The result of statements on a connection.
@@ -61,7 +62,7 @@ impl Pool {
         &self,
         work: impl for<'c> Fn(&'c mut Connection<'a>) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
-        self.run(Access::Read, self.time_limit(), work).await
+        self.run(Access::Read, self.limit(), work).await
     }
 
     /// Runs statements that each are a transaction.
@@ -69,7 +70,7 @@ impl Pool {
         &self,
         work: impl for<'c> Fn(&'c mut Connection<'a>) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
-        self.run(Access::Write, self.time_limit(), work).await
+        self.run(Access::Write, self.limit(), work).await
     }
 
     /// Runs statements in one transaction. An error rolls the transaction back.
@@ -77,7 +78,7 @@ impl Pool {
         &self,
         work: impl for<'c> Fn(&'c mut Connection<'a>) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
-        self.run(Access::Transaction, self.time_limit(), work).await
+        self.run(Access::Transaction, self.limit(), work).await
     }
 
     /// Runs an operator's statements that only read, without a time limit, because they may read all rows.
@@ -100,7 +101,7 @@ impl Pool {
     async fn run<'a, T>(
         &self,
         access: Access,
-        limit: Option<Duration>,
+        limit: Option<&Clock>,
         work: impl for<'c> Fn(&'c mut Connection<'a>) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
         for _ in 1..TRIES {
@@ -115,7 +116,7 @@ impl Pool {
     async fn attempt<'a, T>(
         &self,
         access: Access,
-        limit: Option<Duration>,
+        limit: Option<&Clock>,
         work: &(impl for<'c> Fn(&'c mut Connection<'a>) -> Work<'c, T> + Send + Sync),
     ) -> Result<T, Error> {
         let attempt = async {
@@ -124,11 +125,10 @@ impl Pool {
             connection.commit().await?;
             Ok::<T, Error>(done)
         };
-        let Some(limit) = limit else {
+        let Some(clock) = limit else {
             return attempt.await;
         };
-        let clock = Clock::system();
-        let until = saturating_add(clock.now(), limit);
+        let until = saturating_add(clock.now(), TIME_LIMIT);
         let done = clock.timeout_at(until, attempt).await;
         done.unwrap_or(Err(Error::Timeout))
     }
@@ -145,19 +145,20 @@ impl Pool {
             (Self::Sqlite { writer, .. }, Access::Transaction) => {
                 Connection::SqliteTransaction(writer.begin_with("BEGIN IMMEDIATE").await?)
             }
-            (Self::Postgres(pool), Access::Read | Access::Write) => {
-                Connection::Postgres(pool.acquire().await?)
+            (Self::Postgres { connections, .. }, Access::Read | Access::Write) => {
+                Connection::Postgres(connections.acquire().await?)
             }
-            (Self::Postgres(pool), Access::Transaction) => {
-                Connection::PostgresTransaction(pool.begin().await?)
+            (Self::Postgres { connections, .. }, Access::Transaction) => {
+                Connection::PostgresTransaction(connections.begin().await?)
             }
         })
     }
 
-    fn time_limit(&self) -> Option<Duration> {
+    /// Returns the clock that limits each attempt to [`TIME_LIMIT`].
+    fn limit(&self) -> Option<&Clock> {
         match self {
             Self::Sqlite { .. } => None,
-            Self::Postgres(_) => Some(TIME_LIMIT),
+            Self::Postgres { clock, .. } => Some(clock),
         }
     }
 
@@ -167,9 +168,9 @@ impl Pool {
             Self::Sqlite { writer, .. } => {
                 writer.begin_with("BEGIN IMMEDIATE").await?.rollback().await
             }
-            Self::Postgres(pool) => {
+            Self::Postgres { connections, .. } => {
                 let show = sqlx::query_scalar("SHOW transaction_read_only");
-                let read_only: String = show.fetch_one(pool).await?;
+                let read_only: String = show.fetch_one(connections).await?;
                 if read_only == "on" {
                     let reason = "the database cannot be written to".to_owned();
                     return Err(sqlx::Error::Protocol(reason));
@@ -187,7 +188,7 @@ impl Pool {
                 readers.close().await;
                 writer.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres { connections, .. } => connections.close().await,
         }
     }
 }

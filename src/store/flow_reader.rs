@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::PendingStore;
 use super::group_commit::{GroupCommit, WriteResult, Writer, group_commit};
+use crate::base::clock::Clock;
 use crate::model::pending::FlowRecord;
 
 /// Reads records of flows.
@@ -16,8 +17,11 @@ pub struct FlowReader(GroupCommit<Uuid, Option<FlowRecord>>);
 
 /// Creates both ends of the queue. Nothing is read before [`Writer::run`].
 #[must_use]
-pub fn flow_reader(store: Arc<dyn PendingStore>) -> (FlowReader, Writer<Uuid, Option<FlowRecord>>) {
-    let (queue, reader) = group_commit(move |flow_ids: Vec<Uuid>| {
+pub fn flow_reader(
+    store: Arc<dyn PendingStore>,
+    clock: Clock,
+) -> (FlowReader, Writer<Uuid, Option<FlowRecord>>) {
+    let (queue, reader) = group_commit(clock, move |flow_ids: Vec<Uuid>| {
         let store = Arc::clone(&store);
         async move { read(&*store, &flow_ids).await }.boxed()
     });

@@ -44,12 +44,14 @@ type Write<I, O> = dyn Fn(Vec<I>) -> BoxFuture<'static, Vec<WriteResult<O>>> + S
 pub struct Writer<I, O> {
     waiting: mpsc::Receiver<Call<I, O>>,
     waiter_arrived: Arc<Notify>,
+    clock: Clock,
     write: Box<Write<I, O>>,
 }
 
 /// Creates both ends of the queue. `write` returns one result for each input, in the order of the inputs. Nothing is
-/// written before [`Writer::run`].
+/// written before [`Writer::run`]. The clock ends the collection of inputs without a waiting caller.
 pub fn group_commit<I: Send + 'static, O: Send + 'static>(
+    clock: Clock,
     write: impl Fn(Vec<I>) -> BoxFuture<'static, Vec<WriteResult<O>>> + Send + Sync + 'static,
 ) -> (GroupCommit<I, O>, Writer<I, O>) {
     let (calls, waiting) = mpsc::channel(QUEUE_SIZE);
@@ -57,6 +59,7 @@ pub fn group_commit<I: Send + 'static, O: Send + 'static>(
     let writer = Writer {
         waiting,
         waiter_arrived: Arc::clone(&waiter_arrived),
+        clock,
         write: Box::new(write),
     };
     let group_commit = GroupCommit {
@@ -133,9 +136,8 @@ impl<I, O> Writer<I, O> {
         if calls.iter().any(|call| call.answer.is_some()) {
             return;
         }
-        let clock = Clock::system();
-        let until = saturating_add(clock.now(), MAX_LINGER);
-        clock
+        let until = saturating_add(self.clock.now(), MAX_LINGER);
+        self.clock
             .timeout_at(until, self.waiter_arrived.notified())
             .await;
         while calls.len() < MAX_BATCH

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::group_commit::{GroupCommit, WriteResult, group_commit};
 use super::{Acceptance, DeliveryStore, WriteSet};
+use crate::base::clock::Clock;
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::StateLabels;
 use crate::model::delivery::NewDelivery;
@@ -29,11 +30,13 @@ pub struct Outbox {
     metrics: Arc<Metrics>,
 }
 
-/// Creates both ends of the queue. Nothing is written before [`Writer::run`].
+/// Creates both ends of the queue. Nothing is written before [`Writer::run`]. The clock must run: it ends the collection
+/// of submissions that no caller waits for.
 #[must_use]
 pub fn outbox(
     store: Arc<dyn DeliveryStore>,
     metrics: Arc<Metrics>,
+    clock: Clock,
 ) -> (Outbox, Writer<WriteSet, usize>) {
     let recent = Arc::new(Mutex::new(RecentPending::default()));
     let due = Arc::new(Notify::new());
@@ -44,7 +47,7 @@ pub fn outbox(
         metrics: Arc::clone(&metrics),
     };
     let sink = Arc::new(sink);
-    let (group_commit, writer) = group_commit(move |batches| {
+    let (group_commit, writer) = group_commit(clock, move |batches| {
         let sink = Arc::clone(&sink);
         async move { sink.write(batches).await }.boxed()
     });

@@ -7,13 +7,14 @@ mod connect;
 
 use super::adapter::Pool;
 use super::{Database, Error};
+use crate::base::clock::Clock;
 
 /// Connects to `postgres://user:password@host:5432/database` and applies pending migrations. Several instances may do
-/// so at the same time.
-pub async fn open(url: &str) -> Result<Database, Error> {
-    let pool = connect::pool(url).await?;
-    let changes = connect::migrate(&pool).await?;
-    Ok(Database::new(Pool::Postgres(pool), changes))
+/// so at the same time. The clock bounds the waits for the server.
+pub async fn open(url: &str, clock: Clock) -> Result<Database, Error> {
+    let connections = connect::pool(url, &clock).await?;
+    let changes = connect::migrate(&connections, &clock).await?;
+    Ok(Database::new(Pool::Postgres { connections, clock }, changes))
 }
 
 /// Returns whether the text is an address of a PostgreSQL database.

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::group_commit::{GroupCommit, WriteResult, Writer, group_commit};
 use super::{DeliveryStore, Settlement};
+use crate::base::clock::Clock;
 
 /// Accepts results of attempts. A caller gets `false` if it no longer held the lease.
 pub type SettlementWriter = GroupCommit<Settlement, bool>;
@@ -16,8 +17,9 @@ pub type SettlementWriter = GroupCommit<Settlement, bool>;
 #[must_use]
 pub fn settlement_writer(
     store: Arc<dyn DeliveryStore>,
+    clock: Clock,
 ) -> (SettlementWriter, Writer<Settlement, bool>) {
-    group_commit(move |settlements: Vec<Settlement>| {
+    group_commit(clock, move |settlements: Vec<Settlement>| {
         let store = Arc::clone(&store);
         async move { settle(&*store, &settlements).await }.boxed()
     })

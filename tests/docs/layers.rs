@@ -75,7 +75,7 @@ impl Uses {
     }
 }
 
-fn is_test_only(attributes: &[Attribute]) -> bool {
+pub fn is_test_only(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
             && attribute
@@ -84,18 +84,21 @@ fn is_test_only(attributes: &[Attribute]) -> bool {
     })
 }
 
+pub fn attributes_of(item: &Item) -> &[Attribute] {
+    match item {
+        Item::Mod(module) => &module.attrs,
+        Item::Fn(function) => &function.attrs,
+        Item::Impl(implementation) => &implementation.attrs,
+        Item::Use(import) => &import.attrs,
+        Item::Const(constant) => &constant.attrs,
+        Item::Struct(structure) => &structure.attrs,
+        _ => &[],
+    }
+}
+
 impl<'a> Visit<'a> for Uses {
     fn visit_item(&mut self, item: &'a Item) {
-        let attributes: &[Attribute] = match item {
-            Item::Mod(module) => &module.attrs,
-            Item::Fn(function) => &function.attrs,
-            Item::Impl(implementation) => &implementation.attrs,
-            Item::Use(import) => &import.attrs,
-            Item::Const(constant) => &constant.attrs,
-            Item::Struct(structure) => &structure.attrs,
-            _ => &[],
-        };
-        if is_test_only(attributes) {
+        if is_test_only(attributes_of(item)) {
             return;
         }
         if let Item::Mod(module) = item

@@ -1,5 +1,6 @@
 //! The documents name only what exists.
 
+mod clock;
 mod deploy;
 mod layers;
 

@@ -311,7 +311,7 @@ pub async fn a_settlement_that_fails_does_not_block_the_others(store: Arc<dyn St
     let three = (1..=3).map(|identity| delivery("crm", identity));
     store.accept(three.collect()).await.unwrap();
     let held = claim(&store, "crm", Duration::ZERO).await;
-    let (settlement_writer, writer) = settlement_writer(store.clone());
+    let (settlement_writer, writer) = settlement_writer(store.clone(), Clock::system());
     let mut settlements = held
         .iter()
         .map(|one| Settlement::of(one, tried(204, start()), Outcome::Delivered));

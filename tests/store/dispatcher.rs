@@ -107,7 +107,7 @@ impl TestCase {
     async fn new() -> Self {
         let temp = TempFolder::new();
         let store: Arc<dyn Store> = Arc::new(sqlite::open(&temp.database()).await.unwrap());
-        let (outbox, writer) = outbox(store.clone(), Arc::new(Metrics::new()));
+        let (outbox, writer) = outbox(store.clone(), Arc::new(Metrics::new()), Clock::system());
         tokio::spawn(writer.run());
         let (clock, manual_clock) = Clock::manual(start());
         let (transport, calls) = mpsc::unbounded_channel();

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use vestibule::store::{Database, DeliveryStore, Store, postgres};
+use vestibule::base::clock::Clock;
+use vestibule::store::{Database, DeliveryStore, Error, Store, postgres};
 use vestibule_testing::postgres::Server;
 use vestibule_testing::{eventually, join_all};
 
@@ -26,8 +27,12 @@ async fn database() -> Option<String> {
     Some(server.database().await)
 }
 
+async fn open(url: &str) -> Result<Database, Error> {
+    postgres::open(url, Clock::system()).await
+}
+
 async fn fresh() -> Option<(Arc<dyn Store>, ())> {
-    let store = postgres::open(&database().await?).await.unwrap();
+    let store = open(&database().await?).await.unwrap();
     Some((Arc::new(store), ()))
 }
 
@@ -36,7 +41,7 @@ async fn instances_can_start_in_parallel_on_an_empty_database() {
     let Some(url) = database().await else { return };
     let starting = (0..6).map(|_| {
         let url = url.clone();
-        tokio::spawn(async move { postgres::open(&url).await.unwrap() })
+        tokio::spawn(async move { open(&url).await.unwrap() })
     });
     let stores = join_all("each instance starts", starting).await;
     // Another instance claims what the first one accepted.
@@ -55,8 +60,8 @@ async fn instances_can_start_in_parallel_on_an_empty_database() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_that_claim_in_parallel_share_the_deliveries() {
     let Some(url) = database().await else { return };
-    let one = postgres::open(&url).await.unwrap();
-    let other = postgres::open(&url).await.unwrap();
+    let one = open(&url).await.unwrap();
+    let other = open(&url).await.unwrap();
     let all: Vec<_> = (1..=200)
         .map(|identity| delivery("crm", identity))
         .collect();
@@ -80,7 +85,7 @@ async fn instances_that_claim_in_parallel_share_the_deliveries() {
 
 #[tokio::test]
 async fn a_connection_error_does_not_hold_the_password() {
-    let error = postgres::open("postgres://vestibule:hush-hush@127.0.0.1:1/vestibule")
+    let error = open("postgres://vestibule:hush-hush@127.0.0.1:1/vestibule")
         .await
         .unwrap_err();
     assert!(

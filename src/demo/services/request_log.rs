@@ -65,17 +65,17 @@ pub struct RequestLog {
     changed: watch::Sender<u64>,
     /// Print exchanges in full, as part of the walkthrough, instead of in one line.
     pub verbose: AtomicBool,
-    clock: Clock,
+    pub(super) clock: Clock,
 }
 
 impl RequestLog {
     /// Creates an empty log.
-    pub fn new() -> Arc<Self> {
+    pub fn new(clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             entries: Mutex::default(),
             changed: watch::Sender::new(0),
             verbose: AtomicBool::new(false),
-            clock: Clock::system(),
+            clock,
         })
     }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Behaviour, RequestLog, Service};
 use crate::app::shutdown_signal;
+use crate::base::clock::Clock;
 use crate::demo::walkthrough::say;
 
 struct Both {
@@ -25,8 +26,8 @@ struct SwitchRequest {
 }
 
 /// Serves both services until a signal stops the program.
-pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
-    let request_log = RequestLog::new();
+pub async fn serve(address: SocketAddr, clock: Clock) -> anyhow::Result<()> {
+    let request_log = RequestLog::new(clock);
     let both = Data::new(Both {
         register: Service::register(&request_log),
         crm: Service::crm(&request_log),

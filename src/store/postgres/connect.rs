@@ -32,12 +32,13 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
         .log_statements(tracing::log::LevelFilter::Trace))
 }
 
-pub(super) async fn pool(url: &str) -> Result<PgPool, Error> {
+pub(super) async fn pool(url: &str, clock: &Clock) -> Result<PgPool, Error> {
+    let clock = clock.clone();
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(PATIENCE)
         .after_connect(|connection, _| Box::pin(without_idle_transactions(connection)))
-        .after_release(|connection, _| Box::pin(still_answers(connection)))
+        .after_release(move |connection, _| Box::pin(still_answers(connection, clock.clone())))
         .connect_with(options(url)?)
         .await?;
     Ok(pool)
@@ -58,8 +59,7 @@ async fn without_idle_transactions(connection: &mut PgConnection) -> Result<(), 
 
 /// Checks that a pooled connection still answers. After a timeout, a connection may never answer, and would occupy a
 /// place in the pool until the system notices.
-async fn still_answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let clock = Clock::system();
+async fn still_answers(connection: &mut PgConnection, clock: Clock) -> Result<bool, sqlx::Error> {
     let answered = clock
         .timeout_at(saturating_add(clock.now(), PATIENCE), connection.ping())
         .await;
@@ -70,7 +70,10 @@ async fn still_answers(connection: &mut PgConnection) -> Result<bool, sqlx::Erro
 
 /// Applies pending migrations without an advisory lock. If two instances migrate at the same time, the second one
 /// fails, checks again and finds the migration applied.
-pub(super) async fn migrate(pool: &PgPool) -> Result<Vec<AppliedMigration>, Error> {
+pub(super) async fn migrate(
+    pool: &PgPool,
+    clock: &Clock,
+) -> Result<Vec<AppliedMigration>, Error> {
     let migrations = MIGRATIONS.map(|(number, name, statements)| {
         Migration::new(
             number,
@@ -82,7 +85,6 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<Vec<AppliedMigration>, Erro
     });
     let mut migrator = Migrator::with_migrations(migrations.to_vec());
     migrator.set_locking(false);
-    let clock = Clock::system();
     for _ in 1..TRIES {
         if let Ok(applied) = migrate_once(pool, &migrator).await {
             return Ok(applied);

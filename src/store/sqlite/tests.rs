@@ -18,7 +18,7 @@ async fn fresh(folder: &tempfile::TempDir) -> Database {
 fn connections(store: &Database) -> (&SqlitePool, &SqlitePool) {
     match &store.pool {
         Pool::Sqlite { writer, readers } => (writer, readers),
-        Pool::Postgres(_) => unreachable!("a file"),
+        Pool::Postgres { .. } => unreachable!("a file"),
     }
 }
 

@@ -75,7 +75,7 @@ pub(super) fn reconciler_with(
         &environment,
     );
     let settings = settings.unwrap_or_else(|problems| panic!("{problems}"));
-    let (outbox, writer) = outbox(app.app.store.clone(), Arc::clone(&metrics));
+    let (outbox, writer) = outbox(app.app.store.clone(), Arc::clone(&metrics), Clock::system());
     tokio::spawn(writer.run());
     let deps = Deps {
         store: Arc::clone(&app.app.store),
