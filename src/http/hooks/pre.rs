@@ -31,34 +31,14 @@ const RECORD_UNREADABLE_FOR: Duration = Duration::from_secs(1);
 
 /// Evaluates a sign-up or a change in settings. The reply is an acceptance, or a refusal with messages.
 pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
-    let hook = &call.hook;
     let mut payload = match read(state, call) {
         Ok(payload) => payload,
         Err(refusal) => return refusal,
     };
-    if payload.identity.is_none() {
-        let fix = format!(
-            "this hook is under `selfservice.flows.{flow}.before.hooks`; move the hook to \
-             `selfservice.flows.{flow}.after.<method>.hooks`, with `response: {{parse: true}}`",
-            flow = hook.flow
-        );
-        state.report_misconfiguration(hook, "pre_without_identity", &fix);
-        let reply = state.reject(
-            RefusalStatus::BadRequest,
-            &state.rules.messages().not_possible,
-        );
-        return HookResponse::new(reply, "misconfigured");
+    if let Some(response) = misconfigured(state, call, &payload) {
+        return response;
     }
-    if hook.flow == Flow::Registration && !payload.identity_id.is_nil() {
-        let fix = format!(
-            "the hook of {} has no `response: {{parse: true}}`, so Kratos called it after saving and nothing was \
-             checked; add that line to the hook",
-            config_path(call)
-        );
-        state.report_misconfiguration(hook, "pre_after_saving", &fix);
-        return HookResponse::new(Reply::NoContent, "misconfigured");
-    }
-    if hook.flow == Flow::Settings
+    if call.hook.flow == Flow::Settings
         && let Some(refusal) = sign_in::refusal(state, call, &payload)
     {
         return refusal;
@@ -67,19 +47,75 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         return refusal;
     }
     if let Some(message) = refused_before_checks(state, call, &payload).await {
-        return HookResponse::new(state.refuse_visitor(&payload, message), "refused");
+        return refuse(state, &payload, message);
     }
     state.add_client_ip(&mut payload);
+    let form_used = &state.rules.messages().form_used;
     let is_guarded = is_guarded(state, call, &payload).await;
-    let is_known = open_flow::close_before_settings(state, call, &payload).await;
-    let deferrals = open_deferrals(state, call, &payload, is_known).await;
-    let refused_late = match hook.flow {
+    let evaluated = evaluate(state, call, &payload, is_guarded).await;
+    let (verdict, records) = match record(state, call, &payload, evaluated).await {
+        Recorded::Verdict(verdict, records) => (verdict, records),
+        Recorded::FlowIsClosed => return refuse(state, &payload, form_used),
+    };
+    if matches!(verdict, Verdict::Refuse(_)) {
+        if is_guarded && has_closed(state, call, &payload).await {
+            return refuse(state, &payload, form_used);
+        }
+        identity_activity::settings_refused(state, call, &payload);
+    }
+    let outcome = verdict.as_str();
+    record_decision(state, call, &payload, outcome, records);
+    let reply = verdict.into_reply(Form::new(payload.nodes.as_deref()));
+    HookResponse::new(reply, outcome)
+}
+
+/// Refuses with one message for the visitor.
+fn refuse(state: &HookState, payload: &Payload, message: &MessageTemplate) -> HookResponse {
+    HookResponse::new(state.refuse_visitor(payload, message), "refused")
+}
+
+/// Returns the response to a call that kratos.yml should not cause, and reports how to fix kratos.yml.
+fn misconfigured(state: &HookState, call: &HookCall, payload: &Payload) -> Option<HookResponse> {
+    let hook = &call.hook;
+    let (problem, fix, reply) = if payload.identity.is_none() {
+        let fix = format!(
+            "this hook is under `selfservice.flows.{flow}.before.hooks`; move the hook to \
+             `selfservice.flows.{flow}.after.<method>.hooks`, with `response: {{parse: true}}`",
+            flow = hook.flow
+        );
+        let not_possible = &state.rules.messages().not_possible;
+        let reply = state.reject(RefusalStatus::BadRequest, not_possible);
+        ("pre_without_identity", fix, reply)
+    } else if hook.flow == Flow::Registration && !payload.identity_id.is_nil() {
+        let fix = format!(
+            "the hook of {} has no `response: {{parse: true}}`, so Kratos called it after saving and nothing was \
+             checked; add that line to the hook",
+            config_path(call)
+        );
+        ("pre_after_saving", fix, Reply::NoContent)
+    } else {
+        return None;
+    };
+    state.report_misconfiguration(hook, problem, &fix);
+    Some(HookResponse::new(reply, "misconfigured"))
+}
+
+/// Evaluates the checks. In settings, it also closes the open flow of the identity, and records that the call began.
+async fn evaluate(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+    is_guarded: bool,
+) -> Evaluated {
+    let is_known = open_flow::close_before_settings(state, call, payload).await;
+    let deferrals = open_deferrals(state, call, payload, is_known).await;
+    let refused_late = match call.hook.flow {
         Flow::Settings => state.refused.marked(payload.identity_id),
         _ => BTreeSet::new(),
     };
     let evaluation = state.evaluator.evaluate(checks::CheckInput {
-        hook,
-        payload: &payload,
+        hook: &call.hook,
+        payload,
         until: call.until,
         trace: call.trace,
         submission: &call.trigger,
@@ -87,25 +123,19 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         deferrals: &deferrals,
         refused_late: &refused_late,
     });
-    let (evaluated, ()) = tokio::join!(
-        evaluation,
-        identity_activity::settings_begin(state, call, &payload)
-    );
-    let (verdict, records) = match record(state, call, &payload, evaluated).await {
-        Recorded::Verdict(verdict, records) => (verdict, records),
-        Recorded::FlowIsClosed => {
-            let reply = state.refuse_visitor(&payload, &state.rules.messages().form_used);
-            return HookResponse::new(reply, "refused");
-        }
-    };
-    if matches!(verdict, Verdict::Refuse(_)) {
-        if is_guarded && has_closed(state, call, &payload).await {
-            let reply = state.refuse_visitor(&payload, &state.rules.messages().form_used);
-            return HookResponse::new(reply, "refused");
-        }
-        identity_activity::settings_refused(state, call, &payload);
-    }
-    let outcome = verdict.as_str();
+    let begin = identity_activity::settings_begin(state, call, payload);
+    tokio::join!(evaluation, begin).0
+}
+
+/// Logs the outcome, and queues the decision for the database.
+fn record_decision(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+    outcome: &'static str,
+    checks: Vec<CheckRecord>,
+) {
+    let hook = &call.hook;
     let duration_ms = milliseconds(call.at, state.clock.now());
     tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, outcome, duration_ms, "Evaluated a {} by `{}`: {outcome}", hook.flow, hook.method);
     state.recorder.record(Decision {
@@ -114,12 +144,8 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
         at: call.at,
         duration_ms,
         outcome,
-        checks: records,
+        checks,
     });
-    HookResponse::new(
-        verdict.into_reply(Form::new(payload.nodes.as_deref())),
-        outcome,
-    )
 }
 
 /// Returns a message if the submission cannot succeed, whatever the result of the checks.
@@ -269,22 +295,16 @@ async fn record(
     }
     let guard_id = state.pending.guard_id(&call.hook, payload);
     let verdict = with_external_id(verdict, guard_id);
+    let deferred = deferred_checks.iter().map(|one| one.deferred.clone());
+    let used = reservations.iter().map(|id| (*id, call.until)).collect();
     let held = Held {
-        deferred: deferred_checks
-            .iter()
-            .map(|one| one.deferred.clone())
-            .collect(),
+        deferred: deferred.collect(),
         reservations,
         no_longer_deferred,
         no_longer_refused,
     };
-    let used = held.reservations.iter().map(|id| (*id, call.until));
-    let used: Vec<_> = used.collect();
-    let now = state.clock.now();
-    let acceptance =
-        state
-            .pending
-            .acceptance(&call.hook, payload, &call.trigger, &verdict, held, now);
+    let (pending, now) = (&state.pending, state.clock.now());
+    let acceptance = pending.acceptance(&call.hook, payload, &call.trigger, &verdict, held, now);
     let Some(acceptance) = acceptance else {
         return Recorded::Verdict(verdict, records);
     };
@@ -298,35 +318,62 @@ async fn record(
         used,
         ..WriteSet::default()
     };
-    // An acceptance that need not be recorded does not wait for a database that does not answer.
+    match store_acceptance(state, call, payload, batch, must_hold).await {
+        Stored::Yes => Recorded::Verdict(verdict, records),
+        Stored::FlowIsClosed => Recorded::FlowIsClosed,
+        Stored::No if must_hold => {
+            let findings = deferred_checks.into_iter().map(|one| one.otherwise);
+            let refusal = refuse_unrecorded(state, payload, findings.collect());
+            Recorded::Verdict(refusal, records)
+        }
+        Stored::No => Recorded::Verdict(verdict, records),
+    }
+}
+
+/// Whether an acceptance was stored.
+enum Stored {
+    Yes,
+    /// Kratos created an identity of the flow while the checks ran.
+    FlowIsClosed,
+    /// The database did not store it, which is logged.
+    No,
+}
+
+/// Stores an acceptance. One that need not hold does not wait for a database that does not answer.
+async fn store_acceptance(
+    state: &HookState,
+    call: &HookCall,
+    payload: &Payload,
+    batch: WriteSet,
+    must_hold: bool,
+) -> Stored {
     let until = if must_hold {
         call.until
     } else {
         saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until)
     };
-    let stored = state
-        .clock
-        .timeout_at(until, state.outbox.write(batch))
-        .await;
-    let error = match stored {
-        Some(Ok(_)) => return Recorded::Verdict(verdict, records),
+    let written = state.outbox.write(batch);
+    let error = match state.clock.timeout_at(until, written).await {
+        Some(Ok(_)) => return Stored::Yes,
         Some(Err(error)) if matches!(*error, store::Error::Conflict) => {
             tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, "Refused a submission: its flow was closed, or its reservation was released, while the checks ran");
-            return Recorded::FlowIsClosed;
+            return Stored::FlowIsClosed;
         }
         Some(Err(error)) => error.error_chain(),
         None => "the database did not answer in time".to_owned(),
     };
-    if !must_hold {
+    if must_hold {
+        tracing::error!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "Refused a sign-up: its deferred checks or reservations could not be recorded");
+    } else {
         tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "Could not record an accepted sign-up");
         state.metrics.pending_dropped.inc();
-        return Recorded::Verdict(verdict, records);
     }
-    tracing::error!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "Refused a sign-up: its deferred checks or reservations could not be recorded");
-    let mut findings: Vec<Finding> = deferred_checks
-        .into_iter()
-        .map(|one| one.otherwise)
-        .collect();
+    Stored::No
+}
+
+/// Returns the refusal in place of an acceptance that had to be recorded: what the deferred checks would have refused
+/// with, or else a request to try again.
+fn refuse_unrecorded(state: &HookState, payload: &Payload, mut findings: Vec<Finding>) -> Verdict {
     if findings.is_empty() {
         let try_again = state.visitor_message(payload, &state.rules.messages().try_again);
         findings.push(Finding {
@@ -334,7 +381,7 @@ async fn record(
             message: try_again,
         });
     }
-    Recorded::Verdict(Verdict::Refuse(findings), records)
+    Verdict::Refuse(findings)
 }
 
 fn with_external_id(verdict: Verdict, external_id: Option<String>) -> Verdict {
