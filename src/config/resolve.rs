@@ -16,7 +16,7 @@ mod services;
 mod subscriptions;
 mod warnings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use super::tree::{Entry, Kind, Node, join};
 use super::{file, renamed, schema, validate};
 use crate::base::diagnostics::Position;
 use crate::base::diagnostics::{Problem, Problems};
-use crate::expression::{CompileError, Expression, Lists, Piece, Scope, Template};
+use crate::expression::{CompileError, Expression, Lists, Piece, ReadPath, Scope, Template};
 use crate::kratos::schema::Schemas;
 use crate::outbound::services::Service;
 use paths::{Place, Use, Write};
@@ -100,6 +100,8 @@ pub(super) struct Resolver<'a> {
     schemas: Arc<Schemas>,
     /// Whether an identity schema cannot be read.
     lacks_a_schema: bool,
+    /// The traits that the schemas know as optional.
+    optional_paths: Arc<BTreeSet<ReadPath>>,
     /// What the section that is being resolved reads.
     uses: Vec<Use>,
     /// The paths that the section writes.
@@ -169,6 +171,7 @@ pub(super) fn resolve(
         warnings: Vec::new(),
         schemas: Arc::default(),
         lacks_a_schema: false,
+        optional_paths: Arc::default(),
         uses: Vec::new(),
         writes: Vec::new(),
         invalid_paths,

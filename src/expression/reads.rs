@@ -1,6 +1,8 @@
 //! What an expression reads, and what it gives without a value that it reads.
 
-use super::path::{Path, ReadPath};
+use std::collections::BTreeSet;
+
+use super::path::ReadPath;
 use super::resolve::Slot;
 use super::{Absent, Effect, Expression, Variable, absence};
 
@@ -32,12 +34,17 @@ impl Expression {
         absence::effect(&self.compiled, absent)
     }
 
+    /// Returns whether a template that is nothing but this expression is null where its path is absent.
+    #[must_use]
+    pub fn becomes_null(&self, optional_paths: &BTreeSet<ReadPath>) -> bool {
+        self.only_path()
+            .is_some_and(|path| path.may_be_absent(optional_paths))
+    }
+
     /// Returns the variable and the path, if the expression is nothing but one path.
     #[must_use]
     pub fn single_path(&self) -> Option<(Variable, ReadPath)> {
-        match self.compiled.only_path()? {
-            Slot::Path(path @ Path { root, .. }) => Some((*root, path.constant())),
-            _ => None,
-        }
+        let path = self.only_path()?;
+        Some((path.root, path.constant()))
     }
 }

@@ -207,6 +207,22 @@ impl Schemas {
         self.paths_where(&|_| true)
     }
 
+    /// Returns the paths of the traits that can be absent although the object around them is there, as far as they are
+    /// outside of lists. A trait that only some schemas have is one of them.
+    #[must_use]
+    pub fn optional_paths(&self) -> Vec<String> {
+        let mut paths = self.paths();
+        paths.retain(|path| {
+            let knowledge = self.look_up(&Step::of_names(path.split('.')));
+            let last = knowledge.steps.last().copied().unwrap_or_default();
+            last.may_be_missing
+                || last.may_be_null
+                || !knowledge.unknown_in.is_empty()
+                || !knowledge.allowed_in.is_empty()
+        });
+        paths
+    }
+
     /// Returns the paths of the traits whose schema satisfies a rule, as far as they are outside of lists.
     #[must_use]
     pub fn paths_where(&self, rule: &dyn Fn(&Value) -> bool) -> Vec<String> {

@@ -894,7 +894,7 @@ fn previous_without_a_guard_where_a_registration_comes_is_a_problem() {
             vec![(
                 "problem",
                 sign_up,
-                "write `{previous.?traits.?a}`, or `flows: [settings]`",
+                "write `{previous.traits.?a}`, or `flows: [settings]`",
             )],
         ),
         (
@@ -930,7 +930,7 @@ fn previous_without_a_guard_where_a_registration_comes_is_a_problem() {
             vec![(
                 "problem",
                 created,
-                "write `{previous.?traits.?email}`, or `events: [identity.updated]`",
+                "write `{previous.traits.?email}`, or `events: [identity.updated]`",
             )],
         ),
         (
@@ -1075,4 +1075,119 @@ fn the_roots_of_the_variables_are_known_without_a_schema() {
             expect(&review(None, &text), &text, &[("problem", message, help)]);
         }
     }
+}
+
+/// Builds the request of the only subscription.
+fn built(shape: &str, send: &str, identity: &serde_json::Value) -> Result<String, String> {
+    let text = format!(
+        "kratos: {{identity_schema: \"file://{shape}.json\"}}\nsubscriptions:\n  a: {{events: [identity.created, identity.updated], send: {send}}}\n"
+    );
+    let review = review(None, &text);
+    let settings = review
+        .settings
+        .unwrap_or_else(|| panic!("{}", review.problems));
+    let lists = vestibule::expression::Lists::default();
+    let variables = vestibule::expression::Variables {
+        identity: Some(identity),
+        previous: None,
+        value: None,
+        flow: None,
+        request: None,
+        method: "password",
+        now: "2026-11-23T14:32:52Z".parse().expect("a time"),
+        response: None,
+        checks: None,
+        taken: None,
+        lists: &lists,
+    };
+    let request = settings.subscriptions[0].send.build(&variables);
+    let request = request.map_err(|error| error.to_string())?;
+    let body = request.body.map(|body| body.text).unwrap_or_default();
+    Ok(format!("{} {body}", request.path))
+}
+
+#[test]
+fn a_value_that_the_schema_knows_as_optional_is_null_or_left_out() {
+    let identity =
+        serde_json::json!({"id": "1", "traits": {"email": "ada@example.org", "phone": null}});
+    for (shape, send, expected) in [
+        (
+            "flat",
+            "{post: \"http://a/\", json: {name: \"{identity.traits.user_name}\", mail: \"{identity.traits.email}\"}}",
+            Some("/ {\"name\":null,\"mail\":\"ada@example.org\"}"),
+        ),
+        (
+            "flat",
+            "{post: \"http://a/\", query: {name: \"{identity.traits.user_name}\", mail: \"{identity.traits.email}\"}, form: {name: \"{identity.traits.user_name}\", vat: \"{identity.traits.?vat_number}\"}}",
+            Some("/?mail=ada%40example.org "),
+        ),
+        (
+            "nested",
+            "{post: \"http://a/\", json: [\"{identity.traits.address.geo.lat}\", \"{identity.traits.address}\"]}",
+            Some("/ [null,null]"),
+        ),
+        (
+            "nullable",
+            "{post: \"http://a/\", json: [\"{identity.traits.phone}\", \"{identity.traits.address.city}\"], query: {phone: \"{identity.traits.phone}\"}}",
+            Some("/ [null,null]"),
+        ),
+        (
+            "objects",
+            "{post: \"http://a/\", json: [\"{identity.traits.projects[0].name}\"]}",
+            Some("/ [null]"),
+        ),
+        // `previous` does not exist at registration.
+        (
+            "flat",
+            "{post: \"http://a/\", json: [\"{previous.traits.user_name}\", \"{previous.traits.?email}\"]}",
+            Some("/ [null,null]"),
+        ),
+        // The schema requires these, or a text needs the value.
+        (
+            "nested",
+            "{post: \"http://a/\", json: [\"{identity.traits.name.last}\"]}",
+            None,
+        ),
+        (
+            "flat",
+            "{post: \"http://a/\", json: [\"Dear {identity.traits.user_name}\"]}",
+            None,
+        ),
+        (
+            "flat",
+            "{post: \"http://a/{identity.traits.user_name}\"}",
+            None,
+        ),
+        (
+            "flat",
+            "{post: \"http://a/\", headers: {X-User: \"{identity.traits.user_name}\"}}",
+            None,
+        ),
+    ] {
+        let found = built(shape, send, &identity);
+        assert_eq!(found.as_deref().ok(), expected, "{send}: {found:?}");
+    }
+}
+
+#[test]
+fn an_entry_of_a_required_list_is_not_null_without_its_mark() {
+    let subscription = |template: &str| {
+        format!("events: [identity.created], send: {{post: \"http://a/\", json: [\"{template}\"]}}")
+    };
+    let second = subscription("{identity.traits.emails[1]}");
+    let marked = subscription("{identity.traits.emails[?1]}");
+    let first = subscription("{identity.traits.emails[0]}");
+    subscriptions(&[
+        (
+            "texts",
+            &second,
+            &[(
+                "warning",
+                "`traits.emails[1]` is optional in the identity schema, and this cannot be built without it",
+                "write `{identity.traits.emails[?1]}`",
+            )],
+        ),
+        ("texts", &marked, &[]),
+        ("texts", &first, &[]),
+    ]);
 }

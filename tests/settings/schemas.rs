@@ -226,6 +226,21 @@ fn a_schema_that_names_no_members_allows_every_path() {
             "a",
             "unknown",
         ),
+        (
+            r#"{"properties": {"traits": {"properties": {"a": {}}, "dependencies": {"a": {"properties": {"b": {}}, "required": ["b"]}, "b": ["a"]}}}}"#,
+            "b",
+            "optional",
+        ),
+        (
+            r#"{"properties": {"traits": {"properties": {"a": {}}, "dependentSchemas": {"a": {"oneOf": [{"properties": {"b": {}}}]}}}}}"#,
+            "b",
+            "optional",
+        ),
+        (
+            r#"{"properties": {"traits": {"properties": {"a": {}}, "oneOf": [{"properties": {"b": {}}, "required": ["b"]}, {"properties": {"b": {}, "c": {}}, "required": ["b"]}]}}}"#,
+            "b",
+            "required",
+        ),
     ] {
         let mut schemas = Schemas::default();
         schemas.add("default".to_owned(), serde_json::from_str(schema).unwrap());

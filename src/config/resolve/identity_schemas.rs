@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Cursor, Resolver};
 use crate::config::file;
+use crate::expression::ReadPath;
 use crate::kratos::Identifiers;
 use crate::kratos::schema::Schemas;
 
@@ -59,6 +60,12 @@ impl Resolver<'_> {
         let identifiers = Identifiers::of(&schemas);
         // Without one of the schemas, a trait that the others do not name may be right.
         if !self.lacks_a_schema {
+            let optional = schemas.optional_paths();
+            let paths = optional.iter().map(|path| {
+                let names: Vec<&str> = path.split('.').collect();
+                ReadPath::of_names(&names)
+            });
+            self.optional_paths = Arc::new(paths.collect());
             self.schemas = Arc::new(schemas);
         }
         identifiers

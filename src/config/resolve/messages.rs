@@ -448,7 +448,7 @@ impl<'a> Resolver<'a> {
             checks,
             lists: Arc::clone(&self.lists),
             client_ip: self.client_ip,
-            optional_paths: Arc::default(),
+            optional_paths: Arc::clone(&self.optional_paths),
             headers: self.request_headers.clone(),
         }
     }

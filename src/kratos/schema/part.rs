@@ -1,8 +1,8 @@
 //! The parts of a JSON Schema that apply to one value.
 //!
-//! A schema refers to others that apply together (`$ref`, `allOf`) or as alternatives (`anyOf`, `oneOf`, `then`, `else`).
-//! A name is known if any of them has it. A name is required if one of those that apply together requires it, or if
-//! every alternative does.
+//! A schema refers to others that apply together (`$ref`, `allOf`) or as alternatives (`anyOf`, `oneOf`, `then`, `else`,
+//! `dependencies`). A name is known if any of them has it. A name is required if one of those that apply together requires
+//! it, or if every alternative does.
 
 use percent_encoding::percent_decode_str;
 use regex::Regex;
@@ -299,6 +299,14 @@ impl<'s> Document<'s> {
         if schema.get("if").is_some() {
             let branches = ["then", "else"].map(|key| schema.get(key).unwrap_or(&ANYTHING));
             parts.push(Part::Any(branches.map(Part::One).to_vec()));
+        }
+        // What applies only if another member is there.
+        for key in ["dependencies", "dependentSchemas"] {
+            let dependent = schema[key].as_object().into_iter().flatten();
+            let schemas = dependent.filter(|(_, schema)| schema.is_object());
+            parts.extend(
+                schemas.map(|(_, schema)| Part::Any(vec![Part::One(schema), Part::One(&ANYTHING)])),
+            );
         }
         parts
     }

@@ -48,6 +48,7 @@ impl Resolver<'_> {
             return false;
         };
         if matches!(one.place, Place::Message | Place::MayFail)
+            || self.becomes_null(one.place, expression)
             || is_excluded(context, &absent)
             || !expression.without(&absent).may_fail
         {
@@ -60,9 +61,10 @@ impl Resolver<'_> {
             Place::Condition => format!("write `{}`, or {instead}", guarded(&guard, expression)),
             _ => match expression.single_path() {
                 Some((_, path)) if one.place == Place::Value && !path.is_root() => {
+                    let mark = path.steps().count() - 1;
                     format!(
                         "write `{{{}}}`, or {instead}",
-                        path.written(Variable::Previous, 0)
+                        path.written(Variable::Previous, mark)
                     )
                 }
                 _ => format!("add `when: {guard}`, or {instead}"),
@@ -80,7 +82,9 @@ impl Resolver<'_> {
         one: &Use,
         expression: &Expression,
     ) {
-        if matches!(one.place, Place::Message | Place::MayFail) {
+        if matches!(one.place, Place::Message | Place::MayFail)
+            || self.becomes_null(one.place, expression)
+        {
             return;
         }
         let schemas = Arc::clone(&self.schemas);
@@ -93,7 +97,6 @@ impl Resolver<'_> {
                     .find(|candidate| {
                         let absent = candidate.absent();
                         !context.is_present(candidate)
-                            && !becomes_null(one.place, candidate, expression)
                             && !is_excluded(context, &absent)
                             && expression.without(&absent).may_fail
                     });
@@ -108,6 +111,11 @@ impl Resolver<'_> {
                 self.add(&one.path, at, finding);
             }
         }
+    }
+
+    /// Returns whether a template is null without its value: its path has a `?`, or the schemas know it as optional.
+    fn becomes_null(&self, place: Place, expression: &Expression) -> bool {
+        place == Place::Value && expression.becomes_null(&self.optional_paths)
     }
 
     /// Returns the parts of a path that may be absent, the shortest first.
@@ -264,13 +272,6 @@ impl Context<'_> {
                     ReadStep::Index(index) => index.to_string() == *name,
                 })
     }
-}
-
-/// Returns whether a template is null without the value. The schema knows that it is optional.
-fn becomes_null(place: Place, candidate: &Candidate, expression: &Expression) -> bool {
-    place == Place::Value
-        && matches!(candidate.reason, Reason::Optional | Reason::Nullable)
-        && expression.single_path().is_some()
 }
 
 /// Returns whether the section's condition is never true without the value.
