@@ -64,6 +64,9 @@ pub struct Hooks {
     /// the owner of such an account (for logins, recoveries and all settings)
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Read the settings file where its environment variables and secret files are missing, as in CI
+    #[arg(long, requires = "config")]
+    allow_missing_env: bool,
     /// Also print the hooks that refuse the owners of accounts that a late refusal deactivated, without reading a settings file
     #[arg(long)]
     late_refusals: bool,
@@ -128,7 +131,7 @@ impl Command {
         let Self::Hooks(hooks) = self;
         let needs = match &hooks.config {
             None => Needs::default(),
-            Some(file) => match config::load(file, &Environment::of_process()) {
+            Some(file) => match config::load(file, &hooks.environment()) {
                 Ok(settings) => Needs::of(&settings),
                 Err(problems) => {
                     eprintln!("{problems}");
@@ -142,6 +145,15 @@ impl Command {
 }
 
 impl Hooks {
+    fn environment(&self) -> Environment {
+        let environment = Environment::of_process();
+        if self.allow_missing_env {
+            environment.allowing_missing()
+        } else {
+            environment
+        }
+    }
+
     /// Prints the hooks or the template.
     fn print(&self, mut needs: Needs, to: &mut impl Write) -> io::Result<()> {
         if self.template {

@@ -49,18 +49,18 @@ async fn absent_values_are_null_in_json() {
             json!(7),
         ),
         (
-            "{previous.?traits.?email}",
+            "{previous.traits.?email}",
             CREATED,
             payload().saved(),
             Value::Null,
         ),
         (
-            "{previous.?traits.?email}",
+            "{previous.traits.?email}",
             UPDATED,
             changed.clone(),
             json!("canary-before@example.org"),
         ),
-        ("{previous.?traits.?phone}", UPDATED, changed, Value::Null),
+        ("{previous.traits.?phone}", UPDATED, changed, Value::Null),
         (
             "{flow.?return_to}",
             CREATED,

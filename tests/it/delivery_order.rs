@@ -122,7 +122,7 @@ async fn a_receiver_that_failed_ends_with_the_newest_data() {
         (format!("supersede: false, {ONLY_IDENTITY}"), vec!["b", "b", "c"], [Delivered, Delivered]),
         ("send: {service: crm, post: /m}".to_owned(), vec!["b", "b", "c"], [Delivered, Delivered]),
         (
-            r#"send: {service: crm, post: /m, json: {email: "{identity.traits.email}", old: "{previous.?traits.?email}"}}"#.to_owned(),
+            r#"send: {service: crm, post: /m, json: {email: "{identity.traits.email}", old: "{previous.traits.?email}"}}"#.to_owned(),
             vec!["b", "b", "c"],
             [Delivered, Delivered],
         ),

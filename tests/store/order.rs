@@ -23,6 +23,7 @@ macro_rules! test_contract {
             a_failed_delivery_is_repeated_before_later_ones,
             an_abandoned_delivery_does_not_block_later_ones,
             whatever_ends_a_delivery_resumes_the_next_one,
+            a_deletion_that_waits_is_delivered_after_the_erasure,
             an_earlier_delivery_that_arrives_late_waits_only_for_the_one_in_flight,
             a_delivery_whose_lease_has_expired_goes_on_first,
             blocked_deliveries_do_not_hide_due_ones,
@@ -249,6 +250,28 @@ pub async fn whatever_ends_a_delivery_resumes_the_next_one(store: Arc<dyn Store>
         let next = claim(&store, Duration::ZERO).await;
         assert_eq!(numbers(&next), [second], "{end}");
         settle(&store, &next[0], Outcome::Delivered).await;
+    }
+}
+
+/// Erasure discards what the deletion waits for, and keeps the deletion.
+pub async fn a_deletion_that_waits_is_delivered_after_the_erasure(store: Arc<dyn Store>) {
+    for (identity, is_in_flight) in [(1, true), (2, false)] {
+        let mut deleted = event(identity, identity * 10 + 1, 2);
+        deleted.event = Event::IdentityDeleted;
+        let updated = event(identity, identity * 10, 1);
+        store.accept(vec![updated, deleted]).await.unwrap();
+        let held = claim(&store, Duration::ZERO).await;
+        assert_eq!(numbers(&held), [identity * 10]);
+        assert_eq!(claimed(&store, Duration::ZERO).await, [0; 0]);
+        if !is_in_flight {
+            settle(&store, &held[0], Outcome::RetryAt(at(DAY))).await;
+            assert_eq!(claimed(&store, Duration::ZERO).await, [0; 0]);
+        }
+        let forgotten = store.forget(Uuid::from_u128(identity), start()).await;
+        assert_eq!(forgotten.unwrap(), 1);
+        let deletion = claim(&store, Duration::ZERO).await;
+        assert_eq!(numbers(&deletion), [identity * 10 + 1], "{is_in_flight}");
+        settle(&store, &deletion[0], Outcome::Delivered).await;
     }
 }
 

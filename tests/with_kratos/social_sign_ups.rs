@@ -1,10 +1,12 @@
 //! Social sign-ups: of a person who has an account already, and from a native app.
 
+use std::time::Duration;
+
 use reqwest::header::{ACCEPT, LOCATION};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::gate::submissions::{self, assert_no_alarm, confirmations};
+use crate::gate::submissions::{self, assert_no_alarm, confirmations, releases};
 use crate::support::browser::Browser;
 use crate::support::fields::{COMPANY, EMAIL, Fields, INVITE, VAT_NUMBER};
 use crate::support::kratos::RETURN_TO;
@@ -33,11 +35,24 @@ async fn sign_up_at_provider(browser: &Browser, typed: &Fields) -> String {
     target(&browser.open(&callback).await)
 }
 
-/// Kratos offers to link the social identity to the account. Vestibule has accepted the sign-up, and confirms nothing that it reserved.
+async fn released(env: &TestEnv, invite: &str) {
+    within(
+        Duration::from_mins(2),
+        "Vestibule releases the invite",
+        async || (releases(env, invite) > 0).then_some(()),
+    )
+    .await;
+    assert_eq!(releases(env, invite), 1);
+    assert_eq!(confirmations(env, invite), 0);
+}
+
+/// Kratos offers to link the social identity to the account. Vestibule has accepted the sign-up, and releases what it reserved.
 pub async fn kratos_offers_to_link_a_social_sign_up_to_an_existing_account() {
     let provider = Provider::start();
+    // The reservation is released when the form has expired.
     let env = submissions::builder()
         .with_provider(&provider)
+        .with_flow_lifespan("20s")
         .start()
         .await;
     let invite = |name: &str| format!("{ONE_USE_PREFIX}linked-{name}");
@@ -67,7 +82,6 @@ pub async fn kratos_offers_to_link_a_social_sign_up_to_an_existing_account() {
         1,
         "Kratos creates no second account"
     );
-    // The look-up after ten minutes releases it.
     assert_eq!(confirmations(&env, &invite("second")), 0);
 
     // The owner proves the account with its password. Kratos keeps the account's own traits.
@@ -102,6 +116,12 @@ pub async fn kratos_offers_to_link_a_social_sign_up_to_an_existing_account() {
     );
     assert_eq!(env.kratos.identities().await.len(), 1);
 
+    // Nothing stays reserved: another person can use the invite of the sign-up that came to nothing.
+    released(&env, &invite("second")).await;
+    provider.sign_in_as_anyone();
+    let browser = Browser::new(&env.kratos.public);
+    let other = company().with(INVITE, invite("second"));
+    assert_eq!(sign_up_at_provider(&browser, &other).await, SIGNED_UP);
     assert_no_alarm(&env).await;
 }
 

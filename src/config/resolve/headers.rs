@@ -95,7 +95,7 @@ impl Resolver<'_> {
         let listed = (0..count).filter_map(|index| written(&headers.item(index)));
         let known = listed.chain(written(&hooks.key("client_ip").key("header")));
         let mut names: Vec<String> = known.map(|name| canonical_header(&name)).collect();
-        names.retain(|name| !FORWARDED.contains(&name.as_str()));
+        names.retain(|name| !name.is_empty() && !FORWARDED.contains(&name.as_str()));
         names.sort();
         names.dedup();
         let forwarded = FORWARDED.into_iter().map(ToOwned::to_owned);

@@ -86,9 +86,8 @@ fn an_expression_without_a_guard_can_fail() {
             (false, true),
         ),
         (
-            // A condition in `optMap` may be true, as far as this knows.
             "identity.traits.?nick.optMap(n, n == 'a').orValue(false)",
-            (false, true),
+            is_guarded,
         ),
         (
             "identity.traits.?nick.orValue([]).exists(n, n == identity.traits.nick)",

@@ -52,11 +52,11 @@ SET state = CASE state WHEN 'abandoned' THEN 'discarded' ELSE state END, settled
     last_error = 'the identity was deleted'
 WHERE identity_id = $1 AND (state = 'abandoned' OR last_error IS NOT NULL) AND event <> 'identity.deleted'",
 );
-// The error message of a service may contain personal data.
+// The error message of a service may contain personal data. What the deletion waited for is discarded, so it waits no longer.
 static ERASE_ERRORS: Sql = Sql::new(
     "
-UPDATE deliveries SET last_error = NULL
-WHERE identity_id = $1 AND event = 'identity.deleted' AND last_error IS NOT NULL",
+UPDATE deliveries SET last_error = NULL, waiting = 0
+WHERE identity_id = $1 AND event = 'identity.deleted' AND (last_error IS NOT NULL OR waiting = 1)",
 );
 // The error message of a service may contain personal data.
 pub(super) static ERASE_ATTEMPTS: Sql = Sql::new(
