@@ -985,6 +985,50 @@ fn previous_without_a_guard_where_a_registration_comes_is_a_problem() {
 }
 
 #[test]
+fn previous_without_a_guard_is_a_warning_where_reconciliation_finds_changes() {
+    let found = "a change that reconciliation finds has no `previous`, so its delivery cannot be built";
+    let send = |json: &str| {
+        format!("events: [identity.updated], send: {{post: \"http://a/\", json: {{was: \"{json}\"}}}}")
+    };
+    for (reconcile, subscription, expected) in [
+        (
+            "every: 1h",
+            send("{previous.traits.email}"),
+            vec![("warning", found, "write `{previous.traits.?email}`")],
+        ),
+        (
+            "every: 1h",
+            send("It was {previous.traits.email}."),
+            vec![("warning", found, "add `when: has(previous.traits.email)`, or `when: has(previous.traits)`")],
+        ),
+        ("every: 1h", send("{previous.traits.?email}"), vec![]),
+        ("every: 1h", send("{identity.id}"), vec![]),
+        (
+            "every: 1h",
+            format!("when: has(previous.traits), {}", send("{previous.traits.email}")),
+            vec![],
+        ),
+        // Reconciliation leaves out a subscription whose `when` reads `previous`.
+        (
+            "every: 1h",
+            format!("when: \"previous.traits.email != 'x'\", {}", send("{previous.traits.email}")),
+            vec![],
+        ),
+        (
+            "every: 1h",
+            send("{previous.traits.email}").replace("identity.updated", "credentials.changed"),
+            vec![],
+        ),
+        ("per_second: 5", send("{previous.traits.email}"), vec![]),
+    ] {
+        let text = format!(
+            "kratos: {{admin_url: \"http://k/\"}}\nreconcile: {{{reconcile}}}\nsubscriptions: {{a: {{{subscription}}}}}"
+        );
+        expect(&review(None, &text), &text, &expected);
+    }
+}
+
+#[test]
 fn the_roots_of_the_variables_are_known_without_a_schema() {
     for (expression, message, help) in [
         (

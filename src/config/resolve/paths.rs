@@ -51,14 +51,23 @@ pub(super) struct Subject {
     present: Option<Field>,
     /// The field of a check, and its position.
     field: Option<(Field, Position)>,
-    /// Why `previous` can be absent, and what excludes that.
-    without_previous: Option<(String, String)>,
+    without_previous: Option<WithoutPrevious>,
+}
+
+/// Why `previous` can be absent, and what excludes that.
+struct WithoutPrevious {
+    reason: String,
+    instead: String,
+    /// Whether the section is used without `previous` for sure. Otherwise only reconciliation does, and it leaves out a
+    /// subscription whose `when` reads `previous`.
+    is_certain: bool,
 }
 
 /// The section, and its condition.
 struct Context<'c> {
     subject: &'c Subject,
     when: Option<&'c Expression>,
+    without_previous: Option<&'c WithoutPrevious>,
 }
 
 impl Use {
@@ -113,16 +122,21 @@ impl Subject {
             path: cursor.path.clone(),
             present: field.clone().filter(|_| !checks_absent),
             field: field.map(|field| (field, at)),
-            without_previous: both.then(|| {
-                (
-                    "a registration has no `previous`, so this fails for every sign-up".to_owned(),
-                    "`flows: [settings]`".to_owned(),
-                )
+            without_previous: both.then(|| WithoutPrevious {
+                reason: "a registration has no `previous`, so this fails for every sign-up"
+                    .to_owned(),
+                instead: "`flows: [settings]`".to_owned(),
+                is_certain: true,
             }),
         }
     }
 
-    pub fn subscription(cursor: &Cursor<'_>, file: &file::Subscription) -> Self {
+    /// `reconciles` says whether reconciliation runs on a schedule.
+    pub fn subscription(
+        cursor: &Cursor<'_>,
+        file: &file::Subscription,
+        reconciles: bool,
+    ) -> Self {
         let has_previous = |event: &file::Event| {
             matches!(
                 event,
@@ -139,14 +153,36 @@ impl Subject {
             path: cursor.path.clone(),
             present: None,
             field: None,
-            without_previous: without.map(|name| {
-                (
-                    format!("`{name}` has no `previous`, so this fails for every such event"),
-                    "`events: [identity.updated]`".to_owned(),
-                )
-            }),
+            without_previous: match without {
+                Some(name) => Some(WithoutPrevious {
+                    reason: format!(
+                        "`{name}` has no `previous`, so this fails for every such event"
+                    ),
+                    instead: "`events: [identity.updated]`".to_owned(),
+                    is_certain: true,
+                }),
+                None => found_by_reconciliation(file, reconciles),
+            },
         }
     }
+}
+
+/// A change through the admin API has no `previous`.
+fn found_by_reconciliation(
+    file: &file::Subscription,
+    reconciles: bool,
+) -> Option<WithoutPrevious> {
+    let updates = file
+        .events
+        .iter()
+        .any(|event| matches!(event, file::Event::IdentityUpdated));
+    (reconciles && updates).then(|| WithoutPrevious {
+        reason: "a change that reconciliation finds has no `previous`, so its delivery cannot be built"
+            .to_owned(),
+        instead: "`when: has(previous.traits)`, with which reconciliation leaves out this subscription"
+            .to_owned(),
+        is_certain: false,
+    })
 }
 
 impl Resolver<'_> {
@@ -163,9 +199,15 @@ impl Resolver<'_> {
         let writes = std::mem::take(&mut self.writes);
         let when_path = format!("{}.when", subject.path);
         let when = uses.iter().find(|one| one.path == when_path);
+        let when = when.and_then(|one| one.expressions.first());
+        let is_left_out = when.is_some_and(|when| when.reads_of(Variable::Previous).next().is_some());
         let context = Context {
             subject,
-            when: when.and_then(|one| one.expressions.first()),
+            when,
+            without_previous: subject
+                .without_previous
+                .as_ref()
+                .filter(|one| one.is_certain || !is_left_out),
         };
         self.review_field(&context);
         for one in &uses {

@@ -28,6 +28,7 @@ impl<'a> Resolver<'a> {
     pub(super) fn subscriptions(&mut self) -> Vec<Subscription> {
         let cursor = self.root.key("subscriptions");
         let mut subscriptions = Vec::new();
+        let reconciles = self.root.key("reconcile").key("every").node.is_some();
         for entry in cursor.entries() {
             let cursor = cursor.key(&entry.key);
             self.name(&cursor, entry, "a subscription");
@@ -35,7 +36,7 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             subscriptions.extend(self.subscription(&entry.key, &cursor, &file));
-            self.review(&Subject::subscription(&cursor, &file));
+            self.review(&Subject::subscription(&cursor, &file, reconciles));
         }
         subscriptions
     }

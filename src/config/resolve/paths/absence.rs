@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Context, Finding, Place, Use, steps_of};
+use super::{Context, Finding, Place, Use, WithoutPrevious, steps_of};
 use crate::config::resolve::Resolver;
 use crate::expression::{Absent, Expression, Read, ReadPath, ReadStep, Variable};
 use crate::kratos::schema::{Schemas, Types};
@@ -39,7 +39,12 @@ impl Resolver<'_> {
         one: &Use,
         expression: &Expression,
     ) -> bool {
-        let Some((reason, instead)) = &context.subject.without_previous else {
+        let Some(WithoutPrevious {
+            reason,
+            instead,
+            is_certain,
+        }) = context.without_previous
+        else {
             return false;
         };
         let absent = Absent::missing(Variable::Previous, ReadPath::of_names(&[]));
@@ -71,7 +76,12 @@ impl Resolver<'_> {
             },
         };
         let at = self.position(one, expression, read.offset);
-        self.add(&one.path, at, Finding::problem(reason.clone(), help));
+        let finding = if *is_certain {
+            Finding::problem(reason.clone(), help)
+        } else {
+            Finding::warning(reason.clone(), help)
+        };
+        self.add(&one.path, at, finding);
         true
     }
 
