@@ -268,8 +268,9 @@ pub async fn a_closed_flow_rejects_acceptances_that_must_hold(store: Arc<dyn Sto
     assert!(matches!(error, Error::Conflict), "{error}");
     assert_eq!(pending(&store, 1).await, []);
     assert_eq!(store.backlog().await.unwrap().pending, 0);
-    // An acceptance that need not hold neither fails nor opens the flow again.
+    // An acceptance that need not hold neither fails nor opens the flow again, and leaves nothing behind.
     accept(&store, vec![sign_up(1)]).await;
+    assert_eq!(pending(&store, 1).await, []);
     let record = record(&store, 1).await.unwrap();
     assert_eq!(record.identity_id, Some(Uuid::from_u128(71)));
     assert_eq!(store.next_lookup().await.unwrap(), None);

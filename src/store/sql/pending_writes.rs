@@ -27,7 +27,7 @@ SET external_id = coalesce(excluded.external_id, flows.external_id), expires_at 
 WHERE flows.identity_id IS NULL",
 );
 
-// A call that is recorded after its submission was attributed changes nothing.
+// A call that is recorded after its flow was closed, or its submission attributed, changes nothing.
 static SUBMISSIONS: Sql = Sql::new(
     "
 INSERT INTO pending_sign_ups
@@ -38,7 +38,7 @@ SELECT value ->> 'flow_id', value ->> 'submission', value ->> 'flow', value ->> 
     CAST(value ->> 'accepted_at' AS BIGINT), CAST(value ->> 'expires_at' AS BIGINT), 'open', value ->> 'details',
     value ->> 'changed_identity_id'
 FROM json_each($1)
-WHERE true
+WHERE NOT EXISTS (SELECT 1 FROM flows WHERE flows.flow_id = value ->> 'flow_id' AND flows.identity_id IS NOT NULL)
 ON CONFLICT (flow_id, submission) DO UPDATE
 SET method = excluded.method, traits_hash = excluded.traits_hash, transient_payload_hash = excluded.transient_payload_hash,
     guarded = excluded.guarded, accepted_at = excluded.accepted_at, expires_at = excluded.expires_at, state = excluded.state,
