@@ -2,6 +2,7 @@
 
 mod command;
 mod known_identities;
+mod model;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -986,9 +986,12 @@ fn previous_without_a_guard_where_a_registration_comes_is_a_problem() {
 
 #[test]
 fn previous_without_a_guard_is_a_warning_where_reconciliation_finds_changes() {
-    let found = "a change that reconciliation finds has no `previous`, so its delivery cannot be built";
+    let found =
+        "a change that reconciliation finds has no `previous`, so its delivery cannot be built";
     let send = |json: &str| {
-        format!("events: [identity.updated], send: {{post: \"http://a/\", json: {{was: \"{json}\"}}}}")
+        format!(
+            "events: [identity.updated], send: {{post: \"http://a/\", json: {{was: \"{json}\"}}}}"
+        )
     };
     for (reconcile, subscription, expected) in [
         (
@@ -999,19 +1002,29 @@ fn previous_without_a_guard_is_a_warning_where_reconciliation_finds_changes() {
         (
             "every: 1h",
             send("It was {previous.traits.email}."),
-            vec![("warning", found, "add `when: has(previous.traits.email)`, or `when: has(previous.traits)`")],
+            vec![(
+                "warning",
+                found,
+                "add `when: has(previous.traits.email)`, or `when: has(previous.traits)`",
+            )],
         ),
         ("every: 1h", send("{previous.traits.?email}"), vec![]),
         ("every: 1h", send("{identity.id}"), vec![]),
         (
             "every: 1h",
-            format!("when: has(previous.traits), {}", send("{previous.traits.email}")),
+            format!(
+                "when: has(previous.traits), {}",
+                send("{previous.traits.email}")
+            ),
             vec![],
         ),
         // Reconciliation leaves out a subscription whose `when` reads `previous`.
         (
             "every: 1h",
-            format!("when: \"previous.traits.email != 'x'\", {}", send("{previous.traits.email}")),
+            format!(
+                "when: \"previous.traits.email != 'x'\", {}",
+                send("{previous.traits.email}")
+            ),
             vec![],
         ),
         (

@@ -132,11 +132,7 @@ impl Subject {
     }
 
     /// `reconciles` says whether reconciliation runs on a schedule.
-    pub fn subscription(
-        cursor: &Cursor<'_>,
-        file: &file::Subscription,
-        reconciles: bool,
-    ) -> Self {
+    pub fn subscription(cursor: &Cursor<'_>, file: &file::Subscription, reconciles: bool) -> Self {
         let has_previous = |event: &file::Event| {
             matches!(
                 event,
@@ -168,19 +164,18 @@ impl Subject {
 }
 
 /// A change through the admin API has no `previous`.
-fn found_by_reconciliation(
-    file: &file::Subscription,
-    reconciles: bool,
-) -> Option<WithoutPrevious> {
+fn found_by_reconciliation(file: &file::Subscription, reconciles: bool) -> Option<WithoutPrevious> {
     let updates = file
         .events
         .iter()
         .any(|event| matches!(event, file::Event::IdentityUpdated));
     (reconciles && updates).then(|| WithoutPrevious {
-        reason: "a change that reconciliation finds has no `previous`, so its delivery cannot be built"
-            .to_owned(),
-        instead: "`when: has(previous.traits)`, with which reconciliation leaves out this subscription"
-            .to_owned(),
+        reason:
+            "a change that reconciliation finds has no `previous`, so its delivery cannot be built"
+                .to_owned(),
+        instead:
+            "`when: has(previous.traits)`, with which reconciliation leaves out this subscription"
+                .to_owned(),
         is_certain: false,
     })
 }
@@ -200,7 +195,8 @@ impl Resolver<'_> {
         let when_path = format!("{}.when", subject.path);
         let when = uses.iter().find(|one| one.path == when_path);
         let when = when.and_then(|one| one.expressions.first());
-        let is_left_out = when.is_some_and(|when| when.reads_of(Variable::Previous).next().is_some());
+        let is_left_out =
+            when.is_some_and(|when| when.reads_of(Variable::Previous).next().is_some());
         let context = Context {
             subject,
             when,
