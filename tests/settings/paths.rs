@@ -1013,7 +1013,7 @@ fn previous_without_a_guard_is_a_warning_where_reconciliation_finds_changes() {
         (
             "every: 1h",
             format!(
-                "when: has(previous.traits), {}",
+                "when: has(previous.traits.email), {}",
                 send("{previous.traits.email}")
             ),
             vec![],

@@ -106,7 +106,10 @@ impl Run<'_> {
         let email = format!("canary-{}-{id}@example.org", self.changes);
         let kratos = &self.env.kratos;
         kratos.set_value(id, "/traits/email", email.into());
-        kratos.set_value(id, "/updated_at", json!(self.app.clock.now()));
+        // No two changes of an identity have the same time, as in Kratos.
+        let change = i64::try_from(self.changes).expect("few changes");
+        let now = self.app.clock.now() + TimeDelta::milliseconds(change);
+        kratos.set_value(id, "/updated_at", json!(now));
         self.is_changed[identity] = true;
     }
 
