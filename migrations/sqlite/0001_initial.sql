@@ -79,8 +79,12 @@ CREATE TABLE decisions (
     outcome     TEXT    NOT NULL,
     duration_ms INTEGER NOT NULL,
     -- JSON: a list of checks with their outcomes, never a value.
-    checks      TEXT    NOT NULL
+    checks      TEXT    NOT NULL,
+    -- The identity that the sign-up has become, or that was changed. NULL: none, unknown, or erased.
+    identity_id TEXT
 ) STRICT;
+CREATE INDEX decisions_of_flow ON decisions (flow_id);
+CREATE INDEX decisions_of_identity ON decisions (identity_id) WHERE identity_id IS NOT NULL;
 
 -- Flows with an accepted submission. A registration flow can be submitted many times, and each submission that Kratos saves
 -- creates an identity. So flows and submissions are separate tables.

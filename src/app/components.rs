@@ -317,7 +317,12 @@ impl Components {
         let on_loss = Arc::new(move |lost| {
             dropped.inc_by(lost);
         });
-        let (recorder, writer) = recorder(self.store.clone(), on_loss);
+        let (recorder, writer) = recorder(
+            self.store.clone(),
+            self.clock.clone(),
+            settings.decisions,
+            on_loss,
+        );
         let hook_state = HookState {
             keys: settings.hooks.keys.clone(),
             deadline: settings.hooks.deadline,

@@ -8,12 +8,10 @@ mod show;
 use std::process::ExitCode;
 
 use anyhow::ensure;
-use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
-use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
 use uuid::Uuid;
 
+use super::table::{nothing, table, time};
 use super::{ConfigFile, open_database};
 use crate::base::clock::Timestamp;
 use crate::store::admin::RetryWindows;
@@ -169,20 +167,4 @@ impl Command {
             | Self::Discard { file, .. } => file,
         }
     }
-}
-
-fn table() -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
-    table
-}
-
-fn time(moment: Timestamp) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-fn nothing() -> String {
-    "-".to_owned()
 }

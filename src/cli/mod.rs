@@ -1,5 +1,6 @@
 //! The command line: the tree of commands, and their help texts.
 
+pub mod decisions;
 pub mod deferred;
 pub mod deliveries;
 pub mod forget;
@@ -10,7 +11,9 @@ pub mod migrate;
 pub mod reconcile;
 pub mod schema;
 pub mod serve;
+mod table;
 pub mod validate;
+mod when;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,6 +61,9 @@ enum Command {
     Migrate(ConfigFile),
     /// Erase the stored data of identities: payloads of deliveries, and error messages of services
     Forget(forget::Options),
+    /// List and show decisions: why a visitor was refused
+    #[command(subcommand)]
+    Decisions(decisions::Command),
     /// Deliver identities that Vestibule missed; erase data of identities deleted in Kratos
     Reconcile(reconcile::Options),
     /// Check the health of a running Vestibule: exit code 0, or 1 with the reason
@@ -120,6 +126,7 @@ impl Cli {
             Command::Deliveries(command) => command.run(clock.now()).await,
             Command::Deferred(command) => command.run(clock.now()).await,
             Command::Migrate(file) => migrate::run(&file).await,
+            Command::Decisions(command) => command.run(clock.now()).await,
             Command::Forget(options) => forget::run(&options, clock.now()).await,
             Command::Reconcile(options) => options.run(clock).await,
             Command::Health(options) => health::run(&options, &clock).await,

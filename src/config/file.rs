@@ -22,7 +22,28 @@ pub use text::{Decimal, Duration, Expression, Number, Template, Text};
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Vestibule settings")]
 pub struct File {
-    /// The addresses on which Vestibule listens.
+    /// Which decisions are recorded, for `vestibule decisions` and the admin API. A record holds the results of the checks, and
+/// never a value.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decisions {
+    /// `all`, or `refused`: only refused sign-ups and changes. Default: `all`. `retention.decisions` says how long they are
+    /// kept.
+    pub keep: KeptDecisions,
+}
+
+/// Which decisions are recorded.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptDecisions {
+    /// All decisions.
+    #[default]
+    All,
+    /// Only refusals.
+    Refused,
+}
+
+/// The addresses on which Vestibule listens.
     pub serve: Serve,
     /// Settings of the hooks that Kratos calls.
     pub hooks: Hooks,
@@ -49,6 +70,8 @@ pub struct File {
     pub reconcile: Reconcile,
     /// How long finished records are kept.
     pub retention: Retention,
+    /// Which decisions are recorded, for `vestibule decisions` and the admin API.
+    pub decisions: Decisions,
 }
 
 /// Delivers identities that Vestibule missed (created by the admin API, by an import, or by a method without hooks),

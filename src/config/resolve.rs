@@ -222,6 +222,7 @@ impl<'a> Resolver<'a> {
             subscriptions,
             reconcile: basics.reconcile,
             retention: basics.retention,
+            decisions: basics.decisions,
             warnings: Problems::default(),
         })
     }

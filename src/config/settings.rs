@@ -12,6 +12,7 @@ use crate::base::telemetry::LogFormat;
 use crate::checks::{BuiltinMessages, Check, MessageCatalog, Rules};
 use crate::expression::Lists;
 use crate::kratos::{BodyNeeds, ClientIpHeader, Identifiers};
+use crate::model::decision::KeptDecisions;
 use crate::model::delivery::{self, Event};
 use crate::model::pending::ExternalId;
 use crate::outbound::services::Service;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub reconcile: Reconcile,
     /// How long finished records are kept.
     pub retention: Retention,
+    /// Which decisions are recorded.
+    pub decisions: KeptDecisions,
     /// Settings that are valid, but probably a mistake.
     pub warnings: Problems,
 }

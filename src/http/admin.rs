@@ -1,7 +1,8 @@
-//! Serves the admin port, for operators and their monitoring: health, version, metrics, deliveries, late refusals.
+//! Serves the admin port, for operators and their monitoring: health, version, metrics, deliveries, decisions, late refusals.
 //!
 //! Like Kratos's admin API, this port has no authentication, so it belongs on a private network.
 
+mod decisions;
 mod deliveries;
 mod error;
 mod jobs;

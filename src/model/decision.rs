@@ -24,6 +24,58 @@ pub struct Decision {
     pub outcome: &'static str,
     /// The results of the checks, in the order of the settings file.
     pub checks: Vec<CheckRecord>,
+    /// The identity that changes in settings. A registration has none yet.
+    pub identity_id: Option<Uuid>,
+}
+
+/// An outcome that an operator looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecisionOutcome {
+    /// The sign-up or change was refused.
+    Refused,
+    /// A check had no answer, whatever followed from that.
+    Unavailable,
+    /// The sign-up or change was admitted, with changes or without.
+    Admitted,
+}
+
+impl DecisionOutcome {
+    /// All outcomes.
+    pub const ALL: [Self; 3] = [Self::Refused, Self::Unavailable, Self::Admitted];
+
+    /// The name in options and parameters.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+            Self::Admitted => "admitted",
+        }
+    }
+
+    /// Returns the outcome with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == name)
+    }
+}
+
+/// Which decisions are recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeptDecisions {
+    /// All decisions.
+    #[default]
+    All,
+    /// Only refusals.
+    Refused,
+}
+
+impl KeptDecisions {
+    /// Returns whether the decision is recorded.
+    #[must_use]
+    pub fn keeps(self, decision: &Decision) -> bool {
+        self == Self::All || decision.outcome == "refused"
+    }
 }
 
 /// The result of one check.

@@ -1,13 +1,12 @@
-//! What a database keeps for the program itself: locks, properties and decisions.
+//! What a database keeps for the program itself: locks and properties.
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::Error;
 use crate::base::clock::Timestamp;
-use crate::model::decision::Decision;
 
-/// Coordinates instances with locks, keeps properties of the database, and records decisions.
+/// Coordinates instances with locks, and keeps properties of the database.
 #[async_trait]
 pub trait Coordination: Send + Sync {
     /// Gives `holder` the lock of that name until this time. Returns `false` if another holder has the lock.
@@ -27,7 +26,4 @@ pub trait Coordination: Send + Sync {
     async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), Error>;
     /// Stores the property unless it exists. Returns the value that is stored now.
     async fn get_or_insert_property(&self, name: &str, value: &str) -> Result<String, Error>;
-
-    /// Stores decisions in one transaction.
-    async fn record(&self, decisions: &[Decision]) -> Result<(), Error>;
 }

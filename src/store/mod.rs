@@ -5,6 +5,7 @@ pub mod admin;
 pub mod attribution;
 mod coordination;
 pub mod decision_log;
+pub mod decisions;
 mod deliveries;
 mod error;
 pub mod flow_reader;
@@ -28,6 +29,7 @@ mod write_set;
 use async_trait::async_trait;
 
 pub use coordination::Coordination;
+pub use decisions::DecisionStore;
 pub use deliveries::{
     AttemptRecord, Backlog, DeliveryDetails, DeliveryStore, DeliverySummary, Filter, ListedAttempt,
     NextDue, RetryOptions, Settlement,
@@ -55,6 +57,7 @@ pub trait Store:
     + IdentityWriteStore
     + KnownIdentityStore
     + Coordination
+    + DecisionStore
     + Retention
 {
     /// Returns the migrations that opening the database applied.

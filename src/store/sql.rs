@@ -3,6 +3,7 @@
 
 mod admin;
 mod coordination;
+mod decisions;
 mod deliveries;
 mod erasure;
 mod identity_writes;

@@ -11,6 +11,7 @@ mod changes;
 mod check_order;
 mod check_outcomes;
 mod deadline;
+mod decisions;
 mod deferred;
 mod deliveries;
 mod delivery_order;

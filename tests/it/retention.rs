@@ -64,6 +64,7 @@ fn decision(at: Timestamp) -> Decision {
         duration_ms: 1,
         outcome: "admitted",
         checks: Vec::new(),
+        identity_id: None,
     }
 }
 

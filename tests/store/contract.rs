@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use vestibule::base::clock::Clock;
+use vestibule::model::decision::{CheckRecord, Decision, DecisionOutcome};
 use vestibule::model::delivery::{Claimed, Event, Outcome, State};
+use vestibule::store::decisions::{DecisionFilter, FlowIdentity, decision_page};
 use vestibule::store::settlement_writer::settlement_writer;
 use vestibule::store::{
     Backlog, DeliverySummary, Filter, NextDue, RetryOptions, Settlement, Store,
@@ -53,6 +55,8 @@ macro_rules! test_contract_if_available {
             the_list_is_newest_first_and_can_be_filtered,
             the_backlog_is_counted,
             decisions_are_recorded,
+            decisions_are_listed_by_outcome_check_flow_identity_and_time,
+            decisions_get_the_identity_of_their_flow,
             existing_keys_are_found_by_subscription_and_key,
             properties_are_overwritten_and_deleted,
             concurrent_inserts_of_one_property_keep_one_value,
@@ -566,6 +570,101 @@ pub async fn decisions_are_recorded(store: Arc<dyn Store>) {
     store.record(&[decision(1), decision(2)]).await.unwrap();
     // A flow has a decision for each submission of its form.
     store.record(&[decision(1)]).await.unwrap();
+}
+
+/// A decision with these checks and outcomes.
+fn decided(flow: u128, outcome: &'static str, checks: &[(&str, &'static str)]) -> Decision {
+    let mut decided = decision(flow);
+    let check = decided.checks.remove(0);
+    decided.outcome = outcome;
+    decided.checks = checks
+        .iter()
+        .map(|(name, outcome)| CheckRecord {
+            check: (*name).into(),
+            outcome,
+            kind: (*outcome == "unavailable").then_some("timeout"),
+            message_id: check.message_id.filter(|_| *outcome == "refused"),
+            ..check.clone()
+        })
+        .collect();
+    decided
+}
+
+pub async fn decisions_are_listed_by_outcome_check_flow_identity_and_time(store: Arc<dyn Store>) {
+    let identity = Uuid::from_u128(71);
+    let mut changed = decided(4, "changed", &[("vat", "accepted"), ("vat_b", "skipped")]);
+    changed.identity_id = Some(identity);
+    changed.at = at(DAY);
+    let all = [
+        decided(1, "admitted", &[("vat", "not_applicable"), ("invite", "accepted")]),
+        decided(2, "refused", &[("vat", "refused"), ("invite", "unavailable")]),
+        decided(3, "refused", &[("vatxb", "refused"), ("invite", "refused")]),
+        changed,
+    ];
+    store.record(&all).await.unwrap();
+    let check = |name: &str| DecisionFilter {
+        check: Some(name.to_owned()),
+        ..DecisionFilter::default()
+    };
+    let with = |outcome, filter: DecisionFilter| DecisionFilter {
+        outcome: Some(outcome),
+        ..filter
+    };
+    let any = DecisionFilter::default;
+    for (filter, flows) in [
+        (any(), vec![4, 3, 2, 1]),
+        (with(DecisionOutcome::Refused, any()), vec![3, 2]),
+        (with(DecisionOutcome::Admitted, any()), vec![4, 1]),
+        (with(DecisionOutcome::Unavailable, any()), vec![2]),
+        (check("vat"), vec![4, 2]),
+        (check("invite"), vec![3, 2, 1]),
+        // `_` is no wildcard, and a skipped check did not run.
+        (check("vat_b"), vec![]),
+        (check("%"), vec![]),
+        (check("no\"such"), vec![]),
+        (with(DecisionOutcome::Refused, check("invite")), vec![3]),
+        (with(DecisionOutcome::Unavailable, check("invite")), vec![2]),
+        (with(DecisionOutcome::Unavailable, check("vat")), vec![]),
+        (with(DecisionOutcome::Admitted, check("invite")), vec![1]),
+        (DecisionFilter { flow_id: Some(Uuid::from_u128(2)), ..any() }, vec![2]),
+        (DecisionFilter { identity: Some(identity), ..any() }, vec![4]),
+        (DecisionFilter { since: Some(at(SECOND)), ..any() }, vec![4]),
+    ] {
+        let listed = store.decisions(&filter, 10).await.unwrap();
+        let listed: Vec<u128> = listed.iter().map(|one| one.flow_id.as_u128()).collect();
+        assert_eq!(listed, flows, "{filter:?}");
+    }
+    let page = decision_page(&*store, &any(), 3).await.unwrap();
+    assert_eq!(page.decisions.len(), 3);
+    let rest = DecisionFilter { cursor: page.next_cursor, ..any() };
+    let rest = decision_page(&*store, &rest, 3).await.unwrap();
+    assert_eq!((rest.decisions.len(), rest.next_cursor), (1, None));
+    let shown = &page.decisions[2];
+    assert_eq!(shown.flow_id, Uuid::from_u128(2));
+    assert_eq!((shown.at, shown.duration_ms), (start(), 12));
+    assert_eq!((&*shown.flow, &*shown.method), ("registration", "password"));
+    assert_eq!(shown.checks[0].message_id, Some(4_900_101));
+    assert_eq!(shown.checks[1].kind.as_deref(), Some("timeout"));
+}
+
+pub async fn decisions_get_the_identity_of_their_flow(store: Arc<dyn Store>) {
+    store.record(&[decision(1), decision(2), decision(1)]).await.unwrap();
+    let of = |flow: u128, identity: u128| FlowIdentity {
+        flow_id: Uuid::from_u128(flow),
+        identity_id: Uuid::from_u128(identity),
+    };
+    let mut matched = store.record_identities(&[of(1, 71), of(9, 79)]).await.unwrap();
+    matched.dedup();
+    assert_eq!(matched, [Uuid::from_u128(1)]);
+    let identities = async |flow: u128| {
+        let shown = store.decisions_of_flow(Uuid::from_u128(flow)).await.unwrap();
+        shown.iter().map(|one| one.identity_id).collect::<Vec<_>>()
+    };
+    assert_eq!(identities(1).await, [Some(Uuid::from_u128(71)); 2]);
+    assert_eq!(identities(2).await, [None]);
+    // Erasure keeps the decision, and not whom it was about.
+    store.forget(Uuid::from_u128(71), start()).await.unwrap();
+    assert_eq!(identities(1).await, [None; 2]);
 }
 
 pub async fn ping_fails_after_close(store: Arc<dyn Store>) {

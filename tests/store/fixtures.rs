@@ -85,6 +85,7 @@ pub fn decision(number: u128) -> Decision {
             observed: false,
             duration_ms: 11,
         }],
+        identity_id: None,
     }
 }
 

@@ -1,12 +1,10 @@
 //! The arguments that select deliveries.
 
-use std::time::Duration;
-
 use clap::Args;
 use uuid::Uuid;
 
-use crate::base::clock::{Timestamp, earlier};
-use crate::config::{parse_duration, parse_moment};
+use crate::base::clock::Timestamp;
+use crate::cli::when::{When, when};
 use crate::model::delivery::State;
 use crate::store::Filter;
 
@@ -31,13 +29,6 @@ pub struct FilterArgs {
     /// Only deliveries created before this time; a day means its beginning, in UTC
     #[arg(long, value_name = "WHEN", value_parser = when)]
     until: Option<When>,
-}
-
-/// A time, or an age.
-#[derive(Clone, Copy, Debug)]
-enum When {
-    At(Timestamp),
-    Ago(Duration),
 }
 
 impl FilterArgs {
@@ -66,15 +57,6 @@ impl FilterArgs {
     }
 }
 
-impl When {
-    fn moment(self, now: Timestamp) -> Timestamp {
-        match self {
-            Self::At(moment) => moment,
-            Self::Ago(duration) => earlier(now, duration),
-        }
-    }
-}
-
 fn state(name: &str) -> Result<State, String> {
     State::named(name).ok_or_else(|| {
         format!(
@@ -82,13 +64,4 @@ fn state(name: &str) -> Result<State, String> {
             State::ALL.map(State::as_str).join(", ")
         )
     })
-}
-
-fn when(text: &str) -> Result<When, String> {
-    parse_moment(text)
-        .map(When::At)
-        .or_else(|_| parse_duration(text).map(When::Ago))
-        .map_err(|_| {
-            "expected a day, a time, or an age, such as 2026-11-01, 2026-11-01T12:00:00Z, 30m, 2h or 3d".to_owned()
-        })
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Context as _;
 use comfy_table::Table;
 
-use super::{nothing, time};
+use crate::cli::table::{nothing, table as empty_table, time};
 use crate::store::admin::page;
 use crate::store::{DeliveryStore, DeliverySummary, Filter};
 
@@ -35,7 +35,7 @@ pub async fn list(
 }
 
 fn table(deliveries: &[DeliverySummary]) -> Table {
-    let mut table = super::table();
+    let mut table = empty_table();
     table.set_header([
         "ID",
         "SUBSCRIPTION",

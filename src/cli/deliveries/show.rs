@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{nothing, table, time};
+use crate::cli::table::{nothing, table, time};
 use crate::model::delivery::{Action, State};
 use crate::model::request::Request;
 use crate::store::{DeliveryDetails, DeliveryStore, ListedAttempt};

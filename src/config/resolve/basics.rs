@@ -16,6 +16,7 @@ use crate::base::telemetry::LogFormat;
 use crate::config::file;
 use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log, Reconcile, Retention};
 use crate::kratos::BodyNeeds;
+use crate::model::decision::KeptDecisions;
 use crate::model::pending::ExternalId;
 use crate::outbound::kratos_admin;
 use crate::store::postgres::is_address as is_postgres_address;
@@ -41,6 +42,7 @@ pub(super) struct Basics {
     pub kratos: Kratos,
     pub reconcile: Reconcile,
     pub retention: Retention,
+    pub decisions: KeptDecisions,
 }
 
 impl Resolver<'_> {
@@ -88,6 +90,7 @@ impl Resolver<'_> {
             kratos: self.kratos(),
             reconcile: self.reconcile(),
             retention: self.retention(),
+            decisions: self.decisions(),
         }
     }
 
@@ -444,6 +447,15 @@ impl Resolver<'_> {
                 "30d",
                 ("1h", "3650d"),
             ),
+        }
+    }
+
+    fn decisions(&mut self) -> KeptDecisions {
+        let cursor = self.root.key("decisions");
+        let file: file::Decisions = self.decode(&cursor).unwrap_or_default();
+        match file.keep {
+            file::KeptDecisions::All => KeptDecisions::All,
+            file::KeptDecisions::Refused => KeptDecisions::Refused,
         }
     }
 

@@ -54,6 +54,15 @@ impl ApiError {
         )
     }
 
+    pub(super) fn no_such_decision(flow_id: Uuid) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no decision about the flow {flow_id}"),
+            "list decisions with GET /decisions; a decision is stored about a second after the call, and kept for `retention.decisions`"
+                .to_owned(),
+        )
+    }
+
     pub(super) fn no_such_late_refusal(identity_id: Uuid, check: Option<&str>) -> Self {
         let by = check.map_or(String::new(), |check| format!(" by `{check}`"));
         Self::new(

@@ -9,11 +9,12 @@ use super::jobs::{self, Jobs};
 use super::late_refusals::{self, LateRefusalLift, LateRefusalPage};
 use super::query::{PARAMETERS, Parameter};
 use super::selection::Selection;
-use super::{deliveries, document};
+use super::{decisions, deliveries, document};
 use crate::base::telemetry::metrics::CONTENT_TYPE;
 use crate::checks::deferred::Lifted;
 use crate::http::health;
 use crate::store::DeliveryDetails;
+use crate::store::decisions::{DecisionPage, FlowDecisions};
 use crate::store::admin::{ActionResult, Page};
 
 /// A function that generates a schema, and the schemas to which it refers.
@@ -80,7 +81,7 @@ const LIFT: [(u16, &str); 5] = [
 ];
 
 /// All operations. Paths without parameters come first, because a path with parameters would match them too.
-pub(super) const OPERATIONS: [Operation; 13] = [
+pub(super) const OPERATIONS: [Operation; 15] = [
     Operation {
         path: "/deliveries",
         verb: Verb::Get,
@@ -128,6 +129,32 @@ pub(super) const OPERATIONS: [Operation; 13] = [
             UNAVAILABLE,
         ],
         route: || get().to(deliveries::show),
+    },
+    Operation {
+        path: "/decisions",
+        verb: Verb::Get,
+        name: "listDecisions",
+        is: "Lists decisions about sign-ups and changes, newest first",
+        query: &decisions::PARAMETERS,
+        body: None,
+        answer: Answer::Json(|schemas| schemas.subschema_for::<DecisionPage>().to_value()),
+        otherwise: &[BAD_REQUEST, UNAVAILABLE],
+        route: || get().to(decisions::list),
+    },
+    Operation {
+        path: "/decisions/{flow_id}",
+        verb: Verb::Get,
+        name: "showDecisions",
+        is: "Shows the decisions about one flow, oldest first, with the result of each check",
+        query: &[],
+        body: None,
+        answer: Answer::Json(|schemas| schemas.subschema_for::<FlowDecisions>().to_value()),
+        otherwise: &[
+            BAD_REQUEST,
+            (404, "There is no decision about this flow."),
+            UNAVAILABLE,
+        ],
+        route: || get().to(decisions::show),
     },
     Operation {
         path: "/late-refusals",

@@ -14,6 +14,7 @@ use crate::kratos::{Flow, Payload, Reply};
 use crate::model::known_identity::{IdentityRecord, KnownIdentity};
 use crate::model::pending::AttributedSubmission;
 use crate::model::reservation::State;
+use crate::store::decisions::FlowIdentity;
 use crate::store::{self, FlowState, attribution};
 
 /// Stores the deliveries of the saved identity, and answers once they are stored.
@@ -44,6 +45,7 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
     identity_activity::post(state, call, &payload).await;
     match store(state, call, &payload).await {
         Ok(stored) => {
+            record_identity(state, call, &payload);
             let duration_ms = milliseconds(call.at, state.clock.now());
             tracing::info!(
                 trace.id = %call.trace, flow.id = %payload.flow_id, identity.id = %payload.identity_id, stored, duration_ms,
@@ -67,6 +69,16 @@ pub async fn answer(state: &HookState, call: &HookCall) -> HookResponse {
             );
             HookResponse::new(Reply::Retry, "not_stored")
         }
+    }
+}
+
+/// Queues the identity of a registration for its decisions. Those of a settings change have it already.
+fn record_identity(state: &HookState, call: &HookCall, payload: &Payload) {
+    if call.hook.flow == Flow::Registration {
+        state.recorder.record_identity(FlowIdentity {
+            flow_id: payload.flow_id,
+            identity_id: payload.identity_id,
+        });
     }
 }
 

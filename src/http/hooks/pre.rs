@@ -137,7 +137,8 @@ fn record_decision(
 ) {
     let hook = &call.hook;
     let duration_ms = milliseconds(call.at, state.clock.now());
-    tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, outcome, duration_ms, "Evaluated a {} by `{}`: {outcome}", hook.flow, hook.method);
+    let (refused_by, unavailable) = (named(&checks, "refused"), named(&checks, "unavailable"));
+    tracing::info!(trace.id = %call.trace, flow.id = %payload.flow_id, outcome, refused_by, unavailable, duration_ms, "Evaluated a {} by `{}`: {outcome}", hook.flow, hook.method);
     state.recorder.record(Decision {
         hook: hook.clone(),
         flow_id: payload.flow_id,
@@ -145,7 +146,19 @@ fn record_decision(
         duration_ms,
         outcome,
         checks,
+        identity_id: (!payload.identity_id.is_nil()).then_some(payload.identity_id),
     });
+}
+
+/// Lists the checks with this outcome that had an effect.
+fn named(checks: &[CheckRecord], outcome: &str) -> Option<String> {
+    let with_outcome = |one: &&CheckRecord| one.outcome == outcome && !one.observed;
+    let names: Vec<&str> = checks
+        .iter()
+        .filter(with_outcome)
+        .map(|one| &*one.check)
+        .collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// Returns a message if the submission cannot succeed, whatever the result of the checks.

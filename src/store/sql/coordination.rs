@@ -1,13 +1,11 @@
-//! Implements [`Coordination`]: locks, properties and decisions.
+//! Implements [`Coordination`]: locks and properties.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Database, row};
+use super::Database;
 use crate::base::clock::Timestamp;
-use crate::model::decision::Decision;
 use crate::store::adapter::{Connection, Sql, query};
 use crate::store::{Coordination, Error};
 
@@ -45,13 +43,6 @@ impl Coordination for Database {
         self.pool
             .write(|on| get_or_insert_property(on, name, value).boxed())
             .await
-    }
-
-    async fn record(&self, decisions: &[Decision]) -> Result<(), Error> {
-        if decisions.is_empty() {
-            return Ok(());
-        }
-        self.pool.write(|on| record(on, decisions).boxed()).await
     }
 }
 
@@ -135,45 +126,4 @@ async fn get_or_insert_property(
 ) -> Result<String, Error> {
     let stored = query(&INSERT_PROPERTY).bind(name).bind(value);
     Ok(stored.fetch_one(connection).await?.string("value")?)
-}
-
-static RECORD: Sql = Sql::new(
-    "
-INSERT INTO decisions (at, flow_id, flow, method, outcome, duration_ms, checks)
-SELECT CAST(value ->> 'at' AS BIGINT), value ->> 'flow_id', value ->> 'flow', value ->> 'method', value ->> 'outcome',
-    CAST(value ->> 'duration_ms' AS BIGINT), value ->> 'checks'
-FROM json_each($1)",
-);
-
-#[derive(Serialize)]
-struct DecisionRow<'a> {
-    at: i64,
-    flow_id: Uuid,
-    flow: &'static str,
-    method: &'a str,
-    outcome: &'static str,
-    duration_ms: i64,
-    checks: String,
-}
-
-impl<'a> DecisionRow<'a> {
-    fn of(decision: &'a Decision) -> Self {
-        Self {
-            at: row::moment(decision.at),
-            flow_id: decision.flow_id,
-            flow: decision.hook.flow.as_str(),
-            method: &decision.hook.method,
-            outcome: decision.outcome,
-            duration_ms: i64::try_from(decision.duration_ms).unwrap_or(i64::MAX),
-            checks: row::text(&decision.checks),
-        }
-    }
-}
-
-/// Stores all decisions with one statement, and so in one transaction.
-async fn record(connection: &mut Connection<'_>, decisions: &[Decision]) -> Result<(), Error> {
-    let rows: Vec<DecisionRow<'_>> = decisions.iter().map(DecisionRow::of).collect();
-    let record = query(&RECORD).bind(row::text(&rows));
-    record.execute(connection).await?;
-    Ok(())
 }

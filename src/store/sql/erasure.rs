@@ -84,6 +84,10 @@ WHERE state = 'released' AND details IS NOT NULL AND flow_id IN (
     UNION SELECT flow_id FROM pending_sign_ups WHERE changed_identity_id = $1)",
 );
 
+// Which person a decision was about is personal data.
+static ERASE_DECISIONS: Sql =
+    Sql::new("UPDATE decisions SET identity_id = NULL WHERE identity_id = $1");
+
 // The identity stays known, so that its deletion is still noticed.
 static ERASE_FINGERPRINT: Sql =
     Sql::new("UPDATE identities SET fingerprint = '' WHERE identity_id = $1");
@@ -112,6 +116,7 @@ pub(super) async fn forget(
         &ERASE_SAVED_CHANGES,
         &ERASE_PENDING_SETTINGS,
         &ERASE_RESERVATIONS,
+        &ERASE_DECISIONS,
         &ERASE_PENDING_SIGN_UPS,
     ] {
         let forget = query(statement).bind(identity_id);

@@ -19,6 +19,7 @@ use vestibule::model::known_identity::KnownIdentity;
 use vestibule::model::late_refusal::LateRefusal;
 use vestibule::model::pending::{AttributedSubmission, FlowRecord, LookupKind};
 use vestibule::model::reservation::{self, Reservation};
+use vestibule::store::decisions::{DecisionFilter, DecisionStore, FlowIdentity, RecordedDecision};
 use vestibule::store::{
     AppliedMigration, Backlog, Coordination, Database, DeliveryDetails, DeliveryStore,
     DeliverySummary, Error, Filter, FlowState, IdentityWriteStore, KnownIdentityStore,
@@ -271,7 +272,12 @@ delegate! {
         async fn get_property(name: &str) -> Option<String>;
         async fn set_property(name: &str, value: Option<&str>) -> ();
         async fn get_or_insert_property(name: &str, value: &str) -> String;
+    }
+    DecisionStore {
         async fn record(decisions: &[Decision]) -> ();
+        async fn record_identities(identities: &[FlowIdentity]) -> Vec<Uuid>;
+        async fn decisions(filter: &DecisionFilter, limit: u32) -> Vec<RecordedDecision>;
+        async fn decisions_of_flow(flow_id: Uuid) -> Vec<RecordedDecision>;
     }
     Retention {
         async fn delete_settled(before: Timestamp, limit: u32) -> u64;
