@@ -77,9 +77,7 @@ fn outcome(name: &str) -> Result<DecisionOutcome, String> {
     DecisionOutcome::named(name).ok_or_else(|| {
         format!(
             "expected one of: {}",
-            DecisionOutcome::ALL
-                .map(DecisionOutcome::as_str)
-                .join(", ")
+            DecisionOutcome::ALL.map(DecisionOutcome::as_str).join(", ")
         )
     })
 }
@@ -237,9 +235,7 @@ fn checks(checks: &[RecordedCheck]) -> Table {
             check.check.clone(),
             check.outcome.clone(),
             check.kind.clone().unwrap_or_else(nothing),
-            check
-                .message_id
-                .map_or_else(nothing, |id| id.to_string()),
+            check.message_id.map_or_else(nothing, |id| id.to_string()),
             check.duration_ms.to_string(),
             if check.observed { "observe" } else { "enforce" }.to_owned(),
         ]);

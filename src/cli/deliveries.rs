@@ -11,7 +11,6 @@ use anyhow::ensure;
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use super::table::{nothing, table, time};
 use super::{ConfigFile, open_database};
 use crate::base::clock::Timestamp;
 use crate::store::admin::RetryWindows;

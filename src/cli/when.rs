@@ -7,7 +7,7 @@ use crate::config::{parse_duration, parse_moment};
 
 /// A time, or an age.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum When {
+pub enum When {
     At(Timestamp),
     Ago(Duration),
 }

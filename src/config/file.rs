@@ -22,28 +22,7 @@ pub use text::{Decimal, Duration, Expression, Number, Template, Text};
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "Vestibule settings")]
 pub struct File {
-    /// Which decisions are recorded, for `vestibule decisions` and the admin API. A record holds the results of the checks, and
-/// never a value.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Decisions {
-    /// `all`, or `refused`: only refused sign-ups and changes. Default: `all`. `retention.decisions` says how long they are
-    /// kept.
-    pub keep: KeptDecisions,
-}
-
-/// Which decisions are recorded.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum KeptDecisions {
-    /// All decisions.
-    #[default]
-    All,
-    /// Only refusals.
-    Refused,
-}
-
-/// The addresses on which Vestibule listens.
+    /// The addresses on which Vestibule listens.
     pub serve: Serve,
     /// Settings of the hooks that Kratos calls.
     pub hooks: Hooks,
@@ -99,6 +78,27 @@ pub struct Retention {
     pub deliveries: Option<Duration>,
     /// Decisions about sign-ups. Default: `30d`. From `1h` to `3650d`.
     pub decisions: Option<Duration>,
+}
+
+/// Which decisions are recorded, for `vestibule decisions` and the admin API. A record holds the results of the checks, and
+/// never a value.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decisions {
+    /// `all`, or `refused`: only refused sign-ups and changes. Default: `all`. `retention.decisions` says how long they are
+    /// kept.
+    pub keep: KeptDecisions,
+}
+
+/// Which decisions are recorded.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptDecisions {
+    /// All decisions.
+    #[default]
+    All,
+    /// Only refusals.
+    Refused,
 }
 
 /// The addresses on which Vestibule listens.

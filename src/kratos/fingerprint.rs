@@ -117,6 +117,12 @@ pub fn guard_id(flow_id: Uuid) -> String {
         })
 }
 
+/// Returns whether `pre` gave this `external_id` to another flow.
+#[must_use]
+pub fn is_of_another_flow(external_id: &str, flow_id: Uuid) -> bool {
+    external_id.starts_with(GUARD_PREFIX) && external_id != guard_id(flow_id)
+}
+
 /// Returns whether a text in the value contains U+0000. PostgreSQL rejects this character after `pre` has accepted.
 #[must_use]
 pub fn has_nul(value: &Value) -> bool {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::base::clock::{Timestamp, saturating_add};
 use crate::kratos::Flow;
-use crate::kratos::fingerprint::fingerprint;
+use crate::kratos::fingerprint::{fingerprint, is_of_another_flow};
 use crate::model::delivery::{EvaluationContext, null_is_a_value};
 use crate::model::request::Request;
 
@@ -356,8 +356,12 @@ impl PendingSignUp {
         if created.is_none_or(|created| created < earliest) {
             return false;
         }
-        let is_ours = keys.external_id.is_some()
-            && identity["external_id"].as_str() == keys.external_id.as_deref();
+        let external_id = identity["external_id"].as_str();
+        let is_ours = keys.external_id.is_some() && external_id == keys.external_id.as_deref();
+        // Kratos created it from another form, even if that was within the same second.
+        if !is_ours && external_id.is_some_and(|id| is_of_another_flow(id, self.key.flow_id)) {
+            return false;
+        }
         // `last_known_absent_at` is when the flow was opened, if the Jsonnet template does not send when the form was
         // submitted.
         let latest = saturating_add(
@@ -466,6 +470,7 @@ fn is_attributed(pending: &[PendingSignUp], identity_id: Uuid, hash: &Submission
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kratos::fingerprint::guard_id;
     use serde_json::json;
 
     fn at(text: &str) -> Timestamp {
@@ -551,6 +556,26 @@ mod tests {
         assert!(one.is_about(&slow));
         let before = json!({"created_at": "2026-11-23T11:00:00Z", "external_id": "vestibule:1"});
         assert!(!one.is_about(&before));
+    }
+
+    /// Someone whose account is a moment old signs up again, by another method.
+    #[test]
+    fn an_identity_of_another_form_belongs_to_that_form() {
+        let one = pending("oidc", known_by(&["a@example.org"]));
+        let created_with = |external_id: &str| json!({"created_at": "2026-11-23T12:00:00.5Z", "external_id": external_id});
+        let other_flow = Uuid::from_u128(0xf00);
+        assert_ne!(other_flow, one.key.flow_id);
+        for (external_id, expected) in [
+            (guard_id(other_flow), false),
+            (guard_id(one.key.flow_id), true),
+            ("crm-1".to_owned(), true),
+        ] {
+            assert_eq!(
+                one.is_about(&created_with(&external_id)),
+                expected,
+                "{external_id}"
+            );
+        }
     }
 
     #[test]

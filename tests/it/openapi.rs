@@ -36,7 +36,8 @@ fn operations(document: &Value) -> BTreeSet<String> {
 
 /// Calls an operation, with a value for each parameter in braces.
 async fn call(app: &TestApp, method: &str, path: &str) -> reqwest::Response {
-    let path = path.replace("{id}", &uuid::Uuid::nil().to_string());
+    let nil = uuid::Uuid::nil().to_string();
+    let path = path.replace("{id}", &nil).replace("{flow_id}", &nil);
     let url = format!("http://{}{path}", app.app.admin_address);
     app.http
         .request(method.parse().expect("a method"), url)
@@ -54,6 +55,8 @@ async fn call(app: &TestApp, method: &str, path: &str) -> reqwest::Response {
 #[tokio::test]
 async fn every_served_operation_is_in_the_document() {
     let expected = [
+        "GET /decisions",
+        "GET /decisions/{flow_id}",
         "GET /deliveries",
         "GET /deliveries/{id}",
         "GET /health/alive",
@@ -84,7 +87,7 @@ async fn every_served_operation_is_in_the_document() {
             }
         }
     }
-    assert_eq!(refused, 52);
+    assert_eq!(refused, 60);
 }
 
 #[tokio::test]
@@ -95,9 +98,9 @@ async fn every_operation_in_the_document_is_served_as_described() {
     for operation in operations(&document()) {
         let (method, path) = operation.split_once(' ').unwrap();
         let response = call(&app, method, path).await;
-        // No delivery and no identity has an id of zeros.
+        // No flow, no delivery and no identity has an id of zeros.
         let expected = match path {
-            "/deliveries/{id}" | "/late-refusals/lift" => 404,
+            "/decisions/{flow_id}" | "/deliveries/{id}" | "/late-refusals/lift" => 404,
             _ => 200,
         };
         assert_eq!(response.status(), expected, "{operation}");

@@ -1029,10 +1029,10 @@ fn previous_without_a_guard_is_a_warning_where_reconciliation_finds_changes() {
         ),
         (
             "every: 1h",
-            send("{previous.traits.email}").replace("identity.updated", "credentials.changed"),
+            send("{previous.state}").replace("identity.updated", "credentials.changed"),
             vec![],
         ),
-        ("per_second: 5", send("{previous.traits.email}"), vec![]),
+        ("per_second: 5", send("{previous.state}"), vec![]),
     ] {
         let text = format!(
             "kratos: {{admin_url: \"http://k/\"}}\nreconcile: {{{reconcile}}}\nsubscriptions: {{a: {{{subscription}}}}}"

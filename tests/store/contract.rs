@@ -596,8 +596,16 @@ pub async fn decisions_are_listed_by_outcome_check_flow_identity_and_time(store:
     changed.identity_id = Some(identity);
     changed.at = at(DAY);
     let all = [
-        decided(1, "admitted", &[("vat", "not_applicable"), ("invite", "accepted")]),
-        decided(2, "refused", &[("vat", "refused"), ("invite", "unavailable")]),
+        decided(
+            1,
+            "admitted",
+            &[("vat", "not_applicable"), ("invite", "accepted")],
+        ),
+        decided(
+            2,
+            "refused",
+            &[("vat", "refused"), ("invite", "unavailable")],
+        ),
         decided(3, "refused", &[("vatxb", "refused"), ("invite", "refused")]),
         changed,
     ];
@@ -626,9 +634,27 @@ pub async fn decisions_are_listed_by_outcome_check_flow_identity_and_time(store:
         (with(DecisionOutcome::Unavailable, check("invite")), vec![2]),
         (with(DecisionOutcome::Unavailable, check("vat")), vec![]),
         (with(DecisionOutcome::Admitted, check("invite")), vec![1]),
-        (DecisionFilter { flow_id: Some(Uuid::from_u128(2)), ..any() }, vec![2]),
-        (DecisionFilter { identity: Some(identity), ..any() }, vec![4]),
-        (DecisionFilter { since: Some(at(SECOND)), ..any() }, vec![4]),
+        (
+            DecisionFilter {
+                flow_id: Some(Uuid::from_u128(2)),
+                ..any()
+            },
+            vec![2],
+        ),
+        (
+            DecisionFilter {
+                identity: Some(identity),
+                ..any()
+            },
+            vec![4],
+        ),
+        (
+            DecisionFilter {
+                since: Some(at(SECOND)),
+                ..any()
+            },
+            vec![4],
+        ),
     ] {
         let listed = store.decisions(&filter, 10).await.unwrap();
         let listed: Vec<u128> = listed.iter().map(|one| one.flow_id.as_u128()).collect();
@@ -636,7 +662,10 @@ pub async fn decisions_are_listed_by_outcome_check_flow_identity_and_time(store:
     }
     let page = decision_page(&*store, &any(), 3).await.unwrap();
     assert_eq!(page.decisions.len(), 3);
-    let rest = DecisionFilter { cursor: page.next_cursor, ..any() };
+    let rest = DecisionFilter {
+        cursor: page.next_cursor,
+        ..any()
+    };
     let rest = decision_page(&*store, &rest, 3).await.unwrap();
     assert_eq!((rest.decisions.len(), rest.next_cursor), (1, None));
     let shown = &page.decisions[2];
@@ -648,16 +677,25 @@ pub async fn decisions_are_listed_by_outcome_check_flow_identity_and_time(store:
 }
 
 pub async fn decisions_get_the_identity_of_their_flow(store: Arc<dyn Store>) {
-    store.record(&[decision(1), decision(2), decision(1)]).await.unwrap();
+    store
+        .record(&[decision(1), decision(2), decision(1)])
+        .await
+        .unwrap();
     let of = |flow: u128, identity: u128| FlowIdentity {
         flow_id: Uuid::from_u128(flow),
         identity_id: Uuid::from_u128(identity),
     };
-    let mut matched = store.record_identities(&[of(1, 71), of(9, 79)]).await.unwrap();
+    let mut matched = store
+        .record_identities(&[of(1, 71), of(9, 79)])
+        .await
+        .unwrap();
     matched.dedup();
     assert_eq!(matched, [Uuid::from_u128(1)]);
     let identities = async |flow: u128| {
-        let shown = store.decisions_of_flow(Uuid::from_u128(flow)).await.unwrap();
+        let shown = store
+            .decisions_of_flow(Uuid::from_u128(flow))
+            .await
+            .unwrap();
         shown.iter().map(|one| one.identity_id).collect::<Vec<_>>()
     };
     assert_eq!(identities(1).await, [Some(Uuid::from_u128(71)); 2]);

@@ -14,8 +14,8 @@ use crate::base::telemetry::metrics::CONTENT_TYPE;
 use crate::checks::deferred::Lifted;
 use crate::http::health;
 use crate::store::DeliveryDetails;
-use crate::store::decisions::{DecisionPage, FlowDecisions};
 use crate::store::admin::{ActionResult, Page};
+use crate::store::decisions::{DecisionPage, FlowDecisions};
 
 /// A function that generates a schema, and the schemas to which it refers.
 pub(super) type Schema = fn(&mut SchemaGenerator) -> Value;

@@ -10,9 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::model::decision::{Decision, DecisionOutcome};
 use crate::store::Error;
 use crate::store::adapter::{Connection, Row, Sql, query};
-use crate::store::decisions::{
-    DecisionFilter, DecisionStore, FlowIdentity, RecordedDecision,
-};
+use crate::store::decisions::{DecisionFilter, DecisionStore, FlowIdentity, RecordedDecision};
 
 #[async_trait]
 impl DecisionStore for Database {
@@ -93,7 +91,7 @@ static RECORD_IDENTITIES: Sql = Sql::new(
 UPDATE decisions SET identity_id = list.identity_id
 FROM (SELECT value ->> 'flow_id' AS flow_id, value ->> 'identity_id' AS identity_id FROM json_each($1)) AS list
 WHERE decisions.flow_id = list.flow_id
-RETURNING flow_id",
+RETURNING decisions.flow_id AS flow_id",
 );
 
 #[derive(Serialize)]
