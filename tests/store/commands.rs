@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use uuid::Uuid;
+use vestibule::cli::decisions;
 use vestibule::cli::deliveries::{self, Confirmation};
 use vestibule::config::{self, Environment};
 use vestibule::model::delivery::{Outcome, State};
 use vestibule::store::admin::{self, RetryWindows};
-use vestibule::store::{Database, DeliveryStore, Filter, sqlite};
+use vestibule::store::{Database, DecisionStore, DeliveryStore, Filter, sqlite};
 
 use crate::fixtures::{
-    DAY, DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, delivery, id_of, start, tried,
+    DAY, DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, decision, delivery, id_of, start, tried,
 };
 
 /// Stores a delivery that waits for its second attempt, and an abandoned one.
@@ -98,6 +99,21 @@ async fn print_list(store: &Database, filter: &Filter, limit: u32, json: bool) -
         .await
         .unwrap();
     String::from_utf8(out).unwrap()
+}
+
+async fn print_decisions(store: &Database, arguments: &[&str]) -> anyhow::Result<String> {
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(subcommand)]
+        command: decisions::Command,
+    }
+    let program = <Program as clap::Parser>::parse_from([&["decisions"], arguments].concat());
+    let mut out = Vec::new();
+    program
+        .command
+        .print(store, at(SECOND), &mut out)
+        .await?;
+    Ok(String::from_utf8(out)?)
 }
 
 async fn print_delivery(store: &Database, id: Uuid, payload: bool, json: bool) -> String {
@@ -390,4 +406,41 @@ fn only_yes_confirms() {
         assert_eq!(agreed, expected, "{answer:?}");
         assert_eq!(asked, question.as_bytes());
     }
+}
+
+#[tokio::test]
+async fn decisions_are_listed_and_shown() {
+    let temp = TempFolder::new();
+    let store = sqlite::open(&temp.database()).await.unwrap();
+    assert_eq!(
+        print_decisions(&store, &["list"]).await.unwrap(),
+        "No decisions.\n"
+    );
+    let mut admitted = decision(2);
+    admitted.outcome = "admitted";
+    admitted.checks[0].outcome = "unavailable";
+    admitted.checks[0].kind = Some("timeout");
+    admitted.checks[0].message_id = None;
+    admitted.checks[0].observed = true;
+    admitted.identity_id = Some(Uuid::from_u128(71));
+    store.record(&[decision(1), admitted]).await.unwrap();
+    let flow_id = Uuid::from_u128(2).to_string();
+    let printed = [
+        print_decisions(&store, &["list"]).await.unwrap(),
+        print_decisions(&store, &["list", "--limit", "1"])
+            .await
+            .unwrap(),
+        print_decisions(&store, &["list", "--since", "2h", "--outcome", "refused", "--json"])
+            .await
+            .unwrap(),
+        print_decisions(&store, &["show", &flow_id]).await.unwrap(),
+        print_decisions(&store, &["show", &flow_id, "--json"])
+            .await
+            .unwrap(),
+    ];
+    insta::assert_snapshot!(printed.join("\n"));
+    let unknown = Uuid::from_u128(404).to_string();
+    let error = print_decisions(&store, &["show", &unknown]).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("there is no decision about the flow"), "{error}");
 }
