@@ -12,7 +12,7 @@ use crate::support::{FakeService, TestApp, logs, payload};
 const SETTINGS: &str = r#"
 checks:
   vat: {field: traits.vat_number, ask: {get: "${env:REGISTER}/{value}"}, refuse: [{when: 404, message: {id: 4900101, en: "No."}}]}
-  invite: {field: traits.invite, refuse: [{when: "value == 'used'", message: {id: 4900102, en: "Used."}}]}
+  invite: {field: traits.invite, refuse: [{when: "value == 'canary-1'", message: {id: 4900102, en: "Used."}}]}
 "#;
 
 async fn start(settings: &str) -> (TestApp, FakeService) {
@@ -62,7 +62,7 @@ async fn listed(app: &TestApp, query: &str) -> Vec<String> {
 #[tokio::test]
 async fn an_operator_reads_which_check_refused_and_which_was_unavailable() {
     let (app, register) = start(SETTINGS).await;
-    let (used, down, good) = (sign_up("used"), sign_up("a"), sign_up("b"));
+    let (used, down, good) = (sign_up("canary-1"), sign_up("a"), sign_up("b"));
     assert_eq!(app.pre(&used).await.status, 400);
     register.respond_with(503, &json!({}));
     assert_eq!(app.pre(&down).await.status, 400);
@@ -110,7 +110,7 @@ async fn an_operator_reads_which_check_refused_and_which_was_unavailable() {
         assert_eq!(listed(&app, query).await, expected, "{query}");
     }
     let page = app.admin_get("/decisions").await.text;
-    assert!(!page.contains("NL123") && !page.contains("used"), "{page}");
+    assert!(!page.contains("NL123") && !page.contains("canary"), "{page}");
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn wrong_requests_for_decisions_are_explained() {
 #[tokio::test]
 async fn admitted_sign_ups_can_be_left_out() {
     let (app, _register) = start(&format!("{SETTINGS}decisions: {{keep: refused}}\n")).await;
-    let (good, used) = (sign_up("b"), sign_up("used"));
+    let (good, used) = (sign_up("b"), sign_up("canary-1"));
     app.pre(&good).await;
     app.pre(&used).await;
     shown(&app, &flow_id(&used)).await;
@@ -160,7 +160,7 @@ async fn admitted_sign_ups_can_be_left_out() {
 async fn the_log_names_the_checks_that_refused_or_were_unavailable() {
     let (app, register) = start(SETTINGS).await;
     register.respond_with(503, &json!({}));
-    let used = sign_up("used");
+    let used = sign_up("canary-1");
     app.pre(&used).await;
     let lines = logs::lines_with(&flow_id(&used));
     let line = lines
