@@ -12,6 +12,7 @@
 //! - `cli`: one file per command.
 //! - `demo`: `vestibule demo`, with example services and a page.
 //! - `app`: builds all parts, starts and stops them.
+//! - `rule_tests`: runs tests of an operator's rules.
 //! - `config`: reads the settings file into settings.
 //! - `http`: the hooks that Kratos calls, and the admin API.
 //! - `jobs`: dispatcher, sweeper, reconciliation and retention.
@@ -36,4 +37,5 @@ pub mod jobs;
 pub mod kratos;
 pub mod model;
 pub mod outbound;
+pub mod rule_tests;
 pub mod store;

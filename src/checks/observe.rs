@@ -23,6 +23,8 @@ pub(super) const OUTCOMES: [&str; 5] = [
 pub trait CheckObserver: Send + Sync {
     /// The check with this index has this outcome. `unavailable` says why there was no usable answer.
     fn finished(&self, index: usize, outcome: &'static str, unavailable: Option<(Kind, Policy)>);
+    /// This entry of `refuse` of the check of this name refused.
+    fn refused_by_entry(&self, _check: &str, _entry: usize) {}
     /// The service rejects Vestibule's credentials.
     fn rejected_credentials(&self, service: &str);
     /// A value of the check's `set` was left out.

@@ -12,6 +12,7 @@ pub mod reconcile;
 pub mod schema;
 pub mod serve;
 mod table;
+pub mod test;
 pub mod validate;
 mod when;
 
@@ -68,6 +69,8 @@ enum Command {
     Reconcile(reconcile::Options),
     /// Check the health of a running Vestibule: exit code 0, or 1 with the reason
     Health(health::Options),
+    /// Run tests of the rules: what is refused, changed, asked and delivered, without a network
+    Test(test::Options),
     /// Print a new random key for `hooks.keys` and kratos.yml
     Keygen(keygen::Options),
 }
@@ -130,6 +133,7 @@ impl Cli {
             Command::Forget(options) => forget::run(&options, clock.now()).await,
             Command::Reconcile(options) => options.run(clock).await,
             Command::Health(options) => health::run(&options, &clock).await,
+            Command::Test(options) => test::test(&options),
             Command::Keygen(options) => keygen::run(&options),
         }
     }

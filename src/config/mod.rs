@@ -15,6 +15,9 @@ mod validate;
 
 use std::path::Path;
 
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
 pub use crate::base::diagnostics::{Problem, Problems};
 pub use interpolation::Environment;
 pub use settings::Settings;
@@ -51,6 +54,34 @@ pub fn review(path: &Path, environment: &Environment) -> Review {
             }
         }
     }
+}
+
+/// Reads another document of an operator. `path` names it in problems. Every unknown key, wrong type and missing key is a
+/// problem with its position.
+pub fn read_document<T: DeserializeOwned + JsonSchema>(
+    text: &str,
+    path: &Path,
+) -> Result<T, Problems> {
+    let schema = schemars::schema_for!(T).to_value();
+    let mut problems = Vec::new();
+    let node = tree::read(text, &mut problems);
+    if let Some(node) = &node {
+        validate::Validator {
+            root: &schema,
+            problems: &mut problems,
+            unknown: &[],
+        }
+        .check(node, &schema, "");
+    }
+    if problems.is_empty()
+        && let Some(node) = node
+    {
+        match serde_json::from_value(node.to_value()) {
+            Ok(document) => return Ok(document),
+            Err(error) => problems.push(Problem::new(String::new(), node.at, error.to_string())),
+        }
+    }
+    Err(Problems::new(path.display().to_string(), text, problems))
 }
 
 /// Reads the settings file at `path`. The error has every problem of the file.

@@ -46,6 +46,7 @@ impl Evaluation<'_> {
         match interpretation {
             Interpretation::Accepted => Outcome::Accepted,
             Interpretation::Refused(entry) => {
+                self.evaluator.observer.refused_by_entry(&check.name, entry);
                 let own = check
                     .refuse
                     .get(entry)
