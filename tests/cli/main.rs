@@ -4,6 +4,7 @@
 mod demo;
 mod operator;
 mod reconcile;
+mod rule_tests;
 mod validate;
 
 use std::io::{Read as _, Write as _};
