@@ -79,6 +79,7 @@ impl RuleTests {
             }),
             clock,
         };
+        let (deferrals, refused_late) = (OpenDeferrals::default(), BTreeSet::new());
         let evaluated = evaluator.evaluate(CheckInput {
             hook: &hook,
             payload: &payload,
@@ -86,8 +87,8 @@ impl RuleTests {
             trace: Trace::begin(),
             submission: "test",
             is_guarded: false,
-            deferrals: &OpenDeferrals::default(),
-            refused_late: &BTreeSet::new(),
+            deferrals: &deferrals,
+            refused_late: &refused_late,
         });
         let Some(evaluated) = evaluated.now_or_never() else {
             return vec!["the checks did not end".to_owned()];
