@@ -113,10 +113,7 @@ pub(super) struct CannedReservations(pub(super) Arc<CannedServices>);
 impl TakeReservation for CannedReservations {
     async fn take(&self, request: ReserveRequest<'_>) -> ReserveResult {
         let service = &request.reserve.take.service;
-        let answer = self
-            .0
-            .ask(service, &request.take, &[], request.until)
-            .await;
+        let answer = self.0.ask(service, &request.take, &[], request.until).await;
         ReserveResult::Now {
             reservation: Box::new(Reservation {
                 id: Uuid::nil(),

@@ -127,14 +127,22 @@ fn requests_of(expected: &[ExpectedRequest], actual: &[Asked]) -> (Value, Value)
         .map(|one| (one.service.as_str(), line(&one.request), one))
         .collect();
     made.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
-    let left = wanted
-        .iter()
-        .map(|one| shown("service", &one.service, Some(&one.request), one.body.as_ref()));
-    let right = made.iter().enumerate().map(|(index, (service, line, one))| {
-        let shows_body = wanted.get(index).is_none_or(|wanted| wanted.body.is_some());
-        let body = shows_body.then(|| body_of(one.request.body.as_ref()));
-        shown("service", service, Some(line), body.as_ref())
+    let left = wanted.iter().map(|one| {
+        shown(
+            "service",
+            &one.service,
+            Some(&one.request),
+            one.body.as_ref(),
+        )
     });
+    let right = made
+        .iter()
+        .enumerate()
+        .map(|(index, (service, line, one))| {
+            let shows_body = wanted.get(index).is_none_or(|wanted| wanted.body.is_some());
+            let body = shows_body.then(|| body_of(one.request.body.as_ref()));
+            shown("service", service, Some(line), body.as_ref())
+        });
     (left.collect(), right.collect())
 }
 

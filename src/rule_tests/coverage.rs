@@ -97,7 +97,10 @@ fn outcomes(check: &Check) -> Vec<CoveredOutcome> {
     };
     let mut outcomes = vec![outcome("accepted".to_owned(), Key::Accepted)];
     for index in 0..check.refuse.len() {
-        outcomes.push(outcome(format!("refused by refuse[{index}]"), Key::Entry(index)));
+        outcomes.push(outcome(
+            format!("refused by refuse[{index}]"),
+            Key::Entry(index),
+        ));
     }
     if check.absent == Absent::Refuse || check.required_if.is_some() || check.immutable {
         let name = "refused by `required` or `immutable`".to_owned();

@@ -27,7 +27,7 @@ pub enum SettingsSource {
     /// The path of a settings file.
     File(String),
     /// Settings.
-    Inline(Value),
+    Inline(Map<String, Value>),
 }
 
 /// One submission of a form: what the visitor sends, what the services answer, and what is expected.

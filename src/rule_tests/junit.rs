@@ -11,7 +11,10 @@ pub fn report(files: &[(&Path, &[CaseResult])]) -> String {
     let mut xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n".to_owned();
     for (path, results) in files {
         let name = escaped(&path.display().to_string());
-        let failures = results.iter().filter(|one| !one.problems.is_empty()).count();
+        let failures = results
+            .iter()
+            .filter(|one| !one.problems.is_empty())
+            .count();
         let _ = writeln!(
             xml,
             "  <testsuite name=\"{name}\" tests=\"{}\" failures=\"{failures}\">",

@@ -11,6 +11,8 @@ mod run;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::base::diagnostics::{Position, Problem, Problems};
 use crate::checks::Rules;
 use crate::config::{self, Environment, Settings};
@@ -43,11 +45,7 @@ impl RuleTests {
                 Position::default(),
                 format!("cannot read the file: {error}"),
             );
-            LoadError(Problems::new(
-                path.display().to_string(),
-                "",
-                vec![problem],
-            ))
+            LoadError(Problems::new(path.display().to_string(), "", vec![problem]))
         })?;
         Self::read(&text, path)
     }
@@ -59,9 +57,11 @@ impl RuleTests {
         let folder = path.parent().unwrap_or(Path::new(""));
         let settings = match &file.settings {
             SettingsSource::File(name) => config::load(&folder.join(name), &environment),
-            // JSON is YAML.
             SettingsSource::Inline(settings) => {
-                config::read(&settings.to_string(), path, &environment)
+                // JSON is YAML. The positions in problems are those of this text.
+                let text = format!("{:#}", Value::Object(settings.clone()));
+                let name = format!("{} (settings as JSON)", path.display());
+                config::read(&text, Path::new(&name), &environment)
             }
         };
         let settings = settings.map_err(LoadError)?;

@@ -19,7 +19,12 @@ fn case(body: &str) -> String {
 fn test(cases: &str, arguments: &[&str]) -> (i32, String) {
     let folder = folder_with(SETTINGS);
     std::fs::write(folder.path().join("tests.yaml"), cases).expect("the file is written");
-    let all: Vec<&str> = ["test"].iter().chain(arguments).copied().chain(["tests.yaml"]).collect();
+    let all: Vec<&str> = ["test"]
+        .iter()
+        .chain(arguments)
+        .copied()
+        .chain(["tests.yaml"])
+        .collect();
     let output = run(folder.path(), &all);
     let printed = format!("{}{}", text(&output.stdout), text(&output.stderr));
     (output.status.code().expect("an exit code"), printed)
@@ -30,16 +35,31 @@ fn the_tests_of_the_examples_pass_and_reach_every_outcome() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let listed = |folder: &str, except: &[&str]| -> Vec<String> {
         let files = std::fs::read_dir(root.join(folder)).expect("a folder");
-        let names = files.map(|file| file.expect("a file").file_name().into_string().expect("a text"));
+        let names = files.map(|file| {
+            file.expect("a file")
+                .file_name()
+                .into_string()
+                .expect("a text")
+        });
         let mut names: Vec<String> = names
-            .filter(|name| Path::new(name).extension().is_some_and(|end| end == "yaml") && !except.contains(&&**name))
+            .filter(|name| {
+                Path::new(name).extension().is_some_and(|end| end == "yaml")
+                    && !except.contains(&&**name)
+            })
             .collect();
         names.sort();
         names
     };
     let names = listed("examples/rule-tests", &[]);
-    assert_eq!(names, listed("examples/settings", &[]), "each example has tests");
-    let paths: Vec<String> = names.iter().map(|name| format!("examples/rule-tests/{name}")).collect();
+    assert_eq!(
+        names,
+        listed("examples/settings", &[]),
+        "each example has tests"
+    );
+    let paths: Vec<String> = names
+        .iter()
+        .map(|name| format!("examples/rule-tests/{name}"))
+        .collect();
     let mut all = vec!["test", "--coverage", "--fail-under", "100"];
     all.extend(paths.iter().map(String::as_str));
     let output = run(root, &all);
@@ -52,23 +72,72 @@ fn the_tests_of_the_examples_pass_and_reach_every_outcome() {
 fn differences_are_shown() {
     let good = "{name: a, traits: {vat: \"1\"}, answers: {crm: [{get: /vat/1}]}, expect: {verdict: changed, changes: {metadata_public: {ok: true}}, deliveries: [{subscription: contact, request: POST /c, body: {ok: true}}]}}";
     let (code, printed) = test(&case(good), &[]);
-    assert_eq!((code, printed.as_str()), (0, "tests.yaml: a ... ok\n1 case passed, 0 failed\n"));
+    assert_eq!(
+        (code, printed.as_str()),
+        (0, "tests.yaml: a ... ok\n1 case passed, 0 failed\n")
+    );
     for (from, to, parts) in [
-        ("verdict: changed", "verdict: refused", &["verdict (- expected, + actual)", "- \"refused\"", "+ \"changed\""][..]),
-        ("{ok: true}}, del", "{ok: false}}, del", &["changes (- expected", "-     \"ok\": false", "+     \"ok\": true"]),
-        ("request: POST /c", "request: POST /d", &["deliveries (- expected", "\"request\": \"POST /c\""]),
-        ("get: /vat/1", "get: /vat/2", &["`crm` was asked `GET /vat/1`, and the case has no answer to that", "verdict"]),
-        ("get: /vat/1", "get: /vat/1, post: /x", &["needs exactly one of `get`, `post`, `put`, `patch` and `delete`"]),
-        ("get: /vat/1", "get: /vat/1, status: 410", &["+ \"refused\""]),
+        (
+            "verdict: changed",
+            "verdict: refused",
+            &[
+                "verdict (- expected, + actual)",
+                "- \"refused\"",
+                "+ \"changed\"",
+            ][..],
+        ),
+        (
+            "{ok: true}}, del",
+            "{ok: false}}, del",
+            &[
+                "changes (- expected",
+                "-     \"ok\": false",
+                "+     \"ok\": true",
+            ],
+        ),
+        (
+            "request: POST /c",
+            "request: POST /d",
+            &["deliveries (- expected", "\"request\": \"POST /c\""],
+        ),
+        (
+            "get: /vat/1",
+            "get: /vat/2",
+            &[
+                "`crm` was asked `GET /vat/1`, and the case has no answer to that",
+                "verdict",
+            ],
+        ),
+        (
+            "get: /vat/1",
+            "get: /vat/1, post: /x",
+            &["needs exactly one of `get`, `post`, `put`, `patch` and `delete`"],
+        ),
+        (
+            "get: /vat/1",
+            "get: /vat/1, status: 410",
+            &["+ \"refused\""],
+        ),
         ("get: /vat/1", "get: /vat/1, delay: 3s", &["+ \"refused\""]),
-        ("get: /vat/1", "get: /vat/1, delay: soon", &["`delay` of an answer of `crm`"]),
-        ("answers:", "not_asked: [crm], answers:", &["`crm` must not be asked, and was asked `GET /vat/1`"]),
+        (
+            "get: /vat/1",
+            "get: /vat/1, delay: soon",
+            &["`delay` of an answer of `crm`"],
+        ),
+        (
+            "answers:",
+            "not_asked: [crm], answers:",
+            &["`crm` must not be asked, and was asked `GET /vat/1`"],
+        ),
     ] {
         let changed = good.replace(from, to);
         assert_ne!(changed, good, "{from}");
         let (code, printed) = test(&case(&changed), &[]);
         assert_eq!(code, 1, "{to}\n{printed}");
-        for part in parts.iter().chain(&["tests.yaml: a ... FAILED", "0 cases passed, 1 failed"]) {
+        for part in parts
+            .iter()
+            .chain(&["tests.yaml: a ... FAILED", "0 cases passed, 1 failed"])
+        {
             assert!(printed.contains(part), "{to}: {part}\n{printed}");
         }
     }
@@ -95,18 +164,40 @@ fn the_coverage_lists_what_no_case_reached() {
         &["--coverage", "--fail-under", "40"],
     );
     assert_eq!(code, 0, "{printed}");
-    assert!(!printed.contains("refuse[1]") && printed.contains("refuse[0]"), "{printed}");
+    assert!(
+        !printed.contains("refuse[1]") && printed.contains("refuse[0]"),
+        "{printed}"
+    );
 }
 
 #[test]
 fn a_wrong_test_file_is_explained() {
     for (file, parts) in [
-        (case("{name: a, expcet: {verdict: admitted}}"), &["there is no key `expcet` here", "did you mean `expect`?", "`expect` is missing"][..]),
-        (case("{name: a, expect: {verdict: allowed}}"), &["`allowed`", "admitted"]),
+        (
+            case("{name: a, expcet: {verdict: admitted}}"),
+            &[
+                "there is no key `expcet` here",
+                "did you mean `expect`?",
+                "`expect` is missing",
+            ][..],
+        ),
+        (
+            case("{name: a, expect: {verdict: allowed}}"),
+            &["`allowed`", "admitted"],
+        ),
         (case("{name: a, expect: {}}"), &["`verdict` is missing"]),
-        ("settings: missing.yaml\ncases: []\n".to_owned(), &["missing.yaml", "cannot read the file"]),
-        ("settings: {checks: {a: {feild: traits.a}}}\ncases: []\n".to_owned(), &["there is no key `feild` here"]),
-        ("settings: vestibule.yaml\ncases: []\n".to_owned(), &["no case ran"]),
+        (
+            "settings: missing.yaml\ncases: []\n".to_owned(),
+            &["missing.yaml", "cannot read the file"],
+        ),
+        (
+            "settings: {checks: {a: {feild: traits.a}}}\ncases: []\n".to_owned(),
+            &["there is no key `feild` here"],
+        ),
+        (
+            "settings: vestibule.yaml\ncases: []\n".to_owned(),
+            &["no case ran"],
+        ),
         ("cases: [\n".to_owned(), &["tests.yaml"]),
     ] {
         let (code, printed) = test(&file, &[]);
@@ -124,12 +215,24 @@ fn cases_are_chosen_by_name_and_reported_for_ci() {
         case("{name: one, expect: {verdict: admitted}}")
     );
     let (code, printed) = test(&two, &["--run", "^on"]);
-    assert_eq!((code, printed.as_str()), (0, "tests.yaml: one ... ok\n1 case passed, 0 failed\n"));
+    assert_eq!(
+        (code, printed.as_str()),
+        (0, "tests.yaml: one ... ok\n1 case passed, 0 failed\n")
+    );
     let folder = folder_with(SETTINGS);
     std::fs::write(folder.path().join("tests.yaml"), &two).expect("the file is written");
-    let output = run(folder.path(), &["test", "--junit", "report.xml", "tests.yaml"]);
+    let output = run(
+        folder.path(),
+        &["test", "--junit", "report.xml", "tests.yaml"],
+    );
     assert_eq!(output.status.code(), Some(1));
     let report = std::fs::read_to_string(folder.path().join("report.xml")).expect("a report");
-    assert!(report.contains("<testsuite name=\"tests.yaml\" tests=\"2\" failures=\"1\">"), "{report}");
-    assert!(report.contains("<testcase classname=\"tests.yaml\" name=\"one\"/>"), "{report}");
+    assert!(
+        report.contains("<testsuite name=\"tests.yaml\" tests=\"2\" failures=\"1\">"),
+        "{report}"
+    );
+    assert!(
+        report.contains("<testcase classname=\"tests.yaml\" name=\"one\"/>"),
+        "{report}"
+    );
 }

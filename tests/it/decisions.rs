@@ -110,7 +110,10 @@ async fn an_operator_reads_which_check_refused_and_which_was_unavailable() {
         assert_eq!(listed(&app, query).await, expected, "{query}");
     }
     let page = app.admin_get("/decisions").await.text;
-    assert!(!page.contains("NL123") && !page.contains("canary"), "{page}");
+    assert!(
+        !page.contains("NL123") && !page.contains("canary"),
+        "{page}"
+    );
 }
 
 #[tokio::test]

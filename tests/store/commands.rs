@@ -11,7 +11,8 @@ use vestibule::store::admin::{self, RetryWindows};
 use vestibule::store::{Database, DecisionStore, DeliveryStore, Filter, sqlite};
 
 use crate::fixtures::{
-    DAY, DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, decision, delivery, id_of, start, tried,
+    DAY, DeliveryStoreExt as _, MINUTE, SECOND, TempFolder, at, decision, delivery, id_of, start,
+    tried,
 };
 
 /// Stores a delivery that waits for its second attempt, and an abandoned one.
@@ -109,10 +110,7 @@ async fn print_decisions(store: &Database, arguments: &[&str]) -> anyhow::Result
     }
     let program = <Program as clap::Parser>::parse_from([&["decisions"], arguments].concat());
     let mut out = Vec::new();
-    program
-        .command
-        .print(store, at(SECOND), &mut out)
-        .await?;
+    program.command.print(store, at(SECOND), &mut out).await?;
     Ok(String::from_utf8(out)?)
 }
 
@@ -430,9 +428,12 @@ async fn decisions_are_listed_and_shown() {
         print_decisions(&store, &["list", "--limit", "1"])
             .await
             .unwrap(),
-        print_decisions(&store, &["list", "--since", "2h", "--outcome", "refused", "--json"])
-            .await
-            .unwrap(),
+        print_decisions(
+            &store,
+            &["list", "--since", "2h", "--outcome", "refused", "--json"],
+        )
+        .await
+        .unwrap(),
         print_decisions(&store, &["show", &flow_id]).await.unwrap(),
         print_decisions(&store, &["show", &flow_id, "--json"])
             .await
@@ -442,5 +443,8 @@ async fn decisions_are_listed_and_shown() {
     let unknown = Uuid::from_u128(404).to_string();
     let error = print_decisions(&store, &["show", &unknown]).await;
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("there is no decision about the flow"), "{error}");
+    assert!(
+        error.contains("there is no decision about the flow"),
+        "{error}"
+    );
 }
