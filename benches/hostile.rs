@@ -4,6 +4,7 @@
 //! `cargo bench --bench hostile`.
 
 #[path = "support/caller.rs"]
+#[expect(dead_code, reason = "this bench paces its calls by itself")]
 mod caller;
 
 use std::path::Path;

@@ -1,6 +1,11 @@
 //! Functions of the library in a form that pays before it works, because their work or their result can be larger than
 //! their arguments.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the library passes the arguments by value"
+)]
+
 use cel::common::functions::Function;
 use cel::common::types::{CelInt, CelList, CelString, INT_TYPE, LIST_TYPE, STRING_TYPE};
 use cel::common::value::CowVal;
@@ -102,31 +107,31 @@ fn texts_in<'l>(list: &'l CelList<'_>, budget: &Meter) -> Result<Vec<&'l str>, E
 
 /// `x.indexOf(part)`, and `x.indexOf(part, from)`, in characters.
 fn index_of<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-    number(match arguments.as_slice() {
+    Ok(number(match arguments.as_slice() {
         [this, part] => find(text(this)?, text(part)?, 0),
         [this, part, from] => match start("indexOf", text(this)?, text(part)?, int(from)?)? {
             Start::At(from) => find(text(this)?, text(part)?, from),
             Start::Found(index) => Some(index),
         },
         _ => return Err(ExecutionError::missing_argument_or_target()),
-    })
+    }))
 }
 
 /// `x.lastIndexOf(part)`, and `x.lastIndexOf(part, from)`, in characters.
 fn last_index_of<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-    number(match arguments.as_slice() {
+    Ok(number(match arguments.as_slice() {
         [this, part] => find_last(text(this)?, text(part)?, usize::MAX),
         [this, part, from] => match start("lastIndexOf", text(this)?, text(part)?, int(from)?)? {
             Start::At(from) => find_last(text(this)?, text(part)?, from),
             Start::Found(index) => Some(index),
         },
         _ => return Err(ExecutionError::missing_argument_or_target()),
-    })
+    }))
 }
 
-fn number<'b, 'v>(index: Option<usize>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+fn number<'b, 'v>(index: Option<usize>) -> CowVal<'b, 'v> {
     let index = index.map_or(-1, |index| i64::try_from(index).unwrap_or(i64::MAX));
-    Ok(CowVal::owned(CelInt::from(index)))
+    CowVal::owned(CelInt::from(index))
 }
 
 /// Where a search begins.
