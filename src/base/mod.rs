@@ -1,6 +1,8 @@
-//! Parts that every folder uses: the clock, secrets, logs and metrics, and problems with their position in a file.
+//! Parts that every folder uses: the clock, long computations, secrets, logs and metrics, and problems with their
+//! position in a file.
 
 pub mod clock;
+pub mod cpu;
 pub mod diagnostics;
 pub mod secret;
 pub mod telemetry;

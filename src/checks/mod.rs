@@ -241,7 +241,7 @@ impl Check {
         Reads::of(self).checks
     }
 
-    /// Returns whether the check asks no service and has no loop. Such a check needs only microseconds for any input.
+    /// Returns whether the check asks no service and has no loop. Such a check needs only microseconds for a short input.
     #[must_use]
     pub fn is_quick(&self) -> bool {
         self.asks().is_none() && !self.expressions().into_iter().any(Expression::loops)

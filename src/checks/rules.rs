@@ -129,7 +129,7 @@ impl Rules {
         }
     }
 
-    /// Returns whether all checks need only microseconds for any input.
+    /// Returns whether all checks need only microseconds for a short input.
     #[must_use]
     pub fn are_quick(&self) -> bool {
         self.is_quick

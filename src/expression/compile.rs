@@ -8,16 +8,16 @@ use std::collections::BTreeSet;
 use std::thread;
 
 use cel::common::ast::{
-    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, SelectExpr,
-    SourceInfo, operators,
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo,
+    operators,
 };
 use cel::{Env, ParseError};
 
 use super::functions::{DISTINCT, FUNCTIONS, MACROS, Pattern, Style, environment};
 use super::lists::Entries;
 use super::path::{Key, Path, Step};
-use super::resolve::{BUDGET, Slot};
-use super::{CompileError, Scope, Variable, foreign, roots};
+use super::resolve::Slot;
+use super::{CompileError, Scope, Variable, foreign, metering, roots};
 
 /// The maximum length of a source, in bytes.
 const MAX_BYTES: usize = 2 * 1024;
@@ -31,7 +31,10 @@ const STACK: usize = 64 * 1024 * 1024;
 /// An expression that is ready for evaluation.
 #[derive(Debug)]
 pub(super) struct Compiled {
+    /// The expression as it is written.
     pub tree: IdedExpr,
+    /// The expression as it is evaluated: each part pays from the budget before it works.
+    pub metered: IdedExpr,
     pub slots: Vec<Slot>,
     /// For each slot, the byte of the source at which it first begins.
     pub starts: Vec<Option<usize>>,
@@ -122,8 +125,11 @@ fn read(source: &str, scope: &Scope, env: &Env) -> Result<Compiled, CompileError
         asks_for_type,
         ..
     } = checker;
+    let mut metered = tree.clone();
+    metering::meter(&mut metered);
     Ok(Compiled {
         tree,
+        metered,
         slots,
         starts,
         checks,
@@ -688,7 +694,6 @@ impl Checker<'_> {
         self.visit(&mut comprehension.loop_cond, depth + 1)?;
         self.visit(&mut comprehension.loop_step, depth + 1)?;
         if !binding {
-            count_rounds(comprehension);
             self.loops -= 1;
         }
         self.visit(&mut comprehension.result, depth + 1)?;
@@ -785,51 +790,6 @@ impl Checker<'_> {
             .and_then(|start| usize::try_from(start).ok())
             .filter(|start| self.source.is_char_boundary(*start))
     }
-}
-
-/// Makes each round of a loop read [`BUDGET`].
-///
-/// A conditional reads `BUDGET`. An error in its condition ends a loop immediately, while `&&` and `||` may ignore
-/// the error.
-fn count_rounds(comprehension: &mut ComprehensionExpr) {
-    let plain = Expr::Literal(LiteralValue::Null);
-    let no = Expr::Literal(LiteralValue::Boolean(false.into()));
-    // The library runs `map` and `filter` fast if their condition is a literal. Then the element, or the condition of
-    // the step, is wrapped instead.
-    let step = match &mut comprehension.loop_step.expr {
-        Expr::Call(step) if matches!(comprehension.loop_cond.expr, Expr::Literal(_)) => step,
-        _ => return counted(&mut comprehension.loop_cond, no),
-    };
-    match (step.func_name.as_str(), step.args.as_mut_slice()) {
-        (operators::CONDITIONAL, [condition, ..]) => counted(condition, no),
-        (operators::ADD, [_, added]) => match &mut added.expr {
-            Expr::List(ListExpr { elements, .. }) if elements.len() == 1 => {
-                counted(&mut elements[0], plain);
-            }
-            _ => counted(&mut comprehension.loop_cond, no),
-        },
-        _ => counted(&mut comprehension.loop_cond, no),
-    }
-}
-
-/// Replaces `x` by `@budget ? x : otherwise`.
-fn counted(node: &mut IdedExpr, otherwise: Expr) {
-    let inner = std::mem::take(node);
-    let id = inner.id;
-    let budget = Expr::Ident(BUDGET.to_owned());
-    node.id = id;
-    node.expr = Expr::Call(CallExpr {
-        func_name: operators::CONDITIONAL.to_owned(),
-        target: None,
-        args: vec![
-            IdedExpr { id, expr: budget },
-            inner,
-            IdedExpr {
-                id,
-                expr: otherwise,
-            },
-        ],
-    });
 }
 
 /// Functions that are called on a text.

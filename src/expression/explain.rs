@@ -6,10 +6,11 @@
 use cel::ExecutionError;
 
 use super::EvaluationError;
+use super::budget::METER_TYPE;
 use super::convert::{kind, named};
 use super::functions::{FUNCTIONS, NO_DOMAIN, NO_TEXT, TOO_MANY};
 use super::path::Miss;
-use super::resolve::{BUDGET, Resolver};
+use super::resolve::Resolver;
 use super::texts::{NOT_BASE64, NOT_TEXT, TOO_LONG};
 
 /// The errors of Vestibule's own functions. None of them holds a value.
@@ -21,19 +22,15 @@ pub(super) fn explain(
     resolver: &Resolver<'_>,
     written: impl Fn(&str) -> bool,
 ) -> EvaluationError {
-    if let ExecutionError::UndeclaredReference(name) = error {
-        if let Some((path, miss)) = resolver.miss(name) {
-            return EvaluationError {
-                message: path.explain(miss),
-                missing_check: miss == Miss::Check,
-                missing_input: path.root.is_input(),
-            };
-        }
-        if name.as_str() == BUDGET || resolver.exhausted() {
-            return EvaluationError::new(
-                "took too many steps: the lists are too long for the loops".to_owned(),
-            );
-        }
+    if let ExecutionError::UndeclaredReference(name) = error
+        && let Some((path, miss)) = resolver.miss(name)
+    {
+        return EvaluationError {
+            message: path.explain(miss),
+            missing_check: miss == Miss::Check,
+            missing_input: path.root.is_input(),
+            is_over_budget: false,
+        };
     }
     EvaluationError::new(message(error, written))
 }
@@ -43,7 +40,9 @@ fn message(error: &ExecutionError, written: impl Fn(&str) -> bool) -> String {
         ExecutionError::NoSuchKey(key) if written(key) => format!("no such key `{key}`"),
         ExecutionError::NoSuchKey(_) => "no such key".to_owned(),
         ExecutionError::NoSuchOverload(overload) => {
-            let kinds = overload.argument_types().iter().map(|kind| named(kind));
+            let arguments = overload.argument_types().iter();
+            let arguments = arguments.filter(|kind| *kind != METER_TYPE.name());
+            let kinds = arguments.map(|kind| named(kind));
             unsuited(overload.function(), &kinds.collect::<Vec<_>>())
         }
         ExecutionError::UnsupportedBinaryOperator(operator, left, right) => {
@@ -136,12 +135,12 @@ fn symbol(function: &str) -> String {
         "!_" => "!",
         "_?_:_" => "? :",
         "@in" => "in",
-        "@distinct" => "distinct",
         "@sortByAssociatedKeys" => "sortBy",
-        name => FUNCTIONS
-            .iter()
-            .find(|known| known.name == name)
-            .map_or("a function", |known| known.name),
+        name => {
+            let name = name.trim_start_matches('@');
+            let mut known = FUNCTIONS.iter().filter(|known| known.name == name);
+            known.next().map_or("a function", |known| known.name)
+        }
     };
     match written {
         "a function" => written.to_owned(),

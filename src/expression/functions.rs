@@ -12,8 +12,9 @@ use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{DeclarationError, Env, ExecutionError, extensions};
 use regex::{Regex, RegexBuilder};
 
+use super::budget::{self, BYTES_PER_STEP, METER_TYPE, meter, size_up_to};
 use super::lists::Entries;
-use super::texts;
+use super::{bounded, texts};
 
 /// The error of `domain` and `in_domains` for a value without a domain.
 pub(super) const NO_DOMAIN: &str = "the argument is not an address or a domain";
@@ -32,6 +33,13 @@ const UNHASHED: usize = 1_000;
 
 /// The maximum size of a compiled pattern, in bytes. The same limit applies to its cache.
 const REGEX_BYTES: usize = 4 << 20;
+
+/// The size of a compiled pattern that reads a byte of a text for one byte of the budget. A larger one can need as many
+/// times longer.
+const PATTERN_BYTES: usize = 1 << 10;
+
+/// A byte of a domain that is not in ASCII costs as much as so many bytes of the budget.
+const IDNA_BYTES: usize = 8;
 
 /// The call syntax of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,30 +176,37 @@ fn declare() -> Result<Env, DeclarationError> {
         DISTINCT,
         "list_distinct_hashed",
         LIST_TYPE,
-        vec![],
+        vec![METER_TYPE],
         distinct,
     )?;
-    env.add_overload("domain", "domain_string", vec![STRING_TYPE], domain)?;
+    env.add_overload(
+        "domain",
+        "domain_string",
+        vec![STRING_TYPE, METER_TYPE],
+        domain,
+    )?;
     env.add_overload(
         "in_domains",
         "in_domains_string_list",
-        vec![STRING_TYPE, LIST_TYPE],
+        vec![STRING_TYPE, LIST_TYPE, METER_TYPE],
         in_domains,
     )?;
     env.add_overload(
         "matches",
         "matches_pattern",
-        vec![STRING_TYPE, PATTERN_TYPE],
+        vec![STRING_TYPE, PATTERN_TYPE, METER_TYPE],
         matches,
     )?;
     env.add_member_overload(
         "matches",
         "string_matches_pattern",
         STRING_TYPE,
-        vec![PATTERN_TYPE],
+        vec![PATTERN_TYPE, METER_TYPE],
         matches,
     )?;
     texts::declare(&mut env)?;
+    bounded::declare(&mut env)?;
+    budget::declare(&mut env)?;
     Ok(env)
 }
 
@@ -199,27 +214,39 @@ const PATTERN_TYPE: Type = Type::new_unspecified_type("pattern");
 
 /// A regular expression, compiled once, in place of the text that the operator wrote.
 #[derive(Clone, Debug)]
-pub(super) struct Pattern(Regex);
+pub(super) struct Pattern {
+    regex: Regex,
+    /// How many bytes of the budget a byte of a text costs.
+    cost: usize,
+}
 
 impl Pattern {
     /// Compiles a pattern, or returns the reason why the pattern is not valid.
     pub fn new(source: &str) -> Result<Self, String> {
-        let regex = RegexBuilder::new(source)
-            .size_limit(REGEX_BYTES)
-            .dfa_size_limit(REGEX_BYTES)
-            .build();
-        regex.map(Self).map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => "it is too big".to_owned(),
-            error => {
-                let text = error.to_string();
-                let last = text.lines().last().unwrap_or_default();
-                last.trim_start_matches("error: ").to_owned()
+        let mut limit = PATTERN_BYTES;
+        loop {
+            let regex = RegexBuilder::new(source)
+                .size_limit(limit)
+                .dfa_size_limit(REGEX_BYTES)
+                .build();
+            match regex {
+                Ok(regex) => {
+                    let cost = limit / PATTERN_BYTES;
+                    return Ok(Self { regex, cost });
+                }
+                Err(regex::Error::CompiledTooBig(_)) if limit < REGEX_BYTES => limit *= 4,
+                Err(regex::Error::CompiledTooBig(_)) => return Err("it is too big".to_owned()),
+                Err(error) => {
+                    let text = error.to_string();
+                    let last = text.lines().last().unwrap_or_default();
+                    return Err(last.trim_start_matches("error: ").to_owned());
+                }
             }
-        })
+        }
     }
 
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        self.regex.as_str()
     }
 }
 
@@ -245,18 +272,23 @@ impl Val for Pattern {
 impl StaticVal for Pattern {}
 
 fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-    let [text, pattern] = take(arguments)?;
+    let [text, pattern, budget] = take(arguments)?;
     match (
         text.downcast_ref::<CelString>(),
         pattern.downcast_ref::<Pattern>(),
     ) {
-        (Some(text), Some(pattern)) => Ok(bool(pattern.0.is_match(text.inner()))),
+        (Some(text), Some(pattern)) => {
+            let cost = text.inner().len().saturating_mul(pattern.cost);
+            meter(budget.as_ref())?.pay(cost)?;
+            Ok(bool(pattern.regex.is_match(text.inner())))
+        }
         _ => Err(ExecutionError::missing_argument_or_target()),
     }
 }
 
 fn domain<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-    let [address] = take(arguments)?;
+    let [address, budget] = take(arguments)?;
+    pay_for_domain(budget.as_ref(), address.as_ref())?;
     address
         .downcast_ref::<CelString>()
         .and_then(|address| address.inner().rsplit_once('@'))
@@ -266,7 +298,8 @@ fn domain<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Exec
 }
 
 fn in_domains<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-    let [address, list] = take(arguments)?;
+    let [address, list, budget] = take(arguments)?;
+    pay_for_domain(budget.as_ref(), address.as_ref())?;
     let domain = address.downcast_ref::<CelString>().and_then(|address| {
         let address = address.inner();
         normal_domain(
@@ -289,6 +322,7 @@ fn in_domains<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, 
         .ok_or_else(ExecutionError::missing_argument_or_target)?
         .iter();
     while let Some(entry) = entries.next() {
+        pay_for_domain(budget.as_ref(), entry)?;
         let listed = entry
             .downcast_ref::<CelString>()
             .and_then(|entry| listed_domain(entry.inner()));
@@ -297,6 +331,14 @@ fn in_domains<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, 
         }
     }
     Ok(bool(false))
+}
+
+/// Pays for the normal form of an address or a domain.
+fn pay_for_domain(budget: &dyn Val, address: &dyn Val) -> Result<(), ExecutionError> {
+    let length = address
+        .downcast_ref::<CelString>()
+        .map_or(0, |address| address.inner().len());
+    meter(budget)?.pay(BYTES_PER_STEP + length.saturating_mul(IDNA_BYTES))
 }
 
 /// `a.b.c`, `b.c`, `c`.
@@ -342,7 +384,8 @@ fn normal_domain(domain: &str) -> Option<Cow<'_, str>> {
 
 /// Returns the first of each set of equal elements, in order.
 fn distinct<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-    let [list] = take(arguments)?;
+    let [list, budget] = take(arguments)?;
+    let budget = meter(budget.as_ref())?;
     let mut elements = list
         .as_iterable()
         .ok_or_else(ExecutionError::missing_argument_or_target)?
@@ -357,6 +400,8 @@ fn distinct<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Ex
                 return Err(ExecutionError::function_error("distinct", TOO_MANY));
             }
             None => {
+                let size = BYTES_PER_STEP + size_up_to(budget::MAX_RESULT, element);
+                budget.pay(others.len().saturating_mul(size))?;
                 let new = !others.iter().any(|other| element.equals(*other));
                 if new {
                     others.push(element);

@@ -10,6 +10,7 @@ use cel::common::traits::Container;
 use cel::common::types::{CelList, CelString, LIST_TYPE, Type};
 use cel::common::value::{StaticVal, Val};
 
+use super::budget::ELEMENT_BYTES;
 use super::functions::{self, NO_TEXT};
 
 /// The operator's lists, prepared for expressions.
@@ -106,6 +107,12 @@ impl Entries {
 
     pub fn len(&self) -> usize {
         self.0.written.len()
+    }
+
+    /// Returns the size of the list, in bytes.
+    pub fn bytes(&self) -> usize {
+        let texts = self.0.written.iter().map(String::len);
+        texts.map(|length| length + ELEMENT_BYTES).sum()
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Only this module uses the library `cel`. The compiler checks the length, the depth and the loops of an expression,
 //! and every name and function in the expression. So a hostile source is an error, and a misspelt name is reported
-//! with the settings and not in a sign-up. An evaluation is limited in time. The errors of an evaluation contain no
-//! value of its input.
+//! with the settings and not in a sign-up. An evaluation has a budget of steps, and of bytes that it reads and makes. The
+//! errors of an evaluation contain no value of its input.
 
 mod absence;
+mod bounded;
+mod budget;
 mod compile;
 mod convert;
 mod documented;
@@ -13,6 +15,7 @@ mod explain;
 mod foreign;
 mod functions;
 mod lists;
+mod metering;
 mod path;
 mod reads;
 mod resolve;
@@ -32,8 +35,11 @@ use cel::{Context, Env};
 use serde_json::Value;
 
 use crate::base::clock::Timestamp;
+use crate::base::cpu;
 
 pub use absence::{Absent, Effect};
+use budget::QUICK_STEPS;
+pub use budget::{BYTES_PER_STEP, ELEMENT_BYTES, MAX_RESULT, MAX_STEPS};
 pub use documented::{FUNCTION_REFERENCE, FunctionReference};
 pub use lists::Lists;
 pub use path::{ReadPath, ReadStep};
@@ -146,6 +152,8 @@ pub struct EvaluationError {
     /// Whether the cause is that what the visitor sent has no such part, or one of another type: `identity`, `previous`,
     /// `value`, `flow` or `request`.
     pub missing_input: bool,
+    /// Whether the evaluation exceeded its budget.
+    pub is_over_budget: bool,
 }
 
 impl Variable {
@@ -223,6 +231,14 @@ impl EvaluationError {
             message,
             missing_check: false,
             missing_input: false,
+            is_over_budget: false,
+        }
+    }
+
+    fn over_budget(message: &str) -> Self {
+        Self {
+            is_over_budget: true,
+            ..Self::new(message.to_owned())
         }
     }
 }
@@ -331,16 +347,37 @@ impl Expression {
         self.compiled.loops
     }
 
+    /// Evaluates the expression with a small part of the budget first. If that is not enough, the evaluation is repeated
+    /// with all of it, where it delays no other task.
     fn with_result<T>(
         &self,
         variables: &Variables<'_>,
-        then: impl FnOnce(&cel::Value) -> Result<T, EvaluationError>,
+        then: impl Fn(&cel::Value) -> Result<T, EvaluationError>,
     ) -> Result<T, EvaluationError> {
-        let resolver = resolve::Resolver::new(*variables, &self.compiled.slots);
+        match self.evaluate_within(QUICK_STEPS, variables, &then) {
+            Err(error) if error.is_over_budget => {
+                cpu::compute(|| self.evaluate_within(MAX_STEPS, variables, &then))
+            }
+            result => result,
+        }
+    }
+
+    fn evaluate_within<T>(
+        &self,
+        steps: usize,
+        variables: &Variables<'_>,
+        then: impl Fn(&cel::Value) -> Result<T, EvaluationError>,
+    ) -> Result<T, EvaluationError> {
+        let resolver = resolve::Resolver::new(*variables, &self.compiled.slots, steps);
         let mut context = Context::with_env(Arc::clone(&self.env));
         context.set_variable_resolver(&resolver);
         // The function `resolve_val` is not used, because it would be compiled into this crate, without optimisation.
-        match cel::Value::resolve(&self.compiled.tree, &context) {
+        let result = cel::Value::resolve(&self.compiled.metered, &context);
+        // `||` and `&&` may have ignored the error, but what they decide must not depend on the budget.
+        if let Some(message) = resolver.exceeded() {
+            return Err(EvaluationError::over_budget(message));
+        }
+        match result {
             Ok(result) => then(&result),
             Err(error) => Err(explain::explain(&error, &resolver, |key| {
                 self.compiled.keys.contains(key)

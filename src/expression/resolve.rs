@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cel::common::types::{
     CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelOptional, CelString,
@@ -12,27 +11,17 @@ use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use serde_json::Value;
 
+use super::budget::{BYTES_PER_STEP, ELEMENT_BYTES, Meter};
 use super::functions::Pattern;
 use super::path::{Found, Miss, Path};
 use super::{EvaluationError, Variable, Variables};
 
-/// The variable that each round of a loop reads. The variable has a value until the evaluation has used up its
-/// rounds.
+/// The beginning of the variable that each round of a loop reads: `@budget7` is true, and pays seven steps.
 pub(super) const BUDGET: &str = "@budget";
-
-/// The maximum number of loop rounds in an evaluation. One round takes about half a microsecond.
-///
-/// The language has no limit of its own, and a visitor decides the length of the lists. A list of 256 KiB would keep
-/// two nested loops running for hours.
-const ROUNDS: u64 = 1_000_000;
-
-/// The number of parts of a list or a map that cost as much as one round.
-///
-/// A loop may search or copy the list in each round, so this limit also bounds the memory.
-const PARTS_PER_ROUND: usize = 8;
-
-/// The number of bytes of a text that cost as much as one round.
-const BYTES_PER_ROUND: usize = 256;
+/// The variable whose value is the meter.
+pub(super) const METER: &str = "@meter";
+/// The beginning of a variable of which only a part is read: `@of7` is `@7`, and pays only when it is converted.
+pub(super) const BORROWED: &str = "@of";
 
 /// The meaning of a variable `@0`, `@1`, … of a compiled expression.
 #[derive(Debug)]
@@ -75,24 +64,24 @@ impl Slot {
 pub(super) struct Resolver<'a> {
     variables: Variables<'a>,
     slots: &'a [Slot],
-    /// The lists and maps with their number of parts. Each is converted once.
+    /// The lists and maps with their size in bytes. Each is converted once.
     converted: Vec<OnceLock<(Box<dyn Val + 'a>, usize)>>,
-    rounds: AtomicU64,
+    meter: Meter,
 }
 
 impl<'a> Resolver<'a> {
-    pub fn new(variables: Variables<'a>, slots: &'a [Slot]) -> Self {
+    pub fn new(variables: Variables<'a>, slots: &'a [Slot], steps: usize) -> Self {
         Self {
             variables,
             slots,
             converted: slots.iter().map(|_| OnceLock::new()).collect(),
-            rounds: AtomicU64::new(ROUNDS),
+            meter: Meter::new(steps),
         }
     }
 
-    /// Returns whether the evaluation used up its rounds.
-    pub fn exhausted(&self) -> bool {
-        self.rounds.load(Ordering::Relaxed) == 0
+    /// Returns the error if the evaluation exceeded its budget.
+    pub fn exceeded(&self) -> Option<&'static str> {
+        self.meter.exceeded()
     }
 
     /// Returns the reason why a variable of a path has no value.
@@ -105,24 +94,19 @@ impl<'a> Resolver<'a> {
     }
 
     fn slot(&self, variable: &str) -> Option<(usize, &'a Slot)> {
-        let index = variable.strip_prefix('@')?.parse().ok()?;
+        let index = variable
+            .strip_prefix(BORROWED)
+            .or_else(|| variable.strip_prefix('@'))?;
+        let index = index.parse().ok()?;
         self.slots.get(index).map(|slot| (index, slot))
     }
 
-    /// Subtracts the rounds from the budget, and returns false if the budget is used up.
-    fn spend(&self, rounds: u64) -> bool {
-        // One evaluation stays on one thread, so no other thread writes this value.
-        let left = self.rounds.load(Ordering::Relaxed).saturating_sub(rounds);
-        self.rounds.store(left, Ordering::Relaxed);
-        left > 0
-    }
-
-    /// Subtracts the cost of reading something of this size, as [`Self::spend`] does.
-    fn spend_on(&self, size: usize, per_round: usize) -> bool {
-        self.spend(u64::try_from(size / per_round).unwrap_or(ROUNDS))
-    }
-
-    fn path<'b>(&'b self, index: usize, path: &'b Path) -> Option<CowVal<'b, 'b>> {
+    fn path<'b>(
+        &'b self,
+        index: usize,
+        path: &'b Path,
+        is_borrowed: bool,
+    ) -> Option<CowVal<'b, 'b>> {
         match path.root {
             Variable::Method => return Some(CowVal::owned(CelString::from(self.variables.method))),
             Variable::Now => {
@@ -132,9 +116,13 @@ impl<'a> Resolver<'a> {
             Variable::Lists => {
                 let name = path.steps.first()?.name()?;
                 let entries = self.variables.lists.get(name)?;
-                return self
-                    .spend_on(entries.len(), PARTS_PER_ROUND)
-                    .then(|| CowVal::Borrowed(entries.as_list()));
+                let bytes = if is_borrowed {
+                    BYTES_PER_STEP
+                } else {
+                    entries.bytes()
+                };
+                self.meter.pay(bytes).ok()?;
+                return Some(CowVal::Borrowed(entries.as_list()));
             }
             _ => {}
         }
@@ -143,22 +131,29 @@ impl<'a> Resolver<'a> {
             Found::Nothing => return Some(CowVal::owned(CelOptional::none())),
         };
         let convert = || {
-            let mut parts = 0;
-            let value = to_cel(value, &mut parts);
+            let mut bytes = 0;
+            let value = to_cel(value, &mut bytes);
             let value: Box<dyn Val + 'a> = if optional {
                 Box::new(CelOptional::of(value))
             } else {
                 value
             };
-            (value, parts)
+            (value, bytes)
         };
         match value {
             Value::Array(_) | Value::Object(_) => {
-                let (converted, parts) = self.converted.get(index)?.get_or_init(convert);
-                self.spend_on(*parts, PARTS_PER_ROUND)
-                    .then(|| CowVal::Borrowed(converted.as_ref()))
+                let place = self.converted.get(index)?;
+                let is_new = place.get().is_none();
+                let (converted, bytes) = place.get_or_init(convert);
+                let is_read = is_new || !is_borrowed;
+                let paid = if is_read { *bytes } else { BYTES_PER_STEP };
+                self.meter.pay(paid).ok()?;
+                Some(CowVal::Borrowed(converted.as_ref()))
             }
-            Value::String(text) if !self.spend_on(text.len(), BYTES_PER_ROUND) => None,
+            Value::String(text) => {
+                self.meter.pay(text.len()).ok()?;
+                Some(CowVal::Owned(convert().0))
+            }
             _ => Some(CowVal::Owned(convert().0)),
         }
     }
@@ -168,12 +163,19 @@ impl VariableResolver for Resolver<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
         static TRUE: CelBool = CelBool::TRUE;
         static FALSE: CelBool = CelBool::FALSE;
-        if variable == BUDGET {
-            return self.spend(1).then_some(CowVal::Borrowed(&TRUE));
+        if let Some(steps) = variable.strip_prefix(BUDGET) {
+            let steps = steps.parse().ok()?;
+            return self
+                .meter
+                .pay_steps(steps)
+                .then_some(CowVal::Borrowed(&TRUE));
+        }
+        if variable == METER {
+            return Some(CowVal::Borrowed(&self.meter));
         }
         let (index, slot) = self.slot(variable)?;
         match slot {
-            Slot::Path(path) => self.path(index, path),
+            Slot::Path(path) => self.path(index, path, variable.starts_with(BORROWED)),
             Slot::Has(path) => {
                 let exists = match path.root {
                     Variable::Lists => true,
@@ -187,12 +189,11 @@ impl VariableResolver for Resolver<'_> {
     }
 }
 
-/// Converts a JSON value to CEL values, and counts its parts.
+/// Converts a JSON value to CEL values, and adds up its size in bytes.
 ///
 /// CEL values only contain each other, so the whole value is converted. Texts are borrowed. Whole numbers that fit
 /// are `int`, all others `double`.
-fn to_cel<'v>(value: &'v Value, parts: &mut usize) -> Box<dyn Val + 'v> {
-    *parts += 1;
+fn to_cel<'v>(value: &'v Value, bytes: &mut usize) -> Box<dyn Val + 'v> {
     match value {
         Value::Null => Box::new(CelNull),
         Value::Bool(bool) => Box::new(CelBool::from(*bool)),
@@ -200,15 +201,20 @@ fn to_cel<'v>(value: &'v Value, parts: &mut usize) -> Box<dyn Val + 'v> {
             Some(int) => Box::new(CelInt::from(int)),
             None => Box::new(CelDouble::from(number.as_f64().unwrap_or(f64::NAN))),
         },
-        Value::String(text) => Box::new(CelString::from(text.as_str())),
+        Value::String(text) => {
+            *bytes += text.len();
+            Box::new(CelString::from(text.as_str()))
+        }
         Value::Array(list) => {
-            let elements = list.iter().map(|element| to_cel(element, parts));
+            *bytes += list.len() * ELEMENT_BYTES;
+            let elements = list.iter().map(|element| to_cel(element, bytes));
             Box::new(CelList::from(elements.collect::<Vec<_>>()))
         }
         Value::Object(map) => {
             let entries = map.iter().map(|(key, value)| {
+                *bytes += key.len() + ELEMENT_BYTES;
                 let key = CelMapKey::String(key.as_str().into());
-                (key, to_cel(value, parts))
+                (key, to_cel(value, bytes))
             });
             Box::new(CelMap::from(entries.collect::<HashMap<_, _>>()))
         }

@@ -95,3 +95,18 @@ fn links_point_to_existing_files() {
         }
     }
 }
+
+/// The limits of expressions are part of the contract.
+#[test]
+fn the_limits_page_has_the_figures_of_the_program() {
+    use vestibule::expression::{BYTES_PER_STEP, ELEMENT_BYTES, MAX_RESULT, MAX_STEPS};
+    let text = read("docs/limits.md");
+    assert_eq!((MAX_STEPS, MAX_RESULT), (250_000, 1024 * 1024));
+    for figure in [
+        "| 250,000 |".to_owned(),
+        format!("each {BYTES_PER_STEP} bytes"),
+        format!("counts {ELEMENT_BYTES} bytes"),
+    ] {
+        assert!(text.contains(&figure), "{figure}");
+    }
+}

@@ -21,6 +21,7 @@ mod failing_expressions;
 mod gate;
 mod gate_model;
 mod hooks_port;
+mod hostile;
 mod identity_writes;
 mod immutable;
 mod jobs;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Evaluation;
 use super::outcome::Outcome;
@@ -12,29 +12,34 @@ use crate::kratos::Message;
 use crate::model::message::MessageTemplate;
 use crate::outbound::services::client::{Answer, CallError};
 
+/// Returns the answer in what other checks can read of it.
+pub(super) fn response_in(readable: &Value) -> Option<&Value> {
+    readable.get("response")
+}
+
 impl Evaluation<'_> {
-    /// Interprets an answer. Returns the outcome, and the answer.
+    /// Interprets an answer. Returns the outcome, and what other checks can read of the answer.
     pub(super) fn interpret_answer(
         &mut self,
         index: usize,
         answer: Result<Answer, CallError>,
     ) -> (Outcome, Option<Arc<Value>>) {
         let check = self.check(index);
-        let mut response = None;
-        let interpretation = match answer {
-            Err(none) => without_answer(none),
-            Ok(answer) => {
-                let own = Arc::new(answer.response);
-                response = Some(Arc::clone(&own));
-                let reachable = [("response".to_owned(), (*own).clone())];
-                let reachable = Value::Object(reachable.into_iter().collect());
-                self.responses
-                    .insert(check.name.clone(), Arc::new(reachable));
-                interpret(check, answer.status, &self.variables(check, Some(&own)))
-            }
+        let Answer {
+            status, response, ..
+        } = match answer {
+            Ok(answer) => answer,
+            Err(none) => return (self.outcome_of(check, without_answer(none), None), None),
         };
-        let outcome = self.outcome_of(check, interpretation, response.as_deref());
-        (outcome, response)
+        // An answer can have 1 MiB, so all readers share it.
+        let readable: Map<_, _> = [("response".to_owned(), response)].into_iter().collect();
+        let readable = Arc::new(Value::Object(readable));
+        self.responses
+            .insert(check.name.clone(), Arc::clone(&readable));
+        let own = response_in(&readable);
+        let interpretation = interpret(check, status, &self.variables(check, own));
+        let outcome = self.outcome_of(check, interpretation, own);
+        (outcome, Some(readable))
     }
 
     pub(super) fn outcome_of(

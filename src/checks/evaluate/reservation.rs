@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::answer::response_in;
 use super::outcome::{Asked, Outcome, Slot};
 use super::{Completion, Evaluation};
 use crate::checks::Reserve;
@@ -89,7 +90,7 @@ impl<'a> Evaluation<'a> {
         // An entry of `refuse` that names the status says that the service has taken nothing.
         let check = self.check(index);
         let is_taken = matches!(&answer, Ok(answer) if (200..300).contains(&answer.status) && !check.refuses_status(answer.status));
-        let (outcome, response) = self.interpret_answer(index, answer);
+        let (outcome, readable) = self.interpret_answer(index, answer);
         let reserve_outcome = match &outcome {
             Outcome::Accepted => ReserveOutcome::Reserved,
             Outcome::Refused(_) if is_taken => ReserveOutcome::AnswerRefused,
@@ -100,7 +101,7 @@ impl<'a> Evaluation<'a> {
             self.finish(index, outcome);
             return None;
         }
-        Some(self.store_reservation(index, reservation, response, reserve_outcome, outcome))
+        Some(self.store_reservation(index, reservation, readable, reserve_outcome, outcome))
     }
 
     /// Records which reservation the check uses.
@@ -123,7 +124,7 @@ impl<'a> Evaluation<'a> {
         &self,
         index: usize,
         reservation: Reservation,
-        response: Option<Arc<Value>>,
+        readable: Option<Arc<Value>>,
         reserve_outcome: ReserveOutcome,
         outcome: Outcome,
     ) -> BoxFuture<'a, Completion> {
@@ -135,7 +136,7 @@ impl<'a> Evaluation<'a> {
                 .store_reservation(
                     check,
                     reservation,
-                    response.as_deref(),
+                    readable.as_deref().and_then(response_in),
                     reserve_outcome,
                     until,
                 )

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::answer::response_in;
 use super::outcome::{Finished, Outcome};
 use super::{DeferredCheck, Evaluated, Evaluation, RunDecision};
 use crate::checks::set::Changes;
@@ -154,7 +155,7 @@ impl Evaluation<'_> {
         let response = self
             .responses
             .get(&check.name)
-            .and_then(|reachable| reachable.get("response"));
+            .and_then(|readable| response_in(readable));
         let variables = self.variables(check, response);
         for set in &check.set {
             let value = set

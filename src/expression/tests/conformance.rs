@@ -906,8 +906,8 @@ fn a_look_up_in_a_long_list_is_fast() {
         .collect();
     let mut case = TestCase::new();
     case.lists = Arc::new(Lists::new(BTreeMap::from([("long".to_owned(), entries)])));
-    // A linear search would need 10¹⁰ comparisons, and the test would not end.
-    let members = vec![json!("d199999.example"); 50_000];
+    // A linear search would need 2·10⁹ comparisons, and the test would not end.
+    let members = vec![json!("d199999.example"); 10_000];
     case.value = Value::Array(members);
     assert_eq!(
         case.evaluate("value.all(v, v in lists.long && in_domains('x@a.' + v, lists.long))"),

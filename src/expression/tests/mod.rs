@@ -4,6 +4,7 @@ mod absence;
 mod absent;
 mod adversarial;
 pub(super) mod conformance;
+mod hostile_values;
 mod own_functions;
 mod reads;
 

@@ -20,6 +20,9 @@ use crate::http::hooks::state::HookState;
 use crate::kratos::reply::RefusalStatus;
 use crate::kratos::{Hook, Stage};
 
+/// The size of a body for which checks without loops need less than a millisecond, in bytes.
+const QUICK_BODY: usize = 16 * 1024;
+
 /// One call, with the parts that both stages use.
 #[derive(Clone)]
 pub struct HookCall {
@@ -69,6 +72,10 @@ pub async fn handle(
         trace,
         trigger,
     };
+    let is_short = call
+        .body
+        .as_ref()
+        .is_ok_and(|body| body.len() <= QUICK_BODY);
     let execution = {
         let hooks = Arc::clone(&hooks);
         async move {
@@ -83,7 +90,7 @@ pub async fn handle(
     let run_on = match stage {
         Stage::Pre if flow.signs_in() => RunOn::Caller,
         // A connection to the database must not belong to a thread that ends before it.
-        Stage::Pre if hooks.rules.are_quick() && !hooks.pending.reads_record(&hook) => {
+        Stage::Pre if is_short && hooks.rules.are_quick() && !hooks.pending.reads_record(&hook) => {
             RunOn::Caller
         }
         _ => RunOn::MainRuntime,

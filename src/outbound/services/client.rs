@@ -20,12 +20,16 @@ use super::address::is_forbidden;
 use super::sign::signature;
 use super::{ApiKeyLocation, Auth, Service};
 use crate::base::clock::{Clock, Timestamp, milliseconds, saturating_add};
+use crate::base::cpu;
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{ServiceLabels, ServiceName};
 use crate::model::request::Request;
 
 /// The maximum size of a response, in bytes.
 pub const MAX_ANSWER: usize = 1024 * 1024;
+
+/// The size of a response that is parsed in less than a millisecond, in bytes.
+const QUICK_ANSWER: usize = 64 * 1024;
 
 /// The maximum duration of a question before the identity is saved, if the settings give none.
 pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
@@ -238,9 +242,14 @@ async fn receive(answer: Result<reqwest::Response, reqwest::Error>) -> Result<An
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok())
         .map(ToOwned::to_owned);
+    let parse = || to_expression_value(status, &headers, &body);
     Ok(Answer {
         status,
-        response: to_expression_value(status, &headers, &body),
+        response: if body.len() > QUICK_ANSWER {
+            cpu::compute(parse)
+        } else {
+            parse()
+        },
         retry_after,
     })
 }

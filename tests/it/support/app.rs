@@ -304,6 +304,16 @@ impl TestApp {
     }
 
     /// Opens a second connection to the SQLite database of Vestibule, for reading.
+    /// Returns the texts that a query finds in Vestibule's own SQLite database.
+    pub async fn texts(&self, query: &'static str) -> Vec<String> {
+        let mut database = self.database().await;
+        let rows: Vec<Option<String>> = sqlx::query_scalar(query)
+            .fetch_all(&mut database)
+            .await
+            .expect("rows");
+        rows.into_iter().flatten().collect()
+    }
+
     async fn database(&self) -> SqliteConnection {
         let file = self.folder.path().join("vestibule.db");
         let options = SqliteConnectOptions::new().filename(file).read_only(true);
