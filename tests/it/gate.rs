@@ -1,6 +1,5 @@
 //! The one-identity guard: a flow with many submissions gets no more from a check than one account needs.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;

@@ -2,7 +2,6 @@
 //! invites and accounts.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;

@@ -313,7 +313,9 @@ async fn a_message_has_no_braces_and_no_angle_bracket() {
 
 #[tokio::test]
 async fn a_panic_during_a_check_refuses_with_a_message() {
-    let (invites, store) = (FakeInvites::with_uses(1), FailingStore::create().await);
+    let folder = tempfile::tempdir().unwrap();
+    let store = FailingStore::in_folder(folder.path()).await;
+    let invites = FakeInvites::with_uses(1);
     let app = TestApp::with(RESERVES)
         .env("INVITES", &invites.url())
         .store(store.clone())

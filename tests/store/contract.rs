@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
+use vestibule::base::clock::Clock;
 use vestibule::model::delivery::{Claimed, Event, Outcome, State};
 use vestibule::store::settlement_writer::settlement_writer;
 use vestibule::store::{
