@@ -49,7 +49,11 @@ pub async fn round(database: &Database) -> Enqueued {
         }
     })
     .await;
-    let (outbox, writer) = outbox(database.store.clone(), Arc::new(Metrics::new()), Clock::system());
+    let (outbox, writer) = outbox(
+        database.store.clone(),
+        Arc::new(Metrics::new()),
+        Clock::system(),
+    );
     tokio::spawn(writer.run());
     let (grouped, due_count) = calls(move || {
         let outbox = outbox.clone();

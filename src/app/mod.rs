@@ -121,7 +121,13 @@ impl App {
             Some(store) => store,
             None => open_store(&settings.dsn).await?,
         };
-        let mut components = Components::new(&settings, store, clock.clone(), &system_clock(), lookup_times)?;
+        let mut components = Components::new(
+            &settings,
+            store,
+            clock.clone(),
+            &system_clock(),
+            lookup_times,
+        )?;
         let hooks_listener = listen(settings.hooks_address, "serve.hooks")?;
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;

@@ -24,12 +24,7 @@ pub struct Kratos {
 }
 
 /// Starts Kratos on the ports of kratos.yml, with its files in `folder`, and waits until Kratos is ready.
-pub async fn start(
-    folder: &Path,
-    hooks: &str,
-    key: &str,
-    clock: &Clock,
-) -> anyhow::Result<Kratos> {
+pub async fn start(folder: &Path, hooks: &str, key: &str, clock: &Clock) -> anyhow::Result<Kratos> {
     let write = |name: &str, text: &str| -> anyhow::Result<PathBuf> {
         let path = folder.join(name);
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;

@@ -100,7 +100,12 @@ pub async fn run(options: &Options, clock: &Clock) -> anyhow::Result<ExitCode> {
             .transpose()?;
         let real = sign_up_page.map(|page| format!("{page}/registration"));
         let page = ui::start(ui::AppState {
-            sign_ups: SignUps::new(sender, Arc::clone(&request_log), app.store.clone(), clock.clone()),
+            sign_ups: SignUps::new(
+                sender,
+                Arc::clone(&request_log),
+                app.store.clone(),
+                clock.clone(),
+            ),
             request_log,
             register: Arc::clone(&register),
             crm: Arc::clone(&crm),

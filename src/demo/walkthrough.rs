@@ -31,7 +31,12 @@ pub async fn run(app: &App, sender: &Sender, clock: &Clock) -> anyhow::Result<()
     say(
         "\n2. An invalid sign-up: the VAT number is not registered, and the invite code is unknown.\n",
     );
-    send_refused(sender, &sign_up_input("DE000000000", "LET-ME-IN"), clock.now()).await;
+    send_refused(
+        sender,
+        &sign_up_input("DE000000000", "LET-ME-IN"),
+        clock.now(),
+    )
+    .await;
     say("\n   Kratos shows these messages beside the fields, and saves nothing.");
     say(
         "\n3. The VAT number is malformed: Vestibule refuses it without a request to the register.\n",

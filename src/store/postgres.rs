@@ -14,7 +14,10 @@ use crate::base::clock::Clock;
 pub async fn open(url: &str, clock: Clock) -> Result<Database, Error> {
     let connections = connect::pool(url, &clock).await?;
     let changes = connect::migrate(&connections, &clock).await?;
-    Ok(Database::new(Pool::Postgres { connections, clock }, changes))
+    Ok(Database::new(
+        Pool::Postgres { connections, clock },
+        changes,
+    ))
 }
 
 /// Returns whether the text is an address of a PostgreSQL database.

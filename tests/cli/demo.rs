@@ -8,8 +8,8 @@ use std::time::Duration;
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use vestibule::kratos::fingerprint::guard_id;
-use vestibule_testing::{Program, within};
 use vestibule_testing::http::client;
+use vestibule_testing::{Program, within};
 
 use super::{run, text, vestibule};
 

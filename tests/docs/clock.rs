@@ -50,7 +50,9 @@ fn only_the_app_chooses_the_system_clock() {
         if ALLOWED.iter().any(|place| relative.starts_with(place)) {
             allowed += found;
         } else if found > 0 {
-            wrong.push(format!("{relative}: `Clock::system`; take a `Clock` as an argument"));
+            wrong.push(format!(
+                "{relative}: `Clock::system`; take a `Clock` as an argument"
+            ));
         }
     }
     assert!(allowed > 0, "no call was read");

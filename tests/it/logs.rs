@@ -53,7 +53,10 @@ subscriptions:
     assert_eq!(app.post(&payload().saved()).await.status, 204);
     app.eventually("the delivery is sent", async || {
         let lines = service.request_lines();
-        lines.iter().any(|line| line.starts_with("POST")).then_some(())
+        lines
+            .iter()
+            .any(|line| line.starts_with("POST"))
+            .then_some(())
     })
     .await;
     app.call(

@@ -70,10 +70,7 @@ async fn still_answers(connection: &mut PgConnection, clock: Clock) -> Result<bo
 
 /// Applies pending migrations without an advisory lock. If two instances migrate at the same time, the second one
 /// fails, checks again and finds the migration applied.
-pub(super) async fn migrate(
-    pool: &PgPool,
-    clock: &Clock,
-) -> Result<Vec<AppliedMigration>, Error> {
+pub(super) async fn migrate(pool: &PgPool, clock: &Clock) -> Result<Vec<AppliedMigration>, Error> {
     let migrations = MIGRATIONS.map(|(number, name, statements)| {
         Migration::new(
             number,

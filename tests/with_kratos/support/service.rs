@@ -101,10 +101,13 @@ impl Service {
     }
 
     fn answering(handler: impl Fn(&Received) -> (u16, Value) + Send + Sync + 'static) -> Self {
-        Self(FakeService::answering_on(port::listener(), move |received| {
-            let (status, body) = handler(received);
-            (status, body.to_string(), None)
-        }))
+        Self(FakeService::answering_on(
+            port::listener(),
+            move |received| {
+                let (status, body) = handler(received);
+                (status, body.to_string(), None)
+            },
+        ))
     }
 
     /// Sets the behaviour, also for the calls that hang.
