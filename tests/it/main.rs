@@ -23,6 +23,7 @@ mod hooks_port;
 mod identity_writes;
 mod immutable;
 mod jobs;
+mod kept_alive;
 mod late_accounts;
 mod late_refusals;
 mod list_entries;

@@ -176,6 +176,8 @@ pub struct Metrics {
     pub set_failures: Family<CheckName, Counter>,
     /// Calls to services by outcome.
     pub service_requests: Family<ServiceLabels, Counter>,
+    /// Requests that were repeated on a new connection, by service.
+    pub service_reconnects: Family<ServiceName, Counter>,
     /// Responses by which a service rejected Vestibule's credentials.
     pub rejected_credentials: Family<ServiceName, Counter>,
     /// The duration of calls to services.
@@ -257,6 +259,7 @@ impl Metrics {
             unavailable: Family::default(),
             set_failures: Family::default(),
             service_requests: Family::default(),
+            service_reconnects: Family::default(),
             rejected_credentials: Family::default(),
             service_seconds: Family::new_with_constructor(duration_histogram),
             deliveries,
@@ -392,6 +395,11 @@ impl Metrics {
             "service_requests",
             "Calls to services by outcome",
             self.service_requests.clone(),
+        );
+        registry.register(
+            "service_reconnects",
+            "Requests repeated on a new connection, because the service closed a kept-alive connection",
+            self.service_reconnects.clone(),
         );
         registry.register(
             "rejected_credentials",
