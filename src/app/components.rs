@@ -24,6 +24,7 @@ use crate::http::hooks::idempotency::IdempotencyCache;
 use crate::http::hooks::log_limits::LogLimits;
 use crate::http::hooks::open_flow::MAX_CONCURRENT_CLOSES;
 use crate::http::{AdminState, HookState, PendingPolicy};
+use crate::jobs::database_watch::WatchDatabase;
 use crate::jobs::dispatcher::{Dispatcher, DispatcherLimits, Jitter};
 use crate::jobs::driver::Driver;
 use crate::jobs::identity_verifier::{Verifier, verifier};
@@ -213,6 +214,15 @@ impl Components {
         let clock = self.clock.clone();
         Retention::new(store, deliveries, decisions, clock)
             .keeping_identities(self.tracker.is_some())
+    }
+
+    /// Returns the job that watches the database.
+    pub(super) fn database_watch(&self) -> WatchDatabase {
+        WatchDatabase::new(
+            Arc::clone(&self.store),
+            self.clock.clone(),
+            Arc::clone(&self.metrics),
+        )
     }
 
     /// Returns the job that loads late refusals.

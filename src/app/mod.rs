@@ -183,6 +183,7 @@ impl App {
                 ShutdownPhase::StopIntake,
             ),
             jobs.start(components.reload_late_refusals(), ShutdownPhase::StopIntake),
+            jobs.start(components.database_watch(), ShutdownPhase::StopIntake),
         ];
         background.extend(
             components

@@ -34,6 +34,16 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The database file was removed or replaced after Vestibule had opened it.
+    #[error(
+        "the database file {} was removed or replaced; what Vestibule writes is lost when it stops; put the file back, or \
+         restart Vestibule",
+        path.display()
+    )]
+    Replaced {
+        /// The path of the file.
+        path: PathBuf,
+    },
     /// A reservation, flow, submission or known identity has changed since it was read.
     #[error("a reservation, a flow or a known identity has changed since it was read")]
     Conflict,

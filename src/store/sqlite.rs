@@ -10,7 +10,7 @@ mod tests;
 use std::path::Path;
 use std::time::Duration;
 
-use super::adapter::Pool;
+use super::adapter::{Connections, DatabaseFile, Pool};
 use super::{Database, Error};
 
 /// How long a statement waits for another program's write, with [`open`].
@@ -26,5 +26,14 @@ pub async fn open_with(path: &Path, patience: Duration) -> Result<Database, Erro
     connect::create_if_missing(path, patience).await?;
     let (writer, changes) = connect::writer(path, patience).await?;
     let readers = connect::readers(path, patience).await?;
-    Ok(Database::new(Pool::Sqlite { writer, readers }, changes))
+    let file = DatabaseFile::of_open_database(path).map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    let connections = Connections::Sqlite {
+        writer,
+        readers,
+        file,
+    };
+    Ok(Database::new(Pool::new(connections), changes))
 }

@@ -10,6 +10,7 @@ mod admin;
 mod changes;
 mod check_order;
 mod check_outcomes;
+mod database;
 mod deadline;
 mod deferred;
 mod deliveries;

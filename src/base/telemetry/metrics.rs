@@ -194,6 +194,8 @@ pub struct Metrics {
     pub abandoned: Gauge,
     /// 1 while Vestibule can reach the database, else 0.
     pub database_up: Gauge,
+    /// Checks of the database that failed.
+    pub database_failures: Counter,
     /// Decisions that could not be recorded.
     pub decisions_dropped: Counter,
     /// Accepted sign-ups that could not be recorded.
@@ -268,6 +270,7 @@ impl Metrics {
             pending: Gauge::default(),
             abandoned: Gauge::default(),
             database_up: Gauge::default(),
+            database_failures: Counter::default(),
             decisions_dropped: Counter::default(),
             pending_dropped: Counter::default(),
             pending_ended: Family::default(),
@@ -454,6 +457,11 @@ impl Metrics {
             "database_up",
             "1 if the database can be reached and written to",
             self.database_up.clone(),
+        );
+        registry.register(
+            "database_failures",
+            "Times that the database became unreachable or unwritable, or lost its file",
+            self.database_failures.clone(),
         );
         registry.register(
             "decisions_dropped",
