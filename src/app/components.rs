@@ -23,7 +23,7 @@ use crate::expression::Variable;
 use crate::http::hooks::idempotency::IdempotencyCache;
 use crate::http::hooks::log_limits::LogLimits;
 use crate::http::hooks::open_flow::MAX_CONCURRENT_CLOSES;
-use crate::http::{AdminState, HookState, PendingPolicy};
+use crate::http::{AdminAccess, AdminState, HookState, PendingPolicy};
 use crate::jobs::database_watch::WatchDatabase;
 use crate::jobs::dispatcher::{Dispatcher, DispatcherLimits, Jitter};
 use crate::jobs::driver::Driver;
@@ -262,13 +262,17 @@ impl Components {
     }
 
     /// Returns the state of the admin API.
-    pub(super) fn admin_state(&self) -> AdminState {
+    pub(super) fn admin_state(&self, access: &settings::AdminAccess) -> AdminState {
         AdminState {
             store: Arc::clone(&self.store),
             clock: self.clock.clone(),
             keep_trying: RetryWindows::of(self.rules.subscriptions()),
             outbox: self.outbox.clone(),
             jobs: Arc::clone(&self.jobs),
+            access: AdminAccess {
+                allowed_hosts: access.allowed_hosts.clone(),
+                token: access.token.clone(),
+            },
         }
     }
 

@@ -160,7 +160,7 @@ impl App {
             clock.clone(),
         ));
         let hooks_server = serve_hooks(hooks_listener, Data::new(hook_state), health.clone())?;
-        let admin_state = Data::new(components.admin_state());
+        let admin_state = Data::new(components.admin_state(&settings.admin_access));
         let admin_server = serve_admin(admin_listener, health.clone(), admin_state)?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];
         let serving = vec![

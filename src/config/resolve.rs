@@ -1,6 +1,7 @@
 //! Resolves a settings file: looks up names, reads secrets, compiles expressions, and collects every problem.
 
 mod absent;
+mod admin_access;
 mod basics;
 mod body_needs;
 mod checks;
@@ -210,6 +211,7 @@ impl<'a> Resolver<'a> {
         Some(Settings {
             hooks_address: basics.hooks_address?,
             admin_address: basics.admin_address?,
+            admin_access: basics.admin_access,
             shutdown_delay: basics.shutdown_delay,
             hooks: basics.hooks,
             dsn: basics.dsn?,

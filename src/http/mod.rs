@@ -4,6 +4,6 @@ pub mod admin;
 mod health;
 pub mod hooks;
 
-pub use admin::{AdminState, admin};
+pub use admin::{AdminAccess, AdminState, admin};
 pub use health::Health;
 pub use hooks::{HookState, KEY_HEADER, PendingPolicy, hooks};

@@ -383,7 +383,7 @@ async fn a_web_page_in_an_operators_browser_cannot_change_deliveries() {
         .header("Access-Control-Request-Method", "POST")
         .header("Access-Control-Request-Headers", "content-type");
     let response = asked.send().await.unwrap();
-    assert_eq!(response.status(), 405);
+    assert_eq!(response.status(), 403);
     assert!(
         response
             .headers()
@@ -456,4 +456,37 @@ async fn the_hooks_port_does_not_serve_the_admin_api() {
     }
     let reply = app.call("/deliveries/discard", r#"{"all": true}"#).await;
     assert_eq!(reply.status, 404);
+}
+
+#[tokio::test]
+async fn the_api_shows_no_text_of_a_receiver() {
+    let crm = FakeService::start();
+    crm.respond_with(
+        422,
+        &json!({"title": "Invalid name", "detail": "the canary of Ms Lovelace is unknown"}),
+    );
+    let app = TestApp::with(
+        "subscriptions: {crm: {events: [identity.created], send: {post: \"${env:CRM}/x\"}}}",
+    )
+    .service("CRM", &crm)
+    .start()
+    .await;
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    let failed = app
+        .eventually("an attempt has failed", async || {
+            let all = app.deliveries("crm").await;
+            all.into_iter().find(|one| one.last_error.is_some())
+        })
+        .await;
+    // The store, which the command line reads, has the text.
+    assert!(failed.last_error.unwrap().contains("Lovelace"));
+    let list = app.admin_get("/deliveries").await;
+    let shown = app.admin_get(&format!("/deliveries/{}", failed.id)).await;
+    let expected = r#"status 422: {"title":"Invalid name"}"#;
+    assert_eq!(list.json()["deliveries"][0]["last_error"], expected);
+    assert_eq!(shown.json()["last_error"], expected);
+    assert_eq!(shown.json()["tries"][0]["error"], expected);
+    for reply in [list, shown] {
+        assert!(!reply.text.contains("Lovelace"), "{}", reply.text);
+    }
 }

@@ -7,6 +7,7 @@ mod support;
 mod absent_fields;
 mod absent_values;
 mod admin;
+mod admin_access;
 mod changes;
 mod check_order;
 mod check_outcomes;

@@ -39,6 +39,8 @@ pub struct TestApp {
 /// Collects the settings and the environment of a [`TestApp`].
 pub struct Builder {
     yaml: String,
+    /// More keys of `serve.admin`.
+    admin: String,
     environment: Vec<(String, String)>,
     store: Option<Arc<dyn Store>>,
     folder: Arc<TempDir>,
@@ -108,6 +110,7 @@ impl TestApp {
         logs::start();
         Builder {
             yaml: yaml.to_owned(),
+            admin: String::new(),
             environment: Vec::new(),
             store: None,
             folder: Arc::new(tempfile::tempdir().expect("a folder")),
@@ -394,6 +397,12 @@ impl Builder {
         self
     }
 
+    /// Adds these keys to `serve.admin`.
+    pub fn admin(mut self, keys: &str) -> Self {
+        self.admin = format!(", {keys}");
+        self
+    }
+
     /// Starts at a later time in the folder of an app that ran before.
     pub fn in_folder(mut self, folder: &Arc<TempDir>, start: Timestamp) -> Self {
         self.folder = Arc::clone(folder);
@@ -406,7 +415,8 @@ impl Builder {
             .push(("VESTIBULE_KEY".to_owned(), KEY.to_owned()));
         let database = self.folder.path().join("vestibule.db");
         let head = format!(
-            "serve: {{hooks: {{host: 127.0.0.1, port: 0}}, admin: {{host: 127.0.0.1, port: 0}}}}\ndsn: sqlite://{}\n",
+            "serve: {{hooks: {{host: 127.0.0.1, port: 0}}, admin: {{host: 127.0.0.1, port: 0{}}}}}\ndsn: sqlite://{}\n",
+            self.admin,
             database.display()
         );
         let environment = Environment::of(self.environment);
