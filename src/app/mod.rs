@@ -3,6 +3,7 @@
 mod components;
 mod delivery_metrics;
 mod first_seen;
+mod open_files;
 mod servers;
 mod signals;
 mod tasks;
@@ -22,7 +23,7 @@ use tokio::task::JoinHandle;
 use crate::base::clock::{Clock, saturating_add};
 use crate::base::secret::Secret;
 use crate::config::settings::{Dsn, Settings};
-use crate::http::Health;
+use crate::http::{Connections, Health};
 use crate::jobs::decision_log::StoreDecisions;
 use crate::jobs::dispatcher::Jitter;
 use crate::jobs::driver::{Driver, Job};
@@ -32,10 +33,12 @@ use crate::model::delivery::backoff::random_jitter;
 use crate::model::pending::LookupTimes;
 use crate::store::{Store, postgres, sqlite};
 use components::Components;
+use open_files::max_connections;
 use servers::{listen, serve_admin, serve_hooks};
 use tasks::TaskMonitor;
 
 pub use components::identity_tracker;
+pub use open_files::raise_open_files_limit;
 pub use signals::{ignore_hang_ups, shutdown_signal};
 
 /// How long running calls and attempts may take after the stop began.
@@ -51,6 +54,8 @@ pub struct Overrides {
     pub store: Option<Arc<dyn Store>>,
     /// When sign-ups without a `post` are looked up.
     pub lookup_times: LookupTimes,
+    /// The number of connections to the hooks port that may be open at the same time.
+    pub max_connections: usize,
 }
 
 impl Default for Overrides {
@@ -60,6 +65,7 @@ impl Default for Overrides {
             jitter: Arc::new(random_jitter),
             store: None,
             lookup_times: LookupTimes::default(),
+            max_connections: max_connections(),
         }
     }
 }
@@ -115,6 +121,7 @@ impl App {
             jitter,
             store,
             lookup_times,
+            max_connections,
         } = overrides;
         check_keys(&settings.hooks.keys)?;
         let store = match store {
@@ -159,7 +166,9 @@ impl App {
             Arc::clone(&components.store),
             clock.clone(),
         ));
-        let hooks_server = serve_hooks(hooks_listener, Data::new(hook_state), health.clone())?;
+        let connections = Connections::new(max_connections, clock.clone());
+        let hook_state = Data::new(hook_state);
+        let hooks_server = serve_hooks(hooks_listener, hook_state, health.clone(), connections)?;
         let admin_state = Data::new(components.admin_state(&settings.admin_access));
         let admin_server = serve_admin(admin_listener, health.clone(), admin_state)?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];

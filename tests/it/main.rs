@@ -53,4 +53,5 @@ mod rules_in_force;
 mod serving;
 mod settings_changes;
 mod settings_flow;
+mod silent_connections;
 mod unbuilt_deliveries;

@@ -39,6 +39,7 @@ pub struct TestApp {
 /// Collects the settings and the environment of a [`TestApp`].
 pub struct Builder {
     yaml: String,
+    max_connections: usize,
     /// More keys of `serve.admin`.
     admin: String,
     environment: Vec<(String, String)>,
@@ -110,6 +111,7 @@ impl TestApp {
         logs::start();
         Builder {
             yaml: yaml.to_owned(),
+            max_connections: 1000,
             admin: String::new(),
             environment: Vec::new(),
             store: None,
@@ -397,6 +399,12 @@ impl Builder {
         self
     }
 
+    /// Permits so many connections to the hooks port.
+    pub fn max_connections(mut self, maximum: usize) -> Self {
+        self.max_connections = maximum;
+        self
+    }
+
     /// Adds these keys to `serve.admin`.
     pub fn admin(mut self, keys: &str) -> Self {
         self.admin = format!(", {keys}");
@@ -432,6 +440,7 @@ impl Builder {
             jitter: Arc::new(|| 0.5),
             store: self.store,
             lookup_times: LookupTimes::default(),
+            max_connections: self.max_connections,
         };
         let app = App::start(settings, overrides).await.expect("a start");
         let http = client();
