@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod diagnostics;
+pub mod json;
 pub mod secret;
 pub mod telemetry;

@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use super::expand::Expander;
 use super::interpolation::{Environment, joined, pieces};
 use super::placeholder::Placeholders;
+use super::read_file::{MAX_DATA, read_text};
 use super::settings::Settings;
 use super::tree::{Entry, Kind, Node, join};
 use super::{file, renamed, schema, validate};
@@ -490,7 +491,7 @@ impl<'a> Resolver<'a> {
             file::List::Inline(entries) => entries.iter().map(|entry| self.text(entry)).collect(),
             file::List::File(file::ListFile { file }) => {
                 let path = self.folder.join(self.text(&file)?);
-                match std::fs::read_to_string(&path) {
+                match read_text(&path, MAX_DATA) {
                     Ok(text) => Some(
                         text.lines()
                             .map(str::trim)

@@ -10,7 +10,7 @@ use cel::common::types::{
 };
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{DeclarationError, Env, ExecutionError, extensions};
-use regex::{Regex, RegexBuilder};
+use regex::{Captures, Regex, RegexBuilder};
 
 use super::lists::Entries;
 use super::texts;
@@ -32,6 +32,8 @@ const UNHASHED: usize = 1_000;
 
 /// The maximum size of a compiled pattern, in bytes. The same limit applies to its cache.
 const REGEX_BYTES: usize = 4 << 20;
+/// Why a pattern is refused whose compiled form is larger.
+pub(super) const TOO_BIG: &str = "it is too big";
 
 /// The call syntax of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +211,7 @@ impl Pattern {
             .dfa_size_limit(REGEX_BYTES)
             .build();
         regex.map(Self).map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => "it is too big".to_owned(),
+            regex::Error::CompiledTooBig(_) => TOO_BIG.to_owned(),
             error => {
                 let text = error.to_string();
                 let last = text.lines().last().unwrap_or_default();
@@ -220,6 +222,18 @@ impl Pattern {
 
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// Returns a pattern that is not too big, and differs only in that it does not limit how often something repeats.
+    pub fn unlimited(source: &str) -> Option<String> {
+        let limited = Regex::new(r"\{([0-9]+)(,[0-9]*)?\}").ok()?;
+        let unlimited = limited.replace_all(source, |found: &Captures<'_>| match &found[1] {
+            "0" => "*".to_owned(),
+            "1" => "+".to_owned(),
+            least if least.len() == 1 => format!("{{{least},}}"),
+            _ => "+".to_owned(),
+        });
+        (unlimited != source && Self::new(&unlimited).is_ok()).then(|| unlimited.into_owned())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 use vestibule::base::clock::saturating_add;
 use vestibule::model::delivery::{DeliveryOrder, Event, NewDelivery, State, time_ordered_id};
@@ -489,4 +490,26 @@ async fn the_api_shows_no_text_of_a_receiver() {
     for reply in [list, shown] {
         assert!(!reply.text.contains("Lovelace"), "{}", reply.text);
     }
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_gets_400_after_five_seconds() {
+    let app = TestApp::with("").start().await;
+    let mut connection = tokio::net::TcpStream::connect(app.app.admin_address)
+        .await
+        .unwrap();
+    let head = "POST /deliveries/retry HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+                Content-Length: 1000\r\n\r\n{\"all";
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 2048];
+    let advance = app.eventually("the request is answered", async || {
+        app.clock.advance(Duration::from_secs(1));
+        None::<()>
+    });
+    let length = tokio::select! {
+        read = connection.read(&mut answer) => read.unwrap(),
+        () = advance => unreachable!("it has a bound"),
+    };
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }

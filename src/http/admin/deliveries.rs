@@ -38,7 +38,7 @@ pub(super) async fn retry(
     payload: Payload,
     state: Data<AdminState>,
 ) -> Result<Json<ActionResult>, ApiError> {
-    let (filter, out_of_order) = selection::read_retry(&request, payload).await?;
+    let (filter, out_of_order) = selection::read_retry(&request, payload, &state.clock).await?;
     let now = state.clock.now();
     let keep_trying = state.keep_trying.clone().out_of_order(out_of_order);
     let done = admin::retry(&*state.store, &filter, now, &keep_trying).await?;
@@ -57,7 +57,7 @@ pub(super) async fn discard(
     payload: Payload,
     state: Data<AdminState>,
 ) -> Result<Json<ActionResult>, ApiError> {
-    let filter = selection::read(&request, payload).await?;
+    let filter = selection::read(&request, payload, &state.clock).await?;
     let done = admin::discard(&*state.store, &filter, state.clock.now()).await?;
     tracing::info!(
         changed = done.changed,

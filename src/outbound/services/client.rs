@@ -20,6 +20,7 @@ use super::resolver::Forbidden;
 use super::sign::signature;
 use super::{ApiKeyLocation, Auth, Service};
 use crate::base::clock::{Clock, Timestamp, milliseconds, saturating_add};
+use crate::base::json::without_byte_order_mark;
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{ServiceLabels, ServiceName};
 use crate::model::request::Request;
@@ -365,6 +366,7 @@ fn to_expression_value(status: u16, headers: &HeaderMap, body: &[u8]) -> Value {
         };
         named.insert(name.as_str().to_owned(), Value::String(joined));
     }
+    let body = without_byte_order_mark(body);
     let body = if body.iter().all(u8::is_ascii_whitespace) {
         Value::Null
     } else {
@@ -396,7 +398,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("X-Two", HeaderValue::from_static("a"));
         headers.append("X-Two", HeaderValue::from_static("b"));
-        let cases: [(&[u8], Value); 5] = [
+        let cases: [(&[u8], Value); 7] = [
+            (b"\xef\xbb\xbf{\"valid\": true}", json!({"valid": true})),
+            (b"\xef\xbb\xbf", Value::Null),
             (b"{\"valid\": true}", json!({"valid": true})),
             (b"<html>", json!("<html>")),
             (b"", Value::Null),

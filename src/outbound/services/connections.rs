@@ -51,7 +51,7 @@ pub(super) struct Sent {
 impl Connections {
     /// Opens no connection yet.
     pub(super) fn new(clock: &Clock) -> Result<Self, reqwest::Error> {
-        let resolver = Arc::new(AllowedAddresses);
+        let resolver = Arc::new(AllowedAddresses::new(clock.clone()));
         Ok(Self {
             kept_alive: builder(&resolver).pool_idle_timeout(IDLE_TIMEOUT).build()?,
             fresh: builder(&resolver).pool_max_idle_per_host(0).build()?,
