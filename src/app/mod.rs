@@ -7,6 +7,7 @@ mod open_files;
 mod servers;
 mod signals;
 mod tasks;
+mod thread_watch;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use components::Components;
 use open_files::max_connections;
 use servers::{listen, serve_admin, serve_hooks};
 use tasks::TaskMonitor;
+use thread_watch::ThreadWatch;
 
 pub use components::identity_tracker;
 pub use open_files::raise_open_files_limit;
@@ -166,9 +168,16 @@ impl App {
             Arc::clone(&components.store),
             clock.clone(),
         ));
+        let thread_watch = ThreadWatch::new(system_clock(), Arc::clone(&components.metrics));
         let connections = Connections::new(max_connections, clock.clone());
         let hook_state = Data::new(hook_state);
-        let hooks_server = serve_hooks(hooks_listener, hook_state, health.clone(), connections)?;
+        let hooks_server = serve_hooks(
+            hooks_listener,
+            hook_state,
+            health.clone(),
+            connections,
+            thread_watch.clone(),
+        )?;
         let admin_state = Data::new(components.admin_state(&settings.admin_access));
         let admin_server = serve_admin(admin_listener, health.clone(), admin_state)?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];
@@ -184,7 +193,14 @@ impl App {
             .flow_queries
             .take()
             .map(|queries| monitor.spawn("reader of flows", queries.run()));
+        let watched = reached(jobs.stopped.clone(), ShutdownPhase::StopIntake);
         let mut background = vec![
+            monitor.spawn("thread watch", async move {
+                tokio::select! {
+                    () = thread_watch.run("main") => {}
+                    () = watched => {}
+                }
+            }),
             jobs.start(components.dispatcher(jitter), ShutdownPhase::StopIntake),
             jobs.start(Sweep::new(components.sweeper()), ShutdownPhase::StopIntake),
             jobs.start(

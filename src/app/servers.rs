@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use tokio::net::TcpStream;
 
 use super::GRACE;
+use super::thread_watch::ThreadWatch;
 use crate::config::settings::Address;
 use crate::http::{AdminState, Connections, Health, HookState, admin, hooks};
 
@@ -32,6 +33,7 @@ pub(super) fn serve_hooks(
     hook_state: Data<HookState>,
     health: Data<Health>,
     connections: Connections,
+    thread_watch: ThreadWatch,
 ) -> std::io::Result<Server> {
     let workers = available_parallelism().map_or(2, NonZero::get);
     let builder = Server::build()
@@ -40,7 +42,9 @@ pub(super) fn serve_hooks(
         .shutdown_timeout(GRACE.as_secs())
         .disable_signals();
     let stop = builder.graceful_shutdown_signal();
+    // Each thread calls this once.
     let service = move || {
+        tokio::spawn(thread_watch.clone().run("http"));
         let app = Web::new().configure(hooks(hook_state.clone(), health.clone()));
         let app = app
             .into_factory()

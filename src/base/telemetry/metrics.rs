@@ -147,6 +147,13 @@ pub struct JobName {
     pub job: &'static str,
 }
 
+/// The runtime of a thread.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RuntimeName {
+    /// `main`, `http`.
+    pub runtime: &'static str,
+}
+
 /// A gauge of seconds, with fractions.
 pub type Seconds = Gauge<f64, AtomicU64>;
 
@@ -218,6 +225,8 @@ pub struct Metrics {
     pub identity_writes: Family<OutcomeLabels, Counter>,
     /// Deferred checks without an answer after half of their time, or all of it.
     pub deferred_unanswered: Family<StateLabels, Counter>,
+    /// How long a ready task waited for a thread, by runtime.
+    pub thread_wait_seconds: Family<RuntimeName, Histogram>,
     /// Runs of background jobs by outcome.
     pub job_runs: Family<JobLabels, Counter>,
     /// When each job last succeeded, in seconds since 1970.
@@ -282,6 +291,7 @@ impl Metrics {
             late_refusals_load_failures: Counter::default(),
             identity_writes: Family::default(),
             deferred_unanswered: Family::default(),
+            thread_wait_seconds: Family::new_with_constructor(duration_histogram),
             job_runs: Family::default(),
             job_succeeded_at: Family::default(),
         };
@@ -301,6 +311,11 @@ impl Metrics {
 
     fn register_jobs(&mut self) {
         let registry = &mut self.registry;
+        registry.register(
+            "thread_wait_seconds",
+            "Time that a ready task waited for a thread, by runtime, measured ten times a second on each",
+            self.thread_wait_seconds.clone(),
+        );
         registry.register(
             "job_runs",
             "Runs of background jobs by outcome",
