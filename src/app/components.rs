@@ -23,7 +23,8 @@ use crate::expression::Variable;
 use crate::http::hooks::idempotency::IdempotencyCache;
 use crate::http::hooks::log_limits::LogLimits;
 use crate::http::hooks::open_flow::MAX_CONCURRENT_CLOSES;
-use crate::http::{AdminState, HookState, PendingPolicy};
+use crate::http::{AdminAccess, AdminState, HookState, PendingPolicy};
+use crate::jobs::database_watch::WatchDatabase;
 use crate::jobs::dispatcher::{Dispatcher, DispatcherLimits, Jitter};
 use crate::jobs::driver::Driver;
 use crate::jobs::identity_verifier::{Verifier, verifier};
@@ -215,6 +216,15 @@ impl Components {
             .keeping_identities(self.tracker.is_some())
     }
 
+    /// Returns the job that watches the database.
+    pub(super) fn database_watch(&self) -> WatchDatabase {
+        WatchDatabase::new(
+            Arc::clone(&self.store),
+            self.clock.clone(),
+            Arc::clone(&self.metrics),
+        )
+    }
+
     /// Returns the job that loads late refusals.
     pub(super) fn reload_late_refusals(&self) -> ReloadLateRefusals {
         ReloadLateRefusals::new(
@@ -252,13 +262,17 @@ impl Components {
     }
 
     /// Returns the state of the admin API.
-    pub(super) fn admin_state(&self) -> AdminState {
+    pub(super) fn admin_state(&self, access: &settings::AdminAccess) -> AdminState {
         AdminState {
             store: Arc::clone(&self.store),
             clock: self.clock.clone(),
             keep_trying: RetryWindows::of(self.rules.subscriptions()),
             outbox: self.outbox.clone(),
             jobs: Arc::clone(&self.jobs),
+            access: AdminAccess {
+                allowed_hosts: access.allowed_hosts.clone(),
+                token: access.token.clone(),
+            },
         }
     }
 

@@ -3,9 +3,11 @@
 mod components;
 mod delivery_metrics;
 mod first_seen;
+mod open_files;
 mod servers;
 mod signals;
 mod tasks;
+mod thread_watch;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -22,7 +24,7 @@ use tokio::task::JoinHandle;
 use crate::base::clock::{Clock, saturating_add};
 use crate::base::secret::Secret;
 use crate::config::settings::{Dsn, Settings};
-use crate::http::Health;
+use crate::http::{Connections, Health};
 use crate::jobs::decision_log::StoreDecisions;
 use crate::jobs::dispatcher::Jitter;
 use crate::jobs::driver::{Driver, Job};
@@ -32,10 +34,13 @@ use crate::model::delivery::backoff::random_jitter;
 use crate::model::pending::LookupTimes;
 use crate::store::{Store, postgres, sqlite};
 use components::Components;
+use open_files::max_connections;
 use servers::{listen, serve_admin, serve_hooks};
 use tasks::TaskMonitor;
+use thread_watch::ThreadWatch;
 
 pub use components::identity_tracker;
+pub use open_files::raise_open_files_limit;
 pub use signals::{ignore_hang_ups, shutdown_signal};
 
 /// How long running calls and attempts may take after the stop began.
@@ -51,6 +56,8 @@ pub struct Overrides {
     pub store: Option<Arc<dyn Store>>,
     /// When sign-ups without a `post` are looked up.
     pub lookup_times: LookupTimes,
+    /// The number of connections to the hooks port that may be open at the same time.
+    pub max_connections: usize,
 }
 
 impl Default for Overrides {
@@ -60,6 +67,7 @@ impl Default for Overrides {
             jitter: Arc::new(random_jitter),
             store: None,
             lookup_times: LookupTimes::default(),
+            max_connections: max_connections(),
         }
     }
 }
@@ -115,6 +123,7 @@ impl App {
             jitter,
             store,
             lookup_times,
+            max_connections,
         } = overrides;
         check_keys(&settings.hooks.keys)?;
         let store = match store {
@@ -159,8 +168,17 @@ impl App {
             Arc::clone(&components.store),
             clock.clone(),
         ));
-        let hooks_server = serve_hooks(hooks_listener, Data::new(hook_state), health.clone())?;
-        let admin_state = Data::new(components.admin_state());
+        let thread_watch = ThreadWatch::new(system_clock(), Arc::clone(&components.metrics));
+        let connections = Connections::new(max_connections, clock.clone());
+        let hook_state = Data::new(hook_state);
+        let hooks_server = serve_hooks(
+            hooks_listener,
+            hook_state,
+            health.clone(),
+            connections,
+            thread_watch.clone(),
+        )?;
+        let admin_state = Data::new(components.admin_state(&settings.admin_access));
         let admin_server = serve_admin(admin_listener, health.clone(), admin_state)?;
         let servers = vec![hooks_server.handle(), admin_server.handle()];
         let serving = vec![
@@ -175,7 +193,14 @@ impl App {
             .flow_queries
             .take()
             .map(|queries| monitor.spawn("reader of flows", queries.run()));
+        let watched = reached(jobs.stopped.clone(), ShutdownPhase::StopIntake);
         let mut background = vec![
+            monitor.spawn("thread watch", async move {
+                tokio::select! {
+                    () = thread_watch.run("main") => {}
+                    () = watched => {}
+                }
+            }),
             jobs.start(components.dispatcher(jitter), ShutdownPhase::StopIntake),
             jobs.start(Sweep::new(components.sweeper()), ShutdownPhase::StopIntake),
             jobs.start(
@@ -183,6 +208,7 @@ impl App {
                 ShutdownPhase::StopIntake,
             ),
             jobs.start(components.reload_late_refusals(), ShutdownPhase::StopIntake),
+            jobs.start(components.database_watch(), ShutdownPhase::StopIntake),
         ];
         background.extend(
             components

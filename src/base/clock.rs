@@ -4,8 +4,8 @@
 //! the time, and no test sleeps.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use tokio::sync::watch;
@@ -55,6 +55,24 @@ impl Clock {
         match &self.0 {
             Source::System => Utc::now(),
             Source::ManualClock(time) => *time.borrow(),
+        }
+    }
+
+    /// Returns the time since a fixed moment in the past. It never goes back, also when the system clock is set back, so
+    /// it measures how old something is that is not stored.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the system clock"
+    )]
+    pub fn monotonic(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        match &self.0 {
+            Source::System => START.elapsed(),
+            Source::ManualClock(time) => {
+                let since = *time.borrow() - Timestamp::UNIX_EPOCH;
+                since.to_std().unwrap_or_default()
+            }
         }
     }
 

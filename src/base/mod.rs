@@ -4,5 +4,6 @@
 pub mod clock;
 pub mod cpu;
 pub mod diagnostics;
+pub mod json;
 pub mod secret;
 pub mod telemetry;

@@ -29,8 +29,9 @@ use crate::expression::Variables;
 use crate::kratos::{Hook, Payload};
 use crate::model::decision::CheckRecord;
 use crate::model::pending::Deferred;
-use crate::model::request::Request;
+use crate::model::request::{Method, Request};
 use crate::model::verdict::{Finding, Verdict};
+use crate::outbound::services::IDEMPOTENCY_KEY;
 use crate::outbound::services::client::{Answer, CallError, QUESTION_TIMEOUT, Services, TimeLimit};
 use outcome::{Asked, Finished, Outcome, Slot};
 use run_decision::{RunDecision, run_decisions};
@@ -252,7 +253,7 @@ impl<'a> Evaluation<'a> {
         });
         async move {
             let service = check.ask.as_ref().map(|request| request.service.as_str());
-            let headers = [("traceparent", call.trace.child())];
+            let headers = question_headers(&request, call.trace.child());
             let answer =
                 evaluator
                     .services
@@ -312,4 +313,16 @@ impl<'a> Evaluation<'a> {
             lists: self.rules().lists(),
         }
     }
+}
+
+/// Returns the headers of every question. A question that is not a GET has an `Idempotency-Key`, so that it can be
+/// repeated if the service closed the connection. A key of the settings takes precedence.
+fn question_headers(request: &Request, traceparent: String) -> Vec<(&'static str, String)> {
+    let mut headers = vec![("traceparent", traceparent)];
+    let has_key =
+        (request.headers.iter()).any(|(name, _)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY));
+    if request.method != Method::Get && !has_key {
+        headers.push((IDEMPOTENCY_KEY, Uuid::new_v4().to_string()));
+    }
+    headers
 }

@@ -16,6 +16,7 @@ use crate::model::delivery::{EvaluationContext, time_ordered_id};
 use crate::model::pending::{PendingSignUp, PendingState};
 use crate::model::request::Request;
 use crate::model::reservation::{Details, ReleaseReason, Reservation, State, request_hash};
+use crate::outbound::services::IDEMPOTENCY_KEY;
 use crate::outbound::services::client::{Answer, CallError};
 use crate::store::outbox::Outbox;
 use crate::store::{self, FlowState, Release, Store, WriteSet};
@@ -323,10 +324,7 @@ impl TakeReservation for Reserver {
             return ReserveResult::Before(reservation.id, taken);
         }
         let key = reservation.id.to_string();
-        let extra = [
-            ("traceparent", request.traceparent),
-            ("idempotency-key", key),
-        ];
+        let extra = [("traceparent", request.traceparent), (IDEMPOTENCY_KEY, key)];
         let service = &request.reserve.take.service;
         let answer = self
             .services

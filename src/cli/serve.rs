@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::ConfigFile;
-use crate::app::{App, Overrides, ignore_hang_ups, shutdown_signal};
+use crate::app::{App, Overrides, ignore_hang_ups, raise_open_files_limit, shutdown_signal};
 use crate::base::telemetry;
 use crate::config;
 use crate::model::pending::LookupTimes;
@@ -42,6 +42,7 @@ pub async fn serve(options: &Options) -> anyhow::Result<ExitCode> {
         .map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))?;
     telemetry::log_panics();
     ignore_hang_ups()?;
+    raise_open_files_limit();
     for warning in settings.warnings.iter() {
         tracing::warn!(
             settings.key = warning.path,

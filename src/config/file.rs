@@ -107,12 +107,28 @@ pub enum KeptDecisions {
 pub struct Serve {
     /// The address for Kratos's calls. Default: `0.0.0.0`, port 4480. Keep it on a private network.
     pub hooks: Address,
-    /// The address for operators and monitoring: deliveries, health, version, metrics. It has no authentication: keep
-    /// it on a private network. Default: `127.0.0.1`, port 4481.
-    pub admin: Address,
+    /// The address for operators and monitoring: deliveries, health, version, metrics. Keep it on a private network.
+    /// Default: `127.0.0.1`, port 4481.
+    pub admin: Admin,
     /// The time between SIGTERM and the stop. Vestibule continues to answer, but reports that it is not ready, so
     /// that a load balancer can remove it. Default: `0s`. At most `5m`.
     pub shutdown_delay: Option<Duration>,
+}
+
+/// The address for operators and monitoring, and who may call it. Health, version, metrics and the API description
+/// need no permission; everything else does.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// The IP address of a network interface.
+    pub host: Option<Text>,
+    /// The port. With 0 the operating system chooses a free port.
+    pub port: Option<Number>,
+    /// Host names by which operators call this port, besides IP addresses and `localhost`. A request with another name
+    /// in `Host`, or with the `Origin` of another site, gets a 403. Default: none.
+    pub allowed_hosts: Vec<Text>,
+    /// A token that requests must have: `Authorization: Bearer …`. At least 16 characters. Default: no token.
+    pub token: Option<Text>,
 }
 
 /// A network address.

@@ -1,8 +1,10 @@
 //! Inserts `${env:NAME}`, `${env:NAME:-default}` and `${file:/path}` into texts, unchanged, after the YAML is parsed.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
+use super::read_file::{MAX_INSERTED, read_text};
 use crate::expression::{Piece, Variable};
 
 /// The variables for `${env:…}`.
@@ -162,7 +164,7 @@ fn looked_up(inside: &str, environment: &Environment, offset: usize) -> Result<S
             });
     }
     if let Some(path) = inside.strip_prefix("file:") {
-        let text = std::fs::read_to_string(path)
+        let text = read_text(Path::new(path), MAX_INSERTED)
             .map_err(|cause| missing(format!("cannot read the file `{path}`: {cause}"), None))?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let text = text.strip_suffix('\r').unwrap_or(text);

@@ -6,6 +6,7 @@ mod hints;
 pub mod interpolation;
 mod languages;
 mod placeholder;
+mod read_file;
 mod renamed;
 mod resolve;
 pub mod schema;

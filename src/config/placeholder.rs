@@ -146,6 +146,7 @@ impl Kinds<'_> {
 
     fn text(&self, key: &str, before: &str, behind: &str) -> &'static str {
         let in_hooks = self.path.starts_with("hooks.keys");
+        let in_serve = self.path.starts_with("serve.");
         match key {
             // A port, or a password.
             _ if before.ends_with(':') => "1",
@@ -161,6 +162,7 @@ impl Kinds<'_> {
             }
             "dsn" => "sqlite://placeholder.db",
             "keys" if in_hooks => "placeholder-of-a-key",
+            "token" if in_serve => "placeholder-of-a-key",
             "secret" | "secrets" => "whsec_cGxhY2Vob2xkZXItcGxhY2Vob2xkZXItcGxhY2U=",
             "host" => "127.0.0.1",
             "default_language" => "en",

@@ -1,6 +1,7 @@
 //! Resolves a settings file: looks up names, reads secrets, compiles expressions, and collects every problem.
 
 mod absent;
+mod admin_access;
 mod basics;
 mod body_needs;
 mod checks;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 use super::expand::Expander;
 use super::interpolation::{Environment, joined, pieces};
 use super::placeholder::Placeholders;
+use super::read_file::{MAX_DATA, read_text};
 use super::settings::Settings;
 use super::tree::{Entry, Kind, Node, join};
 use super::{file, renamed, schema, validate};
@@ -210,6 +212,7 @@ impl<'a> Resolver<'a> {
         Some(Settings {
             hooks_address: basics.hooks_address?,
             admin_address: basics.admin_address?,
+            admin_access: basics.admin_access,
             shutdown_delay: basics.shutdown_delay,
             hooks: basics.hooks,
             dsn: basics.dsn?,
@@ -489,7 +492,7 @@ impl<'a> Resolver<'a> {
             file::List::Inline(entries) => entries.iter().map(|entry| self.text(entry)).collect(),
             file::List::File(file::ListFile { file }) => {
                 let path = self.folder.join(self.text(&file)?);
-                match std::fs::read_to_string(&path) {
+                match read_text(&path, MAX_DATA) {
                     Ok(text) => Some(
                         text.lines()
                             .map(str::trim)

@@ -24,6 +24,8 @@ pub struct Settings {
     pub hooks_address: Address,
     /// The address for health, version and metrics.
     pub admin_address: Address,
+    /// Who may call the admin port.
+    pub admin_access: AdminAccess,
     /// The time between the signal and the stop, in which Vestibule reports that it is not ready.
     pub shutdown_delay: Duration,
     /// Settings of the hooks.
@@ -121,6 +123,15 @@ pub struct Retention {
     pub deliveries: Duration,
     /// For decisions.
     pub decisions: Duration,
+}
+
+/// Who may call the admin port. Health, version and metrics are open to every client.
+#[derive(Clone, Debug)]
+pub struct AdminAccess {
+    /// Host names by which operators call the port, besides IP addresses and `localhost`; in lower case.
+    pub allowed_hosts: Vec<String>,
+    /// The token that requests must have, if there is one.
+    pub token: Option<Secret>,
 }
 
 /// A host and a port.

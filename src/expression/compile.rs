@@ -13,7 +13,7 @@ use cel::common::ast::{
 };
 use cel::{Env, ParseError};
 
-use super::functions::{DISTINCT, FUNCTIONS, MACROS, Pattern, Style, environment};
+use super::functions::{DISTINCT, FUNCTIONS, MACROS, Pattern, Style, TOO_BIG, environment};
 use super::lists::Entries;
 use super::path::{Key, Path, Step};
 use super::resolve::Slot;
@@ -657,10 +657,14 @@ impl Checker<'_> {
                 .with_hint("write the pattern as a quoted text: `value.matches(\"^[A-Z]{2}\")`"));
         };
         let pattern = Pattern::new(source.inner()).map_err(|reason| {
-            self.error(
-                node.id,
-                format!("`{}` is not a regular expression: {reason}", source.inner()),
-            )
+            let message = format!("`{}` is not a regular expression: {reason}", source.inner());
+            let error = self.error(node.id, message);
+            match Pattern::unlimited(source.inner()) {
+                Some(pattern) if reason == TOO_BIG => error.with_hint(format!(
+                    "write `{pattern}`, and limit the length with `size(…)`, as in `size(value) <= 100`"
+                )),
+                _ => error,
+            }
         })?;
         node.expr = self.variable(Slot::Pattern(pattern), node.id);
         Ok(())

@@ -10,7 +10,7 @@ use cel::common::types::{
 };
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{DeclarationError, Env, ExecutionError, extensions};
-use regex::{Regex, RegexBuilder};
+use regex::{Captures, Regex, RegexBuilder};
 
 use super::budget::{self, BYTES_PER_STEP, METER_TYPE, meter, size_up_to};
 use super::lists::Entries;
@@ -33,6 +33,8 @@ const UNHASHED: usize = 1_000;
 
 /// The maximum size of a compiled pattern, in bytes. The same limit applies to its cache.
 const REGEX_BYTES: usize = 4 << 20;
+/// Why a pattern is refused whose compiled form is larger.
+pub(super) const TOO_BIG: &str = "it is too big";
 
 /// The size of a compiled pattern that reads a byte of a text for one byte of the budget. A larger one can need as many
 /// times longer.
@@ -235,7 +237,7 @@ impl Pattern {
                     return Ok(Self { regex, cost });
                 }
                 Err(regex::Error::CompiledTooBig(_)) if limit < REGEX_BYTES => limit *= 4,
-                Err(regex::Error::CompiledTooBig(_)) => return Err("it is too big".to_owned()),
+                Err(regex::Error::CompiledTooBig(_)) => return Err(TOO_BIG.to_owned()),
                 Err(error) => {
                     let text = error.to_string();
                     let last = text.lines().last().unwrap_or_default();
@@ -247,6 +249,18 @@ impl Pattern {
 
     pub fn as_str(&self) -> &str {
         self.regex.as_str()
+    }
+
+    /// Returns a pattern that is not too big, and differs only in that it does not limit how often something repeats.
+    pub fn unlimited(source: &str) -> Option<String> {
+        let limited = Regex::new(r"\{([0-9]+)(,[0-9]*)?\}").ok()?;
+        let unlimited = limited.replace_all(source, |found: &Captures<'_>| match &found[1] {
+            "0" => "*".to_owned(),
+            "1" => "+".to_owned(),
+            least if least.len() == 1 => format!("{{{least},}}"),
+            _ => "+".to_owned(),
+        });
+        (unlimited != source && Self::new(&unlimited).is_ok()).then(|| unlimited.into_owned())
     }
 }
 

@@ -1,10 +1,12 @@
 //! Serves the admin port, for operators and their monitoring: health, version, metrics, deliveries, decisions, late refusals.
 //!
-//! Like Kratos's admin API, this port has no authentication, so it belongs on a private network.
+//! Like Kratos's admin API, this port needs no credentials by default, so it belongs on a private network.
 
+mod access;
 mod decisions;
 mod deliveries;
 mod error;
+mod error_text;
 mod jobs;
 mod late_refusals;
 pub mod openapi;
@@ -16,6 +18,7 @@ use std::future::ready;
 use std::sync::Arc;
 
 use actix_web::http::header::{ALLOW, HeaderValue};
+use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data, Json, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use serde_json::Value;
@@ -26,8 +29,11 @@ use crate::base::telemetry::job_status::JobStatuses;
 use crate::store::Store;
 use crate::store::admin::RetryWindows;
 use crate::store::outbox::Outbox;
+use access::check_access;
 use error::ApiError;
 use routes::{OPERATIONS, Operation};
+
+pub use access::AdminAccess;
 
 /// The state shared by all handlers of the admin API.
 pub struct AdminState {
@@ -41,6 +47,8 @@ pub struct AdminState {
     pub outbox: Outbox,
     /// The status of the background jobs.
     pub jobs: Arc<JobStatuses>,
+    /// Who may call.
+    pub access: AdminAccess,
 }
 
 /// Configures every route of the admin port.
@@ -58,13 +66,15 @@ pub fn admin(health: Data<Health>, state: Data<AdminState>) -> impl FnOnce(&mut 
                 verbs.push(operation.verb.as_str());
             }
             let verbs = verbs.join(", ");
-            config.service(
-                resource.default_service(
-                    web::route().to(move |request: HttpRequest| {
-                        ready(method_not_allowed(&request, &verbs))
-                    }),
-                ),
+            let resource = resource.default_service(
+                web::route()
+                    .to(move |request: HttpRequest| ready(method_not_allowed(&request, &verbs))),
             );
+            if first.is_open() {
+                config.service(resource);
+            } else {
+                config.service(resource.wrap(from_fn(check_access)));
+            }
         }
         config.default_service(web::route().to(not_found));
     }

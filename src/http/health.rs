@@ -9,7 +9,7 @@ use actix_web::web::{Data, Json};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::base::clock::{Clock, Timestamp, milliseconds, saturating_add};
+use crate::base::clock::{Clock, milliseconds, saturating_add};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::CONTENT_TYPE;
 use crate::store::Store;
@@ -23,8 +23,8 @@ pub struct Health {
     pub metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
     clock: Clock,
-    /// When the database was last pinged.
-    last_ping: Mutex<Option<Timestamp>>,
+    /// When the database was last pinged, in monotonic time.
+    last_ping: Mutex<Option<Duration>>,
     /// Set during shutdown, so that no new calls are sent to Vestibule.
     pub draining: AtomicBool,
 }
@@ -45,13 +45,13 @@ impl Health {
     /// Pings the database, with a time limit.
     async fn database_is_up(&self) -> bool {
         // A client that asks often must not burden the database.
-        let now = self.clock.now();
+        let now = self.clock.monotonic();
         let mut last_ping = self.last_ping.lock().await;
-        if last_ping.is_some_and(|last_ping| now < saturating_add(last_ping, PING_TIMEOUT)) {
+        if last_ping.is_some_and(|last_ping| now < last_ping + PING_TIMEOUT) {
             return self.metrics.database_up.get() == 1;
         }
         *last_ping = Some(now);
-        let until = saturating_add(now, PING_TIMEOUT);
+        let until = saturating_add(self.clock.now(), PING_TIMEOUT);
         let up = matches!(
             self.clock.timeout_at(until, self.store.ping()).await,
             Some(Ok(()))

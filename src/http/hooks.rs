@@ -1,7 +1,7 @@
 //! Serves the hooks port: the table of every URL that Kratos calls, with its handler, and the health endpoints.
 
 mod auth;
-mod body;
+pub(super) mod body;
 mod call;
 mod endpoint;
 pub mod idempotency;

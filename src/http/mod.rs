@@ -1,9 +1,11 @@
 //! Serves the two ports: the hooks that Kratos calls, and the admin API for operators.
 
 pub mod admin;
+mod connections;
 mod health;
 pub mod hooks;
 
-pub use admin::{AdminState, admin};
+pub use admin::{AdminAccess, AdminState, admin};
+pub use connections::Connections;
 pub use health::Health;
 pub use hooks::{HookState, KEY_HEADER, PendingPolicy, hooks};

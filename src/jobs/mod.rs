@@ -1,5 +1,6 @@
 //! Background jobs: deliveries, look-ups, reconciliation, retention, verifications.
 
+pub mod database_watch;
 pub mod decision_log;
 pub mod dispatcher;
 pub mod driver;

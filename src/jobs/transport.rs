@@ -28,6 +28,7 @@ use crate::model::delivery::{
 };
 use crate::model::request::{Request, RequestTemplate};
 use crate::outbound::kratos_admin::{self, KratosAdmin};
+use crate::outbound::services::IDEMPOTENCY_KEY;
 use crate::outbound::services::client::{Answer, CallError, DELIVERY_TIMEOUT, Services, TimeLimit};
 use crate::store::Store;
 use slow_receivers::SlowReceivers;
@@ -112,7 +113,7 @@ impl HttpTransport {
         let services = &self.deps.services;
         let signature = services.signature(service, id, now, request);
         let mut extra = vec![
-            ("idempotency-key", id.to_owned()),
+            (IDEMPOTENCY_KEY, id.to_owned()),
             ("webhook-id", id.to_owned()),
             ("webhook-timestamp", now.timestamp().to_string()),
             ("traceparent", Trace::begin().child()),

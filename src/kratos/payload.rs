@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::template::FORWARDED;
 use crate::base::clock::{Timestamp, saturating_add};
+use crate::base::json::without_byte_order_mark;
 
 /// The version of the body that the current template builds. This Vestibule also reads version 1.
 pub const VERSION: u32 = 2;
@@ -90,6 +91,7 @@ pub enum Error {
 impl Payload {
     /// Parses a body.
     pub fn parse(body: &[u8]) -> Result<Self, Error> {
+        let body = without_byte_order_mark(body);
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err(Error::Empty);
         }
@@ -261,6 +263,14 @@ mod tests {
 
     fn parsed(body: &Value) -> Payload {
         Payload::parse(body.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        let body = format!("\u{feff}{}", good());
+        assert!(Payload::parse(body.as_bytes()).is_ok());
+        let empty = Payload::parse("\u{feff}".as_bytes());
+        assert!(matches!(empty, Err(Error::Empty)));
     }
 
     #[test]

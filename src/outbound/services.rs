@@ -2,6 +2,8 @@
 
 pub mod address;
 pub mod client;
+mod connections;
+mod resolver;
 pub mod sign;
 
 use std::time::Duration;
@@ -10,6 +12,7 @@ use url::Url;
 
 use crate::base::secret::Secret;
 
+pub use connections::IDEMPOTENCY_KEY;
 pub use sign::SigningKey;
 
 /// A service of the settings.

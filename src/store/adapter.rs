@@ -3,9 +3,12 @@
 //! The statements are in `sql`, and are the same for both databases. Each column is a text or an integer, so the adapter
 //! reads and binds nothing else.
 
+mod file;
 mod row;
 mod statement;
 
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,6 +19,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool,
 use super::Error;
 use crate::base::clock::{Clock, saturating_add};
 
+pub(super) use file::DatabaseFile;
 pub(super) use row::{Row, unknown};
 pub(super) use statement::{Query, Sql, query};
 
@@ -30,13 +34,21 @@ const TRIES: u32 = 5;
 /// has one writer, and never reports these.
 const RETRYABLE_SQLSTATES: [&str; 2] = ["40001", "40P01"];
 
+/// The connections to a database, and whether its last write failed.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) connections: Connections,
+    has_failed_write: AtomicBool,
+}
+
 /// The connections to a database.
 #[derive(Debug)]
-pub(super) enum Pool {
+pub(super) enum Connections {
     /// SQLite has one writer. The readers have their own connections.
     Sqlite {
         writer: SqlitePool,
         readers: SqlitePool,
+        file: DatabaseFile,
     },
     /// The clock bounds each attempt.
     Postgres { connections: PgPool, clock: Clock },
@@ -57,6 +69,13 @@ enum Access {
 }
 
 impl Pool {
+    pub(super) fn new(connections: Connections) -> Self {
+        Self {
+            connections,
+            has_failed_write: AtomicBool::new(false),
+        }
+    }
+
     /// Runs statements that only read. Each statement sees the database as it is at that moment.
     pub(super) async fn read<'a, T>(
         &self,
@@ -107,10 +126,45 @@ impl Pool {
         for _ in 1..TRIES {
             match self.attempt(access, limit, &work).await {
                 Err(Error::Database(error)) if is_retryable(&error) => {}
-                done => return done,
+                done => return self.noted(access, done),
             }
         }
-        self.attempt(access, limit, &work).await
+        let done = self.attempt(access, limit, &work).await;
+        self.noted(access, done)
+    }
+
+    /// Notes a write that failed because of the database.
+    fn noted<T>(&self, access: Access, done: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error) = &done
+            && !matches!(access, Access::Read)
+            && !error.is_data_error()
+        {
+            self.has_failed_write.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+
+    /// Returns whether a write has failed because of the database, and no [`Self::note_that_writes_succeed`] followed.
+    pub(super) fn has_failed_write(&self) -> bool {
+        self.has_failed_write.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a write has succeeded. Not every transaction that commits has written anything, so the caller decides.
+    pub(super) fn note_that_writes_succeed(&self) {
+        self.has_failed_write.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns the path of the database file if the file was removed or replaced.
+    pub(super) fn replaced_file(&self) -> Option<&Path> {
+        match &self.connections {
+            Connections::Sqlite { file, .. } => (!file.is_in_place()).then(|| file.path()),
+            Connections::Postgres { .. } => None,
+        }
+    }
+
+    fn check_file(&self) -> Result<(), Error> {
+        let replaced = self.replaced_file().map(ToOwned::to_owned);
+        replaced.map_or(Ok(()), |path| Err(Error::Replaced { path }))
     }
 
     async fn attempt<'a, T>(
@@ -120,9 +174,16 @@ impl Pool {
         work: &(impl for<'c> Fn(&'c mut Connection<'a>) -> Work<'c, T> + Send + Sync),
     ) -> Result<T, Error> {
         let attempt = async {
+            if !matches!(access, Access::Read) {
+                self.check_file()?;
+            }
             let mut connection: Connection<'a> = self.connect(access).await?;
             let done = work(&mut connection).await?;
             connection.commit().await?;
+            if !matches!(access, Access::Read) {
+                // What was written into a removed file is lost.
+                self.check_file()?;
+            }
             Ok::<T, Error>(done)
         };
         let Some(clock) = limit else {
@@ -134,21 +195,21 @@ impl Pool {
     }
 
     async fn connect(&self, access: Access) -> Result<Connection<'static>, sqlx::Error> {
-        Ok(match (self, access) {
-            (Self::Sqlite { readers, .. }, Access::Read) => {
+        Ok(match (&self.connections, access) {
+            (Connections::Sqlite { readers, .. }, Access::Read) => {
                 Connection::Sqlite(readers.acquire().await?)
             }
-            (Self::Sqlite { writer, .. }, Access::Write) => {
+            (Connections::Sqlite { writer, .. }, Access::Write) => {
                 Connection::Sqlite(writer.acquire().await?)
             }
             // A transaction that reads first could not wait for another program's write.
-            (Self::Sqlite { writer, .. }, Access::Transaction) => {
+            (Connections::Sqlite { writer, .. }, Access::Transaction) => {
                 Connection::SqliteTransaction(writer.begin_with("BEGIN IMMEDIATE").await?)
             }
-            (Self::Postgres { connections, .. }, Access::Read | Access::Write) => {
+            (Connections::Postgres { connections, .. }, Access::Read | Access::Write) => {
                 Connection::Postgres(connections.acquire().await?)
             }
-            (Self::Postgres { connections, .. }, Access::Transaction) => {
+            (Connections::Postgres { connections, .. }, Access::Transaction) => {
                 Connection::PostgresTransaction(connections.begin().await?)
             }
         })
@@ -156,14 +217,26 @@ impl Pool {
 
     /// Returns the clock that limits each attempt to [`TIME_LIMIT`].
     fn limit(&self) -> Option<&Clock> {
-        match self {
-            Self::Sqlite { .. } => None,
-            Self::Postgres { clock, .. } => Some(clock),
+        match &self.connections {
+            Connections::Sqlite { .. } => None,
+            Connections::Postgres { clock, .. } => Some(clock),
         }
     }
 
-    /// Checks that the database can be reached and written to.
-    pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
+    /// Checks that the database can be reached and written to. Writes nothing.
+    pub(super) async fn ping(&self) -> Result<(), Error> {
+        self.check_file()?;
+        Ok(self.connections.ping().await?)
+    }
+
+    /// Completes running statements and closes all connections.
+    pub(super) async fn close(&self) {
+        self.connections.close().await;
+    }
+}
+
+impl Connections {
+    async fn ping(&self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite { writer, .. } => {
                 writer.begin_with("BEGIN IMMEDIATE").await?.rollback().await
@@ -180,10 +253,11 @@ impl Pool {
         }
     }
 
-    /// Completes running statements and closes all connections.
-    pub(super) async fn close(&self) {
+    async fn close(&self) {
         match self {
-            Self::Sqlite { writer, readers } => {
+            Self::Sqlite {
+                writer, readers, ..
+            } => {
                 // The writer is closed last: the last connection to close merges the write-ahead log into the file.
                 readers.close().await;
                 writer.close().await;

@@ -175,7 +175,7 @@ pub struct ListedAttempt {
     pub duration_ms: u64,
     /// The status, if there was a response.
     pub status: Option<u16>,
-    /// The error.
+    /// The error. Over HTTP, a response has only its status and its members `code`, `type` and `title`.
     pub error: Option<String>,
 }
 
@@ -223,7 +223,7 @@ pub struct DeliverySummary {
     pub reason: Option<AbandonReason>,
     /// The number of attempts.
     pub attempts: u32,
-    /// The error of the last attempt, if it failed.
+    /// The error of the last attempt, if it failed. Over HTTP, a response has only its status and its members `code`, `type` and `title`.
     pub last_error: Option<String>,
     /// When the delivery was created.
     #[schemars(with = "String", extend("format" = "date-time"))]

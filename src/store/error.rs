@@ -13,6 +13,16 @@ pub enum Error {
     /// The database has not answered for longer than any statement takes. The statement may have succeeded.
     #[error("the database did not answer in time")]
     Timeout,
+    /// Another program holds a lock on the database file.
+    #[error(
+        "another program has locked the database file {}\n  \
+         help: end what holds the lock, such as a backup or a `sqlite3` shell with an open transaction, and try again",
+        path.display()
+    )]
+    Locked {
+        /// The path of the file.
+        path: PathBuf,
+    },
     /// A migration failed.
     #[error("the database could not be migrated")]
     Migration(#[from] sqlx::migrate::MigrateError),
@@ -33,6 +43,16 @@ pub enum Error {
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// The database file was removed or replaced after Vestibule had opened it.
+    #[error(
+        "the database file {} was removed or replaced; what Vestibule writes is lost when it stops; put the file back, or \
+         restart Vestibule",
+        path.display()
+    )]
+    Replaced {
+        /// The path of the file.
+        path: PathBuf,
     },
     /// A reservation, flow, submission or known identity has changed since it was read.
     #[error("a reservation, a flow or a known identity has changed since it was read")]

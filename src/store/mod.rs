@@ -62,8 +62,13 @@ pub trait Store:
 {
     /// Returns the migrations that opening the database applied.
     fn changes(&self) -> &[AppliedMigration];
-    /// Checks that the database can be reached and written to.
+    /// Checks that the database can be reached and written to. After a write has failed, this writes.
     async fn ping(&self) -> Result<(), Error>;
+    /// Returns whether the database file was removed or replaced after Vestibule had opened it. What was written since
+    /// then is lost when Vestibule stops.
+    fn is_file_replaced(&self) -> bool {
+        false
+    }
     /// Completes running statements and closes the database.
     async fn close(&self);
 }

@@ -5,7 +5,7 @@
 
 mod connect;
 
-use super::adapter::Pool;
+use super::adapter::{Connections, Pool};
 use super::{Database, Error};
 use crate::base::clock::Clock;
 
@@ -14,10 +14,8 @@ use crate::base::clock::Clock;
 pub async fn open(url: &str, clock: Clock) -> Result<Database, Error> {
     let connections = connect::pool(url, &clock).await?;
     let changes = connect::migrate(&connections, &clock).await?;
-    Ok(Database::new(
-        Pool::Postgres { connections, clock },
-        changes,
-    ))
+    let connections = Connections::Postgres { connections, clock };
+    Ok(Database::new(Pool::new(connections), changes))
 }
 
 /// Returns whether the text is an address of a PostgreSQL database.

@@ -22,8 +22,13 @@ mod settle;
 use async_trait::async_trait;
 
 use super::adapter::Pool;
-use super::{AppliedMigration, Error, Store};
+use super::{AppliedMigration, Coordination as _, Error, Store};
 use crate::base::telemetry::metrics::DeliveryCounters;
+
+/// The property that a ping writes after a write has failed.
+const PROBE: &str = "write_probe";
+/// The length of its value, in bytes. A small write can succeed on a full disk, in a part of the log that is used again.
+const PROBE_LENGTH: usize = 64 * 1024;
 
 /// A database: SQLite or PostgreSQL.
 #[derive(Debug)]
@@ -52,7 +57,19 @@ impl Store for Database {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        Ok(self.pool.ping().await?)
+        self.pool.ping().await?;
+        // On a full disk a transaction begins, and only a write fails.
+        if self.pool.has_failed_write() {
+            let bytes = "0".repeat(PROBE_LENGTH);
+            self.set_property(PROBE, Some(&bytes)).await?;
+            self.set_property(PROBE, None).await?;
+            self.pool.note_that_writes_succeed();
+        }
+        Ok(())
+    }
+
+    fn is_file_replaced(&self) -> bool {
+        self.pool.replaced_file().is_some()
     }
 
     async fn close(&self) {
@@ -65,6 +82,7 @@ mod tests {
     use sqlx::AssertSqlSafe;
 
     use super::*;
+    use crate::store::adapter::Connections;
     use crate::store::sqlite;
 
     #[tokio::test]
@@ -73,7 +91,7 @@ mod tests {
         let store = sqlite::open(&folder.path().join("vestibule.db"))
             .await
             .unwrap();
-        let Pool::Sqlite { writer, .. } = &store.pool else {
+        let Connections::Sqlite { writer, .. } = &store.pool.connections else {
             panic!("not a file");
         };
         for statement in [

@@ -10,7 +10,9 @@ mod tests;
 use std::path::Path;
 use std::time::Duration;
 
-use super::adapter::Pool;
+use sqlx::error::DatabaseError;
+
+use super::adapter::{Connections, DatabaseFile, Pool};
 use super::{Database, Error};
 
 /// How long a statement waits for another program's write, with [`open`].
@@ -23,8 +25,36 @@ pub async fn open(path: &Path) -> Result<Database, Error> {
 
 /// Opens the file with another limit for the wait.
 pub async fn open_with(path: &Path, patience: Duration) -> Result<Database, Error> {
+    let opened = open_file(path, patience).await;
+    opened.map_err(|error| match error {
+        Error::Database(cause) if is_locked(&cause) => Error::Locked {
+            path: path.to_owned(),
+        },
+        error => error,
+    })
+}
+
+/// Returns whether the error is `SQLITE_BUSY` or `SQLITE_LOCKED`, whose variants are in the higher bytes.
+fn is_locked(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    let code = code.and_then(|code| code.parse::<u32>().ok());
+    // The driver repeats an attempt to connect until its time is over.
+    matches!(error, sqlx::Error::PoolTimedOut)
+        || code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
+}
+
+async fn open_file(path: &Path, patience: Duration) -> Result<Database, Error> {
     connect::create_if_missing(path, patience).await?;
     let (writer, changes) = connect::writer(path, patience).await?;
     let readers = connect::readers(path, patience).await?;
-    Ok(Database::new(Pool::Sqlite { writer, readers }, changes))
+    let file = DatabaseFile::of_open_database(path).map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    let connections = Connections::Sqlite {
+        writer,
+        readers,
+        file,
+    };
+    Ok(Database::new(Pool::new(connections), changes))
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 use vestibule::base::clock::saturating_add;
 use vestibule::model::delivery::{DeliveryOrder, Event, NewDelivery, State, time_ordered_id};
@@ -383,7 +384,7 @@ async fn a_web_page_in_an_operators_browser_cannot_change_deliveries() {
         .header("Access-Control-Request-Method", "POST")
         .header("Access-Control-Request-Headers", "content-type");
     let response = asked.send().await.unwrap();
-    assert_eq!(response.status(), 405);
+    assert_eq!(response.status(), 403);
     assert!(
         response
             .headers()
@@ -456,4 +457,59 @@ async fn the_hooks_port_does_not_serve_the_admin_api() {
     }
     let reply = app.call("/deliveries/discard", r#"{"all": true}"#).await;
     assert_eq!(reply.status, 404);
+}
+
+#[tokio::test]
+async fn the_api_shows_no_text_of_a_receiver() {
+    let crm = FakeService::start();
+    crm.respond_with(
+        422,
+        &json!({"title": "Invalid name", "detail": "the canary of Ms Lovelace is unknown"}),
+    );
+    let app = TestApp::with(
+        "subscriptions: {crm: {events: [identity.created], send: {post: \"${env:CRM}/x\"}}}",
+    )
+    .service("CRM", &crm)
+    .start()
+    .await;
+    assert_eq!(app.post(&payload().saved()).await.status, 204);
+    let failed = app
+        .eventually("an attempt has failed", async || {
+            let all = app.deliveries("crm").await;
+            all.into_iter().find(|one| one.last_error.is_some())
+        })
+        .await;
+    // The store, which the command line reads, has the text.
+    assert!(failed.last_error.unwrap().contains("Lovelace"));
+    let list = app.admin_get("/deliveries").await;
+    let shown = app.admin_get(&format!("/deliveries/{}", failed.id)).await;
+    let expected = r#"status 422: {"title":"Invalid name"}"#;
+    assert_eq!(list.json()["deliveries"][0]["last_error"], expected);
+    assert_eq!(shown.json()["last_error"], expected);
+    assert_eq!(shown.json()["tries"][0]["error"], expected);
+    for reply in [list, shown] {
+        assert!(!reply.text.contains("Lovelace"), "{}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_gets_400_after_five_seconds() {
+    let app = TestApp::with("").start().await;
+    let mut connection = tokio::net::TcpStream::connect(app.app.admin_address)
+        .await
+        .unwrap();
+    let head = "POST /deliveries/retry HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+                Content-Length: 1000\r\n\r\n{\"all";
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 2048];
+    let advance = app.eventually("the request is answered", async || {
+        app.clock.advance(Duration::from_secs(1));
+        None::<()>
+    });
+    let length = tokio::select! {
+        read = connection.read(&mut answer) => read.unwrap(),
+        () = advance => unreachable!("it has a bound"),
+    };
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }

@@ -21,6 +21,7 @@ fn example(name: &str) -> Settings {
         "INVITES",
         "CRM_PASSWORD",
         "BILLING_KEY",
+        "VESTIBULE_ADMIN_TOKEN",
     ];
     let variables =
         variables.map(|name| (name.to_owned(), "http://127.0.0.1:9/long-enough".to_owned()));

@@ -24,6 +24,7 @@ async fn the_admin_api_lists_every_job_with_its_last_run() {
     assert_eq!(
         names,
         [
+            "database",
             "decision_log",
             "dispatcher",
             "late_refusals",

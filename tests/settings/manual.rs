@@ -55,6 +55,7 @@ fn the_example_shows_every_key_and_is_valid() {
             "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         ),
         ("BILLING_KEY", "b"),
+        ("VESTIBULE_ADMIN_TOKEN", "a-token-for-tests-only"),
     ];
     let environment =
         Environment::of(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));

@@ -105,6 +105,21 @@ async fn a_locked_database_is_an_error_after_the_timeout_and_recovers() {
 }
 
 #[tokio::test]
+async fn the_error_names_a_database_that_another_program_has_locked() {
+    let temp = TempFolder::new();
+    sqlite::open(&temp.database()).await.unwrap().close().await;
+    let mut other = connect(&temp.database()).await;
+    let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+    let opened = sqlite::open_with(&temp.database(), Duration::from_millis(20)).await;
+    let error = opened.unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }), "{error:?}");
+    let text = error.error_chain();
+    assert!(text.contains("help: end what holds the lock"), "{text}");
+    lock.rollback().await.unwrap();
+    assert!(sqlite::open(&temp.database()).await.is_ok());
+}
+
+#[tokio::test]
 async fn the_error_names_a_missing_folder() {
     let temp = TempFolder::new();
     let folder = temp.folder().join("not-there");

@@ -12,6 +12,7 @@
     reason = "a failing test panics, and an unused value is no mistake in a test"
 )]
 
+pub mod closing_service;
 pub mod fake_invites;
 pub mod fake_kratos;
 pub mod fake_service;
@@ -26,6 +27,7 @@ pub mod tcp_proxy;
 pub mod test_case;
 pub mod wait;
 
+pub use closing_service::ClosingService;
 pub use fake_invites::FakeInvites;
 pub use fake_kratos::FakeKratos;
 pub use fake_service::FakeService;

@@ -147,6 +147,13 @@ pub struct JobName {
     pub job: &'static str,
 }
 
+/// The runtime of a thread.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RuntimeName {
+    /// `main`, `http`.
+    pub runtime: &'static str,
+}
+
 /// A gauge of seconds, with fractions.
 pub type Seconds = Gauge<f64, AtomicU64>;
 
@@ -176,6 +183,8 @@ pub struct Metrics {
     pub set_failures: Family<CheckName, Counter>,
     /// Calls to services by outcome.
     pub service_requests: Family<ServiceLabels, Counter>,
+    /// Requests that were repeated on a new connection, by service.
+    pub service_reconnects: Family<ServiceName, Counter>,
     /// Responses by which a service rejected Vestibule's credentials.
     pub rejected_credentials: Family<ServiceName, Counter>,
     /// The duration of calls to services.
@@ -192,6 +201,8 @@ pub struct Metrics {
     pub abandoned: Gauge,
     /// 1 while Vestibule can reach the database, else 0.
     pub database_up: Gauge,
+    /// Checks of the database that failed.
+    pub database_failures: Counter,
     /// Decisions that could not be recorded.
     pub decisions_dropped: Counter,
     /// Accepted sign-ups that could not be recorded.
@@ -214,6 +225,8 @@ pub struct Metrics {
     pub identity_writes: Family<OutcomeLabels, Counter>,
     /// Deferred checks without an answer after half of their time, or all of it.
     pub deferred_unanswered: Family<StateLabels, Counter>,
+    /// How long a ready task waited for a thread, by runtime.
+    pub thread_wait_seconds: Family<RuntimeName, Histogram>,
     /// Runs of background jobs by outcome.
     pub job_runs: Family<JobLabels, Counter>,
     /// When each job last succeeded, in seconds since 1970.
@@ -257,6 +270,7 @@ impl Metrics {
             unavailable: Family::default(),
             set_failures: Family::default(),
             service_requests: Family::default(),
+            service_reconnects: Family::default(),
             rejected_credentials: Family::default(),
             service_seconds: Family::new_with_constructor(duration_histogram),
             deliveries,
@@ -265,6 +279,7 @@ impl Metrics {
             pending: Gauge::default(),
             abandoned: Gauge::default(),
             database_up: Gauge::default(),
+            database_failures: Counter::default(),
             decisions_dropped: Counter::default(),
             pending_dropped: Counter::default(),
             pending_ended: Family::default(),
@@ -276,6 +291,7 @@ impl Metrics {
             late_refusals_load_failures: Counter::default(),
             identity_writes: Family::default(),
             deferred_unanswered: Family::default(),
+            thread_wait_seconds: Family::new_with_constructor(duration_histogram),
             job_runs: Family::default(),
             job_succeeded_at: Family::default(),
         };
@@ -295,6 +311,11 @@ impl Metrics {
 
     fn register_jobs(&mut self) {
         let registry = &mut self.registry;
+        registry.register(
+            "thread_wait_seconds",
+            "Time that a ready task waited for a thread, by runtime, measured ten times a second on each",
+            self.thread_wait_seconds.clone(),
+        );
         registry.register(
             "job_runs",
             "Runs of background jobs by outcome",
@@ -394,6 +415,11 @@ impl Metrics {
             self.service_requests.clone(),
         );
         registry.register(
+            "service_reconnects",
+            "Requests repeated on a new connection, because the service closed a kept-alive connection",
+            self.service_reconnects.clone(),
+        );
+        registry.register(
             "rejected_credentials",
             "Responses by which a service rejected Vestibule's credentials (401, 407)",
             self.rejected_credentials.clone(),
@@ -446,6 +472,11 @@ impl Metrics {
             "database_up",
             "1 if the database can be reached and written to",
             self.database_up.clone(),
+        );
+        registry.register(
+            "database_failures",
+            "Times that the database became unreachable or unwritable, or lost its file",
+            self.database_failures.clone(),
         );
         registry.register(
             "decisions_dropped",

@@ -14,7 +14,9 @@ use crate::base::diagnostics::Problem;
 use crate::base::secret::Secret;
 use crate::base::telemetry::LogFormat;
 use crate::config::file;
-use crate::config::settings::{Address, Dsn, Hooks, Kratos, Log, Reconcile, Retention};
+use crate::config::settings::{
+    Address, AdminAccess, Dsn, Hooks, Kratos, Log, Reconcile, Retention,
+};
 use crate::kratos::BodyNeeds;
 use crate::model::decision::KeptDecisions;
 use crate::model::pending::ExternalId;
@@ -25,16 +27,18 @@ use crate::store::postgres::is_address as is_postgres_address;
 const KEY_VARIABLE: &str = "VESTIBULE_KEY";
 /// The minimum length of a key. Shorter keys could be guessed.
 const MIN_KEY_LENGTH: usize = 16;
-const KEY_RULES: &str = "a key needs at least 16 printable ASCII characters without spaces";
+pub(super) const KEY_RULES: &str =
+    "a key needs at least 16 printable ASCII characters without spaces";
 const SQLITE_EXAMPLE: &str = "as in sqlite:///var/lib/vestibule/vestibule.db";
 const POSTGRES_EXAMPLE: &str = "as in postgres://user:password@host:5432/database";
 const DSN_EXAMPLES: &str = "as in sqlite:///var/lib/vestibule/vestibule.db, or postgres://user:password@host:5432/database";
-const KEYGEN_HELP: &str = "generate one with `vestibule keygen`";
+pub(super) const KEYGEN_HELP: &str = "generate one with `vestibule keygen`";
 
 /// The sections without expressions.
 pub(super) struct Basics {
     pub hooks_address: Option<Address>,
     pub admin_address: Option<Address>,
+    pub admin_access: AdminAccess,
     pub shutdown_delay: Duration,
     pub hooks: Hooks,
     pub dsn: Option<Dsn>,
@@ -55,9 +59,17 @@ impl Resolver<'_> {
             IpAddr::from([0, 0, 0, 0]),
             4480,
         );
+        let admin = serve.key("admin");
+        let file::Admin {
+            host,
+            port,
+            allowed_hosts,
+            token,
+        } = file.admin;
+        let admin_access = self.admin_access(&admin, &allowed_hosts, token.as_ref());
         let admin_address = self.address(
-            &serve.key("admin"),
-            &file.admin,
+            &admin,
+            &file::Address { host, port },
             IpAddr::from([127, 0, 0, 1]),
             4481,
         );
@@ -83,6 +95,7 @@ impl Resolver<'_> {
         Basics {
             hooks_address,
             admin_address,
+            admin_access,
             shutdown_delay,
             hooks: self.hooks(),
             dsn: self.dsn(),
@@ -492,6 +505,6 @@ impl Resolver<'_> {
     }
 }
 
-fn is_key(text: &str) -> bool {
+pub(super) fn is_key(text: &str) -> bool {
     text.len() >= MIN_KEY_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

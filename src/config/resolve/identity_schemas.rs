@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Cursor, Resolver};
 use crate::config::file;
+use crate::config::read_file::{MAX_DATA, read_text};
 use crate::expression::ReadPath;
 use crate::kratos::Identifiers;
 use crate::kratos::schema::Schemas;
@@ -106,7 +107,7 @@ impl Resolver<'_> {
         match address.split_once("://") {
             Some(("file", path)) => {
                 let path = self.folder.join(path);
-                let read = std::fs::read_to_string(&path);
+                let read = read_text(&path, MAX_DATA);
                 read.map_err(|cause| {
                     let message = format!("cannot read the file {}: {cause}", path.display());
                     self.report(cursor, message, None);

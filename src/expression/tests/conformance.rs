@@ -750,7 +750,13 @@ fn unknown_names_are_compile_errors() {
             "value.matches('((a{100}){100}){100}')",
             14,
             "`((a{100}){100}){100}` is not a regular expression: it is too big",
-            "",
+            "write `((a+)+)+`, and limit the length with `size(…)`, as in `size(value) <= 100`",
+        ),
+        (
+            "value.matches('^\\\\p{L}{2,100}$')",
+            14,
+            "`^\\p{L}{2,100}$` is not a regular expression: it is too big",
+            "write `^\\p{L}{2,}$`, and limit the length with `size(…)`, as in `size(value) <= 100`",
         ),
         (
             "value.substring ()",

@@ -1,9 +1,11 @@
-//! Handlers that list, show, retry and discard deliveries. No handler shows the payload of a delivery.
+//! Handlers that list, show, retry and discard deliveries. No handler shows the payload of a delivery,
+//! or a text that a receiver wrote.
 
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Path, Payload};
 
 use super::error::ApiError;
+use super::error_text::{without_texts, without_texts_of_attempts};
 use super::{AdminState, query, selection};
 use crate::store::DeliveryDetails;
 use crate::store::admin::{self, ActionResult, Page};
@@ -14,7 +16,8 @@ pub(super) async fn list(
     state: Data<AdminState>,
 ) -> Result<Json<Page>, ApiError> {
     let (filter, limit) = query::list_query(request.query_string())?;
-    Ok(Json(admin::page(&*state.store, &filter, limit).await?))
+    let page = admin::page(&*state.store, &filter, limit).await?;
+    Ok(Json(without_texts(page)))
 }
 
 /// Answers `GET /deliveries/{id}`.
@@ -25,7 +28,7 @@ pub(super) async fn show(
     let id = query::id("id", &id)?;
     let shown = state.store.show(id).await?;
     shown
-        .map(Json)
+        .map(|shown| Json(without_texts_of_attempts(shown)))
         .ok_or_else(|| ApiError::no_such_delivery(id))
 }
 
@@ -35,7 +38,7 @@ pub(super) async fn retry(
     payload: Payload,
     state: Data<AdminState>,
 ) -> Result<Json<ActionResult>, ApiError> {
-    let (filter, out_of_order) = selection::read_retry(&request, payload).await?;
+    let (filter, out_of_order) = selection::read_retry(&request, payload, &state.clock).await?;
     let now = state.clock.now();
     let keep_trying = state.keep_trying.clone().out_of_order(out_of_order);
     let done = admin::retry(&*state.store, &filter, now, &keep_trying).await?;
@@ -54,7 +57,7 @@ pub(super) async fn discard(
     payload: Payload,
     state: Data<AdminState>,
 ) -> Result<Json<ActionResult>, ApiError> {
-    let filter = selection::read(&request, payload).await?;
+    let filter = selection::read(&request, payload, &state.clock).await?;
     let done = admin::discard(&*state.store, &filter, state.clock.now()).await?;
     tracing::info!(
         changed = done.changed,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::WWW_AUTHENTICATE;
 use actix_web::{HttpRequest, HttpResponse, Responder, ResponseError};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -43,6 +44,36 @@ impl ApiError {
     /// Creates the error for an invalid request, with status 400.
     pub(super) fn bad_request(message: String, help: impl Into<Option<String>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message, help)
+    }
+
+    /// Creates the error for a request whose `Host` is not one of the port.
+    pub(super) fn forbidden_host(host: &str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            format!(
+                "the request has the `Host` {host:?}, which is not an IP address, localhost or an allowed host"
+            ),
+            "call the IP address, or add the name to `serve.admin.allowed_hosts`".to_owned(),
+        )
+    }
+
+    /// Creates the error for a request of another site.
+    pub(super) fn forbidden_origin() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "the request has the `Origin` of another site".to_owned(),
+            "call the admin port without a browser, or add the host of the page to `serve.admin.allowed_hosts`"
+                .to_owned(),
+        )
+    }
+
+    /// Creates the error for a request without the token of the settings.
+    pub(super) fn no_token() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "the request does not have the token of `serve.admin.token`".to_owned(),
+            "send `Authorization: Bearer …`".to_owned(),
+        )
     }
 
     pub(super) fn no_such_delivery(id: Uuid) -> Self {
@@ -138,7 +169,11 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        HttpResponse::build(self.status).json(self)
+        let mut response = HttpResponse::build(self.status);
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.insert_header((WWW_AUTHENTICATE, "Bearer"));
+        }
+        response.json(self)
     }
 }
 

@@ -138,7 +138,8 @@ pub(super) async fn lift(
     state: Data<AdminState>,
 ) -> Result<Json<Lifted>, ApiError> {
     let help = r#"send {"identity": "…"}, and "check" to lift the refusal of one check"#;
-    let request_body: LateRefusalLift = selection::body(&request, payload, help).await?;
+    let request_body: LateRefusalLift =
+        selection::body(&request, payload, &state.clock, help).await?;
     let id = query::id("identity", &request_body.identity)?;
     let check = request_body.check.as_deref();
     let lifted = deferred::lift(&*state.store, id, check, state.clock.now()).await?;

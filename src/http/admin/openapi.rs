@@ -10,9 +10,22 @@ use super::routes::{Answer, OPERATIONS, Operation, Verb};
 const SCHEMAS: &str = "/components/schemas";
 
 /// The description of the whole API.
-const DESCRIPTION: &str = "For operators and monitoring: deliveries, late refusals, health, version, metrics. Like Kratos's admin API, it has no \
-    authentication: keep the port (`serve.admin`) on a private network. It never returns payloads of deliveries or messages of refusals, which \
-    hold personal data.";
+const DESCRIPTION: &str = "For operators and monitoring: deliveries, late refusals, health, version, metrics. Keep the port (`serve.admin`) on \
+    a private network. Requests need a token if `serve.admin.token` is set. The `Host` must be an IP address, localhost or in \
+    `serve.admin.allowed_hosts`, and an `Origin` must be that host. Health, version, metrics and this document are open. The API never returns \
+    payloads of deliveries, messages of refusals or texts of receivers, which can hold personal data.";
+
+/// The other responses of an operation that is not open.
+const FORBIDDEN: [(u16, &str); 2] = [
+    (
+        401,
+        "The request does not have the token of `serve.admin.token`.",
+    ),
+    (
+        403,
+        "The `Host` is not an allowed one, or the `Origin` is another site.",
+    ),
+];
 
 /// Generates the OpenAPI document.
 #[must_use]
@@ -40,7 +53,10 @@ pub fn document() -> Value {
         },
         "servers": [{"url": "http://127.0.0.1:4481"}],
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     })
 }
 
@@ -79,7 +95,8 @@ fn described(
     };
     let mut responses =
         json!({"200": {"description": "Success.", "content": {kind: {"schema": schema}}}});
-    for (status, description) in operation.otherwise {
+    let forbidden: &[_] = if operation.is_open() { &[] } else { &FORBIDDEN };
+    for (status, description) in forbidden.iter().chain(operation.otherwise) {
         let schema = match (operation.path, operation.verb) {
             // A probe reads the same schema for every status.
             ("/health/ready", Verb::Get) => &responses["200"]["content"][kind]["schema"],
@@ -89,6 +106,10 @@ fn described(
         responses[status.to_string()] = json!({"description": description, "content": content});
     }
     described["responses"] = responses;
+    if !operation.is_open() {
+        // An empty object: without credentials, if the settings have no token.
+        described["security"] = json!([{"token": []}, {}]);
+    }
     described
 }
 

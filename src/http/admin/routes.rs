@@ -57,6 +57,14 @@ pub(super) enum Answer {
     Text(&'static str),
 }
 
+impl Operation {
+    /// Whether every client that reaches the port may call the operation: it serves monitoring, and shows no data.
+    pub(super) fn is_open(&self) -> bool {
+        const OPEN: [&str; 4] = ["/health/", "/metrics", "/version", "/openapi.json"];
+        OPEN.iter().any(|open| self.path.starts_with(open))
+    }
+}
+
 impl Verb {
     pub(super) fn as_str(self) -> &'static str {
         match self {

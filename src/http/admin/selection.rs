@@ -1,5 +1,7 @@
 //! Parses the body of a request: the deliveries to retry or discard.
 
+use std::time::Duration;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::Payload;
@@ -10,11 +12,14 @@ use serde_json::json;
 
 use super::error::ApiError;
 use super::query::{id, state, time};
+use crate::base::clock::{Clock, saturating_add};
+use crate::base::json::without_byte_order_mark;
+use crate::http::hooks::body::{BodyError, MAX_BODY, read as read_body};
 use crate::model::delivery::State;
 use crate::store::Filter;
 
-/// The maximum length of a body, in bytes.
-const MAX_BYTES: usize = 256 * 1024;
+/// The time limit for a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum number of ids in a body. Vestibule changes each of these deliveries separately.
 const MAX_IDS: usize = 1000;
 
@@ -53,8 +58,12 @@ const HELP: &str =
     r#"send {"ids": ["…"]}, or {"all": true} with subscription, state, identity, since or until"#;
 
 /// Parses the body of a discard into a filter.
-pub(super) async fn read(request: &HttpRequest, payload: Payload) -> Result<Filter, ApiError> {
-    let selection = body::<Selection>(request, payload, HELP).await?;
+pub(super) async fn read(
+    request: &HttpRequest,
+    payload: Payload,
+    clock: &Clock,
+) -> Result<Filter, ApiError> {
+    let selection = body::<Selection>(request, payload, clock, HELP).await?;
     if selection.out_of_order.is_some() {
         return Err(ApiError::bad_request(
             "`out_of_order` has no meaning for a discard".to_owned(),
@@ -68,8 +77,9 @@ pub(super) async fn read(request: &HttpRequest, payload: Payload) -> Result<Filt
 pub(super) async fn read_retry(
     request: &HttpRequest,
     payload: Payload,
+    clock: &Clock,
 ) -> Result<(Filter, bool), ApiError> {
-    let selection = body::<Selection>(request, payload, HELP).await?;
+    let selection = body::<Selection>(request, payload, clock, HELP).await?;
     let out_of_order = selection.out_of_order.unwrap_or_default();
     Ok((selection.filter()?, out_of_order))
 }
@@ -78,23 +88,21 @@ pub(super) async fn read_retry(
 pub(super) async fn body<T: DeserializeOwned>(
     request: &HttpRequest,
     payload: Payload,
+    clock: &Clock,
     help: &str,
 ) -> Result<T, ApiError> {
-    // The body is read to its end first, because a client that is still writing would not see the answer.
-    let body = match payload.to_bytes_limited(MAX_BYTES).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) => {
-            return Err(ApiError::bad_request(
-                format!("the body is incomplete: {error}"),
-                None,
-            ));
+    let until = saturating_add(clock.now(), BODY_TIMEOUT);
+    let body = match read_body(payload, clock, until, MAX_BODY).await {
+        Ok(body) => body,
+        Err(error @ BodyError::Incomplete) => {
+            return Err(ApiError::bad_request(error.to_string(), None));
         }
-        Err(_) => return Err(ApiError::too_long(MAX_BYTES)),
+        Err(BodyError::TooLarge) => return Err(ApiError::too_long(MAX_BODY)),
     };
     if !is_json(request) {
         return Err(ApiError::no_json());
     }
-    serde_json::from_slice(&body).map_err(|error| {
+    serde_json::from_slice(without_byte_order_mark(&body)).map_err(|error| {
         ApiError::bad_request(format!("the body cannot be read: {error}"), help.to_owned())
     })
 }

@@ -57,11 +57,13 @@ impl LogLimit {
         let key: String = key.chars().take(MAX_LENGTH).collect();
         let logged_until = self.logged_until.lock();
         let mut logged_until = logged_until.unwrap_or_else(PoisonError::into_inner);
-        logged_until.retain(|_, until| *until > now);
+        // A time beyond the interval means that the system clock was set back.
+        let latest = saturating_add(now, self.interval);
+        logged_until.retain(|_, until| *until > now && *until <= latest);
         if logged_until.contains_key(&key) || logged_until.len() >= MAX_KEYS {
             return None;
         }
-        logged_until.insert(key.clone(), saturating_add(now, self.interval));
+        logged_until.insert(key.clone(), latest);
         Some(key)
     }
 }

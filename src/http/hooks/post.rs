@@ -82,9 +82,10 @@ fn record_identity(state: &HookState, call: &HookCall, payload: &Payload) {
     }
 }
 
-/// Returns whether the sweeper will store the missing deliveries.
+/// Returns whether the sweeper will store the missing deliveries. It cannot if the record is in a file that was removed.
 fn is_looked_up(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
     state.pending.looks_up
+        && !state.store.is_file_replaced()
         && call.hook.flow == Flow::Registration
         && state.outbox.has_pending(payload.flow_id)
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::clock::{Clock, Timestamp, saturating_add};
+use crate::base::clock::Clock;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -13,8 +13,8 @@ const SECOND: Duration = Duration::from_secs(1);
 pub struct CallLimit {
     clock: Clock,
     per_second: usize,
-    /// When the latest calls began, oldest first; at most `per_second` of them.
-    begun: Mutex<VecDeque<Timestamp>>,
+    /// When the latest calls began, in monotonic time, oldest first; at most `per_second` of them.
+    begun: Mutex<VecDeque<Duration>>,
 }
 
 impl CallLimit {
@@ -30,39 +30,39 @@ impl CallLimit {
 
     /// Completes when a call may begin: when fewer than `per_second` calls began within the last second.
     pub async fn wait(&self) {
-        while let Some(free_at) = self.try_begin() {
-            self.clock.sleep_until(free_at).await;
+        while let Some(wait) = self.try_begin() {
+            self.clock.sleep(wait).await;
         }
     }
 
     /// Counts a call that does not wait.
     pub fn count(&self) {
-        self.push(&mut self.begun(), self.clock.now());
+        self.push(&mut self.begun(), self.clock.monotonic());
     }
 
-    /// Begins a call, or returns when to try again.
-    fn try_begin(&self) -> Option<Timestamp> {
+    /// Begins a call, or returns how long to wait before the next try.
+    fn try_begin(&self) -> Option<Duration> {
         let mut begun = self.begun();
-        let now = self.clock.now();
-        let free_at = begun
+        let now = self.clock.monotonic();
+        let wait = begun
             .front()
             .filter(|_| begun.len() >= self.per_second)
-            .map(|oldest| saturating_add(*oldest, SECOND))
-            .filter(|free_at| *free_at > now);
-        if free_at.is_none() {
+            .and_then(|oldest| (*oldest + SECOND).checked_sub(now))
+            .filter(|wait| !wait.is_zero());
+        if wait.is_none() {
             self.push(&mut begun, now);
         }
-        free_at
+        wait
     }
 
-    fn push(&self, begun: &mut VecDeque<Timestamp>, now: Timestamp) {
+    fn push(&self, begun: &mut VecDeque<Duration>, now: Duration) {
         begun.push_back(now);
         if begun.len() > self.per_second {
             begun.pop_front();
         }
     }
 
-    fn begun(&self) -> std::sync::MutexGuard<'_, VecDeque<Timestamp>> {
+    fn begun(&self) -> std::sync::MutexGuard<'_, VecDeque<Duration>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -70,6 +70,7 @@ impl CallLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::Timestamp;
 
     #[tokio::test]
     async fn a_call_waits_until_fewer_than_the_limit_began_within_a_second() {
@@ -80,19 +81,19 @@ mod tests {
         // A counted call uses a slot, so that a waiting call has to wait longer.
         limit.count();
         limit.wait().await;
-        let free_at = |millis| saturating_add(Timestamp::UNIX_EPOCH, Duration::from_millis(millis));
-        assert_eq!(limit.try_begin(), Some(free_at(1000)));
+        let wait = Duration::from_millis;
+        assert_eq!(limit.try_begin(), Some(wait(600)));
         manual.advance(Duration::from_millis(600));
         limit.wait().await;
-        assert_eq!(limit.try_begin(), Some(free_at(1400)));
+        assert_eq!(limit.try_begin(), Some(wait(400)));
         for _ in 0..5 {
             limit.count();
         }
-        assert_eq!(limit.try_begin(), Some(free_at(2000)));
+        assert_eq!(limit.try_begin(), Some(wait(1000)));
         manual.advance(Duration::from_secs(1));
         for _ in 0..3 {
             limit.wait().await;
         }
-        assert_eq!(limit.try_begin(), Some(free_at(3000)));
+        assert_eq!(limit.try_begin(), Some(wait(1000)));
     }
 }

@@ -6,8 +6,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Metadata services outside the link-local ranges.
-const METADATA_V4: [Ipv4Addr; 2] = [
+const METADATA_V4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(100, 100, 100, 200),
+    // Azure's host.
+    Ipv4Addr::new(168, 63, 129, 16),
     Ipv4Addr::new(192, 0, 0, 192),
 ];
 const METADATA_V6: [Ipv6Addr; 3] = [
@@ -67,6 +69,8 @@ mod tests {
             "169.254.0.1",
             "100.100.100.200",
             "192.0.0.192",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
             "224.0.0.1",
             "255.255.255.255",
             "fe80::1",

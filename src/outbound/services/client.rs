@@ -1,14 +1,12 @@
 //! Calls services, with limits for the time, the size of the response, and the address.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
@@ -17,10 +15,13 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::address::is_forbidden;
+use super::connections::Connections;
+use super::resolver::Forbidden;
 use super::sign::signature;
 use super::{ApiKeyLocation, Auth, Service};
 use crate::base::clock::{Clock, Timestamp, milliseconds, saturating_add};
 use crate::base::cpu;
+use crate::base::json::without_byte_order_mark;
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{ServiceLabels, ServiceName};
 use crate::model::request::Request;
@@ -102,28 +103,19 @@ pub struct Services {
     /// The runtime on which calls run. A connection ends with the runtime that opened it, so the runtime that ends
     /// last opens all connections.
     runtime: Handle,
-    http: reqwest::Client,
+    connections: Connections,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
 
 impl Services {
     /// Creates a client for these services. The current runtime is the one on which calls run.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where an HTTP client is built"
-    )]
     pub fn new(
         services: Vec<Service>,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .dns_resolver(Arc::new(AllowedAddresses))
-            .user_agent(concat!("vestibule/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+        let connections = Connections::new(&clock)?;
         let named = services
             .into_iter()
             .map(|service| (service.name.clone(), service))
@@ -131,7 +123,7 @@ impl Services {
         Ok(Self {
             named,
             runtime: Handle::current(),
-            http,
+            connections,
             clock,
             metrics,
         })
@@ -206,11 +198,17 @@ impl Services {
         extra: &[(&'static str, String)],
     ) -> Result<Answer, CallError> {
         let outgoing = outgoing(service, request, extra)?;
-        let http = self.http.clone();
-        let mut task = AbortOnDrop(
-            self.runtime
-                .spawn(async move { receive(http.execute(outgoing).await).await }),
-        );
+        let connections = self.connections.clone();
+        let repeated = self.metrics.service_reconnects.clone();
+        let service = service.name.clone();
+        let call = async move {
+            let sent = connections.send(outgoing).await;
+            if sent.is_repeated {
+                repeated.get_or_create(&ServiceName { service }).inc();
+            }
+            receive(sent.response).await
+        };
+        let mut task = AbortOnDrop(self.runtime.spawn(call));
         (&mut task.0).await.unwrap_or(Err(CallError::Connection))
     }
 }
@@ -377,6 +375,7 @@ fn to_expression_value(status: u16, headers: &HeaderMap, body: &[u8]) -> Value {
         };
         named.insert(name.as_str().to_owned(), Value::String(joined));
     }
+    let body = without_byte_order_mark(body);
     let body = if body.iter().all(u8::is_ascii_whitespace) {
         Value::Null
     } else {
@@ -388,32 +387,6 @@ fn to_expression_value(status: u16, headers: &HeaderMap, body: &[u8]) -> Value {
     response.insert("headers".to_owned(), Value::Object(named));
     response.insert("body".to_owned(), body);
     Value::Object(response)
-}
-
-/// A resolver that uses the system's name service, and leaves out forbidden addresses.
-#[derive(Debug)]
-struct AllowedAddresses;
-
-#[derive(Debug, thiserror::Error)]
-#[error("the name resolves only to forbidden addresses")]
-struct Forbidden;
-
-impl Resolve for AllowedAddresses {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let allowed: Vec<SocketAddr> = found
-                .iter()
-                .copied()
-                .filter(|address| !is_forbidden(address.ip()))
-                .collect();
-            if allowed.is_empty() && !found.is_empty() {
-                return Err(Box::new(Forbidden) as Box<dyn std::error::Error + Send + Sync>);
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
-    }
 }
 
 fn host_is_forbidden(host: &url::Host<&str>) -> bool {
@@ -434,7 +407,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("X-Two", HeaderValue::from_static("a"));
         headers.append("X-Two", HeaderValue::from_static("b"));
-        let cases: [(&[u8], Value); 5] = [
+        let cases: [(&[u8], Value); 7] = [
+            (b"\xef\xbb\xbf{\"valid\": true}", json!({"valid": true})),
+            (b"\xef\xbb\xbf", Value::Null),
             (b"{\"valid\": true}", json!({"valid": true})),
             (b"<html>", json!("<html>")),
             (b"", Value::Null),

@@ -272,7 +272,7 @@ mod tests {
     use sqlx::AssertSqlSafe;
 
     use super::*;
-    use crate::store::adapter::Pool;
+    use crate::store::adapter::Connections;
     use crate::store::sqlite;
 
     #[tokio::test]
@@ -281,7 +281,7 @@ mod tests {
         let store = sqlite::open(&folder.path().join("vestibule.db"))
             .await
             .unwrap();
-        let Pool::Sqlite { writer, .. } = &store.pool else {
+        let Connections::Sqlite { writer, .. } = &store.pool.connections else {
             panic!("not a file");
         };
         for statement in [

@@ -16,9 +16,11 @@ async fn fresh(folder: &tempfile::TempDir) -> Database {
 
 /// The connection for writes, and those that only read.
 fn connections(store: &Database) -> (&SqlitePool, &SqlitePool) {
-    match &store.pool {
-        Pool::Sqlite { writer, readers } => (writer, readers),
-        Pool::Postgres { .. } => unreachable!("a file"),
+    match &store.pool.connections {
+        Connections::Sqlite {
+            writer, readers, ..
+        } => (writer, readers),
+        Connections::Postgres { .. } => unreachable!("a file"),
     }
 }
 

@@ -39,6 +39,9 @@ pub struct TestApp {
 /// Collects the settings and the environment of a [`TestApp`].
 pub struct Builder {
     yaml: String,
+    max_connections: usize,
+    /// More keys of `serve.admin`.
+    admin: String,
     environment: Vec<(String, String)>,
     store: Option<Arc<dyn Store>>,
     folder: Arc<TempDir>,
@@ -108,6 +111,8 @@ impl TestApp {
         logs::start();
         Builder {
             yaml: yaml.to_owned(),
+            max_connections: 1000,
+            admin: String::new(),
             environment: Vec::new(),
             store: None,
             folder: Arc::new(tempfile::tempdir().expect("a folder")),
@@ -404,6 +409,18 @@ impl Builder {
         self
     }
 
+    /// Permits so many connections to the hooks port.
+    pub fn max_connections(mut self, maximum: usize) -> Self {
+        self.max_connections = maximum;
+        self
+    }
+
+    /// Adds these keys to `serve.admin`.
+    pub fn admin(mut self, keys: &str) -> Self {
+        self.admin = format!(", {keys}");
+        self
+    }
+
     /// Starts at a later time in the folder of an app that ran before.
     pub fn in_folder(mut self, folder: &Arc<TempDir>, start: Timestamp) -> Self {
         self.folder = Arc::clone(folder);
@@ -416,7 +433,8 @@ impl Builder {
             .push(("VESTIBULE_KEY".to_owned(), KEY.to_owned()));
         let database = self.folder.path().join("vestibule.db");
         let head = format!(
-            "serve: {{hooks: {{host: 127.0.0.1, port: 0}}, admin: {{host: 127.0.0.1, port: 0}}}}\ndsn: sqlite://{}\n",
+            "serve: {{hooks: {{host: 127.0.0.1, port: 0}}, admin: {{host: 127.0.0.1, port: 0{}}}}}\ndsn: sqlite://{}\n",
+            self.admin,
             database.display()
         );
         let environment = Environment::of(self.environment);
@@ -432,6 +450,7 @@ impl Builder {
             jitter: Arc::new(|| 0.5),
             store: self.store,
             lookup_times: LookupTimes::default(),
+            max_connections: self.max_connections,
         };
         let app = App::start(settings, overrides).await.expect("a start");
         let http = client();
