@@ -13,7 +13,7 @@ use crate::support::kratos::RETURN_TO;
 use crate::support::provider::Provider;
 use crate::support::service::ONE_USE_PREFIX;
 use crate::support::visitor::flow_in;
-use crate::support::{Client, TestEnv, company};
+use crate::support::{Client, TestEnv, company, within};
 
 /// The message of Kratos that offers to link a social identity to an account.
 const LINK_OFFERED: u64 = 1_010_016;
