@@ -23,7 +23,7 @@ use crate::expression::Variable;
 use crate::http::hooks::idempotency::IdempotencyCache;
 use crate::http::hooks::log_limits::LogLimits;
 use crate::http::hooks::open_flow::MAX_CONCURRENT_CLOSES;
-use crate::http::{AdminAccess, AdminState, HookState, PendingPolicy};
+use crate::http::{AdminAccess, AdminState, Health, HookState, PendingPolicy};
 use crate::jobs::database_watch::WatchDatabase;
 use crate::jobs::dispatcher::{Dispatcher, DispatcherLimits, Jitter};
 use crate::jobs::driver::Driver;
@@ -214,6 +214,15 @@ impl Components {
         let clock = self.clock.clone();
         Retention::new(store, deliveries, decisions, clock)
             .keeping_identities(self.tracker.is_some())
+    }
+
+    /// Returns the state of the health handlers.
+    pub(super) fn health(&self) -> Health {
+        Health::new(
+            Arc::clone(&self.metrics),
+            Arc::clone(&self.store),
+            self.clock.clone(),
+        )
     }
 
     /// Returns the job that watches the database.

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::base::clock::{Clock, saturating_add};
 use crate::base::secret::Secret;
+use crate::checks::follow_up::InForce;
 use crate::config::settings::{Dsn, Settings};
 use crate::http::{Connections, Health};
 use crate::jobs::decision_log::StoreDecisions;
@@ -141,19 +142,7 @@ impl App {
         let admin_listener = listen(settings.admin_address, "serve.admin")?;
         let hooks_address = hooks_listener.local_addr()?;
         let admin_address = admin_listener.local_addr()?;
-        let rules = Arc::clone(&components.rules);
-        first_seen::record_first_start(&*components.store, &clock, rules.subscriptions()).await;
-        if !settings.tracks_identities() {
-            first_seen::record_untracked(&*components.store).await;
-        }
-        let in_force =
-            first_seen::in_force(&*components.store, &clock, &rules.holding_rules()).await;
-        if let Err(error) = components.refused.reload().await {
-            tracing::error!(
-                error = %error.error_chain(),
-                "ALARM: late refusals cannot be loaded; logins, recoveries and settings are refused until late refusals are loaded"
-            );
-        }
+        let in_force = prepare(&components, &settings, &clock).await;
         let monitor = TaskMonitor::new();
         let (stop_work, stopped) = watch::channel(ShutdownPhase::Running);
         let jobs = Jobs {
@@ -163,11 +152,7 @@ impl App {
         };
         let (activity, verifier) = components.verifier().unzip();
         let (hook_state, decisions) = components.hook_state(&settings, in_force, activity);
-        let health = Data::new(Health::new(
-            Arc::clone(&components.metrics),
-            Arc::clone(&components.store),
-            clock.clone(),
-        ));
+        let health = Data::new(components.health());
         let thread_watch = ThreadWatch::new(system_clock(), Arc::clone(&components.metrics));
         let connections = Connections::new(max_connections, clock.clone());
         let hook_state = Data::new(hook_state);
@@ -193,14 +178,8 @@ impl App {
             .flow_queries
             .take()
             .map(|queries| monitor.spawn("reader of flows", queries.run()));
-        let watched = reached(jobs.stopped.clone(), ShutdownPhase::StopIntake);
         let mut background = vec![
-            monitor.spawn("thread watch", async move {
-                tokio::select! {
-                    () = thread_watch.run("main") => {}
-                    () = watched => {}
-                }
-            }),
+            jobs.watch_threads(thread_watch),
             jobs.start(components.dispatcher(jitter), ShutdownPhase::StopIntake),
             jobs.start(Sweep::new(components.sweeper()), ShutdownPhase::StopIntake),
             jobs.start(
@@ -300,6 +279,24 @@ impl App {
     }
 }
 
+/// Records what this start sees for the first time, and loads the late refusals. Returns since when the rules are in
+/// force.
+async fn prepare(components: &Components, settings: &Settings, clock: &Clock) -> InForce {
+    let rules = Arc::clone(&components.rules);
+    first_seen::record_first_start(&*components.store, clock, rules.subscriptions()).await;
+    if !settings.tracks_identities() {
+        first_seen::record_untracked(&*components.store).await;
+    }
+    let in_force = first_seen::in_force(&*components.store, clock, &rules.holding_rules()).await;
+    if let Err(error) = components.refused.reload().await {
+        tracing::error!(
+            error = %error.error_chain(),
+            "ALARM: late refusals cannot be loaded; logins, recoveries and settings are refused until late refusals are loaded"
+        );
+    }
+    in_force
+}
+
 /// Runs a server until it is stopped.
 async fn serve(server: Server) {
     if let Err(error) = server.await {
@@ -315,6 +312,17 @@ struct Jobs<'a> {
 }
 
 impl Jobs<'_> {
+    /// Starts to measure the waits on the main runtime.
+    fn watch_threads(&self, watch: ThreadWatch) -> JoinHandle<()> {
+        let stop = reached(self.stopped.clone(), ShutdownPhase::StopIntake);
+        self.monitor.spawn("thread watch", async move {
+            tokio::select! {
+                () = watch.run("main") => {}
+                () = stop => {}
+            }
+        })
+    }
+
     /// Starts the job; it ends in this phase of the shutdown.
     fn start(&self, job: impl Job + 'static, phase: ShutdownPhase) -> JoinHandle<()> {
         let name = job.name();

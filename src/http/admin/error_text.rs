@@ -37,9 +37,10 @@ fn reduce(error: &mut Option<String>) {
         && let Some((status, excerpt)) = text.split_once(": ")
     {
         let members = members(excerpt);
-        *text = match members.is_empty() {
-            true => status.to_owned(),
-            false => format!("{status}: {}", Value::Object(members)),
+        *text = if members.is_empty() {
+            status.to_owned()
+        } else {
+            format!("{status}: {}", Value::Object(members))
         };
     }
 }
