@@ -1,5 +1,6 @@
 //! The command line: the tree of commands, and their help texts.
 
+pub mod completions;
 pub mod decisions;
 pub mod deferred;
 pub mod deliveries;
@@ -9,6 +10,7 @@ pub mod keygen;
 pub mod kratos;
 pub mod migrate;
 pub mod reconcile;
+pub mod reference;
 pub mod schema;
 pub mod serve;
 mod table;
@@ -73,6 +75,10 @@ enum Command {
     Test(test::Options),
     /// Print a new random key for `hooks.keys` and kratos.yml
     Keygen(keygen::Options),
+    /// Print completions for a shell
+    Completions(completions::Completions),
+    /// Print the manual page, or write the pages of all commands
+    Man(completions::Manual),
 }
 
 /// The option that selects the settings file.
@@ -134,6 +140,8 @@ impl Cli {
             Command::Reconcile(options) => options.run(clock).await,
             Command::Health(options) => health::run(&options, &clock).await,
             Command::Test(options) => test::test(&options),
+            Command::Completions(options) => completions::completions(&options),
+            Command::Man(options) => completions::manual(&options),
             Command::Keygen(options) => keygen::run(&options),
         }
     }

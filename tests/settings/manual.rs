@@ -104,3 +104,17 @@ fn walk(root: &Value, schema: &Value, path: &str, found: &mut Vec<(String, bool)
         }
     }
 }
+
+/// `UPDATE=1 cargo test --test settings` writes the page.
+#[test]
+fn the_reference_of_the_command_line_is_up_to_date() {
+    let path = file("docs/command-line.md");
+    let expected = vestibule::cli::reference::markdown();
+    if updating() {
+        fs::write(&path, &expected).unwrap();
+    }
+    assert!(
+        fs::read_to_string(path).unwrap_or_default() == expected,
+        "docs/command-line.md is stale: UPDATE=1 cargo test --test settings"
+    );
+}
