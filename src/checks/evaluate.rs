@@ -33,6 +33,7 @@ use crate::model::request::{Method, Request};
 use crate::model::verdict::{Finding, Verdict};
 use crate::outbound::services::IDEMPOTENCY_KEY;
 use crate::outbound::services::client::{Answer, CallError, QUESTION_TIMEOUT, Services, TimeLimit};
+pub use answer::response_in;
 use outcome::{Asked, Finished, Outcome, Slot};
 use run_decision::{RunDecision, run_decisions};
 use start::Start;
@@ -247,6 +248,7 @@ impl<'a> Evaluation<'a> {
 
     fn ask(&mut self, index: usize, request: Request) -> BoxFuture<'a, Completion> {
         let (evaluator, call, check) = (self.evaluator, self.call, self.check(index));
+        evaluator.observer.asks(&check.name, &request);
         self.slots[index] = Slot::Running(Asked {
             question: check.defers().then(|| request.clone()),
             reservation: None,

@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 
+use serde_json::Value;
+
 use super::{Kind, Mode, Policy, Rules};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{
     CheckLabels, CheckName, KindLabels, ServiceName, StateLabels,
 };
+use crate::model::request::Request;
+use crate::outbound::services::client::CallError;
 
 /// All outcomes of a check, in records, logs and metrics.
 pub(super) const OUTCOMES: [&str; 5] = [
@@ -23,6 +27,10 @@ pub(super) const OUTCOMES: [&str; 5] = [
 pub trait CheckObserver: Send + Sync {
     /// The check with this index has this outcome. `unavailable` says why there was no usable answer.
     fn finished(&self, index: usize, outcome: &'static str, unavailable: Option<(Kind, Policy)>);
+    /// The check of this name sends this request to its service.
+    fn asks(&self, _check: &str, _request: &Request) {}
+    /// The check of this name has an answer, which [`response_in`](super::response_in) reads, or none for this reason.
+    fn answered(&self, _check: &str, _answer: Result<&Arc<Value>, CallError>) {}
     /// This entry of `refuse` of the check of this name refused.
     fn refused_by_entry(&self, _check: &str, _entry: usize) {}
     /// The service rejects Vestibule's credentials.

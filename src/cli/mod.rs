@@ -15,6 +15,7 @@ pub mod schema;
 pub mod serve;
 mod table;
 pub mod test;
+pub mod trial;
 pub mod validate;
 mod when;
 
@@ -73,6 +74,8 @@ enum Command {
     Health(health::Options),
     /// Run tests of the rules: what is refused, changed, asked and delivered, without a network
     Test(test::Options),
+    /// Try one sign-up against the settings and the real services, and explain what follows
+    Try(trial::Options),
     /// Print a new random key for `hooks.keys` and kratos.yml
     Keygen(keygen::Options),
     /// Print completions for a shell
@@ -139,6 +142,7 @@ impl Cli {
             Command::Forget(options) => forget::run(&options, clock.now()).await,
             Command::Reconcile(options) => options.run(clock).await,
             Command::Health(options) => health::run(&options, &clock).await,
+            Command::Try(options) => trial::run(options, clock).await,
             Command::Test(options) => test::test(&options),
             Command::Completions(options) => completions::completions(&options),
             Command::Man(options) => completions::manual(&options),

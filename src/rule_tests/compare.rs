@@ -193,12 +193,12 @@ fn shown(kind: &str, name: &str, line: Option<&String>, body: Option<&Value>) ->
     shown.into()
 }
 
-fn line(request: &Request) -> String {
+pub(super) fn line(request: &Request) -> String {
     format!("{} {}", request.method.as_str(), request.path)
 }
 
 /// The body as JSON, or as a text if it is not JSON.
-fn body_of(body: Option<&Body>) -> Value {
+pub(super) fn body_of(body: Option<&Body>) -> Value {
     body.map_or(Value::Null, |body| {
         serde_json::from_str(&body.text).unwrap_or_else(|_| body.text.as_str().into())
     })

@@ -7,6 +7,8 @@ mod coverage;
 pub mod file;
 pub mod junit;
 mod run;
+pub mod submission;
+pub mod trial;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

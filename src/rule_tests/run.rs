@@ -3,33 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use chrono::TimeDelta;
 use futures_util::FutureExt as _;
 use regex::Regex;
-use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::RuleTests;
 use super::canned::{CannedReservations, CannedServices, locked};
 use super::compare::{Actual, changed_members, differences};
 use super::coverage::{Coverage, Observer, Reached};
 use super::file::{Case, CaseFlow};
+use super::submission::{Submission, deliveries, saved};
 use crate::base::clock::{Clock, Timestamp, moment, saturating_add};
 use crate::base::telemetry::Trace;
-use crate::checks::follow_up::event;
 use crate::checks::{CheckInput, Evaluator, OpenDeferrals};
 use crate::config::parse_duration;
-use crate::expression::Variables;
-use crate::kratos::template::FORWARDED;
-use crate::kratos::{Flow, Hook, Payload, Stage};
-use crate::model::delivery::NewDelivery;
-use crate::model::delivery::subscription::{Trigger, deliveries_for};
-use crate::model::verdict::Verdict;
+use crate::kratos::{Flow, Stage};
 
-/// The id of the identity that was changed, or that a sign-up becomes.
-const IDENTITY: Uuid = Uuid::from_u128(0x0198_a1b2_c3d4_7e5f_8a6b_7c8d_9e0f_1a2b);
-/// The id of the flow.
-const FLOW: Uuid = Uuid::from_u128(0x0198_a1b2_c3d4_4e5f_8a6b_7c8d_9e0f_0001);
 /// The time of a case that names none.
 const NOW: &str = "2026-01-01T00:00:00Z";
 
@@ -61,14 +49,15 @@ impl RuleTests {
             Ok(now) => now,
             Err(problem) => return vec![problem],
         };
-        let payload = match self.payload(case, now) {
+        let submission = case.submission();
+        let payload = match submission.payload(&self.settings, now) {
             Ok(payload) => payload,
             Err(problem) => return vec![problem],
         };
         let (clock, _) = Clock::manual(now);
         let services = Arc::new(self.services(case, clock.clone()));
         let reached = Arc::new(Reached::default());
-        let hook = hook(case, Stage::Pre);
+        let hook = submission.hook(Stage::Pre);
         let evaluator = Evaluator {
             rules: Arc::clone(&self.rules),
             services: Arc::clone(&services) as _,
@@ -95,9 +84,10 @@ impl RuleTests {
         };
         coverage.add(&reached);
         let before = payload.identity.clone().unwrap_or_default();
-        let after = with_changes(&before, &evaluated.verdict);
+        let after = saved(&before, &evaluated.verdict);
+        let post = submission.hook(Stage::Post);
         let actual = Actual {
-            deliveries: self.deliveries(case, &payload, &after, &evaluated.verdict, now),
+            deliveries: deliveries(&self.rules, &post, &payload, &evaluated.verdict, now),
             changes: changed_members(&before, &after),
             verdict: evaluated.verdict,
             records: evaluated.records,
@@ -124,87 +114,6 @@ impl RuleTests {
             problems: Mutex::default(),
         }
     }
-
-    /// The call of Kratos, as its template would build it.
-    fn payload(&self, case: &Case, now: Timestamp) -> Result<Payload, String> {
-        let mut headers = case.headers.clone();
-        if let Some(language) = &case.language {
-            headers.insert("Accept-Language".to_owned(), language.clone());
-        }
-        let needed = self.settings.hooks.body_needs.headers.iter();
-        let forwarded: Vec<&str> = FORWARDED
-            .into_iter()
-            .chain(needed.map(String::as_str))
-            .collect();
-        let previous = case.previous.as_ref().map(|previous| {
-            json!({
-                "id": IDENTITY, "traits": previous.traits, "metadata_public": previous.metadata_public, "state": "active",
-                "updated_at": now - TimeDelta::days(1),
-            })
-        });
-        let id = match case.flow {
-            CaseFlow::Registration => Uuid::nil(),
-            CaseFlow::Settings => IDENTITY,
-        };
-        let body = json!({
-            "version": 2,
-            "forwarded_headers": forwarded,
-            "flow": {
-                "id": FLOW, "type": "browser", "issued_at": now - TimeDelta::minutes(1), "expires_at": now + TimeDelta::hours(1),
-                "transient_payload": case.transient_payload.clone().unwrap_or_else(|| json!({})),
-                "request_url": case.request_url, "return_to": case.return_to, "provider": case.provider,
-            },
-            "identity": {
-                "id": id, "schema_id": case.schema_id.as_deref().unwrap_or("default"), "traits": case.traits,
-                "metadata_public": case.metadata_public, "state": "active", "created_at": now, "updated_at": now,
-            },
-            "previous": previous,
-            "request": {"headers": headers},
-        });
-        let mut payload = Payload::parse(body.to_string().as_bytes())
-            .map_err(|error| format!("the case cannot be sent: {error}"))?;
-        if self.settings.hooks.client_ip.is_some() {
-            payload.request["client_ip"] = json!(case.client_ip);
-        }
-        Ok(payload)
-    }
-
-    /// What the subscriptions would send for the saved identity.
-    fn deliveries(
-        &self,
-        case: &Case,
-        payload: &Payload,
-        saved: &Value,
-        verdict: &Verdict,
-        now: Timestamp,
-    ) -> Vec<NewDelivery> {
-        if matches!(verdict, Verdict::Refuse(_)) {
-            return Vec::new();
-        }
-        let mut saved = saved.clone();
-        saved["id"] = json!(IDENTITY);
-        let hook = hook(case, Stage::Post);
-        let variables = Variables {
-            identity: Some(&saved),
-            previous: payload.previous.as_ref(),
-            value: None,
-            flow: Some(&payload.flow),
-            request: Some(&payload.request),
-            method: &hook.method,
-            now,
-            response: None,
-            checks: None,
-            taken: None,
-            lists: self.rules.lists(),
-        };
-        let trigger = Trigger {
-            event: event(&hook),
-            identity_id: IDENTITY,
-            trigger_id: "test",
-            check: None,
-        };
-        deliveries_for(self.rules.subscriptions(), &trigger, &variables)
-    }
 }
 
 /// Checks what the schema of the file cannot express. Returns the time of the case.
@@ -228,25 +137,28 @@ fn check(case: &Case) -> Result<Timestamp, String> {
     })
 }
 
-fn hook(case: &Case, stage: Stage) -> Hook {
-    let (flow, method) = match case.flow {
-        CaseFlow::Registration => (Flow::Registration, "password"),
-        CaseFlow::Settings => (Flow::Settings, "profile"),
-    };
-    Hook {
-        flow,
-        stage,
-        method: case.method.as_deref().unwrap_or(method).to_owned(),
-    }
-}
-
-/// The identity as Kratos saves it after the response.
-fn with_changes(identity: &Value, verdict: &Verdict) -> Value {
-    let mut saved = identity.clone();
-    if let Verdict::AdmitWith(changes) = verdict {
-        for (key, value) in changes {
-            saved[key] = value.clone();
+impl Case {
+    fn submission(&self) -> Submission {
+        let flow = match self.flow {
+            CaseFlow::Registration => Flow::Registration,
+            CaseFlow::Settings => Flow::Settings,
+        };
+        let mut headers = self.headers.clone();
+        if let Some(language) = &self.language {
+            headers.insert("Accept-Language".to_owned(), language.clone());
+        }
+        let previous = self.previous.as_ref();
+        Submission {
+            metadata_public: self.metadata_public.clone(),
+            schema_id: self.schema_id.clone(),
+            previous: previous.map(|one| (one.traits.clone(), one.metadata_public.clone())),
+            transient_payload: self.transient_payload.clone(),
+            request_url: self.request_url.clone(),
+            return_to: self.return_to.clone(),
+            provider: self.provider.clone(),
+            headers,
+            client_ip: self.client_ip.clone(),
+            ..Submission::of(flow, self.method.clone(), self.traits.clone())
         }
     }
-    saved
 }

@@ -5,6 +5,7 @@ mod demo;
 mod operator;
 mod reconcile;
 mod rule_tests;
+mod trial;
 mod validate;
 
 use std::io::{Read as _, Write as _};

@@ -13,7 +13,7 @@ use crate::model::message::MessageTemplate;
 use crate::outbound::services::client::{Answer, CallError};
 
 /// Returns the answer in what other checks can read of it.
-pub(super) fn response_in(readable: &Value) -> Option<&Value> {
+pub fn response_in(readable: &Value) -> Option<&Value> {
     readable.get("response")
 }
 
@@ -29,11 +29,15 @@ impl Evaluation<'_> {
             status, response, ..
         } = match answer {
             Ok(answer) => answer,
-            Err(none) => return (self.outcome_of(check, without_answer(none), None), None),
+            Err(none) => {
+                self.evaluator.observer.answered(&check.name, Err(none));
+                return (self.outcome_of(check, without_answer(none), None), None);
+            }
         };
         // An answer can have 1 MiB, so all readers share it.
         let readable: Map<_, _> = [("response".to_owned(), response)].into_iter().collect();
         let readable = Arc::new(Value::Object(readable));
+        self.evaluator.observer.answered(&check.name, Ok(&readable));
         self.responses
             .insert(check.name.clone(), Arc::clone(&readable));
         let own = response_in(&readable);

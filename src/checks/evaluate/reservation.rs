@@ -31,6 +31,7 @@ impl<'a> Evaluation<'a> {
         self.slots[index] = Slot::Running(Asked::default());
         let (evaluator, call, check) = (self.evaluator, self.call, self.check(index));
         let reserve: &Reserve = check.reserve.as_ref()?;
+        evaluator.observer.asks(&check.name, &take);
         let request = ReserveRequest {
             check,
             reserve,

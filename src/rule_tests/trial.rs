@@ -1,0 +1,405 @@
+//! One submission against the settings and the real services: `vestibule try`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::canned::locked;
+use super::compare::{body_of, changed_members, line};
+use super::submission::{deliveries, saved};
+use crate::base::clock::{Clock, saturating_add};
+use crate::base::telemetry::Trace;
+use crate::checks::observe::CheckObserver;
+use crate::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
+use crate::checks::{
+    AskService, Check, CheckInput, Condition, Evaluator, Kind, OpenDeferrals, Policy, Rules, reserve,
+    response_in,
+};
+use crate::config::Settings;
+use crate::expression::{EvaluationError, Expression, Variables};
+use crate::kratos::{Hook, Payload, Stage};
+use crate::model::decision::CheckRecord;
+use crate::model::delivery::{Action, NewDelivery, Queue};
+use crate::model::request::Request;
+use crate::model::reservation::{Details, Reservation, State};
+use crate::model::verdict::Verdict;
+use crate::outbound::services::client::CallError;
+
+/// Headers whose values are not shown contain one of these words in their name.
+const SECRET: [&str; 6] = ["auth", "cookie", "key", "token", "secret", "password"];
+
+/// What a submission leads to.
+#[derive(Debug, Serialize)]
+pub struct Trial {
+    /// `admitted`, `changed` or `refused`.
+    pub verdict: &'static str,
+    /// The checks of the flow, in the order of the settings.
+    pub checks: Vec<TriedCheck>,
+    /// The messages that the visitor sees.
+    pub messages: Vec<ShownMessage>,
+    /// What the response changes in the identity.
+    pub changes: Value,
+    /// What the subscriptions would send for the saved identity.
+    pub deliveries: Vec<Value>,
+}
+
+/// One check.
+#[derive(Debug, Serialize)]
+pub struct TriedCheck {
+    /// The name.
+    pub check: String,
+    /// The outcome.
+    pub outcome: &'static str,
+    /// Why the check did not run.
+    pub why: Option<&'static str>,
+    /// Why there was no usable answer.
+    pub kind: Option<&'static str>,
+    /// Whether the outcome has no effect.
+    pub observed: bool,
+    /// How long the check took.
+    pub duration_ms: u64,
+    /// What it sent to its service; values of headers with secrets are hidden.
+    pub question: Option<Value>,
+    /// What the service answered, or why there is no answer.
+    pub answer: Option<Value>,
+    /// What each expression of the check came to.
+    pub expressions: Vec<TriedExpression>,
+}
+
+/// One expression of a check.
+#[derive(Debug, Serialize)]
+pub struct TriedExpression {
+    /// The key in the settings of the check.
+    pub setting: String,
+    /// The expression.
+    pub source: String,
+    /// `true`, `false`, or the error.
+    pub result: String,
+}
+
+/// One message.
+#[derive(Debug, Serialize)]
+pub struct ShownMessage {
+    /// The field; null for a message about the form as a whole.
+    pub field: Option<String>,
+    /// The id.
+    pub id: u32,
+    /// The text, in the language of the visitor.
+    pub text: String,
+}
+
+/// What is needed for a trial.
+pub struct Trials {
+    /// The settings.
+    pub settings: Settings,
+    /// The services.
+    pub services: Arc<dyn AskService>,
+    /// The clock.
+    pub clock: Clock,
+    /// Whether reservations are taken, and released again.
+    pub takes: bool,
+}
+
+impl Trials {
+    /// Evaluates the checks, and returns what followed.
+    pub async fn run(&self, hook: &Hook, payload: &Payload) -> Trial {
+        let rules = Arc::new(self.settings.rules());
+        let seen = Arc::new(Seen::default());
+        let reservations = Arc::new(TriedReservations {
+            services: self.takes.then(|| Arc::clone(&self.services)),
+            clock: self.clock.clone(),
+            taken: Mutex::default(),
+        });
+        let evaluator = Evaluator {
+            rules: Arc::clone(&rules),
+            services: Arc::clone(&self.services),
+            reservations: Arc::clone(&reservations) as _,
+            observer: Arc::clone(&seen) as _,
+            clock: self.clock.clone(),
+        };
+        let now = self.clock.now();
+        let (deferrals, refused_late) = (OpenDeferrals::default(), BTreeSet::new());
+        let evaluated = evaluator
+            .evaluate(CheckInput {
+                hook,
+                payload,
+                until: saturating_add(now, self.settings.hooks.deadline),
+                trace: Trace::begin(),
+                submission: "try",
+                is_guarded: false,
+                deferrals: &deferrals,
+                refused_late: &refused_late,
+            })
+            .await;
+        self.release(&rules, &reservations).await;
+        let before = payload.identity.clone().unwrap_or_default();
+        let post = Hook {
+            stage: Stage::Post,
+            ..hook.clone()
+        };
+        let sent = deliveries(&rules, &post, payload, &evaluated.verdict, now);
+        Trial {
+            verdict: evaluated.verdict.as_str(),
+            checks: evaluated
+                .records
+                .iter()
+                .map(|record| seen.describe(&rules, record, hook, payload, now))
+                .collect(),
+            messages: messages(&evaluated.verdict),
+            changes: changed_members(&before, &saved(&before, &evaluated.verdict)),
+            deliveries: sent.iter().map(delivery).collect(),
+        }
+    }
+
+    /// Releases what was taken.
+    async fn release(&self, rules: &Rules, reservations: &TriedReservations) {
+        let taken = std::mem::take(&mut *locked(&reservations.taken));
+        for reservation in taken {
+            let Some(reserve) = rules.reserve(&reservation.check) else {
+                continue;
+            };
+            let now = self.clock.now();
+            let release = reserve::release(reserve, &reservation, rules.lists(), now);
+            let until = saturating_add(now, self.settings.hooks.deadline);
+            let service = &reserve.release.service;
+            let released = match release.action {
+                Ok(Action::Send(request)) => self.services.ask(service, &request, &[], until).await,
+                _ => Err(CallError::Connection),
+            };
+            if !released.is_ok_and(|answer| (200..300).contains(&answer.status)) {
+                let queue = Queue::Release(&reservation.check).to_string();
+                tracing::error!(
+                    check = reservation.check,
+                    queue,
+                    "The reservation was taken and could not be released; release it at the service"
+                );
+            }
+        }
+    }
+}
+
+/// Takes reservations at the services, or none.
+struct TriedReservations {
+    services: Option<Arc<dyn AskService>>,
+    clock: Clock,
+    taken: Mutex<Vec<Reservation>>,
+}
+
+#[async_trait]
+impl TakeReservation for TriedReservations {
+    async fn take(&self, request: ReserveRequest<'_>) -> ReserveResult {
+        let Some(services) = &self.services else {
+            return ReserveResult::NotStored(
+                "reservations are not taken without `--take`".to_owned(),
+            );
+        };
+        let id = Uuid::new_v4();
+        let headers = [("idempotency-key", id.to_string())];
+        let service = &request.reserve.take.service;
+        let answer = services
+            .ask(service, &request.take, &headers, request.until)
+            .await;
+        ReserveResult::Now {
+            reservation: Box::new(Reservation {
+                id,
+                flow_id: request.flow_id,
+                check: request.check.name.clone(),
+                request_hash: String::new(),
+                state: State::Taking,
+                details: Some(Details {
+                    take: request.take,
+                    context: request.context,
+                }),
+                release_reason: None,
+                created_at: self.clock.now(),
+                expires_at: request.expires_at,
+                submission: request.submission.to_owned(),
+                in_use_until: request.in_use_until,
+            }),
+            is_ours: true,
+            answer,
+        }
+    }
+
+    async fn store_reservation(
+        &self,
+        _: &Check,
+        mut reservation: Reservation,
+        answer: Option<&Value>,
+        outcome: ReserveOutcome,
+        _: crate::base::clock::Timestamp,
+    ) -> bool {
+        if outcome != ReserveOutcome::Refused {
+            if let Some(details) = &mut reservation.details {
+                details.context.taken = Some(reserve::taken(reservation.id, answer));
+            }
+            locked(&self.taken).push(reservation);
+        }
+        true
+    }
+}
+
+/// What the checks sent and got.
+#[derive(Default)]
+struct Seen {
+    questions: Mutex<BTreeMap<String, Request>>,
+    answers: Mutex<BTreeMap<String, Result<Arc<Value>, CallError>>>,
+}
+
+impl CheckObserver for Seen {
+    fn asks(&self, check: &str, request: &Request) {
+        locked(&self.questions).insert(check.to_owned(), request.clone());
+    }
+
+    fn answered(&self, check: &str, answer: Result<&Arc<Value>, CallError>) {
+        locked(&self.answers).insert(check.to_owned(), answer.map(Arc::clone));
+    }
+
+    fn finished(&self, _: usize, _: &'static str, _: Option<(Kind, Policy)>) {}
+    fn rejected_credentials(&self, _: &str) {}
+    fn set_failed(&self, _: &str) {}
+    fn reservation(&self, _: &'static str) {}
+}
+
+impl Seen {
+    fn describe(
+        &self,
+        rules: &Rules,
+        record: &CheckRecord,
+        hook: &Hook,
+        payload: &Payload,
+        now: crate::base::clock::Timestamp,
+    ) -> TriedCheck {
+        let name = &*record.check;
+        let answers = locked(&self.answers);
+        let responses: BTreeMap<String, Arc<Value>> = answers
+            .iter()
+            .filter_map(|(check, answer)| Some((check.clone(), Arc::clone(answer.as_ref().ok()?))))
+            .collect();
+        let own = responses.get(name).and_then(|readable| response_in(readable));
+        let identity = payload.identity.as_ref().unwrap_or(&Value::Null);
+        let variables = |check: &Check| Variables {
+            identity: Some(identity),
+            previous: payload.previous.as_ref(),
+            value: check.value_in(identity),
+            flow: Some(&payload.flow),
+            request: Some(&payload.request),
+            method: &hook.method,
+            now,
+            response: own,
+            checks: Some(&responses),
+            taken: None,
+            lists: rules.lists(),
+        };
+        let has_run = matches!(record.outcome, "accepted" | "refused" | "unavailable");
+        let expressions = rules.check(name).map_or_else(Vec::new, |check| {
+            expressions(check, &variables(check), has_run)
+        });
+        TriedCheck {
+            check: name.to_owned(),
+            outcome: record.outcome,
+            why: why_not(record.outcome, rules.check(name), &variables),
+            kind: record.kind,
+            observed: record.observed,
+            duration_ms: record.duration_ms,
+            question: locked(&self.questions).get(name).map(question),
+            answer: answers.get(name).map(|answer| match answer {
+                Ok(readable) => response_in(readable).cloned().unwrap_or_default(),
+                Err(error) => json!({"none": error.to_string()}),
+            }),
+            expressions,
+        }
+    }
+}
+
+/// Returns why a check did not run.
+fn why_not<'v>(
+    outcome: &str,
+    check: Option<&Check>,
+    variables: &impl Fn(&Check) -> Variables<'v>,
+) -> Option<&'static str> {
+    match outcome {
+        "skipped" => Some("a check that it waits for did not let the submission pass"),
+        "not_applicable" => {
+            let check = check?;
+            let when = check.when.as_ref();
+            let is_false = when.is_some_and(|when| when.holds(&variables(check)) == Ok(false));
+            Some(if is_false {
+                "`when` is false"
+            } else {
+                "its field is absent, or nothing that it reads has changed"
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Evaluates the expressions of a check. Without `has_run`, only its `when` was evaluated.
+fn expressions(check: &Check, variables: &Variables<'_>, has_run: bool) -> Vec<TriedExpression> {
+    let mut all: Vec<(String, &Expression)> = Vec::new();
+    all.extend(check.when.as_ref().map(|when| ("when".to_owned(), when)));
+    if has_run {
+        let declared = check.on_unavailable.when.as_ref();
+        all.extend(declared.map(|when| ("on_unavailable.when".to_owned(), when)));
+        for (index, refusal) in check.refuse.iter().enumerate() {
+            if let Condition::Expression(when) = &refusal.when {
+                all.push((format!("refuse[{index}].when"), when));
+            }
+        }
+        if let Some(Condition::Expression(accept)) = &check.accept {
+            all.push(("accept".to_owned(), accept));
+        }
+    }
+    let tried = all.into_iter().map(|(setting, expression)| TriedExpression {
+        setting,
+        source: expression.source().to_owned(),
+        result: shown(expression.holds(variables)),
+    });
+    tried.collect()
+}
+
+fn shown(result: Result<bool, EvaluationError>) -> String {
+    result.map_or_else(|error| format!("error: {error}"), |holds| holds.to_string())
+}
+
+fn question(request: &Request) -> Value {
+    let headers: Map<String, Value> = request
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let lower = name.to_lowercase();
+            let is_secret = SECRET.iter().any(|word| lower.contains(word));
+            let value = if is_secret { "(hidden)" } else { value };
+            (name.clone(), value.into())
+        })
+        .collect();
+    json!({"request": line(request), "headers": headers, "body": body_of(request.body.as_ref())})
+}
+
+fn messages(verdict: &Verdict) -> Vec<ShownMessage> {
+    let Verdict::Refuse(findings) = verdict else {
+        return Vec::new();
+    };
+    let shown = findings.iter().map(|finding| ShownMessage {
+        field: finding.field.as_ref().map(ToString::to_string),
+        id: finding.message.id,
+        text: finding.message.text.clone(),
+    });
+    shown.collect()
+}
+
+fn delivery(delivery: &NewDelivery) -> Value {
+    let name = &delivery.subscription;
+    match &delivery.action {
+        Ok(Action::Send(request)) => {
+            let mut shown = question(request);
+            shown["subscription"] = name.as_str().into();
+            shown
+        }
+        _ => json!({"subscription": name, "not_built": delivery.unbuilt_reason()}),
+    }
+}
