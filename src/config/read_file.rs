@@ -12,6 +12,10 @@ pub(super) const MAX_DATA: u64 = 16 * 1024 * 1024;
 /// Reads a text of at most `limit` bytes. A pipe or a device could have no end, so only regular files are read. The error
 /// is the end of a sentence: "cannot read the file …: ".
 pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, String> {
+    // It is empty, and the placeholder of a file that is missing.
+    if path == Path::new("/dev/null") {
+        return Ok(String::new());
+    }
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("it is not a regular file".to_owned());

@@ -1,6 +1,7 @@
 //! No log line holds a trait value, a body, a key or a token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -140,7 +141,7 @@ subscriptions:
     let errors = "SELECT error FROM attempts UNION ALL SELECT last_error FROM deliveries";
     for (query, at_least) in [(recorded, 3), (errors, 16)] {
         let rows = app
-            .eventually("the rows are stored", async || {
+            .advance_until("the rows are stored", Duration::from_secs(1), async || {
                 let rows = app.texts(query).await;
                 (rows.len() >= at_least).then_some(rows)
             })
