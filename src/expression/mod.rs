@@ -6,6 +6,7 @@
 //! value of its input.
 
 mod absence;
+mod comparisons;
 mod compile;
 mod convert;
 mod documented;
@@ -33,7 +34,8 @@ use serde_json::Value;
 
 use crate::base::clock::Timestamp;
 
-pub use absence::{Absent, Effect};
+pub use absence::{Assumption, Effect};
+pub use comparisons::{Compared, Comparison};
 pub use documented::{FUNCTION_REFERENCE, FunctionReference};
 pub use lists::Lists;
 pub use path::{ReadPath, ReadStep};
@@ -56,6 +58,8 @@ pub struct Scope {
     pub optional_paths: Arc<BTreeSet<ReadPath>>,
     /// The names in `request.headers`.
     pub headers: Vec<String>,
+    /// Whether `request.headers` has other names too, which are not known where the settings are checked.
+    pub has_other_headers: bool,
 }
 
 /// A name at the root of an expression.
