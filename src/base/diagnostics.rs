@@ -206,6 +206,8 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
             )
         })
         .filter(|(distance, name)| *distance <= 1 + name.chars().count() / 4)
+        // Something in common.
+        .filter(|(distance, _)| *distance < lower.chars().count().max(2))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

@@ -21,8 +21,8 @@ pub struct Reads {
     pub fields: Vec<Field>,
     /// Paths in `identity`, each in `traits` or `metadata_public`.
     pub identity: Vec<ReadPath>,
-    /// Whether the check reads a part of `flow` that Kratos sends at registration only.
-    pub registration_data: bool,
+    /// A part of `flow` that the check reads, and that Kratos sends at registration only.
+    pub registration_data: Option<&'static str>,
     /// The checks whose response is read.
     pub checks: Vec<String>,
 }
@@ -57,7 +57,7 @@ impl Reads {
                 for index in reachable(start, &checks, &own) {
                     sum.fields.extend(own[index].fields.iter().cloned());
                     sum.identity.extend(own[index].identity.iter().cloned());
-                    sum.registration_data |= own[index].registration_data;
+                    sum.registration_data = sum.registration_data.or(own[index].registration_data);
                     sum.checks.extend(own[index].checks.iter().cloned());
                 }
                 sum.tidy();
@@ -95,10 +95,11 @@ impl Reads {
                 self.identity.push(path);
             }
         }
-        self.registration_data |= expression.paths(Variable::Flow).any(|path| {
-            path.first_name()
-                .is_some_and(|name| REGISTRATION_DATA.contains(&name))
+        let data = expression.paths(Variable::Flow).find_map(|path| {
+            let first = path.first_name()?;
+            REGISTRATION_DATA.into_iter().find(|name| *name == first)
         });
+        self.registration_data = self.registration_data.or(data);
         self.checks.extend(expression.checks_read().iter().cloned());
     }
 

@@ -23,14 +23,8 @@ impl Expander<'_> {
     pub fn fill(&mut self, node: &mut Node, schema: &Value, path: &str) {
         let root = self.root;
         let choices = choices(root, schema);
-        // An expression cannot contain `${…}`, so next to `true` and `false` no text is expected.
-        let is_truth = choices.iter().any(|choice| choice["type"] == "boolean");
-        let takes_text =
-            |choice: &Value| takes_text(choice) && !(is_truth && choice["format"] == "expression");
         match &mut node.kind {
-            Kind::Text { text, .. }
-                if text.contains("${") && !choices.iter().copied().any(takes_text) =>
-            {
+            Kind::Text { text, .. } if text.contains("${") && !expect_text(&choices) => {
                 match pieces(text, self.environment) {
                     Ok(pieces) => {
                         node.written = Some(std::mem::take(text));
@@ -81,8 +75,14 @@ pub(super) fn choices<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> 
     flat(root, std::slice::from_ref(resolved(root, schema)))
 }
 
-/// Returns whether a value can be a text.
-pub(super) fn takes_text(choice: &Value) -> bool {
-    let types = types(choice);
-    enum_values(choice).is_none() && (types.is_empty() || types.contains(&"string"))
+/// Returns whether a text with `${…}` can be one of these. An expression cannot contain `${…}`, so next to `true` and
+/// `false` no text is expected.
+pub(super) fn expect_text(choices: &[&Value]) -> bool {
+    let is_truth = choices.iter().any(|choice| choice["type"] == "boolean");
+    choices.iter().any(|choice| {
+        let types = types(choice);
+        enum_values(choice).is_none()
+            && (types.is_empty() || types.contains(&"string"))
+            && !(is_truth && choice["format"] == "expression")
+    })
 }

@@ -385,8 +385,8 @@ pub struct ListFile {
 #[serde(default, deny_unknown_fields)]
 pub struct Check {
     /// The flows in which the check runs. In `settings` it runs only if a value of `traits` or `metadata_public` has
-    /// changed that the check reads, itself or through the response of another check. A check whose response it reads
-    /// runs too. Default: `[registration, settings]`. The default is `[registration]` if the check reads neither of
+    /// changed that the check reads, itself or through the response of another check; with `flows: [settings]` and
+    /// nothing of them read, at every change. A check whose response it reads runs too. Default: `[registration, settings]`. The default is `[registration]` if the check reads neither of
     /// them, or if it reads `flow.transient_payload`, `flow.request_url` or `flow.provider`, which settings lack.
     pub flows: Option<Vec<Flow>>,
     /// The trait that the check is about, `traits.vat_number`, or an entry of a list, `traits.emails.0`. Expressions
@@ -401,7 +401,7 @@ pub struct Check {
     /// nothing but white space and zero-width characters. Default: `skip`.
     pub absent: Option<Absent>,
     /// `true` is short for `absent: refuse`. An expression refuses an absent field if it is true or fails:
-    /// `identity.traits.kind == 'company'`. Default: `false`.
+    /// `identity.traits.kind == 'company'`. It is evaluated only where the field is absent. Default: `false`.
     pub required: Option<Required>,
     /// In settings, a value that was present can be neither changed nor removed. It is refused with the message
     /// `immutable`. The value that Kratos would store is compared with the stored one, after the `set` of all checks.
@@ -431,8 +431,9 @@ pub struct Check {
     /// Reasons to refuse. Entries with the status of the response are evaluated first, then expressions in order. An
     /// entry that fails does not hide another entry.
     pub refuse: Vec<Refusal>,
-    /// Which response is accepted: an expression, or a status, such as 404 for a name that must be free. Default: any
-    /// 2xx status; without `ask`, always.
+    /// Which response is accepted: an expression, or a status, such as 404 for a name that must be free. Needs `ask` or
+    /// `reserve`. A response that is neither refused nor accepted counts as unavailable (`unexpected_answer`), so write
+    /// `refuse` for a response that means "no". Default: any 2xx status; without a request, always.
     pub accept: Option<Condition>,
     /// The message for a value that cannot be put into the request, on which an expression fails, or to which the
     /// service responds with a 4xx that the settings do not name (`rejected_question`). It is also shown if a part of
@@ -690,6 +691,8 @@ pub struct Subscription {
 
 /// The request of a subscription, with the maximum time of one attempt.
 #[derive(Debug, Deserialize, JsonSchema)]
+// `deny_unknown_fields` does not work with `flatten`, so the schema says it, and the validator reports unknown keys.
+#[schemars(extend("additionalProperties" = false))]
 pub struct Send {
     /// The request.
     #[serde(flatten)]

@@ -62,12 +62,30 @@ pub(super) fn of_wrong_type(
         Kind::Text { text, .. } if wants("object") && !wants("string") && !wants("array") => {
             text_for_section(text, path, key)
         }
+        Kind::Text { text, .. } if wants("array") && key == "refuse" => {
+            Some(format!("write `refuse: [{{when: {}}}]`", quoted(text)))
+        }
+        Kind::Number(_, written) if wants("array") && key == "refuse" => {
+            Some(format!("write `refuse: [{{when: {written}}}]`"))
+        }
+        Kind::Text { text, .. } if wants("array") && is_every(text) => match key {
+            "events" => Some(
+                "name each event, as in `events: [identity.created, identity.updated]`".to_owned(),
+            ),
+            "flows" => Some("write `flows: [registration, settings]`".to_owned()),
+            _ => None,
+        },
         Kind::Map(_) | Kind::Text { .. } | Kind::Number(..) if wants("array") => Some(format!(
             "put it in brackets: `{key}: {}`",
             in_brackets(node)
         )),
         _ => scalar(node, types),
     }
+}
+
+/// Returns whether a word stands for every entry of a list.
+fn is_every(text: &str) -> bool {
+    ["*", "all", "any", "both"].contains(&text)
 }
 
 /// Returns the right form of a text, a number or a boolean that has the wrong type.
@@ -88,7 +106,7 @@ fn scalar(node: &Node, types: &[&str]) -> Option<String> {
             ))
         }
         Kind::Number(_, written) if wants_text => Some(format!("quote it: \"{written}\"")),
-        Kind::Bool(truth) if wants("string") => Some(format!("quote it: \"{truth}\"")),
+        Kind::Bool(truth) if wants_text => Some(format!("quote it: \"{truth}\"")),
         Kind::Text { text, quoted: true }
             if matches!((plain(text), wants("boolean")), (Kind::Bool(_), true))
                 || matches!((plain(text), wants("integer")), (Kind::Number(..), true)) =>
@@ -113,6 +131,26 @@ fn list_for_section(items: &[Node], path: &str, key: &str) -> Option<String> {
         let written = shortened(&entries, &format!("{example}: {{…}}"));
         return Some(format!(
             "write each entry under its name: `{key}: {{{written}}}`"
+        ));
+    }
+    if key == "identity_schemas" {
+        let text = |item: &Node, key: &str| {
+            let value = item.get(key)?.to_value();
+            value.as_str().map(scalar_text)
+        };
+        let pairs: Vec<String> = items
+            .iter()
+            .filter_map(|item| Some(format!("{}: {}", text(item, "id")?, text(item, "url")?)))
+            .collect();
+        let example = "default: \"file://identity.schema.json\"";
+        let written = shortened(&pairs, example);
+        let written = if written.is_empty() {
+            example
+        } else {
+            &written
+        };
+        return Some(format!(
+            "write each schema under its id: `identity_schemas: {{{written}}}`"
         ));
     }
     if PAIRS.contains(&key) {
@@ -207,6 +245,10 @@ fn text_for_section(text: &str, path: &str, key: &str) -> Option<String> {
         );
     }
     match key {
+        "client_ip" => Some(format!(
+            "write `client_ip: {{header: {}}}`",
+            scalar_text(text)
+        )),
         "auth" => Some(auth_form(auth_alias(text).unwrap_or("bearer"))),
         "reserve" => Some(format!(
             "write `reserve: {{take: {{post: {}}}, release: {{delete: \"…\"}}}}`",
@@ -318,4 +360,28 @@ fn scalar_text(text: &str) -> String {
 /// Returns the last key of a path, with its index.
 fn last_key(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
+}
+
+/// Other words for a choice.
+const CHOICE_ALIASES: [(&str, &[&str]); 3] = [
+    (
+        "accept",
+        &["admit", "allow", "continue", "ignore", "open", "pass"],
+    ),
+    ("defer", &["later", "postpone", "retry"]),
+    (
+        "refuse",
+        &["abort", "block", "closed", "deny", "fail", "reject"],
+    ),
+];
+
+/// Returns the choice that another word means, or of which it is the last part: `identity.created` for `created`.
+pub(super) fn choice(text: &str, names: &[&str]) -> Option<String> {
+    let alias = CHOICE_ALIASES
+        .iter()
+        .find(|(name, aliases)| names.contains(name) && aliases.contains(&text))
+        .map(|(name, _)| *name);
+    let is_end = |name: &&&str| name.ends_with(&format!(".{text}"));
+    let meant = alias.or_else(|| names.iter().find(is_end).copied());
+    meant.map(|name| format!("write `{name}`"))
 }

@@ -1,6 +1,7 @@
 //! Resolves a settings file: looks up names, reads secrets, compiles expressions, and collects every problem.
 
 mod absent;
+mod acceptance;
 mod admin_access;
 mod basics;
 mod body_needs;
@@ -10,9 +11,11 @@ pub mod durations;
 mod headers;
 mod identity_schemas;
 mod messages;
+mod no_effect;
 mod order;
 mod paths;
 mod requests;
+mod rounds;
 mod services;
 mod subscriptions;
 mod warnings;
@@ -25,7 +28,7 @@ use serde::de::DeserializeOwned;
 
 use super::expand::Expander;
 use super::interpolation::{Environment, joined, pieces};
-use super::placeholder::Placeholders;
+use super::placeholder::{Inserted, Placeholders};
 use super::read_file::{MAX_DATA, read_text};
 use super::settings::Settings;
 use super::tree::{Entry, Kind, Node, join};
@@ -33,6 +36,7 @@ use super::{file, renamed, schema, validate};
 use crate::base::diagnostics::Position;
 use crate::base::diagnostics::{Problem, Problems};
 use crate::expression::{CompileError, Expression, Lists, Piece, ReadPath, Scope, Template};
+use crate::kratos::Flow;
 use crate::kratos::schema::Schemas;
 use crate::outbound::services::Service;
 use paths::{Place, Use, Write};
@@ -98,6 +102,8 @@ pub(super) struct Resolver<'a> {
     problems: Vec<Problem>,
     /// Settings that are valid, but probably a mistake.
     warnings: Vec<Problem>,
+    /// The paths of values that are missing in the environment, and have a placeholder.
+    placeholders: BTreeSet<String>,
     /// The identity schemas. None if the file names none, or if one of them cannot be read.
     schemas: Arc<Schemas>,
     /// Whether an identity schema cannot be read.
@@ -118,6 +124,10 @@ pub(super) struct Resolver<'a> {
     request_headers: Vec<String>,
     /// A key of version 2 of the body that an expression reads.
     body_key: Option<String>,
+    /// The flows of each check.
+    flows: BTreeMap<String, Vec<Flow>>,
+    /// The part of `flow` that a check reads, itself or through another check, and that settings lack.
+    registration_data: BTreeMap<String, &'static str>,
     /// The ids of messages.
     numbers: BTreeMap<u32, messages::Numbered>,
 }
@@ -136,19 +146,31 @@ pub(super) fn resolve(
     text: &str,
     folder: &Path,
     environment: &Environment,
-    mut problems: Vec<Problem>,
+    problems: Vec<Problem>,
 ) -> Resolved {
+    if !environment.allows_missing() {
+        return resolve_with(node, text, folder, environment, problems, 0).0;
+    }
+    rounds::common(|round| resolve_with(node, text, folder, environment, problems.clone(), round))
+}
+
+/// Resolves the file, with one of the choices that missing values have. Also returns how many rounds try all of them.
+fn resolve_with(
+    node: &Node,
+    text: &str,
+    folder: &Path,
+    environment: &Environment,
+    mut problems: Vec<Problem>,
+    round: usize,
+) -> (Resolved, usize) {
     let schema = schema::of_the_file();
     let mut filled = node.clone();
     let renamed = renamed::rename(&mut filled);
+    let mut inserted = Inserted::default();
     if environment.allows_missing() {
-        let mut placeholders = Placeholders {
-            root: &schema,
-            environment,
-            ids: 0,
-            has_service: false,
-        };
+        let mut placeholders = Placeholders::new(&schema, environment, &filled, round);
         placeholders.fill(&mut filled, &schema, "");
+        inserted = placeholders.inserted;
     }
     let mut filling = Expander {
         root: &schema,
@@ -171,6 +193,7 @@ pub(super) fn resolve(
         environment,
         problems,
         warnings: Vec::new(),
+        placeholders: inserted.paths,
         schemas: Arc::default(),
         lacks_a_schema: false,
         optional_paths: Arc::default(),
@@ -182,17 +205,20 @@ pub(super) fn resolve(
         client_ip: false,
         request_headers: Vec::new(),
         body_key: None,
+        flows: BTreeMap::new(),
+        registration_data: BTreeMap::new(),
         numbers: BTreeMap::new(),
     };
     let root = resolver.root.clone();
     resolver.look_up_everything(&root);
     let settings = resolver.settings();
     resolver.problems.extend(renamed);
-    Resolved {
+    let resolved = Resolved {
         settings: settings.filter(|_| resolver.problems.is_empty()),
         problems: resolver.problems,
         warnings: resolver.warnings,
-    }
+    };
+    (resolved, inserted.rounds)
 }
 
 impl<'a> Resolver<'a> {
@@ -401,6 +427,7 @@ impl<'a> Resolver<'a> {
                 let read = template.expressions();
                 self.uses.push(Use::new(cursor, text, place, read));
                 self.warn_about_braces(cursor, text, scope);
+                self.warn_about_missing_braces(cursor, &template, scope);
                 Some(template)
             }
             Err(error) => {
@@ -423,7 +450,16 @@ impl<'a> Resolver<'a> {
     ) {
         let at = self.inside(cursor, text, before + error.offset.unwrap_or(0));
         let problem = Problem::new(cursor.path.clone(), at, error.message.clone());
-        self.problems.push(problem.with_hint(error.hint.clone()));
+        let lacks_previous = error.message == "`previous` does not exist here";
+        let hint = if lacks_previous && cursor.path.starts_with("subscriptions.") {
+            Some(
+                "`previous` exists only for the events `identity.updated` and `credentials.changed`"
+                    .to_owned(),
+            )
+        } else {
+            error.hint.clone()
+        };
+        self.problems.push(problem.with_hint(hint));
     }
 
     /// Returns the position of a byte of a text, if its line contains the text unchanged.

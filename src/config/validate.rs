@@ -82,6 +82,8 @@ impl Validator<'_> {
                 if !self.may_be_left_empty(&entry.value, property) {
                     self.check(&entry.value, property, &inner);
                 }
+            } else if is_misspelt(entry, properties) {
+                self.unknown(entry, properties.keys().map(String::as_str), path);
             } else if schema["additionalProperties"].is_object() {
                 self.check(&entry.value, &schema["additionalProperties"], &inner);
             } else if schema["additionalProperties"] == false {
@@ -274,6 +276,7 @@ impl Validator<'_> {
                     Kind::Text { text, .. } if node.written.is_none() => hints::auth_alias(text)
                         .filter(|kind| path.ends_with(".auth.type") && names.contains(kind))
                         .map(hints::auth_form)
+                        .or_else(|| hints::choice(text, names))
                         .or_else(|| did_you_mean(text, names.iter().copied())),
                     _ => None,
                 };
@@ -325,6 +328,13 @@ impl Validator<'_> {
         self.problems
             .push(Problem::new(path.to_owned(), node.at, message).with_hint(hint));
     }
+}
+
+/// Returns whether a number has a name that is near to a key of the section. Beside the keys of a message are texts by
+/// language.
+fn is_misspelt(entry: &Entry, properties: &serde_json::Map<String, Value>) -> bool {
+    matches!(entry.value.kind, Kind::Number(..))
+        && did_you_mean(&entry.key, properties.keys().map(String::as_str)).is_some()
 }
 
 /// Returns whether the node is a word where `true`, `false` or an expression is expected: `yes`, `always`, or anything that

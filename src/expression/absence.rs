@@ -1,78 +1,127 @@
-//! Finds what an expression gives if a value of Kratos's data is absent, whatever all other values are.
+//! Finds what an expression gives if a value of Kratos's data is absent, or present, whatever all other values are.
 //!
 //! This answers whether a path is read without a guard: `has(x) && x == 'a'` is false without `x`, and `x == 'a'` fails.
 //! The rules of the language hold: `&&` and `||` ignore an error on one side if the other side decides, `a ? b : c` reads
 //! one branch, and everything else fails with its parts.
 
 mod outcome;
+mod sizes;
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators};
 use serde_json::Value;
 
 use super::Variable;
+use super::comparisons::constant;
 use super::compile::Compiled;
-use super::path::{Key, Path, ReadPath};
+use super::path::{Key, Path, ReadPath, ReadStep};
 use super::resolve::Slot;
 use outcome::{Outcome, Shape, compared, contained, negated};
 
 /// Functions that accept null and an empty optional.
 const TOLERANT: [&str; 2] = ["dyn", "type"];
+/// A function that gives null for null.
+const OF_NULL: &str = "query_parameter";
+/// Functions whose result for a text with visible characters has visible characters.
+const KEEPS_TEXT: [&str; 4] = ["lowerAscii", "string", "trim", "upperAscii"];
+/// The type of null, as `type(x)` gives it.
+const NULL_TYPE: &str = "null_type";
+/// The other types that expressions compare `type(x)` with.
+const TYPES: [&str; 8] = [
+    "bool", "bytes", "double", "int", "list", "map", "string", "uint",
+];
 
-/// A value that is absent.
+/// What is assumed about the value at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Absent {
+pub struct Assumption {
     root: Variable,
     path: ReadPath,
-    is_null: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Missing,
+    Null,
+    Present,
 }
 
 /// What an expression can give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Effect {
-    /// The evaluation can fail, because the value is absent.
+    /// The evaluation can fail.
     pub may_fail: bool,
     /// The expression can be true.
     pub may_hold: bool,
+    /// The result is null or an empty optional, which has no text.
+    pub is_nothing: bool,
+    /// The result is an empty text.
+    pub is_empty: bool,
 }
 
-impl Absent {
+impl Assumption {
     /// The value at this path is missing, and so is everything in it. An empty path is the variable itself.
     #[must_use]
     pub fn missing(root: Variable, path: ReadPath) -> Self {
-        Self {
-            root,
-            path,
-            is_null: false,
-        }
+        let state = State::Missing;
+        Self { root, path, state }
     }
 
     /// The value at this path is null.
     #[must_use]
     pub fn null(root: Variable, path: ReadPath) -> Self {
-        Self {
-            root,
-            path,
-            is_null: true,
-        }
+        let state = State::Null;
+        Self { root, path, state }
+    }
+
+    /// The value at this path is there, and is not empty: it is no null, no empty list or object, and no text without
+    /// visible characters.
+    #[must_use]
+    pub fn present(root: Variable, path: ReadPath) -> Self {
+        let state = State::Present;
+        Self { root, path, state }
     }
 }
 
-/// Returns what the expression can give without the value.
-pub(super) fn effect(compiled: &Compiled, absent: &Absent) -> Effect {
-    let outcome = Reader {
+/// Returns what the expression can give under the assumption.
+pub(super) fn effect(compiled: &Compiled, assumed: &Assumption) -> Effect {
+    let reader = Reader {
         slots: &compiled.slots,
-        absent,
-    }
-    .read(&compiled.tree);
+        assumed: Some(assumed),
+    };
+    let outcome = reader.read(&compiled.tree);
     Effect {
         may_fail: outcome.fails,
         may_hold: outcome.truth().0,
+        is_nothing: outcome.is_no_value(),
+        is_empty: outcome.shape == Shape::Known("".into()),
+    }
+}
+
+/// Returns whether the expression, or an operand of its `||`, is never true under the assumption, and without it can be.
+pub(super) fn is_partly_excluded(compiled: &Compiled, assumed: &Assumption) -> bool {
+    let reader = |assumed| Reader {
+        slots: &compiled.slots,
+        assumed,
+    };
+    let (with, without) = (reader(Some(assumed)), reader(None));
+    operands(&compiled.tree)
+        .into_iter()
+        .any(|operand| !with.read(operand).truth().0 && without.read(operand).truth().0)
+}
+
+/// Returns the operands of the outermost `||`.
+fn operands(node: &IdedExpr) -> Vec<&IdedExpr> {
+    match &node.expr {
+        Expr::Call(call) if call.func_name == operators::LOGICAL_OR => {
+            call.args.iter().flat_map(operands).collect()
+        }
+        _ => vec![node],
     }
 }
 
 struct Reader<'c> {
     slots: &'c [Slot],
-    absent: &'c Absent,
+    assumed: Option<&'c Assumption>,
 }
 
 impl Reader<'_> {
@@ -121,33 +170,52 @@ impl Reader<'_> {
     }
 
     fn lacks_previous(&self) -> bool {
-        self.absent.root == Variable::Previous && self.absent.path.is_root()
+        self.assumed.is_some_and(|assumed| {
+            assumed.root == Variable::Previous
+                && assumed.path.is_root()
+                && assumed.state == State::Missing
+        })
     }
 
-    /// Returns the number of steps to the absent value, if the path leads to it or through it.
-    fn steps_to_absent(&self, path: &Path) -> Option<usize> {
-        (path.root == self.absent.root)
-            .then(|| self.absent.path.steps_within(&path.constant()))
-            .flatten()
+    /// Returns the assumption, if it is about a value of the same variable.
+    fn assumed_about(&self, path: &Path) -> Option<&Assumption> {
+        self.assumed.filter(|assumed| assumed.root == path.root)
     }
 
     /// As `Path::walk` does.
     fn path(&self, path: &Path) -> Outcome {
-        let Some(length) = self.steps_to_absent(path) else {
+        let Some(assumed) = self.assumed_about(path) else {
             return Outcome::ANY;
         };
+        let Some(length) = assumed.path.steps_within(&path.constant()) else {
+            return assumed
+                .length_of(path)
+                .map_or(Outcome::ANY, |length| Outcome {
+                    fails: false,
+                    shape: Shape::Short(length),
+                });
+        };
         let is_optional = |end: usize| path.steps.iter().take(end).any(|step| step.optional);
-        let found = if self.absent.is_null {
-            match path.steps.get(length) {
-                None if is_optional(length) => return Outcome::ANY,
-                None => return Outcome::known(Value::Null),
-                Some(step) => {
-                    step.optional || is_optional(length) && !matches!(step.key, Key::Field(_))
-                }
+        let found = match (assumed.state, path.steps.get(length)) {
+            (State::Present, None) => {
+                return Outcome {
+                    fails: false,
+                    shape: Shape::Present,
+                };
             }
-        } else {
+            (State::Present, Some(_)) => return Outcome::ANY,
+            (State::Null, None) if is_optional(length) => {
+                return Outcome {
+                    fails: false,
+                    shape: Shape::NullOptional,
+                };
+            }
+            (State::Null, None) => return Outcome::known(Value::Null),
+            (State::Null, Some(step)) => {
+                step.optional || is_optional(length) && !matches!(step.key, Key::Field(_))
+            }
             // Without the variable, only its first step decides.
-            is_optional(length.max(1))
+            (State::Missing, _) => is_optional(length.max(1)),
         };
         if found {
             Outcome::EMPTY
@@ -158,10 +226,37 @@ impl Reader<'_> {
 
     /// As `Path::exists` does.
     fn has(&self, path: &Path) -> Outcome {
-        match self.steps_to_absent(path) {
-            None => Outcome::ANY,
-            Some(length) => Outcome::known(self.absent.is_null && length == path.steps.len()),
+        let Some(assumed) = self.assumed_about(path) else {
+            return Outcome::ANY;
+        };
+        let constant = path.constant();
+        let is_around = constant.steps_within(&assumed.path).is_some();
+        let within = assumed.path.steps_within(&constant);
+        match (assumed.state, within) {
+            (State::Present, _) if is_around => Outcome::known(true),
+            (State::Present, _) | (_, None) => Outcome::ANY,
+            (State::Missing, Some(_)) => Outcome::known(false),
+            (State::Null, Some(length)) => Outcome::known(length == path.steps.len()),
         }
+    }
+
+    /// Returns the outcome of `'name' in path`, if that is the value of the assumption.
+    fn has_key(&self, one: &IdedExpr, list: &IdedExpr) -> Option<Outcome> {
+        let Expr::Literal(LiteralValue::String(name)) = &one.expr else {
+            return None;
+        };
+        let Expr::Ident(slot) = &list.expr else {
+            return None;
+        };
+        let index: usize = slot.strip_prefix('@')?.parse().ok()?;
+        let Slot::Path(path) = self.slots.get(index)? else {
+            return None;
+        };
+        let assumed = self.assumed_about(path)?;
+        let is_there = assumed.state != State::Missing;
+        assumed
+            .is_member(path, name.inner())
+            .then(|| Outcome::known(is_there))
     }
 
     fn list(&self, elements: &[IdedExpr]) -> Outcome {
@@ -201,15 +296,38 @@ impl Reader<'_> {
             (operators::CONDITIONAL, None, [condition, yes, no]) => {
                 self.choice(&self.read(condition), yes, no)
             }
-            (operators::EQUALS, None, [one, other]) => compared(&self.read(one), &self.read(other)),
-            (operators::NOT_EQUALS, None, [one, other]) => {
-                negated(&compared(&self.read(one), &self.read(other)))
+            (operators::EQUALS, None, [one, other]) => {
+                compared(&self.operand(one), &self.operand(other))
             }
-            (operators::IN, None, [one, list]) => contained(&self.read(one), &self.read(list)),
+            (operators::NOT_EQUALS, None, [one, other]) => {
+                negated(&compared(&self.operand(one), &self.operand(other)))
+            }
+            (operators::IN, None, [one, list]) => self
+                .has_key(one, list)
+                .unwrap_or_else(|| contained(&self.read(one), &self.read(list))),
+            (name, None, [one, other]) if sizes::is_comparison(name) => {
+                sizes::ordered(name, &self.read(one), &self.read(other))
+                    .unwrap_or_else(|| self.strict(name, None, args))
+            }
             (name @ ("hasValue" | "value" | "or" | "orValue"), Some(target), _) => {
                 self.optional(name, &self.read(target), args)
             }
             (name, target, _) => self.strict(name, target.as_deref(), args),
+        }
+    }
+
+    /// Returns the outcome of an operand of `==`, which can be the name of a type.
+    fn operand(&self, node: &IdedExpr) -> Outcome {
+        match &node.expr {
+            Expr::Ident(name) if name == NULL_TYPE => Outcome {
+                fails: false,
+                shape: Shape::Type(true),
+            },
+            Expr::Ident(name) if TYPES.contains(&name.as_str()) => Outcome {
+                fails: false,
+                shape: Shape::Type(false),
+            },
+            _ => self.read(node),
         }
     }
 
@@ -259,15 +377,20 @@ impl Reader<'_> {
 
     fn optional(&self, name: &str, target: &Outcome, args: &[IdedExpr]) -> Outcome {
         let other = args.first().map(|other| self.read(other));
+        let other_fails = other.as_ref().is_some_and(|other| other.fails);
+        let is_empty_list = |other: &Outcome| other.shape == Shape::Known(Value::Array(Vec::new()));
         match (&target.shape, name, other) {
             (Shape::EmptyOptional, "hasValue", _) => Outcome::known(false),
+            (Shape::NullOptional | Shape::Present, "hasValue", _) => Outcome::known(true),
             (Shape::EmptyOptional, "or" | "orValue", Some(other)) => other,
+            (Shape::NullOptional, "value" | "orValue", _) => Outcome::known(Value::Null),
+            (Shape::NullOptional | Shape::Present, ..) => target.clone(),
+            (Shape::Short(_), "value", _) => target.clone(),
+            (Shape::Short(_), "orValue", Some(other)) if is_empty_list(&other) => target.clone(),
             (Shape::Nothing | Shape::EmptyOptional, ..) => Outcome::FAILED,
-            (_, _, other) => {
-                Outcome::ANY.or_else_fails(target.fails || other.is_some_and(|other| other.fails))
-            }
+            _ => Outcome::ANY,
         }
-        .or_else_fails(target.fails)
+        .or_else_fails(target.fails || other_fails)
     }
 
     fn strict(&self, name: &str, target: Option<&IdedExpr>, args: &[IdedExpr]) -> Outcome {
@@ -278,12 +401,28 @@ impl Reader<'_> {
             .collect();
         let fails = parts.iter().any(|part| part.fails);
         let needs_values = !TOLERANT.contains(&name);
+        if let (OF_NULL, [first, ..]) = (name, parts.as_slice())
+            && first.shape == Shape::Known(Value::Null)
+        {
+            return first.clone().or_else_fails(fails);
+        }
         let never =
             |part: &Outcome| part.shape == Shape::Nothing || needs_values && part.is_no_value();
         if parts.iter().any(never) {
             return Outcome::FAILED;
         }
-        Outcome::ANY.or_else_fails(fails)
+        let result = match (name, parts.as_slice()) {
+            ("size", [part]) => sizes::size(part),
+            ("type", [part]) if part.shape == Shape::Known(Value::Null) => Outcome {
+                fails: false,
+                shape: Shape::Type(true),
+            },
+            (name, [part]) if KEEPS_TEXT.contains(&name) && part.shape == Shape::Present => {
+                part.clone()
+            }
+            _ => Outcome::ANY,
+        };
+        result.or_else_fails(fails)
     }
 
     fn comprehension(&self, comprehension: &ComprehensionExpr) -> Outcome {
@@ -310,6 +449,31 @@ impl Reader<'_> {
     }
 }
 
+impl Assumption {
+    /// Returns the maximum length of the list at the path, if the assumption is that one of its entries is missing.
+    fn length_of(&self, list: &Path) -> Option<i64> {
+        let last = self.path.steps().count().checked_sub(1)?;
+        match self.path.steps().last()? {
+            ReadStep::Index(index)
+                if self.state == State::Missing && self.path.beginning(last) == list.constant() =>
+            {
+                Some(index)
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns whether the value is the member of this name of the object at the path.
+    fn is_member(&self, object: &Path, name: &str) -> bool {
+        let Some(last) = self.path.steps().count().checked_sub(1) else {
+            return false;
+        };
+        self.path.steps().last() == Some(ReadStep::Name(name))
+            && self.path.beginning(last) == object.constant()
+            && !object.steps.iter().any(|step| step.optional)
+    }
+}
+
 /// Returns the name of a function that makes an optional: `optional.of(x)`.
 fn of_optional(call: &CallExpr) -> Option<&str> {
     let is_optional =
@@ -318,16 +482,5 @@ fn of_optional(call: &CallExpr) -> Option<&str> {
         Some(target) => is_optional(target).then_some(call.func_name.as_str()),
         // `optMap` is rewritten to this form.
         None => call.func_name.strip_prefix("optional."),
-    }
-}
-
-fn constant(literal: &LiteralValue) -> Option<Value> {
-    match literal {
-        LiteralValue::Boolean(bool) => Some((*bool.inner()).into()),
-        LiteralValue::String(text) => Some(text.inner().into()),
-        LiteralValue::Int(int) => Some((*int.inner()).into()),
-        LiteralValue::Double(double) => Some((*double.inner()).into()),
-        LiteralValue::Null => Some(Value::Null),
-        LiteralValue::Bytes(_) | LiteralValue::UInt(_) => None,
     }
 }

@@ -368,6 +368,7 @@ impl Checker<'_> {
             Variable::Request => self.request(&chain)?,
             _ => self.member(root, &chain)?,
         }
+        self.response_header(root, &chain)?;
         let start = chain.id;
         let path = Path {
             root,
@@ -436,7 +437,7 @@ impl Checker<'_> {
                 .error(chain.id, "`request.client_ip` is not known")
                 .with_hint("set hooks.client_ip"));
         }
-        if first == Some("headers") {
+        if first == Some("headers") && !self.scope.has_other_headers {
             self.request_header(chain)?;
         }
         Ok(())
@@ -455,6 +456,32 @@ impl Checker<'_> {
                 None => add,
             })
         })
+    }
+
+    /// Checks the name of a response's header. The names are in lower case, so any other name never has a value.
+    fn response_header(&self, root: Variable, chain: &Chain<'_>) -> Result<(), CompileError> {
+        let at = match root {
+            Variable::Response | Variable::Taken => 0,
+            Variable::Checks => 2,
+            _ => return Ok(()),
+        };
+        let is_headers = chain.steps.get(at).and_then(Step::name) == Some("headers");
+        let name = chain.steps.get(at + 1).and_then(Step::name);
+        let Some(name) = name.filter(|_| is_headers) else {
+            return Ok(());
+        };
+        let lower = name.to_lowercase();
+        if lower == name {
+            return Ok(());
+        }
+        Err(self
+            .error(
+                chain.id,
+                format!(
+                    "the names of a response's headers are in lower case, so there is no `{name}`"
+                ),
+            )
+            .with_hint(format!("write `headers['{lower}']`")))
     }
 
     /// Checks that the first step leads to a member that the variable has.
@@ -558,6 +585,7 @@ impl Checker<'_> {
             ("in_domains", [_, list]) => self.look_up(list, |entries| {
                 entries.domains();
             }),
+            ("duration", [argument]) => self.duration(argument)?,
             ("distinct", []) => DISTINCT.clone_into(&mut call.func_name),
             _ => {}
         }
@@ -647,6 +675,23 @@ impl Checker<'_> {
             prepare(entries);
             node.expr = self.variable(Slot::List(list), node.id);
         }
+    }
+
+    /// Checks a duration that the expression writes out.
+    fn duration(&self, node: &IdedExpr) -> Result<(), CompileError> {
+        let Expr::Literal(LiteralValue::String(text)) = &node.expr else {
+            return Ok(());
+        };
+        if is_duration(text.inner()) {
+            return Ok(());
+        }
+        let hint = match text.inner().strip_suffix('d').map(str::parse::<u32>) {
+            Some(Ok(days)) => format!("write `duration('{}h')`", days.saturating_mul(24)),
+            _ => "write hours, minutes or seconds, as in `duration('24h')`".to_owned(),
+        };
+        Err(self
+            .error(node.id, format!("`{}` is not a duration", text.inner()))
+            .with_hint(hint))
     }
 
     /// Compiles a pattern, which must be a constant.
@@ -796,6 +841,24 @@ impl Checker<'_> {
     }
 }
 
+/// Returns whether the language reads a text as a duration: `1h30m`, `-1.5s`, `0`.
+fn is_duration(text: &str) -> bool {
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if rest == "0" {
+        return true;
+    }
+    while !rest.is_empty() {
+        let unit = rest.trim_start_matches(|digit: char| digit.is_ascii_digit() || digit == '.');
+        let units = ["ms", "us", "µs", "ns", "h", "m", "s"];
+        let behind = units.iter().find_map(|name| unit.strip_prefix(name));
+        match behind {
+            Some(behind) if unit.len() < rest.len() => rest = behind,
+            _ => return false,
+        }
+    }
+    !text.is_empty() && !text.ends_with(['-', '+'])
+}
+
 /// Functions that are called on a text.
 const OF_TEXTS: &[&str] = &[
     "charAt",
@@ -891,6 +954,9 @@ fn unreadable(source: &str, first: Option<&ParseError>) -> CompileError {
         ("", lower.unwrap_or_default() + characters.as_str())
     };
     let hint = match found.trim() {
+        _ if text.contains("has()") => Some(
+            "`has(…)` needs a path, as in `has(identity.traits.x)`; for `value`, write `value != null`",
+        ),
         "and" => Some("write `&&`"),
         "or" => Some("write `||`"),
         "not" => Some("write `!`"),

@@ -8,6 +8,7 @@
 mod absence;
 mod bounded;
 mod budget;
+mod comparisons;
 mod compile;
 mod convert;
 mod documented;
@@ -37,9 +38,10 @@ use serde_json::Value;
 use crate::base::clock::Timestamp;
 use crate::base::cpu;
 
-pub use absence::{Absent, Effect};
+pub use absence::{Assumption, Effect};
 use budget::QUICK_STEPS;
 pub use budget::{BYTES_PER_STEP, ELEMENT_BYTES, MAX_RESULT, MAX_STEPS};
+pub use comparisons::{Compared, Comparison};
 pub use documented::{FUNCTION_REFERENCE, FunctionReference};
 pub use lists::Lists;
 pub use path::{ReadPath, ReadStep};
@@ -62,6 +64,8 @@ pub struct Scope {
     pub optional_paths: Arc<BTreeSet<ReadPath>>,
     /// The names in `request.headers`.
     pub headers: Vec<String>,
+    /// Whether `request.headers` has other names too, which are not known where the settings are checked.
+    pub has_other_headers: bool,
 }
 
 /// A name at the root of an expression.

@@ -94,6 +94,16 @@ impl ReadPath {
         )
     }
 
+    /// Creates the path of these names of a field, in which a number is an index: `traits.emails.0`.
+    #[must_use]
+    pub fn of_dotted(names: &[&str]) -> Self {
+        let segment = |name: &&str| match name.parse() {
+            Ok(index) => Segment::Index(index),
+            Err(_) => Segment::Name((*name).to_owned()),
+        };
+        Self(names.iter().map(segment).collect())
+    }
+
     /// Returns whether the path is the variable itself.
     #[must_use]
     pub fn is_root(&self) -> bool {
@@ -176,6 +186,10 @@ impl ReadPath {
             let mark = if at >= optional { "?" } else { "" };
             let _ = match segment {
                 Segment::Name(name) if is_plain(name) => write!(text, ".{mark}{name}"),
+                // Expressions are often in double quotes.
+                Segment::Name(name) if !name.contains(['\'', '\\']) => {
+                    write!(text, "[{mark}'{name}']")
+                }
                 Segment::Name(name) => write!(text, "[{mark}{name:?}]"),
                 Segment::Index(index) => write!(text, "[{mark}{index}]"),
             };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::path::ReadPath;
 use super::resolve::Slot;
-use super::{Absent, Effect, Expression, Variable, absence};
+use super::{Assumption, Effect, Expression, Variable, absence};
 
 /// A path that an expression reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +28,28 @@ impl Expression {
         })
     }
 
-    /// Returns what the expression can give if a value is absent.
+    /// Returns the paths of this variable whose value the expression reads, and does not only test by `has(…)`.
+    pub fn values_of(&self, root: Variable) -> impl Iterator<Item = ReadPath> {
+        self.compiled
+            .slots
+            .iter()
+            .filter_map(move |slot| match slot {
+                Slot::Path(path) if path.root == root => Some(path.constant()),
+                _ => None,
+            })
+    }
+
+    /// Returns what the expression can give under an assumption about a value.
     #[must_use]
-    pub fn without(&self, absent: &Absent) -> Effect {
-        absence::effect(&self.compiled, absent)
+    pub fn under(&self, assumed: &Assumption) -> Effect {
+        absence::effect(&self.compiled, assumed)
+    }
+
+    /// Returns whether the expression, or an operand of its `||`, is never true under the assumption, and without it can
+    /// be.
+    #[must_use]
+    pub fn is_partly_excluded(&self, assumed: &Assumption) -> bool {
+        absence::is_partly_excluded(&self.compiled, assumed)
     }
 
     /// Returns whether a template that is nothing but this expression is null where its path is absent.

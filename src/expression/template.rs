@@ -186,6 +186,16 @@ impl Template {
         Ok(path)
     }
 
+    /// Returns the number of expressions in a path before its `?`.
+    #[must_use]
+    pub fn count_in_segments(&self) -> usize {
+        let is_query = |part: &Part| matches!(part, Part::Text(text) if text.contains('?'));
+        let segments = self.parts.iter().take_while(|part| !is_query(part));
+        segments
+            .filter(|part| matches!(part, Part::Filled(_)))
+            .count()
+    }
+
     /// Returns the text, if the template contains no expression.
     #[must_use]
     pub fn constant(&self) -> Option<&str> {

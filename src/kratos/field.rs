@@ -18,6 +18,9 @@ pub enum Error {
     /// A name in the text is empty, or has a character that a form cannot name.
     #[error("`{0}` has a name that is empty or not made of letters, digits, `_` and `-`")]
     BadName(String),
+    /// A number has a leading zero, so it is no index of a list.
+    #[error("`{0}` has a number with a leading zero, which is no index")]
+    BadIndex(String),
 }
 
 impl Field {
@@ -32,6 +35,9 @@ impl Field {
                     .chars()
                     .all(|character| character.is_alphanumeric() || "_-".contains(character))
         };
+        if path.split('.').any(has_leading_zero) {
+            return Err(Error::BadIndex(text.to_owned()));
+        }
         if path.split('.').all(usable) {
             let names = text.split('.').map(ToOwned::to_owned).collect();
             Ok(Self {
@@ -109,6 +115,12 @@ pub fn step<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
         Value::Array(list) => list.get(index(name)?),
         other => other.get(name),
     }
+}
+
+/// Returns whether a name is a number that is no index: `01`.
+#[must_use]
+pub fn has_leading_zero(name: &str) -> bool {
+    name.len() > 1 && name.starts_with('0') && name.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Returns the name of a path as an index: `0`, `12`, but not `01` or `+1`.

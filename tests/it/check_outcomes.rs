@@ -219,7 +219,6 @@ async fn a_value_that_fails_an_expression_refuses_the_sign_up() {
             "refuse: [{when: identity.traits.none == 1, message: \"No.\"}]",
             NotValid,
         ),
-        ("accept: identity.traits.none == 1", NotValid),
         (
             "invalid_message: {id: 4900101, en: \"Odd.\"}\n    refuse: [{when: identity.traits.email.substring(90) == ''}]",
             Refused,

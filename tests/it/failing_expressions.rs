@@ -188,7 +188,7 @@ async fn an_expression_that_reads_a_missing_response_asks_to_try_again() {
     let rows = [
         format!("when: {read} == 1"),
         format!("refuse: [{{when: {read} == 1}}]"),
-        format!("accept: {read} == 1"),
+        format!("ask: {{get: \"${{env:SERVICE}}/b\"}}, accept: {read} == 1"),
         format!("ask: {{get: \"${{env:SERVICE}}/{{{read}}}\"}}"),
         format!("field: traits.email, refuse: [{{when: {read} == value}}]"),
         format!("field: traits.none, required: {read} == 1"),

@@ -423,7 +423,7 @@ impl Check {
         }
         if !self.asks {
             self.refuse.retain(|one| matches!(one, When::Holds(_)));
-            self.accept = self.accept.filter(|one| matches!(one, When::Holds(_)));
+            self.accept = None;
         } else if self.on_unavailable == "{expression: accept}" {
             self.on_unavailable = "refuse";
         }

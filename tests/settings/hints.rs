@@ -251,9 +251,9 @@ fn one_value_in_place_of_a_list_or_a_section_is_one_problem() {
         "problem",
         &[
             (
-                "checks: {a: {field: traits.a, refuse: {when: \"value == ''\"}}}",
+                "checks: {a: {field: traits.a, refuse: {when: \"value == 'x'\"}}}",
                 "expected a list, found a section of keys",
-                "`refuse: [{when: \"value == ''\"}]`",
+                "`refuse: [{when: \"value == 'x'\"}]`",
             ),
             (
                 "checks: {a: {field: traits.a, required: true, flows: settings}}",
@@ -354,7 +354,7 @@ fn a_text_of_one_word_needs_its_key() {
         "problem",
         &[
             (
-                "checks: {a: {field: traits.a, refuse: [{when: \"value == ''\", message: refused}]}}",
+                "checks: {a: {field: traits.a, refuse: [{when: \"value == 'x'\", message: refused}]}}",
                 "there is no message `refused`",
                 "ext of one word, write `{text: \"refused\"}`",
             ),
@@ -364,17 +364,17 @@ fn a_text_of_one_word_needs_its_key() {
                 "for a text of one word, write `{text: \"nope\"}`",
             ),
             (
-                "messages: {known: {id: 4900101, en: \"No.\"}}\nchecks: {a: {field: traits.a, refuse: [{when: \"value == ''\", message: knwon}]}}",
+                "messages: {known: {id: 4900101, en: \"No.\"}}\nchecks: {a: {field: traits.a, refuse: [{when: \"value == 'x'\", message: knwon}]}}",
                 "there is no message `knwon`",
                 "did you mean `known`? For a text of one word, write `{text: \"knwon\"}`",
             ),
             (
-                "checks: {a: {field: traits.a, refuse: [{when: \"value == ''\", message: {text: No, en: No}}]}}",
+                "checks: {a: {field: traits.a, refuse: [{when: \"value == 'x'\", message: {text: No, en: No}}]}}",
                 "`text` cannot be used together with texts by language",
                 "write its language in place of `text`",
             ),
             (
-                "checks: {a: {field: traits.a, refuse: [{when: \"value == ''\", message: {text: \"\"}}]}}",
+                "checks: {a: {field: traits.a, refuse: [{when: \"value == 'x'\", message: {text: \"\"}}]}}",
                 "the message is empty",
                 "write what the visitor must correct",
             ),
@@ -382,8 +382,8 @@ fn a_text_of_one_word_needs_its_key() {
     );
     let text = "messages: {known: {id: 4900101, text: \"No {value}.\"}}
 checks:
-  a: {field: traits.a, refuse: [{when: \"value == ''\", message: {text: refused}}], invalid_message: {id: 4900102, text: \"Not {value}\"}}
-  b: {field: traits.a, refuse: [{when: \"value == ''\", message: known}]}
+  a: {field: traits.a, refuse: [{when: \"value == 'x'\", message: {text: refused}}], invalid_message: {id: 4900102, text: \"Not {value}\"}}
+  b: {field: traits.a, refuse: [{when: \"value == 'x'\", message: known}]}
 ";
     let review = config::review_text(text, Path::new("vestibule.yaml"), &environment());
     let settings = review
@@ -434,7 +434,7 @@ fn doubled_braces_around_a_value_are_a_warning() {
             "write `{value}`",
         ),
         (
-            "refuse: [{when: \"value == ''\", message: \"Not {{value}}.\"}]",
+            "refuse: [{when: \"value == 'x'\", message: \"Not {{value}}.\"}]",
             "`{{value}}`",
             "write `{value}`",
         ),
@@ -521,20 +521,20 @@ fn html_in_a_message_is_a_warning() {
             (
                 "messages: {a: {id: 4900101, en: \"No.<br/>Really.\"}}",
                 "a message is plain text",
-                "write `No.Really.`",
+                "write `No. Really.`",
             ),
             (
                 "messages: {a: {id: 4900101, en: \"Ask us&nbsp;again.\"}}",
                 "a message is plain text",
-                "write `Ask usagain.`",
+                "write `Ask us again.`",
             ),
             (
-                "checks: {a: {field: traits.a, refuse: [{when: \"value == ''\", message: \"This is <strong>wrong</strong>.\"}]}}",
+                "checks: {a: {field: traits.a, refuse: [{when: \"value == 'x'\", message: \"This is <strong>wrong</strong>.\"}]}}",
                 "a message is plain text",
                 "write `This is wrong.`",
             ),
             (
-                "checks: {a: {field: traits.a, refuse: [{when: \"value == ''\", message: {text: \"<p>No</p>\"}}]}}",
+                "checks: {a: {field: traits.a, refuse: [{when: \"value == 'x'\", message: {text: \"<p>No</p>\"}}]}}",
                 "a message is plain text",
                 "write `No`",
             ),
@@ -564,13 +564,286 @@ fn a_check_that_never_refuses_is_a_warning() {
     }
     for check in [
         "field: traits.a, required: true",
-        "field: traits.a, refuse: [{when: \"value == ''\"}]",
+        "field: traits.a, refuse: [{when: \"value == 'x'\"}]",
         "ask: {get: \"http://a/\"}",
         "set: {metadata_public.a: 1}",
-        "field: traits.a, accept: \"value == 'x'\"",
     ] {
         let text = format!("checks: {{a: {{{check}}}}}");
         let review = config::review_text(&text, Path::new("v.yaml"), &environment());
         assert!(review.warnings.is_empty(), "{check}\n{}", review.warnings);
+    }
+}
+
+#[test]
+fn a_form_that_is_shown_is_valid() {
+    each(
+        "problem",
+        &[
+            (
+                "checks: {a: {ask: {get: \"http://a/\"}, refuse: 404}}",
+                "expected a list",
+                "write `refuse: [{when: 404}]`",
+            ),
+            (
+                "checks: {a: {field: traits.a, refuse: \"value == 'x'\"}}",
+                "expected a list",
+                "write `refuse: [{when: \"value == 'x'\"}]`",
+            ),
+            (
+                "subscriptions: {a: {events: all, send: {post: \"http://a/\"}}}",
+                "expected a list",
+                "`events: [identity.created, identity.updated]`",
+            ),
+            (
+                "checks: {a: {field: traits.a, required: true, flows: both}}",
+                "expected a list",
+                "`flows: [registration, settings]`",
+            ),
+            (
+                "retention: {deliveries: 90}",
+                "`90` has no unit",
+                "write `90d` for days",
+            ),
+            (
+                "retention: {decisions: 30}",
+                "`30` has no unit",
+                "write `30d` for days",
+            ),
+            (
+                "services: {a: {url: \"http://a\", timeout: 5}}",
+                "`5` has no unit",
+                "write `5s` for seconds",
+            ),
+            (
+                "kratos: {identity_schemas: [{id: default, url: \"file://a.json\"}]}",
+                "found a list",
+                "write each schema under its id: `identity_schemas: {default: \"file://a.json\"}`",
+            ),
+        ],
+    );
+    let proxies = "hooks: {client_ip: {header: X-Forwarded-For, trusted_proxies: true}}";
+    let review = config::review_text(proxies, Path::new("v.yaml"), &environment());
+    let report = review.problems.to_string();
+    assert!(
+        report.contains("expected a whole number") && !report.contains("quote it"),
+        "{report}"
+    );
+}
+
+#[test]
+fn html_is_replaced_by_what_it_means() {
+    let message = "a message is plain text";
+    each(
+        "warning",
+        &[
+            (
+                "messages: {a: {id: 4900101, en: \"Terms &amp; conditions\"}}",
+                message,
+                "write `Terms & conditions`",
+            ),
+            (
+                "messages: {a: {id: 4900101, en: \"It isn&#39;t &quot;x&quot;.\"}}",
+                message,
+                "write `It isn't \"x\".`",
+            ),
+            (
+                "messages: {a: {id: 4900101, en: \"<br>\"}}",
+                message,
+                "write what the visitor must correct",
+            ),
+            (
+                "messages: {a: {id: 4900101, en: \"<p>One.</p><p>Two.</p>\"}}",
+                message,
+                "write `One. Two.`",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_name_or_an_address_in_another_form_has_the_right_one_as_help() {
+    each(
+        "problem",
+        &[
+            (
+                "checks: {a: {field: \"emails[0]\", required: true}}",
+                "is not a trait",
+                "write `traits.emails.0`",
+            ),
+            (
+                "checks: {a: {field: email, required: true}}",
+                "is not a trait",
+                "write `traits.email`",
+            ),
+            (
+                "checks: {a: {field: identity.traits.x, required: true}}",
+                "is not a trait",
+                "write `traits.x`",
+            ),
+            (
+                "checks: {a: {field: \"traits.emails[0]\", required: true}}",
+                "a name that is empty",
+                "write `traits.emails.0`",
+            ),
+            (
+                "checks: {a: {field: traits.emails.01, required: true}}",
+                "a number with a leading zero",
+                "write `traits.emails.1`",
+            ),
+            (
+                "checks: {a: {field: traits.emails.00, required: true}}",
+                "a number with a leading zero",
+                "write `traits.emails.0`",
+            ),
+            (
+                "checks: {a: {set: {traits.emails.01: x}}}",
+                "a number with a leading zero",
+                "without zeros",
+            ),
+            (
+                "checks: {a: {field: traits.a, refuse: [{when: has(value)}]}}",
+                "",
+                "write `value != null`",
+            ),
+            (
+                "hooks: {client_ip: X-Forwarded-For}",
+                "expected a section of keys",
+                "write `client_ip: {header: X-Forwarded-For}`",
+            ),
+            (
+                "checks: {a: {ask: {get: \"http://a/\"}, on_unavailable: allow}}",
+                "expected one of",
+                "write `accept`",
+            ),
+            (
+                "checks: {a: {ask: {get: \"http://a/\"}, on_unavailable: {timeout: deny}}}",
+                "expected one of",
+                "write `refuse`",
+            ),
+            (
+                "subscriptions: {a: {events: [created], send: {post: \"http://a/\"}}}",
+                "expected one of",
+                "write `identity.created`",
+            ),
+            (
+                "services: {a: {url: $API_URL}}",
+                "not a URL",
+                "write `${env:API_URL}`",
+            ),
+            (
+                "kratos: {admin_url: \"kratos:4434\"}",
+                "expected an http or https URL",
+                "write `http://kratos:4434`",
+            ),
+            (
+                "services: {a: {url: \"http://a/{value}\"}}",
+                "cannot contain an expression",
+                "in the path of the request",
+            ),
+            (
+                "checks: {a: {field: traits.a, ask: {get: \"/x/{value}\"}}}",
+                "expected a whole http or https URL",
+                "name a `service`",
+            ),
+            (
+                "checks: {a: {field: traits.a, ask: {get: \"x.com/{value}\"}}}",
+                "expected a whole http or https URL",
+                "write `https://x.com/{value}`",
+            ),
+            (
+                "checks: {a: {field: traits.a, ask: {get: \"http://{value}.com/\"}}}",
+                "the host cannot contain an expression",
+                "",
+            ),
+            (
+                "dsn: \"postgres://\"",
+                "not an address of a PostgreSQL database",
+                "as in postgres://",
+            ),
+            (
+                "messages: {m: {idd: 4900101, en: No.}}",
+                "there is no key `idd` here",
+                "did you mean `id`?",
+            ),
+            (
+                "checks: {a: {ask: {service: crm, get: /x}}}",
+                "there is no service `crm`",
+                "add it: `services: {crm: {url: ",
+            ),
+            (
+                "checks: {a: {ask: {get: \"http://a/\"}, after: [b]}, b: {ask: {get: \"http://b/\"}, after: [a]}}",
+                "in a circle",
+                "remove `after`",
+            ),
+            (
+                "checks: {a: {refuse: [{when: \"now - timestamp(identity.created_at) > duration('1d')\"}]}}",
+                "`1d` is not a duration",
+                "write `duration('24h')`",
+            ),
+            (
+                "services: {a: {url: \"http://a\", auth: {type: bearer, config: {token: Bearer abc}}}}",
+                "this token has it too",
+                "only what follows",
+            ),
+            (
+                "services: {a: {url: \"http://a\", auth: {type: bearer, config: {token: \"\"}}}}",
+                "the token is empty",
+                "",
+            ),
+        ],
+    );
+    let level = "log: {level: no}";
+    let review = config::review_text(level, Path::new("v.yaml"), &environment());
+    let report = review.problems.to_string();
+    assert!(!report.contains("did you mean"), "{report}");
+}
+
+#[test]
+fn an_expression_without_braces_is_a_warning() {
+    let used = "is used as this text, because an expression needs braces";
+    each(
+        "warning",
+        &[
+            (
+                "subscriptions: {a: {events: [identity.created], send: {post: \"http://a/\", json: {email: identity.traits.email}}}}",
+                used,
+                "write `{identity.traits.email}`",
+            ),
+            (
+                "subscriptions: {a: {events: [identity.created], send: {post: \"http://a/\", query: {h: md5(identity.traits.email)}}}}",
+                used,
+                "write `{md5(identity.traits.email)}`",
+            ),
+            (
+                "kratos: {admin_url: \"http://k\"}\nsubscriptions: {a: {events: [identity.created], send: {post: \"http://a/\"}, write_back: {metadata_admin.id: response.body.id}}}",
+                used,
+                "write `{response.body.id}`",
+            ),
+            (
+                "checks: {a: {ask: {get: \"http://a/\"}, set: {metadata_public.a: response.body.name}}}",
+                used,
+                "write `{response.body.name}`",
+            ),
+            (
+                "services: {a: {url: \"http://a\", headers: {X-User: \"{identity.traits.email}\"}}}",
+                "inserts no value",
+                "in the request",
+            ),
+            (
+                "kratos: {admin_url: \"http://k/admin\"}",
+                "Vestibule adds `/admin` itself",
+                "remove `/admin`",
+            ),
+        ],
+    );
+    for json in [
+        "{event: identity.created, kind: value, text: \"flow. Another\", now: now, host: response.example.com}",
+        "[\"Please read the flow.\", \"identity.traits.email is used\"]",
+    ] {
+        let text = format!(
+            "subscriptions: {{a: {{events: [identity.created], send: {{post: \"http://a/\", json: {json}}}}}}}"
+        );
+        let review = config::review_text(&text, Path::new("v.yaml"), &environment());
+        assert!(review.warnings.is_empty(), "{json}\n{}", review.warnings);
     }
 }

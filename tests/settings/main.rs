@@ -1,10 +1,13 @@
 //! The settings file from an operator's view: every problem is reported, with its position and a `help:` line.
 
+mod comparisons;
+mod guards;
 mod hints;
 mod manual;
 mod paths;
 mod problems;
 mod request_headers;
+mod rules;
 mod schemas;
 mod strict;
 mod valid;

@@ -7,10 +7,10 @@ use vestibule::config::{self, Review};
 use crate::{environment, file};
 
 /// A kind of finding, a part of its message, and a part of its `help:`.
-type Expected = (&'static str, &'static str, &'static str);
+pub type Expected = (&'static str, &'static str, &'static str);
 
 /// Checks settings with the identity schema of this shape, or without one.
-fn review(shape: Option<&str>, text: &str) -> Review {
+pub fn review(shape: Option<&str>, text: &str) -> Review {
     let kratos =
         shape.map(|shape| format!("kratos: {{identity_schema: \"file://{shape}.json\"}}\n"));
     let text = format!("{}{text}", kratos.unwrap_or_default());
@@ -19,7 +19,7 @@ fn review(shape: Option<&str>, text: &str) -> Review {
 }
 
 /// Compares the findings, in the order of the file: problems first.
-fn expect(review: &Review, about: &str, expected: &[Expected]) {
+pub fn expect(review: &Review, about: &str, expected: &[Expected]) {
     let found: Vec<(&str, String, String)> =
         [("problem", &review.problems), ("warning", &review.warnings)]
             .into_iter()
@@ -41,7 +41,7 @@ fn expect(review: &Review, about: &str, expected: &[Expected]) {
 }
 
 /// Checks a table of (schema, one check, findings).
-fn checks(table: &[(&str, &str, &[Expected])]) {
+pub fn checks(table: &[(&str, &str, &[Expected])]) {
     for (shape, check, expected) in table {
         let text = format!("checks:\n  a: {{{check}}}\n");
         expect(&review(Some(shape), &text), check, expected);
@@ -49,7 +49,7 @@ fn checks(table: &[(&str, &str, &[Expected])]) {
 }
 
 /// Checks a table of (schema, one subscription, findings).
-fn subscriptions(table: &[(&str, &str, &[Expected])]) {
+pub fn subscriptions(table: &[(&str, &str, &[Expected])]) {
     for (shape, subscription, expected) in table {
         let text = format!(
             "kratos: {{admin_url: \"http://kratos:4434\", identity_schema: \"file://{shape}.json\"}}\nsubscriptions:\n  a: {{{subscription}}}\n"
@@ -235,7 +235,7 @@ fn a_path_in_an_expression_or_a_template_is_checked() {
         ),
         (
             "flat",
-            "ask: {get: \"http://a/\"}, accept: \"response.body.ok && identity.traits.emial != ''\"",
+            "ask: {get: \"http://a/\"}, refuse: [{when: 404}], accept: \"response.body.ok && identity.traits.emial != ''\"",
             &[(
                 "problem",
                 "has no `traits.emial`",
@@ -522,13 +522,21 @@ fn set_cannot_write_what_kratos_refuses() {
                 "write a list",
             )],
         ),
+        // An entry of a list can be set, if it is there.
+        ("texts", "set: {traits.tags.0: a}", &[]),
+        ("objects", "set: {traits.projects.0.name: a}", &[]),
         (
             "texts",
-            "set: {traits.tags.0: a}",
+            "set: {traits.tags.0: 1}",
+            &[("problem", "`traits.tags.0` is a text", "quote it: \"1\"")],
+        ),
+        (
+            "objects",
+            "set: {traits.projects.0.nmae: a}",
             &[(
                 "problem",
-                "`traits.tags.0` is an entry of a list, and `set` would replace the list",
-                "set the whole list",
+                "`traits.projects.0.nmae`",
+                "did you mean `traits.projects.0.name`?",
             )],
         ),
         (
@@ -636,7 +644,7 @@ fn an_optional_trait_without_a_guard_in_a_condition_is_a_warning() {
             &[(
                 "warning",
                 optional,
-                "write `has(identity.traits.user_name) && (identity.traits.user_name == 'root' || value == 'x')`",
+                "write `(has(identity.traits.user_name) && identity.traits.user_name == 'root') || value == 'x'`",
             )],
         ),
         (
@@ -778,7 +786,7 @@ fn a_text_that_needs_an_optional_trait_is_a_warning() {
             &[(
                 "warning",
                 cannot,
-                "add `when: has(identity.traits.user_name)`, or write `{identity.traits.?user_name.orValue('')}`",
+                "add `when: has(identity.traits.user_name)`",
             )],
         ),
         (
@@ -787,7 +795,7 @@ fn a_text_that_needs_an_optional_trait_is_a_warning() {
             &[(
                 "warning",
                 cannot,
-                "add `when: has(identity.traits.user_name)`",
+                "add `when: has(identity.traits.user_name)`, or write `{identity.traits.?user_name.orValue('')}`",
             )],
         ),
         (
@@ -839,7 +847,7 @@ fn without_a_schema_a_value_without_a_guard_is_a_warning() {
             vec![(
                 "warning",
                 unknown,
-                "set `kratos.identity_schema`, add `when: has(identity.traits.phone)`",
+                "set `kratos.identity_schema`, or add `when: has(identity.traits.phone)`",
             )],
         ),
         (
@@ -886,7 +894,7 @@ fn previous_without_a_guard_where_a_registration_comes_is_a_problem() {
             vec![(
                 "problem",
                 sign_up,
-                "write `has(previous.traits.a) && (previous.traits.a == 'x' || method == 'code')`",
+                "write `(has(previous.traits.a) && previous.traits.a == 'x') || method == 'code'`, or `flows: [settings]`",
             )],
         ),
         (

@@ -163,3 +163,68 @@ fn a_placeholder_hides_no_other_problem() {
         );
     }
 }
+
+#[test]
+fn a_missing_choice_is_no_finding_if_one_of_its_values_is_right() {
+    for text in [
+        "checks: {a: {field: traits.a, required: \"${env:R}\"}}",
+        "checks: {a: {field: traits.a, absent: \"${env:A}\", required: \"${env:R}\", refuse: [{when: value.size() > 5}]}}",
+        "kratos: {admin_url: \"http://k\"}\nchecks: {a: {ask: {get: \"http://a/\"}, on_unavailable: \"${env:P}\", on_expiry: keep}}",
+        "checks: {a: {ask: {get: \"http://a/\"}, flows: [\"${env:F}\"], refuse: [{when: \"previous.traits.a == 'x'\"}]}}",
+        "subscriptions: {a: {events: [\"${env:E}\"], supersede: \"${env:R}\", send: {post: \"http://a/\", json: {was: \"{previous.traits.?a}\"}}}}",
+        "subscriptions: {a: {events: [identity.updated], once: \"${env:O}\", supersede: \"${env:R}\", send: {post: \"http://a/\"}}}",
+        "checks: {a: {field: traits.a, refuse: [{when: \"value == 'x'\", message: \"${env:M}\"}], invalid_message: \"${env:N}\"}}",
+        "checks: {a: {field: traits.a, refuse: [{when: \"value == 'x'\", message: \"not_${env:M}\"}]}}",
+        "services: {a: {url: \"http://a\", auth: {type: \"${env:T}\", config: {user: u, password: p}}}}",
+        "services: {a: {url: \"http://a\", auth: {type: \"${env:T}\", config: {name: n, value: v, in: \"${env:I}\"}}}}",
+        "services: {a: {url: \"http://a\"}}\nchecks: {c: {ask: {service: \"${env:S}\", get: /x}}}",
+        "checks: {a: {ask: {get: \"http://a/\"}}, b: {ask: {get: \"http://b/\"}, after: [\"${env:A}\"]}, c: {after: [b], ask: {get: \"http://c/\"}}}",
+        "kratos: {identity_schema: \"file://flat.json\"}\nchecks: {a: {field: \"${env:F}\", refuse: [{when: \"value.startsWith('x') || identity.traits.user_name == 'x'\"}]}}",
+        "hooks: {headers: [\"${env:H}\"]}\nchecks: {a: {refuse: [{when: \"request.headers['X-Country'] == 'x'\"}]}}",
+        "hooks: {client_ip: {header: \"${env:H}\", trusted_proxies: \"${env:N}\"}}\nchecks: {a: {refuse: [{when: \"request.headers['X-Real-Ip'] == 'x'\"}]}}",
+    ] {
+        let path = file("tests/fixtures/identity-schemas/vestibule.yaml");
+        expect_no_finding(text, &path, &in_ci(), text);
+    }
+}
+
+#[test]
+fn a_missing_choice_hides_no_check() {
+    for (text, expected) in [
+        (
+            "checks: {a: {field: traits.a, required: \"${env:R}\", refuse: [{when: valeu == 'x'}]}}",
+            "there is no name `valeu`",
+        ),
+        (
+            "checks: {a: {ask: {get: \"http://a/\"}, on_unavailable: \"${env:P}\", refuse: [{when: respnse.status == 404}]}}",
+            "there is no name `respnse`",
+        ),
+        (
+            "subscriptions: {a: {events: [\"${env:E}\"], send: {post: \"http://a/{identiy.id}\"}}}",
+            "there is no name `identiy`",
+        ),
+        (
+            "services: {}\nchecks: {c: {ask: {service: \"${env:S}\", get: /x}}}",
+            "there is no service",
+        ),
+        (
+            "checks: {a: {ask: {get: \"http://a/\"}, after: [b]}, b: {ask: {get: \"http://b/\"}, after: [\"${env:A}\"]}}",
+            "in a circle",
+        ),
+    ] {
+        let review = config::review_text(text, Path::new("vestibule.yaml"), &in_ci());
+        let report = review.problems.to_string();
+        assert!(
+            review.problems.len() == 1 && report.contains(expected),
+            "{text}\n{report}"
+        );
+    }
+    let text = "kratos: {admin_url: \"http://k\"}\nchecks: {a: {ask: {get: \"http://a/\"}, on_unavailable: \"${env:P}\"}, b: {field: traits.a, required: \"${env:R}\"}}";
+    let review = config::review_text(text, Path::new("vestibule.yaml"), &in_ci());
+    let settings = review
+        .settings
+        .unwrap_or_else(|| panic!("{}", review.problems));
+    assert_eq!(settings.checks.len(), 2);
+    // The hooks that refuse logins are printed, unless they are not needed for sure.
+    assert!(settings.can_deactivate());
+}

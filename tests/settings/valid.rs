@@ -107,7 +107,7 @@ checks:
     flows: [\"${env:FLOW:-settings}\"]
     mode: ${env:MODE:-observe}
     on_unavailable: ${env:OPEN:-accept}
-    refuse: [{when: \"value == ''\", message: m}]
+    refuse: [{when: \"value == 'x'\", message: m}]
 ",
     )
     .unwrap_or_else(|problems| panic!("{problems}"));

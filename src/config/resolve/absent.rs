@@ -1,5 +1,6 @@
 //! Resolves what an absent field means for a check: `absent`, `required` and `immutable`.
 
+use super::paths::Place;
 use super::{Cursor, Resolver};
 use crate::checks::Absent;
 use crate::config::file;
@@ -39,7 +40,8 @@ impl<'a> Resolver<'a> {
             }
         }
         if file.immutable && !flows.contains(&Flow::Settings) {
-            self.immutable_outside_settings(&cursor.key("immutable"), file);
+            let name = cursor.path.strip_prefix("checks.").unwrap_or_default();
+            self.immutable_outside_settings(name, &cursor.key("immutable"), file);
         }
         if file.field.is_some() {
             self.contradiction(&cursor.key("absent"), absent, file.required.as_ref());
@@ -48,7 +50,10 @@ impl<'a> Resolver<'a> {
             Some(file::Required::Always(always)) => (*always, None),
             Some(file::Required::If(source)) => {
                 let cursor = cursor.key("required");
-                (false, self.expression(&cursor, source, before))
+                let since = self.uses.len();
+                let expression = self.expression(&cursor, source, before);
+                self.place_uses(since, Place::Required);
+                (false, expression)
             }
             None => (false, None),
         };
@@ -90,16 +95,16 @@ impl<'a> Resolver<'a> {
         self.report(cursor, message, Some(hint.to_owned()));
     }
 
-    fn immutable_outside_settings(&mut self, cursor: &Cursor<'a>, file: &file::Check) {
-        let hint = if file.flows.is_some() {
-            "write `flows: [registration, settings]`"
-        } else {
-            // The check reads `flow.transient_payload`, itself or through another check.
-            "move `immutable` to a check of its own, with the same `field`; this check reads `flow.transient_payload`, which \
-             Kratos drops in settings"
+    fn immutable_outside_settings(&mut self, name: &str, cursor: &Cursor<'a>, file: &file::Check) {
+        let hint = match self.registration_data.get(name) {
+            _ if file.flows.is_some() => "write `flows: [registration, settings]`".to_owned(),
+            Some(data) => format!(
+                "move `immutable` to a check of its own, with the same `field`; this check reads `flow.{data}`, which settings lack"
+            ),
+            None => "write `flows: [registration, settings]`".to_owned(),
         };
         let message =
             "`immutable` has an effect in settings only, and this check does not run there";
-        self.report(cursor, message, Some(hint.to_owned()));
+        self.report(cursor, message, Some(hint));
     }
 }

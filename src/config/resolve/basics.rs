@@ -193,7 +193,10 @@ impl Resolver<'_> {
                 known(default)
             }
             Err((message, hint)) => {
-                self.report(cursor, message, hint);
+                let unit = with_unit(&value, default, |duration| {
+                    (known(least)..=known(most)).contains(&duration)
+                });
+                self.report(cursor, message, unit.or(hint));
                 known(default)
             }
         }
@@ -317,7 +320,7 @@ impl Resolver<'_> {
                 );
                 None
             }
-            "postgres" | "postgresql" if is_postgres_address(&text) => {
+            "postgres" | "postgresql" if !path.is_empty() && is_postgres_address(&text) => {
                 Some(Dsn::Postgres(Secret::new(text)))
             }
             "postgres" | "postgresql" => {
@@ -381,7 +384,16 @@ impl Resolver<'_> {
                 external_id,
             };
         };
-        let url = self.service_url(&cursor.key("admin_url"), text);
+        let place = cursor.key("admin_url");
+        let url = self.service_url(&place, text);
+        let is_below = |url: &url::Url| url.path().trim_end_matches('/').ends_with("/admin");
+        if url.as_ref().is_some_and(is_below) {
+            self.warn(
+                &place,
+                "Vestibule adds `/admin` itself, as in `/admin/identities`",
+                "remove `/admin` from the end, unless a proxy removes it",
+            );
+        }
         Kratos {
             admin: url.map(|url| kratos_admin::service(url, auth)),
             identifiers,
@@ -503,6 +515,28 @@ impl Resolver<'_> {
             }
         }
     }
+}
+
+/// Returns a number with a unit that gives a permitted duration: that of the default, or else the shortest.
+fn with_unit(
+    value: &serde_json::Value,
+    default: &str,
+    is_permitted: impl Fn(Duration) -> bool,
+) -> Option<String> {
+    let number = value.to_string().trim_matches('"').to_owned();
+    number.parse::<f64>().ok()?;
+    let units = [
+        ("s", "seconds"),
+        ("m", "minutes"),
+        ("h", "hours"),
+        ("d", "days"),
+    ];
+    let usual = units.iter().filter(|(unit, _)| default.ends_with(unit));
+    usual.chain(&units).find_map(|(unit, name)| {
+        let written = format!("{number}{unit}");
+        let parsed = durations::parse(&serde_json::Value::String(written.clone())).ok()?;
+        is_permitted(parsed).then(|| format!("write `{written}` for {name}"))
+    })
 }
 
 pub(super) fn is_key(text: &str) -> bool {

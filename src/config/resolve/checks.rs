@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::messages::Messages;
-use super::paths::{Place, Subject, Write};
+use super::paths::{Place, Write};
 use super::{Cursor, Resolver};
-use crate::base::diagnostics::{Problem, did_you_mean, listed};
+use crate::base::diagnostics::{Problem, did_you_mean, listed, quoted};
 use crate::checks::{
     Check, Condition, Kind, Mode, OnExpiry, OnLateRefusal, OnUnavailable, Policy, Reads, Refusal,
     Reserve, Set,
 };
 use crate::config::file;
 use crate::expression::{Scope, Variable};
+use crate::kratos::field::has_leading_zero;
 use crate::kratos::{Field, Flow};
 use crate::model::delivery::{Event, Subscription};
 
@@ -27,7 +28,7 @@ impl<'a> Resolver<'a> {
     /// Resolves every check, and returns each with its position.
     pub(super) fn checks(&mut self, messages: &Messages<'a>) -> Vec<(Check, Cursor<'a>)> {
         let cursor = self.root.key("checks");
-        let default_flows = self.default_flows(messages);
+        self.flows = self.flows(messages);
         let mut checks = Vec::new();
         for entry in cursor.entries() {
             let cursor = cursor.key(&entry.key);
@@ -35,10 +36,8 @@ impl<'a> Resolver<'a> {
             let Some(file) = self.decode::<file::Check>(&cursor) else {
                 continue;
             };
-            let flows = chosen_flows(&file)
-                .or_else(|| default_flows.get(&entry.key).cloned())
-                .unwrap_or_else(|| Flow::CHECKED.to_vec());
-            let subject = Subject::check(&cursor, &file, &flows);
+            let flows = self.flows.get(&entry.key).cloned().unwrap_or_default();
+            let subject = self.subject_of_check(&cursor, &file, &flows);
             if let Some(check) = self.check(&entry.key, &cursor, &file, messages, flows) {
                 checks.push((check, cursor));
             }
@@ -47,34 +46,44 @@ impl<'a> Resolver<'a> {
         checks
     }
 
-    /// Returns the flows of the checks without `flows`. They depend on what a check reads, itself and through other
-    /// checks. So every check is compiled once to find what it reads, and a second time with the variables of its
+    /// Returns the flows of each check. Those of a check without `flows` depend on what it reads, itself and through
+    /// other checks. So every check is compiled once to find what it reads, and a second time with the variables of its
     /// flows, which reports the problems.
-    fn default_flows(&mut self, messages: &Messages<'a>) -> BTreeMap<String, Vec<Flow>> {
+    fn flows(&mut self, messages: &Messages<'a>) -> BTreeMap<String, Vec<Flow>> {
         let cursor = self.root.key("checks");
         let (problems, warnings) = (self.problems.len(), self.warnings.len());
         let numbers = self.numbers.clone();
         let mut checks = Vec::new();
+        let mut flows = BTreeMap::new();
         for entry in cursor.entries() {
             let cursor = cursor.key(&entry.key);
             let Some(file) = self.decode::<file::Check>(&cursor) else {
                 continue;
             };
             let both = Flow::CHECKED.to_vec();
-            checks.extend(self.check(&entry.key, &cursor, &file, messages, both));
+            flows.insert(
+                entry.key.clone(),
+                chosen_flows(&file).unwrap_or(both.clone()),
+            );
+            let compiled = self.check(&entry.key, &cursor, &file, messages, both);
+            checks.extend(compiled.map(|check| (check, file.flows.is_some())));
         }
         self.problems.truncate(problems);
         self.warnings.truncate(warnings);
         self.uses.clear();
         self.writes.clear();
         self.numbers = numbers;
-        let reads = Reads::of_all(&checks);
-        let names = checks.into_iter().map(|check| check.name);
-        names
-            .zip(reads)
-            .filter(|(_, reads)| reads.nothing_of_the_identity() || reads.registration_data)
-            .map(|(name, _)| (name, vec![Flow::Registration]))
-            .collect()
+        let reads = Reads::of_all(checks.iter().map(|(check, _)| check));
+        for ((check, is_chosen), reads) in checks.into_iter().zip(reads) {
+            if !is_chosen && (reads.nothing_of_the_identity() || reads.registration_data.is_some())
+            {
+                flows.insert(check.name.clone(), vec![Flow::Registration]);
+            }
+            if let Some(data) = reads.registration_data {
+                self.registration_data.insert(check.name, data);
+            }
+        }
+        flows
     }
 
     fn check(
@@ -118,10 +127,12 @@ impl<'a> Resolver<'a> {
             });
             refuse.extend(when.map(|when| Refusal { when, message }));
         }
-        let accept = file
-            .accept
-            .as_ref()
-            .and_then(|accept| self.condition(&cursor.key("accept"), accept, asks, &scopes.after));
+        let accept = self.accept(
+            &cursor.key("accept"),
+            file.accept.as_ref(),
+            asks,
+            &scopes.after,
+        );
         let invalid_message = file.invalid_message.as_ref().and_then(|message| {
             self.message_template(
                 &cursor.key("invalid_message"),
@@ -180,6 +191,32 @@ impl<'a> Resolver<'a> {
             mode,
             after,
         })
+    }
+
+    fn accept(
+        &mut self,
+        cursor: &Cursor<'a>,
+        accept: Option<&file::Condition>,
+        asks: bool,
+        scope: &Scope,
+    ) -> Option<Condition> {
+        if let (Some(file::Condition::Expression(file::Expression(source))), false) = (accept, asks)
+        {
+            let hint = format!(
+                "write `refuse: [{{when: {}}}]`",
+                quoted(&negated(source.trim()))
+            );
+            self.report(
+                cursor,
+                "`accept` needs a response, and this check has no `ask`",
+                Some(hint),
+            );
+            return None;
+        }
+        let since = self.uses.len();
+        let accept = accept.and_then(|accept| self.condition(cursor, accept, asks, scope));
+        self.place_uses(since, Place::Acceptance);
+        accept
     }
 
     fn scopes(&self, name: &str, file: &file::Check, flows: &[Flow]) -> Scopes {
@@ -359,7 +396,8 @@ impl<'a> Resolver<'a> {
         match Field::parse(&text) {
             Ok(field) => Some(field),
             Err(error) => {
-                self.report(cursor, error.to_string(), None);
+                let hint = field_instead_of(&text).map(|field| format!("write `{field}`"));
+                self.report(cursor, error.to_string(), hint);
                 None
             }
         }
@@ -470,6 +508,9 @@ impl<'a> Resolver<'a> {
                 _ if names.iter().any(String::is_empty) => {
                     self.report(&cursor, format!("`{path}` has an empty name in it"), None);
                 }
+                _ if names.iter().any(|name| has_leading_zero(name)) => {
+                    self.bad_index(&cursor, path)
+                }
                 Some(whole @ ("traits" | "metadata_public")) if names.len() == 1 => {
                     let hint = format!("name one value, as in `{whole}.company`");
                     self.report(
@@ -505,6 +546,14 @@ impl<'a> Resolver<'a> {
         sets
     }
 
+    pub(super) fn bad_index(&mut self, cursor: &Cursor<'_>, path: &str) {
+        self.report(
+            cursor,
+            format!("`{path}` has a number with a leading zero, which is no index"),
+            Some("write the index without zeros, counted from 0".to_owned()),
+        );
+    }
+
     fn after(&mut self, name: &str, cursor: &Cursor<'_>, file: &[file::Text]) -> Vec<String> {
         let known = self.names_of("checks");
         let mut after = Vec::new();
@@ -530,6 +579,46 @@ impl<'a> Resolver<'a> {
             }
         }
         after
+    }
+}
+
+/// Returns the field that was probably meant: `traits.emails.0` for `identity.traits.emails[0]`.
+fn field_instead_of(text: &str) -> Option<String> {
+    let text = text.trim_start_matches("#/").replace('/', ".");
+    let path = text.strip_prefix("identity.").unwrap_or(&text);
+    let path = path.strip_prefix("traits.").unwrap_or(path);
+    if path.starts_with("metadata_") {
+        return None;
+    }
+    let dotted = path.replace('[', ".").replace(['\'', '"', ']', '?'], "");
+    let names = dotted
+        .split('.')
+        .map(|name| match name.trim_start_matches('0') {
+            "" if !name.is_empty() => "0",
+            shorter if has_leading_zero(name) => shorter,
+            _ => name,
+        });
+    let names: Vec<&str> = names.collect();
+    let field = format!("traits.{}", names.join("."));
+    Field::parse(&field).ok().map(|_| field)
+}
+
+/// Returns the opposite of an expression.
+fn negated(source: &str) -> String {
+    let is_call = source
+        .chars()
+        .all(|character| character.is_alphanumeric() || "_.(),' @-".contains(character))
+        && !source.contains(" in ");
+    match source.strip_prefix('!') {
+        _ if is_call => format!("!{source}"),
+        Some(rest)
+            if rest
+                .chars()
+                .all(|one| one.is_alphanumeric() || "_.".contains(one)) =>
+        {
+            rest.to_owned()
+        }
+        _ => format!("!({source})"),
     }
 }
 

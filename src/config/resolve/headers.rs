@@ -102,6 +102,13 @@ impl Resolver<'_> {
         forwarded.chain(names).collect()
     }
 
+    /// Returns whether the name of a header is missing in the environment, so that `request.headers` may have any name.
+    pub(super) fn lacks_a_header_name(&self) -> bool {
+        let is_header =
+            |path: &String| path.starts_with("hooks.headers[") || path == "hooks.client_ip.header";
+        self.placeholders.iter().any(is_header)
+    }
+
     /// Returns the name of a header in Kratos's form.
     fn request_header(&mut self, cursor: &Cursor<'_>, header: &file::Text) -> Option<String> {
         let name = self.text(header)?;

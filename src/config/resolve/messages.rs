@@ -450,6 +450,7 @@ impl<'a> Resolver<'a> {
             client_ip: self.client_ip,
             optional_paths: Arc::clone(&self.optional_paths),
             headers: self.request_headers.clone(),
+            has_other_headers: self.lacks_a_header_name(),
         }
     }
 

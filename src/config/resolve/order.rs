@@ -29,7 +29,7 @@ impl<'a> Resolver<'a> {
                         "checks wait for each other in a circle: {}",
                         names.join(" → ")
                     ),
-                    None,
+                    Some("remove `after`, or the expression that reads `checks.….response`, from one of them".to_owned()),
                 );
                 reported.extend(
                     waits

@@ -1,15 +1,23 @@
 //! Compares what the settings read and write with the identity schemas: names, types, and values that may be absent.
 
 mod absence;
+mod candidates;
+mod comparisons;
+mod emptiness;
+mod guards;
+mod identity_id;
 mod names;
+mod previous;
+mod subject;
+mod texts;
 mod writes;
 
 use super::{Cursor, Resolver};
 use crate::base::diagnostics::{Position, Problem};
-use crate::config::file;
-use crate::expression::{Expression, JsonTemplate, ReadPath, ReadStep, Variable};
+use crate::expression::{Effect, Expression, JsonTemplate, ReadPath, ReadStep, Template, Variable};
 use crate::kratos::schema::Step;
-use crate::kratos::{Field, Flow};
+use previous::WithoutPrevious;
+pub(super) use subject::Subject;
 
 /// What one value of the file reads.
 pub(super) struct Use {
@@ -25,14 +33,44 @@ pub(super) struct Use {
 pub(super) enum Place {
     /// A condition fails.
     Condition,
+    /// A condition fails, and what it should accept is not accepted.
+    Acceptance,
+    /// An absent field is refused.
+    Required,
     /// A condition counts as false.
     MayFail,
-    /// A template that is nothing but one expression, and can be null.
+    /// A template in JSON that is nothing but one expression, and can be null.
     Value,
-    /// A text, a path or a header cannot be built.
+    /// A template in a form or a query that is nothing but one expression. Null has no text.
+    Parameter,
+    /// A text cannot be built.
     Text,
+    /// A path cannot be built, also not with an empty value.
+    Path,
     /// Another message is used.
     Message,
+}
+
+impl Place {
+    fn is_condition(self) -> bool {
+        matches!(self, Self::Condition | Self::Acceptance | Self::Required)
+    }
+
+    /// Returns whether a failure has no consequence that matters.
+    fn tolerates_failures(self) -> bool {
+        matches!(self, Self::MayFail | Self::Message)
+    }
+
+    fn needs_a_text(self) -> bool {
+        matches!(self, Self::Parameter | Self::Text | Self::Path)
+    }
+
+    /// Returns whether an expression with this effect can fail here.
+    fn fails_by(self, effect: Effect) -> bool {
+        effect.may_fail
+            || self.needs_a_text() && effect.is_nothing
+            || self == Self::Path && effect.is_empty
+    }
 }
 
 /// A path of the identity that the settings write.
@@ -42,25 +80,6 @@ pub(super) struct Write {
     names: Vec<String>,
     value: Option<JsonTemplate>,
     is_set: bool,
-}
-
-/// The section that reads and writes: a check or a subscription.
-pub(super) struct Subject {
-    path: String,
-    /// The field of a check that does not run without it.
-    present: Option<Field>,
-    /// The field of a check, and its position.
-    field: Option<(Field, Position)>,
-    without_previous: Option<WithoutPrevious>,
-}
-
-/// Why `previous` can be absent, and what excludes that.
-struct WithoutPrevious {
-    reason: String,
-    instead: String,
-    /// Whether the section is used without `previous` for sure. Otherwise only reconciliation does, and it leaves out a
-    /// subscription whose `when` reads `previous`.
-    is_certain: bool,
 }
 
 /// The section, and its condition.
@@ -106,85 +125,38 @@ impl Write {
     }
 }
 
-impl Subject {
-    pub fn check(cursor: &Cursor<'_>, file: &file::Check, flows: &[Flow]) -> Self {
-        let field = file
-            .field
-            .as_ref()
-            .and_then(|field| Field::parse(&field.0).ok());
-        let at = cursor.key("field").at;
-        let checks_absent = cursor
-            .key("absent")
-            .node
-            .is_some_and(|node| node.to_value() == "check");
-        let both = flows.contains(&Flow::Registration) && flows.contains(&Flow::Settings);
-        Self {
-            path: cursor.path.clone(),
-            present: field.clone().filter(|_| !checks_absent),
-            field: field.map(|field| (field, at)),
-            without_previous: both.then(|| WithoutPrevious {
-                reason: "a registration has no `previous`, so this fails for every sign-up"
-                    .to_owned(),
-                instead: "`flows: [settings]`".to_owned(),
-                is_certain: true,
-            }),
-        }
-    }
-
-    /// `reconciles` says whether reconciliation runs on a schedule.
-    pub fn subscription(cursor: &Cursor<'_>, file: &file::Subscription, reconciles: bool) -> Self {
-        let has_previous = |event: &file::Event| {
-            matches!(
-                event,
-                file::Event::IdentityUpdated | file::Event::CredentialsChanged
-            )
-        };
-        let names = cursor.key("events");
-        let without = file.events.iter().position(|event| !has_previous(event));
-        let without = without.and_then(|index| {
-            let name = names.item(index).node?.to_value();
-            name.as_str().map(ToOwned::to_owned)
-        });
-        Self {
-            path: cursor.path.clone(),
-            present: None,
-            field: None,
-            without_previous: match without {
-                Some(name) => Some(WithoutPrevious {
-                    reason: format!(
-                        "`{name}` has no `previous`, so this fails for every such event"
-                    ),
-                    instead: "`events: [identity.updated]`".to_owned(),
-                    is_certain: true,
-                }),
-                None => found_by_reconciliation(file, reconciles),
-            },
-        }
-    }
-}
-
-/// A change through the admin API has no `previous`.
-fn found_by_reconciliation(file: &file::Subscription, reconciles: bool) -> Option<WithoutPrevious> {
-    let updates = file
-        .events
-        .iter()
-        .any(|event| matches!(event, file::Event::IdentityUpdated));
-    (reconciles && updates).then(|| WithoutPrevious {
-        reason:
-            "a change that reconciliation finds has no `previous`, so its delivery cannot be built"
-                .to_owned(),
-        instead:
-            "`when: has(previous.traits)`, with which reconciliation leaves out this subscription"
-                .to_owned(),
-        is_certain: false,
-    })
-}
-
 impl Resolver<'_> {
     /// Changes the place of the uses since `since`.
     pub(super) fn place_uses(&mut self, since: usize, place: Place) {
         for one in self.uses.iter_mut().skip(since) {
             one.place = place;
+        }
+    }
+
+    /// Changes the place of the values since `since`: they are not in JSON, but in a form or a query.
+    pub(super) fn place_parameters(&mut self, since: usize) {
+        let uses = self.uses.iter_mut().skip(since);
+        for one in uses.filter(|one| one.place == Place::Value) {
+            one.place = Place::Parameter;
+        }
+    }
+
+    /// Changes the place of the uses since `since`: they are those of this path. A value behind its `?` can be empty.
+    pub(super) fn place_path(&mut self, since: usize, path: Option<&Template>) {
+        self.place_uses(since, Place::Path);
+        let count = path.map_or(usize::MAX, Template::count_in_segments);
+        let Some(last) = self.uses.get_mut(since) else {
+            return;
+        };
+        if last.expressions.len() > count {
+            let behind = Use {
+                path: last.path.clone(),
+                at: last.at,
+                text: last.text.clone(),
+                place: Place::Text,
+                expressions: last.expressions.split_off(count),
+            };
+            self.uses.push(behind);
         }
     }
 
@@ -207,19 +179,17 @@ impl Resolver<'_> {
         };
         self.review_field(&context);
         for one in &uses {
-            let is_when = one.path == when_path;
-            // If the expression of `required` fails, the field is required.
-            let may_fail = one.path == format!("{}.required", subject.path);
             // The condition does not protect itself.
             let around = Context {
-                when: context.when.filter(|_| !is_when),
+                when: context.when.filter(|_| one.path != when_path),
                 ..context
             };
             for expression in &one.expressions {
                 self.review_names(&context, one, expression);
-                if !may_fail && !self.review_previous(&around, one, expression) {
-                    self.review_absence(&around, one, expression);
-                }
+                self.review_comparisons(&context, one, expression);
+                self.review_emptiness(&context, one, expression);
+                self.review_identity_id(&context, one, expression);
+                self.review_failures(&around, one, expression);
             }
         }
         for write in &writes {
@@ -227,15 +197,21 @@ impl Resolver<'_> {
         }
     }
 
+    fn review_failures(&mut self, context: &Context<'_>, one: &Use, expression: &Expression) {
+        if one.place.tolerates_failures() {
+            return;
+        }
+        self.review_text(context, one, expression);
+        self.review_required(one, expression);
+        if !self.review_previous(context, one, expression) {
+            self.review_absence(context, one, expression);
+        }
+    }
+
     /// Reports problems of messages that no check uses. Whether a path is only in some schemas depends on the check.
     pub(super) fn review_messages(&mut self) {
         let warnings = self.warnings.len();
-        self.review(&Subject {
-            path: String::new(),
-            present: None,
-            field: None,
-            without_previous: None,
-        });
+        self.review(&Subject::default());
         self.warnings.truncate(warnings);
     }
 
@@ -253,6 +229,10 @@ impl Resolver<'_> {
     fn add(&mut self, path: &str, at: Position, finding: Finding) {
         let problem = Problem::new(path.to_owned(), at, finding.message);
         let problem = problem.with_hint(Some(finding.help));
+        // A value that is missing in the environment may be right.
+        if self.placeholders.contains(path) {
+            return;
+        }
         if finding.is_problem {
             self.problems.push(problem);
         } else {

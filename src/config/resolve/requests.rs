@@ -50,7 +50,9 @@ impl<'a> Resolver<'a> {
                 None
             }
         };
+        let since = self.uses.len();
         let query = self.templates(&cursor.key("query"), &file.query, scope);
+        self.place_parameters(since);
         let headers = self.headers(&cursor.key("headers"), &file.headers, scope);
         let body = self.body(
             cursor,
@@ -75,7 +77,7 @@ impl<'a> Resolver<'a> {
             ),
             None => self.whole_url(&target_place, path, scope)?,
         };
-        self.place_uses(since, Place::Text);
+        self.place_path(since, path.as_ref());
         Some(RequestTemplate {
             service: service?,
             method,
@@ -93,8 +95,13 @@ impl<'a> Resolver<'a> {
         if known.clone().any(|known| known == name) {
             return Some(name);
         }
-        let hint = did_you_mean(&name, known.clone())
-            .unwrap_or_else(|| format!("the services are {}", listed(known)));
+        let hint = did_you_mean(&name, known.clone()).unwrap_or_else(|| {
+            if known.clone().next().is_none() {
+                format!("add it: `services: {{{name}: {{url: \"https://…\"}}}}`")
+            } else {
+                format!("the services are {}", listed(known))
+            }
+        });
         self.report(cursor, format!("there is no service `{name}`"), Some(hint));
         None
     }
@@ -139,7 +146,17 @@ impl<'a> Resolver<'a> {
         let (address, rest) = match split_url(&pieces) {
             Ok(split) => split,
             Err(message) => {
-                let hint = "write http://host/path, or name a `service` for the path".to_owned();
+                let text = template.0.as_str();
+                let hint = match text.chars().next() {
+                    Some(first) if first.is_ascii_alphanumeric() && !text.contains("://") => {
+                        format!("write `https://{text}`, or name a `service` for the path")
+                    }
+                    Some('/') => {
+                        "name a `service`, or write the whole URL, as in https://host/path"
+                            .to_owned()
+                    }
+                    _ => "write http://host/path, or name a `service` for the path".to_owned(),
+                };
                 self.report(cursor, message, Some(hint));
                 return None;
             }
@@ -156,6 +173,7 @@ impl<'a> Resolver<'a> {
     ) -> Option<Vec<(String, Template)>> {
         for name in headers.keys() {
             self.header_name(&cursor.key(name), name);
+            self.warn_about_own_headers(&cursor.key(name), name);
         }
         let since = self.uses.len();
         let headers = self.templates(cursor, headers, scope);
@@ -220,9 +238,12 @@ impl<'a> Resolver<'a> {
             (Some(json), _) => self
                 .json(&cursor.key("json"), json, scope)
                 .map(BodyTemplate::Json),
-            (None, Some(form)) => self
-                .templates(&cursor.key("form"), form, scope)
-                .map(BodyTemplate::Form),
+            (None, Some(form)) => {
+                let since = self.uses.len();
+                let form = self.templates(&cursor.key("form"), form, scope);
+                self.place_parameters(since);
+                form.map(BodyTemplate::Form)
+            }
             (None, None) => Some(BodyTemplate::Empty),
         }
     }
@@ -302,6 +323,11 @@ fn split_url(pieces: &[Piece]) -> Result<(String, Vec<Piece>), &'static str> {
     let mut address = String::new();
     for (index, piece) in pieces.iter().enumerate() {
         let (Piece::Written(text) | Piece::Inserted(text)) = piece;
+        let is_last = index + 1 == pieces.len();
+        let has_scheme = address.contains("://") || text.contains("://");
+        if !has_scheme && (is_last || text.starts_with('/')) {
+            return Err("expected a whole http or https URL, because there is no `service`");
+        }
         let behind_scheme = match (address.contains("://"), text.find("://")) {
             (true, _) => 0,
             (false, Some(start)) => start + 3,

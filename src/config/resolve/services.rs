@@ -74,9 +74,34 @@ impl Resolver<'_> {
     }
 
     pub(super) fn service_url(&mut self, cursor: &Cursor<'_>, text: &file::Text) -> Option<Url> {
+        let written = &text.0;
+        let has_expression = written.replace("${", "").contains('{');
         let text = self.text(text)?;
+        if has_expression {
+            self.report(
+                cursor,
+                "the address of a service cannot contain an expression",
+                Some(
+                    "write it in the path of the request, as in `get: \"/members/{value}\"`"
+                        .to_owned(),
+                ),
+            );
+            return None;
+        }
         match service_url(&text) {
             Ok(url) => Some(url),
+            Err((message, _)) if text.starts_with('$') && !text.starts_with("${") => {
+                let hint = format!("write `${{env:{}}}`", text.trim_start_matches('$'));
+                self.report(cursor, message, Some(hint));
+                None
+            }
+            Err((message, _))
+                if !text.contains("://") && service_url(&format!("http://{text}")).is_ok() =>
+            {
+                let hint = format!("write `http://{text}`");
+                self.report(cursor, message, Some(hint));
+                None
+            }
             Err((message, hint)) => {
                 self.report(cursor, message, hint);
                 None
@@ -93,6 +118,7 @@ impl Resolver<'_> {
         for (name, value) in headers {
             let cursor = cursor.key(name);
             self.header_name(&cursor, name);
+            self.warn_about_literal_braces(&cursor, &value.0);
             let Some(value) = self.text(value) else {
                 continue;
             };
@@ -188,6 +214,7 @@ impl Resolver<'_> {
             file::Auth::Bearer(file::Bearer { token }) => {
                 let token = self.text(token)?;
                 self.header_value(&cursor.key("token"), &token);
+                self.bearer_token(&cursor.key("token"), &token);
                 Some(Auth::Bearer {
                     token: Secret::new(token),
                 })
@@ -229,6 +256,21 @@ impl Resolver<'_> {
                     location,
                 })
             }
+        }
+    }
+
+    /// Reports a token with the word that is sent before it.
+    fn bearer_token(&mut self, cursor: &Cursor<'_>, token: &str) {
+        let word = token.split_whitespace().next().unwrap_or_default();
+        if token.trim().is_empty() {
+            let hint = "write `\"${env:TOKEN}\"`".to_owned();
+            self.report(cursor, "the token is empty", Some(hint));
+        } else if word.eq_ignore_ascii_case("bearer") && word.len() < token.trim().len() {
+            self.report(
+                cursor,
+                "`Bearer` is sent before the token, and this token has it too",
+                Some("write only what follows it".to_owned()),
+            );
         }
     }
 

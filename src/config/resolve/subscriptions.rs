@@ -3,11 +3,12 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::paths::{Subject, Write};
+use super::paths::{Place, Write};
 use super::{Cursor, Resolver};
 use crate::base::diagnostics::{Problem, did_you_mean};
 use crate::config::file;
 use crate::expression::{Scope, Variable};
+use crate::kratos::field::has_leading_zero;
 use crate::model::delivery::backoff::Schedule;
 use crate::model::delivery::{Event, Subscription, WriteBack};
 
@@ -36,7 +37,7 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             subscriptions.extend(self.subscription(&entry.key, &cursor, &file));
-            self.review(&Subject::subscription(&cursor, &file, reconciles));
+            self.review(&Self::subject_of_subscription(&cursor, &file, reconciles));
         }
         subscriptions
     }
@@ -104,12 +105,18 @@ impl<'a> Resolver<'a> {
         );
         let answered: Vec<Variable> = roots.iter().copied().chain([Variable::Response]).collect();
         let after = self.scope(&answered, Vec::new());
-        let mut expression = |key: &str, source: Option<&file::Expression>| {
-            source.and_then(|source| self.expression(&cursor.key(key), source, &after))
-        };
-        let success_when = expression("success_when", file.success_when.as_ref());
-        let abandon_when = expression("abandon_when", file.abandon_when.as_ref());
+        let since = self.uses.len();
+        let success_when = file
+            .success_when
+            .as_ref()
+            .and_then(|source| self.expression(&cursor.key("success_when"), source, &after));
+        self.place_uses(since, Place::Acceptance);
+        let abandon_when = file
+            .abandon_when
+            .as_ref()
+            .and_then(|source| self.expression(&cursor.key("abandon_when"), source, &after));
         let write_back = self.write_backs(&cursor.key("write_back"), &file.write_back, &after);
+        self.warn_about_write_back(cursor, file);
         self.once(cursor, file);
         self.supersede(cursor, file);
         let send = send?;
@@ -225,6 +232,10 @@ impl<'a> Resolver<'a> {
                     ),
                     Some(hint),
                 );
+                continue;
+            }
+            if names.iter().any(|name| has_leading_zero(name)) {
+                self.bad_index(&cursor, path);
                 continue;
             }
             let overlaps = |other: &&WriteBack| {

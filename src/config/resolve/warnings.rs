@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, LazyLock};
 
-use regex::Regex;
+use regex::{Captures, Regex};
 
 use super::{Cursor, Resolver};
 use crate::checks::{Absent, Check, Mode, Policy, Reads};
 use crate::config::languages;
 use crate::config::tree::{Kind, Node};
-use crate::expression::{Scope, Variable};
+use crate::expression::{Expression, Scope, Template, Variable};
 use crate::kratos::Flow;
 use crate::kratos::schema::Step;
 
@@ -25,9 +25,28 @@ const PURPOSES: [&str; 9] = [
     "set",
 ];
 
+/// Entities of HTML, and what they mean.
+const ENTITIES: [(&str, &str); 8] = [
+    ("&amp;", "&"),
+    ("&apos;", "'"),
+    ("&gt;", ">"),
+    ("&lt;", "<"),
+    ("&nbsp;", " "),
+    ("&quot;", "\""),
+    ("&#34;", "\""),
+    ("&#39;", "'"),
+];
+
+/// Tags that begin a line.
+const BREAKS: [&str; 7] = ["br", "p", "div", "hr", "li", "td", "tr"];
+
 /// An expression in doubled braces. A template inserts nothing there.
 static DOUBLED: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"\{\{\s*([a-z]+)((?:\.[\w?.\[\]']+)?)\s*\}\}").ok());
+
+/// An expression in braces.
+static LITERAL: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"\{\s*([a-z]+)(?:\.[^{}]*)?\}").ok());
 
 /// A tag or an entity of HTML.
 static HTML: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -38,12 +57,33 @@ static HTML: LazyLock<Option<Regex>> = LazyLock::new(|| {
     .ok()
 });
 
+/// Returns the text without tags, and with the characters that its entities mean.
+fn without_html(pattern: &Regex, text: &str) -> String {
+    let plain = pattern.replace_all(text, |found: &Captures<'_>| {
+        let found = &found[0];
+        let entity = ENTITIES.iter().find(|(name, _)| *name == found);
+        let name = found.trim_start_matches(['<', '/']).to_lowercase();
+        let breaks = BREAKS.iter().any(|known| {
+            name.strip_prefix(known)
+                .is_some_and(|rest| rest.starts_with([' ', '/', '>']))
+        });
+        match entity {
+            Some((_, character)) => *character,
+            None if breaks || found.starts_with('&') => " ",
+            None => "",
+        }
+    });
+    plain.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 impl<'a> Resolver<'a> {
     pub(super) fn warn_about_checks(&mut self, checks: &[(Check, Cursor<'a>)]) {
         for (check, cursor) in checks {
             self.warn_about_purpose(cursor);
             self.warn_about_types(check, cursor);
             self.warn_about_accept(check, cursor);
+            self.warn_about_acceptance(check, cursor);
+            self.warn_about_no_effect(check, cursor);
             self.warn_about_reserve(check, cursor);
             self.warn_about_immutable(check, cursor);
         }
@@ -125,6 +165,53 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// Warns about an expression without braces, which is a text like any other.
+    pub(super) fn warn_about_missing_braces(
+        &mut self,
+        cursor: &Cursor<'_>,
+        template: &Template,
+        scope: &Scope,
+    ) {
+        let Some(text) = template.constant().map(str::trim) else {
+            return;
+        };
+        let names_a_root = |root: &Variable| {
+            text.contains(&format!("{}.", root.name()))
+                || text.contains(&format!("({})", root.name()))
+        };
+        if !scope.roots.iter().any(names_a_root) {
+            return;
+        }
+        let compiled = Expression::compile(text, scope);
+        let reads = |one: &Expression| Variable::ALL.iter().any(|root| one.reads(*root));
+        if compiled.is_ok_and(|one| reads(&one)) {
+            self.warn(
+                cursor,
+                format!("`{text}` is used as this text, because an expression needs braces"),
+                format!("write `{{{text}}}`"),
+            );
+        }
+    }
+
+    /// Warns about an expression in a text that is no template.
+    pub(super) fn warn_about_literal_braces(&mut self, cursor: &Cursor<'_>, text: &str) {
+        let Some(pattern) = LITERAL.as_ref() else {
+            return;
+        };
+        if let Some(found) = pattern.captures(text)
+            && Variable::ALL.iter().any(|root| root.name() == &found[1])
+        {
+            self.warn(
+                cursor,
+                format!(
+                    "`{}` inserts no value: this text is the same for every request",
+                    &found[0]
+                ),
+                "write it in the request, under `headers`",
+            );
+        }
+    }
+
     /// Warns about a language that no browser asks for.
     pub(super) fn warn_about_language(&mut self, cursor: &Cursor<'_>, tag: &str) {
         if let Some(help) = languages::instead(tag) {
@@ -142,11 +229,16 @@ impl<'a> Resolver<'a> {
             return;
         };
         if pattern.is_match(text) {
-            let plain = pattern.replace_all(text, "");
+            let plain = without_html(pattern, text);
+            let help = if plain.is_empty() {
+                "write what the visitor must correct".to_owned()
+            } else {
+                format!("write `{plain}`")
+            };
             self.warn(
                 cursor,
                 "a message is plain text, so visitors see the HTML in it as it is written",
-                format!("write `{}`", plain.trim()),
+                help,
             );
         }
     }
@@ -191,13 +283,17 @@ impl<'a> Resolver<'a> {
 
     fn warn_about_accept(&mut self, check: &Check, cursor: &Cursor<'a>) {
         if check.on_unavailable.default == Policy::Accept
-            && check.ask.is_some()
+            && (check.ask.is_some() || check.reserve.is_some())
             && check.mode == Mode::Enforce
         {
             self.warn(
                 &cursor.key("on_unavailable"),
                 "`accept` admits sign-ups unchecked while the service is down or slow, and a visitor may be able to cause that",
-                "write `defer` to repeat the question once the account exists, or name the kinds, as in `{timeout: accept}`",
+                if check.reserve.is_some() {
+                    "write `refuse`, or name the kinds, as in `{timeout: accept}`"
+                } else {
+                    "write `defer` to repeat the question once the account exists, or name the kinds, as in `{timeout: accept}`"
+                },
             );
         }
     }

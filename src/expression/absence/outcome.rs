@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::sizes::bounds;
+
 /// The methods of calls that have `previous`, and of no others.
 const ONLY_WITH_PREVIOUS: [&str; 3] = ["lookup_secret", "profile", "totp"];
 
@@ -18,6 +20,16 @@ pub(super) enum Shape {
     Nothing,
     Known(Value),
     EmptyOptional,
+    /// An optional with the value null.
+    NullOptional,
+    /// A value that is neither null nor empty, or an optional with it.
+    Present,
+    /// A list of at most so many entries, or an optional that may have it.
+    Short(i64),
+    /// A whole number with these bounds.
+    Between(i64, i64),
+    /// A type: that of null, or another.
+    Type(bool),
     /// The method of a call without `previous`.
     Method,
     Any,
@@ -47,7 +59,7 @@ impl Outcome {
     /// Returns whether the node can be true, and whether it can be false.
     pub fn truth(&self) -> (bool, bool) {
         match &self.shape {
-            Shape::Any => (true, true),
+            Shape::Any | Shape::Present => (true, true),
             Shape::Known(Value::Bool(truth)) => (*truth, !truth),
             _ => (false, false),
         }
@@ -72,7 +84,10 @@ impl Outcome {
 
     /// Returns whether a function that needs a value fails with this one.
     pub fn is_no_value(&self) -> bool {
-        matches!(self.shape, Shape::Known(Value::Null) | Shape::EmptyOptional)
+        matches!(
+            self.shape,
+            Shape::Known(Value::Null) | Shape::EmptyOptional | Shape::NullOptional
+        )
     }
 
     /// Returns whether the node can fail as a condition. A value that is neither true nor false fails too.
@@ -91,9 +106,18 @@ pub(super) fn compared(one: &Outcome, other: &Outcome) -> Outcome {
         (Shape::Nothing, _) | (_, Shape::Nothing) => return Outcome::FAILED,
         (Shape::Known(one), Shape::Known(other)) => Outcome::known(is_same(one, other)),
         (Shape::EmptyOptional, Shape::EmptyOptional) => Outcome::known(true),
-        (Shape::EmptyOptional, Shape::Known(_)) | (Shape::Known(_), Shape::EmptyOptional) => {
+        (Shape::EmptyOptional | Shape::NullOptional, Shape::Known(_))
+        | (Shape::Known(_), Shape::EmptyOptional | Shape::NullOptional)
+        | (Shape::EmptyOptional, Shape::NullOptional | Shape::Present)
+        | (Shape::NullOptional | Shape::Present, Shape::EmptyOptional) => Outcome::known(false),
+        (Shape::Present, Shape::Known(other)) | (Shape::Known(other), Shape::Present)
+            if is_empty(other) =>
+        {
             Outcome::known(false)
         }
+        (Shape::Type(is_null), Shape::Type(other)) if is_null != other => Outcome::known(false),
+        (one, other) if is_apart(one, other) => Outcome::known(false),
+        (one, other) if is_same_number(one, other) => Outcome::known(true),
         (Shape::Method, Shape::Known(method)) | (Shape::Known(method), Shape::Method)
             if needs_previous(method) =>
         {
@@ -114,9 +138,37 @@ pub(super) fn contained(one: &Outcome, list: &Outcome) -> Outcome {
         (Shape::Method, Shape::Known(Value::Array(list))) if list.iter().all(needs_previous) => {
             Outcome::known(false)
         }
+        (Shape::Present, Shape::Known(Value::Array(list))) if list.iter().all(is_empty) => {
+            Outcome::known(false)
+        }
         _ => Outcome::ANY,
     };
     result.or_else_fails(one.fails || list.fails)
+}
+
+/// Returns whether a value that is present never equals this one.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.trim().is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Returns whether two whole numbers have no value in common.
+fn is_apart(one: &Shape, other: &Shape) -> bool {
+    bounds(one)
+        .zip(bounds(other))
+        .is_some_and(|(one, other)| one.1 < other.0 || other.1 < one.0)
+}
+
+/// Returns whether two whole numbers are known, and equal.
+fn is_same_number(one: &Shape, other: &Shape) -> bool {
+    bounds(one)
+        .zip(bounds(other))
+        .is_some_and(|(one, other)| one == other && one.0 == one.1)
 }
 
 fn needs_previous(method: &Value) -> bool {

@@ -8,13 +8,15 @@ use super::*;
 
 /// Returns the effect of an absent `identity.traits.nick`.
 fn without_nick(source: &str) -> (bool, bool) {
-    let absent = Absent::missing(Variable::Identity, ReadPath::of_names(&["traits", "nick"]));
+    let absent = Assumption::missing(Variable::Identity, ReadPath::of_names(&["traits", "nick"]));
     effect(source, &absent)
 }
 
-fn effect(source: &str, absent: &Absent) -> (bool, bool) {
+fn effect(source: &str, absent: &Assumption) -> (bool, bool) {
     let expression = TestCase::new().compile(source).expect(source);
-    let Effect { may_fail, may_hold } = expression.without(absent);
+    let Effect {
+        may_fail, may_hold, ..
+    } = expression.under(absent);
     (may_fail, may_hold)
 }
 
@@ -117,7 +119,7 @@ fn an_expression_without_a_guard_can_fail() {
 #[test]
 fn null_is_no_value_for_functions_and_steps() {
     let nick = ReadPath::of_names(&["traits", "nick"]);
-    let null = Absent::null(Variable::Identity, nick);
+    let null = Assumption::null(Variable::Identity, nick);
     for (source, may_fail) in [
         ("identity.traits.nick == 'a'", false),
         ("identity.traits.nick == null", false),
@@ -152,7 +154,7 @@ fn null_is_no_value_for_functions_and_steps() {
 
 #[test]
 fn without_previous_the_first_step_decides() {
-    let absent = Absent::missing(Variable::Previous, ReadPath::of_names(&[]));
+    let absent = Assumption::missing(Variable::Previous, ReadPath::of_names(&[]));
     for (source, may_fail) in [
         ("previous.traits.email == 'a'", true),
         ("previous.traits.?email.orValue('') == 'a'", true),
@@ -184,6 +186,79 @@ fn without_previous_the_first_step_decides() {
     }
 }
 
+#[test]
+fn what_is_known_about_a_value_decides_comparisons_of_its_size_and_type() {
+    let list = Assumption::missing(
+        Variable::Identity,
+        ReadPath::of_dotted(&["traits", "tags", "1"]),
+    );
+    let present = Assumption::present(Variable::Identity, ReadPath::of_names(&["traits", "nick"]));
+    for (assumed, source, may_hold) in [
+        (&list, "size(identity.traits.tags) > 1", false),
+        (&list, "identity.traits.tags.size() >= 2", false),
+        (&list, "size(identity.traits.tags) == 2", false),
+        (&list, "1 < size(identity.traits.?tags.orValue([]))", false),
+        (&list, "size(identity.traits.tags) > 0", true),
+        (
+            &list,
+            "size(identity.traits.?tags.orValue(['a', 'b'])) > 1",
+            true,
+        ),
+        (&present, "identity.traits.nick == null", false),
+        (&present, "identity.traits.nick == ''", false),
+        (&present, "identity.traits.nick.trim() == ''", false),
+        (&present, "size(identity.traits.nick) == 0", false),
+        (&present, "!has(identity.traits.nick)", false),
+        (&present, "!has(identity.traits)", false),
+        (&present, "!('nick' in identity.traits)", false),
+        (&present, "identity.traits.nick in ['', null]", false),
+        (&present, "identity.traits.nick in ['', 'a']", true),
+        (&present, "size(identity.traits.nick) < 3", true),
+        (&present, "identity.traits.nick == 'a'", true),
+        (&present, "has(identity.traits.nick.first)", true),
+    ] {
+        let expression = TestCase::new().compile(source).expect(source);
+        assert_eq!(expression.under(assumed).may_hold, may_hold, "{source}");
+    }
+    for (source, expected) in [
+        ("identity.traits.nick == '' || value == 'x'", true),
+        ("value == 'x' || (identity.traits.nick == null)", true),
+        ("identity.traits.nick != null && value == 'x'", false),
+        ("value == 'x' || false", false),
+    ] {
+        let expression = TestCase::new().compile(source).expect(source);
+        assert_eq!(
+            expression.is_partly_excluded(&present),
+            expected,
+            "{source}"
+        );
+    }
+}
+
+#[test]
+fn null_and_empty_results_are_known() {
+    let nick = || ReadPath::of_names(&["traits", "nick"]);
+    let missing = Assumption::missing(Variable::Identity, nick());
+    let null = Assumption::null(Variable::Identity, nick());
+    for (source, assumed, is_nothing, is_empty) in [
+        ("identity.traits.?nick", &missing, true, false),
+        ("identity.traits.?nick", &null, true, false),
+        ("identity.traits.nick", &null, true, false),
+        ("identity.traits.?nick.orValue('')", &missing, false, true),
+        ("identity.traits.?nick.orValue('')", &null, true, false),
+        ("identity.traits.?nick.orValue('a')", &missing, false, false),
+        ("identity.traits.email", &missing, false, false),
+    ] {
+        let expression = TestCase::new().compile(source).expect(source);
+        let effect = expression.under(assumed);
+        assert_eq!(
+            (effect.is_nothing, effect.is_empty),
+            (is_nothing, is_empty),
+            "{source}"
+        );
+    }
+}
+
 /// An expression of guards, reads and operators.
 fn expressions() -> impl Strategy<Value = String> {
     let atom = prop::sample::select(vec![
@@ -198,10 +273,22 @@ fn expressions() -> impl Strategy<Value = String> {
         "identity.traits.q in ['a', identity.traits.p]",
         "['a', 'b'].exists(x, x == identity.traits.q)",
         "['a'].all(x, x == identity.traits.p)",
+        "'p' in identity.traits",
+        "identity.traits.?p.orValue(null) != null",
+        "identity.traits.?p.orValue('').startsWith('a')",
+        "identity.traits.?p.orValue('') == ''",
+        "size(identity.traits.?p.orValue('')) > 0",
+        "size(identity.traits.p) < 1",
+        "identity.traits.p.trim() == ''",
+        "type(identity.traits.?p.orValue(null)) == string",
+        "type(identity.traits.?p.orValue(null)) == null_type",
+        "size(identity.traits.l) > 0 && identity.traits.l[0] == 'a'",
+        "size(identity.traits.?l.orValue([])) >= 1",
+        "identity.traits.l[0] == 'a'",
         "true",
         "false",
     ]);
-    atom.prop_map(str::to_owned)
+    atom.prop_map(|atom| format!("({atom})"))
         .prop_recursive(4, 24, 3, |inner| {
             prop_oneof![
                 (inner.clone(), inner.clone())
@@ -227,17 +314,16 @@ proptest! {
         let Ok(expression) = case.compile(&source) else {
             return Ok(());
         };
-        for (identity, is_null) in [
-            (json!({"traits": {"q": q}}), false),
-            (json!({"traits": {"q": q, "p": null}}), true),
+        let p = || ReadPath::of_names(&["traits", "p"]);
+        let first = ReadPath::of_dotted(&["traits", "l", "0"]);
+        let root = Variable::Identity;
+        for (identity, assumed) in [
+            (json!({"traits": {"q": q, "l": ["a"]}}), Assumption::missing(root, p())),
+            (json!({"traits": {"q": q, "l": ["a"], "p": null}}), Assumption::null(root, p())),
+            (json!({"traits": {"q": q, "l": ["a"], "p": "ab"}}), Assumption::present(root, p())),
+            (json!({"traits": {"q": q, "l": [], "p": "a"}}), Assumption::missing(root, first)),
         ] {
-            let path = ReadPath::of_names(&["traits", "p"]);
-            let absent = if is_null {
-                Absent::null(Variable::Identity, path)
-            } else {
-                Absent::missing(Variable::Identity, path)
-            };
-            let effect = expression.without(&absent);
+            let effect = expression.under(&assumed);
             let variables = Variables { identity: Some(&identity), ..case.variables() };
             match expression.holds(&variables) {
                 Ok(true) => prop_assert!(effect.may_hold, "{source} holds"),

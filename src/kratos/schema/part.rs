@@ -9,6 +9,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::{Step, Types};
+use crate::kratos::field::index;
 
 /// The maximum number of references and choices that are followed one inside another. A schema may refer to itself.
 const MAX_DEPTH: usize = 12;
@@ -53,8 +54,8 @@ impl<'s> Document<'s> {
     /// Decides what a step of a dotted path means: a number is an index in a list, and a name everywhere else.
     pub fn settle<'p>(&self, part: &Part<'s>, step: Step<'p>) -> Step<'p> {
         match step {
-            Step::Dotted(name) => match name.parse() {
-                Ok(index) if !self.types(part).contains(Types::OBJECT) => Step::Index(index),
+            Step::Dotted(name) => match index(name) {
+                Some(index) if !self.types(part).contains(Types::OBJECT) => Step::Index(index),
                 _ => Step::Name(name),
             },
             other => other,

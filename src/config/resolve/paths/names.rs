@@ -46,6 +46,10 @@ impl Resolver<'_> {
                 let Some(steps) = steps_from_identity(context, root, &read.path) else {
                     continue;
                 };
+                // The field itself is reported at the field.
+                if root == Variable::Value && read.path.is_root() {
+                    continue;
+                }
                 let knowledge = schemas.look_up(&steps);
                 let written = (root, read.path.clone());
                 let finding = unknown(&schemas, &steps, &knowledge, Some((root, &read.path)));
@@ -62,7 +66,7 @@ impl Resolver<'_> {
 }
 
 /// Returns the path from the identity on, if the path leads to a trait.
-fn steps_from_identity<'p>(
+pub(super) fn steps_from_identity<'p>(
     context: &'p Context<'_>,
     root: Variable,
     path: &'p ReadPath,
@@ -73,7 +77,7 @@ fn steps_from_identity<'p>(
     }
     let (field, _) = context.subject.field.as_ref()?;
     let names = Step::of_names(field.names().iter().map(String::as_str));
-    (!steps.is_empty()).then(|| names.into_iter().chain(steps).collect())
+    Some(names.into_iter().chain(steps).collect())
 }
 
 /// Returns a problem if no schema names the path, and a warning if only some do.

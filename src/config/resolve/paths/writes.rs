@@ -70,12 +70,6 @@ fn refused_name(
 ) -> Option<Finding> {
     let path = dotted(steps);
     let all = schemas.ids().count();
-    if write.is_set && is_entry(schemas, steps) {
-        return Some(Finding::problem(
-            format!("`{path}` is an entry of a list, and `set` would replace the list"),
-            "set the whole list",
-        ));
-    }
     let unknown = unknown(schemas, steps, knowledge, None);
     let help = unknown.as_ref().map_or_else(
         || "remove `additionalProperties: false` where the schema names it".to_owned(),
@@ -105,15 +99,6 @@ fn refused_name(
         ),
         format!("add `when: \"{}\"`", of_schemas(&allowed)),
     ))
-}
-
-/// Returns whether the path leads to an entry of a list.
-fn is_entry(schemas: &Schemas, steps: &[Step<'_>]) -> bool {
-    (1..steps.len()).any(|end| {
-        let is_number = matches!(steps[end], Step::Dotted(name) if name.parse::<usize>().is_ok());
-        let parent = schemas.look_up(&steps[..end]);
-        is_number && parent.types.contains(Types::LIST) && !parent.types.contains(Types::OBJECT)
-    })
 }
 
 fn refused_value(
