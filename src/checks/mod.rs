@@ -29,7 +29,9 @@ use crate::model::request;
 
 pub use crate::model::late_refusal::OnLateRefusal;
 pub use absent::Absent;
-pub use evaluate::{AskService, CheckInput, DeferredCheck, Evaluated, Evaluator, OpenDeferrals, response_in};
+pub use evaluate::{
+    AskService, CheckInput, DeferredCheck, Evaluated, Evaluator, OpenDeferrals, response_in,
+};
 pub use messages::{BuiltinMessages, MessageCatalog, MessageRenderer};
 pub use reads::Reads;
 pub use reserver::Reserver;

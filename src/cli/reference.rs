@@ -45,7 +45,11 @@ fn describe(text: &mut String, command: &Command, parent: &str) {
             .term_width(100);
         let help = command.render_long_help().to_string();
         let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
-        let _ = write!(text, "\n## `{name}`\n\n```text\n{}\n```\n", lines.join("\n").trim_end());
+        let _ = write!(
+            text,
+            "\n## `{name}`\n\n```text\n{}\n```\n",
+            lines.join("\n").trim_end()
+        );
     }
     for child in children {
         describe(text, child, &name);

@@ -98,7 +98,9 @@ pub async fn run(options: Options, clock: Clock) -> anyhow::Result<ExitCode> {
             .map_err(|error| anyhow!(error))?,
     };
     if payload.identity.is_none() {
-        bail!("the call has no identity\nhelp: record a call of a hook under `after.<method>.hooks`");
+        bail!(
+            "the call has no identity\nhelp: record a call of a hook under `after.<method>.hooks`"
+        );
     }
     let services = Services::new(
         settings.services.clone(),
@@ -164,13 +166,21 @@ fn print(trial: &Trial, out: &mut impl Write) -> std::io::Result<()> {
         let field = message.field.as_deref().unwrap_or("the form");
         writeln!(out, "  {field}: {} ({})", message.text, message.id)?;
     }
-    if trial.changes.as_object().is_some_and(|changes| !changes.is_empty()) {
+    if trial
+        .changes
+        .as_object()
+        .is_some_and(|changes| !changes.is_empty())
+    {
         writeln!(out, "  changes: {}", trial.changes)?;
     }
     for delivery in &trial.deliveries {
         let name = delivery["subscription"].as_str().unwrap_or_default();
         match delivery["request"].as_str() {
-            Some(request) => writeln!(out, "\nwould send to {name}: {request}\n  {}", delivery["body"])?,
+            Some(request) => writeln!(
+                out,
+                "\nwould send to {name}: {request}\n  {}",
+                delivery["body"]
+            )?,
             None => writeln!(out, "\ncould not send to {name}: {}", delivery["not_built"])?,
         }
     }
@@ -178,8 +188,14 @@ fn print(trial: &Trial, out: &mut impl Write) -> std::io::Result<()> {
 }
 
 fn print_check(check: &TriedCheck, out: &mut impl Write) -> std::io::Result<()> {
-    let kind = check.kind.map_or_else(String::new, |kind| format!(", {kind}"));
-    let observed = if check.observed { ", observed only" } else { "" };
+    let kind = check
+        .kind
+        .map_or_else(String::new, |kind| format!(", {kind}"));
+    let observed = if check.observed {
+        ", observed only"
+    } else {
+        ""
+    };
     writeln!(
         out,
         "{}: {}{kind}{observed} ({} ms)",
@@ -189,7 +205,11 @@ fn print_check(check: &TriedCheck, out: &mut impl Write) -> std::io::Result<()> 
         writeln!(out, "  did not run: {why}")?;
     }
     if let Some(question) = &check.question {
-        writeln!(out, "  asked: {}", question["request"].as_str().unwrap_or_default())?;
+        writeln!(
+            out,
+            "  asked: {}",
+            question["request"].as_str().unwrap_or_default()
+        )?;
         for (name, value) in question["headers"].as_object().into_iter().flatten() {
             writeln!(out, "    {name}: {}", value.as_str().unwrap_or_default())?;
         }

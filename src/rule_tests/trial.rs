@@ -16,8 +16,8 @@ use crate::base::telemetry::Trace;
 use crate::checks::observe::CheckObserver;
 use crate::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
 use crate::checks::{
-    AskService, Check, CheckInput, Condition, Evaluator, Kind, OpenDeferrals, Policy, Rules, reserve,
-    response_in,
+    AskService, Check, CheckInput, Condition, Evaluator, Kind, OpenDeferrals, Policy, Rules,
+    reserve, response_in,
 };
 use crate::config::Settings;
 use crate::expression::{EvaluationError, Expression, Variables};
@@ -280,7 +280,9 @@ impl Seen {
             .iter()
             .filter_map(|(check, answer)| Some((check.clone(), Arc::clone(answer.as_ref().ok()?))))
             .collect();
-        let own = responses.get(name).and_then(|readable| response_in(readable));
+        let own = responses
+            .get(name)
+            .and_then(|readable| response_in(readable));
         let identity = payload.identity.as_ref().unwrap_or(&Value::Null);
         let variables = |check: &Check| Variables {
             identity: Some(identity),
@@ -354,11 +356,13 @@ fn expressions(check: &Check, variables: &Variables<'_>, has_run: bool) -> Vec<T
             all.push(("accept".to_owned(), accept));
         }
     }
-    let tried = all.into_iter().map(|(setting, expression)| TriedExpression {
-        setting,
-        source: expression.source().to_owned(),
-        result: shown(expression.holds(variables)),
-    });
+    let tried = all
+        .into_iter()
+        .map(|(setting, expression)| TriedExpression {
+            setting,
+            source: expression.source().to_owned(),
+            result: shown(expression.holds(variables)),
+        });
     tried.collect()
 }
 

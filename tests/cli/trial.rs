@@ -60,7 +60,10 @@ fn reservations_are_taken_and_released_only_on_request() {
     register.respond_with(201, &json!({"id": "h7"}));
     let (code, printed) = try_with(&register, &["--traits", r#"{"invite": "A"}"#]);
     assert_eq!(code, 1, "{printed}");
-    assert!(printed.contains("invite: unavailable, not_stored"), "{printed}");
+    assert!(
+        printed.contains("invite: unavailable, not_stored"),
+        "{printed}"
+    );
     assert_eq!(register.received().len(), 0);
     let (code, printed) = try_with(&register, &["--traits", r#"{"invite": "A"}"#, "--take"]);
     assert_eq!(code, 0, "{printed}");
@@ -78,12 +81,18 @@ fn a_service_that_is_down_and_wrong_arguments_are_explained() {
     register.respond_with(503, &json!({}));
     let (code, printed) = try_with(&register, &["--traits", r#"{"vat": "NL1"}"#]);
     assert_eq!(code, 1, "{printed}");
-    assert!(printed.contains("vat: unavailable, status_5xx"), "{printed}");
+    assert!(
+        printed.contains("vat: unavailable, status_5xx"),
+        "{printed}"
+    );
     for (arguments, part) in [
         (&["--traits", "[1]"][..], "expected a JSON object"),
         (&[], "--traits"),
         (&["--payload", "missing.json"], "cannot read missing.json"),
-        (&["--payload", "vestibule.yaml"], "is not the body of a call"),
+        (
+            &["--payload", "vestibule.yaml"],
+            "is not the body of a call",
+        ),
         (&["--traits", "{}", "--header", "X"], "expected NAME=VALUE"),
     ] {
         let (code, printed) = try_with(&register, arguments);

@@ -125,7 +125,13 @@ subscriptions:
         (count == 8).then_some(())
     })
     .await;
-    for path in ["/decisions", "/deliveries", "/late-refusals", "/jobs", "/metrics"] {
+    for path in [
+        "/decisions",
+        "/deliveries",
+        "/late-refusals",
+        "/jobs",
+        "/metrics",
+    ] {
         let reply = app.admin_get(path).await;
         assert_eq!(reply.status, 200, "{path}");
         assert!(!logs::holds_canary(&reply.text), "{path}: {}", reply.text);
