@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
 
-use super::submissions::{assert_no_late_post, builder, confirmations, releases};
+use super::submissions::{alarms, assert_no_late_post, builder, confirmations, releases};
 use crate::support::fields::{COMPANY, EMAIL, Fields, INVITE};
 use crate::support::load_balancer::LoadBalancer;
 use crate::support::postgres::Server;
@@ -208,8 +208,7 @@ async fn disconnect(balancer: &LoadBalancer, flow: &Flow<'_>, typed: &Fields, de
 /// Vestibule reports and repeats.
 async fn assert_no_other_alarm(env: &TestEnv) {
     let log_text = env.vestibule.log_text();
-    let mut alarms = log_text.lines().filter(|line| line.contains("ALARM"));
-    let other = alarms.find(|line| !line.contains(LATE_LOOK_UP));
+    let other = alarms(&log_text).find(|line| !line.contains(LATE_LOOK_UP));
     assert_eq!(other, None);
     assert_no_late_post(env).await;
 }
