@@ -25,8 +25,8 @@ fn try_with(register: &FakeService, arguments: &[&str]) -> (i32, String) {
     (output.status.code().expect("an exit code"), printed)
 }
 
-#[test]
-fn each_check_is_explained() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_check_is_explained() {
     let register = FakeService::start();
     register.respond_with(200, &json!({"valid": false}));
     let (code, printed) = try_with(&register, &["--traits", r#"{"vat": "NL1"}"#]);
@@ -54,8 +54,8 @@ fn each_check_is_explained() {
     assert_eq!(trial["deliveries"][0]["body"], json!({"vat": "NL1"}));
 }
 
-#[test]
-fn reservations_are_taken_and_released_only_on_request() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reservations_are_taken_and_released_only_on_request() {
     let register = FakeService::start();
     register.respond_with(201, &json!({"id": "h7"}));
     let (code, printed) = try_with(&register, &["--traits", r#"{"invite": "A"}"#]);
@@ -75,8 +75,8 @@ fn reservations_are_taken_and_released_only_on_request() {
     assert_eq!(calls, ["POST /hold/A", "DELETE /holds/h7"]);
 }
 
-#[test]
-fn a_service_that_is_down_and_wrong_arguments_are_explained() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_is_down_and_wrong_arguments_are_explained() {
     let register = FakeService::start();
     register.respond_with(503, &json!({}));
     let (code, printed) = try_with(&register, &["--traits", r#"{"vat": "NL1"}"#]);
