@@ -1,6 +1,7 @@
 //! The settings file from an operator's view: every problem is reported, with its position and a `help:` line.
 
 mod hints;
+mod lint;
 mod manual;
 mod paths;
 mod problems;
