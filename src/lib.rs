@@ -2,16 +2,17 @@
 //! creates the identity. Afterwards Vestibule notifies external services, and retries each delivery until it succeeds
 //! or is abandoned.
 //!
-//! The crate has thirteen folders in nine layers. Imports go down, never up, and folders on one line do not import
+//! The crate has fifteen folders in nine layers. Imports go down, never up, and folders on one line do not import
 //! each other:
 //!
-//! `cli → demo → app → {config, http, jobs} → checks → {outbound, store} → model → {expression, kratos} → base`
+//! `cli → demo → {app, lint, rule_tests} → {config, http, jobs} → checks → {outbound, store} → model → {expression, kratos} → base`
 //!
 //! So a folder can be read with knowledge of only the folders below it.
 //!
 //! - `cli`: one file per command.
 //! - `demo`: `vestibule demo`, with example services and a page.
 //! - `app`: builds all parts, starts and stops them.
+//! - `lint`: checks kratos.yml against the identity schemas and the settings.
 //! - `rule_tests`: runs tests of an operator's rules.
 //! - `config`: reads the settings file into settings.
 //! - `http`: the hooks that Kratos calls, and the admin API.
@@ -35,6 +36,7 @@ pub mod expression;
 pub mod http;
 pub mod jobs;
 pub mod kratos;
+pub mod lint;
 pub mod model;
 pub mod outbound;
 pub mod rule_tests;

@@ -54,7 +54,7 @@ impl Problem {
 #[derive(Clone, Debug, Default)]
 pub struct Problems {
     file: String,
-    are_warnings: bool,
+    noun: &'static str,
     lines: Vec<String>,
     all: Vec<Problem>,
 }
@@ -64,21 +64,27 @@ impl Problems {
     /// environment are not in these lines.
     #[must_use]
     pub fn new(file: String, text: &str, problems: Vec<Problem>) -> Self {
-        Self::collected(file, text, problems, false)
+        Self::collected(file, text, problems, "problem")
     }
 
     /// Collects warnings in the same way. Vestibule uses the settings in spite of warnings.
     #[must_use]
     pub fn warnings(file: String, text: &str, warnings: Vec<Problem>) -> Self {
-        Self::collected(file, text, warnings, true)
+        Self::collected(file, text, warnings, "warning")
     }
 
-    fn collected(file: String, text: &str, mut problems: Vec<Problem>, are_warnings: bool) -> Self {
+    /// Collects notes in the same way. A note is worth knowing, and needs no change.
+    #[must_use]
+    pub fn notes(file: String, text: &str, notes: Vec<Problem>) -> Self {
+        Self::collected(file, text, notes, "note")
+    }
+
+    fn collected(file: String, text: &str, mut problems: Vec<Problem>, noun: &'static str) -> Self {
         problems.sort_by(|one, other| (one.at, &one.path).cmp(&(other.at, &other.path)));
         problems.dedup();
         Self {
             file,
-            are_warnings,
+            noun,
             lines: text.lines().map(ToOwned::to_owned).collect(),
             all: problems,
         }
@@ -109,11 +115,7 @@ impl fmt::Display for Problems {
             formatter,
             "{} has {count} {}{}",
             self.file,
-            if self.are_warnings {
-                "warning"
-            } else {
-                "problem"
-            },
+            self.noun,
             if count == 1 { "" } else { "s" }
         )?;
         for problem in &self.all {

@@ -1,5 +1,7 @@
 //! `vestibule kratos`: prints the hooks for kratos.yml.
 
+mod lint;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ const LATE_REFUSALS: &str = "\
 pub enum Command {
     /// Print the hooks for kratos.yml: for every sign-up method, and for profile changes
     Hooks(Hooks),
+    /// Check kratos.yml, identity schemas and settings against each other
+    Lint(lint::Lint),
 }
 
 /// `vestibule kratos hooks …`
@@ -126,9 +130,12 @@ impl Needs {
 }
 
 impl Command {
-    /// Prints the hooks.
+    /// Runs the command.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::Hooks(hooks) = self;
+        let hooks = match self {
+            Self::Hooks(hooks) => hooks,
+            Self::Lint(lint) => return Ok(lint.run()),
+        };
         let needs = match &hooks.config {
             None => Needs::default(),
             Some(file) => match config::load(file, &hooks.environment()) {

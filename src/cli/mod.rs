@@ -52,7 +52,7 @@ enum Command {
     Validate(validate::Options),
     /// Print the JSON Schema of the settings file, for editors
     Schema(schema::Options),
-    /// Print the hooks for kratos.yml
+    /// Print the hooks for kratos.yml, and check kratos.yml
     #[command(subcommand)]
     Kratos(kratos::Command),
     /// List, show, retry and discard deliveries

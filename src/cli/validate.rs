@@ -39,10 +39,14 @@ pub struct Options {
     format: Format,
 }
 
+/// How problems and warnings are printed.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+pub(super) enum Format {
+    /// For people.
     Text,
+    /// One JSON object.
     Json,
+    /// Annotations of GitHub Actions.
     Github,
 }
 
@@ -108,7 +112,8 @@ fn as_json(file: &str, review: &Review) -> Value {
     })
 }
 
-fn problem_as_json(problem: &Problem) -> Value {
+/// Returns a problem as JSON.
+pub(super) fn problem_as_json(problem: &Problem) -> Value {
     json!({
         "path": problem.path,
         "line": problem.at.line,
@@ -134,7 +139,8 @@ fn annotations(file: &str, review: &Review) -> String {
     lines.concat()
 }
 
-fn annotation(level: &str, file: &str, problem: &Problem) -> String {
+/// Returns the annotation of one problem.
+pub(super) fn annotation(level: &str, file: &str, problem: &Problem) -> String {
     let position = if problem.at.line == 0 {
         String::new()
     } else {

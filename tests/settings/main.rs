@@ -3,6 +3,7 @@
 mod comparisons;
 mod guards;
 mod hints;
+mod lint;
 mod manual;
 mod paths;
 mod problems;

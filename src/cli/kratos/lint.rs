@@ -1,0 +1,163 @@
+//! `vestibule kratos lint`: checks kratos.yml, identity schemas and settings against each other.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::base::diagnostics::Problem;
+use crate::cli::validate::{Format, annotation, problem_as_json};
+use crate::lint::address::Mapping;
+use crate::lint::{File, Finding, Input, Report, Severity, lint};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  no problem; with --strict, no warning either
+  1  a problem; with --strict, a problem or a warning
+  2  the command line is wrong, or a file cannot be read
+
+Examples:
+  vestibule kratos lint -c kratos.yml -c vestibule-hooks.yml --settings vestibule.yaml
+  vestibule kratos lint -c kratos/kratos.yml --map /etc/config/kratos=./kratos --env-file kratos.env --strict --format github
+  helm template . | yq '.data[\"kratos.yaml\"]' | vestibule kratos lint -c - --schema default=identity.schema.json";
+
+/// `vestibule kratos lint …`
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Lint {
+    /// A file of kratos.yml, or `-` for standard input. Repeat it as Kratos gets it: a later file replaces the lists of an
+    /// earlier one
+    #[arg(short, long = "config", value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// The environment variables of Kratos, which override kratos.yml: a line `NAME=value` for each
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// The local folder of a folder that kratos.yml names: `/etc/config/kratos=./kratos`
+    #[arg(long = "map", value_name = "FROM=TO", value_parser = Mapping::parse)]
+    mappings: Vec<Mapping>,
+    /// The file of an identity schema, in place of the address in kratos.yml
+    #[arg(long = "schema", value_name = "ID=FILE", value_parser = schema)]
+    schemas: Vec<(String, PathBuf)>,
+    /// The settings file of Vestibule. Its environment variables may be missing
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// Exit with code 1 also if there is a warning
+    #[arg(long)]
+    strict: bool,
+    /// How findings are printed: for people, as one JSON object, or as annotations of GitHub Actions
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl Lint {
+    /// Checks the files, and prints the findings.
+    pub fn run(&self) -> ExitCode {
+        let input = match self.input() {
+            Ok(input) => input,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::from(2);
+            }
+        };
+        let report = lint(&input);
+        match self.format {
+            Format::Text => print!("{report}"),
+            Format::Json => println!("{}", as_json(&report)),
+            Format::Github => print!("{}", annotations(&report)),
+        }
+        let has = |severity| report.count(severity) > 0;
+        if has(Severity::Problem) || self.strict && has(Severity::Warning) {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+
+    fn input(&self) -> Result<Input, String> {
+        let schema =
+            |(id, path): &(String, PathBuf)| Ok::<_, String>((id.clone(), read(path)?.text));
+        Ok(Input {
+            layers: self
+                .files
+                .iter()
+                .map(|path| read(path))
+                .collect::<Result<_, _>>()?,
+            environment: self.env_file.as_deref().map(read).transpose()?,
+            mappings: self.mappings.clone(),
+            schemas: self.schemas.iter().map(schema).collect::<Result<_, _>>()?,
+            settings: self.settings.as_deref().map(read).transpose()?,
+        })
+    }
+}
+
+/// Parses `default=identity.schema.json`.
+fn schema(text: &str) -> Result<(String, PathBuf), String> {
+    let (id, path) = text
+        .split_once('=')
+        .filter(|(id, path)| !id.is_empty() && !path.is_empty())
+        .ok_or("expected an id and a file, as in default=identity.schema.json")?;
+    Ok((id.to_owned(), path.into()))
+}
+
+fn read(path: &Path) -> Result<File, String> {
+    let name = path.display().to_string();
+    if name != "-" {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {name}: {error}"))?;
+        return Ok(File { name, text });
+    }
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| format!("cannot read standard input: {error}"))?;
+    let name = "standard input".to_owned();
+    Ok(File { name, text })
+}
+
+fn as_json(report: &Report) -> Value {
+    let all = |severity: Severity| -> Vec<Value> {
+        let findings = report.findings.iter();
+        findings
+            .filter(|finding| finding.severity == severity)
+            .map(|finding| {
+                let mut value = problem_as_json(&finding.problem);
+                value["rule"] = finding.rule.into();
+                value["file"] = report.file_of(finding).into();
+                value
+            })
+            .collect()
+    };
+    json!({
+        "valid": report.count(Severity::Problem) == 0,
+        "problems": all(Severity::Problem),
+        "warnings": all(Severity::Warning),
+        "notes": all(Severity::Note),
+        "not_checked": report.not_checked,
+    })
+}
+
+/// Returns workflow commands of GitHub Actions, which show each finding at its line.
+fn annotations(report: &Report) -> String {
+    let each = |finding: &Finding| {
+        let level = match finding.severity {
+            Severity::Problem => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "notice",
+        };
+        let problem = Problem {
+            message: format!("{} [{}]", finding.problem.message, finding.rule),
+            ..finding.problem.clone()
+        };
+        annotation(level, report.file_of(finding), &problem)
+    };
+    let not_checked = report.not_checked.iter();
+    let not_checked = not_checked.map(|what| format!("not checked: {what}\n"));
+    report
+        .findings
+        .iter()
+        .map(each)
+        .chain(not_checked)
+        .collect()
+}

@@ -1,0 +1,63 @@
+//! Text that an operator can paste into kratos.yml.
+
+use super::context::Context;
+use crate::kratos::snippet::{EXAMPLE_URL, KEY_HEADER};
+use crate::kratos::{Flow, Stage};
+
+/// Returns the list entry of a hook of Vestibule. URL and body are those of another hook, where there is one.
+#[must_use]
+pub fn hook(context: &Context<'_>, flow: Flow, stage: Stage, method: Option<&str>) -> String {
+    let mut lines = vec![
+        "- hook: web_hook".to_owned(),
+        "  config:".to_owned(),
+        format!("    url: \"{}\"", url(context, flow, stage, method)),
+        "    method: POST".to_owned(),
+        format!("    body: \"{}\"", body(context)),
+        format!(
+            "    auth: {{type: api_key, config: {{in: header, name: {KEY_HEADER}, value: \"PUT-YOUR-KEY-HERE\"}}}}"
+        ),
+    ];
+    if stage == Stage::Pre {
+        lines.push("    response: {parse: true}".to_owned());
+    }
+    lines.join("\n")
+}
+
+/// Returns the URL of a hook.
+#[must_use]
+pub fn url(context: &Context<'_>, flow: Flow, stage: Stage, method: Option<&str>) -> String {
+    let query = method.map_or_else(String::new, |method| format!("?method={method}"));
+    format!("{}/hooks/{flow}/{stage}{query}", base(context))
+}
+
+/// Returns Vestibule's address, as the first hook names it.
+fn base<'k>(context: &Context<'k>) -> &'k str {
+    let lists = context.lists.iter();
+    let mut addresses = lists
+        .flat_map(|list| list.ours())
+        .filter_map(|(hook, _)| hook.address().rsplit_once("/hooks/"));
+    addresses.next().map_or(EXAMPLE_URL, |(base, _)| base)
+}
+
+/// Returns the address of the template, as the first hook with a file names it.
+fn body<'k>(context: &Context<'k>) -> &'k str {
+    let lists = context.lists.iter();
+    let mut addresses = lists
+        .flat_map(|list| list.ours())
+        .filter_map(|(hook, _)| hook.config.text_at(&["body"]))
+        .filter(|address| !address.starts_with("base64://"));
+    addresses
+        .next()
+        .unwrap_or("file:///etc/config/kratos/vestibule.jsonnet")
+}
+
+/// Returns a hook and the list to which it belongs.
+#[must_use]
+pub fn hook_in(context: &Context<'_>, flow: Flow, stage: Stage, method: Option<&str>) -> String {
+    let keys = method.map_or_else(
+        || format!("selfservice.flows.{flow}.after.hooks"),
+        |method| format!("selfservice.flows.{flow}.after.{method}.hooks"),
+    );
+    let hook = hook(context, flow, stage, method);
+    format!("add to `{keys}`:\n{hook}")
+}

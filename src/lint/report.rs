@@ -1,0 +1,196 @@
+//! The report: findings by file, and what was not checked.
+
+use std::fmt;
+
+use super::finding::{Finding, Findings, Severity};
+use super::{File, Input};
+use crate::base::diagnostics::{Position, Problem, Problems};
+use crate::config::tree::{self, Kind, Node};
+
+/// The result of `vestibule kratos lint`.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The findings: problems, then warnings, then notes, each in the order of the files.
+    pub findings: Vec<Finding>,
+    /// What could not be checked, and why.
+    pub not_checked: Vec<String>,
+    files: Vec<File>,
+}
+
+impl Report {
+    pub(super) fn new(input: &Input, findings: Findings) -> Self {
+        let layers = input.layers.iter();
+        let files = layers
+            .chain(&input.environment)
+            .chain(&input.settings)
+            .cloned();
+        let mut all = findings.all;
+        all.sort_by(|one, other| key(one).cmp(&key(other)));
+        Self {
+            findings: all,
+            not_checked: findings.not_checked.into_iter().collect(),
+            files: files.collect(),
+        }
+    }
+
+    /// Returns the number of findings of this severity.
+    #[must_use]
+    pub fn count(&self, severity: Severity) -> usize {
+        let findings = self.findings.iter();
+        findings
+            .filter(|finding| finding.severity == severity)
+            .count()
+    }
+
+    /// Returns the name of a finding's file.
+    #[must_use]
+    pub fn file_of(&self, finding: &Finding) -> &str {
+        self.files
+            .get(finding.file)
+            .map_or("", |file| file.name.as_str())
+    }
+
+    /// Returns the findings of a file as text, with the lines of the file but without their secrets.
+    fn section(&self, severity: Severity, index: usize, file: &File) -> Problems {
+        let found = self
+            .findings
+            .iter()
+            .filter(|finding| finding.severity == severity && finding.file == index);
+        let problems = found.map(as_text).collect();
+        let text = redacted(&file.text);
+        let name = file.name.clone();
+        match severity {
+            Severity::Problem => Problems::new(name, &text, problems),
+            Severity::Warning => Problems::warnings(name, &text, problems),
+            Severity::Note => Problems::notes(name, &text, problems),
+        }
+    }
+
+    fn summary(&self) -> String {
+        let counted = |count: usize, one: &str| match count {
+            0 => format!("no {one}s"),
+            1 => format!("1 {one}"),
+            _ => format!("{count} {one}s"),
+        };
+        let counts = [
+            (Severity::Problem, "problem"),
+            (Severity::Warning, "warning"),
+            (Severity::Note, "note"),
+        ];
+        counts
+            .map(|(severity, name)| counted(self.count(severity), name))
+            .join(", ")
+    }
+}
+
+fn key(finding: &Finding) -> (Severity, usize, Position, &str) {
+    (
+        finding.severity,
+        finding.file,
+        finding.problem.at,
+        finding.rule,
+    )
+}
+
+/// Returns the problem with the name of its rule, and with the lines of its help indented.
+fn as_text(finding: &Finding) -> Problem {
+    let problem = finding.problem.clone();
+    let hint = problem.hint.as_ref();
+    // Aligned with the text behind `help: `, so that the lines can be pasted.
+    let hint = hint.map(|hint| hint.replace('\n', "\n          "));
+    Problem {
+        message: format!("{} [{}]", problem.message, finding.rule),
+        ..problem
+    }
+    .with_hint(hint)
+}
+
+/// The shortest text that is hidden. Shorter texts are no secrets, and occur everywhere.
+const MIN_SECRET: usize = 3;
+
+/// Returns the text of a file without the keys and passwords of its hooks.
+fn redacted(text: &str) -> String {
+    let mut secrets = Vec::new();
+    if let Some(root) = tree::read(text, &mut Vec::new()) {
+        collect_secrets(&root, false, &mut secrets);
+    }
+    // In an environment file.
+    let variables = text.lines().filter_map(|line| line.split_once('='));
+    secrets.extend(
+        variables
+            .filter(|(name, _)| {
+                name.ends_with("_CONFIG_AUTH_CONFIG_VALUE") || name.ends_with("_PASSWORD")
+            })
+            .map(|(_, value)| value.trim().trim_matches(['"', '\'']).to_owned()),
+    );
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets
+        .iter()
+        .filter(|secret| secret.len() >= MIN_SECRET)
+        .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+}
+
+/// Collects the texts under keys that hold secrets.
+fn collect_secrets(node: &Node, is_secret: bool, secrets: &mut Vec<String>) {
+    match &node.kind {
+        Kind::Text { text, .. } if is_secret => secrets.push(text.clone()),
+        Kind::List(items) => {
+            for item in items {
+                collect_secrets(item, is_secret, secrets);
+            }
+        }
+        Kind::Map(entries) => {
+            for entry in entries {
+                let is_text = matches!(entry.value.kind, Kind::Text { .. });
+                let is_named = match entry.key.as_str() {
+                    // `password` is also a method, with a section.
+                    "password" => is_text,
+                    "value" | "headers" | "secrets" | "dsn" => true,
+                    _ => false,
+                };
+                collect_secrets(&entry.value, is_secret || is_named, secrets);
+            }
+        }
+        _ => {}
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for severity in [Severity::Problem, Severity::Warning, Severity::Note] {
+            for (index, file) in self.files.iter().enumerate() {
+                let section = self.section(severity, index, file);
+                if !section.is_empty() {
+                    writeln!(formatter, "{section}")?;
+                }
+            }
+        }
+        if !self.not_checked.is_empty() {
+            writeln!(formatter, "Not checked:")?;
+            for what in &self.not_checked {
+                writeln!(formatter, "  - {what}")?;
+            }
+            writeln!(formatter)?;
+        }
+        writeln!(formatter, "{}", self.summary())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_hooks_are_hidden_in_excerpts() {
+        let yaml = "auth: {type: api_key, config: {name: X, value: hush-hush}}\nheaders: {A: secret-b}\n\
+                    after: {password: {hooks: [session]}}\n";
+        let shown = redacted(yaml);
+        assert!(
+            !shown.contains("hush") && !shown.contains("secret-b"),
+            "{shown}"
+        );
+        assert!(shown.contains("session"));
+        let shown = redacted("SELFSERVICE_X_HOOKS_0_CONFIG_AUTH_CONFIG_VALUE=\"hush\"\nA=b\n");
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+}

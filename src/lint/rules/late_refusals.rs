@@ -1,0 +1,207 @@
+//! The hooks that keep out the owners of accounts that were refused late, and what late refusals need of Kratos.
+
+use super::super::context::{Context, Enabled};
+use super::super::document::{Kind, Node};
+use super::super::finding::Findings;
+use super::super::paste;
+use crate::base::diagnostics::listed;
+use crate::checks::Check;
+use crate::kratos::{Flow, Stage};
+use crate::model::pending::ExternalId;
+
+/// The login methods that can have lists of their own.
+const LOGINS: [&str; 7] = [
+    "password",
+    "oidc",
+    "code",
+    "passkey",
+    "webauthn",
+    "totp",
+    "lookup_secret",
+];
+/// The first version of Kratos that stores the `external_id` of an answer.
+const EXTERNAL_ID_SINCE: [u32; 3] = [25, 4, 0];
+
+/// Applies the rules.
+pub fn check(context: &Context<'_>, findings: &mut Findings) {
+    check_tokenizer(context, findings);
+    let Some(settings) = context.settings().filter(|_| context.has_hooks()) else {
+        return;
+    };
+    if let Some(check) = settings.checks.iter().find(|check| check.can_deactivate()) {
+        check_login(context, check, findings);
+        check_recovery(context, check, findings);
+        check_settings(context, check, findings);
+    }
+    if let Some(check) = settings.checks.iter().find(|check| check.can_refuse_late()) {
+        check_version(context, check, findings);
+    }
+}
+
+fn why(check: &Check) -> String {
+    format!("the check `{}` can deactivate an account", check.name)
+}
+
+fn check_login(context: &Context<'_>, check: &Check, findings: &mut Findings) {
+    let is_covered = |method: &str| {
+        let own = context.after(Flow::Login, Some(method));
+        match own.filter(|list| !list.hooks.is_empty()) {
+            Some(own) => own.has(Stage::Pre),
+            None => context.calls(Flow::Login, None, Stage::Pre),
+        }
+    };
+    let open: Vec<&str> = LOGINS
+        .into_iter()
+        .filter(|method| !is_covered(method))
+        .collect();
+    let missing: Vec<&str> = enabled(context, &open, Flow::Login, findings);
+    if let Some(first) = missing.first() {
+        findings.problem(
+            "late-refusals",
+            context.flow_section(&["login", "after"]),
+            format!(
+                "{}, but its owner can sign in by {}: no `pre` of Vestibule",
+                why(check),
+                listed(missing.iter().copied())
+            ),
+            format!(
+                "before other hooks, {}",
+                paste::hook_in(context, Flow::Login, Stage::Pre, Some(first))
+            ),
+        );
+    }
+}
+
+fn check_recovery(context: &Context<'_>, check: &Check, findings: &mut Findings) {
+    if context.calls(Flow::Recovery, None, Stage::Pre) {
+        return;
+    }
+    let key = ["selfservice", "flows", "recovery", "enabled"];
+    match context.kratos.bool_at(&key) {
+        Some(true) => findings.problem(
+            "late-refusals",
+            context.flow_section(&["recovery", "after"]),
+            format!("{}, but recovery signs its owner in without a login hook", why(check)),
+            format!(
+                "before other hooks, {}",
+                paste::hook_in(context, Flow::Recovery, Stage::Pre, None)
+            ),
+        ),
+        Some(false) => {}
+        None => findings.not_checked(
+            "recoveries without a hook: kratos.yml does not set `selfservice.flows.recovery.enabled`",
+        ),
+    }
+}
+
+fn check_settings(context: &Context<'_>, check: &Check, findings: &mut Findings) {
+    let is_open = |method: &&str| !context.calls(Flow::Settings, Some(method), Stage::Pre);
+    let open: Vec<&str> = super::CREDENTIALS.into_iter().filter(is_open).collect();
+    let mut missing = enabled(context, &open, Flow::Settings, findings);
+    // `unhooked-profile` reports a trait that a check guards.
+    let is_guarded = |check: &Check| check.field.is_some() && check.flows.contains(&Flow::Settings);
+    let is_reported = context
+        .settings()
+        .is_some_and(|settings| settings.checks.iter().any(is_guarded));
+    if is_open(&"profile") && !is_reported {
+        missing.insert(0, "profile");
+    }
+    if let Some(first) = missing.first() {
+        findings.problem(
+            "late-refusals",
+            context.flow_section(&["settings", "after"]),
+            format!(
+                "{}, but its owner can change settings by {}: no `pre` of Vestibule",
+                why(check),
+                listed(missing.iter().copied())
+            ),
+            paste::hook_in(context, Flow::Settings, Stage::Pre, Some(first)),
+        );
+    }
+}
+
+/// Returns the enabled methods. Those of which kratos.yml says nothing are not checked.
+fn enabled<'m>(
+    context: &Context<'_>,
+    methods: &[&'m str],
+    flow: Flow,
+    findings: &mut Findings,
+) -> Vec<&'m str> {
+    let mut yes = Vec::new();
+    for method in methods {
+        match context.enabled(method) {
+            Enabled::Yes => yes.push(*method),
+            Enabled::No => {}
+            Enabled::Unknown => findings.not_checked(format!(
+                "late refusals at {flow} by `{method}`: kratos.yml does not set `selfservice.methods.{method}.enabled`"
+            )),
+        }
+    }
+    yes
+}
+
+/// Before v25.4.0, Kratos ignores the `external_id` by which Vestibule finds what became of a sign-up.
+fn check_version(context: &Context<'_>, check: &Check, findings: &mut Findings) {
+    let Some(node) = context.kratos.get("version") else {
+        findings.not_checked("the version of Kratos: kratos.yml has no `version`");
+        return;
+    };
+    let text = node.text().unwrap_or_default();
+    let numbers: Vec<u32> = text
+        .trim_start_matches('v')
+        .split(['.', '-', '+'])
+        .map_while(|part| part.parse().ok())
+        .take(3)
+        .collect();
+    if numbers.is_empty() {
+        findings.not_checked(format!("the version of Kratos: `{text}` is not a version"));
+    } else if numbers.as_slice() < EXTERNAL_ID_SINCE.as_slice() {
+        findings.problem(
+            "old-kratos",
+            node,
+            format!(
+                "the check `{}` reserves or defers, which needs `external_id`; Kratos stores it since v25.4.0",
+                check.name
+            ),
+            "update Kratos, and set `version` to its version".to_owned(),
+        );
+    }
+}
+
+/// The `external_id` that Vestibule sets becomes the subject of tokens.
+fn check_tokenizer(context: &Context<'_>, findings: &mut Findings) {
+    let Some(tokenizer) = context.kratos.find(&["session", "whoami", "tokenizer"]) else {
+        return;
+    };
+    let Some(source) = subject_source(tokenizer) else {
+        return;
+    };
+    let Some(settings) = context.settings() else {
+        findings.not_checked(
+            "`subject_source: external_id`: with settings whose `kratos.use_external_id` is not `never`, the subject of tokens can be a hash of Vestibule",
+        );
+        return;
+    };
+    if settings.kratos.external_id != ExternalId::Never {
+        findings.problem(
+            "tokenizer-subject",
+            source,
+            "the subject of tokens is `external_id`, which Vestibule can set to a hash of the flow"
+                .to_owned(),
+            "set `kratos: {use_external_id: never}` in vestibule.yaml".to_owned(),
+        );
+    }
+}
+
+fn subject_source(node: &Node) -> Option<&Node> {
+    match &node.kind {
+        Kind::Map(entries) => entries.iter().find_map(|(key, value)| {
+            if key == "subject_source" && value.text() == Some("external_id") {
+                Some(value)
+            } else {
+                subject_source(value)
+            }
+        }),
+        _ => None,
+    }
+}

@@ -1,0 +1,82 @@
+//! The identity schemas against the checks.
+
+use super::super::context::{Context, SettingsFile};
+use super::super::finding::Findings;
+use crate::kratos::schema::{Schemas, Step};
+
+/// Names of traits that grant rights.
+const RIGHTS: [&str; 12] = [
+    "role",
+    "roles",
+    "admin",
+    "is_admin",
+    "isadmin",
+    "is_staff",
+    "is_superuser",
+    "superuser",
+    "permission",
+    "permissions",
+    "groups",
+    "scopes",
+];
+
+/// Applies the rules.
+pub fn check(context: &Context<'_>, findings: &mut Findings) {
+    let (Some(file), Some(schemas)) = (context.settings, &context.schemas) else {
+        return;
+    };
+    check_fields(file, schemas, findings);
+    check_rights(context, file, schemas, findings);
+}
+
+fn check_fields(file: &SettingsFile, schemas: &Schemas, findings: &mut Findings) {
+    for check in &file.settings.checks {
+        let Some(field) = &check.field else {
+            continue;
+        };
+        let path = field.node_name();
+        let steps = Step::of_names(path.split('.'));
+        if !schemas.look_up(&steps).is_unknown() {
+            continue;
+        }
+        let near = schemas.nearest(&steps);
+        findings.problem(
+            "unknown-field",
+            file.tree.nearest(&["checks", &check.name, "field"]),
+            format!("no identity schema of kratos.yml has `{path}`"),
+            near.map_or_else(
+                || "add the trait to the identity schema, or correct the field".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            ),
+        );
+    }
+}
+
+fn check_rights(
+    context: &Context<'_>,
+    file: &SettingsFile,
+    schemas: &Schemas,
+    findings: &mut Findings,
+) {
+    for path in schemas.paths() {
+        let names: Vec<String> = path.split('.').map(ToOwned::to_owned).collect();
+        let last = names
+            .last()
+            .map(|name| name.to_lowercase())
+            .unwrap_or_default();
+        let mut fields = file
+            .settings
+            .checks
+            .iter()
+            .filter_map(|check| check.field.as_ref());
+        if !RIGHTS.contains(&last.as_str()) || fields.any(|field| field.meets(&names)) {
+            continue;
+        }
+        findings.warning(
+            "unchecked-right",
+            context.kratos.nearest(&["identity", "schemas"]),
+            format!("every visitor can set `{path}` at sign-up and in settings, and no check is about it"),
+            format!("add a check in vestibule.yaml: {last}: {{field: {path}, refuse: [{{when: \"…\"}}]}}; or keep the value in `metadata_public`"),
+        );
+    }
+}
