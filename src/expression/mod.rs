@@ -34,7 +34,7 @@ use serde_json::Value;
 
 use crate::base::clock::Timestamp;
 
-pub use absence::{Assumption, Effect};
+pub use absence::{Assumption, Effect, Given};
 pub use comparisons::{Compared, Comparison};
 pub use documented::{FUNCTION_REFERENCE, FunctionReference};
 pub use lists::Lists;
