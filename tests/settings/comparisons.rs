@@ -112,7 +112,7 @@ fn a_trait_is_compared_with_values_that_its_schema_allows() {
         ),
         (
             "enum",
-            "refuse: [{when: \"identity.traits.kind == 'company'\"}]",
+            "refuse: [{when: \"identity.traits.kind == 'company' || identity.traits.kind == ''\"}]",
             &[],
         ),
         (
