@@ -134,24 +134,7 @@ fn list_for_section(items: &[Node], path: &str, key: &str) -> Option<String> {
         ));
     }
     if key == "identity_schemas" {
-        let text = |item: &Node, key: &str| {
-            let value = item.get(key)?.to_value();
-            value.as_str().map(scalar_text)
-        };
-        let pairs: Vec<String> = items
-            .iter()
-            .filter_map(|item| Some(format!("{}: {}", text(item, "id")?, text(item, "url")?)))
-            .collect();
-        let example = "default: \"file://identity.schema.json\"";
-        let written = shortened(&pairs, example);
-        let written = if written.is_empty() {
-            example
-        } else {
-            &written
-        };
-        return Some(format!(
-            "write each schema under its id: `identity_schemas: {{{written}}}`"
-        ));
+        return Some(schemas_by_id(items));
     }
     if PAIRS.contains(&key) {
         let pairs: Vec<String> = items
@@ -173,6 +156,26 @@ fn list_for_section(items: &[Node], path: &str, key: &str) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// Returns the list of identity schemas in kratos.yml as a section.
+fn schemas_by_id(items: &[Node]) -> String {
+    let text = |item: &Node, key: &str| {
+        let value = item.get(key)?.to_value();
+        value.as_str().map(scalar_text)
+    };
+    let pairs: Vec<String> = items
+        .iter()
+        .filter_map(|item| Some(format!("{}: {}", text(item, "id")?, text(item, "url")?)))
+        .collect();
+    let example = "default: \"file://identity.schema.json\"";
+    let written = shortened(&pairs, example);
+    let written = if written.is_empty() {
+        example
+    } else {
+        &written
+    };
+    format!("write each schema under its id: `identity_schemas: {{{written}}}`")
 }
 
 /// Returns an item of a list as an entry with its name: the value of its key `name` or `id`.

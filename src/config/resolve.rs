@@ -213,12 +213,12 @@ fn resolve_with(
     resolver.look_up_everything(&root);
     let settings = resolver.settings();
     resolver.problems.extend(renamed);
-    let resolved = Resolved {
+    let result = Resolved {
         settings: settings.filter(|_| resolver.problems.is_empty()),
         problems: resolver.problems,
         warnings: resolver.warnings,
     };
-    (resolved, inserted.rounds)
+    (result, inserted.rounds)
 }
 
 impl<'a> Resolver<'a> {

@@ -52,10 +52,19 @@ pub struct Effect {
     pub may_fail: bool,
     /// The expression can be true.
     pub may_hold: bool,
-    /// The result is null or an empty optional, which has no text.
-    pub is_nothing: bool,
-    /// The result is an empty text.
-    pub is_empty: bool,
+    /// The result, as far as it is known.
+    pub gives: Given,
+}
+
+/// A result that may have no use in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// Null or an empty optional, which has no text.
+    Nothing,
+    /// An empty text.
+    EmptyText,
+    /// Any other value, or an unknown one.
+    Anything,
 }
 
 impl Assumption {
@@ -87,13 +96,17 @@ pub(super) fn effect(compiled: &Compiled, assumed: &Assumption) -> Effect {
     let reader = Reader {
         slots: &compiled.slots,
         assumed: Some(assumed),
+        local: None,
     };
     let outcome = reader.read(&compiled.tree);
     Effect {
         may_fail: outcome.fails,
         may_hold: outcome.truth().0,
-        is_nothing: outcome.is_no_value(),
-        is_empty: outcome.shape == Shape::Known("".into()),
+        gives: match &outcome.shape {
+            _ if outcome.is_no_value() => Given::Nothing,
+            Shape::Known(Value::String(text)) if text.is_empty() => Given::EmptyText,
+            _ => Given::Anything,
+        },
     }
 }
 
@@ -102,6 +115,7 @@ pub(super) fn is_partly_excluded(compiled: &Compiled, assumed: &Assumption) -> b
     let reader = |assumed| Reader {
         slots: &compiled.slots,
         assumed,
+        local: None,
     };
     let (with, without) = (reader(Some(assumed)), reader(None));
     operands(&compiled.tree)
@@ -122,6 +136,25 @@ fn operands(node: &IdedExpr) -> Vec<&IdedExpr> {
 struct Reader<'c> {
     slots: &'c [Slot],
     assumed: Option<&'c Assumption>,
+    /// The innermost variable of a loop or a binding.
+    local: Option<&'c Local<'c>>,
+}
+
+/// A variable of a loop or a binding, such as that of `optMap`.
+struct Local<'c> {
+    name: &'c str,
+    outcome: Outcome,
+    outer: Option<&'c Local<'c>>,
+}
+
+impl<'c> Local<'c> {
+    fn any(name: &'c str, outer: Option<&'c Local<'c>>) -> Self {
+        Self {
+            name,
+            outcome: Outcome::ANY,
+            outer,
+        }
+    }
 }
 
 impl Reader<'_> {
@@ -130,7 +163,7 @@ impl Reader<'_> {
             Expr::Ident(name) => {
                 let index = name.strip_prefix('@').and_then(|index| index.parse().ok());
                 let slot = index.and_then(|index: usize| self.slots.get(index));
-                slot.map_or(Outcome::ANY, |slot| self.slot(slot))
+                slot.map_or_else(|| self.local(name), |slot| self.slot(slot))
             }
             Expr::Literal(literal) => constant(literal).map_or(Outcome::ANY, Outcome::known),
             Expr::Select(select) => {
@@ -155,6 +188,26 @@ impl Reader<'_> {
             }
             Expr::Struct(_) | Expr::Unspecified => Outcome::ANY,
         }
+    }
+
+    fn local(&self, name: &str) -> Outcome {
+        let mut locals = std::iter::successors(self.local, |local| local.outer);
+        let found = locals.find(|local| local.name == name);
+        found.map_or(Outcome::ANY, |local| local.outcome.clone())
+    }
+
+    /// Reads a node in which this variable exists.
+    fn read_with(&self, name: &str, outcome: Outcome, node: &IdedExpr) -> Outcome {
+        let local = Local {
+            name,
+            outcome,
+            outer: self.local,
+        };
+        Reader {
+            local: Some(&local),
+            ..*self
+        }
+        .read(node)
     }
 
     fn slot(&self, slot: &Slot) -> Outcome {
@@ -384,8 +437,9 @@ impl Reader<'_> {
             (Shape::NullOptional | Shape::Present, "hasValue", _) => Outcome::known(true),
             (Shape::EmptyOptional, "or" | "orValue", Some(other)) => other,
             (Shape::NullOptional, "value" | "orValue", _) => Outcome::known(Value::Null),
-            (Shape::NullOptional | Shape::Present, ..) => target.clone(),
-            (Shape::Short(_), "value", _) => target.clone(),
+            (Shape::NullOptional | Shape::Present, ..) | (Shape::Short(_), "value", _) => {
+                target.clone()
+            }
             (Shape::Short(_), "orValue", Some(other)) if is_empty_list(&other) => target.clone(),
             (Shape::Nothing | Shape::EmptyOptional, ..) => Outcome::FAILED,
             _ => Outcome::ANY,
@@ -436,6 +490,13 @@ impl Reader<'_> {
         if is_empty && gives_accumulator {
             return start.or_else_fails(range.fails);
         }
+        let name = &comprehension.accu_var;
+        let fails = range.fails || start.fails;
+        if is_empty {
+            return self
+                .read_with(name, start, &comprehension.result)
+                .or_else_fails(fails);
+        }
         let rest = [
             &comprehension.loop_cond,
             &comprehension.loop_step,
@@ -443,19 +504,33 @@ impl Reader<'_> {
         ];
         let inside = rest
             .into_iter()
-            .skip(if is_empty { 2 } else { 0 })
-            .any(|part| self.read(part).fails);
-        Outcome::ANY.or_else_fails(range.fails || start.fails || inside)
+            .any(|part| self.in_loop(comprehension, part));
+        Outcome::ANY.or_else_fails(fails || inside)
+    }
+
+    /// Returns whether a part of a loop can fail, whatever its variables are.
+    fn in_loop(&self, comprehension: &ComprehensionExpr, part: &IdedExpr) -> bool {
+        let sum = Local::any(&comprehension.accu_var, self.local);
+        let first = Local::any(&comprehension.iter_var, Some(&sum));
+        let second = comprehension.iter_var2.as_deref();
+        let second = Local::any(second.unwrap_or_default(), Some(&first));
+        Reader {
+            local: Some(&second),
+            ..*self
+        }
+        .read(part)
+        .fails
     }
 }
 
 impl Assumption {
     /// Returns the maximum length of the list at the path, if the assumption is that one of its entries is missing.
     fn length_of(&self, list: &Path) -> Option<i64> {
-        let last = self.path.steps().count().checked_sub(1)?;
+        let before = self.path.steps().count().checked_sub(1)?;
         match self.path.steps().last()? {
             ReadStep::Index(index)
-                if self.state == State::Missing && self.path.beginning(last) == list.constant() =>
+                if self.state == State::Missing
+                    && self.path.beginning(before) == list.constant() =>
             {
                 Some(index)
             }

@@ -27,7 +27,7 @@ pub struct Comparison {
 pub enum Compared {
     /// A value that the expression writes out.
     Constant(Value),
-    /// The value of a path without an optional step.
+    /// The value of a path without an optional step, or the entries of a list.
     Read,
     /// Another expression.
     Other,
@@ -77,6 +77,7 @@ impl Expression {
                 constant(literal).map_or(Compared::Other, Compared::Constant)
             }
             (_, Some((_, Slot::Path(other)))) if !is_optional(other) => Compared::Read,
+            (_, Some((_, Slot::List(_)))) => Compared::Read,
             _ => Compared::Other,
         };
         found.push(Comparison {

@@ -38,7 +38,7 @@ use serde_json::Value;
 use crate::base::clock::Timestamp;
 use crate::base::cpu;
 
-pub use absence::{Assumption, Effect};
+pub use absence::{Assumption, Effect, Given};
 use budget::QUICK_STEPS;
 pub use budget::{BYTES_PER_STEP, ELEMENT_BYTES, MAX_RESULT, MAX_STEPS};
 pub use comparisons::{Compared, Comparison};

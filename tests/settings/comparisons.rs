@@ -27,6 +27,10 @@ fn an_optional_value_never_equals_a_value() {
             Some("identity.traits.?oc.orValue(null)"),
         ),
         (
+            "identity.traits.?oc in lists.bad",
+            Some("identity.traits.?oc.orValue(null)"),
+        ),
+        (
             "identity.traits.?oc in ['a', 'a']",
             Some("identity.traits.?oc.orValue('')"),
         ),
@@ -38,9 +42,10 @@ fn an_optional_value_never_equals_a_value() {
         ("identity.traits.?oc == optional.of('bad')", None),
         ("identity.traits.?oc == identity.traits.?od", None),
     ] {
-        let in_check = format!("checks: {{a: {{refuse: [{{when: \"{expression}\"}}]}}}}");
+        let in_check =
+            format!("lists: {{bad: [a]}}\nchecks: {{a: {{refuse: [{{when: \"{expression}\"}}]}}}}");
         let subscription = format!(
-            "subscriptions: {{a: {{events: [identity.created], when: \"{expression}\", send: {{post: \"http://a/\"}}}}}}"
+            "lists: {{bad: [a]}}\nsubscriptions: {{a: {{events: [identity.created], when: \"{expression}\", send: {{post: \"http://a/\"}}}}}}"
         );
         for text in [in_check, subscription] {
             let expected: Vec<_> = help
@@ -112,7 +117,7 @@ fn a_trait_is_compared_with_values_that_its_schema_allows() {
         ),
         (
             "enum",
-            "refuse: [{when: \"identity.traits.kind == 'company'\"}]",
+            "refuse: [{when: \"identity.traits.kind == 'company' || identity.traits.kind == ''\"}]",
             &[],
         ),
         (

@@ -37,6 +37,10 @@ fn a_mark_does_not_help_where_a_text_is_needed() {
             vec![("warning", cannot, "orValue('')")],
         ),
         (
+            "post: \"http://a/\", form: {q: \"{identity.traits.?user_name.optMap(n, n.upperAscii())}\"}",
+            vec![("warning", cannot, when)],
+        ),
+        (
             "post: \"http://a/u?name={identity.traits.?user_name.orValue('')}\"",
             vec![],
         ),

@@ -661,6 +661,7 @@ fn html_is_replaced_by_what_it_means() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_name_or_an_address_in_another_form_has_the_right_one_as_help() {
     each(
         "problem",
@@ -846,4 +847,41 @@ fn an_expression_without_braces_is_a_warning() {
         let review = config::review_text(&text, Path::new("v.yaml"), &environment());
         assert!(review.warnings.is_empty(), "{json}\n{}", review.warnings);
     }
+}
+
+#[test]
+fn immutable_names_what_settings_lack() {
+    let message = "`immutable` has an effect in settings only";
+    for (read, data) in [
+        ("refuse: [{when: flow.provider == 'x'}]", "provider"),
+        ("refuse: [{when: flow.request_url == 'x'}]", "request_url"),
+        (
+            "refuse: [{when: flow.transient_payload.a == 'x'}]",
+            "transient_payload",
+        ),
+        (
+            "refuse: [{when: checks.other.response.body.a == 'x'}]",
+            "provider",
+        ),
+    ] {
+        let text = format!(
+            "checks: {{a: {{field: traits.a, immutable: true, {read}}}, other: {{ask: {{post: \"http://a/\", json: {{p: \"{{flow.provider}}\"}}}}}}}}"
+        );
+        each(
+            "problem",
+            &[(
+                &text,
+                message,
+                &format!("reads `flow.{data}`, which settings lack"),
+            )],
+        );
+    }
+    each(
+        "problem",
+        &[(
+            "checks: {a: {field: traits.a, immutable: true, flows: [registration]}}",
+            message,
+            "write `flows: [registration, settings]`",
+        )],
+    );
 }

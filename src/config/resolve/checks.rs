@@ -509,7 +509,7 @@ impl<'a> Resolver<'a> {
                     self.report(&cursor, format!("`{path}` has an empty name in it"), None);
                 }
                 _ if names.iter().any(|name| has_leading_zero(name)) => {
-                    self.bad_index(&cursor, path)
+                    self.bad_index(&cursor, path);
                 }
                 Some(whole @ ("traits" | "metadata_public")) if names.len() == 1 => {
                     let hint = format!("name one value, as in `{whole}.company`");

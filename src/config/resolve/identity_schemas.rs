@@ -42,7 +42,7 @@ impl Resolver<'_> {
                 )),
             );
         }
-        let named = file
+        let by_id = file
             .identity_schemas
             .iter()
             .map(|(id, address)| (id.as_str(), several.key(id), address));
@@ -50,7 +50,7 @@ impl Resolver<'_> {
             .identity_schema
             .iter()
             .map(|address| (DEFAULT_ID, one.clone(), address))
-            .chain(named);
+            .chain(by_id);
         let mut schemas = Schemas::default();
         for (id, cursor, address) in addresses {
             match self.identity_schema(&cursor, address) {

@@ -14,7 +14,9 @@ mod writes;
 
 use super::{Cursor, Resolver};
 use crate::base::diagnostics::{Position, Problem};
-use crate::expression::{Effect, Expression, JsonTemplate, ReadPath, ReadStep, Template, Variable};
+use crate::expression::{
+    Effect, Expression, Given, JsonTemplate, ReadPath, ReadStep, Template, Variable,
+};
 use crate::kratos::schema::Step;
 use previous::WithoutPrevious;
 pub(super) use subject::Subject;
@@ -67,9 +69,12 @@ impl Place {
 
     /// Returns whether an expression with this effect can fail here.
     fn fails_by(self, effect: Effect) -> bool {
-        effect.may_fail
-            || self.needs_a_text() && effect.is_nothing
-            || self == Self::Path && effect.is_empty
+        let has_no_text = match effect.gives {
+            Given::Nothing => self.needs_a_text(),
+            Given::EmptyText => self == Self::Path,
+            Given::Anything => false,
+        };
+        effect.may_fail || has_no_text
     }
 }
 

@@ -88,9 +88,8 @@ fn an_expression_without_a_guard_can_fail() {
             (false, true),
         ),
         (
-            // A condition in `optMap` may be true, as far as this knows.
             "identity.traits.?nick.optMap(n, n == 'a').orValue(false)",
-            (false, true),
+            is_guarded,
         ),
         (
             "identity.traits.?nick.orValue([]).exists(n, n == identity.traits.nick)",
@@ -240,22 +239,35 @@ fn null_and_empty_results_are_known() {
     let nick = || ReadPath::of_names(&["traits", "nick"]);
     let missing = Assumption::missing(Variable::Identity, nick());
     let null = Assumption::null(Variable::Identity, nick());
-    for (source, assumed, is_nothing, is_empty) in [
-        ("identity.traits.?nick", &missing, true, false),
-        ("identity.traits.?nick", &null, true, false),
-        ("identity.traits.nick", &null, true, false),
-        ("identity.traits.?nick.orValue('')", &missing, false, true),
-        ("identity.traits.?nick.orValue('')", &null, true, false),
-        ("identity.traits.?nick.orValue('a')", &missing, false, false),
-        ("identity.traits.email", &missing, false, false),
+    for (source, assumed, expected) in [
+        ("identity.traits.?nick", &missing, Given::Nothing),
+        ("identity.traits.?nick", &null, Given::Nothing),
+        ("identity.traits.nick", &null, Given::Nothing),
+        (
+            "identity.traits.?nick.orValue('')",
+            &missing,
+            Given::EmptyText,
+        ),
+        ("identity.traits.?nick.orValue('')", &null, Given::Nothing),
+        (
+            "identity.traits.?nick.orValue('a')",
+            &missing,
+            Given::Anything,
+        ),
+        (
+            "identity.traits.?nick.optMap(n, n.upperAscii())",
+            &missing,
+            Given::Nothing,
+        ),
+        (
+            "['a'].map(n, [n].map(n, n)[0])[0]",
+            &missing,
+            Given::Anything,
+        ),
+        ("identity.traits.email", &missing, Given::Anything),
     ] {
         let expression = TestCase::new().compile(source).expect(source);
-        let effect = expression.under(assumed);
-        assert_eq!(
-            (effect.is_nothing, effect.is_empty),
-            (is_nothing, is_empty),
-            "{source}"
-        );
+        assert_eq!(expression.under(assumed).gives, expected, "{source}");
     }
 }
 

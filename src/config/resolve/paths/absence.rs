@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::candidates::{Candidate, Reason};
 use super::guards::{Guard, guarded};
+use super::subject::WithoutField;
 use super::{Context, Finding, Place, Use};
 use crate::config::resolve::Resolver;
 use crate::expression::{Assumption, Expression, ReadPath, ReadStep, Variable};
@@ -203,7 +204,8 @@ impl Candidate {
 impl Context<'_> {
     /// Returns whether the check runs only if the value is present, because the value is its field or around it.
     fn is_present(&self, candidate: &Candidate, place: Place) -> bool {
-        if self.subject.has_unknown_field && candidate.root == Variable::Identity {
+        let is_unknown = self.subject.without_field == WithoutField::Unknown;
+        if is_unknown && candidate.root == Variable::Identity {
             return true;
         }
         let Some(field) = self.subject.present.as_ref() else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::steps_of;
-use super::subject::Subject;
+use super::subject::{Subject, WithoutField};
 use crate::config::resolve::Resolver;
 use crate::config::tree::{Kind, Node};
 use crate::expression::{ReadPath, ReadStep, Variable};
@@ -72,7 +72,7 @@ impl Resolver<'_> {
         let first = path.first_name().unwrap_or_default();
         match root {
             Variable::Identity | Variable::Previous => self.in_identity(root, path),
-            Variable::Value if subject.checks_absent => {
+            Variable::Value if subject.without_field == WithoutField::Checked => {
                 one(Reason::AbsentField, ReadPath::of_names(&[]))
             }
             Variable::Checks if self.may_not_run(subject, first) => {

@@ -66,7 +66,8 @@ impl Resolver<'_> {
             return None;
         };
         let schemas = Arc::clone(&self.schemas);
-        if constant.is_null() || schemas.is_empty() {
+        // Null and an empty text are compared to find absent values.
+        if constant.is_null() || constant == "" || schemas.is_empty() {
             return None;
         }
         let steps = steps_from_identity(context, comparison.root, &comparison.path)?;

@@ -1,5 +1,6 @@
 //! Reports rules about an absent field in a check that does not run without the field.
 
+use super::subject::WithoutField;
 use super::{Context, Finding, Place, Use};
 use crate::config::resolve::Resolver;
 use crate::expression::{Assumption, Expression, ReadPath, Variable};
@@ -12,12 +13,16 @@ impl Resolver<'_> {
         expression: &Expression,
     ) {
         let subject = context.subject;
-        let Some(field) = subject.present.as_ref().filter(|_| subject.skips_absent) else {
+        let Some(field) = subject
+            .present
+            .as_ref()
+            .filter(|_| subject.without_field == WithoutField::Skipped)
+        else {
             return;
         };
         let key = one.path.strip_prefix(&subject.path).unwrap_or_default();
-        let is_rule = key == ".when" || key.starts_with(".refuse[") && key.ends_with(".when");
-        if !is_rule || one.place != Place::Condition {
+        let is_refusal = key.starts_with(".refuse[");
+        if !(key == ".when" || is_refusal) || one.place != Place::Condition {
             return;
         }
         let names: Vec<&str> = field.names().iter().map(String::as_str).collect();

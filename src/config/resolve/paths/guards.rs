@@ -56,9 +56,12 @@ pub(super) fn guarded(guard: &Guard, place: Place, expression: &Expression, name
     } else if operands.len() == 1 {
         format!("{holds} && {source}")
     } else if operands.iter().any(|operand| operand.contains(name)) {
-        let with_guard = |operand: &&str| match operand.contains(name) {
-            true => format!("({holds} && {operand})"),
-            false => (*operand).to_owned(),
+        let with_guard = |operand: &&str| {
+            if operand.contains(name) {
+                format!("({holds} && {operand})")
+            } else {
+                (*operand).to_owned()
+            }
         };
         let operands: Vec<String> = operands.iter().map(with_guard).collect();
         operands.join(" || ")
@@ -74,8 +77,7 @@ fn operands(source: &str) -> Vec<&str> {
     let mut quote = None;
     for (at, character) in source.char_indices() {
         match (quote, character) {
-            (Some(open), _) if open == character => quote = None,
-            (Some(_), _) => {}
+            (Some(open), _) => quote = Some(open).filter(|open| *open != character),
             (None, '\'' | '"') => quote = Some(character),
             (None, '(' | '[' | '{') => depth += 1,
             (None, ')' | ']' | '}') => depth -= 1,

@@ -32,10 +32,10 @@ impl WithoutPrevious {
         file: &file::Subscription,
         reconciles: bool,
     ) -> Option<Self> {
-        let names = cursor.key("events");
+        let written = cursor.key("events");
         let events = file.events.iter().enumerate();
         let named = events.filter_map(|(index, event)| {
-            let name = names.item(index).node?.to_value();
+            let name = written.item(index).node?.to_value();
             Some((has_previous(*event), name.as_str()?.to_owned()))
         });
         let (with, without): (Vec<_>, Vec<_>) = named.partition(|(has, _)| *has);

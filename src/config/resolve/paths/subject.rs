@@ -14,17 +14,28 @@ pub(in crate::config::resolve) struct Subject {
     pub(super) present: Option<Field>,
     /// The field of a check, and its position.
     pub(super) field: Option<(Field, Position)>,
-    /// Whether the check has a field whose name is missing in the environment.
-    pub(super) has_unknown_field: bool,
-    /// Whether the check runs without its field, with null as `value`.
-    pub(super) checks_absent: bool,
-    /// Whether the check is skipped without its field.
-    pub(super) skips_absent: bool,
+    pub(super) without_field: WithoutField,
     /// The flows of a check.
     pub(super) flows: Vec<Flow>,
     /// Whether a subscription has events other than a registration.
     pub(super) has_changes: bool,
     pub(super) without_previous: Option<WithoutPrevious>,
+}
+
+/// What a check does without its field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum WithoutField {
+    /// There is no field.
+    #[default]
+    NoField,
+    /// The name of the field is missing in the environment.
+    Unknown,
+    /// The check is skipped.
+    Skipped,
+    /// The check refuses, always or under a condition.
+    Refused,
+    /// The check runs, with null as `value`.
+    Checked,
 }
 
 impl Resolver<'_> {
@@ -35,22 +46,26 @@ impl Resolver<'_> {
         flows: &[Flow],
     ) -> Subject {
         let at = cursor.key("field");
-        let has_unknown_field = self.placeholders.contains(&at.path);
+        let is_unknown = self.placeholders.contains(&at.path);
         let field = file
             .field
             .as_ref()
-            .filter(|_| !has_unknown_field)
+            .filter(|_| !is_unknown)
             .and_then(|field| Field::parse(&field.0).ok());
-        let absent = cursor.key("absent").node.map(|node| node.to_value());
-        let checks_absent = absent.as_ref().is_some_and(|absent| absent == "check");
-        let is_optional = matches!(file.required, None | Some(file::Required::Always(false)));
+        let is_required = !matches!(file.required, None | Some(file::Required::Always(false)));
+        let without_field = match file.absent {
+            _ if file.field.is_none() => WithoutField::NoField,
+            Some(file::Absent::Check) => WithoutField::Checked,
+            _ if is_unknown => WithoutField::Unknown,
+            None | Some(file::Absent::Skip) if !is_required => WithoutField::Skipped,
+            _ => WithoutField::Refused,
+        };
+        let is_present = without_field != WithoutField::Checked;
         Subject {
             path: cursor.path.clone(),
-            present: field.clone().filter(|_| !checks_absent),
+            present: field.clone().filter(|_| is_present),
             field: field.map(|field| (field, at.at)),
-            has_unknown_field,
-            checks_absent: checks_absent && file.field.is_some(),
-            skips_absent: is_optional && absent.is_none_or(|absent| absent == "skip"),
+            without_field,
             flows: flows.to_vec(),
             has_changes: false,
             without_previous: WithoutPrevious::of_flows(flows),
