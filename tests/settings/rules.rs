@@ -6,7 +6,7 @@ use crate::paths::{checks, expect, review};
 
 #[test]
 fn every_section_knows_its_keys() {
-    fn open<'v>(value: &'v serde_json::Value, path: &str, found: &mut Vec<String>) {
+    fn open(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
         if value["properties"].is_object()
             && value["additionalProperties"] != false
             && !value["additionalProperties"].is_object()
