@@ -332,14 +332,13 @@ async fn record(
         ..WriteSet::default()
     };
     match store_acceptance(state, call, payload, batch, must_hold).await {
-        Stored::Yes => Recorded::Verdict(verdict, records),
         Stored::FlowIsClosed => Recorded::FlowIsClosed,
         Stored::No if must_hold => {
             let findings = deferred_checks.into_iter().map(|one| one.otherwise);
             let refusal = refuse_unrecorded(state, payload, findings.collect());
             Recorded::Verdict(refusal, records)
         }
-        Stored::No => Recorded::Verdict(verdict, records),
+        Stored::Yes | Stored::No => Recorded::Verdict(verdict, records),
     }
 }
 
