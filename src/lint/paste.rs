@@ -1,6 +1,7 @@
 //! Text that an operator can paste into kratos.yml.
 
 use super::context::Context;
+use super::hooks::List;
 use crate::kratos::snippet::{EXAMPLE_URL, KEY_HEADER};
 use crate::kratos::{Flow, Stage};
 
@@ -34,7 +35,7 @@ pub fn url(context: &Context<'_>, flow: Flow, stage: Stage, method: Option<&str>
 fn base<'k>(context: &Context<'k>) -> &'k str {
     let lists = context.lists.iter();
     let mut addresses = lists
-        .flat_map(|list| list.ours())
+        .flat_map(List::ours)
         .filter_map(|(hook, _)| hook.address().rsplit_once("/hooks/"));
     addresses.next().map_or(EXAMPLE_URL, |(base, _)| base)
 }
@@ -43,7 +44,7 @@ fn base<'k>(context: &Context<'k>) -> &'k str {
 fn body<'k>(context: &Context<'k>) -> &'k str {
     let lists = context.lists.iter();
     let mut addresses = lists
-        .flat_map(|list| list.ours())
+        .flat_map(List::ours)
         .filter_map(|(hook, _)| hook.config.text_at(&["body"]))
         .filter(|address| !address.starts_with("base64://"));
     addresses

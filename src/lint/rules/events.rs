@@ -44,13 +44,7 @@ fn check_event(
     let name = name.as_str().unwrap_or_default();
     let missing: Vec<Option<&str>> = lists_for(context, event)
         .into_iter()
-        .filter(|method| {
-            let list = context.after(flow, *method);
-            // `post-missing` reports a lone `pre`.
-            !list.is_some_and(|list| list.ours().next().is_some())
-                || event == Event::CredentialsChanged
-                    && !list.is_some_and(|list| list.has(Stage::Post))
-        })
+        .filter(|method| !is_reported(context, event, flow, *method))
         .collect();
     let Some(first) = missing.first() else {
         return;
@@ -68,6 +62,18 @@ fn check_event(
         ),
         paste::hook_in(context, flow, Stage::Post, *first),
     );
+}
+
+/// Returns whether a list reports an event, or has another mistake: `post-missing` reports a lone `pre`.
+fn is_reported(context: &Context<'_>, event: Event, flow: Flow, method: Option<&str>) -> bool {
+    let Some(list) = context.after(flow, method) else {
+        return false;
+    };
+    if event == Event::CredentialsChanged {
+        list.has(Stage::Post)
+    } else {
+        list.ours().next().is_some()
+    }
 }
 
 /// Returns the lists that must report an event: of the enabled methods, or the list for all methods.
