@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::hooks::List;
+use crate::base::diagnostics::listed;
 use crate::kratos::snippet::{EXAMPLE_URL, KEY_HEADER};
 use crate::kratos::{Flow, Stage};
 
@@ -61,4 +62,26 @@ pub fn hook_in(context: &Context<'_>, flow: Flow, stage: Stage, method: Option<&
     );
     let hook = hook(context, flow, stage, method);
     format!("add to `{keys}`:\n{hook}")
+}
+
+/// Returns the hook of the first list, and which lists need the same hook.
+#[must_use]
+pub fn hooks_in(
+    context: &Context<'_>,
+    flow: Flow,
+    stage: Stage,
+    methods: &[Option<&str>],
+) -> String {
+    let Some((first, others)) = methods.split_first() else {
+        return String::new();
+    };
+    let hook = hook_in(context, flow, stage, *first);
+    let others: Vec<&str> = others.iter().flatten().copied().collect();
+    if others.is_empty() {
+        return hook;
+    }
+    format!(
+        "{hook}\nand the same for {}, each with its own `?method=`",
+        listed(others)
+    )
 }

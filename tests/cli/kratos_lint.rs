@@ -143,3 +143,45 @@ fn the_help_of_lint_has_exit_codes_and_examples() {
         assert!(printed.contains(part), "{printed}");
     }
 }
+
+#[test]
+fn the_hooks_that_are_printed_for_settings_pass_lint() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let hooks = folder.path().join("vestibule-hooks.yml");
+    let hooks_path = hooks.to_str().expect("a path");
+    for settings in [
+        "vestibule.example.yaml",
+        "examples/settings/company.yaml",
+        "examples/settings/invites.yaml",
+        "examples/settings/notify-back-end.yaml",
+    ] {
+        let print = [
+            "kratos",
+            "hooks",
+            "--inline",
+            "--allow-missing-env",
+            "--config",
+            settings,
+        ];
+        let printed = vestibule(root, &print).output().expect("the program runs");
+        let printed = text(&printed.stdout).replace("PUT-YOUR-KEY-HERE", "a-key-of-this-test");
+        std::fs::write(&hooks, printed).expect("the file is written");
+        let check = [
+            "kratos",
+            "lint",
+            "-c",
+            "kratos-config/kratos.yml",
+            "-c",
+            hooks_path,
+            "--settings",
+            settings,
+        ];
+        let output = vestibule(root, &check).output().expect("the program runs");
+        let (_, report) = finished(&output);
+        assert!(
+            report.ends_with("no problems, no warnings, no notes\n"),
+            "{settings}\n{report}"
+        );
+    }
+}

@@ -316,3 +316,26 @@ fn lint_never_guesses_a_key() {
         );
     }
 }
+
+#[test]
+fn lint_knows_that_kratos_uses_the_list_for_all_methods_where_a_method_has_none() {
+    const WANTS: &str =
+        "subscriptions: {crm: {events: [identity.created], send: {post: \"http://crm/\"}}}";
+    let post = "hooks: [{hook: web_hook, config: {url: \"http://v:4480/hooks/registration/post\", method: POST, \
+                body: \"file://kratos-config/vestibule.jsonnet\", auth: {type: api_key, config: {in: header, name: X-Vestibule-Key, value: a-key-for-development-only}}}}],";
+    let start = kratos(ONLY_PASSWORD, post, "");
+    let own_list = |list: &str| {
+        let before = start.split(" password: {hooks: [").next().unwrap();
+        format!("{before} password: {{hooks: [{list}]}}}}\n").replace(
+            ONLY_PASSWORD,
+            &format!("password: {{enabled: true}}, {ONLY_PASSWORD}"),
+        )
+    };
+    for (list, rules) in [
+        ("", &[][..]),
+        ("{hook: session}", &["event-not-hooked", "shadowed-list"]),
+    ] {
+        let (found, _) = found(&own_list(list), "", WANTS);
+        assert_eq!(found, rules, "{list}");
+    }
+}

@@ -60,13 +60,16 @@ fn check_event(
         format!(
             "the subscription `{subscription}` wants `{name}`, but no hook reports it{of_methods}"
         ),
-        paste::hook_in(context, flow, Stage::Post, *first),
+        paste::hooks_in(context, flow, Stage::Post, &missing),
     );
 }
 
 /// Returns whether a list reports an event, or has another mistake: `post-missing` reports a lone `pre`.
 fn is_reported(context: &Context<'_>, event: Event, flow: Flow, method: Option<&str>) -> bool {
-    let Some(list) = context.after(flow, method) else {
+    // Kratos uses the list for all methods where a method has no hooks of its own.
+    let own = context.after(flow, method);
+    let own = own.filter(|list| !list.hooks.is_empty());
+    let Some(list) = own.or_else(|| context.after(flow, None)) else {
         return false;
     };
     if event == Event::CredentialsChanged {
