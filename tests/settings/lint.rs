@@ -339,3 +339,27 @@ fn lint_knows_that_kratos_uses_the_list_for_all_methods_where_a_method_has_none(
         assert_eq!(found, rules, "{list}");
     }
 }
+
+/// Half-written files are the usual input of an editor.
+#[test]
+fn lint_survives_a_missing_line_and_a_truncated_file() {
+    for name in ["key-in-clear", "late-refusals"] {
+        let folder = file("tests/fixtures/kratos-lint").join(name);
+        let whole = fs::read_to_string(folder.join("kratos.yml")).unwrap();
+        let lines: Vec<&str> = whole.lines().collect();
+        let settings = read(&folder, "vestibule.yaml");
+        for index in 0..lines.len() {
+            let without = [&lines[..index], &lines[index + 1..]].concat().join("\n");
+            for text in [without, lines[..index].join("\n")] {
+                let name = "kratos.yml".to_owned();
+                let report = lint(&Input {
+                    layers: vec![File { name, text }],
+                    environment: read(&folder, "kratos.env"),
+                    settings: settings.clone(),
+                    ..Input::default()
+                });
+                assert!(!report.to_string().contains("canary"), "{report}");
+            }
+        }
+    }
+}
