@@ -42,11 +42,8 @@ pub struct Options {
 /// How problems and warnings are printed.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Format {
-    /// For people.
     Text,
-    /// One JSON object.
     Json,
-    /// Annotations of GitHub Actions.
     Github,
 }
 

@@ -105,14 +105,14 @@ const ROOT: Shape = Keys(&[
     ),
 ]);
 
-/// The beginnings of variables about which `lint` has rules. It reports those that it cannot apply.
-const RELEVANT: [&str; 5] = [
-    "SELFSERVICE_FLOWS_",
-    "SELFSERVICE_METHODS_",
-    "CLIENTS_WEB_HOOK_",
-    "IDENTITY_SCHEMAS",
-    "SESSION_WHOAMI_",
-];
+/// Returns whether a rule depends on a variable. `lint` reports those that it cannot apply.
+fn is_relevant(name: &str) -> bool {
+    let starts = |start: &str| name.starts_with(start);
+    starts("SELFSERVICE_FLOWS_") && name.contains("_HOOKS")
+        || starts("CLIENTS_WEB_HOOK_")
+        || starts("IDENTITY_SCHEMAS")
+        || starts("SESSION_WHOAMI_TOKENIZER")
+}
 
 /// A step to a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ pub fn apply(root: &mut Node, file: usize, text: &str) -> Vec<String> {
         };
         match steps(&ROOT, name) {
             Some(steps) => set(root, &steps, value, Place { file, at }),
-            None if RELEVANT.iter().any(|start| name.starts_with(start)) => {
+            None if is_relevant(name) => {
                 unknown.push(name.to_owned());
             }
             None => {}
@@ -295,7 +295,7 @@ mod tests {
             &mut node,
             1,
             "# a comment\n\nSELFSERVICE_METHODS_CODE_ENABLED=false\nexport CLIENTS_WEB_HOOK_HEADER_ALLOWLIST_1=\"C\"\n\
-             CLIENTS_WEB_HOOK_HEADER_ALLOWLIST_2='D'\nSELFSERVICE_METHODS_CODE_LIFESPAN=1h\nPATH=/bin\n",
+             CLIENTS_WEB_HOOK_HEADER_ALLOWLIST_2='D'\nCLIENTS_WEB_HOOK_HEADER_ALLOWLIST=[]\nSELFSERVICE_METHODS_CODE_LIFESPAN=1h\nPATH=/bin\n",
         );
         let enabled = ["selfservice", "methods", "code", "enabled"];
         assert_eq!(node.bool_at(&enabled), Some(false));
@@ -309,6 +309,6 @@ mod tests {
             .map(Node::text)
             .collect();
         assert_eq!(texts, [Some("A"), Some("C"), Some("D")]);
-        assert_eq!(unknown, ["SELFSERVICE_METHODS_CODE_LIFESPAN"]);
+        assert_eq!(unknown, ["CLIENTS_WEB_HOOK_HEADER_ALLOWLIST"]);
     }
 }

@@ -142,10 +142,7 @@ fn list<'k>(
 fn call(config: &Node) -> Option<Call> {
     let url = config.text_at(&["url"]).unwrap_or_default();
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
-    let path = address
-        .split_once("://")
-        .map_or(address, |(_, rest)| rest)
-        .trim_end_matches('/');
+    let path = address.split_once("://").map_or(address, |(_, rest)| rest);
     let mut segments = path.rsplit('/');
     let [stage, flow, folder] = [(); 3].map(|()| segments.next().unwrap_or_default());
     let known = (

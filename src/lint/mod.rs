@@ -88,6 +88,12 @@ fn layered(layers: &[File], findings: &mut Findings) -> Option<Node> {
         let mut problems = Vec::new();
         let root = tree::read(&file.text, &mut problems);
         is_readable &= problems.is_empty();
+        if !problems.is_empty() && file.text.contains("{{") {
+            findings.not_checked(format!(
+                "{}: it looks like a template; render it first, as in `helm template . | vestibule kratos lint -c -`",
+                file.name
+            ));
+        }
         for problem in problems {
             findings.all.push(unreadable(index, problem));
         }

@@ -1,6 +1,8 @@
 //! Text that an operator can paste into kratos.yml.
 
 use super::context::Context;
+use super::hooks::List;
+use crate::base::diagnostics::listed;
 use crate::kratos::snippet::{EXAMPLE_URL, KEY_HEADER};
 use crate::kratos::{Flow, Stage};
 
@@ -34,7 +36,7 @@ pub fn url(context: &Context<'_>, flow: Flow, stage: Stage, method: Option<&str>
 fn base<'k>(context: &Context<'k>) -> &'k str {
     let lists = context.lists.iter();
     let mut addresses = lists
-        .flat_map(|list| list.ours())
+        .flat_map(List::ours)
         .filter_map(|(hook, _)| hook.address().rsplit_once("/hooks/"));
     addresses.next().map_or(EXAMPLE_URL, |(base, _)| base)
 }
@@ -43,7 +45,7 @@ fn base<'k>(context: &Context<'k>) -> &'k str {
 fn body<'k>(context: &Context<'k>) -> &'k str {
     let lists = context.lists.iter();
     let mut addresses = lists
-        .flat_map(|list| list.ours())
+        .flat_map(List::ours)
         .filter_map(|(hook, _)| hook.config.text_at(&["body"]))
         .filter(|address| !address.starts_with("base64://"));
     addresses
@@ -60,4 +62,26 @@ pub fn hook_in(context: &Context<'_>, flow: Flow, stage: Stage, method: Option<&
     );
     let hook = hook(context, flow, stage, method);
     format!("add to `{keys}`:\n{hook}")
+}
+
+/// Returns the hook of the first list, and which lists need the same hook.
+#[must_use]
+pub fn hooks_in(
+    context: &Context<'_>,
+    flow: Flow,
+    stage: Stage,
+    methods: &[Option<&str>],
+) -> String {
+    let Some((first, others)) = methods.split_first() else {
+        return String::new();
+    };
+    let hook = hook_in(context, flow, stage, *first);
+    let others: Vec<&str> = others.iter().flatten().copied().collect();
+    if others.is_empty() {
+        return hook;
+    }
+    format!(
+        "{hook}\nand the same for {}, each with its own `?method=`",
+        listed(others)
+    )
 }

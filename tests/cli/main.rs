@@ -2,6 +2,7 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod kratos_lint;
 mod operator;
 mod reconcile;
 mod rule_tests;

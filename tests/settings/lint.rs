@@ -128,3 +128,238 @@ fn lint_finds_nothing_in_the_kratos_of_this_repository() {
         assert_eq!(report.not_checked.len(), expected, "{report}");
     }
 }
+
+/// A kratos.yml with hooks of Vestibule for `password` and the profile, and with other hooks and keys.
+fn kratos(methods: &str, password: &str, flows: &str) -> String {
+    let hook = |flow: &str, stage: &str, method: &str, more: &str| {
+        format!(
+            "{{hook: web_hook, config: {{url: \"http://v:4480/hooks/{flow}/{stage}?method={method}\", method: POST, \
+             body: \"file://kratos-config/vestibule.jsonnet\", {more} \
+             auth: {{type: api_key, config: {{in: header, name: X-Vestibule-Key, value: a-key-for-development-only}}}}}}}}"
+        )
+    };
+    let parse = "response: {parse: true},";
+    let pair = |flow: &str, method: &str| {
+        [
+            hook(flow, "pre", method, parse),
+            hook(flow, "post", method, ""),
+        ]
+        .join(", ")
+    };
+    format!(
+        "version: v26.2.0\nserve: {{public: {{base_url: \"http://localhost:4433/\"}}}}\n\
+         identity: {{schemas: [{{id: default, url: \"file://kratos-config/identity.schema.json\"}}]}}\n\
+         selfservice:\n  methods: {{{methods}}}\n  flows:\n    settings: {{after: {{profile: {{hooks: [{}]}}}}}}\n\
+         \x20   registration:\n      style: unified\n      after: {{{password} password: {{hooks: [{}, {{hook: session}}]}}}}\n{flows}",
+        pair("settings", "profile"),
+        pair("registration", "password"),
+    )
+}
+
+const ONLY_PASSWORD: &str = "code: {enabled: false}, oidc: {enabled: false}, passkey: {enabled: false}, webauthn: {enabled: false}";
+const DEFERS: &str = "kratos: {admin_url: \"http://k\"}\nchecks: {vat: {field: traits.vat_number, ask: {get: \"http://s/\"}, on_unavailable: defer, refuse: [{when: 404}]}}";
+
+/// Returns the names of the rules that report something, and what was not checked.
+fn found(kratos: &str, environment: &str, settings: &str) -> (Vec<&'static str>, Vec<String>) {
+    let file = |name: &str, text: &str| File {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    };
+    let settings = (!settings.is_empty()).then(|| file("vestibule.yaml", settings));
+    let report = lint(&Input {
+        layers: vec![file("kratos.yml", kratos)],
+        environment: Some(file("kratos.env", environment)),
+        settings,
+        ..Input::default()
+    });
+    let rules = report.findings.iter().map(|finding| finding.rule);
+    (rules.collect(), report.not_checked)
+}
+
+#[test]
+fn lint_knows_which_methods_are_open() {
+    for (methods, environment, rules, not_checked) in [
+        (ONLY_PASSWORD, "", &[][..], ""),
+        // `code` is enabled by default, and the schema names a `code` identifier.
+        (
+            "oidc: {enabled: false}, passkey: {enabled: false}, webauthn: {enabled: false}",
+            "",
+            &["unhooked-method"],
+            "",
+        ),
+        (
+            ONLY_PASSWORD,
+            "SELFSERVICE_METHODS_OIDC_ENABLED=true",
+            &["unhooked-method"],
+            "",
+        ),
+        (
+            ONLY_PASSWORD,
+            "SELFSERVICE_METHODS_WEBAUTHN_ENABLED=true",
+            &[],
+            "passwordless: true",
+        ),
+        (
+            ONLY_PASSWORD,
+            "SELFSERVICE_METHODS_WEBAUTHN_ENABLED=true\nSELFSERVICE_METHODS_WEBAUTHN_CONFIG_PASSWORDLESS=true",
+            &["unhooked-method"],
+            "",
+        ),
+        ("code: {enabled: false}", "", &[], "methods.oidc.enabled"),
+        (
+            "code: {enabled: true}, oidc: {enabled: false}, passkey: {enabled: false}",
+            "IDENTITY_SCHEMAS_0_URL=https://example.com/schema.json",
+            &[],
+            "`code` identifier",
+        ),
+        (
+            ONLY_PASSWORD,
+            "SELFSERVICE_FLOWS_REGISTRATION_ENABLED=false\nSELFSERVICE_METHODS_OIDC_ENABLED=true",
+            &[],
+            "",
+        ),
+    ] {
+        let (found, unseen) = found(&kratos(methods, "", ""), environment, "");
+        assert_eq!(found, rules, "{methods} {environment}");
+        let unseen = unseen.join("\n");
+        assert!(
+            unseen.contains(not_checked),
+            "{methods} {environment}: {unseen}"
+        );
+    }
+}
+
+#[test]
+fn lint_accepts_hooks_that_are_repeated_under_a_method() {
+    let foreign = "{hook: web_hook, config: {url: \"http://crm/\", method: POST, body: \"base64://e30=\", response: {ignore: true}}}";
+    let list = format!("hooks: [{foreign}],");
+    let (rules, _) = found(&kratos(ONLY_PASSWORD, &list, ""), "", "");
+    assert_eq!(rules, ["shadowed-list", "foreign-post"]);
+    let login = "    login: {after: {hooks: [{hook: require_verified_address}], password: {hooks: [{hook: require_verified_address}]}}}\n";
+    let (rules, _) = found(&kratos(ONLY_PASSWORD, "", login), "", "");
+    assert!(rules.is_empty(), "{rules:?}");
+}
+
+#[test]
+fn lint_asks_for_hooks_of_late_refusals_where_they_are_needed() {
+    let enabled = format!(
+        "password: {{enabled: true}}, totp: {{enabled: false}}, lookup_secret: {{enabled: false}}, {ONLY_PASSWORD}"
+    );
+    let pre = "{hook: web_hook, config: {url: \"http://v:4480/hooks/login/pre\", method: POST, response: {parse: true}, \
+               body: \"file://kratos-config/vestibule.jsonnet\", auth: {type: api_key, config: {in: header, name: X-Vestibule-Key, value: a-key-for-development-only}}}}";
+    let no_recovery = "    recovery: {enabled: false}\n";
+    let general = format!("{no_recovery}    login: {{after: {{hooks: [{pre}]}}}}\n");
+    let shadowed = format!(
+        "{no_recovery}    login: {{after: {{hooks: [{pre}], password: {{hooks: [{{hook: revoke_active_sessions}}]}}}}}}\n"
+    );
+    for (methods, flows, rules, not_checked) in [
+        // Settings by password, and logins by password.
+        (
+            enabled.as_str(),
+            no_recovery,
+            &["late-refusals", "late-refusals"][..],
+            "",
+        ),
+        (&enabled, &general, &["late-refusals"], ""),
+        (
+            &enabled,
+            &shadowed,
+            &["late-refusals", "late-refusals", "shadowed-list"],
+            "",
+        ),
+        (ONLY_PASSWORD, "", &[], "recovery.enabled"),
+        (
+            ONLY_PASSWORD,
+            no_recovery,
+            &[],
+            "late refusals at login by `totp`",
+        ),
+    ] {
+        let (found, unseen) = found(&kratos(methods, "", flows), "", DEFERS);
+        assert_eq!(found, rules, "{methods} {flows}");
+        assert!(unseen.join("\n").contains(not_checked), "{unseen:?}");
+    }
+}
+
+#[test]
+fn lint_never_guesses_a_key() {
+    let with = |key: &str| kratos(ONLY_PASSWORD, "", "").replace("a-key-for-development-only", key);
+    for (key, rule, is_known) in [
+        ("\"${VESTIBULE_KEY}\"", "key-placeholder", false),
+        ("$VESTIBULE_KEY", "key-placeholder", false),
+        ("\"{{ .Values.key }}\"", "key-placeholder", false),
+        ("<your key>", "key-placeholder", false),
+        ("PUT-YOUR-KEY-HERE", "key-placeholder", true),
+        ("\"\"", "key-placeholder", true),
+        ("a-random-key", "", true),
+        ("pa$$word", "", true),
+    ] {
+        let (rules, unseen) = found(&with(key), "", "");
+        assert!(rules.iter().all(|found| *found == rule), "{key}: {rules:?}");
+        assert_eq!(rules.is_empty(), rule.is_empty(), "{key}");
+        let names_placeholders = unseen.iter().any(|what| what.contains("placeholders"));
+        assert_eq!(names_placeholders, !is_known, "{key}: {unseen:?}");
+    }
+    // The example's key is public, and a key in clear is readable. A Kratos for development may have both.
+    for (key, rule) in [
+        ("a-key-for-development-only", "key-of-example"),
+        ("a-random-key", "key-in-clear"),
+    ] {
+        let (rules, _) = found(
+            &with(key).replace("localhost:4433", "auth.example.com"),
+            "",
+            "",
+        );
+        assert!(
+            !rules.is_empty() && rules.iter().all(|found| *found == rule),
+            "{rules:?}"
+        );
+    }
+}
+
+#[test]
+fn lint_knows_that_kratos_uses_the_list_for_all_methods_where_a_method_has_none() {
+    const WANTS: &str =
+        "subscriptions: {crm: {events: [identity.created], send: {post: \"http://crm/\"}}}";
+    let post = "hooks: [{hook: web_hook, config: {url: \"http://v:4480/hooks/registration/post\", method: POST, \
+                body: \"file://kratos-config/vestibule.jsonnet\", auth: {type: api_key, config: {in: header, name: X-Vestibule-Key, value: a-key-for-development-only}}}}],";
+    let start = kratos(ONLY_PASSWORD, post, "");
+    let own_list = |list: &str| {
+        let before = start.split(" password: {hooks: [").next().unwrap();
+        format!("{before} password: {{hooks: [{list}]}}}}\n").replace(
+            ONLY_PASSWORD,
+            &format!("password: {{enabled: true}}, {ONLY_PASSWORD}"),
+        )
+    };
+    for (list, rules) in [
+        ("", &[][..]),
+        ("{hook: session}", &["event-not-hooked", "shadowed-list"]),
+    ] {
+        let (found, _) = found(&own_list(list), "", WANTS);
+        assert_eq!(found, rules, "{list}");
+    }
+}
+
+/// Half-written files are the usual input of an editor.
+#[test]
+fn lint_survives_a_missing_line_and_a_truncated_file() {
+    for name in ["key-in-clear", "late-refusals"] {
+        let folder = file("tests/fixtures/kratos-lint").join(name);
+        let whole = fs::read_to_string(folder.join("kratos.yml")).unwrap();
+        let lines: Vec<&str> = whole.lines().collect();
+        let settings = read(&folder, "vestibule.yaml");
+        for index in 0..lines.len() {
+            let without = [&lines[..index], &lines[index + 1..]].concat().join("\n");
+            for text in [without, lines[..index].join("\n")] {
+                let name = "kratos.yml".to_owned();
+                let report = lint(&Input {
+                    layers: vec![File { name, text }],
+                    environment: read(&folder, "kratos.env"),
+                    settings: settings.clone(),
+                    ..Input::default()
+                });
+                assert!(!report.to_string().contains("canary"), "{report}");
+            }
+        }
+    }
+}

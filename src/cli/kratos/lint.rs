@@ -29,7 +29,7 @@ Examples:
 pub struct Lint {
     /// A file of kratos.yml, or `-` for standard input. Repeat it as Kratos gets it: a later file replaces the lists of an
     /// earlier one
-    #[arg(short, long = "config", value_name = "FILE", required = true)]
+    #[arg(short = 'c', long = "config", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// The environment variables of Kratos, which override kratos.yml: a line `NAME=value` for each
     #[arg(long, value_name = "FILE")]

@@ -6,6 +6,7 @@ use super::super::address;
 use super::super::context::Context;
 use super::super::document::Node;
 use super::super::finding::Findings;
+use super::super::hooks::List;
 use crate::config::Settings;
 use crate::kratos::payload::VERSION;
 use crate::kratos::template::{KRATOS_ALLOWLIST, TEMPLATE, header_allowlist};
@@ -16,7 +17,7 @@ const FORWARDED_LINE: &str = "local forwarded = ";
 /// Applies the rules. Each template is reported once.
 pub fn check(context: &Context<'_>, findings: &mut Findings) {
     let mut bodies: BTreeMap<&str, &Node> = BTreeMap::new();
-    for (hook, _) in context.lists.iter().flat_map(|list| list.ours()) {
+    for (hook, _) in context.lists.iter().flat_map(List::ours) {
         let body = hook.config.get("body");
         match body.and_then(|body| Some((body.text()?, body))) {
             None => findings.problem(
@@ -73,18 +74,14 @@ fn check_template(context: &Context<'_>, text: &str, node: &Node, findings: &mut
 
 fn check_old(context: &Context<'_>, version: u32, node: &Node, findings: &mut Findings) {
     let help = PRINT.to_owned();
-    let needs = context.settings().and_then(lacking_in_old);
-    match needs {
-        Some(needs) => {
-            let message = format!(
-                "this template is of version {version}, and lacks {needs}, which the settings read; Vestibule refuses every sign-up"
-            );
-            findings.problem("body-outdated", node, message, help);
-        }
-        None => {
-            let message = format!("this template is of version {version}, not {VERSION}");
-            findings.warning("body-outdated", node, message, help);
-        }
+    if let Some(needs) = context.settings().and_then(lacking_in_old) {
+        let message = format!(
+            "this template is of version {version}, and lacks {needs}, which the settings read; Vestibule refuses every sign-up"
+        );
+        findings.problem("body-outdated", node, message, help);
+    } else {
+        let message = format!("this template is of version {version}, not {VERSION}");
+        findings.warning("body-outdated", node, message, help);
     }
 }
 

@@ -3,22 +3,22 @@
 use super::super::context::Context;
 use super::super::finding::Findings;
 use super::super::hooks::Hook;
-use crate::kratos::Stage;
+use crate::kratos::{Flow, Stage};
 
 /// Applies the rules.
 pub fn check(context: &Context<'_>, findings: &mut Findings) {
     for list in context.lists.iter().filter(|list| !list.is_before) {
         for (hook, call) in list.ours() {
             match call.stage {
-                Some(Stage::Pre) => check_pre(hook, findings),
-                Some(Stage::Post) => check_post(hook, findings),
+                Some(Stage::Pre) => check_pre(list.flow, hook, findings),
+                Some(Stage::Post) => check_post(list.flow, hook, findings),
                 None => {}
             }
         }
     }
 }
 
-fn check_pre(hook: &Hook<'_>, findings: &mut Findings) {
+fn check_pre(flow: Flow, hook: &Hook<'_>, findings: &mut Findings) {
     let help = "response: {parse: true}".to_owned();
     let can_interrupt = hook.config.bool_at(&["can_interrupt"]) == Some(true);
     if hook.is_ignored() {
@@ -40,20 +40,26 @@ fn check_pre(hook: &Hook<'_>, findings: &mut Findings) {
         findings.problem(
             "pre-without-parse",
             hook.config.nearest(&["response"]),
-            "without `response.parse`, Kratos does not ask Vestibule before it saves the identity"
-                .to_owned(),
+            if flow.signs_in() {
+                "without `response.parse`, the visitor sees an error page in place of Vestibule's refusal".to_owned()
+            } else {
+                "without `response.parse`, Kratos does not ask Vestibule before it saves the identity".to_owned()
+            },
             help,
         );
     }
 }
 
-fn check_post(hook: &Hook<'_>, findings: &mut Findings) {
+fn check_post(flow: Flow, hook: &Hook<'_>, findings: &mut Findings) {
     if hook.is_blocking() {
         findings.problem(
             "post-with-parse",
             hook.config.nearest(&["response", "parse"]),
-            "Kratos calls a hook with `response.parse` or `can_interrupt` before it saves the identity, and not afterwards"
-                .to_owned(),
+            if Flow::CHECKED.contains(&flow) {
+                "Kratos calls a hook with `response.parse` or `can_interrupt` before it saves the identity, and not afterwards".to_owned()
+            } else {
+                "Vestibule's `post` refuses nothing, so Kratos need not read the answer".to_owned()
+            },
             "remove `response` and `can_interrupt` from this hook".to_owned(),
         );
     } else if hook.is_ignored() {

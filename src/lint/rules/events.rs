@@ -44,13 +44,7 @@ fn check_event(
     let name = name.as_str().unwrap_or_default();
     let missing: Vec<Option<&str>> = lists_for(context, event)
         .into_iter()
-        .filter(|method| {
-            let list = context.after(flow, *method);
-            // `post-missing` reports a lone `pre`.
-            !list.is_some_and(|list| list.ours().next().is_some())
-                || event == Event::CredentialsChanged
-                    && !list.is_some_and(|list| list.has(Stage::Post))
-        })
+        .filter(|method| !is_reported(context, event, flow, *method))
         .collect();
     let Some(first) = missing.first() else {
         return;
@@ -66,8 +60,23 @@ fn check_event(
         format!(
             "the subscription `{subscription}` wants `{name}`, but no hook reports it{of_methods}"
         ),
-        paste::hook_in(context, flow, Stage::Post, *first),
+        paste::hooks_in(context, flow, Stage::Post, &missing),
     );
+}
+
+/// Returns whether a list reports an event, or has another mistake: `post-missing` reports a lone `pre`.
+fn is_reported(context: &Context<'_>, event: Event, flow: Flow, method: Option<&str>) -> bool {
+    // Kratos uses the list for all methods where a method has no hooks of its own.
+    let own = context.after(flow, method);
+    let own = own.filter(|list| !list.hooks.is_empty());
+    let Some(list) = own.or_else(|| context.after(flow, None)) else {
+        return false;
+    };
+    if event == Event::CredentialsChanged {
+        list.has(Stage::Post)
+    } else {
+        list.ours().next().is_some()
+    }
 }
 
 /// Returns the lists that must report an event: of the enabled methods, or the list for all methods.

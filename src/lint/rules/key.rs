@@ -9,36 +9,49 @@ use crate::kratos::snippet::{EXAMPLE_KEY, KEY_HEADER};
 /// The text that `vestibule kratos hooks` prints in place of a key.
 const NO_KEY: &str = "PUT-YOUR-KEY-HERE";
 
+/// The key of a hook.
+enum Key<'k> {
+    /// The hook sends no key.
+    None,
+    /// The header is named, and its value is missing.
+    WithoutValue,
+    /// The value.
+    Value(&'k Node),
+}
+
 /// Applies the rules.
 pub fn check(context: &Context<'_>, findings: &mut Findings) {
     for list in &context.lists {
         for (hook, _) in list.ours() {
-            match header(hook).or_else(|| auth(hook)) {
-                None => missing(hook, findings),
-                Some(None) => without_value(context, hook, findings),
-                Some(Some(value)) => check_value(context, value, findings),
+            match key(hook) {
+                Key::None => missing(hook, findings),
+                Key::WithoutValue => without_value(context, hook, findings),
+                Key::Value(value) => check_value(context, value, findings),
             }
         }
     }
 }
 
-/// Returns the key in `headers`.
-fn header<'k>(hook: &Hook<'k>) -> Option<Option<&'k Node>> {
-    let mut headers = hook.config.get("headers")?.entries().iter();
-    let key = headers.find(|(name, _)| name.eq_ignore_ascii_case(KEY_HEADER));
-    key.map(|(_, value)| Some(value))
-}
-
-/// Returns the key in `auth`. The inner `None` is a key without a value.
-fn auth<'k>(hook: &Hook<'k>) -> Option<Option<&'k Node>> {
-    let auth = hook.config.get("auth")?;
+/// Returns the key in `headers` or in `auth`.
+fn key<'k>(hook: &Hook<'k>) -> Key<'k> {
+    let is_key = |name: &str| name.eq_ignore_ascii_case(KEY_HEADER);
+    let headers = hook.config.get("headers").map(Node::entries);
+    let mut headers = headers.unwrap_or_default().iter();
+    if let Some((_, value)) = headers.find(|(name, _)| is_key(name)) {
+        return Key::Value(value);
+    }
+    let Some(auth) = hook.config.get("auth") else {
+        return Key::None;
+    };
     let has = |keys: &[&str], text: &str| auth.text_at(keys) == Some(text);
-    let is_key = has(&["type"], "api_key")
-        && has(&["config", "in"], "header")
-        && auth
-            .text_at(&["config", "name"])
-            .is_some_and(|name| name.eq_ignore_ascii_case(KEY_HEADER));
-    is_key.then(|| auth.find(&["config", "value"]))
+    if !has(&["type"], "api_key")
+        || !has(&["config", "in"], "header")
+        || !auth.text_at(&["config", "name"]).is_some_and(is_key)
+    {
+        return Key::None;
+    }
+    auth.find(&["config", "value"])
+        .map_or(Key::WithoutValue, Key::Value)
 }
 
 fn missing(hook: &Hook<'_>, findings: &mut Findings) {

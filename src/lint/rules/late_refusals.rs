@@ -42,6 +42,10 @@ fn why(check: &Check) -> String {
     format!("the check `{}` can deactivate an account", check.name)
 }
 
+fn some<'m>(methods: &[&'m str]) -> Vec<Option<&'m str>> {
+    methods.iter().copied().map(Some).collect()
+}
+
 fn check_login(context: &Context<'_>, check: &Check, findings: &mut Findings) {
     let is_covered = |method: &str| {
         let own = context.after(Flow::Login, Some(method));
@@ -55,7 +59,7 @@ fn check_login(context: &Context<'_>, check: &Check, findings: &mut Findings) {
         .filter(|method| !is_covered(method))
         .collect();
     let missing: Vec<&str> = enabled(context, &open, Flow::Login, findings);
-    if let Some(first) = missing.first() {
+    if !missing.is_empty() {
         findings.problem(
             "late-refusals",
             context.flow_section(&["login", "after"]),
@@ -66,7 +70,7 @@ fn check_login(context: &Context<'_>, check: &Check, findings: &mut Findings) {
             ),
             format!(
                 "before other hooks, {}",
-                paste::hook_in(context, Flow::Login, Stage::Pre, Some(first))
+                paste::hooks_in(context, Flow::Login, Stage::Pre, &some(&missing))
             ),
         );
     }
@@ -106,7 +110,7 @@ fn check_settings(context: &Context<'_>, check: &Check, findings: &mut Findings)
     if is_open(&"profile") && !is_reported {
         missing.insert(0, "profile");
     }
-    if let Some(first) = missing.first() {
+    if !missing.is_empty() {
         findings.problem(
             "late-refusals",
             context.flow_section(&["settings", "after"]),
@@ -115,7 +119,7 @@ fn check_settings(context: &Context<'_>, check: &Check, findings: &mut Findings)
                 why(check),
                 listed(missing.iter().copied())
             ),
-            paste::hook_in(context, Flow::Settings, Stage::Pre, Some(first)),
+            paste::hooks_in(context, Flow::Settings, Stage::Pre, &some(&missing)),
         );
     }
 }

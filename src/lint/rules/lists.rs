@@ -66,7 +66,7 @@ fn check_shadowed(context: &Context<'_>, general: &List<'_>, findings: &mut Find
         "shadowed-list",
         general.node,
         format!(
-            "Kratos does not call these hooks for {}, which have lists of their own; a lone `session` suffices",
+            "Kratos does not call these hooks where a method has a list of its own, even a lone `session`: {}",
             listed(shadowing.iter().copied())
         ),
         format!("repeat the hooks under `selfservice.flows.{}.after.<method>.hooks`", general.flow),

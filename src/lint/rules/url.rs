@@ -32,9 +32,8 @@ fn check_hook(
 ) {
     let at = hook.config.nearest(&["url"]);
     let method = list.method;
-    let (flow, stage) = match (call.flow, call.stage) {
-        (Some(flow), Some(stage)) => (flow, stage),
-        _ => return wrong_path(context, list, hook, findings),
+    let (Some(flow), Some(stage)) = (call.flow, call.stage) else {
+        return wrong_path(context, list, hook, findings);
     };
     if list.is_before {
         let message = format!(
