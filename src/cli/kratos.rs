@@ -39,7 +39,10 @@ pub enum Command {
 
 /// `vestibule kratos hooks …`
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub struct Hooks {
     /// The URL at which Kratos reaches Vestibule
     #[arg(long, default_value = EXAMPLE_URL, value_parser = base)]

@@ -37,7 +37,7 @@ pub struct Options {
     /// Exit with code 1 if fewer outcomes were reached, in percent
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     fail_under: Option<u8>,
-    /// Write a report in the XML format of JUnit to this file
+    /// Write a report in the XML format of `JUnit` to this file
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }

@@ -219,6 +219,10 @@ pub struct ExpectedMessage {
 }
 
 /// Distinguishes null from a missing key.
+#[expect(
+    clippy::option_option,
+    reason = "a missing key, null, and a text differ"
+)]
 fn given<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<String>>, D::Error> {

@@ -1,4 +1,4 @@
-//! The report for CI systems, in the XML format of JUnit.
+//! The report for CI systems, in the XML format of `JUnit`.
 
 use std::fmt::Write as _;
 use std::path::Path;

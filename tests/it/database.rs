@@ -102,7 +102,7 @@ async fn a_post_gets_503_although_the_sign_up_was_recorded_in_the_removed_file()
 /// Makes every insert fail, while a transaction can still begin, as on a full disk.
 async fn refuse_inserts(path: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(path);
-    let mut other = options.connect().await.unwrap();
+    let mut other = options.connect().await.expect("a connection");
     for table in ["deliveries", "properties"] {
         let trigger = format!(
             "CREATE TRIGGER full_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
@@ -110,7 +110,7 @@ async fn refuse_inserts(path: &Path) -> SqliteConnection {
         sqlx::query(sqlx::AssertSqlSafe(trigger))
             .execute(&mut other)
             .await
-            .unwrap();
+            .expect("a trigger");
     }
     other
 }

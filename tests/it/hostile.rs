@@ -89,11 +89,12 @@ async fn a_receiver_with_many_errors_delays_no_sign_up() {
 #[tokio::test]
 async fn an_answer_of_1_mib_is_shared_by_all_its_readers() {
     let register = FakeService::start();
-    let checks: String = (0..20)
+    let checks: Vec<String> = (0..20)
         .map(|reader| format!("  reader{reader}: {{when: \"checks.first.response.status == 200\", refuse: [{{when: \"checks.first.response.body.last != 'b'\", message: \"No.\"}}]}}\n"))
         .collect();
     let yaml = format!(
-        "services: {{register: {{url: \"${{env:REGISTER}}\"}}}}\nchecks:\n  first: {{ask: {{service: register, get: /}}}}\n{checks}"
+        "services: {{register: {{url: \"${{env:REGISTER}}\"}}}}\nchecks:\n  first: {{ask: {{service: register, get: /}}}}\n{}",
+        checks.concat()
     );
     let app = TestApp::with(&yaml)
         .service("REGISTER", &register)

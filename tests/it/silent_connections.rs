@@ -8,8 +8,10 @@ use tokio::net::TcpStream;
 use crate::support::{TestApp, bounded, eventually, payload};
 
 async fn connect(app: &TestApp) -> TcpStream {
-    let connection = TcpStream::connect(app.app.hooks_address).await.unwrap();
-    connection.set_nodelay(true).unwrap();
+    let connection = TcpStream::connect(app.app.hooks_address)
+        .await
+        .expect("a connection");
+    connection.set_nodelay(true).expect("an open connection");
     connection
 }
 
@@ -17,7 +19,9 @@ async fn connect(app: &TestApp) -> TcpStream {
 async fn received(mut connection: TcpStream) -> String {
     let mut text = String::new();
     let read = connection.read_to_string(&mut text);
-    bounded("the connection is closed", read).await.unwrap();
+    bounded("the connection is closed", read)
+        .await
+        .expect("an end");
     text
 }
 
@@ -29,7 +33,12 @@ fn is_open(connection: &TcpStream) -> bool {
 
 /// Waits until Vestibule has accepted the connections that were opened before: a later one is answered.
 async fn settle(app: &TestApp) {
-    let reply = app.http.get(app.url("/health/alive")).send().await.unwrap();
+    let reply = app
+        .http
+        .get(app.url("/health/alive"))
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(reply.status(), 200);
 }
 
@@ -109,7 +118,7 @@ async fn silent_connections_stay_open_while_at_most_half_of_the_connections_are_
         silent.push(connect(&app).await);
     }
     settle(&app).await;
-    app.clock.advance(Duration::from_secs(60));
+    app.clock.advance(Duration::from_mins(1));
     settle(&app).await;
     assert!(silent.iter().all(is_open));
     for _ in 0..4 {

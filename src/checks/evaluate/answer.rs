@@ -13,6 +13,7 @@ use crate::model::message::MessageTemplate;
 use crate::outbound::services::client::{Answer, CallError};
 
 /// Returns the answer in what other checks can read of it.
+#[must_use]
 pub fn response_in(readable: &Value) -> Option<&Value> {
     readable.get("response")
 }
