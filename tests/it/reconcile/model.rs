@@ -263,7 +263,7 @@ fn cases() -> u32 {
     let configured = std::env::var("PROPTEST_CASES").ok();
     configured
         .and_then(|cases| cases.parse().ok())
-        .unwrap_or(40)
+        .unwrap_or(20)
 }
 
 #[test]
