@@ -5,7 +5,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 /// Runs a computation that may take milliseconds.
 ///
 /// On a thread of the main runtime, the other tasks of the thread move to another thread first. Elsewhere, the
-/// computation runs at once: on a thread without a runtime nothing waits for it, and a runtime with one thread has no
+/// computation runs where it is: on a thread without a runtime nothing waits for it, and a runtime with one thread has no
 /// other thread. So a hook whose checks may compute for long runs on the main runtime.
 pub fn compute<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {

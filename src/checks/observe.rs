@@ -33,6 +33,8 @@ pub trait CheckObserver: Send + Sync {
     fn answered(&self, _check: &str, _answer: Result<&Arc<Value>, CallError>) {}
     /// This entry of `refuse` of the check of this name refused.
     fn refused_by_entry(&self, _check: &str, _entry: usize) {}
+    /// The check of this name refused a value on which an expression failed.
+    fn refused_invalid(&self, _check: &str) {}
     /// The service rejects Vestibule's credentials.
     fn rejected_credentials(&self, service: &str);
     /// A value of the check's `set` was left out.

@@ -28,7 +28,7 @@ Examples:
 
 Exit codes:
   0  the submission was admitted
-  1  it was refused, or it could not be tried";
+  1  it was refused, it could not be tried, or a reservation could not be released";
 
 /// `vestibule try`
 #[derive(Debug, Args)]
@@ -121,11 +121,13 @@ pub async fn run(options: Options, clock: Clock) -> anyhow::Result<ExitCode> {
     } else {
         print(&trial, &mut out)?;
     }
-    Ok(if trial.verdict == "refused" {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(
+        if trial.verdict == "refused" || !trial.unreleased.is_empty() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        },
+    )
 }
 
 fn read(path: &std::path::Path) -> anyhow::Result<Payload> {
@@ -183,6 +185,14 @@ fn print(trial: &Trial, out: &mut impl Write) -> std::io::Result<()> {
             )?,
             None => writeln!(out, "\ncould not send to {name}: {}", delivery["not_built"])?,
         }
+    }
+    for held in &trial.unreleased {
+        writeln!(
+            out,
+            "\nthe reservation of {} may still be held: {}\nhelp: release it at the service; it was taken with the \
+             Idempotency-Key {}",
+            held.check, held.reason, held.key
+        )?;
     }
     Ok(())
 }

@@ -14,9 +14,9 @@ use cel::{DeclarationError, Env, ExecutionError};
 
 use super::functions::take;
 
-/// The maximum number of steps in an evaluation. A step takes less than a microsecond.
+/// The maximum number of steps in an evaluation.
 pub const MAX_STEPS: usize = 250_000;
-/// The steps of an evaluation that is not moved to another thread. They take about a millisecond.
+/// The steps of an evaluation that is not moved to another thread: few enough not to delay other calls.
 pub(super) const QUICK_STEPS: usize = 4_000;
 /// The number of bytes that cost as much as one step.
 pub const BYTES_PER_STEP: usize = 64;

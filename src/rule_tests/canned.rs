@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::file::{CannedAnswer, ConnectionFault};
+use super::reservation::taking;
 use crate::base::clock::{Clock, Timestamp};
 use crate::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
 use crate::checks::{AskService, Check};
 use crate::config::parse_duration;
 use crate::model::request::{Method, Request};
-use crate::model::reservation::{Details, Reservation, State};
+use crate::model::reservation::Reservation;
 use crate::outbound::services::client::{Answer, CallError, QUESTION_TIMEOUT};
 
 /// A request that a check made.
@@ -115,22 +116,7 @@ impl TakeReservation for CannedReservations {
         let service = &request.reserve.take.service;
         let answer = self.0.ask(service, &request.take, &[], request.until).await;
         ReserveResult::Now {
-            reservation: Box::new(Reservation {
-                id: Uuid::nil(),
-                flow_id: request.flow_id,
-                check: request.check.name.clone(),
-                request_hash: String::new(),
-                state: State::Taking,
-                details: Some(Details {
-                    take: request.take,
-                    context: request.context,
-                }),
-                release_reason: None,
-                created_at: self.0.clock.now(),
-                expires_at: request.expires_at,
-                submission: request.submission.to_owned(),
-                in_use_until: request.in_use_until,
-            }),
+            reservation: taking(request, Uuid::nil(), self.0.clock.now()),
             is_ours: true,
             answer,
         }

@@ -54,6 +54,8 @@ enum Key {
     Entry(usize),
     /// `required` or `immutable`.
     OwnRefusal,
+    /// A value on which an expression failed, which is no outcome of the settings.
+    Invalid,
     /// A kind of unavailability. Kinds with one policy are one outcome.
     Unavailable(&'static str),
     NotApplicable,
@@ -135,7 +137,8 @@ fn can_occur(check: &Check, kind: Kind) -> bool {
 #[derive(Default)]
 pub(super) struct Reached {
     outcomes: Mutex<BTreeSet<(usize, Key)>>,
-    entries: Mutex<BTreeMap<String, usize>>,
+    /// What refused, by check, unless it was `required` or `immutable`.
+    refused_by: Mutex<BTreeMap<String, Key>>,
 }
 
 /// Observes the checks of one case.
@@ -147,10 +150,10 @@ pub(super) struct Observer {
 impl CheckObserver for Observer {
     fn finished(&self, index: usize, outcome: &'static str, unavailable: Option<(Kind, Policy)>) {
         let name = self.rules.checks().nth(index).map(|check| &check.name);
-        let entry = name.and_then(|name| locked(&self.reached.entries).get(name).copied());
+        let refused_by = name.and_then(|name| locked(&self.reached.refused_by).get(name).cloned());
         let key = match (outcome, unavailable) {
             ("accepted", _) => Key::Accepted,
-            ("refused", _) => entry.map_or(Key::OwnRefusal, Key::Entry),
+            ("refused", _) => refused_by.unwrap_or(Key::OwnRefusal),
             (_, Some((_, policy))) => Key::Unavailable(policy.as_str()),
             ("not_applicable", _) => Key::NotApplicable,
             _ => return,
@@ -159,7 +162,11 @@ impl CheckObserver for Observer {
     }
 
     fn refused_by_entry(&self, check: &str, entry: usize) {
-        locked(&self.reached.entries).insert(check.to_owned(), entry);
+        locked(&self.reached.refused_by).insert(check.to_owned(), Key::Entry(entry));
+    }
+
+    fn refused_invalid(&self, check: &str) {
+        locked(&self.reached.refused_by).insert(check.to_owned(), Key::Invalid);
     }
 
     fn rejected_credentials(&self, _: &str) {}

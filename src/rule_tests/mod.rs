@@ -6,6 +6,7 @@ mod compare;
 mod coverage;
 pub mod file;
 pub mod junit;
+mod reservation;
 mod run;
 pub mod submission;
 pub mod trial;

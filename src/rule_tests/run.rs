@@ -13,6 +13,7 @@ use super::coverage::{Coverage, Observer, Reached};
 use super::file::{Case, CaseFlow};
 use super::submission::{Submission, deliveries, saved};
 use crate::base::clock::{Clock, Timestamp, moment, saturating_add};
+use crate::base::diagnostics::did_you_mean;
 use crate::base::telemetry::Trace;
 use crate::checks::{CheckInput, Evaluator, OpenDeferrals};
 use crate::config::parse_duration;
@@ -45,7 +46,7 @@ pub fn run(tests: &RuleTests, only: Option<&Regex>) -> (Vec<CaseResult>, Coverag
 
 impl RuleTests {
     fn run_case(&self, case: &Case, coverage: &mut Coverage) -> Vec<String> {
-        let now = match check(case) {
+        let now = match self.check_names(case).and_then(|()| check(case)) {
             Ok(now) => now,
             Err(problem) => return vec![problem],
         };
@@ -98,6 +99,30 @@ impl RuleTests {
         problems
     }
 
+    /// Checks the names in a case. A wrong name would make an expectation hold whatever happens.
+    fn check_names(&self, case: &Case) -> Result<(), String> {
+        let cases = self.file.cases.iter();
+        if cases.filter(|other| other.name == case.name).count() > 1 {
+            return Err("another case has the same name".to_owned());
+        }
+        let services = self.settings.services.iter();
+        let known: Vec<&str> = services.map(|service| service.name.as_str()).collect();
+        for name in case.answers.keys().chain(&case.not_asked) {
+            if !known.contains(&name.as_str()) {
+                return Err(unknown("service", name, &known));
+            }
+        }
+        let known: Vec<&str> = self.rules.checks().map(|check| &*check.name).collect();
+        let mut names = case.expect.checks.keys();
+        names.try_for_each(|name| {
+            if known.contains(&name.as_str()) {
+                Ok(())
+            } else {
+                Err(unknown("check", name, &known))
+            }
+        })
+    }
+
     fn services(&self, case: &Case, clock: Clock) -> CannedServices {
         let timeouts: BTreeMap<_, _> = self
             .settings
@@ -114,6 +139,12 @@ impl RuleTests {
             problems: Mutex::default(),
         }
     }
+}
+
+fn unknown(kind: &str, name: &str, known: &[&str]) -> String {
+    let nearest = did_you_mean(name, known.iter().copied());
+    let help = nearest.unwrap_or_else(|| format!("they have {}", known.join(", ")));
+    format!("the settings have no {kind} `{name}`; {help}")
 }
 
 /// Checks what the schema of the file cannot express. Returns the time of the case.

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::canned::locked;
 use super::compare::{body_of, changed_members, line};
+use super::reservation::taking;
 use super::submission::{deliveries, saved};
-use crate::base::clock::{Clock, saturating_add};
+use crate::base::clock::{Clock, Timestamp, saturating_add};
 use crate::base::telemetry::Trace;
 use crate::checks::observe::CheckObserver;
 use crate::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
@@ -23,9 +24,9 @@ use crate::config::Settings;
 use crate::expression::{EvaluationError, Expression, Variables};
 use crate::kratos::{Hook, Payload, Stage};
 use crate::model::decision::CheckRecord;
-use crate::model::delivery::{Action, NewDelivery, Queue};
+use crate::model::delivery::{Action, NewDelivery};
 use crate::model::request::Request;
-use crate::model::reservation::{Details, Reservation, State};
+use crate::model::reservation::Reservation;
 use crate::model::verdict::Verdict;
 use crate::outbound::services::client::CallError;
 
@@ -45,6 +46,19 @@ pub struct Trial {
     pub changes: Value,
     /// What the subscriptions would send for the saved identity.
     pub deliveries: Vec<Value>,
+    /// The reservations that may still be held, because they could not be released.
+    pub unreleased: Vec<Unreleased>,
+}
+
+/// A reservation that could not be released.
+#[derive(Debug, Serialize)]
+pub struct Unreleased {
+    /// The check.
+    pub check: String,
+    /// The `Idempotency-Key` with which it was taken.
+    pub key: Uuid,
+    /// Why it could not be released.
+    pub reason: String,
 }
 
 /// One check.
@@ -135,7 +149,7 @@ impl Trials {
                 refused_late: &refused_late,
             })
             .await;
-        self.release(&rules, &reservations).await;
+        let unreleased = self.release(&rules, &reservations).await;
         let before = payload.identity.clone().unwrap_or_default();
         let post = Hook {
             stage: Stage::Post,
@@ -152,32 +166,45 @@ impl Trials {
             messages: messages(&evaluated.verdict),
             changes: changed_members(&before, &saved(&before, &evaluated.verdict)),
             deliveries: sent.iter().map(delivery).collect(),
+            unreleased,
         }
     }
 
-    /// Releases what was taken.
-    async fn release(&self, rules: &Rules, reservations: &TriedReservations) {
+    /// Releases what was taken. Returns what may still be held.
+    async fn release(&self, rules: &Rules, reservations: &TriedReservations) -> Vec<Unreleased> {
         let taken = std::mem::take(&mut *locked(&reservations.taken));
+        let mut unreleased = Vec::new();
         for reservation in taken {
-            let Some(reserve) = rules.reserve(&reservation.check) else {
-                continue;
-            };
-            let now = self.clock.now();
-            let release = reserve::release(reserve, &reservation, rules.lists(), now);
-            let until = saturating_add(now, self.settings.hooks.deadline);
-            let service = &reserve.release.service;
-            let released = match release.action {
-                Ok(Action::Send(request)) => self.services.ask(service, &request, &[], until).await,
-                _ => Err(CallError::Connection),
-            };
-            if !released.is_ok_and(|answer| (200..300).contains(&answer.status)) {
-                let queue = Queue::Release(&reservation.check).to_string();
-                tracing::error!(
-                    check = reservation.check,
-                    queue,
-                    "The reservation was taken and could not be released; release it at the service"
-                );
+            if let Err(reason) = self.release_one(rules, &reservation).await {
+                unreleased.push(Unreleased {
+                    check: reservation.check,
+                    key: reservation.id,
+                    reason,
+                });
             }
+        }
+        unreleased
+    }
+
+    async fn release_one(&self, rules: &Rules, reservation: &Reservation) -> Result<(), String> {
+        let Some(reserve) = rules.reserve(&reservation.check) else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        let Ok(Action::Send(request)) =
+            reserve::release(reserve, reservation, rules.lists(), now).action
+        else {
+            return Err("`release` cannot be built without the answer to `take`".to_owned());
+        };
+        let until = saturating_add(now, self.settings.hooks.deadline);
+        let service = &reserve.release.service;
+        match self.services.ask(service, &request, &[], until).await {
+            Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
+            Ok(answer) => Err(format!(
+                "`release` was answered with status {}",
+                answer.status
+            )),
+            Err(error) => Err(format!("`release`: {error}")),
         }
     }
 }
@@ -204,22 +231,7 @@ impl TakeReservation for TriedReservations {
             .ask(service, &request.take, &headers, request.until)
             .await;
         ReserveResult::Now {
-            reservation: Box::new(Reservation {
-                id,
-                flow_id: request.flow_id,
-                check: request.check.name.clone(),
-                request_hash: String::new(),
-                state: State::Taking,
-                details: Some(Details {
-                    take: request.take,
-                    context: request.context,
-                }),
-                release_reason: None,
-                created_at: self.clock.now(),
-                expires_at: request.expires_at,
-                submission: request.submission.to_owned(),
-                in_use_until: request.in_use_until,
-            }),
+            reservation: taking(request, id, self.clock.now()),
             is_ours: true,
             answer,
         }
@@ -231,7 +243,7 @@ impl TakeReservation for TriedReservations {
         mut reservation: Reservation,
         answer: Option<&Value>,
         outcome: ReserveOutcome,
-        _: crate::base::clock::Timestamp,
+        _: Timestamp,
     ) -> bool {
         if outcome != ReserveOutcome::Refused {
             if let Some(details) = &mut reservation.details {
@@ -272,7 +284,7 @@ impl Seen {
         record: &CheckRecord,
         hook: &Hook,
         payload: &Payload,
-        now: crate::base::clock::Timestamp,
+        now: Timestamp,
     ) -> TriedCheck {
         let name = &*record.check;
         let answers = locked(&self.answers);

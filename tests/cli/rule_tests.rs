@@ -208,6 +208,51 @@ fn a_wrong_test_file_is_explained() {
     }
 }
 
+/// A wrong name would make an expectation hold whatever happens.
+#[test]
+fn unknown_names_and_repeated_names_fail_a_case() {
+    for (keys, part) in [
+        (
+            "not_asked: [crmm]",
+            "the settings have no service `crmm`; did you mean `crm`?",
+        ),
+        (
+            "answers: {crn: []}",
+            "the settings have no service `crn`; did you mean `crm`?",
+        ),
+        (
+            "not_asked: [nonsense]",
+            "the settings have no service `nonsense`; they have crm",
+        ),
+    ] {
+        let (code, printed) = test(
+            &case(&format!(
+                "{{name: a, {keys}, expect: {{verdict: admitted}}}}"
+            )),
+            &[],
+        );
+        assert_eq!(code, 1, "{printed}");
+        assert!(printed.contains(part), "{part}\n{printed}");
+    }
+    let (code, printed) = test(
+        &case("{name: a, expect: {verdict: admitted, checks: {vta: accepted}}}"),
+        &[],
+    );
+    assert_eq!(code, 1, "{printed}");
+    assert!(
+        printed.contains("the settings have no check `vta`; did you mean `vat`?"),
+        "{printed}"
+    );
+    let two = "{name: a, expect: {verdict: admitted}}";
+    let (code, printed) = test(&format!("{}  - {two}\n", case(two)), &[]);
+    assert_eq!(code, 1, "{printed}");
+    assert_eq!(
+        printed.matches("another case has the same name").count(),
+        2,
+        "{printed}"
+    );
+}
+
 #[test]
 fn cases_are_chosen_by_name_and_reported_for_ci() {
     let two = format!(

@@ -73,6 +73,16 @@ async fn reservations_are_taken_and_released_only_on_request() {
         .map(|call| format!("{} {}", call.method, call.path))
         .collect();
     assert_eq!(calls, ["POST /hold/A", "DELETE /holds/h7"]);
+    // Without an answer that names the reservation, nothing can release it.
+    register.respond_with(503, &json!({}));
+    let (code, printed) = try_with(&register, &["--traits", r#"{"invite": "A"}"#, "--take"]);
+    assert_eq!(code, 1, "{printed}");
+    let reason = "the reservation of invite may still be held: `release` cannot be built";
+    assert!(printed.contains(reason), "{printed}");
+    assert!(
+        printed.contains("taken with the Idempotency-Key "),
+        "{printed}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use vestibule::base::clock::Timestamp;
 
 use crate::support::app::{KEY, uuid};
+use crate::support::cases::cases;
 use crate::support::fake_invites::FakeInvites;
 use crate::support::payload::Payload;
 use crate::support::{FakeKratos, TestApp, payload};
@@ -346,7 +347,7 @@ fn run_model(is_guarded: bool) {
     let env = runtime.block_on(TestEnv::new(is_guarded));
     let env = tokio::sync::Mutex::new(env);
     let mut runner = TestRunner::new(Config {
-        cases: cases(),
+        cases: cases(CASES),
         max_shrink_iters: 200,
         max_shrink_time: 60_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("seeds"))),
@@ -369,16 +370,7 @@ fn run_model(is_guarded: bool) {
 }
 
 /// `PROPTEST_CASES=2000 cargo test --test it gate_model` runs more cases.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the environment sets the number of cases, as in proptest"
-)]
-fn cases() -> u32 {
-    let configured = std::env::var("PROPTEST_CASES").ok();
-    configured
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(60)
-}
+const CASES: u32 = 60;
 
 #[test]
 fn with_the_guard_no_invite_serves_two_accounts_and_none_is_lost() {

@@ -1,4 +1,4 @@
-//! What one visitor sends or one service answers delays nobody else.
+//! What one visitor sends or one service answers delays no other visitor.
 
 use serde_json::{Value, json};
 use vestibule::model::delivery::State;

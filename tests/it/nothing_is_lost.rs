@@ -15,6 +15,7 @@ use vestibule::model::delivery::State;
 use vestibule::store::DeliverySummary;
 
 use super::delivery_order::{all_deliveries, deliver_all, wait_until_idle};
+use crate::support::cases::cases;
 use crate::support::fake_service::{Behaviour, Received};
 use crate::support::{FakeService, TestApp, payload};
 
@@ -382,16 +383,7 @@ fn number_of(call: &Received) -> String {
 }
 
 /// `PROPTEST_CASES=500 cargo test --test it nothing_is_lost` runs more cases.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the environment sets the number of cases, as in proptest"
-)]
-fn cases() -> u32 {
-    let configured = std::env::var("PROPTEST_CASES").ok();
-    configured
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(15)
-}
+const CASES: u32 = 15;
 
 #[test]
 fn every_stored_event_arrives_or_can_be_recovered() {
@@ -401,7 +393,7 @@ fn every_stored_event_arrives_or_can_be_recovered() {
         .build()
         .expect("a runtime");
     let mut runner = TestRunner::new(Config {
-        cases: cases(),
+        cases: cases(CASES),
         max_shrink_iters: 200,
         max_shrink_time: 60_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("seeds"))),

@@ -10,6 +10,7 @@ use vestibule::config::{self, Environment};
 use vestibule::kratos::Flow;
 use vestibule::model::verdict::Verdict;
 
+use crate::support::cases::cases;
 use crate::support::direct::Direct;
 use crate::support::payload;
 use crate::support::payload::Payload;
@@ -579,7 +580,7 @@ fn checks_decide_as_a_plain_reading_of_their_settings_does() {
         .build()
         .expect("a runtime");
     let mut runner = TestRunner::new(Config {
-        cases: cases(),
+        cases: cases(CASES),
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("seeds"))),
         source_file: Some(file!()),
         ..Config::default()
@@ -634,13 +635,4 @@ fn checks_decide_as_a_plain_reading_of_their_settings_does() {
 }
 
 /// `PROPTEST_CASES=20000 cargo test --test it plain_model` runs more cases.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the environment sets the number of cases, as in proptest"
-)]
-fn cases() -> u32 {
-    let configured = std::env::var("PROPTEST_CASES").ok();
-    configured
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(256)
-}
+const CASES: u32 = 256;

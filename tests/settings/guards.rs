@@ -45,7 +45,7 @@ fn a_mark_does_not_help_where_a_text_is_needed() {
             vec![],
         ),
         (
-            "post: \"http://a/{identity.traits.?user_name.orValue('nobody')}\"",
+            "post: \"http://a/{identity.traits.?user_name.orValue('none')}\"",
             vec![],
         ),
         (

@@ -700,7 +700,7 @@ pub async fn decisions_get_the_identity_of_their_flow(store: Arc<dyn Store>) {
     };
     assert_eq!(identities(1).await, [Some(Uuid::from_u128(71)); 2]);
     assert_eq!(identities(2).await, [None]);
-    // Erasure keeps the decision, and not whom it was about.
+    // Erasure keeps the decision, and not the id of the identity.
     store.forget(Uuid::from_u128(71), start()).await.unwrap();
     assert_eq!(identities(1).await, [None; 2]);
 }

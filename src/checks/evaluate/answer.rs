@@ -85,6 +85,7 @@ impl Evaluation<'_> {
             check = check.name, setting, %error, trace.id = %self.call.trace, flow.id = %self.call.payload.flow_id,
             "Refused a value: an expression of the check failed on the value"
         );
+        self.evaluator.observer.refused_invalid(&check.name);
         self.refused(check, self.invalid(check))
     }
 

@@ -8,6 +8,7 @@ use vestibule::base::clock::Clock;
 
 use super::command::reconciler_with;
 use super::*;
+use crate::support::cases::cases;
 use crate::support::fake_service::Received;
 use crate::support::payload::Payload;
 
@@ -255,16 +256,7 @@ async fn run(env: &TestEnv, app: &TestApp, events: Vec<Event>) {
 }
 
 /// `PROPTEST_CASES=2000 cargo test --test it reconcile::model` runs more cases.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the environment sets the number of cases, as in proptest"
-)]
-fn cases() -> u32 {
-    let configured = std::env::var("PROPTEST_CASES").ok();
-    configured
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(20)
-}
+const CASES: u32 = 20;
 
 #[test]
 fn every_lasting_state_is_delivered_once_and_every_deletion_once() {
@@ -279,7 +271,7 @@ fn every_lasting_state_is_delivered_once_and_every_deletion_once() {
         (env, app)
     });
     let mut runner = TestRunner::new(Config {
-        cases: cases(),
+        cases: cases(CASES),
         max_shrink_iters: 100,
         max_shrink_time: 60_000,
         failure_persistence: None,

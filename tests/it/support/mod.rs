@@ -1,6 +1,7 @@
 //! The test environment.
 
 pub mod app;
+pub mod cases;
 pub mod direct;
 pub mod failing_store;
 pub mod logs;
