@@ -34,9 +34,14 @@ release-check: && long-tests images
 # The random and repeated tests for longer, and the tests that tests/run skips
 long-tests:
     PROPTEST_CASES=2000 cargo test --locked --test it gate_model
+    cargo test --locked --test image -- --ignored
     cargo test --locked --test crash -- --ignored --nocapture
     cargo test --locked --test with_kratos -- --ignored
     GATE_ROUNDS=20 cargo test --locked --test with_kratos gate
+
+# Ten minutes of hostile traffic beside honest visitors, with a full disk if root runs it: answers, memory, p99
+hostile minutes="10":
+    HOSTILE_MINUTES={{ minutes }} cargo bench --locked --bench mixed_traffic
 
 # Build the images, start them with Docker Compose, and sign visitors up in Chromium
 images:

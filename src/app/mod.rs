@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::base::clock::{Clock, saturating_add};
+use crate::base::clock::Clock;
 use crate::base::secret::Secret;
 use crate::checks::follow_up::InForce;
 use crate::config::settings::{Dsn, Settings};
@@ -153,7 +153,8 @@ impl App {
         let (activity, verifier) = components.verifier().unzip();
         let (hook_state, decisions) = components.hook_state(&settings, in_force, activity);
         let health = Data::new(components.health());
-        let thread_watch = ThreadWatch::new(system_clock(), Arc::clone(&components.metrics));
+        let thread_watch = ThreadWatch::start(system_clock(), Arc::clone(&components.metrics))
+            .context("the thread that watches other threads cannot start")?;
         let connections = Connections::new(max_connections, clock.clone());
         let hook_state = Data::new(hook_state);
         let hooks_server = serve_hooks(
@@ -269,7 +270,7 @@ impl App {
         // Every call has been answered, so every decision and every write is in a queue.
         self.stop_work.send_replace(ShutdownPhase::StopWriters);
         let system = system_clock();
-        let end = saturating_add(system.now(), GRACE);
+        let end = system.deadline(GRACE);
         let writers = futures_util::future::join_all(self.writers);
         if system.timeout_at(end, writers).await.is_none() {
             tracing::error!("Not everything that was queued could be written");

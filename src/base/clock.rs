@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use tokio::sync::watch;
 
+/// How often a wait for a stored moment looks whether the system clock was set forward.
+const LOOK_AT_CLOCK_EVERY: Duration = Duration::from_secs(30);
+
 /// A moment, in UTC.
 pub type Timestamp = DateTime<Utc>;
 
@@ -20,12 +23,32 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System,
-    ManualClock(Arc<watch::Sender<Timestamp>>),
+    ManualClock(Arc<watch::Sender<ManualTime>>),
 }
 
 /// The handle that advances a clock from [`Clock::manual`].
 #[derive(Clone, Debug)]
-pub struct ManualClock(Arc<watch::Sender<Timestamp>>);
+pub struct ManualClock(Arc<watch::Sender<ManualTime>>);
+
+/// The time of a manual clock.
+#[derive(Clone, Copy, Debug)]
+struct ManualTime {
+    now: Timestamp,
+    monotonic: Duration,
+}
+
+/// The end of a wait within this process, measured by [`Clock::monotonic`]. Nobody moves it by setting the system clock. A
+/// time that is stored or sent is a [`Timestamp`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Duration);
+
+impl Deadline {
+    /// Returns the deadline that comes earlier by this time.
+    #[must_use]
+    pub fn earlier_by(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(by))
+    }
+}
 
 impl Clock {
     /// Returns the system clock.
@@ -38,7 +61,10 @@ impl Clock {
     /// itself.
     #[must_use]
     pub fn manual(start: Timestamp) -> (Self, ManualClock) {
-        let sender = Arc::new(watch::Sender::new(start));
+        let sender = Arc::new(watch::Sender::new(ManualTime {
+            now: start,
+            monotonic: Duration::ZERO,
+        }));
         (
             Self(Source::ManualClock(Arc::clone(&sender))),
             ManualClock(sender),
@@ -54,7 +80,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => Utc::now(),
-            Source::ManualClock(time) => *time.borrow(),
+            Source::ManualClock(time) => time.borrow().now,
         }
     }
 
@@ -69,43 +95,73 @@ impl Clock {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         match &self.0 {
             Source::System => START.elapsed(),
-            Source::ManualClock(time) => {
-                let since = *time.borrow() - Timestamp::UNIX_EPOCH;
-                since.to_std().unwrap_or_default()
-            }
+            Source::ManualClock(time) => time.borrow().monotonic,
         }
     }
 
-    /// Waits until `moment`, or returns immediately if `moment` is in the past.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that waits on the system clock"
-    )]
+    /// Returns the deadline after this time from now.
+    #[must_use]
+    pub fn deadline(&self, after: Duration) -> Deadline {
+        Deadline(self.monotonic().saturating_add(after))
+    }
+
+    /// Returns when the deadline will be, as the clock is set now.
+    #[must_use]
+    pub fn time_of(&self, deadline: Deadline) -> Timestamp {
+        saturating_add(self.now(), self.time_left(deadline))
+    }
+
+    /// Returns the time that is left until the deadline, or zero if it is over.
+    #[must_use]
+    pub fn time_left(&self, until: Deadline) -> Duration {
+        until.0.saturating_sub(self.monotonic())
+    }
+
+    /// Waits for a moment that is stored, such as when a delivery is due. Returns immediately if `moment` is in the past.
+    ///
+    /// If the system clock is set forward, the wait ends within half a minute of `moment`. If it is set back, the wait ends
+    /// after the time that it would have taken.
     pub async fn sleep_until(&self, moment: Timestamp) {
-        match &self.0 {
-            Source::System => {
-                if let Ok(wait) = (moment - self.now()).to_std() {
-                    tokio::time::sleep(wait).await;
-                }
-            }
-            Source::ManualClock(time) => {
-                // This clock owns the sender, so the wait cannot end early.
-                let _ = time.subscribe().wait_for(|now| *now >= moment).await;
-            }
+        let wait = (moment - self.now()).to_std().unwrap_or_default();
+        let end = self.deadline(wait);
+        while self.now() < moment && !self.time_left(end).is_zero() {
+            let part = self.time_left(end).min(LOOK_AT_CLOCK_EVERY);
+            self.sleep_to(self.deadline(part), moment).await;
         }
     }
 
     /// Waits for `duration`, starting now.
     pub async fn sleep(&self, duration: Duration) {
-        self.sleep_until(saturating_add(self.now(), duration)).await;
+        self.wait_until(self.deadline(duration)).await;
     }
 
-    /// Runs `work` until `moment` at the latest, and returns `None` if `work` was not finished by then.
-    pub async fn timeout_at<F: Future>(&self, moment: Timestamp, work: F) -> Option<F::Output> {
+    /// Waits until the deadline.
+    pub async fn wait_until(&self, deadline: Deadline) {
+        self.sleep_to(deadline, Timestamp::MAX_UTC).await;
+    }
+
+    /// Waits until the deadline. A manual clock ends the wait at `moment` too.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that waits on the system clock"
+    )]
+    async fn sleep_to(&self, end: Deadline, moment: Timestamp) {
+        match &self.0 {
+            Source::System => tokio::time::sleep(self.time_left(end)).await,
+            Source::ManualClock(time) => {
+                let is_over = |time: &ManualTime| time.monotonic >= end.0 || time.now >= moment;
+                // This clock owns the sender, so the wait cannot end early.
+                let _ = time.subscribe().wait_for(is_over).await;
+            }
+        }
+    }
+
+    /// Runs `work` until the deadline at the latest, and returns `None` if `work` was not finished by then.
+    pub async fn timeout_at<F: Future>(&self, until: Deadline, work: F) -> Option<F::Output> {
         tokio::select! {
             biased;
             output = work => Some(output),
-            () = self.sleep_until(moment) => None,
+            () = self.wait_until(until) => None,
         }
     }
 }
@@ -113,13 +169,21 @@ impl Clock {
 impl ManualClock {
     /// Advances the time, and wakes all tasks whose waiting time is over.
     pub fn advance(&self, by: Duration) {
-        self.0.send_modify(|now| *now = saturating_add(*now, by));
+        self.0.send_modify(|time| {
+            time.now = saturating_add(time.now, by);
+            time.monotonic = time.monotonic.saturating_add(by);
+        });
+    }
+
+    /// Sets the clock, forward or back, as an administrator does. No time passes.
+    pub fn set(&self, now: Timestamp) {
+        self.0.send_modify(|time| time.now = now);
     }
 
     /// Returns the current time of this clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        *self.0.borrow()
+        self.0.borrow().now
     }
 }
 
@@ -179,12 +243,45 @@ mod tests {
     #[tokio::test]
     async fn timeout_at_returns_none_for_work_that_is_not_finished_in_time() {
         let (clock, manual) = Clock::manual(Timestamp::UNIX_EPOCH);
-        let end = saturating_add(clock.now(), Duration::from_secs(5));
+        let end = clock.deadline(Duration::from_secs(5));
         manual.advance(Duration::from_secs(5));
         assert_eq!(
             clock.timeout_at(end, std::future::pending::<()>()).await,
             None
         );
         assert_eq!(clock.timeout_at(end, async { 7 }).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_moves_no_deadline() {
+        let hour = Duration::from_hours(1);
+        let start = saturating_add(Timestamp::UNIX_EPOCH, hour * 24);
+        for set_to in [earlier(start, hour), saturating_add(start, hour)] {
+            let (clock, manual) = Clock::manual(start);
+            let end = clock.deadline(Duration::from_secs(5));
+            manual.set(set_to);
+            assert_eq!(clock.now(), set_to);
+            assert_eq!(clock.time_left(end), Duration::from_secs(5));
+            manual.advance(Duration::from_secs(5));
+            assert!(clock.time_left(end).is_zero());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wait_for_a_stored_moment_takes_no_longer_when_the_clock_is_set_back() {
+        let hour = Duration::from_hours(1);
+        let start = saturating_add(Timestamp::UNIX_EPOCH, hour * 24);
+        for (set_to, passes) in [
+            (earlier(start, hour), Duration::from_secs(2)),
+            (saturating_add(start, hour), Duration::ZERO),
+        ] {
+            let (clock, manual) = Clock::manual(start);
+            let due = saturating_add(start, Duration::from_secs(2));
+            let sleeper = tokio::spawn(async move { clock.sleep_until(due).await });
+            tokio::task::yield_now().await;
+            manual.set(set_to);
+            manual.advance(passes);
+            vestibule_testing::join_all("the wait ends", vec![sleeper]).await;
+        }
     }
 }

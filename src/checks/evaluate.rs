@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::observe::CheckObserver;
 use super::reserver::{ReserveResult, TakeReservation};
 use super::{Check, Rules};
-use crate::base::clock::{Clock, Timestamp, milliseconds};
+use crate::base::clock::{Clock, Deadline, Timestamp, milliseconds};
 use crate::base::telemetry::Trace;
 use crate::expression::Variables;
 use crate::kratos::{Hook, Payload};
@@ -48,7 +48,7 @@ pub trait AskService: Send + Sync {
         service: &str,
         request: &Request,
         headers: &[(&'static str, String)],
-        until: Timestamp,
+        until: Deadline,
     ) -> Result<Answer, CallError>;
 }
 
@@ -59,7 +59,7 @@ impl AskService for Services {
         service: &str,
         request: &Request,
         headers: &[(&'static str, String)],
-        until: Timestamp,
+        until: Deadline,
     ) -> Result<Answer, CallError> {
         let limit = TimeLimit {
             of_request: None,
@@ -92,7 +92,7 @@ pub struct CheckInput<'a> {
     /// The payload of the call; it has an identity.
     pub payload: &'a Payload,
     /// The deadline for the verdict.
-    pub until: Timestamp,
+    pub until: Deadline,
     /// The trace of the call.
     pub trace: Trace,
     /// The submission of the flow.

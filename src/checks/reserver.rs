@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::evaluate::AskService;
 use super::{Check, Reserve, Rules, reserve};
-use crate::base::clock::{Clock, Timestamp, saturating_add};
+use crate::base::clock::{Clock, Deadline, Timestamp, saturating_add};
 use crate::checks::account_lookup::Lookup;
 use crate::model::delivery::{EvaluationContext, time_ordered_id};
 use crate::model::pending::{PendingSignUp, PendingState};
@@ -34,7 +34,7 @@ pub trait TakeReservation: Send + Sync {
         reservation: Reservation,
         answer: Option<&Value>,
         outcome: ReserveOutcome,
-        until: Timestamp,
+        until: Deadline,
     ) -> bool;
 }
 
@@ -76,7 +76,7 @@ pub struct ReserveRequest<'a> {
     /// When the flow expires.
     pub expires_at: Timestamp,
     /// The deadline for the service's answer.
-    pub until: Timestamp,
+    pub until: Deadline,
     /// The deadline of the call; until then the reservation is in use.
     pub in_use_until: Timestamp,
     /// The header of that name.
@@ -343,7 +343,7 @@ impl TakeReservation for Reserver {
         mut reservation: Reservation,
         answer: Option<&Value>,
         outcome: ReserveOutcome,
-        until: Timestamp,
+        until: Deadline,
     ) -> bool {
         // Another answer does not describe a reservation.
         if let Some(details) = &mut reservation.details

@@ -312,7 +312,7 @@ checks:
                 .evaluate(CheckInput {
                     hook: &hook,
                     payload: &payload,
-                    until: clock.now() + Duration::from_secs(2),
+                    until: clock.deadline(Duration::from_secs(2)),
                     trace: Trace::begin(),
                     submission: "1",
                     is_guarded: false,

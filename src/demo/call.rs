@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::fake_kratos::body;
-use crate::base::clock::{Clock, Timestamp, saturating_add};
+use crate::base::clock::{Clock, Timestamp};
 use crate::http::KEY_HEADER;
 use crate::kratos::{Flow, Stage};
 
@@ -113,7 +113,7 @@ impl Sender {
         };
         let heard = self
             .clock
-            .timeout_at(saturating_add(began, PATIENCE), exchange)
+            .timeout_at(self.clock.deadline(PATIENCE), exchange)
             .await;
         let (status, body) = heard.flatten().unzip();
         Answer {

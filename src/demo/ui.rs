@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::fake_kratos::SignUpInput;
 use super::services::{Behaviour, Example, REGISTERED, RequestLog};
 use super::sign_up::SignUps;
-use crate::base::clock::{Clock, saturating_add};
+use crate::base::clock::Clock;
 
 /// The port of the page, unless another program uses it.
 const PORT: u16 = 4470;
@@ -171,7 +171,7 @@ async fn begin(
 /// Returns a sign-up as soon as it differs from the state that the page has seen.
 async fn news(id: Path<Uuid>, seen: Query<NewsQuery>, app_state: Data<AppState>) -> HttpResponse {
     let clock = &app_state.clock;
-    let until = saturating_add(clock.now(), MAX_NEWS_WAIT);
+    let until = clock.deadline(MAX_NEWS_WAIT);
     let mut changed = app_state.request_log.watch();
     loop {
         changed.mark_unchanged();
@@ -180,10 +180,10 @@ async fn news(id: Path<Uuid>, seen: Query<NewsQuery>, app_state: Data<AppState>)
                 .json(json!({"problem": "there is no sign-up with this id"}));
         };
         let state = fingerprint(&view);
-        if seen.seen.as_ref() != Some(&state) || clock.now() >= until {
+        if seen.seen.as_ref() != Some(&state) || clock.time_left(until).is_zero() {
             return HttpResponse::Ok().json(json!({"seen": state, "sign_up": view}));
         }
-        let next_poll = saturating_add(clock.now(), POLL_INTERVAL);
+        let next_poll = clock.deadline(POLL_INTERVAL);
         // An error would mean that there is no writer any more.
         let _ = clock.timeout_at(next_poll, changed.changed()).await;
     }

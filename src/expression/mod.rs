@@ -37,6 +37,7 @@ use serde_json::Value;
 
 use crate::base::clock::Timestamp;
 use crate::base::cpu;
+use crate::base::telemetry::metrics::EXPRESSIONS_OVER_BUDGET;
 
 pub use absence::{Assumption, Effect, Given};
 use budget::QUICK_STEPS;
@@ -360,7 +361,11 @@ impl Expression {
     ) -> Result<T, EvaluationError> {
         match self.evaluate_within(QUICK_STEPS, variables, &then) {
             Err(error) if error.is_over_budget => {
-                cpu::compute(|| self.evaluate_within(MAX_STEPS, variables, &then))
+                let result = cpu::compute(|| self.evaluate_within(MAX_STEPS, variables, &then));
+                if result.as_ref().is_err_and(|error| error.is_over_budget) {
+                    EXPRESSIONS_OVER_BUDGET.inc();
+                }
+                result
             }
             result => result,
         }

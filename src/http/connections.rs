@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::base::clock::{Clock, Timestamp, saturating_add};
+use crate::base::clock::{Clock, Deadline};
 
 /// How long a connection may be silent.
 const MAX_SILENCE: Duration = Duration::from_secs(100);
@@ -53,36 +53,35 @@ impl Connections {
     #[must_use]
     pub fn watch(&self, io: TcpStream) -> WatchedStream {
         self.open.send_modify(|open| *open += 1);
-        let now = self.clock.now();
+        let early = self.clock.deadline(MAX_SILENCE_UNDER_LOAD);
+        let late = self.clock.deadline(MAX_SILENCE);
         WatchedStream {
             io,
-            progress: Progress::Silent(Box::pin(self.clone().silence_ends(now))),
+            progress: Progress::Silent(Box::pin(self.clone().silence_ends(early, late))),
             connections: self.clone(),
         }
     }
 
-    /// Completes when a connection that was accepted at this time has been silent for too long.
-    async fn silence_ends(self, accepted: Timestamp) {
+    /// Completes at `early` or after it while many connections are open, and at `late`.
+    async fn silence_ends(self, early: Deadline, late: Deadline) {
         let under_load = async {
-            let early = saturating_add(accepted, MAX_SILENCE_UNDER_LOAD);
-            self.clock.sleep_until(early).await;
+            self.clock.wait_until(early).await;
             let is_loaded = |open: &usize| *open > self.maximum / 2;
             // The sender is part of this value, so the wait cannot end early.
             let _ = self.open.subscribe().wait_for(is_loaded).await;
         };
-        let late = saturating_add(accepted, MAX_SILENCE);
         self.clock.timeout_at(late, under_load).await;
     }
 }
 
-type Deadline = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How far the first request of a connection is.
 enum Progress {
     /// Nothing was received.
-    Silent(Deadline),
+    Silent(Ending),
     /// A request began, and nothing was answered.
-    Began(Deadline),
+    Began(Ending),
     /// The server has begun a response. From now on, its own limits apply.
     Answered,
 }
@@ -98,8 +97,8 @@ impl WatchedStream {
     fn note_received(&mut self) {
         if matches!(self.progress, Progress::Silent(_)) {
             let clock = self.connections.clock.clone();
-            let end = saturating_add(clock.now(), MAX_FIRST_REQUEST);
-            let deadline = async move { clock.sleep_until(end).await };
+            let end = clock.deadline(MAX_FIRST_REQUEST);
+            let deadline = async move { clock.wait_until(end).await };
             self.progress = Progress::Began(Box::pin(deadline));
         }
     }

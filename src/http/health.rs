@@ -9,7 +9,7 @@ use actix_web::web::{Data, Json};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::base::clock::{Clock, milliseconds, saturating_add};
+use crate::base::clock::{Clock, milliseconds};
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::CONTENT_TYPE;
 use crate::store::Store;
@@ -51,7 +51,7 @@ impl Health {
             return self.metrics.database_up.get() == 1;
         }
         *last_ping = Some(now);
-        let until = saturating_add(self.clock.now(), PING_TIMEOUT);
+        let until = self.clock.deadline(PING_TIMEOUT);
         let up = matches!(
             self.clock.timeout_at(until, self.store.ping()).await,
             Some(Ok(()))
@@ -61,7 +61,7 @@ impl Health {
     }
 
     async fn count_backlog(&self) {
-        let until = saturating_add(self.clock.now(), PING_TIMEOUT);
+        let until = self.clock.deadline(PING_TIMEOUT);
         if let Some(Ok(backlog)) = self.clock.timeout_at(until, self.store.backlog()).await {
             let now = self.clock.now();
             #[expect(clippy::cast_precision_loss, reason = "milliseconds of some days")]

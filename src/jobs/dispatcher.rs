@@ -283,7 +283,7 @@ impl Job for Dispatcher {
     /// Waits for the attempts in progress until the end of the grace period, and returns the other deliveries.
     async fn finish(&mut self) {
         let clock = self.runner.clock.clone();
-        let end = saturating_add(clock.now(), self.runner.limits.grace);
+        let end = clock.deadline(self.runner.limits.grace);
         if clock.timeout_at(end, self.join_all()).await.is_none() {
             tracing::info!(
                 in_progress = self.in_progress.len(),

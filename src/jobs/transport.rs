@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::base::clock::{Clock, Timestamp, saturating_add};
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::{Metrics, Trace};
 use crate::checks::{Check, Rules};
 use crate::jobs::dispatcher::{AttemptResult, Target, Transport};
@@ -122,7 +122,7 @@ impl HttpTransport {
         let limit = TimeLimit {
             of_request: timeout,
             otherwise: DELIVERY_TIMEOUT,
-            until: saturating_add(now, MAX_DURATION),
+            until: self.deps.clock.deadline(MAX_DURATION),
         };
         services.call(service, request, &extra, limit).await
     }
@@ -234,7 +234,7 @@ impl HttpTransport {
     fn note_time_out(&self, delivery: &Claimed, service: &str, error: Option<&CallError>) {
         let subscription = &delivery.subscription;
         let has_timed_out = error == Some(&CallError::Timeout);
-        let now = self.deps.clock.now();
+        let now = self.deps.clock.monotonic();
         if let Some(in_a_row) = self.slow_receivers.note(subscription, has_timed_out, now) {
             tracing::warn!(
                 subscription,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use call_limit::CallLimit;
 
-use crate::base::clock::{Clock, saturating_add};
+use crate::base::clock::Clock;
 use crate::model::request::{Body, Method, Request};
 use crate::outbound::services::client::{Answer, CallError, Services, TimeLimit};
 use crate::outbound::services::{Auth, Limit, Service};
@@ -215,7 +215,7 @@ impl KratosAdmin {
         let limit = TimeLimit {
             of_request: None,
             otherwise: TIMEOUT,
-            until: saturating_add(self.clock.now(), TIMEOUT),
+            until: self.clock.deadline(TIMEOUT),
         };
         let headers = [("accept", "application/json".to_owned())];
         let answer = self

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::file::{CannedAnswer, ConnectionFault};
 use super::reservation::taking;
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Deadline, Timestamp};
 use crate::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
 use crate::checks::{AskService, Check};
 use crate::config::parse_duration;
@@ -75,7 +75,7 @@ impl AskService for CannedServices {
         service: &str,
         request: &Request,
         _: &[(&'static str, String)],
-        until: Timestamp,
+        until: Deadline,
     ) -> Result<Answer, CallError> {
         locked(&self.asked).push(Asked {
             service: service.to_owned(),
@@ -99,7 +99,7 @@ impl AskService for CannedServices {
             return Err(CallError::Connection);
         }
         let limit = self.timeouts.get(service).copied();
-        let rest = (until - self.clock.now()).to_std().unwrap_or_default();
+        let rest = self.clock.time_left(until);
         if canned.delay() >= limit.unwrap_or(QUESTION_TIMEOUT).min(rest) {
             return Err(CallError::Timeout);
         }

@@ -12,7 +12,7 @@ use super::compare::{Actual, changed_members, differences};
 use super::coverage::{Coverage, Observer, Reached};
 use super::file::{Case, CaseFlow};
 use super::submission::{Submission, deliveries, saved};
-use crate::base::clock::{Clock, Timestamp, moment, saturating_add};
+use crate::base::clock::{Clock, Timestamp, moment};
 use crate::base::diagnostics::did_you_mean;
 use crate::base::telemetry::Trace;
 use crate::checks::{CheckInput, Evaluator, OpenDeferrals};
@@ -73,7 +73,7 @@ impl RuleTests {
         let evaluated = evaluator.evaluate(CheckInput {
             hook: &hook,
             payload: &payload,
-            until: saturating_add(now, self.settings.hooks.deadline),
+            until: clock.deadline(self.settings.hooks.deadline),
             trace: Trace::begin(),
             submission: "test",
             is_guarded: false,

@@ -12,7 +12,7 @@ use super::canned::locked;
 use super::compare::{body_of, changed_members, line};
 use super::reservation::taking;
 use super::submission::{deliveries, saved};
-use crate::base::clock::{Clock, Timestamp, saturating_add};
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::telemetry::Trace;
 use crate::checks::observe::CheckObserver;
 use crate::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
@@ -141,7 +141,7 @@ impl Trials {
             .evaluate(CheckInput {
                 hook,
                 payload,
-                until: saturating_add(now, self.settings.hooks.deadline),
+                until: self.clock.deadline(self.settings.hooks.deadline),
                 trace: Trace::begin(),
                 submission: "try",
                 is_guarded: false,
@@ -196,7 +196,7 @@ impl Trials {
         else {
             return Err("`release` cannot be built without the answer to `take`".to_owned());
         };
-        let until = saturating_add(now, self.settings.hooks.deadline);
+        let until = self.clock.deadline(self.settings.hooks.deadline);
         let service = &reserve.release.service;
         match self.services.ask(service, &request, &[], until).await {
             Ok(answer) if (200..300).contains(&answer.status) => Ok(()),

@@ -17,7 +17,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use super::Error;
-use crate::base::clock::{Clock, saturating_add};
+use crate::base::clock::Clock;
 
 pub(super) use file::DatabaseFile;
 pub(super) use row::{Row, unknown};
@@ -189,7 +189,7 @@ impl Pool {
         let Some(clock) = limit else {
             return attempt.await;
         };
-        let until = saturating_add(clock.now(), TIME_LIMIT);
+        let until = clock.deadline(TIME_LIMIT);
         let done = clock.timeout_at(until, attempt).await;
         done.unwrap_or(Err(Error::Timeout))
     }

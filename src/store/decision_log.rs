@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::DecisionStore;
 use super::decisions::FlowIdentity;
-use crate::base::clock::{Clock, saturating_add};
+use crate::base::clock::Clock;
 use crate::model::decision::{Decision, KeptDecisions};
 
 /// The maximum number of decisions in the queue.
@@ -106,7 +106,7 @@ impl Writer {
         {
             return false;
         }
-        let until = saturating_add(self.clock.now(), GATHER);
+        let until = self.clock.deadline(GATHER);
         while self.received.len() < BATCH {
             let room = BATCH - self.received.len();
             let more = self.waiting.recv_many(&mut self.received, room);

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Error;
-use crate::base::clock::{Clock, saturating_add};
+use crate::base::clock::Clock;
 
 /// The maximum number of calls in the queue. Further calls wait for a place in the queue.
 const QUEUE_SIZE: usize = 1024;
@@ -136,7 +136,7 @@ impl<I, O> Writer<I, O> {
         if calls.iter().any(|call| call.answer.is_some()) {
             return;
         }
-        let until = saturating_add(self.clock.now(), MAX_LINGER);
+        let until = self.clock.deadline(MAX_LINGER);
         self.clock
             .timeout_at(until, self.waiter_arrived.notified())
             .await;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Coordination, Error};
-use crate::base::clock::{Clock, Timestamp, saturating_add};
+use crate::base::clock::{Clock, Deadline, Timestamp, saturating_add};
 
 /// How long an instance caches a proof. Another instance may have seen the end of the proof.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const BROKEN: &str = "broken";
 pub struct GuardProof {
     store: Arc<dyn Coordination>,
     clock: Clock,
-    known: Mutex<HashMap<String, (bool, Timestamp)>>,
+    known: Mutex<HashMap<String, (bool, Deadline)>>,
 }
 
 impl GuardProof {
@@ -38,10 +38,9 @@ impl GuardProof {
 
     /// Returns whether a `post` of this method has returned Vestibule's id, and no later `post` lacked it.
     pub async fn is_proven(&self, method: &str) -> Result<bool, Error> {
-        let now = self.clock.now();
         if let Some((proven, until)) = self.remembered(method)
             && proven
-            && now < until
+            && !self.clock.time_left(until).is_zero()
         {
             return Ok(true);
         }
@@ -83,13 +82,13 @@ impl GuardProof {
         Ok(!returned && broken_at.is_none())
     }
 
-    fn remembered(&self, method: &str) -> Option<(bool, Timestamp)> {
+    fn remembered(&self, method: &str) -> Option<(bool, Deadline)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(method).copied()
     }
 
     fn remember(&self, method: &str, proven: bool) {
-        let until = saturating_add(self.clock.now(), BELIEVED_FOR);
+        let until = self.clock.deadline(BELIEVED_FOR);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(method.to_owned(), (proven, until));
     }

@@ -75,12 +75,23 @@ async fn a_post_gets_503_while_another_file_has_the_name_of_the_database() {
 }
 
 #[tokio::test]
-async fn a_post_gets_503_while_the_write_ahead_log_is_removed() {
-    let app = TestApp::with(SETTINGS).start().await;
-    assert_eq!(post(&app).await, 204);
-    std::fs::remove_file(app.folder.path().join("vestibule.db-wal")).unwrap();
-    assert_eq!(post(&app).await, 503);
-    wait_for_health(&app, "down").await;
+async fn a_post_gets_503_while_a_file_beside_the_database_is_removed_or_replaced() {
+    for suffix in ["-wal", "-shm"] {
+        for is_replaced in [false, true] {
+            let app = TestApp::with(SETTINGS).start().await;
+            assert_eq!(post(&app).await, 204);
+            let beside = app.folder.path().join(format!("vestibule.db{suffix}"));
+            let content = std::fs::read(&beside).unwrap();
+            std::fs::remove_file(&beside).unwrap();
+            if is_replaced {
+                // The inode of a file that is still open is not used again.
+                std::fs::write(&beside, content).unwrap();
+            }
+            let what = format!("{suffix}, replaced: {is_replaced}");
+            assert_eq!(post(&app).await, 503, "{what}");
+            wait_for_health(&app, "down").await;
+        }
+    }
 }
 
 /// A look-up cannot replace the `post`, because the record of the sign-up is in the file that is gone.

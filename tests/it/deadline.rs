@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use futures_util::poll;
 use serde_json::json;
 
 use crate::support::fake_service::{Behaviour, unused_address};
-use crate::support::{FakeService, TestApp, payload};
+use crate::support::{FakeService, TestApp, bounded, payload};
 
 const TWO: &str = r#"
 hooks: {deadline: 4s}
@@ -36,11 +38,11 @@ async fn the_deadline_cuts_off_a_silent_service_and_keeps_other_findings() {
     let (reply, ()) = tokio::join!(app.pre(&body), async {
         slow.next_call().await;
         // The quick service has answered, so `pre` waits only for the slow one.
-        while app
-            .metric("vestibule_service_requests_total{service=\"quick\",outcome=\"4xx\"}")
-            .await
-            < 0.5
-        {}
+        app.eventually("the answer is counted", async || {
+            let answered = "vestibule_service_requests_total{service=\"quick\",outcome=\"4xx\"}";
+            (app.metric(answered).await > 0.5).then_some(())
+        })
+        .await;
         app.clock.advance(Duration::from_millis(3960));
     });
     let mut refused = reply.refused();
@@ -119,4 +121,35 @@ async fn an_unreachable_service_is_reported_immediately() {
             ("#/traits/invite".to_owned(), 4_900_001)
         ]
     );
+}
+
+#[tokio::test]
+async fn a_system_clock_that_is_set_does_not_move_the_deadline() {
+    let hour = TimeDelta::hours(1);
+    for change in [-hour, hour] {
+        let (quick, slow) = (FakeService::start(), FakeService::start());
+        quick.respond_with(200, &json!({}));
+        slow.set_behaviour(Behaviour::Hangs);
+        let app = TestApp::with(TWO)
+            .service("QUICK", &quick)
+            .service("SLOW", &slow)
+            .start()
+            .await;
+        let body = payload();
+        let mut call = Box::pin(app.pre(&body));
+        tokio::select! {
+            reply = &mut call => panic!("answered before: {reply:?}"),
+            _ = slow.next_call() => app.clock.set(app.clock.now() + change),
+        }
+        for _ in 0..100 {
+            assert!(poll!(&mut call).is_pending(), "{change}");
+            tokio::task::yield_now().await;
+        }
+        app.clock.advance(Duration::from_millis(3960));
+        let reply = bounded("the call ends at its deadline", call).await;
+        assert_eq!(
+            reply.refused(),
+            [("#/traits/vat_number".to_owned(), 4_900_001)]
+        );
+    }
 }

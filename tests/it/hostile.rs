@@ -21,6 +21,8 @@ checks:
 async fn an_expression_over_its_budget_is_a_value_that_is_not_valid() {
     let app = TestApp::with(EXPENSIVE).start().await;
     let long = format!("{} canary", "a".repeat(30_000));
+    let over_budget = "vestibule_expressions_over_budget_total";
+    let before = app.metric(over_budget).await;
     for (name, check, error) in [
         ("company", "words", "took too many steps"),
         ("invite", "doubled", "a result is larger than 1 MiB"),
@@ -44,6 +46,8 @@ async fn an_expression_over_its_budget_is_a_value_that_is_not_valid() {
             format!("vestibule_check_outcomes_total{{check=\"{check}\",outcome=\"refused\"}}");
         assert!((app.metric(&refused).await - 1.0).abs() < 0.1, "{check}");
     }
+    // Other tests of this process can count as well.
+    assert!(app.metric(over_budget).await > before + 1.9);
     let honest = payload().with_trait("company", "Canary GmbH");
     assert!(app.pre(&honest).await.is_admitted());
 }

@@ -45,6 +45,11 @@ impl Program {
         Self { name, child, log }
     }
 
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until `url` answers 200.
     pub async fn ready(&mut self, url: &str) {
         let http = client_with_timeout(Duration::from_secs(5));

@@ -1,5 +1,6 @@
 //! Metrics for operators. `pre` never answers 5xx, so alerts use these.
 
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,6 +14,10 @@ use prometheus_client::registry::Registry;
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Counts the expressions of this process that exceeded their budget. An expression does not know the program's metrics, so
+/// all [`Metrics`] of the process show this counter.
+pub static EXPRESSIONS_OVER_BUDGET: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// Labels of a call from Kratos.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -227,6 +232,8 @@ pub struct Metrics {
     pub deferred_unanswered: Family<StateLabels, Counter>,
     /// How long a ready task waited for a thread, by runtime.
     pub thread_wait_seconds: Family<RuntimeName, Histogram>,
+    /// Threads that have run no task for two seconds.
+    pub blocked_threads: Gauge,
     /// Runs of background jobs by outcome.
     pub job_runs: Family<JobLabels, Counter>,
     /// When each job last succeeded, in seconds since 1970.
@@ -292,6 +299,7 @@ impl Metrics {
             identity_writes: Family::default(),
             deferred_unanswered: Family::default(),
             thread_wait_seconds: Family::new_with_constructor(duration_histogram),
+            blocked_threads: Gauge::default(),
             job_runs: Family::default(),
             job_succeeded_at: Family::default(),
         };
@@ -315,6 +323,11 @@ impl Metrics {
             "thread_wait_seconds",
             "Time that a ready task waited for a thread, by runtime, measured ten times a second on each",
             self.thread_wait_seconds.clone(),
+        );
+        registry.register(
+            "blocked_threads",
+            "Threads of the main runtime and the hooks port that have run no task for two seconds",
+            self.blocked_threads.clone(),
         );
         registry.register(
             "job_runs",
@@ -423,6 +436,11 @@ impl Metrics {
             "rejected_credentials",
             "Responses by which a service rejected Vestibule's credentials (401, 407)",
             self.rejected_credentials.clone(),
+        );
+        registry.register(
+            "expressions_over_budget",
+            "Evaluations of expressions that exceeded their budget, and so failed",
+            EXPRESSIONS_OVER_BUDGET.clone(),
         );
         registry.register(
             "service_duration_seconds",

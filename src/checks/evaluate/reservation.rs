@@ -41,8 +41,8 @@ impl<'a> Evaluation<'a> {
             take,
             context,
             expires_at: call.payload.expires_at(self.started),
-            until: call.until - STORE_MARGIN,
-            in_use_until: call.until,
+            until: call.until.earlier_by(STORE_MARGIN),
+            in_use_until: evaluator.clock.time_of(call.until),
             traceparent: call.trace.child(),
         };
         let take =

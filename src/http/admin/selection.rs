@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::error::ApiError;
 use super::query::{id, state, time};
-use crate::base::clock::{Clock, saturating_add};
+use crate::base::clock::Clock;
 use crate::base::json::without_byte_order_mark;
 use crate::http::hooks::body::{BodyError, MAX_BODY, read as read_body};
 use crate::model::delivery::State;
@@ -91,7 +91,7 @@ pub(super) async fn body<T: DeserializeOwned>(
     clock: &Clock,
     help: &str,
 ) -> Result<T, ApiError> {
-    let until = saturating_add(clock.now(), BODY_TIMEOUT);
+    let until = clock.deadline(BODY_TIMEOUT);
     let body = match read_body(payload, clock, until, MAX_BODY).await {
         Ok(body) => body,
         Err(error @ BodyError::Incomplete) => {

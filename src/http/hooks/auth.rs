@@ -10,7 +10,6 @@ use actix_web::{Error, FromRequest, HttpRequest, HttpResponse, ResponseError};
 use futures_util::FutureExt as _;
 use futures_util::future::{self, Either, LocalBoxFuture, Ready};
 
-use crate::base::clock::saturating_add;
 use crate::base::secret::Secret;
 use crate::http::hooks::body::{self, ANSWER_MARGIN};
 use crate::http::hooks::endpoint::Endpoint;
@@ -58,7 +57,9 @@ fn has_key(request: &HttpRequest, keys: &[Secret]) -> bool {
 /// Reads the body without keeping it, then logs, counts and refuses the call.
 async fn refuse(state: &HookState, hook: &Hook, payload: Payload) -> Unauthorized {
     let at = state.clock.now();
-    let until = saturating_add(at, state.deadline.saturating_sub(ANSWER_MARGIN));
+    let until = state
+        .clock
+        .deadline(state.deadline.saturating_sub(ANSWER_MARGIN));
     let _ = body::read(payload, &state.clock, until, 0).await;
     // Any client on the network can send such calls, so they raise no alarm.
     let path = format!("{}/{}", hook.flow, hook.stage);

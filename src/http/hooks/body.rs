@@ -6,7 +6,7 @@ use actix_web::error::PayloadError;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Deadline};
 
 /// The maximum length of a body, in bytes. Kratos sends at most 64 KiB.
 pub const MAX_BODY: usize = 256 * 1024;
@@ -30,7 +30,7 @@ pub enum BodyError {
 pub async fn read(
     mut payload: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin,
     clock: &Clock,
-    until: Timestamp,
+    until: Deadline,
     limit: usize,
 ) -> Result<Bytes, BodyError> {
     let all = async {

@@ -6,7 +6,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 
-use crate::base::clock::{Timestamp, saturating_add};
+use crate::base::clock::{Deadline, Timestamp, saturating_add};
 use crate::base::telemetry::Trace;
 use crate::http::hooks::auth::FromKratos;
 use crate::http::hooks::body::{self, ANSWER_MARGIN, BodyError, MAX_BODY};
@@ -33,7 +33,9 @@ pub struct HookCall {
     /// When the call arrived.
     pub at: Timestamp,
     /// The deadline for the answer.
-    pub until: Timestamp,
+    pub until: Deadline,
+    /// The time of the deadline, for what is stored.
+    pub ends_at: Timestamp,
     /// The trace of the call.
     pub trace: Trace,
     /// An id that is the same for every repetition of the call: the trigger id, or the idempotency key in its
@@ -49,7 +51,11 @@ pub async fn handle(
     hooks: Data<HookState>,
 ) -> HttpResponse {
     let at = hooks.clock.now();
-    let until = saturating_add(at, hooks.deadline.saturating_sub(ANSWER_MARGIN));
+    let time_limit = hooks.deadline.saturating_sub(ANSWER_MARGIN);
+    let until = hooks.clock.deadline(time_limit);
+    let latest = hooks
+        .clock
+        .deadline(hooks.deadline.saturating_sub(ANSWER_MARGIN / 5));
     let (flow, stage) = (hook.flow, hook.stage);
     let body = body::read(payload, &hooks.clock, until, MAX_BODY).await;
     let header = |name: &str| {
@@ -69,6 +75,7 @@ pub async fn handle(
         body,
         at,
         until,
+        ends_at: saturating_add(at, time_limit),
         trace,
         trigger,
     };
@@ -96,7 +103,6 @@ pub async fn handle(
         _ => RunOn::MainRuntime,
     };
     // The execution ends by itself in time, unless an expression takes too long or panics.
-    let latest = saturating_add(at, hooks.deadline.saturating_sub(ANSWER_MARGIN / 5));
     let answer = hooks
         .clock
         .timeout_at(latest, hooks.idempotency.run_once(key, run_on, execution))
@@ -116,7 +122,7 @@ pub async fn method_not_allowed(
     hooks: Data<HookState>,
 ) -> HttpResponse {
     let at = hooks.clock.now();
-    let until = saturating_add(at, hooks.deadline);
+    let until = hooks.clock.deadline(hooks.deadline);
     let _ = body::read(payload, &hooks.clock, until, 0).await;
     let hook = endpoint.hook(&request);
     let limit = &hooks.log_limits.wrong_verbs;
@@ -142,7 +148,7 @@ pub async fn not_found(
     hooks: Data<HookState>,
 ) -> HttpResponse {
     let now = hooks.clock.now();
-    let until = saturating_add(now, hooks.deadline);
+    let until = hooks.clock.deadline(hooks.deadline);
     let _ = body::read(payload, &hooks.clock, until, 0).await;
     let path = hooks.log_limits.unknown_paths.to_log(request.path(), now);
     if let Some(path) = path {

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::base::clock::{Clock, Timestamp, saturating_add};
+use crate::base::clock::{Clock, Deadline, Timestamp};
 use crate::http::hooks::response::HookResponse;
 use crate::kratos::Hook;
 
@@ -105,7 +105,7 @@ enum Join {
 struct Entries {
     in_flight: HashMap<Key, (u64, Execution)>,
     /// Finished executions, oldest first: key, number, expiry, size.
-    done: VecDeque<(Key, u64, Timestamp, usize)>,
+    done: VecDeque<(Key, u64, Deadline, usize)>,
     bytes: usize,
     next: u64,
 }
@@ -161,7 +161,7 @@ impl IdempotencyCache {
     /// Joins the existing execution of `key`, or registers a new one.
     fn join(&self, key: Key) -> Join {
         let mut entries = self.entries();
-        entries.evict_expired(self.clock.now());
+        entries.evict_expired(&self.clock);
         if let Some((_, execution)) = entries.in_flight.get(&key) {
             return Join::Existing(execution.clone());
         }
@@ -192,7 +192,7 @@ impl IdempotencyCache {
         match (size, key.has_trigger) {
             (Some(size), true) => {
                 entries.bytes += size;
-                let until = saturating_add(self.clock.now(), KEEP_ANSWERS);
+                let until = self.clock.deadline(KEEP_ANSWERS);
                 entries.done.push_back((key, number, until, size));
                 while entries.done.len() > MAX_ANSWERS || entries.bytes > MAX_BYTES {
                     entries.evict_oldest();
@@ -230,11 +230,11 @@ impl IdempotencyCache {
 }
 
 impl Entries {
-    fn evict_expired(&mut self, now: Timestamp) {
+    fn evict_expired(&mut self, clock: &Clock) {
         while self
             .done
             .front()
-            .is_some_and(|(_, _, until, _)| *until <= now)
+            .is_some_and(|(_, _, until, _)| clock.time_left(*until).is_zero())
         {
             self.evict_oldest();
         }

@@ -49,7 +49,7 @@ pub async fn close_before_settings(state: &HookState, call: &HookCall, payload: 
         identity_id: payload.identity_id,
         identity: &identity,
     };
-    let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
+    let until = state.clock.deadline(READ_RECORD_WITHIN).min(call.until);
     let closed = async {
         for _ in 1..ROUNDS {
             match known.close().await {
@@ -89,7 +89,7 @@ pub fn close_after_sign_in(state: &Arc<HookState>, call: &HookCall, payload: Pay
             identity_id,
             identity: &identity,
         };
-        let until = saturating_add(state.clock.now(), CLOSE_WITHIN);
+        let until = state.clock.deadline(CLOSE_WITHIN);
         match state.clock.timeout_at(until, known.close_sign_up()).await {
             Some(Ok(())) => {}
             Some(Err(error)) => known.failed(&error.error_chain()),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use crate::base::clock::{milliseconds, saturating_add};
+use crate::base::clock::milliseconds;
 use crate::checks::{self, Evaluated, OpenDeferrals};
 use crate::http::hooks::call::HookCall;
 use crate::http::hooks::identity_activity;
@@ -194,17 +194,16 @@ async fn refused_before_checks<'d>(
 /// defers continues, because Kratos keeps the `external_id` unique. A submission that reserves or defers is refused
 /// if that cannot be recorded.
 async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> Option<FlowRecord> {
-    let now = state.clock.now();
     let unreadable_until = || {
         state
             .record_unreadable_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     };
-    if unreadable_until().is_some_and(|until| now < until) {
+    if unreadable_until().is_some_and(|until| !state.clock.time_left(until).is_zero()) {
         return None;
     }
-    let until = saturating_add(now, READ_RECORD_WITHIN).min(call.until);
+    let until = state.clock.deadline(READ_RECORD_WITHIN).min(call.until);
     let record = state
         .clock
         .timeout_at(until, state.flow_reader.read(payload.flow_id))
@@ -216,7 +215,7 @@ async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> O
                 Some(Err(error)) => error.error_chain(),
                 _ => "the database did not answer in time".to_owned(),
             };
-            *unreadable_until() = Some(saturating_add(state.clock.now(), RECORD_UNREADABLE_FOR));
+            *unreadable_until() = Some(state.clock.deadline(RECORD_UNREADABLE_FOR));
             tracing::warn!(trace.id = %call.trace, flow.id = %payload.flow_id, error, "Could not read whether the flow has an identity already; the checks decide");
             None
         }
@@ -226,7 +225,7 @@ async fn read_record(state: &HookState, call: &HookCall, payload: &Payload) -> O
 /// Returns whether the flow got its identity while the checks ran. After a double click, a service may refuse a value
 /// that the same form has just used, and that refusal would mislead the visitor.
 async fn has_closed(state: &HookState, call: &HookCall, payload: &Payload) -> bool {
-    let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
+    let until = state.clock.deadline(READ_RECORD_WITHIN).min(call.until);
     let record = state.flow_reader.read(payload.flow_id);
     let record = state.clock.timeout_at(until, record).await;
     matches!(record, Some(Ok(Some(record))) if record.identity_id.is_some())
@@ -237,7 +236,7 @@ async fn is_guarded(state: &HookState, call: &HookCall, payload: &Payload) -> bo
     if !state.pending.holds_registrations || state.pending.guard_id(&call.hook, payload).is_none() {
         return false;
     }
-    let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
+    let until = state.clock.deadline(READ_RECORD_WITHIN).min(call.until);
     let proven = state.proof.is_proven(&call.hook.method);
     matches!(state.clock.timeout_at(until, proven).await, Some(Ok(true)))
 }
@@ -256,7 +255,7 @@ async fn open_deferrals(
     let read = async {
         // An abandoned question has no answer either.
         let unfinished = state.store.unfinished_queues(payload.identity_id);
-        let until = saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until);
+        let until = state.clock.deadline(READ_RECORD_WITHIN).min(call.until);
         state.clock.timeout_at(until, unfinished).await
     };
     let Some(Ok(queues)) = (if is_known { read.await } else { None }) else {
@@ -309,7 +308,7 @@ async fn record(
     let guard_id = state.pending.guard_id(&call.hook, payload);
     let verdict = with_external_id(verdict, guard_id);
     let deferred = deferred_checks.iter().map(|one| one.deferred.clone());
-    let used = reservations.iter().map(|id| (*id, call.until)).collect();
+    let used = reservations.iter().map(|id| (*id, call.ends_at)).collect();
     let held = Held {
         deferred: deferred.collect(),
         reservations,
@@ -362,7 +361,7 @@ async fn store_acceptance(
     let until = if must_hold {
         call.until
     } else {
-        saturating_add(state.clock.now(), READ_RECORD_WITHIN).min(call.until)
+        state.clock.deadline(READ_RECORD_WITHIN).min(call.until)
     };
     let written = state.outbox.write(batch);
     let error = match state.clock.timeout_at(until, written).await {

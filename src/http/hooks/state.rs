@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
-use crate::base::clock::{Clock, Timestamp, milliseconds};
+use crate::base::clock::{Clock, Deadline, Timestamp, milliseconds};
 use crate::base::secret::Secret;
 use crate::base::telemetry::Metrics;
 use crate::base::telemetry::metrics::{HookLabels, ReasonLabels};
@@ -51,7 +51,7 @@ pub struct HookState {
     /// Whether Kratos stores Vestibule's `external_id`.
     pub proof: Arc<GuardProof>,
     /// Until when no record of a flow is read, because the database did not answer.
-    pub record_unreadable_until: Mutex<Option<Timestamp>>,
+    pub record_unreadable_until: Mutex<Option<Deadline>>,
     /// The outbox, which stores deliveries.
     pub outbox: Outbox,
     /// Reads what is recorded of flows.

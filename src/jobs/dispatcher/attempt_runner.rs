@@ -43,7 +43,7 @@ impl AttemptRunner {
         let Some(delivery) = self.built(delivery).await else {
             return;
         };
-        let end = saturating_add(began_at, self.limits.max_attempt_duration);
+        let end = self.clock.deadline(self.limits.max_attempt_duration);
         // A panic counts as an attempt, because the next attempt meets the same defect, and the attempts must end at
         // some time.
         let attempting = AssertUnwindSafe(self.transport.attempt(&delivery)).catch_unwind();

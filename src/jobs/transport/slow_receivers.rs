@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::clock::{Timestamp, saturating_add};
-
 /// How many attempts in a row time out before a warning.
 const PATIENCE: u32 = 3;
 /// The time between two warnings about one subscription.
@@ -21,8 +19,8 @@ pub(super) struct SlowReceivers(Mutex<HashMap<String, TimeOuts>>);
 struct TimeOuts {
     /// How many attempts in a row have timed out.
     in_a_row: u32,
-    /// When the last warning was logged.
-    warned_at: Option<Timestamp>,
+    /// When the last warning was logged, as [`Clock::monotonic`](crate::base::clock::Clock::monotonic) counts.
+    warned_at: Option<Duration>,
 }
 
 impl SlowReceivers {
@@ -31,7 +29,7 @@ impl SlowReceivers {
         &self,
         subscription: &str,
         has_timed_out: bool,
-        now: Timestamp,
+        now: Duration,
     ) -> Option<u32> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !has_timed_out {
@@ -44,7 +42,7 @@ impl SlowReceivers {
         time_outs.in_a_row = time_outs.in_a_row.saturating_add(1);
         let may_warn = time_outs
             .warned_at
-            .is_none_or(|warned_at| now >= saturating_add(warned_at, PAUSE));
+            .is_none_or(|warned_at| now >= warned_at + PAUSE);
         if time_outs.in_a_row < PATIENCE || !may_warn {
             return None;
         }
@@ -60,7 +58,6 @@ mod tests {
     #[test]
     fn a_receiver_that_keeps_timing_out_is_reported_once_an_hour() {
         let receivers = SlowReceivers::default();
-        let minute = |minute| saturating_add(Timestamp::UNIX_EPOCH, Duration::from_mins(minute));
         for (at, subscription, has_timed_out, expected) in [
             (0, "crm", true, None),
             (1, "crm", true, None),
@@ -78,7 +75,7 @@ mod tests {
             (203, "erp", true, None),
             (204, "erp", true, Some(3)),
         ] {
-            let noted = receivers.note(subscription, has_timed_out, minute(at));
+            let noted = receivers.note(subscription, has_timed_out, Duration::from_mins(at));
             assert_eq!(noted, expected, "{subscription} in minute {at}");
         }
     }

@@ -19,7 +19,7 @@ use super::connections::Connections;
 use super::resolver::Forbidden;
 use super::sign::signature;
 use super::{ApiKeyLocation, Auth, Service};
-use crate::base::clock::{Clock, Timestamp, milliseconds, saturating_add};
+use crate::base::clock::{Clock, Deadline, Timestamp};
 use crate::base::cpu;
 use crate::base::json::without_byte_order_mark;
 use crate::base::telemetry::Metrics;
@@ -93,7 +93,7 @@ pub struct TimeLimit {
     /// The maximum duration if the settings give none to the request and none to the service.
     pub otherwise: Duration,
     /// When the call ends at the latest.
-    pub until: Timestamp,
+    pub until: Deadline,
 }
 
 /// All services of the settings, and the HTTP client.
@@ -138,11 +138,11 @@ impl Services {
         limit: TimeLimit,
     ) -> Result<Answer, CallError> {
         let service = self.named.get(name).ok_or(CallError::UnknownService)?;
-        let started = self.clock.now();
+        let started = self.clock.monotonic();
         let timeout = limit.of_request.or(service.timeout);
         let timeout = timeout.unwrap_or(limit.otherwise);
-        let until = limit.until.min(saturating_add(started, timeout));
-        let answer = if started >= until {
+        let until = limit.until.min(self.clock.deadline(timeout));
+        let answer = if self.clock.time_left(until).is_zero() {
             None
         } else {
             self.clock
@@ -155,8 +155,7 @@ impl Services {
             Err(none) => none.as_str().to_owned(),
         };
         let service = service.name.clone();
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds of one exchange")]
-        let seconds = milliseconds(started, self.clock.now()) as f64 / 1000.0;
+        let seconds = (self.clock.monotonic() - started).as_secs_f64();
         self.metrics
             .service_seconds
             .get_or_create(&ServiceName {

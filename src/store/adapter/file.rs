@@ -3,7 +3,6 @@
 //! SQLite keeps the file open, so it does not notice: writes succeed, and are lost when the program ends.
 
 use std::ffi::OsString;
-use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +10,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(in crate::store) struct DatabaseFile {
     path: PathBuf,
-    /// The write-ahead log beside the file, if there is one. SQLite deletes it when the last connection closes.
-    log: Option<PathBuf>,
-    identity: FileIdentity,
+    /// The file, the write-ahead log and its index. SQLite deletes the last two when the last connection closes.
+    parts: Vec<(PathBuf, FileIdentity)>,
 }
 
 /// Identifies a file on this machine, whatever its name is.
@@ -27,14 +25,17 @@ impl DatabaseFile {
     /// Remembers the file with this path. The database must be open.
     pub(in crate::store) fn of_open_database(path: &Path) -> std::io::Result<Self> {
         let path = std::path::absolute(path)?;
-        let mut log = OsString::from(path.canonicalize()?);
-        log.push("-wal");
-        let log = PathBuf::from(log);
-        Ok(Self {
-            identity: FileIdentity::of(&path.metadata()?),
-            log: log.exists().then_some(log),
-            path,
-        })
+        let target = path.canonicalize()?;
+        let mut parts = vec![(path.clone(), FileIdentity::of(&path)?)];
+        for suffix in ["-wal", "-shm"] {
+            let mut beside = OsString::from(&target);
+            beside.push(suffix);
+            let beside = PathBuf::from(beside);
+            if let Ok(identity) = FileIdentity::of(&beside) {
+                parts.push((beside, identity));
+            }
+        }
+        Ok(Self { path, parts })
     }
 
     /// The path of the file.
@@ -42,19 +43,22 @@ impl DatabaseFile {
         &self.path
     }
 
-    /// Returns whether the path still has the file that was opened, and the write-ahead log.
+    /// Returns whether the paths still have the files that were opened.
     pub(in crate::store) fn is_in_place(&self) -> bool {
-        let found = self.path.metadata();
-        found.is_ok_and(|found| FileIdentity::of(&found) == self.identity)
-            && self.log.as_ref().is_none_or(|log| log.exists())
+        let is_same = |(path, opened): &(PathBuf, FileIdentity)| {
+            FileIdentity::of(path).is_ok_and(|found| found == *opened)
+        };
+        self.parts.iter().all(is_same)
     }
 }
 
 impl FileIdentity {
-    fn of(file: &Metadata) -> Self {
-        Self {
+    /// Reads the identity of the file with this path. A symbolic link is followed.
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let file = path.metadata()?;
+        Ok(Self {
             device: file.dev(),
             inode: file.ino(),
-        }
+        })
     }
 }

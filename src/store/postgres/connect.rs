@@ -9,7 +9,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, PgConnection, PgPool, SqlSafeStr};
 
-use crate::base::clock::{Clock, saturating_add};
+use crate::base::clock::Clock;
 use crate::store::{AppliedMigration, Error, schema};
 
 /// Number, name and statements of each migration, oldest first. A released migration never changes.
@@ -61,7 +61,7 @@ async fn without_idle_transactions(connection: &mut PgConnection) -> Result<(), 
 /// place in the pool until the system notices.
 async fn still_answers(connection: &mut PgConnection, clock: Clock) -> Result<bool, sqlx::Error> {
     let answered = clock
-        .timeout_at(saturating_add(clock.now(), PATIENCE), connection.ping())
+        .timeout_at(clock.deadline(PATIENCE), connection.ping())
         .await;
     // An error closes the connection immediately, without a termination message.
     answered.unwrap_or_else(|| Err(std::io::Error::from(ErrorKind::TimedOut).into()))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::base::clock::{Clock, Timestamp, saturating_add};
+use vestibule::base::clock::{Clock, Timestamp};
 use vestibule::base::telemetry::Trace;
 use vestibule::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
 use vestibule::checks::{AskService, Check, CheckInput, Evaluated, Evaluator, OpenDeferrals};
@@ -26,7 +26,6 @@ pub type Canned = dyn Fn(&Request) -> (u16, Value) + Send + Sync;
 pub struct Direct {
     evaluator: Evaluator,
     services: Arc<CannedServices>,
-    started: Timestamp,
 }
 
 struct CannedServices {
@@ -43,7 +42,7 @@ impl Direct {
             canned: Box::new(canned),
             asked: Mutex::default(),
         });
-        let started = "2026-11-23T14:32:53Z".parse().expect("a moment");
+        let started: Timestamp = "2026-11-23T14:32:53Z".parse().expect("a moment");
         Self {
             evaluator: Evaluator {
                 rules: Arc::new(settings.rules()),
@@ -53,7 +52,6 @@ impl Direct {
                 clock: Clock::manual(started).0,
             },
             services,
-            started,
         }
     }
 
@@ -72,7 +70,7 @@ impl Direct {
         let call = CheckInput {
             hook: &hook,
             payload: &payload,
-            until: saturating_add(self.started, Duration::from_secs(5)),
+            until: self.evaluator.clock.deadline(Duration::from_secs(5)),
             trace: Trace::begin(),
             submission: "submission",
             is_guarded: false,
