@@ -72,7 +72,7 @@ async fn measure() -> bool {
         report.add(Window::DatabaseFault(fault), failing);
         report.peak(vestibule.usage());
     }
-    vestibule_testing::wait_until_by(REST, "the program rests", || {
+    vestibule_testing::wait::wait_until_by(REST, "the program rests", || {
         report.is_at_rest(vestibule.usage())
     });
     report.at_end(vestibule.usage());

@@ -197,7 +197,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::base::clock::Clock;
+    use crate::base::clock::{Clock, Deadline};
     use crate::base::telemetry::Trace;
     use crate::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
     use crate::checks::{AskService, CheckInput, Evaluator, OpenDeferrals};
@@ -233,7 +233,7 @@ checks:
             _: &str,
             _: &Request,
             _: &[(&'static str, String)],
-            _: Timestamp,
+            _: Deadline,
         ) -> Result<Answer, CallError> {
             let body = json!({"name": self.1});
             Ok(Answer {
@@ -258,7 +258,7 @@ checks:
             _: Reservation,
             _: Option<&Value>,
             _: ReserveOutcome,
-            _: Timestamp,
+            _: Deadline,
         ) -> bool {
             false
         }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::file::{CannedAnswer, ConnectionFault};
 use super::reservation::taking;
-use crate::base::clock::{Clock, Deadline, Timestamp};
+use crate::base::clock::{Clock, Deadline};
 use crate::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
 use crate::checks::{AskService, Check};
 use crate::config::parse_duration;
@@ -128,7 +128,7 @@ impl TakeReservation for CannedReservations {
         _: Reservation,
         _: Option<&Value>,
         _: ReserveOutcome,
-        _: Timestamp,
+        _: Deadline,
     ) -> bool {
         true
     }

@@ -67,7 +67,7 @@ impl RuleTests {
                 rules: Arc::clone(&self.rules),
                 reached: Arc::clone(&reached),
             }),
-            clock,
+            clock: clock.clone(),
         };
         let (deferrals, refused_late) = (OpenDeferrals::default(), BTreeSet::new());
         let evaluated = evaluator.evaluate(CheckInput {

@@ -12,7 +12,7 @@ use super::canned::locked;
 use super::compare::{body_of, changed_members, line};
 use super::reservation::taking;
 use super::submission::{deliveries, saved};
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Deadline, Timestamp};
 use crate::base::telemetry::Trace;
 use crate::checks::observe::CheckObserver;
 use crate::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
@@ -243,7 +243,7 @@ impl TakeReservation for TriedReservations {
         mut reservation: Reservation,
         answer: Option<&Value>,
         outcome: ReserveOutcome,
-        _: Timestamp,
+        _: Deadline,
     ) -> bool {
         if outcome != ReserveOutcome::Refused {
             if let Some(details) = &mut reservation.details {

@@ -26,6 +26,7 @@ mod services;
 mod settings;
 mod social_sign_ups;
 mod support;
+mod tutorial;
 mod unreported;
 mod what_checks_read;
 
@@ -162,6 +163,7 @@ fn main() {
     cases.long(gate::late_refusals::vestibule_loses_no_profile_change_saved_during_an_identity_write_in_forty_rounds);
     cases.once(admin_api::vestibule_finds_lists_and_changes_identities);
     cases.once(reconcile::vestibule_delivers_imported_accounts_once_and_erases_deleted_ones);
+    cases.once(tutorial::the_tutorial_leads_to_a_refused_sign_up);
     cases.once(unreported::vestibule_delivers_changes_and_deletions_of_the_admin_api_once);
 
     let conclusion = libtest_mimic::run(&arguments, cases.trials);

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::base::clock::{Clock, Deadline, Timestamp};
+use crate::base::clock::{Clock, Deadline};
 use crate::http::hooks::response::HookResponse;
 use crate::kratos::Hook;
 
@@ -259,6 +259,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::base::clock::Timestamp;
     use crate::kratos::{Flow, Reply, Stage};
 
     fn key(trigger: Option<&str>, body: &str) -> Key {

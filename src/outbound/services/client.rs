@@ -155,7 +155,7 @@ impl Services {
             Err(none) => none.as_str().to_owned(),
         };
         let service = service.name.clone();
-        let seconds = (self.clock.monotonic() - started).as_secs_f64();
+        let seconds = self.clock.monotonic().saturating_sub(started).as_secs_f64();
         self.metrics
             .service_seconds
             .get_or_create(&ServiceName {

@@ -186,6 +186,9 @@ pub(super) async fn next_due(connection: &mut Connection<'_>) -> Result<Vec<Next
 // subscription and identity that is leased, or that comes first. A blocked delivery is not leased; it is marked as
 // waiting. On PostgreSQL it is marked only while the other one is locked. So whatever ends the other one comes after the
 // mark, and removes it.
+//
+// The first statement of a claim checks no more deliveries than it may lease, so it leases all that are not blocked, and
+// counts none of them.
 pub(super) static CLAIM: Sql = Sql::new(
     "
 WITH due AS MATERIALIZED (
@@ -211,9 +214,9 @@ WITH due AS MATERIALIZED (
         WHERE other.subscription = $2 AND other.identity_id = checked.identity_id AND other.state = 'pending'
             AND other.ordered_at IS NOT NULL AND other.id <> checked.id
             AND (other.leased = 1 OR (other.ordered_at, other.id) < (checked.ordered_at, checked.id))
-        LIMIT 1 /* postgres: FOR SHARE SKIP LOCKED */) END AS blocked_by, (
+        LIMIT 1 /* postgres: FOR SHARE SKIP LOCKED */) END AS blocked_by, CASE WHEN $4 <= $5 THEN 0 ELSE (
         SELECT count(*) FROM checked AS earlier
-        WHERE earlier.is_blocked = 0 AND (earlier.run_at, earlier.id) < (checked.run_at, checked.id)) AS place
+        WHERE earlier.is_blocked = 0 AND (earlier.run_at, earlier.id) < (checked.run_at, checked.id)) END AS place
     FROM checked
 )
 UPDATE deliveries

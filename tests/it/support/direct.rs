@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vestibule::base::clock::{Clock, Timestamp};
+use vestibule::base::clock::{Clock, Deadline, Timestamp};
 use vestibule::base::telemetry::Trace;
 use vestibule::checks::reserver::{ReserveOutcome, ReserveRequest, ReserveResult, TakeReservation};
 use vestibule::checks::{AskService, Check, CheckInput, Evaluated, Evaluator, OpenDeferrals};
@@ -93,7 +93,7 @@ impl AskService for CannedServices {
         _: &str,
         request: &Request,
         _: &[(&'static str, String)],
-        _: Timestamp,
+        _: Deadline,
     ) -> Result<Answer, CallError> {
         self.asked.lock().expect("a lock").push(request.clone());
         let (status, body) = (self.canned)(request);
@@ -122,7 +122,7 @@ impl TakeReservation for NoReservations {
         _: Reservation,
         _: Option<&Value>,
         _: ReserveOutcome,
-        _: Timestamp,
+        _: Deadline,
     ) -> bool {
         true
     }
