@@ -77,7 +77,7 @@ async fn two_processes_can_open_and_use_the_same_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_database_is_an_error_after_the_timeout_and_recovers() {
     let temp = TempFolder::new();
-    let impatient = sqlite::open_with(&temp.database(), Duration::from_millis(20))
+    let impatient = sqlite::open_with(&temp.database(), Duration::from_secs(1))
         .await
         .unwrap();
     let patient = sqlite::open_with(&temp.database(), MINUTE).await.unwrap();

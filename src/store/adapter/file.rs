@@ -6,11 +6,12 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// The file of an open database.
+/// The files of an open database.
 #[derive(Debug)]
 pub(in crate::store) struct DatabaseFile {
     path: PathBuf,
-    /// The file, the write-ahead log and its index. SQLite deletes the last two when the last connection closes.
+    /// The file, the write-ahead log and its index. SQLite deletes the last two when the last connection closes. So some
+    /// connection must have them open, from before this value is made.
     parts: Vec<(PathBuf, FileIdentity)>,
 }
 

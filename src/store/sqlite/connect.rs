@@ -114,7 +114,16 @@ async fn is_outside_a_transaction(connection: &mut SqliteConnection) -> Result<b
 /// Opens connections that cannot write. They open after the writer, which has migrated the file.
 pub(super) async fn readers(path: &Path, patience: Duration) -> Result<SqlitePool, Error> {
     let options = options(path, patience).pragma("query_only", "ON");
-    Ok(pool(READERS, patience).connect_with(options).await?)
+    let readers = pool(READERS, patience).after_connect(|connection, _| {
+        Box::pin(async move {
+            // The first read opens the write-ahead log, so SQLite keeps it while the writer is opened again.
+            sqlx::query("SELECT count(*) FROM sqlite_schema")
+                .execute(connection)
+                .await?;
+            Ok(())
+        })
+    });
+    Ok(readers.connect_with(options).await?)
 }
 
 fn options(path: &Path, patience: Duration) -> SqliteConnectOptions {
